@@ -35,12 +35,13 @@ from gmn_client.uploads import (
     whole_fields,
 )
 
-Asked = ParamSpec("Asked")
+Params = ParamSpec("Params")
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 Answer_co = TypeVar("Answer_co", covariant=True)
 Awaited_co = TypeVar("Awaited_co", covariant=True)
 
+# Number of items that are requested at once.
 PAGE = 1000
 
 
@@ -53,8 +54,8 @@ class Call(Generic[Answer_co]):
         values: query parameters of a GET, otherwise form fields; None is omitted.
         images: files of the form, read before the first attempt; may be none.
         archive: a single file instead, read while it is sent.
-        repeatable: whether it may be repeated although it may have arrived; always true for GET.
-        long: whether the service may take minutes to answer.
+        repeatable: it may be repeated although it may have arrived; always true for GET.
+        long: the service may take minutes to answer.
         patience: seconds during which it is repeated, for example while the service restarts.
     """
 
@@ -90,7 +91,7 @@ class Awaits:
     """A client whose calls return awaitables."""
 
 
-class Method(Generic[Asked, Answer_co, Awaited_co]):
+class Method(Generic[Params, Answer_co, Awaited_co]):
     """A method of both clients, made from a function that builds a request, or sends several.
 
     `steps` names the methods of a client to which the result of the function is passed in turn.
@@ -101,10 +102,10 @@ class Method(Generic[Asked, Answer_co, Awaited_co]):
         self._steps = steps
 
     @overload
-    def __get__(self, client: Blocks, owner: Any) -> Callable[Asked, Answer_co]: ...
+    def __get__(self, client: Blocks, owner: Any) -> Callable[Params, Answer_co]: ...
 
     @overload
-    def __get__(self, client: Awaits, owner: Any) -> Callable[Asked, Awaited_co]: ...
+    def __get__(self, client: Awaits, owner: Any) -> Callable[Params, Awaited_co]: ...
 
     def __get__(self, client: Blocks | Awaits | None, owner: Any) -> Any:
         if client is None:
@@ -122,15 +123,15 @@ class Method(Generic[Asked, Answer_co, Awaited_co]):
 
 
 def answered(
-    build: Callable[Concatenate[Any, Asked], Awaited[Answer]],
-) -> Method[Asked, Answer, Awaited[Answer]]:
+    build: Callable[Concatenate[Any, Params], Awaited[Answer]],
+) -> Method[Params, Answer, Awaited[Answer]]:
     """Make a method that returns the answer or, in `AsyncClient`, a coroutine."""
     return Method(build, "_answer")
 
 
 def listed(
-    build: Callable[Concatenate[Any, Asked], AsyncIterator[Item]],
-) -> Method[Asked, Iterator[Item], AsyncIterator[Item]]:
+    build: Callable[Concatenate[Any, Params], AsyncIterator[Item]],
+) -> Method[Params, Iterator[Item], AsyncIterator[Item]]:
     """Make a method that returns an iterator over a list, fetched page by page."""
     return Method(build, "_items")
 
@@ -146,7 +147,7 @@ class Request:
     single page.
 
     Attributes:
-        path: below `/v1`, with the names of arguments in braces.
+        path: path below `/v1`, with the names of arguments in braces.
         repeatable, long: as in `Call`.
     """
 
@@ -156,8 +157,8 @@ class Request:
     long: bool = False
 
     def __call__(
-        self, declared: Callable[Concatenate[Any, Asked], Answer]
-    ) -> Method[Asked, Answer, Awaited[Answer]]:
+        self, declared: Callable[Concatenate[Any, Params], Answer]
+    ) -> Method[Params, Answer, Awaited[Answer]]:
         """Make the method, which returns the answer."""
         return Method(self.builder(declared), "_send", "_answer")
 
@@ -222,8 +223,8 @@ class PagedRequest:
     limit: int | None = PAGE
 
     def __call__(
-        self, declared: Callable[Concatenate[Any, Asked], Iterator[Item]]
-    ) -> Method[Asked, Iterator[Item], AsyncIterator[Item]]:
+        self, declared: Callable[Concatenate[Any, Params], Iterator[Item]]
+    ) -> Method[Params, Iterator[Item], AsyncIterator[Item]]:
         """Make the method, which fetches the next page when the iterator needs it."""
         build = Request("GET", self.path).builder(declared, limit=self.limit)
         return Method(build, "_pages", "_items")

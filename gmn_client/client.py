@@ -35,10 +35,12 @@ from gmn_client.uploads import DEFAULT_GALLERY, DEFAULT_URL, Image, ImageSource
 Answer = TypeVar("Answer")
 Item = TypeVar("Item")
 
+# Limits of one request of an enrollment, in images and in bytes.
 MOST_IMAGES = 128
 MOST_BYTES = 32 * 1024 * 1024
+# Time to wait for the answer of a call that may take minutes.
 LONG_SECONDS = 600.0
-# One minute, and the longest pause before the last attempt.
+# A service may be away for a minute; the longest pause before the last attempt is added.
 AWAY_SECONDS = 70.0
 POLL_SECONDS = 0.5
 RETRIED = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
@@ -64,8 +66,8 @@ class Retries:
     def seconds(self, state: tenacity.RetryCallState) -> float:
         """Return the pause after an attempt: `Retry-After`, or 0.25 s, doubled each time."""
         error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, ServiceFailed) else None
-        seconds = tenacity.wait_exponential(0.25)(state) if asked is None else asked
+        requested = error.retry_after if isinstance(error, ServiceFailed) else None
+        seconds = tenacity.wait_exponential(0.25)(state) if requested is None else requested
         return min(seconds, self.longest_wait)
 
 
@@ -241,7 +243,7 @@ class Connection(Methods):
                 progress(done)
         if not done:
             raise InvalidInput("enroll: no image was given; give at least one")
-        return _joined(answers)
+        return _merge(answers)
 
     @calls.answered
     async def ready(self) -> bool:
@@ -282,18 +284,18 @@ class Connection(Methods):
             if job.finished:
                 return
             last = job
-            left = end - time.monotonic()
-            if left <= 0.0:
+            remaining = end - time.monotonic()
+            if remaining <= 0.0:
                 raise TimeoutError(
                     f"job {job_id} is still {job.state} after {timeout:g} s; it goes on, wait for "
                     "it longer or cancel it"
                 )
-            await self._sleep(min(POLL_SECONDS, left))
+            await self._sleep(min(POLL_SECONDS, remaining))
 
     watch_job = calls.listed(_watch)
 
 
-def _joined(answers: list[Enrollment]) -> Enrollment:
+def _merge(answers: list[Enrollment]) -> Enrollment:
     versions = [batch.gallery_version for batch in answers if batch.gallery_version is not None]
     return Enrollment(
         gallery_version=max(versions, default=None),
@@ -304,7 +306,7 @@ def _joined(answers: list[Enrollment]) -> Enrollment:
     )
 
 
-async def _call(function: Callable[..., Answer], *arguments: object) -> Answer:
+async def _run_here(function: Callable[..., Answer], *arguments: object) -> Answer:
     return function(*arguments)
 
 
@@ -331,7 +333,7 @@ class Client(Connection, Blocks):
     _http_client = httpx.Client
     _answer = staticmethod(_run)
     _sleep = staticmethod(_sleep)
-    _in_thread = staticmethod(_call)
+    _in_thread = staticmethod(_run_here)
 
     def __enter__(self) -> Self:
         return self

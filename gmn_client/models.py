@@ -216,7 +216,7 @@ class JobProgress(WireModel):
     ignored: int = 0
 
     @model_serializer(mode="wrap")
-    def _noted(self, serialize: SerializerFunctionWrapHandler) -> dict[str, int]:
+    def _omit_missing(self, serialize: SerializerFunctionWrapHandler) -> dict[str, int]:
         """Omit counts that do not apply to this kind of job."""
         return {name: n for name, n in serialize(self).items() if name in self.model_fields_set}
 

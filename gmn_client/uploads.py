@@ -28,6 +28,7 @@ else:
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_GALLERY = "default"
 UNNAMED = "image"
+# Limit on the characters of an Idempotency-Key.
 LONGEST_KEY = 255
 PRINTABLE = re.compile(r"[!-~]+")
 # Modes of PIL images that PNG supports and the service reads.
@@ -175,16 +176,16 @@ def path_to(*segments: str) -> str:
 
 def form_fields(values: Mapping[str, object]) -> dict[str, Any]:
     """Return the fields that have a value, for httpx; several values repeat the field."""
-    return {name: _field(value) for name, value in values.items() if value is not None}
+    return {name: _encode_field(value) for name, value in values.items() if value is not None}
 
 
 def whole_fields(values: Mapping[str, object]) -> dict[str, object]:
     """Return the fields, with empty text for None and empty lists instead of omitting them."""
-    sent = {name: _field(value) for name, value in values.items()}
+    sent = {name: _encode_field(value) for name, value in values.items()}
     return {name: "" if value in (None, []) else value for name, value in sent.items()}
 
 
-def _field(value: object) -> object:
+def _encode_field(value: object) -> object:
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, datetime):
@@ -195,7 +196,7 @@ def _field(value: object) -> object:
         except (TypeError, ValueError) as error:
             raise InvalidInput(f"metadata: is not what JSON can hold ({error})") from error
     if isinstance(value, Iterable) and not isinstance(value, bytes):
-        return [_field(item) for item in value]
+        return [_encode_field(item) for item in value]
     return str(value)
 
 
@@ -208,7 +209,7 @@ def enrollment_fields(images: Sequence[Image]) -> dict[str, list[object]]:
     """Return the labels of images: a field per label that any image has, repeated per image."""
     names = ("identity", "camera", "captured_at", "external_id", "metadata", "track")
     labels = {name: [getattr(image, name) for image in images] for name in names}
-    return {name: many for name, many in labels.items() if many != [None] * len(many)}
+    return {name: values for name, values in labels.items() if values != [None] * len(values)}
 
 
 def idempotency_header(key: str | None) -> dict[str, str]:
@@ -256,7 +257,7 @@ def read_images(
 ) -> list[tuple[Image, int]]:
     """Append the next images with their sizes in bytes, reading files, up to `count` in all."""
     for source in islice(unread, max(0, count - len(images))):
-        name, content = _file(source)
+        name, content = _read_file(source)
         image = source if isinstance(source, Image) else Image(source)
         images.append((replace(image, data=content, name=name), len(content)))
     return images
@@ -269,7 +270,7 @@ def image_files(sources: Sequence[ImageSource]) -> list[tuple[str, tuple[str, by
         TypeError: an object is not an image.
         InvalidInput: a file cannot be read.
     """
-    return [("images", _file(source)) for source in sources]
+    return [("images", _read_file(source)) for source in sources]
 
 
 def open_archive(path: str | os.PathLike[str] | None) -> AbstractContextManager[IO[bytes] | None]:
@@ -280,9 +281,9 @@ def open_archive(path: str | os.PathLike[str] | None) -> AbstractContextManager[
         raise InvalidInput(f"{path}: cannot be read ({error.strerror}); name a zip file") from error
 
 
-def _file(source: Any) -> tuple[str, bytes]:
+def _read_file(source: Any) -> tuple[str, bytes]:
     if isinstance(source, Image):
-        name, content = _file(source.data)
+        name, content = _read_file(source.data)
         return source.name or name, content
     if isinstance(source, (bytes, bytearray, memoryview)):
         return UNNAMED, bytes(source)
@@ -296,7 +297,7 @@ def _file(source: Any) -> tuple[str, bytes]:
     if hasattr(source, "read"):
         read = source.read()
         if isinstance(read, bytes):
-            return _name_of(source), read
+            return _find_name(source), read
         raise TypeError(f"an open file reads {type(read).__name__}, not bytes; {ACCEPTED}")
     if hasattr(source, "getexif"):
         # Converting to RGB would clip 16-bit grey instead of scaling it.
@@ -305,11 +306,11 @@ def _file(source: Any) -> tuple[str, bytes]:
         encoded = io.BytesIO()
         # Keep EXIF data, so that the service rotates the image as it would rotate the file.
         writable.save(encoded, format="PNG", exif=source.getexif())
-        return _name_of(source), encoded.getvalue()
+        return _find_name(source), encoded.getvalue()
     raise TypeError(f"{type(source).__name__} is no image; {ACCEPTED}")
 
 
-def _name_of(source: object) -> str:
+def _find_name(source: object) -> str:
     # PIL images that were read from a file have a `filename`.
     name = getattr(source, "name", getattr(source, "filename", None))
     return (Path(name).name if isinstance(name, str) else "") or UNNAMED

@@ -29,7 +29,7 @@ class ServiceError(InputProblem):
             `str.format`.
         detail: the complete message.
         more: additional fields of the problem document.
-        why: the last value that was filled in.
+        why: the last value filled into `sentence`, as text.
     """
 
     code: ClassVar[str]
@@ -37,10 +37,10 @@ class ServiceError(InputProblem):
     retry_after_s: int | None = None
     sentence: ClassVar[str] = "{}"
 
-    def __init__(self, *about: object, retry_after_s: int | None = None) -> None:
-        self.why = str(about[-1])
+    def __init__(self, *values: object, retry_after_s: int | None = None) -> None:
+        self.why = str(values[-1])
         self.retry_after_s = self.retry_after_s if retry_after_s is None else retry_after_s
-        self.detail = self.sentence.format(*about, seconds=self.retry_after_s)
+        self.detail = self.sentence.format(*values, seconds=self.retry_after_s)
         self.more: dict[str, Any] = {}
         super().__init__(self.detail)
 
@@ -103,7 +103,7 @@ class CollectionUnavailable(IndexUnavailable):
     """The index server answers but does not have a complete collection of the gallery yet."""
 
 
-def _kind(
+def _define_error(
     code: str, status: int, sentence: str = "{}", retry_after_s: int | None = None
 ) -> type[ServiceError]:
     values = {
@@ -116,138 +116,138 @@ def _kind(
     return cast("type[ServiceError]", type(name, (ServiceError,), values))
 
 
-Unauthorised = _kind("unauthorised", 401)
-Forbidden = _kind("forbidden", 403)
-UnsupportedMediaType = _kind("unsupported_media_type", 415)
-UnknownGallery = _kind(
+Unauthorised = _define_error("unauthorised", 401)
+Forbidden = _define_error("forbidden", 403)
+UnsupportedMediaType = _define_error("unsupported_media_type", 415)
+UnknownGallery = _define_error(
     "unknown_gallery",
     404,
     "there is no gallery {0!r}; create it with POST /v1/galleries or list those there are with GET "
     "/v1/galleries",
 )
-UnknownCrop = _kind(
+UnknownCrop = _define_error(
     "unknown_crop",
     404,
     "gallery {0!r} holds no crop {1!r}; it was never enrolled there or has been deleted",
 )
-UnknownPicture = _kind(
+UnknownPicture = _define_error(
     "unknown_picture", 404, "the picture of {1} {2!r} in gallery {0!r} was not kept; {3}"
 )
-UnknownQuery = _kind(
+UnknownQuery = _define_error(
     "unknown_query",
     404,
     "gallery {0!r} keeps no search {1!r}: its days are over, it was deleted, or a person it showed "
     "was forgotten; list those there are with GET /v1/galleries/{0}/queries",
 )
-UnknownCase = _kind(
+UnknownCase = _define_error(
     "unknown_case",
     404,
     "gallery {0!r} has no case {1!r}; list those there are with GET /v1/galleries/{0}/cases",
 )
-UnknownIdentity = _kind(
+UnknownIdentity = _define_error(
     "unknown_identity",
     404,
     "gallery {0!r} holds no crop of identity {1!r}; list those there are with GET "
     "/v1/galleries/{0}/identities",
 )
-UnknownTrack = _kind(
+UnknownTrack = _define_error(
     "unknown_track",
     404,
     "gallery {0!r} holds no crop of track {1!r} in this camera; list those there are with GET "
     "/v1/galleries/{0}/tracks",
 )
-UnknownJob = _kind(
+UnknownJob = _define_error(
     "unknown_job",
     404,
     "there is no job {0!r}: its gallery was deleted, or has 1,000 newer ones; list those there are "
     "with GET /v1/jobs",
 )
-UnknownKey = _kind(
+UnknownKey = _define_error(
     "unknown_key",
     404,
     "there is no such key {0!r} in the record; see GET /v1/keys or gmn keys list, and remove one "
     "of GMN_API_KEYS_FILE from that file",
 )
-UnknownAlert = _kind(
+UnknownAlert = _define_error(
     "unknown_alert",
     404,
     "there is no alert {0!r}: its days are over, or its person was forgotten; list those there are "
     "with GET /v1/alerts",
 )
-UnknownWebhook = _kind(
+UnknownWebhook = _define_error(
     "unknown_webhook",
     404,
     "there is no webhook {0!r}; list those there are with GET /v1/webhooks",
 )
-UnknownDelivery = _kind(
+UnknownDelivery = _define_error(
     "unknown_delivery",
     404,
     "there is no delivery {0!r}: it went with its alert; list those there are with GET "
     "/v1/webhooks/deliveries",
 )
-UnknownSnapshot = _kind(
+UnknownSnapshot = _define_error(
     "unknown_snapshot",
     404,
     "gallery {0!r} has no snapshot {1!r}; list those there are with GET "
     "/v1/galleries/{0}/snapshots",
 )
-UnknownMerge = _kind(
+UnknownMerge = _define_error(
     "unknown_merge",
     404,
     "gallery {0!r} has no merge {1!r} that can be undone: it is undone already, older than 30 "
     "days, or one of its identities was forgotten; list those there are with GET "
     "/v1/galleries/{0}/merges",
 )
-RequestConflict = _kind(
+RequestConflict = _define_error(
     "request_conflict",
     422,
     "Idempotency-Key {0!r} came with another request within the last day; send a new key with a "
     "new request",
 )
-CropConflict = _kind(
+CropConflict = _define_error(
     "crop_conflict",
     409,
     "crop {0} has the same image as crop {1}, which bears this identity and camera already; delete "
     "one of the two",
 )
-GalleryConflict = _kind("gallery_conflict", 409)
-KeyConflict = _kind(
+GalleryConflict = _define_error("gallery_conflict", 409)
+KeyConflict = _define_error(
     "key_conflict",
     409,
     "{0}: no valid key would have the scope admin for every gallery, so that no call could make a "
     "gallery or a key; make one that has it first, or use gmn keys on the machine",
 )
-NeedsReindex = _kind(
+NeedsReindex = _define_error(
     "needs_reindex",
     409,
     "gallery {0!r} was filled by the embedder {1:.12}, but {2:.12} is loaded and their vectors "
     "cannot be compared; POST /v1/galleries/{0}/reindex embeds its kept images anew, or serve with "
     "the artefact that filled it; its crops can still be read and deleted",
 )
-QueueFull = _kind(
+QueueFull = _define_error(
     "queue_full",
     429,
     "the service has no room for this request yet, and {0} others wait; send it again in "
     "{seconds} s, or raise GMN_MAX_COST",
     retry_after_s=1,
 )
-TooCostly = _kind(
+TooCostly = _define_error(
     "too_costly",
     422,
     "{0}: cost {1:,.1f} together, and one request may cost {2:,.1f} (a megapixel costs 1, see "
     "docs/reference.md); send {3}, or raise GMN_MAX_COST",
 )
-TooManyRequests = _kind(
+TooManyRequests = _define_error(
     "too_many_requests", 429, "the key {0} may {1}; send the request again in {seconds} s, or {2}"
 )
-TooManyExports = _kind(
+TooManyExports = _define_error(
     "too_many_exports",
     429,
     "exports of cases are under way: at most {0} run at once, of which one key has {1}; send the "
     "request again in {seconds} s, or end another export",
     retry_after_s=5,
 )
-VersionNotReached = _kind(
+VersionNotReached = _define_error(
     "version_not_reached",
     503,
     "gallery {0!r} shows version {1} and not {2} yet; ask again in {seconds} s, or send a "
@@ -255,48 +255,48 @@ VersionNotReached = _kind(
     retry_after_s=1,
 )
 # Usually the disk is full; nothing was stored.
-StorageFailed = _kind("storage_failed", 507)
-RecordUnavailable = _kind(
+StorageFailed = _define_error("storage_failed", 507)
+RecordUnavailable = _define_error(
     "record_unavailable",
     503,
     "the record store cannot be used at the moment: {0}; ask again in {seconds} s, a write best "
     "under an Idempotency-Key, as it may have happened",
     retry_after_s=2,
 )
-DamagedSnapshot = _kind(
+DamagedSnapshot = _define_error(
     "damaged_snapshot",
     409,
     "snapshot {0.stem} is damaged or gone: {1}; nothing was changed, restore another snapshot, or "
     "put a copy of {0.name} back in its place",
 )
-SnapshotsNotRewritten = _kind(
+SnapshotsNotRewritten = _define_error(
     "snapshots_not_rewritten",
     409,
     "{1} crops were deleted from gallery {0!r} and {2} of its snapshots were rewritten without "
     "what is deleted; these were not and may still hold it: {3}; delete each with DELETE "
     "/v1/galleries/{0}/snapshots/ID, or mend what is named, then send the request again",
 )
-DamagedRecord = _kind(
+DamagedRecord = _define_error(
     "damaged_record",
     500,
     "{0} is damaged: {1}; stop the service, see what is whole with gmn store verify --data-dir "
     "{0.parent}, and get it back with gmn store recover --data-dir {0.parent} --into NEW",
 )
-DeviceFull = _kind(
+DeviceFull = _define_error(
     "device_full",
     503,
     "the device has too little memory left for {0}; send the request again in {seconds} s, lower "
     "GMN_MAX_BATCH, or see what else runs on the device",
     retry_after_s=5,
 )
-DeviceLost = _kind(
+DeviceLost = _define_error(
     "device_lost",
     503,
     "the device failed and the service restarts; send the request again in {seconds} s, a write "
     "best under an Idempotency-Key",
     retry_after_s=10,
 )
-ServiceStopping = _kind("service_stopping", 503)
+ServiceStopping = _define_error("service_stopping", 503)
 
 
 def problem(code: str, detail: str, status: int = 422, **more: Any) -> Problem:

@@ -44,13 +44,14 @@ from service.watch.sightings import keep_tracks
 from service.watch.webhooks import send_deliveries
 
 log = logging.getLogger(__name__)
+# Time for which tombstones are kept, even if no snapshot is that old.
 KEPT_TOMBSTONES = timedelta(days=1)
 JOBS: Mapping[JobKind, DoJob] = {
     "import": run_import,
     "reindex": run_reindex,
     "grouping": run_grouping,
 }
-# Sleeping no longer keeps `gmn_stage_silent_seconds` of a healthy loop well below its limit.
+# Upper bound on the pause between heartbeats of the event loop, which a stalled one exceeds.
 LONGEST_BEAT_SECONDS = 5.0
 # A new or revoked key takes effect within a second.
 KEYS_PAUSE_SECONDS = 0.8
@@ -71,20 +72,20 @@ async def run_maintenance(runtime: Runtime) -> None:
         name = gallery.name
         await attempt(f"retention of gallery {name}", forget_expired(runtime, gallery))
         await attempt(f"kept searches of gallery {name}", expire_searches(runtime, gallery))
-        for what, remove_some in {
+        for kind, remove_some in {
             "merges": record.people.remove_expired_merges,
             "alerts": record.watches.expire,
             "jobs": record.jobs.remove_old,
         }.items():
             removal = _remove_all(runtime, remove_some, gallery)
-            await attempt(f"{what} of gallery {name}", removal)
+            await attempt(f"{kind} of gallery {name}", removal)
         await attempt(f"snapshots of gallery {name}", _clean_snapshots(runtime, gallery))
         release = runtime.pools.files.run(record.crops.release_space, gallery.gallery_id)
         await attempt(f"disk space of gallery {name}", release)
     # A killed process may have left rows of a deleted gallery.
-    in_thread = runtime.pools.files.run
-    await attempt("deleted galleries", in_thread(record.galleries.finish_deletions))
-    await attempt("space for deletions", in_thread(hold_reserve, runtime.settings))
+    run = runtime.pools.files.run
+    await attempt("deleted galleries", run(record.galleries.finish_deletions))
+    await attempt("space for deletions", run(hold_reserve, runtime.settings))
     await attempt("unneeded files", remove_unneeded_files(runtime))
     await attempt("images kept elsewhere", remove_stray_pictures(runtime))
 
@@ -144,7 +145,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         )
     if shared := runtime.shared:
         work["redis"] = repeat(REDIS_PAUSE_SECONDS, lambda: shared.threads.run(shared.check))
-    tasks = [_watched(runtime, name, coroutine) for name, coroutine in work.items()]
+    tasks = [_start_watched(runtime, name, coroutine) for name, coroutine in work.items()]
     if not runtime.checked:
         tasks.append(asyncio.create_task(check_record(runtime), name="check of the record"))
     runtime.watchdog.start()
@@ -157,7 +158,9 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _watched(runtime: Runtime, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+def _start_watched(
+    runtime: Runtime, name: str, work: Coroutine[Any, Any, None]
+) -> asyncio.Task[None]:
     """Start a task that should never end; if it does, log that and end the process."""
 
     def log_end(ended: asyncio.Task[None]) -> None:
@@ -205,8 +208,8 @@ async def back_up_if_due(runtime: Runtime, folder: Path) -> None:
     settings = runtime.settings
     backups = own_backups(folder, runtime.record.database)
     newest = await runtime.pools.files.run(next, backups, None)
-    every = timedelta(hours=settings.backup_every)
-    if newest and datetime.now(UTC) - taken_at(newest) < every:
+    interval = timedelta(hours=settings.backup_every)
+    if newest and datetime.now(UTC) - taken_at(newest) < interval:
         return
     # Verifying the copy in this process would hold the interpreter and delay every answer.
     process = await asyncio.create_subprocess_exec(
@@ -216,14 +219,14 @@ async def back_up_if_due(runtime: Runtime, folder: Path) -> None:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        _, why = await process.communicate()
+        _, output = await process.communicate()
     except asyncio.CancelledError:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         await process.wait()
         raise
     if process.returncode:
-        log.error("no backup was made: %s", why.decode(errors="replace").strip())
+        log.error("no backup was made: %s", output.decode(errors="replace").strip())
         await asyncio.sleep(BACKUP_PAUSE_SECONDS)
 
 

@@ -73,8 +73,7 @@ class Runtime:
         pools: threads for long blocking work.
         sections: work that a disconnecting client must not interrupt.
         watchdog: monitors every part once the service runs.
-        checked: whether the start has checked the whole record; otherwise it is checked in the
-            background.
+        checked: the start has checked the whole record; if not, it is checked in the background.
         exports: number of running case exports by API key.
         held_bytes: request bodies and large answers in memory, in bytes by API key.
         jobs_wanted: set when the job runner should look for work.
@@ -166,12 +165,12 @@ class Runtime:
         event: str,
         work: Callable[[dict[str, Any]], Awaitable[Result]],
         lock: Path | None = None,
-        **what: Any,
+        **details: Any,
     ) -> Result:
         """Run a critical section between the two lines of its audit trail.
 
         Args:
-            event, what: as in `AuditLog.record`.
+            event, details: as in `AuditLog.record`.
             work: receives the dictionary whose fields are added to the second line.
             lock: as in `CriticalSections.run`.
 
@@ -180,7 +179,7 @@ class Runtime:
         """
 
         async def section() -> Result:
-            async with self.audit.audited(event, **what) as result:
+            async with self.audit.audited(event, **details) as result:
                 return await work(result)
 
         return await self.sections.run(section(), lock)
@@ -205,7 +204,7 @@ class Runtime:
         """Check the whole record if it is small, or if the background check found damage.
 
         Returns:
-            Whether the record was checked.
+            True if the record was checked.
 
         Raises:
             DamagedRecord: a crop is damaged or missing.
@@ -306,8 +305,8 @@ class GalleryCall(Call):
         """Call a function with the gallery's id and these arguments on the writer thread."""
         return await self.runtime.galleries.write(call, self.gallery.gallery_id, *args)
 
-    async def done(self, event: str, **what: Any) -> None:
-        await self.runtime.audit.done(event, gallery=self.gallery.name, **what)
+    async def done(self, event: str, **details: Any) -> None:
+        await self.runtime.audit.done(event, gallery=self.gallery.name, **details)
 
-    def note_view(self, event: str, **what: Any) -> None:
-        self.runtime.audit.note_view(event, gallery=self.gallery.name, **what)
+    def note_view(self, event: str, **details: Any) -> None:
+        self.runtime.audit.note_view(event, gallery=self.gallery.name, **details)

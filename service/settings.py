@@ -198,7 +198,7 @@ class Settings(BaseSettings):
 
     @field_validator("cors_origins", mode="before")
     @classmethod
-    def _origins_as_a_browser_sends_them(cls, value: Any) -> Any:
+    def _split_origins(cls, value: Any) -> Any:
         given = value.split(",") if isinstance(value, str) else value
         origins = tuple(text.strip() for text in given if text.strip())
         for origin in origins:
@@ -210,7 +210,7 @@ class Settings(BaseSettings):
         return origins
 
     @model_validator(mode="after")
-    def _fit_each_other(self) -> Self:
+    def _require_consistency(self) -> Self:
         for low, high, why in (
             ("max_body_bytes", "max_queued_bytes", "a full body could never be received"),
             ("min_crop_aspect", "max_crop_aspect", "no crop could pass"),

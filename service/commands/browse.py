@@ -50,11 +50,11 @@ def method_command(
     """Make a command that calls a method of the client and prints its answer.
 
     Args:
-        text: its help; that of the method if empty.
+        text: help of the command; the docstring of the method if empty.
         name: name of the method.
-        columns: of a table of the answer; without them it is printed line by line.
+        columns: columns of a table of the answer; without them it is printed line by line.
         positional: an optional argument of the method that is not named on the command line.
-        needed: an optional argument of the method that has to be given.
+        needed: an optional argument of the method that the command requires.
         limit: number of objects of a list that are printed; can be changed by `--limit`.
         question: asked before the call, unless there is `--yes`; has arguments in braces.
     """
@@ -86,7 +86,7 @@ def method_command(
             out.write(answer)
             answer = {"file": out.name}
         if columns is None:
-            return Shown(answer, _lines(answer), ok=answer is not False)
+            return Shown(answer, _format_lines(answer), ok=answer is not False)
         rows = list(answer) if is_list else [answer]
         return Shown(rows if is_list else answer, table_of(rows, columns))
 
@@ -108,16 +108,16 @@ def method_command(
     return with_client(run)
 
 
-def _lines(answer: Any) -> Iterator[str]:
+def _format_lines(answer: Any) -> Iterator[str]:
     objects = answer
     if not isinstance(answer, Iterator | list):
-        yield from _fields(answer)
+        yield from _format_fields(answer)
         objects = next((getattr(answer, name) for name in OBJECTS if hasattr(answer, name)), [])
     for item in objects:
-        yield "  ".join(_fields(item))
+        yield "  ".join(_format_fields(item))
 
 
-def _fields(item: Any) -> Iterator[str]:
+def _format_fields(item: Any) -> Iterator[str]:
     data = to_jsonable_python(item)
     if not isinstance(data, dict):
         data = {"answer": data}
@@ -144,7 +144,7 @@ def confirmed(yes: bool, question: str) -> None:
         raise Exit(1)
 
 
-def _retention(gallery: Gallery) -> str:
+def _format_retention(gallery: Gallery) -> str:
     if not gallery.retention_days:
         return "all"
     return f"{gallery.retention_days} ({gallery.retention_from})"
@@ -155,7 +155,7 @@ GALLERY_COLUMNS: Columns = {
     "crops": "crops",
     "identities": "identities",
     "state": "state",
-    "keeps days": _retention,
+    "keeps days": _format_retention,
     "calibration": "calibration.state",
 }
 CROP_COLUMNS: Columns = {

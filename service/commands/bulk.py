@@ -24,7 +24,7 @@ class SourceCrop:
     """An image to send, not read yet.
 
     Attributes:
-        name: for messages.
+        name: name of the image, for messages.
         read: returns the content of the file; raises `InputProblem` or `OSError` if it cannot.
         identity, camera, captured_at, external_id: labels; None if unknown.
         split: `train`, `query` or `gallery`; None if the source has no splits.
@@ -48,7 +48,7 @@ class Source:
     """The images that a SOURCE on the command line names.
 
     Attributes:
-        crops: its images, in a stable order.
+        crops: the images, in a stable order.
         ignored: other files, which are not sent.
     """
 
@@ -61,9 +61,9 @@ class Source:
         Raises:
             InputProblem: no crop is left, or the source already names people.
         """
-        crops = _only("split", split, self.crops)
+        crops = _select("split", split, self.crops)
         if any(crop.camera for crop in crops):
-            crops = _only("camera", camera, crops)
+            crops = _select("camera", camera, crops)
         elif camera is not None:
             crops = [replace(crop, camera=camera) for crop in crops]
         if identity is not None:
@@ -76,7 +76,7 @@ class Source:
         return replace(self, crops=crops)
 
 
-def _only(label: str, value: str | None, crops: Sequence[SourceCrop]) -> Sequence[SourceCrop]:
+def _select(label: str, value: str | None, crops: Sequence[SourceCrop]) -> Sequence[SourceCrop]:
     chosen = [crop for crop in crops if value in (None, getattr(crop, label))]
     if crops and not chosen:
         known = sorted({str(getattr(crop, label) or "unknown") for crop in crops})

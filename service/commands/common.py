@@ -35,7 +35,7 @@ from gmn_client.uploads import Box, LabelledBox
 
 Result = TypeVar("Result")
 Columns = Mapping[str, str | Callable[[Any], object]]
-"""The titles of a table, and of each the attribute of the objects in it, or a function of them."""
+"""Maps each title of a table to an attribute of the objects in it, or to a function of them."""
 # An entry of a docstring's `Args:` or `Attributes:`, with its continuation lines.
 ENTRY = re.compile(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", re.MULTILINE)
 SECTION = re.compile(r"^(?:Args|Raises):$", re.MULTILINE)
@@ -65,7 +65,7 @@ class Shown(NamedTuple):
     Attributes:
         answer: printed with `--json`.
         text: printed otherwise; lines are printed one by one.
-        ok: whether the exit status is 0; otherwise it is 1.
+        ok: True for exit status 0, False for 1.
     """
 
     answer: Any
@@ -163,17 +163,17 @@ def annotated(parameter: Parameter, place: Any, texts: Mapping[str, str]) -> Par
         return parameter.replace(kind=Parameter.KEYWORD_ONLY)
     if NoneType in get_args(hint):
         hint = get_args(hint)[0]
-    about: dict[str, Any] = {"help": texts.get(name)}
+    options: dict[str, Any] = {"help": texts.get(name)}
     if get_origin(hint) in (Sequence, Iterable) or parameter.kind is Parameter.VAR_POSITIONAL:
         item = (*get_args(hint), str)[0]
         if item in (Box, LabelledBox):
-            about |= {"parser": read_box, "metavar": BOX}
+            options |= {"parser": read_box, "metavar": BOX}
         hint = list[float] if item is float else list[str]
     elif hint not in (bool, int, float, Path) and get_origin(hint) not in (Literal, list):
         hint = str
     names = OPTION_NAMES.get(name, "").split() if place is Option else ()
     return parameter.replace(
-        kind=Parameter.KEYWORD_ONLY, annotation=Annotated[hint, place(*names, **about)]
+        kind=Parameter.KEYWORD_ONLY, annotation=Annotated[hint, place(*names, **options)]
     )
 
 
@@ -182,11 +182,14 @@ def with_parameters(
     run: Callable[..., object],
     own: Iterable[Parameter] | None = None,
 ) -> Callable[..., Result]:
-    """Give a command the name, help and parameters of `run`, or `own` of them, beside its own.
+    """Give a command the name, help and parameters of `run`, in addition to its own parameters.
 
     A parameter that is neither an `Argument` nor an `Option` of Typer becomes one, with its text in
     the docstring. Each field of `**options: Unpack[Options]` becomes an option, with its text in
     the docstring of `Options`.
+
+    Args:
+        own: the parameters of `run` to take; all by default.
     """
     *added, _ = inspect.signature(command, eval_str=True).parameters.values()
     if own is None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 State = Literal["ok", "warning", "error"]
 Findings = Iterator[tuple[State, str]]
+# A disk with less than this share of free space, a key that expires within this time, and a backup
+# older than this multiple of the interval between backups are warned of.
 SMALL_DISK_SHARE = 0.1
 KEY_ENDS_SOON = timedelta(days=14)
 BACKUP_IS_OLD = 1.5
@@ -80,10 +82,10 @@ def _examine(data_dir: Path | None) -> Iterator[Finding]:
     except InputProblem as problem:
         yield Finding("record", "error", str(problem))
     with contextlib.closing(database) if database else contextlib.nullcontext():
-        for look in (_disk, _clock, _record, _keys, _backups, _device, _artefact):
-            part = look.__name__.strip("_")
+        for check in (_disk, _clock, _record, _keys, _backups, _device, _artefact):
+            part = check.__name__.strip("_")
             try:
-                for state, text in look(settings, database):
+                for state, text in check(settings, database):
                     yield Finding(part, state, text)
             except (InputProblem, OSError) as problem:
                 yield Finding(part, "error", str(problem))
@@ -130,11 +132,11 @@ def _keys(settings: Settings, database: Database | None) -> Findings:
     from service.http.keys import NO_KEY, is_loopback, read_key_file
     from service.record.keys import Keys, any_administers
 
-    filed, wrong = read_key_file(settings.api_keys_file)
-    for problem in wrong:
+    file_keys, problems = read_key_file(settings.api_keys_file)
+    for problem in problems:
         yield "error", problem
     now = datetime.now(UTC)
-    keys = [*(Keys(database).all() if database else ()), *(filed or ())]
+    keys = [*(Keys(database).all() if database else ()), *(file_keys or ())]
     for key in keys:
         if key.expires_at and key.expires_at < now + KEY_ENDS_SOON:
             ends = "ended" if key.expires_at < now else "ends"
@@ -191,10 +193,13 @@ def _artefact(settings: Settings, database: Database | None) -> Findings:
     shipped = shipped_artefacts().values()
     known = {read_description(path).embedding_fingerprint for path in shipped}
     for name in filter(None, (settings.artefact, settings.previous)):
-        about = load_artefact(resolve_artefact(name)).description
-        known.add(about.embedding_fingerprint)
-        terms = " ".join(about.provenance.terms.split())
-        yield "ok", f"{name} is as it was written ({about.artefact_fingerprint[:12]}); {terms}"
+        description = load_artefact(resolve_artefact(name)).description
+        known.add(description.embedding_fingerprint)
+        terms = " ".join(description.provenance.terms.split())
+        yield (
+            "ok",
+            f"{name} is as it was written ({description.artefact_fingerprint[:12]}); {terms}",
+        )
     galleries = Galleries(database).all() if database else []
     others = [
         gallery.name

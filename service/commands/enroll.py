@@ -80,7 +80,7 @@ def enroll(
         boxes: the box of one person in the image, a frame; repeatable.
     """
     path = Path(source)
-    archives = _archives(path, split)
+    archives = _find_archives(path, split)
     images = Source(())
     if not archives:
         images = find_source(source, context.obj.read_spec).chosen(split, camera, identity)
@@ -88,22 +88,24 @@ def enroll(
         raise BadParameter("--box goes with one image, and not with --keep-best")
     summary: dict[str, Any] = {"gallery": client.gallery_name, "problems": []}
     summary["ignored"] = [asdict(file) for file in images.ignored]
-    with _gallery(client, create):
+    with _require_gallery(client, create):
         if archives:
             options: ImportOptions = {"identity": identity, "camera": camera}
             _import(client, archives, summary, {**options, "keep_best": keep_best})
         elif boxes:
             sent = client.enroll_frame(path, boxes, identity=identity, camera=camera).results
-            _count([(f"box {number}", answer) for number, answer in enumerate(sent, 1)], summary)
+            _count_outcomes(
+                [(f"box {number}", answer) for number, answer in enumerate(sent, 1)], summary
+            )
         else:
             answers = enroll_crops(client, images.crops, keep_best)
-            _count([(crop.name, answer) for crop, answer in answers], summary)
+            _count_outcomes([(crop.name, answer) for crop, answer in answers], summary)
     ok = not summary["problems"] and summary.get("state", "done") == "done"
-    return Shown(summary, _view(summary), ok)
+    return Shown(summary, _format_summary(summary), ok)
 
 
 @contextmanager
-def _gallery(client: Client, create: bool) -> Iterator[None]:
+def _require_gallery(client: Client, create: bool) -> Iterator[None]:
     """Create the gallery if asked to; raises `InputProblem` with the remedy if it is missing."""
     try:
         names = [gallery.name for gallery in client.galleries()] if create else []
@@ -118,7 +120,7 @@ def _gallery(client: Client, create: bool) -> Iterator[None]:
         ) from refusal
 
 
-def _count(outcomes: Sequence[tuple[str, Sent]], summary: dict[str, Any]) -> None:
+def _count_outcomes(outcomes: Sequence[tuple[str, Sent]], summary: dict[str, Any]) -> None:
     problems = summary["problems"]
     for name, outcome in outcomes:
         refused = outcome.problem
@@ -142,7 +144,7 @@ def _import(
     the import.
 
     Args:
-        options: for every archive.
+        options: options of every archive.
     """
     counts = Counter(sent=0, enrolled=0, duplicates=0, not_kept=0)
     running = deque[Job]()
@@ -172,7 +174,7 @@ def _import(
     summary |= {"job_id": job.job_id, "state": job.state, "detail": job.detail, **counts}
 
 
-def _view(summary: dict[str, Any]) -> Group:
+def _format_summary(summary: dict[str, Any]) -> Group:
     problems = [
         f"[red]{escape(image['name'])}[/]: {escape(image['problem'])}"
         for image in summary["problems"]
@@ -197,7 +199,7 @@ def _view(summary: dict[str, Any]) -> Group:
     return Group(*lines, *shortened(problems, PROBLEMS_SHOWN))
 
 
-def _archives(path: Path, split: str | None) -> list[Path]:
+def _find_archives(path: Path, split: str | None) -> list[Path]:
     """Return files that are imported as they are: an archive, or the feature files of a folder.
 
     Raises:

@@ -51,7 +51,7 @@ def rebuild(
     Example: gmn index rebuild entrance
     """
     with open_record(data_dir) as record:
-        (entry,) = _galleries(record, gallery)
+        (entry,) = _find_galleries(record, gallery)
         record.remote_indexes.change(entry.gallery_id, wanted=True)
         state = _wait_for_index(record, entry)
     typer.echo(f"{gallery}: indexed anew, up to version {state.version}")
@@ -70,9 +70,9 @@ def verify(
 
     Example: gmn index verify entrance --json
     """
-    with _writer(data_dir) as writer:
-        entries = _galleries(writer.record, gallery)
-        differing = {entry.name: _differing(writer, entry) for entry in entries}
+    with _open_writer(data_dir) as writer:
+        entries = _find_galleries(writer.record, gallery)
+        differing = {entry.name: _find_differing(writer, entry) for entry in entries}
     lines = [
         f"{name}: {len(rows)} rows differ from the record; gmn index rebuild {name} mends that"
         if rows
@@ -83,7 +83,7 @@ def verify(
     return Shown({"whole": whole, "differing_rows": differing}, lines, whole)
 
 
-def _differing(writer: CollectionWriter, entry: GalleryRecord) -> list[int]:
+def _find_differing(writer: CollectionWriter, entry: GalleryRecord) -> list[int]:
     _wait_for_index(writer.record, entry)
     rows = writer.differing(entry.gallery_id)
     if rows:
@@ -96,12 +96,12 @@ def _wait_for_index(record: Record, entry: GalleryRecord) -> IndexState:
     """Wait until an index shows the record; raise `InputProblem` if no service works on it."""
     states = record.remote_indexes
     newest = record.galleries.get(entry.gallery_id) or entry
-    until = time.monotonic() + CAUGHT_UP_SECONDS
+    deadline = time.monotonic() + CAUGHT_UP_SECONDS
     while True:
         state = states.state(entry.gallery_id)
         if state and not state.unfinished and state.version >= newest.version:
             return state
-        if time.monotonic() >= until and not (state and state.building and _is_indexed(record)):
+        if time.monotonic() >= deadline and not (state and state.building and _is_indexed(record)):
             raise InputProblem(
                 f"gallery {entry.name!r}: its index is not up to date; was the gallery deleted, or "
                 f"does no service with {INDEX_URL} run? Start one"
@@ -122,7 +122,7 @@ def _is_indexed(record: Record) -> bool:
         return True
 
 
-def _galleries(record: Record, name: str | None) -> list[GalleryRecord]:
+def _find_galleries(record: Record, name: str | None) -> list[GalleryRecord]:
     from service.errors import UnknownGallery
 
     entries = [entry for entry in record.galleries.all() if name in (None, entry.name)]
@@ -132,7 +132,7 @@ def _galleries(record: Record, name: str | None) -> list[GalleryRecord]:
 
 
 @contextlib.contextmanager
-def _writer(data_dir: Path) -> Iterator[CollectionWriter]:
+def _open_writer(data_dir: Path) -> Iterator[CollectionWriter]:
     url = os.environ.get(INDEX_URL)
     if not url:
         raise InputProblem(

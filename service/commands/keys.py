@@ -138,9 +138,9 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     require_record(data_dir)
     with open_record(data_dir) as record:
         used = record.keys.last_used()
-        kept = [Key(**vars(key), last_used_at=used.get(key.key_id)) for key in record.keys.all()]
+        listed = [Key(**vars(key), last_used_at=used.get(key.key_id)) for key in record.keys.all()]
     nothing = "There is no key; the service answers on loopback only, and asks for none."
-    return Shown(kept, table_of(kept, KEY_COLUMNS) if kept else nothing)
+    return Shown(listed, table_of(listed, KEY_COLUMNS) if listed else nothing)
 
 
 @keys.command("rotate")
@@ -164,7 +164,7 @@ def rotate(
     from service.http.keys import with_new_secret
 
     now = datetime.now(UTC)
-    public_id = _public_id(key_id)
+    public_id = _parse_key_id(key_id)
     until = now + timedelta(hours=grace) if grace else None
     require_record(data_dir)
     with open_record(data_dir) as record:
@@ -195,7 +195,7 @@ def revoke(
     """
     from service.errors import UnknownKey
 
-    public_id = _public_id(key_id)
+    public_id = _parse_key_id(key_id)
     require_record(data_dir)
     with _audited(data_dir, "revoke_key", key_id=public_id) as record:
         if not record.keys.revoke(public_id):
@@ -210,12 +210,12 @@ def revoke(
         )
 
 
-def _public_id(given: str) -> str:
+def _parse_key_id(given: str) -> str:
     from service.http.keys import KEY_TEXT
     from service.record.keys import KEY_ID
 
-    whole = KEY_TEXT.fullmatch(given)
-    public_id = whole[1] if whole else given
+    match = KEY_TEXT.fullmatch(given)
+    public_id = match[1] if match else given
     if not re.fullmatch(KEY_ID, public_id):
         # It may be most of a complete key, which must not appear in a message.
         raise InputProblem(
@@ -226,13 +226,13 @@ def _public_id(given: str) -> str:
 
 
 @contextlib.contextmanager
-def _audited(data_dir: Path, event: str, **about: Any) -> Iterator[Record]:
+def _audited(data_dir: Path, event: str, **details: Any) -> Iterator[Record]:
     """Open the record for a change that is logged in the audit log before and after."""
     with open_audit(data_dir) as audit, open_record(data_dir) as record:
-        audit.record(event, "asked", **about)
+        audit.record(event, "asked", **details)
         phase: Phase = "failed"
         try:
             yield record
             phase = "done"
         finally:
-            audit.record(event, phase, **about)
+            audit.record(event, phase, **details)

@@ -71,14 +71,14 @@ class ServiceConfig(uvicorn.Config):
     """Configuration of one server process, which builds the application.
 
     Attributes:
-        runtime: of the application, once it is built.
+        runtime: runtime of the application; set by `build`.
     """
 
     def __init__(self, settings: Settings) -> None:
         """Configure one server process.
 
         Args:
-            settings: for all processes; each gets its share of the limits.
+            settings: settings of all processes together; each gets its share of the limits.
         """
         # Must come first, because the constructor configures logging.
         self.settings = settings

@@ -24,14 +24,14 @@ VERDICT_STYLES = {
 }
 
 
-def _probability(row: RankedCrop) -> str | None:
+def _format_probability(row: RankedCrop) -> str | None:
     if row.probability is None:
         return None
     # Displayed probabilities stay below 100%: no score is certain.
     return "> 99.9%" if row.probability > 0.999 else f"{row.probability:.1%}"
 
 
-def _verdict(row: RankedCrop) -> Text | None:
+def _format_verdict(row: RankedCrop) -> Text | None:
     return row.verdict and Text(row.verdict, VERDICT_STYLES[row.verdict])
 
 
@@ -42,8 +42,8 @@ RESULT_COLUMNS: Columns = {
     "camera": "camera",
     "cosine": "cosine",
     "logit": "pair_logit",
-    "probability": _probability,
-    "verdict": _verdict,
+    "probability": _format_probability,
+    "verdict": _format_verdict,
 }
 
 
@@ -105,7 +105,7 @@ def query(
     if not data:
         if split or limit:
             raise BadParameter("--split and --limit choose among the images of --data")
-        return _query(client, images or [], separate, galleries, options)
+        return _send_queries(client, images or [], separate, galleries, options)
     if separate or galleries is not None or options.keys() - MEASURED:
         raise BadParameter(
             "--separate, --box, --keep, --galleries, --group-by and what chooses among the "
@@ -117,7 +117,7 @@ def query(
     return cast(Shown, context.obj.measure(client, crops, options))
 
 
-def _query(
+def _send_queries(
     client: Client,
     images: list[Path],
     separate: bool,
@@ -133,15 +133,15 @@ def _query(
         else client.query_galleries(*group, galleries=[galleries], **options)
         for group in groups
     ]
-    asked = options.get("crop_id") or [options.get("track", "")]
+    names = options.get("crop_id") or [options.get("track", "")]
     views = (
-        _answer_view(", ".join([image.name for image in group] or asked), answer)
+        _format_answer(", ".join([image.name for image in group] or names), answer)
         for group, answer in zip(groups, answers, strict=True)
     )
     return Shown(answers if separate else answers[0], Group(*views))
 
 
-def _answer_view(title: str, answer: QueryAnswer | GalleriesAnswer) -> Group:
+def _format_answer(title: str, answer: QueryAnswer | GalleriesAnswer) -> Group:
     lines = [f"{escape(title)}: [{VERDICT_STYLES[answer.verdict]}]{answer.verdict}[/]"]
     if answer.verdict == "nothing_searched":
         lines.append("[yellow]the gallery is empty, or none of its crops passes the filters[/]")

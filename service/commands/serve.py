@@ -88,7 +88,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
             listening.listen(BACKLOG)
             if self.started:
                 echo(f"Serving on {address} (docs at {address}/docs)")
-                for line in _about(runtime, address):
+                for line in _describe_model(runtime, address):
                     echo(line)
 
         def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
@@ -107,7 +107,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
         raise KeyboardInterrupt
 
 
-def _about(runtime: Runtime, address: str) -> Iterator[str]:
+def _describe_model(runtime: Runtime, address: str) -> Iterator[str]:
     from gmn_client import DEFAULT_URL
     from model.artefact import shipped_artefacts
 

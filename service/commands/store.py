@@ -99,17 +99,19 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     lines = []
     for path in audit_logs(data_dir) or [data_dir / LOG_NAME]:
         try:
-            one = check_chain(path, line_key(data_dir))
+            chain = check_chain(path, line_key(data_dir))
         except OSError as error:
             raise InputProblem(
                 f"{path}: cannot be read ({error.strerror}); name the service's data directory "
                 "with --data-dir or GMN_DATA_DIR"
             ) from error
-        logs.append({"file": path.name, "whole": not one.problem, **asdict(one)})
-        since = f" from number {one.first_line:,} on" if one.first_line > 1 else ""
-        keyed = f"keyed from number {one.keyed_from:,} on" if one.keyed_from else "none keyed"
-        whole = f"{path}: {one.lines} lines{since}, all as written, {keyed}; last {one.last_sha256}"
-        lines.append(one.problem or whole)
+        logs.append({"file": path.name, "whole": not chain.problem, **asdict(chain)})
+        since = f" from number {chain.first_line:,} on" if chain.first_line > 1 else ""
+        keyed = f"keyed from number {chain.keyed_from:,} on" if chain.keyed_from else "none keyed"
+        whole = (
+            f"{path}: {chain.lines} lines{since}, all as written, {keyed}; last {chain.last_sha256}"
+        )
+        lines.append(chain.problem or whole)
     ok = all(log["whole"] for log in logs)
     return Shown({"whole": ok, "logs": logs}, lines, ok)
 
@@ -131,7 +133,7 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
         for path, damage in check_snapshots(data_dir).items()
     }
     whole = not found.damage and not any(snapshots.values())
-    lines = [*_lines(data_dir, found)]
+    lines = [*_format_lines(data_dir, found)]
     lines += [f"snapshot {name}: {problem or 'as written'}" for name, problem in snapshots.items()]
     if not whole:
         recover = f"gmn store recover --data-dir {data_dir} --into NEW"
@@ -162,23 +164,23 @@ def recover(*, into: Path, data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
 
     _require_directory(data_dir)
     _require_new(into, "--into")
-    with _locked(data_dir, into):
+    with _lock(data_dir, into):
         for path in sorted(data_dir.glob("audit*")):
             shutil.copyfile(path, into / path.name)
-        done = recover_record(data_dir, into, _deleted_by_audit(data_dir))
-    for gallery in done.galleries:
+        result = recover_record(data_dir, into, _read_audited_deletions(data_dir))
+    for gallery in result.galleries:
         echo(
             f"{gallery.name}: {gallery.whole} crops from the record, "
             f"{gallery.from_snapshots} from snapshots"
         )
         for line in gallery.damage:
             echo(f"  {'not recovered: ' if line in gallery.lost else ''}{line}")
-    if done.unread:
+    if result.unread:
         echo(
-            f"Not all of {', '.join(done.unread)} could be read: crops deleted since a snapshot "
+            f"Not all of {', '.join(result.unread)} could be read: crops deleted since a snapshot "
             "may be back where the audit log does not name them, and keys may be missing."
         )
-    echo(f"{len(done.snapshots)} snapshots")
+    echo(f"{len(result.snapshots)} snapshots")
     echo(f"Serve it with gmn serve --data-dir {into}")
 
 
@@ -199,11 +201,11 @@ def upgrade(old: Path, *, into: Path) -> None:
     from service.record.upgrade import upgrade as upgrade_record
 
     _require_directory(old)
-    with _locked(old):
-        done = upgrade_record(old, into)
-    for name, crops in done.crops.items():
+    with _lock(old):
+        upgraded = upgrade_record(old, into)
+    for name, crops in upgraded.crops.items():
         echo(f"{name}: {crops:,} crops")
-    for line in done.left_out:
+    for line in upgraded.left_out:
         echo(f"left out: {line}")
     echo(f"Serve it with gmn serve --data-dir {into}")
 
@@ -217,7 +219,7 @@ def forget_runtime(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     cosine of 0.999 or better; a reindex embeds all of them alike.
     """
     _require_directory(data_dir)
-    with _locked(data_dir), open_record(data_dir) as record:
+    with _lock(data_dir), open_record(data_dir) as record:
         forgotten = record.runtimes.forget()
     echo(f"{forgotten} forgotten; the next start chooses again")
 
@@ -285,14 +287,14 @@ def restore(
 
     taken = folder.resolve()
     if taken not in kept_backups(taken.parent):
-        there = ", ".join(str(backup) for backup in kept_backups(folder))
-        hint = f"it holds {there}" if there else "gmn backup names one as the last word"
+        backups = ", ".join(str(backup) for backup in kept_backups(folder))
+        hint = f"it holds {backups}" if backups else "gmn backup names one as the last word"
         raise InputProblem(f"{folder}: is no backup; {hint}")
     _require_new(data_dir, "--data-dir")
     is_other = replaces.is_dir() and replaces.resolve() != data_dir.resolve()
-    with _locked(*([replaces] if is_other else []), data_dir):
+    with _lock(*([replaces] if is_other else []), data_dir):
         try:
-            removed = _deleted_by_audit(replaces)
+            removed = _read_audited_deletions(replaces)
             restored = restore_backup(taken, data_dir, replaces, removed)
         except BaseException:
             # The folder was empty and its name is needed; a mounted volume itself stays.
@@ -329,7 +331,7 @@ def _require_new(directory: Path, option: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(*directories: Path) -> Iterator[None]:
+def _lock(*directories: Path) -> Iterator[None]:
     """Lock data directories so that no service can use them; creates missing ones."""
     from service.ops.data_directory import lock_data_directory
 
@@ -339,7 +341,7 @@ def _locked(*directories: Path) -> Iterator[None]:
         yield
 
 
-def _lines(data_dir: Path, found: RecordFound) -> Iterator[str]:
+def _format_lines(data_dir: Path, found: RecordFound) -> Iterator[str]:
     yield f"{data_dir}: {'damaged' if found.damage else 'as written'}"
     for problem in found.problems:
         yield f"  {problem}"
@@ -350,7 +352,7 @@ def _lines(data_dir: Path, found: RecordFound) -> Iterator[str]:
             yield f"  {line}"
 
 
-def _deleted_by_audit(data_dir: Path) -> list[str]:
+def _read_audited_deletions(data_dir: Path) -> list[str]:
     """Return the ids of crops whose deletion by id is in the audit log.
 
     Deletions answered "unknown crop" are skipped; after any other error the deletion may have

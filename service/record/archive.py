@@ -33,14 +33,14 @@ from service.record.transaction import AMONG, FILE, Reader, Transaction
 from service.record.vectors import VectorFiles
 from service.record.verify import StoredRecord, verify
 
-OF_SNAPSHOT = ("feeds", "galleries", "people", "crops", "tracks", "checksums", "pictures")
-SIDES_OF_ALL = (
+SNAPSHOT_TABLES = ("feeds", "galleries", "people", "crops", "tracks", "checksums", "pictures")
+ALL_SIDES = (
     f"SELECT gallery_id, side, dimension, next_slot FROM {SIDES} "
     "WHERE name IS NOT NULL AND dimension IS NOT NULL"
 )
 # `Database` creates these files beside an open record; the lock shows an interrupted change.
 LOCK = "record.lock"
-OF_OPEN_RECORD = ("record.acknowledged", "record.turn", "deleted.ids", LOCK)
+OPEN_RECORD_FILES = ("record.acknowledged", "record.turn", "deleted.ids", LOCK)
 
 
 def write_archive(database: Database, folder: Path, gallery_id: int | None = None) -> None:
@@ -75,7 +75,7 @@ def fill_archive(database: Database, part: Path, gallery_id: int | None = None) 
         _copy_gallery(database, part, gallery_id)
     database.overwrite_log()
     with contextlib.closing(StoredRecord(part)) as stored:
-        sides = Reader(stored).tuples(SIDES_OF_ALL)
+        sides = Reader(stored).tuples(ALL_SIDES)
     _copy_vectors(database, part, sides)
     with open_to_change(part) as copy:
         for gallery_id, newest in Reader(copy).feeds().items():
@@ -157,7 +157,7 @@ def remove_from_archive(folder: Path, gallery_id: int, crop_ids: Sequence[str]) 
     failpoint("snapshot-rewrite.begun")
     try:
         with open_to_change(folder) as archive:
-            _remove(archive, gallery_id, crop_ids)
+            _remove_crops(archive, gallery_id, crop_ids)
             failpoint("snapshot-rewrite.removed")
     except InputProblem as error:
         raise DamagedSnapshot(folder, getattr(error, "why", str(error))) from error
@@ -165,12 +165,12 @@ def remove_from_archive(folder: Path, gallery_id: int, crop_ids: Sequence[str]) 
 
 @contextlib.contextmanager
 def open_to_change(folder: Path) -> Iterator[Database]:
-    """Open the record of an archive to change it, and then make its file complete by itself."""
+    """Open the record of an archive to change it, and then merge SQLite's log into its file."""
     with contextlib.closing(Database(folder)) as archive:
         yield archive
     with contextlib.closing(sqlite3.connect(folder / FILE)) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
-    for name in OF_OPEN_RECORD:
+    for name in OPEN_RECORD_FILES:
         (folder / name).unlink(missing_ok=True)
 
 
@@ -198,7 +198,7 @@ def _copy_gallery(database: Database, part: Path, gallery_id: int) -> None:
 
 
 def _insert_gallery(transaction: Transaction, gallery_id: int) -> None:
-    for name in OF_SNAPSHOT:
+    for name in SNAPSHOT_TABLES:
         table = TABLES[name]
         columns = ", ".join(table.columns)
         transaction.change(
@@ -229,10 +229,10 @@ def _remove_deleted(copy: Database, source: Database, gallery_id: int, since: Ma
     statement = f"SELECT crop_id FROM crops WHERE gallery_id = ? AND slot IN {AMONG}"
     crop_ids = Reader(copy).column(statement, (gallery_id, slots))
     if crop_ids:
-        _remove(copy, gallery_id, crop_ids)
+        _remove_crops(copy, gallery_id, crop_ids)
 
 
-def _remove(archive: Database, gallery_id: int, crop_ids: Sequence[str]) -> None:
+def _remove_crops(archive: Database, gallery_id: int, crop_ids: Sequence[str]) -> None:
     statement = "SELECT version FROM galleries WHERE gallery_id = ?"
     version = Reader(archive).value(statement, (gallery_id,))
     Crops(archive).remove(gallery_id, crop_ids)

@@ -10,6 +10,7 @@ from service.record.galleries import read_entry
 from service.record.transaction import Transaction
 from service.record.values import PublishedCalibration
 
+# Number of searches that are kept of each subject.
 KEPT_SEARCHES = 256
 OF_SUBJECT = "WHERE gallery_id = ? AND subject = ?"
 WITHDRAWN_SUBJECTS = f"{WITHDRAWN_SCORING}:*"

@@ -62,7 +62,7 @@ SELECT (SELECT coalesce(max(person_id), 0) FROM people) + row_number() OVER (),
 FROM json_each(:names)
 WHERE NOT EXISTS (SELECT 1 FROM people WHERE gallery_id = :gallery_id AND name = value)
 """
-# Adds the crops in some slots to the counts of their gallery, or subtracts them.
+# Adds the crops in some slots to the counts of their gallery, or with `sign` -1 subtracts them.
 COUNT = f"""
 UPDATE galleries SET (crops, unnamed, image_bytes, staged_crops, next_slot) = (
     SELECT galleries.crops + :sign * count(*),
@@ -93,7 +93,7 @@ def put_crops(transaction: Transaction, gallery_id: int, crops: Sequence[Archive
     records = [crop.record for crop in crops]
     names = {record.identity: None for record in records if record.identity is not None}
     people = require_people(transaction, gallery_id, list(names))
-    rows = [_row(gallery_id, record, people) for record in records]
+    rows = [_build_row(gallery_id, record, people) for record in records]
     transaction.insert("crops", *rows)
     tracks = [
         {"gallery_id": gallery_id, "slot": record.row_id, "track": record.track}
@@ -122,15 +122,15 @@ def put_crops(transaction: Transaction, gallery_id: int, crops: Sequence[Archive
 def remove_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]) -> CropsChange:
     """Remove crops for good and leave tombstones; raises `UnknownGallery`."""
     entry = require_entry(transaction, gallery_id)
-    these = {"gallery_id": gallery_id, "slots": slots, "now": now_micros()}
-    crops = read_ids(transaction, f"WHERE {OF_SLOTS} ORDER BY slot", these)
+    values = {"gallery_id": gallery_id, "slots": slots, "now": now_micros()}
+    crops = read_ids(transaction, f"WHERE {OF_SLOTS} ORDER BY slot", values)
     if not crops:
         return CropsChange(entry.version)
     slots = [crop["slot"] for crop in crops]
     crop_ids = tuple(crop["crop_id"] for crop in crops)
     transaction.removes = True
     # Without tombstones, restoring a snapshot would bring the crops back.
-    transaction.change(f"{TOMBSTONES_OF} WHERE {OF_SLOTS}", these)
+    transaction.change(f"{TOMBSTONES_OF} WHERE {OF_SLOTS}", values)
     _count(transaction, gallery_id, slots, -1)
     drop_crops(transaction, gallery_id, slots)
     _drop_people(transaction, gallery_id, crops)
@@ -149,9 +149,9 @@ def relabel_crops(
     """
     transaction.limit_batch(len(slots))
     transaction.removes = True
-    these = {"gallery_id": gallery_id, "slots": slots, "track": fields.get("track")}
-    # This verifies the rows, whose checksums are computed anew.
-    crops = read_ids(transaction, f"WHERE {OF_SLOTS} ORDER BY slot", these)
+    values = {"gallery_id": gallery_id, "slots": slots, "track": fields.get("track")}
+    # This verifies the rows, whose checksums are computed again.
+    crops = read_ids(transaction, f"WHERE {OF_SLOTS} ORDER BY slot", values)
     # Count these crops again, since they may get or lose an identity.
     _count(transaction, gallery_id, slots, -1)
     columns = {name: fields[name] for name in LABELS if name in fields}
@@ -161,16 +161,16 @@ def relabel_crops(
         columns["person_id"] = people.get(name)
     if columns:
         statement = f"UPDATE crops SET {settings_of(columns)} WHERE {OF_SLOTS}"
-        transaction.change(statement, columns | these)
+        transaction.change(statement, columns | values)
     if "captured_at" in fields:
         seen_at = "seen_at = coalesce(captured_at, created_at)"
-        transaction.change(f"UPDATE crops SET {seen_at} WHERE {OF_SLOTS}", these)
+        transaction.change(f"UPDATE crops SET {seen_at} WHERE {OF_SLOTS}", values)
     if "track" in fields:
-        transaction.change(f"DELETE FROM tracks WHERE {OF_SLOTS}", these)
+        transaction.change(f"DELETE FROM tracks WHERE {OF_SLOTS}", values)
         transaction.change(
             "INSERT INTO tracks (gallery_id, slot, track) SELECT :gallery_id, value, :track "
             "FROM json_each(:slots) WHERE :track IS NOT NULL",
-            these,
+            values,
         )
     _count(transaction, gallery_id, slots, 1)
     crop_ids = tuple(crop["crop_id"] for crop in crops)
@@ -268,7 +268,7 @@ def find_request(
         return None
     if row["digest"] != request.digest:
         raise RequestConflict(request.key.split(":", 2)[-1])
-    past = from_json(row["answer"])
+    stored_answer = from_json(row["answer"])
     landed = tuple(
         EnrolledImage(
             crop_id=crop_id,
@@ -278,13 +278,13 @@ def find_request(
             kept=crop_id is not None,
             warnings=warnings,
         )
-        for crop_id, duplicate, warnings in past["landed"]
+        for crop_id, duplicate, warnings in stored_answer["landed"]
     )
     return CommittedEnrollment(
-        past["version"],
+        stored_answer["version"],
         landed,
         replayed=True,
-        problems=past["problems"],
+        problems=stored_answer["problems"],
     )
 
 
@@ -326,7 +326,7 @@ def require_people(
     return {row["name"]: row["person_id"] for row in rows}
 
 
-def _row(gallery_id: int, crop: StoredCrop, people: dict[str, int]) -> dict[str, Any]:
+def _build_row(gallery_id: int, crop: StoredCrop, people: dict[str, int]) -> dict[str, Any]:
     return {name: getattr(crop, name) for name in COLUMNS} | {
         "gallery_id": gallery_id,
         "slot": crop.row_id,

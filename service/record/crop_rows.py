@@ -48,7 +48,7 @@ MOST_SCANNED = 10_000
 # Slot of the page's last crop, preceded by the microseconds of its time if sorted by time.
 CURSOR = re.compile(r"(?:(-?[0-9]{1,18})_)?([0-9]{1,18})", re.ASCII)
 
-# SQL conditions by the field of `CropFilter` that asks for them, the most selective first.
+# The SQL condition for each field of `CropFilter`, the most selective first.
 LABELS = {
     "crop_ids": "crops.crop_id IN (SELECT value FROM json_each(:crop_ids))",
     "external_id": "crops.external_id = :external_id",
@@ -100,7 +100,7 @@ class CropColumns(NamedTuple):
 def read_columns(
     reader: Reader, gallery_id: int, secret: bytes, slots: Sequence[int] | None = None
 ) -> Iterator[CropColumns]:
-    """Yield in parts the labels of all crops of a gallery, or of the given slots that exist.
+    """Yield the labels of all crops of a gallery, or of the given slots that exist, in parts.
 
     Row checksums are not verified, which would take ten times as long.
 
@@ -144,7 +144,7 @@ def read_columns(
 def read_texts(
     reader: Reader, prefix: str, gallery_id: int, slots: Sequence[int]
 ) -> Iterator[tuple[int, str]]:
-    """Yield slot and text of the given crops that have one, by slot.
+    """Yield (slot, text) for each of the given crops that has a text, by slot.
 
     Args:
         prefix: the statement up to the condition on the slots, such as `METADATA`.
@@ -286,9 +286,9 @@ def list_crops(
         InvalidField: `after` is not a cursor of this order.
     """
     start = _read_cursor(after, order)
-    values = _values(gallery_id, wanted)
-    labels = _asked(LABELS, values)
-    captured = _asked(CAPTURED, values)
+    values = _bind_values(gallery_id, wanted)
+    labels = _select_conditions(LABELS, values)
+    captured = _select_conditions(CAPTURED, values)
     by_time = order != "enrolled"
     is_backward = order == "-captured"
     # A person, track or external id has few crops: read them all and sort.
@@ -298,7 +298,7 @@ def list_crops(
         # The cursor supersedes the bound where the first page began.
         superseded = "captured_before" if is_backward else "captured_after"
         bounds = {name: text for name, text in SEEN.items() if not start or name != superseded}
-        indexed = _asked(bounds, values)
+        indexed = _select_conditions(bounds, values)
         unindexed = [*labels, *captured]
     else:
         indexed = labels[:1]
@@ -328,21 +328,25 @@ def list_crops(
     if len(crops) > limit:
         last = page[-1]
         seen_at = as_micros(last.captured_at or last.created_at)
-        return CropPage(page, _cursor((seen_at, last.row_id) if by_time else (last.row_id,)))
-    return CropPage(page, _cursor(tuple(edges[0])) if edges else None)
+        return CropPage(page, _format_cursor((seen_at, last.row_id) if by_time else (last.row_id,)))
+    return CropPage(page, _format_cursor(tuple(edges[0])) if edges else None)
 
 
 def read_slots(
     reader: Reader, gallery_id: int, wanted: CropFilter, limit: int | None = None
 ) -> list[int]:
-    values = _values(gallery_id, wanted)
-    asked = [OF_GALLERY, *_asked(LABELS | CAPTURED, values), *_asked(SEEN, values)]
-    slots = f"SELECT slot FROM crops WHERE {' AND '.join(asked)} ORDER BY slot"
+    values = _bind_values(gallery_id, wanted)
+    conditions = [
+        OF_GALLERY,
+        *_select_conditions(LABELS | CAPTURED, values),
+        *_select_conditions(SEEN, values),
+    ]
+    slots = f"SELECT slot FROM crops WHERE {' AND '.join(conditions)} ORDER BY slot"
     values["limit"] = -1 if limit is None else limit
     return reader.column(f"{slots} LIMIT :limit", values)
 
 
-def _values(gallery_id: int, wanted: CropFilter) -> dict[str, Any]:
+def _bind_values(gallery_id: int, wanted: CropFilter) -> dict[str, Any]:
     return {
         **asdict(wanted),
         "gallery_id": gallery_id,
@@ -351,7 +355,7 @@ def _values(gallery_id: int, wanted: CropFilter) -> dict[str, Any]:
     }
 
 
-def _asked(conditions: Mapping[str, str], values: Mapping[str, Any]) -> list[str]:
+def _select_conditions(conditions: Mapping[str, str], values: Mapping[str, Any]) -> list[str]:
     return [text for name, text in conditions.items() if values[name] is not None]
 
 
@@ -360,7 +364,7 @@ def _compare(columns: Sequence[str], sign: str, place: Place) -> str:
     return f"({', '.join(columns)}) {sign} ({numbers})"
 
 
-def _cursor(place: Place) -> str:
+def _format_cursor(place: Place) -> str:
     return "_".join(str(number) for number in place)
 
 

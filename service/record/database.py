@@ -59,9 +59,11 @@ PRAGMAS = (
     "wal_autocheckpoint = 0",
     "foreign_keys = ON",
 )
+# Time for which emptying the log waits for readers, in milliseconds.
 LOG_BUSY_MS = 1000
 # The log is emptied after a commit that leaves it larger than this, about a thousand pages.
 LOG_BYTES = 4 * 1024**2
+# Upper bound on the rules of one commit.
 RULES_AT_ONCE = 64
 # Sequence number and random id of a commit.
 COMMIT = struct.Struct(f">q{TOKEN_BYTES}s")
@@ -121,7 +123,7 @@ class Database(Source):
         self._lock = (folder / "record.lock").open("ab")
         self._turn = (folder / "record.turn").open("ab")
         try:
-            with self._exclusive():
+            with self._lock_record():
                 self._open()
         except sqlite3.OperationalError as error:
             self.close()
@@ -154,7 +156,7 @@ class Database(Source):
         # copies to TMPDIR, which may be full, and where deleted pictures would stay on the disk.
         self.connection().execute("PRAGMA temp_store = MEMORY")
         self._queue.append(work)
-        with self._writing_alone():
+        with self._lock_writers():
             # The previous holder of the lock may have run this rule together with its own.
             while not work.done.done():
                 count = min(len(self._queue), RULES_AT_ONCE)
@@ -177,7 +179,7 @@ class Database(Source):
         connection = self.connection()
         # A restore may copy gigabytes of pages, whose deleted pictures are overwritten by then.
         connection.execute("PRAGMA temp_store = FILE")
-        with self._writing_alone():
+        with self._lock_writers():
             try:
                 connection.execute("ATTACH ? AS other", (stored_uri(other / FILE),))
             except sqlite3.OperationalError as error:
@@ -188,7 +190,7 @@ class Database(Source):
                 connection.execute("DETACH other")
             if work.error is not None:
                 # The next start cuts what remains.
-                with contextlib.suppress(OSError, sqlite3.Error), self._exclusive():
+                with contextlib.suppress(OSError, sqlite3.Error), self._lock_record():
                     self._cut_vectors()
         result: Result = work.done.result()
         return result
@@ -202,7 +204,7 @@ class Database(Source):
     def overwrite_log(self) -> None:
         """Overwrite SQLite's log if a long read prevented that after a deletion."""
         if self._log_has_deleted:
-            with self._writing_alone(), self._exclusive():
+            with self._lock_writers(), self._lock_record():
                 self._empty_log()
 
     def data_version(self) -> int:
@@ -227,7 +229,7 @@ class Database(Source):
         """Close all connections and files; closing twice is harmless."""
         if self._connections and not self._lock.closed:
             # Otherwise SQLite checkpoints the log when its last connection closes, without wiping.
-            with contextlib.suppress(Exception), self._exclusive():
+            with contextlib.suppress(Exception), self._lock_record():
                 self._empty_log()
         super().close()
         if self._pages is not None:
@@ -243,7 +245,7 @@ class Database(Source):
         return connection
 
     @contextlib.contextmanager
-    def _writing_alone(self) -> Iterator[None]:
+    def _lock_writers(self) -> Iterator[None]:
         # A restore may hold the lock for minutes.
         with waiting():
             self._write_lock.acquire()
@@ -253,7 +255,7 @@ class Database(Source):
             self._write_lock.release()
 
     @contextlib.contextmanager
-    def _exclusive(self) -> Iterator[None]:
+    def _lock_record(self) -> Iterator[None]:
         # Without the second lock, a process that just wrote would lock again before others wake.
         with waiting():
             fcntl.flock(self._turn, fcntl.LOCK_EX)
@@ -389,7 +391,7 @@ class Database(Source):
 
     def _run_together(self, batch: Sequence[_Work]) -> None:
         try:
-            with self._exclusive():
+            with self._lock_record():
                 self._commit(batch)
         except BaseException as error:
             for work in batch:
@@ -413,19 +415,19 @@ class Database(Source):
             connection.execute("BEGIN IMMEDIATE")
             try:
                 commit = Mark(self._last_commit().seq + 1, secrets.token_bytes(TOKEN_BYTES))
-                whole = Transaction(self)
+                combined = Transaction(self)
                 # Alone, a rule is rolled back with its transaction. A savepoint would make SQLite
                 # copy every page that the rule changes.
                 run = self._run if len(batch) == 1 else self._run_in_savepoint
                 for work in batch:
-                    run(work, whole)
+                    run(work, combined)
                 if connection.total_changes == changed_before:
                     connection.execute("ROLLBACK")
                     return
-                for file in whole.unsynced:
+                for file in combined.unsynced:
                     file.sync()
-                feeds = {feed: mark for feed, mark in whole.marks.items() if mark is not None}
-                self.marks.note(dict.fromkeys(whole.marks.keys() - feeds.keys()))
+                feeds = {feed: mark for feed, mark in combined.marks.items() if mark is not None}
+                self.marks.note(dict.fromkeys(combined.marks.keys() - feeds.keys()))
                 connection.execute(NOTE_COMMIT, (COMMIT.pack(*commit),))
                 failpoint("record.before-commit")
                 connection.execute("COMMIT")
@@ -443,16 +445,16 @@ class Database(Source):
                 if work.removes:
                     work.error = _storage_failure(NOT_OVERWRITTEN, error)
         failpoint("record.settled")
-        self.deleted.add(whole.deleted)
-        if self._log_has_deleted or whole.removes or file_bytes(self._log) > LOG_BYTES:
+        self.deleted.add(combined.deleted)
+        if self._log_has_deleted or combined.removes or file_bytes(self._log) > LOG_BYTES:
             self._empty_log()
 
-    def _run_in_savepoint(self, work: _Work, whole: Transaction) -> None:
+    def _run_in_savepoint(self, work: _Work, combined: Transaction) -> None:
         """Run a rule, or roll it back alone if it fails."""
         connection = self.connection()
         connection.execute("SAVEPOINT rule")
         try:
-            self._run(work, whole, in_batch=True)
+            self._run(work, combined, in_batch=True)
         except BaseException as error:
             # A full disk rolls back the whole transaction, with the changes of other rules.
             if not connection.in_transaction:
@@ -461,13 +463,13 @@ class Database(Source):
             work.error = error
         connection.execute("RELEASE rule")
 
-    def _run(self, work: _Work, whole: Transaction, in_batch: bool = False) -> None:
-        """Run a rule and add what it did to the whole commit."""
+    def _run(self, work: _Work, combined: Transaction, in_batch: bool = False) -> None:
+        """Run a rule, and add its changes and marks to those of the whole commit."""
         transaction = Transaction(self, in_batch=in_batch)
         with self.naming_errors():
             work.result = work.rule(transaction)
         work.removes = transaction.removes
-        whole.add(transaction)
+        combined.add(transaction)
 
     def _empty_log(self) -> None:
         """Checkpoint the write-ahead log, then overwrite it and the free space of the file.

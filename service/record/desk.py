@@ -182,7 +182,7 @@ class KeptQueries(RecordPart):
         drop_searches(transaction, gallery_id, lost)
         surplus = transaction.column(
             f"{of_gallery} AND {IN_NO_CASE} ORDER BY query_id LIMIT ?",
-            (gallery_id, max(0, _count(transaction, gallery_id) - most)),
+            (gallery_id, max(0, _count_searches(transaction, gallery_id) - most)),
         )
         drop_searches(transaction, gallery_id, surplus)
         return new.difference(lost, surplus), len(set(surplus) - new)
@@ -202,7 +202,7 @@ class KeptQueries(RecordPart):
             kept_for: time after which searches in no case are deleted.
             found_by: a key of `FOUND_BY`, and its value; None for all searches.
         """
-        query_ids, cursor = self._newest(gallery_id, before, limit, found_by, value)
+        query_ids, cursor = self._find_newest(gallery_id, before, limit, found_by, value)
         searches = self._read(query_ids, kept_for)
         results = [KeptSearch.model_validate(search) for search in searches]
         return KeptSearches(results=results, next_cursor=cursor)
@@ -237,7 +237,7 @@ class KeptQueries(RecordPart):
 
         Reviews of deleted crops are left out.
         """
-        query_ids, cursor = self._newest(gallery_id, before, limit, found_by, value)
+        query_ids, cursor = self._find_newest(gallery_id, before, limit, found_by, value)
         order = "ORDER BY query_id DESC, reviews.crop_id"
         clauses = f"{BESIDE_REVIEWS} WHERE query_id IN {AMONG} {order}"
         rows = self._reader.rows("reviews", clauses, (query_ids,), OF_REVIEWS)
@@ -305,7 +305,7 @@ class KeptQueries(RecordPart):
             expired += count
         return expired
 
-    def _newest(
+    def _find_newest(
         self, gallery_id: int, before: str | None, limit: int, found_by: str, value: str | None
     ) -> tuple[list[str], str | None]:
         conditions = {"searches.gallery_id = ?": gallery_id, "query_id < ?": before}
@@ -495,7 +495,7 @@ def drop_searches(transaction: Transaction, gallery_id: int, query_ids: Sequence
     return transaction.change(delete, values)
 
 
-def _count(reader: Reader, gallery_id: int) -> int:
+def _count_searches(reader: Reader, gallery_id: int) -> int:
     statement = "SELECT count(*) FROM searches WHERE gallery_id = ?"
     return int(reader.value(statement, (gallery_id,)))
 
@@ -506,7 +506,7 @@ def _require_room(reader: Reader, gallery_id: int, case: CaseDetail, most: int |
         "WHERE gallery_id = ? AND key_id = ?",
         (gallery_id, case.key_id),
     )
-    if most is not None and count >= most and _count(reader, gallery_id) >= most:
+    if most is not None and count >= most and _count_searches(reader, gallery_id) >= most:
         raise InvalidField(
             f"query_id: the cases of this key hold {count:,} searches, and half of "
             "GMN_KEPT_QUERIES is the limit for a key without admin; export and delete closed cases"

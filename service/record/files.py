@@ -27,6 +27,7 @@ from service.record.galleries import require_entry
 from service.record.transaction import AMONG, Transaction
 
 PICTURE_THREADS = 4
+# Number of calls that may wait for a thread.
 WAITING_CALLS = 64
 # Upper bound on simultaneous transfers of all calls; a bucket has a high latency per file.
 TRANSFERS = 32
@@ -188,7 +189,7 @@ class PictureFolder:
         try:
             if self._local:
                 make_folder(folder)
-            self._each(self._put, [(gallery_id, *file) for file in contents.items()])
+            self._transfer_all(self._put, [(gallery_id, *file) for file in contents.items()])
             if self._local:
                 sync(folder)
         # Clients of object stores raise their own exceptions.
@@ -211,13 +212,15 @@ class PictureFolder:
         return content
 
     def remove(self, gallery_id: int, names: Sequence[str]) -> dict[str, Exception]:
-        """Remove files, durably on a local disk; missing files are no error.
+        """Remove files, durably on a local disk; missing files are ignored.
 
         Returns:
             The errors of files that could not be removed, by name.
         """
-        errors = self._each(self._remove, [(gallery_id, name) for name in names])
-        failed = {name: why for name, why in zip(names, errors, strict=True) if why is not None}
+        errors = self._transfer_all(self._remove, [(gallery_id, name) for name in names])
+        failed = {
+            name: error for name, error in zip(names, errors, strict=True) if error is not None
+        }
         folder = Path(self._root) / str(gallery_id)
         if self._local and folder.is_dir():
             sync(folder)
@@ -238,11 +241,11 @@ class PictureFolder:
             return error
         return None
 
-    def _each(
+    def _transfer_all(
         self, call: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]
     ) -> list[Result]:
-        calls = [self._transfers.submit(call, *given) for given in arguments]
-        return [under_way.result() for under_way in calls]
+        calls = [self._transfers.submit(call, *args) for args in arguments]
+        return [transfer.result() for transfer in calls]
 
     def _path(self, gallery_id: int, name: str) -> str:
         return f"{self._root}/{gallery_id}/{name}"

@@ -78,10 +78,10 @@ class Galleries(RecordPart):
             raise GalleryConflict(
                 f"there is a gallery {name!r} already; enroll into it or choose another name"
             )
-        number: int = transaction.value(
+        gallery_id: int = transaction.value(
             "UPDATE record SET value = value + 1 WHERE name = 'next_gallery' RETURNING value - 1"
         )
-        entry = GalleryRecord(number, name, embedder, datetime.now(UTC), settings)
+        entry = GalleryRecord(gallery_id, name, embedder, datetime.now(UTC), settings)
         add_gallery(transaction, as_row(entry))
         transaction.note("gallery_created")
         return entry
@@ -277,9 +277,9 @@ def drop_calibrations(transaction: Transaction, gallery_id: int) -> None:
 def drop_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]) -> None:
     """Delete the rows of crops with their checksums; their pictures outside become strays."""
     transaction.limit_batch(len(slots))
-    these = {"gallery_id": gallery_id, "slots": slots, "now": now_micros()}
-    transaction.change(f"{STRAYS_OF} {OF_SLOTS}", these)
-    transaction.change(f"DELETE FROM crops WHERE {OF_SLOTS}", these)
+    values = {"gallery_id": gallery_id, "slots": slots, "now": now_micros()}
+    transaction.change(f"{STRAYS_OF} {OF_SLOTS}", values)
+    transaction.change(f"DELETE FROM crops WHERE {OF_SLOTS}", values)
     drop_checksums(transaction, gallery_id, slots)
 
 
@@ -359,7 +359,7 @@ class RemoteIndexes(RecordPart):
 def read_index_owners(reader: Reader) -> list[str]:
     """Return the owner of the record's collections, and owners whose collections are unneeded.
 
-    Records that were restored from one backup differ by it alone.
+    The owner tells apart records that were restored from the same backup.
     """
     stored = reader.value("SELECT value FROM record WHERE name = ?", (INDEX_OWNERS,))
     owners: list[str] = from_json(stored or '[""]')

@@ -188,8 +188,8 @@ class Jobs(RecordPart):
     def problems(
         self, job_id: str, after: int, limit: int, name: str | None = None
     ) -> list[JobProblem]:
-        asked = {"job_id = ?": job_id, "number > ?": after, CONTAINED: name}
-        wanted, values = all_of(asked)
+        conditions = {"job_id = ?": job_id, "number > ?": after, CONTAINED: name}
+        wanted, values = all_of(conditions)
         clauses = f"WHERE {wanted} ORDER BY number LIMIT ?"
         rows = self._reader.rows("job_problems", clauses, [*values, limit])
         return [JobProblem.model_validate_json(row["problem"]) for row in rows]

@@ -46,8 +46,8 @@ class Marks:
             galleries = range(COMMITS, len(content) // ENTRY.size + COMMITS)
         marks = {}
         for gallery_id in galleries:
-            place = _place(gallery_id)
-            entry = content[place : place + ENTRY.size]
+            offset = _find_offset(gallery_id)
+            entry = content[offset : offset + ENTRY.size]
             if any(entry):
                 seq, token, checksum = ENTRY.unpack(entry)
                 if checksum == _checksum(gallery_id, seq, token):
@@ -65,7 +65,7 @@ class Marks:
                     entry = bytes(ENTRY.size)
                     if mark:
                         entry = ENTRY.pack(*mark, _checksum(gallery_id, *mark))
-                    os.pwrite(file, entry, _place(gallery_id))
+                    os.pwrite(file, entry, _find_offset(gallery_id))
                 if None in acknowledged.values():
                     # The entry of a deleted gallery must not survive a power cut.
                     os.fdatasync(file)
@@ -119,7 +119,7 @@ class DeletedIds:
             temporary.path.replace(self.path)
 
 
-def _place(gallery_id: int) -> int:
+def _find_offset(gallery_id: int) -> int:
     return (gallery_id - COMMITS) * ENTRY.size
 
 

@@ -168,12 +168,12 @@ class People(RecordPart):
         self, transaction: Transaction, gallery_id: int, identity: str, new: str
     ) -> CropsChange:
         entry = require_entry(transaction, gallery_id)
-        person = _find(transaction, gallery_id, identity)
+        person = _find_person(transaction, gallery_id, identity)
         if person is None:
             return CropsChange(entry.version)
         transaction.removes = True
         crops = read_ids(transaction, OF_PERSON, (gallery_id, person["person_id"]))
-        target = _find(transaction, gallery_id, new)
+        target = _find_person(transaction, gallery_id, new)
         merge_id = None
         if target is None:
             transaction.change(
@@ -195,7 +195,7 @@ class People(RecordPart):
         undone.
         """
         entry = require_entry(transaction, gallery_id)
-        person = _find(transaction, gallery_id, identity)
+        person = _find_person(transaction, gallery_id, identity)
         if person is None:
             return CropsChange(entry.version)
         _remove_merges_of(transaction, gallery_id, identity)
@@ -216,7 +216,7 @@ class People(RecordPart):
             "SELECT merges.*, name AS 'into', merged_at + ? AS undo_until "
             "FROM merges JOIN people ON person_id = into_person "
             "WHERE merges.gallery_id = ? AND merged_at > ? ORDER BY version DESC, merge_id DESC",
-            (MERGES_KEPT_FOR // MICROSECOND, gallery_id, _oldest()),
+            (MERGES_KEPT_FOR // MICROSECOND, gallery_id, _find_oldest_merge()),
         )
         return [Merge.model_validate(as_values(row)) for row in rows]
 
@@ -234,7 +234,7 @@ class People(RecordPart):
         merge = transaction.row(
             "merges", "WHERE gallery_id = ? AND merge_id = ?", (gallery_id, merge_id)
         )
-        if merge is None or merge["merged_at"] < _oldest():
+        if merge is None or merge["merged_at"] < _find_oldest_merge():
             raise UnknownMerge(entry.name, merge_id)
         slots = transaction.column(
             f"SELECT slot FROM crops {OF_MERGE}", (gallery_id, merge["into_person"], merge_id)
@@ -257,7 +257,7 @@ class People(RecordPart):
 
     @transactional
     def remove_expired_merges(self, transaction: Transaction, gallery_id: int) -> None:
-        values = (gallery_id, _oldest())
+        values = (gallery_id, _find_oldest_merge())
         statement = "DELETE FROM merges WHERE gallery_id = ? AND merged_at < ?"
         transaction.removes = transaction.change(statement, values) > 0
 
@@ -310,7 +310,7 @@ class Groups(RecordPart):
 
 
 def _read_people(reader: Reader, gallery_id: int, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Read fields of `IdentityDetail` of the existing ones of these identities, in their order."""
+    """Return fields of `IdentityDetail` for those of the names that exist, in their order."""
     people = {}
     for row in reader.execute(DESCRIBED, (gallery_id, names)):
         person = as_values(row)
@@ -329,7 +329,7 @@ def _read_place(text: str, sort: IdentityOrder) -> Place:
     return float(match[1]), natural_order(match[2]), match[2]
 
 
-def _find(reader: Reader, gallery_id: int, identity: str) -> sqlite3.Row | None:
+def _find_person(reader: Reader, gallery_id: int, identity: str) -> sqlite3.Row | None:
     return reader.row("people", "WHERE gallery_id = ? AND name = ?", (gallery_id, identity))
 
 
@@ -378,5 +378,5 @@ def _remove_merges_of(transaction: Transaction, gallery_id: int, identity: str) 
     )
 
 
-def _oldest() -> int:
+def _find_oldest_merge() -> int:
     return as_micros(datetime.now(UTC) - MERGES_KEPT_FOR)

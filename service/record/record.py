@@ -73,7 +73,7 @@ class Record:
                     return
 
     def delete_again(self, deleted: Collection[str]) -> None:
-        """Delete the existing ones of these crops and galleries, which were deleted before.
+        """Delete crops and galleries that were deleted before and that an older copy brought back.
 
         Args:
             deleted: ids of crops, and galleries as named by `deleted_name`.

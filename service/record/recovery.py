@@ -130,7 +130,7 @@ def recover(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
                 _fill_from_snapshots(record.database, entry, reversed(snapshots))
         record.delete_again(deleted)
         for outcome in recovery.galleries:
-            _compare(record.database, outcome)
+            _note_recovered(record.database, outcome)
         for folder, snapshot in snapshots:
             shutil.copytree(folder, part / folder.relative_to(damaged))
             record.snapshots.keep(int(folder.parent.name), snapshot)
@@ -141,7 +141,7 @@ def recover(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
 
 def _copy_rows(database: Database, inspection: Inspection) -> None:
     values = [row for row in inspection.rows("record") if row["name"] in VALUES]
-    database.write(_insert_holding, "record", values, instead=True)
+    database.write(_insert_consistent, "record", values, instead=True)
     for row in inspection.galleries.values():
         database.write(_add_gallery, row)
     _copy_table(database, inspection, "people")
@@ -160,7 +160,7 @@ def _copy_rows(database: Database, inspection: Inspection) -> None:
 
 def _copy_table(database: Database, inspection: Inspection, table: str) -> None:
     for rows in batches(inspection.rows(table), ROWS_AT_ONCE):
-        database.write(_insert_holding, table, rows)
+        database.write(_insert_consistent, table, rows)
 
 
 def _add_lost_galleries(record: Record, snapshots: Iterable[Path]) -> None:
@@ -189,7 +189,7 @@ def _fill_from_snapshots(
             database.write(count_crops, gallery.gallery_id)
 
 
-def _compare(database: Database, outcome: Recovered) -> None:
+def _note_recovered(database: Database, outcome: Recovered) -> None:
     """Note how many crops are from snapshots, and which damaged ones are in none."""
     statement = "SELECT crop_id FROM crops WHERE gallery_id = ?"
     present = set(Reader(database).column(statement, (outcome.gallery_id,)))
@@ -209,7 +209,7 @@ def _insert_crops(
         transaction.write_vectors(gallery_id, galleries[gallery_id]["side"], vectors)
 
 
-def _insert_holding(
+def _insert_consistent(
     transaction: Transaction, table: str, rows: Iterable[Values], instead: bool = False
 ) -> None:
     for row in rows:

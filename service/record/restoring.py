@@ -55,7 +55,7 @@ from service.record.watch import NEWEST_ALERT, stop_watching
 NAME = re.compile(r"\d{8}T\d{6}Z")
 NAME_FORMAT = "%Y%m%dT%H%M%SZ"
 PART = f"new{UNFINISHED}"
-# Names of backups being written or removed begin so: other programs have files that end so.
+# Prefix of backups being written or removed; other programs have files with the same suffix.
 WRITING = "gmn-backup"
 # Key columns of tables whose rows stay deleted if a later record lacks them, with dependent rows.
 STAYS_GONE = {
@@ -97,7 +97,7 @@ def own_backups(folder: Path, database: Database) -> Iterator[Path]:
     record_id = read_record_id(Reader(database))
     now = datetime.now(UTC)
     for backup in reversed(kept_backups(folder)):
-        if taken_at(backup) <= now and _is_of(backup, record_id):
+        if taken_at(backup) <= now and _belongs_to(backup, record_id):
             yield backup
 
 
@@ -169,8 +169,8 @@ def restore_backup(
     try:
         check_archive(backup)
     except DamagedSnapshot as error:
-        why = f"is damaged ({error.why}); restore another one"
-        raise InputProblem(f"{backup}: {why}") from error
+        reason = f"is damaged ({error.why}); restore another one"
+        raise InputProblem(f"{backup}: {reason}") from error
     restored = Restored(_find_later(backup, current))
     deleted = {*removed, *DeletedIds(current / "deleted.ids").read()}
     with new_data_directory(into) as part:
@@ -178,8 +178,8 @@ def restore_backup(
             copy_file(path, part / path.name)
         with contextlib.closing(Record(part)) as record:
             backed_up = record.galleries.all()
-            gone = record.database.write_from(restored.by or part, _leave_out, restored)
-            record.delete_again(deleted | gone)
+            missing = record.database.write_from(restored.by or part, _leave_out, restored)
+            record.delete_again(deleted | missing)
             for key_id in restored.keys:
                 record.keys.revoke(key_id)
             for job in record.jobs.open():
@@ -198,7 +198,7 @@ def restore_backup(
                     restored.left_out[entry.name] = entry.crops - restored.crops[entry.name]
                 else:
                     restored.galleries.append(entry.name)
-            _put_snapshots(record, [place for place in (restored.by, backup) if place])
+            _put_snapshots(record, [source for source in (restored.by, backup) if source])
         for path in (restored.by or backup).glob("audit*"):
             copy_file(path, part / path.name)
     return restored
@@ -254,7 +254,7 @@ def _require_room(database: Database, folder: Path, reserved: int) -> None:
         )
 
 
-def _is_of(backup: Path, record_id: str) -> bool:
+def _belongs_to(backup: Path, record_id: str) -> bool:
     with contextlib.suppress(DamagedSnapshot), open_archive(backup) as reader:
         return read_record_id(reader) == record_id
     return False
@@ -264,7 +264,7 @@ def _find_later(backup: Path, current: Path) -> Path | None:
     with open_archive(backup) as reader:
         record_id = read_record_id(reader)
     backups = kept_backups(backup.parent)
-    newer = [other for other in backups if other > backup and _is_of(other, record_id)]
+    newer = [other for other in backups if other > backup and _belongs_to(other, record_id)]
     for folder in (current, *reversed(newer)):
         try:
             if (folder / FILE).is_file() and not verify(folder).damage:
@@ -324,22 +324,22 @@ def _leave_out(transaction: Transaction, restored: Restored) -> set[str]:
     restored.keys = transaction.column(
         "SELECT key_id FROM api_keys WHERE key_id NOT IN (SELECT key_id FROM other.api_keys)"
     )
-    gone = transaction.column(
+    missing = transaction.column(
         "SELECT crop_id FROM crops WHERE (gallery_id, crop_id) NOT IN "
         "(SELECT gallery_id, crop_id FROM other.crops) "
         "UNION ALL SELECT 'gallery ' || gallery_id || ' ' || created_at FROM galleries "
         "WHERE gallery_id NOT IN (SELECT gallery_id FROM other.galleries WHERE name IS NOT NULL)"
     )
-    return set(gone)
+    return set(missing)
 
 
-def _put_snapshots(record: Record, places: Collection[Path]) -> None:
+def _put_snapshots(record: Record, sources: Collection[Path]) -> None:
     into = record.database.folder
     for gallery in record.galleries.all():
         gallery_id = gallery.gallery_id
         for snapshot in record.snapshots.all(gallery_id):
             name = snapshot_name(gallery_id, snapshot.snapshot_id)
-            source = next((place / name for place in places if (place / name).is_dir()), None)
+            source = next((folder / name for folder in sources if (folder / name).is_dir()), None)
             if source is None:
                 record.snapshots.remove(gallery_id, snapshot.snapshot_id)
                 continue

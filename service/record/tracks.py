@@ -34,6 +34,7 @@ MOST_OF_TRACK = 1_000
 LEAST_QUALITY = 1.0
 # Exceeds any quality times distance, so that a named crop always precedes an unnamed one.
 NAMED_FIRST = 1e6
+# Largest distance of two vectors of unit length.
 FARTHEST = 2.0
 CROP_IDS = f"SELECT slot, crop_id FROM crops WHERE gallery_id = ? AND slot IN {AMONG}"
 BY_SLOT = "SELECT slot, track FROM tracks WHERE gallery_id = ? AND"
@@ -87,7 +88,7 @@ class Tracks(RecordPart):
         values = (gallery_id, names, camera, camera, first_track, first_camera, limit + 1)
         rows = self._reader.execute(DESCRIBED, values)
         slots = [slot for row in rows[:limit] for slot in from_json(row["slots"])]
-        vectors = self._vectors(gallery_id, slots)
+        vectors = self._read_intact(gallery_id, slots)
         tracks = [_as_track(row, vectors) for row in rows[:limit]]
         following = [f"{row['camera'] or ''},{row['track']}" for row in rows[limit:]]
         following += [f",{track}" for track in ids[limit:]]
@@ -100,7 +101,7 @@ class Tracks(RecordPart):
         rows = self._reader.execute(COUNTED, (gallery_id, set(tracks)))
         return {(row["track"], row["camera"]): as_values(row) for row in rows}
 
-    def _vectors(self, gallery_id: int, slots: Sequence[int]) -> dict[int, Vector]:
+    def _read_intact(self, gallery_id: int, slots: Sequence[int]) -> dict[int, Vector]:
         entry = read_entry(self._reader, gallery_id)
         if entry is None or entry.dimension is None:
             return {}
@@ -133,8 +134,8 @@ class Tracks(RecordPart):
 def _as_track(row: sqlite3.Row, vectors: Mapping[int, Vector]) -> models.Track:
     track = as_values(row)
     track["identities"].sort()
-    found = [vectors[slot] for slot in from_json(row["slots"]) if slot in vectors]
-    track["cohesion"] = cohesion(np.stack(found)) if len(found) > 1 else None
+    track_vectors = [vectors[slot] for slot in from_json(row["slots"]) if slot in vectors]
+    track["cohesion"] = cohesion(np.stack(track_vectors)) if len(track_vectors) > 1 else None
     return models.Track.model_validate(track)
 
 
@@ -180,7 +181,7 @@ def choose_best(
         candidates = sorted(
             [*stored, *sent], key=lambda crop: (crop.record.sha256, crop.record.identity or "")
         )
-        best = _best_places(candidates, most)
+        best = _choose_places(candidates, most)
         rejected.update(
             crop.record.crop_id for position, crop in enumerate(candidates) if position not in best
         )
@@ -188,7 +189,7 @@ def choose_best(
     return rejected, displaced
 
 
-def _best_places(crops: Sequence[ArchivedCrop], most: int) -> list[int]:
+def _choose_places(crops: Sequence[ArchivedCrop], most: int) -> list[int]:
     """Choose crops greedily by quality times distance to the nearest chosen crop.
 
     The first has the highest quality. Rejected crops do not influence the choice.

@@ -35,10 +35,11 @@ NOT_A_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 UNREADABLE = ("could not decode", "user-defined function raised", "malformed json")
 # A follower that falls further behind must read everything again.
 KEPT_CHANGES = 100_000
+# Number of changes after which older ones are dropped.
 TRIM_EVERY = 1000
 # Feed of the list of galleries and of alerts.
 ALL_GALLERIES = 0
-# Each may have a picture of megabytes.
+# Upper bound on the crops that a rule of a batch changes; each may have a picture of megabytes.
 CROPS_IN_BATCH = 10
 Item = TypeVar("Item")
 ChangeKind = Literal[
@@ -117,9 +118,9 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def all_of(conditions: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    """Return the SQL condition that joins those with a value other than None, and the values."""
-    asked = {condition: value for condition, value in conditions.items() if value is not None}
-    return " AND ".join(["TRUE", *asked]), list(asked.values())
+    """Join the SQL conditions whose value is not None; return the text and these values."""
+    given = {condition: value for condition, value in conditions.items() if value is not None}
+    return " AND ".join(["TRUE", *given]), list(given.values())
 
 
 def _as_json(value: Any) -> str:
@@ -279,8 +280,8 @@ class Reader:
         """Read rows of a table and verify the checksum of each.
 
         Args:
-            clauses: what follows the table name, such as `WHERE … ORDER BY …`; rows of a joined
-                table are not verified.
+            clauses: SQL after the table name, such as `WHERE … ORDER BY …`; rows of a joined table
+                are not verified.
             more: further columns, each after a comma.
 
         Raises:
@@ -375,7 +376,7 @@ class Transaction(Reader):
             self.change_many(f"{verb} INTO {table} ({columns}) VALUES ({values})", rows)
 
     def add(self, other: Transaction) -> None:
-        """Take over what another rule of the same commit did."""
+        """Add the changes of another rule of the same commit."""
         self.marks |= other.marks
         self.unsynced |= other.unsynced
         self.removes |= other.removes

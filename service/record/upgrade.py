@@ -54,9 +54,9 @@ ESCAPED = b"\0\xff"
 BETWEEN_PARTS = re.compile(rb"\0(?!\xff)")
 GALLERY = TypeAdapter(GalleryRecord)
 CROP = TypeAdapter(StoredCrop)
-# Kinds of entries that are converted, and those of them that belong to a gallery.
-OF_RECORD = ("next gallery", "group secret", "runtime", "api key", "api key changes", "key used")
-OF_GALLERY = (
+# Kinds of entries that are converted: of the whole record, and of a gallery.
+RECORD_KINDS = ("next gallery", "group secret", "runtime", "api key", "api key changes", "key used")
+GALLERY_KINDS = (
     "tombstone",
     "request",
     "stray",
@@ -210,10 +210,10 @@ def _convert(transaction: Transaction, old: OldRecord, galleries: Sequence[Galle
     )
     connection.create_function("from_hex", 1, bytes.fromhex)
     transaction.change("CREATE TEMP TABLE old (kind, gallery_id, name, part, body)")
-    for kind in OF_RECORD:
+    for kind in RECORD_KINDS:
         for (name,), body in old.entries(kind):
             transaction.insert("old", {"kind": kind, "name": name, "body": body.decode()})
-    for gallery, kind in itertools.product(galleries, OF_GALLERY):
+    for gallery, kind in itertools.product(galleries, GALLERY_KINDS):
         for (name, *numbers), body in old.entries(kind, gallery.gallery_id):
             entry = {"kind": kind, "gallery_id": gallery.gallery_id, "name": name}
             entry["part"] = int(numbers[0], 16) if numbers else None
@@ -276,7 +276,7 @@ class OldRecord:
 
     def entries(self, kind: str, *parts: str | int) -> Iterator[tuple[list[str], bytes]]:
         """Yield the parts below a key and the body of each of its entries, in order."""
-        prefix = _key(kind, *parts)
+        prefix = _encode_key(kind, *parts)
         rows = self._connection.execute(
             "SELECT key, value FROM entries WHERE key >= ? AND key < ? ORDER BY key",
             (prefix, prefix + b"\xff"),
@@ -284,7 +284,7 @@ class OldRecord:
         for key, value in rows:
             below = BETWEEN_PARTS.split(key[len(prefix) : -1])
             names = [part.replace(ESCAPED, END).decode() for part in below]
-            yield names, self._unsealed(key, value)
+            yield names, self._unseal(key, value)
 
     def galleries(self) -> list[GalleryRecord]:
         galleries = [GALLERY.validate_json(body) for _, body in self.entries("gallery")]
@@ -298,23 +298,25 @@ class OldRecord:
         """
         for _, body in self.entries("crop", gallery.gallery_id, gallery.at):
             crop = CROP.validate_json(body)
-            vector = self._vector(gallery, crop)
-            picture = self._picture(gallery, crop)
+            vector = self._read_vector(gallery, crop)
+            picture = self._read_picture(gallery, crop)
             record = replace(crop, inside=picture is not None)
             yield ArchivedCrop(record, np.frombuffer(vector, "<f4"), picture)
 
-    def _vector(self, gallery: GalleryRecord, crop: StoredCrop) -> bytes:
-        vector = self._body("!vector", gallery.gallery_id, gallery.at, gallery.side, crop.row_id)
+    def _read_vector(self, gallery: GalleryRecord, crop: StoredCrop) -> bytes:
+        vector = self._read_body(
+            "!vector", gallery.gallery_id, gallery.at, gallery.side, crop.row_id
+        )
         name = f"{gallery.gallery_id}/{crop.crop_id}.{gallery.side}.f32"
         outside = self.path.with_name(IMAGES) / name
         if vector is None and outside.is_file():
-            vector = self._unsealed(name.encode(), outside.read_bytes())
+            vector = self._unseal(name.encode(), outside.read_bytes())
         if vector is None:
             raise DamagedRecord(self.path, f"the vector of crop {crop.crop_id} is gone")
         return vector
 
-    def _picture(self, gallery: GalleryRecord, crop: StoredCrop) -> bytes | None:
-        picture = self._body("!picture", gallery.gallery_id, gallery.at, crop.row_id)
+    def _read_picture(self, gallery: GalleryRecord, crop: StoredCrop) -> bytes | None:
+        picture = self._read_body("!picture", gallery.gallery_id, gallery.at, crop.row_id)
         if crop.inside and picture is None:
             raise DamagedRecord(self.path, f"the picture of crop {crop.crop_id} is gone")
         outside = self.path.with_name(IMAGES) / str(gallery.gallery_id) / crop.crop_id
@@ -322,10 +324,10 @@ class OldRecord:
             picture = outside.read_bytes()
         return picture
 
-    def _body(self, kind: str, *numbers: int) -> bytes | None:
+    def _read_body(self, kind: str, *numbers: int) -> bytes | None:
         return next((body for _, body in self.entries(kind, *numbers)), None)
 
-    def _unsealed(self, key: bytes, value: object) -> bytes:
+    def _unseal(self, key: bytes, value: object) -> bytes:
         if isinstance(value, bytes) and not value:
             return b""
         if isinstance(value, bytes) and len(value) >= CHECKSUM_BYTES:
@@ -336,7 +338,7 @@ class OldRecord:
         raise DamagedRecord(self.path, f"{key[:40]!r} is not what was written")
 
 
-def _key(kind: str, *parts: str | int) -> bytes:
+def _encode_key(kind: str, *parts: str | int) -> bytes:
     return b"".join(
         b"%016x\0" % part if isinstance(part, int) else part.encode().replace(END, ESCAPED) + END
         for part in (kind, *parts)
@@ -367,7 +369,7 @@ class OldSnapshot:
         statement = "SELECT crop_id, record, vector, picture, checksum FROM crops ORDER BY place"
         digest = hashlib.sha256()
         crops = 0
-        with _reading(self.path) as file:
+        with _open_file(self.path) as file:
             for crop_id, record, vector, picture, checksum in file.execute(statement):
                 readable = isinstance(record, str) and isinstance(vector, bytes)
                 if not readable or _checksum(record, vector, picture) != checksum:
@@ -381,13 +383,13 @@ class OldSnapshot:
 
 
 def open_old_snapshot(path: Path) -> OldSnapshot:
-    with _reading(path) as file:
+    with _open_file(path) as file:
         header = dict(file.execute("SELECT name, value FROM header"))
         return TypeAdapter(OldSnapshot).validate_python({**header, "path": path})
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+def _open_file(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         with contextlib.closing(
             sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)

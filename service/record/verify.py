@@ -52,8 +52,8 @@ class RecordFound:
 
     @property
     def damage(self) -> list[str]:
-        of_galleries = [line for gallery in self.galleries.values() for line in gallery.damage]
-        return self.problems + of_galleries
+        gallery_damage = [line for gallery in self.galleries.values() for line in gallery.damage]
+        return self.problems + gallery_damage
 
     def note(self, gallery_id: object, problem: str) -> None:
         """Record a problem of a gallery, or of the whole record if there is no such gallery."""
@@ -140,7 +140,7 @@ class Inspection:
         for batch in batches(rows, ROWS_AT_ONCE):
             for gallery_id in dict.fromkeys(crop["gallery_id"] for crop in batch):
                 crops = [crop for crop in batch if crop["gallery_id"] == gallery_id]
-                yield from self._with_vectors(gallery_id, crops, pictured)
+                yield from self._add_vectors(gallery_id, crops, pictured)
             heartbeat()
 
     def check_pages(self) -> None:
@@ -165,7 +165,7 @@ class Inspection:
                         line = f"it has {count} {name} instead of {gallery[name]}"
                         self.found.note(gallery_id, line)
 
-    def _with_vectors(
+    def _add_vectors(
         self, gallery_id: int, crops: list[Values], pictured: set[tuple[int, int]]
     ) -> Iterator[tuple[Values, Vector]]:
         gallery = self.galleries[gallery_id]
@@ -179,7 +179,7 @@ class Inspection:
             self.found.note(gallery_id, f"the vectors of {len(crops)} crops are missing")
             return
         # Crops removed since the read began have overwritten vectors.
-        lost_slots = self._existing(gallery_id, sorted(crop_ids.keys() - vectors.keys()))
+        lost_slots = self._find_existing(gallery_id, sorted(crop_ids.keys() - vectors.keys()))
         for crop in crops:
             slot = crop["slot"]
             missing = ""
@@ -195,7 +195,7 @@ class Inspection:
             else:
                 yield crop, vectors[slot]
 
-    def _existing(self, gallery_id: int, slots: list[int]) -> set[int]:
+    def _find_existing(self, gallery_id: int, slots: list[int]) -> set[int]:
         if not slots:
             return set()
         statement = f"SELECT slot FROM crops WHERE gallery_id = ? AND slot IN {AMONG}"

@@ -133,7 +133,7 @@ class Watches(RecordPart):
         """Arm a list, or replace the settings of an armed one.
 
         Args:
-            embedder: of the forecast.
+            embedder: fingerprint of the embedder that the forecast was made with.
 
         Raises:
             UnknownGallery: the gallery was deleted.
@@ -195,12 +195,12 @@ class Watches(RecordPart):
     @transactional
     def warn(self, transaction: Transaction, gallery_id: int, detail: str) -> NotedVisit | None:
         """Write an alert that an armed list breaks its promise, at most once for each arming."""
-        watch = _armed(transaction, gallery_id)
-        asked = (
+        watch = _find_armed(transaction, gallery_id)
+        earlier = (
             "SELECT 1 FROM alerts WHERE gallery_id = ? AND kind = 'promise_broken' "
             "AND created_at >= ?"
         )
-        if watch is None or transaction.value(asked, (gallery_id, watch.armed_at)):
+        if watch is None or transaction.value(earlier, (gallery_id, watch.armed_at)):
             return None
         return _write_alert(transaction, gallery_id, _about_list("promise_broken", detail))
 
@@ -282,15 +282,15 @@ class Watches(RecordPart):
             row_id: slot of the list's nearest crop, whose person is the match.
             seen: fields of an alert about new crops of one track: their number in `crops`, and the
                 times of the track.
-            picture: of the best crop, if it is new.
+            picture: picture of the best crop, if it is new.
 
         Returns:
             None if the list is disarmed or deleted, or its nearest crop was deleted or has no name
             any more.
         """
-        watch = _armed(transaction, gallery_id)
-        asked = "SELECT crop_id, person_id FROM crops WHERE gallery_id = ? AND slot = ?"
-        crop = next(iter(transaction.execute(asked, (gallery_id, row_id))), None)
+        watch = _find_armed(transaction, gallery_id)
+        nearest = "SELECT crop_id, person_id FROM crops WHERE gallery_id = ? AND slot = ?"
+        crop = next(iter(transaction.execute(nearest, (gallery_id, row_id))), None)
         if watch is None or crop is None or crop["person_id"] is None:
             return None
         first_seen = as_micros(seen["first_seen"])
@@ -306,12 +306,12 @@ class Watches(RecordPart):
         if extended is not None:
             (alert,) = _read_alerts(transaction, "number = ?", (extended,))
             return NotedVisit(alert, False)
-        before = (
+        former_visit = (
             "SELECT alert_id FROM alerts WHERE person_id = ? AND camera IS NOT ? "
             "AND last_seen <= ? ORDER BY last_seen DESC LIMIT 1"
         )
         person = (crop["person_id"], seen["camera"], first_seen)
-        values["follows"] = transaction.value(before, person)
+        values["follows"] = transaction.value(former_visit, person)
         return _write_alert(transaction, gallery_id, values, picture)
 
     def newest_number(self) -> int:
@@ -344,9 +344,9 @@ class Watches(RecordPart):
             "number < ?": before,
             "number > ?": after,
         }
-        asked, values = all_of(conditions)
+        wanted, values = all_of(conditions)
         order = "DESC" if after is None else ""
-        condition = f"{asked} ORDER BY number {order} LIMIT ?"
+        condition = f"{wanted} ORDER BY number {order} LIMIT ?"
         return _read_alerts(self._reader, condition, [*values, limit])
 
     def alert(self, alert_id: str) -> Alert | None:
@@ -409,7 +409,7 @@ def forget_alerts(transaction: Transaction, person_id: int) -> tuple[int, dict[s
     return removed, sent_to
 
 
-def _armed(reader: Reader, gallery_id: int) -> ArmedList | None:
+def _find_armed(reader: Reader, gallery_id: int) -> ArmedList | None:
     watches = _read_lists(reader, f"gallery_id = ? AND {ARMED}", (gallery_id,))
     now = datetime.now(UTC)
     return next((watch for watch in watches if watch.settings.expires_at > now), None)
@@ -434,14 +434,14 @@ def _write_alert(
 ) -> NotedVisit:
     """Write an alert with its picture and deliveries; remove old ones beyond `KEPT_ALERTS`."""
     number = transaction.value(NEXT_NUMBER, (NEWEST_ALERT,))
-    made = {
+    fields = {
         "number": number,
         "alert_id": new_crop_id(),
         "gallery_id": gallery_id,
         "state": "open",
         "created_at": now_micros(),
     }
-    transaction.insert("alerts", {**made, **values})
+    transaction.insert("alerts", {**fields, **values})
     if picture is not None:
         transaction.insert("alert_pictures", {"number": number, **asdict(picture)})
     dropped = 0

@@ -56,8 +56,8 @@ class Webhooks(RecordPart):
         """
         if gallery_id is not None:
             require_entry(transaction, gallery_id)
-        alike = "SELECT count(*) FROM webhooks WHERE gallery_id IS ?"
-        if transaction.value(alike, (gallery_id,)) >= MOST_WEBHOOKS:
+        webhooks_of_gallery = "SELECT count(*) FROM webhooks WHERE gallery_id IS ?"
+        if transaction.value(webhooks_of_gallery, (gallery_id,)) >= MOST_WEBHOOKS:
             raise InvalidField(
                 f"url: there are {MOST_WEBHOOKS} webhooks of this list, or of all lists, the most; "
                 "delete one"
@@ -177,8 +177,8 @@ class Webhooks(RecordPart):
             "number IN (SELECT number FROM alerts WHERE gallery_id = ?)": gallery_id,
             "delivery_id < ?": before,
         }
-        asked, values = all_of(conditions)
-        condition = f"{asked} ORDER BY delivery_id DESC LIMIT ?"
+        wanted, values = all_of(conditions)
+        condition = f"{wanted} ORDER BY delivery_id DESC LIMIT ?"
         return self._select(condition, [*values, limit])
 
     @transactional
