@@ -38,7 +38,7 @@ from tests.legibility import KINDS, Legibility, PythonFile
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 170_643,
+    "tokens of service and gmn_client": 170_551,
     "files of service and gmn_client": 133,
     "functions of a query": 144,
     "files of a query": 32,
@@ -58,11 +58,11 @@ BOUNDS = {
 CEILINGS = {
     "service": Legibility(
         packed=0,
-        terse=29,
+        terse=27,
         opening=0,
         noun=0,
         clause=8,
-        vague=1,
+        vague=0,
         long=0,
         tokens_per_line=8.2,
         documented=45,
