@@ -110,7 +110,7 @@ async def expire_searches(runtime: Runtime, gallery: Gallery) -> None:
     async def delete(result: dict[str, Any]) -> None:
         result["count"] = await run(record.expire, gallery_id, before)
 
-    if await run(record.due, gallery_id, before, 1):
+    if await run(record.due, gallery_id, before):
         await runtime.audited("delete_expired_searches", delete, gallery=gallery.name)
 
 

@@ -290,9 +290,9 @@ class KeptQueries(RecordPart):
     def remove(self, transaction: Transaction, gallery_id: int, query_ids: Sequence[str]) -> int:
         return drop_searches(transaction, gallery_id, query_ids)
 
-    def due(self, gallery_id: int, before: datetime, limit: int = SEARCHES_AT_ONCE) -> list[str]:
+    def due(self, gallery_id: int, before: datetime) -> list[str]:
         statement = f"SELECT query_id FROM searches WHERE gallery_id = ? AND {IS_DUE} LIMIT ?"
-        return self._reader.column(statement, (gallery_id, before, limit))
+        return self._reader.column(statement, (gallery_id, before, SEARCHES_AT_ONCE))
 
     def expire(self, gallery_id: int, before: datetime) -> int:
         """Delete searches outside cases from before a time, and those for a deleted person.
@@ -476,6 +476,7 @@ def find_shown(reader: Reader, crop_ids: Sequence[str]) -> dict[str, list[str]]:
 def drop_searches(transaction: Transaction, gallery_id: int, query_ids: Sequence[str]) -> int:
     if not query_ids:
         return 0
+    transaction.limit_batch(len(query_ids))
     transaction.removes = True
     values = (gallery_id, query_ids)
     today = datetime.now(UTC).date().isoformat()

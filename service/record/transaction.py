@@ -39,8 +39,8 @@ KEPT_CHANGES = 100_000
 TRIM_EVERY = 1000
 # Feed of the list of galleries and of alerts.
 ALL_GALLERIES = 0
-# Upper bound on the crops that a rule of a batch changes; each may have a picture of megabytes.
-CROPS_IN_BATCH = 10
+# Upper bound on the rows with pictures that a rule of a batch changes; a picture may have megabytes.
+PICTURES_IN_BATCH = 10
 Item = TypeVar("Item")
 ChangeKind = Literal[
     "gallery_created",
@@ -348,13 +348,13 @@ class Transaction(Reader):
     deleted: list[str] = field(default_factory=list)
     in_batch: bool = False
 
-    def limit_batch(self, crops: int) -> None:
-        """Raise `RunAlone` if a rule of a batch changes many crops.
+    def limit_batch(self, pictures: int) -> None:
+        """Raise `RunAlone` if a rule of a batch changes many rows that have pictures.
 
         The rule is then repeated by itself, since SQLite copies the pages that a rule of a batch
         changes, with all pictures, into memory.
         """
-        if self.in_batch and crops > CROPS_IN_BATCH:
+        if self.in_batch and pictures > PICTURES_IN_BATCH:
             raise RunAlone
 
     def change(self, statement: str, values: Values = ()) -> int:

@@ -15,7 +15,7 @@ from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
 from service.record.galleries import read_entry, require_entry
 from service.record.schema import as_micros, as_moment, now_micros
-from service.record.transaction import Reader, Transaction, all_of, as_values
+from service.record.transaction import AMONG, Reader, Transaction, all_of, as_values
 from service.record.values import Picture, new_crop_id
 
 MOST_ARMED = 100
@@ -316,8 +316,7 @@ class Watches(RecordPart):
 
     def newest_number(self) -> int:
         """Return the number of the newest alert, even if it was removed; 0 before the first."""
-        row = self._reader.row("record", "WHERE name = ?", (NEWEST_ALERT,))
-        return row["value"] if row else 0
+        return self._reader.value("SELECT value FROM record WHERE name = ?", (NEWEST_ALERT,)) or 0
 
     def alerts(
         self,
@@ -373,14 +372,13 @@ class Watches(RecordPart):
     def expire(self, transaction: Transaction, gallery_id: int) -> int:
         """Remove some alerts of a list that are past its retention; return how many."""
         oldest = "SELECT ? - json_extract(settings, '$.retention_days') * ? FROM watches"
-        removed = transaction.change(
-            "DELETE FROM alerts WHERE number IN (SELECT number FROM alerts WHERE gallery_id = ? "
+        expired = transaction.column(
+            "SELECT number FROM alerts WHERE gallery_id = ? "
             f"AND created_at < ({oldest} WHERE watches.gallery_id = alerts.gallery_id) "
-            "ORDER BY number LIMIT ?)",
+            "ORDER BY number LIMIT ?",
             (gallery_id, now_micros(), MICROS_OF_DAY, EXPIRED_AT_ONCE),
         )
-        transaction.removes = removed > 0
-        return removed
+        return _remove_alerts(transaction, expired)
 
 
 def stop_watching(transaction: Transaction) -> None:
@@ -403,10 +401,16 @@ def forget_alerts(transaction: Transaction, person_id: int) -> tuple[int, dict[s
         "WHERE person_id = ? AND sent_to IS NOT NULL GROUP BY sent_to ORDER BY sent_to",
         (person_id,),
     )
-    sent_to: dict[str, int] = dict(sent)
+    numbers = transaction.column("SELECT number FROM alerts WHERE person_id = ?", (person_id,))
+    return _remove_alerts(transaction, numbers), dict(sent)
+
+
+def _remove_alerts(transaction: Transaction, numbers: Sequence[int]) -> int:
+    if not numbers:
+        return 0
+    transaction.limit_batch(len(numbers))
     transaction.removes = True
-    removed = transaction.change("DELETE FROM alerts WHERE person_id = ?", (person_id,))
-    return removed, sent_to
+    return transaction.change(f"DELETE FROM alerts WHERE number IN {AMONG}", (numbers,))
 
 
 def _find_armed(reader: Reader, gallery_id: int) -> ArmedList | None:

@@ -20,11 +20,12 @@ from service.ops.threads import MonitoredThreadPool
 from service.record import database as database_module
 from service.record.crop_changes import put_crops, remove_crops
 from service.record.database import PRAGMAS, RULES_AT_ONCE, Database, _Work
+from service.record.desk import drop_searches
 from service.record.galleries import next_version
 from service.record.people import People
 from service.record.record import Record
 from service.record.schema import FORMAT
-from service.record.transaction import CROPS_IN_BATCH, FILE, ChangesLost, Reader
+from service.record.transaction import FILE, PICTURES_IN_BATCH, ChangesLost, Reader
 from service.record.vectors import VectorFile
 from tests.service.gallery.new_crops import (
     enroll,
@@ -37,6 +38,7 @@ from tests.service.gallery.new_crops import (
 )
 from tests.service.gallery.new_jobs import new_job
 from tests.service.record.filled import contents, fill_record
+from tests.service.record.new_searches import new_search
 from tests.waiting import eventually
 
 MARK = "record.acknowledged"
@@ -295,22 +297,31 @@ def test_pictures_are_stored_and_removed_without_a_temporary_file(record, galler
     assert record.crops.by_row(gallery, [1, 2, 3]).keys() == {3}
 
 
-MANY = list(range(1, CROPS_IN_BATCH + 2))
+MANY = list(range(1, PICTURES_IN_BATCH + 2))
 
 
 def _remove_many(transaction, gallery):
-    return remove_crops(transaction, gallery, MANY)
+    return remove_crops(transaction, gallery, MANY).count
+
+
+def _drop_many_searches(transaction, gallery):
+    query_ids = transaction.column("SELECT query_id FROM searches")
+    return drop_searches(transaction, gallery, query_ids)
 
 
 def _merge_many(transaction, gallery):
     people = People(transaction.database)
-    return People.rename.__wrapped__(people, transaction, gallery, "a", "other")
+    return People.rename.__wrapped__(people, transaction, gallery, "a", "other").count
 
 
-@pytest.mark.parametrize(("change", "left"), [(_remove_many, 1), (_merge_many, len(MANY) + 1)])
-def test_a_rule_that_changes_many_crops_is_committed_by_itself(record, gallery, change, left):
+@pytest.mark.parametrize(
+    ("change", "left"),
+    [(_remove_many, 1), (_merge_many, len(MANY) + 1), (_drop_many_searches, len(MANY) + 1)],
+)
+def test_a_rule_that_changes_many_pictures_is_committed_by_itself(record, gallery, change, left):
     """SQLite copies the pages of pictures that a rule of a batch removes into memory."""
     enroll(record, gallery, *(new_crop(slot) for slot in MANY), new_crop(99, identity="other"))
+    record.kept.keep(gallery, [(new_search(), b"a picture") for _ in MANY], len(MANY))
     in_batch = []
 
     def rule(transaction):
@@ -320,7 +331,7 @@ def test_a_rule_that_changes_many_crops_is_committed_by_itself(record, gallery, 
     rules = (_keep_runtime(gallery, "a"), rule, _keep_runtime(gallery, "c"))
     _, changed, _ = _run_at_once(record.database, *rules)
     assert in_batch == [True, False]
-    assert changed.count == len(MANY)
+    assert changed == len(MANY)
     assert _names(record.database) == ["a", "c"]
     assert record.galleries.get(gallery).crops == left
 
