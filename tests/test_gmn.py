@@ -211,7 +211,8 @@ def test_the_light_environment_says_in_one_line_how_to_install_the_trainer(name,
 
 
 def test_without_the_packages_of_the_service_a_command_names_its_extra(tmp_path):
-    program = "import gmn, sys; sys.modules['fastapi'] = None; sys.exit(gmn.run(['serve']))"
+    serve = "gmn.run(['serve', '--port', '0'])"
+    program = f"import gmn, sys; sys.modules['fastapi'] = None; sys.exit({serve})"
     finished = run_command(
         sys.executable,
         "-c",

@@ -39,7 +39,7 @@ KEPT_CHANGES = 100_000
 TRIM_EVERY = 1000
 # Feed of the list of galleries and of alerts.
 ALL_GALLERIES = 0
-# Upper bound on the rows with pictures that a rule of a batch changes; a picture may have megabytes.
+# Upper bound on the rows that a rule of a batch changes; each may have a picture of megabytes.
 PICTURES_IN_BATCH = 10
 Item = TypeVar("Item")
 ChangeKind = Literal[

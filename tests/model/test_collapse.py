@@ -48,9 +48,10 @@ def test_a_collapsed_artefact_is_neither_calibrated_nor_served(
     collapsed_artefact, tmp_path, capsys, command
 ):
     data = "synthetic:3,identities=6,domains=1,cameras=2,crops=1"
+    place = ["--data-dir", str(tmp_path / "data"), "--port", "0"]
     arguments = {
         "calibrate": [str(collapsed_artefact), "--data", data],
-        "serve": ["--artefact", str(collapsed_artefact), "--data-dir", str(tmp_path / "data")],
+        "serve": ["--artefact", str(collapsed_artefact), *place],
     }
     before = collapsed_artefact.read_bytes()
     assert gmn.run([command, *arguments[command]]) == 2

@@ -103,14 +103,6 @@ def test_the_first_fit_follows_the_18th_name_within_ten_seconds_without_a_search
         assert now["basis"] == "Thresholds from 18 named people in this gallery."
 
 
-@pytest.mark.slow
-def test_a_gallery_that_has_grown_by_a_fifth_is_fitted_again(served, gallery):
-    fill(served, gallery, range(20))
-    assert fitted(served, gallery)["identities"] == 20
-    fill(served, gallery, range(20, 24))
-    eventually(lambda: state(served, gallery)["identities"] == 24)
-
-
 @pytest.mark.parametrize("asked", [range(60), range(300, 360)], ids=["enrolled", "strangers"])
 @pytest.mark.slow
 def test_enrolled_people_are_found_whoever_was_searched_for(small, asked):
