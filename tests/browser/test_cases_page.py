@@ -99,7 +99,7 @@ def held(http, gallery, case_id):
     return {query["query_id"]: query["note"] for query in case["queries"]}
 
 
-def test_forgetting_names_the_cases_that_lose_a_search(page, gallery):
+def test_forgetting_names_the_cases_that_lose_a_search(page):
     search_for(page)
     person = page.locator("#answer .card b .name").first.inner_text()
     page.locator("#answer .open").first.focus()

@@ -45,7 +45,7 @@ def test_it_is_stopped_and_asked_as_the_service_expects(dockerfile):
     compile(health[2], "healthcheck", "exec")
 
 
-def test_no_registry_is_named(dockerfile):
+def test_no_registry_is_named():
     for name in ("docker/Dockerfile", "docker-compose.yml", "docker-compose.cpu.yml"):
         assert not re.search(ELSEWHERE, text_of(name)), name
 

@@ -144,6 +144,7 @@ def test_vectors_are_enrolled_found_and_kept_once_without_a_picture(client, imag
         (["[1, 2, 3]"], None, "vector, embedding_fingerprint"),
         (["nothing"], None, "vector: 'nothing' is not a vector"),
         (["[0, 0]"], None, "vector: "),
+        (["[[1], [2]]"], None, "vector: "),
         (['["1", "2"]'], None, "vector: "),
         (["[true, true]"], None, "vector: "),
         (["[3e38, 3e38]"], None, "vector: "),

@@ -58,11 +58,6 @@ def test_a_vector_of_another_embedder_or_length_is_refused_with_the_remedy(clien
     [
         ({"embedding_fingerprint": ""}, "embedding_fingerprint"),
         ({"vector": "[1, 2"}, "vector"),
-        ({"vector": "[[1], [2]]"}, "vector"),
-        ({"vector": '["a"]'}, "vector"),
-        ({"vector": "[1e999]"}, "vector"),
-        ({"vector": json.dumps([0] * 1280)}, "vector"),
-        ({"vector": "abc"}, "vector"),
         ({"crop_id": "x"}, "crop_id"),
     ],
 )

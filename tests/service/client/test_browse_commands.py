@@ -10,7 +10,7 @@ from gmn_client import Image
 from tests import forked
 
 
-def test_identities_and_crops_are_listed(gmn, filled, gallery):
+def test_identities_and_crops_are_listed(gmn, filled):
     assert [result["identity"] for result in gmn("identities", "--json")["results"]] == ["7", "10"]
     assert [result["identity"] for result in gmn("identities", "1", "--json")["results"]] == ["10"]
     shown = gmn("crops", "--unnamed", "--json")["results"]
@@ -52,7 +52,7 @@ def test_an_identity_is_renamed_and_a_merge_undone(gmn, filled):
     assert "new_identity" in gmn("rename", "8", status=2)
 
 
-def test_a_gallery_is_created_set_up_shown_and_deleted(service_url, gmn, gallery):
+def test_a_gallery_is_created_set_up_shown_and_deleted(service_url, gallery):
     name = f"{gallery}-made"
     run = lambda *more: forked.run_gmn("gallery", *more, "--url", service_url)  # noqa: E731
     assert "90 (captured)" in run("create", name, "--retention-days", "90").stdout

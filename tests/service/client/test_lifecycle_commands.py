@@ -16,9 +16,7 @@ def test_what_is_no_archive_is_named_before_it_is_sent(gmn, folder):
     assert len(refused.strip().splitlines()) == 1
 
 
-def test_forgetting_names_the_gallery_and_each_snapshot_that_it_reached(
-    gmn, client, gallery, drawn_crops
-):
+def test_forgetting_names_the_gallery_and_each_snapshot_that_it_reached(gmn, client, drawn_crops):
     client.enroll([Image(crop.png, "x.png", crop.identity) for crop in drawn_crops])
     theirs = sum(crop.identity == "0000" for crop in drawn_crops)
     snapshot_id = client.take_snapshot().snapshot_id
@@ -44,9 +42,7 @@ def test_a_kept_search_has_its_picture_and_goes_with_the_person(gmn, client, dra
     assert list(client.kept_searches()) == []
 
 
-def test_forgetting_without_a_terminal_needs_yes_and_removes_nothing_else(
-    gmn, client, gallery, drawn_crops
-):
+def test_forgetting_without_a_terminal_needs_yes_and_removes_nothing_else(gmn, client, drawn_crops):
     client.enroll([Image(crop.png, "x.png", crop.identity) for crop in drawn_crops])
     assert "--yes" in gmn("forget", "0000", status=2)
     assert client.gallery().crops == len(drawn_crops)
