@@ -118,7 +118,8 @@ def test_a_long_queue_that_moves_is_no_trouble(watchdog, ended, pool):
     last = [pool.submit(time.sleep, 0.2) for _ in range(30)][-1]
     last.result(LONGEST_SECONDS)
     assert not ended.is_set()
-    assert pool.silent_seconds() == 0.0
+    # The work before the last one may end after it.
+    eventually(lambda: pool.silent_seconds() == 0.0)
 
 
 def test_a_thread_that_has_ended_is_seen(pool):
