@@ -334,9 +334,12 @@ def keyed(start, tmp_path_factory, drawn_crops):
         yield served, keys, people
 
 
-def test_reviews_give_the_obtained_rate_and_the_decision_of_another_key_needs_admin(keyed):
+def test_reviews_give_the_obtained_rate_and_the_decision_of_another_key_needs_admin(
+    keyed, drawn_crops
+):
     served, keys, people = keyed
-    found = [people.pass_by("wanted", camera=str(n)).alert.alert_id for n in range(3)]
+    gallery = arm_new(served, "reviewed", drawn_crops)
+    found = [people.pass_by(gallery, camera=str(n)).alert.alert_id for n in range(3)]
 
     def review(alert_id, decision, key):
         path = f"/v1/alerts/{alert_id}/review"
@@ -345,11 +348,12 @@ def test_reviews_give_the_obtained_rate_and_the_decision_of_another_key_needs_ad
     assert review(found[0], "confirmed", "query").json()["state"] == "confirmed"
     assert review(found[1], "rejected", "query").status_code == 200
     assert review(found[1], "confirmed", "other").status_code == 403
-    state = read_list(served, "wanted")
+    state = read_list(served, gallery)
     assert (state["alerts"], state["confirmed"], state["rejected"]) == (3, 1, 1)
     assert state["false_alarms"] == pytest.approx(1.5 / state["days"])
     assert review(found[1], "open", "admin").json()["reviewed_by"] is None
-    assert [alert["alert_id"] for alert in alerts(served, state="confirmed")] == [found[0]]
+    confirmed = alerts(served, gallery=gallery, state="confirmed")
+    assert [alert["alert_id"] for alert in confirmed] == [found[0]]
 
 
 def test_a_key_of_one_gallery_sees_that_list_alone(keyed):
