@@ -193,13 +193,10 @@ def _artefact(settings: Settings, database: Database | None) -> Findings:
     shipped = shipped_artefacts().values()
     known = {read_description(path).embedding_fingerprint for path in shipped}
     for name in filter(None, (settings.artefact, settings.previous)):
-        description = load_artefact(resolve_artefact(name)).description
-        known.add(description.embedding_fingerprint)
-        terms = " ".join(description.provenance.terms.split())
-        yield (
-            "ok",
-            f"{name} is as it was written ({description.artefact_fingerprint[:12]}); {terms}",
-        )
+        stored = load_artefact(resolve_artefact(name)).description
+        known.add(stored.embedding_fingerprint)
+        terms = " ".join(stored.provenance.terms.split())
+        yield "ok", f"{name} is as it was written ({stored.artefact_fingerprint[:12]}); {terms}"
     galleries = Galleries(database).all() if database else []
     others = [
         gallery.name

@@ -185,7 +185,8 @@ class PreparedImage:
     Attributes:
         sha256: hash of the file, hexadecimal.
         picture, content_type: picture to store; None if none is stored.
-        quality: sharpness times rows, up to 256 of them; None if it was not measured.
+        quality: sharpness times rows, of which at most 256 count, and a tenth of that for a crop
+            with faults; None if it was not measured.
     """
 
     sha256: str

@@ -85,8 +85,8 @@ class Needs:
             InvalidField, UnknownGallery: there is no such gallery.
         """
         runtime: Runtime = request.app.state.runtime
-        header = await BEARER(request)
-        key = header.credentials if header else None
+        authorization = await BEARER(request)
+        key = authorization.credentials if authorization else None
         forwarded = any(FORWARDED.fullmatch(name) for name in request.headers)
         is_from_loopback = request.client is not None and is_loopback(request.client.host)
         is_local = is_from_loopback and not forwarded and request.scope["http_version"] != "1.0"

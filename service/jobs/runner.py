@@ -149,7 +149,7 @@ async def _run_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
         work = "the search for a job"
         try:
             job = None
-            # Claiming writes to the record, so it needs an open job.
+            # Claiming writes to the record, so it is not tried without an open job.
             if await runtime.galleries.read(jobs.open):
                 job = await runtime.galleries.write(jobs.claim, turns)
             if job is not None:

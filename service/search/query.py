@@ -393,7 +393,7 @@ async def run_search(
     this_search = object()
     for attempt in range(ROUNDS):
         if attempt > 1:
-            # Crops are being deleted faster than the searches exclude them: read the feeds first.
+            # Crops are deleted faster than searches exclude them: wait until the index shows that.
             await runtime.galleries.catch_up()
 
         steps = search.rank()

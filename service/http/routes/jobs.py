@@ -198,7 +198,7 @@ async def import_crops(call: Enroller, response: Response, form: Sent[ImportForm
         # The job reads the folder later, limited to what its key may read.
         parameters["gallery"] = call.caller.gallery
     job = await begin_import(call.runtime, call.gallery, parameters, archive, call.caller.key_id)
-    return _answer_begun(call, response, job)
+    return _answer_accepted(call, response, job)
 
 
 @router.post("/galleries/{gallery}/groups", status_code=202, responses=problems("needs_reindex"))
@@ -211,7 +211,7 @@ async def group_crops(
     while their mean score reaches that of `uncertain`. No crop is changed.
     """
     job = await begin_grouping(call.runtime, call.gallery, form.filter(), call.caller.key_id)
-    return _answer_begun(call, response, job)
+    return _answer_accepted(call, response, job)
 
 
 @router.get("/galleries/{gallery}/groups")
@@ -234,9 +234,9 @@ async def reindex_gallery(call: Admin, response: Response) -> Job:
     Until then the previous model answers, if it is loaded as GMN_PREVIOUS.
     """
     job = await begin_reindex(call.runtime, call.gallery, call.caller.key_id)
-    return _answer_begun(call, response, job)
+    return _answer_accepted(call, response, job)
 
 
-def _answer_begun(call: GalleryCall, response: Response, job: JobRecord) -> Job:
+def _answer_accepted(call: GalleryCall, response: Response, job: JobRecord) -> Job:
     response.headers["Location"] = f"/v1/jobs/{job.job_id}"
     return _describe_job(call.runtime, job)

@@ -189,7 +189,7 @@ class GalleriesForm(QueryForm):
     """A JSON object; waits until each of these galleries has reached at least its version."""
 
     @model_validator(mode="after")
-    def _require_several(self) -> Self:
+    def _require_fields_of_several(self) -> Self:
         if bool(self.crop_id or self.track) != bool(self.gallery):
             raise InvalidField(
                 "gallery: needs crop_id or track, and they need it; send both or neither"

@@ -91,7 +91,7 @@ class WatchForm(models.WatchSettings, Form):
     never_empty = frozenset({"confirm"})
 
     @model_validator(mode="after")
-    def _require_near_end(self) -> Self:
+    def _require_valid_expiry(self) -> Self:
         now = datetime.now(UTC)
         if not now < self.expires_at <= now + MAX_AHEAD:
             raise InvalidField(
