@@ -246,9 +246,9 @@ class Settings(BaseSettings):
 def read_settings(**overrides: Any) -> Settings:
     """Read settings from the environment, overridden by arguments; raises `InputProblem`."""
     _refuse_unknown_names()
-    given = {name: value for name, value in overrides.items() if value is not None}
+    values = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(**given)
+        return Settings(**values)
     except ValidationError as error:
         raise InputProblem("; ".join(_explain(entry) for entry in error.errors())) from error
 

@@ -146,12 +146,12 @@ def enroll_crops(
     unreadable: dict[int, Sent] = {}
 
     def images() -> Iterator[Image]:
-        for place, crop in enumerate(crops):
+        for position, crop in enumerate(crops):
             try:
                 data = crop.read()
             except (InputProblem, OSError) as error:
                 problem = Problem(title="Unreadable", detail=f"cannot be read ({error})")
-                unreadable[place] = RefusedImage(problem=problem)
+                unreadable[position] = RefusedImage(problem=problem)
                 # Send an empty file instead, which the service refuses, so that every crop gets an
                 # outcome.
                 data = b""
@@ -174,4 +174,4 @@ def enroll_crops(
             progress=lambda done: bar.update(task, completed=done),
         )
     answers = enumerate(zip(crops, sent.results, strict=True))
-    return [(crop, unreadable.get(place, answer)) for place, (crop, answer) in answers]
+    return [(crop, unreadable.get(position, answer)) for position, (crop, answer) in answers]

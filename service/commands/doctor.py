@@ -95,12 +95,12 @@ def _disk(settings: Settings, _: Database | None) -> Findings:
     from service.ops.data_directory import left_for_deletions
 
     folder = settings.data_dir.resolve()
-    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not os.access(place, os.W_OK | os.X_OK):
-        yield "error", f"{place} cannot be written by this user; set GMN_DATA_DIR"
-    disk = shutil.disk_usage(place)
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        yield "error", f"{existing} cannot be written by this user; set GMN_DATA_DIR"
+    disk = shutil.disk_usage(existing)
     text = f"{size(disk.free)} of {size(disk.total)} free for {folder}"
-    if left_for_deletions(place) < settings.reserved_disk_bytes:
+    if left_for_deletions(existing) < settings.reserved_disk_bytes:
         yield "error", f"{text}, less than GMN_RESERVED_DISK_BYTES: enrollments get 507; free space"
     elif disk.free < SMALL_DISK_SHARE * disk.total:
         yield "warning", f"{text}; free space before enrollments get 507"

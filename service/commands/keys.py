@@ -117,9 +117,9 @@ def create(
         echo(warning, err=True)
     where = f"gallery {key.gallery}" if key.gallery else "every gallery"
     until = f", until {key.expires_at:%Y-%m-%d %H:%M} UTC" if key.expires_at else ""
-    place = str(data_dir.resolve())
+    path = str(data_dir.resolve())
     echo(
-        f"Key {key.key_id}: {', '.join(key.scopes)}, {where}{until}, kept as a hash in {place}. "
+        f"Key {key.key_id}: {', '.join(key.scopes)}, {where}{until}, kept as a hash in {path}. "
         f"It is shown this once: {text}"
     )
 

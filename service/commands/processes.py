@@ -58,8 +58,8 @@ def listen(settings: Settings) -> socket.socket:
         listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
-        taken = error.errno == errno.EADDRINUSE
-        remedy = "stop what listens there, or choose" if taken else "choose"
+        is_taken = error.errno == errno.EADDRINUSE
+        remedy = "stop what listens there, or choose" if is_taken else "choose"
         raise InputProblem(
             f"{settings.host}:{settings.port}: cannot listen ({error.strerror}); {remedy} another "
             "with --port or --host; port 0 takes a free one"

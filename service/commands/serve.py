@@ -78,8 +78,8 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{listening.getsockname()[1]}"
     if is_new:
-        place = settings.data_dir.resolve()
-        echo(f"made a new data directory {place}; nothing is enrolled", err=True)
+        directory = settings.data_dir.resolve()
+        echo(f"made a new data directory {directory}; nothing is enrolled", err=True)
 
     class AnnouncingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

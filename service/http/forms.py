@@ -258,10 +258,10 @@ class LabelledForm(FrameForm):
                 )
         boxes = self.read_boxes()
         images = []
-        for place, crop in enumerate(crops):
-            labels = {name: values[place % len(values)] for name, values in sent.items()}
+        for position, crop in enumerate(crops):
+            labels = {name: values[position % len(values)] for name, values in sent.items()}
             if boxes:
-                labels |= boxes[place].labels()
+                labels |= boxes[position].labels()
             images.append(ImageToEnroll(crop, **labels))
         return images
 

@@ -231,7 +231,7 @@ class KeyRing:
         Raises:
             Unauthorised: the key is missing, unknown, revoked or expired.
         """
-        found = None if key is None else find_key(key, self._keys)
+        match = None if key is None else find_key(key, self._keys)
         if self.is_open:
             if local:
                 return LOCAL_ADMIN
@@ -241,14 +241,14 @@ class KeyRing:
             )
         elif key is None:
             reason = "this service asks for a key; send one as 'Authorization: Bearer <key>'"
-        elif found is None:
+        elif match is None:
             reason = "this key is unknown here or was revoked; send another"
-        elif found.expires_at is None or found.expires_at > datetime.now(UTC):
-            self._used[found.key_id] = datetime.now(UTC)
-            return found
+        elif match.expires_at is None or match.expires_at > datetime.now(UTC):
+            self._used[match.key_id] = datetime.now(UTC)
+            return match
         else:
             reason = (
-                f"the key {found.key_id} expired at {found.expires_at.isoformat()}; send another"
+                f"the key {match.key_id} expired at {match.expires_at.isoformat()}; send another"
             )
         raise Unauthorised(f"{reason}, or make one with gmn keys create")
 

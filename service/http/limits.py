@@ -122,18 +122,18 @@ class FormRequest(Request):
 
     def _require_room(self, size: int) -> int:
         """Return the bytes that a body of this size adds to memory; raises 413 and 429."""
-        most = self._settings.max_body_bytes
+        max_bytes = self._settings.max_body_bytes
         in_memory = size
-        what = "request's body"
+        subject = "request's body"
         remedy = "fewer images in one request, or raise GMN_MAX_BODY_BYTES"
         if self._to_disk:
-            in_memory = min(size, most, ARCHIVE_MEMORY_BYTES)
-            most = self._settings.max_import_bytes
-            what = "archive"
+            in_memory = min(size, max_bytes, ARCHIVE_MEMORY_BYTES)
+            max_bytes = self._settings.max_import_bytes
+            subject = "archive"
             remedy = "several, or raise GMN_MAX_IMPORT_BYTES"
-        if size > most:
+        if size > max_bytes:
             raise HTTPException(
-                413, f"the {what} is over the limit of {most:,} bytes; send {remedy}"
+                413, f"the {subject} is over the limit of {max_bytes:,} bytes; send {remedy}"
             )
         more = in_memory - self._held
         _require_memory(self._call, more, "this body")
@@ -223,16 +223,16 @@ class FormRequest(Request):
                 ) from error
         form = await super().form(**limits)
         # Each box of a frame counts as an image.
-        sent = {name: len(form.getlist(name)) for name in ("images", "boxes", "vector")}
+        counts = {name: len(form.getlist(name)) for name in ("images", "boxes", "vector")}
         most = self._settings.max_images_per_request
-        for name, count in sent.items():
+        for name, count in counts.items():
             if count > most:
                 raise InvalidField(
                     f"{name}: {count} were sent, a request may have {most}; send several requests, "
                     "or raise GMN_MAX_IMAGES_PER_REQUEST"
                 )
         if self._call.caller.rate_images:
-            images = max(sent["images"], sent["boxes"])
+            images = max(counts["images"], counts["boxes"])
             await self._call.runtime.keys.require_rate(self._call.caller, images)
         # `/docs` sends all fields of a form, the omitted ones empty. In other requests an empty
         # field is probably a mistake, such as an unset variable.

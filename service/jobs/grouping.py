@@ -42,9 +42,9 @@ async def begin_grouping(
     """
     read = runtime.galleries.read
     record = runtime.record
-    under_way = await read(record.jobs.unfinished, gallery.gallery_id, "grouping")
-    if under_way is not None:
-        return under_way
+    running = await read(record.jobs.unfinished, gallery.gallery_id, "grouping")
+    if running is not None:
+        return running
     runtime.calibrations.current(gallery, None)
     entry = await read(record.galleries.get, gallery.gallery_id)
     if entry and wanted == CropFilter(unnamed=True) and entry.unnamed > MOST_CROPS:
@@ -64,8 +64,8 @@ async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | No
         judge = current.judge(OPERATING_POINT, len(crops), level)
         vectors = np.stack([crop.vector for crop in crops])
         scores = await _score_pairs(runtime, job, current, vectors)
-        least = judge.uncertain if current.scoring == "cosine" else current.joins_at
-        tracks = _find_cohesive_tracks(crops, least)
+        least_cohesion = judge.uncertain if current.scoring == "cosine" else current.joins_at
+        tracks = _find_cohesive_tracks(crops, least_cohesion)
         clusters = await runtime.pools.calibration.run(_cluster, scores, judge.uncertain, tracks)
         rows = np.array([crop.record.row_id for crop in crops])
         means = judge.probability(np.array([mean for _, mean in clusters]))

@@ -33,9 +33,9 @@ async def begin_reindex(runtime: Runtime, gallery: Gallery, key_id: str) -> Job:
         UnknownGallery: the gallery was just deleted.
     """
     unfinished = runtime.record.jobs.unfinished
-    under_way = await runtime.galleries.read(unfinished, gallery.gallery_id, "reindex")
-    if under_way is not None:
-        return under_way
+    running = await runtime.galleries.read(unfinished, gallery.gallery_id, "reindex")
+    if running is not None:
+        return running
     if not gallery.outdated:
         raise GalleryConflict(
             f"gallery {gallery.name!r} already has vectors of the loaded model; serve "

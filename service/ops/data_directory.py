@@ -83,10 +83,10 @@ def copy_file(path: Path, to: Path) -> None:
 
 def sync_below(folder: Path) -> None:
     """Sync a folder with everything in it, and its name; raises `OSError`."""
-    for place, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder):
         for name in names:
-            sync(Path(place) / name)
-        sync(Path(place))
+            sync(Path(parent) / name)
+        sync(Path(parent))
     sync(folder.parent)
 
 
@@ -167,10 +167,10 @@ def require_local_disk(path: Path) -> None:
     resolved = path.resolve()
     mounted: tuple[int, str] = (0, "")
     for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, place, kind, *_ = line.split(" ")
-        place = place.encode().decode("unicode_escape")
-        if resolved.is_relative_to(place):
-            mounted = max(mounted, (len(place), kind))
+        _, mount_point, file_system, *_ = line.split(" ")
+        mount_point = mount_point.encode().decode("unicode_escape")
+        if resolved.is_relative_to(mount_point):
+            mounted = max(mounted, (len(mount_point), file_system))
     if mounted[1] in NETWORK_FILE_SYSTEMS:
         raise InputProblem(
             f"data directory {path}: lies on the network file system {mounted[1]}, on which "

@@ -194,8 +194,8 @@ class Crops(RecordPart):
         moved = [
             crop.row_id for crop in differing if seen_as(replace(crop, **fields)) != seen_as(crop)
         ]
-        for alike in transaction.tuples(ALIKE, {"gallery_id": gallery_id, "slots": moved}):
-            raise CropConflict(*alike)
+        for conflict in transaction.tuples(ALIKE, {"gallery_id": gallery_id, "slots": moved}):
+            raise CropConflict(*conflict)
         return replace(relabelling, unchanged=unchanged)
 
     def get(self, gallery_id: int, crop_id: str) -> StoredCrop:
@@ -330,8 +330,8 @@ def _compare_with_stored(
     sent = {(crop.record.sha256, *seen_as(crop.record)) for crop in crops}
     slots = [
         crop.row_id
-        for sha256, same in same_images.items()
-        for crop in same
+        for sha256, same_crops in same_images.items()
+        for crop in same_crops
         if (sha256, *seen_as(crop)) in sent
     ]
     # A merge may have made crops alike: the oldest counts.

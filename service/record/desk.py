@@ -175,13 +175,13 @@ class KeptQueries(RecordPart):
                 transaction.insert("search_pictures", {"query_id": query_id, "content": picture})
         new = {search["query_id"] for search, _ in searches}
         find_identifying(transaction, new)
-        of_gallery = "SELECT query_id FROM searches WHERE gallery_id = ?"
+        select = "SELECT query_id FROM searches WHERE gallery_id = ?"
         lost = transaction.column(
-            f"{of_gallery} AND query_id IN {AMONG} AND {IS_LOST}", (gallery_id, new)
+            f"{select} AND query_id IN {AMONG} AND {IS_LOST}", (gallery_id, new)
         )
         drop_searches(transaction, gallery_id, lost)
         surplus = transaction.column(
-            f"{of_gallery} AND {IN_NO_CASE} ORDER BY query_id LIMIT ?",
+            f"{select} AND {IN_NO_CASE} ORDER BY query_id LIMIT ?",
             (gallery_id, max(0, _count_searches(transaction, gallery_id) - most)),
         )
         drop_searches(transaction, gallery_id, surplus)

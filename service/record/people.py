@@ -216,7 +216,7 @@ class People(RecordPart):
             "SELECT merges.*, name AS 'into', merged_at + ? AS undo_until "
             "FROM merges JOIN people ON person_id = into_person "
             "WHERE merges.gallery_id = ? AND merged_at > ? ORDER BY version DESC, merge_id DESC",
-            (MERGES_KEPT_FOR // MICROSECOND, gallery_id, _compute_expiry()),
+            (MERGES_KEPT_FOR // MICROSECOND, gallery_id, _compute_undo_cutoff()),
         )
         return [Merge.model_validate(as_values(row)) for row in rows]
 
@@ -234,7 +234,7 @@ class People(RecordPart):
         merge = transaction.row(
             "merges", "WHERE gallery_id = ? AND merge_id = ?", (gallery_id, merge_id)
         )
-        if merge is None or merge["merged_at"] < _compute_expiry():
+        if merge is None or merge["merged_at"] < _compute_undo_cutoff():
             raise UnknownMerge(entry.name, merge_id)
         slots = transaction.column(
             f"SELECT slot FROM crops {OF_MERGE}", (gallery_id, merge["into_person"], merge_id)
@@ -257,7 +257,7 @@ class People(RecordPart):
 
     @transactional
     def remove_expired_merges(self, transaction: Transaction, gallery_id: int) -> None:
-        values = (gallery_id, _compute_expiry())
+        values = (gallery_id, _compute_undo_cutoff())
         statement = "DELETE FROM merges WHERE gallery_id = ? AND merged_at < ?"
         transaction.removes = transaction.change(statement, values) > 0
 
@@ -296,8 +296,8 @@ class Groups(RecordPart):
             return CropGroups()
         grouping = from_json(row["grouping"])
         slots = [slot for group, _ in grouping["groups"] for slot in group]
-        of_slots = f"gallery_id = ? AND slot IN {AMONG} AND person_id IS NULL"
-        statement = f"SELECT slot, crop_id FROM crops WHERE {of_slots}"
+        condition = f"gallery_id = ? AND slot IN {AMONG} AND person_id IS NULL"
+        statement = f"SELECT slot, crop_id FROM crops WHERE {condition}"
         unnamed = dict(self._reader.tuples(statement, (gallery_id, slots)))
         results = []
         for group, mean in grouping["groups"]:
@@ -378,5 +378,5 @@ def _remove_merges_of(transaction: Transaction, gallery_id: int, identity: str) 
     )
 
 
-def _compute_expiry() -> int:
+def _compute_undo_cutoff() -> int:
     return as_micros(datetime.now(UTC) - MERGES_KEPT_FOR)

@@ -223,6 +223,6 @@ def _add_gallery(transaction: Transaction, row: Values) -> None:
 
 
 def _add_lost_gallery(transaction: Transaction, row: Values) -> None:
-    taken = transaction.value("SELECT 1 FROM galleries WHERE name = ?", (row["name"],))
-    name = f"recovered-{row['gallery_id']}" if taken else row["name"]
+    is_taken = transaction.value("SELECT 1 FROM galleries WHERE name = ?", (row["name"],))
+    name = f"recovered-{row['gallery_id']}" if is_taken else row["name"]
     _add_gallery(transaction, row | {"name": name, "next_slot": 1})

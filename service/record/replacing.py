@@ -228,8 +228,8 @@ class StagedVectors(RecordPart):
         by_slot = dict(vectors)
         unstaged = read_after(transaction, gallery_id, entry.staged_row, len(by_slot))
         crops = list(itertools.takewhile(lambda crop: crop.row_id in by_slot, unstaged))
-        of_crops = {crop.row_id: (crop.crop_id, by_slot[crop.row_id]) for crop in crops}
-        transaction.write_vectors(gallery_id, side, of_crops)
+        vectors_with_ids = {crop.row_id: (crop.crop_id, by_slot[crop.row_id]) for crop in crops}
+        transaction.write_vectors(gallery_id, side, vectors_with_ids)
         if crops:
             newest = crops[-1].row_id
             transaction.change(

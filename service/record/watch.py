@@ -352,8 +352,8 @@ class Watches(RecordPart):
         return next(iter(_read_alerts(self._reader, "alert_id = ?", (alert_id,))), None)
 
     def picture(self, alert_id: str) -> Picture | None:
-        of_alert = "WHERE number = (SELECT number FROM alerts WHERE alert_id = ?)"
-        row = self._reader.row("alert_pictures", of_alert, (alert_id,))
+        clauses = "WHERE number = (SELECT number FROM alerts WHERE alert_id = ?)"
+        row = self._reader.row("alert_pictures", clauses, (alert_id,))
         return Picture(row["content"], row["content_type"]) if row else None
 
     @transactional

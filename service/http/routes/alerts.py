@@ -76,10 +76,10 @@ async def list_alerts(
         query.state,
         query.cursor,
     )
-    more = str(alerts[limit - 1].number) if len(alerts) > limit else None
+    next_cursor = str(alerts[limit - 1].number) if len(alerts) > limit else None
     results = alerts[:limit]
     runtime.audit.note_view("list_alerts", gallery=query.gallery, count=len(results))
-    return await write_list(request, models.Alerts(results=results, next_cursor=more))
+    return await write_list(request, models.Alerts(results=results, next_cursor=next_cursor))
 
 
 @router.get(
@@ -111,17 +111,17 @@ async def follow_alerts(
     runtime.audit.note_view("follow_alerts", after=start)
 
     async def events() -> AsyncIterator[dict[str, str]]:
-        seen = start
+        last_number = start
         try:
             while True:
                 runtime.keys.require_valid(call.caller)
                 changed = runtime.watches.changed
-                found = await read(watches.alerts, ALERTS_AT_ONCE, gallery_id, after=seen)
-                for alert in found:
+                alerts = await read(watches.alerts, ALERTS_AT_ONCE, gallery_id, after=last_number)
+                for alert in alerts:
                     data = alert.model_dump_json()
                     yield {"id": str(alert.number), "event": alert.kind, "data": data}
-                    seen = alert.number
-                if not found:
+                    last_number = alert.number
+                if not alerts:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(changed.wait(), KEY_CHECK_SECONDS)
         except Unauthorised as error:

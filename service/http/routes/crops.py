@@ -164,11 +164,11 @@ async def list_crops(
     limit = min(query.limit, MOST_VECTORS) if query.include_vector else query.limit
 
     def read(gallery_id: int) -> Crops:
-        found = call.record.crops.page(gallery_id, wanted, query.cursor or "", limit, query.order)
+        stored = call.record.crops.page(gallery_id, wanted, query.cursor or "", limit, query.order)
         results = browse.described_crops(
-            call.runtime, call.gallery, found.crops, query.include_vector
+            call.runtime, call.gallery, stored.crops, query.include_vector
         )
-        return Crops(results=results, next_cursor=found.cursor)
+        return Crops(results=results, next_cursor=stored.cursor)
 
     page = await call.read(read)
     filters = query.model_dump(include=NAMED, exclude_defaults=True)
@@ -198,10 +198,10 @@ async def read_crop(
     include_vector: Annotated[bool, Query(description="Answer the crop's vector too.")] = False,
 ) -> Crop:
     """Reads the labels and metadata of one crop."""
-    found = await browse.read_crop(call.runtime, call.gallery, crop_id, include_vector)
+    crop = await browse.read_crop(call.runtime, call.gallery, crop_id, include_vector)
     filters = {"include_vector": True} if include_vector else {}
     call.note_view("read_crop", crop_ids=[crop_id], filters=filters)
-    return found
+    return crop
 
 
 @router.patch("/crops/{crop_id}", responses=problems("crop_conflict"))
@@ -301,9 +301,9 @@ async def list_identities(
 @identity_router.get("/identities/{identity:path}")
 async def read_identity(call: Searcher, identity: Identity) -> IdentityDetail:
     """Reads the crops, cameras and times of an identity, and which crop shows it best."""
-    found = await call.read(call.record.people.get, identity)
+    detail = await call.read(call.record.people.get, identity)
     call.note_view("query", count=1, filters={"identity": identity})
-    return found
+    return detail
 
 
 @identity_router.get(
@@ -329,9 +329,9 @@ async def list_similar(
     probabilities and verdicts are those of this search.
     """
     call.runtime.audit.require_room()
-    found = await find_similar(call.runtime, call.gallery, identity, limit)
-    call.note_view("query", count=len(found.results), filters={"identity": identity})
-    return found
+    similar = await find_similar(call.runtime, call.gallery, identity, limit)
+    call.note_view("query", count=len(similar.results), filters={"identity": identity})
+    return similar
 
 
 @identity_router.patch("/identities/{identity:path}")

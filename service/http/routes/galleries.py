@@ -79,8 +79,8 @@ async def create_gallery(
 async def list_galleries(call: Annotated[Call, needs("query", "enroll")]) -> Galleries:
     """Lists the galleries of the key, by name."""
     galleries = await browse.list_galleries(call.runtime)
-    seen = [gallery for gallery in galleries if call.caller.may_see(gallery.name)]
-    return Galleries(results=seen, audit_queries=call.runtime.settings.audit_queries)
+    visible = [gallery for gallery in galleries if call.caller.may_see(gallery.name)]
+    return Galleries(results=visible, audit_queries=call.runtime.settings.audit_queries)
 
 
 @router.get("/{gallery}")

@@ -70,12 +70,10 @@ async def list_jobs(
     gallery_id = await call.gallery_id(gallery)
     # Only jobs that the key may see count towards the limit.
     key_id = None if call.caller.may("query") else call.caller.key_id
-    found = await runtime.galleries.read(runtime.record.jobs.page, gallery_id, limit, key_id)
-    await runner.load_galleries(runtime, found)
+    jobs = await runtime.galleries.read(runtime.record.jobs.page, gallery_id, limit, key_id)
+    await runner.load_galleries(runtime, jobs)
     gallery_of = runtime.galleries.by_id
-    return Jobs(
-        results=[_describe_job(runtime, job) for job in found if gallery_of(job.gallery_id)]
-    )
+    return Jobs(results=[_describe_job(runtime, job) for job in jobs if gallery_of(job.gallery_id)])
 
 
 @router.get("/jobs/{job_id}")
@@ -99,16 +97,16 @@ async def watch_job(call: Reader, job_id: JobId) -> EventSourceResponse:
     await _find_job(call, job_id)
 
     async def events() -> AsyncIterator[dict[str, str]]:
-        seen = None
+        last_sent = None
         try:
             while True:
                 call.runtime.keys.require_valid(call.caller)
                 job = await _find_job(call, job_id)
-                if job != seen:
+                if job != last_sent:
                     yield {"event": "progress", "data": job.model_dump_json()}
                 if job.finished:
                     return
-                seen = job
+                last_sent = job
                 await asyncio.sleep(POLL_SECONDS)
         except (UnknownJob, Unauthorised) as error:
             yield {"event": "gone", "data": error.detail}
@@ -153,14 +151,14 @@ async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> J
 
     Cancelling a reindex, or an import that another key started, needs `admin`.
     """
-    found = await _find_job(call, job_id, "admin")
+    former = await _find_job(call, job_id, "admin")
     runtime = call.runtime
     job = await runtime.galleries.write(runtime.record.jobs.cancel, job_id)
-    if job.state != found.state:
-        runner.announce_job(runtime, found.gallery, job, job.state)
+    if job.state != former.state:
+        runner.announce_job(runtime, former.gallery, job, job.state)
     if job.finished:
         await runtime.sections.run(runner.remove_files(runtime, job_id))
-    await runtime.audit.done("cancel_job", gallery=found.gallery, job_id=job_id)
+    await runtime.audit.done("cancel_job", gallery=former.gallery, job_id=job_id)
     return _describe_job(runtime, job)
 
 
@@ -172,10 +170,10 @@ def _describe_job(runtime: Runtime, job: JobRecord) -> Job:
 
 
 async def _find_job(call: Call, job_id: str, others_need: Scope = "query") -> Job:
-    found = await runner.find_job(call.runtime, job_id)
-    job = _describe_job(call.runtime, found)
+    stored = await runner.find_job(call.runtime, job_id)
+    job = _describe_job(call.runtime, stored)
     call.caller.require_gallery(job.gallery)
-    if found.key_id != call.caller.key_id:
+    if stored.key_id != call.caller.key_id:
         # Reports and details name files and people.
         call.caller.require(others_need)
     return job
@@ -220,9 +218,9 @@ async def list_groups(call: Searcher) -> CropGroups:
 
     Name a group by `PATCH …/crops` with its `crop_ids`.
     """
-    found = await call.read(call.record.groups.get)
-    call.note_view("list_groups", count=len(found.results))
-    return found
+    groups = await call.read(call.record.groups.get)
+    call.note_view("list_groups", count=len(groups.results))
+    return groups
 
 
 @router.post(

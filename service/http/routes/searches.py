@@ -81,15 +81,15 @@ async def list_kept_searches(
         found_by: tuple[str, str | None] = ("case", case_id)
     else:
         found_by = ("key", _choose_key(call, everyone))
-    found = await call.read(
+    page = await call.read(
         call.record.kept.page,
         kept_searches.kept_for(call.runtime, call.gallery),
         cursor,
         limit,
         *found_by,
     )
-    call.note_view("list_kept_searches", count=len(found.results))
-    return await write_list(request, found)
+    call.note_view("list_kept_searches", count=len(page.results))
+    return await write_list(request, page)
 
 
 @router.get("/queries/{query_id}", response_model=OpenedSearch)
@@ -182,9 +182,9 @@ async def list_reviews(
     everyone: Everyone = False,
 ) -> Response:
     """Lists reviews of the searches of the caller's key; those of all keys need `admin`."""
-    found = await _read_reviews(call, cursor, limit, _choose_key(call, everyone))
-    call.note_view("list_reviews", count=len(found.results))
-    return await write_list(request, found)
+    page = await _read_reviews(call, cursor, limit, _choose_key(call, everyone))
+    call.note_view("list_reviews", count=len(page.results))
+    return await write_list(request, page)
 
 
 @router.get(

@@ -76,9 +76,9 @@ async def create_webhook(call: Administrator, form: Sent[NewWebhookForm]) -> mod
 @router.get("")
 async def list_webhooks(call: Administrator) -> models.Webhooks:
     """Lists the webhooks without their secrets, the oldest first."""
-    found = await call.runtime.galleries.read(call.record.webhooks.all)
-    seen = [webhook for webhook in found.values() if call.caller.may_see(webhook.gallery)]
-    return models.Webhooks(results=seen)
+    webhooks = await call.runtime.galleries.read(call.record.webhooks.all)
+    visible = [webhook for webhook in webhooks.values() if call.caller.may_see(webhook.gallery)]
+    return models.Webhooks(results=visible)
 
 
 @router.get("/deliveries", response_model=models.Deliveries, responses=problems("unknown_webhook"))
@@ -95,11 +95,11 @@ async def list_deliveries(
     if webhook_id:
         await _find(call, webhook_id)
     gallery_id = await call.gallery_id()
-    found = await runtime.galleries.read(
+    deliveries = await runtime.galleries.read(
         runtime.record.webhooks.deliveries, state, webhook_id, gallery_id, cursor, limit + 1
     )
-    more = found[limit - 1].delivery_id if len(found) > limit else None
-    page = models.Deliveries(results=found[:limit], next_cursor=more)
+    next_cursor = deliveries[limit - 1].delivery_id if len(deliveries) > limit else None
+    page = models.Deliveries(results=deliveries[:limit], next_cursor=next_cursor)
     return await write_list(request, page)
 
 
@@ -108,13 +108,13 @@ async def retry_delivery(call: Administrator, delivery_id: DeliveryId) -> models
     """Restarts a dead delivery under its id, with the same number of attempts as at first."""
     runtime = call.runtime
     records = runtime.record.webhooks
-    found = await runtime.galleries.read(records.delivery, delivery_id)
-    if found is None or found.webhook_id is None:
+    delivery = await runtime.galleries.read(records.delivery, delivery_id)
+    if delivery is None or delivery.webhook_id is None:
         raise UnknownDelivery(delivery_id)
-    await _find(call, found.webhook_id)
+    await _find(call, delivery.webhook_id)
     retried = await runtime.galleries.write(records.retry, delivery_id)
     await runtime.audit.done("retry_delivery", delivery_id=delivery_id)
-    return retried or found
+    return retried or delivery
 
 
 @router.patch("/{webhook_id}")
