@@ -91,7 +91,8 @@ def test_an_import_leaves_no_file_name_in_the_log(logged, images):
     manifest = f"path,identity,camera\n{PERSON}.png,{PERSON},east\n"
     entries = {f"{PERSON}.png": images[1], f"{PERSON}/bad.png": b"no image"}
     sent = {"archive": (f"{PERSON}.zip", zip_of({**entries, "manifest.csv": manifest}))}
-    job = logged.http.post("/v1/galleries/default/imports", files=sent).json()
+    gallery = logged.create("imported")
+    job = logged.http.post(f"/v1/galleries/{gallery}/imports", files=sent).json()
     assert logged.ended_job(job)["state"] == "done"
     assert PERSON not in logged.log.read_text()
 
