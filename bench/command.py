@@ -27,12 +27,12 @@ FEATURES_HELP = "Draw the crops of scale like the people of this file of gmn emb
 
 @printed
 def bench(
-    names: Annotated[list[Name], Argument(help="The benches to run.")],
+    names: Annotated[list[Name], Argument(help="What to measure.")],
     artefact: Annotated[str | None, Option(help=ARTEFACT_HELP)] = None,
     crops: Annotated[int, Option(min=1, help="The largest gallery of scale.")] = 100_000,
     features: Annotated[Path | None, Option(help=FEATURES_HELP)] = None,
 ) -> Shown:
-    """Measures ratios, both sides in one run.
+    """Measures how fast this machine embeds, enrolls, searches, compares pairs and alerts.
 
     Example: gmn bench serve --json
     """

@@ -191,7 +191,7 @@ class Connection(Methods):
         keep_best: int | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Enrollment:
-        """Enrolls any number of images, in batches, and returns one outcome per image in order.
+        """Enrolls any number of images, in batches; `results` has an outcome per image, in order.
 
         A refused image is an entry with `problem`, never an exception. If a batch fails, the
         batches before it stay enrolled. With an `idempotency_key` the call can be repeated: within

@@ -157,7 +157,7 @@ def lock_data_directory(path: Path, shared: bool = False) -> Iterator[None]:
         except BlockingIOError as error:
             raise InputProblem(
                 f"data directory {path}: another process is serving it; stop that one, or name "
-                "another directory with --data-dir"
+                "another directory"
             ) from error
         yield
 

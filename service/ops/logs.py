@@ -41,12 +41,15 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(level: str) -> None:
-    """Send the log to standard error; libraries log only from `info` on, as they repeat input."""
+    """Send the log to standard error, of other libraries than uvicorn from `warning` on alone.
+
+    Their finer messages repeat input, or report tries that do not matter.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     wanted = logging.getLevelNamesMapping()[level.upper()]
-    logging.basicConfig(level=max(wanted, logging.INFO), handlers=[handler], force=True)
-    for package in ("service", "model"):
+    logging.basicConfig(level=max(wanted, logging.WARNING), handlers=[handler], force=True)
+    for package in ("service", "model", "uvicorn"):
         logging.getLogger(package).setLevel(wanted)
 
 

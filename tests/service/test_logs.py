@@ -87,6 +87,15 @@ def test_forgetting_and_renaming_leave_no_name_in_the_log(logged, drawn_crops):
     assert "in broken" in log
 
 
+def test_libraries_log_warnings_alone(logged):
+    lines = [json.loads(line) for line in logged.log.read_text().splitlines() if line[:1] == "{"]
+    of_libraries = [
+        line for line in lines if not line["logger"].startswith(("service", "model", "uvicorn"))
+    ]
+    assert lines
+    assert {line["level"] for line in of_libraries} <= {"warning", "error", "critical"}
+
+
 def test_an_import_leaves_no_file_name_in_the_log(logged, images):
     manifest = f"path,identity,camera\n{PERSON}.png,{PERSON},east\n"
     entries = {f"{PERSON}.png": images[1], f"{PERSON}/bad.png": b"no image"}

@@ -14,7 +14,7 @@ const KEYS = [
   ["X", "Mark the result"],
   ["N", "Name the marked results"],
   ["← →", "In an open picture: the result before and after"],
-  ["+ − 0", "In an open crop: zoom in, out, whole pictures"],
+  ["+ − 0", "In an open picture: zoom in, out, whole pictures"],
   ["G", "In an open picture: regions"],
   ["Esc", "Close"],
 ];
