@@ -156,8 +156,7 @@ def lock_data_directory(path: Path, shared: bool = False) -> Iterator[None]:
             held.enter_context(hold(path / "lock", shared))
         except BlockingIOError as error:
             raise InputProblem(
-                f"data directory {path}: another process is serving it; stop that one, or name "
-                "another directory"
+                f"data directory {path}: another process is serving it; stop it, or name another"
             ) from error
         yield
 

@@ -129,8 +129,7 @@ class Database(Source):
             self.close()
             raise InputProblem(
                 f"{self.path}: cannot be used as the record ({error}); make it readable and "
-                "writable, check it with gmn store verify --data-dir "
-                f"{folder}, or name another directory with --data-dir"
+                f"writable, check it by gmn store verify --data-dir {folder}, or name another one"
             ) from error
         except BaseException:
             self.close()
