@@ -95,7 +95,9 @@ def test_the_documented_example_runs(service_url, drawn_crops, tmp_path, monkeyp
         (tmp_path / f"{name}.jpg").write_bytes(drawn_crops[number].png)
     monkeypatch.chdir(tmp_path)
     exec(example.replace("http://127.0.0.1:8000", service_url), {})
-    verdict, *results = capsys.readouterr().out.splitlines()
+    dora, unnamed, verdict, *results = capsys.readouterr().out.splitlines()
+    assert dora.endswith(" None")
+    assert unnamed.endswith(" None")
     assert verdict in ("match", "uncertain", "no_match")
     assert len(results) == 2
 
