@@ -69,7 +69,7 @@ def serve(**options: Unpack[ServeOptions]) -> None:
 def _run(settings: Settings, listening: socket.socket) -> None:
     import uvicorn
 
-    from service.commands.processes import BACKLOG, ServiceConfig
+    from service.commands.processes import BACKLOG, NEW_DIRECTORY, ServiceConfig
 
     is_new = not settings.data_dir.exists()
     config = ServiceConfig(settings)
@@ -78,8 +78,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{host}:{listening.getsockname()[1]}"
     if is_new:
-        directory = settings.data_dir.resolve()
-        echo(f"made a new data directory {directory}; nothing is enrolled", err=True)
+        echo(NEW_DIRECTORY.format(settings.data_dir.resolve()), err=True)
 
     class AnnouncingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

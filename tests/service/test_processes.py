@@ -186,6 +186,11 @@ def test_a_process_that_is_killed_is_replaced_and_loses_nothing(pair, images):
 
 
 @pytest.mark.slow
+def test_several_processes_announce_a_new_data_directory_once(pair):
+    assert pair.log.read_text().count("made a new data directory") == 1
+
+
+@pytest.mark.slow
 def test_the_log_of_several_processes_has_no_paths(pair):
     assert pair.http.get("/v1/galleries/default/identities/Ann").status_code == 404
     eventually(lambda: "{identity:path} 404" in pair.log.read_text())
