@@ -1100,8 +1100,8 @@ class Watch(WireModel):
 class Alert(WireModel):
     """A visit of a listed person to a camera, or news about the list itself.
 
-    `number` counts alerts in the order in which they were written. `kind` is `visit`; `late`, a
-    visit sent too late to raise an alarm; `disarmed` and `promise_broken`, about a list, with a
+    `number` grows in the order in which alerts were written. `kind` is `visit`; `late`, a visit
+    sent too late to raise an alarm; `disarmed` and `promise_broken`, about a list, with a
     `detail` and without a person. `score` is that of the track, above `threshold`; `cohesion` is
     null unless the track has several crops. `follows` is the person's previous alert from another
     camera. `image_url` has the sighted crop, `reference_url` the nearest crop of the list.

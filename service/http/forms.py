@@ -221,12 +221,12 @@ class SightedBox(Box):
     captured_at: MomentText | None = None
     track: Track | None = None
 
-    def labels(self) -> dict[str, Any]:
+    def labels(self, box: str) -> dict[str, Any]:
         sent = self.model_dump(include=set(LABELS), exclude_none=True)
-        return {
-            name: _parse_label(name, value if isinstance(value, str) else json.dumps(value))
-            for name, value in sent.items()
-        }
+        if "metadata" in sent:
+            # An escaped character would count as six towards the limit.
+            sent["metadata"] = json.dumps(sent["metadata"], ensure_ascii=False)
+        return {name: _parse_label(name, text, f"{box}, {name}") for name, text in sent.items()}
 
 
 class LabelledBox(SightedBox):
@@ -261,7 +261,7 @@ class LabelledForm(FrameForm):
         for position, crop in enumerate(crops):
             labels = {name: values[position % len(values)] for name, values in sent.items()}
             if boxes:
-                labels |= boxes[position].labels()
+                labels |= boxes[position].labels(f"boxes: box {position + 1}")
             images.append(ImageToEnroll(crop, **labels))
         return images
 

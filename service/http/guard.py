@@ -176,13 +176,15 @@ class GuardedRoute(APIRoute):
                 # Ignoring a misspelt filter would widen the listing.
                 if name not in known:
                     raise InvalidField(f"{name}: {unknown_name(request, name)}")
+                if len(request.query_params.getlist(name)) > 1:
+                    raise InvalidField(f"{name}: was sent several times; send it once")
             if self._form is not None:
                 call: Call = request.state.call
                 if issubclass(self._form, SomeImagesForm):
                     call.runtime.admission.require_place()
                 return await FormRequest(request, call, self._form).answered_by(handler)
             # An empty value means that the parameter was omitted, as in a form.
-            given = request.query_params.multi_items()
+            given = request.query_params.items()
             sent = urlencode([(name, value) for name, value in given if value]).encode()
             response = await handler(
                 Request({**request.scope, "query_string": sent}, request.receive)

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from socket import IPPROTO_TCP, TCP_USER_TIMEOUT
 from tempfile import gettempdir
-from typing import Any, cast
+from typing import Any, cast, get_origin
 
 import h11
 from python_multipart.multipart import parse_options_header
@@ -75,9 +75,12 @@ async def hold_stream(request: Request) -> AsyncIterator[None]:
     streams = call.runtime.streams
     key_id = call.caller.key_id
     if streams[key_id] >= MOST_STREAMS:
-        may = f"hold {MOST_STREAMS} event streams of this process"
-        remedy = f"ask GET {request.url.path.removesuffix('/events')}"
-        raise TooManyRequests(key_id, may, remedy, retry_after_s=1)
+        raise TooManyRequests(
+            key_id,
+            f"hold {MOST_STREAMS} event streams of this process",
+            f"ask GET {request.url.path.removesuffix('/events')}",
+            retry_after_s=1,
+        )
     streams[key_id] += 1
     try:
         yield
@@ -100,6 +103,7 @@ class FormRequest(Request):
         self._settings = call.runtime.settings
         # A file written to disk while it arrives is not held in memory.
         self._to_disk = form.to_disk
+        self._fields = form.model_fields
         self._never_empty = form.never_empty
         content_type = request.headers.get("content-type", "")
         # Parsing takes a microsecond for each parameter, so a long header is cut off first.
@@ -199,7 +203,7 @@ class FormRequest(Request):
         """Return the fields that were sent.
 
         Raises:
-            InvalidField: too many images, boxes or vectors, or an empty filter.
+            InvalidField: too many images, boxes or vectors, an empty filter, or a repeated field.
         """
         limits = ARCHIVE_PARTS if self._to_disk else {}
         if self._is_multipart:
@@ -225,6 +229,10 @@ class FormRequest(Request):
         # Each box of a frame counts as an image.
         counts = {name: len(form.getlist(name)) for name in ("images", "boxes", "vector")}
         most = self._settings.max_images_per_request
+        for name, field in self._fields.items():
+            # Without a list of values, all but the last would be lost.
+            if len(form.getlist(name)) > 1 and get_origin(field.annotation) not in (list, tuple):
+                raise InvalidField(f"{name}: was sent several times; send it once")
         for name, count in counts.items():
             if count > most:
                 raise InvalidField(

@@ -383,7 +383,7 @@ CREATE TABLE watch_traffic (
     since INTEGER NOT NULL
 ) WITHOUT ROWID;
 
--- `number` counts alerts in commit order; `follows` is the id of the person's preceding visit at
+-- `number` grows in commit order; `follows` is the id of the person's preceding visit at
 -- another camera. An alert about the list itself has a `detail` and no person.
 CREATE TABLE alerts (
     number INTEGER PRIMARY KEY,

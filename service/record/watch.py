@@ -55,9 +55,10 @@ WHERE enabled AND (gallery_id IS NULL OR gallery_id = :gallery_id) AND (
 )
 """
 NEWEST_ALERT = "newest_alert"
+# Plain counts would show a key for one gallery how many alerts others have.
 NEXT_NUMBER = (
-    "INSERT INTO record (name, value) VALUES (?, 1) "
-    "ON CONFLICT DO UPDATE SET value = value + 1 RETURNING value"
+    "INSERT INTO record (name, value) VALUES (?, ?) "
+    "ON CONFLICT DO UPDATE SET value = max(value + 1, excluded.value) RETURNING value"
 )
 ARMED = "disarmed_at IS NULL"
 OF_SUBJECT = "WHERE gallery_id = ? AND subject = ?"
@@ -289,8 +290,8 @@ class Watches(RecordPart):
             any more.
         """
         watch = _find_armed(transaction, gallery_id)
-        nearest = "SELECT crop_id, person_id FROM crops WHERE gallery_id = ? AND slot = ?"
-        crop = next(iter(transaction.execute(nearest, (gallery_id, row_id))), None)
+        of_slot = "WHERE gallery_id = ? AND slot = ?"
+        crop = transaction.row("crops", of_slot, (gallery_id, row_id))
         if watch is None or crop is None or crop["person_id"] is None:
             return None
         first_seen = as_micros(seen["first_seen"])
@@ -359,14 +360,13 @@ class Watches(RecordPart):
     @transactional
     def review(
         self, transaction: Transaction, alert_id: str, decision: AlertState, key_id: str
-    ) -> Alert | None:
-        """Store a decision on an alert, or remove it with `open`; return None if it is gone."""
+    ) -> None:
+        """Store a decision on an alert, or remove it with `open`."""
         reviewed = (None, None) if decision == "open" else (key_id, now_micros())
         transaction.change(
             "UPDATE alerts SET state = ?, reviewed_by = ?, reviewed_at = ? WHERE alert_id = ?",
             (decision, *reviewed, alert_id),
         )
-        return self.alert(alert_id)
 
     @transactional
     def expire(self, transaction: Transaction, gallery_id: int) -> int:
@@ -437,13 +437,14 @@ def _write_alert(
     picture: Picture | None = None,
 ) -> NotedVisit:
     """Write an alert with its picture and deliveries; remove old ones beyond `KEPT_ALERTS`."""
-    number = transaction.value(NEXT_NUMBER, (NEWEST_ALERT,))
+    now = now_micros()
+    number = transaction.value(NEXT_NUMBER, (NEWEST_ALERT, now))
     fields = {
         "number": number,
         "alert_id": new_crop_id(),
         "gallery_id": gallery_id,
         "state": "open",
-        "created_at": now_micros(),
+        "created_at": now,
     }
     transaction.insert("alerts", {**fields, **values})
     if picture is not None:

@@ -113,7 +113,7 @@ def _find_camera(record: Record, gallery: Gallery, track: str, camera: str | Non
     if not cameras or (camera is not None and camera not in cameras):
         raise UnknownTrack(gallery.name, track)
     if camera is None and len(cameras) > 1:
-        camera_names = ", ".join(sorted(camera for camera in cameras if camera is not None))
+        camera_names = ", ".join(camera for camera in cameras if camera)
         raise InvalidField(
             f"track: several cameras have a track {track!r}, which may be of different people; "
             f"send its camera too: {camera_names[:MAX_NAMED]}"

@@ -10,7 +10,6 @@ import base64
 import hashlib
 import hmac
 import ipaddress
-import math
 import secrets
 import socket
 import time
@@ -256,9 +255,8 @@ def _parse_retry_after(text: str) -> float:
             seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
         except (ValueError, TypeError, OverflowError):
             return 0.0
-    if not math.isfinite(seconds):
-        return 0.0
-    return min(max(seconds, 0.0), LONGEST_PAUSE_SECONDS)
+    # If `seconds` is NaN, `max` returns its first argument.
+    return min(max(0.0, seconds), LONGEST_PAUSE_SECONDS)
 
 
 def _parse(text: str) -> httpx.URL:

@@ -8,7 +8,7 @@ import pytest
 
 from gmn_client import Client, RequestRefused
 from model.feature_file import COLUMNS, Origin
-from tests.outside import audit_lines, refused_fields
+from tests.outside import audit_lines, problem, refused_fields
 from training.evaluation.files import write_features
 
 
@@ -65,6 +65,23 @@ def test_crops_of_a_time_are_deleted_together(served, gallery, ids, images, clie
     left = {*ids} - {ids[3], ids[5]}
     assert {crop.crop_id for crop in client.crops()} == left
     assert {*served.found(gallery, images[3])} == left
+
+
+def test_a_field_of_one_value_that_is_sent_twice_is_refused_by_its_name(
+    served, gallery, ids, client
+):
+    url = f"/v1/galleries/{gallery}/crops"
+    names = {"camera": ["east", "west"]}
+    refused = [
+        served.http.request("DELETE", url, data=names),
+        served.http.patch(url, data={**names, "new_identity": "Ann"}),
+        served.http.get(url, params=names),
+    ]
+    for answer in refused:
+        assert problem(answer) == (422, "invalid_field")
+        assert "camera: was sent several times; send it once" in answer.json()["detail"]
+    assert {crop.crop_id for crop in client.crops()} == {*ids}
+    assert client.delete_crops(crop_ids=ids[:2], dry_run=True).matched == 2
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.search.options import MAX_METADATA_BYTES
 from tests.outside import encoded, problem
 from tests.service.conftest import files
 
@@ -107,12 +108,22 @@ BOX = {"x": 1, "y": 0, "width": 9, "height": 9}
         (_sent({**BOX, "x": 1.5}), "whole pixels"),
         (_sent({**BOX, "name": "Ann"}), "box 1, name"),
         (_sent(BOX) * 25, "25 were sent, a request may have 24"),
+        (_sent(BOX, {**BOX, "camera": "a,b"}), "boxes: box 2, camera: 'a,b' has a comma"),
     ],
 )
 def test_a_text_that_is_no_box_is_named(served, gallery, frame, boxes, named):
     answer = served.enroll(gallery, frame[0], boxes=boxes)
     assert problem(answer) == (422, "invalid_field")
     assert named in answer.json()["detail"]
+
+
+def test_metadata_of_a_box_may_be_as_long_as_that_of_an_image(served, gallery, frame):
+    metadata = {"note": "ü" * (MAX_METADATA_BYTES // 2 - 20)}
+    image, (box, *_) = frame
+    answer = served.enroll(gallery, image, boxes=_sent({**box, "metadata": metadata}))
+    (enrolled,) = answer.json()["results"]
+    crop = served.read(f"/v1/galleries/{gallery}/crops/{enrolled['crop_id']}")
+    assert crop["metadata"] == metadata
 
 
 def test_boxes_are_of_one_image_that_can_be_decoded(served, gallery, frame):

@@ -461,10 +461,16 @@ def test_events_are_replayed_and_come_at_once_from_every_process(watching, wante
         assert datetime.now(UTC) - written < timedelta(seconds=2)
 
 
+def test_the_number_of_an_alert_does_not_count_those_of_other_lists(wanted, people):
+    for camera in ("gate", "yard"):
+        alert = people.pass_by(wanted, camera=camera).alert
+        assert alert.number == as_micros(alert.created_at)
+
+
 def test_a_number_that_no_alert_has_yet_hides_none_of_those_to_come(watching, wanted, people):
     people.pass_by(wanted)
     path = "/v1/alerts/events"
-    with watching.http.stream("GET", path, headers={"Last-Event-ID": str(2**40)}) as stream:
+    with watching.http.stream("GET", path, headers={"Last-Event-ID": str(2**60)}) as stream:
         new = people.pass_by(wanted, camera="yard").alert
         ids = (line for line in stream.iter_lines() if line.startswith("id: "))
         assert next(ids) == f"id: {new.number}"

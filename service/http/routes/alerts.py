@@ -184,11 +184,10 @@ async def review_alert(
     alert = await _find(call, alert_id)
     if alert.reviewed_by is not None:
         call.caller.require_own(alert.reviewed_by)
-    reviewed = await runtime.galleries.write(
+    await runtime.galleries.write(
         runtime.record.watches.review, alert_id, form.decision, call.caller.key_id
     )
-    if reviewed is None:
-        raise UnknownAlert(alert_id)
+    reviewed = await _find(call, alert_id)
     await runtime.audit.done(
         "review_alert", gallery=alert.gallery, alert_id=alert_id, decision=form.decision
     )

@@ -106,16 +106,12 @@ def _show_record(runtime: Runtime) -> None:
         shown.backup_every.set(runtime.settings.backup_every * 3600)
         newest = next(own_backups(folder, runtime.record.database), None)
         shown.backup_time.set(taken_at(newest).timestamp() if newest else 0.0)
-    states = {
-        gallery.name: runtime.calibrations.current(gallery, None)
-        .as_state(gallery.index.identities())
-        .state
-        for gallery in runtime.galleries.all()
-        if not gallery.needs_reindex
-    }
     shown.gallery_calibration.clear()
-    for name, state in states.items():
-        shown.gallery_calibration.labels(name, state).set(1)
+    for gallery in runtime.galleries.all():
+        if not gallery.needs_reindex:
+            current = runtime.calibrations.current(gallery, None)
+            state = current.as_state(gallery.index.identities()).state
+            shown.gallery_calibration.labels(gallery.name, state).set(1)
 
 
 # A key limited to one gallery may not create keys: they could outlive it or open others.

@@ -164,10 +164,9 @@ async def review_results(
         chosen = CropFilter(crop_ids=frozenset(form.crop_ids))
         label = {"identity": form.identity}
         await change_matching(call.runtime, call.gallery, chosen, label, dry_run=False)
-    crop_ids = list(dict.fromkeys(form.crop_ids))
     decision = None if form.decision == "open" else form.decision
-    await call.write(call.record.kept.review, query_id, crop_ids, decision, call.caller.key_id)
-    await call.done("review", query_id=query_id, crop_ids=crop_ids, decision=form.decision)
+    await call.write(call.record.kept.review, query_id, form.crop_ids, decision, call.caller.key_id)
+    await call.done("review", query_id=query_id, crop_ids=form.crop_ids, decision=form.decision)
     enrolled = await _enroll(call, picture, form, name) if picture else None
     opened = await kept_searches.open_search(call, query_id)
     return AnsweredReview(**dict(opened), enrolled_crop_id=enrolled)
