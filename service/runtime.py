@@ -77,7 +77,7 @@ class Runtime:
         exports: number of running case exports by API key.
         held_bytes: request bodies and large answers in memory, in bytes by API key.
         jobs_wanted: set when the job runner should look for work.
-        streams: number of open event streams by API key.
+        streams: number of open event streams and of uploads by API key.
     """
 
     def __init__(self, settings: Settings) -> None:

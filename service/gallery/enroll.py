@@ -338,13 +338,12 @@ Camera = Annotated[
 
 def checked_metadata(name: str, value: str) -> dict[str, Any]:
     """Parse a JSON object; raise `InvalidField` if it cannot be serialized again."""
-    metadata: Any = None
     try:
-        if len(value.encode()) <= MAX_METADATA_BYTES:
-            metadata = json.loads(value)
+        usable = len(value.encode()) <= MAX_METADATA_BYTES
+        metadata = json.loads(value)
         # NaN, infinities and lone surrogates cannot be serialized.
         json.dumps(metadata, allow_nan=False, ensure_ascii=False).encode()
-        usable = isinstance(metadata, dict) and _measure_depth(metadata) <= MAX_METADATA_DEPTH
+        usable &= isinstance(metadata, dict) and _measure_depth(metadata) <= MAX_METADATA_DEPTH
     except (ValueError, RecursionError):
         usable = False
     if not usable:

@@ -167,8 +167,7 @@ Several = Annotated[list[Value], Field(max_length=MAX_IMAGES)]
 Labels = Several[Text]
 VectorText = Annotated[str, Field(max_length=MAX_VECTOR)]
 MomentText = Annotated[str, Field(max_length=MAX_MOMENT)]
-MetadataText = Annotated[str, Field(max_length=MAX_METADATA_BYTES)]
-MetadataLabels = Several[MetadataText]
+MetadataLabels = Several[Annotated[str, Field(max_length=MAX_METADATA_BYTES)]]
 KeepBest = Annotated[int, Field(ge=1, le=32)]
 FILTERS = frozenset(field.name for field in fields(CropFilter))
 
@@ -246,7 +245,7 @@ class LabelledForm(FrameForm):
         """Return images or crops of boxes with labels; raises `InvalidField` for a bad label."""
         # Each text is parsed once: one may be the metadata of all crops.
         sent = {
-            name: [_parse_label(name, text) for text in texts]
+            name: [_parse_label(name, text, name) for text in texts]
             for name, texts in self
             if name in LABELS and texts
         }
@@ -380,6 +379,6 @@ class CropsChanges(CropsChosen, LabelsForm):
     """A JSON object that takes the place of the former; empty for none."""
 
 
-def _parse_label(name: str, text: str, field: str | None = None) -> Any:
+def _parse_label(name: str, text: str, field: str) -> Any:
     """Parse a label, empty text as None; raises an `InvalidField` that names `field`."""
-    return LABELS[name](field or name, text) if text else None
+    return LABELS[name](field, text) if text else None

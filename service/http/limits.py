@@ -43,7 +43,7 @@ MAX_FORM_TEXT_BYTES = 4 * MEBIBYTE
 OTHER_FILES = 100
 # Further connections get a refusal rather than silence, at the cost of some memory.
 REFUSED_PER_SERVED = 3
-# Maximum number of event streams per key and process.
+# Maximum number of event streams and uploads of archives per key and process.
 MOST_STREAMS = 8
 # Proxies close a connection after about a minute without data.
 KEEP_ALIVE_SECONDS = 15.0
@@ -66,7 +66,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 async def hold_stream(request: Request) -> AsyncIterator[None]:
-    """Count an event stream of a key until its client has left; a dependency of its route.
+    """Count an event stream or an upload of a key until it ends; a dependency of a stream's route.
 
     Raises:
         TooManyRequests: the key holds `MOST_STREAMS` already.
@@ -77,8 +77,8 @@ async def hold_stream(request: Request) -> AsyncIterator[None]:
     if streams[key_id] >= MOST_STREAMS:
         raise TooManyRequests(
             key_id,
-            f"hold {MOST_STREAMS} event streams of this process",
-            f"ask GET {request.url.path.removesuffix('/events')}",
+            f"hold {MOST_STREAMS} event streams and uploads of this process",
+            "end one of them",
             retry_after_s=1,
         )
     streams[key_id] += 1
@@ -110,8 +110,9 @@ class FormRequest(Request):
         kind, parameters = parse_options_header(content_type[:MOST_TYPE_CHARACTERS])
         # Starlette would decode text in another encoding as UTF-8 or Latin-1.
         in_utf_8 = parameters.get(b"charset", b"utf-8").lower() == b"utf-8"
-        is_short = len(content_type) <= MOST_TYPE_CHARACTERS
-        if content_type and not (kind in FORMS and in_utf_8 and is_short):
+        if content_type and not (
+            kind in FORMS and in_utf_8 and len(content_type) <= MOST_TYPE_CHARACTERS
+        ):
             raise HTTPException(
                 415,
                 f"the body is {content_type[:80]!r}; send multipart/form-data in UTF-8, images as "
@@ -179,19 +180,27 @@ class FormRequest(Request):
         return message
 
     async def answered_by(self, answer: Handler) -> Response:
-        """Answer the request, unless its client leaves first, and release its bytes."""
+        """Answer the request, unless its client leaves first, and release its bytes.
+
+        Raises:
+            TooManyRequests: it would be one upload too many of its key.
+        """
         working = cast("asyncio.Task[Response]", asyncio.current_task())
-        leaving = asyncio.create_task(self._cancel_when_left(working))
-        try:
-            return await answer(self)
-        except asyncio.CancelledError:
-            if not leaving.done():
-                raise
-            working.uncancel()
-            return Response(status_code=CLIENT_LEFT)
-        finally:
-            leaving.cancel()
-            release(self._call, self._held)
+        async with contextlib.AsyncExitStack() as upload:
+            if self._to_disk:
+                hold = contextlib.asynccontextmanager(hold_stream)
+                await upload.enter_async_context(hold(self))
+            leaving = asyncio.create_task(self._cancel_when_left(working))
+            try:
+                return await answer(self)
+            except asyncio.CancelledError:
+                if not leaving.done():
+                    raise
+                working.uncancel()
+                return Response(status_code=CLIENT_LEFT)
+            finally:
+                leaving.cancel()
+                release(self._call, self._held)
 
     async def _cancel_when_left(self, working: asyncio.Task[Response]) -> None:
         await self._whole.wait()
@@ -240,8 +249,9 @@ class FormRequest(Request):
                     "or raise GMN_MAX_IMAGES_PER_REQUEST"
                 )
         if self._call.caller.rate_images:
-            images = max(counts["images"], counts["boxes"])
-            await self._call.runtime.keys.require_rate(self._call.caller, images)
+            await self._call.runtime.keys.require_rate(
+                self._call.caller, max(counts["images"], counts["boxes"])
+            )
         # `/docs` sends all fields of a form, the omitted ones empty. In other requests an empty
         # field is probably a mistake, such as an unset variable.
         if not self._never_empty <= form.keys():
@@ -275,8 +285,7 @@ def _require_memory(call: Call, more: int, what: str) -> None:
     held = call.runtime.held_bytes
     most_held = settings.max_queued_bytes
     most_of_caller = max(settings.max_body_bytes, most_held // 2)
-    held_by_caller = held[call.caller.key_id] + more
-    if held.total() + more > most_held or held_by_caller > most_of_caller:
+    if held.total() + more > most_held or held[call.caller.key_id] + more > most_of_caller:
         raise HTTPException(
             429,
             f"{what} and those being received or sent would exceed {most_held:,} bytes, or "

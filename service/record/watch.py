@@ -290,8 +290,7 @@ class Watches(RecordPart):
             any more.
         """
         watch = _find_armed(transaction, gallery_id)
-        of_slot = "WHERE gallery_id = ? AND slot = ?"
-        crop = transaction.row("crops", of_slot, (gallery_id, row_id))
+        crop = transaction.row("crops", "WHERE gallery_id = ? AND slot = ?", (gallery_id, row_id))
         if watch is None or crop is None or crop["person_id"] is None:
             return None
         first_seen = as_micros(seen["first_seen"])
@@ -311,8 +310,9 @@ class Watches(RecordPart):
             "SELECT alert_id FROM alerts WHERE person_id = ? AND camera IS NOT ? "
             "AND last_seen <= ? ORDER BY last_seen DESC LIMIT 1"
         )
-        person = (crop["person_id"], seen["camera"], first_seen)
-        values["follows"] = transaction.value(former_visit, person)
+        values["follows"] = transaction.value(
+            former_visit, (crop["person_id"], seen["camera"], first_seen)
+        )
         return _write_alert(transaction, gallery_id, values, picture)
 
     def newest_number(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -62,7 +61,7 @@ def read_vector(text: str) -> Floats:
     except ValueError:
         vector = np.zeros(0, np.float32)
     # Beyond these lengths float32 does not tell directions apart.
-    if not 1e-6 < math.hypot(*vector.tolist()) < 1e12:
+    if not 1e-6 < np.linalg.norm(vector) < 1e12:
         raise InvalidField(
             f"vector: {text[:40]!r} is not a vector; send a JSON array of finite numbers that are "
             "not all 0, of a length between 1e-6 and 1e12, or their float32 bytes, "

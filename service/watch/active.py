@@ -113,6 +113,5 @@ class ArmedLists:
         if not SECONDS.fullmatch(seconds):
             return False
         until = datetime.fromtimestamp(int(seconds), UTC)
-        expected = self.sign(until, *values)
-        is_right = hmac.compare_digest(token.encode(), expected.encode())
+        is_right = hmac.compare_digest(token.encode(), self.sign(until, *values).encode())
         return is_right and until > datetime.now(UTC)

@@ -1,9 +1,12 @@
 """Imports of several keys: each has its turn, its own folder, and files that go when it ends."""
 
+import contextlib
 import re
+import socket
 
 import pytest
 
+from service.http.limits import MOST_STREAMS
 from service.record.jobs import MOST_IMPORTS
 from tests.conftest import draw_crop
 from tests.outside import bearer, zip_of
@@ -17,10 +20,14 @@ def pictures(numbers):
     return {f"{number}.png": draw_crop(number, 0, 0) for number in numbers}
 
 
+def begin(served, key, gallery, entries):
+    url = f"/v1/galleries/{gallery}/imports"
+    return served.http.post(url, files={"archive": zip_of(entries)}, headers=bearer(key))
+
+
 def begun(served, key, gallery, entries):
     """Begin an import by a key, and return the job."""
-    url = f"/v1/galleries/{gallery}/imports"
-    answer = served.http.post(url, files={"archive": zip_of(entries)}, headers=bearer(key))
+    answer = begin(served, key, gallery, entries)
     assert answer.status_code == 202, answer.text
     return answer.json()
 
@@ -88,9 +95,7 @@ def test_pictures_of_a_waiting_import_go_when_it_is_cancelled_or_its_gallery_del
 def test_a_key_has_eight_imports_that_wait_or_run_and_others_have_theirs(two_galleries, tmp_path):
     served, one, two = two_galleries(failpoint="import.unpacked=delay:20")
     jobs = [begun(served, one, "one", pictures([number])) for number in range(MOST_IMPORTS)]
-    refused = served.http.post(
-        "/v1/galleries/one/imports", files={"archive": zip_of(pictures([99]))}, headers=bearer(one)
-    )
+    refused = begin(served, one, "one", pictures([99]))
     assert refused.status_code == 429
     assert refused.headers["Retry-After"] == "5"
     assert "8 imports" in refused.json()["detail"]
@@ -99,6 +104,37 @@ def test_a_key_has_eight_imports_that_wait_or_run_and_others_have_theirs(two_gal
     begun(served, two, "two", pictures([1]))
     served.http.delete(f"/v1/jobs/{jobs[-1]['job_id']}")
     begun(served, one, "one", pictures([99]))
+
+
+def test_a_key_sends_eight_archives_at_once_and_others_send_theirs(two_galleries):
+    served, one, two = two_galleries()
+    with contextlib.ExitStack() as opened:
+        for _ in range(MOST_STREAMS):
+            opened.enter_context(upload_that_waits(served, one))
+        refused = begin(served, one, "one", pictures([1]))
+        assert refused.status_code == 429
+        assert "hold 8 event streams and uploads" in refused.json()["detail"]
+        begun(served, two, "two", pictures([1]))
+    eventually(lambda: begin(served, one, "one", pictures([1])).status_code == 202)
+
+
+def upload_that_waits(served, key):
+    """Open a connection that begins to send an archive, and return it once the service reads."""
+    url = served.http.base_url
+    lines = [
+        "POST /v1/galleries/one/imports HTTP/1.1",
+        f"Host: {url.netloc.decode()}",
+        f"Authorization: Bearer {key}",
+        "Content-Type: multipart/form-data; boundary=b",
+        "Content-Length: 1000",
+        "Expect: 100-continue",
+        "",
+        "",
+    ]
+    connection = socket.create_connection((url.host, url.port), timeout=20)
+    connection.sendall("\r\n".join(lines).encode())
+    assert b" 100 " in connection.recv(1000)
+    return connection
 
 
 def test_a_key_of_one_gallery_imports_from_the_folder_of_that_gallery_alone(

@@ -118,8 +118,11 @@ async def follow_alerts(
                 changed = runtime.watches.changed
                 alerts = await read(watches.alerts, ALERTS_AT_ONCE, gallery_id, after=last_number)
                 for alert in alerts:
-                    data = alert.model_dump_json()
-                    yield {"id": str(alert.number), "event": alert.kind, "data": data}
+                    yield {
+                        "id": str(alert.number),
+                        "event": alert.kind,
+                        "data": alert.model_dump_json(),
+                    }
                     last_number = alert.number
                 if not alerts:
                     with contextlib.suppress(TimeoutError):
@@ -210,8 +213,9 @@ async def _answer_picture(
     async def read() -> Picture:
         picture = await runtime.galleries.read(runtime.record.watches.picture, alert.alert_id)
         if picture is None:
-            remedy = "GMN_KEEP_IMAGES=none keeps none"
-            raise UnknownPicture(alert.gallery, "alert", alert.alert_id, remedy)
+            raise UnknownPicture(
+                alert.gallery, "alert", alert.alert_id, "GMN_KEEP_IMAGES=none keeps none"
+            )
         return picture
 
     answer = await answer_picture(request, runtime, alert.alert_id, width, read)

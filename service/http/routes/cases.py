@@ -101,8 +101,9 @@ async def create_case(call: Searcher, response: Response, form: Sent[NewCaseForm
     """Creates a case."""
     require_free_disk(call.runtime.settings)
     most = MOST_CASES if call.caller.may() else MOST_CASES_OF_KEY
-    notes = form.notes[0] if form.notes else ""
-    case = await call.write(call.record.cases.create, form.name, notes, call.caller.key_id, most)
+    case = await call.write(
+        call.record.cases.create, form.name, "".join(form.notes), call.caller.key_id, most
+    )
     await call.done("create_case", case_id=case.case_id)
     response.headers["Location"] = f"/v1/galleries/{call.gallery.name}/cases/{case.case_id}"
     return case
@@ -153,8 +154,9 @@ async def delete_case(call: Searcher, case_id: CaseId) -> CaseRemoval:
         result["count"] = removed
         return CaseRemoval(removed=removed)
 
-    name = call.gallery.name
-    return await call.runtime.audited("delete_case", delete, gallery=name, case_id=case_id)
+    return await call.runtime.audited(
+        "delete_case", delete, gallery=call.gallery.name, case_id=case_id
+    )
 
 
 @router.put("/{case_id}/queries/{query_id}")

@@ -72,8 +72,11 @@ async def list_jobs(
     key_id = None if call.caller.may("query") else call.caller.key_id
     jobs = await runtime.galleries.read(runtime.record.jobs.page, gallery_id, limit, key_id)
     await runner.load_galleries(runtime, jobs)
-    gallery_of = runtime.galleries.by_id
-    return Jobs(results=[_describe_job(runtime, job) for job in jobs if gallery_of(job.gallery_id)])
+    return Jobs(
+        results=[
+            _describe_job(runtime, job) for job in jobs if runtime.galleries.by_id(job.gallery_id)
+        ]
+    )
 
 
 @router.get("/jobs/{job_id}")
@@ -184,7 +187,7 @@ async def import_crops(call: Enroller, response: Response, form: Sent[ImportForm
     """Enrolls an archive of images, or a folder that the service can read, as a job.
 
     The job is at `Location`. Files that cannot be used are listed in its report; the others are
-    enrolled. A key may have eight imports that wait or run.
+    enrolled. A key may have eight imports that wait or run, and send as many archives at once.
     """
     if (form.archive is None) == (form.folder is None):
         raise InvalidField("archive: send one as a file, or name a folder in its place")

@@ -110,8 +110,8 @@ def _show_record(runtime: Runtime) -> None:
     for gallery in runtime.galleries.all():
         if not gallery.needs_reindex:
             current = runtime.calibrations.current(gallery, None)
-            state = current.as_state(gallery.index.identities()).state
-            shown.gallery_calibration.labels(gallery.name, state).set(1)
+            fitted = current.as_state(gallery.index.identities())
+            shown.gallery_calibration.labels(gallery.name, fitted.state).set(1)
 
 
 # A key limited to one gallery may not create keys: they could outlive it or open others.

@@ -134,8 +134,9 @@ async def delete_kept_search(call: Searcher, query_id: QueryId) -> None:
     async def delete(result: dict[str, Any]) -> None:
         result["count"] = await call.write(call.record.kept.remove, [query_id])
 
-    name = call.gallery.name
-    await call.runtime.audited("delete_kept_search", delete, gallery=name, query_id=query_id)
+    await call.runtime.audited(
+        "delete_kept_search", delete, gallery=call.gallery.name, query_id=query_id
+    )
 
 
 @router.post(
@@ -162,8 +163,9 @@ async def review_results(
     picture = await kept_searches.read_search_picture(call, query_id) if form.enroll else None
     if form.identity is not None:
         chosen = CropFilter(crop_ids=frozenset(form.crop_ids))
-        label = {"identity": form.identity}
-        await change_matching(call.runtime, call.gallery, chosen, label, dry_run=False)
+        await change_matching(
+            call.runtime, call.gallery, chosen, {"identity": form.identity}, dry_run=False
+        )
     decision = None if form.decision == "open" else form.decision
     await call.write(call.record.kept.review, query_id, form.crop_ids, decision, call.caller.key_id)
     await call.done("review", query_id=query_id, crop_ids=form.crop_ids, decision=form.decision)

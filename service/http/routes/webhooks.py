@@ -77,8 +77,9 @@ async def create_webhook(call: Administrator, form: Sent[NewWebhookForm]) -> mod
 async def list_webhooks(call: Administrator) -> models.Webhooks:
     """Lists the webhooks without their secrets, the oldest first."""
     webhooks = await call.runtime.galleries.read(call.record.webhooks.all)
-    visible = [webhook for webhook in webhooks.values() if call.caller.may_see(webhook.gallery)]
-    return models.Webhooks(results=visible)
+    return models.Webhooks(
+        results=[webhook for webhook in webhooks.values() if call.caller.may_see(webhook.gallery)]
+    )
 
 
 @router.get("/deliveries", response_model=models.Deliveries, responses=problems("unknown_webhook"))
@@ -186,5 +187,6 @@ async def _find(call: Call, webhook_id: str) -> StoredWebhook:
 
 async def _audit(call: Call, event: str, webhook: StoredWebhook) -> None:
     # The path of the URL may contain a secret.
-    host = httpx.URL(webhook.url).host
-    await call.runtime.audit.done(event, webhook_id=webhook.webhook_id, host=host)
+    await call.runtime.audit.done(
+        event, webhook_id=webhook.webhook_id, host=httpx.URL(webhook.url).host
+    )

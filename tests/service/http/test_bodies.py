@@ -106,7 +106,7 @@ def test_what_a_client_that_left_had_sent_is_free_again(guarded):
 
 async def test_the_bytes_of_a_body_count_until_the_work_on_it_has_ended(tmp_path):
     """Let the client leave during a critical section, and then stop the service."""
-    runtime = SimpleNamespace(settings=Settings(data_dir=tmp_path), held_bytes=Counter())
+    runtime = _runtime(tmp_path)
     sections = CriticalSections()
 
     left = asyncio.Event()
@@ -145,9 +145,13 @@ async def test_an_error_after_the_client_has_left_is_the_requests_own(tmp_path):
         finally:
             raise StorageFailed("the disk is full")
 
-    runtime = SimpleNamespace(settings=Settings(data_dir=tmp_path), held_bytes=Counter())
     with pytest.raises(StorageFailed):
-        await _answered(runtime, answer, left)
+        await _answered(_runtime(tmp_path), answer, left)
+
+
+def _runtime(data_dir):
+    settings = Settings(data_dir=data_dir)
+    return SimpleNamespace(settings=settings, held_bytes=Counter(), streams=Counter())
 
 
 async def _answered(runtime, answer, left):
@@ -162,6 +166,7 @@ async def _answered(runtime, answer, left):
     kind = (b"content-type", b"application/x-www-form-urlencoded")
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [kind], "query_string": b""}
     call = SimpleNamespace(runtime=runtime, caller=LOCAL_ADMIN)
+    scope["state"] = {"call": call}
     return await FormRequest(Request(scope, receive), call, ImportForm).answered_by(answer)
 
 
