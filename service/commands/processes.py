@@ -155,6 +155,10 @@ class Supervisor(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         """Replace processes that have ended and remove their last values from the metrics."""
+        for worker in self.processes:
+            # Only the worker then holds this end of the pipe, so that a check of its health ends
+            # when it is killed, and neither its replacement nor a stop waits for the answer.
+            worker.child_conn.close()
         ended = [worker.pid for worker in self.processes if not worker.process.is_alive()]
         super().keep_subprocess_alive()
         for pid in ended:

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -179,6 +180,9 @@ def test_a_process_that_is_killed_is_replaced_and_loses_nothing(pair, images):
     gallery = pair.create("replaced")
     landed = pair.enrolled(gallery, images[0])
     killed = _workers(pair)[0]
+    # It is killed while it is asked whether it is well.
+    os.kill(killed, signal.SIGSTOP)
+    time.sleep(1.5)
     os.kill(killed, signal.SIGKILL)
     eventually(lambda: len(set(_workers(pair)) - {killed}) == 2, 30)
     eventually(lambda: pair.http.get("/readyz").status_code == 200, 30)

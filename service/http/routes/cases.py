@@ -101,9 +101,8 @@ async def create_case(call: Searcher, response: Response, form: Sent[NewCaseForm
     """Creates a case."""
     require_free_disk(call.runtime.settings)
     most = MOST_CASES if call.caller.may() else MOST_CASES_OF_KEY
-    case = await call.write(
-        call.record.cases.create, form.name, "".join(form.notes), call.caller.key_id, most
-    )
+    notes = form.notes[0] if form.notes else ""
+    case = await call.write(call.record.cases.create, form.name, notes, call.caller.key_id, most)
     await call.done("create_case", case_id=case.case_id)
     response.headers["Location"] = f"/v1/galleries/{call.gallery.name}/cases/{case.case_id}"
     return case
