@@ -235,18 +235,18 @@ class FormRequest(Request):
                     "was stored, free space there, or set TMPDIR, and send it again"
                 ) from error
         form = await super().form(**limits)
-        # Each box of a frame counts as an image.
-        counts = {name: len(form.getlist(name)) for name in ("images", "boxes", "vector")}
-        most = self._settings.max_images_per_request
+        counts = Counter(name for name, _ in form.multi_items())
         for name, field in self._fields.items():
             # Without a list of values, all but the last would be lost.
-            if len(form.getlist(name)) > 1 and get_origin(field.annotation) not in (list, tuple):
+            if counts[name] > 1 and get_origin(field.annotation) not in (list, tuple):
                 raise InvalidField(f"{name}: was sent several times; send it once")
-        for name, count in counts.items():
-            if count > most:
+        most = self._settings.max_images_per_request
+        # Each box of a frame counts as an image.
+        for name in ("images", "boxes", "vector"):
+            if counts[name] > most:
                 raise InvalidField(
-                    f"{name}: {count} were sent, a request may have {most}; send several requests, "
-                    "or raise GMN_MAX_IMAGES_PER_REQUEST"
+                    f"{name}: {counts[name]} were sent, a request may have {most}; send several "
+                    "requests, or raise GMN_MAX_IMAGES_PER_REQUEST"
                 )
         if self._call.caller.rate_images:
             await self._call.runtime.keys.require_rate(
