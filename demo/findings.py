@@ -126,7 +126,7 @@ class Findings:
             f"for {figures['strangers']} strangers, in an order mixed by seed {self.seed}. The "
             f"verdicts are those of operating point {OPERATING_POINT}: {ASKED:.0%} of strangers, "
             f"here {ASKED * figures['strangers']:.1f} of {figures['strangers']}, may be answered "
-            "match. The model's thresholds do not fit every camera, so a gallery of 18 named "
-            "people or more gets its own within seconds, for which the queries waited. At the last "
-            f"query: {self.thresholds}"
+            "match. The model's thresholds do not fit every camera: by them more strangers may "
+            "match. A gallery of 18 named people or more gets its own within seconds, for which "
+            f"the queries waited; a smaller one has none. At the last query: {self.thresholds}"
         )

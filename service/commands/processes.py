@@ -11,6 +11,8 @@ import shutil
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import uvicorn
 from prometheus_client.multiprocess import mark_process_dead
@@ -23,13 +25,15 @@ from service.ops.logs import configure_logging
 from service.ops.metrics import METRICS_VARIABLE
 from service.settings import Settings
 
+if TYPE_CHECKING:
+    from service.runtime import Runtime
+
 log = logging.getLogger(__name__)
 DRAIN_SECONDS = 25
 # Connections accepted in one turn of the event loop, before the first is counted.
 ACCEPTED_AT_ONCE = 16
 BACKLOG = 2048
 METRICS_FOLDER = "metrics"
-NEW_DIRECTORY = "made a new data directory {}; nothing is enrolled"
 START_SECONDS = 600.0
 # Constants of malloc.h and sys/prctl.h.
 M_ARENA_MAX = -8
@@ -45,6 +49,37 @@ def bound_arenas() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:
         mallopt(M_ARENA_MAX, 2)
+
+
+def url_of(settings: Settings, listening: socket.socket) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{listening.getsockname()[1]}"
+
+
+def describe_model(runtime: Runtime, address: str) -> Iterator[str]:
+    from gmn_client import DEFAULT_URL
+
+    model = runtime.model
+    terms = " ".join(model.description.provenance.terms.split())
+    yield f"Artefact {model.name}: {terms}"
+    if "research only" in terms.lower():
+        yield "An artefact with other terms is there too: gmn serve --artefact open"
+    filled: dict[str, list[str]] = {}
+    for gallery in runtime.galleries.all():
+        if gallery.outdated:
+            answering = "" if gallery.needs_reindex else runtime.models[gallery.embedder].name
+            filled.setdefault(answering, []).append(gallery.name)
+    unloaded = ", ".join(filled.pop("", []))
+    for name, galleries in filled.items():
+        yield f"Filled by {name}, which answers until they are reindexed: {', '.join(galleries)}"
+    if unloaded:
+        yield (
+            "Filled by an artefact that is not loaded, so that they are not searched until they "
+            f"are reindexed, or until --previous names it: {unloaded}"
+        )
+    if filled or unloaded:
+        url = "" if address == DEFAULT_URL else f" --url {address}"
+        yield f"To go over to {model.name}: gmn reindex --all --wait{url}"
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -73,7 +108,11 @@ class ServiceConfig(uvicorn.Config):
 
     Attributes:
         runtime: runtime of the application; set by `build`.
+        announced_url: URL that a worker process names when it describes its model; None if it does
+            not describe it.
     """
+
+    announced_url: str | None = None
 
     def __init__(self, settings: Settings) -> None:
         """Configure one server process.
@@ -128,24 +167,32 @@ class ServiceConfig(uvicorn.Config):
         except InputProblem as problem:
             echo(str(problem), err=True)
             sys.exit(STARTUP_FAILURE)
+        if self.announced_url is not None:
+            # The first line of the standard output is the URL, once all processes serve.
+            for line in describe_model(self.runtime, self.announced_url):
+                echo(line, err=True)
 
 
 class Supervisor(Multiprocess):
     """Starts the worker processes and replaces those that have ended."""
 
+    config: ServiceConfig
+
     def init_processes(self) -> None:
         """Start the processes one after another: the first one creates what all of them share."""
+        url = url_of(self.config.settings, self.sockets[0])
+        self.config.announced_url = url
         for _ in range(self.processes_num):
             process = Process(self.config, self.sockets)
             process.start()
+            self.config.announced_url = None
             self.processes.append(process)
             if not process.wait_until_ready(START_SECONDS, self.should_exit):
                 self.should_exit.set()
                 return
             # The process has reduced the kernel's backlog to the number it accepts at once.
             self.sockets[0].listen(BACKLOG)
-        host, port = self.sockets[0].getsockname()[:2]
-        echo(f"Serving on http://{host}:{port} with {self.processes_num} processes")
+        echo(f"Serving on {url} with {self.processes_num} processes")
 
     def terminate_all(self) -> None:
         """Ask the processes to stop and refuse connections that none of them would accept."""
@@ -169,8 +216,6 @@ class Supervisor(Multiprocess):
 
 def serve_processes(settings: Settings, listening: socket.socket) -> None:
     folder = settings.data_dir / METRICS_FOLDER
-    if not settings.data_dir.exists():
-        echo(NEW_DIRECTORY.format(settings.data_dir.resolve()), err=True)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     os.environ[METRICS_VARIABLE] = str(folder)

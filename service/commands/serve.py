@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TypedDict, Unpack
@@ -16,12 +15,9 @@ from typer import echo
 from service.commands.common import with_options
 
 if TYPE_CHECKING:
-    from service.runtime import Runtime
     from service.settings import Settings
 
 log = logging.getLogger(__name__)
-OPEN = "open"
-"""The shipped artefact for products of companies."""
 
 
 class ServeOptions(TypedDict, total=False):
@@ -60,6 +56,8 @@ def serve(**options: Unpack[ServeOptions]) -> None:
 
     settings = read_settings(**options)
     with listen(settings) as listening:
+        if not settings.data_dir.exists():
+            echo(f"new data directory {settings.data_dir.resolve()}; nothing is enrolled", err=True)
         if settings.processes == 1:
             _run(settings, listening)
         else:
@@ -69,16 +67,12 @@ def serve(**options: Unpack[ServeOptions]) -> None:
 def _run(settings: Settings, listening: socket.socket) -> None:
     import uvicorn
 
-    from service.commands.processes import BACKLOG, NEW_DIRECTORY, ServiceConfig
+    from service.commands.processes import BACKLOG, ServiceConfig, describe_model, url_of
 
-    is_new = not settings.data_dir.exists()
     config = ServiceConfig(settings)
     config.build()
     runtime = config.runtime
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    address = f"http://{host}:{listening.getsockname()[1]}"
-    if is_new:
-        echo(NEW_DIRECTORY.format(settings.data_dir.resolve()), err=True)
+    address = url_of(settings, listening)
 
     class AnnouncingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -87,7 +81,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
             listening.listen(BACKLOG)
             if self.started:
                 echo(f"Serving on {address} (docs at {address}/docs)")
-                for line in _describe_model(runtime, address):
+                for line in describe_model(runtime, address):
                     echo(line)
 
         def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
@@ -104,30 +98,3 @@ def _run(settings: Settings, listening: socket.socket) -> None:
         os._exit(130 if server.force_exit else 0)
     if server.force_exit:
         raise KeyboardInterrupt
-
-
-def _describe_model(runtime: Runtime, address: str) -> Iterator[str]:
-    from gmn_client import DEFAULT_URL
-    from model.artefact import shipped_artefacts
-
-    model = runtime.model
-    terms = " ".join(model.description.provenance.terms.split())
-    yield f"Artefact {model.name}: {terms}"
-    if "research only" in terms.lower() and OPEN in shipped_artefacts():
-        yield f"An artefact with other terms is there too: gmn serve --artefact {OPEN}"
-    filled: dict[str, list[str]] = {}
-    for gallery in runtime.galleries.all():
-        if gallery.outdated:
-            answering = "" if gallery.needs_reindex else runtime.models[gallery.embedder].name
-            filled.setdefault(answering, []).append(gallery.name)
-    unloaded = ", ".join(filled.pop("", []))
-    for name, galleries in filled.items():
-        yield f"Filled by {name}, which answers until they are reindexed: {', '.join(galleries)}"
-    if unloaded:
-        yield (
-            "Filled by an artefact that is not loaded, so that they are not searched until they "
-            f"are reindexed, or until --previous names it: {unloaded}"
-        )
-    if filled or unloaded:
-        url = "" if address == DEFAULT_URL else f" --url {address}"
-        yield f"To go over to {model.name}: gmn reindex --all --wait{url}"
