@@ -95,7 +95,7 @@ def play(
         InputProblem: the service refuses a drawn crop.
     """
     gallery = enroll_all(client, cast.gallery)
-    # Thresholds may have been fitted to the first crops. They are fitted anew within seconds.
+    # Thresholds may have been fitted to the first crops. They are fitted again within seconds.
     client.change_gallery(calibration="reset")
     latest = time.monotonic() + FITTED_WITHIN_SECONDS
     while client.gallery().calibration.crops < len(gallery) and time.monotonic() < latest:

@@ -451,7 +451,7 @@ class Methods(Calls):
 
     @Request("POST", "galleries/{gallery}/reindex", repeatable=True)
     def reindex(self, gallery: GalleryName = None) -> models.Job:
-        """Starts embedding a gallery anew with the served model.
+        """Starts embedding a gallery again with the served model.
 
         Raises:
             RequestRefused: status 409 if the vectors are already of that model.

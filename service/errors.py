@@ -221,8 +221,8 @@ NeedsReindex = _define_error(
     "needs_reindex",
     409,
     "gallery {0!r} was filled by the embedder {1:.12}, but {2:.12} is loaded and their vectors "
-    "cannot be compared; POST /v1/galleries/{0}/reindex embeds its kept images anew, or serve with "
-    "the artefact that filled it; its crops can still be read and deleted",
+    "cannot be compared; POST /v1/galleries/{0}/reindex embeds its kept images again, or serve "
+    "with the artefact that filled it; its crops can still be read and deleted",
 )
 QueueFull = _define_error(
     "queue_full",

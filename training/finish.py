@@ -255,7 +255,7 @@ def _load_networks(
 ) -> tuple[Embedder, MetricNetwork | None]:
     """Load the networks, rounded as an artefact stores them, and complete M-Net.
 
-    M-Net is fitted anew if the recipe says so; else its BatchNorm statistics are estimated. None
+    M-Net is fitted again if the recipe says so; else its BatchNorm statistics are estimated. None
     is returned for an M-Net that no loss has trained, because its scores would be noise.
     """
     recipe = run.recipe

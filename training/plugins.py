@@ -64,7 +64,7 @@ def _load(file: Path) -> PluginFile:
     plugin = PluginFile(file=file.name, sha256=hashlib.sha256(content).hexdigest())
     if place in _LOADED:
         if _LOADED[place] != plugin:
-            raise InputProblem(f"--plugin {file}: has changed since it was imported; start anew")
+            raise InputProblem(f"--plugin {file}: has changed since it was imported; start again")
         return plugin
     module = ModuleType(f"gmn_plugin_{place.stem}")
     module.__file__ = str(place)

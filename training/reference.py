@@ -13,7 +13,7 @@ from model.problems import InputProblem
 from training.evaluation.files import read_features
 from training.provenance import TrainingFingerprints, digest_fingerprint
 
-# How often the people are paired anew, by other crops.
+# How often the people are paired again, by other crops.
 PAIRINGS = 6
 LEAST_PEOPLE = 100
 MOST_VECTORS = 6_000
@@ -45,7 +45,7 @@ def add_reference(path: Path, features: Sequence[Path]) -> Floats:
         by_it = file.origin.embedder == artefact.description.embedding_fingerprint
         if not by_it or not all(file.columns[name] for name in LABELS):
             raise InputProblem(
-                f"{source}: was not made by gmn embed with {artefact.source}; make it anew with "
+                f"{source}: was not made by gmn embed with {artefact.source}; make it again with "
                 "this artefact"
             )
         identities, digests = (np.array(file.columns[name]) for name in LABELS)

@@ -111,7 +111,7 @@ def read_run(
         problem = " ".join(" ".join(str(error).splitlines()[1:3]).split())
         raise InputProblem(
             f"{folder}: its recipe.json or data.json is damaged or was written by an earlier "
-            f"version of this program ({problem}); use the version that trained it, or train anew"
+            f"version of this program ({problem}); use the version that trained it, or train again"
         ) from error
     try:
         datasets = data.training_sets(read_datasets(data.specs))

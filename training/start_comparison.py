@@ -30,7 +30,7 @@ from training.validation import photographed
 OPERATING_POINT = "far_1e-2"
 ASKED_RATE = SEARCH_OPERATING_POINTS[OPERATING_POINT]
 REMEDY = (
-    "Train anew with a lower optimisation.learning_rate, fewer optimisation.epochs, a higher "
+    "Train again with a lower optimisation.learning_rate, fewer optimisation.epochs, a higher "
     "losses.anchor or more people. gmn finish tries another checkpoint of this run; --resume --set "
     "refuse_worse=false writes the artefact in any case"
 )

@@ -255,7 +255,7 @@ def _divergence(problem: str, sources: Sequence[str]) -> InputProblem:
     named = ", ".join(sources[:NAMED_CROPS])
     return InputProblem(
         f"{problem} in the batch of {named}, … ({LOG_NAME} lists all {len(sources)} crops); train "
-        "anew with a lower optimisation.learning_rate or precision=float32; checkpoint.pt, if it "
+        "again with a lower optimisation.learning_rate or precision=float32; checkpoint.pt, if it "
         "exists, holds finite weights of an earlier step"
     )
 

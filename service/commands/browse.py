@@ -248,7 +248,7 @@ def reindex(
     wait: bool = False,
     everything: Annotated[bool, Option("--all", help="All that another model filled.")] = False,
 ) -> Shown:
-    """Embeds galleries anew with the served model: the given one, or all that need it.
+    """Embeds galleries again with the served model: the given one, or all that need it.
 
     The service does the work; a reindex in progress is continued. Until it is done, the previous
     model answers if it is a shipped one or the service was started with --previous. The problems of

@@ -54,7 +54,7 @@ def rebuild(
         (entry,) = _find_galleries(record, gallery)
         record.remote_indexes.change(entry.gallery_id, wanted=True)
         state = _wait_for_index(record, entry)
-    typer.echo(f"{gallery}: indexed anew, up to version {state.version}")
+    typer.echo(f"{gallery}: indexed again, up to version {state.version}")
 
 
 @index.command("verify")

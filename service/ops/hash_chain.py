@@ -296,7 +296,7 @@ def check_chain(path: Path, key: bytes) -> Checked:
                         )
                     keyed_from = keyed_from or link.number
                 if note and link.number == note.number and note.sha256 != link.sha256:
-                    raise CorruptLog("is not the one that was noted: it was written anew")
+                    raise CorruptLog("is not the one that was noted: it was rewritten")
                 last = link
                 lines += 1
         number += 1

@@ -11,7 +11,7 @@ from tests.hostile.corpus import hostile_images, turned
 from tests.hostile.pictures import HEIGHT, WIDTH, drawn
 from tests.outside import chosen_seed, run_command
 
-# Outside a test run the decoder silences these; pytest sets the filters anew for every test.
+# Outside a test run the decoder silences these; pytest sets the filters again for every test.
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
 
 

@@ -49,7 +49,7 @@ def image_form(image, **fields):
 
 
 class Connection:
-    """Asks one thing after another; opened when it is first needed, and anew when it was closed."""
+    """Asks one thing after another; opened when first needed, and again when it was closed."""
 
     def __init__(self, port):
         self._port = port

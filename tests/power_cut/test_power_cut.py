@@ -31,7 +31,7 @@ from tests.power_cut.shown import (
 from tests.power_cut.story import Story
 
 pytestmark = pytest.mark.slow
-# The reserve is written anew after every cut.
+# The reserve is written again after every cut.
 RESERVED_DISK_BYTES = 65536
 
 with warnings.catch_warnings():

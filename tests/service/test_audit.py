@@ -285,7 +285,7 @@ async def test_searches_wait_in_memory_while_the_log_cannot_be_written(
             audit.flush()
         writing = asyncio.create_task(audit.write_lines())
         await asyncio.sleep(0.1)
-        # Writing the file anew would leave it empty for a moment, in which a line may be written.
+        # Writing the file again would leave it empty for a moment, in which a line may be written.
         os.truncate(file, len(whole))
         async with asyncio.timeout(10):
             while b"dropped_lines" not in file.read_bytes():

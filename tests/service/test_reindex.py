@@ -1,4 +1,4 @@
-"""Another model: the kept crops are embedded anew beside the old vectors, and switched at once."""
+"""Another model: the kept crops are embedded again beside the old vectors, and switched at once."""
 
 import io
 import threading

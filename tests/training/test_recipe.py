@@ -82,7 +82,7 @@ def test_the_recipe_of_an_earlier_versions_run_is_refused_by_what_it_names(tmp_p
     stored = json.loads((tmp_path / "recipe.json").read_text(encoding="utf-8"))
     stored["losses"]["identity_form"] = "softmax"
     (tmp_path / "recipe.json").write_text(json.dumps(stored), encoding="utf-8")
-    with pytest.raises(InputProblem, match=r"earlier version .*losses\.identity_form.*train anew"):
+    with pytest.raises(InputProblem, match=r"earlier version .*losses\.identity_form.*train again"):
         read_run(tmp_path)
 
 

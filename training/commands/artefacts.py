@@ -112,7 +112,7 @@ def calibrate(
     as_json: JsonOption = False,
     device: DeviceOption = "auto",
 ) -> None:
-    """Fits an artefact's probabilities and thresholds anew, and writes them into it.
+    """Fits an artefact's probabilities and thresholds again, and writes them into it.
 
     People whose crops the artefact was trained on are left out. Weights and embedding fingerprint
     do not change, so that galleries stay usable. If the artefact has no figures yet, it gets those

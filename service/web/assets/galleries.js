@@ -71,7 +71,7 @@ async function change(pairs) {
 async function refit() {
   const text =
     "What was learned from this gallery and its kept searches is deleted. The verdicts are adjusted again at once, from the named pictures.";
-  if (await question(`Adjust the verdicts of ${gallery()} anew?`, text, "Adjust anew"))
+  if (await question(`Adjust the verdicts of ${gallery()} again?`, text, "Adjust again"))
     await act(() => change([["calibration", "reset"]]));
 }
 

@@ -13,7 +13,7 @@ from model.crops.decode import CropProblem, announced_pixels, decode_crop
 from tests.hostile.pngs import announcing
 from tests.outside import encoded
 
-# Outside a test run the decoder silences these; pytest sets the filters anew for every test.
+# Outside a test run the decoder silences these; pytest sets the filters again for every test.
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
 
 HEIGHT = 48

@@ -30,7 +30,7 @@ def test_a_milvus_that_is_away_refuses_in_time_and_is_caught_up_by_itself(tmp_pa
         gallery, rows = one.indexed(*range(20))
         if trouble == "killed":
             server.kill()
-            # The first may begin a connection anew; the service's own limit cuts it off.
+            # The first may begin a connection again; the service's own limit cuts it off.
             refused = min(_refused_seconds(one, gallery) for _ in range(3))
         else:
             server.send(signal.SIGSTOP)

@@ -106,7 +106,7 @@ def test_the_interval_over_splits_covers_what_other_people_would_give():
         return QueryMetrics(queries, own, own, own, np.where(own > 0.5, 1, 5), 0)
 
     for _ in range(trials):
-        # How easy a person is, drawn anew for each trial: 0.5 on average, level on average.
+        # How easy a person is, drawn again for each trial: 0.5 on average, level on average.
         easy, other = random.uniform(size=(2, 80))
         result = plain_result(ranked(easy), labels).metrics["mAP"]
         covered += result.low <= 0.5 <= result.high
