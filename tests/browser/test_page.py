@@ -241,6 +241,13 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page):
 
 
 @pytest.mark.slow
+def test_on_a_laptop_the_search_button_is_in_view_beside_the_results(page):
+    page.set_viewport_size({"width": 1366, "height": 768})
+    search_for(page)
+    expect(page.locator("#query button.main")).to_be_in_viewport(ratio=1)
+
+
+@pytest.mark.slow
 def test_warnings_of_the_query_stand_at_the_verdict(page, drawn_crops):
     scene = encoded(Image.new("RGB", (640, 360), "grey"))
     images = [png(drawn_crops[0].png), PNG | {"buffer": b"no image"}, png(scene)]
