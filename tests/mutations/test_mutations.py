@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -21,6 +23,16 @@ def test_what_is_replaced_stands_once_in_its_file_and_the_test_is_there(one):
     assert re.fullmatch(r"tests/[\w/]+\.py::test_\w+", one.test), "name one test as file::test"
     path, _, name = one.test.partition("::")
     assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE)
+
+
+def test_every_mutant_names_only_what_is_there(tmp_path):
+    # A renamed local would end the mutant by an error, which proves nothing.
+    for number, mutant in enumerate(LISTED):
+        if mutant.file.endswith(".py"):
+            (tmp_path / f"mutant_{number}.py").write_text(mutant.text(ROOT))
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select=F821", str(tmp_path)]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
 
 
 def test_every_one_was_seen_to_be_found():
