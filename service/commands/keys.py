@@ -148,7 +148,7 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
 def rotate(
     key_id: str,
     grace: Annotated[
-        float, Option(min=0, help="Hours for which the former secret is valid beside the new one.")
+        float, Option(min=0, help="Hours for which the former secret stays valid.")
     ] = 24.0,
     expires_days: DaysOption = None,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,

@@ -48,7 +48,7 @@ store = command_group(
 
 
 def open_record(data_dir: Path) -> contextlib.closing[Record]:
-    """Open the record of a data directory, also beside a running service; creates missing files.
+    """Open the record of a data directory, also while a service runs; creates missing files.
 
     Raises:
         InputProblem: it cannot be used.

@@ -322,7 +322,7 @@ class CropsWanted(CapturedCrops):
     unnamed: bool = False
     """Only crops without an identity."""
     track: Track | None = None
-    """Only of this track; with `camera` of that camera alone."""
+    """Only of this track; with `camera`, only in that camera."""
     external_id: Text | None = None
     """Only with this id of yours."""
 

@@ -278,7 +278,7 @@ def test_alerts_go_on_after_the_last_number_where_the_stream_has_broken(
 def test_alerts_are_asked_for_where_no_stream_comes_through(tab, watching, armed, people):
     tab.route("**/v1/alerts/events", lambda route: route.abort())
     open_panel(tab, watching.base_url, armed)
-    expect(tab.locator("#feed")).to_have_text("Asked for every five seconds.")
+    expect(tab.locator("#feed")).to_have_text("Updated every five seconds.")
     people.pass_by(armed, camera="yard")
     expect(tab.locator("#alerts .card").first).to_contain_text("yard")
 

@@ -120,7 +120,7 @@ async def enroll_crops(
         if call.caller.gallery is not None:
             raise InvalidField(
                 "watch: compares crops with other lists than their gallery, and this key is for "
-                "this gallery alone; leave it out, or send a key for every gallery"
+                "this gallery only; leave it out, or send a key for every gallery"
             )
     failpoint("enroll.body-read")
     # Clients with different API keys may choose the same Idempotency-Key.

@@ -330,7 +330,7 @@ async def compare_pair(call: Querier, form: Sent[PairForm]) -> PairScore:
 @comparison_router.post(
     "/embeddings",
     response_model=Embeddings,
-    responses=content(NPY, "Asked for with Accept, an array (n, d).")
+    responses=content(NPY, "If Accept names it: an array (n, d).")
     | {207: {"model": Embeddings, "description": "Some images were refused."}},
 )
 async def embed_images(request: Request, call: Querier, form: Sent[SomeImagesForm]) -> Response:

@@ -291,7 +291,7 @@ const pause = () =>
 async function poll(feed) {
   for (await pause(); !feed.signal.aborted; await pause()) {
     const silent = Date.now() - heardAt > QUIET_MS;
-    if (silent) find("#feed").textContent = "Asked for every five seconds.";
+    if (silent) find("#feed").textContent = "Updated every five seconds.";
     if (!silent || last === null) continue;
     const { results } = await ask("/v1/alerts?limit=100").catch((error) => giveUp(feed, error));
     if (!feed.signal.aborted) results.reverse().forEach(take);

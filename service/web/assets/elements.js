@@ -77,7 +77,7 @@ export function verdictChip(verdict) {
     "span",
     {
       class: `verdict ${verdict ?? "unscored"}`,
-      title: "What the model says; what you decide is beside it.",
+      title: "The model’s verdict. Your decision is shown next to it.",
     },
     `Model: ${word.toLowerCase()}`,
   );
