@@ -34,6 +34,7 @@ DRAIN_SECONDS = 25
 ACCEPTED_AT_ONCE = 16
 BACKLOG = 2048
 METRICS_FOLDER = "metrics"
+NEW_DIRECTORY = "made a new data directory {}; nothing is enrolled"
 START_SECONDS = 600.0
 # Constants of malloc.h and sys/prctl.h.
 M_ARENA_MAX = -8
@@ -216,6 +217,8 @@ class Supervisor(Multiprocess):
 
 def serve_processes(settings: Settings, listening: socket.socket) -> None:
     folder = settings.data_dir / METRICS_FOLDER
+    if not settings.data_dir.exists():
+        echo(NEW_DIRECTORY.format(settings.data_dir.resolve()), err=True)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     os.environ[METRICS_VARIABLE] = str(folder)

@@ -56,8 +56,6 @@ def serve(**options: Unpack[ServeOptions]) -> None:
 
     settings = read_settings(**options)
     with listen(settings) as listening:
-        if not settings.data_dir.exists():
-            echo(f"new data directory {settings.data_dir.resolve()}; nothing is enrolled", err=True)
         if settings.processes == 1:
             _run(settings, listening)
         else:
@@ -67,12 +65,21 @@ def serve(**options: Unpack[ServeOptions]) -> None:
 def _run(settings: Settings, listening: socket.socket) -> None:
     import uvicorn
 
-    from service.commands.processes import BACKLOG, ServiceConfig, describe_model, url_of
+    from service.commands.processes import (
+        BACKLOG,
+        NEW_DIRECTORY,
+        ServiceConfig,
+        describe_model,
+        url_of,
+    )
 
+    is_new = not settings.data_dir.exists()
     config = ServiceConfig(settings)
     config.build()
     runtime = config.runtime
     address = url_of(settings, listening)
+    if is_new:
+        echo(NEW_DIRECTORY.format(settings.data_dir.resolve()), err=True)
 
     class AnnouncingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -192,7 +192,7 @@ def test_a_process_that_is_killed_is_replaced_and_loses_nothing(pair, images):
 @pytest.mark.slow
 def test_several_processes_announce_a_new_data_directory_and_the_terms_of_the_model_once(pair):
     log = pair.log.read_text()
-    assert log.count("new data directory") == 1
+    assert log.count("made a new data directory") == 1
     assert re.findall("^Artefact [^:]*: (.*)$", log, re.MULTILINE) == [
         pair.http.get("/v1/model").json()["provenance"]["terms"]
     ]

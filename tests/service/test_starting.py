@@ -63,13 +63,13 @@ def test_a_missing_artefact_is_named(tmp_path):
 
 
 def test_a_new_data_directory_is_announced_and_one_that_is_there_is_not(start, tmp_path):
-    said = f"new data directory {tmp_path / 'typo'}; nothing is enrolled"
+    said = f"made a new data directory {tmp_path / 'typo'}; nothing is enrolled"
     made = start(data_dir=tmp_path / "typo")
     assert made.stop() == 0
     assert made.log.read_text().splitlines().count(said) == 1
     again = start(data_dir=tmp_path / "typo")
     assert again.stop() == 0
-    assert "new data directory" not in again.log.read_text()
+    assert "made a new data directory" not in again.log.read_text()
 
 
 def a_file(place):
