@@ -20,6 +20,7 @@ from typer import echo
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
+from gmn_client import DEFAULT_URL
 from model.problems import InputProblem
 from service.ops.logs import configure_logging
 from service.ops.metrics import METRICS_VARIABLE
@@ -58,8 +59,6 @@ def url_of(settings: Settings, listening: socket.socket) -> str:
 
 
 def describe_model(runtime: Runtime, address: str) -> Iterator[str]:
-    from gmn_client import DEFAULT_URL
-
     model = runtime.model
     terms = " ".join(model.description.provenance.terms.split())
     yield f"Artefact {model.name}: {terms}"

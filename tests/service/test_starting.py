@@ -69,7 +69,7 @@ def test_a_new_data_directory_is_announced_and_one_that_is_there_is_not(start, t
     assert made.log.read_text().splitlines().count(said) == 1
     again = start(data_dir=tmp_path / "typo")
     assert again.stop() == 0
-    assert "made a new data directory" not in again.log.read_text()
+    assert "a new data directory" not in again.log.read_text()
 
 
 def a_file(place):
