@@ -11,6 +11,7 @@ import ctypes
 import fcntl
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -37,6 +38,9 @@ RESERVE = "reserve"
 NETWORK_FILE_SYSTEMS = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs")
 )
+MOUNTS = Path("/proc/self/mounts")
+# The kernel escapes spaces and backslashes of mount points as octal numbers.
+ESCAPED = re.compile(r"\\(\d{3})")
 MAX_RESERVE_BYTES = 256 * MEBIBYTE
 DELETION_BYTES = 8 * MEBIBYTE
 log = logging.getLogger(__name__)
@@ -165,11 +169,12 @@ def require_local_disk(path: Path) -> None:
     """Raise `InputProblem` on a network file system, where SQLite's shared log does not work."""
     resolved = path.resolve()
     mounted: tuple[int, str] = (0, "")
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, mount_point, file_system, *_ = line.split(" ")
-        mount_point = mount_point.encode().decode("unicode_escape")
-        if resolved.is_relative_to(mount_point):
-            mounted = max(mounted, (len(mount_point), file_system))
+    for line in MOUNTS.read_bytes().splitlines():
+        _, mount_point, file_system, *_ = os.fsdecode(line).split(" ")
+        mount_point = ESCAPED.sub(lambda match: chr(int(match[1], 8)), mount_point)
+        # A later mount at the same place hides an earlier one.
+        if resolved.is_relative_to(mount_point) and len(mount_point) >= mounted[0]:
+            mounted = (len(mount_point), file_system)
     if mounted[1] in NETWORK_FILE_SYSTEMS:
         raise InputProblem(
             f"data directory {path}: lies on the network file system {mounted[1]}, on which "

@@ -1,6 +1,7 @@
 """A file system that is nearly full: a real one of a few megabytes, in memory."""
 
 import contextlib
+import os
 import subprocess
 
 import pytest
@@ -16,10 +17,12 @@ class SmallDisk:
     def __init__(self, path):
         self.path = path
 
-    def fill(self):
-        with contextlib.suppress(OSError), (self.path / "filling").open("ab", buffering=0) as file:
+    def fill(self, bytes_left=0):
+        filling = self.path / "filling"
+        with contextlib.suppress(OSError), filling.open("ab", buffering=0) as file:
             while file.write(bytes(4096)):
                 pass
+        os.truncate(filling, filling.stat().st_size - bytes_left)
 
     def free(self):
         """Give back the space that `fill` took."""

@@ -1,6 +1,7 @@
 """The service does not start with wrong settings or data, and says why."""
 
 import contextlib
+import os
 import socket
 import sqlite3
 
@@ -12,6 +13,7 @@ from service.ops import data_directory
 from service.ops.data_directory import require_local_disk
 from service.settings import read_settings
 from tests.outside import run_command
+from tests.service.small_disk import small_disk
 
 
 @pytest.fixture(autouse=True)
@@ -108,3 +110,26 @@ def test_a_data_directory_on_a_network_file_system_is_refused(tmp_path, monkeypa
     monkeypatch.setattr(data_directory, "NETWORK_FILE_SYSTEMS", {kind})
     with pytest.raises(InputProblem, match=f"network file system {kind}.*a disk of this machine"):
         require_local_disk(tmp_path / "data")
+
+
+def test_a_network_file_system_is_recognised_by_any_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_directory, "NETWORK_FILE_SYSTEMS", {"tmpfs"})
+    for name in ("Aufnahmen für\\München", os.fsdecode(b"caf\xe9 \x85")):
+        path = tmp_path / name
+        refused = pytest.raises(InputProblem, match="network file system tmpfs")
+        with small_disk(path, 1), refused:
+            require_local_disk(path / "data")
+
+
+def test_of_two_mounts_at_one_place_the_later_one_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_directory, "NETWORK_FILE_SYSTEMS", {"tmpfs"})
+    covered = tmp_path / "data"
+    covered.mkdir()
+    mounts = f"remote {covered} tmpfs rw 0 0\ndisk {covered} ext4 rw 0 0\n"
+    monkeypatch.setattr(data_directory, "MOUNTS", tmp_path / "mounts")
+    (tmp_path / "mounts").write_text(mounts)
+    require_local_disk(covered)
+    lines = mounts.splitlines(keepends=True)
+    (tmp_path / "mounts").write_text("".join(reversed(lines)))
+    with pytest.raises(InputProblem, match="network file system tmpfs"):
+        require_local_disk(covered)
