@@ -55,12 +55,12 @@ class Rewriting:
 
     Attributes:
         taken: number of removed crops by snapshot id.
-        of_identity: number of removed crops of the forgotten identity.
+        of_identity: ids of removed crops of the forgotten identity.
         failed: errors by id of snapshots that could not be rewritten.
     """
 
     taken: dict[str, int] = field(default_factory=dict)
-    of_identity: int = 0
+    of_identity: set[str] = field(default_factory=set)
     failed: dict[str, ServiceError] = field(default_factory=dict)
 
     def require_all(self, gallery: Gallery, removed: int = 0) -> None:
@@ -191,7 +191,7 @@ async def remove_deleted_from_snapshots(
         except ServiceError as error:
             rewriting.failed[snapshot.snapshot_id] = error
             continue
-        rewriting.of_identity += of_identity
+        rewriting.of_identity.update(of_identity)
         if removed:
             rewriting.taken[snapshot.snapshot_id] = removed
     return rewriting
@@ -203,11 +203,11 @@ def snapshot_path(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> Path:
 
 async def _remove_deleted(
     runtime: Runtime, gallery: Gallery, snapshot: Snapshot, identity: str | None = None
-) -> tuple[Snapshot, int, int]:
+) -> tuple[Snapshot, int, list[str]]:
     path = snapshot_path(runtime, gallery, snapshot.snapshot_id)
     store = runtime.record
 
-    def rewrite() -> tuple[Snapshot, int, int]:
+    def rewrite() -> tuple[Snapshot, int, list[str]]:
         deleted = set(store.crops.removed_among(gallery.gallery_id, archived_ids(path)))
         of_identity = [] if identity is None else archived_ids(path, identity)
         deleted.update(of_identity)
@@ -218,7 +218,7 @@ async def _remove_deleted(
         # The description also changes if a process was killed after rewriting the files.
         if rewritten != snapshot:
             store.snapshots.keep(gallery.gallery_id, rewritten)
-        return rewritten, len(deleted), len(of_identity)
+        return rewritten, len(deleted), of_identity
 
     return await runtime.pools.files.run(rewrite)
 

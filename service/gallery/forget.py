@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -95,6 +96,7 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
             result["alerts"] = removal.alerts
             failpoint("forget-identity.before-snapshots")
             rewriting = await remove_deleted_from_snapshots(runtime, gallery, identity)
+            crop_ids = sorted(rewriting.of_identity.union(removal.crop_ids))
             if not (removal.count or rewriting.of_identity or rewriting.failed):
                 raise UnknownIdentity(gallery.name, identity)
             if not removal.count:
@@ -107,7 +109,7 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
             # Searches may show crops deleted individually since the last maintenance.
             await expire_searches(runtime, gallery)
         try:
-            await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
+            await remove_pictures(runtime, gallery.gallery_id, crop_ids)
         finally:
             rewriting.require_all(gallery, removal.count)
         return ForgottenIdentity(
@@ -117,7 +119,7 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
             kept_searches=len(removal.kept_searches),
             cases=count_by_case(removal.kept_searches),
             alerts=removal.alerts,
-            remaining=await _list_remainders(runtime, gallery, removal),
+            remaining=await _list_remainders(runtime, gallery, removal, crop_ids),
         )
 
     # Hold the lock from before the deletion, so that no restore can intervene.
@@ -225,7 +227,7 @@ STRAYS_REMAIN = (
 
 
 async def _list_remainders(
-    runtime: Runtime, gallery: Gallery, removal: CropsChange
+    runtime: Runtime, gallery: Gallery, removal: CropsChange, crop_ids: Sequence[str]
 ) -> list[Remainder]:
     settings = runtime.settings
     remaining = [*ALWAYS_REMAINS]
@@ -243,7 +245,7 @@ async def _list_remainders(
         remaining.append(ELSEWHERE_REMAINS)
     if any(folder.exists() for folder in folders):
         remaining.append(STRAYS_REMAIN)
-    backups = await runtime.pools.files.run(backups_with, settings, removal.crop_ids)
+    backups = await runtime.pools.files.run(backups_with, settings, crop_ids)
     remaining += [
         (
             f"backup {backup}",

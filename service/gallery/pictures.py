@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from service.errors import RecordUnavailable, StorageFailed
+from service.errors import DamagedSnapshot, RecordUnavailable, StorageFailed
 from service.gallery.gallery import Gallery
 from service.ops.data_directory import snapshot_name
 from service.record.archive import archived_ids
@@ -16,6 +17,7 @@ from service.record.transaction import batches
 from service.record.values import ArchivedCrop, Picture, StoredCrop
 from service.runtime import Runtime
 
+log = logging.getLogger(__name__)
 # A picture is removed if its crop was not stored within this time.
 SETTLED = timedelta(hours=1)
 # A picture that a snapshot needs is checked again after this time.
@@ -96,12 +98,18 @@ async def _remove_strays(
 
 def _find_needed_by_snapshots(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> set[str]:
     record = runtime.record
+    restorable = set(names).difference(record.crops.removed_among(gallery_id, names))
+    if not restorable:
+        return restorable
     needed: set[str] = set()
     for snapshot in record.snapshots.all(gallery_id):
         path = runtime.settings.data_dir / snapshot_name(gallery_id, snapshot.snapshot_id)
-        needed.update(archived_ids(path))
-    needed.intersection_update(names)
-    return needed.difference(record.crops.removed_among(gallery_id, sorted(needed)))
+        try:
+            needed.update(archived_ids(path))
+        except DamagedSnapshot as error:
+            log.warning("images that this snapshot may contain are kept: %s", error)
+            return restorable
+    return needed & restorable
 
 
 async def _remove(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> dict[str, Exception]:

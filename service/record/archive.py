@@ -159,7 +159,13 @@ def remove_from_archive(folder: Path, gallery_id: int, crop_ids: Sequence[str]) 
         with open_to_change(folder) as archive:
             _remove_crops(archive, gallery_id, crop_ids)
             failpoint("snapshot-rewrite.removed")
-    except InputProblem as error:
+    except (OSError, InputProblem) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, (OSError, sqlite3.OperationalError)):
+            raise StorageFailed(
+                f"snapshot {folder.stem} could not be rewritten ({cause}); free space in the data "
+                "directory and try again"
+            ) from error
         raise DamagedSnapshot(folder, getattr(error, "why", str(error))) from error
 
 

@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+import gmn
 from service.errors import RecordUnavailable
 from service.record.files import PictureFolder
+from service.record.restoring import kept_backups
 from tests.outside import audit_lines, problem
 from tests.waiting import eventually
 
@@ -33,6 +35,13 @@ def outside(start, tmp_path):
 def _shown(served):
     crops = served.results("/v1/galleries/default/crops")
     return [served.http.get(crop["image_url"]).content for crop in crops]
+
+
+def _checked_again(data_dir):
+    """Return whether the only image without a crop is kept until a later check."""
+    with contextlib.closing(sqlite3.connect(data_dir / "record.sqlite3")) as file:
+        times = [until for (until,) in file.execute("SELECT until FROM stray_pictures")]
+    return times and times[0] > time.time() * 1e6
 
 
 def _put_in_the_way(folder, crop_id):
@@ -77,15 +86,9 @@ def test_images_that_one_restore_left_out_stay_for_the_snapshot_that_has_them(
     for crop in drawn_crops[:2]:
         served.enrolled("default", crop.png)
         snapshots.append(served.snapshot("default"))
-    database = tmp_path / "data" / "record.sqlite3"
-
-    def strays():
-        with contextlib.closing(sqlite3.connect(database)) as file:
-            return [until for (until,) in file.execute("SELECT until FROM stray_pictures")]
-
     assert served.restore("default", snapshots[0]) == 1
     # Maintenance has looked at the image that the restore left out, and will do so again.
-    eventually(lambda: strays() and strays()[0] > time.time() * 1e6)
+    eventually(lambda: _checked_again(tmp_path / "data"))
     assert served.restore("default", snapshots[1]) == 2
     assert _shown(served) == [crop.png for crop in drawn_crops[:2]]
 
@@ -125,6 +128,43 @@ def test_an_image_that_cannot_be_removed_keeps_no_other(outside, images):
     enroll(captured_at="2020-01-01T00:00:00Z")
     served.http.patch("/v1/galleries/default", data={"retention_days": "1"})
     eventually(lambda: not _files(folder))
+
+
+@pytest.mark.slow
+def test_an_expired_image_goes_beside_a_damaged_snapshot_and_others_stay(outside, tmp_path, images):
+    served, folder = outside(housekeeping_seconds=0.2)
+    first = served.snapshot("default")
+    (kept,) = served.enrolled("default", images[0])
+    (expired,) = served.enrolled("default", images[1], captured_at="2020-01-01T00:00:00Z")
+    second = served.snapshot("default")
+    (damaged,) = tmp_path.glob(f"data/snapshots/*/{second}.gmn/record.sqlite3")
+    damaged.write_bytes(b"damage")
+    assert _files(folder) == sorted([kept, expired])
+    served.http.patch("/v1/galleries/default", data={"retention_days": "1"})
+    eventually(lambda: _files(folder) == [kept])
+    assert served.restore("default", first) == 0
+    # Maintenance has looked at the image that the damaged snapshot may still need.
+    eventually(lambda: _checked_again(tmp_path / "data"))
+    assert _files(folder) == [kept]
+
+
+@pytest.mark.slow
+def test_images_of_a_person_who_is_only_in_a_snapshot_go_and_backups_with_them_are_named(
+    outside, tmp_path, images
+):
+    backups = tmp_path / "backups"
+    served, folder = outside(backup_dir=backups)
+    (other,) = served.enrolled("default", images[0], identity="Bob")
+    without = served.snapshot("default")
+    served.enrolled("default", images[4], identity="Ann")
+    served.snapshot("default")
+    assert gmn.run(["backup", str(backups), "--data-dir", str(tmp_path / "data")]) == 0
+    served.restore("default", without)
+    forgotten = served.http.delete("/v1/galleries/default/identities/Ann").json()
+    assert forgotten["removed"] == 0
+    assert _files(folder) == [other]
+    named = {place["where"] for place in forgotten["remaining"]}
+    assert f"backup {kept_backups(backups)[-1]}" in named
 
 
 def test_an_image_store_that_does_not_answer_is_503_and_holds_up_no_reads(tmp_path, monkeypatch):

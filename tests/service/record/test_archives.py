@@ -35,6 +35,7 @@ from tests.service.gallery.new_crops import (
     open_record,
     snapshot_of,
 )
+from tests.service.small_disk import small_disk
 
 
 @pytest.fixture
@@ -184,7 +185,7 @@ def test_forgetting_that_was_cut_off_leaves_a_snapshot_that_can_be_read(
 
     with monkeypatch.context() as patch:
         patch.setattr(archive, "failpoint", killed)
-        with pytest.raises(OSError, match="killed"):
+        with pytest.raises(StorageFailed, match="killed"):
             remove_from_archive(snapshot, gallery, [first])
     assert archived_ids(snapshot) == others
     check_archive(snapshot)
@@ -192,6 +193,21 @@ def test_forgetting_that_was_cut_off_leaves_a_snapshot_that_can_be_read(
     assert len(list(snapshot.iterdir())) == 2
     check_archive(snapshot)
     assert archived_ids(snapshot) == others
+
+
+def test_a_full_disk_is_no_damage_of_the_snapshot_that_is_rewritten(record, gallery, tmp_path):
+    ids = enroll(record, gallery, *(new_crop(number) for number in range(20)))
+    with small_disk(tmp_path / "disk", 3) as disk:
+        snapshot = disk.path / "s1.gmn"
+        write_archive(record.database, snapshot, gallery)
+        for bytes_left in (0, 40_960):
+            disk.fill(bytes_left)
+            with pytest.raises(StorageFailed, match="snapshot s1 could not be rewritten"):
+                remove_from_archive(snapshot, gallery, ids[:1])
+            disk.free()
+        check_archive(snapshot)
+        remove_from_archive(snapshot, gallery, ids[:1])
+        assert archived_ids(snapshot) == ids[1:]
 
 
 def test_a_snapshot_with_a_transaction_that_a_power_cut_ended_is_read_without_it(
