@@ -308,6 +308,7 @@ def restore(
     ]
     lines += [f"{name}: left out, as it was deleted since" for name in restored.galleries]
     lines += [f"key {key_id}: left out, as it was revoked since" for key_id in restored.keys]
+    lines += [f"{name}: left out, as it is missing or damaged" for name in restored.snapshots]
     if restored.by != replaces:
         lines.append(
             f"No later record than {restored.by or 'this backup'} can be read: what was deleted "

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from gmn_client.models import Snapshot
 from model.problems import InputProblem
 from service.errors import DamagedSnapshot, StorageFailed
 from service.ops.audit import audit_files
@@ -79,6 +80,7 @@ class Restored:
             readable one.
         crops, left_out: numbers of crops restored and left out, by gallery.
         galleries, keys: names of galleries and ids of keys that were left out.
+        snapshots: folders of snapshots that were left out, because no intact copy was found.
     """
 
     by: Path | None
@@ -86,6 +88,7 @@ class Restored:
     left_out: dict[str, int] = field(default_factory=dict)
     galleries: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    snapshots: list[str] = field(default_factory=list)
 
 
 def kept_backups(folder: Path) -> list[Path]:
@@ -198,7 +201,8 @@ def restore_backup(
                     restored.left_out[entry.name] = entry.crops - restored.crops[entry.name]
                 else:
                     restored.galleries.append(entry.name)
-            _put_snapshots(record, [source for source in (restored.by, backup) if source])
+            sources = [source for source in (restored.by, backup) if source]
+            restored.snapshots = _put_snapshots(record, sources)
         for path in (restored.by or backup).glob("audit*"):
             copy_file(path, part / path.name)
     return restored
@@ -235,9 +239,12 @@ def _copy_files(database: Database, part: Path) -> None:
                 copy_file(path, part / path.name)
         files |= remaining
     for folder in data_dir.glob(snapshot_name("[0-9]*", "*")):
-        # It may have been deleted in the meantime.
-        with contextlib.suppress(FileNotFoundError, shutil.Error):
+        try:
             shutil.copytree(folder, part / folder.relative_to(data_dir))
+        except OSError:
+            # It may have been deleted in the meantime.
+            if folder.exists():
+                raise
 
 
 def _require_room(database: Database, folder: Path, reserved: int) -> None:
@@ -333,18 +340,31 @@ def _leave_out(transaction: Transaction, restored: Restored) -> set[str]:
     return set(missing)
 
 
-def _put_snapshots(record: Record, sources: Collection[Path]) -> None:
-    into = record.database.folder
+def _put_snapshots(record: Record, sources: Collection[Path]) -> list[str]:
+    left_out: list[str] = []
     for gallery in record.galleries.all():
         gallery_id = gallery.gallery_id
         for snapshot in record.snapshots.all(gallery_id):
             name = snapshot_name(gallery_id, snapshot.snapshot_id)
-            source = next((folder / name for folder in sources if (folder / name).is_dir()), None)
-            if source is None:
+            if not any(_put_snapshot(record, source, gallery_id, snapshot) for source in sources):
                 record.snapshots.remove(gallery_id, snapshot.snapshot_id)
-                continue
-            shutil.copytree(source, into / name)
-            deleted = record.crops.removed_among(gallery_id, archived_ids(into / name))
-            remove_from_archive(into / name, gallery_id, deleted)
-            rewritten = describe_snapshot(into / name, snapshot.created_at)
-            record.snapshots.keep(gallery_id, rewritten)
+                left_out.append(name)
+    return left_out
+
+
+def _put_snapshot(record: Record, source: Path, gallery_id: int, snapshot: Snapshot) -> bool:
+    """Copy a snapshot without deleted crops from a folder that may have an intact copy of it."""
+    name = snapshot_name(gallery_id, snapshot.snapshot_id)
+    path = record.database.folder / name
+    if not (source / name).is_dir():
+        return False
+    shutil.copytree(source / name, path)
+    try:
+        deleted = record.crops.removed_among(gallery_id, archived_ids(path))
+        remove_from_archive(path, gallery_id, deleted)
+        check_archive(path)
+    except DamagedSnapshot:
+        shutil.rmtree(path)
+        return False
+    record.snapshots.keep(gallery_id, describe_snapshot(path, snapshot.created_at))
+    return True

@@ -23,6 +23,13 @@ def contents(record):
         }
 
 
+def flip(path, wanted):
+    """Flip a bit in the middle of the wanted bytes of a file."""
+    body = bytearray(path.read_bytes())
+    body[body.index(wanted) + len(wanted) // 2] ^= 1
+    path.write_bytes(body)
+
+
 def _fill(transaction, gallery_id):
     chance = random.Random(1)
     for name, table in TABLES.items():

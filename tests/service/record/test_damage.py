@@ -25,7 +25,7 @@ from tests.service.gallery.new_crops import (
     new_gallery,
     open_record,
 )
-from tests.service.record.filled import contents, fill_record
+from tests.service.record.filled import contents, fill_record, flip
 from tests.service.record.new_searches import WEEK, new_search
 
 LOBBY = 20
@@ -78,12 +78,6 @@ def everything(folder):
         found["keys"] = record.keys.all()
         found["searches"] = record.kept.page(1, WEEK, None, 9)
     return found
-
-
-def flip(path, wanted):
-    body = bytearray(path.read_bytes())
-    body[body.index(wanted) + len(wanted) // 2] ^= 1
-    path.write_bytes(body)
 
 
 def test_a_whole_record_is_said_to_be_whole(data_dir):
@@ -207,3 +201,22 @@ def test_a_damaged_snapshot_is_named_and_not_taken_over(data_dir, tmp_path):
     flip(folder / "record.sqlite3", b"image 9")
     assert list(check_snapshots(data_dir).values()) == ["a row of pictures is not what was written"]
     assert recover(data_dir, tmp_path / "new").snapshots == []
+
+
+def test_snapshots_of_a_deleted_gallery_are_not_taken_over(data_dir, tmp_path):
+    with open_record(data_dir) as record:
+        record.galleries.delete(1)
+    # The service removes the folder after it has answered.
+    assert list(check_snapshots(data_dir).values()) == [None]
+    recovery = recover(data_dir, tmp_path / "new")
+    assert [gallery.name for gallery in recovery.galleries] == ["yard"]
+    assert recovery.snapshots == []
+    assert list(check_snapshots(tmp_path / "new")) == []
+
+
+def test_a_deleted_snapshot_is_not_taken_over(data_dir, tmp_path):
+    with open_record(data_dir) as record:
+        record.snapshots.remove(1, SNAPSHOT)
+    assert (data_dir / snapshot_name(1, SNAPSHOT)).is_dir()
+    assert recover(data_dir, tmp_path / "new").snapshots == []
+    assert list(check_snapshots(tmp_path / "new")) == []

@@ -11,7 +11,12 @@ from model.problems import InputProblem
 from service.errors import StorageFailed
 from service.ops.audit import AuditLog
 from service.ops.data_directory import snapshot_name
-from service.record.archive import archived_ids, describe_snapshot, write_archive
+from service.record.archive import (
+    archived_ids,
+    check_snapshots,
+    describe_snapshot,
+    write_archive,
+)
 from service.record.keys import ApiKey
 from service.record.record import Record
 from service.record.restoring import restore_backup, write_backup
@@ -26,6 +31,7 @@ from tests.service.gallery.new_crops import (
     open_record,
 )
 from tests.service.gallery.new_jobs import new_job
+from tests.service.record.filled import flip
 from tests.service.record.new_searches import kept_ids, new_search
 
 
@@ -134,6 +140,50 @@ def test_without_the_data_directory_a_newer_backup_shows_what_was_deleted(filled
     gone = {ids[0], ids[2]} if left == "nothing" else set(ids[:3])
     with open_record(into) as again:
         assert set(identities(again, lobby)) == set(ids) - gone
+
+
+@pytest.mark.parametrize("damaged", ["the data directory's", "the backup's", "both"])
+def test_a_damaged_snapshot_is_replaced_by_the_other_copy_or_left_out(
+    filled, tmp_path, capsys, damaged
+):
+    record, lobby, _, ids = filled
+    backup = write_backup(record.database, tmp_path / "backups")
+    record.crops.remove(lobby, ids[:1])
+    record.close()
+    name = snapshot_name(lobby, "s1")
+    for owner, folder in (("the data directory's", tmp_path / "data"), ("the backup's", backup)):
+        if damaged in (owner, "both"):
+            flip(folder / name / "record.sqlite3", b"image 3")
+    new = tmp_path / "new"
+    replaces = ["--replaces", str(tmp_path / "data")]
+    assert gmn.run(["restore", str(backup), "--data-dir", str(new), *replaces]) == 0
+    left_out = f"{name}: left out, as it is missing or damaged" in capsys.readouterr().out
+    assert left_out == (damaged == "both")
+    with open_record(new) as again:
+        assert len(again.snapshots.all(lobby)) == (damaged != "both")
+    assert list(check_snapshots(new).values()) == [None] * (damaged != "both")
+    if not left_out:
+        assert archived_ids(new / name) == ids[1:]
+
+
+def test_a_snapshot_that_cannot_be_copied_fails_the_backup_unless_it_was_deleted(
+    filled, tmp_path, monkeypatch
+):
+    record, lobby, *_ = filled
+    is_deleted = False
+
+    def fail(folder, *_):
+        if is_deleted:
+            shutil.rmtree(folder)
+        raise shutil.Error([(folder, folder, "No space left on device")])
+
+    monkeypatch.setattr(shutil, "copytree", fail)
+    with pytest.raises(StorageFailed, match="No space left"):
+        write_backup(record.database, tmp_path / "backups")
+    assert list((tmp_path / "backups").iterdir()) == []
+    is_deleted = True
+    backup = write_backup(record.database, tmp_path / "backups")
+    assert not (backup / snapshot_name(lobby, "s1")).exists()
 
 
 def test_a_backup_amid_writes_is_of_one_moment(filled, tmp_path):
