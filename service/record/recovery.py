@@ -104,11 +104,13 @@ def recover(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
         record = stack.enter_context(contextlib.closing(Record(part)))
         inspection = None
         found = RecordFound(problems=["the record"])
+        unneeded: set[str] = set()
         if (damaged / FILE).is_file():
             with contextlib.suppress(InputProblem, sqlite3.DatabaseError):
                 inspection = stack.enter_context(inspect(damaged))
         if inspection is not None:
             found = inspection.found
+            unneeded = {row["path"] for row in inspection.rows("unneeded_files")}
             _copy_rows(record.database, inspection)
         recovery = Recovery(unread=[*found.problems])
         snapshots = [
@@ -131,10 +133,14 @@ def recover(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
         record.delete_again(deleted)
         for outcome in recovery.galleries:
             _note_recovered(record.database, outcome)
+        recovered = {str(outcome.gallery_id) for outcome in recovery.galleries}
         for folder, snapshot in snapshots:
-            shutil.copytree(folder, part / folder.relative_to(damaged))
-            record.snapshots.keep(int(folder.parent.name), snapshot)
-            recovery.snapshots.append(folder)
+            name = folder.relative_to(damaged)
+            # The folder of a deleted snapshot or gallery may not have been removed yet.
+            if folder.parent.name in recovered and str(name) not in unneeded:
+                shutil.copytree(folder, part / name)
+                record.snapshots.keep(int(folder.parent.name), snapshot)
+                recovery.snapshots.append(folder)
         record.database.write(stop_watching)
     return recovery
 
