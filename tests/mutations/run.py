@@ -44,6 +44,7 @@ def main():
     mutants = [mutant for mutant in read_broken() if words in mutant.says]
     with tempfile.TemporaryDirectory(prefix="mutations-") as place:
         copy = _copy(Path(place) / "project")
+        commit = _git("rev-parse", "--short", "HEAD").strip()
         for test in sorted({mutant.test for mutant in mutants}):
             ran = run_test(copy, test)
             if not ran.passed:
@@ -51,7 +52,7 @@ def main():
                 _say(f"{test} does not pass although nothing is broken:\n{output}")
                 return 1
         outcomes = [_outcome(copy, mutant) for mutant in mutants]
-    _keep(outcomes)
+    _keep(outcomes, commit)
     found = sum(bool(outcome["failed"]) for outcome in outcomes)
     _say(f"{found} of {len(outcomes)} were found")
     return 0 if found == len(outcomes) else 1
@@ -137,10 +138,9 @@ def _copy(place):
     return place
 
 
-def _keep(outcomes):
+def _keep(outcomes, commit):
     kept = json.loads(OUTCOMES.read_text())["broken"] if OUTCOMES.exists() else []
     by_words = {outcome["says"]: outcome for outcome in [*kept, *outcomes]}
-    commit = _git("rev-parse", "--short", "HEAD").strip()
     listed = [by_words[mutant.says] for mutant in read_broken() if mutant.says in by_words]
     keep(
         "mutations",
