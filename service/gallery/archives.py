@@ -14,6 +14,7 @@ from typing import Any
 
 from gmn_client.models import RestoredSnapshot, Snapshot
 from service.errors import (
+    DamagedSnapshot,
     ServiceError,
     SnapshotsNotRewritten,
     StorageFailed,
@@ -55,12 +56,10 @@ class Rewriting:
 
     Attributes:
         taken: number of removed crops by snapshot id.
-        of_identity: ids of removed crops of the forgotten identity.
         failed: errors by id of snapshots that could not be rewritten.
     """
 
     taken: dict[str, int] = field(default_factory=dict)
-    of_identity: set[str] = field(default_factory=set)
     failed: dict[str, ServiceError] = field(default_factory=dict)
 
     def require_all(self, gallery: Gallery, removed: int = 0) -> None:
@@ -173,6 +172,16 @@ async def restore_snapshot(
     return RestoredSnapshot(gallery_version=version, snapshot_id=snapshot_id, crops=gallery.crops)
 
 
+async def find_archived(runtime: Runtime, gallery: Gallery, identity: str) -> list[str]:
+    found: set[str] = set()
+    for snapshot in await list_snapshots(runtime, gallery):
+        path = snapshot_path(runtime, gallery, snapshot.snapshot_id)
+        # Damaged snapshots are named when all are rewritten.
+        with contextlib.suppress(DamagedSnapshot):
+            found.update(await runtime.pools.files.run(archived_ids, path, identity))
+    return sorted(found)
+
+
 async def remove_deleted_from_snapshots(
     runtime: Runtime, gallery: Gallery, identity: str | None = None
 ) -> Rewriting:
@@ -182,16 +191,15 @@ async def remove_deleted_from_snapshots(
     `runtime.snapshot_lock`.
 
     Args:
-        identity: also remove this person's crops, even if the gallery has none of them.
+        identity: also remove this person's crops, even if the gallery has them under another name.
     """
     rewriting = Rewriting()
     for snapshot in await list_snapshots(runtime, gallery):
         try:
-            _, removed, of_identity = await _remove_deleted(runtime, gallery, snapshot, identity)
+            _, removed = await _remove_deleted(runtime, gallery, snapshot, identity)
         except ServiceError as error:
             rewriting.failed[snapshot.snapshot_id] = error
             continue
-        rewriting.of_identity.update(of_identity)
         if removed:
             rewriting.taken[snapshot.snapshot_id] = removed
     return rewriting
@@ -203,14 +211,14 @@ def snapshot_path(runtime: Runtime, gallery: Gallery, snapshot_id: str) -> Path:
 
 async def _remove_deleted(
     runtime: Runtime, gallery: Gallery, snapshot: Snapshot, identity: str | None = None
-) -> tuple[Snapshot, int, list[str]]:
+) -> tuple[Snapshot, int]:
     path = snapshot_path(runtime, gallery, snapshot.snapshot_id)
     store = runtime.record
 
-    def rewrite() -> tuple[Snapshot, int, list[str]]:
+    def rewrite() -> tuple[Snapshot, int]:
         deleted = set(store.crops.removed_among(gallery.gallery_id, archived_ids(path)))
-        of_identity = [] if identity is None else archived_ids(path, identity)
-        deleted.update(of_identity)
+        if identity is not None:
+            deleted.update(archived_ids(path, identity))
         # Call this even without ids: it finishes an interrupted removal.
         remove_from_archive(path, gallery.gallery_id, sorted(deleted))
         failpoint("snapshot-rewrite.written")
@@ -218,7 +226,7 @@ async def _remove_deleted(
         # The description also changes if a process was killed after rewriting the files.
         if rewritten != snapshot:
             store.snapshots.keep(gallery.gallery_id, rewritten)
-        return rewritten, len(deleted), of_identity
+        return rewritten, len(deleted)
 
     return await runtime.pools.files.run(rewrite)
 

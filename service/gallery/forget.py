@@ -8,7 +8,11 @@ from typing import Any
 
 from gmn_client.models import ForgottenIdentity, Remainder, Removal, RemovedCrops
 from service.errors import ServiceError, UnknownCrop, UnknownIdentity
-from service.gallery.archives import backups_with, remove_deleted_from_snapshots
+from service.gallery.archives import (
+    backups_with,
+    find_archived,
+    remove_deleted_from_snapshots,
+)
 from service.gallery.changes import change_crops, count_matching, details_of
 from service.gallery.gallery import Gallery
 from service.gallery.kept_searches import expire_searches
@@ -88,26 +92,23 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
         async with runtime.audit.audited(
             "forget_identity", gallery=gallery.name, identity=identity
         ) as result:
+            archived = await find_archived(runtime, gallery, identity)
             removal = await runtime.galleries.change(
-                "forget-identity", gallery, runtime.record.people.forget, identity
+                "forget-identity", gallery, runtime.record.people.forget, identity, archived
             )
             result["count"] = removal.count
             result["kept_searches"] = len(removal.kept_searches)
             result["alerts"] = removal.alerts
             failpoint("forget-identity.before-snapshots")
             rewriting = await remove_deleted_from_snapshots(runtime, gallery, identity)
-            crop_ids = sorted(rewriting.of_identity.union(removal.crop_ids))
-            if not (removal.count or rewriting.of_identity or rewriting.failed):
+            if not (removal.count or archived or rewriting.failed):
                 raise UnknownIdentity(gallery.name, identity)
-            if not removal.count:
-                # Undoing a merge would bring back the name of a person who is only in snapshots.
-                forget_merges = runtime.record.people.forget_merges
-                await runtime.galleries.write(forget_merges, gallery.gallery_id, identity)
             result["snapshots_not_rewritten"] = list(rewriting.failed)
             forget_name = runtime.record.jobs.forget_name
             await runtime.pools.files.run(forget_name, gallery.gallery_id, identity)
             # Searches may show crops deleted individually since the last maintenance.
             await expire_searches(runtime, gallery)
+        crop_ids = sorted({*removal.crop_ids, *archived})
         try:
             await remove_pictures(runtime, gallery.gallery_id, crop_ids)
         finally:

@@ -52,6 +52,12 @@ OF_MERGE = (
     "WHERE gallery_id = ? AND person_id = ? AND crop_id IN "
     "(SELECT crop_id FROM merged_crops WHERE merge_id = ?) ORDER BY slot"
 )
+TOMBSTONES_OF_ABSENT = """
+INSERT OR REPLACE INTO tombstones (gallery_id, crop_id, removed_at)
+SELECT :gallery_id, value, :now FROM json_each(:crop_ids)
+WHERE NOT EXISTS (SELECT 1 FROM crops WHERE gallery_id = :gallery_id AND crop_id = value)
+RETURNING crop_id
+"""
 # Best picture first: by quality, then size; crops without a picture come last.
 BY_PICTURE = (
     "ORDER BY CASE WHEN content_type IS NULL THEN -1.0 ELSE coalesce(quality, 0.0) END DESC, "
@@ -188,17 +194,27 @@ class People(RecordPart):
         return CropsChange(version, crop_ids, merge_id=merge_id)
 
     @transactional
-    def forget(self, transaction: Transaction, gallery_id: int, identity: str) -> CropsChange:
+    def forget(
+        self, transaction: Transaction, gallery_id: int, identity: str, archived: Sequence[str] = ()
+    ) -> CropsChange:
         """Delete an identity's crops, the merges that name it, and the searches that show it.
 
         Crops that were merged into another identity belong to that identity, whose merges can be
         undone.
+
+        Args:
+            archived: ids of the identity's crops in snapshots. No restore brings them back, unless
+                they are in the gallery under another name.
         """
         entry = require_entry(transaction, gallery_id)
         person = _find_person(transaction, gallery_id, identity)
+        if person or archived:
+            # Undoing a merge would bring back the name of a person who is only in snapshots.
+            _remove_merges_of(transaction, gallery_id, identity)
+            values = {"gallery_id": gallery_id, "crop_ids": archived, "now": now_micros()}
+            transaction.deleted += transaction.column(TOMBSTONES_OF_ABSENT, values)
         if person is None:
             return CropsChange(entry.version)
-        _remove_merges_of(transaction, gallery_id, identity)
         statement = f"SELECT slot FROM crops {OF_PERSON}"
         slots = transaction.column(statement, (gallery_id, person["person_id"]))
         alerts, sent_to = forget_alerts(transaction, person["person_id"])
@@ -206,10 +222,6 @@ class People(RecordPart):
         searches = find_shown(transaction, removal.crop_ids)
         drop_searches(transaction, gallery_id, list(searches))
         return replace(removal, kept_searches=searches, alerts=alerts, sent_to=sent_to)
-
-    @transactional
-    def forget_merges(self, transaction: Transaction, gallery_id: int, identity: str) -> None:
-        _remove_merges_of(transaction, gallery_id, identity)
 
     def merges(self, gallery_id: int) -> list[Merge]:
         rows = self._reader.execute(

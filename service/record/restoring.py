@@ -13,7 +13,7 @@ import re
 import shutil
 import sqlite3
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -202,7 +202,7 @@ def restore_backup(
                 else:
                     restored.galleries.append(entry.name)
             sources = [source for source in (restored.by, backup) if source]
-            restored.snapshots = _put_snapshots(record, sources)
+            restored.snapshots = _put_snapshots(record, sources, deleted)
         for path in (restored.by or backup).glob("audit*"):
             copy_file(path, part / path.name)
     return restored
@@ -340,28 +340,34 @@ def _leave_out(transaction: Transaction, restored: Restored) -> set[str]:
     return set(missing)
 
 
-def _put_snapshots(record: Record, sources: Collection[Path]) -> list[str]:
+def _put_snapshots(record: Record, sources: Sequence[Path], deleted: set[str]) -> list[str]:
     left_out: list[str] = []
     for gallery in record.galleries.all():
         gallery_id = gallery.gallery_id
         for snapshot in record.snapshots.all(gallery_id):
             name = snapshot_name(gallery_id, snapshot.snapshot_id)
-            if not any(_put_snapshot(record, source, gallery_id, snapshot) for source in sources):
+            is_put = any(
+                _put_snapshot(record, gallery_id, snapshot, deleted, source / name)
+                for source in sources
+            )
+            if not is_put:
                 record.snapshots.remove(gallery_id, snapshot.snapshot_id)
                 left_out.append(name)
     return left_out
 
 
-def _put_snapshot(record: Record, source: Path, gallery_id: int, snapshot: Snapshot) -> bool:
-    """Copy a snapshot without deleted crops from a folder that may have an intact copy of it."""
-    name = snapshot_name(gallery_id, snapshot.snapshot_id)
-    path = record.database.folder / name
-    if not (source / name).is_dir():
+def _put_snapshot(
+    record: Record, gallery_id: int, snapshot: Snapshot, deleted: set[str], source: Path
+) -> bool:
+    """Copy a snapshot without deleted crops; return whether the copy is intact."""
+    path = record.database.folder / snapshot_name(gallery_id, snapshot.snapshot_id)
+    if not source.is_dir():
         return False
-    shutil.copytree(source / name, path)
+    shutil.copytree(source, path)
     try:
-        deleted = record.crops.removed_among(gallery_id, archived_ids(path))
-        remove_from_archive(path, gallery_id, deleted)
+        archived = archived_ids(path)
+        gone = {*deleted.intersection(archived), *record.crops.removed_among(gallery_id, archived)}
+        remove_from_archive(path, gallery_id, sorted(gone))
         check_archive(path)
     except DamagedSnapshot:
         shutil.rmtree(path)

@@ -109,6 +109,20 @@ def test_a_damaged_snapshot_keeps_a_forgotten_person_in_no_other(start, tmp_path
     assert served.http.delete(f"{url}/identities/Bob").status_code == 404
 
 
+def test_who_is_in_snapshots_alone_is_forgotten_in_those_without_the_name_too(served, images):
+    gallery = served.create("yard")
+    url = f"/v1/galleries/{gallery}"
+    before = served.snapshot(gallery)
+    (crop,) = served.enrolled(gallery, images[0])
+    unnamed = served.snapshot(gallery)
+    assert served.http.patch(f"{url}/crops/{crop}", data={"identity": "Ann"}).status_code == 200
+    named = served.snapshot(gallery)
+    assert served.restore(gallery, before) == 0
+    answer = served.http.delete(f"{url}/identities/Ann").json()
+    assert (answer["removed"], answer["snapshots"]) == (0, {unnamed: 1, named: 1})
+    assert [served.restore(gallery, snapshot) for snapshot in (unnamed, named)] == [0, 0]
+
+
 @pytest.mark.slow
 def test_forgetting_in_one_gallery_does_not_wait_for_the_copy_of_another(start, images):
     served = start(failpoint="snapshot.written=delay:8")

@@ -13,6 +13,7 @@ from tests.service.gallery.new_crops import (
     new_crop,
     new_gallery,
     open_record,
+    restore_crops,
 )
 
 
@@ -42,6 +43,23 @@ def test_crops_and_galleries_that_were_deleted_since_are_deleted_again(record, g
             assert [entry.name for entry in adopted.galleries.all()] == ["lobby"]
             assert listed_ids(adopted, gallery) == [second]
             assert not adopted.database.vectors.open(gallery, 0, 4).read([1, 3]).any()
+
+
+def test_who_was_forgotten_in_a_snapshot_alone_is_deleted_again(record, gallery, tmp_path):
+    folder = record.database.folder
+    other, theirs = enroll(record, gallery, new_crop(1), new_crop(2, "b"))
+    record.close()
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "record.acknowledged").unlink()
+    with open_record(folder) as later:
+        restore_crops(later, gallery, [])
+        (renamed,) = enroll(later, gallery, new_crop(3, "c"))
+        later.people.forget(gallery, "b", [theirs, renamed])
+        assert later.crops.removed_among(gallery, [theirs, renamed]) == [theirs]
+        assert listed_ids(later, gallery) == [renamed]
+    put_back(copy, folder)
+    with open_record(folder) as adopted:
+        assert listed_ids(adopted, gallery) == [other]
 
 
 def test_the_ids_of_deleted_crops_go_with_their_tombstones(record, gallery):

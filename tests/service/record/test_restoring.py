@@ -29,6 +29,7 @@ from tests.service.gallery.new_crops import (
     new_crop,
     new_gallery,
     open_record,
+    restore_crops,
 )
 from tests.service.gallery.new_jobs import new_job
 from tests.service.record.filled import flip
@@ -140,6 +141,20 @@ def test_without_the_data_directory_a_newer_backup_shows_what_was_deleted(filled
     gone = {ids[0], ids[2]} if left == "nothing" else set(ids[:3])
     with open_record(into) as again:
         assert set(identities(again, lobby)) == set(ids) - gone
+
+
+def test_with_only_the_deleted_ids_left_who_is_in_a_snapshot_alone_stays_forgotten(
+    filled, tmp_path
+):
+    record, lobby, _, ids = filled
+    restore_crops(record, lobby, [])
+    backup = write_backup(record.database, tmp_path / "backups")
+    record.people.forget(lobby, "a", ids[::2])
+    record.close()
+    left = empty(tmp_path / "left")
+    shutil.copy(tmp_path / "data" / "deleted.ids", left)
+    restore_backup(backup, tmp_path / "new", left)
+    assert archived_ids(tmp_path / "new" / snapshot_name(lobby, "s1")) == ids[1::2]
 
 
 @pytest.mark.parametrize("damaged", ["the data directory's", "the backup's", "both"])
