@@ -13,7 +13,7 @@ import re
 import shutil
 import sqlite3
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -201,8 +201,7 @@ def restore_backup(
                     restored.left_out[entry.name] = entry.crops - restored.crops[entry.name]
                 else:
                     restored.galleries.append(entry.name)
-            sources = [source for source in (restored.by, backup) if source]
-            restored.snapshots = _put_snapshots(record, sources, deleted)
+            _put_snapshots(record, restored, backup, deleted)
         for path in (restored.by or backup).glob("audit*"):
             copy_file(path, part / path.name)
     return restored
@@ -328,6 +327,11 @@ def _leave_out(transaction: Transaction, restored: Restored) -> set[str]:
         f"WHERE name IN {AMONG} GROUP BY name",
         (COUNTERS,),
     )
+    # A secret that was replaced since must not be accepted again.
+    transaction.change(
+        "UPDATE api_keys SET body = later.body FROM other.api_keys AS later "
+        "WHERE later.key_id = api_keys.key_id"
+    )
     restored.keys = transaction.column(
         "SELECT key_id FROM api_keys WHERE key_id NOT IN (SELECT key_id FROM other.api_keys)"
     )
@@ -340,8 +344,8 @@ def _leave_out(transaction: Transaction, restored: Restored) -> set[str]:
     return set(missing)
 
 
-def _put_snapshots(record: Record, sources: Sequence[Path], deleted: set[str]) -> list[str]:
-    left_out: list[str] = []
+def _put_snapshots(record: Record, restored: Restored, backup: Path, deleted: set[str]) -> None:
+    sources = [source for source in (restored.by, backup) if source]
     for gallery in record.galleries.all():
         gallery_id = gallery.gallery_id
         for snapshot in record.snapshots.all(gallery_id):
@@ -352,8 +356,7 @@ def _put_snapshots(record: Record, sources: Sequence[Path], deleted: set[str]) -
             )
             if not is_put:
                 record.snapshots.remove(gallery_id, snapshot.snapshot_id)
-                left_out.append(name)
-    return left_out
+                restored.snapshots.append(name)
 
 
 def _put_snapshot(
