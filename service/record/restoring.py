@@ -66,6 +66,7 @@ STAYS_GONE = {
     "searches": "query_id",
     "alerts": "number",
     "webhooks": "webhook_id",
+    "jobs": "job_id",
 }
 # Single values that only increase.
 COUNTERS = ("next_gallery", NEWEST_ALERT)
@@ -326,6 +327,16 @@ def _leave_out(transaction: Transaction, restored: Restored) -> set[str]:
         "(SELECT name, value FROM main.record UNION ALL SELECT name, value FROM other.record) "
         f"WHERE name IN {AMONG} GROUP BY name",
         (COUNTERS,),
+    )
+    # The later reports do not name people who were forgotten since.
+    transaction.change(
+        "UPDATE jobs SET parameters = later.parameters, detail = later.detail "
+        "FROM other.jobs AS later WHERE later.job_id = jobs.job_id"
+    )
+    transaction.change(
+        "INSERT OR REPLACE INTO job_problems (job_id, number, problem) SELECT job_id, number, "
+        "problem FROM other.job_problems "
+        "WHERE (job_id, number) IN (SELECT job_id, number FROM job_problems)"
     )
     # A secret that was replaced since must not be accepted again.
     transaction.change(

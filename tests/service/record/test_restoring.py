@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 import gmn
+from gmn_client.models import JobProblem
 from model.problems import InputProblem
 from service.errors import StorageFailed
 from service.ops.audit import AuditLog
@@ -21,6 +22,7 @@ from service.record.archive import (
 from service.record.keys import ApiKey
 from service.record.record import Record
 from service.record.restoring import restore_backup, write_backup
+from service.record.transaction import Transaction
 from service.record.verify import verify
 from tests.service.gallery.new_crops import (
     NOON,
@@ -158,6 +160,26 @@ def test_with_only_the_deleted_ids_left_who_is_in_a_snapshot_alone_stays_forgott
     shutil.copy(tmp_path / "data" / "deleted.ids", left)
     restore_backup(backup, tmp_path / "new", left)
     assert archived_ids(tmp_path / "new" / snapshot_name(lobby, "s1")) == ids[1::2]
+
+
+def test_a_name_that_was_forgotten_since_is_in_no_report_of_a_job(filled, tmp_path):
+    record, lobby, *_ = filled
+    record.jobs.create(new_job("ended", lobby))
+    record.jobs.create(new_job("dropped", lobby))
+    problem = JobProblem(position=1, source="Zoe/1.png", code="truncated", detail="cut off")
+    for job_id in ("ended", "dropped"):
+        record.jobs.update(job_id, "failed", None, [problem], detail="Zoe: is wrong")
+    backup = write_backup(record.database, tmp_path / "backups")
+    record.jobs.forget_name(lobby, "Zoe")
+    record.database.write(Transaction.change, "DELETE FROM jobs WHERE job_id = 'dropped'")
+    record.close()
+    restore_backup(backup, tmp_path / "new", tmp_path / "data")
+    with open_record(tmp_path / "new") as again:
+        assert [job.job_id for job in again.jobs.page(lobby, 9)] == ["open", "ended"]
+        assert again.jobs.get("ended").detail == "…: is wrong"
+        assert [found.source for found in again.jobs.problems("ended", 0, 9)] == ["…/1.png"]
+    assert verify(tmp_path / "new").damage == []
+    assert not is_on_disk(tmp_path / "new", b"Zoe")
 
 
 @pytest.mark.parametrize("damaged", ["the data directory's", "the backup's", "both"])
