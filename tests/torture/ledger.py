@@ -159,9 +159,12 @@ class Ledger:
             }
 
     def is_certain(self, gallery):
-        """Return whether no write to a gallery is a doubt."""
+        """Return whether no write to a gallery is a doubt, and no job writes to it."""
         with self._lock:
-            return all(doubt.gallery != gallery for doubt in self.doubts)
+            writing = {
+                self.crops[number].gallery for number, tick in self._touched.items() if tick < 0
+            }
+            return gallery not in {doubt.gallery for doubt in self.doubts} | writing
 
     def snapshots_of(self, gallery):
         return [snapshot for snapshot in self.snapshots if snapshot.gallery == gallery]
