@@ -26,6 +26,7 @@ from service.ops.data_directory import (
     failpoint,
     hold_reserve,
     lock_data_directory,
+    snapshot_lock,
 )
 from service.ops.metrics import Metrics
 from service.ops.shared import KeyRates, SharedRedis
@@ -43,7 +44,6 @@ from service.watch.tracks import OpenTracks
 if TYPE_CHECKING:
     from service.milvus.indexer import Indexer
 
-LOCKS = "locks"
 # Larger records are checked in the background.
 CHECKED_AT_START = 20_000
 # This file in the data directory says that damage was found; the next start then names it.
@@ -158,7 +158,7 @@ class Runtime:
         return outside_up and not (self.indexer and self.indexer.why_down)
 
     def snapshot_lock(self, gallery_id: int) -> Path:
-        return self.settings.data_dir / LOCKS / f"snapshots-{gallery_id}"
+        return snapshot_lock(self.settings.data_dir, gallery_id)
 
     async def audited(
         self,

@@ -198,6 +198,11 @@ def snapshot_name(gallery_id: int | str, snapshot_id: str) -> str:
     return f"{SNAPSHOTS}/{gallery_id}/{snapshot_id}{SNAPSHOT_SUFFIX}"
 
 
+def snapshot_lock(data_dir: Path, gallery_id: int | str) -> Path:
+    """Return the lock file that serialises changes of a gallery's snapshots across processes."""
+    return data_dir / "locks" / f"snapshots-{gallery_id}"
+
+
 def left_for_deletions(data_dir: Path) -> int:
     """Return the free bytes on the disk and the size of the reserve; raises `OSError`."""
     return shutil.disk_usage(data_dir).free + file_bytes(data_dir / RESERVE)

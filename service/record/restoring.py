@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import FileLock
+
 from gmn_client.models import Snapshot
 from model.problems import InputProblem
 from service.errors import DamagedSnapshot, StorageFailed
@@ -30,6 +32,7 @@ from service.ops.data_directory import (
     hold,
     make_folder,
     put_in_place,
+    snapshot_lock,
     snapshot_name,
     sync,
     sync_below,
@@ -46,7 +49,7 @@ from service.record.archive import (
 )
 from service.record.database import Database
 from service.record.galleries import put_index_owners, read_index_owners
-from service.record.marks import DeletedIds
+from service.record.marks import PRIVATE_FILE, DeletedIds
 from service.record.record import Record
 from service.record.transaction import AMONG, FILE, Reader, Transaction
 from service.record.values import new_crop_id
@@ -239,12 +242,11 @@ def _copy_files(database: Database, part: Path) -> None:
                 copy_file(path, part / path.name)
         files |= remaining
     for folder in data_dir.glob(snapshot_name("[0-9]*", "*")):
-        try:
-            shutil.copytree(folder, part / folder.relative_to(data_dir))
-        except OSError:
-            # It may have been deleted in the meantime.
+        # A snapshot that is rewritten while it is copied would be damaged in the backup.
+        lock = snapshot_lock(data_dir, folder.parent.name)
+        with FileLock(lock, mode=PRIVATE_FILE, preserve_lock_file=True):
             if folder.exists():
-                raise
+                shutil.copytree(folder, part / folder.relative_to(data_dir))
 
 
 def _require_room(database: Database, folder: Path, reserved: int) -> None:

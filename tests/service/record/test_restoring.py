@@ -3,16 +3,18 @@
 import json
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from filelock import FileLock
 
 import gmn
 from gmn_client.models import JobProblem
 from model.problems import InputProblem
 from service.errors import StorageFailed
 from service.ops.audit import AuditLog
-from service.ops.data_directory import snapshot_name
+from service.ops.data_directory import snapshot_lock, snapshot_name
 from service.record.archive import (
     archived_ids,
     check_snapshots,
@@ -206,23 +208,29 @@ def test_a_damaged_snapshot_is_replaced_by_the_other_copy_or_left_out(
         assert archived_ids(new / name) == ids[1:]
 
 
-def test_a_snapshot_that_cannot_be_copied_fails_the_backup_unless_it_was_deleted(
-    filled, tmp_path, monkeypatch
-):
-    record, lobby, *_ = filled
-    is_deleted = False
-
+def test_a_snapshot_that_cannot_be_copied_fails_the_backup(filled, tmp_path, monkeypatch):
     def fail(folder, *_):
-        if is_deleted:
-            shutil.rmtree(folder)
         raise shutil.Error([(folder, folder, "No space left on device")])
 
     monkeypatch.setattr(shutil, "copytree", fail)
     with pytest.raises(StorageFailed, match="No space left"):
-        write_backup(record.database, tmp_path / "backups")
+        write_backup(filled[0].database, tmp_path / "backups")
     assert list((tmp_path / "backups").iterdir()) == []
-    is_deleted = True
-    backup = write_backup(record.database, tmp_path / "backups")
+
+
+def test_a_backup_waits_for_who_changes_a_snapshot_and_leaves_out_one_that_was_deleted(
+    filled, tmp_path
+):
+    record, lobby, *_ = filled
+    snapshot = tmp_path / "data" / snapshot_name(lobby, "s1")
+    with ThreadPoolExecutor(1) as beside:
+        with FileLock(snapshot_lock(tmp_path / "data", lobby)):
+            writing = beside.submit(write_backup, record.database, tmp_path / "backups")
+            with pytest.raises(TimeoutError):
+                writing.result(0.3)
+            shutil.rmtree(snapshot)
+        backup = writing.result()
+    assert (backup / "record.sqlite3").exists()
     assert not (backup / snapshot_name(lobby, "s1")).exists()
 
 
