@@ -179,7 +179,8 @@ def test_a_name_that_was_forgotten_since_is_in_no_report_of_a_job(filled, tmp_pa
     with open_record(tmp_path / "new") as again:
         assert [job.job_id for job in again.jobs.page(lobby, 9)] == ["open", "ended"]
         assert again.jobs.get("ended").detail == "…: is wrong"
-        assert [found.source for found in again.jobs.problems("ended", 0, 9)] == ["…/1.png"]
+        (reported,) = again.jobs.problems("ended", 0, 9)
+        assert reported.source == "…/1.png"
     assert verify(tmp_path / "new").damage == []
     assert not is_on_disk(tmp_path / "new", b"Zoe")
 
