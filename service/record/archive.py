@@ -150,7 +150,7 @@ def remove_from_archive(folder: Path, gallery_id: int, crop_ids: Sequence[str]) 
 
     Raises:
         DamagedSnapshot: the archive cannot be read.
-        StorageFailed: the disk fails.
+        StorageFailed: the disk fails, or another process reads the archive.
     """
     if not crop_ids and not (folder / LOCK).exists():
         return
@@ -159,12 +159,12 @@ def remove_from_archive(folder: Path, gallery_id: int, crop_ids: Sequence[str]) 
         with open_to_change(folder) as archive:
             _remove_crops(archive, gallery_id, crop_ids)
             failpoint("snapshot-rewrite.removed")
-    except (OSError, InputProblem) as error:
+    except (OSError, InputProblem, sqlite3.OperationalError) as error:
         cause = error.__cause__ or error
         if isinstance(cause, (OSError, sqlite3.OperationalError)):
             raise StorageFailed(
                 f"snapshot {folder.stem} could not be rewritten ({cause}); free space in the data "
-                "directory and try again"
+                "directory, or wait for a gmn store verify to end, and try again"
             ) from error
         raise DamagedSnapshot(folder, getattr(error, "why", str(error))) from error
 

@@ -358,7 +358,7 @@ def _leave_out(transaction: Transaction, restored: Restored) -> set[str]:
 
 
 def _put_snapshots(record: Record, restored: Restored, backup: Path, deleted: set[str]) -> None:
-    sources = [source for source in (restored.by, backup) if source]
+    sources = (restored.by or backup, backup)
     for gallery in record.galleries.all():
         gallery_id = gallery.gallery_id
         for snapshot in record.snapshots.all(gallery_id):

@@ -15,6 +15,7 @@ from service.record.archive import (
     archived_ids,
     check_archive,
     describe_snapshot,
+    open_archive,
     remove_from_archive,
     write_archive,
 )
@@ -208,6 +209,25 @@ def test_a_full_disk_is_no_damage_of_the_snapshot_that_is_rewritten(record, gall
         check_archive(snapshot)
         remove_from_archive(snapshot, gallery, ids[:1])
         assert archived_ids(snapshot) == ids[1:]
+
+
+def test_a_snapshot_that_is_being_verified_is_rewritten_later(
+    record, gallery, snapshot, monkeypatch
+):
+    first, *others = listed_ids(record, gallery)
+    with contextlib.ExitStack() as verification, monkeypatch.context() as patch:
+
+        def begin_to_verify(name):
+            if name == "snapshot-rewrite.removed":
+                verification.enter_context(open_archive(snapshot)).rows("crops")
+
+        patch.setattr(archive, "failpoint", begin_to_verify)
+        with pytest.raises(StorageFailed, match="wait for a gmn store verify to end"):
+            remove_from_archive(snapshot, gallery, [first])
+    remove_from_archive(snapshot, gallery, [])
+    assert archived_ids(snapshot) == others
+    assert not is_on_disk(snapshot, b"image 1")
+    assert not (snapshot / "record.lock").exists()
 
 
 def test_a_snapshot_with_a_transaction_that_a_power_cut_ended_is_read_without_it(
