@@ -132,9 +132,15 @@ class Follower:
                 self._closing.wait(FIRST_PAUSE_SECONDS)
 
     def _follow(self) -> None:
+        with self._lock:
+            awaited = set(self._waiting)
         feeds = self._feeds = self._reader.feeds()
         for gallery_id in sorted(self._shown.keys() - feeds.keys()):
             self._forget(gallery_id)
+        # A wait begins after its change was committed, so these galleries were deleted since. This
+        # process may never have seen them.
+        for gallery_id in awaited - feeds.keys():
+            self._release(gallery_id, math.inf)
         for gallery_id, newest in feeds.items():
             if self._shown.get(gallery_id) != newest or gallery_id in self._lost:
                 self._catch_up(gallery_id, newest)

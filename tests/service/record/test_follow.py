@@ -10,7 +10,7 @@ from service.gallery import follow
 from service.gallery.follow import Follower
 from service.record.galleries import next_version
 from service.record.transaction import Reader
-from tests.service.gallery.new_crops import open_record
+from tests.service.gallery.new_crops import new_gallery, open_record
 
 
 class Seen:
@@ -74,3 +74,10 @@ def test_who_waits_while_the_service_stops_is_told_so(seen, gallery):
     seen.follower.close()
     with pytest.raises(ServiceStopping):
         waits.result(timeout=1)
+
+
+def test_who_waits_for_a_gallery_that_another_process_deleted_meanwhile_goes_on(seen, other):
+    yard = new_gallery(other, "yard")
+    created = Reader(other.database).feeds()[yard].seq
+    other.galleries.delete(yard)
+    seen.follower.wait_for(yard, created).result(timeout=5)
