@@ -144,6 +144,8 @@ class Follower:
         for gallery_id, newest in feeds.items():
             if self._shown.get(gallery_id) != newest or gallery_id in self._lost:
                 self._catch_up(gallery_id, newest)
+        # Each removal of a file is followed by a commit.
+        self._database.vectors.drop_removed()
 
     def _catch_up(self, gallery_id: int, newest: Mark) -> None:
         retry_at, pause = self._lost.get(gallery_id, (0.0, 0.0))

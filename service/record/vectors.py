@@ -63,6 +63,10 @@ class VectorFile:
         if not only_read:
             sync(path.parent)
 
+    @property
+    def is_removed(self) -> bool:
+        return os.fstat(self._file).st_nlink == 0
+
     def write(self, vectors: Mapping[int, Vector]) -> None:
         """Write vectors by slot; call `sync` before committing the rows that name the slots.
 
@@ -170,12 +174,13 @@ class VectorFiles:
     def open(self, gallery_id: int, side: int, dimension: int) -> VectorFile:
         # An uncommitted first batch of vectors may have had another dimension.
         key = (gallery_id, side, dimension)
-        if key not in self._files:
-            path = self.path(gallery_id, side)
-            file = VectorFile(path, dimension, self._only_read)
-            # Another thread may have opened it in the meantime.
-            return self._files.setdefault(key, file)
-        return self._files[key]
+        file = self._files.get(key)
+        # Another process removes a file whose side was never committed, and the next attempt to
+        # commit it must not write into the removed one.
+        if file is None or file.is_removed:
+            file = VectorFile(self.path(gallery_id, side), dimension, self._only_read)
+            self._files[key] = file
+        return file
 
     def remove(self, gallery_id: int, side: int) -> None:
         """Remove the file of a gallery and side; readers that have it open keep reading."""
@@ -183,6 +188,12 @@ class VectorFiles:
             if key[:2] == (gallery_id, side):
                 self._files.pop(key, None)
         self.path(gallery_id, side).unlink(missing_ok=True)
+
+    def drop_removed(self) -> None:
+        """Close files that any process has removed: until then, their vectors stay on the disk."""
+        for key, file in list(self._files.items()):
+            if file.is_removed:
+                self._files.pop(key, None)
 
     def close(self) -> None:
         for file in self._files.values():

@@ -2,13 +2,18 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from errno import ENOSPC
+from unittest.mock import Mock
 
 import numpy as np
+import pytest
 
 from gmn_client.models import JobProblem
+from service.errors import StorageFailed
 from service.record.keys import ApiKey
 from service.record.marks import COMMITS
-from service.record.vectors import BLOCK_BYTES
+from service.record.record import Record
+from service.record.vectors import BLOCK_BYTES, VectorFile
 from tests.service.gallery.new_crops import NOON, OTHER_EMBEDDER, enroll, new_crop, open_record
 from tests.service.gallery.new_jobs import new_job
 from tests.service.record.filled import contents, fill_record
@@ -117,3 +122,17 @@ def test_the_disk_gets_back_the_space_of_removed_vectors(record, gallery):
     found = {crop.record.crop_id: crop.vector for crop in record.crops.vectors(gallery)}
     assert found.keys() == left
     assert all(np.array_equal(found[crop_id], vector) for crop_id in left)
+
+
+def test_vectors_are_not_written_to_a_file_that_another_process_has_removed(
+    record, gallery, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as full:
+        full.setattr(VectorFile, "sync", Mock(side_effect=OSError(ENOSPC, "no space")))
+        with pytest.raises(StorageFailed):
+            record.crops.enroll(gallery, OTHER_EMBEDDER, [new_crop(1)])
+    # This removes the file of the side that was not committed.
+    Record(tmp_path).close()
+    record.crops.enroll(gallery, OTHER_EMBEDDER, [new_crop(1)])
+    with open_record(tmp_path) as again:
+        again.check()
