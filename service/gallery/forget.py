@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gmn_client.models import ForgottenIdentity, Remainder, Removal, RemovedCrops
@@ -128,20 +127,15 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
 
 
 async def forget_expired(runtime: Runtime, gallery: Gallery) -> None:
-    days = gallery.settings.retention_days
-    retention_from = gallery.settings.retention_from
-    if days is None:
-        return
-    oldest = datetime.now(UTC) - timedelta(days=days)
     crops = runtime.record.crops
 
     async def sweep(result: dict[str, Any]) -> None:
         removal = await runtime.galleries.change(
-            "delete-expired", gallery, crops.remove_older, oldest, CROPS_PER_SWEEP, retention_from
+            "delete-expired", gallery, crops.remove_expired, CROPS_PER_SWEEP
         )
         result["count"] = removal.count
 
-    while await runtime.galleries.read(crops.has_older, gallery.gallery_id, oldest, retention_from):
+    while await runtime.galleries.read(crops.has_expired, gallery.gallery_id):
         await runtime.audited("delete_expired", sweep, gallery=gallery.name)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic_core import to_json
 
-from gmn_client.models import CropOrder, EnrolledImage, RetentionFrom
+from gmn_client.models import CropOrder, EnrolledImage
 from service.errors import CropConflict, NeedsReindex, UnknownCrop
 from service.ops.data_directory import failpoint
 from service.record.crop_changes import (
@@ -142,25 +142,15 @@ class Crops(RecordPart):
         return remove_crops(transaction, gallery_id, read_slots(transaction, gallery_id, wanted))
 
     @transactional
-    def remove_older(
-        self,
-        transaction: Transaction,
-        gallery_id: int,
-        than: datetime,
-        limit: int,
-        since: RetentionFrom = "captured",
-    ) -> CropsChange:
-        """Remove up to `limit` crops older than a time.
+    def remove_expired(self, transaction: Transaction, gallery_id: int, limit: int) -> CropsChange:
+        """Remove up to `limit` crops that the gallery no longer keeps, the oldest first.
 
-        The age counts from the capture or, if that is unknown or `since` says so, the enrollment.
+        Settings that another process has changed apply at once.
         """
-        clauses = f"WHERE gallery_id = ? AND {AGES[since]} < ? ORDER BY {AGES[since]} LIMIT ?"
-        slots = transaction.column(f"SELECT slot FROM crops {clauses}", (gallery_id, than, limit))
-        return remove_crops(transaction, gallery_id, slots)
+        return remove_crops(transaction, gallery_id, _find_expired(transaction, gallery_id, limit))
 
-    def has_older(self, gallery_id: int, than: datetime, since: RetentionFrom) -> bool:
-        statement = f"SELECT 1 FROM crops WHERE gallery_id = ? AND {AGES[since]} < ? LIMIT 1"
-        return self._reader.value(statement, (gallery_id, than)) is not None
+    def has_expired(self, gallery_id: int) -> bool:
+        return bool(_find_expired(self._reader, gallery_id, 1))
 
     @transactional
     def change(
@@ -315,6 +305,20 @@ class Crops(RecordPart):
         used = transaction.column(statement, (gallery_id, first, end - 1))
         for file in self._database.sides(gallery_id):
             file.release(used, first, end)
+
+
+def _find_expired(reader: Reader, gallery_id: int, limit: int) -> list[int]:
+    """Return the slots of up to `limit` crops older than the gallery's `retention_days`.
+
+    The age counts from the capture or, if that is unknown or the gallery says so, the enrollment.
+    """
+    entry = read_entry(reader, gallery_id)
+    if entry is None or entry.settings.retention_days is None:
+        return []
+    oldest = datetime.now(UTC) - timedelta(days=entry.settings.retention_days)
+    age = AGES[entry.settings.retention_from]
+    statement = f"SELECT slot FROM crops WHERE gallery_id = ? AND {age} < ? ORDER BY {age} LIMIT ?"
+    return reader.column(statement, (gallery_id, oldest, limit))
 
 
 def _compare_with_stored(

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import io
 import time
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
 from model.search_calibration import pack_search
 from service.errors import UnknownCrop
+from service.gallery import forget
 from service.gallery.changes import change_crops, change_gallery
 from service.gallery.enroll import ImageToEnroll, enroll
 from service.jobs import runner
@@ -27,6 +29,7 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.slow
 
 WAITED = 30.0
+LASTING = {"retention_days": None}
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +137,24 @@ async def test_a_crop_that_was_deleted_since_takes_no_place(runtimes, third, ima
     by_crop = GalleriesQuery(third, ["left"], [], QueryOptions(crop_id=(ids[0],)))
     with pytest.raises(UnknownCrop):
         await by_crop.answer()
+
+
+async def test_retention_deletes_nothing_more_once_another_process_has_ended_it(
+    runtimes, images, monkeypatch
+):
+    one, other = runtimes
+    await one.galleries.create("kept longer", GallerySettings(retention_days=1))
+    gallery = await one.galleries.find("kept longer")
+    old = datetime.now(UTC) - timedelta(days=9)
+    await enroll(one, gallery, [ImageToEnroll(image, captured_at=old) for image in images[:3]])
+    monkeypatch.setattr(forget, "CROPS_PER_SWEEP", 1)
+    audited = one.audited
+
+    async def end_retention_after_a_sweep(*args, **details):
+        result = await audited(*args, **details)
+        await change_gallery(other, await other.galleries.find(gallery.name), LASTING)
+        return result
+
+    monkeypatch.setattr(one, "audited", end_retention_after_a_sweep)
+    await forget.forget_expired(one, gallery)
+    assert gallery.crops == 2

@@ -3,7 +3,7 @@
 import dataclasses
 import shutil
 import stat
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from threading import Thread
 
 import numpy as np
@@ -17,7 +17,6 @@ from service.record.values import CropFilter, RequestKey
 from service.record.vectors import VectorFile
 from tests.service.gallery.new_crops import (
     EMBEDDER,
-    NOON,
     OTHER_EMBEDDER,
     enroll,
     is_on_disk,
@@ -193,18 +192,19 @@ def test_a_filled_gallery_refuses_another_embedder_and_an_empty_one_takes_it(rec
 
 @pytest.mark.parametrize(("since", "left"), [("captured", [3, 4]), ("enrolled", [1, 4])])
 def test_crops_past_their_time_are_removed_oldest_first(record, gallery, since, left):
-    long_ago = NOON - timedelta(days=9)
+    record.galleries.change(gallery, {"retention_days": 1, "retention_from": since})
+    now = datetime.now(UTC)
+    long_ago = now - timedelta(days=9)
     crops = (
         new_crop(1, captured_at=long_ago),
         new_crop(2, captured_at=None, created_at=long_ago),
-        new_crop(3, created_at=long_ago),
-        new_crop(4),
+        new_crop(3, captured_at=now, created_at=long_ago),
+        new_crop(4, captured_at=now),
         # A restore puts a crop back behind newer ones.
         new_crop(5, captured_at=long_ago, created_at=long_ago),
     )
     enroll(record, gallery, *crops)
-    than = NOON - timedelta(days=1)
-    removed = [record.crops.remove_older(gallery, than, most, since).count for most in (2, 9, 9)]
+    removed = [record.crops.remove_expired(gallery, most).count for most in (2, 9, 9)]
     assert removed == [2, 1, 0]
     assert [crop.metadata["number"] for crop in listed(record, gallery)] == left
 
@@ -219,6 +219,7 @@ def test_of_a_large_gallery_only_the_rows_asked_for_are_read(record, gallery):
         sort: record.people.page(gallery, None, 9, sort=sort).next_cursor
         for sort in ("name", "last_seen", "crops")
     }
+    record.galleries.change(gallery, {"retention_days": 1, "retention_from": "enrolled"})
     connection = record.database.connection()
     steps = 0
 
@@ -245,7 +246,7 @@ def test_of_a_large_gallery_only_the_rows_asked_for_are_read(record, gallery):
         "without a name": lambda: page(unnamed=True),
         "a camera": lambda: page(camera="camera 1"),
         "the newest": lambda: page("-captured"),
-        "of an age": lambda: record.crops.has_older(gallery, NOON, "enrolled"),
+        "of an age": lambda: record.crops.has_expired(gallery),
         "removal": lambda: record.crops.remove(gallery, crop_ids[:2]),
     }
     counted = {}
