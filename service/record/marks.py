@@ -95,28 +95,31 @@ class DeletedIds:
         """Append ids and sync them to disk; never raises."""
         if not ids:
             return
-        # Begin with a line break, which ends a torn line.
-        lines = "".join(["\n", *(f"{crop_id}\n" for crop_id in ids)])
         try:
-            is_new = not self.path.exists()
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            with os.fdopen(os.open(self.path, flags, PRIVATE_FILE), "ab") as file:
-                file.write(lines.encode())
-                file.flush()
-                os.fdatasync(file.fileno())
-            if is_new:
-                sync(self.path.parent)
+            self._append(ids)
         except OSError as error:
             log.warning("%s could not be written: %s", self.path, error)
 
     def drop(self, ids: Collection[str]) -> None:
-        """Drop ids that no copy can bring back; never raises."""
+        """Drop ids that no copy can bring back, or keep all on a full disk; never raises."""
         kept = [crop_id for crop_id in self.read() if crop_id not in ids]
         temporary = DeletedIds(self.path.with_suffix(".part"))
         with contextlib.suppress(OSError):
             temporary.path.unlink(missing_ok=True)
-            temporary.add(kept or [""])
+            temporary._append(kept)
             temporary.path.replace(self.path)
+
+    def _append(self, ids: Collection[str]) -> None:
+        # Begin with a line break, which ends a torn line.
+        lines = "".join(["\n", *(f"{crop_id}\n" for crop_id in ids)])
+        is_new = not self.path.exists()
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        with os.fdopen(os.open(self.path, flags, PRIVATE_FILE), "ab") as file:
+            file.write(lines.encode())
+            file.flush()
+            os.fdatasync(file.fileno())
+        if is_new:
+            sync(self.path.parent)
 
 
 def _find_offset(gallery_id: int) -> int:

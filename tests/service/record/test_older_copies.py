@@ -1,7 +1,10 @@
 """An older copy of the record in the place of the newer one brings no deleted crop back."""
 
+import os
 import shutil
 from datetime import UTC, datetime, timedelta
+from errno import ENOSPC
+from unittest.mock import Mock
 
 import pytest
 
@@ -70,6 +73,19 @@ def test_the_ids_of_deleted_crops_go_with_their_tombstones(record, gallery):
     assert record.database.deleted.read() == [first, second]
     record.crops.drop_tombstones(gallery, between)
     assert record.database.deleted.read() == [second]
+
+
+def test_no_id_of_a_deleted_crop_is_lost_where_the_disk_is_full(record, monkeypatch):
+    deleted = record.database.deleted
+    deleted.add(["one", "two"])
+    with monkeypatch.context() as full:
+        full.setattr(os, "fdopen", Mock(side_effect=OSError(ENOSPC, "no space")))
+        deleted.drop({"one"})
+    assert deleted.read() == ["one", "two"]
+    deleted.drop({"one"})
+    assert deleted.read() == ["two"]
+    deleted.drop({"two"})
+    assert deleted.read() == []
 
 
 def test_a_line_that_a_power_cut_tore_is_left_out(record):
