@@ -56,6 +56,8 @@ LONGEST_BEAT_SECONDS = 5.0
 # A new or revoked key takes effect within a second.
 KEYS_PAUSE_SECONDS = 0.8
 REDIS_PAUSE_SECONDS = 2.0
+# A log that another process was reading during a deletion is overwritten this soon after the read.
+LOG_PAUSE_SECONDS = 1.0
 # A large record is checked in the background, piece by piece, with a pause after each.
 CHECK_PAUSE_SECONDS = 0.05
 BACKUP_POLL_SECONDS = 10.0
@@ -126,6 +128,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         "heartbeat": _send_heartbeats(runtime, loop),
         "audit lines": runtime.audit.write_lines(),
         "key reader": repeat(KEYS_PAUSE_SECONDS, lambda: keys.threads.run(keys.read)),
+        "log of the record": repeat(LOG_PAUSE_SECONDS, lambda: _overwrite_log(runtime)),
         "job runner": work_on_jobs(runtime, JOBS),
         "maintenance": repeat_alone(
             data_dir / "housekeeping.lock",
@@ -177,6 +180,11 @@ async def repeat(pause_seconds: float, work: Callable[[], Awaitable[object]]) ->
     while True:
         await asyncio.sleep(pause_seconds)
         await work()
+
+
+async def _overwrite_log(runtime: Runtime) -> None:
+    overwrite = runtime.galleries.write(runtime.record.database.overwrite_log)
+    await attempt("overwriting of deleted data", overwrite)
 
 
 async def check_record(runtime: Runtime) -> None:

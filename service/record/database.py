@@ -474,7 +474,7 @@ class Database(Source):
         """Checkpoint the write-ahead log, then overwrite it and the free space of the file.
 
         Both may contain deleted data. A reader of an older state prevents this; the end of the read
-        and the next commits try again.
+        and the next commits try again, and the service each second.
         """
         connection = self.connection()
         # A backup may read for minutes; only the first write waits for it.

@@ -40,6 +40,7 @@ STAGES = {
     "record readers",
     "keys",
     "key reader",
+    "log of the record",
     "job runner",
     "maintenance",
     "compaction",

@@ -11,6 +11,7 @@ import pytest
 
 from tests.outside import problem
 from tests.service.conftest import files
+from tests.service.gallery.new_crops import is_on_disk, open_record
 from tests.waiting import eventually
 
 
@@ -104,6 +105,21 @@ def test_a_deleted_picture_leaves_the_disk_at_once(start, tmp_path, images):
     assert on_disk()
     served.delete_crop("default", crop_id)
     assert not on_disk()
+
+
+@pytest.mark.slow
+def test_a_picture_deleted_while_another_process_reads_leaves_the_disk_after_that(
+    start, tmp_path, images
+):
+    served = start(tmp_path)
+    (crop_id,) = served.enrolled("default", images[0])
+    fragment = images[0][600:660]
+    with open_record(tmp_path) as other:
+        # A backup reads so for minutes.
+        with other.database.read() as reader:
+            assert reader.value("SELECT count(*) FROM crops") == 1
+            served.delete_crop("default", crop_id)
+        eventually(lambda: not is_on_disk(tmp_path, fragment))
 
 
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
