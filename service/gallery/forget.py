@@ -100,11 +100,13 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
             result["alerts"] = removal.alerts
             failpoint("forget-identity.before-snapshots")
             rewriting = await remove_deleted_from_snapshots(runtime, gallery, identity)
+            # An import that ended after the person was forgotten may name someone without crops, as
+            # may jobs if an earlier request failed here.
+            forget_name = runtime.record.jobs.forget_name
+            await runtime.pools.files.run(forget_name, gallery.gallery_id, identity)
             if not (removal.count or archived or rewriting.failed):
                 raise UnknownIdentity(gallery.name, identity)
             result["snapshots_not_rewritten"] = list(rewriting.failed)
-            forget_name = runtime.record.jobs.forget_name
-            await runtime.pools.files.run(forget_name, gallery.gallery_id, identity)
             # Searches may show crops deleted individually since the last maintenance.
             await expire_searches(runtime, gallery)
         crop_ids = sorted({*removal.crop_ids, *archived})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from model.search_calibration import pack_search
-from service.errors import UnknownCrop
+from service.errors import UnknownCrop, UnknownIdentity
 from service.gallery import forget
 from service.gallery.changes import change_crops, change_gallery
 from service.gallery.enroll import ImageToEnroll, enroll
@@ -24,6 +24,7 @@ from service.search.query import GalleriesQuery
 from service.search.refit import store_and_refit
 from tests.outside import zip_of_crops
 from tests.service.conftest import running
+from tests.service.gallery.new_crops import is_on_disk
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -158,3 +159,21 @@ async def test_retention_deletes_nothing_more_once_another_process_has_ended_it(
     monkeypatch.setattr(one, "audited", end_retention_after_a_sweep)
     await forget.forget_expired(one, gallery)
     assert gallery.crops == 2
+
+
+async def test_a_name_in_an_import_that_ended_later_is_forgotten_by_the_second_request(
+    runtimes, images
+):
+    one, other = runtimes
+    await one.galleries.create("named", GallerySettings())
+    gallery = await one.galleries.find("named")
+    await enroll(one, gallery, [ImageToEnroll(images[0], identity="Annabel-Quirke")])
+    job = await runner.create_job(one, gallery, "import", {"identity": "Annabel-Quirke"})
+    forgotten = await forget.forget_identity(one, gallery, "Annabel-Quirke")
+    assert f"import job {job.job_id}" in [place.where for place in forgotten.remaining]
+    other.record.jobs.cancel(job.job_id)
+    # The import has enrolled nobody.
+    with pytest.raises(UnknownIdentity):
+        await forget.forget_identity(one, gallery, "Annabel-Quirke")
+    assert other.record.jobs.get(job.job_id).parameters == {"identity": "…"}
+    assert not is_on_disk(one.settings.data_dir, b"Annabel-Quirke")
