@@ -185,7 +185,7 @@ async def find_archived(runtime: Runtime, gallery: Gallery, identity: str) -> li
 async def remove_deleted_from_snapshots(
     runtime: Runtime, gallery: Gallery, identity: str | None = None
 ) -> Rewriting:
-    """Remove deleted crops from every snapshot of a gallery.
+    """Remove deleted crops from every snapshot of a gallery, and copies that were cut off.
 
     If a snapshot cannot be rewritten, the others still are. The caller must hold the gallery's
     `runtime.snapshot_lock`.
@@ -194,6 +194,7 @@ async def remove_deleted_from_snapshots(
         identity: also remove this person's crops, even if the gallery has them under another name.
     """
     rewriting = Rewriting()
+    await runtime.pools.files.run(_remove_cut_off, runtime, gallery.gallery_id)
     for snapshot in await list_snapshots(runtime, gallery):
         try:
             _, removed = await _remove_deleted(runtime, gallery, snapshot, identity)
@@ -312,14 +313,26 @@ def _move_stray_imports(runtime: Runtime) -> None:
             move_aside(path, folder / STRAY, path.name)
 
 
+def _remove_cut_off(runtime: Runtime, gallery_id: int) -> None:
+    """Remove copies whose writer was killed; the caller holds the lock that writers hold."""
+    folder = runtime.settings.data_dir / SNAPSHOTS / str(gallery_id)
+    for part in folder.glob(f"*{UNFINISHED}"):
+        try:
+            shutil.rmtree(part)
+            log.warning("removed %s, a copy that was cut off", part.name)
+        except OSError as error:
+            log.error("%s was cut off, and cannot be removed: %s", part, error)
+    for name in runtime.record.unneeded_files.all():
+        if (runtime.settings.data_dir / name).parent == folder:
+            remove_unneeded(runtime, name)
+
+
 def _move_stray_snapshots(runtime: Runtime, folder: Path) -> None:
     data_dir = runtime.settings.data_dir
     gallery_id = int(folder.name)
+    _remove_cut_off(runtime, gallery_id)
     snapshots = runtime.record.snapshots.all(gallery_id)
     known = {snapshot_name(gallery_id, snapshot.snapshot_id) for snapshot in snapshots}
     for path in folder.glob("*"):
-        if path.name.endswith(UNFINISHED):
-            log.warning("removed %s, a copy that was cut off", path.name)
-            shutil.rmtree(path)
-        elif str(path.relative_to(data_dir)) not in known:
+        if str(path.relative_to(data_dir)) not in known and path.suffix != UNFINISHED:
             move_aside(path, data_dir / SNAPSHOTS / STRAY, f"{path.parent.name}-{path.name}")

@@ -16,6 +16,7 @@ import pytest
 
 from tests.outside import crop_ids
 from tests.service.conftest import START, Served, files
+from tests.service.gallery.new_crops import is_on_disk
 from tests.waiting import eventually
 
 WRITERS = 4
@@ -247,3 +248,19 @@ def test_where_the_first_process_is_killed_the_others_end_and_the_port_is_free(
     served.kill()
     eventually(lambda: _refuses(served), 30)
     eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 30)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["written", "in-place"])
+def test_a_person_forgotten_after_another_process_was_killed_at_a_snapshot_is_in_no_copy(
+    start, tmp_path, images, step
+):
+    killed = start(tmp_path, failpoint=f"snapshot.{step}")
+    served = start(tmp_path)
+    killed.enrolled("default", images[0], identity="Ann")
+    with pytest.raises(httpx.TransportError):
+        killed.http.post("/v1/galleries/default/snapshots")
+    fragment = images[0][600:660]
+    assert is_on_disk(tmp_path / "snapshots", fragment)
+    served.http.delete("/v1/galleries/default/identities/Ann").raise_for_status()
+    assert not is_on_disk(tmp_path, fragment)
