@@ -253,10 +253,14 @@ class Crops(RecordPart):
         return read_vectors(self._reader, read_entry(self._reader, gallery_id), crops)
 
     def vectors_of(self, gallery_id: int, slots: Sequence[int]) -> tuple[str, list[ArchivedCrop]]:
-        with self._database.read() as reader:
-            entry = require_entry(reader, gallery_id)
-            crops = read_by_slot(reader, gallery_id, slots)
-        return entry.embedding_fingerprint, read_vectors(self._reader, entry, crops)
+        while True:
+            with self._database.read() as reader:
+                entry = require_entry(reader, gallery_id)
+                crops = read_by_slot(reader, gallery_id, slots)
+            vectors = read_vectors(self._reader, entry, crops)
+            # A reindex drops the vectors of the former side, perhaps before they were read.
+            if require_entry(self._reader, gallery_id).side == entry.side:
+                return entry.embedding_fingerprint, vectors
 
     def by_row(self, gallery_id: int, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
         return {crop.row_id: crop for crop in read_by_slot(self._reader, gallery_id, row_ids)}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from service.record import crops as crops_module
 from tests.service.gallery.new_crops import OTHER_EMBEDDER, enroll, new_crop
 
 
@@ -61,3 +62,20 @@ def test_vectors_that_were_prepared_for_another_embedder_are_unneeded(record, ga
     assert _missing(record, gallery) == [1, 2, 3]
     record.staged.begin(gallery, None)
     assert _missing(record, gallery) == []
+
+
+def test_vectors_that_are_read_during_the_switch_are_those_of_the_new_embedder(
+    record, gallery, ids, monkeypatch
+):
+    record.staged.add(gallery, [(3, np.full(3, 3.5))])
+    read = crops_module.read_vectors
+
+    def switch_and_read(*args):
+        monkeypatch.undo()
+        record.staged.switch(gallery)
+        return read(*args)
+
+    monkeypatch.setattr(crops_module, "read_vectors", switch_and_read)
+    embedder, crops = record.crops.vectors_of(gallery, [2, 3])
+    assert embedder == OTHER_EMBEDDER
+    assert [crop.vector.tolist() for crop in crops] == [[2.5] * 3, [3.5] * 3]
