@@ -49,6 +49,7 @@ from service.record.archive import (
 )
 from service.record.database import Database
 from service.record.galleries import put_index_owners, read_index_owners
+from service.record.keys import ASKED_FOR
 from service.record.marks import PRIVATE_FILE, DeletedIds
 from service.record.record import Record
 from service.record.transaction import AMONG, FILE, Reader, Transaction
@@ -71,8 +72,8 @@ STAYS_GONE = {
     "webhooks": "webhook_id",
     "jobs": "job_id",
 }
-# Single values that only increase.
-COUNTERS = ("next_gallery", NEWEST_ALERT)
+# Single values of which the larger one counts. A record that asks for a key continues to do so.
+INCREASING = ("next_gallery", NEWEST_ALERT, ASKED_FOR)
 
 
 @dataclass
@@ -187,8 +188,6 @@ def restore_backup(
             backed_up = record.galleries.all()
             missing = record.database.write_from(restored.by or part, _leave_out, restored)
             record.delete_again(deleted | missing)
-            for key_id in restored.keys:
-                record.keys.revoke(key_id)
             for job in record.jobs.open():
                 record.jobs.cancel(job.job_id)
             record.database.write(stop_watching)
@@ -290,10 +289,10 @@ def _find_later(backup: Path, current: Path) -> Path | None:
 
 
 def _leave_out(transaction: Transaction, restored: Restored) -> set[str]:
-    """Delete what the later record, `other`, no longer has, except for crops, galleries and keys.
+    """Delete what the later record, `other`, no longer has, except for crops and galleries.
 
     Returns:
-        These crops and galleries, as in `DeletedIds`; `restored` gets the keys.
+        These crops and galleries, as in `DeletedIds`; `restored` gets the deleted keys.
     """
     is_same = "SELECT 1 FROM record JOIN other.record USING (name, value) WHERE name = 'record_id'"
     if transaction.value(is_same) is None:
@@ -328,7 +327,7 @@ def _leave_out(transaction: Transaction, restored: Restored) -> set[str]:
         "INSERT OR REPLACE INTO record (name, value) SELECT name, max(value) FROM "
         "(SELECT name, value FROM main.record UNION ALL SELECT name, value FROM other.record) "
         f"WHERE name IN {AMONG} GROUP BY name",
-        (COUNTERS,),
+        (INCREASING,),
     )
     # The later reports do not name people who were forgotten since.
     transaction.change(
@@ -348,6 +347,7 @@ def _leave_out(transaction: Transaction, restored: Restored) -> set[str]:
     restored.keys = transaction.column(
         "SELECT key_id FROM api_keys WHERE key_id NOT IN (SELECT key_id FROM other.api_keys)"
     )
+    transaction.change(f"DELETE FROM api_keys WHERE key_id IN {AMONG}", (restored.keys,))
     missing = transaction.column(
         "SELECT crop_id FROM crops WHERE (gallery_id, crop_id) NOT IN "
         "(SELECT gallery_id, crop_id FROM other.crops) "

@@ -110,6 +110,26 @@ def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(filled
     assert (into / "audit.jsonl").read_text().count("begun") == 1
 
 
+@pytest.mark.parametrize("backed_up", ["former", None])
+def test_a_record_whose_keys_are_all_newer_than_the_backup_still_asks_for_a_key(
+    tmp_path, backed_up
+):
+    current = empty(tmp_path / "data")
+    with open_record(current) as record:
+        if backed_up:
+            record.keys.add(ApiKey(backed_up, "0" * 64, ("admin",), None, "", NOON))
+        backup = write_backup(record.database, tmp_path / "backups")
+        record.keys.add(ApiKey("newer", "1" * 64, ("admin",), None, "", NOON))
+        if backed_up:
+            record.keys.revoke(backed_up)
+    into = empty(tmp_path / "new")
+    restored = restore_backup(backup, into, current)
+    with open_record(into) as again:
+        assert again.keys.all() == []
+        assert again.keys.asked_for
+    assert restored.keys == ([backed_up] if backed_up else [])
+
+
 def test_without_a_word_a_restore_replaces_the_data_directory_of_the_environment(
     filled, tmp_path, capsys, monkeypatch
 ):
