@@ -160,13 +160,14 @@ def recover(*, into: Path, data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     Args:
         into: a new directory.
     """
+    from service.ops.data_directory import copy_file
     from service.record.recovery import recover as recover_record
 
     _require_directory(data_dir)
     _require_new(into, "--into")
     with _lock(data_dir, into):
         for path in sorted(data_dir.glob("audit*")):
-            shutil.copyfile(path, into / path.name)
+            copy_file(path, into / path.name)
         result = recover_record(data_dir, into, _read_audited_deletions(data_dir))
     for gallery in result.galleries:
         echo(
@@ -178,7 +179,8 @@ def recover(*, into: Path, data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     if result.unread:
         echo(
             f"Not all of {', '.join(result.unread)} could be read: crops deleted since a snapshot "
-            "may be back where the audit log does not name them, and keys may be missing."
+            "may be back where the audit log does not name them, and keys may be missing. The "
+            "service will ask for one; gmn keys create makes it."
         )
     echo(f"{len(result.snapshots)} snapshots")
     echo(f"Serve it with gmn serve --data-dir {into}")
@@ -313,7 +315,7 @@ def restore(
         lines.append(
             f"No later record than {restored.by or 'this backup'} can be read: what was deleted "
             "after it is back, but for single crops that an audit log names. Forget these people "
-            "again."
+            "and revoke these keys again."
         )
     lines.append(f"Serve it with gmn serve --data-dir {data_dir}")
     return Shown(restored, lines)

@@ -18,6 +18,7 @@ from service.record.archive import (
 )
 from service.record.database import Database
 from service.record.galleries import EMPTY, INDEX_OWNERS, add_gallery, count_crops
+from service.record.keys import ASKED_FOR
 from service.record.marks import DeletedIds
 from service.record.record import Record
 from service.record.replacing import add_missing_crops
@@ -35,7 +36,7 @@ VALUES = (
     "record_id",
     "group_secret",
     "next_gallery",
-    "keys_asked_for",
+    ASKED_FOR,
     NEWEST_ALERT,
     INDEX_OWNERS,
 )
@@ -79,7 +80,7 @@ class Recovery:
 
     Attributes:
         unread: problems of the whole record. If there are any, crops deleted since a snapshot may
-            have come back.
+            have come back, and keys may be missing; the new record asks for a key.
         snapshots: the folders that were copied.
     """
 
@@ -142,6 +143,9 @@ def recover(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
                 record.snapshots.keep(int(folder.parent.name), snapshot)
                 recovery.snapshots.append(folder)
         record.database.write(stop_watching)
+        if recovery.unread:
+            # Without its lost keys a service would let in everybody on its machine.
+            record.database.write(_ask_for_key)
     return recovery
 
 
@@ -221,6 +225,10 @@ def _insert_consistent(
     for row in rows:
         with contextlib.suppress(sqlite3.IntegrityError):
             transaction.insert(table, row, instead=instead)
+
+
+def _ask_for_key(transaction: Transaction) -> None:
+    transaction.insert("record", {"name": ASKED_FOR, "value": 1}, instead=True)
 
 
 def _add_gallery(transaction: Transaction, row: Values) -> None:

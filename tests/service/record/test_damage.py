@@ -7,7 +7,9 @@ import sqlite3
 import numpy as np
 import pytest
 
+import gmn
 from service.errors import DamagedRecord
+from service.ops.audit import AuditLog
 from service.ops.data_directory import snapshot_name
 from service.record.archive import check_snapshots, describe_snapshot, write_archive
 from service.record.keys import ApiKey
@@ -194,6 +196,19 @@ def test_a_record_that_is_gone_is_recovered_from_its_snapshots(data_dir, tmp_pat
     assert everything(tmp_path / "new")["lobby"] == lobby
     with open_record(tmp_path / "new") as record:
         assert record.galleries.all()[0].settings.retention_days == 30
+        # Its keys are lost, so that nobody is let in until there is a new one.
+        assert record.keys.all() == []
+        assert record.keys.asked_for
+
+
+def test_a_recovered_key_of_the_audit_log_can_be_read_by_its_owner_alone(data_dir, tmp_path):
+    with AuditLog(data_dir) as audit:
+        audit.record("begun")
+    into = tmp_path / "new"
+    into.mkdir(mode=0o755)
+    assert gmn.run(["store", "recover", "--data-dir", str(data_dir), "--into", str(into)]) == 0
+    modes = {path.name: path.stat().st_mode & 0o777 for path in into.glob("audit*")}
+    assert modes["audit.key"] == modes["audit.jsonl"] == 0o600
 
 
 def test_a_damaged_snapshot_is_named_and_not_taken_over(data_dir, tmp_path):

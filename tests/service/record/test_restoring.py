@@ -143,6 +143,9 @@ def test_without_a_word_a_restore_replaces_the_data_directory_of_the_environment
     assert json.loads(capsys.readouterr().out)["by"] == str(tmp_path / "data")
     with open_record(tmp_path / "new") as again:
         assert ids[0] not in identities(again, lobby)
+    lost = ["--replaces", str(tmp_path / "lost"), "--data-dir", str(tmp_path / "newer")]
+    assert gmn.run(["restore", str(backup), *lost]) == 0
+    assert "Forget these people and revoke these keys again" in capsys.readouterr().out
     # Without a new name it would be made where the present one is.
     assert gmn.run(["restore", str(backup)]) == 2
     assert "--data-dir" in capsys.readouterr().err
