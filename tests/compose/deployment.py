@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -198,7 +198,9 @@ class Deployment:
 
     def kill_container(self):
         """`kill -9` of a container, by that of its first process."""
-        return self._kill("service", "python", "-c", KILL, OF_CONTAINER)
+        death = self._kill("service", "python", "-c", KILL, OF_CONTAINER)
+        # The other processes of the container end after the first one.
+        return replace(death, ended=time.time())
 
     def kill_redis(self):
         return self._kill("-u", "redis", "redis", "sh", "-c", KILL_REDIS)
