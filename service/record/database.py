@@ -443,6 +443,9 @@ class Database(Source):
             for work in batch:
                 if work.removes:
                     work.error = _storage_failure(NOT_OVERWRITTEN, error)
+        for side in combined.dropped:
+            with contextlib.suppress(OSError):
+                self.vectors.remove(*side)
         failpoint("record.settled")
         self.deleted.add(combined.deleted)
         if self._log_has_deleted or combined.removes or file_bytes(self._log) > LOG_BYTES:

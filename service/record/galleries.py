@@ -291,8 +291,12 @@ def drop_checksums(transaction: Transaction, gallery_id: int, slots: Sequence[in
 
 
 def drop_vectors(transaction: Transaction, gallery_id: int, side: int) -> None:
-    """Note that the vector file of a side is unneeded and may be removed."""
+    """Drop a side; its file is removed after the commit, or by maintenance if that fails.
+
+    The vectors of crops that are deleted later would not be overwritten in it.
+    """
     transaction.note_unneeded([vectors_name(gallery_id, side)])
+    transaction.dropped.append((gallery_id, side))
     statement = "DELETE FROM checksums WHERE gallery_id = ? AND side = ?"
     transaction.change(statement, (gallery_id, side))
 

@@ -240,16 +240,13 @@ class StagedVectors(RecordPart):
 
     def switch(self, gallery_id: int) -> int | None:
         """Switch the gallery to the staged vectors; return None, unchanged, if any is missing."""
-        switched = self._switch(gallery_id)
-        if switched is None:
-            return None
-        version, former_side = switched
-        failpoint("reindex.switched")
-        self._database.vectors.remove(gallery_id, former_side)
+        version = self._switch(gallery_id)
+        if version is not None:
+            failpoint("reindex.switched")
         return version
 
     @transactional
-    def _switch(self, transaction: Transaction, gallery_id: int) -> tuple[int, int] | None:
+    def _switch(self, transaction: Transaction, gallery_id: int) -> int | None:
         entry = require_entry(transaction, gallery_id)
         if entry.staged_side is None or entry.staged_crops < entry.crops:
             return None
@@ -261,7 +258,7 @@ class StagedVectors(RecordPart):
         end_staging(transaction, replace(entry, staged_side=entry.side))
         # The calibrations were fitted to scores of the old embedder.
         drop_calibrations(transaction, gallery_id)
-        return next_version(transaction, gallery_id, "replaced", ()), entry.side
+        return next_version(transaction, gallery_id, "replaced", ())
 
 
 def end_staging(transaction: Transaction, entry: GalleryRecord) -> None:

@@ -339,6 +339,7 @@ class Transaction(Reader):
         unsynced: vector files to be synced before the commit.
         removes: something was deleted for good and must be wiped from SQLite's log too.
         deleted: ids of crops that no older copy of the record may bring back.
+        dropped: gallery and side of vector files to be removed after the commit.
         in_batch: other rules are committed with this one.
     """
 
@@ -346,6 +347,7 @@ class Transaction(Reader):
     unsynced: set[VectorFile] = field(default_factory=set)
     removes: bool = False
     deleted: list[str] = field(default_factory=list)
+    dropped: list[tuple[int, int]] = field(default_factory=list)
     in_batch: bool = False
 
     def limit_batch(self, pictures: int) -> None:
@@ -381,6 +383,7 @@ class Transaction(Reader):
         self.unsynced |= other.unsynced
         self.removes |= other.removes
         self.deleted += other.deleted
+        self.dropped += other.dropped
 
     def begin_feed(self, gallery_id: int) -> None:
         """Start the feed of a gallery with a first change for followers to refer to."""
