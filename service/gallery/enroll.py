@@ -19,7 +19,8 @@ from service.engine.device import Embedded, EmbeddedImage, PreparedImage
 from service.engine.images import PicturePolicy
 from service.errors import InvalidField, NeedsReindex, refused_image
 from service.gallery.gallery import Gallery
-from service.gallery.pictures import keep_elsewhere
+from service.gallery.pictures import keep_elsewhere, remove_pictures
+from service.ops.critical_sections import attempt
 from service.ops.data_directory import failpoint, require_free_disk
 from service.record.values import (
     ArchivedCrop,
@@ -267,6 +268,14 @@ async def _store(
             count=committed.removal.count,
             crop_ids=list(committed.removal.crop_ids),
         )
+    if runtime.pictures is not None:
+        # Forgetting would not find images of duplicates and of crops that a track does not keep.
+        stored = set(committed.crop_ids)
+        unused = [crop.record.crop_id for crop in crops if crop.record.crop_id not in stored]
+        if committed.removal:
+            unused += committed.removal.crop_ids
+        removal = remove_pictures(runtime, gallery.gallery_id, unused)
+        await attempt("removal of unused images", removal)
     return committed
 
 

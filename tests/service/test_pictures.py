@@ -57,13 +57,23 @@ def test_images_lie_where_the_url_says_and_go_with_their_crops(outside, images):
     ids = served.enrolled("default", *images, identity=["a", "a", "b", "b"])
     assert _files(folder) == sorted(ids)
     assert served.enrolled("default", images[0], identity="a") == ids[:1]
+    assert _files(folder) == sorted(ids)
     assert _shown(served) == images
     described = served.read("/v1/galleries/default")
     assert described["image_bytes"] == sum(len(image) for image in images)
     served.delete_crop("default", ids[2])
     forgotten = served.http.delete("/v1/galleries/default/identities/a").json()
     assert any("GMN_IMAGES_URL" in place["where"] for place in forgotten["remaining"])
-    assert set(_files(folder)) & set(ids) == {ids[3]}
+    assert _files(folder) == [ids[3]]
+
+
+def test_images_that_a_track_does_not_keep_are_removed_at_once(outside, images):
+    served, folder = outside()
+    track = {"track": "t1", "keep_best": 1, "identity": "a"}
+    assert served.enroll("default", *images[:3], **track).status_code == 201
+    kept = served.results("/v1/galleries/default/crops")
+    assert _files(folder) == [crop["crop_id"] for crop in kept]
+    assert len(kept) == 1
 
 
 def test_a_deletion_whose_image_elsewhere_stays_is_done_in_the_audit_log(outside, tmp_path, images):
