@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import logging
@@ -12,9 +13,12 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 import uvicorn
+from filelock import FileLock
 from prometheus_client.multiprocess import mark_process_dead
 from typer import echo
 from uvicorn.config import STARTUP_FAILURE
@@ -22,6 +26,7 @@ from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from gmn_client import DEFAULT_URL
 from model.problems import InputProblem
+from service.ops.data_directory import hold, lock_data_directory
 from service.ops.logs import configure_logging
 from service.ops.metrics import METRICS_VARIABLE
 from service.settings import Settings
@@ -214,15 +219,37 @@ class Supervisor(Multiprocess):
             self.sockets[0].listen(BACKLOG)
 
 
+@contextlib.contextmanager
+def metrics_folder(data_dir: Path) -> Iterator[Path]:
+    """Create a folder for the values of these processes; removed at the end.
+
+    Other services on the data directory have folders of their own. Those of services that were
+    killed are removed.
+    """
+    above = data_dir / METRICS_FOLDER
+    above.mkdir(exist_ok=True)
+    with contextlib.ExitStack() as held:
+        with FileLock(above / "lock", preserve_lock_file=True):
+            for former in above.glob("*/"):
+                with contextlib.suppress(BlockingIOError), hold(former):
+                    shutil.rmtree(former)
+            folder = Path(mkdtemp(dir=above))
+            held.enter_context(hold(folder))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def serve_processes(settings: Settings, listening: socket.socket) -> None:
-    folder = settings.data_dir / METRICS_FOLDER
-    if not settings.data_dir.exists():
-        echo(NEW_DIRECTORY.format(settings.data_dir.resolve()), err=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    os.environ[METRICS_VARIABLE] = str(folder)
-    supervisor = Supervisor(ServiceConfig(settings), [listening])
-    supervisor.run()
+    data_dir = settings.data_dir
+    is_new = not data_dir.exists()
+    with lock_data_directory(data_dir, shared=True), metrics_folder(data_dir) as folder:
+        if is_new:
+            echo(NEW_DIRECTORY.format(data_dir.resolve()), err=True)
+        os.environ[METRICS_VARIABLE] = str(folder)
+        supervisor = Supervisor(ServiceConfig(settings), [listening])
+        supervisor.run()
     if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):
         log.error("a process could not start")
         sys.exit(STARTUP_FAILURE)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from service.commands.processes import METRICS_FOLDER, metrics_folder
 from tests.outside import figure
 from tests.waiting import eventually
 
@@ -76,3 +77,17 @@ def test_every_panel_and_every_alert_reads_a_metric_that_is_served(served):
         read = set(re.findall(r"\b(?:gmn_|process_|up\b)\w*", expression))
         assert read, expression
         assert read <= shown, expression
+
+
+def test_two_services_on_a_data_directory_keep_their_metrics_apart(tmp_path):
+    killed = tmp_path / METRICS_FOLDER / "killed"
+    killed.mkdir(parents=True)
+    with metrics_folder(tmp_path) as one:
+        (one / "counter_1.db").touch()
+        with metrics_folder(tmp_path) as other:
+            assert other != one
+            assert list(other.iterdir()) == []
+        assert (one / "counter_1.db").exists()
+        assert not killed.exists()
+        assert not other.exists()
+    assert not one.exists()

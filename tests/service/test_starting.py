@@ -103,6 +103,12 @@ def test_a_data_directory_that_cannot_be_used_is_named(tmp_path, tiny_artefact, 
         serve(artefact=str(tiny_artefact), data_dir=tmp_path / "data", port=0)
 
 
+def test_several_processes_name_a_data_directory_that_cannot_be_used(tmp_path):
+    a_file(tmp_path / "data")
+    with pytest.raises(InputProblem, match="data: cannot be used"):
+        serve(port=0, processes=2, data_dir=tmp_path / "data")
+
+
 def test_a_data_directory_on_a_network_file_system_is_refused(tmp_path, monkeypatch):
     here = run_command("stat", "-f", "-c", "%T", tmp_path, check=True)
     kind = here.stdout.strip().replace("ext2/ext3", "ext4")
