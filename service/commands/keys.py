@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 
 from typer import Option, echo
 
+from gmn_client import DEFAULT_GALLERY
 from model.problems import InputProblem
 from service.commands.common import (
     DEFAULT_DATA_DIR,
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
     from service.ops.audit import Phase
     from service.record.record import Record
 
+MAX_DAYS = 36_500
+MAX_HOURS = 24 * MAX_DAYS
 DaysOption = Annotated[
     int | None,
     Option(
         min=1,
-        max=36_500,
+        max=MAX_DAYS,
         help="Days from now after which it is refused; if unset never, or a rotated key as before.",
     ),
 ]
@@ -99,8 +102,13 @@ def create(
     """
     from service.http import keys as ring
     from service.ops.data_directory import make_folder
+    from service.settings import checked_name
 
     scopes = ring.chosen_scopes(scope)
+    try:
+        checked_name(fields.get("gallery", DEFAULT_GALLERY))
+    except ValueError as error:
+        raise InputProblem(f"--gallery: {error}") from error
     key, text = ring.create_key(scopes=scopes, **fields)
     make_folder(data_dir)
     names = ",".join(scopes)
@@ -139,7 +147,10 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     with open_record(data_dir) as record:
         used = record.keys.last_used()
         listed = [Key(**vars(key), last_used_at=used.get(key.key_id)) for key in record.keys.all()]
+        asks = record.keys.asked_for
     nothing = "There is no key; the service answers on loopback only, and asks for none."
+    if asks:
+        nothing = "There is no key left, and every call needs one; gmn keys create makes one."
     return Shown(listed, table_of(listed, KEY_COLUMNS) if listed else nothing)
 
 
@@ -148,7 +159,7 @@ def list_keys(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
 def rotate(
     key_id: str,
     grace: Annotated[
-        float, Option(min=0, help="Hours for which the former secret stays valid.")
+        float, Option(min=0, max=MAX_HOURS, help="Hours for which the former secret stays valid.")
     ] = 24.0,
     expires_days: DaysOption = None,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
@@ -175,7 +186,8 @@ def rotate(
     if expires_days:
         key = replace(key, expires_at=now + timedelta(expires_days))
     with _audited(data_dir, "rotate_key", key_id=public_id) as record:
-        record.keys.add(key)
+        if not record.keys.change(key):
+            raise UnknownKey(public_id)
     end = f"is valid until {until:%Y-%m-%d %H:%M} UTC" if until else "is refused from now on"
     echo(f"Key {public_id}: the former secret {end}. The new one is shown this once: {text}")
 

@@ -142,6 +142,13 @@ class Keys(RecordPart):
         transaction.insert("record", {"name": ASKED_FOR, "value": 1}, instead=True)
 
     @transactional
+    def change(self, transaction: Transaction, api_key: ApiKey) -> bool:
+        """Replace a key; return False if it was revoked in the meantime."""
+        body = to_json(api_key).decode()
+        statement = "UPDATE api_keys SET body = ? WHERE key_id = ?"
+        return bool(transaction.change(statement, (body, api_key.key_id)))
+
+    @transactional
     def revoke(
         self, transaction: Transaction, key_id: str, beside: Sequence[ApiKey] | None = None
     ) -> bool:

@@ -26,6 +26,7 @@ from service.http.keys import (
 from service.ops.shared import KeyRates
 from tests.outside import audit_lines
 from tests.service.conftest import running
+from tests.service.gallery.new_crops import new_gallery
 from tests.waiting import eventually
 
 
@@ -254,6 +255,49 @@ def test_a_rotated_key_has_one_id_and_its_former_secret_for_the_time_given(
     assert "there is no such key" in capsys.readouterr().err
     told = audit_lines(guarded.data_dir, "rotate_key")
     assert [entry["phase"] for entry in told] == ["asked", "done"] * 2
+
+
+def test_a_key_that_is_revoked_while_it_is_rotated_stays_revoked(
+    tmp_path, capsys, monkeypatch, create_with_the_command
+):
+    text = create_with_the_command(tmp_path, "--scope", "admin")
+    where = ["--data-dir", str(tmp_path)]
+
+    def revoke_meanwhile(*given):
+        assert gmn.run(["keys", "revoke", text, *where]) == 0
+        return with_new_secret(*given)
+
+    monkeypatch.setattr("service.http.keys.with_new_secret", revoke_meanwhile)
+    assert gmn.run(["keys", "rotate", text, *where]) == 2
+    assert "there is no such key" in capsys.readouterr().err
+    assert gmn.run(["keys", "list", "--json", *where]) == 0
+    assert json.loads(capsys.readouterr().out)["results"] == []
+
+
+@pytest.mark.parametrize("gallery", ["", "no name"])
+def test_a_gallery_that_no_gallery_can_be_called_is_refused(tmp_path, capsys, gallery):
+    # A variable of a script may be empty.
+    options = ["--scope", "query", "--gallery", gallery, "--data-dir", str(tmp_path)]
+    assert gmn.run(["keys", "create", *options]) == 2
+    assert "--gallery" in capsys.readouterr().err
+
+
+def test_a_time_for_the_former_secret_that_no_date_has_is_refused(capsys):
+    assert gmn.run(["keys", "rotate", "desk", "--grace", "1e12"]) == 2
+    assert "--grace" in capsys.readouterr().err
+
+
+def test_a_list_without_keys_says_whether_the_service_asks_for_one(store, capsys):
+    where = ["--data-dir", str(store.database.folder)]
+    assert gmn.run(["keys", "list", *where]) == 0
+    assert "asks for none" in capsys.readouterr().out
+    key, _ = create_key(scopes=["admin"], gallery="lobby")
+    store.keys.add(key)
+    # Deleting the gallery deletes the key.
+    lobby = new_gallery(store, "lobby")
+    store.galleries.delete(lobby)
+    assert gmn.run(["keys", "list", *where]) == 0
+    assert "every call needs one" in capsys.readouterr().out
 
 
 def test_a_former_secret_ends_with_its_time():
