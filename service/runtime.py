@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from model.problems import InputProblem
 from service.engine.admission import Admission
 from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel, load_model, shipped_fillers
@@ -22,7 +21,6 @@ from service.milvus.rows import Codes
 from service.ops.audit import AuditLog
 from service.ops.critical_sections import CriticalSections
 from service.ops.data_directory import (
-    DATABASE_NAME,
     failpoint,
     hold_reserve,
     lock_data_directory,
@@ -34,7 +32,6 @@ from service.ops.threads import BlockingPools, HealthCheck, Watchdog
 from service.record.files import PictureFolder
 from service.record.keys import ApiKey
 from service.record.record import Record
-from service.record.transaction import FILE
 from service.search.calibration import GalleryCalibrations
 from service.settings import Settings
 from service.watch.active import ArmedLists
@@ -190,11 +187,6 @@ class Runtime:
     def _open_record(self, held: contextlib.ExitStack) -> Record:
         directory = self.settings.data_dir
         held.enter_context(lock_data_directory(directory, shared=True))
-        if (directory / DATABASE_NAME).exists() and not (directory / FILE).exists():
-            raise InputProblem(
-                f"data directory {directory}: was written by a version before 0.5; make one of "
-                f"this version by gmn store upgrade {directory} --into NEW, and serve that"
-            )
         record = Record(directory)
         held.callback(record.close)
         failpoint("start.record-opened")

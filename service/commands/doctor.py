@@ -95,8 +95,8 @@ def _disk(settings: Settings, _: Database | None) -> Findings:
     from service.ops.data_directory import left_for_deletions
 
     folder = settings.data_dir.resolve()
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not os.access(existing, os.W_OK | os.X_OK):
+    existing = _existing(folder)
+    if not _may_write(existing):
         yield "error", f"{existing} cannot be written by this user; set GMN_DATA_DIR"
     disk = shutil.disk_usage(existing)
     text = f"{size(disk.free)} of {size(disk.total)} free for {folder}"
@@ -108,6 +108,14 @@ def _disk(settings: Settings, _: Database | None) -> Findings:
         yield "ok", text
 
 
+def _existing(folder: Path) -> Path:
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
+
+
+def _may_write(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
 def _clock(_settings: Settings, _database: Database | None) -> Findings:
     # With a zeroed struct, adjtimex changes nothing.
     if ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(TIMEX_BYTES)) == TIME_ERROR:
@@ -117,11 +125,14 @@ def _clock(_settings: Settings, _database: Database | None) -> Findings:
         yield "ok", f"synchronised; {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _record(_: Settings, database: Database | None) -> Findings:
+def _record(settings: Settings, database: Database | None) -> Findings:
+    from service.record.database import require_new
     from service.record.galleries import Galleries
 
     if database is None:
-        yield "ok", "there is none yet, or none that can be opened; the first start makes one"
+        if not has_record(settings.data_dir):
+            require_new(settings.data_dir)
+            yield "ok", "there is none yet; the first start makes one"
         return
     galleries = Galleries(database).all()
     crops = sum(gallery.crops for gallery in galleries)
@@ -160,6 +171,8 @@ def _backups(settings: Settings, database: Database | None) -> Findings:
 
     if settings.backup_dir is None:
         yield "warning", "GMN_BACKUP_DIR is not set: the service makes no backups by itself"
+    elif not _may_write(existing := _existing(settings.backup_dir.resolve())):
+        yield "error", f"{existing} cannot be written by this user; set GMN_BACKUP_DIR"
     else:
         kept = list(own_backups(settings.backup_dir, database)) if database else []
         hours = (datetime.now(UTC) - taken_at(kept[0])).total_seconds() / 3600 if kept else None

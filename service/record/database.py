@@ -24,7 +24,14 @@ from urllib.parse import quote
 
 from model.problems import InputProblem
 from service.errors import DamagedRecord, ServiceError, StorageFailed
-from service.ops.data_directory import UNFINISHED, failpoint, file_bytes, snapshot_name, sync
+from service.ops.data_directory import (
+    DATABASE_NAME,
+    UNFINISHED,
+    failpoint,
+    file_bytes,
+    snapshot_name,
+    sync,
+)
 from service.ops.threads import waiting
 from service.record.marks import COMMITS, PRIVATE_FILE, TOKEN_BYTES, DeletedIds, Mark, Marks
 from service.record.schema import (
@@ -59,6 +66,7 @@ PRAGMAS = (
     "wal_autocheckpoint = 0",
     "foreign_keys = ON",
 )
+MARKS = "record.acknowledged"
 # Time for which emptying the log waits for readers, in milliseconds.
 LOG_BUSY_MS = 1000
 # The log is emptied after a commit that leaves it larger than this, about a thousand pages.
@@ -110,7 +118,7 @@ class Database(Source):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.marks = Marks(folder / "record.acknowledged")
+        self.marks = Marks(folder / MARKS)
         self.deleted = DeletedIds(folder / "deleted.ids")
         # data_version values are comparable only within one connection.
         self._version_connection: sqlite3.Connection | None = None
@@ -271,7 +279,7 @@ class Database(Source):
         is_new = not self.path.exists() or not self.path.stat().st_size
         acknowledged = self.marks.read()
         if is_new:
-            self._require_nothing_left(acknowledged)
+            require_new(self.folder)
         # SQLite creates the files beside it with the same permissions.
         self.path.touch(mode=PRIVATE_FILE)
         self.path.chmod(PRIVATE_FILE)
@@ -299,22 +307,6 @@ class Database(Source):
         self._cut_vectors()
         # A killed process may have left deleted contents in the log.
         self._empty_log()
-
-    def _require_nothing_left(self, acknowledged: dict[int, Mark]) -> None:
-        for path in self.folder.glob(f"*{UNFINISHED}"):
-            raise InputProblem(
-                f"{self.folder}: a restore or an upgrade into it was cut off ({path.name}); delete "
-                "this directory and start over"
-            )
-        if acknowledged:
-            raise DamagedRecord(
-                self.path, "the file is missing, but changes in it were acknowledged"
-            )
-        snapshots = list(self.folder.glob(snapshot_name("[0-9]*", "*")))
-        if snapshots:
-            raise DamagedRecord(
-                self.path, f"the file is missing, but {len(snapshots)} snapshots exist"
-            )
 
     def _create(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
@@ -521,6 +513,26 @@ def transactional(
         return self._database.write(functools.partial(rule, self), *args, **kwargs)
 
     return run
+
+
+def require_new(folder: Path) -> None:
+    """Raise `InputProblem` if a folder without a record has other files of a data directory."""
+    path = folder / FILE
+    if (folder / DATABASE_NAME).exists():
+        raise InputProblem(
+            f"data directory {folder}: was written by a version before 0.5; make one of this "
+            f"version by gmn store upgrade {folder} --into NEW, and serve that"
+        )
+    for unfinished in folder.glob(f"*{UNFINISHED}"):
+        raise InputProblem(
+            f"{folder}: a restore or an upgrade into it was cut off ({unfinished.name}); delete "
+            "this directory and start over"
+        )
+    if Marks(folder / MARKS).read():
+        raise DamagedRecord(path, "the file is missing, but changes in it were acknowledged")
+    snapshots = list(folder.glob(snapshot_name("[0-9]*", "*")))
+    if snapshots:
+        raise DamagedRecord(path, f"the file is missing, but {len(snapshots)} snapshots exist")
 
 
 def stored_uri(path: Path) -> str:

@@ -100,3 +100,35 @@ def test_keys_backups_and_artefacts_of_others_are_looked_at(examine, tmp_path):
     file.write_bytes(b"damage" * 1000)
     status, found = examine()
     assert (status, found["record"][0][0]) == (1, "error")
+
+
+@pytest.mark.parametrize(
+    ("left", "named"),
+    [
+        ("record.acknowledged", "gmn store recover"),
+        ("new.part", "start over"),
+        ("galleries.sqlite3", "gmn store upgrade"),
+    ],
+)
+def test_a_directory_whose_record_is_elsewhere_or_lost_is_not_called_new(
+    examine, tmp_path, left, named
+):
+    with contextlib.closing(Record(tmp_path)) as record:
+        record.keys.add(create_key(scopes=["admin"])[0])
+    (tmp_path / FILE).unlink()
+    if left != "record.acknowledged":
+        (tmp_path / "record.acknowledged").rename(tmp_path / left)
+    status, found = examine()
+    assert status == 1
+    assert named in said(found, "record", "error")
+    assert not said(found, "record", "ok")
+    # Nor does any command make another record there.
+    assert gmn.run(["keys", "create", "--scope", "admin", "--data-dir", str(tmp_path)]) == 2
+
+
+def test_a_folder_of_backups_that_cannot_be_written_is_an_error(examine, tmp_path):
+    file = tmp_path / "backups"
+    file.touch()
+    status, found = examine(backup_dir=file)
+    assert status == 1
+    assert "GMN_BACKUP_DIR" in said(found, "backups", "error")
