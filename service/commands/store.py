@@ -123,11 +123,22 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
 
     It may run while the service does. The exit status is 1 if anything differs.
     """
+    from service.errors import DamagedRecord
     from service.record.archive import check_snapshots
+    from service.record.database import require_new
+    from service.record.verify import RecordFound
     from service.record.verify import verify as verify_record
 
     _require_directory(data_dir)
-    found = verify_record(data_dir)
+    if not has_record(data_dir):
+        with contextlib.suppress(DamagedRecord):
+            require_new(data_dir)
+            require_record(data_dir)
+    try:
+        found = verify_record(data_dir)
+    except DamagedRecord as damage:
+        # The snapshots may be undamaged nevertheless.
+        found = RecordFound(problems=[f"the record cannot be read: {damage.why}"])
     snapshots = {
         f"{path.parent.name}/{path.name}": damage
         for path, damage in check_snapshots(data_dir).items()

@@ -184,13 +184,14 @@ def _find_damage(folder: Path) -> str | None:
     try:
         return next(iter(verify(folder).damage), None)
     except (InputProblem, sqlite3.DatabaseError) as error:
-        return str(error)
+        return str(getattr(error, "why", error))
 
 
 def _copy_record(database: Database, part: Path) -> None:
     with contextlib.closing(sqlite3.connect(part / FILE)) as copy:
         (part / FILE).chmod(PRIVATE_FILE)
-        database.connection().backup(copy)
+        with database.naming_errors():
+            database.connection().backup(copy)
 
 
 def _copy_gallery(database: Database, part: Path, gallery_id: int) -> None:

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from gmn_client.models import Snapshot
 from model.problems import InputProblem
-from service.errors import DamagedSnapshot, StorageFailed
+from service.errors import DamagedRecord, DamagedSnapshot, StorageFailed
 from service.ops.audit import audit_files
 from service.ops.data_directory import (
     MEBIBYTE,
@@ -277,6 +277,8 @@ def _find_later(backup: Path, current: Path) -> Path | None:
         try:
             if (folder / FILE).is_file() and not verify(folder).damage:
                 return folder
+        except DamagedRecord:
+            continue
         except InputProblem as problem:
             with (folder / FILE).open("rb") as file:
                 is_database = file.read(16).startswith(b"SQLite format 3")

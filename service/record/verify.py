@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from model.problems import InputProblem
-from service.errors import ServiceError
+from service.errors import DamagedRecord, ServiceError
 from service.ops.threads import heartbeat
 from service.record.crop_rows import read_intact_vectors
 from service.record.database import Database, stored_uri
 from service.record.schema import EARLIEST_FORMAT, FORMAT, TABLES, missing_tables, row_crc
-from service.record.transaction import AMONG, Reader, Source, batches
+from service.record.transaction import AMONG, FILE, Reader, Source, batches
 from service.record.vectors import Vector
 
 ROWS_AT_ONCE = 500
@@ -68,7 +68,8 @@ def verify(folder: Path) -> RecordFound:
     """Verify a consistent state of a whole record, which may be in use.
 
     Raises:
-        InputProblem: there is no record of this program's format.
+        DamagedRecord: the record is missing, or is no database.
+        InputProblem: it is not of this program's format.
     """
     with inspect(folder) as inspection:
         inspection.check_pages()
@@ -84,6 +85,9 @@ def verify(folder: Path) -> RecordFound:
 
 @contextlib.contextmanager
 def inspect(folder: Path) -> Iterator[Inspection]:
+    path = folder / FILE
+    if not path.is_file():
+        raise DamagedRecord(path, "the file is missing")
     with contextlib.closing(StoredRecord(folder)) as stored:
         yield Inspection(stored)
 
@@ -212,10 +216,8 @@ class Inspection:
 
     def _require_format(self) -> None:
         path = self._stored.path
-        try:
+        with self._stored.naming_errors():
             version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.DatabaseError as error:
-            raise InputProblem(f"{path}: is not a record ({error}); name another folder") from error
         if not EARLIEST_FORMAT <= version <= FORMAT:
             raise InputProblem(
                 f"{path}: has format version {version}, and this program reads {FORMAT}; read it "

@@ -177,7 +177,9 @@ def give_vectors(transaction):
 
 
 @pytest.mark.parametrize("left", ["nothing", "not even its mark", "its beginning", "zeros"])
-def test_a_record_that_is_gone_is_recovered_from_its_snapshots(data_dir, tmp_path, left):
+def test_a_record_that_is_gone_is_named_and_recovered_from_its_snapshots(
+    data_dir, tmp_path, capsys, left
+):
     lobby = everything(data_dir)["lobby"]
     path = data_dir / "record.sqlite3"
     size = path.stat().st_size
@@ -189,6 +191,10 @@ def test_a_record_that_is_gone_is_recovered_from_its_snapshots(data_dir, tmp_pat
         path.write_bytes(path.read_bytes()[:100] if left == "its beginning" else bytes(size))
     with pytest.raises(DamagedRecord, match="gmn store recover"):
         Record(data_dir)
+    assert gmn.run(["store", "verify", "--data-dir", str(data_dir)]) == 1
+    told = capsys.readouterr().out
+    assert "the record cannot be read" in told
+    assert f"{SNAPSHOT}.gmn: as written" in told
     done = recover(data_dir, tmp_path / "new")
     # The file of deleted ids knows of the crop that the snapshot still has.
     assert done.galleries[0].from_snapshots == LOBBY
@@ -209,6 +215,17 @@ def test_a_recovered_key_of_the_audit_log_can_be_read_by_its_owner_alone(data_di
     assert gmn.run(["store", "recover", "--data-dir", str(data_dir), "--into", str(into)]) == 0
     modes = {path.name: path.stat().st_mode & 0o777 for path in into.glob("audit*")}
     assert modes["audit.key"] == modes["audit.jsonl"] == 0o600
+
+
+def test_a_record_that_is_no_database_is_named_by_a_backup(data_dir, tmp_path, capsys):
+    (data_dir / "record.sqlite3").write_bytes(b"damage" * 1000)
+    assert gmn.run(["backup", str(tmp_path / "backups"), "--data-dir", str(data_dir)]) == 2
+    assert "gmn store recover" in capsys.readouterr().err
+
+
+def test_a_directory_without_data_is_no_damaged_record(tmp_path, capsys):
+    assert gmn.run(["store", "verify", "--data-dir", str(tmp_path)]) == 2
+    assert "no service has kept data there" in capsys.readouterr().err
 
 
 def test_a_damaged_snapshot_is_named_and_not_taken_over(data_dir, tmp_path):

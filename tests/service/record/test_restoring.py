@@ -1,7 +1,9 @@
 """Backups: copied while writes go on, and nothing that was deleted since comes back."""
 
+import contextlib
 import json
 import shutil
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -151,7 +153,7 @@ def test_without_a_word_a_restore_replaces_the_data_directory_of_the_environment
     assert "--data-dir" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("left", ["nothing", "a damaged file"])
+@pytest.mark.parametrize("left", ["nothing", "a damaged file", "the beginning"])
 def test_without_the_data_directory_a_newer_backup_shows_what_was_deleted(filled, tmp_path, left):
     record, lobby, _, ids = filled
     written = write_backup(record.database, tmp_path / "backups")
@@ -160,10 +162,11 @@ def test_without_the_data_directory_a_newer_backup_shows_what_was_deleted(filled
     second = write_backup(record.database, tmp_path / "backups")
     record.crops.remove(lobby, [ids[1]])
     record.close()
+    file = tmp_path / "data" / "record.sqlite3"
     if left == "nothing":
         shutil.rmtree(tmp_path / "data")
     else:
-        (tmp_path / "data" / "record.sqlite3").write_bytes(b"damage")
+        file.write_bytes(b"damage" if left == "a damaged file" else file.read_bytes()[:10_000])
     into = empty(tmp_path / "new")
     restored = restore_backup(first, into, tmp_path / "data", [ids[2]])
     assert restored.by == second
@@ -298,6 +301,11 @@ def test_what_cannot_be_restored_is_refused_with_the_remedy(filled, tmp_path):
     Record(empty(tmp_path / "another")).close()
     with pytest.raises(InputProblem, match="is another record"):
         restore_backup(backup, empty(tmp_path / "first"), tmp_path / "another")
+    newer = empty(tmp_path / "newer")
+    with contextlib.closing(sqlite3.connect(newer / "record.sqlite3")) as database:
+        database.execute("PRAGMA user_version = 99")
+    with pytest.raises(InputProblem, match="format version 99"):
+        restore_backup(backup, empty(tmp_path / "other"), newer)
     path = backup / "record.sqlite3"
     body = bytearray(path.read_bytes())
     body[body.index(ids[1].encode()) + 5] ^= 1
