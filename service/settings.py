@@ -226,10 +226,12 @@ class Settings(BaseSettings):
 
     @property
     def of_one_process(self) -> Settings:
+        # Each process receives a full body and has a connection, however small its share is.
+        queued_bytes = max(self.max_body_bytes, self.max_queued_bytes // self.processes)
         shares = {
             "max_cost": self.max_cost / self.processes,
-            "max_queued_bytes": self.max_queued_bytes // self.processes,
-            "max_connections": self.max_connections // self.processes,
+            "max_queued_bytes": queued_bytes,
+            "max_connections": max(1, self.max_connections // self.processes),
         }
         return self.model_copy(update=shares)
 

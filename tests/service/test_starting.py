@@ -52,6 +52,12 @@ def test_an_empty_setting_is_as_one_that_is_not_set(monkeypatch):
     assert read_settings() == expected
 
 
+def test_each_of_many_processes_has_a_connection_and_receives_a_full_body():
+    share = read_settings(processes=64, max_connections=10).of_one_process
+    assert share.max_queued_bytes == share.max_body_bytes
+    assert share.max_connections == 1
+
+
 def test_a_taken_port_is_named():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
