@@ -38,7 +38,7 @@ from tests.legibility import KINDS, Legibility, PythonFile
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 171_525,
+    "tokens of service and gmn_client": 172060,
     "files of service and gmn_client": 133,
     "functions of a query": 144,
     "files of a query": 32,
