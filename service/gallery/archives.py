@@ -314,7 +314,7 @@ def _move_stray_imports(runtime: Runtime) -> None:
 
 
 def _remove_cut_off(runtime: Runtime, gallery_id: int) -> None:
-    """Remove copies whose writer was killed; the caller holds the lock that writers hold."""
+    # The caller holds the lock that the writers of these copies held until they were killed.
     folder = runtime.settings.data_dir / SNAPSHOTS / str(gallery_id)
     for part in folder.glob(f"*{UNFINISHED}"):
         try:

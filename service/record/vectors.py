@@ -190,7 +190,7 @@ class VectorFiles:
         self.path(gallery_id, side).unlink(missing_ok=True)
 
     def drop_removed(self) -> None:
-        """Close files that any process has removed: until then, their vectors stay on the disk."""
+        # The vectors of a removed file stay on the disk while a process has it open.
         for key, file in list(self._files.items()):
             if file.is_removed:
                 self._files.pop(key, None)
