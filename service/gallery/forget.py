@@ -17,6 +17,7 @@ from service.gallery.gallery import Gallery
 from service.gallery.kept_searches import expire_searches
 from service.gallery.pictures import remove_pictures
 from service.ops.data_directory import IMPORTS, SNAPSHOTS, STRAY, failpoint
+from service.record.restoring import is_being_written
 from service.record.values import CropFilter, CropsChange, count_by_case
 from service.runtime import Runtime
 
@@ -216,6 +217,11 @@ NOT_COMPACTED = (
     "the indexer has deleted them (gmn index verify shows that), Milvus has compacted its files, "
     "and its garbage collection has removed the former ones",
 )
+UNFINISHED_BACKUP = (
+    "the backup that is being written to GMN_BACKUP_DIR",
+    "the deleted crops, if it has copied them already",
+    "it is removed as other backups are, or you delete it",
+)
 STRAYS_REMAIN = (
     f"{SNAPSHOTS}/{STRAY} and {IMPORTS}/{STRAY} below the data directory",
     "copies and archives that were moved aside and may contain this person",
@@ -242,7 +248,12 @@ async def _list_remainders(
         remaining.append(ELSEWHERE_REMAINS)
     if any(folder.exists() for folder in folders):
         remaining.append(STRAYS_REMAIN)
-    backups = await runtime.pools.files.run(backups_with, settings, crop_ids)
+    files = runtime.pools.files
+    # Look for it first: it may get its name in between.
+    folder = settings.backup_dir
+    if folder is not None and await files.run(is_being_written, folder):
+        remaining.append(UNFINISHED_BACKUP)
+    backups = await files.run(backups_with, settings, crop_ids)
     remaining += [
         (
             f"backup {backup}",

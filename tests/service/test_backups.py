@@ -32,10 +32,12 @@ def test_a_service_backs_itself_up_and_a_forgotten_person_is_in_no_restore(
     assert gmn.run(["backup", str(folder), "--data-dir", str(data)]) == 0
     first, second = kept_backups(folder)
     assert capsys.readouterr().out.split()[-1] == str(second)
+    (folder / "gmn-backup.1f.part").mkdir()
     answer = served.http.delete("/v1/galleries/default/identities/Ann").json()
     named = {place["where"]: place["until"] for place in answer["remaining"]}
     assert "UTC if backups go on" in named[f"backup {second}"]
     assert f"backup {first}" not in named
+    assert "the backup that is being written to GMN_BACKUP_DIR" in named
     assert served.stop() == 0
     new = tmp_path / "new"
     command = ["restore", str(second), "--data-dir", str(new), "--replaces", str(data)]
