@@ -60,6 +60,7 @@ class Settings(BaseSettings):
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
     artefact: str = "bundled"
@@ -188,7 +189,7 @@ class Settings(BaseSettings):
     backup_dir: Path | None = None
     """The folder in which the service writes backups of the record and its images by itself. It
     should be on another disk. Processes that share a record share it too."""
-    backup_every: PositiveFloat = 24.0
+    backup_every: float = Field(24.0, gt=0, le=876_000)
     """Hours from one backup to the next."""
     backup_keep: PositiveInt = 7
     """Number of backups that are kept. The oldest is removed once a new one has been read back and

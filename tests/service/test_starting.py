@@ -31,6 +31,9 @@ def own_environment(monkeypatch, tmp_path):
         ("GMN_MAX_BACTH", "8", "did you mean GMN_MAX_BATCH"),
         ("GMN_MAX_COST", "0", "GMN_MAX_COST"),
         ("GMN_QUALITY", "strict", "GMN_QUALITY"),
+        ("GMN_BACKUP_EVERY", "inf", "GMN_BACKUP_EVERY"),
+        ("GMN_BACKUP_EVERY", "1e12", "GMN_BACKUP_EVERY"),
+        ("GMN_STALL_SECONDS", "inf", "GMN_STALL_SECONDS"),
         ("GMN_MIN_CROP_ASPECT", "7", r"min_crop_aspect \(7\) is above max_crop_aspect \(6\)"),
     ],
 )
