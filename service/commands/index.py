@@ -20,7 +20,7 @@ from service.commands.common import (
     printed,
     with_options,
 )
-from service.commands.store import open_record
+from service.commands.store import open_record, require_record
 
 if TYPE_CHECKING:
     from service.milvus.writing import CollectionWriter
@@ -50,6 +50,7 @@ def rebuild(
 
     Example: gmn index rebuild entrance
     """
+    require_record(data_dir)
     with open_record(data_dir) as record:
         (entry,) = _find_galleries(record, gallery)
         record.remote_indexes.change(entry.gallery_id, wanted=True)
@@ -143,6 +144,7 @@ def _open_writer(data_dir: Path) -> Iterator[CollectionWriter]:
     from service.milvus.server import MilvusServer
     from service.milvus.writing import CollectionWriter
 
+    require_record(data_dir)
     with (
         open_record(data_dir) as record,
         contextlib.closing(MilvusServer(url)) as server,

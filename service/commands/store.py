@@ -231,7 +231,7 @@ def forget_runtime(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     be stopped. New features are compared with stored ones of another runtime, which they match to a
     cosine of 0.999 or better; a reindex embeds all of them alike.
     """
-    _require_directory(data_dir)
+    require_record(data_dir)
     with _lock(data_dir), open_record(data_dir) as record:
         forgotten = record.runtimes.forget()
     echo(f"{forgotten} forgotten; the next start chooses again")

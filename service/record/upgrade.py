@@ -260,14 +260,15 @@ class OldRecord:
         path: the file.
 
     Raises:
-        InputProblem: the file is not a record of format 7.
+        InputProblem: the file is not a record of format 7, or cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-        self._connection.execute("BEGIN")
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        with self._naming_errors():
+            self._connection.execute("BEGIN")
+            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version != FORMAT:
             raise InputProblem(f"{path}: has format {version} instead of {FORMAT}")
 
@@ -277,14 +278,15 @@ class OldRecord:
     def entries(self, kind: str, *parts: str | int) -> Iterator[tuple[list[str], bytes]]:
         """Yield the parts below a key and the body of each of its entries, in order."""
         prefix = _encode_key(kind, *parts)
-        rows = self._connection.execute(
-            "SELECT key, value FROM entries WHERE key >= ? AND key < ? ORDER BY key",
-            (prefix, prefix + b"\xff"),
-        )
-        for key, value in rows:
-            below = BETWEEN_PARTS.split(key[len(prefix) : -1])
-            names = [part.replace(ESCAPED, END).decode() for part in below]
-            yield names, self._unseal(key, value)
+        with self._naming_errors():
+            rows = self._connection.execute(
+                "SELECT key, value FROM entries WHERE key >= ? AND key < ? ORDER BY key",
+                (prefix, prefix + b"\xff"),
+            )
+            for key, value in rows:
+                below = BETWEEN_PARTS.split(key[len(prefix) : -1])
+                names = [part.replace(ESCAPED, END).decode() for part in below]
+                yield names, self._unseal(key, value)
 
     def galleries(self) -> list[GalleryRecord]:
         galleries = [GALLERY.validate_json(body) for _, body in self.entries("gallery")]
@@ -326,6 +328,15 @@ class OldRecord:
 
     def _read_body(self, kind: str, *numbers: int) -> bytes | None:
         return next((body for _, body in self.entries(kind, *numbers)), None)
+
+    @contextlib.contextmanager
+    def _naming_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise InputProblem(
+                f"{self.path}: cannot be read ({error}); recover it with the version that wrote it"
+            ) from error
 
     def _unseal(self, key: bytes, value: object) -> bytes:
         if isinstance(value, bytes) and not value:

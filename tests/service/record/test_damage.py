@@ -223,9 +223,13 @@ def test_a_record_that_is_no_database_is_named_by_a_backup(data_dir, tmp_path, c
     assert "gmn store recover" in capsys.readouterr().err
 
 
-def test_a_directory_without_data_is_no_damaged_record(tmp_path, capsys):
-    assert gmn.run(["store", "verify", "--data-dir", str(tmp_path)]) == 2
+@pytest.mark.parametrize(
+    "command", [("store", "verify"), ("store", "forget-runtime"), ("index", "rebuild", "lobby")]
+)
+def test_a_directory_without_data_is_named_and_stays_empty(tmp_path, capsys, command):
+    assert gmn.run([*command, "--data-dir", str(tmp_path)]) == 2
     assert "no service has kept data there" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_snapshot_is_named_and_not_taken_over(data_dir, tmp_path):

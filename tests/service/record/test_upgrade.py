@@ -203,6 +203,9 @@ def test_an_upgrade_is_refused_where_there_is_nothing_or_something_already(relea
         database.execute("PRAGMA user_version = 6")
     with pytest.raises(InputProblem, match="has format 6"):
         upgrade(released / "data", tmp_path / "new")
+    (released / "data" / DATABASE_NAME).write_bytes(b"damage" * 1000)
+    with pytest.raises(InputProblem, match="with the version that wrote it"):
+        upgrade(released / "data", tmp_path / "new")
 
 
 def test_a_record_of_the_first_version_is_upgraded(tmp_path):
