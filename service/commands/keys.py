@@ -110,7 +110,9 @@ def create(
     except ValueError as error:
         raise InputProblem(f"--gallery: {error}") from error
     key, text = ring.create_key(scopes=scopes, **fields)
-    make_folder(data_dir)
+    # The audit log names a directory that cannot be made.
+    with contextlib.suppress(OSError):
+        make_folder(data_dir)
     names = ",".join(scopes)
     with _audited(
         data_dir, "create_key", key_id=key.key_id, scopes=names, gallery=key.gallery

@@ -340,7 +340,8 @@ def _require_directory(data_dir: Path) -> None:
 
 
 def _require_new(directory: Path, option: str) -> None:
-    if directory.exists() and any(directory.iterdir()):
+    is_empty = directory.is_dir() and not any(directory.iterdir())
+    if directory.exists() and not is_empty:
         raise InputProblem(f"{directory}: holds something already; name a new one with {option}")
 
 

@@ -282,6 +282,13 @@ def test_a_gallery_that_no_gallery_can_be_called_is_refused(tmp_path, capsys, ga
     assert "--gallery" in capsys.readouterr().err
 
 
+def test_a_file_in_place_of_the_data_directory_is_named(tmp_path, capsys):
+    file = tmp_path / "data"
+    file.touch()
+    assert gmn.run(["keys", "create", "--scope", "query", "--data-dir", str(file)]) == 2
+    assert "--data-dir or GMN_DATA_DIR" in capsys.readouterr().err
+
+
 def test_a_time_for_the_former_secret_that_no_date_has_is_refused(capsys):
     assert gmn.run(["keys", "rotate", "desk", "--grace", "1e12"]) == 2
     assert "--grace" in capsys.readouterr().err

@@ -232,6 +232,13 @@ def test_a_directory_without_data_is_named_and_stays_empty(tmp_path, capsys, com
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_recovery_into_a_file_is_refused(data_dir, tmp_path, capsys):
+    file = tmp_path / "new"
+    file.touch()
+    assert gmn.run(["store", "recover", "--data-dir", str(data_dir), "--into", str(file)]) == 2
+    assert "name a new one with --into" in capsys.readouterr().err
+
+
 def test_a_damaged_snapshot_is_named_and_not_taken_over(data_dir, tmp_path):
     (folder,) = data_dir.glob("snapshots/*/*.gmn")
     flip(folder / "record.sqlite3", b"image 9")
