@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import re
+import socket
 import zipfile
 from typing import NamedTuple
 from uuid import uuid4
@@ -198,6 +199,32 @@ def test_reviews_are_a_table_without_formulas(client, served, images):
     head, line = table.text.splitlines()
     assert head.startswith("query_id,crop_id,identity,decision,")
     assert line.startswith(f"{answer.query_id},{crop_id},'=Ann,confirmed,")
+
+
+def test_a_table_of_reviews_is_sent_in_few_pieces(client, served, images):
+    # Each piece costs the event loop, for which other requests wait.
+    answer = client.query(images[0], keep=True, top_k=20)
+    crop_ids = [result.crop_id for result in answer.results]
+    client.review(answer.query_id, *crop_ids, decision="rejected")
+    url = served.http.base_url
+    with socket.create_connection((url.host, url.port)) as connection:
+        path = f"/v1/galleries/{client.gallery_name}/reviews.csv"
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {url.host}\r\n\r\n".encode())
+        received = b""
+        while not received.endswith(b"\r\n0\r\n\r\n"):
+            received += connection.recv(65_536)
+    assert received.count(answer.query_id.encode()) == 20
+    # Two chunks and the end, each after a line with its length.
+    assert len(re.findall(rb"^[0-9a-f]+\r$", received, re.MULTILINE)) == 3
+
+
+def test_a_page_of_reviews_has_those_of_a_hundred_searches_at_most(client, served, images):
+    for _ in range(5):
+        client.query(*images[:24], mode="separate", keep=True, top_k=1)
+    address = f"/v1/galleries/{client.gallery_name}/reviews"
+    page = served.http.get(address, params={"limit": 1000}).json()
+    searches = kept_ids(client)
+    assert (len(searches), page["next_cursor"]) == (120, searches[99])
 
 
 def test_a_case_holds_searches_and_exports_them_with_their_checksums(client, images):

@@ -17,7 +17,7 @@ from service.gallery.enroll import Camera, Name
 from service.http.forms import FILE, Form, GroupingForm, KeepBest, Sent
 from service.http.guard import Admin, Enroller, Searcher, guarded_router, needs
 from service.http.limits import KEEP_ALIVE_SECONDS, hold_stream
-from service.http.problems import content, csv_line, problems
+from service.http.problems import content, csv_line, csv_lines, problems
 from service.jobs import runner
 from service.jobs.grouping import begin_grouping
 from service.jobs.imports import begin_import
@@ -132,14 +132,16 @@ async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
     runtime = call.runtime
     runtime.audit.note_view("read_job_report", gallery=job.gallery, job_id=job_id)
 
+    def read(after: int) -> tuple[str, int | None]:
+        page = runtime.record.jobs.problems(job_id, after, PROBLEMS_PER_PAGE)
+        return csv_lines(page), page[-1].position if page else None
+
     async def lines() -> AsyncIterator[str]:
         yield csv_line(*REPORT_COLUMNS)
-        after = -1
-        read = runtime.record.jobs.problems
-        while page := await runtime.galleries.read(read, job_id, after, PROBLEMS_PER_PAGE):
-            for problem in page:
-                yield csv_line(*problem.model_dump().values())
-            after = page[-1].position
+        after: int | None = -1
+        while after is not None:
+            text, after = await runtime.galleries.read(read, after)
+            yield text
 
     return StreamingResponse(
         lines(),

@@ -26,7 +26,7 @@ from service.gallery.changes import change_matching
 from service.gallery.enroll import Camera, ImageToEnroll, Name, enroll
 from service.http.forms import Cursor, Form, Limit, Sent
 from service.http.guard import Searcher, guarded_router
-from service.http.problems import content, csv_line, problems, write_list
+from service.http.problems import content, csv_line, csv_lines, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.record.values import CropFilter, Picture
 from service.runtime import GalleryCall
@@ -182,8 +182,14 @@ async def list_reviews(
     limit: Limit = 100,
     everyone: Everyone = False,
 ) -> Response:
-    """Lists reviews of the searches of the caller's key; those of all keys need `admin`."""
-    page = await _read_reviews(call, cursor, limit, _choose_key(call, everyone))
+    """Lists reviews of the searches of the caller's key; those of all keys need `admin`.
+
+    A page has the reviews of at most 100 searches, which may be many or none.
+    """
+    # A cursor must never name a search of another key, so those without reviews count too.
+    found_by = _choose_reviewed(call, everyone)
+    most = min(limit, SEARCHES_AT_ONCE)
+    page = await call.read(call.record.kept.reviews, cursor, most, *found_by)
     call.note_view("list_reviews", count=len(page.results))
     return await write_list(request, page)
 
@@ -195,17 +201,19 @@ async def list_reviews(
 )
 async def export_reviews(call: Searcher, everyone: Everyone = False) -> StreamingResponse:
     """Exports reviews of searches of the caller's key as CSV; those of all keys need `admin`."""
-    key_id = _choose_key(call, everyone)
+    found_by = _choose_reviewed(call, everyone)
     call.note_view("export_reviews")
+
+    def read(gallery_id: int, before: str | None) -> tuple[str, str | None]:
+        page = call.record.kept.reviews(gallery_id, before, SEARCHES_AT_ONCE, *found_by)
+        return csv_lines(page.results), page.next_cursor
 
     async def lines() -> AsyncIterator[str]:
         yield csv_line(*COLUMNS)
         before = None
         while True:
-            page = await _read_reviews(call, before, SEARCHES_AT_ONCE, key_id)
-            for review in page.results:
-                yield csv_line(*review.model_dump(mode="json").values())
-            before = page.next_cursor
+            text, before = await call.read(read, before)
+            yield text
             if before is None:
                 break
 
@@ -218,19 +226,9 @@ def _choose_key(call: GalleryCall, everyone: bool) -> str | None:
     return key_id
 
 
-async def _read_reviews(
-    call: GalleryCall, before: str | None, limit: int, key_id: str | None
-) -> Reviews:
-    """List the reviews of searches, the newest search first.
-
-    Args:
-        before: id of a search; only older ones are read.
-        limit: number of searches of the key, including those without reviews: a cursor must never
-            name a search of another key.
-        key_id: key whose searches are listed; None for all.
-    """
-    found_by = ("reviewed", "") if key_id is None else ("key", key_id)
-    return await call.read(call.record.kept.reviews, before, limit, *found_by)
+def _choose_reviewed(call: GalleryCall, everyone: bool) -> tuple[str, str]:
+    key_id = _choose_key(call, everyone)
+    return ("reviewed", "") if key_id is None else ("key", key_id)
 
 
 async def _check_review(call: GalleryCall, query_id: str, form: ReviewForm) -> str | None:
