@@ -405,16 +405,16 @@ class StoredCases(RecordPart):
         """Add a search to a case or change its note; None as `note` removes it from the case.
 
         Args:
-            most: limit on the searches in all cases of the case's key; None for no limit.
+            most: limit on the searches of one key in all cases; None for no limit.
 
         Raises:
             UnknownQuery: there is no such search, or the case does not hold it.
         """
         case = _read_case(transaction, gallery_id, case_id)
-        require_search(transaction, gallery_id, query_id)
+        search = require_search(transaction, gallery_id, query_id)
         if note is not None:
-            if query_id not in (search.query_id for search in case.queries):
-                _require_room(transaction, gallery_id, case, most)
+            if query_id not in (held.query_id for held in case.queries):
+                _require_room(transaction, case, search, most)
             transaction.change(
                 "INSERT INTO case_searches (case_id, query_id, added_at, note) "
                 "VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET note = excluded.note",
@@ -501,16 +501,18 @@ def _count_searches(reader: Reader, gallery_id: int) -> int:
     return int(reader.value(statement, (gallery_id,)))
 
 
-def _require_room(reader: Reader, gallery_id: int, case: CaseDetail, most: int | None) -> None:
+def _require_room(reader: Reader, case: CaseDetail, search: sqlite3.Row, most: int | None) -> None:
+    gallery_id = search["gallery_id"]
+    # Any key may add its searches to a case, so the key of the case does not count.
     count = reader.value(
-        "SELECT count(*) FROM case_searches JOIN cases USING (case_id) "
-        "WHERE gallery_id = ? AND key_id = ?",
-        (gallery_id, case.key_id),
+        "SELECT count(*) FROM searches WHERE gallery_id = ? AND key_id = ? AND query_id != ? "
+        "AND query_id IN (SELECT query_id FROM case_searches)",
+        (gallery_id, search["key_id"], search["query_id"]),
     )
     if most is not None and count >= most and _count_searches(reader, gallery_id) >= most:
         raise InvalidField(
-            f"query_id: the cases of this key hold {count:,} searches, and half of "
-            "GMN_KEPT_QUERIES is the limit for a key without admin; export and delete closed cases"
+            f"query_id: cases hold {count:,} searches of its key, and half of GMN_KEPT_QUERIES is "
+            "the limit for a key without admin; export and delete closed cases"
         )
     if case.count >= MOST_IN_CASE:
         raise InvalidField(

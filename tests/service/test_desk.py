@@ -431,6 +431,18 @@ def test_a_key_holds_half_of_the_searches_at_most(desk, images):
     assert bob.kept_search(own).expires_at is None
 
 
+def test_a_key_holds_no_more_searches_in_cases_of_others(desk, images):
+    bob, eve, _ = desk
+    cases = [eve.create_case("e").case_id, bob.create_case("b").case_id]
+    ids = [eve.query(images[0], keep=True).query_id for _ in range(3)]
+    for case_id, query_id in zip(cases, ids, strict=False):
+        eve.hold_search(case_id, query_id)
+    with pytest.raises(RequestRefused, match="half of GMN_KEPT_QUERIES"):
+        eve.hold_search(cases[1], ids[2])
+    own = bob.query(images[0], keep=True).query_id
+    assert bob.hold_search(cases[1], own).count == 2
+
+
 @pytest.mark.slow
 def test_a_key_begins_half_of_the_cases_of_a_gallery_at_most(desk):
     bob, eve, _ = desk
