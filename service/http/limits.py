@@ -37,6 +37,8 @@ FORMS = (MULTIPART, b"application/x-www-form-urlencoded")
 # Limits of a form whose only file is written to disk while it arrives, except for its first MiB.
 ARCHIVE_PARTS = {"max_files": 1, "max_fields": 8, "max_part_size": 16 * 1024}
 ARCHIVE_MEMORY_BYTES = MEBIBYTE + ARCHIVE_PARTS["max_fields"] * ARCHIVE_PARTS["max_part_size"]
+# Starlette's limit on the fields of a form.
+MOST_FIELDS = 1000
 # Total size of a form's texts, which are checked on the event loop: metadata of 200 images.
 MAX_FORM_TEXT_BYTES = 4 * MEBIBYTE
 # Reserve for files other than connections, and for connections accepted in one turn of the loop.
@@ -121,6 +123,7 @@ class FormRequest(Request):
         self._is_multipart = kind == MULTIPART
         self._waited = 0.0
         self._received = 0
+        self._separators = 0
         self._held = 0
         self._whole = asyncio.Event()
         self._require_room(int(request.headers.get("content-length", 0)))
@@ -172,6 +175,10 @@ class FormRequest(Request):
         more = self._require_room(self._received)
         if not self._is_multipart:
             require_short_text("body", self._received)
+            # Starlette does not count empty fields, and parses megabytes of them for a second.
+            self._separators += message.get("body", b"").count(b"&")
+            if self._separators > MOST_FIELDS:
+                raise InvalidField(f"body: has more than {MOST_FIELDS:,} fields; send fewer")
         if self._to_disk and before // MEBIBYTE < self._received // MEBIBYTE:
             # The folder for uploads may be on the disk that has space reserved for deletions.
             require_free_disk(self._settings)

@@ -148,6 +148,13 @@ LISTS = {
         "4,194,304",
     ),
     "as a web page sends it": ({"data": {"cameras": [NAMES] * 40}}, "4,194,304"),
+    "as empty fields": (
+        {
+            "content": b"&" * 1_500_000,
+            "headers": {"Content-Type": "application/x-www-form-urlencoded"},
+        },
+        "1,000 fields",
+    ),
     "within the limit of texts": (
         {"files": [*files(b"x"), *[("cameras", (None, NAMES))] * 6]},
         "600,000 names, more than 1,000",
