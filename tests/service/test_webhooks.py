@@ -17,7 +17,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from service.errors import InvalidField
 from service.record.webhooks import MOST_WEBHOOKS
 from service.watch.sender import Sender
-from tests.outside import bearer, figure
+from tests.outside import bearer, figure, refused_fields
 from tests.service.conftest import START
 from tests.service.http.conftest import make_key
 from tests.service.watch_places import (
@@ -188,6 +188,12 @@ def test_a_receiver_that_is_gone_is_disabled_and_its_delivery_sent_again_on_dema
     ends(watching, webhook, "done")
     first, second = receiver.received
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
+
+
+def test_a_change_of_nothing_is_refused_by_the_fields_of_a_webhook(watching, webhook):
+    path = f"/v1/webhooks/{webhook['webhook_id']}"
+    for fields in ({}, {"note": ""}):
+        assert refused_fields(watching.http.patch(path, data=fields)) >= {"url"}
 
 
 def test_an_address_that_is_gone_disables_no_webhook_that_has_another_one_by_now(

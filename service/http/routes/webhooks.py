@@ -11,7 +11,7 @@ from fastapi import Path, Query, Request, Response
 from pydantic import Field
 
 from gmn_client import models
-from service.errors import UnknownDelivery, UnknownWebhook
+from service.errors import InvalidField, UnknownDelivery, UnknownWebhook
 from service.gallery.enroll import Name
 from service.http.forms import Cursor, Form, GalleryName, Limit, Sent
 from service.http.guard import guarded_router, needs
@@ -125,6 +125,8 @@ async def change_webhook(
     """Changes the address or note of a webhook, or disables or enables it."""
     await _find(call, webhook_id)
     changes = form.model_dump(exclude_none=True)
+    if not changes:
+        raise InvalidField("url, enabled, note: nothing is to be changed; send one of them")
     if form.url:
         await call.runtime.sender.require_usable(form.url, call.caller.gallery is None)
     if form.enabled is not None:
