@@ -150,6 +150,8 @@ class Watches(RecordPart):
         if transaction.value(others, (gallery_id,)) >= MOST_ARMED:
             raise InvalidField(f"gallery: {MOST_ARMED} lists are armed, the most; disarm one first")
         now = now_micros()
+        # Later alerts have greater numbers than this time, even if the clock is set back.
+        transaction.value(NEXT_NUMBER, (NEWEST_ALERT, now))
         # Exclude the time while the list was disarmed, in which no traffic was counted.
         transaction.change(
             "UPDATE watch_traffic SET since = since + ? - watches.disarmed_at FROM watches "
@@ -198,8 +200,7 @@ class Watches(RecordPart):
         """Write an alert that an armed list breaks its promise, at most once for each arming."""
         watch = _find_armed(transaction, gallery_id)
         earlier = (
-            "SELECT 1 FROM alerts WHERE gallery_id = ? AND kind = 'promise_broken' "
-            "AND created_at >= ?"
+            "SELECT 1 FROM alerts WHERE gallery_id = ? AND kind = 'promise_broken' AND number >= ?"
         )
         if watch is None or transaction.value(earlier, (gallery_id, watch.armed_at)):
             return None
@@ -210,7 +211,7 @@ class Watches(RecordPart):
         counted = (
             "SELECT count(*) AS alerts, count(*) FILTER (WHERE state = 'confirmed') AS confirmed, "
             "count(*) FILTER (WHERE state = 'rejected') AS rejected FROM alerts "
-            "WHERE gallery_id = ? AND kind = 'visit' AND created_at >= ?"
+            "WHERE gallery_id = ? AND kind = 'visit' AND number >= ?"
         )
         with self._database.read() as reader:
             for watch in _read_lists(reader, "gallery_id = ?", (gallery_id,)):
@@ -222,7 +223,9 @@ class Watches(RecordPart):
                 alerts, confirmed, rejected = counts
                 days = max(0.0, ((watch.disarmed_at or now) - since) / timedelta(days=1))
                 reviewed = confirmed + rejected
-                false_alarms = alerts / days * rejected / reviewed if reviewed else None
+                # After the clock was set back, the list seems to be armed in the future.
+                is_known = reviewed and days
+                false_alarms = alerts / days * rejected / reviewed if is_known else None
                 changes = {**counts, "days": days, "false_alarms": false_alarms}
                 return watch.model_copy(update=changes)
         return None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gmn_client import Client
-from service.record.schema import as_micros
+from service.record.schema import as_micros, now_micros
 from tests.outside import audit_lines, bearer, refused_fields
 from tests.service.conftest import START
 from tests.service.http.conftest import make_key
@@ -433,6 +433,31 @@ def test_the_obtained_rate_is_that_of_the_days_whose_alerts_are_kept(watching, u
     state = read_list(watching, unarmed)
     assert (state["alerts"], state["rejected"]) == (2, 1)
     assert (state["days"], state["false_alarms"]) == pytest.approx((2.0, 1.0))
+
+
+def test_after_the_clock_was_set_back_a_list_is_read_reviewed_and_warned_of_once(
+    start, tmp_path, drawn_crops, monkeypatch
+):
+    served = start(tmp_path)
+    gallery = arm_new(served, "wanted", drawn_crops)
+    with passersby(tmp_path) as people:
+        watches = people.record.watches
+        gallery_id = people.gallery_id(gallery)
+        armed = watches.get(gallery_id)
+        embedder = people.record.galleries.get(gallery_id).embedding_fingerprint
+        with monkeypatch.context() as an_hour_later:
+            an_hour_later.setattr(
+                "service.record.watch.now_micros", lambda: now_micros() + 3_600_000_000
+            )
+            watches.arm(gallery_id, armed.settings, armed.promised, embedder, "key")
+            alert_id = people.pass_by(gallery).alert.alert_id
+        review = served.http.post(f"/v1/alerts/{alert_id}/review", data={"decision": "rejected"})
+        assert review.status_code == 200, review.text
+        people.pass_by(gallery, camera="yard")
+        state = read_list(served, gallery)
+        assert (state["alerts"], state["rejected"], state["false_alarms"]) == (2, 1, None)
+        warnings = [watches.warn(gallery_id, "too many") for _ in range(2)]
+        assert [bool(warning) for warning in warnings] == [True, False]
 
 
 def test_events_are_replayed_and_come_at_once_from_every_process(watching, wanted, people):
