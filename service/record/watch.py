@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import numpy as np
 from numpy.typing import NDArray
 
@@ -397,15 +399,28 @@ def forget_alerts(transaction: Transaction, person_id: int) -> tuple[int, dict[s
     """Remove the alerts about a person, with pictures and deliveries.
 
     Returns:
-        Number of alerts, and number of messages about them that were sent to each address.
+        Number of alerts, and number of messages about them that were sent or due to each address.
     """
-    sent = transaction.tuples(
-        "SELECT sent_to, count(*) FROM deliveries JOIN alerts USING (number) "
-        "WHERE person_id = ? AND sent_to IS NOT NULL GROUP BY sent_to ORDER BY sent_to",
-        (person_id,),
+    # A message that is due may be under way: its outcome is noted when the receiver has answered.
+    counted = transaction.tuples(
+        "SELECT coalesce(sent_to, url) AS address, count(*) FROM deliveries "
+        "JOIN alerts USING (number) LEFT JOIN webhooks USING (webhook_id) "
+        "WHERE person_id = ? AND (sent_to IS NOT NULL "
+        "OR deliveries.state = 'waiting' AND enabled AND next_at <= ?) "
+        "GROUP BY address ORDER BY address",
+        (person_id, now_micros()),
     )
+    sent: Counter[str] = Counter()
+    for address, messages in counted:
+        sent[origin_of(address)] += messages
     numbers = transaction.column("SELECT number FROM alerts WHERE person_id = ?", (person_id,))
     return _remove_alerts(transaction, numbers), dict(sent)
+
+
+def origin_of(url: str) -> str:
+    """Return the scheme, name and port of a URL, whose path may contain a secret."""
+    parsed = httpx.URL(url)
+    return f"{parsed.scheme}://{parsed.netloc.decode()}"
 
 
 def _remove_alerts(transaction: Transaction, numbers: Sequence[int]) -> int:

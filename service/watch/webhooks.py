@@ -10,7 +10,6 @@ from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
 from pydantic_core import to_json
 
 from gmn_client.models import Alert, Delivery
@@ -19,6 +18,7 @@ from service.ops.critical_sections import repeat_alone
 from service.ops.data_directory import failpoint
 from service.ops.threads import CALLER
 from service.record.values import new_crop_id
+from service.record.watch import origin_of
 from service.record.webhooks import StoredWebhook
 from service.runtime import Runtime
 from service.watch.sender import AT_ONCE, Outcome
@@ -122,9 +122,7 @@ async def _settle(
         await runtime.audit.done("disable_webhook", webhook_id=webhook.webhook_id)
     settled: dict[str, Any] = {"status": outcome.status, "error": outcome.error}
     if outcome.sent:
-        # The path of the URL may contain a secret.
-        url = httpx.URL(webhook.url)
-        settled["sent_to"] = f"{url.scheme}://{url.netloc.decode()}"
+        settled["sent_to"] = origin_of(webhook.url)
     if outcome.delivered:
         settled["state"] = "done"
     elif is_disabled or delivery.attempts >= len(PAUSES):

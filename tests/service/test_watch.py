@@ -1,6 +1,7 @@
 """Watch lists: armed by their forecast, one alert a visit, reviews, and their end."""
 
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -519,6 +520,21 @@ def test_forgetting_removes_alerts_pictures_and_deliveries_and_names_who_was_tol
         assert watching.http.get(path).status_code == 404
     for left in (alerts(watching, gallery=wanted), deliveries(watching, webhook)):
         assert [row["alert_id"] for row in left] == [other]
+
+
+def test_forgetting_names_a_receiver_that_has_a_message_and_has_not_answered(
+    watching, wanted, people, receiver
+):
+    create_webhook(watching.http, receiver.url, gallery=wanted)
+    is_forgotten = threading.Event()
+    receiver.answer = lambda _: (204 if is_forgotten.wait(9) else 500, {})
+    people.pass_by(wanted)
+    eventually(lambda: receiver.received)
+    answer = watching.http.delete(f"/v1/galleries/{wanted}/identities/0000").json()
+    is_forgotten.set()
+    (told,) = [place for place in answer["remaining"] if place["where"].startswith("the receiver")]
+    assert told["where"] == f"the receiver at {receiver.url.removesuffix('/alerts')}"
+    assert told["what"].startswith("1 messages")
 
 
 def test_alerts_follow_their_crop_through_a_rename_a_merge_and_its_end(watching, wanted, people):
