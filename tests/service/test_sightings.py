@@ -182,6 +182,19 @@ def test_an_enrollment_with_watch_is_compared_with_the_lists_of_other_galleries(
     assert watching.http.delete("/v1/galleries/wanted/identities/new").status_code == 200
 
 
+def test_an_enrollment_says_which_crop_was_not_compared_with_the_lists(watching, images):
+    watching.create("fast-clock")
+    sent = {"camera": "fast clock", "watch": "true"}
+    for minutes in (0, 5):
+        moment = (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat()
+        answer = watching.enroll("fast-clock", images[0], captured_at=moment, track=minutes, **sent)
+        assert answer.status_code == 201, answer.text
+        (result,) = answer.json()["results"]
+        warned = [text for text in result["warnings"] if text.startswith("not compared with the")]
+        assert bool(warned) == bool(minutes)
+    assert [alert["crops"] for alert in alerts(watching, camera="fast clock")] == [1]
+
+
 def test_boxes_of_a_frame_are_sightings_with_their_own_tracks(watching, images):
     crop = images[20]
     frame = Image.new("RGB", (200, 120), (90, 120, 90))

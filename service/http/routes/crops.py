@@ -21,6 +21,7 @@ from gmn_client.models import (
     Removal,
     RemovedCrops,
     RenamedIdentity,
+    Sighted,
     SimilarIdentities,
     Tracks,
 )
@@ -127,7 +128,10 @@ async def enroll_crops(
     name = idempotency_key and f"client:{call.caller.key_id}:{idempotency_key}"
     answer, embedded = await enroll(runtime, gallery, images, name, computed, form.keep_best)
     if form.watch:
-        await sight(runtime, call.caller, images, request.state.received, enrolled=embedded)
+        sighted = await sight(
+            runtime, call.caller, images, request.state.received, enrolled=embedded
+        )
+        answer = _warn_of_uncompared(answer, sighted)
     if not call.caller.may("query", "delete"):
         answer = _hide_known_ids(answer)
     response = await answer_each(request, answer, 201)
@@ -139,6 +143,16 @@ async def enroll_crops(
     if answer.replayed:
         response.headers["Idempotent-Replayed"] = "true"
     return response
+
+
+def _warn_of_uncompared(answer: Enrollment, sighted: Sighted) -> Enrollment:
+    results = []
+    for image, sighting in zip(answer.results, sighted.results, strict=True):
+        if isinstance(image, EnrolledImage) and sighting.problem:
+            warning = f"not compared with the watch lists: {sighting.problem.detail}"
+            image = image.model_copy(update={"warnings": [*image.warnings, warning]})
+        results.append(image)
+    return answer.model_copy(update={"results": results})
 
 
 def _hide_known_ids(answer: Enrollment) -> Enrollment:
