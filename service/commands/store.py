@@ -125,15 +125,10 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     """
     from service.errors import DamagedRecord
     from service.record.archive import check_snapshots
-    from service.record.database import require_new
     from service.record.verify import RecordFound
     from service.record.verify import verify as verify_record
 
-    _require_directory(data_dir)
-    if not has_record(data_dir):
-        with contextlib.suppress(DamagedRecord):
-            require_new(data_dir)
-            require_record(data_dir)
+    _require_data(data_dir)
     try:
         found = verify_record(data_dir)
     except DamagedRecord as damage:
@@ -174,7 +169,7 @@ def recover(*, into: Path, data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     from service.ops.data_directory import copy_file
     from service.record.recovery import recover as recover_record
 
-    _require_directory(data_dir)
+    _require_data(data_dir)
     _require_new(into, "--into")
     with _lock(data_dir, into):
         for path in sorted(data_dir.glob("audit*")):
@@ -213,7 +208,8 @@ def upgrade(old: Path, *, into: Path) -> None:
     """
     from service.record.upgrade import upgrade as upgrade_record
 
-    _require_directory(old)
+    if not old.is_dir():
+        raise InputProblem(f"{old}: is no directory; name a data directory or a backup")
     with _lock(old):
         upgraded = upgrade_record(old, into)
     for name, crops in upgraded.crops.items():
@@ -332,11 +328,15 @@ def restore(
     return Shown(restored, lines)
 
 
-def _require_directory(data_dir: Path) -> None:
-    if not data_dir.is_dir():
-        raise InputProblem(
-            f"{data_dir}: is no directory; name the service's with --data-dir or GMN_DATA_DIR"
-        )
+def _require_data(data_dir: Path) -> None:
+    """Raise `InputProblem` if a directory has neither a record nor what is left of one."""
+    from service.errors import DamagedRecord
+    from service.record.database import require_new
+
+    if not has_record(data_dir):
+        with contextlib.suppress(DamagedRecord):
+            require_new(data_dir)
+            require_record(data_dir)
 
 
 def _require_new(directory: Path, option: str) -> None:

@@ -17,7 +17,7 @@ from service.gallery.gallery import Gallery
 from service.gallery.kept_searches import expire_searches
 from service.gallery.pictures import remove_pictures
 from service.ops.data_directory import IMPORTS, SNAPSHOTS, STRAY, failpoint
-from service.record.restoring import is_being_written
+from service.record.restoring import has_unfinished_backup
 from service.record.values import CropFilter, CropsChange, count_by_case
 from service.runtime import Runtime
 
@@ -251,7 +251,7 @@ async def _list_remainders(
     files = runtime.pools.files
     # Look for it first: it may get its name in between.
     folder = settings.backup_dir
-    if folder is not None and await files.run(is_being_written, folder):
+    if folder is not None and await files.run(has_unfinished_backup, folder):
         remaining.append(UNFINISHED_BACKUP)
     backups = await files.run(backups_with, settings, crop_ids)
     remaining += [

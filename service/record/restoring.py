@@ -101,8 +101,7 @@ def kept_backups(folder: Path) -> list[Path]:
     return [path for path in sorted(paths) if NAME.fullmatch(path.name)]
 
 
-def is_being_written(folder: Path) -> bool:
-    """Return whether a backup is being written to a folder, or was cut off there."""
+def has_unfinished_backup(folder: Path) -> bool:
     return os.access(folder, os.R_OK | os.X_OK) and any(folder.glob(f"{WRITING}.*{UNFINISHED}"))
 
 

@@ -224,7 +224,13 @@ def test_a_record_that_is_no_database_is_named_by_a_backup(data_dir, tmp_path, c
 
 
 @pytest.mark.parametrize(
-    "command", [("store", "verify"), ("store", "forget-runtime"), ("index", "rebuild", "lobby")]
+    "command",
+    [
+        ("store", "verify"),
+        ("store", "recover", "--into", "new"),
+        ("store", "forget-runtime"),
+        ("index", "rebuild", "lobby"),
+    ],
 )
 def test_a_directory_without_data_is_named_and_stays_empty(tmp_path, capsys, command):
     assert gmn.run([*command, "--data-dir", str(tmp_path)]) == 2
