@@ -38,7 +38,7 @@ from tests.legibility import KINDS, Legibility, PythonFile
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 172060,
+    "tokens of service and gmn_client": 172_569,
     "files of service and gmn_client": 133,
     "functions of a query": 144,
     "files of a query": 32,
