@@ -23,6 +23,7 @@ from gmn_client.models import (
 from service.errors import InvalidField, UnknownCase, UnknownQuery
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
+from service.record.keys import ApiKey
 from service.record.schema import now_micros
 from service.record.transaction import (
     AMONG,
@@ -268,21 +269,26 @@ class KeptQueries(RecordPart):
         query_id: str,
         crop_ids: Sequence[str],
         decision: Decision | None,
-        key_id: str,
+        caller: ApiKey,
     ) -> None:
-        """Set, or with None remove, the reviews of results; raises `UnknownQuery`.
+        """Set, or with None remove, the reviews of results.
 
         Deleted crops are not reviewed: forgetting could not find the search through them.
+
+        Raises:
+            UnknownQuery: there is no such search.
+            Forbidden: another key has decided, and this one has no `admin`.
         """
         require_search(transaction, gallery_id, query_id)
-        delete = f"DELETE FROM reviews WHERE query_id = ? AND crop_id IN {AMONG}"
-        transaction.change(delete, (query_id, crop_ids))
+        delete = f"DELETE FROM reviews WHERE query_id = ? AND crop_id IN {AMONG} RETURNING key_id"
+        for key_id in transaction.column(delete, (query_id, crop_ids)):
+            caller.require_own(key_id)
         if decision:
             transaction.change(
                 "INSERT INTO reviews (query_id, crop_id, decision, key_id, reviewed_at) "
                 "SELECT ?, crop_id, ?, ?, ? FROM crops "
                 f"WHERE gallery_id = ? AND crop_id IN {AMONG}",
-                (query_id, decision, key_id, now_micros(), gallery_id, crop_ids),
+                (query_id, decision, caller.key_id, now_micros(), gallery_id, crop_ids),
             )
         find_identifying(transaction, [query_id])
 
@@ -400,6 +406,7 @@ class StoredCases(RecordPart):
         case_id: str,
         query_id: str,
         note: str | None,
+        caller: ApiKey,
         most: int | None = None,
     ) -> CaseDetail:
         """Add a search to a case or change its note; None as `note` removes it from the case.
@@ -409,11 +416,15 @@ class StoredCases(RecordPart):
 
         Raises:
             UnknownQuery: there is no such search, or the case does not hold it.
+            Forbidden: an entry of another key's case would change, and this key has no `admin`.
         """
         case = _read_case(transaction, gallery_id, case_id)
+        notes = {held.query_id: held.note for held in case.queries}
+        if note is None or notes.get(query_id, note) != note:
+            caller.require_own(case.key_id)
         search = require_search(transaction, gallery_id, query_id)
         if note is not None:
-            if query_id not in (held.query_id for held in case.queries):
+            if query_id not in notes:
                 _require_room(transaction, case, search, most)
             transaction.change(
                 "INSERT INTO case_searches (case_id, query_id, added_at, note) "

@@ -16,6 +16,7 @@ from gmn_client.models import Alert, AlertKind, AlertState, Forecast, Watch, Wat
 from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
 from service.record.galleries import read_entry, require_entry
+from service.record.keys import ApiKey
 from service.record.schema import as_micros, as_moment, now_micros
 from service.record.transaction import AMONG, Reader, Transaction, all_of, as_values
 from service.record.values import Picture, new_crop_id
@@ -364,10 +365,17 @@ class Watches(RecordPart):
 
     @transactional
     def review(
-        self, transaction: Transaction, alert_id: str, decision: AlertState, key_id: str
+        self, transaction: Transaction, alert_id: str, decision: AlertState, caller: ApiKey
     ) -> None:
-        """Store a decision on an alert, or remove it with `open`."""
-        reviewed = (None, None) if decision == "open" else (key_id, now_micros())
+        """Store a decision on an alert, or remove it with `open`.
+
+        Raises:
+            Forbidden: another key has decided, and this one has no `admin`.
+        """
+        decided = "SELECT reviewed_by FROM alerts WHERE alert_id = ? AND reviewed_by IS NOT NULL"
+        for key_id in transaction.column(decided, (alert_id,)):
+            caller.require_own(key_id)
+        reviewed = (None, None) if decision == "open" else (caller.key_id, now_micros())
         transaction.change(
             "UPDATE alerts SET state = ?, reviewed_by = ?, reviewed_at = ? WHERE alert_id = ?",
             (decision, *reviewed, alert_id),

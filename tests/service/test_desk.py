@@ -7,7 +7,9 @@ import hashlib
 import io
 import re
 import socket
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -417,6 +419,27 @@ def test_no_cursor_of_reviews_names_a_search_of_another_key(desk, images):
     page = eve._http.get(url=f"/v1/galleries/{eve.gallery_name}/reviews?limit=1").json()
     assert page == {"results": [], "next_cursor": None}
     assert len(list(bob.reviews())) == 3
+
+
+def test_of_two_keys_that_review_a_result_at_once_one_is_refused(desk, images):
+    bob, eve, _ = desk
+    answer = bob.query(images[0], keep=True)
+    together = threading.Barrier(2)
+
+    def review(decided):
+        reviewer, crop_id, decision = decided
+        together.wait(20)
+        with contextlib.suppress(RequestRefused):
+            reviewer.review(answer.query_id, crop_id, decision=decision)
+            return decision
+
+    with ThreadPoolExecutor(2) as pool:
+        for result in answer.results:
+            crop_id = result.crop_id
+            decided = [(bob, crop_id, "confirmed"), (eve, crop_id, "rejected")]
+            accepted = set(pool.map(review, decided)) - {None}
+            reviews = {review.crop_id: review.decision for review in bob.reviews()}
+            assert accepted == {reviews[crop_id]}
 
 
 def test_a_key_holds_half_of_the_searches_at_most(desk, images):

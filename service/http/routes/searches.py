@@ -155,10 +155,6 @@ async def review_results(
         call.caller.require("admin")
     if form.enroll:
         call.caller.require("enroll")
-    opened = await kept_searches.open_search(call, query_id)
-    for review in opened.reviews:
-        if review.crop_id in form.crop_ids:
-            call.caller.require_own(review.key_id)
     name = await _check_review(call, query_id, form)
     picture = await kept_searches.read_search_picture(call, query_id) if form.enroll else None
     if form.identity is not None:
@@ -167,7 +163,7 @@ async def review_results(
             call.runtime, call.gallery, chosen, {"identity": form.identity}, dry_run=False
         )
     decision = None if form.decision == "open" else form.decision
-    await call.write(call.record.kept.review, query_id, form.crop_ids, decision, call.caller.key_id)
+    await call.write(call.record.kept.review, query_id, form.crop_ids, decision, call.caller)
     await call.done("review", query_id=query_id, crop_ids=form.crop_ids, decision=form.decision)
     enrolled = await _enroll(call, picture, form, name) if picture else None
     opened = await kept_searches.open_search(call, query_id)

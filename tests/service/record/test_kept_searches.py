@@ -2,15 +2,19 @@
 
 import time
 import tracemalloc
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from service.errors import Forbidden
+from service.record.keys import ApiKey
 from tests.service.gallery.new_crops import enroll, new_crop
 from tests.service.record.new_searches import WEEK, kept_ids, new_search
 
 NOW = datetime.now(UTC)
 PICTURE = b"a picture"
+KEY = ApiKey("k1", "0" * 64, ("query",))
 
 
 def keep(record, gallery, *searches, most=100):
@@ -18,7 +22,7 @@ def keep(record, gallery, *searches, most=100):
 
 
 def confirm(record, gallery, search, crop_id):
-    record.kept.review(gallery, search["query_id"], [crop_id], "confirmed", "k1")
+    record.kept.review(gallery, search["query_id"], [crop_id], "confirmed", KEY)
 
 
 def test_days_end_outside_cases_alone(record, gallery):
@@ -26,11 +30,11 @@ def test_days_end_outside_cases_alone(record, gallery):
     held = new_search()
     keep(record, gallery, loose, held)
     case_id = record.cases.create(gallery, "n", "", "k1").case_id
-    record.cases.hold(gallery, case_id, held["query_id"], "note")
+    record.cases.hold(gallery, case_id, held["query_id"], "note", KEY)
     assert record.kept.expire(gallery, NOW - timedelta(days=1)) == 0
     assert record.kept.expire(gallery, NOW + timedelta(days=1)) == 1
     assert kept_ids(record, gallery) == [held["query_id"]]
-    record.cases.hold(gallery, case_id, held["query_id"], None)
+    record.cases.hold(gallery, case_id, held["query_id"], None, KEY)
     assert record.kept.expire(gallery, NOW + timedelta(days=1)) == 1
 
 
@@ -63,6 +67,25 @@ def test_a_crop_that_is_gone_is_not_reviewed(record, gallery):
     assert record.kept.page(gallery, WEEK, None, 9).results[0].confirmed == 0
 
 
+def test_decisions_and_notes_of_another_key_stay(record, gallery):
+    (ann,) = enroll(record, gallery, new_crop(1))
+    search = new_search(ann)
+    query_id = search["query_id"]
+    keep(record, gallery, search)
+    confirm(record, gallery, search, ann)
+    case_id = record.cases.create(gallery, "n", "", KEY.key_id).case_id
+    record.cases.hold(gallery, case_id, query_id, "seen", KEY)
+    other = replace(KEY, key_id="k2")
+    for decision in ("rejected", None):
+        with pytest.raises(Forbidden):
+            record.kept.review(gallery, query_id, [ann], decision, other)
+    for note in ("not seen", None):
+        with pytest.raises(Forbidden):
+            record.cases.hold(gallery, case_id, query_id, note, other)
+    assert record.kept.page(gallery, WEEK, None, 9).results[0].confirmed == 1
+    assert record.cases.get(gallery, case_id).queries[0].note == "seen"
+
+
 @pytest.mark.parametrize("most", [0, 1])
 def test_a_bound_that_is_lowered_is_reached_with_the_next_search(record, gallery, most):
     keep(record, gallery, *(new_search() for _ in range(3)))
@@ -85,7 +108,7 @@ def test_a_list_of_cases_reads_no_notes_of_their_searches(record, gallery):
     searches = [new_search() for _ in range(100)]
     keep(record, gallery, *searches)
     for search in searches:
-        record.cases.hold(gallery, case_id, search["query_id"], "x" * 4000)
+        record.cases.hold(gallery, case_id, search["query_id"], "x" * 4000, KEY)
     tracemalloc.start()
     (case,) = record.cases.page(gallery, None, 10).results
     _, peak = tracemalloc.get_traced_memory()
