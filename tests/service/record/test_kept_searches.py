@@ -93,6 +93,14 @@ def test_a_bound_that_is_lowered_is_reached_with_the_next_search(record, gallery
     assert len(kept_ids(record, gallery)) == most
 
 
+def test_after_the_clock_was_set_back_new_searches_replace_the_oldest(record, gallery):
+    keep(record, gallery, new_search(), new_search(), most=2)
+    query_ids = [f"{number:032x}" for number in range(3)]
+    for query_id in query_ids:
+        assert keep(record, gallery, new_search(query_id=query_id), most=2) == {query_id}
+    assert kept_ids(record, gallery) == [query_ids[2], query_ids[1]]
+
+
 def test_a_person_whom_many_searches_show_is_described_soon(record, gallery):
     crops = enroll(record, gallery, *(new_crop(number, "Ann") for number in range(100)))
     searches = [(new_search(*crops, verdict="match"), None) for _ in range(400)]
