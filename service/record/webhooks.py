@@ -175,6 +175,9 @@ class Webhooks(RecordPart):
             "deliveries.state = ?": state,
             "webhook_id = ?": webhook_id,
             "number IN (SELECT number FROM alerts WHERE gallery_id = ?)": gallery_id,
+            # An error names the network address of a webhook, which may be of all galleries.
+            "(webhook_id IS NULL OR webhook_id IN "
+            "(SELECT webhook_id FROM webhooks WHERE gallery_id = ?))": gallery_id,
             "delivery_id < ?": before,
         }
         wanted, values = all_of(conditions)

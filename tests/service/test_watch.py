@@ -384,6 +384,10 @@ def test_a_key_of_one_gallery_sees_that_list_alone(keyed):
     ):
         sent = {"data": {"decision": "rejected"}} if path.endswith("review") else {}
         assert served.http.request(method, f"/v1/{path}", **sent, **own).status_code == status, path
+    people.pass_by("wanted", camera="door with webhooks")
+    assert len(served.results("/v1/webhooks/deliveries")) == 2
+    (delivery,) = served.results("/v1/webhooks/deliveries", **own)
+    assert delivery["webhook_id"] == made["webhook_id"]
 
 
 def test_where_too_many_alerts_are_kept_the_oldest_of_the_person_with_the_most_gives_place(
