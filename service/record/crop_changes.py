@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
-
-from pydantic_core import from_json
 
 from gmn_client.models import EnrolledImage
 from service.errors import RequestConflict
@@ -21,8 +18,8 @@ from service.record.galleries import (
     next_version,
     require_entry,
 )
-from service.record.schema import as_micros, now_micros
-from service.record.transaction import AMONG, Reader, Transaction, batches, settings_of
+from service.record.schema import now_micros
+from service.record.transaction import AMONG, Reader, Row, Transaction, batches, settings_of
 from service.record.values import (
     ArchivedCrop,
     CommittedEnrollment,
@@ -190,7 +187,7 @@ def attribute_alerts(transaction: Transaction, gallery_id: int, crop_ids: Sequen
     )
 
 
-def _drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[sqlite3.Row]) -> None:
+def _drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[Row]) -> None:
     dropped = transaction.change(
         f"DELETE FROM people WHERE person_id IN {AMONG} "
         "AND NOT EXISTS (SELECT 1 FROM crops WHERE crops.person_id = people.person_id)",
@@ -263,12 +260,11 @@ def find_request(
     row = reader.row(
         "requests", "WHERE gallery_id = ? AND key = ?", (entry.gallery_id, request.key)
     )
-    oldest = as_micros(datetime.now(UTC) - REQUESTS_KEPT_FOR)
-    if row is None or row["happened_at"] < oldest:
+    if row is None or row["happened_at"] < datetime.now(UTC) - REQUESTS_KEPT_FOR:
         return None
     if row["digest"] != request.digest:
         raise RequestConflict(request.key.split(":", 2)[-1])
-    stored_answer = from_json(row["answer"])
+    stored_answer = row["answer"]
     landed = tuple(
         EnrolledImage(
             crop_id=crop_id,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from gmn_client.models import CropOrder
 from service.errors import InvalidField
 from service.ops.threads import heartbeat
 from service.record.schema import TABLES, as_micros
-from service.record.transaction import AMONG, Reader, Values, as_values, batches
+from service.record.transaction import AMONG, Reader, Row, Values, batches
 from service.record.values import ArchivedCrop, CropFilter, GalleryRecord, StoredCrop, identity_code
 from service.record.vectors import Vector, vector_crc
 
@@ -177,12 +176,11 @@ def read_crops(reader: Reader, clauses: str, values: Values = ()) -> list[Stored
         if not (row["intact"] and row["named"] and row["tracked"]):
             raise reader.database.damage(f"the row of crop {row['crop_id']} is damaged")
     return [
-        StoredCrop(**as_values(row) | {"row_id": row["slot"], "sha256": row["sha256"].hex()})
-        for row in rows
+        StoredCrop(**row | {"row_id": row["slot"], "sha256": row["sha256"].hex()}) for row in rows
     ]
 
 
-def read_ids(reader: Reader, clauses: str, values: Values = ()) -> list[sqlite3.Row]:
+def read_ids(reader: Reader, clauses: str, values: Values = ()) -> list[Row]:
     """Read slot, crop id and person id of crops, verifying their rows without keeping metadata.
 
     Raises:
@@ -314,13 +312,13 @@ def list_crops(
 
     edges = []
     if unindexed and not is_sorted:
-        edges = reader.execute(
+        edges = reader.tuples(
             f"SELECT {', '.join(columns)} FROM crops WHERE {' AND '.join(indexed)} "
             f"ORDER BY {sequence} LIMIT 1 OFFSET {MOST_SCANNED - 1}",
             values,
         )
     for edge in edges:
-        indexed.append(_compare(columns, ">=" if is_backward else "<=", tuple(edge)))
+        indexed.append(_compare(columns, ">=" if is_backward else "<=", edge))
     conditions = " AND ".join([*indexed, *(f"+{text}" for text in unindexed)])
     clauses = f"WHERE {conditions} ORDER BY {sequence} LIMIT {limit + 1}"
     crops = read_crops(reader, clauses, values)
@@ -329,7 +327,7 @@ def list_crops(
         last = page[-1]
         seen_at = as_micros(last.captured_at or last.created_at)
         return CropPage(page, _format_cursor((seen_at, last.row_id) if by_time else (last.row_id,)))
-    return CropPage(page, _format_cursor(tuple(edges[0])) if edges else None)
+    return CropPage(page, _format_cursor(edges[0]) if edges else None)
 
 
 def read_slots(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,9 +27,9 @@ from service.record.schema import now_micros
 from service.record.transaction import (
     AMONG,
     Reader,
+    Row,
     Transaction,
     all_of,
-    as_values,
     settings_of,
 )
 from service.record.values import (
@@ -218,20 +217,19 @@ class KeptQueries(RecordPart):
             rows = reader.rows("crops", BESIDE_RESULTS, (query_id,), OF_RESULTS)
             reviews = reader.rows("reviews", REVIEWED, (query_id,), ", people.name AS identity")
         results = [
-            as_values(row) | dict(zip(SCORES, from_json(row["result"])[1:], strict=True))
-            for row in rows
+            row | dict(zip(SCORES, from_json(row["result"])[1:], strict=True)) for row in rows
         ]
         fields = {
             "answer": {**search["answer"], "results": results, "query_id": query_id},
             "removed": search["count"] - len(results),
-            "reviews": [as_values(review) for review in reviews],
+            "reviews": reviews,
         }
         return OpenedSearch.model_validate(search | fields)
 
     def result_ids(self, gallery_id: int, query_id: str) -> list[str]:
         """Return the ids of a search's kept results, best first; raises `UnknownQuery`."""
         search = require_search(self._reader, gallery_id, query_id)
-        return [crop_id for crop_id, *_ in from_json(search["results"])]
+        return [crop_id for crop_id, *_ in search["results"]]
 
     def reviews(
         self, gallery_id: int, before: str | None, limit: int, found_by: str, value: str | None
@@ -244,7 +242,7 @@ class KeptQueries(RecordPart):
         order = "ORDER BY query_id DESC, reviews.crop_id"
         clauses = f"{BESIDE_REVIEWS} WHERE query_id IN {AMONG} {order}"
         rows = self._reader.rows("reviews", clauses, (query_ids,), OF_REVIEWS)
-        results = [Review.model_validate(as_values(row)) for row in rows]
+        results = [Review.model_validate(row) for row in rows]
         return Reviews(results=results, next_cursor=cursor)
 
     def picture(self, gallery_id: int, query_id: str) -> Picture | None:
@@ -326,8 +324,7 @@ class KeptQueries(RecordPart):
 
     def _read(self, query_ids: Sequence[str], kept_for: timedelta) -> list[dict[str, Any]]:
         clauses = f"{BESIDE_SEARCHES} WHERE query_id IN {AMONG} ORDER BY query_id DESC"
-        rows = self._reader.rows("searches", clauses, (query_ids,), OF_SEARCHES)
-        searches = [as_values(row) for row in rows]
+        searches = self._reader.rows("searches", clauses, (query_ids,), OF_SEARCHES)
         for search in searches:
             search["expires_at"] = None if search["case_ids"] else search["created_at"] + kept_for
         return searches
@@ -457,7 +454,7 @@ class StoredCases(RecordPart):
         return drop_searches(transaction, gallery_id, deleted)
 
 
-def require_search(reader: Reader, gallery_id: int, query_id: str) -> sqlite3.Row:
+def require_search(reader: Reader, gallery_id: int, query_id: str) -> Row:
     """Return the row of a search; raises `UnknownQuery`."""
     clauses = "WHERE gallery_id = ? AND query_id = ?"
     row = reader.row("searches", clauses, (gallery_id, query_id))
@@ -541,11 +538,9 @@ def _read_case(reader: Reader, gallery_id: int, case_id: str) -> CaseDetail:
     searches = reader.rows(
         "case_searches", "WHERE case_id = ? ORDER BY added_at, query_id", (case_id,)
     )
-    return CaseDetail.model_validate(
-        dict(cases[0]) | {"queries": [as_values(search) for search in searches]}
-    )
+    return CaseDetail.model_validate(dict(cases[0]) | {"queries": searches})
 
 
 def _read_cases(reader: Reader, wanted: str, values: Sequence[Any]) -> list[Case]:
     rows = reader.rows("cases", f"WHERE {wanted}", values, COUNTED)
-    return [Case.model_validate(as_values(row)) for row in rows]
+    return [Case.model_validate(row) for row in rows]

@@ -19,7 +19,6 @@ from service.record.transaction import (
     ChangeKind,
     Reader,
     Transaction,
-    as_values,
 )
 from service.record.values import GalleryRecord, GallerySettings
 from service.record.vectors import vectors_name
@@ -57,10 +56,8 @@ class Galleries(RecordPart):
 
     def all(self) -> list[GalleryRecord]:
         clauses = "WHERE name IS NOT NULL ORDER BY name"
-        return [
-            GalleryRecord(**as_values(row))
-            for row in self._reader.rows("galleries", clauses, (), RENAMED)
-        ]
+        rows = self._reader.rows("galleries", clauses, (), RENAMED)
+        return [GalleryRecord(**row) for row in rows]
 
     def get(self, gallery_id: int) -> GalleryRecord | None:
         return read_entry(self._reader, gallery_id)
@@ -236,7 +233,7 @@ def deleted_name(entry: GalleryRecord) -> str:
 def read_entry(reader: Reader, gallery_id: int) -> GalleryRecord | None:
     clauses = "WHERE gallery_id = ? AND name IS NOT NULL"
     rows = reader.rows("galleries", clauses, (gallery_id,), RENAMED)
-    return GalleryRecord(**as_values(rows[0])) if rows else None
+    return GalleryRecord(**rows[0]) if rows else None
 
 
 def require_entry(reader: Reader, gallery_id: int) -> GalleryRecord:

@@ -20,7 +20,6 @@ from service.record.transaction import (
     AMONG,
     Transaction,
     all_of,
-    as_values,
     settings_of,
 )
 
@@ -104,7 +103,7 @@ class Jobs(RecordPart):
 
     def get(self, job_id: str) -> Job | None:
         row = self._reader.row("jobs", "WHERE job_id = ?", (job_id,))
-        return Job(**as_values(row)) if row else None
+        return Job(**row) if row else None
 
     def page(self, gallery_id: int | None, limit: int, key_id: str | None = None) -> list[Job]:
         wanted, values = all_of({"gallery_id = ?": gallery_id, "key_id = ?": key_id})
@@ -230,7 +229,7 @@ class Jobs(RecordPart):
 
     def _select(self, condition: str, values: Sequence[Any] = ()) -> list[Job]:
         rows = self._reader.rows("jobs", f"WHERE {condition}", values)
-        return [Job(**as_values(row)) for row in rows]
+        return [Job(**row) for row in rows]
 
 
 def _change(transaction: Transaction, job: Job, **changes: Any) -> Job:

@@ -13,7 +13,6 @@ from pydantic_core import to_json
 from gmn_client.models import Scope
 from service.errors import Forbidden, KeyConflict
 from service.record.database import RecordPart, transactional
-from service.record.schema import as_moment
 from service.record.transaction import Transaction
 
 # This row stays after the last key expires or is deleted with its gallery; then nobody has access.
@@ -110,7 +109,7 @@ class Keys(RecordPart):
 
     def last_used(self) -> dict[str, datetime]:
         rows = self._reader.rows("api_keys", "WHERE used_at IS NOT NULL")
-        return {row["key_id"]: as_moment(row["used_at"]) for row in rows}
+        return {row["key_id"]: row["used_at"] for row in rows}
 
     @transactional
     def note_used(self, transaction: Transaction, used: Mapping[str, datetime]) -> None:

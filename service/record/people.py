@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
 
 from pydantic_core import from_json
 
@@ -25,8 +23,8 @@ from service.record.crop_rows import read_ids
 from service.record.database import Database, RecordPart, transactional
 from service.record.desk import drop_searches, find_shown
 from service.record.galleries import next_version, read_entry, require_entry
-from service.record.schema import MICROSECOND, as_micros, natural_order, now_micros
-from service.record.transaction import AMONG, Reader, Transaction, as_values
+from service.record.schema import MICROSECOND, natural_order, now_micros
+from service.record.transaction import AMONG, Reader, Row, Transaction
 from service.record.values import CropsChange, count_by_case, new_crop_id
 from service.record.watch import forget_alerts
 
@@ -230,7 +228,7 @@ class People(RecordPart):
             "WHERE merges.gallery_id = ? AND merged_at > ? ORDER BY version DESC, merge_id DESC",
             (MERGES_KEPT_FOR // MICROSECOND, gallery_id, _compute_undo_cutoff()),
         )
-        return [Merge.model_validate(as_values(row)) for row in rows]
+        return [Merge.model_validate(row) for row in rows]
 
     @transactional
     def undo_merge(self, transaction: Transaction, gallery_id: int, merge_id: str) -> CropsChange:
@@ -321,13 +319,12 @@ class Groups(RecordPart):
         return CropGroups.model_validate(grouping | fields)
 
 
-def _read_people(reader: Reader, gallery_id: int, names: Sequence[str]) -> list[dict[str, Any]]:
+def _read_people(reader: Reader, gallery_id: int, names: Sequence[str]) -> list[Row]:
     """Return fields of `IdentityDetail` for those of the names that exist, in their order."""
     people = {}
-    for row in reader.execute(DESCRIBED, (gallery_id, names)):
-        person = as_values(row)
+    for person in reader.execute(DESCRIBED, (gallery_id, names)):
         person["cameras"].sort()
-        people[row["identity"]] = person
+        people[person["identity"]] = person
     return [people[name] for name in names if name in people]
 
 
@@ -341,13 +338,11 @@ def _read_place(text: str, sort: IdentityOrder) -> Place:
     return float(match[1]), natural_order(match[2]), match[2]
 
 
-def _find_person(reader: Reader, gallery_id: int, identity: str) -> sqlite3.Row | None:
+def _find_person(reader: Reader, gallery_id: int, identity: str) -> Row | None:
     return reader.row("people", "WHERE gallery_id = ? AND name = ?", (gallery_id, identity))
 
 
-def _merge(
-    transaction: Transaction, person: sqlite3.Row, target: sqlite3.Row, crops: int, version: int
-) -> str:
+def _merge(transaction: Transaction, person: Row, target: Row, crops: int, version: int) -> str:
     """Move a person's crops to another person, recording how to undo it; return the merge's id."""
     transaction.limit_batch(crops)
     merge_id = new_crop_id()
@@ -390,5 +385,5 @@ def _remove_merges_of(transaction: Transaction, gallery_id: int, identity: str) 
     )
 
 
-def _compute_undo_cutoff() -> int:
-    return as_micros(datetime.now(UTC) - MERGES_KEPT_FOR)
+def _compute_undo_cutoff() -> datetime:
+    return datetime.now(UTC) - MERGES_KEPT_FOR

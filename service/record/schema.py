@@ -10,7 +10,7 @@ import functools
 import re
 import sqlite3
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -480,7 +480,7 @@ class Table:
     def is_intact(self) -> str:
         return f"{self.name}.crc = row_crc({self._qualified})"
 
-    def values(self, row: sqlite3.Row) -> dict[str, Any]:
+    def values(self, row: Mapping[str, Any] | sqlite3.Row) -> dict[str, Any]:
         return {column: row[column] for column in self.columns}
 
     def create(self, connection: sqlite3.Connection) -> None:

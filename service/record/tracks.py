@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +21,7 @@ from service.record.crop_rows import (
 from service.record.database import RecordPart
 from service.record.galleries import read_entry, require_entry
 from service.record.people import BY_PICTURE
-from service.record.transaction import AMONG, Transaction, as_values
+from service.record.transaction import AMONG, Row, Transaction
 from service.record.values import ArchivedCrop, StoredCrop
 from service.record.vectors import Vector
 
@@ -99,7 +98,7 @@ class Tracks(RecordPart):
     ) -> dict[tuple[str, str | None], dict[str, Any]]:
         """Return `crops`, `first_seen` and `last_seen` of tracks, by id and camera."""
         rows = self._reader.execute(COUNTED, (gallery_id, set(tracks)))
-        return {(row["track"], row["camera"]): as_values(row) for row in rows}
+        return {(row["track"], row["camera"]): row for row in rows}
 
     def _read_intact(self, gallery_id: int, slots: Sequence[int]) -> dict[int, Vector]:
         entry = read_entry(self._reader, gallery_id)
@@ -131,10 +130,9 @@ class Tracks(RecordPart):
         return self._reader.column(f"SELECT slot FROM {OF_TRACK}", (gallery_id, track, camera))
 
 
-def _as_track(row: sqlite3.Row, vectors: Mapping[int, Vector]) -> models.Track:
-    track = as_values(row)
+def _as_track(track: Row, vectors: Mapping[int, Vector]) -> models.Track:
     track["identities"].sort()
-    track_vectors = [vectors[slot] for slot in from_json(row["slots"]) if slot in vectors]
+    track_vectors = [vectors[slot] for slot in from_json(track["slots"]) if slot in vectors]
     track["cohesion"] = cohesion(np.stack(track_vectors)) if len(track_vectors) > 1 else None
     return models.Track.model_validate(track)
 

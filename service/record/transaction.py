@@ -62,6 +62,8 @@ NEXT_CHANGE = (
 AMONG = "(SELECT value FROM json_each(?))"
 # Values of placeholders, in order or by name.
 Values = Sequence[Any] | Mapping[str, Any]
+# Columns by name, with times as datetimes and JSON but metadata parsed.
+Row = dict[str, Any]
 # Columns with these ends contain times.
 TIMES = ("_at", "_seen", "_until")
 # Columns of text that contain JSON.
@@ -133,9 +135,11 @@ for kind in (dict, list, tuple, set, frozenset, range):
 sqlite3.register_adapter(JsonObject, lambda stored: stored.text)
 
 
-def as_values(row: Mapping[str, Any] | sqlite3.Row) -> dict[str, Any]:
-    """Return the columns of a row by name, with times as datetimes and JSON but metadata parsed."""
+def _as_values(row: sqlite3.Row) -> Row:
     values = dict(row)
+    if not values.get("intact", True):
+        # Damaged values may not be times or JSON; the caller raises `DamagedRecord`.
+        return values
     for name, value in values.items():
         if value is not None and name.endswith(TIMES):
             values[name] = as_moment(value)
@@ -250,14 +254,15 @@ class Reader:
 
     database: Source
 
-    def execute(self, statement: str, values: Values = ()) -> list[sqlite3.Row]:
+    def execute(self, statement: str, values: Values = ()) -> list[Row]:
         """Run a statement with computed columns, such as a count, and return its rows.
 
         Raises:
             DamagedRecord: the file is damaged.
         """
         with self.database.naming_errors():
-            return self.database.connection().execute(statement, values).fetchall()
+            rows = self.database.connection().execute(statement, values).fetchall()
+        return [_as_values(row) for row in rows]
 
     def tuples(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a statement as plain tuples, which is twice as fast for many rows."""
@@ -274,9 +279,7 @@ class Reader:
         rows = self.tuples(statement, values)
         return rows[0][0] if rows else None
 
-    def rows(
-        self, table: str, clauses: str = "", values: Values = (), more: str = ""
-    ) -> list[sqlite3.Row]:
+    def rows(self, table: str, clauses: str = "", values: Values = (), more: str = "") -> list[Row]:
         """Read rows of a table and verify the checksum of each.
 
         Args:
@@ -293,12 +296,11 @@ class Reader:
             raise self.database.damage(f"a row of {table} is not what was written")
         return rows
 
-    def row(self, table: str, clauses: str = "", values: Values = ()) -> sqlite3.Row | None:
+    def row(self, table: str, clauses: str = "", values: Values = ()) -> Row | None:
         return next(iter(self.rows(table, f"{clauses} LIMIT 1", values)), None)
 
-    def feeds(self, clauses: str = "", values: Values = ()) -> dict[int, Mark]:
-        rows = self.rows("feeds", clauses, values)
-        return {row["gallery_id"]: Mark(row["seq"], row["token"]) for row in rows}
+    def feeds(self) -> dict[int, Mark]:
+        return {row["gallery_id"]: Mark(row["seq"], row["token"]) for row in self.rows("feeds")}
 
     def changes(self, gallery_id: int, after: Mark, limit: int) -> list[Change]:
         """Return up to `limit` changes of a gallery that follow `after`, in order.

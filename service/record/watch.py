@@ -18,7 +18,7 @@ from service.record.database import RecordPart, transactional
 from service.record.galleries import read_entry, require_entry
 from service.record.keys import ApiKey
 from service.record.schema import as_micros, as_moment, now_micros
-from service.record.transaction import AMONG, Reader, Transaction, all_of, as_values
+from service.record.transaction import AMONG, Reader, Transaction, all_of
 from service.record.values import Picture, new_crop_id
 
 MOST_ARMED = 100
@@ -223,7 +223,7 @@ class Watches(RecordPart):
                 kept_since = now - timedelta(days=watch.settings.retention_days)
                 since = max(watch.armed_at, kept_since)
                 (counts,) = reader.execute(counted, (gallery_id, since))
-                alerts, confirmed, rejected = counts
+                alerts, confirmed, rejected = counts.values()
                 days = max(0.0, ((watch.disarmed_at or now) - since) / timedelta(days=1))
                 reviewed = confirmed + rejected
                 # After the clock was set back, the list seems to be armed in the future.
@@ -448,7 +448,7 @@ def _find_armed(reader: Reader, gallery_id: int) -> ArmedList | None:
 def _read_lists(reader: Reader, condition: str, values: Sequence[Any] = ()) -> list[ArmedList]:
     rows = reader.rows("watches", f"{BESIDE_WATCHES} {condition}", values, OF_WATCHES)
     # Only a process that holds the list knows its current forecast.
-    return [ArmedList.model_validate(as_values(row) | {"forecast": None}) for row in rows]
+    return [ArmedList.model_validate(row | {"forecast": None}) for row in rows]
 
 
 def _about_list(kind: AlertKind, detail: str) -> dict[str, Any]:
@@ -505,4 +505,4 @@ def _deliver(transaction: Transaction, gallery_id: int, number: int) -> int:
 
 def _read_alerts(reader: Reader, condition: str, values: Sequence[Any]) -> list[Alert]:
     rows = reader.rows("alerts", f"{BESIDE_ALERTS} {condition}", values, OF_ALERTS)
-    return [Alert.model_validate(as_values(row)) for row in rows]
+    return [Alert.model_validate(row) for row in rows]

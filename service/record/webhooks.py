@@ -14,7 +14,7 @@ from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.schema import as_moment, now_micros
-from service.record.transaction import AMONG, Transaction, all_of, as_values, settings_of
+from service.record.transaction import AMONG, Transaction, all_of, settings_of
 from service.record.values import new_crop_id
 from service.record.watch import WAITING_OF_WEBHOOK
 
@@ -81,7 +81,7 @@ class Webhooks(RecordPart):
             "OR name IS NOT NULL ORDER BY webhooks.created_at, webhook_id"
         )
         rows = self._reader.rows("webhooks", clauses, (), OF_WEBHOOKS)
-        return {row["webhook_id"]: StoredWebhook.model_validate(as_values(row)) for row in rows}
+        return {row["webhook_id"]: StoredWebhook.model_validate(row) for row in rows}
 
     @transactional
     def change(
@@ -218,9 +218,8 @@ class Webhooks(RecordPart):
             f"WHERE name IS NOT NULL AND {condition}"
         )
         deliveries = []
-        for row in self._reader.rows("deliveries", clauses, values, ", alert_id"):
-            delivery = as_values(row)
-            if row["state"] != "waiting":
+        for delivery in self._reader.rows("deliveries", clauses, values, ", alert_id"):
+            if delivery["state"] != "waiting":
                 delivery["next_at"] = None
             deliveries.append(Delivery.model_validate(delivery))
         return deliveries

@@ -3,6 +3,8 @@
 import random
 
 from service.record.schema import TABLES
+from service.record.transaction import JSON_COLUMNS
+from service.record.values import JsonObject
 from tests.service.gallery.new_crops import new_gallery, open_record
 
 # A key that is a gallery's number alone has one row.
@@ -19,8 +21,12 @@ def fill_record(folder):
 def contents(record):
     with record.database.read() as reader:
         return {
-            name: sorted((tuple(row) for row in reader.rows(name)), key=repr) for name in TABLES
+            name: sorted((_as_tuple(row) for row in reader.rows(name)), key=repr) for name in TABLES
         }
+
+
+def _as_tuple(row):
+    return tuple(dict(value) if isinstance(value, JsonObject) else value for value in row.values())
 
 
 def flip(path, wanted):
@@ -57,6 +63,8 @@ def _row(table, gallery_id, number, chance):
             row[column] = chance.random()
         elif types[column] == "BLOB":
             row[column] = chance.randbytes(24)
+        elif column in JSON_COLUMNS or column == "metadata":
+            row[column] = {column: chance.getrandbits(64)}
         else:
             row[column] = f"{column} {chance.getrandbits(64):x} {number}"
     return row

@@ -278,8 +278,8 @@ def test_of_many_crops_of_one_image_only_the_one_that_is_sent_again_is_read(
     cameras = ("north", "east", "south", "west")
     enrolled = enroll(record, gallery, *(new_crop(1, camera=camera) for camera in cameras))
     read = []
-    parse = crop_rows.as_values
-    monkeypatch.setattr(crop_rows, "as_values", lambda row: read.append(row) or parse(row))
+    make = crop_rows.StoredCrop
+    monkeypatch.setattr(crop_rows, "StoredCrop", lambda **row: read.append(row) or make(**row))
     again = record.crops.enroll(gallery, EMBEDDER, [new_crop(1, "a", "south"), new_crop(1, "b")])
     assert [row["crop_id"] for row in read] == [enrolled[2]]
     first, second = again.landed

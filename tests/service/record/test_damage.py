@@ -269,3 +269,13 @@ def test_a_deleted_snapshot_is_not_taken_over(data_dir, tmp_path):
     assert (data_dir / snapshot_name(1, SNAPSHOT)).is_dir()
     assert recover(data_dir, tmp_path / "new").snapshots == []
     assert list(check_snapshots(tmp_path / "new")) == []
+
+
+def test_a_row_whose_json_cannot_be_parsed_is_named(data_dir):
+    with contextlib.closing(sqlite3.connect(data_dir / "record.sqlite3")) as connection:
+        connection.create_function("row_crc", -1, lambda *_: 0, deterministic=True)
+        connection.execute("UPDATE galleries SET settings = 'no JSON'")
+        connection.commit()
+    damaged = pytest.raises(DamagedRecord, match="a row of galleries is not what was written")
+    with open_record(data_dir) as record, damaged:
+        record.galleries.all()

@@ -63,7 +63,7 @@ def _is_named(folder, written):
     try:
         with open_record(folder) as record:
             with record.database.read() as reader:
-                pages = [row[0] for row in reader.execute("PRAGMA integrity_check")]
+                pages = reader.column("PRAGMA integrity_check")
             found = contents(record)
     except (DamagedRecord, InputProblem):
         return True

@@ -18,7 +18,7 @@ from service.record import people
 from service.record.archive import archived_ids, check_archive, write_archive
 from service.record.replacing import replace_crops
 from service.record.restoring import restore_backup, write_backup
-from service.record.transaction import FILE, as_values
+from service.record.transaction import FILE
 from service.record.upgrade import upgrade
 from service.record.verify import verify
 from tests.forked import run_gmn
@@ -88,11 +88,11 @@ def _people(record, sort):
 def _search(record, query_id):
     of_search = ("WHERE query_id = ?", (query_id,))
     with record.database.read() as reader:
-        search = as_values(reader.row("searches", *of_search))
+        search = reader.row("searches", *of_search)
         cases = [case["case_id"] for case in reader.rows("case_searches", *of_search)]
         reviews = {
             review["crop_id"]: {
-                name: as_values(review)[name] for name in ("decision", "key_id", "reviewed_at")
+                name: review[name] for name in ("decision", "key_id", "reviewed_at")
             }
             for review in reader.rows("reviews", *of_search)
         }
