@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,7 @@ from service.record.galleries import (
     require_entry,
 )
 from service.record.schema import now_micros
-from service.record.transaction import AMONG, Reader, Row, Transaction, batches, settings_of
+from service.record.transaction import AMONG, Reader, Row, Transaction, settings_of
 from service.record.values import (
     ArchivedCrop,
     CommittedEnrollment,
@@ -33,7 +33,6 @@ from service.record.values import (
 REQUESTS_KEPT_FOR = timedelta(days=1)
 # Each stored request deletes up to this many expired ones.
 REQUESTS_REMOVED_AT_ONCE = 3
-HASHES_AT_ONCE = 500
 LABELS = ("camera", "captured_at", "external_id", "metadata")
 # Columns of `crops` that `StoredCrop` has under the same name and in the same form.
 COLUMNS = (
@@ -56,7 +55,7 @@ NEW_PEOPLE = """
 INSERT INTO people (person_id, gallery_id, name, sort_key)
 SELECT (SELECT coalesce(max(person_id), 0) FROM people) + row_number() OVER (),
     :gallery_id, value, natural_order(value)
-FROM json_each(:names)
+FROM (SELECT DISTINCT value FROM json_each(:names) WHERE value IS NOT NULL)
 WHERE NOT EXISTS (SELECT 1 FROM people WHERE gallery_id = :gallery_id AND name = value)
 """
 # Adds the crops in some slots to the counts of their gallery, or with `sign` -1 subtracts them.
@@ -69,6 +68,10 @@ UPDATE galleries SET (crops, unnamed, image_bytes, staged_crops, next_slot) = (
         max(next_slot, coalesce(max(slot), 0) + 1)
     FROM crops WHERE {OF_SLOTS}
 ) WHERE gallery_id = :gallery_id
+"""
+OF_SAME_IMAGES = """
+SELECT sha256, slot, crop_id, name, camera FROM crops LEFT JOIN people USING (person_id)
+WHERE crops.gallery_id = ? AND sha256 IN (SELECT from_hex(value) FROM json_each(?)) ORDER BY slot
 """
 # Pairs of crops of one image that have the same identity and camera. The unary pluses keep SQLite
 # from comparing each crop with all crops of its person or camera.
@@ -88,8 +91,7 @@ def put_crops(transaction: Transaction, gallery_id: int, crops: Sequence[Archive
     Pictures kept outside the record are no longer strays once their crops are inserted.
     """
     records = [crop.record for crop in crops]
-    names = {record.identity: None for record in records if record.identity is not None}
-    people = require_people(transaction, gallery_id, list(names))
+    people = require_people(transaction, gallery_id, [record.identity for record in records])
     rows = [_build_row(gallery_id, record, people) for record in records]
     transaction.insert("crops", *rows)
     tracks = [
@@ -154,7 +156,7 @@ def relabel_crops(
     columns = {name: fields[name] for name in LABELS if name in fields}
     if "identity" in fields:
         name = fields["identity"]
-        people = require_people(transaction, gallery_id, [name] if name is not None else [])
+        people = require_people(transaction, gallery_id, [name])
         columns["person_id"] = people.get(name)
     if columns:
         statement = f"UPDATE crops SET {settings_of(columns)} WHERE {OF_SLOTS}"
@@ -226,23 +228,15 @@ def change_embedder(transaction: Transaction, entry: GalleryRecord, embedder: st
 
 
 def read_same_images(
-    reader: Reader, gallery_id: int, crops: Iterable[StoredCrop]
+    reader: Reader, gallery_id: int, hashes: Collection[str]
 ) -> defaultdict[str, list[CropLabel]]:
-    """Return the stored crops of each crop's image by SHA-256, oldest first.
+    """Return the stored crops of images by their SHA-256, oldest first.
 
     They have ids, identities and cameras only: one image may have any number of crops.
     """
     crops_by_hash: defaultdict[str, list[CropLabel]] = defaultdict(list)
-    hashes = dict.fromkeys(bytes.fromhex(crop.sha256) for crop in crops)
-    # JSON has no bytes, and the number of placeholders in a statement is limited.
-    for batch in batches(hashes, HASHES_AT_ONCE):
-        marks = ", ".join("?" * len(batch))
-        statement = (
-            "SELECT sha256, slot, crop_id, name, camera FROM crops LEFT JOIN people "
-            f"USING (person_id) WHERE crops.gallery_id = ? AND sha256 IN ({marks}) ORDER BY slot"
-        )
-        for sha256, *labels in reader.tuples(statement, (gallery_id, *batch)):
-            crops_by_hash[sha256.hex()].append(CropLabel(*labels))
+    for sha256, *labels in reader.tuples(OF_SAME_IMAGES, (gallery_id, hashes)):
+        crops_by_hash[sha256.hex()].append(CropLabel(*labels))
     return crops_by_hash
 
 
@@ -313,8 +307,8 @@ def keep_request(
 
 
 def require_people(
-    transaction: Transaction, gallery_id: int, names: Sequence[str]
-) -> dict[str, int]:
+    transaction: Transaction, gallery_id: int, names: Sequence[str | None]
+) -> dict[str | None, int]:
     values = {"gallery_id": gallery_id, "names": names}
     count_people(transaction, gallery_id, transaction.change(NEW_PEOPLE, values))
     clauses = "WHERE gallery_id = :gallery_id AND name IN (SELECT value FROM json_each(:names))"
@@ -322,11 +316,11 @@ def require_people(
     return {row["name"]: row["person_id"] for row in rows}
 
 
-def _build_row(gallery_id: int, crop: StoredCrop, people: dict[str, int]) -> dict[str, Any]:
+def _build_row(gallery_id: int, crop: StoredCrop, people: dict[str | None, int]) -> dict[str, Any]:
     return {name: getattr(crop, name) for name in COLUMNS} | {
         "gallery_id": gallery_id,
         "slot": crop.row_id,
-        "person_id": None if crop.identity is None else people[crop.identity],
+        "person_id": people.get(crop.identity),
         "seen_at": crop.captured_at or crop.created_at,
         "sha256": bytes.fromhex(crop.sha256),
     }

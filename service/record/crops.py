@@ -334,7 +334,7 @@ def _compare_with_stored(
         The outcome of each crop, the new crops, and the known crops that were sent again under
         their track.
     """
-    same_images = read_same_images(reader, gallery_id, [crop.record for crop in crops])
+    same_images = read_same_images(reader, gallery_id, {crop.record.sha256 for crop in crops})
     sent = {(crop.record.sha256, *seen_as(crop.record)) for crop in crops}
     slots = [
         crop.row_id

@@ -86,6 +86,10 @@ class ApiKey:
         return self.gallery in (None, gallery)
 
 
+def ask_for_keys(transaction: Transaction) -> None:
+    transaction.insert("record", {"name": ASKED_FOR, "value": 1}, instead=True)
+
+
 def any_administers(keys: Iterable[ApiKey]) -> bool:
     now = datetime.now(UTC)
     valid = (key for key in keys if key.expires_at is None or key.expires_at > now)
@@ -138,7 +142,7 @@ class Keys(RecordPart):
             "ON CONFLICT DO UPDATE SET gallery = excluded.gallery, body = excluded.body",
             (api_key.key_id, api_key.gallery, to_json(api_key).decode()),
         )
-        transaction.insert("record", {"name": ASKED_FOR, "value": 1}, instead=True)
+        ask_for_keys(transaction)
 
     @transactional
     def change(self, transaction: Transaction, api_key: ApiKey) -> bool:

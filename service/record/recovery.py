@@ -18,7 +18,7 @@ from service.record.archive import (
 )
 from service.record.database import Database
 from service.record.galleries import EMPTY, INDEX_OWNERS, add_gallery, count_crops
-from service.record.keys import ASKED_FOR
+from service.record.keys import ASKED_FOR, ask_for_keys
 from service.record.marks import DeletedIds
 from service.record.record import Record
 from service.record.replacing import add_missing_crops
@@ -145,7 +145,7 @@ def recover(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
         record.database.write(stop_watching)
         if recovery.unread:
             # Without its lost keys a service would let in everybody on its machine.
-            record.database.write(_ask_for_key)
+            record.database.write(ask_for_keys)
     return recovery
 
 
@@ -225,10 +225,6 @@ def _insert_consistent(
     for row in rows:
         with contextlib.suppress(sqlite3.IntegrityError):
             transaction.insert(table, row, instead=instead)
-
-
-def _ask_for_key(transaction: Transaction) -> None:
-    transaction.insert("record", {"name": ASKED_FOR, "value": 1}, instead=True)
 
 
 def _add_gallery(transaction: Transaction, row: Values) -> None:

@@ -242,6 +242,7 @@ class Source:
         connection.create_function("row_crc", -1, row_crc, deterministic=True)
         connection.create_function("casefold", 1, str.casefold, deterministic=True)
         connection.create_function("natural_order", 1, natural_order, deterministic=True)
+        connection.create_function("from_hex", 1, bytes.fromhex, deterministic=True)
         connection.create_function("new_id", 0, new_crop_id)
         # A statement over a large gallery may run for minutes, which looks like a hanging disk.
         connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)

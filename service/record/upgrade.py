@@ -208,7 +208,6 @@ def _convert(transaction: Transaction, old: OldRecord, galleries: Sequence[Galle
     connection.create_function(
         "micros", 1, lambda text: text and as_micros(datetime.fromisoformat(text))
     )
-    connection.create_function("from_hex", 1, bytes.fromhex)
     transaction.change("CREATE TEMP TABLE old (kind, gallery_id, name, part, body)")
     for kind in RECORD_KINDS:
         for (name,), body in old.entries(kind):
