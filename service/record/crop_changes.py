@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,19 +10,12 @@ from gmn_client.models import EnrolledImage
 from service.errors import RequestConflict
 from service.record.crop_rows import read_ids
 from service.record.files import forget_strays
-from service.record.galleries import (
-    OF_SLOTS,
-    drop_crops,
-    drop_vectors,
-    next_version,
-    require_entry,
-)
+from service.record.galleries import OF_SLOTS, drop_crops, drop_vectors, next_version, require_entry
 from service.record.schema import now_micros
 from service.record.transaction import AMONG, Reader, Row, Transaction, settings_of
 from service.record.values import (
     ArchivedCrop,
     CommittedEnrollment,
-    CropLabel,
     CropsChange,
     GalleryRecord,
     RequestKey,
@@ -68,10 +60,6 @@ UPDATE galleries SET (crops, unnamed, image_bytes, staged_crops, next_slot) = (
         max(next_slot, coalesce(max(slot), 0) + 1)
     FROM crops WHERE {OF_SLOTS}
 ) WHERE gallery_id = :gallery_id
-"""
-OF_SAME_IMAGES = """
-SELECT sha256, slot, crop_id, name, camera FROM crops LEFT JOIN people USING (person_id)
-WHERE crops.gallery_id = ? AND sha256 IN (SELECT from_hex(value) FROM json_each(?)) ORDER BY slot
 """
 # Pairs of crops of one image that have the same identity and camera. The unary pluses keep SQLite
 # from comparing each crop with all crops of its person or camera.
@@ -208,9 +196,9 @@ def count_people(transaction: Transaction, gallery_id: int, more: int) -> None:
         transaction.change(statement, (more, gallery_id))
 
 
-def seen_as(crop: CropLabel) -> tuple[str | None, str | None]:
-    """Return the fields that make two crops of one image distinct rather than duplicates."""
-    return crop.identity, crop.camera
+def seen_as(crop: StoredCrop) -> tuple[str, str | None, str | None]:
+    """Return the fields of which all are equal in duplicates: image, identity and camera."""
+    return crop.sha256, crop.identity, crop.camera
 
 
 def change_embedder(transaction: Transaction, entry: GalleryRecord, embedder: str) -> None:
@@ -225,19 +213,6 @@ def change_embedder(transaction: Transaction, entry: GalleryRecord, embedder: st
         (embedder, entry.gallery_id),
     )
     transaction.note("gallery_changed", entry.gallery_id, entry.version)
-
-
-def read_same_images(
-    reader: Reader, gallery_id: int, hashes: Collection[str]
-) -> defaultdict[str, list[CropLabel]]:
-    """Return the stored crops of images by their SHA-256, oldest first.
-
-    They have ids, identities and cameras only: one image may have any number of crops.
-    """
-    crops_by_hash: defaultdict[str, list[CropLabel]] = defaultdict(list)
-    for sha256, *labels in reader.tuples(OF_SAME_IMAGES, (gallery_id, hashes)):
-        crops_by_hash[sha256.hex()].append(CropLabel(*labels))
-    return crops_by_hash
 
 
 def find_request(

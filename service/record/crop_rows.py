@@ -20,9 +20,10 @@ from service.record.values import ArchivedCrop, CropFilter, GalleryRecord, Store
 from service.record.vectors import Vector, vector_crc
 
 CROPS_AND_NAMES = (
-    f"SELECT {TABLES['crops'].checked}, people.name AS identity, tracks.track AS track, "
-    f"crops.person_id IS NULL OR {TABLES['people'].is_intact} IS 1 AS named, "
-    f"tracks.slot IS NULL OR {TABLES['tracks'].is_intact} IS 1 AS tracked "
+    "SELECT crops.*, people.name AS identity, tracks.track AS track, "
+    f"{TABLES['crops'].is_intact} "
+    f"AND (crops.person_id IS NULL OR {TABLES['people'].is_intact} IS 1) "
+    f"AND (tracks.slot IS NULL OR {TABLES['tracks'].is_intact} IS 1) AS intact "
     "FROM crops LEFT JOIN tracks USING (gallery_id, slot) "
     "LEFT JOIN people ON people.person_id = crops.person_id"
 )
@@ -173,7 +174,7 @@ def read_crops(reader: Reader, clauses: str, values: Values = ()) -> list[Stored
     """
     rows = reader.execute(f"{CROPS_AND_NAMES} {clauses}", values)
     for row in rows:
-        if not (row["intact"] and row["named"] and row["tracked"]):
+        if not row["intact"]:
             raise reader.database.damage(f"the row of crop {row['crop_id']} is damaged")
     return [
         StoredCrop(**row | {"row_id": row["slot"], "sha256": row["sha256"].hex()}) for row in rows

@@ -18,7 +18,6 @@ from service.record.crop_changes import (
     find_request,
     keep_request,
     put_crops,
-    read_same_images,
     relabel_crops,
     remove_crops,
     seen_as,
@@ -57,6 +56,11 @@ SAME_IMAGE = "the same image is already enrolled under another identity or camer
 NOT_KEPT = {"crop_id": None, "duplicate": False, "kept": False}
 # Upper bound on the slots examined while other writers wait.
 SLOTS_AT_ONCE = 100_000
+# One image may have any number of crops, so these are not read as a whole.
+OF_SAME_IMAGES = """
+SELECT lower(hex(sha256)), name, camera, slot FROM crops LEFT JOIN people USING (person_id)
+WHERE crops.gallery_id = ? AND sha256 IN (SELECT from_hex(value) FROM json_each(?))
+"""
 AGES = {"captured": "seen_at", "enrolled": "created_at"}
 
 
@@ -334,32 +338,26 @@ def _compare_with_stored(
         The outcome of each crop, the new crops, and the known crops that were sent again under
         their track.
     """
-    same_images = read_same_images(reader, gallery_id, {crop.record.sha256 for crop in crops})
-    sent = {(crop.record.sha256, *seen_as(crop.record)) for crop in crops}
-    slots = [
-        crop.row_id
-        for sha256, same_crops in same_images.items()
-        for crop in same_crops
-        if (sha256, *seen_as(crop)) in sent
-    ]
+    hashes = {crop.record.sha256 for crop in crops}
+    same_images = reader.tuples(OF_SAME_IMAGES, (gallery_id, hashes))
+    enrolled_images = {sha256 for sha256, *_ in same_images}
+    sent = {seen_as(crop.record) for crop in crops}
+    slots = [slot for *fields, slot in same_images if tuple(fields) in sent]
     # A merge may have made crops alike: the oldest counts.
-    stored = {
-        (crop.sha256, *seen_as(crop)): crop
-        for crop in reversed(read_by_slot(reader, gallery_id, slots))
-    }
+    stored = {seen_as(crop): crop for crop in reversed(read_by_slot(reader, gallery_id, slots))}
     landed: list[EnrolledImage] = []
     added: list[ArchivedCrop] = []
     known: list[StoredCrop] = []
     for crop in crops:
         record = replace(crop.record, inside=crop.picture is not None)
-        first = stored.setdefault((record.sha256, *seen_as(record)), record)
+        first = stored.setdefault(seen_as(record), record)
         is_new = first is record
         warnings = []
         if is_new:
-            if record.sha256 in same_images:
+            if record.sha256 in enrolled_images:
                 warnings.append(SAME_IMAGE)
             added.append(replace(crop, record=record))
-            same_images[record.sha256].append(record)
+            enrolled_images.add(record.sha256)
             failpoint("enroll.crop-written")
         else:
             warnings = [
