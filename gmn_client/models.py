@@ -39,10 +39,10 @@ CropOrder = Literal["enrolled", "captured", "-captured"]
 RetentionFrom = Literal["captured", "enrolled"]
 IdentityOrder = Literal["name", "last_seen", "crops"]
 Pixels = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
-SearchVerdict = Literal["match", "uncertain", "no_match", "nothing_searched"]
+SearchVerdict = Literal[Verdict, "nothing_searched"]
 Decision = Literal["confirmed", "rejected"]
 AlertKind = Literal["visit", "late", "disarmed", "promise_broken"]
-AlertState = Literal["open", "confirmed", "rejected"]
+AlertState = Literal["open", Decision]
 DeliveryState = Literal["waiting", "done", "dead"]
 Milliseconds = Annotated[float, AfterValidator(partial(round, ndigits=2))]
 # Codes of problems, of refused images, and of entries of a job's report.
@@ -743,7 +743,7 @@ class QueryAnswer(WireModel):
     calibration_version: str
     calibration: CalibrationState
     model: str
-    scoring: Literal["cosine", "mnet", "fused"]
+    scoring: Literal[Scoring, "fused"]
     verdict: SearchVerdict
     warnings: list[str]
     results: list[RankedCrop]

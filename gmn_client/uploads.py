@@ -207,7 +207,7 @@ def vector_text(vector: Sequence[float] | str) -> str:
 
 def enrollment_fields(images: Sequence[Image]) -> dict[str, list[object]]:
     """Return the labels of images: a field per label that any image has, repeated per image."""
-    names = ("identity", "camera", "captured_at", "external_id", "metadata", "track")
+    names = CropFields.__annotations__
     labels = {name: [getattr(image, name) for image in images] for name in names}
     return {name: values for name, values in labels.items() if values != [None] * len(values)}
 

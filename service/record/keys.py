@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import AwareDatetime, Field, PositiveInt, TypeAdapter
 from pydantic.dataclasses import dataclass as stored_dataclass
@@ -19,7 +19,7 @@ from service.record.transaction import Transaction
 ASKED_FOR = "keys_asked_for"
 KEY_ID = r"[A-Za-z0-9]{1,32}"
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-SCOPES: tuple[Scope, ...] = ("query", "enroll", "sight", "delete", "metrics", "admin")
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
 @stored_dataclass(frozen=True)
