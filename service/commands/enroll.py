@@ -86,12 +86,19 @@ def enroll(
         images = find_source(source, context.obj.read_spec).chosen(split, camera, identity)
     if boxes and (keep_best or not is_image_name(path.name)):
         raise BadParameter("--box goes with one image, and not with --keep-best")
-    summary: dict[str, Any] = {"gallery": client.gallery_name, "problems": []}
-    summary["ignored"] = [asdict(file) for file in images.ignored]
+    summary: dict[str, Any] = {
+        "gallery": client.gallery_name,
+        "problems": [],
+        "ignored": [asdict(file) for file in images.ignored],
+    }
     with _require_gallery(client, create):
         if archives:
-            options: ImportOptions = {"identity": identity, "camera": camera}
-            _import(client, archives, summary, {**options, "keep_best": keep_best})
+            options: ImportOptions = {
+                "identity": identity,
+                "camera": camera,
+                "keep_best": keep_best,
+            }
+            _import(client, archives, summary, options)
         elif boxes:
             sent = client.enroll_frame(path, boxes, identity=identity, camera=camera).results
             _count_outcomes(
@@ -130,9 +137,13 @@ def _count_outcomes(outcomes: Sequence[tuple[str, Sent]], summary: dict[str, Any
     duplicates = [name for name, outcome in outcomes if outcome.duplicate]
     not_kept = sum(not (outcome.kept or outcome.problem) for _, outcome in outcomes)
     enrolled = len(outcomes) - len(problems) - len(duplicates) - not_kept
-    summary |= {"sent": len(outcomes), "enrolled": enrolled, "duplicates": len(duplicates)}
-    summary["not_kept"] = not_kept
-    summary["duplicate_names"] = duplicates
+    summary |= {
+        "sent": len(outcomes),
+        "enrolled": enrolled,
+        "duplicates": len(duplicates),
+        "not_kept": not_kept,
+        "duplicate_names": duplicates,
+    }
 
 
 def _import(

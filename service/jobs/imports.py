@@ -67,9 +67,8 @@ async def begin_import(
                 folder = str(parameters["folder"])
                 await run(mounted_folder, runtime, folder, parameters.get("gallery"))
             else:
-                sent_archive = archive
-                await run(_refuse_tar, sent_archive)
-                await runtime.sections.run(_keep_archive(runtime, spool, sent_archive, held))
+                await run(_refuse_tar, archive)
+                await runtime.sections.run(_keep_archive(runtime, spool, archive, held))
                 failpoint("import.archive-kept")
             return await runtime.sections.run(
                 runner.create_job(runtime, gallery, "import", parameters, key_id, job_id)

@@ -107,8 +107,13 @@ class StoredCalibrations(RecordPart):
         version = row["version"] if row else 0
         if version != after_version or searches < counted:
             return False
-        values = {"gallery_id": gallery_id, "subject": subject, "version": version + 1}
-        values |= {"body": body, "searches": searches}
+        values = {
+            "gallery_id": gallery_id,
+            "subject": subject,
+            "version": version + 1,
+            "body": body,
+            "searches": searches,
+        }
         transaction.insert("calibrations", values, instead=True)
         for table in ("calibrations", "calibration_searches"):
             transaction.change(

@@ -294,8 +294,13 @@ class Groups(RecordPart):
         """
         require_entry(transaction, gallery_id)
         # Slots name nobody once their crops are deleted.
-        grouping = {"job_id": job_id, "created_at": datetime.now(UTC), "version": version}
-        grouping |= {"groups": groups, "single": single}
+        grouping = {
+            "job_id": job_id,
+            "created_at": datetime.now(UTC),
+            "version": version,
+            "groups": groups,
+            "single": single,
+        }
         row = {"gallery_id": gallery_id, "grouping": grouping}
         transaction.insert("groups", row, instead=True)
 

@@ -78,11 +78,11 @@ class Tracks(RecordPart):
         """
         # A camera contains no comma.
         first_camera, _, first_track = (cursor or "").partition(",")
-        statement = (
-            "SELECT json_group_array(track) FROM (SELECT DISTINCT track FROM tracks "
-            "WHERE gallery_id = ? AND track >= ? ORDER BY track LIMIT ?)"
+        ids = self._reader.column(
+            "SELECT DISTINCT track FROM tracks WHERE gallery_id = ? AND track >= ? "
+            "ORDER BY track LIMIT ?",
+            (gallery_id, first_track, limit + 1),
         )
-        ids = from_json(self._reader.value(statement, (gallery_id, first_track, limit + 1)))
         names = ids[:limit]
         values = (gallery_id, names, camera, camera, first_track, first_camera, limit + 1)
         rows = self._reader.execute(DESCRIBED, values)

@@ -405,8 +405,15 @@ class Transaction(Reader):
         seq = self.value(NEXT_CHANGE, (token, gallery_id))
         if seq is None:
             raise self.database.damage(f"the feed of gallery {gallery_id} is missing or damaged")
-        row = {"gallery_id": gallery_id, "seq": seq, "token": token}
-        self.insert("changes", row | {"kind": kind, "version": version, "slots": as_ranges(rows)})
+        row = {
+            "gallery_id": gallery_id,
+            "seq": seq,
+            "token": token,
+            "kind": kind,
+            "version": version,
+            "slots": as_ranges(rows),
+        }
+        self.insert("changes", row)
         self.marks[gallery_id] = Mark(seq, token)
         if seq and seq % TRIM_EVERY == 0:
             old = (gallery_id, seq - KEPT_CHANGES)

@@ -214,14 +214,17 @@ def _convert(transaction: Transaction, old: OldRecord, galleries: Sequence[Galle
             transaction.insert("old", {"kind": kind, "name": name, "body": body.decode()})
     for gallery, kind in itertools.product(galleries, GALLERY_KINDS):
         for (name, *numbers), body in old.entries(kind, gallery.gallery_id):
-            entry = {"kind": kind, "gallery_id": gallery.gallery_id, "name": name}
-            entry["part"] = int(numbers[0], 16) if numbers else None
-            entry["body"] = body if kind == "search" else body.decode()
+            entry = {
+                "kind": kind,
+                "gallery_id": gallery.gallery_id,
+                "name": name,
+                "part": int(numbers[0], 16) if numbers else None,
+                "body": body if kind == "search" else body.decode(),
+            }
             transaction.insert("old", entry)
     for statement in CONVERSION.split(";\n"):
         transaction.change(statement)
-    for query_id in transaction.column("SELECT query_id FROM searches"):
-        find_identifying(transaction, [query_id])
+    find_identifying(transaction, transaction.column("SELECT query_id FROM searches"))
     transaction.change_many(
         "INSERT INTO search_pictures (query_id, content) "
         "SELECT query_id, ? FROM searches WHERE query_id = ?",

@@ -58,7 +58,7 @@ class VectorFile:
         mode = os.O_RDONLY if only_read else os.O_RDWR | os.O_CREAT
         self._file = os.open(path, mode | os.O_CLOEXEC, PRIVATE_FILE)
         # A removed file stays open until its last reader is done.
-        self._close = weakref.finalize(self, os.close, self._file)
+        self.close = weakref.finalize(self, os.close, self._file)
         # Another process may have created it and been killed before syncing its name.
         if not only_read:
             sync(path.parent)
@@ -158,9 +158,6 @@ class VectorFile:
             os.fchmod(copy.fileno(), PRIVATE_FILE)
             while body := os.pread(self._file, min(COPIED_BYTES, end - copy.tell()), copy.tell()):
                 copy.write(body)
-
-    def close(self) -> None:
-        self._close()
 
 
 class VectorFiles:
