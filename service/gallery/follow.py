@@ -161,7 +161,7 @@ class Follower:
             while changes := self._reader.changes(gallery_id, shown, CHANGES_AT_ONCE):
                 heartbeat()
                 self._apply(gallery_id, changes)
-                shown = Mark(changes[-1].sequence, changes[-1].token)
+                shown = changes[-1].mark
                 self._show(gallery_id, shown)
         except ChangesLost as lost:
             log.warning("gallery %d is read again: %s", gallery_id, lost.detail)

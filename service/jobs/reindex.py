@@ -5,9 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gmn_client.models import JobProblem
 from model.crops.decode import CropProblem
 from service.engine.device import EmbeddedImage
@@ -18,11 +15,11 @@ from service.jobs.runner import RETRYABLE, create_job, save_job, wait_while_busy
 from service.ops.data_directory import failpoint
 from service.record.jobs import Job
 from service.record.values import StoredCrop
+from service.record.vectors import Vector
 from service.runtime import Runtime
 
 CROPS_PER_BATCH = 32
 UP_TO_DATE = "the gallery already has vectors of the loaded model"
-Vectors = list[tuple[int, NDArray[np.float32]]]
 
 
 async def begin_reindex(runtime: Runtime, gallery: Gallery, key_id: str) -> Job:
@@ -106,9 +103,9 @@ async def _embed_missing(runtime: Runtime, gallery: Gallery, job: Job) -> None:
 
 async def _embed(
     runtime: Runtime, gallery: Gallery, crops: Sequence[StoredCrop]
-) -> tuple[Vectors, list[JobProblem]]:
+) -> tuple[dict[int, Vector], list[JobProblem]]:
     images: list[tuple[StoredCrop, bytes]] = []
-    vectors: Vectors = []
+    vectors: dict[int, Vector] = {}
     problems: list[JobProblem] = []
 
     def refuse(crop: StoredCrop, code: str, detail: str) -> None:
@@ -139,7 +136,7 @@ async def _embed(
 
     for (crop, _), outcome in zip(images, await wait_while_busy(embed), strict=True):
         if isinstance(outcome, EmbeddedImage):
-            vectors.append((crop.row_id, outcome.vector))
+            vectors[crop.row_id] = outcome.vector
         else:
             refuse(crop, outcome.code, outcome.detail)
     return vectors, problems

@@ -354,4 +354,4 @@ def _find_slots(changes: Iterable[Change]) -> list[int]:
 def _advance(state: IndexState, changes: list[Change]) -> IndexState:
     newest = changes[-1]
     version = max(state.version, *(change.version for change in changes))
-    return replace(state, sequence=newest.sequence, token=newest.token, version=version)
+    return replace(state, sequence=newest.mark.seq, token=newest.mark.token, version=version)

@@ -381,10 +381,8 @@ class StoredCases(RecordPart):
 
     def page(self, gallery_id: int, before: str | None, limit: int) -> Cases:
         wanted, values = all_of({"gallery_id = ?": gallery_id, "case_id < ?": before})
-        with self._database.read() as reader:
-            cases = _read_cases(
-                reader, f"{wanted} ORDER BY case_id DESC LIMIT ?", [*values, limit + 1]
-            )
+        clauses = f"{wanted} ORDER BY case_id DESC LIMIT ?"
+        cases = _read_cases(self._reader, clauses, [*values, limit + 1])
         cursor = cases[limit - 1].case_id if len(cases) > limit else None
         return Cases(results=cases[:limit], next_cursor=cursor)
 

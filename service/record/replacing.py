@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from service.ops.data_directory import failpoint
 from service.ops.threads import heartbeat
@@ -32,7 +29,7 @@ from service.record.galleries import (
 from service.record.schema import TABLES, now_micros
 from service.record.transaction import Transaction, batches
 from service.record.values import GalleryRecord, StoredCrop
-from service.record.vectors import VectorFiles
+from service.record.vectors import Vector, VectorFiles
 
 VECTORS_AT_ONCE = 4096
 LABELS = ("camera", "captured_at", "seen_at", "external_id", "quality", "metadata")
@@ -218,24 +215,23 @@ class StagedVectors(RecordPart):
         self,
         transaction: Transaction,
         gallery_id: int,
-        vectors: Sequence[tuple[int, NDArray[np.float32]]],
+        vectors: Mapping[int, Vector],
     ) -> None:
         """Add vectors `(d,)` by slot, in slot order, stopping at the first crop without one."""
         entry = require_entry(transaction, gallery_id)
         side = entry.staged_side
         if side is None or not vectors:
             return
-        by_slot = dict(vectors)
-        unstaged = read_after(transaction, gallery_id, entry.staged_row, len(by_slot))
-        crops = list(itertools.takewhile(lambda crop: crop.row_id in by_slot, unstaged))
-        vectors_with_ids = {crop.row_id: (crop.crop_id, by_slot[crop.row_id]) for crop in crops}
+        unstaged = read_after(transaction, gallery_id, entry.staged_row, len(vectors))
+        crops = list(itertools.takewhile(lambda crop: crop.row_id in vectors, unstaged))
+        vectors_with_ids = {crop.row_id: (crop.crop_id, vectors[crop.row_id]) for crop in crops}
         transaction.write_vectors(gallery_id, side, vectors_with_ids)
         if crops:
             newest = crops[-1].row_id
             transaction.change(
                 "UPDATE galleries SET staged_slot = ?, staged_crops = staged_crops + ?, "
                 "staged_dimension = ? WHERE gallery_id = ?",
-                (newest, len(crops), len(by_slot[newest]), gallery_id),
+                (newest, len(crops), len(vectors[newest]), gallery_id),
             )
 
     def switch(self, gallery_id: int) -> int | None:

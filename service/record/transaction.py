@@ -88,20 +88,19 @@ class Change:
     """One committed change.
 
     Attributes:
-        sequence: number in the gallery's feed.
+        mark: its number in the gallery's feed, and random bytes that tell this feed from the feed
+            of another copy of the record.
         kind: what happened. `replaced` is a restore or reindex, after which every crop must be
             read again. `gallery_changed` is a change of settings, embedder or staged vectors.
         version: version of the gallery after the change.
         row_ids: slots of the changed crops, which may since have changed again or been removed;
             for `replaced`, slots of the removed crops.
-        token: random bytes that tell this feed from the feed of another copy of the record.
     """
 
-    sequence: int
+    mark: Mark
     kind: ChangeKind
     version: int
-    row_ids: tuple[int, ...] = ()
-    token: bytes = b""
+    row_ids: Sequence[int]
 
 
 class ChangesLost(ServiceError):
@@ -315,7 +314,10 @@ class Reader:
             raise ChangesLost(f"gallery {gallery_id} has another history than the followed one")
         return [
             Change(
-                row["seq"], row["kind"], row["version"], tuple(slots_of(row["slots"])), row["token"]
+                Mark(row["seq"], row["token"]),
+                row["kind"],
+                row["version"],
+                slots_of(row["slots"]),
             )
             for row in rows[1:]
         ]

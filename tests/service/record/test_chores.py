@@ -92,7 +92,7 @@ def test_the_vectors_of_a_deleted_gallery_leave_the_disk_at_once(record, gallery
     folder = record.database.folder
     enroll(record, gallery, new_crop(1))
     record.staged.begin(gallery, OTHER_EMBEDDER)
-    record.staged.add(gallery, [(1, np.ones(8, np.float32))])
+    record.staged.add(gallery, {1: np.ones(8, np.float32)})
     assert len(list(folder.glob(f"vectors-{gallery}-*"))) == 2
     record.galleries.delete(gallery)
     assert list(folder.glob(f"vectors-{gallery}-*")) == []

@@ -20,7 +20,7 @@ def ids(record, gallery):
     """Three crops whose vectors of another embedder are prepared for the first two."""
     added = enroll(record, gallery, new_crop(1), new_crop(2), new_crop(3))
     record.staged.begin(gallery, OTHER_EMBEDDER)
-    record.staged.add(gallery, [(1, np.full(3, 1.5)), (2, np.full(3, 2.5))])
+    record.staged.add(gallery, {1: np.full(3, 1.5), 2: np.full(3, 2.5)})
     return added
 
 
@@ -40,7 +40,7 @@ def test_the_file_of_the_former_embedder_goes_with_the_switch(record, gallery, i
     assert record.staged.switch(gallery) is None
     assert _vectors(record, gallery) == [[1.25] * 4, [2.25] * 4, [3.25] * 4]
     assert _files(tmp_path) == {f"vectors-{gallery}-0.f32", f"vectors-{gallery}-1.f32"}
-    record.staged.add(gallery, [(3, np.full(3, 3.5))])
+    record.staged.add(gallery, {3: np.full(3, 3.5)})
     assert record.staged.switch(gallery) == 2
     assert _vectors(record, gallery) == [[1.5] * 3, [2.5] * 3, [3.5] * 3]
     assert _files(tmp_path) == {f"vectors-{gallery}-1.f32"}
@@ -55,11 +55,11 @@ def test_crops_removed_and_enrolled_amid_a_reindex_leave_no_vector_and_are_waite
     contents = {path.name: path.read_bytes() for path in tmp_path.glob("vectors-*.f32")}
     assert not any(contents[f"vectors-{gallery}-0.f32"][: 2 * 4 * 4])
     assert not any(contents[f"vectors-{gallery}-1.f32"][: 2 * 3 * 4])
-    record.staged.add(gallery, [(3, np.full(3, 3.5))])
+    record.staged.add(gallery, {3: np.full(3, 3.5)})
     enroll(record, gallery, new_crop(4))
     assert record.staged.switch(gallery) is None
     assert _missing(record, gallery) == [4]
-    record.staged.add(gallery, [(4, np.full(3, 4.5))])
+    record.staged.add(gallery, {4: np.full(3, 4.5)})
     assert record.staged.switch(gallery) == 4
     assert _vectors(record, gallery) == [[2.5] * 3, [3.5] * 3, [4.5] * 3]
 
@@ -75,7 +75,7 @@ def test_vectors_that_were_prepared_for_another_embedder_are_unneeded(record, ga
 def test_vectors_that_are_read_during_the_switch_are_those_of_the_new_embedder(
     record, gallery, ids, monkeypatch
 ):
-    record.staged.add(gallery, [(3, np.full(3, 3.5))])
+    record.staged.add(gallery, {3: np.full(3, 3.5)})
     read = crops_module.read_vectors
 
     def switch_and_read(*args):
