@@ -130,12 +130,12 @@ async def delete_snapshot(runtime: Runtime, gallery: Gallery, snapshot_id: str) 
         runtime.record.snapshots.remove(gallery.gallery_id, snapshot_id)
         remove_unneeded(runtime, snapshot_name(gallery.gallery_id, snapshot_id))
 
-    async def delete(_: dict[str, Any]) -> None:
-        await runtime.pools.files.run(remove)
-
-    lock = runtime.snapshot_lock(gallery.gallery_id)
     await runtime.audited(
-        "delete_snapshot", delete, lock, gallery=gallery.name, snapshot_id=snapshot_id
+        "delete_snapshot",
+        lambda _: runtime.pools.files.run(remove),
+        runtime.snapshot_lock(gallery.gallery_id),
+        gallery=gallery.name,
+        snapshot_id=snapshot_id,
     )
 
 
@@ -158,7 +158,7 @@ async def restore_snapshot(
     def replace(gallery_id: int) -> int:
         check_archive(path)
         failpoint("restore.file-read")
-        return replace_crops(runtime.record.database, gallery_id, path)
+        return runtime.record.database.write_from(path, replace_crops, gallery_id, path)
 
     async def restore(result: dict[str, Any]) -> int:
         version = await runtime.galleries.change("restore", gallery, replace)

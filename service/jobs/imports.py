@@ -87,12 +87,6 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
     Raises:
         InputProblem: the archive or manifest is unusable.
     """
-    ignored = (await _enroll_items(runtime, gallery, job))["ignored"]
-    remark = f"{ignored:,} files or columns were ignored; the report names them"
-    return remark if ignored else None
-
-
-async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter[str]:
     counts = Counter({**dict.fromkeys(COUNTS, 0), **job.progress})
     content = await _read_content(runtime, job, counts)
     items = content.items
@@ -121,7 +115,8 @@ async def _enroll_items(runtime: Runtime, gallery: Gallery, job: Job) -> Counter
         turn_is_over = time.monotonic() - began > runner.TURN_SECONDS
         if turn_is_over and await runtime.galleries.read(runtime.record.jobs.others_wait, job):
             raise runner.TurnOver
-    return counts
+    ignored = counts["ignored"]
+    return f"{ignored:,} files or columns were ignored; the report names them" if ignored else None
 
 
 async def _read_content(runtime: Runtime, job: Job, counts: Counter[str]) -> ImportContent:

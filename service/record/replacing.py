@@ -15,7 +15,7 @@ from service.ops.data_directory import failpoint
 from service.ops.threads import heartbeat
 from service.record.crop_changes import attribute_alerts, change_embedder, require_people
 from service.record.crop_rows import read_after
-from service.record.database import Database, RecordPart, transactional
+from service.record.database import RecordPart, transactional
 from service.record.galleries import (
     STRAYS_OF,
     count_crops,
@@ -50,19 +50,15 @@ UNCHANGED = (
 )
 
 
-def replace_crops(database: Database, gallery_id: int, snapshot: Path) -> int:
+def replace_crops(transaction: Transaction, gallery_id: int, snapshot: Path) -> int:
     """Replace a gallery's crops by those of a checked snapshot; return the new version.
 
-    This is one commit. Crops keep their ids, and unchanged crops their slots. Crops removed since
-    the snapshot was taken stay removed.
+    Crops keep their ids, and unchanged crops their slots. Crops removed since the snapshot was
+    taken stay removed.
 
     Raises:
         UnknownGallery: the gallery was deleted.
     """
-    return database.write_from(snapshot, _replace_crops, gallery_id, snapshot)
-
-
-def _replace_crops(transaction: Transaction, gallery_id: int, snapshot: Path) -> int:
     transaction.removes = True
     entry = require_entry(transaction, gallery_id)
     end_staging(transaction, entry)

@@ -65,7 +65,7 @@ def snapshot_of(crops, folder, embedder=EMBEDDER):
 def restore_crops(record, gallery, crops, embedder=EMBEDDER):
     with tempfile.TemporaryDirectory() as folder:
         snapshot = snapshot_of(crops, Path(folder), embedder)
-        return replace_crops(record.database, gallery, snapshot)
+        return record.database.write_from(snapshot, replace_crops, gallery, snapshot)
 
 
 @contextlib.contextmanager

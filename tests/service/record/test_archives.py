@@ -68,7 +68,7 @@ def snapshot(record, gallery, tmp_path):
 
 def restore(record, gallery, snapshot):
     check_archive(snapshot)
-    return replace_crops(record.database, gallery, snapshot)
+    return record.database.write_from(snapshot, replace_crops, gallery, snapshot)
 
 
 def test_a_snapshot_holds_its_gallery_whole_and_nothing_of_others_no_keys_and_no_secret(

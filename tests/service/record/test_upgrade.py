@@ -165,7 +165,7 @@ def test_snapshots_and_merges_of_an_upgraded_record_are_undone_and_restored(rele
         assert after.people.undo_merge(LOBBY, merge.merge_id).count == 1
         before = after.galleries.get(LOBBY).version
         path = tmp_path / "new" / snapshot_name(LOBBY, snapshot.snapshot_id)
-        assert replace_crops(after.database, LOBBY, path) > before
+        assert after.database.write_from(path, replace_crops, LOBBY, path) > before
         assert listed_ids(after, LOBBY) == IDS
 
 
@@ -282,7 +282,7 @@ def test_archives_of_an_earlier_format_are_read_and_restored(tmp_path, version):
     with open_record(tmp_path / "restored") as record:
         assert listed_ids(record, gallery) == ids
         record.crops.change(gallery, only(ids[0]), {"track": "new"})
-        replace_crops(record.database, gallery, snapshot)
+        record.database.write_from(snapshot, replace_crops, gallery, snapshot)
         assert [crop.track for crop in listed(record, gallery)] == [None, None]
 
 
