@@ -27,13 +27,7 @@ from pydantic import Field, TypeAdapter
 
 from gmn_client import models
 from gmn_client.errors import checked, parse, parse_enrollment, parse_report
-from gmn_client.uploads import (
-    ImageSource,
-    idempotency_header,
-    path_to,
-    vector_text,
-    whole_fields,
-)
+from gmn_client.uploads import ImageSource, idempotency_header, path_to, vector_text, whole_fields
 
 Params = ParamSpec("Params")
 Item = TypeVar("Item")

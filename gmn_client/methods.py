@@ -12,15 +12,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload
 from typing_extensions import Required, TypedDict, Unpack
 
 from gmn_client import models
-from gmn_client.calls import (
-    Answer_co,
-    Call,
-    Calls,
-    PagedRequest,
-    Request,
-    answered,
-    reader,
-)
+from gmn_client.calls import Answer_co, Call, Calls, PagedRequest, Request, answered, reader
 from gmn_client.uploads import (
     Box,
     CropFields,

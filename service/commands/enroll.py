@@ -20,19 +20,8 @@ from gmn_client.uploads import ImportOptions, LabelledBox
 from model.crops.names import is_image_name
 from model.problems import InputProblem
 from model.shards import shards_in
-from service.commands.bulk import (
-    Sent,
-    Source,
-    enroll_crops,
-    find_source,
-)
-from service.commands.common import (
-    Shown,
-    follow,
-    progress_bar,
-    shortened,
-    with_client,
-)
+from service.commands.bulk import Sent, Source, enroll_crops, find_source
+from service.commands.common import Shown, follow, progress_bar, shortened, with_client
 
 PROBLEMS_SHOWN = 20
 DUPLICATES_SHOWN = IGNORED_SHOWN = 10

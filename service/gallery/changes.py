@@ -10,13 +10,7 @@ from typing import Any
 
 from gmn_client import models
 from gmn_client.models import ChangedCrop, ChangedCrops, RenamedIdentity
-from service.errors import (
-    GalleryConflict,
-    InvalidField,
-    ServiceError,
-    UnknownCrop,
-    UnknownIdentity,
-)
+from service.errors import GalleryConflict, InvalidField, ServiceError, UnknownCrop, UnknownIdentity
 from service.gallery.browse import describe_gallery, read_crop
 from service.gallery.enroll import CLOCKS_DIFFER_BY, in_future
 from service.gallery.gallery import Gallery

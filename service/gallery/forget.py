@@ -7,11 +7,7 @@ from typing import Any
 
 from gmn_client.models import ForgottenIdentity, Remainder, Removal, RemovedCrops
 from service.errors import ServiceError, UnknownCrop, UnknownIdentity
-from service.gallery.archives import (
-    backups_with,
-    find_archived,
-    remove_deleted_from_snapshots,
-)
+from service.gallery.archives import backups_with, find_archived, remove_deleted_from_snapshots
 from service.gallery.changes import change_crops, count_matching, details_of
 from service.gallery.gallery import Gallery
 from service.gallery.kept_searches import expire_searches

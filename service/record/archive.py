@@ -16,12 +16,7 @@ from pathlib import Path
 
 from gmn_client.models import Snapshot
 from model.problems import InputProblem
-from service.errors import (
-    DamagedRecord,
-    DamagedSnapshot,
-    RecordUnavailable,
-    StorageFailed,
-)
+from service.errors import DamagedRecord, DamagedSnapshot, RecordUnavailable, StorageFailed
 from service.ops.data_directory import failpoint, put_in_place, snapshot_name, unfinished_folder
 from service.record.crops import Crops
 from service.record.database import SIDES, Database

@@ -24,21 +24,8 @@ from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.keys import ApiKey
 from service.record.schema import now_micros
-from service.record.transaction import (
-    AMONG,
-    Reader,
-    Row,
-    Transaction,
-    all_of,
-    settings_of,
-)
-from service.record.values import (
-    MOST_CASES,
-    MOST_CASES_OF_KEY,
-    MOST_IN_CASE,
-    Picture,
-    new_crop_id,
-)
+from service.record.transaction import AMONG, Reader, Row, Transaction, all_of, settings_of
+from service.record.values import MOST_CASES, MOST_CASES_OF_KEY, MOST_IN_CASE, Picture, new_crop_id
 
 SEARCHES_AT_ONCE = 200
 # Names of the values that follow the crop's id in each kept result.
@@ -509,7 +496,7 @@ def _count_searches(reader: Reader, gallery_id: int) -> int:
     return int(reader.value(statement, (gallery_id,)))
 
 
-def _require_room(reader: Reader, case: CaseDetail, search: sqlite3.Row, most: int | None) -> None:
+def _require_room(reader: Reader, case: CaseDetail, search: Row, most: int | None) -> None:
     gallery_id = search["gallery_id"]
     # Any key may add its searches to a case, so the key of the case does not count.
     count = reader.value(

@@ -14,12 +14,7 @@ from service.errors import GalleryConflict, UnknownGallery
 from service.ops.data_directory import IMPORTS, snapshot_name
 from service.record.database import RecordPart, transactional
 from service.record.schema import as_micros, now_micros
-from service.record.transaction import (
-    AMONG,
-    ChangeKind,
-    Reader,
-    Transaction,
-)
+from service.record.transaction import AMONG, ChangeKind, Reader, Transaction
 from service.record.values import GalleryRecord, GallerySettings
 from service.record.vectors import vectors_name
 

@@ -16,12 +16,7 @@ from service.ops.data_directory import IMPORTS
 from service.record.database import RecordPart, transactional
 from service.record.files import forget_unneeded
 from service.record.galleries import require_entry
-from service.record.transaction import (
-    AMONG,
-    Transaction,
-    all_of,
-    settings_of,
-)
+from service.record.transaction import AMONG, Transaction, all_of, settings_of
 
 UNFINISHED = "state IN ('queued', 'running')"
 NEWEST_FIRST = "ORDER BY created_at DESC, job_id DESC LIMIT ?"

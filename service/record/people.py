@@ -13,12 +13,7 @@ from pydantic_core import from_json
 
 from gmn_client.models import CropGroups, Identities, Identity, IdentityDetail, IdentityOrder, Merge
 from service.errors import InvalidField, UnknownIdentity, UnknownMerge
-from service.record.crop_changes import (
-    count_people,
-    relabel_crops,
-    remove_crops,
-    require_people,
-)
+from service.record.crop_changes import count_people, relabel_crops, remove_crops, require_people
 from service.record.crop_rows import read_ids
 from service.record.database import Database, RecordPart, transactional
 from service.record.desk import drop_searches, find_shown

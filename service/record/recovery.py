@@ -11,11 +11,7 @@ from pathlib import Path
 
 from gmn_client.models import Snapshot
 from model.problems import InputProblem
-from service.record.archive import (
-    check_snapshots,
-    describe_snapshot,
-    open_archive,
-)
+from service.record.archive import check_snapshots, describe_snapshot, open_archive
 from service.record.database import Database
 from service.record.galleries import EMPTY, INDEX_OWNERS, add_gallery, count_crops
 from service.record.keys import ASKED_FOR, ask_for_keys

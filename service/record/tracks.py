@@ -12,12 +12,7 @@ from pydantic_core import from_json
 from gmn_client import models
 from model.arrays import unit_rows
 from service.errors import InvalidField
-from service.record.crop_rows import (
-    read_by_slot,
-    read_intact_vectors,
-    read_texts,
-    read_vectors,
-)
+from service.record.crop_rows import read_by_slot, read_intact_vectors, read_texts, read_vectors
 from service.record.database import RecordPart
 from service.record.galleries import read_entry, require_entry
 from service.record.people import BY_PICTURE

@@ -27,11 +27,7 @@ from pydantic import TypeAdapter
 from gmn_client.models import Snapshot
 from model.problems import InputProblem
 from service.errors import DamagedRecord, DamagedSnapshot
-from service.ops.data_directory import (
-    DATABASE_NAME,
-    make_folder,
-    snapshot_name,
-)
+from service.ops.data_directory import DATABASE_NAME, make_folder, snapshot_name
 from service.record.archive import describe_snapshot, open_to_change
 from service.record.crop_changes import put_crops
 from service.record.database import Database
