@@ -38,11 +38,11 @@ from tests.legibility import KINDS, Legibility, PythonFile
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 172_569,
+    "tokens of service and gmn_client": 171_935,
     "files of service and gmn_client": 133,
     "functions of a query": 144,
     "files of a query": 32,
-    "functions of an enrollment": 202,
+    "functions of an enrollment": 200,
     "files of an enrollment": 38,
     "tokens of training": 83_079,
     "files of training": 84,
