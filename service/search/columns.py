@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -131,6 +132,7 @@ class Columns:
         self.count = 0
         self.changes = 0
         self.vectors: Vector = np.zeros((0, dimension), np.float32)
+        self._mapped_path: Path | None = None
         self.norms = np.zeros(0, np.float32)
         self.valid = np.zeros(0, np.bool_)
         self.groups = np.zeros(0, np.int64)
@@ -154,7 +156,8 @@ class Columns:
         slots = crops.slots
         if not len(slots):
             return
-        if slots[-1] >= len(self.vectors):
+        # A gallery that was emptied, and changed its embedder, goes on in another file.
+        if file.path != self._mapped_path or slots[-1] >= len(self.vectors):
             self._map_vectors(file)
         self._set_labels(crops)
         first = int(slots[0])
@@ -279,9 +282,10 @@ class Columns:
 
     def _map_vectors(self, file: VectorFile) -> None:
         self.vectors = file.mapped()
+        self._mapped_path = file.path
         capacity = len(self.vectors)
         for name in COLUMNS:
-            column = getattr(self, name)
+            column = getattr(self, name)[:capacity]
             # Unwritten pages of zeros take no memory.
             grown = np.zeros(capacity, column.dtype)
             grown[: len(column)] = column

@@ -10,6 +10,7 @@ from service.errors import VersionNotReached
 from service.gallery import registry
 from service.gallery.gallery import Gallery
 from service.ops.threads import CALLER
+from service.record.crops import Crops
 from service.record.values import GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
 from tests.waiting import eventually
@@ -83,6 +84,23 @@ def test_a_change_that_cannot_be_applied_is_read_from_the_record(process, monkey
     assert process.gallery.version == 1
     ids += process.enroll(new_crop(2))
     assert process.found().keys() == {*ids}
+
+
+def test_a_gallery_that_another_embedder_filled_for_a_moment_is_searched_in_its_new_file(process):
+    process.remove(*process.enroll(new_crop(1)))
+    crops = process.record.crops
+    gallery_id = process.gallery.gallery_id
+
+    def come_and_go(transaction):
+        enroll = Crops.enroll.__wrapped__
+        (image,) = enroll(crops, transaction, gallery_id, OTHER_EMBEDDER, [new_crop(2)]).landed
+        Crops.remove.__wrapped__(crops, transaction, gallery_id, [image.crop_id])
+
+    process.record.database.write(come_and_go)
+    (newest,) = process.enroll(new_crop(3))
+    assert [*process.found()] == [newest]
+    columns = process.gallery.index.columns
+    assert columns.vectors[columns.valid.nonzero()].tolist() == [[3.25] * 4]
 
 
 @pytest.fixture
