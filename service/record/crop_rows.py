@@ -108,8 +108,7 @@ def read_columns(
         secret: the record's group secret, which keys the group codes of names.
     """
     names = f"SELECT person_id, name FROM people WHERE gallery_id = ? AND person_id IN {AMONG}"
-    # Each name is read once. Person 0 stands for an unnamed crop.
-    codes = {0: -1}
+    codes: dict[str, int] = {}
     condition = "" if slots is None else f"AND slot IN {AMONG} "
     # SQLite returns each column as one JSON array, which Python parses in a third of the time
     # needed for rows.
@@ -130,11 +129,16 @@ def read_columns(
         after = numbers[-1]
         slot_numbers = np.array(numbers, np.int64)
         distinct, places = np.unique(np.array(people, np.int64), return_inverse=True)
-        new = [person for person in distinct.tolist() if person not in codes]
-        for person_id, name in reader.tuples(names, (gallery_id, new)):
-            codes[person_id] = identity_code(name, secret)
-        # A person removed in the meantime counts as unnamed: the crops have changed too.
-        groups = np.array([codes.get(person, -1) for person in distinct.tolist()], np.int64)[places]
+        # A new person may get the id of one who was removed since the previous part.
+        codes_by_person = {}
+        for person_id, name in reader.tuples(names, (gallery_id, distinct.tolist())):
+            if name not in codes:
+                codes[name] = identity_code(name, secret)
+            codes_by_person[person_id] = codes[name]
+        # Person 0 stands for an unnamed crop. A person removed in the meantime counts as unnamed
+        # too: the crops have changed as well.
+        codes_in_part = [codes_by_person.get(person, -1) for person in distinct.tolist()]
+        groups = np.array(codes_in_part, np.int64)[places]
         groups = np.where(groups < 0, -1 - slot_numbers, groups)
         # NULL becomes NaN.
         moments = np.array(captured, np.float64) / MICROSECONDS

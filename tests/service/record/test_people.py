@@ -7,7 +7,9 @@ from datetime import timedelta
 import pytest
 
 from service.errors import UnknownMerge
-from service.record import people
+from service.record import crop_rows, people
+from service.record.transaction import Reader
+from service.record.values import identity_code
 from tests.service.gallery.new_crops import NOON, enroll, new_crop, without_picture
 
 NAMES = ["Ann", "anna 2", "anna 10", "bob", "7", "07", "10", "Gate 3/7", "Gate 3/12"]
@@ -124,3 +126,17 @@ def test_merges_are_undone_in_their_order_also_after_the_clock_was_set_back(
     for merge_id in (second, first):
         record.people.undo_merge(gallery, merge_id)
     assert record.people.counts(gallery, ["a", "b", "c"]) == {"a": 1, "b": 1, "c": 1}
+
+
+def test_columns_of_a_new_person_are_not_those_of_one_who_was_forgotten(
+    record, gallery, monkeypatch
+):
+    monkeypatch.setattr(crop_rows, "COLUMNS_AT_ONCE", 2)
+    enroll(record, gallery, new_crop(1, "a"), new_crop(2, "forgotten"), new_crop(3, "a"))
+    secret = record.galleries.group_secret()
+    parts = crop_rows.read_columns(Reader(record.database), gallery, secret)
+    next(parts)
+    record.people.forget(gallery, "forgotten")
+    enroll(record, gallery, new_crop(4, "new"))
+    groups = [group for part in parts for group in part.groups.tolist()]
+    assert groups == [identity_code(name, secret) for name in ("a", "new")]
