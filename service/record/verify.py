@@ -180,10 +180,13 @@ class Inspection:
             with self._noting_errors("checksums of vectors"):
                 vectors = read_intact_vectors(Reader(self._stored), *place, crop_ids)
         except FileNotFoundError:
-            self.found.note(gallery_id, f"the vectors of {len(crops)} crops are missing")
+            # The file may have gone with its gallery, or by a reindex, since the read began.
+            if lost_slots := self._find_existing(gallery, list(crop_ids)):
+                problem = f"the vectors of {len(lost_slots)} crops are missing"
+                self.found.note(gallery_id, problem)
             return
         # Crops removed since the read began have overwritten vectors.
-        lost_slots = self._find_existing(gallery_id, sorted(crop_ids.keys() - vectors.keys()))
+        lost_slots = self._find_existing(gallery, sorted(crop_ids.keys() - vectors.keys()))
         for crop in crops:
             slot = crop["slot"]
             missing = ""
@@ -199,15 +202,20 @@ class Inspection:
             else:
                 yield crop, vectors[slot]
 
-    def _find_existing(self, gallery_id: int, slots: list[int]) -> set[int]:
+    def _find_existing(self, gallery: Values, slots: list[int]) -> set[int]:
+        """Return the slots of crops that still exist and have their vectors in the same file."""
         if not slots:
             return set()
-        statement = f"SELECT slot FROM crops WHERE gallery_id = ? AND slot IN {AMONG}"
+        statement = (
+            "SELECT slot FROM crops JOIN galleries USING (gallery_id) WHERE name IS NOT NULL "
+            f"AND gallery_id = ? AND side = ? AND slot IN {AMONG}"
+        )
+        place = (gallery["gallery_id"], gallery["side"])
         with (
             contextlib.suppress(sqlite3.DatabaseError, ServiceError),
             contextlib.closing(StoredRecord(self._stored.folder)) as current,
         ):
-            return set(Reader(current).column(statement, (gallery_id, slots)))
+            return set(Reader(current).column(statement, (*place, slots)))
         return set(slots)
 
     def _note_row(self, table: str, values: Values) -> None:

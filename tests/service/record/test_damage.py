@@ -20,6 +20,7 @@ from service.record.verify import inspect, verify
 from tests.service.gallery.new_crops import (
     EMBEDDER,
     NOON,
+    OTHER_EMBEDDER,
     enroll,
     listed,
     listed_ids,
@@ -279,3 +280,16 @@ def test_a_row_whose_json_cannot_be_parsed_is_named(data_dir):
     damaged = pytest.raises(DamagedRecord, match="a row of galleries is not what was written")
     with open_record(data_dir) as record, damaged:
         record.galleries.all()
+
+
+def test_vectors_that_go_while_a_record_is_verified_are_no_damage(record, gallery, tmp_path):
+    yard = new_gallery(record, "yard")
+    enroll(record, gallery, new_crop(1))
+    enroll(record, yard, new_crop(2))
+    record.staged.begin(gallery, OTHER_EMBEDDER)
+    record.staged.add(gallery, {1: np.ones(4, np.float32)})
+    with inspect(tmp_path) as inspection:
+        record.staged.switch(gallery)
+        record.galleries.delete(yard)
+        assert list(inspection.crops()) == []
+        assert inspection.found.damage == []
