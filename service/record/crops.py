@@ -287,8 +287,7 @@ class Crops(RecordPart):
             "DELETE FROM tombstones WHERE gallery_id = ? AND removed_at < ? RETURNING crop_id",
             (gallery_id, before),
         )
-        if dropped:
-            self._database.deleted.drop(set(dropped))
+        self._database.deleted.drop(dropped)
 
     def release_space(self, gallery_id: int) -> None:
         """Return the space of removed vectors to the file system, blocking writes piece by piece.

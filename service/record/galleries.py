@@ -158,6 +158,9 @@ class Galleries(RecordPart):
         if slots:
             drop_crops(transaction, gallery_id, slots)
             return True
+        # An older copy of the record loses the whole gallery by `deleted_name`.
+        statement = "DELETE FROM tombstones WHERE gallery_id = ? RETURNING crop_id"
+        self._database.deleted.drop(transaction.column(statement, (gallery_id,)))
         transaction.change("DELETE FROM galleries WHERE gallery_id = ?", (gallery_id,))
         return False
 

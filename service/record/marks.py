@@ -102,7 +102,10 @@ class DeletedIds:
 
     def drop(self, ids: Collection[str]) -> None:
         """Drop ids that no copy can bring back, or keep all on a full disk; never raises."""
-        kept = [crop_id for crop_id in self.read() if crop_id not in ids]
+        if not ids:
+            return
+        dropped = set(ids)
+        kept = [crop_id for crop_id in self.read() if crop_id not in dropped]
         temporary = DeletedIds(self.path.with_suffix(".part"))
         with contextlib.suppress(OSError):
             temporary.path.unlink(missing_ok=True)

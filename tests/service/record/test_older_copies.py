@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from service.errors import DamagedRecord
+from service.record.galleries import deleted_name
 from service.record.record import Record
 from tests.service.gallery.new_crops import (
     enroll,
@@ -73,6 +74,16 @@ def test_the_ids_of_deleted_crops_go_with_their_tombstones(record, gallery):
     assert record.database.deleted.read() == [first, second]
     record.crops.drop_tombstones(gallery, between)
     assert record.database.deleted.read() == [second]
+
+
+def test_the_ids_of_deleted_crops_go_with_their_gallery(record, gallery):
+    yard = new_gallery(record, "yard")
+    (first,) = enroll(record, gallery, new_crop(1))
+    record.crops.remove(gallery, [first])
+    record.crops.remove(yard, enroll(record, yard, new_crop(2)))
+    deleted = deleted_name(record.galleries.get(yard))
+    record.galleries.delete(yard)
+    assert record.database.deleted.read() == [first, deleted]
 
 
 def test_no_id_of_a_deleted_crop_is_lost_where_the_disk_is_full(record, monkeypatch):
