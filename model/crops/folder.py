@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from model.crops.manifest import CropFile, read_manifest
-from model.crops.names import NO_IMAGE, Ignored, file_names, is_image_name
+from model.crops.names import NO_IMAGE, Ignored, file_names, is_hidden, is_image_name
 
 
 def read_folder(
@@ -56,9 +56,10 @@ def read_folder(
 
 
 def packed_root(folder: Path) -> Path:
-    """Return the root of an unpacked archive: its only folder, if it has no other entry.
+    """Return the root of an unpacked archive: its only folder, if it has no other visible entry.
 
     Packing a folder puts its name before every path, and this name is not that of a person.
     """
-    inside = list(folder.iterdir())
+    # macOS puts a `__MACOSX` with a `._manifest.csv` beside the folder.
+    inside = [entry for entry in folder.iterdir() if not is_hidden(entry.name)]
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder

@@ -69,6 +69,21 @@ def test_of_many_ignored_files_the_first_are_named_and_the_others_counted(
     assert (len(report), report[-1].detail) == (1_001, "500 more are not named here")
 
 
+def test_a_folder_that_macos_packed_with_its_manifest_has_the_labels_of_the_manifest(
+    client, tmp_path, drawn_crops
+):
+    path = tmp_path / "people.zip"
+    entries = {
+        "people/manifest.csv": b"path,identity\n1.png,Ann",
+        "people/1.png": drawn_crops[0].png,
+    }
+    beside = {f"__MACOSX/{name.replace('/', '/._')}": b"\0\5\26\7" for name in entries}
+    path.write_bytes(zip_of(entries | beside))
+    job = client.wait_for_job(client.import_archive(path).job_id)
+    assert (job.state, job.progress.landed, job.problems) == ("done", 1, 0)
+    assert [crop.identity for crop in client.crops()] == ["Ann"]
+
+
 @pytest.mark.parametrize(
     ("columns", "field", "kept"),
     [
