@@ -8,6 +8,7 @@ torch, and the client's without numpy.
 from __future__ import annotations
 
 import ast
+import io
 import os
 import sys
 import traceback
@@ -154,6 +155,9 @@ def _gmn(
 
 def main() -> None:
     """Runs the command line; exits with 0, 1 (failed), 2 (bad usage or input) or 130 (Ctrl-C)."""
+    # Names of files may contain bytes that are not UTF-8.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     sys.exit(run(arguments, debug))

@@ -144,6 +144,10 @@ class Connection(Methods):
                     response = await self._exchange(request, archive is not None)
                 except NO_CONNECTION as error:
                     raise errors.unreachable(self.url, error) from error
+                except UnicodeEncodeError as error:
+                    raise InvalidInput(
+                        f"{error.object!r:.80}: cannot be written in UTF-8; send another text"
+                    ) from error
                 self._was_there = True
                 answer: Answer = await self._in_thread(call.read, response)
                 return answer

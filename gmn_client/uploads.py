@@ -270,7 +270,9 @@ def image_files(sources: Sequence[ImageSource]) -> list[tuple[str, tuple[str, by
         TypeError: an object is not an image.
         InvalidInput: a file cannot be read.
     """
-    return [("images", _read_file(source)) for source in sources]
+    read = [_read_file(source) for source in sources]
+    # Names of files may contain bytes that are not UTF-8.
+    return [("images", (name.encode(errors="replace").decode(), data)) for name, data in read]
 
 
 def open_archive(path: str | os.PathLike[str] | None) -> AbstractContextManager[IO[bytes] | None]:

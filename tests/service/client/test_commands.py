@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gmn_client import Image
+from gmn_client.errors import InvalidInput
 
 
 @pytest.mark.parametrize("kind", ["folder", "archive"])
@@ -22,6 +23,18 @@ def test_a_broken_file_is_named_and_the_rest_is_enrolled(client, gmn, kind, requ
     assert {(crop.identity, crop.camera) for crop in crops} == {(None, "door")}
     shown = gmn("enroll", source, "--camera", "door", status=1)
     assert "notes.txt: its name is no image's" in shown
+
+
+def test_a_file_whose_name_is_not_utf_8_is_enrolled_named_and_searched(
+    client, gmn, folder, drawn_crops
+):
+    (folder / "00.png").rename(folder / "00\udcf6.png")
+    summary = gmn("enroll", folder, "--json", status=1)
+    assert summary["enrolled"] == len(drawn_crops)
+    assert "00\\udcf6.png" in gmn("enroll", folder, status=1)
+    assert "00\\udcf6.png: " in gmn("query", folder / "00\udcf6.png")
+    with pytest.raises(InvalidInput, match="cannot be written in UTF-8"):
+        client.enroll([Image(drawn_crops[0].png, identity="J\udcf6rg")])
 
 
 def test_a_manifest_brings_its_labels_and_enrols_nothing_twice(client, gmn, manifest, drawn_crops):
