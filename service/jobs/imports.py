@@ -85,12 +85,17 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
     """Enroll the remaining images of an import.
 
     Raises:
-        InputProblem: the archive or manifest is unusable.
+        InputProblem: the archive or manifest is unusable, or the folder has lost images.
     """
     counts = Counter({**dict.fromkeys(COUNTS, 0), **job.progress})
     content = await _read_content(runtime, job, counts)
     items = content.items
-    # The folder may have other images than when this job began.
+    # The folder may have more images than when this job began. With fewer, `done` would skip some.
+    if len(items) < counts["total"] and job.parameters.get("folder"):
+        raise InvalidField(
+            "folder: has fewer images than when this import began, so some may be missing; import "
+            "it again, nothing is stored twice"
+        )
     offset = 0 if job.parameters.get("folder") else counts["total"] - len(items)
     counts["total"] = offset + len(items)
     waiting = list(enumerate(items, offset))[counts["done"] - offset :]

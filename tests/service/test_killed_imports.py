@@ -28,6 +28,27 @@ def test_an_import_whose_files_are_gone_says_to_send_them_again(start, tmp_path,
     assert str(tmp_path) not in job["detail"]
 
 
+def test_a_folder_that_has_lost_images_since_its_import_began_is_to_be_imported_again(
+    start, tmp_path, drawn_crops
+):
+    folder = tmp_path / "mounted" / "people"
+    folder.mkdir(parents=True)
+    # Batches of one image, of which the import notes four at a time.
+    for number, crop in enumerate(drawn_crops[:10]):
+        (folder / f"{number}.png").write_bytes(crop.png)
+    settings = {"import_dir": folder.parent, "max_images_per_request": 1}
+    served = start(tmp_path / "data", failpoint="import.progress-noted", **settings)
+    with contextlib.suppress(httpx.TransportError):
+        served.http.post("/v1/galleries/default/imports", data={"folder": folder.name})
+    served.ended_with(30)
+    for number in range(4):
+        (folder / f"{number}.png").unlink()
+    again = start(tmp_path / "data", **settings)
+    job = again.ended_job(again.results("/v1/jobs")[0], 30)
+    assert job["state"] == "failed", job
+    assert "import it again" in job["detail"]
+
+
 def test_an_import_that_the_record_refuses_leaves_no_folder(start, tmp_path, drawn_crops):
     full = """
 from service.errors import StorageFailed
