@@ -135,10 +135,10 @@ def unpack_crops(
                         "fewer into one"
                     )
                 between()
-                name = entry.filename
+                name = entry.filename.replace("\\", "/")
                 if name.endswith("/"):
                     continue
-                path = PurePosixPath(name.replace("\\", "/"))
+                path = PurePosixPath(name)
                 if not is_image_name(str(path)) and path.suffix.lower() != ".csv":
                     if not is_hidden(name):
                         ignored.add(name, NO_IMAGE)

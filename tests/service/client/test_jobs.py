@@ -69,6 +69,17 @@ def test_of_many_ignored_files_the_first_are_named_and_the_others_counted(
     assert (len(report), report[-1].detail) == (1_001, "500 more are not named here")
 
 
+def test_folders_and_by_products_that_windows_packed_are_not_reported(
+    client, tmp_path, drawn_crops
+):
+    path = tmp_path / "people.zip"
+    entries = {"people\\Ann\\1.png": drawn_crops[0].png, "people\\Ann\\": b""}
+    path.write_bytes(zip_of(entries | {"people\\Thumbs.db": b"by Windows"}))
+    job = client.wait_for_job(client.import_archive(path).job_id)
+    assert (job.progress.landed, job.progress.ignored, job.problems) == (1, 0, 0)
+    assert [crop.identity for crop in client.crops()] == ["Ann"]
+
+
 def test_a_folder_that_macos_packed_with_its_manifest_has_the_labels_of_the_manifest(
     client, tmp_path, drawn_crops
 ):
