@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
 
@@ -427,8 +427,8 @@ def forget_alerts(transaction: Transaction, person_id: int) -> tuple[int, dict[s
 
 def origin_of(url: str) -> str:
     """Return the scheme, name and port of a URL, whose path may contain a secret."""
-    parsed = httpx.URL(url)
-    return f"{parsed.scheme}://{parsed.netloc.decode()}"
+    parsed = urlsplit(url)
+    return f"{parsed.scheme}://{parsed.netloc}"
 
 
 def _remove_alerts(transaction: Transaction, numbers: Sequence[int]) -> int:

@@ -58,8 +58,7 @@ def forgotten_pictures(folder, data_dir):
     """Return pictures without a crop that no maintenance will remove."""
     with _reading(data_dir) as record:
         known = {name for _, name in StrayFiles(record).all(ALL_TIME, 1_000_000)}
-        crops = Reader(record).execute("SELECT crop_id FROM crops")
-        known |= {crop_id for (crop_id,) in crops}
+        known.update(Reader(record).column("SELECT crop_id FROM crops"))
     return {path.name for path in folder.glob("*/*")} - known
 
 
