@@ -176,28 +176,34 @@ def path_to(*segments: str) -> str:
 
 def form_fields(values: Mapping[str, object]) -> dict[str, Any]:
     """Return the fields that have a value, for httpx; several values repeat the field."""
-    return {name: _encode_field(value) for name, value in values.items() if value is not None}
+    return {name: _encode_field(name, value) for name, value in values.items() if value is not None}
 
 
 def whole_fields(values: Mapping[str, object]) -> dict[str, object]:
     """Return the fields, with empty text for None and empty lists instead of omitting them."""
-    sent = {name: _encode_field(value) for name, value in values.items()}
+    sent = {name: _encode_field(name, value) for name, value in values.items()}
     return {name: "" if value in (None, []) else value for name, value in sent.items()}
 
 
-def _encode_field(value: object) -> object:
+def _encode_field(name: str, value: object) -> object:
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Mapping):
         try:
-            return json.dumps(dict(value), allow_nan=False, default=datetime.isoformat)
+            return json.dumps(dict(value), allow_nan=False, default=_encode_in_json)
         except (TypeError, ValueError) as error:
-            raise InvalidInput(f"metadata: is not what JSON can hold ({error})") from error
+            raise InvalidInput(f"{name}: is not what JSON can hold ({error})") from error
     if isinstance(value, Iterable) and not isinstance(value, bytes):
-        return [_encode_field(item) for item in value]
+        return [_encode_field(name, item) for item in value]
     return str(value)
+
+
+def _encode_in_json(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{value!r:.40} is a {type(value).__name__}; give plain numbers and texts")
 
 
 def vector_text(vector: Sequence[float] | str) -> str:
@@ -296,6 +302,8 @@ def _read_file(source: Any) -> tuple[str, bytes]:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InvalidInput(f"{path}: cannot be read ({reason}); name an image file") from error
+    if isinstance(source, io.TextIOBase):
+        raise TypeError(f"a file that is opened as text is no image; {ACCEPTED}")
     if hasattr(source, "read"):
         read = source.read()
         if isinstance(read, bytes):
@@ -304,11 +312,15 @@ def _read_file(source: Any) -> tuple[str, bytes]:
     if hasattr(source, "getexif"):
         # Converting to RGB would clip 16-bit grey instead of scaling it.
         mode = "I;16" if source.mode == "I" else "RGB"
-        writable = source if source.mode in PNG_MODES else source.convert(mode)
+        name = _find_name(source)
         encoded = io.BytesIO()
-        # Keep EXIF data, so that the service rotates the image as it would rotate the file.
-        writable.save(encoded, format="PNG", exif=source.getexif())
-        return _find_name(source), encoded.getvalue()
+        try:
+            writable = source if source.mode in PNG_MODES else source.convert(mode)
+            # Keep EXIF data, so that the service rotates the image as it would rotate the file.
+            writable.save(encoded, format="PNG", exif=source.getexif())
+        except (OSError, ValueError) as error:
+            raise InvalidInput(f"{name}: cannot be read ({error}); open another image") from error
+        return name, encoded.getvalue()
     raise TypeError(f"{type(source).__name__} is no image; {ACCEPTED}")
 
 

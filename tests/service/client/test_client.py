@@ -148,6 +148,9 @@ def test_what_is_known_of_an_image_is_kept_and_found_by_its_own_id(client, drawn
     assert client.image(crop.crop_id) == drawn_crops[0].png
     with pytest.raises(InvalidInput, match="metadata: is not what JSON can hold"):
         client.enroll([Image(drawn_crops[2].png, metadata={"shift": {1, 2}})])
+    box = {"x": np.int64(0), "y": 0, "width": 32, "height": 64}
+    with pytest.raises(InvalidInput, match=r"boxes: .*int64; give plain numbers"):
+        client.enroll_frame(drawn_crops[2].png, [box])
 
 
 @pytest.mark.parametrize("name", ["", ".", ".."])

@@ -58,6 +58,7 @@ NO_IMAGES = [
     (None, "a PIL image"),
     ([[0.0]], r"PIL\.Image\.fromarray"),
     (io.StringIO("text"), "open\\(path, 'rb'\\)"),
+    (io.TextIOWrapper(io.BytesIO(b"\xff\xd8")), "opened as text"),
 ]
 
 
@@ -77,6 +78,8 @@ def test_a_single_image_where_a_list_belongs_is_a_type_error(client, one):
 def test_a_file_that_cannot_be_read_is_named_and_nothing_is_sent(client, drawn_crops, tmp_path):
     with pytest.raises(InvalidInput, match=r"none\.png: cannot be read"):
         client.enroll([drawn_crops[0].png, tmp_path / "none.png"])
+    with pytest.raises(InvalidInput, match=r"image: cannot be read \(.*truncated"):
+        client.enroll([PillowImage.open(io.BytesIO(drawn_crops[0].png[:-300]))])
     with pytest.raises(InvalidInput, match=r"no-such\.zip"):
         client.import_archive("no-such.zip")
     assert not list(client.crops())
