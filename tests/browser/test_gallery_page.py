@@ -1,14 +1,27 @@
 """The parts of the page beside the search: the state line, folders, people, galleries."""
 
+import base64
 import io
 import re
 from collections import Counter
 
+import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.browser.conftest import confirm, drop, fill_in, follow, png, press, results, violations
+from gmn_client import Client
+from tests.browser.conftest import (
+    FIRST,
+    confirm,
+    drop,
+    fill_in,
+    follow,
+    png,
+    press,
+    results,
+    violations,
+)
 from tests.outside import encoded
 from tests.service.conftest import files
 
@@ -295,6 +308,19 @@ def test_crops_without_a_name_are_listed_and_named(page, http, gallery):
     outcome(page, "7 pictures are now of Ann.")
     page.get_by_text("There is no picture without a name.").wait_for()
     assert len(results(http, crops, identity="Ann")) == 7
+
+
+def test_more_crops_without_a_name_than_are_listed_are_said_to_be_more(page, address, gallery):
+    numbers = np.random.default_rng(0)
+    with Client(address, gallery=gallery) as client:
+        made = client.embeddings(FIRST)
+        for _ in range(51):
+            vectors = numbers.normal(size=(100, made.dimension)).astype(np.float32)
+            sent = [base64.b64encode(vector.tobytes()).decode() for vector in vectors]
+            client.enroll_vectors(sent, made.embedding_fingerprint)
+    follow(page, "People")
+    follow(page, "Pictures without a name")
+    page.get_by_text("More than 5,000 pictures have no name.").wait_for()
 
 
 def test_crops_without_a_name_are_grouped_and_named_by_group(page, http, gallery):

@@ -43,10 +43,11 @@ async function load() {
       .map((group) => group.crop_ids.filter((id) => loose.has(id)).map((id) => loose.get(id)))
       .filter((crops) => crops.length > 1);
     find("#group").disabled = loose.size === 0;
+    const more = found.next_cursor === null ? "" : "More than ";
     find("#unnamed-count").textContent =
       loose.size === 0
         ? "There is no picture without a name."
-        : `${count(loose.size, "picture has", "pictures have")} no name.`;
+        : `${more}${count(loose.size, "picture has", "pictures have")} no name.`;
     const typed = document.activeElement?.closest("#unnamed-crops");
     for (const crop of grouped.flat()) loose.delete(crop.crop_id);
     place.replaceChildren(h("div", {}), rest([...loose.values()], grouped.length > 0));
