@@ -140,20 +140,21 @@ def _import(
 ) -> None:
     """Import archives and add their outcomes to the summary.
 
-    The next archive is sent while the service processes the previous one. An unfinished one ends
-    the import.
+    The next archive is sent while the service processes the previous one, and none after a failed
+    one, which the summary names.
 
     Args:
         options: options of every archive.
     """
     counts = Counter(sent=0, enrolled=0, duplicates=0, not_kept=0)
     running = deque[Job]()
+    failed: Job | None = None
     for number in range(len(archives) + 1):
-        if number < len(archives):
+        if number < len(archives) and not failed:
             with progress_bar() as bar:
                 bar.add_task(f"Sending {number + 1} of {len(archives)}", total=None)
                 running.append(client.import_archive(archives[number], **options))
-        if number > 0:
+        if number > 0 and running:
             job = follow(client, running.popleft(), f"Enrolling {number} of {len(archives)}")
             for problem in client.job_problems(job.job_id) if job.problems else ():
                 name = problem.source
@@ -170,7 +171,8 @@ def _import(
                 not_kept=progress.not_kept,
             )
             if job.state != "done":
-                break
+                failed = failed or job
+    job = failed or job
     summary |= {"job_id": job.job_id, "state": job.state, "detail": job.detail, **counts}
 
 

@@ -208,7 +208,7 @@ def test_labels_for_all_are_refused_beside_features(served, gallery, shard):
 
 
 def test_gmn_enrolls_a_folder_of_shards_and_names_the_missing_one(
-    served, gallery, network, records, tmp_path, monkeypatch
+    served, gallery, network, records, arrays, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("training.evaluation.offline.SHARD_CROPS", 7)
     monkeypatch.setattr("training.evaluation.offline.BATCH_CROPS", 7)
@@ -218,6 +218,15 @@ def test_gmn_enrolls_a_folder_of_shards_and_names_the_missing_one(
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert (summary["sent"], summary["enrolled"], summary["duplicates"]) == (24, 24, 0)
+    other = served.create(f"{gallery[:40]}.other")
+    damaged = tmp_path / "shards" / "shard-00001-of-00004.npz"
+    damaged.write_bytes(_with(features=np.nan)(arrays))
+    failed = run_gmn(url, other, "enroll", str(tmp_path / "shards"), "--json")
+    assert failed.returncode == 1, failed.stderr
+    summary = json.loads(failed.stdout)
+    jobs = served.results("/v1/jobs", params={"gallery": other})
+    assert {served.ended_job(job)["state"] for job in jobs} == {"done", "failed"}
+    assert (summary["state"], summary["enrolled"]) == ("failed", len(crops_of(served, other)))
     (tmp_path / "shards" / "shard-00002-of-00004.npz").unlink()
     refused = run_gmn(url, gallery, "enroll", str(tmp_path / "shards"))
     assert refused.returncode == 2
