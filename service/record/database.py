@@ -206,7 +206,13 @@ class Database(Source):
     def read(self) -> Iterator[Reader]:
         with super().read() as reader:
             yield reader
-        self.overwrite_log()
+        # A writer may hold the lock for minutes. It then overwrites the log, or the service does.
+        if self._log_has_deleted and self._write_lock.acquire(blocking=False):
+            try:
+                with contextlib.suppress(BlockingIOError), self._lock_record(fcntl.LOCK_NB):
+                    self._empty_log()
+            finally:
+                self._write_lock.release()
 
     def overwrite_log(self) -> None:
         """Overwrite SQLite's log if a long read prevented that after a deletion."""
@@ -262,12 +268,13 @@ class Database(Source):
             self._write_lock.release()
 
     @contextlib.contextmanager
-    def _lock_record(self) -> Iterator[None]:
+    def _lock_record(self, option: int = 0) -> Iterator[None]:
+        """Lock out other processes; with `fcntl.LOCK_NB`, raise `BlockingIOError` if one writes."""
         # Without the second lock, a process that just wrote would lock again before others wake.
         with waiting():
-            fcntl.flock(self._turn, fcntl.LOCK_EX)
+            fcntl.flock(self._turn, fcntl.LOCK_EX | option)
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX)
+                fcntl.flock(self._lock, fcntl.LOCK_EX | option)
             finally:
                 fcntl.flock(self._turn, fcntl.LOCK_UN)
         try:

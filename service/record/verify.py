@@ -244,6 +244,7 @@ class StoredRecord(Database):
     """A record opened read-only: a copy, or one that others may write."""
 
     close = Source.close
+    read = Source.read
 
     def __init__(self, folder: Path) -> None:
         Source.__init__(self, folder, only_read=True)

@@ -19,10 +19,11 @@ from service.record.archive import (
     remove_from_archive,
     write_archive,
 )
+from service.record.crops import Crops
 from service.record.record import Record
 from service.record.replacing import replace_crops
 from service.record.transaction import FILE
-from service.record.verify import verify
+from service.record.verify import StoredRecord, verify
 from service.record.wiping import PAGE_BYTES, free_spans
 from tests.service.gallery.new_crops import (
     EMBEDDER,
@@ -271,3 +272,10 @@ def test_an_archive_has_no_copies_of_rows_that_a_later_removal_would_not_reach(
     for place in range(0, len(content), PAGE_BYTES):
         page = content[place : place + PAGE_BYTES]
         assert not any(any(page[slice(*span)]) for span in free_spans(page, place == 0))
+
+
+def test_parts_of_the_record_read_an_archive(record, gallery, tmp_path):
+    (crop_id,) = enroll(record, gallery, new_crop(1))
+    write_archive(record.database, tmp_path / "archive", gallery)
+    with contextlib.closing(StoredRecord(tmp_path / "archive")) as stored:
+        assert Crops(stored).picture(gallery, crop_id).content == b"image 1"

@@ -526,3 +526,32 @@ def test_a_commit_whose_answer_is_lost_is_told_from_one_that_failed(
         assert read.vector.tolist() == crop.vector.tolist()
         enroll(other, gallery, replace(new_crop(2), vector=crop.vector))
         assert other.galleries.get(gallery).version == 2
+
+
+@pytest.mark.parametrize("writes_elsewhere", [False, True])
+def test_no_read_waits_for_a_writer_to_overwrite_what_was_deleted(
+    record, gallery, tmp_path, writes_elsewhere
+):
+    first, second = enroll(record, gallery, new_crop(1), new_crop(2))
+    writes = threading.Event()
+    may_end = threading.Event()
+
+    def write_long(_):
+        writes.set()
+        may_end.wait(30)
+
+    with open_record(tmp_path) as other:
+        with other.database.read() as reader:
+            reader.value("SELECT count(*) FROM crops")
+            record.crops.remove(gallery, [first])
+        writer = other if writes_elsewhere else record
+        writing = threading.Thread(target=writer.database.write, args=(write_long,))
+        writing.start()
+        assert writes.wait(10)
+        try:
+            began = time.monotonic()
+            assert record.crops.picture(gallery, second)
+            assert time.monotonic() - began < 10
+        finally:
+            may_end.set()
+            writing.join()
