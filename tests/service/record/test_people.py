@@ -6,11 +6,12 @@ from datetime import timedelta
 
 import pytest
 
-from service.errors import UnknownMerge
+from service.errors import DamagedRecord, UnknownMerge
 from service.record import crop_rows, people
-from service.record.transaction import Reader
+from service.record.schema import as_micros
+from service.record.transaction import FILE, Reader
 from service.record.values import identity_code
-from tests.service.gallery.new_crops import NOON, enroll, new_crop, without_picture
+from tests.service.gallery.new_crops import NOON, enroll, new_crop, open_record, without_picture
 
 NAMES = ["Ann", "anna 2", "anna 10", "bob", "7", "07", "10", "Gate 3/7", "Gate 3/12"]
 NATURAL = ["07", "7", "10", "Ann", "anna 2", "anna 10", "bob", "Gate 3/7", "Gate 3/12"]
@@ -140,3 +141,17 @@ def test_columns_of_a_new_person_are_not_those_of_one_who_was_forgotten(
     enroll(record, gallery, new_crop(4, "new"))
     groups = [group for part in parts for group in part.groups.tolist()]
     assert groups == [identity_code(name, secret) for name in ("a", "new")]
+
+
+def test_a_damaged_time_of_a_crop_is_named_in_the_list_of_people(record, gallery):
+    enroll(record, gallery, new_crop(1))
+    folder = record.database.folder
+    record.close()
+    path = folder / FILE
+    stored = as_micros(NOON).to_bytes(8)
+    path.write_bytes(path.read_bytes().replace(stored, (as_micros(NOON) | 1 << 62).to_bytes(8)))
+    with open_record(folder) as damaged:
+        with pytest.raises(DamagedRecord, match="a time or JSON"):
+            damaged.people.get(gallery, "a")
+        with pytest.raises(DamagedRecord, match="a time or JSON"):
+            damaged.people.page(gallery, None, 10)
