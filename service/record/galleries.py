@@ -19,6 +19,8 @@ from service.record.values import GalleryRecord, GallerySettings
 from service.record.vectors import vectors_name
 
 CROPS_AT_ONCE = 1000
+# Tables, besides `crops`, of which a gallery may have many rows; and their keys.
+LARGE = {"searches": "query_id", "alerts": "number", "people": "person_id"}
 # Name of the value with the owners of collections in Milvus.
 INDEX_OWNERS = "index_owners"
 # Columns of a gallery under the names that `GalleryRecord` has for them.
@@ -151,13 +153,19 @@ class Galleries(RecordPart):
 
     @transactional
     def _delete_some(self, transaction: Transaction, gallery_id: int) -> bool:
-        """Delete some crops of a gallery, or the gallery once it is empty; then return False."""
+        """Delete some rows of a gallery, or the gallery once few are left; then return False."""
+        transaction.limit_batch(CROPS_AT_ONCE)
         transaction.removes = True
         statement = "SELECT slot FROM crops WHERE gallery_id = ? ORDER BY slot LIMIT ?"
         slots = transaction.column(statement, (gallery_id, CROPS_AT_ONCE))
         if slots:
             drop_crops(transaction, gallery_id, slots)
             return True
+        for table, key in LARGE.items():
+            some = f"SELECT {key} FROM {table} WHERE gallery_id = ? LIMIT ?"
+            delete = f"DELETE FROM {table} WHERE {key} IN ({some})"
+            if transaction.change(delete, (gallery_id, CROPS_AT_ONCE)):
+                return True
         # An older copy of the record loses the whole gallery by `deleted_name`.
         statement = "DELETE FROM tombstones WHERE gallery_id = ? RETURNING crop_id"
         self._database.deleted.drop(transaction.column(statement, (gallery_id,)))

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 from errno import ENOSPC
+from itertools import pairwise
 from unittest.mock import Mock
 
 import numpy as np
@@ -10,13 +11,16 @@ import pytest
 
 from gmn_client.models import JobProblem
 from service.errors import StorageFailed
+from service.record import galleries
 from service.record.keys import ApiKey
 from service.record.marks import COMMITS
 from service.record.record import Record
+from service.record.transaction import Reader
 from service.record.vectors import BLOCK_BYTES, VectorFile
 from tests.service.gallery.new_crops import NOON, OTHER_EMBEDDER, enroll, new_crop, open_record
 from tests.service.gallery.new_jobs import new_job
 from tests.service.record.filled import contents, fill_record
+from tests.service.record.new_searches import new_search
 
 
 def test_the_last_use_of_a_key_outlives_its_change(record):
@@ -105,6 +109,23 @@ def test_a_deleted_gallery_leaves_no_row_of_its_own(tmp_path):
         left = {name for name, rows in contents(record).items() if rows}
     of_all_galleries = {"record", "feeds", "changes", "runtimes", "api_keys"}
     assert left == of_all_galleries | {"unneeded_files", "stray_pictures"}
+
+
+def test_people_and_searches_of_a_deleted_gallery_go_in_small_commits(record, gallery, monkeypatch):
+    monkeypatch.setattr(galleries, "CROPS_AT_ONCE", 2)
+    enroll(record, gallery, *(new_crop(number, f"person {number}") for number in range(6)))
+    record.kept.keep(gallery, [(new_search(), b"picture") for _ in range(6)], 10)
+    reader = Reader(record.database)
+
+    def count_rows():
+        return [reader.value(f"SELECT count(*) FROM {table}") for table in ("people", "searches")]
+
+    counts = [count_rows()]
+    record.galleries._unlist(gallery)
+    while record.galleries._delete_some(gallery):
+        counts.append(count_rows())
+    assert counts[-1] == [0, 0]
+    assert all(sum(before) - sum(after) <= 2 for before, after in pairwise(counts))
 
 
 def test_the_disk_gets_back_the_space_of_removed_vectors(record, gallery):
