@@ -38,7 +38,7 @@ from tests.legibility import KINDS, Legibility, PythonFile
 ROOT = Path(__file__).resolve().parent.parent
 # A commit that raises a bound or a ceiling gives the reason.
 BOUNDS = {
-    "tokens of service and gmn_client": 171_935,
+    "tokens of service and gmn_client": 172_422,
     "files of service and gmn_client": 133,
     "functions of a query": 144,
     "files of a query": 32,
@@ -48,7 +48,7 @@ BOUNDS = {
     "files of training": 84,
     "tokens of bench": 11_996,
     "tokens of demo": 4_098,
-    "tokens of model": 24_497,
+    "tokens of model": 24_510,
     "functions of a first update": 114,
     "files of a first update": 36,
     "functions of a step": 45,
