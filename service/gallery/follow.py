@@ -144,7 +144,7 @@ class Follower:
         for gallery_id, newest in feeds.items():
             if self._shown.get(gallery_id) != newest or gallery_id in self._lost:
                 self._catch_up(gallery_id, newest)
-        # Each removal of a file is followed by a commit.
+        # A file that goes after the commit that is followed here is closed after the next one.
         self._database.vectors.drop_removed()
 
     def _catch_up(self, gallery_id: int, newest: Mark) -> None:
