@@ -216,10 +216,8 @@ def _insert_gallery(transaction: Transaction, gallery_id: int) -> None:
 
 
 def _wipe(path: Path) -> None:
-    """Overwrite the free space of a file, which may contain copies of rows that are deleted later.
-
-    A removal overwrites only the pages that it changes.
-    """
+    # Free space may contain copies of rows. Their later removal overwrites only the pages that it
+    # changes.
     with contextlib.closing(PageFile(path)) as file:
         for numbers in batches(range(1, path.stat().st_size // PAGE_BYTES + 1), PAGES_AT_ONCE):
             file.wipe(numbers)

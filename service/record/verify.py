@@ -203,9 +203,9 @@ class Inspection:
                 yield crop, vectors[slot]
 
     def _find_existing(self, gallery: Values, slots: list[int]) -> set[int]:
-        """Return the slots of crops that still exist and have their vectors in the same file."""
         if not slots:
             return set()
+        # A reindex moves the vectors to another file.
         statement = (
             "SELECT slot FROM crops JOIN galleries USING (gallery_id) WHERE name IS NOT NULL "
             f"AND gallery_id = ? AND side = ? AND slot IN {AMONG}"
