@@ -2,6 +2,8 @@
 
 import ast
 import functools
+import graphlib
+import itertools
 import re
 from pathlib import Path
 
@@ -133,3 +135,68 @@ def test_no_call_of_the_service_blocks_on_a_thread_that_others_need():
 
 def test_the_rooms_of_these_rules_are_there():
     assert [room for room in KNOWS_NOTHING_OF if not (ROOT / room).exists()] == []
+
+
+def import_circle(files):
+    """Find Python files of which each imports the next, and the last is the first again.
+
+    Args:
+        files: their texts, by path below the folder that modules are imported from.
+
+    Returns:
+        The paths of one circle; empty if there is none.
+    """
+    modules = {module_name(path): path for path in files}
+    imports = {}
+    for path in modules.values():
+        names = imported_modules(files[path], modules)
+        imports[path] = {modules[name] for name in names} - {path}
+    try:
+        graphlib.TopologicalSorter(imports).prepare()
+    except graphlib.CycleError as error:
+        # graphlib lists an imported file before the file that imports it.
+        return tuple(reversed(error.args[1]))
+    return ()
+
+
+def module_name(path):
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def imported_modules(text, modules):
+    """Yield the modules that a file imports at any depth; `from a import b` may import a.b."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in modules)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                if submodule in modules:
+                    yield submodule
+                elif node.module in modules:
+                    yield node.module
+
+
+def test_a_circle_is_found_in_functions_for_types_alone_and_through_a_package():
+    files = {
+        "a/__init__.py": "",
+        "a/one.py": "def f():\n    from a import two\n",
+        "a/two.py": "if TYPE_CHECKING:\n    from a.three import T\n",
+        "a/three.py": "import a.one, os\n",
+        "a/four.py": "from a.one import f\nfrom a import VERSION\n",
+    }
+    circle = import_circle(files)
+    assert set(circle) == {"a/one.py", "a/three.py", "a/two.py"}
+    assert (circle[0], len(circle)) == (circle[-1], 4)
+    assert ("a/one.py", "a/two.py") in itertools.pairwise(circle)
+    assert import_circle(files | {"a/three.py": "import a, os\n"}) == ()
+
+
+def test_no_files_import_each_other():
+    """Code that two files need of each other belongs in a third one below both."""
+    files = {
+        source.relative_to(ROOT).as_posix(): source.read_text(encoding="utf-8")
+        for room in (*ROOMS, "tests")
+        for source in sources(room if (ROOT / room).is_dir() else f"{room}.py")
+    }
+    assert import_circle(files) == ()
