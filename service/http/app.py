@@ -35,7 +35,7 @@ from service.settings import Settings
 # In the order in which the documentation lists their calls.
 MODULES = (galleries, crops, queries, searches, cases, watch, alerts, webhooks, jobs, operation)
 EXPOSED_HEADERS = ("Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")
-VERSION = "0.5.0"
+VERSION = "0.6.0.dev0"
 PAGE = Path(__file__).parents[1] / "web"
 DESCRIPTION = """Ranks the crops of people in a gallery by likeness to a query, with a calibrated
 verdict. Images are multipart files named `images`; every other input is a form field, or of a GET
