@@ -226,7 +226,7 @@ class Runtime:
             )
             models.setdefault(loaded.embedder, loaded)
 
-        for name in filter(None, (settings.artefact, settings.previous)):
+        for name in dict.fromkeys((settings.artefact, *settings.previous)):
             load(name)
         galleries = record.galleries.all()
         fillers = {gallery.embedding_fingerprint for gallery in galleries if gallery.crops}

@@ -65,9 +65,12 @@ class Settings(BaseSettings):
 
     artefact: str = "bundled"
     """The model to serve: the name of a shipped artefact, or a file."""
-    previous: str | None = None
-    """The model with which existing galleries were enrolled. It serves them until they are
-    reindexed. A shipped artefact is found without this setting."""
+    previous: Annotated[tuple[str, ...], NoDecode] = ()
+    """The models with which existing galleries were enrolled, separated by commas. They serve these
+    galleries until they are reindexed. A shipped artefact is found without this setting."""
+    accept_unserved: bool = False
+    """Whether to start although no artefact is there for a gallery, which is then not searched
+    until it is reindexed."""
     data_dir: Path = Path("gmn-data")
     """The directory of the galleries, on a disk of this machine. Several services may share it."""
     redis_url: str | None = None
@@ -197,11 +200,15 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Level of the JSON log on standard error: `debug`, `info`, `warning` or `error`."""
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("previous", "cors_origins", mode="before")
     @classmethod
-    def _split_origins(cls, value: Any) -> Any:
+    def _split_list(cls, value: Any) -> Any:
         given = value.split(",") if isinstance(value, str) else value
-        origins = tuple(text.strip() for text in given if text.strip())
+        return tuple(text.strip() for text in given if text.strip())
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _require_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
             if not ORIGIN.fullmatch(origin):
                 raise ValueError(

@@ -66,7 +66,7 @@ def doctor(
 
 
 def _examine(data_dir: Path | None) -> Iterator[Finding]:
-    from service.record.verify import StoredRecord
+    from service.record.verify import UntouchedRecord
     from service.settings import read_settings
 
     try:
@@ -78,7 +78,7 @@ def _examine(data_dir: Path | None) -> Iterator[Finding]:
     database = None
     try:
         if has_record(settings.data_dir):
-            database = StoredRecord(settings.data_dir)
+            database = UntouchedRecord(settings.data_dir)
     except InputProblem as problem:
         yield Finding("record", "error", str(problem))
     with contextlib.closing(database) if database else contextlib.nullcontext():
@@ -200,22 +200,16 @@ def _device(settings: Settings, _: Database | None) -> Findings:
 
 
 def _artefact(settings: Settings, database: Database | None) -> Findings:
-    from model.artefact import load_artefact, read_description, resolve_artefact, shipped_artefacts
+    from model.artefact import load_artefact, resolve_artefact
+    from service.commands.artefacts import explain_unserved
     from service.record.galleries import Galleries
 
-    shipped = shipped_artefacts().values()
-    known = {read_description(path).embedding_fingerprint for path in shipped}
-    for name in filter(None, (settings.artefact, settings.previous)):
+    for name in (settings.artefact, *settings.previous):
         stored = load_artefact(resolve_artefact(name)).description
-        known.add(stored.embedding_fingerprint)
         terms = " ".join(stored.provenance.terms.split())
         yield "ok", f"{name} is as it was written ({stored.artefact_fingerprint[:12]}); {terms}"
-    galleries = Galleries(database).all() if database else []
-    others = [
-        gallery.name
-        for gallery in galleries
-        if gallery.crops and gallery.embedding_fingerprint not in known
-    ]
-    if others:
-        text = f"filled by an artefact that is not named: {', '.join(others)}"
-        yield "warning", f"{text}; set GMN_PREVIOUS to it, or reindex them"
+    for text in explain_unserved(settings, Galleries(database).all() if database else []):
+        if settings.accept_unserved:
+            yield "warning", f"{text} Until then they are not searched (GMN_ACCEPT_UNSERVED)."
+        else:
+            yield "error", f"{text} Until then gmn serve starts with --accept-unserved alone."

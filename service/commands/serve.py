@@ -25,8 +25,10 @@ class ServeOptions(TypedDict, total=False):
 
     Attributes:
         artefact: the model to serve: bundled, another shipped name, or a file.
-        previous: the model before, for galleries that are not reindexed yet; a shipped one is found
-            without being named.
+        previous: the model before, for galleries that are not reindexed yet; may be repeated; a
+            shipped one is found without being named.
+        accept_unserved: start although no artefact is there for a gallery, which is then not
+            searched until it is reindexed.
         host: where to listen.
         port: where to listen; 0 takes a free port.
         data_dir: where galleries are kept.
@@ -34,7 +36,8 @@ class ServeOptions(TypedDict, total=False):
     """
 
     artefact: str
-    previous: str
+    previous: list[str]
+    accept_unserved: bool
     host: str
     port: int
     data_dir: Path
@@ -51,10 +54,12 @@ def serve(**options: Unpack[ServeOptions]) -> None:
     Example: gmn serve --port 8000 --data-dir ./gmn-data
     """
     # Imported here so that the help is shown without importing uvicorn.
+    from service.commands.artefacts import require_artefacts
     from service.commands.processes import listen, serve_processes
     from service.settings import read_settings
 
     settings = read_settings(**options)
+    require_artefacts(settings)
     with listen(settings) as listening:
         if settings.processes == 1:
             _run(settings, listening)

@@ -89,14 +89,19 @@ def test_keys_backups_and_artefacts_of_others_are_looked_at(examine, tmp_path):
     backups = tmp_path / "backups"
     backups.mkdir()
     status, found = examine(backup_dir=backups)
+    assert status == 1
+    assert f"{EMBEDDER} filled lobby" in said(found, "artefact", "error")
+    assert "gmn serve starts with --accept-unserved alone" in said(found, "artefact", "error")
+    status, found = examine(accept_unserved=True)
     assert status == 0
+    assert f"{EMBEDDER} filled lobby" in said(found, "artefact")
     assert "1 galleries with 1 crops" in found["record"][0][1]
     assert f"gmn keys rotate {soon.key_id}" in said(found, "keys")
     assert "no key has the scope admin" in said(found, "keys")
     assert "on the disk of the data" in said(found, "backups")
     assert "there is none yet" in said(found, "backups")
-    assert "not named: lobby" in said(found, "artefact")
     assert file.read_bytes() == before
+    assert not list(tmp_path.glob(f"{FILE}-*"))
     file.write_bytes(b"damage" * 1000)
     status, found = examine()
     assert (status, found["record"][0][0]) == (1, "error")

@@ -34,8 +34,7 @@ def exchange(start, tmp_path, drawn_crops, tiny_artefact, other_artefact):
             spoil(served)
         if served.process.poll() is None:
             served.kill()
-        if previous:
-            settings["previous"] = tiny_artefact
+        settings |= {"previous": tiny_artefact} if previous else {"accept_unserved": True}
         return start(data_dir=tmp_path / "data", artefact=other_artefact, **settings)
 
     return serve_another

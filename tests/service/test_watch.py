@@ -223,7 +223,7 @@ def test_a_list_whose_embedder_is_not_loaded_warns_and_says_why(
     before = start(tmp_path)
     arm_new(before, "wanted", drawn_crops)
     assert before.stop() == 0
-    served = start(tmp_path, artefact=other_artefact)
+    served = start(tmp_path, artefact=other_artefact, accept_unserved=True)
     eventually(lambda: alerts(served, gallery="wanted"))
     (alert,) = alerts(served, gallery="wanted")
     assert (alert["kind"], "filled by the embedder" in alert["detail"]) == ("promise_broken", True)
