@@ -316,7 +316,9 @@ def test_a_process_that_is_killed_while_the_service_starts_is_replaced(starting,
     assert len(set(_workers(starting)) - {killed}) == 2
     answers = [httpx.get(f"{url}/readyz").status_code for _ in range(20)]
     assert answers == [200] * 20
-    (level, message) = starting.said(r'"level": "(\w+)".*"message": "(process \d+ has ended.*?)"')[0]
+    (level, message) = starting.said(r'"level": "(\w+)".*"message": "(process \d+ has ended.*?)"')[
+        0
+    ]
     assert level == "error"
     assert message == f"process {killed} has ended while it started: exit status -9"
     starting.process.terminate()
