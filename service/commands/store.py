@@ -58,13 +58,9 @@ def open_record(data_dir: Path) -> contextlib.closing[Record]:
     return contextlib.closing(Record(data_dir))
 
 
-def has_record(data_dir: Path) -> bool:
-    from service.record.transaction import FILE
-
-    return (data_dir / FILE).is_file()
-
-
 def require_record(data_dir: Path) -> None:
+    from service.checks import has_record
+
     if not has_record(data_dir):
         raise InputProblem(
             f"{data_dir}: no service has kept data there; name its data directory with --data-dir "
@@ -332,6 +328,7 @@ def restore(
 
 def _require_data(data_dir: Path) -> None:
     """Raise `InputProblem` if a directory has neither a record nor what is left of one."""
+    from service.checks import has_record
     from service.errors import DamagedRecord
     from service.record.database import require_new
 
