@@ -9,7 +9,7 @@ from typing import Annotated
 
 from typer import Option
 
-from gmn_client import DEFAULT_URL, Client
+from gmn_client import DEFAULT_URL, Client, RequestRefused
 from gmn_client.models import Finding
 from model.problems import InputProblem
 from service.commands.common import DataDirOption, Shown, printed, table_of
@@ -37,15 +37,24 @@ def doctor(
     Args:
         strict: exit with 1 on a warning too.
     """
-    if url is None:
-        findings = list(_examine_files(data_dir))
-    else:
-        with Client(url, api_key) as client:
-            findings = client.doctor().findings
+    findings = list(_examine_files(data_dir)) if url is None else _ask(url, api_key)
     failing = {"error", "warning"} if strict else {"error"}
     ok = not any(finding.state in failing for finding in findings)
     table = table_of(findings, {"": "state", "part": "part", "finding": "text"})
     return Shown({"ok": ok, "findings": findings}, table, ok)
+
+
+def _ask(url: str, api_key: str | None) -> list[Finding]:
+    with Client(url, api_key) as client:
+        try:
+            return client.doctor().findings
+        except RequestRefused as refusal:
+            if refusal.problem.status not in (401, 403):
+                raise
+            raise InputProblem(
+                f"{url}: {refusal.problem.detail}; --url needs a key with the scope admin for "
+                "every gallery, in --api-key or GMN_API_KEY"
+            ) from refusal
 
 
 def _examine_files(data_dir: Path | None) -> Iterator[Finding]:

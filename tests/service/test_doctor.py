@@ -224,10 +224,11 @@ def test_the_right_key_is_needed_and_the_missing_scope_named(ask, start, monkeyp
     _, reader = served.make_key("query", headers=admin)
     status, _, errors = ask(served)
     assert status == 2
-    assert "no API key was sent" in errors
+    assert "this service asks for a key" in errors
+    assert "needs a key with the scope admin for every gallery" in errors
     status, _, errors = ask(served, "--api-key", reader["Authorization"].removeprefix("Bearer "))
     assert status == 2
-    assert "scope admin" in errors
+    assert "has the scope query, and this call needs admin" in errors
     monkeypatch.setenv("GMN_API_KEY", admin["Authorization"].removeprefix("Bearer "))
     status, found, _ = ask(served)
     assert status == 0
