@@ -25,7 +25,9 @@ def _picture(crop: SourceCrop) -> str:
 
 def show_findings(console: Console, findings: Findings) -> None:
     figures = findings.figures
-    console.print(f"Artefact {figures['artefact']}: {figures['terms']}", soft_wrap=True)
-    console.print(f"\n{findings.description}\n", soft_wrap=True)
+    console.print(findings.result, style="bold", soft_wrap=True)
+    console.print()
     for value, meaning in findings.headlines:
         console.print(f"[bold]{value:>10}[/]  {meaning}")
+    console.print(f"\n{findings.description}", soft_wrap=True)
+    console.print(f"\nArtefact {figures['artefact']}: {figures['terms']}", soft_wrap=True)

@@ -488,6 +488,10 @@ class Methods(Calls):
     def job_problems(self, job_id: str) -> list[models.JobProblem]:
         """Reads the problems of a job, one for each item that had one."""
 
+    @Request("GET", "doctor")
+    def doctor(self) -> models.Diagnosis:
+        """Asks the service for its settings, its state, and what is wrong and what to do."""
+
     @PagedRequest("keys", limit=None)
     def keys(self) -> Iterator[models.Key]:
         """Lists the API keys without their secrets, oldest first."""

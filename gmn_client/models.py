@@ -115,6 +115,7 @@ PROBLEM_CODES = (
     "version_not_reached",
 )
 PROBLEM_TYPE = {"type": "string", "enum": [f"urn:gmn:problem:{code}" for code in PROBLEM_CODES]}
+FindingState = Literal["ok", "warning", "error"]
 FINISHED: tuple[JobState, ...] = ("done", "failed", "cancelled")
 
 
@@ -352,6 +353,28 @@ class Ready(WireModel):
     galleries: dict[Literal["ready", "needs_reindex"], int]
     record: RecordState
     index: Literal["ready", "unavailable"] = "ready"
+
+
+class Finding(WireModel):
+    """A finding: an `error` keeps the service from working, a `warning` may do so later.
+
+    `part` is what it is about, such as `disk` or `keys`; `text` says what is wrong and what to do.
+    """
+
+    part: str
+    state: FindingState
+    text: str
+
+
+class Diagnosis(WireModel):
+    """The state of a running service; `ok` is false if there is an error.
+
+    `settings` has the values by the names of their variables, without passwords.
+    """
+
+    ok: bool
+    settings: dict[str, Any]
+    findings: list[Finding]
 
 
 class Box(BaseModel):

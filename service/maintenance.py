@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gmn_client.models import JobKind
+from service.checks import FAILED_BACKUP
 from service.engine.device import retry_out_of_memory
 from service.errors import DamagedRecord, ServiceError
 from service.gallery.archives import (
@@ -233,9 +234,16 @@ async def back_up_if_due(runtime: Runtime, folder: Path) -> None:
             process.terminate()
         await process.wait()
         raise
+    failed = settings.data_dir / FAILED_BACKUP
     if process.returncode:
-        log.error("no backup was made: %s", output.decode(errors="replace").strip())
+        message = output.decode(errors="replace").strip()
+        log.error("no backup was made: %s", message)
+        # The disk may be full, and the log has the message.
+        with contextlib.suppress(OSError):
+            failed.write_text(message, encoding="utf-8")
         await asyncio.sleep(BACKUP_PAUSE_SECONDS)
+    else:
+        failed.unlink(missing_ok=True)
 
 
 async def compact_indexes(runtime: Runtime) -> None:

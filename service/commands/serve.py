@@ -54,11 +54,15 @@ def serve(**options: Unpack[ServeOptions]) -> None:
     Example: gmn serve --port 8000 --data-dir ./gmn-data
     """
     # Imported here so that the help is shown without importing uvicorn.
-    from service.commands.artefacts import require_artefacts
     from service.commands.processes import listen, serve_processes
-    from service.settings import read_settings
+    from service.ops.logs import configure_logging
+    from service.required_artefacts import require_artefacts
+    from service.settings import describe_links, read_settings, service_links
 
     settings = read_settings(**options)
+    configure_logging(settings.log_level, settings.log_format)
+    if links := service_links(os.environ):
+        log.warning(describe_links(links))
     require_artefacts(settings)
     with listen(settings) as listening:
         if settings.processes == 1:
@@ -72,10 +76,10 @@ def _run(settings: Settings, listening: socket.socket) -> None:
 
     from service.commands.processes import (
         BACKLOG,
-        NEW_DIRECTORY,
         ServiceConfig,
         describe_model,
         url_of,
+        warn_about_new_directory,
     )
 
     is_new = not settings.data_dir.exists()
@@ -84,7 +88,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     runtime = config.runtime
     address = url_of(settings, listening)
     if is_new:
-        echo(NEW_DIRECTORY.format(settings.data_dir.resolve()), err=True)
+        warn_about_new_directory(settings.data_dir)
 
     class AnnouncingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -92,9 +96,10 @@ def _run(settings: Settings, listening: socket.socket) -> None:
             # The server has reduced the kernel's backlog to the number it accepts at once.
             listening.listen(BACKLOG)
             if self.started:
-                echo(f"Serving on {address} (docs at {address}/docs)")
                 for line in describe_model(runtime, address):
-                    echo(line)
+                    echo(line, err=True)
+                # The only line of the standard output, and the last one of the start.
+                echo(f"Serving on {address} (docs at {address}/docs)")
 
         def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
             # After draining, uvicorn would raise the signal again, and a supervisor would take an

@@ -106,6 +106,13 @@ class GalleryRegistry:
         return self._follower.state()
 
     @property
+    def waiting_writes(self) -> int:
+        return self._writers.waiting
+
+    def writer_silent_seconds(self) -> float:
+        return self._writers.silent_seconds()
+
+    @property
     def threads(self) -> list[MonitoredThreadPool]:
         return [self._writers, self._readers, self._follower.thread]
 

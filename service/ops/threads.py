@@ -144,6 +144,11 @@ class MonitoredThreadPool(ThreadPoolExecutor):
         finally:
             self._under_way.remove(work)
 
+    @property
+    def waiting(self) -> int:
+        """Number of calls that have not begun."""
+        return int(self._work_queue.qsize())
+
     def stuck(self, seconds: float) -> bool:
         under_way = tuple(self._under_way)
         silent = (work.silent_seconds() > seconds for work in under_way)

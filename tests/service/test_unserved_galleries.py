@@ -10,9 +10,9 @@ import gmn
 from model.artefact import load_artefact, resolve_artefact
 from model.former_artefacts import FORMER_ARTEFACTS
 from model.problems import InputProblem
-from service.commands.artefacts import require_artefacts
 from service.commands.serve import serve
 from service.record.transaction import FILE
+from service.required_artefacts import require_artefacts
 from service.settings import read_settings
 from tests.outside import problem
 from tests.service.conftest import save_other_artefact

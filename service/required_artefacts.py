@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from model.artefact import load_artefact, read_description, resolve_artefact, shipped_artefacts
 from model.former_artefacts import find_former
 from model.problems import InputProblem
-from service.commands.store import has_record
 from service.errors import DamagedRecord
 from service.record.galleries import Galleries
 from service.record.schema import EARLIEST_FORMAT, FORMAT
+from service.record.transaction import FILE
 from service.record.verify import UntouchedRecord
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _explain(embedder: str, galleries: list[str]) -> str:
 
 
 def _read_galleries(data_dir: Path) -> list[GalleryRecord]:
-    if not has_record(data_dir):
+    if not (data_dir / FILE).is_file():
         return []
     # A record that cannot be read is named when it is opened.
     with (
