@@ -13,6 +13,7 @@ from gmn_client.models import EnrolledImage, Problem, RefusedImage
 from model.crops.folder import read_folder
 from model.crops.manifest import MANIFEST, read_manifest
 from model.crops.names import Ignored, LeftOut, is_image_name
+from model.crops.texts import nfc
 from model.problems import InputProblem
 from service.commands.common import progress_bar
 
@@ -77,7 +78,9 @@ class Source:
 
 
 def _select(label: str, value: str | None, crops: Sequence[SourceCrop]) -> Sequence[SourceCrop]:
-    chosen = [crop for crop in crops if value in (None, getattr(crop, label))]
+    chosen = [
+        crop for crop in crops if value is None or nfc(getattr(crop, label) or "") == nfc(value)
+    ]
     if crops and not chosen:
         known = sorted({str(getattr(crop, label) or "unknown") for crop in crops})
         raise InputProblem(
