@@ -78,9 +78,7 @@ class Source:
 
 
 def _select(label: str, value: str | None, crops: Sequence[SourceCrop]) -> Sequence[SourceCrop]:
-    chosen = [
-        crop for crop in crops if value is None or nfc(getattr(crop, label) or "") == nfc(value)
-    ]
+    chosen = [crop for crop in crops if value is None or getattr(crop, label) == nfc(value)]
     if crops and not chosen:
         known = sorted({str(getattr(crop, label) or "unknown") for crop in crops})
         raise InputProblem(
@@ -123,8 +121,9 @@ def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
         SourceCrop(
             str(file.path if labelled else file.path.relative_to(path)),
             file.path.read_bytes,
-            identity=file.identity,
-            camera=file.camera,
+            # The labels are compared with options and with answers, which are in NFC.
+            identity=file.identity and nfc(file.identity),
+            camera=file.camera and nfc(file.camera),
             captured_at=file.captured_at,
             split=file.split,
             external_id=file.external_id,
