@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+from model.crops.file_forms import FileForms
 from model.crops.names import Ignored, shown
 from model.problems import InputProblem
 
@@ -74,6 +75,7 @@ def read_manifest(
     """
     named = manifest.resolve().relative_to(within) if within else manifest
     rows: dict[Path, CropFile] = {}
+    forms = FileForms()
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(_bounded(file), strict=True)
@@ -97,7 +99,7 @@ def read_manifest(
             for record in reader:
                 line = reader.line_num
                 try:
-                    row = _read_row(record, line, manifest.parent, within, required)
+                    row = _read_row(record, line, manifest.parent, within, required, forms)
                 except ManifestProblem as problem:
                     raise ManifestProblem(f"{named}, line {line}: {problem}") from problem
                 if row.path in rows:
@@ -133,6 +135,7 @@ def _read_row(
     folder: Path,
     within: Path | None,
     required: Collection[str],
+    forms: FileForms,
 ) -> CropFile:
     """Return the crop of a row; the message of a `ManifestProblem` does not name the line."""
     if None in record:
@@ -141,7 +144,7 @@ def _read_row(
     for name in required:
         if not labels[name]:
             raise ManifestProblem(f"{name} is empty; give one in every row")
-    path = _find_file(folder, within, labels.pop("path") or "")
+    path = _find_file(folder, within, labels.pop("path") or "", forms)
     split = labels["split"]
     if split and split not in SPLITS:
         raise ManifestProblem(f"split {_shown(split, within)!r} is not one of {', '.join(SPLITS)}")
@@ -178,9 +181,10 @@ def _find_file(
     folder: Path,
     within: Path | None,
     name: str,
+    forms: FileForms,
 ) -> Path:
     try:
-        path = (folder / name).resolve()
+        path = forms.resolve(folder / name, within)
         if within is not None and not path.is_relative_to(within):
             reason = "lies outside the import"
         elif path.is_file():

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from model.crops.texts import REPLACEMENT, is_fit
 from model.problems import InputProblem
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
@@ -99,5 +100,8 @@ def _may_be_a_file(entry: os.DirEntry[str]) -> bool:
 
 def shown(name: str) -> str:
     """Return a name of at most 200 letters and without control characters, for logs and reports."""
-    printable = "".join(letter if letter.isprintable() else "�" for letter in name[:200])
+    start = name[:200]
+    printable = "".join(
+        letter if is_fit(start, position) else REPLACEMENT for position, letter in enumerate(start)
+    )
     return f"{printable}…" if len(name) > 200 else printable

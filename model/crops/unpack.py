@@ -29,6 +29,9 @@ LENGTHS = struct.Struct("<28x3H")
 MAX_DEPTH = 32
 MAX_NAME_BYTES = 255
 ENCRYPTED = 1
+UTF_8 = 0x800
+# The library decodes names by it that are not marked as UTF-8.
+UNMARKED_ENCODING = "cp437"
 DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -135,7 +138,7 @@ def unpack_crops(
                         "fewer into one"
                     )
                 between()
-                name = entry.filename.replace("\\", "/")
+                name = _name_of(entry).replace("\\", "/")
                 if name.endswith("/"):
                     continue
                 path = PurePosixPath(name)
@@ -165,6 +168,16 @@ def unpack_crops(
     except DAMAGE as error:
         raise InputProblem(f"the archive is damaged ({error}); pack and send it again") from error
     return left_out
+
+
+def _name_of(entry: zipfile.ZipInfo) -> str:
+    """Return the name of an entry; the Finder of macOS writes UTF-8 without marking it as such."""
+    if entry.flag_bits & UTF_8:
+        return entry.filename
+    try:
+        return entry.filename.encode(UNMARKED_ENCODING).decode()
+    except UnicodeError:
+        return entry.filename
 
 
 def _unpack(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, place: Path) -> None:

@@ -13,6 +13,7 @@ from gmn_client.models import EnrolledImage, Problem, RefusedImage
 from model.crops.folder import read_folder
 from model.crops.manifest import MANIFEST, read_manifest
 from model.crops.names import Ignored, LeftOut, is_image_name
+from model.crops.texts import nfc
 from model.problems import InputProblem
 from service.commands.common import progress_bar
 
@@ -77,7 +78,7 @@ class Source:
 
 
 def _select(label: str, value: str | None, crops: Sequence[SourceCrop]) -> Sequence[SourceCrop]:
-    chosen = [crop for crop in crops if value in (None, getattr(crop, label))]
+    chosen = [crop for crop in crops if value is None or getattr(crop, label) == nfc(value)]
     if crops and not chosen:
         known = sorted({str(getattr(crop, label) or "unknown") for crop in crops})
         raise InputProblem(
@@ -120,8 +121,9 @@ def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
         SourceCrop(
             str(file.path if labelled else file.path.relative_to(path)),
             file.path.read_bytes,
-            identity=file.identity,
-            camera=file.camera,
+            # The labels are compared with options and with answers, which are in NFC.
+            identity=file.identity and nfc(file.identity),
+            camera=file.camera and nfc(file.camera),
             captured_at=file.captured_at,
             split=file.split,
             external_id=file.external_id,

@@ -31,6 +31,7 @@ from service.search.options import (
     MAX_MOMENT,
     MAX_VECTOR,
     Id,
+    Label,
     Moment,
     Text,
     Texts,
@@ -293,7 +294,7 @@ class SightingForm(SightedFields, LabelledForm):
 class CapturedCrops(Form):
     """Filters of crops by camera and time of capture."""
 
-    camera: Text | None = None
+    camera: Label | None = None
     """Only of this camera."""
     captured_after: Moment | None = None
     """Only crops captured since this time."""
@@ -317,7 +318,7 @@ class GroupingForm(CapturedCrops):
 class CropsWanted(CapturedCrops):
     """Filters of crops, which have to pass every field that is sent."""
 
-    identity: Text | None = None
+    identity: Label | None = None
     """Only of this identity."""
     unnamed: bool = False
     """Only crops without an identity."""

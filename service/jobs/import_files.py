@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from model.crops.decode import CropProblem
+from model.crops.file_forms import FileForms
 from model.crops.folder import packed_root, read_folder
 from model.crops.manifest import MANIFEST
 from model.crops.names import Ignored, LeftOut, shown
@@ -230,7 +231,8 @@ def mounted_folder(runtime: Runtime, folder: str, gallery: str | None) -> Path:
 
 
 def _resolve(folder: Path, name: str) -> Path | None:
+    """Return the real path of a name in a resolved folder, in any Unicode form, or None."""
     try:
-        return (folder / name).resolve(strict=True)
+        return FileForms().resolve(folder / name, folder).resolve(strict=True)
     except (OSError, ValueError, RuntimeError):
         return None

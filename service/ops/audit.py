@@ -22,6 +22,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Literal
 
+from model.crops.texts import nfc
 from model.problems import InputProblem
 from service.errors import ServiceError, StorageFailed
 from service.ops.data_directory import (
@@ -329,7 +330,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             log.exception("audit log: %s %s could not be written", event, phase)
 
     def hashed(self, name: str) -> str:
-        return hmac.digest(self._key, name.encode(), "sha256").hex()
+        return hmac.digest(self._key, nfc(name).encode(), "sha256").hex()
 
     def __exit__(self, *_: object) -> None:
         self.threads.shutdown()

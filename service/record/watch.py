@@ -45,7 +45,7 @@ EXTEND_VISIT = """
 UPDATE alerts SET first_seen = min(first_seen, :first_seen), last_seen = max(last_seen, :last_seen),
     crops = crops + :crops
 WHERE number = (
-    SELECT number FROM alerts WHERE person_id = :person_id AND camera IS :camera
+    SELECT number FROM alerts WHERE person_id = :person_id AND nfc(camera) IS :camera
         AND last_seen >= :first_seen - :quiet AND first_seen <= :last_seen + :quiet
         AND kind IN ('visit', :kind) ORDER BY last_seen DESC LIMIT 1
 ) RETURNING number
@@ -313,7 +313,7 @@ class Watches(RecordPart):
             (alert,) = _read_alerts(transaction, "number = ?", (extended,))
             return NotedVisit(alert, False)
         former_visit = (
-            "SELECT alert_id FROM alerts WHERE person_id = ? AND camera IS NOT ? "
+            "SELECT alert_id FROM alerts WHERE person_id = ? AND nfc(camera) IS NOT ? "
             "AND last_seen <= ? ORDER BY last_seen DESC LIMIT 1"
         )
         values["follows"] = transaction.value(
@@ -341,10 +341,18 @@ class Watches(RecordPart):
         Args:
             before, after: exclusive bounds of `number`.
         """
+        names = None
+        if identity is not None:
+            statement = "SELECT gallery_id FROM watches WHERE ?1 IS NULL OR gallery_id = ?1"
+            names = [
+                name
+                for watched in self._reader.column(statement, (gallery_id,))
+                for name in self._reader.spellings(watched, "identity", [identity])
+            ]
         conditions = {
             "gallery_id = ?": gallery_id,
-            "person_id IN (SELECT person_id FROM people WHERE name = ?)": identity,
-            "camera = ?": camera,
+            f"person_id IN (SELECT person_id FROM people WHERE name IN {AMONG})": names,
+            "nfc(camera) = nfc(?)": camera,
             "kind = ?": kind,
             "state = ?": state,
             "number < ?": before,
@@ -403,8 +411,10 @@ def stop_watching(transaction: Transaction) -> None:
     transaction.change(given_up, (why,))
 
 
-def forget_alerts(transaction: Transaction, person_id: int) -> tuple[int, dict[str, int]]:
-    """Remove the alerts about a person, with pictures and deliveries.
+def forget_alerts(
+    transaction: Transaction, person_ids: Sequence[int]
+) -> tuple[int, dict[str, int]]:
+    """Remove the alerts about people, with pictures and deliveries.
 
     Returns:
         Number of alerts, and number of messages about them that were sent or due to each address.
@@ -413,15 +423,16 @@ def forget_alerts(transaction: Transaction, person_id: int) -> tuple[int, dict[s
     counted = transaction.tuples(
         "SELECT coalesce(sent_to, url) AS address, count(*) FROM deliveries "
         "JOIN alerts USING (number) LEFT JOIN webhooks USING (webhook_id) "
-        "WHERE person_id = ? AND (sent_to IS NOT NULL "
+        f"WHERE person_id IN {AMONG} AND (sent_to IS NOT NULL "
         "OR deliveries.state = 'waiting' AND enabled AND next_at <= ?) "
         "GROUP BY address ORDER BY address",
-        (person_id, now_micros()),
+        (person_ids, now_micros()),
     )
     sent: Counter[str] = Counter()
     for address, messages in counted:
         sent[origin_of(address)] += messages
-    numbers = transaction.column("SELECT number FROM alerts WHERE person_id = ?", (person_id,))
+    statement = f"SELECT number FROM alerts WHERE person_id IN {AMONG}"
+    numbers = transaction.column(statement, (person_ids,))
     return _remove_alerts(transaction, numbers), dict(sent)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 from model.crops.manifest import ManifestProblem, read_manifest
+from model.crops.texts import nfc
 from training.datasets.kind import DatasetKind, image_files, listed
 from training.datasets.record import Dataset, DatasetProblem, crop_in_file
 
@@ -45,11 +47,15 @@ def _read_people(kind: DatasetKind, folder: Path) -> Dataset:
         DatasetProblem: the folder has no sub-folders, or a sub-folder has no image.
     """
     name = folder.resolve().name
+    # Names that differ only in the Unicode form are of one person, whose cameras differ too.
+    files: defaultdict[str, list[Path]] = defaultdict(list)
+    for person in listed(folder):
+        if person.is_dir() and person.name.lower() not in ARCHIVE_FOLDERS:
+            files[nfc(person.name)] += image_files(person)
     records = [
-        crop_in_file(file, name, person.name, f"shot{number}")
-        for person in listed(folder)
-        if person.is_dir() and person.name.lower() not in ARCHIVE_FOLDERS
-        for number, file in enumerate(image_files(person), start=1)
+        crop_in_file(file, name, identity, f"shot{number}")
+        for identity, images in files.items()
+        for number, file in enumerate(images, start=1)
     ]
     if not records:
         raise DatasetProblem(

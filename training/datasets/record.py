@@ -14,6 +14,7 @@ from PIL import Image
 
 from model.arrays import Pixels
 from model.crops.decode import CropProblem, decode_crop
+from model.crops.texts import nfc
 from model.problems import InputProblem
 
 UNREADABLE_NAMED = 5
@@ -94,8 +95,8 @@ def crop_in_file(
     split: str | None = None,
     captured_at: datetime | None = None,
 ) -> CropRecord:
-    """Make the record of an image file in a data set with one domain."""
-    labels = (dataset, identity, camera, dataset)
+    """Make the record of an image file in a data set with one domain, with its labels in NFC."""
+    labels = (dataset, nfc(identity), nfc(camera), dataset)
     return CropRecord(str(file), *labels, path=file, split=split, captured_at=captured_at)
 
 

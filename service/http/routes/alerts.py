@@ -21,7 +21,7 @@ from service.http.problems import content, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.record.values import Picture
 from service.runtime import Call, Runtime
-from service.search.options import Id, Text
+from service.search.options import Id, Label
 from service.watch.lists import warn_if_broken
 
 router = guarded_router("/v1/alerts", "alerts")
@@ -38,9 +38,9 @@ class AlertsQuery(Form):
 
     gallery: Id | None = None
     """Only of this list."""
-    identity: Text | None = None
+    identity: Label | None = None
     """Only about this person."""
-    camera: Text | None = None
+    camera: Label | None = None
     """Only from this camera."""
     kind: models.AlertKind | None = None
     """Only of this kind."""

@@ -16,7 +16,7 @@ from service.http.forms import Form, Sent, SightingForm
 from service.http.guard import Admin, Searcher, guarded_router, needs
 from service.http.problems import answer_each, example, problems
 from service.runtime import Call, GalleryCall
-from service.search.options import MAX_NAMES, Moment, Text, split_names
+from service.search.options import MAX_NAMES, Label, Moment, Text, split_names
 from service.watch.lists import arm, fit_list
 from service.watch.sightings import sight
 
@@ -78,7 +78,7 @@ def _check_zone(name: str) -> str:
 class WatchForm(models.WatchSettings, Form):
     """Settings of a list; a field that is left out has its default."""
 
-    cameras: Annotated[list[Text], BeforeValidator(split_names)] = Field([], max_length=MAX_NAMES)
+    cameras: Annotated[list[Label], BeforeValidator(split_names)] = Field([], max_length=MAX_NAMES)
     """Only sightings of these cameras."""
     hours: Annotated[str, Field(max_length=16), AfterValidator(_check_hours)] = ""
     """Only at this time of day, such as `22:00-06:00`."""

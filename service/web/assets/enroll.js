@@ -2,7 +2,17 @@
 
 import { enrollAll } from "./batches.js";
 import { askForBoxes } from "./boxes.js";
-import { attempt, count, find, h, moment, onSubmit, pictureOf, takeFiles } from "./elements.js";
+import {
+  attempt,
+  count,
+  find,
+  h,
+  moment,
+  nfc,
+  onSubmit,
+  pictureOf,
+  takeFiles,
+} from "./elements.js";
 import { inGallery } from "./place.js";
 import { takenAt } from "./taken.js";
 
@@ -53,14 +63,14 @@ function imagesOf(files) {
   const others = visible.length - images.length;
   find("#passed-over").textContent = [
     named
-      ? `${count(new Set(images.map((file) => parts(file)[1])).size, "sub-folder names a person", "sub-folders name the people")}.`
+      ? `${count(new Set(images.map((file) => nfc(parts(file)[1]))).size, "sub-folder names a person", "sub-folders name the people")}.`
       : "Pictures lie directly in the folder, so that the field Name names the person on all of them.",
     others > 0 &&
       `${count(others, "file that is no picture is", "files that are no pictures are")} passed over.`,
   ]
     .filter(Boolean)
     .join(" ");
-  return images.map((file) => ({ file, ...(named && { identity: parts(file)[1] }) }));
+  return images.map((file) => ({ file, ...(named && { identity: nfc(parts(file)[1]) }) }));
 }
 
 // A dropped folder arrives as a file that cannot be read.

@@ -1,5 +1,6 @@
 """The CSV manifest: what is read from it, and how the first wrong row is named."""
 
+import unicodedata
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -89,3 +90,46 @@ def test_labels_that_are_not_required_may_be_empty_or_missing(folder):
     assert (first.identity, first.camera, first.metadata) == (None, None, '{"a": 1}')
     assert (second.identity, second.metadata) == (None, None)
     assert [line.name.rpartition(": ")[2] for line in ignored.lines()] == ["note"]
+
+
+@pytest.mark.parametrize(
+    ("written", "on_disk"),
+    [
+        ("Zoë/josé.png", "NFD"),
+        (unicodedata.normalize("NFD", "Zoë/josé.png"), "NFC"),
+        # A keyboard of Vietnamese writes a base and a tone.
+        ("Nguy\u00ea\u0303n/ê.png", "NFC"),
+        ("Nguy\u00ea\u0303n/ê.png", "NFD"),
+    ],
+)
+def test_a_path_finds_its_file_in_any_unicode_form(tmp_path, written, on_disk):
+    file = tmp_path / unicodedata.normalize(on_disk, written)
+    file.parent.mkdir()
+    file.write_bytes(b"any")
+    manifest = write(tmp_path, f"path,identity,camera\n{written},1,c1\n")
+    for within in (None, tmp_path.resolve()):
+        assert [row.path for row in read_manifest(manifest, within)] == [file]
+    again = f"path,identity,camera\n{written},1,c1\n{file.relative_to(tmp_path)},1,c1\n"
+    with pytest.raises(ManifestProblem, match="is listed already on line 2"):
+        read_manifest(write(tmp_path, again))
+
+
+def test_of_two_files_whose_names_differ_only_in_form_each_is_found(tmp_path):
+    names = [unicodedata.normalize(form, "josé.png") for form in ("NFC", "NFD")]
+    for name in names:
+        (tmp_path / name).write_bytes(b"any")
+    rows = "".join(f"{name},1,c1\n" for name in names)
+    read = read_manifest(write(tmp_path, f"path,identity,camera\n{rows}"))
+    assert [row.path.name for row in read] == names
+
+
+def test_no_file_outside_an_import_is_found_by_another_form_of_its_name(tmp_path):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    secret = tmp_path / unicodedata.normalize("NFD", "é.png")
+    secret.write_bytes(b"any")
+    (inside / unicodedata.normalize("NFD", "ü.png")).symlink_to(secret)
+    for name in ("../é.png", "ü.png", "é.png"):
+        manifest = write(inside, f"path,identity,camera\n{name},1,c1\n")
+        with pytest.raises(ManifestProblem, match=r"…: (lies outside the import|no such file)"):
+            read_manifest(manifest, inside.resolve())

@@ -1,5 +1,6 @@
 """`gmn enroll` and `gmn query` as a user types them, against a real service process."""
 
+import unicodedata
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -257,6 +258,23 @@ def test_a_manifest_has_crops_of_unknown_people_and_every_label_however_it_is_se
     assert (unknown.identity, unknown.camera, unknown.captured_at) == (None, "gate", moment)
     assert (unknown.external_id, unknown.metadata) == ("cam1/77", {"shift": "night"})
     assert (ann.identity, ann.camera, ann.external_id, ann.metadata) == ("Ann", None, None, None)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_camera_is_chosen_and_found_in_any_unicode_form(client, gmn, tmp_path, drawn_crops, form):
+    for number in range(3):
+        (tmp_path / f"é{number}.png").write_bytes(drawn_crops[number].png)
+    gate = {name: unicodedata.normalize(name, "Südtor") for name in ("NFC", "NFD")}
+    (tmp_path / "manifest.csv").write_text(
+        "path,identity,camera\n"
+        f"é0.png,Ann,{gate['NFD']}\n"
+        f"e\u03011.png,Ann,{gate['NFC']}\n"
+        "é2.png,Ann,door\n"
+    )
+    assert gmn("enroll", tmp_path, "--camera", gate[form], "--json")["enrolled"] == 2
+    assert {crop.camera for crop in client.crops(camera=gate[form])} == {gate["NFC"]}
+    found = gmn("query", tmp_path / "é2.png", "--cameras", gate[form], "--json")
+    assert len(found["results"]) == 2
 
 
 def test_a_source_that_is_not_there_names_what_can_be_enrolled(gmn):

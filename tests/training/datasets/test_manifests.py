@@ -1,5 +1,6 @@
 """Data sets of one's own: a CSV manifest, or a folder with a sub-folder per person."""
 
+import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,3 +58,18 @@ def test_a_folder_without_sub_folders_names_the_layout(tmp_path, draw_image):
     draw_image(tmp_path / "1.png")
     with pytest.raises(InputProblem, match="put the images of each person into a sub-folder"):
         read_dataset(f"folder:{tmp_path}")
+
+
+def test_names_that_differ_only_in_the_unicode_form_are_one_person(tmp_path, draw_image):
+    forms = [unicodedata.normalize(form, "José") for form in ("NFD", "NFC")]
+    for number, name in enumerate(forms):
+        draw_image(tmp_path / "people" / name / f"{number}.png")
+    people = read_dataset(f"folder:{tmp_path / 'people'}")
+    assert people.identities == ["José"]
+    # An image of a person is never of another image's camera.
+    assert people.cameras == ["shot1", "shot2"]
+    manifest = tmp_path / "manifest.csv"
+    rows = [f"people/{name}/{number}.png,{name},{name}\n" for number, name in enumerate(forms)]
+    manifest.write_text("path,identity,camera\n" + "".join(rows), encoding="utf-8")
+    listed = read_dataset(f"manifest:{manifest}")
+    assert (listed.identities, listed.cameras) == (["José"], ["José"])
