@@ -35,14 +35,21 @@ class ProblemError(GmnError):
 
     def __init__(self, problem: Problem) -> None:
         message = problem.detail or problem.title
-        for number, result in enumerate(problem.results or (), 1):
-            refused = result.get("problem")
-            if refused:
-                reason = refused.get("detail") or refused.get("title")
-                message = f"{message}; image {number}: {reason}"
-                break
+        reason = _first_reason(problem)
+        # The detail of some problems has the reason already.
+        if reason not in message:
+            message = f"{message}; {reason}"
         super().__init__(f"{message} (HTTP {problem.status})")
         self.problem = problem
+
+
+def _first_reason(problem: Problem) -> str:
+    """Return which image was refused first, and why; empty text if none was."""
+    for number, result in enumerate(problem.results or (), 1):
+        refused = result.get("problem")
+        if refused:
+            return f"image {number}: {refused.get('detail') or refused.get('title')}"
+    return ""
 
 
 class RequestRefused(ProblemError):
