@@ -22,6 +22,7 @@ from gmn_client.uploads import (
     ImageSource,
     ImportOptions,
     LabelledBox,
+    label_fields,
     path_to,
     vector_text,
 )
@@ -187,10 +188,14 @@ class WatchOptions(TypedDict, total=False):
     retention_days: Required[int]
 
 
+CROP_LABELS = frozenset(CropFields.__annotations__)
+SIGHTING_LABELS = CROP_LABELS & SightingFields.__annotations__.keys()
+
+
 class Methods(Calls):
     """Calls of both clients that are a single request each."""
 
-    @Request("POST", "galleries/{gallery}/crops", repeatable=True)
+    @Request("POST", "galleries/{gallery}/crops", repeatable=True, labels=CROP_LABELS)
     def enroll_frame(
         self,
         frame: ImageSource,
@@ -211,7 +216,7 @@ class Methods(Calls):
             gallery: the client's if None.
             idempotency_key: identifies this call, which takes effect once within a day.
             keep_best: number of crops that each track keeps, 1 to 32; all of them if None.
-            options: labels for boxes without labels of their own.
+            options: labels for boxes without labels of their own, as those of an `Image` are.
         """
 
     @Request("POST", "galleries/{gallery}/crops", repeatable=True)
@@ -235,17 +240,18 @@ class Methods(Calls):
             options: labels of every vector.
         """
 
-    @Request("POST", "sightings", repeatable=True)
+    @Request("POST", "sightings", repeatable=True, labels=SIGHTING_LABELS)
     def sight(self, *images: ImageSource, **options: Unpack[SightingFields]) -> models.Sighted:
         """Compares crops of a camera with the armed watch lists without storing them.
 
-        Sending the same crops again raises no second alert.
+        Sending the same crops again raises no second alert. The options hold for images without a
+        label of their own: `sight(Image("a.jpg", track="17"), "b.jpg", camera="entrance")`.
 
         Raises:
             RequestRefused: status 422 if none of the images can be used.
         """
 
-    @Request("POST", "sightings", repeatable=True)
+    @Request("POST", "sightings", repeatable=True, labels=SIGHTING_LABELS)
     def sight_frame(
         self,
         frame: ImageSource,
@@ -574,6 +580,7 @@ class Methods(Calls):
         With `mode="separate"` each image is a query of its own, answered in order. The options
         `keep`, `keep_picture` and `min_version` apply to single galleries and are refused.
         """
+        label_fields("query_galleries", images)
         fields: dict[str, object] = {**options, "mode": mode}
         if "crop_id" in options or "track" in options:
             fields["gallery"] = options.get("gallery") or self.gallery_name

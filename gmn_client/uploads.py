@@ -6,7 +6,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -43,7 +43,9 @@ ImageData: TypeAlias = bytes | str | os.PathLike[str] | IO[bytes] | PilImage
 
 @dataclass(frozen=True)
 class Image:
-    """An image to enroll, with its labels.
+    """An image to send, with its labels.
+
+    A call that cannot use one of the labels raises `InvalidInput`, which names it.
 
     Attributes:
         data: a path, the content of an image file, a file opened in binary mode, or a PIL image.
@@ -216,6 +218,36 @@ def enrollment_fields(images: Sequence[Image]) -> dict[str, list[object]]:
     names = CropFields.__annotations__
     labels = {name: [getattr(image, name) for image in images] for name in names}
     return {name: values for name, values in labels.items() if values != [None] * len(values)}
+
+
+def label_fields(
+    call: str,
+    sources: Sequence[ImageSource],
+    usable: Collection[str] = (),
+    options: Mapping[str, object] | None = None,
+) -> dict[str, list[object]]:
+    """Return the labels of a call's images: a field per label, with a value per image.
+
+    Args:
+        call: name of the method, for messages.
+        usable: labels that the call can send.
+        options: form fields of the call, for images without a label of their own.
+
+    Raises:
+        InvalidInput: an image has another label.
+    """
+    images = [source if isinstance(source, Image) else Image(source) for source in sources]
+    labels = enrollment_fields(images)
+    useless = [name for name in labels if name not in usable]
+    if useless:
+        raise InvalidInput(
+            f"{', '.join(useless)}: {call} cannot use this label of an Image; leave it out, or see "
+            f"the options of {call}"
+        )
+    for name, values in labels.items():
+        default = (options or {}).get(name)
+        labels[name] = [default if value is None else value for value in values]
+    return labels
 
 
 def idempotency_header(key: str | None) -> dict[str, str]:

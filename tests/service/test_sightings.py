@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from gmn_client import Client, RequestRefused
+from gmn_client import Image as Labelled
 from service.record.transaction import FILE
 from service.watch.tracks import MOST_LOOKS
 from tests.conftest import draw_crop
@@ -210,10 +211,48 @@ def test_boxes_of_a_frame_are_sightings_with_their_own_tracks(watching, images):
         # The client sends a request again by itself where its answer was lost.
         accepted = client.sight(crop, STRANGER, camera="frames", track="box 0")
         assert [result.matches for result in accepted.results] == [None, None]
-        with pytest.raises(RequestRefused, match="none of the 1 images"):
-            client.sight(b"no image", camera="frames")
     (alert,) = alerts(watching, camera="frames")
     assert alert["track"] == "box 0"
+
+
+def test_the_labels_of_images_are_those_of_their_sightings(watching, images):
+    earlier = datetime.now(UTC) - timedelta(seconds=90)
+    before = embedded(watching)
+    with Client(str(watching.http.base_url)) as client:
+        crops = [Labelled(images[0], camera="doors", track="17")] * (MOST_LOOKS + 4)
+        assert client.sight(*crops, images[0], camera="hall").accepted == len(crops) + 1
+        # The crops of one track are compared as one passage.
+        assert embedded(watching) - before == MOST_LOOKS + 1
+        timed = Labelled(images[12], camera="doors", captured_at=earlier, track="18")
+        client.sight(timed, images[12], camera="hall", wait=True)
+        frame = Labelled(images[16], camera="doors", captured_at=earlier, track="19")
+        box = {"x": 0, "y": 0, "width": 48, "height": 96}
+        client.sight_frame(frame, [box, {**box, "camera": "hall"}], camera="gate", wait=True)
+    noted = {
+        (alert["identity"], alert["camera"], alert["track"]): alert["first_seen"]
+        for camera in ("doors", "hall", "gate")
+        for alert in alerts(watching, camera=camera)
+    }
+    assert set(noted) == {
+        ("0000", "doors", "17"),
+        ("0000", "hall", None),
+        ("0003", "doors", "18"),
+        ("0003", "hall", None),
+        ("0004", "doors", "19"),
+        ("0004", "hall", "19"),
+    }
+    for track in (("0003", "doors", "18"), ("0004", "doors", "19")):
+        assert datetime.fromisoformat(noted[track]) == earlier
+
+
+def test_a_refused_sighting_says_why_the_first_image_was_refused(watching, images):
+    with Client(str(watching.http.base_url)) as client:
+        with pytest.raises(RequestRefused, match=r"image 1: the bytes are not a JPEG") as refused:
+            client.sight(b"no image", b"", camera="frames")
+        assert len(refused.value.problem.results) == 2
+        long_ago = datetime.now(UTC) - timedelta(days=30)
+        with pytest.raises(RequestRefused, match=r"image 1: .* 7 days"):
+            client.sight(Labelled(images[0], camera="frames", captured_at=long_ago))
 
 
 @pytest.fixture(scope="module")
