@@ -83,16 +83,13 @@ class Ignored:
         suffix = PurePosixPath(name).suffix.lower()
         self.add(name, NOT_READ if suffix in OTHER_PICTURES else NO_IMAGE)
 
-    def add_hidden(self, name: str) -> None:
-        """Count a path that `is_hidden`; a hidden folder counts once, whatever lies in it."""
-        parts = PurePosixPath(name).parts
-        depth = next(depth for depth, part in enumerate(parts) if is_hidden(part))
-        place = str(PurePosixPath(*parts[: depth + 1]))
+    def add_hidden(self, place: str) -> None:
+        """Count a hidden file or by-product, or a folder of this kind with all that lies in it."""
         if place in self._hidden:
             return
         self._hidden.add(place)
         self.count += 1
-        kind = by_product_kind(parts[depth])
+        kind = by_product_kind(PurePosixPath(place).name)
         self._hidden_counts[kind] += 1
         self._hidden_examples.setdefault(kind, place)
 
@@ -107,6 +104,13 @@ class Ignored:
         unnamed = self._named_count - len(self._named)
         more_named = [LeftOut("…", f"{unnamed:,} more are not named here")] if unnamed else []
         return hidden + self._named + more_named
+
+    def remark(self) -> str:
+        """Return the number of these files and an example, to end a message; empty without any."""
+        if self.count == 0:
+            return ""
+        first = self.lines()[0]
+        return f" ({self.count:,} ignored, such as {first.name}: {first.reason})"
 
 
 def is_image_name(name: str) -> bool:
@@ -129,6 +133,13 @@ def is_hidden(name: str) -> bool:
         by_product_kind(part) or (part.startswith(".") and part not in (".", ".."))
         for part in PurePosixPath(name).parts
     )
+
+
+def hidden_place(name: str) -> str:
+    """Return the part of a hidden path that ends with its first hidden folder, or with its file."""
+    parts = PurePosixPath(name).parts
+    depth = next(depth for depth, part in enumerate(parts) if is_hidden(part))
+    return str(PurePosixPath(*parts[: depth + 1]))
 
 
 def file_names(folder: Path, ignored: Ignored) -> Iterator[str]:

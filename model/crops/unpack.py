@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from model.crops.names import Ignored, LeftOut, is_hidden, is_image_name, shown
+from model.crops.names import Ignored, LeftOut, hidden_place, is_hidden, is_image_name, shown
 from model.problems import InputProblem
 
 CHUNK = 1024 * 1024
@@ -144,7 +144,7 @@ def unpack_crops(
                 path = PurePosixPath(name)
                 if path.suffix.lower() != ".csv":
                     if is_hidden(name):
-                        ignored.add_hidden(name)
+                        ignored.add_hidden(hidden_place(name))
                         continue
                     if not is_image_name(name):
                         ignored.add_unused(name)

@@ -134,7 +134,10 @@ async def _read_content(runtime: Runtime, job: Job, counts: Counter[str]) -> Imp
     if not job.progress:
         # At the start of the job, list the files that were left out in its report.
         if not items and not left_out and content.vectors is None:
-            raise InvalidField(_describe_no_image(content))
+            raise InvalidField(
+                "archive: holds no image; its files must end in .jpg, .png, .webp, .bmp"
+                f"{content.ignored.remark()}"
+            )
         counts["refused"] = counts["done"] = len(left_out)
         counts["total"] = len(left_out) + len(items)
         counts["ignored"] = content.ignored.count
@@ -150,17 +153,6 @@ async def _read_content(runtime: Runtime, job: Job, counts: Counter[str]) -> Imp
             # Until now, only the archive showed which of its files were left out.
             await runtime.pools.imports.run((spool / "archive").unlink, missing_ok=True)
     return content
-
-
-def _describe_no_image(content: ImportContent) -> str:
-    detail = "archive: holds no image; its files must end in .jpg, .png, .webp, .bmp"
-    ignored = content.ignored.lines()
-    if ignored:
-        detail += (
-            f" ({content.ignored.count:,} files were ignored, such as {ignored[0].name}: "
-            f"{ignored[0].reason})"
-        )
-    return detail
 
 
 def _lines(code: str, files: Sequence[LeftOut], first: int) -> Iterator[JobProblem]:
