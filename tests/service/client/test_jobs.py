@@ -169,6 +169,15 @@ def test_a_manifest_with_backslashes_finds_the_files_of_its_archive(
     assert [crop.identity for crop in client.crops()] == ["Ann"]
 
 
+@pytest.mark.parametrize("named", ["lists/people.csv", "lists\\people.csv", ".\\lists\\people.csv"])
+def test_a_manifest_is_named_by_slashes_or_backslashes(client, tmp_path, drawn_crops, named):
+    path = tmp_path / "windows.zip"
+    manifest = "path,identity\n..\\sub\\1.png,Ann\n"
+    path.write_bytes(zip_of({"lists\\people.csv": manifest, "sub\\1.png": drawn_crops[0].png}))
+    job = client.wait_for_job(client.import_archive(path, manifest=named).job_id)
+    assert (job.state, [crop.identity for crop in client.crops()]) == ("done", ["Ann"])
+
+
 @pytest.mark.parametrize(
     ("manifest", "reason"),
     [
