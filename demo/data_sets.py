@@ -17,7 +17,7 @@ from rich.markup import escape
 from gmn_client import Client, QueryOptions, RequestRefused
 from gmn_client.models import Crop, QueryAnswer
 from model.problems import InputProblem
-from service.commands.bulk import SourceCrop
+from service.commands.bulk import Source, SourceCrop
 from service.commands.common import Shown, plain_table, progress_bar
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ CONCURRENT_REQUESTS = 4
 MAX_RESULTS = 10_000
 
 
-def read_spec(spec: str) -> list[SourceCrop]:
+def read_spec(spec: str) -> Source:
     """Read the crops of a `KIND:PATH` for the client's commands.
 
     Raises:
@@ -40,7 +40,8 @@ def read_spec(spec: str) -> list[SourceCrop]:
     """
     from training.datasets.registry import read_dataset
 
-    return source_crops(read_dataset(spec).records)
+    dataset = read_dataset(spec)
+    return Source(source_crops(dataset.records), dataset.ignored.lines())
 
 
 def source_crops(records: Iterable[CropRecord]) -> list[SourceCrop]:

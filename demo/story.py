@@ -48,7 +48,7 @@ def draw_cast(
     The first of at least two cameras takes the queries, and the others fill the gallery.
     """
     spec = f"synthetic:{seed},identities={people + strangers},domains=1,cameras={cameras}"
-    crops = read_spec(spec)
+    crops = read_spec(spec).crops
     known = sorted({str(crop.identity) for crop in crops})[:people]
     first_camera = min(str(crop.camera) for crop in crops)
     # The first crop of each person asks, so it enters last.

@@ -202,8 +202,8 @@ class JobProgress(WireModel):
     """Progress of a job, in items: `total` is 0 until they are counted.
 
     `done` counts processed items; for an import it is the sum of `landed`, `duplicates` and
-    `refused`, and of `not_kept` with `keep_best`. `ignored` counts other files, images missing from
-    the manifest, and unknown columns of the manifest.
+    `refused`, and of `not_kept` with `keep_best`. `ignored` counts other and hidden files,
+    by-products of storage systems, images missing from the manifest, and its unknown columns.
     """
 
     model_config = ConfigDict(extra="allow")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
@@ -187,11 +187,19 @@ def whole_fields(values: Mapping[str, object]) -> dict[str, object]:
     return {name: "" if value in (None, []) else value for name, value in sent.items()}
 
 
+def _time_text(moment: datetime) -> str:
+    offset = moment.utcoffset()
+    # RFC 3339 has no seconds in an offset, which local mean times have.
+    if offset and offset % timedelta(minutes=1):
+        moment = moment.astimezone(timezone.utc)
+    return moment.isoformat()
+
+
 def _encode_field(name: str, value: object) -> object:
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, datetime):
-        return value.isoformat()
+        return _time_text(value)
     if isinstance(value, Mapping):
         try:
             return json.dumps(dict(value), allow_nan=False, default=_encode_in_json)
@@ -204,7 +212,7 @@ def _encode_field(name: str, value: object) -> object:
 
 def _encode_in_json(value: object) -> str:
     if isinstance(value, datetime):
-        return value.isoformat()
+        return _time_text(value)
     raise TypeError(f"{value!r:.40} is a {type(value).__name__}; give plain numbers and texts")
 
 

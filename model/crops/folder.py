@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from model.crops.manifest import CropFile, read_manifest
-from model.crops.names import NO_IMAGE, Ignored, file_names, is_hidden, is_image_name
+from model.crops.names import Ignored, file_names, is_hidden, is_image_name
 
 
 def read_folder(
@@ -24,8 +24,8 @@ def read_folder(
 
     Args:
         folder: a folder of images and other files.
-        ignored: collects other files, images that the manifest does not name, and its unknown
-            columns.
+        ignored: collects other and hidden files, images that the manifest does not name, and its
+            unknown columns.
         manifest: a CSV file, in which no label but `path` is required.
         root: `folder` by default; that of an unpacked archive is `packed_root`.
         within: see `read_manifest`.
@@ -38,7 +38,7 @@ def read_folder(
         if is_image_name(name):
             names.append(name)
         elif folder / name != manifest:
-            ignored.add(name, NO_IMAGE)
+            ignored.add_unused(name)
     names.sort()
     if manifest is None:
         places = [(folder / name).relative_to(root or folder).parts for name in names]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from model.crops.names import NO_IMAGE, Ignored, LeftOut, is_hidden, is_image_name, shown
+from model.crops.names import Ignored, LeftOut, hidden_place, is_hidden, is_image_name, shown
 from model.problems import InputProblem
 
 CHUNK = 1024 * 1024
@@ -112,7 +112,7 @@ def unpack_crops(
 
     Args:
         into: an existing folder.
-        ignored: collects files of other kinds.
+        ignored: collects files of other kinds, and hidden ones.
         between: called before each entry.
 
     Returns:
@@ -142,10 +142,13 @@ def unpack_crops(
                 if name.endswith("/"):
                     continue
                 path = PurePosixPath(name)
-                if not is_image_name(str(path)) and path.suffix.lower() != ".csv":
-                    if not is_hidden(name):
-                        ignored.add(name, NO_IMAGE)
-                    continue
+                if path.suffix.lower() != ".csv":
+                    if is_hidden(name):
+                        ignored.add_hidden(hidden_place(name))
+                        continue
+                    if not is_image_name(name):
+                        ignored.add_unused(name)
+                        continue
                 try:
                     place = into / _checked(path, entry, limits.max_entry_bytes)
                     count += sum(not folder.exists() for folder in place.parents)

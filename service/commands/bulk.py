@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -88,7 +88,7 @@ def _select(label: str, value: str | None, crops: Sequence[SourceCrop]) -> Seque
     return chosen
 
 
-def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> Source:
+def find_source(name: str, read_spec: Callable[[str], Source]) -> Source:
     """Find the images of a SOURCE.
 
     Args:
@@ -105,13 +105,15 @@ def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
     if path.is_dir():
         files = read_folder(path, ignored, manifest if labelled else None)
         if not files:
-            raise InputProblem(f"{path}: holds no image; name the folder that holds the images")
+            raise InputProblem(
+                f"{path}: holds no image; name the folder that holds the images{ignored.remark()}"
+            )
     elif is_image_name(path.name) and labelled:
         return Source([SourceCrop(path.name, path.read_bytes)])
     elif labelled:
         files = read_manifest(path, required=("path",), ignored=ignored)
     elif ":" in name:
-        return Source(list(read_spec(name)))
+        return read_spec(name)
     else:
         raise InputProblem(
             f"{name}: is not there; name an image, a folder of images, a zip archive, a CSV "

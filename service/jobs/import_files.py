@@ -147,7 +147,11 @@ def _read_items(
     folder: Path, root: Path, parameters: Mapping[str, Any], ignored: Ignored
 ) -> list[ImportItem]:
     name = parameters.get("manifest")
-    manifest = _resolve(folder, name) if name else _resolve(root, MANIFEST)
+    if name:
+        # The path may be written as on Windows.
+        manifest = _resolve(folder, name) or _resolve(folder, name.replace("\\", "/"))
+    else:
+        manifest = _resolve(root, MANIFEST)
     # An error about a file outside the import could reveal its content.
     if manifest is not None and not manifest.is_relative_to(folder):
         raise InvalidField("manifest: lies outside the import; put it among the images")

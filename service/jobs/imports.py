@@ -136,6 +136,7 @@ async def _read_content(runtime: Runtime, job: Job, counts: Counter[str]) -> Imp
         if not items and not left_out and content.vectors is None:
             raise InvalidField(
                 "archive: holds no image; its files must end in .jpg, .png, .webp, .bmp"
+                f"{content.ignored.remark()}"
             )
         counts["refused"] = counts["done"] = len(left_out)
         counts["total"] = len(left_out) + len(items)

@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
@@ -27,6 +27,7 @@ from pydantic import (
 from model.arrays import Floats
 from model.calibration import Scoring
 from model.crops.texts import nfc
+from model.times import read_time
 from service.errors import InvalidField
 from service.record.values import CropLabel
 
@@ -98,19 +99,19 @@ def read_moment(value: Any) -> Any:
     """Parse an RFC 3339 text to UTC; return other values unchanged.
 
     Raises:
-        ValueError: the text is not an RFC 3339 time, or has no time zone.
+        ValueError: the text is not an RFC 3339 time, or is too long.
     """
     if not isinstance(value, str):
         return value
+    if len(value) > MAX_MOMENT:
+        raise ValueError(
+            f"{value[:40]!r} is longer than {MAX_MOMENT} characters; write the time with fewer "
+            "digits"
+        )
     try:
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is not None and len(value) <= MAX_MOMENT:
-            return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise ValueError(
-        f"{value[:40]!r} is not an RFC 3339 time with a time zone, such as 2026-03-01T09:30:00Z"
-    )
+        return read_time(value)
+    except ValueError as error:
+        raise ValueError(f"{value[:40]!r} {error}") from error
 
 
 def require_order(after: datetime, before: datetime) -> None:

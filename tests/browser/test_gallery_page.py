@@ -12,6 +12,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from gmn_client import Client
+from model.crops.names import BY_PRODUCTS
 from tests.browser.conftest import (
     FIRST,
     confirm,
@@ -117,6 +118,29 @@ def test_sub_folders_and_typed_names_are_the_same_person_in_any_unicode_form(
     press(page, "Merge with…")
     page.get_by_label("The other name").fill(forms[1])
     expect(page.locator(".known")).to_have_text(f"{forms[1]} has 2 pictures in this gallery.")
+
+
+def test_by_products_of_storage_systems_in_a_folder_are_no_people(page, drawn_crops, tmp_path):
+    folder = tmp_path / "#recycle"
+    for name in ("Ann/1.png", "Recycle/1.jfif", "eaDir/1.png"):
+        write_to(folder / name, drawn_crops[0].png)
+    left_out = [f"{name}/1.png" for name in BY_PRODUCTS if "\r" not in name]
+    left_out += ["Ann/@eaDir/1.png/SYNOPHOTO_THUMB_M.jpg", "$Recycle.Bin/1.png", "FOUND.000/1.png"]
+    left_out += ["Ann/._1.png", ".Trash-1000/1.png", "THUMBS.DB/1.png"]
+    for name in left_out:
+        write_to(folder / name, b"no picture")
+    follow(page, "Enroll")
+    page.set_input_files("#enrollment .folder input", folder)
+    expect(page.locator("#passed-over")).to_contain_text(
+        f"3 sub-folders name the people. {len(left_out)} files are left out as hidden or made by"
+    )
+    expect(page.locator("#passed-over")).to_contain_text("such as #recycle/")
+    expect(page.get_by_role("button", name="Enroll 3 pictures")).to_be_visible()
+
+
+def write_to(file, content):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
 
 
 def test_a_folder_that_cannot_be_used_is_refused_with_the_remedy(page, drawn_crops, tmp_path):

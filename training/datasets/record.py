@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from PIL import Image
 
 from model.arrays import Pixels
 from model.crops.decode import CropProblem, decode_crop
+from model.crops.names import Ignored
 from model.crops.texts import nfc
 from model.problems import InputProblem
 
@@ -113,6 +114,7 @@ class Dataset:
             versions cannot be compared. Empty if there is only one.
         training_people: the identities to train on, for each of the authors' own random splits.
         training_splits: the splits that a run trains on; None if the set has no splits.
+        ignored: the files and columns that were not read.
     """
 
     name: str
@@ -122,6 +124,7 @@ class Dataset:
     version: str = ""
     training_people: tuple[frozenset[str], ...] = ()
     training_splits: tuple[str, ...] | None = None
+    ignored: Ignored = field(default_factory=Ignored, compare=False)
 
     @property
     def identities(self) -> list[str]:
