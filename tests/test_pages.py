@@ -12,7 +12,7 @@ GENERATED = re.compile(r"^<!-- ([\w-]+) -->\n.*?^<!-- /\1 -->\n", re.DOTALL | re
 # A commit that raises a bound gives the reason.
 LINES_OF_A_PAGE = 300
 LINES_OF_THE_README = 130
-LINES_OF_ALL_PAGES = 3_200
+LINES_OF_ALL_PAGES = 3_225
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
