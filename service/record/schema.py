@@ -383,7 +383,7 @@ CREATE TABLE watch_traffic (
     since INTEGER NOT NULL
 ) WITHOUT ROWID;
 
--- Tracks of the last hour that were counted in a histogram, each with the bin of its best score.
+-- Tracks that were counted lately in a histogram, each with the bin of its best score.
 -- `name` is a hash; `began` and `until` are times of capture between which the track was open.
 CREATE TABLE counted_tracks (
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,

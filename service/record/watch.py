@@ -290,8 +290,6 @@ class Watches(RecordPart):
         else:
             transaction.change("DELETE FROM counted_tracks WHERE gallery_id = ?", (gallery_id,))
             counts = counts.copy()
-        old = (now_micros() - PARTS_WITHIN_MICROS,)
-        transaction.change("DELETE FROM counted_tracks WHERE counted_at < ?", old)
         for part in parts:
             _count_part(transaction, gallery_id, part, counts)
         values = {
@@ -447,7 +445,12 @@ class Watches(RecordPart):
 
     @transactional
     def expire(self, transaction: Transaction, gallery_id: int) -> int:
-        """Remove some alerts of a list that are past its retention; return how many."""
+        """Remove some alerts of a list that are past its retention; return how many.
+
+        Tracks are forgotten once no process can have another part of them.
+        """
+        old = (now_micros() - PARTS_WITHIN_MICROS,)
+        transaction.change("DELETE FROM counted_tracks WHERE counted_at < ?", old)
         oldest = "SELECT ? - json_extract(settings, '$.retention_days') * ? FROM watches"
         expired = transaction.column(
             "SELECT number FROM alerts WHERE gallery_id = ? "

@@ -21,7 +21,7 @@ from gmn_client import Client, RequestRefused
 from service.record.transaction import FILE
 from service.watch.tracks import MOST_LOOKS
 from tests.conftest import draw_crop
-from tests.outside import bearer, encoded, figure, free_port, problem
+from tests.outside import bearer, encoded, figure, free_port, problem, refused_fields
 from tests.service.conftest import START, files
 from tests.service.http.conftest import make_key
 from tests.service.watch_places import (
@@ -264,6 +264,44 @@ def test_a_label_that_goes_over_to_a_listed_person_is_noticed_beyond_eight_crops
     assert alert["crops"] == 1
     first_seen = datetime.fromisoformat(alert["first_seen"])
     assert first_seen == begin + timedelta(seconds=120)
+
+
+def test_whether_a_person_stays_is_sent_for_all_images_for_each_or_for_a_box(watching, images):
+    begin = datetime.now(UTC) - timedelta(minutes=3)
+    crop = images[0]
+    half = [True] * MOST_LOOKS + [False] * MOST_LOOKS
+    frame = Image.open(io.BytesIO(crop))
+
+    def sent(seconds, track):
+        moment = begin + timedelta(seconds=seconds)
+        return {"camera": "stays", "track": track, "captured_at": moment}
+
+    def boxes(track, **more):
+        box = {"x": 0, "y": 0, "width": 48, "height": 96, "track": track, **more}
+        return [box] * MOST_LOOKS
+
+    def goes_on(client, track):
+        """Return True if a track that has no look left takes a crop of 25 seconds later."""
+        before = embedded(watching)
+        client.sight(crop, **sent(25, track))
+        return embedded(watching) == before
+
+    with Client(str(watching.http.base_url)) as client:
+        tracks = ["1" if still else "2" for still in half]
+        client.sight(*[crop] * len(half), **sent(0, tracks), still=half)
+        client.sight(*[crop] * MOST_LOOKS, **sent(0, "3"), still=True)
+        mixed = boxes("4", still=True) + boxes("5", still=False)
+        client.sight_frame(encoded(frame), mixed, **sent(0, None))
+        # The box itself has the last word.
+        mixed = boxes("6") + boxes("7", still=False)
+        client.sight_frame(encoded(frame), mixed, **sent(0, None), still=True)
+        assert [track for track in "1234567" if goes_on(client, track)] == ["1", "3", "4", "6"]
+    refused = sight(watching, crop, crop, crop, still=["true", "false"])
+    assert refused_fields(refused) == {"still"}
+    assert refused_fields(sight(watching, crop, still="perhaps")) == {"still"}
+    # Empty is unknown, as /docs sends it.
+    assert sight(watching, crop, crop, camera="unknown", still=["", "true"]).status_code == 202
+    assert watching.enroll("wanted", crop, still="true").status_code == 422
 
 
 def test_boxes_of_a_frame_are_sightings_with_their_own_tracks(watching, images):

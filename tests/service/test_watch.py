@@ -735,13 +735,22 @@ def test_parts_of_one_track_count_once_by_the_best_score(wanted, people, data_di
     # Counts for another subject begin anew.
     watches.add_traffic(number, "b", none, [part(b"17", 0, 10, 3)])
     assert watches.traffic(number, "b")[0].tolist() == [0, 0, 0, 1]
-    # Nothing is left of them after an hour.
-    with passersby(data_dir) as others:
-        statement = "UPDATE counted_tracks SET counted_at = counted_at - 3600000000"
-        others.record.database.write(lambda transaction: transaction.change(statement))
-    watches.add_traffic(number, "b", none)
-    statement = "SELECT count(*) FROM counted_tracks"
-    assert people.record.database.write(lambda transaction: transaction.value(statement)) == 0
+
+
+def test_of_a_counted_track_nothing_is_left_after_an_hour(wanted, people):
+    number = people.gallery_id(wanted)
+    run = people.record.database.write
+    people.record.watches.add_traffic(number, "a", np.zeros(4, np.int64), [part(b"17", 0, 10, 2)])
+
+    def kept(transaction):
+        return len(transaction.rows("counted_tracks", "WHERE gallery_id = ?", (number,)))
+
+    assert run(kept) == 1
+    earlier = "UPDATE counted_tracks SET counted_at = counted_at - 3600000000"
+    run(lambda transaction: transaction.change(earlier))
+    # Maintenance runs every 0.2 s here.
+    eventually(lambda: run(kept) == 0)
+    assert people.record.watches.traffic(number, "a")[0].tolist() == [0, 0, 1, 0]
 
 
 def test_processes_add_to_one_histogram_and_other_scores_begin_anew(wanted, people, data_dir):
