@@ -22,6 +22,7 @@ from gmn_client.uploads import (
     ImageSource,
     ImportOptions,
     LabelledBox,
+    SightedBox,
     label_fields,
     path_to,
     vector_text,
@@ -95,12 +96,15 @@ class SightingFields(TypedDict, total=False):
         camera: the camera that took the images.
         captured_at: with time zone; the time of arrival if None.
         track: the tracker's id of the track within the camera.
+        still: whether the person stays at the same place, of all images or of each; the track then
+            waits 90 instead of 10 seconds for its next crop.
         wait: whether to return the matches.
     """
 
     camera: str
     captured_at: datetime | str
     track: str
+    still: bool | Sequence[bool]
     wait: bool
 
 
@@ -255,13 +259,13 @@ class Methods(Calls):
     def sight_frame(
         self,
         frame: ImageSource,
-        boxes: Sequence[LabelledBox],
+        boxes: Sequence[SightedBox],
         **options: Unpack[SightingFields],
     ) -> models.Sighted:
         """Compares the crops in the boxes of one image with the watch lists, like `sight`.
 
         Args:
-            boxes: each with its own `camera`, `captured_at` and `track`, if any.
+            boxes: each with its own `camera`, `captured_at`, `track` and `still`, if any.
         """
 
     @PagedRequest("galleries/{gallery}/crops")
@@ -767,8 +771,15 @@ class Methods(Calls):
         """Reads the picture that raised an alert as the content of an image file; see `image`."""
 
     @Request("POST", "alerts/{alert_id}/review", repeatable=True)
-    def review_alert(self, alert_id: str, decision: models.AlertState) -> models.Alert:
-        """Confirms or rejects an alert; `open` withdraws a decision."""
+    def review_alert(
+        self, alert_id: str, decision: models.AlertState, score: float | None = None
+    ) -> models.Alert:
+        """Confirms or rejects an alert; `open` withdraws a decision.
+
+        Args:
+            score: the alert's score when it was looked at; the review is refused (status 422) if
+                the alert shows a better crop by now.
+        """
 
     @PagedRequest("webhooks", limit=None)
     def webhooks(self) -> Iterator[models.Webhook]:

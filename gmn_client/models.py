@@ -1125,9 +1125,10 @@ class Alert(WireModel):
 
     `number` grows in the order in which alerts were written. `kind` is `visit`; `late`, a visit
     sent too late to raise an alarm; `disarmed` and `promise_broken`, about a list, with a
-    `detail` and without a person. `score` is that of the track, above `threshold`; `cohesion` is
-    null unless the track has several crops. `follows` is the person's previous alert from another
-    camera. `image_url` has the sighted crop, `reference_url` the nearest crop of the list.
+    `detail` and without a person. `track`, `score` (above `threshold`), `probability`,
+    `captured_at` and the picture at `image_url` are those of the visit's best crop, until a review;
+    `cohesion` is null unless its track has several crops. `follows` is the person's previous visit
+    to another camera, unless it was rejected. `reference_url` has the nearest crop of the list.
     """
 
     alert_id: str
@@ -1140,6 +1141,7 @@ class Alert(WireModel):
     track: str | None
     first_seen: Moment
     last_seen: Moment
+    captured_at: Moment | None = None
     crops: int
     score: float | None
     threshold: float | None

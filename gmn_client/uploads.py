@@ -100,6 +100,15 @@ class LabelledBox(Box, CropFields):
     """A box with the labels of its crop."""
 
 
+class StillBox(LabelledBox, total=False):
+    """A box of a sighting, whose person may stay at the same place."""
+
+    still: bool
+
+
+SightedBox: TypeAlias = LabelledBox | StillBox
+
+
 class CropsChosen(TypedDict, total=False):
     """Filter of crops that have to pass every given option; at least one is required.
 

@@ -31,7 +31,7 @@ from typer import Argument, BadParameter, Context, Exit, Option, Typer, echo
 
 from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client
 from gmn_client.models import Job
-from gmn_client.uploads import Box, LabelledBox
+from gmn_client.uploads import Box, LabelledBox, SightedBox
 
 Result = TypeVar("Result")
 Columns = Mapping[str, str | Callable[[Any], object]]
@@ -161,12 +161,13 @@ def annotated(parameter: Parameter, place: Any, texts: Mapping[str, str]) -> Par
     hint = parameter.annotation
     if get_origin(hint) is Annotated or hint is Context:
         return parameter.replace(kind=Parameter.KEYWORD_ONLY)
-    if NoneType in get_args(hint):
+    # A value of all images may also be one of each.
+    if {NoneType, bool} & set(get_args(hint)):
         hint = get_args(hint)[0]
     options: dict[str, Any] = {"help": texts.get(name)}
     if get_origin(hint) in (Sequence, Iterable) or parameter.kind is Parameter.VAR_POSITIONAL:
         item = (*get_args(hint), str)[0]
-        if item in (Box, LabelledBox):
+        if item in (Box, LabelledBox, SightedBox):
             options |= {"parser": read_box, "metavar": BOX}
         hint = list[float] if item is float else list[str]
     elif hint not in (bool, int, float, Path) and get_origin(hint) not in (Literal, list):

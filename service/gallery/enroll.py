@@ -53,7 +53,11 @@ Outcome = CropProblem | Sequence[str]
 
 @dataclass(frozen=True)
 class ImageToEnroll:
-    """An image to enroll with its labels; without an image if its vector is given."""
+    """An image to enroll with its labels; without an image if its vector is given.
+
+    Attributes:
+        still: whether its person stays at the same place; of sightings only.
+    """
 
     image: ImageFile | None
     identity: str | None = None
@@ -62,6 +66,7 @@ class ImageToEnroll:
     external_id: str | None = None
     metadata: Mapping[str, Any] | None = None
     track: str | None = None
+    still: bool = False
 
 
 @dataclass(frozen=True)

@@ -251,11 +251,7 @@ class LabelledForm(FrameForm):
             if name in LABELS and texts
         }
         for name, values in sent.items():
-            if len(values) not in (1, len(crops)):
-                raise InvalidField(
-                    f"{name}: given {len(values)} times for {len(crops)} images; give it once for "
-                    "all of them, or once for each in their order, empty where unknown"
-                )
+            _require_count(name, values, crops)
         boxes = self.read_boxes()
         images = []
         for position, crop in enumerate(crops):
@@ -284,11 +280,34 @@ class EnrollForm(EnrollFields, LabelledForm):
     """Also compare the crops with the armed watch lists of other galleries, as sightings."""
 
 
+class SightingBox(SightedBox):
+    """A box of a sighting."""
+
+    still: bool | None = None
+
+
 class SightingForm(SightedFields, LabelledForm):
     """Crops from a camera to compare with watch lists, or one frame with boxes."""
 
+    box_model = SightingBox
+
+    still: Several[Annotated[bool, BeforeValidator(lambda value: value or False)]] = Field([])
+    """Whether the person stays at the same place: the track then waits 90 instead of 10 seconds for
+    its next crop."""
     wait: bool = False
     """Return the matches."""
+
+    def for_images(self, crops: Sequence[ImageFile | None]) -> list[ImageToEnroll]:
+        images = super().for_images(crops)
+        stills = self.still or [False]
+        _require_count("still", stills, crops)
+        boxes = self.read_boxes()
+        for position, image in enumerate(images):
+            still: bool | None = boxes[position].still if boxes else None
+            if still is None:
+                still = stills[position % len(stills)]
+            images[position] = replace(image, still=still)
+        return images
 
 
 class CapturedCrops(Form):
@@ -378,6 +397,14 @@ class CropsChanges(CropsChosen, LabelsForm):
     """The track from now on; empty for unknown."""
     new_metadata: MetadataLabels = Field([], examples=[['{"shift": "night"}']])
     """A JSON object that takes the place of the former; empty for none."""
+
+
+def _require_count(name: str, values: Sequence[object], crops: Sequence[object]) -> None:
+    if len(values) not in (1, len(crops)):
+        raise InvalidField(
+            f"{name}: given {len(values)} times for {len(crops)} images; give it once for all of "
+            "them, or once for each in their order, empty where unknown"
+        )
 
 
 def _parse_label(name: str, text: str, field: str) -> Any:

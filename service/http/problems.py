@@ -194,7 +194,9 @@ async def answer_each(
     for document in refused:
         count(request, document)
     if len(refused) == len(answer.results):
-        detail = f"none of the {len(refused)} images could be used; results has the reason of each"
+        detail = f"none of the {len(refused)} images could be used; image 1: {refused[0].detail}"
+        if len(refused) > 1:
+            detail += "; results has the reason of each"
         results = answer.model_dump(mode="json")["results"]
         document = problem("unusable_images", detail, status_of(refused), results=results)
         return answer_problem(request, document)

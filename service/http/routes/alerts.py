@@ -56,6 +56,8 @@ class AlertReviewForm(Form):
 
     decision: Literal["confirmed", "rejected", "open"]
     """Whether it shows the person; `open` takes a decision back."""
+    score: float | None = None
+    """The `score` of the alert that was looked at; refused if a better crop was seen since."""
 
 
 @router.get("", response_model=models.Alerts, responses=problems("unknown_gallery"))
@@ -182,11 +184,15 @@ async def read_signed_image(
 async def review_alert(
     call: Querier, alert_id: AlertId, form: Sent[AlertReviewForm]
 ) -> models.Alert:
-    """Confirms or rejects an alert, or undoes that; another key's decision needs `admin`."""
+    """Confirms or rejects an alert, or undoes that; another key's decision needs `admin`.
+
+    An alert keeps the picture and score that were reviewed. After a rejection, the next track that
+    matches the person raises another alert.
+    """
     runtime = call.runtime
     alert = await _find(call, alert_id)
     await runtime.galleries.write(
-        runtime.record.watches.review, alert_id, form.decision, call.caller
+        runtime.record.watches.review, alert_id, form.decision, call.caller, form.score
     )
     reviewed = await _find(call, alert_id)
     await runtime.audit.done(
@@ -216,6 +222,8 @@ async def _answer_picture(
             )
         return picture
 
-    answer = await answer_picture(request, runtime, alert.alert_id, width, read)
+    # The picture of a better crop has a higher score.
+    picture_id = f"{alert.alert_id}.{alert.score}"
+    answer = await answer_picture(request, runtime, picture_id, width, read)
     runtime.audit.note_view("view", gallery=alert.gallery, alert_id=alert.alert_id)
     return answer

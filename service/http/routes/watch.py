@@ -46,8 +46,9 @@ async def send_sightings(
     """Compares crops with the armed lists that the key may access; a match raises an alert.
 
     Crops are not stored. Up to eight crops of a track are compared; a track ends ten seconds after
-    its last crop, or after a minute. The answer follows once alerts are written, and has the
-    matches with `wait`. A repeated request extends the same visits and raises no second alert.
+    its last crop (90 seconds after one with `still`), after half an hour, or when its crops show
+    another person. The answer follows once alerts are written, and has the matches with `wait`. A
+    repeated request extends the same visits and raises no second alert.
     """
     runtime = call.runtime
     crops = form.read_crops()
