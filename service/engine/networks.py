@@ -198,12 +198,19 @@ class LoadedModel:
             InvalidField: another embedder made them, or their length is not the model's.
         """
         dimension = self.networks.dimension
-        if embedder != self.embedder or any(vector.shape != (dimension,) for vector in vectors):
+        if embedder != self.embedder:
             raise InvalidField(
                 f"{fields}: the vectors are of embedder {embedder[:12]}…, and gallery {gallery!r} "
                 f"takes those of {self.embedder[:12]}… ({self.name}, {dimension} dimensions); send "
                 "the images, or run gmn embed with that artefact to compute the vectors again"
             )
+        for number, vector in enumerate(vectors, 1):
+            if vector.shape != (dimension,):
+                raise InvalidField(
+                    f"{fields}: vector {number} has {vector.size:,} numbers, and those of gallery "
+                    f"{gallery!r} ({self.name}) have {dimension:,}; send each vector whole, as it "
+                    "was answered"
+                )
 
 
 def shipped_fillers(embedders: Collection[str]) -> list[str]:

@@ -10,6 +10,7 @@ import logging
 import re
 import secrets
 import time
+from urllib.parse import unquote
 
 import h11
 from starlette.datastructures import Headers, MutableHeaders
@@ -27,6 +28,7 @@ ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # The server accepts any number of bytes at once, and waits for the client before the next ones.
 PIECE_BYTES = 256 * 1024
 PORT = re.compile(r":\d*$")
+ABSOLUTE_TARGET = re.compile(rb"https?://([^/]+)(/.*)?", re.IGNORECASE | re.DOTALL)
 # Client input is not used as a metric label: invented methods would exhaust memory.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -66,6 +68,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = _in_origin_form(scope)
         if scope["method"] == "HEAD" and not EVENTS_PATH.fullmatch(scope["path"]):
             # Handled like GET; the server omits the body, judging by its own scope.
             scope = {**scope, "method": "GET"}
@@ -182,6 +185,25 @@ class RequestContext:
         else:
             return None
         return answer_problem(request, problem("cross_origin", detail, 403))
+
+
+def _in_origin_form(scope: Scope) -> Scope:
+    """Return the scope of a request to `http://host/path` as that of one to `/path`.
+
+    Clients that are told to use a proxy send such targets, whose host replaces the header Host.
+    """
+    target = ABSOLUTE_TARGET.fullmatch(scope.get("raw_path") or b"")
+    if target is None:
+        return scope
+    host, path = target.groups()
+    path = path or b"/"
+    others = [(name, value) for name, value in scope["headers"] if name != b"host"]
+    return {
+        **scope,
+        "path": unquote(path.decode("ascii")),
+        "raw_path": path,
+        "headers": [(b"host", host), *others],
+    }
 
 
 def _log_request(scope: Scope, request_id: str, status: int, seconds: float) -> None:
