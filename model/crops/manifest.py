@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from model.crops.names import Ignored, shown
-from model.problems import InputProblem
+from model.problems import InputProblem, is_of_the_machine
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("path", "identity", "camera", "captured_at", "external_id", "metadata", "track", "split")
@@ -109,6 +109,8 @@ def read_manifest(
     except (UnicodeDecodeError, csv.Error) as error:
         raise ManifestProblem(f"{named}: not a UTF-8 CSV file ({error}); save it as one") from error
     except OSError as error:
+        if is_of_the_machine(error):
+            raise
         raise ManifestProblem(
             f"{named}: cannot be read ({error.strerror}); name a readable CSV manifest"
         ) from error
@@ -188,6 +190,8 @@ def _find_file(
         else:
             reason = "is a folder, not an image" if path.is_dir() else "no such file"
     except (OSError, ValueError, RuntimeError) as error:
+        if is_of_the_machine(error):
+            raise
         # The name may be too long, hold a NUL, lie in a closed folder, or be a loop of links.
         reason = f"cannot be opened ({type(error).__name__})"
     raise ManifestProblem(f"{_shown(name, within)}: {reason}; correct the path")

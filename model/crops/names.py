@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from model.problems import InputProblem
+from model.problems import InputProblem, is_of_the_machine
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 BY_PRODUCTS = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
@@ -83,6 +83,8 @@ def file_names(folder: Path, ignored: Ignored) -> Iterator[str]:
                     else:
                         ignored.add(name, NO_FILE)
         except OSError as error:
+            if is_of_the_machine(error):
+                raise
             raise InputProblem(
                 f"folder: {shown(os.path.relpath(place, folder.parent))} cannot be read "
                 f"({error.strerror}); make it readable, or move it"

@@ -50,7 +50,7 @@ GALLERY = {
     "example": "default",
 }
 # Problems that any call may answer, and problems that follow from a route's declaration.
-ANY_PROBLEMS = ("invalid_field", "cross_origin", "internal_error", "not_ready")
+ANY_PROBLEMS = ("invalid_field", "cross_origin", "internal_error", "machine_full", "not_ready")
 KEY_PROBLEMS = (
     "unauthorised",
     "forbidden",

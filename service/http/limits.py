@@ -28,7 +28,7 @@ from starlette.responses import Response
 from starlette.types import Message
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from service.errors import InvalidField, StorageFailed, TooManyRequests
+from service.errors import InvalidField, StorageFailed, TooManyRequests, machine_error
 from service.http.forms import Form
 from service.ops.data_directory import MEBIBYTE, require_free_disk
 from service.runtime import Call
@@ -251,6 +251,8 @@ class FormRequest(Request):
             except MultiPartException as error:
                 raise HTTPException(400, error.message) from error
             except OSError as error:
+                if failure := machine_error(error):
+                    raise failure from error
                 raise StorageFailed(
                     f"the body could not be written to {gettempdir()} ({error.strerror}); nothing "
                     "was stored, free space there, or set TMPDIR, and send it again"

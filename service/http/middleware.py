@@ -17,7 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import problem
+from service.errors import machine_error, problem
 from service.http.keys import KEY_TEXT, is_loopback
 from service.http.limits import CLIENT_LEFT, CROWDED, SEND_SECONDS, release
 from service.http.problems import answer_problem
@@ -124,14 +124,10 @@ class RequestContext:
             # The server itself has answered a malformed body with 400 and closed the connection, or
             # the client does not read its answer.
             log.warning("request %s could not be answered: %s", request_id, type(error).__name__)
-        except Exception:
+        except Exception as error:
             log.exception("request %s failed", request_id)
             if status == CLIENT_LEFT:
-                detail = (
-                    "the service failed at this request; its log has the reason under this "
-                    "request_id"
-                )
-                answer = answer_problem(Request(scope), problem("internal_error", detail, 500))
+                answer = _answer_failure(Request(scope), error)
                 await answer(scope, receive, send_with_headers)
         finally:
             if answer_bytes := scope["state"].get("answer_bytes"):
@@ -185,6 +181,14 @@ class RequestContext:
         else:
             return None
         return answer_problem(request, problem("cross_origin", detail, 403))
+
+
+def _answer_failure(request: Request, error: Exception) -> ASGIApp:
+    if failure := machine_error(error):
+        retry_after = {"Retry-After": str(failure.retry_after_s)}
+        return answer_problem(request, failure.document(), retry_after)
+    detail = "the service failed at this request; its log has the reason under this request_id"
+    return answer_problem(request, problem("internal_error", detail, 500))
 
 
 def _in_origin_form(scope: Scope) -> Scope:

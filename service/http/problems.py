@@ -34,6 +34,7 @@ from service.errors import (
     AnswerTooLarge,
     InvalidField,
     ServiceError,
+    machine_error,
     problem,
     status_of,
 )
@@ -125,9 +126,11 @@ async def _answer_invalid_request(request: Request, error: RequestValidationErro
 
 
 async def _answer_http_error(request: Request, error: HTTPException) -> Response:
-    if isinstance(error.__cause__, ServiceError):
-        # FastAPI treats any error while reading a body as a malformed body.
-        return await _answer_service_error(request, error.__cause__)
+    # FastAPI treats any error while reading a body as a malformed body.
+    cause = error.__cause__
+    failure = cause if isinstance(cause, ServiceError) else machine_error(cause)
+    if failure is not None:
+        return await _answer_service_error(request, failure)
     code = CODE_OF_STATUS.get(error.status_code, f"http_{error.status_code}")
     detail = str(error.detail)
     # The URL of the request is made of its Host header, which may contain anything.
