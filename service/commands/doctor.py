@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,10 +49,10 @@ def doctor(
     data_dir: DataDirOption | None = None,
     strict: bool = False,
 ) -> Shown:
-    """Checks settings, disk, clock, record, keys, backups, device and artefact; changes nothing.
+    """Checks settings, disk, open files, clock, record, keys, backups, device and artefact.
 
-    It reads the service's environment variables and may run beside it. The exit status is 1 if
-    there is an error. Use gmn store verify to check every crop as well.
+    It reads the service's environment variables and may run beside it; it changes nothing. The exit
+    status is 1 if there is an error. Use gmn store verify to check every crop as well.
 
     Example: gmn doctor --data-dir ./gmn-data
 
@@ -82,7 +83,7 @@ def _examine(data_dir: Path | None) -> Iterator[Finding]:
     except InputProblem as problem:
         yield Finding("record", "error", str(problem))
     with contextlib.closing(database) if database else contextlib.nullcontext():
-        for check in (_disk, _clock, _record, _keys, _backups, _device, _artefact):
+        for check in (_disk, _files, _clock, _record, _keys, _backups, _device, _artefact):
             part = check.__name__.strip("_")
             try:
                 for state, text in check(settings, database):
@@ -106,6 +107,15 @@ def _disk(settings: Settings, _: Database | None) -> Findings:
         yield "warning", f"{text}; free space before enrollments get 507"
     else:
         yield "ok", text
+
+
+def _files(_settings: Settings, _database: Database | None) -> Findings:
+    from service.commands.processes import require_open_files
+
+    require_open_files()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = "any number of" if most == resource.RLIM_INFINITY else f"{most:,}"
+    yield "ok", f"a process may open {count} files"
 
 
 def _existing(folder: Path) -> Path:

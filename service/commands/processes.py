@@ -8,6 +8,7 @@ import errno
 import logging
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -43,6 +44,9 @@ BACKLOG = 2048
 # balancers, often 60 seconds, which otherwise send a request into a connection that is being
 # closed.
 IDLE_SECONDS = 80
+# The service holds 40 files open by itself, and keeps 100 from its connections for such. With fewer
+# than this it would serve only some of the connections that a proxy opens.
+LEAST_OPEN_FILES = 256
 METRICS_FOLDER = "metrics"
 NEW_DIRECTORY = "made a new data directory {}; nothing is enrolled"
 START_SECONDS = 600.0
@@ -60,6 +64,17 @@ def bound_arenas() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:
         mallopt(M_ARENA_MAX, 2)
+
+
+def require_open_files() -> None:
+    """Raise `InputProblem` if this process may open too few files to answer anything."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < LEAST_OPEN_FILES:
+        raise InputProblem(
+            f"a process may open {most} files here, and the service needs {LEAST_OPEN_FILES} for "
+            "connections, record and indexes; raise the limit with ulimit -n 1024, or with "
+            "LimitNOFILE=1024 in its systemd unit"
+        )
 
 
 def url_of(settings: Settings, listening: socket.socket) -> str:

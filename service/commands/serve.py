@@ -51,10 +51,11 @@ def serve(**options: Unpack[ServeOptions]) -> None:
     Example: gmn serve --port 8000 --data-dir ./gmn-data
     """
     # Imported here so that the help is shown without importing uvicorn.
-    from service.commands.processes import listen, serve_processes
+    from service.commands.processes import listen, require_open_files, serve_processes
     from service.settings import read_settings
 
     settings = read_settings(**options)
+    require_open_files()
     with listen(settings) as listening:
         if settings.processes == 1:
             _run(settings, listening)

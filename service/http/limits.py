@@ -440,7 +440,9 @@ def bounded_connections(limit: int, silent_seconds: float) -> type[asyncio.Proto
     # Raise the soft limit to the hard limit of the process.
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-    most_open = min((1 + REFUSED_PER_SERVED) * limit, files - OTHER_FILES)
+    most_open = (1 + REFUSED_PER_SERVED) * limit
+    if files != resource.RLIM_INFINITY:
+        most_open = min(most_open, files - OTHER_FILES)
 
     class BoundedConnection(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
