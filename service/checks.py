@@ -1,4 +1,4 @@
-"""Checks of everything the service needs: settings, disk, clock, record, keys, backups, artefact.
+"""Checks of what the service needs: disk, open files, clock, record, keys, backups, artefact.
 
 `gmn doctor` makes them with the files and the environment of its shell, and `GET /v1/doctor` with
 those of the running service, whose own state it adds.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -39,6 +40,9 @@ FAILED_BACKUP = "backup.failed"
 # adjtimex (sys/timex.h) returns this for an unsynchronised clock; its struct has 208 bytes.
 TIME_ERROR = 5
 TIMEX_BYTES = 512
+# The service holds 40 files open by itself, and keeps 100 from its connections for such. With fewer
+# than this it would serve only some of the connections that a proxy opens.
+LEAST_OPEN_FILES = 256
 
 
 def examine(settings: Settings, database: Database | None) -> Iterator[Finding]:
@@ -47,7 +51,7 @@ def examine(settings: Settings, database: Database | None) -> Iterator[Finding]:
     Args:
         database: its record; None if there is none or it cannot be opened.
     """
-    for check in (_disk, _clock, _record, _keys, _backups, _device, _artefact):
+    for check in (_disk, _files, _clock, _record, _keys, _backups, _device, _artefact):
         part = check.__name__.strip("_")
         try:
             for state, text in check(settings, database):
@@ -128,6 +132,17 @@ def _service(runtime: Runtime) -> Findings:
         yield "warning", f"{text} no events; see GMN_REDIS_URL and its log"
 
 
+def require_open_files() -> None:
+    """Raise `InputProblem` if this process may open too few files to answer anything."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < LEAST_OPEN_FILES:
+        raise InputProblem(
+            f"a process may open {most} files here, and the service needs {LEAST_OPEN_FILES} for "
+            "connections, record and indexes; raise the limit with ulimit -n 1024, or with "
+            "LimitNOFILE=1024 in its systemd unit"
+        )
+
+
 def has_record(data_dir: Path) -> bool:
     return (data_dir / FILE).is_file()
 
@@ -147,6 +162,13 @@ def _disk(settings: Settings, _: Database | None) -> Findings:
         yield "warning", f"{text}; free space before enrollments get 507"
     else:
         yield "ok", text
+
+
+def _files(_settings: Settings, _database: Database | None) -> Findings:
+    require_open_files()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = "any number of" if most == resource.RLIM_INFINITY else f"{most:,}"
+    yield "ok", f"a process may open {count} files"
 
 
 def _existing(folder: Path) -> Path:

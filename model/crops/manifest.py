@@ -14,7 +14,7 @@ from typing import IO
 
 from model.crops.file_forms import FileForms
 from model.crops.names import Ignored, by_product_kind, is_hidden, shown
-from model.problems import InputProblem
+from model.problems import InputProblem, is_of_the_machine
 from model.times import read_time
 
 MANIFEST = "manifest.csv"
@@ -112,6 +112,8 @@ def read_manifest(
     except (UnicodeDecodeError, csv.Error) as error:
         raise ManifestProblem(f"{named}: not a UTF-8 CSV file ({error}); save it as one") from error
     except OSError as error:
+        if is_of_the_machine(error):
+            raise
         raise ManifestProblem(
             f"{named}: cannot be read ({error.strerror}); name a readable CSV manifest"
         ) from error
@@ -309,6 +311,8 @@ def _find_file(
         else:
             reason = "no such file; correct the path"
     except (OSError, ValueError, RuntimeError) as error:
+        if is_of_the_machine(error):
+            raise
         # The name may be too long, hold a NUL, lie in a closed folder, or be a loop of links.
         reason = f"cannot be opened ({type(error).__name__}); correct the path"
     raise ManifestProblem(f"{shown(name)}: {reason}")

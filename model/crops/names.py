@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from model.crops.texts import REPLACEMENT, is_fit
-from model.problems import InputProblem
+from model.problems import InputProblem, is_of_the_machine
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp"})
 # Files and folders that storage systems and programs make for their own use, in lower case. The
@@ -169,6 +169,8 @@ def file_names(folder: Path, ignored: Ignored) -> Iterator[str]:
                     else:
                         ignored.add(name, NO_FILE)
         except OSError as error:
+            if is_of_the_machine(error):
+                raise
             raise InputProblem(
                 f"folder: {shown(os.path.relpath(place, folder.parent))} cannot be read "
                 f"({error.strerror}); make it readable, or move it"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from model.crops.names import Ignored, LeftOut, hidden_place, is_hidden, is_image_name, shown
-from model.problems import InputProblem
+from model.problems import InputProblem, is_of_the_machine
 
 CHUNK = 1024 * 1024
 # Each entry in the list of a zip takes 46 bytes and its name, and 480 bytes in memory.
@@ -164,11 +164,15 @@ def unpack_crops(
                 except InputProblem:
                     raise
                 except DAMAGE as error:
+                    if is_of_the_machine(error):
+                        raise
                     reason = f"it is damaged ({shown(str(error))}); pack it again"
                     left_out.append(LeftOut(shown(name), reason))
     except InputProblem:
         raise
     except DAMAGE as error:
+        if is_of_the_machine(error):
+            raise
         raise InputProblem(f"the archive is damaged ({error}); pack and send it again") from error
     return left_out
 
@@ -195,7 +199,7 @@ def _unpack(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, place: Path) -> Non
         except BaseException as error:
             with contextlib.suppress(OSError):
                 place.unlink()
-            if not isinstance(error, OSError):
+            if not isinstance(error, OSError) or is_of_the_machine(error):
                 raise
             cause = f"the archive cannot be unpacked here ({error.strerror})"
             if error.errno in FULL:

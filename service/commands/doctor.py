@@ -26,7 +26,7 @@ def doctor(
         str | None, Option(envvar="GMN_API_KEY", help="With --url: a key with the scope admin.")
     ] = None,
 ) -> Shown:
-    """Checks settings, disk, clock, record, keys, backups, device and artefact; changes nothing.
+    """Checks settings, disk, open files, clock, record, keys, backups, device and artefact.
 
     It looks at the files and environment variables of this shell, also beside a running service.
     With --url the running service answers, from anywhere, with its own settings and state. The exit

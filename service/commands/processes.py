@@ -41,6 +41,10 @@ DRAIN_SECONDS = 25
 # Connections accepted in one turn of the event loop, before the first is counted.
 ACCEPTED_AT_ONCE = 16
 BACKLOG = 2048
+# Time for which an idle connection stays open. It must be longer than those of proxies and load
+# balancers, often 60 seconds, which otherwise send a request into a connection that is being
+# closed.
+IDLE_SECONDS = 80
 METRICS_FOLDER = "metrics"
 NEW_DIRECTORY = (
     "made a new data directory %s; nothing is enrolled. If there should be galleries, stop this "
@@ -145,6 +149,7 @@ class ServiceConfig(uvicorn.Config):
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=DRAIN_SECONDS,
+            timeout_keep_alive=IDLE_SECONDS,
             timeout_worker_healthcheck=int(settings.stall_seconds),
             server_header=False,
             backlog=ACCEPTED_AT_ONCE,

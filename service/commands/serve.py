@@ -54,6 +54,7 @@ def serve(**options: Unpack[ServeOptions]) -> None:
     Example: gmn serve --port 8000 --data-dir ./gmn-data
     """
     # Imported here so that the help is shown without importing uvicorn.
+    from service.checks import require_open_files
     from service.commands.processes import listen, serve_processes
     from service.ops.logs import configure_logging
     from service.required_artefacts import require_artefacts
@@ -63,6 +64,7 @@ def serve(**options: Unpack[ServeOptions]) -> None:
     configure_logging(settings.log_level, settings.log_format)
     if links := service_links(os.environ):
         log.warning(describe_links(links))
+    require_open_files()
     require_artefacts(settings)
     with listen(settings) as listening:
         if settings.processes == 1:

@@ -23,6 +23,7 @@ from gmn_client.models import Box, CropOrder
 from model.crops.frames import Frame, FrameCrop, ImageFile
 from service.errors import InvalidField
 from service.gallery.enroll import LABELS, ImageToEnroll
+from service.http.wording import describe_invalid
 from service.record.crop_rows import CURSOR
 from service.record.values import CROP_ID, CropFilter
 from service.search.options import (
@@ -139,7 +140,7 @@ class FrameForm(SomeImagesForm):
                 first = error.errors()[0]
                 field = ".".join(str(part) for part in first["loc"]) or text[:40]
                 raise InvalidField(
-                    f"boxes: box {number}, {field}: {first['msg']}; write it like "
+                    f"boxes: box {number}, {field}: {describe_invalid(first)}; write it like "
                     '{"x": 40, "y": 60, "width": 64, "height": 160}, in whole pixels'
                 ) from error
         return boxes

@@ -6,6 +6,7 @@ import csv
 import difflib
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from gmn_client.models import (
     Embeddings,
@@ -32,11 +34,13 @@ from service.errors import (
     AnswerTooLarge,
     InvalidField,
     ServiceError,
+    machine_error,
     problem,
     status_of,
 )
 from service.http.keys import redacted
-from service.http.limits import hold_answer
+from service.http.limits import NO_FILE_NAME, hold_answer
+from service.http.wording import describe_invalid
 from service.record.values import JsonObject
 
 CODE_OF_STATUS = {
@@ -50,12 +54,20 @@ CODE_OF_STATUS = {
     500: "internal_error",
     503: "not_ready",
 }
-# Remedies for values beyond a limit; the preceding message names the limit.
-REMEDIES = {
-    "string_too_long": "send a shorter text",
-    "too_long": "send fewer, or several requests",
-    "less_than_equal": "send a smaller number",
-    "greater_than_equal": "send a larger number",
+# Names that other services give to a file, by the field that takes it here.
+FILE_FIELDS = ("images", "archive")
+FILE_NAMES = frozenset(
+    f"{name}{end}"
+    for name in ("data", "file", "image", "img", "photo", "picture", "upload")
+    for end in ("", "s", "[]", "s[]")
+)
+# Forms of values that a pattern would not explain.
+PATTERNS_IN_WORDS = {
+    "cursor": "is of no page of this listing; send next_cursor of the page before",
+    "idempotency-key": (
+        "has a space, a control character or a letter beyond ASCII; send letters, digits and signs "
+        "of ASCII alone"
+    ),
 }
 # A body may have thousands of errors.
 MOST_ERRORS = 10
@@ -114,15 +126,18 @@ async def _answer_invalid_request(request: Request, error: RequestValidationErro
 
 
 async def _answer_http_error(request: Request, error: HTTPException) -> Response:
-    if isinstance(error.__cause__, ServiceError):
-        # FastAPI treats any error while reading a body as a malformed body.
-        return await _answer_service_error(request, error.__cause__)
+    # FastAPI treats any error while reading a body as a malformed body.
+    cause = error.__cause__
+    failure = cause if isinstance(cause, ServiceError) else machine_error(cause)
+    if failure is not None:
+        return await _answer_service_error(request, failure)
     code = CODE_OF_STATUS.get(error.status_code, f"http_{error.status_code}")
     detail = str(error.detail)
-    path = request.url.path
+    # The URL of the request is made of its Host header, which may contain anything.
+    path = request.scope["path"]
     detail = {
         400: f"{detail.rstrip('.')}; send a whole multipart/form-data body, as curl -F does",
-        404: f"there is nothing at {path}; /docs lists every call",
+        404: f"there is nothing at {path}; {_hint_at_slashes(request)}/docs lists every call",
         405: f"{request.method} is not a call of {path}; /docs lists every call",
     }.get(error.status_code, detail)
     headers = error.headers
@@ -130,6 +145,16 @@ async def _answer_http_error(request: Request, error: HTTPException) -> Response
         # FastAPI names the methods of one route only, but a path may have several.
         headers = {"Allow": ", ".join(calls)}
     return answer_problem(request, problem(code, detail, error.status_code), headers)
+
+
+def _hint_at_slashes(request: Request) -> str:
+    path = request.scope["path"]
+    without = re.sub("/{2,}", "/", path).rstrip("/") or "/"
+    scope = {**request.scope, "path": without}
+    routes = (route for route in request.app.routes if isinstance(route, Route))
+    if without == path or all(route.matches(scope)[0] == Match.NONE for route in routes):
+        return ""
+    return f"without superfluous slashes it is {without}, and "
 
 
 def _find_methods(request: Request) -> list[str]:
@@ -148,17 +173,14 @@ def _describe_invalid_field(request: Request, error: dict[str, Any]) -> InvalidF
         return cause
     names = [str(part) for part in error["loc"][1:] if isinstance(part, str)]
     field = ".".join(names) or str(error["loc"][0])
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if "Expected UploadFile" in message:
-        message = "is text; send each image as a file part, with a file name"
-    elif error["type"] == "missing":
-        message = "is missing; send it"
-    elif field == "cursor":
-        message = "is of no page of this listing; send next_cursor of the page before"
+    if "Expected UploadFile" in error["msg"]:
+        message = NO_FILE_NAME
     elif error["type"] == "extra_forbidden":
         message = unknown_name(request, str(error["loc"][-1]))
-    elif remedy := REMEDIES.get(error["type"]):
-        message = f"{message}; {remedy}"
+    elif field in PATTERNS_IN_WORDS and error["type"].startswith("string_"):
+        message = PATTERNS_IN_WORDS[field]
+    else:
+        message = describe_invalid(error)
     return InvalidField(f"{field}: {message}")
 
 
@@ -168,6 +190,8 @@ def unknown_name(request: Request, name: str) -> str:
     if name in fields:
         return "was sent as a query parameter; send it as a field of the form, in the body"
     close = difflib.get_close_matches(name, names_of(dependant.query_params) | fields, 1)
+    if name.lower() in FILE_NAMES:
+        close = [field for field in FILE_FIELDS if field in fields] or close
     hint = f"did you mean {close[0]}?" if close else "see /docs for those it has"
     return f"this call has no such field; {hint}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import time
@@ -18,7 +19,7 @@ from model.crops.manifest import MANIFEST
 from model.crops.names import Ignored, LeftOut, shown
 from model.crops.unpack import FULL, DiskFull, UnpackLimits, unpack_crops
 from model.feature_file import COLUMNS, is_feature_file, read_sent
-from model.problems import InputProblem
+from model.problems import InputProblem, is_of_the_machine
 from service.engine.device import EmbeddedImage, PreparedImage
 from service.errors import InvalidField, RecordUnavailable, StorageFailed
 from service.gallery import enroll
@@ -52,6 +53,7 @@ class ImportContent:
         ignored: files and columns that are not part of the import.
         left_out: files that could not be unpacked.
         vectors: vectors of the items, if they come from a feature file.
+        is_mounted: the folder is not the service's own.
     """
 
     folder: Path
@@ -59,6 +61,7 @@ class ImportContent:
     ignored: Ignored
     left_out: list[LeftOut] = field(default_factory=list)
     vectors: enroll.ComputedVectors | None = None
+    is_mounted: bool = False
 
     def name_of(self, item: ImportItem) -> str:
         path = item.path.relative_to(self.folder)
@@ -69,7 +72,8 @@ def read_import(runtime: Runtime, job: Job, spool: Path) -> ImportContent:
     ignored = Ignored()
     if (mounted := job.parameters.get("folder")) is not None:
         folder = mounted_folder(runtime, mounted, job.parameters.get("gallery"))
-        return ImportContent(folder, _read_items(folder, folder, job.parameters, ignored), ignored)
+        items = _read_items(folder, folder, job.parameters, ignored)
+        return ImportContent(folder, items, ignored, is_mounted=True)
     folder = (spool / "files").resolve()
     archive = spool / "archive"
     if not (archive.exists() or folder.exists()):
@@ -194,7 +198,8 @@ def _parse_labels(labels: Mapping[str, Any], where: str) -> enroll.ImageToEnroll
     return enroll.ImageToEnroll(None, **parsed)
 
 
-def read_file(folder: Path, path: Path, max_bytes: int) -> bytes | CropProblem:
+def read_file(content: ImportContent, path: Path, max_bytes: int) -> bytes | CropProblem:
+    folder = content.folder
     try:
         path = path.resolve()
         if not path.is_relative_to(folder):
@@ -204,6 +209,10 @@ def read_file(folder: Path, path: Path, max_bytes: int) -> bytes | CropProblem:
             if size <= max_bytes:
                 return file.read(max_bytes)
     except (OSError, ValueError, RuntimeError) as error:
+        # A file that a mounted folder cannot read may never be read.
+        may_be_the_folder = content.is_mounted and getattr(error, "errno", None) == errno.EIO
+        if is_of_the_machine(error) and not may_be_the_folder:
+            raise
         reason = getattr(error, "strerror", None) or type(error).__name__
         return CropProblem("unreadable", f"cannot be read ({reason}); make it readable")
     return CropProblem(
@@ -238,5 +247,7 @@ def _resolve(folder: Path, name: str) -> Path | None:
     """Return the real path of a name in a resolved folder, in any Unicode form, or None."""
     try:
         return FileForms().resolve(folder / name, folder).resolve(strict=True)
-    except (OSError, ValueError, RuntimeError):
+    except (OSError, ValueError, RuntimeError) as error:
+        if is_of_the_machine(error):
+            raise
         return None

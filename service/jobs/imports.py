@@ -172,7 +172,7 @@ async def _enroll_batch(
     vectors = content.vectors
     if vectors is None:
         files = await runtime.pools.imports.run(
-            lambda: [read_file(content.folder, item.path, max_bytes) for _, item in batch]
+            lambda: [read_file(content, item.path, max_bytes) for _, item in batch]
         )
     else:
         vectors = replace(vectors, embedded=[vectors.embedded[row] for row, _ in batch])

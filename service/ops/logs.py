@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 # Fields of every record; other fields were passed as `extra` and belong in the line. Uvicorn's
 # `color_message` repeats the message for terminals.
 STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"taskName", "color_message"}
+UNFINISHED_ANSWER = "ASGI callable returned without completing response."
 # Messages of these errors name code, tables or sizes. Other messages may repeat client input.
 CODE_ERRORS = (AttributeError, ImportError, NameError, NotImplementedError, TypeError)
 COLOURS = {logging.WARNING: "\33[1;33m", logging.ERROR: "\33[1;31m", logging.CRITICAL: "\33[1;31m"}
@@ -88,6 +89,15 @@ def configure_logging(level: LogLevel, log_format: LogFormat) -> None:
     logging.basicConfig(level=max(wanted, logging.WARNING), handlers=[handler], force=True)
     for package in ("service", "model", "uvicorn"):
         logging.getLogger(package).setLevel(wanted)
+    # It warns of each malformed form, of which the line of the request tells more.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    logging.getLogger("uvicorn.error").addFilter(_is_not_told_otherwise)
+
+
+def _is_not_told_otherwise(record: logging.LogRecord) -> bool:
+    # A client causes this error by a malformed body, or by not reading its answer. The middleware
+    # logs both as warnings, and failures of the service as errors.
+    return record.msg != UNFINISHED_ANSWER
 
 
 class LoopErrorLog:

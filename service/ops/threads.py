@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from queue import Queue
 from typing import Any, TypeVar
 
-from service.errors import ServiceStopping
+from service.errors import ServiceStopping, machine_error
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
@@ -123,13 +123,28 @@ class MonitoredThreadPool(ThreadPoolExecutor):
         self.health_check = HealthCheck(name, self.silent_seconds, timeout_factor)
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
-        """Queue a call for the current caller; raises `ServiceStopping` after a shutdown."""
+        """Queue a call for the current caller.
+
+        Raises:
+            ServiceStopping: after a shutdown.
+            MachineFull: there is no thread, and too little memory for one.
+        """
         try:
             return super().submit(copy_context().run, self._run, lambda: call(*args, **kwargs))
         except RuntimeError as error:
+            if failure := machine_error(error):
+                raise failure from error
             raise ServiceStopping(
                 "the service is shutting down; send the request again later"
             ) from error
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError:
+            # With too little memory for another thread, the others do the work.
+            if not self._threads:
+                raise
 
     async def run(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
         """Run a blocking call; a call that has started continues after a cancellation."""

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 from collections import defaultdict
 
 import pytest
@@ -45,7 +46,17 @@ def said(found, part, state="warning"):
 def test_a_new_directory_is_well(examine, tiny_artefact):
     status, found = examine()
     assert status == 0
-    parts = ["settings", "disk", "clock", "record", "keys", "backups", "device", "artefact"]
+    parts = [
+        "settings",
+        "disk",
+        "files",
+        "clock",
+        "record",
+        "keys",
+        "backups",
+        "device",
+        "artefact",
+    ]
     assert list(found) == parts
     assert "every program on this machine may do everything" in said(found, "keys")
     assert "every client of a proxy" in said(found, "keys")
@@ -78,6 +89,14 @@ def test_what_keeps_a_service_from_starting_is_an_error(examine, part, settings,
     status, found = examine(**settings)
     assert status == 1
     assert named in said(found, part, "error")
+
+
+def test_a_limit_under_which_no_service_starts_is_an_error(examine, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 100))
+    status, found = examine()
+    assert status == 1
+    assert "may open 100 files" in said(found, "files", "error")
+    assert "ulimit -n" in said(found, "files", "error")
 
 
 def test_keys_backups_and_artefacts_of_others_are_looked_at(examine, tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import socket
 import sqlite3
 
@@ -67,6 +68,16 @@ def test_a_taken_port_is_named():
         port = taken.getsockname()[1]
         with pytest.raises(InputProblem, match=f"127.0.0.1:{port}: cannot listen"):
             serve(port=port)
+
+
+def test_too_few_open_files_are_named_before_a_port_is_opened(tmp_path, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 100))
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(InputProblem, match=r"may open 100 files.*256.*ulimit -n"),
+    ):
+        serve(port=taken.getsockname()[1], data_dir=tmp_path / "data")
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_missing_artefact_is_named(tmp_path):

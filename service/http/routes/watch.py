@@ -11,6 +11,7 @@ from fastapi import Request, Response
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gmn_client import models
+from model.problems import is_of_the_machine
 from service.errors import InvalidField
 from service.http.forms import Form, Sent, SightingForm
 from service.http.guard import Admin, Searcher, guarded_router, needs
@@ -72,6 +73,8 @@ def _check_zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:
+        if is_of_the_machine(error):
+            raise
         raise ValueError(f"{name[:40]!r} is no time zone; write it like Europe/Zurich") from error
     return name
 
