@@ -57,8 +57,9 @@ LONGEST_BEAT_SECONDS = 5.0
 # A new or revoked key takes effect within a second.
 KEYS_PAUSE_SECONDS = 0.8
 REDIS_PAUSE_SECONDS = 2.0
-# A log that another process was reading during a deletion is overwritten this soon after the read.
-LOG_PAUSE_SECONDS = 1.0
+# A log that another process was reading during a deletion is overwritten this soon after the read,
+# and a process that stands still and keeps others from writing is noticed within seconds.
+TEND_PAUSE_SECONDS = 1.0
 # A large record is checked in the background, piece by piece, with a pause after each.
 CHECK_PAUSE_SECONDS = 0.05
 BACKUP_POLL_SECONDS = 10.0
@@ -129,7 +130,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         "heartbeat": _send_heartbeats(runtime, loop),
         "audit lines": runtime.audit.write_lines(),
         "key reader": repeat(KEYS_PAUSE_SECONDS, lambda: keys.threads.run(keys.read)),
-        "log of the record": repeat(LOG_PAUSE_SECONDS, lambda: _overwrite_log(runtime)),
+        "log of the record": repeat(TEND_PAUSE_SECONDS, lambda: _tend_record(runtime)),
         "job runner": work_on_jobs(runtime, JOBS),
         "maintenance": repeat_alone(
             data_dir / "housekeeping.lock",
@@ -183,9 +184,9 @@ async def repeat(pause_seconds: float, work: Callable[[], Awaitable[object]]) ->
         await work()
 
 
-async def _overwrite_log(runtime: Runtime) -> None:
-    overwrite = runtime.galleries.write(runtime.record.database.overwrite_log)
-    await attempt("overwriting of deleted data", overwrite)
+async def _tend_record(runtime: Runtime) -> None:
+    tend = runtime.galleries.write(runtime.record.database.tend)
+    await attempt("overwriting of deleted data", tend)
 
 
 async def check_record(runtime: Runtime) -> None:
