@@ -68,6 +68,9 @@ BACKUP_PAUSE_SECONDS = 600.0
 COMPACTION_POLL_SECONDS = 2.0
 # Retrying a failed compaction at once would cost more than a new segment gains.
 COMPACTION_PAUSE_SECONDS = 300.0
+# Time for which work that no request waits for any more may go on while the process stops, such as
+# forgetting whose client has left.
+LAST_WORK_SECONDS = 5.0
 
 
 async def run_maintenance(runtime: Runtime) -> None:
@@ -158,6 +161,11 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         yield
     finally:
         runtime.watchdog.stop()
+        # The next start goes on with jobs, and repeats the rest.
+        pools = runtime.pools
+        for pool in (pools.imports, pools.calibration, pools.compaction):
+            pool.cut_off()
+        asyncio.get_running_loop().call_later(LAST_WORK_SECONDS, runtime.cut_off)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -231,8 +239,10 @@ async def back_up_if_due(runtime: Runtime, folder: Path) -> None:
     try:
         _, output = await process.communicate()
     except asyncio.CancelledError:
+        # A backup that is cut off has no name yet. SIGTERM would wait for a process that was
+        # stopped.
         with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+            process.kill()
         await process.wait()
         raise
     failed = settings.data_dir / FAILED_BACKUP

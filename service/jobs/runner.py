@@ -14,7 +14,13 @@ from typing import Any, TypeVar
 from gmn_client.models import JobKind, JobProblem, JobState
 from model.problems import InputProblem
 from service import errors
-from service.errors import DeviceLost, RecordUnavailable, ServiceError, StorageFailed
+from service.errors import (
+    DeviceLost,
+    RecordUnavailable,
+    ServiceError,
+    ServiceStopping,
+    StorageFailed,
+)
 from service.gallery.archives import remove_unneeded
 from service.gallery.gallery import Gallery
 from service.ops.audit import act_as
@@ -53,6 +59,7 @@ RETRYABLE = (
     RecordUnavailable,
     StorageFailed,
     DeviceLost,
+    ServiceStopping,
     TurnOver,
 )
 

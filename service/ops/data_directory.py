@@ -95,19 +95,15 @@ def sync_below(folder: Path) -> None:
     sync(folder.parent)
 
 
-def remove_folder(folder: Path, ignore_errors: bool = False) -> None:
-    """Remove a folder that may have a million files, with heartbeats.
-
-    Raises:
-        OSError: something cannot be removed, unless `ignore_errors` is true.
-    """
+def remove_folder(folder: Path) -> None:
+    """Remove a folder that may have a million files, with heartbeats; raises `OSError`."""
     for parent, _, names in os.walk(folder):
         for name in names:
             heartbeat()
             # What stays is named when the folder is removed.
             with contextlib.suppress(OSError):
                 (Path(parent) / name).unlink()
-    shutil.rmtree(folder, ignore_errors)
+    shutil.rmtree(folder)
 
 
 @contextlib.contextmanager
