@@ -330,12 +330,16 @@ class RecordState(WireModel):
     """How far the index is behind the record.
 
     `state` is `in_step`; `catching_up` if changes of another process are not shown yet;
-    `reading_again` if everything is being read again; `unreachable` if the record does not respond:
-    searches are then answered from memory, and calls that need the record with 503. `lag` counts
-    known changes that are not shown yet, and `lag_seconds` is the time since the first of them.
+    `writes_wait` if another process that holds the record stands still: searches and reads go on,
+    and writes are answered with 503; `reading_again` if everything is being read again;
+    `unreachable` if the record does not respond: searches are then answered from memory, and calls
+    that need the record with 503. `lag` counts known changes that are not shown yet, and
+    `lag_seconds` is the time since the first of them.
     """
 
-    state: Literal["in_step", "catching_up", "reading_again", "unreachable"] = "in_step"
+    state: Literal["in_step", "catching_up", "writes_wait", "reading_again", "unreachable"] = (
+        "in_step"
+    )
     lag: int = 0
     lag_seconds: Annotated[float, AfterValidator(partial(round, ndigits=3))] = 0.0
 
@@ -349,13 +353,15 @@ class Ready(WireModel):
     """The model answered a probe, and every gallery is loaded or known to need a reindex.
 
     `galleries` counts galleries by state. `index` is `unavailable` if the last search could not
-    reach Milvus; searches are then answered with 503.
+    reach Milvus; searches are then answered with 503. `audit_log` is `unavailable` while searches
+    are refused because they cannot be logged.
     """
 
     status: Literal["ready"] = "ready"
     galleries: dict[Literal["ready", "needs_reindex"], int]
     record: RecordState
     index: Literal["ready", "unavailable"] = "ready"
+    audit_log: Literal["ready", "unavailable"] = "ready"
 
 
 class Finding(WireModel):

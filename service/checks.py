@@ -33,6 +33,8 @@ Findings = Iterator[tuple[FindingState, str]]
 SMALL_DISK_SHARE = 0.1
 KEY_ENDS_SOON = timedelta(days=14)
 BACKUP_IS_OLD = 1.5
+# Locks for which requests wait, beside those of the galleries' snapshots.
+LOCKS = ("record.lock", "audit.lock")
 # A writer without progress, or an index behind the record, for longer than this is warned of.
 SLOW_SECONDS = 10.0
 # The message of the last backup that failed, in the data directory; a later backup removes it.
@@ -51,7 +53,7 @@ def examine(settings: Settings, database: Database | None) -> Iterator[Finding]:
     Args:
         database: its record; None if there is none or it cannot be opened.
     """
-    for check in (_disk, _files, _clock, _record, _keys, _backups, _device, _artefact):
+    for check in (_disk, _files, _clock, _record, _locks, _keys, _backups, _device, _artefact):
         part = check.__name__.strip("_")
         try:
             for state, text in check(settings, database):
@@ -125,6 +127,8 @@ def _service(runtime: Runtime) -> Findings:
         yield "warning", f"{text}; look at the load of the disk of {runtime.settings.data_dir}"
     else:
         yield "ok", text
+    if not runtime.audit.is_writable:
+        yield "error", "lines of the audit log cannot be written, so that searches are refused"
     if not runtime.index_up:
         yield "error", "Milvus cannot be searched or written; see GMN_INDEX_URL and its log"
     if runtime.shared is not None and not runtime.shared.is_up:
@@ -200,6 +204,20 @@ def _record(settings: Settings, database: Database | None) -> Findings:
     galleries = Galleries(database).all()
     crops = sum(gallery.crops for gallery in galleries)
     yield "ok", f"{len(galleries)} galleries with {crops:,} crops, {size(database.stored_bytes())}"
+
+
+def _locks(settings: Settings, _: Database | None) -> Findings:
+    from service.ops.locks import still_holder
+
+    folder = settings.data_dir
+    for path in (*(folder / name for name in LOCKS), *folder.glob("locks/*")):
+        if holder := still_holder(path):
+            yield (
+                "error",
+                f"{holder} holds {path.relative_to(folder)} and stands still, so that other "
+                "processes cannot write; let it go on, as by docker unpause or kill -CONT, or end "
+                "it",
+            )
 
 
 def _keys(settings: Settings, database: Database | None) -> Findings:

@@ -104,6 +104,31 @@ class CollectionUnavailable(IndexUnavailable):
     """The index server answers but does not have a complete collection of the gallery yet."""
 
 
+class RecordUnavailable(ServiceError):
+    """The record, or the store of images, that does not answer; a write may have happened."""
+
+    code = "record_unavailable"
+    status = 503
+    retry_after_s = 2
+    sentence = (
+        "the record store cannot be used at the moment: {0}; ask again in {seconds} s, a write "
+        "best under an Idempotency-Key, as it may have happened"
+    )
+
+
+class RecordWaits(RecordUnavailable):
+    """A write that waits for another process, which holds a lock and stands still.
+
+    Nothing was written. The log names the process, which does not concern a client.
+    """
+
+    retry_after_s = 5
+    sentence = (
+        "another process holds {0} and stands still, so that this could not be written; nothing "
+        "was stored, send the request again in {seconds} s; the log and gmn doctor name the process"
+    )
+
+
 def _define_error(
     code: str, status: int, sentence: str = "{}", retry_after_s: int | None = None
 ) -> type[ServiceError]:
@@ -257,13 +282,6 @@ VersionNotReached = _define_error(
 )
 # Usually the disk is full; nothing was stored.
 StorageFailed = _define_error("storage_failed", 507)
-RecordUnavailable = _define_error(
-    "record_unavailable",
-    503,
-    "the record store cannot be used at the moment: {0}; ask again in {seconds} s, a write best "
-    "under an Idempotency-Key, as it may have happened",
-    retry_after_s=2,
-)
 DamagedSnapshot = _define_error(
     "damaged_snapshot",
     409,

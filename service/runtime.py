@@ -181,6 +181,11 @@ class Runtime:
 
         return await self.sections.run(section(), lock)
 
+    def cut_off(self) -> None:
+        """End long work at its next step, because the process stops."""
+        self.pools.cut_off()
+        self.galleries.cut_off()
+
     def close(self) -> None:
         self._held.close()
 

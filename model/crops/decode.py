@@ -283,7 +283,7 @@ def _unusual_jpeg(data: bytes) -> str | None:
 
 
 def _unusual_frame(marker: int, header: bytes) -> str | None:
-    """Return what is unusual about a JPEG by its frame header: precision, height, width, colours."""
+    """Return what is unusual about a JPEG by its header of precision, sides and colours."""
     if header[1:3] == b"\0\0":
         return "the JPEG gives its height behind the pixels"
     if header[0] != 8:

@@ -6,7 +6,7 @@ import csv
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PureWindowsPath
@@ -65,6 +65,7 @@ def read_manifest(
     within: Path | None = None,
     required: Collection[str] = LABELLED,
     ignored: Ignored | None = None,
+    between: Callable[[], object] = lambda: None,
 ) -> list[CropFile]:
     """Read a manifest, whose relative paths begin at its own folder.
 
@@ -75,6 +76,7 @@ def read_manifest(
             is not written with backslashes.
         required: columns that have a value in every row.
         ignored: collects the unknown columns.
+        between: called before each row; an error that it raises ends the reading.
 
     Raises:
         ManifestProblem: a column, a value or a file is missing, a column or path occurs twice, a
@@ -98,6 +100,7 @@ def read_manifest(
                     reason = f"the column is unknown; known columns are {', '.join(COLUMNS)}"
                     ignored.add(f"{named}: {name}", reason)
             for record in reader:
+                between()
                 line = reader.line_num
                 try:
                     row = _read_row(record, line, manifest.parent, within, required, forms)

@@ -19,7 +19,6 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 import uvicorn
-from filelock import FileLock
 from prometheus_client.multiprocess import mark_process_dead
 from typer import echo
 from uvicorn.config import STARTUP_FAILURE
@@ -28,6 +27,7 @@ from uvicorn.supervisors.multiprocess import Multiprocess, Process
 from gmn_client import DEFAULT_URL
 from model.problems import InputProblem
 from service.ops.data_directory import hold, lock_data_directory
+from service.ops.locks import ProcessLock
 from service.ops.logs import configure_logging
 from service.ops.metrics import METRICS_VARIABLE
 from service.record.transaction import FILE as RECORD_FILE
@@ -316,7 +316,7 @@ def metrics_folder(data_dir: Path) -> Iterator[Path]:
     above = data_dir / METRICS_FOLDER
     above.mkdir(exist_ok=True)
     with contextlib.ExitStack() as held:
-        with FileLock(above / "lock", preserve_lock_file=True):
+        with contextlib.closing(ProcessLock(above / "lock", "starts")) as lock, lock.hold():
             for former in above.glob("*/"):
                 with contextlib.suppress(BlockingIOError), hold(former):
                     shutil.rmtree(former)

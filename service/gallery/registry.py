@@ -289,7 +289,12 @@ class GalleryRegistry:
             # Verdicts continue to use the previous calibration.
             log.exception("the calibration of gallery %s cannot be read", gallery.name)
 
+    def cut_off(self) -> None:
+        """End long writes, because the process stops; nothing of them is stored."""
+        self._writers.cut_off()
+
     def close(self) -> None:
+        self.cut_off()
         self._writers.shutdown()
         self._follower.close()
         self._readers.shutdown()

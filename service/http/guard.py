@@ -158,7 +158,8 @@ class GuardedRoute(APIRoute):
             codes += FORM_PROBLEMS
             if issubclass(self._form, SomeImagesForm):
                 codes += IMAGE_PROBLEMS
-        if self.methods != {"GET"}:
+        if path not in OPEN:
+            # Views are refused too, where they cannot be logged.
             codes.append("storage_failed")
         codes += ANY_PROBLEMS
         if path not in OPEN:

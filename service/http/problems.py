@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import difflib
+import errno
 import io
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +36,7 @@ from service.errors import (
     AnswerTooLarge,
     InvalidField,
     ServiceError,
+    StorageFailed,
     machine_error,
     problem,
     status_of,
@@ -43,6 +46,7 @@ from service.http.limits import NO_FILE_NAME, hold_answer
 from service.http.wording import describe_invalid
 from service.record.values import JsonObject
 
+log = logging.getLogger(__name__)
 CODE_OF_STATUS = {
     400: "bad_request",
     404: "not_found",
@@ -69,6 +73,8 @@ PATTERNS_IN_WORDS = {
         "of ASCII alone"
     ),
 }
+# Errors of a disk that is full or read-only.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 # A body may have thousands of errors.
 MOST_ERRORS = 10
 MEDIA_TYPE = "application/problem+json"
@@ -105,6 +111,7 @@ def handle_errors(app: FastAPI) -> None:
     app.exception_handler(ServiceError)(_answer_service_error)
     app.exception_handler(RequestValidationError)(_answer_invalid_request)
     app.exception_handler(HTTPException)(_answer_http_error)
+    app.exception_handler(OSError)(_answer_disk_error)
 
 
 async def _answer_service_error(request: Request, error: ServiceError) -> Response:
@@ -116,6 +123,23 @@ async def _answer_service_error(request: Request, error: ServiceError) -> Respon
     if error.retry_after_s is not None:
         headers = {"Retry-After": str(error.retry_after_s)}
     return answer_problem(request, error.document(), headers)
+
+
+async def _answer_disk_error(request: Request, error: OSError) -> Response:
+    """Answer an error of the machine that no call has turned into a problem of its own."""
+    if failure := machine_error(error):
+        return await _answer_service_error(request, failure)
+    if error.errno not in DISK_ERRORS:
+        raise error
+    # The message of the error names a path.
+    log.error("a request failed by its disk", exc_info=error)
+    return await _answer_service_error(
+        request,
+        StorageFailed(
+            f"the disk of the data directory failed ({error.strerror}); see dmesg and the log, "
+            "free space there or make it writable, and send the request again"
+        ),
+    )
 
 
 async def _answer_invalid_request(request: Request, error: RequestValidationError) -> Response:

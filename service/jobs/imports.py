@@ -28,6 +28,7 @@ from service.jobs.import_files import (
 )
 from service.ops import data_directory
 from service.ops.data_directory import IMPORTS, failpoint
+from service.ops.threads import heartbeat
 from service.record.jobs import Job
 from service.record.transaction import batches
 from service.runtime import Runtime
@@ -216,6 +217,7 @@ async def _keep_archive(
     def copy() -> None:
         with (spool / "archive").open("wb") as file:
             while part := archive.read(data_directory.MEBIBYTE):
+                heartbeat()
                 data_directory.require_free_disk(runtime.settings)
                 file.write(part)
         # An acknowledged archive is not sent again, so it must survive a power cut.

@@ -19,6 +19,7 @@ from service.errors import (
     MachineFull,
     RecordUnavailable,
     ServiceError,
+    ServiceStopping,
     StorageFailed,
     machine_error,
 )
@@ -61,6 +62,7 @@ RETRYABLE = (
     StorageFailed,
     DeviceLost,
     MachineFull,
+    ServiceStopping,
     TurnOver,
 )
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 from pydantic_core import from_json, to_json
 
 from model.crops.texts import fold, nfc
-from service.errors import DamagedRecord, ServiceError
+from service.errors import DamagedRecord, ServiceError, ServiceStopping
 from service.ops.threads import heartbeat
 from service.record.marks import TOKEN_BYTES, Mark
 from service.record.schema import TABLES, as_moment, natural_order, row_crc
@@ -217,11 +217,19 @@ class Source:
 
     @contextlib.contextmanager
     def naming_errors(self) -> Iterator[None]:
-        """Raise `DamagedRecord` for errors by which SQLite reports a damaged file."""
+        """Raise `DamagedRecord` for errors by which SQLite reports a damaged file.
+
+        Raises:
+            ServiceStopping: `heartbeat` ended the statement, because the process stops.
+        """
         try:
             yield
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_INTERRUPT:
+                raise ServiceStopping(
+                    "the service is shutting down; nothing was stored, send the request again later"
+                ) from error
             message = str(error)
             if code in NOT_A_DATABASE or message.lower().startswith(UNREADABLE):
                 raise self.damage(message) from error

@@ -14,6 +14,7 @@ from service.record.record import Record
 from service.record.transaction import FILE
 from service.record.values import GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
+from tests.service.locks import holder_of
 from tests.waiting import eventually
 
 
@@ -262,3 +263,17 @@ def test_the_right_key_is_needed_and_the_missing_scope_named(ask, start, monkeyp
 def test_an_address_without_a_service_is_named(capsys):
     assert gmn.run(["doctor", "--url", "http://127.0.0.1:1"]) == 2
     assert "http://127.0.0.1:1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lock", ["record.lock", "audit.lock", "locks/snapshots-1"])
+def test_a_process_that_stands_still_with_a_lock_is_named_and_one_that_goes_on_is_not(
+    examine, tmp_path, lock
+):
+    with holder_of(tmp_path / lock) as holder:
+        assert said(examine()[1], "locks", "error") == ""
+        holder.stand_still()
+        status, found = examine()
+        assert status == 1
+        assert f"process {holder.pid} holds {lock} and stands still" in said(
+            found, "locks", "error"
+        )

@@ -157,7 +157,7 @@ async def read_alert_image(
 @router.get(
     "/{alert_id}/signed-image",
     response_class=Response,
-    responses=problems("unauthorised", "unknown_picture") | PICTURE,
+    responses=problems("unauthorised", "unknown_picture", "storage_failed") | PICTURE,
 )
 async def read_signed_image(
     request: Request,

@@ -56,13 +56,17 @@ async def livez(_: Working) -> Alive:
 
 @router.get("/readyz")
 async def readyz(runtime: Working) -> Ready:
-    """Answers 200 while searches can be answered, even if the record does not respond."""
+    """Answers 200 once every gallery is loaded, even if the record does not respond.
+
+    `record` and `audit_log` tell whether writes or searches are refused.
+    """
     galleries = runtime.galleries.all()
     needs_reindex = sum(gallery.needs_reindex for gallery in galleries)
     return Ready(
         galleries={"ready": len(galleries) - needs_reindex, "needs_reindex": needs_reindex},
         record=runtime.galleries.record_state,
         index="ready" if runtime.index_up else "unavailable",
+        audit_log="ready" if runtime.audit.is_writable else "unavailable",
     )
 
 

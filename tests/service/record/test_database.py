@@ -15,7 +15,7 @@ from unittest.mock import Mock
 import pytest
 
 from model.problems import InputProblem
-from service.errors import DamagedRecord, StorageFailed, UnknownGallery
+from service.errors import DamagedRecord, ServiceStopping, StorageFailed, UnknownGallery
 from service.ops.threads import MonitoredThreadPool
 from service.record import database as database_module
 from service.record.crop_changes import put_crops, remove_crops
@@ -220,6 +220,30 @@ def _has_the_turn(folder):
         except BlockingIOError:
             return True
     return False
+
+
+def test_a_long_write_ends_with_its_process_and_stores_nothing(record, gallery):
+    endless = (
+        "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers) "
+        "SELECT max(n) FROM numbers"
+    )
+    has_begun = threading.Event()
+
+    def write(transaction):
+        next_version(transaction, gallery, "gallery_changed", [])
+        has_begun.set()
+        transaction.value(endless)
+
+    version = record.galleries.get(gallery).version
+    pool = MonitoredThreadPool(1, "writers")
+    written = pool.submit(record.database.write, write)
+    assert has_begun.wait(30)
+    pool.cut_off()
+    with pytest.raises(ServiceStopping, match="nothing was stored"):
+        written.result(30)
+    pool.shutdown()
+    assert record.galleries.get(gallery).version == version
+    enroll(record, gallery, new_crop(1))
 
 
 def _write_twice(database, order, is_writing, may_end):
