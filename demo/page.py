@@ -7,6 +7,7 @@ from importlib.resources import files
 
 from jinja2 import Template
 from rich.console import Console
+from rich.text import Text
 
 from demo.findings import Findings
 from service.commands.bulk import SourceCrop
@@ -28,4 +29,4 @@ def show_findings(console: Console, findings: Findings) -> None:
     console.print(f"Artefact {figures['artefact']}: {figures['terms']}", soft_wrap=True)
     console.print(f"\n{findings.description}\n", soft_wrap=True)
     for value, meaning in findings.headlines:
-        console.print(f"[bold]{value:>10}[/]  {meaning}")
+        console.print(Text.assemble((f"{value:>10}", "bold"), f"  {meaning}"))
