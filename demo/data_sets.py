@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
-from rich.markup import escape
 
 from gmn_client import Client, QueryOptions, RequestRefused
 from gmn_client.models import Crop, QueryAnswer
@@ -170,7 +169,7 @@ def measure(
 def _view(summary: dict[str, Any]) -> Group:
     parts: list[Any] = [
         f"{summary['queries']:,} queries against {summary['gallery_crops']:,} crops of gallery "
-        f"{escape(summary['gallery'])}, ranked by {summary['scoring']}"
+        f"{summary['gallery']}, ranked by {summary['scoring']}"
     ]
     if summary["mAP"] is None:
         parts.append("Rank-k and mAP: no query has a true match under another camera there")

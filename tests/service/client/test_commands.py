@@ -339,3 +339,19 @@ def test_a_query_image_that_is_none_is_named(gmn, folder, manifest):
     finished = gmn("query", folder / "broken.png", status=2)
     assert "the image data is cut off or damaged" in finished
     assert len(finished.strip().splitlines()) == 1
+
+
+def test_names_that_look_like_markup_or_emoji_are_printed_as_they_are(gmn, tmp_path, drawn_crops):
+    name = "[red]00:ab:11[red]"
+    image = tmp_path / f"{name}.png"
+    image.write_bytes(drawn_crops[0].png)
+    broken = tmp_path / f"{name}.jpg"
+    broken.write_bytes(b"no image")
+    gmn("enroll", image, "--identity", name, "--camera", name)
+    again = gmn("enroll", image, "--identity", name, "--camera", name)
+    assert f"there already: {image.name}" in again
+    refused = gmn("enroll", broken, status=1)
+    assert f"{broken.name}: the bytes are not a JPEG" in refused
+    for command in (["identities"], ["crops"], ["query", image]):
+        assert name in gmn(*command)
+    assert f"{image.name}: match" in gmn("query", image)
