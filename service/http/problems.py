@@ -18,6 +18,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
@@ -65,14 +66,6 @@ FILE_NAMES = frozenset(
     for name in ("data", "file", "image", "img", "photo", "picture", "upload")
     for end in ("", "s", "[]", "s[]")
 )
-# Forms of values that a pattern would not explain.
-PATTERNS_IN_WORDS = {
-    "cursor": "is of no page of this listing; send next_cursor of the page before",
-    "idempotency-key": (
-        "has a space, a control character or a letter beyond ASCII; send letters, digits and signs "
-        "of ASCII alone"
-    ),
-}
 # Errors of a disk that is full or read-only.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 # A body may have thousands of errors.
@@ -160,7 +153,7 @@ async def _answer_http_error(request: Request, error: HTTPException) -> Response
     # The URL of the request is made of its Host header, which may contain anything.
     path = request.scope["path"]
     detail = {
-        400: f"{detail.rstrip('.')}; send a whole multipart/form-data body, as curl -F does",
+        400: f"{detail.rstrip('.')}; {_remedy_for_body(detail)}",
         404: f"there is nothing at {path}; {_hint_at_slashes(request)}/docs lists every call",
         405: f"{request.method} is not a call of {path}; /docs lists every call",
     }.get(error.status_code, detail)
@@ -169,6 +162,14 @@ async def _answer_http_error(request: Request, error: HTTPException) -> Response
         # FastAPI names the methods of one route only, but a path may have several.
         headers = {"Allow": ", ".join(calls)}
     return answer_problem(request, problem(code, detail, error.status_code), headers)
+
+
+def _remedy_for_body(detail: str) -> str:
+    if detail.startswith("Too many"):
+        return "send fewer in one request"
+    if "exceeded" in detail:
+        return "send less text, and images as files with a file name"
+    return "send a whole multipart/form-data body, as curl -F does"
 
 
 def _hint_at_slashes(request: Request) -> str:
@@ -201,8 +202,15 @@ def _describe_invalid_field(request: Request, error: dict[str, Any]) -> InvalidF
         message = NO_FILE_NAME
     elif error["type"] == "extra_forbidden":
         message = unknown_name(request, str(error["loc"][-1]))
-    elif field in PATTERNS_IN_WORDS and error["type"].startswith("string_"):
-        message = PATTERNS_IN_WORDS[field]
+    elif isinstance(error.get("input"), UploadFile):
+        message = "is a file; send it as text, without a file name"
+    elif field == "cursor":
+        message = "is of no page of this listing; send next_cursor of the page before"
+    elif field == "idempotency-key" and error["type"] == "string_pattern_mismatch":
+        message = (
+            "has a space, a control character or a letter beyond ASCII; send letters, digits and "
+            "signs of ASCII alone"
+        )
     else:
         message = describe_invalid(error)
     return InvalidField(f"{field}: {message}")

@@ -36,7 +36,7 @@ SENTENCES: Mapping[str, str | Callable[[Context], str]] = {
     "list_type": "is not a list; send one",
     "tuple_type": "is not a list; send one",
     "extra_forbidden": "there is no such field; leave it out",
-    "string_type": "is not text; send it as text, without a file name",
+    "string_type": "is not text; send a text",
     "string_too_short": lambda limit: (
         "is empty; send a value"
         if limit["min_length"] == 1
