@@ -13,3 +13,12 @@ class InputProblem(ValueError):
 
 class ArtefactProblem(InputProblem):
     """A file that is not a usable artefact."""
+
+
+def visible(name: object) -> str:
+    """Return a name for a message; in quotes with escapes if a part of it could not be seen.
+
+    Such a part is a line end, another character that is not printed, or a space at an end.
+    """
+    text = str(name)
+    return text if text and text.isprintable() and text == text.strip() else repr(text)

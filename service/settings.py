@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model.crops.quality import QualityLimits
-from model.problems import InputProblem
+from model.problems import InputProblem, visible
 
 PREFIX = "GMN_"
 
@@ -264,7 +264,7 @@ def _refuse_unknown_names() -> None:
             continue
         close = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {close[0]}" if close else f"known are {', '.join(sorted(known))}"
-        raise InputProblem(f"{name}: there is no such setting; {hint}? Unset or rename it")
+        raise InputProblem(f"{visible(name)}: there is no such setting; {hint}? Unset or rename it")
 
 
 def _explain(error: Any) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from model.problems import visible
 from training.datasets.record import CropRecord, Dataset, DatasetProblem, crop_in_file
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
@@ -213,7 +214,7 @@ def listed(folder: Path) -> list[Path]:
         DatasetProblem: the folder is missing, is a file or cannot be read.
     """
     if not folder.exists():
-        raise DatasetProblem(f"{folder}: no such folder; correct the path")
+        raise DatasetProblem(f"{visible(folder)}: no such folder; correct the path")
     if not folder.is_dir():
         raise DatasetProblem(f"{folder}: is a file; name the data set's folder")
     try:
