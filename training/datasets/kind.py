@@ -246,10 +246,10 @@ def listed(folder: Path, ignored: Ignored | None = None) -> list[Path]:
             f"{folder}: cannot be read ({error.strerror}); make it readable"
         ) from error
     others = ignored or Ignored()
-    visible = []
+    shown_places = []
     for place in places:
         if is_hidden(place.name):
             others.add_hidden(str(place))
         else:
-            visible.append(place)
-    return visible
+            shown_places.append(place)
+    return shown_places
