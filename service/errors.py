@@ -120,13 +120,21 @@ class RecordWaits(RecordUnavailable):
     """A write that waits for another process, which holds a lock and stands still.
 
     Nothing was written. The log names the process, which does not concern a client.
+
+    Args:
+        lock: name of the lock.
     """
 
     retry_after_s = 5
-    sentence = (
-        "another process holds {0} and stands still, so that this could not be written; nothing "
-        "was stored, send the request again in {seconds} s; the log and gmn doctor name the process"
-    )
+
+    def __init__(self, lock: str) -> None:
+        super().__init__(lock)
+        self.detail = (
+            f"another process holds {lock} and stands still, so that this could not be written; "
+            f"nothing was stored, send the request again in {self.retry_after_s} s; the log and "
+            "gmn doctor name the process"
+        )
+        self.args = (self.detail,)
 
 
 def _define_error(

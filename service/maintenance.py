@@ -68,9 +68,6 @@ BACKUP_PAUSE_SECONDS = 600.0
 COMPACTION_POLL_SECONDS = 2.0
 # Retrying a failed compaction at once would cost more than a new segment gains.
 COMPACTION_PAUSE_SECONDS = 300.0
-# Time for which work that no request waits for any more may go on while the process stops, such as
-# forgetting whose client has left.
-LAST_WORK_SECONDS = 5.0
 
 
 async def run_maintenance(runtime: Runtime) -> None:
@@ -161,11 +158,6 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         yield
     finally:
         runtime.watchdog.stop()
-        # The next start goes on with jobs, and repeats the rest.
-        pools = runtime.pools
-        for pool in (pools.imports, pools.calibration, pools.compaction):
-            pool.cut_off()
-        asyncio.get_running_loop().call_later(LAST_WORK_SECONDS, runtime.cut_off)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -193,7 +185,7 @@ async def repeat(pause_seconds: float, work: Callable[[], Awaitable[object]]) ->
 
 
 async def _tend_record(runtime: Runtime) -> None:
-    tend = runtime.galleries.write(runtime.record.database.tend)
+    tend = runtime.galleries.read(runtime.record.database.tend)
     await attempt("overwriting of deleted data", tend)
 
 

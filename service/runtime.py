@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 CHECKED_AT_START = 20_000
 # This file in the data directory says that damage was found; the next start then names it.
 DAMAGED = "record.damaged"
+# Time for which work without a request may go on while the process stops.
+LAST_WORK_SECONDS = 5.0
 Result = TypeVar("Result")
 
 
@@ -181,10 +183,17 @@ class Runtime:
 
         return await self.sections.run(section(), lock)
 
-    def cut_off(self) -> None:
-        """End long work at its next step, because the process stops."""
-        self.pools.cut_off()
-        self.galleries.cut_off()
+    def end_long_work(self) -> None:
+        """End long work at its next step, because the process stops; call it on the event loop.
+
+        Jobs end at once, and the next start goes on with them. Work that no request waits for any
+        more, such as forgetting whose client has left, may go on for some seconds.
+        """
+        for pool in (self.pools.imports, self.pools.calibration, self.pools.compaction):
+            pool.cut_off()
+        loop = asyncio.get_running_loop()
+        loop.call_later(LAST_WORK_SECONDS, self.pools.cut_off)
+        loop.call_later(LAST_WORK_SECONDS, self.galleries.cut_off)
 
     def close(self) -> None:
         self._held.close()

@@ -59,7 +59,10 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         app.state.metrics = opened.metrics
         try:
             async with background_work(opened):
-                yield
+                try:
+                    yield
+                finally:
+                    opened.end_long_work()
         finally:
             await opened.sections.ended()
             opened.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import hashlib
 import hmac
 import json
@@ -202,7 +201,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             return
         if self._failure and time.monotonic() > self._failing_since + FAILING_SECONDS:
             # An error that is raised many times would grow by a traceback each time.
-            raise copy.copy(self._failure)
+            raise type(self._failure)(self._failure.why)
 
     def require_room(self) -> None:
         """Raise an error if a search cannot be logged: searches stop before views do.
