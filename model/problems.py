@@ -33,7 +33,7 @@ def is_of_the_machine(error: BaseException | None) -> bool:
     )
 
 
-def visible(name: object) -> str:
+def legible(name: object) -> str:
     """Return a name for a message; in quotes with escapes if a part of it could not be seen.
 
     Such a part is a line end, another character that is not printed, or a space at an end.

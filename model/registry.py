@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import TypeVar
 
-from model.problems import InputProblem, visible
+from model.problems import InputProblem, legible
 
 Part = TypeVar("Part")
 
@@ -74,6 +74,6 @@ class Registry(dict[str, Part]):
             meant = f"did you mean {close[0]}? " if close else ""
             known = ", ".join(sorted(self))
             raise InputProblem(
-                f"there is no {self.sort} {visible(name)}; {meant}known are {known}{others}"
+                f"there is no {self.sort} {legible(name)}; {meant}known are {known}{others}"
             )
         return self[name]

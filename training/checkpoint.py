@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from model.artefact import resolve_artefact
-from model.problems import InputProblem, visible
+from model.problems import InputProblem, legible
 from training.datasets.record import CropRecord
 from training.distributed import Processes
 from training.initial_weights import names_no_file
@@ -210,7 +210,7 @@ def read_weights(path: Path) -> SavedWeights:
     """
     if not path.is_file():
         raise InputProblem(
-            f"{visible(path)}: no such checkpoint; name best, last or a file of the run"
+            f"{legible(path)}: no such checkpoint; name best, last or a file of the run"
         )
     try:
         state = _read(path)

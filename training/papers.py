@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from model.problems import InputProblem, visible
+from model.problems import InputProblem, legible
 from model.provenance import Provenance
 from training.evaluation.runs import deciding
 from training.parts import Section
@@ -139,7 +139,7 @@ def read_table(name: str) -> PaperTable:
     tables = paper_tables()
     if name not in tables:
         raise InputProblem(
-            f"{visible(name)}: there is no such table; name a TOML file, or one of "
+            f"{legible(name)}: there is no such table; name a TOML file, or one of "
             f"{', '.join(tables)}"
         )
     return tables[name]

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from model.architecture import EmbedderConfig, MetricNetworkConfig
 from model.precision import Precision
 from model.preprocessing import Preprocessing
-from model.problems import InputProblem, visible
+from model.problems import InputProblem, legible
 from training.augmentation import Augmentation
 from training.initial_weights import sections_of
 from training.losses.base import LOSSES, Losses
@@ -254,7 +254,7 @@ def read_recipe(
     if not path.is_file():
         shipped = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
         raise InputProblem(
-            f"recipe {visible(name)}: no such file; name a TOML file or one of {shipped}"
+            f"recipe {legible(name)}: no such file; name a TOML file or one of {shipped}"
         )
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -285,7 +285,7 @@ def read_recipe(
             got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
             message = first["msg"].removeprefix("Value error, ") + got
         raise InputProblem(
-            f"recipe {name}: {visible(key) if key else 'as a whole'}: {message}"
+            f"recipe {name}: {legible(key) if key else 'as a whole'}: {message}"
         ) from error
 
 

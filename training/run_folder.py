@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from pydantic import ValidationError
 from torch.utils.tensorboard import SummaryWriter
 
-from model.problems import InputProblem, visible
+from model.problems import InputProblem, legible
 from training.datasets.protocols import (
     PROTOCOLS,
     leave_out,
@@ -93,7 +93,7 @@ def read_run(
         file = folder / name
         if not file.is_file():
             raise InputProblem(
-                f"{visible(folder)}: has no {name}; name a folder that gmn train made"
+                f"{legible(folder)}: has no {name}; name a folder that gmn train made"
             )
         texts.append(file.read_text(encoding="utf-8"))
     try:

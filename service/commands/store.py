@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option, echo
 
-from model.problems import InputProblem, visible
+from model.problems import InputProblem, legible
 from service.commands.common import (
     DEFAULT_DATA_DIR,
     DataDirOption,
@@ -63,7 +63,7 @@ def require_record(data_dir: Path) -> None:
 
     if not has_record(data_dir):
         raise InputProblem(
-            f"{visible(data_dir)}: no service has kept data there; name its data directory with "
+            f"{legible(data_dir)}: no service has kept data there; name its data directory with "
             "--data-dir or GMN_DATA_DIR"
         )
 
@@ -98,7 +98,7 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
             chain = check_chain(path, line_key(data_dir))
         except OSError as error:
             raise InputProblem(
-                f"{visible(path)}: cannot be read ({error.strerror}); name the service's data "
+                f"{legible(path)}: cannot be read ({error.strerror}); name the service's data "
                 "directory with --data-dir or GMN_DATA_DIR"
             ) from error
         logs.append({"file": path.name, "whole": not chain.problem, **asdict(chain)})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from model.crops.names import IMAGE_SUFFIXES, Ignored, is_hidden
-from model.problems import visible
+from model.problems import legible
 from training.datasets.record import CropRecord, Dataset, DatasetProblem, crop_in_file
 
 READ_SUFFIXES = IMAGE_SUFFIXES | {".gif", ".tif", ".tiff"}
@@ -236,7 +236,7 @@ def listed(folder: Path, ignored: Ignored | None = None) -> list[Path]:
         DatasetProblem: the folder is missing, is a file or cannot be read.
     """
     if not folder.exists():
-        raise DatasetProblem(f"{visible(folder)}: no such folder; correct the path")
+        raise DatasetProblem(f"{legible(folder)}: no such folder; correct the path")
     if not folder.is_dir():
         raise DatasetProblem(f"{folder}: is a file; name the data set's folder")
     try:
