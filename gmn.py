@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from model.problems import InputProblem
+from model.terminal import make_console
 
 FAILED = 1
 BAD_INPUT = 2
@@ -135,7 +135,7 @@ def _show_version(asked: bool) -> None:
             number = version("gmn-reid")
         except PackageNotFoundError:
             number = "(not installed, run from its source folder)"
-        Console().print(f"gmn {number}", highlight=False)
+        make_console().print(f"gmn {number}")
         raise typer.Exit
 
 
@@ -192,7 +192,7 @@ def _prepare(arguments: list[str]) -> tuple[typer.Typer, Any]:
 def _report(error: Exception) -> int:
     from gmn_client import InvalidInput, RequestRefused, ServiceUnreachable
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    console = make_console(stderr=True, soft_wrap=True)
     usage = getattr(error, "format_message", None)
     if usage is not None:
         context = getattr(error, "ctx", None)

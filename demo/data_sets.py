@@ -12,12 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
-from rich.markup import escape
 
 from gmn_client import Client, QueryOptions, RequestRefused
 from gmn_client.models import Crop, QueryAnswer
 from model.problems import InputProblem
-from service.commands.bulk import SourceCrop
+from service.commands.bulk import Source, SourceCrop
 from service.commands.common import Shown, plain_table, progress_bar
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ CONCURRENT_REQUESTS = 4
 MAX_RESULTS = 10_000
 
 
-def read_spec(spec: str) -> list[SourceCrop]:
+def read_spec(spec: str) -> Source:
     """Read the crops of a `KIND:PATH` for the client's commands.
 
     Raises:
@@ -40,7 +39,8 @@ def read_spec(spec: str) -> list[SourceCrop]:
     """
     from training.datasets.registry import read_dataset
 
-    return source_crops(read_dataset(spec).records)
+    dataset = read_dataset(spec)
+    return Source(source_crops(dataset.records), dataset.ignored.lines())
 
 
 def source_crops(records: Iterable[CropRecord]) -> list[SourceCrop]:
@@ -169,7 +169,7 @@ def measure(
 def _view(summary: dict[str, Any]) -> Group:
     parts: list[Any] = [
         f"{summary['queries']:,} queries against {summary['gallery_crops']:,} crops of gallery "
-        f"{escape(summary['gallery'])}, ranked by {summary['scoring']}"
+        f"{summary['gallery']}, ranked by {summary['scoring']}"
     ]
     if summary["mAP"] is None:
         parts.append("Rank-k and mAP: no query has a true match under another camera there")

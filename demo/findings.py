@@ -49,8 +49,13 @@ class Finding:
             return {"match": "false_alarm", "uncertain": "doubtful"}.get(verdict, "rightly_unknown")
         if verdict != "match":
             return "uncertain" if verdict == "uncertain" else "missed"
-        nearest = self.answer.results[0]
-        return "found" if nearest.identity == self.query.identity else "mistaken"
+        return "found" if self.ranked_first else "mistaken"
+
+    @property
+    def ranked_first(self) -> bool:
+        """Return whether the first result shows the person of the query."""
+        results = self.answer.results
+        return bool(results) and results[0].identity == self.query.identity
 
 
 @dataclass(frozen=True)
@@ -96,11 +101,22 @@ class Findings:
             "cameras": len({crop.camera for crop in gallery}),
             "known": len(known),
             "strangers": len(self.findings) - len(known),
+            "ranked_first": sum(finding.ranked_first for finding in self.findings if finding.known),
             **{outcome: outcomes[outcome] for outcome in (*KNOWN_OUTCOMES, *STRANGER_OUTCOMES)},
             "rank_1": ranked["rank_1"],
             "mAP": ranked["mAP"],
             "ms_per_query": ranked["service_timing_ms"]["total"],
         }
+
+    @property
+    def result(self) -> str:
+        figures = self.figures
+        false_alarms = figures["false_alarm"]
+        return (
+            f"{figures['ranked_first']} of {figures['known']} people ranked first, "
+            f"{false_alarms} false alarm{'' if false_alarms == 1 else 's'} "
+            f"for {figures['strangers']} strangers."
+        )
 
     @property
     def headlines(self) -> list[tuple[str, str]]:
@@ -127,6 +143,7 @@ class Findings:
             f"verdicts are those of operating point {OPERATING_POINT}: {ASKED:.0%} of strangers, "
             f"here {ASKED * figures['strangers']:.1f} of {figures['strangers']}, may be answered "
             "match. The model's thresholds do not fit every camera: by them more strangers may "
-            "match. A gallery of 18 named people or more gets its own within seconds, for which "
-            f"the queries waited; a smaller one has none. At the last query: {self.thresholds}"
+            "match. A gallery of 18 named people or more gets its own, for which the queries "
+            "waited and which are frozen during them; a smaller one has none. "
+            f"At the last query: {self.thresholds}"
         )

@@ -7,6 +7,7 @@ from importlib.resources import files
 
 from jinja2 import Template
 from rich.console import Console
+from rich.text import Text
 
 from demo.findings import Findings
 from service.commands.bulk import SourceCrop
@@ -25,7 +26,9 @@ def _picture(crop: SourceCrop) -> str:
 
 def show_findings(console: Console, findings: Findings) -> None:
     figures = findings.figures
-    console.print(f"Artefact {figures['artefact']}: {figures['terms']}", soft_wrap=True)
-    console.print(f"\n{findings.description}\n", soft_wrap=True)
+    console.print(findings.result, style="bold", soft_wrap=True)
+    console.print()
     for value, meaning in findings.headlines:
-        console.print(f"[bold]{value:>10}[/]  {meaning}")
+        console.print(Text.assemble((f"{value:>10}", "bold"), f"  {meaning}"))
+    console.print(f"\n{findings.description}", soft_wrap=True)
+    console.print(f"\nArtefact {figures['artefact']}: {figures['terms']}", soft_wrap=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 from gmn_client import Client
 from model.problems import InputProblem
@@ -17,15 +19,18 @@ from model.problems import InputProblem
 STARTUP_SECONDS = 120.0
 STOP_SECONDS = 20.0
 PROGRAM = Path(__file__).resolve().parents[1] / "gmn.py"
-ANNOUNCED_URL = re.compile(r"https?://[\w.\-\[\]:]+:\d+")
+ANNOUNCED_URL = re.compile(r"^Serving on (https?://[\w.\-\[\]:]+:\d+)", re.MULTILINE)
 
 
 @contextmanager
-def own_service(artefact: str) -> Iterator[Client]:
+def own_service(
+    artefact: str, variables: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Client]:
     """Start a service on temporary data, wait until it is ready, and stop it with the block.
 
     Args:
         artefact: a shipped name or a file.
+        variables: environment variables of the service, in addition to those of this process.
 
     Yields:
         A client of the service.
@@ -37,8 +42,11 @@ def own_service(artefact: str) -> Iterator[Client]:
         log = Path(folder) / "service.log"
         command = [sys.executable, str(PROGRAM), "serve", "--artefact", artefact]
         command += ["--data-dir", f"{folder}/data", "--port", "0"]
+        environment = os.environ | variables
         with log.open("wb") as sink:
-            process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command, stdout=sink, stderr=subprocess.STDOUT, env=environment
+            )
         try:
             with Client(_wait_for_url(process, log)) as client:
                 yield client
@@ -55,7 +63,7 @@ def _wait_for_url(process: subprocess.Popen[bytes], log: Path) -> str:
     deadline = time.monotonic() + STARTUP_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         if announced := ANNOUNCED_URL.search(log.read_text(errors="replace")):
-            with Client(announced.group()) as client:
+            with Client(announced[1]) as client:
                 if client.ready():
                     return client.url
         time.sleep(0.05)

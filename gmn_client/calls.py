@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from os import PathLike
 from types import MethodType, NoneType, UnionType
@@ -27,7 +35,14 @@ from pydantic import Field, TypeAdapter
 
 from gmn_client import models
 from gmn_client.errors import checked, parse, parse_enrollment, parse_report
-from gmn_client.uploads import ImageSource, idempotency_header, path_to, vector_text, whole_fields
+from gmn_client.uploads import (
+    ImageSource,
+    idempotency_header,
+    label_fields,
+    path_to,
+    vector_text,
+    whole_fields,
+)
 
 Params = ParamSpec("Params")
 Item = TypeVar("Item")
@@ -143,12 +158,14 @@ class Request:
     Attributes:
         path: path below `/v1`, with the names of arguments in braces.
         repeatable, long: as in `Call`.
+        labels: labels of an `Image` that are sent as fields; others are refused.
     """
 
     method: str
     path: str
     repeatable: bool = False
     long: bool = False
+    labels: Collection[str] = ()
 
     def __call__(
         self, declared: Callable[Concatenate[Any, Params], Answer]
@@ -178,6 +195,7 @@ class Request:
             for name in image_names:
                 value = values.pop(name)
                 images += value if isinstance(value, tuple) else [value]
+            values |= label_fields(declared.__name__.strip("_"), images, self.labels, values)
             segments = [
                 values.pop(part.strip("{}")) if part.startswith("{") else part
                 for part in self.path.split("/")

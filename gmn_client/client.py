@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeAlias, TypeVar
 from uuid import uuid4
 
 import httpx
 import tenacity
 from typing_extensions import Self
 
-from gmn_client import calls, errors, uploads
+from gmn_client import calls, errors, proxies, uploads
 from gmn_client.calls import Awaited, Awaits, Blocks, Call, reader
 from gmn_client.errors import InvalidInput, RequestRefused, ServiceFailed, ServiceUnreachable
 from gmn_client.methods import GalleriesQuery, Methods, Query
@@ -34,6 +35,8 @@ from gmn_client.uploads import DEFAULT_GALLERY, DEFAULT_URL, Image, ImageSource
 
 Answer = TypeVar("Answer")
 Item = TypeVar("Item")
+Owner: TypeAlias = "tuple[int, asyncio.AbstractEventLoop | None]"
+"""A process and, of an asynchronous client, its event loop."""
 
 # Limits of one request of an enrollment, in images and in bytes.
 MOST_IMAGES = 128
@@ -49,6 +52,10 @@ UNCERTAIN = ("record_unavailable", "device_lost")
 # The request may have arrived: its connection broke before the answer.
 LOST = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
 NO_CONNECTION = (httpx.TransportError, httpx.InvalidURL)
+# The service keeps idle connections for some seconds longer.
+LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=75.0)
+# Transports without a connection.
+IN_MEMORY = (httpx.ASGITransport, httpx.MockTransport, httpx.WSGITransport)
 
 
 @dataclass(frozen=True)
@@ -72,9 +79,10 @@ class Retries:
 
 
 class Connection(Methods):
-    """A connection to one service; may be shared by several threads or tasks.
+    """A client of one service; may be shared by several threads or tasks.
 
-    Use it as a context manager, or call `close()`. Calls that name no gallery use the client's.
+    After a fork each process has connections of its own, and so has each event loop. Use the client
+    as a context manager, or call `close()`. Calls that name no gallery use the client's.
     Images are paths, bytes of image files, files opened in binary mode, PIL images, or `Image`,
     which adds labels.
 
@@ -86,13 +94,16 @@ class Connection(Methods):
             ten minutes.
         retries: how often a request is repeated after 429 and 503, and after a lost answer if a
             repetition changes nothing.
-        transport: httpx transport; httpx's default if None.
+        transport: httpx transport, for the process and event loop that uses it first; by default
+            one for each, through the proxy that the environment names unless the service is on this
+            machine.
 
     Every call raises `RequestRefused` for a 4xx answer, `ServiceFailed` for a 5xx answer or a 429
     that outlasts the retries, and `ServiceUnreachable` if no such service answers.
     """
 
     _http_client: type[Any]
+    _http_transport: type[Any]
     _sleep: Callable[[float], Awaitable[None]]
     _exchange: Callable[..., Awaitable[httpx.Response]]
     # Calls a function that may read or write a file.
@@ -113,13 +124,58 @@ class Connection(Methods):
         self._timeout = timeout
         self._retries = retries or Retries()
         self._was_there = False
+        self._headers = uploads.key_header(api_key)
+        self._transport = transport
+        self._proxy: proxies.Proxy | None = None
+        self._closed = False
+        self._http_clients: dict[Owner, Any] = {}
         try:
-            headers = uploads.key_header(api_key)
-            self._http: Any = self._http_client(
-                base_url=self.url, headers=headers, timeout=timeout, transport=transport
-            )
+            address = httpx.URL(self.url)
+            proxies.require_host(address)
+            if transport is None:
+                self._proxy = proxies.find_proxy(address)
         except httpx.InvalidURL as error:
             raise errors.unreachable(url, error) from error
+        except proxies.UnusableProxy as error:
+            raise ServiceUnreachable(str(error)) from error
+
+    def _owner(self) -> Owner:
+        """Return who alone may use a connection that is opened now."""
+        raise NotImplementedError
+
+    @property
+    def _http(self) -> Any:
+        """The HTTP client of the process, and in `AsyncClient` of the event loop, that asks.
+
+        Connections that were inherited by a fork are neither used nor closed: their answers and
+        their end are another process's.
+        """
+        if self._closed:
+            raise RuntimeError("the client is closed; make another one")
+        owner = self._owner()
+        http = self._http_clients.get(owner)
+        if http is None:
+            http = self._http_clients.setdefault(owner, self._open())
+        return http
+
+    def _open(self) -> Any:
+        transport = self._transport
+        if transport is None:
+            proxy = self._proxy and httpx.Proxy(self._proxy.url)
+            transport = self._http_transport(limits=LIMITS, proxy=proxy)
+        elif self._http_clients and not isinstance(transport, IN_MEMORY):
+            raise InvalidInput(
+                "transport: belongs to the process and event loop that used it first; make a "
+                "client with a transport of its own for this one"
+            )
+        return self._http_client(
+            base_url=self.url, headers=self._headers, timeout=self._timeout, transport=transport
+        )
+
+    def _take_http(self) -> Any:
+        """Return the HTTP client to close, if this process and event loop have one."""
+        self._closed = True
+        return self._http_clients.pop(self._owner(), None)
 
     def _request(self, call: Call[object], archive: IO[bytes] | None) -> dict[str, Any]:
         read = max(self._timeout, LONG_SECONDS) if call.long else self._timeout
@@ -143,12 +199,14 @@ class Connection(Methods):
                 try:
                     response = await self._exchange(request, archive is not None)
                 except NO_CONNECTION as error:
-                    raise errors.unreachable(self.url, error) from error
+                    raise errors.unreachable(self.url, error, self._proxy) from error
                 except UnicodeEncodeError as error:
                     raise InvalidInput(
                         f"{error.object!r:.80}: cannot be written in UTF-8; send another text"
                     ) from error
                 self._was_there = True
+                if self._proxy is not None:
+                    response.extensions[errors.PROXY] = self._proxy
                 answer: Answer = await self._in_thread(call.read, response)
                 return answer
 
@@ -333,8 +391,8 @@ class Client(Connection, Blocks):
 
     query: Query[QueryAnswer, SeparateAnswers]
     query_galleries: GalleriesQuery[GalleriesAnswer, SeparateGalleriesAnswers]
-    _http: httpx.Client
     _http_client = httpx.Client
+    _http_transport = httpx.HTTPTransport
     _answer = staticmethod(_run)
     _sleep = staticmethod(_sleep)
     _in_thread = staticmethod(_run_here)
@@ -346,8 +404,13 @@ class Client(Connection, Blocks):
         self.close()
 
     def close(self) -> None:
-        """Closes the connections."""
-        self._http.close()
+        """Closes the connections of this process."""
+        http = self._take_http()
+        if http is not None:
+            http.close()
+
+    def _owner(self) -> Owner:
+        return os.getpid(), None
 
     def _items(self, items: AsyncIterator[Item]) -> Iterator[Item]:
         with suppress(StopAsyncIteration):
@@ -355,7 +418,8 @@ class Client(Connection, Blocks):
                 yield _run(items.__anext__())
 
     async def _exchange(self, request: dict[str, Any], _: bool = False) -> httpx.Response:
-        return self._http.request(**request)
+        response: httpx.Response = self._http.request(**request)
+        return response
 
 
 class _ReadInThread(httpx.AsyncByteStream):
@@ -378,8 +442,8 @@ class AsyncClient(Connection, Awaits):
 
     query: Query[Awaited[QueryAnswer], Awaited[SeparateAnswers]]
     query_galleries: GalleriesQuery[Awaited[GalleriesAnswer], Awaited[SeparateGalleriesAnswers]]
-    _http: httpx.AsyncClient
     _http_client = httpx.AsyncClient
+    _http_transport = httpx.AsyncHTTPTransport
     _answer = _items = staticmethod(lambda awaited: awaited)
     _sleep = staticmethod(asyncio.sleep)
     _in_thread: Any = staticmethod(asyncio.to_thread)
@@ -391,11 +455,26 @@ class AsyncClient(Connection, Awaits):
         await self.close()
 
     async def close(self) -> None:
-        """Closes the connections."""
-        await self._http.aclose()
+        """Closes the connections of this process and event loop."""
+        http = self._take_http()
+        if http is not None:
+            await http.aclose()
+
+    def _owner(self) -> Owner:
+        return os.getpid(), asyncio.get_running_loop()
+
+    def _open(self) -> Any:
+        http = super()._open()
+        # The sockets of a loop that has ended close when nothing refers to its HTTP client.
+        for process, loop in list(self._http_clients):
+            if process == os.getpid() and loop is not None and loop.is_closed():
+                self._http_clients.pop((process, loop), None)
+        return http
 
     async def _exchange(self, request: dict[str, Any], has_file: bool = False) -> httpx.Response:
-        sent = self._http.build_request(**request)
+        http = self._http
+        sent = http.build_request(**request)
         if has_file:
             sent.stream = _ReadInThread(sent.stream)
-        return await self._http.send(sent)
+        response: httpx.Response = await http.send(sent)
+        return response

@@ -11,9 +11,12 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from gmn_client.models import Enrollment, JobProblem, Problem
+from gmn_client.proxies import Proxy
 
 Answer = TypeVar("Answer")
 ENROLLMENT = TypeAdapter(Enrollment)
+# Name of the extension of a response that holds the proxy through which it came, if any.
+PROXY = "gmn_proxy"
 
 
 class GmnError(Exception):
@@ -25,11 +28,28 @@ class InvalidInput(GmnError, ValueError):
 
 
 class ProblemError(GmnError):
-    """The service answered with a problem document, stored in `problem`."""
+    """The service answered with a problem document, stored in `problem`.
+
+    If it refused images, the message has the reason of the first one.
+    """
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(f"{problem.detail or problem.title} (HTTP {problem.status})")
+        message = problem.detail or problem.title
+        reason = _first_reason(problem)
+        # The detail of some problems has the reason already.
+        if reason not in message:
+            message = f"{message}; {reason}"
+        super().__init__(f"{message} (HTTP {problem.status})")
         self.problem = problem
+
+
+def _first_reason(problem: Problem) -> str:
+    """Return which image was refused first, and why; empty text if none was."""
+    for number, result in enumerate(problem.results or (), 1):
+        refused = result.get("problem")
+        if refused:
+            return f"image {number}: {refused.get('detail') or refused.get('title')}"
+    return ""
 
 
 class RequestRefused(ProblemError):
@@ -65,13 +85,24 @@ def checked(response: httpx.Response) -> httpx.Response:
     """Return the response if it is 2xx; raises the matching exception otherwise."""
     if response.is_success:
         return response
+    proxy = response.extensions.get(PROXY)
+    if proxy is not None and response.status_code == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
+        raise ServiceUnreachable(
+            f"{response.request.url.host}: {proxy} answers 407; write the user and password into "
+            f"{proxy.variable} like http://USER:PASSWORD@proxy.example:3128, or name {proxy.host} "
+            "in NO_PROXY"
+        )
     problem = Problem()
     with contextlib.suppress(ValidationError):
         problem = Problem.model_validate_json(response.content)
     if not (problem.title or problem.detail):
         # A proxy in between, or an unrelated program, answers in its own format.
         text = response.text.strip().splitlines()
-        problem = Problem(title=response.reason_phrase, detail=text[0][:200] if text else "")
+        title = response.reason_phrase
+        detail = text[0][:200] if text else ""
+        if proxy is not None:
+            detail = f"{detail or title}; answered through {proxy}: {proxy.remedy}"
+        problem = Problem(title=title, detail=detail)
     status = response.status_code
     problem = problem.model_copy(update={"status": status})
     if status == httpx.codes.UNAUTHORIZED or problem.type.endswith(":forbidden"):
@@ -82,16 +113,23 @@ def checked(response: httpx.Response) -> httpx.Response:
     raise ServiceFailed(problem, float(wait) if wait.isdecimal() else None)
 
 
-def unreachable(url: str, error: httpx.TransportError | httpx.InvalidURL) -> ServiceUnreachable:
-    """Return the exception for a failed connection to `url`."""
+def unreachable(
+    url: str, error: httpx.TransportError | httpx.InvalidURL, proxy: Proxy | None = None
+) -> ServiceUnreachable:
+    """Return the exception for a failed connection to `url`, through a proxy if there is one."""
+    if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol)):
+        return ServiceUnreachable(
+            f"{url}: not an address ({error}); write it like http://127.0.0.1:8000"
+        )
+    if proxy is not None:
+        return ServiceUnreachable(
+            f"{url}: cannot be reached through {proxy} ({type(error).__name__}: {error}); "
+            f"{proxy.remedy}"
+        )
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
         return ServiceUnreachable(
             f"{url}: no service answers there ({error}); start one with gmn serve, or give the "
             "right address (gmn reads GMN_URL)"
-        )
-    if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol)):
-        return ServiceUnreachable(
-            f"{url}: not an address ({error}); write it like http://127.0.0.1:8000"
         )
     return ServiceUnreachable(
         f"{url}: the connection broke off ({type(error).__name__}: {error}); see whether the "

@@ -22,6 +22,8 @@ from gmn_client.uploads import (
     ImageSource,
     ImportOptions,
     LabelledBox,
+    SightedBox,
+    label_fields,
     path_to,
     vector_text,
 )
@@ -94,12 +96,15 @@ class SightingFields(TypedDict, total=False):
         camera: the camera that took the images.
         captured_at: with time zone; the time of arrival if None.
         track: the tracker's id of the track within the camera.
+        still: whether the person stays at the same place, of all images or of each; the track then
+            waits 90 instead of 10 seconds for its next crop.
         wait: whether to return the matches.
     """
 
     camera: str
     captured_at: datetime | str
     track: str
+    still: bool | Sequence[bool]
     wait: bool
 
 
@@ -187,10 +192,14 @@ class WatchOptions(TypedDict, total=False):
     retention_days: Required[int]
 
 
+CROP_LABELS = frozenset(CropFields.__annotations__)
+SIGHTING_LABELS = CROP_LABELS & SightingFields.__annotations__.keys()
+
+
 class Methods(Calls):
     """Calls of both clients that are a single request each."""
 
-    @Request("POST", "galleries/{gallery}/crops", repeatable=True)
+    @Request("POST", "galleries/{gallery}/crops", repeatable=True, labels=CROP_LABELS)
     def enroll_frame(
         self,
         frame: ImageSource,
@@ -211,7 +220,7 @@ class Methods(Calls):
             gallery: the client's if None.
             idempotency_key: identifies this call, which takes effect once within a day.
             keep_best: number of crops that each track keeps, 1 to 32; all of them if None.
-            options: labels for boxes without labels of their own.
+            options: labels for boxes without labels of their own, as those of an `Image` are.
         """
 
     @Request("POST", "galleries/{gallery}/crops", repeatable=True)
@@ -235,27 +244,28 @@ class Methods(Calls):
             options: labels of every vector.
         """
 
-    @Request("POST", "sightings", repeatable=True)
+    @Request("POST", "sightings", repeatable=True, labels=SIGHTING_LABELS)
     def sight(self, *images: ImageSource, **options: Unpack[SightingFields]) -> models.Sighted:
         """Compares crops of a camera with the armed watch lists without storing them.
 
-        Sending the same crops again raises no second alert.
+        Sending the same crops again raises no second alert. The options hold for images without a
+        label of their own: `sight(Image("a.jpg", track="17"), "b.jpg", camera="entrance")`.
 
         Raises:
             RequestRefused: status 422 if none of the images can be used.
         """
 
-    @Request("POST", "sightings", repeatable=True)
+    @Request("POST", "sightings", repeatable=True, labels=SIGHTING_LABELS)
     def sight_frame(
         self,
         frame: ImageSource,
-        boxes: Sequence[LabelledBox],
+        boxes: Sequence[SightedBox],
         **options: Unpack[SightingFields],
     ) -> models.Sighted:
         """Compares the crops in the boxes of one image with the watch lists, like `sight`.
 
         Args:
-            boxes: each with its own `camera`, `captured_at` and `track`, if any.
+            boxes: each with its own `camera`, `captured_at`, `track` and `still`, if any.
         """
 
     @PagedRequest("galleries/{gallery}/crops")
@@ -488,6 +498,10 @@ class Methods(Calls):
     def job_problems(self, job_id: str) -> list[models.JobProblem]:
         """Reads the problems of a job, one for each item that had one."""
 
+    @Request("GET", "doctor")
+    def doctor(self) -> models.Diagnosis:
+        """Asks the service for its settings, its state, and what is wrong and what to do."""
+
     @PagedRequest("keys", limit=None)
     def keys(self) -> Iterator[models.Key]:
         """Lists the API keys without their secrets, oldest first."""
@@ -570,6 +584,7 @@ class Methods(Calls):
         With `mode="separate"` each image is a query of its own, answered in order. The options
         `keep`, `keep_picture` and `min_version` apply to single galleries and are refused.
         """
+        label_fields("query_galleries", images)
         fields: dict[str, object] = {**options, "mode": mode}
         if "crop_id" in options or "track" in options:
             fields["gallery"] = options.get("gallery") or self.gallery_name
@@ -771,8 +786,15 @@ class Methods(Calls):
         """Reads the picture that raised an alert as the content of an image file; see `image`."""
 
     @Request("POST", "alerts/{alert_id}/review", repeatable=True)
-    def review_alert(self, alert_id: str, decision: models.AlertState) -> models.Alert:
-        """Confirms or rejects an alert; `open` withdraws a decision."""
+    def review_alert(
+        self, alert_id: str, decision: models.AlertState, score: float | None = None
+    ) -> models.Alert:
+        """Confirms or rejects an alert; `open` withdraws a decision.
+
+        Args:
+            score: the alert's score when it was looked at; the review is refused (status 422) if
+                the alert shows a better crop by now.
+        """
 
     @PagedRequest("webhooks", limit=None)
     def webhooks(self) -> Iterator[models.Webhook]:

@@ -72,6 +72,7 @@ PROBLEM_CODES = (
     "invalid_field",
     "key_conflict",
     "low_resolution",
+    "machine_full",
     "method_not_allowed",
     "needs_reindex",
     "no_detector",
@@ -94,6 +95,7 @@ PROBLEM_CODES = (
     "too_many_pixels",
     "too_many_requests",
     "too_small",
+    "transparent",
     "truncated",
     "unauthorised",
     "unknown_alert",
@@ -111,11 +113,13 @@ PROBLEM_CODES = (
     "unknown_track",
     "unknown_webhook",
     "unreadable",
+    "unsupported",
     "unsupported_media_type",
     "unusable_images",
     "version_not_reached",
 )
 PROBLEM_TYPE = {"type": "string", "enum": [f"urn:gmn:problem:{code}" for code in PROBLEM_CODES]}
+FindingState = Literal["ok", "warning", "error"]
 FINISHED: tuple[JobState, ...] = ("done", "failed", "cancelled")
 
 
@@ -202,8 +206,8 @@ class JobProgress(WireModel):
     """Progress of a job, in items: `total` is 0 until they are counted.
 
     `done` counts processed items; for an import it is the sum of `landed`, `duplicates` and
-    `refused`, and of `not_kept` with `keep_best`. `ignored` counts other files, images missing from
-    the manifest, and unknown columns of the manifest.
+    `refused`, and of `not_kept` with `keep_best`. `ignored` counts other and hidden files,
+    by-products of storage systems, images missing from the manifest, and its unknown columns.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -327,12 +331,16 @@ class RecordState(WireModel):
     """How far the index is behind the record.
 
     `state` is `in_step`; `catching_up` if changes of another process are not shown yet;
-    `reading_again` if everything is being read again; `unreachable` if the record does not respond:
-    searches are then answered from memory, and calls that need the record with 503. `lag` counts
-    known changes that are not shown yet, and `lag_seconds` is the time since the first of them.
+    `writes_wait` if another process that holds the record stands still: searches and reads go on,
+    and writes are answered with 503; `reading_again` if everything is being read again;
+    `unreachable` if the record does not respond: searches are then answered from memory, and calls
+    that need the record with 503. `lag` counts known changes that are not shown yet, and
+    `lag_seconds` is the time since the first of them.
     """
 
-    state: Literal["in_step", "catching_up", "reading_again", "unreachable"] = "in_step"
+    state: Literal["in_step", "catching_up", "writes_wait", "reading_again", "unreachable"] = (
+        "in_step"
+    )
     lag: int = 0
     lag_seconds: Annotated[float, AfterValidator(partial(round, ndigits=3))] = 0.0
 
@@ -346,13 +354,37 @@ class Ready(WireModel):
     """The model answered a probe, and every gallery is loaded or known to need a reindex.
 
     `galleries` counts galleries by state. `index` is `unavailable` if the last search could not
-    reach Milvus; searches are then answered with 503.
+    reach Milvus; searches are then answered with 503. `audit_log` is `unavailable` while searches
+    are refused because they cannot be logged.
     """
 
     status: Literal["ready"] = "ready"
     galleries: dict[Literal["ready", "needs_reindex"], int]
     record: RecordState
     index: Literal["ready", "unavailable"] = "ready"
+    audit_log: Literal["ready", "unavailable"] = "ready"
+
+
+class Finding(WireModel):
+    """A finding: an `error` keeps the service from working, a `warning` may do so later.
+
+    `part` is what it is about, such as `disk` or `keys`; `text` says what is wrong and what to do.
+    """
+
+    part: str
+    state: FindingState
+    text: str
+
+
+class Diagnosis(WireModel):
+    """The state of a running service; `ok` is false if there is an error.
+
+    `settings` has the values by the names of their variables, without passwords.
+    """
+
+    ok: bool
+    settings: dict[str, Any]
+    findings: list[Finding]
 
 
 class Box(BaseModel):
@@ -1141,9 +1173,10 @@ class Alert(WireModel):
 
     `number` grows in the order in which alerts were written. `kind` is `visit`; `late`, a visit
     sent too late to raise an alarm; `disarmed` and `promise_broken`, about a list, with a
-    `detail` and without a person. `score` is that of the track, above `threshold`; `cohesion` is
-    null unless the track has several crops. `follows` is the person's previous alert from another
-    camera. `image_url` has the sighted crop, `reference_url` the nearest crop of the list.
+    `detail` and without a person. `track`, `score` (above `threshold`), `probability`,
+    `captured_at` and the picture at `image_url` are those of the visit's best crop, until a review;
+    `cohesion` is null unless its track has several crops. `follows` is the person's previous visit
+    to another camera, unless it was rejected. `reference_url` has the nearest crop of the list.
     """
 
     alert_id: str
@@ -1156,6 +1189,7 @@ class Alert(WireModel):
     track: str | None
     first_seen: Moment
     last_seen: Moment
+    captured_at: Moment | None = None
     crops: int
     score: float | None
     threshold: float | None

@@ -6,10 +6,10 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
@@ -43,7 +43,9 @@ ImageData: TypeAlias = bytes | str | os.PathLike[str] | IO[bytes] | PilImage
 
 @dataclass(frozen=True)
 class Image:
-    """An image to enroll, with its labels.
+    """An image to send, with its labels.
+
+    A call that cannot use one of the labels raises `InvalidInput`, which names it.
 
     Attributes:
         data: a path, the content of an image file, a file opened in binary mode, or a PIL image.
@@ -96,6 +98,15 @@ class CropFields(TypedDict, total=False):
 
 class LabelledBox(Box, CropFields):
     """A box with the labels of its crop."""
+
+
+class StillBox(LabelledBox, total=False):
+    """A box of a sighting, whose person may stay at the same place."""
+
+    still: bool
+
+
+SightedBox: TypeAlias = LabelledBox | StillBox
 
 
 class CropsChosen(TypedDict, total=False):
@@ -185,11 +196,19 @@ def whole_fields(values: Mapping[str, object]) -> dict[str, object]:
     return {name: "" if value in (None, []) else value for name, value in sent.items()}
 
 
+def _time_text(moment: datetime) -> str:
+    offset = moment.utcoffset()
+    # RFC 3339 has no seconds in an offset, which local mean times have.
+    if offset and offset % timedelta(minutes=1):
+        moment = moment.astimezone(timezone.utc)
+    return moment.isoformat()
+
+
 def _encode_field(name: str, value: object) -> object:
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, datetime):
-        return value.isoformat()
+        return _time_text(value)
     if isinstance(value, Mapping):
         try:
             return json.dumps(dict(value), allow_nan=False, default=_encode_in_json)
@@ -202,7 +221,7 @@ def _encode_field(name: str, value: object) -> object:
 
 def _encode_in_json(value: object) -> str:
     if isinstance(value, datetime):
-        return value.isoformat()
+        return _time_text(value)
     raise TypeError(f"{value!r:.40} is a {type(value).__name__}; give plain numbers and texts")
 
 
@@ -216,6 +235,36 @@ def enrollment_fields(images: Sequence[Image]) -> dict[str, list[object]]:
     names = CropFields.__annotations__
     labels = {name: [getattr(image, name) for image in images] for name in names}
     return {name: values for name, values in labels.items() if values != [None] * len(values)}
+
+
+def label_fields(
+    call: str,
+    sources: Sequence[ImageSource],
+    usable: Collection[str] = (),
+    options: Mapping[str, object] | None = None,
+) -> dict[str, list[object]]:
+    """Return the labels of a call's images: a field per label, with a value per image.
+
+    Args:
+        call: name of the method, for messages.
+        usable: labels that the call can send.
+        options: form fields of the call, for images without a label of their own.
+
+    Raises:
+        InvalidInput: an image has another label.
+    """
+    images = [source if isinstance(source, Image) else Image(source) for source in sources]
+    labels = enrollment_fields(images)
+    useless = [name for name in labels if name not in usable]
+    if useless:
+        raise InvalidInput(
+            f"{', '.join(useless)}: {call} cannot use this label of an Image; leave it out, or see "
+            f"the options of {call}"
+        )
+    for name, values in labels.items():
+        default = (options or {}).get(name)
+        labels[name] = [default if value is None else value for value in values]
+    return labels
 
 
 def idempotency_header(key: str | None) -> dict[str, str]:

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save
 from model.architecture import EmbedderConfig, MetricNetworkConfig
 from model.arrays import Floats, unit_rows
 from model.calibration import SCORINGS, WITHDRAWN_SCORING, Calibration, Scoring
+from model.former_artefacts import FORMER_ARTEFACTS
 from model.precision import HAS_TORCH
 from model.preprocessing import Preprocessing
 from model.problems import ArtefactProblem, InputProblem
@@ -213,6 +214,12 @@ def resolve_artefact(name: str) -> Path:
     path = Path(name)
     if path.exists() or path.suffix or len(path.parts) > 1:
         return path
+    for former in FORMER_ARTEFACTS:
+        if former.name == name:
+            raise ArtefactProblem(
+                f"{name}: is not shipped any more; write its file in a clone of the project, by "
+                f"{former.command}, and name that file"
+            )
     raise ArtefactProblem(
         f"{name}: there is no shipped artefact of this name, and no such file; known are "
         f"{', '.join(shipped)}"

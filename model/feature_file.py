@@ -16,7 +16,7 @@ import numpy as np
 
 from model.arrays import Floats
 from model.crops.unpack import BoundedReads
-from model.problems import InputProblem
+from model.problems import InputProblem, is_of_the_machine
 
 # Texts about each crop, which are empty if they are unknown. `captured_at` is a time in ISO 8601,
 # and `sha256` the hexadecimal digest of the image file.
@@ -82,6 +82,8 @@ def read_feature_file(path: Path, most_rows: float = float("inf")) -> FeatureFil
     except InputProblem:
         raise
     except Exception as error:
+        if is_of_the_machine(error):
+            raise
         # NumPy and zipfile raise many kinds of errors, which depend on the damage.
         raise InputProblem(
             f"{path}: is not a readable .npz ({error}); run gmn embed again"

@@ -1,6 +1,12 @@
-"""The errors that a user's input causes."""
+"""The errors that a user's input causes, and those that the machine causes."""
 
 from __future__ import annotations
+
+import errno
+
+# Too little memory, too many open files of the process or of the machine, and a disk that fails.
+ERRORS_OF_THE_MACHINE = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EIO})
+NO_THREAD = "can't start new thread"
 
 
 class InputProblem(ValueError):
@@ -13,3 +19,15 @@ class InputProblem(ValueError):
 
 class ArtefactProblem(InputProblem):
     """A file that is not a usable artefact."""
+
+
+def is_of_the_machine(error: BaseException | None) -> bool:
+    """Return if an error says nothing about the input that was being read.
+
+    Input must not be refused as damaged for such an error, since it may be right.
+    """
+    if isinstance(error, OSError):
+        return error.errno in ERRORS_OF_THE_MACHINE
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and str(error) == NO_THREAD
+    )

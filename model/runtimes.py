@@ -16,7 +16,7 @@ from model.artefact import Artefact
 from model.openvino_loading import GRAPH_STRUCTURE, GRAPH_WEIGHTS, PROBES, compiled, load_openvino
 from model.precision import HAS_TORCH, DtypeName, RuntimeName
 from model.preprocessing import drawn_patterns
-from model.problems import ArtefactProblem
+from model.problems import ArtefactProblem, is_of_the_machine
 
 # The least cosine between the feature of a probe and that of the float32 network in PyTorch.
 AGREEMENT = 0.999
@@ -192,6 +192,8 @@ class Probes:
         except (RuntimeUnusable, ArtefactProblem):
             raise
         except Exception as error:
+            if is_of_the_machine(error):
+                raise
             # OpenVINO raises many kinds of errors for an operation that it does not support.
             lines = str(error).strip().splitlines() or [""]
             raise RuntimeUnusable(f"it failed ({type(error).__name__}: {lines[-1]})") from error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, cast
 
 from gmn_client.models import Problem, RefusedImage
 from model.crops.decode import CropProblem
-from model.problems import InputProblem
+from model.problems import InputProblem, is_of_the_machine
 
 STATUS_OF_IMAGE = {"not_embedded": 500, "file_too_large": 413}
 """The status of an image's problem where it is not 422."""
@@ -101,6 +102,31 @@ class IndexUnavailable(ServiceError):
 
 class CollectionUnavailable(IndexUnavailable):
     """The index server answers but does not have a complete collection of the gallery yet."""
+
+
+class RecordUnavailable(ServiceError):
+    """The record, or the store of images, that does not answer; a write may have happened."""
+
+    code = "record_unavailable"
+    status = 503
+    retry_after_s = 2
+    sentence = (
+        "the record store cannot be used at the moment: {0}; ask again in {seconds} s, a write "
+        "best under an Idempotency-Key, as it may have happened"
+    )
+
+
+class RecordWaits(RecordUnavailable):
+    """A write that waits for another process, which holds a lock and stands still.
+
+    Nothing was written. The log names the process, which does not concern a client.
+    """
+
+    retry_after_s = 5
+    sentence = (
+        "another process holds {0} and stands still, so that this could not be written; nothing "
+        "was stored, send the request again in {seconds} s; the log and gmn doctor name the process"
+    )
 
 
 def _define_error(
@@ -262,13 +288,6 @@ VersionNotReached = _define_error(
 )
 # Usually the disk is full; nothing was stored.
 StorageFailed = _define_error("storage_failed", 507)
-RecordUnavailable = _define_error(
-    "record_unavailable",
-    503,
-    "the record store cannot be used at the moment: {0}; ask again in {seconds} s, a write best "
-    "under an Idempotency-Key, as it may have happened",
-    retry_after_s=2,
-)
 DamagedSnapshot = _define_error(
     "damaged_snapshot",
     409,
@@ -302,6 +321,13 @@ DeviceLost = _define_error(
     "best under an Idempotency-Key",
     retry_after_s=10,
 )
+MachineFull = _define_error(
+    "machine_full",
+    503,
+    "{0} at the moment; send the request again in {seconds} s, a write best under an "
+    "Idempotency-Key, or {1}",
+    retry_after_s=5,
+)
 ServiceStopping = _define_error("service_stopping", 503)
 
 
@@ -312,6 +338,21 @@ def problem(code: str, detail: str, status: int = 422, **more: Any) -> Problem:
         status=status,
         detail=detail,
         **more,
+    )
+
+
+def machine_error(error: BaseException | None) -> ServiceError | None:
+    """Return the answer for an error that the machine causes; None for any other error."""
+    if not is_of_the_machine(error):
+        return None
+    if not isinstance(error, OSError) or error.errno == errno.ENOMEM:
+        return MachineFull(
+            "the machine has too little memory left for this", "give the service more memory"
+        )
+    if error.errno == errno.EIO:
+        return RecordUnavailable(f"a disk fails ({error.strerror})")
+    return MachineFull(
+        "the service has too many files open for this", "raise its limit of open files, ulimit -n"
     )
 
 

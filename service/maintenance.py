@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gmn_client.models import JobKind
+from service.checks import FAILED_BACKUP
 from service.engine.device import retry_out_of_memory
 from service.errors import DamagedRecord, ServiceError
 from service.gallery.archives import (
@@ -56,8 +57,9 @@ LONGEST_BEAT_SECONDS = 5.0
 # A new or revoked key takes effect within a second.
 KEYS_PAUSE_SECONDS = 0.8
 REDIS_PAUSE_SECONDS = 2.0
-# A log that another process was reading during a deletion is overwritten this soon after the read.
-LOG_PAUSE_SECONDS = 1.0
+# A log that another process was reading during a deletion is overwritten this soon after the read,
+# and a process that stands still and keeps others from writing is noticed within seconds.
+TEND_PAUSE_SECONDS = 1.0
 # A large record is checked in the background, piece by piece, with a pause after each.
 CHECK_PAUSE_SECONDS = 0.05
 BACKUP_POLL_SECONDS = 10.0
@@ -66,6 +68,9 @@ BACKUP_PAUSE_SECONDS = 600.0
 COMPACTION_POLL_SECONDS = 2.0
 # Retrying a failed compaction at once would cost more than a new segment gains.
 COMPACTION_PAUSE_SECONDS = 300.0
+# Time for which work that no request waits for any more may go on while the process stops, such as
+# forgetting whose client has left.
+LAST_WORK_SECONDS = 5.0
 
 
 async def run_maintenance(runtime: Runtime) -> None:
@@ -128,7 +133,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         "heartbeat": _send_heartbeats(runtime, loop),
         "audit lines": runtime.audit.write_lines(),
         "key reader": repeat(KEYS_PAUSE_SECONDS, lambda: keys.threads.run(keys.read)),
-        "log of the record": repeat(LOG_PAUSE_SECONDS, lambda: _overwrite_log(runtime)),
+        "log of the record": repeat(TEND_PAUSE_SECONDS, lambda: _tend_record(runtime)),
         "job runner": work_on_jobs(runtime, JOBS),
         "maintenance": repeat_alone(
             data_dir / "housekeeping.lock",
@@ -156,6 +161,11 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         yield
     finally:
         runtime.watchdog.stop()
+        # The next start goes on with jobs, and repeats the rest.
+        pools = runtime.pools
+        for pool in (pools.imports, pools.calibration, pools.compaction):
+            pool.cut_off()
+        asyncio.get_running_loop().call_later(LAST_WORK_SECONDS, runtime.cut_off)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -182,9 +192,9 @@ async def repeat(pause_seconds: float, work: Callable[[], Awaitable[object]]) ->
         await work()
 
 
-async def _overwrite_log(runtime: Runtime) -> None:
-    overwrite = runtime.galleries.write(runtime.record.database.overwrite_log)
-    await attempt("overwriting of deleted data", overwrite)
+async def _tend_record(runtime: Runtime) -> None:
+    tend = runtime.galleries.write(runtime.record.database.tend)
+    await attempt("overwriting of deleted data", tend)
 
 
 async def check_record(runtime: Runtime) -> None:
@@ -229,13 +239,22 @@ async def back_up_if_due(runtime: Runtime, folder: Path) -> None:
     try:
         _, output = await process.communicate()
     except asyncio.CancelledError:
+        # A backup that is cut off has no name yet. SIGTERM would wait for a process that was
+        # stopped.
         with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+            process.kill()
         await process.wait()
         raise
+    failed = settings.data_dir / FAILED_BACKUP
     if process.returncode:
-        log.error("no backup was made: %s", output.decode(errors="replace").strip())
+        message = output.decode(errors="replace").strip()
+        log.error("no backup was made: %s", message)
+        # The disk may be full, and the log has the message.
+        with contextlib.suppress(OSError):
+            failed.write_text(message, encoding="utf-8")
         await asyncio.sleep(BACKUP_PAUSE_SECONDS)
+    else:
+        failed.unlink(missing_ok=True)
 
 
 async def compact_indexes(runtime: Runtime) -> None:

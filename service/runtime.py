@@ -184,6 +184,11 @@ class Runtime:
 
         return await self.sections.run(section(), lock)
 
+    def cut_off(self) -> None:
+        """End long work at its next step, because the process stops."""
+        self.pools.cut_off()
+        self.galleries.cut_off()
+
     def close(self) -> None:
         self._held.close()
 
@@ -229,7 +234,7 @@ class Runtime:
             )
             models.setdefault(loaded.embedder, loaded)
 
-        for name in filter(None, (settings.artefact, settings.previous)):
+        for name in dict.fromkeys((settings.artefact, *settings.previous)):
             load(name)
         galleries = record.galleries.all()
         fillers = {gallery.embedding_fingerprint for gallery in galleries if gallery.crops}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -25,6 +26,17 @@ from model.crops.quality import QualityLimits
 from model.problems import InputProblem
 
 PREFIX = "GMN_"
+# Names that other programs of this project read: the client, and what sends crops from cameras.
+NAMES_OF_OTHERS = frozenset({"GMN_URL", "GMN_API_KEY"})
+PREFIXES_OF_OTHERS = ("GMN_CAMERA_",)
+# Kubernetes sets these for each Service of the namespace, and `docker --link` for each container;
+# they begin with GMN_ if its name is `gmn`, or begins with `gmn-`.
+LINK_NAME = re.compile(
+    rf"{PREFIX}(\w+_)?"
+    r"(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?|ENV_\w+)"
+)
+LINK_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
+LINK_ALIAS = re.compile(r"/\S+/\S+")
 
 # A form may have 1,000 fields, and each image takes up to five of them.
 MAX_IMAGES = 200
@@ -38,6 +50,8 @@ RuntimeName = Literal["auto", "torch", "openvino"]
 DtypeName = Literal["auto", "float32", "bfloat16"]
 QualityPolicy = Literal["warn", "refuse", "off"]
 KeepImages = Literal["original", "thumbnail", "none"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["auto", "json", "text"]
 
 
 def checked_name(name: str) -> str:
@@ -65,9 +79,12 @@ class Settings(BaseSettings):
 
     artefact: str = "bundled"
     """The model to serve: the name of a shipped artefact, or a file."""
-    previous: str | None = None
-    """The model with which existing galleries were enrolled. It serves them until they are
-    reindexed. A shipped artefact is found without this setting."""
+    previous: Annotated[tuple[str, ...], NoDecode] = ()
+    """The models with which existing galleries were enrolled, separated by commas. They serve these
+    galleries until they are reindexed. A shipped artefact is found without this setting."""
+    accept_unserved: bool = False
+    """Whether to start although no artefact is there for a gallery, which is then not searched
+    until it is reindexed."""
     data_dir: Path = Path("gmn-data")
     """The directory of the galleries, on a disk of this machine. Several services may share it."""
     redis_url: str | None = None
@@ -194,14 +211,28 @@ class Settings(BaseSettings):
     backup_keep: PositiveInt = 7
     """Number of backups that are kept. The oldest is removed once a new one has been read back and
     verified."""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Level of the JSON log on standard error: `debug`, `info`, `warning` or `error`."""
+    log_level: LogLevel = "info"
+    """Level of the log on standard error: `debug`, `info`, `warning` or `error`."""
+    log_format: LogFormat = "auto"
+    """Lines of the log: JSON objects (`json`), or a text for people (`text`). `auto` is the text if
+    standard error is a terminal, and otherwise JSON."""
 
-    @field_validator("cors_origins", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _split_origins(cls, value: Any) -> Any:
+    def _leave_out_link(cls, values: dict[str, Any]) -> dict[str, Any]:
+        # A link to a Service named `gmn` has the name of the setting GMN_PORT.
+        is_link = LINK_ADDRESS.fullmatch(str(values.get("port")))
+        return {name: value for name, value in values.items() if not (is_link and name == "port")}
+
+    @field_validator("previous", "cors_origins", mode="before")
+    @classmethod
+    def _split_list(cls, value: Any) -> Any:
         given = value.split(",") if isinstance(value, str) else value
-        origins = tuple(text.strip() for text in given if text.strip())
+        return tuple(text.strip() for text in given if text.strip())
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _require_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
             if not ORIGIN.fullmatch(origin):
                 raise ValueError(
@@ -256,14 +287,37 @@ def read_settings(**overrides: Any) -> Settings:
         raise InputProblem("; ".join(_explain(entry) for entry in error.errors())) from error
 
 
+def service_links(variables: Mapping[str, str]) -> list[str]:
+    """Return the names of variables that Kubernetes or Docker set for a service named `gmn`."""
+    return sorted(name for name, value in variables.items() if _is_link(name, value))
+
+
+def describe_links(links: Iterable[str]) -> str:
+    return (
+        f"ignored {', '.join(links)}: links that Kubernetes or Docker set for a service named gmn, "
+        "no settings; enableServiceLinks: false in the pod, or a service of another name, keeps "
+        "them away"
+    )
+
+
+def _is_link(name: str, value: str) -> bool:
+    if not name.startswith(PREFIX):
+        return False
+    if name.endswith("_PORT") and LINK_ADDRESS.fullmatch(value):
+        return True
+    if name.endswith("_NAME") and LINK_ALIAS.fullmatch(value):
+        return True
+    return LINK_NAME.fullmatch(name) is not None
+
+
 def _refuse_unknown_names() -> None:
-    # Other commands read two variables; any other GMN_ variable is a typo.
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | {"GMN_URL", "GMN_API_KEY"}
+    settings = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = settings | NAMES_OF_OTHERS | set(service_links(os.environ))
     for name in sorted(os.environ):
-        if not name.startswith(PREFIX) or name in known:
+        if not name.startswith(PREFIX) or name in known or name.startswith(PREFIXES_OF_OTHERS):
             continue
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {close[0]}" if close else f"known are {', '.join(sorted(known))}"
+        close = difflib.get_close_matches(name, settings, 1)
+        hint = f"did you mean {close[0]}" if close else f"known are {', '.join(sorted(settings))}"
         raise InputProblem(f"{name}: there is no such setting; {hint}? Unset or rename it")
 
 

@@ -6,10 +6,13 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
 import subprocess
 import zipfile
 from pathlib import Path
+
+import pytest
 
 PORTS_OF_CONNECTIONS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
@@ -33,6 +36,25 @@ def free_port():
 def run_command(*command, **options):
     """Run a program to its end, and return its status and output as texts."""
     return subprocess.run(command, **{"capture_output": True, "text": True, **options})
+
+
+def installed(program):
+    """Return the path of a program of the system, or skip the test."""
+    found = shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin")
+    return found or pytest.skip(f"{program} is not installed")
+
+
+def certificate_in(folder):
+    """Write privkey.pem and fullchain.pem of reid.example.org, and return both paths."""
+    key = folder / "privkey.pem"
+    certificate = folder / "fullchain.pem"
+    run_command(
+        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+        *("-nodes", "-subj", "/CN=reid.example.org", "-keyout", key, "-out", certificate),
+        *("-addext", "subjectAltName=DNS:reid.example.org"),
+        check=True,
+    )
+    return key, certificate
 
 
 def encoded(image, image_format="PNG", **options):

@@ -19,6 +19,7 @@ from tests.packages import (
 MEGABYTE = 10**6
 # The environment may take 450 MB: faiss-cpu, pip and compiled modules are not counted here.
 LIGHT_MEGABYTES = 300
+TRACKED_MEGABYTES = 42
 HEAVY = ("torch", "torchvision", "triton", "faiss-gpu", "scikit-learn", "scipy", "pandas")
 
 
@@ -42,6 +43,13 @@ def test_the_light_environment_is_without_the_packages_that_are_large():
         file.size or 0 for name in installed for file in importlib.metadata.files(name) or ()
     )
     assert total / MEGABYTE < LIGHT_MEGABYTES
+
+
+def test_the_tracked_files_are_small():
+    listed = run_command("git", "ls-files", "-z", cwd=ROOT, check=True).stdout
+    files = [ROOT / name for name in listed.split("\0") if name]
+    total = sum(file.stat().st_size for file in files if file.is_file())
+    assert total / MEGABYTE < TRACKED_MEGABYTES
 
 
 @pytest.mark.parametrize("name", [REQUIREMENTS, LIGHT_REQUIREMENTS, "requirements-docs.txt"])

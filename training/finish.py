@@ -27,7 +27,13 @@ from training.evaluation.evaluate_search import evaluate_search
 from training.evaluation.files import save_artefact
 from training.evaluation.report import write_report
 from training.evaluation.results import DatasetResult, EvaluationReport
-from training.evaluation.searches import Search, held_out_people
+from training.evaluation.searches import (
+    TRAINING_REMEDY,
+    TWO_CAMERAS,
+    Search,
+    camera_name,
+    held_out_people,
+)
 from training.metric_fit import fit_metric_network
 from training.networks import reestimate_batch_norm
 from training.provenance import describe_training
@@ -39,10 +45,6 @@ from training.validation import best_scoring, photographed, refuse_collapsed
 
 # M-Net's BatchNorm statistics are estimated from this many training batches.
 STATISTICS_BATCHES = 50
-HELD_OUT_REMEDY = (
-    "give more people, raise held_out.fraction, choose another held_out.seed, or set "
-    "held_out.fraction=0 and calibrate the run by gmn finish --data"
-)
 
 
 @dataclass(frozen=True)
@@ -201,17 +203,20 @@ def held_out_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str, 
     """
     searches = {}
     for dataset in datasets:
-        try:
-            searches[dataset.name] = held_out_people(dataset, recipe.held_out.model_dump())
-        except InputProblem as problem:
-            raise InputProblem(f"{problem}; {HELD_OUT_REMEDY}") from problem
+        if len({camera_name(record) for record in dataset.records}) == 1:
+            raise InputProblem(
+                f"{dataset.spec}: all crops are of one camera; {TWO_CAMERAS}; add crops of other "
+                "cameras, or set held_out.fraction=0 and calibrate the run by gmn finish --data"
+            )
+        held_out = recipe.held_out.model_dump()
+        searches[dataset.name] = held_out_people(dataset, held_out, TRAINING_REMEDY)
         genuine, impostor = searches[dataset.name].labels().count_pairs()
         if genuine < 1 or impostor < 2:
             people = len({record.identity for record in searches[dataset.name].records})
             raise InputProblem(
                 f"{dataset.spec}: the {people} people held out have {genuine} pairs of crops of "
                 f"one person under two cameras and {impostor} of two people; at least 1 and 2 are "
-                f"needed to measure and calibrate; {HELD_OUT_REMEDY}"
+                f"needed to measure and calibrate; {TRAINING_REMEDY}"
             )
     return searches
 

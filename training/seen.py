@@ -135,4 +135,6 @@ def unseen_people(
             f"{dataset.spec}: the artefact {'; it '.join(seen.reasons)}, so that no people are "
             "left to calibrate on; name a set that it was not trained on"
         )
-    return replace(across_cameras(dataset.spec, others), held_out=True)
+    people = len({record.identity for record in others})
+    subject = f"all crops of the people that the artefact was not trained on ({people:,}) are"
+    return replace(across_cameras(dataset.spec, others, subject), held_out=True)

@@ -18,7 +18,13 @@ from training.datasets.record import Dataset
 from training.evaluation.embedding import SearchFeatures, embed_searches, gallery_samples
 from training.evaluation.metrics import rank_queries
 from training.evaluation.scoring import score_searches
-from training.evaluation.searches import Search, across_cameras, camera_name, held_out_people
+from training.evaluation.searches import (
+    TRAINING_REMEDY,
+    Search,
+    across_cameras,
+    camera_name,
+    held_out_people,
+)
 from training.networks import TrainedNetworks, reestimate_batch_norm
 from training.recipe import Recipe
 from training.run import Run
@@ -42,7 +48,8 @@ def validation_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str
         return {}
     searches = {}
     for dataset in datasets:
-        held_out = held_out_people(dataset, recipe.held_out.model_dump()).records
+        chosen_by = recipe.held_out.model_dump()
+        held_out = held_out_people(dataset, chosen_by, TRAINING_REMEDY).records
         cameras: dict[str, set[str]] = defaultdict(set)
         for record in held_out:
             cameras[record.identity].add(camera_name(record))

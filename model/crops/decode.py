@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import re
+import resource
 import struct
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -44,11 +45,28 @@ MAX_CHUNKS = 10_000
 MAX_PROFILES = 4
 
 ROWS_OF_A_STRIP = 256
+WHITE = 255
+
+# Problems that a decoder reports too if it has too little memory, and the most that it takes: a
+# progressive JPEG keeps two bytes for each of three or four colours beside the pixels.
+MAY_BE_MEMORY = frozenset({"not_an_image", "truncated", "unsupported"})
+BYTES_PER_PIXEL = 16
+MEMORY_OF_A_DECODER = 16 * 1024 * 1024
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
 SCAN = 0xDA
 END = 0xD9
+JPEG_LS = 0xF7
+# Decoders know the first kinds of these in part, and the others not at all.
+RARE_PROCESSES = {
+    0xC3: "lossless",
+    0xC9: "arithmetically coded",
+    0xCA: "arithmetically coded",
+    0xCB: "lossless and arithmetically coded",
+    **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical"),
+}
+UNSUPPORTED_BMP = "Unsupported BMP"
 # The segments of these markers, all but DHT, JPG and DAC, begin with precision, height and width.
 FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # For each kind of WebP: the byte where width and height begin, the bits from one to the other, the
@@ -116,11 +134,14 @@ def decode_crop(data: bytes, limits: CropLimits = DEFAULT_LIMITS) -> Pixels:
 
     The bytes tell the file type. The EXIF orientation is applied, transparency is laid over white,
     CMYK and palette images become RGB, 16-bit grey is scaled to 8 bits, and an animated image gives
-    its first frame.
+    its first frame. A BMP in which everything is transparent is read without its transparency, as
+    programs write it that do not know of any.
 
     Raises:
         CropProblem: the image cannot be used; the code is `empty`, `file_too_large`,
-            `not_an_image`, `too_many_parts`, `too_many_pixels`, `too_small` or `truncated`.
+            `not_an_image`, `too_many_parts`, `too_many_pixels`, `too_small`, `transparent`,
+            `truncated` or `unsupported`.
+        MemoryError: there is too little memory to decode it.
     """
     if not data:
         raise CropProblem("empty", "the file has 0 bytes; send the image itself")
@@ -131,21 +152,76 @@ def decode_crop(data: bytes, limits: CropLimits = DEFAULT_LIMITS) -> Pixels:
         )
     if problem := _too_many_parts(data):
         raise CropProblem("too_many_parts", f"{problem}; save the image again and send that file")
+    try:
+        return _decode(data, limits)
+    except CropProblem as refused:
+        if refused.code in MAY_BE_MEMORY and _is_memory_limited():
+            return _decode_with_room(data, limits)
+        raise
+
+
+def _decode(data: bytes, limits: CropLimits) -> Pixels:
     image = _open(data, limits)
     try:
         _check_whole(data)
         image.seek(0)
         image.load()
-        # Metadata may be damaged in any way. An image whose orientation cannot be read stays as it
-        # is stored.
-        with contextlib.suppress(Exception):
-            ImageOps.exif_transpose(image, in_place=True)
+        _turn_upright(image)
         return np.asarray(_to_rgb(image))
+    except CropProblem:
+        raise
     except DAMAGE as error:
+        if kind := _unusual_kind(data):
+            raise _unsupported(kind) from error
         raise CropProblem(
             "truncated",
             f"the image data is cut off or damaged ({error}); send the whole file",
         ) from error
+
+
+def _turn_upright(image: Image.Image) -> None:
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception as error:
+        # Metadata may be damaged in any way. An image whose orientation cannot be read stays as it
+        # is stored.
+        if isinstance(error, MemoryError):
+            raise
+
+
+def _is_memory_limited() -> bool:
+    """Return if an allocation may fail; otherwise the kernel ends the process instead."""
+    limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    return any(limit != resource.RLIM_INFINITY for limit in limits) or _is_overcommit_strict()
+
+
+def _is_overcommit_strict() -> bool:
+    try:
+        return Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2"
+    except OSError:
+        return False
+
+
+def _decode_with_room(data: bytes, limits: CropLimits) -> Pixels:
+    """Decode again where a decoder has failed that may have lacked memory.
+
+    Decoders report too little memory as damage. A file is damaged if it fails while there is enough
+    memory before and afterwards.
+
+    Raises:
+        CropProblem: as `decode_crop`.
+        MemoryError: there is too little memory for the file.
+    """
+    pixels = announced_pixels(data)
+    if pixels is None or pixels > limits.max_pixels:
+        pixels = limits.max_pixels
+    needed = len(data) + pixels * BYTES_PER_PIXEL + MEMORY_OF_A_DECODER
+    try:
+        bytearray(needed)
+        return _decode(data, limits)
+    except CropProblem:
+        bytearray(needed)
+        raise
 
 
 def _open(data: bytes, limits: CropLimits) -> Image.Image:
@@ -157,6 +233,8 @@ def _open(data: bytes, limits: CropLimits) -> Image.Image:
             f"the header announces more pixels than the limit of {limits.max_pixels:,}; {REMEDY}",
         ) from error
     except DAMAGE as error:
+        if kind := _unusual_kind(data, error):
+            raise _unsupported(kind) from error
         if data.startswith((PNG, JPEG)) or _is_webp(data):
             raise CropProblem(
                 "truncated",
@@ -169,17 +247,62 @@ def _open(data: bytes, limits: CropLimits) -> Image.Image:
     limits.require_size(*image.size)
     if image.tile and image.tile[0].codec_name == "bmp_rle":
         # Pillow decodes these in Python, which takes seconds for a large one.
-        raise CropProblem(
-            "not_an_image",
-            "the BMP is run-length encoded; save it without compression and send that file",
-        )
+        raise _unsupported("the BMP is run-length encoded")
     return image
+
+
+def _unsupported(kind: str) -> CropProblem:
+    return CropProblem(
+        "unsupported",
+        f"{kind}, which is unsupported; save it as an ordinary JPEG or PNG and send that file",
+    )
+
+
+def _unusual_kind(data: bytes, error: Exception | None = None) -> str | None:
+    """Return what an image is that could not be decoded, if decoders may not know its kind.
+
+    Args:
+        data: the file.
+        error: the error of opening it.
+    """
+    if error is not None and str(error).startswith(UNSUPPORTED_BMP):
+        return f"the BMP has a rare layout ({error})"
+    if data.startswith(PNG) and data[12:16] == b"CgBI":
+        return "the PNG is of the kind that Xcode writes for iOS (CgBI)"
+    return _unusual_jpeg(data) if data.startswith(JPEG) else None
+
+
+def _unusual_jpeg(data: bytes) -> str | None:
+    for marker, content in islice(_jpeg_segments(data, LONGEST_PADDING), MOST_BEFORE_HEADER):
+        if marker == JPEG_LS:
+            return "the file is a JPEG-LS"
+        if marker in FRAME_HEADERS:
+            header = data[content + 2 : content + 8]
+            return _unusual_frame(marker, header) if len(header) == 6 else None
+    return None
+
+
+def _unusual_frame(marker: int, header: bytes) -> str | None:
+    """Return what is unusual about a JPEG by its header of precision, sides and colours."""
+    if header[1:3] == b"\0\0":
+        return "the JPEG gives its height behind the pixels"
+    if header[0] != 8:
+        return f"the JPEG has {header[0]} bits for each colour"
+    if header[5] not in (1, 3, 4):
+        return f"the JPEG has {header[5]} colours"
+    process = RARE_PROCESSES.get(marker)
+    return f"the JPEG is {process}" if process else None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         grey = np.asarray(image, dtype=np.float32)
         scaled = np.clip(grey / 257.0, 0, 255).astype(np.uint8)
+        if "transparency" in image.info:
+            transparent = grey == image.info["transparency"]
+            if transparent.all():
+                raise _transparent(image)
+            scaled[transparent] = WHITE
         return Image.fromarray(scaled).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         return _over_white(image)
@@ -190,11 +313,26 @@ def _over_white(image: Image.Image) -> Image.Image:
     """Lay a transparent image over white, in strips, which take a quarter of the memory."""
     width, height = image.size
     opaque = Image.new("RGB", image.size)
+    is_visible = False
     for top in range(0, height, ROWS_OF_A_STRIP):
         strip = image.crop((0, top, width, min(top + ROWS_OF_A_STRIP, height))).convert("RGBA")
         white = Image.new("RGBA", strip.size, "white")
         opaque.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
-    return opaque
+        is_visible = is_visible or strip.getchannel("A").getbbox() is not None
+    if is_visible:
+        return opaque
+    if image.format == "BMP":
+        return image.convert("RGB")
+    raise _transparent(image)
+
+
+def _transparent(image: Image.Image) -> CropProblem:
+    shown = "the first frame" if getattr(image, "is_animated", False) else "the image"
+    return CropProblem(
+        "transparent",
+        f"{shown} is wholly transparent, so that nothing of it can be seen; save it without "
+        "transparency and send that file",
+    )
 
 
 def announced_pixels(data: bytes) -> int | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from model.crops.manifest import CropFile, read_manifest
-from model.crops.names import NO_IMAGE, Ignored, file_names, is_hidden, is_image_name
+from model.crops.names import Ignored, file_names, is_hidden, is_image_name
 
 
 def read_folder(
@@ -16,6 +17,7 @@ def read_folder(
     *,
     root: Path | None = None,
     within: Path | None = None,
+    between: Callable[[], object] = lambda: None,
 ) -> list[CropFile]:
     """Return the images below a folder, in the same order every time.
 
@@ -24,21 +26,23 @@ def read_folder(
 
     Args:
         folder: a folder of images and other files.
-        ignored: collects other files, images that the manifest does not name, and its unknown
-            columns.
+        ignored: collects other and hidden files, images that the manifest does not name, and its
+            unknown columns.
         manifest: a CSV file, in which no label but `path` is required.
         root: `folder` by default; that of an unpacked archive is `packed_root`.
         within: see `read_manifest`.
+        between: called before each file and row; an error that it raises ends the reading.
 
     Raises:
         InputProblem: the folder cannot be read, or the manifest cannot be used.
     """
     names = []
     for name in file_names(folder, ignored):
+        between()
         if is_image_name(name):
             names.append(name)
         elif folder / name != manifest:
-            ignored.add(name, NO_IMAGE)
+            ignored.add_unused(name)
     names.sort()
     if manifest is None:
         places = [(folder / name).relative_to(root or folder).parts for name in names]
@@ -47,9 +51,10 @@ def read_folder(
             CropFile(folder / name, place[0] if have_people else None)
             for name, place in zip(names, places, strict=True)
         ]
-    crops = read_manifest(manifest, within, ("path",), ignored)
+    crops = read_manifest(manifest, within, ("path",), ignored, between)
     listed = {str(crop.path) for crop in crops}
     for name in names:
+        between()
         if os.path.realpath(folder / name) not in listed:
             ignored.add(name, "the manifest does not name it; add a row for it")
     return crops

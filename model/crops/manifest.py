@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Collection, Iterator
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime
+from pathlib import Path, PureWindowsPath
 from typing import IO
 
-from model.crops.names import Ignored, shown
-from model.problems import InputProblem
+from model.crops.file_forms import FileForms
+from model.crops.names import Ignored, by_product_kind, is_hidden, shown
+from model.problems import InputProblem, is_of_the_machine
+from model.times import read_time
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("path", "identity", "camera", "captured_at", "external_id", "metadata", "track", "split")
@@ -21,6 +25,10 @@ MAX_LINE = 1_000_000
 # Each row takes time for each column of the header.
 MAX_COLUMNS = 1_000
 SPLITS = ("train", "query", "gallery")
+# Spreadsheet programs of some countries write these in place of commas.
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+# What programs put around the name of a column; white space of any kind is stripped as well.
+AROUND_NAMES = "\ufeff\u200b\"'“”„‘’`"
 
 
 class ManifestProblem(InputProblem):
@@ -57,64 +65,164 @@ def read_manifest(
     within: Path | None = None,
     required: Collection[str] = LABELLED,
     ignored: Ignored | None = None,
+    between: Callable[[], object] = lambda: None,
 ) -> list[CropFile]:
     """Read a manifest, whose relative paths begin at its own folder.
 
     Args:
         manifest: the file.
         within: a resolved folder out of which no path may lead. The error then tells neither
-            whether a file exists nor the text of the manifest. None allows any path.
+            whether a file outside exists nor the labels of the manifest. None allows any path that
+            is not written with backslashes.
         required: columns that have a value in every row.
         ignored: collects the unknown columns.
+        between: called before each row; an error that it raises ends the reading.
 
     Raises:
-        ManifestProblem: a column, a value or a file is missing, a path occurs twice, a time is not
-            RFC 3339, metadata are no JSON object, or a split is unknown. The message names the
-            first wrong row.
+        ManifestProblem: a column, a value or a file is missing, a column or path occurs twice, a
+            column has nearly the name of a known one, a time is not RFC 3339, metadata are no JSON
+            object, or a split is unknown. The message names the first wrong row.
     """
     named = manifest.resolve().relative_to(within) if within else manifest
     rows: dict[Path, CropFile] = {}
+    forms = FileForms()
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(_bounded(file), strict=True)
-            names = reader.fieldnames or ()
-            if len(names) > MAX_COLUMNS:
-                raise ManifestProblem(
-                    f"{named}, line 1: has {len(names):,} columns, over the limit of "
-                    f"{MAX_COLUMNS:,}; leave out those that are not known"
-                )
-            missing = [name for name in required if name not in names]
-            if missing:
-                others = [name for name in COLUMNS if name not in required]
-                raise ManifestProblem(
-                    f"{named}, line 1: the header lacks {', '.join(missing)}; it must be "
-                    f"{','.join(required)}[,{','.join(others)}]"
-                )
+            # A space after a comma would make the quotes after it a part of the value.
+            reader = csv.DictReader(_bounded(file), strict=True, skipinitialspace=True)
+            try:
+                names = _read_header(reader.fieldnames or (), required)
+            except ManifestProblem as problem:
+                raise ManifestProblem(f"{named}, line 1: {problem}") from problem
+            reader.fieldnames = names
             for name in names:
                 if ignored is not None and name not in COLUMNS:
                     reason = f"the column is unknown; known columns are {', '.join(COLUMNS)}"
                     ignored.add(f"{named}: {name}", reason)
             for record in reader:
+                between()
                 line = reader.line_num
                 try:
-                    row = _read_row(record, line, manifest.parent, within, required)
+                    row = _read_row(record, line, manifest.parent, within, required, forms)
                 except ManifestProblem as problem:
                     raise ManifestProblem(f"{named}, line {line}: {problem}") from problem
                 if row.path in rows:
                     raise ManifestProblem(
-                        f"{named}, line {line}: {_shown(record['path'], within)} is listed already "
+                        f"{named}, line {line}: {shown(record['path'] or '')} is listed already "
                         f"on line {rows[row.path].line}; keep one of the two"
                     )
                 rows[row.path] = row
     except (UnicodeDecodeError, csv.Error) as error:
         raise ManifestProblem(f"{named}: not a UTF-8 CSV file ({error}); save it as one") from error
     except OSError as error:
+        if is_of_the_machine(error):
+            raise
         raise ManifestProblem(
             f"{named}: cannot be read ({error.strerror}); name a readable CSV manifest"
         ) from error
     if not rows:
         raise ManifestProblem(f"{named}: has no rows; list at least one crop")
     return list(rows.values())
+
+
+def _read_header(header: Sequence[str], required: Collection[str]) -> list[str]:
+    """Return the names of columns without what surrounds them.
+
+    Raises:
+        ManifestProblem: the header would lose a known column; the message does not name the line.
+    """
+    names = [_strip_name(name) for name in header]
+    if len(names) > MAX_COLUMNS:
+        raise ManifestProblem(
+            f"has {len(names):,} columns, over the limit of {MAX_COLUMNS:,}; leave out those that "
+            "are not known"
+        )
+    _require_commas(names)
+    repeated = [name for name, count in Counter(names).items() if count > 1 and name in COLUMNS]
+    if repeated:
+        raise ManifestProblem(
+            f"the column {repeated[0]} occurs twice; keep one of the two, or rename the other"
+        )
+    for name in names:
+        meant = _similar_column(name, names)
+        if meant is not None:
+            raise ManifestProblem(
+                f"there is no column {shown(name)!r}; did you mean {meant}? Rename the column to "
+                f"{meant}, or to something else if it is not meant"
+            )
+    missing = [name for name in required if name not in names]
+    if missing:
+        others = [name for name in COLUMNS if name not in required]
+        raise ManifestProblem(
+            f"the header lacks {', '.join(missing)}; it must be "
+            f"{','.join(required)}[,{','.join(others)}]"
+        )
+    return names
+
+
+def _strip_name(name: str) -> str:
+    stripped = name.strip()
+    while (inner := stripped.strip(AROUND_NAMES).strip()) != stripped:
+        stripped = inner
+    return stripped
+
+
+def _require_commas(names: Sequence[str]) -> None:
+    """Raise `ManifestProblem` if a line does not begin with names of columns and commas."""
+    first = names[0] if names else ""
+    if first.casefold().startswith("sep="):
+        raise ManifestProblem(
+            "is a note on the separator for spreadsheet programs; remove this line, separate the "
+            "columns by commas, and begin with their names"
+        )
+    known = {_letters(column) for column in COLUMNS}
+    for separator, title in SEPARATORS.items():
+        parts = [part for name in names if separator in name for part in name.split(separator)]
+        if "path" not in names and known & {_letters(part) for part in parts}:
+            raise ManifestProblem(
+                f"the columns are separated by {title}; save the file with commas, which "
+                'spreadsheet programs call "CSV (comma delimited)"'
+            )
+
+
+def _similar_column(name: str, names: Collection[str]) -> str | None:
+    """Return the known column that another column is meant to be, if it is likely."""
+    if name in COLUMNS:
+        return None
+    letters = _letters(name)
+    for column in COLUMNS:
+        if letters == _letters(column):
+            return column
+    for column in COLUMNS:
+        if column not in names and _is_misspelt(letters, column):
+            return column
+    return None
+
+
+def _letters(name: str) -> str:
+    """Return a name in lower case without spaces, underscores, hyphens and the like."""
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
+def _is_misspelt(letters: str, column: str) -> bool:
+    """Return whether few letters are inserted, left out, replaced or swapped with the next one."""
+    right = _letters(column)
+    # Longer names leave room for more mistakes before they resemble other words.
+    allowed = len(column) // 4
+    if abs(len(letters) - len(right)) > allowed:
+        return False
+    # A row has the edits from the first letters of one name to all beginnings of the other.
+    rows = [list(range(len(right) + 1))]
+    for row, letter in enumerate(letters, 1):
+        above = rows[-1]
+        current = [row]
+        for place, other in enumerate(right, 1):
+            edits = min(above[place] + 1, current[-1] + 1, above[place - 1] + (letter != other))
+            if row > 1 and place > 1 and letters[row - 2] == other and right[place - 2] == letter:
+                edits = min(edits, rows[-2][place - 2] + 1)
+            current.append(edits)
+        rows.append(current)
+    return rows[-1][-1] <= allowed
 
 
 def _bounded(file: IO[str]) -> Iterator[str]:
@@ -133,6 +241,7 @@ def _read_row(
     folder: Path,
     within: Path | None,
     required: Collection[str],
+    forms: FileForms,
 ) -> CropFile:
     """Return the crop of a row; the message of a `ManifestProblem` does not name the line."""
     if None in record:
@@ -141,7 +250,7 @@ def _read_row(
     for name in required:
         if not labels[name]:
             raise ManifestProblem(f"{name} is empty; give one in every row")
-    path = _find_file(folder, within, labels.pop("path") or "")
+    path = _find_file(folder, within, labels.pop("path") or "", forms)
     split = labels["split"]
     if split and split not in SPLITS:
         raise ManifestProblem(f"split {_shown(split, within)!r} is not one of {', '.join(SPLITS)}")
@@ -154,16 +263,9 @@ def _read_row(
     moment = None
     if text := labels.pop("captured_at"):
         try:
-            moment = datetime.fromisoformat(text)
-            # This fails for a time before the year 1 in UTC, which cannot be stored.
-            moment.astimezone(UTC)
-        except (ValueError, OverflowError):
-            moment = None
-        if moment is None or moment.tzinfo is None:
-            raise ManifestProblem(
-                f"captured_at {_shown(text, within)!r} is not RFC 3339 with a time zone, such as "
-                "2024-05-01T12:00:00Z"
-            )
+            moment = read_time(text)
+        except ValueError as error:
+            raise ManifestProblem(f"captured_at {_shown(text, within)!r} {error}") from error
     return CropFile(path, captured_at=moment, line=line, **labels)
 
 
@@ -178,19 +280,55 @@ def _find_file(
     folder: Path,
     within: Path | None,
     name: str,
+    forms: FileForms,
 ) -> Path:
     try:
-        path = (folder / name).resolve()
-        if within is not None and not path.is_relative_to(within):
-            reason = "lies outside the import"
+        path = forms.resolve(folder / name, within)
+        slashed = name
+        allowed = within
+        if "\\" in name and not path.is_file():
+            # The file's own name has no backslash, so that they separate folders as on Windows.
+            slashed = name.replace("\\", "/")
+            allowed = within or folder.resolve()
+            path = forms.resolve(folder / slashed, allowed)
+        by_product = _by_product_in(folder, slashed)
+        if slashed != name and PureWindowsPath(name).anchor:
+            reason = "is an absolute path of Windows; write a path that begins at the manifest"
+        elif allowed is not None and not path.is_relative_to(allowed):
+            area = "import" if within else "manifest's folder"
+            reason = f"lies outside the {area}; correct the path"
+        elif by_product is not None:
+            reason = (
+                f"a storage system or program made {shown(by_product)} for its own use, so it is "
+                "not enrolled; remove the row, or move the file"
+            )
         elif path.is_file():
             return path
+        elif path.is_dir():
+            reason = "is a folder, not an image; correct the path"
+        elif within is not None and is_hidden(slashed):
+            reason = (
+                "no such file, as hidden files of an archive are not unpacked; pack it under a "
+                "name without the dot"
+            )
         else:
-            reason = "is a folder, not an image" if path.is_dir() else "no such file"
+            reason = "no such file; correct the path"
     except (OSError, ValueError, RuntimeError) as error:
+        if is_of_the_machine(error):
+            raise
         # The name may be too long, hold a NUL, lie in a closed folder, or be a loop of links.
-        reason = f"cannot be opened ({type(error).__name__})"
-    raise ManifestProblem(f"{_shown(name, within)}: {reason}; correct the path")
+        reason = f"cannot be opened ({type(error).__name__}); correct the path"
+    raise ManifestProblem(f"{shown(name)}: {reason}")
+
+
+def _by_product_in(folder: Path, name: str) -> str | None:
+    """Return the part of a path below a folder that is a by-product, or None."""
+    place = Path(os.path.normpath(folder / name))
+    # What lies above the manifest, or elsewhere, was chosen by whoever named the manifest or path.
+    if not place.is_relative_to(folder):
+        return None
+    parts = place.relative_to(folder).parts
+    return next((part for part in parts if by_product_kind(part)), None)
 
 
 def _shown(value: str | None, within: Path | None) -> str:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from model.crops.names import NO_IMAGE, Ignored, LeftOut, is_hidden, is_image_name, shown
-from model.problems import InputProblem
+from model.crops.names import Ignored, LeftOut, hidden_place, is_hidden, is_image_name, shown
+from model.problems import InputProblem, is_of_the_machine
 
 CHUNK = 1024 * 1024
 # Each entry in the list of a zip takes 46 bytes and its name, and 480 bytes in memory.
@@ -29,6 +29,9 @@ LENGTHS = struct.Struct("<28x3H")
 MAX_DEPTH = 32
 MAX_NAME_BYTES = 255
 ENCRYPTED = 1
+UTF_8 = 0x800
+# The library decodes names by it that are not marked as UTF-8.
+UNMARKED_ENCODING = "cp437"
 DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -109,7 +112,7 @@ def unpack_crops(
 
     Args:
         into: an existing folder.
-        ignored: collects files of other kinds.
+        ignored: collects files of other kinds, and hidden ones.
         between: called before each entry.
 
     Returns:
@@ -135,14 +138,17 @@ def unpack_crops(
                         "fewer into one"
                     )
                 between()
-                name = entry.filename.replace("\\", "/")
+                name = _name_of(entry).replace("\\", "/")
                 if name.endswith("/"):
                     continue
                 path = PurePosixPath(name)
-                if not is_image_name(str(path)) and path.suffix.lower() != ".csv":
-                    if not is_hidden(name):
-                        ignored.add(name, NO_IMAGE)
-                    continue
+                if path.suffix.lower() != ".csv":
+                    if is_hidden(name):
+                        ignored.add_hidden(hidden_place(name))
+                        continue
+                    if not is_image_name(name):
+                        ignored.add_unused(name)
+                        continue
                 try:
                     place = into / _checked(path, entry, limits.max_entry_bytes)
                     count += sum(not folder.exists() for folder in place.parents)
@@ -158,13 +164,27 @@ def unpack_crops(
                 except InputProblem:
                     raise
                 except DAMAGE as error:
+                    if is_of_the_machine(error):
+                        raise
                     reason = f"it is damaged ({shown(str(error))}); pack it again"
                     left_out.append(LeftOut(shown(name), reason))
     except InputProblem:
         raise
     except DAMAGE as error:
+        if is_of_the_machine(error):
+            raise
         raise InputProblem(f"the archive is damaged ({error}); pack and send it again") from error
     return left_out
+
+
+def _name_of(entry: zipfile.ZipInfo) -> str:
+    """Return the name of an entry; the Finder of macOS writes UTF-8 without marking it as such."""
+    if entry.flag_bits & UTF_8:
+        return entry.filename
+    try:
+        return entry.filename.encode(UNMARKED_ENCODING).decode()
+    except UnicodeError:
+        return entry.filename
 
 
 def _unpack(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, place: Path) -> None:
@@ -179,7 +199,7 @@ def _unpack(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, place: Path) -> Non
         except BaseException as error:
             with contextlib.suppress(OSError):
                 place.unlink()
-            if not isinstance(error, OSError):
+            if not isinstance(error, OSError) or is_of_the_machine(error):
                 raise
             cause = f"the archive cannot be unpacked here ({error.strerror})"
             if error.errno in FULL:

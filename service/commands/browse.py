@@ -16,6 +16,7 @@ from typer import Argument, Exit, FileBinaryWrite, Option, confirm
 from gmn_client import Client
 from gmn_client.calls import Method
 from gmn_client.models import Gallery
+from model.crops.texts import find_unfit
 from model.problems import InputProblem
 from service.commands.common import (
     Columns,
@@ -124,7 +125,7 @@ def _format_fields(item: Any) -> Iterator[str]:
     for name, value in data.items():
         if value is not None and name not in OBJECTS:
             # Escape line breaks and other control characters.
-            is_plain = isinstance(value, str) and value.isprintable()
+            is_plain = isinstance(value, str) and find_unfit(value) is None
             yield f"{name}: {value if is_plain else json.dumps(value, ensure_ascii=False)}"
 
 

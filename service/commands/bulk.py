@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from gmn_client.models import EnrolledImage, Problem, RefusedImage
 from model.crops.folder import read_folder
 from model.crops.manifest import MANIFEST, read_manifest
 from model.crops.names import Ignored, LeftOut, is_image_name
+from model.crops.texts import nfc
 from model.problems import InputProblem
 from service.commands.common import progress_bar
 
@@ -77,7 +78,7 @@ class Source:
 
 
 def _select(label: str, value: str | None, crops: Sequence[SourceCrop]) -> Sequence[SourceCrop]:
-    chosen = [crop for crop in crops if value in (None, getattr(crop, label))]
+    chosen = [crop for crop in crops if value is None or getattr(crop, label) == nfc(value)]
     if crops and not chosen:
         known = sorted({str(getattr(crop, label) or "unknown") for crop in crops})
         raise InputProblem(
@@ -87,7 +88,7 @@ def _select(label: str, value: str | None, crops: Sequence[SourceCrop]) -> Seque
     return chosen
 
 
-def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> Source:
+def find_source(name: str, read_spec: Callable[[str], Source]) -> Source:
     """Find the images of a SOURCE.
 
     Args:
@@ -104,13 +105,15 @@ def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
     if path.is_dir():
         files = read_folder(path, ignored, manifest if labelled else None)
         if not files:
-            raise InputProblem(f"{path}: holds no image; name the folder that holds the images")
+            raise InputProblem(
+                f"{path}: holds no image; name the folder that holds the images{ignored.remark()}"
+            )
     elif is_image_name(path.name) and labelled:
         return Source([SourceCrop(path.name, path.read_bytes)])
     elif labelled:
         files = read_manifest(path, required=("path",), ignored=ignored)
     elif ":" in name:
-        return Source(list(read_spec(name)))
+        return read_spec(name)
     else:
         raise InputProblem(
             f"{name}: is not there; name an image, a folder of images, a zip archive, a CSV "
@@ -120,8 +123,9 @@ def find_source(name: str, read_spec: Callable[[str], Iterable[SourceCrop]]) -> 
         SourceCrop(
             str(file.path if labelled else file.path.relative_to(path)),
             file.path.read_bytes,
-            identity=file.identity,
-            camera=file.camera,
+            # The labels are compared with options and with answers, which are in NFC.
+            identity=file.identity and nfc(file.identity),
+            camera=file.camera and nfc(file.camera),
             captured_at=file.captured_at,
             split=file.split,
             external_id=file.external_id,

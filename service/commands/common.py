@@ -24,16 +24,18 @@ from typing import (
 
 from pydantic_core import to_jsonable_python
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 from typer import Argument, BadParameter, Context, Exit, Option, Typer, echo
 
 from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client
 from gmn_client.models import Job
-from gmn_client.uploads import Box, LabelledBox
+from gmn_client.uploads import Box, LabelledBox, SightedBox
+from model.terminal import make_console, make_progress
 
 Result = TypeVar("Result")
+Line = TypeVar("Line")
 Columns = Mapping[str, str | Callable[[Any], object]]
 """Maps each title of a table to an attribute of the objects in it, or to a function of them."""
 # An entry of a docstring's `Args:` or `Attributes:`, with its continuation lines.
@@ -161,12 +163,13 @@ def annotated(parameter: Parameter, place: Any, texts: Mapping[str, str]) -> Par
     hint = parameter.annotation
     if get_origin(hint) is Annotated or hint is Context:
         return parameter.replace(kind=Parameter.KEYWORD_ONLY)
-    if NoneType in get_args(hint):
+    # A value of all images may also be one of each.
+    if {NoneType, bool} & set(get_args(hint)):
         hint = get_args(hint)[0]
     options: dict[str, Any] = {"help": texts.get(name)}
     if get_origin(hint) in (Sequence, Iterable) or parameter.kind is Parameter.VAR_POSITIONAL:
         item = (*get_args(hint), str)[0]
-        if item in (Box, LabelledBox):
+        if item in (Box, LabelledBox, SightedBox):
             options |= {"parser": read_box, "metavar": BOX}
         hint = list[float] if item is float else list[str]
     elif hint not in (bool, int, float, Path) and get_origin(hint) not in (Literal, list):
@@ -223,8 +226,8 @@ def command_group(text: str) -> Typer:
 
 def output() -> Console:
     """Return a console on standard output, wide enough for whole tables if it is no terminal."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)
+    console = make_console()
+    return console if console.is_terminal else make_console(width=WIDTH_WITHOUT_TERMINAL)
 
 
 def show(shown: Shown, as_json: bool) -> None:
@@ -251,16 +254,20 @@ def table_of(objects: Iterable[Any], columns: Columns) -> Table:
     return plain_table(list(columns), ([cell(row) for cell in cells] for row in objects))
 
 
-def shortened(lines: Sequence[str], most: int) -> list[str]:
+def shortened(lines: Sequence[Line], most: int) -> list[Line | str]:
+    shown: list[Line | str] = [*lines[:most]]
     more = len(lines) - most
-    if more <= 0:
-        return list(lines)
-    return [*lines[:most], f"and {more:,} more; --json names them all"]
+    if more > 0:
+        shown.append(f"and {more:,} more; --json names them all")
+    return shown
 
 
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """Return a table of plain text; times are in UTC, as their column titles say."""
-    table = Table(*columns)
+    table = Table()
+    for title in columns:
+        # Long names are wrapped, since cutting them off would lose a part.
+        table.add_column(title, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     return table
@@ -276,16 +283,7 @@ def _cell(value: object) -> Text:
 
 def progress_bar() -> Progress:
     """Return a progress bar on standard error; silent if that is no terminal."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    return make_progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
 def follow(client: Client, job: Job, title: str) -> Job:

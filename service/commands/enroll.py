@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group
-from rich.markup import escape
+from rich.console import Group, RenderableType
+from rich.text import Text
 from typer import BadParameter, Context
 
 from gmn_client import Client, RequestRefused
@@ -178,26 +178,29 @@ def _import(
 
 def _format_summary(summary: dict[str, Any]) -> Group:
     problems = [
-        f"[red]{escape(image['name'])}[/]: {escape(image['problem'])}"
+        Text.assemble((image["name"], "red"), f": {image['problem']}")
         for image in summary["problems"]
     ]
-    ignored = [
-        f"ignored: {escape(file['name'])}: {escape(file['reason'])}" for file in summary["ignored"]
-    ]
-    lines = [
-        f"[bold]{summary['enrolled']:,}[/] enrolled in gallery {escape(summary['gallery'])}, "
-        f"{summary['duplicates']:,} there already, {len(problems):,} refused"
+    ignored = [f"ignored: {file['name']}: {file['reason']}" for file in summary["ignored"]]
+    lines: list[RenderableType] = [
+        Text.assemble(
+            (f"{summary['enrolled']:,}", "bold"),
+            f" enrolled in gallery {summary['gallery']}, {summary['duplicates']:,} there already, "
+            f"{len(problems):,} refused",
+        )
     ]
     if summary.get("state", "done") != "done":
         detail = summary["detail"] or "see the service's log"
-        lines.append(f"job {summary['job_id']} [red]{summary['state']}[/]: {escape(detail)}")
+        lines.append(
+            Text.assemble(f"job {summary['job_id']} ", (summary["state"], "red"), f": {detail}")
+        )
     lines += shortened(ignored, IGNORED_SHOWN)
     # A job reports only the number of duplicates.
     if summary["not_kept"]:
         lines.append(f"{summary['not_kept']:,} not kept: their tracks have better crops")
     names = summary.get("duplicate_names")
     if names:
-        lines.append(f"there already: {escape(', '.join(shortened(names, DUPLICATES_SHOWN)))}")
+        lines.append(f"there already: {', '.join(shortened(names, DUPLICATES_SHOWN))}")
     return Group(*lines, *shortened(problems, PROBLEMS_SHOWN))
 
 

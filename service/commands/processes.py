@@ -12,13 +12,13 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 import uvicorn
-from filelock import FileLock
 from prometheus_client.multiprocess import mark_process_dead
 from typer import echo
 from uvicorn.config import STARTUP_FAILURE
@@ -27,8 +27,10 @@ from uvicorn.supervisors.multiprocess import Multiprocess, Process
 from gmn_client import DEFAULT_URL
 from model.problems import InputProblem
 from service.ops.data_directory import hold, lock_data_directory
+from service.ops.locks import ProcessLock
 from service.ops.logs import configure_logging
 from service.ops.metrics import METRICS_VARIABLE
+from service.record.transaction import FILE as RECORD_FILE
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,9 +41,20 @@ DRAIN_SECONDS = 25
 # Connections accepted in one turn of the event loop, before the first is counted.
 ACCEPTED_AT_ONCE = 16
 BACKLOG = 2048
+# Time for which an idle connection stays open. It must be longer than those of proxies and load
+# balancers, often 60 seconds, which otherwise send a request into a connection that is being
+# closed.
+IDLE_SECONDS = 80
 METRICS_FOLDER = "metrics"
-NEW_DIRECTORY = "made a new data directory {}; nothing is enrolled"
+NEW_DIRECTORY = (
+    "made a new data directory %s; nothing is enrolled. If there should be galleries, stop this "
+    "service and name their directory with --data-dir or GMN_DATA_DIR; this lists the data "
+    "directories of the machine: find / -name %s 2>/dev/null"
+)
+# A process that does not serve within this time is replaced.
 START_SECONDS = 600.0
+# After this many starts in a row that end before the process serves, the whole service ends.
+MAX_FAILED_STARTS = 3
 # Constants of malloc.h and sys/prctl.h.
 M_ARENA_MAX = -8
 PR_SET_PDEATHSIG = 1
@@ -85,6 +98,10 @@ def describe_model(runtime: Runtime, address: str) -> Iterator[str]:
     if filled or unloaded:
         url = "" if address == DEFAULT_URL else f" --url {address}"
         yield f"To go over to {model.name}: gmn reindex --all --wait{url}"
+
+
+def warn_about_new_directory(data_dir: Path) -> None:
+    log.warning(NEW_DIRECTORY, data_dir.resolve(), RECORD_FILE)
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -132,6 +149,7 @@ class ServiceConfig(uvicorn.Config):
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=DRAIN_SECONDS,
+            timeout_keep_alive=IDLE_SECONDS,
             timeout_worker_healthcheck=int(settings.stall_seconds),
             server_header=False,
             backlog=ACCEPTED_AT_ONCE,
@@ -139,7 +157,7 @@ class ServiceConfig(uvicorn.Config):
         )
 
     def configure_logging(self) -> None:
-        configure_logging(self.settings.log_level)
+        configure_logging(self.settings.log_level, self.settings.log_format)
         # Uvicorn's own access log, which this disables, contains paths with names of people.
         super().configure_logging()
 
@@ -179,24 +197,31 @@ class ServiceConfig(uvicorn.Config):
 
 
 class Supervisor(Multiprocess):
-    """Starts the worker processes and replaces those that have ended."""
+    """Starts the worker processes and replaces those that have ended.
+
+    Attributes:
+        failed: true if the service ends because its processes cannot start.
+    """
 
     config: ServiceConfig
+
+    def __init__(self, config: ServiceConfig, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self.failed = False
+        self._failed_starts = 0
+        self._serving: set[int | None] = set()
 
     def init_processes(self) -> None:
         """Start the processes one after another: the first one creates what all of them share."""
         url = url_of(self.config.settings, self.sockets[0])
         self.config.announced_url = url
-        for _ in range(self.processes_num):
-            process = Process(self.config, self.sockets)
-            process.start()
+        for index in range(self.processes_num):
+            self.processes.append(self._start_process())
+            while not self._wait_until_ready(self.processes[index]):
+                if not self._replace(index):
+                    self.should_exit.set()
+                    return
             self.config.announced_url = None
-            self.processes.append(process)
-            if not process.wait_until_ready(START_SECONDS, self.should_exit):
-                self.should_exit.set()
-                return
-            # The process has reduced the kernel's backlog to the number it accepts at once.
-            self.sockets[0].listen(BACKLOG)
         echo(f"Serving on {url} with {self.processes_num} processes")
 
     def terminate_all(self) -> None:
@@ -206,17 +231,79 @@ class Supervisor(Multiprocess):
         super().terminate_all()
 
     def keep_subprocess_alive(self) -> None:
-        """Replace processes that have ended and remove their last values from the metrics."""
-        for worker in self.processes:
+        """Replace processes that have ended; end the service if they cannot start."""
+        for index, process in enumerate(self.processes):
+            if self._is_stopping:
+                return
             # Only the worker then holds this end of the pipe, so that a check of its health ends
             # when it is killed, and neither its replacement nor a stop waits for the answer.
-            worker.child_conn.close()
-        ended = [worker.pid for worker in self.processes if not worker.process.is_alive()]
-        super().keep_subprocess_alive()
-        for pid in ended:
-            mark_process_dead(pid)  # type: ignore[no-untyped-call]
-        if ended:
-            self.sockets[0].listen(BACKLOG)
+            process.child_conn.close()
+            if process.pid not in self._serving:
+                self._note_if_ready(process, self.config.timeout_worker_healthcheck)
+            if process.is_alive(self.config.timeout_worker_healthcheck):
+                continue
+            if not self._replace(index):
+                self.should_exit.set()
+                return
+
+    @property
+    def _is_stopping(self) -> bool:
+        return self.should_exit.is_set() or not {signal.SIGINT, signal.SIGTERM}.isdisjoint(
+            self.signal_queue
+        )
+
+    def _start_process(self) -> Process:
+        process = Process(self.config, self.sockets)
+        process.start()
+        process.child_conn.close()
+        return process
+
+    def _wait_until_ready(self, process: Process) -> bool:
+        deadline = time.monotonic() + START_SECONDS
+        while process.process.is_alive() and time.monotonic() < deadline and not self._is_stopping:
+            if self._note_if_ready(process, 1):
+                return True
+            time.sleep(0.1)
+        return False
+
+    def _note_if_ready(self, process: Process, timeout_seconds: float) -> bool:
+        if not process.is_ready(timeout_seconds):
+            return False
+        self._serving.add(process.pid)
+        self._failed_starts = 0
+        # The process has reduced the kernel's backlog to the number it accepts at once.
+        self.sockets[0].listen(BACKLOG)
+        return True
+
+    def _replace(self, index: int) -> bool:
+        """Replace a process that has ended or does not answer.
+
+        Returns:
+            False if the service is to end: it is being stopped, or its processes cannot start.
+        """
+        process = self.processes[index]
+        if self._is_stopping:
+            return False
+        process.kill()
+        process.join()
+        mark_process_dead(process.pid)  # type: ignore[no-untyped-call]
+        served = process.pid in self._serving
+        self._serving.discard(process.pid)
+        log.error(
+            "process %d has ended while it %s: exit status %s",
+            process.pid,
+            "served" if served else "started",
+            process.exitcode,
+        )
+        if not served:
+            self._failed_starts += 1
+        # With this status it has said why it cannot start, and neither could another one.
+        cannot_start = process.exitcode == STARTUP_FAILURE
+        if cannot_start or self._failed_starts >= MAX_FAILED_STARTS:
+            self.failed = True
+            return False
+        self.processes[index] = self._start_process()
+        return True
 
 
 @contextlib.contextmanager
@@ -229,7 +316,7 @@ def metrics_folder(data_dir: Path) -> Iterator[Path]:
     above = data_dir / METRICS_FOLDER
     above.mkdir(exist_ok=True)
     with contextlib.ExitStack() as held:
-        with FileLock(above / "lock", preserve_lock_file=True):
+        with contextlib.closing(ProcessLock(above / "lock", "starts")) as lock, lock.hold():
             for former in above.glob("*/"):
                 with contextlib.suppress(BlockingIOError), hold(former):
                     shutil.rmtree(former)
@@ -246,10 +333,10 @@ def serve_processes(settings: Settings, listening: socket.socket) -> None:
     is_new = not data_dir.exists()
     with lock_data_directory(data_dir, shared=True), metrics_folder(data_dir) as folder:
         if is_new:
-            echo(NEW_DIRECTORY.format(data_dir.resolve()), err=True)
+            warn_about_new_directory(data_dir)
         os.environ[METRICS_VARIABLE] = str(folder)
         supervisor = Supervisor(ServiceConfig(settings), [listening])
         supervisor.run()
-    if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):
-        log.error("a process could not start")
+    if supervisor.failed:
+        log.error("the service has ended: its processes cannot start; the lines above say why")
         sys.exit(STARTUP_FAILURE)

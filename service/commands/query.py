@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, NamedTuple, Unpack, cast
 
-from rich.console import Group
-from rich.markup import escape
+from rich.console import Group, RenderableType
 from rich.text import Text
 from typer import Argument, BadParameter, Context, Option
 
@@ -211,10 +210,12 @@ def _send_queries(
 
 
 def _format_answer(title: str, answer: QueryAnswer | GalleriesAnswer) -> Group:
-    lines = [f"{escape(title)}: [{VERDICT_STYLES[answer.verdict]}]{answer.verdict}[/]"]
+    verdict = (answer.verdict, VERDICT_STYLES[answer.verdict])
+    lines: list[RenderableType] = [Text.assemble(f"{title}: ", verdict)]
     if answer.verdict == "nothing_searched":
-        lines.append("[yellow]the gallery is empty, or none of its crops passes the filters[/]")
-    lines += [f"[yellow]warning:[/] {escape(warning)}" for warning in answer.warnings]
+        reason = "the gallery is empty, or none of its crops passes the filters"
+        lines.append(Text(reason, "yellow"))
+    lines += [Text.assemble(("warning:", "yellow"), f" {text}") for text in answer.warnings]
     columns = RESULT_COLUMNS
     if any(row.external_id is not None for row in answer.results):
         columns = {**columns, "external id": "external_id"}

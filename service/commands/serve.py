@@ -25,8 +25,10 @@ class ServeOptions(TypedDict, total=False):
 
     Attributes:
         artefact: the model to serve: bundled, another shipped name, or a file.
-        previous: the model before, for galleries that are not reindexed yet; a shipped one is found
-            without being named.
+        previous: the model before, for galleries that are not reindexed yet; may be repeated; a
+            shipped one is found without being named.
+        accept_unserved: start although no artefact is there for a gallery, which is then not
+            searched until it is reindexed.
         host: where to listen.
         port: where to listen; 0 takes a free port.
         data_dir: where galleries are kept.
@@ -34,7 +36,8 @@ class ServeOptions(TypedDict, total=False):
     """
 
     artefact: str
-    previous: str
+    previous: list[str]
+    accept_unserved: bool
     host: str
     port: int
     data_dir: Path
@@ -51,10 +54,18 @@ def serve(**options: Unpack[ServeOptions]) -> None:
     Example: gmn serve --port 8000 --data-dir ./gmn-data
     """
     # Imported here so that the help is shown without importing uvicorn.
+    from service.checks import require_open_files
     from service.commands.processes import listen, serve_processes
-    from service.settings import read_settings
+    from service.ops.logs import configure_logging
+    from service.required_artefacts import require_artefacts
+    from service.settings import describe_links, read_settings, service_links
 
     settings = read_settings(**options)
+    configure_logging(settings.log_level, settings.log_format)
+    if links := service_links(os.environ):
+        log.warning(describe_links(links))
+    require_open_files()
+    require_artefacts(settings)
     with listen(settings) as listening:
         if settings.processes == 1:
             _run(settings, listening)
@@ -67,10 +78,10 @@ def _run(settings: Settings, listening: socket.socket) -> None:
 
     from service.commands.processes import (
         BACKLOG,
-        NEW_DIRECTORY,
         ServiceConfig,
         describe_model,
         url_of,
+        warn_about_new_directory,
     )
 
     is_new = not settings.data_dir.exists()
@@ -79,7 +90,7 @@ def _run(settings: Settings, listening: socket.socket) -> None:
     runtime = config.runtime
     address = url_of(settings, listening)
     if is_new:
-        echo(NEW_DIRECTORY.format(settings.data_dir.resolve()), err=True)
+        warn_about_new_directory(settings.data_dir)
 
     class AnnouncingServer(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -87,9 +98,10 @@ def _run(settings: Settings, listening: socket.socket) -> None:
             # The server has reduced the kernel's backlog to the number it accepts at once.
             listening.listen(BACKLOG)
             if self.started:
-                echo(f"Serving on {address} (docs at {address}/docs)")
                 for line in describe_model(runtime, address):
-                    echo(line)
+                    echo(line, err=True)
+                # The only line of the standard output, and the last one of the start.
+                echo(f"Serving on {address} (docs at {address}/docs)")
 
         def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
             # After draining, uvicorn would raise the signal again, and a supervisor would take an

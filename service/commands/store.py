@@ -58,13 +58,9 @@ def open_record(data_dir: Path) -> contextlib.closing[Record]:
     return contextlib.closing(Record(data_dir))
 
 
-def has_record(data_dir: Path) -> bool:
-    from service.record.transaction import FILE
-
-    return (data_dir / FILE).is_file()
-
-
 def require_record(data_dir: Path) -> None:
+    from service.checks import has_record
+
     if not has_record(data_dir):
         raise InputProblem(
             f"{data_dir}: no service has kept data there; name its data directory with --data-dir "
@@ -274,8 +270,10 @@ def backup(
 @printed
 def restore(
     folder: Path,
-    data_dir: Annotated[
-        Path, Option("--data-dir", envvar="GMN_DATA_DIR", help="The new data directory to make.")
+    into: Annotated[
+        Path,
+        # The second name is that of earlier versions.
+        Option("--into", "--data-dir", envvar="GMN_DATA_DIR", help="The new data directory."),
     ] = DEFAULT_DATA_DIR,
     replaces: Annotated[
         Path, Option("--replaces", envvar="GMN_DATA_DIR", help="The data directory before it.")
@@ -287,7 +285,7 @@ def restore(
     is not changed. If it is lost or damaged, they are taken from the newest backup beside this one
     and from the audit log. Unfinished jobs are cancelled.
 
-    Example: gmn restore /mnt/backups/20260301T020000Z --data-dir ./restored --replaces ./gmn-data
+    Example: gmn restore /mnt/backups/20260301T020000Z --into ./restored --replaces ./gmn-data
 
     Args:
         folder: the backup, a folder that gmn backup wrote.
@@ -299,17 +297,17 @@ def restore(
         backups = ", ".join(str(backup) for backup in kept_backups(folder))
         hint = f"it holds {backups}" if backups else "gmn backup names one as the last word"
         raise InputProblem(f"{folder}: is no backup; {hint}")
-    _require_new(data_dir, "--data-dir")
-    is_other = replaces.is_dir() and replaces.resolve() != data_dir.resolve()
-    with _lock(*([replaces] if is_other else []), data_dir):
+    _require_new(into, "--into")
+    is_other = replaces.is_dir() and replaces.resolve() != into.resolve()
+    with _lock(*([replaces] if is_other else []), into):
         try:
             removed = _read_audited_deletions(replaces)
-            restored = restore_backup(taken, data_dir, replaces, removed)
+            restored = restore_backup(taken, into, replaces, removed)
         except BaseException:
             # The folder was empty and its name is needed; a mounted volume itself stays.
-            shutil.rmtree(data_dir, ignore_errors=True)
+            shutil.rmtree(into, ignore_errors=True)
             raise
-        with open_audit(data_dir) as audit:
+        with open_audit(into) as audit:
             audit.record("restore_backup", folder=str(taken))
     lines = [
         f"{name}: {crops:,} crops, {restored.left_out.get(name, 0):,} left out as deleted since"
@@ -324,12 +322,13 @@ def restore(
             "after it is back, but for single crops that an audit log names. Forget these people "
             "and revoke these keys again."
         )
-    lines.append(f"Serve it with gmn serve --data-dir {data_dir}")
+    lines.append(f"Serve it with gmn serve --data-dir {into}")
     return Shown(restored, lines)
 
 
 def _require_data(data_dir: Path) -> None:
     """Raise `InputProblem` if a directory has neither a record nor what is left of one."""
+    from service.checks import has_record
     from service.errors import DamagedRecord
     from service.record.database import require_new
 

@@ -19,7 +19,7 @@ from model.arrays import Floats, Pixels
 from model.crops.decode import CropProblem
 from model.crops.quality import QualityFault
 from model.problems import InputProblem
-from service.errors import DeviceFull, DeviceLost, ServiceError
+from service.errors import DeviceFull, DeviceLost, MachineFull, ServiceError, machine_error
 from service.ops.metrics import Metrics
 from service.ops.threads import CALLER, MonitoredThreadPool, TurnQueue
 
@@ -40,7 +40,11 @@ LOST_MESSAGES = re.compile(
     "unspecified launch failure|(cublas|cudnn)_status_execution_failed",
     re.IGNORECASE,
 )
-MEMORY_MESSAGES = re.compile("out of memory|(cublas|cudnn)_status_alloc_failed", re.IGNORECASE)
+# The last ones are of the allocators of PyTorch on a CPU, OpenVINO and FAISS.
+MEMORY_MESSAGES = re.compile(
+    "out of memory|(cublas|cudnn)_status_alloc_failed|can(no|')t allocate memory|bad_alloc",
+    re.IGNORECASE,
+)
 NO_FINITE_VECTOR = "the model gives no finite vector for this image"
 Embed = Callable[[Pixels], Floats]
 
@@ -95,7 +99,9 @@ class DeviceThread(MonitoredThreadPool):
 
 
 def device_error(error: Error) -> Error | ServiceError:
-    """Return `DeviceFull` or `DeviceLost` for an error of a device's library, else the error."""
+    """Return the answer for an error of a device's library or of the machine, else the error."""
+    if failure := machine_error(error):
+        return failure
     # A service on OpenVINO never imports PyTorch.
     torch: Any = sys.modules.get("torch")
     if torch and isinstance(error, torch.OutOfMemoryError):
@@ -330,14 +336,15 @@ class MicroBatcher:
             crop.future.set_result(answer)
 
     def _answer_failures(self, failures: Sequence[tuple[WaitingCrop, Exception]]) -> None:
-        faulty = [error for _, error in failures if not isinstance(error, DeviceFull)]
+        full = (DeviceFull, MachineFull)
+        faulty = [error for _, error in failures if not isinstance(error, full)]
         if faulty:
             log.error("%d images cannot be embedded", len(faulty), exc_info=faulty[0])
             try:
                 self._probe()
             except Exception as error:
                 raised = device_error(error)
-                if not isinstance(raised, DeviceFull | DeviceLost):
+                if not isinstance(raised, (*full, DeviceLost)):
                     raised = DeviceLost(f"it fails at an image that is known to be good: {error}")
                 if isinstance(raised, DeviceLost):
                     raise raised from error
@@ -346,6 +353,8 @@ class MicroBatcher:
                 # A single image is tried twice but counted once.
                 self._metrics.device_out_of_memory.inc()
                 crop.future.set_exception(DeviceFull("a single image"))
+            elif isinstance(failure, MachineFull):
+                crop.future.set_exception(failure)
             else:
                 detail = f"{failure}; send another crop of this person"
                 crop.future.set_result(CropProblem("not_embedded", detail))

@@ -35,6 +35,7 @@ from service.engine.device import (
     MicroBatcher,
     PreparedImage,
     WaitingCrop,
+    device_error,
     pass_error,
 )
 from service.errors import UnusableImages
@@ -256,9 +257,12 @@ class Pipeline:
         except Exception as error:
             if isinstance(error, CropProblem):
                 problem = error
+            elif (failure := device_error(error)) is not error:
+                log.warning("an image could not be decoded: %s", failure)
+                raise failure from None
             else:
                 # Decoders read hostile files: treat any error as a problem of this file alone.
-                log.exception("an image could not be decoded")
+                log.warning("an image could not be decoded", exc_info=error)
                 problem = CropProblem(
                     "not_an_image", "the image data is damaged; send the file again or convert it"
                 )

@@ -29,7 +29,7 @@ from model.runtimes import EmbeddingRuntime, OpenVinoRuntime
 from service.engine.device import DeviceThread, MicroBatcher, bisect_failures
 from service.engine.images import Pipeline
 from service.engine.runtimes import KeptRuntimes, RuntimeChoice, choose_runtime
-from service.errors import DeviceFull, InvalidField
+from service.errors import DeviceFull, InvalidField, MachineFull
 from service.ops.metrics import Metrics
 from service.settings import Settings
 
@@ -76,7 +76,7 @@ class Networks:
             fails on.
 
         Raises:
-            DeviceFull: there is no memory for one pass.
+            DeviceFull, MachineFull: there is no memory for one pass.
             Exception: M-Net fails on every candidate.
         """
         scores = np.full(len(candidates), np.nan, np.float32)
@@ -91,8 +91,10 @@ class Networks:
 
         if failures := bisect_failures(range(len(candidates)), score):
             error = failures[0][1]
-            if len(failures) == len(candidates) or isinstance(error, DeviceFull):
-                raise error
+            full = (DeviceFull, MachineFull)
+            scarce = next((error for _, error in failures if isinstance(error, full)), None)
+            if scarce is not None or len(failures) == len(candidates):
+                raise scarce or error
             log.error("%d candidates cannot be scored", len(failures), exc_info=error)
         return scores
 
@@ -198,12 +200,19 @@ class LoadedModel:
             InvalidField: another embedder made them, or their length is not the model's.
         """
         dimension = self.networks.dimension
-        if embedder != self.embedder or any(vector.shape != (dimension,) for vector in vectors):
+        if embedder != self.embedder:
             raise InvalidField(
                 f"{fields}: the vectors are of embedder {embedder[:12]}…, and gallery {gallery!r} "
                 f"takes those of {self.embedder[:12]}… ({self.name}, {dimension} dimensions); send "
                 "the images, or run gmn embed with that artefact to compute the vectors again"
             )
+        for number, vector in enumerate(vectors, 1):
+            if vector.shape != (dimension,):
+                raise InvalidField(
+                    f"{fields}: vector {number} has {vector.size:,} numbers, and those of gallery "
+                    f"{gallery!r} ({self.name}) have {dimension:,}; send each vector whole, as it "
+                    "was answered"
+                )
 
 
 def shipped_fillers(embedders: Collection[str]) -> list[str]:

@@ -127,8 +127,9 @@ def _choose_fastest(settings: Settings, probes: Probes) -> tuple[EmbeddingRuntim
         )
     speeds = _measure_speeds(runtimes, probes.crops) if len(runtimes) > 1 else {}
     fastest = max(runtimes, key=lambda name: speeds.get(name, 0.0))
-    measured = ", ".join(f"{name} {speed:g}" for name, speed in speeds.items()) or "not measured"
-    log.info("the runtime chosen for the features is %s; crops a second: %s", fastest, measured)
+    measured = ", ".join(f"{name} {speed:g}" for name, speed in speeds.items())
+    comparison = f"; crops a second: {measured}" if measured else ""
+    log.info("the runtime chosen for the features is %s%s", fastest, comparison)
     chosen = runtimes[fastest]
     return chosen, RuntimeChoice(runtime=chosen.name, dtype=chosen.dtype, crops_per_second=speeds)
 

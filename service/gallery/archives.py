@@ -30,6 +30,7 @@ from service.ops.data_directory import (
     failpoint,
     hold,
     move_aside,
+    remove_folder,
     require_free_disk,
     snapshot_name,
     sync,
@@ -289,7 +290,7 @@ def remove_unneeded(runtime: Runtime, name: str) -> None:
             if name not in files.all():
                 return
             if path.is_dir():
-                shutil.rmtree(path)
+                remove_folder(path)
             path.unlink(missing_ok=True)
         if path.parent.is_dir():
             sync(path.parent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from service.gallery.browse import describe_gallery, read_crop
 from service.gallery.enroll import CLOCKS_DIFFER_BY, in_future
 from service.gallery.gallery import Gallery
 from service.gallery.registry import DEFAULT_GALLERY
-from service.ops.data_directory import IMPORTS, SNAPSHOTS
+from service.ops.data_directory import IMPORTS, SNAPSHOTS, remove_folder
 from service.record.values import CropFilter, CropsChange, GallerySettings
 from service.runtime import Runtime
 
@@ -261,7 +261,8 @@ async def delete_gallery(runtime: Runtime, gallery: Gallery) -> int:
         ]
         for folder in folders:
             path = runtime.settings.data_dir / folder
-            await runtime.pools.files.run(shutil.rmtree, path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                await runtime.pools.files.run(remove_folder, path)
         return removed
 
     return await runtime.audited(

@@ -15,6 +15,7 @@ from pydantic_core import to_json
 from gmn_client.models import EnrolledImage, Enrollment, RefusedImage
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
+from model.crops.texts import JOINERS, REPLACEMENT, describe, find_unfit, is_space, nfc
 from service.engine.device import Embedded, EmbeddedImage, PreparedImage
 from service.engine.images import PicturePolicy
 from service.errors import InvalidField, NeedsReindex, refused_image
@@ -52,7 +53,11 @@ Outcome = CropProblem | Sequence[str]
 
 @dataclass(frozen=True)
 class ImageToEnroll:
-    """An image to enroll with its labels; without an image if its vector is given."""
+    """An image to enroll with its labels; without an image if its vector is given.
+
+    Attributes:
+        still: whether its person stays at the same place; of sightings only.
+    """
 
     image: ImageFile | None
     identity: str | None = None
@@ -61,6 +66,7 @@ class ImageToEnroll:
     external_id: str | None = None
     metadata: Mapping[str, Any] | None = None
     track: str | None = None
+    still: bool = False
 
 
 @dataclass(frozen=True)
@@ -310,30 +316,68 @@ def _answer(
     )
 
 
-def checked_text(field: str, value: str, most: int = MAX_TEXT) -> str:
-    """Return a name unchanged; raise `InvalidField` if it could not be used in later calls."""
-    # Invalid UTF-8 in a query string or a URL-encoded form is decoded to U+FFFD.
-    if len(value) > most or not value.isprintable() or "\ufffd" in value:
+def require_plain_text(field: str, value: str, most: int = MAX_TEXT) -> None:
+    """Raise `InvalidField` if a text could not be shown, or not be used in later calls."""
+    shown = repr(value[:40])
+    if len(value) > most:
         raise InvalidField(
-            f"{field}: {value[:40]!r} is longer than {most} characters, not printable, or was "
-            "not sent as UTF-8; send a shorter, plain name in UTF-8"
+            f"{field}: {shown} has {len(value):,} characters, so it is longer than {most} "
+            "characters; send a shorter text"
         )
     if value in PATH_SEGMENTS:
         raise InvalidField(
-            f"{field}: {value!r} has a special meaning in a URL's path, which would lead to "
+            f"{field}: {shown} has a special meaning in a URL's path, which would lead to "
             "another resource; send another name"
+        )
+    position = find_unfit(value)
+    if position is None:
+        return
+    character = value[position]
+    if character == REPLACEMENT:
+        # Invalid UTF-8 in a query string or a URL-encoded form is decoded to it.
+        rule = "so the text was not sent as UTF-8; send it in UTF-8"
+    elif character in JOINERS:
+        rule = (
+            "which is invisible and may only stand between two letters of a script that uses it, "
+            "such as Arabic or Devanagari; leave it out"
+        )
+    elif is_space(character):
+        rule = "which looks like a space and is another character; send an ordinary space"
+    else:
+        rule = "which is not printable; leave it out"
+    raise InvalidField(
+        f"{field}: {shown} has the character {describe(character)} at position {position + 1}, "
+        f"{rule}"
+    )
+
+
+def checked_text(field: str, value: str, most: int = MAX_TEXT) -> str:
+    """Return a name in NFC; raise `InvalidField` if it could not be used in later calls."""
+    require_plain_text(field, value, most)
+    value = nfc(value)
+    if len(value) > most:
+        raise InvalidField(
+            f"{field}: {value[:40]!r} has {len(value):,} characters in the Unicode normal form "
+            f"NFC, so it is longer than {most} characters; send a shorter text"
         )
     return value
 
 
 def checked_camera(field: str, value: str) -> str:
-    """Return a camera unchanged; raise `InvalidField` if it could not occur in a list."""
+    """Return a camera in NFC; raise `InvalidField` if it could not occur in a list."""
+    value = checked_text(field, value)
     if "," in value or value != value.strip():
         raise InvalidField(
             f"{field}: {value[:40]!r} has a comma or a space at an end, which a list of cameras "
             "cannot contain; send it without"
         )
-    return checked_text(field, value)
+    return value
+
+
+def _checked_external_id(field: str, value: str) -> str:
+    """Return an external id unchanged: it is compared in any form, and returned as sent."""
+    require_plain_text(field, value)
+    return value
 
 
 # Type of names of identities, cases and key holders; type of cameras.
@@ -382,7 +426,7 @@ LABELS: Mapping[str, Callable[[str, str], Any]] = {
     "identity": checked_text,
     "camera": checked_camera,
     "captured_at": _parse_moment,
-    "external_id": checked_text,
+    "external_id": _checked_external_id,
     "metadata": lambda name, value: JsonObject(to_json(checked_metadata(name, value)).decode()),
     "track": lambda name, value: checked_text(name, value, MAX_TRACK),
 }

@@ -66,11 +66,13 @@ class Follower:
         for gallery_id, newest in self._feeds.items():
             shown = self._shown.get(gallery_id)
             lag += newest.seq - (shown.seq if shown else 0)
-        state: Literal["in_step", "catching_up", "reading_again", "unreachable"]
+        state: Literal["in_step", "catching_up", "writes_wait", "reading_again", "unreachable"]
         if not self._is_reachable:
             state = "unreachable"
         elif self._lost:
             state = "reading_again"
+        elif self._database.writes_wait:
+            state = "writes_wait"
         else:
             state = "catching_up" if lag > 0 else "in_step"
         seconds = 0.0 if state == "in_step" else time.monotonic() - self._in_step_at

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gmn_client.models import OpenedSearch, QueryAnswer
-from service.errors import InvalidField, ServiceError, UnknownPicture
+from service.errors import InvalidField, RecordWaits, ServiceError, UnknownPicture
 from service.gallery.gallery import Gallery
 from service.ops.data_directory import require_free_disk
 from service.record.desk import SCORES
@@ -51,6 +51,9 @@ async def keep_answers(
     """Store answered searches, and return their answers with a `query_id`.
 
     If an answer cannot be stored, a warning explains why and there is no `query_id`.
+
+    Raises:
+        RecordWaits: the record can be written again soon; nothing was stored.
     """
     runtime = call.runtime
     try:
@@ -67,6 +70,8 @@ async def keep_answers(
         )
         if removed:
             await call.done("delete_oldest_searches", count=removed)
+    except RecordWaits:
+        raise
     except ServiceError as error:
         warning = f"the search is not kept: {error.detail}"
         return [_add_warning(query.answer, warning) for query in queries]

@@ -106,6 +106,13 @@ class GalleryRegistry:
         return self._follower.state()
 
     @property
+    def waiting_writes(self) -> int:
+        return self._writers.waiting
+
+    def writer_silent_seconds(self) -> float:
+        return self._writers.silent_seconds()
+
+    @property
     def threads(self) -> list[MonitoredThreadPool]:
         return [self._writers, self._readers, self._follower.thread]
 
@@ -282,7 +289,12 @@ class GalleryRegistry:
             # Verdicts continue to use the previous calibration.
             log.exception("the calibration of gallery %s cannot be read", gallery.name)
 
+    def cut_off(self) -> None:
+        """End long writes, because the process stops; nothing of them is stored."""
+        self._writers.cut_off()
+
     def close(self) -> None:
+        self.cut_off()
         self._writers.shutdown()
         self._follower.close()
         self._readers.shutdown()

@@ -73,6 +73,9 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        # A redirect would be an absolute URL made of the Host header, which behind a proxy names
+        # this machine, and clients would send bodies and keys there.
+        redirect_slashes=False,
         static_url="/docs/assets",
         # Swagger UI warns that it has no component for lists of files, yet shows them correctly.
         swagger_ui_parameters={"configs": {"logLevel": "error"}},

@@ -23,6 +23,7 @@ from gmn_client.models import Box, CropOrder
 from model.crops.frames import Frame, FrameCrop, ImageFile
 from service.errors import InvalidField
 from service.gallery.enroll import LABELS, ImageToEnroll
+from service.http.wording import describe_invalid
 from service.record.crop_rows import CURSOR
 from service.record.values import CROP_ID, CropFilter
 from service.search.options import (
@@ -31,6 +32,7 @@ from service.search.options import (
     MAX_MOMENT,
     MAX_VECTOR,
     Id,
+    Label,
     Moment,
     Text,
     Texts,
@@ -138,7 +140,7 @@ class FrameForm(SomeImagesForm):
                 first = error.errors()[0]
                 field = ".".join(str(part) for part in first["loc"]) or text[:40]
                 raise InvalidField(
-                    f"boxes: box {number}, {field}: {first['msg']}; write it like "
+                    f"boxes: box {number}, {field}: {describe_invalid(first)}; write it like "
                     '{"x": 40, "y": 60, "width": 64, "height": 160}, in whole pixels'
                 ) from error
         return boxes
@@ -250,11 +252,7 @@ class LabelledForm(FrameForm):
             if name in LABELS and texts
         }
         for name, values in sent.items():
-            if len(values) not in (1, len(crops)):
-                raise InvalidField(
-                    f"{name}: given {len(values)} times for {len(crops)} images; give it once for "
-                    "all of them, or once for each in their order, empty where unknown"
-                )
+            _require_count(name, values, crops)
         boxes = self.read_boxes()
         images = []
         for position, crop in enumerate(crops):
@@ -283,17 +281,40 @@ class EnrollForm(EnrollFields, LabelledForm):
     """Also compare the crops with the armed watch lists of other galleries, as sightings."""
 
 
+class SightingBox(SightedBox):
+    """A box of a sighting."""
+
+    still: bool | None = None
+
+
 class SightingForm(SightedFields, LabelledForm):
     """Crops from a camera to compare with watch lists, or one frame with boxes."""
 
+    box_model = SightingBox
+
+    still: Several[Annotated[bool, BeforeValidator(lambda value: value or False)]] = Field([])
+    """Whether the person stays at the same place: the track then waits 90 instead of 10 seconds for
+    its next crop."""
     wait: bool = False
     """Return the matches."""
+
+    def for_images(self, crops: Sequence[ImageFile | None]) -> list[ImageToEnroll]:
+        images = super().for_images(crops)
+        stills = self.still or [False]
+        _require_count("still", stills, crops)
+        boxes = self.read_boxes()
+        for position, image in enumerate(images):
+            still: bool | None = boxes[position].still if boxes else None
+            if still is None:
+                still = stills[position % len(stills)]
+            images[position] = replace(image, still=still)
+        return images
 
 
 class CapturedCrops(Form):
     """Filters of crops by camera and time of capture."""
 
-    camera: Text | None = None
+    camera: Label | None = None
     """Only of this camera."""
     captured_after: Moment | None = None
     """Only crops captured since this time."""
@@ -317,7 +338,7 @@ class GroupingForm(CapturedCrops):
 class CropsWanted(CapturedCrops):
     """Filters of crops, which have to pass every field that is sent."""
 
-    identity: Text | None = None
+    identity: Label | None = None
     """Only of this identity."""
     unnamed: bool = False
     """Only crops without an identity."""
@@ -377,6 +398,14 @@ class CropsChanges(CropsChosen, LabelsForm):
     """The track from now on; empty for unknown."""
     new_metadata: MetadataLabels = Field([], examples=[['{"shift": "night"}']])
     """A JSON object that takes the place of the former; empty for none."""
+
+
+def _require_count(name: str, values: Sequence[object], crops: Sequence[object]) -> None:
+    if len(values) not in (1, len(crops)):
+        raise InvalidField(
+            f"{name}: given {len(values)} times for {len(crops)} images; give it once for all of "
+            "them, or once for each in their order, empty where unknown"
+        )
 
 
 def _parse_label(name: str, text: str, field: str) -> Any:

@@ -15,6 +15,8 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.routing import Match
+from starlette.types import Scope as RequestScope
 
 from gmn_client.models import Scope
 from service.errors import InvalidField
@@ -48,7 +50,7 @@ GALLERY = {
     "example": "default",
 }
 # Problems that any call may answer, and problems that follow from a route's declaration.
-ANY_PROBLEMS = ("invalid_field", "cross_origin", "internal_error", "not_ready")
+ANY_PROBLEMS = ("invalid_field", "cross_origin", "internal_error", "machine_full", "not_ready")
 KEY_PROBLEMS = (
     "unauthorised",
     "forbidden",
@@ -156,12 +158,20 @@ class GuardedRoute(APIRoute):
             codes += FORM_PROBLEMS
             if issubclass(self._form, SomeImagesForm):
                 codes += IMAGE_PROBLEMS
-        if self.methods != {"GET"}:
+        if path not in OPEN:
+            # Views are refused too, where they cannot be logged.
             codes.append("storage_failed")
         codes += ANY_PROBLEMS
         if path not in OPEN:
             codes += KEY_PROBLEMS
         self.responses = problems(*codes, among=self.responses)
+
+    def matches(self, scope: RequestScope) -> tuple[Match, RequestScope]:
+        match, found = super().matches(scope)
+        if "" in found.get("path_params", {}).values():
+            # The name of a resource is missing, which `{identity:path}` alone would accept.
+            return Match.NONE, {}
+        return match, found
 
     def get_route_handler(self) -> Handler:
         handler = super().get_route_handler()

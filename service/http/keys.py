@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from gmn_client.models import Key, Scope
 from model.problems import InputProblem
 from service.errors import InvalidField, TooManyRequests, Unauthorised, UnknownKey
+from service.http.wording import describe_invalid
 from service.ops.shared import KeyRates
 from service.ops.threads import MonitoredThreadPool
 from service.record.keys import API_KEY, KEY_ID, SCOPES, ApiKey, Keys, any_administers
@@ -164,7 +165,8 @@ def read_key_file(path: Path | None) -> tuple[list[ApiKey] | None, list[str]]:
             # Omit the wrong value, which may be the secret itself.
             first = error.errors(include_input=False, include_url=False)[0]
             field = ".".join(str(part) for part in first["loc"])
-            reason = f"{field}: {first['msg']}" if field else first["msg"]
+            message = describe_invalid(first)
+            reason = f"{field}: {message}" if field else message
             problems.append(f"{path}, line {number}: {reason}; write it like {EXAMPLE}")
             continue
         key = replace(read, created_at=written_at)

@@ -12,12 +12,13 @@ import contextlib
 import resource
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from socket import IPPROTO_TCP, TCP_USER_TIMEOUT
 from tempfile import gettempdir
-from typing import Any, cast, get_origin
+from typing import Any, cast, get_args, get_origin
 
 import h11
+from fastapi import UploadFile
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
@@ -27,7 +28,7 @@ from starlette.responses import Response
 from starlette.types import Message
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from service.errors import InvalidField, StorageFailed, TooManyRequests
+from service.errors import InvalidField, StorageFailed, TooManyRequests, machine_error
 from service.http.forms import Form
 from service.ops.data_directory import MEBIBYTE, require_free_disk
 from service.runtime import Call
@@ -60,6 +61,10 @@ MOST_TYPE_CHARACTERS = 1024
 SMALL_ANSWER_BYTES = 256 * 1024
 # A client that reads nothing of its answer for this long is considered gone.
 SEND_SECONDS = 60.0
+NO_FILE_NAME = (
+    "came without a file name, as text does; send each file as a part with a file name, such as "
+    'filename="crop.png" (filename* alone is not read)'
+)
 # Key in the state of a connection beyond the limit.
 CROWDED = "crowded"
 # Status in the log of a request whose client did not wait for the answer.
@@ -107,6 +112,10 @@ class FormRequest(Request):
         self._to_disk = form.to_disk
         self._fields = form.model_fields
         self._never_empty = form.never_empty
+        self._file_fields = frozenset(
+            name for name, field in form.model_fields.items() if _takes_files(field.annotation)
+        )
+        _require_no_encoding(request)
         content_type = request.headers.get("content-type", "")
         # Parsing takes a microsecond for each parameter, so a long header is cut off first.
         kind, parameters = parse_options_header(content_type[:MOST_TYPE_CHARACTERS])
@@ -121,6 +130,7 @@ class FormRequest(Request):
                 "files",
             )
         self._is_multipart = kind == MULTIPART
+        self._boundary = parameters.get(b"boundary", b"")
         self._waited = 0.0
         self._received = 0
         self._separators = 0
@@ -225,8 +235,12 @@ class FormRequest(Request):
         if self._is_multipart:
             # Setting `_form` keeps the base class from parsing it.
             try:
-                async with contextlib.aclosing(self.stream()) as stream:
+                async with (
+                    contextlib.aclosing(self.stream()) as body,
+                    contextlib.aclosing(_skip_preamble(body, self._boundary)) as stream,
+                ):
                     parser = WholeForm(self.headers, stream, **limits)
+                    parser.file_fields = self._file_fields
                     parser.spool_max_size = (
                         MEBIBYTE if self._to_disk else self._settings.max_body_bytes
                     )
@@ -237,6 +251,8 @@ class FormRequest(Request):
             except MultiPartException as error:
                 raise HTTPException(400, error.message) from error
             except OSError as error:
+                if failure := machine_error(error):
+                    raise failure from error
                 raise StorageFailed(
                     f"the body could not be written to {gettempdir()} ({error.strerror}); nothing "
                     "was stored, free space there, or set TMPDIR, and send it again"
@@ -316,15 +332,70 @@ def require_short_text(field: str, size: int) -> None:
         )
 
 
+def _takes_files(annotation: Any) -> bool:
+    return annotation is UploadFile or any(_takes_files(part) for part in get_args(annotation))
+
+
+def _require_no_encoding(request: Request) -> None:
+    """Raise 415 if a body is compressed, as its limits count the bytes of what it contains."""
+    sent = ", ".join(request.headers.getlist("content-encoding")).lower()
+    encodings = {encoding.strip() for encoding in sent.split(",")} - {"", "identity"}
+    if encodings:
+        named = ", ".join(sorted(encodings))[:80]
+        raise HTTPException(
+            415,
+            f"the body has the Content-Encoding {named!r}, which this service does not decode; "
+            "send it uncompressed, without that header",
+        )
+
+
+async def _skip_preamble(
+    body: AsyncGenerator[bytes, None], boundary: bytes
+) -> AsyncGenerator[bytes, None]:
+    """Yield a multipart body from its first boundary on, as parsers ignore what precedes it.
+
+    Raises:
+        MultiPartException: the body has no line that begins with the boundary.
+    """
+    # A boundary begins a line, and so does the body.
+    delimiter = b"\n--" + boundary
+    searched = b"\n"
+    async for piece in body:
+        searched += piece
+        begin = searched.find(delimiter)
+        if begin >= 0:
+            yield searched[begin + 1 :]
+            break
+        searched = searched[-len(delimiter) :]
+    else:
+        text = boundary[:80].decode("latin-1")
+        raise MultiPartException(
+            f"The body has no line --{text}, the boundary that its Content-Type names."
+        )
+    async for piece in body:
+        yield piece
+
+
 class WholeForm(MultiPartParser):
     """Parses a multipart form in UTF-8, and notes if it is complete.
 
     Starlette drops an incomplete part, decodes other text as Latin-1, and moves files to disk that
     are counted as memory here.
+
+    Attributes:
+        file_fields: fields whose values have to be files.
     """
 
     has_ended = False
+    file_fields: frozenset[str] = frozenset()
     _text_bytes = 0
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        part = self._current_part
+        # `/docs` sends an empty text for a file that was not chosen.
+        if part.file is None and part.field_name in self.file_fields and start < end:
+            raise InvalidField(f"{part.field_name}: {NO_FILE_NAME}")
+        super().on_part_data(data, start, end)
 
     def on_end(self) -> None:
         self.has_ended = True
@@ -357,19 +428,24 @@ class BodyInPieces(h11.Connection):
         return event
 
 
-def bounded_connections(limit: int, silent_seconds: float) -> type[asyncio.Protocol]:
+# The methods of the class count as one function with it.
+def bounded_connections(  # noqa: C901
+    limit: int, silent_seconds: float
+) -> type[asyncio.Protocol]:
     """Return a server protocol that keeps clients from exhausting the process's file descriptors.
 
     Args:
         limit: connections that are served. Requests on further ones are answered 503, and beyond
             that connections are closed at once.
-        silent_seconds: idle time after which a connection is closed: before its first request is
-            complete, and between the end of an answer and the end of the next request.
+        silent_seconds: time after which a connection is closed whose first or next request has not
+            come as a whole. Between two requests a connection may be idle for longer.
     """
     # Raise the soft limit to the hard limit of the process.
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-    most_open = min((1 + REFUSED_PER_SERVED) * limit, files - OTHER_FILES)
+    most_open = (1 + REFUSED_PER_SERVED) * limit
+    if files != resource.RLIM_INFINITY:
+        most_open = min(most_open, files - OTHER_FILES)
 
     class BoundedConnection(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -378,6 +454,7 @@ def bounded_connections(limit: int, silent_seconds: float) -> type[asyncio.Proto
             own_socket = transport.get_extra_info("socket")
             own_socket.setsockopt(IPPROTO_TCP, TCP_USER_TIMEOUT, int(SEND_SECONDS * 1000))
             self.conn = BodyInPieces(h11.SERVER, MOST_HEAD_BYTES)
+            self._closing: asyncio.TimerHandle | None = None
             self._await_request()
             if len(self.connections) > most_open:
                 transport.abort()
@@ -385,13 +462,19 @@ def bounded_connections(limit: int, silent_seconds: float) -> type[asyncio.Proto
                 self.app_state = {**self.app_state, CROWDED: True}
 
         def connection_lost(self, error: Exception | None) -> None:
-            self._closing.cancel()
+            self._await_nothing()
             super().connection_lost(error)
 
+        def data_received(self, data: bytes) -> None:
+            if self._closing is None:
+                self._await_request()
+            super().data_received(data)
+
         def on_response_complete(self) -> None:
-            self._closing.cancel()
-            # Must come first: the call below may start the next request.
-            self._await_request()
+            self._await_nothing()
+            # The next request may have begun to arrive behind the body of this one.
+            if self.conn.trailing_data[0]:
+                self._await_request()
             super().on_response_complete()
 
         def send_400_response(self, msg: str) -> None:
@@ -399,6 +482,11 @@ def bounded_connections(limit: int, silent_seconds: float) -> type[asyncio.Proto
                 super().send_400_response(msg)
             else:
                 self.transport.abort()
+
+        def _await_nothing(self) -> None:
+            if self._closing is not None:
+                self._closing.cancel()
+                self._closing = None
 
         def _await_request(self) -> None:
             self._closing = self.loop.call_later(silent_seconds, self._close_after, self.cycle)

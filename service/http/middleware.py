@@ -10,13 +10,14 @@ import logging
 import re
 import secrets
 import time
+from urllib.parse import unquote
 
 import h11
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import problem
+from service.errors import machine_error, problem
 from service.http.keys import KEY_TEXT, is_loopback
 from service.http.limits import CLIENT_LEFT, CROWDED, SEND_SECONDS, release
 from service.http.problems import answer_problem
@@ -27,6 +28,7 @@ ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # The server accepts any number of bytes at once, and waits for the client before the next ones.
 PIECE_BYTES = 256 * 1024
 PORT = re.compile(r":\d*$")
+ABSOLUTE_TARGET = re.compile(rb"https?://([^/]+)(/.*)?", re.IGNORECASE | re.DOTALL)
 # Client input is not used as a metric label: invented methods would exhaust memory.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -66,6 +68,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = _in_origin_form(scope)
         if scope["method"] == "HEAD" and not EVENTS_PATH.fullmatch(scope["path"]):
             # Handled like GET; the server omits the body, judging by its own scope.
             scope = {**scope, "method": "GET"}
@@ -121,14 +124,10 @@ class RequestContext:
             # The server itself has answered a malformed body with 400 and closed the connection, or
             # the client does not read its answer.
             log.warning("request %s could not be answered: %s", request_id, type(error).__name__)
-        except Exception:
+        except Exception as error:
             log.exception("request %s failed", request_id)
             if status == CLIENT_LEFT:
-                detail = (
-                    "the service failed at this request; its log has the reason under this "
-                    "request_id"
-                )
-                answer = answer_problem(Request(scope), problem("internal_error", detail, 500))
+                answer = _answer_failure(Request(scope), error)
                 await answer(scope, receive, send_with_headers)
         finally:
             if answer_bytes := scope["state"].get("answer_bytes"):
@@ -182,6 +181,33 @@ class RequestContext:
         else:
             return None
         return answer_problem(request, problem("cross_origin", detail, 403))
+
+
+def _answer_failure(request: Request, error: Exception) -> ASGIApp:
+    if failure := machine_error(error):
+        retry_after = {"Retry-After": str(failure.retry_after_s)}
+        return answer_problem(request, failure.document(), retry_after)
+    detail = "the service failed at this request; its log has the reason under this request_id"
+    return answer_problem(request, problem("internal_error", detail, 500))
+
+
+def _in_origin_form(scope: Scope) -> Scope:
+    """Return the scope of a request to `http://host/path` as that of one to `/path`.
+
+    Clients that are told to use a proxy send such targets, whose host replaces the header Host.
+    """
+    target = ABSOLUTE_TARGET.fullmatch(scope.get("raw_path") or b"")
+    if target is None:
+        return scope
+    host, path = target.groups()
+    path = path or b"/"
+    others = [(name, value) for name, value in scope["headers"] if name != b"host"]
+    return {
+        **scope,
+        "path": unquote(path.decode("ascii")),
+        "raw_path": path,
+        "headers": [(b"host", host), *others],
+    }
 
 
 def _log_request(scope: Scope, request_id: str, status: int, seconds: float) -> None:

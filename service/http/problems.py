@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import difflib
+import errno
 import io
 import json
+import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from gmn_client.models import (
     Embeddings,
@@ -32,13 +37,17 @@ from service.errors import (
     AnswerTooLarge,
     InvalidField,
     ServiceError,
+    StorageFailed,
+    machine_error,
     problem,
     status_of,
 )
 from service.http.keys import redacted
-from service.http.limits import hold_answer
+from service.http.limits import NO_FILE_NAME, hold_answer
+from service.http.wording import describe_invalid
 from service.record.values import JsonObject
 
+log = logging.getLogger(__name__)
 CODE_OF_STATUS = {
     400: "bad_request",
     404: "not_found",
@@ -50,13 +59,15 @@ CODE_OF_STATUS = {
     500: "internal_error",
     503: "not_ready",
 }
-# Remedies for values beyond a limit; the preceding message names the limit.
-REMEDIES = {
-    "string_too_long": "send a shorter text",
-    "too_long": "send fewer, or several requests",
-    "less_than_equal": "send a smaller number",
-    "greater_than_equal": "send a larger number",
-}
+# Names that other services give to a file, by the field that takes it here.
+FILE_FIELDS = ("images", "archive")
+FILE_NAMES = frozenset(
+    f"{name}{end}"
+    for name in ("data", "file", "image", "img", "photo", "picture", "upload")
+    for end in ("", "s", "[]", "s[]")
+)
+# Errors of a disk that is full or read-only.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 # A body may have thousands of errors.
 MOST_ERRORS = 10
 MEDIA_TYPE = "application/problem+json"
@@ -93,6 +104,7 @@ def handle_errors(app: FastAPI) -> None:
     app.exception_handler(ServiceError)(_answer_service_error)
     app.exception_handler(RequestValidationError)(_answer_invalid_request)
     app.exception_handler(HTTPException)(_answer_http_error)
+    app.exception_handler(OSError)(_answer_disk_error)
 
 
 async def _answer_service_error(request: Request, error: ServiceError) -> Response:
@@ -106,6 +118,23 @@ async def _answer_service_error(request: Request, error: ServiceError) -> Respon
     return answer_problem(request, error.document(), headers)
 
 
+async def _answer_disk_error(request: Request, error: OSError) -> Response:
+    """Answer an error of the machine that no call has turned into a problem of its own."""
+    if failure := machine_error(error):
+        return await _answer_service_error(request, failure)
+    if error.errno not in DISK_ERRORS:
+        raise error
+    # The message of the error names a path.
+    log.error("a request failed by its disk", exc_info=error)
+    return await _answer_service_error(
+        request,
+        StorageFailed(
+            f"the disk of the data directory failed ({error.strerror}); see dmesg and the log, "
+            "free space there or make it writable, and send the request again"
+        ),
+    )
+
+
 async def _answer_invalid_request(request: Request, error: RequestValidationError) -> Response:
     invalid = [_describe_invalid_field(request, entry) for entry in error.errors()[:MOST_ERRORS]]
     detail = "; ".join(field.detail for field in invalid)
@@ -114,15 +143,18 @@ async def _answer_invalid_request(request: Request, error: RequestValidationErro
 
 
 async def _answer_http_error(request: Request, error: HTTPException) -> Response:
-    if isinstance(error.__cause__, ServiceError):
-        # FastAPI treats any error while reading a body as a malformed body.
-        return await _answer_service_error(request, error.__cause__)
+    # FastAPI treats any error while reading a body as a malformed body.
+    cause = error.__cause__
+    failure = cause if isinstance(cause, ServiceError) else machine_error(cause)
+    if failure is not None:
+        return await _answer_service_error(request, failure)
     code = CODE_OF_STATUS.get(error.status_code, f"http_{error.status_code}")
     detail = str(error.detail)
-    path = request.url.path
+    # The URL of the request is made of its Host header, which may contain anything.
+    path = request.scope["path"]
     detail = {
-        400: f"{detail.rstrip('.')}; send a whole multipart/form-data body, as curl -F does",
-        404: f"there is nothing at {path}; /docs lists every call",
+        400: f"{detail.rstrip('.')}; {_remedy_for_body(detail)}",
+        404: f"there is nothing at {path}; {_hint_at_slashes(request)}/docs lists every call",
         405: f"{request.method} is not a call of {path}; /docs lists every call",
     }.get(error.status_code, detail)
     headers = error.headers
@@ -130,6 +162,24 @@ async def _answer_http_error(request: Request, error: HTTPException) -> Response
         # FastAPI names the methods of one route only, but a path may have several.
         headers = {"Allow": ", ".join(calls)}
     return answer_problem(request, problem(code, detail, error.status_code), headers)
+
+
+def _remedy_for_body(detail: str) -> str:
+    if detail.startswith("Too many"):
+        return "send fewer in one request"
+    if "exceeded" in detail:
+        return "send less text, and images as files with a file name"
+    return "send a whole multipart/form-data body, as curl -F does"
+
+
+def _hint_at_slashes(request: Request) -> str:
+    path = request.scope["path"]
+    without = re.sub("/{2,}", "/", path).rstrip("/") or "/"
+    scope = {**request.scope, "path": without}
+    routes = (route for route in request.app.routes if isinstance(route, Route))
+    if without == path or all(route.matches(scope)[0] == Match.NONE for route in routes):
+        return ""
+    return f"without superfluous slashes it is {without}, and "
 
 
 def _find_methods(request: Request) -> list[str]:
@@ -148,17 +198,21 @@ def _describe_invalid_field(request: Request, error: dict[str, Any]) -> InvalidF
         return cause
     names = [str(part) for part in error["loc"][1:] if isinstance(part, str)]
     field = ".".join(names) or str(error["loc"][0])
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if "Expected UploadFile" in message:
-        message = "is text; send each image as a file part, with a file name"
-    elif error["type"] == "missing":
-        message = "is missing; send it"
-    elif field == "cursor":
-        message = "is of no page of this listing; send next_cursor of the page before"
+    if "Expected UploadFile" in error["msg"]:
+        message = NO_FILE_NAME
     elif error["type"] == "extra_forbidden":
         message = unknown_name(request, str(error["loc"][-1]))
-    elif remedy := REMEDIES.get(error["type"]):
-        message = f"{message}; {remedy}"
+    elif isinstance(error.get("input"), UploadFile):
+        message = "is a file; send it as text, without a file name"
+    elif field == "cursor":
+        message = "is of no page of this listing; send next_cursor of the page before"
+    elif field == "idempotency-key" and error["type"] == "string_pattern_mismatch":
+        message = (
+            "has a space, a control character or a letter beyond ASCII; send letters, digits and "
+            "signs of ASCII alone"
+        )
+    else:
+        message = describe_invalid(error)
     return InvalidField(f"{field}: {message}")
 
 
@@ -168,6 +222,8 @@ def unknown_name(request: Request, name: str) -> str:
     if name in fields:
         return "was sent as a query parameter; send it as a field of the form, in the body"
     close = difflib.get_close_matches(name, names_of(dependant.query_params) | fields, 1)
+    if name.lower() in FILE_NAMES:
+        close = [field for field in FILE_FIELDS if field in fields] or close
     hint = f"did you mean {close[0]}?" if close else "see /docs for those it has"
     return f"this call has no such field; {hint}"
 
@@ -194,7 +250,9 @@ async def answer_each(
     for document in refused:
         count(request, document)
     if len(refused) == len(answer.results):
-        detail = f"none of the {len(refused)} images could be used; results has the reason of each"
+        detail = f"none of the {len(refused)} images could be used; image 1: {refused[0].detail}"
+        if len(refused) > 1:
+            detail += "; results has the reason of each"
         results = answer.model_dump(mode="json")["results"]
         document = problem("unusable_images", detail, status_of(refused), results=results)
         return answer_problem(request, document)

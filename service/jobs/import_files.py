@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from model.crops.decode import CropProblem
+from model.crops.file_forms import FileForms
 from model.crops.folder import packed_root, read_folder
 from model.crops.manifest import MANIFEST
 from model.crops.names import Ignored, LeftOut, shown
 from model.crops.unpack import FULL, DiskFull, UnpackLimits, unpack_crops
 from model.feature_file import COLUMNS, is_feature_file, read_sent
-from model.problems import InputProblem
+from model.problems import InputProblem, is_of_the_machine
 from service.engine.device import EmbeddedImage, PreparedImage
 from service.errors import InvalidField, RecordUnavailable, StorageFailed
 from service.gallery import enroll
@@ -51,6 +52,7 @@ class ImportContent:
         ignored: files and columns that are not part of the import.
         left_out: files that could not be unpacked.
         vectors: vectors of the items, if they come from a feature file.
+        is_mounted: the folder is not the service's own.
     """
 
     folder: Path
@@ -58,6 +60,7 @@ class ImportContent:
     ignored: Ignored
     left_out: list[LeftOut] = field(default_factory=list)
     vectors: enroll.ComputedVectors | None = None
+    is_mounted: bool = False
 
     def name_of(self, item: ImportItem) -> str:
         path = item.path.relative_to(self.folder)
@@ -65,55 +68,37 @@ class ImportContent:
 
 
 def read_import(runtime: Runtime, job: Job, spool: Path) -> ImportContent:
+    """Read the images and labels of an import, or its vectors; blocks.
+
+    Raises:
+        Cancelled: the job was cancelled, or its gallery deleted.
+        ServiceStopping: the process stops.
+        InputProblem: the import cannot be used.
+    """
     ignored = Ignored()
+    between = _make_check(runtime, job)
     if (mounted := job.parameters.get("folder")) is not None:
         folder = mounted_folder(runtime, mounted, job.parameters.get("gallery"))
-        return ImportContent(folder, _read_items(folder, folder, job.parameters, ignored), ignored)
+        items = _read_items(folder, folder, job.parameters, ignored, between)
+        return ImportContent(folder, items, ignored, is_mounted=True)
     folder = (spool / "files").resolve()
     archive = spool / "archive"
     if not (archive.exists() or folder.exists()):
         raise InvalidField("archive: the file that was sent is gone; send it again")
     if archive.is_file() and is_feature_file(archive):
-        return _read_vectors(runtime, archive, folder, job.parameters)
-    left_out = [] if job.progress else _unpack(runtime, job, spool, folder, ignored)
-    items = _read_items(folder, packed_root(folder), job.parameters, ignored)
+        return _read_vectors(runtime, archive, folder, job.parameters, between)
+    left_out: list[LeftOut] = []
+    if not job.progress:
+        left_out = _unpack(runtime, archive, folder, ignored, between)
+    items = _read_items(folder, packed_root(folder), job.parameters, ignored, between)
     return ImportContent(folder, items, ignored, left_out)
 
 
-def _read_vectors(
-    runtime: Runtime, archive: Path, folder: Path, parameters: Mapping[str, Any]
-) -> ImportContent:
-    for name in ("identity", "camera", "manifest"):
-        if parameters.get(name):
-            raise InvalidField(f"{name}: a feature file names its crops itself; leave it out")
-    try:
-        sent = read_sent(archive, runtime.settings.max_body_bytes)
-    except InputProblem as problem:
-        raise InvalidField(f"archive: {str(problem).removeprefix(f'{archive}: ')}") from problem
-    items = []
-    columns = sent.columns
-    rows = zip(*(columns[name] for name in COLUMNS[:4]), strict=True)
-    for number, row in enumerate(rows):
-        labels = zip(ROW_LABELS, (text or None for text in row), strict=True)
-        checked = _parse_labels(dict(labels), f"archive: crop {number}")
-        items.append(ImportItem(folder / str(number), checked))
-    embedded = [
-        EmbeddedImage(vector, decode=0.0, embed=0.0, prepared=PreparedImage(sha256))
-        for vector, sha256 in zip(sent.features, columns["sha256"], strict=True)
-    ]
-    vectors = enroll.ComputedVectors(sent.origin.embedder, embedded)
-    return ImportContent(folder, items, Ignored(), vectors=vectors)
+def _make_check(runtime: Runtime, job: Job) -> Callable[[], None]:
+    """Return a function to be called between the steps of long work for a job.
 
-
-def _unpack(
-    runtime: Runtime, job: Job, spool: Path, folder: Path, ignored: Ignored
-) -> list[LeftOut]:
-    archive = spool / "archive"
-    settings = runtime.settings
-    # A crop from an earlier attempt does not count until the job has progress.
-    shutil.rmtree(folder, ignore_errors=True)
-    limits = UnpackLimits(settings.max_import_bytes, settings.max_image_bytes)
-
+    It raises `Cancelled` or `ServiceStopping` once the work has to end.
+    """
     checked_at = time.monotonic()
 
     def between() -> None:
@@ -127,11 +112,60 @@ def _unpack(
             if runtime.galleries.by_id(job.gallery_id) is None:
                 raise Cancelled
             checked_at = time.monotonic()
+
+    return between
+
+
+def _read_vectors(
+    runtime: Runtime,
+    archive: Path,
+    folder: Path,
+    parameters: Mapping[str, Any],
+    between: Callable[[], None],
+) -> ImportContent:
+    for name in ("identity", "camera", "manifest"):
+        if parameters.get(name):
+            raise InvalidField(f"{name}: a feature file names its crops itself; leave it out")
+    try:
+        sent = read_sent(archive, runtime.settings.max_body_bytes)
+    except InputProblem as problem:
+        raise InvalidField(f"archive: {str(problem).removeprefix(f'{archive}: ')}") from problem
+    items = []
+    columns = sent.columns
+    rows = zip(*(columns[name] for name in COLUMNS[:4]), strict=True)
+    for number, row in enumerate(rows):
+        between()
+        labels = zip(ROW_LABELS, (text or None for text in row), strict=True)
+        checked = _parse_labels(dict(labels), f"archive: crop {number}")
+        items.append(ImportItem(folder / str(number), checked))
+    embedded = [
+        EmbeddedImage(vector, decode=0.0, embed=0.0, prepared=PreparedImage(sha256))
+        for vector, sha256 in zip(sent.features, columns["sha256"], strict=True)
+    ]
+    vectors = enroll.ComputedVectors(sent.origin.embedder, embedded)
+    return ImportContent(folder, items, Ignored(), vectors=vectors)
+
+
+def _unpack(
+    runtime: Runtime,
+    archive: Path,
+    folder: Path,
+    ignored: Ignored,
+    between: Callable[[], None],
+) -> list[LeftOut]:
+    settings = runtime.settings
+    # A crop from an earlier attempt does not count until the job has progress.
+    if folder.exists():
+        data_directory.remove_folder(folder)
+    limits = UnpackLimits(settings.max_import_bytes, settings.max_image_bytes)
+
+    def before_entry() -> None:
+        between()
         data_directory.require_free_disk(settings)
 
     try:
         folder.mkdir(parents=True)
-        left_out = unpack_crops(archive, folder, limits, ignored, between)
+        left_out = unpack_crops(archive, folder, limits, ignored, before_entry)
         # Once progress is saved, the folder must be complete even after a power cut.
         data_directory.sync_disk(folder)
     except (DiskFull, OSError) as error:
@@ -143,10 +177,18 @@ def _unpack(
 
 
 def _read_items(
-    folder: Path, root: Path, parameters: Mapping[str, Any], ignored: Ignored
+    folder: Path,
+    root: Path,
+    parameters: Mapping[str, Any],
+    ignored: Ignored,
+    between: Callable[[], None],
 ) -> list[ImportItem]:
     name = parameters.get("manifest")
-    manifest = _resolve(folder, name) if name else _resolve(root, MANIFEST)
+    if name:
+        # The path may be written as on Windows.
+        manifest = _resolve(folder, name) or _resolve(folder, name.replace("\\", "/"))
+    else:
+        manifest = _resolve(root, MANIFEST)
     # An error about a file outside the import could reveal its content.
     if manifest is not None and not manifest.is_relative_to(folder):
         raise InvalidField("manifest: lies outside the import; put it among the images")
@@ -156,13 +198,14 @@ def _read_items(
                 f"manifest: there is no file {shown(name)!r} in the import; name one"
             )
         manifest = None
-    files = read_folder(folder, ignored, manifest, root=root, within=folder)
+    files = read_folder(folder, ignored, manifest, root=root, within=folder, between=between)
     given = {label: parameters[label] for label in ("identity", "camera") if parameters.get(label)}
     for label in given:
         if any(getattr(file, label) for file in files):
             raise InvalidField(f"{label}: the manifest or the folders give it; leave it out")
     items = []
     for file in files:
+        between()
         where = f"manifest: line {file.line}" if file.line else "folder: the name of one"
         items.append(ImportItem(file.path, replace(_parse_labels(vars(file), where), **given)))
     return items
@@ -189,7 +232,8 @@ def _parse_labels(labels: Mapping[str, Any], where: str) -> enroll.ImageToEnroll
     return enroll.ImageToEnroll(None, **parsed)
 
 
-def read_file(folder: Path, path: Path, max_bytes: int) -> bytes | CropProblem:
+def read_file(content: ImportContent, path: Path, max_bytes: int) -> bytes | CropProblem:
+    folder = content.folder
     try:
         path = path.resolve()
         if not path.is_relative_to(folder):
@@ -199,6 +243,10 @@ def read_file(folder: Path, path: Path, max_bytes: int) -> bytes | CropProblem:
             if size <= max_bytes:
                 return file.read(max_bytes)
     except (OSError, ValueError, RuntimeError) as error:
+        # A file that a mounted folder cannot read may never be read.
+        may_be_the_folder = content.is_mounted and getattr(error, "errno", None) == errno.EIO
+        if is_of_the_machine(error) and not may_be_the_folder:
+            raise
         reason = getattr(error, "strerror", None) or type(error).__name__
         return CropProblem("unreadable", f"cannot be read ({reason}); make it readable")
     return CropProblem(
@@ -230,7 +278,10 @@ def mounted_folder(runtime: Runtime, folder: str, gallery: str | None) -> Path:
 
 
 def _resolve(folder: Path, name: str) -> Path | None:
+    """Return the real path of a name in a resolved folder, in any Unicode form, or None."""
     try:
-        return (folder / name).resolve(strict=True)
-    except (OSError, ValueError, RuntimeError):
+        return FileForms().resolve(folder / name, folder).resolve(strict=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        if is_of_the_machine(error):
+            raise
         return None

@@ -28,6 +28,7 @@ from service.jobs.import_files import (
 )
 from service.ops import data_directory
 from service.ops.data_directory import IMPORTS, failpoint
+from service.ops.threads import heartbeat
 from service.record.jobs import Job
 from service.record.transaction import batches
 from service.runtime import Runtime
@@ -136,6 +137,7 @@ async def _read_content(runtime: Runtime, job: Job, counts: Counter[str]) -> Imp
         if not items and not left_out and content.vectors is None:
             raise InvalidField(
                 "archive: holds no image; its files must end in .jpg, .png, .webp, .bmp"
+                f"{content.ignored.remark()}"
             )
         counts["refused"] = counts["done"] = len(left_out)
         counts["total"] = len(left_out) + len(items)
@@ -171,7 +173,7 @@ async def _enroll_batch(
     vectors = content.vectors
     if vectors is None:
         files = await runtime.pools.imports.run(
-            lambda: [read_file(content.folder, item.path, max_bytes) for _, item in batch]
+            lambda: [read_file(content, item.path, max_bytes) for _, item in batch]
         )
     else:
         vectors = replace(vectors, embedded=[vectors.embedded[row] for row, _ in batch])
@@ -215,6 +217,7 @@ async def _keep_archive(
     def copy() -> None:
         with (spool / "archive").open("wb") as file:
             while part := archive.read(data_directory.MEBIBYTE):
+                heartbeat()
                 data_directory.require_free_disk(runtime.settings)
                 file.write(part)
         # An acknowledged archive is not sent again, so it must survive a power cut.

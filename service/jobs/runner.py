@@ -14,7 +14,15 @@ from typing import Any, TypeVar
 from gmn_client.models import JobKind, JobProblem, JobState
 from model.problems import InputProblem
 from service import errors
-from service.errors import DeviceLost, RecordUnavailable, ServiceError, StorageFailed
+from service.errors import (
+    DeviceLost,
+    MachineFull,
+    RecordUnavailable,
+    ServiceError,
+    ServiceStopping,
+    StorageFailed,
+    machine_error,
+)
 from service.gallery.archives import remove_unneeded
 from service.gallery.gallery import Gallery
 from service.ops.audit import act_as
@@ -53,6 +61,8 @@ RETRYABLE = (
     RecordUnavailable,
     StorageFailed,
     DeviceLost,
+    MachineFull,
+    ServiceStopping,
     TurnOver,
 )
 
@@ -196,7 +206,9 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
     except InputProblem as problem:
         state = "failed"
         detail = str(problem)
-    except Exception:
+    except Exception as error:
+        if failure := machine_error(error):
+            raise failure from error
         log.exception("job %s failed", job.job_id)
         state = "failed"
         detail = "the service failed at this job; see its log"

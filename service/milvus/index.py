@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from service.milvus.writing import is_current
 from service.ops.threads import MonitoredThreadPool
 from service.record.galleries import IndexState
 from service.record.record import Record
+from service.record.transaction import Reader
 from service.search.index import Candidates, best_candidates, mean_direction
 from service.search.options import EVERY_CROP, Filter, GroupBy
 
@@ -136,6 +138,7 @@ class MilvusIndex:
                 "without GMN_INDEX_URL"
             )
         state, crops = self._read_watermark()
+        in_all_forms = self._add_forms(wanted)
         direction = mean_direction(queries)
         unit = (direction / max(float(np.linalg.norm(direction)), 1e-12)).astype(np.float32)
         # Group code and vector of each crop, by row.
@@ -149,7 +152,7 @@ class MilvusIndex:
                 state.collection,
                 unit,
                 requested,
-                replace(wanted, without=without),
+                replace(in_all_forms, without=without),
                 self.codes,
                 state.timestamp,
                 grouped,
@@ -189,6 +192,17 @@ class MilvusIndex:
             return self._read_watermark()[0].version
         except CollectionUnavailable:
             return 0
+
+    def _add_forms(self, wanted: Filter) -> Filter:
+        """Add the Unicode forms of names under which earlier versions wrote crops into Milvus."""
+        reader = Reader(self.record.database)
+        read = partial(reader.spellings, self.gallery_id)
+        return replace(
+            wanted,
+            cameras=frozenset(read("camera", wanted.cameras)),
+            exclude_cameras=frozenset(read("camera", wanted.exclude_cameras)),
+            identities=tuple(read("identity", wanted.identities)),
+        )
 
     def _confirm(
         self,

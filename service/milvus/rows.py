@@ -14,7 +14,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from service.record.values import ArchivedCrop, CropLabel, group_code, identity_code
+from service.record.values import ArchivedCrop, CropLabel, form_code, group_code
 from service.search.options import Filter
 
 PREFIX = "gmn"
@@ -99,7 +99,10 @@ class Codes:
         return f"{self.prefix(owner)}{gallery_id}_{build}{FORMAT}"
 
     def expression(self, wanted: Filter) -> str:
-        """Return a filter as a Milvus expression, ignoring metadata; empty for every crop."""
+        """Return a filter as a Milvus expression, ignoring metadata; empty for every crop.
+
+        Its names must be in all Unicode forms in which they may have been written.
+        """
         parts: list[str] = []
         if wanted.cameras:
             parts.append(f"camera in {self._encode_cameras(wanted.cameras)}")
@@ -113,7 +116,7 @@ class Codes:
         if wanted.named is not None:
             parts.append("grp >= 0" if wanted.named else "grp < 0")
         if wanted.identities:
-            codes = [identity_code(identity, self.secret) for identity in wanted.identities]
+            codes = [form_code(identity, self.secret) for identity in wanted.identities]
             parts.append(f"grp in {codes}")
         if wanted.without:
             parts.append(f"id not in {sorted(wanted.without)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import hashlib
 import hmac
 import json
@@ -22,6 +23,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Literal
 
+from model.crops.texts import nfc
 from model.problems import InputProblem
 from service.errors import ServiceError, StorageFailed
 from service.ops.data_directory import (
@@ -49,6 +51,8 @@ KEY_NAME = "audit.key"
 # The line of a search reaches the file within a second.
 PAUSE_SECONDS = 0.25
 RETRY_SECONDS = 5.0
+# Searches and views are refused once lines could not be written for this time.
+FAILING_SECONDS = 5.0
 # The first refusal of an address is logged at once; further ones until the end of this time are
 # counted in a single line.
 REFUSAL_SECONDS = 60.0
@@ -131,6 +135,9 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         self._refused: dict[tuple[str, str, int], int] = {}
         self._counted_at = time.monotonic()
         self._dropped = 0
+        # Why lines could not be written, and since when, by `time.monotonic`.
+        self._failure: ServiceError | None = None
+        self._failing_since = 0.0
 
     def record(
         self, event: str, phase: Phase = "done", durable: bool = True, **details: Any
@@ -144,7 +151,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
                 written as keyed hashes; no other field may be personal or secret.
 
         Raises:
-            StorageFailed: the line could not be written.
+            StorageFailed, RecordWaits: the line could not be written.
         """
         if event.startswith(FREEING) and phase == "asked":
             give_up_reserve(self._data_dir)
@@ -155,10 +162,14 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         failpoint("audit.line-written")
 
     def note_view(self, event: str, **details: Any) -> None:
-        """Log a search, a view or a refusal from the event loop; never raises and never waits.
+        """Log a search, a view or a refusal from the event loop, without waiting.
 
-        `write_lines` writes the line. While the file cannot be written, up to `BUFFER_BYTES` of
-        lines wait in memory; the number of lines beyond that is logged with the next one.
+        `write_lines` writes the line. Until the file can be written, up to `BUFFER_BYTES` of lines
+        wait in memory; the number of lines beyond that is logged with the next one.
+
+        Raises:
+            StorageFailed, RecordWaits: as `require_log`, except for a refusal; the search or view
+                must not be answered.
         """
         self.note_views(event, [{}], **details)
 
@@ -166,6 +177,8 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         """Log several searches or views, each of which has a line with further fields."""
         if not views or not (self.queries or event == REFUSED):
             return
+        if event != REFUSED:
+            self.require_log()
         # A request may have thousands of views: its long lists are hashed once.
         max_bytes = max(VIEW_BYTES // len(views), SHORT_VIEW_BYTES)
         fields = self._build_fields(event, "done", details, max_bytes)
@@ -178,16 +191,45 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
                 self._dropped += 1
                 self._on_drop()
 
-    def require_room(self) -> None:
-        """Raise `StorageFailed` if searches cannot be logged: they stop before deletions do."""
+    def require_log(self) -> None:
+        """Raise an error if searches and views could not be logged for seconds.
+
+        Raises:
+            StorageFailed: lines could not be written.
+            RecordWaits: lines wait for a process that stands still.
+        """
         if not self.queries:
             return
+        if self._failure and time.monotonic() > self._failing_since + FAILING_SECONDS:
+            # An error that is raised many times would grow by a traceback each time.
+            raise copy.copy(self._failure)
+
+    def require_room(self) -> None:
+        """Raise an error if a search cannot be logged: searches stop before views do.
+
+        Raises:
+            StorageFailed, RecordWaits: as `require_log`; or the disk is read-only, or the disk or
+                the buffer nearly full.
+        """
+        if not self.queries:
+            return
+        self.require_log()
+        self._file.require_writable()
         if self._buffered_bytes > BUFFER_BYTES // 2:
             raise StorageFailed(
                 "the audit log cannot be written, and nothing is searched without a line in it; "
                 "free space in the data directory, or run gmn audit verify"
             )
         self._require_disk()
+
+    @property
+    def is_writable(self) -> bool:
+        """False while searches are refused because they cannot be logged."""
+        try:
+            self.require_room()
+        except ServiceError:
+            return False
+        return True
 
     def _require_disk(self) -> None:
         left = left_for_deletions(self._data_dir)
@@ -232,16 +274,15 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             try:
                 self._require_disk()
                 await self.threads.run(self.flush)
-            except (StorageFailed, OSError) as error:
-                detail = getattr(error, "detail", error)
-                log.error("audit log: %d lines wait: %s", len(self._buffer), detail)
+            except ServiceError as error:
+                log.error("audit log: %d lines wait: %s", len(self._buffer), error.detail)
                 await asyncio.sleep(RETRY_SECONDS)
 
     def flush(self) -> None:
         """Write the buffered lines, sync them with those before, and note the last one.
 
         Raises:
-            StorageFailed: the lines could not be written; they stay buffered.
+            StorageFailed, RecordWaits: the lines could not be written; they stay buffered.
         """
         waiting = len(self._buffer)
         dropped = self._dropped
@@ -249,7 +290,14 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         if dropped:
             lines.append(self._format_line("dropped_lines", "done", {"count": dropped}, VIEW_BYTES))
         if lines or not self._all_noted:
-            self._file.append(lines, durable=True)
+            try:
+                self._file.append(lines, durable=True)
+            except ServiceError as error:
+                if self._failure is None:
+                    self._failing_since = time.monotonic()
+                self._failure = error
+                raise
+            self._failure = None
             self._all_noted = True
         self._dropped -= dropped
         self._buffered_bytes -= sum(len(line) for line in lines[:waiting])
@@ -304,7 +352,8 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         disconnecting client does not interrupt.
 
         Raises:
-            StorageFailed: the `asked` line could not be written; the block does not run.
+            StorageFailed, RecordWaits: the `asked` line could not be written; the block does not
+                run.
         """
         await self.threads.run(self.record, event, "asked", **details)
         result: dict[str, Any] = {}
@@ -319,25 +368,35 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         finally:
             await self.done(event, phase, True, **{**details, **result})
 
+    async def note(self, event: str, **details: Any) -> None:
+        """Write a line before an answer is sent.
+
+        Raises:
+            StorageFailed, RecordWaits: the line could not be written; nothing must be answered.
+        """
+        await self.threads.run(self.record, event, durable=False, **details)
+
     async def done(
         self, event: str, phase: Phase = "done", durable: bool = False, **details: Any
     ) -> None:
         try:
             await self.threads.run(self.record, event, phase, durable, **details)
-        except StorageFailed:
+        except ServiceError:
             # The operation has already happened, so its answer must not be an error.
             log.exception("audit log: %s %s could not be written", event, phase)
 
     def hashed(self, name: str) -> str:
-        return hmac.digest(self._key, name.encode(), "sha256").hex()
+        return hmac.digest(self._key, nfc(name).encode(), "sha256").hex()
 
     def __exit__(self, *_: object) -> None:
         self.threads.shutdown()
         try:
             self._count_refused()
             self.flush()
-        except StorageFailed as error:
+        except ServiceError as error:
             log.error("audit log: %d lines are lost: %s", len(self._buffer), error.detail)
+        finally:
+            self._file.close()
 
 
 def audit_logs(data_dir: Path) -> list[Path]:

@@ -20,6 +20,7 @@ from secrets import token_hex
 
 from model.problems import InputProblem
 from service.errors import StorageFailed
+from service.ops.threads import heartbeat
 from service.settings import Settings
 
 PRIVATE = 0o700
@@ -92,6 +93,17 @@ def sync_below(folder: Path) -> None:
             sync(Path(parent) / name)
         sync(Path(parent))
     sync(folder.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder that may have a million files, with heartbeats; raises `OSError`."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            heartbeat()
+            # What stays is named when the folder is removed.
+            with contextlib.suppress(OSError):
+                (Path(parent) / name).unlink()
+    shutil.rmtree(folder)
 
 
 @contextlib.contextmanager
@@ -204,8 +216,18 @@ def snapshot_lock(data_dir: Path, gallery_id: int | str) -> Path:
 
 
 def left_for_deletions(data_dir: Path) -> int:
-    """Return the free bytes on the disk and the size of the reserve; raises `OSError`."""
-    return shutil.disk_usage(data_dir).free + file_bytes(data_dir / RESERVE)
+    """Return the free bytes on the disk and the size of the reserve.
+
+    Raises:
+        StorageFailed: the disk does not answer.
+    """
+    try:
+        return shutil.disk_usage(data_dir).free + file_bytes(data_dir / RESERVE)
+    except OSError as error:
+        raise StorageFailed(
+            f"the disk of {data_dir} does not answer ({error.strerror}); nothing was stored, see "
+            "dmesg for its errors"
+        ) from error
 
 
 def hold_reserve(settings: Settings) -> None:

@@ -8,7 +8,7 @@ continues its numbers and hashes.
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import hashlib
 import hmac
 import json
@@ -25,6 +25,7 @@ from pydantic import BaseModel, ValidationError
 
 from service.errors import StorageFailed
 from service.ops.data_directory import sync
+from service.ops.locks import ProcessLock, hold_shared
 
 log = logging.getLogger(__name__)
 # Size of the end of a file that a power cut may damage: more than the operating system holds back.
@@ -33,6 +34,7 @@ TORN_BYTES = 4 * 1024 * 1024
 TAIL_BYTES = 256 * 1024
 MAX_BYTES = 16 * 1024 * 1024
 LOCK = ".lock"
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 ACKNOWLEDGED_SUFFIX = ".acknowledged"
 
 
@@ -88,6 +90,7 @@ class HashChainLog:
     Raises:
         OSError: the file cannot be opened.
         CorruptLog: the end of the file does not form a chain.
+        RecordWaits: another process holds the log and stands still.
     """
 
     def __init__(self, path: Path, key: bytes, max_bytes: int) -> None:
@@ -95,6 +98,7 @@ class HashChainLog:
         self._key = key
         self._max_bytes = max_bytes
         self._note_path = path.with_suffix(ACKNOWLEDGED_SUFFIX)
+        self._lock = ProcessLock(path.with_suffix(LOCK), "lines of the audit log")
         self._last = _Link()
         if not path.exists():
             # If the log was taken away, a new one is started.
@@ -127,6 +131,7 @@ class HashChainLog:
 
         Raises:
             StorageFailed: the disk does not accept the lines, or another program damaged the end.
+            RecordWaits: another process holds the log and stands still.
         """
         if not lines and not self._path.exists():
             return
@@ -148,6 +153,23 @@ class HashChainLog:
                 "trace; free space in the data directory, or run gmn audit verify"
             ) from error
         self.append(lines, durable)
+
+    def require_writable(self) -> None:
+        """Raise `StorageFailed` on a disk that became read-only, as after an error of the disk.
+
+        This takes microseconds and writes nothing.
+        """
+        try:
+            os.close(os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))
+        except OSError as error:
+            if error.errno in READ_ONLY:
+                raise StorageFailed(
+                    f"the audit log cannot be written ({error.strerror}), and nothing is searched "
+                    "or shown without a line in it; see dmesg, and make the disk writable"
+                ) from error
+
+    def close(self) -> None:
+        self._lock.close()
 
     def _write(
         self, file: FileIO, end: int, last: _Link, lines: Sequence[str], durable: bool
@@ -186,8 +208,7 @@ class HashChainLog:
 
     @contextlib.contextmanager
     def _locked_file(self) -> Iterator[FileIO]:
-        with open(self._path.with_suffix(LOCK), "ab", opener=_open_private) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._lock.hold():
             is_new = not self._path.exists()
             with open(self._path, "a+b", buffering=0, opener=_open_private) as file:
                 if is_new:
@@ -267,7 +288,7 @@ def _read_state(path: Path, key: bytes) -> tuple[_Link | None, dict[Path, int]]:
     with contextlib.ExitStack() as held:
         lock = path.with_suffix(LOCK)
         if lock.exists():
-            fcntl.flock(held.enter_context(lock.open("rb")), fcntl.LOCK_SH)
+            held.enter_context(hold_shared(lock, "readers of the audit log"))
         note = _read_note(path.with_suffix(ACKNOWLEDGED_SUFFIX), key)
         files = full_files(path)
         if path.exists() or not files:

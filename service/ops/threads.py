@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from queue import Queue
 from typing import Any, TypeVar
 
-from service.errors import ServiceStopping
+from service.errors import ServiceStopping, machine_error
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
@@ -43,9 +43,14 @@ CALLER: ContextVar[str] = ContextVar("caller", default="service")
 
 @dataclass(eq=False)
 class Heartbeat:
-    """The time of the last progress of some work, by `time.monotonic`."""
+    """The time of the last progress of some work, by `time.monotonic`.
+
+    Attributes:
+        is_cut_off: set once the work has to end; None for work that always runs to its end.
+    """
 
     last: float = field(default_factory=time.monotonic)
+    is_cut_off: threading.Event | None = None
 
     def silent_seconds(self) -> float:
         return max(0.0, time.monotonic() - self.last)
@@ -55,9 +60,18 @@ _current: ContextVar[Heartbeat | None] = ContextVar("heartbeat", default=None)
 
 
 def heartbeat() -> None:
+    """Show that the current work makes progress; long work calls this between its steps.
+
+    Raises:
+        ServiceStopping: the process stops and the work has to end. What it has not stored is done
+            again after the next start.
+    """
     current = _current.get()
-    if current is not None:
-        current.last = time.monotonic()
+    if current is None:
+        return
+    current.last = time.monotonic()
+    if current.is_cut_off is not None and current.is_cut_off.is_set():
+        raise ServiceStopping("the service is shutting down; send the request again later")
 
 
 @contextmanager
@@ -69,7 +83,8 @@ def waiting() -> Iterator[None]:
     try:
         yield
     finally:
-        heartbeat()
+        if current is not None:
+            current.last = time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -120,29 +135,54 @@ class MonitoredThreadPool(ThreadPoolExecutor):
         super().__init__(threads, thread_name_prefix=name)
         self._work_queue: Any = TurnQueue()
         self._under_way: set[Heartbeat] = set()
+        self._is_cut_off = threading.Event()
         self.health_check = HealthCheck(name, self.silent_seconds, timeout_factor)
 
     def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
-        """Queue a call for the current caller; raises `ServiceStopping` after a shutdown."""
+        """Queue a call for the current caller.
+
+        Raises:
+            ServiceStopping: after a shutdown.
+            MachineFull: there is no thread, and too little memory for one.
+        """
         try:
             return super().submit(copy_context().run, self._run, lambda: call(*args, **kwargs))
         except RuntimeError as error:
+            if failure := machine_error(error):
+                raise failure from error
             raise ServiceStopping(
                 "the service is shutting down; send the request again later"
             ) from error
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError:
+            # With too little memory for another thread, the others do the work.
+            if not self._threads:
+                raise
 
     async def run(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
         """Run a blocking call; a call that has started continues after a cancellation."""
         return await asyncio.wrap_future(self.submit(call, *args, **kwargs))
 
+    def cut_off(self) -> None:
+        """End long work of this pool at its next heartbeat, because the process stops."""
+        self._is_cut_off.set()
+
     def _run(self, call: Callable[[], Result]) -> Result:
-        work = Heartbeat()
+        work = Heartbeat(is_cut_off=self._is_cut_off)
         _current.set(work)
         self._under_way.add(work)
         try:
             return call()
         finally:
             self._under_way.remove(work)
+
+    @property
+    def waiting(self) -> int:
+        """Number of calls that have not begun."""
+        return int(self._work_queue.qsize())
 
     def stuck(self, seconds: float) -> bool:
         under_way = tuple(self._under_way)
@@ -173,7 +213,12 @@ class BlockingPools:
     def all(self) -> Iterator[MonitoredThreadPool]:
         yield from vars(self).values()
 
+    def cut_off(self) -> None:
+        for pool in self.all():
+            pool.cut_off()
+
     def shutdown(self) -> None:
+        self.cut_off()
         for pool in self.all():
             pool.shutdown()
 

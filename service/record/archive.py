@@ -136,7 +136,7 @@ def archived_ids(folder: Path, identity: str | None = None) -> list[str]:
     with open_archive(folder) as reader:
         return reader.column(
             "SELECT crop_id FROM crops LEFT JOIN people USING (person_id) "
-            "WHERE ?1 IS NULL OR people.name = ?1 ORDER BY slot",
+            "WHERE ?1 IS NULL OR nfc(people.name) = nfc(?1) ORDER BY slot",
             (identity,),
         )
 

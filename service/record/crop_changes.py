@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gmn_client.models import EnrolledImage
+from model.crops.texts import nfc
 from service.errors import RequestConflict
 from service.record.crop_rows import read_ids
 from service.record.files import forget_strays
@@ -68,7 +69,7 @@ SELECT these.crop_id, others.crop_id
 FROM crops AS these JOIN crops AS others USING (gallery_id, sha256)
 WHERE gallery_id = :gallery_id AND these.slot IN (SELECT value FROM json_each(:slots))
     AND others.slot != these.slot
-    AND +others.person_id IS these.person_id AND +others.camera IS these.camera
+    AND +others.person_id IS these.person_id AND nfc(others.camera) IS nfc(these.camera)
 ORDER BY these.slot, others.slot LIMIT 1
 """
 
@@ -145,7 +146,7 @@ def relabel_crops(
     if "identity" in fields:
         name = fields["identity"]
         people = require_people(transaction, gallery_id, [name])
-        columns["person_id"] = people.get(name)
+        columns["person_id"] = None if name is None else people[name]
     if columns:
         statement = f"UPDATE crops SET {settings_of(columns)} WHERE {OF_SLOTS}"
         transaction.change(statement, columns | values)
@@ -198,7 +199,11 @@ def count_people(transaction: Transaction, gallery_id: int, more: int) -> None:
 
 def seen_as(crop: StoredCrop) -> tuple[str, str | None, str | None]:
     """Return the fields of which all are equal in duplicates: image, identity and camera."""
-    return crop.sha256, crop.identity, crop.camera
+    return (
+        crop.sha256,
+        None if crop.identity is None else nfc(crop.identity),
+        None if crop.camera is None else nfc(crop.camera),
+    )
 
 
 def change_embedder(transaction: Transaction, entry: GalleryRecord, embedder: str) -> None:
@@ -283,19 +288,41 @@ def keep_request(
 
 def require_people(
     transaction: Transaction, gallery_id: int, names: Sequence[str | None]
-) -> dict[str | None, int]:
+) -> dict[str, int]:
+    """Return the ids of people by their names, and add those that the gallery lacks.
+
+    A person whose name is stored in another Unicode form is the same one, and keeps this form.
+    """
+    given = [name for name in names if name is not None]
+    forms = transaction.spellings(gallery_id, "identity", given)
+    people = _read_people(transaction, gallery_id, forms)
+    missing = {nfc(name): name for name in given if nfc(name) not in people}
+    if missing:
+        add_people(transaction, gallery_id, list(missing.values()))
+        people |= _read_people(transaction, gallery_id, list(missing.values()))
+    return {name: people[nfc(name)] for name in given}
+
+
+def add_people(transaction: Transaction, gallery_id: int, names: Collection[str]) -> None:
+    """Add the people of these very names that a gallery lacks."""
     values = {"gallery_id": gallery_id, "names": names}
     count_people(transaction, gallery_id, transaction.change(NEW_PEOPLE, values))
-    clauses = "WHERE gallery_id = :gallery_id AND name IN (SELECT value FROM json_each(:names))"
-    rows = transaction.rows("people", clauses, values)
-    return {row["name"]: row["person_id"] for row in rows}
 
 
-def _build_row(gallery_id: int, crop: StoredCrop, people: dict[str | None, int]) -> dict[str, Any]:
+def _read_people(reader: Reader, gallery_id: int, names: Collection[str]) -> dict[str, int]:
+    """Return the ids of the people of these very names, by the NFC of the name."""
+    clauses = f"WHERE gallery_id = ? AND name IN {AMONG}"
+    rows = reader.rows("people", clauses, (gallery_id, names))
+    # If a name is stored in several forms, its NFC comes last and counts.
+    rows.sort(key=lambda row: nfc(row["name"]) == row["name"])
+    return {nfc(row["name"]): row["person_id"] for row in rows}
+
+
+def _build_row(gallery_id: int, crop: StoredCrop, people: Mapping[str, int]) -> dict[str, Any]:
     return {name: getattr(crop, name) for name in COLUMNS} | {
         "gallery_id": gallery_id,
         "slot": crop.row_id,
-        "person_id": people.get(crop.identity),
+        "person_id": None if crop.identity is None else people[crop.identity],
         "seen_at": crop.captured_at or crop.created_at,
         "sha256": bytes.fromhex(crop.sha256),
     }

@@ -15,6 +15,7 @@ from gmn_client.models import CropOrder
 from service.errors import InvalidField
 from service.ops.threads import heartbeat
 from service.record.schema import TABLES, as_micros
+from service.record.spellings import TextKind
 from service.record.transaction import AMONG, Reader, Row, Values, batches
 from service.record.values import ArchivedCrop, CropFilter, GalleryRecord, StoredCrop, identity_code
 from service.record.vectors import Vector, vector_crc
@@ -48,6 +49,7 @@ MOST_SCANNED = 10_000
 # Slot of the page's last crop, preceded by the microseconds of its time if sorted by time.
 CURSOR = re.compile(r"(?:(-?[0-9]{1,18})_)?([0-9]{1,18})", re.ASCII)
 
+OF_FORMS = "(SELECT value FROM json_each(:{}))"
 # The SQL condition for each field of `CropFilter`, the most selective first.
 LABELS = {
     "crop_ids": "crops.crop_id IN (SELECT value FROM json_each(:crop_ids))",
@@ -61,6 +63,19 @@ LABELS = {
     ),
     "unnamed": "crops.person_id IS NULL",
     "camera": "crops.camera = :camera",
+}
+# The conditions for a text that the gallery may have stored in several Unicode forms.
+OF_SEVERAL_FORMS: dict[TextKind, str] = {
+    "external_id": f"crops.external_id IN {OF_FORMS.format('external_id')}",
+    "identity": (
+        "crops.person_id IN (SELECT person_id FROM people "
+        f"WHERE gallery_id = :gallery_id AND name IN {OF_FORMS.format('identity')})"
+    ),
+    "track": (
+        "crops.slot IN (SELECT slot FROM tracks "
+        f"WHERE gallery_id = :gallery_id AND track IN {OF_FORMS.format('track')})"
+    ),
+    "camera": f"crops.camera IN {OF_FORMS.format('camera')}",
 }
 CAPTURED = {
     "captured_after": "crops.captured_at >= :captured_after",
@@ -289,7 +304,7 @@ def list_crops(
         InvalidField: `after` is not a cursor of this order.
     """
     start = _read_cursor(after, order)
-    values = _bind_values(gallery_id, wanted)
+    values = _bind_values(reader, gallery_id, wanted)
     labels = _select_conditions(LABELS, values)
     captured = _select_conditions(CAPTURED, values)
     by_time = order != "enrolled"
@@ -338,7 +353,7 @@ def list_crops(
 def read_slots(
     reader: Reader, gallery_id: int, wanted: CropFilter, limit: int | None = None
 ) -> list[int]:
-    values = _bind_values(gallery_id, wanted)
+    values = _bind_values(reader, gallery_id, wanted)
     conditions = [
         OF_GALLERY,
         *_select_conditions(LABELS | CAPTURED, values),
@@ -349,17 +364,27 @@ def read_slots(
     return reader.column(f"{slots} LIMIT :limit", values)
 
 
-def _bind_values(gallery_id: int, wanted: CropFilter) -> dict[str, Any]:
-    return {
+def _bind_values(reader: Reader, gallery_id: int, wanted: CropFilter) -> dict[str, Any]:
+    """Return the values of the conditions; a text with several forms is a list of these."""
+    values = {
         **asdict(wanted),
         "gallery_id": gallery_id,
         "crop_ids": wanted.crop_ids or None,
         "unnamed": wanted.unnamed or None,
     }
+    for kind in OF_SEVERAL_FORMS:
+        if values[kind] is not None:
+            forms = reader.spellings(gallery_id, kind, [values[kind]])
+            values[kind] = forms if len(forms) > 1 else forms[0]
+    return values
 
 
 def _select_conditions(conditions: Mapping[str, str], values: Mapping[str, Any]) -> list[str]:
-    return [text for name, text in conditions.items() if values[name] is not None]
+    chosen = dict(conditions)
+    for name, text in OF_SEVERAL_FORMS.items():
+        if isinstance(values[name], list):
+            chosen[name] = text
+    return [chosen[name] for name in conditions if values[name] is not None]
 
 
 def _compare(columns: Sequence[str], sign: str, place: Place) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from gmn_client.models import CropOrder, EnrolledImage
+from model.crops.texts import nfc
 from service.errors import CropConflict, NeedsReindex, UnknownCrop
 from service.ops.data_directory import failpoint
 from service.record.crop_changes import (
@@ -58,7 +59,8 @@ NOT_KEPT = {"crop_id": None, "duplicate": False, "kept": False}
 SLOTS_AT_ONCE = 100_000
 # One image may have any number of crops, so these are not read as a whole.
 OF_SAME_IMAGES = """
-SELECT lower(hex(sha256)), name, camera, slot FROM crops LEFT JOIN people USING (person_id)
+SELECT lower(hex(sha256)), nfc(name), nfc(camera), slot
+FROM crops LEFT JOIN people USING (person_id)
 WHERE crops.gallery_id = ? AND sha256 IN (SELECT from_hex(value) FROM json_each(?))
 """
 AGES = {"captured": "seen_at", "enrolled": "created_at"}
@@ -171,12 +173,12 @@ class Crops(RecordPart):
         """
         entry = require_entry(transaction, gallery_id)
         crops = read_by_slot(transaction, gallery_id, read_slots(transaction, gallery_id, wanted))
-        # Compare as JSON, in which true differs from 1.
         differing = [
             crop
             for crop in crops
             if any(
-                _as_json(getattr(crop, name)) != _as_json(value) for name, value in fields.items()
+                _as_json(name, getattr(crop, name)) != _as_json(name, value)
+                for name, value in fields.items()
             )
         ]
         unchanged = len(crops) - len(differing)
@@ -362,10 +364,10 @@ def _compare_with_stored(
             warnings = [
                 f"the crop is enrolled already and keeps its {name}; delete it first to change that"
                 for name in ("captured_at", "external_id", "metadata", "track")
-                if getattr(record, name) not in (None, getattr(first, name))
+                if not _is_kept(name, getattr(record, name), getattr(first, name))
             ]
             # A crop sent under another track says nothing about the track that it is in.
-            if record.track == first.track:
+            if nfc(record.track or "") == nfc(first.track or ""):
                 known.append(first)
         landed.append(
             EnrolledImage(
@@ -379,5 +381,15 @@ def _compare_with_stored(
     return landed, added, known
 
 
-def _as_json(label: Any) -> bytes:
+def _is_kept(name: str, sent: Any, stored: Any) -> bool:
+    """Return whether a label that was sent again is the stored one, or none."""
+    if name in ("external_id", "track") and sent and stored:
+        return nfc(sent) == nfc(stored)
+    return sent is None or sent == stored
+
+
+def _as_json(name: str, label: Any) -> bytes:
+    """Return a label as JSON, in which true differs from 1, and a name in NFC."""
+    if name in ("identity", "camera", "track") and label is not None:
+        label = nfc(label)
     return to_json(label, fallback=as_dict)

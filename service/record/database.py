@@ -7,7 +7,6 @@ A rule is a function that reads and changes the record through the `Transaction`
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import os
 import secrets
@@ -32,6 +31,7 @@ from service.ops.data_directory import (
     snapshot_name,
     sync,
 )
+from service.ops.locks import ProcessLock
 from service.ops.threads import waiting
 from service.record.marks import COMMITS, PRIVATE_FILE, TOKEN_BYTES, DeletedIds, Mark, Marks
 from service.record.schema import (
@@ -128,10 +128,12 @@ class Database(Source):
         self._log_has_deleted = False
         self._pages: PageFile | None = None
         self._frames = CopiedFrames(self._log)
-        self._lock = (folder / "record.lock").open("ab")
-        self._turn = (folder / "record.turn").open("ab")
+        self._lock = ProcessLock(
+            folder / "record.lock", "writes of the record", turn=folder / "record.turn"
+        )
+        self._is_closed = False
         try:
-            with self._lock_record():
+            with self._lock.hold():
                 self._open()
         except sqlite3.OperationalError as error:
             self.close()
@@ -197,7 +199,10 @@ class Database(Source):
                 connection.execute("DETACH other")
             if work.error is not None:
                 # The next start cuts what remains.
-                with contextlib.suppress(OSError, sqlite3.Error), self._lock_record():
+                with (
+                    contextlib.suppress(OSError, sqlite3.Error, ServiceError),
+                    self._lock.hold(),
+                ):
                     self._cut_vectors()
         result: Result = work.done.result()
         return result
@@ -209,7 +214,7 @@ class Database(Source):
         # A writer may hold the lock for minutes. It then overwrites the log, or the service does.
         if self._log_has_deleted and self._write_lock.acquire(blocking=False):
             try:
-                with contextlib.suppress(BlockingIOError), self._lock_record(fcntl.LOCK_NB):
+                with contextlib.suppress(OSError), self._lock.hold(wait=False):
                     self._empty_log()
             finally:
                 self._write_lock.release()
@@ -217,8 +222,26 @@ class Database(Source):
     def overwrite_log(self) -> None:
         """Overwrite SQLite's log if a long read prevented that after a deletion."""
         if self._log_has_deleted:
-            with self._lock_writers(), self._lock_record():
+            with self._lock_writers(), self._lock.hold():
                 self._empty_log()
+
+    def tend(self) -> None:
+        """Overwrite SQLite's log where that is due, and see whether other processes can write.
+
+        Call this every second. It never waits for another writer.
+        """
+        if self._write_lock.acquire(blocking=False):
+            try:
+                with contextlib.suppress(OSError), self._lock.hold(wait=False):
+                    if self._log_has_deleted:
+                        self._empty_log()
+            finally:
+                self._write_lock.release()
+
+    @property
+    def writes_wait(self) -> bool:
+        """True while writes are refused, because a process that holds the lock stands still."""
+        return self._lock.watch.holder is not None
 
     def data_version(self) -> int:
         """Return a number that changes with every commit of any process or thread."""
@@ -240,16 +263,16 @@ class Database(Source):
 
     def close(self) -> None:
         """Close all connections and files; closing twice is harmless."""
-        if self._connections and not self._lock.closed:
+        if self._connections and not self._is_closed:
             # Otherwise SQLite checkpoints the log when its last connection closes, without wiping.
-            with contextlib.suppress(Exception), self._lock_record():
+            with contextlib.suppress(Exception), self._lock.hold():
                 self._empty_log()
+        self._is_closed = True
         super().close()
         if self._pages is not None:
             self._pages.close()
             self._pages = None
         self._lock.close()
-        self._turn.close()
 
     def _connect(self, uri: str | None = None) -> sqlite3.Connection:
         connection = super()._connect(uri)
@@ -266,21 +289,6 @@ class Database(Source):
             yield
         finally:
             self._write_lock.release()
-
-    @contextlib.contextmanager
-    def _lock_record(self, option: int = 0) -> Iterator[None]:
-        """Lock out other processes; with `fcntl.LOCK_NB`, raise `BlockingIOError` if one writes."""
-        # Without the second lock, a process that just wrote would lock again before others wake.
-        with waiting():
-            fcntl.flock(self._turn, fcntl.LOCK_EX | option)
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | option)
-            finally:
-                fcntl.flock(self._turn, fcntl.LOCK_UN)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _open(self) -> None:
         is_new = not self.path.exists() or not self.path.stat().st_size
@@ -389,7 +397,7 @@ class Database(Source):
 
     def _run_together(self, batch: Sequence[_Work]) -> None:
         try:
-            with self._lock_record():
+            with self._lock.hold():
                 self._commit(batch)
         except BaseException as error:
             for work in batch:

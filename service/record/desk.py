@@ -28,6 +28,10 @@ from service.record.transaction import AMONG, Reader, Row, Transaction, all_of, 
 from service.record.values import MOST_CASES, MOST_CASES_OF_KEY, MOST_IN_CASE, Picture, new_crop_id
 
 SEARCHES_AT_ONCE = 200
+# Row numbers grow even if the clock, by which ids sort, is set back. The unary plus keeps SQLite
+# from scanning the searches of all galleries.
+OLDEST_FIRST = "ORDER BY +searches.rowid"
+NEWEST_FIRST = f"{OLDEST_FIRST} DESC"
 # Names of the values that follow the crop's id in each kept result.
 SCORES = ("cosine", "pair_logit", "probability", "verdict")
 # SQL conditions by the name of the property that searches are selected by.
@@ -167,10 +171,8 @@ class KeptQueries(RecordPart):
             f"{select} AND query_id IN {AMONG} AND {IS_LOST}", (gallery_id, new)
         )
         drop_searches(transaction, gallery_id, lost)
-        # Row numbers grow even if the clock, by which ids sort, is set back. The unary plus keeps
-        # SQLite from scanning the searches of all galleries.
         surplus = transaction.column(
-            f"{select} AND {IN_NO_CASE} ORDER BY +rowid LIMIT ?",
+            f"{select} AND {IN_NO_CASE} {OLDEST_FIRST} LIMIT ?",
             (gallery_id, max(0, _count_searches(transaction, gallery_id) - most)),
         )
         drop_searches(transaction, gallery_id, surplus)
@@ -226,7 +228,7 @@ class KeptQueries(RecordPart):
         Reviews of deleted crops are left out.
         """
         query_ids, cursor = self._find_newest(gallery_id, before, limit, found_by, value)
-        order = "ORDER BY query_id DESC, reviews.crop_id"
+        order = f"{NEWEST_FIRST}, reviews.crop_id"
         clauses = f"{BESIDE_REVIEWS} WHERE query_id IN {AMONG} {order}"
         rows = self._reader.rows("reviews", clauses, (query_ids,), OF_REVIEWS)
         results = [Review.model_validate(row) for row in rows]
@@ -301,16 +303,29 @@ class KeptQueries(RecordPart):
     def _find_newest(
         self, gallery_id: int, before: str | None, limit: int, found_by: str, value: str | None
     ) -> tuple[list[str], str | None]:
-        conditions = {"searches.gallery_id = ?": gallery_id, "query_id < ?": before}
+        conditions = {
+            "searches.gallery_id = ?": gallery_id,
+            "searches.rowid < ?": None if before is None else self._find_row(before),
+        }
         wanted, values = all_of({**conditions, FOUND_BY[found_by]: value})
         query_ids = self._reader.column(
-            f"SELECT query_id FROM searches WHERE {wanted} ORDER BY query_id DESC LIMIT ?",
+            f"SELECT query_id FROM searches WHERE {wanted} {NEWEST_FIRST} LIMIT ?",
             [*values, limit + 1],
         )
         return query_ids[:limit], query_ids[limit - 1] if len(query_ids) > limit else None
 
+    def _find_row(self, query_id: str) -> int:
+        row: int | None = self._reader.value(
+            "SELECT rowid FROM searches WHERE query_id = ?", (query_id,)
+        )
+        if row is None:
+            # The search was deleted since; those from before it have lower ids.
+            statement = "SELECT max(rowid) + 1 FROM searches WHERE query_id < ?"
+            row = self._reader.value(statement, (query_id,))
+        return row or 0
+
     def _read(self, query_ids: Sequence[str], kept_for: timedelta) -> list[dict[str, Any]]:
-        clauses = f"{BESIDE_SEARCHES} WHERE query_id IN {AMONG} ORDER BY query_id DESC"
+        clauses = f"{BESIDE_SEARCHES} WHERE query_id IN {AMONG} {NEWEST_FIRST}"
         searches = self._reader.rows("searches", clauses, (query_ids,), OF_SEARCHES)
         for search in searches:
             search["expires_at"] = None if search["case_ids"] else search["created_at"] + kept_for

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic.dataclasses import dataclass as stored_dataclass
 
 from gmn_client.models import FINISHED, JobKind, JobProblem, JobState
+from model.crops.texts import nfc
 from service.errors import TooManyRequests, UnknownJob
 from service.ops.data_directory import IMPORTS
 from service.record.database import RecordPart, transactional
@@ -32,10 +33,10 @@ HIDDEN = "…"
 # Fields of a problem that may name a person.
 NAMING = ("source", "detail")
 # Problems and parameters are JSON, in which quotes of a name are escaped.
-CONTAINED = """instr(problem, trim(json_quote(?), '"'))"""
+CONTAINED = """instr(nfc(problem), trim(json_quote(?), '"'))"""
 NAMED_IN = f"""
 SELECT job_id FROM jobs WHERE gallery_id = ? AND (
-    instr(detail, ?) OR instr(parameters, trim(json_quote(?), '"')) OR EXISTS (
+    instr(nfc(detail), ?) OR instr(nfc(parameters), trim(json_quote(?), '"')) OR EXISTS (
         SELECT 1 FROM job_problems WHERE job_problems.job_id = jobs.job_id AND {CONTAINED}
     )
 )
@@ -193,6 +194,7 @@ class Jobs(RecordPart):
 
         The parameters of unfinished jobs are kept, because the jobs still need them.
         """
+        name = nfc(name)
         # A gallery has any number of jobs, and each that is written costs a commit.
         for job_id in self._reader.column(NAMED_IN, (gallery_id, name, name, name)):
             after: int | None = -1
@@ -205,20 +207,23 @@ class Jobs(RecordPart):
         transaction.removes = True
         word = re.compile(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])")
         problems = self.problems(job_id, after, PROBLEMS_AT_ONCE, name)
+
+        def hide(text: str) -> str:
+            # A path may have the name in another Unicode form.
+            return word.sub(HIDDEN, nfc(text))
+
         hidden = [
-            problem.model_copy(
-                update={text: word.sub(HIDDEN, getattr(problem, text)) for text in NAMING}
-            )
+            problem.model_copy(update={text: hide(getattr(problem, text)) for text in NAMING})
             for problem in problems
         ]
         _put_problems(transaction, job_id, hidden)
         job = self.get(job_id)
         if job and job.finished:
             parameters = {
-                name: word.sub(HIDDEN, value) if isinstance(value, str) else value
+                name: hide(value) if isinstance(value, str) else value
                 for name, value in job.parameters.items()
             }
-            detail = job.detail and word.sub(HIDDEN, job.detail)
+            detail = job.detail and hide(job.detail)
             _put(transaction, job, parameters=parameters, detail=detail)
         return problems[-1].position if problems else None
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pydantic_core import from_json
 
 from gmn_client.models import CropGroups, Identities, Identity, IdentityDetail, IdentityOrder, Merge
+from model.crops.texts import fold, nfc
 from service.errors import InvalidField, UnknownIdentity, UnknownMerge
 from service.record.crop_changes import count_people, relabel_crops, remove_crops, require_people
 from service.record.crop_rows import read_ids
@@ -30,7 +31,7 @@ PLACE = re.compile(r"(inf|-?[0-9]+(?:\.[0-9]+)?(?:e-[0-9]+)?)/(.+)", re.DOTALL)
 HELD_ORDERS = 2
 MERGES_KEPT_FOR = timedelta(days=30)
 BY_NAME = (
-    "WHERE gallery_id = ? AND (sort_key, name) > (?, ?) AND instr(casefold(name), ?) "
+    "WHERE gallery_id = ? AND (sort_key, name) > (?, ?) AND instr(fold(name), ?) "
     "ORDER BY sort_key, name LIMIT ?"
 )
 OF_PERSON = "WHERE gallery_id = ? AND person_id = ? ORDER BY slot"
@@ -101,7 +102,7 @@ class People(RecordPart):
             InvalidField: the cursor is not a position in this order.
         """
         start = _read_place(cursor, sort) if cursor else None
-        wanted = query.casefold()
+        wanted = fold(query)
         with self._database.read() as reader:
             if sort == "name":
                 after = start[1:] if start else ("", "")
@@ -111,7 +112,7 @@ class People(RecordPart):
                 entry = read_entry(reader, gallery_id)
                 ordered = self._sorted(gallery_id, sort, entry.version if entry else 0)
                 later = ordered[bisect_right(ordered, start) :] if start else ordered
-                places = [place for place in later if wanted in place[2].casefold()]
+                places = [place for place in later if wanted in fold(place[2])]
             people = _read_people(reader, gallery_id, [name for *_, name in places[:limit]])
         next_cursor = None
         if len(places) > limit:
@@ -126,23 +127,25 @@ class People(RecordPart):
     def get(self, gallery_id: int, identity: str) -> IdentityDetail:
         """Describe an identity, with the searches that show it; raises `UnknownIdentity`."""
         with self._database.read() as reader:
-            people = _read_people(reader, gallery_id, [identity])
+            names = reader.spellings(gallery_id, "identity", [identity])
+            people = _read_people(reader, gallery_id, names)
             if not people:
                 raise UnknownIdentity(require_entry(reader, gallery_id).name, identity)
             crop_ids = reader.column(
                 "SELECT crop_id FROM crops JOIN people USING (gallery_id, person_id) "
-                "WHERE gallery_id = ? AND name = ?",
-                (gallery_id, identity),
+                f"WHERE gallery_id = ? AND name IN {AMONG}",
+                (gallery_id, names),
             )
             searches = find_shown(reader, crop_ids)
         counts = {"kept_searches": len(searches), "cases": count_by_case(searches)}
-        return IdentityDetail.model_validate(people[0] | counts)
+        return IdentityDetail.model_validate(_as_one(people) | counts)
 
     def rows(self, gallery_id: int, identity: str, best: int) -> tuple[list[int], list[int]]:
+        names = self._reader.spellings(gallery_id, "identity", [identity])
         slots = self._reader.column(
             "SELECT slot FROM crops JOIN people USING (gallery_id, person_id) "
-            f"WHERE gallery_id = ? AND name = ? {BY_PICTURE}",
-            (gallery_id, identity),
+            f"WHERE gallery_id = ? AND name IN {AMONG} {BY_PICTURE}",
+            (gallery_id, names),
         )
         return slots, sorted(slots[:best])
 
@@ -167,20 +170,24 @@ class People(RecordPart):
         self, transaction: Transaction, gallery_id: int, identity: str, new: str
     ) -> CropsChange:
         entry = require_entry(transaction, gallery_id)
-        person = _find_person(transaction, gallery_id, identity)
-        if person is None:
+        people = _find_people(transaction, gallery_id, identity)
+        if not people:
             return CropsChange(entry.version)
         transaction.removes = True
+        person, *others = people
+        for other in others:
+            # Their names differ only in the Unicode form, so there is nothing to undo.
+            _move_crops(transaction, other, person)
         crops = read_ids(transaction, OF_PERSON, (gallery_id, person["person_id"]))
-        target = _find_person(transaction, gallery_id, new)
+        targets = _find_people(transaction, gallery_id, new)
         merge_id = None
-        if target is None:
+        if targets:
+            merge_id = _merge(transaction, person, targets[0], len(crops), entry.version)
+        else:
             transaction.change(
                 "UPDATE people SET name = ?1, sort_key = natural_order(?1) WHERE person_id = ?2",
-                (new, person["person_id"]),
+                (nfc(new), person["person_id"]),
             )
-        else:
-            merge_id = _merge(transaction, person, target, len(crops), entry.version)
         slots = [crop["slot"] for crop in crops]
         version = next_version(transaction, gallery_id, "relabelled", slots)
         crop_ids = tuple(crop["crop_id"] for crop in crops)
@@ -200,17 +207,20 @@ class People(RecordPart):
                 they are in the gallery under another name.
         """
         entry = require_entry(transaction, gallery_id)
-        person = _find_person(transaction, gallery_id, identity)
-        if person or archived:
+        people = _find_people(transaction, gallery_id, identity)
+        if people or archived:
             # Undoing a merge would bring back the name of a person who is only in snapshots.
             _remove_merges_of(transaction, gallery_id, identity)
             values = {"gallery_id": gallery_id, "crop_ids": archived, "now": now_micros()}
             transaction.deleted += transaction.column(TOMBSTONES_OF_ABSENT, values)
-        if person is None:
+        if not people:
             return CropsChange(entry.version)
-        statement = f"SELECT slot FROM crops {OF_PERSON}"
-        slots = transaction.column(statement, (gallery_id, person["person_id"]))
-        alerts, sent_to = forget_alerts(transaction, person["person_id"])
+        person_ids = [person["person_id"] for person in people]
+        slots = transaction.column(
+            f"SELECT slot FROM crops WHERE gallery_id = ? AND person_id IN {AMONG} ORDER BY slot",
+            (gallery_id, person_ids),
+        )
+        alerts, sent_to = forget_alerts(transaction, person_ids)
         removal = remove_crops(transaction, gallery_id, slots)
         searches = find_shown(transaction, removal.crop_ids)
         drop_searches(transaction, gallery_id, list(searches))
@@ -245,10 +255,11 @@ class People(RecordPart):
             f"SELECT slot FROM crops {OF_MERGE}", (gallery_id, merge["into_person"], merge_id)
         )
         fields = {}
+        identity = nfc(merge["identity"])
         if slots:
-            fields["identity"] = merge["identity"]
-            people = require_people(transaction, gallery_id, [merge["identity"]])
-            merged = {**merge, "person_id": people[merge["identity"]]}
+            fields["identity"] = identity
+            people = require_people(transaction, gallery_id, [identity])
+            merged = {**merge, "person_id": people[identity]}
             transaction.change(RETARGET_EARLIER_MERGES, merged)
             # The alerts whose nearest crop was deleted do not follow a crop.
             transaction.change(
@@ -258,7 +269,7 @@ class People(RecordPart):
             )
         transaction.change("DELETE FROM merges WHERE merge_id = ?", (merge_id,))
         relabelling = relabel_crops(transaction, gallery_id, slots, fields)
-        return replace(relabelling, restored_identity=merge["identity"])
+        return replace(relabelling, restored_identity=identity)
 
     @transactional
     def remove_expired_merges(self, transaction: Transaction, gallery_id: int) -> None:
@@ -338,8 +349,25 @@ def _read_place(text: str, sort: IdentityOrder) -> Place:
     return float(match[1]), natural_order(match[2]), match[2]
 
 
-def _find_person(reader: Reader, gallery_id: int, identity: str) -> Row | None:
-    return reader.row("people", "WHERE gallery_id = ? AND name = ?", (gallery_id, identity))
+def _as_one(people: Sequence[Row]) -> Row:
+    """Combine the rows of people whose names differ only in the Unicode form."""
+    first, *others = people
+    if not others:
+        return first
+    return first | {
+        "crops": sum(person["crops"] for person in people),
+        "first_seen": min(person["first_seen"] for person in people),
+        "last_seen": max(person["last_seen"] for person in people),
+        "cameras": sorted({camera for person in people for camera in person["cameras"]}),
+    }
+
+
+def _find_people(reader: Reader, gallery_id: int, identity: str) -> list[Row]:
+    """Return the people of a name, several if it is stored in several Unicode forms, NFC first."""
+    names = reader.spellings(gallery_id, "identity", [identity])
+    clauses = f"WHERE gallery_id = ? AND name IN {AMONG}"
+    people = reader.rows("people", clauses, (gallery_id, names))
+    return sorted(people, key=lambda person: names.index(person["name"]))
 
 
 def _merge(transaction: Transaction, person: Row, target: Row, crops: int, version: int) -> str:
@@ -367,21 +395,26 @@ def _merge(transaction: Transaction, person: Row, target: Row, crops: int, versi
         "UNION SELECT ?1, crop_id FROM alerts WHERE person_id = ?2",
         (merge_id, person["person_id"]),
     )
+    _move_crops(transaction, person, target)
+    return merge_id
+
+
+def _move_crops(transaction: Transaction, person: Row, target: Row) -> None:
     ids = (target["person_id"], person["person_id"])
     transaction.change("UPDATE crops SET person_id = ? WHERE person_id = ?", ids)
     transaction.change("UPDATE merges SET into_person = ? WHERE into_person = ?", ids)
     transaction.change("UPDATE alerts SET person_id = ? WHERE person_id = ?", ids)
     transaction.change("DELETE FROM people WHERE person_id = ?", (person["person_id"],))
-    count_people(transaction, gallery_id, -1)
-    return merge_id
+    count_people(transaction, person["gallery_id"], -1)
 
 
 def _remove_merges_of(transaction: Transaction, gallery_id: int, identity: str) -> None:
     transaction.removes = True
+    names = transaction.spellings(gallery_id, "identity", [identity])
     transaction.change(
-        "DELETE FROM merges WHERE gallery_id = ? AND (identity = ? OR into_person IN "
-        "(SELECT person_id FROM people WHERE gallery_id = ? AND name = ?))",
-        (gallery_id, identity, gallery_id, identity),
+        "DELETE FROM merges WHERE gallery_id = ? AND (nfc(identity) = ? OR into_person IN "
+        f"(SELECT person_id FROM people WHERE gallery_id = ? AND name IN {AMONG}))",
+        (gallery_id, nfc(identity), gallery_id, names),
     )
 
 

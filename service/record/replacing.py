@@ -13,7 +13,7 @@ from pathlib import Path
 
 from service.ops.data_directory import failpoint
 from service.ops.threads import heartbeat
-from service.record.crop_changes import attribute_alerts, change_embedder, require_people
+from service.record.crop_changes import add_people, attribute_alerts, change_embedder
 from service.record.crop_rows import read_after
 from service.record.database import RecordPart, transactional
 from service.record.galleries import (
@@ -106,7 +106,8 @@ def add_missing_crops(transaction: Transaction, gallery_id: int, snapshot: Path)
     entry = require_entry(transaction, gallery_id)
     first_slot = entry.rows + 1
     names = transaction.column("SELECT name FROM other.people")
-    require_people(transaction, gallery_id, names)
+    # The labels of a snapshot come back as they were stored.
+    add_people(transaction, gallery_id, names)
     columns = ", ".join([*LABELS, *CONTENTS])
     archived = ", ".join(f"archived.{name}" for name in (*LABELS, *CONTENTS))
     transaction.change(

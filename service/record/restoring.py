@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock
-
 from gmn_client.models import Snapshot
 from model.problems import InputProblem
 from service.errors import DamagedRecord, DamagedSnapshot, StorageFailed
@@ -38,6 +36,7 @@ from service.ops.data_directory import (
     sync_below,
     unfinished_folder,
 )
+from service.ops.locks import ProcessLock
 from service.record.archive import (
     archived_ids,
     check_archive,
@@ -50,7 +49,7 @@ from service.record.archive import (
 from service.record.database import Database
 from service.record.galleries import put_index_owners, read_index_owners
 from service.record.keys import ASKED_FOR
-from service.record.marks import PRIVATE_FILE, DeletedIds
+from service.record.marks import DeletedIds
 from service.record.record import Record
 from service.record.transaction import AMONG, FILE, Reader, Transaction
 from service.record.values import new_crop_id
@@ -246,8 +245,9 @@ def _copy_files(database: Database, part: Path) -> None:
         files |= remaining
     for folder in data_dir.glob(snapshot_name("[0-9]*", "*")):
         # A snapshot that is rewritten while it is copied would be damaged in the backup.
-        lock = snapshot_lock(data_dir, folder.parent.name)
-        with FileLock(lock, mode=PRIVATE_FILE, preserve_lock_file=True):
+        path = snapshot_lock(data_dir, folder.parent.name)
+        make_folder(path.parent)
+        with contextlib.closing(ProcessLock(path, "backups")) as lock, lock.hold():
             if folder.exists():
                 shutil.copytree(folder, part / folder.relative_to(data_dir))
 

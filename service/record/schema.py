@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-FORMAT = 11
+FORMAT = 12
 # Earliest format that differs only by tables, which are added or dropped when the record is opened.
 EARLIEST_FORMAT = 8
 OBSOLETE_TABLES = (
@@ -383,6 +383,19 @@ CREATE TABLE watch_traffic (
     since INTEGER NOT NULL
 ) WITHOUT ROWID;
 
+-- Tracks that were counted lately in a histogram, each with the bin of its best score.
+-- `name` is a hash; `began` and `until` are times of capture between which the track was open.
+CREATE TABLE counted_tracks (
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    name BLOB NOT NULL,
+    began INTEGER NOT NULL,
+    until INTEGER NOT NULL,
+    bin INTEGER NOT NULL,
+    counted_at INTEGER NOT NULL,
+    PRIMARY KEY (gallery_id, name, began)
+) WITHOUT ROWID;
+CREATE INDEX counted_tracks_0 ON counted_tracks (counted_at);
+
 -- `number` grows in commit order; `follows` is the id of the person's preceding visit at
 -- another camera. An alert about the list itself has a `detail` and no person.
 CREATE TABLE alerts (
@@ -418,6 +431,12 @@ CREATE TABLE alert_pictures (
     content_type TEXT NOT NULL,
     content BLOB NOT NULL
 );
+
+-- Times of capture of the crops whose score and picture alerts show.
+CREATE TABLE alert_crops (
+    number INTEGER PRIMARY KEY REFERENCES alerts ON DELETE CASCADE,
+    captured_at INTEGER NOT NULL
+) WITHOUT ROWID;
 
 -- A webhook without a gallery receives all alerts; `dropped` counts alerts that found it full.
 CREATE TABLE webhooks (

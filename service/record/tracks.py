@@ -11,12 +11,13 @@ from pydantic_core import from_json
 
 from gmn_client import models
 from model.arrays import unit_rows
+from model.crops.texts import nfc
 from service.errors import InvalidField
 from service.record.crop_rows import read_by_slot, read_intact_vectors, read_texts, read_vectors
 from service.record.database import RecordPart
 from service.record.galleries import read_entry, require_entry
 from service.record.people import BY_PICTURE
-from service.record.transaction import AMONG, Row, Transaction
+from service.record.transaction import AMONG, Reader, Row, Transaction, Values
 from service.record.values import ArchivedCrop, StoredCrop
 from service.record.vectors import Vector
 
@@ -32,14 +33,16 @@ NAMED_FIRST = 1e6
 FARTHEST = 2.0
 CROP_IDS = f"SELECT slot, crop_id FROM crops WHERE gallery_id = ? AND slot IN {AMONG}"
 BY_SLOT = "SELECT slot, track FROM tracks WHERE gallery_id = ? AND"
+# An unknown camera is among the cameras as an empty text.
 OF_TRACK = (
-    "tracks JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND track = ? AND camera IS ?"
+    f"tracks JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND track IN {AMONG} "
+    f"AND ifnull(camera, '') IN {AMONG}"
 )
 # Crops of some tracks, numbered within each track from the best-pictured one on.
 NUMBERED = (
     f"SELECT *, row_number() OVER (PARTITION BY track, camera {BY_PICTURE}) AS number FROM tracks "
     f"JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND track IN {AMONG} "
-    "AND (? IS NULL OR camera = ?) AND (track, ifnull(camera, '')) >= (?, ?)"
+    f"AND (? IS NULL OR camera IN {AMONG}) AND (track, ifnull(camera, '')) >= (?, ?)"
 )
 COUNTED = (
     "SELECT track, camera, count(*) AS crops, min(seen_at) AS first_seen, "
@@ -79,7 +82,8 @@ class Tracks(RecordPart):
             (gallery_id, first_track, limit + 1),
         )
         names = ids[:limit]
-        values = (gallery_id, names, camera, camera, first_track, first_camera, limit + 1)
+        cameras = [] if camera is None else self._reader.spellings(gallery_id, "camera", [camera])
+        values = (gallery_id, names, camera, cameras, first_track, first_camera, limit + 1)
         rows = self._reader.execute(DESCRIBED, values)
         slots = [slot for row in rows[:limit] for slot in from_json(row["slots"])]
         vectors = self._read_intact(gallery_id, slots)
@@ -109,20 +113,31 @@ class Tracks(RecordPart):
     def cameras(self, gallery_id: int, track: str) -> list[str | None]:
         """Return the cameras that have a track with this id, sorted; None for an unknown one."""
         statement = (
-            "SELECT DISTINCT camera FROM tracks JOIN crops USING (gallery_id, slot) "
-            "WHERE gallery_id = ? AND track = ? ORDER BY camera"
+            "SELECT DISTINCT nfc(camera) AS name FROM tracks JOIN crops USING (gallery_id, slot) "
+            f"WHERE gallery_id = ? AND track IN {AMONG} ORDER BY name"
         )
-        return self._reader.column(statement, (gallery_id, track))
+        tracks = self._reader.spellings(gallery_id, "track", [track])
+        return self._reader.column(statement, (gallery_id, tracks))
 
     def spread(self, gallery_id: int, track: str, camera: str | None, most: int) -> list[int]:
         """Split a track into `most` parts by time; return the best-pictured slot of each."""
         parts = f"SELECT crops.*, ntile(?) OVER (ORDER BY seen_at, slot) AS part FROM {OF_TRACK}"
         places = f"SELECT slot, row_number() OVER (PARTITION BY part {BY_PICTURE}) AS place"
         statement = f"SELECT slot FROM ({places} FROM ({parts})) WHERE place = 1 ORDER BY slot"
-        return self._reader.column(statement, (most, gallery_id, track, camera))
+        return self._reader.column(
+            statement, (most, *_bind_track(self._reader, gallery_id, track, camera))
+        )
 
     def slots(self, gallery_id: int, track: str, camera: str | None) -> list[int]:
-        return self._reader.column(f"SELECT slot FROM {OF_TRACK}", (gallery_id, track, camera))
+        values = _bind_track(self._reader, gallery_id, track, camera)
+        return self._reader.column(f"SELECT slot FROM {OF_TRACK}", values)
+
+
+def _bind_track(reader: Reader, gallery_id: int, track: str, camera: str | None) -> Values:
+    """Return the values of `OF_TRACK`."""
+    tracks = reader.spellings(gallery_id, "track", [track])
+    cameras = [""] if camera is None else reader.spellings(gallery_id, "camera", [camera])
+    return gallery_id, tracks, cameras
 
 
 def _as_track(track: Row, vectors: Mapping[int, Vector]) -> models.Track:
@@ -162,14 +177,12 @@ def choose_best(
     """
     # A repeated track may also be cut to fewer crops.
     records = [*(crop.record for crop in new), *known]
-    tracks = dict.fromkeys(
-        (record.track, record.camera) for record in records if record.track is not None
-    )
+    tracks = dict.fromkeys(_track_of(record) for record in records if record.track is not None)
     rejected: set[str] = set()
     displaced: list[StoredCrop] = []
     for track, camera in tracks:
         stored = _read_stored(transaction, gallery_id, track, camera)
-        sent = [crop for crop in new if (crop.record.track, crop.record.camera) == (track, camera)]
+        sent = [crop for crop in new if _track_of(crop.record) == (track, camera)]
         # Crop ids cannot serve as the key: an image sent again gets a new one.
         candidates = sorted(
             [*stored, *sent], key=lambda crop: (crop.record.sha256, crop.record.identity or "")
@@ -180,6 +193,11 @@ def choose_best(
         )
         displaced += [crop.record for crop in stored if crop.record.crop_id in rejected]
     return rejected, displaced
+
+
+def _track_of(record: StoredCrop) -> tuple[str, str | None]:
+    """Return the id and camera of a crop's track in NFC; the id is empty without a track."""
+    return nfc(record.track or ""), None if record.camera is None else nfc(record.camera)
 
 
 def _choose_places(crops: Sequence[ArchivedCrop], most: int) -> list[int]:
@@ -208,7 +226,8 @@ def _read_stored(
     transaction: Transaction, gallery_id: int, track: str, camera: str | None
 ) -> list[ArchivedCrop]:
     statement = f"SELECT slot FROM {OF_TRACK} LIMIT ?"
-    slots = transaction.column(statement, (gallery_id, track, camera, MOST_OF_TRACK + 1))
+    values = _bind_track(transaction, gallery_id, track, camera)
+    slots = transaction.column(statement, (*values, MOST_OF_TRACK + 1))
     if len(slots) > MOST_OF_TRACK:
         raise InvalidField(
             f"keep_best: track {track!r} has more than {MOST_OF_TRACK:,} crops, too many to "

@@ -17,10 +17,12 @@ from typing import Any, Literal, TypeVar
 
 from pydantic_core import from_json, to_json
 
-from service.errors import DamagedRecord, ServiceError
+from model.crops.texts import fold, nfc
+from service.errors import DamagedRecord, ServiceError, ServiceStopping
 from service.ops.threads import heartbeat
 from service.record.marks import TOKEN_BYTES, Mark
 from service.record.schema import TABLES, as_moment, natural_order, row_crc
+from service.record.spellings import Spellings, TextKind
 from service.record.values import JsonObject, new_crop_id
 from service.record.vectors import Vector, VectorFile, VectorFiles, runs, vector_crc
 
@@ -169,6 +171,7 @@ class Source:
         self.path = folder / FILE
         self._log = folder / f"{FILE}-wal"
         self.vectors = VectorFiles(folder, only_read)
+        self.spellings = Spellings()
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._connections_lock = threading.Lock()
@@ -214,11 +217,19 @@ class Source:
 
     @contextlib.contextmanager
     def naming_errors(self) -> Iterator[None]:
-        """Raise `DamagedRecord` for errors by which SQLite reports a damaged file."""
+        """Raise `DamagedRecord` for errors by which SQLite reports a damaged file.
+
+        Raises:
+            ServiceStopping: `heartbeat` ended the statement, because the process stops.
+        """
         try:
             yield
         except sqlite3.DatabaseError as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_INTERRUPT:
+                raise ServiceStopping(
+                    "the service is shutting down; nothing was stored, send the request again later"
+                ) from error
             message = str(error)
             if code in NOT_A_DATABASE or message.lower().startswith(UNREADABLE):
                 raise self.damage(message) from error
@@ -239,7 +250,9 @@ class Source:
             self._connections.append(connection)
         connection.row_factory = sqlite3.Row
         connection.create_function("row_crc", -1, row_crc, deterministic=True)
-        connection.create_function("casefold", 1, str.casefold, deterministic=True)
+        # Statements may compare texts that are NULL.
+        connection.create_function("nfc", 1, lambda text: text and nfc(text), deterministic=True)
+        connection.create_function("fold", 1, fold, deterministic=True)
         connection.create_function("natural_order", 1, natural_order, deterministic=True)
         connection.create_function("from_hex", 1, bytes.fromhex, deterministic=True)
         connection.create_function("new_id", 0, new_crop_id)
@@ -304,6 +317,10 @@ class Reader:
 
     def row(self, table: str, clauses: str = "", values: Values = ()) -> Row | None:
         return next(iter(self.rows(table, f"{clauses} LIMIT 1", values)), None)
+
+    def spellings(self, gallery_id: int, kind: TextKind, texts: Iterable[str]) -> list[str]:
+        """Return the Unicode forms in which a gallery may have stored texts, their NFC first."""
+        return self.database.spellings.of(self.tuples, gallery_id, kind, texts)
 
     def feeds(self) -> dict[int, Mark]:
         return {row["gallery_id"]: Mark(row["seq"], row["token"]) for row in self.rows("feeds")}

@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass as stored_dataclass
 from pydantic_core import from_json
 
 from gmn_client.models import EnrolledImage, RetentionFrom
+from model.crops.texts import nfc
 
 # A case is loaded, and exported to one file, as a whole.
 MOST_CASES = 1000
@@ -86,11 +87,16 @@ class CropLabel:
 
 
 def identity_code(identity: str, secret: bytes) -> int:
-    """Return a number for an identity, which depends only on its name and the record's secret.
+    """Return a number for an identity, which depends only on its NFC and the record's secret.
 
     It is 63 bits of a keyed hash. A table of numbers would outlive a forgotten person. The
     probability that any two of a million identities collide is 5e-8.
     """
+    return form_code(nfc(identity), secret)
+
+
+def form_code(identity: str, secret: bytes) -> int:
+    """Return the number of this very Unicode form of a name; see `identity_code`."""
     digest = hashlib.blake2b(identity.encode(), key=secret, digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 

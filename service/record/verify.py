@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from model.problems import InputProblem
 from service.errors import DamagedRecord, ServiceError
@@ -255,13 +256,40 @@ class StoredRecord(Database):
         pass
 
     def _connect(self, uri: str | None = None) -> sqlite3.Connection:
-        _finish_rollback(self.path)
-        connection = Source._connect(self, uri or stored_uri(self.path))
+        connection = self._connect_file(uri)
         # Code that reads the file reports the damage.
         with contextlib.suppress(sqlite3.DatabaseError):
             if connection.execute("PRAGMA user_version").fetchone()[0] >= EARLIEST_FORMAT:
                 for table in missing_tables(connection):
                     table.create_stand_in(connection)
+        return connection
+
+    def _connect_file(self, uri: str | None) -> sqlite3.Connection:
+        _finish_rollback(self.path)
+        return Source._connect(self, uri or stored_uri(self.path))
+
+
+class UntouchedRecord(StoredRecord):
+    """A record opened for a short read that changes no file of its folder, nor makes one.
+
+    An ordinary read-only connection writes into the memory that the processes of a record share,
+    which is a file beside it, and creates that file and the log if they are missing.
+    """
+
+    def _connect_file(self, uri: str | None) -> sqlite3.Connection:
+        if uri is not None:
+            return Source._connect(self, uri)
+        stored = f"file:{quote(str(self.path))}?mode=ro"
+        if not self._log.exists():
+            # No process has the record open, and everything is in the file.
+            return Source._connect(self, f"{stored}&immutable=1")
+        if self.path.with_name(f"{FILE}-shm").exists():
+            return Source._connect(self, f"{stored}&readonly_shm=1")
+        # No process has the record open, but the log may contain commits: after a power cut, or in
+        # a copy. In exclusive mode SQLite keeps what it shares otherwise in memory of its own; the
+        # lock for that could only be taken in a file that may be written.
+        connection = Source._connect(self, f"{stored}&vfs=unix-none")
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         return connection
 
 

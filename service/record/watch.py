@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -27,6 +27,8 @@ KEPT_ALERTS = 100_000
 WAITING_OF_WEBHOOK = 500
 # Type of a count in a stored histogram of traffic.
 COUNT = np.dtype("<i8")
+# A process counts a part of a track at its end, at the latest this long after another process did.
+PARTS_WITHIN_MICROS = 3_600_000_000
 Counts = NDArray[np.int64]
 EXPIRED_AT_ONCE = 1000
 MICROS_OF_DAY = 86_400_000_000
@@ -40,15 +42,24 @@ DELETE FROM alerts WHERE number IN (
 )
 """
 # Extend the visit that new crops belong to. Late crops may extend a visit, but a late entry never
-# becomes a visit.
+# becomes a visit. Only the track that raised a rejected alert goes on with it: whoever comes later
+# may be the listed person.
 EXTEND_VISIT = """
 UPDATE alerts SET first_seen = min(first_seen, :first_seen), last_seen = max(last_seen, :last_seen),
     crops = crops + :crops
 WHERE number = (
-    SELECT number FROM alerts WHERE person_id = :person_id AND camera IS :camera
+    SELECT number FROM alerts WHERE person_id = :person_id AND nfc(camera) IS :camera
         AND last_seen >= :first_seen - :quiet AND first_seen <= :last_seen + :quiet
-        AND kind IN ('visit', :kind) ORDER BY last_seen DESC LIMIT 1
+        AND kind IN ('visit', :kind) AND (state != 'rejected' OR alert_id = :own_alert)
+    ORDER BY alert_id = :own_alert DESC, last_seen DESC LIMIT 1
 ) RETURNING number
+"""
+# Show the crop of a visit with the highest score. A reviewed alert keeps the crop that was decided
+# on.
+TAKE_BEST = """
+UPDATE alerts SET track = :track, score = :score, threshold = :threshold, cohesion = :cohesion,
+    probability = :probability, calibration_version = :calibration_version, crop_id = :crop_id
+WHERE number = :number AND state = 'open' AND score < :score
 """
 # Webhooks that receive an alert of a gallery, by the number of their waiting deliveries.
 WANTED_BY = """
@@ -79,6 +90,7 @@ WHERE name IS NOT NULL AND
 OF_ALERTS = """,
 name AS gallery,
 (SELECT name FROM people WHERE people.person_id = alerts.person_id) AS identity,
+(SELECT captured_at FROM alert_crops WHERE alert_crops.number = alerts.number) AS captured_at,
 iif(alert_pictures.number, '/v1/alerts/' || alert_id || '/image', NULL) AS image_url,
 '/v1/galleries/' || name || '/crops/' || crop_id || '/image' AS reference_url
 """
@@ -119,6 +131,21 @@ class NotedVisit:
     is_new: bool
     dropped: int = 0
     removed: int = 0
+
+
+class TrackPart(NamedTuple):
+    """A track that one process saw, or the part of it that it saw.
+
+    Attributes:
+        name: identifies the track, unless the same name was given to another one later.
+        began, until: times of capture between which it was open.
+        bin: bin of its best score in the histogram.
+    """
+
+    name: bytes
+    began: datetime
+    until: datetime
+    bin: int
 
 
 class Watches(RecordPart):
@@ -238,21 +265,33 @@ class Watches(RecordPart):
 
     @transactional
     def add_traffic(
-        self, transaction: Transaction, gallery_id: int, subject: str, counts: Counts
+        self,
+        transaction: Transaction,
+        gallery_id: int,
+        subject: str,
+        counts: Counts,
+        parts: Sequence[TrackPart] = (),
     ) -> None:
-        """Add counts to the histogram of a list's traffic, and drop counts of another subject.
+        """Add tracks to the histogram of a list's traffic, and drop tracks of another subject.
 
-        Counts of a deleted gallery are ignored.
+        Tracks of a deleted gallery are ignored.
 
         Args:
             subject: identifies comparable traffic.
-            counts: one per bin.
+            counts: numbers of whole tracks, one per bin.
+            parts: further tracks, of which other processes may have seen a part. A track counts
+                once, by its best score.
         """
         if read_entry(transaction, gallery_id) is None:
             return
         row = transaction.row("watch_traffic", OF_SUBJECT, (gallery_id, subject))
         if row:
             counts = counts + np.frombuffer(row["histogram"], COUNT)
+        else:
+            transaction.change("DELETE FROM counted_tracks WHERE gallery_id = ?", (gallery_id,))
+            counts = counts.copy()
+        for part in parts:
+            _count_part(transaction, gallery_id, part, counts)
         values = {
             "gallery_id": gallery_id,
             "subject": subject,
@@ -280,16 +319,21 @@ class Watches(RecordPart):
         row_id: int,
         seen: Mapping[str, Any],
         picture: Picture | None,
+        captured_at: datetime | None = None,
+        own_alert: str | None = None,
     ) -> NotedVisit | None:
         """Extend the visit of a person at a camera, or write an alert, its picture and deliveries.
 
-        Processes that note the same visit at the same time write one alert.
+        Processes that note the same visit at the same time write one alert. An open alert shows the
+        crop with the highest score.
 
         Args:
             row_id: slot of the list's nearest crop, whose person is the match.
             seen: fields of an alert about new crops of one track: their number in `crops`, and the
                 times of the track.
             picture: picture of the best crop, if it is new.
+            captured_at: its time of capture.
+            own_alert: id of the alert that was written for this track and list before.
 
         Returns:
             None if the list is disarmed or deleted, or its nearest crop was deleted or has no name
@@ -308,18 +352,21 @@ class Watches(RecordPart):
             "crop_id": crop["crop_id"],
         }
         quiet = watch.settings.quiet_seconds * 1_000_000
-        extended = transaction.value(EXTEND_VISIT, values | {"quiet": quiet})
+        asked = values | {"quiet": quiet, "own_alert": own_alert}
+        extended = transaction.value(EXTEND_VISIT, asked)
         if extended is not None:
+            if transaction.change(TAKE_BEST, values | {"number": extended}):
+                _show_crop(transaction, extended, picture, captured_at)
             (alert,) = _read_alerts(transaction, "number = ?", (extended,))
             return NotedVisit(alert, False)
         former_visit = (
-            "SELECT alert_id FROM alerts WHERE person_id = ? AND camera IS NOT ? "
-            "AND last_seen <= ? ORDER BY last_seen DESC LIMIT 1"
+            "SELECT alert_id FROM alerts WHERE person_id = ? AND nfc(camera) IS NOT ? "
+            "AND last_seen <= ? AND state != 'rejected' ORDER BY last_seen DESC LIMIT 1"
         )
         values["follows"] = transaction.value(
             former_visit, (crop["person_id"], seen["camera"], first_seen)
         )
-        return _write_alert(transaction, gallery_id, values, picture)
+        return _write_alert(transaction, gallery_id, values, picture, captured_at)
 
     def newest_number(self) -> int:
         """Return the number of the newest alert, even if it was removed; 0 before the first."""
@@ -341,10 +388,18 @@ class Watches(RecordPart):
         Args:
             before, after: exclusive bounds of `number`.
         """
+        names = None
+        if identity is not None:
+            statement = "SELECT gallery_id FROM watches WHERE ?1 IS NULL OR gallery_id = ?1"
+            names = [
+                name
+                for watched in self._reader.column(statement, (gallery_id,))
+                for name in self._reader.spellings(watched, "identity", [identity])
+            ]
         conditions = {
             "gallery_id = ?": gallery_id,
-            "person_id IN (SELECT person_id FROM people WHERE name = ?)": identity,
-            "camera = ?": camera,
+            f"person_id IN (SELECT person_id FROM people WHERE name IN {AMONG})": names,
+            "nfc(camera) = nfc(?)": camera,
             "kind = ?": kind,
             "state = ?": state,
             "number < ?": before,
@@ -365,13 +420,28 @@ class Watches(RecordPart):
 
     @transactional
     def review(
-        self, transaction: Transaction, alert_id: str, decision: AlertState, caller: ApiKey
+        self,
+        transaction: Transaction,
+        alert_id: str,
+        decision: AlertState,
+        caller: ApiKey,
+        score: float | None = None,
     ) -> None:
         """Store a decision on an alert, or remove it with `open`.
 
+        Args:
+            score: score of the crop that was decided on; None if the caller does not say it.
+
         Raises:
             Forbidden: another key has decided, and this one has no `admin`.
+            InvalidField: the alert shows another crop.
         """
+        shown = transaction.value("SELECT score FROM alerts WHERE alert_id = ?", (alert_id,))
+        if score is not None and score != shown:
+            raise InvalidField(
+                "score: the alert shows another crop now; read the alert, look at its picture, and "
+                "send its new score, or none"
+            )
         decided = "SELECT reviewed_by FROM alerts WHERE alert_id = ? AND reviewed_by IS NOT NULL"
         for key_id in transaction.column(decided, (alert_id,)):
             caller.require_own(key_id)
@@ -383,7 +453,12 @@ class Watches(RecordPart):
 
     @transactional
     def expire(self, transaction: Transaction, gallery_id: int) -> int:
-        """Remove some alerts of a list that are past its retention; return how many."""
+        """Remove some alerts of a list that are past its retention; return how many.
+
+        Tracks are forgotten once no process can have another part of them.
+        """
+        old = (now_micros() - PARTS_WITHIN_MICROS,)
+        transaction.change("DELETE FROM counted_tracks WHERE counted_at < ?", old)
         oldest = "SELECT ? - json_extract(settings, '$.retention_days') * ? FROM watches"
         expired = transaction.column(
             "SELECT number FROM alerts WHERE gallery_id = ? "
@@ -403,8 +478,10 @@ def stop_watching(transaction: Transaction) -> None:
     transaction.change(given_up, (why,))
 
 
-def forget_alerts(transaction: Transaction, person_id: int) -> tuple[int, dict[str, int]]:
-    """Remove the alerts about a person, with pictures and deliveries.
+def forget_alerts(
+    transaction: Transaction, person_ids: Sequence[int]
+) -> tuple[int, dict[str, int]]:
+    """Remove the alerts about people, with pictures and deliveries.
 
     Returns:
         Number of alerts, and number of messages about them that were sent or due to each address.
@@ -413,15 +490,16 @@ def forget_alerts(transaction: Transaction, person_id: int) -> tuple[int, dict[s
     counted = transaction.tuples(
         "SELECT coalesce(sent_to, url) AS address, count(*) FROM deliveries "
         "JOIN alerts USING (number) LEFT JOIN webhooks USING (webhook_id) "
-        "WHERE person_id = ? AND (sent_to IS NOT NULL "
+        f"WHERE person_id IN {AMONG} AND (sent_to IS NOT NULL "
         "OR deliveries.state = 'waiting' AND enabled AND next_at <= ?) "
         "GROUP BY address ORDER BY address",
-        (person_id, now_micros()),
+        (person_ids, now_micros()),
     )
     sent: Counter[str] = Counter()
     for address, messages in counted:
         sent[origin_of(address)] += messages
-    numbers = transaction.column("SELECT number FROM alerts WHERE person_id = ?", (person_id,))
+    statement = f"SELECT number FROM alerts WHERE person_id IN {AMONG}"
+    numbers = transaction.column(statement, (person_ids,))
     return _remove_alerts(transaction, numbers), dict(sent)
 
 
@@ -429,6 +507,30 @@ def origin_of(url: str) -> str:
     """Return the scheme, name and port of a URL, whose path may contain a secret."""
     parsed = urlsplit(url)
     return f"{parsed.scheme}://{parsed.netloc}"
+
+
+def _count_part(transaction: Transaction, gallery_id: int, part: TrackPart, counts: Counts) -> None:
+    """Count a track in a histogram, together with the parts that were counted before."""
+    joined = transaction.tuples(
+        "DELETE FROM counted_tracks WHERE gallery_id = ? AND name = ? AND began <= ? "
+        "AND until >= ? RETURNING began, until, bin",
+        (gallery_id, part.name, part.until, part.began),
+    )
+    track: dict[str, Any] = {
+        "gallery_id": gallery_id,
+        "name": part.name,
+        "began": as_micros(part.began),
+        "until": as_micros(part.until),
+        "bin": part.bin,
+        "counted_at": now_micros(),
+    }
+    for began, until, score_bin in joined:
+        counts[score_bin] -= 1
+        track["began"] = min(track["began"], began)
+        track["until"] = max(track["until"], until)
+        track["bin"] = max(track["bin"], score_bin)
+    counts[track["bin"]] += 1
+    transaction.insert("counted_tracks", track)
 
 
 def _remove_alerts(transaction: Transaction, numbers: Sequence[int]) -> int:
@@ -461,6 +563,7 @@ def _write_alert(
     gallery_id: int,
     values: Mapping[str, Any],
     picture: Picture | None = None,
+    captured_at: datetime | None = None,
 ) -> NotedVisit:
     """Write an alert with its picture and deliveries; remove old ones beyond `KEPT_ALERTS`."""
     now = now_micros()
@@ -473,8 +576,7 @@ def _write_alert(
         "created_at": now,
     }
     transaction.insert("alerts", {**fields, **values})
-    if picture is not None:
-        transaction.insert("alert_pictures", {"number": number, **asdict(picture)})
+    _show_crop(transaction, number, picture, captured_at)
     dropped = 0
     if values["kind"] != "late":
         dropped = _deliver(transaction, gallery_id, number)
@@ -486,6 +588,18 @@ def _write_alert(
     transaction.note("alerts")
     (alert,) = _read_alerts(transaction, "number = ?", (number,))
     return NotedVisit(alert, True, dropped, removed)
+
+
+def _show_crop(
+    transaction: Transaction, number: int, picture: Picture | None, captured_at: datetime | None
+) -> None:
+    """Let an alert have the picture and time of a crop, in place of those of an earlier crop."""
+    for table in ("alert_pictures", "alert_crops"):
+        transaction.change(f"DELETE FROM {table} WHERE number = ?", (number,))
+    if picture is not None:
+        transaction.insert("alert_pictures", {"number": number, **asdict(picture)})
+    if captured_at is not None:
+        transaction.insert("alert_crops", {"number": number, "captured_at": captured_at})
 
 
 def _deliver(transaction: Transaction, gallery_id: int, number: int) -> int:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic_core import from_json, to_json
 
 from model.arrays import Floats
+from model.crops.texts import nfc
 from service.record.crop_rows import CropColumns
 from service.record.values import identity_code
 from service.record.vectors import Vector, VectorFile
@@ -295,8 +296,11 @@ class Columns:
         slots = crops.slots
         self.groups[slots] = crops.groups
         self.captured[slots] = crops.captured
-        cameras = self._camera_codes
-        self.cameras[slots] = [cameras.setdefault(name, len(cameras)) for name in crops.cameras]
+        codes_by_name = {
+            name: self._camera_codes.setdefault(name and nfc(name), len(self._camera_codes))
+            for name in dict.fromkeys(crops.cameras)
+        }
+        self.cameras[slots] = [codes_by_name[name] for name in crops.cameras]
         group_numbers = self._group_numbers
         codes, places = np.unique(crops.groups, return_inverse=True)
         numbers = [

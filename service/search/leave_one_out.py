@@ -70,7 +70,15 @@ class NamedCrops:
         return NamedCrops(self.columns, self.slots[positions], names, self.cameras[positions])
 
     def by_name(self) -> NamedCrops:
-        return self.at(np.argsort(self.names, kind="stable"))
+        """Return the crops ordered by name, with names numbered in the order of their first crops.
+
+        The codes of the columns depend on a secret of the record. By numbers, equal galleries of
+        two records have equal samples and so equal thresholds.
+        """
+        _, first, codes = np.unique(self.names, return_index=True, return_inverse=True)
+        numbers = np.argsort(np.argsort(first))[codes]
+        order = np.argsort(numbers, kind="stable")
+        return replace(self.at(order), names=numbers[order])
 
 
 async def search_left_out(

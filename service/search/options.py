@@ -6,11 +6,13 @@ import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -24,6 +26,8 @@ from pydantic import (
 
 from model.arrays import Floats
 from model.calibration import Scoring
+from model.crops.texts import nfc
+from model.times import read_time
 from service.errors import InvalidField
 from service.record.values import CropLabel
 
@@ -95,19 +99,19 @@ def read_moment(value: Any) -> Any:
     """Parse an RFC 3339 text to UTC; return other values unchanged.
 
     Raises:
-        ValueError: the text is not an RFC 3339 time, or has no time zone.
+        ValueError: the text is not an RFC 3339 time, or is too long.
     """
     if not isinstance(value, str):
         return value
+    if len(value) > MAX_MOMENT:
+        raise ValueError(
+            f"{value[:40]!r} is longer than {MAX_MOMENT} characters; write the time with fewer "
+            "digits"
+        )
     try:
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is not None and len(value) <= MAX_MOMENT:
-            return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise ValueError(
-        f"{value[:40]!r} is not an RFC 3339 time with a time zone, such as 2026-03-01T09:30:00Z"
-    )
+        return read_time(value)
+    except ValueError as error:
+        raise ValueError(f"{value[:40]!r} {error}") from error
 
 
 def require_order(after: datetime, before: datetime) -> None:
@@ -125,15 +129,17 @@ Moment = Annotated[
 ]
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
 Id = Annotated[str, Field(max_length=MAX_ID)]
-Track = Annotated[str, Field(max_length=MAX_TRACK)]
-Names = Annotated[tuple[Text, ...], Field(max_length=MAX_NAMES), BeforeValidator(split_names)]
+# Labels are stored, and so compared, in NFC.
+Label = Annotated[Text, AfterValidator(nfc)]
+Track = Annotated[str, Field(max_length=MAX_TRACK), AfterValidator(nfc)]
+Names = Annotated[tuple[Label, ...], Field(max_length=MAX_NAMES), BeforeValidator(split_names)]
 # Each text may contain a comma.
-Texts = Annotated[tuple[Text, ...], Field(max_length=MAX_NAMES), BeforeValidator(without_empty)]
+Texts = Annotated[tuple[Label, ...], Field(max_length=MAX_NAMES), BeforeValidator(without_empty)]
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Conditions on the crops that a search may return.
+    """Conditions on the crops that a search may return, with names in NFC.
 
     A crop of unknown camera or time fails every condition on cameras or times.
 
@@ -163,11 +169,14 @@ class Filter:
         captured_at = label.captured_at
         after = self.captured_after
         before = self.captured_before
-        if not self.passes_camera(label.camera) or label.row_id in self.without:
+        if (
+            not self.passes_camera(label.camera and nfc(label.camera))
+            or label.row_id in self.without
+        ):
             return False
         if self.named is not None and self.named != (label.identity is not None):
             return False
-        if self.identities and label.identity not in self.identities:
+        if self.identities and (label.identity and nfc(label.identity)) not in self.identities:
             return False
         if self.metadata and not self.metadata <= pairs_of(label.metadata):
             return False
@@ -184,7 +193,20 @@ def pairs_of(metadata: Mapping[str, Any] | None) -> frozenset[str]:
 
 
 def pair_text(pair: Sequence[Any]) -> str:
-    return json.dumps(pair, sort_keys=True)
+    """Return a key and its value as a text that is the same for equal values of JSON."""
+    return json.dumps(_with_whole_numbers(pair), sort_keys=True)
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    """Return a JSON value in which 1.0 and 1e0 are written as 1, since they are one number."""
+    if isinstance(value, float) and value.is_integer():
+        # The digits that were sent: beyond 2**53, those of the nearest float may differ.
+        return int(Decimal(repr(value)))
+    if isinstance(value, Mapping):
+        return {name: _with_whole_numbers(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_whole_numbers(part) for part in value]
+    return value
 
 
 class QueryOptions(BaseModel):
@@ -234,7 +256,7 @@ class QueryOptions(BaseModel):
     """Only crops without an identity."""
     metadata: dict[str, Any] | None = None
     """Only crops whose metadata has all of these keys and values."""
-    camera: Text | None = None
+    camera: Label | None = None
     """The camera that took the query images."""
     camera_disjoint: bool = False
     """Exclude the query's cameras: `camera`, or those of the query's crops."""
@@ -274,7 +296,7 @@ class QueryOptions(BaseModel):
         """
         excluded = set(self.exclude_cameras)
         if self.camera_disjoint:
-            excluded |= {camera for camera in cameras if camera}
+            excluded |= {nfc(camera) for camera in cameras if camera}
         return Filter(
             cameras=frozenset(self.cameras),
             exclude_cameras=frozenset(excluded),

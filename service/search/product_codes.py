@@ -117,7 +117,13 @@ class ProductCodes:
         hits = 0
         exact_seconds: list[float] = []
         seconds: list[float] = []
-        for slot, unit in zip(query_slots.tolist(), columns.units(query_slots), strict=True):
+        units = columns.units(query_slots)
+        # The vector of a crop that was deleted meanwhile is erased, and near to no other.
+        there = units.any(axis=1)
+        queries = list(zip(query_slots[there].tolist(), units[there], strict=True))
+        if not queries:
+            return 0.0, 1.0
+        for slot, unit in queries:
             between()
             began = time.perf_counter()
             cosines = columns.cosines(self.slots, unit)
@@ -125,11 +131,13 @@ class ProductCodes:
             last = np.partition(cosines, -wanted - 1)[-wanted - 1]
             scanned = time.perf_counter()
             proposed = self.nearest(unit, wanted + 1)
-            cosines = columns.cosines(proposed, unit)
+            columns.cosines(proposed, unit)
             ended = time.perf_counter()
             exact_seconds.append(scanned - began)
             seconds.append(ended - scanned)
-            nearer = (cosines >= last - TOLERANCE) & (proposed != slot)
+            # Of the scan's cosines, because crops may have been deleted since.
+            reached = cosines[np.searchsorted(self.slots, proposed)]
+            nearer = (reached >= last - TOLERANCE) & (proposed != slot)
             hits += min(int(np.count_nonzero(nearer)), wanted)
         share_of_time = float(np.median(seconds) / np.median(exact_seconds))
-        return hits / (wanted * len(query_slots)), share_of_time
+        return hits / (wanted * len(queries)), share_of_time

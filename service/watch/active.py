@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmn_client.models import Forecast, WatchSettings
+from model.crops.texts import nfc
 from service.errors import RecordUnavailable
 from service.gallery.gallery import Gallery
 from service.record.keys import ApiKey
@@ -44,7 +45,9 @@ class ActiveList:
     def takes(self, camera: str | None, moment: datetime) -> bool:
         """Return True if the list watches this camera at this time, which has a time zone."""
         settings = self.settings
-        if settings.expires_at <= moment or (settings.cameras and camera not in settings.cameras):
+        # Earlier versions stored names as they were sent.
+        cameras = {nfc(name) for name in settings.cameras}
+        if settings.expires_at <= moment or (cameras and camera not in cameras):
             return False
         if not settings.hours:
             return True

@@ -48,11 +48,15 @@ PORTS = range(1, 65_536)
 # Prefix of IPv6 addresses that stand for IPv4 addresses (NAT64).
 TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 LOWEST_32_BITS = 0xFFFF_FFFF
-# Multicast, reserved and special networks, which `is_global` of some Python versions takes for
-# public ones. Of IPv6 only 2000::/3 is public.
+# Networks that `is_global` of some Python versions takes for public ones: multicast, and those that
+# the registries of IANA reserve for protocols, documentation and retired relays. Of IPv6 only
+# 2000::/3 is public.
 NOT_PUBLIC = [
     ipaddress.ip_network(text)
-    for text in ("192.0.0.0/24", "224.0.0.0/3", "::/3", "4000::/2", "8000::/1")
+    for text in (
+        *("192.0.0.0/24", "192.88.99.0/24", "224.0.0.0/3"),
+        *("::/3", "2001::/23", "3fff::/20", "4000::/2", "8000::/1"),
+    )
 ]
 # Hosts that name this machine explicitly.
 THIS_MACHINE = ("127.0.0.1", "::1", "localhost")

@@ -24,13 +24,13 @@ from service.ops.data_directory import require_free_disk
 from service.record.keys import ApiKey
 from service.record.transaction import batches
 from service.record.values import Picture
-from service.record.watch import NotedVisit
+from service.record.watch import NotedVisit, TrackPart
 from service.runtime import Runtime
 from service.watch.active import ActiveList
 from service.watch.lists import write_alert
 from service.watch.scores import Scores
-from service.watch.threshold import Traffic
-from service.watch.tracks import MOST_LOOKS, QUIET_SECONDS, Match, Track
+from service.watch.threshold import Traffic, bins_of
+from service.watch.tracks import CHECK_SECONDS, MOST_LOOKS, QUIET_SECONDS, Match, Track
 
 # Below this probability an alert would more likely be wrong than right.
 LEAST_PROBABILITY = 0.5
@@ -41,6 +41,8 @@ CLOCKS_DIFFER_BY = timedelta(minutes=1)
 OLDEST = timedelta(days=7)
 # Older sightings are noted, but nobody is told.
 LATE_SECONDS = 600.0
+# The crop and its track are as likely to show one person as two.
+EVEN_ODDS = 0.5
 # Later crops of a visit are written together, unless its matches are returned.
 NOTED_EVERY_SECONDS = 1.0
 LOOK_EVERY_SECONDS = 1.0
@@ -55,8 +57,10 @@ class _Sighting:
     Attributes:
         position: position among the images of the request.
         image: None if its vector was sent instead.
+        still: whether its person stays at the same place.
         problem: reason for its refusal.
         compares: False if its track has enough compared crops already.
+        embeds: whether it is compared, or checked for showing the track's person.
         vectors: vectors `(d,)` by embedder.
     """
 
@@ -64,8 +68,10 @@ class _Sighting:
     image: ImageFile | None
     track: Track
     captured: datetime
+    still: bool
     problem: CropProblem | None
     compares: bool
+    embeds: bool
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
@@ -102,27 +108,30 @@ async def sight(
         _add_to_track(runtime, caller, position, image, now)
         for position, image in enumerate(images)
     ]
-    compared = [sighting for sighting in sightings if sighting.compares]
+    chosen = [sighting for sighting in sightings if sighting.embeds]
     embedded = {enrolled.embedder: enrolled.embedded} if enrolled else {}
     # Embed every crop: the time of an answer must not tell a camera's key whether there are lists.
     embedders = {active.embedder for active in lists} or set(embedded) or {runtime.model.embedder}
     crops = sum(len(active.row_ids) for active in lists)
-    cost = PER_COMPARISON * len(compared) * crops
-    files = [sighting.image for sighting in compared if sighting.image is not None]
+    cost = PER_COMPARISON * len(chosen) * crops
+    files = [sighting.image for sighting in chosen if sighting.image is not None]
     for embedder in embedders - embedded.keys():
         cost += runtime.models[embedder].pipeline.cost(files)
     accepted: list[_Sighting] = []
-    tracks = dict.fromkeys(sighting.track for sighting in sightings)
     try:
         async with runtime.admission.admit(cost):
             for embedder in embedders:
-                await _embed(runtime, embedder, compared, embedded.get(embedder))
-            accepted = [sighting for sighting in compared if sighting.problem is None]
-            matches = await _compare(runtime, lists, accepted, tracks, arrived, wait)
+                await _embed(runtime, embedder, chosen, embedded.get(embedder))
+            accepted = [sighting for sighting in chosen if sighting.problem is None]
+            for sighting in accepted:
+                _follow_person(runtime, sighting)
+            compared = [sighting for sighting in accepted if sighting.compares]
+            tracks = dict.fromkeys(sighting.track for sighting in sightings)
+            matches = await _compare(runtime, lists, compared, tracks, arrived, wait)
     finally:
         # A refused crop may be sent again and is compared then.
-        for sighting in set(compared).difference(accepted):
-            sighting.track.looks -= 1
+        for sighting in set(chosen).difference(accepted):
+            sighting.track.looks -= sighting.compares
     usable = sum(sighting.problem is None for sighting in sightings)
     runtime.metrics.sightings.inc(usable)
     if not caller.may("query"):
@@ -143,12 +152,15 @@ def _add_to_track(
     seconds = captured.timestamp()
     problem = _check_time(captured, now)
     if problem is None:
-        track = runtime.tracks.take(caller.key_id, image.camera, image.track, seconds)
+        track = runtime.tracks.take(caller.key_id, image.camera, image.track, seconds, image.still)
     else:
-        track = Track(image.camera, image.track, seconds, seconds)
+        track = Track(caller.key_id, image.camera, image.track, seconds, seconds)
     compares = problem is None and track.looks < MOST_LOOKS
+    embeds = compares or (problem is None and seconds - track.checked >= CHECK_SECONDS)
     track.looks += compares
-    return _Sighting(position, image.image, track, captured, problem, compares)
+    if embeds:
+        track.checked = max(track.checked, seconds)
+    return _Sighting(position, image.image, track, captured, image.still, problem, compares, embeds)
 
 
 def _check_time(captured: datetime, now: datetime) -> CropProblem | None:
@@ -192,8 +204,35 @@ async def _embed(
             sighting.problem = outcome
         else:
             sighting.vectors[embedder] = outcome.vector
-            vectors = sighting.track.vectors.setdefault(embedder, [])
-            vectors.append(outcome.vector.astype(np.float16))
+
+
+def _follow_person(runtime: Runtime, sighting: _Sighting) -> None:
+    """Move a crop to another track if the tracker's label has gone over to another person."""
+
+    def shows(track: Track) -> bool:
+        return all(
+            _shows_one_person(runtime, embedder, track.similarity(embedder, vector))
+            for embedder, vector in sighting.vectors.items()
+        )
+
+    track = sighting.track
+    if not shows(track):
+        seconds = sighting.captured.timestamp()
+        track.looks -= sighting.compares
+        track = runtime.tracks.move(track, seconds, sighting.still, shows)
+        sighting.compares = track.looks < MOST_LOOKS
+        track.looks += sighting.compares
+        track.checked = max(track.checked, seconds)
+        sighting.track = track
+    for embedder, vector in sighting.vectors.items():
+        track.add_vector(embedder, vector)
+
+
+def _shows_one_person(runtime: Runtime, embedder: str, cosine: float | None) -> bool:
+    if cosine is None:
+        return True
+    pairs = runtime.models[embedder].description.calibration.scorings["cosine"]
+    return bool(pairs.probability(np.array([cosine]))[0] >= EVEN_ODDS)
 
 
 async def _compare(
@@ -274,6 +313,7 @@ def _note_scores(
             probability=probability,
             calibration_version=str(judge.state.version),
             image=sighting.image,
+            captured=sighting.captured,
             noted=former.noted if former else 0,
         )
 
@@ -284,18 +324,17 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
     Returns:
         None if the list was disarmed or no longer has the person.
     """
-    picture = None
     if match.image is not None and runtime.settings.keep_images != "none":
         content = await runtime.model.pipeline.thumbnail(match.image)
-        picture = Picture(content, "image/jpeg")
+        match.picture = Picture(content, "image/jpeg")
     crops = track.crops - match.noted
     match.noted = track.crops
     fields = {
         "kind": "late" if time.time() - track.last > LATE_SECONDS else "visit",
         "camera": track.camera,
         "track": track.name,
-        "first_seen": datetime.fromtimestamp(track.began, UTC),
-        "last_seen": datetime.fromtimestamp(track.last, UTC),
+        "first_seen": _moment(track.began),
+        "last_seen": _moment(track.last),
         "crops": crops,
         "score": match.score,
         "threshold": match.threshold,
@@ -305,18 +344,36 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
     }
     note_visit = runtime.record.watches.note_visit
     gallery_id = match.gallery.gallery_id
+    own_alert = track.alerts.get(gallery_id)
     try:
-        noted = await write_alert(runtime, note_visit, gallery_id, match.row_id, fields, picture)
+        noted = await write_alert(
+            runtime,
+            note_visit,
+            gallery_id,
+            match.row_id,
+            fields,
+            match.picture,
+            match.captured,
+            own_alert,
+        )
     except BaseException:
         # If the client has left, the end of the track writes the alert.
         match.noted -= crops
         raise
     match.image = None
     match.noted_at = time.monotonic()
+    if noted and noted.alert.state == "open":
+        # A rejection of an alert that shows another track is not about this one.
+        shows_it = (noted.alert.track, noted.alert.score) == (track.name, match.score)
+        track.alerts[gallery_id] = noted.alert.alert_id if shows_it else None
     # A better match may have taken its place during the write.
     if noted is None and track.matches.get(gallery_id) is match:
         del track.matches[gallery_id]
     return noted
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 async def keep_tracks(runtime: Runtime) -> None:
@@ -345,8 +402,16 @@ async def _end_tracks(runtime: Runtime, heard_before: float) -> None:
 async def _store_traffic(runtime: Runtime) -> None:
     traffic = runtime.tracks.traffic
     while traffic:
-        place, scores = traffic.popitem()
-        counts = Traffic.of(np.array(scores)).counts
+        place, tracks = traffic.popitem()
+        scores = np.array([track.score for track in tracks])
+        # Another process may have seen a part of a track that has a name.
+        has_name = np.array([track.name is not None for track in tracks])
+        counts = Traffic.of(scores[~has_name]).counts
+        parts = [
+            TrackPart(track.name, _moment(track.began), _moment(track.until), score_bin)
+            for track, score_bin in zip(tracks, bins_of(scores).tolist(), strict=True)
+            if track.name is not None
+        ]
         # Traffic that cannot be stored is dropped: it would fill the memory while the disk is full.
-        store = runtime.galleries.write(runtime.record.watches.add_traffic, *place, counts)
+        store = runtime.galleries.write(runtime.record.watches.add_traffic, *place, counts, parts)
         await attempt("storing the traffic of a list", store)

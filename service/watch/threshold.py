@@ -63,8 +63,7 @@ class Traffic:
 
     @classmethod
     def of(cls, scores: Array) -> Traffic:
-        inside = np.clip(scores, EDGES[0], EDGES[-1])
-        return cls(np.histogram(inside, EDGES)[0].astype(np.int64))
+        return cls(np.bincount(bins_of(scores), minlength=BINS).astype(np.int64))
 
     @property
     def tracks(self) -> int:
@@ -76,6 +75,11 @@ class Traffic:
         # A strictly rising function has a unique inverse, also across empty bins.
         cumulated = cumulated + 1e-12 * np.arange(BINS + 1)
         return np.interp(shares, cumulated, EDGES)
+
+
+def bins_of(scores: Array) -> NDArray[np.int64]:
+    """Return the bin of each score in a histogram of traffic, `(n,)`."""
+    return np.clip(np.searchsorted(EDGES, scores, side="right") - 1, 0, BINS - 1)
 
 
 @dataclass(frozen=True)

@@ -1,29 +1,45 @@
-"""Open tracks: the best score of each with each list, in memory until the track ends."""
+"""Open tracks: the best score of each with each list, in memory until the track ends.
+
+A tracker's label may go over from one person to another. Each person then has a track.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import math
 import time
 from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.arrays import unit_rows
 from model.crops.frames import ImageFile
 from service.gallery.gallery import Gallery
 from service.ops.metrics import Metrics
 from service.ops.threads import MonitoredThreadPool
 from service.record.tracks import cohesion
+from service.record.values import Picture
 
 # Only this many crops of a track are compared: more find little and raise more false alarms.
 MOST_LOOKS = 8
-# A track ends after this time without a crop, and after this time in all, as ids are reused.
+# Later crops are embedded at this distance, to notice that the track's label shows another person.
+CHECK_SECONDS = 30.0
+# A track ends after this time without a crop; after its crop of a person who stays, for whom a
+# camera sends one a minute, it waits longer. It also ends after a time in all, as ids are reused.
 QUIET_SECONDS = 10.0
-LONGEST_SECONDS = 60.0
+STILL_SECONDS = 90.0
+LONGEST_SECONDS = 1800.0
 # Upper bound on open tracks of all callers.
 MOST_OPEN = 20_000
 Place = tuple[int, str]
 """A list: `gallery_id`, and the subject of its traffic."""
+Label = tuple[str, str | None, str | None]
+"""The API key, the camera and the tracker's id."""
 
 
 @dataclass(eq=False)
@@ -33,9 +49,11 @@ class Match:
     Attributes:
         gallery: the list.
         row_id: slot of the list's nearest crop.
-        image: the track's best crop; None once it is in the record.
+        image: the track's best crop; None once its picture was made.
+        captured: time of capture of that crop.
         noted: number of the track's crops in the record.
         noted_at: time of the last write, by `time.monotonic`.
+        picture: picture of the best crop, for alerts.
     """
 
     gallery: Gallery
@@ -45,8 +63,10 @@ class Match:
     probability: float
     calibration_version: str
     image: ImageFile | None
+    captured: datetime
     noted: int = 0
     noted_at: float = 0.0
+    picture: Picture | None = None
 
 
 @dataclass(eq=False)
@@ -54,39 +74,73 @@ class Track:
     """The passage of a person before a camera, as a tracker sees it.
 
     Attributes:
-        camera, name: labels that were sent; a crop without a track's name is a track by itself.
+        caller, camera, name: the API key, and the labels that were sent; a crop without a track's
+            name is a track by itself.
         began, last: times of capture of the first and last crop, in seconds since 1970.
-        opened, heard: times of arrival of the first and newest crop, by `time.monotonic`.
+        number: number of tracks into which the label's presence was divided before this one.
+        until: time of capture until which crops continue the track.
+        opened: time of arrival of the first crop, by `time.monotonic`.
+        heard: time of arrival of the newest crop, or later if the track waits longer after it.
+        checked: time of capture of the newest crop that was embedded.
         crops: number of crops that were sent.
         looks: number of compared crops, and of those in comparison.
         best: best score with each list.
         matches: matches by `gallery_id` of the list.
-        vectors: vectors `(d,)` of the compared crops by embedder.
+        alerts: ids of the alerts that show the track by `gallery_id` of the list; None for one that
+            shows a better track.
+        vectors: vectors `(d,)` of the newest embedded crops by embedder.
+        ended: True if its traffic is counted.
     """
 
+    caller: str
     camera: str | None
     name: str | None
     began: float
     last: float
+    number: int = 0
+    until: float = -math.inf
     opened: float = field(default_factory=time.monotonic)
     heard: float = 0.0
+    checked: float = -math.inf
     crops: int = 0
     looks: int = 0
     best: dict[Place, float] = field(default_factory=dict)
     matches: dict[int, Match] = field(default_factory=dict)
+    alerts: dict[int, str | None] = field(default_factory=dict)
     vectors: dict[str, list[NDArray[np.float16]]] = field(default_factory=dict)
+    ended: bool = False
+
+    @property
+    def label(self) -> Label:
+        return self.caller, self.camera, self.name
 
     def can_take(self, captured: float) -> bool:
-        latest = min(self.last + QUIET_SECONDS, self.began + LONGEST_SECONDS)
         # The clock of a camera may stand still.
-        is_long = time.monotonic() > self.opened + LONGEST_SECONDS
-        return not is_long and self.began - QUIET_SECONDS <= captured <= latest
+        has_lasted = time.monotonic() - self.opened
+        is_long = max(has_lasted, captured - self.began) > LONGEST_SECONDS
+        return self.is_near(captured) and not is_long and not self.ended
+
+    def is_near(self, captured: float) -> bool:
+        return self.began - QUIET_SECONDS <= captured <= self.until
+
+    def add_vector(self, embedder: str, vector: NDArray[np.float32]) -> None:
+        vectors = self.vectors.setdefault(embedder, [])
+        vectors.append(vector.astype(np.float16))
+        del vectors[:-MOST_LOOKS]
+
+    def similarity(self, embedder: str, vector: NDArray[np.float32]) -> float | None:
+        """Return the cosine of a crop `(d,)` to the mean of the track's; None if it has none."""
+        if embedder not in self.vectors:
+            return None
+        others = unit_rows(np.stack(self.vectors[embedder]).astype(np.float32)).sum(axis=0)
+        units = unit_rows(np.stack([others, vector]))
+        return float(units[0] @ units[1])
 
     def cohesion(self, embedder: str) -> float | None:
-        """Return the least cosine of a compared crop to the mean of the others.
+        """Return the least cosine of one of the newest embedded crops to the mean of the others.
 
         Returns:
-            None if fewer than two crops were compared.
+            None if fewer than two crops were embedded.
         """
         vectors = self.vectors.get(embedder, [])
         if len(vectors) < 2:
@@ -94,38 +148,98 @@ class Track:
         return cohesion(np.stack(vectors).astype(np.float32))
 
 
+class EndedTrack(NamedTuple):
+    """A track, or the part of it that one process saw, with its best score with one list.
+
+    Attributes:
+        name: identifies the track among all processes; None for a crop without a tracker's id.
+        began, until: times of capture between which it was open, in seconds since 1970.
+    """
+
+    score: float
+    name: bytes | None
+    began: float
+    until: float
+
+
 class OpenTracks:
     """The open tracks of one process, and the traffic of ended ones; not thread-safe.
 
     Attributes:
         threads: a thread that compares crops with lists.
-        traffic: best scores of ended tracks with each list, until they are stored.
+        traffic: ended tracks that were compared with each list, until they are stored.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self.threads = MonitoredThreadPool(1, "comparing threads")
-        self.traffic: defaultdict[Place, list[float]] = defaultdict(list)
+        self.traffic: defaultdict[Place, list[EndedTrack]] = defaultdict(list)
         self._metrics = metrics
-        # For each API key its tracks, by camera and the tracker's id, in the order of their newest
-        # crops. Tracks that no crop can continue have a unique key instead.
-        self._open: defaultdict[str, OrderedDict[object, Track]] = defaultdict(OrderedDict)
+        # For each API key its tracks, in the order of their newest crops.
+        self._open: defaultdict[str, OrderedDict[Track, None]] = defaultdict(OrderedDict)
+        # The track that the next crop with a label belongs to, and one that the label had before.
+        self._labelled: dict[Label, list[Track]] = {}
 
-    def take(self, caller: str, camera: str | None, name: str | None, captured: float) -> Track:
+    def take(
+        self,
+        caller: str,
+        camera: str | None,
+        name: str | None,
+        captured: float,
+        still: bool = False,
+    ) -> Track:
         """Add a crop to its track and return the track, a new one if no open one continues."""
-        key = object() if name is None else (camera, name)
-        tracks = self._open[caller]
-        track = tracks.pop(key, None)
-        if track is not None and not track.can_take(captured):
-            # It ends when it is quiet: its last crops may still be in comparison.
-            tracks[object()] = track
-            track = None
-        track = track or Track(camera, name, captured, captured)
-        tracks[key] = track
+        label = caller, camera, name
+        known = self._labelled.get(label, []) if name is not None else []
+        if known and known[0].can_take(captured):
+            track = known[0]
+        else:
+            # The former track ends when it is quiet: its last crops may still be in comparison.
+            goes_on = bool(known) and known[0].is_near(captured)
+            track = Track(*label, captured, captured, number=_next_number(known) if goes_on else 0)
+            if name is not None:
+                self._labelled[label] = [track]
+        self._add(track, captured, still)
+        return track
+
+    def move(
+        self,
+        track: Track,
+        captured: float,
+        still: bool,
+        shows: Callable[[Track], bool],
+    ) -> Track:
+        """Move a crop to the track of its person, a new one if no open one of its label shows them.
+
+        The label's next crops belong to that track.
+
+        Args:
+            track: the track that took the crop, which shows somebody else.
+            captured: time of capture of the crop.
+            still: whether its person stays.
+            shows: return True for a track that shows the crop's person.
+        """
+        known = self._labelled.get(track.label, [])
+        others = [other for other in known if other is not track and other.can_take(captured)]
+        person = next((other for other in others if shows(other)), None)
+        if person is None:
+            number = _next_number([track, *known])
+            person = Track(*track.label, captured, captured, number=number)
+        before = [other for other in known if other is not person]
+        self._labelled[track.label] = [person, *before[:1]]
+        track.crops -= 1
+        self._add(person, captured, still)
+        return person
+
+    def _add(self, track: Track, captured: float, still: bool) -> None:
+        seconds = STILL_SECONDS if still else QUIET_SECONDS
         track.began = min(track.began, captured)
         track.last = max(track.last, captured)
-        track.heard = time.monotonic()
+        track.until = max(track.until, captured + seconds)
+        track.heard = max(track.heard, time.monotonic() + seconds - QUIET_SECONDS)
         track.crops += 1
-        return track
+        tracks = self._open[track.caller]
+        tracks[track] = None
+        tracks.move_to_end(track)
 
     def end(self, heard_before: float) -> list[Track]:
         """End and return tracks without a newer crop, and count the traffic.
@@ -138,14 +252,31 @@ class OpenTracks:
         ended = []
         callers = self._open.values()
         for tracks in callers:
-            while tracks and next(iter(tracks.values())).heard < heard_before:
-                ended.append(tracks.popitem(last=False)[1])
+            quiet = [track for track in tracks if track.heard < heard_before]
+            for track in quiet:
+                del tracks[track]
+            ended += quiet
         count = sum(len(tracks) for tracks in callers)
         for _ in range(count - MOST_OPEN):
-            ended.append(max(callers, key=len).popitem(last=False)[1])
+            ended.append(max(callers, key=len).popitem(last=False)[0])
             self._metrics.tracks_forgotten.inc()
         for track in ended:
-            for place, score in track.best.items():
-                self.traffic[place].append(score)
+            self._count(track)
         self._metrics.open_tracks.set(min(count, MOST_OPEN))
         return ended
+
+    def _count(self, track: Track) -> None:
+        track.ended = True
+        known = [other for other in self._labelled.pop(track.label, []) if other is not track]
+        if known:
+            self._labelled[track.label] = known
+        name = None
+        if track.name is not None:
+            name = hashlib.sha256(repr((*track.label, track.number)).encode()).digest()
+        for place, score in track.best.items():
+            ended = EndedTrack(score, name, track.began, track.until)
+            self.traffic[place].append(ended)
+
+
+def _next_number(tracks: Sequence[Track]) -> int:
+    return 1 + max(track.number for track in tracks)

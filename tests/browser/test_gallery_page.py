@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import unicodedata
 from collections import Counter
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from gmn_client import Client
+from model.crops.names import BY_PRODUCTS
 from tests.browser.conftest import (
     FIRST,
     confirm,
@@ -89,6 +91,56 @@ def test_a_folder_is_enrolled_with_the_names_of_its_sub_folders(
     assert {person["identity"]: person["crops"] for person in listed} == dict(
         Counter(f"new {crop.identity}" for crop in drawn_crops[:11])
     )
+
+
+def test_sub_folders_and_typed_names_are_the_same_person_in_any_unicode_form(
+    page, http, gallery, drawn_crops, tmp_path
+):
+    forms = [unicodedata.normalize(form, "José") for form in ("NFC", "NFD")]
+    for number, name in enumerate(forms):
+        file = tmp_path / "people" / name / f"علی\u200cرضا {number}.png"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(drawn_crops[number].png + b"0")
+    follow(page, "Enroll")
+    page.set_input_files("#enrollment .folder input", tmp_path / "people")
+    page.get_by_text("1 sub-folder names a person.").wait_for()
+    press(page, "Enroll 2 pictures")
+    outcomes = page.locator("#outcomes")
+    expect(outcomes).to_contain_text("2 of 2 pictures: 2 enrolled")
+    crops = results(http, f"/v1/galleries/{gallery}/crops?identity={forms[1]}")
+    assert {crop["identity"] for crop in crops} == {"José"}
+    assert {crop["external_id"].rpartition("/")[2] for crop in crops} == {
+        "علی\u200cرضا 0.png",
+        "علی\u200cرضا 1.png",
+    }
+    follow(page, "People")
+    page.locator("#people").get_by_role("link", name="José").click()
+    press(page, "Merge with…")
+    page.get_by_label("The other name").fill(forms[1])
+    expect(page.locator(".known")).to_have_text(f"{forms[1]} has 2 pictures in this gallery.")
+
+
+def test_by_products_of_storage_systems_in_a_folder_are_no_people(page, drawn_crops, tmp_path):
+    folder = tmp_path / "#recycle"
+    for name in ("Ann/1.png", "Recycle/1.jfif", "eaDir/1.png"):
+        write_to(folder / name, drawn_crops[0].png)
+    left_out = [f"{name}/1.png" for name in BY_PRODUCTS if "\r" not in name]
+    left_out += ["Ann/@eaDir/1.png/SYNOPHOTO_THUMB_M.jpg", "$Recycle.Bin/1.png", "FOUND.000/1.png"]
+    left_out += ["Ann/._1.png", ".Trash-1000/1.png", "THUMBS.DB/1.png"]
+    for name in left_out:
+        write_to(folder / name, b"no picture")
+    follow(page, "Enroll")
+    page.set_input_files("#enrollment .folder input", folder)
+    expect(page.locator("#passed-over")).to_contain_text(
+        f"3 sub-folders name the people. {len(left_out)} files are left out as hidden or made by"
+    )
+    expect(page.locator("#passed-over")).to_contain_text("such as #recycle/")
+    expect(page.get_by_role("button", name="Enroll 3 pictures")).to_be_visible()
+
+
+def write_to(file, content):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
 
 
 def test_a_folder_that_cannot_be_used_is_refused_with_the_remedy(page, drawn_crops, tmp_path):

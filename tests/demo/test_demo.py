@@ -2,22 +2,26 @@
 
 import contextlib
 import json
+import os
 import re
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import gmn
 from demo.findings import KNOWN_OUTCOMES, STRANGER_OUTCOMES, Finding, Findings
-from gmn_client.models import ModelInfo, QueryAnswer
+from gmn_client.models import ModelInfo, QueryAnswer, RankedCrop, Timing
 from service.commands.bulk import SourceCrop
 from tests.forked import GMN, Forked, run_gmn
 from tests.outside import run_command
 from tests.packages import light_environment
 
+# Times and addresses.
+CHANGING = ("ms_per_query", "page")
 FEW = ["--people", "5", "--strangers", "2"]
 
 
@@ -46,14 +50,20 @@ def crop(identity):
     return SourceCrop(identity, bytes, identity, "c0")
 
 
-def answered(identity, known, verdict):
-    answer = QueryAnswer.model_construct(verdict=verdict, results=[])
+def answered(identity, known, verdict, first=None):
+    results = [RankedCrop.model_construct(identity=first, camera="c1")] if first else []
+    timing = Timing.model_construct(total=1.0)
+    answer = QueryAnswer.model_construct(
+        verdict=verdict, results=results, scoring="cosine", timing_ms=timing
+    )
     return Finding(crop(identity), known, answer)
 
 
 def test_the_demo_ends_with_a_page_that_shows_every_ranking(tiny_artefact, tmp_path):
     finished = run_gmn(*demo_command(tiny_artefact, tmp_path / "out"))
     assert finished.returncode == 0, finished.stderr
+    result = finished.stdout.splitlines()[0]
+    assert re.fullmatch(r"\d of 5 people ranked first, \d false alarms? for 2 strangers\.", result)
     assert "30 crops of 5 drawn people from 3 cameras" in finished.stdout
     assert "Artefact tiny.safetensors: Free of any: nobody is shown" in finished.stdout
     assert "Rank-1 of known people, ranked by mnet" in finished.stdout
@@ -62,6 +72,7 @@ def test_the_demo_ends_with_a_page_that_shows_every_ranking(tiny_artefact, tmp_p
     assert "operating point far_1e-2: 1% of strangers, here 0.0 of 2" in finished.stdout
     assert "At the last query: The model's own thresholds" in finished.stdout
     page = (tmp_path / "out" / "index.html").read_text()
+    assert f'<h1>Who is this?</h1>\n<p class="result">{result}</p>' in page
     assert "Below are 5 of 5 known people and 2 of 2 strangers" in page
     assert page.count("data:image/png;base64,") == 7 * (1 + 8)
     assert page.count('class="query"') == 7
@@ -98,6 +109,53 @@ def test_the_demo_of_an_artefact_without_a_metric_network_ranks_by_cosine(
     page = (tmp_path / "out" / "index.html").read_text()
     assert "M-Net" not in page
     assert "The model is artefact cosine.safetensors: Free of any" in page
+
+
+def test_the_result_counts_people_who_are_ranked_first_whatever_the_verdict():
+    queries = [
+        answered("a", True, "match", first="a"),
+        answered("b", True, "uncertain", first="b"),
+        answered("c", True, "match", first="a"),
+        answered("s", False, "match", first="a"),
+        answered("t", False, "no_match", first="b"),
+    ]
+    model = ModelInfo.model_construct(artefact="", provenance={}, default_scoring="cosine")
+    played = Findings(queries, 1, {"1": crop("a")}, "", model)
+    assert played.result == "2 of 3 people ranked first, 1 false alarm for 2 strangers."
+    assert played.figures["ranked_first"] == 2
+
+
+@pytest.mark.slow
+def test_a_demo_of_one_seed_is_equal_whatever_threads_and_load(
+    tiny_artefact, tmp_path, monkeypatch
+):
+    # Without the variable a service on a CPU would measure which runtime is the fastest.
+    monkeypatch.delenv("GMN_RUNTIME")
+    # So many people have thresholds of their own.
+    people = ["--people", "30", "--strangers", "20"]
+
+    def figures(seed, threads):
+        out = tmp_path / f"{seed}-{threads}"
+        command = ["demo", "--artefact", str(tiny_artefact), "--out", str(out), *people]
+        finished = run_gmn(
+            *(*command, "--seed", str(seed), "--json"),
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        )
+        assert finished.returncode == 0, finished.stderr
+        assert (
+            "Thresholds from 30 named people in this gallery, frozen."
+            in (out / "index.html").read_text()
+        )
+        printed = json.loads(finished.stdout)
+        return {name: value for name, value in printed.items() if name not in CHANGING}
+
+    first = figures(1, 2)
+    with ThreadPoolExecutor(3) as runs:
+        # They load the machine for each other.
+        busy = [runs.submit(figures, *run) for run in ((1, 1), (1, 2), (2, 2))]
+        again, more, other = [run.result() for run in busy]
+    assert first == again == more
+    assert first != other | {"seed": 1}
 
 
 def test_who_is_shown_depends_on_the_seed_and_not_on_the_answers():

@@ -1,25 +1,17 @@
 """The files of docs/single.md: accepted by what reads them, with the limits of the service."""
 
 import re
-import shutil
 import sys
-
-import pytest
 
 from service.commands.processes import DRAIN_SECONDS
 from service.settings import Settings
 from tests.docker.conftest import ROOT, text_of
-from tests.outside import run_command
+from tests.outside import certificate_in, installed, run_command
 
 PAGE = text_of("docs/single.md")
 UNIT, CADDY, NGINX = (
     text_of(f"docker/{name}") for name in ("gmn.service", "Caddyfile", "nginx.conf")
 )
-
-
-def installed(program):
-    found = shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin")
-    return found or pytest.skip(f"{program} is not installed")
 
 
 def accepted(*command):
@@ -46,12 +38,7 @@ def test_the_unit_waits_for_longer_than_the_service_drains_and_sets_what_there_i
 
 def test_nginx_accepts_its_file(tmp_path):
     nginx = installed("nginx")
-    key = tmp_path / "privkey.pem"
-    certificate = tmp_path / "fullchain.pem"
-    accepted(
-        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-        *("-nodes", "-subj", "/CN=reid.example.org", "-keyout", key, "-out", certificate),
-    )
+    certificate_in(tmp_path)
     own = NGINX
     for place in ("/etc/ssl/reid.example.org", "/var/log/nginx"):
         own = own.replace(place, str(tmp_path))

@@ -54,6 +54,16 @@ def test_a_name_that_leads_elsewhere_or_nowhere_is_left_out(unpack, name):
     assert came(unpack)
 
 
+def test_a_name_that_is_utf_8_without_being_marked_so_is_unpacked_under_it(unpack):
+    # So does the Finder of macOS write it. The other is of an old program of Windows.
+    written = zip_of({"jose__.png": b"x", "jos_.png": b"y"})
+    written = written.replace(b"jose__.png", "jose\u0301.png".encode())
+    written = written.replace(b"jos_.png", "josé.png".encode("cp437"))
+    assert unpack(written) == []
+    assert (unpack.into / "jose\u0301.png").read_bytes() == b"x"
+    assert (unpack.into / "josé.png").read_bytes() == b"y"
+
+
 @pytest.mark.parametrize("name", archives.INSIDE.values(), ids=archives.INSIDE)
 def test_an_odd_name_stays_inside(unpack, name):
     assert unpack(zip_of({name: b"x", **GOOD})) == []

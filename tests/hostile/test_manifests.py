@@ -21,9 +21,11 @@ WHOLE = {
     "NULs": (bytes(5_000), "header lacks"),
     "a line of 2,000,000": (ONE + b"," * 2_000_000, "line 3: is over 1,000,000"),
     "a header of 2,000,000": (b"," * 2_000_000, "line 1: is over 1,000,000"),
-    "columns by semicolons": (b"path;identity;camera\na.png;1;c1\n", "the header lacks"),
-    "columns in capitals": (b"PATH,IDENTITY,CAMERA\na.png,1,c1\n", "the header lacks"),
-    "JSON": (b'{"path": "a.png", "identity": "1", "camera": "c1"}\n', "the header lacks"),
+    "columns by semicolons": (b"path;identity;camera\na.png;1;c1\n", "by semicolons; save"),
+    "columns in capitals": (b"PATH,IDENTITY,CAMERA\na.png,1,c1\n", "did you mean path"),
+    "JSON": (b'{"path": "a.png", "identity": "1", "camera": "c1"}\n', "not a UTF-8 CSV"),
+    "a very long name of a column": (b"path,identity,camera" + b"y" * 99_000, "lacks camera"),
+    "very long names of columns": (b"path," + b"identityy," * 90_000, "has 90,002 columns"),
     "deep JSON": (b"[" * 500_000, "the header lacks|field larger"),
     "one file twice": (ONE + b"./a.png,1,c1\n", "line 3: ./a.png is listed already on line 2"),
 }
@@ -42,10 +44,10 @@ ROWS = {
     "a path of 10,000": (b"n" * 10_000 + b",1,c1", "cannot be opened|no such file"),
     "a folder": (b".,1,c1", "is a folder"),
     "a loop of links": (b"loop.png,1,c1", "cannot be opened|no such file"),
-    "no time": (b"a.png,1,c1,1e999", "is not RFC 3339"),
-    "a time without a zone": (b"a.png,1,c1,2024-05-01T12:00:00", "is not RFC 3339"),
-    "before all time": (b"a.png,1,c1," + EARLY, "is not RFC 3339"),
-    "after all time": (b"a.png,1,c1," + LATE, "is not RFC 3339"),
+    "no time": (b"a.png,1,c1,1e999", "is not an RFC 3339 time"),
+    "a time without a zone": (b"a.png,1,c1,2024-05-01T12:00:00", "lacks a time zone"),
+    "before all time": (b"a.png,1,c1," + EARLY, "outside the years 1 to 9999"),
+    "after all time": (b"a.png,1,c1," + LATE, "outside the years 1 to 9999"),
     "metadata that are a list": (b"a.png,1,c1,,[1]", "line 2: metadata"),
     "deep metadata": (b"a.png,1,c1,," + b"[" * 100_000, "line 2: metadata"),
     "a split that rings": (b"a.png,1,c1,,,\a\a", "split '\ufffd"),
@@ -80,7 +82,7 @@ def test_a_hostile_manifest_is_refused_and_says_where(write, tmp_path, content, 
     said = str(refused.value)
     assert said.startswith(str(tmp_path))
     assert len(said.splitlines()) == 1
-    assert "; " in said or "such as 2024" in said or "is not one of" in said
+    assert "; " in said or "is not one of" in said
     assert len(said) < 1_000
 
 

@@ -1,5 +1,6 @@
 """The artefact: a written file is read back, and everything else is one clear error."""
 
+import hashlib
 import json
 import os
 
@@ -16,8 +17,10 @@ from model.artefact import (
     load_artefact,
     read_description,
     resolve_artefact,
+    shipped_artefacts,
 )
 from model.embedder import Embedder
+from model.former_artefacts import FORMER_ARTEFACTS, find_former
 from model.metric_network import score_pairs
 from model.preprocessing import drawn_patterns
 from model.problems import ArtefactProblem
@@ -199,11 +202,8 @@ def test_fields_of_other_versions_are_read_past_and_stay(tiny_artefact, tmp_path
 @pytest.mark.parametrize(
     ("name", "embedding", "whole", "has_reference"),
     [
-        ("bundled@1", "835a38390b14e98e", "", False),
-        ("bundled@2", "6d9c4b425a5702b2", "e315bb03cae2319d", False),
         ("bundled", "71a6096288b9ee49", "", True),
         ("small", "ade75ba3c5e0216d", "a9c218e1e692ec97", True),
-        ("small@1", "b9bc8afab173d5b5", "b8b3b0a853df0099", True),
         ("open", "6a2cbd2e6a48c320", "", False),
     ],
 )
@@ -224,11 +224,27 @@ def test_galleries_and_thresholds_of_released_versions_stay_valid(
         assert shipped.reference is None
 
 
-def test_a_scoring_that_was_withdrawn_is_not_offered(tmp_path):
-    path = tmp_path / "older.safetensors"
-    rewrite(resolve_artefact("bundled@1"), path, best="fused")
-    for description in (read_description(resolve_artefact("bundled@1")), read_description(path)):
-        assert (description.scorings, description.default_scoring) == (("cosine", "mnet"), "mnet")
+@pytest.fixture
+def older_artefact(artefact, tmp_path):
+    """Return a function that writes an artefact with the scoring that was withdrawn."""
+
+    def write(**edit):
+        path = tmp_path / "older.safetensors"
+        header = json.loads(artefact.description.model_dump_json())
+        scorings = header["calibration"]["scorings"]
+        scorings["fused"] = scorings["mnet"]
+        header |= edit
+        header |= _fingerprints(header, artefact.tensors)
+        write_parts(path, header, artefact.tensors)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("best", [None, "fused"])
+def test_a_scoring_that_was_withdrawn_is_not_offered(older_artefact, best):
+    description = load_artefact(older_artefact(best=best)).description
+    assert (description.scorings, description.default_scoring) == (("cosine", "mnet"), "mnet")
 
 
 @pytest.mark.parametrize("name", ["bundled", "small"])
@@ -255,21 +271,34 @@ def test_an_artefact_without_m_net_that_ranks_by_it_is_refused(cosine_artefact, 
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(ArtefactProblem, match=r"smal: there is no.*known are bundled, bundled@1"):
+    with pytest.raises(ArtefactProblem, match=r"smal: there is no.*known are bundled, open"):
         resolve_artefact("smal")
 
 
 def test_an_older_artefact_keeps_all_but_its_calibration_when_it_is_calibrated(
-    tmp_path,
+    older_artefact, tmp_path
 ):
-    first = resolve_artefact("bundled@1")
-    bundled = load_artefact(first)
-    calibration = bundled.description.calibration.model_dump(mode="json")
-    again = bundled.save(tmp_path / "again.safetensors", calibration=calibration)
+    older = load_artefact(older_artefact())
+    calibration = older.description.calibration.model_dump(mode="json")
+    again = older.save(tmp_path / "again.safetensors", calibration=calibration)
     # The withdrawn scoring is not written again.
+    assert again.artefact_fingerprint != older.description.artefact_fingerprint
     fingerprint = {"artefact_fingerprint": again.artefact_fingerprint}
-    assert again == bundled.description.model_copy(update=fingerprint)
-    assert not len(TrainingFingerprints.of(bundled).crops)
+    assert again == older.description.model_copy(update=fingerprint)
+
+
+def test_an_artefact_without_fingerprints_of_its_training_crops_has_none():
+    assert not len(TrainingFingerprints.of(load_artefact(resolve_artefact("open"))).crops)
+
+
+def test_a_released_artefact_is_known_by_its_fingerprint_and_its_file():
+    for former in FORMER_ARTEFACTS:
+        path = shipped_artefacts().get(former.name)
+        if path is not None:
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == former.sha256
+            fingerprint = read_description(path).embedding_fingerprint
+            assert find_former(fingerprint) == former
+    assert find_former("0" * 64) is None
 
 
 def test_fingerprints_of_the_training_crops_travel_with_an_artefact(artefact, tmp_path):

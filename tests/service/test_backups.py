@@ -40,7 +40,7 @@ def test_a_service_backs_itself_up_and_a_forgotten_person_is_in_no_restore(
     assert "the backup that is being written to GMN_BACKUP_DIR" in named
     assert served.stop() == 0
     new = tmp_path / "new"
-    command = ["restore", str(second), "--data-dir", str(new), "--replaces", str(data)]
+    command = ["restore", str(second), "--into", str(new), "--replaces", str(data)]
     assert gmn.run(command) == 0
     assert "default: 1 crops, 1 left out as deleted since" in capsys.readouterr().out
     again = start(data_dir=new)
@@ -119,7 +119,7 @@ def test_a_restore_that_was_cut_off_is_refused_at_the_start(
     killed_at_the_step = (
         f"import os, shutil, signal; {step} = lambda *_, **__: os.kill(os.getpid(), 9)\n{GMN}"
     )
-    restore = ("restore", backup, "--data-dir", str(new), "--replaces", str(data))
+    restore = ("restore", backup, "--into", str(new), "--replaces", str(data))
     assert run_forked(killed_at_the_step, *restore).returncode == -signal.SIGKILL
     refused = f"{new}: a restore or an upgrade into it was cut off (new.part)"
     assert refused in refused_start(new)

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import resource
 from collections import defaultdict
 
 import pytest
@@ -12,6 +14,8 @@ from service.record.record import Record
 from service.record.transaction import FILE
 from service.record.values import GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
+from tests.service.locks import holder_of
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -43,7 +47,17 @@ def said(found, part, state="warning"):
 def test_a_new_directory_is_well(examine, tiny_artefact):
     status, found = examine()
     assert status == 0
-    parts = ["settings", "disk", "clock", "record", "keys", "backups", "device", "artefact"]
+    parts = [
+        "settings",
+        "disk",
+        "files",
+        "clock",
+        "record",
+        "keys",
+        "backups",
+        "device",
+        "artefact",
+    ]
     assert list(found) == parts
     assert "every program on this machine may do everything" in said(found, "keys")
     assert "every client of a proxy" in said(found, "keys")
@@ -78,6 +92,14 @@ def test_what_keeps_a_service_from_starting_is_an_error(examine, part, settings,
     assert named in said(found, part, "error")
 
 
+def test_a_limit_under_which_no_service_starts_is_an_error(examine, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 100))
+    status, found = examine()
+    assert status == 1
+    assert "may open 100 files" in said(found, "files", "error")
+    assert "ulimit -n" in said(found, "files", "error")
+
+
 def test_keys_backups_and_artefacts_of_others_are_looked_at(examine, tmp_path):
     with contextlib.closing(Record(tmp_path)) as record:
         number = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
@@ -89,14 +111,19 @@ def test_keys_backups_and_artefacts_of_others_are_looked_at(examine, tmp_path):
     backups = tmp_path / "backups"
     backups.mkdir()
     status, found = examine(backup_dir=backups)
+    assert status == 1
+    assert f"{EMBEDDER} filled lobby" in said(found, "artefact", "error")
+    assert "gmn serve starts with --accept-unserved alone" in said(found, "artefact", "error")
+    status, found = examine(accept_unserved=True)
     assert status == 0
+    assert f"{EMBEDDER} filled lobby" in said(found, "artefact")
     assert "1 galleries with 1 crops" in found["record"][0][1]
     assert f"gmn keys rotate {soon.key_id}" in said(found, "keys")
     assert "no key has the scope admin" in said(found, "keys")
     assert "on the disk of the data" in said(found, "backups")
     assert "there is none yet" in said(found, "backups")
-    assert "not named: lobby" in said(found, "artefact")
     assert file.read_bytes() == before
+    assert not list(tmp_path.glob(f"{FILE}-*"))
     file.write_bytes(b"damage" * 1000)
     status, found = examine()
     assert (status, found["record"][0][0]) == (1, "error")
@@ -132,3 +159,121 @@ def test_a_folder_of_backups_that_cannot_be_written_is_an_error(examine, tmp_pat
     status, found = examine(backup_dir=file)
     assert status == 1
     assert "GMN_BACKUP_DIR" in said(found, "backups", "error")
+
+
+@pytest.fixture
+def ask(capsys, monkeypatch, tmp_path):
+    """Return a function that asks a running service, from another directory and without settings.
+
+    It returns the status, the findings by part, and what was said on standard error.
+    """
+    for name in [name for name in os.environ if name.startswith("GMN_")]:
+        monkeypatch.delenv(name)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+
+    def run(served, *options):
+        url = str(served.http.base_url).rstrip("/")
+        status = gmn.run(["doctor", "--url", url, "--json", *options])
+        printed, errors = capsys.readouterr()
+        found = defaultdict(list)
+        for finding in json.loads(printed)["findings"] if printed else ():
+            found[finding["part"]].append((finding["state"], finding["text"]))
+        assert not list(elsewhere.iterdir())
+        return status, found, errors
+
+    return run
+
+
+def test_a_running_service_is_asked_for_its_own_settings_and_state(ask, start, tmp_path):
+    backups = tmp_path / "backups"
+    backups.mkdir()
+    served = start(backup_dir=backups, kept_days=3, redis_url="redis://reader:hidden@127.0.0.1:1/0")
+    eventually(lambda: list(backups.glob("2*")), 60)
+    status, found, _ = ask(served)
+    assert status == 0
+    parts = ["settings", "service", "disk", "clock", "record", "keys", "backups", "device"]
+    assert list(found) == [*parts, "artefact"]
+    settings = said(found, "settings", "ok")
+    assert "GMN_KEPT_DAYS=3" in settings
+    assert "GMN_REDIS_URL=redis://***@127.0.0.1:1/0" in settings
+    assert "Redis does not respond" in said(found, "service")
+    assert "the record responds (in_step)" in said(found, "service", "ok")
+    assert "0 writes wait" in said(found, "service", "ok")
+    assert "1 galleries with 0 crops" in said(found, "record", "ok")
+    assert "every program on this machine may do everything" in said(found, "keys")
+    assert f"1 in {backups}" in said(found, "backups", "ok")
+    assert "tiny.safetensors" in said(found, "artefact", "ok")
+    assert ask(served, "--strict")[0] == 1
+    answer = served.read("/v1/doctor")
+    assert answer["settings"]["GMN_PORT"] == 0
+    assert "hidden" not in json.dumps(answer)
+
+
+def test_a_backup_that_failed_is_told_by_the_service_and_beside_it(
+    ask, examine, start, tmp_path, capsys
+):
+    backups = tmp_path / "backups"
+    backups.mkdir()
+    served = start(data_dir=tmp_path, backup_dir=backups, reserved_disk_bytes=10**18)
+    eventually(lambda: (tmp_path / "backup.failed").is_file(), 60)
+    status, found, _ = ask(served)
+    assert status == 1
+    assert "GMN_RESERVED_DISK_BYTES" in said(found, "backups", "error")
+    status, found = examine(backup_dir=backups)
+    assert status == 1
+    assert "the last try failed at" in said(found, "backups", "error")
+    # Once one was made, by whatever program, the failure is over.
+    assert gmn.run(["backup", str(backups), "--data-dir", str(tmp_path)]) == 0
+    capsys.readouterr()
+    _, found, _ = ask(served)
+    assert not said(found, "backups", "error")
+
+
+def test_beside_a_running_service_the_command_says_that_it_sees_this_shell_alone(
+    examine, start, tmp_path
+):
+    served = start(data_dir=tmp_path)
+    _, found = examine()
+    assert "the environment of this shell" in said(found, "service", "ok")
+    assert "gmn doctor --url" in said(found, "service", "ok")
+    assert served.stop() == 0
+    _, found = examine()
+    assert "service" not in found
+
+
+def test_the_right_key_is_needed_and_the_missing_scope_named(ask, start, monkeypatch):
+    served = start()
+    _, admin = served.make_key("admin")
+    _, reader = served.make_key("query", headers=admin)
+    status, _, errors = ask(served)
+    assert status == 2
+    assert "this service asks for a key" in errors
+    assert "needs a key with the scope admin for every gallery" in errors
+    status, _, errors = ask(served, "--api-key", reader["Authorization"].removeprefix("Bearer "))
+    assert status == 2
+    assert "has the scope query, and this call needs admin" in errors
+    monkeypatch.setenv("GMN_API_KEY", admin["Authorization"].removeprefix("Bearer "))
+    status, found, _ = ask(served)
+    assert status == 0
+    assert "valid: 2" in said(found, "keys", "ok")
+
+
+def test_an_address_without_a_service_is_named(capsys):
+    assert gmn.run(["doctor", "--url", "http://127.0.0.1:1"]) == 2
+    assert "http://127.0.0.1:1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lock", ["record.lock", "audit.lock", "locks/snapshots-1"])
+def test_a_process_that_stands_still_with_a_lock_is_named_and_one_that_goes_on_is_not(
+    examine, tmp_path, lock
+):
+    with holder_of(tmp_path / lock) as holder:
+        assert said(examine()[1], "locks", "error") == ""
+        holder.stand_still()
+        status, found = examine()
+        assert status == 1
+        assert f"process {holder.pid} holds {lock} and stands still" in said(
+            found, "locks", "error"
+        )

@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from service.commands.processes import ServiceConfig
 from service.http.keys import create_key
+from service.settings import Settings
 from tests.outside import bearer
 from tests.service.conftest import START
 from tests.service.raw_http import (
@@ -274,3 +276,116 @@ def test_a_form_of_an_import_holds_one_file_and_a_few_short_fields(besieged, con
         connection.sendall(b"0\r\n\r\n")
     assert statuses(rest_of(connection)) == [400]
     assert held_mb(besieged.process) - before < 40
+
+
+@pytest.fixture
+def absolute(besieged, ask):
+    """Return a function that asks for a target in absolute form; it returns the whole answer."""
+
+    def send(authority, path, host="elsewhere", method=b"GET", scheme="http"):
+        target = f"{scheme}://{authority}{path}".encode()
+        lines = [method + b" " + target + b" HTTP/1.1", b"Host: " + host.encode()]
+        return ask(b"\r\n".join([*lines, b"Connection: close", b"", b""]))
+
+    return send
+
+
+@pytest.mark.parametrize("scheme", ["http", "HTTP", "https"])
+@pytest.mark.parametrize("authority", ["localhost", "127.0.0.1:8000", "[::1]:80"])
+def test_a_target_in_absolute_form_is_taken_and_its_host_counts(absolute, scheme, authority):
+    answer = absolute(authority, "/livez", scheme=scheme)
+    assert statuses(answer) == [200]
+    assert b"alive" in answer
+    # Its host replaces the header, which could otherwise disguise the host of a page.
+    assert statuses(absolute("evil.example", "/v1/galleries", host="localhost")) == [403]
+
+
+def test_a_target_in_absolute_form_has_path_and_query_of_any_other(besieged, absolute):
+    name = besieged.create("absolute")
+    answer = absolute("localhost", f"/v1/galleries/{name}%2Fcrops?limit=1")
+    assert statuses(answer) == [200]
+    answer = absolute("localhost", f"/v1/galleries/{name}/crops?limit=five")
+    assert statuses(answer) == [422]
+    answer = absolute("localhost", f"/v1/galleries/{name}/crops/?limit=1")
+    assert b"it is /v1/galleries/absolute/crops, and" in answer
+    assert b"<!doctype html>" in absolute("localhost", "").lower()
+    assert statuses(absolute("localhost", "/livez", method=b"HEAD")) == [200]
+
+
+def test_a_proxy_of_httpx_may_be_the_service_itself(besieged):
+    with httpx.Client(proxy=str(besieged.http.base_url), trust_env=False) as client:
+        answer = client.get("http://localhost/livez")
+    assert answer.json() == {"status": "alive"}
+
+
+def test_an_idle_connection_is_kept_for_longer_than_a_silent_one(connect):
+    ask_livez = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    connection = connect()
+    connection.sendall(ask_livez)
+    assert statuses(connection.recv(65_536)) == [200]
+    silent = connect()
+    # Without a request, a connection is closed within this time.
+    assert rest_of(silent) == b""
+    time.sleep(2 * SECONDS)
+    connection.sendall(ask_livez)
+    assert statuses(connection.recv(65_536)) == [200]
+
+
+def test_both_kinds_of_servers_keep_idle_connections_for_80_seconds():
+    for processes in (1, 4):
+        config = ServiceConfig(Settings(processes=processes))
+        assert config.timeout_keep_alive == 80
+
+
+MALFORMED = {
+    "chunks that end wrongly": chunks(b"5\r\nAAAAAXX0\r\n\r\n"),
+    "a chunk of no size": chunks(b"-1\r\n\r\n"),
+    "an extension with a line feed": chunks(b"2;\nxx\r\n4b\r\n0\r\n\r\n"),
+    "a chunk after a whole part": chunks(b"%x\r\n%s\r\nzz\r\n" % (len(PART), PART)),
+    "tiny pieces": chunks(b"1\r\nx\r\n" * 2000),
+    "a body that is cut off": post(b"Content-Length: 5000", body=PART),
+    "no UTF-8 in the path": request(b"GET", b"/v1/galleries/%ff%fe%00"),
+    "no UTF-8 in the query": request(b"GET", CROPS.encode() + b"?identity=%ff&limit=%ff"),
+    "no UTF-8 in the headers": request(b"GET", CROPS.encode(), b"Authorization: Bearer \xff\xfe"),
+    "an odd length": length(b"0" * 19),
+    "an odd type": request(b"POST", CROPS.encode(), b"Content-Type: \xff;=;boundary=\xff"),
+    "an odd disposition": post(
+        b"Content-Length: 48", body=b'--b\r\nContent-Disposition: form-data; name="\xff'
+    ),
+    "an odd target": request(b"OPTIONS", b"*"),
+    "an authority": request(b"CONNECT", b"localhost:22"),
+    "a broken absolute target": request(b"GET", b"http://"),
+    "an upgrade": request(b"GET", b"/livez", b"Connection: upgrade", b"Upgrade: websocket"),
+    "an unknown method": request(b"GETT" * 500, b"/livez"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_no_malformed_request_makes_a_line_of_level_error(besieged, connect, name):
+    before = len(besieged.log.read_text())
+    connection = connect()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        connection.sendall(MALFORMED[name])
+        connection.shutdown(socket.SHUT_WR)
+    rest_of(connection)
+    connection.close()
+    assert besieged.http.get("/livez").status_code == 200
+    lines = [json.loads(line) for line in besieged.log.read_text()[before:].splitlines()]
+    assert {line["level"] for line in lines} <= {"info", "warning"}
+    assert not [line for line in lines if line["logger"].startswith("python_multipart")]
+
+
+def test_an_answer_that_nobody_reads_makes_no_line_of_level_error(start):
+    shorter = "from service.http import middleware; middleware.SEND_SECONDS = 1.0\n"
+    served = start(program=shorter + START)
+    address = urlsplit(str(served.http.base_url))
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((address.hostname, address.port))
+        script = b"/docs/assets/swagger-ui-bundle.js"
+        # The kernel takes some of the answers for the client.
+        connection.sendall(b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % script * 8)
+        eventually(lambda: "could not be answered" in served.log.read_text())
+        assert served.http.get("/livez").status_code == 200
+    lines = [json.loads(line) for line in served.log.read_text().splitlines()]
+    assert {line["level"] for line in lines} <= {"info", "warning"}

@@ -112,7 +112,6 @@ def test_what_cannot_be_imported_fails_with_what_to_do(ended, data):
 @pytest.mark.parametrize(
     "row",
     [
-        b"Bob/1.png,1,c1,",
         b"good-0.png,Bob\x07,c1,",
         b"good-0.png,Bob" + b"b" * 300 + b",c1,",
         b'good-0.png,1,"Bob,c1",',
@@ -124,6 +123,13 @@ def test_a_manifest_that_fails_is_named_by_its_line_and_not_by_its_text(ended, r
     assert job["state"] == "failed"
     assert "line 3: " in job["detail"]
     assert "Bob" not in job["detail"]
+
+
+@pytest.mark.parametrize("path", ["Bob/1.png", "..\\Bob.png", "C:\\Bob.png", "@eaDir/Bob.png"])
+def test_a_path_of_a_manifest_that_fails_is_named_with_its_line(ended, path):
+    job, _ = ended(manifest(f"{path},1,c1,".encode()))
+    assert job["state"] == "failed"
+    assert f"line 3: {path}: " in job["detail"]
 
 
 def test_an_image_from_the_future_is_a_line_of_the_report(ended):

@@ -126,6 +126,7 @@ async def test_photographed_people_are_found_and_strangers_are_not_without_a_sea
 async def test_a_refit_takes_sixteen_new_searches_and_a_minute(runtime, monkeypatch, named):
     due = {}
     start = time.monotonic()
+    monkeypatch.setattr(refit.time, "monotonic", lambda: start)
     first = REFIT_AFTER_SEARCHES if named else LEAST_SEARCHES
 
     await fill(runtime, named=named)

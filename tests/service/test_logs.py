@@ -3,14 +3,21 @@
 import asyncio
 import json
 import logging
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
 
 import pytest
 
+import gmn
 from service.errors import UnknownIdentity
 from service.ops.critical_sections import CriticalSections
-from service.ops.logs import JsonFormatter, LoopErrorLog
+from service.ops.logs import JsonFormatter, LoopErrorLog, TextFormatter
 from tests.outside import zip_of
-from tests.service.conftest import START
+from tests.service.conftest import START, served_environment
 from tests.waiting import eventually
 
 PERSON = "Ann-Example"
@@ -145,4 +152,108 @@ async def test_a_failed_section_of_a_cancelled_request_logs_no_identity(caplog):
         await request
     lines = [JsonFormatter().format(record) for record in caplog.records]
     assert "UnknownIdentity" in "".join(lines)
+    assert PERSON not in "".join(lines)
+
+
+class OnTerminal:
+    """A service whose standard streams are a terminal."""
+
+    def __init__(self, artefact, data_dir, **settings):
+        self.shown = ""
+        self._terminal, end = pty.openpty()
+        environment = served_environment(
+            artefact=artefact, data_dir=data_dir, runtime="openvino", **settings
+        )
+        environment.pop("NO_COLOR", None)
+        self.process = subprocess.Popen(
+            [sys.executable, gmn.__file__, "serve"],
+            stdin=end,
+            stdout=end,
+            stderr=end,
+            env=environment,
+        )
+        os.close(end)
+
+    def show_until(self, text):
+        """Read what the terminal shows until a text, which the end of the service is too."""
+        while text not in self.shown:
+            readable, _, _ = select.select([self._terminal], [], [], 90)
+            assert readable, self.shown
+            try:
+                self.shown += os.read(self._terminal, 4096).decode()
+            except OSError:
+                # So a terminal ends whose programs have ended.
+                return
+
+    def lines(self):
+        return self.shown.replace("\r\n", "\n").splitlines()
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self._terminal)
+
+
+@pytest.fixture
+def on_terminal(tiny_artefact, tmp_path):
+    opened = []
+
+    def start_one(**settings):
+        opened.append(OnTerminal(tiny_artefact, tmp_path / "data", **settings))
+        return opened[-1]
+
+    yield start_one
+    for service in opened:
+        service.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_terminal_shows_readable_lines_and_the_address_last(on_terminal, processes):
+    service = on_terminal(processes=processes)
+    service.show_until("Serving on")
+    service.process.terminate()
+    service.show_until("the end")
+    assert service.process.wait(40) == 0
+    before, address, after = service.shown.partition("Serving on http://127.0.0.1:")
+    entry = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (info|\x1b\[1;33mwarning) ")
+    others = [line for line in before.splitlines() if line and not entry.match(line)]
+    assert [line.partition(":")[0] for line in others] == ["Artefact tiny.safetensors"]
+    assert address
+    # Nothing of the start comes after the address.
+    assert re.search(r"Shutting down|Received SIGTERM", after.splitlines()[1])
+    assert '{"' not in service.shown
+    assert "not measured" not in service.shown
+    assert before.count("\x1b[1;33mwarning \x1b[0m made a new data directory") == 1
+
+
+@pytest.mark.slow
+def test_a_terminal_shows_json_if_the_settings_say_so(on_terminal):
+    service = on_terminal(log_format="json")
+    service.show_until("Serving on")
+    entries = [line for line in service.lines() if line.startswith("{")]
+    assert json.loads(entries[0])["level"] == "warning"
+    assert "\x1b" not in service.shown
+
+
+def test_a_file_gets_text_if_the_settings_say_so(start):
+    served = start(log_format="text")
+    assert served.http.get("/v1/galleries").status_code == 200
+    pattern = r"^\S+ \S+ info +GET /v1/galleries 200  .*request_id=\S+"
+    eventually(lambda: re.search(pattern, served.log.read_text(), re.MULTILINE))
+    assert "\x1b" not in served.log.read_text()
+
+
+def test_a_readable_entry_stays_one_line_and_changes_no_terminal():
+    fields = {"msg": "asked\x1b[2J\nadmin logged in", "levelname": "INFO", "path": "/v1/\r\x07"}
+    (line,) = TextFormatter(coloured=True).format(logging.makeLogRecord(fields)).splitlines()
+    assert line.endswith(r"asked\x1b[2J\nadmin logged in  path=/v1/\r\x07")
+
+
+def test_a_readable_traceback_follows_its_entry_without_names_of_people():
+    error = KeyError(PERSON)
+    record = logging.makeLogRecord({"msg": "failed", "exc_info": (KeyError, error, None)})
+    entry, *lines = TextFormatter(coloured=False).format(record).splitlines()
+    assert entry.endswith("failed")
+    assert lines[-1] == "  builtins.KeyError"
     assert PERSON not in "".join(lines)

@@ -6,6 +6,8 @@ import random
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +15,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from uvicorn.config import STARTUP_FAILURE
 
 from tests.outside import crop_ids
-from tests.service.conftest import START, Served, files
+from tests.service.conftest import START, Served, files, served_environment
 from tests.service.gallery.new_crops import is_on_disk
 from tests.waiting import eventually
 
@@ -264,3 +267,88 @@ def test_a_person_forgotten_after_another_process_was_killed_at_a_snapshot_is_in
     assert is_on_disk(tmp_path / "snapshots", fragment)
     served.http.delete("/v1/galleries/default/identities/Ann").raise_for_status()
     assert not is_on_disk(tmp_path, fragment)
+
+
+def _wait_for_workers(process, count, seconds=60):
+    """Return the workers of a service that is starting, once there are so many."""
+    until = time.monotonic() + seconds
+    while len(workers := _workers(process)) < count:
+        assert process.process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return workers
+
+
+class Starting:
+    """A service of two processes that is starting."""
+
+    def __init__(self, artefact, place):
+        self.log = place / "log"
+        settings = {"artefact": artefact, "data_dir": place / "data", "processes": 2}
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", START],
+                stdout=log,
+                stderr=log,
+                env=served_environment(runtime="openvino", **settings),
+            )
+
+    def said(self, pattern):
+        return re.findall(pattern, self.log.read_text(), re.MULTILINE)
+
+
+@pytest.fixture
+def starting(tiny_artefact, tmp_path):
+    begun = Starting(tiny_artefact, tmp_path)
+    yield begun
+    begun.process.kill()
+    begun.process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_process_that_is_killed_while_the_service_starts_is_replaced(starting, number):
+    before = _wait_for_workers(starting, number)
+    killed = next(pid for pid in before if number == 1 or pid != before[0])
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: starting.said(r"^Serving on (\S+) with 2 processes$"), 60)
+    (url,) = starting.said(r"^Serving on (\S+) with 2 processes$")
+    assert len(set(_workers(starting)) - {killed}) == 2
+    answers = [httpx.get(f"{url}/readyz").status_code for _ in range(20)]
+    assert answers == [200] * 20
+    (level, message) = starting.said(r'"level": "(\w+)".*"message": "(process \d+ has ended.*?)"')[
+        0
+    ]
+    assert level == "error"
+    assert message == f"process {killed} has ended while it started: exit status -9"
+    starting.process.terminate()
+    assert starting.process.wait(40) == 0
+
+
+@pytest.mark.slow
+def test_a_service_whose_process_is_killed_at_each_start_ends_with_an_error(starting):
+    first, _ = _wait_for_workers(starting, 2)
+    ended = set()
+    until = time.monotonic() + 120
+    while starting.process.poll() is None:
+        assert time.monotonic() < until
+        for pid in set(_workers(starting)) - {first} - ended:
+            os.kill(pid, signal.SIGKILL)
+            ended.add(pid)
+        time.sleep(0.02)
+    assert starting.process.returncode == STARTUP_FAILURE
+    pattern = r"process (\d+) has ended while it started: exit status -9"
+    assert [int(pid) for pid in starting.said(pattern)] == sorted(ended)
+    assert len(ended) == 3
+    assert len(starting.said("its processes cannot start")) == 1
+    assert not starting.said("^Serving on")
+    eventually(lambda: not Path(f"/proc/{first}").exists(), 30)
+
+
+@pytest.mark.slow
+def test_a_service_that_is_stopped_while_it_starts_ends_at_once(starting):
+    _wait_for_workers(starting, 1)
+    starting.process.terminate()
+    assert starting.process.wait(40) == 0
+    assert not starting.said("^Serving on")
+    assert not starting.said("has ended while")

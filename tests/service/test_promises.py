@@ -38,7 +38,7 @@ def test_after_kill_9_every_acknowledged_crop_is_found_and_no_deleted_one(
     restarted.kill()
 
     # Serve the same galleries by a model that cannot compare with their vectors.
-    foreign = start(tmp_path, artefact=other_artefact)
+    foreign = start(tmp_path, artefact=other_artefact, accept_unserved=True)
     _a_foreign_gallery_can_be_read_and_deleted_but_not_compared(foreign, drawn_crops[0].png)
 
 

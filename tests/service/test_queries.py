@@ -38,7 +38,8 @@ def test_waiting_for_a_version_is_not_decoding(start, images):
         served.enrolled("default", images[1])
         answer = asked.result().json()
     assert answer["gallery_version"] == 2
-    assert answer["timing_ms"]["decode"] < 1000
+    timing = answer["timing_ms"]
+    assert timing["total"] - timing["decode"] >= 1000
 
 
 def test_results_beyond_the_rerank_depth_follow_unscored_in_cosine_order(served, filled, images):
@@ -129,6 +130,35 @@ def test_a_filter_by_labels_is_exact(served, gallery, images, asked, expected):
     for more in ({}, {"group_by": "identity"}, {"scoring": "cosine"}):
         found = served.found(gallery, images[0], **asked, **more)
         assert sorted(found) == sorted(ids[place] for place in expected)
+
+
+NUMBERS = {
+    "1.0": ["1", "1e0", "10e-1"],
+    "2": ["2.0", "2.00", "0.2e1"],
+    "1e2": ["100", "100.0"],
+    "-0.0": ["0", "-0", "0e9"],
+    "1e23": ["100000000000000000000000", "10e22"],
+    "9007199254740993": ["9007199254740993"],
+    "9007199254740992": ["9007199254740992.0", "9007199254740992"],
+    "0.50": ["0.5", "5e-1"],
+    "true": ["true"],
+    '"7"': ['"7"'],
+    '[3.0, {"a": 4}]': ['[3, {"a": 4.0}]'],
+    "7": ["7.0"],
+}
+
+
+def test_equal_numbers_of_metadata_are_equal_to_a_filter_and_returned_as_sent(
+    served, gallery, images
+):
+    metadata = [f'{{"lane": {value}}}' for value in NUMBERS]
+    ids = served.enrolled(gallery, *images[: len(metadata)], metadata=metadata)
+    for crop_id, sent, asked in zip(ids, metadata, NUMBERS.values(), strict=True):
+        for value in asked:
+            fields = {"metadata": f'{{"lane": {value}}}'}
+            assert served.found(gallery, images[0], **fields) == [crop_id], (sent, value)
+        crop = served.read(f"/v1/galleries/{gallery}/crops/{crop_id}")
+        assert repr(crop["metadata"]) == repr(json.loads(sent))
 
 
 def test_a_filter_by_metadata_follows_changes_and_deletions(served, gallery, images):

@@ -34,8 +34,7 @@ def exchange(start, tmp_path, drawn_crops, tiny_artefact, other_artefact):
             spoil(served)
         if served.process.poll() is None:
             served.kill()
-        if previous:
-            settings["previous"] = tiny_artefact
+        settings |= {"previous": tiny_artefact} if previous else {"accept_unserved": True}
         return start(data_dir=tmp_path / "data", artefact=other_artefact, **settings)
 
     return serve_another
@@ -103,7 +102,7 @@ def test_a_reindex_that_was_killed_goes_on(exchange, start, tmp_path, drawn_crop
     job = begin(served)
     wait_amid(job, served)
     served.kill()
-    again = start(data_dir=tmp_path / "data", artefact=other_artefact)
+    again = start(data_dir=tmp_path / "data", artefact=other_artefact, accept_unserved=True)
     ended = again.ended_job(again.job(job["job_id"]))
     assert (ended["state"], ended["progress"]["done"]) == ("done", 240)
     assert again.query("default", drawn_crops[0].png).status_code == 200

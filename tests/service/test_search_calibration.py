@@ -272,6 +272,24 @@ def test_freeze_reset_and_off(served, gallery):
     assert fitted(served, gallery)["identities"] == 150
 
 
+@pytest.mark.slow
+def test_equal_galleries_of_two_services_answer_with_equal_probabilities(start, served):
+    people = range(60)
+    answers = []
+    for service in (served, start(program=LOOKS_OFTEN)):
+        gallery = service.create("equal")
+        change(service, gallery, calibration="off")
+        # Of four pictures of a person, a fit takes three.
+        fill(service, gallery, people, shots=range(4))
+        change(service, gallery, calibration="on")
+        fitted(service, gallery)
+        change(service, gallery, calibration="frozen")
+        best = [ask(service, gallery, person)["results"][0] for person in (3, 300, 301)]
+        answers.append([row["probability"] for row in best])
+    # Features vary in their last digits with the batch of the images.
+    assert answers[0] == pytest.approx(answers[1], rel=1e-5)
+
+
 def test_the_pictures_of_one_passage_count_once(served, gallery):
     fill(served, gallery, named=False)
     for shot in range(LEAST + 5):

@@ -18,10 +18,11 @@ import pytest
 from PIL import Image
 
 from gmn_client import Client, RequestRefused
+from gmn_client import Image as Labelled
 from service.record.transaction import FILE
 from service.watch.tracks import MOST_LOOKS
 from tests.conftest import draw_crop
-from tests.outside import bearer, encoded, figure, free_port, problem
+from tests.outside import bearer, encoded, figure, free_port, problem, refused_fields
 from tests.service.conftest import START, files
 from tests.service.http.conftest import make_key
 from tests.service.watch_places import (
@@ -123,6 +124,27 @@ def test_an_image_that_cannot_be_used_is_a_problem_of_its_own(watching, images):
     assert problem(none) == (422, "unusable_images")
 
 
+def test_where_no_image_can_be_used_the_message_has_the_reason_of_the_first(watching):
+    for path, fields in (
+        ("sightings", {}),
+        ("galleries/wanted/crops", {}),
+        ("embeddings", {}),
+        ("galleries/wanted/queries", {"mode": "separate"}),
+    ):
+        refused = watching.http.post(
+            f"/v1/{path}", files=files(b"no image", b""), data=fields
+        ).json()
+        first, _ = refused["results"]
+        assert refused["detail"] == (
+            f"none of the 2 images could be used; image 1: {first['problem']['detail']}; "
+            "results has the reason of each"
+        )
+    alone = sight(watching, b"no image").json()
+    assert alone["detail"] == (
+        f"none of the 1 images could be used; image 1: {first['problem']['detail']}"
+    )
+
+
 def test_cameras_and_hours_of_a_list_are_those_of_the_capture_and_an_old_one_is_late(
     watching, drawn_crops, receiver
 ):
@@ -195,6 +217,94 @@ def test_an_enrollment_says_which_crop_was_not_compared_with_the_lists(watching,
     assert [alert["crops"] for alert in alerts(watching, camera="fast clock")] == [1]
 
 
+def test_the_track_of_a_rejected_alert_rings_no_more_and_the_next_one_does(watching, images):
+    sent = {"camera": "rejected", "track": "stranger", "shown": "alert_id"}
+    ((rejected,),) = matches(watching, images[0], **sent)
+    review = f"/v1/alerts/{rejected}/review"
+    assert watching.http.post(review, data={"decision": "rejected"}).status_code == 200
+    # A better crop of the track is of the same stranger.
+    assert matches(watching, images[1], **sent) == [[rejected]]
+    ((new,),) = matches(watching, images[1], **{**sent, "track": "real"})
+    assert new != rejected
+    # A crop without a track is a visit by itself.
+    ((other,),) = matches(watching, images[2], camera="rejected", shown="alert_id")
+    assert other == new
+    assert [alert["state"] for alert in alerts(watching, camera="rejected")] == ["open", "rejected"]
+
+
+def test_a_track_that_the_rejected_alert_did_not_show_rings_with_its_picture(watching, images):
+    sent = {"camera": "absorbed", "shown": "alert_id"}
+    ((first,),) = matches(watching, images[0], track="stranger", **sent)
+    # Seen while the alert was open, by a crop that is no better.
+    assert matches(watching, images[0], track="real", **sent) == [[first]]
+    review = f"/v1/alerts/{first}/review"
+    assert watching.http.post(review, data={"decision": "rejected"}).status_code == 200
+    assert matches(watching, images[0], track="stranger", **sent) == [[first]]
+    ((new,),) = matches(watching, images[0], track="real", **sent)
+    assert new != first
+    assert watching.http.get(f"/v1/alerts/{new}/image").status_code == 200
+
+
+def test_a_label_that_goes_over_to_a_listed_person_is_noticed_beyond_eight_crops(watching, images):
+    begin = datetime.now(UTC) - timedelta(minutes=5)
+
+    def seen(*crops, seconds, **fields):
+        moment = (begin + timedelta(seconds=seconds)).isoformat()
+        sent = {"camera": "swapped", "track": "1", "captured_at": moment, **fields}
+        return matches(watching, *crops, **sent)
+
+    stranger = [STRANGER] * MOST_LOOKS
+    assert seen(*stranger, seconds=0, still="true") == [[]] * MOST_LOOKS
+    before = embedded(watching)
+    assert seen(STRANGER, STRANGER, seconds=60, still="true") == [[]] * 2
+    # One crop of a minute is looked at.
+    assert embedded(watching) - before == 1
+    assert seen(images[0], seconds=120) == [["0000"]]
+    # The stranger's crops are no part of the visit.
+    (alert,) = alerts(watching, camera="swapped")
+    assert alert["crops"] == 1
+    first_seen = datetime.fromisoformat(alert["first_seen"])
+    assert first_seen == begin + timedelta(seconds=120)
+
+
+def test_whether_a_person_stays_is_sent_for_all_images_for_each_or_for_a_box(watching, images):
+    begin = datetime.now(UTC) - timedelta(minutes=3)
+    crop = images[0]
+    half = [True] * MOST_LOOKS + [False] * MOST_LOOKS
+    frame = Image.open(io.BytesIO(crop))
+
+    def sent(seconds, track):
+        moment = begin + timedelta(seconds=seconds)
+        return {"camera": "stays", "track": track, "captured_at": moment}
+
+    def boxes(track, **more):
+        box = {"x": 0, "y": 0, "width": 48, "height": 96, "track": track, **more}
+        return [box] * MOST_LOOKS
+
+    def goes_on(client, track):
+        """Return True if a track that has no look left takes a crop of 25 seconds later."""
+        before = embedded(watching)
+        client.sight(crop, **sent(25, track))
+        return embedded(watching) == before
+
+    with Client(str(watching.http.base_url)) as client:
+        tracks = ["1" if still else "2" for still in half]
+        client.sight(*[crop] * len(half), **sent(0, tracks), still=half)
+        client.sight(*[crop] * MOST_LOOKS, **sent(0, "3"), still=True)
+        mixed = boxes("4", still=True) + boxes("5", still=False)
+        client.sight_frame(encoded(frame), mixed, **sent(0, None))
+        # The box itself has the last word.
+        mixed = boxes("6") + boxes("7", still=False)
+        client.sight_frame(encoded(frame), mixed, **sent(0, None), still=True)
+        assert [track for track in "1234567" if goes_on(client, track)] == ["1", "3", "4", "6"]
+    refused = sight(watching, crop, crop, crop, still=["true", "false"])
+    assert refused_fields(refused) == {"still"}
+    assert refused_fields(sight(watching, crop, still="perhaps")) == {"still"}
+    # Empty is unknown, as /docs sends it.
+    assert sight(watching, crop, crop, camera="unknown", still=["", "true"]).status_code == 202
+    assert watching.enroll("wanted", crop, still="true").status_code == 422
+
+
 def test_boxes_of_a_frame_are_sightings_with_their_own_tracks(watching, images):
     crop = images[20]
     frame = Image.new("RGB", (200, 120), (90, 120, 90))
@@ -210,10 +320,48 @@ def test_boxes_of_a_frame_are_sightings_with_their_own_tracks(watching, images):
         # The client sends a request again by itself where its answer was lost.
         accepted = client.sight(crop, STRANGER, camera="frames", track="box 0")
         assert [result.matches for result in accepted.results] == [None, None]
-        with pytest.raises(RequestRefused, match="none of the 1 images"):
-            client.sight(b"no image", camera="frames")
     (alert,) = alerts(watching, camera="frames")
     assert alert["track"] == "box 0"
+
+
+def test_the_labels_of_images_are_those_of_their_sightings(watching, images):
+    earlier = datetime.now(UTC) - timedelta(seconds=90)
+    before = embedded(watching)
+    with Client(str(watching.http.base_url)) as client:
+        crops = [Labelled(images[0], camera="doors", track="17")] * (MOST_LOOKS + 4)
+        assert client.sight(*crops, images[0], camera="hall").accepted == len(crops) + 1
+        # The crops of one track are compared as one passage.
+        assert embedded(watching) - before == MOST_LOOKS + 1
+        timed = Labelled(images[12], camera="doors", captured_at=earlier, track="18")
+        client.sight(timed, images[12], camera="hall", wait=True)
+        frame = Labelled(images[16], camera="doors", captured_at=earlier, track="19")
+        box = {"x": 0, "y": 0, "width": 48, "height": 96}
+        client.sight_frame(frame, [box, {**box, "camera": "hall"}], camera="gate", wait=True)
+    noted = {
+        (alert["identity"], alert["camera"], alert["track"]): alert["first_seen"]
+        for camera in ("doors", "hall", "gate")
+        for alert in alerts(watching, camera=camera)
+    }
+    assert set(noted) == {
+        ("0000", "doors", "17"),
+        ("0000", "hall", None),
+        ("0003", "doors", "18"),
+        ("0003", "hall", None),
+        ("0004", "doors", "19"),
+        ("0004", "hall", "19"),
+    }
+    for track in (("0003", "doors", "18"), ("0004", "doors", "19")):
+        assert datetime.fromisoformat(noted[track]) == earlier
+
+
+def test_a_refused_sighting_says_why_the_first_image_was_refused(watching, images):
+    with Client(str(watching.http.base_url)) as client:
+        with pytest.raises(RequestRefused, match=r"image 1: the bytes are not a JPEG") as refused:
+            client.sight(b"no image", b"", camera="frames")
+        assert len(refused.value.problem.results) == 2
+        long_ago = datetime.now(UTC) - timedelta(days=30)
+        with pytest.raises(RequestRefused, match=r"image 1: .* 7 days"):
+            client.sight(Labelled(images[0], camera="frames", captured_at=long_ago))
 
 
 @pytest.fixture(scope="module")
@@ -299,15 +447,15 @@ def test_many_tracks_of_one_key_end_none_of_another(start, tmp_path, drawn_crops
     served.http.headers.update(admin)
     arm_new(served, "wanted", drawn_crops)
     sent = {"camera": "gate", "track": "17", "headers": gate}
-    assert sight(served, STRANGER, **sent).status_code == 202
+    assert sight(served, *[STRANGER] * MOST_LOOKS, **sent).status_code == 202
     others = [str(number) for number in range(12)]
     flood = sight(served, *[STRANGER] * 12, camera="yard", track=others, headers=noisy)
     assert flood.status_code == 202
     eventually(lambda: figure(served, "gmn_tracks_forgotten_total") == 7)
-    assert sight(served, drawn_crops[0].png, **sent).status_code == 202
-    (alert,) = alerts(served, camera="gate")
-    # The crop before the flood is of the same track.
-    assert alert["crops"] == 2
+    before = embedded(served)
+    assert sight(served, STRANGER, **sent).status_code == 202
+    # The track of before the flood goes on: it has no look left.
+    assert embedded(served) == before
 
 
 def test_every_track_counts_in_the_traffic_which_is_there_after_the_end(
@@ -325,6 +473,63 @@ def test_every_track_counts_in_the_traffic_which_is_there_after_the_end(
     counts = np.frombuffer(histogram, "<i8")
     # The score of the listed person, whose own crop was sent, is in the last bin.
     assert (sum(counts), counts[-1]) == (4, 1)
+
+
+def counted(data_dir):
+    """Return the number of tracks in the stored traffic."""
+    with contextlib.closing(sqlite3.connect(data_dir / FILE)) as record:
+        return [tracks for (tracks,) in record.execute("SELECT tracks FROM watch_traffic")]
+
+
+def test_a_person_who_stays_is_one_track_and_one_who_is_swapped_two(start, tmp_path, drawn_crops):
+    served = start(tmp_path)
+    arm_new(served, "wanted", drawn_crops)
+    begin = datetime.now(UTC) - timedelta(minutes=40)
+
+    def seen(camera, crop, seconds, **fields):
+        captured_at = (begin + timedelta(seconds=seconds)).isoformat()
+        sent = {"camera": camera, "track": "1", "captured_at": captured_at, **fields}
+        assert sight(served, crop, **sent).status_code == 202
+
+    for minute in range(30):
+        seen("stays", STRANGER, 60 * minute, still="true")
+        # Sent again, because the answer was lost.
+        seen("stays", STRANGER, 60 * minute, still="true")
+    for minute in range(3):
+        seen("passes", STRANGER, 60 * minute)
+    for seconds, crop in ((0, 0), (1, 0), (2, 8), (3, 0), (4, 8)):
+        seen("swapped", drawn_crops[crop].png, seconds)
+    assert served.stop() == 0
+    assert counted(tmp_path) == [1 + 3 + 2]
+
+
+def test_sightings_of_one_track_that_reach_two_processes_count_once(start, tmp_path, drawn_crops):
+    first = start(tmp_path)
+    arm_new(first, "wanted", drawn_crops)
+    second = start(tmp_path)
+    begin = datetime.now(UTC) - timedelta(minutes=1)
+
+    def seen(served, crop, seconds, track):
+        captured_at = (begin + timedelta(seconds=seconds)).isoformat()
+        sent = {"camera": "gate", "track": track, "captured_at": captured_at}
+        return matches(served, crop, **sent)
+
+    listed = drawn_crops[0].png
+    for seconds, served in enumerate((first, second, first, second)):
+        assert seen(served, listed, seconds, "1") == [["0000"]]
+        assert seen(served, STRANGER, seconds, "2") == [[]]
+    # Neither process sees the whole track, and the first takes it for two.
+    for seconds, served in ((0, first), (8, second), (15, first)):
+        seen(served, STRANGER, seconds, "3")
+    # A label that is given out again is another track.
+    seen(second, STRANGER, 40, "3")
+    # A crop without a label is a track by itself.
+    for served in (first, second):
+        assert seen(served, STRANGER, 0, "") == [[]]
+    (alert,) = alerts(first)
+    assert alert["crops"] == 4
+    assert first.stop() == second.stop() == 0
+    assert counted(tmp_path) == [1 + 1 + 1 + 1 + 2]
 
 
 def test_two_processes_that_see_one_visit_raise_one_alert(start, tmp_path, drawn_crops, images):

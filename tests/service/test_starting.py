@@ -1,7 +1,9 @@
 """The service does not start with wrong settings or data, and says why."""
 
 import contextlib
+import json
 import os
+import resource
 import socket
 import sqlite3
 
@@ -68,6 +70,16 @@ def test_a_taken_port_is_named():
             serve(port=port)
 
 
+def test_too_few_open_files_are_named_before_a_port_is_opened(tmp_path, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 100))
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(InputProblem, match=r"may open 100 files.*256.*ulimit -n"),
+    ):
+        serve(port=taken.getsockname()[1], data_dir=tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_missing_artefact_is_named(tmp_path):
     with pytest.raises(InputProblem, match="no such file"):
         serve(artefact=str(tmp_path / "none.safetensors"), port=0)
@@ -77,7 +89,11 @@ def test_a_new_data_directory_is_announced_and_one_that_is_there_is_not(start, t
     said = f"made a new data directory {tmp_path / 'typo'}; nothing is enrolled"
     made = start(data_dir=tmp_path / "typo")
     assert made.stop() == 0
-    assert made.log.read_text().splitlines().count(said) == 1
+    (line,) = [line for line in made.log.read_text().splitlines() if said in line]
+    assert json.loads(line)["level"] == "warning"
+    # It says how to find the former one.
+    assert "name their directory with --data-dir or GMN_DATA_DIR" in line
+    assert "find / -name record.sqlite3" in line
     again = start(data_dir=tmp_path / "typo")
     assert again.stop() == 0
     assert "a new data directory" not in again.log.read_text()
@@ -148,3 +164,68 @@ def test_of_two_mounts_at_one_place_the_later_one_counts(tmp_path, monkeypatch):
     (tmp_path / "mounts").write_text("".join(reversed(lines)))
     with pytest.raises(InputProblem, match="network file system tmpfs"):
         require_local_disk(covered)
+
+
+LINKS = {
+    "GMN_SERVICE_HOST": "10.96.0.12",
+    "GMN_SERVICE_PORT": "8000",
+    "GMN_SERVICE_PORT_HTTP": "8000",
+    "GMN_PORT": "tcp://10.96.0.12:8000",
+    "GMN_PORT_8000_TCP": "tcp://10.96.0.12:8000",
+    "GMN_PORT_8000_TCP_PROTO": "tcp",
+    "GMN_PORT_8000_TCP_PORT": "8000",
+    "GMN_PORT_8000_TCP_ADDR": "10.96.0.12",
+    "GMN_REID_PORT": "udp://[fd00::12]:8000",
+    "GMN_REID_SERVICE_HOST": "fd00::12",
+    "GMN_REDIS_PORT_6379_TCP_ADDR": "10.96.0.13",
+    "GMN_NAME": "/page/gmn",
+    "GMN_DB_NAME": "/page/gmn_db",
+    "GMN_ENV_PATH": "/usr/bin",
+    "GMN_DB_ENV_PG_VERSION": "15",
+}
+
+
+def set_all(monkeypatch, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_links_of_kubernetes_and_docker_are_no_settings(monkeypatch):
+    expected = read_settings()
+    set_all(monkeypatch, LINKS)
+    assert read_settings() == expected
+    assert read_settings(port=9000).port == 9000
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("GMN_REID_PORT", "9000", "GMN_REID_PORT: there is no such setting"),
+        ("GMN_SERVICE_HOTS", "10.96.0.12", "GMN_SERVICE_HOTS: there is no such setting"),
+        ("GMN_NAME", "gmn", "GMN_NAME: there is no such setting"),
+        ("GMN_PORTS", "9000", "did you mean GMN_PORT"),
+        ("GMN_PORT", "http", "GMN_PORT: .* but it is 'http'"),
+        ("GMN_CAMERAS", "2", "GMN_CAMERAS: there is no such setting"),
+    ],
+)
+def test_a_typo_beside_links_is_named(monkeypatch, name, value, said):
+    set_all(monkeypatch, LINKS | {name: value})
+    with pytest.raises(InputProblem, match=said):
+        read_settings()
+
+
+def test_settings_of_the_other_programs_do_not_stop_the_service(monkeypatch):
+    expected = read_settings()
+    others = ("GMN_URL", "GMN_API_KEY", "GMN_CAMERA_URL", "GMN_CAMERA_CONFIG")
+    set_all(monkeypatch, dict.fromkeys(others, "of another program"))
+    assert read_settings() == expected
+
+
+def test_one_line_of_the_log_names_the_links_that_are_ignored(start):
+    ours = {name.removeprefix("GMN_"): value for name, value in LINKS.items() if name != "GMN_PORT"}
+    served = start(**ours)
+    assert served.http.get("/readyz").status_code == 200
+    lines = [line for line in served.log.read_text().splitlines() if "enableServiceLinks" in line]
+    assert len(lines) == 1
+    for name in ours:
+        assert f"GMN_{name}" in lines[0]

@@ -12,7 +12,7 @@ from tests.service.conftest import START, Served
 
 pytestmark = pytest.mark.slow
 
-FIRST = resolve_artefact("bundled@1")
+FIRST = resolve_artefact("small")
 GALLERIES = ("bare", "lobby", "yard")
 
 
@@ -24,7 +24,7 @@ class Installed:
         self.starts = 0
         self.shipped = place / "shipped"
         self.shipped.mkdir()
-        for name in ("bundled", "bundled@1"):
+        for name in ("bundled", "former"):
             self.ship(name, FIRST)
 
     def file(self, name):
@@ -75,7 +75,7 @@ def test_galleries_of_the_artefact_before_answer_until_each_is_reindexed(
     with installed.serving(keep_images="none") as served:
         assert lines(served, 1) == [f"Artefact bundled: {first.provenance.terms}"]
         sources = served.read("/v1/model")["provenance"]["sources"]
-        assert [source["role"] for source in sources] == ["initial weights", "teacher", "teacher"]
+        assert [source["role"] for source in sources].count("teacher") == 1
         served.fill(served.create("bare"), drawn_crops[:8])
     installed.ship("open", tiny_artefact)
     with installed.serving() as served:
@@ -89,13 +89,13 @@ def test_galleries_of_the_artefact_before_answer_until_each_is_reindexed(
         url = str(served.http.base_url)
         assert lines(served, 3) == [
             f"Artefact bundled: {new.provenance.terms}",
-            "Filled by bundled@1, which answers until they are reindexed: bare, lobby, yard",
+            "Filled by former, which answers until they are reindexed: bare, lobby, yard",
             f"To go over to bundled: gmn reindex --all --wait --url {url}",
         ]
         assert states(served) == dict.fromkeys(GALLERIES, "previous_model")
         assert {best(served, gallery, crop) for gallery in GALLERIES} == {(old, crop.identity)}
         model = served.read("/v1/model")
-        assert (model["artefact"], model["previous"]) == ("bundled", ["bundled@1"])
+        assert (model["artefact"], model["previous"]) == ("bundled", ["former"])
         job = served.ended_job(served.http.post("/v1/galleries/lobby/reindex").json())
         assert job["state"] == "done"
 
@@ -126,7 +126,7 @@ def test_a_gallery_that_no_shipped_artefact_filled_is_named(
     served = start(data_dir=tmp_path / "data")
     served.fill(served.create("yard"), drawn_crops[:2])
     served.kill()
-    served = start(data_dir=tmp_path / "data", artefact=other_artefact)
+    served = start(data_dir=tmp_path / "data", artefact=other_artefact, accept_unserved=True)
     said = lines(served, 3)
     assert said[1].endswith("or until --previous names it: yard")
     assert said[2].startswith("To go over to other.safetensors: gmn reindex --all --wait")

@@ -11,6 +11,7 @@ import pytest
 
 from gmn_client import Client
 from service.record.schema import as_micros, now_micros
+from service.record.watch import TrackPart
 from tests.outside import audit_lines, bearer, refused_fields
 from tests.service.conftest import START
 from tests.service.http.conftest import make_key
@@ -138,6 +139,101 @@ def test_another_camera_is_another_visit_that_follows_the_one_before(watching, w
         assert alert["alert_id"] == noted.alert.alert_id
 
 
+def review(served, alert_id, decision, **more):
+    sent = {"decision": decision, **more}
+    return served.http.post(f"/v1/alerts/{alert_id}/review", data=sent)
+
+
+def test_a_rejected_alert_does_not_hide_the_next_visit_of_the_person(watching, wanted, people):
+    stranger = people.pass_by(wanted, track="stranger").alert.alert_id
+    assert review(watching, stranger, "rejected").status_code == 200
+    # The track that was rejected raises no further alert.
+    again = people.pass_by(wanted, track="stranger", own_alert=stranger)
+    assert (again.is_new, again.alert.alert_id, again.alert.crops) == (False, stranger, 6)
+    real = people.pass_by(wanted, track="real")
+    assert real.is_new
+    assert people.pass_by(wanted, track="again").alert.alert_id == real.alert.alert_id
+    # After the rejection was taken back, both are alerts, and the later one goes on.
+    assert review(watching, stranger, "open").status_code == 200
+    assert people.pass_by(wanted, track="later").alert.alert_id == real.alert.alert_id
+    assert review(watching, real.alert.alert_id, "rejected").status_code == 200
+    assert people.pass_by(wanted, track="last").alert.alert_id == stranger
+    crops = [alert["crops"] for alert in alerts(watching, gallery=wanted)]
+    assert crops == [9, 9]
+
+
+def test_a_confirmed_alert_goes_on_with_the_visit(watching, wanted, people):
+    first = people.pass_by(wanted, score=0.5).alert.alert_id
+    assert review(watching, first, "confirmed").status_code == 200
+    second = people.pass_by(wanted, track="18", score=0.8)
+    assert (second.is_new, second.alert.alert_id, second.alert.crops) == (False, first, 6)
+    # It shows the crop that was decided on.
+    assert (second.alert.score, second.alert.track) == (0.5, "17")
+
+
+def test_a_rejection_is_about_one_list_alone(watching, wanted, people, drawn_crops):
+    other = arm_new(watching, f"other-{uuid4().hex[:8]}", drawn_crops)
+    rejected = people.pass_by(wanted).alert.alert_id
+    open_alert = people.pass_by(other).alert.alert_id
+    assert review(watching, rejected, "rejected").status_code == 200
+    assert people.pass_by(other, track="18").alert.alert_id == open_alert
+    assert people.pass_by(wanted, track="18").is_new
+
+
+def test_an_alert_shows_the_best_crop_of_its_visit(watching, wanted, people, receiver, images):
+    create_webhook(watching.http, receiver.url, gallery=wanted)
+    # The first message is sent again.
+    receiver.answer = lambda _: (500 if len(receiver.received) == 1 else 204, {})
+    begin = datetime.now(UTC) - timedelta(seconds=50)
+
+    def pass_after(seconds, **more):
+        moment = begin + timedelta(seconds=seconds)
+        return people.pass_by(wanted, first_seen=moment, last_seen=moment, crops=1, **more).alert
+
+    first = pass_after(0, score=0.5, track="17", content=images[0])
+    small = f"/v1/alerts/{first.alert_id}/image?width=96"
+    tag = watching.http.get(small).headers["ETag"]
+    eventually(lambda: receiver.received)
+    pass_after(20, score=0.8, probability=0.95, track="18", row_id=2, content=images[1])
+    pass_after(40, score=0.6, track="19", content=images[2])
+    (alert,) = alerts(watching, gallery=wanted)
+    shown = {"score": 0.8, "probability": 0.95, "track": "18", "crops": 3}
+    assert alert.items() >= shown.items()
+    times = [alert[name] for name in ("first_seen", "captured_at", "last_seen")]
+    seconds = [(datetime.fromisoformat(time) - begin).total_seconds() for time in times]
+    assert seconds == [0, 20, 40]
+    assert watching.http.get(alert["image_url"]).content == images[1]
+    # A browser that has the former picture gets the new one.
+    assert watching.http.get(small, headers={"If-None-Match": tag}).status_code == 200
+    # Messages and events that follow show it, too.
+    eventually(lambda: len(receiver.received) == 2)
+    message = json.loads(receiver.received[1].body)["data"]
+    assert message.items() >= shown.items()
+    assert watching.http.get(message["image_url"]).content == images[1]
+    before = {"Last-Event-ID": str(first.number - 1)}
+    with watching.http.stream("GET", "/v1/alerts/events", headers=before) as stream:
+        data = next(line for line in stream.iter_lines() if line.startswith("data: "))
+    assert json.loads(data.removeprefix("data: ")).items() >= shown.items()
+
+
+def test_a_review_of_a_crop_that_is_no_longer_shown_is_refused(watching, wanted, people):
+    alert_id = people.pass_by(wanted, score=0.5).alert.alert_id
+    people.pass_by(wanted, score=0.8)
+    refused = review(watching, alert_id, "rejected", score="0.5")
+    assert refused_fields(refused) == {"score"}
+    assert watching.read(f"/v1/alerts/{alert_id}")["state"] == "open"
+    assert review(watching, alert_id, "rejected", score="0.8").json()["state"] == "rejected"
+    with Client(str(watching.http.base_url)) as client:
+        assert client.review_alert(alert_id, "open", score=0.8).state == "open"
+
+
+def test_a_visit_follows_no_alert_that_was_rejected(watching, wanted, people):
+    first = people.pass_by(wanted, camera="gate").alert.alert_id
+    wrong = people.pass_by(wanted, camera="yard").alert.alert_id
+    assert review(watching, wrong, "rejected").status_code == 200
+    assert people.pass_by(wanted, camera="hall").alert.follows == first
+
+
 def test_a_list_that_is_disarmed_notes_nothing(watching, wanted, people):
     path = f"/v1/galleries/{wanted}/watch"
     disarmed = watching.http.request("DELETE", path, data={"reason": "case closed"}).json()
@@ -223,7 +319,7 @@ def test_a_list_whose_embedder_is_not_loaded_warns_and_says_why(
     before = start(tmp_path)
     arm_new(before, "wanted", drawn_crops)
     assert before.stop() == 0
-    served = start(tmp_path, artefact=other_artefact)
+    served = start(tmp_path, artefact=other_artefact, accept_unserved=True)
     eventually(lambda: alerts(served, gallery="wanted"))
     (alert,) = alerts(served, gallery="wanted")
     assert (alert["kind"], "filled by the embedder" in alert["detail"]) == ("promise_broken", True)
@@ -612,6 +708,49 @@ def test_alerts_end_with_their_days_and_with_their_gallery(watching, unarmed, pe
     assert watching.http.get(f"/v1/alerts/{new.alert_id}").status_code == 404
     # A number is never given out again.
     assert people.record.watches.newest_number() >= new.number
+
+
+def part(name, began, until, score_bin):
+    moments = [datetime.now(UTC) + timedelta(seconds=seconds) for seconds in (began, until)]
+    return TrackPart(name, *moments, score_bin)
+
+
+def test_parts_of_one_track_count_once_by_the_best_score(wanted, people, data_dir):
+    number = people.gallery_id(wanted)
+    watches = people.record.watches
+    none = np.zeros(4, np.int64)
+
+    def counted(*parts):
+        with passersby(data_dir) as others:
+            others.record.watches.add_traffic(number, "a", none, parts)
+        return watches.traffic(number, "a")[0].tolist()
+
+    assert counted(part(b"17", 0, 10, 2), part(b"18", 0, 10, 2)) == [0, 0, 2, 0]
+    # A label that was given out again later.
+    assert counted(part(b"17", 15, 25, 0)) == [1, 0, 2, 0]
+    # What another process saw in between makes one track of the two.
+    assert counted(part(b"17", 8, 18, 3)) == [0, 0, 1, 1]
+    assert counted(part(b"17", 3, 12, 1)) == [0, 0, 1, 1]
+    assert counted(part(b"17", 26, 36, 1)) == [0, 1, 1, 1]
+    # Counts for another subject begin anew.
+    watches.add_traffic(number, "b", none, [part(b"17", 0, 10, 3)])
+    assert watches.traffic(number, "b")[0].tolist() == [0, 0, 0, 1]
+
+
+def test_of_a_counted_track_nothing_is_left_after_an_hour(wanted, people):
+    number = people.gallery_id(wanted)
+    run = people.record.database.write
+    people.record.watches.add_traffic(number, "a", np.zeros(4, np.int64), [part(b"17", 0, 10, 2)])
+
+    def kept(transaction):
+        return len(transaction.rows("counted_tracks", "WHERE gallery_id = ?", (number,)))
+
+    assert run(kept) == 1
+    earlier = "UPDATE counted_tracks SET counted_at = counted_at - 3600000000"
+    run(lambda transaction: transaction.change(earlier))
+    # Maintenance runs every 0.2 s here.
+    eventually(lambda: run(kept) == 0)
+    assert people.record.watches.traffic(number, "a")[0].tolist() == [0, 0, 1, 0]
 
 
 def test_processes_add_to_one_histogram_and_other_scores_begin_anew(wanted, people, data_dir):

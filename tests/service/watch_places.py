@@ -62,8 +62,13 @@ class Passersby:
             listed.gallery_id for listed in self.record.galleries.all() if listed.name == gallery
         )
 
-    def pass_by(self, gallery, row_id=1, **more):
-        """Report a visit of the person whom a crop of the list shows, by default now."""
+    def pass_by(self, gallery, row_id=1, content=b"a picture", own_alert=None, **more):
+        """Report a visit of the person whom a crop of the list shows, by default now.
+
+        Args:
+            content: the picture.
+            own_alert: id of the alert about the same track.
+        """
         now = datetime.now(UTC)
         seen = {
             "kind": "visit",
@@ -79,9 +84,10 @@ class Passersby:
             "calibration_version": "a1b2c3",
             **more,
         }
-        picture = Picture(b"a picture", "image/png")
+        picture = Picture(content, "image/png")
         note_visit = self.record.watches.note_visit
-        return note_visit(self.gallery_id(gallery), row_id, seen, picture)
+        captured_at = seen["last_seen"]
+        return note_visit(self.gallery_id(gallery), row_id, seen, picture, captured_at, own_alert)
 
     def end_time_of(self, gallery):
         """Let the time of an armed list be over."""

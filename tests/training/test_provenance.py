@@ -53,16 +53,20 @@ def test_starting_weights_are_hashed_and_state_the_data_that_the_recipe_names(tm
 
 
 def test_an_artefact_to_start_from_passes_on_its_data_terms_and_sources():
-    (own, *further), _ = weight_sources(read_recipe("small-gmn", ["initial_weights=bundled@1"]))
-    known = load_artefact(resolve_artefact("bundled@1")).description.provenance
+    (own, *further), _ = weight_sources(read_recipe("small-gmn", ["initial_weights=small"]))
+    known = load_artefact(resolve_artefact("small")).description.provenance
     assert own.data == known.data
     assert own.terms == known.terms
     assert [source.name for source in further] == [
-        "mobilenet_v2_imagenet.pth",
-        "person-reidentification-retail-0286.xml",
+        "small-start.safetensors",
+        "person-reidentification-retail-0287.xml",
+        "bundled.safetensors",
+        "model.safetensors",
+        "open.safetensors",
         "person-reidentification-retail-0277.xml",
     ]
-    assert not any(source.is_documented for source in further)
+    documented = [source.name for source in further if source.is_documented]
+    assert documented == ["bundled.safetensors", "model.safetensors"]
     (known,), _ = weight_sources(read_recipe("small-gmn", ["initial_weights=torchvision"]))
     assert known.documented_data == ("ImageNet",)
 

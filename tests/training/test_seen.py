@@ -1,7 +1,11 @@
 """An artefact is measured on people that it was not trained on, or is refused."""
 
-import numpy as np
+from dataclasses import replace
 
+import numpy as np
+import pytest
+
+from model.problems import InputProblem
 from model.provenance import Provenance, TrainingData, WeightSource
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import read_dataset
@@ -12,7 +16,7 @@ from training.provenance import (
     fingerprints_of,
     person_fingerprints,
 )
-from training.seen import seen_people
+from training.seen import seen_people, unseen_people
 
 NOTHING_STORED = TrainingFingerprints()
 
@@ -77,6 +81,20 @@ def test_a_person_of_a_public_set_is_known_again_though_no_crop_is():
     seen = seen_people(provenance(), trained_on, tested)
     assert seen.identities == {first}
     assert seen.reasons == (f"was trained on 1 of its {len(tested.identities)} people",)
+
+
+def test_people_not_trained_on_under_one_camera_are_said_to_be():
+    tested = read_dataset("synthetic:7,identities=2,domains=1,cameras=2")
+    first = min(tested.identities)
+    camera = tested.cameras[0]
+    records = [
+        record for record in tested.records if record.identity == first or record.camera == camera
+    ]
+    trained_on = TrainingFingerprints(
+        crops=np.array([1]), people=np.array(list(person_fingerprints(tested, [first])))
+    )
+    with pytest.raises(InputProblem, match=r"people that the artefact was not trained on \(1\)"):
+        unseen_people(replace(tested, records=tuple(records)), provenance(), trained_on)
 
 
 def test_fingerprints_are_bounded_and_stay_a_sample_when_joined():

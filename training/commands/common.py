@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
+
+from model.terminal import make_console, make_progress
 
 if TYPE_CHECKING:
     from training.evaluation.tables import Table
@@ -46,13 +47,12 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]
 
     The yielded function adds a number to those done.
     """
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with make_progress(BarColumn(), TaskProgressColumn(), TimeRemainingColumn()) as progress:
         task = progress.add_task(description, total=total)
         yield lambda done: progress.advance(task, done)
 
 
 def print_tables(tables: Sequence[Table]) -> None:
-    console = Console()
+    console = make_console()
     for table in tables:
         console.print(table.rich(console.width))

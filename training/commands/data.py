@@ -44,11 +44,11 @@ def check_data(
     """Reads data sets, counts their crops, and reports faults.
 
     It finds files that cannot be read; crops that are too small, blurred, dark, overexposed or not
-    person-shaped; counts that differ from the published ones; people under one camera only; and
-    files with the same pixels, under different labels, in training and test splits, or in several
-    of the given sets. All findings are counted, and --examples of each kind named. The exit status
-    is 1 if a file cannot be read; notes and poor crops do not change it. docs/datasets.md lists
-    every KIND and where to get it.
+    person-shaped; counts that differ from the published ones; people under one camera only; other
+    files, which are ignored; and files with the same pixels, under different labels, in training
+    and test splits, or in several of the given sets. All findings are counted, and --examples of
+    each kind named. The exit status is 1 if a file cannot be read; notes and poor crops do not
+    change it. docs/datasets.md lists every KIND and where to get it.
 
     Example: gmn check-data market1501:/data/Market-1501-v15.09.15 /data/people.csv
     """
@@ -120,6 +120,10 @@ def _print_dataset(dataset: Report) -> None:
                 f"(median {sizes['median']:g}) pixels"
             )
     _print_findings("  Unreadable files", dataset["unreadable"], "red")
+    if number := dataset["ignored"]["count"]:
+        typer.echo(f"  Ignored files, folders and columns: {number:,}")
+    for example in dataset["ignored"]["examples"]:
+        typer.echo(f"    {example['source']}: {example['detail']}")
     for fault in dataset["quality"]:
         share = f"{fault['files']['count'] / dataset['images']:.2%} of the images"
         title = f"  {fault['code'].replace('_', ' ').capitalize()}, {share}"

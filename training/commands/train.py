@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
 
 from model.problems import InputProblem
+from model.terminal import make_progress
 from training.commands.common import (
     DataSpecs,
     DeviceOption,
@@ -151,8 +151,8 @@ def train_one(
 @contextmanager
 def training_bar() -> Iterator[ShowProgress]:
     """Show a bar with steps and loss on standard error, if that is a terminal."""
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
+    columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with make_progress(*columns, transient=False) as progress:
         task = progress.add_task("training")
 
         def show_progress(

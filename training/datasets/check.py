@@ -6,6 +6,8 @@ The report is written as JSON. Each kind of finding is `{"count": all, "examples
 
 - counts by split and by camera; `published_…` is None if the authors published no number;
 - `unreadable`, the files that no training can read;
+- `ignored`, other files and folders, and unknown columns, of which no crop was read; one example
+  stands for all by-products of a kind;
 - `quality`, readable files in which a person cannot be recognised, by fault, the most frequent
   fault first; a file may have several;
 - `one_camera_identities`, people who cannot be searched for across cameras;
@@ -155,6 +157,13 @@ def _check(
         "images_by_camera": dict(sorted(cameras.items())),
         "splits": splits,
         "unreadable": _findings(unreadable, examples),
+        "ignored": {
+            "count": dataset.ignored.count,
+            "examples": [
+                {"source": line.name, "detail": line.reason}
+                for line in dataset.ignored.lines()[:examples]
+            ],
+        },
         "quality": [
             {"code": code, "files": _findings(faults[code], examples)}
             for code in sorted(faults, key=lambda code: -len(faults[code]))

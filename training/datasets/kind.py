@@ -9,9 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from model.crops.names import IMAGE_SUFFIXES, Ignored, is_hidden
 from training.datasets.record import CropRecord, Dataset, DatasetProblem, crop_in_file
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
+READ_SUFFIXES = IMAGE_SUFFIXES | {".gif", ".tif", ".tiff"}
+"""The endings of crops; those in formats that cannot be read are reported as such."""
+
+NOT_ENTERED = "it is a folder, in which no images are looked for; move its images up"
 
 Parts = Mapping[str, str]
 """The parts of a label, such as `identity`, `camera` and `split`, that file and folder name."""
@@ -46,11 +50,12 @@ class Layout:
         self,
         kind: DatasetKind,
         path: Path,
+        ignored: Ignored | None = None,
     ) -> list[CropRecord]:
         """Read every crop below the root, in the order of folders and names.
 
         Identities that label no person are read in the gallery only. The path is the root, or the
-        folder of the archive above it.
+        folder of the archive above it. `ignored` collects what else lies in the folders of crops.
 
         Raises:
             DatasetProblem: a file or folder is wrong; the message names the first one.
@@ -59,7 +64,7 @@ class Layout:
         listed(root)
         records = []
         for folder, stated in self.folders.items():
-            for file in image_files(root / folder):
+            for file in image_files(root / folder, ignored):
                 match = self._match(file)
                 if match is None:
                     raise DatasetProblem(
@@ -137,7 +142,8 @@ class RandomSplits:
 def read_layout(kind: DatasetKind, path: Path) -> Dataset:
     """Read a set by its layout alone."""
     assert kind.layout is not None
-    return kind.dataset(kind.layout.records(kind, path), kind.version)
+    ignored = Ignored()
+    return kind.dataset(kind.layout.records(kind, path, ignored), kind.version, ignored)
 
 
 @dataclass(frozen=True)
@@ -179,9 +185,11 @@ class DatasetKind:
         self,
         records: Iterable[CropRecord],
         version: str = "",
+        ignored: Ignored | None = None,
     ) -> Dataset:
-        """Make a data set of these crops; the registry adds its spec."""
-        return Dataset(self.name, "", self.terms, tuple(records), version)
+        """Make a data set of these crops and ignored files; the registry adds its spec."""
+        others = ignored or Ignored()
+        return Dataset(self.name, "", self.terms, tuple(records), version, ignored=others)
 
 
 def descend(folder: Path, *names: str) -> Path:
@@ -192,22 +200,36 @@ def descend(folder: Path, *names: str) -> Path:
     return folder
 
 
-def image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path, ignored: Ignored | None = None) -> list[Path]:
     """Return every image file directly in a folder, sorted by name, without hidden files.
+
+    Args:
+        folder: the folder.
+        ignored: collects the other files and folders in it.
 
     Raises:
         DatasetProblem: the folder cannot be read, or has no image.
     """
-    files = [
-        file for file in listed(folder) if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-    ]
+    others = ignored or Ignored()
+    files = []
+    for place in listed(folder, others):
+        if place.suffix.lower() in READ_SUFFIXES and place.is_file():
+            files.append(place)
+        elif place.is_dir():
+            others.add(str(place), NOT_ENTERED)
+        else:
+            others.add_unused(str(place))
     if not files:
         raise DatasetProblem(f"{folder}: holds no image; name the data set's folder")
     return files
 
 
-def listed(folder: Path) -> list[Path]:
+def listed(folder: Path, ignored: Ignored | None = None) -> list[Path]:
     """Return the files and folders in a folder, sorted by name, without hidden ones.
+
+    Args:
+        folder: the folder.
+        ignored: collects the hidden ones, among which are by-products of storage systems.
 
     Raises:
         DatasetProblem: the folder is missing, is a file or cannot be read.
@@ -217,8 +239,16 @@ def listed(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DatasetProblem(f"{folder}: is a file; name the data set's folder")
     try:
-        return sorted(place for place in folder.iterdir() if not place.name.startswith("."))
+        places = sorted(folder.iterdir())
     except OSError as error:
         raise DatasetProblem(
             f"{folder}: cannot be read ({error.strerror}); make it readable"
         ) from error
+    others = ignored or Ignored()
+    visible = []
+    for place in places:
+        if is_hidden(place.name):
+            others.add_hidden(str(place))
+        else:
+            visible.append(place)
+    return visible

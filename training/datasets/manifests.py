@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 from model.crops.manifest import ManifestProblem, read_manifest
+from model.crops.names import Ignored, is_image_name
+from model.crops.texts import nfc
 from training.datasets.kind import DatasetKind, image_files, listed
 from training.datasets.record import Dataset, DatasetProblem, crop_in_file
 
 TERMS_FILE = "TERMS.txt"
-ARCHIVE_FOLDERS = frozenset({"__macosx", "@eadir"})
-"""Folders that archivers and network drives create, in lower case; they show no person."""
+NO_PERSON = "it lies in no person's sub-folder; put it into one"
 
 
 def _read_manifest(kind: DatasetKind, path: Path) -> Dataset:
@@ -26,12 +28,13 @@ def _read_manifest(kind: DatasetKind, path: Path) -> Dataset:
     name = manifest.stem
     if name == "manifest":
         name = manifest.resolve().parent.name
+    ignored = Ignored()
     # `read_manifest` refuses rows without identity or camera.
     records = [
         crop_in_file(row.path, name, str(row.identity), str(row.camera), row.split, row.captured_at)
-        for row in read_manifest(manifest)
+        for row in read_manifest(manifest, ignored=ignored)
     ]
-    return Dataset(name, "", _terms(kind, manifest.parent), tuple(records))
+    return Dataset(name, "", _terms(kind, manifest.parent), tuple(records), ignored=ignored)
 
 
 def _read_people(kind: DatasetKind, folder: Path) -> Dataset:
@@ -45,18 +48,27 @@ def _read_people(kind: DatasetKind, folder: Path) -> Dataset:
         DatasetProblem: the folder has no sub-folders, or a sub-folder has no image.
     """
     name = folder.resolve().name
+    ignored = Ignored()
+    # Names that differ only in the Unicode form are of one person, whose cameras differ too.
+    files: defaultdict[str, list[Path]] = defaultdict(list)
+    for person in listed(folder, ignored):
+        if person.is_dir():
+            files[nfc(person.name)] += image_files(person, ignored)
+        elif is_image_name(person.name):
+            ignored.add(str(person), NO_PERSON)
+        elif person.name != TERMS_FILE:
+            ignored.add_unused(str(person))
     records = [
-        crop_in_file(file, name, person.name, f"shot{number}")
-        for person in listed(folder)
-        if person.is_dir() and person.name.lower() not in ARCHIVE_FOLDERS
-        for number, file in enumerate(image_files(person), start=1)
+        crop_in_file(file, name, identity, f"shot{number}")
+        for identity, images in files.items()
+        for number, file in enumerate(images, start=1)
     ]
     if not records:
         raise DatasetProblem(
             f"{folder}: has no sub-folder; put the images of each person into a sub-folder named "
             "after the person, or write a manifest"
         )
-    return Dataset(name, "", _terms(kind, folder), tuple(records))
+    return Dataset(name, "", _terms(kind, folder), tuple(records), ignored=ignored)
 
 
 def _terms(kind: DatasetKind, folder: Path) -> str:

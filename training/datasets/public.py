@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from model.crops.names import Ignored
 from training.datasets.kind import (
     DatasetKind,
     Label,
@@ -50,8 +51,9 @@ def _read_market1501(
     dataset = read_layout(kind, path)
     if distractors == "none":
         return dataset
-    further = FURTHER_DISTRACTORS.records(kind, path)
-    return kind.dataset([*dataset.records, *further], "with the 500k distractors")
+    further = FURTHER_DISTRACTORS.records(kind, path, dataset.ignored)
+    records = [*dataset.records, *further]
+    return kind.dataset(records, "with the 500k distractors", dataset.ignored)
 
 
 # MSMT17, versions 1 and 2: crops listed in `list_train.txt`, `list_val.txt` and so on.
@@ -155,7 +157,8 @@ def _read_cuhk03(
             f"{folder}: has no folder {names[0]}; name the folder of CUHK03-NP that holds the "
             "folders of both kinds of boxes (the archive cuhk-03.mat is not read)"
         )
-    return kind.dataset(CUHK03_LAYOUT.records(kind, crops), f"{boxes} boxes")
+    ignored = Ignored()
+    return kind.dataset(CUHK03_LAYOUT.records(kind, crops, ignored), f"{boxes} boxes", ignored)
 
 
 # Sets with MATLAB files beside their crops.
@@ -219,11 +222,12 @@ def _read_cuhksysu(kind: DatasetKind, path: Path) -> Dataset:
         DatasetProblem: a file or folder is wrong; the message names the first one.
     """
     assert kind.layout is not None
-    records = kind.layout.records(kind, path)
+    ignored = Ignored()
+    records = kind.layout.records(kind, path, ignored)
     version = f"ready crops, {descend(path, *kind.layout.within).name}"
     lists = descend(path, "dataset") / "annotation" / "test" / "train_test"
     if not (lists / "Train.mat").is_file():
-        return kind.dataset(records, version)
+        return kind.dataset(records, version, ignored)
     remedy = "unpack it again"
     with _matlab(lists / "Train.mat", "Train", remedy) as people:
         training = {_numbered(person.idname) for person in people}
@@ -241,7 +245,7 @@ def _read_cuhksysu(kind: DatasetKind, path: Path) -> Dataset:
         else:
             split = "gallery"
         split_records.append(replace(record, split=split))
-    return kind.dataset(split_records, f"{version}, in its own splits")
+    return kind.dataset(split_records, f"{version}, in its own splits", ignored)
 
 
 def _numbered(name: str) -> str:

@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from PIL import Image
 
 from model.arrays import Pixels
 from model.crops.decode import CropProblem, decode_crop
+from model.crops.names import Ignored
+from model.crops.texts import nfc
 from model.problems import InputProblem
 
 UNREADABLE_NAMED = 5
@@ -94,8 +96,8 @@ def crop_in_file(
     split: str | None = None,
     captured_at: datetime | None = None,
 ) -> CropRecord:
-    """Make the record of an image file in a data set with one domain."""
-    labels = (dataset, identity, camera, dataset)
+    """Make the record of an image file in a data set with one domain, with its labels in NFC."""
+    labels = (dataset, nfc(identity), nfc(camera), dataset)
     return CropRecord(str(file), *labels, path=file, split=split, captured_at=captured_at)
 
 
@@ -112,6 +114,7 @@ class Dataset:
             versions cannot be compared. Empty if there is only one.
         training_people: the identities to train on, for each of the authors' own random splits.
         training_splits: the splits that a run trains on; None if the set has no splits.
+        ignored: the files and columns that were not read.
     """
 
     name: str
@@ -121,6 +124,7 @@ class Dataset:
     version: str = ""
     training_people: tuple[frozenset[str], ...] = ()
     training_splits: tuple[str, ...] | None = None
+    ignored: Ignored = field(default_factory=Ignored, compare=False)
 
     @property
     def identities(self) -> list[str]:

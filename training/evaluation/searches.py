@@ -18,6 +18,15 @@ from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import kind_of
 from training.evaluation.metrics import PairLabels, integer_labels
 
+TRAINING_REMEDY = (
+    "give more people, raise held_out.fraction, choose another held_out.seed, or set "
+    "held_out.fraction=0 and calibrate the run by gmn finish --data"
+)
+EVALUATION_REMEDY = (
+    "name the whole data set that the artefact was trained on, or evaluate with --split all"
+)
+TWO_CAMERAS = "a search across cameras needs two or more"
+
 
 @dataclass(frozen=True)
 class RandomSplit:
@@ -92,15 +101,20 @@ def whole_set(dataset: Dataset) -> Search:
     return across_cameras(dataset.spec, dataset.records)
 
 
-def held_out_people(dataset: Dataset, held_out: Mapping[str, float]) -> Search:
+def held_out_people(
+    dataset: Dataset,
+    held_out: Mapping[str, float],
+    remedy: str = EVALUATION_REMEDY,
+) -> Search:
     """Search for the people that an artefact's training held out, across cameras.
 
     Args:
         dataset: the data set as it was read for the training.
         held_out: `fraction` and `seed` from the artefact's provenance.
+        remedy: what to do if the people held out cannot be searched for.
 
     Raises:
-        InputProblem: no people were held out, or none of this set.
+        InputProblem: no people were held out, or none of this set, or all of them under one camera.
     """
     fraction = held_out.get("fraction", 0.0)
     seed = int(held_out.get("seed", 0))
@@ -110,25 +124,41 @@ def held_out_people(dataset: Dataset, held_out: Mapping[str, float]) -> Search:
             "with --split all"
         )
     _, records = split_held_out([dataset], fraction, seed)
+    choice = f"fraction {fraction:g}, seed {seed}"
     if not records:
         raise InputProblem(
-            f"{dataset.spec}: none of its people is held out (fraction {fraction:g}, seed {seed}); "
-            "name the data set that the artefact was trained on"
+            f"{dataset.spec}: none of its people is held out ({choice} of "
+            f"{len(dataset.identities):,} people); {remedy}"
         )
-    return replace(across_cameras(dataset.spec, records), held_out=True)
+    if len({camera_name(record) for record in dataset.records}) > 1:
+        people = len({record.identity for record in records})
+        subject = f"all crops of the people held out ({people:,} by {choice}) are"
+        search = across_cameras(dataset.spec, records, subject, f"{TWO_CAMERAS}; {remedy}")
+    else:
+        search = across_cameras(dataset.spec, records)
+    return replace(search, held_out=True)
 
 
-def across_cameras(spec: str, records: Sequence[CropRecord]) -> Search:
+def across_cameras(
+    spec: str,
+    records: Sequence[CropRecord],
+    subject: str = "all crops are",
+    remedy: str = TWO_CAMERAS,
+) -> Search:
     """Search with every crop in the crops of all other cameras; of two, with the first's alone.
+
+    Args:
+        spec: the data set's spec, for messages.
+        records: the crops.
+        subject: the beginning of the message that they are of one camera.
+        remedy: the end of this message.
 
     Raises:
         InputProblem: there is only one camera.
     """
     cameras = sorted({camera_name(record) for record in records})
     if len(cameras) < 2:
-        raise InputProblem(
-            f"{spec}: all crops are of one camera; a search across cameras needs two or more"
-        )
+        raise InputProblem(f"{spec}: {subject} of one camera; {remedy}")
     if len(cameras) > 2:
         everyone = tuple(records)
         return Search(

@@ -21,7 +21,7 @@ from service.http.problems import content, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.record.values import Picture
 from service.runtime import Call, Runtime
-from service.search.options import Id, Text
+from service.search.options import Id, Label
 from service.watch.lists import warn_if_broken
 
 router = guarded_router("/v1/alerts", "alerts")
@@ -38,9 +38,9 @@ class AlertsQuery(Form):
 
     gallery: Id | None = None
     """Only of this list."""
-    identity: Text | None = None
+    identity: Label | None = None
     """Only about this person."""
-    camera: Text | None = None
+    camera: Label | None = None
     """Only from this camera."""
     kind: models.AlertKind | None = None
     """Only of this kind."""
@@ -56,6 +56,8 @@ class AlertReviewForm(Form):
 
     decision: Literal["confirmed", "rejected", "open"]
     """Whether it shows the person; `open` takes a decision back."""
+    score: float | None = None
+    """The `score` of the alert that was looked at; refused if a better crop was seen since."""
 
 
 @router.get("", response_model=models.Alerts, responses=problems("unknown_gallery"))
@@ -155,7 +157,7 @@ async def read_alert_image(
 @router.get(
     "/{alert_id}/signed-image",
     response_class=Response,
-    responses=problems("unauthorised", "unknown_picture") | PICTURE,
+    responses=problems("unauthorised", "unknown_picture", "storage_failed") | PICTURE,
 )
 async def read_signed_image(
     request: Request,
@@ -182,11 +184,15 @@ async def read_signed_image(
 async def review_alert(
     call: Querier, alert_id: AlertId, form: Sent[AlertReviewForm]
 ) -> models.Alert:
-    """Confirms or rejects an alert, or undoes that; another key's decision needs `admin`."""
+    """Confirms or rejects an alert, or undoes that; another key's decision needs `admin`.
+
+    An alert keeps the picture and score that were reviewed. After a rejection, the next track that
+    matches the person raises another alert.
+    """
     runtime = call.runtime
     alert = await _find(call, alert_id)
     await runtime.galleries.write(
-        runtime.record.watches.review, alert_id, form.decision, call.caller
+        runtime.record.watches.review, alert_id, form.decision, call.caller, form.score
     )
     reviewed = await _find(call, alert_id)
     await runtime.audit.done(
@@ -216,6 +222,8 @@ async def _answer_picture(
             )
         return picture
 
-    answer = await answer_picture(request, runtime, alert.alert_id, width, read)
+    # The picture of a better crop has a higher score.
+    picture_id = f"{alert.alert_id}.{alert.score}"
+    answer = await answer_picture(request, runtime, picture_id, width, read)
     runtime.audit.note_view("view", gallery=alert.gallery, alert_id=alert.alert_id)
     return answer

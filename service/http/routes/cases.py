@@ -214,7 +214,7 @@ async def export_case(call: Searcher, case_id: CaseId) -> StreamingResponse:
     minute.
     """
     case = await call.read(call.record.cases.get, case_id)
-    await call.done("export_case", case_id=case_id)
+    await call.runtime.audit.note("export_case", gallery=call.gallery.name, case_id=case_id)
     return StreamingResponse(
         _stream_case(call, case),
         media_type="application/zip",

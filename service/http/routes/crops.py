@@ -43,7 +43,7 @@ from service.http.guard import Admin, Deleter, Enroller, Searcher, guarded_route
 from service.http.problems import answer_each, example, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.ops.data_directory import failpoint
-from service.search.options import Id, Text
+from service.search.options import Id, Label, Text
 from service.search.query import find_similar
 from service.watch.sightings import sight
 
@@ -254,7 +254,7 @@ async def read_crop_image(
 
 # Maximum length of a cursor: a name and the number by which it is sorted.
 MAX_PLACE = 512
-Identity = Annotated[Text, Path(description="An identity, as enrolled.", examples=["0042"])]
+Identity = Annotated[Label, Path(description="An identity, as enrolled.", examples=["0042"])]
 
 
 class IdentityFields(Form):

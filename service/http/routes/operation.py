@@ -1,4 +1,4 @@
-"""`/livez`, `/readyz`, `/metrics` and `/v1/keys`, for operators."""
+"""`/livez`, `/readyz`, `/metrics`, `/v1/doctor` and `/v1/keys`, for operators."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BeforeValidator, Field
 from starlette.exceptions import HTTPException
 
-from gmn_client.models import Alive, DeliveryState, Keys, NewKey, Ready, Scope
+from gmn_client.models import Alive, DeliveryState, Diagnosis, Keys, NewKey, Ready, Scope
+from service.checks import describe_settings, examine_running
 from service.errors import ServiceError
 from service.gallery.enroll import Name
 from service.http import keys
@@ -27,6 +28,7 @@ from service.search.options import MAX_NAMES, split_names
 # A disk that hangs must not delay a scrape, which times out after ten seconds.
 RECORD_WITHIN_SECONDS = 2.0
 router = guarded_router("", "health")
+doctor_router = guarded_router("/v1/doctor", "health")
 key_router = guarded_router("/v1/keys", "keys")
 
 
@@ -54,13 +56,17 @@ async def livez(_: Working) -> Alive:
 
 @router.get("/readyz")
 async def readyz(runtime: Working) -> Ready:
-    """Answers 200 while searches can be answered, even if the record does not respond."""
+    """Answers 200 once every gallery is loaded, even if the record does not respond.
+
+    `record` and `audit_log` tell whether writes or searches are refused.
+    """
     galleries = runtime.galleries.all()
     needs_reindex = sum(gallery.needs_reindex for gallery in galleries)
     return Ready(
         galleries={"ready": len(galleries) - needs_reindex, "needs_reindex": needs_reindex},
         record=runtime.galleries.record_state,
         index="ready" if runtime.index_up else "unavailable",
+        audit_log="ready" if runtime.audit.is_writable else "unavailable",
     )
 
 
@@ -118,6 +124,22 @@ def _show_record(runtime: Runtime) -> None:
 Administrator = Annotated[Call, needs("admin", every_gallery=True)]
 # Refuse a complete key in this place, before the audit log could contain it.
 KeyId = Annotated[str, Path(max_length=32, pattern=f"^{keys.KEY_ID}$", description="A key's id.")]
+
+
+@doctor_router.get("")
+async def doctor(call: Administrator) -> Diagnosis:
+    """Checks settings, state, disk, clock, record, keys, backups, device and artefact.
+
+    The process that answers checks itself, as `gmn doctor` does with files alone; it changes
+    nothing.
+    """
+    runtime = call.runtime
+    findings = await runtime.pools.files.run(examine_running, runtime)
+    return Diagnosis(
+        ok=all(finding.state != "error" for finding in findings),
+        settings=describe_settings(runtime.settings),
+        findings=findings,
+    )
 
 
 class NewKeyForm(Form):

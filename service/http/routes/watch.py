@@ -11,12 +11,13 @@ from fastapi import Request, Response
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gmn_client import models
+from model.problems import is_of_the_machine
 from service.errors import InvalidField
 from service.http.forms import Form, Sent, SightingForm
 from service.http.guard import Admin, Searcher, guarded_router, needs
 from service.http.problems import answer_each, example, problems
 from service.runtime import Call, GalleryCall
-from service.search.options import MAX_NAMES, Moment, Text, split_names
+from service.search.options import MAX_NAMES, Label, Moment, Text, split_names
 from service.watch.lists import arm, fit_list
 from service.watch.sightings import sight
 
@@ -46,8 +47,9 @@ async def send_sightings(
     """Compares crops with the armed lists that the key may access; a match raises an alert.
 
     Crops are not stored. Up to eight crops of a track are compared; a track ends ten seconds after
-    its last crop, or after a minute. The answer follows once alerts are written, and has the
-    matches with `wait`. A repeated request extends the same visits and raises no second alert.
+    its last crop (90 seconds after one with `still`), after half an hour, or when its crops show
+    another person. The answer follows once alerts are written, and has the matches with `wait`. A
+    repeated request extends the same visits and raises no second alert.
     """
     runtime = call.runtime
     crops = form.read_crops()
@@ -71,6 +73,8 @@ def _check_zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:
+        if is_of_the_machine(error):
+            raise
         raise ValueError(f"{name[:40]!r} is no time zone; write it like Europe/Zurich") from error
     return name
 
@@ -78,7 +82,7 @@ def _check_zone(name: str) -> str:
 class WatchForm(models.WatchSettings, Form):
     """Settings of a list; a field that is left out has its default."""
 
-    cameras: Annotated[list[Text], BeforeValidator(split_names)] = Field([], max_length=MAX_NAMES)
+    cameras: Annotated[list[Label], BeforeValidator(split_names)] = Field([], max_length=MAX_NAMES)
     """Only sightings of these cameras."""
     hours: Annotated[str, Field(max_length=16), AfterValidator(_check_hours)] = ""
     """Only at this time of day, such as `22:00-06:00`."""

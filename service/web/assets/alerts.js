@@ -204,15 +204,27 @@ function judging(alert) {
 async function decide(alert, decision) {
   const body = new FormData();
   body.append("decision", decision);
+  if (alert.score !== null) body.append("score", alert.score);
   await act(async () => {
-    Object.assign(
-      alert,
-      await ask(`/v1/alerts/${alert.alert_id}/review`, { method: "POST", body }),
-    );
+    try {
+      Object.assign(
+        alert,
+        await ask(`/v1/alerts/${alert.alert_id}/review`, { method: "POST", body }),
+      );
+    } catch (error) {
+      await showAgain(alert);
+      throw error;
+    }
     for (const button of document.querySelectorAll(`[data-alert-of="${alert.alert_id}"]`))
       button.setAttribute("aria-pressed", String(button.value === alert.state));
     await decided();
   });
+}
+
+// The picture of a better crop may have taken the place of the one on the page.
+async function showAgain(alert) {
+  Object.assign(alert, await ask(`/v1/alerts/${alert.alert_id}`));
+  find(`#alerts > [data-alert="${alert.alert_id}"]`)?.replaceWith(card(alert));
 }
 
 function enlarge(alert) {

@@ -1,7 +1,7 @@
 // Filters of a search: a chip for each camera of the gallery, times, and unnamed crops.
 
 import { ask } from "./api.js";
-import { attempt, count, find, h, ZONE } from "./elements.js";
+import { attempt, count, find, h, nfc, ZONE } from "./elements.js";
 import { gallery, inGallery } from "./place.js";
 
 const PAGES = 20;
@@ -35,7 +35,7 @@ export function startCameras(search) {
   find("#other-camera").addEventListener("keydown", (event) => {
     if (event.key !== "Enter") return;
     event.preventDefault();
-    const name = event.target.value.trim();
+    const name = nfc(event.target.value.trim());
     event.target.value = "";
     if (name) {
       chosen.set(name, "any");
@@ -73,8 +73,8 @@ export function filtered() {
 
 export function chooseCameras(only, without) {
   for (const name of chosen.keys()) chosen.set(name, "any");
-  for (const name of only) chosen.set(name, "only");
-  for (const name of without) chosen.set(name, "without");
+  for (const name of only) chosen.set(nfc(name), "only");
+  for (const name of without) chosen.set(nfc(name), "without");
   draw();
   find("#filters").open = filtered();
 }
@@ -107,7 +107,7 @@ async function read() {
       if (gallery() !== name) return;
       crops += answer.results.length;
       for (const { camera } of answer.results)
-        if (camera !== null && !chosen.has(camera)) chosen.set(camera, "any");
+        if (camera !== null && !chosen.has(nfc(camera))) chosen.set(nfc(camera), "any");
       cursor = answer.next_cursor;
       draw();
     }

@@ -38,6 +38,8 @@ export function h(tag, attributes = {}, ...children) {
 }
 
 export const find = (selector) => document.querySelector(selector);
+// Return a name in the Unicode form in which names are compared, or null.
+export const nfc = (name) => name?.normalize("NFC") ?? null;
 export const nameOf = (identity) => identity ?? "no name";
 export const count = (number, singular, plural = `${singular}s`) =>
   `${number.toLocaleString()} ${number === 1 ? singular : plural}`;
@@ -234,7 +236,7 @@ export function question(
       input === undefined ? null : h("input", { value: input, maxlength: 256, required, list });
     const dialog = showForm(
       { class: "question", "aria-label": title },
-      (answer) => resolve(answer === "yes" ? (field?.value ?? true) : null),
+      (answer) => resolve(answer === "yes" ? (nfc(field?.value) ?? true) : null),
       h("h2", {}, title),
       h("p", {}, text),
       h("div", { class: "seen" }, pictures),

@@ -2,13 +2,54 @@
 
 import { enrollAll } from "./batches.js";
 import { askForBoxes } from "./boxes.js";
-import { attempt, count, find, h, moment, onSubmit, pictureOf, takeFiles } from "./elements.js";
+import {
+  attempt,
+  count,
+  find,
+  h,
+  moment,
+  nfc,
+  onSubmit,
+  pictureOf,
+  takeFiles,
+} from "./elements.js";
 import { lookAt } from "./photos.js";
 import { inGallery } from "./place.js";
 import { takenAt } from "./taken.js";
 
-const IMAGE = /\.(jpe?g|png|webp|bmp)$/i;
-const BY_PRODUCTS = ["__MACOSX", "Thumbs.db", "desktop.ini"];
+const IMAGE = /\.(jpe?g|jpe|jfif|png|webp|bmp)$/i;
+// What storage systems and programs make for their own use, besides names that begin with a dot.
+// Imports have the same list, in model/crops/names.py.
+const BY_PRODUCTS = [
+  "$recycle.bin",
+  "recycler",
+  "recycled",
+  "recycle bin",
+  "system volume information",
+  "thumbs.db",
+  "ehthumbs.db",
+  "ehthumbs_vista.db",
+  "desktop.ini",
+  "__macosx",
+  "network trash folder",
+  "temporary items",
+  "thevolumesettingsfolder",
+  "icon\r",
+  "lost+found",
+  "lost.dir",
+  "@eadir",
+  "@tmp",
+  "@sharebin",
+  "@sharesnap",
+  "#recycle",
+  "#snapshot",
+  "@recycle",
+  "@recently-snapshot",
+  "@transcode",
+  "~snapshot",
+  "trashbox",
+];
+const FOUND_BY_A_DISK_CHECK = /^found\.\d{3}$/;
 const SHOWN = 40;
 // Pictures are {file}, those of a folder {file, identity}, and boxes of a picture {file, boxed,
 // identity}. `taken` is the time that the file gives, or null.
@@ -30,13 +71,22 @@ export function startEnrollment() {
   onSubmit(form, enroll);
 }
 
+const isHidden = (part) =>
+  part.startsWith(".") ||
+  BY_PRODUCTS.includes(part.toLowerCase()) ||
+  FOUND_BY_A_DISK_CHECK.test(part.toLowerCase());
+
 // Imports follow the same rule: if no image lies directly in the folder, sub-folders name the
 // people.
 function imagesOf(files) {
   const parts = (file) => file.webkitRelativePath.split("/");
-  const visible = files.filter(
-    (file) => !parts(file).some((part) => part.startsWith(".") || BY_PRODUCTS.includes(part)),
-  );
+  // The folder itself was chosen, whatever its name.
+  const liesHidden = (file) => parts(file).slice(1).some(isHidden);
+  const hidden = files.filter(liesHidden);
+  const visible = files.filter((file) => !liesHidden(file));
+  const leftOut =
+    hidden.length > 0 &&
+    `${count(hidden.length, "file is", "files are")} left out as hidden or made by a storage system, such as ${hidden[0].webkitRelativePath}.`;
   if (visible.some((file) => parts(file).length === 2 && file.name === "manifest.csv")) {
     throw new Error(
       "The folder has a manifest.csv, which this form does not read. Pack the folder as a zip file and import it below.",
@@ -51,20 +101,23 @@ function imagesOf(files) {
     );
   if (images.length === 0)
     throw new Error(
-      "The folder holds no picture. Pictures are named .jpg, .jpeg, .png, .webp or .bmp.",
+      ["The folder holds no picture. Pictures are named .jpg, .jpeg, .png, .webp or .bmp.", leftOut]
+        .filter(Boolean)
+        .join(" "),
     );
   const named = images.every((file) => parts(file).length > 2);
   const others = visible.length - images.length;
   find("#passed-over").textContent = [
     named
-      ? `${count(new Set(images.map((file) => parts(file)[1])).size, "sub-folder names a person", "sub-folders name the people")}.`
+      ? `${count(new Set(images.map((file) => nfc(parts(file)[1]))).size, "sub-folder names a person", "sub-folders name the people")}.`
       : "Pictures lie directly in the folder, so that the field Name names the person on all of them.",
     others > 0 &&
       `${count(others, "file that is no picture is", "files that are no pictures are")} passed over.`,
+    leftOut,
   ]
     .filter(Boolean)
     .join(" ");
-  return images.map((file) => ({ file, ...(named && { identity: parts(file)[1] }) }));
+  return images.map((file) => ({ file, ...(named && { identity: nfc(parts(file)[1]) }) }));
 }
 
 // A dropped folder arrives as a file that cannot be read.

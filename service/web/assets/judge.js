@@ -1,7 +1,7 @@
 // Decisions on results: each confirmed or rejected, and several marked and named at once.
 
 import { ask, formOf } from "./api.js";
-import { count, find, h, question, shotPicture, thumbnail } from "./elements.js";
+import { count, find, h, nfc, question, shotPicture, thumbnail } from "./elements.js";
 import { act, named, naming, relabel, report } from "./naming.js";
 import { inGallery } from "./place.js";
 
@@ -80,7 +80,7 @@ function nameOffer(result, search) {
   const { kept } = search;
   if (
     decided(kept, result.crop_id) !== "confirmed" ||
-    (result.identity !== null && result.identity === personOf(kept))
+    (result.identity !== null && nfc(result.identity) === personOf(kept))
   )
     return null;
   return h(
@@ -98,7 +98,7 @@ function nameOffer(result, search) {
 function personOf(kept) {
   const names = kept.reviews
     .filter((review) => review.decision === "confirmed" && review.identity !== null)
-    .map((review) => review.identity);
+    .map((review) => nfc(review.identity));
   const times = (name) => names.filter((other) => other === name).length;
   return names.sort((first, second) => times(second) - times(first))[0] ?? null;
 }

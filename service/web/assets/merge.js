@@ -1,7 +1,7 @@
 // Two people side by side, before they are merged.
 
 import { ask, formOf } from "./api.js";
-import { count, h, moment, percent, showForm, thumbnail, verdictChip } from "./elements.js";
+import { count, h, moment, nfc, percent, showForm, thumbnail, verdictChip } from "./elements.js";
 import { inGallery, segment } from "./place.js";
 
 const SHOWN = 8;
@@ -44,7 +44,7 @@ export async function askForMerge(identity, other) {
 async function opinion(identity, other) {
   const asked = new URLSearchParams({ identity, limit: COMPARED });
   const { results } = await ask(inGallery(`/similar?${asked}`)).catch(() => ({ results: [] }));
-  const found = results.find((person) => person.identity === other);
+  const found = results.find((person) => nfc(person.identity) === nfc(other));
   if (found)
     return [
       verdictChip(found.verdict),

@@ -1,7 +1,7 @@
 // Propose names of the gallery while a person types into a field with list="names".
 
 import { ask } from "./api.js";
-import { count, find, h } from "./elements.js";
+import { count, find, h, nfc } from "./elements.js";
 import { inGallery } from "./place.js";
 
 const PROPOSED = 20;
@@ -29,7 +29,7 @@ async function propose(field) {
   // Show whether the name exists, so that a typing error does not create a person.
   const known = field.form?.querySelector(".known");
   if (!known || field.value !== typed) return;
-  const existing = page.results.find((person) => person.identity === typed);
+  const existing = page.results.find((person) => nfc(person.identity) === nfc(typed));
   known.textContent = existing
     ? `${typed} has ${count(existing.crops, "picture")} in this gallery.`
     : typed && page.next_cursor === null

@@ -8,6 +8,7 @@ import {
   find,
   h,
   moment,
+  nfc,
   percent,
   question,
   thumbnail,
@@ -168,7 +169,7 @@ async function rename({ identity }) {
     "Rename",
     { label: "New name", input: identity, list: "names" },
   );
-  if (name === null || name === identity) return;
+  if (name === null || name === nfc(identity)) return;
   const existing = await ask(pathOf(name)).catch((error) => {
     if (error.status !== 404) throw error;
   });
@@ -183,7 +184,7 @@ async function mergeWith({ identity }) {
     "Compare",
     { label: "The other name", input: "", list: "names" },
   );
-  if (other !== null && other !== identity) await merge(identity, other);
+  if (other !== null && other !== nfc(identity)) await merge(identity, other);
 }
 
 export async function merge(identity, other) {

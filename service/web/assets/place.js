@@ -43,12 +43,21 @@ export function segment(name) {
   return encodeURIComponent(name);
 }
 
+// Scripts in whose words the service takes U+200C and U+200D, between two letters or marks.
+const JOINING =
+  "Arab Beng Deva Gujr Guru Khmr Knda Mlym Mong Mymr Nkoo Orya Sinh Syrc Taml Telu".split(" ");
+const JOINERS = JOINING.map((script) => {
+  const letter = `[[\\p{L}\\p{M}]&&\\p{Script=${script}}]`;
+  return `(?<=${letter})[\\u200c\\u200d](?=${letter})`;
+});
+const UNFIT = new RegExp(`(?!${JOINERS.join("|")})[\\p{C}\\p{Zl}\\p{Zp}]`, "gv");
+
 // Return the external id of a picture: its file name, which the service cannot know.
 export const fileId = ({ webkitRelativePath: path, name = "" }) =>
   (path || name)
-    .replace(/[\p{C}\p{Zl}\p{Zp}]/gu, "?")
-    .replace(/\p{Zs}/gu, " ")
-    .slice(-256);
+    .slice(-256)
+    .replace(UNFIT, "?")
+    .replace(/\p{Zs}/gu, " ");
 
 // Notify all panels that the gallery has changed.
 export function changed() {

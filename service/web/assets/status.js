@@ -52,6 +52,10 @@ async function troubleNow() {
     if (!response.ok) return `The service is not ready: ${body.detail}`;
     if (body.record.state === "unreachable")
       return "The database does not answer: searches are answered from memory, and nothing can be changed";
+    if (body.record.state === "writes_wait")
+      return "Another process of the service stands still and keeps this one from writing: nothing can be changed";
+    if (body.audit_log === "unavailable")
+      return "The audit log cannot be written: nothing can be searched";
     return body.index === "ready" ? null : "The index does not answer: nothing can be searched";
   } catch {
     return "The service does not answer. It is asked again every two seconds";

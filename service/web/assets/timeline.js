@@ -1,6 +1,6 @@
 // Crops by time, in a lane for each camera. A list beside it serves keyboards and screen readers.
 
-import { count } from "./elements.js";
+import { count, nfc } from "./elements.js";
 
 const LANE = 40;
 const HEAD = 8;
@@ -12,7 +12,7 @@ const DAY_MS = 864e5;
 export function timeline(crops, choose) {
   const seen = crops
     .filter((crop) => crop.captured_at !== null)
-    .map((crop) => ({ ...crop, at: Date.parse(crop.captured_at) }));
+    .map((crop) => ({ ...crop, camera: nfc(crop.camera), at: Date.parse(crop.captured_at) }));
   if (seen.length < 2) return null;
   const lanes = [...new Set(seen.map((crop) => crop.camera))].sort((first, second) =>
     (first ?? "").localeCompare(second ?? "", undefined, { numeric: true }),

@@ -1,7 +1,7 @@
 // Tracks of the gallery with their pictures. A track can be searched, named or deleted as a whole.
 
 import { ask, pages } from "./api.js";
-import { attempt, count, find, h, moment, question, thumbnail } from "./elements.js";
+import { attempt, count, find, h, moment, nfc, question, thumbnail } from "./elements.js";
 import { act, askToDelete, named, naming, relabel, report } from "./naming.js";
 import { addressOf, gallery, inGallery, panel } from "./place.js";
 import { chooser } from "./tiles.js";
@@ -129,7 +129,7 @@ const idsOf = (crops) => crops.map((crop) => crop.crop_id);
 // A track without a camera: the filter also passes crops of cameras that use the same id.
 async function cropsOf({ track, camera }) {
   const found = await pages(inGallery("/crops"), { track, camera, order: "captured" }, Infinity);
-  return found.results.filter((crop) => crop.camera === camera);
+  return found.results.filter((crop) => nfc(crop.camera) === nfc(camera));
 }
 
 function search(track) {

@@ -48,7 +48,11 @@ export function sendCall(method, path, fields) {
 
 // Remove every change that names a forgotten person.
 export function dropNamed(identity) {
-  const spelled = [JSON.stringify(identity).slice(1, -1), encodeURIComponent(identity)];
+  const forms = ["NFC", "NFD"].map((form) => identity.normalize(form));
+  const spelled = [identity, ...forms].flatMap((name) => [
+    JSON.stringify(name).slice(1, -1),
+    encodeURIComponent(name),
+  ]);
   keep(
     all().filter(
       (change) =>

@@ -1,5 +1,6 @@
 """Decoding: every crop comes out as upright RGB, every bad file as a problem with a stable code."""
 
+import re
 import resource
 import struct
 import threading
@@ -88,7 +89,7 @@ def test_a_bmp_of_runs_which_python_would_read_is_refused():
     for kind in (1, 2):
         data[28] = 8 // kind
         data[30] = kind
-        assert code_of(bytes(data)) == "not_an_image"
+        assert code_of(bytes(data)) == "unsupported"
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
@@ -136,6 +137,116 @@ def test_a_transparent_palette_entry_is_laid_over_white():
     pixels = decode_crop(encoded(image, "PNG", transparency=b"\x00\xff"))
     assert np.array_equal(pixels[0, 0], [0, 0, 255])
     assert np.array_equal(pixels[-1, 0], [255, 255, 255])
+
+
+def see_through(image_format, **options):
+    """Return an image that is transparent everywhere, with colours behind it."""
+    image = noise().convert("RGBA")
+    image.putalpha(0)
+    return encoded(image, image_format, **options)
+
+
+TRANSPARENT = {
+    "PNG": see_through("PNG"),
+    "WebP": see_through("WEBP", lossless=True, exact=True),
+    "grey with alpha": encoded(Image.new("LA", (16, 32), (90, 0)), "PNG"),
+    "a palette": encoded(noise().quantize(8), "PNG", transparency=bytes(8)),
+    "one colour": encoded(Image.new("RGB", (16, 32), (1, 2, 3)), "PNG", transparency=(1, 2, 3)),
+    "grey of 16 bits": encoded(
+        Image.fromarray(np.full((32, 16), 700, np.uint16)), "PNG", transparency=700
+    ),
+}
+
+
+@pytest.mark.parametrize("data", TRANSPARENT.values(), ids=TRANSPARENT)
+def test_an_image_in_which_nothing_can_be_seen_is_refused_with_the_remedy(data):
+    with pytest.raises(CropProblem, match=r"the image is wholly transparent.*; save it") as caught:
+        decode_crop(data)
+    assert caught.value.code == "transparent"
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP"])
+def test_of_an_animated_image_the_first_frame_has_to_be_visible(image_format):
+    clear = Image.new("RGBA", (16, 32), (9, 9, 9, 0))
+    red = Image.new("RGBA", (16, 32), "red")
+    options = {"save_all": True, "lossless": True}
+    with pytest.raises(CropProblem, match="the first frame is wholly transparent"):
+        decode_crop(encoded(clear, image_format, append_images=[red], **options))
+    pixels = decode_crop(encoded(red, image_format, append_images=[clear], **options))
+    assert mean_of(pixels) == pytest.approx([255, 0, 0], abs=4)
+
+
+def bmp_with_masks(pixels, bits, masks):
+    """Return a BMP whose header gives the bits of red, green, blue and alpha."""
+    height, width = pixels.shape[:2]
+    data = pixels[::-1].tobytes()
+    head = struct.pack("<IiiHHIIiiII", 124, width, height, 1, bits, 3, len(data), 0, 0, 0, 0)
+    head = (head + struct.pack("<IIII", *masks)).ljust(124, b"\0")
+    return b"BM" + struct.pack("<IHHI", 138 + len(data), 0, 0, 138) + head + data
+
+
+def test_a_bmp_with_nothing_in_its_alpha_is_read_without_it():
+    rgb = np.asarray(noise())
+    bgra = np.dstack([rgb[:, :, ::-1], np.zeros((HEIGHT, WIDTH), np.uint8)])
+    masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    assert np.array_equal(decode_crop(bmp_with_masks(bgra, 32, masks)), rgb)
+    # As soon as anything is visible, the rest is transparent.
+    bgra[0, 0, 3] = 255
+    pixels = decode_crop(bmp_with_masks(bgra, 32, masks))
+    assert np.array_equal(pixels[0, 0], rgb[0, 0])
+    assert pixels[1:].min() == 255
+
+
+def test_a_bmp_of_16_bits_is_read_without_its_bit_of_alpha():
+    red = np.full((HEIGHT, WIDTH), 0x7C00, np.uint16)
+    pixels = decode_crop(bmp_with_masks(red, 16, (0x7C00, 0x3E0, 0x1F, 0x8000)))
+    assert mean_of(pixels) == [255, 0, 0]
+
+
+def test_one_colour_of_grey_in_16_bits_is_laid_over_white():
+    grey = np.full((32, 16), 3 * 257, np.uint16)
+    grey[:16] = 0
+    pixels = decode_crop(encoded(Image.fromarray(grey), "PNG", transparency=0))
+    assert pixels[:16].min() == 255
+    assert pixels[16:].max() == 3
+
+
+def with_frame(**changes):
+    """Return a JPEG with bytes of its frame header changed."""
+    data = bytearray(encoded(noise(), "JPEG"))
+    start = data.index(b"\xff\xc0") + 1
+    places = {"process": start, "bits": start + 3, "height": start + 5, "colours": start + 8}
+    for name, value in changes.items():
+        data[places[name]] = value
+    return bytes(data)
+
+
+def bmp_with(place, value):
+    data = bytearray(encoded(noise(), "BMP"))
+    data[place] = value
+    return bytes(data)
+
+
+UNSUPPORTED = {
+    "12 bits": with_frame(bits=12),
+    "lossless": with_frame(process=0xC3),
+    "hierarchical": with_frame(process=0xC5),
+    "JPEG-LS": with_frame(process=0xF7),
+    "2 colours": with_frame(colours=2),
+    "height": with_frame(height=0),
+    "layout": bmp_with_masks(np.zeros((16, 16), np.uint16), 16, (0xF00, 0xF0, 0xF, 0xF000)),
+    "compression (5)": bmp_with(30, 5),
+    "depth (64)": bmp_with(28, 64),
+}
+
+
+@pytest.mark.parametrize(("kind", "data"), UNSUPPORTED.items(), ids=UNSUPPORTED)
+def test_an_image_of_a_kind_that_no_decoder_knows_is_not_called_damaged(kind, data):
+    with pytest.raises(CropProblem, match=re.escape(kind)) as caught:
+        decode_crop(data)
+    assert caught.value.code == "unsupported"
+    assert "; save it as an ordinary JPEG or PNG" in caught.value.detail
+    assert "damaged" not in caught.value.detail
 
 
 def test_a_thumbnail_in_front_does_not_hide_that_the_crop_is_cut():

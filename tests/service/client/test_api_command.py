@@ -103,6 +103,13 @@ def test_objects_are_given_as_json(api, filled, pictures):
     assert json.loads(asked.stdout)["results"][0]["cosine"] > 0.999
 
 
+def test_sightings_of_a_person_who_stays_are_sent_with_a_switch(api, filled, pictures):
+    labels = ("--camera", "gate", "--track", "17")
+    assert api("sight", *pictures, *labels, "--still", "--json")["accepted"] == 2
+    box = '{"x": 0, "y": 0, "width": 32, "height": 64, "still": true}'
+    assert api("sight_frame", pictures[0], box, *labels, "--json")["accepted"] == 1
+
+
 def test_only_the_given_labels_of_a_crop_change_and_an_empty_one_is_unknown(api, filled):
     crop_id = next(filled.crops(identity="7")).crop_id
     moment = "2026-03-01T10:30:00+01:00"

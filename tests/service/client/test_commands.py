@@ -1,5 +1,6 @@
 """`gmn enroll` and `gmn query` as a user types them, against a real service process."""
 
+import unicodedata
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,8 @@ def test_a_broken_file_is_named_and_the_rest_is_enrolled(client, gmn, kind, requ
     assert summary["enrolled"] == len(drawn_crops)
     problems = {Path(problem["name"]).name: problem["code"] for problem in summary["problems"]}
     assert problems == {"broken.png": "truncated"}
-    assert [Path(file["name"]).name for file in summary["ignored"]] == ["notes.txt"]
+    beside = {"folder": {"notes.txt"}, "archive": {"notes.txt", "__MACOSX"}}
+    assert {Path(file["name"]).name for file in summary["ignored"]} == beside[kind]
     crops = list(client.crops())
     assert len(crops) == len(drawn_crops)
     assert {(crop.identity, crop.camera) for crop in crops} == {(None, "door")}
@@ -229,7 +231,8 @@ def test_a_folder_for_each_person_names_the_people_however_it_is_sent(
     (people_folder / ".DS_Store").write_text("left by another system")
     summary = enroll_by(gmn, way, people_folder)
     assert summary["enrolled"] == summary["sent"] == len(drawn_crops)
-    assert [Path(file["name"]).name for file in summary["ignored"]] == ["notes.txt"]
+    ignored = [Path(file["name"]).name for file in summary["ignored"]]
+    assert sorted(ignored) == [".DS_Store", "notes.txt"]
     found = sorted(crop.identity for crop in client.crops())
     assert found == sorted(crop.identity for crop in drawn_crops)
 
@@ -259,6 +262,63 @@ def test_a_manifest_has_crops_of_unknown_people_and_every_label_however_it_is_se
     assert (ann.identity, ann.camera, ann.external_id, ann.metadata) == ("Ann", None, None, None)
 
 
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_camera_is_chosen_and_found_in_any_unicode_form(client, gmn, tmp_path, drawn_crops, form):
+    for number in range(3):
+        (tmp_path / f"é{number}.png").write_bytes(drawn_crops[number].png)
+    gate = {name: unicodedata.normalize(name, "Südtor") for name in ("NFC", "NFD")}
+    (tmp_path / "manifest.csv").write_text(
+        "path,identity,camera\n"
+        f"é0.png,Ann,{gate['NFD']}\n"
+        f"e\u03011.png,Ann,{gate['NFC']}\n"
+        "é2.png,Ann,door\n"
+    )
+    assert gmn("enroll", tmp_path, "--camera", gate[form], "--json")["enrolled"] == 2
+    assert {crop.camera for crop in client.crops(camera=gate[form])} == {gate["NFC"]}
+    found = gmn("query", tmp_path / "é2.png", "--cameras", gate[form], "--json")
+    assert len(found["results"]) == 2
+
+
+@pytest.mark.parametrize("way", [*WAYS, "data set"])
+def test_by_products_of_storage_systems_are_left_out_however_they_are_sent(
+    client, gmn, way, people_folder, drawn_crops
+):
+    person = people_folder / drawn_crops[0].identity
+    for place in (person / "@eaDir" / "1.png", people_folder / "#Recycle", person / ".old"):
+        place.mkdir(parents=True)
+        (place / "thumbnail.jpg").write_bytes(drawn_crops[1].png)
+    if way == "data set":
+        summary = gmn("enroll", f"folder:{people_folder}", "--json")
+    else:
+        summary = enroll_by(gmn, way, people_folder)
+    assert summary["enrolled"] == summary["sent"] == len(drawn_crops)
+    reasons = {Path(file["name"]).name: file["reason"] for file in summary["ignored"]}
+    assert reasons.keys() == {"@eaDir", "#Recycle", ".old"}
+    assert "for its own use" in reasons["@eaDir"]
+    assert "begins with a dot" in reasons[".old"]
+    found = {crop.identity for crop in client.crops()}
+    assert found == {crop.identity for crop in drawn_crops}
+
+
+def test_a_folder_of_by_products_alone_names_one(gmn, tmp_path, drawn_crops):
+    (tmp_path / "photos" / "@eaDir").mkdir(parents=True)
+    (tmp_path / "photos" / "@eaDir" / "1.png").write_bytes(drawn_crops[0].png)
+    error = gmn("enroll", tmp_path / "photos", status=2)
+    assert "holds no image" in error
+    assert "1 ignored, such as @eaDir" in error
+
+
+def test_a_manifest_that_would_lose_labels_is_refused_by_the_command(gmn, folder):
+    for text, words in (
+        ("path,Identity\n00.png,Ann\n", "did you mean identity?"),
+        ("path\tidentity\n00.png\tAnn\n", "separated by tabs"),
+        ("path,identity\n..\\00.png,Ann\n", "..\\00.png: lies outside the manifest's folder"),
+        ("path,captured_at\n00.png,2026-03-01T24:00:00Z\n", "has the hour 24"),
+    ):
+        (folder / "people.csv").write_text(text)
+        assert words in gmn("enroll", folder / "people.csv", status=2)
+
+
 def test_a_source_that_is_not_there_names_what_can_be_enrolled(gmn):
     missing = gmn("enroll", "nope", status=2)
     for kind in ("nope", "image", "folder", "zip", "manifest"):
@@ -279,3 +339,19 @@ def test_a_query_image_that_is_none_is_named(gmn, folder, manifest):
     finished = gmn("query", folder / "broken.png", status=2)
     assert "the image data is cut off or damaged" in finished
     assert len(finished.strip().splitlines()) == 1
+
+
+def test_names_that_look_like_markup_or_emoji_are_printed_as_they_are(gmn, tmp_path, drawn_crops):
+    name = "[red]00:ab:11[red]"
+    image = tmp_path / f"{name}.png"
+    image.write_bytes(drawn_crops[0].png)
+    broken = tmp_path / f"{name}.jpg"
+    broken.write_bytes(b"no image")
+    gmn("enroll", image, "--identity", name, "--camera", name)
+    again = gmn("enroll", image, "--identity", name, "--camera", name)
+    assert f"there already: {image.name}" in again
+    refused = gmn("enroll", broken, status=1)
+    assert f"{broken.name}: the bytes are not a JPEG" in refused
+    for command in (["identities"], ["crops"], ["query", image]):
+        assert name in gmn(*command)
+    assert f"{image.name}: match" in gmn("query", image)

@@ -1,5 +1,6 @@
 """The client takes each kind of image in every call that takes one."""
 
+import asyncio
 import io
 import itertools
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from gmn_client import Image, InvalidInput
+from gmn_client import AsyncClient, Client, Image, InvalidInput, RequestRefused
 from gmn_client.uploads import image_files
 from model.crops.decode import decode_crop
 from tests.outside import encoded
@@ -73,6 +74,50 @@ def test_what_is_no_image_is_a_type_error_that_names_the_remedy(client, wrong, r
 def test_a_single_image_where_a_list_belongs_is_a_type_error(client, one):
     with pytest.raises(TypeError, match=r"give a list, as in enroll\(\[image\]\)"):
         client.enroll(one)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_label_that_a_call_cannot_use_is_named_and_nothing_is_sent(kind):
+    image = Image("no-such.png", identity="Ann", external_id="7")
+    client = kind("http://127.0.0.1:9")
+
+    def call(method, *images):
+        answer = getattr(client, method)(*images)
+        if kind is AsyncClient:
+            asyncio.run(answer)
+
+    for method, *images in (
+        ("query", "a.png", image),
+        ("query_galleries", image),
+        ("embeddings", image),
+        ("pairs", "a.png", image),
+        ("sight", image),
+        ("sight_frame", image, []),
+    ):
+        with pytest.raises(InvalidInput, match=f"identity, external_id: {method} cannot use"):
+            call(method, *images)
+
+
+def test_labels_of_a_frame_are_those_of_its_boxes(client, drawn_crops):
+    frame = Image(drawn_crops[0].png, identity="Ann", camera="east", external_id="7")
+    box = {"x": 0, "y": 0, "width": 48, "height": 96}
+    client.enroll_frame(frame, [box, {**box, "height": 90, "identity": "Bob"}], camera="west")
+    labels = [(crop.identity, crop.camera, crop.external_id) for crop in client.crops()]
+    assert labels == [("Ann", "east", "7"), ("Bob", "east", "7")]
+
+
+def test_every_call_with_an_answer_per_image_says_why_the_first_was_refused(client):
+    for call in (
+        lambda: client.query(b"no image", b"", mode="separate"),
+        lambda: client.query(b"no image"),
+        lambda: client.embeddings(b"no image", b""),
+        lambda: client.pairs(b"no image", b""),
+        lambda: client.query_galleries(b"no image", b"", mode="separate"),
+        lambda: client.sight(b"no image"),
+    ):
+        with pytest.raises(RequestRefused) as refused:
+            call()
+        assert str(refused.value).count("the bytes are not a JPEG") == 1
 
 
 def test_a_file_that_cannot_be_read_is_named_and_nothing_is_sent(client, drawn_crops, tmp_path):

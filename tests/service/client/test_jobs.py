@@ -3,6 +3,7 @@
 import os
 import tracemalloc
 import zipfile
+from pathlib import PurePosixPath
 
 import pytest
 
@@ -69,15 +70,132 @@ def test_of_many_ignored_files_the_first_are_named_and_the_others_counted(
     assert (len(report), report[-1].detail) == (1_001, "500 more are not named here")
 
 
-def test_folders_and_by_products_that_windows_packed_are_not_reported(
-    client, tmp_path, drawn_crops
-):
+def test_folders_and_by_products_that_windows_packed_are_no_pictures(client, tmp_path, drawn_crops):
     path = tmp_path / "people.zip"
     entries = {"people\\Ann\\1.png": drawn_crops[0].png, "people\\Ann\\": b""}
     path.write_bytes(zip_of(entries | {"people\\Thumbs.db": b"by Windows"}))
     job = client.wait_for_job(client.import_archive(path).job_id)
-    assert (job.progress.landed, job.progress.ignored, job.problems) == (1, 0, 0)
+    assert (job.progress.landed, job.progress.ignored, job.problems) == (1, 1, 1)
     assert [crop.identity for crop in client.crops()] == ["Ann"]
+    (line,) = client.job_problems(job.job_id)
+    assert (line.source, line.code) == ("people/Thumbs.db", "ignored")
+    assert "for its own use" in line.detail
+
+
+# Thumbnails, wastebaskets and snapshots, whose pictures show people of the same folder again.
+BESIDE = (
+    *("Ann/@eaDir/1.png/SYNOPHOTO_THUMB_M.jpg", "@eaDir/Ann/1.jpg", "Bob/@EADIR/2.png/S.jpg"),
+    *("$RECYCLE.BIN/S-1-5/$R12.png", "$Recycle.Bin/S-1-5/$R13.png", "RECYCLER/1.png"),
+    *("#recycle/old.png", "#snapshot/GMT-2026/Ann/1.png", "@Recycle/1.png"),
+    *("@Recently-Snapshot/daily/Ann/1.png", "System Volume Information/1.png"),
+    *("lost+found/#12.png", "FOUND.000/FILE0000.JPG", "LOST.DIR/1.jpg"),
+    *(".stversions/Ann/1.png", ".Trash-1000/files/1.png", "Ann/._1.png", "__MACOSX/Ann/._1.png"),
+)
+RESEMBLING = ("Recycle", "eaDir", "Snapshot", "found", "Thumbs", "@Ann", "#1", "lost", "Git", "$A")
+
+
+@pytest.mark.parametrize("way", ["archive", "folder"])
+def test_by_products_of_storage_systems_are_no_people_and_are_reported(
+    client, import_dir, tmp_path, drawn_crops, way
+):
+    pictures = iter(drawn_crops)
+    entries = {f"{name}/1.png": next(pictures).png for name in ("Ann", "Bob", *RESEMBLING)}
+    entries |= dict.fromkeys(BESIDE, drawn_crops[-1].png)
+    if way == "archive":
+        path = tmp_path / "people.zip"
+        path.write_bytes(zip_of(entries))
+        job = client.import_archive(path)
+    else:
+        for name, content in entries.items():
+            file = import_dir / "by-products" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        job = client.import_folder("by-products")
+    job = client.wait_for_job(job.job_id)
+    assert job.state == "done"
+    assert sorted(crop.identity for crop in client.crops()) == sorted(["Ann", "Bob", *RESEMBLING])
+    assert (job.progress.landed, job.progress.ignored) == (12, len(BESIDE))
+    report = {line.source: line.detail for line in client.job_problems(job.job_id)}
+    assert all("for its own use" in reason for reason in report.values())
+    kinds = {PurePosixPath(name).name.casefold() for name in report}
+    assert {"@eadir", "#recycle", "$recycle.bin", "lost+found", "found.000", "._1.png"} <= kinds
+    (thumbnails,) = [reason for name, reason in report.items() if "@eadir" in name.casefold()]
+    assert thumbnails.endswith("(2 more of this kind are left out)")
+
+
+def test_each_file_that_is_left_out_has_its_reason(client, tmp_path, drawn_crops):
+    picture = drawn_crops[0].png
+    taken = {
+        f"{number}{end}": crop.png
+        for number, (end, crop) in enumerate(
+            zip((".jpeg", ".JPG", ".jfif", ".jpe", ".PNG"), drawn_crops, strict=False)
+        )
+    }
+    left = {
+        "a.heic": "pictures of this format are not read; save it as JPEG",
+        "b.GIF": "pictures of this format are not read",
+        "notes.txt": "its name is no image's",
+        "no-ending": "its name is no image's",
+        ".hidden.png": "it is hidden, as its name begins with a dot; rename it",
+        ".old/1.png": "",
+    }
+    path = tmp_path / "kinds.zip"
+    path.write_bytes(zip_of(taken | dict.fromkeys(left, picture)))
+    job = client.wait_for_job(client.import_archive(path).job_id)
+    assert (job.progress.landed, job.progress.ignored) == (len(taken), len(left))
+    report = {line.source: line.detail for line in client.job_problems(job.job_id)}
+    assert report.keys() == left.keys() - {".old/1.png"}
+    assert all(reason in report[name] for name, reason in left.items() if name in report)
+    assert report[".hidden.png"].endswith("(1 more of this kind are left out)")
+
+
+def test_an_archive_of_by_products_alone_names_one(client, tmp_path, drawn_crops):
+    path = tmp_path / "wastebasket.zip"
+    path.write_bytes(zip_of({"#recycle/Ann/1.png": drawn_crops[0].png}))
+    job = client.wait_for_job(client.import_archive(path).job_id)
+    assert (job.state, "#recycle" in job.detail) == ("failed", True)
+
+
+@pytest.mark.parametrize("packed", ["sub/1.png", "sub\\1.png"])
+@pytest.mark.parametrize("named", ["sub\\1.png", ".\\sub\\1.png", "sub/1.png"])
+def test_a_manifest_with_backslashes_finds_the_files_of_its_archive(
+    client, tmp_path, drawn_crops, packed, named
+):
+    path = tmp_path / "windows.zip"
+    manifest = f"path,identity\n{named},Ann\n"
+    path.write_bytes(zip_of({"manifest.csv": manifest, packed: drawn_crops[0].png}))
+    job = client.wait_for_job(client.import_archive(path).job_id)
+    assert (job.state, job.progress.landed, job.detail) == ("done", 1, None)
+    assert [crop.identity for crop in client.crops()] == ["Ann"]
+
+
+@pytest.mark.parametrize("named", ["lists/people.csv", "lists\\people.csv", ".\\lists\\people.csv"])
+def test_a_manifest_is_named_by_slashes_or_backslashes(client, tmp_path, drawn_crops, named):
+    path = tmp_path / "windows.zip"
+    manifest = "path,identity\n..\\sub\\1.png,Ann\n"
+    path.write_bytes(zip_of({"lists\\people.csv": manifest, "sub\\1.png": drawn_crops[0].png}))
+    job = client.wait_for_job(client.import_archive(path, manifest=named).job_id)
+    assert (job.state, [crop.identity for crop in client.crops()]) == ("done", ["Ann"])
+
+
+@pytest.mark.parametrize(
+    ("manifest", "reason"),
+    [
+        ("path,Identity\n1.png,Ann\n", "manifest.csv, line 1: there is no column 'Identity'; did"),
+        ("path,identity,identity\n1.png,Ann,Bob\n", "the column identity occurs twice"),
+        ("path;identity\n1.png;Ann\n", "separated by semicolons"),
+        ("path\n.old/1.png\n", "hidden files of an archive are not unpacked"),
+        ("path\n@eaDir/1.png\n", "line 2: @eaDir/1.png: a storage system or program made @eaDir"),
+        ("path,captured_at\n1.png,2026-03-01T24:00:00Z\n", "has the hour 24"),
+    ],
+)
+def test_a_manifest_that_would_lose_labels_fails(client, tmp_path, drawn_crops, manifest, reason):
+    path = tmp_path / "a.zip"
+    names = ("1.png", ".old/1.png", "@eaDir/1.png")
+    path.write_bytes(zip_of(dict.fromkeys(names, drawn_crops[0].png) | {"manifest.csv": manifest}))
+    job = client.wait_for_job(client.import_archive(path).job_id)
+    assert (job.state, list(client.crops())) == ("failed", [])
+    assert reason in job.detail
 
 
 def test_a_folder_that_macos_packed_with_its_manifest_has_the_labels_of_the_manifest(
@@ -91,7 +209,8 @@ def test_a_folder_that_macos_packed_with_its_manifest_has_the_labels_of_the_mani
     beside = {f"__MACOSX/{name.replace('/', '/._')}": b"\0\5\26\7" for name in entries}
     path.write_bytes(zip_of(entries | beside))
     job = client.wait_for_job(client.import_archive(path).job_id)
-    assert (job.state, job.progress.landed, job.problems) == ("done", 1, 0)
+    assert (job.state, job.progress.landed, job.problems) == ("done", 1, 1)
+    assert [line.source for line in client.job_problems(job.job_id)] == ["__MACOSX"]
     assert [crop.identity for crop in client.crops()] == ["Ann"]
 
 

@@ -74,7 +74,8 @@ def test_a_gallery_is_reindexed_under_another_model_and_only_there(
         assert needless.returncode == 2
         assert "default" in needless.stderr
         assert len(needless.stderr.strip().splitlines()) == 1
-    with serving(other_artefact, tmp_path / "data") as url, Client(url) as client:
+    other = serving(other_artefact, tmp_path / "data", accept_unserved=True)
+    with other as url, Client(url) as client:
         assert client.gallery().state == "needs_reindex"
         finished = run_gmn(url, "default", "reindex", "--wait")
         assert finished.returncode == 0, finished.stderr

@@ -8,9 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 
@@ -79,6 +78,29 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing on standard error."""
 
 
+def as_coroutine(function):
+    """Return a coroutine function that calls a function and never suspends."""
+
+    async def call(*arguments):
+        return function(*arguments)
+
+    return call
+
+
+class FakeClock:
+    """A clock of the client that goes on only while it pauses between two requests."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        clock = SimpleNamespace(monotonic=lambda: self.now)
+        monkeypatch.setattr("gmn_client.client.time", clock)
+        monkeypatch.setattr("tenacity.time", clock)
+        monkeypatch.setattr(Client, "_sleep", staticmethod(as_coroutine(self.pause)))
+
+    def pause(self, seconds):
+        self.now += seconds
+
+
 @contextlib.contextmanager
 def scripted(*script, port=0):
     with ScriptedServer(port) as running:
@@ -116,16 +138,23 @@ def test_a_service_that_stays_full_is_given_up_with_its_own_words(server, client
     assert len(server.asked) == 3
 
 
-def test_a_service_that_was_there_is_waited_for_while_it_starts_again():
+def test_a_service_that_was_there_is_waited_for_while_it_starts_again(monkeypatch):
     port = free_port()
     with scripted(PAIR, port=port) as before:
         client = Client(before.url, retries=Retries(attempts=6))
         client.pairs(b"a", b"b")
-    with client, ThreadPoolExecutor() as threads:
-        asked = threads.submit(client.pairs, b"a", b"b")
-        time.sleep(0.6)
-        with scripted(PAIR, port=port):
-            assert asked.result(10).verdict == "match"
+    pauses = []
+    with client, contextlib.ExitStack() as started:
+
+        def pause(seconds):
+            pauses.append(seconds)
+            if len(pauses) == 3:
+                started.enter_context(scripted(PAIR, port=port))
+
+        monkeypatch.setattr(Client, "_sleep", staticmethod(as_coroutine(pause)))
+        assert client.pairs(b"a", b"b").verdict == "match"
+    assert len(pauses) == 3
+    assert sum(pauses) > 0.6
 
 
 def test_a_refusal_carries_the_problem_document(server, client):
@@ -283,12 +312,14 @@ def test_a_job_is_asked_for_again_where_an_answer_is_lost_and_each_change_is_rep
 
 
 @pytest.mark.parametrize("answers", [(200, {}, JOB), (503, {}, {"detail": "starting"})])
-def test_waiting_for_a_job_ends_in_time_and_where_the_service_is_away(server, client, answers):
+def test_waiting_for_a_job_ends_in_time_and_where_the_service_is_away(
+    server, client, answers, monkeypatch
+):
     server.script = [(200, {}, JOB), *[answers] * 400]
-    began = time.monotonic()
+    clock = FakeClock(monkeypatch)
     with pytest.raises((ServiceFailed, TimeoutError)):
-        client.wait_for_job("j", timeout=0.5)
-    assert time.monotonic() - began < 5.0
+        client.wait_for_job("j", timeout=20.0)
+    assert 19.0 < clock.now <= 20.0
 
 
 def test_a_service_that_never_answered_is_not_waited_for():

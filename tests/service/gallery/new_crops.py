@@ -6,13 +6,16 @@ import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
 from gmn_client.models import Snapshot
+from service.ops.threads import heartbeat
 from service.record.archive import write_archive
 from service.record.record import Record
 from service.record.replacing import replace_crops
+from service.record.transaction import STEPS_PER_BEAT
 from service.record.values import (
     ArchivedCrop,
     CropFilter,
@@ -97,3 +100,20 @@ def is_on_disk(folder, secret):
 
 def only(*crop_ids):
     return CropFilter(crop_ids=frozenset(crop_ids))
+
+
+@contextlib.contextmanager
+def counted_steps(record):
+    """Count the steps of SQLite's virtual machine, by which a slow statement is known anywhere."""
+    connection = record.database.connection()
+    steps = SimpleNamespace(thousands=0)
+
+    def count():
+        steps.thousands += 1
+        return 0
+
+    connection.set_progress_handler(count, 1000)
+    try:
+        yield steps
+    finally:
+        connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)

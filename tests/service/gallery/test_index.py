@@ -240,7 +240,7 @@ def test_the_owner_goes_on_while_another_thread_rewrites():
     builder.start()
     while builder.is_alive() or next_id < 3020:
         time.sleep(1e-3)
-        # The recall is measured on crops that are there still, also if the other thread is slow.
+        # However slow the other thread is, most crops are left.
         if next_id < 3500:
             remove(min(crops))
             crops[next_id] = _crop(next_id, next_id, "west")
@@ -248,13 +248,36 @@ def test_the_owner_goes_on_while_another_thread_rewrites():
             next_id += 1
     builder.join()
     index.adopt(outcome[0])
-    assert index.recall is not None
+    assert index.recall == pytest.approx(1.0, abs=0.005)
     assert index.columns.count == len(crops)
     wanted = Filter(exclude_cameras=("east",))
     for seed in (5, 3001, 3010):
         query = _crop(0, seed).vector[None]
         assert _found(index, query, 30, wanted) == _plain_search(crops, query, 30, wanted)
         assert set(_found(index, query, 30)) <= set(crops)
+
+
+@pytest.mark.parametrize("step", [0, 3, 20])
+def test_the_recall_is_measured_on_crops_that_were_not_deleted_meanwhile(step, monkeypatch):
+    monkeypatch.setattr(columns, "SLOTS_AT_ONCE", 1000)
+    index = _index("coded", 2000)
+    steps = itertools.count()
+
+    def between():
+        # The codes are made in the first two steps, and each later one is a query.
+        if next(steps) == step:
+            index.remove(range(1, 2001, 2))
+
+    index.adopt(index.next_segment()(between))
+    assert index.recall == pytest.approx(1.0, abs=0.005)
+    assert index.columns.count == 1000
+
+
+def test_no_codes_are_kept_of_crops_that_were_all_deleted_meanwhile():
+    index = _index("coded", 200)
+    plan = index.next_segment()
+    index.adopt(plan(lambda: index.remove(range(1, 201))))
+    assert (index.kind, index.recall) == ("flat_ip", None)
 
 
 @pytest.mark.parametrize(

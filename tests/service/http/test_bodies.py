@@ -96,12 +96,15 @@ def test_what_a_client_that_left_had_sent_is_free_again(guarded):
     for _ in range(3):
         with guarded.upload(CROPS, 1_900_000, "enroll") as left:
             left.sendall(PART + b"x" * 1_000_000)
-    deadline = time.monotonic() + 20
     body = files(b"x" * 1_800_000)
-    while (status := guarded.ask("POST", CROPS, "enroll", files=body).status_code) == 429:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    assert status == 422
+    statuses = []
+
+    def is_read():
+        statuses.append(guarded.ask("POST", CROPS, "enroll", files=body).status_code)
+        return statuses[-1] != 429
+
+    eventually(is_read)
+    assert statuses[-1] == 422
 
 
 async def test_the_bytes_of_a_body_count_until_the_work_on_it_has_ended(tmp_path):
@@ -177,7 +180,8 @@ def test_a_body_that_stands_still_is_408_and_its_connection_closed(guarded):
         answer = b""
         while part := stalled.recv(4096):
             answer += part
-    assert 1.5 < time.monotonic() - began < 20
+    # It is closed, or `recv` would have waited until the test is ended.
+    assert time.monotonic() - began > 1.5
     assert answer.startswith(b"HTTP/1.1 408")
     assert b"urn:gmn:problem:body_too_slow" in answer
     assert b"GMN_BODY_TIMEOUT_S" in answer

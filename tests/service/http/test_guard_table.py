@@ -14,6 +14,7 @@ GET /v1/model : query any
 POST /v1/queries : query any
 POST /v1/pairs : query any
 POST /v1/embeddings : query any
+GET /v1/doctor : admin
 GET /v1/keys : admin
 POST /v1/keys : admin
 DELETE /v1/keys/{key_id} : admin

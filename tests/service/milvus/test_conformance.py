@@ -1,5 +1,6 @@
 """Milvus proposes the crops that FAISS finds, and never one that the record has removed."""
 
+import unicodedata
 from datetime import timedelta
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from service.milvus import indexer
 from service.milvus.rows import Codes
+from service.record.values import form_code
 from service.search.options import Filter
 from tests.service.gallery.new_crops import NOON, restore_crops
 from tests.service.milvus.lab import (
@@ -204,3 +206,32 @@ def test_files_are_compacted_after_a_deletion(one):
     one.indexer.close()
     one.record.remote_indexes.change(gallery.gallery_id, building="being filled")
     assert not one.writer.compact(gallery.gallery_id, version, 0.3)
+
+
+def test_names_that_an_earlier_version_wrote_in_another_unicode_form_pass_a_filter(one):
+    gallery = one.gallery()
+    decomposed = unicodedata.normalize("NFD", "José")
+    rows = one.enroll(
+        gallery,
+        drawn_crop(1, identity=decomposed, camera=decomposed),
+        drawn_crop(2, identity="Ann", camera="east"),
+    )
+    one.caught_up(gallery)
+    # Earlier versions wrote the code of the name as it was sent.
+    (hit,) = one.hits(gallery, drawn(1), 1)
+    (crop,) = one.record.crops.indexed(gallery.gallery_id, [rows[0]])
+    written = one.codes.row(crop) | {"grp": form_code(decomposed, one.codes.secret)}
+    assert written["grp"] != hit["grp"]
+    one.server.upsert(one.state(gallery).collection, [written])
+    for wanted, expected in (
+        (Filter(identities=("José",)), rows[:1]),
+        (Filter(cameras=frozenset({"José"})), rows[:1]),
+        (Filter(exclude_cameras=frozenset({"José"})), rows[1:]),
+        (Filter(identities=("José", "Ann")), rows),
+    ):
+        for grouped in (False, True):
+            found = one.index(gallery).search(drawn(1)[None], 9, wanted, grouped)
+            assert found.row_ids.tolist() == expected, (wanted, grouped)
+            assert (
+                one.in_faiss(gallery).search(drawn(1)[None], 9, wanted).row_ids.tolist() == expected
+            )

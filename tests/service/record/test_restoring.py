@@ -140,17 +140,18 @@ def test_without_a_word_a_restore_replaces_the_data_directory_of_the_environment
     record.crops.remove(lobby, ids[:1])
     record.close()
     monkeypatch.setenv("GMN_DATA_DIR", str(tmp_path / "data"))
-    arguments = ["restore", str(backup), "--data-dir", str(tmp_path / "new"), "--json"]
+    arguments = ["restore", str(backup), "--into", str(tmp_path / "new"), "--json"]
     assert gmn.run(arguments) == 0
     assert json.loads(capsys.readouterr().out)["by"] == str(tmp_path / "data")
     with open_record(tmp_path / "new") as again:
         assert ids[0] not in identities(again, lobby)
+    # The option's name in earlier versions works too.
     lost = ["--replaces", str(tmp_path / "lost"), "--data-dir", str(tmp_path / "newer")]
     assert gmn.run(["restore", str(backup), *lost]) == 0
     assert "Forget these people and revoke these keys again" in capsys.readouterr().out
     # Without a new name it would be made where the present one is.
     assert gmn.run(["restore", str(backup)]) == 2
-    assert "--data-dir" in capsys.readouterr().err
+    assert "name a new one with --into" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("left", ["nothing", "a damaged file", "the beginning"])

@@ -225,12 +225,14 @@ def test_a_record_of_the_first_version_is_upgraded(tmp_path):
 
 
 WATCHES = ("watches", "watch_traffic", "alerts", "alert_pictures", "webhooks", "deliveries")
+LATEST = ("counted_tracks", "alert_crops")
 OBSOLETE = ("restores", "incoming", "incoming_tracks", "collections", "unneeded_collections")
 # Tables that came with later formats.
 LATER_TABLES = {
-    8: ("tracks", "remote_indexes", *WATCHES),
-    9: ("remote_indexes", *WATCHES),
-    10: ("remote_indexes",),
+    8: ("tracks", "remote_indexes", *WATCHES, *LATEST),
+    9: ("remote_indexes", *WATCHES, *LATEST),
+    10: ("remote_indexes", *LATEST),
+    11: LATEST,
 }
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from tests.forked import GMN, Forked
 from tests.training.runs import run_here, set_options
+from training.datasets.protocols import is_held_out
 
 DATA = "synthetic:5,identities=10,domains=2,cameras=2,crops=2"
 SETTINGS = (
@@ -147,6 +148,31 @@ def test_crops_that_cannot_be_read_are_counted_and_the_first_few_are_named(tmp_p
 def test_crops_of_one_camera_are_refused(tmp_path, refusal):
     error = refusal(people(tmp_path, 30, cameras="a"))
     assert "all crops are of one camera; a search across cameras needs two or more" in error
+    assert "; add crops of other cameras, or set held_out.fraction=0 and calibrate" in error
+    assert "raise held_out.fraction" not in error
+
+
+def test_people_held_out_under_one_camera_are_said_to_be_with_the_settings_to_change(
+    tmp_path, refusal
+):
+    rows = ["path,identity,camera"]
+    for person in range(12):
+        camera = "a" if is_held_out("shop", f"person{person}", 0.3, 0) else "b"
+        draw(tmp_path / f"{person}.png", person)
+        rows.append(f"{person}.png,person{person},{camera}")
+    (tmp_path / "shop.csv").write_text("\n".join(rows))
+    error = refusal(str(tmp_path / "shop.csv"))
+    assert "all crops of the people held out" in error
+    assert "of one camera; a search across cameras needs two or more; give more people" in error
+    assert "raise held_out.fraction, choose another held_out.seed" in error
+    assert "the artefact was trained on" not in error
+
+
+def test_that_nobody_is_held_out_names_the_settings_of_a_training(tmp_path, refusal):
+    error = refusal(people(tmp_path, 2), "held_out.fraction=1e-9")
+    assert "none of its people is held out" in error
+    assert "raise held_out.fraction, choose another held_out.seed" in error
+    assert "the artefact was trained on" not in error
 
 
 def test_too_few_people_for_a_batch_are_refused_with_the_setting_to_lower(tmp_path, refusal):

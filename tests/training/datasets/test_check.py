@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -178,3 +179,24 @@ def test_checking_data_needs_no_torch():
 def test_the_help_names_every_kind():
     shown = run_here("check-data", "--help").out
     assert all(kind in shown for kind in KINDS)
+
+
+def test_what_a_set_left_out_is_counted_and_named(market1501_folder):
+    folder = market1501_folder / "bounding_box_train"
+    thumbnails = folder / "@eaDir" / "0002_c1s1_000451_03.jpg"
+    thumbnails.mkdir(parents=True)
+    (thumbnails / "SYNOPHOTO_THUMB_M.jpg").write_bytes(b"no crop")
+    (market1501_folder / "query" / "Thumbs.db").write_bytes(b"no crop")
+    (market1501_folder / "query" / "notes.doc").write_bytes(b"no crop")
+    spec = f"market1501:{market1501_folder}"
+    (report,) = report_on(spec)["datasets"]
+    ignored = report["ignored"]
+    reasons = {Path(line["source"]).name: line["detail"] for line in ignored["examples"]}
+    # One line stands for both files named Thumbs.db, one of which the fixture has.
+    assert ignored["count"] == len(reasons) + 1
+    assert "for its own use" in reasons["@eaDir"]
+    assert reasons["Thumbs.db"].endswith("(1 more of this kind are left out)")
+    assert "no image's" in reasons["notes.doc"]
+    page = page_on(spec)
+    assert f"Ignored files, folders and columns: {ignored['count']}" in page
+    assert "@eaDir: a storage system" in page

@@ -153,6 +153,49 @@ def test_an_artefact_that_held_nobody_out_is_refused():
         held_out_people(dataset(("1", "a", None), ("1", "b", None)), {"fraction": 0.0, "seed": 0})
 
 
+def one_camera_held_out():
+    """Return a set of two cameras, of which one shows the people held out, and how they are."""
+    choice = {"fraction": 0.3, "seed": 5}
+    crops = [
+        (str(n), "a" if is_held_out("people", str(n), 0.3, 5) else "b", None) for n in range(9)
+    ]
+    assert len({camera for _, camera, _ in crops}) == 2
+    return dataset(*crops), choice
+
+
+def test_of_people_held_out_under_one_camera_only_they_are_said_to_be():
+    tested, choice = one_camera_held_out()
+    with pytest.raises(InputProblem) as refused:
+        held_out_people(tested, choice)
+    count = sum(is_held_out("people", str(person), 0.3, 5) for person in range(9))
+    assert str(refused.value) == (
+        f"manifest:people.csv: all crops of the people held out ({count} by fraction 0.3, seed 5) "
+        "are of one camera; a search across cameras needs two or more; name the whole data set "
+        "that the artefact was trained on, or evaluate with --split all"
+    )
+
+
+def test_of_a_set_of_one_camera_all_crops_are_said_to_be():
+    crops = [(str(person), "a", None) for person in range(9)]
+    with pytest.raises(InputProblem) as refused:
+        held_out_people(dataset(*crops), {"fraction": 0.3, "seed": 5})
+    assert str(refused.value) == (
+        "manifest:people.csv: all crops are of one camera; a search across cameras needs two or "
+        "more"
+    )
+
+
+def test_that_nobody_of_a_set_is_held_out_has_the_remedy_of_the_caller():
+    alone = dataset(("1", "a", None), ("1", "b", None))
+    choice = {"fraction": 1e-9, "seed": 0}
+    with pytest.raises(InputProblem, match=r"or evaluate with --split all$"):
+        held_out_people(alone, choice)
+    with pytest.raises(
+        InputProblem, match=r"is held out \(fraction 1e-09, seed 0 of 1 people\); do"
+    ):
+        held_out_people(alone, choice, "do it otherwise")
+
+
 def test_fewer_people_are_searched_for_in_each_split_and_the_splits_stay_different():
     records = [crop(f"{person:03d}", camera) for camera in "ab" for person in range(632)]
     viper = limit_test_identities(Dataset("viper", "viper:x", "", tuple(records)), 250)

@@ -1,0 +1,40 @@
+"""Consoles and progress bars of all commands, which print every text as it is."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import Progress, ProgressColumn, TextColumn
+
+
+def make_console(
+    *, stderr: bool = False, width: int | None = None, soft_wrap: bool = False
+) -> Console:
+    """Return a console that takes no part of a text for markup or an emoji, and colours none.
+
+    Names that users wrote may hold `[red]` or `:ab:`. Use `rich.text.Text` for styles.
+    """
+    return Console(
+        stderr=stderr,
+        width=width,
+        soft_wrap=soft_wrap,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+
+
+def make_progress(*columns: ProgressColumn, transient: bool = True) -> Progress:
+    """Return a progress bar on standard error; silent if that is no terminal.
+
+    Args:
+        columns: shown after the description of each task.
+        transient: whether the bar disappears at the end.
+    """
+    console = make_console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        *columns,
+        console=console,
+        transient=transient,
+        disable=not console.is_terminal,
+    )

@@ -1,0 +1,311 @@
+"""Checks of what the service needs: disk, open files, clock, record, keys, backups, artefact.
+
+`gmn doctor` makes them with the files and the environment of its shell, and `GET /v1/doctor` with
+those of the running service, whose own state it adds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from rich.filesize import decimal as size
+
+from gmn_client.models import Finding, FindingState
+from model.problems import InputProblem
+from service.record.transaction import FILE
+from service.settings import PREFIX, Settings, describe_links, service_links
+
+if TYPE_CHECKING:
+    from service.record.database import Database
+    from service.runtime import Runtime
+
+Findings = Iterator[tuple[FindingState, str]]
+# A disk with less than this share of free space, a key that expires within this time, and a backup
+# older than this multiple of the interval between backups are warned of.
+SMALL_DISK_SHARE = 0.1
+KEY_ENDS_SOON = timedelta(days=14)
+BACKUP_IS_OLD = 1.5
+# Locks for which requests wait, beside those of the galleries' snapshots.
+LOCKS = ("record.lock", "audit.lock")
+# A writer without progress, or an index behind the record, for longer than this is warned of.
+SLOW_SECONDS = 10.0
+# The message of the last backup that failed, in the data directory; a later backup removes it.
+FAILED_BACKUP = "backup.failed"
+# adjtimex (sys/timex.h) returns this for an unsynchronised clock; its struct has 208 bytes.
+TIME_ERROR = 5
+TIMEX_BYTES = 512
+# The service holds 40 files open by itself, and keeps 100 from its connections for such. With fewer
+# than this it would serve only some of the connections that a proxy opens.
+LEAST_OPEN_FILES = 256
+
+
+def examine(settings: Settings, database: Database | None) -> Iterator[Finding]:
+    """Check what a service with these settings needs; blocks.
+
+    Args:
+        database: its record; None if there is none or it cannot be opened.
+    """
+    for check in (_disk, _files, _clock, _record, _locks, _keys, _backups, _device, _artefact):
+        part = check.__name__.strip("_")
+        try:
+            for state, text in check(settings, database):
+                yield Finding(part=part, state=state, text=text)
+        except (InputProblem, OSError) as problem:
+            yield Finding(part=part, state="error", text=str(problem))
+
+
+def examine_running(runtime: Runtime) -> list[Finding]:
+    """Check a running service: its settings and state, and what it needs; blocks."""
+    given = describe_settings(runtime.settings, only_given=True)
+    texts = [f"{name}={value}" for name, value in given.items()]
+    settings = f"other than the defaults: {', '.join(texts)}" if texts else "all are the defaults"
+    findings = [Finding(part="settings", state="ok", text=settings)]
+    if links := service_links(os.environ):
+        findings.append(Finding(part="settings", state="ok", text=describe_links(links)))
+    findings += [
+        Finding(part="service", state=state, text=text) for state, text in _service(runtime)
+    ]
+    return [*findings, *examine(runtime.settings, runtime.record.database)]
+
+
+def describe_settings(settings: Settings, only_given: bool = False) -> dict[str, Any]:
+    """Return the settings by their variables; URLs without the passwords that they may contain.
+
+    Args:
+        only_given: leave out settings that have their defaults.
+    """
+    names = settings.model_fields_set if only_given else type(settings).model_fields
+    values = settings.model_dump(mode="json")
+    return {
+        f"{PREFIX}{name.upper()}": _without_secret(values[name])
+        if name.endswith("_url")
+        else values[name]
+        for name in type(settings).model_fields
+        if name in names
+    }
+
+
+def _without_secret(url: str | None) -> str | None:
+    if not url:
+        return url
+    parts = urlsplit(url)
+    _, _, host = parts.netloc.rpartition("@")
+    hidden = "***@" if "@" in parts.netloc else ""
+    return parts._replace(netloc=f"{hidden}{host}", query="", fragment="").geturl()
+
+
+def _service(runtime: Runtime) -> Findings:
+    galleries = runtime.galleries
+    model = runtime.model
+    fingerprint = model.description.artefact_fingerprint[:12]
+    yield (
+        "ok",
+        f"process {os.getpid()} serves {model.name} ({fingerprint}) on {model.networks.device}",
+    )
+    if trouble := runtime.watchdog.trouble:
+        yield "error", f"{trouble}; this process is about to end"
+    record = galleries.record_state
+    if not record.up:
+        yield "error", "the record does not respond, so that nothing is stored; look at its disk"
+    elif record.lag_seconds > SLOW_SECONDS:
+        text = f"{record.lag:,} changes of the record are not shown for {record.lag_seconds:.0f} s"
+        yield "warning", f"{text}; look at the load of the machine and its disk"
+    else:
+        yield "ok", f"the record responds ({record.state}), {record.lag:,} changes behind"
+    silent = galleries.writer_silent_seconds()
+    text = f"{galleries.waiting_writes:,} writes wait"
+    if silent > SLOW_SECONDS:
+        text = f"{text}, and the one in progress is silent for {silent:.0f} s"
+        yield "warning", f"{text}; look at the load of the disk of {runtime.settings.data_dir}"
+    else:
+        yield "ok", text
+    if not runtime.audit.is_writable:
+        yield "error", "lines of the audit log cannot be written, so that searches are refused"
+    if not runtime.index_up:
+        yield "error", "Milvus cannot be searched or written; see GMN_INDEX_URL and its log"
+    if runtime.shared is not None and not runtime.shared.is_up:
+        text = "Redis does not respond: each process counts its share of the rates, and there are"
+        yield "warning", f"{text} no events; see GMN_REDIS_URL and its log"
+
+
+def require_open_files() -> None:
+    """Raise `InputProblem` if this process may open too few files to answer anything."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < LEAST_OPEN_FILES:
+        raise InputProblem(
+            f"a process may open {most} files here, and the service needs {LEAST_OPEN_FILES} for "
+            "connections, record and indexes; raise the limit with ulimit -n 1024, or with "
+            "LimitNOFILE=1024 in its systemd unit"
+        )
+
+
+def has_record(data_dir: Path) -> bool:
+    return (data_dir / FILE).is_file()
+
+
+def _disk(settings: Settings, _: Database | None) -> Findings:
+    from service.ops.data_directory import left_for_deletions
+
+    folder = settings.data_dir.resolve()
+    existing = _existing(folder)
+    if not _may_write(existing):
+        yield "error", f"{existing} cannot be written by this user; set GMN_DATA_DIR"
+    disk = shutil.disk_usage(existing)
+    text = f"{size(disk.free)} of {size(disk.total)} free for {folder}"
+    if left_for_deletions(existing) < settings.reserved_disk_bytes:
+        yield "error", f"{text}, less than GMN_RESERVED_DISK_BYTES: enrollments get 507; free space"
+    elif disk.free < SMALL_DISK_SHARE * disk.total:
+        yield "warning", f"{text}; free space before enrollments get 507"
+    else:
+        yield "ok", text
+
+
+def _files(_settings: Settings, _database: Database | None) -> Findings:
+    require_open_files()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = "any number of" if most == resource.RLIM_INFINITY else f"{most:,}"
+    yield "ok", f"a process may open {count} files"
+
+
+def _existing(folder: Path) -> Path:
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
+
+
+def _may_write(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def _clock(_settings: Settings, _database: Database | None) -> Findings:
+    # With a zeroed struct, adjtimex changes nothing.
+    if ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(TIMEX_BYTES)) == TIME_ERROR:
+        text = "the kernel's clock is not synchronised, and retention and keys go by it"
+        yield "warning", f"{text}; run chrony or systemd-timesyncd"
+    else:
+        yield "ok", f"synchronised; {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _record(settings: Settings, database: Database | None) -> Findings:
+    from service.record.database import require_new
+    from service.record.galleries import Galleries
+
+    if database is None:
+        if not has_record(settings.data_dir):
+            require_new(settings.data_dir)
+            yield "ok", "there is none yet; the first start makes one"
+        return
+    galleries = Galleries(database).all()
+    crops = sum(gallery.crops for gallery in galleries)
+    yield "ok", f"{len(galleries)} galleries with {crops:,} crops, {size(database.stored_bytes())}"
+
+
+def _locks(settings: Settings, _: Database | None) -> Findings:
+    from service.ops.locks import still_holder
+
+    folder = settings.data_dir
+    for path in (*(folder / name for name in LOCKS), *folder.glob("locks/*")):
+        if holder := still_holder(path):
+            yield (
+                "error",
+                f"{holder} holds {path.relative_to(folder)} and stands still, so that other "
+                "processes cannot write; let it go on, as by docker unpause or kill -CONT, or end "
+                "it",
+            )
+
+
+def _keys(settings: Settings, database: Database | None) -> Findings:
+    from service.http.keys import NO_KEY, is_loopback, read_key_file
+    from service.record.keys import Keys, any_administers
+
+    file_keys, problems = read_key_file(settings.api_keys_file)
+    for problem in problems:
+        yield "error", problem
+    now = datetime.now(UTC)
+    keys = [*(Keys(database).all() if database else ()), *(file_keys or ())]
+    for key in keys:
+        if key.expires_at and key.expires_at < now + KEY_ENDS_SOON:
+            ends = "ended" if key.expires_at < now else "ends"
+            text = f"key {key.key_id} {ends} at {key.expires_at:%Y-%m-%d %H:%M} UTC"
+            yield "warning", f"{text}; gmn keys rotate {key.key_id} --expires-days 90 renews it"
+    valid = [key for key in keys if not key.expires_at or key.expires_at > now]
+    if not valid and not is_loopback(settings.host):
+        yield "error", f"no key is valid, and GMN_HOST={settings.host} needs one; gmn keys create"
+    elif not valid:
+        asks = keys or settings.api_keys_file or (database and Keys(database).asked_for)
+        yield "warning", "no key is valid; gmn keys create makes one" if asks else NO_KEY
+    elif not any_administers(valid):
+        text = "no key has the scope admin for every gallery"
+        yield "warning", f"{text}; gmn keys create --scope admin"
+    else:
+        yield "ok", f"valid: {len(valid)}"
+
+
+def _backups(settings: Settings, database: Database | None) -> Findings:
+    from service.record.restoring import own_backups, taken_at
+
+    if settings.backup_dir is None:
+        yield "warning", "GMN_BACKUP_DIR is not set: the service makes no backups by itself"
+    elif not _may_write(existing := _existing(settings.backup_dir.resolve())):
+        yield "error", f"{existing} cannot be written by this user; set GMN_BACKUP_DIR"
+    else:
+        kept = list(own_backups(settings.backup_dir, database)) if database else []
+        hours = (datetime.now(UTC) - taken_at(kept[0])).total_seconds() / 3600 if kept else None
+        same = settings.data_dir.exists() and settings.backup_dir.exists()
+        if same and settings.data_dir.stat().st_dev == settings.backup_dir.stat().st_dev:
+            yield "warning", f"{settings.backup_dir} is on the disk of the data; name another one"
+        if failed := _read_failed_backup(settings.data_dir, taken_at(kept[0]) if kept else None):
+            yield "error", failed
+        if hours is None or hours > BACKUP_IS_OLD * settings.backup_every:
+            age = "there is none yet" if hours is None else f"the last one is {hours:.0f} hours old"
+            yield "warning", f"{settings.backup_dir}: {age}"
+        else:
+            yield "ok", f"{len(kept)} in {settings.backup_dir}, the last {hours:.1f} hours old"
+
+
+def _read_failed_backup(data_dir: Path, newest: datetime | None) -> str | None:
+    """Return what the last try to write a backup said, if it failed after the newest backup."""
+    file = data_dir / FAILED_BACKUP
+    if not file.is_file():
+        return None
+    # The name of a backup has whole seconds.
+    failed_at = datetime.fromtimestamp(int(file.stat().st_mtime), UTC)
+    if newest is not None and newest >= failed_at:
+        return None
+    message = file.read_text(encoding="utf-8", errors="replace")
+    return f"the last try failed at {failed_at:%Y-%m-%d %H:%M} UTC: {message}"
+
+
+def _device(settings: Settings, _: Database | None) -> Findings:
+    from model.precision import choose_device_name
+
+    device = choose_device_name(settings.device)
+    if device != "cpu":
+        import torch
+
+        free, total = torch.cuda.mem_get_info(device)
+        yield "ok", f"{torch.cuda.get_device_name(device)}, {size(free)} of {size(total)} free"
+    else:
+        yield "ok", f"the CPU, {os.cpu_count()} cores"
+
+
+def _artefact(settings: Settings, database: Database | None) -> Findings:
+    from model.artefact import load_artefact, resolve_artefact
+    from service.record.galleries import Galleries
+    from service.required_artefacts import explain_unserved
+
+    for name in (settings.artefact, *settings.previous):
+        stored = load_artefact(resolve_artefact(name)).description
+        terms = " ".join(stored.provenance.terms.split())
+        yield "ok", f"{name} is as it was written ({stored.artefact_fingerprint[:12]}); {terms}"
+    for text in explain_unserved(settings, Galleries(database).all() if database else []):
+        if settings.accept_unserved:
+            yield "warning", f"{text} Until then they are not searched (GMN_ACCEPT_UNSERVED)."
+        else:
+            yield "error", f"{text} Until then gmn serve starts with --accept-unserved alone."

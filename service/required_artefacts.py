@@ -1,0 +1,93 @@
+"""The artefacts that a start needs, checked before it changes anything in the data directory."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model.artefact import load_artefact, read_description, resolve_artefact, shipped_artefacts
+from model.former_artefacts import find_former
+from model.problems import InputProblem
+from service.errors import DamagedRecord
+from service.record.galleries import Galleries
+from service.record.schema import EARLIEST_FORMAT, FORMAT
+from service.record.transaction import FILE
+from service.record.verify import UntouchedRecord
+
+if TYPE_CHECKING:
+    from service.record.values import GalleryRecord
+    from service.settings import Settings
+
+GALLERIES_NAMED = 5
+
+
+def require_artefacts(settings: Settings) -> None:
+    """Verify the artefacts that a start loads, and refuse it if a gallery's artefact is missing.
+
+    Raises:
+        InputProblem: an artefact cannot be used, or the galleries of one would not be searched and
+            `accept_unserved` is not set; nothing in the data directory was changed.
+    """
+    for name in (settings.artefact, *settings.previous):
+        load_artefact(resolve_artefact(name))
+    galleries = _read_galleries(settings.data_dir)
+    fillers = {gallery.embedding_fingerprint for gallery in galleries if gallery.crops}
+    for path in shipped_artefacts().values():
+        if read_description(path).embedding_fingerprint in fillers:
+            load_artefact(path)
+    missing = explain_unserved(settings, galleries)
+    if missing and not settings.accept_unserved:
+        raise InputProblem(
+            f"data directory {settings.data_dir}: the artefact of some galleries is missing, so "
+            f"the service does not start, and nothing was changed. {' '.join(missing)} "
+            "--accept-unserved (GMN_ACCEPT_UNSERVED=true) starts all the same; these galleries "
+            "are then not searched until they are reindexed"
+        )
+
+
+def explain_unserved(settings: Settings, galleries: Iterable[GalleryRecord]) -> list[str]:
+    """Return a text for each artefact that filled galleries and is neither named nor shipped."""
+    named = [resolve_artefact(name) for name in (settings.artefact, *settings.previous)]
+    files = [*named, *shipped_artefacts().values()]
+    known = {read_description(path).embedding_fingerprint for path in files}
+    unserved: dict[str, list[str]] = {}
+    for gallery in galleries:
+        if gallery.crops and gallery.embedding_fingerprint not in known:
+            unserved.setdefault(gallery.embedding_fingerprint, []).append(gallery.name)
+    return [_explain(embedder, names) for embedder, names in unserved.items()]
+
+
+def _explain(embedder: str, galleries: list[str]) -> str:
+    names = ", ".join(galleries[:GALLERIES_NAMED])
+    if len(galleries) > GALLERIES_NAMED:
+        names += f" and {len(galleries) - GALLERIES_NAMED:,} more galleries"
+    former = find_former(embedder)
+    if former is None:
+        return (
+            f"An artefact of your own with the embedding fingerprint {embedder} filled {names}: "
+            "name its file with --previous (GMN_PREVIOUS), or first reindex these galleries with "
+            "the version and artefacts that served them."
+        )
+    return (
+        f"{former.name} of version {former.version} (SHA-256 of its file {former.sha256}, "
+        f"embedding fingerprint {embedder[:12]}…) filled {names}: first reindex these galleries "
+        f"with version {former.version}, by gmn reindex --all --wait, or write the file in a clone "
+        f"of the project, by {former.command}, and add --previous {former.file} (GMN_PREVIOUS)."
+    )
+
+
+def _read_galleries(data_dir: Path) -> list[GalleryRecord]:
+    if not (data_dir / FILE).is_file():
+        return []
+    # A record that cannot be read is named when it is opened.
+    with (
+        contextlib.suppress(sqlite3.Error, DamagedRecord),
+        contextlib.closing(UntouchedRecord(data_dir)) as record,
+    ):
+        version = record.connection().execute("PRAGMA user_version").fetchone()[0]
+        if EARLIEST_FORMAT <= version <= FORMAT:
+            return Galleries(record).all()
+    return []
