@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from model.problems import InputProblem
-from model.terminal import make_console
+from model.terminal import escape_controls, make_console
 
 FAILED = 1
 BAD_INPUT = 2
@@ -192,22 +192,21 @@ def _prepare(arguments: list[str]) -> tuple[typer.Typer, Any]:
 def _report(error: Exception) -> int:
     from gmn_client import InvalidInput, RequestRefused, ServiceUnreachable
 
-    console = make_console(stderr=True, soft_wrap=True)
     usage = getattr(error, "format_message", None)
     if usage is not None:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "gmn"
         option = getattr(error, "option_name", "")
         if option in WITHDRAWN:
-            console.print(f"gmn: {option} is withdrawn: {WITHDRAWN[option]}")
+            _print_error(f"gmn: {option} is withdrawn: {WITHDRAWN[option]}")
             return BAD_INPUT
         if usage():
             # A suggestion ends with a question mark.
             message = usage() + " See" if usage().endswith("?") else usage().rstrip(".") + "; see"
-            console.print(f"gmn: {message} {command} --help")
+            _print_error(f"gmn: {message} {command} --help")
         return int(getattr(error, "exit_code", BAD_INPUT))
     if isinstance(error, InputProblem | InvalidInput | RequestRefused | ServiceUnreachable):
-        console.print(f"gmn: {error}")
+        _print_error(f"gmn: {error}")
         return BAD_INPUT
     if isinstance(error, ModuleNotFoundError):
         package = str(error.name).partition(".")[0]
@@ -215,12 +214,16 @@ def _report(error: Exception) -> int:
         if package in TRAINER_PACKAGES:
             remedy = "pip install 'gmn-reid[train]' in an environment of its own, "
             remedy += "which `make .venv/ready` does in a clone"
-        console.print(f"gmn: the package {package} is not installed; {remedy}")
+        _print_error(f"gmn: the package {package} is not installed; {remedy}")
         return BAD_INPUT
     if isinstance(error, BrokenPipeError):
         return FAILED
-    console.print(f"gmn: failed: {type(error).__name__}: {error}; --debug shows where")
+    _print_error(f"gmn: failed: {type(error).__name__}: {error}; --debug shows where")
     return FAILED
+
+
+def _print_error(message: str) -> None:
+    make_console(stderr=True, soft_wrap=True).print(escape_controls(message))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from model.calibration import SCORINGS, WITHDRAWN_SCORING, Calibration, Scoring
 from model.former_artefacts import FORMER_ARTEFACTS
 from model.precision import HAS_TORCH
 from model.preprocessing import Preprocessing
-from model.problems import ArtefactProblem, InputProblem
+from model.problems import ArtefactProblem, InputProblem, visible
 from model.provenance import Provenance
 from model.stored import Metadata, is_absent
 
@@ -221,7 +221,7 @@ def resolve_artefact(name: str) -> Path:
                 f"{former.command}, and name that file"
             )
     raise ArtefactProblem(
-        f"{name}: there is no shipped artefact of this name, and no such file; known are "
+        f"{visible(name)}: there is no shipped artefact of this name, and no such file; known are "
         f"{', '.join(shipped)}"
     )
 
@@ -262,7 +262,7 @@ def load_artefact(path: Path) -> Artefact:
 def _read_header(path: Path) -> Header:
     if not path.is_file():
         raise ArtefactProblem(
-            f"{path}: no such file; name one of the shipped artefacts, "
+            f"{visible(path)}: no such file; name one of the shipped artefacts, "
             f"{', '.join(shipped_artefacts())}, or another file"
         )
     try:

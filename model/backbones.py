@@ -16,7 +16,7 @@ from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from model.problems import InputProblem
+from model.problems import InputProblem, visible
 from model.registry import Registry
 
 if TYPE_CHECKING:
@@ -144,8 +144,8 @@ def timm_backbone(name: str) -> BackboneKind:
         known = tagged or timm.list_models()
         near = [f"{PREFIX}{close}" for close in difflib.get_close_matches(own, known, cutoff=0)]
         raise InputProblem(
-            f"there is no {name} with four stages that run one after the other; name a ResNet, "
-            f"ConvNeXt or RegNet of timm.list_models(); near are {', '.join(near)}"
+            f"there is no {visible(name)} with four stages that run one after the other; name a "
+            f"ResNet, ConvNeXt or RegNet of timm.list_models(); near are {', '.join(near)}"
         )
     return BackboneKind(
         build=lambda _: build_timm(name),

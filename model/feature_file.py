@@ -16,7 +16,7 @@ import numpy as np
 
 from model.arrays import Floats
 from model.crops.unpack import BoundedReads
-from model.problems import InputProblem, is_of_the_machine
+from model.problems import InputProblem, is_of_the_machine, visible
 
 # Texts about each crop, which are empty if they are unknown. `captured_at` is a time in ISO 8601,
 # and `sha256` the hexadecimal digest of the image file.
@@ -72,7 +72,7 @@ def read_feature_file(path: Path, most_rows: float = float("inf")) -> FeatureFil
             `(n, d)`, or more than `most_rows` features.
     """
     if not path.is_file():
-        raise InputProblem(f"{path}: no such file; name one that gmn embed wrote")
+        raise InputProblem(f"{visible(path)}: no such file; name one that gmn embed wrote")
     try:
         with (
             BoundedReads(io.FileIO(path), MOST_AT_ONCE) as file,

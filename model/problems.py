@@ -31,3 +31,12 @@ def is_of_the_machine(error: BaseException | None) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and str(error) == NO_THREAD
     )
+
+
+def visible(name: object) -> str:
+    """Return a name for a message; in quotes with escapes if a part of it could not be seen.
+
+    Such a part is a line end, another character that is not printed, or a space at an end.
+    """
+    text = str(name)
+    return text if text and text.isprintable() and text == text.strip() else repr(text)

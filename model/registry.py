@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import TypeVar
 
-from model.problems import InputProblem
+from model.problems import InputProblem, visible
 
 Part = TypeVar("Part")
 
@@ -73,5 +73,7 @@ class Registry(dict[str, Part]):
             close = get_close_matches(name, self, n=1)
             meant = f"did you mean {close[0]}? " if close else ""
             known = ", ".join(sorted(self))
-            raise InputProblem(f"there is no {self.sort} {name}; {meant}known are {known}{others}")
+            raise InputProblem(
+                f"there is no {self.sort} {visible(name)}; {meant}known are {known}{others}"
+            )
         return self[name]

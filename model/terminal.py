@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn, TextColumn
+
+
+def escape_controls(text: str) -> str:
+    """Return a message in which control characters are shown, such as a carriage return as `\\r`.
+
+    A console would leave some of them out, and a terminal obey the others.
+    """
+    return "".join(
+        repr(letter)[1:-1] if unicodedata.category(letter) == "Cc" and letter != "\n" else letter
+        for letter in text
+    )
 
 
 def make_console(

@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model.crops.quality import QualityLimits
-from model.problems import InputProblem
+from model.problems import InputProblem, visible
 
 PREFIX = "GMN_"
 # Names that other programs of this project read: the client, and what sends crops from cameras.
@@ -318,7 +318,7 @@ def _refuse_unknown_names() -> None:
             continue
         close = difflib.get_close_matches(name, settings, 1)
         hint = f"did you mean {close[0]}" if close else f"known are {', '.join(sorted(settings))}"
-        raise InputProblem(f"{name}: there is no such setting; {hint}? Unset or rename it")
+        raise InputProblem(f"{visible(name)}: there is no such setting; {hint}? Unset or rename it")
 
 
 def _explain(error: Any) -> str:

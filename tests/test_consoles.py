@@ -1,6 +1,7 @@
 """Commands print what users wrote: none of it is taken for markup or the name of an emoji."""
 
 import ast
+import os
 
 import pytest
 from rich.progress import BarColumn
@@ -69,6 +70,38 @@ def test_an_error_names_what_was_given_as_it_is(arguments, tmp_path):
     ran = run_gmn(*arguments, cwd=tmp_path)
     assert ran.returncode == 2, ran.stdout + ran.stderr
     assert ODD in ran.stderr
+
+
+@pytest.mark.parametrize(("odd", "shown"), [("small\r", r"'small\r'"), ("small ", "'small '")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["query", "{}"],
+        ["enroll", "{}"],
+        ["train", "{}", "--data", "synthetic:1", "--out", "run"],
+        ["train", "quick", "--data", "{}:7", "--out", "run"],
+        ["check-data", "{}:7"],
+        ["evaluate", "{}", "--data", "synthetic:1"],
+        ["benchmark", "{}", "--data", "synthetic:1", "--out", "run"],
+        ["finish", "{}"],
+        ["calibrate", "{}", "--data", "synthetic:1"],
+        ["store", "verify", "--data-dir", "{}"],
+    ],
+)
+def test_an_error_shows_what_cannot_be_seen_in_a_name(arguments, odd, shown, tmp_path):
+    ran = run_gmn(*(argument.format(odd) for argument in arguments), cwd=tmp_path)
+    assert ran.returncode == 2, ran.stdout + ran.stderr
+    # A part of a name is not in quotes.
+    assert shown.strip("'") in ran.stderr
+    assert "\r" not in ran.stderr
+
+
+@pytest.mark.parametrize(("odd", "shown"), [("small\r", r"'small\r'"), ("small ", "'small '")])
+def test_a_setting_shows_what_cannot_be_seen_in_a_name(odd, shown, tmp_path):
+    for name in ("GMN_ARTEFACT", "GMN_PREVIOUS"):
+        environment = os.environ | {name: odd, "GMN_PORT": "0", "GMN_DATA_DIR": "data"}
+        ran = run_gmn("serve", env=environment, cwd=tmp_path)
+        assert (ran.returncode, ran.stderr.count(f"{shown}: there is no shipped")) == (2, 1)
 
 
 def test_tables_print_their_cells_and_titles_as_they_are(capsys, monkeypatch):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from model.backbones import OSNETS, PREFIX, WIDTHS, build_timm, import_timm
-from model.problems import InputProblem
+from model.problems import InputProblem, visible
 
 NAMED_TENSORS = 5
 DOWNLOADS = ("torchvision", "timm")
@@ -216,7 +216,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         InputProblem: the file is missing, or is no state dict.
     """
     if not path.is_file():
-        raise InputProblem(f"{path}: no such file; set initial_weights to a weights file")
+        raise InputProblem(f"{visible(path)}: no such file; set initial_weights to a weights file")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:

@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from model.artefact import resolve_artefact
-from model.problems import InputProblem
+from model.problems import InputProblem, visible
 from training.datasets.record import CropRecord
 from training.distributed import Processes
 from training.initial_weights import names_no_file
@@ -209,7 +209,9 @@ def read_weights(path: Path) -> SavedWeights:
         InputProblem: the file is missing, damaged or no checkpoint.
     """
     if not path.is_file():
-        raise InputProblem(f"{path}: no such checkpoint; name best, last or a file of the run")
+        raise InputProblem(
+            f"{visible(path)}: no such checkpoint; name best, last or a file of the run"
+        )
     try:
         state = _read(path)
         identity = RunIdentity.model_validate(state["identity"])

@@ -9,7 +9,7 @@ from model.architecture import EmbedderConfig, HeadConfig
 from model.artefact import Description
 from model.embedder import Embedder
 from model.preprocessing import Preprocessing
-from model.problems import InputProblem
+from model.problems import InputProblem, visible
 from model.provenance import Provenance
 from training.backbone_weights import load_tensors, read_state_dict, torchreid_tensors
 from training.datasets.registry import read_dataset
@@ -90,7 +90,7 @@ def read_embedder(file: Path) -> Embedder:
             "Intel's Open Model Zoo"
         )
     if not file.is_file():
-        raise InputProblem(f"{file}: no such file; name a torchreid state dict")
+        raise InputProblem(f"{visible(file)}: no such file; name a torchreid state dict")
     backbone, tensors = torchreid_tensors(read_state_dict(file), str(file))
     if "head.0.weight" not in tensors:
         raise InputProblem(

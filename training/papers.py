@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from model.problems import InputProblem
+from model.problems import InputProblem, visible
 from model.provenance import Provenance
 from training.evaluation.runs import deciding
 from training.parts import Section
@@ -139,7 +139,8 @@ def read_table(name: str) -> PaperTable:
     tables = paper_tables()
     if name not in tables:
         raise InputProblem(
-            f"{name}: there is no such table; name a TOML file, or one of {', '.join(tables)}"
+            f"{visible(name)}: there is no such table; name a TOML file, or one of "
+            f"{', '.join(tables)}"
         )
     return tables[name]
 

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from model.architecture import EmbedderConfig, MetricNetworkConfig
 from model.precision import Precision
 from model.preprocessing import Preprocessing
-from model.problems import InputProblem
+from model.problems import InputProblem, visible
 from training.augmentation import Augmentation
 from training.initial_weights import sections_of
 from training.losses.base import LOSSES, Losses
@@ -253,7 +253,9 @@ def read_recipe(
     path = Path(name) if Path(name).suffix == ".toml" else RECIPES / f"{name}.toml"
     if not path.is_file():
         shipped = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
-        raise InputProblem(f"recipe {name}: no such file; name a TOML file or one of {shipped}")
+        raise InputProblem(
+            f"recipe {visible(name)}: no such file; name a TOML file or one of {shipped}"
+        )
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -282,7 +284,9 @@ def read_recipe(
             # A problem of a whole section has no single value to show.
             got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
             message = first["msg"].removeprefix("Value error, ") + got
-        raise InputProblem(f"recipe {name}: {key or 'as a whole'}: {message}") from error
+        raise InputProblem(
+            f"recipe {name}: {visible(key) if key else 'as a whole'}: {message}"
+        ) from error
 
 
 def _known_setting(place: Sequence[int | str], content: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from pydantic import ValidationError
 from torch.utils.tensorboard import SummaryWriter
 
-from model.problems import InputProblem
+from model.problems import InputProblem, visible
 from training.datasets.protocols import (
     PROTOCOLS,
     leave_out,
@@ -92,7 +92,9 @@ def read_run(
     for name in (RECIPE_NAME, DATA_NAME):
         file = folder / name
         if not file.is_file():
-            raise InputProblem(f"{folder}: has no {name}; name a folder that gmn train made")
+            raise InputProblem(
+                f"{visible(folder)}: has no {name}; name a folder that gmn train made"
+            )
         texts.append(file.read_text(encoding="utf-8"))
     try:
         stored = tuple(

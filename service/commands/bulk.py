@@ -14,7 +14,7 @@ from model.crops.folder import read_folder
 from model.crops.manifest import MANIFEST, read_manifest
 from model.crops.names import Ignored, LeftOut, is_image_name
 from model.crops.texts import nfc
-from model.problems import InputProblem
+from model.problems import InputProblem, visible
 from service.commands.common import progress_bar
 
 Sent = EnrolledImage | RefusedImage
@@ -82,7 +82,7 @@ def _select(label: str, value: str | None, crops: Sequence[SourceCrop]) -> Seque
     if crops and not chosen:
         known = sorted({str(getattr(crop, label) or "unknown") for crop in crops})
         raise InputProblem(
-            f"--{label} {value}: the source has no image with this {label}; it has "
+            f"--{label} {visible(value)}: the source has no image with this {label}; it has "
             f"{', '.join(known[:20])}"
         )
     return chosen
@@ -116,8 +116,8 @@ def find_source(name: str, read_spec: Callable[[str], Source]) -> Source:
         return read_spec(name)
     else:
         raise InputProblem(
-            f"{name}: is not there; name an image, a folder of images, a zip archive, a CSV "
-            "manifest, or a data set KIND:PATH"
+            f"{visible(name)}: is not there; name an image, a folder of images, a zip archive, a "
+            "CSV manifest, or a data set KIND:PATH"
         )
     crops = [
         SourceCrop(

@@ -18,7 +18,7 @@ from gmn_client import Client, RequestRefused
 from gmn_client.models import Job
 from gmn_client.uploads import ImportOptions, LabelledBox
 from model.crops.names import is_image_name
-from model.problems import InputProblem
+from model.problems import InputProblem, visible
 from model.shards import shards_in
 from service.commands.bulk import Sent, Source, enroll_crops, find_source
 from service.commands.common import Shown, follow, progress_bar, shortened, with_client
@@ -112,7 +112,8 @@ def _require_gallery(client: Client, create: bool) -> Iterator[None]:
         if refusal.problem.code != "unknown_gallery":
             raise
         raise InputProblem(
-            f"--gallery {client.gallery_name}: there is no such gallery; add --create to create it"
+            f"--gallery {visible(client.gallery_name)}: there is no such gallery; add --create to "
+            "create it"
         ) from refusal
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option, echo
 
-from model.problems import InputProblem
+from model.problems import InputProblem, visible
 from service.commands.common import (
     DEFAULT_DATA_DIR,
     DataDirOption,
@@ -63,8 +63,8 @@ def require_record(data_dir: Path) -> None:
 
     if not has_record(data_dir):
         raise InputProblem(
-            f"{data_dir}: no service has kept data there; name its data directory with --data-dir "
-            "or GMN_DATA_DIR"
+            f"{visible(data_dir)}: no service has kept data there; name its data directory with "
+            "--data-dir or GMN_DATA_DIR"
         )
 
 
@@ -98,8 +98,8 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
             chain = check_chain(path, line_key(data_dir))
         except OSError as error:
             raise InputProblem(
-                f"{path}: cannot be read ({error.strerror}); name the service's data directory "
-                "with --data-dir or GMN_DATA_DIR"
+                f"{visible(path)}: cannot be read ({error.strerror}); name the service's data "
+                "directory with --data-dir or GMN_DATA_DIR"
             ) from error
         logs.append({"file": path.name, "whole": not chain.problem, **asdict(chain)})
         since = f" from number {chain.first_line:,} on" if chain.first_line > 1 else ""

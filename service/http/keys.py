@@ -24,7 +24,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gmn_client.models import Key, Scope
-from model.problems import InputProblem
+from model.problems import InputProblem, visible
 from service.errors import InvalidField, TooManyRequests, Unauthorised, UnknownKey
 from service.http.wording import describe_invalid
 from service.ops.shared import KeyRates
@@ -68,9 +68,10 @@ def chosen_scopes(given: Iterable[str]) -> tuple[Scope, ...]:
     wanted = {text.strip() for text in texts} - {""}
     unknown = sorted(wanted - set(SCOPES))
     if unknown or not wanted:
+        named = ", ".join(visible(scope) for scope in unknown)[:80]
         raise InvalidField(
-            f"scopes: there is no scope {', '.join(unknown)[:80] or 'in it'}; name one or several "
-            f"of {', '.join(SCOPES)}"
+            f"scopes: there is no scope {named or 'in it'}; name one or several of "
+            f"{', '.join(SCOPES)}"
         )
     return tuple(scope for scope in SCOPES if scope in wanted)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from model.problems import InputProblem
+from model.problems import InputProblem, visible
 from training.commands.common import (
     DataSpecs,
     DeviceOption,
@@ -125,7 +125,7 @@ def _scorings(asked: str) -> list[str]:
     unknown = [name for name in names if name not in RANKINGS]
     if unknown or not names:
         wrong = unknown[0] if unknown else "nothing"
-        raise InputProblem(f"--scoring names {wrong}; name some of {', '.join(RANKINGS)}")
+        raise InputProblem(f"--scoring names {visible(wrong)}; name some of {', '.join(RANKINGS)}")
     return [scoring for scoring in RANKINGS if scoring in names]
 
 

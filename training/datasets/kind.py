@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from model.crops.names import IMAGE_SUFFIXES, Ignored, is_hidden
+from model.problems import visible
 from training.datasets.record import CropRecord, Dataset, DatasetProblem, crop_in_file
 
 READ_SUFFIXES = IMAGE_SUFFIXES | {".gif", ".tif", ".tiff"}
@@ -235,7 +236,7 @@ def listed(folder: Path, ignored: Ignored | None = None) -> list[Path]:
         DatasetProblem: the folder is missing, is a file or cannot be read.
     """
     if not folder.exists():
-        raise DatasetProblem(f"{folder}: no such folder; correct the path")
+        raise DatasetProblem(f"{visible(folder)}: no such folder; correct the path")
     if not folder.is_dir():
         raise DatasetProblem(f"{folder}: is a file; name the data set's folder")
     try:
@@ -245,10 +246,10 @@ def listed(folder: Path, ignored: Ignored | None = None) -> list[Path]:
             f"{folder}: cannot be read ({error.strerror}); make it readable"
         ) from error
     others = ignored or Ignored()
-    visible = []
+    shown_places = []
     for place in places:
         if is_hidden(place.name):
             others.add_hidden(str(place))
         else:
-            visible.append(place)
-    return visible
+            shown_places.append(place)
+    return shown_places

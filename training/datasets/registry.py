@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
+from model.problems import visible
 from model.registry import Registry
 from training.datasets.drawn import SYNTHETIC
 from training.datasets.kind import DatasetKind, read_layout
@@ -65,7 +66,9 @@ def kind_of(spec: str) -> DatasetKind:
     if not colon or name not in KINDS:
         close = get_close_matches(name, KINDS, n=1) if colon else []
         hint = f"; did you mean {close[0]}:{path}?" if close else ""
-        raise DatasetProblem(f"{spec}: is not KIND:PATH with a KIND of {', '.join(KINDS)}{hint}")
+        raise DatasetProblem(
+            f"{visible(spec)}: is not KIND:PATH with a KIND of {', '.join(KINDS)}{hint}"
+        )
     if not path:
         raise DatasetProblem(f"{spec}: lacks its PATH; write {name}: and {KINDS[name].path}")
     return KINDS[name]
@@ -152,10 +155,10 @@ def _parse(spec: str) -> Spec:
         if name not in kind.options:
             names = ", ".join(kind.options)
             remedy = f"its options are {names}" if names else "it takes none"
-            raise DatasetProblem(f"{spec}: there is no option {name}; {remedy}")
+            raise DatasetProblem(f"{visible(spec)}: there is no option {name}; {remedy}")
         if value not in kind.options[name]:
             allowed = " or ".join(f"{name}={value}" for value in kind.options[name])
-            raise DatasetProblem(f"{spec}: {name} is {value!r}; write {allowed}")
+            raise DatasetProblem(f"{visible(spec)}: {name} is {value!r}; write {allowed}")
         if name in options:
             raise DatasetProblem(f"{spec}: {name} is given twice; write it once")
         options[name] = value

@@ -3,6 +3,7 @@
 import re
 import resource
 import struct
+import sys
 import threading
 import warnings
 
@@ -12,7 +13,7 @@ from PIL import Image, ImageCms
 
 from model.crops.decode import CropProblem, announced_pixels, decode_crop
 from tests.hostile.pngs import announcing
-from tests.outside import encoded
+from tests.outside import encoded, run_command
 
 # Outside a test run the decoder silences these; pytest sets the filters again for every test.
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
@@ -316,3 +317,43 @@ def test_a_transparent_picture_is_laid_over_white_in_strips_as_in_one_piece():
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
     expected = np.asarray(Image.alpha_composite(white, image).convert("RGB"))
     assert np.array_equal(decode_crop(encoded(image, "PNG")), expected)
+
+
+LITTLE_MEMORY = """
+import resource
+import sys
+from pathlib import Path
+from model.crops.decode import CropProblem, decode_crop
+
+files = [Path(name).read_bytes() for name in sys.argv[1:]]
+small = decode_crop(files[0])
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 30_000_000, used + 30_000_000))
+for file in files:
+    try:
+        decode_crop(file)
+        print("decoded")
+    except CropProblem as problem:
+        print(problem.code)
+    except MemoryError:
+        print("MemoryError")
+"""
+
+
+def test_with_too_little_memory_a_large_file_is_not_called_damaged(tmp_path):
+    large = Image.effect_noise((3_900, 3_900), 40).convert("RGB")
+    small = encoded(noise(), "JPEG")
+    contents = {
+        "small": small,
+        "JPEG": encoded(large, "JPEG", quality=20),
+        "progressive": encoded(large, "JPEG", quality=20, progressive=True),
+        "PNG": encoded(large.resize((1_300, 1_300)).resize((3_900, 3_900), 0), "PNG"),
+        "WebP": encoded(large, "WEBP", quality=1, method=0),
+        "damaged": small[:-200] + bytes(200),
+        "no image": b"this is no image",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    paths = [tmp_path / name for name in contents]
+    ran = run_command(sys.executable, "-c", LITTLE_MEMORY, *paths, check=True)
+    assert ran.stdout.split() == ["decoded", *["MemoryError"] * 4, "truncated", "not_an_image"]
