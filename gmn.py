@@ -43,6 +43,7 @@ COMMANDS = {
     "serve": "service.commands.serve",
     "enroll": "service.commands.enroll",
     "query": "service.commands.query",
+    "people": "service.commands.query",
     "api": "service.commands.browse",
     "crops": "service.commands.browse",
     "identities": "service.commands.browse",

@@ -619,6 +619,21 @@ class Methods(Calls):
     def embeddings(self, *images: ImageSource) -> models.Embeddings:
         """Computes the features of images; an unusable image is an entry with `problem`."""
 
+    @Request("POST", "people", repeatable=True)
+    def people(self, photo: ImageSource, *, purpose: str | None = None) -> models.People:
+        """Finds the people on a photo, which the service does not keep.
+
+        `client.query(photo, boxes=[people.people[0].box])` then searches for the first of them.
+
+        Args:
+            photo: the whole photo, or a frame of a camera.
+            purpose: reason, stored in the service's audit log; up to 256 characters.
+
+        Raises:
+            RequestRefused: status 422 if the photo cannot be used.
+            ServiceUnavailable: status 501 if the service has no detector.
+        """
+
     @Request("GET", "model")
     def model(self) -> models.ModelInfo:
         """Reads the description of the served artefact."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import date, datetime, timezone
 from functools import partial
 from operator import is_
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypedDict, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -75,6 +75,7 @@ PROBLEM_CODES = (
     "machine_full",
     "method_not_allowed",
     "needs_reindex",
+    "no_detector",
     "not_an_image",
     "not_embedded",
     "not_found",
@@ -395,6 +396,42 @@ class Box(BaseModel):
     y: Pixels
     width: Pixels
     height: Pixels
+
+
+class BoxOfPerson(TypedDict):
+    """The box of a person as the calls with `boxes` take it."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+class PersonBox(WireModel):
+    """The box of a person on a photo in pixels, and how certain the detector is, from 0 to 1."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    score: float
+
+    @property
+    def box(self) -> BoxOfPerson:
+        """Return the box alone, as `boxes` of a query takes it."""
+        return {"x": self.x, "y": self.y, "width": self.width, "height": self.height}
+
+
+class People(WireModel):
+    """The people on a photo of `width` × `height` pixels, the most certain first.
+
+    Boxes have a margin of 4% of their height, and refer to the upright photo, after its EXIF
+    orientation.
+    """
+
+    width: int
+    height: int
+    people: Annotated[list[PersonBox], Field(max_length=128)]
 
 
 class EnrolledImage(WireModel):
@@ -889,7 +926,8 @@ class ModelInfo(WireModel):
 
     `previous` names the artefacts that answer for galleries until these are reindexed. `provenance`
     has the terms, the training data and, in `sources`, the starting weights and teachers with the
-    known facts about their data.
+    known facts about their data. `people_detector` names the network that finds people on photos;
+    null if there is none.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -907,6 +945,7 @@ class ModelInfo(WireModel):
     runtime: str
     dtype: str
     crops_per_second: dict[str, float]
+    people_detector: str | None = None
 
 
 class BestResult(WireModel):

@@ -258,6 +258,12 @@ NeedsReindex = _define_error(
     "cannot be compared; POST /v1/galleries/{0}/reindex embeds its kept images again, or serve "
     "with the artefact that filled it; its crops can still be read and deleted",
 )
+NoDetector = _define_error(
+    "no_detector",
+    501,
+    "this service has no detector of people: {0}; draw the boxes yourself, and send them with the "
+    "photo as boxes",
+)
 QueueFull = _define_error(
     "queue_full",
     429,

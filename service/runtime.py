@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from model.people_detector import find_people_detector
 from service.engine.admission import Admission
 from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel, load_model, shipped_fillers
@@ -57,6 +58,7 @@ class Runtime:
         models: loaded models by the fingerprint of their embedder, the served one first. A gallery
             is searched with the model of its `embedder`.
         model: the served model, used for every gallery that was not filled by an older one.
+        people_detector: finds people on photos; None without OpenVINO.
         record: the database; accessed through `galleries.read` and `galleries.write`.
         admission: cost in flight; used on the event loop only.
         calibrations: thresholds of the verdicts, and the search scores they are fitted to.
@@ -115,6 +117,7 @@ class Runtime:
             held.callback(self.keys.threads.shutdown)
             self.device = DeviceThread(lambda why: self.watchdog.give_up("device thread", why))
             held.callback(self.device.shutdown)
+            self.people_detector = find_people_detector()
             self.models = self._load_models(held)
             self.model = next(iter(self.models.values()))
             self.calibrations = GalleryCalibrations(self.record, self.models)

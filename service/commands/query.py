@@ -1,9 +1,9 @@
-"""`gmn query`: search for the person on an image, or measure answers on a labelled data set."""
+"""`gmn people` finds people on a photo; `gmn query` searches for one, or measures a data set."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Unpack, cast
+from typing import Annotated, NamedTuple, Unpack, cast
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -11,7 +11,7 @@ from typer import Argument, BadParameter, Context, Option
 
 from gmn_client import Client
 from gmn_client.methods import AskedOptions
-from gmn_client.models import GalleriesAnswer, QueryAnswer, RankedCrop
+from gmn_client.models import GalleriesAnswer, People, QueryAnswer, RankedCrop
 from service.commands.bulk import find_source
 from service.commands.common import Columns, Shown, table_of, with_client
 
@@ -58,6 +58,50 @@ TRACK_COLUMNS: Columns = {
 MEASURED = {"top_k", "scoring", "order", "rerank_depth", "purpose", "operating_point", "camera"}
 
 
+PERSON_COLUMNS: Columns = {
+    "person": "number",
+    "x": "x",
+    "y": "y",
+    "width": "width",
+    "height": "height",
+    "score": "score",
+}
+
+
+class NumberedPerson(NamedTuple):
+    """A person on a photo, as `--person` names it."""
+
+    number: int
+    x: int
+    y: int
+    width: int
+    height: int
+    score: float
+
+
+@with_client
+def people(
+    client: Client,
+    photo: Annotated[Path, Argument(metavar="PHOTO")],
+    purpose: Annotated[str | None, Option(help="Reason, for the audit log.")] = None,
+) -> Shown:
+    """Finds the people on a photo, which the service does not keep, and prints their boxes.
+
+    Example: gmn people photo.jpg
+    """
+    found = client.people(photo, purpose=purpose)
+    return Shown(found, _format_people(photo, found))
+
+
+def _format_people(photo: Path, found: People) -> Group:
+    title = f"{photo.name}: {found.width}×{found.height} pixels, {len(found.people)} people found"
+    numbered = [
+        NumberedPerson(number, person.x, person.y, person.width, person.height, person.score)
+        for number, person in enumerate(found.people, 1)
+    ]
+    return Group(Text(title), table_of(numbered, PERSON_COLUMNS))
+
+
 @with_client
 def query(
     client: Client,
@@ -70,6 +114,8 @@ def query(
     limit: Annotated[int | None, Option(min=1, help="With --data: the first N images.")] = None,
     separate: bool = False,
     galleries: str | None = None,
+    find: bool = False,
+    person: Annotated[int | None, Option(min=1, help="With --find: its number.")] = None,
     **options: Unpack[AskedOptions],
 ) -> Shown:
     """Asks the service who is on an image, or how well it answers a labelled data set.
@@ -81,6 +127,8 @@ def query(
     Example: gmn query suspect.jpg --top-k 5
 
     Example: gmn query photo.jpg --box 0,0,32,64
+
+    Example: gmn query photo.jpg --find --person 2
 
     Example: gmn query front.jpg side.jpg --cameras east --after 2026-03-01T00:00:00Z
 
@@ -97,10 +145,21 @@ def query(
         split: with --data: images of this split only.
         separate: one query per IMAGE.
         galleries: search these at once, comma-separated; empty for all that the key may see.
+        find: find the people on the one IMAGE, a photo, and search for the only one or --person.
     """
     by_crops = bool(options.get("crop_id") or options.get("track"))
     if bool(images) + bool(data) + by_crops != 1:
         raise BadParameter("name either images, --crop, --track or --data KIND:PATH")
+    if person and not find:
+        raise BadParameter("--person chooses among the people that --find finds; add --find")
+    if find and (not images or len(images) != 1 or options.get("boxes")):
+        raise BadParameter("--find looks at one photo: name one IMAGE, without --box")
+    if find and images:
+        found = client.people(images[0], purpose=options.get("purpose"))
+        number = person or 1
+        if number > len(found.people) or (person is None and len(found.people) > 1):
+            return _ask_for_person(images[0], found, person)
+        options["boxes"] = [found.people[number - 1].box]
     if not data:
         if split or limit:
             raise BadParameter("--split and --limit choose among the images of --data")
@@ -114,6 +173,16 @@ def query(
     camera = options.pop("camera", None)
     crops = find_source(data, context.obj.read_spec).chosen(split, camera).crops[:limit]
     return cast(Shown, context.obj.measure(client, crops, options))
+
+
+def _ask_for_person(photo: Path, found: People, person: int | None) -> Shown:
+    if not found.people:
+        remedy = "nobody was found; give the box of a person with --box X,Y,WIDTH,HEIGHT"
+    elif person is None:
+        remedy = "name one of these people with --person NUMBER"
+    else:
+        remedy = f"there is no person {person}; name one of these with --person NUMBER"
+    return Shown(found, Group(_format_people(photo, found), Text(remedy)), ok=False)
 
 
 def _send_queries(

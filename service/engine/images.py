@@ -18,11 +18,13 @@ from model.arrays import Pixels
 from model.crops.decode import CropLimits, CropProblem, decode_crop
 from model.crops.frames import FrameCrop, ImageFile, png_of
 from model.crops.quality import QualityFault, measure_quality, quality_faults
+from model.people_detector import DetectedPerson, PeopleDetector, passes_of
 from model.preprocessing import Preprocessing
 from service.engine.admission import (
     LARGE_PIXELS,
     MEGAPIXEL,
     PER_CUT_MEGAPIXEL,
+    PER_DETECTOR_PASS,
     PER_FRAME_MEGAPIXEL,
     PER_IMAGE,
     pixels_of,
@@ -178,6 +180,29 @@ class Pipeline:
             price = PER_CUT_MEGAPIXEL if isinstance(image, FrameCrop) else 1.0
             megapixels += price * pixels_of(image, max_pixels)
         return PER_IMAGE * len(images) + megapixels / MEGAPIXEL
+
+    def cost_of_photo(self, photo: bytes) -> float:
+        passes = passes_of(pixels_of(photo, self._limits.max_pixels))
+        return self.cost([photo]) + PER_DETECTOR_PASS * passes
+
+    async def detect_people(
+        self, photo: bytes, detector: PeopleDetector
+    ) -> tuple[int, int, list[DetectedPerson]]:
+        """Return the width and height of a photo in pixels, and the people on it.
+
+        Raises:
+            UnusableImages: the photo cannot be decoded.
+        """
+
+        def detect() -> tuple[int, int, list[DetectedPerson]]:
+            pixels = decode_crop(photo, self._limits)
+            height, width = pixels.shape[:2]
+            return width, height, detector.detect(pixels)
+
+        try:
+            return await self.threads_for(photo).run(detect)
+        except CropProblem as problem:
+            raise UnusableImages([problem]) from problem
 
     def threads_for(self, image: ImageFile) -> MonitoredThreadPool:
         large = pixels_of(image, self._limits.max_pixels) > LARGE_PIXELS

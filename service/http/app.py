@@ -22,6 +22,7 @@ from service.http.routes import (
     galleries,
     jobs,
     operation,
+    people,
     queries,
     searches,
     watch,
@@ -33,7 +34,9 @@ from service.runtime import Runtime
 from service.settings import Settings
 
 # In the order in which the documentation lists their calls.
-MODULES = (galleries, crops, queries, searches, cases, watch, alerts, webhooks, jobs, operation)
+MODULES = (
+    *(galleries, crops, people, queries, searches, cases, watch, alerts, webhooks, jobs, operation),
+)
 EXPOSED_HEADERS = ("Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")
 VERSION = "0.6.0.dev0"
 PAGE = Path(__file__).parents[1] / "web"

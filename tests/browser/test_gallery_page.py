@@ -417,6 +417,8 @@ def test_people_of_a_picture_are_enrolled_by_the_boxes_around_them(
             wide.paste(person.resize((128, 256)), (100 + 300 * at, 50))
     follow(page, "Enroll")
     page.set_input_files("#enrollment .drop input", png(encoded(wide)))
+    page.get_by_role("dialog", name="Draw boxes").wait_for()
+    page.keyboard.press("Escape")
     page.get_by_role("button", name="Draw boxes on person.png").press("Enter")
     page.get_by_role("dialog", name="Draw boxes").wait_for()
     for key in ("ArrowLeft", "ArrowRight"):

@@ -299,6 +299,7 @@ async def read_model(
         "default_scoring": description.default_scoring,
         "calibration_version": model.calibration_version,
         "device": model.networks.device,
+        "people_detector": runtime.people_detector and runtime.people_detector.name,
         **model.runtime.model_dump(),
         "operating_points": {"gallery_size": gallery_size, **points},
     }

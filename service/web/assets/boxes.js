@@ -1,7 +1,8 @@
-// Boxes drawn on a picture. The browser cuts them out, so that other people in the frame are not
-// sent.
+// Boxes on a photo, found by the service or drawn by hand. The browser cuts out those that are
+// chosen, so that other people on the photo are neither searched for nor stored.
 
-import { h, pictureOf, showForm } from "./elements.js";
+import { count, h, pictureOf, showForm } from "./elements.js";
+import { findPeople, findsPeople } from "./photos.js";
 
 const STEP = 0.01;
 const LEAST = 0.02;
@@ -14,46 +15,81 @@ const BY_KEY = {
 };
 const within = (value, least, most) => Math.max(least, Math.min(most, value));
 
-// A picture at least as wide as high probably shows more than one standing person.
-export async function isFrame(blob) {
-  const image = await createImageBitmap(blob).catch(() => null);
-  return image !== null && image.width >= image.height;
-}
-
-// Resolve to an image file for each box, or null. With `whole` the picture itself can be chosen.
+// Resolve to an image file for each chosen box, or null. `looked` is what `lookAt` returned of the
+// photo. With `whole` the picture itself can be chosen, and with `single` one person of those that
+// were found.
 export function askForBoxes(
   blob,
-  { whole = false, action = "Search", each = "each box is a search of its own" } = {},
+  {
+    looked = { people: [] },
+    whole = false,
+    single = false,
+    action = "Search",
+    each = "each box is a search of its own",
+  } = {},
 ) {
   const boxes = [];
   const image = pictureOf(blob, "The picture");
   const stage = h("div", { class: "stage" }, image);
+  const title = h("h2", {});
+  const hint = h("p", { role: "status" });
+  const use = h("button", { class: "main", disabled: true }, action);
   const add = (box) => {
-    boxes.push(box);
+    boxes.push({ ...box, chosen: true });
     draw();
     stage.lastChild.focus();
   };
-  const use = h("button", { class: "main", disabled: true }, action);
+
+  function choose(box) {
+    const chosen = !box.chosen;
+    if (single && chosen && box.score) for (const other of boxes) other.chosen &&= !other.score;
+    box.chosen = chosen;
+    draw();
+    stage.children[boxes.indexOf(box) + 1].focus();
+  }
 
   function draw() {
-    use.disabled = boxes.length === 0;
-    use.textContent = boxes.length > 1 ? `${action} ${boxes.length} people` : action;
+    const chosen = boxes.filter((box) => box.chosen).length;
+    use.disabled = chosen === 0;
+    use.textContent = chosen > 1 ? `${action} ${chosen} people` : action;
     stage.replaceChildren(
       image,
       ...boxes.map((box, at) => {
+        const name = box.score ? `Person ${at + 1}` : `Box ${at + 1}`;
         const element = h(
           "button",
           {
             type: "button",
-            class: "box",
+            class: box.chosen ? "box chosen" : "box",
+            "aria-pressed": String(Boolean(box.chosen)),
+            onclick: () => choose(box),
             onkeydown: (event) => change(event, at, element),
-            "aria-label": `Box ${at + 1}. Arrow keys move it, with Shift they change its size, Delete removes it.`,
+            "aria-label": `${name}. Enter chooses it, arrow keys move it, with Shift they change its size, Delete removes it.`,
           },
           at + 1,
         );
         return place(element, box);
       }),
     );
+  }
+
+  function showPeople({ people, reason, looked: wasLookedAt }) {
+    boxes.push(...people.map((person) => ({ ...person, chosen: false })));
+    title.textContent =
+      people.length > 0
+        ? single
+          ? "Whom do you look for?"
+          : "Choose people"
+        : "Draw a box around each person";
+    const missing = "Draw a box from the head to the feet around anyone who is missing.";
+    const outcome =
+      people.length > 0
+        ? `${count(people.length, "person was", "people were")} found. Press a number. ${missing}`
+        : reason
+          ? `People could not be found: ${reason}. Draw from the head to the feet.`
+          : `${wasLookedAt ? "Nobody was found. " : ""}Draw from the head to the feet.`;
+    hint.textContent = `${outcome} Only what is in a chosen box is used; ${each}.`;
+    draw();
   }
 
   function change(event, at, element) {
@@ -105,33 +141,56 @@ export function askForBoxes(
   });
 
   const more = h("button", { type: "button", onclick: () => add({ ...FIRST }) }, "Add a box");
+  const finder = h(
+    "button",
+    {
+      type: "button",
+      hidden: looked.looked || !findsPeople(),
+      title: "The photo is sent to this service to find people and is not kept.",
+      onclick: async () => {
+        finder.disabled = true;
+        hint.textContent = "Looking for people…";
+        showPeople(
+          await findPeople(blob).then(
+            (people) => ({ people, looked: true }),
+            (error) => ({ people: [], reason: error.message }),
+          ),
+        );
+        finder.hidden = true;
+        (stage.querySelector(".box") ?? more).focus();
+      },
+    },
+    "Find people",
+  );
+  showPeople(looked);
   return new Promise((resolve) => {
     const chosen = {
-      yes: () => Promise.all(boxes.map((box) => cut(image, box))),
+      yes: () => Promise.all(boxes.filter((box) => box.chosen).map((box) => cut(image, box))),
       whole: () => [blob],
     };
     const dialog = showForm(
       { class: "question frame-of", "aria-label": "Draw boxes" },
       async (answer) => resolve((await chosen[answer]?.()) ?? null),
-      h("h2", {}, "Draw a box around each person"),
-      h("p", {}, `Draw from the head to the feet. Only what is in a box is sent; ${each}.`),
+      title,
+      hint,
       stage,
       h(
         "div",
         { class: "row end" },
+        finder,
         more,
         whole &&
           h(
             "button",
             { type: "button", class: "quiet", onclick: () => dialog.close("whole") },
-            "Search the whole picture",
+            `${action} the whole picture`,
           ),
         h("span", { class: "grow" }),
         h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
         use,
       ),
     );
-    more.focus();
+    (stage.querySelector(".box") ?? more).focus();
   });
 }
 

@@ -13,6 +13,7 @@ import {
   pictureOf,
   takeFiles,
 } from "./elements.js";
+import { lookAt } from "./photos.js";
 import { inGallery } from "./place.js";
 import { takenAt } from "./taken.js";
 
@@ -60,7 +61,10 @@ export function startEnrollment() {
   takeFiles(form.querySelector(".drop"), (files) =>
     attempt(form, async () => {
       for (const file of files) await readable(file);
-      choose(files.map((file) => ({ file })));
+      const pictures = files.map((file) => ({ file }));
+      choose(pictures);
+      const looked = files.length === 1 ? await lookAt(files[0]) : null;
+      if (looked?.looked) await drawBoxes(pictures[0], looked);
     }),
   );
   takeFiles(form.querySelector(".folder"), (files) => attempt(form, () => choose(imagesOf(files))));
@@ -212,12 +216,14 @@ const nameField = (picture) =>
   });
 
 // Replace a picture of several people by its boxes, each with its own name.
-async function drawBoxes(picture) {
+async function drawBoxes(picture, looked) {
   const parts = await askForBoxes(picture.file, {
+    looked,
+    whole: Boolean(looked),
     action: "Take",
     each: "each box gets a name of its own",
   });
-  if (!parts) return;
+  if (!parts || parts[0] === picture.file) return;
   const files = parts.map(
     (blob, index) =>
       new File([blob], `${picture.file.name}, box ${index + 1}`, { type: blob.type }),

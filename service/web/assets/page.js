@@ -11,6 +11,7 @@ import { startLately } from "./lately.js";
 import { clearOutcomes } from "./naming.js";
 import { startNames } from "./names.js";
 import { startPeople } from "./people.js";
+import { setDetector, startPhotos } from "./photos.js";
 import { addressOf, changed, gallery, panel } from "./place.js";
 import { startSearch } from "./search.js";
 import { showState, startStatus } from "./status.js";
@@ -66,11 +67,13 @@ async function showArtefact() {
   if (place.textContent) return;
   // A key without access to the model can use the rest of the page.
   const model = await ask("/v1/model").catch(() => null);
-  if (model)
+  if (model) {
+    setDetector(model.people_detector);
     place.append(
       h("summary", {}, `Model ${model.artefact}: licence and training data`),
       h("p", {}, model.provenance.terms),
     );
+  }
 }
 
 let asking = false;
@@ -144,6 +147,7 @@ startCases();
 startEnrollment();
 startImports();
 startPeople();
+startPhotos();
 startUnnamed();
 startTracks();
 startWatch();

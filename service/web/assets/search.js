@@ -1,11 +1,12 @@
 // The search form: a query by images, or by a crop or a track of the gallery.
 
 import { ask, blobOf, formOf } from "./api.js";
-import { askForBoxes, isFrame } from "./boxes.js";
+import { askForBoxes } from "./boxes.js";
 import { cameraFields, chooseCameras, startCameras, validTimes } from "./cameras.js";
 import { attempt, find, h, nameOf, shotPicture, takeFiles } from "./elements.js";
 import { clearMarks } from "./judge.js";
 import { mySearches } from "./kept.js";
+import { lookAt } from "./photos.js";
 import { addressOf, gallery, inGallery, item, panel } from "./place.js";
 import { showAcross, showAnswers } from "./results.js";
 import { trackName } from "./tracks.js";
@@ -18,6 +19,8 @@ let timesChanged = false;
 let shown = [];
 let stale = false;
 let before = "";
+// Of the last pictures that were dropped.
+let taken = {};
 
 export function startSearch() {
   const form = find("#query");
@@ -234,13 +237,20 @@ function drawShots(next) {
   );
 }
 
-// Send nothing of a frame before its people are in boxes.
+// Search for nobody on a photo before the person is chosen.
 async function takeImages(files) {
-  if (files.length !== 1 || !(await isFrame(files[0]))) {
+  const asked = (taken = {});
+  const looking = find("#looking");
+  looking.hidden = files.length !== 1;
+  const looked = files.length === 1 ? await lookAt(files[0]) : null;
+  // Another picture was dropped in the meantime.
+  if (asked !== taken) return;
+  looking.hidden = true;
+  if (looked === null) {
     setShots(files.map((blob) => ({ blob })));
     return;
   }
-  const people = await askForBoxes(files[0], { whole: true });
+  const people = await askForBoxes(files[0], { looked, whole: true, single: true });
   if (people !== null) setBoxes(files[0], people, []);
 }
 

@@ -1,0 +1,53 @@
+"""`/v1/people`: the boxes of the people on a photo, which is not kept."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from gmn_client.models import People, PersonBox
+from service.errors import InvalidField, NoDetector
+from service.http.forms import Images, Sent, SomeImagesForm
+from service.http.guard import guarded_router, needs
+from service.http.problems import example, problems
+from service.runtime import Call
+from service.search.options import MAX_TEXT
+
+router = guarded_router("/v1/people", "people")
+
+
+class PhotoForm(SomeImagesForm):
+    """A photo."""
+
+    images: Images = Field(json_schema_extra={"minItems": 1, "maxItems": 1, "examples": [[""]]})
+    purpose: str | None = Field(None, max_length=MAX_TEXT)
+    """Reason for looking at the photo, such as a case number; stored in the audit log."""
+
+
+@router.post("", responses=problems("no_detector") | {200: example("People")})
+async def find_people(
+    call: Annotated[Call, needs("query", "enroll")], form: Sent[PhotoForm]
+) -> People:
+    """Finds the people on a photo: their boxes, which a query or an enrollment takes as `boxes`.
+
+    The photo is not stored. At most 128 people are returned, the most certain first. Photos of more
+    than 1.5 megapixels are also looked at in four overlapping tiles, where small people are found.
+    People that it misses look like absent ones: draw their boxes yourself.
+    """
+    runtime = call.runtime
+    runtime.audit.require_room()
+    images = form.read_images()
+    if len(images) != 1:
+        raise InvalidField(f"images: {len(images)} were sent; send one photo at a time")
+    detector = runtime.people_detector
+    if detector is None:
+        raise NoDetector("OpenVINO or the detector's file is not installed")
+    pipeline = runtime.model.pipeline
+    cost = pipeline.cost_of_photo(images[0])
+    runtime.admission.require_affordable(cost, "images", "a smaller photo")
+    async with runtime.admission.admit(cost):
+        width, height, people = await pipeline.detect_people(images[0], detector)
+    runtime.audit.note_view("people", count=len(people), purpose=form.purpose or None)
+    boxes = [PersonBox.model_construct(**person._asdict()) for person in people]
+    return People(width=width, height=height, people=boxes)
