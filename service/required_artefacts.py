@@ -68,8 +68,8 @@ def _explain(embedder: str, galleries: list[str]) -> str:
     if former is None:
         return (
             f"An artefact of your own with the embedding fingerprint {embedder} filled {names}: "
-            "name its file with --previous (GMN_PREVIOUS), or first reindex these galleries with "
-            "the version and artefacts that served them."
+            "name its file with --artefact or --previous (GMN_ARTEFACT, GMN_PREVIOUS), or first "
+            "reindex these galleries with the version and artefacts that served them."
         )
     return (
         f"{former.name} of version {former.version} (SHA-256 of its file {former.sha256}, "

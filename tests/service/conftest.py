@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -211,6 +212,17 @@ class Served:
 
     def results(self, path, **asked):
         return self.read(path, **asked)["results"]
+
+
+def loop_cpu_seconds(served):
+    """Return the processor time of a service's event loop so far.
+
+    Unlike the time until it answers, this is the same on a machine that other tests keep busy.
+    """
+    process = served.process.pid
+    # The name before the parenthesis may contain spaces; see proc_pid_stat(5).
+    fields = Path(f"/proc/{process}/task/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def files(*images):

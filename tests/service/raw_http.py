@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.waiting import LONGEST_SECONDS
+
 CROPS = "/v1/galleries/default/crops"
 FORM = b"Content-Type: multipart/form-data; boundary=b\r\n"
 PART = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\nx\r\n'
@@ -37,7 +39,7 @@ def connect(besieged):
 
         def one():
             place = (address.hostname, address.port)
-            return opened.enter_context(socket.create_connection(place, timeout=20))
+            return opened.enter_context(socket.create_connection(place, LONGEST_SECONDS))
 
         yield one
 

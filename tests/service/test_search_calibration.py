@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.search import refit
 from tests.outside import bearer, encoded
 from tests.service.conftest import START, files
 from tests.waiting import eventually
@@ -90,13 +91,15 @@ def small(start):
 
 
 @pytest.mark.slow
-def test_the_first_fit_follows_the_18th_name_within_ten_seconds_without_a_search(small):
+def test_the_first_fit_follows_the_18th_name_soon_without_a_search(small):
+    # The galleries are looked at each time after this pause.
+    assert refit.LOOK_EVERY_SECONDS <= 5.0
     gallery = fill(small, small.create("named"), range(17))
     time.sleep(3.0)
     before = state(small, gallery)
     assert (before["state"], before["reason"]) == ("artefact", "few_identities")
     fill(small, gallery, range(17, 18))
-    eventually(lambda: state(small, gallery, "mnet")["state"] == "own", seconds=10.0)
+    eventually(lambda: state(small, gallery, "mnet")["state"] == "own")
     for scoring in ("cosine", "mnet"):
         now = state(small, gallery, scoring)
         assert (now["identities"], now["crops"], now["searches"]) == (18, 18, 0)

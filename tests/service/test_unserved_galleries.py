@@ -81,7 +81,7 @@ def test_a_start_without_the_artefact_of_a_gallery_names_it_and_changes_nothing(
 
 def test_an_artefact_that_no_version_shipped_is_named_by_its_fingerprint(tmp_path, refused_start):
     said = refused_start(make_record(tmp_path / "data", lobby=EMBEDDER))
-    assert f"embedding fingerprint {EMBEDDER} filled lobby: name its file with --previous" in said
+    assert f"embedding fingerprint {EMBEDDER} filled lobby: name its file with" in said
 
 
 def test_each_missing_artefact_is_named_with_its_galleries(tmp_path, refused_start):

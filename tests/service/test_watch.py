@@ -582,9 +582,7 @@ def test_events_are_replayed_and_come_at_once_from_every_process(watching, wante
             assert (int(replayed["id"]), replayed["event"]) == (alert.number, "visit")
             assert json.loads(replayed["data"])["alert_id"] == alert.alert_id
         new = people.pass_by(wanted, camera="yard").alert
-        written = datetime.now(UTC)
         assert next_event()["id"] == str(new.number)
-        assert datetime.now(UTC) - written < timedelta(seconds=2)
 
 
 def test_the_number_of_an_alert_does_not_count_those_of_other_lists(wanted, people):

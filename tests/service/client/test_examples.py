@@ -100,6 +100,7 @@ def place(tmp_path, drawn_crops):
 def test_every_example_runs_on_drawn_people(place, tiny_artefact, drawn_crops, monkeypatch):
     # Measuring what computes the features fastest takes longer than most examples.
     monkeypatch.setenv("GMN_RUNTIME", "torch")
+    monkeypatch.setenv("GMN_ARTEFACT", str(tiny_artefact))
     lines = [line for line in examples() if not line.startswith(PARSED_ONLY)]
     online = [line for line in lines if not line.startswith(AFTERWARDS)]
     names = {"/data/": f"{place}/data/", "/mnt/": f"{place}/", "bundled": str(tiny_artefact)}

@@ -318,15 +318,15 @@ def test_a_former_secret_ends_with_its_time():
 
 
 def test_a_key_beyond_its_rate_is_told_when_to_return(guarded, new_key):
-    limited = new_key("--scope", "query", "--rate", "3")
+    limited = new_key("--scope", "query", "--rate", "1")
     free = new_key("--scope", "query")
     eventually(lambda: guarded.ask("GET", "/v1/galleries", free).is_success)
     began = time.monotonic()
-    answers = [guarded.ask("GET", "/v1/model", limited) for _ in range(4)]
+    answers = [guarded.ask("GET", "/v1/model", limited) for _ in range(2)]
     took = time.monotonic() - began
-    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert [answer.status_code for answer in answers] == [200, 429]
     assert answers[-1].json()["type"] == "urn:gmn:problem:too_many_requests"
-    assert 20 - took <= int(answers[-1].headers["Retry-After"]) <= 20
+    assert 60 - took <= int(answers[-1].headers["Retry-After"]) <= 60
     assert guarded.ask("GET", "/v1/model", free).is_success
 
 
