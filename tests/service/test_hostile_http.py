@@ -21,6 +21,7 @@ from tests.service.raw_http import (
     END,
     FORM,
     PART,
+    SECONDS,
     ask,
     besieged,
     connect,
