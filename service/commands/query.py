@@ -128,7 +128,7 @@ def query(
 
     Example: gmn query photo.jpg --box 0,0,32,64
 
-    Example: gmn query photo.jpg --find --person 2
+    Example: gmn query street.jpg --find --person 2
 
     Example: gmn query front.jpg side.jpg --cameras east --after 2026-03-01T00:00:00Z
 

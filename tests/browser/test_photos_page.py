@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from demo.data_sets import read_spec
 from tests.browser.conftest import follow, png, press, results, violations
+from tests.drawn_photos import BACKGROUND, drawn_people
 from tests.outside import encoded
 from tests.service.conftest import START, files, serving
 from tests.service.test_people import WITHOUT_DETECTOR
@@ -20,22 +20,19 @@ PHONE = {"width": 390, "height": 844}
 @pytest.fixture(scope="module")
 def people():
     """Return pictures of two drawn people, in whom the detector sees people."""
-    crops = read_spec("synthetic:3,identities=12,domains=1,cameras=1,crops=1")
-    return [Image.open(io.BytesIO(crop.read())).convert("RGB") for crop in crops[:2]]
+    return drawn_people()[:2]
 
 
 @pytest.fixture(scope="module")
 def close_up():
     """Return a picture of 760 rows that one drawn person fills."""
-    crops = read_spec("synthetic:3,identities=12,domains=1,cameras=1,crops=1")
-    person = Image.open(io.BytesIO(crops[5].read())).convert("RGB")
-    return person.resize((380, 760), Image.Resampling.LANCZOS)
+    return drawn_people()[5].resize((380, 760), Image.Resampling.LANCZOS)
 
 
 @pytest.fixture(scope="module")
 def photo(people):
     """Return an upright photo, as phones take them, with two people."""
-    whole = Image.new("RGB", (900, 1200), (120, 125, 118))
+    whole = Image.new("RGB", (900, 1200), BACKGROUND)
     for number, person in enumerate(people):
         whole.paste(person.resize((240, 480), Image.Resampling.LANCZOS), (120 + 420 * number, 400))
     return encoded(whole, "JPEG", quality=92)

@@ -193,8 +193,8 @@ def test_a_running_service_is_asked_for_its_own_settings_and_state(ask, start, t
     eventually(lambda: list(backups.glob("2*")), 60)
     status, found, _ = ask(served)
     assert status == 0
-    parts = ["settings", "service", "disk", "clock", "record", "keys", "backups", "device"]
-    assert list(found) == [*parts, "artefact"]
+    parts = ["settings", "service", "disk", "files", "clock", "record", "keys", "backups"]
+    assert list(found) == [*parts, "device", "artefact"]
     settings = said(found, "settings", "ok")
     assert "GMN_KEPT_DAYS=3" in settings
     assert "GMN_REDIS_URL=redis://***@127.0.0.1:1/0" in settings

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo.data_sets import read_spec
 from gmn_client import Client, ServiceFailed
 from model.people_detector import SHIPPED_DETECTOR, PeopleDetector
+from tests.drawn_photos import BACKGROUND, drawn_people
 from tests.outside import audit_lines, bearer, encoded, problem
 from tests.service.conftest import START, files
 
-BACKGROUND = (120, 125, 118)
 WITHOUT_DETECTOR = (
     "from pathlib import Path; import model.people_detector as people_detector\n"
     "people_detector.SHIPPED_DETECTOR = Path('missing.xml')\n"
@@ -48,9 +47,7 @@ def find(served, photo, **fields):
 
 @pytest.fixture(scope="module")
 def people():
-    """Return pictures of twelve drawn people, in whom the detector sees people."""
-    crops = read_spec("synthetic:3,identities=12,domains=1,cameras=1,crops=1")
-    return [Image.open(io.BytesIO(crop.read())).convert("RGB") for crop in crops]
+    return drawn_people()
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ class AlertReviewForm(Form):
 
     decision: Literal["confirmed", "rejected", "open"]
     """Whether it shows the person; `open` takes a decision back."""
-    score: float | None = None
+    score: float | None = Field(None, ge=-1e6, le=1e6)
     """The `score` of the alert that was looked at; refused if a better crop was seen since."""
 
 

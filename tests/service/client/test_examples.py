@@ -10,6 +10,7 @@ import typer
 
 import gmn
 from gmn_client import Client, Image
+from tests.drawn_photos import photo_of
 from tests.forked import GMN, run_forked
 from tests.service.conftest import serving
 
@@ -91,6 +92,7 @@ def place(tmp_path, drawn_crops):
     (tmp_path / "data" / "people.csv").write_text("\n".join(rows))
     for name in ("photo.jpg", "suspect.jpg", "front.jpg", "side.jpg"):
         (tmp_path / name).write_bytes(drawn_crops[0].png)
+    (tmp_path / "street.jpg").write_bytes(photo_of(2))
     return tmp_path
 
 

@@ -1,23 +1,9 @@
 """`gmn people` and `gmn query --find`, as a user types them."""
 
-import io
-
 import pytest
-from PIL import Image
 
-from demo.data_sets import read_spec
-from gmn_client import Image as LabelledImage
-from tests.outside import encoded
-
-
-def photo_of(count):
-    """Return a photo with so many drawn people, as a JPEG."""
-    crops = read_spec("synthetic:3,identities=12,domains=1,cameras=1,crops=1")
-    photo = Image.new("RGB", (1000, 600), (120, 125, 118))
-    for number, crop in enumerate(crops[:count]):
-        person = Image.open(io.BytesIO(crop.read())).resize((200, 400), Image.Resampling.LANCZOS)
-        photo.paste(person, (100 + 300 * number, 100))
-    return encoded(photo, "JPEG", quality=92)
+from gmn_client import Image
+from tests.drawn_photos import photo_of
 
 
 @pytest.fixture
@@ -60,7 +46,7 @@ def test_one_of_several_people_is_asked_for_by_number(gmn, photo, client):
 
 
 def test_a_photo_of_nobody_and_options_that_contradict_say_what_to_do(gmn, photo, client):
-    client.enroll([LabelledImage(photo_of(1), identity="Ann")])
+    client.enroll([Image(photo_of(1), identity="Ann")])
     assert "give the box of a person with --box" in gmn("query", photo(0), "--find", status=1)
     assert "add --find" in gmn("query", photo(1), "--person", "1", status=2)
     assert "name one IMAGE" in gmn("query", photo(1), photo(2), "--find", status=2)

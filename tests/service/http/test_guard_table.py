@@ -12,6 +12,7 @@ GET /readyz : open
 GET /metrics : metrics
 GET /v1/model : query any
 POST /v1/queries : query any
+POST /v1/people : query enroll any
 POST /v1/pairs : query any
 POST /v1/embeddings : query any
 GET /v1/doctor : admin
