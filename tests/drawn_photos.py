@@ -14,7 +14,7 @@ BACKGROUND = (120, 125, 118)
 @functools.cache
 def drawn_people():
     """Return the pictures of twelve drawn people."""
-    crops = read_spec("synthetic:3,identities=12,domains=1,cameras=1,crops=1")
+    crops = read_spec("synthetic:3,identities=12,domains=1,cameras=1,crops=1").crops
     return [Image.open(io.BytesIO(crop.read())).convert("RGB") for crop in crops]
 
 
