@@ -103,7 +103,7 @@ BOX = {"x": 1, "y": 0, "width": 9, "height": 9}
 @pytest.mark.parametrize(
     ("boxes", "named"),
     [
-        (["{}"], "box 1, x: Field required"),
+        (["{}"], "box 1, x: is missing; send it"),
         (["[1, 2]"], "box 1"),
         (_sent({**BOX, "x": 1.5}), "whole pixels"),
         (_sent({**BOX, "name": "Ann"}), "box 1, name"),

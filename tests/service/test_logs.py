@@ -80,8 +80,9 @@ def test_forgetting_and_renaming_leave_no_name_in_the_log(logged, drawn_crops):
     def messages():
         # The last line may be being written.
         finished = logged.log.read_text().rpartition("\n")[0]
-        lines = [json.loads(line) for line in finished.splitlines()]
-        return [line["message"] for line in lines if line.get("request_id") == "request-7"]
+        # The artefact and its terms are told beside the log.
+        entries = [json.loads(line) for line in finished.splitlines() if line.startswith("{")]
+        return [entry["message"] for entry in entries if entry.get("request_id") == "request-7"]
 
     eventually(messages)
     assert messages() == ["DELETE /v1/galleries/{gallery}/identities/{identity:path} 200"]
