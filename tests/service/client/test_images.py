@@ -112,7 +112,9 @@ def test_every_call_with_an_answer_per_image_says_why_the_first_was_refused(clie
         lambda: client.query(b"no image"),
         lambda: client.embeddings(b"no image", b""),
         lambda: client.pairs(b"no image", b""),
-        lambda: client.query_galleries(b"no image", b"", mode="separate"),
+        lambda: client.query_galleries(
+            b"no image", b"", mode="separate", galleries=[client.gallery_name]
+        ),
         lambda: client.sight(b"no image"),
     ):
         with pytest.raises(RequestRefused) as refused:
