@@ -125,7 +125,7 @@ def _fields(answer):
         ("cameras", "a," * 1000 + "a", "has 1,001 names, more than 1,000; send fewer"),
         ("exclude_cameras", "a" * 257, "at most 256 characters; send a shorter text"),
         ("purpose", "a" * 257, "at most 256 characters; send a shorter text"),
-        ("rerank_depth", "10001", "less than or equal to 10000; send a smaller number"),
+        ("rerank_depth", "10001", "may be at most 10000; send a smaller number"),
         ("boxes", "[" * 131_073, "at most 131072 characters; send a shorter text"),
     ],
 )
