@@ -193,7 +193,7 @@ def test_a_running_service_is_asked_for_its_own_settings_and_state(ask, start, t
     eventually(lambda: list(backups.glob("2*")), 60)
     status, found, _ = ask(served)
     assert status == 0
-    parts = ["settings", "service", "disk", "clock", "record", "keys", "backups", "device"]
+    parts = ["settings", "service", "disk", "files", "clock", "record", "keys", "backups", "device"]
     assert list(found) == [*parts, "artefact"]
     settings = said(found, "settings", "ok")
     assert "GMN_KEPT_DAYS=3" in settings
