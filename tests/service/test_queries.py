@@ -53,12 +53,13 @@ def test_waiting_for_a_version_is_not_decoding(start, images, tmp_path):
     with ThreadPoolExecutor(1) as beside:
         asked = beside.submit(served.query, "default", images[0], min_version=2)
         eventually(told.exists)
+        began = time.monotonic()
         time.sleep(1)
         served.enrolled("default", images[1])
+        waited = time.monotonic() - began
         answer = asked.result().json()
     assert answer["gallery_version"] == 2
-    timing = answer["timing_ms"]
-    assert timing["total"] - timing["decode"] >= 1000
+    assert answer["timing_ms"]["decode"] < 1000 * waited
 
 
 def test_results_beyond_the_rerank_depth_follow_unscored_in_cosine_order(served, filled, images):
@@ -379,4 +380,6 @@ def test_embeddings_come_as_json_and_as_an_array(served, images):
     array = np.load(io.BytesIO(answer.content), allow_pickle=False)
     assert array.shape == (2, listed["dimension"])
     assert array.dtype == np.float32
-    assert np.allclose(array, [result["embedding"] for result in listed["results"]])
+    # They may have been embedded in batches of different sizes.
+    embeddings = [result["embedding"] for result in listed["results"]]
+    np.testing.assert_allclose(array, embeddings, atol=1e-4)

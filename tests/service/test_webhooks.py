@@ -253,7 +253,7 @@ def test_a_slow_receiver_delays_no_other(start, tmp_path, drawn_crops):
         slow.close()
 
 
-def test_an_attempt_without_an_answer_ends_after_ten_seconds(watching, people):
+def test_an_attempt_without_an_answer_ends_after_ten_seconds(watching, people, receiver):
     slow = Receiver()
     may_answer = threading.Event()
     slow.answer = lambda _: may_answer.wait(LONGEST_SECONDS) and (200, {})
