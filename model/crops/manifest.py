@@ -27,7 +27,7 @@ MAX_COLUMNS = 1_000
 SPLITS = ("train", "query", "gallery")
 # Spreadsheet programs of some countries write these in place of commas.
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-# What programs put around the name of a column; white space of any kind is stripped as well.
+# Programs put these around the name of a column; white space of any kind is stripped as well.
 AROUND_NAMES = "\ufeff\u200b\"'“”„‘’`"
 
 
@@ -324,7 +324,7 @@ def _find_file(
 def _by_product_in(folder: Path, name: str) -> str | None:
     """Return the part of a path below a folder that is a by-product, or None."""
     place = Path(os.path.normpath(folder / name))
-    # What lies above the manifest, or elsewhere, was chosen by whoever named the manifest or path.
+    # Folders above the manifest, or elsewhere, were chosen by whoever named the manifest or path.
     if not place.is_relative_to(folder):
         return None
     parts = place.relative_to(folder).parts

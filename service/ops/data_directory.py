@@ -100,7 +100,7 @@ def remove_folder(folder: Path) -> None:
     for parent, _, names in os.walk(folder):
         for name in names:
             heartbeat()
-            # What stays is named when the folder is removed.
+            # Files that stay are named when the folder is removed.
             with contextlib.suppress(OSError):
                 (Path(parent) / name).unlink()
     shutil.rmtree(folder)

@@ -135,7 +135,7 @@ class ProductCodes:
             ended = time.perf_counter()
             exact_seconds.append(scanned - began)
             seconds.append(ended - scanned)
-            # Of the scan's cosines, because crops may have been deleted since.
+            # It counts the scan's cosines, because crops may have been deleted since.
             reached = cosines[np.searchsorted(self.slots, proposed)]
             nearer = (reached >= last - TOLERANCE) & (proposed != slot)
             hits += min(int(np.count_nonzero(nearer)), wanted)
