@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, NamedTuple, Unpack, cast
+from typing import Annotated, Unpack, cast
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -13,7 +13,7 @@ from gmn_client import Client
 from gmn_client.methods import AskedOptions
 from gmn_client.models import GalleriesAnswer, People, QueryAnswer, RankedCrop
 from service.commands.bulk import find_source
-from service.commands.common import Columns, Shown, table_of, with_client
+from service.commands.common import Columns, Shown, plain_table, table_of, with_client
 
 VERDICT_STYLES = {
     "match": "bold green",
@@ -54,29 +54,10 @@ TRACK_COLUMNS: Columns = {
 }
 
 
+# The number is that of `--person`.
+PERSON_COLUMNS = ("person", "x", "y", "width", "height", "score")
 # Query options that also apply to the measurement on a labelled data set.
 MEASURED = {"top_k", "scoring", "order", "rerank_depth", "purpose", "operating_point", "camera"}
-
-
-PERSON_COLUMNS: Columns = {
-    "person": "number",
-    "x": "x",
-    "y": "y",
-    "width": "width",
-    "height": "height",
-    "score": "score",
-}
-
-
-class NumberedPerson(NamedTuple):
-    """A person on a photo, as `--person` names it."""
-
-    number: int
-    x: int
-    y: int
-    width: int
-    height: int
-    score: float
 
 
 @with_client
@@ -95,11 +76,11 @@ def people(
 
 def _format_people(photo: Path, found: People) -> Group:
     title = f"{photo.name}: {found.width}×{found.height} pixels, {len(found.people)} people found"
-    numbered = [
-        NumberedPerson(number, person.x, person.y, person.width, person.height, person.score)
+    rows = (
+        (number, person.x, person.y, person.width, person.height, person.score)
         for number, person in enumerate(found.people, 1)
-    ]
-    return Group(Text(title), table_of(numbered, PERSON_COLUMNS))
+    )
+    return Group(Text(title), plain_table(PERSON_COLUMNS, rows))
 
 
 @with_client

@@ -6,7 +6,6 @@ The server answers each request with what it asks for, and notes the connection 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import json
 import os
@@ -26,6 +25,7 @@ import httpx
 import pytest
 
 from gmn_client import AsyncClient, Client, InvalidInput
+from tests.service.client.http_servers import running
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
@@ -185,22 +185,17 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing on standard error."""
 
 
-@contextlib.contextmanager
 def noting(certificate=None):
-    with NotingServer(certificate) as running:
-        running.daemon_threads = True
-        running.block_on_close = False
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+    server = NotingServer(certificate)
+    server.daemon_threads = True
+    server.block_on_close = False
+    return running(server)
 
 
 @pytest.fixture
 def server():
-    with noting() as running:
-        yield running
+    with noting() as answering:
+        yield answering
 
 
 @pytest.fixture(scope="module")

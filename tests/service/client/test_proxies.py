@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from gmn_client import AsyncClient, Client, GmnError, Retries, ServiceFailed, ServiceUnreachable
 from tests.forked import run_gmn
+from tests.service.client.http_servers import LocalServer, running
 
 FAR = "http://reid.example:8000"
 UNUSED = "http://127.0.0.1:9"
 ONCE = Retries(attempts=1)
 
 
-class NotingProxy(ThreadingHTTPServer):
+class NotingProxy(LocalServer):
     """A proxy that answers each request with `status`, and notes its target in `asked`."""
 
     def __init__(self, status):
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.status = status
         self.asked = []
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -46,20 +41,14 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing on standard error."""
 
 
-@contextlib.contextmanager
 def proxy_that_answers(status):
-    with NotingProxy(status) as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+    return running(NotingProxy(status))
 
 
 @pytest.fixture
 def proxy():
-    with proxy_that_answers(200) as running:
-        yield running
+    with proxy_that_answers(200) as answering:
+        yield answering
 
 
 @pytest.fixture(autouse=True)

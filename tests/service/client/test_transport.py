@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 
 import pytest
@@ -27,6 +26,7 @@ from gmn_client import (
 )
 from service.commands.bulk import SourceCrop, enroll_crops
 from tests.outside import free_port
+from tests.service.client.http_servers import LocalServer, running
 
 QUICK = Retries(attempts=3, longest_wait=0.05)
 FULL = (429, {"Retry-After": "0"}, {"title": "Queue full", "detail": "256 images are queued"})
@@ -41,17 +41,13 @@ LANDED = {"crop_id": "c", "identity": None, "camera": None, "duplicate": False, 
 ENROLLED = (201, {}, {"gallery_version": 1, "results": [LANDED]})
 
 
-class ScriptedServer(ThreadingHTTPServer):
+class ScriptedServer(LocalServer):
     """A server that answers from `script`, one entry a request, and notes requests in `asked`."""
 
     def __init__(self, port=0):
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__(_Handler, port)
         self.script = []
         self.asked = []
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -101,21 +97,16 @@ class FakeClock:
         self.now += seconds
 
 
-@contextlib.contextmanager
 def scripted(*script, port=0):
-    with ScriptedServer(port) as running:
-        running.script = list(script)
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+    server = ScriptedServer(port)
+    server.script = list(script)
+    return running(server)
 
 
 @pytest.fixture
 def server():
-    with scripted() as running:
-        yield running
+    with scripted() as answering:
+        yield answering
 
 
 @pytest.fixture
