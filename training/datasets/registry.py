@@ -89,6 +89,10 @@ def read_dataset(spec: str) -> Dataset:
     parsed = _parse(spec)
     kind = parsed.kind
     path = _named_path(parsed.path) if kind.is_path else parsed.path
+    if kind.is_path and not Path(path).exists():
+        raise DatasetProblem(
+            f"{legible(spec)}: there is no file or folder {legible(path)}; correct the path"
+        )
     dataset = kind.read(kind, path, **parsed.options)
     if not dataset.records:
         raise DatasetProblem(f"{spec}: has no crop; unpack the data set again")
