@@ -1,6 +1,7 @@
 """A real served process, driven through HTTP."""
 
 import contextlib
+import json
 import os
 import re
 import select
@@ -212,6 +213,11 @@ class Served:
 
     def results(self, path, **asked):
         return self.read(path, **asked)["results"]
+
+
+def log_entries(text):
+    """Return the entries of a JSON log, beside which a start tells its artefact and terms."""
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
 def loop_cpu_seconds(served):

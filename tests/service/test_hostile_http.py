@@ -14,7 +14,7 @@ from service.commands.processes import ServiceConfig
 from service.http.keys import create_key
 from service.settings import Settings
 from tests.outside import bearer
-from tests.service.conftest import START
+from tests.service.conftest import START, log_entries
 from tests.service.raw_http import (
     CHUNKED,
     CROPS,
@@ -388,5 +388,5 @@ def test_an_answer_that_nobody_reads_makes_no_line_of_level_error(start):
         connection.sendall(b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % script * 8)
         eventually(lambda: "could not be answered" in served.log.read_text())
         assert served.http.get("/livez").status_code == 200
-    lines = [json.loads(line) for line in served.log.read_text().splitlines()]
-    assert {line["level"] for line in lines} <= {"info", "warning"}
+    entries = log_entries(served.log.read_text())
+    assert {entry["level"] for entry in entries} <= {"info", "warning"}

@@ -17,7 +17,7 @@ from service.errors import UnknownIdentity
 from service.ops.critical_sections import CriticalSections
 from service.ops.logs import JsonFormatter, LoopErrorLog, TextFormatter
 from tests.outside import zip_of
-from tests.service.conftest import START, served_environment
+from tests.service.conftest import START, log_entries, served_environment
 from tests.waiting import eventually
 
 PERSON = "Ann-Example"
@@ -80,8 +80,7 @@ def test_forgetting_and_renaming_leave_no_name_in_the_log(logged, drawn_crops):
     def messages():
         # The last line may be being written.
         finished = logged.log.read_text().rpartition("\n")[0]
-        # The artefact and its terms are told beside the log.
-        entries = [json.loads(line) for line in finished.splitlines() if line.startswith("{")]
+        entries = log_entries(finished)
         return [entry["message"] for entry in entries if entry.get("request_id") == "request-7"]
 
     eventually(messages)
@@ -96,7 +95,7 @@ def test_forgetting_and_renaming_leave_no_name_in_the_log(logged, drawn_crops):
 
 
 def test_libraries_log_warnings_alone(logged):
-    lines = [json.loads(line) for line in logged.log.read_text().splitlines() if line[:1] == "{"]
+    lines = log_entries(logged.log.read_text())
     of_libraries = [
         line for line in lines if not line["logger"].startswith(("service", "model", "uvicorn"))
     ]

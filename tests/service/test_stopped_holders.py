@@ -1,12 +1,12 @@
 """A process that stands still while it holds a lock delays others by seconds, and loses nothing."""
 
-import json
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 from service.ops.locks import BEAT_SECONDS, BEATS_MISSED
 from tests.outside import crop_ids, problem
+from tests.service.conftest import log_entries
 from tests.service.locks import holder_of, standing_still
 from tests.waiting import eventually
 
@@ -20,8 +20,8 @@ def _state(served):
 
 def _messages(served, text):
     """Return the messages of the log that contain a text."""
-    lines = [line for line in served.log.read_text().splitlines() if line.startswith("{")]
-    return [message for line in lines if text in (message := json.loads(line)["message"])]
+    messages = [entry["message"] for entry in log_entries(served.log.read_text())]
+    return [message for message in messages if text in message]
 
 
 def _require_refusal(what, answer):
