@@ -6,6 +6,7 @@ A folder of them, the shards, holds the features of one data set.
 from __future__ import annotations
 
 import io
+import math
 import re
 import zipfile
 from collections.abc import Mapping
@@ -98,6 +99,10 @@ def _read_arrays(
     # If nothing is compressed, the size of the file bounds the memory of its arrays.
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in arrays.zip.infolist()):
         raise InputProblem(f"{path}: is compressed; use it as gmn embed wrote it")
+    for entry in arrays.zip.infolist():
+        # An array for which there is no memory would be taken for a fault of the machine.
+        if _announced_bytes(arrays.zip, entry) > entry.file_size:
+            raise ValueError(f"{entry.filename} announces more numbers than it has")
     if "features" not in arrays:
         raise InputProblem(
             f"{path}: holds no array named features; name a file that gmn embed wrote"
@@ -124,6 +129,18 @@ def _read_arrays(
         {name: texts[name] for name in COLUMNS},
         texts[UNREADABLE],
     )
+
+
+def _announced_bytes(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
+    """Return the size of an array in bytes by its header, without reading the array."""
+    with archive.open(entry) as file:
+        is_first_version = np.lib.format.read_magic(file) == (1, 0)  # type: ignore[no-untyped-call]
+        if is_first_version:
+            header = np.lib.format.read_array_header_1_0(file)  # type: ignore[no-untyped-call]
+        else:
+            header = np.lib.format.read_array_header_2_0(file)  # type: ignore[no-untyped-call]
+    shape, _, dtype = header
+    return int(math.prod(shape) * dtype.itemsize)
 
 
 def is_feature_file(path: Path) -> bool:

@@ -211,7 +211,7 @@ class LoadedModel:
                 raise InvalidField(
                     f"{fields}: vector {number} has {vector.size:,} numbers, and those of gallery "
                     f"{gallery!r} ({self.name}) have {dimension:,}; send each vector whole, as it "
-                    "was answered"
+                    "was answered or as gmn embed wrote it"
                 )
 
 

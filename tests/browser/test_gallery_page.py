@@ -34,7 +34,7 @@ def test_the_state_line_is_red_while_the_service_is_gone(page):
     follow(page, "People")
     page.locator("#people li").first.wait_for()
     page.route("**/*", lambda route: route.abort())
-    page.get_by_label("Find").fill("0001")
+    page.get_by_label("Find", exact=True).fill("0001")
     state = page.locator("#state")
     expect(state).to_contain_text("The service does not answer")
     colour = "one => getComputedStyle(one).backgroundColor"
@@ -277,11 +277,11 @@ def test_a_person_beyond_the_first_page_is_found(page, http, gallery, drawn_crop
     follow(page, "People")
     press(page, "Show more")
     expect(page.locator("#people li")).to_have_count(126)
-    page.get_by_label("Find").fill("P0119")
+    page.get_by_label("Find", exact=True).fill("P0119")
     expect(page.locator("#people li")).to_have_count(1)
     assert people(page) == ["p0119"]
     assert page.get_by_role("button", name="Show more").is_hidden()
-    page.get_by_label("Find").fill("")
+    page.get_by_label("Find", exact=True).fill("")
     page.get_by_label("Sort").select_option("most pictures first")
     expect(page.locator("#people .card .name").nth(5)).to_have_text("0005")
     expect(page.locator("#people img").first).to_be_visible()

@@ -328,29 +328,31 @@ def test_the_labels_of_images_are_those_of_their_sightings(watching, images):
     earlier = datetime.now(UTC) - timedelta(seconds=90)
     before = embedded(watching)
     with Client(str(watching.http.base_url)) as client:
-        crops = [Labelled(images[0], camera="doors", track="17")] * (MOST_LOOKS + 4)
-        assert client.sight(*crops, images[0], camera="hall").accepted == len(crops) + 1
+        crops = [Labelled(images[0], camera="labels doors", track="17")] * (MOST_LOOKS + 4)
+        assert client.sight(*crops, images[0], camera="labels hall").accepted == len(crops) + 1
         # The crops of one track are compared as one passage.
         assert embedded(watching) - before == MOST_LOOKS + 1
-        timed = Labelled(images[12], camera="doors", captured_at=earlier, track="18")
-        client.sight(timed, images[12], camera="hall", wait=True)
-        frame = Labelled(images[16], camera="doors", captured_at=earlier, track="19")
+        timed = Labelled(images[12], camera="labels doors", captured_at=earlier, track="18")
+        client.sight(timed, images[12], camera="labels hall", wait=True)
+        frame = Labelled(images[16], camera="labels doors", captured_at=earlier, track="19")
         box = {"x": 0, "y": 0, "width": 48, "height": 96}
-        client.sight_frame(frame, [box, {**box, "camera": "hall"}], camera="gate", wait=True)
+        client.sight_frame(
+            frame, [box, {**box, "camera": "labels hall"}], camera="labels gate", wait=True
+        )
     noted = {
         (alert["identity"], alert["camera"], alert["track"]): alert["first_seen"]
-        for camera in ("doors", "hall", "gate")
+        for camera in ("labels doors", "labels hall", "labels gate")
         for alert in alerts(watching, camera=camera)
     }
     assert set(noted) == {
-        ("0000", "doors", "17"),
-        ("0000", "hall", None),
-        ("0003", "doors", "18"),
-        ("0003", "hall", None),
-        ("0004", "doors", "19"),
-        ("0004", "hall", "19"),
+        ("0000", "labels doors", "17"),
+        ("0000", "labels hall", None),
+        ("0003", "labels doors", "18"),
+        ("0003", "labels hall", None),
+        ("0004", "labels doors", "19"),
+        ("0004", "labels hall", "19"),
     }
-    for track in (("0003", "doors", "18"), ("0004", "doors", "19")):
+    for track in (("0003", "labels doors", "18"), ("0004", "labels doors", "19")):
         assert datetime.fromisoformat(noted[track]) == earlier
 
 

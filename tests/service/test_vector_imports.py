@@ -120,15 +120,28 @@ def test_a_crop_is_there_once_whether_it_came_as_image_or_as_features(
 
 
 @pytest.mark.parametrize(
-    "changed",
-    [{"embedding_fingerprint": np.array("0" * 64)}, {"features": np.ones((24, 512), np.float32)}],
+    ("changed", "reason", "remedy"),
+    [
+        (
+            {"embedding_fingerprint": np.array("0" * 64)},
+            "and gallery '{}' takes those of",
+            "run gmn embed with that artefact",
+        ),
+        (
+            {"features": np.ones((24, 512), np.float32)},
+            "vector 1 has 512 numbers, and those of gallery '{}' (tiny.safetensors) have 1,280",
+            "send each vector whole, as it was answered or as gmn embed wrote it",
+        ),
+    ],
     ids=["another embedder", "another dimension"],
 )
-def test_features_of_another_embedder_are_refused_with_the_remedy(served, gallery, arrays, changed):
+def test_features_of_another_embedder_are_refused_with_the_remedy(
+    served, gallery, arrays, changed, reason, remedy
+):
     job = send(served, gallery, packed(arrays, **changed))
     assert job["state"] == "failed"
-    assert f"and gallery '{gallery}' takes those of" in job["detail"]
-    assert "run gmn embed with that artefact" in job["detail"]
+    assert reason.format(gallery) in job["detail"]
+    assert remedy in job["detail"]
     assert crops_of(served, gallery) == []
 
 

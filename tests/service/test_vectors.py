@@ -46,8 +46,11 @@ def test_vectors_of_results_and_of_crops_are_those_that_the_index_has(client, im
 
 def test_a_vector_of_another_embedder_or_length_is_refused_with_the_remedy(client, embedded):
     vector, made_by = embedded
-    for sent, other in ((vector, "0" * 64), (vector[:-1], made_by)):
-        with pytest.raises(RequestRefused, match=r"send\s+the\s+image") as refused:
+    for sent, other, remedy in (
+        (vector, "0" * 64, "send the images"),
+        (vector[:-1], made_by, "1,279 numbers, and those of gallery .* send each vector whole"),
+    ):
+        with pytest.raises(RequestRefused, match=remedy) as refused:
             client.query_vector(sent, other)
         fields = {error.field for error in refused.value.problem.errors}
         assert fields == {"vector", "embedding_fingerprint"}
