@@ -12,11 +12,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import Timeout
-
 from service.errors import ServiceError, ServiceStopping, StorageFailed
 from service.ops.data_directory import make_folder
-from service.ops.locks import BEAT_SECONDS, LockWatch, touch, try_lock, unlock
+from service.ops.locks import BEAT_SECONDS, LockHeld, LockWatch, touch, try_lock, unlock
 
 log = logging.getLogger(__name__)
 # Pause between two attempts to lock a file that another task holds.
@@ -43,7 +41,7 @@ async def file_lock(
         watch: tells whether the holder goes on while this waits.
 
     Raises:
-        filelock.Timeout: another task holds the lock, and `blocking` is false.
+        LockHeld: another task holds the lock, and `blocking` is false.
         RecordWaits: the holder stands still.
         StorageFailed: the file cannot be opened, as on a read-only disk.
     """
@@ -53,11 +51,9 @@ async def file_lock(
         while (descriptor := try_lock(path)) is None:
             if not blocking:
                 watch.look()
-                raise Timeout(str(path))
+                raise LockHeld(str(path))
             watch.require_progress()
             await asyncio.sleep(ATTEMPT_SECONDS)
-    except Timeout:
-        raise
     except OSError as error:
         raise StorageFailed(
             f"{path.name} in the data directory could not be locked ({error.strerror}); nothing "
@@ -87,7 +83,7 @@ async def repeat_alone(
         try:
             async with file_lock(lock, False, watch, ALONE_BEAT_SECONDS):
                 await work()
-        except Timeout:
+        except LockHeld:
             # Another process does the work.
             pass
         except ServiceError as error:

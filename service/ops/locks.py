@@ -36,6 +36,10 @@ HELD_LOCKS = Path("/proc/locks")
 NOTE_BYTES = 128
 
 
+class LockHeld(Exception):
+    """Another task or process holds the lock."""
+
+
 class LockWatch:
     """Tells a holder of a lock that goes on from one that stands still; used by one thread at once.
 

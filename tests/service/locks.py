@@ -5,9 +5,8 @@ import signal
 import subprocess
 import sys
 
-import filelock
-
 from service.ops.critical_sections import file_lock
+from service.ops.locks import LockHeld
 
 HOLD = """
 import sys
@@ -23,7 +22,7 @@ async def is_held(path):
     try:
         async with file_lock(path, blocking=False):
             return False
-    except filelock.Timeout:
+    except LockHeld:
         return True
 
 

@@ -9,14 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from filelock import FileLock
 
 import gmn
 from gmn_client.models import JobProblem
 from model.problems import InputProblem
 from service.errors import StorageFailed
 from service.ops.audit import AuditLog
-from service.ops.data_directory import snapshot_lock, snapshot_name
+from service.ops.data_directory import hold, snapshot_lock, snapshot_name
 from service.record.archive import (
     archived_ids,
     check_snapshots,
@@ -252,7 +251,10 @@ def test_a_backup_waits_for_who_changes_a_snapshot_and_leaves_out_one_that_was_d
     record, lobby, *_ = filled
     snapshot = tmp_path / "data" / snapshot_name(lobby, "s1")
     with ThreadPoolExecutor(1) as beside:
-        with FileLock(snapshot_lock(tmp_path / "data", lobby)):
+        lock = snapshot_lock(tmp_path / "data", lobby)
+        lock.parent.mkdir(exist_ok=True)
+        lock.touch()
+        with hold(lock):
             writing = beside.submit(write_backup, record.database, tmp_path / "backups")
             with pytest.raises(TimeoutError):
                 writing.result(0.3)
