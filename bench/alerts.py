@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from queue import Empty, Queue
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 
 from bench.result import BenchResult, compare, filled_service
@@ -109,9 +109,9 @@ def _follow_events(url: str, arrivals: Arrivals) -> None:
 
     def follow() -> None:
         with (
-            suppress(httpx.TransportError),
+            suppress(httpx2.TransportError),
             # The service is on this machine, which no proxy leads to.
-            httpx.Client(timeout=None, trust_env=False) as http,
+            httpx2.Client(timeout=None, trust_env=False) as http,
             http.stream("GET", f"{url}/v1/alerts/events") as events,
         ):
             connected.set()

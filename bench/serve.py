@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
+import httpx2
 import numpy as np
 
 from bench.result import BenchResult, alternate, compare, filled_service
@@ -118,7 +118,7 @@ def write_forms(
             ("images", ("crop.png", crop.read()))
             for crop in itertools.islice(endless_crops, load.images)
         ]
-        form = httpx.Request(
+        form = httpx2.Request(
             "POST",
             "http://",
             data=load.fields,
@@ -163,7 +163,7 @@ def press(
 
 def _cpu_seconds(url: str) -> float:
     # The service is on this machine, which no proxy leads to.
-    metrics = httpx.get(f"{url}/metrics", timeout=60, trust_env=False).text
+    metrics = httpx2.get(f"{url}/metrics", timeout=60, trust_env=False).text
     return float(metrics.partition("\nprocess_cpu_seconds_total ")[2].split()[0])
 
 

@@ -30,7 +30,7 @@ from typing import (
     overload,
 )
 
-import httpx
+import httpx2
 from pydantic import Field, TypeAdapter
 
 from gmn_client import models
@@ -68,7 +68,7 @@ class Call(Generic[Answer_co]):
         patience: seconds during which it is repeated, for example while the service restarts.
     """
 
-    read: Callable[[httpx.Response], Answer_co]
+    read: Callable[[httpx2.Response], Answer_co]
     method: str
     path: str
     values: Mapping[str, object] = field(default_factory=dict)
@@ -242,7 +242,7 @@ class PagedRequest:
         return Method(build, "_pages", "_items")
 
 
-def reader(answer: Any) -> Callable[[httpx.Response], Any]:
+def reader(answer: Any) -> Callable[[httpx2.Response], Any]:
     """Return a function that parses a response as this type."""
     if answer is models.Enrollment:
         return parse_enrollment

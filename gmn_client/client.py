@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import IO, Any, TypeAlias, TypeVar
 from uuid import uuid4
 
-import httpx
+import httpx2
 import tenacity
 from typing_extensions import Self
 
@@ -46,16 +46,16 @@ LONG_SECONDS = 600.0
 # A service may be away for a minute; the longest pause before the last attempt is added.
 AWAY_SECONDS = 70.0
 POLL_SECONDS = 0.5
-RETRIED = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
+RETRIED = (httpx2.codes.TOO_MANY_REQUESTS, httpx2.codes.SERVICE_UNAVAILABLE)
 # The request may have taken effect: the record or the device failed before the answer.
 UNCERTAIN = ("record_unavailable", "device_lost")
 # The request may have arrived: its connection broke before the answer.
-LOST = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
-NO_CONNECTION = (httpx.TransportError, httpx.InvalidURL)
+LOST = (httpx2.ReadError, httpx2.WriteError, httpx2.CloseError, httpx2.RemoteProtocolError)
+NO_CONNECTION = (httpx2.TransportError, httpx2.InvalidURL)
 # The service keeps idle connections for some seconds longer.
-LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=75.0)
+LIMITS = httpx2.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=75.0)
 # Transports without a connection.
-IN_MEMORY = (httpx.ASGITransport, httpx.MockTransport, httpx.WSGITransport)
+IN_MEMORY = (httpx2.ASGITransport, httpx2.MockTransport, httpx2.WSGITransport)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Connection(Methods):
             ten minutes.
         retries: how often a request is repeated after 429 and 503, and after a lost answer if a
             repetition changes nothing.
-        transport: httpx transport, for the process and event loop that uses it first; by default
+        transport: httpx2 transport, for the process and event loop that uses it first; by default
             one for each, through the proxy that the environment names unless the service is on this
             machine.
 
@@ -105,7 +105,7 @@ class Connection(Methods):
     _http_client: type[Any]
     _http_transport: type[Any]
     _sleep: Callable[[float], Awaitable[None]]
-    _exchange: Callable[..., Awaitable[httpx.Response]]
+    _exchange: Callable[..., Awaitable[httpx2.Response]]
     # Calls a function that may read or write a file.
     _in_thread: Callable[..., Awaitable[Any]]
 
@@ -117,7 +117,7 @@ class Connection(Methods):
         gallery: str = DEFAULT_GALLERY,
         timeout: float = 60.0,
         retries: Retries | None = None,
-        transport: httpx.BaseTransport | httpx.AsyncBaseTransport | None = None,
+        transport: httpx2.BaseTransport | httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self.gallery_name = gallery
@@ -130,11 +130,11 @@ class Connection(Methods):
         self._closed = False
         self._http_clients: dict[Owner, Any] = {}
         try:
-            address = httpx.URL(self.url)
+            address = httpx2.URL(self.url)
             proxies.require_host(address)
             if transport is None:
                 self._proxy = proxies.find_proxy(address)
-        except httpx.InvalidURL as error:
+        except httpx2.InvalidURL as error:
             raise errors.unreachable(url, error) from error
         except proxies.UnusableProxy as error:
             raise ServiceUnreachable(str(error)) from error
@@ -161,7 +161,7 @@ class Connection(Methods):
     def _open(self) -> Any:
         transport = self._transport
         if transport is None:
-            proxy = self._proxy and httpx.Proxy(self._proxy.url)
+            proxy = self._proxy and httpx2.Proxy(self._proxy.url)
             transport = self._http_transport(limits=LIMITS, proxy=proxy)
         elif self._http_clients and not isinstance(transport, IN_MEMORY):
             raise InvalidInput(
@@ -188,7 +188,7 @@ class Connection(Methods):
             "params" if call.method == "GET" else "data": uploads.form_fields(call.values),
             "headers": call.headers,
             "files": files,
-            "timeout": httpx.Timeout(self._timeout, read=read),
+            "timeout": httpx2.Timeout(self._timeout, read=read),
         }
 
     async def _send(self, call: Call[Answer]) -> Answer:
@@ -230,7 +230,7 @@ class Connection(Methods):
             return error.problem.status in RETRIED and (repeatable or not uncertain)
         lost = isinstance(error.__cause__, LOST)
         # A service that was reachable before and now refuses connections may be restarting.
-        gone = self._was_there and isinstance(error.__cause__, httpx.ConnectError)
+        gone = self._was_there and isinstance(error.__cause__, httpx2.ConnectError)
         self._was_there = self._was_there or lost
         return gone or (lost and repeatable)
 
@@ -291,7 +291,7 @@ class Connection(Methods):
             try:
                 answer = await self._send(call)
             except RequestRefused as refusal:
-                too_large = refusal.problem.status == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+                too_large = refusal.problem.status == httpx2.codes.CONTENT_TOO_LARGE
                 if count > 1 and (too_large or refusal.problem.detail.startswith("images: ")):
                     at_once = count // 2
                     continue
@@ -391,8 +391,8 @@ class Client(Connection, Blocks):
 
     query: Query[QueryAnswer, SeparateAnswers]
     query_galleries: GalleriesQuery[GalleriesAnswer, SeparateGalleriesAnswers]
-    _http_client = httpx.Client
-    _http_transport = httpx.HTTPTransport
+    _http_client = httpx2.Client
+    _http_transport = httpx2.HTTPTransport
     _answer = staticmethod(_run)
     _sleep = staticmethod(_sleep)
     _in_thread = staticmethod(_run_here)
@@ -417,12 +417,12 @@ class Client(Connection, Blocks):
             while True:
                 yield _run(items.__anext__())
 
-    async def _exchange(self, request: dict[str, Any], _: bool = False) -> httpx.Response:
-        response: httpx.Response = self._http.request(**request)
+    async def _exchange(self, request: dict[str, Any], _: bool = False) -> httpx2.Response:
+        response: httpx2.Response = self._http.request(**request)
         return response
 
 
-class _ReadInThread(httpx.AsyncByteStream):
+class _ReadInThread(httpx2.AsyncByteStream):
     """A request body whose files are read in a thread, so that the event loop is not blocked."""
 
     def __init__(self, body: Any) -> None:
@@ -442,8 +442,8 @@ class AsyncClient(Connection, Awaits):
 
     query: Query[Awaited[QueryAnswer], Awaited[SeparateAnswers]]
     query_galleries: GalleriesQuery[Awaited[GalleriesAnswer], Awaited[SeparateGalleriesAnswers]]
-    _http_client = httpx.AsyncClient
-    _http_transport = httpx.AsyncHTTPTransport
+    _http_client = httpx2.AsyncClient
+    _http_transport = httpx2.AsyncHTTPTransport
     _answer = _items = staticmethod(lambda awaited: awaited)
     _sleep = staticmethod(asyncio.sleep)
     _in_thread: Any = staticmethod(asyncio.to_thread)
@@ -471,10 +471,10 @@ class AsyncClient(Connection, Awaits):
                 self._http_clients.pop((process, loop), None)
         return http
 
-    async def _exchange(self, request: dict[str, Any], has_file: bool = False) -> httpx.Response:
+    async def _exchange(self, request: dict[str, Any], has_file: bool = False) -> httpx2.Response:
         http = self._http
         sent = http.build_request(**request)
         if has_file:
             sent.stream = _ReadInThread(sent.stream)
-        response: httpx.Response = await http.send(sent)
+        response: httpx2.Response = await http.send(sent)
         return response

@@ -7,7 +7,7 @@ import csv
 import io
 from typing import TypeVar
 
-import httpx
+import httpx2
 from pydantic import TypeAdapter, ValidationError
 
 from gmn_client.models import Enrollment, JobProblem, Problem
@@ -81,12 +81,12 @@ class ServiceUnreachable(GmnError):
     """No such service answers at the URL."""
 
 
-def checked(response: httpx.Response) -> httpx.Response:
+def checked(response: httpx2.Response) -> httpx2.Response:
     """Return the response if it is 2xx; raises the matching exception otherwise."""
     if response.is_success:
         return response
     proxy = response.extensions.get(PROXY)
-    if proxy is not None and response.status_code == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
+    if proxy is not None and response.status_code == httpx2.codes.PROXY_AUTHENTICATION_REQUIRED:
         raise ServiceUnreachable(
             f"{response.request.url.host}: {proxy} answers 407; write the user and password into "
             f"{proxy.variable} like http://USER:PASSWORD@proxy.example:3128, or name {proxy.host} "
@@ -105,19 +105,19 @@ def checked(response: httpx.Response) -> httpx.Response:
         problem = Problem(title=title, detail=detail)
     status = response.status_code
     problem = problem.model_copy(update={"status": status})
-    if status == httpx.codes.UNAUTHORIZED or problem.type.endswith(":forbidden"):
+    if status == httpx2.codes.UNAUTHORIZED or problem.type.endswith(":forbidden"):
         raise KeyRefused(problem)
-    if status < 500 and status != httpx.codes.TOO_MANY_REQUESTS:
+    if status < 500 and status != httpx2.codes.TOO_MANY_REQUESTS:
         raise RequestRefused(problem)
     wait = response.headers.get("Retry-After", "")
     raise ServiceFailed(problem, float(wait) if wait.isdecimal() else None)
 
 
 def unreachable(
-    url: str, error: httpx.TransportError | httpx.InvalidURL, proxy: Proxy | None = None
+    url: str, error: httpx2.TransportError | httpx2.InvalidURL, proxy: Proxy | None = None
 ) -> ServiceUnreachable:
     """Return the exception for a failed connection to `url`, through a proxy if there is one."""
-    if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol)):
+    if isinstance(error, (httpx2.InvalidURL, httpx2.UnsupportedProtocol)):
         return ServiceUnreachable(
             f"{url}: not an address ({error}); write it like http://127.0.0.1:8000"
         )
@@ -126,7 +126,7 @@ def unreachable(
             f"{url}: cannot be reached through {proxy} ({type(error).__name__}: {error}); "
             f"{proxy.remedy}"
         )
-    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+    if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):
         return ServiceUnreachable(
             f"{url}: no service answers there ({error}); start one with gmn serve, or give the "
             "right address (gmn reads GMN_URL)"
@@ -137,7 +137,7 @@ def unreachable(
     )
 
 
-def parse(adapter: TypeAdapter[Answer], response: httpx.Response) -> Answer:
+def parse(adapter: TypeAdapter[Answer], response: httpx2.Response) -> Answer:
     """Parse a JSON answer; raises `ServiceUnreachable` if it is not from this service."""
     try:
         return adapter.validate_json(checked(response).content)
@@ -149,7 +149,7 @@ def parse(adapter: TypeAdapter[Answer], response: httpx.Response) -> Answer:
         ) from error
 
 
-def parse_enrollment(response: httpx.Response) -> Enrollment:
+def parse_enrollment(response: httpx2.Response) -> Enrollment:
     """Parse the outcome of each image, also if none of them was usable."""
     try:
         enrolled = parse(ENROLLMENT, response)
@@ -161,7 +161,7 @@ def parse_enrollment(response: httpx.Response) -> Enrollment:
     return enrolled.model_copy(update={"replayed": replayed})
 
 
-def parse_report(response: httpx.Response) -> list[JobProblem]:
+def parse_report(response: httpx2.Response) -> list[JobProblem]:
     """Parse a job's report, which is CSV with a header line; raises like `parse`."""
     try:
         text = checked(response).content.decode()

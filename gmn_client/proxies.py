@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from urllib.request import getproxies
 
-import httpx
+import httpx2
 
 SCHEMES = ("http", "https", "socks5", "socks5h")
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -33,7 +33,7 @@ class Proxy:
     """
 
     variable: str
-    url: httpx.URL
+    url: httpx2.URL
     host: str
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class Proxy:
         return f"correct or unset {self.variable}, or name {self.host} in NO_PROXY"
 
 
-def find_proxy(url: httpx.URL) -> Proxy | None:
+def find_proxy(url: httpx2.URL) -> Proxy | None:
     """Return the proxy for requests to `url`, or None if they go to it directly.
 
     Nothing on this machine is reached through a proxy. `NO_PROXY` lists names, whose sub-domains
@@ -75,12 +75,12 @@ def is_this_machine(host: str) -> bool:
     )
 
 
-def require_host(url: httpx.URL) -> None:
-    """Raise `httpx.InvalidURL` if no name server could be asked for the host of `url`."""
+def require_host(url: httpx2.URL) -> None:
+    """Raise `httpx2.InvalidURL` if no name server could be asked for the host of `url`."""
     try:
         url.host.encode("idna")
     except UnicodeError as error:
-        raise httpx.InvalidURL(f"Invalid host name: {url.host!r}") from error
+        raise httpx2.InvalidURL(f"Invalid host name: {url.host!r}") from error
 
 
 def _addresses(host: str) -> list[IPv4Address | IPv6Address]:
@@ -97,7 +97,7 @@ def _addresses(host: str) -> list[IPv4Address | IPv6Address]:
     return [address] if mapped is None else [address, mapped]
 
 
-def _excepts(entry: str, url: httpx.URL) -> bool:
+def _excepts(entry: str, url: httpx2.URL) -> bool:
     """Return whether an entry of NO_PROXY, in lower case, is about an address."""
     scheme, _, place = entry.rpartition("://")
     host, port = _split_port(place.rstrip("/"))
@@ -147,9 +147,9 @@ def _read_proxy(variable: str, value: str, host: str) -> Proxy:
     shown = value.rpartition("@")[2]
     reason = None
     try:
-        url = httpx.URL(value if "://" in value else f"http://{value}")
+        url = httpx2.URL(value if "://" in value else f"http://{value}")
         require_host(url)
-    except httpx.InvalidURL as error:
+    except httpx2.InvalidURL as error:
         reason = "its user, host or port is malformed" if "@" in value else str(error)
     else:
         if url.scheme not in SCHEMES:
@@ -159,7 +159,7 @@ def _read_proxy(variable: str, value: str, host: str) -> Proxy:
         elif url.port is not None and not 0 < url.port < 65_536:
             reason = f"there is no port {url.port}"
         elif url.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
-            reason = "SOCKS needs a package that is not installed: pip install 'httpx[socks]'"
+            reason = "SOCKS needs a package that is not installed: pip install 'httpx2[socks]'"
     if reason is not None:
         raise UnusableProxy(
             f"{variable}: {shown!r} cannot be used as a proxy for {host} ({reason}); write it like "

@@ -186,7 +186,7 @@ def path_to(*segments: str) -> str:
 
 
 def form_fields(values: Mapping[str, object]) -> dict[str, Any]:
-    """Return the fields that have a value, for httpx; several values repeat the field."""
+    """Return the fields that have a value, for httpx2; several values repeat the field."""
     return {name: _encode_field(name, value) for name, value in values.items() if value is not None}
 
 

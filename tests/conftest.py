@@ -6,11 +6,11 @@ import asyncio
 import functools
 import inspect
 import shutil
-import ssl
 import sys
 import zlib
 from typing import NamedTuple
 
+import httpcore2
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -24,7 +24,7 @@ settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
 
 # Clients ask servers of this machine alone, and each would read all certificates for 20 ms.
-ssl.create_default_context = functools.cache(ssl.create_default_context)
+httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
 
 PEOPLE = 6
 CAMERAS = ("east", "west")

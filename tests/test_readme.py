@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 import typer
 from PIL import Image
@@ -59,9 +59,9 @@ def wait_until_ready(url, service):
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and service.poll() is None:
         try:
-            if httpx.get(f"{url}/readyz").status_code == 200:
+            if httpx2.get(f"{url}/readyz").status_code == 200:
                 return
-        except httpx.TransportError:
+        except httpx2.TransportError:
             pass
         time.sleep(0.2)
     pytest.fail("the README's service did not become ready")

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("gmn_client", "model", "training", "service", "demo", "bench", "gmn")
-HTTP = ("fastapi", "starlette", "uvicorn", "httpx")
+HTTP = ("fastapi", "starlette", "uvicorn", "httpx2")
 STORAGE = ("sqlite3", "redis", "faiss")
 MODELS = ("torch", "torchvision", "model.artefact", "model.embedder", "model.metric_network")
 INSIDE_THE_SERVICE = tuple(

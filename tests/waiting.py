@@ -3,7 +3,7 @@
 import contextlib
 import time
 
-import httpx
+import httpx2
 
 # Long enough for a machine on which many other tests run.
 LONGEST_SECONDS = 90.0
@@ -16,7 +16,7 @@ def eventually(what, seconds=LONGEST_SECONDS):
     """
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        with contextlib.suppress(httpx.TransportError, KeyError):
+        with contextlib.suppress(httpx2.TransportError, KeyError):
             if what():
                 return
         time.sleep(0.02)

@@ -20,7 +20,7 @@ from email.utils import parsedate_to_datetime
 from ipaddress import IPv4Address, IPv6Address
 
 import h11
-import httpx
+import httpx2
 
 from service.errors import InvalidField
 from service.ops.threads import MonitoredThreadPool
@@ -106,7 +106,7 @@ class Sender:
 
     def __init__(self, allow_private: bool) -> None:
         self._allow_private = allow_private
-        self._certificates = httpx.create_ssl_context()
+        self._certificates = httpx2.create_ssl_context()
         # Callers take turns, so that hanging name servers of one webhook or key delay no other.
         self._threads = MonitoredThreadPool(LOOK_UPS_AT_ONCE, "webhook names")
 
@@ -140,7 +140,7 @@ class Sender:
         except TimeoutError:
             return Outcome(error=f"no answer came within {ATTEMPT_SECONDS:g} s", sent=True)
 
-    async def _resolve(self, text: str) -> tuple[httpx.URL, Sequence[Address]]:
+    async def _resolve(self, text: str) -> tuple[httpx2.URL, Sequence[Address]]:
         """Look up the host of a URL once, and check every address of it.
 
         Returns:
@@ -167,7 +167,7 @@ class Sender:
 
     async def _post(
         self,
-        url: httpx.URL,
+        url: httpx2.URL,
         addresses: Sequence[Address],
         headers: dict[str, str],
         body: bytes,
@@ -203,7 +203,7 @@ class Sender:
 async def _exchange(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
-    url: httpx.URL,
+    url: httpx2.URL,
     headers: dict[str, str],
     body: bytes,
 ) -> Outcome:
@@ -263,11 +263,11 @@ def _parse_retry_after(text: str) -> float:
     return min(max(0.0, seconds), LONGEST_PAUSE_SECONDS)
 
 
-def _parse(text: str) -> httpx.URL:
+def _parse(text: str) -> httpx2.URL:
     try:
-        url = httpx.URL(text)
+        url = httpx2.URL(text)
         host = url.host
-    except (httpx.InvalidURL, UnicodeError) as error:
+    except (httpx2.InvalidURL, UnicodeError) as error:
         raise InvalidField(f"url: {error}; write it like https://desk.example/alerts") from error
     if url.port is not None and url.port not in PORTS:
         raise InvalidField(f"url: there is no port {url.port}; name one of 1 to 65535")
@@ -278,7 +278,7 @@ def _parse(text: str) -> httpx.URL:
     return url
 
 
-def _require_usable(url: httpx.URL, address: Address, allow_private: bool) -> None:
+def _require_usable(url: httpx2.URL, address: Address, allow_private: bool) -> None:
     inner = _unwrap(address)
     if inner.is_loopback and url.host in THIS_MACHINE:
         return

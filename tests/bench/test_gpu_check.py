@@ -10,7 +10,7 @@ from model.problems import InputProblem
 from tests.outside import run_command
 
 # A machine with a GPU need not have the packages of the service.
-WITHOUT = ("faiss", "fastapi", "redis", "openvino", "httpx", "service", "gmn_client")
+WITHOUT = ("faiss", "fastapi", "redis", "openvino", "httpx2", "service", "gmn_client")
 
 
 def test_all_three_agree_with_the_cpu_in_float32(tiny_artefact, monkeypatch):

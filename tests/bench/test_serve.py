@@ -2,7 +2,7 @@
 
 import shutil
 
-import httpx
+import httpx2
 import pytest
 
 from bench import serve
@@ -42,7 +42,7 @@ def test_no_crop_is_enrolled_twice(url, cast, tmp_path):
     files = serve.write_forms(tmp_path, load, cast.known)
     pressed = [serve.press(url, load, files) for _ in range(2)]
     answered = sum(figures["images_per_second"] for figures in pressed) * serve.ROUND_SECONDS
-    crops = httpx.get(f"{url}/v1/galleries/default").json()["crops"]
+    crops = httpx2.get(f"{url}/v1/galleries/default").json()["crops"]
     # Requests under way at a round's end are not counted.
     assert 0.5 * answered < crops <= 1.5 * answered + 2 * load.in_flight
 

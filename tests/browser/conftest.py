@@ -4,7 +4,7 @@ import re
 import shutil
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 
 from tests.conftest import draw_crop
@@ -51,7 +51,7 @@ def keyed(browser, tiny_artefact, tmp_path_factory):
 
 @pytest.fixture
 def http(address):
-    with httpx.Client(base_url=address, timeout=60.0) as client:
+    with httpx2.Client(base_url=address, timeout=60.0) as client:
         yield client
 
 

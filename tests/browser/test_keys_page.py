@@ -2,7 +2,7 @@
 
 import re
 
-import httpx
+import httpx2
 import pytest
 from playwright.sync_api import expect
 
@@ -22,7 +22,7 @@ def url(browser, tiny_artefact, tmp_path):
 
 
 def status(url, key):
-    return httpx.get(f"{url}/v1/model", headers=bearer(key)).status_code
+    return httpx2.get(f"{url}/v1/model", headers=bearer(key)).status_code
 
 
 def shown_key(page):
@@ -61,7 +61,7 @@ def test_keys_are_made_shown_once_listed_and_revoked(tab, url):
     root = shown_key(tab)
     expect(listed).to_have_count(1)
     expect(listed.first).to_contain_text("the key of this page")
-    assert (status(url, root), httpx.get(f"{url}/v1/model").status_code) == (200, 401)
+    assert (status(url, root), httpx2.get(f"{url}/v1/model").status_code) == (200, 401)
 
     form.get_by_label("Note").fill("front desk")
     form.get_by_label("Gallery").select_option("default")
@@ -72,7 +72,7 @@ def test_keys_are_made_shown_once_listed_and_revoked(tab, url):
     expect(listed.nth(1)).to_contain_text("query · default · 60 requests a minute · expires")
     assert violations(tab) == []
     assert tab.evaluate("document.documentElement.scrollWidth") == 390
-    kept = httpx.get(f"{url}/v1/keys", headers=bearer(root)).json()["results"][1]
+    kept = httpx2.get(f"{url}/v1/keys", headers=bearer(root)).json()["results"][1]
     assert (kept["scopes"], kept["gallery"], kept["rate"]) == (["query"], "default", 60)
     assert status(url, desk) == 200
 

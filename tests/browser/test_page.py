@@ -2,7 +2,7 @@
 
 import re
 
-import httpx
+import httpx2
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
@@ -268,7 +268,7 @@ def test_the_page_names_its_artefact_and_offers_its_scorings_alone(
     with serving(cosine_artefact, tmp_path / "data") as url:
         sent = files(*(crop.png for crop in drawn_crops))
         names = {"identity": [crop.identity for crop in drawn_crops]}
-        httpx.post(f"{url}/v1/galleries/default/crops", files=sent, data=names, timeout=60)
+        httpx2.post(f"{url}/v1/galleries/default/crops", files=sent, data=names, timeout=60)
         page = browser.new_page()
         page.goto(f"{url}/#default/search")
         page.wait_for_selector("#state .dot.ready")

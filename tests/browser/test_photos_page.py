@@ -2,7 +2,7 @@
 
 import io
 
-import httpx
+import httpx2
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
@@ -134,7 +134,7 @@ def test_a_phone_shows_the_found_people_in_its_window(page, photo):
 def test_without_a_detector_the_page_offers_drawing_alone(tab, tiny_artefact, tmp_path, photo):
     program = WITHOUT_DETECTOR + START
     with serving(tiny_artefact, tmp_path / "data", program=program) as url:
-        with httpx.Client(base_url=url) as http:
+        with httpx2.Client(base_url=url) as http:
             http.post("/v1/galleries/default/crops", files=files(photo)).raise_for_status()
         tab.goto(f"{url}/#default/search")
         expect(tab.locator("#artefact summary")).to_be_visible()

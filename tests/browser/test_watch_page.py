@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 from playwright.sync_api import expect
 from standardwebhooks.webhooks import Webhook
@@ -33,7 +33,7 @@ def shop(browser, tmp_path_factory):
     options = {"webhook_private": "true"}
     with (
         serving(Path("small"), place / "data", **options) as url,
-        httpx.Client(base_url=url, timeout=60.0) as client,
+        httpx2.Client(base_url=url, timeout=60.0) as client,
     ):
         yield client
 
@@ -223,7 +223,7 @@ def watching(
     options = {"webhook_private": "true"}
     with (
         serving(tiny_artefact, place, **options) as url,
-        httpx.Client(base_url=url, timeout=60.0) as client,
+        httpx2.Client(base_url=url, timeout=60.0) as client,
     ):
         yield client
 

@@ -3,7 +3,7 @@
 import re
 import time
 
-import httpx
+import httpx2
 
 from tests.compose.deployment import Failed, read_json
 from tests.compose.load import GALLERY, Load
@@ -141,14 +141,14 @@ def watch_with_prometheus(it):
     """Check that Prometheus scrapes the service and has loaded its rules."""
     it.do("monitor")
     until = time.monotonic() + 120
-    with httpx.Client(base_url=it.prometheus, timeout=10) as http:
+    with httpx2.Client(base_url=it.prometheus, timeout=10) as http:
         while True:
             try:
                 up = http.get("/api/v1/query", params={"query": 'up{job="gmn"} == 1'})
                 # While it starts it answers 503, as text.
                 if up.is_success and len(up.json()["data"]["result"]) == 1:
                     break
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 pass
             if time.monotonic() > until:
                 raise Failed("Prometheus does not see the service")

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from tests.compose.guide import blocks
 
@@ -165,7 +165,7 @@ class Deployment:
 
     def through_the_proxy(self):
         """Send a request through the proxy, to any process."""
-        return httpx.Client(
+        return httpx2.Client(
             base_url=self.url, headers=self._headers(), verify=self.trust, timeout=60
         )
 
@@ -175,7 +175,7 @@ class Deployment:
         if len(ids) < number:
             raise Failed(f"there are {len(ids)} containers of the service")
         address = self._run(["docker", "exec", ids[number - 1], "python", "-c", ADDRESS]).strip()
-        return httpx.Client(base_url=f"http://{address}:8000", headers=self._headers(), timeout=60)
+        return httpx2.Client(base_url=f"http://{address}:8000", headers=self._headers(), timeout=60)
 
     @contextlib.contextmanager
     def processes(self):
@@ -308,5 +308,5 @@ def _is_ready(way):
     try:
         with way() as http:
             return http.get("/readyz", timeout=5).status_code == 200
-    except (httpx.TransportError, Failed):
+    except (httpx2.TransportError, Failed):
         return False

@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-import httpx
+import httpx2
 
 from tests.compose.deployment import Failed
 from tests.conftest import draw_crop
@@ -188,7 +188,7 @@ class Load:
             began = time.time()
             try:
                 response = http.request(method, path, **request)
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 self._fates.append(Fate(what, began, time.time(), repr(error)))
                 again = True
                 continue

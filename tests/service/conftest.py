@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import httpx
+import httpx2
 import pytest
 
 from gmn_client import Client
@@ -77,7 +77,7 @@ class Served:
         if found is None:
             self.kill()
             pytest.fail(f"the service did not start: {log.read_text()[-2000:]}")
-        self.http = httpx.Client(base_url=found[1], timeout=60.0)
+        self.http = httpx2.Client(base_url=found[1], timeout=60.0)
 
     def kill(self):
         self.process.kill()

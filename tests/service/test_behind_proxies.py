@@ -9,7 +9,7 @@ from pathlib import Path
 from secrets import token_hex
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import pytest
 
 from service.commands.processes import IDLE_SECONDS
@@ -87,7 +87,7 @@ def running_proxy(command, folder, port):
 
             def is_up():
                 assert process.poll() is None, log.read_text()
-                with contextlib.suppress(httpx.ConnectError):
+                with contextlib.suppress(httpx2.ConnectError):
                     return client.get("/livez").status_code == 200
                 return False
 
@@ -103,10 +103,10 @@ def through(port, certificate, url):
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     tls.load_verify_locations(certificate)
     resolving = LocalNames(verify=tls, port=port)
-    return httpx.Client(base_url=url, transport=resolving, timeout=60.0)
+    return httpx2.Client(base_url=url, transport=resolving, timeout=60.0)
 
 
-class LocalNames(httpx.HTTPTransport):
+class LocalNames(httpx2.HTTPTransport):
     """Sends requests for reid.example.org to this machine."""
 
     def __init__(self, port, **options):

@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from types import SimpleNamespace
 
-import httpx
+import httpx2
 import PIL.Image
 import pytest
 from fastapi import Request
@@ -61,8 +61,8 @@ def _enroll(artefact, data_dir, **sent):
     """Answer an enrollment by a service whose event loop is the main thread's."""
 
     async def enroll(app):
-        transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        transport = httpx2.ASGITransport(app, client=("127.0.0.1", 1))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.post("/v1/galleries/default/crops", **sent)
 
     with running(artefact, data_dir) as runtime:

@@ -5,7 +5,7 @@ import signal
 from collections import Counter
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.torture.scenarios import SCENARIOS
@@ -35,7 +35,7 @@ def test_a_served_process_says_loudly_that_it_is_to_fail_and_does(start, images)
     assert "THIS PROCESS IS TO FAIL ON PURPOSE" in served.log.read_text()
     first, second = served.enrolled("default", images[0], images[1])
     served.delete_crop("default", first)
-    with pytest.raises(httpx.TransportError):
+    with pytest.raises(httpx2.TransportError):
         served.delete_crop("default", second)
     assert served.process.wait(20) == -signal.SIGKILL
     served.kill()

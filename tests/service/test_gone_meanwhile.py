@@ -8,7 +8,7 @@ import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
+import httpx2
 import pytest
 
 from service.errors import UnknownGallery
@@ -35,10 +35,10 @@ def asked(tiny_artefact, tmp_path):
         async def within():
             runtime = await asyncio.to_thread(Runtime, settings)
             app = create_app(settings, runtime)
-            transport = httpx.ASGITransport(app, client=("127.0.0.1", 50_000))
+            transport = httpx2.ASGITransport(app, client=("127.0.0.1", 50_000))
             async with (
                 app.router.lifespan_context(app),
-                httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http,
+                httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http,
             ):
                 await http.post("/v1/galleries", data={"name": "lobby"})
                 return await calls(http, runtime)

@@ -6,7 +6,7 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
+import httpx2
 import pytest
 
 from service.ops.threads import EXIT_STATUS
@@ -67,12 +67,12 @@ def broken(start, tmp_path):
 def _probes(served):
     """Return what `/livez` and `/readyz` answer until the process ends, from a connection each."""
     seen = ([], [])
-    with httpx.Client(base_url=served.http.base_url, timeout=1.0) as probe:
+    with httpx2.Client(base_url=served.http.base_url, timeout=1.0) as probe:
         deadline = time.monotonic() + ENDS_WITHIN
         while served.process.poll() is None:
             assert time.monotonic() < deadline, "the process does not end"
             for path, answers in zip(("/livez", "/readyz"), seen, strict=True):
-                with contextlib.suppress(httpx.TransportError):
+                with contextlib.suppress(httpx2.TransportError):
                     answers.append(probe.get(path))
             time.sleep(0.1)
     return seen

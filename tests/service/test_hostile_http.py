@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 import pytest
 
 from service.commands.processes import ServiceConfig
@@ -148,7 +148,7 @@ def test_silent_connections_take_no_files_from_those_that_are_served(start, tmp_
         assert len(list(Path(f"/proc/{served.process.pid}/fd").iterdir())) < 230
         # A silent connection is closed, also where its client stays.
         assert all(rest_of(connection) == b"" for connection in silent)
-    fresh = httpx.get(f"{served.http.base_url}/v1/galleries", headers=bearer(text))
+    fresh = httpx2.get(f"{served.http.base_url}/v1/galleries", headers=bearer(text))
     assert fresh.status_code == 200
     assert served.stop() == 0
     assert len(served.log.read_text()) < 50_000
@@ -314,7 +314,7 @@ def test_a_target_in_absolute_form_has_path_and_query_of_any_other(besieged, abs
 
 
 def test_a_proxy_of_httpx_may_be_the_service_itself(besieged):
-    with httpx.Client(proxy=str(besieged.http.base_url), trust_env=False) as client:
+    with httpx2.Client(proxy=str(besieged.http.base_url), trust_env=False) as client:
         answer = client.get("http://localhost/livez")
     assert answer.json() == {"status": "alive"}
 

@@ -5,7 +5,7 @@ import json
 import os
 import threading
 
-import httpx
+import httpx2
 import pytest
 
 from service.record.restoring import restore_backup, write_backup
@@ -84,7 +84,7 @@ def test_no_alert_is_lost_where_its_process_is_killed_between_the_commit_and_the
     for kill in range(KILLS):
         served = watching(tmp_path, "watch.noted")
         sent = {"camera": str(kill), "wait": "true"}
-        with contextlib.suppress(httpx.TransportError):
+        with contextlib.suppress(httpx2.TransportError):
             served.http.post("/v1/sightings", files=files(drawn_crops[0].png), data=sent)
         assert served.ended_with() != 0
     served = watching(tmp_path)

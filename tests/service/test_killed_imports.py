@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 
-import httpx
+import httpx2
 import pytest
 
 from tests.outside import zip_of_crops
@@ -16,7 +16,7 @@ def test_an_import_whose_files_are_gone_says_to_send_them_again(start, tmp_path,
     served = start(tmp_path, failpoint="job.created")
     files = {"archive": ("a.zip", zip_of_crops(drawn_crops))}
     # The service dies before or after it answers.
-    with contextlib.suppress(httpx.TransportError):
+    with contextlib.suppress(httpx2.TransportError):
         served.http.post("/v1/galleries/default/imports", files=files)
     served.ended_with(30)
     for spool in (tmp_path / "imports").iterdir():
@@ -38,7 +38,7 @@ def test_a_folder_that_has_lost_images_since_its_import_began_is_to_be_imported_
         (folder / f"{number}.png").write_bytes(crop.png)
     settings = {"import_dir": folder.parent, "max_images_per_request": 1}
     served = start(tmp_path / "data", failpoint="import.progress-noted", **settings)
-    with contextlib.suppress(httpx.TransportError):
+    with contextlib.suppress(httpx2.TransportError):
         served.http.post("/v1/galleries/default/imports", data={"folder": folder.name})
     served.ended_with(30)
     for number in range(4):

@@ -6,7 +6,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 
-import httpx
+import httpx2
 import pytest
 
 from service.record.record import Record
@@ -41,7 +41,7 @@ def _check(place, held, deleted):
 
 def _enroll(served, image, held, deleted):
     """Enroll images until the service is gone, and delete every fourth."""
-    with contextlib.suppress(httpx.TransportError):
+    with contextlib.suppress(httpx2.TransportError):
         for number in itertools.count():
             answer = served.enroll("default", image + b"%d %d" % (id(held), number))
             (crop_id,) = crop_ids(answer)
@@ -80,7 +80,7 @@ def test_what_was_acknowledged_is_whole_after_every_kill(start, place, images):
 def test_files_of_an_enrolment_that_was_killed_are_strays(start, place, images, point):
     served = start(**place[0], failpoint=f"{point}:2")
     held = set(served.enrolled("default", images[0]))
-    with pytest.raises(httpx.TransportError):
+    with pytest.raises(httpx2.TransportError):
         served.enroll("default", images[1])
     served.ended_with()
     assert sum(path.is_file() for path in place[1].rglob("*")) == 2

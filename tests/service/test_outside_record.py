@@ -3,7 +3,7 @@
 import shutil
 import signal
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 
@@ -35,7 +35,7 @@ def test_a_service_killed_amid_a_request_of_several_images_has_none_of_them(
 ):
     images = images[:4]
     served = start(tmp_path, failpoint="enroll.crop-written:3")
-    with pytest.raises(httpx.TransportError):
+    with pytest.raises(httpx2.TransportError):
         served.enroll("default", *images)
     assert served.ended_with() == -signal.SIGKILL
     assert verified(tmp_path)[0] == 0

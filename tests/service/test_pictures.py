@@ -6,7 +6,7 @@ import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
+import httpx2
 import pytest
 
 import gmn
@@ -204,7 +204,7 @@ def test_an_image_store_that_hangs_hurts_images_alone(outside, images):
         os.mkfifo(file)
 
     def view(crop_id):
-        with contextlib.suppress(httpx.TimeoutException):
+        with contextlib.suppress(httpx2.TimeoutException):
             return served.http.get(f"/v1/galleries/default/crops/{crop_id}/image", timeout=6)
 
     with ThreadPoolExecutor(8) as clients:

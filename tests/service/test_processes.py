@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from uvicorn.config import STARTUP_FAILURE
 
@@ -170,7 +170,7 @@ def test_metrics_are_the_sum_over_the_processes_of_a_port(pair, images):
     def search(_):
         # Over a connection of its own, which either process may accept.
         url = f"{pair.http.base_url}/v1/galleries/{gallery}/queries"
-        return httpx.post(url, files=files(images[0]), timeout=60.0).status_code
+        return httpx2.post(url, files=files(images[0]), timeout=60.0).status_code
 
     with ThreadPoolExecutor(8) as clients:
         assert list(clients.map(search, range(24))) == [200] * 24
@@ -261,7 +261,7 @@ def test_a_person_forgotten_after_another_process_was_killed_at_a_snapshot_is_in
     killed = start(tmp_path, failpoint=f"snapshot.{step}")
     served = start(tmp_path)
     killed.enrolled("default", images[0], identity="Ann")
-    with pytest.raises(httpx.TransportError):
+    with pytest.raises(httpx2.TransportError):
         killed.http.post("/v1/galleries/default/snapshots")
     fragment = images[0][600:660]
     assert is_on_disk(tmp_path / "snapshots", fragment)
@@ -314,7 +314,7 @@ def test_a_process_that_is_killed_while_the_service_starts_is_replaced(starting,
     eventually(lambda: starting.said(r"^Serving on (\S+) with 2 processes$"), 60)
     (url,) = starting.said(r"^Serving on (\S+) with 2 processes$")
     assert len(set(_workers(starting)) - {killed}) == 2
-    answers = [httpx.get(f"{url}/readyz").status_code for _ in range(20)]
+    answers = [httpx2.get(f"{url}/readyz").status_code for _ in range(20)]
     assert answers == [200] * 20
     (level, message) = starting.said(r'"level": "(\w+)".*"message": "(process \d+ has ended.*?)"')[
         0

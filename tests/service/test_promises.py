@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
+import httpx2
 import pytest
 
 from tests.outside import problem
@@ -69,7 +69,7 @@ def test_killed_amid_enrolments_every_request_is_there_whole_or_not_at_all(
             images = [crop.png + number.encode() for crop in drawn_crops[:4]]
             try:
                 answer = served.enroll("default", *images, external_id=number)
-            except httpx.TransportError:
+            except httpx2.TransportError:
                 return
             assert answer.status_code == 201
             acknowledged.add(number)

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from datetime import UTC, datetime
 
-import httpx
+import httpx2
 import pytest
 
 from service.ops.shared import ANSWERS_WITHIN_SECONDS, SharedRedis
@@ -91,7 +91,7 @@ async def test_a_key_that_sends_everything_at_once_gets_no_more_than_its_rate(se
     """Not even where each service has more requests of it than connections to Redis."""
     header = _limited(services)
 
-    async with httpx.AsyncClient(limits=httpx.Limits(), timeout=60, headers=header) as client:
+    async with httpx2.AsyncClient(limits=httpx2.Limits(), timeout=60, headers=header) as client:
         urls = [served.http.base_url.join("/v1/model") for served in services]
         answers = await asyncio.gather(*(client.get(url) for url in BURST * urls))
     statuses = [answer.status_code for answer in answers]

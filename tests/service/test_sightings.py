@@ -12,7 +12,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 from PIL import Image
@@ -645,8 +645,8 @@ def test_the_receivers_of_the_examples_print_what_is_signed_and_nothing_else(
         assert program.stdout.readline().startswith("Listening on")
         signed = {"webhook-id": "1", "webhook-timestamp": str(int(time.time()))}
         forged = {**signed, "webhook-signature": "v1,AAAA"}
-        assert httpx.post(address, content=b'{"type": "x"}', headers=forged).status_code == 401
-        assert httpx.post(address, content=b"{}").status_code == 401
+        assert httpx2.post(address, content=b'{"type": "x"}', headers=forged).status_code == 401
+        assert httpx2.post(address, content=b"{}").status_code == 401
         sent = {"camera": example, "shown": "probability"}
         ((probability,),) = matches(watching, images[0], **sent)
         printed = program.stdout.readline().split()

@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 
@@ -252,7 +252,7 @@ def test_an_import_of_features_that_was_killed_goes_on_and_counts_each_crop_once
     start, shard, tmp_path, failpoint
 ):
     killed = start(tmp_path, failpoint=failpoint)
-    with contextlib.suppress(httpx.TransportError):
+    with contextlib.suppress(httpx2.TransportError):
         content = {"archive": ("features.npz", shard.read_bytes())}
         killed.http.post("/v1/galleries/default/imports", files=content)
     killed.process.wait(30)

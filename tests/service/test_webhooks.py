@@ -396,7 +396,7 @@ def test_nothing_of_a_gallery_that_is_being_deleted_is_listed_or_sent(
         ("ftp://desk.example/alerts", "write it like"),
         ("https://user:word@desk.example/", "without a user"),
         ("https://", "write it like"),
-        ("https://xn--/", "write it like"),
+        ("https://xn--/", "cannot be looked up"),
         ("https://1.1.1.1:99999/", "no port 99999"),
         ("https://1.1.1.1:0/", "no port 0"),
         ("https://no-such-name.invalid/", "cannot be looked up"),

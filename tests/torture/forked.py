@@ -4,7 +4,7 @@ import contextlib
 import subprocess
 import time
 
-import httpx
+import httpx2
 
 from tests.forked import Forked
 from tests.service.conftest import START, STARTED, served_environment
@@ -21,7 +21,7 @@ class ForkedService:
     def __init__(self, log, **settings):
         environment = served_environment(**settings) | {"OMP_NUM_THREADS": "1"}
         self.log = log
-        self.http = httpx.Client(timeout=ANSWER_SECONDS)
+        self.http = httpx2.Client(timeout=ANSWER_SECONDS)
         with log.open("ab") as file:
             printed = file.fileno()
             self.process = Forked(
@@ -34,7 +34,7 @@ class ForkedService:
         while time.monotonic() < until:
             found = STARTED.search(self.log.read_text(errors="replace"))
             if found:
-                self.http.base_url = httpx.URL(found[1])
+                self.http.base_url = httpx2.URL(found[1])
                 return True
             if self.process.poll() is not None:
                 return False

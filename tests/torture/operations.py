@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
-import httpx
+import httpx2
 
 from tests.outside import zip_of
 from tests.torture.images import draw
@@ -61,7 +61,7 @@ class Caller:
         """
         try:
             response = self.http.request(method, path, **content)
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             if operation is not None:
                 self.ledger.lose(operation, type(error).__name__)
             raise Gone from error

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-import httpx
+import httpx2
 from fastapi import Path, Query, Request, Response
 from pydantic import Field
 
@@ -190,5 +190,5 @@ async def _find(call: Call, webhook_id: str) -> StoredWebhook:
 async def _audit(call: Call, event: str, webhook: StoredWebhook) -> None:
     # The path of the URL may contain a secret.
     await call.runtime.audit.done(
-        event, webhook_id=webhook.webhook_id, host=httpx.URL(webhook.url).host
+        event, webhook_id=webhook.webhook_id, host=httpx2.URL(webhook.url).host
     )

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import httpx
+import httpx2
 import pytest
 
 from gmn_client import AsyncClient, Client, InvalidInput
@@ -296,11 +296,11 @@ def test_event_loops_of_several_threads_share_an_asynchronous_client(server):
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_given_transport_is_for_the_loop_that_uses_it_first_unless_it_has_no_connection(server):
-    client = AsyncClient(server.url, transport=httpx.AsyncHTTPTransport())
+    client = AsyncClient(server.url, transport=httpx2.AsyncHTTPTransport())
     assert asyncio.run(client.ready())
     with pytest.raises(InvalidInput, match="transport: belongs to the process and event loop"):
         asyncio.run(client.ready())
-    client = AsyncClient("http://x", transport=httpx.MockTransport(lambda _: httpx.Response(200)))
+    client = AsyncClient("http://x", transport=httpx2.MockTransport(lambda _: httpx2.Response(200)))
     assert asyncio.run(client.ready())
     assert asyncio.run(client.ready())
     # The connection of the first loop is freed while its warnings are ignored.
@@ -335,8 +335,8 @@ async def test_an_idle_connection_is_used_again_for_75_seconds(
 ):
     def wait():
         later = SimpleNamespace(monotonic=lambda: time.monotonic() + seconds)
-        monkeypatch.setattr("httpcore._sync.http11.time", later)
-        monkeypatch.setattr("httpcore._async.http11.time", later)
+        monkeypatch.setattr("httpcore2._sync.http11.time", later)
+        monkeypatch.setattr("httpcore2._async.http11.time", later)
 
     async with AsyncClient(server.url) as waiting:
         with Client(server.url) as blocking:

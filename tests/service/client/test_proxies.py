@@ -178,8 +178,8 @@ def test_what_no_proxy_does_not_list_is(proxy, environment, listed, url):
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ("socks5://127.0.0.1:9", "pip install 'httpx[socks]'"),
-        ("socks5h://127.0.0.1:9", "pip install 'httpx[socks]'"),
+        ("socks5://127.0.0.1:9", "pip install 'httpx2[socks]'"),
+        ("socks5h://127.0.0.1:9", "pip install 'httpx2[socks]'"),
         ("socks://127.0.0.1:9", "its scheme is none of http, https, socks5, socks5h"),
         ("ftp://proxy.example", "its scheme is none of"),
         ("proxy.example:port", "Invalid port"),

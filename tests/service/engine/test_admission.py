@@ -7,7 +7,7 @@ import contextlib
 from collections import Counter
 from types import SimpleNamespace
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 
@@ -146,8 +146,8 @@ def ask(admission):
     )
 
     async def send(path):
-        whole = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=whole, base_url="http://door") as http:
+        whole = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=whole, base_url="http://door") as http:
             if "g" in path:
                 return await http.post(path, data={"retention_days": "7"})
             return await http.post(path, files={"images": b"x"})

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.outside import free_port, run_command
@@ -51,7 +51,7 @@ def bucket():
         stderr=subprocess.DEVNULL,
     ) as server:
         url = f"http://127.0.0.1:{port}"
-        eventually(lambda: httpx.get(url))
+        eventually(lambda: httpx2.get(url))
         keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing")
         yield os.environ | keys | {"AWS_ENDPOINT_URL_S3": url, "AWS_DEFAULT_REGION": "us-east-1"}
         server.kill()

@@ -3,7 +3,7 @@
 import asyncio
 from types import SimpleNamespace
 
-import httpx
+import httpx2
 from fastapi import FastAPI
 
 from service.http.app import create_app
@@ -33,8 +33,8 @@ async def answer():
 
 def status_of(app, path, key=None):
     async def ask():
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://service") as client:
             headers = bearer(key) if key else {}
             return (await client.get(path, headers=headers)).status_code
 

@@ -17,7 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from tests.conftest import draw_crops, save_tiny_artefact
 from tests.outside import crop_ids
@@ -79,7 +79,7 @@ class Cycles:
         while time.monotonic() < until:
             service = self.services[self.chance.randrange(REPLICAS) if replica is None else replica]
             # The client of one that is killed is closed.
-            with contextlib.suppress(httpx.HTTPError, RuntimeError):
+            with contextlib.suppress(httpx2.HTTPError, RuntimeError):
                 answer = service.http.request(method, GALLERY + path, **sent, timeout=20.0)
                 if answer.status_code not in (429, 503):
                     return answer
