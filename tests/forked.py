@@ -115,7 +115,7 @@ def run_gmn(*arguments, **options):
     return run_forked(GMN, *arguments, **options)
 
 
-def run_forked(program, *arguments, timeout=120.0, **options):
+def run_forked(program, *arguments, timeout=240.0, **options):
     """Run a program to its end, and return its status and output; `options` as of `Forked`."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
         process = Forked(
