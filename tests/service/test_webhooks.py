@@ -29,6 +29,7 @@ from tests.service.watch_places import (
     deliveries,
     passersby,
     receiving,
+    unused_port,
 )
 from tests.waiting import LONGEST_SECONDS, eventually
 
@@ -579,11 +580,6 @@ def test_a_key_for_one_gallery_sends_nothing_to_this_machine(start, tmp_path):
     eventually(lambda: served.http.post("/v1/webhooks", **asked).status_code == 422)
     assert "a key for all galleries" in served.http.post("/v1/webhooks", **asked).json()["detail"]
     assert served.http.patch(path, **asked).status_code == 422
-
-
-def unused_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def stored_webhook(url):
