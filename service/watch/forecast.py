@@ -32,6 +32,8 @@ TRACK_GAIN = 1.1
 TRACK_SPREAD = 0.9
 # Measured shares are kept this far from 0 and 1, whose logits are infinite.
 LEAST_SHARE = 0.01
+# A higher upper bound on the share that is found says nothing.
+HIGHEST_BOUND = 0.99
 
 
 class Alarms(NamedTuple):
@@ -176,6 +178,11 @@ def describe_forecast(threshold: WatchThreshold, alarms: Alarms, found: Found) -
     if found.found is not None:
         share = f"{found.found:.0%} [{found.found_low:.0%}, {found.found_high:.0%}]"
         return f"{alarmed} {share} {tracks}."
-    if found.found_high is not None:
+    if found.found_high is not None and found.found_high <= HIGHEST_BOUND:
         return f"{alarmed} At most {found.found_high:.0%} {tracks}, as one camera enrolled them."
+    if found.found_high is not None:
+        return (
+            f"{alarmed} How many of their tracks are found is not known: enroll pictures from a "
+            "second camera."
+        )
     return f"{alarmed} How many listed people are found is not known, with one crop a person."

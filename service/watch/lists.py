@@ -97,8 +97,8 @@ def _measure_tracks_per_day(tracks: int, since: datetime) -> float:
     counted_for = datetime.now(UTC) - since
     if tracks < FEWEST_TRACKS or counted_for < SHORTEST_TRAFFIC:
         raise InvalidField(
-            f"tracks_per_day: is not known yet: {tracks} tracks were counted, and it takes "
-            f"{FEWEST_TRACKS} and a day; send how many tracks all cameras see in a day"
+            f"tracks_per_day: is not known yet: {tracks} were counted, and it takes "
+            f"{FEWEST_TRACKS} and a whole day; say about how many all cameras see in a day"
         )
     return tracks / (counted_for / timedelta(days=1))
 
@@ -148,7 +148,7 @@ async def warn_if_broken(runtime: Runtime, gallery: Gallery) -> None:
     if watch.rejected > watch.promised.high * max(1.0, watch.days):
         detail = (
             f"{watch.rejected} false alarms were rejected in {watch.days:.1f} days, and at most "
-            f"{watch.promised.high:g} a day were forecast; arm it by a smaller budget"
+            f"{watch.promised.high:g} a day were forecast; arm it for fewer a day"
         )
         await write_alert(runtime, runtime.record.watches.warn, gallery.gallery_id, detail)
 

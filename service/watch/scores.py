@@ -74,7 +74,7 @@ class WatchList:
 
     def __init__(self, vectors: Vectors, people: Integers, cameras: Integers) -> None:
         if not len(people):
-            raise InputProblem("the list has no named person; enroll crops with an identity")
+            raise InputProblem("the list has no named person; enroll crops with names")
         self.people = people
         self.cameras = cameras
         self.units = unit_rows(vectors)

@@ -12,6 +12,7 @@ import hmac
 import ipaddress
 import secrets
 import socket
+import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -155,8 +156,11 @@ class Sender:
                 socket.getaddrinfo, url.host, None, type=socket.SOCK_STREAM
             )
         except (OSError, UnicodeError) as error:
+            remedy = "check how it is written"
+            if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
+                remedy = "no name server answers this machine"
             raise InvalidField(
-                f"url: the name {url.host!r} cannot be looked up: {error}"
+                f"url: the name {url.host!r} cannot be looked up; {remedy}"
             ) from error
         # A link-local address may end with the name of an interface.
         texts = [str(socket_address[0]).partition("%")[0] for *_, socket_address in results]
@@ -184,20 +188,34 @@ class Sender:
                         str(address), port, ssl=tls, server_hostname=name
                     )
             except OSError as error:
-                reason = f"it cannot be connected to: {str(error) or type(error).__name__}"
-                outcome = Outcome(error=reason[:200])
+                outcome = Outcome(error=_explain_failed_connection(error))
                 continue
             try:
                 return await _exchange(reader, writer, url, headers, body)
-            except (OSError, h11.ProtocolError) as error:
-                reason = f"{type(error).__name__}: {error}"
-                return Outcome(error=reason[:200], sent=True)
+            except h11.ProtocolError:
+                return Outcome(
+                    error="its answer is not HTTP; name the address of a web server", sent=True
+                )
+            except OSError:
+                return Outcome(error="it closed the connection without an answer", sent=True)
             finally:
                 writer.transport.abort()
         return outcome
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _explain_failed_connection(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not valid: {error.verify_message}"[:200]
+    if isinstance(error, ssl.SSLError):
+        return "it does not answer by https; name an address that does"
+    if isinstance(error, TimeoutError):
+        return f"nothing answered at this address within {CONNECT_SECONDS:g} s"
+    if isinstance(error, ConnectionError):
+        return "nothing answers at this address; start the receiver there, or name another one"
+    return "there is no way to this address from here; check the network of this machine"
 
 
 async def _exchange(
@@ -268,7 +286,9 @@ def _parse(text: str) -> httpx2.URL:
         url = httpx2.URL(text)
         host = url.host
     except (httpx2.InvalidURL, UnicodeError) as error:
-        raise InvalidField(f"url: {error}; write it like https://desk.example/alerts") from error
+        raise InvalidField(
+            "url: this is no web address; write it like https://desk.example/alerts"
+        ) from error
     if url.port is not None and url.port not in PORTS:
         raise InvalidField(f"url: there is no port {url.port}; name one of 1 to 65535")
     if url.scheme not in ("http", "https") or not host or url.userinfo or url.fragment:

@@ -2,20 +2,26 @@
 
 import re
 import shutil
+from pathlib import Path
 from uuid import uuid4
 
 import httpx2
 import pytest
 
+from demo.story import draw_cast
 from tests.conftest import draw_crop
 from tests.service.conftest import files, serving
 from tests.service.http.conftest import make_key
+from tests.service.watch_places import passersby, settings
 
 CHROMIUM = shutil.which("chromium")
 TIMEOUT_MS = 30_000
 PNG = {"name": "person.png", "mimeType": "image/png"}
 # It is the first of the drawn crops.
 FIRST = draw_crop(0, 0, 0)
+SEED = 1
+# People of the drawn cast who are on a watch list.
+NAMES = {"d0-0000": "Anna Roth", "d0-0001": "Ben Okafor", "d0-0002": "Carla Diaz"}
 
 
 # The scope is a module and not the session: while the driver is there, nothing else in this
@@ -82,6 +88,63 @@ def page(tab, address, gallery):
     tab.goto(f"{address}/#{gallery}/search")
     tab.wait_for_selector("#state .dot.ready")
     return tab
+
+
+@pytest.fixture(scope="module")
+def cast():
+    return draw_cast(SEED, len(NAMES), 12, 4)
+
+
+@pytest.fixture(scope="module")
+def shop(browser, tmp_path_factory):
+    """Serve the shipped artefact for small machines, with nobody enrolled."""
+    place = tmp_path_factory.mktemp("shop")
+    options = {"webhook_private": "true"}
+    with (
+        serving(Path("small"), place / "data", **options) as url,
+        httpx2.Client(base_url=url, timeout=60.0) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("watched") / "data"
+
+
+@pytest.fixture(scope="module")
+def watching(
+    browser,
+    tiny_artefact,
+    place,
+):
+    options = {"webhook_private": "true"}
+    with (
+        serving(tiny_artefact, place, **options) as url,
+        httpx2.Client(base_url=url, timeout=60.0) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def people(watching, place):
+    with passersby(place) as found:
+        yield found
+
+
+@pytest.fixture
+def armed(watching, drawn_crops):
+    name = new_gallery(watching, drawn_crops)
+    arm_list(watching, name)
+    return name
+
+
+def arm_list(http, gallery):
+    fields = settings()
+    path = f"/v1/galleries/{gallery}/watch"
+    proposal = http.put(path, data=fields).json()
+    answer = http.put(path, data=fields | {"confirm": proposal["confirm"]})
+    assert answer.status_code == 200, answer.text
 
 
 def new_gallery(http, crops):

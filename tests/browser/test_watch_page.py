@@ -3,44 +3,22 @@
 import json
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from uuid import uuid4
 
-import httpx2
 import pytest
 from playwright.sync_api import expect
 from standardwebhooks.webhooks import Webhook
 
-from demo.story import draw_cast
-from tests.browser.conftest import confirm, follow, new_gallery, press, results, violations
+from tests.browser.conftest import NAMES, confirm, follow, new_gallery, press, results, violations
 from tests.service.conftest import files, serving
 from tests.service.http.conftest import make_key
-from tests.service.watch_places import Receiver, passersby, settings
+from tests.service.watch_places import Receiver
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
-SEED = 1
-NAMES = {"d0-0000": "Anna Roth", "d0-0001": "Ben Okafor", "d0-0002": "Carla Diaz"}
 # Strangers of this cast: two whom nobody takes for Anna, Ben or Carla, and one who is.
 OTHERS = ("d0-0004", "d0-0006")
 ALIKE = "d0-0012"
-
-
-@pytest.fixture(scope="module")
-def shop(browser, tmp_path_factory):
-    """Serve the shipped artefact for small machines, with nobody enrolled."""
-    place = tmp_path_factory.mktemp("shop")
-    options = {"webhook_private": "true"}
-    with (
-        serving(Path("small"), place / "data", **options) as url,
-        httpx2.Client(base_url=url, timeout=60.0) as client,
-    ):
-        yield client
-
-
-@pytest.fixture(scope="module")
-def cast():
-    return draw_cast(SEED, len(NAMES), 12, 4)
 
 
 @pytest.fixture
@@ -159,7 +137,7 @@ def test_a_guard_arms_a_list_sees_two_visits_rejects_a_false_one_and_forgets_a_p
     assert read_list(shop, "suspects")["state"] == "disarmed"
     assert violations(tab) == []
     forecast = dialog.locator(".forecast").inner_text()
-    press(dialog, "Arm", exact=True)
+    press(dialog, "Accept 4 to 5")
     expect(tab.locator("#watch-list h2")).to_have_text("Armed: suspects")
     expect(tab.locator("#watch-list")).to_contain_text(forecast)
     assert read_list(shop, "suspects")["promised"]["sentence"] == forecast
@@ -207,41 +185,6 @@ def test_a_guard_arms_a_list_sees_two_visits_rejects_a_false_one_and_forgets_a_p
     expect(tab.locator("#watch")).not_to_contain_text("Anna Roth")
     remaining = results(shop, "/v1/alerts")
     assert [alert["identity"] for alert in remaining] == ["Carla Diaz"]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("watched") / "data"
-
-
-@pytest.fixture(scope="module")
-def watching(
-    browser,
-    tiny_artefact,
-    place,
-):
-    options = {"webhook_private": "true"}
-    with (
-        serving(tiny_artefact, place, **options) as url,
-        httpx2.Client(base_url=url, timeout=60.0) as client,
-    ):
-        yield client
-
-
-@pytest.fixture(scope="module")
-def people(watching, place):
-    with passersby(place) as found:
-        yield found
-
-
-@pytest.fixture
-def armed(watching, drawn_crops):
-    name = new_gallery(watching, drawn_crops)
-    fields = settings()
-    proposal = watching.put(f"/v1/galleries/{name}/watch", data=fields).json()
-    both = fields | {"confirm": proposal["confirm"]}
-    assert watching.put(f"/v1/galleries/{name}/watch", data=both).status_code == 200
-    return name
 
 
 @contextmanager
@@ -303,6 +246,7 @@ def test_older_alerts_follow_and_those_that_are_no_visit_say_so_in_words(
         people.pass_by(armed, row_id=1 + number, camera=f"camera {number}")
     tab.set_viewport_size({"width": 390, "height": 844})
     open_panel(tab, watching.base_url, armed)
+    press(tab, "Options")
     tab.locator("#alert-here").check()
     cards = tab.locator("#alerts .card")
     expect(cards).to_have_count(20)
@@ -384,11 +328,11 @@ def test_messages_that_are_not_delivered_are_listed_and_sent_again(
     open_panel(tab, watching.base_url, armed)
     former = make_webhook(tab, receiver.url)
     people.pass_by(armed)
-    expect(tab.locator("#dead")).to_contain_text("Everything was delivered.")
+    expect(tab.locator("#dead")).to_have_text("Nothing was sent yet.")
     eventually(lambda: results(watching, "/v1/webhooks")[0]["dead"] == 1)
     tab.reload()
     tab.get_by_text("Messages to other systems (1 not delivered)").click()
-    expect(tab.locator("#webhooks-made")).to_contain_text("stopped: it answered 410")
+    expect(tab.locator("#webhooks-made")).to_contain_text("Stopped: it answered 410")
     assert violations(tab) == []
     receiver.answer = lambda _: (204, {})
     press(tab, "Go on desk")

@@ -29,6 +29,7 @@ from tests.service.watch_places import (
     deliveries,
     passersby,
     receiving,
+    unused_port,
 )
 from tests.waiting import LONGEST_SECONDS, eventually
 
@@ -581,6 +582,30 @@ def test_a_key_for_one_gallery_sends_nothing_to_this_machine(start, tmp_path):
     assert served.http.patch(path, **asked).status_code == 422
 
 
+def stored_webhook(url):
+    return SimpleNamespace(url=url, secret="whsec_c2VjcmV0", former_secret=None, former_until=None)
+
+
+async def failure_of(url):
+    """Return the reason for which a message does not arrive at an address."""
+    with contextlib.closing(Sender(allow_private=True)) as sender:
+        return (await sender.send(stored_webhook(url), "m", b"{}")).error
+
+
+async def test_a_failed_connection_is_explained_in_plain_words(receiver):
+    unanswered = await failure_of(f"http://127.0.0.1:{unused_port()}/")
+    assert unanswered == (
+        "nothing answers at this address; start the receiver there, or name another one"
+    )
+    without_tls = await failure_of(receiver.url.replace("http:", "https:"))
+    assert without_tls == "it does not answer by https; name an address that does"
+
+
+async def test_an_answer_that_is_no_http_is_explained_in_plain_words():
+    with pouring(b"SSH-2.0-OpenSSH_9.2\r\n\r\n") as url:
+        assert await failure_of(url) == "its answer is not HTTP; name the address of a web server"
+
+
 async def test_a_name_is_looked_up_once_for_the_check_and_the_connection(receiver, monkeypatch):
     """Connect to the checked address, though the name server answers another one later."""
     looked_up = []
@@ -593,12 +618,7 @@ async def test_a_name_is_looked_up_once_for_the_check_and_the_connection(receive
         return real(host, *rest, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    webhook = SimpleNamespace(
-        url=receiver.url.replace("127.0.0.1", "rebinding.example"),
-        secret="whsec_c2VjcmV0",
-        former_secret=None,
-        former_until=None,
-    )
+    webhook = stored_webhook(receiver.url.replace("127.0.0.1", "rebinding.example"))
     with contextlib.closing(Sender(allow_private=True)) as sender:
         assert (await sender.send(webhook, "m", b"{}")).delivered
     assert looked_up == ["rebinding.example"]

@@ -115,19 +115,24 @@ function showNew({ key, key_id: id, warnings }, used) {
   ]);
 }
 
-// Show a secret that the service answers only once. Closing the dialog removes it from the page.
-export function showOnce(title, heading, label, text, lines = []) {
-  const field = h("input", { value: text, readonly: true });
+// Return a button that copies the text of a field, and the place where it says so.
+export function copying(field) {
   const copied = h("span", { class: "hint", role: "status" });
   const copy = async () => {
     field.select();
     // Browsers allow copying only on HTTPS and on localhost.
-    const done = await navigator.clipboard?.writeText(text).then(
+    const done = await navigator.clipboard?.writeText(field.value).then(
       () => true,
       () => false,
     );
     copied.textContent = done ? "Copied." : "Press Ctrl+C to copy it.";
   };
+  return [copied, h("button", { type: "button", onclick: copy }, "Copy")];
+}
+
+// Show a secret that the service answers only once. Closing the dialog removes it from the page.
+export function showOnce(title, heading, label, text, lines = []) {
+  const field = h("input", { value: text, readonly: true });
   const dialog = h(
     "dialog",
     {
@@ -143,8 +148,7 @@ export function showOnce(title, heading, label, text, lines = []) {
     h(
       "form",
       { method: "dialog", class: "row end" },
-      copied,
-      h("button", { type: "button", onclick: copy }, "Copy"),
+      copying(field),
       h("button", { class: "main" }, "Close"),
     ),
   );

@@ -1,19 +1,19 @@
 // Alerts of all lists that the key may see, as they arrive. Each can be confirmed or rejected.
 
-import { ask, blobOf, events, keyId } from "./api.js";
-import { attempt, count, find, h, moment, percent, sentence, thumbnail } from "./elements.js";
+import { ask, blobOf } from "./api.js";
+import { ago, attempt, count, find, h, moment, percent, sentence, thumbnail } from "./elements.js";
 import { emptied, openSheet } from "./crop.js";
+import { followAlerts } from "./feed.js";
 import { DECISIONS } from "./judge.js";
+import { marking, startMarks, unmark, unmarkAll } from "./marks.js";
 import { act } from "./naming.js";
+import { isNotifying, notify, startNotifying } from "./notify.js";
 import { addressOf, gallery, panel } from "./place.js";
 import { sideBySide } from "./side.js";
 
 const PAGE = 20;
 const MOST_SHOWN = 300;
 const AGAIN_MS = 500;
-const POLL_MS = 5_000;
-const QUIET_MS = 20_000;
-const SILENT_MS = 60_000;
 const TITLE = document.title;
 const NEWS = {
   late: "Seen, but sent too late for an alarm",
@@ -22,25 +22,31 @@ const NEWS = {
 };
 // Alerts by id, since the list was read.
 const known = new Map();
-let last = null;
-let heardAt = 0;
 let unseen = 0;
 let reading = 0;
 let waiting = 0;
-let following = null;
 let decided = () => undefined;
 
 export function startAlerts(onDecided) {
   decided = onDecided;
   for (const id of ["#alert-state", "#alert-here"])
     find(id).addEventListener("change", () => list());
+  find("#alert-more").addEventListener("click", ({ currentTarget: button }) =>
+    button.setAttribute("aria-expanded", String(button.ariaExpanded !== "true")),
+  );
+  startNotifying();
+  startMarks(decideAll);
   document.addEventListener("visibilitychange", () => noteUnseen(0));
-  document.addEventListener("panel-shown", () => noteUnseen(0));
+  document.addEventListener("panel-shown", () => {
+    noteUnseen(0);
+    // Alerts that sound or notify are followed from every panel.
+    if (isNotifying()) followAlerts(take);
+  });
 }
 
 export function showAlerts() {
   list();
-  followAll();
+  followAlerts(take);
 }
 
 // Read a page of alerts: the newest, or those before a cursor.
@@ -50,7 +56,10 @@ async function list(cursor = null) {
     ...(find("#alert-state").value && { state: find("#alert-state").value }),
     ...(find("#alert-here").checked && { gallery: gallery() }),
   };
-  if (cursor === null) known.clear();
+  if (cursor === null) {
+    known.clear();
+    unmarkAll();
+  }
   await attempt(find("#alert-pages"), async () => {
     const page = await ask(
       `/v1/alerts?${new URLSearchParams({ ...filters, limit: PAGE, ...(cursor && { cursor }) })}`,
@@ -84,34 +93,42 @@ const passes = (alert) =>
   ["", alert.state].includes(find("#alert-state").value) &&
   (!find("#alert-here").checked || alert.gallery === gallery());
 
+const isVisit = (alert) => alert.image_url !== null || alert.identity !== null;
+
 function card(alert) {
-  const isVisit = alert.image_url !== null || alert.identity !== null;
-  const pictured =
-    isVisit &&
-    h(
-      "button",
-      {
-        type: "button",
-        class: "open",
-        "aria-label": `${titleOf(alert)}: open both pictures`,
-        onclick: () => enlarge(alert),
-      },
-      h("span", {}, thumbnail(alert.image_url, `Seen at ${alert.camera ?? "a camera"}`), "seen"),
-      h("span", {}, thumbnail(alert.reference_url, `${alert.identity} on the list`), "on the list"),
-    );
   return h(
     "li",
     { class: `card ${alert.kind}`, "data-alert": alert.alert_id },
-    pictured,
+    isVisit(alert) && pictured(alert),
     about(alert),
-    isVisit && judging(alert),
+    isVisit(alert) &&
+      h("div", { class: "judge" }, judging(alert), marking(alert.alert_id, sightOf(alert))),
+  );
+}
+
+// Show an alert outside the list of alerts, without decisions.
+export const preview = (alert) =>
+  h("li", { class: `card ${alert.kind}` }, pictured(alert), about(alert));
+
+function pictured(alert) {
+  return h(
+    "button",
+    {
+      type: "button",
+      class: "open",
+      "aria-label": `${titleOf(alert)}: open both pictures`,
+      onclick: () => enlarge(alert),
+    },
+    h("span", {}, thumbnail(alert.image_url, `Seen at ${alert.camera ?? "a camera"}`), "seen"),
+    h("span", {}, thumbnail(alert.reference_url, `${alert.identity} on the list`), "on the list"),
   );
 }
 
 const titleOf = (alert) =>
   alert.identity === null ? (NEWS[alert.kind] ?? "Alert") : alert.identity;
 
-function about(alert) {
+// Say what an alert is about. `time` shows a time: how long ago it was, or exactly.
+function about(alert, time = ago) {
   const {
     kind,
     gallery: name,
@@ -136,7 +153,7 @@ function about(alert) {
       { class: "about" },
       h("h3", {}, NEWS[kind] ?? "Alert"),
       detail && h("p", {}, sentence(detail)),
-      h("p", {}, moment(alert.created_at)),
+      h("p", {}, time(alert.created_at)),
       whose,
     );
   return h(
@@ -150,8 +167,8 @@ function about(alert) {
       "At ",
       h("b", { class: "name" }, camera ?? "an unnamed camera"),
       ", ",
-      moment(first),
-      Date.parse(end) - Date.parse(first) > 60_000 && [" to ", moment(end)],
+      time(first),
+      Date.parse(end) - Date.parse(first) > 60_000 && [" until ", time(end)],
       `, ${count(crops, "picture")}.`,
     ),
     probability !== null &&
@@ -167,63 +184,89 @@ function about(alert) {
         "Before that at ",
         h("b", { class: "name" }, before.camera ?? "an unnamed camera"),
         ", ",
-        moment(before.first_seen),
+        time(before.first_seen),
         ".",
       ),
     whose,
   );
 }
 
+const sightOf = (alert) => `${titleOf(alert)} at ${alert.camera ?? "an unnamed camera"}`;
+
 function judging(alert) {
-  return h(
-    "div",
-    { class: "judge" },
-    DECISIONS.map(([decision, sign, key, title]) =>
-      h(
-        "button",
-        {
-          type: "button",
-          value: decision,
-          "data-key": key,
-          "data-alert-of": alert.alert_id,
-          "aria-label": `${title}: ${titleOf(alert)} at ${alert.camera ?? "a camera"}`,
-          title: `${title} (${key})`,
-          "aria-pressed": String(alert.state === decision),
-          onclick: ({ currentTarget }) =>
-            decide(
-              alert,
-              currentTarget.getAttribute("aria-pressed") === "true" ? "open" : decision,
-            ),
-        },
-        `${sign} ${title}`,
-      ),
+  return DECISIONS.map(([decision, sign, key, title]) =>
+    h(
+      "button",
+      {
+        type: "button",
+        value: decision,
+        "data-key": key,
+        "data-alert-of": alert.alert_id,
+        "aria-label": `${title}: ${sightOf(alert)}`,
+        title: `${title} (${key})`,
+        "aria-pressed": String(alert.state === decision),
+        onclick: ({ currentTarget }) =>
+          decide(alert, currentTarget.getAttribute("aria-pressed") === "true" ? "open" : decision),
+      },
+      `${sign} ${title}`,
     ),
   );
 }
 
 async function decide(alert, decision) {
+  await act(async () => {
+    await review(alert, decision);
+    await decided();
+  });
+}
+
+// Send a decision on the picture and score that the page shows.
+async function review(alert, decision) {
   const body = new FormData();
   body.append("decision", decision);
   if (alert.score !== null) body.append("score", alert.score);
+  try {
+    Object.assign(
+      alert,
+      await ask(`/v1/alerts/${alert.alert_id}/review`, { method: "POST", body }),
+    );
+  } catch (error) {
+    await showAgain(alert);
+    throw error;
+  }
+  for (const button of document.querySelectorAll(`[data-alert-of="${alert.alert_id}"]`))
+    button.setAttribute("aria-pressed", String(button.value === alert.state));
+}
+
+// Decide on several alerts. A refusal ends none of the others.
+async function decideAll(ids, decision) {
   await act(async () => {
-    try {
-      Object.assign(
-        alert,
-        await ask(`/v1/alerts/${alert.alert_id}/review`, { method: "POST", body }),
-      );
-    } catch (error) {
-      await showAgain(alert);
-      throw error;
+    const refused = [];
+    const alerts = ids.map((id) => known.get(id)).filter(Boolean);
+    for (const alert of alerts) {
+      try {
+        await review(alert, decision);
+        unmark(alert.alert_id);
+      } catch (error) {
+        refused.push(sentence(`${sightOf(alert)}: ${error.message}`));
+      }
     }
-    for (const button of document.querySelectorAll(`[data-alert-of="${alert.alert_id}"]`))
-      button.setAttribute("aria-pressed", String(button.value === alert.state));
+    const done = alerts.length - refused.length;
+    find("#watch .outcomes").replaceChildren(
+      ...(done > 0 ? [h("p", { class: "news" }, `${count(done, "alert")} ${decision}.`)] : []),
+    );
     await decided();
+    const failed = count(refused.length, "alert was", "alerts were");
+    if (refused.length > 0) throw new Error(`${failed} not ${decision}. ${refused.join(" ")}`);
   });
 }
 
 // The picture of a better crop may have taken the place of the one on the page.
 async function showAgain(alert) {
-  Object.assign(alert, await ask(`/v1/alerts/${alert.alert_id}`));
+  // If it cannot be read either, the reason of the refusal is the one to show.
+  const current = await ask(`/v1/alerts/${alert.alert_id}`).catch(() => null);
+  if (current === null) return;
+  Object.assign(alert, current);
   find(`#alerts > [data-alert="${alert.alert_id}"]`)?.replaceWith(card(alert));
 }
 
@@ -239,7 +282,7 @@ function enlarge(alert) {
       "div",
       { class: "record" },
       h("div", { class: "pictures" }, h("div", { class: "heats" }, figures), tools),
-      h("div", {}, about(alert), judging(alert)),
+      h("div", {}, about(alert, moment), h("div", { class: "judge" }, judging(alert))),
       h("div", { class: "detail", "aria-live": "polite" }),
     ),
   );
@@ -249,8 +292,6 @@ function enlarge(alert) {
 
 // Put a new alert at the top of the list, and announce it outside the panel.
 function take(alert) {
-  if (alert.number <= last) return;
-  last = alert.number;
   known.set(alert.alert_id, alert);
   if (passes(alert)) find("#alerts").prepend(card(alert));
   dropOldest();
@@ -258,7 +299,13 @@ function take(alert) {
   find("#newest").textContent =
     alert.identity === null
       ? `${titleOf(alert)}: ${alert.gallery}`
-      : `New alert: ${titleOf(alert)} at ${alert.camera ?? "an unnamed camera"}`;
+      : `New alert: ${sightOf(alert)}`;
+  if (alert.kind !== "late")
+    notify({
+      title: alert.identity === null ? titleOf(alert) : sightOf(alert),
+      body: `List ${alert.gallery}`,
+      tag: alert.alert_id,
+    });
   if (document.hidden || panel() !== "watch") noteUnseen(unseen + 1);
   // Many may arrive at once, and one update is enough for them.
   clearTimeout(waiting);
@@ -271,6 +318,7 @@ function dropOldest() {
   if (cards.length <= MOST_SHOWN) return;
   for (const old of cards.slice(MOST_SHOWN)) {
     known.delete(old.dataset.alert);
+    unmark(old.dataset.alert);
     old.remove();
   }
   offerOlder(known.get(cards[MOST_SHOWN - 1].dataset.alert).number);
@@ -281,66 +329,4 @@ function noteUnseen(number) {
   unseen = number;
   document.title = number > 0 ? `(${number}) ${TITLE}` : TITLE;
   find("nav [data-panel=watch]").textContent = number > 0 ? `Watch (${number})` : "Watch";
-}
-
-// Follow alerts until the tab is closed or the key is refused.
-function followAll() {
-  if (following && following.key === keyId() && !following.signal.aborted) return;
-  following?.abort();
-  following = Object.assign(new AbortController(), { key: keyId() });
-  last = null;
-  heardAt = 0;
-  stream(following);
-  poll(following);
-}
-
-const pause = () =>
-  new Promise((resolve) => {
-    setTimeout(resolve, POLL_MS);
-  });
-
-// Poll for alerts while the stream is silent: a proxy may buffer it.
-async function poll(feed) {
-  for (await pause(); !feed.signal.aborted; await pause()) {
-    const silent = Date.now() - heardAt > QUIET_MS;
-    if (silent) find("#feed").textContent = "Updated every five seconds.";
-    if (!silent || last === null) continue;
-    const { results } = await ask("/v1/alerts?limit=100").catch((error) => giveUp(feed, error));
-    if (!feed.signal.aborted) results.reverse().forEach(take);
-  }
-}
-
-function heard() {
-  heardAt = Date.now();
-  find("#feed").textContent = "New ones appear at once.";
-}
-
-async function stream(feed) {
-  for (; !feed.signal.aborted; await pause()) {
-    const once = new AbortController();
-    const began = Date.now();
-    const watching = setInterval(() => {
-      if (Date.now() - Math.max(heardAt, began) > SILENT_MS) once.abort();
-    }, POLL_MS);
-    try {
-      last ??= (await ask("/v1/alerts?limit=1")).results[0]?.number ?? 0;
-      const options = {
-        headers: { "Last-Event-ID": last },
-        signal: AbortSignal.any([feed.signal, once.signal]),
-      };
-      for await (const { event, data } of events("/v1/alerts/events", options, heard)) {
-        if (event === "gone") feed.abort();
-        else take(JSON.parse(data));
-      }
-    } catch (error) {
-      giveUp(feed, error);
-    }
-    clearInterval(watching);
-  }
-}
-
-// Stop when the key is refused.
-function giveUp(feed, { status }) {
-  if (status === 401 || status === 403) feed.abort();
-  return { results: [] };
 }

@@ -5,10 +5,30 @@ const KEY = "gmn-api-key";
 // A hint at the end of a message that names a call of the API. It is for programs only.
 const CALL = /; [^;]* (GET|DELETE) \/v1\S*$/;
 
-// An error of a request: a problem document, or a service that cannot be reached.
+// A message about a field that goes on after the name of the field: “is missing; send it”.
+const PREDICATE = /^(are|belongs?|go|goes|has|have|holds|is|lies|may|must|needs?|stands|was|were) /;
+
+// Say what is wrong with a field by its label on the page, or without a name: the names of fields
+// are for programs.
+export function aboutField(message, label = null) {
+  if (PREDICATE.test(message)) return `${label ? `“${label}”` : "this"} ${message}`;
+  return label ? `${label}: ${message}` : message;
+}
+
+// An error of a request: a problem document, or a service that cannot be reached. `fields` maps
+// each message about fields to their names.
 export class Problem extends Error {
   constructor(status, body, retrySeconds = 0) {
-    super((body.detail ?? body.title ?? `the service answered ${status}`).replace(CALL, ""));
+    const fields = Map.groupBy(body.errors ?? [], (error) => error.message.replace(CALL, ""));
+    const detail =
+      fields.size > 0
+        ? [...fields.keys()].map((message) => aboutField(message)).join("; ")
+        : (body.detail ?? body.title ?? `the service answered ${status}`);
+    super(detail.replace(CALL, ""));
+    this.fields = [...fields].map(([message, errors]) => [
+      message,
+      errors.map((error) => error.field),
+    ]);
     this.status = status;
     this.unknownGallery = body.type?.endsWith(":unknown_gallery") ?? false;
     this.results = body.results ?? [];

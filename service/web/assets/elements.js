@@ -1,6 +1,6 @@
 // Elements of the page. Text from the service or from a person becomes a text node, never markup.
 
-import { blobOf } from "./api.js";
+import { aboutField, blobOf } from "./api.js";
 
 const VERDICTS = {
   match: ["✓", "Match"],
@@ -22,6 +22,10 @@ const ZONED = new Intl.DateTimeFormat(undefined, {
   second: "2-digit",
   timeZoneName: "short",
 });
+// The words around these times are English, whatever the language of the browser.
+const RELATIVE = new Intl.RelativeTimeFormat("en");
+const LONGEST_AGO_DAYS = 7;
+const AGO_EVERY_MS = 10_000;
 export const ZONE = ZONED.resolvedOptions().timeZone;
 
 // Create an element: h("p", {class: "hint", onclick: f}, "text", child). Children null and false
@@ -62,6 +66,26 @@ export function moment(text, zoned = false) {
   );
 }
 
+// Show how long ago a time was, kept up to date, with the exact time as its title.
+export function ago(text) {
+  const at = new Date(text);
+  return h("time", { datetime: text, title: ZONED.format(at), "data-ago": "" }, sinceWords(at));
+}
+
+function sinceWords(at) {
+  const minutes = Math.floor((Date.now() - at) / 60_000);
+  if (minutes < 1) return "just now";
+  if (minutes < 60) return RELATIVE.format(-minutes, "minute");
+  if (minutes < 24 * 60) return RELATIVE.format(-Math.floor(minutes / 60), "hour");
+  const days = Math.floor(minutes / (24 * 60));
+  return days < LONGEST_AGO_DAYS ? RELATIVE.format(-days, "day") : MOMENT.format(at);
+}
+
+setInterval(() => {
+  for (const time of document.querySelectorAll("[data-ago]"))
+    time.textContent = sinceWords(new Date(time.dateTime));
+}, AGO_EVERY_MS);
+
 export function percent(share) {
   if (share === null) return "–";
   if (share > 0.999) return "> 99.9%";
@@ -89,7 +113,26 @@ export function verdictSign(verdict) {
   return h("i", { "aria-hidden": "true" }, VERDICTS[verdict]?.[0] ?? "–");
 }
 
-export function problemOf(error) {
+// Return the label of a field in the form or dialog that a place belongs to.
+function labelOf(field, place) {
+  const form = place?.closest("form, dialog") ?? place;
+  const label = form?.querySelector(`[name="${CSS.escape(field)}"]`)?.labels?.[0];
+  return label?.firstChild.textContent.trim();
+}
+
+// Say what is wrong with fields by their labels in the form that was sent.
+function messageOf(error, place) {
+  if (!error.fields?.length) return error.message;
+  return error.fields
+    .map(([message, names]) => {
+      const labels = names.map((name) => labelOf(name, place)).filter(Boolean);
+      return aboutField(message, labels.join(", "));
+    })
+    .join("; ");
+}
+
+// Show a problem. Fields are called by their labels in the form or dialog of `place`.
+export function problemOf(error, place = null) {
   const lines = (error.results ?? []).map((result, index) =>
     result.problem
       ? h(
@@ -103,7 +146,7 @@ export function problemOf(error) {
   const message =
     refused.length > 0
       ? `${count(refused.length, "picture")} cannot be used.`
-      : sentence(error.message);
+      : sentence(messageOf(error, place));
   return h("div", { class: "problem", role: "alert" }, h("p", {}, message), h("ul", {}, refused));
 }
 
@@ -133,7 +176,7 @@ export async function attempt(place, action) {
     superseded = error.name === "AbortError";
     // A missing gallery is reported once, above the panels.
     if (!superseded && !(error.unknownGallery && place !== find("main"))) {
-      place.prepend(problemOf(error));
+      place.prepend(problemOf(error, place));
       place.firstChild.scrollIntoView({ block: "nearest" });
     }
   }

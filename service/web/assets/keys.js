@@ -11,7 +11,7 @@ const KEYS = [
   ["Enter", "Open it"],
   ["C", "Confirm: the same person"],
   ["R", "Reject: another person"],
-  ["X", "Mark the result"],
+  ["X", "Mark the result or alert"],
   ["N", "Name the marked results"],
   ["← →", "In an open picture: the result before and after"],
   ["+ − 0", "In an open picture: zoom in, out, whole pictures"],
@@ -20,7 +20,7 @@ const KEYS = [
 ];
 
 // Panels with results or alerts that keys act on.
-const CARDS = { search: "#answer .card", watch: "#alerts .card" };
+const CARDS = { search: "#answer .card", watch: "#alerts .card:has(.open)" };
 
 // Set if letters and signs are no shortcuts, because speech input may type them.
 const OFF = "gmn-letters-off";
@@ -71,20 +71,29 @@ function elsewhere(key, result) {
   return panel() in CARDS && step(key, result);
 }
 
-// Arrow keys follow the rows on the screen. Up and down need the focus on a result, since
-// they also scroll the page.
+// Keys that lead to the first result or alert, where none has the focus. Among results up and down
+// scroll the page first.
+const FIRST = {
+  search: ["ArrowLeft", "ArrowRight"],
+  watch: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"],
+};
+
+// Arrow keys follow the rows on the screen.
 function step(key, result) {
   const cards = [...document.querySelectorAll(CARDS[panel()])];
-  if (
-    !cards.length ||
-    (!result &&
-      (document.activeElement !== document.body || !["ArrowLeft", "ArrowRight"].includes(key)))
-  )
-    return false;
+  if (!cards.length) return false;
+  if (!result) {
+    const isFree =
+      document.activeElement === document.body || document.activeElement.closest("nav");
+    if (!isFree || !FIRST[panel()].includes(key)) return false;
+    cards[0].querySelector(".open").focus();
+    return true;
+  }
   const columns = cards.findIndex((card) => card.offsetTop > cards[0].offsetTop);
-  const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[key];
-  if (!by || (columns < 0 && Math.abs(by) !== 1)) return false;
-  const next = cards[result ? cards.indexOf(result) + by : 0];
+  const row = columns < 0 ? 0 : columns;
+  const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -row, ArrowDown: row }[key];
+  if (!by) return false;
+  const next = cards[cards.indexOf(result) + by];
   next?.querySelector(".open").focus();
   return next !== undefined;
 }

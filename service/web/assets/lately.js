@@ -4,7 +4,7 @@ import { ask } from "./api.js";
 import { attempt, count, find, h, moment } from "./elements.js";
 import { act, report, undo } from "./naming.js";
 import { gallery, inGallery } from "./place.js";
-import { doneLately } from "./undo.js";
+import { doneLately, twoAgain } from "./undo.js";
 
 export function startLately() {
   find("#lately").addEventListener("click", show);
@@ -83,7 +83,7 @@ async function show() {
   });
 }
 
-async function undoMerge({ merge_id: id, identity }) {
-  const answer = await ask(inGallery(`/merges/${encodeURIComponent(id)}/undo`), { method: "POST" });
-  report(`${identity} is a person of its own again: ${count(answer.changed, "picture")}.`);
+async function undoMerge({ merge_id: id, identity, into }) {
+  await ask(inGallery(`/merges/${encodeURIComponent(id)}/undo`), { method: "POST" });
+  report(twoAgain(identity, into));
 }

@@ -19,7 +19,7 @@ import { act, askForName, askToDelete, report } from "./naming.js";
 import { addressOf, gallery, inGallery, item, segment } from "./place.js";
 import { chooser } from "./tiles.js";
 import { timeline } from "./timeline.js";
-import { call, dropNamed } from "./undo.js";
+import { call, dropNamed, twoAgain } from "./undo.js";
 
 const CROPS = 500;
 const SIMILAR = 12;
@@ -200,6 +200,9 @@ async function give(identity, name) {
   report(
     `${identity} is now ${answer.identity}${answer.merged ? ", merged with the person of that name" : ""}: ${count(answer.changed, "picture")}.`,
     {
+      undone: answer.merged
+        ? twoAgain(identity, answer.identity)
+        : `Undone: ${answer.identity} is ${identity} again.`,
       undo: [
         answer.merged
           ? call("POST", inGallery(`/merges/${encodeURIComponent(answer.merge_id)}/undo`))

@@ -23,13 +23,15 @@ function keep(entries) {
 
 const all = () => JSON.parse(sessionStorage.getItem(DONE) ?? "[]");
 
-export function noteDone(outcome, undo) {
+// `undone` says what is so after the calls of `undo`, if the outcome does not.
+export function noteDone(outcome, undo, undone) {
   const entry = {
     id: `${Date.now()}-${Math.random()}`,
     at: new Date().toISOString(),
     gallery: gallery(),
     outcome,
     undo,
+    undone,
   };
   keep([entry, ...all()]);
   return entry;
@@ -45,6 +47,9 @@ export function sendCall(method, path, fields) {
   for (const [name, value] of fields) body.append(name, value);
   return send(path, { method, ...(fields.length > 0 && { body }) });
 }
+
+// Say what is so once a merge is undone.
+export const twoAgain = (identity, into) => `Undone: ${identity} and ${into} are two people again.`;
 
 // Remove every change that names a forgotten person.
 export function dropNamed(identity) {

@@ -1,15 +1,13 @@
-// A gallery as a watch list: state, forecast and alarms. Arming confirms the forecast that was
-// shown.
+// A gallery as a watch list: state, forecast and alarms.
 
 import { showAlerts, startAlerts } from "./alerts.js";
 import { ask } from "./api.js";
-import { attempt, count, find, h, moment, onSubmit, question, sentence, ZONE } from "./elements.js";
+import { acceptedBy, askToArm } from "./arming.js";
+import { attempt, count, find, h, moment, question, sentence } from "./elements.js";
 import { addressOf, gallery, inGallery, panel } from "./place.js";
+import { showSending, startTrying, tryButton } from "./trying.js";
 import { showWebhooks, startWebhooks } from "./webhooks.js";
 
-const DAY_MS = 86_400_000;
-const MOST_DAYS = 90;
-const DAYS = 7;
 const ONLY_ADMINISTRATORS =
   "The key of this page may not do this: it takes one that may do everything (admin).";
 const HOW_TO_READ =
@@ -20,6 +18,8 @@ let galleries = [];
 export function startWatch() {
   startAlerts(load);
   startWebhooks();
+  startTrying();
+  find("#to-lists").addEventListener("click", () => find("#watch-list").scrollIntoView());
   document.addEventListener("galleries-read", ({ detail }) => {
     galleries = detail;
   });
@@ -39,7 +39,12 @@ async function load() {
   if (panel() !== "watch") return;
   await attempt(place, async () => {
     const watch = await ask(inGallery("/watch"));
-    if (gallery() === name) place.replaceChildren(...described(watch));
+    if (gallery() !== name) return;
+    // A new alert reads the list again; what was unfolded stays so.
+    const isOpen = place.querySelector("details")?.open ?? false;
+    place.replaceChildren(...described(watch));
+    if (isOpen) place.querySelector("details")?.setAttribute("open", "");
+    showSending(watch, administers);
   });
 }
 
@@ -66,7 +71,7 @@ function described(watch) {
   ];
   const more = armed
     ? [
-        ["Accepted", `${count(settings.budget, "false alarm")} a day`],
+        ["Accepted", acceptedBy(watch)],
         ["Cameras", settings.cameras.join(", ") || "all"],
         ["Hours", settings.hours ? `${settings.hours} (${settings.time_zone})` : "always"],
         ["Alerts kept", count(settings.retention_days, "day")],
@@ -128,9 +133,12 @@ function described(watch) {
       h(
         "div",
         { class: "row" },
-        button(armed ? "Other settings…" : "Arm…", armed ? "" : "main", () => askToArm(watch)),
+        button(armed ? "Other settings…" : "Arm…", armed ? "" : "main", () =>
+          askToArm(watch, load),
+        ),
         armed && button("Disarm…", "danger quiet", disarm),
       ),
+    !empty && armed && tryButton(watch),
   ].filter(Boolean);
 }
 
@@ -145,11 +153,16 @@ const table = (rows) =>
 
 function obtained({ alerts, confirmed, rejected, days, false_alarms: rate }) {
   if (alerts === 0) return "No alert.";
-  const span =
-    days < 2 ? count(Math.max(1, Math.round(days * 24)), "hour") : count(Math.round(days), "day");
+  const span = lasting(days);
   const decided = `${count(alerts, "alert")} in ${span}: ${confirmed} confirmed, ${rejected} rejected, ${alerts - confirmed - rejected} not yet decided.`;
   if (rate === null) return `${decided} How many are false shows once you have decided on some.`;
   return days < 1 ? decided : `${decided} About ${Number(rate.toPrecision(2))} false alarms a day.`;
+}
+
+function lasting(days) {
+  const minutes = Math.max(1, Math.round(days * 24 * 60));
+  if (minutes < 90) return count(minutes, "minute");
+  return days < 2 ? count(Math.round(days * 24), "hour") : count(Math.round(days), "day");
 }
 
 async function disarm() {
@@ -166,185 +179,4 @@ async function disarm() {
     ask(inGallery("/watch"), { method: "DELETE", ...(reason && { body }) }),
   );
   await load();
-}
-
-// Show the settings, then their forecast, which the operator confirms to arm the list.
-function askToArm({ settings }) {
-  const path = inGallery("/watch");
-  const wrong = h("div");
-  const step = h("div");
-  const dialog = h(
-    "dialog",
-    { class: "question", "aria-label": `Arm ${gallery()}`, onclose: () => dialog.remove() },
-    h("h2", {}, `Arm ${gallery()}`),
-    wrong,
-    step,
-  );
-  const buttons = (...more) =>
-    h(
-      "div",
-      { class: "row end" },
-      h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
-      more,
-    );
-  const form = settingsForm(
-    settings ?? {},
-    buttons(h("button", { class: "main" }, "Show the forecast")),
-  );
-  const put = (pairs) => {
-    const body = new FormData();
-    for (const [name, value] of pairs) body.append(name, value);
-    return ask(path, { method: "PUT", body });
-  };
-  onSubmit(form, () => attempt(wrong, async () => forecast(fieldsOf(form))));
-
-  async function forecast(pairs, changed = false) {
-    const proposal = await put(pairs);
-    const heading = h("h3", { tabindex: -1 }, "Forecast");
-    const arm = h(
-      "form",
-      {},
-      heading,
-      changed && h("p", { class: "note" }, "The first forecast is out of date. Read this one."),
-      h("p", { class: "forecast" }, sentence(proposal.forecast.sentence)),
-      h("p", { class: "hint" }, HOW_TO_READ),
-      advice(proposal.forecast),
-      h(
-        "p",
-        {},
-        `${count(proposal.forecast.people, "person is", "people are")} on the list. Whoever a camera shows raises one alert a visit, until `,
-        moment(proposal.settings.expires_at),
-        ".",
-      ),
-      buttons(
-        h("button", { type: "button", onclick: () => step.replaceChildren(form) }, "Back"),
-        h("button", { class: "main" }, "Arm"),
-      ),
-    );
-    onSubmit(arm, () =>
-      attempt(wrong, async () => {
-        try {
-          await put([...pairs, ["confirm", proposal.confirm]]);
-        } catch (error) {
-          // The confirmation came too late, or the people or pictures of the list have changed.
-          if (error.status === 422) return forecast(pairs, true);
-          throw error;
-        }
-        dialog.close();
-        await load();
-      }),
-    );
-    step.replaceChildren(arm);
-    heading.focus();
-  }
-
-  step.append(form);
-  document.body.append(dialog);
-  dialog.showModal();
-}
-
-function advice({ found, found_basis: basis }) {
-  if (basis !== "several_cameras")
-    return h("p", { class: "hint" }, "Pictures from several cameras find more, and show how many.");
-  return (
-    found < 0.5 &&
-    h(
-      "p",
-      { class: "note" },
-      "Few of them are found so. Enroll more pictures of them, or accept more false alarms.",
-    )
-  );
-}
-
-const local = (at) =>
-  new Date(at - new Date(at).getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
-
-function settingsForm(settings, buttons) {
-  const ends = Math.max(Date.parse(settings.expires_at) || 0, 0);
-  const [from = "", until = ""] = (settings.hours ?? "").split("-");
-  const zone = settings.hours ? settings.time_zone : ZONE;
-  const field = (label, name, attributes, ...more) =>
-    h("label", {}, label, h("input", { name, ...attributes }), more);
-  return h(
-    "form",
-    { "data-zone": zone, "data-quiet": settings.quiet_seconds ?? "" },
-    field("False alarms a day that you accept", "budget", {
-      type: "number",
-      required: true,
-      min: 0.01,
-      max: 1000,
-      step: "any",
-      value: settings.budget ?? 3,
-    }),
-    field(
-      "Passages that all its cameras see in a day, about",
-      "tracks_per_day",
-      {
-        type: "number",
-        min: 1,
-        max: 1e7,
-        step: "any",
-        value: settings.tracks_per_day ?? "",
-        placeholder: "as counted",
-      },
-      h(
-        "span",
-        { class: "hint" },
-        "A person who passes two cameras counts twice. It may be empty once they were counted for a day.",
-      ),
-    ),
-    field("Watch until", "expires_at", {
-      type: "datetime-local",
-      required: true,
-      min: local(Date.now()),
-      max: local(Date.now() + MOST_DAYS * DAY_MS),
-      value: local(ends > Date.now() ? ends : Date.now() + DAYS * DAY_MS),
-    }),
-    field("Reason", "reason", {
-      required: true,
-      maxlength: 256,
-      value: settings.reason ?? "",
-      placeholder: "recorded in the audit log",
-    }),
-    field("Delete its alerts after, in days", "retention_days", {
-      type: "number",
-      required: true,
-      min: 1,
-      max: 365,
-      value: settings.retention_days ?? 30,
-    }),
-    h(
-      "details",
-      { open: Boolean(settings.cameras?.length || settings.hours) },
-      h("summary", {}, "Only some cameras or hours"),
-      field("Cameras", "cameras", {
-        list: "cameras",
-        value: settings.cameras?.join(", ") ?? "",
-        placeholder: "empty: all; several with commas",
-      }),
-      h(
-        "div",
-        { class: "pair" },
-        field("From", "from", { type: "time", value: from }),
-        field("To", "until", { type: "time", value: until }),
-      ),
-      h("p", { class: "hint" }, `Times of ${zone}. Empty: always.`),
-    ),
-    buttons,
-  );
-}
-
-function fieldsOf(form) {
-  const { from, until, expires_at: ends, ...rest } = Object.fromEntries(new FormData(form));
-  if (Boolean(from) !== Boolean(until)) throw new Error("Enter both times, or neither.");
-  const hours = from && [
-    ["hours", `${from}-${until}`],
-    ["time_zone", form.dataset.zone],
-  ];
-  return [
-    ...Object.entries(rest),
-    ["expires_at", new Date(ends).toISOString()],
-    ["quiet_seconds", form.dataset.quiet],
-    ...(hours || []),
-  ].filter(([, value]) => value !== "");
 }

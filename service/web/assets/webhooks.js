@@ -2,7 +2,7 @@
 
 import { showOnce } from "./access.js";
 import { ask, formOf, send } from "./api.js";
-import { attempt, count, find, h, moment, onSubmit, question, sentence } from "./elements.js";
+import { ago, attempt, count, find, h, moment, onSubmit, question, sentence } from "./elements.js";
 import { gallery } from "./place.js";
 
 const DEAD = 20;
@@ -44,14 +44,24 @@ export async function showWebhooks(why) {
   find("#webhooks-why").hidden = hooks !== undefined;
   find("#webhooks-made").hidden = hooks === undefined;
   if (!hooks) return false;
+  const latest = await attempt(place(), () => Promise.all(hooks.map(latestDelivery)));
+  if (!latest) return true;
   find("#webhooks-made > ul").replaceChildren(
-    ...(hooks.length > 0 ? hooks.map(row) : [h("li", { class: "hint" }, "None yet.")]),
+    ...(hooks.length > 0
+      ? hooks.map((hook, number) => row(hook, latest[number]))
+      : [h("li", { class: "hint" }, "None yet.")]),
   );
   const dead = hooks.reduce((sum, hook) => sum + hook.dead, 0);
   find("#webhooks summary").textContent =
     dead > 0 ? `Messages to other systems (${dead} not delivered)` : "Messages to other systems";
-  await showDead();
+  await showDead(latest.some(Boolean));
   return true;
+}
+
+// Return the newest message to a webhook, or undefined.
+async function latestDelivery({ webhook_id: id }) {
+  const asked = new URLSearchParams({ webhook_id: id, limit: 1 });
+  return (await ask(`/v1/webhooks/deliveries?${asked}`)).results[0];
 }
 
 // Run an action, show its outcome and read everything again.
@@ -63,14 +73,18 @@ const change = (action, outcome) =>
     find("#webhooks-said").textContent = outcome ?? said;
   });
 
-function row(hook) {
+function row(hook, latest) {
   const about = [
-    hook.enabled ? "sent" : `stopped: ${hook.why}`,
-    hook.gallery ?? "every list",
+    !hook.enabled && `Stopped: ${hook.why}`,
+    hook.enabled && !latest && "Nothing was sent yet",
+    latest && ["Last alert ", ago(latest.created_at)],
+    hook.gallery ? `list ${hook.gallery}` : "every list",
     hook.waiting > 0 && `${hook.waiting} waiting`,
     hook.dead > 0 && `${hook.dead} not delivered`,
     hook.dropped > 0 && `${hook.dropped} not sent, as too many waited`,
-  ];
+  ]
+    .filter(Boolean)
+    .flatMap((part, number) => (number > 0 ? [" · ", part] : [part]));
   const button = (label, action, kind = "") =>
     h(
       "button",
@@ -95,7 +109,7 @@ function row(hook) {
       { class: "grow" },
       h("b", { class: "name" }, hook.note || hook.url),
       hook.note && h("p", { class: "hint name" }, hook.url),
-      h("p", { class: "hint" }, about.filter(Boolean).join(" · ")),
+      h("p", { class: "hint name" }, about.flat()),
     ),
     h(
       "div",
@@ -149,7 +163,7 @@ const showSecret = ({ url, secret }) =>
     `The receiver at ${url} checks by it that a message is from this service.`,
   ]);
 
-async function showDead(cursor = null) {
+async function showDead(hasSent, cursor = null) {
   const asked = new URLSearchParams(
     formOf([
       ["state", "dead"],
@@ -171,7 +185,7 @@ async function showDead(cursor = null) {
             type: "button",
             onclick: ({ target }) => {
               target.parentElement.remove();
-              showDead(page.next_cursor);
+              showDead(hasSent, page.next_cursor);
             },
           },
           "Show older",
@@ -179,7 +193,15 @@ async function showDead(cursor = null) {
       );
     if (cursor === null)
       find("#dead").replaceChildren(
-        ...(rows.length > 0 ? rows : [h("li", { class: "hint" }, "Everything was delivered.")]),
+        ...(rows.length > 0
+          ? rows
+          : [
+              h(
+                "li",
+                { class: "hint" },
+                hasSent ? "Everything was delivered." : "Nothing was sent yet.",
+              ),
+            ]),
       );
     else find("#dead").append(...rows);
     if (more) find("#dead").append(more);

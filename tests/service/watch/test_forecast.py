@@ -114,3 +114,14 @@ def test_a_user_reads_what_is_not_promised_not_known_or_bounded():
     unknown = describe_forecast(_threshold(basis="artefact"), Alarms(), bounded)
     assert "is not known" in unknown
     assert "At most 66% of the tracks" in unknown
+
+
+@pytest.mark.parametrize(("bound", "says_bound"), [(0.99, True), (1.0, False)])
+def test_a_bound_that_says_nothing_is_replaced_by_what_would_tell_more(bound, says_bound):
+    found = Found("one_camera", found_high=bound)
+    sentence = describe_forecast(_threshold(), Alarms(4.5, 0, 17), found)
+    assert ("At most" in sentence) == says_bound
+    advised = (
+        "How many of their tracks are found is not known: enroll pictures from a second camera."
+    )
+    assert sentence.endswith(advised) != says_bound

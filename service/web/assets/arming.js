@@ -1,0 +1,282 @@
+// The dialog that arms a list: its settings, then their forecast, which the operator confirms.
+
+import { ask } from "./api.js";
+import { attempt, count, h, moment, onSubmit, sentence, ZONE } from "./elements.js";
+import { gallery, inGallery } from "./place.js";
+
+const DAY_MS = 86_400_000;
+const MOST_DAYS = 90;
+const DAYS = 7;
+// Computed numbers may differ by so little from those that are entered.
+const ROUNDING = 1e-6;
+const BRACKETS = "Nine times in ten, the truth lies between the numbers in brackets.";
+
+// Say a number of false alarms in the words of the service's sentence.
+function alarms(number) {
+  const whole = Math.floor(number);
+  const rest = number - whole;
+  if (number < 0.5) return "fewer than 1";
+  if (whole < 10 && rest >= 0.3 && rest < 0.7) return `${whole} to ${whole + 1}`;
+  return Math.round(number).toLocaleString();
+}
+
+// Say the false alarms a day that were accepted when the list was armed.
+export function acceptedBy({ settings, promised }) {
+  const number = alarms(acceptedWith(settings, promised));
+  return `${number} ${/^(fewer than )?1$/.test(number) ? "false alarm" : "false alarms"} a day`;
+}
+
+// Return the false alarms a day that were accepted with a forecast, which may be more than those
+// of the settings.
+function acceptedWith({ budget }, { promised, false_alarms: expected, high }) {
+  return Math.max(budget, (promised ? expected : high) ?? 0);
+}
+
+const rounded = (number) => Number(number.toPrecision(3));
+const precise = (number) => rounded(number).toLocaleString();
+
+// Show the settings, then their forecast, which the operator confirms to arm the list.
+export function askToArm({ settings, promised }, armed) {
+  const path = inGallery("/watch");
+  const wrong = h("div");
+  const step = h("div");
+  const dialog = h(
+    "dialog",
+    { class: "question arming", "aria-label": `Arm ${gallery()}`, onclose: () => dialog.remove() },
+    h("h2", {}, `Arm ${gallery()}`),
+    wrong,
+    step,
+  );
+  const buttons = (...more) =>
+    h(
+      "div",
+      { class: "row end" },
+      h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
+      more,
+    );
+  const before = settings && promised ? acceptedWith(settings, promised) : settings?.budget;
+  const form = settingsForm(
+    { ...settings, accepted: before && rounded(before) },
+    buttons(h("button", { class: "main" }, "Show the forecast")),
+  );
+  const put = (pairs) => {
+    const body = new FormData();
+    for (const [name, value] of pairs) body.append(name, value);
+    return ask(path, { method: "PUT", body });
+  };
+  onSubmit(form, () =>
+    attempt(wrong, async () => {
+      const pairs = fieldsOf(form);
+      const { value } = form.elements.budget;
+      await forecast(pairs, { accepted: value === form.dataset.accepted ? before : Number(value) });
+    }),
+  );
+
+  // Show the forecast for settings, and the false alarms a day that the user accepts.
+  async function forecast(pairs, { accepted, outdated = false }) {
+    const proposal = await put(pairs);
+    const stricter = await findStricter(pairs, proposal, accepted);
+    const { false_alarms: expected, high, promised: isPromised } = proposal.forecast;
+    const isMore = exceeds(proposal.forecast, accepted);
+    const [alarmed, ...found] = sentence(proposal.forecast.sentence).split(/(?<=\.) /);
+    const explained = proposal.forecast.sentence.includes("[") ? `${BRACKETS} ` : "";
+    const heading = h("h3", { tabindex: -1 }, "Forecast");
+    const arm = h(
+      "form",
+      {},
+      heading,
+      outdated && h("p", { class: "note" }, "The first forecast is out of date. Read this one."),
+      h("p", { class: "forecast" }, h("b", {}, alarmed), " ", found.join(" ")),
+      h("p", { class: isMore ? "accepted note" : "accepted" }, said(proposal.forecast, accepted)),
+      advice(proposal.forecast),
+      h(
+        "p",
+        { class: "hint" },
+        `${explained}${count(proposal.forecast.people, "person is", "people are")} on the list until `,
+        moment(proposal.settings.expires_at),
+        ".",
+      ),
+      buttons(
+        h("button", { type: "button", onclick: () => step.replaceChildren(form) }, "Back"),
+        isMore &&
+          stricter &&
+          h(
+            "button",
+            {
+              type: "button",
+              onclick: () => attempt(wrong, () => forecast(stricter, { accepted })),
+            },
+            "Stricter",
+          ),
+        h(
+          "button",
+          { class: "main" },
+          isMore
+            ? `Accept ${isPromised ? alarms(expected) : `at most ${high.toLocaleString()}`}`
+            : "Arm",
+        ),
+      ),
+    );
+    onSubmit(arm, () =>
+      attempt(wrong, async () => {
+        try {
+          await put([...pairs, ["confirm", proposal.confirm]]);
+        } catch (error) {
+          // The confirmation came too late, or the people or pictures of the list have changed.
+          if (error.status === 422) return forecast(pairs, { accepted, outdated: true });
+          throw error;
+        }
+        dialog.close();
+        await armed();
+      }),
+    );
+    step.replaceChildren(arm);
+    heading.focus();
+  }
+
+  // Return settings whose forecast is what the user accepts, or null if none of them can promise it.
+  async function findStricter(pairs, { settings: asked, forecast: first }, accepted) {
+    if (!first.promised || !exceeds(first, accepted)) return null;
+    const budget = (asked.budget * accepted) / first.false_alarms;
+    const changed = pairs.map(([name, value]) => [name, name === "budget" ? budget : value]);
+    const { forecast: second } = await put(changed);
+    return second.promised && !exceeds(second, accepted) ? changed : null;
+  }
+
+  step.append(form);
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+// Return whether more false alarms are forecast than accepted.
+function exceeds({ promised, false_alarms: expected, high }, accepted) {
+  const most = promised ? expected : high;
+  return most !== null && most > accepted * (1 + ROUNDING);
+}
+
+function said(forecast, accepted) {
+  const limit = `You accept ${precise(accepted)} a day`;
+  if (!exceeds(forecast, accepted)) return `${limit}.`;
+  return forecast.promised
+    ? `${limit}, and about ${precise(forecast.false_alarms)} are forecast.`
+    : `${limit}, and no limit below ${forecast.high.toLocaleString()} can be promised.`;
+}
+
+function advice({ found, found_high: bound, found_basis: basis }) {
+  if (basis === "several_cameras")
+    return (
+      found < 0.5 &&
+      h(
+        "p",
+        { class: "note" },
+        "Few of them are found so. Enroll more pictures of them, or accept more false alarms.",
+      )
+    );
+  // Where the bound says nothing, the sentence gives the advice.
+  const isSaid = bound !== null && bound > 0.99;
+  return (
+    !isSaid &&
+    h("p", { class: "hint" }, "Pictures from several cameras find more, and show how many.")
+  );
+}
+
+const local = (at) =>
+  new Date(at - new Date(at).getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
+
+function settingsForm(settings, buttons) {
+  const ends = Math.max(Date.parse(settings.expires_at) || 0, 0);
+  const [from = "", until = ""] = (settings.hours ?? "").split("-");
+  const zone = settings.hours ? settings.time_zone : ZONE;
+  const field = (label, name, attributes, ...more) =>
+    h("label", {}, label, h("input", { name, ...attributes }), more);
+  return h(
+    "form",
+    {
+      "data-zone": zone,
+      "data-quiet": settings.quiet_seconds ?? "",
+      "data-budget": settings.budget ?? "",
+      "data-accepted": settings.accepted ?? "",
+    },
+    field("False alarms a day that you accept", "budget", {
+      type: "number",
+      required: true,
+      min: 0.01,
+      max: 1000,
+      step: "any",
+      value: settings.accepted ?? 3,
+    }),
+    field(
+      "Passages that all its cameras see in a day",
+      "tracks_per_day",
+      {
+        type: "number",
+        min: 1,
+        max: 1e7,
+        step: "any",
+        value: settings.tracks_per_day ?? "",
+        placeholder: "as counted",
+      },
+      h(
+        "span",
+        { class: "hint" },
+        "About how many; a person who passes two cameras counts twice. It may be empty once they were counted for a day.",
+      ),
+    ),
+    field("Watch until", "expires_at", {
+      type: "datetime-local",
+      required: true,
+      min: local(Date.now()),
+      max: local(Date.now() + MOST_DAYS * DAY_MS),
+      value: local(ends > Date.now() ? ends : Date.now() + DAYS * DAY_MS),
+    }),
+    field("Reason", "reason", {
+      required: true,
+      maxlength: 256,
+      value: settings.reason ?? "",
+      placeholder: "recorded in the audit log",
+    }),
+    field("Delete its alerts after, in days", "retention_days", {
+      type: "number",
+      required: true,
+      min: 1,
+      max: 365,
+      value: settings.retention_days ?? 30,
+    }),
+    h(
+      "details",
+      { open: Boolean(settings.cameras?.length || settings.hours) },
+      h("summary", {}, "Only some cameras or hours"),
+      field("Cameras", "cameras", {
+        list: "cameras",
+        value: settings.cameras?.join(", ") ?? "",
+        placeholder: "empty: all; several with commas",
+      }),
+      h(
+        "div",
+        { class: "pair" },
+        field("From", "from", { type: "time", value: from }),
+        field("To", "until", { type: "time", value: until }),
+      ),
+      h("p", { class: "hint" }, `Times of ${zone}. Empty: always.`),
+    ),
+    buttons,
+  );
+}
+
+function fieldsOf(form) {
+  const { from, until, expires_at: ends, ...rest } = Object.fromEntries(new FormData(form));
+  if (Boolean(from) !== Boolean(until)) throw new Error("Enter both times, or neither.");
+  // Unless another number was entered, the list keeps the budget that its forecast was made for.
+  const { budget, accepted } = form.dataset;
+  if (rest.budget === accepted) rest.budget = budget;
+  const hours = from && [
+    ["hours", `${from}-${until}`],
+    ["time_zone", form.dataset.zone],
+  ];
+  return [
+    ...Object.entries(rest),
+    ["expires_at", new Date(ends).toISOString()],
+    ["quiet_seconds", form.dataset.quiet],
+    ...(hours || []),
+  ].filter(([, value]) => value !== "");
+}

@@ -1,0 +1,195 @@
+"""Arming on the page: what is accepted is kept, and the armed list is tried and sent to."""
+
+import re
+import shlex
+from datetime import UTC, datetime
+
+import httpx2
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import (
+    FIRST,
+    NAMES,
+    arm_list,
+    new_gallery,
+    png,
+    press,
+    violations,
+)
+from tests.browser.test_watch_page import (
+    OTHERS,
+    ask_for_forecast,
+    crop_of,
+    open_panel,
+    read_list,
+)
+from tests.outside import bearer
+from tests.service.conftest import files, serving
+from tests.service.http.conftest import make_key
+
+pytestmark = pytest.mark.slow
+SIZES = [(1440, 900), (1280, 720), (390, 844)]
+
+
+@pytest.fixture
+def listed(shop, cast):
+    """Return a gallery of the people of the cast, as one camera enrolled them."""
+    crops = [crop for crop in cast.gallery if crop.identity in NAMES]
+    name = f"g{datetime.now(UTC).timestamp():.6f}"
+    assert shop.post("/v1/galleries", data={"name": name}).status_code == 201
+    labels = {"identity": [NAMES[crop.identity] for crop in crops], "camera": "till"}
+    answer = shop.post(
+        f"/v1/galleries/{name}/crops", files=files(*(crop.read() for crop in crops)), data=labels
+    )
+    assert answer.status_code == 201, answer.text
+    return name
+
+
+def resize(tab, size):
+    tab.set_viewport_size({"width": size[0], "height": size[1]})
+
+
+def buttons(dialog):
+    return [button.inner_text() for button in dialog.get_by_role("button").all()]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_more_false_alarms_than_accepted_are_accepted_or_made_fewer(tab, shop, listed, size):
+    resize(tab, size)
+    open_panel(tab, shop.base_url, listed)
+    dialog = ask_for_forecast(tab)
+    expect(dialog.locator(".forecast")).to_contain_text("4 to 5 false alarms a day")
+    expect(dialog).to_contain_text("You accept 3 a day, and about 4.5 are forecast.")
+    assert buttons(dialog) == ["Cancel", "Back", "Stricter", "Accept 4 to 5"]
+    assert dialog.evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth")
+    for scheme in ("light", "dark"):
+        tab.emulate_media(color_scheme=scheme)
+        assert violations(tab) == []
+    press(dialog, "Stricter")
+    expect(dialog.locator(".forecast")).to_contain_text("3 false alarms a day")
+    expect(dialog).to_contain_text("You accept 3 a day.")
+    assert buttons(dialog) == ["Cancel", "Back", "Arm"]
+    press(dialog, "Arm", exact=True)
+    expect(tab.locator("#watch-list h2")).to_have_text(f"Armed: {listed}")
+    assert read_list(shop, listed)["promised"]["false_alarms"] == pytest.approx(3)
+    tab.locator("#watch-list summary").click()
+    expect(tab.locator("#watch-list dl").last).to_contain_text("3 false alarms a day")
+    # Other settings keep what was accepted, and ask nothing again.
+    press(tab, "Other settings…")
+    expect(dialog.get_by_label("False alarms a day that you accept")).to_have_value("3")
+    press(dialog, "Show the forecast")
+    expect(dialog).to_contain_text("You accept 3 a day.")
+    assert buttons(dialog) == ["Cancel", "Back", "Arm"]
+
+
+def test_what_was_accepted_beyond_the_budget_is_shown_and_kept(tab, shop, listed):
+    open_panel(tab, shop.base_url, listed)
+    press(ask_for_forecast(tab), "Accept 4 to 5")
+    expect(tab.locator("#watch-list h2")).to_have_text(f"Armed: {listed}")
+    tab.locator("#watch-list summary").click()
+    expect(tab.locator("#watch-list dl").last).to_contain_text("4 to 5 false alarms a day")
+    press(tab, "Other settings…")
+    dialog = tab.locator("dialog.question")
+    press(dialog, "Show the forecast")
+    expect(dialog).to_contain_text("You accept 4.5 a day.")
+    press(dialog, "Arm", exact=True)
+    expect(dialog).to_have_count(0)
+    assert read_list(shop, listed)["settings"]["budget"] == 3
+
+
+@pytest.mark.parametrize(
+    ("budget", "passages", "accept"),
+    [("1", "3000", "Accept at most "), ("0.5", "500", "Accept 1")],
+)
+def test_stricter_is_not_offered_where_it_cannot_help(tab, shop, listed, budget, passages, accept):
+    open_panel(tab, shop.base_url, listed)
+    dialog = ask_for_forecast(
+        tab, **{"False alarms a day that you accept": budget, "Passages": passages}
+    )
+    expect(dialog).to_contain_text(f"You accept {budget} a day, and ")
+    accepted = buttons(dialog)[-1]
+    assert buttons(dialog) == ["Cancel", "Back", accepted]
+    assert accepted.startswith(accept)
+    press(dialog, accepted, exact=True)
+    expect(tab.locator("#watch-list h2")).to_have_text(f"Armed: {listed}")
+
+
+def test_a_refused_setting_is_called_by_its_label(tab, watching, drawn_crops):
+    name = new_gallery(watching, drawn_crops)
+    open_panel(tab, watching.base_url, name)
+    press(tab.locator("#watch-list"), "Arm…")
+    dialog = tab.locator("dialog.question")
+    dialog.get_by_label("Reason").fill("case 7/2026")
+    press(dialog, "Show the forecast")
+    expect(dialog.locator(".problem")).to_have_text(
+        "“Passages that all its cameras see in a day” is not known yet: 0 were counted, and "
+        "it takes 200 and a whole day; say about how many all cameras see in a day."
+    )
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_list_is_tried_with_a_picture(tab, shop, listed, cast, size):
+    arm_list(shop, listed)
+    resize(tab, size)
+    open_panel(tab, shop.base_url, listed)
+    chosen = tab.locator("#watch-list .trial input")
+    chosen.set_input_files(png(crop_of(cast, "d0-0000")))
+    dialog = tab.get_by_role("dialog", name="Try with a picture")
+    expect(dialog).to_contain_text("It raised an alert.")
+    expect(dialog.locator(".alerts .card")).to_have_count(1)
+    expect(dialog.locator(".alerts")).to_contain_text("Anna Roth")
+    expect(dialog.locator(".alerts img")).to_have_count(2)
+    assert dialog.evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth")
+    assert violations(tab) == []
+    press(dialog, "Close")
+    expect(tab.locator("#alerts .card").first).to_contain_text("Anna Roth")
+    expect(tab.locator("#watch-list")).to_contain_text(re.compile(r"1 alert in \d+ minutes?: "))
+    chosen.set_input_files(png(crop_of(cast, OTHERS[0])))
+    expect(dialog).to_contain_text("It raised no alert.")
+    expect(dialog).to_contain_text("The nearest on the list is ")
+
+
+def test_cameras_get_a_key_for_their_list_and_the_whole_call(
+    tab, tiny_artefact, tmp_path, drawn_crops
+):
+    data_dir = tmp_path / "data"
+    admin = make_key(data_dir, "--scope", "admin")
+    reader = make_key(data_dir, "--scope", "query")
+    with (
+        serving(tiny_artefact, data_dir) as url,
+        httpx2.Client(base_url=url, timeout=60.0, headers=bearer(admin)) as http,
+    ):
+        name = new_gallery(http, drawn_crops)
+        arm_list(http, name)
+        tab.add_init_script(
+            f"sessionStorage['gmn-api-key'] = sessionStorage['gmn-api-key'] ?? '{admin}'"
+        )
+        open_panel(tab, url, name)
+        tab.get_by_text("How cameras send").click()
+        sending = tab.locator("#sending")
+        sending.get_by_label("Camera", exact=True).fill("Ann's door")
+        press(sending, "Make a key for it")
+        expect(sending).to_contain_text("The key is shown this once")
+        assert violations(tab) == []
+        call = shlex.split(sending.get_by_label("The call").input_value().replace("\\\n", " "))
+        assert call[:2] == ["curl", f"{str(url).rstrip('/')}/v1/sightings"]
+        assert call[call.index("track=17") - 2] == "camera=Ann's door"
+        key = call[call.index("-H") + 1].removeprefix("Authorization: Bearer ")
+        sent = httpx2.post(
+            f"{url}/v1/sightings", headers=bearer(key), files=files(FIRST), timeout=60.0
+        )
+        assert sent.status_code == 202, sent.text
+        refused = httpx2.get(f"{url}/v1/alerts", headers=bearer(key), timeout=60.0)
+        assert refused.status_code == 403
+
+        tab.evaluate("key => sessionStorage.setItem('gmn-api-key', key)", reader)
+        tab.reload()
+        tab.get_by_text("How cameras send").click()
+        expect(sending).to_contain_text("Each camera has a key of its own")
+        expect(sending.get_by_role("button", name="Make a key for it")).to_be_hidden()
+        tab.locator("#watch-list .trial input").set_input_files(png(FIRST))
+        dialog = tab.get_by_role("dialog", name="Try with a picture")
+        expect(dialog.locator(".problem")).to_contain_text(
+            "The key of this page may not send what a camera sees."
+        )

@@ -1,0 +1,226 @@
+"""A guard at the watch panel: alerts on a phone, several decided at once, and sound."""
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import FIRST, press, results, violations
+from tests.browser.test_watch_page import (
+    make_webhook,
+    open_panel,
+)
+from tests.service.watch_places import unused_port
+
+pytestmark = pytest.mark.slow
+SIZES = [(1440, 900), (1280, 720), (390, 844)]
+PHONE = SIZES[-1]
+# Count the tones and the notifications of a page, which a test cannot hear or see.
+COUNTED = """
+    window.tones = 0;
+    const start = OscillatorNode.prototype.start;
+    OscillatorNode.prototype.start = function (...at) {
+        window.tones += 1;
+        return start.apply(this, at);
+    };
+    window.shown = [];
+    window.Notification = class extends EventTarget {
+        static permission = localStorage.getItem("test-permission") ?? "default";
+        static async requestPermission() {
+            this.permission = localStorage.getItem("test-answer");
+            localStorage.setItem("test-permission", this.permission);
+            return this.permission;
+        }
+        constructor(title, { body }) {
+            super();
+            if (localStorage.getItem("test-phone")) throw new TypeError("Illegal constructor");
+            window.shown.push(`${title} / ${body}`);
+        }
+    };
+"""
+
+
+def open_alerts(tab, http, gallery, number):
+    """Open the panel with the alerts of one list."""
+    open_panel(tab, http.base_url, gallery)
+    if tab.viewport_size["width"] == PHONE[0]:
+        press(tab, "Options")
+    with tab.expect_response(re.compile(r"/v1/alerts\?gallery=")):
+        tab.locator("#alert-here").check()
+    expect(tab.locator("#alert-pages")).not_to_have_attribute("aria-busy", "true")
+    if tab.viewport_size["width"] == PHONE[0]:
+        press(tab, "Options")
+    cards = tab.locator("#alerts .card")
+    expect(cards).to_have_count(number)
+    return cards
+
+
+def resize(tab, size):
+    tab.set_viewport_size({"width": size[0], "height": size[1]})
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_alerts_come_first_and_large_on_every_screen(tab, watching, armed, people, size):
+    for number in range(3):
+        people.pass_by(armed, row_id=1 + number, camera=f"camera {number}", content=FIRST)
+    resize(tab, size)
+    cards = open_alerts(tab, watching, armed, 3)
+    expect(cards.first.locator("img").first).to_be_visible()
+    frame = cards.first.locator(".frame").first.bounding_box()
+    assert cards.first.bounding_box()["y"] < 300
+    assert frame["width"] >= 120
+    decide = cards.first.get_by_role("button", name="Same person")
+    box = decide.bounding_box()
+    assert box["y"] + box["height"] <= size[1]
+    mark = cards.first.get_by_role("checkbox").bounding_box()
+    assert min(mark["width"], mark["height"]) >= 24
+    assert tab.evaluate("document.documentElement.scrollWidth") == size[0]
+    lists = tab.locator("#watch-list").bounding_box()
+    if size == PHONE:
+        last = cards.last.bounding_box()
+        assert lists["y"] > last["y"] + last["height"]
+        press(tab, "Options")
+        press(tab, "The list and its settings")
+        expect(tab.locator("#watch-list")).to_be_in_viewport()
+    else:
+        assert lists["x"] + lists["width"] < cards.first.bounding_box()["x"]
+    assert violations(tab) == []
+    tab.emulate_media(color_scheme="dark")
+    assert violations(tab) == []
+
+
+def test_the_age_of_an_alert_is_kept_up_to_date(tab, watching, armed, people):
+    tab.clock.install()
+    seen = datetime.now(UTC)
+    people.pass_by(armed, first_seen=seen, last_seen=seen)
+    time = open_alerts(tab, watching, armed, 1).first.locator("time")
+    expect(time).to_have_text("just now")
+    assert re.search(r"\d:\d\d:\d\d", time.get_attribute("title"))
+    tab.clock.fast_forward("02:30")
+    expect(time).to_have_text("2 minutes ago")
+    tab.clock.fast_forward("03:00:00")
+    expect(time).to_have_text("3 hours ago")
+    # The opened alert has the exact time.
+    tab.locator("#alerts .open").click()
+    exact = tab.locator("#sheet .about time").inner_text()
+    assert str(seen.year) in exact
+
+
+def test_an_arrow_key_leads_to_the_first_alert_of_a_fresh_page(tab, watching, armed, people):
+    for camera in ("yard", "gate"):
+        people.pass_by(armed, camera=camera)
+    watches = people.record.watches
+    gallery_id = people.gallery_id(armed)
+    watches.disarm(gallery_id, "its time is over", watches.get(gallery_id).armed_at)
+    tab.goto(f"{str(watching.base_url).rstrip('/')}/#{armed}/watch")
+    cards = tab.locator("#alerts .card")
+    expect(cards.first).to_contain_text("No longer armed")
+    tab.keyboard.press("ArrowDown")
+    expect(cards.nth(1).locator(".open")).to_be_focused()
+    tab.keyboard.press("x")
+    expect(cards.nth(1).get_by_role("checkbox")).to_be_checked()
+    tab.keyboard.press("c")
+    pressed = cards.nth(1).get_by_role("button", name="Same person")
+    expect(pressed).to_have_attribute("aria-pressed", "true")
+
+
+@pytest.mark.parametrize(
+    ("button", "state"), [("Confirm 3", "confirmed"), ("Reject 3", "rejected")]
+)
+def test_several_alerts_are_decided_at_once_and_a_refused_one_ends_no_other(
+    tab, watching, armed, people, button, state
+):
+    noted = [people.pass_by(armed, camera=f"camera {number}") for number in range(3)]
+    cards = open_alerts(tab, watching, armed, 3)
+    # Another crop takes the place of the one that the page shows.
+    people.pass_by(armed, camera="camera 1", own_alert=noted[1].alert.alert_id, score=0.8)
+    for card in cards.all():
+        card.get_by_role("checkbox").check()
+    assert violations(tab) == []
+    press(tab, button)
+    outcome = tab.locator("#watch .outcomes")
+    expect(outcome).to_contain_text(f"2 alerts {state}.")
+    expect(outcome.locator(".problem")).to_contain_text(f"1 alert was not {state}.")
+    expect(outcome.locator(".problem")).to_contain_text("at camera 1: ")
+    expect(tab.locator("#alert-marks")).to_contain_text("1 alert marked")
+    states = [alert["state"] for alert in results(watching, "/v1/alerts", gallery=armed)]
+    assert states == [state, "open", state]
+    # The refused one shows its new picture now, and is decided on by the second look.
+    press(tab, button.replace("3", "1"))
+    expect(outcome).to_contain_text(f"1 alert {state}.")
+    expect(outcome.locator(".problem")).to_have_count(0)
+    expect(tab.locator("#alert-marks")).to_be_hidden()
+    states = [alert["state"] for alert in results(watching, "/v1/alerts", gallery=armed)]
+    assert states == [state] * 3
+
+
+def switch_on(tab, label, permission="granted"):
+    tab.evaluate("answer => localStorage.setItem('test-answer', answer)", permission)
+    tab.get_by_label(label, exact=True).click()
+
+
+def test_new_alerts_sound_and_notify_once_that_is_switched_on(tab, watching, armed, people):
+    tab.add_init_script(COUNTED)
+    open_panel(tab, watching.base_url, armed)
+    expect(tab.locator("#feed")).to_have_text("New ones appear at once.")
+    people.pass_by(armed, camera="yard")
+    expect(tab.locator("#alerts .card").first).to_contain_text("yard")
+    assert tab.evaluate("[tones, shown]") == [0, []]
+    switch_on(tab, "Sound")
+    tab.wait_for_function("tones === 2")
+    switch_on(tab, "Notifications")
+    tab.wait_for_function("shown.length === 1")
+    # Both are remembered.
+    tab.reload()
+    expect(tab.locator("#feed")).to_have_text("New ones appear at once.")
+    expect(tab.get_by_label("Notifications", exact=True)).to_be_checked()
+    expect(tab.get_by_label("Sound", exact=True)).to_be_checked()
+    tab.locator("#watch h2").first.click()
+    people.pass_by(armed, camera="gate")
+    expect(tab.locator("#alerts .card").first).to_contain_text("gate")
+    tab.wait_for_function("shown.length === 1 && tones === 2")
+    assert tab.evaluate("shown[0]").endswith(f"at gate / List {armed}")
+
+
+@pytest.mark.parametrize(
+    ("stored", "answer", "said"),
+    [
+        ({}, "denied", "The browser refuses notifications of this page."),
+        ({"test-phone": "yes"}, "granted", "This browser cannot show notifications of a page"),
+    ],
+)
+def test_a_browser_that_shows_no_notifications_says_so(tab, watching, armed, stored, answer, said):
+    tab.add_init_script(COUNTED)
+    open_panel(tab, watching.base_url, armed)
+    for name, value in stored.items():
+        tab.evaluate("pair => localStorage.setItem(...pair)", [name, value])
+    switch_on(tab, "Notifications", answer)
+    expect(tab.locator("#notify-said")).to_contain_text(said)
+    expect(tab.get_by_label("Notifications", exact=True)).not_to_be_checked()
+    assert violations(tab) == []
+
+
+def test_a_webhook_that_sent_nothing_says_so_and_a_dead_address_in_plain_words(
+    tab, watching, armed
+):
+    open_panel(tab, watching.base_url, armed)
+    tab.get_by_text("Messages to other systems").click()
+    form = tab.locator("#new-webhook")
+    form.get_by_label("Address").fill("ftp://desk.example/alerts")
+    press(form, "Make it")
+    expect(form.locator(".problem")).to_have_text(
+        "Address: write it like https://desk.example/alerts, without a user, password or fragment."
+    )
+    tab.get_by_text("Messages to other systems").click()
+    make_webhook(tab, f"http://127.0.0.1:{unused_port()}/")
+    made = tab.locator("#webhooks-made")
+    expect(made.locator("ul").first).to_contain_text("Nothing was sent yet · every list")
+    expect(tab.locator("#dead")).to_have_text("Nothing was sent yet.")
+    press(tab, "Test desk")
+    expect(made.locator(".problem")).to_have_text(
+        "The test did not arrive at desk: nothing answers at this address; start the receiver "
+        "there, or name another one."
+    )
+    (hook,) = results(watching, "/v1/webhooks")
+    watching.delete(f"/v1/webhooks/{hook['webhook_id']}")
