@@ -66,9 +66,9 @@ def test_a_search_is_made_and_read_by_keyboard_alone(page, drawn_crops):
 
 def test_a_letter_typed_into_a_field_is_no_shortcut(page):
     search_for(page)
-    page.get_by_label("Purpose").click()
+    page.locator("#query").get_by_label("Purpose").click()
     page.keyboard.type("x/?n")
-    assert page.get_by_label("Purpose").input_value() == "x/?n"
+    assert page.locator("#query").get_by_label("Purpose").input_value() == "x/?n"
     assert page.locator("dialog[open], #marks:visible").count() == 0
 
 

@@ -10,11 +10,11 @@ import { addressOf, changed, gallery, item, panel } from "./place.js";
 import { trackName } from "./tracks.js";
 import { answerElements, visitsOf } from "./visits.js";
 
-// Limits of one search.
+// A search has at most so many galleries.
 const MOST_GALLERIES = 20;
-const MOST_RESULTS = 10_000;
-// A search for more than this would take much of the budget of a busy service.
-const ENOUGH_RESULTS = 1000;
+const MOST_RESULTS = 1000;
+// A service of several processes would refuse a search that scores more crops in all galleries.
+const MOST_SCORED = 5000;
 
 // Shots are {blob}, or {url, crop, gallery} or {url, track, gallery} of a gallery.
 let shots = [];
@@ -250,7 +250,7 @@ async function run({ scroll = false } = {}) {
         `${MOST_GALLERIES} galleries at most are searched at once. Untick some, and search twice.`,
       );
     const chosen = times();
-    const most = Math.min(ENOUGH_RESULTS, Math.floor(MOST_RESULTS / galleries.length));
+    const most = Math.min(MOST_RESULTS, Math.floor(MOST_SCORED / galleries.length));
     const body = formOf([
       ["purpose", form().elements.purpose.value],
       ["top_k", most],
