@@ -278,7 +278,8 @@ class EnrollForm(EnrollFields, LabelledForm):
     keep_best: KeepBest | None = None
     """How many crops each track keeps: the best by quality and distance from each other."""
     watch: bool = False
-    """Also compare the crops with the armed watch lists of other galleries, as sightings."""
+    """Also compare the crops with the armed watch lists of other galleries, as sightings; needs
+    retention_days of the gallery."""
 
 
 class SightingBox(SightedBox):

@@ -69,7 +69,8 @@ def gallery(http, drawn_crops):
 @pytest.fixture
 def tab(browser):
     """Return a tab on which nothing may go wrong in a script or against the page's policy."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    viewport = {"width": 1280, "height": 900}
+    context = browser.new_context(viewport=viewport, locale="en-US", timezone_id="UTC")
     page = context.new_page()
     page.set_default_timeout(TIMEOUT_MS)
     wrong = []

@@ -66,9 +66,9 @@ def test_a_search_is_made_and_read_by_keyboard_alone(page, drawn_crops):
 
 def test_a_letter_typed_into_a_field_is_no_shortcut(page):
     search_for(page)
-    page.get_by_label("Purpose").click()
+    page.locator("#query").get_by_label("Purpose").click()
     page.keyboard.type("x/?n")
-    assert page.get_by_label("Purpose").input_value() == "x/?n"
+    assert page.locator("#query").get_by_label("Purpose").input_value() == "x/?n"
     assert page.locator("dialog[open], #marks:visible").count() == 0
 
 
@@ -168,7 +168,7 @@ def test_an_empty_gallery_leads_to_enrollment_before_and_after_a_search(tab, add
 
 
 def test_a_search_opens_again_by_its_address_and_is_listed(page, http, gallery):
-    page.get_by_label("Purpose").fill("case 7")
+    page.locator("#query").get_by_label("Purpose").fill("case 7")
     page.select_option("[name=top_k]", "20")
     search_for(page)
     address = re.compile(rf"#{gallery}/search/\w+$")

@@ -95,8 +95,9 @@ class Served:
             self.http.close()
         return status
 
-    def create(self, gallery):
-        assert self.http.post("/v1/galleries", data={"name": gallery}).status_code == 201
+    def create(self, gallery, **settings):
+        fields = {"name": gallery, **settings}
+        assert self.http.post("/v1/galleries", data=fields).status_code == 201
         return gallery
 
     def make_key(self, scopes, **asked):

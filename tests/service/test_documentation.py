@@ -146,6 +146,7 @@ def test_the_calls_and_models_are_those_that_are_kept():
 
 PICTURES = {
     "reference": {"east.png": 0, "west.png": 2, "other.png": 4},
+    "seen": {"seen.png": 1, "person.png": 0},
     "watch": {"east.png": 1},
     "service": {"ann-1.jpg": 0, "ann-2.jpg": 1, "photo.jpg": 2, "bob.jpg": 4},
 }

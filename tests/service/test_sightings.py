@@ -189,7 +189,7 @@ def test_an_enrollment_with_watch_is_compared_with_the_lists_of_other_galleries(
     watching, drawn_crops
 ):
     crop = drawn_crops[16]
-    watching.create("passage")
+    watching.create("passage", retention_days=30)
     before = embedded(watching)
     sent = {"camera": "door", "track": "3", "watch": "true"}
     assert watching.enroll("passage", crop.png, b"no image", **sent).status_code == 207
@@ -198,14 +198,36 @@ def test_an_enrollment_with_watch_is_compared_with_the_lists_of_other_galleries(
     assert (alert["gallery"], alert["identity"]) == ("wanted", crop.identity)
     assert embedded(watching) - before == 1
     # The list itself is left out: the crop would match itself.
+    keep_for(watching, "wanted", 30)
     watching.enrolled("wanted", STRANGER, identity="new", camera="itself", watch="true")
     assert alerts(watching, camera="itself") == []
     # Other tests show the stranger as nobody.
     assert watching.http.delete("/v1/galleries/wanted/identities/new").status_code == 200
+    keep_for(watching, "wanted", 0)
+
+
+def keep_for(served, gallery, days):
+    """Set the retention of a gallery; 0 keeps its crops."""
+    changed = served.http.patch(f"/v1/galleries/{gallery}", data={"retention_days": days})
+    assert changed.status_code == 200, changed.text
+
+
+def test_an_enrollment_with_watch_needs_a_gallery_that_deletes_its_crops(watching, images):
+    gallery = watching.create("for-ever")
+    refused = watching.enroll(gallery, images[0], camera="for ever", watch="true")
+    assert refused_fields(refused) == {"watch"}
+    remedy = "30 days (PATCH /v1/galleries/for-ever retention_days=30), or enroll without watch"
+    assert remedy in refused.json()["detail"]
+    # Nothing was stored or compared.
+    assert watching.http.get(f"/v1/galleries/{gallery}").json()["crops"] == 0
+    assert alerts(watching, camera="for ever") == []
+    keep_for(watching, gallery, 30)
+    watching.enrolled(gallery, images[0], camera="for ever", watch="true")
+    eventually(lambda: alerts(watching, camera="for ever"))
 
 
 def test_an_enrollment_says_which_crop_was_not_compared_with_the_lists(watching, images):
-    watching.create("fast-clock")
+    watching.create("fast-clock", retention_days=30)
     sent = {"camera": "fast clock", "watch": "true"}
     for minutes in (0, 5):
         moment = (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat()
@@ -617,6 +639,7 @@ def test_an_enrollment_with_watch_pays_for_its_embedding_once(start, tmp_path, i
         "Admission.admit = admit_and_tell\n"
     )
     served = start(tmp_path, program=told + START)
+    keep_for(served, "default", 30)
     served.enrolled("default", images[0], watch="true")
     embedding, comparing = re.findall(r"^admitted (\S+)$", served.log.read_text(), re.MULTILINE)
     assert float(embedding) > 0.0 == float(comparing)

@@ -112,7 +112,14 @@ function record(crop, search) {
       "div",
       {},
       h("h2", {}, h("span", { class: "name" }, nameOf(crop.identity))),
-      ranked && h("div", { class: "row" }, verdictChip(ranked.verdict), judging(ranked, search)),
+      ranked &&
+        h(
+          "div",
+          { class: "row" },
+          verdictChip(ranked.verdict),
+          // A search of several galleries is not judged.
+          "kept" in search && judging(ranked, search),
+        ),
       h(
         "dl",
         {},
@@ -122,6 +129,7 @@ function record(crop, search) {
         "div",
         { class: "actions" },
         button("More like this", () => moreLike(crop), "main"),
+        button("Has this person been here before?", () => seenBefore(crop)),
         crop.identity !== null &&
           h(
             "a",
@@ -195,6 +203,12 @@ function moreLike(crop) {
   find("#sheet").close();
   location.hash = addressOf(gallery(), "search");
   document.dispatchEvent(new CustomEvent("more-like", { detail: crop }));
+}
+
+function seenBefore(crop) {
+  find("#sheet").onclose = null;
+  find("#sheet").close();
+  document.dispatchEvent(new CustomEvent("seen-before", { detail: crop }));
 }
 
 async function changeIdentity(crop, search) {

@@ -9,6 +9,7 @@ import { mySearches } from "./kept.js";
 import { lookAt } from "./photos.js";
 import { addressOf, gallery, inGallery, item, panel } from "./place.js";
 import { showAcross, showAnswers } from "./results.js";
+import { askIfSeen } from "./seen.js";
 import { trackName } from "./tracks.js";
 
 // Shots are {blob}, or {url, crop} or {url, track} of the gallery.
@@ -68,9 +69,18 @@ export function startSearch() {
   document.addEventListener("gallery-chosen", () => {
     form.elements.galleries.selectedIndex = -1;
     shown = [];
-    if (panel() === "search" && item()) drawShots([]);
-    else setShots(shots.filter((shot) => shot.blob));
+    const own = shots.filter((shot) => shot.blob);
+    if (panel() !== "search") {
+      // Other panels lead through galleries in which nobody asked for a search.
+      running?.abort();
+      drawShots(own);
+      stale = true;
+    } else if (item()) drawShots([]);
+    else setShots(own);
   });
+  find("#been-here").addEventListener("click", () =>
+    askIfSeen(form.elements.mode.value === "separate" ? [] : shots, form.elements.purpose.value),
+  );
   document.addEventListener("panel-shown", follow);
   startCameras(run);
 }

@@ -1,0 +1,275 @@
+// "Has this person been here before?": a search of what cameras left in the galleries that delete
+// their pictures.
+
+import { ask, formOf } from "./api.js";
+import { askForBoxes } from "./boxes.js";
+import { openCrop } from "./crop.js";
+import { attempt, count, find, h, nameOf, onSubmit, shotPicture, takeFiles } from "./elements.js";
+import { lookAt } from "./photos.js";
+import { addressOf, changed, gallery, item, panel } from "./place.js";
+import { trackName } from "./tracks.js";
+import { answerElements, visitsOf } from "./visits.js";
+
+// A search has at most so many galleries.
+const MOST_GALLERIES = 20;
+const MOST_RESULTS = 1000;
+// A service of several processes would refuse a search that scores more crops in all galleries.
+const MOST_SCORED = 5000;
+
+// Shots are {blob}, or {url, crop, gallery} or {url, track, gallery} of a gallery.
+let shots = [];
+let known = [];
+// Galleries that delete their pictures.
+let keeping = [];
+let visits = [];
+let scorings = new Map();
+let running = null;
+let stale = false;
+// Of the last pictures that were dropped.
+let taken = {};
+
+const form = () => find("#seen-task form");
+const place = () => find("#seen-answer");
+
+export function startSeen() {
+  takeFiles(form().querySelector(".drop"), takeImages);
+  onSubmit(form(), () => run());
+  onSubmit(find("#seen-none form"), makeGallery);
+  document.addEventListener("galleries-read", ({ detail }) => offer(detail));
+  document.addEventListener("gallery-changed", () => {
+    if (shots.length === 0) return;
+    if (panel() === "seen") run();
+    else stale = true;
+  });
+  document.addEventListener("seen-before", ({ detail }) =>
+    askIfSeen([{ url: detail.image_url, crop: detail }]),
+  );
+  document.addEventListener("panel-shown", follow);
+  // The address of the sheet's picture goes when it is closed, so that its link opens it again.
+  find("#sheet").addEventListener("close", ({ target }) => {
+    if (panel() !== "seen" || !item() || target.open) return;
+    const link = place().querySelector(`[data-crop="${CSS.escape(item())}"] .open`);
+    history.replaceState(null, "", addressOf(gallery(), "seen"));
+    link?.focus();
+  });
+}
+
+// Show the task, and search for the person on `wanted`, which are of the gallery that is shown.
+export function askIfSeen(wanted, purpose = "") {
+  const from = gallery();
+  location.hash = addressOf(from, "seen");
+  form().elements.purpose.value ||= purpose;
+  const own = wanted.map((shot) => (shot.blob ? shot : { ...shot, gallery: from }));
+  if (own.length > 0 && keeping.length > 0) setShots(own);
+}
+
+function follow() {
+  if (panel() !== "seen") return;
+  find("#seen a").href = addressOf(gallery(), "search");
+  const id = item();
+  if (id) {
+    const visit = visits.find(
+      (each) => each.gallery === gallery() && each.crops.some((crop) => crop.crop_id === id),
+    );
+    openCrop(
+      id,
+      visit && {
+        answer: { results: visit.crops, scoring: scorings.get(visit.gallery) },
+        shots,
+      },
+    );
+  } else if (stale) run();
+  else if (shots.length === 0) place().replaceChildren(beginning());
+}
+
+// Offer the galleries that keep what cameras see, or to make one.
+function offer(galleries) {
+  const before = keeping.map(({ name }) => name).join();
+  known = galleries.map(({ name }) => name);
+  keeping = galleries.filter(({ retention_days: days }) => days !== null);
+  find("#seen-none").hidden = keeping.length > 0;
+  find("#seen-task").hidden = keeping.length === 0;
+  const name = find("#seen-none form").elements.name;
+  name.value ||= suggestedName();
+  if (panel() === "seen" && shots.length === 0) place().replaceChildren(beginning());
+  // Redrawing the check boxes would take the focus away.
+  if (before === keeping.map((each) => each.name).join()) return;
+  const ticked = searched().map((each) => each.name);
+  const fields = form().querySelector("fieldset");
+  fields.hidden = keeping.length < 2;
+  fields.querySelector(".fields").replaceChildren(
+    ...keeping.map((each, at) =>
+      h(
+        "label",
+        { class: "check" },
+        h("input", {
+          type: "checkbox",
+          name: "galleries",
+          value: each.name,
+          checked: ticked.length > 0 ? ticked.includes(each.name) : at < MOST_GALLERIES,
+        }),
+        h(
+          "span",
+          {},
+          h("span", { class: "name" }, each.name),
+          h("span", { class: "hint" }, ` keeps ${count(each.retention_days, "day")}`),
+        ),
+      ),
+    ),
+  );
+}
+
+function suggestedName() {
+  for (let number = 1; ; number += 1) {
+    const name = number === 1 ? "sightings" : `sightings-${number}`;
+    if (!known.includes(name)) return name;
+  }
+}
+
+const makeGallery = (fields) =>
+  attempt(fields, async () => {
+    await ask("/v1/galleries", { method: "POST", body: formOf(new FormData(fields)) });
+    changed();
+  });
+
+function searched() {
+  const chosen = new FormData(form()).getAll("galleries");
+  return keeping.length === 1 ? keeping : keeping.filter(({ name }) => chosen.includes(name));
+}
+
+function beginning() {
+  const isEmpty = keeping.every(({ crops }) => crops === 0);
+  const names = new Intl.ListFormat("en").format(keeping.map(({ name }) => name));
+  return h(
+    "div",
+    { class: "empty" },
+    h("p", { class: "big" }, isEmpty ? "Cameras have left no pictures yet." : "Drop a picture."),
+    h(
+      "p",
+      {},
+      isEmpty
+        ? [
+            `What they send to ${names} can be searched here. `,
+            h("a", { href: "/docs#/crops/enroll_crops" }, "How cameras send pictures"),
+          ]
+        : "Everywhere that cameras saw this person appears here, in order of time, also without a name.",
+    ),
+  );
+}
+
+// Search for nobody on a photo before the person is chosen.
+async function takeImages(files) {
+  const asked = (taken = {});
+  const looking = form().querySelector("[role=status]");
+  looking.hidden = files.length !== 1;
+  const looked = files.length === 1 ? await lookAt(files[0]) : null;
+  // Another picture was dropped in the meantime.
+  if (asked !== taken) return;
+  looking.hidden = true;
+  const people = looked && {
+    looked,
+    whole: true,
+    single: true,
+    each: "all boxes are taken for one person",
+  };
+  const blobs = looked === null ? files : await askForBoxes(files[0], people);
+  if (blobs !== null) setShots(blobs.map((blob) => ({ blob })));
+}
+
+function setShots(next) {
+  shots = next;
+  const list = form().querySelector(".shots");
+  list.hidden = shots.length === 0;
+  list.replaceChildren(
+    ...shots.map((shot, at) =>
+      h(
+        "li",
+        {},
+        shotPicture(shot, `Picture ${at + 1} of the person`),
+        shot.crop && h("span", { class: "name" }, nameOf(shot.crop.identity)),
+        shot.track && h("span", { class: "name" }, trackName(shot.track)),
+        h(
+          "button",
+          {
+            type: "button",
+            class: "remove",
+            "aria-label": `Remove picture ${at + 1} of the person`,
+            onclick: () => setShots(shots.filter((other) => other !== shot)),
+          },
+          "×",
+        ),
+      ),
+    ),
+  );
+  visits = [];
+  if (shots.length > 0) run({ scroll: true });
+  else {
+    running?.abort();
+    place().removeAttribute("aria-busy");
+    place().replaceChildren(beginning());
+  }
+}
+
+// Return the fields that say who is searched for.
+function personFields() {
+  const [{ crop, track, gallery: from }] = shots;
+  if (crop)
+    return [
+      ["crop_id", crop.crop_id],
+      ["gallery", from],
+    ];
+  if (track)
+    return [
+      ["track", track.track],
+      ["camera", track.camera ?? ""],
+      ["gallery", from],
+    ];
+  return shots.map(({ blob }) => ["images", blob]);
+}
+
+// Return the times of the form as pairs of their names and moments.
+function times() {
+  const { captured_after: after, captured_before: before } = form().elements;
+  if (after.value && before.value && after.value > before.value)
+    throw new Error("“From” is after “Until”, so no picture can pass. Change one of them.");
+  return [after, before]
+    .filter(({ value }) => value)
+    .map(({ name, value }) => [name, new Date(value).toISOString()]);
+}
+
+async function run({ scroll = false } = {}) {
+  stale = false;
+  running?.abort();
+  const request = (running = new AbortController());
+  const galleries = searched();
+  await attempt(place(), async () => {
+    if (shots.length === 0) throw new Error("Drop or choose a picture of the person first.");
+    if (galleries.length === 0) throw new Error("Tick at least one gallery.");
+    if (galleries.length > MOST_GALLERIES)
+      throw new Error(
+        `${MOST_GALLERIES} galleries at most are searched at once. Untick some, and search twice.`,
+      );
+    const chosen = times();
+    const most = Math.min(MOST_RESULTS, Math.floor(MOST_SCORED / galleries.length));
+    const body = formOf([
+      ["purpose", form().elements.purpose.value],
+      ["top_k", most],
+      ["rerank_depth", most],
+      ...galleries.map(({ name }) => ["galleries", name]),
+      ...chosen,
+      ...personFields(),
+    ]);
+    const options = { method: "POST", body, signal: request.signal };
+    const answer = await ask("/v1/queries", options).catch((error) => {
+      // A refused search removes the earlier answer.
+      if (error.name !== "AbortError") place().replaceChildren();
+      throw error;
+    });
+    scorings = new Map(answer.galleries.map((each) => [each.gallery, each.scoring]));
+    visits = visitsOf(answer.results);
+    const asked = { shots, hasTimes: chosen.length > 0, most };
+    place().replaceChildren(...answerElements(answer, visits, galleries, asked));
+    // On a phone the answer is below the form.
+    if (scroll && place().getBoundingClientRect().top > innerHeight / 2) place().scrollIntoView();
+  });
+}
