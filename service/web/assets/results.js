@@ -154,8 +154,26 @@ function ranking(search) {
   return [
     banner(search),
     keptTools(search, addToCase(search)),
+    outOfOrder(search.answer.results) &&
+      h(
+        "p",
+        { class: "hint" },
+        "Pictures of one person stand together, so the order is not that of the probability alone.",
+      ),
     h("ol", { class: "cards", "aria-label": "Results" }, cards),
-  ];
+  ].filter(Boolean);
+}
+
+// Compare what is shown: two probabilities may be equal in words.
+function outOfOrder(results) {
+  const scored = results.filter(({ probability }) => probability !== null);
+  return scored
+    .slice(1)
+    .some(
+      ({ probability }, at) =>
+        probability > scored[at].probability &&
+        percent(probability) !== percent(scored[at].probability),
+    );
 }
 
 function addToCase({ kept }) {
