@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import ask, press, search_for, violations
+from tests.browser.test_cases_page import case_of
 from tests.service.conftest import files
 from tests.service.test_search_calibration import draw
 from tests.waiting import eventually
@@ -156,6 +157,23 @@ def test_a_search_that_cannot_be_repeated_says_so(tab, address, adjusted_since, 
     expect(tab.locator(BANNER_NOTE)).to_contain_text(
         adjusted(f"{ADJUSTED} Today’s is not known, as the search cannot be repeated.")
     )
+
+
+def test_a_case_shows_the_verdict_of_its_time_and_todays(tab, address, http, adjusted_since):
+    gallery, kept = adjusted_since
+    case_id = case_of(http, gallery, "Bag")
+    for name in ("changing", "staying"):
+        path = f"/v1/galleries/{gallery}/cases/{case_id}/queries/{kept[name]}"
+        http.put(path, data={"note": ""}).raise_for_status()
+    tab.goto(f"{address}/#{gallery}/cases/{case_id}")
+    rows = tab.locator("#case .searches > li")
+    expect(rows.nth(0)).to_contain_text("Model: match")
+    expect(rows.nth(0)).to_contain_text(
+        adjusted(f"The same search today: uncertain, XX%. {ADJUSTED}")
+    )
+    tab.wait_for_load_state("networkidle")
+    expect(rows.nth(1)).to_contain_text("Model: no match")
+    expect(rows.nth(1).locator(".note:visible")).to_have_count(0)
 
 
 FIRST = {
