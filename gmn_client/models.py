@@ -1002,7 +1002,8 @@ class OpenedSearch(KeptSearch):
     """A kept search with its answer and reviews.
 
     `request` has the fields that were sent, without names of people, and the number of
-    `images`; at most one of them is kept. Scores, verdicts and ranks of `answer` are those at the
+    `images`; at most one of them is kept. `left_out` names those of `identities` and `metadata`
+    that were sent and are not kept. Scores, verdicts and ranks of `answer` are those at the
     time of the search, labels are current; `removed` counts results whose crops were deleted since.
     """
 

@@ -43,6 +43,8 @@ KEPT_FIELDS = {
     "track",
     "unnamed",
 }
+# The names of these dropped filters are kept: without them, the search cannot be repeated.
+DROPPED_FILTERS = ("identities", "metadata")
 
 
 async def keep_answers(
@@ -59,6 +61,8 @@ async def keep_answers(
     try:
         require_free_disk(runtime.settings)
         request = options.model_dump(mode="json", include=KEPT_FIELDS, exclude_defaults=True)
+        if left_out := [name for name in DROPPED_FILTERS if getattr(options, name)]:
+            request["left_out"] = left_out
         if (size := len(json.dumps(request))) > KEPT_REQUEST_BYTES:
             raise InvalidField(
                 f"cameras, exclude_cameras: with them the request has {size:,} bytes, and a kept "

@@ -56,7 +56,7 @@ def test_a_search_is_put_into_a_case_noted_and_exported(page, http, gallery):
     with zipfile.ZipFile(io.BytesIO(download.value.path().read_bytes())) as archive:
         assert {"index.html", "results.csv", "SHA256SUMS"} <= set(archive.namelist())
         assert "the coat" in archive.read("index.html").decode()
-    page.locator("#case li").get_by_role("link").click()
+    page.locator("#case .searches > li > a").click()
     page.locator("#answer .card").first.wait_for()
 
 

@@ -460,3 +460,27 @@ def test_several_galleries_are_searched_at_once_and_a_result_leads_to_its_own(
     expect(page.locator("#gallery")).to_have_value(other)
     expect(page.locator("#answer .card")).to_have_count(1)
     expect(page.locator("#answer .card")).to_contain_text("only there")
+
+
+def test_an_order_that_differs_from_that_of_the_probabilities_is_explained(page):
+    sentence = page.get_by_text("so the order is not that of the probability alone")
+
+    def answered(probabilities):
+        def answer(route):
+            body = route.fetch().json()
+            for result, probability in zip(body["results"], probabilities, strict=False):
+                result["probability"] = probability
+            route.fulfill(json=body)
+
+        page.unroute_all()
+        page.route(re.compile("/queries$"), answer)
+
+    answered([0.93, 0.004, 0.002, 0.31, 0.3, 0.02, 0.02, None, None, None])
+    search_for(page)
+    expect(sentence).to_be_visible()
+    # Two that are shown as the same figure are no other order.
+    answered([0.93, 0.31, 0.301, 0.304, 0.2, 0.02, 0.02, None, None, None])
+    with page.expect_response(re.compile("/queries$")):
+        press(page, "Search", exact=True)
+    expect(page.locator("#answer .card").nth(1)).to_contain_text("31%")
+    expect(sentence).to_have_count(0)

@@ -58,6 +58,10 @@ def test_a_kept_search_opens_with_its_scores_and_its_picture(client, images):
     assert opened.answer == answer
     assert (opened.removed, opened.purpose, opened.count) == (0, "case 7", 5)
     assert opened.request == {**asked, "images": 1}
+    # Names of people are not kept, but a reader learns that the search was restricted.
+    restricted = kept(client, images[0], identities=[answer.results[0].identity])
+    assert client.kept_search(restricted.query_id).request["left_out"] == ["identities"]
+    client.delete_kept_search(restricted.query_id)
     assert opened.best.identity == answer.results[0].identity
     assert client.kept_image(answer.query_id) == images[0]
     assert client.kept_image(answer.query_id, width=16).startswith(b"\xff\xd8")

@@ -2,19 +2,17 @@
 
 import { ask, formOf, pages, send } from "./api.js";
 import { attempt, count, day, download, find, h, moment, onSubmit, question } from "./elements.js";
+import { saveDrafts, saves, saving, selfSaving } from "./drafts.js";
+import { evidence, evidenceOf } from "./evidence.js";
 import { keptRow } from "./kept.js";
 import { act, report } from "./naming.js";
 import { addressOf, gallery, inGallery, item, panel } from "./place.js";
 import { call } from "./undo.js";
+import { changedSince } from "./verdicts.js";
 
 const MOST = 1000;
-const TYPING_MS = 1000;
 const pathOf = (id, rest = "") => inGallery(`/cases/${encodeURIComponent(id)}${rest}`);
 const searches = (number) => count(number, "search", "searches");
-// Drafts are texts that were typed but not saved yet, by field.
-const drafts = new Map();
-let saves = 0;
-let saving = Promise.resolve();
 
 export function startCases() {
   const show = () => {
@@ -39,45 +37,12 @@ async function load() {
     const { draft } = typed.dataset;
     const at = typed.selectionStart;
     place.replaceChildren(...shown);
+    // A print has every picture, also those that were not scrolled into view.
+    for (const frame of place.querySelectorAll(".frame")) frame.dispatchEvent(new Event("in-view"));
     const same = draft && place.querySelector(`[data-draft="${draft}"]`);
     same?.focus();
     same?.setSelectionRange(at, at);
   });
-}
-
-// Save a field a moment after the last key, and when it loses the focus. A text that cannot be
-// saved stays in the field.
-function selfSaving(field, draft, save) {
-  field.dataset.draft = draft;
-  if (drafts.has(draft)) field.value = drafts.get(draft).text;
-  field.addEventListener("input", () => {
-    clearTimeout(drafts.get(draft)?.waiting);
-    drafts.set(draft, { text: field.value, save, waiting: setTimeout(saveDrafts, TYPING_MS) });
-  });
-  field.addEventListener("change", saveDrafts);
-  return field;
-}
-
-function saveDrafts() {
-  for (const [draft, entry] of drafts) {
-    if (entry.sent) continue;
-    clearTimeout(entry.waiting);
-    entry.sent = true;
-    saving = saving.then(() =>
-      act(async () => {
-        // Send a refused text again after it changes, and a text that did not arrive when the page
-        // is redrawn.
-        await entry.save(entry.text).catch((error) => {
-          entry.sent = error.status >= 400 && error.status < 500;
-          throw error;
-        });
-        saves += 1;
-        if (drafts.get(draft) === entry) drafts.delete(draft);
-        const note = find("#case .saved");
-        if (note) note.textContent = "Saved.";
-      }),
-    );
-  }
 }
 
 // The request goes on while the tab is being closed.
@@ -151,15 +116,74 @@ async function create(name) {
 
 async function casePage(id) {
   const caseItem = await ask(pathOf(id));
-  const { results } = await pages(inGallery("/queries"), { case_id: id }, MOST);
-  const searchesById = new Map(results.map((kept) => [kept.query_id, kept]));
   const path = pathOf(id);
+  // Use the order of the export.
+  const opened = await Promise.all(
+    caseItem.queries.map(({ query_id: queryId }) => openedSearch(queryId)),
+  );
+  const rows = caseItem.queries
+    .map((entry, at) => [entry, opened[at]])
+    .filter(([, search]) => search)
+    .map(([entry, search]) => searchRow(id, entry, search));
+  return [
+    h("p", { class: "back" }, h("a", { href: addressOf(gallery(), "cases") }, "← All cases")),
+    caseHead(caseItem),
+    h(
+      "div",
+      { class: "case" },
+      h(
+        "div",
+        { class: "found-in" },
+        evidence(opened.filter(Boolean)),
+        h("h2", {}, searches(rows.length)),
+        Object.entries(caseItem.deleted_searches).map(([date, number]) =>
+          h("p", { class: "note" }, `${searches(number)} deleted on ${day(date)}.`),
+        ),
+        h("ul", { class: "rows searches" }, rows),
+      ),
+      caseFields(caseItem, path),
+    ),
+  ];
+}
+
+// Return a search with its answer and reviews, or null if it is deleted meanwhile.
+function openedSearch(queryId) {
+  return ask(inGallery(`/queries/${queryId}`)).catch((error) => {
+    if (error.status === 404) return null;
+    throw error;
+  });
+}
+
+function caseHead(caseItem) {
+  const { case_id: id } = caseItem;
+  return h(
+    "div",
+    {},
+    h(
+      "div",
+      { class: "row" },
+      h("h2", { class: "name grow" }, caseItem.name),
+      h("button", { type: "button", onclick: () => window.print() }, "Print"),
+      button("Export (ZIP)", () => download(pathOf(id, "/export"), `case-${id}.zip`)),
+      button("Delete this case…", () => remove(caseItem), "danger quiet"),
+    ),
+    h(
+      "p",
+      { class: "hint" },
+      h("span", { class: "printed" }, `Gallery ${gallery()}. `),
+      "Begun ",
+      moment(caseItem.created_at),
+    ),
+  );
+}
+
+function caseFields(caseItem, path) {
   const name = h("input", {
     value: caseItem.name,
     maxlength: 256,
     onchange: ({ target }) =>
       act(async () => {
-        await requireFree(target.value, id);
+        await requireFree(target.value, caseItem.case_id);
         await put("PATCH", path, [["name", target.value]]);
         report("The case has a new name.", {
           undo: [call("PATCH", path, [["name", caseItem.name]])],
@@ -167,61 +191,59 @@ async function casePage(id) {
       }),
   });
   const notes = selfSaving(
-    h("textarea", { rows: 5, maxlength: 4000 }, caseItem.notes),
-    `notes-${id}`,
+    h("textarea", { rows: 4, maxlength: 4000 }, caseItem.notes),
+    `notes-${caseItem.case_id}`,
     (text) => put("PATCH", path, [["notes", text]]),
   );
-  const button = (label, action, kind = "") =>
-    h("button", { type: "button", class: kind, onclick: () => act(action) }, label);
-  // Use the order of the export.
-  const rows = caseItem.queries
-    .filter((entry) => searchesById.has(entry.query_id))
-    .map(({ query_id: queryId, note }) =>
-      keptRow(
-        searchesById.get(queryId),
-        selfSaving(
-          h("input", {
-            class: "note-of",
-            value: note,
-            maxlength: 4000,
-            placeholder: "Note",
-            "aria-label": "Note on this search",
-          }),
-          `note-${id}-${queryId}`,
-          (text) => put("PUT", `${path}/queries/${queryId}`, [["note", text]]),
-        ),
-        button("Take out", () => release(id, queryId, note), "quiet"),
-      ),
-    );
-  return [
-    h("p", {}, h("a", { href: addressOf(gallery(), "cases") }, "← All cases")),
-    h("h2", { class: "name" }, caseItem.name),
+  return h(
+    "div",
+    { class: "fields" },
+    h("label", {}, "Name", name),
+    h("label", {}, "Notes", notes),
+    printedText(notes),
     h(
-      "div",
-      { class: "narrow fields" },
-      h("label", {}, "Name", name),
-      h("label", {}, "Notes", notes),
-      h(
-        "p",
-        { class: "hint" },
-        "Notes save themselves. ",
-        h("span", { class: "saved", role: "status" }),
-      ),
+      "p",
+      { class: "hint" },
+      "Notes save themselves. The export is a page with pictures, a table, and the SHA-256 of each file. ",
+      h("span", { class: "saved", role: "status" }),
     ),
-    h(
-      "div",
-      { class: "row tools" },
-      button("Export (ZIP)", () => download(pathOf(id, "/export"), `case-${id}.zip`)),
-      h("span", { class: "hint" }, "A page with pictures, a table, and the SHA-256 of each file."),
-      button("Delete this case…", () => remove(caseItem), "danger quiet"),
-    ),
-    h("h2", {}, searches(results.length)),
-    ...Object.entries(caseItem.deleted_searches).map(([date, number]) =>
-      h("p", { class: "note" }, `${searches(number)} deleted on ${day(date)}.`),
-    ),
-    h("ul", { class: "rows" }, rows),
-  ];
+  );
 }
+
+function searchRow(id, { query_id: queryId, note }, search) {
+  const { answer, image_url: url } = search;
+  const field = selfSaving(
+    h("input", {
+      class: "note-of",
+      value: note,
+      maxlength: 4000,
+      placeholder: "Note",
+      "aria-label": "Note on this search",
+    }),
+    `note-${id}-${queryId}`,
+    (text) => put("PUT", `${pathOf(id)}/queries/${queryId}`, [["note", text]]),
+  );
+  return keptRow(
+    search,
+    field,
+    printedText(field),
+    button("Take out", () => release(id, queryId, note), "quiet"),
+    changedSince({ answer, kept: search, shots: [] }),
+    ...evidenceOf(search),
+  );
+}
+
+// Return the text of a field for a print, which has no fields.
+function printedText(field) {
+  const text = h("p", { class: "printed name" }, field.value);
+  field.addEventListener("input", () => {
+    text.textContent = field.value;
+  });
+  return text;
+}
+
+const button = (label, action, kind = "") =>
+  h("button", { type: "button", class: kind, onclick: () => act(action) }, label);
 
 const holding = (id, queryId, note) =>
   call("PUT", pathOf(id, `/queries/${queryId}`), [["note", note]]);

@@ -215,11 +215,14 @@ export function picture(url, alt) {
   const missing = (why) => frame.append(h("span", { class: "missing", title: why }, "no picture"));
   if (!url) missing("the image was not kept");
   else
-    frame.addEventListener("in-view", () =>
-      blobOf(url).then(
-        (blob) => frame.append(pictureOf(blob, alt)),
-        (error) => missing(error.message),
-      ),
+    frame.addEventListener(
+      "in-view",
+      () =>
+        blobOf(url).then(
+          (blob) => frame.append(pictureOf(blob, alt)),
+          (error) => missing(error.message),
+        ),
+      { once: true },
     );
   inView.observe(frame);
   return frame;

@@ -22,6 +22,7 @@ import { clearMarks, judging } from "./judge.js";
 import { keptTools } from "./kept.js";
 import { act } from "./naming.js";
 import { addressOf, gallery, inGallery } from "./place.js";
+import { changedBefore, changedSince } from "./verdicts.js";
 
 const STRANGERS = { "far_1e-1": "1 in 10", "far_1e-2": "1 in 100", "far_1e-3": "1 in 1,000" };
 // Number of query images beside the verdict, where the form is not visible.
@@ -36,7 +37,7 @@ const SUMMARIES = {
   match: (best) =>
     `The best picture shows the same person with a probability of ${inWords(best.probability)}.`,
   uncertain: (best) =>
-    `The best picture shows the same person with a probability of ${inWords(best.probability)}. That is too little for a match here: among this many people, strangers come that close more often than is accepted. Compare it with the query before you decide.`,
+    `The best picture shows the same person with a probability of ${inWords(best.probability)}. That is too little for a match here: strangers come that close more often than is accepted. Compare it with the query before you decide.`,
   no_match: () => "No picture is similar enough. The most similar pictures follow.",
   nothing_searched: () => "",
 };
@@ -57,8 +58,8 @@ const OWN = {
     "; this search compared fewer pictures than the thresholds of the gallery are for",
 };
 
-// Searches are {answer, shots, point, kept} or {problem, shots}. There are several with
-// mode=separate.
+// Searches are {answer, shots, point, kept, former} or {problem, shots}. There are several with
+// mode=separate. `former` is the judgement of the same search in this tab that differs, or null.
 export function showAnswers(place, searches) {
   showEach(
     place,
@@ -153,8 +154,26 @@ function ranking(search) {
   return [
     banner(search),
     keptTools(search, addToCase(search)),
+    outOfOrder(search.answer.results) &&
+      h(
+        "p",
+        { class: "hint" },
+        "Pictures of one person stand together, so the order is not that of the probability alone.",
+      ),
     h("ol", { class: "cards", "aria-label": "Results" }, cards),
-  ];
+  ].filter(Boolean);
+}
+
+// Compare what is shown: two probabilities may be equal in words.
+function outOfOrder(results) {
+  const scored = results.filter(({ probability }) => probability !== null);
+  return scored
+    .slice(1)
+    .some(
+      ({ probability }, at) =>
+        probability > scored[at].probability &&
+        percent(probability) !== percent(scored[at].probability),
+    );
 }
 
 function addToCase({ kept }) {
@@ -168,13 +187,16 @@ function addToCase({ kept }) {
   );
 }
 
-function banner({ answer, shots, point }) {
+function banner(search) {
+  const { answer, shots, point, kept, former } = search;
   const best = answer.results[0];
   const text = h(
     "div",
     {},
     h("h2", {}, HEADS[answer.verdict](best)),
     h("p", {}, SUMMARIES[answer.verdict](best)),
+    changedBefore(answer, former),
+    kept?.created_at && changedSince(search),
     answer.warnings.map((warning) => h("p", { class: "note" }, `⚠ ${sentence(warning)}`)),
   );
   if (best) text.append(basis(answer, point));

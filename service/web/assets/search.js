@@ -11,6 +11,7 @@ import { addressOf, gallery, inGallery, item, panel } from "./place.js";
 import { showAcross, showAnswers } from "./results.js";
 import { askIfSeen } from "./seen.js";
 import { trackName } from "./tracks.js";
+import { formerJudgement } from "./verdicts.js";
 
 // Shots are {blob}, or {url, crop} or {url, track} of the gallery.
 let shots = [];
@@ -151,18 +152,21 @@ async function open(
         scoring: first.answer.scoring === "fused" ? null : first.answer.scoring,
       });
     drawShots(found.flatMap((search) => search.shots ?? []));
+    if (fresh && found.length === 1 && fitsForm(first))
+      await formerJudgement(fields(), shots, first.answer);
     display(found);
     if (fresh) reveal(place);
   });
 }
 
-async function reopened({ kept: { query_id: id }, shots: sentShots }) {
+async function reopened({ kept: { query_id: id }, shots: sentShots, former = null }) {
   const kept = await ask(inGallery(`/queries/${encodeURIComponent(id)}`));
   return {
     answer: kept.answer,
     shots: sentShots ?? (await imagesOf(kept)),
     point: kept.request.operating_point ?? "far_1e-2",
     kept,
+    former,
   };
 }
 
@@ -186,6 +190,14 @@ function fill(request) {
   }
   form.elements.scoring.dataset.chosen = "yes";
   chooseCameras(request.cameras ?? [], request.exclude_cameras ?? []);
+}
+
+// Whether the form sends the same search again.
+function fitsForm({ kept: { request }, shots: searchedBy }) {
+  const { elements } = find("#query");
+  const others = ["images", "track", "cameras", "exclude_cameras"];
+  const offered = Object.keys(request).every((name) => elements[name] || others.includes(name));
+  return offered && searchedBy.length === Math.max(1, request.images);
 }
 
 const localTime = (at) => new Date(at - 60_000 * at.getTimezoneOffset()).toISOString().slice(0, 16);
@@ -372,7 +384,8 @@ async function run({ scroll = false } = {}) {
   const request = (running = new AbortController());
   const asked = shots;
   await attempt(place, async () => {
-    const options = { method: "POST", body: fields(), signal: request.signal };
+    const body = fields();
+    const options = { method: "POST", body, signal: request.signal };
     // A refused search removes the earlier answer.
     const across = alsoSearched().length > 0;
     const path = across ? "/v1/queries" : inGallery("/queries");
@@ -382,19 +395,20 @@ async function run({ scroll = false } = {}) {
       throw error;
     });
     const point = find("#query").elements.operating_point.value;
-    const searched = (result, sentShots) => ({
+    const searched = async (result, sentShots) => ({
       answer: result,
       shots: sentShots,
       point,
       kept: keptOf(result),
+      former: await formerJudgement(body, sentShots, result),
     });
     if (across) {
       shown = [];
       if (panel() === "search" && item())
         history.pushState(null, "", addressOf(gallery(), "search"));
       showAcross(place, answer.galleries ? [answer] : answer.results, asked);
-    } else
-      display(
+    } else {
+      const searches = await Promise.all(
         answer.verdict
           ? [searched(answer, asked)]
           : answer.results.map((result, at) =>
@@ -403,6 +417,10 @@ async function run({ scroll = false } = {}) {
                 : searched(result, [asked[at]]),
             ),
       );
+      // The pictures may have changed while they were compared with those of earlier searches.
+      if (request.signal.aborted) return;
+      display(searches);
+    }
     if (scroll) reveal(place);
     // A banner without results may be out of sight beside a scrolled form.
     if (!place.querySelector(".card")) place.firstChild.scrollIntoView({ block: "nearest" });

@@ -1,0 +1,110 @@
+// The confirmed pictures of a case: under each search, and of all searches in order of time.
+
+import { openCrop } from "./crop.js";
+import { count, h, moment, nameOf, percent, thumbnail } from "./elements.js";
+import { addressOf, gallery } from "./place.js";
+import { timeline } from "./timeline.js";
+
+// Return the confirmed results of an opened search, best first.
+function confirmedIn({ answer, reviews }) {
+  const ids = new Set(
+    reviews.filter(({ decision }) => decision === "confirmed").map(({ crop_id: id }) => id),
+  );
+  return answer.results.filter((result) => ids.has(result.crop_id));
+}
+
+const addressOfSearch = (search) => addressOf(gallery(), "search", search.query_id);
+
+// Show the confirmed pictures of one search, and how many of them were deleted since.
+export function evidenceOf(search) {
+  const results = confirmedIn(search);
+  const deleted = search.confirmed - results.length;
+  return [
+    results.length > 0 &&
+      h(
+        "ul",
+        { class: "cards small found", "aria-label": "Confirmed pictures of this search" },
+        results.map((result) =>
+          h(
+            "li",
+            { class: "card" },
+            h(
+              "a",
+              { class: "open", href: addressOfSearch(search) },
+              thumbnail(result.image_url, `Picture of ${nameOf(result.identity)}`),
+              h(
+                "span",
+                { class: "about" },
+                h("b", { class: "name" }, nameOf(result.identity)),
+                h("span", { class: "name" }, result.camera ?? "camera unknown"),
+                h("span", {}, moment(result.captured_at)),
+                h("span", { class: "sure" }, percent(result.probability)),
+              ),
+            ),
+          ),
+        ),
+      ),
+    deleted > 0 &&
+      h("p", { class: "note" }, `${count(deleted, "confirmed picture")} deleted since.`),
+  ];
+}
+
+// Pictures without a time come last.
+const timeOf = ({ captured_at: at }) => (at === null ? Infinity : Date.parse(at));
+
+// Show the confirmed pictures of searches, each once, the earliest first.
+export function evidence(searches) {
+  const found = new Map();
+  for (const search of searches)
+    for (const result of confirmedIn(search))
+      found.set(result.crop_id, [...(found.get(result.crop_id) ?? []), { result, search }]);
+  const pictures = [...found.values()].sort(([first], [second]) => {
+    const [one, other] = [first, second].map(({ result }) => timeOf(result));
+    return one === other ? 0 : one - other;
+  });
+  const crops = pictures.map(([{ result }]) => result);
+  return h(
+    "section",
+    { class: "evidence", "aria-label": "Confirmed pictures" },
+    h("h2", {}, count(pictures.length, "confirmed picture")),
+    pictures.length === 0 &&
+      h(
+        "p",
+        { class: "hint" },
+        searches.length > 0
+          ? "Open a search and press “Same person” at the results that show the person. They are listed here, in order of time."
+          : "Make a search and press “Add to a case…” beside its results.",
+      ),
+    timeline(crops, openCrop),
+    h(
+      "ol",
+      { class: "rows", "aria-label": "Confirmed pictures in order of time" },
+      pictures.map((picture) => row(picture)),
+    ),
+  );
+}
+
+function row(picture) {
+  const [{ result }] = picture;
+  return h(
+    "li",
+    {},
+    thumbnail(result.image_url, `Picture of ${nameOf(result.identity)}`),
+    h("b", { class: "when" }, moment(result.captured_at)),
+    h("span", { class: "name" }, result.camera ?? "camera unknown"),
+    h("span", { class: "name" }, nameOf(result.identity)),
+    h(
+      "span",
+      { class: "sure" },
+      h("span", { class: "hint" }, "probability "),
+      [...new Set(picture.map((one) => percent(one.result.probability)))].join(", "),
+    ),
+    h(
+      "span",
+      { class: "hint by" },
+      picture.map(({ search }) =>
+        h("a", { href: addressOfSearch(search) }, "Search of ", moment(search.created_at)),
+      ),
+    ),
+  );
+}

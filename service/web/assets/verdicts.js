@@ -1,0 +1,181 @@
+// Verdicts that differ from those of the same search at another time, and what changed meanwhile.
+
+import { ask, blobOf, formOf } from "./api.js";
+import { count, h, moment, percent } from "./elements.js";
+import { gallery, inGallery } from "./place.js";
+
+const WORDS = { match: "match", uncertain: "uncertain", no_match: "no match" };
+// Fields of a search that do not change its verdict.
+const BESIDE = new Set(["purpose", "keep", "keep_picture", "mode", "top_k", "group_by", "order"]);
+// Fields that a kept search describes, but a search is not sent.
+const DESCRIBING = new Set(["images", "crop_ids", "min_version"]);
+// A picture that finds itself, as it was enrolled since, says nothing about the verdict.
+const SAME_PICTURE = 0.999;
+const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
+const DATED = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+// The last judgement of each search of this tab, and the former one of another verdict.
+const judgements = new Map();
+// Today's answers to kept searches, by id, with the thresholds that they were judged by.
+const repeated = new Map();
+let comparing = Promise.resolve();
+
+// Return the last judgement of the same search in this tab that had another verdict, or null.
+export async function formerJudgement(fields, shots, answer) {
+  const now = judgementOf(answer);
+  if (!now.best) return null;
+  const sent = [...fields].filter(([name]) => name !== "images" && !BESIDE.has(name));
+  const pictures = await Promise.all(shots.map(({ blob }) => blob && fingerprint(blob)));
+  const key = JSON.stringify([gallery(), sent, pictures]);
+  const last = judgements.get(key);
+  const former = (last?.now.verdict === now.verdict ? last.former : last?.now) ?? null;
+  judgements.set(key, { now, former });
+  return former;
+}
+
+function judgementOf({ verdict, results: [best], calibration, gallery_version, model }) {
+  return { verdict, best, calibration, version: gallery_version, model };
+}
+
+// Return FNV-1a of a picture. Browsers offer better digests only over HTTPS.
+async function fingerprint(blob) {
+  let hash = 0x811c9dc5;
+  for (const byte of new Uint8Array(await blob.arrayBuffer()))
+    hash = Math.imul(hash ^ byte, 0x01000193);
+  return `${blob.size}-${hash}`;
+}
+
+// Say that the verdict of an answer is another than before.
+export function changedBefore(answer, former) {
+  return (
+    former &&
+    h("p", { class: "note" }, `${causeOf(former, judgementOf(answer))} Before: ${wordsOf(former)}.`)
+  );
+}
+
+// Return a sentence on today's verdict of a kept search. It is hidden until it is known to differ.
+export function changedSince(search) {
+  const place = h("p", { class: "note since", hidden: true });
+  const name = gallery();
+  // One after another: a case may have many searches, which would hold up those of other users.
+  comparing = comparing.then(async () => {
+    // The page is drawn, or was left meanwhile.
+    await new Promise((resolve) => setTimeout(resolve));
+    if (!place.isConnected || gallery() !== name) return;
+    // A search that cannot be repeated, because its crop was deleted, has no verdict today.
+    const said = await todayOf(search).catch(() => null);
+    if (!said) return;
+    place.append(...said);
+    place.hidden = false;
+  });
+  return place;
+}
+
+async function todayOf({ answer, shots, kept }) {
+  const { calibration, version } = await ask(inGallery(""));
+  const now = calibration.scorings[answer.scoring];
+  if (!now || answer.results.length === 0) return null;
+  const thresholds = thresholdsOf(now, version);
+  if (thresholds === thresholdsOf(answer.calibration, answer.gallery_version)) return null;
+  const then = judgementOf(answer);
+  if (repeated.get(kept.query_id)?.thresholds !== thresholds) {
+    const source = await sourceOf(kept, shots);
+    const today = source && judgementOf(await repeat(kept.request, answer.scoring, source));
+    repeated.set(kept.query_id, { thresholds, today });
+  }
+  const { today } = repeated.get(kept.query_id);
+  const ofItsTime = ["This is the verdict of ", moment(kept.created_at), ". "];
+  if (!today) {
+    const cause = causeOf(then, { ...then, calibration: now, version });
+    return [...ofItsTime, cause, " Today’s is not known, as the search cannot be repeated."];
+  }
+  const { best, verdict } = today;
+  if (verdict === then.verdict || !best || best.cosine > SAME_PICTURE) return null;
+  const other = best.crop_id === then.best.crop_id ? "" : ", with another picture in first place";
+  return [...ofItsTime, `The same search today: ${wordsOf(today)}${other}. `, causeOf(then, today)];
+}
+
+// Among few people the thresholds depend on how many people and pictures there are.
+const thresholdsOf = ({ version, reason }, galleryVersion) =>
+  reason === "few_identities" ? `${version} ${galleryVersion}` : version;
+
+// Return the fields with what a kept search searched for, or null if it was not kept.
+async function sourceOf({ image_url: url, crop_id: cropId, request }, shots) {
+  // A name or metadata that the search was restricted to.
+  if (request.left_out) return null;
+  if (request.track) return [["track", request.track]];
+  if (request.images === 0)
+    return cropId && (request.crop_ids ?? [cropId]).map((id) => ["crop_id", id]);
+  const blobs = shots.map(({ blob }) => blob).filter(Boolean);
+  if (request.images > 1)
+    return blobs.length === request.images ? blobs.map((blob) => ["images", blob]) : null;
+  const blob = blobs[0] ?? (url && (await blobOf(url)));
+  if (!blob) return null;
+  // Unlike a search by an image, one by its features does not count for the thresholds.
+  const body = formOf([["images", blob]]);
+  const { embedding_fingerprint: embedder, results } = await ask("/v1/embeddings", {
+    method: "POST",
+    body,
+  });
+  return [
+    ["vector", JSON.stringify(results[0].embedding)],
+    ["embedding_fingerprint", embedder],
+  ];
+}
+
+function repeat(request, scoring, source) {
+  const sent = Object.entries(request).filter(
+    ([name]) =>
+      (name === "purpose" || !BESIDE.has(name)) && !DESCRIBING.has(name) && name !== "track",
+  );
+  const body = formOf([
+    ...sent.flatMap(([name, value]) => [value].flat().map((part) => [name, part])),
+    ...source,
+    ["top_k", 1],
+  ]);
+  body.set("scoring", scoring);
+  return ask(inGallery("/queries"), { method: "POST", body });
+}
+
+const wordsOf = ({ verdict, best }) =>
+  `${WORDS[verdict]}${best.probability === null ? "" : `, ${percent(best.probability)}`}`;
+
+// Say what changed between two judgements of a search.
+function causeOf(before, now) {
+  if (before.model !== now.model) return "Another model answers now.";
+  const [first, second] = [before.calibration, now.calibration];
+  if (first.version === second.version) return "The gallery has changed meanwhile.";
+  if (!second.date) return "Verdicts are not adjusted to this gallery any more.";
+  if (!first.date) return `Verdicts were adjusted to this gallery ${timeOf(second.date)}.`;
+  const grown = growth(first, second);
+  return `Verdicts were adjusted ${timeOf(second.date)}${grown && `, after ${grown}`}.`;
+}
+
+function timeOf(date) {
+  const at = new Date(date);
+  return at.toDateString() === new Date().toDateString()
+    ? `at ${CLOCK.format(at)}`
+    : `on ${DATED.format(at)}`;
+}
+
+// Say by what a gallery grew or shrank between two fits. Its size at a fit to searches is unknown.
+function growth(before, now) {
+  const sizes = [
+    ["crops", "picture", "pictures"],
+    ["identities", "person", "people"],
+  ]
+    .filter(([name]) => before[name] > 0 && now[name] > 0)
+    .map(([name, ...words]) => [now[name] - before[name], words]);
+  const parts = [
+    [sizes.filter(([number]) => number > 0), "added"],
+    [sizes.filter(([number]) => number < 0), "removed"],
+  ]
+    .filter(([changes]) => changes.length > 0)
+    .map(([changes, done]) => {
+      const what = changes.map(([number, words]) => count(Math.abs(number), ...words));
+      const one = changes.length === 1 && Math.abs(changes[0][0]) === 1;
+      return `${what.join(" and ")} ${one ? "was" : "were"} ${done}`;
+    });
+  const searches = now.searches - before.searches;
+  if (parts.length === 0 && searches > 0) return count(searches, "more search", "more searches");
+  return parts.join(" and ");
+}

@@ -1,0 +1,123 @@
+"""A case on the page shows the pictures that were confirmed, and prints them alone."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import ask, new_gallery, press, violations
+from tests.browser.test_cases_page import case_of
+from tests.browser.test_changed_verdicts import SIZES
+from tests.service.conftest import files
+
+pytestmark = pytest.mark.slow
+
+TIMES = ["2026-03-01T09:30:00Z", None, "2026-03-01T08:15:00.5Z", "2026-03-01T08:15:00Z"]
+
+
+@pytest.fixture
+def case(http, drawn_crops, address, tab):
+    """Open a case of two searches for one person, with five decisions on four pictures."""
+    gallery = new_gallery(http, drawn_crops[4:])
+    path = f"/v1/galleries/{gallery}"
+    crops = []
+    for number, (crop, taken) in enumerate(zip(drawn_crops[:4], TIMES, strict=True)):
+        labels = {"identity": "Ann Baker", "camera": f"gate {number}", "captured_at": taken or ""}
+        answer = http.post(f"{path}/crops", files=files(crop.png), data=labels)
+        crops.append(answer.json()["results"][0]["crop_id"])
+    case_id = case_of(http, gallery, "Bag at gate 3")
+    http.patch(f"{path}/cases/{case_id}", data={"notes": "Left hand,\n17:40."}).raise_for_status()
+    asked = {"keep": "true", "keep_picture": "true"}
+    decisions = [{"confirmed": [0, 1, 2], "rejected": [3]}, {"confirmed": [2, 3]}]
+    for crop, decided in zip((drawn_crops[0], drawn_crops[2]), decisions, strict=True):
+        query_id = ask(http, gallery, crop.png, **asked)["query_id"]
+        for decision, numbers in decided.items():
+            fields = {"decision": decision, "crop_ids": [crops[number] for number in numbers]}
+            http.post(f"{path}/queries/{query_id}/reviews", data=fields).raise_for_status()
+        held = f"{path}/cases/{case_id}/queries/{query_id}"
+        http.put(held, data={"note": "the coat"}).raise_for_status()
+    tab.goto(f"{address}/#{gallery}/cases/{case_id}")
+    tab.get_by_role("heading", name="4 confirmed pictures").wait_for()
+    return tab
+
+
+def in_order(page):
+    return page.get_by_role("list", name="Confirmed pictures in order of time").locator("li")
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_a_case_lists_what_was_confirmed_by_time_and_under_each_search(case, size):
+    case.set_viewport_size({"width": size[0], "height": size[1]})
+    rows = in_order(case)
+    expect(rows).to_have_count(4)
+    cameras = [re.search(r"gate \d", text)[0] for text in rows.all_inner_texts()]
+    # The two of the same second are told apart, and the one without a time is the last.
+    assert cameras == ["gate 3", "gate 2", "gate 0", "gate 1"]
+    for row in rows.all():
+        expect(row).to_contain_text("Ann Baker")
+        expect(row).to_contain_text(re.compile(r"probability\s+[<>\d.]+%"))
+    expect(rows.nth(3)).to_contain_text("time unknown")
+    # Two searches found this one.
+    expect(rows.nth(1).get_by_role("link")).to_have_count(2)
+    groups = case.get_by_role("list", name="Confirmed pictures of this search")
+    expect(groups.nth(0).locator("li")).to_have_count(3)
+    expect(groups.nth(1).locator("li")).to_have_count(2)
+    expect(groups.nth(0).locator("li").first).to_contain_text(re.compile(r"Ann Baker.*%", re.S))
+    evidence = case.get_by_role("region", name="Confirmed pictures").bounding_box()
+    form = case.locator("#case .fields").bounding_box()
+    assert form["width"] * form["height"] < evidence["width"] * evidence["height"]
+    assert evidence["y"] <= form["y"]
+    assert case.evaluate("document.documentElement.scrollWidth") == size[0]
+    for scheme in ("light", "dark"):
+        case.emulate_media(color_scheme=scheme)
+        assert violations(case) == []
+
+
+def test_a_confirmed_picture_leads_to_its_search(case):
+    in_order(case).first.get_by_role("link").click()
+    case.locator("#answer .card").first.wait_for()
+    expect(case.locator("#answer [value=confirmed][aria-pressed=true]")).to_have_count(2)
+
+
+def test_the_print_of_a_case_has_its_pictures_and_nothing_to_press(case):
+    case.add_init_script("window.print = () => { window.printed = true; }")
+    case.reload()
+    press(case, "Print")
+    assert case.evaluate("window.printed")
+    case.get_by_label("Note on this search").first.fill("the coat, torn")
+    case.emulate_media(media="print", color_scheme="dark")
+    # Also those that were never scrolled into view.
+    pictures = case.locator("#case .evidence img, #case .found img")
+    expect(pictures).to_have_count(9)
+    for picture in pictures.all():
+        assert picture.evaluate("image => image.complete && image.naturalWidth > 0")
+        expect(picture).to_be_visible()
+    for shown in ("Bag at gate 3", "Left hand,", "the coat, torn", "Ann Baker"):
+        expect(case.get_by_text(shown).locator("visible=true").first).to_be_visible()
+    hidden = "nav, header, footer, #state, button, input, select, textarea, label"
+    expect(case.locator(hidden).locator("visible=true")).to_have_count(0)
+    colours = case.evaluate(
+        """() => [...document.querySelectorAll("body, #case, #case *")]
+            .filter(element => element.checkVisibility())
+            .map(element => getComputedStyle(element))
+            .flatMap(({ color, backgroundColor }) => [color, backgroundColor])"""
+    )
+    black, white, clear = "rgb(0, 0, 0)", "rgb(255, 255, 255)", "rgba(0, 0, 0, 0)"
+    assert set(colours) <= {black, white, clear}
+    assert len(case.pdf()) > 10_000
+
+
+def test_a_case_says_what_was_confirmed_and_is_deleted(case, http):
+    gallery = case.url.partition("#")[2].partition("/")[0]
+    (crop,) = http.get(f"/v1/galleries/{gallery}/crops?camera=gate+1").json()["results"]
+    http.delete(f"/v1/galleries/{gallery}/crops/{crop['crop_id']}").raise_for_status()
+    case.reload()
+    case.get_by_role("heading", name="3 confirmed pictures").wait_for()
+    expect(case.locator("#case .searches")).to_contain_text("1 confirmed picture deleted since.")
+
+
+def test_a_case_without_decisions_says_how_pictures_get_into_it(page, http, gallery):
+    case_id = case_of(http, gallery, "Empty")
+    page.evaluate("id => location.hash = location.hash.split('/')[0] + `/cases/${id}`", case_id)
+    page.get_by_text("Make a search and press “Add to a case…” beside its results.").wait_for()
+    assert violations(page) == []
