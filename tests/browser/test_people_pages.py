@@ -37,7 +37,7 @@ def groups(page, http, gallery):
 
 
 def test_three_groups_fit_the_screen_of_a_desk_and_are_explained_once(page, groups):
-    groups.first.evaluate("group => group.scrollIntoView()")
+    page.keyboard.press("n")
     for group in groups.all()[:3]:
         expect(group).to_be_in_viewport(ratio=1)
         expect(group.locator(".tile")).to_have_count(4)

@@ -112,7 +112,7 @@ async function caseList() {
         "div",
         { class: "empty" },
         h("p", { class: "big" }, "No cases yet."),
-        h("p", {}, "A case collects searches. Name one here, or search and add what you find."),
+        h("p", {}, "A case collects searches. Name one above, or search and add what you find."),
         h(
           "p",
           { class: "row" },

@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { attempt, count, find, h, moment } from "./elements.js";
-import { act, report, undo } from "./naming.js";
+import { act, ownAgain, report, undo } from "./naming.js";
 import { gallery, inGallery } from "./place.js";
 import { doneLately } from "./undo.js";
 
@@ -85,5 +85,5 @@ async function show() {
 
 async function undoMerge({ merge_id: id, identity }) {
   const answer = await ask(inGallery(`/merges/${encodeURIComponent(id)}/undo`), { method: "POST" });
-  report(`${identity} is a person of its own again: ${count(answer.changed, "picture")}.`);
+  report(ownAgain(identity, answer.changed));
 }

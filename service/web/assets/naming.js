@@ -22,9 +22,10 @@ export function clearOutcomes() {
     if (place.dataset.at !== location.hash) place.replaceChildren();
 }
 
-// `undo` are the calls that revert the change; `details` is a folded [summary, lines].
-export function report(outcome, { lines = [], undo: calls = [], details } = {}) {
-  const entry = calls.length > 0 && noteDone(outcome, calls);
+// `undo` are the calls that revert the change, `undone` says what holds after them; `details` is a
+// folded [summary, lines].
+export function report(outcome, { lines = [], undo: calls = [], undone, details } = {}) {
+  const entry = calls.length > 0 && noteDone(outcome, calls, undone);
   const button =
     entry && h("button", { type: "button", onclick: () => act(() => undo(entry)) }, "Undo");
   const list = (texts) =>
@@ -46,9 +47,14 @@ export function report(outcome, { lines = [], undo: calls = [], details } = {}) 
   changed();
 }
 
+// Say what holds after a merge was undone.
+export const ownAgain = (identity, crops) =>
+  `${identity} is a person of their own again: ${count(crops, "picture")}.`;
+
 export async function undo(entry) {
   await takeBack(entry);
-  report(`Undone: ${entry.outcome}`);
+  // In quotes, so that nobody takes it for a change that was just made.
+  report(entry.undone ?? `Undone: “${entry.outcome}”`);
 }
 
 // Ask for the name of pictures that are now named `before`, or null for none.

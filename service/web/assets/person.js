@@ -15,7 +15,7 @@ import {
   verdictChip,
 } from "./elements.js";
 import { askForMerge } from "./merge.js";
-import { act, askForName, askToDelete, report } from "./naming.js";
+import { act, askForName, askToDelete, ownAgain, report } from "./naming.js";
 import { addressOf, gallery, inGallery, item, segment } from "./place.js";
 import { chooser } from "./tiles.js";
 import { timeline } from "./timeline.js";
@@ -205,6 +205,9 @@ async function give(identity, name) {
           ? call("POST", inGallery(`/merges/${encodeURIComponent(answer.merge_id)}/undo`))
           : call("PATCH", pathOf(name), [["new_identity", identity]]),
       ],
+      undone: answer.merged
+        ? ownAgain(identity, answer.changed)
+        : `${answer.identity} is ${identity} again: ${count(answer.changed, "picture")}.`,
     },
   );
 }

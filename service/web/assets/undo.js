@@ -23,13 +23,15 @@ function keep(entries) {
 
 const all = () => JSON.parse(sessionStorage.getItem(DONE) ?? "[]");
 
-export function noteDone(outcome, undo) {
+// `undone` says what holds after the calls of `undo`.
+export function noteDone(outcome, undo, undone) {
   const entry = {
     id: `${Date.now()}-${Math.random()}`,
     at: new Date().toISOString(),
     gallery: gallery(),
     outcome,
     undo,
+    undone,
   };
   keep([entry, ...all()]);
   return entry;

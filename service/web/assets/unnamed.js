@@ -43,7 +43,7 @@ async function load() {
       .map((group) => group.crop_ids.filter((id) => loose.has(id)).map((id) => loose.get(id)))
       .filter((crops) => crops.length > 1);
     find("#group").disabled = loose.size === 0;
-    find("#group").classList.toggle("main", grouped.length === 0);
+    find("#group").classList.toggle("main", loose.size > 0 && grouped.length === 0);
     find("#of-groups").hidden = grouped.length === 0;
     const more = found.next_cursor === null ? "" : "More than ";
     find("#unnamed-count").textContent =
