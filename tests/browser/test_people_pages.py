@@ -61,11 +61,15 @@ def test_a_key_leads_from_group_to_group(page, groups):
 
 
 def test_a_track_on_a_phone_keeps_its_name_in_one_line(page, http, gallery):
-    labels = {"identity": "0000", "new_identity": "", "new_track": "17"}
-    assert http.patch(f"/v1/galleries/{gallery}/crops", data=labels).is_success
+    crops = f"/v1/galleries/{gallery}/crops"
+    for minute, crop in enumerate(results(http, crops, identity="0000")):
+        labels = {"captured_at": f"2025-11-27T10:0{minute}:00Z", "track": "17", "camera": "east"}
+        labels["identity"] = ""
+        assert http.patch(f"{crops}/{crop['crop_id']}", data=labels).is_success
     page.set_viewport_size(PHONE)
     follow(page, "People", exact=True)
     follow(page, "Tracks", exact=True)
+    expect(page.locator("#track-list li")).to_contain_text("no name")
     for name in page.locator("#track-list li > .name").all():
         assert name.bounding_box()["height"] < 2 * 24
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
