@@ -189,11 +189,21 @@ def _prepare(arguments: list[str]) -> tuple[typer.Typer, Any]:
     return make_app(name), data_sets
 
 
+def _reword(error: Any) -> None:
+    """Put the reason why an option has a wrong value, which pydantic found, into plain words."""
+    find_errors = getattr(error.__cause__, "errors", None)
+    if find_errors is not None:
+        from service.wording import describe_reason
+
+        error.message = f"it {describe_reason(find_errors()[0])}"
+
+
 def _report(error: Exception) -> int:
     from gmn_client import InvalidInput, RequestRefused, ServiceUnreachable
 
     usage = getattr(error, "format_message", None)
     if usage is not None:
+        _reword(error)
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "gmn"
         option = getattr(error, "option_name", "")

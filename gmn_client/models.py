@@ -583,14 +583,16 @@ class Gallery(WireModel):
 
     `version` grows with every change; a query's `min_version` refers to it. `state` is
     `previous_model` if the previous model answers for it, and `needs_reindex` if no loaded model
-    does. `recall` is the measured share of true nearest neighbours that the index finds, null for
-    an exact index. `index_bytes` counts the vectors in memory, `image_bytes` the stored images.
+    does. `unnamed` counts the crops without an identity. `recall` is the measured share of true
+    nearest neighbours that the index finds, null for an exact index. `index_bytes` counts the
+    vectors in memory, `image_bytes` the stored images.
     Crops older than `retention_days`, counted from `retention_from`, are deleted; null keeps all.
     """
 
     name: str
     crops: int
     identities: int
+    unnamed: int
     embedding_fingerprint: str
     version: int
     index_kind: str

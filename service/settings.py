@@ -24,6 +24,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model.crops.quality import QualityLimits
 from model.problems import InputProblem, legible
+from service.wording import describe_reason
 
 PREFIX = "GMN_"
 # Names that other programs of this project read: the client, and what sends crops from cameras.
@@ -322,7 +323,7 @@ def _refuse_unknown_names() -> None:
 
 
 def _explain(error: Any) -> str:
-    reason = str(error["msg"]).removeprefix("Value error, ")
+    reason = describe_reason(error)
     if not error["loc"]:
         return reason
     name = PREFIX + str(error["loc"][0]).upper()

@@ -23,7 +23,6 @@ from gmn_client.models import Box, CropOrder
 from model.crops.frames import Frame, FrameCrop, ImageFile
 from service.errors import InvalidField
 from service.gallery.enroll import LABELS, ImageToEnroll
-from service.http.wording import describe_invalid
 from service.record.crop_rows import CURSOR
 from service.record.values import CROP_ID, CropFilter
 from service.search.options import (
@@ -41,6 +40,7 @@ from service.search.options import (
     without_empty,
 )
 from service.settings import MAX_IMAGES, NAME, checked_name
+from service.wording import describe_invalid
 
 # Query parameters that select a page of a listing.
 CURSOR_TEXT = "`next_cursor` of the previous page; not sent for the first."

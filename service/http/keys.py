@@ -26,10 +26,10 @@ from pydantic import ValidationError
 from gmn_client.models import Key, Scope
 from model.problems import InputProblem, legible
 from service.errors import InvalidField, TooManyRequests, Unauthorised, UnknownKey
-from service.http.wording import describe_invalid
 from service.ops.shared import KeyRates
 from service.ops.threads import MonitoredThreadPool
 from service.record.keys import API_KEY, KEY_ID, SCOPES, ApiKey, Keys, any_administers
+from service.wording import describe_invalid
 
 KEY_TEXT = re.compile(rf"gmn_({KEY_ID})_([A-Za-z0-9_-]{{32,128}})", re.ASCII)
 SECRET_BYTES = 32

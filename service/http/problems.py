@@ -44,8 +44,8 @@ from service.errors import (
 )
 from service.http.keys import redacted
 from service.http.limits import NO_FILE_NAME, hold_answer
-from service.http.wording import describe_invalid
 from service.record.values import JsonObject
+from service.wording import describe_invalid
 
 log = logging.getLogger(__name__)
 CODE_OF_STATUS = {

@@ -170,7 +170,7 @@ def test_a_gallery_is_created_set_up_and_deleted(page, http):
     expect(page.locator("#gallery-name")).to_have_text("yard")
     settings = page.locator("#settings")
     settings.get_by_label("Delete pictures after").fill("30")
-    settings.get_by_label("Verdicts").select_option("frozen")
+    settings.get_by_label("Match or no match").select_option("frozen")
     press(settings, "Save")
     confirm(page, "Delete them")
     page.get_by_text("pictures kept for 30 days").wait_for()

@@ -7,7 +7,18 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.browser.conftest import PNG, ask, confirm, drop, follow, png, press, results, search_for
+from tests.browser.conftest import (
+    PNG,
+    ask,
+    confirm,
+    drop,
+    follow,
+    open_settings,
+    png,
+    press,
+    results,
+    search_for,
+)
 from tests.outside import encoded, zip_of
 from tests.service.conftest import files, serving
 
@@ -274,6 +285,7 @@ def test_the_page_names_its_artefact_and_offers_its_scorings_alone(
         page.wait_for_selector("#state .dot.ready")
         page.get_by_text("Model cosine.safetensors: licence and training data").click()
         expect(page.locator("#artefact p")).to_contain_text("Free of")
+        open_settings(page)
         assert page.locator("[name=scoring] option:enabled").all_inner_texts() == ["quick"]
         search_for(page)
         page.locator(".cards .card").nth(1).click()

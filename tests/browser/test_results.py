@@ -13,6 +13,7 @@ from tests.browser.conftest import (
     confirm,
     fill_in,
     follow,
+    open_settings,
     png,
     press,
     results,
@@ -169,6 +170,7 @@ def test_an_empty_gallery_leads_to_enrollment_before_and_after_a_search(tab, add
 
 def test_a_search_opens_again_by_its_address_and_is_listed(page, http, gallery):
     page.locator("#query").get_by_label("Purpose").fill("case 7")
+    open_settings(page)
     page.select_option("[name=top_k]", "20")
     search_for(page)
     address = re.compile(rf"#{gallery}/search/\w+$")
@@ -447,6 +449,7 @@ def test_several_galleries_are_searched_at_once_and_a_result_leads_to_its_own(
     assert enrolled.status_code == 201
     page.reload()
     search_for(page, crop.png)
+    open_settings(page)
     choice = page.get_by_label("Search these galleries too")
     expect(choice.get_by_role("option", name=gallery, exact=True)).to_have_count(0)
     with page.expect_response(re.compile("/v1/queries$")):

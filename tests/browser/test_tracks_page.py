@@ -5,7 +5,15 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import confirm, fill_in, follow, press, results, violations
+from tests.browser.conftest import (
+    confirm,
+    fill_in,
+    follow,
+    open_settings,
+    press,
+    results,
+    violations,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -107,6 +115,7 @@ def test_a_track_is_searched_by_and_the_search_opened_again(tracks, http, galler
     expect(cards).to_have_count(len(found))
     shown = cards.evaluate_all("all => all.map(one => one.dataset.crop)")
     assert shown == [result["crop_id"] for result in found]
+    open_settings(tracks)
     tracks.locator("#query [name=top_k]").select_option("20")
     # All but the eight that ask, of 24.
     expect(cards).to_have_count(16)
@@ -117,5 +126,6 @@ def test_a_track_is_searched_by_and_the_search_opened_again(tracks, http, galler
     tracks.reload()
     expect(tracks.locator(".shots li")).to_contain_text("Track 17, east")
     expect(tracks.get_by_label("One result for each")).to_have_value("track")
+    open_settings(tracks)
     tracks.get_by_label("One result for each").select_option("picture")
     expect(cards).to_have_count(16)

@@ -2,8 +2,8 @@
 // image.
 
 import { ask, formOf, Problem } from "./api.js";
-import { attempt, count, h, nameOf, pictureOf } from "./elements.js";
-import { changed, fileId } from "./place.js";
+import { attempt, count, h, nameOf, pictureOf, sentence } from "./elements.js";
+import { addressOf, changed, fileId, gallery } from "./place.js";
 
 // Small enough for the service’s limits, and to show progress.
 const AT_ONCE = 8;
@@ -18,13 +18,15 @@ window.addEventListener("beforeunload", (event) => {
   if (sending > 0) event.preventDefault();
 });
 
-// Resolve when all images are sent, or sending has stopped.
+// Resolve to the number of images by outcome when all are sent, or sending has stopped.
 export function enrollAll(place, path, shared, items) {
-  const counts = { enrolled: 0, there: 0, refused: 0 };
   const run = {
     path,
     shared,
-    counts,
+    gallery: gallery(),
+    counts: { enrolled: 0, there: 0, refused: 0 },
+    // Of the stored images, with null for images without a name.
+    names: new Set(),
     waiting: items,
     total: items.length,
     stopped: false,
@@ -33,6 +35,7 @@ export function enrollAll(place, path, shared, items) {
     batch: 0,
     bar: h("progress", { max: items.length, value: 0, "aria-label": "Progress" }),
     note: h("p", { class: "hint", role: "status" }),
+    next: h("p", { class: "next" }),
     stop: h(
       "button",
       {
@@ -53,6 +56,7 @@ export function enrollAll(place, path, shared, items) {
       "div",
       { class: "row" },
       h("div", { class: "grow" }, run.bar, run.note),
+      run.next,
       run.stop,
       run.resume,
     ),
@@ -60,6 +64,7 @@ export function enrollAll(place, path, shared, items) {
   );
   place.querySelectorAll(":scope > .finished").forEach((box) => box.remove());
   place.prepend(run.box);
+  run.box.scrollIntoView({ block: "nearest" });
   return goOn(run);
 }
 
@@ -72,7 +77,20 @@ async function goOn(run) {
   });
   sending -= 1;
   show(run, false);
+  showNext(run);
+  run.box.scrollIntoView({ block: "nearest" });
   changed();
+  return run.counts;
+}
+
+// Lead to the pictures of a person who was enrolled alone.
+function showNext(run) {
+  const [name] = run.names;
+  if (run.names.size !== 1 || name === null) return;
+  const href = addressOf(run.gallery, "identities", name);
+  run.next.replaceChildren(
+    h("a", { class: "button", href }, "All pictures of ", h("span", { class: "name" }, name)),
+  );
 }
 
 async function sendBatch(run) {
@@ -132,14 +150,25 @@ function show(run, going) {
   run.box.classList.toggle("finished", done === run.total);
 }
 
+// A picture that is stored already keeps what it was stored with. Only another time needs a word:
+// the file name and the name of the person are in sight.
+function notesOf({ problem, duplicate, warnings }) {
+  if (problem) return [problem.detail];
+  if (!duplicate) return warnings;
+  return warnings.some((warning) => warning.includes("captured_at"))
+    ? ["It keeps the time that it was stored with. Delete it first to give it another."]
+    : [];
+}
+
 function outcome(run, file, result) {
   const [counted, kind, word] = result.problem
     ? ["refused", "refused", "✕ Refused"]
     : result.duplicate
-      ? ["there", "uncertain", "= Already stored"]
+      ? ["there", "", "Already stored"]
       : ["enrolled", "match", "✓ Enrolled"];
   run.counts[counted] += 1;
-  const notes = result.problem ? [result.problem.detail] : result.warnings;
+  if (!result.problem) run.names.add(result.identity);
+  const notes = notesOf(result);
   const few = run.total <= ALL_LISTED;
   if (!few && notes.length === 0) return null;
   return h(
@@ -156,7 +185,11 @@ function outcome(run, file, result) {
           { class: "hint name" },
           `${nameOf(result.identity)} · ${result.camera ?? "camera unknown"}`,
         ),
-      notes.map((note) => h("p", { class: "note" }, result.problem ? note : `⚠ ${note}`)),
+      notes.map((note) =>
+        result.duplicate
+          ? h("p", { class: "hint" }, note)
+          : h("p", { class: "note" }, result.problem ? sentence(note) : `⚠ ${sentence(note)}`),
+      ),
     ),
     h("span", { class: `verdict ${kind}` }, word),
   );

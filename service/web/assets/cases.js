@@ -73,7 +73,17 @@ async function caseList() {
     form,
     h("h2", {}, "Cases"),
     results.length === 0 &&
-      h("p", { class: "hint" }, "No cases yet. A search that is shown can be added to one."),
+      h(
+        "div",
+        { class: "empty" },
+        h("p", { class: "big" }, "No cases yet."),
+        h("p", {}, "A case collects searches. Name one above, or search and add what you find."),
+        h(
+          "p",
+          { class: "row" },
+          h("a", { class: "button main", href: addressOf(gallery(), "search") }, "Search"),
+        ),
+      ),
     h(
       "ul",
       { class: "rows" },

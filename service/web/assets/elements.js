@@ -9,13 +9,9 @@ const VERDICTS = {
   nothing_searched: ["–", "Nothing searched"],
 };
 const TILE_PIXELS = 160;
-const DATE = {
-  year: "numeric",
-  month: "short",
-  day: "numeric",
-  hour: "numeric",
-  minute: "2-digit",
-};
+const THIS_YEAR = { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" };
+const DATE = { year: "numeric", ...THIS_YEAR };
+const SHORT = new Intl.DateTimeFormat(undefined, THIS_YEAR);
 const MOMENT = new Intl.DateTimeFormat(undefined, DATE);
 const ZONED = new Intl.DateTimeFormat(undefined, {
   ...DATE,
@@ -56,13 +52,28 @@ export const day = (date) =>
     timeZone: "UTC",
   });
 
+const isThisYear = (at) => at.getFullYear() === new Date().getFullYear();
+const shortFormat = (...all) => (all.every(isThisYear) ? SHORT : MOMENT);
+
+// Show a time in full, or short: without the year if it is this one.
 export function moment(text, zoned = false) {
   if (!text) return "time unknown";
   const at = new Date(text);
   return h(
     "time",
     { datetime: text, title: ZONED.format(at) },
-    (zoned ? ZONED : MOMENT).format(at),
+    (zoned ? ZONED : shortFormat(at)).format(at),
+  );
+}
+
+// Show the time from the first to the last moment, with what they share only once.
+export function period(first, last) {
+  if (!first || !last) return moment(first ?? last);
+  const ends = [new Date(first), new Date(last)];
+  return h(
+    "span",
+    { title: ends.map((at) => ZONED.format(at)).join(" – ") },
+    shortFormat(...ends).formatRange(...ends),
   );
 }
 

@@ -146,6 +146,15 @@ function offerTimes() {
     `Take the time from the file, where it has one (${known.length.toLocaleString()} of ${count(chosen.length, "picture")})`;
 }
 
+// A name for every picture has no use if the folder names each of them.
+function offerName() {
+  const field = find("#enrollment").elements.identity;
+  const named = chosen.length > 0 && chosen.every(({ boxed, identity }) => identity && !boxed);
+  if (named) field.value = "";
+  field.disabled = named;
+  find("#named-by").hidden = !named;
+}
+
 function showChosen() {
   const row = (picture) =>
     h(
@@ -190,6 +199,7 @@ function showChosen() {
   find("#enrollment button.main").textContent =
     chosen.length > 0 ? `Enroll ${count(chosen.length, "picture")}` : "Enroll";
   offerTimes();
+  offerName();
   find("#chosen").hidden = chosen.length === 0;
   find("#chosen ul").replaceChildren(
     ...chosen.slice(0, SHOWN).map(row),
@@ -256,6 +266,9 @@ async function enroll(form) {
     // Images dropped from now on belong to the next enrollment, which has its own fields.
     chosen = [];
     showChosen();
-    await enrollAll(find("#outcomes"), inGallery("/crops"), shared, items);
+    const counts = await enrollAll(find("#outcomes"), inGallery("/crops"), shared, items);
+    // The next pictures may show somebody else. A name typed meanwhile is theirs.
+    const field = form.elements.identity;
+    if (counts.enrolled + counts.there > 0 && field.value === identity) field.value = "";
   });
 }

@@ -8,6 +8,8 @@ import { addressOf, changed, gallery, inGallery, panel } from "./place.js";
 
 // Modes by calibration state. Before the first fit the model’s thresholds decide.
 const MODES = { artefact: "on", own: "on", frozen: "frozen", off: "off" };
+// Enough of a SHA-256 to tell models apart.
+const SHOWN_DIGITS = 12;
 let known = [];
 
 export function startGalleries() {
@@ -70,8 +72,8 @@ async function change(pairs) {
 
 async function refit() {
   const text =
-    "What was learned from this gallery and its kept searches is deleted. The verdicts are adjusted again at once, from the named pictures.";
-  if (await question(`Adjust the verdicts of ${gallery()} again?`, text, "Adjust again"))
+    "What counts as a match is learned again at once, from the named pictures. What was learned from this gallery and its kept searches before is deleted.";
+  if (await question(`Adjust to ${gallery()} again?`, text, "Adjust again"))
     await act(() => change([["calibration", "reset"]]));
 }
 
@@ -128,6 +130,7 @@ function row(summary) {
 
 function describe({
   calibration,
+  crops,
   created_at: created,
   embedding_fingerprint: model,
   image_bytes: pictures,
@@ -136,10 +139,10 @@ function describe({
 }) {
   const rows = [
     ["Created", moment(created)],
-    ["Pictures", size(pictures)],
+    ["Pictures", [count(crops, "picture"), pictures > 0 && `, ${size(pictures)}`]],
     ["Search index", h("span", { title: kind }, size(index))],
-    ["Verdicts", calibration.basis],
-    ["Model", h("code", {}, model)],
+    ["Match or no match", calibration.basis],
+    ["Model", h("code", { title: model }, `${model.slice(0, SHOWN_DIGITS)}…`)],
   ];
   find("#description").replaceChildren(
     ...rows.flatMap(([label, value]) => [h("dt", {}, label), h("dd", {}, value)]),

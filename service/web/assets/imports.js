@@ -86,7 +86,7 @@ function draw(row, job) {
   // A job that failed before its first image has no progress.
   const began = going || total > 0;
   const bar = h("progress", { max: total || 1, "aria-label": "Progress" });
-  if (!going || total > 0) bar.value = going ? done : bar.max;
+  if (total > 0) bar.value = done;
   row.replaceChildren(
     ...[
       h(
@@ -99,7 +99,7 @@ function draw(row, job) {
           ` ${STATES[job.state]} · `,
           moment(job.created_at),
         ),
-        began && bar,
+        going && bar,
         began &&
           h(
             "p",

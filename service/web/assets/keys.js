@@ -12,7 +12,7 @@ const KEYS = [
   ["C", "Confirm: the same person"],
   ["R", "Reject: another person"],
   ["X", "Mark the result or alert"],
-  ["N", "Name the marked results"],
+  ["N", "Name the marked results; among groups: the next group"],
   ["← →", "In an open picture: the result before and after"],
   ["+ − 0", "In an open picture: zoom in, out, whole pictures"],
   ["G", "In an open picture: regions"],
@@ -68,7 +68,16 @@ function elsewhere(key, result) {
     setTimeout(() => find("#query .drop input").focus());
     return true;
   }
+  if (key.toLowerCase() === "n" && panel() === "unnamed") return toNextGroup();
   return panel() in CARDS && step(key, result);
+}
+
+function toNextGroup() {
+  const groups = [...document.querySelectorAll("#unnamed .group")];
+  const next = groups[groups.indexOf(document.activeElement.closest(".group")) + 1];
+  next?.focus();
+  next?.scrollIntoView({ block: "start" });
+  return next !== undefined;
 }
 
 // Keys that lead to the first result or alert, where none has the focus. Among results up and down

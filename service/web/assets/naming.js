@@ -49,7 +49,8 @@ export function report(outcome, { lines = [], undo: calls = [], undone, details 
 
 export async function undo(entry) {
   await takeBack(entry);
-  report(entry.undone ?? `Undone: ${entry.outcome}`);
+  // In quotes, so that nobody takes it for a change that was just made.
+  report(entry.undone ?? `Undone: “${entry.outcome}”`);
 }
 
 // Ask for the name of pictures that are now named `before`, or null for none.

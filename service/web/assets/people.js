@@ -61,8 +61,12 @@ async function load(cursor) {
         ["sort", sort],
       ]),
     );
-    const page = await ask(inGallery(`/identities?${asked}`));
+    const [page, { unnamed }] = await Promise.all([
+      ask(inGallery(`/identities?${asked}`)),
+      ask(inGallery("")),
+    ]);
     if (gallery() !== name || find("#find").value !== query || find("#sort").value !== sort) return;
+    find("#to-name").textContent = unnamed > 0 ? unnamed.toLocaleString() : "";
     if (cursor === null) list.replaceChildren();
     list.append(
       ...page.results.map((person) =>
@@ -71,15 +75,27 @@ async function load(cursor) {
     );
     if (list.children.length === 0)
       list.append(
-        h(
-          "li",
-          { class: "hint" },
-          query ? `No name contains “${query}”.` : "No picture of this gallery has a name yet.",
-        ),
+        query ? h("li", { class: "hint" }, `No name contains “${query}”.`) : nobody(unnamed),
       );
     more.hidden = page.next_cursor === null;
     more.onclick = () => load(page.next_cursor);
   });
+}
+
+function nobody(unnamed) {
+  const link = (words, place, kind) =>
+    h("a", { class: `button ${kind}`, href: addressOf(gallery(), place) }, words);
+  return h(
+    "li",
+    { class: "empty" },
+    h("p", { class: "big" }, "Nobody in this gallery has a name yet."),
+    h(
+      "p",
+      { class: "row" },
+      unnamed > 0 && link("Name its pictures", "unnamed", "main"),
+      link("Enroll pictures", "enroll", unnamed > 0 ? "" : "main"),
+    ),
+  );
 }
 
 function chooser(identity) {

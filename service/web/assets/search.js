@@ -13,6 +13,7 @@ import { askIfSeen } from "./seen.js";
 import { trackName } from "./tracks.js";
 import { formerJudgement } from "./verdicts.js";
 
+const SAMPLES = 20;
 // Shots are {blob}, or {url, crop} or {url, track} of the gallery.
 let shots = [];
 let running = null;
@@ -41,6 +42,11 @@ export function startSearch() {
   });
   form.addEventListener("focusout", ({ target: { name } }) => {
     if (name?.startsWith("captured_") && timesChanged) run();
+  });
+  form.addEventListener("click", ({ target }) => {
+    const details = target.closest("summary")?.parentElement;
+    // The click opens or closes the fields after its listeners.
+    if (details) setTimeout(() => details.open && revealFields(details));
   });
   find("#clear").addEventListener("click", () => setShots([]));
   const take = (transfer) => {
@@ -215,6 +221,12 @@ function reveal(place) {
   if (place.getBoundingClientRect().top > innerHeight / 2) place.scrollIntoView();
 }
 
+// The form leaves its place beside scrolled results when fields are opened.
+function revealFields(details) {
+  const { top } = details.getBoundingClientRect();
+  if (top < 0 || top > innerHeight / 2) details.scrollIntoView({ block: "nearest" });
+}
+
 function setShots(next) {
   shown = [];
   drawShots(next);
@@ -341,7 +353,16 @@ function beginning() {
   if (gallery()) {
     ask(inGallery("")).then(
       ({ crops }) => {
-        if (crops === 0)
+        if (crops > 0)
+          place.append(
+            h(
+              "p",
+              { class: "row sample" },
+              "No picture at hand?",
+              h("button", { type: "button", onclick: searchWithSample }, "Search with a sample"),
+            ),
+          );
+        else
           place.replaceChildren(
             h("p", { class: "big" }, "This gallery has no pictures yet."),
             h(
@@ -364,6 +385,20 @@ function beginning() {
     );
   }
   return place;
+}
+
+// Search by an enrolled picture: of the person who has most of them, if any picture has a name.
+async function searchWithSample() {
+  const sample = await attempt(find("#answer"), async () => {
+    const [person] = (await ask(inGallery("/identities?sort=crops&limit=1"))).results;
+    const asked = new URLSearchParams({
+      limit: SAMPLES,
+      ...(person && { identity: person.identity }),
+    });
+    const crops = (await ask(inGallery(`/crops?${asked}`))).results;
+    return crops.find((crop) => crop.image_url) ?? crops[0];
+  });
+  if (sample) setShots([{ url: sample.image_url, crop: sample }]);
 }
 
 async function run({ scroll = false } = {}) {

@@ -10,8 +10,8 @@ const STATES = {
   needs_reindex: "filled by another model; reindex the gallery to search it and to enroll",
 };
 const THRESHOLDS = {
-  own: "verdicts adjusted to this gallery",
-  frozen: "verdicts adjusted to this gallery, fixed",
+  own: "match or no match: adjusted to this gallery",
+  frozen: "match or no match: adjusted to this gallery, kept as it is",
 };
 let chosen = null;
 let trouble = null;
@@ -86,7 +86,7 @@ function stateOf({ state, crops, identities, calibration, retention_days: days }
     h(
       "span",
       { title: calibration.basis },
-      THRESHOLDS[calibration.state] ?? "verdicts of the model",
+      THRESHOLDS[calibration.state] ?? "match or no match: standard",
     ),
     days && h("span", {}, `pictures kept for ${count(days, "day")}`),
   ].filter(Boolean);

@@ -26,8 +26,9 @@ export function chooser(label, actions, { chosen = false } = {}) {
   );
   const redraw = () => {
     const number = picked().length;
-    note.textContent =
-      number > 0 ? `${count(number, "picture")} chosen. Shift chooses a range.` : "";
+    // A range begins with one picture.
+    const range = number === 1 && boxes().length > 2 ? " Shift chooses a range." : "";
+    note.textContent = number > 0 ? `${count(number, "picture")} chosen.${range}` : "";
     all.textContent = number > 0 && number === boxes().length ? "Choose none" : "Choose all";
     for (const button of buttons) button.disabled = number === 0;
   };

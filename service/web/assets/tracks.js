@@ -1,7 +1,7 @@
 // Tracks of the gallery with their pictures. A track can be searched, named or deleted as a whole.
 
 import { ask, pages } from "./api.js";
-import { attempt, count, find, h, moment, nfc, question, thumbnail } from "./elements.js";
+import { attempt, count, find, h, nfc, period, question, thumbnail } from "./elements.js";
 import { act, askToDelete, named, naming, relabel, report } from "./naming.js";
 import { addressOf, gallery, inGallery, panel } from "./place.js";
 import { chooser } from "./tiles.js";
@@ -76,13 +76,12 @@ function row(track, least, open) {
       },
       label,
     );
-  const [first, last] = [track.first_seen, track.last_seen].map((at) => moment(at));
   return h(
     "li",
     { "aria-label": trackName(track) },
     thumbnail(track.image_url, ""),
     h("b", { class: "name" }, trackName(track)),
-    h("span", { class: "hint" }, first, last.textContent !== first.textContent && [" – ", last]),
+    h("span", { class: "hint" }, period(track.first_seen, track.last_seen)),
     h("span", { class: "name grow" }, track.identities.join(", ") || "no name"),
     track.cohesion !== null &&
       track.cohesion < least &&

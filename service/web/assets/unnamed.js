@@ -43,17 +43,37 @@ async function load() {
       .map((group) => group.crop_ids.filter((id) => loose.has(id)).map((id) => loose.get(id)))
       .filter((crops) => crops.length > 1);
     find("#group").disabled = loose.size === 0;
+    find("#group").classList.toggle("main", loose.size > 0 && grouped.length === 0);
+    find("#of-groups").hidden = grouped.length === 0;
     const more = found.next_cursor === null ? "" : "More than ";
     find("#unnamed-count").textContent =
       loose.size === 0
-        ? "There is no picture without a name."
+        ? ""
         : `${more}${count(loose.size, "picture has", "pictures have")} no name.`;
+    if (loose.size === 0) {
+      place.replaceChildren(nothing());
+      return;
+    }
     const typed = document.activeElement?.closest("#unnamed-crops");
     for (const crop of grouped.flat()) loose.delete(crop.crop_id);
     place.replaceChildren(h("div", {}), rest([...loose.values()], grouped.length > 0));
     showGroups(place.firstChild, grouped);
     if (typed) place.querySelector("input[list]")?.focus();
   });
+}
+
+function nothing() {
+  return h(
+    "div",
+    { class: "empty" },
+    h("p", { class: "big" }, "There is no picture without a name."),
+    h("p", {}, "Pictures that are enrolled without a name can be grouped and named here."),
+    h(
+      "p",
+      { class: "row" },
+      h("a", { class: "button main", href: addressOf(gallery(), "enroll") }, "Enroll pictures"),
+    ),
+  );
 }
 
 // Return the camera and times that restrict the list and a grouping.
@@ -67,7 +87,11 @@ function chosen() {
 }
 
 function showGroups(place, grouped) {
-  const more = h("button", { type: "button", onclick: () => next() }, "Show more groups");
+  const more = h(
+    "button",
+    { type: "button", class: "more-groups", onclick: () => next() },
+    "Show more groups",
+  );
   let shown = 0;
   const next = () => {
     more.before(
@@ -114,14 +138,9 @@ function group(crops, number) {
   onSubmit(form, () => nameCrops(tiles.chosen(), null, field.value));
   return h(
     "section",
-    { class: "group", "aria-label": `Group ${number}` },
+    { class: "group", "aria-label": `Group ${number}`, tabindex: -1 },
     h("h3", {}, `Group ${number}: ${count(crops.length, "picture")}`),
     form,
-    h(
-      "p",
-      { class: "hint" },
-      `The first picture is the least like the others. ${small ? "All are chosen: untick those of somebody else." : "None is chosen yet: leave out those of somebody else, then choose all."}`,
-    ),
     tiles.element,
   );
 }

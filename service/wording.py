@@ -1,4 +1,4 @@
-"""Plain words for the errors that pydantic finds in fields."""
+"""Plain words for the errors that pydantic finds in fields, settings and options."""
 
 from __future__ import annotations
 
@@ -73,3 +73,11 @@ def describe_invalid(error: Mapping[str, Any]) -> str:
     if isinstance(sentence, str):
         return sentence
     return sentence(error["ctx"])
+
+
+def describe_reason(error: Mapping[str, Any]) -> str:
+    """Return the reason alone, for values that are not sent, such as settings and options."""
+    if error["type"] in ("literal_error", "enum"):
+        return f"may be {error['ctx']['expected']}"
+    reason, _, _ = describe_invalid(error).partition("; send")
+    return reason
