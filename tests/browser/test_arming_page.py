@@ -166,7 +166,7 @@ def test_cameras_get_a_key_for_their_list_and_the_whole_call(
             f"sessionStorage['gmn-api-key'] = sessionStorage['gmn-api-key'] ?? '{admin}'"
         )
         open_panel(tab, url, name)
-        tab.get_by_text("How cameras send").click()
+        tab.get_by_text("How cameras send", exact=True).click()
         sending = tab.locator("#sending")
         sending.get_by_label("Camera", exact=True).fill("Ann's door")
         press(sending, "Make a key for it")
@@ -185,7 +185,7 @@ def test_cameras_get_a_key_for_their_list_and_the_whole_call(
 
         tab.evaluate("key => sessionStorage.setItem('gmn-api-key', key)", reader)
         tab.reload()
-        tab.get_by_text("How cameras send").click()
+        tab.get_by_text("How cameras send", exact=True).click()
         expect(sending).to_contain_text("Each camera has a key of its own")
         expect(sending.get_by_role("button", name="Make a key for it")).to_be_hidden()
         tab.locator("#watch-list .trial input").set_input_files(png(FIRST))

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import ask, press, search_for, violations
+from tests.browser.conftest import ask, open_settings, press, search_for, violations
 from tests.browser.test_cases_page import case_of
 from tests.service.conftest import files
 from tests.service.test_search_calibration import draw
@@ -112,6 +112,7 @@ def test_the_same_picture_searched_again_tells_its_former_verdict(tab, address, 
             tab.emulate_media(color_scheme=scheme)
             assert violations(tab) == []
     # Another list of the same results leaves the sentence.
+    open_settings(tab)
     with tab.expect_response(re.compile("/queries$")):
         tab.select_option("[name=top_k]", "20")
     expect(tab.locator("#answer .card")).to_have_count(20)
