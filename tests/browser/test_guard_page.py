@@ -1,7 +1,7 @@
 """A guard at the watch panel: alerts on a phone, several decided at once, and sound."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.sync_api import expect
@@ -91,20 +91,22 @@ def test_alerts_come_first_and_large_on_every_screen(tab, watching, armed, peopl
 
 
 def test_the_age_of_an_alert_is_kept_up_to_date(tab, watching, armed, people):
-    tab.clock.install()
     seen = datetime.now(UTC)
+    # The page may open slowly: by its clock the alert is not there yet.
+    tab.clock.install(time=seen - timedelta(minutes=5))
     people.pass_by(armed, first_seen=seen, last_seen=seen)
     time = open_alerts(tab, watching, armed, 1).first.locator("time")
     expect(time).to_have_text("just now")
     assert re.search(r"\d:\d\d:\d\d", time.get_attribute("title"))
-    tab.clock.fast_forward("02:30")
+    tab.clock.pause_at(seen + timedelta(minutes=2, seconds=30))
     expect(time).to_have_text("2 minutes ago")
     tab.clock.fast_forward("03:00:00")
     expect(time).to_have_text("3 hours ago")
+    tab.clock.resume()
     # The opened alert has the exact time.
     tab.locator("#alerts .open").click()
     exact = tab.locator("#sheet .about time").inner_text()
-    assert str(seen.year) in exact
+    assert re.search(r"\d:\d\d", exact)
 
 
 def test_an_arrow_key_leads_to_the_first_alert_of_a_fresh_page(tab, watching, armed, people):
