@@ -1,7 +1,7 @@
 // The dialog that arms a list: its settings, then their forecast, which the operator confirms.
 
 import { ask } from "./api.js";
-import { attempt, count, h, moment, onSubmit, sentence, ZONE } from "./elements.js";
+import { attempt, count, h, localTime, moment, onSubmit, sentence, ZONE } from "./elements.js";
 import { gallery, inGallery } from "./place.js";
 
 const DAY_MS = 86_400_000;
@@ -180,9 +180,6 @@ function advice({ found, found_high: bound, found_basis: basis }) {
   );
 }
 
-const local = (at) =>
-  new Date(at - new Date(at).getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
-
 function settingsForm(settings, buttons) {
   const ends = Math.max(Date.parse(settings.expires_at) || 0, 0);
   const [from = "", until = ""] = (settings.hours ?? "").split("-");
@@ -225,9 +222,9 @@ function settingsForm(settings, buttons) {
     field("Watch until", "expires_at", {
       type: "datetime-local",
       required: true,
-      min: local(Date.now()),
-      max: local(Date.now() + MOST_DAYS * DAY_MS),
-      value: local(ends > Date.now() ? ends : Date.now() + DAYS * DAY_MS),
+      min: localTime(Date.now()),
+      max: localTime(Date.now() + MOST_DAYS * DAY_MS),
+      value: localTime(ends > Date.now() ? ends : Date.now() + DAYS * DAY_MS),
     }),
     field("Reason", "reason", {
       required: true,

@@ -10,7 +10,7 @@ const SIGNS = { any: "", only: "✓ ", without: "✕ " };
 const chosen = new Map();
 let readOf = null;
 
-const WRONG = "“From” is after “Until”, so no picture can pass. Change one of them.";
+export const WRONG_TIMES = "“From” is after “Until”, so no picture can pass. Change one of them.";
 
 let searchAgain = () => undefined;
 
@@ -58,7 +58,7 @@ export function validTimes() {
   const [after, before] = times();
   const wrong = after.value !== "" && before.value !== "" && after.value > before.value;
   for (const field of [after, before]) field.setAttribute("aria-invalid", String(wrong));
-  find("#times-wrong").textContent = wrong ? WRONG : "";
+  find("#times-wrong").textContent = wrong ? WRONG_TIMES : "";
   if (wrong) find("#filters").open = true;
   return !wrong;
 }

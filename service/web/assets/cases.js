@@ -1,7 +1,18 @@
 // Cases: collections of kept searches with notes, which do not expire.
 
 import { ask, formOf, pages, send } from "./api.js";
-import { attempt, count, day, download, find, h, moment, onSubmit, question } from "./elements.js";
+import {
+  attempt,
+  count,
+  day,
+  download,
+  find,
+  h,
+  moment,
+  nothingYet,
+  onSubmit,
+  question,
+} from "./elements.js";
 import { saveDrafts, saves, saving, selfSaving } from "./drafts.js";
 import { evidence, evidenceOf } from "./evidence.js";
 import { keptRow } from "./kept.js";
@@ -73,16 +84,11 @@ async function caseList() {
     form,
     h("h2", {}, "Cases"),
     results.length === 0 &&
-      h(
-        "div",
-        { class: "empty" },
-        h("p", { class: "big" }, "No cases yet."),
-        h("p", {}, "A case collects searches. Name one above, or search and add what you find."),
-        h(
-          "p",
-          { class: "row" },
-          h("a", { class: "button main", href: addressOf(gallery(), "search") }, "Search"),
-        ),
+      nothingYet(
+        "No cases yet.",
+        "A case collects searches. Name one above, or search and add what you find.",
+        addressOf(gallery(), "search"),
+        "Search",
       ),
     h(
       "ul",
@@ -221,7 +227,6 @@ function caseFields(caseItem, path) {
 }
 
 function searchRow(id, { query_id: queryId, note }, search) {
-  const { answer, image_url: url } = search;
   const field = selfSaving(
     h("input", {
       class: "note-of",
@@ -238,7 +243,7 @@ function searchRow(id, { query_id: queryId, note }, search) {
     field,
     printedText(field),
     button("Take out", () => release(id, queryId, note), "quiet"),
-    changedSince({ answer, kept: search, shots: [] }),
+    changedSince({ answer: search.answer, kept: search, shots: [] }),
     ...evidenceOf(search),
   );
 }

@@ -52,7 +52,14 @@ export const day = (date) =>
     timeZone: "UTC",
   });
 
-const isThisYear = (at) => at.getFullYear() === new Date().getFullYear();
+export const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
+export const isToday = (at) => new Date(at).toDateString() === new Date().toDateString();
+
+// Return a time in the form that a field for date and time takes.
+export const localTime = (at) =>
+  new Date(at - 60_000 * new Date(at).getTimezoneOffset()).toISOString().slice(0, 16);
+
+export const isThisYear = (at) => at.getFullYear() === new Date().getFullYear();
 const shortFormat = (...all) => (all.every(isThisYear) ? SHORT : MOMENT);
 
 // Show a time in full, or short: without the year if it is this one.
@@ -103,6 +110,16 @@ export function percent(share) {
   if (share < 0.001) return "< 0.1%";
   return `${(share * 100).toFixed(share < 0.01 || share > 0.99 ? 1 : 0)}%`;
 }
+
+// Say that a list is empty, with a link to what fills it.
+export const nothingYet = (words, hint, href, label) =>
+  h(
+    "div",
+    { class: "empty" },
+    h("p", { class: "big" }, words),
+    h("p", {}, hint),
+    h("p", { class: "row" }, h("a", { class: "button main", href }, label)),
+  );
 
 export const sentence = (text) =>
   text.charAt(0).toUpperCase() + text.slice(1) + (/[.?!…]$/.test(text) ? "" : ".");

@@ -3,7 +3,7 @@
 import { ask, blobOf, formOf } from "./api.js";
 import { askForBoxes } from "./boxes.js";
 import { cameraFields, chooseCameras, startCameras, validTimes } from "./cameras.js";
-import { attempt, find, h, nameOf, shotPicture, takeFiles } from "./elements.js";
+import { attempt, find, h, localTime, nameOf, shotPicture, takeFiles } from "./elements.js";
 import { clearMarks } from "./judge.js";
 import { mySearches } from "./kept.js";
 import { lookAt } from "./photos.js";
@@ -205,8 +205,6 @@ function fitsForm({ kept: { request }, shots: searchedBy }) {
   const offered = Object.keys(request).every((name) => elements[name] || others.includes(name));
   return offered && searchedBy.length === Math.max(1, request.images);
 }
-
-const localTime = (at) => new Date(at - 60_000 * at.getTimezoneOffset()).toISOString().slice(0, 16);
 
 function display(searches) {
   shown = searches;

@@ -3,6 +3,7 @@
 
 import { ask, formOf } from "./api.js";
 import { askForBoxes } from "./boxes.js";
+import { WRONG_TIMES } from "./cameras.js";
 import { openCrop } from "./crop.js";
 import { attempt, count, find, h, nameOf, onSubmit, shotPicture, takeFiles } from "./elements.js";
 import { lookAt } from "./photos.js";
@@ -230,8 +231,7 @@ function personFields() {
 // Return the times of the form as pairs of their names and moments.
 function times() {
   const { captured_after: after, captured_before: before } = form().elements;
-  if (after.value && before.value && after.value > before.value)
-    throw new Error("“From” is after “Until”, so no picture can pass. Change one of them.");
+  if (after.value && before.value && after.value > before.value) throw new Error(WRONG_TIMES);
   return [after, before]
     .filter(({ value }) => value)
     .map(({ name, value }) => [name, new Date(value).toISOString()]);

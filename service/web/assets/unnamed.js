@@ -1,7 +1,7 @@
 // Unnamed crops: grouped into suggested people, and named by group or by choice.
 
 import { ask, formOf, pages } from "./api.js";
-import { attempt, count, find, h, onSubmit, percent } from "./elements.js";
+import { attempt, count, find, h, nothingYet, onSubmit, percent } from "./elements.js";
 import { addJob } from "./imports.js";
 import { act, askForName, askToDelete, nameCrops } from "./naming.js";
 import { addressOf, gallery, inGallery, panel } from "./place.js";
@@ -51,7 +51,14 @@ async function load() {
         ? ""
         : `${more}${count(loose.size, "picture has", "pictures have")} no name.`;
     if (loose.size === 0) {
-      place.replaceChildren(nothing());
+      place.replaceChildren(
+        nothingYet(
+          "There is no picture without a name.",
+          "Pictures that are enrolled without a name can be grouped and named here.",
+          addressOf(gallery(), "enroll"),
+          "Enroll pictures",
+        ),
+      );
       return;
     }
     const typed = document.activeElement?.closest("#unnamed-crops");
@@ -60,20 +67,6 @@ async function load() {
     showGroups(place.firstChild, grouped);
     if (typed) place.querySelector("input[list]")?.focus();
   });
-}
-
-function nothing() {
-  return h(
-    "div",
-    { class: "empty" },
-    h("p", { class: "big" }, "There is no picture without a name."),
-    h("p", {}, "Pictures that are enrolled without a name can be grouped and named here."),
-    h(
-      "p",
-      { class: "row" },
-      h("a", { class: "button main", href: addressOf(gallery(), "enroll") }, "Enroll pictures"),
-    ),
-  );
 }
 
 // Return the camera and times that restrict the list and a grouping.

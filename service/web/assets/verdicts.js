@@ -1,7 +1,7 @@
 // Verdicts that differ from those of the same search at another time, and what changed meanwhile.
 
 import { ask, blobOf, formOf } from "./api.js";
-import { count, h, moment, percent } from "./elements.js";
+import { CLOCK, count, h, isToday, moment, percent } from "./elements.js";
 import { gallery, inGallery } from "./place.js";
 
 const WORDS = { match: "match", uncertain: "uncertain", no_match: "no match" };
@@ -11,7 +11,6 @@ const BESIDE = new Set(["purpose", "keep", "keep_picture", "mode", "top_k", "gro
 const DESCRIBING = new Set(["images", "crop_ids", "min_version"]);
 // A picture that finds itself, as it was enrolled since, says nothing about the verdict.
 const SAME_PICTURE = 0.999;
-const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
 const DATED = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 // The last judgement of each search of this tab, and the former one of another verdict.
 const judgements = new Map();
@@ -152,9 +151,7 @@ function causeOf(before, now) {
 
 function timeOf(date) {
   const at = new Date(date);
-  return at.toDateString() === new Date().toDateString()
-    ? `at ${CLOCK.format(at)}`
-    : `on ${DATED.format(at)}`;
+  return isToday(at) ? `at ${CLOCK.format(at)}` : `on ${DATED.format(at)}`;
 }
 
 // Say by what a gallery grew or shrank between two fits. Its size at a fit to searches is unknown.

@@ -1,8 +1,11 @@
 // Sightings of one person: crops of one visit folded into one entry, and the entries by day.
 
 import {
+  CLOCK,
   count,
   h,
+  isThisYear,
+  isToday,
   nameOf,
   nfc,
   percent,
@@ -20,12 +23,10 @@ const VISIT_MS = 5 * MINUTE_MS;
 // Watch lists end a track after this time too. Trackers use their ids again.
 const TRACK_MS = 30 * MINUTE_MS;
 const SHOTS_BESIDE = 2;
-const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
 const MISSES = "The model may err: it misses people, most of all in other clothes";
 const LOOK = `${MISSES}, and takes strangers for the person. Look at the pictures before you decide.`;
 
 const timeOf = (crop) => Date.parse(crop.captured_at);
-const isToday = (time) => new Date(time).toDateString() === new Date().toDateString();
 
 function isSameVisit(crop, other) {
   if (crop.gallery !== other.gallery || nfc(crop.camera) !== nfc(other.camera)) return false;
@@ -62,7 +63,7 @@ export function visitsOf(results) {
 
 // Return whether a gallery may have more sightings than the answer: none of its results is too
 // unlike to be one, and not all of its crops were compared.
-export function mayHaveMore({ results, galleries }, most) {
+function mayHaveMore({ results, galleries }, most) {
   return galleries.some(({ gallery }) => {
     const own = results.filter((result) => result.gallery === gallery);
     const isCutOff = results.length === most || own.some(({ verdict }) => verdict === null);
@@ -181,7 +182,7 @@ const date = (time, more = {}) =>
     ...more,
     month: "short",
     day: "numeric",
-    year: new Date(time).getFullYear() === new Date().getFullYear() ? undefined : "numeric",
+    year: isThisYear(new Date(time)) ? undefined : "numeric",
   }).format(time);
 
 const when = (time) =>
