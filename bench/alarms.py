@@ -1,9 +1,10 @@
 """False alarms of a running service in galleries of people, beside the rate that was asked for.
 
 `python -m bench.alarms ARTEFACT KIND:PATH` starts a service and enrolls people
-whom the artefact's training held out, or with `--test` those of the set's test part. Galleries of 1
-to 375 of them hold crops of half of the cameras. Crops of the other cameras, of these people and of
-strangers, search them, one crop or four crops of a person at once.
+whom the artefact's training held out, or with `--test` those of the set's test part. Crops of half
+of the cameras search galleries of 1 to 375 of these people, for them and for strangers, one crop or
+four crops of a person at once. The galleries hold crops of the other half of the cameras; some hold
+crops of the searching cameras, or of all cameras.
 `python -m bench.figures alarms FILE…` writes the table of docs/calibration.md.
 """
 
@@ -11,10 +12,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,13 @@ from training.evaluation.intervals import mean_interval
 from training.evaluation.searches import held_out_people, whole_set
 
 SIZES = (1, 3, 5, 10, 17, 50, 100, 200, 375)
+# The cameras that enroll people, beside those that search, and the sizes of such galleries.
+EnrolledBy = Literal["other cameras", "own camera", "both"]
+SIZES_OF: Mapping[EnrolledBy, tuple[int, ...]] = {
+    "other cameras": SIZES,
+    "own camera": (5, 50, 200),
+    "both": (5, 50, 200),
+}
 CROPS_OF_A_CAMERA = (1, 4)
 PICTURES = (1, 4)
 OPERATING_POINT = "far_1e-2"
@@ -44,30 +52,33 @@ def draw_gallery(
     size: int,
     crops_of_a_camera: int,
     seed: int,
+    enrolled_by: EnrolledBy = "other cameras",
 ) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
     """Draw a gallery of people, and searches for them and for strangers.
 
-    Half of the cameras enroll people, and the other half takes the crops of the searches.
+    Half of the cameras takes the crops of the searches.
 
     Args:
         crops: with columns `identity` and `camera`.
         size: the number of people, who are all seen by both halves of the cameras.
         crops_of_a_camera: the most crops of a person by one camera that are enrolled.
         seed: the seed of the draw, together with the size.
+        enrolled_by: the cameras whose crops are enrolled.
 
     Returns:
-        The crops to enroll, and groups of crops that search together, each of one person.
+        The crops to enroll, and groups of other crops that search together, each of one person.
     """
     random = np.random.default_rng([size, seed])
     crops = crops.sample(frac=1, random_state=random)
     cameras = random.permutation(crops.camera.unique())
-    enrolls = crops.camera.isin(cameras[: len(cameras) // 2])
-    searching = crops[~enrolls]
-    seen_by_both = np.intersect1d(crops.identity[enrolls], searching.identity)
+    is_other = crops.camera.isin(cameras[: len(cameras) // 2])
+    seen_by_both = np.intersect1d(crops.identity[is_other], crops.identity[~is_other])
     members = random.permutation(seen_by_both)[:size]
 
-    enrolled = crops[enrolls & crops.identity.isin(members)]
+    enrolls = {"other cameras": is_other, "own camera": ~is_other, "both": is_other | ~is_other}
+    enrolled = crops[enrolls[enrolled_by] & crops.identity.isin(members)]
     enrolled = enrolled.groupby(["identity", "camera"]).head(crops_of_a_camera)
+    searching = crops[~is_other].drop(index=enrolled.index, errors="ignore")
     is_member = searching.identity.isin(members)
     searches = []
     for people, pictures in product((searching[is_member], searching[~is_member]), PICTURES):
@@ -168,21 +179,28 @@ def measure(
     crops: pd.DataFrame,
     galleries: int,
 ) -> Iterator[dict[str, Any]]:
-    sizes = [size for size in SIZES if size <= crops.identity.nunique() / 2]
-    for crops_of_a_camera, size in product(CROPS_OF_A_CAMERA, sizes):
-        answers: list[dict[str, Any]] = []
-        for number in range(galleries):
-            enrolled, searches = draw_gallery(crops, size, crops_of_a_camera, number)
-            gallery = f"people.{crops_of_a_camera}.{size}.{number}"
-            fill(client, gallery, enrolled)
-            answers += search(client, gallery, enrolled, searches)
-        for pictures, cell in pd.DataFrame(answers).groupby("pictures"):
-            yield {
-                "crops": crops_of_a_camera,
-                "size": size,
-                "pictures": pictures,
-                **figures(cell),
-            }
+    largest = crops.identity.nunique() / 2
+    for enrolled_by, sizes in SIZES_OF.items():
+        for crops_of_a_camera, size in product(CROPS_OF_A_CAMERA, sizes):
+            if size > largest:
+                continue
+            answers: list[dict[str, Any]] = []
+            for number in range(galleries):
+                enrolled, searches = draw_gallery(
+                    crops, size, crops_of_a_camera, number, enrolled_by
+                )
+                gallery = f"people.{enrolled_by.split()[0]}.{crops_of_a_camera}.{size}.{number}"
+                fill(client, gallery, enrolled)
+                answers += search(client, gallery, enrolled, searches)
+                client.delete_gallery(gallery)
+            for pictures, cell in pd.DataFrame(answers).groupby("pictures"):
+                yield {
+                    "enrolled_by": enrolled_by,
+                    "crops": crops_of_a_camera,
+                    "size": size,
+                    "pictures": pictures,
+                    **figures(cell),
+                }
 
 
 def main(

@@ -76,6 +76,8 @@ def condense(label: str, report: Figures) -> Iterator[Figures]:
             }
             if half := result.get("half_enrolled"):
                 row["metrics"]["found at 1%"] = _ends(half["detection_rate"])
+                if miss_rate := half.get("miss_rate"):
+                    row["metrics"]["FNIR at 1%"] = _ends(miss_rate)
             if paired := dataset.get("differences", {}).get(f"{scoring} - cosine"):
                 row["differences"] = _intervals(paired)
             yield row
@@ -170,6 +172,7 @@ def _alarms_table(rows: Sequence[Figures]) -> str:
     names = {
         "artefact": "{artefact}",
         "people of": "{data}",
+        "enrolled by": "{enrolled_by}",
         "crops a camera": "{crops}",
         "pictures": "{pictures}",
     }

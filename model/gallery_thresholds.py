@@ -9,6 +9,7 @@ the equations and the measurements.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,9 @@ from model.problems import InputProblem
 from model.search_calibration import FAR_EXTRAPOLATION, Searches
 from model.stored import Metadata, Stored
 
+# Number of the rule that this module computes tails by. It is raised whenever equal crops get other
+# thresholds, so that stored ones are fitted again.
+RULE = 1
 # The tail is that of the upper half of the heights.
 MEDIAN = 0.5
 # The prior of σ, in units of β, is log-normal. That of ξ is normal, with a mean that depends on the
@@ -30,7 +34,7 @@ SCALE_PRIOR = 0.78
 SCALE_SPREAD = 0.1
 SHAPE_AT_ZERO = 0.05
 SHAPE_PER_SLOPE = 0.5
-SHAPE_SPREAD = 0.07
+SHAPE_SPREAD = 0.12
 STEEPEST = -0.2
 FLATTEST = 0.08
 # A person who is enrolled under two names finds themselves in a left-out search. The share of such
@@ -38,15 +42,16 @@ FLATTEST = 0.08
 DOUBLES = np.array([0.003, 0.01, 0.03, 0.1, 0.3])
 # The grid of the posterior: ln σ relative to the prior's, and ξ, by which the formulas divide.
 LOGS = np.linspace(-0.5, 0.5, 21)
-SHAPES = np.linspace(-0.3, 0.4, 29)
+SHAPES = np.linspace(-0.3, 0.6, 37)
 SHAPES[12] = 1e-3
 # A tail stores the heights that a share e^−t of strangers reaches, for each of these t.
 RARITIES = -np.log([MEDIAN, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 1e-4, 1e-5])
 HIGHEST = 80.0
 STEPS = 1601
-# Factor on the heights, since strangers under cameras unknown to the model are higher than enrolled
-# people who play strangers. Chosen on CUHK01 and CUHK03 with embedders trained without the set.
-STRANGERS_HEIGHT = 1.1
+# Factor on the heights of searches that leave out their own camera. They find fewer crops of each
+# person than a real search finds, so that real strangers are higher. Chosen on CUHK01 and CUHK03
+# with embedders trained without the set.
+OTHER_CAMERAS_HEIGHT = 1.1
 # The rarity of a genuine score, and the excess of a person under two names, are assumed to be
 # distributed as Gamma(2, 3). The scale is fixed, so that a probability is the same function of
 # rarity everywhere; fitted to searches, it is no better.
@@ -54,8 +59,11 @@ GENUINE = 3.0
 # The artefact's own thresholds are computed for these numbers of identities. There are more than
 # `FEW_IDENTITIES`, since `CurrentCalibration.judge` counts further crops as further identities.
 ARTEFACT_SIZES = (*range(1, FEW_IDENTITIES), 24, 32, 48, 64, 96, 128, 256, 512)
-# ρ before any search, and its weight in searches.
-RATIO_PRIOR = 0.92
+# ρ before any search, where no left-out search leaves out its own camera and where all do; and the
+# weight of this start in searches. A search by a camera of its own is compared with crops of every
+# camera, so that its scores are wider apart.
+RATIO_START = 0.94
+OTHER_CAMERAS_RATIO_START = 1.04
 RATIO_WEIGHT = 20.0
 ROUNDS = 15
 # Heights have to rise strictly, but an impostor tail may have one score at several shares.
@@ -92,11 +100,22 @@ class LeftOutSearches(NamedTuple):
             not finite is left out.
         names: codes of the identities that the crops show, `(n,)`.
         identities: K, the number of identities that are searched.
+        other_cameras: which searches left out the crop's own camera, `(n,)` bool; None means none.
     """
 
     leaders: Array
     names: Codes
     identities: int
+    other_cameras: NDArray[np.bool_] | None = None
+
+    @property
+    def share_of_other_cameras(self) -> float:
+        """Return the share of the searches that left out their own camera, 0 to 1."""
+        if self.other_cameras is None:
+            return 0.0
+        scored = np.isfinite(self.leaders).all(axis=1)
+        _, weights = identity_weights(self.names[scored])
+        return float(weights @ self.other_cameras[scored]) / max(1.0, float(weights.sum()))
 
 
 class StrangerTail(Stored):
@@ -170,12 +189,14 @@ class GalleryThresholds(Metadata):
             crops, relative to searches by one crop. Empty if too few people have several crops, and
             None if it was not measured.
         ratio: ρ, the scale of real searches relative to the left-out ones.
+        ratio_start: ρ before any search.
         searches: number of searches to which ρ was fitted.
     """
 
     tails: tuple[StrangerTail, ...]
     mean_scales: tuple[tuple[int, float], ...] | None = None
-    ratio: float = RATIO_PRIOR
+    ratio: float = RATIO_START
+    ratio_start: float = RATIO_START
     searches: int = 0
 
     def tail(self, identities: int, pictures: int = 1) -> StrangerTail:
@@ -220,6 +241,29 @@ def artefact_thresholds(calibration: ScoringCalibration) -> GalleryThresholds:
     return GalleryThresholds(tails=tails, ratio=1.0)
 
 
+def fit_thresholds(
+    left_out: Sequence[LeftOutSearches],
+    mean_scales: Sequence[tuple[int, float]] | None = None,
+) -> GalleryThresholds:
+    """Fit thresholds to the left-out searches of a gallery.
+
+    Args:
+        left_out: searches of the whole gallery, then of parts of it.
+        mean_scales: as in `GalleryThresholds`.
+
+    Raises:
+        InputProblem: there are fewer than 18 identities, or the scores have no spread.
+    """
+    share = left_out[0].share_of_other_cameras
+    start = round(RATIO_START + share * (OTHER_CAMERAS_RATIO_START - RATIO_START), 4)
+    return GalleryThresholds(
+        tails=[fit_tail(searches) for searches in left_out],
+        mean_scales=mean_scales,
+        ratio=start,
+        ratio_start=start,
+    )
+
+
 def fit_ratio(
     thresholds: GalleryThresholds,
     searches: Searches,
@@ -242,7 +286,7 @@ def fit_ratio(
     # spacing is lower by the mean gap.
     gaps = (leaders[:, 2] - leaders[:, 8]) / 6.0 / scales
     heights = (leaders[:, 0] - level(leaders)) / scales
-    ratio = RATIO_PRIOR
+    ratio = thresholds.ratio_start
     share = 0.5
     evidence = np.empty_like(heights)
     for _ in range(ROUNDS):
@@ -253,7 +297,7 @@ def fit_ratio(
         share = genuine.sum() / max(1, len(searches))
         share = float(np.clip(share, LEAST_SHARE, 1.0 - LEAST_SHARE))
         total = float((spacings - genuine * gaps).sum())
-        ratio = (RATIO_WEIGHT * RATIO_PRIOR + total) / (RATIO_WEIGHT + len(searches))
+        ratio = (RATIO_WEIGHT * thresholds.ratio_start + total) / (RATIO_WEIGHT + len(searches))
     return thresholds.model_copy(update={"ratio": round(ratio, 4), "searches": len(searches)})
 
 
@@ -308,10 +352,11 @@ def fit_tail(searches: LeftOutSearches) -> StrangerTail:
     above = heights > start
     excesses = _excesses(heights[above] - start, weights[above], shape)
     rising = np.maximum.accumulate(start + excesses + 1e-3 * np.arange(len(RARITIES)))
+    factor = 1.0 + searches.share_of_other_cameras * (OTHER_CAMERAS_HEIGHT - 1.0)
     return StrangerTail(
         identities=searches.identities,
         scale=float(f"{scale:.6g}"),
-        heights=np.round(STRANGERS_HEIGHT * rising, 4).tolist(),
+        heights=np.round(factor * rising, 4).tolist(),
     )
 
 

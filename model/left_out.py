@@ -93,6 +93,30 @@ def subgalleries(names: Codes, random: np.random.Generator) -> list[Codes]:
     return [everyone[:size] for size in sizes if size >= FEW_IDENTITIES]
 
 
+def search_other_cameras(
+    own_names: Codes,
+    own_cameras: Codes,
+    names: Codes,
+    cameras: Codes,
+) -> NDArray[np.bool_]:
+    """Tell which crops search other cameras only: at least 18 other identities are seen there.
+
+    Args:
+        own_names, own_cameras: codes of the crops that search, `(n,)` each; camera -1 is unknown.
+        names, cameras: codes of the searched crops, `(N,)` each.
+
+    Returns:
+        `(n,)`.
+    """
+    others_only = np.zeros(len(own_names), dtype=bool)
+    for camera in np.unique(own_cameras[own_cameras >= 0]):
+        elsewhere = np.unique(names[cameras != camera])
+        rows = np.flatnonzero(own_cameras == camera)
+        others = len(elsewhere) - np.isin(own_names[rows], elsewhere)
+        others_only[rows] = others >= FEW_IDENTITIES
+    return others_only
+
+
 def hide_known(
     scores: Floats,
     own_names: Codes,
@@ -102,20 +126,16 @@ def hide_known(
 ) -> Floats:
     """Return scores `(n, N)` with −∞ for crops that a stranger's search would not find.
 
-    Hidden are the scores of the crop's own identity and, if at least 18 other identities have crops
-    under other cameras, of all crops under its own camera.
+    Hidden are the scores of the crop's own identity and, if it searches other cameras only, of all
+    crops under its own camera.
 
     Args:
         scores: scores of the crops that search against the searched ones, `(n, N)`.
-        own_names, own_cameras: codes of the crops that search, `(n,)` each; camera -1 is unknown.
-        names, cameras: codes of the searched crops, `(N,)` each.
+        own_names, own_cameras, names, cameras: as for `search_other_cameras`.
     """
     hidden = own_names[:, None] == names
-    for camera in np.unique(own_cameras[own_cameras >= 0]):
-        elsewhere = np.unique(names[cameras != camera])
-        rows = np.flatnonzero(own_cameras == camera)
-        others = len(elsewhere) - np.isin(own_names[rows], elsewhere)
-        hidden[rows[others >= FEW_IDENTITIES]] |= cameras == camera
+    others_only = search_other_cameras(own_names, own_cameras, names, cameras)
+    hidden[others_only] |= own_cameras[others_only, None] == cameras
     return np.where(hidden, np.float32(-np.inf), scores)
 
 

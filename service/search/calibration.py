@@ -8,6 +8,7 @@ import logging
 import math
 import secrets
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gmn_client.models import CalibrationReason, CalibrationState, Verdict
 from model.arrays import Array, Floats
 from model.calibration import SEARCH_OPERATING_POINTS, Scoring
-from model.gallery_thresholds import GalleryThresholds, artefact_thresholds
+from model.gallery_thresholds import RULE, GalleryThresholds, artefact_thresholds
 from model.order_statistics import FEW_IDENTITIES, RANKS
 from model.search_calibration import SearchCalibration, artefact_search_calibration
 from service.engine.networks import LoadedModel
@@ -40,6 +41,8 @@ RECENT_PLACES = 64
 KEY_BYTES = 16
 # The share of pairs of different people whose cosine reaches τ (docs/calibration.md).
 JOINING_SHARE = 1e-3
+# For this long after an update of the service has changed a gallery's thresholds, answers say so.
+SAYS_RULE_FOR_SECONDS = 30 * 86400.0
 # A gallery's id and a subject: a scoring and the artefact that computed its scores.
 Place = tuple[int, str]
 Probability = Callable[[NDArray[np.floating]], Array]
@@ -64,6 +67,9 @@ class Publication(BaseModel):
         counted: number of searches stored so far when it was fitted.
         identities, crops: counts of the gallery when it was fitted to named crops.
         level: mean score level of strangers among them; used for a pair, which has no level.
+        rule: number of the rule of its tails; 0 before version 0.6.
+        rule_since: seconds since 1970, when this rule replaced another one that the gallery had
+            thresholds by; None if it had none.
         version: digest of the stored text, which does not contain it.
     """
 
@@ -75,13 +81,17 @@ class Publication(BaseModel):
     identities: int = 0
     crops: int = 0
     level: float = 0.0
+    rule: int = 0
+    rule_since: float | None = None
     version: str = Field("", exclude=True)
 
     @property
-    def judges_means(self) -> bool:
-        """False for fits of older versions, which judged several pictures as one."""
+    def is_current(self) -> bool:
+        """False for fits of older versions: by another rule, or without means of several crops."""
         calibration = self.calibration
-        return isinstance(calibration, SearchCalibration) or calibration.mean_scales is not None
+        if isinstance(calibration, SearchCalibration):
+            return True
+        return self.rule == RULE and calibration.mean_scales is not None
 
     @classmethod
     def read(cls, stored: PublishedCalibration | None) -> Publication | None:
@@ -256,7 +266,14 @@ def _describe_basis(fitted: Publication, beyond: int | None, frozen: bool) -> st
         noun = "search" if fitted.calibration.searches == 1 else "searches"
         parts.append(f"{fitted.calibration.searches:,} {noun}")
     wider = f", for a search of {beyond:,} people" if beyond else ""
-    return f"Thresholds from {' and '.join(parts)}{wider}{', frozen' if frozen else ''}."
+    basis = f"Thresholds from {' and '.join(parts)}{wider}{', frozen' if frozen else ''}."
+    if fitted.rule_since and time.time() - fitted.rule_since < SAYS_RULE_FOR_SECONDS:
+        day = datetime.fromtimestamp(fitted.rule_since, UTC)
+        basis += (
+            f" An update of the service has changed them on {day:%Y-%m-%d}, so a verdict may "
+            "differ from an earlier one."
+        )
+    return basis
 
 
 class GalleryCalibrations:

@@ -17,6 +17,7 @@ from model.left_out import (
     leaders_by_name,
     sampled_crops,
     sampled_groups,
+    search_other_cameras,
     subgalleries,
 )
 from model.order_statistics import RANKS
@@ -101,8 +102,13 @@ async def search_left_out(
     for queries, searched in await runtime.pools.calibration.run(_plan_searches, crops):
         identities = len(np.unique(searched.names))
         leaders = await _search(runtime, model, queries, searched)
+        other_cameras = search_other_cameras(
+            queries.names, queries.cameras, searched.names, searched.cameras
+        )
         for scoring, searches in results.items():
-            searches.append(LeftOutSearches(leaders[scoring], queries.names, identities))
+            searches.append(
+                LeftOutSearches(leaders[scoring], queries.names, identities, other_cameras)
+            )
     return results
 
 

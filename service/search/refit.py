@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.gallery_thresholds import (
+    RULE,
     GalleryThresholds,
     LeftOutSearches,
     fit_ratio,
-    fit_tail,
+    fit_thresholds,
     level,
 )
 from model.order_statistics import FEW_IDENTITIES
@@ -216,7 +217,7 @@ async def _read_stored(runtime: Runtime, gallery: Gallery, subject: str) -> _Sto
 
 
 def _has_outgrown(fitted: Publication | None, entry: GalleryRecord) -> bool:
-    if fitted is None or not fitted.judges_means:
+    if fitted is None or not fitted.is_current:
         return True
     sizes = ((fitted.identities, entry.identities), (fitted.crops, entry.crops))
     return any(not before / GROWTH < now < before * GROWTH for before, now in sizes)
@@ -230,15 +231,21 @@ def _fit_gallery(
 ) -> Publication:
     leaders = left_out[0].leaders
     strangers = level(leaders[np.isfinite(leaders).all(axis=1)])
-    tails = [fit_tail(searches) for searches in left_out]
-    fitted = GalleryThresholds(tails=tails, mean_scales=mean_scales)
+    fitted = fit_thresholds(left_out, mean_scales)
+    now = time.time()
+    former = stored.published
+    rule_since = former.rule_since if former else None
+    if former and isinstance(former.calibration, GalleryThresholds) and former.rule != RULE:
+        rule_since = now
     return Publication(
-        fitted_at=time.time(),
+        fitted_at=now,
         calibration=fit_ratio(fitted, stored.searches),
         counted=stored.counted,
         identities=entry.identities,
         crops=entry.crops,
         level=round(float(strangers.mean()), 6),
+        rule=RULE,
+        rule_since=rule_since,
     )
 
 

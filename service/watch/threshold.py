@@ -30,7 +30,7 @@ CROPS_PER_TRACK = 4.0
 LARGE_FACTOR = 1.3
 SMALL_FACTOR = 1.2
 # Factor on the tail of the list's own crops.
-OWN_FACTOR = 0.84
+OWN_FACTOR = 0.924
 # Share of a sample above which its tail is a generalised Pareto distribution, and its shapes.
 TAIL_SHARE = 0.1
 STEEPEST = -0.5

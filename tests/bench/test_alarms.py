@@ -32,6 +32,17 @@ def test_searches_show_one_person_under_cameras_that_enroll_nobody(crops):
     assert set(draw_gallery(crops, 10, 4, seed=1)[0].identity) != members
 
 
+@pytest.mark.parametrize(("enrolled_by", "cameras"), [("own camera", 2), ("both", 4)])
+def test_the_searching_cameras_enroll_other_crops_than_those_that_search(
+    crops, enrolled_by, cameras
+):
+    enrolled, searches = draw_gallery(crops, 10, 4, 0, enrolled_by)
+    searching = pd.concat(searches)
+    assert len(enrolled) == 10 * cameras * 4
+    assert set(searching.camera) <= set(enrolled.camera)
+    assert not set(searching.index) & set(enrolled.index)
+
+
 def test_alarms_are_of_strangers_and_an_enrolled_person_is_found_in_the_first_place():
     judged = [
         ("g", "s1", False, True, False, 0.9),
@@ -55,10 +66,10 @@ def test_an_artefact_that_held_out_nobody_is_refused():
 def test_a_service_is_started_and_searched(tiny_artefact, capsys, monkeypatch):
     monkeypatch.setenv("GMN_DEVICE", "cpu")
     monkeypatch.setenv("GMN_RUNTIME", "torch")
-    monkeypatch.setattr(alarms, "SIZES", (1, 19))
+    monkeypatch.setattr(alarms, "SIZES_OF", {"other cameras": (1, 19), "both": (19,)})
     alarms.main(str(tiny_artefact), DATA, test=True, galleries=1)
     rows = json.loads(capsys.readouterr().out)["results"]
-    assert [row["size"] for row in rows] == [1, 1, 19, 19] * 2
+    assert [row["size"] for row in rows] == [1, 1, 19, 19] * 2 + [19, 19] * 2
     for row in rows:
         rate, low, high = row["obtained"]
         assert 0.0 <= low <= rate <= high <= 100.0

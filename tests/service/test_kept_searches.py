@@ -8,6 +8,7 @@ import os
 import sqlite3
 import time
 import tracemalloc
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 
 from model.search_calibration import artefact_search_calibration, pack_search, unpack_searches
 from service.gallery.browse import list_galleries
+from service.gallery.changes import change_gallery
 from service.gallery.enroll import ImageToEnroll, enroll
 from service.gallery.forget import forget_identity
 from service.record.transaction import FILE
@@ -203,12 +205,57 @@ async def test_what_an_older_version_published_is_used_until_the_next_fit(runtim
     del body["calibration"]["mean_scales"]
     publish(runtime, json.dumps(body), fitted.version)
     assert state(runtime).state == "own"
-    assert not calibration(runtime).published.judges_means
+    assert not calibration(runtime).published.is_current
     await fit(runtime)
     published = calibration(runtime).published
-    assert published.judges_means
+    assert published.is_current
     await fit(runtime)
     assert calibration(runtime).published == published
+    assert "update" not in state(runtime).basis
+
+
+async def publish_by_an_earlier_rule(runtime):
+    """Publish thresholds of forty people as version 0.5 did, and return their version."""
+    await fill(runtime, range(40))
+    await fit(runtime)
+    gallery_id = default(runtime).gallery_id
+    fitted = runtime.record.calibrations.published(gallery_id)[calibration(runtime).subject]
+    body = json.loads(fitted.body)
+    del body["rule"], body["rule_since"]
+    publish(runtime, json.dumps(body), fitted.version)
+    return version(runtime)
+
+
+async def test_thresholds_that_an_update_changes_say_so_in_the_answer_for_a_month(
+    runtime, monkeypatch
+):
+    former = await publish_by_an_earlier_rule(runtime)
+    assert "update" not in state(runtime).basis
+
+    await fit(runtime)
+
+    assert version(runtime) != former
+    today = datetime.now(UTC).date()
+    answer = await search(runtime, draw(3, 7))
+    assert f"An update of the service has changed them on {today}" in answer.calibration.basis
+    # Later fits by the same rule keep the day.
+    await fill(runtime, range(40, 60))
+    await fit(runtime)
+    assert f"changed them on {today}" in state(runtime).basis
+    later = time.time() + 31 * 86400
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert "update" not in state(runtime).basis
+
+
+async def test_frozen_thresholds_stay_as_they_are_after_an_update(runtime):
+    former = await publish_by_an_earlier_rule(runtime)
+    await change_gallery(runtime, default(runtime), {"calibration": "frozen"})
+
+    await fit(runtime)
+    await store_and_refit(runtime, {})
+
+    assert version(runtime) == former
+    assert "update" not in state(runtime).basis
 
 
 @pytest.mark.parametrize("body", ["", "{}", "null", '{"fitted_at": 1, "calibration": {"x": 1}}'])

@@ -36,9 +36,14 @@ def dataset_tables(result: DatasetResult) -> list[Table]:
         _operating_points(result.scorings),
         Table(
             "Searches with half of the people enrolled, %",
-            ["ranking", "people enrolled", "people found"],
+            ["ranking", "people enrolled", "people found", "FNIR"],
             [
-                [name, scoring.half_enrolled.enrolled, scoring.half_enrolled.detection_rate]
+                [
+                    name,
+                    scoring.half_enrolled.enrolled,
+                    scoring.half_enrolled.detection_rate,
+                    scoring.half_enrolled.miss_rate,
+                ]
                 for name, scoring in result.scorings.items()
                 if scoring.half_enrolled
             ],

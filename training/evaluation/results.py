@@ -79,10 +79,13 @@ class HalfEnrolledResult(Result):
         enrolled: the number of people in the gallery.
         detection_rate: the share of searches for enrolled people that find them, as a mean over
             random halves; its interval is over people.
+        miss_rate: FNIR, the share of searches for enrolled people who do not reach the threshold,
+            at whatever rank; a mean over the same halves. None in reports of older versions.
     """
 
     enrolled: int
     detection_rate: Estimate
+    miss_rate: Estimate | None = None
 
 
 class ScoringResult(Result):

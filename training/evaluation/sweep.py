@@ -2,8 +2,10 @@
 
 FPIR, the false-alarm rate, is the share of searches for an absent person that are answered with a
 match. DIR, the detection rate, is the share of searches for a present person whose best answer is
-that person and reaches the threshold (ISO 19795). TAR@FAR and the histograms are over pairs under
-different cameras. They are exact, although only the highest hundredth of impostor scores is kept.
+that person and reaches the threshold (ISO 19795). FNIR, the miss rate, is the share of searches for
+a present person who does not reach the threshold, at whatever rank (NIST IR 8271). TAR@FAR and the
+histograms are over pairs under different cameras. They are exact, although only the highest
+hundredth of impostor scores is kept.
 
 Thresholds are those of an artefact. A ready-made model has none: for it, and for a comparison with
 it, the best threshold is used, which is the lowest at which searches for people who are not
@@ -184,7 +186,7 @@ def detection_curve(swept: Sweep) -> list[tuple[float, float]]:
 
 
 def half_enrolled(swept: Sweep) -> HalfEnrolledResult | None:
-    """Measure the detection rate at `FALSE_ALARM_RATE` if half of the people are enrolled.
+    """Measure DIR and FNIR at `FALSE_ALARM_RATE` if half of the people are enrolled.
 
     Returns:
         The result; None if there are fewer than four people, or too few searches of each kind.
@@ -194,45 +196,56 @@ def half_enrolled(swept: Sweep) -> HalfEnrolledResult | None:
         return None
     random = np.random.default_rng(0)
     enrolled = _halves(len(people), random)[:, owner]
-    means = []
+    # The means over the draws of both rates: of all people, then of each resample of them.
+    means: list[Array] = []
     for resample in range(RESAMPLES + 1):
         drawn = random.integers(0, len(people), len(people))
         counts = np.bincount(drawn, minlength=len(people)).astype(np.float64)
         weights = counts if resample else np.ones(len(people))
-        rates = [
-            _detection(swept.best_genuine, impostor, is_enrolled, weights[owner])
-            for impostor, is_enrolled in zip(swept.half_impostor, enrolled, strict=True)
-        ]
+        rates = np.array(
+            [
+                _detection_and_miss_rate(swept.best_genuine, impostor, is_enrolled, weights[owner])
+                for impostor, is_enrolled in zip(swept.half_impostor, enrolled, strict=True)
+            ]
+        )
         # A draw of few people may have no searches for enrolled people, or none for strangers.
-        means += [float(np.nanmean(rates))] if np.isfinite(rates).any() else []
+        if np.isfinite(rates).any():
+            means.append(np.nanmean(rates, axis=0))
     if len(means) < RESAMPLES // 2:
         return None
-    low, high = np.quantile(means[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    ends = np.quantile(means[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    detection_rate, miss_rate = (
+        Estimate(mean=mean, low=low, high=high)
+        for mean, low, high in np.vstack([means[:1], ends]).T.tolist()
+    )
     return HalfEnrolledResult(
         enrolled=len(people) // 2,
-        detection_rate=Estimate(mean=means[0], low=float(low), high=float(high)),
+        detection_rate=detection_rate,
+        miss_rate=miss_rate,
     )
 
 
-def _detection(
+def _detection_and_miss_rate(
     genuine: Floats,
     impostor: Floats,
     is_enrolled: NDArray[np.bool_],
     weights: Array,
-) -> float:
-    """Return the detection rate of one draw at the best threshold, or NaN without searches."""
+) -> tuple[float, float]:
+    """Return DIR and FNIR of one draw at the best threshold; both NaN without searches."""
     alarms = impostor[~is_enrolled]
     alarm_weights = weights[~is_enrolled]
     present = is_enrolled & np.isfinite(genuine)
     searches = float(weights[present].sum())
     if not alarm_weights.sum() or not searches:
-        return float("nan")
+        return float("nan"), float("nan")
     order = np.argsort(-alarms, kind="stable")
     above = np.cumsum(alarm_weights[order]) > FALSE_ALARM_RATE * alarm_weights.sum()
     # The highest score that must not alarm.
     limit = alarms[order][int(np.argmax(above))]
-    detected = present & (genuine > impostor) & (genuine > limit)
-    return float(weights[detected].sum()) / searches
+    reaches = present & (genuine > limit)
+    detected = reaches & (genuine > impostor)
+    hits = float(weights[reaches].sum())
+    return float(weights[detected].sum()) / searches, 1.0 - hits / searches
 
 
 def true_accept_rates(swept: Sweep) -> list[VerificationResult]:

@@ -61,6 +61,7 @@ def test_a_scoring_that_keeps_people_apart_finds_everybody():
     found = half_enrolled(sweep(rows(np.eye(40)), one_crop_each(40)))
     assert found.enrolled == 20
     assert (found.detection_rate.mean, found.detection_rate.low) == (1.0, 1.0)
+    assert (found.miss_rate.mean, found.miss_rate.high) == (0.0, 0.0)
     # Too few people have no figure.
     assert half_enrolled(sweep(rows(np.eye(3)), one_crop_each(3))) is None
 
@@ -72,9 +73,24 @@ def test_the_share_found_is_that_above_the_hundredth_false_alarm():
     np.fill_diagonal(scores, np.where(np.arange(people) % 10 == 0, 0.9, 0.4))
     scores[1:4] = np.where(np.eye(people, dtype=bool)[1:4], scores[1:4], 0.95)
     scores[4:400] = np.where(np.eye(people, dtype=bool)[4:400], scores[4:400], 0.5)
-    found = half_enrolled(sweep(rows(scores), one_crop_each(people))).detection_rate
+    result = half_enrolled(sweep(rows(scores), one_crop_each(people)))
+    found = result.detection_rate
     assert found.mean == pytest.approx(0.1, abs=0.02)
     assert found.low < found.mean < found.high
+    # Nobody is hidden behind another person here: who is not found does not reach the threshold.
+    assert result.miss_rate.mean == pytest.approx(1.0 - found.mean)
+
+
+def test_a_person_behind_another_one_is_not_found_but_is_no_miss():
+    """Person 0 reaches the threshold, but looks less like themselves than like person 1."""
+    people = 40
+    scores = np.eye(people)
+    scores[0, 1] = 2.0
+    swept = sweep(rows(scores), one_crop_each(people))
+    result = half_enrolled(swept)
+    # With both enrolled, one search of twenty has the wrong person first.
+    assert result.detection_rate.mean < 1.0
+    assert result.miss_rate.mean < 1.0 - result.detection_rate.mean
 
 
 def test_junk_and_people_who_are_not_searched_for_are_not_enrolled():
