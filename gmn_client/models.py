@@ -42,6 +42,7 @@ Pixels = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
 SearchVerdict = Literal[Verdict, "nothing_searched"]
 Decision = Literal["confirmed", "rejected"]
 AlertKind = Literal["visit", "late", "disarmed", "promise_broken"]
+QuietScope = Literal["camera", "list"]
 AlertState = Literal["open", Decision]
 DeliveryState = Literal["waiting", "done", "dead"]
 Milliseconds = Annotated[float, AfterValidator(partial(round, ndigits=2))]
@@ -1101,6 +1102,8 @@ class WatchSettings(WireModel):
     time_zone: str = "UTC"
     quiet_seconds: int = Field(default=300, ge=1, le=86_400)
     """A visit ends after this time without the person."""
+    quiet_scope: QuietScope = "camera"
+    """Whether a visit is to one camera, or to all cameras of the list (`list`)."""
     expires_at: Moment
     reason: str = Field(min_length=1, max_length=256, examples=["case 7/2026"])
     """Why these people are watched; for the audit log."""

@@ -43,12 +43,13 @@ DELETE FROM alerts WHERE number IN (
 """
 # Extend the visit that new crops belong to. Late crops may extend a visit, but a late entry never
 # becomes a visit. Only the track that raised a rejected alert goes on with it: whoever comes later
-# may be the listed person.
+# may be the listed person. A visit is to one camera, or to all cameras of the list.
 EXTEND_VISIT = """
 UPDATE alerts SET first_seen = min(first_seen, :first_seen), last_seen = max(last_seen, :last_seen),
     crops = crops + :crops
 WHERE number = (
-    SELECT number FROM alerts WHERE person_id = :person_id AND nfc(camera) IS :camera
+    SELECT number FROM alerts WHERE person_id = :person_id
+        AND (:quiet_scope = 'list' OR nfc(camera) IS :camera)
         AND last_seen >= :first_seen - :quiet AND first_seen <= :last_seen + :quiet
         AND kind IN ('visit', :kind) AND (state != 'rejected' OR alert_id = :own_alert)
     ORDER BY alert_id = :own_alert DESC, last_seen DESC LIMIT 1
@@ -57,8 +58,9 @@ WHERE number = (
 # Show the crop of a visit with the highest score. A reviewed alert keeps the crop that was decided
 # on.
 TAKE_BEST = """
-UPDATE alerts SET track = :track, score = :score, threshold = :threshold, cohesion = :cohesion,
-    probability = :probability, calibration_version = :calibration_version, crop_id = :crop_id
+UPDATE alerts SET camera = :camera, track = :track, score = :score, threshold = :threshold,
+    cohesion = :cohesion, probability = :probability, calibration_version = :calibration_version,
+    crop_id = :crop_id
 WHERE number = :number AND state = 'open' AND score < :score
 """
 # Webhooks that receive an alert of a gallery, by the number of their waiting deliveries.
@@ -322,7 +324,7 @@ class Watches(RecordPart):
         captured_at: datetime | None = None,
         own_alert: str | None = None,
     ) -> NotedVisit | None:
-        """Extend the visit of a person at a camera, or write an alert, its picture and deliveries.
+        """Extend the visit of a person, or write an alert, its picture and deliveries.
 
         Processes that note the same visit at the same time write one alert. An open alert shows the
         crop with the highest score.
@@ -351,8 +353,12 @@ class Watches(RecordPart):
             "last_seen": as_micros(seen["last_seen"]),
             "crop_id": crop["crop_id"],
         }
-        quiet = watch.settings.quiet_seconds * 1_000_000
-        asked = values | {"quiet": quiet, "own_alert": own_alert}
+        asked = {
+            **values,
+            "quiet": watch.settings.quiet_seconds * 1_000_000,
+            "quiet_scope": watch.settings.quiet_scope,
+            "own_alert": own_alert,
+        }
         extended = transaction.value(EXTEND_VISIT, asked)
         if extended is not None:
             if transaction.change(TAKE_BEST, values | {"number": extended}):

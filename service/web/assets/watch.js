@@ -74,6 +74,7 @@ function described(watch) {
         ["Accepted", acceptedBy(watch)],
         ["Cameras", settings.cameras.join(", ") || "all"],
         ["Hours", settings.hours ? `${settings.hours} (${settings.time_zone})` : "always"],
+        ["Several cameras", settings.quiet_scope === "list" && "one alert for all of them"],
         ["Alerts kept", count(settings.retention_days, "day")],
         ["Reason", settings.reason],
         ["Armed", [moment(armedAt), ` by the key ${watch.key_id}`]],
