@@ -270,6 +270,27 @@ class Methods(Calls):
             boxes: each with its own `camera`, `captured_at`, `track` and `still`, if any.
         """
 
+    @Request("POST", "cameras/{camera}/heartbeat", repeatable=True)
+    def heartbeat(
+        self,
+        camera: str,
+        *,
+        state: str = "ok",
+        fps: float | None = None,
+        lag: float | None = None,
+    ) -> None:
+        """Says that a camera and its program are alive; call it every 30 seconds.
+
+        Args:
+            state: `ok`, or in a few words what is wrong, such as `no_frames`.
+            fps: frames a second that the program reads.
+            lag: seconds from the capture of a frame until its crops are sent.
+        """
+
+    @PagedRequest("cameras")
+    def cameras(self) -> Iterator[models.Camera]:
+        """Lists the cameras that the key may see, fetched page by page."""
+
     @PagedRequest("galleries/{gallery}/crops")
     def crops(
         self,

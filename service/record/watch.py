@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmn_client.models import Alert, AlertKind, AlertState, Forecast, Watch, WatchSettings
+from model.crops.texts import nfc
 from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
 from service.record.galleries import read_entry, require_entry
@@ -25,6 +26,8 @@ MOST_ARMED = 100
 KEPT_ALERTS = 100_000
 # With the most webhooks of all galleries and of one, 20,000 deliveries wait for them at most.
 WAITING_OF_WEBHOOK = 500
+# Cameras that come and go leave the other half to alerts about people.
+WAITING_ABOUT_CAMERAS = WAITING_OF_WEBHOOK // 2
 # Type of a count in a stored histogram of traffic.
 COUNT = np.dtype("<i8")
 # A process counts a part of a track at its end, at the latest this long after another process did.
@@ -475,6 +478,41 @@ class Watches(RecordPart):
         return _remove_alerts(transaction, expired)
 
 
+def watches_camera(settings: WatchSettings, camera: str | None) -> bool:
+    # Earlier versions stored names as they were sent.
+    cameras = {nfc(name) for name in settings.cameras}
+    return not cameras or camera in cameras
+
+
+def alert_lists_of_camera(
+    transaction: Transaction,
+    kind: AlertKind,
+    key: ApiKey,
+    camera: str,
+    detail: str,
+    first_seen: datetime,
+    last_seen: datetime,
+) -> list[NotedVisit]:
+    """Write an alert about a camera for each armed list that watches it and that its key may see.
+
+    Args:
+        first_seen, last_seen: times between which the camera was not heard.
+    """
+    values = {
+        "kind": kind,
+        "camera": camera,
+        "detail": detail,
+        "first_seen": first_seen,
+        "last_seen": last_seen,
+        "crops": 0,
+    }
+    return [
+        _write_alert(transaction, watch.gallery_id, values)
+        for watch in _read_lists(transaction, ARMED)
+        if key.may_see(watch.gallery) and watches_camera(watch.settings, camera)
+    ]
+
+
 def stop_watching(transaction: Transaction) -> None:
     """Disarm every list and give up waiting deliveries, after a restore of the record."""
     why = "the record was restored"
@@ -585,7 +623,9 @@ def _write_alert(
     _show_crop(transaction, number, picture, captured_at)
     dropped = 0
     if values["kind"] != "late":
-        dropped = _deliver(transaction, gallery_id, number)
+        is_about_camera = values["kind"] in ("silent", "heard")
+        most_waiting = WAITING_ABOUT_CAMERAS if is_about_camera else WAITING_OF_WEBHOOK
+        dropped = _deliver(transaction, gallery_id, number, most_waiting)
     count = transaction.value("SELECT count(*) FROM alerts")
     removed = 0
     if count > KEPT_ALERTS:
@@ -608,9 +648,9 @@ def _show_crop(
         transaction.insert("alert_crops", {"number": number, "captured_at": captured_at})
 
 
-def _deliver(transaction: Transaction, gallery_id: int, number: int) -> int:
+def _deliver(transaction: Transaction, gallery_id: int, number: int, most_waiting: int) -> int:
     """Write a delivery for each webhook of a list; return the number of dropped deliveries."""
-    values = {"gallery_id": gallery_id, "number": number, "most": WAITING_OF_WEBHOOK}
+    values = {"gallery_id": gallery_id, "number": number, "most": most_waiting}
     full = f"UPDATE webhooks SET dropped = dropped + 1 {WANTED_BY} >= :most"
     dropped = transaction.change(full, values)
     transaction.change(
