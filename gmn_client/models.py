@@ -587,7 +587,8 @@ class Gallery(WireModel):
     does. `unnamed` counts the crops without an identity. `recall` is the measured share of true
     nearest neighbours that the index finds, null for an exact index. `index_bytes` counts the
     vectors in memory, `image_bytes` the stored images.
-    Crops older than `retention_days`, counted from `retention_from`, are deleted; null keeps all.
+    Crops older than `retention_days` or `retention_hours`, counted from `retention_from`, are
+    deleted; if both are null, all are kept.
     """
 
     name: str
@@ -603,6 +604,7 @@ class Gallery(WireModel):
     recall: float | None
     state: Literal["ready", "previous_model", "needs_reindex"]
     retention_days: int | None
+    retention_hours: int | None = None
     retention_from: RetentionFrom
     calibration: GalleryCalibration
     created_at: Moment
