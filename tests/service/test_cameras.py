@@ -310,6 +310,7 @@ def test_a_key_sees_its_own_cameras_and_an_administrator_those_of_its_galleries(
         ({"state": "x" * 65}, "state"),
         ({"fps": "-1"}, "fps"),
         ({"lag": "nan"}, "lag"),
+        ({"state": "ok\n"}, "state"),
         ({"speed": "3"}, "speed"),
     ],
 )
@@ -318,6 +319,12 @@ def test_a_heartbeat_that_cannot_be_is_refused_by_its_field(watching, camera, fi
     refused = watching.http.post(f"/v1/cameras/{camera}/heartbeat", data=sent)
     assert refused_fields(refused) == {field}
     assert listed(watching, camera) is None
+
+
+def test_a_camera_that_no_sighting_could_name_sends_no_heartbeat(watching):
+    for name in ("a,b", " gate", "x" * 257, "gate%00"):
+        path = f"/v1/cameras/{name.replace(' ', '%20')}/heartbeat"
+        assert refused_fields(watching.http.post(path, data={"state": "ok"})) == {"camera"}, name
 
 
 def test_the_client_sends_heartbeats_and_lists_cameras(watching, camera_key):

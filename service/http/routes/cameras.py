@@ -5,30 +5,39 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Path, Query, Request, Response
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from gmn_client import models
+from service.gallery.enroll import Camera, checked_text
 from service.http.forms import CURSOR_TEXT, Form, Limit, Sent
 from service.http.guard import guarded_router, needs
 from service.http.problems import example, write_list
 from service.record.cameras import position_of
 from service.record.keys import ApiKey
 from service.runtime import Call
-from service.search.options import MAX_ID, MAX_TEXT, Label
+from service.search.options import MAX_ID, MAX_TEXT
 from service.watch.cameras import note_heartbeat
 
 router = guarded_router("/v1/cameras", "cameras")
-CameraName = Annotated[Label, Path(description="The camera's name, as its sightings have it.")]
+CameraName = Annotated[Camera, Path(description="The camera's name, as its sightings have it.")]
+# Limit in characters.
+MAX_STATE = 64
 CameraCursor = Annotated[
     str | None,
     Query(max_length=MAX_ID + MAX_TEXT, pattern="^[A-Za-z0-9]{1,32}/", description=CURSOR_TEXT),
 ]
 
 
+def _check_state(state: str) -> str:
+    return checked_text("state", state, MAX_STATE)
+
+
 class HeartbeatForm(Form):
     """The state of a camera and of the program that sends its crops."""
 
-    state: str = Field(min_length=1, max_length=64, examples=["ok"])
+    state: Annotated[
+        str, Field(min_length=1, max_length=MAX_STATE), AfterValidator(_check_state)
+    ] = Field(examples=["ok"])
     """`ok`, or in a few words what is wrong, such as `no_frames` or `reconnecting`."""
     fps: float | None = Field(None, ge=0, le=1000, examples=[10])
     """Frames a second that the program reads."""
