@@ -176,6 +176,7 @@ class WatchOptions(TypedDict, total=False):
         hours: only at this time of day, such as `22:00-06:00`.
         time_zone: the time zone of `hours`, such as `Europe/Zurich`.
         quiet_seconds: a visit ends after this time without the person.
+        quiet_scope: whether a visit is to one `camera`, or to all cameras of the `list`.
         expires_at: until then it is armed, 90 days at most; with time zone.
         reason: why these people are watched, for the service's audit log.
         retention_days: days that its alerts are kept.
@@ -187,6 +188,7 @@ class WatchOptions(TypedDict, total=False):
     hours: str
     time_zone: str
     quiet_seconds: int
+    quiet_scope: models.QuietScope
     expires_at: Required[datetime | str]
     reason: Required[str]
     retention_days: Required[int]
@@ -267,6 +269,27 @@ class Methods(Calls):
         Args:
             boxes: each with its own `camera`, `captured_at`, `track` and `still`, if any.
         """
+
+    @Request("POST", "cameras/{camera}/heartbeat", repeatable=True)
+    def heartbeat(
+        self,
+        camera: str,
+        *,
+        state: str = "ok",
+        fps: float | None = None,
+        lag: float | None = None,
+    ) -> None:
+        """Says that a camera and its program are alive; call it every 30 seconds.
+
+        Args:
+            state: `ok`, or in a few words what is wrong, such as `no_frames`.
+            fps: frames a second that the program reads.
+            lag: seconds from the capture of a frame until its crops are sent.
+        """
+
+    @PagedRequest("cameras")
+    def cameras(self) -> Iterator[models.Camera]:
+        """Lists the cameras that the key may see, fetched page by page."""
 
     @PagedRequest("galleries/{gallery}/crops")
     def crops(

@@ -41,7 +41,8 @@ IdentityOrder = Literal["name", "last_seen", "crops"]
 Pixels = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
 SearchVerdict = Literal[Verdict, "nothing_searched"]
 Decision = Literal["confirmed", "rejected"]
-AlertKind = Literal["visit", "late", "disarmed", "promise_broken"]
+AlertKind = Literal["visit", "late", "disarmed", "promise_broken", "silent", "heard"]
+QuietScope = Literal["camera", "list"]
 AlertState = Literal["open", Decision]
 DeliveryState = Literal["waiting", "done", "dead"]
 Milliseconds = Annotated[float, AfterValidator(partial(round, ndigits=2))]
@@ -586,7 +587,8 @@ class Gallery(WireModel):
     does. `unnamed` counts the crops without an identity. `recall` is the measured share of true
     nearest neighbours that the index finds, null for an exact index. `index_bytes` counts the
     vectors in memory, `image_bytes` the stored images.
-    Crops older than `retention_days`, counted from `retention_from`, are deleted; null keeps all.
+    Crops older than `retention_days` or `retention_hours`, counted from `retention_from`, are
+    deleted; if both are null, all are kept.
     """
 
     name: str
@@ -602,6 +604,7 @@ class Gallery(WireModel):
     recall: float | None
     state: Literal["ready", "previous_model", "needs_reindex"]
     retention_days: int | None
+    retention_hours: int | None = None
     retention_from: RetentionFrom
     calibration: GalleryCalibration
     created_at: Moment
@@ -1101,6 +1104,8 @@ class WatchSettings(WireModel):
     time_zone: str = "UTC"
     quiet_seconds: int = Field(default=300, ge=1, le=86_400)
     """A visit ends after this time without the person."""
+    quiet_scope: QuietScope = "camera"
+    """Whether a visit is to one camera, or to all cameras of the list (`list`)."""
     expires_at: Moment
     reason: str = Field(min_length=1, max_length=256, examples=["case 7/2026"])
     """Why these people are watched; for the audit log."""
@@ -1171,12 +1176,45 @@ class Watch(WireModel):
     false_alarms: float | None = None
 
 
+class CameraHeartbeat(WireModel):
+    """The last heartbeat of a camera: its `state`, frames a second, and lag in seconds."""
+
+    received_at: Moment
+    state: str
+    fps: float | None
+    lag: float | None
+
+
+class Camera(WireModel):
+    """A camera as the API key `key_id` names it, and what it sent in the last 24 hours.
+
+    `camera` is null for crops without a camera, and for cameras beyond the limit of a key.
+    `tracks` counts those that began, `refused` the images that could not be used. `heartbeat` is
+    null if it sends none; only a camera that does can become `silent`.
+    """
+
+    camera: str | None
+    key_id: str
+    last_heard_at: Moment
+    last_crop_at: Moment | None
+    crops: int
+    tracks: int
+    refused: int
+    heartbeat: CameraHeartbeat | None
+    silent: bool
+
+
+class Cameras(Page[Camera]):
+    """One page of cameras, by key and name."""
+
+
 class Alert(WireModel):
-    """A visit of a listed person to a camera, or news about the list itself.
+    """A visit of a listed person to a camera, or news about the list or a camera of it.
 
     `number` grows in the order in which alerts were written. `kind` is `visit`; `late`, a visit
-    sent too late to raise an alarm; `disarmed` and `promise_broken`, about a list, with a
-    `detail` and without a person. `track`, `score` (above `threshold`), `probability`,
+    sent too late to raise an alarm; `disarmed` and `promise_broken`, about a list; `silent` and
+    `heard`, about a camera that was not heard from `first_seen` to `last_seen`. Those about no
+    person have a `detail`. `track`, `score` (above `threshold`), `probability`,
     `captured_at` and the picture at `image_url` are those of the visit's best crop, until a review;
     `cohesion` is null unless its track has several crops. `follows` is the person's previous visit
     to another camera, unless it was rejected. `reference_url` has the nearest crop of the list.

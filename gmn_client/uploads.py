@@ -143,6 +143,7 @@ class GalleryOptions(TypedDict, total=False):
 
     Attributes:
         retention_days: older crops are deleted; 0 keeps all.
+        retention_hours: the same in hours, in place of days.
         retention_from: whether a crop's age counts from its capture (if known), or always from its
             enrollment.
         calibration: whether thresholds are fitted to the gallery's named crops and searches (`on`),
@@ -151,6 +152,7 @@ class GalleryOptions(TypedDict, total=False):
     """
 
     retention_days: int
+    retention_hours: int
     retention_from: RetentionFrom
     calibration: Literal["on", "frozen", "off", "reset"]
 

@@ -40,6 +40,7 @@ from service.record.restoring import own_backups, taken_at
 from service.runtime import DAMAGED, Runtime
 from service.search.index import GalleryIndex
 from service.search.refit import fit_galleries, refit_calibrations
+from service.watch.cameras import keep_cameras
 from service.watch.lists import keep_lists
 from service.watch.sightings import keep_tracks
 from service.watch.webhooks import send_deliveries
@@ -86,6 +87,8 @@ async def run_maintenance(runtime: Runtime) -> None:
         await attempt(f"snapshots of gallery {name}", _clean_snapshots(runtime, gallery))
         release = runtime.pools.files.run(record.crops.release_space, gallery.gallery_id)
         await attempt(f"disk space of gallery {name}", release)
+    forget_cameras = runtime.galleries.write(record.cameras.remove_old, runtime.cameras.clock())
+    await attempt("cameras", forget_cameras)
     # A killed process may have left rows of a deleted gallery.
     run = runtime.pools.files.run
     await attempt("deleted galleries", run(record.galleries.finish_deletions))
@@ -142,6 +145,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         "compaction": compact_indexes(runtime),
         "watch lists": keep_lists(runtime),
         "tracks": keep_tracks(runtime),
+        "cameras": keep_cameras(runtime),
         "webhooks": send_deliveries(runtime),
     }
     if folder := settings.backup_dir:

@@ -36,6 +36,7 @@ from service.record.record import Record
 from service.search.calibration import GalleryCalibrations
 from service.settings import Settings
 from service.watch.active import ArmedLists
+from service.watch.heard import HeardCameras
 from service.watch.sender import Sender
 from service.watch.tracks import OpenTracks
 
@@ -69,6 +70,7 @@ class Runtime:
         indexer: writes changes of the record to Milvus.
         pictures: external store of the pictures; None keeps them in the record.
         watches: the armed watch lists; used on the event loop only.
+        cameras: what cameras sent to this process; used on the event loop only.
         sender: delivers messages to webhooks.
         tracks: open tracks of sightings; used on the event loop only.
         pools: threads for long blocking work.
@@ -137,6 +139,7 @@ class Runtime:
             self.galleries.load()
             self.tracks = OpenTracks(self.metrics)
             held.callback(self.tracks.threads.shutdown)
+            self.cameras = HeardCameras()
             self.watches = ArmedLists(self.record.galleries.group_secret())
             self.sender = Sender(settings.webhook_private)
             held.callback(self.sender.close)

@@ -146,6 +146,8 @@ def confirmed(yes: bool, question: str) -> None:
 
 
 def _format_retention(gallery: Gallery) -> str:
+    if gallery.retention_hours:
+        return f"{gallery.retention_hours} hours ({gallery.retention_from})"
     if not gallery.retention_days:
         return "all"
     return f"{gallery.retention_days} ({gallery.retention_from})"

@@ -182,9 +182,9 @@ def _split_outcomes(
     outcomes: list[Outcome] = []
     crops: list[ArchivedCrop] = []
     now = datetime.now(UTC)
-    days = settings.retention_days
-    can_expire = settings.retention_from == "captured" and days is not None
-    kept_since = now - timedelta(days=days or 0)
+    kept_since = None
+    if settings.retention_from == "captured" and settings.retention is not None:
+        kept_since = now - settings.retention
     for image, outcome in zip(images, embedded, strict=True):
         captured = image.captured_at
         if captured is not None and captured > now + CLOCKS_DIFFER_BY:
@@ -194,11 +194,11 @@ def _split_outcomes(
             outcomes.append(outcome)
         else:
             warnings = [fault.detail for fault in outcome.faults]
-            if can_expire and captured is not None and captured <= kept_since:
+            if kept_since is not None and captured is not None and captured <= kept_since:
                 warnings.append(
-                    f"captured_at: {captured.isoformat()} is past the {days} days that this "
-                    "gallery keeps crops, so the next maintenance deletes it; set "
-                    "retention_from=enrolled or a longer retention_days to keep it"
+                    f"captured_at: {captured.isoformat()} is earlier than this gallery keeps crops "
+                    f"({kept_since.isoformat()}), so the next maintenance deletes it; set "
+                    "retention_from=enrolled or a longer retention to keep it"
                 )
             outcomes.append(warnings)
             prepared = outcome.prepared

@@ -124,8 +124,8 @@ async def expire_searches(runtime: Runtime, gallery: Gallery) -> None:
 
 
 def kept_for(runtime: Runtime, gallery: Gallery) -> timedelta:
-    days = runtime.settings.kept_days
-    return timedelta(days=min(days, gallery.settings.retention_days or days))
+    period = timedelta(days=runtime.settings.kept_days)
+    return min(period, gallery.settings.retention or period)
 
 
 def _build_row(

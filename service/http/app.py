@@ -17,6 +17,7 @@ from service.http.middleware import PAGE_ASSETS_PATH, RequestContext
 from service.http.problems import handle_errors
 from service.http.routes import (
     alerts,
+    cameras,
     cases,
     crops,
     galleries,
@@ -35,7 +36,8 @@ from service.settings import Settings
 
 # In the order in which the documentation lists their calls.
 MODULES = (
-    *(galleries, crops, people, queries, searches, cases, watch, alerts, webhooks, jobs, operation),
+    *(galleries, crops, people, queries, searches, cases),
+    *(watch, cameras, alerts, webhooks, jobs, operation),
 )
 EXPOSED_HEADERS = ("Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")
 VERSION = "0.6.0.dev0"

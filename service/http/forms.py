@@ -279,7 +279,7 @@ class EnrollForm(EnrollFields, LabelledForm):
     """How many crops each track keeps: the best by quality and distance from each other."""
     watch: bool = False
     """Also compare the crops with the armed watch lists of other galleries, as sightings; needs
-    retention_days of the gallery."""
+    retention_days or retention_hours of the gallery."""
 
 
 class SightingBox(SightedBox):

@@ -62,6 +62,8 @@ KEY_PROBLEMS = (
 )
 FORM_PROBLEMS = ("bad_request", "body_too_slow", "body_too_large", "unsupported_media_type")
 IMAGE_PROBLEMS = ("unusable_images", "too_costly", "device_full", "device_lost")
+# Names in paths of things that a call may name for the first time.
+NOT_KNOWN_BEFORE = frozenset({"camera"})
 NAMED_IN_PATH = re.compile(r"{(\w+?)(?:_id)?[:}]")
 # Ends the first statement of a docstring, which becomes the summary of the call.
 SENTENCE_PART = re.compile(r"[:;] |\.$|\. ")
@@ -149,7 +151,11 @@ class GuardedRoute(APIRoute):
         first_line = " ".join(paragraph.split())
         options["summary"] = SENTENCE_PART.split(first_line)[0]
         super().__init__(path, endpoint, **options)
-        codes = [f"unknown_{name}" for name in reversed(NAMED_IN_PATH.findall(path))]
+        codes = [
+            f"unknown_{name}"
+            for name in reversed(NAMED_IN_PATH.findall(path))
+            if name not in NOT_KNOWN_BEFORE
+        ]
         if "unknown_gallery" in codes:
             self.openapi_extra = {"parameters": [GALLERY]}
         self._form: Any = None

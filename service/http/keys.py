@@ -278,6 +278,17 @@ class KeyRing:
         if known is None or (known.expires_at and known.expires_at <= datetime.now(UTC)):
             raise Unauthorised(f"the key {key.key_id} was revoked or has expired; send another")
 
+    def valid_keys(self) -> dict[str, ApiKey]:
+        """Return the keys that are valid now, by their ids."""
+        if self.is_open:
+            return {LOCAL_ADMIN.key_id: LOCAL_ADMIN}
+        now = datetime.now(UTC)
+        return {
+            key_id: key
+            for key_id, key in self._keys.items()
+            if key.expires_at is None or key.expires_at > now
+        }
+
     def listed(self) -> list[Key]:
         self.read()
         used = self._records.last_used()

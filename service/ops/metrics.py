@@ -126,6 +126,11 @@ class Metrics:
         self.tracks_forgotten = counter(
             "gmn_tracks_forgotten_total", "Tracks that were ended early, as too many were open."
         )
+        self.cameras = gauge(
+            "gmn_cameras",
+            "Cameras that send heartbeats, by state: ok, trouble, silent.",
+            ("state",),
+        )
         self.alerts = counter("gmn_alerts_total", "Alerts of watch lists.", ("kind",))
         for kind in get_args(AlertKind):
             self.alerts.labels(kind)

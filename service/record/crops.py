@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic_core import to_json
@@ -317,14 +317,14 @@ class Crops(RecordPart):
 
 
 def _find_expired(reader: Reader, gallery_id: int, limit: int) -> list[int]:
-    """Return the slots of up to `limit` crops older than the gallery's `retention_days`.
+    """Return the slots of up to `limit` crops older than the gallery's retention.
 
     The age counts from the capture or, if that is unknown or the gallery says so, the enrollment.
     """
     entry = read_entry(reader, gallery_id)
-    if entry is None or entry.settings.retention_days is None:
+    if entry is None or entry.settings.retention is None:
         return []
-    oldest = datetime.now(UTC) - timedelta(days=entry.settings.retention_days)
+    oldest = datetime.now(UTC) - entry.settings.retention
     age = AGES[entry.settings.retention_from]
     statement = f"SELECT slot FROM crops WHERE gallery_id = ? AND {age} < ? ORDER BY {age} LIMIT ?"
     return reader.column(statement, (gallery_id, oldest, limit))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 from pydantic import AwareDatetime, Field, PositiveInt, TypeAdapter
 from pydantic.dataclasses import dataclass as stored_dataclass
@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from gmn_client.models import Scope
 from service.errors import Forbidden, KeyConflict
 from service.record.database import RecordPart, transactional
-from service.record.transaction import Transaction
+from service.record.transaction import AMONG, Transaction
 
 # This row stays after the last key expires or is deleted with its gallery; then nobody has access.
 ASKED_FOR = "keys_asked_for"
@@ -84,6 +84,14 @@ class ApiKey:
 
     def may_see(self, gallery: str | None) -> bool:
         return self.gallery in (None, gallery)
+
+
+def delete_keys(transaction: Transaction, condition: str, values: Sequence[Any]) -> int:
+    """Delete the keys that pass a condition, with the cameras that they named."""
+    statement = f"DELETE FROM api_keys WHERE {condition} RETURNING key_id"
+    key_ids = transaction.column(statement, values)
+    transaction.change(f"DELETE FROM cameras WHERE key_id IN {AMONG}", (key_ids,))
+    return len(key_ids)
 
 
 def ask_for_keys(transaction: Transaction) -> None:
@@ -163,7 +171,7 @@ class Keys(RecordPart):
         Raises:
             KeyConflict: no remaining key would administer every gallery.
         """
-        if not transaction.change("DELETE FROM api_keys WHERE key_id = ?", (key_id,)):
+        if not delete_keys(transaction, "key_id = ?", (key_id,)):
             return False
         remaining = self.all()
         if beside is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from service.record.calibrations import StoredCalibrations
+from service.record.cameras import Cameras
 from service.record.crops import Crops
 from service.record.database import Database
 from service.record.desk import KeptQueries, StoredCases
@@ -45,6 +46,7 @@ class Record:
         self.cases = StoredCases(database)
         self.watches = Watches(database)
         self.webhooks = Webhooks(database)
+        self.cameras = Cameras(database)
         self.runtimes = Runtimes(database)
         self.snapshots = Snapshots(database)
         self.stray_files = StrayFiles(database)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-FORMAT = 12
+FORMAT = 13
 # Earliest format that differs only by tables, which are added or dropped when the record is opened.
 EARLIEST_FORMAT = 8
 OBSOLETE_TABLES = (
@@ -396,8 +396,38 @@ CREATE TABLE counted_tracks (
 ) WITHOUT ROWID;
 CREATE INDEX counted_tracks_0 ON counted_tracks (counted_at);
 
+-- Cameras as API keys name them. `camera` is empty for crops without a camera, and for the cameras
+-- beyond the limit of a key. `state`, `fps` and `lag` are those of the last heartbeat; `silent_at`
+-- is when it was noted that the camera is silent.
+CREATE TABLE cameras (
+    key_id TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    heard_at INTEGER NOT NULL,
+    crop_at INTEGER,
+    heartbeat_at INTEGER,
+    state TEXT,
+    fps REAL,
+    lag REAL,
+    silent_at INTEGER,
+    PRIMARY KEY (key_id, camera)
+) WITHOUT ROWID;
+CREATE INDEX cameras_0 ON cameras (heard_at);
+
+-- What a camera sent in an hour, which is numbered from 1970.
+CREATE TABLE camera_hours (
+    key_id TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    hour INTEGER NOT NULL,
+    crops INTEGER NOT NULL,
+    tracks INTEGER NOT NULL,
+    refused INTEGER NOT NULL,
+    PRIMARY KEY (key_id, camera, hour),
+    FOREIGN KEY (key_id, camera) REFERENCES cameras ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX camera_hours_0 ON camera_hours (hour);
+
 -- `number` grows in commit order; `follows` is the id of the person's preceding visit at
--- another camera. An alert about the list itself has a `detail` and no person.
+-- another camera. An alert about a list or a camera has a `detail` and no person.
 CREATE TABLE alerts (
     number INTEGER PRIMARY KEY,
     alert_id TEXT NOT NULL UNIQUE,

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import ItemsView, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
@@ -211,7 +211,8 @@ class GallerySettings:
     """The settings of a gallery.
 
     Attributes:
-        retention_days: crops older than this are deleted; None keeps them.
+        retention_days, retention_hours: crops older than this are deleted; at most one is set, and
+            without either all are kept.
         calibration: whether verdicts follow this gallery's named crops and searches (`on`), keep
             the calibration reached so far (`frozen`), or follow the artefact alone (`off`).
         retention_from: whether a crop's age counts from its capture (from its enrollment if that is
@@ -221,6 +222,14 @@ class GallerySettings:
     retention_days: int | None = None
     calibration: CalibrationMode = "on"
     retention_from: RetentionFrom = "captured"
+    retention_hours: int | None = None
+
+    @property
+    def retention(self) -> timedelta | None:
+        """The age at which crops are deleted; None keeps them."""
+        if self.retention_days is None and self.retention_hours is None:
+            return None
+        return timedelta(days=self.retention_days or 0, hours=self.retention_hours or 0)
 
 
 @dataclass(frozen=True)

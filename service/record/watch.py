@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmn_client.models import Alert, AlertKind, AlertState, Forecast, Watch, WatchSettings
+from model.crops.texts import nfc
 from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
 from service.record.galleries import read_entry, require_entry
@@ -25,6 +26,8 @@ MOST_ARMED = 100
 KEPT_ALERTS = 100_000
 # With the most webhooks of all galleries and of one, 20,000 deliveries wait for them at most.
 WAITING_OF_WEBHOOK = 500
+# Cameras that come and go leave the other half to alerts about people.
+WAITING_ABOUT_CAMERAS = WAITING_OF_WEBHOOK // 2
 # Type of a count in a stored histogram of traffic.
 COUNT = np.dtype("<i8")
 # A process counts a part of a track at its end, at the latest this long after another process did.
@@ -43,12 +46,13 @@ DELETE FROM alerts WHERE number IN (
 """
 # Extend the visit that new crops belong to. Late crops may extend a visit, but a late entry never
 # becomes a visit. Only the track that raised a rejected alert goes on with it: whoever comes later
-# may be the listed person.
+# may be the listed person. A visit is to one camera, or to all cameras of the list.
 EXTEND_VISIT = """
 UPDATE alerts SET first_seen = min(first_seen, :first_seen), last_seen = max(last_seen, :last_seen),
     crops = crops + :crops
 WHERE number = (
-    SELECT number FROM alerts WHERE person_id = :person_id AND nfc(camera) IS :camera
+    SELECT number FROM alerts WHERE person_id = :person_id
+        AND (:quiet_scope = 'list' OR nfc(camera) IS :camera)
         AND last_seen >= :first_seen - :quiet AND first_seen <= :last_seen + :quiet
         AND kind IN ('visit', :kind) AND (state != 'rejected' OR alert_id = :own_alert)
     ORDER BY alert_id = :own_alert DESC, last_seen DESC LIMIT 1
@@ -57,8 +61,9 @@ WHERE number = (
 # Show the crop of a visit with the highest score. A reviewed alert keeps the crop that was decided
 # on.
 TAKE_BEST = """
-UPDATE alerts SET track = :track, score = :score, threshold = :threshold, cohesion = :cohesion,
-    probability = :probability, calibration_version = :calibration_version, crop_id = :crop_id
+UPDATE alerts SET camera = :camera, track = :track, score = :score, threshold = :threshold,
+    cohesion = :cohesion, probability = :probability, calibration_version = :calibration_version,
+    crop_id = :crop_id
 WHERE number = :number AND state = 'open' AND score < :score
 """
 # Webhooks that receive an alert of a gallery, by the number of their waiting deliveries.
@@ -322,7 +327,7 @@ class Watches(RecordPart):
         captured_at: datetime | None = None,
         own_alert: str | None = None,
     ) -> NotedVisit | None:
-        """Extend the visit of a person at a camera, or write an alert, its picture and deliveries.
+        """Extend the visit of a person, or write an alert, its picture and deliveries.
 
         Processes that note the same visit at the same time write one alert. An open alert shows the
         crop with the highest score.
@@ -351,8 +356,12 @@ class Watches(RecordPart):
             "last_seen": as_micros(seen["last_seen"]),
             "crop_id": crop["crop_id"],
         }
-        quiet = watch.settings.quiet_seconds * 1_000_000
-        asked = values | {"quiet": quiet, "own_alert": own_alert}
+        asked = {
+            **values,
+            "quiet": watch.settings.quiet_seconds * 1_000_000,
+            "quiet_scope": watch.settings.quiet_scope,
+            "own_alert": own_alert,
+        }
         extended = transaction.value(EXTEND_VISIT, asked)
         if extended is not None:
             if transaction.change(TAKE_BEST, values | {"number": extended}):
@@ -469,6 +478,41 @@ class Watches(RecordPart):
         return _remove_alerts(transaction, expired)
 
 
+def watches_camera(settings: WatchSettings, camera: str | None) -> bool:
+    # Earlier versions stored names as they were sent.
+    cameras = {nfc(name) for name in settings.cameras}
+    return not cameras or camera in cameras
+
+
+def alert_lists_of_camera(
+    transaction: Transaction,
+    kind: AlertKind,
+    key: ApiKey,
+    camera: str,
+    detail: str,
+    first_seen: datetime,
+    last_seen: datetime,
+) -> list[NotedVisit]:
+    """Write an alert about a camera for each armed list that watches it and that its key may see.
+
+    Args:
+        first_seen, last_seen: times between which the camera was not heard.
+    """
+    values = {
+        "kind": kind,
+        "camera": camera,
+        "detail": detail,
+        "first_seen": first_seen,
+        "last_seen": last_seen,
+        "crops": 0,
+    }
+    return [
+        _write_alert(transaction, watch.gallery_id, values)
+        for watch in _read_lists(transaction, ARMED)
+        if key.may_see(watch.gallery) and watches_camera(watch.settings, camera)
+    ]
+
+
 def stop_watching(transaction: Transaction) -> None:
     """Disarm every list and give up waiting deliveries, after a restore of the record."""
     why = "the record was restored"
@@ -579,7 +623,9 @@ def _write_alert(
     _show_crop(transaction, number, picture, captured_at)
     dropped = 0
     if values["kind"] != "late":
-        dropped = _deliver(transaction, gallery_id, number)
+        is_about_camera = values["kind"] in ("silent", "heard")
+        most_waiting = WAITING_ABOUT_CAMERAS if is_about_camera else WAITING_OF_WEBHOOK
+        dropped = _deliver(transaction, gallery_id, number, most_waiting)
     count = transaction.value("SELECT count(*) FROM alerts")
     removed = 0
     if count > KEPT_ALERTS:
@@ -602,9 +648,9 @@ def _show_crop(
         transaction.insert("alert_crops", {"number": number, "captured_at": captured_at})
 
 
-def _deliver(transaction: Transaction, gallery_id: int, number: int) -> int:
+def _deliver(transaction: Transaction, gallery_id: int, number: int, most_waiting: int) -> int:
     """Write a delivery for each webhook of a list; return the number of dropped deliveries."""
-    values = {"gallery_id": gallery_id, "number": number, "most": WAITING_OF_WEBHOOK}
+    values = {"gallery_id": gallery_id, "number": number, "most": most_waiting}
     full = f"UPDATE webhooks SET dropped = dropped + 1 {WANTED_BY} >= :most"
     dropped = transaction.change(full, values)
     transaction.change(

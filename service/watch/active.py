@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmn_client.models import Forecast, WatchSettings
-from model.crops.texts import nfc
 from service.errors import RecordUnavailable
 from service.gallery.gallery import Gallery
 from service.record.keys import ApiKey
+from service.record.watch import watches_camera
 from service.watch.scores import WatchList
 
 READY_WITHIN_SECONDS = 20.0
@@ -45,9 +45,7 @@ class ActiveList:
     def takes(self, camera: str | None, moment: datetime) -> bool:
         """Return True if the list watches this camera at this time, which has a time zone."""
         settings = self.settings
-        # Earlier versions stored names as they were sent.
-        cameras = {nfc(name) for name in settings.cameras}
-        if settings.expires_at <= moment or (cameras and camera not in cameras):
+        if settings.expires_at <= moment or not watches_camera(settings, camera):
             return False
         if not settings.hours:
             return True

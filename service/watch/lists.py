@@ -122,9 +122,14 @@ async def write_alert(
 ) -> NotedVisit | None:
     """Run a function of the record that may write an alert; count and announce a new alert."""
     noted = await runtime.galleries.write(rule, *args)
-    if noted is None or not noted.is_new:
-        return noted
-    failpoint("watch.noted")
+    if noted is not None and noted.is_new:
+        failpoint("watch.noted")
+        announce_alert(runtime, noted)
+    return noted
+
+
+def announce_alert(runtime: Runtime, noted: NotedVisit) -> None:
+    """Count a new alert, and announce it in Redis."""
     alert = noted.alert
     runtime.metrics.alerts.labels(alert.kind).inc()
     runtime.metrics.webhook_dropped.inc(noted.dropped)
@@ -138,7 +143,6 @@ async def write_alert(
             alert_id=alert.alert_id,
             kind=alert.kind,
         )
-    return noted
 
 
 async def warn_if_broken(runtime: Runtime, gallery: Gallery) -> None:

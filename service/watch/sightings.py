@@ -132,6 +132,7 @@ async def sight(
         # A refused crop may be sent again and is compared then.
         for sighting in set(chosen).difference(accepted):
             sighting.track.looks -= sighting.compares
+    _count_cameras(runtime, sightings)
     usable = sum(sighting.problem is None for sighting in sightings)
     runtime.metrics.sightings.inc(usable)
     if not caller.may("query"):
@@ -143,6 +144,19 @@ async def sight(
         for sighting in sightings
     ]
     return Sighted(accepted=usable, results=results)
+
+
+def _count_cameras(runtime: Runtime, sightings: Sequence[_Sighting]) -> None:
+    for sighting in sightings:
+        track = sighting.track
+        is_usable = sighting.problem is None
+        runtime.cameras.count(
+            track.caller,
+            track.camera,
+            is_usable=is_usable,
+            begins_track=is_usable and not track.is_counted,
+        )
+        track.is_counted |= is_usable
 
 
 def _add_to_track(

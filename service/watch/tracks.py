@@ -90,6 +90,7 @@ class Track:
             shows a better track.
         vectors: vectors `(d,)` of the newest embedded crops by embedder.
         ended: True if its traffic is counted.
+        is_counted: True if it is among the tracks of its camera.
     """
 
     caller: str
@@ -109,6 +110,7 @@ class Track:
     alerts: dict[int, str | None] = field(default_factory=dict)
     vectors: dict[str, list[NDArray[np.float16]]] = field(default_factory=dict)
     ended: bool = False
+    is_counted: bool = False
 
     @property
     def label(self) -> Label:

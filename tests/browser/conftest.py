@@ -144,8 +144,8 @@ def armed(watching, drawn_crops):
     return name
 
 
-def arm_list(http, gallery):
-    fields = settings()
+def arm_list(http, gallery, **more):
+    fields = settings(**more)
     path = f"/v1/galleries/{gallery}/watch"
     proposal = http.put(path, data=fields).json()
     answer = http.put(path, data=fields | {"confirm": proposal["confirm"]})

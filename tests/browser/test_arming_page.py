@@ -193,3 +193,18 @@ def test_cameras_get_a_key_for_their_list_and_the_whole_call(
         expect(dialog.locator(".problem")).to_contain_text(
             "The key of this page may not send what a camera sees."
         )
+
+
+def test_a_person_who_passes_several_cameras_can_raise_one_alert(tab, shop, listed):
+    open_panel(tab, shop.base_url, listed)
+    press(tab.locator("#watch-list"), "Arm…")
+    tab.get_by_label("A person who passes several cameras raises").select_option("one alert")
+    press(tab.locator("dialog.question"), "Cancel")
+    arm_list(shop, listed, quiet_scope="list")
+    tab.reload()
+    settings = tab.locator("#watch-list")
+    settings.get_by_text("Settings", exact=True).click()
+    expect(settings).to_contain_text("one alert for all of them")
+    press(settings, "Other settings…")
+    chosen = tab.get_by_label("A person who passes several cameras raises")
+    expect(chosen).to_have_value("list")

@@ -127,6 +127,7 @@ def test_every_call_has_an_example():
         "/0198f2c6a1b27d1c3e5f9a0b4c6d8e30": "/{delivery_id}",
         "/0043": "/{identity}",
         "/Ann": "/{identity}",
+        "/gate": "/{camera}",
     }
     shown = set()
     (examples,) = BLOCK.findall(REFERENCE)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.outside import audit_lines, problem, zip_of
+from tests.outside import audit_lines, problem, refused_fields, zip_of
 from tests.service.conftest import START, files
 from tests.service.gallery.new_crops import open_record
 from tests.waiting import eventually
@@ -201,6 +201,27 @@ def test_a_gallery_that_counts_from_enrolment_keeps_old_footage(start, images):
         assert len(landed["warnings"]) == warnings
     eventually(lambda: not _listed(served, deleted))
     assert len(_listed(served, kept)) == 1
+
+
+def test_a_retention_is_in_days_or_in_hours(served):
+    gallery = served.create("passage", retention_hours="24")
+    path = f"/v1/galleries/{gallery}"
+
+    def retention(**sent):
+        changed = served.http.patch(path, data=sent)
+        assert changed.status_code == 200, changed.text
+        assert served.read(path) == changed.json()
+        return changed.json()["retention_days"], changed.json()["retention_hours"]
+
+    assert retention(calibration="off") == (None, 24)
+    assert retention(retention_days="30") == (30, None)
+    assert retention(retention_hours="36") == (None, 36)
+    both = served.http.patch(path, data={"retention_days": "1", "retention_hours": "24"})
+    assert refused_fields(both) == {"retention_days", "retention_hours"}
+    assert retention(retention_days="0") == (None, None)
+    assert retention(retention_hours="24") == (None, 24)
+    assert retention(retention_hours="0") == (None, None)
+    served.http.delete(path)
 
 
 def test_a_gallery_keeps_its_newest_jobs_with_their_reports(start, tmp_path):

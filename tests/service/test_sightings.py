@@ -224,6 +224,8 @@ def test_an_enrollment_with_watch_needs_a_gallery_that_deletes_its_crops(watchin
     keep_for(watching, gallery, 30)
     watching.enrolled(gallery, images[0], camera="for ever", watch="true")
     eventually(lambda: alerts(watching, camera="for ever"))
+    for_a_day = watching.create("for-a-day", retention_hours="24")
+    watching.enrolled(for_a_day, images[0], camera="for a day", watch="true")
 
 
 def test_an_enrollment_says_which_crop_was_not_compared_with_the_lists(watching, images):

@@ -92,6 +92,7 @@ def test_a_list_is_armed_by_the_forecast_that_was_read(watching, unarmed, images
         ({"reason": ""}, "reason"),
         ({"retention_days": "366"}, "retention_days"),
         ({"tracks_per_day": ""}, "tracks_per_day"),
+        ({"quiet_scope": "site"}, "quiet_scope"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_by_its_name(watching, unarmed, wrong, field):
@@ -137,6 +138,28 @@ def test_another_camera_is_another_visit_that_follows_the_one_before(watching, w
     for asked, noted in (({"camera": "gate"}, first), ({"identity": "0005"}, other)):
         (alert,) = alerts(watching, gallery=wanted, **asked)
         assert alert["alert_id"] == noted.alert.alert_id
+
+
+def test_with_the_scope_of_a_list_several_cameras_are_one_visit(watching, unarmed, people, images):
+    arm(watching, unarmed, quiet_seconds="60", quiet_scope="list")
+    begin = datetime.now(UTC) - timedelta(minutes=5)
+
+    def pass_at(camera, seconds, **more):
+        moment = begin + timedelta(seconds=seconds)
+        return people.pass_by(
+            unarmed, camera=camera, first_seen=moment, last_seen=moment, crops=1, **more
+        )
+
+    first = pass_at("gate", 0)
+    assert not pass_at("yard", 50, score=0.8, content=images[1]).is_new
+    assert not pass_at("hall", 100, score=0.6).is_new
+    (alert,) = alerts(watching, gallery=unarmed)
+    # It shows the best crop, with the camera that took it.
+    assert (alert["alert_id"], alert["camera"], alert["crops"]) == (first.alert.alert_id, "yard", 3)
+    assert watching.http.get(alert["image_url"]).content == images[1]
+    assert pass_at("gate", 100 + 61).is_new
+    assert pass_at("gate", 100, row_id=24).is_new
+    assert read_list(watching, unarmed)["settings"]["quiet_scope"] == "list"
 
 
 def review(served, alert_id, decision, **more):

@@ -92,7 +92,7 @@ async def enroll_crops(
     Others are deleted, for which the key also needs the scope `delete`, or answered with `kept:
     false`. A named crop never gives way to an unnamed one. With `watch`, for which the key also
     needs the scope `sight`, the crops are also compared with the armed lists of other galleries, as
-    sightings. The gallery must then have `retention_days`.
+    sightings. The gallery must then have `retention_days` or `retention_hours`.
 
     With an `Idempotency-Key`, the same request of an API key takes effect once within a day;
     repetitions get the first answer, with `Idempotent-Replayed: true`.
@@ -124,7 +124,7 @@ async def enroll_crops(
                 "this gallery only; leave it out, or send a key for every gallery"
             )
         # The crops show everybody who passes a camera.
-        if gallery.settings.retention_days is None:
+        if gallery.settings.retention is None:
             raise InvalidField(
                 f"watch: gallery {gallery.name!r} would keep everybody whom a camera sees, as it "
                 "deletes no crops; set a retention, for example 30 days (PATCH "

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import Path, Response
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gmn_client.models import (
     Galleries,
@@ -16,6 +16,7 @@ from gmn_client.models import (
     Snapshot,
     Snapshots,
 )
+from service.errors import InvalidField
 from service.gallery import archives, browse, changes
 from service.http.forms import Form, GalleryName, Sent
 from service.http.guard import Admin, guarded_router, needs
@@ -34,6 +35,8 @@ class GallerySettingsFields(Form):
 
     retention_days: int | None = Field(None, ge=0, le=36_500)
     """Age in days at which crops are deleted; 0 keeps all."""
+    retention_hours: int | None = Field(None, ge=0, le=876_000)
+    """The same in hours, in place of days."""
     retention_from: RetentionFrom | None = None
     """Whether a crop's age counts from its capture (if known), or always from its enrollment."""
     calibration: Literal[CalibrationMode, "reset"] | None = None
@@ -41,10 +44,20 @@ class GallerySettingsFields(Form):
     (frozen), or are the artefact's (off); reset and off delete the fit and the stored searches, and
     reset fits again."""
 
+    @model_validator(mode="after")
+    def _require_one_retention(self) -> Self:
+        if self.retention_days is not None and self.retention_hours is not None:
+            raise InvalidField(
+                "retention_days, retention_hours: both were sent; send one, as it takes the place "
+                "of the other"
+            )
+        return self
+
     def changes(self) -> dict[str, Any]:
         changes = self.model_dump(exclude={"name"}, exclude_none=True)
-        if self.retention_days == 0:
-            changes["retention_days"] = None
+        if self.retention_days is not None or self.retention_hours is not None:
+            changes["retention_days"] = self.retention_days or None
+            changes["retention_hours"] = self.retention_hours or None
         if self.calibration == "reset":
             changes["calibration"] = "on"
         return changes

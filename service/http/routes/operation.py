@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, get_args
 
 from fastapi import Depends, Path, Request, Response
@@ -21,6 +22,7 @@ from service.http import keys
 from service.http.forms import Form, GalleryName, Sent
 from service.http.guard import guarded_router, needs
 from service.http.problems import problems
+from service.record.cameras import CAMERA_STATES
 from service.record.restoring import own_backups, taken_at
 from service.runtime import Call, Runtime
 from service.search.options import MAX_NAMES, split_names
@@ -95,11 +97,11 @@ async def metrics(call: Scraper) -> Response:
     # While the record does not respond, the last values are shown.
     with contextlib.suppress(ServiceError, TimeoutError):
         async with asyncio.timeout(RECORD_WITHIN_SECONDS):
-            await runtime.galleries.read(_show_record, runtime)
+            await runtime.galleries.read(_show_record, runtime, list(runtime.keys.valid_keys()))
     return Response(shown.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _show_record(runtime: Runtime) -> None:
+def _show_record(runtime: Runtime, key_ids: Sequence[str]) -> None:
     shown = runtime.metrics
     shown.record_bytes.set(runtime.record.database.stored_bytes())
     jobs = Counter(job.state for job in runtime.record.jobs.open())
@@ -108,6 +110,9 @@ def _show_record(runtime: Runtime) -> None:
     deliveries = runtime.record.webhooks.count_by_state()
     for delivery_state in get_args(DeliveryState):
         shown.webhook_deliveries.labels(delivery_state).set(deliveries.get(delivery_state, 0))
+    cameras = runtime.record.cameras.count_by_state(key_ids)
+    for camera_state in CAMERA_STATES:
+        shown.cameras.labels(camera_state).set(cameras.get(camera_state, 0))
     if folder := runtime.settings.backup_dir:
         shown.backup_every.set(runtime.settings.backup_every * 3600)
         newest = next(own_backups(folder, runtime.record.database), None)

@@ -16,9 +16,11 @@ const MOST_SHOWN = 300;
 const AGAIN_MS = 500;
 const TITLE = document.title;
 const NEWS = {
-  late: "Seen, but sent too late for an alarm",
-  disarmed: "No longer armed",
-  promise_broken: "This list needs a look",
+  late: () => "Seen, but sent too late for an alarm",
+  disarmed: () => "No longer armed",
+  promise_broken: () => "This list needs a look",
+  silent: ({ camera }) => `The camera ${camera} is silent`,
+  heard: ({ camera }) => `The camera ${camera} is heard again`,
 };
 // Alerts by id, since the list was read.
 const known = new Map();
@@ -93,6 +95,7 @@ const passes = (alert) =>
   ["", alert.state].includes(find("#alert-state").value) &&
   (!find("#alert-here").checked || alert.gallery === gallery());
 
+const isAboutCamera = ({ kind }) => ["silent", "heard"].includes(kind);
 const isVisit = (alert) => alert.image_url !== null || alert.identity !== null;
 
 function card(alert) {
@@ -124,8 +127,7 @@ function pictured(alert) {
   );
 }
 
-const titleOf = (alert) =>
-  alert.identity === null ? (NEWS[alert.kind] ?? "Alert") : alert.identity;
+const titleOf = (alert) => alert.identity ?? NEWS[alert.kind]?.(alert) ?? "Alert";
 
 // Say what an alert is about. `time` shows a time: how long ago it was, or exactly.
 function about(alert, time = ago) {
@@ -151,8 +153,8 @@ function about(alert, time = ago) {
     return h(
       "div",
       { class: "about" },
-      h("h3", {}, NEWS[kind] ?? "Alert"),
-      detail && h("p", {}, sentence(detail)),
+      h("h3", { class: "name" }, titleOf(alert)),
+      detail && h("p", { class: "name" }, sentence(detail)),
       h("p", {}, time(alert.created_at)),
       whose,
     );
@@ -160,7 +162,7 @@ function about(alert, time = ago) {
     "div",
     { class: "about" },
     h("h3", {}, h("a", { class: "name", href: addressOf(name, "identities", identity) }, identity)),
-    kind !== "visit" && h("p", { class: "note" }, sentence(NEWS[kind] ?? kind)),
+    kind !== "visit" && h("p", { class: "note" }, sentence(NEWS[kind]?.(alert) ?? kind)),
     h(
       "p",
       {},
@@ -304,7 +306,8 @@ function take(alert) {
     notify({
       title: alert.identity === null ? titleOf(alert) : sightOf(alert),
       body: `List ${alert.gallery}`,
-      tag: alert.alert_id,
+      // Several lists may have an alert about one camera.
+      tag: isAboutCamera(alert) ? `camera ${alert.camera}` : alert.alert_id,
     });
   if (document.hidden || panel() !== "watch") noteUnseen(unseen + 1);
   // Many may arrive at once, and one update is enough for them.

@@ -184,6 +184,8 @@ function settingsForm(settings, buttons) {
   const ends = Math.max(Date.parse(settings.expires_at) || 0, 0);
   const [from = "", until = ""] = (settings.hours ?? "").split("-");
   const zone = settings.hours ? settings.time_zone : ZONE;
+  const option = (value, text) =>
+    h("option", { value, selected: value === (settings.quiet_scope ?? "camera") }, text);
   const field = (label, name, attributes, ...more) =>
     h("label", {}, label, h("input", { name, ...attributes }), more);
   return h(
@@ -255,6 +257,17 @@ function settingsForm(settings, buttons) {
         field("To", "until", { type: "time", value: until }),
       ),
       h("p", { class: "hint" }, `Times of ${zone}. Empty: always.`),
+    ),
+    h(
+      "label",
+      {},
+      "A person who passes several cameras raises",
+      h(
+        "select",
+        { name: "quiet_scope" },
+        option("camera", "an alert at each camera"),
+        option("list", "one alert"),
+      ),
     ),
     buttons,
   );

@@ -44,6 +44,12 @@ export const nameOf = (identity) => identity ?? "no name";
 export const count = (number, singular, plural = `${singular}s`) =>
   `${number.toLocaleString()} ${number === 1 ? singular : plural}`;
 
+// Return how long a gallery keeps its pictures, in words, or null if it keeps them for ever.
+export function keptFor({ retention_days: days, retention_hours: hours }) {
+  if (days !== null) return count(days, "day");
+  return hours !== null ? count(hours, "hour") : null;
+}
+
 export const day = (date) =>
   new Date(date).toLocaleDateString(undefined, {
     year: "numeric",

@@ -8,6 +8,8 @@ import { addressOf, changed, gallery, inGallery, panel } from "./place.js";
 
 // Modes by calibration state. Before the first fit the model’s thresholds decide.
 const MODES = { artefact: "on", own: "on", frozen: "frozen", off: "off" };
+// The fields of a gallery’s retention, of which one is sent.
+const RETENTIONS = ["retention_days", "retention_hours"];
 // Enough of a SHA-256 to tell models apart.
 const SHOWN_DIGITS = 12;
 let known = [];
@@ -31,9 +33,7 @@ export function startGalleries() {
       const sent = [...new FormData(form)].filter(
         ([name, value]) => form.elements[name].dataset.now !== value,
       );
-      await change(
-        sent.map(([name, value]) => [name, name === "retention_days" ? value || "0" : value]),
-      );
+      await change(withOneRetention(form, sent));
     }),
   );
   find("#refit").addEventListener("click", refit);
@@ -53,13 +53,24 @@ const act = (action) =>
     changed();
   });
 
+// A change of the days or hours sends the one that is filled in, and no days if neither is.
+function withOneRetention(form, pairs) {
+  const others = pairs.filter(([name]) => !RETENTIONS.includes(name));
+  if (others.length === pairs.length) return pairs;
+  const filled = RETENTIONS.map((name) => [name, form.elements[name].value]).filter(
+    ([, value]) => value !== "",
+  );
+  return [...others, ...(filled.length > 0 ? filled : [["retention_days", "0"]])];
+}
+
 async function change(pairs) {
   if (pairs.length === 0) return;
   const form = find("#settings");
-  const days = Number(Object.fromEntries(pairs).retention_days ?? 0);
-  const text = `Pictures older than ${count(days, "day")} are deleted with their features and pictures, now and from now on. This cannot be undone.`;
+  const { retention_days: days = 0, retention_hours: hours = 0 } = Object.fromEntries(pairs);
+  const age = Number(days) > 0 ? count(Number(days), "day") : count(Number(hours), "hour");
+  const text = `Pictures older than ${age} are deleted with their features and pictures, now and from now on. This cannot be undone.`;
   if (
-    days > 0 &&
+    Number(days) + Number(hours) > 0 &&
     !(await question(`Delete old pictures of ${gallery()}?`, text, "Delete them", { danger: true }))
   )
     return;
@@ -162,6 +173,7 @@ function fill(form, current) {
   form.dataset.of = current.name;
   const values = {
     retention_days: current.retention_days ?? "",
+    retention_hours: current.retention_hours ?? "",
     retention_from: current.retention_from,
     calibration: MODES[current.calibration.state],
   };

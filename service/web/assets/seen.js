@@ -5,7 +5,17 @@ import { ask, formOf } from "./api.js";
 import { askForBoxes } from "./boxes.js";
 import { WRONG_TIMES } from "./cameras.js";
 import { openCrop } from "./crop.js";
-import { attempt, count, find, h, nameOf, onSubmit, shotPicture, takeFiles } from "./elements.js";
+import {
+  attempt,
+  count,
+  find,
+  h,
+  keptFor,
+  nameOf,
+  onSubmit,
+  shotPicture,
+  takeFiles,
+} from "./elements.js";
 import { lookAt } from "./photos.js";
 import { addressOf, changed, gallery, item, panel } from "./place.js";
 import { trackName } from "./tracks.js";
@@ -87,7 +97,7 @@ function follow() {
 function offer(galleries) {
   const before = keeping.map(({ name }) => name).join();
   known = galleries.map(({ name }) => name);
-  keeping = galleries.filter(({ retention_days: days }) => days !== null);
+  keeping = galleries.filter((each) => keptFor(each) !== null);
   find("#seen-none").hidden = keeping.length > 0;
   find("#seen-task").hidden = keeping.length === 0;
   const name = find("#seen-none form").elements.name;
@@ -113,7 +123,7 @@ function offer(galleries) {
           "span",
           {},
           h("span", { class: "name" }, each.name),
-          h("span", { class: "hint" }, ` keeps ${count(each.retention_days, "day")}`),
+          h("span", { class: "hint" }, ` keeps ${keptFor(each)}`),
         ),
       ),
     ),

@@ -1,6 +1,6 @@
 // The state line: the gallery's state, or in red the service's problem while it lasts.
 
-import { count, find, h } from "./elements.js";
+import { count, find, h, keptFor } from "./elements.js";
 
 const CHECK_MS = 10_000;
 const AGAIN_MS = 2_000;
@@ -78,7 +78,8 @@ function draw() {
   if (shown.textContent !== place.textContent) place.replaceChildren(...shown.children);
 }
 
-function stateOf({ state, crops, identities, calibration, retention_days: days }) {
+function stateOf(gallery) {
+  const { state, crops, identities, calibration } = gallery;
   return [
     h("span", { class: `dot ${state}` }, STATES[state]),
     h("span", {}, count(crops, "picture")),
@@ -88,6 +89,6 @@ function stateOf({ state, crops, identities, calibration, retention_days: days }
       { title: calibration.basis },
       THRESHOLDS[calibration.state] ?? "match or no match: standard",
     ),
-    days && h("span", {}, `pictures kept for ${count(days, "day")}`),
+    keptFor(gallery) && h("span", {}, `pictures kept for ${keptFor(gallery)}`),
   ].filter(Boolean);
 }

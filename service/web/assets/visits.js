@@ -18,7 +18,8 @@ import {
 import { addressOf } from "./place.js";
 
 const MINUTE_MS = 60_000;
-const DAY_MS = 86_400_000;
+const HOUR_MS = 3_600_000;
+const DAY_MS = 24 * HOUR_MS;
 const VISIT_MS = 5 * MINUTE_MS;
 // Watch lists end a track after this time too. Trackers use their ids again.
 const TRACK_MS = 30 * MINUTE_MS;
@@ -173,8 +174,8 @@ function notSeen(searched) {
   return `Not seen, as far as the galleries keep: ${each}`;
 }
 
-const keepsSince = ({ created_at: createdAt, retention_days: days }) =>
-  Math.max(Date.parse(createdAt), Date.now() - days * DAY_MS);
+const keepsSince = ({ created_at: createdAt, retention_days: days, retention_hours: hours }) =>
+  Math.max(Date.parse(createdAt), Date.now() - (days ?? 0) * DAY_MS - (hours ?? 0) * HOUR_MS);
 
 // Leave out the year where it is this one.
 const date = (time, more = {}) =>

@@ -4,6 +4,7 @@ import { showAlerts, startAlerts } from "./alerts.js";
 import { ask } from "./api.js";
 import { acceptedBy, askToArm } from "./arming.js";
 import { attempt, count, find, h, moment, question, sentence } from "./elements.js";
+import { showCameras, startHealth } from "./health.js";
 import { addressOf, gallery, inGallery, panel } from "./place.js";
 import { showSending, startTrying, tryButton } from "./trying.js";
 import { showWebhooks, startWebhooks } from "./webhooks.js";
@@ -17,6 +18,7 @@ let galleries = [];
 
 export function startWatch() {
   startAlerts(load);
+  startHealth();
   startWebhooks();
   startTrying();
   find("#to-lists").addEventListener("click", () => find("#watch-list").scrollIntoView());
@@ -37,6 +39,7 @@ async function load() {
   const place = find("#watch-list");
   const name = gallery();
   if (panel() !== "watch") return;
+  showCameras(administers);
   await attempt(place, async () => {
     const watch = await ask(inGallery("/watch"));
     if (gallery() !== name) return;
@@ -74,6 +77,7 @@ function described(watch) {
         ["Accepted", acceptedBy(watch)],
         ["Cameras", settings.cameras.join(", ") || "all"],
         ["Hours", settings.hours ? `${settings.hours} (${settings.time_zone})` : "always"],
+        ["Several cameras", settings.quiet_scope === "list" && "one alert for all of them"],
         ["Alerts kept", count(settings.retention_days, "day")],
         ["Reason", settings.reason],
         ["Armed", [moment(armedAt), ` by the key ${watch.key_id}`]],

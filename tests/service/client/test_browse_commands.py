@@ -60,6 +60,7 @@ def test_a_gallery_is_created_set_up_shown_and_deleted(service_url, gallery):
     settings = ("--retention-days", "0", "--calibration", "off", "--json")
     shown = json.loads(run("set", name, *settings).stdout)
     assert (shown["retention_days"], shown["calibration"]["state"]) == (None, "off")
+    assert "24 hours (captured)" in run("set", name, "--retention-hours", "24").stdout
     assert name in run("show", name).stdout
     assert name in run("list").stdout
     unasked = run("delete", name)

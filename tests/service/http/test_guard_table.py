@@ -71,6 +71,8 @@ GET /v1/galleries/{gallery}/snapshots/{snapshot_id} : admin
 DELETE /v1/galleries/{gallery}/snapshots/{snapshot_id} : admin
 POST /v1/galleries/{gallery}/snapshots/{snapshot_id}/restore : admin
 POST /v1/sightings : sight any
+GET /v1/cameras : query sight any
+POST /v1/cameras/{camera}/heartbeat : sight any
 PUT /v1/galleries/{gallery}/watch : admin
 GET /v1/galleries/{gallery}/watch : query
 DELETE /v1/galleries/{gallery}/watch : admin

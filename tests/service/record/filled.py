@@ -55,7 +55,7 @@ def _row(table, gallery_id, number, chance):
             row[column] = gallery_id
         elif column in ("slot", "person_id", "into_person", "number", "seq"):
             row[column] = number
-        elif column.endswith("_id"):
+        elif column.endswith("_id") or column == "camera":
             row[column] = f"{column} {number:03}"
         elif types[column] == "INTEGER":
             row[column] = chance.getrandbits(40)

@@ -190,9 +190,10 @@ def test_a_filled_gallery_refuses_another_embedder_and_an_empty_one_takes_it(rec
     assert record.unneeded_files.all() == [f"vectors-{gallery}-0.f32"]
 
 
+@pytest.mark.parametrize("retention", [{"retention_days": 1}, {"retention_hours": 24}])
 @pytest.mark.parametrize(("since", "left"), [("captured", [3, 4]), ("enrolled", [1, 4])])
-def test_crops_past_their_time_are_removed_oldest_first(record, gallery, since, left):
-    record.galleries.change(gallery, {"retention_days": 1, "retention_from": since})
+def test_crops_past_their_time_are_removed_oldest_first(record, gallery, since, left, retention):
+    record.galleries.change(gallery, {**retention, "retention_from": since})
     now = datetime.now(UTC)
     long_ago = now - timedelta(days=9)
     crops = (
@@ -207,6 +208,16 @@ def test_crops_past_their_time_are_removed_oldest_first(record, gallery, since, 
     removed = [record.crops.remove_expired(gallery, most).count for most in (2, 9, 9)]
     assert removed == [2, 1, 0]
     assert [crop.metadata["number"] for crop in listed(record, gallery)] == left
+
+
+def test_a_retention_in_hours_counts_hours(record, gallery):
+    record.galleries.change(gallery, {"retention_hours": 6})
+    now = datetime.now(UTC)
+    hours = (1, 5, 7, 30)
+    crops = [new_crop(age, captured_at=now - timedelta(hours=age)) for age in hours]
+    enroll(record, gallery, *crops)
+    assert record.crops.remove_expired(gallery, 9).count == 2
+    assert [crop.metadata["number"] for crop in listed(record, gallery)] == [1, 5]
 
 
 def test_of_a_large_gallery_only_the_rows_asked_for_are_read(record, gallery):

@@ -1,0 +1,256 @@
+"""Cameras as each API key names them: heartbeats, what they sent lately, and when they fell silent.
+
+Alerts that a camera is silent, or heard again, are written in the same commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from gmn_client.models import Camera, CameraHeartbeat
+from service.errors import InvalidField
+from service.record.database import RecordPart, transactional
+from service.record.keys import ApiKey
+from service.record.schema import as_micros
+from service.record.transaction import AMONG, Row, Transaction
+from service.record.watch import NotedVisit, alert_lists_of_camera
+
+# Upper bound on the names of cameras of one key.
+MOST_CAMERAS = 1000
+# A camera that was not heard for this time is forgotten.
+KEPT_FOR = timedelta(days=7)
+MICROS_OF_HOUR = 3_600_000_000
+# What cameras sent is counted for this many hours, the current one included.
+HOURS = 24
+# The name of crops without a camera, and of the cameras beyond `MOST_CAMERAS`.
+UNNAMED = ""
+# States by which cameras are counted; `trouble` is any other than `ok` in the last heartbeat.
+CAMERA_STATES = ("ok", "trouble", "silent")
+OF_CAMERA = "WHERE key_id = ? AND camera = ?"
+PUT_HEARTBEAT = """
+INSERT INTO cameras (key_id, camera, heard_at, heartbeat_at, state, fps, lag)
+VALUES (:key_id, :camera, :now, :now, :state, :fps, :lag)
+ON CONFLICT DO UPDATE SET heard_at = :now, heartbeat_at = :now, state = :state, fps = :fps,
+    lag = :lag, silent_at = NULL
+"""
+PUT_HEARD = """
+INSERT INTO cameras (key_id, camera, heard_at, crop_at)
+VALUES (:key_id, :camera, :heard_at, :crop_at)
+ON CONFLICT DO UPDATE SET heard_at = max(heard_at, :heard_at),
+    crop_at = coalesce(max(crop_at, :crop_at), crop_at, :crop_at), silent_at = NULL
+"""
+ADD_COUNTS = """
+INSERT INTO camera_hours (key_id, camera, hour, crops, tracks, refused)
+VALUES (:key_id, :camera, :hour, :crops, :tracks, :refused)
+ON CONFLICT DO UPDATE SET crops = crops + :crops, tracks = tracks + :tracks,
+    refused = refused + :refused
+"""
+SUM_OF_HOURS = """,
+(SELECT coalesce(sum({0}), 0) FROM camera_hours WHERE camera_hours.key_id = cameras.key_id
+    AND camera_hours.camera = cameras.camera AND hour > ?) AS {0}
+"""
+COUNTS = "".join(SUM_OF_HOURS.format(name) for name in ("crops", "tracks", "refused"))
+COUNT_STATES = f"""
+SELECT iif(silent_at IS NOT NULL, 'silent', iif(state = 'ok', 'ok', 'trouble')) AS shown, count(*)
+FROM cameras WHERE heartbeat_at IS NOT NULL AND key_id IN {AMONG} GROUP BY shown
+"""
+
+
+@dataclass
+class CameraCounts:
+    """What a camera sent since the record was last told.
+
+    Attributes:
+        heard_at: time of arrival of the newest image, usable or not.
+        crop_at: time of arrival of the newest usable image; None if there is none.
+        tracks: number of tracks that began.
+    """
+
+    heard_at: datetime
+    crop_at: datetime | None = None
+    crops: int = 0
+    tracks: int = 0
+    refused: int = 0
+
+
+class Cameras(RecordPart):
+    """The cameras of all keys. Two keys that use the same name have two cameras."""
+
+    @transactional
+    def note_heartbeat(
+        self,
+        transaction: Transaction,
+        key: ApiKey,
+        camera: str,
+        heartbeat: Mapping[str, Any],
+        now: datetime,
+    ) -> list[NotedVisit]:
+        """Store a heartbeat, given by its `state`, `fps` and `lag`.
+
+        Returns:
+            The alerts that a silent camera is heard again.
+
+        Raises:
+            InvalidField: the camera is new, and the key has `MOST_CAMERAS` others.
+        """
+        row = transaction.row("cameras", OF_CAMERA, (key.key_id, camera))
+        if row is None and _count_named(transaction, key) >= MOST_CAMERAS:
+            raise InvalidField(
+                f"camera: the key {key.key_id} has {MOST_CAMERAS:,} other cameras, the most; send "
+                "one of their names (GET /v1/cameras lists them), or another key. A name that is "
+                f"not heard for {KEPT_FOR.days} days is forgotten"
+            )
+        values = {**heartbeat, "key_id": key.key_id, "camera": camera, "now": now}
+        transaction.change(PUT_HEARTBEAT, values)
+        return _end_silence(transaction, key, row, now)
+
+    @transactional
+    def note_sightings(
+        self,
+        transaction: Transaction,
+        key: ApiKey,
+        heard: Mapping[str, CameraCounts],
+        now: datetime,
+    ) -> list[NotedVisit]:
+        """Add to the counts of a key's cameras, given by name.
+
+        Returns:
+            The alerts that silent cameras are heard again.
+        """
+        named = _count_named(transaction, key)
+        alerts = []
+        for name, counts in heard.items():
+            row = transaction.row("cameras", OF_CAMERA, (key.key_id, name))
+            is_new_name = row is None and name != UNNAMED
+            camera = UNNAMED if is_new_name and named >= MOST_CAMERAS else name
+            named += is_new_name
+            values = {
+                **vars(counts),
+                "key_id": key.key_id,
+                "camera": camera,
+                "hour": as_micros(now) // MICROS_OF_HOUR,
+            }
+            transaction.change(PUT_HEARD, values)
+            transaction.change(ADD_COUNTS, values)
+            alerts += _end_silence(transaction, key, row, now)
+        return alerts
+
+    def overdue(self, heard_before: datetime) -> list[tuple[str, str]]:
+        """Return the key and name of each camera whose silence is not noted yet.
+
+        A camera without heartbeats is left out: its silence may be an empty corridor.
+        """
+        return self._reader.tuples(
+            "SELECT key_id, camera FROM cameras WHERE heard_at < ? AND heartbeat_at IS NOT NULL "
+            "AND silent_at IS NULL ORDER BY key_id, camera",
+            (heard_before,),
+        )
+
+    @transactional
+    def note_silence(
+        self,
+        transaction: Transaction,
+        key: ApiKey,
+        camera: str,
+        heard_before: datetime,
+        now: datetime,
+    ) -> list[NotedVisit]:
+        """Note that a camera is silent; of several processes only the first writes alerts.
+
+        Returns:
+            The alerts; none if the camera was heard meanwhile.
+        """
+        row = transaction.row("cameras", OF_CAMERA, (key.key_id, camera))
+        if row is None or row["silent_at"] is not None or row["heard_at"] >= heard_before:
+            return []
+        transaction.change(f"UPDATE cameras SET silent_at = ? {OF_CAMERA}", (now, *_id_of(row)))
+        detail = (
+            f"the camera {camera!r} of the key {key.key_id} has sent nothing for "
+            f"{_format_span(now - row['heard_at'])}; check the camera, its network and its program"
+        )
+        return alert_lists_of_camera(
+            transaction, "silent", key, camera, detail, row["heard_at"], now
+        )
+
+    def page(
+        self, key_ids: Collection[str], cursor: str | None, limit: int, now: datetime
+    ) -> list[Camera]:
+        """Return up to `limit` cameras of keys, in the order of key and name.
+
+        Args:
+            cursor: `position_of` the camera before the first one.
+        """
+        since = as_micros(now) // MICROS_OF_HOUR - HOURS
+        key_id, _, name = (cursor or "").partition("/")
+        clauses = (
+            f"WHERE key_id IN {AMONG} AND (key_id, camera) > (?, ?) ORDER BY key_id, camera LIMIT ?"
+        )
+        values = (since, since, since, list(key_ids), key_id, name, limit)
+        return [_as_camera(row) for row in self._reader.rows("cameras", clauses, values, COUNTS)]
+
+    def count_by_state(self, key_ids: Collection[str]) -> dict[str, int]:
+        """Count the cameras of keys that send heartbeats."""
+        return dict(self._reader.tuples(COUNT_STATES, (list(key_ids),)))
+
+    @transactional
+    def remove_old(self, transaction: Transaction, now: datetime) -> None:
+        """Forget cameras that were not heard for `KEPT_FOR`, and counts of more than a day ago."""
+        transaction.change("DELETE FROM cameras WHERE heard_at < ?", (now - KEPT_FOR,))
+        oldest_hour = as_micros(now) // MICROS_OF_HOUR - HOURS
+        transaction.change("DELETE FROM camera_hours WHERE hour <= ?", (oldest_hour,))
+
+
+def position_of(camera: Camera) -> str:
+    return f"{camera.key_id}/{camera.camera or UNNAMED}"
+
+
+def _count_named(transaction: Transaction, key: ApiKey) -> int:
+    statement = "SELECT count(*) FROM cameras WHERE key_id = ? AND camera != ?"
+    count: int = transaction.value(statement, (key.key_id, UNNAMED))
+    return count
+
+
+def _id_of(row: Row) -> tuple[str, str]:
+    return row["key_id"], row["camera"]
+
+
+def _end_silence(
+    transaction: Transaction, key: ApiKey, before: Row | None, now: datetime
+) -> list[NotedVisit]:
+    """Write alerts that a camera is heard again, if its row before says that it was silent."""
+    if before is None or before["silent_at"] is None:
+        return []
+    heard_at = before["heard_at"]
+    camera = before["camera"]
+    detail = (
+        f"the camera {camera!r} of the key {key.key_id} is heard again, after "
+        f"{_format_span(now - heard_at)} of silence"
+    )
+    return alert_lists_of_camera(transaction, "heard", key, camera, detail, heard_at, now)
+
+
+def _format_span(span: timedelta) -> str:
+    minutes = round(span / timedelta(minutes=1))
+    return f"{minutes} minutes" if minutes < 120 else f"{round(minutes / 60)} hours"
+
+
+def _as_camera(row: Row) -> Camera:
+    heartbeat = None
+    if row["heartbeat_at"] is not None:
+        heartbeat = CameraHeartbeat(
+            received_at=row["heartbeat_at"], state=row["state"], fps=row["fps"], lag=row["lag"]
+        )
+    return Camera(
+        camera=row["camera"] or None,
+        key_id=row["key_id"],
+        last_heard_at=row["heard_at"],
+        last_crop_at=row["crop_at"],
+        crops=row["crops"],
+        tracks=row["tracks"],
+        refused=row["refused"],
+        heartbeat=heartbeat,
+        silent=row["silent_at"] is not None,
+    )

@@ -1,0 +1,57 @@
+"""The cameras of the watch panel: who is heard, who is silent, and how a camera says so."""
+
+from datetime import UTC, datetime, timedelta
+
+import httpx2
+import pytest
+from playwright.sync_api import expect
+
+from service.http.keys import LOCAL_ADMIN
+from tests.browser.conftest import arm_list, new_gallery, violations
+from tests.browser.test_watch_page import open_panel
+from tests.service.conftest import serving
+from tests.service.watch_places import passersby
+
+pytestmark = pytest.mark.slow
+HEALTHY = {"state": "ok", "fps": 10.0, "lag": 0.2}
+
+
+def test_the_watch_panel_shows_the_cameras_and_alerts_about_silent_ones(
+    tab, tiny_artefact, tmp_path, drawn_crops
+):
+    data_dir = tmp_path / "data"
+    with (
+        serving(tiny_artefact, data_dir) as url,
+        httpx2.Client(base_url=url, timeout=60.0) as http,
+        passersby(data_dir) as others,
+    ):
+        name = new_gallery(http, drawn_crops)
+        arm_list(http, name)
+        open_panel(tab, url, name)
+        cameras = tab.locator("#health")
+        expect(cameras).to_contain_text("No camera was heard in the last days.")
+        expect(cameras.locator("pre")).to_contain_text("/v1/cameras/gate/heartbeat")
+        assert violations(tab) == []
+
+        now = datetime.now(UTC)
+        heard_at = now - timedelta(minutes=7)
+        others.record.cameras.note_heartbeat(LOCAL_ADMIN, "yard", HEALTHY, heard_at)
+        others.record.cameras.note_silence(LOCAL_ADMIN, "yard", now - timedelta(minutes=5), now)
+        for camera, state in {"door": "no_frames", "gate": "ok"}.items():
+            sent = {"state": state, "fps": "10", "lag": "0.2"}
+            answer = http.post(f"/v1/cameras/{camera}/heartbeat", data=sent)
+            assert answer.status_code == 204, answer.text
+        tab.reload()
+        rows = cameras.get_by_role("listitem")
+        expect(rows).to_have_count(3)
+        expect(rows.nth(0)).to_contain_text("yardSilent, last heard 7 minutes ago")
+        expect(rows.nth(1)).to_contain_text("doorHeard just now · no frames")
+        expect(rows.nth(2)).to_contain_text(
+            "gateHeard just now · ok · 10.0 frames a second · 0.2 s behind"
+        )
+        expect(cameras.locator("summary")).to_have_text("Cameras (1 silent)")
+        expect(cameras.locator("pre")).to_be_hidden()
+        alert = tab.locator("#alerts > li")
+        expect(alert.locator("h3")).to_have_text("The camera yard is silent")
+        expect(alert).to_contain_text("has sent nothing for 7 minutes; check the camera")
+        assert violations(tab) == []

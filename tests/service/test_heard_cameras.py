@@ -1,0 +1,61 @@
+"""What one process heard from cameras, and since when it listens without a gap."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from service.record.cameras import MOST_CAMERAS
+from service.watch.heard import HeardCameras
+
+
+class Clock:
+    def __init__(self):
+        self.now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def heard(clock):
+    return HeardCameras(clock)
+
+
+def test_images_are_counted_until_they_are_taken(heard, clock):
+    heard.count("door", "gate", is_usable=True, begins_track=True)
+    began = clock.now
+    clock.now += timedelta(seconds=5)
+    heard.count("door", "gate", is_usable=False, begins_track=False)
+    heard.count("door", None, is_usable=True, begins_track=True)
+    heard.count("yard", "gate", is_usable=True, begins_track=True)
+    counts = heard.take_counts()
+    gate = counts["door"]["gate"]
+    assert (gate.crops, gate.tracks, gate.refused) == (1, 1, 1)
+    assert (gate.crop_at, gate.heard_at) == (began, clock.now)
+    assert (counts["door"][""].crops, counts["yard"]["gate"].crops) == (1, 1)
+    assert heard.take_counts() == {}
+
+
+def test_invented_names_of_one_key_are_counted_together(heard):
+    for number in range(MOST_CAMERAS + 5):
+        heard.count("door", f"camera {number}", is_usable=True, begins_track=True)
+    counts = heard.take_counts()["door"]
+    assert len(counts) == MOST_CAMERAS + 1
+    assert counts[""].crops == 5
+
+
+def test_a_process_that_stood_still_or_could_not_write_listens_anew(heard, clock):
+    start = clock.now
+    for seconds in (10, 60):
+        clock.now += timedelta(seconds=seconds)
+        assert heard.listening_since(clock.now) == start
+    clock.now += timedelta(seconds=61)
+    assert heard.listening_since(clock.now) == clock.now
+    clock.now += timedelta(seconds=10)
+    heard.listen_anew()
+    assert heard.listening_since(clock.now) == clock.now
