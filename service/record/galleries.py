@@ -13,6 +13,7 @@ from pydantic_core import from_json, to_json
 from service.errors import GalleryConflict, UnknownGallery
 from service.ops.data_directory import IMPORTS, snapshot_name
 from service.record.database import RecordPart, transactional
+from service.record.keys import delete_keys
 from service.record.schema import as_micros, now_micros
 from service.record.transaction import AMONG, ChangeKind, Reader, Transaction
 from service.record.values import GalleryRecord, GallerySettings
@@ -137,7 +138,8 @@ class Galleries(RecordPart):
         transaction.change("UPDATE galleries SET name = NULL WHERE gallery_id = ?", (gallery_id,))
         transaction.change("DELETE FROM feeds WHERE gallery_id = ?", (gallery_id,))
         # They must not open a later gallery of that name.
-        transaction.change("DELETE FROM api_keys WHERE gallery = ?", (entry.name,))
+        keys = transaction.column("SELECT key_id FROM api_keys WHERE gallery = ?", (entry.name,))
+        delete_keys(transaction, keys)
         transaction.change("DELETE FROM remote_indexes WHERE gallery_id = ?", (gallery_id,))
         snapshots = transaction.rows("snapshots", "WHERE gallery_id = ?", (gallery_id,))
         paths = [snapshot_name(gallery_id, row["snapshot_id"]) for row in snapshots]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, get_args
 
@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from gmn_client.models import Scope
 from service.errors import Forbidden, KeyConflict
 from service.record.database import RecordPart, transactional
-from service.record.transaction import Transaction
+from service.record.transaction import AMONG, Transaction
 
 # This row stays after the last key expires or is deleted with its gallery; then nobody has access.
 ASKED_FOR = "keys_asked_for"
@@ -90,6 +90,12 @@ def ask_for_keys(transaction: Transaction) -> None:
     transaction.insert("record", {"name": ASKED_FOR, "value": 1}, instead=True)
 
 
+def delete_keys(transaction: Transaction, key_ids: Collection[str]) -> int:
+    """Delete keys and the traffic of their cameras; return the number of deleted keys."""
+    transaction.change(f"DELETE FROM camera_traffic WHERE key_id IN {AMONG}", (key_ids,))
+    return transaction.change(f"DELETE FROM api_keys WHERE key_id IN {AMONG}", (key_ids,))
+
+
 def any_administers(keys: Iterable[ApiKey]) -> bool:
     now = datetime.now(UTC)
     valid = (key for key in keys if key.expires_at is None or key.expires_at > now)
@@ -163,7 +169,7 @@ class Keys(RecordPart):
         Raises:
             KeyConflict: no remaining key would administer every gallery.
         """
-        if not transaction.change("DELETE FROM api_keys WHERE key_id = ?", (key_id,)):
+        if not delete_keys(transaction, [key_id]):
             return False
         remaining = self.all()
         if beside is not None:

@@ -48,7 +48,7 @@ from service.record.archive import (
 )
 from service.record.database import Database
 from service.record.galleries import put_index_owners, read_index_owners
-from service.record.keys import ASKED_FOR
+from service.record.keys import ASKED_FOR, delete_keys
 from service.record.marks import DeletedIds
 from service.record.record import Record
 from service.record.transaction import AMONG, FILE, Reader, Transaction
@@ -353,7 +353,7 @@ def _leave_out(transaction: Transaction, restored: Restored) -> set[str]:
     restored.keys = transaction.column(
         "SELECT key_id FROM api_keys WHERE key_id NOT IN (SELECT key_id FROM other.api_keys)"
     )
-    transaction.change(f"DELETE FROM api_keys WHERE key_id IN {AMONG}", (restored.keys,))
+    delete_keys(transaction, restored.keys)
     missing = transaction.column(
         "SELECT crop_id FROM crops WHERE (gallery_id, crop_id) NOT IN "
         "(SELECT gallery_id, crop_id FROM other.crops) "

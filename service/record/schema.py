@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-FORMAT = 12
+FORMAT = 13
 # Earliest format that differs only by tables, which are added or dropped when the record is opened.
 EARLIEST_FORMAT = 8
 OBSOLETE_TABLES = (
@@ -381,6 +381,17 @@ CREATE TABLE watch_traffic (
     histogram BLOB NOT NULL,
     tracks INTEGER NOT NULL,
     since INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- The part of that histogram that one camera sent with one API key. A camera without a name is ''.
+CREATE TABLE camera_traffic (
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    key_id TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    histogram BLOB NOT NULL,
+    since INTEGER NOT NULL,
+    PRIMARY KEY (gallery_id, key_id, camera)
 ) WITHOUT ROWID;
 
 -- Tracks that were counted lately in a histogram, each with the bin of its best score.

@@ -27,6 +27,8 @@ KEPT_ALERTS = 100_000
 WAITING_OF_WEBHOOK = 500
 # Type of a count in a stored histogram of traffic.
 COUNT = np.dtype("<i8")
+# Upper bound on the cameras of one API key that a list counts apart from the others.
+MOST_CAMERAS = 100
 # A process counts a part of a track at its end, at the latest this long after another process did.
 PARTS_WITHIN_MICROS = 3_600_000_000
 Counts = NDArray[np.int64]
@@ -148,6 +150,41 @@ class TrackPart(NamedTuple):
     bin: int
 
 
+class Sender(NamedTuple):
+    """A camera, and the API key with which its tracks are sent; one without a name is None."""
+
+    key_id: str
+    camera: str | None
+
+
+@dataclass(frozen=True)
+class EndedTracks:
+    """Tracks that ended since the last ones were counted.
+
+    Attributes:
+        counts: numbers of whole tracks, one per bin of a histogram.
+        parts: further tracks, of which other processes may have seen a part. A track counts once,
+            by its best score.
+    """
+
+    counts: Counts
+    parts: Sequence[TrackPart] = ()
+
+
+class CameraTraffic(NamedTuple):
+    """The traffic of one camera, as `Watches.traffic` has that of all.
+
+    Attributes:
+        counts: numbers of tracks, one per bin.
+        tracks: their sum.
+        since: time from which they were counted.
+    """
+
+    counts: Counts
+    tracks: int
+    since: datetime
+
+
 class Watches(RecordPart):
     """Armed lists, their traffic, and the alerts about them."""
 
@@ -183,12 +220,13 @@ class Watches(RecordPart):
         # Later alerts have greater numbers than this time, even if the clock is set back.
         transaction.value(NEXT_NUMBER, (NEWEST_ALERT, now))
         # Exclude the time while the list was disarmed, in which no traffic was counted.
-        transaction.change(
-            "UPDATE watch_traffic SET since = since + ? - watches.disarmed_at FROM watches "
-            "WHERE watch_traffic.gallery_id = ? AND watches.gallery_id = watch_traffic.gallery_id "
-            "AND watches.disarmed_at IS NOT NULL",
-            (now, gallery_id),
-        )
+        for table in ("watch_traffic", "camera_traffic"):
+            transaction.change(
+                f"UPDATE {table} SET since = since + ? - watches.disarmed_at FROM watches "
+                f"WHERE {table}.gallery_id = ? AND watches.gallery_id = {table}.gallery_id "
+                "AND watches.disarmed_at IS NOT NULL",
+                (now, gallery_id),
+            )
         armed = {
             "gallery_id": gallery_id,
             "settings": settings.model_dump_json(),
@@ -269,29 +307,33 @@ class Watches(RecordPart):
         transaction: Transaction,
         gallery_id: int,
         subject: str,
-        counts: Counts,
-        parts: Sequence[TrackPart] = (),
+        tracks: Mapping[Sender, EndedTracks],
     ) -> None:
-        """Add tracks to the histogram of a list's traffic, and drop tracks of another subject.
+        """Add tracks to the histograms of a list and of its cameras.
 
-        Tracks of a deleted gallery are ignored.
+        Tracks of another subject are dropped, and those of a deleted gallery are ignored. Of each
+        API key the first `MOST_CAMERAS` cameras have a histogram; tracks of further ones count in
+        that of the list alone.
 
         Args:
             subject: identifies comparable traffic.
-            counts: numbers of whole tracks, one per bin.
-            parts: further tracks, of which other processes may have seen a part. A track counts
-                once, by its best score.
+            tracks: ended tracks by camera.
         """
         if read_entry(transaction, gallery_id) is None:
             return
         row = transaction.row("watch_traffic", OF_SUBJECT, (gallery_id, subject))
+        if row is None:
+            for table in ("counted_tracks", "camera_traffic"):
+                transaction.change(f"DELETE FROM {table} WHERE gallery_id = ?", (gallery_id,))
+        added = {
+            sender: _count_tracks(transaction, gallery_id, ended)
+            for sender, ended in tracks.items()
+        }
+        for sender, counts in added.items():
+            _add_to_camera(transaction, gallery_id, subject, sender, counts)
+        counts = np.sum(list(added.values()), axis=0)
         if row:
             counts = counts + np.frombuffer(row["histogram"], COUNT)
-        else:
-            transaction.change("DELETE FROM counted_tracks WHERE gallery_id = ?", (gallery_id,))
-            counts = counts.copy()
-        for part in parts:
-            _count_part(transaction, gallery_id, part, counts)
         values = {
             "gallery_id": gallery_id,
             "subject": subject,
@@ -310,6 +352,19 @@ class Watches(RecordPart):
         row = self._reader.row("watch_traffic", OF_SUBJECT, (gallery_id, subject))
         histogram, since = (row["histogram"], row["since"]) if row else (b"", now_micros())
         return np.frombuffer(histogram, COUNT), as_moment(since)
+
+    def traffic_by_camera(self, gallery_id: int, subject: str) -> dict[Sender, CameraTraffic]:
+        """Return the traffic of each camera of a list that has a histogram.
+
+        Args:
+            subject: as in `add_traffic`.
+        """
+        traffic = {}
+        for row in self._reader.rows("camera_traffic", OF_SUBJECT, (gallery_id, subject)):
+            counts = np.frombuffer(row["histogram"], COUNT)
+            sender = Sender(row["key_id"], row["camera"] or None)
+            traffic[sender] = CameraTraffic(counts, int(counts.sum()), as_moment(row["since"]))
+        return traffic
 
     @transactional
     def note_visit(
@@ -507,6 +562,42 @@ def origin_of(url: str) -> str:
     """Return the scheme, name and port of a URL, whose path may contain a secret."""
     parsed = urlsplit(url)
     return f"{parsed.scheme}://{parsed.netloc}"
+
+
+def _count_tracks(transaction: Transaction, gallery_id: int, ended: EndedTracks) -> Counts:
+    """Return what tracks add to each bin; below 0 where a track gets a better score."""
+    counts = ended.counts.copy()
+    for part in ended.parts:
+        _count_part(transaction, gallery_id, part, counts)
+    return counts
+
+
+def _add_to_camera(
+    transaction: Transaction, gallery_id: int, subject: str, sender: Sender, added: Counts
+) -> None:
+    values = {
+        "gallery_id": gallery_id,
+        "key_id": sender.key_id,
+        "camera": sender.camera or "",
+        "subject": subject,
+        "since": now_micros(),
+    }
+    row = transaction.row(
+        "camera_traffic",
+        "WHERE gallery_id = :gallery_id AND key_id = :key_id AND camera = :camera",
+        values,
+    )
+    counts = added
+    if row:
+        counts = added + np.frombuffer(row["histogram"], COUNT)
+        values["since"] = row["since"]
+    else:
+        cameras = "SELECT count(*) FROM camera_traffic WHERE gallery_id = ? AND key_id = ?"
+        if transaction.value(cameras, (gallery_id, sender.key_id)) >= MOST_CAMERAS:
+            return
+    # The first part of a track may have been counted before its camera had a histogram.
+    values["histogram"] = np.maximum(counts, 0).astype(COUNT).tobytes()
+    transaction.insert("camera_traffic", values, instead=True)
 
 
 def _count_part(transaction: Transaction, gallery_id: int, part: TrackPart, counts: Counts) -> None:

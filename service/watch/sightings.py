@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -24,13 +25,13 @@ from service.ops.data_directory import require_free_disk
 from service.record.keys import ApiKey
 from service.record.transaction import batches
 from service.record.values import Picture
-from service.record.watch import NotedVisit, TrackPart
+from service.record.watch import EndedTracks, NotedVisit, Sender, TrackPart
 from service.runtime import Runtime
 from service.watch.active import ActiveList
 from service.watch.lists import write_alert
 from service.watch.scores import Scores
 from service.watch.threshold import Traffic, bins_of
-from service.watch.tracks import CHECK_SECONDS, MOST_LOOKS, QUIET_SECONDS, Match, Track
+from service.watch.tracks import CHECK_SECONDS, MOST_LOOKS, QUIET_SECONDS, EndedTrack, Match, Track
 
 # Below this probability an alert would more likely be wrong than right.
 LEAST_PROBABILITY = 0.5
@@ -403,15 +404,22 @@ async def _store_traffic(runtime: Runtime) -> None:
     traffic = runtime.tracks.traffic
     while traffic:
         place, tracks = traffic.popitem()
-        scores = np.array([track.score for track in tracks])
-        # Another process may have seen a part of a track that has a name.
-        has_name = np.array([track.name is not None for track in tracks])
-        counts = Traffic.of(scores[~has_name]).counts
-        parts = [
-            TrackPart(track.name, _moment(track.began), _moment(track.until), score_bin)
-            for track, score_bin in zip(tracks, bins_of(scores).tolist(), strict=True)
-            if track.name is not None
-        ]
+        by_sender: defaultdict[Sender, list[EndedTrack]] = defaultdict(list)
+        for track in tracks:
+            by_sender[track.sender].append(track)
+        ended = {sender: _summarize(of_sender) for sender, of_sender in by_sender.items()}
         # Traffic that cannot be stored is dropped: it would fill the memory while the disk is full.
-        store = runtime.galleries.write(runtime.record.watches.add_traffic, *place, counts, parts)
+        store = runtime.galleries.write(runtime.record.watches.add_traffic, *place, ended)
         await attempt("storing the traffic of a list", store)
+
+
+def _summarize(tracks: Sequence[EndedTrack]) -> EndedTracks:
+    scores = np.array([track.score for track in tracks])
+    # Another process may have seen a part of a track that has a name.
+    has_name = np.array([track.name is not None for track in tracks])
+    parts = [
+        TrackPart(track.name, _moment(track.began), _moment(track.until), score_bin)
+        for track, score_bin in zip(tracks, bins_of(scores).tolist(), strict=True)
+        if track.name is not None
+    ]
+    return EndedTracks(Traffic.of(scores[~has_name]).counts, parts)

@@ -24,6 +24,7 @@ from service.ops.metrics import Metrics
 from service.ops.threads import MonitoredThreadPool
 from service.record.tracks import cohesion
 from service.record.values import Picture
+from service.record.watch import Sender
 
 # Only this many crops of a track are compared: more find little and raise more false alarms.
 MOST_LOOKS = 8
@@ -152,10 +153,12 @@ class EndedTrack(NamedTuple):
     """A track, or the part of it that one process saw, with its best score with one list.
 
     Attributes:
+        sender: the camera that saw it.
         name: identifies the track among all processes; None for a crop without a tracker's id.
         began, until: times of capture between which it was open, in seconds since 1970.
     """
 
+    sender: Sender
     score: float
     name: bytes | None
     began: float
@@ -274,7 +277,8 @@ class OpenTracks:
         if track.name is not None:
             name = hashlib.sha256(repr((*track.label, track.number)).encode()).digest()
         for place, score in track.best.items():
-            ended = EndedTrack(score, name, track.began, track.until)
+            sender = Sender(track.caller, track.camera)
+            ended = EndedTrack(sender, score, name, track.began, track.until)
             self.traffic[place].append(ended)
 
 
