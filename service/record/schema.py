@@ -449,6 +449,26 @@ CREATE TABLE alert_crops (
     captured_at INTEGER NOT NULL
 ) WITHOUT ROWID;
 
+-- Trials of a list at the cameras of API keys since it was armed. A camera without a name is ''.
+CREATE TABLE watch_trials (
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    key_id TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    tracks INTEGER NOT NULL,
+    ended_at INTEGER,
+    PRIMARY KEY (gallery_id, key_id, camera)
+) WITHOUT ROWID;
+
+-- Alerts that were raised during such a trial. While `held` is 1, their messages wait for a review.
+CREATE TABLE trial_alerts (
+    number INTEGER PRIMARY KEY REFERENCES alerts ON DELETE CASCADE,
+    gallery_id INTEGER NOT NULL,
+    key_id TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    held INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX trial_alerts_0 ON trial_alerts (gallery_id, key_id, camera, number);
+
 -- A webhook without a gallery receives all alerts; `dropped` counts alerts that found it full.
 CREATE TABLE webhooks (
     webhook_id TEXT PRIMARY KEY,

@@ -19,6 +19,13 @@ from service.record.galleries import read_entry, require_entry
 from service.record.keys import ApiKey
 from service.record.schema import as_micros, as_moment, now_micros
 from service.record.transaction import AMONG, Reader, Transaction, all_of
+from service.record.trials import (
+    LONGEST_TRIAL,
+    MOST_CAMERAS,
+    CameraTrial,
+    end_holding,
+    read_trials,
+)
 from service.record.values import Picture, new_crop_id
 
 MOST_ARMED = 100
@@ -27,8 +34,6 @@ KEPT_ALERTS = 100_000
 WAITING_OF_WEBHOOK = 500
 # Type of a count in a stored histogram of traffic.
 COUNT = np.dtype("<i8")
-# Upper bound on the cameras of one API key that a list counts apart from the others.
-MOST_CAMERAS = 100
 # A process counts a part of a track at its end, at the latest this long after another process did.
 PARTS_WITHIN_MICROS = 3_600_000_000
 Counts = NDArray[np.int64]
@@ -93,6 +98,8 @@ OF_ALERTS = """,
 name AS gallery,
 (SELECT name FROM people WHERE people.person_id = alerts.person_id) AS identity,
 (SELECT captured_at FROM alert_crops WHERE alert_crops.number = alerts.number) AS captured_at,
+EXISTS (SELECT 1 FROM trial_alerts WHERE trial_alerts.number = alerts.number) AS trial,
+EXISTS (SELECT 1 FROM trial_alerts WHERE trial_alerts.number = alerts.number AND held) AS held,
 iif(alert_pictures.number, '/v1/alerts/' || alert_id || '/image', NULL) AS image_url,
 '/v1/galleries/' || name || '/crops/' || crop_id || '/image' AS reference_url
 """
@@ -216,6 +223,7 @@ class Watches(RecordPart):
         others = f"SELECT count(*) FROM watches WHERE {ARMED} AND gallery_id != ?"
         if transaction.value(others, (gallery_id,)) >= MOST_ARMED:
             raise InvalidField(f"gallery: {MOST_ARMED} lists are armed, the most; disarm one first")
+        transaction.change("DELETE FROM watch_trials WHERE gallery_id = ?", (gallery_id,))
         now = now_micros()
         # Later alerts have greater numbers than this time, even if the clock is set back.
         transaction.value(NEXT_NUMBER, (NEWEST_ALERT, now))
@@ -275,7 +283,7 @@ class Watches(RecordPart):
         return _write_alert(transaction, gallery_id, _about_list("promise_broken", detail))
 
     def get(self, gallery_id: int) -> ArmedList | None:
-        """Return a list and the counts of its kept alerts; None if it never was armed."""
+        """Return a list, the counts of its kept alerts and its trials; None if never armed."""
         counted = (
             "SELECT count(*) AS alerts, count(*) FILTER (WHERE state = 'confirmed') AS confirmed, "
             "count(*) FILTER (WHERE state = 'rejected') AS rejected FROM alerts "
@@ -295,6 +303,9 @@ class Watches(RecordPart):
                 is_known = reviewed and days
                 false_alarms = alerts / days * rejected / reviewed if is_known else None
                 changes = {**counts, "days": days, "false_alarms": false_alarms}
+                if watch.settings.trial:
+                    changes["trials"] = read_trials(reader, gallery_id, watch.armed_at)
+                    changes["trial_until"] = watch.armed_at + LONGEST_TRIAL
                 return watch.model_copy(update=changes)
         return None
 
@@ -329,8 +340,12 @@ class Watches(RecordPart):
             sender: _count_tracks(transaction, gallery_id, ended)
             for sender, ended in tracks.items()
         }
+        watch = _find_armed(transaction, gallery_id)
         for sender, counts in added.items():
             _add_to_camera(transaction, gallery_id, subject, sender, counts)
+            trial = watch and _trial_of(watch, *sender)
+            if trial:
+                trial.add_tracks(transaction, int(counts.sum()))
         counts = np.sum(list(added.values()), axis=0)
         if row:
             counts = counts + np.frombuffer(row["histogram"], COUNT)
@@ -372,6 +387,7 @@ class Watches(RecordPart):
         transaction: Transaction,
         gallery_id: int,
         row_id: int,
+        key_id: str,
         seen: Mapping[str, Any],
         picture: Picture | None,
         captured_at: datetime | None = None,
@@ -384,6 +400,7 @@ class Watches(RecordPart):
 
         Args:
             row_id: slot of the list's nearest crop, whose person is the match.
+            key_id: the API key that sent the crops.
             seen: fields of an alert about new crops of one track: their number in `crops`, and the
                 times of the track.
             picture: picture of the best crop, if it is new.
@@ -406,14 +423,22 @@ class Watches(RecordPart):
             "last_seen": as_micros(seen["last_seen"]),
             "crop_id": crop["crop_id"],
         }
+        trial = _trial_of(watch, key_id, seen["camera"])
+        if trial and not trial.is_on(transaction):
+            trial = None
         quiet = watch.settings.quiet_seconds * 1_000_000
         asked = values | {"quiet": quiet, "own_alert": own_alert}
         extended = transaction.value(EXTEND_VISIT, asked)
         if extended is not None:
             if transaction.change(TAKE_BEST, values | {"number": extended}):
                 _show_crop(transaction, extended, picture, captured_at)
+            state = transaction.value("SELECT state FROM alerts WHERE number = ?", (extended,))
+            dropped = 0
+            # No key whose camera is on trial may hold back what one that is not has seen.
+            if state == "open" and trial is None:
+                dropped = _send_held(transaction, gallery_id, extended)
             (alert,) = _read_alerts(transaction, "number = ?", (extended,))
-            return NotedVisit(alert, False)
+            return NotedVisit(alert, False, dropped)
         former_visit = (
             "SELECT alert_id FROM alerts WHERE person_id = ? AND nfc(camera) IS NOT ? "
             "AND last_seen <= ? AND state != 'rejected' ORDER BY last_seen DESC LIMIT 1"
@@ -421,7 +446,8 @@ class Watches(RecordPart):
         values["follows"] = transaction.value(
             former_visit, (crop["person_id"], seen["camera"], first_seen)
         )
-        return _write_alert(transaction, gallery_id, values, picture, captured_at)
+        is_held = trial is not None and watch.settings.trial == "hold"
+        return _write_alert(transaction, gallery_id, values, picture, captured_at, trial, is_held)
 
     def newest_number(self) -> int:
         """Return the number of the newest alert, even if it was removed; 0 before the first."""
@@ -481,11 +507,17 @@ class Watches(RecordPart):
         decision: AlertState,
         caller: ApiKey,
         score: float | None = None,
-    ) -> None:
+    ) -> int:
         """Store a decision on an alert, or remove it with `open`.
+
+        A confirmation sends the messages that were held, and the last review of a camera's first
+        alerts may end the trial there.
 
         Args:
             score: score of the crop that was decided on; None if the caller does not say it.
+
+        Returns:
+            Number of webhooks with too many waiting deliveries.
 
         Raises:
             Forbidden: another key has decided, and this one has no `admin`.
@@ -505,6 +537,21 @@ class Watches(RecordPart):
             "UPDATE alerts SET state = ?, reviewed_by = ?, reviewed_at = ? WHERE alert_id = ?",
             (decision, *reviewed, alert_id),
         )
+        row = transaction.row(
+            "trial_alerts",
+            "WHERE number = (SELECT number FROM alerts WHERE alert_id = ?)",
+            (alert_id,),
+        )
+        if row is None:
+            return 0
+        gallery_id = row["gallery_id"]
+        watch = _find_armed(transaction, gallery_id)
+        trial = watch and _trial_of(watch, row["key_id"], row["camera"] or None)
+        if trial:
+            trial.end_if_passed(transaction)
+        if decision != "confirmed":
+            return 0
+        return _send_held(transaction, gallery_id, row["number"])
 
     @transactional
     def expire(self, transaction: Transaction, gallery_id: int) -> int:
@@ -531,6 +578,7 @@ def stop_watching(transaction: Transaction) -> None:
     transaction.change(disarmed, (now_micros(), why))
     given_up = "UPDATE deliveries SET state = 'dead', error = ? WHERE state = 'waiting'"
     transaction.change(given_up, (why,))
+    transaction.change("UPDATE trial_alerts SET held = 0")
 
 
 def forget_alerts(
@@ -638,6 +686,13 @@ def _find_armed(reader: Reader, gallery_id: int) -> ArmedList | None:
     return next((watch for watch in watches if watch.settings.expires_at > now), None)
 
 
+def _trial_of(watch: ArmedList, key_id: str, camera: str | None) -> CameraTrial | None:
+    """Return the trial of a list at a camera; None for a list that has no trials."""
+    if watch.settings.trial is None:
+        return None
+    return CameraTrial(watch.gallery_id, key_id, camera, watch.armed_at)
+
+
 def _read_lists(reader: Reader, condition: str, values: Sequence[Any] = ()) -> list[ArmedList]:
     rows = reader.rows("watches", f"{BESIDE_WATCHES} {condition}", values, OF_WATCHES)
     # Only a process that holds the list knows its current forecast.
@@ -655,8 +710,15 @@ def _write_alert(
     values: Mapping[str, Any],
     picture: Picture | None = None,
     captured_at: datetime | None = None,
+    trial: CameraTrial | None = None,
+    is_held: bool = False,
 ) -> NotedVisit:
-    """Write an alert with its picture and deliveries; remove old ones beyond `KEPT_ALERTS`."""
+    """Write an alert with its picture and deliveries; remove old ones beyond `KEPT_ALERTS`.
+
+    Args:
+        trial: the trial during which it is raised.
+        is_held: its deliveries are written when it is confirmed.
+    """
     now = now_micros()
     number = transaction.value(NEXT_NUMBER, (NEWEST_ALERT, now))
     fields = {
@@ -668,8 +730,12 @@ def _write_alert(
     }
     transaction.insert("alerts", {**fields, **values})
     _show_crop(transaction, number, picture, captured_at)
+    # Nobody is told of a late entry.
+    is_held = is_held and values["kind"] != "late"
+    if trial:
+        trial.add_alert(transaction, number, is_held)
     dropped = 0
-    if values["kind"] != "late":
+    if values["kind"] != "late" and not is_held:
         dropped = _deliver(transaction, gallery_id, number)
     count = transaction.value("SELECT count(*) FROM alerts")
     removed = 0
@@ -706,6 +772,14 @@ def _deliver(transaction: Transaction, gallery_id: int, number: int) -> int:
         values | {"now": now_micros()},
     )
     return dropped
+
+
+def _send_held(transaction: Transaction, gallery_id: int, number: int) -> int:
+    """Write the deliveries of an alert that were held; return the number of dropped ones."""
+    if not end_holding(transaction, number):
+        return 0
+    transaction.note("alerts")
+    return _deliver(transaction, gallery_id, number)
 
 
 def _read_alerts(reader: Reader, condition: str, values: Sequence[Any]) -> list[Alert]:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gmn_client.models import WatchSettings
+from model.crops.texts import nfc
 from model.gallery_thresholds import artefact_thresholds
 from model.problems import InputProblem
 from service.errors import InvalidField, NeedsReindex, ServiceError
@@ -87,9 +88,28 @@ def _fit(
         settings=settings,
         watch_list=watch_list,
         row_ids=crops.slots,
-        forecast=make_forecast(watch_list, threshold, tracks_per_day),
+        forecast=make_forecast(
+            watch_list,
+            threshold,
+            tracks_per_day,
+            _count_own_tracks(runtime, gallery, settings, subject),
+            settings.trial is not None,
+        ),
         embedder=embedder,
         subject=subject,
+    )
+
+
+def _count_own_tracks(
+    runtime: Runtime, gallery: Gallery, settings: WatchSettings, subject: str
+) -> int:
+    """Return the number of counted tracks that passed cameras of the list."""
+    traffic = runtime.record.watches.traffic_by_camera(gallery.gallery_id, subject)
+    cameras = {nfc(name) for name in settings.cameras}
+    return sum(
+        counted.tracks
+        for sender, counted in traffic.items()
+        if not cameras or sender.camera in cameras
     )
 
 
@@ -122,12 +142,13 @@ async def write_alert(
 ) -> NotedVisit | None:
     """Run a function of the record that may write an alert; count and announce a new alert."""
     noted = await runtime.galleries.write(rule, *args)
+    if noted is not None:
+        runtime.metrics.webhook_dropped.inc(noted.dropped)
     if noted is None or not noted.is_new:
         return noted
     failpoint("watch.noted")
     alert = noted.alert
     runtime.metrics.alerts.labels(alert.kind).inc()
-    runtime.metrics.webhook_dropped.inc(noted.dropped)
     if noted.removed:
         log.warning("%d old alerts were removed: the limit on alerts is reached", noted.removed)
         runtime.metrics.alerts_removed.inc(noted.removed)

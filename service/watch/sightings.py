@@ -352,6 +352,7 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
             note_visit,
             gallery_id,
             match.row_id,
+            track.caller,
             fields,
             match.picture,
             match.captured,

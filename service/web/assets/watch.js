@@ -5,6 +5,7 @@ import { ask } from "./api.js";
 import { acceptedBy, askToArm } from "./arming.js";
 import { attempt, count, find, h, moment, question, sentence } from "./elements.js";
 import { addressOf, gallery, inGallery, panel } from "./place.js";
+import { describeTrials } from "./trials.js";
 import { showSending, startTrying, tryButton } from "./trying.js";
 import { showWebhooks, startWebhooks } from "./webhooks.js";
 
@@ -72,6 +73,7 @@ function described(watch) {
   const more = armed
     ? [
         ["Accepted", acceptedBy(watch)],
+        ["Known from", (forecast ?? promised).rests_on],
         ["Cameras", settings.cameras.join(", ") || "all"],
         ["Hours", settings.hours ? `${settings.hours} (${settings.time_zone})` : "always"],
         ["Alerts kept", count(settings.retention_days, "day")],
@@ -112,6 +114,7 @@ function described(watch) {
         "Once this gallery is armed, everyone in it whom a camera shows raises an alert.",
       ),
     table(main),
+    armed && describeTrials(watch),
     armed &&
       h(
         "details",
@@ -139,7 +142,9 @@ function described(watch) {
         armed && button("Disarm…", "danger quiet", disarm),
       ),
     !empty && armed && tryButton(watch),
-  ].filter(Boolean);
+  ]
+    .flat()
+    .filter(Boolean);
 }
 
 const table = (rows) =>

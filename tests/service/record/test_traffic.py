@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from service.record.keys import ApiKey
-from service.record.watch import MOST_CAMERAS, EndedTracks, Sender
+from service.record.trials import MOST_CAMERAS
+from service.record.watch import EndedTracks, Sender
 from tests.service.gallery.new_crops import new_gallery
 
 GATE = Sender("camera", "gate")
