@@ -51,7 +51,7 @@ OWN_CROPS_REACHING = 0.9
 REACH_OF_SINGLE_CROPS = 1.25
 # Rejected alerts raise it at most by this share of the way that is left. Confirmed ones raise it by
 # up to this share of the way to their lowest score, and by half as much if they are this many.
-REJECTED_SHARE = 0.15
+REJECTED_SHARE = 0.1
 CONFIRMED_SHARE = 0.5
 CONFIRMED_WEIGHT = 5.0
 # Traffic keeps a threshold between those of the rate times and divided by this factor.
