@@ -760,6 +760,25 @@ class Methods(Calls):
     ) -> models.Watch:
         """Disarms a watch list; its alerts stay for their retention period."""
 
+    @Request("PUT", "galleries/{gallery}/watch/reviews", repeatable=True)
+    def ignore_reviews(
+        self,
+        gallery: GalleryName = None,
+        *,
+        key_id: str,
+        camera: str | None = None,
+        ignored: bool = True,
+        reason: str,
+    ) -> models.Watch:
+        """Takes back what reviews moved at a camera of a watch list, or undoes that.
+
+        Args:
+            key_id: the key that sends the camera's crops, as `thresholds` of the list names it.
+            camera: the camera; None for crops without one.
+            ignored: False lets reviews move its threshold again.
+            reason: for the service's audit log.
+        """
+
     @PagedRequest("alerts")
     def alerts(
         self,

@@ -1160,6 +1160,27 @@ class Trial(WireModel):
     timed_out: bool
 
 
+class CameraThreshold(WireModel):
+    """The threshold of a list at one camera, as crops sent with one key name it.
+
+    `own_camera` is true if crops of the list come from it. `basis` is that of `Forecast`, and
+    `rests_on` says it in words. `tracks` counts the camera's traffic, and `confirmed` and
+    `rejected` the reviews of its alerts since the list was armed. Reviews move the threshold at an
+    own camera unless they are ignored.
+    """
+
+    key_id: str
+    camera: str | None
+    threshold: float
+    own_camera: bool
+    basis: Literal["traffic", "reference", "list", "artefact"]
+    tracks: int
+    confirmed: int
+    rejected: int
+    reviews_ignored: bool
+    rests_on: str
+
+
 class WatchProposal(WireModel):
     """The forecast for a list; arm it by sending the same settings with `confirm`."""
 
@@ -1178,6 +1199,8 @@ class Watch(WireModel):
     `false_alarms` estimates the false ones per day from the share of reviewed alerts that were
     rejected, and is null before a review. `trials` are those at the cameras that the list has
     heard of; they end at `trial_until` at the latest, which is null for a list without trials.
+    `thresholds` are those at these cameras; at others the threshold of `forecast` holds, or a
+    stricter one at a camera from which crops of the list come.
     """
 
     gallery: str
@@ -1195,6 +1218,7 @@ class Watch(WireModel):
     days: float = 0.0
     false_alarms: float | None = None
     trials: list[Trial] = []
+    thresholds: list[CameraThreshold] = []
     trial_until: Moment | None = None
 
 

@@ -91,8 +91,8 @@ def ask_for_keys(transaction: Transaction) -> None:
 
 
 def delete_keys(transaction: Transaction, key_ids: Collection[str]) -> int:
-    """Delete keys, and the traffic and trials of their cameras; return the number of keys."""
-    for table in ("camera_traffic", "watch_trials"):
+    """Delete keys, and what is kept of their cameras; return the number of keys."""
+    for table in ("camera_traffic", "watch_trials", "ignored_reviews"):
         transaction.change(f"DELETE FROM {table} WHERE key_id IN {AMONG}", (key_ids,))
     return transaction.change(f"DELETE FROM api_keys WHERE key_id IN {AMONG}", (key_ids,))
 

@@ -469,6 +469,29 @@ CREATE TABLE trial_alerts (
 ) WITHOUT ROWID;
 CREATE INDEX trial_alerts_0 ON trial_alerts (gallery_id, key_id, camera, number);
 
+-- The API key that sent the crop which an alert shows, and the subject of its score: only scores of
+-- the same subject are comparable.
+CREATE TABLE alert_scores (
+    number INTEGER PRIMARY KEY REFERENCES alerts ON DELETE CASCADE,
+    key_id TEXT NOT NULL,
+    subject TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- How often reviews of a list have changed, or what they may move; its thresholds depend on them.
+CREATE TABLE review_changes (
+    gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
+    changes INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Cameras whose reviews move no threshold of a list until it is armed again, by an administrator's
+-- decision. A camera without a name is ''.
+CREATE TABLE ignored_reviews (
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    key_id TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    PRIMARY KEY (gallery_id, key_id, camera)
+) WITHOUT ROWID;
+
 -- A webhook without a gallery receives all alerts; `dropped` counts alerts that found it full.
 CREATE TABLE webhooks (
     webhook_id TEXT PRIMARY KEY,

@@ -14,6 +14,13 @@ from numpy.typing import NDArray
 
 from gmn_client.models import Alert, AlertKind, AlertState, Forecast, Watch, WatchSettings
 from service.errors import InvalidField
+from service.record.camera_reviews import (
+    CameraReviews,
+    count_change,
+    ignore_reviews,
+    note_score,
+    read_reviews,
+)
 from service.record.database import RecordPart, transactional
 from service.record.galleries import read_entry, require_entry
 from service.record.keys import ApiKey
@@ -26,7 +33,7 @@ from service.record.trials import (
     end_holding,
     read_trials,
 )
-from service.record.values import Picture, new_crop_id
+from service.record.values import Picture, Sender, new_crop_id
 
 MOST_ARMED = 100
 KEPT_ALERTS = 100_000
@@ -87,11 +94,13 @@ OF_SUBJECT = "WHERE gallery_id = ? AND subject = ?"
 # has no name.
 OF_WATCHES = """,
 name AS gallery, forecast AS promised, coalesce(tracks, 0) AS tracks,
+coalesce(changes, 0) AS review_changes,
 iif(disarmed_at IS NULL, 'armed', 'disarmed') AS state,
 watches.embedder != galleries.embedder OR watches.restores != galleries.restores AS outdated
 """
 BESIDE_WATCHES = """
 JOIN galleries USING (gallery_id) LEFT JOIN watch_traffic USING (gallery_id)
+LEFT JOIN review_changes USING (gallery_id)
 WHERE name IS NOT NULL AND
 """
 OF_ALERTS = """,
@@ -116,6 +125,7 @@ class ArmedList(Watch):
     Attributes:
         outdated: the gallery was restored or reindexed since the list was armed.
         tracks: number of tracks in the stored traffic.
+        review_changes: how often its reviews have changed.
     """
 
     gallery_id: int
@@ -124,6 +134,7 @@ class ArmedList(Watch):
     promised: Forecast
     outdated: bool
     tracks: int
+    review_changes: int
 
 
 @dataclass(frozen=True)
@@ -155,13 +166,6 @@ class TrackPart(NamedTuple):
     began: datetime
     until: datetime
     bin: int
-
-
-class Sender(NamedTuple):
-    """A camera, and the API key with which its tracks are sent; one without a name is None."""
-
-    key_id: str
-    camera: str | None
 
 
 @dataclass(frozen=True)
@@ -223,7 +227,8 @@ class Watches(RecordPart):
         others = f"SELECT count(*) FROM watches WHERE {ARMED} AND gallery_id != ?"
         if transaction.value(others, (gallery_id,)) >= MOST_ARMED:
             raise InvalidField(f"gallery: {MOST_ARMED} lists are armed, the most; disarm one first")
-        transaction.change("DELETE FROM watch_trials WHERE gallery_id = ?", (gallery_id,))
+        for table in ("watch_trials", "ignored_reviews"):
+            transaction.change(f"DELETE FROM {table} WHERE gallery_id = ?", (gallery_id,))
         now = now_micros()
         # Later alerts have greater numbers than this time, even if the clock is set back.
         transaction.value(NEXT_NUMBER, (NEWEST_ALERT, now))
@@ -381,6 +386,29 @@ class Watches(RecordPart):
             traffic[sender] = CameraTraffic(counts, int(counts.sum()), as_moment(row["since"]))
         return traffic
 
+    def reviews_by_camera(
+        self, gallery_id: int, armed_at: datetime, subject: str
+    ) -> dict[Sender, CameraReviews]:
+        """Return the reviews of the alerts that a list raised since it was armed, by camera.
+
+        Args:
+            subject: as in `note_visit`.
+        """
+        return read_reviews(self._reader, gallery_id, armed_at, subject)
+
+    @transactional
+    def ignore_reviews(
+        self, transaction: Transaction, gallery_id: int, sender: Sender, are_ignored: bool
+    ) -> None:
+        """Let the reviews of a camera move no threshold until the list is armed again, or let them.
+
+        Raises:
+            InvalidField: the list is not armed.
+        """
+        if _find_armed(transaction, gallery_id) is None:
+            raise InvalidField("gallery: is not armed as a watch list; arm it first")
+        ignore_reviews(transaction, gallery_id, sender, are_ignored)
+
     @transactional
     def note_visit(
         self,
@@ -388,6 +416,7 @@ class Watches(RecordPart):
         gallery_id: int,
         row_id: int,
         key_id: str,
+        subject: str,
         seen: Mapping[str, Any],
         picture: Picture | None,
         captured_at: datetime | None = None,
@@ -401,6 +430,7 @@ class Watches(RecordPart):
         Args:
             row_id: slot of the list's nearest crop, whose person is the match.
             key_id: the API key that sent the crops.
+            subject: identifies what their score is comparable with.
             seen: fields of an alert about new crops of one track: their number in `crops`, and the
                 times of the track.
             picture: picture of the best crop, if it is new.
@@ -432,6 +462,7 @@ class Watches(RecordPart):
         if extended is not None:
             if transaction.change(TAKE_BEST, values | {"number": extended}):
                 _show_crop(transaction, extended, picture, captured_at)
+                note_score(transaction, extended, key_id, subject)
             state = transaction.value("SELECT state FROM alerts WHERE number = ?", (extended,))
             dropped = 0
             # No key whose camera is on trial may hold back what one that is not has seen.
@@ -447,7 +478,9 @@ class Watches(RecordPart):
             former_visit, (crop["person_id"], seen["camera"], first_seen)
         )
         is_held = trial is not None and watch.settings.trial == "hold"
-        return _write_alert(transaction, gallery_id, values, picture, captured_at, trial, is_held)
+        noted = _write_alert(transaction, gallery_id, values, picture, captured_at, trial, is_held)
+        note_score(transaction, noted.alert.number, key_id, subject)
+        return noted
 
     def newest_number(self) -> int:
         """Return the number of the newest alert, even if it was removed; 0 before the first."""
@@ -537,6 +570,9 @@ class Watches(RecordPart):
             "UPDATE alerts SET state = ?, reviewed_by = ?, reviewed_at = ? WHERE alert_id = ?",
             (decision, *reviewed, alert_id),
         )
+        of_alert = "SELECT gallery_id FROM alerts WHERE alert_id = ?"
+        for gallery_id in transaction.column(of_alert, (alert_id,)):
+            count_change(transaction, gallery_id)
         row = transaction.row(
             "trial_alerts",
             "WHERE number = (SELECT number FROM alerts WHERE alert_id = ?)",

@@ -24,8 +24,8 @@ from service.ops.critical_sections import attempt
 from service.ops.data_directory import require_free_disk
 from service.record.keys import ApiKey
 from service.record.transaction import batches
-from service.record.values import Picture
-from service.record.watch import EndedTracks, NotedVisit, Sender, TrackPart
+from service.record.values import Picture, Sender
+from service.record.watch import EndedTracks, NotedVisit, TrackPart
 from service.runtime import Runtime
 from service.watch.active import ActiveList
 from service.watch.lists import write_alert
@@ -297,7 +297,8 @@ def _note_scores(
         if height <= track.best.get(place, -math.inf):
             continue
         track.best[place] = float(height)
-        if height <= active.forecast.threshold:
+        threshold = active.thresholds.at(Sender(track.caller, track.camera)).height
+        if height <= threshold:
             continue
         current = runtime.calibrations.current(gallery, "cosine")
         judge = current.judge(OPERATING_POINT, active.watch_list.size, float(cosine - height))
@@ -310,7 +311,8 @@ def _note_scores(
             gallery=gallery,
             row_id=int(active.row_ids[row]),
             score=float(height),
-            threshold=active.forecast.threshold,
+            threshold=threshold,
+            subject=active.subject,
             probability=probability,
             calibration_version=str(judge.state.version),
             image=sighting.image,
@@ -353,6 +355,7 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
             gallery_id,
             match.row_id,
             track.caller,
+            match.subject,
             fields,
             match.picture,
             match.captured,

@@ -23,8 +23,7 @@ from service.gallery.gallery import Gallery
 from service.ops.metrics import Metrics
 from service.ops.threads import MonitoredThreadPool
 from service.record.tracks import cohesion
-from service.record.values import Picture
-from service.record.watch import Sender
+from service.record.values import Picture, Sender
 
 # Only this many crops of a track are compared: more find little and raise more false alarms.
 MOST_LOOKS = 8
@@ -50,6 +49,7 @@ class Match:
     Attributes:
         gallery: the list.
         row_id: slot of the list's nearest crop.
+        subject: identifies what the score is comparable with.
         image: the track's best crop; None once its picture was made.
         captured: time of capture of that crop.
         noted: number of the track's crops in the record.
@@ -63,6 +63,7 @@ class Match:
     threshold: float
     probability: float
     calibration_version: str
+    subject: str
     image: ImageFile | None
     captured: datetime
     noted: int = 0

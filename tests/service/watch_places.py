@@ -70,6 +70,7 @@ class Passersby:
         content=b"a picture",
         own_alert=None,
         key_id="loopback",
+        subject="",
         **more,
     ):
         """Report a visit of the person whom a crop of the list shows, by default now.
@@ -77,6 +78,7 @@ class Passersby:
         Args:
             content: the picture.
             key_id: the API key of the camera.
+            subject: identifies what the score is comparable with.
             own_alert: id of the alert about the same track.
         """
         now = datetime.now(UTC)
@@ -98,7 +100,9 @@ class Passersby:
         note_visit = self.record.watches.note_visit
         captured_at = seen["last_seen"]
         gallery_id = self.gallery_id(gallery)
-        return note_visit(gallery_id, row_id, key_id, seen, picture, captured_at, own_alert)
+        return note_visit(
+            gallery_id, row_id, key_id, subject, seen, picture, captured_at, own_alert
+        )
 
     def end_time_of(self, gallery):
         """Let the time of an armed list be over."""

@@ -16,6 +16,7 @@ from service.errors import InvalidField
 from service.http.forms import Form, Sent, SightingForm
 from service.http.guard import Admin, Searcher, guarded_router, needs
 from service.http.problems import answer_each, example, problems
+from service.record.values import Sender
 from service.runtime import Call, GalleryCall
 from service.search.options import MAX_NAMES, Label, Moment, Text, split_names
 from service.watch.lists import arm, fit_list
@@ -120,6 +121,19 @@ class DisarmingForm(Form):
 WITHOUT_REASON = DisarmingForm()
 
 
+class ReviewsForm(Form):
+    """Whether reviews move the threshold of a list at a camera."""
+
+    key_id: Text
+    """The key that sends the camera's crops, as `thresholds` of the list names it."""
+    camera: Label | None = None
+    """The camera; left out for crops without one."""
+    ignored: bool
+    """True takes back what reviews moved there; false lets them move it again."""
+    reason: Text
+    """Why; for the audit log."""
+
+
 @list_router.put("", responses=problems("needs_reindex"))
 async def watch_list(call: Admin, form: Sent[WatchForm]) -> models.WatchProposal | models.Watch:
     """Forecasts the alarms of a gallery as a watch list; with `confirm`, arms it.
@@ -182,6 +196,31 @@ async def disarm_list(call: Admin, form: Sent[DisarmingForm] = WITHOUT_REASON) -
     return await _read_list(call)
 
 
+@list_router.put("/reviews")
+async def ignore_reviews(call: Admin, form: Sent[ReviewsForm]) -> models.Watch:
+    """Takes back what reviews moved at a camera, until it is undone or the list is armed again.
+
+    The threshold of the camera follows within seconds. The reviews themselves stay.
+    """
+    sender = Sender(form.key_id, form.camera)
+    held = call.runtime.watches.held.get(call.gallery.gallery_id)
+    if held is None or held.active is None or sender not in held.active.thresholds.by_sender:
+        raise InvalidField(
+            "camera: the list has heard of no such camera of this key; read the list, and send "
+            "key_id and camera of one of its thresholds"
+        )
+    await call.runtime.audited(
+        "ignore_reviews",
+        lambda _: call.write(call.record.watches.ignore_reviews, sender, form.ignored),
+        gallery=call.gallery.name,
+        camera=sender.camera,
+        camera_key_id=sender.key_id,
+        ignored=form.ignored,
+        reason=form.reason,
+    )
+    return await _read_list(call)
+
+
 async def _read_list(call: GalleryCall) -> models.Watch:
     watch = await call.read(call.record.watches.get)
     if watch is None:
@@ -192,7 +231,9 @@ async def _read_list(call: GalleryCall) -> models.Watch:
     forecast = held.active and held.active.forecast
     if forecast:
         forecast = forecast.model_copy(update={"trial": _is_on_trial(watch)})
-    return watch.model_copy(update={"why": held.why, "forecast": forecast})
+    thresholds = held.active.thresholds.describe() if held.active else []
+    changes = {"why": held.why, "forecast": forecast, "thresholds": thresholds}
+    return watch.model_copy(update=changes)
 
 
 def _is_on_trial(watch: models.Watch) -> bool:

@@ -227,7 +227,8 @@ def test_a_record_of_the_first_version_is_upgraded(tmp_path):
 
 
 WATCHES = ("watches", "watch_traffic", "alerts", "alert_pictures", "webhooks", "deliveries")
-OF_FORMAT_13 = ("camera_traffic", "watch_trials", "trial_alerts")
+OF_REVIEWS = ("alert_scores", "review_changes", "ignored_reviews")
+OF_FORMAT_13 = ("camera_traffic", "watch_trials", "trial_alerts", *OF_REVIEWS)
 LATEST = ("counted_tracks", "alert_crops", *OF_FORMAT_13)
 OBSOLETE = ("restores", "incoming", "incoming_tracks", "collections", "unneeded_collections")
 # Tables that came with later formats.
