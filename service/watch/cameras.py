@@ -48,6 +48,16 @@ class CameraThresholds:
             known = self.own.get(sender.camera)
         return known or self.elsewhere
 
+    def has_same_evidence(self, other: CameraThresholds, sender: Sender) -> bool:
+        """Return True if a camera's traffic has not grown since, and no review was changed."""
+        return self._evidence(sender) == other._evidence(sender)
+
+    def _evidence(self, sender: Sender) -> tuple[object, ...]:
+        reviews = self.reviews.get(sender, NO_REVIEWS)
+        counted = self.traffic.get(sender)
+        growth = growth_of(counted.tracks if counted else 0)
+        return growth, reviews.are_ignored, reviews.confirmed, reviews.rejected
+
     def describe(self) -> list[CameraThreshold]:
         """Return the thresholds at the cameras that the list has heard of, by name."""
         senders = sorted(self.by_sender, key=lambda sender: (sender.camera or "", sender.key_id))

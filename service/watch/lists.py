@@ -281,6 +281,9 @@ async def _log_moves(
     runtime: Runtime, gallery: Gallery, former: CameraThresholds, current: CameraThresholds
 ) -> None:
     for sender, threshold in current.by_sender.items():
+        # Changed crops of the list move its thresholds at all cameras, which is no news of one.
+        if current.has_same_evidence(former, sender):
+            continue
         before = former.at(sender).height
         if math.isclose(before, threshold.height, abs_tol=LEAST_MOVE):
             continue

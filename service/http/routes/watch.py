@@ -122,7 +122,7 @@ WITHOUT_REASON = DisarmingForm()
 
 
 class ReviewsForm(Form):
-    """Whether reviews move the threshold of a list at a camera."""
+    """A decision about the reviews that move the threshold of a list at a camera."""
 
     key_id: Text
     """The key that sends the camera's crops, as `thresholds` of the list names it."""

@@ -91,6 +91,20 @@ def test_a_user_reads_what_the_threshold_of_a_camera_rests_on(fit):
     assert (yard.confirmed, yard.reviews_ignored, yard.own_camera) == (1, True, False)
 
 
+def test_only_a_camera_whose_tracks_or_reviews_have_changed_has_other_evidence(fit):
+    seen = {GATE: _tracks(200), YARD: _tracks(200)}
+    former = _fit(fit, seen, {GATE: _reviews([0.9])})
+    for traffic, reviews in (
+        (seen, {GATE: _reviews([0.9], are_ignored=True)}),
+        (seen, {GATE: _reviews([], [0.9])}),
+        (seen, {}),
+        (seen | {GATE: _tracks(300)}, {GATE: _reviews([0.9])}),
+    ):
+        current = _fit(fit, traffic, reviews)
+        assert current.has_same_evidence(former, YARD)
+        assert not current.has_same_evidence(former, GATE)
+
+
 def test_another_fit_is_due_when_the_traffic_of_one_camera_has_grown():
     before = measure_growth({GATE: _tracks(200), YARD: _tracks(10)})
     assert measure_growth({GATE: _tracks(299), YARD: _tracks(199)}) == before

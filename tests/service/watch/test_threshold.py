@@ -223,7 +223,7 @@ def _reviewed(rejected=(), confirmed=(), people=3, traffic=None):
 
 def test_a_rejected_alert_raises_the_threshold_of_the_camera_to_its_score():
     before, _ = _reviewed()
-    assert _reviewed(rejected=[before + 0.01]) == (before, before + 0.01)
+    assert _reviewed(rejected=[before + 0.005]) == (before, before + 0.005)
     assert _reviewed(rejected=[before - 0.01]) == (before, before)
 
 
@@ -231,9 +231,9 @@ def test_the_promised_number_of_false_alarms_moves_no_threshold():
     traffic = _traffic(_list(3), 200)
     before, _ = _reviewed(traffic=traffic)
     # Two of 200 tracks are 1%.
-    raised = [before + 0.01, before + 0.02]
+    raised = [before + 0.005, before + 0.02]
     assert _reviewed(rejected=raised, traffic=traffic)[1] == before
-    assert _reviewed(rejected=[*raised, before + 0.03], traffic=traffic)[1] == before + 0.01
+    assert _reviewed(rejected=[*raised, before + 0.03], traffic=traffic)[1] == before + 0.005
 
 
 def test_wrong_rejections_move_a_threshold_a_little_only():
