@@ -1197,7 +1197,7 @@ class Watch(WireModel):
     is not compared with sightings. `promised` is the forecast at the time of arming, `forecast` the
     current one. `alerts` counts the visits since `armed_at`, over `days`, at most `retention_days`;
     `false_alarms` estimates the false ones per day from the share of reviewed alerts that were
-    rejected, and is null before a review. `trials` are those at the cameras that the list has
+    rejected, and is null before a review. `trials` are those of an armed list at the cameras it has
     heard of; they end at `trial_until` at the latest, which is null for a list without trials.
     `thresholds` are those at these cameras; at others the threshold of `forecast` holds, or a
     stricter one at a camera from which crops of the list come.

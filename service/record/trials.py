@@ -46,10 +46,8 @@ class CameraTrial:
     armed_at: datetime
 
     def is_on(self, reader: Reader) -> bool:
-        if datetime.now(UTC) >= self.armed_at + LONGEST_TRIAL:
-            return False
         row = self._read(reader)
-        return row is None or row["ended_at"] is None
+        return not self._is_timed_out and (row is None or row["ended_at"] is None)
 
     def add_tracks(self, transaction: Transaction, tracks: int) -> None:
         """Count ended tracks; fewer than 0 if tracks turned out to be parts of one."""
@@ -70,11 +68,15 @@ class CameraTrial:
 
     def end_if_passed(self, transaction: Transaction) -> None:
         row = self._read(transaction)
-        if row is None or row["ended_at"] is not None:
+        if row is None or row["ended_at"] is not None or self._is_timed_out:
             return
         if row["tracks"] >= TRIAL_TRACKS and row["unreviewed"] == 0:
             ended = f"UPDATE watch_trials SET ended_at = :now WHERE {OF_CAMERA}"
             transaction.change(ended, self._values | {"now": now_micros()})
+
+    @property
+    def _is_timed_out(self) -> bool:
+        return datetime.now(UTC) >= self.armed_at + LONGEST_TRIAL
 
     @property
     def _key(self) -> dict[str, int | str]:

@@ -288,7 +288,10 @@ class Watches(RecordPart):
         return _write_alert(transaction, gallery_id, _about_list("promise_broken", detail))
 
     def get(self, gallery_id: int) -> ArmedList | None:
-        """Return a list, the counts of its kept alerts and its trials; None if never armed."""
+        """Return a list with the counts of its kept alerts; None if it never was armed.
+
+        An armed list also has its trials.
+        """
         counted = (
             "SELECT count(*) AS alerts, count(*) FILTER (WHERE state = 'confirmed') AS confirmed, "
             "count(*) FILTER (WHERE state = 'rejected') AS rejected FROM alerts "
@@ -308,7 +311,7 @@ class Watches(RecordPart):
                 is_known = reviewed and days
                 false_alarms = alerts / days * rejected / reviewed if is_known else None
                 changes = {**counts, "days": days, "false_alarms": false_alarms}
-                if watch.settings.trial:
+                if watch.settings.trial and watch.state == "armed":
                     changes["trials"] = read_trials(reader, gallery_id, watch.armed_at)
                     changes["trial_until"] = watch.armed_at + LONGEST_TRIAL
                 return watch.model_copy(update=changes)

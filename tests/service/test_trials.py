@@ -157,6 +157,8 @@ def test_a_trial_ends_by_itself_after_two_weeks_and_says_so(watching, wanted, pe
     assert not read_alert(watching, pass_by(people, wanted, YARD))["trial"]
     # At a camera that is first heard of later there is no trial.
     assert set(trials(watching, wanted)) == {GATE}
+    end_tracks(people, wanted, GATE)
+    assert trials(watching, wanted)[GATE]["timed_out"]
 
 
 def test_a_list_that_is_armed_again_has_new_trials(watching, wanted, people):
