@@ -169,3 +169,34 @@ def test_an_administrator_takes_a_move_back_and_undoes_that(watching, wanted, pe
 
 def test_no_move_is_taken_back_at_a_camera_that_the_list_has_not_heard_of(watching, wanted):
     assert refused_fields(ignore(watching, wanted, OWN, True)) == {"camera"}
+
+
+def reviews(served, people, gallery):
+    """Return the counts of confirmed and rejected alerts by camera, as the record has them."""
+    watches = people.record.watches
+    number = people.gallery_id(gallery)
+    armed_at = watches.get(number).armed_at
+    found = watches.reviews_by_camera(number, armed_at, subject_of(served, gallery))
+    return {
+        sender: (len(of_camera.confirmed), len(of_camera.rejected))
+        for sender, of_camera in found.items()
+    }
+
+
+def test_an_alert_counts_for_the_key_that_sent_the_crop_which_it_shows(watching, wanted, people):
+    alert_id = raise_alert(watching, people, wanted, OWN, 0.8)
+    assert raise_alert(watching, people, wanted, FOREIGN, 0.9) == alert_id
+    assert raise_alert(watching, people, wanted, OWN, 0.7) == alert_id
+    assert reviews(watching, people, wanted) == {}
+    review(watching, alert_id, "rejected")
+    assert reviews(watching, people, wanted) == {FOREIGN: (0, 1)}
+
+
+def test_scores_of_another_embedder_or_before_the_arming_are_not_compared(watching, wanted, people):
+    noted = people.pass_by(wanted, camera=OWN.camera, subject="another")
+    review(watching, noted.alert.alert_id, "confirmed")
+    assert reviews(watching, people, wanted) == {}
+    review(watching, raise_alert(watching, people, wanted, OWN, 0.9, row_id=24), "confirmed")
+    assert reviews(watching, people, wanted) == {OWN: (1, 0)}
+    arm(watching, wanted, budget="100")
+    assert reviews(watching, people, wanted) == {}
