@@ -183,6 +183,7 @@ def _alarms_table(rows: Sequence[Figures]) -> str:
 def _watch_table(rows: Sequence[Figures]) -> str:
     names = {
         "artefact": "{artefact}",
+        "camera": "{camera}",
         "traffic": "{traffic}",
         "asked": "{rate:.1%}",
     }

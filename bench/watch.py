@@ -2,8 +2,12 @@
 
 `gmn embed ARTEFACT --data market1501:PATH --out FEATURES` comes before. A list draws its people, an
 enrolling camera or three of them, and one, two or five crops a person. A track has crops of one
-person and camera without a gap of more than 1,000 frames. A third of the strangers send the traffic
-that a list has seen, and the others' tracks are judged.
+person and camera without a gap of more than 1,000 frames. A third or half of the strangers send the
+traffic that a list has seen, and the others' tracks are judged.
+
+A list passes other cameras than those that enrolled its people, or the one that did. At that one
+its people have two tracks or more, of which one is enrolled. Only people with odd numbers are drawn
+there, as the constants for that case were chosen by the others.
 `python -m bench.figures watch FILE…` writes the table of docs/watch.md.
 """
 
@@ -19,19 +23,20 @@ import pandas as pd
 import typer
 from numpy.typing import NDArray
 
+from model.arrays import Array
 from model.artefact import load_artefact, resolve_artefact
 from model.problems import InputProblem
 from service.watch.forecast import forecast_alarms, forecast_found
 from service.watch.scores import WatchList
-from service.watch.threshold import Traffic, fit_threshold
+from service.watch.threshold import Reviews, ThresholdFit, Traffic, WatchThreshold
 from training.evaluation.files import read_features
 
 SIZES = (3, 9, 18, 40, 100)
 LISTS = 90
 CROPS = (1, 2, 5)
 RATES = (1e-2, 1e-3)
-# Cameras that enroll people, and cameras that they pass.
-CAMERAS = [
+# Cameras that enroll people, and cameras that they pass, which are others or the same one.
+OTHER_CAMERAS = [
     ("1", "23456"),
     ("2", "13456"),
     ("3", "12456"),
@@ -39,9 +44,18 @@ CAMERAS = [
     ("135", "246"),
     ("246", "135"),
 ]
+OWN_CAMERAS = [(camera, camera) for camera in "12356"]
+CAMERAS = {"another": OTHER_CAMERAS, "own": OWN_CAMERAS}
+# One in so many strangers sends traffic. One camera alone sees fewer people.
+STRANGERS_PER_SENDER = {"another": 3, "own": 2}
 # Listed people's share of the traffic.
-TRAFFIC = {"none": None, "strangers": 0.0, "20% listed": 0.2}
+TRAFFIC = {"strangers": 0.0, "20% listed": 0.2}
 TRACKS_SEEN = 200
+# Reviews at the own camera after traffic of strangers: those of a person who is right about the
+# traffic and half of the listed people, and this many rejections of alerts about listed people.
+REVIEWED = "strangers, reviewed"
+ATTACKED = "strangers, wrongly rejected"
+WRONG_REJECTIONS = 20
 CROPS_COMPARED = 8
 GAP_FRAMES = 1000
 # The test part's files, without distractors and junk, which show nobody: 0000 and -1.
@@ -70,24 +84,31 @@ def judge_lists(
     features: Features,
     reference: Features,
     size: int,
+    camera: str,
 ) -> Iterator[dict[str, Any]]:
-    """Draw lists of `size` people.
+    """Draw lists of `size` people, which watch `another` camera or their `own`.
 
     Yields:
         For each list, traffic and rate the alarms of strangers' tracks, the share of listed
         people's tracks that are found, and the forecast of both.
     """
+    if camera == "own":
+        crops = crops[crops.person % 2 == 1]
     for number in range(LISTS):
         random = np.random.default_rng([size, number])
-        enrolling, passed = CAMERAS[number % len(CAMERAS)]
-        crops_per_person = CROPS[number // len(CAMERAS) % len(CROPS)]
+        enrolling, passed = CAMERAS[camera][number % len(CAMERAS[camera])]
+        crops_per_person = CROPS[number // len(CAMERAS[camera]) % len(CROPS)]
         drawn = crops.sample(frac=1, random_state=random)
 
-        listed = draw_list(drawn[drawn.camera.isin(list(enrolling))], size, crops_per_person)
+        enrolled = drawn[drawn.camera.isin(list(enrolling))]
+        seen = drawn[drawn.camera.isin(list(passed))]
+        if camera == "own":
+            enrolled = choose_tracks(enrolled)
+        listed = draw_list(enrolled, size, crops_per_person)
         watch_list = WatchList(
             features[listed.index], listed.person.to_numpy(), listed.camera.to_numpy(np.int64)
         )
-        seen = drawn[drawn.camera.isin(list(passed))].groupby("track").head(CROPS_COMPARED)
+        seen = seen[~seen.track.isin(listed.track)].groupby("track").head(CROPS_COMPARED)
         heights, _, nearest = watch_list.score(features[seen.index])
         seen = seen.assign(height=heights, right=watch_list.people[nearest] == seen.person)
         tracks = seen.sort_values("height").groupby("track").last()
@@ -95,16 +116,25 @@ def judge_lists(
         known = tracks[is_listed]
         strangers = tracks[~is_listed]
         people = random.permutation(strangers.person.unique())
-        sends_traffic = strangers.person.isin(people[: len(people) // 3])
+        senders = people[: len(people) // STRANGERS_PER_SENDER[camera]]
+        sends_traffic = strangers.person.isin(senders)
         judged = strangers[~sends_traffic]
 
-        for name, share in TRAFFIC.items():
-            traffic = draw_traffic(known, strangers[sends_traffic], share, random)
-            for rate in RATES:
-                threshold = fit_threshold(
-                    watch_list, rate, reference, traffic, len(seen) / len(tracks)
-                )
+        sent = {
+            name: draw_traffic(known, strangers[sends_traffic], share, random)
+            for name, share in TRAFFIC.items()
+        }
+        for rate in RATES:
+            fit = ThresholdFit(watch_list, rate, reference, len(seen) / len(tracks))
+            code = int(passed) if camera == "own" else None
+            thresholds = {"none": fit.at(code)}
+            for name, scores in sent.items():
+                thresholds[name] = fit.at(code, Traffic.of(scores))
+            if camera == "own":
+                thresholds |= review(fit, int(passed), known, sent["strangers"], random)
+            for name, threshold in thresholds.items():
                 yield {
+                    "camera": camera,
                     "traffic": name,
                     "rate": rate,
                     "judged": len(judged),
@@ -115,6 +145,12 @@ def judge_lists(
                     )._asdict(),
                     **forecast_found(watch_list, threshold)._asdict(),
                 }
+
+
+def choose_tracks(crops: pd.DataFrame) -> pd.DataFrame:
+    """Return the crops of one track of each person who has another one."""
+    tracks = crops.groupby("person").track
+    return crops[(crops.track == tracks.transform("first")) & (tracks.transform("nunique") > 1)]
 
 
 def draw_list(
@@ -136,18 +172,38 @@ def draw_list(
 def draw_traffic(
     known: pd.DataFrame,
     strangers: pd.DataFrame,
-    share: float | None,
+    share: float,
     random: np.random.Generator,
-) -> Traffic | None:
-    """Draw tracks that the list has seen, a share of them of listed people."""
-    if share is None:
-        return None
-    count = min(round(share * TRACKS_SEEN), len(known))
+) -> Array:
+    """Draw the scores of tracks that the list has seen, a share of them of listed people."""
+    listed_tracks = min(round(share * TRACKS_SEEN), len(known))
+    parts = [(known, listed_tracks), (strangers, TRACKS_SEEN - listed_tracks)]
     sent = [
-        known.height.sample(count, random_state=random),
-        strangers.height.sample(TRACKS_SEEN - count, random_state=random),
+        tracks.height.sample(number, random_state=random, replace=len(tracks) < number)
+        for tracks, number in parts
     ]
-    return Traffic.of(pd.concat(sent).to_numpy())
+    return np.concatenate(sent)
+
+
+def review(
+    fit: ThresholdFit,
+    camera: int,
+    known: pd.DataFrame,
+    sent: Array,
+    random: np.random.Generator,
+) -> dict[str, WatchThreshold]:
+    """Return the thresholds at a camera after right reviews, and after wrong ones alone."""
+    traffic = Traffic.of(sent)
+    height = fit.at(camera, traffic).height
+    raised = known.height[known.height > height]
+    confirmed = raised.sample(frac=0.5, random_state=random).to_numpy(np.float64)
+    rejected = sent[sent > height]
+    wrong = raised.nlargest(WRONG_REJECTIONS).to_numpy(np.float64)
+    nobody = np.zeros(0)
+    return {
+        REVIEWED: fit.at(camera, traffic, Reviews(rejected, confirmed)),
+        ATTACKED: fit.at(camera, traffic, Reviews(np.resize(wrong, WRONG_REJECTIONS), nobody)),
+    }
 
 
 def figures(rows: pd.DataFrame) -> dict[str, Any]:
@@ -157,14 +213,13 @@ def figures(rows: pd.DataFrame) -> dict[str, Any]:
     are shares: of lists with alarms inside and above the forecast interval, of tracks found, and of
     lists that find as many tracks as forecast, by the basis of the forecast.
     """
+    ratio = rows.raised / (rows.rate * rows.judged)
     low = rows.found_low.astype(float).fillna(0.0)
     high = rows.found_high.astype(float).fillna(1.0)
     as_forecast = rows.obtained.between(low, high).groupby(rows.found_basis)
     return {
-        "ratio": (rows.raised / (rows.rate * rows.judged))
-        .quantile([0.5, 0.05, 0.95])
-        .round(2)
-        .tolist(),
+        "ratio": ratio.quantile([0.5, 0.05, 0.95]).round(2).tolist(),
+        "mean_ratio": ratio.mean().round(2),
         "inside": rows.raised.between(rows.low, rows.high).mean().round(3),
         "above": (rows.raised > rows.high).mean().round(3),
         "found": rows.obtained.mean().round(3),
@@ -184,13 +239,12 @@ def main(artefact: str, features: Path) -> None:
         raise InputProblem(f"{artefact} has no reference; gmn artefact add-reference adds one")
     crops, vectors = read_crops(features)
     cells = []
-    for size in SIZES:
-        rows = pd.DataFrame(judge_lists(crops, vectors, reference, size))
-        for (traffic, rate), cell in rows.groupby(["traffic", "rate"], sort=False):
-            cells.append(
-                {"artefact": artefact, "size": size, "traffic": traffic, "rate": rate}
-                | figures(cell)
-            )
+    for camera in CAMERAS:
+        for size in SIZES:
+            rows = pd.DataFrame(judge_lists(crops, vectors, reference, size, camera))
+            for (traffic, rate), cell in rows.groupby(["traffic", "rate"], sort=False):
+                described = {"camera": camera, "size": size, "traffic": traffic, "rate": rate}
+                cells.append({"artefact": artefact} | described | figures(cell))
     typer.echo(json.dumps({"results": cells}))
 
 

@@ -180,6 +180,8 @@ class WatchOptions(TypedDict, total=False):
         expires_at: until then it is armed, 90 days at most; with time zone.
         reason: why these people are watched, for the service's audit log.
         retention_days: days that its alerts are kept.
+        trial: messages about alerts of a trial are sent and marked (`mark`), or wait until the
+            alerts are confirmed (`hold`).
     """
 
     budget: Required[float]
@@ -192,6 +194,7 @@ class WatchOptions(TypedDict, total=False):
     expires_at: Required[datetime | str]
     reason: Required[str]
     retention_days: Required[int]
+    trial: Literal["mark", "hold"]
 
 
 CROP_LABELS = frozenset(CropFields.__annotations__)
@@ -779,6 +782,25 @@ class Methods(Calls):
         self, gallery: GalleryName = None, *, reason: str | None = None
     ) -> models.Watch:
         """Disarms a watch list; its alerts stay for their retention period."""
+
+    @Request("PUT", "galleries/{gallery}/watch/reviews", repeatable=True)
+    def ignore_reviews(
+        self,
+        gallery: GalleryName = None,
+        *,
+        key_id: str,
+        camera: str | None = None,
+        ignored: bool = True,
+        reason: str,
+    ) -> models.Watch:
+        """Takes back what reviews moved at a camera of a watch list, or undoes that.
+
+        Args:
+            key_id: the key that sends the camera's crops, as `thresholds` of the list names it.
+            camera: the camera; None for crops without one.
+            ignored: False lets reviews move its threshold again.
+            reason: for the service's audit log.
+        """
 
     @PagedRequest("alerts")
     def alerts(

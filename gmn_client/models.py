@@ -1111,6 +1111,9 @@ class WatchSettings(WireModel):
     """Why these people are watched; for the audit log."""
     retention_days: int = Field(ge=1, le=365, examples=[30])
     """Days that its alerts are kept."""
+    trial: Literal["mark", "hold"] | None = None
+    """Messages about alerts of a trial are sent and marked, or wait until they are confirmed; null
+    for a list without trials, which an earlier version armed."""
 
 
 class Forecast(WireModel):
@@ -1122,7 +1125,8 @@ class Forecast(WireModel):
     and `found_high`; for people enrolled by a single camera only the upper bound is known.
     `sentence` says all of this in words. `basis` names the data behind the threshold: the site's
     traffic of `traffic_tracks` tracks, the artefact's reference, the list alone, or the artefact's
-    own thresholds.
+    own thresholds. `rests_on` says it in words, with the cameras of that traffic. `trial` is true
+    for the forecast of a list that is on trial, at one of its cameras at least.
     """
 
     threshold: float
@@ -1139,6 +1143,47 @@ class Forecast(WireModel):
     found_basis: Literal["one_camera", "several_cameras", "not_known"]
     basis: Literal["traffic", "reference", "list", "artefact"]
     sentence: str
+    rests_on: str = ""
+    trial: bool = False
+
+
+class Trial(WireModel):
+    """The trial of a list at one camera, as crops sent with one key name it.
+
+    It ends at `ended_at` with `tracks_needed` tracks, once none of its first 20 alerts is
+    `unreviewed`; or 14 days after arming, when it has `timed_out`. `alerts` counts those raised
+    during it.
+    """
+
+    key_id: str
+    camera: str | None
+    tracks: int
+    tracks_needed: int
+    alerts: int
+    unreviewed: int
+    ended_at: Moment | None
+    timed_out: bool
+
+
+class CameraThreshold(WireModel):
+    """The threshold of a list at one camera, as crops sent with one key name it.
+
+    `own_camera` is true if crops of the list come from it. `basis` is that of `Forecast`, and
+    `rests_on` says it in words. `tracks` counts the camera's traffic, and `confirmed` and
+    `rejected` the reviews of its alerts since the list was armed. Reviews move the threshold at an
+    own camera unless they are ignored.
+    """
+
+    key_id: str
+    camera: str | None
+    threshold: float
+    own_camera: bool
+    basis: Literal["traffic", "reference", "list", "artefact"]
+    tracks: int
+    confirmed: int
+    rejected: int
+    reviews_ignored: bool
+    rests_on: str
 
 
 class WatchProposal(WireModel):
@@ -1157,7 +1202,10 @@ class Watch(WireModel):
     is not compared with sightings. `promised` is the forecast at the time of arming, `forecast` the
     current one. `alerts` counts the visits since `armed_at`, over `days`, at most `retention_days`;
     `false_alarms` estimates the false ones per day from the share of reviewed alerts that were
-    rejected, and is null before a review.
+    rejected, and is null before a review. `trials` are those of an armed list at the cameras it has
+    heard of; they end at `trial_until` at the latest, which is null for a list without trials.
+    `thresholds` are those at these cameras; at others the threshold of `forecast` holds, or a
+    stricter one at a camera from which crops of the list come.
     """
 
     gallery: str
@@ -1174,6 +1222,9 @@ class Watch(WireModel):
     rejected: int = 0
     days: float = 0.0
     false_alarms: float | None = None
+    trials: list[Trial] = []
+    thresholds: list[CameraThreshold] = []
+    trial_until: Moment | None = None
 
 
 class CameraHeartbeat(WireModel):
@@ -1218,6 +1269,8 @@ class Alert(WireModel):
     `captured_at` and the picture at `image_url` are those of the visit's best crop, until a review;
     `cohesion` is null unless its track has several crops. `follows` is the person's previous visit
     to another camera, unless it was rejected. `reference_url` has the nearest crop of the list.
+    `trial` is true if it was raised while its list was on trial at the camera, and `held` while
+    its messages wait until it is confirmed.
     """
 
     alert_id: str
@@ -1244,6 +1297,8 @@ class Alert(WireModel):
     created_at: Moment
     image_url: str | None
     reference_url: str | None
+    trial: bool = False
+    held: bool = False
 
 
 class Alerts(Page[Alert]):

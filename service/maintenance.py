@@ -40,7 +40,7 @@ from service.record.restoring import own_backups, taken_at
 from service.runtime import DAMAGED, Runtime
 from service.search.index import GalleryIndex
 from service.search.refit import fit_galleries, refit_calibrations
-from service.watch.cameras import keep_cameras
+from service.watch.camera_health import keep_cameras
 from service.watch.lists import keep_lists
 from service.watch.sightings import keep_tracks
 from service.watch.webhooks import send_deliveries

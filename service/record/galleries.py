@@ -138,7 +138,8 @@ class Galleries(RecordPart):
         transaction.change("UPDATE galleries SET name = NULL WHERE gallery_id = ?", (gallery_id,))
         transaction.change("DELETE FROM feeds WHERE gallery_id = ?", (gallery_id,))
         # They must not open a later gallery of that name.
-        delete_keys(transaction, "gallery = ?", (entry.name,))
+        keys = transaction.column("SELECT key_id FROM api_keys WHERE gallery = ?", (entry.name,))
+        delete_keys(transaction, keys)
         transaction.change("DELETE FROM remote_indexes WHERE gallery_id = ?", (gallery_id,))
         snapshots = transaction.rows("snapshots", "WHERE gallery_id = ?", (gallery_id,))
         paths = [snapshot_name(gallery_id, row["snapshot_id"]) for row in snapshots]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
 from pydantic import AwareDatetime, Field, PositiveInt, TypeAdapter
 from pydantic.dataclasses import dataclass as stored_dataclass
@@ -86,16 +86,15 @@ class ApiKey:
         return self.gallery in (None, gallery)
 
 
-def delete_keys(transaction: Transaction, condition: str, values: Sequence[Any]) -> int:
-    """Delete the keys that pass a condition, with the cameras that they named."""
-    statement = f"DELETE FROM api_keys WHERE {condition} RETURNING key_id"
-    key_ids = transaction.column(statement, values)
-    transaction.change(f"DELETE FROM cameras WHERE key_id IN {AMONG}", (key_ids,))
-    return len(key_ids)
-
-
 def ask_for_keys(transaction: Transaction) -> None:
     transaction.insert("record", {"name": ASKED_FOR, "value": 1}, instead=True)
+
+
+def delete_keys(transaction: Transaction, key_ids: Collection[str]) -> int:
+    """Delete keys, and what is kept of their cameras; return the number of keys."""
+    for table in ("cameras", "camera_traffic", "watch_trials", "ignored_reviews"):
+        transaction.change(f"DELETE FROM {table} WHERE key_id IN {AMONG}", (key_ids,))
+    return transaction.change(f"DELETE FROM api_keys WHERE key_id IN {AMONG}", (key_ids,))
 
 
 def any_administers(keys: Iterable[ApiKey]) -> bool:
@@ -171,7 +170,7 @@ class Keys(RecordPart):
         Raises:
             KeyConflict: no remaining key would administer every gallery.
         """
-        if not delete_keys(transaction, "key_id = ?", (key_id,)):
+        if not delete_keys(transaction, [key_id]):
             return False
         remaining = self.all()
         if beside is not None:

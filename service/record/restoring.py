@@ -353,7 +353,7 @@ def _leave_out(transaction: Transaction, restored: Restored) -> set[str]:
     restored.keys = transaction.column(
         "SELECT key_id FROM api_keys WHERE key_id NOT IN (SELECT key_id FROM other.api_keys)"
     )
-    delete_keys(transaction, f"key_id IN {AMONG}", (restored.keys,))
+    delete_keys(transaction, restored.keys)
     missing = transaction.column(
         "SELECT crop_id FROM crops WHERE (gallery_id, crop_id) NOT IN "
         "(SELECT gallery_id, crop_id FROM other.crops) "

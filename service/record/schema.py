@@ -383,6 +383,17 @@ CREATE TABLE watch_traffic (
     since INTEGER NOT NULL
 ) WITHOUT ROWID;
 
+-- The part of that histogram that one camera sent with one API key. A camera without a name is ''.
+CREATE TABLE camera_traffic (
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    key_id TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    histogram BLOB NOT NULL,
+    since INTEGER NOT NULL,
+    PRIMARY KEY (gallery_id, key_id, camera)
+) WITHOUT ROWID;
+
 -- Tracks that were counted lately in a histogram, each with the bin of its best score.
 -- `name` is a hash; `began` and `until` are times of capture between which the track was open.
 CREATE TABLE counted_tracks (
@@ -466,6 +477,49 @@ CREATE TABLE alert_pictures (
 CREATE TABLE alert_crops (
     number INTEGER PRIMARY KEY REFERENCES alerts ON DELETE CASCADE,
     captured_at INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Trials of a list at the cameras of API keys since it was armed. A camera without a name is ''.
+CREATE TABLE watch_trials (
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    key_id TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    tracks INTEGER NOT NULL,
+    ended_at INTEGER,
+    PRIMARY KEY (gallery_id, key_id, camera)
+) WITHOUT ROWID;
+
+-- Alerts that were raised during such a trial. While `held` is 1, their messages wait for a review.
+CREATE TABLE trial_alerts (
+    number INTEGER PRIMARY KEY REFERENCES alerts ON DELETE CASCADE,
+    gallery_id INTEGER NOT NULL,
+    key_id TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    held INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX trial_alerts_0 ON trial_alerts (gallery_id, key_id, camera, number);
+
+-- The API key that sent the crop which an alert shows, and the subject of its score: only scores of
+-- the same subject are comparable.
+CREATE TABLE alert_scores (
+    number INTEGER PRIMARY KEY REFERENCES alerts ON DELETE CASCADE,
+    key_id TEXT NOT NULL,
+    subject TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- How often reviews of a list have changed, or what they may move; its thresholds depend on them.
+CREATE TABLE review_changes (
+    gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
+    changes INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Cameras whose reviews move no threshold of a list until it is armed again, by an administrator's
+-- decision. A camera without a name is ''.
+CREATE TABLE ignored_reviews (
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    key_id TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    PRIMARY KEY (gallery_id, key_id, camera)
 ) WITHOUT ROWID;
 
 -- A webhook without a gallery receives all alerts; `dropped` counts alerts that found it full.

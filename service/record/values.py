@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import ItemsView, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,13 @@ MOST_CASES_OF_KEY = MOST_CASES // 2
 
 def count_by_case(searches: Mapping[str, Sequence[str]]) -> dict[str, int]:
     return Counter(case_id for cases in searches.values() for case_id in cases)
+
+
+class Sender(NamedTuple):
+    """A camera, and the API key with which its tracks are sent; one without a name is None."""
+
+    key_id: str
+    camera: str | None
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,26 @@ from numpy.typing import NDArray
 from gmn_client.models import Alert, AlertKind, AlertState, Forecast, Watch, WatchSettings
 from model.crops.texts import nfc
 from service.errors import InvalidField
+from service.record.camera_reviews import (
+    CameraReviews,
+    count_change,
+    ignore_reviews,
+    note_score,
+    read_reviews,
+)
 from service.record.database import RecordPart, transactional
 from service.record.galleries import read_entry, require_entry
 from service.record.keys import ApiKey
 from service.record.schema import as_micros, as_moment, now_micros
 from service.record.transaction import AMONG, Reader, Transaction, all_of
-from service.record.values import Picture, new_crop_id
+from service.record.trials import (
+    LONGEST_TRIAL,
+    MOST_CAMERAS,
+    CameraTrial,
+    end_holding,
+    read_trials,
+)
+from service.record.values import Picture, Sender, new_crop_id
 
 MOST_ARMED = 100
 KEPT_ALERTS = 100_000
@@ -85,17 +99,21 @@ OF_SUBJECT = "WHERE gallery_id = ? AND subject = ?"
 # has no name.
 OF_WATCHES = """,
 name AS gallery, forecast AS promised, coalesce(tracks, 0) AS tracks,
+coalesce(changes, 0) AS review_changes,
 iif(disarmed_at IS NULL, 'armed', 'disarmed') AS state,
 watches.embedder != galleries.embedder OR watches.restores != galleries.restores AS outdated
 """
 BESIDE_WATCHES = """
 JOIN galleries USING (gallery_id) LEFT JOIN watch_traffic USING (gallery_id)
+LEFT JOIN review_changes USING (gallery_id)
 WHERE name IS NOT NULL AND
 """
 OF_ALERTS = """,
 name AS gallery,
 (SELECT name FROM people WHERE people.person_id = alerts.person_id) AS identity,
 (SELECT captured_at FROM alert_crops WHERE alert_crops.number = alerts.number) AS captured_at,
+EXISTS (SELECT 1 FROM trial_alerts WHERE trial_alerts.number = alerts.number) AS trial,
+EXISTS (SELECT 1 FROM trial_alerts WHERE trial_alerts.number = alerts.number AND held) AS held,
 iif(alert_pictures.number, '/v1/alerts/' || alert_id || '/image', NULL) AS image_url,
 '/v1/galleries/' || name || '/crops/' || crop_id || '/image' AS reference_url
 """
@@ -112,6 +130,7 @@ class ArmedList(Watch):
     Attributes:
         outdated: the gallery was restored or reindexed since the list was armed.
         tracks: number of tracks in the stored traffic.
+        review_changes: how often its reviews have changed.
     """
 
     gallery_id: int
@@ -120,6 +139,7 @@ class ArmedList(Watch):
     promised: Forecast
     outdated: bool
     tracks: int
+    review_changes: int
 
 
 @dataclass(frozen=True)
@@ -153,6 +173,34 @@ class TrackPart(NamedTuple):
     bin: int
 
 
+@dataclass(frozen=True)
+class EndedTracks:
+    """Tracks that ended since the last ones were counted.
+
+    Attributes:
+        counts: numbers of whole tracks, one per bin of a histogram.
+        parts: further tracks, of which other processes may have seen a part. A track counts once,
+            by its best score.
+    """
+
+    counts: Counts
+    parts: Sequence[TrackPart] = ()
+
+
+class CameraTraffic(NamedTuple):
+    """The traffic of one camera, as `Watches.traffic` has that of all.
+
+    Attributes:
+        counts: numbers of tracks, one per bin.
+        tracks: their sum.
+        since: time from which they were counted.
+    """
+
+    counts: Counts
+    tracks: int
+    since: datetime
+
+
 class Watches(RecordPart):
     """Armed lists, their traffic, and the alerts about them."""
 
@@ -184,16 +232,19 @@ class Watches(RecordPart):
         others = f"SELECT count(*) FROM watches WHERE {ARMED} AND gallery_id != ?"
         if transaction.value(others, (gallery_id,)) >= MOST_ARMED:
             raise InvalidField(f"gallery: {MOST_ARMED} lists are armed, the most; disarm one first")
+        for table in ("watch_trials", "ignored_reviews"):
+            transaction.change(f"DELETE FROM {table} WHERE gallery_id = ?", (gallery_id,))
         now = now_micros()
         # Later alerts have greater numbers than this time, even if the clock is set back.
         transaction.value(NEXT_NUMBER, (NEWEST_ALERT, now))
         # Exclude the time while the list was disarmed, in which no traffic was counted.
-        transaction.change(
-            "UPDATE watch_traffic SET since = since + ? - watches.disarmed_at FROM watches "
-            "WHERE watch_traffic.gallery_id = ? AND watches.gallery_id = watch_traffic.gallery_id "
-            "AND watches.disarmed_at IS NOT NULL",
-            (now, gallery_id),
-        )
+        for table in ("watch_traffic", "camera_traffic"):
+            transaction.change(
+                f"UPDATE {table} SET since = since + ? - watches.disarmed_at FROM watches "
+                f"WHERE {table}.gallery_id = ? AND watches.gallery_id = {table}.gallery_id "
+                "AND watches.disarmed_at IS NOT NULL",
+                (now, gallery_id),
+            )
         armed = {
             "gallery_id": gallery_id,
             "settings": settings.model_dump_json(),
@@ -242,7 +293,10 @@ class Watches(RecordPart):
         return _write_alert(transaction, gallery_id, _about_list("promise_broken", detail))
 
     def get(self, gallery_id: int) -> ArmedList | None:
-        """Return a list and the counts of its kept alerts; None if it never was armed."""
+        """Return a list with the counts of its kept alerts; None if it never was armed.
+
+        An armed list also has its trials.
+        """
         counted = (
             "SELECT count(*) AS alerts, count(*) FILTER (WHERE state = 'confirmed') AS confirmed, "
             "count(*) FILTER (WHERE state = 'rejected') AS rejected FROM alerts "
@@ -262,6 +316,9 @@ class Watches(RecordPart):
                 is_known = reviewed and days
                 false_alarms = alerts / days * rejected / reviewed if is_known else None
                 changes = {**counts, "days": days, "false_alarms": false_alarms}
+                if watch.settings.trial and watch.state == "armed":
+                    changes["trials"] = read_trials(reader, gallery_id, watch.armed_at)
+                    changes["trial_until"] = watch.armed_at + LONGEST_TRIAL
                 return watch.model_copy(update=changes)
         return None
 
@@ -274,29 +331,37 @@ class Watches(RecordPart):
         transaction: Transaction,
         gallery_id: int,
         subject: str,
-        counts: Counts,
-        parts: Sequence[TrackPart] = (),
+        tracks: Mapping[Sender, EndedTracks],
     ) -> None:
-        """Add tracks to the histogram of a list's traffic, and drop tracks of another subject.
+        """Add tracks to the histograms of a list and of its cameras.
 
-        Tracks of a deleted gallery are ignored.
+        Tracks of another subject are dropped, and those of a deleted gallery are ignored. Of each
+        API key the first `MOST_CAMERAS` cameras have a histogram; tracks of further ones count in
+        that of the list alone.
 
         Args:
             subject: identifies comparable traffic.
-            counts: numbers of whole tracks, one per bin.
-            parts: further tracks, of which other processes may have seen a part. A track counts
-                once, by its best score.
+            tracks: ended tracks by camera.
         """
         if read_entry(transaction, gallery_id) is None:
             return
         row = transaction.row("watch_traffic", OF_SUBJECT, (gallery_id, subject))
+        if row is None:
+            for table in ("counted_tracks", "camera_traffic"):
+                transaction.change(f"DELETE FROM {table} WHERE gallery_id = ?", (gallery_id,))
+        added = {
+            sender: _count_tracks(transaction, gallery_id, ended)
+            for sender, ended in tracks.items()
+        }
+        watch = _find_armed(transaction, gallery_id)
+        for sender, counts in added.items():
+            _add_to_camera(transaction, gallery_id, subject, sender, counts)
+            trial = watch and _trial_of(watch, *sender)
+            if trial:
+                trial.add_tracks(transaction, int(counts.sum()))
+        counts = np.sum(list(added.values()), axis=0)
         if row:
             counts = counts + np.frombuffer(row["histogram"], COUNT)
-        else:
-            transaction.change("DELETE FROM counted_tracks WHERE gallery_id = ?", (gallery_id,))
-            counts = counts.copy()
-        for part in parts:
-            _count_part(transaction, gallery_id, part, counts)
         values = {
             "gallery_id": gallery_id,
             "subject": subject,
@@ -316,12 +381,50 @@ class Watches(RecordPart):
         histogram, since = (row["histogram"], row["since"]) if row else (b"", now_micros())
         return np.frombuffer(histogram, COUNT), as_moment(since)
 
+    def traffic_by_camera(self, gallery_id: int, subject: str) -> dict[Sender, CameraTraffic]:
+        """Return the traffic of each camera of a list that has a histogram.
+
+        Args:
+            subject: as in `add_traffic`.
+        """
+        traffic = {}
+        for row in self._reader.rows("camera_traffic", OF_SUBJECT, (gallery_id, subject)):
+            counts = np.frombuffer(row["histogram"], COUNT)
+            sender = Sender(row["key_id"], row["camera"] or None)
+            traffic[sender] = CameraTraffic(counts, int(counts.sum()), as_moment(row["since"]))
+        return traffic
+
+    def reviews_by_camera(
+        self, gallery_id: int, armed_at: datetime, subject: str
+    ) -> dict[Sender, CameraReviews]:
+        """Return the reviews of the alerts that a list raised since it was armed, by camera.
+
+        Args:
+            subject: as in `note_visit`.
+        """
+        return read_reviews(self._reader, gallery_id, armed_at, subject)
+
+    @transactional
+    def ignore_reviews(
+        self, transaction: Transaction, gallery_id: int, sender: Sender, are_ignored: bool
+    ) -> None:
+        """Let the reviews of a camera move no threshold until the list is armed again, or let them.
+
+        Raises:
+            InvalidField: the list is not armed.
+        """
+        if _find_armed(transaction, gallery_id) is None:
+            raise InvalidField("gallery: is not armed as a watch list; arm it first")
+        ignore_reviews(transaction, gallery_id, sender, are_ignored)
+
     @transactional
     def note_visit(
         self,
         transaction: Transaction,
         gallery_id: int,
         row_id: int,
+        key_id: str,
+        subject: str,
         seen: Mapping[str, Any],
         picture: Picture | None,
         captured_at: datetime | None = None,
@@ -334,6 +437,8 @@ class Watches(RecordPart):
 
         Args:
             row_id: slot of the list's nearest crop, whose person is the match.
+            key_id: the API key that sent the crops.
+            subject: identifies what their score is comparable with.
             seen: fields of an alert about new crops of one track: their number in `crops`, and the
                 times of the track.
             picture: picture of the best crop, if it is new.
@@ -356,6 +461,9 @@ class Watches(RecordPart):
             "last_seen": as_micros(seen["last_seen"]),
             "crop_id": crop["crop_id"],
         }
+        trial = _trial_of(watch, key_id, seen["camera"])
+        if trial and not trial.is_on(transaction):
+            trial = None
         asked = {
             **values,
             "quiet": watch.settings.quiet_seconds * 1_000_000,
@@ -366,8 +474,14 @@ class Watches(RecordPart):
         if extended is not None:
             if transaction.change(TAKE_BEST, values | {"number": extended}):
                 _show_crop(transaction, extended, picture, captured_at)
+                note_score(transaction, extended, key_id, subject)
+            state = transaction.value("SELECT state FROM alerts WHERE number = ?", (extended,))
+            dropped = 0
+            # No key whose camera is on trial may hold back what one that is not has seen.
+            if state == "open" and trial is None:
+                dropped = _send_held(transaction, gallery_id, extended)
             (alert,) = _read_alerts(transaction, "number = ?", (extended,))
-            return NotedVisit(alert, False)
+            return NotedVisit(alert, False, dropped)
         former_visit = (
             "SELECT alert_id FROM alerts WHERE person_id = ? AND nfc(camera) IS NOT ? "
             "AND last_seen <= ? AND state != 'rejected' ORDER BY last_seen DESC LIMIT 1"
@@ -375,7 +489,10 @@ class Watches(RecordPart):
         values["follows"] = transaction.value(
             former_visit, (crop["person_id"], seen["camera"], first_seen)
         )
-        return _write_alert(transaction, gallery_id, values, picture, captured_at)
+        is_held = trial is not None and watch.settings.trial == "hold"
+        noted = _write_alert(transaction, gallery_id, values, picture, captured_at, trial, is_held)
+        note_score(transaction, noted.alert.number, key_id, subject)
+        return noted
 
     def newest_number(self) -> int:
         """Return the number of the newest alert, even if it was removed; 0 before the first."""
@@ -435,11 +552,17 @@ class Watches(RecordPart):
         decision: AlertState,
         caller: ApiKey,
         score: float | None = None,
-    ) -> None:
+    ) -> int:
         """Store a decision on an alert, or remove it with `open`.
+
+        A confirmation sends the messages that were held, and the last review of a camera's first
+        alerts may end the trial there.
 
         Args:
             score: score of the crop that was decided on; None if the caller does not say it.
+
+        Returns:
+            Number of webhooks with too many waiting deliveries.
 
         Raises:
             Forbidden: another key has decided, and this one has no `admin`.
@@ -459,6 +582,24 @@ class Watches(RecordPart):
             "UPDATE alerts SET state = ?, reviewed_by = ?, reviewed_at = ? WHERE alert_id = ?",
             (decision, *reviewed, alert_id),
         )
+        of_alert = "SELECT gallery_id FROM alerts WHERE alert_id = ?"
+        for gallery_id in transaction.column(of_alert, (alert_id,)):
+            count_change(transaction, gallery_id)
+        row = transaction.row(
+            "trial_alerts",
+            "WHERE number = (SELECT number FROM alerts WHERE alert_id = ?)",
+            (alert_id,),
+        )
+        if row is None:
+            return 0
+        gallery_id = row["gallery_id"]
+        watch = _find_armed(transaction, gallery_id)
+        trial = watch and _trial_of(watch, row["key_id"], row["camera"] or None)
+        if trial:
+            trial.end_if_passed(transaction)
+        if decision != "confirmed":
+            return 0
+        return _send_held(transaction, gallery_id, row["number"])
 
     @transactional
     def expire(self, transaction: Transaction, gallery_id: int) -> int:
@@ -520,6 +661,7 @@ def stop_watching(transaction: Transaction) -> None:
     transaction.change(disarmed, (now_micros(), why))
     given_up = "UPDATE deliveries SET state = 'dead', error = ? WHERE state = 'waiting'"
     transaction.change(given_up, (why,))
+    transaction.change("UPDATE trial_alerts SET held = 0")
 
 
 def forget_alerts(
@@ -551,6 +693,42 @@ def origin_of(url: str) -> str:
     """Return the scheme, name and port of a URL, whose path may contain a secret."""
     parsed = urlsplit(url)
     return f"{parsed.scheme}://{parsed.netloc}"
+
+
+def _count_tracks(transaction: Transaction, gallery_id: int, ended: EndedTracks) -> Counts:
+    """Return what tracks add to each bin; below 0 where a track gets a better score."""
+    counts = ended.counts.copy()
+    for part in ended.parts:
+        _count_part(transaction, gallery_id, part, counts)
+    return counts
+
+
+def _add_to_camera(
+    transaction: Transaction, gallery_id: int, subject: str, sender: Sender, added: Counts
+) -> None:
+    values = {
+        "gallery_id": gallery_id,
+        "key_id": sender.key_id,
+        "camera": sender.camera or "",
+        "subject": subject,
+        "since": now_micros(),
+    }
+    row = transaction.row(
+        "camera_traffic",
+        "WHERE gallery_id = :gallery_id AND key_id = :key_id AND camera = :camera",
+        values,
+    )
+    counts = added
+    if row:
+        counts = added + np.frombuffer(row["histogram"], COUNT)
+        values["since"] = row["since"]
+    else:
+        cameras = "SELECT count(*) FROM camera_traffic WHERE gallery_id = ? AND key_id = ?"
+        if transaction.value(cameras, (gallery_id, sender.key_id)) >= MOST_CAMERAS:
+            return
+    # The first part of a track may have been counted before its camera had a histogram.
+    values["histogram"] = np.maximum(counts, 0).astype(COUNT).tobytes()
+    transaction.insert("camera_traffic", values, instead=True)
 
 
 def _count_part(transaction: Transaction, gallery_id: int, part: TrackPart, counts: Counts) -> None:
@@ -591,6 +769,13 @@ def _find_armed(reader: Reader, gallery_id: int) -> ArmedList | None:
     return next((watch for watch in watches if watch.settings.expires_at > now), None)
 
 
+def _trial_of(watch: ArmedList, key_id: str, camera: str | None) -> CameraTrial | None:
+    """Return the trial of a list at a camera; None for a list that has no trials."""
+    if watch.settings.trial is None:
+        return None
+    return CameraTrial(watch.gallery_id, key_id, camera, watch.armed_at)
+
+
 def _read_lists(reader: Reader, condition: str, values: Sequence[Any] = ()) -> list[ArmedList]:
     rows = reader.rows("watches", f"{BESIDE_WATCHES} {condition}", values, OF_WATCHES)
     # Only a process that holds the list knows its current forecast.
@@ -608,8 +793,15 @@ def _write_alert(
     values: Mapping[str, Any],
     picture: Picture | None = None,
     captured_at: datetime | None = None,
+    trial: CameraTrial | None = None,
+    is_held: bool = False,
 ) -> NotedVisit:
-    """Write an alert with its picture and deliveries; remove old ones beyond `KEPT_ALERTS`."""
+    """Write an alert with its picture and deliveries; remove old ones beyond `KEPT_ALERTS`.
+
+    Args:
+        trial: the trial during which it is raised.
+        is_held: its deliveries are written when it is confirmed.
+    """
     now = now_micros()
     number = transaction.value(NEXT_NUMBER, (NEWEST_ALERT, now))
     fields = {
@@ -621,8 +813,12 @@ def _write_alert(
     }
     transaction.insert("alerts", {**fields, **values})
     _show_crop(transaction, number, picture, captured_at)
+    # Nobody is told of a late entry.
+    is_held = is_held and values["kind"] != "late"
+    if trial:
+        trial.add_alert(transaction, number, is_held)
     dropped = 0
-    if values["kind"] != "late":
+    if values["kind"] != "late" and not is_held:
         is_about_camera = values["kind"] in ("silent", "heard")
         most_waiting = WAITING_ABOUT_CAMERAS if is_about_camera else WAITING_OF_WEBHOOK
         dropped = _deliver(transaction, gallery_id, number, most_waiting)
@@ -661,6 +857,14 @@ def _deliver(transaction: Transaction, gallery_id: int, number: int, most_waitin
         values | {"now": now_micros()},
     )
     return dropped
+
+
+def _send_held(transaction: Transaction, gallery_id: int, number: int) -> int:
+    """Write the deliveries of an alert that were held; return the number of dropped ones."""
+    if not end_holding(transaction, number):
+        return 0
+    transaction.note("alerts")
+    return _deliver(transaction, gallery_id, number, WAITING_OF_WEBHOOK)
 
 
 def _read_alerts(reader: Reader, condition: str, values: Sequence[Any]) -> list[Alert]:

@@ -261,6 +261,11 @@ class Columns:
         self._selected = wanted, changes, slots
         return slots
 
+    def camera_names(self) -> dict[int, str]:
+        """Return the names of cameras by their codes in `cameras`."""
+        codes = list(self._camera_codes.items())
+        return {code: name for name, code in codes if name is not None}
+
     def tracks(self) -> Slots:
         """Return `(size,)` codes of camera and track, and unique negative ones without a track."""
         while self.reads_on(EVERY_CROP, "track"):

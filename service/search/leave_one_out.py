@@ -56,6 +56,12 @@ class NamedCrops:
     names: Integers
     cameras: Integers
 
+    def camera_codes(self) -> dict[str, int]:
+        """Return the codes of known cameras of the crops, by name."""
+        names = self.columns.camera_names()
+        codes = np.unique(self.cameras[self.cameras >= 0]).tolist()
+        return {names[code + 1]: code for code in codes}
+
     @classmethod
     def of(cls, columns: Columns) -> NamedCrops:
         """Select the living crops with an identity.

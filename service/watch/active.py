@@ -17,6 +17,7 @@ from service.errors import RecordUnavailable
 from service.gallery.gallery import Gallery
 from service.record.keys import ApiKey
 from service.record.watch import watches_camera
+from service.watch.camera_thresholds import CameraThresholds
 from service.watch.scores import WatchList
 
 READY_WITHIN_SECONDS = 20.0
@@ -25,7 +26,7 @@ SECONDS = re.compile(r"[0-9]{1,11}")
 
 @dataclass(frozen=True)
 class ActiveList:
-    """A list with its fitted threshold, ready to be compared with sightings.
+    """A list with its fitted thresholds, ready to be compared with sightings.
 
     Attributes:
         watch_list: the named crops of the gallery at one moment.
@@ -39,6 +40,7 @@ class ActiveList:
     watch_list: WatchList
     row_ids: NDArray[np.int64]
     forecast: Forecast
+    thresholds: CameraThresholds
     embedder: str
     subject: str
 
@@ -63,12 +65,14 @@ class HeldList:
         state: None if it has to be fitted again.
         active: None if it could not be fitted, as `why` explains.
         due: earliest time of the next fit, by `time.monotonic`.
+        tracks: number of tracks in the traffic for which it is known whether it has to be fitted.
     """
 
     state: object
     active: ActiveList | None
     why: str | None = None
     due: float = 0.0
+    tracks: int = -1
 
 
 class ArmedLists:

@@ -137,8 +137,19 @@ def _measure_share_above(
 
 
 def make_forecast(
-    watch_list: WatchList, threshold: WatchThreshold, tracks_per_day: float
+    watch_list: WatchList,
+    threshold: WatchThreshold,
+    tracks_per_day: float,
+    own_tracks: int = 0,
+    trial: bool = False,
 ) -> Forecast:
+    """Forecast what a list raises at a threshold.
+
+    Args:
+        tracks_per_day: number of tracks that its cameras see in a day.
+        own_tracks: number of the counted tracks that passed cameras of the list.
+        trial: the list has to pass a trial.
+    """
     alarms = forecast_alarms(threshold, tracks_per_day)
     found = forecast_found(watch_list, threshold)
     return Forecast(
@@ -149,6 +160,8 @@ def make_forecast(
         promised=threshold.promised,
         basis=threshold.basis,
         sentence=describe_forecast(threshold, alarms, found),
+        rests_on=describe_basis(threshold, own_tracks),
+        trial=trial,
         **alarms._asdict(),
         **found._asdict(),
     )
@@ -186,3 +199,24 @@ def describe_forecast(threshold: WatchThreshold, alarms: Alarms, found: Found) -
             "second camera."
         )
     return f"{alarmed} How many listed people are found is not known, with one crop a person."
+
+
+def describe_basis(threshold: WatchThreshold, own_tracks: int) -> str:
+    """Say in a sentence which data a threshold rests on.
+
+    Args:
+        own_tracks: number of the counted tracks that passed cameras of the list.
+    """
+    if threshold.basis == "artefact":
+        return "It rests on the thresholds of the artefact alone; no camera of the list is known."
+    if threshold.basis == "list":
+        return "It rests on the list alone; no camera of the list is known."
+    known = "It rests on the list, the artefact's reference"
+    tracks = threshold.traffic_tracks
+    if not tracks:
+        return f"{known}, and no tracks of its cameras yet."
+    others = max(0, tracks - own_tracks)
+    seen = f"{known} and {tracks:,} counted tracks"
+    if not others:
+        return f"{seen} of its own cameras."
+    return f"{seen}: {tracks - others:,} of its own cameras, {others:,} of other or unknown ones."

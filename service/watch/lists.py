@@ -6,43 +6,54 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gmn_client.models import WatchSettings
+from model.crops.texts import nfc
 from model.gallery_thresholds import artefact_thresholds
 from model.problems import InputProblem
 from service.errors import InvalidField, NeedsReindex, ServiceError
 from service.gallery.gallery import Gallery
 from service.ops.critical_sections import attempt
 from service.ops.data_directory import failpoint
-from service.record.watch import ArmedList, NotedVisit
+from service.record.values import Sender
+from service.record.watch import ArmedList, CameraTraffic, NotedVisit
 from service.runtime import Runtime
 from service.search.leave_one_out import NamedCrops
 from service.search.refit import read_named_crops
 from service.watch.active import ActiveList, HeldList
+from service.watch.camera_thresholds import CameraThresholds, fit_cameras, growth_of, measure_growth
 from service.watch.forecast import make_forecast
 from service.watch.scores import WatchList
-from service.watch.threshold import FEWEST_TRACKS, Traffic, fit_threshold
+from service.watch.threshold import FEWEST_TRACKS, ThresholdFit, Traffic
 
 log = logging.getLogger(__name__)
 LOOK_EVERY_SECONDS = 1.0
 MOST_PEOPLE = 5000
 MOST_CROPS = 50_000
-# A threshold is fitted again when the traffic has grown by this factor.
-GROWTH = 1.5
 # Traffic must have been counted for this long to stand for a whole day.
 SHORTEST_TRAFFIC = timedelta(days=1)
+# Smaller moves of a threshold are not logged.
+LEAST_MOVE = 1e-4
 # A warning is raised when the expected false alarms have grown by this factor.
 WARN_GROWTH = 2.0
 # Upper bound on the share of time spent on fits of a gallery that changes constantly.
 FITTING_SHARE = 0.1
 
 
-async def fit_list(runtime: Runtime, gallery: Gallery, settings: WatchSettings) -> ActiveList:
-    """Fit the threshold of a gallery as a list, in a thread.
+async def fit_list(
+    runtime: Runtime,
+    gallery: Gallery,
+    settings: WatchSettings,
+    armed_at: datetime | None = None,
+) -> ActiveList:
+    """Fit the thresholds of a gallery as a list, in a thread.
+
+    Args:
+        armed_at: time from which reviews of its alerts move them; None for a list to be armed.
 
     Raises:
         NeedsReindex: no loaded model has the gallery's embedder.
@@ -57,7 +68,9 @@ async def fit_list(runtime: Runtime, gallery: Gallery, settings: WatchSettings) 
             "watch a gallery with fewer"
         )
     try:
-        return await runtime.pools.watch.run(_fit, runtime, gallery, embedder, settings, crops)
+        return await runtime.pools.watch.run(
+            _fit, runtime, gallery, embedder, settings, armed_at, crops
+        )
     except ServiceError:
         raise
     except InputProblem as problem:
@@ -69,6 +82,7 @@ def _fit(
     gallery: Gallery,
     embedder: str,
     settings: WatchSettings,
+    armed_at: datetime | None,
     crops: NamedCrops,
 ) -> ActiveList:
     model = runtime.models[embedder]
@@ -81,15 +95,38 @@ def _fit(
     tracks_per_day = settings.tracks_per_day or _measure_tracks_per_day(traffic.tracks, since)
     rate = settings.budget / tracks_per_day
     few_people = artefact_thresholds(model.description.calibration.scorings["cosine"])
-    threshold = fit_threshold(watch_list, rate, model.reference, traffic, artefact=few_people)
+    fit = ThresholdFit(watch_list, rate, model.reference, artefact=few_people)
+    threshold = fit.at(traffic=traffic)
+    watches = runtime.record.watches
+    by_camera = watches.traffic_by_camera(gallery.gallery_id, subject)
+    reviews = {}
+    if armed_at is not None:
+        reviews = watches.reviews_by_camera(gallery.gallery_id, armed_at, subject)
     return ActiveList(
         gallery=gallery,
         settings=settings,
         watch_list=watch_list,
         row_ids=crops.slots,
-        forecast=make_forecast(watch_list, threshold, tracks_per_day),
+        forecast=make_forecast(
+            watch_list,
+            threshold,
+            tracks_per_day,
+            _count_own_tracks(settings, by_camera),
+            settings.trial is not None,
+        ),
+        thresholds=fit_cameras(fit, threshold, crops.camera_codes(), by_camera, reviews),
         embedder=embedder,
         subject=subject,
+    )
+
+
+def _count_own_tracks(settings: WatchSettings, traffic: Mapping[Sender, CameraTraffic]) -> int:
+    """Return the number of counted tracks that passed cameras of the list."""
+    cameras = {nfc(name) for name in settings.cameras}
+    return sum(
+        counted.tracks
+        for sender, counted in traffic.items()
+        if not cameras or sender.camera in cameras
     )
 
 
@@ -122,17 +159,20 @@ async def write_alert(
 ) -> NotedVisit | None:
     """Run a function of the record that may write an alert; count and announce a new alert."""
     noted = await runtime.galleries.write(rule, *args)
-    if noted is not None and noted.is_new:
-        failpoint("watch.noted")
+    if noted is not None:
+        if noted.is_new:
+            failpoint("watch.noted")
         announce_alert(runtime, noted)
     return noted
 
 
 def announce_alert(runtime: Runtime, noted: NotedVisit) -> None:
-    """Count a new alert, and announce it in Redis."""
+    """Count the dropped deliveries of an alert; count and announce it in Redis if it is new."""
+    runtime.metrics.webhook_dropped.inc(noted.dropped)
+    if not noted.is_new:
+        return
     alert = noted.alert
     runtime.metrics.alerts.labels(alert.kind).inc()
-    runtime.metrics.webhook_dropped.inc(noted.dropped)
     if noted.removed:
         log.warning("%d old alerts were removed: the limit on alerts is reached", noted.removed)
         runtime.metrics.alerts_removed.inc(noted.removed)
@@ -191,12 +231,14 @@ async def _follow_list(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> 
     state = _summarize_state(watch, gallery)
     held = runtime.watches.held
     former = held.get(watch.gallery_id)
-    if former and (former.state == state or time.monotonic() < former.due):
+    if former and time.monotonic() < former.due:
+        return
+    if former and former.state == state and not await _has_grown(runtime, former, watch):
         return
     began = time.monotonic()
     active = reason = warning = None
     try:
-        active = await fit_list(runtime, gallery, watch.settings)
+        active = await fit_list(runtime, gallery, watch.settings, watch.armed_at)
         promised = watch.promised.false_alarms
         expected = active.forecast.false_alarms
         if promised is not None and expected is not None and expected > WARN_GROWTH * promised:
@@ -214,6 +256,8 @@ async def _follow_list(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> 
     # If the warning cannot be written, the list is fitted again and warns then.
     fitted = HeldList(None if warning else state, active, reason, due)
     held[watch.gallery_id] = fitted
+    if former and former.active and active:
+        await _log_moves(runtime, gallery, former.active.thresholds, active.thresholds)
     if warning:
         await write_alert(runtime, runtime.record.watches.warn, watch.gallery_id, warning)
         if held.get(watch.gallery_id) is fitted:
@@ -221,8 +265,44 @@ async def _follow_list(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> 
 
 
 def _summarize_state(watch: ArmedList, gallery: Gallery) -> object:
-    """Return values that change when the threshold of a list has to be fitted again."""
-    # Less traffic than `FEWEST_TRACKS` is not used.
-    tracks = max(watch.tracks, FEWEST_TRACKS - 1)
-    growth = math.floor(math.log(tracks / FEWEST_TRACKS, GROWTH))
-    return watch.armed_at, gallery.version, growth
+    """Return values that change when the thresholds of a list have to be fitted again."""
+    return watch.armed_at, gallery.version, watch.review_changes, growth_of(watch.tracks)
+
+
+async def _has_grown(runtime: Runtime, former: HeldList, watch: ArmedList) -> bool:
+    """Return True if the traffic of a camera has grown so much that its threshold may move."""
+    if former.active is None or former.tracks == watch.tracks:
+        return False
+    traffic = await runtime.galleries.read(
+        runtime.record.watches.traffic_by_camera, watch.gallery_id, former.active.subject
+    )
+    if measure_growth(traffic) != measure_growth(former.active.thresholds.traffic):
+        return True
+    if runtime.watches.held.get(watch.gallery_id) is former:
+        runtime.watches.held[watch.gallery_id] = replace(former, tracks=watch.tracks)
+    return False
+
+
+async def _log_moves(
+    runtime: Runtime, gallery: Gallery, former: CameraThresholds, current: CameraThresholds
+) -> None:
+    for sender, threshold in current.by_sender.items():
+        # Changed crops of the list move its thresholds at all cameras, which is no news of one.
+        if current.has_same_evidence(former, sender):
+            continue
+        before = former.at(sender).height
+        if math.isclose(before, threshold.height, abs_tol=LEAST_MOVE):
+            continue
+        state = current.describe_at(sender)
+        await runtime.audit.done(
+            "move_threshold",
+            gallery=gallery.name,
+            camera=sender.camera,
+            camera_key_id=sender.key_id,
+            before=round(before, 4),
+            after=round(threshold.height, 4),
+            tracks=state.tracks,
+            confirmed=state.confirmed,
+            rejected=state.rejected,
+            reviews_ignored=state.reviews_ignored,
+        )

@@ -42,7 +42,7 @@ class LeftOutCrops:
     """A sample of a list's crops, compared as if they were not on it.
 
     Attributes:
-        people: codes of the people that the crops show, `(n,)`.
+        people, cameras: codes of the people and cameras of the crops, `(n,)`.
         others: the nine best scores of other people, `(n, 9)`, descending; −∞ where there are
             fewer.
         same: the best cosine with another crop of the same person, `(n,)`; −∞ without one.
@@ -50,6 +50,7 @@ class LeftOutCrops:
     """
 
     people: Integers
+    cameras: Integers
     others: Array
     same: Array
     elsewhere: Array
@@ -122,7 +123,7 @@ class WatchList:
             is_same_camera = (self.cameras == cameras[:, None]) | (self.cameras < 0)
             cosines[is_same_camera | (cameras < 0)[:, None]] = -np.inf
             elsewhere[part] = cosines.max(axis=1)
-        return LeftOutCrops(self.people[sample], others, same, elsewhere)
+        return LeftOutCrops(self.people[sample], self.cameras[sample], others, same, elsewhere)
 
     def _compute_cosines(self, units: Vectors) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         step = max(1, SCORES_PER_STEP // len(self.units))

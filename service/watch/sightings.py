@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,14 +24,14 @@ from service.ops.critical_sections import attempt
 from service.ops.data_directory import require_free_disk
 from service.record.keys import ApiKey
 from service.record.transaction import batches
-from service.record.values import Picture
-from service.record.watch import NotedVisit, TrackPart
+from service.record.values import Picture, Sender
+from service.record.watch import EndedTracks, NotedVisit, TrackPart
 from service.runtime import Runtime
 from service.watch.active import ActiveList
 from service.watch.lists import write_alert
 from service.watch.scores import Scores
 from service.watch.threshold import Traffic, bins_of
-from service.watch.tracks import CHECK_SECONDS, MOST_LOOKS, QUIET_SECONDS, Match, Track
+from service.watch.tracks import CHECK_SECONDS, MOST_LOOKS, QUIET_SECONDS, EndedTrack, Match, Track
 
 # Below this probability an alert would more likely be wrong than right.
 LEAST_PROBABILITY = 0.5
@@ -310,7 +311,8 @@ def _note_scores(
         if height <= track.best.get(place, -math.inf):
             continue
         track.best[place] = float(height)
-        if height <= active.forecast.threshold:
+        threshold = active.thresholds.at(Sender(track.caller, track.camera)).height
+        if height <= threshold:
             continue
         current = runtime.calibrations.current(gallery, "cosine")
         judge = current.judge(OPERATING_POINT, active.watch_list.size, float(cosine - height))
@@ -323,7 +325,8 @@ def _note_scores(
             gallery=gallery,
             row_id=int(active.row_ids[row]),
             score=float(height),
-            threshold=active.forecast.threshold,
+            threshold=threshold,
+            subject=active.subject,
             probability=probability,
             calibration_version=str(judge.state.version),
             image=sighting.image,
@@ -365,6 +368,8 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
             note_visit,
             gallery_id,
             match.row_id,
+            track.caller,
+            match.subject,
             fields,
             match.picture,
             match.captured,
@@ -417,15 +422,22 @@ async def _store_traffic(runtime: Runtime) -> None:
     traffic = runtime.tracks.traffic
     while traffic:
         place, tracks = traffic.popitem()
-        scores = np.array([track.score for track in tracks])
-        # Another process may have seen a part of a track that has a name.
-        has_name = np.array([track.name is not None for track in tracks])
-        counts = Traffic.of(scores[~has_name]).counts
-        parts = [
-            TrackPart(track.name, _moment(track.began), _moment(track.until), score_bin)
-            for track, score_bin in zip(tracks, bins_of(scores).tolist(), strict=True)
-            if track.name is not None
-        ]
+        by_sender: defaultdict[Sender, list[EndedTrack]] = defaultdict(list)
+        for track in tracks:
+            by_sender[track.sender].append(track)
+        ended = {sender: _summarize(of_sender) for sender, of_sender in by_sender.items()}
         # Traffic that cannot be stored is dropped: it would fill the memory while the disk is full.
-        store = runtime.galleries.write(runtime.record.watches.add_traffic, *place, counts, parts)
+        store = runtime.galleries.write(runtime.record.watches.add_traffic, *place, ended)
         await attempt("storing the traffic of a list", store)
+
+
+def _summarize(tracks: Sequence[EndedTrack]) -> EndedTracks:
+    scores = np.array([track.score for track in tracks])
+    # Another process may have seen a part of a track that has a name.
+    has_name = np.array([track.name is not None for track in tracks])
+    parts = [
+        TrackPart(track.name, _moment(track.began), _moment(track.until), score_bin)
+        for track, score_bin in zip(tracks, bins_of(scores).tolist(), strict=True)
+        if track.name is not None
+    ]
+    return EndedTracks(Traffic.of(scores[~has_name]).counts, parts)

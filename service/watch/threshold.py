@@ -1,7 +1,8 @@
 """Thresholds of watch lists for a rate of false alarms per track.
 
 A threshold combines the tails of two samples: reference vectors scored against the list, and the
-list's own crops, each left out. A histogram of the site's traffic corrects the first tail.
+list's own crops, each left out. A histogram of the site's traffic corrects the first tail. At a
+camera that enrolled people of the list, it is stricter, and reviews of alerts raise it further.
 docs/calibration.md has the figures.
 """
 
@@ -41,6 +42,18 @@ MAP_WEIGHT = 50.0
 MAPPED_SHARES = np.linspace(0.1, 0.8, 8)
 # The map uses only traffic below the score that this share of strangers' tracks exceeds.
 CUT_SHARE = 0.03
+# At a camera that enrolled people of the list, strangers share viewpoint and background with its
+# crops. A threshold there is raised by this share of the way to the score that most of the list's
+# own crops of that camera reach, each left out.
+OWN_CAMERA_SHARE = 0.22
+OWN_CROPS_REACHING = 0.9
+# Assumed ratio of that score to the threshold where nobody has a second crop.
+REACH_OF_SINGLE_CROPS = 1.25
+# Rejected alerts raise it at most by this share of the way that is left. Confirmed ones raise it by
+# up to this share of the way to their lowest score, and by half as much if they are this many.
+REJECTED_SHARE = 0.1
+CONFIRMED_SHARE = 0.5
+CONFIRMED_WEIGHT = 5.0
 # Traffic keeps a threshold between those of the rate times and divided by this factor.
 MOST_MOVED = 3.0
 LARGEST_RATE = 0.5
@@ -83,6 +96,18 @@ def bins_of(scores: Array) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
+class Reviews:
+    """Scores of a camera's reviewed alerts with one list, `rejected` and `confirmed`, `(n,)`."""
+
+    rejected: Array
+    confirmed: Array
+
+    @property
+    def count(self) -> int:
+        return len(self.rejected) + len(self.confirmed)
+
+
+@dataclass(frozen=True)
 class WatchThreshold:
     """A threshold for the best score of a track.
 
@@ -93,6 +118,8 @@ class WatchThreshold:
         basis: the samples that were used; the rate of an "artefact" is not known.
         people: number of people of the list.
         traffic_tracks: number of tracks that were used.
+        own_camera: whether the camera enrolled people of the list.
+        reviews: number of reviewed alerts that were used.
     """
 
     height: float
@@ -101,10 +128,123 @@ class WatchThreshold:
     basis: Basis
     people: int
     traffic_tracks: int = 0
+    own_camera: bool = False
+    reviews: int = 0
 
     @property
     def promised(self) -> bool:
         return self.basis != "artefact" and self.asked >= self.rate
+
+
+class ThresholdFit:
+    """The threshold that a share `rate` of strangers' tracks exceeds, at each camera.
+
+    A smaller rate never has a lower threshold.
+
+    Args:
+        rate: false alarms per track, above 0; more than 0.5 counts as 0.5.
+        reference: the artefact's reference vectors `(n, d)`, which stand for strangers.
+        crops_per_track: mean number of compared crops per track, at most 8.
+        artefact: the artefact's thresholds for few people, used for fewer than 18 people without
+            a reference.
+
+    Raises:
+        InputProblem: no sample gives a threshold, or all people of the list look the same.
+    """
+
+    def __init__(
+        self,
+        watch_list: WatchList,
+        rate: float,
+        reference: Vectors | None,
+        crops_per_track: float = CROPS_PER_TRACK,
+        artefact: GalleryThresholds | None = None,
+    ) -> None:
+        self._watch_list = watch_list
+        self._asked = min(rate, LARGEST_RATE)
+        self._looks = math.sqrt(crops_per_track)
+        self._scores: Array | None = None
+        self._basis: Basis
+        multiples = np.array([1.0, MOST_MOVED, 1.0 / MOST_MOVED])
+        rates = np.minimum(self._asked * multiples, LARGEST_RATE)
+        self._by_left_out = _fit_left_out(watch_list, rates, self._looks)
+        if reference is not None:
+            factor = SMALL_FACTOR if self._by_left_out is None else LARGE_FACTOR
+            self._basis = "reference"
+            self._least_rate = LEAST_RATE
+            self._scores = factor * watch_list.score(reference).heights
+            self._by_reference = exceeded(self._scores, rates / self._looks)
+            self._heights = self._combine(self._by_reference, REFERENCE_WEIGHT)
+        elif self._by_left_out is not None:
+            self._basis = "list"
+            self._least_rate = LEAST_RATE_ALONE
+            self._heights = self._by_left_out
+        else:
+            self._basis = "artefact"
+            self._least_rate = 0.0
+            height = _read_artefact_threshold(watch_list, self._asked / self._looks, artefact)
+            self._heights = np.full(len(rates), height)
+
+    def at(
+        self,
+        camera: int | None = None,
+        traffic: Traffic | None = None,
+        reviews: Reviews | None = None,
+    ) -> WatchThreshold:
+        """Return the threshold at a camera.
+
+        Args:
+            camera: code of the camera; one that no crop of the list has, or None, did not enroll
+                its people.
+            traffic: traffic of the camera with this list; fewer than 200 tracks are ignored.
+            reviews: reviewed alerts of the camera; used only if it enrolled people of the list.
+        """
+        reach = self._measure_reach(camera)
+        height, lowest, highest = _approach(self._heights, reach).tolist()
+        basis = self._basis
+        tracks = 0
+        if self._scores is not None and traffic is not None and traffic.tracks >= FEWEST_TRACKS:
+            basis = "traffic"
+            tracks = traffic.tracks
+            mapped = _map_to_traffic(self._by_reference, self._scores, traffic, self._looks)
+            moved = _approach(self._combine(mapped, REFERENCE_WEIGHT + tracks), reach)
+            height = min(max(float(moved[0]), lowest), highest)
+        reviewed = 0
+        if reach is not None and reviews is not None:
+            reviewed = reviews.count
+            height = _move_by_reviews(height, reach, reviews, self._asked * tracks)
+        return WatchThreshold(
+            height,
+            self._asked,
+            max(self._asked, self._least_rate),
+            basis,
+            self._watch_list.size,
+            tracks,
+            own_camera=reach is not None,
+            reviews=reviewed,
+        )
+
+    def _combine(self, by_reference: Array, weight: float) -> Array:
+        if self._by_left_out is None:
+            return by_reference
+        people = self._watch_list.size
+        return (people * self._by_left_out + weight * by_reference) / (people + weight)
+
+    def _measure_reach(self, camera: int | None) -> float | None:
+        """Return the score that most of the list's crops of a camera reach, each left out.
+
+        Returns:
+            None at a camera that enrolled nobody.
+        """
+        if camera is None or camera not in self._watch_list.cameras:
+            return None
+        left_out = self._watch_list.left_out
+        is_own = (left_out.cameras == camera) & np.isfinite(left_out.same)
+        if not is_own.any():
+            return REACH_OF_SINGLE_CROPS * float(self._heights[0])
+        leaders = np.column_stack([left_out.same, left_out.others])
+        heights = self._watch_list.rise(leaders[is_own])
+        return float(np.quantile(heights, 1.0 - OWN_CROPS_REACHING))
 
 
 def fit_threshold(
@@ -115,45 +255,34 @@ def fit_threshold(
     crops_per_track: float = CROPS_PER_TRACK,
     artefact: GalleryThresholds | None = None,
 ) -> WatchThreshold:
-    """Fit the threshold that a share `rate` of strangers' tracks exceeds.
+    """Fit the threshold at a camera that enrolled nobody; arguments are those of `ThresholdFit`."""
+    return ThresholdFit(watch_list, rate, reference, crops_per_track, artefact).at(None, traffic)
 
-    A smaller rate never has a lower threshold.
+
+def _approach(heights: Array, reach: float | None) -> Array:
+    if reach is None:
+        return heights
+    return heights + OWN_CAMERA_SHARE * np.maximum(reach - heights, 0.0)
+
+
+def _move_by_reviews(height: float, reach: float, reviews: Reviews, expected: float) -> float:
+    """Raise a threshold above rejected and below confirmed scores; never lower it.
 
     Args:
-        rate: false alarms per track, above 0; more than 0.5 counts as 0.5.
-        reference: the artefact's reference vectors `(n, d)`, which stand for strangers.
-        traffic: traffic of this list; fewer than 200 tracks are ignored.
-        crops_per_track: mean number of compared crops per track, at most 8.
-        artefact: the artefact's thresholds for few people, used for fewer than 18 people without
-            a reference.
-
-    Raises:
-        InputProblem: no sample gives a threshold, or all people of the list look the same.
+        reach: score that most of the list's own crops reach, which bounds the move.
+        expected: number of false alarms that the traffic so far may have raised.
     """
-    asked = min(rate, LARGEST_RATE)
-    multiples = np.array([1.0, MOST_MOVED, 1.0 / MOST_MOVED])
-    rates = np.minimum(asked * multiples, LARGEST_RATE)
-    looks = math.sqrt(crops_per_track)
-    size = watch_list.size
-    by_left_out = _fit_left_out(watch_list, rates, looks)
-    if reference is None:
-        if by_left_out is None:
-            height = _read_artefact_threshold(watch_list, asked / looks, artefact)
-            return WatchThreshold(height, asked, asked, "artefact", size)
-        height = float(by_left_out[0])
-        return WatchThreshold(height, asked, max(asked, LEAST_RATE_ALONE), "list", size)
-    factor = SMALL_FACTOR if by_left_out is None else LARGE_FACTOR
-    scores = factor * watch_list.score(reference).heights
-    by_reference = exceeded(scores, rates / looks)
-    promised = max(asked, LEAST_RATE)
-    height, lowest, highest = _combine(by_left_out, by_reference, size, REFERENCE_WEIGHT).tolist()
-    if traffic is None or traffic.tracks < FEWEST_TRACKS:
-        return WatchThreshold(height, asked, promised, "reference", size)
-    tracks = traffic.tracks
-    by_traffic = _map_to_traffic(by_reference, scores, traffic, looks)
-    height = float(_combine(by_left_out, by_traffic, size, REFERENCE_WEIGHT + tracks)[0])
-    height = min(max(height, lowest), highest)
-    return WatchThreshold(height, asked, promised, "traffic", size, tracks)
+    lowest_confirmed = float(reviews.confirmed.min(initial=math.inf))
+    # Wrong rejections have to be cheap, as a single person may send many of them.
+    bound = min(height + REJECTED_SHARE * max(reach - height, 0.0), lowest_confirmed)
+    surplus = np.sort(reviews.rejected)[::-1][math.floor(expected) :]
+    raised = max(height, min(float(surplus.max(initial=-math.inf)), bound))
+    confirmed = len(reviews.confirmed)
+    if not confirmed:
+        return raised
+    share = CONFIRMED_SHARE * confirmed / (confirmed + CONFIRMED_WEIGHT)
+    lowest = min(lowest_confirmed, reach)
+    return raised + share * max(lowest - raised, 0.0)
 
 
 def exceeded(scores: Array, shares: Array) -> Array:
@@ -206,12 +335,6 @@ def _fit_left_out(watch_list: WatchList, rates: Array, looks: float) -> Array | 
     shares = rates * math.sqrt(len(people) / len(names)) / looks
     thresholds = [tail.height(-math.log(min(share, 0.9))) for share in shares.tolist()]
     return OWN_FACTOR * tail.scale * np.array(thresholds)
-
-
-def _combine(by_left_out: Array | None, by_reference: Array, people: int, weight: float) -> Array:
-    if by_left_out is None:
-        return by_reference
-    return (people * by_left_out + weight * by_reference) / (people + weight)
 
 
 def _map_to_traffic(by_reference: Array, scores: Array, traffic: Traffic, looks: float) -> Array:

@@ -23,7 +23,7 @@ from service.gallery.gallery import Gallery
 from service.ops.metrics import Metrics
 from service.ops.threads import MonitoredThreadPool
 from service.record.tracks import cohesion
-from service.record.values import Picture
+from service.record.values import Picture, Sender
 
 # Only this many crops of a track are compared: more find little and raise more false alarms.
 MOST_LOOKS = 8
@@ -49,6 +49,7 @@ class Match:
     Attributes:
         gallery: the list.
         row_id: slot of the list's nearest crop.
+        subject: identifies what the score is comparable with.
         image: the track's best crop; None once its picture was made.
         captured: time of capture of that crop.
         noted: number of the track's crops in the record.
@@ -62,6 +63,7 @@ class Match:
     threshold: float
     probability: float
     calibration_version: str
+    subject: str
     image: ImageFile | None
     captured: datetime
     noted: int = 0
@@ -154,10 +156,12 @@ class EndedTrack(NamedTuple):
     """A track, or the part of it that one process saw, with its best score with one list.
 
     Attributes:
+        sender: the camera that saw it.
         name: identifies the track among all processes; None for a crop without a tracker's id.
         began, until: times of capture between which it was open, in seconds since 1970.
     """
 
+    sender: Sender
     score: float
     name: bytes | None
     began: float
@@ -276,7 +280,8 @@ class OpenTracks:
         if track.name is not None:
             name = hashlib.sha256(repr((*track.label, track.number)).encode()).digest()
         for place, score in track.best.items():
-            ended = EndedTrack(score, name, track.began, track.until)
+            sender = Sender(track.caller, track.camera)
+            ended = EndedTrack(sender, score, name, track.began, track.until)
             self.traffic[place].append(ended)
 
 

@@ -61,16 +61,21 @@ def test_crops_of_the_training_part_are_not_judged(tmp_path):
     assert watch.read_crops(path)[0].empty
 
 
-def test_people_unlike_others_are_found_and_alarms_stay_within_the_forecast(tmp_path, monkeypatch):
-    monkeypatch.setattr(watch, "LISTS", len(watch.CAMERAS))
+@pytest.mark.parametrize("camera", watch.CAMERAS)
+def test_people_unlike_others_are_found_and_alarms_stay_within_the_forecast(
+    tmp_path, monkeypatch, camera
+):
+    monkeypatch.setattr(watch, "LISTS", len(watch.CAMERAS[camera]))
     crops, features = watch.read_crops(_write(tmp_path / "features.npz", _people(150)))
     pairs = np.random.default_rng(5).standard_normal((1000, 2, DIMENSION))
     reference = pairs.sum(axis=1).astype(np.float32)
-    rows = pd.DataFrame(watch.judge_lists(crops, features, reference, 3))
-    assert len(rows) == len(watch.CAMERAS) * len(watch.TRAFFIC) * len(watch.RATES)
+    rows = pd.DataFrame(watch.judge_lists(crops, features, reference, 3, camera))
+    reviewed = {watch.REVIEWED, watch.ATTACKED} if camera == "own" else set()
+    assert set(rows.traffic) == {"none", *watch.TRAFFIC} | reviewed
+    assert len(rows) == watch.LISTS * len(watch.RATES) * rows.traffic.nunique()
     assert rows.obtained.mean() > 0.95
     assert (rows.raised <= rows.high).all()
-    cells = [{"artefact": "a", "traffic": "none", "size": 3, "galleries": 5}] * 2
+    cells = [{"artefact": "a", "camera": camera, "traffic": "none", "size": 3}] * 2
     cells = [
         cell | {"rate": rate} | watch.figures(rows[rows.rate == rate])
         for cell, rate in zip(cells, watch.RATES, strict=True)
@@ -78,6 +83,28 @@ def test_people_unlike_others_are_found_and_alarms_stay_within_the_forecast(tmp_
     table = figures.table("watch", cells)
     assert "3 people" in table
     assert f"/{cells[0]['found']:.0%} |" in table
+
+
+def test_the_own_camera_has_lists_of_one_track_of_people_who_chose_no_constant(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(watch, "LISTS", 1)
+    crops, features = watch.read_crops(_write(tmp_path / "features.npz", _people(60)))
+    drawn = []
+
+    def draw_list(crops, size, crops_per_person):
+        drawn.append(crops)
+        return watch_draw_list(crops, size, crops_per_person)
+
+    watch_draw_list = watch.draw_list
+    monkeypatch.setattr(watch, "draw_list", draw_list)
+    reference = np.random.default_rng(5).standard_normal((500, DIMENSION)).astype(np.float32)
+    judged = watch.judge_lists(crops, features, reference, 3, "own")
+    assert len({row["judged"] for row in judged}) == 1
+    (enrolled,) = drawn
+    assert set(enrolled.person % 2) == {1}
+    assert set(enrolled.camera) == {watch.CAMERAS["own"][0][0]}
+    assert (enrolled.groupby("person").track.nunique() == 1).all()
 
 
 def test_an_artefact_without_a_reference_has_no_forecast_to_judge(tiny_artefact, tmp_path):
@@ -101,6 +128,7 @@ def test_the_figures_of_lists_are_shares_and_quantiles():
     )
     assert watch.figures(rows) == {
         "ratio": [1.0, 0.15, 1.85],
+        "mean_ratio": 1.0,
         "inside": 0.75,
         "above": 0.25,
         "found": 0.75,

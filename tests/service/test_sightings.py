@@ -496,6 +496,8 @@ def test_every_track_counts_in_the_traffic_which_is_there_after_the_end(
     assert served.stop() == 0
     with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as record:
         ((histogram,),) = record.execute("SELECT histogram FROM watch_traffic").fetchall()
+        of_camera = "SELECT key_id, camera, histogram FROM camera_traffic"
+        assert record.execute(of_camera).fetchall() == [("loopback", "gate", histogram)]
     counts = np.frombuffer(histogram, "<i8")
     # The score of the listed person, whose own crop was sent, is in the last bin.
     assert (sum(counts), counts[-1]) == (4, 1)

@@ -11,7 +11,7 @@ import pytest
 
 from gmn_client import Client
 from service.record.schema import as_micros, now_micros
-from service.record.watch import TrackPart
+from service.record.watch import EndedTracks, Sender, TrackPart
 from tests.outside import audit_lines, bearer, refused_fields
 from tests.service.conftest import START
 from tests.service.http.conftest import make_key
@@ -731,9 +731,16 @@ def test_alerts_end_with_their_days_and_with_their_gallery(watching, unarmed, pe
     assert people.record.watches.newest_number() >= new.number
 
 
+GATE = Sender("camera", "gate")
+
+
 def part(name, began, until, score_bin):
     moments = [datetime.now(UTC) + timedelta(seconds=seconds) for seconds in (began, until)]
     return TrackPart(name, *moments, score_bin)
+
+
+def whole(*counts):
+    return EndedTracks(np.array(counts))
 
 
 def test_parts_of_one_track_count_once_by_the_best_score(wanted, people, data_dir):
@@ -743,8 +750,10 @@ def test_parts_of_one_track_count_once_by_the_best_score(wanted, people, data_di
 
     def counted(*parts):
         with passersby(data_dir) as others:
-            others.record.watches.add_traffic(number, "a", none, parts)
-        return watches.traffic(number, "a")[0].tolist()
+            others.record.watches.add_traffic(number, "a", {GATE: EndedTracks(none, parts)})
+        counts = watches.traffic(number, "a")[0].tolist()
+        assert by_camera(people, number, "a") == {GATE: counts}
+        return counts
 
     assert counted(part(b"17", 0, 10, 2), part(b"18", 0, 10, 2)) == [0, 0, 2, 0]
     # A label that was given out again later.
@@ -754,14 +763,22 @@ def test_parts_of_one_track_count_once_by_the_best_score(wanted, people, data_di
     assert counted(part(b"17", 3, 12, 1)) == [0, 0, 1, 1]
     assert counted(part(b"17", 26, 36, 1)) == [0, 1, 1, 1]
     # Counts for another subject begin anew.
-    watches.add_traffic(number, "b", none, [part(b"17", 0, 10, 3)])
+    watches.add_traffic(number, "b", {GATE: EndedTracks(none, [part(b"17", 0, 10, 3)])})
     assert watches.traffic(number, "b")[0].tolist() == [0, 0, 0, 1]
+    assert by_camera(people, number, "b") == {GATE: [0, 0, 0, 1]}
+
+
+def by_camera(people, number, subject):
+    traffic = people.record.watches.traffic_by_camera(number, subject)
+    assert all(camera.tracks == camera.counts.sum() for camera in traffic.values())
+    return {sender: camera.counts.tolist() for sender, camera in traffic.items()}
 
 
 def test_of_a_counted_track_nothing_is_left_after_an_hour(wanted, people):
     number = people.gallery_id(wanted)
     run = people.record.database.write
-    people.record.watches.add_traffic(number, "a", np.zeros(4, np.int64), [part(b"17", 0, 10, 2)])
+    seen = EndedTracks(np.zeros(4, np.int64), [part(b"17", 0, 10, 2)])
+    people.record.watches.add_traffic(number, "a", {GATE: seen})
 
     def kept(transaction):
         return len(transaction.rows("counted_tracks", "WHERE gallery_id = ?", (number,)))
@@ -779,10 +796,29 @@ def test_processes_add_to_one_histogram_and_other_scores_begin_anew(wanted, peop
     watches = people.record.watches
     with passersby(data_dir) as others:
         for part in (watches, others.record.watches):
-            part.add_traffic(number, "a", np.array([1, 0, 2]))
+            part.add_traffic(number, "a", {GATE: whole(1, 0, 2)})
     assert watches.traffic(number, "a")[0].tolist() == [2, 0, 4]
-    watches.add_traffic(number, "b", np.array([0, 5]))
+    watches.add_traffic(number, "b", {GATE: whole(0, 5)})
     assert [watches.traffic(number, name)[0].tolist() for name in "ab"] == [[], [0, 5]]
+    assert [by_camera(people, number, name) for name in "ab"] == [{}, {GATE: [0, 5]}]
+
+
+def test_time_while_a_list_was_disarmed_does_not_count_for_its_cameras(watching, wanted, people):
+    number = people.gallery_id(wanted)
+    watches = people.record.watches
+    watches.add_traffic(number, "a", {GATE: whole(1)})
+    began = watches.traffic_by_camera(number, "a")[GATE].since
+    path = f"/v1/galleries/{wanted}/watch"
+    watching.http.request("DELETE", path, data={"reason": "over"})
+
+    def make_old(transaction):
+        hour = timedelta(hours=1) // timedelta(microseconds=1)
+        transaction.change("UPDATE watches SET disarmed_at = disarmed_at - ?", (hour,))
+
+    people.record.database.write(make_old)
+    arm(watching, wanted)
+    moved = watches.traffic_by_camera(number, "a")[GATE].since - began
+    assert timedelta(hours=1) <= moved < timedelta(hours=1, minutes=1)
 
 
 def test_a_cursor_that_no_alert_can_have_is_refused(watching):

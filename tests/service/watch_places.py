@@ -63,11 +63,22 @@ class Passersby:
             listed.gallery_id for listed in self.record.galleries.all() if listed.name == gallery
         )
 
-    def pass_by(self, gallery, row_id=1, content=b"a picture", own_alert=None, **more):
+    def pass_by(
+        self,
+        gallery,
+        row_id=1,
+        content=b"a picture",
+        own_alert=None,
+        key_id="loopback",
+        subject="",
+        **more,
+    ):
         """Report a visit of the person whom a crop of the list shows, by default now.
 
         Args:
             content: the picture.
+            key_id: the API key of the camera.
+            subject: identifies what the score is comparable with.
             own_alert: id of the alert about the same track.
         """
         now = datetime.now(UTC)
@@ -88,7 +99,10 @@ class Passersby:
         picture = Picture(content, "image/png")
         note_visit = self.record.watches.note_visit
         captured_at = seen["last_seen"]
-        return note_visit(self.gallery_id(gallery), row_id, seen, picture, captured_at, own_alert)
+        gallery_id = self.gallery_id(gallery)
+        return note_visit(
+            gallery_id, row_id, key_id, subject, seen, picture, captured_at, own_alert
+        )
 
     def end_time_of(self, gallery):
         """Let the time of an armed list be over."""

@@ -16,7 +16,7 @@ from service.record.cameras import position_of
 from service.record.keys import ApiKey
 from service.runtime import Call
 from service.search.options import MAX_ID, MAX_TEXT
-from service.watch.cameras import note_heartbeat
+from service.watch.camera_health import note_heartbeat
 
 router = guarded_router("/v1/cameras", "cameras")
 CameraName = Annotated[Camera, Path(description="The camera's name, as its sightings have it.")]

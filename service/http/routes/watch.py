@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
 from fastapi import Request, Response
@@ -16,6 +16,7 @@ from service.errors import InvalidField
 from service.http.forms import Form, Sent, SightingForm
 from service.http.guard import Admin, Searcher, guarded_router, needs
 from service.http.problems import answer_each, example, problems
+from service.record.values import Sender
 from service.runtime import Call, GalleryCall
 from service.search.options import MAX_NAMES, Label, Moment, Text, split_names
 from service.watch.lists import arm, fit_list
@@ -90,6 +91,8 @@ class WatchForm(models.WatchSettings, Form):
     """The time zone of `hours`, such as `Europe/Zurich`."""
     expires_at: Moment = Field(examples=["2026-03-31T00:00:00Z"])
     """End of the watch, at most 90 days ahead; RFC 3339, with time zone."""
+    trial: Literal["mark", "hold"] = "mark"
+    """Messages about alerts of a trial are sent and marked, or wait until they are confirmed."""
     confirm: Annotated[str, Field(max_length=128)] | None = None
     """The token answered to the same settings; arms the list."""
     never_empty = frozenset({"confirm"})
@@ -116,6 +119,19 @@ class DisarmingForm(Form):
 
 
 WITHOUT_REASON = DisarmingForm()
+
+
+class ReviewsForm(Form):
+    """A decision about the reviews that move the threshold of a list at a camera."""
+
+    key_id: Text
+    """The key that sends the camera's crops, as `thresholds` of the list names it."""
+    camera: Label | None = None
+    """The camera; left out for crops without one."""
+    ignored: bool
+    """True takes back what reviews moved there; false lets them move it again."""
+    reason: Text
+    """Why; for the audit log."""
 
 
 @list_router.put("", responses=problems("needs_reindex"))
@@ -180,6 +196,31 @@ async def disarm_list(call: Admin, form: Sent[DisarmingForm] = WITHOUT_REASON) -
     return await _read_list(call)
 
 
+@list_router.put("/reviews")
+async def ignore_reviews(call: Admin, form: Sent[ReviewsForm]) -> models.Watch:
+    """Takes back what reviews moved at a camera, until it is undone or the list is armed again.
+
+    The threshold of the camera follows within seconds. The reviews themselves stay.
+    """
+    sender = Sender(form.key_id, form.camera)
+    held = call.runtime.watches.held.get(call.gallery.gallery_id)
+    if held is None or held.active is None or sender not in held.active.thresholds.by_sender:
+        raise InvalidField(
+            "camera: the list has heard of no such camera of this key; read the list, and send "
+            "key_id and camera of one of its thresholds"
+        )
+    await call.runtime.audited(
+        "ignore_reviews",
+        lambda _: call.write(call.record.watches.ignore_reviews, sender, form.ignored),
+        gallery=call.gallery.name,
+        camera=sender.camera,
+        camera_key_id=sender.key_id,
+        ignored=form.ignored,
+        reason=form.reason,
+    )
+    return await _read_list(call)
+
+
 async def _read_list(call: GalleryCall) -> models.Watch:
     watch = await call.read(call.record.watches.get)
     if watch is None:
@@ -188,4 +229,14 @@ async def _read_list(call: GalleryCall) -> models.Watch:
     if held is None or watch.state == "disarmed":
         return watch
     forecast = held.active and held.active.forecast
-    return watch.model_copy(update={"why": held.why, "forecast": forecast})
+    if forecast:
+        forecast = forecast.model_copy(update={"trial": _is_on_trial(watch)})
+    thresholds = held.active.thresholds.describe() if held.active else []
+    changes = {"why": held.why, "forecast": forecast, "thresholds": thresholds}
+    return watch.model_copy(update=changes)
+
+
+def _is_on_trial(watch: models.Watch) -> bool:
+    if watch.trial_until is None or watch.trial_until <= datetime.now(UTC):
+        return False
+    return not watch.trials or any(trial.ended_at is None for trial in watch.trials)

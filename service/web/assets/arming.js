@@ -92,7 +92,7 @@ export function askToArm({ settings, promised }, armed) {
       h(
         "p",
         { class: "hint" },
-        `${explained}${count(proposal.forecast.people, "person is", "people are")} on the list until `,
+        `${explained}${proposal.forecast.rests_on} At each camera it is on trial at first. ${count(proposal.forecast.people, "person is", "people are")} on the list until `,
         moment(proposal.settings.expires_at),
         ".",
       ),
@@ -241,6 +241,17 @@ function settingsForm(settings, buttons) {
       max: 365,
       value: settings.retention_days ?? 30,
     }),
+    h(
+      "label",
+      { class: "check" },
+      h("input", {
+        type: "checkbox",
+        name: "trial",
+        value: "hold",
+        checked: settings.trial === "hold",
+      }),
+      "During the trial, send messages only about confirmed alerts",
+    ),
     h(
       "details",
       { open: Boolean(settings.cameras?.length || settings.hours) },

@@ -6,6 +6,7 @@ import { acceptedBy, askToArm } from "./arming.js";
 import { attempt, count, find, h, moment, question, sentence } from "./elements.js";
 import { showCameras, startHealth } from "./health.js";
 import { addressOf, gallery, inGallery, panel } from "./place.js";
+import { describeTrials } from "./trials.js";
 import { showSending, startTrying, tryButton } from "./trying.js";
 import { showWebhooks, startWebhooks } from "./webhooks.js";
 
@@ -75,6 +76,7 @@ function described(watch) {
   const more = armed
     ? [
         ["Accepted", acceptedBy(watch)],
+        ["Known from", (forecast ?? promised).rests_on],
         ["Cameras", settings.cameras.join(", ") || "all"],
         ["Hours", settings.hours ? `${settings.hours} (${settings.time_zone})` : "always"],
         ["Several cameras", settings.quiet_scope === "list" && "one alert for all of them"],
@@ -116,6 +118,7 @@ function described(watch) {
         "Once this gallery is armed, everyone in it whom a camera shows raises an alert.",
       ),
     table(main),
+    armed && describeTrials(watch),
     armed &&
       h(
         "details",
@@ -143,7 +146,9 @@ function described(watch) {
         armed && button("Disarm…", "danger quiet", disarm),
       ),
     !empty && armed && tryButton(watch),
-  ].filter(Boolean);
+  ]
+    .flat()
+    .filter(Boolean);
 }
 
 const table = (rows) =>

@@ -227,7 +227,10 @@ def test_a_record_of_the_first_version_is_upgraded(tmp_path):
 
 
 WATCHES = ("watches", "watch_traffic", "alerts", "alert_pictures", "webhooks", "deliveries")
-LATEST = ("counted_tracks", "alert_crops")
+OF_REVIEWS = ("alert_scores", "review_changes", "ignored_reviews")
+OF_CAMERAS = ("cameras", "camera_hours", "camera_traffic")
+OF_FORMAT_13 = (*OF_CAMERAS, "watch_trials", "trial_alerts", *OF_REVIEWS)
+LATEST = ("counted_tracks", "alert_crops", *OF_FORMAT_13)
 OBSOLETE = ("restores", "incoming", "incoming_tracks", "collections", "unneeded_collections")
 # Tables that came with later formats.
 LATER_TABLES = {
@@ -235,6 +238,7 @@ LATER_TABLES = {
     9: ("remote_indexes", *WATCHES, *LATEST),
     10: ("remote_indexes", *LATEST),
     11: LATEST,
+    12: OF_FORMAT_13,
 }
 
 

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from service.watch.forecast import Alarms, Found, describe_forecast, forecast_alarms, forecast_found
+from service.watch.forecast import (
+    Alarms,
+    Found,
+    describe_basis,
+    describe_forecast,
+    forecast_alarms,
+    forecast_found,
+)
 from service.watch.scores import WatchList
 from service.watch.threshold import WatchThreshold
 
@@ -125,3 +132,19 @@ def test_a_bound_that_says_nothing_is_replaced_by_what_would_tell_more(bound, sa
         "How many of their tracks are found is not known: enroll pictures from a second camera."
     )
     assert sentence.endswith(advised) != says_bound
+
+
+@pytest.mark.parametrize(
+    ("basis", "tracks", "own", "said"),
+    [
+        ("artefact", 0, 0, "thresholds of the artefact alone; no camera of the list is known."),
+        ("list", 0, 0, "list alone; no camera of the list is known."),
+        ("reference", 0, 0, "artefact's reference, and no tracks of its cameras yet."),
+        ("traffic", 1200, 1200, "and 1,200 counted tracks of its own cameras."),
+        ("traffic", 1200, 200, ": 200 of its own cameras, 1,000 of other or unknown ones."),
+    ],
+)
+def test_a_forecast_says_what_it_rests_on(basis, tracks, own, said):
+    sentence = describe_basis(_threshold(tracks=tracks, basis=basis), own)
+    assert sentence.startswith("It rests on the ")
+    assert sentence.endswith(said)

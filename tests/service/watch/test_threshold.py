@@ -10,7 +10,7 @@ from model.artefact import load_artefact, resolve_artefact
 from model.gallery_thresholds import artefact_thresholds
 from model.problems import InputProblem
 from service.watch.scores import WatchList
-from service.watch.threshold import Traffic, fit_threshold
+from service.watch.threshold import Reviews, ThresholdFit, Traffic, fit_threshold
 
 RATES = (0.3, 0.1, 1e-2, 3e-3, 1e-3, 1e-4, 1e-6)
 DIMENSION = 32
@@ -166,6 +166,90 @@ def test_listed_people_in_the_traffic_change_the_threshold_little(people):
     mixed = fit_threshold(watch_list, 1e-2, reference, both)
     assert mixed.traffic_tracks == 450
     assert abs(mixed.height - clean.height) < 0.05 * (np.median(listed) - clean.height)
+
+
+@pytest.mark.parametrize("people", [3, 9, 40])
+@pytest.mark.parametrize("crops", [1, 5])
+def test_the_camera_that_enrolled_a_list_has_a_stricter_threshold_at_every_rate(people, crops):
+    watch_list = _list(people, crops)
+    traffic = _traffic(watch_list, 300)
+    for seen in (None, traffic):
+        fits = [ThresholdFit(watch_list, rate, _reference()) for rate in RATES]
+        heights = [fit.at(0, seen).height for fit in fits]
+        assert heights == sorted(heights)
+        elsewhere = [fit.at(7, seen) for fit in fits]
+        assert [fit.at(None, seen) for fit in fits] == elsewhere
+        assert not any(threshold.own_camera for threshold in elsewhere)
+        differences = np.subtract(heights, [threshold.height for threshold in elsewhere])
+        assert (differences >= 0).all()
+        assert (differences > 0).any()
+
+
+def test_the_camera_that_enrolled_a_list_still_finds_its_people():
+    watch_list = _list(9)
+    threshold = ThresholdFit(watch_list, 1e-2, _reference()).at(1)
+    listed = watch_list.score(_population(9, 5, seed=1)[0]).heights
+    assert (listed > threshold.height).mean() > 0.9
+
+
+def test_crops_unlike_each_other_make_no_threshold_stricter():
+    vectors = np.eye(6, DIMENSION, dtype=np.float32)
+    watch_list = WatchList(vectors, np.repeat(np.arange(3), 2), np.zeros(6, np.int64))
+    fit = ThresholdFit(watch_list, 1e-2, _reference())
+    assert fit.at(0).height == fit.at(None).height
+
+
+@pytest.mark.parametrize("people", [3, 40])
+def test_traffic_of_the_own_camera_moves_its_threshold_within_a_factor_of_three(people):
+    watch_list = _list(people)
+    above, below = (
+        ThresholdFit(watch_list, rate, _reference()).at(0).height for rate in (1e-2 / 3, 3e-2)
+    )
+    fit = ThresholdFit(watch_list, 1e-2, _reference())
+    for scores, end in (([0.9] * 250 + [0.8] * 250, above), ([-0.1] * 250 + [-0.2] * 250, below)):
+        assert fit.at(0, Traffic.of(np.array(scores))).height == pytest.approx(end)
+
+
+def _reviewed(rejected=(), confirmed=(), people=3, traffic=None):
+    """Return a list's threshold at its own camera before and after reviews, and another's after."""
+    fit = ThresholdFit(_list(people), 1e-2, _reference())
+    reviews = Reviews(np.array(rejected, float), np.array(confirmed, float))
+    before = fit.at(0, traffic).height
+    after = fit.at(0, traffic, reviews)
+    assert after.reviews == len(rejected) + len(confirmed)
+    assert fit.at(7, traffic, reviews) == fit.at(7, traffic)
+    return before, after.height
+
+
+def test_a_rejected_alert_raises_the_threshold_of_the_camera_to_its_score():
+    before, _ = _reviewed()
+    assert _reviewed(rejected=[before + 0.005]) == (before, before + 0.005)
+    assert _reviewed(rejected=[before - 0.01]) == (before, before)
+
+
+def test_the_promised_number_of_false_alarms_moves_no_threshold():
+    traffic = _traffic(_list(3), 200)
+    before, _ = _reviewed(traffic=traffic)
+    # Two of 200 tracks are 1%.
+    raised = [before + 0.005, before + 0.02]
+    assert _reviewed(rejected=raised, traffic=traffic)[1] == before
+    assert _reviewed(rejected=[*raised, before + 0.03], traffic=traffic)[1] == before + 0.005
+
+
+def test_wrong_rejections_move_a_threshold_a_little_only():
+    before, after = _reviewed(rejected=[0.99] * 20)
+    own_crops_reach = 0.8
+    assert before < after < before + 0.1 * (own_crops_reach - before)
+    # A confirmed alert bounds them further.
+    assert _reviewed(rejected=[0.99] * 20, confirmed=[before + 0.01])[1] <= before + 0.01
+
+
+def test_confirmed_alerts_far_above_a_threshold_raise_it_the_more_the_more_there_are():
+    before, few = _reviewed(confirmed=[0.9] * 2)
+    _, many = _reviewed(confirmed=[0.9] * 50)
+    assert before < few < many < (before + 0.9) / 2
+    # None of them would be missed.
+    assert _reviewed(confirmed=[0.9] * 50 + [before + 0.01])[1] < before + 0.01
 
 
 def test_five_thousand_people_are_fitted_in_seconds_within_200_megabytes():

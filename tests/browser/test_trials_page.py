@@ -1,0 +1,70 @@
+"""Trials on the watch panel: how far each camera is, marked alerts, and messages that wait."""
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+from service.record.trials import TRIAL_TRACKS
+from service.record.watch import EndedTracks, Sender
+from tests.browser.conftest import new_gallery, press, violations
+from tests.browser.test_watch_page import open_panel, read_list
+
+pytestmark = pytest.mark.slow
+
+
+def end_tracks(people, gallery, camera, tracks, key_id="loopback"):
+    ended = {Sender(key_id, camera): EndedTracks(np.array([tracks]))}
+    people.record.watches.add_traffic(people.gallery_id(gallery), "subject", ended)
+
+
+def test_the_page_says_what_a_trial_is_and_how_far_each_camera_is(tab, watching, armed, people):
+    end_tracks(people, armed, "gate", 84)
+    end_tracks(people, armed, "door", TRIAL_TRACKS)
+    open_panel(tab, watching.base_url, armed)
+    shown = tab.locator("#watch-list")
+    expect(shown).to_contain_text(
+        "On trial, the alerts of a camera show what the forecast is worth"
+    )
+    expect(shown).to_contain_text("Trial at gate: 84 of 200 tracks, 0 alerts to review.")
+    expect(shown).to_contain_text("Trial at door: ended ")
+    tab.locator("#alert-here").check()
+    people.pass_by(armed, camera="gate")
+    card = tab.locator("#alerts .card").first
+    expect(card).to_contain_text("Raised during the trial at this camera.")
+    expect(shown).to_contain_text("Trial at gate: 84 of 200 tracks, 1 alert to review.")
+    end_tracks(people, armed, "gate", 300, key_id="other")
+    press(card, "Another person")
+    expect(shown).to_contain_text(
+        "Trial at gate (key loopback): 84 of 200 tracks, 0 alerts to review."
+    )
+    expect(shown).to_contain_text("Trial at gate (key other): ended ")
+    assert violations(tab) == []
+    tab.set_viewport_size({"width": 390, "height": 844})
+    assert tab.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_messages_wait_for_a_confirmation_where_that_was_chosen(tab, watching, people, drawn_crops):
+    name = new_gallery(watching, drawn_crops)
+    open_panel(tab, watching.base_url, name)
+    press(tab.locator("#watch-list"), "Arm…")
+    dialog = tab.locator("dialog.question")
+    dialog.get_by_label("send messages only about confirmed alerts").check()
+    dialog.get_by_label("Passages").fill("300")
+    dialog.get_by_label("Reason").fill("case 7/2026")
+    press(dialog, "Show the forecast")
+    expect(dialog.locator(".hint").last).to_contain_text("It rests on ")
+    dialog.locator("button.main").click()
+    expect(tab.locator("#watch-list h2")).to_have_text(f"Armed: {name}")
+    assert read_list(watching, name)["settings"]["trial"] == "hold"
+    tab.locator("#alert-here").check()
+    people.pass_by(name)
+    card = tab.locator("#alerts .card").first
+    expect(card).to_contain_text("messages wait until it is confirmed")
+    press(card, "Same person")
+    expect(card).not_to_contain_text("messages wait")
+    assert (
+        watching.get("/v1/alerts", params={"gallery": name}).json()["results"][0]["held"] is False
+    )
+    # Other settings keep the choice.
+    press(tab, "Other settings…")
+    expect(dialog.get_by_label("send messages only about confirmed alerts")).to_be_checked()

@@ -1,0 +1,72 @@
+"""The traffic of each camera of a watch list, with a histogram for each key that sends tracks."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from service.record.keys import ApiKey
+from service.record.trials import MOST_CAMERAS
+from service.record.watch import EndedTracks, Sender
+from tests.service.gallery.new_crops import new_gallery
+
+GATE = Sender("camera", "gate")
+
+
+def add(record, gallery, counts, subject="a"):
+    tracks = {sender: EndedTracks(np.array(counted)) for sender, counted in counts.items()}
+    record.watches.add_traffic(gallery, subject, tracks)
+
+
+def by_camera(record, gallery, subject="a"):
+    traffic = record.watches.traffic_by_camera(gallery, subject)
+    assert all(camera.tracks == camera.counts.sum() for camera in traffic.values())
+    return {sender: camera.counts.tolist() for sender, camera in traffic.items()}
+
+
+def of_list(record, gallery):
+    return record.watches.traffic(gallery, "a")[0].tolist()
+
+
+def test_each_camera_of_each_key_has_a_histogram(record, gallery):
+    unnamed = Sender("camera", None)
+    foreign = Sender("other", "gate")
+    add(record, gallery, {GATE: [1, 0], unnamed: [0, 2]})
+    began = record.watches.traffic_by_camera(gallery, "a")[GATE].since
+    add(record, gallery, {GATE: [0, 3], foreign: [4, 0]})
+    assert by_camera(record, gallery) == {GATE: [1, 3], unnamed: [0, 2], foreign: [4, 0]}
+    assert of_list(record, gallery) == [5, 5]
+    assert record.watches.traffic_by_camera(gallery, "a")[GATE].since == began
+    assert timedelta(0) <= datetime.now(UTC) - began < timedelta(minutes=1)
+
+
+def test_traffic_of_another_subject_begins_anew(record, gallery):
+    yard = Sender("camera", "yard")
+    add(record, gallery, {GATE: [1], yard: [2]})
+    add(record, gallery, {GATE: [5]}, subject="b")
+    assert by_camera(record, gallery) == {}
+    assert by_camera(record, gallery, "b") == {GATE: [5]}
+
+
+def test_invented_cameras_count_for_the_list_alone(record, gallery):
+    invented = [Sender("noisy", f"camera {number}") for number in range(MOST_CAMERAS)]
+    add(record, gallery, {sender: [1] for sender in invented})
+    further = Sender("noisy", "one more")
+    add(record, gallery, {further: [1], invented[0]: [1], GATE: [1]})
+    expected = {sender: [1] for sender in invented} | {invented[0]: [2], GATE: [1]}
+    assert by_camera(record, gallery) == expected
+    assert of_list(record, gallery) == [MOST_CAMERAS + 3]
+
+
+def test_the_traffic_of_a_camera_goes_with_its_key_and_with_its_gallery(record, gallery):
+    other = new_gallery(record, "other")
+    for key_id, name in (("gate", None), ("visitor", "other"), ("admin", None)):
+        record.keys.add(ApiKey(key_id, "0" * 64, ("sight",), name))
+    gate, visitor, admin = (Sender(key_id, "gate") for key_id in ("gate", "visitor", "admin"))
+    for watched in (gallery, other):
+        add(record, watched, {gate: [1], visitor: [1], admin: [1]})
+    record.keys.revoke("gate")
+    assert by_camera(record, gallery) == {visitor: [1], admin: [1]}
+    assert of_list(record, gallery) == [3]
+    record.galleries.delete(other)
+    assert by_camera(record, gallery) == {admin: [1]}
+    assert by_camera(record, other) == {}
