@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 
 from service import runtime
-from service.watch import cameras, heard
+from service.watch import camera_health, heard
 
 CLOCK = Path({clock!r})
 SEEN = CLOCK.with_name(f"seen {{os.getpid()}}")
@@ -33,7 +33,7 @@ def read_clock():
     return datetime.fromisoformat(text)
 
 runtime.HeardCameras = lambda: heard.HeardCameras(read_clock)
-cameras.LOOK_EVERY_SECONDS = 0.02
+camera_health.LOOK_EVERY_SECONDS = 0.02
 """
 LONGEST_STEP_SECONDS = 30
 
