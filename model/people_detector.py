@@ -128,15 +128,14 @@ class PeopleDetector:
         Raises:
             RuntimeError: OpenVINO cannot run the graph.
         """
-        width, height = photo.width, photo.height
         with self._lock:
             found = [
                 self._detect_in(photo.picture, region, number)
-                for number, region in enumerate(_regions(width, height))
+                for number, region in enumerate(_regions(photo.width, photo.height))
             ]
         boxes, scores, passes = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        detections = Detections(boxes * ([width, height] * 2), scores, passes)
-        return list(_people(detections, width, height))
+        detections = Detections(boxes * ([photo.width, photo.height] * 2), scores, passes)
+        return list(_people(detections, photo.width, photo.height))
 
     def _detect_in(self, picture: Image.Image, region: Region, number: int) -> Detections:
         """Look at a region of a photo.

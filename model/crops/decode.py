@@ -213,7 +213,7 @@ def _decode(data: bytes, limits: CropLimits, detail_pixels: Callable[[int], int]
             _reduce_jpeg(image, detail_pixels(width * height))
         image.load()
         if _turn_upright(image):
-            width, height = height, width
+            return Photo(_to_rgb(image), width=height, height=width)
         return Photo(_to_rgb(image), width, height)
     except CropProblem:
         raise
