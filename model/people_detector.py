@@ -41,8 +41,10 @@ TILE_BEGINS = (0.0, 0.3, 0.6)
 # A box that ends so close to an inner edge of its tile, in shares of the tile, may be cut by it.
 EDGE_SHARE = 0.01
 MIN_SCORE = 0.3
-# Small people have lower scores, and what is taken for a person by mistake is mostly large.
-MIN_TILE_SCORE = 0.2
+# In tiles, boxes below this share of the photo's height need a lower score only: the network is
+# less certain of small people, and what it takes for a person by mistake is mostly large.
+SMALL_SHARE = 0.15
+MIN_SMALL_SCORE = 0.2
 # Two boxes with a larger intersection over union are one person. So are two boxes of different
 # passes if a larger share of the smaller one lies in the other.
 MAX_OVERLAP = 0.6
@@ -70,7 +72,7 @@ class Region(NamedTuple):
     Attributes:
         left, top, right, bottom: in shares of the photo's width and height.
         canvas: height and width in pixels of the picture that the network gets.
-        min_score: boxes with a lower score are left out.
+        min_small_score: small boxes with a lower score are left out.
         min_height: boxes of a smaller share of the photo's height are left to the other passes.
         inner_edges: whether left, top, right and bottom are no edges of the photo.
     """
@@ -80,7 +82,7 @@ class Region(NamedTuple):
     right: float
     bottom: float
     canvas: tuple[int, int]
-    min_score: float = MIN_SCORE
+    min_small_score: float = MIN_SCORE
     min_height: float = 0.0
     inner_edges: tuple[bool, bool, bool, bool] = (False, False, False, False)
 
@@ -159,15 +161,17 @@ class PeopleDetector:
             (columns, rows), Image.Resampling.BILINEAR, tuple(box), reducing_gap=2.0
         )
         rows_found = self._infer(np.asarray(resized)[:, :, ::-1], region.canvas)
-        rows_found = rows_found[rows_found[:, 2] >= region.min_score]
         # The network answers shares of the canvas.
         shares = rows_found[:, 3:7] * ([canvas_width / columns, canvas_height / rows] * 2)
         shares = np.clip(shares, 0.0, 1.0)
         size = corners[2:] - corners[:2]
         boxes = shares * np.tile(size, 2) + np.tile(corners[:2], 2)
-        is_large = boxes[:, 3] - boxes[:, 1] >= region.min_height
-        chosen = is_large & ~_ends_at(region.inner_edges, shares)
-        return Detections(boxes[chosen], rows_found[chosen, 2], np.full(chosen.sum(), number))
+        scores = rows_found[:, 2]
+        heights = boxes[:, 3] - boxes[:, 1]
+        min_scores = np.where(heights < SMALL_SHARE, region.min_small_score, MIN_SCORE)
+        is_whole = ~_ends_at(region.inner_edges, shares)
+        chosen = (scores >= min_scores) & (heights >= region.min_height) & is_whole
+        return Detections(boxes[chosen], scores[chosen], np.full(chosen.sum(), number))
 
     def _infer(self, pixels: Pixels, canvas: tuple[int, int]) -> Array:
         """Return the rows `(n, 7)` of the network for BGR `(height, width, 3)` on a grey canvas."""
@@ -233,7 +237,7 @@ def _regions(width: int, height: int) -> Iterator[Region]:
                 left + TILE_SHARE,
                 top + TILE_SHARE,
                 canvas,
-                MIN_TILE_SCORE,
+                MIN_SMALL_SCORE,
                 inner_edges=inner_edges,
             )
 
