@@ -15,26 +15,36 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.arrays import Array, Pixels
+from model.crops.decode import Photo
 from model.openvino_loading import compiled, load_openvino
 
 SHIPPED_DETECTOR = Path(__file__).parent / "detectors" / "person-detection-retail-0013.xml"
-# The network was trained with 544×320 pixels. It reduces its input by 32.
-PASS_PIXELS = 544 * 320
-STRIDE = 32
-# People who fill a photo are larger than those of the training. They are seen in a pass with an
-# eighth of the pixels, which answers those of at least half of the photo's height.
-CLOSE_PIXELS = PASS_PIXELS / 8
+# Heights and widths in pixels of the pictures that the network gets; it was trained with 320×544.
+# A graph for one size takes four fifths of the time of a graph for any size, and keeps 20 to 30 MB.
+# A photo is fitted into the canvas that reduces it least, and grey fills the rest: squeezed into
+# one size, upright photos would lose a third of their people.
+CANVASES = ((320, 544), (544, 320), (416, 416), (256, 672), (672, 256))
+PASS_PIXELS = 320 * 544
+GREY = 114
+# People may become taller by this factor where it fills the canvas, as with photos of 16:9.
+MAX_STRETCH = 17 / 16
+# People who fill a photo are larger than those of the training. They are seen in a pass over a
+# small picture, which answers those of at least half of the photo's height.
+CLOSE_CANVAS = (192, 192)
 CLOSE_SHARE = 0.5
-# Larger photos are also looked at in tiles, where people have 2.25 times as many rows as in the
-# whole. Of drawn photos with pasted people of 7% of the height, the whole finds about one in five.
+# Larger photos are also looked at in three rows of three tiles, where people have 2.5 times as many
+# rows as in the whole. Two tiles have a tenth of the photo's width or height in common, so that a
+# person who is smaller is complete in one of them.
 TILED_PIXELS = 1_500_000
-TILE_ZOOM = 2.25
-# Share of the photo's width and height that a tile covers. Two tiles have a fifth of the photo in
-# common, so that a person who is smaller is complete in one of them.
-TILE_SHARE = 0.6
+TILE_SHARE = 0.4
+TILE_BEGINS = (0.0, 0.3, 0.6)
 # A box that ends so close to an inner edge of its tile, in shares of the tile, may be cut by it.
 EDGE_SHARE = 0.01
 MIN_SCORE = 0.3
+# In tiles, boxes below this share of the photo's height need a lower score only: the network is
+# less certain of small people, and what it takes for a person by mistake is mostly large.
+SMALL_SHARE = 0.15
+MIN_SMALL_SCORE = 0.2
 # Two boxes with a larger intersection over union are one person. So are two boxes of different
 # passes if a larger share of the smaller one lies in the other.
 MAX_OVERLAP = 0.6
@@ -44,8 +54,6 @@ MAX_PEOPLE = 128
 MARGIN_SHARE = 0.04
 # Smaller boxes are not usable as crops.
 MIN_SIDE = 8
-# Rows of a photo that are reduced at once, times the factor of the reduction.
-ROWS_OF_A_STRIP = 64
 
 
 class DetectedPerson(NamedTuple):
@@ -62,9 +70,10 @@ class Region(NamedTuple):
     """A rectangle of a photo, which the network looks at in one pass.
 
     Attributes:
-        left, top, right, bottom: in pixels of the photo.
-        pass_pixels: about how many pixels the network gets of it.
-        min_height: boxes of fewer pixels of the photo are left to the other passes.
+        left, top, right, bottom: in shares of the photo's width and height.
+        canvas: height and width in pixels of the picture that the network gets.
+        min_small_score: small boxes with a lower score are left out.
+        min_height: boxes of a smaller share of the photo's height are left to the other passes.
         inner_edges: whether left, top, right and bottom are no edges of the photo.
     """
 
@@ -72,19 +81,10 @@ class Region(NamedTuple):
     top: float
     right: float
     bottom: float
-    pass_pixels: float = PASS_PIXELS
+    canvas: tuple[int, int]
+    min_small_score: float = MIN_SCORE
     min_height: float = 0.0
     inner_edges: tuple[bool, bool, bool, bool] = (False, False, False, False)
-
-    @property
-    def width(self) -> float:
-        """Return the width in pixels of the photo."""
-        return self.right - self.left
-
-    @property
-    def height(self) -> float:
-        """Return the height in pixels of the photo."""
-        return self.bottom - self.top
 
 
 class Detections(NamedTuple):
@@ -115,73 +115,86 @@ class PeopleDetector:
         self.name = graph.stem
         self._graph = graph
         self._lock = threading.Lock()
-        self._request: Any = None
+        self._requests: dict[tuple[int, int], Any] = {}
 
-    def detect(self, photo: Pixels) -> list[DetectedPerson]:
+    def detect(self, photo: Photo) -> list[DetectedPerson]:
         """Return the people on a photo, at most 128, the most certain first.
 
         Args:
-            photo: `(height, width, 3)` RGB.
+            photo: at a size of at least `detail_pixels`, or not reduced.
 
         Returns:
-            Boxes with a margin of 4% of their height, cut off at the edges of the photo.
+            Boxes in pixels of the whole photo, with a margin of 4% of their height, cut off at the
+            edges of the photo.
 
         Raises:
             RuntimeError: OpenVINO cannot run the graph.
         """
-        height, width = photo.shape[:2]
-        picture, factor = _reduced(photo)
         with self._lock:
             found = [
-                self._detect_in(picture, factor, region, number)
-                for number, region in enumerate(_regions(width, height))
+                self._detect_in(photo.picture, region, number)
+                for number, region in enumerate(_regions(photo.width, photo.height))
             ]
-        detections = Detections(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
-        return list(_people(detections, width, height))
+        boxes, scores, passes = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        detections = Detections(boxes * ([photo.width, photo.height] * 2), scores, passes)
+        return list(_people(detections, photo.width, photo.height))
 
-    def _detect_in(
-        self,
-        picture: Image.Image,
-        factor: int,
-        region: Region,
-        number: int,
-    ) -> Detections:
+    def _detect_in(self, picture: Image.Image, region: Region, number: int) -> Detections:
         """Look at a region of a photo.
 
         Args:
-            picture: the photo, reduced by `factor`.
-            region: in pixels of the photo.
+            picture: the photo, of any size.
+            region: in shares of the photo.
             number: that of the pass.
-        """
-        aspect = region.width / region.height
-        rows = max(1, round(math.sqrt(region.pass_pixels / aspect) / STRIDE)) * STRIDE
-        columns = max(1, round(math.sqrt(region.pass_pixels * aspect) / STRIDE)) * STRIDE
-        left, top, right, bottom = region[:4]
-        box = (left / factor, top / factor, right / factor, bottom / factor)
-        resized = picture.resize((columns, rows), Image.Resampling.BILINEAR, box, reducing_gap=2.0)
-        rows_found = self._infer(np.asarray(resized)[:, :, ::-1])
-        rows_found = rows_found[rows_found[:, 2] >= MIN_SCORE]
-        shares = np.clip(rows_found[:, 3:7], 0.0, 1.0)
-        boxes = shares * ([region.width, region.height] * 2) + [left, top] * 2
-        is_large = boxes[:, 3] - boxes[:, 1] >= region.min_height
-        chosen = is_large & ~_ends_at(region.inner_edges, shares)
-        return Detections(boxes[chosen], rows_found[chosen, 2], np.full(chosen.sum(), number))
 
-    def _infer(self, pixels: Pixels) -> Array:
-        """Return the rows `(n, 7)` of the network for an input `(height, width, 3)` BGR."""
-        if self._request is None:
-            self._request = _load(self._graph)
-        tensor = self._request.get_input_tensor()
-        tensor.shape = (1, *pixels.shape)
-        tensor.data[0] = pixels
-        self._request.start_async()
-        self._request.wait()
-        return np.array(self._request.get_output_tensor().data.reshape(-1, 7), np.float64)
+        Returns:
+            Boxes in shares of the photo.
+        """
+        canvas_height, canvas_width = region.canvas
+        corners = np.array(region[:4])
+        box = corners * (picture.size * 2)
+        box_width, box_height = box[2:] - box[:2]
+        scale = min(canvas_width / box_width, canvas_height / box_height)
+        columns = max(1, round(scale * box_width))
+        rows = max(1, min(canvas_height, round(MAX_STRETCH * scale * box_height)))
+        resized = picture.resize(
+            (columns, rows), Image.Resampling.BILINEAR, tuple(box), reducing_gap=2.0
+        )
+        rows_found = self._infer(np.asarray(resized)[:, :, ::-1], region.canvas)
+        # The network answers shares of the canvas.
+        shares = rows_found[:, 3:7] * ([canvas_width / columns, canvas_height / rows] * 2)
+        shares = np.clip(shares, 0.0, 1.0)
+        size = corners[2:] - corners[:2]
+        boxes = shares * np.tile(size, 2) + np.tile(corners[:2], 2)
+        scores = rows_found[:, 2]
+        heights = boxes[:, 3] - boxes[:, 1]
+        min_scores = np.where(heights < SMALL_SHARE, region.min_small_score, MIN_SCORE)
+        is_whole = ~_ends_at(region.inner_edges, shares)
+        chosen = (scores >= min_scores) & (heights >= region.min_height) & is_whole
+        return Detections(boxes[chosen], scores[chosen], np.full(chosen.sum(), number))
+
+    def _infer(self, pixels: Pixels, canvas: tuple[int, int]) -> Array:
+        """Return the rows `(n, 7)` of the network for BGR `(height, width, 3)` on a grey canvas."""
+        if canvas not in self._requests:
+            self._requests[canvas] = _load(self._graph, canvas)
+        request = self._requests[canvas]
+        height, width = pixels.shape[:2]
+        tensor = request.get_input_tensor()
+        tensor.data[...] = GREY
+        tensor.data[0, :height, :width] = pixels
+        request.start_async()
+        request.wait()
+        return np.array(request.get_output_tensor().data.reshape(-1, 7), np.float64)
 
 
 def passes_of(pixels: int) -> int:
-    """Return how many passes over 544×320 pixels a photo of so many pixels costs, about."""
-    return 9 if pixels > TILED_PIXELS else 1
+    """Return how many passes over 320×544 pixels a photo of so many pixels costs, about."""
+    return 10 if pixels > TILED_PIXELS else 1
+
+
+def detail_pixels(pixels: int) -> int:
+    """Return how many pixels the passes use of a photo of so many pixels."""
+    return round(PASS_PIXELS / TILE_SHARE**2) if pixels > TILED_PIXELS else PASS_PIXELS
 
 
 def find_people_detector() -> PeopleDetector | None:
@@ -192,11 +205,11 @@ def find_people_detector() -> PeopleDetector | None:
     return PeopleDetector()
 
 
-def _load(graph: Path) -> Any:
-    """Return a request of a detector for inputs `(1, height, width, 3)` of any size."""
+def _load(graph: Path, canvas: tuple[int, int]) -> Any:
+    """Return a request of a detector for inputs `(1, height, width, 3)` of one size."""
     openvino = load_openvino()
     model = openvino.Core().read_model(graph)
-    model.reshape([1, 3, -1, -1])
+    model.reshape([1, 3, *canvas])
     steps = openvino.preprocess.PrePostProcessor(model)
     steps.input().tensor().set_element_type(openvino.Type.u8)
     steps.input().tensor().set_layout(openvino.Layout("NHWC"))
@@ -208,47 +221,25 @@ def _load(graph: Path) -> Any:
 
 
 def _regions(width: int, height: int) -> Iterator[Region]:
-    """Yield the whole photo twice and, of a large one, two rows of two tiles that overlap."""
-    yield Region(0, 0, width, height, CLOSE_PIXELS, CLOSE_SHARE * height)
-    yield Region(0, 0, width, height)
+    """Yield the whole photo twice and, of a large one, tiles that overlap."""
+    canvas = max(CANVASES, key=lambda canvas: min(canvas[0] / height, canvas[1] / width))
+    yield Region(0.0, 0.0, 1.0, 1.0, CLOSE_CANVAS, min_height=CLOSE_SHARE)
+    yield Region(0.0, 0.0, 1.0, 1.0, canvas)
     if width * height <= TILED_PIXELS:
         return
-    tile_width = TILE_SHARE * width
-    tile_height = TILE_SHARE * height
-    pass_pixels = PASS_PIXELS * (TILE_ZOOM * TILE_SHARE) ** 2
-    for is_lower in (False, True):
-        for is_right in (False, True):
-            left = width - tile_width if is_right else 0.0
-            top = height - tile_height if is_lower else 0.0
-            inner_edges = (is_right, is_lower, not is_right, not is_lower)
+    last = len(TILE_BEGINS) - 1
+    for row, top in enumerate(TILE_BEGINS):
+        for column, left in enumerate(TILE_BEGINS):
+            inner_edges = (column > 0, row > 0, column < last, row < last)
             yield Region(
                 left,
                 top,
-                left + tile_width,
-                top + tile_height,
-                pass_pixels,
+                left + TILE_SHARE,
+                top + TILE_SHARE,
+                canvas,
+                MIN_SMALL_SCORE,
                 inner_edges=inner_edges,
             )
-
-
-def _reduced(photo: Pixels) -> tuple[Image.Image, int]:
-    """Reduce a photo by the largest whole factor that leaves as much detail as the passes need.
-
-    A strip is reduced at a time, since Pillow copies what it reduces.
-
-    Returns:
-        The reduced photo, and the factor.
-    """
-    height, width = photo.shape[:2]
-    factor = max(1, math.floor(math.sqrt(width * height / PASS_PIXELS) / TILE_ZOOM))
-    if factor == 1:
-        return Image.fromarray(photo), 1
-    picture = Image.new("RGB", (-(-width // factor), -(-height // factor)))
-    rows = ROWS_OF_A_STRIP * factor
-    for top in range(0, height, rows):
-        strip = Image.fromarray(photo[top : top + rows])
-        picture.paste(strip.reduce(factor), (0, top // factor))
-    return picture, factor
 
 
 def _ends_at(edges: tuple[bool, ...], shares: Array) -> NDArray[np.bool_]:

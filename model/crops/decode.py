@@ -7,13 +7,14 @@ import re
 import resource
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from model.arrays import Pixels
 from model.problems import InputProblem
@@ -67,6 +68,10 @@ RARE_PROCESSES = {
     **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical"),
 }
 UNSUPPORTED_BMP = "Unsupported BMP"
+# Parts of the width and height at which a JPEG can be decoded, and the EXIF orientations of images
+# that lie on their side.
+JPEG_REDUCTIONS = (8, 4, 2)
+ON_ITS_SIDE = range(5, 9)
 # The segments of these markers, all but DHT, JPG and DAC, begin with precision, height and width.
 FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # For each kind of WebP: the byte where width and height begin, the bits from one to the other, the
@@ -129,6 +134,19 @@ class CropProblem(InputProblem):
         self.detail = detail
 
 
+class Photo(NamedTuple):
+    """A decoded photo, upright.
+
+    Attributes:
+        picture: the photo in RGB, possibly reduced.
+        width, height: of the photo before it was reduced, in pixels.
+    """
+
+    picture: Image.Image
+    width: int
+    height: int
+
+
 def decode_crop(data: bytes, limits: CropLimits = DEFAULT_LIMITS) -> Pixels:
     """Decode an image file to pixels `(height, width, 3)` uint8 RGB.
 
@@ -143,6 +161,31 @@ def decode_crop(data: bytes, limits: CropLimits = DEFAULT_LIMITS) -> Pixels:
             `truncated` or `unsupported`.
         MemoryError: there is too little memory to decode it.
     """
+    return np.asarray(_decode_within(data, limits).picture)
+
+
+def decode_photo(
+    data: bytes, detail_pixels: Callable[[int], int], limits: CropLimits = DEFAULT_LIMITS
+) -> Photo:
+    """Decode an image file like `decode_crop`, but a large JPEG at a reduced size.
+
+    The limits apply to the whole photo. A JPEG is decoded at an eighth, a quarter or half of its
+    width and height if enough pixels are left, which takes less time and memory.
+
+    Args:
+        data: the file.
+        detail_pixels: returns how many pixels of a photo with so many have to be left.
+        limits: of the file.
+
+    Raises:
+        CropProblem, MemoryError: as `decode_crop`.
+    """
+    return _decode_within(data, limits, detail_pixels)
+
+
+def _decode_within(
+    data: bytes, limits: CropLimits, detail_pixels: Callable[[int], int] | None = None
+) -> Photo:
     if not data:
         raise CropProblem("empty", "the file has 0 bytes; send the image itself")
     if len(data) > limits.max_bytes:
@@ -153,21 +196,25 @@ def decode_crop(data: bytes, limits: CropLimits = DEFAULT_LIMITS) -> Pixels:
     if problem := _too_many_parts(data):
         raise CropProblem("too_many_parts", f"{problem}; save the image again and send that file")
     try:
-        return _decode(data, limits)
+        return _decode(data, limits, detail_pixels)
     except CropProblem as refused:
         if refused.code in MAY_BE_MEMORY and _is_memory_limited():
-            return _decode_with_room(data, limits)
+            return _decode_with_room(data, limits, detail_pixels)
         raise
 
 
-def _decode(data: bytes, limits: CropLimits) -> Pixels:
+def _decode(data: bytes, limits: CropLimits, detail_pixels: Callable[[int], int] | None) -> Photo:
     image = _open(data, limits)
+    width, height = image.size
     try:
         _check_whole(data)
         image.seek(0)
+        if detail_pixels is not None:
+            _reduce_jpeg(image, detail_pixels(width * height))
         image.load()
-        _turn_upright(image)
-        return np.asarray(_to_rgb(image))
+        if _turn_upright(image):
+            return Photo(_to_rgb(image), width=height, height=width)
+        return Photo(_to_rgb(image), width, height)
     except CropProblem:
         raise
     except DAMAGE as error:
@@ -179,14 +226,28 @@ def _decode(data: bytes, limits: CropLimits) -> Pixels:
         ) from error
 
 
-def _turn_upright(image: Image.Image) -> None:
+def _reduce_jpeg(image: Image.Image, detail_pixels: int) -> None:
+    """Let a JPEG that is not loaded yet be decoded at a reduced size, if it is large enough."""
+    width, height = image.size
+    for factor in JPEG_REDUCTIONS:
+        if width * height >= detail_pixels * factor**2:
+            # Pillow ignores this for the other formats.
+            image.draft(None, (width // factor, height // factor))
+            return
+
+
+def _turn_upright(image: Image.Image) -> bool:
+    """Turn an image as its EXIF orientation says; return if width and height are swapped by it."""
     try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
         ImageOps.exif_transpose(image, in_place=True)
+        return orientation in ON_ITS_SIDE
     except Exception as error:
         # Metadata may be damaged in any way. An image whose orientation cannot be read stays as it
         # is stored.
         if isinstance(error, MemoryError):
             raise
+        return False
 
 
 def _is_memory_limited() -> bool:
@@ -202,7 +263,9 @@ def _is_overcommit_strict() -> bool:
         return False
 
 
-def _decode_with_room(data: bytes, limits: CropLimits) -> Pixels:
+def _decode_with_room(
+    data: bytes, limits: CropLimits, detail_pixels: Callable[[int], int] | None
+) -> Photo:
     """Decode again where a decoder has failed that may have lacked memory.
 
     Decoders report too little memory as damage. A file is damaged if it fails while there is enough
@@ -218,7 +281,7 @@ def _decode_with_room(data: bytes, limits: CropLimits) -> Pixels:
     needed = len(data) + pixels * BYTES_PER_PIXEL + MEMORY_OF_A_DECODER
     try:
         bytearray(needed)
-        return _decode(data, limits)
+        return _decode(data, limits, detail_pixels)
     except CropProblem:
         bytearray(needed)
         raise
@@ -306,7 +369,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(scaled).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         return _over_white(image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _over_white(image: Image.Image) -> Image.Image:

@@ -15,10 +15,10 @@ from functools import partial
 from PIL import Image
 
 from model.arrays import Pixels
-from model.crops.decode import CropLimits, CropProblem, decode_crop
+from model.crops.decode import CropLimits, CropProblem, decode_crop, decode_photo
 from model.crops.frames import FrameCrop, ImageFile, png_of
 from model.crops.quality import QualityFault, measure_quality, quality_faults
-from model.people_detector import DetectedPerson, PeopleDetector, passes_of
+from model.people_detector import DetectedPerson, PeopleDetector, detail_pixels, passes_of
 from model.preprocessing import Preprocessing
 from service.engine.admission import (
     LARGE_PIXELS,
@@ -104,7 +104,7 @@ class Pipeline:
 
     Attributes:
         threads: decode and resize images of up to two megapixels.
-        large_threads: do so for larger images, so that crops need not wait for them.
+        large_threads: do so for larger images and find people, so that crops need not wait.
     """
 
     def __init__(
@@ -195,12 +195,12 @@ class Pipeline:
         """
 
         def detect() -> tuple[int, int, list[DetectedPerson]]:
-            pixels = decode_crop(photo, self._limits)
-            height, width = pixels.shape[:2]
-            return width, height, detector.detect(pixels)
+            decoded = decode_photo(photo, detail_pixels, self._limits)
+            return decoded.width, decoded.height, detector.detect(decoded)
 
         try:
-            return await self.threads_for(photo).run(detect)
+            # The detector computes one photo at a time. Crops need not wait for it.
+            return await self.large_threads.run(detect)
         except CropProblem as problem:
             raise UnusableImages([problem]) from problem
 

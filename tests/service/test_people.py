@@ -2,12 +2,12 @@
 
 import io
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from gmn_client import Client, ServiceFailed
-from model.people_detector import SHIPPED_DETECTOR, PeopleDetector
+from model.crops.decode import Photo, decode_photo
+from model.people_detector import SHIPPED_DETECTOR, PeopleDetector, detail_pixels
 from tests.drawn_photos import BACKGROUND, drawn_people
 from tests.outside import audit_lines, bearer, encoded, problem
 from tests.service.conftest import START, files
@@ -48,6 +48,11 @@ def find(served, photo, **fields):
 @pytest.fixture(scope="module")
 def people():
     return drawn_people()
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return PeopleDetector()
 
 
 @pytest.fixture(scope="module")
@@ -99,15 +104,41 @@ def test_the_boxes_of_a_photo_are_a_query_and_an_enrollment(served, gallery, pho
             assert client.query(file, boxes=[person.box], top_k=1).results[0].identity == name
 
 
-@pytest.mark.parametrize("size", [(1920, 1080), (1800, 2400)])
-def test_small_people_are_found_once_each_on_a_large_photo(people, size):
+def detect(detector, picture):
+    return [person._asdict() for person in detector.detect(Photo(picture, *picture.size))]
+
+
+@pytest.mark.parametrize("size", [(1920, 1080), (1800, 2400), (1080, 1920), (1500, 1500)])
+def test_small_people_are_found_once_each_on_a_large_photo(people, detector, size):
     height = round(0.18 * size[1])
     lefts = [round(share * size[0]) for share in (0.1, 0.45, 0.8)]
     picture, places = paste(people[6:9], size, height, lefts, round(0.4 * size[1]))
-    found = [person._asdict() for person in PeopleDetector().detect(np.asarray(picture))]
+    found = detect(detector, picture)
     assert len(found) == 3
     for place in places:
         assert max(overlap(person, place) for person in found) > 0.4
+
+
+@pytest.mark.parametrize("size", [(640, 1000), (600, 600), (1800, 700), (1080, 1920)])
+def test_a_person_who_fills_a_photo_is_found_once(people, detector, size):
+    height = round(0.95 * size[1])
+    picture, places = paste(people[6:7], size, height, (size[0] // 10,), 10)
+    (found,) = detect(detector, picture)
+    assert overlap(found, places[0]) > 0.4
+
+
+def test_a_large_photo_has_the_same_people_at_a_reduced_size(people, detector):
+    picture, _ = paste(people[6:9], (2800, 2100), 700, (280, 1260, 2240), 800)
+    photo = decode_photo(encoded(picture, "JPEG", quality=92), detail_pixels)
+    assert (photo.picture.size, photo.width, photo.height) == ((1400, 1050), 2800, 2100)
+    found = [person._asdict() for person in detector.detect(photo)]
+    places = [
+        (person["x"], person["y"], person["x"] + person["width"], person["y"] + person["height"])
+        for person in detect(detector, picture)
+    ]
+    assert len(found) == len(places) == 3
+    for place in places:
+        assert max(overlap(person, place) for person in found) > 0.8
 
 
 def test_a_photo_that_lies_on_its_side_has_boxes_as_it_is_shown(served, photo):

@@ -32,7 +32,7 @@ async def find_people(
     """Finds the people on a photo: their boxes, which a query or an enrollment takes as `boxes`.
 
     The photo is not stored. At most 128 people are returned, the most certain first. Photos of more
-    than 1.5 megapixels are also looked at in four overlapping tiles, where small people are found.
+    than 1.5 megapixels are also looked at in nine overlapping tiles, where small people are found.
     People that it misses look like absent ones: draw their boxes yourself.
     """
     runtime = call.runtime

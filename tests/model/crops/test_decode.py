@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from model.crops.decode import CropProblem, announced_pixels, decode_crop
+from model.crops.decode import (
+    CropLimits,
+    CropProblem,
+    announced_pixels,
+    decode_crop,
+    decode_photo,
+)
 from tests.hostile.pngs import announcing
 from tests.outside import encoded, run_command
 
@@ -52,6 +58,37 @@ def test_a_lossy_crop_decodes_close_to_its_pixels(image_format):
     pixels = decode_crop(encoded(image, image_format, quality=95))
     assert pixels.shape == (HEIGHT, WIDTH, 3)
     assert np.abs(pixels.astype(float) - np.asarray(image)).mean() < 25
+
+
+@pytest.mark.parametrize(
+    ("detail_pixels", "size"), [(2_000_000, (1600, 1200)), (400_000, (800, 600)), (1, (200, 150))]
+)
+def test_a_large_jpeg_is_decoded_at_the_smallest_size_with_the_detail(detail_pixels, size):
+    whole = noise(1200, 1600)
+    photo = decode_photo(encoded(whole, "JPEG", quality=95), lambda _: detail_pixels)
+    assert (photo.picture.size, photo.width, photo.height) == (size, 1600, 1200)
+    reduced = np.asarray(whole.resize(size, Image.Resampling.BOX), float)
+    assert np.abs(np.asarray(photo.picture) - reduced).mean() < 25
+
+
+def test_a_reduced_jpeg_on_its_side_has_the_width_and_height_that_it_shows():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = decode_photo(encoded(noise(800, 1200), "JPEG", exif=exif), lambda pixels: pixels // 4)
+    assert (photo.picture.size, photo.width, photo.height) == ((400, 600), 800, 1200)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "BMP"])
+def test_a_photo_of_another_format_keeps_all_its_pixels(image_format):
+    image = noise(480, 640)
+    photo = decode_photo(encoded(image, image_format, quality=95), lambda _: 1)
+    assert photo.picture.size == (photo.width, photo.height) == image.size
+
+
+def test_the_limit_of_pixels_is_that_of_the_whole_photo():
+    file = encoded(noise(480, 640), "JPEG")
+    with pytest.raises(CropProblem, match="640×480 pixels, over the limit of 300,000"):
+        decode_photo(file, lambda _: 1, CropLimits(max_pixels=300_000))
 
 
 @pytest.mark.parametrize("side", [4_100, 60_000, 2**31 - 1])

@@ -80,6 +80,31 @@ async def test_where_an_image_finds_no_memory_the_others_of_its_request_are_left
     assert len(decoded) <= 3, "images that no request waits for are decoded"
 
 
+async def test_a_crop_is_embedded_while_photos_wait_for_the_detector(drawn_crops):
+    class Detector:
+        def detect(self, _):
+            gate.wait(5)
+            return []
+
+    gate = threading.Event()
+    preprocessing = SimpleNamespace(resize=lambda pixels: pixels)
+    batcher = MicroBatcher(None, StandInModel().embed, 1, Metrics())
+    threads = MonitoredThreadPool(1, "decode")
+    large_threads = MonitoredThreadPool(1, "decode large")
+    pipeline = Pipeline(preprocessing, batcher, threads, large_threads, Settings())
+    photos = [
+        asyncio.create_task(pipeline.detect_people(drawn_crops[0].png, Detector()))
+        for _ in range(3)
+    ]
+    await asyncio.sleep(0.05)
+    await pipeline.embed([drawn_crops[1].png])
+    assert not any(photo.done() for photo in photos)
+    gate.set()
+    await asyncio.gather(*photos)
+    threads.shutdown()
+    large_threads.shutdown()
+
+
 async def test_images_that_wait_while_the_device_is_lost_are_answered(drawn_crops):
     def embed(crops):
         gate.wait(5)
