@@ -166,7 +166,8 @@ class Cameras(RecordPart):
         row = transaction.row("cameras", OF_CAMERA, (key.key_id, camera))
         if row is None or row["silent_at"] is not None or row["heard_at"] >= heard_before:
             return []
-        transaction.change(f"UPDATE cameras SET silent_at = ? {OF_CAMERA}", (now, *_id_of(row)))
+        noted = f"UPDATE cameras SET silent_at = ? {OF_CAMERA}"
+        transaction.change(noted, (now, key.key_id, camera))
         detail = (
             f"the camera {camera!r} of the key {key.key_id} has sent nothing for "
             f"{_format_span(now - row['heard_at'])}; check the camera, its network and its program"
@@ -211,10 +212,6 @@ def _count_named(transaction: Transaction, key: ApiKey) -> int:
     statement = "SELECT count(*) FROM cameras WHERE key_id = ? AND camera != ?"
     count: int = transaction.value(statement, (key.key_id, UNNAMED))
     return count
-
-
-def _id_of(row: Row) -> tuple[str, str]:
-    return row["key_id"], row["camera"]
 
 
 def _end_silence(

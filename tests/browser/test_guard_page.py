@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from playwright.sync_api import expect
 
+from service.http.keys import LOCAL_ADMIN
 from tests.browser.conftest import FIRST, press, results, violations
 from tests.browser.test_watch_page import (
     make_webhook,
@@ -183,6 +184,12 @@ def test_new_alerts_sound_and_notify_once_that_is_switched_on(tab, watching, arm
     expect(tab.locator("#alerts .card").first).to_contain_text("gate")
     tab.wait_for_function("shown.length === 1 && tones === 2")
     assert tab.evaluate("shown[0]").endswith(f"at gate / List {armed}")
+    now = datetime.now(UTC)
+    cameras = people.record.cameras
+    healthy = {"state": "ok", "fps": None, "lag": None}
+    cameras.note_heartbeat(LOCAL_ADMIN, "gate", healthy, now - timedelta(minutes=7))
+    cameras.note_silence(LOCAL_ADMIN, "gate", now - timedelta(minutes=5), now)
+    tab.wait_for_function(f"shown.includes('The camera gate is silent / List {armed}')")
 
 
 @pytest.mark.parametrize(

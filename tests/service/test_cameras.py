@@ -327,6 +327,21 @@ def test_a_camera_that_no_sighting_could_name_sends_no_heartbeat(watching):
         assert refused_fields(watching.http.post(path, data={"state": "ok"})) == {"camera"}, name
 
 
+def test_cameras_are_listed_page_by_page(watching, camera, camera_key):
+    names = [f"{camera} {number}" for number in range(3)]
+    for name in names:
+        beat(watching, name, camera_key)
+    found = []
+    asked = {"limit": 2}
+    while "cursor" not in asked or asked["cursor"] is not None:
+        page = watching.read("/v1/cameras", params=asked, headers=camera_key)
+        found += [entry["camera"] for entry in page["results"]]
+        asked["cursor"] = page["next_cursor"]
+    assert found == names
+    wrong = watching.http.get("/v1/cameras", params={"cursor": "gate"})
+    assert refused_fields(wrong) == {"cursor"}
+
+
 def test_the_client_sends_heartbeats_and_lists_cameras(watching, camera_key):
     key = camera_key["Authorization"].removeprefix("Bearer ")
     with Client(str(watching.http.base_url), key) as client:

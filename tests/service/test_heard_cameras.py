@@ -1,10 +1,15 @@
 """What one process heard from cameras, and since when it listens without a gap."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
+from service.errors import InvalidField, StorageFailed
+from service.http.keys import LOCAL_ADMIN
 from service.record.cameras import MOST_CAMERAS
+from service.watch.cameras import note_heartbeat
 from service.watch.heard import HeardCameras
 
 
@@ -59,3 +64,21 @@ def test_a_process_that_stood_still_or_could_not_write_listens_anew(heard, clock
     clock.now += timedelta(seconds=10)
     heard.listen_anew()
     assert heard.listening_since(clock.now) == clock.now
+
+
+@pytest.mark.parametrize(
+    ("error", "listens_anew"), [(StorageFailed("full"), True), (InvalidField("camera: no"), False)]
+)
+async def test_a_heartbeat_that_a_full_disk_refuses_makes_no_camera_silent(
+    heard, clock, error, listens_anew
+):
+    runtime = SimpleNamespace(
+        cameras=heard,
+        record=Mock(),
+        galleries=SimpleNamespace(write=AsyncMock(side_effect=error)),
+    )
+    start = clock.now
+    clock.now += timedelta(seconds=30)
+    with pytest.raises(type(error)):
+        await note_heartbeat(runtime, LOCAL_ADMIN, "gate", {"state": "ok"})
+    assert (heard.listening_since(clock.now) > start) == listens_anew
