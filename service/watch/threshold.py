@@ -247,18 +247,6 @@ class ThresholdFit:
         return float(np.quantile(heights, 1.0 - OWN_CROPS_REACHING))
 
 
-def fit_threshold(
-    watch_list: WatchList,
-    rate: float,
-    reference: Vectors | None,
-    traffic: Traffic | None = None,
-    crops_per_track: float = CROPS_PER_TRACK,
-    artefact: GalleryThresholds | None = None,
-) -> WatchThreshold:
-    """Fit the threshold at a camera that enrolled nobody; arguments are those of `ThresholdFit`."""
-    return ThresholdFit(watch_list, rate, reference, crops_per_track, artefact).at(None, traffic)
-
-
 def _approach(heights: Array, reach: float | None) -> Array:
     if reach is None:
         return heights

@@ -10,7 +10,7 @@ from model.artefact import load_artefact, resolve_artefact
 from model.gallery_thresholds import artefact_thresholds
 from model.problems import InputProblem
 from service.watch.scores import WatchList
-from service.watch.threshold import Reviews, ThresholdFit, Traffic, fit_threshold
+from service.watch.threshold import CROPS_PER_TRACK, Reviews, ThresholdFit, Traffic
 
 RATES = (0.3, 0.1, 1e-2, 3e-3, 1e-3, 1e-4, 1e-6)
 DIMENSION = 32
@@ -38,6 +38,13 @@ def _traffic(watch_list, people, seed=3):
     """Count the best of four crops of each person."""
     vectors, _, _ = _population(people, 4, seed)
     return Traffic.of(watch_list.score(vectors).heights.reshape(-1, 4).max(axis=1))
+
+
+def fit_threshold(
+    watch_list, rate, reference, traffic=None, crops_per_track=CROPS_PER_TRACK, artefact=None
+):
+    """Fit the threshold at a camera that enrolled nobody."""
+    return ThresholdFit(watch_list, rate, reference, crops_per_track, artefact).at(None, traffic)
 
 
 def _artefact():
