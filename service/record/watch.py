@@ -617,7 +617,7 @@ def stop_watching(transaction: Transaction) -> None:
     transaction.change(disarmed, (now_micros(), why))
     given_up = "UPDATE deliveries SET state = 'dead', error = ? WHERE state = 'waiting'"
     transaction.change(given_up, (why,))
-    transaction.change("UPDATE trial_alerts SET held = 0")
+    transaction.change("UPDATE trial_alerts SET held = 0 WHERE held = 1")
 
 
 def forget_alerts(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from service.record.trials import LONGEST_TRIAL, REVIEWED_ALERTS, TRIAL_TRACKS
-from service.record.watch import EndedTracks, Sender, stop_watching
+from service.record.watch import EndedTracks, Sender, TrackPart, stop_watching
 from tests.outside import refused_fields
 from tests.service.conftest import files
 from tests.service.watch_places import (
@@ -19,6 +19,7 @@ from tests.service.watch_places import (
     arm_new,
     create_webhook,
     deliveries,
+    passersby,
     settings,
 )
 from tests.waiting import eventually
@@ -126,6 +127,23 @@ def test_each_camera_of_each_key_has_its_own_trial(watching, wanted, people):
     found = trials(watching, wanted)
     assert set(found) == {FOREIGN, GATE, YARD, unnamed}
     assert {sender for sender, trial in found.items() if trial["ended_at"]} == {FOREIGN}
+
+
+def test_parts_of_one_track_that_processes_saw_count_once(watching, wanted, people, data_dir):
+    number = people.gallery_id(wanted)
+    moment = datetime.now(UTC)
+    # The third part shows that the first two are of one track.
+    parts = [
+        TrackPart(b"17", moment + timedelta(seconds=start), moment + timedelta(seconds=end), 0)
+        for start, end in ((0, 10), (15, 25), (8, 18))
+    ]
+    counts = []
+    with passersby(data_dir) as others:
+        for process, part in zip((people, others, people), parts, strict=True):
+            ended = EndedTracks(np.zeros(1, np.int64), [part])
+            process.record.watches.add_traffic(number, "subject", {GATE: ended})
+            counts.append(trials(watching, wanted)[GATE]["tracks"])
+    assert counts == [1, 2, 1]
 
 
 def test_of_many_alerts_only_the_first_have_to_be_reviewed(watching, wanted, people):

@@ -6,7 +6,7 @@ import numpy as np
 
 from service.record.keys import ApiKey
 from service.record.trials import MOST_CAMERAS
-from service.record.watch import EndedTracks, Sender
+from service.record.watch import EndedTracks, Sender, TrackPart
 from tests.service.gallery.new_crops import new_gallery
 
 GATE = Sender("camera", "gate")
@@ -70,3 +70,15 @@ def test_the_traffic_of_a_camera_goes_with_its_key_and_with_its_gallery(record, 
     record.galleries.delete(other)
     assert by_camera(record, gallery) == {admin: [1]}
     assert by_camera(record, other) == {}
+
+
+def test_a_track_that_was_counted_before_its_camera_leaves_no_count_below_zero(record, gallery):
+    moment = datetime.now(UTC)
+    parts = [TrackPart(b"17", moment, moment + timedelta(seconds=10), best) for best in (0, 1)]
+    none = np.zeros(2, np.int64)
+    before, after = (EndedTracks(none, [part]) for part in parts)
+    record.watches.add_traffic(gallery, "a", {GATE: before})
+    record.database.write(lambda transaction: transaction.change("DELETE FROM camera_traffic"))
+    record.watches.add_traffic(gallery, "a", {GATE: after})
+    assert by_camera(record, gallery) == {GATE: [0, 1]}
+    assert of_list(record, gallery) == [0, 1]
