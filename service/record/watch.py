@@ -40,7 +40,7 @@ MOST_ARMED = 100
 KEPT_ALERTS = 100_000
 # With the most webhooks of all galleries and of one, 20,000 deliveries wait for them at most.
 WAITING_OF_WEBHOOK = 500
-# Cameras that come and go leave the other half to alerts about people.
+# With so many, alerts about cameras are dropped: the other half is for alerts about people.
 WAITING_ABOUT_CAMERAS = WAITING_OF_WEBHOOK // 2
 # Type of a count in a stored histogram of traffic.
 COUNT = np.dtype("<i8")
