@@ -214,9 +214,9 @@ def describe_basis(threshold: WatchThreshold, own_tracks: int) -> str:
     known = "It rests on the list, the artefact's reference"
     tracks = threshold.traffic_tracks
     if not tracks:
-        return f"{known}, and no tracks of its cameras yet."
+        return f"{known}, and no tracks of the cameras it watches yet."
     others = max(0, tracks - own_tracks)
     seen = f"{known} and {tracks:,} counted tracks"
     if not others:
-        return f"{seen} of its own cameras."
-    return f"{seen}: {tracks - others:,} of its own cameras, {others:,} of other or unknown ones."
+        return f"{seen} of the cameras it watches."
+    return f"{seen}: {tracks - others:,} of the cameras it watches, {others:,} of other or unknown ones."

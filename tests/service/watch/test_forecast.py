@@ -139,9 +139,9 @@ def test_a_bound_that_says_nothing_is_replaced_by_what_would_tell_more(bound, sa
     [
         ("artefact", 0, 0, "thresholds of the artefact alone; no camera of the list is known."),
         ("list", 0, 0, "list alone; no camera of the list is known."),
-        ("reference", 0, 0, "artefact's reference, and no tracks of its cameras yet."),
-        ("traffic", 1200, 1200, "and 1,200 counted tracks of its own cameras."),
-        ("traffic", 1200, 200, ": 200 of its own cameras, 1,000 of other or unknown ones."),
+        ("reference", 0, 0, "artefact's reference, and no tracks of the cameras it watches yet."),
+        ("traffic", 1200, 1200, "and 1,200 counted tracks of the cameras it watches."),
+        ("traffic", 1200, 200, ": 200 of the cameras it watches, 1,000 of other or unknown ones."),
     ],
 )
 def test_a_forecast_says_what_it_rests_on(basis, tracks, own, said):
