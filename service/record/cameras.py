@@ -23,7 +23,7 @@ MOST_CAMERAS = 1000
 # A camera that was not heard for this time is forgotten.
 KEPT_FOR = timedelta(days=7)
 MICROS_OF_HOUR = 3_600_000_000
-# What cameras sent is counted for this many hours, the current one included.
+# Images are counted for this many hours, the current one included.
 HOURS = 24
 # The name of crops without a camera, and of the cameras beyond `MOST_CAMERAS`.
 UNNAMED = ""
@@ -61,7 +61,7 @@ FROM cameras WHERE heartbeat_at IS NOT NULL AND key_id IN {AMONG} GROUP BY shown
 
 @dataclass
 class CameraCounts:
-    """What a camera sent since the record was last told.
+    """Counts of the images of a camera since the record was last told.
 
     Attributes:
         heard_at: time of arrival of the newest image, usable or not.

@@ -1,4 +1,4 @@
-"""What cameras sent to one process until the record is told of it."""
+"""Counts of the images that cameras sent to one process, until the record is told of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def utc_now() -> datetime:
 
 
 class HeardCameras:
-    """What cameras sent to one process, and since when it listens; used on the event loop only.
+    """Images that cameras sent to one process, counted; used on the event loop only.
 
     Attributes:
         clock: returns the current time, with time zone.
