@@ -188,33 +188,6 @@ def recover(*, into: Path, data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     echo(f"Serve it with gmn serve --data-dir {into}")
 
 
-@store.command("upgrade")
-@with_options
-def upgrade(old: Path, *, into: Path) -> None:
-    """Converts a data directory of a version before 0.5, or a backup of one, into a new one.
-
-    The old directory is not changed; its service must be stopped. For a record in Redis, first make
-    a backup with the old version's gmn backup and convert that.
-
-    Example: gmn store upgrade ./gmn-data --into ./gmn-data-new
-
-    Args:
-        old: a data directory of a version before 0.5.
-        into: the new data directory.
-    """
-    from service.record.upgrade import upgrade as upgrade_record
-
-    if not old.is_dir():
-        raise InputProblem(f"{old}: is no directory; name a data directory or a backup")
-    with _lock(old):
-        upgraded = upgrade_record(old, into)
-    for name, crops in upgraded.crops.items():
-        echo(f"{name}: {crops:,} crops")
-    for line in upgraded.left_out:
-        echo(f"left out: {line}")
-    echo(f"Serve it with gmn serve --data-dir {into}")
-
-
 @store.command("forget-runtime")
 def forget_runtime(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     """Forgets which runtime computes the features, so that the next start chooses again.

@@ -48,8 +48,8 @@ AWAY = "Redis does not answer: each process counts keys' rates by itself, and ev
 OLD_RECORD = (
     "GMN_REDIS_URL: the record of version 0.4 or earlier lies there, and this version keeps it in "
     "the data directory. Upgrade it: gmn backup BACKUPS by the old version, with its "
-    "GMN_REDIS_URL, then gmn store upgrade BACKUPS/NAME --into DATA_DIR by this one; then name "
-    "another database of Redis, such as /1, or empty this one"
+    "GMN_REDIS_URL, then gmn store upgrade BACKUPS/NAME --into DATA_DIR by version 0.5.0; then "
+    "name another database of Redis, such as /1, or empty this one"
 )
 
 

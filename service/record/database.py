@@ -535,8 +535,8 @@ def require_new(folder: Path) -> None:
     path = folder / FILE
     if (folder / DATABASE_NAME).exists():
         raise InputProblem(
-            f"data directory {folder}: was written by a version before 0.5; make one of this "
-            f"version by gmn store upgrade {folder} --into NEW, and serve that"
+            f"data directory {folder}: was written by a version before 0.5; install version 0.5.0, "
+            f"run its gmn store upgrade {folder} --into NEW, and serve NEW by this version"
         )
     for unfinished in folder.glob(f"*{UNFINISHED}"):
         raise InputProblem(

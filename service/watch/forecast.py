@@ -219,4 +219,5 @@ def describe_basis(threshold: WatchThreshold, own_tracks: int) -> str:
     seen = f"{known} and {tracks:,} counted tracks"
     if not others:
         return f"{seen} of the cameras it watches."
-    return f"{seen}: {tracks - others:,} of the cameras it watches, {others:,} of other or unknown ones."
+    watched = tracks - others
+    return f"{seen}: {watched:,} of the cameras it watches, {others:,} of other or unknown ones."

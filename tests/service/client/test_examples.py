@@ -21,7 +21,6 @@ KEY = "gmn keys create --scope query"
 # what reads their files.
 ON_OTHERS = (
     "gmn index ",
-    "gmn store upgrade ",
     "gmn rename ",
     "gmn gallery ",
     "gmn export ",

@@ -76,6 +76,7 @@ POST /v1/cameras/{camera}/heartbeat : sight any
 PUT /v1/galleries/{gallery}/watch : admin
 GET /v1/galleries/{gallery}/watch : query
 DELETE /v1/galleries/{gallery}/watch : admin
+PUT /v1/galleries/{gallery}/watch/reviews : admin
 GET /v1/alerts : query any
 GET /v1/alerts/events : query any
 GET /v1/alerts/{alert_id} : query any

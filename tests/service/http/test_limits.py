@@ -70,7 +70,7 @@ def _refusal(served, method, path, place, name, value):
     named = {"gallery": "default"} | ({name: value} if place == "path" else {})
     for part in ("crop_id", "identity", "query_id", "case_id", "job_id", "key_id", "snapshot_id"):
         named.setdefault(part, "a")
-    for part in ("merge_id", "alert_id", "webhook_id", "delivery_id"):
+    for part in ("merge_id", "alert_id", "webhook_id", "delivery_id", "camera"):
         named.setdefault(part, "a")
     url = path.format(**named)
     values = value if isinstance(value, list) else [value]

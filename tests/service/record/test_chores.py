@@ -108,7 +108,8 @@ def test_a_deleted_gallery_leaves_no_row_of_its_own(tmp_path):
         record.galleries.delete(1)
         left = {name for name, rows in contents(record).items() if rows}
     of_all_galleries = {"record", "feeds", "changes", "runtimes", "api_keys"}
-    assert left == of_all_galleries | {"unneeded_files", "stray_pictures"}
+    of_cameras = {"cameras", "camera_hours"}
+    assert left == of_all_galleries | of_cameras | {"unneeded_files", "stray_pictures"}
 
 
 def test_people_and_searches_of_a_deleted_gallery_go_in_small_commits(record, gallery, monkeypatch):

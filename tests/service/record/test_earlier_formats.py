@@ -1,0 +1,88 @@
+"""Records and archives of the formats from 8 on: they open as before, with the tables of today."""
+
+import contextlib
+import sqlite3
+
+import pytest
+
+from service.record.archive import archived_ids, check_archive, write_archive
+from service.record.replacing import replace_crops
+from service.record.restoring import restore_backup, write_backup
+from service.record.transaction import FILE
+from service.record.verify import verify
+from tests.service.gallery.new_crops import (
+    enroll,
+    listed,
+    listed_ids,
+    new_crop,
+    new_gallery,
+    only,
+    open_record,
+)
+
+WATCHES = ("watches", "watch_traffic", "alerts", "alert_pictures", "webhooks", "deliveries")
+OF_REVIEWS = ("alert_scores", "review_changes", "ignored_reviews")
+OF_CAMERAS = ("cameras", "camera_hours", "camera_traffic")
+OF_FORMAT_13 = (*OF_CAMERAS, "watch_trials", "trial_alerts", *OF_REVIEWS)
+LATEST = ("counted_tracks", "alert_crops", *OF_FORMAT_13)
+OBSOLETE = ("restores", "incoming", "incoming_tracks", "collections", "unneeded_collections")
+# Tables that came with later formats.
+LATER_TABLES = {
+    8: ("tracks", "remote_indexes", *WATCHES, *LATEST),
+    9: ("remote_indexes", *WATCHES, *LATEST),
+    10: ("remote_indexes", *LATEST),
+    11: LATEST,
+    12: OF_FORMAT_13,
+}
+
+
+def make_earlier(folder, version):
+    """Give a record the tables of an earlier format, and all that were dropped since."""
+    with contextlib.closing(sqlite3.connect(folder / FILE)) as connection:
+        for name in LATER_TABLES[version]:
+            connection.execute(f"DROP TABLE {name}")
+            connection.execute("DELETE FROM sqlite_stat1 WHERE tbl = ?", (name,))
+        for name in OBSOLETE:
+            connection.execute(f"CREATE TABLE {name} (gallery_id INTEGER REFERENCES galleries)")
+            connection.execute(f"INSERT INTO {name} VALUES (1)")
+        connection.execute(f"PRAGMA user_version = {version}")
+        connection.commit()
+
+
+@pytest.mark.parametrize("version", LATER_TABLES)
+def test_a_record_of_an_earlier_format_opens_without_its_obsolete_tables(
+    record, gallery, tmp_path, version
+):
+    (old,) = enroll(record, gallery, new_crop(1))
+    record.close()
+    make_earlier(tmp_path, version)
+    assert verify(tmp_path).damage == []
+    with open_record(tmp_path) as opened:
+        tables = opened.database.connection().execute("SELECT name FROM sqlite_master").fetchall()
+        assert {name for (name,) in tables}.isdisjoint(OBSOLETE)
+        (new,) = enroll(opened, gallery, new_crop(2, track="7"))
+    with open_record(tmp_path) as again:
+        tracks = {crop.crop_id: crop.track for crop in listed(again, gallery)}
+        assert tracks == {old: None, new: "7"}
+
+
+@pytest.mark.parametrize("version", [8, 10])
+def test_archives_of_an_earlier_format_are_read_and_restored(tmp_path, version):
+    data = tmp_path / "data"
+    data.mkdir()
+    with open_record(data) as record:
+        gallery = new_gallery(record)
+        ids = enroll(record, gallery, new_crop(1), new_crop(2))
+        backup = write_backup(record.database, tmp_path / "backups")
+        snapshot = tmp_path / "snapshot.gmn"
+        write_archive(record.database, snapshot, gallery)
+    for folder in (backup, snapshot):
+        make_earlier(folder, version)
+    check_archive(snapshot)
+    assert archived_ids(snapshot) == ids
+    restore_backup(backup, tmp_path / "restored", data)
+    with open_record(tmp_path / "restored") as record:
+        assert listed_ids(record, gallery) == ids
+        record.crops.change(gallery, only(ids[0]), {"track": "new"})
+        record.database.write_from(snapshot, replace_crops, gallery, snapshot)
+        assert [crop.track for crop in listed(record, gallery)] == [None, None]
