@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -208,6 +209,7 @@ def main(
     data: str,
     test: bool = False,
     galleries: int = 10,
+    features: Path | None = None,
 ) -> None:
     """Print the figures of every size of gallery as a JSON object.
 
@@ -216,6 +218,7 @@ def main(
         data: labelled crops, KIND:PATH.
         test: search for the people of the test part instead of those whom the training held out.
         galleries: how many of each size.
+        features: a file of `gmn embed ARTEFACT` with these crops, which need not be embedded again.
     """
     held_out = read_description(resolve_artefact(artefact)).provenance.held_out
     dataset = read_dataset(data)
@@ -227,8 +230,12 @@ def main(
     with own_service(artefact) as client:
         # All crops are embedded once. Each gallery is then filled with their vectors.
         client.change_gallery(calibration="off")
-        enroll_all(client, source_crops(people))
+        if features is None:
+            enroll_all(client, source_crops(people))
+        else:
+            client.wait_for_job(client.import_archive(features).job_id)
         crops = pd.DataFrame(crop.model_dump() for crop in client.crops(include_vector=True))
+        crops = crops[crops.identity.isin({record.identity for record in people})]
         rows = [about | row for row in measure(client, crops, galleries)]
     typer.echo(json.dumps({"results": rows}))
 

@@ -320,8 +320,12 @@ def mean_scale(leaders: Array, names: Codes) -> float | None:
     return round(of_mean * len(of_crops) / sum(of_crops), 4)
 
 
-def fit_tail(searches: LeftOutSearches) -> StrangerTail:
+def fit_tail(searches: LeftOutSearches, shape_spread: float = SHAPE_SPREAD) -> StrangerTail:
     """Fit the tail of the heights; every identity has the same weight.
+
+    Args:
+        searches: at least 18 identities search.
+        shape_spread: standard deviation of the prior of ξ.
 
     Raises:
         InputProblem: there are fewer than 18 identities, or the scores have no spread.
@@ -350,7 +354,7 @@ def fit_tail(searches: LeftOutSearches) -> StrangerTail:
     slope, _ = np.polyfit((weights @ leaders)[2:], spacings[1:], 1)
     shape = np.clip(SHAPE_AT_ZERO + SHAPE_PER_SLOPE * slope, STEEPEST, FLATTEST)
     above = heights > start
-    excesses = _excesses(heights[above] - start, weights[above], shape)
+    excesses = _excesses(heights[above] - start, weights[above], shape, shape_spread)
     rising = np.maximum.accumulate(start + excesses + 1e-3 * np.arange(len(RARITIES)))
     factor = 1.0 + searches.share_of_other_cameras * (OTHER_CAMERAS_HEIGHT - 1.0)
     return StrangerTail(
@@ -364,6 +368,7 @@ def _excesses(
     excess: Array,
     weight: Array,
     expected_shape: float,
+    shape_spread: float,
 ) -> Array:
     """Compute the heights above the median at `RARITIES`, averaged over a posterior of σ and ξ.
 
@@ -379,7 +384,7 @@ def _excesses(
     density = np.where(inside > 1e-9, density, -1e3) - np.log(sigma)
     double = _genuine_density(np.maximum(excess, 1e-3))
     likelihood = np.logaddexp(np.log1p(-share) + density, np.log(share) + double) @ weight
-    prior = (LOGS[:, None] / SCALE_SPREAD) ** 2 + ((SHAPES - expected_shape) / SHAPE_SPREAD) ** 2
+    prior = (LOGS[:, None] / SCALE_SPREAD) ** 2 + ((SHAPES - expected_shape) / shape_spread) ** 2
     posterior = likelihood - 0.5 * prior
     posterior = np.exp(posterior - posterior.max()).sum(axis=0)
     grid = np.linspace(0.0, HIGHEST, STEPS)

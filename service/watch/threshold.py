@@ -32,6 +32,9 @@ LARGE_FACTOR = 1.3
 SMALL_FACTOR = 1.2
 # Factor on the tail of the list's own crops.
 OWN_FACTOR = 0.924
+# Standard deviation of the prior of that tail's shape. A list has fewer people than a gallery, and
+# is asked for rarer alarms, so that its own crops say less about the shape.
+OWN_SHAPE_SPREAD = 0.07
 # Share of a sample above which its tail is a generalised Pareto distribution, and its shapes.
 TAIL_SHARE = 0.1
 STEEPEST = -0.5
@@ -319,7 +322,7 @@ def _fit_left_out(watch_list: WatchList, rates: Array, looks: float) -> Array | 
     if len(names) < FEW_IDENTITIES:
         return None
     searches = LeftOutSearches(leaders[order[first]], names, watch_list.size - 1)
-    tail = fit_tail(searches)
+    tail = fit_tail(searches, OWN_SHAPE_SPREAD)
     shares = rates * math.sqrt(len(people) / len(names)) / looks
     thresholds = [tail.height(-math.log(min(share, 0.9))) for share in shares.tolist()]
     return OWN_FACTOR * tail.scale * np.array(thresholds)
