@@ -21,6 +21,7 @@ STAGES = {
     "watch lists",
     "watch threads",
     "tracks",
+    "cameras",
     "comparing threads",
     "webhooks",
     "audit log",
