@@ -10,7 +10,7 @@ from service.record.watch import EndedTracks
 from service.watch.threshold import Traffic
 from tests.outside import audit_lines, refused_fields
 from tests.service.conftest import files
-from tests.service.watch_places import alerts, arm, arm_new
+from tests.service.watch_places import alerts, arm, arm_new, read_list
 from tests.waiting import eventually
 
 # Drawn crops come from the cameras east and west.
@@ -28,10 +28,6 @@ def watching(start, data_dir):
 def wanted(watching, drawn_crops):
     # Drawn people resemble each other, so that a small budget has a threshold above all crops.
     return arm_new(watching, f"wanted-{uuid4().hex[:8]}", drawn_crops, budget="100")
-
-
-def read_list(served, gallery):
-    return served.read(f"/v1/galleries/{gallery}/watch")
 
 
 def thresholds(served, gallery):

@@ -20,6 +20,7 @@ from tests.service.watch_places import (
     create_webhook,
     deliveries,
     passersby,
+    read_list,
     settings,
 )
 from tests.waiting import eventually
@@ -44,10 +45,6 @@ def wanted(watching, drawn_crops):
 def holding(watching, drawn_crops):
     """Return a list whose alerts hold their messages during a trial."""
     return arm_new(watching, f"holding-{uuid4().hex[:8]}", drawn_crops, trial="hold")
-
-
-def read_list(served, gallery):
-    return served.read(f"/v1/galleries/{gallery}/watch")
 
 
 def trials(served, gallery):

@@ -43,6 +43,10 @@ def arm_new(served, gallery, crops, **more):
     return gallery
 
 
+def read_list(served, gallery):
+    return served.read(f"/v1/galleries/{gallery}/watch")
+
+
 def alerts(served, **asked):
     return served.results("/v1/alerts", params=asked)
 
