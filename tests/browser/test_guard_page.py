@@ -183,7 +183,7 @@ def test_new_alerts_sound_and_notify_once_that_is_switched_on(tab, watching, arm
     people.pass_by(armed, camera="gate")
     expect(tab.locator("#alerts .card").first).to_contain_text("gate")
     tab.wait_for_function("shown.length === 1 && tones === 2")
-    assert tab.evaluate("shown[0]").endswith(f"at gate / List {armed}")
+    assert tab.evaluate("shown[0]").endswith(f"at gate / List {armed}, on trial")
     now = datetime.now(UTC)
     cameras = people.record.cameras
     healthy = {"state": "ok", "fps": None, "lag": None}

@@ -167,7 +167,8 @@ def _background(monkeypatch, watchdog, ended, **replaced):
         await asyncio.sleep(60)
 
     names = ("work_on_jobs", "refit_calibrations", "fit_galleries", "compact_indexes")
-    names += ("keep_lists", "keep_tracks", "send_deliveries", "repeat", "repeat_alone")
+    names += ("keep_lists", "keep_tracks", "keep_cameras", "send_deliveries")
+    names += ("repeat", "repeat_alone")
     for name, work in {"clear_files": nothing, **dict.fromkeys(names, wait), **replaced}.items():
         monkeypatch.setattr(maintenance, name, work)
     settings = SimpleNamespace(
