@@ -5,11 +5,11 @@ from types import SimpleNamespace
 from unittest.mock import AsyncMock, Mock
 
 import pytest
-from service.watch.cameras import note_heartbeat
 
 from service.errors import InvalidField, StorageFailed
 from service.http.keys import LOCAL_ADMIN
 from service.record.cameras import MOST_CAMERAS
+from service.watch.camera_health import note_heartbeat
 from service.watch.heard import HeardCameras
 
 
