@@ -72,14 +72,15 @@ def draw_gallery(
     random = np.random.default_rng([size, seed])
     crops = crops.sample(frac=1, random_state=random)
     cameras = random.permutation(crops.camera.unique())
-    is_other = crops.camera.isin(cameras[: len(cameras) // 2])
-    seen_by_both = np.intersect1d(crops.identity[is_other], crops.identity[~is_other])
+    others, searchers = np.split(cameras, [len(cameras) // 2])
+    searching = crops[crops.camera.isin(searchers)]
+    seen_by_both = np.intersect1d(crops.identity[crops.camera.isin(others)], searching.identity)
     members = random.permutation(seen_by_both)[:size]
 
-    enrolls = {"other cameras": is_other, "own camera": ~is_other, "both": is_other | ~is_other}
-    enrolled = crops[enrolls[enrolled_by] & crops.identity.isin(members)]
+    enrolling = {"other cameras": others, "own camera": searchers, "both": cameras}[enrolled_by]
+    enrolled = crops[crops.camera.isin(enrolling) & crops.identity.isin(members)]
     enrolled = enrolled.groupby(["identity", "camera"]).head(crops_of_a_camera)
-    searching = crops[~is_other].drop(index=enrolled.index, errors="ignore")
+    searching = searching.drop(index=enrolled.index, errors="ignore")
     is_member = searching.identity.isin(members)
     searches = []
     for people, pictures in product((searching[is_member], searching[~is_member]), PICTURES):

@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gmn_client.models import WatchSettings
-from model.crops.texts import nfc
 from model.gallery_thresholds import artefact_thresholds
 from model.problems import InputProblem
 from service.errors import InvalidField, NeedsReindex, ServiceError
@@ -20,7 +19,7 @@ from service.gallery.gallery import Gallery
 from service.ops.critical_sections import attempt
 from service.ops.data_directory import failpoint
 from service.record.values import Sender
-from service.record.watch import ArmedList, CameraTraffic, NotedVisit
+from service.record.watch import ArmedList, CameraTraffic, NotedVisit, watches_camera
 from service.runtime import Runtime
 from service.search.leave_one_out import NamedCrops
 from service.search.refit import read_named_crops
@@ -111,7 +110,7 @@ def _fit(
             watch_list,
             threshold,
             tracks_per_day,
-            _count_own_tracks(settings, by_camera),
+            _count_watched_tracks(settings, by_camera),
             settings.trial is not None,
         ),
         thresholds=fit_cameras(fit, threshold, crops.camera_codes(), by_camera, reviews),
@@ -120,13 +119,12 @@ def _fit(
     )
 
 
-def _count_own_tracks(settings: WatchSettings, traffic: Mapping[Sender, CameraTraffic]) -> int:
-    """Return the number of counted tracks that passed cameras of the list."""
-    cameras = {nfc(name) for name in settings.cameras}
+def _count_watched_tracks(settings: WatchSettings, traffic: Mapping[Sender, CameraTraffic]) -> int:
+    """Return the number of counted tracks that passed cameras which the list watches."""
     return sum(
         counted.tracks
         for sender, counted in traffic.items()
-        if not cameras or sender.camera in cameras
+        if watches_camera(settings, sender.camera)
     )
 
 
