@@ -143,7 +143,7 @@ class PeopleDetector:
         scale = min(canvas_width / picture.width, canvas_height / picture.height)
         columns = max(1, round(scale * picture.width))
         rows = max(1, min(canvas_height, round(MAX_STRETCH * scale * picture.height)))
-        resized = picture.resize((columns, rows), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        resized = picture.resize((columns, rows), Image.Resampling.BILINEAR, reducing_gap=1.0)
         found = self._infer(np.asarray(resized)[:, :, ::-1], one_pass.canvas)
         # The network answers shares of the canvas.
         boxes = found[:, 3:7] * ([canvas_width / columns, canvas_height / rows] * 2)
