@@ -133,7 +133,6 @@ class Galleries(RecordPart):
     @transactional
     def _unlist(self, transaction: Transaction, gallery_id: int) -> int:
         entry = require_entry(transaction, gallery_id)
-        transaction.removes = True
         transaction.deleted.append(deleted_name(entry))
         transaction.change("UPDATE galleries SET name = NULL WHERE gallery_id = ?", (gallery_id,))
         transaction.change("DELETE FROM feeds WHERE gallery_id = ?", (gallery_id,))
@@ -157,7 +156,6 @@ class Galleries(RecordPart):
     def _delete_some(self, transaction: Transaction, gallery_id: int) -> bool:
         """Delete some rows of a gallery, or the gallery once few are left; then return False."""
         transaction.limit_batch(CROPS_AT_ONCE)
-        transaction.removes = True
         statement = "SELECT slot FROM crops WHERE gallery_id = ? ORDER BY slot LIMIT ?"
         slots = transaction.column(statement, (gallery_id, CROPS_AT_ONCE))
         if slots:

@@ -306,7 +306,6 @@ def _leave_out(transaction: Transaction, restored: Restored) -> set[str]:
             f"{restored.by}: is another record than the backup's; name the backup's own data "
             "directory with --data-dir or, if it is lost, a directory that does not exist"
         )
-    transaction.removes = True
     # The collections in Milvus belong to the backed-up service.
     transaction.change("DELETE FROM remote_indexes")
     tables = transaction.column("SELECT name FROM other.sqlite_master WHERE type = 'table'")
