@@ -366,7 +366,6 @@ class Transaction(Reader):
         marks: the newest change in each changed feed; None for the feed of a deleted gallery.
         unsynced: vector files to be synced before the commit.
         removes: something was deleted for good and must be wiped from SQLite's log too.
-        deleted: ids of crops that no older copy of the record may bring back.
         dropped: gallery and side of vector files to be removed after the commit.
         in_batch: other rules are committed with this one.
     """
@@ -374,7 +373,6 @@ class Transaction(Reader):
     marks: dict[int, Mark | None] = field(default_factory=dict)
     unsynced: set[VectorFile] = field(default_factory=set)
     removes: bool = False
-    deleted: list[str] = field(default_factory=list)
     dropped: list[tuple[int, int]] = field(default_factory=list)
     in_batch: bool = False
 
@@ -410,7 +408,6 @@ class Transaction(Reader):
         self.marks |= other.marks
         self.unsynced |= other.unsynced
         self.removes |= other.removes
-        self.deleted += other.deleted
         self.dropped += other.dropped
 
     def begin_feed(self, gallery_id: int) -> None:
