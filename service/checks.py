@@ -248,7 +248,7 @@ def _keys(settings: Settings, database: Database | None) -> Findings:
 
 
 def _backups(settings: Settings, database: Database | None) -> Findings:
-    from service.record.restoring import own_backups, taken_at
+    from service.record.backup import own_backups, taken_at
 
     if settings.backup_dir is None:
         yield "warning", "GMN_BACKUP_DIR is not set: the service makes no backups by itself"

@@ -36,7 +36,7 @@ from service.jobs.runner import DoJob, work_on_jobs
 from service.ops.critical_sections import attempt, repeat_alone
 from service.ops.data_directory import hold_reserve
 from service.ops.threads import STOPPED, HealthCheck, Heartbeat, heartbeat
-from service.record.restoring import own_backups, taken_at
+from service.record.backup import own_backups, taken_at
 from service.runtime import DAMAGED, Runtime
 from service.search.index import GalleryIndex
 from service.search.refit import fit_galleries, refit_calibrations
@@ -95,6 +95,7 @@ async def run_maintenance(runtime: Runtime) -> None:
     # A killed process may have left rows of a deleted gallery.
     run = runtime.pools.files.run
     await attempt("deleted galleries", run(record.galleries.finish_deletions))
+    await attempt("log of deletions", run(record.database.trim_deletions))
     await attempt("space for deletions", run(hold_reserve, runtime.settings))
     await attempt("log of the record", run(record.database.empty_log))
     await attempt("indexes of the record", _rebuild_indexes_nightly(runtime))

@@ -211,13 +211,13 @@ def backup(
     """Copies the record and its data directory, also while it is served, and verifies the copy.
 
     The backup is a new folder named by its time, the last word of the output. It contains the
-    record at one moment with its images, snapshots and the audit log; images at GMN_IMAGES_URL must
-    be copied afterwards with the tools of that storage. Nothing is written if less than
-    GMN_RESERVED_DISK_BYTES would stay free.
+    record at one moment with its images, the log of deletions and the audit log; images at
+    GMN_IMAGES_URL must be copied afterwards with the tools of that storage. Nothing is written if
+    less than GMN_RESERVED_DISK_BYTES would stay free.
 
     Example: gmn backup /mnt/backups --keep 7 --data-dir ./gmn-data
     """
-    from service.record.restoring import remove_oldest, write_backup
+    from service.record.backup import remove_oldest, write_backup
     from service.record.verify import StoredRecord
     from service.settings import read_settings
 
@@ -247,19 +247,23 @@ def restore(
     replaces: Annotated[
         Path, Option("--replaces", envvar="GMN_DATA_DIR", help="The data directory before it.")
     ] = DEFAULT_DATA_DIR,
+    accept_undeleted: Annotated[
+        bool,
+        Option("--accept-undeleted", help="Restore although deletions are not known any more."),
+    ] = False,
 ) -> Shown:
-    """Creates a new data directory from a backup; crops deleted since then stay deleted.
+    """Creates a new data directory from a backup; what was deleted since then stays deleted.
 
-    Deletions are those of the data directory that is replaced: its service must be stopped, and it
-    is not changed. If it is lost or damaged, they are taken from the newest backup beside this one
-    and from the audit log. Unfinished jobs are cancelled.
+    Deletions are those in deletions.log of the data directory that is replaced, of this backup and
+    of newer ones beside it. The service of that directory must be stopped; it is not changed.
+    Unfinished jobs are cancelled.
 
     Example: gmn restore /mnt/backups/20260301T020000Z --into ./restored --replaces ./gmn-data
 
     Args:
         folder: the backup, a folder that gmn backup wrote.
     """
-    from service.record.restoring import kept_backups, restore_backup
+    from service.record.backup import kept_backups, restore_backup
 
     taken = folder.resolve()
     if taken not in kept_backups(taken.parent):
@@ -270,8 +274,7 @@ def restore(
     is_other = replaces.is_dir() and replaces.resolve() != into.resolve()
     with _lock(*([replaces] if is_other else []), into):
         try:
-            removed = _read_audited_deletions(replaces)
-            restored = restore_backup(taken, into, replaces, removed)
+            restored = restore_backup(taken, into, replaces, accept_undeleted)
         except BaseException:
             # The folder was empty and its name is needed; a mounted volume itself stays.
             shutil.rmtree(into, ignore_errors=True)
@@ -284,12 +287,21 @@ def restore(
     ]
     lines += [f"{name}: left out, as it was deleted since" for name in restored.galleries]
     lines += [f"key {key_id}: left out, as it was revoked since" for key_id in restored.keys]
-    lines += [f"{name}: left out, as it is missing or damaged" for name in restored.snapshots]
-    if restored.by != replaces:
+    lines += [
+        f"key {key_id}: its secret was replaced since; gmn keys rotate {key_id} makes a new one"
+        for key_id in restored.secrets
+    ]
+    if restored.unknown_from and restored.unknown_until:
         lines.append(
-            f"No later record than {restored.by or 'this backup'} can be read: what was deleted "
-            "after it is back, but for single crops that an audit log names. Forget these people "
-            "and revoke these keys again."
+            f"What was deleted from {restored.unknown_from:%Y-%m-%d %H:%M} to "
+            f"{restored.unknown_until:%Y-%m-%d %H:%M} UTC is not known and may be back: people, "
+            "crops, galleries, kept searches, cases, webhooks, and keys with their former secrets. "
+            "Forget these people and revoke these keys again."
+        )
+    if restored.damaged_lines:
+        lines.append(
+            f"{restored.damaged_lines} deletions are not known, as their lines in the logs of "
+            "deletions cannot be read."
         )
     lines.append(f"Serve it with gmn serve --data-dir {into}")
     return Shown(restored, lines)

@@ -42,8 +42,8 @@ from service.record.archive import (
     remove_from_archive,
     write_archive,
 )
+from service.record.backup import kept_backups, taken_at
 from service.record.replacing import replace_crops
-from service.record.restoring import kept_backups, taken_at
 from service.runtime import Runtime
 from service.settings import Settings
 

@@ -13,7 +13,7 @@ from service.gallery.gallery import Gallery
 from service.gallery.kept_searches import expire_searches
 from service.gallery.pictures import remove_pictures
 from service.ops.data_directory import IMPORTS, SNAPSHOTS, STRAY, failpoint
-from service.record.restoring import has_unfinished_backup
+from service.record.backup import has_unfinished_backup
 from service.record.values import CropFilter, CropsChange, count_by_case
 from service.runtime import Runtime
 
@@ -141,9 +141,9 @@ async def forget_expired(runtime: Runtime, gallery: Gallery) -> None:
 # Fields `where`, `what` and `until` of each remainder.
 ALWAYS_REMAINS = (
     (
-        "record store",
-        "the ids of the deleted crops, so that no restore brings them back",
-        "a day after the last older snapshot is deleted",
+        "record store and deletions.log",
+        "the ids of what was deleted, so that no restore brings it back",
+        "400 to 410 days after the deletion",
     ),
     (
         "unused bytes of the record",
@@ -260,8 +260,8 @@ async def _list_remainders(
     remaining += [
         (
             f"backup {backup}",
-            "the deleted crops, which no gmn restore brings back while this data directory or a "
-            "later backup can be read",
+            "the deleted crops, which no gmn restore brings back while deletions.log of this data "
+            "directory or of a later backup can be read",
             f"it is removed, at {until:%Y-%m-%d %H:%M} UTC if backups go on, or you delete it",
         )
         for backup, until in backups

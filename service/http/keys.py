@@ -28,7 +28,15 @@ from model.problems import InputProblem, legible
 from service.errors import InvalidField, TooManyRequests, Unauthorised, UnknownKey
 from service.ops.shared import KeyRates
 from service.ops.threads import MonitoredThreadPool
-from service.record.keys import API_KEY, KEY_ID, SCOPES, ApiKey, Keys, any_administers
+from service.record.keys import (
+    API_KEY,
+    KEY_ID,
+    NO_HASH,
+    SCOPES,
+    ApiKey,
+    Keys,
+    any_administers,
+)
 from service.wording import describe_invalid
 
 KEY_TEXT = re.compile(rf"gmn_({KEY_ID})_([A-Za-z0-9_-]{{32,128}})", re.ASCII)
@@ -36,8 +44,6 @@ SECRET_BYTES = 32
 KEY_ID_BYTES = 6
 # Interval at which the record notes when keys were last used.
 NOTED_EVERY_SECONDS = 60.0
-# Hash to compare with if the id is unknown; no secret has it.
-NO_HASH = "0" * 64
 EXAMPLE = '{"key_id": "door", "secret_sha256": "<64 hex digits>", "scopes": ["query"]}'
 NO_KEY = (
     "there is no API key: every program on this machine may do everything, and so may every client "

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import logging
 import os
 import re
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from secrets import token_hex
+from typing import BinaryIO
 
 from model.problems import InputProblem
 from service.errors import StorageFailed
@@ -84,6 +87,19 @@ def copy_file(path: Path, to: Path) -> None:
     shutil.copy(path, to)
     sync(to)
     sync(to.parent)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read it; links are not followed, and other kinds of files are refused.
+
+    Raises:
+        OSError: it is missing, a link, a folder, a pipe or a device.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no ordinary file", str(path))
+    return os.fdopen(descriptor, "rb")
 
 
 def sync_below(folder: Path) -> None:

@@ -1,8 +1,7 @@
-"""Archives: copies of a record, or of one gallery's crops, written while the record is served.
+"""Snapshots: copies of one gallery's crops, written while the record is served.
 
-An archive is a folder with a record: its tables and its vector files. A backup is an archive of
-everything. A snapshot is an archive of one gallery without keys, searches and jobs. A folder gets
-its final name only when it is complete.
+A snapshot is a folder with a record of one gallery, without keys, searches and jobs. It gets its
+final name only when it is complete.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ from service.errors import DamagedRecord, DamagedSnapshot, RecordUnavailable, St
 from service.ops.data_directory import failpoint, put_in_place, snapshot_name, unfinished_folder
 from service.record.crops import Crops
 from service.record.database import SIDES, Database
+from service.record.deletions import LOG_NAME
 from service.record.galleries import require_entry
-from service.record.marks import PRIVATE_FILE, Mark
+from service.record.marks import Mark
 from service.record.replacing import end_staging
 from service.record.schema import TABLES
 from service.record.transaction import AMONG, FILE, Reader, Transaction
@@ -35,11 +35,11 @@ ALL_SIDES = (
 )
 # `Database` creates these files beside an open record; the lock shows an interrupted change.
 LOCK = "record.lock"
-OPEN_RECORD_FILES = ("record.acknowledged", "record.turn", "deleted.ids", LOCK)
+OPEN_RECORD_FILES = ("record.acknowledged", "record.turn", LOG_NAME, LOCK)
 
 
-def write_archive(database: Database, folder: Path, gallery_id: int | None = None) -> None:
-    """Copy the current state of a record, or of one gallery's crops, to a new folder.
+def write_archive(database: Database, folder: Path, gallery_id: int) -> None:
+    """Copy the current state of a gallery's crops to a new folder.
 
     Crops removed during the copy are omitted. The copy is verified before the folder gets its final
     name.
@@ -52,22 +52,18 @@ def write_archive(database: Database, folder: Path, gallery_id: int | None = Non
     """
     try:
         with unfinished_folder(folder) as part:
-            fill_archive(database, part, gallery_id)
+            _fill_archive(database, part, gallery_id)
             failpoint("snapshot.written")
             put_in_place(part, folder)
     except (OSError, sqlite3.OperationalError) as error:
         raise StorageFailed(
-            f"the {'backup' if gallery_id is None else 'snapshot'} could not be written "
-            f"({error}); nothing is left of it, free space there and try again"
+            f"the snapshot could not be written ({error}); nothing is left of it, free space there "
+            "and try again"
         ) from error
 
 
-def fill_archive(database: Database, part: Path, gallery_id: int | None = None) -> None:
-    """Write an archive into an empty folder, as in `write_archive`; raises `OSError`."""
-    if gallery_id is None:
-        _copy_record(database, part)
-    else:
-        _copy_gallery(database, part, gallery_id)
+def _fill_archive(database: Database, part: Path, gallery_id: int) -> None:
+    _copy_gallery(database, part, gallery_id)
     with contextlib.closing(StoredRecord(part)) as stored:
         sides = Reader(stored).tuples(ALL_SIDES)
     _copy_vectors(database, part, sides)
@@ -119,11 +115,6 @@ def open_archive(folder: Path) -> Iterator[Reader]:
             yield Reader(stored)
     except (DamagedRecord, sqlite3.DatabaseError) as error:
         raise DamagedSnapshot(folder, getattr(error, "why", str(error))) from error
-
-
-def read_record_id(reader: Reader) -> str:
-    record_id: str = reader.value("SELECT value FROM record WHERE name = 'record_id'")
-    return record_id
 
 
 def archived_ids(folder: Path, identity: str | None = None) -> list[str]:
@@ -179,13 +170,6 @@ def _find_damage(folder: Path) -> str | None:
         return next(iter(verify(folder).damage), None)
     except (InputProblem, sqlite3.DatabaseError) as error:
         return str(getattr(error, "why", error))
-
-
-def _copy_record(database: Database, part: Path) -> None:
-    with contextlib.closing(sqlite3.connect(part / FILE)) as copy:
-        (part / FILE).chmod(PRIVATE_FILE)
-        with database.naming_errors():
-            database.connection().backup(copy)
 
 
 def _copy_gallery(database: Database, part: Path, gallery_id: int) -> None:

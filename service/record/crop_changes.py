@@ -116,12 +116,12 @@ def remove_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]
         return CropsChange(entry.version)
     slots = [crop["slot"] for crop in crops]
     crop_ids = tuple(crop["crop_id"] for crop in crops)
-    # Without tombstones, restoring a snapshot would bring the crops back.
+    # Without tombstones, restoring a snapshot would bring the crops back, and the log of deletions
+    # would not have them.
     transaction.change(f"{TOMBSTONES_OF} WHERE {OF_SLOTS}", values)
     _count(transaction, gallery_id, slots, -1)
     drop_crops(transaction, gallery_id, slots)
     _drop_people(transaction, gallery_id, crops)
-    transaction.deleted += crop_ids
     version = next_version(transaction, gallery_id, "removed", slots, removals=1)
     return CropsChange(version, crop_ids)
 

@@ -285,11 +285,8 @@ class Crops(RecordPart):
 
         Call this only when no archive is that old: restoring it would bring the crops back.
         """
-        dropped = transaction.column(
-            "DELETE FROM tombstones WHERE gallery_id = ? AND removed_at < ? RETURNING crop_id",
-            (gallery_id, before),
-        )
-        self._database.deleted.drop(dropped)
+        statement = "DELETE FROM tombstones WHERE gallery_id = ? AND removed_at < ?"
+        transaction.change(statement, (gallery_id, before))
 
     def release_space(self, gallery_id: int) -> None:
         """Return the space of removed vectors to the file system, blocking writes piece by piece.

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
@@ -34,7 +34,8 @@ from service.ops.data_directory import (
 )
 from service.ops.locks import ProcessLock
 from service.ops.threads import waiting
-from service.record.marks import COMMITS, PRIVATE_FILE, TOKEN_BYTES, DeletedIds, Mark, Marks
+from service.record.deletions import Deletion, DeletionLog
+from service.record.marks import COMMITS, PRIVATE_FILE, TOKEN_BYTES, Mark, Marks
 from service.record.schema import (
     EARLIEST_FORMAT,
     FORMAT,
@@ -91,6 +92,10 @@ NOT_REBUILT = (
     "the indexes of the record could not be built anew ({}), and copies of deleted labels may "
     "remain in them; free space in the data directory"
 )
+NOT_LOGGED = (
+    "what was deleted is gone, but could not be noted in deletions.log ({}); free space in the "
+    "data directory; the next change, or the next start, tries again"
+)
 NOT_OVERWRITTEN = (
     "the crops are removed, but their vectors could not be overwritten on the disk ({}); the next "
     "change of the gallery, or the next start, tries again"
@@ -103,6 +108,7 @@ SIDES = """(
     SELECT gallery_id, name, staged_side, staged_dimension, next_slot FROM galleries
     WHERE staged_side IS NOT NULL
 )"""
+RECORD_ID = "SELECT value FROM record WHERE name = 'record_id'"
 NOTE_COMMIT = "UPDATE record SET value = ? WHERE name = 'commit'"
 
 
@@ -123,6 +129,10 @@ class Database(Source):
     Any number of processes of one machine may share a folder; writers take turns. Any thread may
     read.
 
+    Attributes:
+        is_adopted: the record was put into its folder since it was last open, and may be older than
+            its log of deletions.
+
     Raises:
         InputProblem: the file is not a record that this program can use.
         DamagedRecord: acknowledged data is missing.
@@ -131,7 +141,7 @@ class Database(Source):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.marks = Marks(folder / MARKS)
-        self.deleted = DeletedIds(folder / "deleted.ids")
+        self.deletions = DeletionLog(folder)
         # data_version values are comparable only within one connection.
         self._version_connection: sqlite3.Connection | None = None
         self._version_lock = threading.Lock()
@@ -141,6 +151,7 @@ class Database(Source):
         self._lock = ProcessLock(
             folder / "record.lock", "writes of the record", turn=folder / "record.turn"
         )
+        self.is_adopted = False
         try:
             with self._lock.hold():
                 self._open()
@@ -257,6 +268,10 @@ class Database(Source):
         row = Reader(self).row("record", "WHERE name = ?", (REBUILT,))
         return as_moment(row["value"]) if row else None
 
+    def trim_deletions(self) -> None:
+        """Drop old lines of the log of deletions; raises `OSError`."""
+        self.write(lambda _: self.deletions.trim(datetime.now(UTC)))
+
     @property
     def writes_wait(self) -> bool:
         """True while writes are refused, because a process that holds the lock stands still."""
@@ -337,6 +352,12 @@ class Database(Source):
             sync(self.folder)
         newest = {**Reader(self).feeds(), COMMITS: self._last_commit()}
         self._require_acknowledged(newest, acknowledged)
+        self.is_adopted = not is_new and not acknowledged
+        try:
+            self.deletions.begin(Reader(self).value(RECORD_ID))
+            self._log_deletions()
+        except OSError as error:
+            raise _storage_failure(NOT_LOGGED, error) from error
         self._settle(newest)
         self._cut_vectors()
         # A killed process may have left deleted contents in the log.
@@ -464,19 +485,46 @@ class Database(Source):
                 if self._last_commit() != commit:
                     raise
         failpoint("record.committed")
+        sentence = NOT_LOGGED
         try:
+            # A backup that finds a vector overwritten finds the deletion in the log.
+            self._log_deletions()
+            sentence = NOT_OVERWRITTEN
             self._settle({**feeds, COMMITS: commit})
         except OSError as error:
             for work in batch:
                 if work.overwrites:
-                    work.error = _storage_failure(NOT_OVERWRITTEN, error)
+                    work.error = _storage_failure(sentence, error)
         for side in combined.dropped:
             with contextlib.suppress(OSError):
                 self.vectors.remove(*side)
         failpoint("record.settled")
-        self.deleted.add(combined.deleted)
         if self._log_waits or combined.overwrites or file_bytes(self._log) > LOG_BYTES:
             self._truncate_log()
+
+    def _log_deletions(self) -> None:
+        """Move the rows of `deletions` to the log; a killed process may have left some.
+
+        Raises:
+            OSError: the disk is full or fails; the next commit, or the next start, tries again.
+        """
+        connection = self.connection()
+        with self.naming_errors():
+            if not connection.execute("SELECT 1 FROM deletions LIMIT 1").fetchone():
+                return
+            rows = connection.execute("SELECT kind, id, gallery_id FROM deletions")
+            now = datetime.now(UTC)
+            self.deletions.append(
+                Deletion(now, kind, deleted_id, gallery_id or None)
+                for kind, deleted_id, gallery_id in rows
+            )
+        # Rows that a power cut brings back are lines that the log has twice.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        try:
+            with contextlib.suppress(sqlite3.OperationalError):
+                connection.execute("DELETE FROM deletions")
+        finally:
+            connection.execute("PRAGMA synchronous = FULL")
 
     def _run_in_savepoint(self, work: _Work, combined: Transaction) -> None:
         """Run a rule, or roll it back alone if it fails."""

@@ -14,7 +14,7 @@ from service.errors import GalleryConflict, UnknownGallery
 from service.ops.data_directory import IMPORTS, snapshot_name
 from service.record.database import RecordPart, transactional
 from service.record.keys import delete_keys
-from service.record.schema import as_micros, now_micros
+from service.record.schema import now_micros
 from service.record.transaction import AMONG, ChangeKind, Reader, Transaction
 from service.record.values import GalleryRecord, GallerySettings
 from service.record.vectors import vectors_name
@@ -133,7 +133,6 @@ class Galleries(RecordPart):
     @transactional
     def _unlist(self, transaction: Transaction, gallery_id: int) -> int:
         entry = require_entry(transaction, gallery_id)
-        transaction.deleted.append(deleted_name(entry))
         transaction.change("UPDATE galleries SET name = NULL WHERE gallery_id = ?", (gallery_id,))
         transaction.change("DELETE FROM feeds WHERE gallery_id = ?", (gallery_id,))
         # They must not open a later gallery of that name.
@@ -166,9 +165,6 @@ class Galleries(RecordPart):
             delete = f"DELETE FROM {table} WHERE {key} IN ({some})"
             if transaction.change(delete, (gallery_id, CROPS_AT_ONCE)):
                 return True
-        # An older copy of the record loses the whole gallery by `deleted_name`.
-        statement = "DELETE FROM tombstones WHERE gallery_id = ? RETURNING crop_id"
-        self._database.deleted.drop(transaction.column(statement, (gallery_id,)))
         transaction.change("DELETE FROM galleries WHERE gallery_id = ?", (gallery_id,))
         return False
 
@@ -230,10 +226,6 @@ def count_crops(transaction: Transaction, gallery_id: int) -> None:
         "FROM crops WHERE gallery_id = ?) WHERE gallery_id = ?",
         (gallery_id, gallery_id),
     )
-
-
-def deleted_name(entry: GalleryRecord) -> str:
-    return f"gallery {entry.gallery_id} {as_micros(entry.created_at)}"
 
 
 def read_entry(reader: Reader, gallery_id: int) -> GalleryRecord | None:

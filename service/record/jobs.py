@@ -214,6 +214,9 @@ class Jobs(RecordPart):
             for problem in problems
         ]
         _put_problems(transaction, job_id, hidden)
+        # A restore would bring the name back.
+        deletion = {"kind": "job", "gallery_id": 0, "id": job_id}
+        transaction.insert("deletions", deletion, instead=True)
         job = self.get(job_id)
         if job and job.finished:
             parameters = {

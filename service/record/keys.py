@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, get_args
 
@@ -19,6 +20,9 @@ from service.record.transaction import AMONG, Transaction
 ASKED_FOR = "keys_asked_for"
 KEY_ID = r"[A-Za-z0-9]{1,32}"
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+# Hash to compare with if an id or its secret is unknown; no secret has it.
+NO_HASH = "0" * 64
+CHANGE_BODY = "UPDATE api_keys SET body = ? WHERE key_id = ?"
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
@@ -155,8 +159,17 @@ class Keys(RecordPart):
     def change(self, transaction: Transaction, api_key: ApiKey) -> bool:
         """Replace a key; return False if it was revoked in the meantime."""
         body = to_json(api_key).decode()
-        statement = "UPDATE api_keys SET body = ? WHERE key_id = ?"
-        return bool(transaction.change(statement, (body, api_key.key_id)))
+        return bool(transaction.change(CHANGE_BODY, (body, api_key.key_id)))
+
+    @transactional
+    def end_secrets(self, transaction: Transaction, hashes: Collection[str]) -> None:
+        """Let no key accept the secrets of these hashes; a key without another needs a new one."""
+        for key in self.all() if hashes else ():
+            if {key.secret_sha256, key.former_sha256}.intersection(hashes):
+                is_current = key.secret_sha256 in hashes
+                secret = NO_HASH if is_current else key.secret_sha256
+                ended = replace(key, secret_sha256=secret, former_sha256=None, former_until=None)
+                transaction.change(CHANGE_BODY, (to_json(ended).decode(), key.key_id))
 
     @transactional
     def revoke(

@@ -1,17 +1,14 @@
-"""Files beside the record that reveal an older copy: acknowledged changes and deleted ids."""
+"""The file beside the record that reveals an older copy: the last acknowledged changes."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import struct
 import zlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
-
-from service.ops.data_directory import sync
 
 log = logging.getLogger(__name__)
 PRIVATE_FILE = 0o600
@@ -73,56 +70,6 @@ class Marks:
                 os.close(file)
         except OSError as error:
             log.warning("%s could not be written: %s", self.path, error)
-
-
-class DeletedIds:
-    """A file beside the record with the ids of deleted crops, one per line.
-
-    An older copy of the record put in its place would bring the crops back without a trace of their
-    deletion. The next start deletes them by this file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def read(self) -> list[str]:
-        body = self.path.read_bytes() if self.path.exists() else b""
-        # A line torn by a power cut was never acknowledged.
-        lines = body.decode(errors="replace").split("\n")[:-1]
-        return [line for line in lines if line]
-
-    def add(self, ids: Collection[str]) -> None:
-        """Append ids and sync them to disk; never raises."""
-        if not ids:
-            return
-        try:
-            self._append(ids)
-        except OSError as error:
-            log.warning("%s could not be written: %s", self.path, error)
-
-    def drop(self, ids: Collection[str]) -> None:
-        """Drop ids that no copy can bring back, or keep all on a full disk; never raises."""
-        if not ids:
-            return
-        dropped = set(ids)
-        kept = [crop_id for crop_id in self.read() if crop_id not in dropped]
-        temporary = DeletedIds(self.path.with_suffix(".part"))
-        with contextlib.suppress(OSError):
-            temporary.path.unlink(missing_ok=True)
-            temporary._append(kept)
-            temporary.path.replace(self.path)
-
-    def _append(self, ids: Collection[str]) -> None:
-        # Begin with a line break, which ends a torn line.
-        lines = "".join(["\n", *(f"{crop_id}\n" for crop_id in ids)])
-        is_new = not self.path.exists()
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        with os.fdopen(os.open(self.path, flags, PRIVATE_FILE), "ab") as file:
-            file.write(lines.encode())
-            file.flush()
-            os.fdatasync(file.fileno())
-        if is_new:
-            sync(self.path.parent)
 
 
 def _find_offset(gallery_id: int) -> int:

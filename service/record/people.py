@@ -50,7 +50,6 @@ TOMBSTONES_OF_ABSENT = """
 INSERT OR REPLACE INTO tombstones (gallery_id, crop_id, removed_at)
 SELECT :gallery_id, value, :now FROM json_each(:crop_ids)
 WHERE NOT EXISTS (SELECT 1 FROM crops WHERE gallery_id = :gallery_id AND crop_id = value)
-RETURNING crop_id
 """
 # Best picture first: by quality, then size; crops without a picture come last.
 BY_PICTURE = (
@@ -211,7 +210,7 @@ class People(RecordPart):
             # Undoing a merge would bring back the name of a person who is only in snapshots.
             _remove_merges_of(transaction, gallery_id, identity)
             values = {"gallery_id": gallery_id, "crop_ids": archived, "now": now_micros()}
-            transaction.deleted += transaction.column(TOMBSTONES_OF_ABSENT, values)
+            transaction.change(TOMBSTONES_OF_ABSENT, values)
         if not people:
             return CropsChange(entry.version)
         person_ids = [person["person_id"] for person in people]

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from service.record.calibrations import StoredCalibrations
 from service.record.cameras import Cameras
 from service.record.crops import Crops
 from service.record.database import Database
-from service.record.desk import KeptQueries, StoredCases
+from service.record.deletions import Deletion, read_deletions
+from service.record.desk import KeptQueries, StoredCases, drop_searches
 from service.record.files import Snapshots, StrayFiles, UnneededFiles
-from service.record.galleries import Galleries, RemoteIndexes, Runtimes, deleted_name
+from service.record.galleries import Galleries, RemoteIndexes, Runtimes
 from service.record.jobs import Jobs
-from service.record.keys import Keys
+from service.record.keys import Keys, ask_for_keys, delete_keys
 from service.record.people import Groups, People
 from service.record.replacing import StagedVectors
 from service.record.tracks import Tracks
-from service.record.transaction import Reader
+from service.record.transaction import AMONG, Transaction, batches
 from service.record.watch import Watches
 from service.record.webhooks import Webhooks
 
 CROPS_PER_CHECK = 200
+DELETIONS_AT_ONCE = 10_000
+# Tables, and keys of their rows, by what a deletion of them is called.
+ROWS = {
+    "case": ("cases", "case_id"),
+    "webhook": ("webhooks", "webhook_id"),
+    "alert": ("alerts", "alert_id"),
+    "merge": ("merges", "merge_id"),
+    "job": ("jobs", "job_id"),
+}
 
 
 class Record:
@@ -53,11 +64,8 @@ class Record:
         self.unneeded_files = UnneededFiles(database)
         self.calibrations = StoredCalibrations(database)
         self.remote_indexes = RemoteIndexes(database)
-        deleted = database.deleted.read()
-        statement = "SELECT 1 FROM tombstones WHERE crop_id = ?"
-        if deleted and not Reader(database).value(statement, deleted[-1:]):
-            # An older copy of the record was put in place.
-            self.delete_again(deleted)
+        if database.is_adopted:
+            self.delete_again(read_deletions(database.deletions.path))
         self.galleries.finish_deletions()
 
     def check(self, pause: Callable[[], bool] = lambda: False) -> None:
@@ -74,17 +82,40 @@ class Record:
                 if number % CROPS_PER_CHECK == 0 and pause():
                     return
 
-    def delete_again(self, deleted: Collection[str]) -> None:
-        """Delete crops and galleries that were deleted before and that an older copy brought back.
-
-        Args:
-            deleted: ids of crops, and galleries as named by `deleted_name`.
-        """
-        for gallery in self.galleries.all():
-            if deleted_name(gallery) in deleted:
-                self.galleries.delete(gallery.gallery_id)
-                continue
-            self.crops.remove(gallery.gallery_id, deleted)
+    def delete_again(self, deletions: Iterable[Deletion]) -> None:
+        """Delete what a log of deletions names and an older copy of the record brought back."""
+        for batch in batches(deletions, DELETIONS_AT_ONCE):
+            ids: dict[str, list[str]] = defaultdict(list)
+            crops: dict[int | None, list[str]] = defaultdict(list)
+            for deletion in batch:
+                ids[deletion.kind].append(deletion.id)
+                if deletion.kind == "crop":
+                    crops[deletion.gallery].append(deletion.id)
+            self.database.write(_delete_rows, ids)
+            self.keys.end_secrets(ids["secret"])
+            for gallery in self.galleries.all():
+                if gallery.deletion_id in ids["gallery"]:
+                    self.galleries.delete(gallery.gallery_id)
+                elif crop_ids := crops[gallery.gallery_id] + crops[None]:
+                    self.crops.remove(gallery.gallery_id, crop_ids)
 
     def close(self) -> None:
         self.database.close()
+
+
+def _delete_rows(transaction: Transaction, ids: Mapping[str, Sequence[str]]) -> None:
+    """Delete what belongs to no crop, given by the kinds of deletions."""
+    delete_keys(transaction, ids["key"])
+    if ids["keyless"]:
+        ask_for_keys(transaction)
+    statement = f"SELECT DISTINCT gallery_id FROM searches WHERE query_id IN {AMONG}"
+    for gallery_id in transaction.column(statement, (ids["search"],)):
+        drop_searches(transaction, gallery_id, ids["search"])
+    for kind, (table, key) in ROWS.items():
+        transaction.change(f"DELETE FROM {table} WHERE {key} IN {AMONG}", (ids[kind],))
+    # The number of a deleted gallery is not given to another one.
+    numbers = [int(name.partition("-")[0]) for name in ids["gallery"]]
+    transaction.change(
+        "UPDATE record SET value = max(value, ?) WHERE name = 'next_gallery'",
+        (max(numbers, default=0) + 1,),
+    )

@@ -7,18 +7,19 @@ import shutil
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from gmn_client.models import Snapshot
 from model.problems import InputProblem
 from service.record.archive import check_snapshots, describe_snapshot, open_archive
+from service.record.backup import new_data_directory, taken_at
 from service.record.database import Database
+from service.record.deletions import FORMER_NAME, LOG_NAME, Deletion, read_deletions, read_former
 from service.record.galleries import EMPTY, INDEX_OWNERS, add_gallery, count_crops
 from service.record.keys import ASKED_FOR, ask_for_keys
-from service.record.marks import DeletedIds
 from service.record.record import Record
 from service.record.replacing import add_missing_crops
-from service.record.restoring import new_data_directory, taken_at
 from service.record.schema import TABLES
 from service.record.transaction import FILE, Reader, Transaction, batches
 from service.record.values import GalleryRecord
@@ -96,7 +97,10 @@ def recover(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
         into: an empty or new folder.
         removed: ids of crops known to be deleted.
     """
-    deleted = {*removed, *DeletedIds(damaged / "deleted.ids").read()}
+    now = datetime.now(UTC)
+    deleted = [Deletion(now, "crop", crop_id) for crop_id in removed]
+    deleted += read_former(damaged / FORMER_NAME, now)
+    deleted += read_deletions(damaged / LOG_NAME)
     with new_data_directory(into) as part, contextlib.ExitStack() as stack:
         record = stack.enter_context(contextlib.closing(Record(part)))
         inspection = None

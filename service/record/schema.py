@@ -1,4 +1,4 @@
-"""The tables of the record, and conversions of the values in their columns.
+"""The tables and triggers of the record, and conversions of the values in their columns.
 
 Every row has a checksum in a further column, `crc`, which reveals damage in the file.
 """
@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-FORMAT = 13
+FORMAT = 14
 # Earliest format that differs only by tables, which are added or dropped when the record is opened.
 EARLIEST_FORMAT = 8
 OBSOLETE_TABLES = (
@@ -35,6 +35,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 CONSTRAINT = re.compile(r"(PRIMARY|UNIQUE|FOREIGN|CHECK)\b")
 TABLE = re.compile(r"CREATE TABLE (\w+) \(\n(.+?)\n\)( WITHOUT ROWID)?;", re.DOTALL)
+TRIGGER = re.compile(r"CREATE TRIGGER (\w+ .+?END);", re.DOTALL)
 
 # Each table also gets the column `crc`.
 SCHEMA = """
@@ -554,6 +555,61 @@ CREATE TABLE deliveries (
 ) WITHOUT ROWID;
 CREATE INDEX deliveries_0 ON deliveries (webhook_id, state, next_at);
 CREATE INDEX deliveries_1 ON deliveries (number);
+
+-- Deletions that are not in the log of deletions yet. `gallery_id` is that of a crop, or 0.
+CREATE TABLE deletions (
+    kind TEXT NOT NULL,
+    gallery_id INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    PRIMARY KEY (kind, gallery_id, id)
+) WITHOUT ROWID;
+"""
+
+# Whoever deletes something writes a row of `deletions` in the same commit. What is deleted with its
+# gallery comes back with no restore that leaves out the gallery, and needs no row.
+TRIGGERS = """
+CREATE TRIGGER crop_deleted AFTER INSERT ON tombstones BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id)
+    VALUES ('crop', new.gallery_id, new.crop_id);
+END;
+CREATE TRIGGER gallery_deleted AFTER UPDATE OF name ON galleries WHEN new.name IS NULL BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id)
+    VALUES ('gallery', 0, new.gallery_id || '-' || new.created_at);
+END;
+CREATE TRIGGER key_deleted AFTER DELETE ON api_keys BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id) VALUES ('key', 0, old.key_id);
+END;
+CREATE TRIGGER secret_deleted AFTER UPDATE OF body ON api_keys
+WHEN new.body ->> '$.secret_sha256' != old.body ->> '$.secret_sha256' BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id)
+    VALUES ('secret', 0, old.body ->> '$.secret_sha256');
+END;
+CREATE TRIGGER keyless_deleted AFTER INSERT ON record WHEN new.name = 'keys_asked_for' BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id) VALUES ('keyless', 0, 'all');
+END;
+CREATE TRIGGER search_deleted AFTER DELETE ON searches
+WHEN EXISTS (SELECT 1 FROM galleries WHERE gallery_id = old.gallery_id AND name IS NOT NULL) BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id) VALUES ('search', 0, old.query_id);
+END;
+CREATE TRIGGER case_deleted AFTER DELETE ON cases
+WHEN EXISTS (SELECT 1 FROM galleries WHERE gallery_id = old.gallery_id AND name IS NOT NULL) BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id) VALUES ('case', 0, old.case_id);
+END;
+CREATE TRIGGER webhook_deleted AFTER DELETE ON webhooks BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id) VALUES ('webhook', 0, old.webhook_id);
+END;
+CREATE TRIGGER alert_deleted AFTER DELETE ON alerts
+WHEN EXISTS (SELECT 1 FROM galleries WHERE gallery_id = old.gallery_id AND name IS NOT NULL) BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id) VALUES ('alert', 0, old.alert_id);
+END;
+CREATE TRIGGER merge_deleted AFTER DELETE ON merges
+WHEN EXISTS (SELECT 1 FROM galleries WHERE gallery_id = old.gallery_id AND name IS NOT NULL) BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id) VALUES ('merge', 0, old.merge_id);
+END;
+CREATE TRIGGER job_deleted AFTER DELETE ON jobs
+WHEN EXISTS (SELECT 1 FROM galleries WHERE gallery_id = old.gallery_id AND name IS NOT NULL) BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id) VALUES ('job', 0, old.job_id);
+END;
 """
 
 
@@ -650,11 +706,17 @@ def create_tables(connection: sqlite3.Connection) -> None:
     missing = missing_tables(connection)
     for table in missing:
         table.create(connection)
+    _create_triggers(connection)
     if len(missing) == len(TABLES):
         # ANALYZE creates the table that `_describe_sizes` fills.
         connection.execute("ANALYZE")
     _describe_sizes(connection, missing)
     connection.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def _create_triggers(connection: sqlite3.Connection) -> None:
+    for definition in TRIGGER.findall(TRIGGERS):
+        connection.execute(f"CREATE TRIGGER IF NOT EXISTS {definition}")
 
 
 def missing_tables(connection: sqlite3.Connection) -> list[Table]:
@@ -699,4 +761,5 @@ def schema_of_format() -> list[tuple[str, ...]]:
         connection.create_function("row_crc", -1, row_crc, deterministic=True)
         for table in TABLES.values():
             table.create(connection)
+        _create_triggers(connection)
         return read_schema(connection)

@@ -390,7 +390,6 @@ class Transaction(Reader):
         marks: the newest change in each changed feed; None for the feed of a deleted gallery.
         unsynced: vector files to be synced before the commit.
         overwrites: rows were changed or deleted, whose former values SQLite's log may contain.
-        deleted: ids of crops that no older copy of the record may bring back.
         dropped: gallery and side of vector files to be removed after the commit.
         in_batch: other rules are committed with this one.
     """
@@ -398,7 +397,6 @@ class Transaction(Reader):
     marks: dict[int, Mark | None] = field(default_factory=dict)
     unsynced: set[VectorFile] = field(default_factory=set)
     overwrites: bool = False
-    deleted: list[str] = field(default_factory=list)
     dropped: list[tuple[int, int]] = field(default_factory=list)
     in_batch: bool = False
 
@@ -447,7 +445,6 @@ class Transaction(Reader):
         self.marks |= other.marks
         self.unsynced |= other.unsynced
         self.overwrites |= other.overwrites
-        self.deleted += other.deleted
         self.dropped += other.dropped
 
     def begin_feed(self, gallery_id: int) -> None:

@@ -19,6 +19,7 @@ from pydantic_core import from_json
 
 from gmn_client.models import EnrolledImage, RetentionFrom
 from model.crops.texts import nfc
+from service.record.schema import as_micros
 
 # A case is loaded, and exported to one file, as a whole.
 MOST_CASES = 1000
@@ -289,6 +290,11 @@ class GalleryRecord:
     removals: int = 0
     unnamed: int = 0
     dimension: int | None = None
+
+    @property
+    def deletion_id(self) -> str:
+        """Its id in the log of deletions: two records restored from one backup reuse numbers."""
+        return f"{self.gallery_id}-{as_micros(self.created_at)}"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import gmn
-from service.record.restoring import kept_backups
+from service.record.backup import kept_backups
 from tests.forked import GMN, run_forked, run_gmn
 from tests.outside import figure
 from tests.waiting import eventually
@@ -109,7 +109,7 @@ def test_a_service_takes_no_other_backup_for_its_own_and_none_from_the_future(
     assert again.stop() == 0
 
 
-@pytest.mark.parametrize("step", ["shutil.copy", "os.rename = os.replace"])
+@pytest.mark.parametrize("step", ["os.fchmod", "os.rename"])
 def test_a_restore_that_was_cut_off_is_refused_at_the_start(
     start, refused_start, tmp_path, drawn_crops, step
 ):

@@ -22,8 +22,8 @@ from service.http import keys
 from service.http.forms import Form, GalleryName, Sent
 from service.http.guard import guarded_router, needs
 from service.http.problems import problems
+from service.record.backup import own_backups, taken_at
 from service.record.cameras import CAMERA_STATES
-from service.record.restoring import own_backups, taken_at
 from service.runtime import Call, Runtime
 from service.search.options import MAX_NAMES, split_names
 

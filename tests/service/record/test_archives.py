@@ -141,10 +141,9 @@ def test_a_restore_that_is_cut_off_leaves_neither_rows_nor_vectors(
     assert not (folder / "vectors-1-1.f32").exists()
 
 
-@pytest.mark.parametrize("kind", ["backup", "snapshot"])
 @pytest.mark.parametrize("when", ["before its vector", "after its row"])
 def test_a_crop_removed_while_an_archive_is_written_is_no_part_of_it(
-    record, gallery, tmp_path, monkeypatch, kind, when
+    record, gallery, tmp_path, monkeypatch, when
 ):
     first, second, third = enroll(record, gallery, *(new_crop(number) for number in range(3)))
     name = "_copy_vectors" if when == "before its vector" else "_remove_deleted"
@@ -157,7 +156,7 @@ def test_a_crop_removed_while_an_archive_is_written_is_no_part_of_it(
 
     monkeypatch.setattr(archive, name, meanwhile)
     path = tmp_path / "archive"
-    write_archive(record.database, path, gallery if kind == "snapshot" else None)
+    write_archive(record.database, path, gallery)
     assert archived_ids(path) == [first, third]
     assert describe_snapshot(path, NOON).crops == 2
     assert verify(path).damage == []
@@ -251,7 +250,7 @@ def test_a_damaged_record_gives_no_archive(record, gallery, tmp_path):
     enroll(record, gallery, new_crop(1), new_crop(2))
     record.database.vectors.open(gallery, 0, 4).clear([2])
     with pytest.raises(InputProblem, match="vector of crop"):
-        write_archive(record.database, tmp_path / "b1")
+        write_archive(record.database, tmp_path / "b1", gallery)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 

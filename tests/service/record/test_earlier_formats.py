@@ -6,8 +6,9 @@ import sqlite3
 import pytest
 
 from service.record.archive import archived_ids, check_archive, write_archive
+from service.record.backup import restore_backup, write_backup
+from service.record.deletions import LOG_NAME
 from service.record.replacing import replace_crops
-from service.record.restoring import restore_backup, write_backup
 from service.record.transaction import FILE
 from service.record.verify import verify
 from tests.service.gallery.new_crops import (
@@ -24,7 +25,7 @@ WATCHES = ("watches", "watch_traffic", "alerts", "alert_pictures", "webhooks", "
 OF_REVIEWS = ("alert_scores", "review_changes", "ignored_reviews")
 OF_CAMERAS = ("cameras", "camera_hours", "camera_traffic")
 OF_FORMAT_13 = (*OF_CAMERAS, "watch_trials", "trial_alerts", *OF_REVIEWS)
-LATEST = ("counted_tracks", "alert_crops", *OF_FORMAT_13)
+LATEST = ("counted_tracks", "alert_crops", *OF_FORMAT_13, "deletions")
 OBSOLETE = ("restores", "incoming", "incoming_tracks", "collections", "unneeded_collections")
 # Tables that came with later formats.
 LATER_TABLES = {
@@ -32,13 +33,18 @@ LATER_TABLES = {
     9: ("remote_indexes", *WATCHES, *LATEST),
     10: ("remote_indexes", *LATEST),
     11: LATEST,
-    12: OF_FORMAT_13,
+    12: (*OF_FORMAT_13, "deletions"),
+    13: ("deletions",),
 }
 
 
 def make_earlier(folder, version):
-    """Give a record the tables of an earlier format, and all that were dropped since."""
+    """Give a record the tables of an earlier format, all that were dropped since, and no log."""
+    (folder / LOG_NAME).unlink(missing_ok=True)
     with contextlib.closing(sqlite3.connect(folder / FILE)) as connection:
+        triggers = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+        for (name,) in triggers.fetchall():
+            connection.execute(f"DROP TRIGGER {name}")
         for name in LATER_TABLES[version]:
             connection.execute(f"DROP TABLE {name}")
             connection.execute("DELETE FROM sqlite_stat1 WHERE tbl = ?", (name,))
@@ -66,23 +72,24 @@ def test_a_record_of_an_earlier_format_opens_without_its_obsolete_tables(
         assert tracks == {old: None, new: "7"}
 
 
-@pytest.mark.parametrize("version", [8, 10])
+@pytest.mark.parametrize("version", [8, 10, 13])
 def test_archives_of_an_earlier_format_are_read_and_restored(tmp_path, version):
     data = tmp_path / "data"
     data.mkdir()
     with open_record(data) as record:
         gallery = new_gallery(record)
-        ids = enroll(record, gallery, new_crop(1), new_crop(2))
+        ids = enroll(record, gallery, new_crop(1), new_crop(2), new_crop(3))
         backup = write_backup(record.database, tmp_path / "backups")
         snapshot = tmp_path / "snapshot.gmn"
         write_archive(record.database, snapshot, gallery)
+        record.crops.remove(gallery, ids[2:])
     for folder in (backup, snapshot):
         make_earlier(folder, version)
     check_archive(snapshot)
     assert archived_ids(snapshot) == ids
     restore_backup(backup, tmp_path / "restored", data)
     with open_record(tmp_path / "restored") as record:
-        assert listed_ids(record, gallery) == ids
+        assert listed_ids(record, gallery) == ids[:2]
         record.crops.change(gallery, only(ids[0]), {"track": "new"})
         record.database.write_from(snapshot, replace_crops, gallery, snapshot)
         assert [crop.track for crop in listed(record, gallery)] == [None, None]

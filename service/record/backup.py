@@ -1,0 +1,564 @@
+"""Backups of a data directory, and restoring them without what was deleted later.
+
+A backup is a folder with a copy of the record, its vector files, its log of deletions and the audit
+log. A restore is that copy, from which the union of the known logs of deletions is deleted. Nothing
+that a backup contains is used as a path, and no link in it is followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import shutil
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from model.problems import InputProblem
+from service.errors import DamagedRecord, RecordUnavailable, StorageFailed
+from service.ops.audit import audit_files
+from service.ops.data_directory import (
+    MEBIBYTE,
+    UNFINISHED,
+    hold,
+    make_folder,
+    open_regular,
+    put_in_place,
+    sync,
+    sync_below,
+    unfinished_folder,
+)
+from service.ops.threads import heartbeat
+from service.record.database import RECORD_ID, SIDES, Database
+from service.record.deletions import (
+    FORMER_NAME,
+    KEPT_FOR,
+    LOG_NAME,
+    Deletion,
+    DeletionLog,
+    Kind,
+    parse_line,
+    read_beginning,
+    read_former,
+    read_lines,
+)
+from service.record.galleries import put_index_owners, read_index_owners
+from service.record.keys import NO_HASH
+from service.record.marks import PRIVATE_FILE
+from service.record.record import Record
+from service.record.schema import FORMAT
+from service.record.transaction import FILE, Reader, Transaction
+from service.record.values import new_crop_id
+from service.record.vectors import VectorFiles, vectors_name
+from service.record.verify import UntouchedRecord, verify
+from service.record.watch import stop_watching
+
+NAME = re.compile(r"\d{8}T\d{6}Z")
+NAME_FORMAT = "%Y%m%dT%H%M%SZ"
+PART = f"new{UNFINISHED}"
+# Prefix of backups being written or removed; other programs have files with the same suffix.
+WRITING = "gmn-backup"
+# Files that `Database` makes beside a record, and that a backup does not need.
+OPEN_RECORD_FILES = ("record.acknowledged", "record.turn", "record.lock")
+COPIED_BYTES = 4 * MEBIBYTE
+MOST_DIMENSIONS = 65_536
+VECTORS = (
+    f"SELECT gallery_id, side, dimension, next_slot FROM {SIDES} "
+    "WHERE name IS NOT NULL AND dimension IS NOT NULL"
+)
+# What the log of deletions has ids of, as (gallery or 0, id); jobs are compared separately.
+IDS: dict[Kind, str] = {
+    "gallery": "SELECT 0, gallery_id || '-' || created_at FROM galleries WHERE name IS NOT NULL",
+    "crop": "SELECT gallery_id, crop_id FROM crops",
+    "key": "SELECT 0, key_id FROM api_keys",
+    "secret": "SELECT 0, body ->> '$.secret_sha256' FROM api_keys",
+    "keyless": "SELECT 0, 'all' FROM record WHERE name = 'keys_asked_for'",
+    "search": "SELECT 0, query_id FROM searches",
+    "case": "SELECT 0, case_id FROM cases",
+    "webhook": "SELECT 0, webhook_id FROM webhooks",
+    "alert": "SELECT 0, alert_id FROM alerts",
+    "merge": "SELECT 0, merge_id FROM merges",
+}
+
+
+@dataclass
+class Restored:
+    """The outcome of a restore.
+
+    Attributes:
+        crops, left_out: numbers of crops restored and left out, by gallery.
+        galleries, keys: names of galleries and ids of keys that were left out.
+        secrets: ids of keys whose secret was replaced since; they need a new one.
+        unknown_from, unknown_until: deletions between these times are not known; None if all are.
+        damaged_lines: number of lines of the logs of deletions that cannot be read.
+    """
+
+    crops: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    galleries: list[str] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    secrets: list[str] = field(default_factory=list)
+    unknown_from: datetime | None = None
+    unknown_until: datetime | None = None
+    damaged_lines: int = 0
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What shows which contents of a backup were deleted since.
+
+    Attributes:
+        record_id: id of the backed-up record.
+        newer: newer backups of the same record, the newest last.
+        logs: logs of deletions.
+        missing: deletions that only a comparison with the replaced record shows.
+        since: time from which on the logs have all deletions.
+        unknown: the times between which deletions are not known; None if all are.
+    """
+
+    record_id: str
+    newer: list[Path]
+    logs: list[Path]
+    missing: list[Deletion]
+    since: datetime
+    unknown: tuple[datetime, datetime] | None
+
+
+def kept_backups(folder: Path) -> list[Path]:
+    paths = folder.iterdir() if os.access(folder, os.R_OK | os.X_OK) else ()
+    return [path for path in sorted(paths) if NAME.fullmatch(path.name)]
+
+
+def has_unfinished_backup(folder: Path) -> bool:
+    return os.access(folder, os.R_OK | os.X_OK) and any(folder.glob(f"{WRITING}.*{UNFINISHED}"))
+
+
+def own_backups(folder: Path, database: Database) -> Iterator[Path]:
+    """Yield the backups of a record, the newest first, without those from the future."""
+    record_id = _read_record_id(database)
+    now = datetime.now(UTC)
+    for backup in reversed(kept_backups(folder)):
+        if taken_at(backup) <= now and _belongs_to(backup, record_id):
+            yield backup
+
+
+def taken_at(backup: Path) -> datetime:
+    """Return the time in the name of a backup or snapshot.
+
+    None of its crops were enrolled later, except in the same second.
+    """
+    time_of_name, _, _ = backup.stem.partition("-")
+    return datetime.strptime(time_of_name, NAME_FORMAT).replace(tzinfo=UTC)
+
+
+def remove_oldest(folder: Path, keep: int, database: Database) -> list[Path]:
+    old = list(own_backups(folder, database))[keep:][::-1]
+    for backup in old:
+        # Rename first: if this is interrupted, the next backup deletes the rest.
+        shutil.rmtree(backup.rename(folder / f"{WRITING}.{backup.name}{UNFINISHED}"))
+    return old
+
+
+def write_backup(database: Database, folder: Path, reserved: int = 0) -> Path:
+    """Copy a data directory, which may be in use, verify the copy, and give it its final name.
+
+    Args:
+        folder: folder of the backups; created if missing.
+        reserved: bytes to keep free on its disk.
+
+    Raises:
+        InputProblem: the record is damaged, or another backup is being written.
+        RecordUnavailable: a gallery was reindexed in the meantime.
+        StorageFailed: there is too little disk space; nothing is left of the backup.
+    """
+    try:
+        make_folder(folder)
+        with hold(folder):
+            for unfinished in folder.glob(f"{WRITING}.*{UNFINISHED}"):
+                shutil.rmtree(unfinished)
+            _require_room(_bytes_to_back_up(database), folder, reserved)
+            with unfinished_folder(folder / WRITING) as part:
+                _copy_record(database, part)
+                _copy_audit_log(database.folder, part)
+                # Two backups of the same second would have the same name.
+                while (path := folder / f"{datetime.now(UTC):{NAME_FORMAT}}").exists():
+                    time.sleep(0.1)
+                put_in_place(part, path)
+    except BlockingIOError as error:
+        raise InputProblem(f"{folder}: another backup is being written; wait for it") from error
+    except (OSError, sqlite3.OperationalError) as error:
+        raise StorageFailed(
+            f"the backup could not be written to {folder} ({error}); nothing is left of it, free "
+            "space there, or name another folder that this user may write"
+        ) from error
+    return path
+
+
+def restore_backup(
+    backup: Path, into: Path, replaced: Path, accept_undeleted: bool = False
+) -> Restored:
+    """Create a data directory from a backup; cancels unfinished jobs and disarms watch lists.
+
+    Args:
+        into: a folder that has no record.
+        replaced: the data directory before, which no service may be using; it is only read, and may
+            be missing.
+        accept_undeleted: restore although the known logs do not reach back to the backup.
+
+    Raises:
+        InputProblem: the backup is damaged or belongs to another record, or too little is known of
+            what was deleted since.
+        StorageFailed: the disk has too little space.
+    """
+    with new_data_directory(into) as part:
+        _copy_backup(backup, part)
+        known = _find_known(backup, part, replaced)
+        restored = Restored()
+        if known.unknown:
+            restored.unknown_from, restored.unknown_until = known.unknown
+        restored.damaged_lines = _merge_logs(known, part)
+        if not accept_undeleted:
+            _require_known(backup, replaced, restored)
+        galleries, keys = _read_counts(part)
+        # A record that is new to its folder deletes what its log names when it is opened.
+        with contextlib.closing(Record(part)) as record:
+            for job in record.jobs.open():
+                record.jobs.cancel(job.job_id)
+            record.database.write(stop_watching)
+            record.database.write(_begin_anew, _list_index_owners(backup, into, replaced, known))
+            restored.crops = {entry.name: entry.crops for entry in record.galleries.all()}
+            left_keys = record.keys.all()
+            # Free space of the file may have copies of what was left out.
+            record.database.connection().execute("VACUUM")
+        restored.left_out = {
+            name: crops - restored.crops[name]
+            for name, crops in galleries.items()
+            if name in restored.crops
+        }
+        restored.galleries = [name for name in galleries if name not in restored.crops]
+        restored.keys = sorted(keys - {key.key_id for key in left_keys})
+        restored.secrets = [key.key_id for key in left_keys if key.secret_sha256 == NO_HASH]
+        for folder in (replaced, *reversed(known.newer), backup):
+            if audit_files(folder):
+                _copy_audit_log(folder, part)
+                break
+    return restored
+
+
+@contextlib.contextmanager
+def new_data_directory(into: Path) -> Iterator[Path]:
+    """Create a folder to be filled; at the end, move its contents into the data directory.
+
+    A directory with such a folder is never served, because it may still contain deleted crops.
+    """
+    part = into / PART
+    shutil.rmtree(part, ignore_errors=True)
+    make_folder(part)
+    yield part
+    sync_below(part)
+    # Move the record last: with it the directory can be served.
+    for path in sorted(part.iterdir(), key=lambda path: path.name == FILE):
+        path.rename(into / path.name)
+    part.rmdir()
+    sync(into)
+
+
+def _copy_record(database: Database, part: Path) -> None:
+    """Copy a record that may be in use, without what is deleted during the copy; verify it."""
+    # SQLite fills an empty file, and creates others so that everybody may read them.
+    (part / FILE).touch(mode=PRIVATE_FILE)
+    with database.naming_errors():
+        database.connection().execute("VACUUM main INTO ?", (str(part / FILE),))
+    gone = []
+    with contextlib.closing(VectorFiles(database.folder, only_read=True)) as files:
+        for gallery_id, side, dimension, next_slot in _read_vector_files(part):
+            try:
+                file = files.open(gallery_id, side, dimension)
+            except FileNotFoundError:
+                gone.append((gallery_id, side))
+                continue
+            # Slots are written once: the file has the vectors of all rows that were copied before.
+            file.copy_to(part / vectors_name(gallery_id, side), next_slot)
+    # Copied last: it has all crops whose vectors were overwritten before they were copied.
+    for name in (LOG_NAME, FORMER_NAME):
+        with contextlib.suppress(FileNotFoundError):
+            _copy_file(database.folder / name, part / name)
+    if (part / LOG_NAME).exists():
+        Record(part).close()
+        with contextlib.closing(sqlite3.connect(part / FILE)) as connection:
+            connection.execute("PRAGMA journal_mode = DELETE")
+        for name in OPEN_RECORD_FILES:
+            (part / name).unlink(missing_ok=True)
+    left = {(gallery_id, side) for gallery_id, side, *_ in _read_vector_files(part)}
+    if lost := left.intersection(gone):
+        numbers = ", ".join(str(gallery_id) for gallery_id, _ in sorted(lost))
+        raise RecordUnavailable(f"the vectors of gallery {numbers} were replaced by a reindex")
+    if damage := verify(part).damage:
+        raise DamagedRecord(database.path, damage[0])
+
+
+def _copy_backup(backup: Path, part: Path) -> None:
+    """Copy the record of a backup and verify it; only the names that this program makes count."""
+    try:
+        files = [path for path in backup.iterdir() if stat.S_ISREG(path.lstat().st_mode)]
+        _require_room(sum(path.stat().st_size for path in files), part, 0)
+        if (backup / f"{FILE}-wal").exists() or (backup / f"{FILE}-journal").exists():
+            raise DamagedRecord(backup / FILE, "another program has opened and changed it")
+        _copy_file(backup / FILE, part / FILE)
+        for gallery_id, side, *_ in _read_vector_files(part):
+            name = vectors_name(gallery_id, side)
+            _copy_file(backup / name, part / name)
+        damage = verify(part).damage
+    except (OSError, sqlite3.DatabaseError) as error:
+        damage = [str(error)]
+    except DamagedRecord as error:
+        damage = [error.why]
+    if damage:
+        raise InputProblem(f"{backup}: is damaged ({damage[0]}); restore another one")
+
+
+def _read_vector_files(folder: Path) -> list[tuple[int, int, int, int]]:
+    """Return gallery, side, dimension and next slot of each vector file that a copy should have."""
+    with contextlib.closing(UntouchedRecord(folder)) as copy:
+        rows = Reader(copy).tuples(VECTORS)
+    for row in rows:
+        # Numbers that a stranger wrote are neither paths nor more memory than there is.
+        if not all(isinstance(number, int) for number in row) or row[2] > MOST_DIMENSIONS:
+            raise DamagedRecord(folder / FILE, "a gallery is not what was written")
+    return rows
+
+
+def _find_known(backup: Path, part: Path, replaced: Path) -> _Known:
+    """Find out what was deleted since a backup, and whether that is all.
+
+    Args:
+        part: the copy of the backup.
+    """
+    with contextlib.closing(UntouchedRecord(part)) as copy:
+        record_id = _read_record_id(copy)
+    now = datetime.now(UTC)
+    taken = taken_at(backup)
+    beginning = _read_beginning(replaced / LOG_NAME)
+    replaced_id = beginning.id if beginning else _read_record_id_in(replaced)
+    if replaced_id not in (None, record_id):
+        raise InputProblem(
+            f"{replaced}: is another record than the backup's; name the backup's own data "
+            "directory with --replaces or, if it is lost, a directory that does not exist"
+        )
+    newer = [
+        other
+        for other in kept_backups(backup.parent)
+        if other > backup and _belongs_to(other, record_id)
+    ]
+    logs = [backup / LOG_NAME, *(other / LOG_NAME for other in newer), replaced / LOG_NAME]
+    begun = {path.parent: line.at for path in logs if (line := _read_beginning(path))}
+    missing = list(read_former(replaced / FORMER_NAME, now))
+    # Backups of earlier versions have no log.
+    compared = None if backup in begun else _compare(part, replaced, now)
+    unknown = None
+    if compared is not None:
+        missing += compared
+    elif replaced not in begun or begun[replaced].replace(microsecond=0) > taken:
+        known_until = [taken_at(other) for other in newer if begun.get(other, now) <= taken]
+        unknown = (max([taken, *known_until]), begun.get(replaced, now))
+    return _Known(record_id, newer, logs, missing, min(begun.values(), default=now), unknown)
+
+
+def _require_known(backup: Path, replaced: Path, restored: Restored) -> None:
+    """Raise `InputProblem` if a restore may bring back what was deleted, though a log is there."""
+    unknown_from = restored.unknown_from
+    unknown_until = restored.unknown_until
+    is_old = taken_at(backup) < datetime.now(UTC) - KEPT_FOR
+    if restored.damaged_lines:
+        reason = f"{restored.damaged_lines} lines of the logs of deletions cannot be read"
+    elif unknown_from and unknown_until and (is_old or (replaced / LOG_NAME).exists()):
+        reason = (
+            f"what was deleted from {unknown_from:%Y-%m-%d %H:%M} to "
+            f"{unknown_until:%Y-%m-%d %H:%M} UTC is in no log of deletions"
+        )
+    else:
+        return
+    raise InputProblem(
+        f"{backup}: {reason}; restore a later backup, or add --accept-undeleted, which brings it "
+        "back, and delete it again"
+    )
+
+
+def _compare(part: Path, replaced: Path, now: datetime) -> list[Deletion] | None:
+    """Return what a backup has and the record that it replaces does not have any more.
+
+    Returns:
+        None if that record cannot be read.
+
+    Raises:
+        InputProblem: it has a later format.
+    """
+    if not (replaced / FILE).is_file():
+        return None
+    deletions: list[Deletion] = []
+    try:
+        with (
+            contextlib.closing(UntouchedRecord(part)) as copy,
+            contextlib.closing(UntouchedRecord(replaced)) as later,
+        ):
+            version = Reader(later).value("PRAGMA user_version")
+            if version > FORMAT:
+                raise InputProblem(
+                    f"{replaced}: has format version {version}, and this program reads {FORMAT}; "
+                    "use the program version that wrote it, or move it away to restore this "
+                    "backup without it, which brings back later deletions"
+                )
+            for kind, statement in IDS.items():
+                ids = set(Reader(copy).tuples(statement)) - set(Reader(later).tuples(statement))
+                deletions += [
+                    Deletion(now, kind, deleted_id, gallery_id or None)
+                    for gallery_id, deleted_id in ids
+                ]
+            # Names that were forgotten since may be in their reports.
+            job_ids = Reader(copy).column("SELECT job_id FROM jobs")
+            deletions += [Deletion(now, "job", job_id) for job_id in job_ids]
+            if Reader(later).value("SELECT 1 FROM record WHERE name = 'keys_asked_for'"):
+                deletions.append(Deletion(now, "keyless", "all"))
+    except (DamagedRecord, sqlite3.DatabaseError):
+        return None
+    return deletions
+
+
+def _merge_logs(known: _Known, part: Path) -> int:
+    """Write the union of the logs as that of the new data directory, and sort it by time.
+
+    Returns:
+        The number of lines that cannot be read.
+    """
+    damaged = 0
+    scratch = part / "lines.sqlite3"
+    with contextlib.closing(sqlite3.connect(scratch, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("CREATE TABLE lines (line BLOB PRIMARY KEY) WITHOUT ROWID")
+        connection.execute("BEGIN")
+        insert = "INSERT OR IGNORE INTO lines (line) VALUES (?)"
+        for path in known.logs:
+            for line in read_lines(path):
+                deletion = parse_line(line)
+                if deletion is None:
+                    damaged += 1
+                elif deletion.kind != "since":
+                    connection.execute(insert, (deletion.as_line(),))
+        connection.executemany(insert, [(deletion.as_line(),) for deletion in known.missing])
+        connection.execute("COMMIT")
+        beginning = Deletion(known.since, "since", known.record_id).as_line()
+        lines = (line for (line,) in connection.execute("SELECT line FROM lines ORDER BY line"))
+        DeletionLog(part).write(itertools.chain([beginning], lines))
+    scratch.unlink()
+    return damaged
+
+
+def _begin_anew(transaction: Transaction, index_owners: list[str]) -> None:
+    # The collections in Milvus belong to the backed-up service, and a backup has no snapshots.
+    for table in ("remote_indexes", "snapshots"):
+        transaction.change(f"DELETE FROM {table}")
+    put_index_owners(transaction, index_owners)
+    # No version that was answered since the backup is answered again: no gallery changes more often
+    # than once a millisecond.
+    now = time.time_ns() // 1_000_000
+    transaction.change("UPDATE galleries SET version = max(version + 1, ?)", (now,))
+
+
+def _list_index_owners(backup: Path, into: Path, replaced: Path, known: _Known) -> list[str]:
+    # The newest backup stands for a lost data directory in whose place it is restored.
+    is_lost = into.resolve() == replaced.resolve()
+    source = [backup, *known.newer][-1] if is_lost else replaced
+    owners = [new_crop_id()]
+    with (
+        contextlib.suppress(DamagedRecord, sqlite3.DatabaseError, OSError),
+        contextlib.closing(UntouchedRecord(_require_file(source))) as stored,
+    ):
+        owners += read_index_owners(Reader(stored))
+    return owners
+
+
+def _read_counts(folder: Path) -> tuple[dict[str, int], set[str]]:
+    """Return the number of crops of each gallery by name, and the ids of keys."""
+    with contextlib.closing(UntouchedRecord(folder)) as copy:
+        galleries = Reader(copy).tuples(
+            "SELECT name, crops FROM galleries WHERE name IS NOT NULL ORDER BY name"
+        )
+        return dict(galleries), set(Reader(copy).column("SELECT key_id FROM api_keys"))
+
+
+def _copy_audit_log(source: Path, part: Path) -> None:
+    # Copy the number of acknowledged lines before the log, which must not have fewer.
+    for path in (*source.glob("audit*.acknowledged"), source / "audit.key"):
+        with contextlib.suppress(FileNotFoundError):
+            _copy_file(path, part / path.name)
+    files: set[Path] = set()
+    # A full file may be renamed in the meantime.
+    while remaining := set(audit_files(source)) - files:
+        for path in remaining:
+            with contextlib.suppress(FileNotFoundError):
+                _copy_file(path, part / path.name)
+        files |= remaining
+
+
+def _copy_file(path: Path, to: Path) -> None:
+    """Copy a file that is no link, with its permissions to read and write; raises `OSError`."""
+    with open_regular(path) as file, to.open("xb") as copy:
+        # Only the owner may read the audit log's key.
+        os.fchmod(copy.fileno(), os.fstat(file.fileno()).st_mode & 0o666)
+        while body := file.read(COPIED_BYTES):
+            copy.write(body)
+            heartbeat()
+
+
+def _bytes_to_back_up(database: Database) -> int:
+    data_dir = database.folder
+    files = [*data_dir.glob("vectors-*"), *audit_files(data_dir)]
+    files += data_dir.glob(LOG_NAME)
+    return sum(path.stat().st_size for path in files) + database.stored_bytes()
+
+
+def _require_room(needed: int, folder: Path, reserved: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free - needed < reserved:
+        raise StorageFailed(
+            f"the disk of {folder} has {free // MEBIBYTE} MiB left; the backup needs "
+            f"{needed // MEBIBYTE} MiB, and {reserved // MEBIBYTE} MiB must stay free "
+            "(GMN_RESERVED_DISK_BYTES); nothing was written, free space there"
+        )
+
+
+def _require_file(folder: Path) -> Path:
+    """Return a folder whose record is no link, or raise `OSError`."""
+    open_regular(folder / FILE).close()
+    return folder
+
+
+def _read_beginning(path: Path) -> Deletion | None:
+    with contextlib.suppress(OSError):
+        return read_beginning(path)
+    return None
+
+
+def _belongs_to(backup: Path, record_id: str) -> bool:
+    return _read_record_id_in(backup) == record_id
+
+
+def _read_record_id_in(folder: Path) -> str | None:
+    """Return the id of the record in a folder; None if it is missing or damaged."""
+    with (
+        contextlib.suppress(DamagedRecord, sqlite3.DatabaseError, OSError),
+        contextlib.closing(UntouchedRecord(_require_file(folder))) as stored,
+    ):
+        return _read_record_id(stored)
+    return None
+
+
+def _read_record_id(database: Database) -> str:
+    record_id: str = Reader(database).value(RECORD_ID)
+    return record_id

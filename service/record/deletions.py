@@ -1,0 +1,213 @@
+"""The log of deletions beside a record: ids that no restore and no import may bring back.
+
+Triggers of the record write a row of the table `deletions` in the commit that deletes something.
+The rows become lines of the log before the deletion is acknowledged. The first line says since when
+the log has the deletions of its record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as stored_dataclass
+from pydantic_core import to_json
+
+from service.ops.data_directory import open_regular, sync
+
+LOG_NAME = "deletions.log"
+# Name of the ids of deleted crops and galleries that earlier versions kept beside the record.
+FORMER_NAME = "deleted.ids"
+KEPT_FOR = timedelta(days=400)
+# The log is written anew when its first line is older by this than a line has to be kept.
+TRIMMED_AFTER = timedelta(days=10)
+MOST_LINE_BYTES = 1000
+MOST_ID_LENGTH = 200
+PRIVATE_FILE = 0o600
+Kind = Literal[
+    "since",
+    "crop",
+    "gallery",
+    "key",
+    "secret",
+    "keyless",
+    "search",
+    "case",
+    "webhook",
+    "alert",
+    "merge",
+    "job",
+]
+
+
+@stored_dataclass(frozen=True)
+class Deletion:
+    """A line of the log.
+
+    Attributes:
+        kind: what was deleted. `secret` is the former secret of a rotated key, `keyless` the
+            service that answered without a key, and `job` also a report from which a name was
+            removed. `since` is the first line, and names the record.
+        id: id of what was deleted; for `secret` its SHA-256, for `gallery` its number and the
+            microseconds of its creation.
+        gallery: number of the gallery that a crop was deleted from; None for every gallery.
+    """
+
+    at: AwareDatetime
+    kind: Kind
+    id: Annotated[str, Field(min_length=1, max_length=MOST_ID_LENGTH)]
+    gallery: int | None = None
+
+    def as_line(self) -> bytes:
+        """Return the line of the log; lines sort by time."""
+        fields: dict[str, Any] = {"at": f"{self.at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"}
+        fields["kind"] = self.kind
+        if self.gallery is not None:
+            fields["gallery"] = self.gallery
+        return to_json(fields | {"id": self.id}) + b"\n"
+
+
+LINE = TypeAdapter(Deletion)
+
+
+class DeletionLog:
+    """The log of one record, in its folder; writers hold the lock of the record."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOG_NAME
+
+    def begin(self, record_id: str) -> None:
+        """Create the log if it is missing, or cut off a line that a power cut tore.
+
+        The ids that an earlier version kept are taken over.
+
+        Raises:
+            OSError: the disk is full or fails.
+        """
+        if self.path.exists():
+            self._cut_torn_line()
+            return
+        now = datetime.now(UTC)
+        former = self.path.with_name(FORMER_NAME)
+        deletions = [Deletion(now, "since", record_id), *read_former(former, now)]
+        self.write(deletion.as_line() for deletion in deletions)
+        former.unlink(missing_ok=True)
+
+    def append(self, deletions: Iterable[Deletion]) -> None:
+        """Append lines and sync them to the disk.
+
+        Raises:
+            OSError: the disk is full or fails; nothing was appended.
+        """
+        with self.path.open("ab") as file:
+            size = file.tell()
+            try:
+                file.writelines(deletion.as_line() for deletion in deletions)
+                file.flush()
+                os.fdatasync(file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(file.fileno(), size)
+                raise
+
+    def write(self, lines: Iterable[bytes]) -> None:
+        """Write the whole log anew; raises `OSError`."""
+        part = self.path.with_suffix(".part")
+        with part.open("wb") as file:
+            os.fchmod(file.fileno(), PRIVATE_FILE)
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self.path)
+        sync(self.path.parent)
+
+    def trim(self, now: datetime) -> None:
+        """Drop lines older than `KEPT_FOR`, a few days late so that the log is rarely rewritten.
+
+        Raises:
+            OSError: the disk is full or fails.
+        """
+        first = read_beginning(self.path)
+        if first is None or first.at > now - KEPT_FOR - TRIMMED_AFTER:
+            return
+        oldest = now - KEPT_FOR
+        beginning = replace(first, at=oldest).as_line()
+        kept = (line for line in read_lines(self.path) if _is_kept(line, oldest))
+        self.write(itertools.chain([beginning], kept))
+
+    def crops_among(self, crop_ids: Collection[str]) -> set[str]:
+        """Return which of these crops were deleted, from any gallery."""
+        wanted = set(crop_ids)
+        return {
+            deletion.id
+            for deletion in read_deletions(self.path)
+            if deletion.kind == "crop" and deletion.id in wanted
+        }
+
+    def _cut_torn_line(self) -> None:
+        with self.path.open("r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = max(0, size - MOST_LINE_BYTES)
+            file.seek(start)
+            end = start + file.read().rfind(b"\n") + 1
+            if end < size:
+                file.truncate(end)
+
+
+def read_lines(path: Path, offset: int = 0) -> Iterator[bytes]:
+    """Yield the lines of a log, without a torn last one; of a missing log there are none."""
+    try:
+        file = open_regular(path)
+    except FileNotFoundError:
+        return
+    with file:
+        file.seek(offset)
+        # A longer line is read in pieces, none of which is valid.
+        while (line := file.readline(MOST_LINE_BYTES)).endswith(b"\n") or len(
+            line
+        ) == MOST_LINE_BYTES:
+            yield line
+
+
+def _is_kept(line: bytes, oldest: datetime) -> bool:
+    deletion = parse_line(line)
+    # Nobody knows what a damaged line says, and a restore names it.
+    return deletion is None or deletion.at >= oldest
+
+
+def parse_line(line: bytes) -> Deletion | None:
+    """Return what a line says, or None if it is damaged."""
+    try:
+        return LINE.validate_json(line)
+    except ValidationError:
+        return None
+
+
+def read_deletions(path: Path, offset: int = 0) -> Iterator[Deletion]:
+    """Yield the deletions of a log from an offset on, without damaged lines."""
+    for line in read_lines(path, offset):
+        if deletion := parse_line(line):
+            yield deletion
+
+
+def read_beginning(path: Path) -> Deletion | None:
+    """Return the first line of a log; None if it is missing or damaged."""
+    first = parse_line(next(read_lines(path), b""))
+    return first if first and first.kind == "since" else None
+
+
+def read_former(path: Path, now: datetime) -> Iterator[Deletion]:
+    """Yield the deletions that an earlier version noted as ids of crops, one on a line."""
+    for line in read_lines(path):
+        words = line.decode(errors="replace").split()
+        if len(words) == 3:
+            yield Deletion(now, "gallery", f"{words[1]}-{words[2]}")
+        elif len(words) == 1 and len(words[0]) <= MOST_ID_LENGTH:
+            yield Deletion(now, "crop", words[0])

@@ -1,0 +1,613 @@
+"""Backups: copied while writes go on, and nothing that was deleted since comes back."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+import gmn
+from gmn_client.models import JobProblem
+from model.problems import InputProblem
+from service.errors import RecordUnavailable, StorageFailed
+from service.ops.audit import AuditLog
+from service.record import backup as backup_module
+from service.record.backup import NAME_FORMAT, kept_backups, restore_backup, write_backup
+from service.record.deletions import read_deletions
+from service.record.keys import NO_HASH, ApiKey
+from service.record.record import Record
+from service.record.schema import row_crc
+from service.record.transaction import Reader, Transaction
+from service.record.vectors import VectorFiles
+from service.record.verify import verify
+from tests.forked import GMN, run_forked, run_gmn
+from tests.service.gallery.new_crops import (
+    NOON,
+    enroll,
+    is_on_disk,
+    listed,
+    listed_ids,
+    new_crop,
+    new_gallery,
+    open_record,
+)
+from tests.service.gallery.new_jobs import new_job
+from tests.service.record.filled import flip
+from tests.service.record.new_searches import kept_ids, new_search
+
+ALERT = {
+    "number": 1,
+    "alert_id": "a1",
+    "kind": "visit",
+    "first_seen": NOON,
+    "last_seen": NOON,
+    "crops": 1,
+    "state": "open",
+    "created_at": NOON,
+}
+WEBHOOK = {"url": "https://example.org/", "secret": "s", "note": "", "key_id": "kept"}
+
+
+@pytest.fixture
+def filled(tmp_path):
+    folder = empty(tmp_path / "data")
+    with open_record(folder) as record:
+        lobby = new_gallery(record)
+        gate = new_gallery(record, "gate")
+        ids = enroll(record, lobby, *(new_crop(n, "ab"[n % 2]) for n in range(6)))
+        enroll(record, gate, new_crop(9, "c"))
+        for name in ("kept", "revoked"):
+            record.keys.add(ApiKey(name, "1" * 64, ("query",), None, "", NOON))
+        record.jobs.create(new_job("open", lobby))
+        with AuditLog(folder) as audit:
+            audit.record("begun")
+        yield record, lobby, gate, ids
+
+
+def identities(record, gallery):
+    return {crop.crop_id: crop.identity for crop in listed(record, gallery)}
+
+
+def empty(folder):
+    folder.mkdir()
+    return folder
+
+
+def delete_one_of_each_kind(record, lobby, gate, ids, searches, closed, webhook, merge):
+    record.kept.remove(lobby, [searches[0]["query_id"]])
+    record.cases.delete(lobby, closed.case_id)
+    record.crops.remove(lobby, [ids[0]])
+    record.people.forget(lobby, "c")
+    record.people.undo_merge(lobby, merge)
+    record.keys.revoke("revoked")
+    (kept,) = record.keys.all()
+    record.keys.change(replace(kept, secret_sha256="2" * 64))
+    record.webhooks.delete(webhook.webhook_id)
+    record.database.write(Transaction.change, "DELETE FROM alerts")
+    record.database.write(Transaction.change, "DELETE FROM jobs WHERE job_id = 'ended'")
+    record.galleries.delete(gate)
+
+
+@pytest.mark.parametrize("left", ["the data directory", "its log of deletions", "a newer backup"])
+def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(filled, tmp_path, left):
+    record, lobby, gate, ids = filled
+    ids += enroll(record, lobby, new_crop(6, "c"), new_crop(7, "d"), new_crop(8, "e"))
+    searches = [new_search(crop_id=crop_id) for crop_id in ids[1:3]]
+    record.kept.keep(lobby, [(search, b"picture") for search in searches], 10)
+    closed = record.cases.create(lobby, "closed", "", "k")
+    record.cases.create(lobby, "open", "", "k")
+    webhook = record.webhooks.create(lobby, WEBHOOK)
+    merge = record.people.rename(lobby, "e", "d").merge_id
+    record.jobs.create(new_job("ended", lobby))
+    record.jobs.update("ended", "done", None)
+    record.database.write(Transaction.insert, "alerts", {**ALERT, "gallery_id": lobby})
+    written = write_backup(record.database, tmp_path / "backups")
+    backup = written.rename(written.with_name("29000101T000000Z"))
+    delete_one_of_each_kind(record, lobby, gate, ids, searches, closed, webhook, merge)
+    latest = record.galleries.get(lobby).version
+    if left == "a newer backup":
+        newer = write_backup(record.database, tmp_path / "backups")
+        newer.rename(newer.with_name("29000102T000000Z"))
+    record.close()
+    replaced = tmp_path / "data"
+    if left != "the data directory":
+        replaced = empty(tmp_path / "left")
+    if left == "its log of deletions":
+        shutil.copy(tmp_path / "data" / "deletions.log", replaced)
+    into = empty(tmp_path / "new")
+    restored = restore_backup(backup, into, replaced)
+    assert (restored.crops, restored.left_out) == ({"lobby": 7}, {"lobby": 2})
+    assert (restored.galleries, restored.keys) == (["gate"], ["revoked"])
+    assert restored.secrets == ["kept"]
+    assert (restored.unknown_from is None) == (left != "a newer backup")
+    assert verify(into).damage == []
+    assert not is_on_disk(into, b"image 0")
+    with open_record(into) as again:
+        # All but the deletions is as it was.
+        names = {ids[7]: "d", ids[8]: "d"}
+        names |= {crop_id: "ab"[number % 2] for number, crop_id in enumerate(ids[:6]) if number}
+        assert identities(again, lobby) == names
+        # The former secret is not accepted any more.
+        assert [key.secret_sha256 for key in again.keys.all()] == [NO_HASH]
+        assert again.galleries.get(lobby).version > latest
+        assert kept_ids(again, lobby) == [searches[1]["query_id"]]
+        assert [case.name for case in again.cases.page(lobby, None, 9).results] == ["open"]
+        assert again.jobs.get("open").state == "cancelled"
+        assert again.jobs.get("ended") is None
+        assert again.webhooks.all() == {}
+        assert again.people.merges(lobby) == []
+        assert Reader(again.database).value("SELECT count(*) FROM alerts") == 0
+        assert new_gallery(again, "new") > gate
+    assert (into / "audit.jsonl").read_text().count("begun") == 1
+
+
+def test_a_deletion_before_and_one_after_a_restore_hold_in_the_next_one(filled, tmp_path):
+    record, lobby, _, ids = filled
+    backup = write_backup(record.database, tmp_path / "backups")
+    record.crops.remove(lobby, [ids[0]])
+    record.close()
+    restore_backup(backup, empty(tmp_path / "first"), tmp_path / "data")
+    with open_record(tmp_path / "first") as again:
+        again.crops.remove(lobby, [ids[1]])
+    restored = restore_backup(backup, empty(tmp_path / "second"), tmp_path / "first")
+    assert restored.unknown_from is None
+    with open_record(tmp_path / "second") as again:
+        assert listed_ids(again, lobby) == ids[2:]
+    lines = list(read_deletions(tmp_path / "second" / "deletions.log"))
+    assert lines == sorted(lines, key=lambda line: line.at)
+    assert [line.kind for line in lines].count("since") == 1
+
+
+def test_a_crop_that_another_gallery_has_too_is_deleted_from_its_own_alone(filled, tmp_path):
+    record, lobby, gate, _ = filled
+    crop = new_crop(10)
+    (crop_id,) = enroll(record, lobby, crop)
+    enroll(record, gate, crop)
+    backup = write_backup(record.database, tmp_path / "backups")
+    record.crops.remove(lobby, [crop_id])
+    record.close()
+    restore_backup(backup, empty(tmp_path / "new"), tmp_path / "data")
+    with open_record(tmp_path / "new") as again:
+        assert crop_id not in listed_ids(again, lobby)
+        assert crop_id in listed_ids(again, gate)
+
+
+@pytest.mark.parametrize("backed_up", ["former", None])
+def test_a_record_whose_keys_are_all_newer_than_the_backup_still_asks_for_a_key(
+    tmp_path, backed_up
+):
+    current = empty(tmp_path / "data")
+    with open_record(current) as record:
+        if backed_up:
+            record.keys.add(ApiKey(backed_up, "0" * 64, ("admin",), None, "", NOON))
+        backup = write_backup(record.database, tmp_path / "backups")
+        record.keys.add(ApiKey("newer", "1" * 64, ("admin",), None, "", NOON))
+        if backed_up:
+            record.keys.revoke(backed_up)
+    into = empty(tmp_path / "new")
+    restored = restore_backup(backup, into, current)
+    with open_record(into) as again:
+        assert again.keys.all() == []
+        assert again.keys.asked_for
+    assert restored.keys == ([backed_up] if backed_up else [])
+
+
+def test_without_a_word_a_restore_replaces_the_data_directory_of_the_environment(
+    filled, tmp_path, capsys, monkeypatch
+):
+    record, lobby, _, ids = filled
+    backup = write_backup(record.database, tmp_path / "backups")
+    record.crops.remove(lobby, ids[:1])
+    record.close()
+    monkeypatch.setenv("GMN_DATA_DIR", str(tmp_path / "data"))
+    arguments = ["restore", str(backup), "--into", str(tmp_path / "new"), "--json"]
+    assert gmn.run(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["unknown_from"] is None
+    with open_record(tmp_path / "new") as again:
+        assert ids[0] not in identities(again, lobby)
+    # The option's name in earlier versions works too.
+    lost = ["--replaces", str(tmp_path / "lost"), "--data-dir", str(tmp_path / "newer")]
+    assert gmn.run(["restore", str(backup), *lost]) == 0
+    assert "Forget these people and revoke these keys again" in capsys.readouterr().out
+    # Without a new name it would be made where the present one is.
+    assert gmn.run(["restore", str(backup)]) == 2
+    assert "name a new one with --into" in capsys.readouterr().err
+
+
+def test_without_the_data_directory_only_deletions_until_the_newest_backup_are_known(
+    filled, tmp_path, capsys
+):
+    record, lobby, _, ids = filled
+    written = write_backup(record.database, tmp_path / "backups")
+    first = written.rename(written.with_name("29000101T000000Z"))
+    record.crops.remove(lobby, [ids[0]])
+    written = write_backup(record.database, tmp_path / "backups")
+    written.rename(written.with_name("29000102T000000Z"))
+    record.crops.remove(lobby, [ids[1]])
+    record.close()
+    shutil.rmtree(tmp_path / "data")
+    new = tmp_path / "new"
+    assert gmn.run(["restore", str(first), "--into", str(new), "--replaces", str(new)]) == 0
+    said = capsys.readouterr().out
+    assert "What was deleted from 2900-01-02 00:00" in said
+    assert "Forget these people and revoke these keys again" in said
+    with open_record(new) as again:
+        assert listed_ids(again, lobby) == ids[1:]
+
+
+@pytest.mark.parametrize("kept", ["the record", "its log", "nothing"])
+def test_a_backup_of_an_earlier_version_is_compared_with_the_record_that_it_is_to_replace(
+    filled, tmp_path, kept
+):
+    record, lobby, _, ids = filled
+    backup = write_backup(record.database, tmp_path / "backups")
+    (backup / "deletions.log").unlink()
+    record.crops.remove(lobby, [ids[0]])
+    record.keys.revoke("revoked")
+    record.close()
+    data = tmp_path / "data"
+    # What was deleted before the upgrade is in no log, but in the ids of the last day.
+    (data / "deletions.log").unlink()
+    (data / "deleted.ids").write_text(f"{ids[0]}\n{ids[1]}\n")
+    if kept != "the record":
+        (data / "record.sqlite3").unlink()
+    if kept == "nothing":
+        shutil.rmtree(data)
+    restored = restore_backup(backup, empty(tmp_path / "new"), data)
+    assert (restored.unknown_from is None) == (kept == "the record")
+    assert restored.keys == (["revoked"] if kept == "the record" else [])
+    gone = {"the record": 2, "its log": 2, "nothing": 0}[kept]
+    with open_record(tmp_path / "new") as again:
+        assert listed_ids(again, lobby) == ids[gone:]
+        # Their reports may name people who were forgotten since.
+        assert (again.jobs.get("open") is None) == (kept == "the record")
+
+
+def test_a_name_that_was_forgotten_since_is_in_no_report_of_a_job(filled, tmp_path):
+    record, lobby, *_ = filled
+    record.jobs.create(new_job("ended", lobby))
+    record.jobs.create(new_job("other", lobby))
+    problem = JobProblem(position=1, source="Zoe/1.png", code="truncated", detail="cut off")
+    record.jobs.update("ended", "failed", None, [problem], detail="Zoe: is wrong")
+    backup = write_backup(record.database, tmp_path / "backups")
+    record.jobs.forget_name(lobby, "Zoe")
+    record.close()
+    restore_backup(backup, tmp_path / "new", tmp_path / "data")
+    with open_record(tmp_path / "new") as again:
+        assert {job.job_id for job in again.jobs.page(lobby, 9)} == {"open", "other"}
+    assert not is_on_disk(tmp_path / "new", b"Zoe")
+
+
+def test_a_backup_amid_writes_is_of_one_moment(filled, tmp_path):
+    record, lobby, *_ = filled
+    done = threading.Event()
+
+    def write():
+        at = 100
+        while not done.is_set():
+            ids = enroll(record, lobby, new_crop(at, "x"), new_crop(at + 1, "y"))
+            if at % 20 == 0:
+                record.crops.remove(lobby, ids)
+            at += 2
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        backups = [write_backup(record.database, tmp_path / "backups") for _ in range(2)]
+    finally:
+        done.set()
+        writer.join()
+    for number, backup in enumerate(backups):
+        assert verify(backup).damage == []
+        copy = shutil.copytree(backup, tmp_path / f"copy-{number}")
+        with open_record(copy) as opened:
+            names = list(identities(opened, lobby).values())
+        assert names.count("x") == names.count("y")
+
+
+@pytest.mark.parametrize("round_number", range(3))
+def test_nothing_acknowledged_is_lost_and_nothing_deleted_is_back_with_writers_during_a_backup(
+    filled, tmp_path, round_number
+):
+    record, lobby, gate, ids = filled
+    acknowledged, deleted = [], list(ids[:2])
+    record.crops.remove(lobby, deleted)
+    done = threading.Event()
+
+    def write(first):
+        number = first
+        while not done.is_set():
+            enrolled = enroll(record, lobby, *(new_crop(number + n, "w") for n in range(3)))
+            acknowledged.extend(enrolled)
+            record.crops.remove(lobby, enrolled[:1])
+            deleted.append(enrolled[0])
+            number += 3
+
+    writers = [threading.Thread(target=write, args=[10**5 * (n + 1)]) for n in range(2)]
+    for writer in writers:
+        writer.start()
+    try:
+        expected = {*ids, *acknowledged}
+        backup = write_backup(record.database, tmp_path / "backups")
+    finally:
+        done.set()
+        for writer in writers:
+            writer.join()
+    record.people.forget(lobby, "b")
+    deleted += ids[1::2]
+    record.galleries.delete(gate)
+    record.close()
+    restore_backup(backup, tmp_path / "new", tmp_path / "data")
+    assert verify(tmp_path / "new").damage == []
+    with open_record(tmp_path / "new") as again:
+        there = set(listed_ids(again, lobby))
+        assert [entry.name for entry in again.galleries.all()] == ["lobby"]
+    assert expected - set(deleted) <= there
+    assert there.isdisjoint(deleted)
+
+
+@pytest.mark.parametrize("when", ["before the vectors", "after the vectors"])
+@pytest.mark.parametrize("what", ["crop", "gallery"])
+def test_what_is_deleted_while_a_backup_is_written_is_no_part_of_it(
+    filled, tmp_path, monkeypatch, when, what
+):
+    record, lobby, gate, ids = filled
+    name = "_read_vector_files" if when == "before the vectors" else "_copy_file"
+    goes_on = getattr(backup_module, name)
+
+    def meanwhile(*arguments):
+        if what == "crop":
+            record.crops.remove(lobby, [ids[1]])
+        elif record.galleries.get(gate):
+            record.galleries.delete(gate)
+        enroll(record, lobby, new_crop(100))
+        return goes_on(*arguments)
+
+    monkeypatch.setattr(backup_module, name, meanwhile)
+    backup = write_backup(record.database, tmp_path / "backups")
+    assert verify(backup).damage == []
+    with open_record(shutil.copytree(backup, tmp_path / "copy")) as copy:
+        left = [crop_id for crop_id in ids if what == "gallery" or crop_id != ids[1]]
+        assert listed_ids(copy, lobby) == left
+        assert len(copy.galleries.all()) == (2 if what == "crop" else 1)
+
+
+def test_a_reindex_that_replaces_vectors_during_a_backup_has_it_made_again(
+    filled, tmp_path, monkeypatch
+):
+    record, lobby, *_ = filled
+    opens = VectorFiles.open
+
+    def replaced_meanwhile(self, gallery_id, *arguments):
+        if gallery_id == lobby:
+            raise FileNotFoundError
+        return opens(self, gallery_id, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backup_module.VectorFiles, "open", replaced_meanwhile)
+        with pytest.raises(RecordUnavailable, match="replaced by a reindex"):
+            write_backup(record.database, tmp_path / "backups")
+    assert kept_backups(tmp_path / "backups") == []
+
+
+def test_the_names_of_people_who_were_forgotten_since_are_nowhere_in_what_is_restored(
+    record, gallery, tmp_path
+):
+    # Names that come in no order split the pages of their index, which leaves copies behind.
+    names = [f"person {number * 7919 % 10007:05} of here" for number in range(300)]
+    for start in range(0, len(names), 50):
+        crops = [new_crop(n, names[n]) for n in range(start, start + 50)]
+        enroll(record, gallery, *crops)
+    backup = write_backup(record.database, tmp_path / "backups")
+    for name in names[::3]:
+        record.people.forget(gallery, name)
+    record.close()
+    new = tmp_path / "new"
+    restore_backup(backup, new, tmp_path)
+    content = b"".join(path.read_bytes() for path in new.iterdir())
+    assert [name for name in names if name.encode() not in content] == names[::3]
+
+
+def test_a_damaged_record_gives_no_backup(record, gallery, tmp_path):
+    enroll(record, gallery, new_crop(1), new_crop(2))
+    record.database.vectors.open(gallery, 0, 4).clear([2])
+    with pytest.raises(InputProblem, match="vector of crop"):
+        write_backup(record.database, tmp_path / "backups")
+    assert list((tmp_path / "backups").iterdir()) == []
+
+
+def test_a_disk_without_room_takes_no_backup(filled, tmp_path):
+    with pytest.raises(StorageFailed, match="nothing was written"):
+        write_backup(filled[0].database, tmp_path / "backups", 10**18)
+    assert list((tmp_path / "backups").iterdir()) == []
+
+
+@pytest.mark.parametrize("step", ["_copy_file", "verify", "_copy_audit_log", "put_in_place"])
+def test_a_backup_that_is_killed_leaves_none_and_the_next_one_is_made(filled, tmp_path, step):
+    record, lobby, _, ids = filled
+    record.close()
+    killed_at_the_step = (
+        "import os; import service.record.backup as made; "
+        f"made.{step} = lambda *_, **__: os.kill(os.getpid(), 9)\n{GMN}"
+    )
+    command = ("backup", str(tmp_path / "backups"), "--data-dir", str(tmp_path / "data"))
+    assert run_forked(killed_at_the_step, *command).returncode == -signal.SIGKILL
+    assert kept_backups(tmp_path / "backups") == []
+    assert run_gmn(*command).returncode == 0
+    (backup,) = kept_backups(tmp_path / "backups")
+    assert list((tmp_path / "backups").iterdir()) == [backup]
+    restore_backup(backup, tmp_path / "new", tmp_path / "data")
+    with open_record(tmp_path / "new") as again:
+        assert listed_ids(again, lobby) == ids
+
+
+@pytest.mark.parametrize("step", ["_copy_file", "verify", "_merge_logs", "stop_watching"])
+def test_a_restore_that_is_killed_is_never_opened_and_can_be_repeated(filled, tmp_path, step):
+    record, lobby, _, ids = filled
+    backup = write_backup(record.database, tmp_path / "backups")
+    record.crops.remove(lobby, ids[:1])
+    record.close()
+    killed_at_the_step = (
+        "import os; import service.record.backup as made; "
+        f"made.{step} = lambda *_, **__: os.kill(os.getpid(), 9)\n{GMN}"
+    )
+    new = tmp_path / "new"
+    command = ("restore", str(backup), "--into", str(new), "--replaces", str(tmp_path / "data"))
+    assert run_forked(killed_at_the_step, *command).returncode == -signal.SIGKILL
+    with pytest.raises(InputProblem, match="was cut off"):
+        Record(new)
+    shutil.rmtree(new)
+    assert run_gmn(*command).returncode == 0
+    with open_record(new) as again:
+        assert listed_ids(again, lobby) == ids[1:]
+
+
+def test_what_cannot_be_restored_is_refused_with_the_remedy(filled, tmp_path):
+    record, _, _, ids = filled
+    backup = write_backup(record.database, tmp_path / "backups")
+    record.close()
+    Record(empty(tmp_path / "another")).close()
+    with pytest.raises(InputProblem, match="is another record"):
+        restore_backup(backup, empty(tmp_path / "first"), tmp_path / "another")
+    newer = empty(tmp_path / "newer")
+    with contextlib.closing(sqlite3.connect(newer / "record.sqlite3")) as database:
+        database.execute("PRAGMA user_version = 99")
+    old = shutil.copytree(backup, tmp_path / "old" / backup.name)
+    (old / "deletions.log").unlink()
+    with pytest.raises(InputProblem, match="format version 99"):
+        restore_backup(old, empty(tmp_path / "other"), newer)
+    path = backup / "record.sqlite3"
+    body = bytearray(path.read_bytes())
+    body[body.index(ids[1].encode()) + 5] ^= 1
+    path.write_bytes(body)
+    with pytest.raises(InputProblem, match=r"is damaged .* restore another one"):
+        restore_backup(backup, empty(tmp_path / "second"), tmp_path / "data")
+    assert not (tmp_path / "second" / "record.sqlite3").exists()
+
+
+def renamed(backup, moment):
+    return backup.rename(backup.with_name(f"{moment:{NAME_FORMAT}}"))
+
+
+def test_a_backup_from_before_the_log_needs_a_word_and_says_what_cannot_be_known(
+    filled, tmp_path, capsys
+):
+    record, lobby, _, ids = filled
+    backup = write_backup(record.database, tmp_path / "backups")
+    backup = renamed(backup, datetime.now(UTC) - timedelta(days=401))
+    record.crops.remove(lobby, ids[:1])
+    record.close()
+    new = tmp_path / "new"
+    command = ["restore", str(backup), "--into", str(new), "--replaces", str(tmp_path / "data")]
+    assert gmn.run(command) == 2
+    assert "add --accept-undeleted" in capsys.readouterr().err
+    assert not new.exists()
+    assert gmn.run([*command, "--accept-undeleted"]) == 0
+    assert "is not known and may be back" in capsys.readouterr().out
+    with open_record(new) as again:
+        assert listed_ids(again, lobby) == ids[1:]
+
+
+@pytest.mark.parametrize("damaged", ["the replaced log", "the backup's log"])
+def test_a_damaged_line_of_a_log_needs_a_word_as_nobody_knows_what_it_says(
+    filled, tmp_path, damaged
+):
+    record, lobby, _, ids = filled
+    record.crops.remove(lobby, ids[:1])
+    backup = write_backup(record.database, tmp_path / "backups")
+    record.crops.remove(lobby, ids[1:2])
+    record.close()
+    log = (backup if damaged == "the backup's log" else tmp_path / "data") / "deletions.log"
+    flip(log, b'"crop"')
+    with pytest.raises(InputProblem, match="1 lines of the logs of deletions cannot be read"):
+        restore_backup(backup, empty(tmp_path / "first"), tmp_path / "data")
+    restored = restore_backup(backup, empty(tmp_path / "new"), tmp_path / "data", True)
+    assert restored.damaged_lines == 1
+    with open_record(tmp_path / "new") as again:
+        assert listed_ids(again, lobby) == ids[2:]
+
+
+def hostile(filled, tmp_path):
+    record, *_ = filled
+    backup = write_backup(record.database, tmp_path / "backups")
+    record.close()
+    (tmp_path / "secret").write_text("SECRET OF THE OPERATOR")
+    return backup
+
+
+def restored_or_refused(backup, tmp_path):
+    """Restore a backup that a stranger has changed; return what the command said."""
+    new = tmp_path / "deep" / "er" / "new"
+    command = ("restore", str(backup), "--into", str(new), "--replaces", str(tmp_path / "lost"))
+    ran = run_gmn(*command)
+    assert "Traceback" not in ran.stderr
+    assert ran.returncode == 0 or not new.exists()
+    assert not new.exists() or not is_on_disk(new, b"SECRET OF THE OPERATOR")
+    return ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["record.sqlite3", "vectors-1-0.f32", "deletions.log", "audit.jsonl", "audit.key"]
+)
+def test_no_link_in_a_backup_is_followed(filled, tmp_path, name):
+    backup = hostile(filled, tmp_path)
+    (backup / name).unlink()
+    (backup / name).symlink_to(tmp_path / "secret")
+    said = restored_or_refused(backup, tmp_path)
+    assert "symbolic links" in said or "is no ordinary file" in said
+
+
+@pytest.mark.parametrize("name", ["vectors-9-9.f32", "audit-20200101.jsonl", "other", "audit-pipe"])
+def test_what_a_stranger_put_into_a_backup_is_no_part_of_its_restore(filled, tmp_path, name):
+    backup = hostile(filled, tmp_path)
+    if name == "audit-pipe":
+        os.mkfifo(backup / name)
+    elif name.startswith("audit"):
+        (backup / name).mkdir()
+    else:
+        (backup / name).symlink_to(tmp_path / "secret")
+    restored_or_refused(backup, tmp_path)
+    assert not (tmp_path / "deep" / "er" / "new" / name).exists()
+
+
+@pytest.mark.parametrize(
+    ("statement", "refusal"),
+    [
+        ("UPDATE galleries SET side = '../../../escaped'", "is damaged"),
+        ("UPDATE galleries SET dimension = 4000000000", "is damaged"),
+        ("UPDATE galleries SET next_slot = 'nine'", "is damaged"),
+        ("CREATE TRIGGER t AFTER DELETE ON crops BEGIN SELECT 1; END", "differ from those"),
+        ("CREATE VIEW v AS SELECT * FROM crops", "differ from those"),
+        ("UPDATE galleries SET name = '../../x' || char(10) WHERE gallery_id = 1", ""),
+    ],
+)
+def test_nothing_in_the_record_of_a_backup_is_used_as_a_path_or_run(
+    filled, tmp_path, statement, refusal
+):
+    backup = hostile(filled, tmp_path)
+    with contextlib.closing(sqlite3.connect(backup / "record.sqlite3")) as changed:
+        changed.create_function("row_crc", -1, row_crc, deterministic=True)
+        changed.execute(statement)
+        changed.commit()
+    before = {path for path in tmp_path.rglob("*") if "deep" not in path.parts}
+    assert refusal in restored_or_refused(backup, tmp_path)
+    assert {path for path in tmp_path.rglob("*") if "deep" not in path.parts} == before
+
+
+def test_a_backup_larger_than_the_disk_is_refused_before_it_is_copied(filled, tmp_path):
+    backup = hostile(filled, tmp_path)
+    with (backup / "vectors-1-0.f32").open("r+b") as file:
+        file.truncate(2**43)
+    assert "nothing was written" in restored_or_refused(backup, tmp_path)
+
+
+def test_a_backup_that_another_program_has_changed_is_refused(filled, tmp_path):
+    backup = hostile(filled, tmp_path)
+    (backup / "record.sqlite3-wal").write_bytes(b"x")
+    assert "another program has opened" in restored_or_refused(backup, tmp_path)

@@ -1,0 +1,171 @@
+"""The log of deletions: each deletion is in it before it is acknowledged, and for 400 days."""
+
+import os
+import shutil
+from datetime import UTC, datetime, timedelta
+from errno import ENOSPC
+from unittest.mock import Mock
+
+import pytest
+
+from service.errors import StorageFailed
+from service.record.deletions import (
+    KEPT_FOR,
+    TRIMMED_AFTER,
+    Deletion,
+    DeletionLog,
+    read_beginning,
+    read_deletions,
+)
+from service.record.transaction import Reader
+from tests.service.gallery.new_crops import (
+    NOON,
+    enroll,
+    is_on_disk,
+    listed_ids,
+    new_crop,
+    new_gallery,
+    open_record,
+)
+
+
+def logged(folder):
+    return [(line.kind, line.id) for line in read_deletions(folder / "deletions.log")][1:]
+
+
+@pytest.fixture
+def log(tmp_path):
+    folder = tmp_path / "log"
+    folder.mkdir()
+    made = DeletionLog(folder)
+    made.begin("this record")
+    return made
+
+
+def test_a_log_begins_with_its_record_and_has_ids_and_no_names(record, gallery, tmp_path):
+    (first, second) = enroll(record, gallery, new_crop(1, "Zoe"), new_crop(2, "Zoe"))
+    record.crops.remove(gallery, [first])
+    record.people.forget(gallery, "Zoe")
+    beginning = read_beginning(tmp_path / "deletions.log")
+    assert beginning.id == Reader(record.database).value(
+        "SELECT value FROM record WHERE name = 'record_id'"
+    )
+    assert logged(tmp_path) == [("crop", first), ("crop", second)]
+    assert b"Zoe" not in (tmp_path / "deletions.log").read_bytes()
+    assert (tmp_path / "deletions.log").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_a_deleted_gallery_had_needs_no_lines(record, gallery, tmp_path):
+    enroll(record, gallery, new_crop(1), new_crop(2))
+    record.cases.create(gallery, "case", "", "k")
+    deletion_id = record.galleries.get(gallery).deletion_id
+    record.galleries.delete(gallery)
+    assert logged(tmp_path) == [("gallery", deletion_id)]
+
+
+def test_a_rule_that_fails_logs_nothing(record, gallery, tmp_path):
+    ids = enroll(record, gallery, new_crop(1))
+
+    def failing(transaction):
+        transaction.change("DELETE FROM galleries")
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        record.database.write(failing)
+    assert logged(tmp_path) == []
+    assert listed_ids(record, gallery) == ids
+
+
+def test_a_deletion_whose_line_cannot_be_written_is_not_acknowledged_and_logged_later(
+    record, gallery, tmp_path, monkeypatch
+):
+    first, second = enroll(record, gallery, new_crop(1), new_crop(2))
+    with monkeypatch.context() as full:
+        full.setattr(os, "fdatasync", Mock(side_effect=OSError(ENOSPC, "no space left")))
+        with pytest.raises(StorageFailed, match="no space left"):
+            record.crops.remove(gallery, [first])
+    assert logged(tmp_path) == []
+    record.crops.remove(gallery, [second])
+    assert sorted(logged(tmp_path)) == sorted([("crop", first), ("crop", second)])
+    assert not is_on_disk(tmp_path, new_crop(1).vector.tobytes())
+
+
+def test_a_deletion_that_was_committed_and_killed_is_in_the_log_after_the_next_start(
+    record, gallery, tmp_path, monkeypatch
+):
+    first, _ = enroll(record, gallery, new_crop(1), new_crop(2))
+
+    def killed(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record.database.deletions, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            record.crops.remove(gallery, [first])
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in (*tmp_path.glob("record.*"), *tmp_path.glob("*.log"), *tmp_path.glob("*.f32")):
+        shutil.copy(path, copy)
+    with open_record(copy) as again:
+        assert logged(copy) == [("crop", first)]
+        assert Reader(again.database).value("SELECT count(*) FROM deletions") == 0
+
+
+def test_ids_that_an_earlier_version_kept_are_taken_over_once(record, gallery, tmp_path):
+    created = record.galleries.get(gallery).deletion_id.partition("-")[2]
+    record.close()
+    (tmp_path / "deletions.log").unlink()
+    (tmp_path / "deleted.ids").write_text(f"\nc1\nc2\n\ngallery {gallery} {created}\ntor")
+    for _ in range(2):
+        with open_record(tmp_path):
+            assert logged(tmp_path) == [
+                ("crop", "c1"),
+                ("crop", "c2"),
+                ("gallery", f"{gallery}-{created}"),
+            ]
+    assert not (tmp_path / "deleted.ids").exists()
+
+
+def test_a_line_that_a_power_cut_tore_is_cut_off_and_a_damaged_one_left_out(log):
+    log.append([Deletion(NOON, "crop", "one", 1)])
+    with log.path.open("ab") as file:
+        file.write(b'{"at":"2026-03-01T12:00:00Z","kind":"crop","id":"tw')
+    assert [line.id for line in read_deletions(log.path)] == ["this record", "one"]
+    log.begin("this record")
+    log.append([Deletion(NOON, "crop", "three", 1)])
+    assert [line.id for line in read_deletions(log.path)] == ["this record", "one", "three"]
+    with log.path.open("ab") as file:
+        file.write(b"x" * 5000 + b"\n" + b'{"kind": "crop"}\n')
+    log.append([Deletion(NOON, "crop", "four", 1)])
+    assert [line.id for line in read_deletions(log.path)][-2:] == ["three", "four"]
+
+
+def test_lines_live_for_400_days_and_the_first_one_says_from_when_on_they_are_there(log):
+    now = datetime.now(UTC)
+    days = [500, 401, 399, 1]
+    log.append([Deletion(now - timedelta(days=day), "crop", f"{day} days", 1) for day in days])
+    with log.path.open("ab") as file:
+        file.write(b"damaged\n")
+    size = log.path.stat().st_size
+    log.trim(now)
+    # The log has just begun.
+    assert log.path.stat().st_size == size
+    later = now + KEPT_FOR + TRIMMED_AFTER
+    log.trim(later)
+    first, *others = read_deletions(log.path)
+    assert (first.kind, first.id, first.at) == ("since", "this record", later - KEPT_FOR)
+    assert others == []
+    assert log.path.read_bytes().endswith(b"damaged\n")
+    log.append([Deletion(later, "crop", "new", 1)])
+    log.trim(later + timedelta(days=1))
+    assert [line.id for line in read_deletions(log.path)] == ["this record", "new"]
+
+
+def test_crops_that_were_deleted_from_any_gallery_are_known(record, gallery):
+    yard = new_gallery(record, "yard")
+    first, second = enroll(record, gallery, new_crop(1), new_crop(2))
+    (third,) = enroll(record, yard, new_crop(3))
+    record.crops.remove(gallery, [first])
+    record.crops.remove(yard, [third])
+    among = record.database.deletions.crops_among([first, second, third, "other"])
+    assert among == {first, third}
