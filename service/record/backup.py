@@ -72,7 +72,7 @@ VECTORS = (
     f"SELECT gallery_id, side, dimension, next_slot FROM {SIDES} "
     "WHERE name IS NOT NULL AND dimension IS NOT NULL"
 )
-# What the log of deletions has ids of, as (gallery or 0, id); jobs are compared separately.
+# Ids in the log of deletions by kind, as (gallery or 0, id); jobs are compared separately.
 IDS: dict[Kind, str] = {
     "gallery": "SELECT 0, gallery_id || '-' || created_at FROM galleries WHERE name IS NOT NULL",
     "crop": "SELECT gallery_id, crop_id FROM crops",
@@ -111,7 +111,7 @@ class Restored:
 
 @dataclass(frozen=True)
 class _Known:
-    """What shows which contents of a backup were deleted since.
+    """Sources that show which contents of a backup were deleted since.
 
     Attributes:
         record_id: id of the backed-up record.
