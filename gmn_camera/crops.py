@@ -108,11 +108,6 @@ class Passage:
         """True if the crop of the current part is followed by pauses."""
         return self.crops >= len(PART_SECONDS) - 1
 
-    def looks_for_crop(self, now: datetime) -> bool:
-        if self.crops < len(PART_SECONDS) or self.chosen_at is None:
-            return True
-        return (now - self.chosen_at).total_seconds() >= STILL_EVERY_SECONDS
-
 
 class CropChooser:
     """Chooses the crops of every track.
@@ -122,17 +117,20 @@ class CropChooser:
         low: number of boxes that were too low for a crop.
     """
 
-    def __init__(self, min_height: int, series: str) -> None:
+    def __init__(self, min_height: int, series: str, *, follows_staying: bool = True) -> None:
         """Begin without a track.
 
         Args:
             min_height: pixels of the lowest usable box.
             series: begins the names of the tracks, so that those of two runs differ.
+            follows_staying: whether a person who stays gives a crop a minute; otherwise only those
+                of the first parts.
         """
         self.tracks = 0
         self.low = 0
         self._min_height = min_height
         self._series = series
+        self._follows_staying = follows_staying
         self._passages: dict[int, Passage] = {}
 
     def add(
@@ -154,7 +152,7 @@ class CropChooser:
                 passage = Passage(f"{self._series}-{self.tracks}", frame.captured_at)
                 self._passages[int(number)] = passage
             passage.seen_at = frame.captured_at
-            if passage.looks_for_crop(frame.captured_at):
+            if self._looks_for_crop(passage, frame.captured_at):
                 self._look(passage, frame, box, float(score), float(free_share))
         return list(self._end_parts(frame.captured_at))
 
@@ -167,13 +165,20 @@ class CropChooser:
         """Return the name of the track with a number that was given to `add` just now."""
         return self._passages[number].track
 
+    def _looks_for_crop(self, passage: Passage, now: datetime) -> bool:
+        if passage.crops < len(PART_SECONDS) or passage.chosen_at is None:
+            return True
+        pause = (now - passage.chosen_at).total_seconds()
+        return self._follows_staying and pause >= STILL_EVERY_SECONDS
+
     def _end_parts(self, now: datetime) -> Iterator[ChosenCrop]:
         for number, passage in list(self._passages.items()):
             has_left = (now - passage.seen_at).total_seconds() > LOST_SECONDS
             if passage.part_began_at is not None:
                 has_lasted = (now - passage.part_began_at).total_seconds()
                 if has_left or has_lasted >= passage.part_seconds:
-                    yield _choose(passage, still=passage.stays and not has_left)
+                    goes_on = self._follows_staying and passage.stays and not has_left
+                    yield _choose(passage, still=goes_on)
             if has_left:
                 del self._passages[number]
 

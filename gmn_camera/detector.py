@@ -26,7 +26,7 @@ GREY = 114
 MAX_STRETCH = 17 / 16
 # The tracker also uses boxes of people who are half hidden.
 MIN_SCORE = 0.2
-# Of two boxes with a larger intersection over union, the better one is a person.
+# Two boxes with a larger intersection over union are one person, whom the better one shows.
 MAX_OVERLAP = 0.6
 MOST_PEOPLE = 128
 COLUMNS_OF_SSD = 7

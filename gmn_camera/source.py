@@ -54,8 +54,8 @@ class Frame:
         # Phones store upright videos lying on the side.
         self._quarter_turns = round(picture.rotation / 90) % 4
         self._is_turned = self._quarter_turns % 2 == 1
-        width, height = picture.width, picture.height
-        self.width, self.height = (height, width) if self._is_turned else (width, height)
+        self.width = picture.height if self._is_turned else picture.width
+        self.height = picture.width if self._is_turned else picture.height
 
     @cached_property
     def pixels(self) -> Pixels:
@@ -68,9 +68,11 @@ class Frame:
         Args:
             pixel_format: `rgb24` or `bgr24`.
         """
-        if self._is_turned:
-            width, height = height, width
-        small = self._picture.reformat(width=width, height=height, format=pixel_format)
+        small = self._picture.reformat(
+            width=height if self._is_turned else width,
+            height=width if self._is_turned else height,
+            format=pixel_format,
+        )
         return self._upright(small.to_ndarray())
 
     def _upright(self, pixels: NDArray[Any]) -> Pixels:

@@ -182,6 +182,6 @@ def _require_retention(client: Client, name: str) -> None:
     if gallery.retention_days is None and gallery.retention_hours is None:
         raise InvalidInput(
             f"--enroll: gallery {name!r} would keep everybody whom the camera sees, as it deletes "
-            f"no crops; set a retention (gmn api change_gallery {name} --retention-days 30), or "
+            f"no crops; set a retention (gmn gallery set {name} --retention-days 30), or "
             "make another gallery (gmn gallery create NAME --retention-days 30)"
         )

@@ -126,7 +126,7 @@ def test_a_gallery_that_keeps_everybody_for_ever_is_refused(watching, video, tmp
     ran = run(watching, tmp_path, video, "--camera", "door", "--enroll", "for-ever")
     assert ran.returncode == 2
     assert "'for-ever' would keep everybody whom the camera sees" in ran.stderr
-    assert "gmn api change_gallery for-ever --retention-days 30" in ran.stderr
+    assert "gmn gallery set for-ever --retention-days 30" in ran.stderr
     assert watching.read("/v1/galleries/for-ever")["crops"] == 0
 
 
