@@ -115,12 +115,11 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
 @store.command("verify")
 @printed
 def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
-    """Verifies every crop, picture and snapshot against its checksum; changes nothing.
+    """Verifies every crop and picture against its checksum; changes nothing.
 
     It may run while the service does. The exit status is 1 if anything differs.
     """
     from service.errors import DamagedRecord
-    from service.record.archive import check_snapshots
     from service.record.verify import RecordFound
     from service.record.verify import verify as verify_record
 
@@ -128,15 +127,9 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     try:
         found = verify_record(data_dir)
     except DamagedRecord as damage:
-        # The snapshots may be undamaged nevertheless.
         found = RecordFound(problems=[f"the record cannot be read: {damage.why}"])
-    snapshots = {
-        f"{path.parent.name}/{path.name}": damage
-        for path, damage in check_snapshots(data_dir).items()
-    }
-    whole = not found.damage and not any(snapshots.values())
+    whole = not found.damage
     lines = [*_format_lines(data_dir, found)]
-    lines += [f"snapshot {name}: {problem or 'as written'}" for name, problem in snapshots.items()]
     if not whole:
         recover = f"gmn store recover --data-dir {data_dir} --into NEW"
         lines.append(f"With the service stopped, {recover} recovers the undamaged parts")
@@ -144,7 +137,6 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
         "whole": whole,
         "problems": found.problems,
         "galleries": [asdict(gallery) for gallery in found.galleries.values()],
-        "snapshots": snapshots,
     }
     return Shown(answer, lines, whole)
 
@@ -152,7 +144,7 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
 @store.command("recover")
 @with_options
 def recover(*, into: Path, data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
-    """Creates a new data directory from the intact parts of a damaged record and its snapshots.
+    """Creates a new data directory from the intact parts of a damaged record.
 
     The damaged directory is not changed. Deleted crops stay deleted, as far as the record or the
     audit log still shows the deletion. Jobs and learned calibrations are not copied.
@@ -172,19 +164,14 @@ def recover(*, into: Path, data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
             copy_file(path, into / path.name)
         result = recover_record(data_dir, into, _read_audited_deletions(data_dir))
     for gallery in result.galleries:
-        echo(
-            f"{gallery.name}: {gallery.whole} crops from the record, "
-            f"{gallery.from_snapshots} from snapshots"
-        )
+        echo(f"{gallery.name}: {gallery.whole} crops from the record")
         for line in gallery.damage:
             echo(f"  {'not recovered: ' if line in gallery.lost else ''}{line}")
     if result.unread:
         echo(
-            f"Not all of {', '.join(result.unread)} could be read: crops deleted since a snapshot "
-            "may be back where the audit log does not name them, and keys may be missing. The "
+            f"Not all of {', '.join(result.unread)} could be read: keys may be missing. The "
             "service will ask for one; gmn keys create makes it."
         )
-    echo(f"{len(result.snapshots)} snapshots")
     echo(f"Serve it with gmn serve --data-dir {into}")
 
 
@@ -215,7 +202,7 @@ def backup(
     """Copies the record and its data directory, also while it is served, and verifies the copy.
 
     The backup is a new folder named by its time, the last word of the output. It contains the
-    record at one moment with its images, snapshots and the audit log; images at GMN_IMAGES_URL must
+    record at one moment with its images and the audit log; images at GMN_IMAGES_URL must
     be copied afterwards with the tools of that storage. Nothing is written if less than
     GMN_RESERVED_DISK_BYTES would stay free.
 
@@ -288,7 +275,6 @@ def restore(
     ]
     lines += [f"{name}: left out, as it was deleted since" for name in restored.galleries]
     lines += [f"key {key_id}: left out, as it was revoked since" for key_id in restored.keys]
-    lines += [f"{name}: left out, as it is missing or damaged" for name in restored.snapshots]
     if restored.by != replaces:
         lines.append(
             f"No later record than {restored.by or 'this backup'} can be read: what was deleted "

@@ -10,7 +10,7 @@ from service.record.cameras import Cameras
 from service.record.crops import Crops
 from service.record.database import Database
 from service.record.desk import KeptQueries, StoredCases
-from service.record.files import Snapshots, StrayFiles, UnneededFiles
+from service.record.files import StrayFiles, UnneededFiles
 from service.record.galleries import Galleries, RemoteIndexes, Runtimes, deleted_name
 from service.record.jobs import Jobs
 from service.record.keys import Keys
@@ -48,7 +48,6 @@ class Record:
         self.webhooks = Webhooks(database)
         self.cameras = Cameras(database)
         self.runtimes = Runtimes(database)
-        self.snapshots = Snapshots(database)
         self.stray_files = StrayFiles(database)
         self.unneeded_files = UnneededFiles(database)
         self.calibrations = StoredCalibrations(database)

@@ -1,6 +1,6 @@
 """Backups of a data directory, and restoring them without what was deleted later.
 
-A backup is an archive of everything, in a folder named by its time, with the snapshots and the
+A backup is an archive of everything, in a folder named by its time, with the
 audit log. Later deletions are found in a later record: the current data directory or, if that is
 unreadable, the newest backup beside the restored one.
 """
@@ -18,33 +18,26 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gmn_client.models import Snapshot
 from model.problems import InputProblem
-from service.errors import DamagedRecord, DamagedSnapshot, StorageFailed
+from service.errors import DamagedRecord, StorageFailed
 from service.ops.audit import audit_files
 from service.ops.data_directory import (
     MEBIBYTE,
-    SNAPSHOTS,
     UNFINISHED,
     copy_file,
     hold,
     make_folder,
     put_in_place,
-    snapshot_lock,
-    snapshot_name,
     sync,
     sync_below,
     unfinished_folder,
 )
-from service.ops.locks import ProcessLock
 from service.record.archive import (
-    archived_ids,
+    DamagedArchive,
     check_archive,
-    describe_snapshot,
     fill_archive,
     open_archive,
     read_record_id,
-    remove_from_archive,
 )
 from service.record.database import Database
 from service.record.galleries import put_index_owners, read_index_owners
@@ -64,7 +57,6 @@ WRITING = "gmn-backup"
 # Key columns of tables whose rows stay deleted if a later record lacks them, with dependent rows.
 STAYS_GONE = {
     "merges": "merge_id",
-    "snapshots": "snapshot_id",
     "cases": "case_id",
     "searches": "query_id",
     "alerts": "number",
@@ -84,7 +76,6 @@ class Restored:
             readable one.
         crops, left_out: numbers of crops restored and left out, by gallery.
         galleries, keys: names of galleries and ids of keys that were left out.
-        snapshots: folders of snapshots that were left out, because no intact copy was found.
     """
 
     by: Path | None
@@ -92,7 +83,6 @@ class Restored:
     left_out: dict[str, int] = field(default_factory=dict)
     galleries: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
-    snapshots: list[str] = field(default_factory=list)
 
 
 def kept_backups(folder: Path) -> list[Path]:
@@ -113,7 +103,7 @@ def own_backups(folder: Path, database: Database) -> Iterator[Path]:
 
 
 def taken_at(archive: Path) -> datetime:
-    """Return the time in the name of a backup or snapshot.
+    """Return the time in the name of a backup.
 
     None of its crops were enrolled later, except in the same second.
     """
@@ -179,7 +169,7 @@ def restore_backup(
     """
     try:
         check_archive(backup)
-    except DamagedSnapshot as error:
+    except DamagedArchive as error:
         reason = f"is damaged ({error.why}); restore another one"
         raise InputProblem(f"{backup}: {reason}") from error
     restored = Restored(_find_later(backup, current))
@@ -198,7 +188,7 @@ def restore_backup(
             # The newest backup stands for a lost data directory in whose place it is restored.
             is_lost = into.resolve() == current.resolve()
             replaced = (restored.by or backup) if is_lost else current
-            with contextlib.suppress(DamagedSnapshot), open_archive(replaced) as reader:
+            with contextlib.suppress(DamagedArchive), open_archive(replaced) as reader:
                 owners += read_index_owners(reader)
             record.database.write(put_index_owners, owners)
             restored.crops = {entry.name: entry.crops for entry in record.galleries.all()}
@@ -207,7 +197,6 @@ def restore_backup(
                     restored.left_out[entry.name] = entry.crops - restored.crops[entry.name]
                 else:
                     restored.galleries.append(entry.name)
-            _put_snapshots(record, restored, backup, deleted)
         for path in (restored.by or backup).glob("audit*"):
             copy_file(path, part / path.name)
     return restored
@@ -243,19 +232,11 @@ def _copy_files(database: Database, part: Path) -> None:
             with contextlib.suppress(FileNotFoundError):
                 copy_file(path, part / path.name)
         files |= remaining
-    for folder in data_dir.glob(snapshot_name("[0-9]*", "*")):
-        # A snapshot that is rewritten while it is copied would be damaged in the backup.
-        path = snapshot_lock(data_dir, folder.parent.name)
-        make_folder(path.parent)
-        with contextlib.closing(ProcessLock(path, "backups")) as lock, lock.hold():
-            if folder.exists():
-                shutil.copytree(folder, part / folder.relative_to(data_dir))
 
 
 def _require_room(database: Database, folder: Path, reserved: int) -> None:
     data_dir = database.folder
-    files = [*data_dir.glob(f"{SNAPSHOTS}/*/*/*"), *data_dir.glob("vectors-*")]
-    files += audit_files(data_dir)
+    files = [*data_dir.glob("vectors-*"), *audit_files(data_dir)]
     needed = sum(path.stat().st_size for path in files) + database.stored_bytes()
     free = shutil.disk_usage(folder).free
     if free - needed < reserved:
@@ -267,7 +248,7 @@ def _require_room(database: Database, folder: Path, reserved: int) -> None:
 
 
 def _belongs_to(backup: Path, record_id: str) -> bool:
-    with contextlib.suppress(DamagedSnapshot), open_archive(backup) as reader:
+    with contextlib.suppress(DamagedArchive), open_archive(backup) as reader:
         return read_record_id(reader) == record_id
     return False
 
@@ -361,38 +342,3 @@ def _leave_out(transaction: Transaction, restored: Restored) -> set[str]:
         "WHERE gallery_id NOT IN (SELECT gallery_id FROM other.galleries WHERE name IS NOT NULL)"
     )
     return set(missing)
-
-
-def _put_snapshots(record: Record, restored: Restored, backup: Path, deleted: set[str]) -> None:
-    sources = (restored.by or backup, backup)
-    for gallery in record.galleries.all():
-        gallery_id = gallery.gallery_id
-        for snapshot in record.snapshots.all(gallery_id):
-            name = snapshot_name(gallery_id, snapshot.snapshot_id)
-            is_put = any(
-                _put_snapshot(record, gallery_id, snapshot, deleted, source / name)
-                for source in sources
-            )
-            if not is_put:
-                record.snapshots.remove(gallery_id, snapshot.snapshot_id)
-                restored.snapshots.append(name)
-
-
-def _put_snapshot(
-    record: Record, gallery_id: int, snapshot: Snapshot, deleted: set[str], source: Path
-) -> bool:
-    """Copy a snapshot without deleted crops; return whether the copy is intact."""
-    path = record.database.folder / snapshot_name(gallery_id, snapshot.snapshot_id)
-    if not source.is_dir():
-        return False
-    shutil.copytree(source, path)
-    try:
-        archived = archived_ids(path)
-        gone = {*deleted.intersection(archived), *record.crops.removed_among(gallery_id, archived)}
-        remove_from_archive(path, gallery_id, sorted(gone))
-        check_archive(path)
-    except DamagedSnapshot:
-        shutil.rmtree(path)
-        return False
-    record.snapshots.keep(gallery_id, describe_snapshot(path, snapshot.created_at))
-    return True

@@ -17,7 +17,6 @@ from tests.service.gallery.new_crops import (
     new_crop,
     new_gallery,
     open_record,
-    restore_crops,
 )
 
 
@@ -49,23 +48,6 @@ def test_crops_and_galleries_that_were_deleted_since_are_deleted_again(record, g
             assert not adopted.database.vectors.open(gallery, 0, 4).read([1, 3]).any()
 
 
-def test_who_was_forgotten_in_a_snapshot_alone_is_deleted_again(record, gallery, tmp_path):
-    folder = record.database.folder
-    other, theirs = enroll(record, gallery, new_crop(1), new_crop(2, "b"))
-    record.close()
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    (copy / "record.acknowledged").unlink()
-    with open_record(folder) as later:
-        restore_crops(later, gallery, [])
-        (renamed,) = enroll(later, gallery, new_crop(3, "c"))
-        later.people.forget(gallery, "b", [theirs, renamed])
-        assert later.crops.removed_among(gallery, [theirs, renamed]) == [theirs]
-        assert listed_ids(later, gallery) == [renamed]
-    put_back(copy, folder)
-    with open_record(folder) as adopted:
-        assert listed_ids(adopted, gallery) == [other]
-
-
 def test_the_ids_of_deleted_crops_go_with_their_tombstones(record, gallery):
     first, second = enroll(record, gallery, new_crop(1), new_crop(2))
     record.crops.remove(gallery, [first])
@@ -76,14 +58,15 @@ def test_the_ids_of_deleted_crops_go_with_their_tombstones(record, gallery):
     assert record.database.deleted.read() == [second]
 
 
-def test_the_ids_of_deleted_crops_go_with_their_gallery(record, gallery):
+def test_the_ids_of_deleted_crops_outlive_their_gallery_for_exports_of_it(record, gallery):
     yard = new_gallery(record, "yard")
     (first,) = enroll(record, gallery, new_crop(1))
     record.crops.remove(gallery, [first])
-    record.crops.remove(yard, enroll(record, yard, new_crop(2)))
+    (second,) = enroll(record, yard, new_crop(2))
+    record.crops.remove(yard, [second])
     deleted = deleted_name(record.galleries.get(yard))
     record.galleries.delete(yard)
-    assert record.database.deleted.read() == [first, deleted]
+    assert record.database.deleted.read() == [first, second, deleted]
 
 
 def test_no_id_of_a_deleted_crop_is_lost_where_the_disk_is_full(record, monkeypatch):

@@ -5,7 +5,6 @@ import json
 import shutil
 import sqlite3
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -15,13 +14,6 @@ from gmn_client.models import JobProblem
 from model.problems import InputProblem
 from service.errors import StorageFailed
 from service.ops.audit import AuditLog
-from service.ops.data_directory import hold, snapshot_lock, snapshot_name
-from service.record.archive import (
-    archived_ids,
-    check_snapshots,
-    describe_snapshot,
-    write_archive,
-)
 from service.record.keys import ApiKey
 from service.record.record import Record
 from service.record.restoring import restore_backup, write_backup
@@ -35,10 +27,8 @@ from tests.service.gallery.new_crops import (
     new_crop,
     new_gallery,
     open_record,
-    restore_crops,
 )
 from tests.service.gallery.new_jobs import new_job
-from tests.service.record.filled import flip
 from tests.service.record.new_searches import kept_ids, new_search
 
 
@@ -50,9 +40,6 @@ def filled(tmp_path):
         gate = new_gallery(record, "gate")
         ids = enroll(record, lobby, *(new_crop(n, "ab"[n % 2]) for n in range(6)))
         enroll(record, gate, new_crop(9, "c"))
-        path = folder / snapshot_name(lobby, "s1")
-        write_archive(record.database, path, lobby)
-        record.snapshots.keep(lobby, describe_snapshot(path, NOON))
         for name in ("kept", "revoked"):
             record.keys.add(ApiKey(name, "0" * 64, ("query",), None, "", NOON))
         record.jobs.create(new_job("open", lobby))
@@ -104,8 +91,6 @@ def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(filled
         assert kept_ids(again, lobby) == [searches[1]["query_id"]]
         assert [case.name for case in again.cases.page(lobby, None, 9).results] == ["open"]
         assert again.jobs.get("open").state == "cancelled"
-        assert ids[0] not in archived_ids(into / snapshot_name(lobby, "s1"))
-        assert [snapshot.crops for snapshot in again.snapshots.all(lobby)] == [5]
         assert again.crops.removed_among(lobby, ids) == [ids[0]]
         assert new_gallery(again, "new") > gate
     assert (into / "audit.jsonl").read_text().count("begun") == 1
@@ -176,20 +161,6 @@ def test_without_the_data_directory_a_newer_backup_shows_what_was_deleted(filled
         assert set(identities(again, lobby)) == set(ids) - gone
 
 
-def test_with_only_the_deleted_ids_left_who_is_in_a_snapshot_alone_stays_forgotten(
-    filled, tmp_path
-):
-    record, lobby, _, ids = filled
-    restore_crops(record, lobby, [])
-    backup = write_backup(record.database, tmp_path / "backups")
-    record.people.forget(lobby, "a", ids[::2])
-    record.close()
-    left = empty(tmp_path / "left")
-    shutil.copy(tmp_path / "data" / "deleted.ids", left)
-    restore_backup(backup, tmp_path / "new", left)
-    assert archived_ids(tmp_path / "new" / snapshot_name(lobby, "s1")) == ids[1::2]
-
-
 def test_a_name_that_was_forgotten_since_is_in_no_report_of_a_job(filled, tmp_path):
     record, lobby, *_ = filled
     record.jobs.create(new_job("ended", lobby))
@@ -209,59 +180,6 @@ def test_a_name_that_was_forgotten_since_is_in_no_report_of_a_job(filled, tmp_pa
         assert reported.source == "…/1.png"
     assert verify(tmp_path / "new").damage == []
     assert not is_on_disk(tmp_path / "new", b"Zoe")
-
-
-@pytest.mark.parametrize("damaged", ["the data directory's", "the backup's", "both"])
-def test_a_damaged_snapshot_is_replaced_by_the_other_copy_or_left_out(
-    filled, tmp_path, capsys, damaged
-):
-    record, lobby, _, ids = filled
-    backup = write_backup(record.database, tmp_path / "backups")
-    record.crops.remove(lobby, ids[:1])
-    record.close()
-    name = snapshot_name(lobby, "s1")
-    for owner, folder in (("the data directory's", tmp_path / "data"), ("the backup's", backup)):
-        if damaged in (owner, "both"):
-            flip(folder / name / "record.sqlite3", b"image 3")
-    new = tmp_path / "new"
-    replaces = ["--replaces", str(tmp_path / "data")]
-    assert gmn.run(["restore", str(backup), "--data-dir", str(new), *replaces]) == 0
-    left_out = f"{name}: left out, as it is missing or damaged" in capsys.readouterr().out
-    assert left_out == (damaged == "both")
-    with open_record(new) as again:
-        assert len(again.snapshots.all(lobby)) == (damaged != "both")
-    assert list(check_snapshots(new).values()) == [None] * (damaged != "both")
-    if not left_out:
-        assert archived_ids(new / name) == ids[1:]
-
-
-def test_a_snapshot_that_cannot_be_copied_fails_the_backup(filled, tmp_path, monkeypatch):
-    def fail(folder, *_):
-        raise shutil.Error([(folder, folder, "No space left on device")])
-
-    monkeypatch.setattr(shutil, "copytree", fail)
-    with pytest.raises(StorageFailed, match="No space left"):
-        write_backup(filled[0].database, tmp_path / "backups")
-    assert list((tmp_path / "backups").iterdir()) == []
-
-
-def test_a_backup_waits_for_who_changes_a_snapshot_and_leaves_out_one_that_was_deleted(
-    filled, tmp_path
-):
-    record, lobby, *_ = filled
-    snapshot = tmp_path / "data" / snapshot_name(lobby, "s1")
-    with ThreadPoolExecutor(1) as beside:
-        lock = snapshot_lock(tmp_path / "data", lobby)
-        lock.parent.mkdir(exist_ok=True)
-        lock.touch()
-        with hold(lock):
-            writing = beside.submit(write_backup, record.database, tmp_path / "backups")
-            with pytest.raises(TimeoutError):
-                writing.result(0.3)
-            shutil.rmtree(snapshot)
-        backup = writing.result()
-    assert (backup / "record.sqlite3").exists()
-    assert not (backup / snapshot_name(lobby, "s1")).exists()
 
 
 def test_a_backup_amid_writes_is_of_one_moment(filled, tmp_path):
