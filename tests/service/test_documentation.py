@@ -146,6 +146,7 @@ def test_the_calls_and_models_are_those_that_are_kept():
 
 
 PICTURES = {
+    "exports": {},
     "reference": {"east.png": 0, "west.png": 2, "other.png": 4},
     "seen": {"seen.png": 1, "person.png": 0},
     "watch": {"east.png": 1},
@@ -159,6 +160,9 @@ def test_the_examples_of_a_page_run_as_they_stand(start, images, tmp_path, page)
         (tmp_path / name).write_bytes(images[number])
     # A service of its own: the examples of the reference end with one that asks for a key.
     served = start()
+    if page == "exports":
+        served.create("lobby")
+        served.enrolled("lobby", images[0], identity="Ann")
     if page == "watch":
         served.create("entrance")
         served.enrolled("entrance", images[0], identity="0042")
