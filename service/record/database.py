@@ -237,13 +237,15 @@ class Database(Source):
                 self._empty_log()
 
     def tend(self) -> None:
-        """Overwrite SQLite's log where that is due, and see whether other processes can write.
+        """Log deletions and overwrite SQLite's log where due, and see whether others can write.
 
         Call this every second. It never waits for another writer.
         """
         if self._write_lock.acquire(blocking=False):
             try:
                 with contextlib.suppress(OSError), self._lock.hold(wait=False):
+                    # Another process may have been killed before it logged its deletions.
+                    self._log_deletions()
                     if self._log_has_deleted:
                         self._empty_log()
             finally:
@@ -379,7 +381,7 @@ class Database(Source):
                     self.path,
                     f"it has {newest.seq} {unit}, but {mark.seq} were acknowledged: its end "
                     f"({self.path.name}-wal) was cut off or damaged, or an older copy was put "
-                    f"back. To go on with its contents, remove {self.marks.path.name}. Otherwise",
+                    "back. To go on with its contents, run gmn store adopt. Otherwise",
                 )
 
     def _settle(self, feeds: dict[int, Mark]) -> None:

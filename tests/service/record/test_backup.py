@@ -9,6 +9,8 @@ import sqlite3
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from errno import ENOSPC
+from unittest.mock import Mock
 
 import pytest
 
@@ -239,6 +241,9 @@ def test_without_the_data_directory_only_deletions_until_the_newest_backup_are_k
     assert "Forget these people and revoke these keys again" in said
     with open_record(new) as again:
         assert listed_ids(again, lobby) == ids[1:]
+    other = str(tmp_path / "other")
+    assert gmn.run(["restore", str(first), "--into", other, "--replaces", other, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["unknown_from"].startswith("2900-01-02T00:00:00")
 
 
 @pytest.mark.parametrize("kept", ["the record", "its log", "nothing"])
@@ -489,6 +494,19 @@ def test_what_cannot_be_restored_is_refused_with_the_remedy(filled, tmp_path):
     with pytest.raises(InputProblem, match=r"is damaged .* restore another one"):
         restore_backup(backup, empty(tmp_path / "second"), tmp_path / "data")
     assert not (tmp_path / "second" / "record.sqlite3").exists()
+
+
+def test_a_disk_that_fills_up_amid_a_restore_is_named_and_the_backup_is_not_called_damaged(
+    filled, tmp_path, monkeypatch
+):
+    record, *_ = filled
+    backup = write_backup(record.database, tmp_path / "backups")
+    record.close()
+    for step in ("_copy_file", "_merge_logs"):
+        with monkeypatch.context() as full:
+            full.setattr(backup_module, step, Mock(side_effect=OSError(ENOSPC, "no space left")))
+            with pytest.raises(StorageFailed, match=r"could not be restored .*no space left"):
+                restore_backup(backup, tmp_path / "new", tmp_path / "data")
 
 
 def renamed(backup, moment):
