@@ -44,6 +44,7 @@ COMMANDS = {
     "enroll": "service.commands.enroll",
     "query": "service.commands.query",
     "people": "service.commands.query",
+    "camera": "gmn_camera.command",
     "api": "service.commands.browse",
     "crops": "service.commands.browse",
     "identities": "service.commands.browse",

@@ -251,6 +251,7 @@ class Connection(Methods):
         *,
         idempotency_key: str | None = None,
         keep_best: int | None = None,
+        watch: bool = False,
         progress: Callable[[int], object] | None = None,
     ) -> Enrollment:
         """Enrolls any number of images, in batches; `results` has an outcome per image, in order.
@@ -265,6 +266,8 @@ class Connection(Methods):
             gallery: the client's if None.
             idempotency_key: identifies this call.
             keep_best: number of crops that each track keeps, 1 to 32; all of them if None.
+            watch: whether to compare the images with the armed watch lists too, as `sight` does;
+                the gallery must have a retention.
             progress: called after each batch with the number of images answered so far.
 
         Raises:
@@ -283,7 +286,11 @@ class Connection(Methods):
             batch = [image for image, _ in waiting[:count]]
             # Each request has its own key, which is the same if the enrollment is repeated.
             name = hashlib.sha256(f"{key} {done}".encode()).hexdigest() if done else key
-            fields = {**uploads.enrollment_fields(batch), "keep_best": keep_best}
+            fields = {
+                **uploads.enrollment_fields(batch),
+                "keep_best": keep_best,
+                "watch": watch or None,
+            }
             headers = uploads.idempotency_header(name)
             call = Call(
                 errors.parse_enrollment, "POST", path, fields, headers, batch, repeatable=True

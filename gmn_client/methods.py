@@ -285,7 +285,8 @@ class Methods(Calls):
         """Says that a camera and its program are alive; call it every 30 seconds.
 
         Args:
-            state: `ok`, or in a few words what is wrong, such as `no_frames`.
+            state: `ok`, or in a few words what is wrong. With `no_frames` and `reconnecting`, by
+                which the camera shows nothing, it falls silent like one without heartbeats.
             fps: frames a second that the program reads.
             lag: seconds from the capture of a frame until its crops are sent.
         """

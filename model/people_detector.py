@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from model.arrays import Array, Pixels
@@ -20,9 +19,9 @@ from model.openvino_loading import compiled, load_openvino
 
 SHIPPED_DETECTOR = Path(__file__).parent / "detectors" / "person-detection-retail-0013.xml"
 # Heights and widths in pixels of the pictures that the network gets; it was trained with 320×544.
-# A graph for one size takes four fifths of the time of a graph for any size, and keeps 20 to 30 MB.
-# A photo is fitted into the canvas that reduces it least, and grey fills the rest: squeezed into
-# one size, upright photos would lose a third of their people.
+# A graph for one size takes four fifths of the time of a graph for any size, and keeps 20 MB; one
+# for a detailed picture keeps 60 MB. A photo is fitted into the canvas that reduces it least, and
+# grey fills the rest: squeezed into one size, upright photos would lose a third of their people.
 CANVASES = ((320, 544), (544, 320), (416, 416), (256, 672), (672, 256))
 PASS_PIXELS = 320 * 544
 GREY = 114
@@ -32,17 +31,15 @@ MAX_STRETCH = 17 / 16
 # small picture, which answers those of at least half of the photo's height.
 CLOSE_CANVAS = (192, 192)
 CLOSE_SHARE = 0.5
-# Larger photos are also looked at in three rows of three tiles, where people have 2.5 times as many
-# rows as in the whole. Two tiles have a tenth of the photo's width or height in common, so that a
-# person who is smaller is complete in one of them.
-TILED_PIXELS = 1_500_000
-TILE_SHARE = 0.4
-TILE_BEGINS = (0.0, 0.3, 0.6)
-# A box that ends so close to an inner edge of its tile, in shares of the tile, may be cut by it.
-EDGE_SHARE = 0.01
+# Large photos are also looked at in more detail: on a canvas that is higher and wider by this
+# factor. One such pass finds as many people as tiles of the same detail, in half of the time, and
+# nobody stands across two tiles.
+DETAILED_PIXELS = 1_500_000
+DETAIL = 2.5
 MIN_SCORE = 0.3
-# In tiles, boxes below this share of the photo's height need a lower score only: the network is
-# less certain of small people, and what it takes for a person by mistake is mostly large.
+# In the detailed pass, boxes below this share of the photo's height need a lower score only: the
+# network is less certain of small people, and most of what it takes for a person by mistake is
+# large.
 SMALL_SHARE = 0.15
 MIN_SMALL_SCORE = 0.2
 # Two boxes with a larger intersection over union are one person. So are two boxes of different
@@ -66,25 +63,18 @@ class DetectedPerson(NamedTuple):
     score: float
 
 
-class Region(NamedTuple):
-    """A rectangle of a photo, which the network looks at in one pass.
+class Pass(NamedTuple):
+    """One look of the network at a photo.
 
     Attributes:
-        left, top, right, bottom: in shares of the photo's width and height.
         canvas: height and width in pixels of the picture that the network gets.
-        min_small_score: small boxes with a lower score are left out.
         min_height: boxes of a smaller share of the photo's height are left to the other passes.
-        inner_edges: whether left, top, right and bottom are no edges of the photo.
+        min_small_score: small boxes with a lower score are left out.
     """
 
-    left: float
-    top: float
-    right: float
-    bottom: float
     canvas: tuple[int, int]
-    min_small_score: float = MIN_SCORE
     min_height: float = 0.0
-    inner_edges: tuple[bool, bool, bool, bool] = (False, False, False, False)
+    min_small_score: float = MIN_SCORE
 
 
 class Detections(NamedTuple):
@@ -132,45 +122,36 @@ class PeopleDetector:
         """
         with self._lock:
             found = [
-                self._detect_in(photo.picture, region, number)
-                for number, region in enumerate(_regions(photo.width, photo.height))
+                self._look(photo.picture, one_pass, number)
+                for number, one_pass in enumerate(_passes(photo.width, photo.height))
             ]
         boxes, scores, passes = (np.concatenate(parts) for parts in zip(*found, strict=True))
         detections = Detections(boxes * ([photo.width, photo.height] * 2), scores, passes)
         return list(_people(detections, photo.width, photo.height))
 
-    def _detect_in(self, picture: Image.Image, region: Region, number: int) -> Detections:
-        """Look at a region of a photo.
+    def _look(self, picture: Image.Image, one_pass: Pass, number: int) -> Detections:
+        """Look at a photo once.
 
         Args:
             picture: the photo, of any size.
-            region: in shares of the photo.
             number: that of the pass.
 
         Returns:
             Boxes in shares of the photo.
         """
-        canvas_height, canvas_width = region.canvas
-        corners = np.array(region[:4])
-        box = corners * (picture.size * 2)
-        box_width, box_height = box[2:] - box[:2]
-        scale = min(canvas_width / box_width, canvas_height / box_height)
-        columns = max(1, round(scale * box_width))
-        rows = max(1, min(canvas_height, round(MAX_STRETCH * scale * box_height)))
-        resized = picture.resize(
-            (columns, rows), Image.Resampling.BILINEAR, tuple(box), reducing_gap=2.0
-        )
-        rows_found = self._infer(np.asarray(resized)[:, :, ::-1], region.canvas)
+        canvas_height, canvas_width = one_pass.canvas
+        scale = min(canvas_width / picture.width, canvas_height / picture.height)
+        columns = max(1, round(scale * picture.width))
+        rows = max(1, min(canvas_height, round(MAX_STRETCH * scale * picture.height)))
+        resized = picture.resize((columns, rows), Image.Resampling.BILINEAR, reducing_gap=1.0)
+        found = self._infer(np.asarray(resized)[:, :, ::-1], one_pass.canvas)
         # The network answers shares of the canvas.
-        shares = rows_found[:, 3:7] * ([canvas_width / columns, canvas_height / rows] * 2)
-        shares = np.clip(shares, 0.0, 1.0)
-        size = corners[2:] - corners[:2]
-        boxes = shares * np.tile(size, 2) + np.tile(corners[:2], 2)
-        scores = rows_found[:, 2]
+        boxes = found[:, 3:7] * ([canvas_width / columns, canvas_height / rows] * 2)
+        boxes = np.clip(boxes, 0.0, 1.0)
+        scores = found[:, 2]
         heights = boxes[:, 3] - boxes[:, 1]
-        min_scores = np.where(heights < SMALL_SHARE, region.min_small_score, MIN_SCORE)
-        is_whole = ~_ends_at(region.inner_edges, shares)
-        chosen = (scores >= min_scores) & (heights >= region.min_height) & is_whole
+        min_scores = np.where(heights < SMALL_SHARE, one_pass.min_small_score, MIN_SCORE)
+        chosen = (scores >= min_scores) & (heights >= one_pass.min_height)
         return Detections(boxes[chosen], scores[chosen], np.full(chosen.sum(), number))
 
     def _infer(self, pixels: Pixels, canvas: tuple[int, int]) -> Array:
@@ -189,12 +170,12 @@ class PeopleDetector:
 
 def passes_of(pixels: int) -> int:
     """Return how many passes over 320×544 pixels a photo of so many pixels costs, about."""
-    return 10 if pixels > TILED_PIXELS else 1
+    return 7 if pixels > DETAILED_PIXELS else 1
 
 
 def detail_pixels(pixels: int) -> int:
     """Return how many pixels the passes use of a photo of so many pixels."""
-    return round(PASS_PIXELS / TILE_SHARE**2) if pixels > TILED_PIXELS else PASS_PIXELS
+    return round(PASS_PIXELS * DETAIL**2) if pixels > DETAILED_PIXELS else PASS_PIXELS
 
 
 def find_people_detector() -> PeopleDetector | None:
@@ -220,42 +201,14 @@ def _load(graph: Path, canvas: tuple[int, int]) -> Any:
     return compiled(steps.build(), options).create_infer_request()
 
 
-def _regions(width: int, height: int) -> Iterator[Region]:
-    """Yield the whole photo twice and, of a large one, tiles that overlap."""
+def _passes(width: int, height: int) -> Iterator[Pass]:
+    """Yield the passes over a photo of so many pixels, which end with the detailed one."""
     canvas = max(CANVASES, key=lambda canvas: min(canvas[0] / height, canvas[1] / width))
-    yield Region(0.0, 0.0, 1.0, 1.0, CLOSE_CANVAS, min_height=CLOSE_SHARE)
-    yield Region(0.0, 0.0, 1.0, 1.0, canvas)
-    if width * height <= TILED_PIXELS:
-        return
-    last = len(TILE_BEGINS) - 1
-    for row, top in enumerate(TILE_BEGINS):
-        for column, left in enumerate(TILE_BEGINS):
-            inner_edges = (column > 0, row > 0, column < last, row < last)
-            yield Region(
-                left,
-                top,
-                left + TILE_SHARE,
-                top + TILE_SHARE,
-                canvas,
-                MIN_SMALL_SCORE,
-                inner_edges=inner_edges,
-            )
-
-
-def _ends_at(edges: tuple[bool, ...], shares: Array) -> NDArray[np.bool_]:
-    """Tell which boxes end at one of the edges, which may cut the person in two.
-
-    Such a person is complete in another tile, or large enough for the pass over the whole.
-
-    Args:
-        edges: which of left, top, right and bottom are meant.
-        shares: boxes `(n, 4)` in shares of the region.
-
-    Returns:
-        `(n,)`.
-    """
-    ends = np.concatenate([shares[:, :2] < EDGE_SHARE, shares[:, 2:] > 1 - EDGE_SHARE], axis=1)
-    return np.asarray((ends & edges).any(axis=1))
+    yield Pass(CLOSE_CANVAS, min_height=CLOSE_SHARE)
+    yield Pass(canvas)
+    if width * height > DETAILED_PIXELS:
+        detailed = round(DETAIL * canvas[0]), round(DETAIL * canvas[1])
+        yield Pass(detailed, min_small_score=MIN_SMALL_SCORE)
 
 
 def _people(detections: Detections, width: int, height: int) -> Iterator[DetectedPerson]:

@@ -53,12 +53,15 @@ JOBS: Mapping[JobKind, DoJob] = {
     "reindex": run_reindex,
     "grouping": run_grouping,
 }
+# Writes wait for seconds while an index of a large record is built anew: this is done once, after
+# this hour of the local time.
+NIGHT_HOUR = 3
 # Upper bound on the pause between heartbeats of the event loop, which a stalled one exceeds.
 LONGEST_BEAT_SECONDS = 5.0
 # A new or revoked key takes effect within a second.
 KEYS_PAUSE_SECONDS = 0.8
 REDIS_PAUSE_SECONDS = 2.0
-# A log that another process was reading during a deletion is overwritten this soon after the read,
+# A log that another process was reading during a deletion is emptied this soon after the read,
 # and a process that stands still and keeps others from writing is noticed within seconds.
 TEND_PAUSE_SECONDS = 1.0
 # A large record is checked in the background, piece by piece, with a pause after each.
@@ -94,6 +97,8 @@ async def run_maintenance(runtime: Runtime) -> None:
     await attempt("deleted galleries", run(record.galleries.finish_deletions))
     await attempt("log of deletions", run(record.database.trim_deletions))
     await attempt("space for deletions", run(hold_reserve, runtime.settings))
+    await attempt("log of the record", run(record.database.empty_log))
+    await attempt("indexes of the record", _rebuild_indexes_nightly(runtime))
     await attempt("unneeded files", remove_unneeded_files(runtime))
     await attempt("images kept elsewhere", remove_stray_pictures(runtime))
 
@@ -103,6 +108,17 @@ async def _remove_all(
 ) -> None:
     while await runtime.galleries.write(remove_some, gallery.gallery_id):
         pass
+
+
+async def _rebuild_indexes_nightly(runtime: Runtime) -> None:
+    database = runtime.record.database
+    rebuilt_at = await runtime.galleries.read(database.indexes_rebuilt_at)
+    now = datetime.now().astimezone()
+    night = now.replace(hour=NIGHT_HOUR, minute=0, second=0, microsecond=0)
+    if night > now:
+        night -= timedelta(days=1)
+    if rebuilt_at is None or rebuilt_at < night:
+        await runtime.pools.files.run(database.rebuild_indexes)
 
 
 async def _clean_snapshots(runtime: Runtime, gallery: Gallery) -> None:
@@ -191,7 +207,7 @@ async def repeat(pause_seconds: float, work: Callable[[], Awaitable[object]]) ->
 
 async def _tend_record(runtime: Runtime) -> None:
     tend = runtime.galleries.read(runtime.record.database.tend)
-    await attempt("overwriting of deleted data", tend)
+    await attempt("emptying of the log", tend)
 
 
 async def check_record(runtime: Runtime) -> None:

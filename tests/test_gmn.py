@@ -16,9 +16,9 @@ from tests.packages import light_environment
 
 GMN = Path(gmn.__file__)
 HEAVY = ("torch", "numpy", "faiss", "fastapi", "PIL")
-COMMAND_PACKAGES = ("bench", "demo", "gmn_client", "service", "training")
+COMMAND_PACKAGES = ("bench", "demo", "gmn_camera", "gmn_client", "service", "training")
 CLIENT_COMMANDS = ("api", "enroll", "query", "forget", "reindex")
-CLIENT_COMMANDS += ("gallery", "identities", "crops", "rename")
+CLIENT_COMMANDS += ("gallery", "identities", "crops", "rename", "camera")
 
 
 # Client commands come first, so that none of them finds what another command imported.
@@ -94,6 +94,12 @@ NOBODY = ["--url", "http://127.0.0.1:9"]
         (["keys", "revoke", "nobody", "--data-dir", "no-such-folder"], "no-such-folder"),
         (["audit", "verify", "--data-dir", "no-such-folder"], "no-such-folder"),
         (["demo", "--artefact", "no-such-file.safetensors"], "no-such-file.safetensors"),
+        (["camera", "run", "clip.mp4"], "--camera"),
+        (["camera", "run", "no-such-clip.mp4", "--camera", "gate"], "no-such-clip.mp4"),
+        (["camera", "run", "--config", "no-such-file.toml"], "no-such-file.toml"),
+        (["camera", "run", "--config", "cameras.toml", "--fps", "5"], "cameras.toml"),
+        (["camera", "try", "no-such-clip.mp4"], "no-such-clip.mp4"),
+        (["camera", "try", "clip.mp4", "--zone", "0,0 1"], "--zone"),
         (["api", "similar"], "identity"),
         (["api", "similar", "0042", "--limit", "many"], "--limit"),
         (["api", "embeddings", "no-such-image.jpg"], "no-such-image.jpg"),
@@ -224,6 +230,18 @@ def test_without_the_packages_of_the_service_a_command_names_its_extra(tmp_path)
         "gmn: the package fastapi is not installed; pip install 'gmn-reid[serve]'\n"
     )
     assert finished.returncode == 2
+
+
+def test_without_its_packages_the_camera_command_names_its_extra(tmp_path):
+    environment = light_environment(tmp_path)
+    environment["PYTHONPATH"] += f"{os.pathsep}{GMN.parent}"
+    for words in (["try", "clip.mp4"], ["run", "clip.mp4", "--camera", "gate"]):
+        program = f"import gmn, sys; sys.exit(gmn.run(['camera', *{words!r}]))"
+        finished = run_command(sys.executable, "-c", program, cwd=tmp_path, env=environment)
+        assert finished.stderr == (
+            "gmn: gmn camera: the package av is not installed; pip install 'gmn-reid[camera]'\n"
+        )
+        assert finished.returncode == 2
 
 
 def test_an_unexpected_error_exits_with_1_and_one_line(monkeypatch, capsys):

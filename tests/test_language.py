@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("gmn_client", "model", "training", "service", "demo", "bench", "gmn.py")
+PACKAGES = ("gmn_client", "gmn_camera", "model", "training", "service", "demo", "bench", "gmn.py")
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 OPENING = re.compile(r"(Of|So many|That|Those|What|Whether|Which|Who)\b")
 ENROL = re.compile(r"\benrol(s|ment|ments)?\b", re.IGNORECASE)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("gmn_client", "model", "training", "service", "demo", "bench", "gmn")
+ROOMS = ("gmn_client", "gmn_camera", "model", "training", "service", "demo", "bench", "gmn")
 HTTP = ("fastapi", "starlette", "uvicorn", "httpx2")
 STORAGE = ("sqlite3", "redis", "faiss")
 MODELS = ("torch", "torchvision", "model.artefact", "model.embedder", "model.metric_network")
@@ -32,12 +32,23 @@ INSIDE_THE_SERVICE = tuple(
 
 KNOWS_NOTHING_OF = {
     "gmn_client": (
-        *("model", "training", "service", "demo", "bench", "gmn"),
+        *("gmn_camera", "model", "training", "service", "demo", "bench", "gmn"),
         *("torch", "numpy", "PIL", "fastapi"),
     ),
-    "model": ("gmn_client", "training", "service", "demo", "bench", "gmn", *HTTP),
+    # It runs beside a camera, where only the client is.
+    "gmn_camera": (
+        *("model", "training", "service", "demo", "bench", "gmn", "torch"),
+        *HTTP,
+        *STORAGE,
+    ),
+    # The help, and the process that only starts and stops those of the cameras, load quickly.
+    **{
+        f"gmn_camera/{name}.py": ("av", "numpy", "openvino", "PIL")
+        for name in ("address", "command", "figures", "log", "processes", "service", "settings")
+    },
+    "model": ("gmn_client", "gmn_camera", "training", "service", "demo", "bench", "gmn", *HTTP),
     "model/crops": MODELS,
-    "training": ("gmn_client", "service", "demo", "bench", "gmn", *HTTP),
+    "training": ("gmn_client", "gmn_camera", "service", "demo", "bench", "gmn", *HTTP),
     "training/datasets": MODELS,
     "training/losses": (
         *("model.artefact", "model.embedder", "model.backbones", "training.recipe"),
@@ -45,7 +56,7 @@ KNOWS_NOTHING_OF = {
     ),
     # A report reads of a recipe which settings decide, and whose paper's row they are.
     "training/evaluation": ("training.train", "training.losses"),
-    "service": ("training", "demo", "bench", "gmn"),
+    "service": ("gmn_camera", "training", "demo", "bench", "gmn"),
     "service/engine": (*HTTP, *STORAGE, "service.record", "service.gallery", "service.http"),
     "service/record": (*HTTP, *MODELS, "service.engine", "service.gallery", "service.http"),
     "service/search": (*HTTP, "sqlite3", "redis", "service.http"),

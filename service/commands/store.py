@@ -81,21 +81,20 @@ def open_audit(data_dir: Path) -> AuditLog:
 def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     """Verifies the hash chain of every audit log and names the first line that breaks it.
 
-    Each line and the note of the last line carry a hash keyed by audit.key, so that forged lines
-    and a truncated end are detected; lines of an earlier version have none. All processes write one
-    log; logs of earlier versions, one for each process, are checked too. The exit status is 1 if a
-    chain is broken. Removing the oldest full files does not break a chain: the number of the
-    first line shows it. Anyone who can read audit.key can rewrite all of it, so compare the number
-    and hash of the last line with those of an earlier check.
+    Each line has the hash of the line before it. All processes write one log; logs of earlier
+    versions, one for each process, are checked too. The exit status is 1 if a chain is broken.
+    Removing the oldest full files does not break a chain: the number of the first line shows it. A
+    log whose end was cut off, or that was rewritten, is a chain too: compare the number and hash of
+    the last line with those of an earlier check, or with the metrics.
     """
-    from service.ops.audit import LOG_NAME, audit_logs, line_key
+    from service.ops.audit import LOG_NAME, audit_logs
     from service.ops.hash_chain import check_chain
 
     logs = []
     lines = []
     for path in audit_logs(data_dir) or [data_dir / LOG_NAME]:
         try:
-            chain = check_chain(path, line_key(data_dir))
+            chain = check_chain(path)
         except OSError as error:
             raise InputProblem(
                 f"{legible(path)}: cannot be read ({error.strerror}); name the service's data "
@@ -103,10 +102,7 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
             ) from error
         logs.append({"file": path.name, "whole": not chain.problem, **asdict(chain)})
         since = f" from number {chain.first_line:,} on" if chain.first_line > 1 else ""
-        keyed = f"keyed from number {chain.keyed_from:,} on" if chain.keyed_from else "none keyed"
-        whole = (
-            f"{path}: {chain.lines} lines{since}, all as written, {keyed}; last {chain.last_sha256}"
-        )
+        whole = f"{path}: {chain.lines} lines{since}, all as written; last {chain.last_sha256}"
         lines.append(chain.problem or whole)
     ok = all(log["whole"] for log in logs)
     return Shown({"whole": ok, "logs": logs}, lines, ok)

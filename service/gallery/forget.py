@@ -146,6 +146,13 @@ ALWAYS_REMAINS = (
         "400 to 410 days after the deletion",
     ),
     (
+        "unused bytes of the record",
+        "rarely, a copy of a name or an external id that SQLite left when it moved a row; no call "
+        "reads it",
+        "the next night, when all indexes are built anew; within a table, SQLite writes that page "
+        "again",
+    ),
+    (
         "audit log",
         "a keyed hash of the identity, ids of crops that were searched by, viewed or deleted, "
         "and the purposes of searches, word for word",

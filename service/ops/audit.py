@@ -33,11 +33,12 @@ from service.ops.data_directory import (
     sync,
 )
 from service.ops.hash_chain import (
-    ACKNOWLEDGED_SUFFIX,
     MAX_BYTES,
     CorruptLog,
     HashChainLog,
+    Link,
     current_file,
+    newest_line,
 )
 from service.ops.threads import CALLER, MonitoredThreadPool
 
@@ -118,7 +119,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         path = data_dir / LOG_NAME
         try:
             self._key = _read_key(data_dir / KEY_NAME)
-            self._file = HashChainLog(path, line_key(data_dir), max_bytes)
+            self._file = HashChainLog(path, max_bytes)
         except OSError as error:
             raise InputProblem(
                 f"{path}: the audit log cannot be written ({error.strerror}); name a data "
@@ -130,7 +131,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             ) from error
         self._buffer: list[str] = []
         self._buffered_bytes = 0
-        self._all_noted = True
+        self._all_synced = True
         self._refused: dict[tuple[str, str, int], int] = {}
         self._counted_at = time.monotonic()
         self._dropped = 0
@@ -157,7 +158,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         line = self._format_line(event, phase, details, LINE_BYTES)
         failpoint("audit.before-line")
         self._file.append([line], durable)
-        self._all_noted &= durable
+        self._all_synced &= durable
         failpoint("audit.line-written")
 
     def note_view(self, event: str, **details: Any) -> None:
@@ -268,7 +269,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             await asyncio.sleep(PAUSE_SECONDS)
             if time.monotonic() > self._counted_at + REFUSAL_SECONDS:
                 self._count_refused()
-            if not self._buffer and self._all_noted:
+            if not self._buffer and self._all_synced:
                 continue
             try:
                 self._require_disk()
@@ -278,7 +279,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
                 await asyncio.sleep(RETRY_SECONDS)
 
     def flush(self) -> None:
-        """Write the buffered lines, sync them with those before, and note the last one.
+        """Write the buffered lines, and sync them with those before.
 
         Raises:
             StorageFailed, RecordWaits: the lines could not be written; they stay buffered.
@@ -288,7 +289,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         lines = self._buffer[:waiting]
         if dropped:
             lines.append(self._format_line("dropped_lines", "done", {"count": dropped}, VIEW_BYTES))
-        if lines or not self._all_noted:
+        if lines or not self._all_synced:
             try:
                 self._file.append(lines, durable=True)
             except ServiceError as error:
@@ -297,7 +298,7 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
                 self._failure = error
                 raise
             self._failure = None
-            self._all_noted = True
+            self._all_synced = True
         self._dropped -= dropped
         self._buffered_bytes -= sum(len(line) for line in lines[:waiting])
         del self._buffer[:waiting]
@@ -384,6 +385,13 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             # The operation has already happened, so its answer must not be an error.
             log.exception("audit log: %s %s could not be written", event, phase)
 
+    def newest_line(self) -> Link:
+        """Return the newest line of all processes; number 0 if there is none or it is damaged."""
+        try:
+            return newest_line(self._data_dir / LOG_NAME)
+        except (OSError, CorruptLog):
+            return Link()
+
     def hashed(self, name: str) -> str:
         return hmac.digest(self._key, nfc(name).encode(), "sha256").hex()
 
@@ -399,20 +407,12 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
 
 
 def audit_logs(data_dir: Path) -> list[Path]:
-    """Return the current file of every log in a data directory, including missing ones, by name."""
-    noted = [path.with_suffix(".jsonl") for path in data_dir.glob(f"audit*{ACKNOWLEDGED_SUFFIX}")]
-    return sorted({current_file(path) for path in (*audit_files(data_dir), *noted)})
+    """Return the current file of every log in a data directory by name, also if it is missing."""
+    return sorted({current_file(path) for path in audit_files(data_dir)})
 
 
 def audit_files(data_dir: Path) -> list[Path]:
     return sorted(data_dir.glob("audit[.-]*jsonl"))
-
-
-def line_key(data_dir: Path) -> bytes:
-    """Return the key of the lines' hashes; it differs from that of names, which clients choose."""
-    path = data_dir / KEY_NAME
-    secret = path.read_bytes() if path.exists() else b""
-    return hmac.digest(secret, b"\0lines of the audit log", "sha256")
 
 
 def _read_key(path: Path) -> bytes:

@@ -148,6 +148,12 @@ class Metrics:
             "gmn_audit_dropped_lines_total",
             "Searches and views that the audit log counts alone, as it could not be written.",
         )
+        self.audit_newest_line = gauge(
+            "gmn_audit_newest_line", "Number of the newest line of the audit log."
+        )
+        self.audit_newest_hash = gauge(
+            "gmn_audit_newest_hash", "First 48 bits of the SHA-256 of that line."
+        )
         self.disk_bytes = gauge("gmn_disk_bytes", "Size of the data directory's disk.")
         self.disk_free_bytes = gauge("gmn_disk_free_bytes", "Free bytes of that disk.")
         self.backup_time = gauge(

@@ -17,7 +17,6 @@ from gmn_client.models import Snapshot
 from model.problems import InputProblem
 from service.errors import DamagedRecord, DamagedSnapshot, RecordUnavailable, StorageFailed
 from service.ops.data_directory import failpoint, put_in_place, snapshot_name, unfinished_folder
-from service.ops.threads import heartbeat
 from service.record.crops import Crops
 from service.record.database import SIDES, Database
 from service.record.deletions import LOG_NAME
@@ -25,10 +24,9 @@ from service.record.galleries import require_entry
 from service.record.marks import Mark
 from service.record.replacing import end_staging
 from service.record.schema import TABLES
-from service.record.transaction import AMONG, FILE, Reader, Transaction, batches
+from service.record.transaction import AMONG, FILE, Reader, Transaction
 from service.record.vectors import VectorFiles
 from service.record.verify import StoredRecord, verify
-from service.record.wiping import PAGE_BYTES, PageFile
 
 SNAPSHOT_TABLES = ("feeds", "galleries", "people", "crops", "tracks", "checksums", "pictures")
 ALL_SIDES = (
@@ -38,7 +36,6 @@ ALL_SIDES = (
 # `Database` creates these files beside an open record; the lock shows an interrupted change.
 LOCK = "record.lock"
 OPEN_RECORD_FILES = ("record.acknowledged", "record.turn", LOG_NAME, LOCK)
-PAGES_AT_ONCE = 100_000
 
 
 def write_archive(database: Database, folder: Path, gallery_id: int) -> None:
@@ -67,14 +64,12 @@ def write_archive(database: Database, folder: Path, gallery_id: int) -> None:
 
 def _fill_archive(database: Database, part: Path, gallery_id: int) -> None:
     _copy_gallery(database, part, gallery_id)
-    database.overwrite_log()
     with contextlib.closing(StoredRecord(part)) as stored:
         sides = Reader(stored).tuples(ALL_SIDES)
     _copy_vectors(database, part, sides)
     with open_to_change(part) as copy:
         for gallery_id, newest in Reader(copy).feeds().items():
             _remove_deleted(copy, database, gallery_id, newest)
-    _wipe(part / FILE)
     if damage := verify(part).damage:
         raise DamagedRecord(database.path, damage[0])
 
@@ -197,15 +192,6 @@ def _insert_gallery(transaction: Transaction, gallery_id: int) -> None:
             (gallery_id,),
         )
     end_staging(transaction, require_entry(transaction, gallery_id))
-
-
-def _wipe(path: Path) -> None:
-    # Free space may contain copies of rows. Their later removal overwrites only the pages that it
-    # changes.
-    with contextlib.closing(PageFile(path)) as file:
-        for numbers in batches(range(1, path.stat().st_size // PAGE_BYTES + 1), PAGES_AT_ONCE):
-            file.wipe(numbers)
-            heartbeat()
 
 
 def _copy_vectors(

@@ -27,15 +27,17 @@ MICROS_OF_HOUR = 3_600_000_000
 HOURS = 24
 # The name of crops without a camera, and of the cameras beyond `MOST_CAMERAS`.
 UNNAMED = ""
+# States of a heartbeat by which a program says that it runs, and its camera shows nothing.
+WITHOUT_FRAMES = ("no_frames", "reconnecting")
 # States by which cameras are counted; `trouble` is any other than `ok` in the last heartbeat.
 CAMERA_STATES = ("ok", "trouble", "silent")
 OF_CAMERA = "WHERE key_id = ? AND camera = ?"
 PUT_HEARTBEAT = """
 INSERT INTO cameras (key_id, camera, heard_at, heartbeat_at, state, fps, lag)
 VALUES (:key_id, :camera, :now, :now, :state, :fps, :lag)
-ON CONFLICT DO UPDATE SET heard_at = :now, heartbeat_at = :now, state = :state, fps = :fps,
-    lag = :lag, silent_at = NULL
+ON CONFLICT DO UPDATE SET heartbeat_at = :now, state = :state, fps = :fps, lag = :lag
 """
+SET_HEARD = f"UPDATE cameras SET heard_at = ?, silent_at = NULL {OF_CAMERA}"
 PUT_HEARD = """
 INSERT INTO cameras (key_id, camera, heard_at, crop_at)
 VALUES (:key_id, :camera, :heard_at, :crop_at)
@@ -90,6 +92,8 @@ class Cameras(RecordPart):
     ) -> list[NotedVisit]:
         """Store a heartbeat, given by its `state`, `fps` and `lag`.
 
+        A camera is not heard by a heartbeat whose state is one of `WITHOUT_FRAMES`.
+
         Returns:
             The alerts that a silent camera is heard again.
 
@@ -105,6 +109,9 @@ class Cameras(RecordPart):
             )
         values = {**heartbeat, "key_id": key.key_id, "camera": camera, "now": now}
         transaction.change(PUT_HEARTBEAT, values)
+        if heartbeat["state"] in WITHOUT_FRAMES:
+            return []
+        transaction.change(SET_HEARD, (now, key.key_id, camera))
         return _end_silence(transaction, key, row, now)
 
     @transactional
@@ -168,8 +175,11 @@ class Cameras(RecordPart):
             return []
         noted = f"UPDATE cameras SET silent_at = ? {OF_CAMERA}"
         transaction.change(noted, (now, key.key_id, camera))
+        what_is_missing = "sent nothing"
+        if row["heartbeat_at"] > row["heard_at"]:
+            what_is_missing = f"shown nothing to its program ({row['state']})"
         detail = (
-            f"the camera {camera!r} of the key {key.key_id} has sent nothing for "
+            f"the camera {camera!r} of the key {key.key_id} has {what_is_missing} for "
             f"{_format_span(now - row['heard_at'])}; check the camera, its network and its program"
         )
         return alert_lists_of_camera(
@@ -199,7 +209,10 @@ class Cameras(RecordPart):
     @transactional
     def remove_old(self, transaction: Transaction, now: datetime) -> None:
         """Forget cameras that were not heard for `KEPT_FOR`, and counts of more than a day ago."""
-        transaction.change("DELETE FROM cameras WHERE heard_at < ?", (now - KEPT_FOR,))
+        transaction.change(
+            "DELETE FROM cameras WHERE max(heard_at, coalesce(heartbeat_at, heard_at)) < ?",
+            (now - KEPT_FOR,),
+        )
         oldest_hour = as_micros(now) // MICROS_OF_HOUR - HOURS
         transaction.change("DELETE FROM camera_hours WHERE hour <= ?", (oldest_hour,))
 

@@ -116,7 +116,6 @@ def remove_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]
         return CropsChange(entry.version)
     slots = [crop["slot"] for crop in crops]
     crop_ids = tuple(crop["crop_id"] for crop in crops)
-    transaction.removes = True
     # Without tombstones, restoring a snapshot would bring the crops back, and the log of deletions
     # would not have them.
     transaction.change(f"{TOMBSTONES_OF} WHERE {OF_SLOTS}", values)
@@ -130,13 +129,12 @@ def remove_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]
 def relabel_crops(
     transaction: Transaction, gallery_id: int, slots: Sequence[int], fields: Mapping[str, Any]
 ) -> CropsChange:
-    """Change labels of crops; the old labels are wiped from the log.
+    """Change labels of crops.
 
     Args:
         fields: the new labels, by their names in `CropLabel`.
     """
     transaction.limit_batch(len(slots))
-    transaction.removes = True
     values = {"gallery_id": gallery_id, "slots": slots, "track": fields.get("track")}
     # This verifies the rows, whose checksums are computed again.
     crops = read_ids(transaction, f"WHERE {OF_SLOTS} ORDER BY slot", values)

@@ -39,7 +39,9 @@ from service.record.marks import COMMITS, PRIVATE_FILE, TOKEN_BYTES, Mark, Marks
 from service.record.schema import (
     EARLIEST_FORMAT,
     FORMAT,
+    as_moment,
     create_tables,
+    now_micros,
     read_schema,
     schema_of_format,
 )
@@ -48,12 +50,12 @@ from service.record.transaction import (
     BUSY_SECONDS,
     FILE,
     Reader,
+    Row,
     RunAlone,
     Source,
     Transaction,
 )
 from service.record.vectors import VectorFile
-from service.record.wiping import CopiedFrames, PageFile
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
@@ -64,7 +66,7 @@ PRAGMAS = (
     # Sync each commit to the disk before it is acknowledged.
     "synchronous = FULL",
     "secure_delete = ON",
-    # `Database._empty_log` checkpoints the log.
+    # `Database._truncate_log` checkpoints the log.
     "wal_autocheckpoint = 0",
     "foreign_keys = ON",
 )
@@ -73,6 +75,11 @@ MARKS = "record.acknowledged"
 LOG_BUSY_MS = 1000
 # The log is emptied after a commit that leaves it larger than this, about a thousand pages.
 LOG_BYTES = 4 * 1024**2
+# A larger file contains pictures, which are not read at the start.
+PREFETCHED_BYTES = 2 * 1024**3
+DESCRIPTORS = Path("/proc/self/fd")
+# Name of the time at which the indexes were built anew, in the table `record`.
+REBUILT = "indexes_rebuilt"
 # Upper bound on the rules of one commit.
 RULES_AT_ONCE = 64
 # Sequence number and random id of a commit.
@@ -80,6 +87,10 @@ COMMIT = struct.Struct(f">q{TOKEN_BYTES}s")
 NOT_WRITTEN = (
     "the record could not be written ({}); nothing was stored, free space in the data directory "
     "and send the request again"
+)
+NOT_REBUILT = (
+    "the indexes of the record could not be built anew ({}), and copies of deleted labels may "
+    "remain in them; free space in the data directory"
 )
 NOT_LOGGED = (
     "what was deleted is gone, but could not be noted in deletions.log ({}); free space in the "
@@ -109,6 +120,7 @@ class _Work:
     done: Future[Any] = field(default_factory=Future)
     result: Any = None
     error: BaseException | None = None
+    overwrites: bool = False
 
 
 class Database(Source):
@@ -135,13 +147,10 @@ class Database(Source):
         self._version_lock = threading.Lock()
         self._queue: deque[_Work] = deque()
         self._write_lock = threading.Lock()
-        self._log_has_deleted = False
-        self._pages: PageFile | None = None
-        self._frames = CopiedFrames(self._log)
+        self._log_waits = False
         self._lock = ProcessLock(
             folder / "record.lock", "writes of the record", turn=folder / "record.turn"
         )
-        self._is_closed = False
         self.is_adopted = False
         try:
             with self._lock.hold():
@@ -218,26 +227,8 @@ class Database(Source):
         result: Result = work.done.result()
         return result
 
-    @contextlib.contextmanager
-    def read(self) -> Iterator[Reader]:
-        with super().read() as reader:
-            yield reader
-        # A writer may hold the lock for minutes. It then overwrites the log, or the service does.
-        if self._log_has_deleted and self._write_lock.acquire(blocking=False):
-            try:
-                with contextlib.suppress(OSError), self._lock.hold(wait=False):
-                    self._empty_log()
-            finally:
-                self._write_lock.release()
-
-    def overwrite_log(self) -> None:
-        """Overwrite SQLite's log if a long read prevented that after a deletion."""
-        if self._log_has_deleted:
-            with self._lock_writers(), self._lock.hold():
-                self._empty_log()
-
     def tend(self) -> None:
-        """Log deletions and overwrite SQLite's log where due, and see whether others can write.
+        """Log deletions and empty SQLite's log where due; see whether other processes can write.
 
         Call this every second. It never waits for another writer.
         """
@@ -246,10 +237,38 @@ class Database(Source):
                 with contextlib.suppress(OSError), self._lock.hold(wait=False):
                     # Another process may have been killed before it logged its deletions.
                     self._log_deletions()
-                    if self._log_has_deleted:
-                        self._empty_log()
+                    if self._log_waits:
+                        self._truncate_log()
             finally:
                 self._write_lock.release()
+
+    def empty_log(self) -> None:
+        """Empty SQLite's log, which may contain what another process deleted."""
+        with self._lock_writers(), self._lock.hold():
+            self._truncate_log()
+
+    def rebuild_indexes(self) -> None:
+        """Build every index anew, in whose pages copies of deleted labels may remain.
+
+        Others write between two indexes.
+
+        Raises:
+            StorageFailed: the disk is full or fails; the indexes are as before.
+        """
+        # Sorting must not write names into TMPDIR.
+        self.connection().execute("PRAGMA temp_store = MEMORY")
+        for name in Reader(self).column("SELECT name FROM sqlite_master WHERE type = 'index'"):
+            with self._lock_writers(), self._lock.hold(), self.naming_errors():
+                try:
+                    self.connection().execute(f"REINDEX {name}")
+                except sqlite3.OperationalError as error:
+                    raise _storage_failure(NOT_REBUILT, error) from error
+                self._truncate_log()
+        self.write(Transaction.insert, "record", _rebuilt_now(), instead=True)
+
+    def indexes_rebuilt_at(self) -> datetime | None:
+        row = Reader(self).row("record", "WHERE name = ?", (REBUILT,))
+        return as_moment(row["value"]) if row else None
 
     def trim_deletions(self) -> None:
         """Drop old lines of the log of deletions; raises `OSError`."""
@@ -272,23 +291,23 @@ class Database(Source):
 
         Call this before reading every crop: their rows are scattered over the file.
         """
-        if self._pages is not None:
-            self._pages.prefetch()
+        if file_bytes(self.path) > PREFETCHED_BYTES:
+            return
+        # A process that closes a descriptor of the file loses all locks that SQLite has on it, so
+        # the request is made by one of SQLite's own.
+        path = self.path.resolve()
+        for descriptor in DESCRIPTORS.iterdir():
+            with contextlib.suppress(OSError):
+                if descriptor.readlink() == path:
+                    os.posix_fadvise(int(descriptor.name), 0, 0, os.POSIX_FADV_WILLNEED)
+                    return
 
     def stored_bytes(self) -> int:
         return file_bytes(self.path) + file_bytes(self._log)
 
     def close(self) -> None:
         """Close all connections and files; closing twice is harmless."""
-        if self._connections and not self._is_closed:
-            # Otherwise SQLite checkpoints the log when its last connection closes, without wiping.
-            with contextlib.suppress(Exception), self._lock.hold():
-                self._empty_log()
-        self._is_closed = True
         super().close()
-        if self._pages is not None:
-            self._pages.close()
-            self._pages = None
         self._lock.close()
 
     def _connect(self, uri: str | None = None) -> sqlite3.Connection:
@@ -344,7 +363,7 @@ class Database(Source):
         self._settle(newest)
         self._cut_vectors()
         # A killed process may have left deleted contents in the log.
-        self._empty_log()
+        self._truncate_log()
 
     def _create(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
@@ -355,6 +374,7 @@ class Database(Source):
             "group_secret": secrets.token_bytes(32),
             "next_gallery": 1,
             "commit": COMMIT.pack(0, b""),
+            REBUILT: now_micros(),
         }
         transaction.change_many("INSERT INTO record (name, value) VALUES (?, ?)", values.items())
         transaction.begin_feed(ALL_GALLERIES)
@@ -475,13 +495,14 @@ class Database(Source):
             self._settle({**feeds, COMMITS: commit})
         except OSError as error:
             for work in batch:
-                work.error = _storage_failure(sentence, error)
+                if work.overwrites:
+                    work.error = _storage_failure(sentence, error)
         for side in combined.dropped:
             with contextlib.suppress(OSError):
                 self.vectors.remove(*side)
         failpoint("record.settled")
-        if self._log_has_deleted or combined.removes or file_bytes(self._log) > LOG_BYTES:
-            self._empty_log()
+        if self._log_waits or combined.overwrites or file_bytes(self._log) > LOG_BYTES:
+            self._truncate_log()
 
     def _log_deletions(self) -> None:
         """Move the rows of `deletions` to the log; a killed process may have left some.
@@ -526,29 +547,23 @@ class Database(Source):
         transaction = Transaction(self, in_batch=in_batch)
         with self.naming_errors():
             work.result = work.rule(transaction)
+        work.overwrites = transaction.overwrites
         combined.add(transaction)
 
-    def _empty_log(self) -> None:
-        """Checkpoint the write-ahead log, then overwrite it and the free space of the file.
+    def _truncate_log(self) -> None:
+        """Copy the write-ahead log into the file, and empty it: it may contain deleted data.
 
-        Both may contain deleted data. A reader of an older state prevents this; the end of the read
-        and the next commits try again, and the service each second.
+        A reader of an older state prevents this; the next commits try again, and the service each
+        second.
         """
         connection = self.connection()
         # A backup may read for minutes; only the first write waits for it.
-        busy_ms = 0 if self._log_has_deleted else LOG_BUSY_MS
-        self._log_has_deleted = True
-        with contextlib.suppress(sqlite3.DatabaseError, OSError):
+        busy_ms = 0 if self._log_waits else LOG_BUSY_MS
+        self._log_waits = True
+        with contextlib.suppress(sqlite3.DatabaseError):
             connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
-            _, frames, copied = connection.execute("PRAGMA main.wal_checkpoint(FULL)").fetchone()
-            if self._pages is None:
-                self._pages = PageFile(self.path)
-            self._pages.wipe(self._frames.new_pages(copied))
-            self._frames.wiped = copied
-            # TRUNCATE would copy pages that a reader has held up, without wiping them.
-            if copied == frames:
-                busy = connection.execute("PRAGMA main.wal_checkpoint(TRUNCATE)").fetchone()[0]
-                self._log_has_deleted = bool(busy)
+            is_busy, _, _ = connection.execute("PRAGMA main.wal_checkpoint(TRUNCATE)").fetchone()
+            self._log_waits = bool(is_busy)
         connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 
 
@@ -596,6 +611,10 @@ def require_new(folder: Path) -> None:
     snapshots = list(folder.glob(snapshot_name("[0-9]*", "*")))
     if snapshots:
         raise DamagedRecord(path, f"the file is missing, but {len(snapshots)} snapshots exist")
+
+
+def _rebuilt_now() -> Row:
+    return {"name": REBUILT, "value": now_micros()}
 
 
 def stored_uri(path: Path) -> str:

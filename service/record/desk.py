@@ -425,11 +425,18 @@ class StoredCases(RecordPart):
         if note is not None:
             if query_id not in notes:
                 _require_room(transaction, case, search, most)
-            transaction.change(
-                "INSERT INTO case_searches (case_id, query_id, added_at, note) "
-                "VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET note = excluded.note",
-                (case_id, query_id, now_micros(), note),
+            changed = transaction.change(
+                "UPDATE case_searches SET note = ? WHERE case_id = ? AND query_id = ?",
+                (note, case_id, query_id),
             )
+            if not changed:
+                row = {
+                    "case_id": case_id,
+                    "query_id": query_id,
+                    "added_at": now_micros(),
+                    "note": note,
+                }
+                transaction.insert("case_searches", row)
         elif not transaction.change(
             "DELETE FROM case_searches WHERE case_id = ? AND query_id = ?", (case_id, query_id)
         ):
@@ -449,7 +456,6 @@ class StoredCases(RecordPart):
         """
         _read_case(transaction, gallery_id, case_id)
         deleted = transaction.column(ONLY_IN_CASE, {"case_id": case_id, "key_id": key_id})
-        transaction.removes = True
         transaction.change("DELETE FROM cases WHERE case_id = ?", (case_id,))
         return drop_searches(transaction, gallery_id, deleted)
 
@@ -487,7 +493,6 @@ def drop_searches(transaction: Transaction, gallery_id: int, query_ids: Sequence
     if not query_ids:
         return 0
     transaction.limit_batch(len(query_ids))
-    transaction.removes = True
     values = (gallery_id, query_ids)
     today = datetime.now(UTC).date().isoformat()
     transaction.change(

@@ -133,7 +133,6 @@ class Galleries(RecordPart):
     @transactional
     def _unlist(self, transaction: Transaction, gallery_id: int) -> int:
         entry = require_entry(transaction, gallery_id)
-        transaction.removes = True
         transaction.change("UPDATE galleries SET name = NULL WHERE gallery_id = ?", (gallery_id,))
         transaction.change("DELETE FROM feeds WHERE gallery_id = ?", (gallery_id,))
         # They must not open a later gallery of that name.
@@ -156,7 +155,6 @@ class Galleries(RecordPart):
     def _delete_some(self, transaction: Transaction, gallery_id: int) -> bool:
         """Delete some rows of a gallery, or the gallery once few are left; then return False."""
         transaction.limit_batch(CROPS_AT_ONCE)
-        transaction.removes = True
         statement = "SELECT slot FROM crops WHERE gallery_id = ? ORDER BY slot LIMIT ?"
         slots = transaction.column(statement, (gallery_id, CROPS_AT_ONCE))
         if slots:

@@ -161,13 +161,11 @@ class Jobs(RecordPart):
 
     @transactional
     def remove_old(self, transaction: Transaction, gallery_id: int) -> int:
-        removed = transaction.change(
+        return transaction.change(
             "DELETE FROM jobs WHERE job_id IN (SELECT job_id FROM jobs WHERE gallery_id = ? "
             f"AND NOT {UNFINISHED} {NEWEST_FIRST} OFFSET ?)",
             (gallery_id, JOBS_REMOVED_AT_ONCE, KEPT_JOBS),
         )
-        transaction.removes = removed > 0
-        return removed
 
     @transactional
     def cancel(self, transaction: Transaction, job_id: str) -> Job:
@@ -204,7 +202,6 @@ class Jobs(RecordPart):
     @transactional
     def _hide(self, transaction: Transaction, job_id: str, after: int, name: str) -> int | None:
         """Hide a name in a job and a batch of its problems; return the last position, or None."""
-        transaction.removes = True
         word = re.compile(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])")
         problems = self.problems(job_id, after, PROBLEMS_AT_ONCE, name)
 

@@ -190,7 +190,6 @@ class Keys(RecordPart):
             _require_administrator([*remaining, *beside], "key_id")
         elif not remaining:
             transaction.change("DELETE FROM record WHERE name = ?", (ASKED_FOR,))
-        transaction.removes = True
         return True
 
 

@@ -172,7 +172,6 @@ class People(RecordPart):
         people = _find_people(transaction, gallery_id, identity)
         if not people:
             return CropsChange(entry.version)
-        transaction.removes = True
         person, *others = people
         for other in others:
             # Their names differ only in the Unicode form, so there is nothing to undo.
@@ -274,7 +273,7 @@ class People(RecordPart):
     def remove_expired_merges(self, transaction: Transaction, gallery_id: int) -> None:
         values = (gallery_id, _compute_undo_cutoff())
         statement = "DELETE FROM merges WHERE gallery_id = ? AND merged_at < ?"
-        transaction.removes = transaction.change(statement, values) > 0
+        transaction.change(statement, values)
 
 
 class Groups(RecordPart):
@@ -408,7 +407,6 @@ def _move_crops(transaction: Transaction, person: Row, target: Row) -> None:
 
 
 def _remove_merges_of(transaction: Transaction, gallery_id: int, identity: str) -> None:
-    transaction.removes = True
     names = transaction.spellings(gallery_id, "identity", [identity])
     transaction.change(
         "DELETE FROM merges WHERE gallery_id = ? AND (nfc(identity) = ? OR into_person IN "

@@ -105,7 +105,6 @@ class Record:
 
 def _delete_rows(transaction: Transaction, ids: Mapping[str, Sequence[str]]) -> None:
     """Delete what belongs to no crop, given by the kinds of deletions."""
-    transaction.removes = True
     delete_keys(transaction, ids["key"])
     if ids["keyless"]:
         ask_for_keys(transaction)

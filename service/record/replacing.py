@@ -59,7 +59,6 @@ def replace_crops(transaction: Transaction, gallery_id: int, snapshot: Path) -> 
     Raises:
         UnknownGallery: the gallery was deleted.
     """
-    transaction.removes = True
     entry = require_entry(transaction, gallery_id)
     end_staging(transaction, entry)
     embedder = transaction.value("SELECT embedder FROM other.galleries")

@@ -40,7 +40,7 @@ TRIGGER = re.compile(r"CREATE TRIGGER (\w+ .+?END);", re.DOTALL)
 # Each table also gets the column `crc`.
 SCHEMA = """
 -- Single values: `record_id`, `group_secret`, `next_gallery`, `keys_asked_for`, `newest_alert`,
--- `index_owners`, and `commit`, the sequence number and id of the last commit.
+-- `index_owners`, `indexes_rebuilt`, and `commit`, the sequence number and id of the last commit.
 CREATE TABLE record (
     name TEXT PRIMARY KEY,
     value NOT NULL

@@ -43,6 +43,30 @@ TRIM_EVERY = 1000
 ALL_GALLERIES = 0
 # Upper bound on the rows that a rule of a batch changes; each may have a picture of megabytes.
 PICTURES_IN_BATCH = 10
+# Beginnings of statements that overwrite no name, picture or note, but counts, times and states.
+# They run with every enrollment, sighting or heartbeat.
+COUNTING = (
+    "UPDATE record ",
+    "UPDATE feeds ",
+    "UPDATE galleries ",
+    "UPDATE api_keys SET used_at ",
+    "UPDATE cameras ",
+    "UPDATE jobs SET state ",
+    "UPDATE watch_trials ",
+    "UPDATE webhooks SET dropped ",
+    "INSERT OR REPLACE INTO camera_traffic ",
+    "INSERT OR REPLACE INTO checksums ",
+    "INSERT OR REPLACE INTO remote_indexes ",
+    "INSERT OR REPLACE INTO requests ",
+    "INSERT OR REPLACE INTO stray_pictures ",
+    "INSERT OR REPLACE INTO tombstones ",
+    "INSERT OR REPLACE INTO unneeded_files ",
+    "INSERT OR REPLACE INTO watch_traffic ",
+    "DELETE FROM changes ",
+    "DELETE FROM requests ",
+    "DELETE FROM stray_pictures ",
+    "DELETE FROM counted_tracks ",
+)
 Item = TypeVar("Item")
 ChangeKind = Literal[
     "gallery_created",
@@ -365,14 +389,14 @@ class Transaction(Reader):
     Attributes:
         marks: the newest change in each changed feed; None for the feed of a deleted gallery.
         unsynced: vector files to be synced before the commit.
-        removes: something was deleted for good and must be wiped from SQLite's log too.
+        overwrites: rows were changed or deleted, whose former values SQLite's log may contain.
         dropped: gallery and side of vector files to be removed after the commit.
         in_batch: other rules are committed with this one.
     """
 
     marks: dict[int, Mark | None] = field(default_factory=dict)
     unsynced: set[VectorFile] = field(default_factory=set)
-    removes: bool = False
+    overwrites: bool = False
     dropped: list[tuple[int, int]] = field(default_factory=list)
     in_batch: bool = False
 
@@ -386,10 +410,23 @@ class Transaction(Reader):
             raise RunAlone
 
     def change(self, statement: str, values: Values = ()) -> int:
-        return self.database.connection().execute(statement, values).rowcount
+        count = self.database.connection().execute(statement, values).rowcount
+        self._note_overwriting(statement, count)
+        return count
 
     def change_many(self, statement: str, rows: Iterable[Values]) -> None:
-        self.database.connection().executemany(statement, rows)
+        count = self.database.connection().executemany(statement, rows).rowcount
+        self._note_overwriting(statement, count)
+
+    def tuples(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
+        rows = super().tuples(statement, values)
+        if "RETURNING" in statement:
+            self._note_overwriting(statement, len(rows))
+        return rows
+
+    def _note_overwriting(self, statement: str, count: int) -> None:
+        if count > 0 and not statement.lstrip().startswith(("INSERT INTO ", *COUNTING)):
+            self.overwrites = True
 
     def insert(self, table: str, *rows: Mapping[str, Any], instead: bool = False) -> None:
         """Insert rows, given as mappings of column to value.
@@ -407,7 +444,7 @@ class Transaction(Reader):
         """Add the changes of another rule of the same commit."""
         self.marks |= other.marks
         self.unsynced |= other.unsynced
-        self.removes |= other.removes
+        self.overwrites |= other.overwrites
         self.dropped += other.dropped
 
     def begin_feed(self, gallery_id: int) -> None:

@@ -245,15 +245,10 @@ class StoredRecord(Database):
     """A record opened read-only: a copy, or one that others may write."""
 
     close = Source.close
-    read = Source.read
 
     def __init__(self, folder: Path) -> None:
         Source.__init__(self, folder, only_read=True)
         self.connection()
-
-    def overwrite_log(self) -> None:
-        # The program that writes the record does this.
-        pass
 
     def _connect(self, uri: str | None = None) -> sqlite3.Connection:
         connection = self._connect_file(uri)

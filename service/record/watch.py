@@ -759,7 +759,6 @@ def _remove_alerts(transaction: Transaction, numbers: Sequence[int]) -> int:
     if not numbers:
         return 0
     transaction.limit_batch(len(numbers))
-    transaction.removes = True
     return transaction.change(f"DELETE FROM alerts WHERE number IN {AMONG}", (numbers,))
 
 
@@ -826,7 +825,6 @@ def _write_alert(
     removed = 0
     if count > KEPT_ALERTS:
         removed = transaction.change(DELETE_SURPLUS, (count - KEPT_ALERTS,))
-        transaction.removes = True
     transaction.note("alerts")
     (alert,) = _read_alerts(transaction, "number = ?", (number,))
     return NotedVisit(alert, True, dropped, removed)

@@ -99,8 +99,6 @@ class Webhooks(RecordPart):
         named = {**values, "webhook_id": webhook_id, "only_at": only_at}
         if not transaction.change(statement, named):
             return None
-        # The former address and secret have to leave SQLite's log, too.
-        transaction.removes = True
         transaction.note("alerts")
         return self.all().get(webhook_id)
 
@@ -115,7 +113,6 @@ class Webhooks(RecordPart):
             "UPDATE deliveries SET state = 'dead' WHERE webhook_id = ? AND state = 'waiting'",
             webhook,
         )
-        transaction.removes = True
         transaction.change("DELETE FROM webhooks WHERE webhook_id = ?", webhook)
 
     def due(

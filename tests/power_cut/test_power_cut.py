@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from service.http.app import create_app
-from service.ops.audit import line_key
 from service.ops.hash_chain import check_chain
 from service.settings import Settings
 from tests.power_cut.acts import Act
@@ -121,7 +120,7 @@ def test_after_a_power_cut_everything_acknowledged_is_there(recording, tmp_path)
 def _left_wrong(disk, past):
     """Return the faults of files that no call shows."""
     wrong = []
-    chain = check_chain(disk / "data" / "audit.jsonl", line_key(disk / "data"))
+    chain = check_chain(disk / "data" / "audit.jsonl")
     if chain.problem:
         wrong.append(f"audit log {chain.problem}")
     if strays := forgotten_pictures(disk / "pictures", disk / "data"):

@@ -28,12 +28,13 @@ import_files._parse_labels = parse_slowly
 """
 SLOW_SNAPSHOTS = """
 import time
+from service.ops.threads import heartbeat
 from service.record import archive
-def wipe_slowly(path):
+def verify_slowly(path):
     for _ in range(90):
         time.sleep(1)
-        archive.heartbeat()
-archive._wipe = wipe_slowly
+        heartbeat()
+archive.verify = verify_slowly
 """
 
 

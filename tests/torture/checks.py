@@ -2,7 +2,7 @@
 
 import time
 
-from service.ops.audit import audit_logs, line_key
+from service.ops.audit import audit_logs
 from service.ops.hash_chain import check_chain
 from tests.service.conftest import files
 from tests.torture.ledger import Violation
@@ -115,7 +115,7 @@ def _check_snapshots(world, caller, gallery):
 
 def _check_audit(world):
     for path in audit_logs(world.folder / "data"):
-        checked = check_chain(path, line_key(path.parent))
+        checked = check_chain(path)
         if checked.problem is not None:
             raise Violation("changed", checked.problem)
         if checked.lines < world.audited.get(path.name, 0):

@@ -38,7 +38,8 @@ class HeartbeatForm(Form):
     state: Annotated[
         str, Field(min_length=1, max_length=MAX_STATE), AfterValidator(_check_state)
     ] = Field(examples=["ok"])
-    """`ok`, or in a few words what is wrong, such as `no_frames` or `reconnecting`."""
+    """`ok`, or in a few words what is wrong. With `no_frames` and `reconnecting` the program says
+    that the camera shows nothing: such a heartbeat does not keep the camera from being silent."""
     fps: float | None = Field(None, ge=0, le=1000, examples=[10])
     """Frames a second that the program reads."""
     lag: float | None = Field(None, ge=0, le=86_400, examples=[0.2])
@@ -75,9 +76,10 @@ async def send_heartbeat(
 ) -> None:
     """Says that a camera and its program are alive; sent every 30 seconds.
 
-    It counts for the camera of this key alone. Five minutes without a heartbeat and without a
-    sighting make the camera silent: each armed list that watches it gets an alert of the kind
-    `silent`, and one of the kind `heard` once it is back. A key may name 1,000 cameras.
+    It counts for the camera of this key alone. Five minutes without a sighting and without a
+    heartbeat, other than `no_frames` or `reconnecting`, make the camera silent: each armed list
+    that watches it gets an alert of the kind `silent`, and one of the kind `heard` once it is back.
+    A key may name 1,000 cameras.
     """
     await note_heartbeat(call.runtime, call.caller, camera, form.model_dump())
 

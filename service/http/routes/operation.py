@@ -104,6 +104,10 @@ async def metrics(call: Scraper) -> Response:
 def _show_record(runtime: Runtime, key_ids: Sequence[str]) -> None:
     shown = runtime.metrics
     shown.record_bytes.set(runtime.record.database.stored_bytes())
+    line = runtime.audit.newest_line()
+    shown.audit_newest_line.set(line.number)
+    # A value of Prometheus holds 53 bits exactly.
+    shown.audit_newest_hash.set(int(line.sha256[:12], 16))
     jobs = Counter(job.state for job in runtime.record.jobs.open())
     for state in ("queued", "running"):
         shown.jobs.labels(state).set(jobs[state])

@@ -22,9 +22,7 @@ from service.record.archive import (
 from service.record.crops import Crops
 from service.record.record import Record
 from service.record.replacing import replace_crops
-from service.record.transaction import FILE
 from service.record.verify import StoredRecord, verify
-from service.record.wiping import PAGE_BYTES, free_spans
 from tests.service.gallery.new_crops import (
     EMBEDDER,
     NOON,
@@ -254,22 +252,6 @@ def test_a_damaged_record_gives_no_archive(record, gallery, tmp_path):
     with pytest.raises(InputProblem, match="vector of crop"):
         write_archive(record.database, tmp_path / "b1", gallery)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
-
-
-def test_an_archive_has_no_copies_of_rows_that_a_later_removal_would_not_reach(
-    record, gallery, tmp_path
-):
-    # Names that come in no order split the pages of their index.
-    names = [f"person {number * 7919 % 10007}" for number in range(500)]
-    for start in range(0, len(names), 50):
-        crops = [new_crop(n, names[n]) for n in range(start, start + 50)]
-        enroll(record, gallery, *crops)
-    path = tmp_path / "archive"
-    write_archive(record.database, path, gallery)
-    content = (path / FILE).read_bytes()
-    for place in range(0, len(content), PAGE_BYTES):
-        page = content[place : place + PAGE_BYTES]
-        assert not any(any(page[slice(*span)]) for span in free_spans(page, place == 0))
 
 
 def test_parts_of_the_record_read_an_archive(record, gallery, tmp_path):

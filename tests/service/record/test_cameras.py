@@ -172,6 +172,39 @@ def test_of_several_processes_the_first_notes_a_silence(record, gallery, tmp_pat
     )
 
 
+@pytest.mark.parametrize("state", ["no_frames", "reconnecting"])
+def test_a_camera_that_shows_its_program_nothing_falls_silent(record, gallery, state):
+    arm(record, gallery)
+    cameras = record.cameras
+    cameras.note_heartbeat(DOOR, "gate", HEALTHY, NOON)
+    later = NOON + timedelta(minutes=6)
+    heard_before = later - timedelta(minutes=5)
+    dark = {"state": state, "fps": 0.0, "lag": None}
+    assert cameras.note_heartbeat(DOOR, "gate", dark, later) == []
+    assert cameras.overdue(heard_before) == [("door", "gate")]
+    assert len(cameras.note_silence(DOOR, "gate", heard_before, later)) == 1
+    assert cameras.note_heartbeat(DOOR, "gate", dark, later + timedelta(minutes=1)) == []
+    (silent,) = record.watches.alerts(10)
+    assert silent.detail.startswith(
+        f"the camera 'gate' of the key door has shown nothing to its program ({state}) "
+        "for 6 minutes; check the camera"
+    )
+    (gate,) = listed(record, later)
+    assert (gate.silent, gate.last_heard_at, gate.heartbeat.state) == (True, NOON, state)
+    (back,) = cameras.note_heartbeat(DOOR, "gate", HEALTHY, later + timedelta(minutes=2))
+    assert back.alert.kind == "heard"
+
+
+def test_a_camera_whose_program_still_lives_is_not_forgotten(record):
+    record.cameras.note_heartbeat(DOOR, "gate", HEALTHY, NOON)
+    week_later = NOON + timedelta(days=7, seconds=1)
+    dark = {"state": "no_frames", "fps": 0.0, "lag": None}
+    record.cameras.note_heartbeat(DOOR, "gate", dark, week_later)
+    record.cameras.remove_old(week_later)
+    (gate,) = listed(record)
+    assert gate.last_heard_at == NOON
+
+
 def test_a_camera_that_is_heard_meanwhile_is_not_silent(record, gallery):
     arm(record, gallery)
     record.cameras.note_heartbeat(DOOR, "gate", HEALTHY, NOON)

@@ -1,0 +1,1 @@
+"""From a camera to sightings: frames, people, tracks, crops; uses `gmn_client` alone."""

@@ -1,0 +1,211 @@
+"""`gmn camera`: from a camera to sightings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, BadParameter, Exit, Option, Typer, echo
+
+from gmn_client.errors import InvalidInput
+
+camera = Typer(
+    help="Watches cameras: finds the people and sends their crops to the service.\n\n"
+    "Example: gmn camera try clip.mp4",
+    no_args_is_help=True,
+    # Without a callback, Typer would turn a group of one command into that command.
+    callback=lambda: None,
+)
+DEFAULT_URL = "http://127.0.0.1:8000"
+PACKAGES = ("av", "numpy", "openvino", "PIL")
+
+SourceArgument = Annotated[
+    str, Argument(metavar="SOURCE", help="A video file, or the address of a stream.")
+]
+FpsOption = Annotated[
+    float | None, Option(help="Frames a second that are looked at; 10 unless given.")
+]
+HeightOption = Annotated[
+    int | None, Option(help="Pixels; lower people give no crops. 96 unless given.")
+]
+IouOption = Annotated[
+    float | None, Option(help="Overlap by which people are followed; 0.3 unless given.")
+]
+ZoneOption = Annotated[
+    list[str] | None,
+    Option(
+        metavar="X,Y X,Y X,Y…",
+        help="Only people whose feet are in this polygon, in shares of the frame; repeatable.",
+    ),
+]
+DetectorOption = Annotated[
+    Path | None,
+    Option(help="Your own network: an SSD of the Open Model Zoo, or YOLOv8 or RT-DETR as ONNX."),
+]
+ThreadsOption = Annotated[int | None, Option(help="Threads of the network; 1 unless given.")]
+
+
+@camera.command("try")
+def try_camera(
+    source: SourceArgument,
+    out: Annotated[
+        Path, Option(help="The picture to write: the frame with the most people.")
+    ] = Path("gmn-camera.jpg"),
+    seconds: Annotated[
+        float, Option(min=1, max=3600, help="Seconds of the video to look at.")
+    ] = 60.0,
+    fps: FpsOption = None,
+    min_height: HeightOption = None,
+    min_iou: IouOption = None,
+    zone: ZoneOption = None,
+    detector: DetectorOption = None,
+    threads: ThreadsOption = None,
+    as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Says what a camera sees and what to change, without a service.
+
+    It writes one picture, the frame with the most people, and prints the people with their heights,
+    tracks and crops, and what it costs.
+
+    Example: gmn camera try clip.mp4
+
+    Example: gmn camera try rtsp://USER:PASSWORD@camera.example/stream --seconds 30
+    """
+    require_packages("camera", PACKAGES)
+    from gmn_camera.settings import read_options
+    from gmn_camera.try_source import describe, try_source
+
+    settings = read_options(
+        _given(
+            camera="camera",
+            source=source,
+            fps=fps,
+            min_height=min_height,
+            min_iou=min_iou,
+            zone=zone,
+            detector=detector,
+            threads=threads,
+        )
+    )
+    tried = try_source(settings, seconds, out)
+    if as_json:
+        echo(tried.model_dump_json(indent=2))
+    else:
+        for line in describe(tried):
+            echo(line)
+
+
+@camera.command("run")
+def run_camera(
+    source: Annotated[
+        str | None, Argument(metavar="SOURCE", help="A video file, or the address of a stream.")
+    ] = None,
+    name: Annotated[
+        str | None, Option("--camera", help="The camera's name in the service.")
+    ] = None,
+    config: Annotated[
+        Path | None, Option(help="A TOML file with a table [camera.NAME] for each camera.")
+    ] = None,
+    enroll: Annotated[
+        str | None,
+        Option(
+            metavar="GALLERY",
+            help="Also store the crops there, without a name; the gallery must have a retention.",
+        ),
+    ] = None,
+    fps: FpsOption = None,
+    min_height: HeightOption = None,
+    min_iou: IouOption = None,
+    zone: ZoneOption = None,
+    hours: Annotated[
+        str | None, Option(help="Only at this time of day on this machine: 22:00-06:00.")
+    ] = None,
+    started: Annotated[
+        str | None,
+        Option(help="Time of a file's first frame, with zone; otherwise the file ends now."),
+    ] = None,
+    live: Annotated[
+        bool, Option("--live", help="Play a file in real time, as if it were a stream.")
+    ] = False,
+    queue: Annotated[
+        int | None, Option(help="Crops of a stream that wait at most; 256 unless given.")
+    ] = None,
+    detector: DetectorOption = None,
+    threads: ThreadsOption = None,
+    metrics: Annotated[
+        str | None,
+        Option(metavar="PORT", help="Serve Prometheus metrics at this port, or at HOST:PORT."),
+    ] = None,
+    url: Annotated[str, Option(envvar="GMN_URL", help="Where the service is.")] = DEFAULT_URL,
+    api_key: Annotated[
+        str | None,
+        Option(envvar="GMN_API_KEY", help="A key with the scope sight; enroll too for --enroll."),
+    ] = None,
+) -> None:
+    """Sends the crops of people to the service, which compares them with the watch lists.
+
+    Nothing is stored, here or in the service, unless --enroll names a gallery. A stream is followed
+    until SIGTERM or Ctrl-C; a file ends. The exit status is 2 if a setting or the key is wrong.
+
+    Example: gmn camera run rtsp://USER:PASSWORD@camera.example/stream --camera gate
+
+    Example: gmn camera run clip.mp4 --camera phone --enroll sightings
+
+    Example: gmn camera run --config cameras.toml --metrics 9100
+    """
+    require_packages("camera", (*PACKAGES, "prometheus_client"))
+    from gmn_camera.address import is_stream
+    from gmn_camera.processes import watch_cameras
+    from gmn_camera.service import Service
+    from gmn_camera.settings import read_config, read_options
+
+    options = _given(
+        source=source,
+        camera=name,
+        enroll=enroll,
+        fps=fps,
+        min_height=min_height,
+        min_iou=min_iou,
+        zone=zone,
+        hours=hours,
+        started=started,
+        live=live or None,
+        queue=queue,
+        detector=detector,
+        threads=threads,
+    )
+    if config is not None:
+        if options:
+            raise BadParameter(
+                f"{', '.join(options)}: write it into {config}, which has the settings of all "
+                "cameras"
+            )
+        cameras = read_config(config)
+    elif source is None or name is None:
+        raise BadParameter("name a SOURCE and its --camera, or a file with --config")
+    else:
+        cameras = [read_options(options)]
+    for settings in cameras:
+        if not is_stream(settings.source) and not Path(settings.source).is_file():
+            raise InvalidInput(f"{settings.source}: there is no such file; name a video file")
+    raise Exit(watch_cameras(cameras, Service(url, api_key), metrics))
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def require_packages(extra: str, packages: Sequence[str]) -> None:
+    """Require the packages of an extra.
+
+    Raises:
+        InvalidInput: one of them is not installed.
+    """
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise InvalidInput(
+            f"gmn camera: the package {missing[0]} is not installed; "
+            f"pip install 'gmn-reid[{extra}]'"
+        )

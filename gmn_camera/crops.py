@@ -1,0 +1,249 @@
+"""The best crop of each part of a track: tall, sharp, certain, free of others and of the edge."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from gmn_camera.boxes import Boxes, Scores, free_shares
+from gmn_camera.source import Frame, Pixels
+from gmn_camera.tracker import LOST_SECONDS
+
+# Seconds of the first parts of a track. The service ends a track ten seconds after its last crop,
+# and two crops may be as far apart as two parts are long: none may be longer than four seconds.
+PART_SECONDS = (1, 1, 2, 2, 4, 4, 4, 4)
+# A person who stays gives a crop a minute: after a crop with `still` the service waits 90 seconds.
+STILL_EVERY_SECONDS = 60.0
+STILL_PART_SECONDS = 4.0
+MIN_SCORE = 0.5
+MIN_FREE_SHARE = 0.75
+MIN_ASPECT = 1.2
+MAX_ASPECT = 6.0
+# Boxes that end so close to an edge of the frame may show a part of the person only.
+EDGE_PIXELS = 2
+EDGE_FACTOR = 0.4
+# Crops gain nothing from more rows, or from more contrast between neighbouring pixels.
+GOOD_HEIGHT = 256
+GOOD_SHARPNESS = 20.0
+# The models were trained with some background around people.
+MARGIN_SHARE = 0.04
+JPEG_QUALITY = 92
+
+
+class Box(NamedTuple):
+    """A box in whole pixels of a frame."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+class ChosenCrop(NamedTuple):
+    """A crop to send.
+
+    Attributes:
+        track: identifies the track in this run of the program.
+        number: number of the track's crops before it.
+        captured_at: time of capture of its frame.
+        jpeg: content of an image file.
+        still: whether the person goes on to stay, so that the next crop may come in a minute.
+    """
+
+    track: str
+    number: int
+    captured_at: datetime
+    jpeg: bytes
+    still: bool
+
+
+@dataclass
+class Candidate:
+    """The best crop of the current part of a track.
+
+    Attributes:
+        captured_at: time of capture of its frame.
+        pixels: RGB `(height, width, 3)`.
+        quality: between 0 and 1.
+    """
+
+    captured_at: datetime
+    pixels: Pixels
+    quality: float
+
+
+@dataclass(eq=False)
+class Passage:
+    """A person before the camera.
+
+    Attributes:
+        track: the name of the track.
+        seen_at: time of the newest frame that shows the person.
+        crops: number of chosen crops.
+        part_began_at: time of the first usable frame of the current part; None before it.
+        chosen_at: time of capture of the newest chosen crop.
+        best: the best crop of the current part.
+    """
+
+    track: str
+    seen_at: datetime
+    crops: int = 0
+    part_began_at: datetime | None = None
+    chosen_at: datetime | None = None
+    best: Candidate | None = None
+
+    @property
+    def part_seconds(self) -> float:
+        return PART_SECONDS[self.crops] if self.crops < len(PART_SECONDS) else STILL_PART_SECONDS
+
+    @property
+    def stays(self) -> bool:
+        """True if the crop of the current part is followed by pauses."""
+        return self.crops >= len(PART_SECONDS) - 1
+
+
+class CropChooser:
+    """Chooses the crops of every track.
+
+    Attributes:
+        tracks: number of tracks so far.
+        low: number of boxes that were too low for a crop.
+    """
+
+    def __init__(self, min_height: int, series: str, *, follows_staying: bool = True) -> None:
+        """Begin without a track.
+
+        Args:
+            min_height: pixels of the lowest usable box.
+            series: begins the names of the tracks, so that those of two runs differ.
+            follows_staying: whether a person who stays gives a crop a minute; otherwise only those
+                of the first parts.
+        """
+        self.tracks = 0
+        self.low = 0
+        self._min_height = min_height
+        self._series = series
+        self._follows_staying = follows_staying
+        self._passages: dict[int, Passage] = {}
+
+    def add(
+        self, frame: Frame, boxes: Boxes, scores: Scores, numbers: NDArray[np.intp]
+    ) -> list[ChosenCrop]:
+        """Look at the people of a frame, and return the crops of the parts that end with it.
+
+        Args:
+            boxes: of all people, in pixels of the frame.
+            numbers: the track of each box `(n,)`; a negative one is left out.
+        """
+        free = free_shares(boxes)
+        for box, score, free_share, number in zip(boxes, scores, free, numbers, strict=True):
+            if number < 0:
+                continue
+            passage = self._passages.get(int(number))
+            if passage is None:
+                self.tracks += 1
+                passage = Passage(f"{self._series}-{self.tracks}", frame.captured_at)
+                self._passages[int(number)] = passage
+            passage.seen_at = frame.captured_at
+            if self._looks_for_crop(passage, frame.captured_at):
+                self._look(passage, frame, box, float(score), float(free_share))
+        return list(self._end_parts(frame.captured_at))
+
+    def end(self) -> list[ChosenCrop]:
+        """Return the crops of all parts that have begun."""
+        begun = [passage for passage in self._passages.values() if passage.best is not None]
+        return [_choose(passage, still=False) for passage in begun]
+
+    def name_of(self, number: int) -> str:
+        """Return the name of the track with a number that was given to `add` just now."""
+        return self._passages[number].track
+
+    def _looks_for_crop(self, passage: Passage, now: datetime) -> bool:
+        if passage.crops < len(PART_SECONDS) or passage.chosen_at is None:
+            return True
+        pause = (now - passage.chosen_at).total_seconds()
+        return self._follows_staying and pause >= STILL_EVERY_SECONDS
+
+    def _end_parts(self, now: datetime) -> Iterator[ChosenCrop]:
+        for number, passage in list(self._passages.items()):
+            has_left = (now - passage.seen_at).total_seconds() > LOST_SECONDS
+            if passage.part_began_at is not None:
+                has_lasted = (now - passage.part_began_at).total_seconds()
+                if has_left or has_lasted >= passage.part_seconds:
+                    goes_on = self._follows_staying and passage.stays and not has_left
+                    yield _choose(passage, still=goes_on)
+            if has_left:
+                del self._passages[number]
+
+    def _look(
+        self, passage: Passage, frame: Frame, box: Boxes, score: float, free_share: float
+    ) -> None:
+        left, top, right, bottom = box.tolist()
+        width = right - left
+        height = bottom - top
+        if height < self._min_height:
+            self.low += 1
+            return
+        has_shape = MIN_ASPECT < height / max(width, 1.0) < MAX_ASPECT
+        if score < MIN_SCORE or free_share < MIN_FREE_SHARE or not has_shape:
+            return
+        is_inside = (
+            left > EDGE_PIXELS
+            and right < frame.width - EDGE_PIXELS
+            and bottom < frame.height - EDGE_PIXELS
+        )
+        quality = score * free_share * min(height / GOOD_HEIGHT, 1.0) ** 0.5
+        quality *= 1.0 if is_inside else EDGE_FACTOR
+        # Converting the whole frame takes as long as detecting people: it is left out where even
+        # perfect sharpness makes no better crop.
+        if passage.best is not None and quality <= passage.best.quality:
+            return
+        cut = _with_margin(box, frame)
+        crop = frame.pixels[cut.top : cut.bottom, cut.left : cut.right]
+        quality *= min(_sharpness(crop) / GOOD_SHARPNESS, 1.0) ** 0.5
+        if passage.part_began_at is None:
+            passage.part_began_at = frame.captured_at
+        if passage.best is None or quality > passage.best.quality:
+            passage.best = Candidate(frame.captured_at, crop.copy(), quality)
+
+
+def _choose(passage: Passage, *, still: bool) -> ChosenCrop:
+    best = passage.best
+    if best is None:
+        raise ValueError(f"{passage.track}: no frame of this part shows the person well")
+    number = passage.crops
+    passage.crops += 1
+    passage.best = None
+    passage.part_began_at = None
+    passage.chosen_at = best.captured_at
+    return ChosenCrop(passage.track, number, best.captured_at, _encode(best.pixels), still)
+
+
+def _encode(pixels: Pixels) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return file.getvalue()
+
+
+def _with_margin(box: Boxes, frame: Frame) -> Box:
+    left, top, right, bottom = box.tolist()
+    margin = MARGIN_SHARE * (bottom - top)
+    return Box(
+        max(0, int(left - margin / 2)),
+        max(0, int(top - margin)),
+        min(frame.width, int(right + margin / 2)),
+        min(frame.height, int(bottom + margin)),
+    )
+
+
+def _sharpness(pixels: Pixels) -> float:
+    """Return the mean difference of neighbouring pixels, of 255."""
+    green = pixels[:, :, 1].astype(np.float32)
+    return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())

@@ -1,0 +1,37 @@
+"""The log of a camera: lines on standard error, which show every character."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+
+
+class CameraFormatter(logging.Formatter):
+    """Writes the time, the camera and the message in one line."""
+
+    def __init__(self, camera: str) -> None:
+        """Remember the name that each line has."""
+        super().__init__("%(asctime)s {camera}: %(message)s", "%H:%M:%S", style="%")
+        self._camera = camera
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; a control character, which a stream may send, is escaped."""
+        line = super().format(record).replace("{camera}", self._camera, 1)
+        return "".join(
+            repr(letter)[1:-1] if unicodedata.category(letter) == "Cc" else letter
+            for letter in line
+        )
+
+
+def configure_log(camera: str) -> None:
+    """Write the log of this process to standard error.
+
+    Args:
+        camera: name of the camera, for every line.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(CameraFormatter(camera))
+    logger = logging.getLogger("gmn_camera")
+    logger.setLevel(logging.INFO)
+    logger.handlers[:] = [handler]
+    logger.propagate = False

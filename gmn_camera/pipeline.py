@@ -1,0 +1,95 @@
+"""From frames to crops: detect people, follow them, and choose their crops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gmn_camera.boxes import Boxes
+from gmn_camera.crops import ChosenCrop, CropChooser
+from gmn_camera.detector import Detector
+from gmn_camera.settings import CameraSettings, Zone
+from gmn_camera.source import Frame
+from gmn_camera.tracker import NO_TRACK, Tracker
+
+# A box that reaches the lower edge has its feet in the frame still.
+LOWEST_FEET = 0.9999
+
+
+class FoundPeople(NamedTuple):
+    """The people of a frame.
+
+    Attributes:
+        boxes: in pixels of the frame; only of people with a track, in a zone.
+        numbers: the track of each box `(n,)`.
+        crops: crops that were chosen with this frame, of this or earlier ones.
+    """
+
+    boxes: Boxes
+    numbers: NDArray[np.intp]
+    crops: list[ChosenCrop]
+
+
+class CropPipeline:
+    """Finds the people of successive frames.
+
+    Attributes:
+        chooser: chooses the crops.
+    """
+
+    def __init__(self, settings: CameraSettings, series: str) -> None:
+        """Load the detector.
+
+        Args:
+            series: begins the names of the tracks.
+
+        Raises:
+            InvalidInput: the detector cannot be used.
+        """
+        # An enrollment cannot say that a person stays: the crop of the next minute would count as
+        # another person who walks past.
+        follows_staying = settings.enroll is None
+        self.chooser = CropChooser(settings.min_height, series, follows_staying=follows_staying)
+        self._detector = Detector(settings.detector, settings.threads)
+        self._tracker = Tracker(settings.min_iou)
+        self._zones = settings.zone
+
+    def add(self, frame: Frame) -> FoundPeople:
+        """Look at the next frame."""
+        detections = self._detector.detect(frame)
+        seconds = frame.captured_at.timestamp()
+        numbers = self._tracker.update(seconds, detections.boxes, detections.scores)
+        numbers[~_are_in_zones(detections.boxes, self._zones)] = NO_TRACK
+        boxes = detections.boxes * ([frame.width, frame.height] * 2)
+        crops = self.chooser.add(frame, boxes, detections.scores, numbers)
+        is_followed = numbers != NO_TRACK
+        return FoundPeople(boxes[is_followed], numbers[is_followed], crops)
+
+    def end(self) -> list[ChosenCrop]:
+        """Return the crops of people who were in the last frames."""
+        return self.chooser.end()
+
+
+def _are_in_zones(boxes: Boxes, zones: Sequence[Zone]) -> NDArray[np.bool_]:
+    if not zones:
+        return np.ones(len(boxes), bool)
+    feet_x = (boxes[:, 0] + boxes[:, 2]) / 2
+    feet_y = np.minimum(boxes[:, 3], LOWEST_FEET)
+    return np.asarray(np.any([_are_inside(zone, feet_x, feet_y) for zone in zones], axis=0))
+
+
+def _are_inside(zone: Zone, xs: NDArray[np.float64], ys: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which points a polygon encloses.
+
+    A ray from an enclosed point to the right crosses an odd number of edges.
+    """
+    crossings = np.zeros(len(xs), int)
+    for (x0, y0), (x1, y1) in zip(zone, [*zone[1:], zone[0]], strict=True):
+        is_between = (y0 > ys) != (y1 > ys)
+        if y0 != y1:
+            edge_x = x0 + (ys - y0) * (x1 - x0) / (y1 - y0)
+            crossings += is_between & (xs < edge_x)
+    return np.asarray(crossings % 2 == 1)

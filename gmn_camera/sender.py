@@ -1,0 +1,205 @@
+"""Sends the crops of a camera in their order, and again until the service answers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from gmn_camera.crops import ChosenCrop
+from gmn_camera.settings import CameraSettings
+from gmn_client import Client, Image
+from gmn_client.errors import (
+    GmnError,
+    KeyRefused,
+    RequestRefused,
+    ServiceFailed,
+    ServiceUnreachable,
+)
+from gmn_client.models import Problem
+
+log = logging.getLogger(__name__)
+MOST_AT_ONCE = 16
+# With longer pauses, alerts would be a minute late after a restart of the service.
+LONGEST_WAIT = 10.0
+WAIT_WHILE_CLOSING = 2.0
+CLOSE_SECONDS = 20.0
+# Statuses of a request that would be refused again with other crops: there is no such gallery, it
+# keeps crops for ever, or the camera's name is not allowed.
+LASTING = (404, 422)
+
+
+class CropSender:
+    """Sends crops from a queue, one request at a time; nothing is written to the disk.
+
+    Attributes:
+        sent: number of crops that the service accepted.
+        refused: number of those that it refused.
+        dropped: number of those that were given up because too many waited, or at the end.
+        lag: seconds from the capture of the newest answered crop to its answer.
+        problem: reason why nothing can be sent any more; None while there is none.
+    """
+
+    def __init__(
+        self, client: Client, settings: CameraSettings, *, drops: bool, stop: threading.Event
+    ) -> None:
+        """Begin to send.
+
+        Args:
+            client: makes one attempt for a request.
+            drops: whether the oldest crop gives way if too many wait, as for a stream, which waits
+                for nobody; otherwise `put` waits.
+            stop: set if nothing can be sent any more.
+        """
+        self.sent = 0
+        self.refused = 0
+        self.dropped = 0
+        self.lag: float | None = None
+        self.problem: str | None = None
+        self._client = client
+        self._camera = settings.camera
+        self._gallery = settings.enroll
+        self._most_waiting = settings.queue
+        self._drops = drops
+        self._stop = stop
+        self._waiting: deque[ChosenCrop] = deque()
+        self._in_flight = 0
+        self._changed = threading.Condition()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Number of crops without an answer."""
+        return len(self._waiting) + self._in_flight
+
+    def put(self, crop: ChosenCrop) -> None:
+        """Add a crop to the queue."""
+        with self._changed:
+            if len(self._waiting) >= self._most_waiting:
+                if self._drops:
+                    self._waiting.popleft()
+                    self.dropped += 1
+                else:
+                    self._changed.wait_for(
+                        lambda: len(self._waiting) < self._most_waiting or self._stop.is_set()
+                    )
+            self._waiting.append(crop)
+            self._changed.notify_all()
+
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Send what waits, for so many seconds at most, and count the rest as dropped."""
+        with self._changed:
+            self._closing.set()
+            self._changed.notify_all()
+        self._thread.join(seconds)
+        if self.waiting:
+            self.dropped += self.waiting
+            log.warning("%d crops were given up, as the service did not answer", self.waiting)
+
+    def _run(self) -> None:
+        try:
+            while batch := self._next_batch():
+                self._send_until_answered(batch)
+                self._in_flight = 0
+        except GmnError as error:
+            self.problem = str(error)
+        except Exception as error:
+            self.problem = f"{type(error).__name__}: {error}"
+            log.exception("the sender failed")
+        if self.problem is not None:
+            self._stop.set()
+            with self._changed:
+                self._changed.notify_all()
+
+    def _next_batch(self) -> list[ChosenCrop]:
+        """Wait for crops, and return them; none at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing.is_set())
+            count = min(MOST_AT_ONCE, len(self._waiting))
+            batch = [self._waiting.popleft() for _ in range(count)]
+            self._in_flight = count
+            self._changed.notify_all()
+        return batch
+
+    def _send_until_answered(self, batch: Sequence[ChosenCrop]) -> None:
+        """Send crops until the service answers.
+
+        Raises:
+            GmnError: all further crops would be refused, too.
+        """
+        # A repetition has the same key, so that the service stores nothing twice. It counts a
+        # sighting that is sent again to the same visit.
+        idempotency_key = uuid4().hex
+        wait = 1.0
+        failures = 0
+        while True:
+            try:
+                refusals = self._send(batch, idempotency_key)
+                break
+            except KeyRefused:
+                raise
+            except RequestRefused as refusal:
+                results = refusal.problem.results or []
+                if not results and refusal.problem.status in LASTING:
+                    raise
+                log.warning("%d crops were refused: %s", len(batch), refusal)
+                self.refused += len(batch)
+                return
+            except (ServiceUnreachable, ServiceFailed) as error:
+                failures += 1
+                if failures == 1:
+                    log.warning("%s; the crops are sent again until it answers", error)
+                asked = error.retry_after if isinstance(error, ServiceFailed) else None
+                self._wait(min(max(wait, asked or 0.0), LONGEST_WAIT))
+                wait = min(2 * wait, LONGEST_WAIT)
+        if failures:
+            log.info("the service answers again, at attempt %d", failures + 1)
+        for problem in refusals:
+            log.warning("a crop was refused: %s", problem.detail or problem.title)
+        self.refused += len(refusals)
+        self.sent += len(batch) - len(refusals)
+        newest = max(crop.captured_at for crop in batch)
+        self.lag = (datetime.now(UTC) - newest).total_seconds()
+
+    def _wait(self, seconds: float) -> None:
+        if self._closing.is_set():
+            time.sleep(min(seconds, WAIT_WHILE_CLOSING))
+        else:
+            self._closing.wait(seconds)
+
+    def _send(self, batch: Sequence[ChosenCrop], idempotency_key: str) -> list[Problem]:
+        """Send crops, and return the problems of those that were refused."""
+        if self._gallery is not None:
+            enrolled = self._client.enroll(
+                [
+                    Image(
+                        crop.jpeg,
+                        camera=self._camera,
+                        captured_at=crop.captured_at,
+                        track=crop.track,
+                        external_id=f"{crop.track}/{crop.number}",
+                    )
+                    for crop in batch
+                ],
+                self._gallery,
+                idempotency_key=idempotency_key,
+                watch=True,
+            )
+            results = [result.problem for result in enrolled.results]
+        else:
+            sighted = self._client.sight(
+                *(
+                    Image(crop.jpeg, captured_at=crop.captured_at, track=crop.track)
+                    for crop in batch
+                ),
+                camera=self._camera,
+                still=[crop.still for crop in batch],
+            )
+            results = [result.problem for result in sighted.results]
+        return [problem for problem in results if problem is not None]

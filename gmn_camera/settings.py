@@ -1,0 +1,171 @@
+"""Settings of cameras: from the command line, or from a TOML file with a table for each camera."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from datetime import datetime, time
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from gmn_client.errors import InvalidInput
+
+# Exit statuses of the process of a camera.
+ENDED = 0
+FAILED = 1
+BAD_INPUT = 2
+MOST_CAMERAS = 64
+MOST_CONFIG_BYTES = 1024 * 1024
+MOST_CORNERS = 64
+MOST_ZONES = 16
+HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
+CORNER = "X,Y"
+
+Zone: TypeAlias = tuple[tuple[float, float], ...]
+"""The corners of a polygon, in shares of the frame's width and height."""
+
+
+def _read_zone(given: object) -> object:
+    if not isinstance(given, str):
+        return given
+    try:
+        corners = [tuple(float(number) for number in corner.split(",")) for corner in given.split()]
+    except ValueError as error:
+        raise ValueError(f"{given!r:.80} is no zone; {ZONE_FORM}") from error
+    shapes_are_right = 3 <= len(corners) <= MOST_CORNERS and all(
+        len(corner) == 2 and all(0.0 <= share <= 1.0 for share in corner) for corner in corners
+    )
+    if not shapes_are_right:
+        raise ValueError(f"{given!r:.80} is no zone; {ZONE_FORM}")
+    return tuple(corners)
+
+
+ZONE_FORM = (
+    f"write 3 to {MOST_CORNERS} corners {CORNER} in shares of the frame with spaces between them, "
+    "such as '0,0.5 1,0.5 1,1 0,1' for the lower half"
+)
+
+
+def _check_hours(given: object) -> object:
+    if given and not (isinstance(given, str) and HOURS.fullmatch(given)):
+        raise ValueError(f"{given!r:.40} are no hours; write them like 22:00-06:00")
+    return given
+
+
+class CameraSettings(BaseModel):
+    """One camera: where its frames come from, and what is looked for in them.
+
+    Attributes:
+        camera: its name in the service.
+        source: a video file, or the address of a stream.
+        enroll: the gallery that stores its crops; None stores nothing.
+        fps: frames a second that are looked at.
+        min_height: pixels; lower people give no crops.
+        min_iou: overlap by which a person is followed from frame to frame.
+        zone: a person's feet have to be in one of these; everywhere if empty.
+        hours: time of day on this machine, such as `22:00-06:00`; always if empty.
+        queue: crops of a stream that wait for the service at most.
+        detector: a network of one's own; None is the shipped one.
+        threads: threads of the network.
+        started: time of the first frame of a file; by default the file ends now.
+        live: play a file in real time, as if it were a stream.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    camera: str = Field(min_length=1, max_length=256)
+    source: str = Field(min_length=1, max_length=4096)
+    enroll: str | None = Field(None, min_length=1, max_length=64)
+    # A track of the service ends ten seconds after its last crop: with fewer frames a second, two
+    # crops of a track could be further apart.
+    fps: float = Field(10.0, ge=2, le=30)
+    min_height: int = Field(96, ge=32, le=2000)
+    min_iou: float = Field(0.3, ge=0.05, le=0.9)
+    zone: tuple[Annotated[Zone, BeforeValidator(_read_zone)], ...] = Field(
+        (), max_length=MOST_ZONES
+    )
+    hours: Annotated[str, BeforeValidator(_check_hours)] = ""
+    queue: int = Field(256, ge=16, le=10_000)
+    detector: Path | None = None
+    threads: int = Field(1, ge=1, le=64)
+    started: AwareDatetime | None = None
+    live: bool = False
+
+    def is_on(self, now: datetime) -> bool:
+        """Return True within the hours.
+
+        Args:
+            now: the time on this machine.
+        """
+        if not self.hours:
+            return True
+        begin, end = (time.fromisoformat(text) for text in self.hours.split("-"))
+        clock = now.time()
+        if begin <= end:
+            return begin <= clock < end
+        return clock >= begin or clock < end
+
+
+def read_options(options: Mapping[str, Any]) -> CameraSettings:
+    """Return the settings of one camera from options of the command line.
+
+    Raises:
+        InvalidInput: an option cannot be used.
+    """
+    try:
+        return CameraSettings.model_validate(options)
+    except ValidationError as error:
+        name, reason = _first_reason(error)
+        option = name if name == "source" else f"--{name.replace('_', '-')}"
+        raise InvalidInput(f"{option}: {reason}") from error
+
+
+def read_config(file: Path) -> list[CameraSettings]:
+    """Read the cameras of a TOML file: `[camera.NAME]` for each, and settings of all before them.
+
+    Raises:
+        InvalidInput: the file cannot be read, or a setting cannot be used.
+    """
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(MOST_CONFIG_BYTES + 1)
+        if len(content) > MOST_CONFIG_BYTES:
+            raise InvalidInput(f"{file}: is larger than a megabyte; name a file of settings")
+        shared = tomllib.loads(content.decode())
+    except OSError as error:
+        raise InvalidInput(f"{file}: cannot be read ({error.strerror})") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidInput(f"{file}: is no TOML ({error})") from error
+    cameras = shared.pop("camera", {})
+    if not isinstance(cameras, dict) or not 1 <= len(cameras) <= MOST_CAMERAS:
+        raise InvalidInput(
+            f"{file}: has to name 1 to {MOST_CAMERAS} cameras, each in a table of its own that "
+            "begins with a line like [camera.gate]"
+        )
+    return [_read_table(file, name, shared, table) for name, table in cameras.items()]
+
+
+def _read_table(
+    file: Path, camera: str, shared: Mapping[str, Any], table: object
+) -> CameraSettings:
+    if not isinstance(table, dict):
+        raise InvalidInput(f"{file}: camera.{camera} is no table; begin it with [camera.{camera}]")
+    try:
+        return CameraSettings.model_validate({**shared, **table, "camera": camera})
+    except ValidationError as error:
+        name, reason = _first_reason(error)
+        where = f"camera.{camera}.{name}" if name in table or name not in shared else name
+        raise InvalidInput(f"{file}: {where}: {reason}") from error
+
+
+def _first_reason(error: ValidationError) -> tuple[str, str]:
+    """Return which setting is wrong, and why."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(field for field in CameraSettings.model_fields if field != "camera")
+        return name, f"there is no such setting; there are {known}"
+    return name, first["msg"].removeprefix("Value error, ")

@@ -1,0 +1,287 @@
+"""`gmn camera try`: what a camera shows, without a service, and what to change about it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from PIL import Image, ImageDraw
+from pydantic import BaseModel
+
+from gmn_camera.address import is_stream, redact
+from gmn_camera.crops import Box, ChosenCrop
+from gmn_camera.pipeline import CropPipeline
+from gmn_camera.settings import CameraSettings
+from gmn_camera.source import Frame, Stream, VideoFile
+from gmn_client.errors import InvalidInput
+
+SERIES = "track"
+# Below this the models lose much: half of their input's rows would be invented.
+GOOD_HEIGHT = 96
+# With fewer frames a second, tracks break.
+GOOD_FPS = 5.0
+# A stream has to be opened, and its first key frame has to come.
+FIRST_FRAME_SECONDS = 20.0
+RED = (255, 32, 0)
+LINE_PIXELS = 3
+
+
+class TriedTrack(BaseModel):
+    """A person who was seen.
+
+    Attributes:
+        track: the name of the track.
+        first_seen, last_seen: times of capture.
+        frames: number of frames that show the person.
+        height: median height in pixels.
+        crops: number of chosen crops.
+    """
+
+    track: str
+    first_seen: datetime
+    last_seen: datetime
+    frames: int
+    height: int
+    crops: int
+
+
+class TriedSource(BaseModel):
+    """The result of a trial.
+
+    Attributes:
+        source: the file, or the address without password.
+        width, height: of the frames in pixels.
+        frames: number of frames that were looked at.
+        seconds: time between the first and the last of them.
+        people_heights: 5th, 50th and 95th percentile in pixels; None if nobody was seen.
+        tracks: the people.
+        low: number of boxes below the least height.
+        crops, crop_bytes: number and size of the crops.
+        cpu_milliseconds: time of all cores for a frame.
+        cores: the same as a share of a core at the rate of the frames.
+        picture: the written frame; None if nobody was seen.
+        advice: what to change, in sentences.
+    """
+
+    source: str
+    width: int
+    height: int
+    frames: int
+    seconds: float
+    people_heights: tuple[int, int, int] | None
+    tracks: list[TriedTrack]
+    low: int
+    crops: int
+    crop_bytes: int
+    cpu_milliseconds: float
+    cores: float
+    picture: Path | None
+    advice: list[str]
+
+
+class Trial:
+    """Collects what the frames of a source show."""
+
+    def __init__(self, settings: CameraSettings) -> None:
+        """Load the detector.
+
+        Raises:
+            InvalidInput: the detector cannot be used.
+        """
+        self._settings = settings
+        self._pipeline = CropPipeline(settings, SERIES)
+        self._frames = 0
+        self._first_at: datetime | None = None
+        self._last: Frame | None = None
+        self._seen: dict[str, list[tuple[datetime, float]]] = {}
+        self._crops: Counter[str] = Counter()
+        self._crop_bytes = 0
+        # The frame with the most people, and their boxes by track.
+        self._fullest: tuple[Frame, dict[str, Box]] | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Time between the first and the last frame."""
+        if self._first_at is None or self._last is None:
+            return 0.0
+        return (self._last.captured_at - self._first_at).total_seconds()
+
+    def add(self, frame: Frame) -> None:
+        """Look at the next frame."""
+        found = self._pipeline.add(frame)
+        self._frames += 1
+        self._first_at = self._first_at or frame.captured_at
+        self._last = frame
+        self._count(found.crops)
+        boxes: dict[str, Box] = {}
+        for number, edges in zip(found.numbers, found.boxes, strict=True):
+            track = self._pipeline.chooser.name_of(int(number))
+            box = Box(*(round(edge) for edge in edges.tolist()))
+            boxes[track] = box
+            self._seen.setdefault(track, []).append((frame.captured_at, box.bottom - box.top))
+        if boxes and (self._fullest is None or len(boxes) > len(self._fullest[1])):
+            self._fullest = (frame, boxes)
+
+    def end(self, cpu_seconds: float, picture: Path) -> TriedSource:
+        """Write the frame with the most people, and return what was seen.
+
+        Args:
+            cpu_seconds: time of all cores.
+            picture: a file to write.
+
+        Raises:
+            InvalidInput: there was no frame, or the picture cannot be written.
+        """
+        self._count(self._pipeline.end())
+        source = redact(self._settings.source)
+        if self._last is None:
+            raise InvalidInput(
+                f"{source}: no frame came; check the address, the user and the password, and that "
+                "the camera can be reached from this machine"
+            )
+        if self._fullest is not None:
+            _write_picture(*self._fullest, picture)
+        heights = [height for seen in self._seen.values() for _, height in seen]
+        rate = min(self._settings.fps, (self._frames - 1) / self.seconds if self.seconds else 0.0)
+        tried = TriedSource(
+            source=source,
+            width=self._last.width,
+            height=self._last.height,
+            frames=self._frames,
+            seconds=round(self.seconds, 1),
+            people_heights=_percentiles(heights) if heights else None,
+            tracks=[self._describe(track) for track in self._seen],
+            low=self._pipeline.chooser.low,
+            crops=self._crops.total(),
+            crop_bytes=self._crop_bytes,
+            cpu_milliseconds=round(1000 * cpu_seconds / self._frames, 1),
+            cores=round(cpu_seconds / self._frames * rate, 2),
+            picture=picture if self._fullest is not None else None,
+            advice=[],
+        )
+        advice = list(_advise(tried, rate, self._settings))
+        return tried.model_copy(update={"advice": advice})
+
+    def _count(self, crops: list[ChosenCrop]) -> None:
+        self._crops.update(crop.track for crop in crops)
+        self._crop_bytes += sum(len(crop.jpeg) for crop in crops)
+
+    def _describe(self, track: str) -> TriedTrack:
+        seen = self._seen[track]
+        return TriedTrack(
+            track=track,
+            first_seen=seen[0][0],
+            last_seen=seen[-1][0],
+            frames=len(seen),
+            height=round(median(height for _, height in seen)),
+            crops=self._crops[track],
+        )
+
+
+def try_source(settings: CameraSettings, seconds: float, picture: Path) -> TriedSource:
+    """Look at a file or stream for some seconds, and return what it shows.
+
+    Args:
+        seconds: of the video.
+        picture: a file for the frame with the most people, whose boxes are drawn.
+
+    Raises:
+        InvalidInput: the source, the detector or the file for the picture cannot be used.
+    """
+    stop = threading.Event()
+    is_live = is_stream(settings.source)
+    source = Stream(settings, stop) if is_live else VideoFile(settings, stop)
+    trial = Trial(settings)
+    if is_live:
+        # A stream that never sends a frame would be waited for without end.
+        limit = threading.Timer(seconds + FIRST_FRAME_SECONDS, stop.set)
+        limit.daemon = True
+        limit.start()
+    began = time.process_time()
+    for frame in source.frames():
+        trial.add(frame)
+        if trial.seconds >= seconds:
+            break
+    stop.set()
+    return trial.end(time.process_time() - began, picture)
+
+
+def describe(tried: TriedSource) -> Iterator[str]:
+    """Yield the lines that tell a person the result."""
+    yield (
+        f"{tried.source}: {tried.width}×{tried.height} pixels; {tried.frames} frames of "
+        f"{tried.seconds:g} s were looked at"
+    )
+    if tried.tracks:
+        yield f"{'track':<12}{'from':>10}{'to':>10}{'frames':>8}{'height':>8}{'crops':>7}"
+    for track in tried.tracks:
+        first = f"{track.first_seen.astimezone():%H:%M:%S}"
+        last = f"{track.last_seen.astimezone():%H:%M:%S}"
+        yield (
+            f"{track.track:<12}{first:>10}{last:>10}{track.frames:>8}{track.height:>8}"
+            f"{track.crops:>7}"
+        )
+    if tried.people_heights is not None:
+        low, middle, high = tried.people_heights
+        yield f"people: {len(tried.tracks)} tracks, {middle} pixels high ({low} to {high})"
+    yield f"crops: {tried.crops}, {tried.crop_bytes / 1000:.0f} kB in all"
+    yield f"cost: {tried.cpu_milliseconds:g} ms of CPU for a frame, {tried.cores:g} cores"
+    if tried.picture is not None:
+        yield f"picture: {tried.picture} shows the frame with the most people"
+    yield from tried.advice
+
+
+def _advise(tried: TriedSource, rate: float, settings: CameraSettings) -> Iterator[str]:
+    if tried.people_heights is None:
+        yield (
+            "Nobody was seen: choose a time when people walk past, use the camera's main stream, "
+            "and see that people are larger than a tenth of the frame's height."
+        )
+    elif tried.people_heights[1] < GOOD_HEIGHT:
+        yield (
+            f"People are {tried.people_heights[1]} pixels high, and {GOOD_HEIGHT} are needed to "
+            "tell them apart: use the camera's main stream, zoom in, or bring the camera closer."
+        )
+    without_crops = sum(track.crops == 0 for track in tried.tracks)
+    if without_crops:
+        yield (
+            f"{without_crops} of {len(tried.tracks)} tracks gave no crop, as the people were lower "
+            f"than {settings.min_height} pixels ({tried.low} times), hidden, or cut by the edge "
+            "of the frame."
+        )
+    if tried.frames > 1 and rate < GOOD_FPS:
+        yield (
+            f"There were {rate:.1f} frames a second, and tracks break below {GOOD_FPS:g}: raise "
+            "the rate of the camera."
+        )
+    if tried.cpu_milliseconds > 1000 / settings.fps:
+        yield (
+            f"A core of this machine does not look at {settings.fps:g} frames a second: use a "
+            "smaller stream of the camera, or a lower --fps."
+        )
+
+
+def _percentiles(heights: list[float]) -> tuple[int, int, int]:
+    low, middle, high = np.percentile(heights, (5, 50, 95)).tolist()
+    return round(low), round(middle), round(high)
+
+
+def _write_picture(frame: Frame, boxes: dict[str, Box], file: Path) -> None:
+    image = Image.fromarray(np.ascontiguousarray(frame.pixels))
+    draw = ImageDraw.Draw(image)
+    for track, box in boxes.items():
+        draw.rectangle(box, outline=RED, width=LINE_PIXELS)
+        text = f"{track}, {box.bottom - box.top} pixels"
+        draw.text((box.left + LINE_PIXELS, box.top + LINE_PIXELS), text, fill=RED, font_size=16)
+    try:
+        image.save(file)
+    except (OSError, ValueError) as error:
+        raise InvalidInput(
+            f"{file}: cannot be written ({error}); name a .jpg or .png file with --out"
+        ) from error

@@ -1,0 +1,187 @@
+"""Watches one camera: its frames become sightings until the source ends or it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from uuid import uuid4
+
+from gmn_camera.address import is_stream
+from gmn_camera.crops import ChosenCrop
+from gmn_camera.figures import Figures
+from gmn_camera.pipeline import CropPipeline
+from gmn_camera.sender import CropSender
+from gmn_camera.settings import BAD_INPUT, FAILED, CameraSettings
+from gmn_camera.source import SourceStuck, Stream, VideoFile
+from gmn_client import Client, InvalidInput
+from gmn_client.errors import GmnError, KeyRefused, ServiceFailed, ServiceUnreachable
+
+log = logging.getLogger(__name__)
+# The service calls a camera silent after five minutes without a heartbeat, or without frames.
+HEARTBEAT_SECONDS = 30.0
+REPORT_SECONDS = 1.0
+# Seconds without a frame after which a heartbeat says so.
+FRAMELESS_SECONDS = 10.0
+# Limit of the service.
+LONGEST_LAG = 86_400.0
+
+
+class Watcher:
+    """Watches one camera.
+
+    Attributes:
+        figures: what it did so far.
+        stop: ends it when set.
+    """
+
+    def __init__(self, settings: CameraSettings, client: Client) -> None:
+        """Load the detector, and ask for the gallery that is to store crops.
+
+        Args:
+            client: makes one attempt for a request.
+
+        Raises:
+            InvalidInput: the source, the detector or the gallery cannot be used.
+            RequestRefused: there is no such gallery, or the key is refused.
+        """
+        self.figures = Figures()
+        self.stop = threading.Event()
+        self._settings = settings
+        self._client = client
+        self._problem: GmnError | None = None
+        self._source: Stream | VideoFile
+        if is_stream(settings.source):
+            self._source = Stream(settings, self.stop)
+        else:
+            self._source = VideoFile(settings, self.stop)
+        if settings.enroll is not None:
+            _require_retention(client, settings.enroll)
+        self._pipeline = CropPipeline(settings, uuid4().hex[:8])
+        # A file that is played as if it were a stream waits for nobody either.
+        drops = settings.live or isinstance(self._source, Stream)
+        self._sender = CropSender(client, settings, drops=drops, stop=self.stop)
+
+    def run(self, report: Callable[[Figures], None]) -> int:
+        """Watch until the source ends or `stop` is set, and return the exit status.
+
+        Args:
+            report: called with the figures once a second.
+
+        Raises:
+            InvalidInput: the file is no video.
+        """
+        self._start(lambda: self._report(report))
+        if isinstance(source := self._source, Stream):
+            self._start(lambda: self._send_heartbeats(source))
+        status = 0
+        try:
+            for frame in self._source.frames():
+                self.figures.frame_at = time.monotonic()
+                if self._settings.is_on(frame.captured_at.astimezone()):
+                    found = self._pipeline.add(frame)
+                    self.figures.frames += 1
+                    self.figures.people += len(found.boxes)
+                    self._send(found.crops)
+        except SourceStuck as error:
+            log.error("%s; the process ends", error)
+            status = FAILED
+        finally:
+            self._send(self._pipeline.end())
+            self._sender.close()
+            self.stop.set()
+            self._note()
+            report(self.figures)
+        problem = self._problem or self._sender.problem
+        if problem is not None:
+            log.error("%s", problem)
+            return BAD_INPUT
+        self._log_figures()
+        return status
+
+    def _start(self, work: Callable[[], None]) -> None:
+        threading.Thread(target=work, daemon=True).start()
+
+    def _send(self, crops: list[ChosenCrop]) -> None:
+        self.figures.crops += len(crops)
+        for crop in crops:
+            self._sender.put(crop)
+
+    def _note(self) -> None:
+        self.figures.tracks = self._pipeline.chooser.tracks
+        self.figures.sent = self._sender.sent
+        self.figures.dropped = self._sender.dropped
+        self.figures.refused = self._sender.refused
+        self.figures.waiting = self._sender.waiting
+        self.figures.lag = self._sender.lag
+        if isinstance(self._source, Stream):
+            self.figures.reconnects = self._source.reconnects
+
+    def _report(self, report: Callable[[Figures], None]) -> None:
+        while not self.stop.wait(REPORT_SECONDS):
+            self._note()
+            report(self.figures)
+
+    def _send_heartbeats(self, stream: Stream) -> None:
+        fps: float | None = None
+        while True:
+            self._send_heartbeat(stream, fps)
+            frames = self.figures.frames
+            if self.stop.wait(HEARTBEAT_SECONDS):
+                return
+            fps = (self.figures.frames - frames) / HEARTBEAT_SECONDS
+
+    def _send_heartbeat(self, stream: Stream, fps: float | None) -> None:
+        lag = self._sender.lag
+        try:
+            self._client.heartbeat(
+                self._settings.camera,
+                state=self._state(stream),
+                fps=fps,
+                lag=None if lag is None else min(lag, LONGEST_LAG),
+            )
+        except KeyRefused as error:
+            self._problem = error
+            self.stop.set()
+        except (ServiceUnreachable, ServiceFailed) as error:
+            # The sender warns as soon as a crop waits.
+            log.debug("%s", error)
+        except GmnError as error:
+            log.warning("the service refuses the heartbeat: %s", error)
+
+    def _state(self, stream: Stream) -> str:
+        if not stream.is_connected:
+            return "reconnecting" if stream.reconnects else "no_frames"
+        frame_at = self.figures.frame_at or time.monotonic()
+        return "no_frames" if time.monotonic() - frame_at > FRAMELESS_SECONDS else "ok"
+
+    def _log_figures(self) -> None:
+        figures = self.figures
+        log.info(
+            "ended after %d frames and %d tracks; %d crops: %d accepted, %d refused, %d dropped",
+            figures.frames,
+            figures.tracks,
+            figures.crops,
+            figures.sent,
+            figures.refused,
+            figures.dropped,
+        )
+
+
+def _require_retention(client: Client, name: str) -> None:
+    """Refuse a gallery that would keep everybody whom the camera sees.
+
+    The service refuses it too, for every request. Here it is noticed before a person walks past.
+    """
+    try:
+        gallery = client.gallery(name)
+    except (ServiceUnreachable, ServiceFailed) as error:
+        log.warning("%s", error)
+        return
+    if gallery.retention_days is None and gallery.retention_hours is None:
+        raise InvalidInput(
+            f"--enroll: gallery {name!r} would keep everybody whom the camera sees, as it deletes "
+            f"no crops; set a retention (gmn gallery set {name} --retention-days 30), or "
+            "make another gallery (gmn gallery create NAME --retention-days 30)"
+        )

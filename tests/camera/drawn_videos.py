@@ -1,0 +1,163 @@
+"""Videos with drawn people who walk, and a camera's stand-in that sends one as MPEG-TS."""
+
+import contextlib
+import io
+import socket
+import struct
+import threading
+import time
+from fractions import Fraction
+
+import av
+import numpy as np
+from PIL import Image
+
+from tests.drawn_photos import BACKGROUND, drawn_people
+from tests.outside import free_port
+
+WIDTH = 640
+HEIGHT = 360
+PERSON = (120, 240)
+FPS = 10
+
+
+def draw_frame(positions, size=(WIDTH, HEIGHT)):
+    """Return a picture with drawn people.
+
+    Args:
+        positions: left edge of each person who is there, by the person's number.
+    """
+    frame = Image.new("RGB", size, BACKGROUND)
+    for number, left in positions.items():
+        person = drawn_people()[number].resize(PERSON, Image.Resampling.LANCZOS)
+        frame.paste(person, (round(left), size[1] - PERSON[1] - 40))
+    return frame
+
+
+def walk(people, seconds, speed=40.0):
+    """Yield the frames of people who enter one after the other, each alone, and cross the picture.
+
+    Args:
+        seconds: how long each is there.
+        speed: pixels a second.
+    """
+    for person in people:
+        for step in range(round(seconds * FPS)):
+            yield draw_frame({person: 60 + speed * step / FPS})
+        # Long enough for the track to end.
+        for _ in range(3 * FPS):
+            yield draw_frame({})
+
+
+def write_video(file, frames, fps=FPS, container_format=None):
+    """Write pictures as an H.264 video."""
+    with av.open(str(file), "w", format=container_format) as container:
+        stream = None
+        for number, picture in enumerate(frames):
+            if stream is None:
+                stream = container.add_stream("libx264", rate=fps, options={"crf": "20"})
+                stream.width, stream.height = picture.size
+                stream.pix_fmt = "yuv420p"
+                stream.gop_size = fps
+            frame = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
+            frame.pts = number
+            frame.time_base = Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file
+
+
+def turn_upright(file):
+    """Note in an MP4 that it is shown a quarter turn to the right, as phones do."""
+    content = bytearray(file.read_bytes())
+    matrix = content.index(b"tkhd") + 4 + 40
+    one = 1 << 16
+    content[matrix : matrix + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
+    file.write_bytes(content)
+
+
+def transport_stream(video, rounds):
+    """Return a video as parts of an MPEG-TS, each with the seconds at which a camera sends it.
+
+    Args:
+        video: a file, whose packets are not encoded again.
+        rounds: how often it is played.
+    """
+    sent = io.BytesIO()
+    parts = []
+    options = {"flush_packets": "1"}
+    with av.open(sent, "w", format="mpegts", options=options) as output:
+        stream = None
+        offset = 0
+        for _ in range(rounds):
+            with av.open(str(video)) as source:
+                of_video = source.streams.video[0]
+                if stream is None:
+                    stream = output.add_stream_from_template(of_video)
+                for packet in source.demux(of_video):
+                    if packet.dts is None:
+                        continue
+                    seconds = float((packet.dts + offset) * packet.time_base)
+                    packet.pts += offset
+                    packet.dts += offset
+                    packet.stream = stream
+                    position = sent.tell()
+                    output.mux(packet)
+                    parts.append((seconds, sent.getvalue()[position:]))
+                offset += of_video.duration
+    return parts
+
+
+class StandInCamera:
+    """Sends a video over TCP on this machine, in real time, from its beginning to each viewer.
+
+    Attributes:
+        address: where viewers connect.
+    """
+
+    def __init__(self, video, rounds=100):
+        """Begin to listen."""
+        self._port = free_port()
+        self.address = f"tcp://127.0.0.1:{self._port}"
+        self._parts = transport_stream(video, rounds)
+        self._ends = threading.Event()
+        self._server = None
+        self.mend()
+
+    def cut(self):
+        """Break the connection, and accept none."""
+        self._ends.set()
+        self._server.close()
+        self._thread.join()
+
+    def mend(self):
+        """Accept connections again."""
+        self._ends.clear()
+        self._server = socket.create_server(("127.0.0.1", self._port))
+        self._server.settimeout(0.05)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        while not self._ends.is_set():
+            with contextlib.suppress(OSError):
+                connection, _ = self._server.accept()
+                with connection:
+                    self._send(connection)
+
+    def _send(self, connection):
+        began = time.monotonic()
+        for seconds, part in self._parts:
+            if self._ends.wait(max(0.0, began + seconds - time.monotonic())):
+                return
+            connection.sendall(part)
+
+
+@contextlib.contextmanager
+def sending(video):
+    """Yield a stand-in that sends a video."""
+    camera = StandInCamera(video)
+    try:
+        yield camera
+    finally:
+        camera.cut()

@@ -1,0 +1,84 @@
+"""Settings of cameras, and what a wrong one is answered with."""
+
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from gmn_camera.settings import read_config, read_options
+from gmn_client import InvalidInput
+
+GATE = {"camera": "gate", "source": "rtsp://camera.example/1"}
+
+
+@pytest.mark.parametrize(
+    ("hours", "on", "off"),
+    [
+        ("08:00-18:00", ["08:00", "17:59"], ["07:59", "18:00"]),
+        ("22:00-06:00", ["22:00", "05:59"], ["06:00", "21:59"]),
+        ("", ["00:00", "12:00"], []),
+    ],
+)
+def test_a_camera_is_on_within_its_hours(hours, on, off):
+    settings = read_options({**GATE, "hours": hours})
+    for clock, expected in [*((clock, True) for clock in on), *((clock, False) for clock in off)]:
+        now = datetime.fromisoformat(f"2026-03-01T{clock}:30")
+        assert settings.is_on(now) is expected, clock
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("zone", ["0,0 1,1"], "--zone: '0,0 1,1' is no zone; write 3 to 64 corners"),
+        ("zone", ["0,0 1,1 2,0"], "--zone: '0,0 1,1 2,0' is no zone"),
+        ("zone", ["0,0 1,1 a,0"], "--zone: '0,0 1,1 a,0' is no zone"),
+        ("hours", "8-18", "--hours: '8-18' are no hours; write them like 22:00-06:00"),
+        ("fps", 0.5, "--fps: Input should be greater than or equal to 2"),
+        ("min_height", 5000, "--min-height: Input should be less than or equal to 2000"),
+        ("started", "2026-03-01T08:00:00", "--started: Input should have timezone info"),
+        ("queue", 1, "--queue: Input should be greater than or equal to 16"),
+    ],
+)
+def test_a_wrong_option_is_named_with_what_is_right(option, value, said):
+    with pytest.raises(InvalidInput) as refused:
+        read_options({**GATE, option: value})
+    assert str(refused.value).startswith(said)
+
+
+def test_a_file_has_a_table_for_each_camera_and_settings_of_all(tmp_path):
+    file = tmp_path / "cameras.toml"
+    file.write_text(
+        'fps = 5\nenroll = "hall"\n\n'
+        '[camera.gate]\nsource = "rtsp://one.example/1"\n\n'
+        '[camera."back door"]\nsource = "rtsp://two.example/1"\nfps = 8\n'
+        'zone = ["0,0.5 1,0.5 1,1 0,1"]\nhours = "22:00-06:00"\n'
+    )
+    gate, door = read_config(file)
+    assert (gate.camera, gate.fps, gate.enroll) == ("gate", 5, "hall")
+    assert (door.camera, door.fps, door.enroll) == ("back door", 8, "hall")
+    assert door.zone == (((0, 0.5), (1, 0.5), (1, 1), (0, 1)),)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("fps = 5\n", "has to name 1 to 64 cameras"),
+        ("[camera.gate]\nfps = 5\n", "camera.gate.source: Field required"),
+        ('[camera.gate]\nsource = "a.mp4"\nspeed = 1\n', "camera.gate.speed: there is no such"),
+        ('fps = 99\n[camera.gate]\nsource = "a.mp4"\n', "fps: Input should be less than"),
+        ("camera = 7\n", "has to name 1 to 64 cameras"),
+        ("[camera]\ngate = 7\n", "camera.gate is no table"),
+        ("[camera.gate\n", "is no TOML"),
+    ],
+)
+def test_a_wrong_file_is_named_with_the_setting(text, said, tmp_path):
+    file = tmp_path / "cameras.toml"
+    file.write_text(text)
+    with pytest.raises(InvalidInput) as refused:
+        read_config(file)
+    assert str(refused.value).startswith(f"{file}: {said}")
+
+
+def test_a_file_that_is_not_there_is_named():
+    with pytest.raises(InvalidInput, match=r"nowhere\.toml: cannot be read"):
+        read_config(Path("nowhere.toml"))
