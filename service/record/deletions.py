@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,7 @@ KEPT_FOR = timedelta(days=400)
 TRIMMED_AFTER = timedelta(days=10)
 MOST_LINE_BYTES = 1000
 MOST_ID_LENGTH = 200
+GALLERY_ID = re.compile(r"[0-9]{1,9}-[0-9]{1,18}")
 PRIVATE_FILE = 0o600
 Kind = Literal[
     "since",
@@ -185,9 +187,11 @@ def _is_kept(line: bytes, oldest: datetime) -> bool:
 def parse_line(line: bytes) -> Deletion | None:
     """Return what a line says, or None if it is damaged."""
     try:
-        return LINE.validate_json(line)
+        deletion = LINE.validate_json(line)
     except ValidationError:
         return None
+    is_gallery = deletion.kind == "gallery"
+    return None if is_gallery and not GALLERY_ID.fullmatch(deletion.id) else deletion
 
 
 def read_deletions(path: Path, offset: int = 0) -> Iterator[Deletion]:
@@ -207,7 +211,7 @@ def read_former(path: Path, now: datetime) -> Iterator[Deletion]:
     """Yield the deletions that an earlier version noted as ids of crops, one on a line."""
     for line in read_lines(path):
         words = line.decode(errors="replace").split()
-        if len(words) == 3:
+        if len(words) == 3 and GALLERY_ID.fullmatch(f"{words[1]}-{words[2]}"):
             yield Deletion(now, "gallery", f"{words[1]}-{words[2]}")
         elif len(words) == 1 and len(words[0]) <= MOST_ID_LENGTH:
             yield Deletion(now, "crop", words[0])

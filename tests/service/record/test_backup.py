@@ -618,6 +618,27 @@ def test_nothing_in_the_record_of_a_backup_is_used_as_a_path_or_run(
     assert {path for path in tmp_path.rglob("*") if "deep" not in path.parts} == before
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"at":"2026-03-01T12:00:00Z","kind":"gallery","id":"../../x"}',
+        '{"at":"2026-03-01T12:00:00Z","kind":"gallery","id":"99999999999999999999-1"}',
+        '{"at":"2026-03-01T12:00:00Z","kind":"table","id":"crops"}',
+        '{"at":"2026-03-01T12:00:00Z","kind":"crop","gallery":"1; DROP TABLE crops","id":"x"}',
+        '{"at":"9999-99-99","kind":"crop","id":"x"}',
+        "[" * 990,
+        "x" * 100_000,
+    ],
+)
+def test_a_line_of_a_log_that_this_program_does_not_write_is_damage(filled, tmp_path, line):
+    record, lobby, _, ids = filled
+    record.crops.remove(lobby, ids[:1])
+    backup = hostile(filled, tmp_path)
+    with (backup / "deletions.log").open("a") as log:
+        log.write(f"{line}\n")
+    assert "of the logs of deletions cannot be read" in restored_or_refused(backup, tmp_path)
+
+
 def test_a_backup_larger_than_the_disk_is_refused_before_it_is_copied(filled, tmp_path):
     backup = hostile(filled, tmp_path)
     with (backup / "vectors-1-0.f32").open("r+b") as file:
