@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import time
@@ -10,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from pathlib import Path
 from typing import IO, Any, TypeAlias, TypeVar
 from uuid import uuid4
 
@@ -106,6 +108,7 @@ class Connection(Methods):
     _http_transport: type[Any]
     _sleep: Callable[[float], Awaitable[None]]
     _exchange: Callable[..., Awaitable[httpx2.Response]]
+    _download: Callable[..., Awaitable[None]]
     # Calls a function that may read or write a file.
     _in_thread: Callable[..., Awaitable[Any]]
 
@@ -315,6 +318,33 @@ class Connection(Methods):
         return _merge(answers)
 
     @calls.answered
+    async def download_export(
+        self, export_id: str, path: str | os.PathLike[str], gallery: str | None = None
+    ) -> None:
+        """Writes the zip file of an export to a new file, as it is received.
+
+        Raises:
+            InvalidInput: the file exists, or cannot be written.
+        """
+        name = gallery or self.gallery_name
+        url = uploads.path_to("galleries", name, "exports", export_id, "content")
+        target = Path(path)
+        partial = target.with_name(f"{target.name}.part")
+        try:
+            if target.exists():
+                raise FileExistsError(errno.EEXIST, "exists already")
+            with partial.open("wb") as file:
+                await self._download({"method": "GET", "url": url}, file)
+            partial.replace(target)
+        except NO_CONNECTION as error:
+            raise errors.unreachable(self.url, error, self._proxy) from error
+        except OSError as error:
+            raise InvalidInput(f"{path}: cannot be written ({error.strerror})") from error
+        finally:
+            with suppress(OSError):
+                partial.unlink()
+
+    @calls.answered
     async def ready(self) -> bool:
         """Returns whether the service is ready; False also if nothing answers."""
         try:
@@ -428,6 +458,13 @@ class Client(Connection, Blocks):
         response: httpx2.Response = self._http.request(**request)
         return response
 
+    async def _download(self, request: dict[str, Any], file: IO[bytes]) -> None:
+        with self._http.stream(**request) as response:
+            if response.is_error:
+                response.read()
+            for part in errors.checked(response).iter_bytes():
+                file.write(part)
+
 
 class _ReadInThread(httpx2.AsyncByteStream):
     """A request body whose files are read in a thread, so that the event loop is not blocked."""
@@ -485,3 +522,10 @@ class AsyncClient(Connection, Awaits):
             sent.stream = _ReadInThread(sent.stream)
         response: httpx2.Response = await http.send(sent)
         return response
+
+    async def _download(self, request: dict[str, Any], file: IO[bytes]) -> None:
+        async with self._http.stream(**request) as response:
+            if response.is_error:
+                await response.aread()
+            async for part in errors.checked(response).aiter_bytes():
+                await asyncio.to_thread(file.write, part)

@@ -382,7 +382,7 @@ class Methods(Calls):
 
     @Request("DELETE", "galleries/{name}", long=True)
     def delete_gallery(self, name: str) -> models.GalleryRemoval:
-        """Deletes a gallery with all crops and snapshots; `default` cannot be deleted."""
+        """Deletes a gallery with all crops and exports; `default` cannot be deleted."""
 
     @PagedRequest("galleries/{gallery}/tracks", limit=100)
     def tracks(
@@ -434,33 +434,35 @@ class Methods(Calls):
 
     @Request("DELETE", "galleries/{gallery}/identities/{identity}", long=True)
     def forget(self, identity: str, gallery: GalleryName = None) -> models.ForgottenIdentity:
-        """Forgets a person: deletes every crop, vector and image, in snapshots too."""
+        """Forgets a person: deletes every crop, vector and image; exports expire."""
 
-    @Request("POST", "galleries/{gallery}/snapshots", long=True)
-    def take_snapshot(self, gallery: GalleryName = None) -> models.Snapshot:
-        """Takes a snapshot of a gallery while it is served."""
+    @Request("POST", "galleries/{gallery}/exports", long=True)
+    def make_export(
+        self, gallery: GalleryName = None, *, expires_days: int | None = None
+    ) -> models.Export:
+        """Writes an export of a gallery while it is served; read it by `download_export`.
 
-    @PagedRequest("galleries/{gallery}/snapshots", limit=None)
-    def snapshots(self, gallery: GalleryName = None) -> Iterator[models.Snapshot]:
-        """Lists the snapshots of a gallery, oldest first."""
-
-    @Request("GET", "galleries/{gallery}/snapshots/{snapshot_id}")
-    def snapshot(self, snapshot_id: str, gallery: GalleryName = None) -> models.Snapshot:
-        """Reads one snapshot."""
-
-    @Request("DELETE", "galleries/{gallery}/snapshots/{snapshot_id}")
-    def delete_snapshot(self, snapshot_id: str, gallery: GalleryName = None) -> None:
-        """Deletes a snapshot; the gallery stays as it is."""
-
-    @Request("POST", "galleries/{gallery}/snapshots/{snapshot_id}/restore", long=True)
-    def restore_snapshot(
-        self, snapshot_id: str, gallery: GalleryName = None
-    ) -> models.RestoredSnapshot:
-        """Restores a gallery from a snapshot, without crops deleted since.
-
-        Raises:
-            RequestRefused: status 409 if the snapshot is damaged; nothing was changed.
+        Args:
+            expires_days: days until the service deletes it, 1 to 365; 7 if None.
         """
+
+    @PagedRequest("galleries/{gallery}/exports", limit=None)
+    def exports(self, gallery: GalleryName = None) -> Iterator[models.Export]:
+        """Lists the exports of a gallery, oldest first."""
+
+    @Request("GET", "galleries/{gallery}/exports/{export_id}")
+    def export(self, export_id: str, gallery: GalleryName = None) -> models.Export:
+        """Reads the description of an export."""
+
+    @Request("DELETE", "galleries/{gallery}/exports/{export_id}")
+    def delete_export(self, export_id: str, gallery: GalleryName = None) -> None:
+        """Deletes an export."""
+
+    @Request("DELETE", "galleries/{gallery}/imports/{job_id}/crops")
+    def remove_import(
+        self, job_id: str, gallery: GalleryName = None, *, dry_run: bool = False
+    ) -> models.ImportedCrops:
+        """Starts removing the crops that an import stored, or counts them with `dry_run`."""
 
     @Request("POST", "galleries/{gallery}/imports", long=True)
     def import_archive(
@@ -470,7 +472,7 @@ class Methods(Calls):
         gallery: GalleryName = None,
         **options: Unpack[ImportOptions],
     ) -> models.Job:
-        """Sends a zip of images as it is read, and begins to enroll them."""
+        """Sends a zip of images or an export as it is read, and begins to enroll it."""
 
     @Request("POST", "galleries/{gallery}/imports")
     def import_folder(

@@ -27,7 +27,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 Item = TypeVar("Item")
 Scoring = Literal["cosine", "mnet"]
-JobKind = Literal["import", "reindex", "grouping"]
+JobKind = Literal["import", "reindex", "grouping", "removal"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 Verdict = Literal["match", "uncertain", "no_match"]
 Scope = Literal["query", "enroll", "sight", "delete", "metrics", "admin"]
@@ -59,18 +59,20 @@ PROBLEM_CODES = (
     "crop_conflict",
     "cross_origin",
     "damaged_record",
-    "damaged_snapshot",
     "dark",
     "device_full",
     "device_lost",
     "empty",
+    "export_conflict",
     "file_too_large",
     "forbidden",
     "gallery_conflict",
+    "gone",
     "ignored",
     "index_unavailable",
     "internal_error",
     "invalid_field",
+    "job_unfinished",
     "key_conflict",
     "low_resolution",
     "machine_full",
@@ -88,7 +90,6 @@ PROBLEM_CODES = (
     "record_unavailable",
     "request_conflict",
     "service_stopping",
-    "snapshots_not_rewritten",
     "storage_failed",
     "too_costly",
     "too_many_exports",
@@ -103,6 +104,7 @@ PROBLEM_CODES = (
     "unknown_case",
     "unknown_crop",
     "unknown_delivery",
+    "unknown_export",
     "unknown_gallery",
     "unknown_identity",
     "unknown_job",
@@ -110,7 +112,6 @@ PROBLEM_CODES = (
     "unknown_merge",
     "unknown_picture",
     "unknown_query",
-    "unknown_snapshot",
     "unknown_track",
     "unknown_webhook",
     "unreadable",
@@ -208,7 +209,8 @@ class JobProgress(WireModel):
 
     `done` counts processed items; for an import it is the sum of `landed`, `duplicates` and
     `refused`, and of `not_kept` with `keep_best`. `ignored` counts other and hidden files,
-    by-products of storage systems, images missing from the manifest, and its unknown columns.
+    by-products of storage systems, images missing from the manifest, and its unknown columns. Of an
+    export, `deleted` counts the crops that were deleted from this service and are left out.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -220,6 +222,7 @@ class JobProgress(WireModel):
     not_kept: int = 0
     refused: int = 0
     ignored: int = 0
+    deleted: int = 0
 
     @model_serializer(mode="wrap")
     def _omit_missing(self, serialize: SerializerFunctionWrapHandler) -> dict[str, int]:
@@ -228,7 +231,7 @@ class JobProgress(WireModel):
 
 
 class Job(WireModel):
-    """An import, reindex or grouping, with its progress.
+    """An import, reindex, grouping or removal of imported crops, with its progress.
 
     `problems` counts the entries of its report. `detail` says why the job failed, or comments on
     its outcome.
@@ -252,6 +255,22 @@ class Job(WireModel):
 
 class Jobs(Page[Job]):
     """The newest jobs first."""
+
+
+class ImportedCrops(WireModel):
+    """The crops that an import stored and the gallery still has, and what happened to them.
+
+    `renamed` got another identity since, `reviewed` were confirmed or rejected, and `in_cases` are
+    shown by searches of cases. `duplicates` were there before the import and stay. `job` removes
+    the crops; it is null for a dry run.
+    """
+
+    crops: int
+    renamed: int
+    reviewed: int
+    in_cases: int
+    duplicates: int
+    job: Job | None = None
 
 
 class CropGroup(WireModel):
@@ -714,41 +733,36 @@ class Remainder(WireModel):
 
 
 class ForgottenIdentity(Removal):
-    """The removed data of a person, `snapshots` by their ids, and the remaining copies.
+    """The removed data of a person, and the remaining copies.
 
     `kept_searches` counts the deleted searches that showed the person; `cases` counts them by the
     id of their case. `alerts` counts the deleted alerts about the person.
     """
 
-    snapshots: dict[str, int]
     kept_searches: int = 0
     cases: dict[str, int] = Field(default_factory=dict)
     alerts: int = 0
     remaining: list[Remainder]
 
 
-class Snapshot(WireModel):
-    """A copy of a gallery at `version`; `sha256` is computed from the checksums of its crops."""
+class Export(WireModel):
+    """A copy of a gallery at `version` in a file of so many `bytes`, which never changes.
 
-    snapshot_id: str
+    It is deleted at `expires_at`. `pictures` counts the crops whose picture is kept.
+    """
+
+    export_id: str
     version: int
     embedding_fingerprint: str
     crops: int
+    pictures: int
     bytes: int
-    sha256: str
     created_at: Moment
+    expires_at: Moment
 
 
-class Snapshots(Page[Snapshot]):
-    """The snapshots of a gallery, oldest first."""
-
-
-class RestoredSnapshot(WireModel):
-    """The content of a gallery after a restore."""
-
-    gallery_version: int
-    snapshot_id: str
-    crops: int
+class Exports(Page[Export]):
+    """The exports of a gallery, oldest first."""
 
 
 class RankedCrop(WireModel):

@@ -164,12 +164,14 @@ class ImportOptions(TypedDict, total=False):
         identity, camera: of every image, where no manifest names them.
         manifest: the CSV file, in the archive or folder, that does; `manifest.csv` unless named.
         keep_best: how many crops each track keeps, 1 to 32.
+        accept_undeleted: import an export that is older than the known deletions.
     """
 
     identity: str | None
     camera: str | None
     manifest: str | None
     keep_best: int | None
+    accept_undeleted: bool
 
 
 def path_to(*segments: str) -> str:

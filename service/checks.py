@@ -33,7 +33,7 @@ Findings = Iterator[tuple[FindingState, str]]
 SMALL_DISK_SHARE = 0.1
 KEY_ENDS_SOON = timedelta(days=14)
 BACKUP_IS_OLD = 1.5
-# Locks for which requests wait, beside those of the galleries' snapshots.
+# Locks for which requests wait, beside those of the galleries' exports.
 LOCKS = ("record.lock", "audit.lock")
 # A writer without progress, or an index behind the record, for longer than this is warned of.
 SLOW_SECONDS = 10.0

@@ -219,11 +219,11 @@ UnknownDelivery = _define_error(
     "there is no delivery {0!r}: it went with its alert; list those there are with GET "
     "/v1/webhooks/deliveries",
 )
-UnknownSnapshot = _define_error(
-    "unknown_snapshot",
+UnknownExport = _define_error(
+    "unknown_export",
     404,
-    "gallery {0!r} has no snapshot {1!r}; list those there are with GET "
-    "/v1/galleries/{0}/snapshots",
+    "gallery {0!r} has no export {1!r}: it has expired or was deleted; list those there are with "
+    "GET /v1/galleries/{0}/exports",
 )
 UnknownMerge = _define_error(
     "unknown_merge",
@@ -245,6 +245,18 @@ CropConflict = _define_error(
     "one of the two",
 )
 GalleryConflict = _define_error("gallery_conflict", 409)
+Gone = _define_error("gone", 410)
+JobUnfinished = _define_error(
+    "job_unfinished",
+    409,
+    "job {0} is {1}; wait until it has ended, or cancel it with DELETE /v1/jobs/{0}",
+)
+ExportConflict = _define_error(
+    "export_conflict",
+    409,
+    "gallery {0!r} has {1} exports, which is the most; delete one with DELETE "
+    "/v1/galleries/{0}/exports/ID, or wait until one expires",
+)
 KeyConflict = _define_error(
     "key_conflict",
     409,
@@ -296,19 +308,6 @@ VersionNotReached = _define_error(
 )
 # Usually the disk is full; nothing was stored.
 StorageFailed = _define_error("storage_failed", 507)
-DamagedSnapshot = _define_error(
-    "damaged_snapshot",
-    409,
-    "snapshot {0.stem} is damaged or gone: {1}; nothing was changed, restore another snapshot, or "
-    "put a copy of {0.name} back in its place",
-)
-SnapshotsNotRewritten = _define_error(
-    "snapshots_not_rewritten",
-    409,
-    "{1} crops were deleted from gallery {0!r} and {2} of its snapshots were rewritten without "
-    "what is deleted; these were not and may still hold it: {3}; delete each with DELETE "
-    "/v1/galleries/{0}/snapshots/ID, or mend what is named, then send the request again",
-)
 DamagedRecord = _define_error(
     "damaged_record",
     500,

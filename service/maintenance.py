@@ -19,19 +19,17 @@ from gmn_client.models import JobKind
 from service.checks import FAILED_BACKUP
 from service.engine.device import retry_out_of_memory
 from service.errors import DamagedRecord, ServiceError
-from service.gallery.archives import (
-    clear_files,
-    list_snapshots,
-    remove_deleted_from_snapshots,
-    remove_unneeded_files,
-)
+from service.gallery.exports import clear_exports, delete_expired_exports
+from service.gallery.files import clear_files, remove_unneeded_files
 from service.gallery.forget import forget_expired
 from service.gallery.gallery import Gallery
 from service.gallery.kept_searches import expire_searches
 from service.gallery.pictures import remove_stray_pictures
+from service.jobs.export_imports import DELETIONS_KEPT
 from service.jobs.grouping import run_grouping
 from service.jobs.imports import run_import
 from service.jobs.reindex import run_reindex
+from service.jobs.removals import run_removal
 from service.jobs.runner import DoJob, work_on_jobs
 from service.ops.critical_sections import attempt, repeat_alone
 from service.ops.data_directory import hold_reserve
@@ -46,12 +44,11 @@ from service.watch.sightings import keep_tracks
 from service.watch.webhooks import send_deliveries
 
 log = logging.getLogger(__name__)
-# Time for which tombstones are kept, even if no snapshot is that old.
-KEPT_TOMBSTONES = timedelta(days=1)
 JOBS: Mapping[JobKind, DoJob] = {
     "import": run_import,
     "reindex": run_reindex,
     "grouping": run_grouping,
+    "removal": run_removal,
 }
 # Writes wait for seconds while an index of a large record is built anew: this is done once, after
 # this hour of the local time.
@@ -87,7 +84,13 @@ async def run_maintenance(runtime: Runtime) -> None:
         }.items():
             removal = _remove_all(runtime, remove_some, gallery)
             await attempt(f"{kind} of gallery {name}", removal)
-        await attempt(f"snapshots of gallery {name}", _clean_snapshots(runtime, gallery))
+        await attempt(f"exports of gallery {name}", delete_expired_exports(runtime, gallery))
+        drop = runtime.pools.files.run(
+            record.crops.drop_tombstones,
+            gallery.gallery_id,
+            datetime.now(UTC) - DELETIONS_KEPT,
+        )
+        await attempt(f"deletions of gallery {name}", drop)
         release = runtime.pools.files.run(record.crops.release_space, gallery.gallery_id)
         await attempt(f"disk space of gallery {name}", release)
     forget_cameras = runtime.galleries.write(record.cameras.remove_old, runtime.cameras.clock())
@@ -121,19 +124,6 @@ async def _rebuild_indexes_nightly(runtime: Runtime) -> None:
         await runtime.pools.files.run(database.rebuild_indexes)
 
 
-async def _clean_snapshots(runtime: Runtime, gallery: Gallery) -> None:
-    async def clean() -> None:
-        (await remove_deleted_from_snapshots(runtime, gallery)).require_all(gallery)
-        # Keep the tombstones of the last day: a copy of the gallery may be in progress.
-        snapshots = await list_snapshots(runtime, gallery)
-        oldest = min([datetime.now(UTC), *(snapshot.created_at for snapshot in snapshots)])
-        await runtime.pools.files.run(
-            runtime.record.crops.drop_tombstones, gallery.gallery_id, oldest - KEPT_TOMBSTONES
-        )
-
-    await runtime.sections.run(clean(), runtime.snapshot_lock(gallery.gallery_id))
-
-
 @asynccontextmanager
 async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     """Run jobs, maintenance, calibration and the watchdog while the block runs.
@@ -141,6 +131,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     Interrupted work is resumed at the next start.
     """
     await clear_files(runtime)
+    await attempt("exports that were cut off", clear_exports(runtime))
     settings = runtime.settings
     data_dir = settings.data_dir
     keys = runtime.keys

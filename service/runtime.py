@@ -22,10 +22,10 @@ from service.milvus.rows import Codes
 from service.ops.audit import AuditLog
 from service.ops.critical_sections import CriticalSections
 from service.ops.data_directory import (
+    export_lock,
     failpoint,
     hold_reserve,
     lock_data_directory,
-    snapshot_lock,
 )
 from service.ops.metrics import Metrics
 from service.ops.shared import KeyRates, SharedRedis
@@ -162,8 +162,8 @@ class Runtime:
         outside_up = self.outside is None or not self.outside.why_down
         return outside_up and not (self.indexer and self.indexer.why_down)
 
-    def snapshot_lock(self, gallery_id: int) -> Path:
-        return snapshot_lock(self.settings.data_dir, gallery_id)
+    def export_lock(self, gallery_id: int) -> Path:
+        return export_lock(self.settings.data_dir, gallery_id)
 
     async def audited(
         self,

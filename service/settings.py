@@ -199,8 +199,7 @@ class Settings(BaseSettings):
     audit_max_bytes: int = Field(16 * 1024 * 1024, ge=4096)
     """Bytes of one audit log file, after which the next file begins."""
     housekeeping_seconds: PositiveFloat = 3600.0
-    """Seconds between two rounds of maintenance. Maintenance deletes expired crops and removes
-    deleted crops from snapshots."""
+    """Seconds between two rounds of maintenance. Maintenance deletes expired crops and exports."""
     stall_seconds: PositiveFloat = 120.0
     """If a part of the service has work and makes no progress for this many seconds, `/livez`
     answers 503 and the process ends."""

@@ -123,7 +123,7 @@ def test_bad_usage_and_bad_input_exit_with_2_and_one_line_that_names_it(argument
         (["enrol"], "enroll"),
         (["check_data"], "check-data"),
         (["keys", "creat"], "create"),
-        (["api", "take-snapshot"], "take_snapshot"),
+        (["api", "make-export"], "make_export"),
     ],
 )
 def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(typed, meant):
@@ -141,7 +141,7 @@ def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(typed, meant
         ("gmn keys rev", "revoke"),
         ("gmn gallery sh", "show"),
         ("gmn crops --unn", "--unnamed"),
-        ("gmn api restore", "restore_snapshot"),
+        ("gmn api make", "make_export"),
         ("gmn api similar --lim", "--limit"),
     ],
 )

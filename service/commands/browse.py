@@ -201,7 +201,7 @@ for command, method in (
 gallery.command("set")(method_command("", "change_gallery", GALLERY_COLUMNS, needed="name"))
 gallery.command("delete")(
     method_command(
-        "", "delete_gallery", question="Delete gallery {name} with its crops and snapshots?"
+        "", "delete_gallery", question="Delete gallery {name} with its crops and exports?"
     )
 )
 identities = method_command(
@@ -233,7 +233,7 @@ rename = method_command(
     "rename_identity",
 )
 forget = method_command(
-    """Removes a person from a gallery and its snapshots, and lists what remains.
+    """Removes a person from a gallery, and lists what remains, such as exports.
 
     It cannot be undone: no restore brings them back. On a terminal the command asks first; without
     one it needs --yes. The key needs the scope admin.
@@ -241,7 +241,7 @@ forget = method_command(
     Example: gmn forget 0042 --gallery entrance --yes
     """,
     "forget",
-    question="Remove {identity} from gallery {gallery} and its snapshots?",
+    question="Remove {identity} from gallery {gallery}?",
 )
 
 
@@ -284,7 +284,7 @@ api = command_group(
 
     Example: gmn api kept_searches --gallery entrance
 
-    Example: gmn api take_snapshot --gallery entrance
+    Example: gmn api make_export --gallery entrance
 
     Example: gmn api pairs front.jpg side.jpg --json
     """

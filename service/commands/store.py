@@ -111,12 +111,11 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
 @store.command("verify")
 @printed
 def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
-    """Verifies every crop, picture and snapshot against its checksum; changes nothing.
+    """Verifies every crop and picture against its checksum; changes nothing.
 
     It may run while the service does. The exit status is 1 if anything differs.
     """
     from service.errors import DamagedRecord
-    from service.record.archive import check_snapshots
     from service.record.verify import RecordFound
     from service.record.verify import verify as verify_record
 
@@ -124,15 +123,9 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     try:
         found = verify_record(data_dir)
     except DamagedRecord as damage:
-        # The snapshots may be undamaged nevertheless.
         found = RecordFound(problems=[f"the record cannot be read: {damage.why}"])
-    snapshots = {
-        f"{path.parent.name}/{path.name}": damage
-        for path, damage in check_snapshots(data_dir).items()
-    }
-    whole = not found.damage and not any(snapshots.values())
+    whole = not found.damage
     lines = [*_format_lines(data_dir, found)]
-    lines += [f"snapshot {name}: {problem or 'as written'}" for name, problem in snapshots.items()]
     if not whole:
         recover = f"gmn store recover --data-dir {data_dir} --into NEW"
         lines.append(f"With the service stopped, {recover} recovers the undamaged parts")
@@ -140,7 +133,6 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
         "whole": whole,
         "problems": found.problems,
         "galleries": [asdict(gallery) for gallery in found.galleries.values()],
-        "snapshots": snapshots,
     }
     return Shown(answer, lines, whole)
 
@@ -148,7 +140,7 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
 @store.command("recover")
 @with_options
 def recover(*, into: Path, data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
-    """Creates a new data directory from the intact parts of a damaged record and its snapshots.
+    """Creates a new data directory from the intact parts of a damaged record.
 
     The damaged directory is not changed. Deleted crops stay deleted, as far as the record or the
     audit log still shows the deletion. Jobs and learned calibrations are not copied.
@@ -168,19 +160,14 @@ def recover(*, into: Path, data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
             copy_file(path, into / path.name)
         result = recover_record(data_dir, into, _read_audited_deletions(data_dir))
     for gallery in result.galleries:
-        echo(
-            f"{gallery.name}: {gallery.whole} crops from the record, "
-            f"{gallery.from_snapshots} from snapshots"
-        )
+        echo(f"{gallery.name}: {gallery.whole} crops from the record")
         for line in gallery.damage:
             echo(f"  {'not recovered: ' if line in gallery.lost else ''}{line}")
     if result.unread:
         echo(
-            f"Not all of {', '.join(result.unread)} could be read: crops deleted since a snapshot "
-            "may be back where the audit log does not name them, and keys may be missing. The "
+            f"Not all of {', '.join(result.unread)} could be read: keys may be missing. The "
             "service will ask for one; gmn keys create makes it."
         )
-    echo(f"{len(result.snapshots)} snapshots")
     echo(f"Serve it with gmn serve --data-dir {into}")
 
 

@@ -48,7 +48,12 @@ log = logging.getLogger(__name__)
 MOST_ROWS = 256
 FAULTY = 0.1
 # decode_crop has already read the whole file: the first bytes identify the format.
-SIGNATURES = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", "image/webp"))
+SIGNATURES = (
+    (b"\x89PNG", "image/png"),
+    (b"\xff\xd8", "image/jpeg"),
+    (b"RIFF", "image/webp"),
+    (b"BM", "image/bmp"),
+)
 # Width and height in pixels. An image within its limits may be wider than a JPEG can be.
 THUMBNAIL_SIZE = (1024, 256)
 THUMBNAIL_QUALITY = 90
@@ -79,8 +84,7 @@ class PicturePolicy:
         sha256 = hashlib.sha256(file).hexdigest()
         if self.keep == "none":
             return PreparedImage(sha256, quality=quality)
-        types = (name for signature, name in SIGNATURES if file.startswith(signature))
-        content_type = next(types, "image/bmp")
+        content_type = find_content_type(file) or "image/bmp"
         picture = file
         too_large = self.max_original_bytes is not None and len(file) > self.max_original_bytes
         if self.keep == "thumbnail" or too_large:
@@ -89,6 +93,11 @@ class PicturePolicy:
                 picture = thumbnail
                 content_type = "image/jpeg"
         return PreparedImage(sha256, picture, content_type, quality)
+
+
+def find_content_type(file: bytes) -> str | None:
+    types = (name for signature, name in SIGNATURES if file.startswith(signature))
+    return next(types, None)
 
 
 def _encode_thumbnail(pixels: Pixels) -> bytes:

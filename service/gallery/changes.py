@@ -15,7 +15,7 @@ from service.gallery.browse import describe_gallery, read_crop
 from service.gallery.enroll import CLOCKS_DIFFER_BY, in_future
 from service.gallery.gallery import Gallery
 from service.gallery.registry import DEFAULT_GALLERY
-from service.ops.data_directory import IMPORTS, SNAPSHOTS, remove_folder
+from service.ops.data_directory import EXPORTS, IMPORTS, remove_folder
 from service.record.values import CropFilter, CropsChange, GallerySettings
 from service.runtime import Runtime
 
@@ -239,7 +239,7 @@ async def change_gallery(
 
 
 async def delete_gallery(runtime: Runtime, gallery: Gallery) -> int:
-    """Delete a gallery with its crops, jobs and snapshots, and return the number of crops.
+    """Delete a gallery with its crops, jobs and exports, and return the number of crops.
 
     Raises:
         UnknownGallery, GalleryConflict: nothing was deleted.
@@ -255,7 +255,7 @@ async def delete_gallery(runtime: Runtime, gallery: Gallery) -> int:
         result["count"] = removed
         runtime.calibrations.forget(gallery)
         # If this is interrupted, maintenance removes the folders, which the record lists.
-        folders = [f"{SNAPSHOTS}/{gallery.gallery_id}"]
+        folders = [f"{EXPORTS}/{gallery.gallery_id}"]
         folders += [
             f"{IMPORTS}/{job.job_id}" for job in unfinished if job.gallery_id == gallery.gallery_id
         ]
@@ -266,5 +266,5 @@ async def delete_gallery(runtime: Runtime, gallery: Gallery) -> int:
         return removed
 
     return await runtime.audited(
-        "delete_gallery", delete, runtime.snapshot_lock(gallery.gallery_id), gallery=gallery.name
+        "delete_gallery", delete, runtime.export_lock(gallery.gallery_id), gallery=gallery.name
     )

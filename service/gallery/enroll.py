@@ -100,6 +100,7 @@ async def enroll(
     request_name: str | None = None,
     computed: ComputedVectors | None = None,
     keep_best: int | None = None,
+    import_job: str | None = None,
 ) -> tuple[Enrollment, EmbeddedImages]:
     """Enroll images; on return the stored crops survive a power cut, and every search finds them.
 
@@ -107,6 +108,7 @@ async def enroll(
         request_name: repeating a request with the same name and images enrolls nothing again.
         computed: vectors of the images, if they were embedded elsewhere; None embeds the images.
         keep_best: number of crops to keep for each track; None keeps all.
+        import_job: id of the import to which the images belong, if any.
 
     Raises:
         RequestConflict: the name belongs to different images.
@@ -147,7 +149,10 @@ async def enroll(
             try:
                 # Without crops, a repeated request still gets its first answer.
                 if crops or request:
-                    store = _store(runtime, gallery, embedder, crops, request, keep_best)
+                    rule = runtime.record.crops.enroll
+                    store = store_crops(
+                        runtime, gallery, embedder, crops, rule, request, keep_best, import_job
+                    )
                     committed = await runtime.sections.run(store)
                 answer = _answer(images, outcomes, committed)
                 return answer, EmbeddedImages(gallery, embedder, embedded)
@@ -246,20 +251,23 @@ def _digest_request(
     return digest.hexdigest()
 
 
-async def _store(
+async def store_crops(
     runtime: Runtime,
     gallery: Gallery,
     embedder: str,
     crops: Sequence[ArchivedCrop],
-    request: RequestKey | None,
-    keep_best: int | None,
+    rule: Callable[..., CommittedEnrollment],
+    *args: Any,
 ) -> CommittedEnrollment:
+    """Store crops with their pictures, and note that in the audit log.
+
+    Args:
+        rule, args: a rule of the record that stores crops, and its further arguments.
+    """
     if runtime.pictures is not None:
         crops = await keep_elsewhere(runtime, runtime.pictures, gallery, crops)
     failpoint("enroll.pictures-kept")
-    committed = await runtime.galleries.change(
-        "enroll", gallery, runtime.record.crops.enroll, embedder, crops, request, keep_best
-    )
+    committed = await runtime.galleries.change("enroll", gallery, rule, embedder, crops, *args)
     if crops and not committed.replayed:
         await runtime.audit.done(
             "enroll",

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from gmn_client.models import ForgottenIdentity, Remainder, Removal, RemovedCrops
 from service.errors import ServiceError, UnknownCrop, UnknownIdentity
-from service.gallery.archives import backups_with, find_archived, remove_deleted_from_snapshots
 from service.gallery.changes import change_crops, count_matching, details_of
+from service.gallery.exports import find_in_exports, has_unfinished_export
+from service.gallery.files import backups_with
 from service.gallery.gallery import Gallery
 from service.gallery.kept_searches import expire_searches
 from service.gallery.pictures import remove_pictures
-from service.ops.data_directory import IMPORTS, SNAPSHOTS, STRAY, failpoint
+from service.ops.data_directory import EXPORTS, IMPORTS, SNAPSHOTS, STRAY, failpoint
 from service.record.backup import has_unfinished_backup
 from service.record.values import CropFilter, CropsChange, count_by_case
 from service.runtime import Runtime
@@ -73,56 +73,43 @@ async def _forget(
 
 
 async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> ForgottenIdentity:
-    """Delete every crop of a person, also from all snapshots.
-
-    Crops with this identity are removed from snapshots even if the gallery no longer has any,
-    because a restore would bring them back.
+    """Delete every crop of a person, and name what remains, such as exports.
 
     Raises:
         UnknownGallery, UnknownIdentity: there is nothing to delete.
         StorageFailed: nothing was deleted, or an external picture could not be.
-        SnapshotsNotRewritten: the person was deleted from the gallery and all other snapshots.
     """
 
     async def forget() -> ForgottenIdentity:
         async with runtime.audit.audited(
             "forget_identity", gallery=gallery.name, identity=identity
         ) as result:
-            archived = await find_archived(runtime, gallery, identity)
             removal = await runtime.galleries.change(
-                "forget-identity", gallery, runtime.record.people.forget, identity, archived
+                "forget-identity", gallery, runtime.record.people.forget, identity
             )
             result["count"] = removal.count
             result["kept_searches"] = len(removal.kept_searches)
             result["alerts"] = removal.alerts
-            failpoint("forget-identity.before-snapshots")
-            rewriting = await remove_deleted_from_snapshots(runtime, gallery, identity)
+            failpoint("forget-identity.before-jobs")
             # An import that ended after the person was forgotten may name someone without crops, as
             # may jobs if an earlier request failed here.
             forget_name = runtime.record.jobs.forget_name
             await runtime.pools.files.run(forget_name, gallery.gallery_id, identity)
-            if not (removal.count or archived or rewriting.failed):
+            if not removal.count:
                 raise UnknownIdentity(gallery.name, identity)
-            result["snapshots_not_rewritten"] = list(rewriting.failed)
             # Searches may show crops deleted individually since the last maintenance.
             await expire_searches(runtime, gallery)
-        crop_ids = sorted({*removal.crop_ids, *archived})
-        try:
-            await remove_pictures(runtime, gallery.gallery_id, crop_ids)
-        finally:
-            rewriting.require_all(gallery, removal.count)
+        await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
         return ForgottenIdentity(
             gallery_version=removal.version,
             removed=removal.count,
-            snapshots=rewriting.taken,
             kept_searches=len(removal.kept_searches),
             cases=count_by_case(removal.kept_searches),
             alerts=removal.alerts,
-            remaining=await _list_remainders(runtime, gallery, removal, crop_ids),
+            remaining=await _list_remainders(runtime, gallery, removal, identity),
         )
 
-    # Hold the lock from before the deletion, so that no restore can intervene.
-    return await runtime.sections.run(forget(), runtime.snapshot_lock(gallery.gallery_id))
+    return await runtime.sections.run(forget())
 
 
 async def forget_expired(runtime: Runtime, gallery: Gallery) -> None:
@@ -142,7 +129,7 @@ async def forget_expired(runtime: Runtime, gallery: Gallery) -> None:
 ALWAYS_REMAINS = (
     (
         "record store and deletions.log",
-        "the ids of what was deleted, so that no restore brings it back",
+        "the ids of what was deleted, so that no restore and no import brings it back",
         "400 to 410 days after the deletion",
     ),
     (
@@ -182,12 +169,12 @@ ALWAYS_REMAINS = (
         "the first enrollment with a key later than a day after it",
     ),
     (
-        "other galleries and their snapshots",
+        "other galleries and their exports",
         "crops enrolled there, also under the same identity",
         "the identity is forgotten there too",
     ),
     (
-        "other backups, exports and copies of the data, and the disk below it",
+        "other backups, downloaded exports and copies of the data, and the disk below it",
         "the crops that they held",
         "their owner deletes them; this service does not know of them",
     ),
@@ -225,15 +212,20 @@ UNFINISHED_BACKUP = (
     "the deleted crops, if it has copied them already",
     "it is removed as other backups are, or you delete it",
 )
+UNFINISHED_EXPORT = (
+    "the export that is being written",
+    "the deleted crops, if it has copied them already",
+    "it expires or you delete it",
+)
 STRAYS_REMAIN = (
-    f"{SNAPSHOTS}/{STRAY} and {IMPORTS}/{STRAY} below the data directory",
+    f"the folders {STRAY} in {EXPORTS}, {IMPORTS} and {SNAPSHOTS} below the data directory",
     "copies and archives that were moved aside and may contain this person",
     "you delete them",
 )
 
 
 async def _list_remainders(
-    runtime: Runtime, gallery: Gallery, removal: CropsChange, crop_ids: Sequence[str]
+    runtime: Runtime, gallery: Gallery, removal: CropsChange, identity: str
 ) -> list[Remainder]:
     settings = runtime.settings
     remaining = [*ALWAYS_REMAINS]
@@ -246,7 +238,7 @@ async def _list_remainders(
         )
         remaining.append(COMPACTED if compacted else NOT_COMPACTED)
     jobs = await runtime.galleries.read(runtime.record.jobs.open)
-    folders = (settings.data_dir / name / STRAY for name in (SNAPSHOTS, IMPORTS))
+    folders = (settings.data_dir / name / STRAY for name in (EXPORTS, IMPORTS, SNAPSHOTS))
     if settings.images_url:
         remaining.append(ELSEWHERE_REMAINS)
     if any(folder.exists() for folder in folders):
@@ -256,7 +248,18 @@ async def _list_remainders(
     folder = settings.backup_dir
     if folder is not None and await files.run(has_unfinished_backup, folder):
         remaining.append(UNFINISHED_BACKUP)
-    backups = await files.run(backups_with, settings, crop_ids)
+    if await files.run(has_unfinished_export, runtime, gallery):
+        remaining.append(UNFINISHED_EXPORT)
+    exports = await find_in_exports(runtime, gallery, removal.crop_ids, identity)
+    remaining += [
+        (
+            f"export {export.export_id}",
+            f"{count} crop{'s' * (count > 1)} of this person, which no import brings back here",
+            f"it expires, on {export.expires_at:%Y-%m-%d %H:%M} UTC, or you delete it",
+        )
+        for export, count in exports
+    ]
+    backups = await files.run(backups_with, settings, removal.crop_ids)
     remaining += [
         (
             f"backup {backup}",

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from service.errors import DamagedSnapshot, RecordUnavailable, StorageFailed
+from service.errors import RecordUnavailable, StorageFailed
 from service.gallery.gallery import Gallery
-from service.ops.data_directory import snapshot_name
-from service.record.archive import archived_ids
 from service.record.files import PictureFolder
 from service.record.transaction import batches
 from service.record.values import ArchivedCrop, Picture, StoredCrop
 from service.runtime import Runtime
 
-log = logging.getLogger(__name__)
 # A picture is removed if its crop was not stored within this time.
 SETTLED = timedelta(hours=1)
-# A picture that a snapshot needs is checked again after this time.
-CHECK_AGAIN_AFTER = timedelta(days=1)
 # Upper bound on images removed while a gallery's lock is held.
 STRAYS_AT_ONCE = 1000
 REMOVED_PER_CALL = 100
@@ -68,9 +62,7 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
         for gallery_id, name in strays:
             names[gallery_id].append(name)
         for gallery_id, names_of_gallery in names.items():
-            remove = _remove_strays(runtime, gallery_id, names_of_gallery)
-            # The lock prevents a restore from bringing crops back in the meantime.
-            failed |= await runtime.sections.run(remove, runtime.snapshot_lock(gallery_id))
+            failed |= await runtime.sections.run(_remove(runtime, gallery_id, names_of_gallery))
         if failed:
             raise StorageFailed(f"{len(failed)} images of deleted crops could not be removed")
 
@@ -84,36 +76,8 @@ async def remove_pictures(runtime: Runtime, gallery_id: int, crop_ids: Sequence[
         )
 
 
-async def _remove_strays(
-    runtime: Runtime, gallery_id: int, names: Sequence[str]
-) -> dict[str, Exception]:
-    needed = await runtime.pools.files.run(_find_needed_by_snapshots, runtime, gallery_id, names)
-    if needed:
-        later = datetime.now(UTC) + CHECK_AGAIN_AFTER
-        await runtime.galleries.write(
-            runtime.record.stray_files.expect, gallery_id, sorted(needed), later
-        )
-    return await _remove(runtime, gallery_id, [name for name in names if name not in needed])
-
-
-def _find_needed_by_snapshots(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> set[str]:
-    record = runtime.record
-    restorable = set(names).difference(record.crops.removed_among(gallery_id, names))
-    if not restorable:
-        return restorable
-    needed: set[str] = set()
-    for snapshot in record.snapshots.all(gallery_id):
-        path = runtime.settings.data_dir / snapshot_name(gallery_id, snapshot.snapshot_id)
-        try:
-            needed.update(archived_ids(path))
-        except DamagedSnapshot as error:
-            log.warning("images that this snapshot may contain are kept: %s", error)
-            return restorable
-    return needed & restorable
-
-
 async def _remove(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> dict[str, Exception]:
-    """Remove external pictures, except of crops that a restore has brought back.
+    """Remove external pictures, except of crops that the gallery has.
 
     Returns:
         The errors of pictures that could not be removed, by name.
@@ -122,7 +86,7 @@ async def _remove(runtime: Runtime, gallery_id: int, names: Sequence[str]) -> di
     failed: dict[str, Exception] = {}
     if folder is None or not names:
         return failed
-    # A restore may bring a crop back, possibly with its picture inside the record.
+    # An export may bring back a crop that was noted before, possibly with its picture inside.
     existing = await runtime.galleries.read(runtime.record.crops.by_id, gallery_id, names)
     unneeded = [name for name in names if name not in existing or not existing[name].elsewhere]
     for batch in batches(unneeded, REMOVED_PER_CALL):

@@ -20,6 +20,7 @@ from service.http.routes import (
     cameras,
     cases,
     crops,
+    exports,
     galleries,
     jobs,
     operation,
@@ -37,7 +38,7 @@ from service.settings import Settings
 # In the order in which the documentation lists their calls.
 MODULES = (
     *(galleries, crops, people, queries, searches, cases),
-    *(watch, cameras, alerts, webhooks, jobs, operation),
+    *(watch, cameras, alerts, webhooks, jobs, exports, operation),
 )
 EXPOSED_HEADERS = ("Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")
 VERSION = "0.6.0.dev0"

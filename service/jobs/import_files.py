@@ -76,7 +76,7 @@ def read_import(runtime: Runtime, job: Job, spool: Path) -> ImportContent:
         InputProblem: the import cannot be used.
     """
     ignored = Ignored()
-    between = _make_check(runtime, job)
+    between = make_check(runtime, job)
     if (mounted := job.parameters.get("folder")) is not None:
         folder = mounted_folder(runtime, mounted, job.parameters.get("gallery"))
         items = _read_items(folder, folder, job.parameters, ignored, between)
@@ -94,7 +94,7 @@ def read_import(runtime: Runtime, job: Job, spool: Path) -> ImportContent:
     return ImportContent(folder, items, ignored, left_out)
 
 
-def _make_check(runtime: Runtime, job: Job) -> Callable[[], None]:
+def make_check(runtime: Runtime, job: Job) -> Callable[[], None]:
     """Return a function to be called between the steps of long work for a job.
 
     It raises `Cancelled` or `ServiceStopping` once the work has to end.
@@ -136,7 +136,7 @@ def _read_vectors(
     for number, row in enumerate(rows):
         between()
         labels = zip(ROW_LABELS, (text or None for text in row), strict=True)
-        checked = _parse_labels(dict(labels), f"archive: crop {number}")
+        checked = parse_labels(dict(labels), f"archive: crop {number}")
         items.append(ImportItem(folder / str(number), checked))
     embedded = [
         EmbeddedImage(vector, decode=0.0, embed=0.0, prepared=PreparedImage(sha256))
@@ -207,11 +207,11 @@ def _read_items(
     for file in files:
         between()
         where = f"manifest: line {file.line}" if file.line else "folder: the name of one"
-        items.append(ImportItem(file.path, replace(_parse_labels(vars(file), where), **given)))
+        items.append(ImportItem(file.path, replace(parse_labels(vars(file), where), **given)))
     return items
 
 
-def _parse_labels(labels: Mapping[str, Any], where: str) -> enroll.ImageToEnroll:
+def parse_labels(labels: Mapping[str, Any], where: str) -> enroll.ImageToEnroll:
     """Parse labels in the same way as an enrollment parses text.
 
     Args:

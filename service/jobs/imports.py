@@ -19,6 +19,8 @@ from service.errors import InvalidField, StorageFailed, UnsupportedMediaType
 from service.gallery import enroll
 from service.gallery.gallery import Gallery
 from service.jobs import runner
+from service.jobs.export_files import is_export
+from service.jobs.export_imports import import_export
 from service.jobs.import_files import (
     ImportContent,
     ImportItem,
@@ -88,6 +90,9 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
     Raises:
         InputProblem: the archive or manifest is unusable, or the folder has lost images.
     """
+    archive = runtime.settings.data_dir / IMPORTS / job.job_id / "archive"
+    if archive.exists() and await runtime.pools.imports.run(is_export, archive):
+        return await import_export(runtime, gallery, job, archive)
     counts = Counter({**dict.fromkeys(COUNTS, 0), **job.progress})
     content = await _read_content(runtime, job, counts)
     items = content.items
@@ -185,7 +190,7 @@ async def _enroll_batch(
     name = f"import:{job.job_id}:{batch[0][0]}"
     keep_best = job.parameters.get("keep_best")
     answer, _ = await runner.wait_while_busy(
-        lambda: enroll.enroll(runtime, gallery, images, name, vectors, keep_best)
+        lambda: enroll.enroll(runtime, gallery, images, name, vectors, keep_best, job.job_id)
     )
     failpoint("import.batch-landed")
     added = Counter(done=len(batch))

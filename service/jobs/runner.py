@@ -23,7 +23,7 @@ from service.errors import (
     StorageFailed,
     machine_error,
 )
-from service.gallery.archives import remove_unneeded
+from service.gallery.files import remove_unneeded
 from service.gallery.gallery import Gallery
 from service.ops.audit import act_as
 from service.ops.critical_sections import repeat_alone

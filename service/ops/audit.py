@@ -73,7 +73,6 @@ FREEING = ("delete", "forget", "revoke")
 HASHED = ("identity", "identities", "new_identity", "external_id")
 OPTIONAL = {
     *(*HASHED, "gallery", "crop_ids", "query_id", "filters", "purpose"),
-    "snapshots_not_rewritten",
 }
 # Inherited by tasks and by the calls of thread pools, as `CALLER` is.
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)

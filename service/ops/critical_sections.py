@@ -127,7 +127,7 @@ class CriticalSections:
             # If the wait for the lock is cancelled, the section has not begun and never will.
             held.callback(section.close)
             if lock is not None:
-                watch = self._watches.setdefault(lock, LockWatch(lock, "changes of snapshots"))
+                watch = self._watches.setdefault(lock, LockWatch(lock, "changes of exports"))
                 await held.enter_async_context(file_lock(lock, watch=watch))
             task = asyncio.create_task(section)
             self._running.add(task)

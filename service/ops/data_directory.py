@@ -28,13 +28,14 @@ from service.settings import Settings
 
 PRIVATE = 0o700
 DATABASE_NAME = "galleries.sqlite3"
+# Folder of version 0.5, whose content is moved aside.
 SNAPSHOTS = "snapshots"
 IMPORTS = "imports"
+EXPORTS = "exports"
 # Suffix of files and folders that get their final name when they are complete.
 UNFINISHED = ".part"
 # Files unknown to the record are moved into a folder of this name beside them.
 STRAY = "stray"
-SNAPSHOT_SUFFIX = ".gmn"
 MEBIBYTE = 1024 * 1024
 # A file whose space is released for deletions when the disk is full, and the bytes released at
 # once: enough for the record's journal and the lines of the audit log.
@@ -222,13 +223,9 @@ def hold(path: Path, shared: bool = False) -> Iterator[None]:
         os.close(descriptor)
 
 
-def snapshot_name(gallery_id: int | str, snapshot_id: str) -> str:
-    return f"{SNAPSHOTS}/{gallery_id}/{snapshot_id}{SNAPSHOT_SUFFIX}"
-
-
-def snapshot_lock(data_dir: Path, gallery_id: int | str) -> Path:
-    """Return the lock file that serialises changes of a gallery's snapshots across processes."""
-    return data_dir / "locks" / f"snapshots-{gallery_id}"
+def export_lock(data_dir: Path, gallery_id: int) -> Path:
+    """Return the lock file that serialises changes of a gallery's exports across processes."""
+    return data_dir / "locks" / f"exports-{gallery_id}"
 
 
 def left_for_deletions(data_dir: Path) -> int:

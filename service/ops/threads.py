@@ -200,7 +200,7 @@ class BlockingPools:
     """Threads for long blocking work; one hanging kind of work does not delay the others."""
 
     def __init__(self) -> None:
-        # For snapshots and for maintenance of the data directory and the record.
+        # For exports and for maintenance of the data directory and the record.
         self.files = self._pool(4, "files threads")
         self.imports = self._pool(4, "imports threads")
         self.calibration = self._pool(1, "calibration threads")

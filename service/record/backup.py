@@ -150,7 +150,7 @@ def own_backups(folder: Path, database: Database) -> Iterator[Path]:
 
 
 def taken_at(backup: Path) -> datetime:
-    """Return the time in the name of a backup or snapshot.
+    """Return the time in the name of a backup.
 
     None of its crops were enrolled later, except in the same second.
     """
@@ -475,9 +475,8 @@ def _merge_logs(known: _Known, part: Path) -> int:
 
 
 def _begin_anew(transaction: Transaction, index_owners: list[str]) -> None:
-    # The collections in Milvus belong to the backed-up service, and a backup has no snapshots.
-    for table in ("remote_indexes", "snapshots"):
-        transaction.change(f"DELETE FROM {table}")
+    # The collections in Milvus belong to the backed-up service.
+    transaction.change("DELETE FROM remote_indexes")
     put_index_owners(transaction, index_owners)
     # No version that was answered since the backup is answered again: no gallery changes more often
     # than once a millisecond.

@@ -116,7 +116,7 @@ def remove_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]
         return CropsChange(entry.version)
     slots = [crop["slot"] for crop in crops]
     crop_ids = tuple(crop["crop_id"] for crop in crops)
-    # Without tombstones, restoring a snapshot would bring the crops back, and the log of deletions
+    # Without tombstones, importing an export would bring the crops back, and the log of deletions
     # would not have them.
     transaction.change(f"{TOMBSTONES_OF} WHERE {OF_SLOTS}", values)
     _count(transaction, gallery_id, slots, -1)
@@ -145,6 +145,7 @@ def relabel_crops(
         name = fields["identity"]
         people = require_people(transaction, gallery_id, [name])
         columns["person_id"] = None if name is None else people[name]
+        note_renamed(transaction, gallery_id, slots)
     if columns:
         statement = f"UPDATE crops SET {settings_of(columns)} WHERE {OF_SLOTS}"
         transaction.change(statement, columns | values)
@@ -164,6 +165,13 @@ def relabel_crops(
     _drop_people(transaction, gallery_id, crops)
     version = next_version(transaction, gallery_id, "relabelled", slots)
     return CropsChange(version, crop_ids)
+
+
+def note_renamed(transaction: Transaction, gallery_id: int, slots: Sequence[int]) -> None:
+    transaction.change(
+        f"UPDATE imported_crops SET renamed = 1 WHERE {OF_SLOTS}",
+        {"gallery_id": gallery_id, "slots": slots},
+    )
 
 
 def attribute_alerts(transaction: Transaction, gallery_id: int, crop_ids: Sequence[str]) -> None:

@@ -63,6 +63,21 @@ SELECT lower(hex(sha256)), nfc(name), nfc(camera), slot
 FROM crops LEFT JOIN people USING (person_id)
 WHERE crops.gallery_id = ? AND sha256 IN (SELECT from_hex(value) FROM json_each(?))
 """
+IMPORTED = """
+WITH imported AS (
+    SELECT crop_id, renamed FROM imported_crops JOIN crops USING (gallery_id, slot)
+    WHERE gallery_id = :gallery_id AND job_id = :job_id
+), of_gallery AS (
+    SELECT query_id FROM searches WHERE gallery_id = :gallery_id
+)
+SELECT
+    (SELECT count(*) FROM imported),
+    (SELECT count(*) FROM imported WHERE renamed),
+    (SELECT count(DISTINCT crop_id) FROM imported JOIN reviews USING (crop_id)
+        JOIN of_gallery USING (query_id)),
+    (SELECT count(DISTINCT crop_id) FROM imported JOIN shown USING (crop_id)
+        JOIN of_gallery USING (query_id) JOIN case_searches USING (query_id))
+"""
 AGES = {"captured": "seen_at", "enrolled": "created_at"}
 
 
@@ -83,6 +98,7 @@ class Crops(RecordPart):
         crops: Sequence[ArchivedCrop],
         request: RequestKey | None = None,
         keep_best: int | None = None,
+        import_job: str | None = None,
     ) -> CommittedEnrollment:
         """Store crops in one commit; a repeated request returns its first answer.
 
@@ -90,6 +106,7 @@ class Crops(RecordPart):
 
         Args:
             keep_best: number of crops to keep for each of their tracks; None keeps all.
+            import_job: id of the import that stores them, if one does.
 
         Raises:
             NeedsReindex: the gallery was filled by another embedder.
@@ -101,12 +118,8 @@ class Crops(RecordPart):
             return past
         if not crops:
             return CommittedEnrollment(entry.version)
-        if entry.embedding_fingerprint != embedding_fingerprint:
-            if entry.crops:
-                raise NeedsReindex(entry.name, entry.embedding_fingerprint, embedding_fingerprint)
-            change_embedder(transaction, entry, embedding_fingerprint)
+        _require_embedder(transaction, entry, embedding_fingerprint)
         landed, added, known = _compare_with_stored(transaction, gallery_id, crops)
-        version = entry.version
         displaced: list[StoredCrop] = []
         if keep_best is not None:
             rejected, displaced = choose_best(transaction, gallery_id, added, known, keep_best)
@@ -115,14 +128,10 @@ class Crops(RecordPart):
                 image.model_copy(update=NOT_KEPT) if image.crop_id in rejected else image
                 for image in landed
             ]
-        added = [
-            replace(crop, record=replace(crop.record, row_id=slot))
-            for slot, crop in enumerate(added, entry.rows + 1)
-        ]
+        version = entry.version
         if added:
-            put_crops(transaction, gallery_id, added)
-            slots = [crop.record.row_id for crop in added]
-            version = next_version(transaction, gallery_id, "added", slots)
+            added = _number(added, entry)
+            version = _put(transaction, gallery_id, added, import_job)
         removal = None
         if displaced:
             slots = [crop.row_id for crop in displaced]
@@ -132,6 +141,61 @@ class Crops(RecordPart):
             keep_request(transaction, gallery_id, request, version, landed)
         records = tuple(crop.record for crop in added)
         return CommittedEnrollment(version, tuple(landed), records, removal=removal)
+
+    @transactional
+    def enroll_exported(
+        self,
+        transaction: Transaction,
+        gallery_id: int,
+        embedding_fingerprint: str,
+        crops: Sequence[ArchivedCrop],
+        import_job: str,
+    ) -> CommittedEnrollment:
+        """Store crops of an export under their ids in one commit.
+
+        Crops that were deleted here, from any gallery, are left out. Crops that the gallery has
+        stay as they are; those that the import itself has stored count as new.
+
+        Raises:
+            NeedsReindex: the gallery was filled by another embedder.
+        """
+        entry = require_entry(transaction, gallery_id)
+        crop_ids = [crop.record.crop_id for crop in crops]
+        deleted = deleted_among(self._database, crop_ids)
+        stored = stored_among(transaction, gallery_id, crop_ids)
+        statement = (
+            "SELECT crop_id FROM crops JOIN imported_crops USING (gallery_id, slot) "
+            f"WHERE gallery_id = ? AND crop_id IN {AMONG} AND job_id = ?"
+        )
+        own = set(transaction.column(statement, (gallery_id, crop_ids, import_job)))
+        new = [crop for crop in crops if crop.record.crop_id not in deleted | stored]
+        version = entry.version
+        landed: list[EnrolledImage] = []
+        added: list[ArchivedCrop] = []
+        if new:
+            _require_embedder(transaction, entry, embedding_fingerprint)
+            landed, added, _ = _compare_with_stored(transaction, gallery_id, new)
+        if added:
+            added = _number(added, entry)
+            version = _put(transaction, gallery_id, added, import_job)
+        landed += [
+            EnrolledImage(
+                crop_id=crop.record.crop_id,
+                identity=crop.record.identity,
+                camera=crop.record.camera,
+                duplicate=crop.record.crop_id not in own,
+                warnings=[],
+            )
+            for crop in crops
+            if crop.record.crop_id in stored
+        ]
+        records = tuple(crop.record for crop in added)
+        return CommittedEnrollment(version, tuple(landed), records, deleted=len(deleted - stored))
+
+    def missing_among(self, gallery_id: int, crop_ids: Sequence[str]) -> set[str]:
+        """Return which ids of an export are of crops that the gallery lacks and may have."""
+        deleted = deleted_among(self._database, crop_ids)
+        return set(crop_ids) - deleted - stored_among(self._reader, gallery_id, crop_ids)
 
     @transactional
     def remove(
@@ -146,6 +210,23 @@ class Crops(RecordPart):
         self, transaction: Transaction, gallery_id: int, wanted: CropFilter
     ) -> CropsChange:
         return remove_crops(transaction, gallery_id, read_slots(transaction, gallery_id, wanted))
+
+    @transactional
+    def remove_imported(
+        self, transaction: Transaction, gallery_id: int, job_id: str, limit: int
+    ) -> CropsChange:
+        """Remove up to `limit` crops that an import stored."""
+        statement = (
+            "SELECT slot FROM imported_crops WHERE gallery_id = ? AND job_id = ? "
+            "ORDER BY slot LIMIT ?"
+        )
+        slots = transaction.column(statement, (gallery_id, job_id, limit))
+        return remove_crops(transaction, gallery_id, slots)
+
+    def count_imported(self, gallery_id: int, job_id: str) -> tuple[int, int, int, int]:
+        """Count the crops of an import: all, renamed, reviewed, and shown by searches of cases."""
+        (counts,) = self._reader.tuples(IMPORTED, {"gallery_id": gallery_id, "job_id": job_id})
+        return counts
 
     @transactional
     def remove_expired(self, transaction: Transaction, gallery_id: int, limit: int) -> CropsChange:
@@ -283,7 +364,7 @@ class Crops(RecordPart):
     def drop_tombstones(self, transaction: Transaction, gallery_id: int, before: datetime) -> None:
         """Forget which crops were removed before a time.
 
-        Call this only when no archive is that old: restoring it would bring the crops back.
+        Importing an older export would bring the crops back.
         """
         statement = "DELETE FROM tombstones WHERE gallery_id = ? AND removed_at < ?"
         transaction.change(statement, (gallery_id, before))
@@ -311,6 +392,55 @@ class Crops(RecordPart):
         used = transaction.column(statement, (gallery_id, first, end - 1))
         for file in self._database.sides(gallery_id):
             file.release(used, first, end)
+
+
+def deleted_among(database: Database, crop_ids: Sequence[str]) -> set[str]:
+    """Return which of some crops were deleted, from any gallery of the record."""
+    # The log has the crops of deleted galleries, and lacks those that an earlier version deleted.
+    removed = Reader(database).column(
+        "SELECT crop_id FROM galleries JOIN tombstones USING (gallery_id) "
+        f"WHERE crop_id IN {AMONG}",
+        (crop_ids,),
+    )
+    return {*removed, *database.deletions.crops_among(crop_ids)}
+
+
+def stored_among(reader: Reader, gallery_id: int, crop_ids: Sequence[str]) -> set[str]:
+    statement = f"SELECT crop_id FROM crops WHERE gallery_id = ? AND crop_id IN {AMONG}"
+    return set(reader.column(statement, (gallery_id, crop_ids)))
+
+
+def _require_embedder(transaction: Transaction, entry: GalleryRecord, embedder: str) -> None:
+    """Bind an empty gallery to an embedder; raises `NeedsReindex` if another one filled it."""
+    if entry.embedding_fingerprint != embedder:
+        if entry.crops:
+            raise NeedsReindex(entry.name, entry.embedding_fingerprint, embedder)
+        change_embedder(transaction, entry, embedder)
+
+
+def _number(crops: Sequence[ArchivedCrop], entry: GalleryRecord) -> list[ArchivedCrop]:
+    return [
+        replace(crop, record=replace(crop.record, row_id=slot))
+        for slot, crop in enumerate(crops, entry.rows + 1)
+    ]
+
+
+def _put(
+    transaction: Transaction,
+    gallery_id: int,
+    crops: Sequence[ArchivedCrop],
+    import_job: str | None,
+) -> int:
+    """Store new crops and return the gallery's version."""
+    put_crops(transaction, gallery_id, crops)
+    slots = [crop.record.row_id for crop in crops]
+    if import_job is not None:
+        rows = [
+            {"gallery_id": gallery_id, "slot": slot, "job_id": import_job, "renamed": 0}
+            for slot in slots
+        ]
+        transaction.insert("imported_crops", *rows)
+    return next_version(transaction, gallery_id, "added", slots)
 
 
 def _find_expired(reader: Reader, gallery_id: int, limit: int) -> list[int]:

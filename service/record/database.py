@@ -26,10 +26,10 @@ from model.problems import InputProblem
 from service.errors import DamagedRecord, ServiceError, StorageFailed
 from service.ops.data_directory import (
     DATABASE_NAME,
+    EXPORTS,
     UNFINISHED,
     failpoint,
     file_bytes,
-    snapshot_name,
     sync,
 )
 from service.ops.locks import ProcessLock
@@ -608,9 +608,9 @@ def require_new(folder: Path) -> None:
         )
     if Marks(folder / MARKS).read():
         raise DamagedRecord(path, "the file is missing, but changes in it were acknowledged")
-    snapshots = list(folder.glob(snapshot_name("[0-9]*", "*")))
-    if snapshots:
-        raise DamagedRecord(path, f"the file is missing, but {len(snapshots)} snapshots exist")
+    exports = list(folder.glob(f"{EXPORTS}/*/*"))
+    if exports:
+        raise DamagedRecord(path, f"the file is missing, but {len(exports)} exports exist")
 
 
 def _rebuilt_now() -> Row:

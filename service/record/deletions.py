@@ -146,12 +146,11 @@ class DeletionLog:
 
     def crops_among(self, crop_ids: Collection[str]) -> set[str]:
         """Return which of these crops were deleted, from any gallery."""
-        wanted = set(crop_ids)
-        return {
-            deletion.id
-            for deletion in read_deletions(self.path)
-            if deletion.kind == "crop" and deletion.id in wanted
-        }
+        wanted = {crop_id.encode() for crop_id in crop_ids}
+        # A line ends with its id. To parse all of a million lines would take seconds.
+        named = (line for line in read_lines(self.path) if _read_id(line) in wanted)
+        deletions = [parse_line(line) for line in named]
+        return {deletion.id for deletion in deletions if deletion and deletion.kind == "crop"}
 
     def _cut_torn_line(self) -> None:
         with self.path.open("r+b") as file:
@@ -176,6 +175,11 @@ def read_lines(path: Path, offset: int = 0) -> Iterator[bytes]:
             line
         ) == MOST_LINE_BYTES:
             yield line
+
+
+def _read_id(line: bytes) -> bytes:
+    before, _, _ = line.rpartition(b'"')
+    return before.rpartition(b'"')[2]
 
 
 def _is_kept(line: bytes, oldest: datetime) -> bool:

@@ -1,4 +1,4 @@
-"""Files beside the record: snapshots, unneeded files, and pictures kept in a folder or a bucket.
+"""Files beside the record: unneeded files, and pictures kept in a folder or a bucket.
 
 A file is noted in the commit that makes it useless, or before it is written if no row refers to it
 yet. A file with neither a note nor a row may belong to another record and is never removed.
@@ -17,13 +17,11 @@ from typing import Any, TypeVar
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from gmn_client.models import Snapshot
 from model.problems import InputProblem
 from service.errors import RecordUnavailable, StorageFailed
-from service.ops.data_directory import make_folder, snapshot_name, sync
+from service.ops.data_directory import make_folder, sync
 from service.ops.threads import MonitoredThreadPool
 from service.record.database import RecordPart, transactional
-from service.record.galleries import require_entry
 from service.record.transaction import AMONG, Transaction
 
 PICTURE_THREADS = 4
@@ -36,33 +34,6 @@ ANSWERS_WITHIN_SECONDS = 30.0
 # Once all threads have hung for this long, further calls fail at once.
 STUCK_SECONDS = 5.0
 Result = TypeVar("Result")
-
-
-class Snapshots(RecordPart):
-    """Descriptions of snapshots, whose files are stored elsewhere."""
-
-    def all(self, gallery_id: int) -> list[Snapshot]:
-        rows = self._reader.rows("snapshots", "WHERE gallery_id = ?", (gallery_id,))
-        snapshots = [Snapshot.model_validate_json(row["body"]) for row in rows]
-        return sorted(snapshots, key=lambda snapshot: (snapshot.created_at, snapshot.snapshot_id))
-
-    @transactional
-    def keep(self, transaction: Transaction, gallery_id: int, snapshot: Snapshot) -> None:
-        """Store a snapshot's description, or replace it; raises `UnknownGallery`."""
-        require_entry(transaction, gallery_id)
-        row = {
-            "gallery_id": gallery_id,
-            "snapshot_id": snapshot.snapshot_id,
-            "body": snapshot.model_dump_json(),
-        }
-        transaction.insert("snapshots", row, instead=True)
-        forget_unneeded(transaction, [snapshot_name(gallery_id, snapshot.snapshot_id)])
-
-    @transactional
-    def remove(self, transaction: Transaction, gallery_id: int, snapshot_id: str) -> None:
-        delete = "DELETE FROM snapshots WHERE gallery_id = ? AND snapshot_id = ?"
-        transaction.change(delete, (gallery_id, snapshot_id))
-        transaction.note_unneeded([snapshot_name(gallery_id, snapshot_id)])
 
 
 class UnneededFiles(RecordPart):
@@ -95,10 +66,7 @@ class StrayFiles(RecordPart):
         )
 
     def all(self, now: datetime, limit: int) -> list[tuple[int, str]]:
-        """Return up to `limit` pictures that may be removed, as (gallery id, name).
-
-        A restore may have brought the crop of a picture back.
-        """
+        """Return up to `limit` pictures that may be removed, as (gallery id, name)."""
         clauses = "WHERE until <= ? ORDER BY gallery_id, name LIMIT ?"
         rows = self._reader.rows("stray_pictures", clauses, (now, limit))
         return [(row["gallery_id"], row["name"]) for row in rows]

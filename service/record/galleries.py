@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass as stored_dataclass
 from pydantic_core import from_json, to_json
 
 from service.errors import GalleryConflict, UnknownGallery
-from service.ops.data_directory import IMPORTS, snapshot_name
+from service.ops.data_directory import EXPORTS, IMPORTS
 from service.record.database import RecordPart, transactional
 from service.record.keys import delete_keys
 from service.record.schema import now_micros
@@ -139,12 +139,11 @@ class Galleries(RecordPart):
         keys = transaction.column("SELECT key_id FROM api_keys WHERE gallery = ?", (entry.name,))
         delete_keys(transaction, keys)
         transaction.change("DELETE FROM remote_indexes WHERE gallery_id = ?", (gallery_id,))
-        snapshots = transaction.rows("snapshots", "WHERE gallery_id = ?", (gallery_id,))
-        paths = [snapshot_name(gallery_id, row["snapshot_id"]) for row in snapshots]
         imports = transaction.rows(
             "jobs", "WHERE gallery_id = ? AND kind = 'import'", (gallery_id,)
         )
-        paths += [f"{IMPORTS}/{row['job_id']}" for row in imports]
+        paths = [f"{IMPORTS}/{row['job_id']}" for row in imports]
+        paths.append(f"{EXPORTS}/{gallery_id}")
         paths += [vectors_name(gallery_id, side) for side in range(entry.sides)]
         transaction.note_unneeded(paths)
         transaction.note("gallery_deleted")

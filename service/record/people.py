@@ -14,7 +14,13 @@ from pydantic_core import from_json
 from gmn_client.models import CropGroups, Identities, Identity, IdentityDetail, IdentityOrder, Merge
 from model.crops.texts import fold, nfc
 from service.errors import InvalidField, UnknownIdentity, UnknownMerge
-from service.record.crop_changes import count_people, relabel_crops, remove_crops, require_people
+from service.record.crop_changes import (
+    count_people,
+    note_renamed,
+    relabel_crops,
+    remove_crops,
+    require_people,
+)
 from service.record.crop_rows import read_ids
 from service.record.database import Database, RecordPart, transactional
 from service.record.desk import drop_searches, find_shown
@@ -46,11 +52,6 @@ OF_MERGE = (
     "WHERE gallery_id = ? AND person_id = ? AND crop_id IN "
     "(SELECT crop_id FROM merged_crops WHERE merge_id = ?) ORDER BY slot"
 )
-TOMBSTONES_OF_ABSENT = """
-INSERT OR REPLACE INTO tombstones (gallery_id, crop_id, removed_at)
-SELECT :gallery_id, value, :now FROM json_each(:crop_ids)
-WHERE NOT EXISTS (SELECT 1 FROM crops WHERE gallery_id = :gallery_id AND crop_id = value)
-"""
 # Best picture first: by quality, then size; crops without a picture come last.
 BY_PICTURE = (
     "ORDER BY CASE WHEN content_type IS NULL THEN -1.0 ELSE coalesce(quality, 0.0) END DESC, "
@@ -187,32 +188,23 @@ class People(RecordPart):
                 (nfc(new), person["person_id"]),
             )
         slots = [crop["slot"] for crop in crops]
+        note_renamed(transaction, gallery_id, slots)
         version = next_version(transaction, gallery_id, "relabelled", slots)
         crop_ids = tuple(crop["crop_id"] for crop in crops)
         return CropsChange(version, crop_ids, merge_id=merge_id)
 
     @transactional
-    def forget(
-        self, transaction: Transaction, gallery_id: int, identity: str, archived: Sequence[str] = ()
-    ) -> CropsChange:
+    def forget(self, transaction: Transaction, gallery_id: int, identity: str) -> CropsChange:
         """Delete an identity's crops, the merges that name it, and the searches that show it.
 
         Crops that were merged into another identity belong to that identity, whose merges can be
         undone.
-
-        Args:
-            archived: ids of the identity's crops in snapshots. No restore brings them back, unless
-                they are in the gallery under another name.
         """
         entry = require_entry(transaction, gallery_id)
         people = _find_people(transaction, gallery_id, identity)
-        if people or archived:
-            # Undoing a merge would bring back the name of a person who is only in snapshots.
-            _remove_merges_of(transaction, gallery_id, identity)
-            values = {"gallery_id": gallery_id, "crop_ids": archived, "now": now_micros()}
-            transaction.change(TOMBSTONES_OF_ABSENT, values)
         if not people:
             return CropsChange(entry.version)
+        _remove_merges_of(transaction, gallery_id, identity)
         person_ids = [person["person_id"] for person in people]
         slots = transaction.column(
             f"SELECT slot FROM crops WHERE gallery_id = ? AND person_id IN {AMONG} ORDER BY slot",

@@ -12,7 +12,7 @@ from service.record.crops import Crops
 from service.record.database import Database
 from service.record.deletions import Deletion, read_deletions
 from service.record.desk import KeptQueries, StoredCases, drop_searches
-from service.record.files import Snapshots, StrayFiles, UnneededFiles
+from service.record.files import StrayFiles, UnneededFiles
 from service.record.galleries import Galleries, RemoteIndexes, Runtimes
 from service.record.jobs import Jobs
 from service.record.keys import Keys, ask_for_keys, delete_keys
@@ -59,7 +59,6 @@ class Record:
         self.webhooks = Webhooks(database)
         self.cameras = Cameras(database)
         self.runtimes = Runtimes(database)
-        self.snapshots = Snapshots(database)
         self.stray_files = StrayFiles(database)
         self.unneeded_files = UnneededFiles(database)
         self.calibrations = StoredCalibrations(database)

@@ -1,28 +1,23 @@
-"""Recovery of a new record from the intact parts of a damaged one and its snapshots."""
+"""Recovery of a new record from the intact parts of a damaged one."""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gmn_client.models import Snapshot
 from model.problems import InputProblem
-from service.record.archive import check_snapshots, describe_snapshot, open_archive
-from service.record.backup import new_data_directory, taken_at
+from service.record.backup import new_data_directory
 from service.record.database import Database
 from service.record.deletions import FORMER_NAME, LOG_NAME, Deletion, read_deletions, read_former
 from service.record.galleries import EMPTY, INDEX_OWNERS, add_gallery, count_crops
 from service.record.keys import ASKED_FOR, ask_for_keys
 from service.record.record import Record
-from service.record.replacing import add_missing_crops
 from service.record.schema import TABLES
 from service.record.transaction import FILE, Reader, Transaction, batches
-from service.record.values import GalleryRecord
 from service.record.vectors import Vector
 from service.record.verify import GalleryFound, Inspection, RecordFound, Values, inspect
 from service.record.watch import NEWEST_ALERT, stop_watching
@@ -52,7 +47,6 @@ LEFT_OUT = (
     "calibrations",
     "calibration_searches",
     "runtimes",
-    "snapshots",
     "unneeded_files",
     "remote_indexes",
 )
@@ -63,11 +57,9 @@ class Recovered(GalleryFound):
     """The outcome for one gallery.
 
     Attributes:
-        from_snapshots: number of crops recovered from snapshots.
-        lost: lines of `damage` whose crops are in no snapshot either.
+        lost: lines of `damage` whose crops are lost.
     """
 
-    from_snapshots: int = 0
     lost: list[str] = field(default_factory=list)
 
 
@@ -76,18 +68,16 @@ class Recovery:
     """The outcome of a recovery.
 
     Attributes:
-        unread: problems of the whole record. If there are any, crops deleted since a snapshot may
-            have come back, and keys may be missing; the new record asks for a key.
-        snapshots: the folders that were copied.
+        unread: problems of the whole record. If there are any, keys may be missing; the new record
+            asks for a key.
     """
 
     galleries: list[Recovered] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
-    snapshots: list[Path] = field(default_factory=list)
 
 
 def recover(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
-    """Write a new data directory from the intact parts of a damaged one and its snapshots.
+    """Write a new data directory from the intact parts of a damaged one.
 
     Galleries and crops keep their ids. Deleted crops stay deleted if the damaged directory or the
     caller knows of them.
@@ -105,21 +95,18 @@ def recover(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
         record = stack.enter_context(contextlib.closing(Record(part)))
         inspection = None
         found = RecordFound(problems=["the record"])
-        unneeded: set[str] = set()
         if (damaged / FILE).is_file():
             with contextlib.suppress(InputProblem, sqlite3.DatabaseError):
                 inspection = stack.enter_context(inspect(damaged))
         if inspection is not None:
             found = inspection.found
-            unneeded = {row["path"] for row in inspection.rows("unneeded_files")}
             _copy_rows(record.database, inspection)
         recovery = Recovery(unread=[*found.problems])
-        snapshots = [
-            (folder, describe_snapshot(folder, taken_at(folder)))
-            for folder, damage in check_snapshots(damaged).items()
-            if damage is None
-        ]
-        _add_lost_galleries(record, [folder for folder, _ in reversed(snapshots)])
+        record.database.write(
+            Transaction.change,
+            "UPDATE record SET value = max(value, (SELECT coalesce(max(gallery_id), 0) + 1 "
+            "FROM galleries)) WHERE name = 'next_gallery'",
+        )
         for entry in record.galleries.all():
             record.database.write(count_crops, entry.gallery_id)
         record.delete_again(deleted)
@@ -128,20 +115,9 @@ def recover(damaged: Path, into: Path, removed: Iterable[str] = ()) -> Recovery:
             recovery.galleries.append(outcome)
             inspected = found.galleries.get(entry.gallery_id)
             outcome.damage = [*inspected.damage] if inspected else ["its record is missing"]
-            # An unreadable page may have contained crops of any gallery.
-            if outcome.damage or recovery.unread:
-                _fill_from_snapshots(record.database, entry, reversed(snapshots))
         record.delete_again(deleted)
         for outcome in recovery.galleries:
             _note_recovered(record.database, outcome)
-        recovered = {str(outcome.gallery_id) for outcome in recovery.galleries}
-        for folder, snapshot in snapshots:
-            name = folder.relative_to(damaged)
-            # The folder of a deleted snapshot or gallery may not have been removed yet.
-            if folder.parent.name in recovered and str(name) not in unneeded:
-                shutil.copytree(folder, part / name)
-                record.snapshots.keep(int(folder.parent.name), snapshot)
-                recovery.snapshots.append(folder)
         record.database.write(stop_watching)
         if recovery.unread:
             # Without its lost keys a service would let in everybody on its machine.
@@ -173,37 +149,10 @@ def _copy_table(database: Database, inspection: Inspection, table: str) -> None:
         database.write(_insert_consistent, table, rows)
 
 
-def _add_lost_galleries(record: Record, snapshots: Iterable[Path]) -> None:
-    known = {gallery.gallery_id for gallery in record.galleries.all()}
-    for folder in snapshots:
-        with open_archive(folder) as reader:
-            (row,) = reader.rows("galleries")
-        if row["gallery_id"] not in known:
-            known.add(row["gallery_id"])
-            record.database.write(_add_lost_gallery, TABLES["galleries"].values(row))
-    record.database.write(
-        Transaction.change,
-        "UPDATE record SET value = max(value, (SELECT coalesce(max(gallery_id), 0) + 1 "
-        "FROM galleries)) WHERE name = 'next_gallery'",
-    )
-
-
-def _fill_from_snapshots(
-    database: Database, gallery: GalleryRecord, snapshots: Iterable[tuple[Path, Snapshot]]
-) -> None:
-    for folder, snapshot in snapshots:
-        is_of_gallery = folder.parent.name == str(gallery.gallery_id)
-        same_embedder = snapshot.embedding_fingerprint == gallery.embedding_fingerprint
-        if is_of_gallery and same_embedder:
-            database.write_from(folder, add_missing_crops, gallery.gallery_id, folder)
-            database.write(count_crops, gallery.gallery_id)
-
-
 def _note_recovered(database: Database, outcome: Recovered) -> None:
-    """Note how many crops are from snapshots, and which damaged ones are in none."""
+    """Note which damaged crops are lost."""
     statement = "SELECT crop_id FROM crops WHERE gallery_id = ?"
     present = set(Reader(database).column(statement, (outcome.gallery_id,)))
-    outcome.from_snapshots = len(present) - outcome.whole
     outcome.lost = [
         line for line in outcome.damage if not any(word in present for word in line.split())
     ]
@@ -230,9 +179,3 @@ def _insert_consistent(
 def _add_gallery(transaction: Transaction, row: Values) -> None:
     # Followers of the damaged gallery must read it again.
     add_gallery(transaction, row | EMPTY | {"version": row["version"] + 1})
-
-
-def _add_lost_gallery(transaction: Transaction, row: Values) -> None:
-    is_taken = transaction.value("SELECT 1 FROM galleries WHERE name = ?", (row["name"],))
-    name = f"recovered-{row['gallery_id']}" if is_taken else row["name"]
-    _add_gallery(transaction, row | {"name": name, "next_slot": 1})

@@ -25,6 +25,7 @@ OBSOLETE_TABLES = (
     "restores",
     "collections",
     "unneeded_collections",
+    "snapshots",
 )
 # Row counts told to SQLite's planner: of a table, of a gallery, and of equal values in a gallery.
 ROWS = 1_000_000
@@ -147,6 +148,17 @@ CREATE TABLE checksums (
     PRIMARY KEY (gallery_id, slot, side)
 ) WITHOUT ROWID;
 
+-- Crops that an import has stored. `renamed` is 1 if a crop got another identity since.
+CREATE TABLE imported_crops (
+    gallery_id INTEGER NOT NULL,
+    slot INTEGER NOT NULL,
+    job_id TEXT NOT NULL,
+    renamed INTEGER NOT NULL,
+    PRIMARY KEY (gallery_id, slot),
+    FOREIGN KEY (gallery_id, slot) REFERENCES crops ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX imported_crops_0 ON imported_crops (job_id, slot);
+
 CREATE TABLE pictures (
     gallery_id INTEGER NOT NULL,
     slot INTEGER NOT NULL,
@@ -155,7 +167,7 @@ CREATE TABLE pictures (
     FOREIGN KEY (gallery_id, slot) REFERENCES crops ON DELETE CASCADE
 );
 
--- Crops removed for good, which no archive may bring back.
+-- Crops removed for good, which no import and no restore may bring back.
 CREATE TABLE tombstones (
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
     crop_id TEXT NOT NULL,
@@ -320,13 +332,6 @@ CREATE TABLE api_keys (
     gallery TEXT,
     body TEXT NOT NULL,
     used_at INTEGER
-) WITHOUT ROWID;
-
-CREATE TABLE snapshots (
-    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
-    snapshot_id TEXT NOT NULL,
-    body TEXT NOT NULL,
-    PRIMARY KEY (gallery_id, snapshot_id)
 ) WITHOUT ROWID;
 
 -- Files of the data directory that nothing refers to.

@@ -26,6 +26,7 @@ from tests.browser.conftest import (
 )
 from tests.outside import encoded
 from tests.service.conftest import files
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -197,24 +198,31 @@ def test_a_gallery_is_created_set_up_and_deleted(page, http):
     assert http.get("/v1/galleries/yard").status_code == 404
 
 
-def test_a_gallery_is_set_back_to_a_snapshot(page, http, gallery):
+def test_an_export_is_made_downloaded_imported_and_deleted(page, http, gallery, tmp_path):
     follow(page, "Galleries")
-    page.get_by_text("No snapshot yet.").wait_for()
-    press(page, "Take a snapshot")
-    page.get_by_role("button", name="Restore…").wait_for()
-    moved = {"new_identity": "Ann"}
-    identities = f"/v1/galleries/{gallery}/identities"
-    assert http.patch(f"{identities}/0001", data=moved).is_success
-    press(page, "Restore…")
-    with page.expect_response(re.compile("/restore$")):
-        confirm(page, "Restore")
-    names = [result["identity"] for result in results(http, identities)]
-    assert "0001" in names
-    assert "Ann" not in names
+    page.get_by_text("No export yet.").wait_for()
+    press(page, "Make an export")
+    with page.expect_download() as download:
+        press(page, "Download")
+    file = tmp_path / "export.zip"
+    download.value.save_as(file)
+    crops = len(results(http, f"/v1/galleries/{gallery}/crops?limit=1000"))
+    copy = http.post("/v1/galleries", data={"name": "copied"})
+    assert copy.is_success
+    archive = {"archive": ("export.zip", file.read_bytes())}
+    assert http.post("/v1/galleries/copied/imports", files=archive).is_success
+    eventually(lambda: len(results(http, "/v1/galleries/copied/crops?limit=1000")) == crops)
     press(page, "Delete…")
     confirm(page, "Delete")
-    page.get_by_text("No snapshot yet.").wait_for()
-    assert results(http, f"/v1/galleries/{gallery}/snapshots") == []
+    page.get_by_text("No export yet.").wait_for()
+    assert results(http, f"/v1/galleries/{gallery}/exports") == []
+    # What the import brought is removed again.
+    page.goto(page.url.replace(f"/{gallery}/", "/copied/"))
+    press(page, "Remove what it brought…")
+    page.get_by_text(re.compile(rf"{crops} pictures are deleted")).wait_for()
+    confirm(page, "Remove")
+    page.get_by_text("Removal of what an import brought").wait_for()
+    eventually(lambda: results(http, "/v1/galleries/copied/crops") == [])
 
 
 def people(page):

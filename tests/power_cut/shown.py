@@ -6,8 +6,6 @@ import json
 import time
 from datetime import UTC, datetime
 
-from service.record.archive import check_archive, open_archive
-from service.record.crop_rows import read_crops
 from service.record.deletions import LOG_NAME, read_deletions
 from service.record.files import StrayFiles
 from service.record.keys import Keys
@@ -20,7 +18,7 @@ JOBS_END_WITHIN_SECONDS = 20.0
 
 
 def shown_by(client, data_dir):
-    """Everything that a service shows, and what its snapshots hold.
+    """Everything that a service shows, and what its exports hold.
 
     Args:
         client: of the service.
@@ -42,11 +40,10 @@ def shown_by(client, data_dir):
             for crop, picture in zip(crops, pictures, strict=True)
         }
         shown[f"version of {name}"] = gallery["version"]
-        for snapshot in _results(client, f"/v1/galleries/{name}/snapshots"):
-            folder = next(data_dir.glob(f"snapshots/*/{snapshot['snapshot_id']}.gmn"), None)
-            shown[f"snapshot {snapshot['snapshot_id']}"] = (
-                f"{snapshot['snapshot_id']} has no folder" if folder is None else _held(folder)
-            )
+        for export in _results(client, f"/v1/galleries/{name}/exports"):
+            path = f"/v1/galleries/{name}/exports/{export['export_id']}/content"
+            content = client.get(path).content
+            shown[f"export {export['export_id']}"] = hashlib.sha256(content).hexdigest()
     return shown
 
 
@@ -106,10 +103,3 @@ def _picture(client, gallery, crop):
     answer = client.get(f"/v1/galleries/{gallery}/crops/{crop['crop_id']}/image")
     assert answer.status_code == 200, answer.text
     return hashlib.sha256(answer.content).hexdigest()
-
-
-def _held(snapshot):
-    check_archive(snapshot)
-    with open_archive(snapshot) as reader:
-        crops = read_crops(reader, "ORDER BY slot")
-    return [[crop.crop_id, crop.identity] for crop in crops]

@@ -7,12 +7,13 @@ import contextlib
 import random
 import subprocess
 import sys
+import zipfile
 
 import pytest
 
-from service.errors import DamagedRecord, DamagedSnapshot
-from service.record.archive import archived_ids, check_archive
+from service.errors import DamagedRecord
 from service.record.deletions import LOG_NAME, read_deletions
+from service.record.exports import CROPS
 from service.record.record import Record
 from service.record.values import CropFilter
 from tests.power_cut.disk import Disk, read_recording
@@ -22,10 +23,11 @@ from tests.service.gallery.new_crops import EMBEDDER
 ENROLL = f"""
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from service.record.values import GallerySettings
 from service.ops import data_directory
-from service.record import archive, database, vectors
+from service.record import database, exports, vectors
 from service.record.record import Record
 from tests.service.gallery.new_crops import new_crop
 {{broken}}
@@ -35,7 +37,12 @@ gallery = record.galleries.create("lobby", "{EMBEDDER}", GallerySettings()).gall
 {{left}}
 for number in range(5):
     record.crops.enroll(gallery, "{EMBEDDER}", [new_crop(number)])
-archive.write_archive(record.database, folder / "snapshots" / "1" / "one.gmn", gallery)
+path = folder / "exports" / "1" / "one"
+with data_directory.unfinished_folder(path) as part:
+    exports.write_export(
+        record, part, gallery, datetime.now(UTC), lambda crop: b"image", lambda: None
+    )
+    data_directory.put_in_place(part, path)
 record.crops.enroll(gallery, "{EMBEDDER}", [new_crop(5)])
 os._exit(0)
 """
@@ -74,12 +81,12 @@ from service.record import deletions
 deletions.os = type('Os', (), {**vars(os), 'fdatasync': lambda file: None})
 """
 NO_NEW_FOLDER = "data_directory.make_folder = lambda path: path.mkdir(parents=True, exist_ok=True)"
-# A new folder of snapshots would sync the names beside it.
+# A new folder of exports would sync the names beside it.
 NO_VECTOR_NAMES = f"vectors.sync = lambda path: None\n{NO_NEW_FOLDER}"
-NO_ARCHIVE = "data_directory.sync_below = lambda path: None"
+NO_EXPORT = "data_directory.sync_below = lambda path: None"
 NO_FOLDER = (
     "really = data_directory.sync\n"
-    'data_directory.sync = lambda path: None if path.parent.name == "snapshots" else really(path)'
+    'data_directory.sync = lambda path: None if path.parent.name == "exports" else really(path)'
 )
 
 
@@ -98,12 +105,12 @@ def _crops(disk):
         return len(found)
 
 
-def _snapshot_crops(disk):
-    folder = disk / "snapshots" / "1" / "one.gmn"
+def _exported_crops(disk):
     try:
-        check_archive(folder)
-        return len(archived_ids(folder))
-    except DamagedSnapshot:
+        with zipfile.ZipFile(disk / "exports" / "1" / "one" / "export.zip") as packed:
+            assert packed.testzip() is None
+            return len(packed.read(CROPS).splitlines())
+    except (OSError, zipfile.BadZipFile):
         return 0
 
 
@@ -121,7 +128,7 @@ def _recorded_disk(tmp_path, program):
 
 
 def _left(tmp_path, broken, count, left=""):
-    """How much is left of six crops, five of them in a snapshot, after a power cut.
+    """How much is left of six crops, five of them in an export, after a power cut.
 
     Args:
         broken: the change of the program.
@@ -132,7 +139,7 @@ def _left(tmp_path, broken, count, left=""):
     return count(tmp_path / "left")
 
 
-@pytest.mark.parametrize(("count", "all_of_them"), [(_crops, 6), (_snapshot_crops, 5)])
+@pytest.mark.parametrize(("count", "all_of_them"), [(_crops, 6), (_exported_crops, 5)])
 def test_nothing_is_lost_as_it_is(tmp_path, count, all_of_them):
     assert _left(tmp_path, "", count) == all_of_them
 
@@ -178,6 +185,6 @@ def test_allocated_and_cut_off_space_is_recorded(tmp_path, loss, content):
     assert (tmp_path / "left" / "space").read_bytes() == content
 
 
-@pytest.mark.parametrize("broken", [NO_ARCHIVE, NO_FOLDER, NO_NEW_FOLDER])
-def test_a_snapshot_whose_files_or_folders_are_not_synced_is_found_out(tmp_path, broken):
-    assert _left(tmp_path, broken, _snapshot_crops) < 5
+@pytest.mark.parametrize("broken", [NO_EXPORT, NO_FOLDER, NO_NEW_FOLDER])
+def test_an_export_whose_files_or_folders_are_not_synced_is_found_out(tmp_path, broken):
+    assert _left(tmp_path, broken, _exported_crops) < 5

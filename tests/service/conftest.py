@@ -128,17 +128,21 @@ class Served:
         answer = self.http.delete(f"/v1/galleries/{gallery}/crops/{crop_id}")
         assert answer.status_code == 200, answer.text
 
-    def snapshot(self, gallery):
-        """Take a snapshot of a gallery, and return its id."""
-        answer = self.http.post(f"/v1/galleries/{gallery}/snapshots")
+    def export(self, gallery, **fields):
+        """Make an export of a gallery, and return the content of its file."""
+        url = f"/v1/galleries/{gallery}/exports"
+        answer = self.http.post(url, data=fields)
         assert answer.status_code == 201, answer.text
-        return answer.json()["snapshot_id"]
+        content = self.http.get(f"{url}/{answer.json()['export_id']}/content")
+        assert content.status_code == 200, content.text
+        return content.content
 
-    def restore(self, gallery, snapshot_id):
-        """Restore a snapshot, and return how many crops the gallery has then."""
-        answer = self.http.post(f"/v1/galleries/{gallery}/snapshots/{snapshot_id}/restore")
-        assert answer.status_code == 200, answer.text
-        return answer.json()["crops"]
+    def import_archive(self, gallery, content, **fields):
+        """Import a file, and return the job that has ended."""
+        url = f"/v1/galleries/{gallery}/imports"
+        answer = self.http.post(url, files={"archive": ("a.zip", content)}, data=fields)
+        assert answer.status_code == 202, answer.text
+        return self.ended_job(answer.json())
 
     def import_zip(self, gallery, entries, **fields):
         """Begin to import an archive, and return the job."""

@@ -77,14 +77,14 @@ class GalleryModel:
 
     Attributes:
         crops: by crop id, in the order of their enrolment.
-        snapshots: what each held when it was taken, less who was forgotten since.
+        exports: ids of the crops that each has.
         removed: ids of crops that were deleted; none of them may ever be seen again.
         issued: every id that was ever given out.
         merges: by id, oldest first.
     """
 
     crops: dict[str, Said] = field(default_factory=dict)
-    snapshots: dict[str, dict[str, Said]] = field(default_factory=dict)
+    exports: dict[str, list[str]] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)
     issued: list[str] = field(default_factory=list)
     merges: dict[str, Merged] = field(default_factory=dict)
@@ -160,24 +160,11 @@ class GalleryModel:
         self.version += bool(crop_ids)
 
     def remembers(self, identity):
-        """Return whether the gallery or a snapshot holds somebody of that name.
-
-        None where only deleted crops of theirs may still be in a snapshot: they leave it at the
-        next housekeeping, whenever that is.
-        """
-        kept = [self.crops, *self.snapshots.values()]
-        theirs = {
-            crop_id
-            for crops in kept
-            for crop_id, crop in crops.items()
-            if crop.identity == identity
-        }
-        if theirs - self.removed:
-            return True
-        return None if theirs else False
+        """Return whether the gallery holds somebody of that name."""
+        return any(crop.identity == identity for crop in self.crops.values())
 
     def forget(self, identity):
-        """Remove a person from gallery, snapshots and merges; return how many crops they had."""
+        """Remove a person from gallery and merges; return how many crops they had."""
         self.merges = {
             merge_id: merge
             for merge_id, merge in self.merges.items()
@@ -187,19 +174,12 @@ class GalleryModel:
         for crop_id in theirs:
             del self.crops[crop_id]
         self.removed |= theirs
-        for snapshot_id, crops in self.snapshots.items():
-            self.snapshots[snapshot_id] = {
-                crop_id: crop
-                for crop_id, crop in crops.items()
-                if crop.identity != identity and crop_id not in self.removed
-            }
         self.version += bool(theirs)
         return len(theirs)
 
-    def restore(self, snapshot_id):
-        self.crops = {
-            crop_id: crop
-            for crop_id, crop in self.snapshots[snapshot_id].items()
-            if crop_id not in self.removed
-        }
-        self.version += 1
+    def import_export(self, export_id):
+        """Return how many crops of an export are new, are there already, and were deleted."""
+        crops = self.exports[export_id]
+        deleted = sum(crop_id in self.removed for crop_id in crops)
+        duplicates = sum(crop_id in self.crops for crop_id in crops)
+        return len(crops) - duplicates - deleted, duplicates, deleted

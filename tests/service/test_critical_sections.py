@@ -13,30 +13,18 @@ from uuid import uuid4
 
 import pytest
 
-from service import maintenance
 from service.errors import StorageFailed
-from service.gallery.archives import (
-    delete_snapshot,
-    list_snapshots,
-    restore_snapshot,
-    snapshot_path,
-    take_snapshot,
-)
 from service.gallery.changes import change_gallery, create_gallery, delete_gallery, relabel_identity
 from service.gallery.enroll import ImageToEnroll, enroll
+from service.gallery.exports import delete_export, list_exports, make_export
 from service.gallery.forget import forget_crop, forget_expired, forget_identity
 from service.jobs import runner
 from service.jobs.imports import begin_import
 from service.ops.threads import MonitoredThreadPool
-from service.record import crop_changes
-from service.record.archive import check_archive, open_archive
-from service.record.schema import as_micros
-from service.record.transaction import FILE
 from service.record.values import CropFilter, GallerySettings
 from tests.outside import audit_lines, zip_of_crops
 from tests.service.conftest import running
 from tests.service.locks import is_held
-from tests.waiting import eventually
 
 LONGEST_SECONDS = 30.0
 TURNS = 20
@@ -99,11 +87,12 @@ def runtime(tiny_artefact, tmp_path_factory):
 
 
 class Prepared:
-    """A gallery of two people, with a snapshot, in which one request is cancelled."""
+    """A gallery of two people, with an export, in which one request is cancelled."""
 
     person = "Ann"
     new_person = "Eve"
     settings = GallerySettings()
+    days = 7
 
     def __init__(self, runtime, crops):
         self.runtime = runtime
@@ -125,22 +114,13 @@ class Prepared:
         self.gallery = self.runtime.galleries.get(self.name)
         answer, _ = await enroll(self.runtime, self.gallery, self.enrolled)
         self.crop_id = answer.results[0].crop_id
-        self.snapshot_id = (await take_snapshot(self.runtime, self.gallery)).snapshot_id
+        self.export_id = (await make_export(self.runtime, self.gallery, self.days)).export_id
 
     async def remove(self):
         for gallery in self.runtime.galleries.all():
             if gallery.name.startswith(self.name):
                 await delete_gallery(self.runtime, gallery)
         shutil.rmtree(self.runtime.settings.data_dir / "imports", ignore_errors=True)
-
-    def people_in_snapshots(self):
-        people = set()
-        for snapshot in self.runtime.record.snapshots.all(self.gallery.gallery_id):
-            path = snapshot_path(self.runtime, self.gallery, snapshot.snapshot_id)
-            check_archive(path)
-            with open_archive(path) as reader:
-                people |= {str(row["name"]) for row in reader.rows("people")}
-        return people
 
     def listed(self):
         page = self.runtime.record.crops.page(self.gallery.gallery_id, CropFilter(), limit=100)
@@ -151,9 +131,8 @@ class Prepared:
 SECTIONS = [
     (enroll, "gallery", "images"),
     (begin_import, "gallery", "parameters", "archive"),
-    (take_snapshot, "gallery"),
-    (delete_snapshot, "gallery", "snapshot_id"),
-    (restore_snapshot, "gallery", "snapshot_id"),
+    (make_export, "gallery", "days"),
+    (delete_export, "gallery", "export_id"),
     (forget_crop, "gallery", "crop_id"),
     (forget_identity, "gallery", "person"),
     (forget_expired, "gallery"),
@@ -179,7 +158,7 @@ async def _cancelled_at(call, section, threads, runtime, crops):
     case = Prepared(runtime, crops)
     threads.hold(None)
     await case.prepare()
-    lock = runtime.snapshot_lock(case.gallery.gallery_id)
+    lock = runtime.export_lock(case.gallery.gallery_id)
     threads.hold(call)
     act, *names = section
     request = asyncio.create_task(act(runtime, *(getattr(case, name) for name in names)))
@@ -194,11 +173,7 @@ async def _cancelled_at(call, section, threads, runtime, crops):
         assert await is_held(lock) == held
         await threads.release(request)
         assert not await is_held(lock)
-        _assert_nothing_is_left_by_halves(runtime)
-        people = {*case.listed().values()}
-        # Renaming leaves snapshots as they are.
-        if runtime.galleries.by_id(case.gallery.gallery_id) and "Eve" not in people:
-            assert case.people_in_snapshots() <= people | {"Ben"}
+        await _assert_nothing_is_left_by_halves(runtime)
     else:
         request.result()
     threads.hold(None)
@@ -206,16 +181,16 @@ async def _cancelled_at(call, section, threads, runtime, crops):
     return is_cancelled
 
 
-def _assert_nothing_is_left_by_halves(runtime):
+async def _assert_nothing_is_left_by_halves(runtime):
     record = runtime.record
     data_dir = runtime.settings.data_dir
     galleries = [gallery.gallery_id for gallery in record.galleries.all()]
     named = {f"imports/{job.job_id}" for job in record.jobs.page(None, 1000)} | {
-        f"snapshots/{number}/{snapshot.snapshot_id}.gmn"
-        for number in galleries
-        for snapshot in record.snapshots.all(number)
+        f"exports/{gallery.gallery_id}/{export.export_id}"
+        for gallery in runtime.galleries.all()
+        for export in await list_exports(runtime, gallery)
     }
-    found = [*data_dir.glob("imports/*"), *data_dir.glob("snapshots/*/*")]
+    found = [*data_dir.glob("imports/*"), *data_dir.glob("exports/*/*")]
     assert {str(path.relative_to(data_dir)) for path in found} == named
     kept = {
         (number, crop.crop_id)
@@ -231,65 +206,6 @@ def _assert_nothing_is_left_by_halves(runtime):
     asked = Counter(line["event"] for line in lines if line["phase"] == "asked")
     ended = Counter(line["event"] for line in lines if line["phase"] != "asked")
     assert asked <= ended
-
-
-def test_a_person_forgotten_meanwhile_is_not_brought_back_by_a_cancelled_request(
-    start, tmp_path, drawn_crops
-):
-    served = start(tmp_path, failpoint="snapshot-rewrite.begun=delay:2")
-    url = "/v1/galleries/default"
-    served.fill("default", drawn_crops[:2], identity=["Ann-Example", "Ben-Example"])
-    snapshot_id = served.snapshot("default")
-    with served.sent(served.http.build_request("DELETE", f"{url}/identities/Ann-Example")):
-        eventually(lambda: "failpoint snapshot-rewrite.begun" in served.log.read_text())
-    assert served.http.delete(f"{url}/identities/Ben-Example").json()["removed"] == 1
-    assert served.read(f"{url}/snapshots/{snapshot_id}")["crops"] == 0
-    files = [path for path in (tmp_path / "snapshots").rglob("*") if path.is_file()]
-    assert [path.name for path in files if b"-Example" in path.read_bytes()] == []
-    assert served.results(f"{url}/crops") == []
-
-
-def test_a_snapshot_whose_rewriting_broke_off_is_described_as_it_is(start, tmp_path, drawn_crops):
-    # Taking the snapshot passes there first.
-    served = start(tmp_path, failpoint="snapshot-rewrite.written:2=raise")
-    url = "/v1/galleries/default"
-    served.fill("default", drawn_crops[:3], identity=["Ann", "Ann", "Ben"])
-    snapshot_id = served.snapshot("default")
-    assert served.http.delete(f"{url}/identities/Ann").status_code == 500
-    served.kill()
-    again = start(tmp_path, housekeeping_seconds=0.2)
-    eventually(lambda: again.read(f"{url}/snapshots/{snapshot_id}")["crops"] == 1)
-    assert again.restore("default", snapshot_id) == 1
-
-
-async def test_ids_of_deleted_crops_are_kept_while_a_snapshot_cannot_be_rewritten(
-    runtime, monkeypatch, drawn_crops
-):
-    nine_days_ago = as_micros(datetime.now(UTC) - timedelta(days=9))
-
-    damaged = Prepared(runtime, drawn_crops)
-    whole = Prepared(runtime, drawn_crops)
-    for case in (damaged, whole):
-        await case.prepare()
-        with monkeypatch.context() as patched:
-            patched.setattr(crop_changes, "now_micros", lambda: nine_days_ago)
-            await forget_crop(runtime, case.gallery, case.crop_id)
-    file = snapshot_path(runtime, damaged.gallery, damaged.snapshot_id) / FILE
-    content = file.read_bytes()
-    file.write_bytes(b"damaged")
-    await maintenance.run_maintenance(runtime)
-    left = [
-        runtime.record.crops.removed_among(case.gallery.gallery_id, [case.crop_id])
-        for case in (damaged, whole)
-    ]
-    assert left == [[damaged.crop_id], []]
-    (described,) = await list_snapshots(runtime, whole.gallery)
-    assert described.crops == 1
-    file.write_bytes(content)
-    await restore_snapshot(runtime, damaged.gallery, damaged.snapshot_id)
-    assert damaged.crop_id not in damaged.listed()
-    for case in (damaged, whole):
-        await case.remove()
 
 
 async def test_a_job_that_is_cut_off_again_and_again_keeps_no_other_waiting(

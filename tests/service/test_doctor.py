@@ -265,7 +265,7 @@ def test_an_address_without_a_service_is_named(capsys):
     assert "http://127.0.0.1:1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("lock", ["record.lock", "audit.lock", "locks/snapshots-1"])
+@pytest.mark.parametrize("lock", ["record.lock", "audit.lock", "locks/exports-1"])
 def test_a_process_that_stands_still_with_a_lock_is_named_and_one_that_goes_on_is_not(
     examine, tmp_path, lock
 ):

@@ -117,7 +117,7 @@ def test_every_call_has_an_example():
         "/entrance": "/{gallery}",
         "/$CROP": "/{crop_id}",
         "/$JOB": "/{job_id}",
-        "/$SNAPSHOT": "/{snapshot_id}",
+        "/$EXPORT": "/{export_id}",
         "/$MERGE": "/{merge_id}",
         "/$QUERY": "/{query_id}",
         "/$CASE": "/{case_id}",

@@ -13,7 +13,7 @@ from tests.torture.scenarios import SCENARIOS
 ROOT = Path(__file__).parents[2]
 WRITES = (
     *("enroll", "delete-crop", "forget-identity", "delete-expired", "relabel", "create-gallery"),
-    *("change-gallery", "delete-gallery", "restore", "reindex"),
+    *("change-gallery", "delete-gallery", "reindex"),
 )
 # Before the commit; then the record has the write and the index does not; then searches show it.
 OF_COMMITS = {

@@ -49,15 +49,15 @@ def test_where_the_disk_is_full_writes_and_searches_are_507_reads_go_on_and_room
         for answer in (
             refused,
             served.enroll("default", _heavy(images[0])),
-            served.http.post(f"{url}/snapshots"),
+            served.http.post(f"{url}/exports"),
             served.http.post(f"{url}/cases", data={"name": "theft"}),
             served.query("default", images[0]),
         ):
             assert problem(answer) == (507, "storage_failed")
             assert "free space" in answer.json()["detail"]
         assert _held(served) == set(landed)
-        assert served.results(f"{url}/snapshots") == []
-        assert not list((disk.path / "data").glob("snapshots/*/*"))
+        assert served.results(f"{url}/exports") == []
+        assert not list((disk.path / "data").glob("exports/*/*"))
         assert _is_well(served)
         disk.free()
         gone = landed.pop()

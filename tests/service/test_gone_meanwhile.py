@@ -48,7 +48,7 @@ def asked(tiny_artefact, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("call", ["snapshots", "imports"])
+@pytest.mark.parametrize("call", ["exports", "imports"])
 def test_what_is_begun_in_a_gallery_that_another_process_just_deleted_is_not_found(
     asked, call, drawn_crops
 ):

@@ -28,6 +28,22 @@ def test_an_import_whose_files_are_gone_says_to_send_them_again(start, tmp_path,
     assert str(tmp_path) not in job["detail"]
 
 
+@pytest.mark.parametrize("step", ["checked", "batch-stored"])
+def test_an_export_whose_import_was_killed_lands_once(start, tmp_path, drawn_crops, step):
+    served = start(tmp_path / "source")
+    served.fill("default", drawn_crops)
+    content = served.export("default")
+    killed = start(tmp_path / "data", failpoint=f"export-import.{step}")
+    killed.enrolled("default", drawn_crops[0].png, identity="Ann")
+    with contextlib.suppress(httpx2.TransportError):
+        killed.import_archive("default", content)
+    killed.ended_with(30)
+    again = start(tmp_path / "data")
+    progress = again.ended_job(again.results("/v1/jobs")[0], 30)["progress"]
+    assert (progress["done"], progress["landed"], progress["duplicates"]) == (24, 24, 0)
+    assert again.read("/v1/galleries/default")["crops"] == 25
+
+
 def test_a_folder_that_has_lost_images_since_its_import_began_is_to_be_imported_again(
     start, tmp_path, drawn_crops
 ):

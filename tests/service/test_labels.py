@@ -69,18 +69,6 @@ def test_who_was_merged_away_is_unknown_to_forget_until_the_merge_is_undone(
     assert client.forget("Ann").removed == 1
 
 
-def test_forgetting_who_is_in_a_snapshot_alone_erases_the_merge_too(
-    client, served, gallery, images
-):
-    served.enrolled(gallery, *images[:2], identity=["Ann", "Eve"])
-    assert served.http.post(f"/v1/galleries/{gallery}/snapshots").status_code == 201
-    merge = client.rename_identity("Ann", "Eve").merge_id
-    assert client.forget("Ann").removed == 0
-    assert client.merges() == []
-    undone = served.http.post(f"/v1/galleries/{gallery}/merges/{merge}/undo")
-    assert undone.status_code == 404
-
-
 def test_a_changed_crop_and_an_undone_merge_stand_in_the_audit_log_and_survive(
     start, tmp_path, images
 ):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.outside import audit_lines, problem, refused_fields, zip_of
+from tests.outside import problem, refused_fields, zip_of
 from tests.service.conftest import START, files
 from tests.service.gallery.new_crops import open_record
 from tests.waiting import eventually
@@ -43,24 +43,29 @@ def test_a_request_sent_again_under_its_key_happens_once(served, gallery, drawn_
     assert len(_listed(served, gallery)) == 1
 
 
-def test_a_forgotten_person_is_in_no_search_no_snapshot_and_no_restore(
+def test_a_forgotten_person_is_in_no_search_no_import_and_no_file_once_exports_are_deleted(
     start, tmp_path, drawn_crops, images
 ):
     served = start(data_dir=tmp_path)
     names = [f"person-{crop.identity}" for crop in drawn_crops]
     served.fill("default", drawn_crops, identity=names)
-    snapshot = served.snapshot("default")
+    content = served.export("default")
+    (export,) = served.results("/v1/galleries/default/exports")
     gone = f"/v1/galleries/default/identities/{names[0]}"
     answer = served.http.delete(gone).json()
-    assert (answer["removed"], answer["snapshots"]) == (4, {snapshot: 4})
+    assert answer["removed"] == 4
     remaining = {entry["where"] for entry in answer["remaining"]}
+    assert f"export {export['export_id']}" in remaining
     assert any("backups" in where for where in remaining)
     assert not any("GMN_IMAGES_URL" in where for where in remaining)
     assert served.http.delete(gone).status_code == 404
-    assert served.restore("default", snapshot) == 20
+    progress = served.import_archive("default", content)["progress"]
+    assert (progress["duplicates"], progress["deleted"]) == (20, 4)
     found = served.search("default", images[0], top_k=100)
     assert len(found) == 20
     assert names[0] not in {crop["identity"] for crop in found}
+    path = f"/v1/galleries/default/exports/{export['export_id']}"
+    assert served.http.delete(path).status_code == 204
     assert served.stop() == 0
     for file in filter(Path.is_file, tmp_path.rglob("*")):
         assert names[0].encode() not in file.read_bytes(), file
@@ -68,72 +73,18 @@ def test_a_forgotten_person_is_in_no_search_no_snapshot_and_no_restore(
 
 
 @pytest.mark.slow
-def test_a_damaged_snapshot_is_named_and_changes_nothing(start, tmp_path, images):
-    served = start(data_dir=tmp_path)
-    url = "/v1/galleries/default"
-    served.enrolled("default", *images[:4])
-    snapshot_id = served.snapshot("default")
-    (file,) = (tmp_path / "snapshots").rglob("*.gmn/vectors-*.f32")
-    file.write_bytes(file.read_bytes()[:-4] + bytes(4))
-    before = served.read(url)
-    answer = served.http.post(f"{url}/snapshots/{snapshot_id}/restore")
-    assert problem(answer) == (409, "damaged_snapshot")
-    assert snapshot_id in answer.json()["detail"]
-    assert served.read(url) == before
-
-
-def test_a_damaged_snapshot_keeps_a_forgotten_person_in_no_other(start, tmp_path, images):
-    served = start(data_dir=tmp_path)
-    url = "/v1/galleries/default"
-    before = served.snapshot("default")
-    served.enrolled("default", *images[:2], identity="Ann")
-    damaged, whole = (served.snapshot("default") for _ in range(2))
-    (file,) = (tmp_path / "snapshots").glob(f"*/{damaged}.gmn/record.sqlite3")
-    file.write_bytes(bytes(64) + file.read_bytes()[64:])
-    answer = served.http.delete(f"{url}/identities/Ann")
-    assert problem(answer) == (409, "snapshots_not_rewritten")
-    detail = answer.json()["detail"]
-    assert "2 crops were deleted from gallery 'default' and 1 of its snapshots" in detail
-    assert (damaged in detail, whole in detail) == (True, False)
-    asked, done = audit_lines(tmp_path, "forget_identity")
-    assert (asked["phase"], done["phase"]) == ("asked", "done")
-    assert (done["count"], done["snapshots_not_rewritten"]) == (2, [damaged])
-    assert served.restore("default", whole) == 0
-    # A person who is only in snapshots is forgotten in every snapshot that can be rewritten.
-    served.enrolled("default", images[2], identity="Bob")
-    later = served.snapshot("default")
-    assert served.restore("default", before) == 0
-    assert served.http.delete(f"{url}/identities/Bob").status_code == 409
-    assert served.restore("default", later) == 0
-    assert served.http.delete(f"{url}/snapshots/{damaged}").status_code == 204
-    assert served.http.delete(f"{url}/identities/Bob").status_code == 404
-
-
-def test_who_is_in_snapshots_alone_is_forgotten_in_those_without_the_name_too(served, images):
-    gallery = served.create("yard")
-    url = f"/v1/galleries/{gallery}"
-    before = served.snapshot(gallery)
-    (crop,) = served.enrolled(gallery, images[0])
-    unnamed = served.snapshot(gallery)
-    assert served.http.patch(f"{url}/crops/{crop}", data={"identity": "Ann"}).status_code == 200
-    named = served.snapshot(gallery)
-    assert served.restore(gallery, before) == 0
-    answer = served.http.delete(f"{url}/identities/Ann").json()
-    assert (answer["removed"], answer["snapshots"]) == (0, {unnamed: 1, named: 1})
-    assert [served.restore(gallery, snapshot) for snapshot in (unnamed, named)] == [0, 0]
-
-
-@pytest.mark.slow
-def test_forgetting_in_one_gallery_does_not_wait_for_the_copy_of_another(start, images):
-    served = start(failpoint="snapshot.written=delay:8")
+def test_forgetting_waits_for_no_export_and_names_the_one_that_is_being_written(start, images):
+    served = start(failpoint="export.written=delay:8")
     gallery = served.create("lobby")
     served.enroll(gallery, images[0], identity="Ann")
     with ThreadPoolExecutor(1) as other:
-        copying = other.submit(served.http.post, "/v1/galleries/default/snapshots")
-        eventually(lambda: "failpoint snapshot.written" in served.log.read_text())
-        answer = served.http.delete(f"/v1/galleries/{gallery}/identities/Ann")
-        assert answer.json()["removed"] == 1
+        copying = other.submit(served.http.post, f"/v1/galleries/{gallery}/exports")
+        eventually(lambda: "failpoint export.written" in served.log.read_text())
+        answer = served.http.delete(f"/v1/galleries/{gallery}/identities/Ann").json()
+        assert answer["removed"] == 1
         assert not copying.done()
+        remaining = {entry["where"] for entry in answer["remaining"]}
+        assert "the export that is being written" in remaining
         assert copying.result().status_code == 201
 
 

@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import sqlite3
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
@@ -35,13 +33,6 @@ def outside(start, tmp_path):
 def _shown(served):
     crops = served.results("/v1/galleries/default/crops")
     return [served.http.get(crop["image_url"]).content for crop in crops]
-
-
-def _checked_again(data_dir):
-    """Return whether the only image without a crop is kept until a later check."""
-    with contextlib.closing(sqlite3.connect(data_dir / "record.sqlite3")) as file:
-        times = [until for (until,) in file.execute("SELECT until FROM stray_pictures")]
-    return times and times[0] > time.time() * 1e6
 
 
 def _put_in_the_way(folder, crop_id):
@@ -87,37 +78,35 @@ def test_a_deletion_whose_image_elsewhere_stays_is_done_in_the_audit_log(outside
     assert [entry["phase"] for entry in deleted] == ["asked", "done"]
 
 
-@pytest.mark.slow
-def test_images_that_one_restore_left_out_stay_for_the_snapshot_that_has_them(
-    outside, tmp_path, drawn_crops
-):
-    served, _ = outside(housekeeping_seconds=0.1)
-    snapshots = []
-    for crop in drawn_crops[:2]:
-        served.enrolled("default", crop.png)
-        snapshots.append(served.snapshot("default"))
-    assert served.restore("default", snapshots[0]) == 1
-    # Maintenance has looked at the image that the restore left out, and will do so again.
-    eventually(lambda: _checked_again(tmp_path / "data"))
-    assert served.restore("default", snapshots[1]) == 2
-    assert _shown(served) == [crop.png for crop in drawn_crops[:2]]
-
-
-def test_a_restore_leaves_images_outside_as_they_are(outside, images):
-    # A crash in the middle of such a write would tear the image of a crop that is shown.
+def test_images_outside_are_in_an_export_and_come_back_by_its_import(outside, images):
     served, folder = outside()
-    images = images[:2]
-    served.enrolled("default", *images)
-    snapshot = served.snapshot("default")
+    images = images[:3]
+    ids = served.enrolled("default", *images)
+    content = served.export("default")
+    served.delete_crop("default", ids[0])
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/*")}
+    served.create("lobby")
+    served.import_archive("lobby", content)
+    # A crash in the middle of such a write would tear the image of a crop that is shown.
+    served.import_archive("default", content)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert _files(folder) == sorted([*ids[1:], *ids[1:]])
+    crops = served.results("/v1/galleries/lobby/crops")
+    assert [served.http.get(crop["image_url"]).content for crop in crops] == images[1:]
 
-    def written():
-        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-        return [path.stat().st_mtime_ns for path in files]
 
-    before = written()
-    assert served.restore("default", snapshot) == 2
-    assert written() == before
-    assert _shown(served) == images
+@pytest.mark.slow
+def test_backups_with_images_of_a_forgotten_person_are_named(outside, tmp_path, images):
+    backups = tmp_path / "backups"
+    served, folder = outside(backup_dir=backups)
+    (other,) = served.enrolled("default", images[0], identity="Bob")
+    served.enrolled("default", images[4], identity="Ann")
+    assert gmn.run(["backup", str(backups), "--data-dir", str(tmp_path / "data")]) == 0
+    forgotten = served.http.delete("/v1/galleries/default/identities/Ann").json()
+    assert forgotten["removed"] == 1
+    assert _files(folder) == [other]
+    named = {place["where"] for place in forgotten["remaining"]}
+    assert f"backup {kept_backups(backups)[-1]}" in named
 
 
 def test_an_image_that_cannot_be_removed_keeps_no_other(outside, images):
@@ -138,43 +127,6 @@ def test_an_image_that_cannot_be_removed_keeps_no_other(outside, images):
     enroll(captured_at="2020-01-01T00:00:00Z")
     served.http.patch("/v1/galleries/default", data={"retention_days": "1"})
     eventually(lambda: not _files(folder))
-
-
-@pytest.mark.slow
-def test_an_expired_image_goes_beside_a_damaged_snapshot_and_others_stay(outside, tmp_path, images):
-    served, folder = outside(housekeeping_seconds=0.2)
-    first = served.snapshot("default")
-    (kept,) = served.enrolled("default", images[0])
-    (expired,) = served.enrolled("default", images[1], captured_at="2020-01-01T00:00:00Z")
-    second = served.snapshot("default")
-    (damaged,) = tmp_path.glob(f"data/snapshots/*/{second}.gmn/record.sqlite3")
-    damaged.write_bytes(b"damage")
-    assert _files(folder) == sorted([kept, expired])
-    served.http.patch("/v1/galleries/default", data={"retention_days": "1"})
-    eventually(lambda: _files(folder) == [kept])
-    assert served.restore("default", first) == 0
-    # Maintenance has looked at the image that the damaged snapshot may still need.
-    eventually(lambda: _checked_again(tmp_path / "data"))
-    assert _files(folder) == [kept]
-
-
-@pytest.mark.slow
-def test_images_of_a_person_who_is_only_in_a_snapshot_go_and_backups_with_them_are_named(
-    outside, tmp_path, images
-):
-    backups = tmp_path / "backups"
-    served, folder = outside(backup_dir=backups)
-    (other,) = served.enrolled("default", images[0], identity="Bob")
-    without = served.snapshot("default")
-    served.enrolled("default", images[4], identity="Ann")
-    served.snapshot("default")
-    assert gmn.run(["backup", str(backups), "--data-dir", str(tmp_path / "data")]) == 0
-    served.restore("default", without)
-    forgotten = served.http.delete("/v1/galleries/default/identities/Ann").json()
-    assert forgotten["removed"] == 0
-    assert _files(folder) == [other]
-    named = {place["where"] for place in forgotten["remaining"]}
-    assert f"backup {kept_backups(backups)[-1]}" in named
 
 
 def test_an_image_store_that_does_not_answer_is_503_and_holds_up_no_reads(tmp_path, monkeypatch):

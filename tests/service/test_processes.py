@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -61,13 +62,15 @@ def test_settings_names_copies_and_forgetting_reach_the_other(services, drawn_cr
 
     assert one.http.patch(url, data={"retention_days": "9"}).status_code == 200
     eventually(lambda: other.read(url)["retention_days"] == 9)
-    snapshot = one.snapshot(gallery)
+    content = one.export(gallery)
+    (export,) = other.results(f"{url}/exports")
     renamed = other.http.patch(f"{url}/identities/0000", data={"new_identity": "Ann"}).json()
     assert names_found(renamed["gallery_version"]) == {"Ann", "0001"}
     forgotten = other.http.delete(f"{url}/identities/0001").json()
-    assert forgotten["snapshots"] == {snapshot: 4}
-    assert other.restore(gallery, snapshot) == 4
-    assert names_found(other.read(url)["version"]) == {"0000"}
+    assert f"export {export['export_id']}" in {place["where"] for place in forgotten["remaining"]}
+    progress = other.import_archive(gallery, content)["progress"]
+    assert (progress["landed"], progress["deleted"]) == (0, 4)
+    assert names_found(other.read(url)["version"]) == {"Ann"}
     assert one.http.delete(url).status_code == 200
     assert other.query(gallery, images[0]).status_code == 404
 
@@ -254,19 +257,30 @@ def test_where_the_first_process_is_killed_the_others_end_and_the_port_is_free(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["written", "in-place"])
-def test_a_person_forgotten_after_another_process_was_killed_at_a_snapshot_is_in_no_copy(
-    start, tmp_path, images, step
+def test_what_a_process_that_was_killed_at_an_export_left_is_removed_by_the_next_start(
+    start, tmp_path, images
 ):
-    killed = start(tmp_path, failpoint=f"snapshot.{step}")
+    killed = start(tmp_path, failpoint="export.written")
     served = start(tmp_path)
     killed.enrolled("default", images[0], identity="Ann")
     with pytest.raises(httpx2.TransportError):
-        killed.http.post("/v1/galleries/default/snapshots")
-    fragment = images[0][600:660]
-    assert is_on_disk(tmp_path / "snapshots", fragment)
-    served.http.delete("/v1/galleries/default/identities/Ann").raise_for_status()
-    assert not is_on_disk(tmp_path, fragment)
+        killed.http.post("/v1/galleries/default/exports")
+    assert is_on_disk(tmp_path / "exports", images[0][600:660])
+    assert served.results("/v1/galleries/default/exports") == []
+    again = start(tmp_path)
+    assert list(tmp_path.glob("exports/*/*")) == []
+    assert again.export("default")
+
+
+@pytest.mark.slow
+def test_two_processes_never_make_more_exports_than_a_gallery_may_have(services):
+    gallery = services[0].create("exported")
+    url = f"/v1/galleries/{gallery}/exports"
+    with ThreadPoolExecutor(8) as clients:
+        asked = [clients.submit(services[n % 2].http.post, url) for n in range(12)]
+        statuses = Counter(answer.result().status_code for answer in asked)
+    assert statuses == {201: 8, 409: 4}
+    assert len(services[1].results(url)) == 8
 
 
 def _wait_for_workers(process, count, seconds=60):

@@ -17,7 +17,8 @@ def test_on_a_disk_that_became_read_only_every_write_and_search_is_507_and_views
         http = served.http
         image = drawn_crops[0].png
         crop_id, *_ = served.fill("default", drawn_crops[:2], identity="ann")
-        snapshot_id = served.snapshot("default")
+        served.export("default")
+        (export,) = served.results(f"{URL}/exports")
         disk.fail()
         for answer in (
             served.query("default", image),
@@ -26,9 +27,8 @@ def test_on_a_disk_that_became_read_only_every_write_and_search_is_507_and_views
             served.enroll("default", drawn_crops[2].png),
             http.delete(f"{URL}/crops/{crop_id}"),
             http.delete(f"{URL}/identities/ann"),
-            http.post(f"{URL}/snapshots"),
-            http.post(f"{URL}/snapshots/{snapshot_id}/restore"),
-            http.delete(f"{URL}/snapshots/{snapshot_id}"),
+            http.post(f"{URL}/exports"),
+            http.delete(f"{URL}/exports/{export['export_id']}"),
             http.patch(URL, data={"retention_days": "3"}),
             http.post("/v1/galleries", data={"name": "new"}),
             http.post("/v1/keys", data={"scopes": "query"}),

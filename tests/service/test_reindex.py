@@ -109,17 +109,6 @@ def test_a_reindex_that_was_killed_goes_on(exchange, start, tmp_path, drawn_crop
 
 
 @pytest.mark.slow
-def test_a_reindex_amid_which_a_snapshot_is_restored_embeds_what_came_back(exchange, drawn_crops):
-    snapshots = []
-    served = exchange(drawn_crops * 10, lambda served: snapshots.append(served.snapshot("default")))
-    job = begin(served)
-    wait_amid(job, served)
-    assert served.restore("default", snapshots[0]) == 240
-    assert served.ended_job(job)["state"] == "done"
-    assert served.query("default", drawn_crops[0].png).status_code == 200
-
-
-@pytest.mark.slow
 def test_crops_without_a_kept_picture_are_named_and_nothing_is_switched(exchange, drawn_crops):
     served = exchange(drawn_crops[:3], previous=True, keep_images="none")
     crop = served.results(f"{URL}/crops")[0]

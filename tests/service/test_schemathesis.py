@@ -51,7 +51,7 @@ positive_data_acceptance.enabled = false
 [dictionaries]
 galleries.values = ["default"]
 crops.values = {crops}
-snapshots.values = {snapshots}
+exports.values = {exports}
 jobs.values = {jobs}
 searches.values = {searches}
 cases.values = {cases}
@@ -63,7 +63,7 @@ versions.values = [0, 1, 2]
 [parameters]
 "path.gallery" = {{ dictionary = "galleries", probability = 0.7 }}
 "path.crop_id" = {{ dictionary = "crops", probability = 0.5 }}
-"path.snapshot_id" = {{ dictionary = "snapshots", probability = 0.5 }}
+"path.export_id" = {{ dictionary = "exports", probability = 0.5 }}
 "path.job_id" = {{ dictionary = "jobs", probability = 0.5 }}
 "path.query_id" = {{ dictionary = "searches", probability = 0.5 }}
 "path.case_id" = {{ dictionary = "cases", probability = 0.5 }}
@@ -139,12 +139,13 @@ def test_every_call_answers_as_its_document_says(start, tmp_path, drawn_crops):
     job = served.http.post(f"{url}/imports", files=archive).json()
     kept = [served.query("default", images[8], keep=True, keep_picture=True) for _ in range(8)]
     cases = [served.http.post(f"{url}/cases", data={"name": "case"}) for _ in range(2)]
+    export = served.http.post(f"{url}/exports").json()
     config = CONFIG.format(
         hooks=json.dumps(str(HOOKS)),
         key=json.dumps(key),
         examples=EXAMPLES,
         crops=json.dumps(crops),
-        snapshots=json.dumps([served.snapshot("default")]),
+        exports=json.dumps([export["export_id"]]),
         jobs=json.dumps([job["job_id"]]),
         searches=json.dumps([search.json()["query_id"] for search in kept]),
         cases=json.dumps([case.json()["case_id"] for case in cases]),

@@ -50,7 +50,6 @@ def test_writes_are_refused_while_who_holds_the_record_stands_still_and_reads_go
         "a new gallery": lambda: http.post("/v1/galleries", data={"name": "new"}),
         "a kept search": lambda: served.query("default", image, keep="true"),
         "a case": lambda: http.post(f"{URL}/cases", data={"name": "theft"}),
-        "a snapshot": lambda: http.post(f"{URL}/snapshots"),
         "a new name": lambda: http.patch(f"{URL}/identities/ann", data={"new_identity": "eve"}),
         "a grouping": lambda: http.post(f"{URL}/groups"),
     }
@@ -111,28 +110,30 @@ def test_who_stands_still_while_it_waits_for_its_turn_keeps_nobody_from_writing(
         assert served.enroll("default", images[0]).status_code == 201
 
 
-def test_changes_of_snapshots_are_refused_while_who_holds_their_lock_stands_still(
+def test_changes_of_exports_are_refused_while_who_holds_their_lock_stands_still(
     start, tmp_path, drawn_crops
 ):
     served = start(tmp_path)
     served.fill("default", drawn_crops[:1], identity="ann")
-    snapshot_id = served.snapshot("default")
+    served.export("default")
     http = served.http
+    (export,) = served.results(f"{URL}/exports")
+    path = f"{URL}/exports/{export['export_id']}"
     writes = {
-        "forgetting": lambda: http.delete(f"{URL}/identities/ann"),
-        "a snapshot": lambda: http.post(f"{URL}/snapshots"),
-        "a restore": lambda: http.post(f"{URL}/snapshots/{snapshot_id}/restore"),
-        "the deletion of a snapshot": lambda: http.delete(f"{URL}/snapshots/{snapshot_id}"),
+        "an export": lambda: http.post(f"{URL}/exports"),
+        "the deletion of an export": lambda: http.delete(path),
     }
-    with standing_still(tmp_path / "locks" / "snapshots-1") as holder:
+    with standing_still(tmp_path / "locks" / "exports-1") as holder:
         with ThreadPoolExecutor(len(writes)) as clients:
             sent = {what: clients.submit(write) for what, write in writes.items()}
             for what, answered in sent.items():
                 _require_refusal(what, answered.result())
         assert served.enroll("default", drawn_crops[1].png).status_code == 201
+        assert http.delete(f"{URL}/identities/ann").json()["removed"] == 1
+        assert http.get(f"{path}/content").status_code == 200
         (message,) = _messages(served, "stands still")
         assert f"process {holder.pid}," in message
-    assert http.delete(f"{URL}/identities/ann").json()["snapshots"] == {snapshot_id: 1}
+    assert http.delete(path).status_code == 204
 
 
 def test_while_who_holds_the_audit_log_stands_still_nothing_is_deleted_or_shown_without_a_line(

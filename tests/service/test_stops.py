@@ -20,21 +20,21 @@ unpack._unpack = unpack_slowly
 SLOW_READING = """
 import time
 from service.jobs import import_files
-parse = import_files._parse_labels
+parse = import_files.parse_labels
 def parse_slowly(*given):
     time.sleep(0.1)
     return parse(*given)
-import_files._parse_labels = parse_slowly
+import_files.parse_labels = parse_slowly
 """
-SLOW_SNAPSHOTS = """
+SLOW_EXPORTS = """
 import time
-from service.ops.threads import heartbeat
-from service.record import archive
-def verify_slowly(path):
+from service.record import exports
+def add_slowly(*_):
     for _ in range(90):
         time.sleep(1)
         heartbeat()
-archive.verify = verify_slowly
+from service.ops.threads import heartbeat
+exports._add_picture = add_slowly
 """
 
 
@@ -70,15 +70,15 @@ def test_an_import_is_cancelled_while_its_files_are_read(start, tmp_path):
     eventually(lambda: not (tmp_path / "imports" / job["job_id"]).exists())
 
 
-def test_a_snapshot_whose_client_left_does_not_delay_a_stop_and_leaves_nothing(
+def test_an_export_whose_client_left_does_not_delay_a_stop_and_leaves_nothing(
     start, tmp_path, images
 ):
-    served = start(tmp_path, program=SLOW_SNAPSHOTS + START)
+    served = start(tmp_path, program=SLOW_EXPORTS + START)
     served.enrolled("default", images[0])
-    with served.sent(served.http.build_request("POST", f"{URL}/snapshots")):
-        eventually(lambda: list(tmp_path.glob("snapshots/*/*")))
+    with served.sent(served.http.build_request("POST", f"{URL}/exports")):
+        eventually(lambda: list(tmp_path.glob("exports/*/*")))
     assert served.stop() == 0
-    assert not list(tmp_path.glob("snapshots/*/*"))
+    assert not list(tmp_path.glob("exports/*/*"))
     again = start(tmp_path)
-    assert again.results(f"{URL}/snapshots") == []
-    assert again.snapshot("default")
+    assert again.results(f"{URL}/exports") == []
+    assert again.export("default")

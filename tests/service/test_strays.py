@@ -6,14 +6,27 @@ from types import SimpleNamespace
 
 import pytest
 
-from service.gallery.archives import clear_files, remove_unneeded_files
+from gmn_client.models import Export
+from service.gallery.exports import clear_exports
+from service.gallery.files import clear_files, remove_unneeded_files
 from service.ops.critical_sections import CriticalSections
-from service.ops.data_directory import hold, snapshot_name
+from service.ops.data_directory import hold
 from service.ops.threads import BlockingPools
 from service.record.record import Record
 from service.record.values import GallerySettings
-from tests.service.gallery.new_crops import EMBEDDER, described
+from tests.service.gallery.new_crops import EMBEDDER, NOON
 from tests.service.gallery.new_jobs import new_job
+
+LISTED = Export(
+    export_id="kept",
+    version=1,
+    embedding_fingerprint=EMBEDDER,
+    crops=1,
+    pictures=0,
+    bytes=4096,
+    created_at=NOON,
+    expires_at=NOON,
+).model_dump_json()
 
 
 @pytest.fixture
@@ -26,7 +39,7 @@ def runtime(tmp_path):
             record=record,
             settings=SimpleNamespace(data_dir=tmp_path),
             sections=CriticalSections(),
-            snapshot_lock=lambda _: tmp_path / "snapshots.lock",
+            export_lock=lambda _: tmp_path / "exports.lock",
         )
     pools.shutdown()
 
@@ -42,48 +55,56 @@ def _written(path):
     return path
 
 
-def _kept_snapshot(runtime, gallery, name):
-    file = _written(runtime.settings.data_dir / snapshot_name(gallery, name) / "record.sqlite3")
-    runtime.record.snapshots.keep(gallery, described(name))
-    return file.parent
-
-
-async def test_a_start_moves_aside_what_no_record_names_and_removes_copies_that_were_cut_off(
+async def test_a_start_moves_aside_what_no_record_names_and_the_snapshots_of_earlier_versions(
     runtime, gallery, tmp_path, caplog
 ):
-    kept = _kept_snapshot(runtime, gallery, "kept")
-    unknown = _written(tmp_path / "snapshots" / "7" / "unknown.gmn" / "record.sqlite3")
-    part = _written(kept.with_name("copy.1f.part") / "record.sqlite3")
+    snapshot = _written(tmp_path / "snapshots" / "7" / "one.gmn" / "record.sqlite3")
     upload = _written(tmp_path / "imports" / "anothers" / "archive")
     runtime.record.jobs.create(new_job("waiting", gallery))
     waiting = _written(tmp_path / "imports" / "waiting" / "archive")
     for _ in range(2):
         await clear_files(runtime)
-        assert all(file.exists() for file in (kept, waiting))
-        assert not any(file.exists() for file in (part, unknown, upload))
-        stray = tmp_path / "snapshots" / "stray" / "7-unknown.gmn" / "record.sqlite3"
+        assert waiting.exists()
+        assert not any(file.exists() for file in (snapshot, upload))
+        stray = tmp_path / "snapshots" / "stray" / "7-one.gmn" / "record.sqlite3"
         assert stray.read_bytes() == b"record.sqlite3"
         stray = tmp_path / "imports" / "stray" / "anothers" / "archive"
         assert stray.read_bytes() == b"archive"
-    assert "unknown.gmn is in no record; moved to" in caplog.text
+    assert "one.gmn is in no record; moved to" in caplog.text
+    assert "a snapshot of version 0.5" in caplog.text
+
+
+async def test_a_start_removes_exports_that_were_cut_off_and_moves_unknown_files_aside(
+    runtime, gallery, tmp_path, caplog
+):
+    kept = _written(tmp_path / "exports" / str(gallery) / "kept" / "export.zip")
+    (kept.parent / "listed.json").write_text(LISTED)
+    part = _written(tmp_path / "exports" / str(gallery) / "cut.1f.part" / "export.zip")
+    damaged = _written(tmp_path / "exports" / str(gallery) / "damaged" / "export.zip")
+    (damaged.parent / "listed.json").write_text(LISTED[:20])
+    foreign = _written(tmp_path / "exports" / "notes" / "a.txt")
+    for _ in range(2):
+        await clear_exports(runtime)
+        assert kept.exists()
+        assert not any(file.exists() for file in (part, damaged, foreign))
+        strays = tmp_path / "exports" / "stray"
+        assert (strays / f"{gallery}-damaged" / "export.zip").exists()
+        assert (strays / "notes" / "a.txt").exists()
+    assert "damaged is in no record; moved to" in caplog.text
 
 
 async def test_the_files_of_what_was_deleted_are_removed_by_maintenance_however_that_ended(
     runtime, gallery, tmp_path
 ):
     other = runtime.record.galleries.create("yard", EMBEDDER, GallerySettings()).gallery_id
-    snapshots = [_kept_snapshot(runtime, other, name) for name in ("one", "two")]
+    export = _written(tmp_path / "exports" / str(other) / "one" / "export.zip")
+    kept = _written(tmp_path / "exports" / str(gallery) / "two" / "export.zip")
     runtime.record.jobs.create(new_job("waiting", other))
     upload = _written(tmp_path / "imports" / "waiting" / "archive")
-    single = _kept_snapshot(runtime, gallery, "single")
-    # The process is killed after each of the commits, before it removes a file.
+    # The process is killed after the commit, before it removes a file.
     runtime.record.galleries.delete(other)
-    runtime.record.snapshots.remove(gallery, "single")
-    copy = _written(tmp_path / snapshot_name(gallery, "copied") / "record.sqlite3")
-    runtime.record.unneeded_files.add([snapshot_name(gallery, "copied")])
-    kept = _kept_snapshot(runtime, gallery, "kept")
     await remove_unneeded_files(runtime)
-    assert not any(file.exists() for file in (*snapshots, single, upload, copy))
+    assert not any(file.exists() for file in (export, upload))
     assert kept.exists()
     assert runtime.record.unneeded_files.all() == []
 

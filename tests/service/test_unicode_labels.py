@@ -236,14 +236,15 @@ def test_new_crops_join_the_people_and_duplicates_of_an_old_record(old, images):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_forgetting_removes_the_crops_that_are_stored_in_any_form(old, form):
-    snapshot = old.snapshot("default")
+    content = old.export("default")
     address = str(old.http.base_url)
     with Client(address) as client:
         assert client.forget(in_form(form, JOSE)).removed == 2
         assert client.forget(in_form(form, MIXED)).removed == 1
     assert identities(old, "default") == ["p3"]
-    # Nothing of them is in the snapshot either.
-    assert old.restore("default", snapshot) == 1
+    # No import brings them back either.
+    progress = old.import_archive("default", content)["progress"]
+    assert (progress["duplicates"], progress["deleted"]) == (1, 3)
 
 
 def test_a_person_that_is_stored_in_two_forms_is_renamed_and_merged_as_one(old):
@@ -259,15 +260,13 @@ def test_a_person_that_is_stored_in_two_forms_is_renamed_and_merged_as_one(old):
         assert sorted(identities(old, "default")) == ["Eve", MIXED, "p3"]
 
 
-def test_a_snapshot_with_labels_in_other_forms_is_restored_and_found(old):
-    snapshot = old.snapshot("default")
-    with Client(str(old.http.base_url)) as client:
-        client.rename_identity(MIXED, "Eve")
-        assert crops_of(old, "default", identity=MIXED) == []
-    assert old.restore("default", snapshot) == 4
+def test_labels_in_other_forms_are_found_in_what_an_export_brings(old):
+    content = old.export("default")
+    old.create("copy")
+    assert old.import_archive("copy", content)["progress"]["landed"] == 4
     for form in FORMS:
-        assert len(crops_of(old, "default", identity=in_form(form, MIXED))) == 1
-        assert len(crops_of(old, "default", identity=in_form(form, JOSE))) == 2
+        assert len(crops_of(old, "copy", identity=in_form(form, MIXED))) == 1
+        assert len(crops_of(old, "copy", identity=in_form(form, JOSE))) == 2
 
 
 @pytest.mark.parametrize(

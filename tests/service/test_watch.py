@@ -284,12 +284,6 @@ def test_a_list_that_was_armed_again_is_not_disarmed_for_the_time_of_before(
     assert read_list(watching, wanted)["state"] == "armed"
 
 
-def test_a_restored_gallery_is_disarmed_with_an_alert(watching, wanted):
-    watching.restore(wanted, watching.snapshot(wanted))
-    eventually(lambda: read_list(watching, wanted)["state"] == "disarmed")
-    assert "restored" in alerts(watching, gallery=wanted, kind="disarmed")[0]["detail"]
-
-
 def test_a_list_without_its_last_person_warns_and_goes_on_with_another(watching, images):
     wanted = watching.create(f"wanted-{uuid4().hex[:8]}")
     watching.enrolled(wanted, images[0], identity="one")
@@ -698,17 +692,6 @@ def test_an_alert_whose_nearest_crop_was_deleted_follows_its_person_out_of_a_mer
     assert watching.http.post(f"{url}/merges/{renamed['merge_id']}/undo").status_code == 200
     assert watching.read(f"/v1/alerts/{alert.alert_id}")["identity"] == "0000"
     assert watching.http.delete(f"{url}/identities/0000").json()["alerts"] == 1
-
-
-def test_an_alert_is_about_the_person_that_its_crop_shows_in_a_restored_snapshot(
-    watching, wanted, people
-):
-    alert_id = people.pass_by(wanted).alert.alert_id
-    snapshot = watching.snapshot(wanted)
-    url = f"/v1/galleries/{wanted}/identities"
-    watching.http.patch(f"{url}/0000", data={"new_identity": "0001"})
-    watching.restore(wanted, snapshot)
-    assert watching.read(f"/v1/alerts/{alert_id}")["identity"] == "0000"
 
 
 def test_alerts_end_with_their_days_and_with_their_gallery(watching, unarmed, people):

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from tests.torture.checks import check
-from tests.torture.clients import GALLERIES, Client, Gate
+from tests.torture.clients import GALLERIES, Client
 from tests.torture.ledger import Violation, bearers
 from tests.torture.operations import Gone
 from tests.torture.scenarios import SCENARIOS
@@ -93,12 +93,9 @@ class Driver:
         return named
 
     def _clients(self, processes):
-        gates = {gallery: Gate(len(CLIENTS)) for gallery in GALLERIES}
         places = zip(CLIENTS, itertools.cycle(processes), strict=False)
         return [
-            Client(
-                name, self.world.ledger, process.http, gates, random.Random(self.chance.random())
-            )
+            Client(name, self.world.ledger, process.http, random.Random(self.chance.random()))
             for name, process in places
         ]
 
@@ -152,8 +149,7 @@ class Driver:
             identity = self.chance.choice(sorted(there.values()))
             caller.forget(gallery, identity, bearers(there, identity))
             there = {n: name for n, name in there.items() if name != identity}
-        for snapshot in ledger.snapshots_of(gallery)[:-3]:
-            caller.delete_snapshot(snapshot)
+        del ledger.exports.get(gallery, [])[:-3]
 
     def figures(self):
         ledger = self.world.ledger

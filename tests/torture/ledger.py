@@ -12,7 +12,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 State = str | None
-UNSURE = "(unsure)"
 LINE_CROPS = 6
 
 
@@ -38,23 +37,12 @@ class Crop:
 
 
 @dataclass
-class Snapshot:
-    """The contents of a snapshot; `UNSURE` where a crop changed while it was taken."""
-
-    gallery: str
-    content: dict[int, State]
-    begun: int
-    snapshot_id: str = ""
-
-
-@dataclass
 class Operation:
     """A write under way.
 
     Attributes:
         after: states of the crops concerned, once it has happened.
         deletes: whether crops that it takes away are gone for good.
-        forgets: the identity that it takes out of snapshots too.
         expected: whether it has happened at its failpoint; None if that is open.
     """
 
@@ -63,7 +51,6 @@ class Operation:
     before: dict[int, State]
     after: dict[int, State]
     deletes: bool = False
-    forgets: str | None = None
     expected: bool | None = None
 
 
@@ -72,6 +59,7 @@ class Ledger:
     """The ledger of one world; every method may be called from any thread.
 
     Attributes:
+        exports: contents of exports, by gallery.
         expiring: galleries whose crops housekeeping deletes.
     """
 
@@ -79,7 +67,7 @@ class Ledger:
     now: dict[int, State] = field(default_factory=dict)
     galleries: dict[str, bool] = field(default_factory=lambda: {"default": True})
     versions: dict[str, int] = field(default_factory=dict)
-    snapshots: list[Snapshot] = field(default_factory=list)
+    exports: dict[str, list[bytes]] = field(default_factory=dict)
     jobs: dict[str, int] = field(default_factory=dict)
     expiring: list[str] = field(default_factory=list)
     doubts: list[Operation] = field(default_factory=list)
@@ -90,8 +78,6 @@ class Ledger:
     history: list[tuple[frozenset[int], str]] = field(default_factory=list)
     by_sha: dict[str, int] = field(default_factory=dict)
     by_id: dict[str, int] = field(default_factory=dict)
-    _touched: dict[int, int] = field(default_factory=dict)
-    _ticks: int = 0
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def new_crop(self, gallery, owner, image, sha256):
@@ -101,32 +87,20 @@ class Ledger:
             self.by_sha[sha256] = crop.number
             return crop
 
-    def begin(self, what, gallery, after, deletes=False, forgets=None):
+    def begin(self, what, gallery, after, deletes=False):
         with self._lock:
             before = {number: self.now.get(number) for number in after}
-            operation = Operation(what, gallery, before, dict(after), deletes, forgets)
-            self._touch(operation)
+            operation = Operation(what, gallery, before, dict(after), deletes)
             self._note(operation, "sent")
             return operation
 
-    def acknowledge(self, operation, crop_ids=None, as_job=False):
+    def acknowledge(self, operation, crop_ids=None):
         """Note that the write has happened, or will as a job, and has to survive."""
         with self._lock:
             self._end(operation, "acknowledged")
-            # A snapshot may hold the crops of a job that have landed so far.
-            self._touch(operation, ended=not as_job)
             self._happened(operation)
             for number, crop_id in (crop_ids or {}).items():
                 self._know(number, crop_id)
-
-    def finish(self, operation):
-        with self._lock:
-            self._touch(operation, ended=True)
-
-    def finish_all(self):
-        with self._lock:
-            self._ticks += 1
-            self._touched = dict.fromkeys(self._touched, self._ticks)
 
     def refuse(self, operation, why):
         with self._lock:
@@ -136,8 +110,6 @@ class Ledger:
         with self._lock:
             self._end(operation, "unknown", str(why))
             self.doubts.append(operation)
-            if operation.forgets is not None:
-                self._forget_in_snapshots(operation, UNSURE)
 
     def saw_version(self, gallery, version):
         """Note an answered version; no later answer may be below it."""
@@ -158,17 +130,6 @@ class Ledger:
                 and self.crops[number].crop_id is not None
             }
 
-    def is_certain(self, gallery):
-        """Return whether no write to a gallery is a doubt, and no job writes to it."""
-        with self._lock:
-            writing = {
-                self.crops[number].gallery for number, tick in self._touched.items() if tick < 0
-            }
-            return gallery not in {doubt.gallery for doubt in self.doubts} | writing
-
-    def snapshots_of(self, gallery):
-        return [snapshot for snapshot in self.snapshots if snapshot.gallery == gallery]
-
     def dead_ids(self):
         """Return the ids of crops that must not be shown any more."""
         with self._lock:
@@ -178,33 +139,6 @@ class Ledger:
         with self._lock:
             for row in listed:
                 self._know(self.by_sha[row["sha256"]], row["crop_id"])
-
-    def begin_snapshot(self, gallery):
-        """Note the crops that a snapshot may hold that is about to be taken."""
-        with self._lock:
-            content = {n: s for n, s in self.now.items() if self.crops[n].gallery == gallery}
-            unsure = {n for n, tick in self._touched.items() if tick < 0} | self._doubtful()
-            content |= {n: UNSURE for n in unsure if self.crops[n].gallery == gallery}
-            self._ticks += 1
-            return Snapshot(gallery, content, self._ticks)
-
-    def took(self, snapshot, snapshot_id):
-        with self._lock:
-            for number, tick in self._touched.items():
-                changed = tick < 0 or tick > snapshot.begun
-                if changed and self.crops[number].gallery == snapshot.gallery:
-                    snapshot.content[number] = UNSURE
-            snapshot.snapshot_id = snapshot_id
-            self.snapshots.append(snapshot)
-
-    def restored(self, snapshot):
-        """Return the state of a gallery after the restore of a snapshot."""
-        with self._lock:
-            return {
-                number: None if number in self.dead else snapshot.content.get(number)
-                for number, crop in self.crops.items()
-                if crop.gallery == snapshot.gallery
-            }
 
     def settle_galleries(self, listed):
         with self._lock:
@@ -278,9 +212,7 @@ class Ledger:
 
     def _compare(self, number, seen):
         known = self.now.get(number)
-        if known == UNSURE:
-            self.now[number] = seen
-        elif seen != known:
+        if seen != known:
             kind = "lost" if seen is None else "phantom" if known is None else "changed"
             raise Violation(kind, f"crop {number}: was {known!r}, is {seen!r}", [number])
 
@@ -296,26 +228,11 @@ class Ledger:
         self.now |= operation.after
         if operation.deletes:
             self.dead |= {n for n, state in operation.after.items() if state is None}
-        if operation.forgets is not None:
-            self._forget_in_snapshots(operation, None)
-
-    def _forget_in_snapshots(self, operation, state):
-        for snapshot in self.snapshots:
-            if snapshot.gallery == operation.gallery:
-                for number, was in snapshot.content.items():
-                    if was == operation.forgets:
-                        snapshot.content[number] = state
 
     def _doubtful(self):
         return {number for doubt in self.doubts for number in doubt.after}
 
-    def _touch(self, operation, ended=False):
-        self._ticks += 1
-        for number in operation.after:
-            self._touched[number] = self._ticks if ended else -1
-
     def _end(self, operation, outcome, why=""):
-        self._touch(operation, ended=True)
         self.outcomes[outcome] += 1
         self._note(operation, f"{outcome} {why}".strip())
 
@@ -329,7 +246,7 @@ class Ledger:
 
     @staticmethod
     def _fits(states, seen):
-        return all(state in (UNSURE, seen.get(number)) for number, state in states.items())
+        return all(state == seen.get(number) for number, state in states.items())
 
 
 def bearers(crops, identity):

@@ -139,9 +139,7 @@ class Caller:
         self._confirm(operation, self.send(operation, "DELETE", path))
 
     def forget(self, gallery, identity, numbers):
-        operation = self.ledger.begin(
-            "forget", gallery, dict.fromkeys(numbers), deletes=True, forgets=identity
-        )
+        operation = self.ledger.begin("forget", gallery, dict.fromkeys(numbers), deletes=True)
         path = f"/v1/galleries/{gallery}/identities/{identity}"
         self._confirm(operation, self.send(operation, "DELETE", path))
 
@@ -186,9 +184,8 @@ class Caller:
         if answer is not None and answer.status_code == 202:
             job = answer.json()["job_id"]
             self.ledger.jobs[job] = count
-            self.ledger.acknowledge(operation, as_job=True)
+            self.ledger.acknowledge(operation)
             self.wait_for_job(job)
-            self.ledger.finish(operation)
             self._learn_ids(gallery, identity)
 
     def reindex(self, gallery):
@@ -250,33 +247,25 @@ class Caller:
             confirm = proposal.json()["confirm"]
             self.send(None, "PUT", path, data={**fields, "confirm": confirm})
 
-    def take_snapshot(self, gallery):
-        """Copy a gallery; return None if the outcome is open."""
-        snapshot = self.ledger.begin_snapshot(gallery)
-        operation = self.ledger.begin("snapshot", gallery, {})
-        answer = self.send(operation, "POST", f"/v1/galleries/{gallery}/snapshots")
+    def make_export(self, gallery):
+        """Export a gallery, read the export, and delete it."""
+        exports = f"/v1/galleries/{gallery}/exports"
+        answer = self.send(None, "POST", exports)
         if answer is None or answer.status_code != 201:
-            return None
-        self.ledger.took(snapshot, answer.json()["snapshot_id"])
-        self.ledger.acknowledge(operation)
-        return snapshot
+            return
+        path = f"{exports}/{answer.json()['export_id']}"
+        content = self.send(None, "GET", f"{path}/content")
+        if content is not None and content.status_code == 200:
+            self.ledger.exports.setdefault(gallery, []).append(content.content)
+        self.send(None, "DELETE", path)
 
-    def delete_snapshot(self, snapshot):
-        """Remove a snapshot, which is never restored from now on."""
-        self.ledger.snapshots.remove(snapshot)
-        operation = self.ledger.begin("delete snapshot", snapshot.gallery, {})
-        path = f"/v1/galleries/{snapshot.gallery}/snapshots/{snapshot.snapshot_id}"
-        answer = self.send(operation, "DELETE", path)
-        if answer is not None and answer.status_code == 204:
-            self.ledger.acknowledge(operation)
-
-    def restore(self, snapshot):
-        """Restore a snapshot; to be called while nobody else writes to its gallery."""
-        after = self.ledger.restored(snapshot)
-        operation = self.ledger.begin(f"restore {snapshot.snapshot_id}", snapshot.gallery, after)
-        path = f"/v1/galleries/{snapshot.gallery}/snapshots/{snapshot.snapshot_id}/restore"
-        if self._confirm(operation, self.send(operation, "POST", path)):
-            self.settle(snapshot.gallery)
+    def import_export(self, gallery, content):
+        """Import an export of a gallery into it, which changes nothing: deleted crops stay so."""
+        files = {"archive": ("export.zip", content)}
+        answer = self.send(None, "POST", f"/v1/galleries/{gallery}/imports", files=files)
+        if answer is not None and answer.status_code == 202:
+            self.ledger.jobs[answer.json()["job_id"]] = 0
+            self.wait_for_job(answer.json()["job_id"])
 
     def settle(self, gallery):
         """List a gallery and compare it with the ledger."""

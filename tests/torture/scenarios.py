@@ -35,10 +35,10 @@ class Scenario:
 
 
 def _fill(caller):
-    """Enroll two people, whom a snapshot has too."""
+    """Enroll two people, whom an export has too."""
     for count in (3, 2):
         caller.enroll("lobby", count)
-    caller.take_snapshot("lobby")
+    caller.make_export("lobby")
 
 
 def _write_a_lot(caller):
@@ -80,7 +80,7 @@ def _newest(caller, prefix):
 def _gallery_to_delete(caller):
     gallery = _new_gallery(caller, "doomed")
     caller.enroll(gallery, 2)
-    caller.take_snapshot(gallery)
+    caller.make_export(gallery)
 
 
 def _expire(caller):
@@ -117,9 +117,10 @@ def _at_commit(write, happening):
 
 _ENROLLING = partial(Scenario, lambda caller: caller.enroll("lobby", 4, key=uuid4().hex))
 _FORGETTING = Scenario(_forget, _fill)
-_SNAPSHOT = Scenario(lambda caller: caller.take_snapshot("lobby"), _fill)
-_RESTORING = Scenario(
-    lambda caller: caller.restore(caller.ledger.snapshots_of("lobby")[-1]), _fill_and_change
+_EXPORTING = Scenario(lambda caller: caller.make_export("lobby"), _fill)
+_IMPORTING_EXPORT = Scenario(
+    lambda caller: caller.import_export("lobby", caller.ledger.exports["lobby"][-1]),
+    _fill_and_change,
 )
 _REINDEXING = Scenario(
     lambda caller: caller.reindex(_newest(caller, "former-")),
@@ -152,11 +153,7 @@ SCENARIOS = {
     "record.settled": Scenario(_write_a_lot, passages=30),
     **_at_commit("delete-crop", Scenario(_delete_crop, _fill)),
     **_at_commit("forget-identity", _FORGETTING),
-    "forget-identity.before-snapshots": replace(_FORGETTING, happened=True),
-    # Housekeeping for earlier deletions may reach the failpoint first; nothing is forgotten then.
-    "snapshot-rewrite.begun": _FORGETTING,
-    "snapshot-rewrite.removed": _FORGETTING,
-    "snapshot-rewrite.written": _FORGETTING,
+    "forget-identity.before-jobs": replace(_FORGETTING, happened=True),
     **{f"delete-expired.{step}": _EXPIRING for step in STEPS},
     **_at_commit("relabel", Scenario(_relabel, _fill)),
     **_at_commit("create-gallery", Scenario(_new_gallery)),
@@ -169,12 +166,11 @@ SCENARIOS = {
             lambda caller: caller.delete_gallery(_newest(caller, "doomed-")), _gallery_to_delete
         ),
     ),
-    "snapshot.written": _SNAPSHOT,
-    "snapshot.in-place": _SNAPSHOT,
-    "snapshot.registered": _SNAPSHOT,
-    "restore.file-read": replace(_RESTORING, happened=False),
-    "restore.crops-added": replace(_RESTORING, happened=False),
-    **_at_commit("restore", _RESTORING),
+    "export.written": _EXPORTING,
+    "export.in-place": _EXPORTING,
+    "delete-export.renamed": _EXPORTING,
+    "export-import.checked": _IMPORTING_EXPORT,
+    "export-import.batch-stored": _IMPORTING_EXPORT,
     "reindex.begun": _REINDEXING,
     "reindex.batch-embedded": _REINDEXING,
     "reindex.batch-kept": _REINDEXING,

@@ -10,12 +10,12 @@ pytestmark = pytest.mark.slow
 CYCLES = [
     None,
     "enroll.crop-written",
-    "snapshot.in-place",
-    "restore.committed",
+    "export.in-place",
+    "export-import.checked",
     "record.committed",
     None,
-    "forget-identity.before-snapshots",
-    "snapshot-rewrite.removed",
+    "forget-identity.before-jobs",
+    "delete-export.renamed",
     None,
     "import.batch-landed",
 ]

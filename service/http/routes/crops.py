@@ -363,13 +363,11 @@ async def rename_identity(
     return await changes.relabel_identity(call.runtime, call.gallery, identity, form.new_identity)
 
 
-@identity_router.delete(
-    "/identities/{identity:path}", responses=problems("snapshots_not_rewritten")
-)
+@identity_router.delete("/identities/{identity:path}")
 async def forget_identity(call: Admin, identity: Identity) -> ForgottenIdentity:
-    """Forgets a person: deletes every crop, vector and image, in snapshots too.
+    """Forgets a person: deletes every crop, vector and image.
 
-    The answer lists the removed data, and where and until when copies remain.
+    The answer lists the removed data, and where and until when copies remain, such as exports.
     """
     return await forget.forget_identity(call.runtime, call.gallery, identity)
 

@@ -1,33 +1,27 @@
-"""`/v1/galleries`: create, list, read, change and delete galleries; snapshots and their restore."""
+"""`/v1/galleries`: create, list, read, change and delete galleries."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from fastapi import Path, Response
+from fastapi import Response
 from pydantic import Field, model_validator
 
 from gmn_client.models import (
     Galleries,
     Gallery,
     GalleryRemoval,
-    RestoredSnapshot,
     RetentionFrom,
-    Snapshot,
-    Snapshots,
 )
 from service.errors import InvalidField
-from service.gallery import archives, browse, changes
+from service.gallery import browse, changes
 from service.http.forms import Form, GalleryName, Sent
 from service.http.guard import Admin, guarded_router, needs
 from service.http.problems import problems
 from service.record.values import CalibrationMode, GallerySettings
 from service.runtime import Call, GalleryCall
-from service.search.options import Id
 
 router = guarded_router("/v1/galleries", "galleries")
-snapshot_router = guarded_router("/v1/galleries/{gallery}/snapshots", "snapshots")
-SnapshotId = Annotated[Id, Path(description="A snapshot's id.")]
 
 
 class GallerySettingsFields(Form):
@@ -111,46 +105,9 @@ async def change_gallery(call: Admin, form: Sent[GallerySettingsFields] = UNCHAN
 
 @router.delete("/{gallery}", responses=problems("gallery_conflict"))
 async def delete_gallery(call: Admin) -> GalleryRemoval:
-    """Deletes a gallery with all crops and snapshots; `default` cannot be deleted."""
+    """Deletes a gallery with all crops and exports; `default` cannot be deleted."""
     runtime = call.runtime
     removed = await changes.delete_gallery(runtime, call.gallery)
     # Keys limited to this gallery are revoked too, so they cannot open a later one of its name.
     await runtime.keys.threads.run(runtime.keys.read)
     return GalleryRemoval(removed=removed)
-
-
-@snapshot_router.post("", status_code=201)
-async def take_snapshot(call: Admin, response: Response) -> Snapshot:
-    """Takes a snapshot of the gallery while reads and writes continue."""
-    taken = await archives.take_snapshot(call.runtime, call.gallery)
-    response.headers["Location"] = (
-        f"/v1/galleries/{call.gallery.name}/snapshots/{taken.snapshot_id}"
-    )
-    return taken
-
-
-@snapshot_router.get("")
-async def list_snapshots(call: Admin) -> Snapshots:
-    """Lists the snapshots of the gallery, oldest first."""
-    return Snapshots(results=await archives.list_snapshots(call.runtime, call.gallery))
-
-
-@snapshot_router.get("/{snapshot_id}")
-async def read_snapshot(call: Admin, snapshot_id: SnapshotId) -> Snapshot:
-    """Reads one snapshot."""
-    return await archives.find_snapshot(call.runtime, call.gallery, snapshot_id)
-
-
-@snapshot_router.delete("/{snapshot_id}", status_code=204)
-async def delete_snapshot(call: Admin, snapshot_id: SnapshotId) -> None:
-    """Removes a snapshot."""
-    await archives.delete_snapshot(call.runtime, call.gallery, snapshot_id)
-
-
-@snapshot_router.post("/{snapshot_id}/restore", responses=problems("damaged_snapshot"))
-async def restore_snapshot(call: Admin, snapshot_id: SnapshotId) -> RestoredSnapshot:
-    """Restores a snapshot; crops that were deleted since it was taken stay deleted.
-
-    Every crop is checked first: a damaged snapshot is answered with 409 and changes nothing.
-    """
-    return await archives.restore_snapshot(call.runtime, call.gallery, snapshot_id)

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field, WithJsonSchema
 from sse_starlette import EventSourceResponse
 
-from gmn_client.models import CropGroups, Job, JobProblem, Jobs, Scope
+from gmn_client.models import CropGroups, ImportedCrops, Job, JobProblem, Jobs, Scope
 from service.errors import InvalidField, Unauthorised, UnknownJob
 from service.gallery.enroll import Camera, Name
 from service.http.forms import FILE, Form, GroupingForm, KeepBest, Sent
@@ -22,6 +22,7 @@ from service.jobs import runner
 from service.jobs.grouping import begin_grouping
 from service.jobs.imports import begin_import
 from service.jobs.reindex import begin_reindex
+from service.jobs.removals import begin_removal, count_imported
 from service.record.jobs import Job as JobRecord
 from service.runtime import Call, GalleryCall, Runtime
 from service.search.options import Id
@@ -42,8 +43,8 @@ class ImportForm(Form):
     to_disk = True
 
     archive: Annotated[UploadFile | None, WithJsonSchema(FILE)] = None
-    """A zip file of images, or features of the gallery's artefact: a .npz file of
-    `gmn embed`, of which no picture is kept."""
+    """A zip file of images, an export of a gallery, or features of the gallery's artefact: a .npz
+    file of `gmn embed`, of which no picture is kept."""
     folder: Annotated[str, Field(max_length=MAX_FOLDER)] | None = None
     """A folder below GMN_IMPORT_DIR, instead of an archive; for a key of one gallery the folder of
     that gallery's name, or one in it."""
@@ -57,6 +58,19 @@ class ImportForm(Form):
     """Applies to every image; refused where the manifest names cameras."""
     keep_best: KeepBest | None = None
     """How many crops each track keeps, as in an enrollment."""
+    accept_undeleted: bool = False
+    """Import an export that is older than the known deletions, which are those of 400 days. Who was
+    forgotten before may come back."""
+
+
+class RemovalForm(Form):
+    """How to remove the crops of an import."""
+
+    dry_run: bool = False
+    """Only count the crops."""
+
+
+AT_ONCE = RemovalForm()
 
 
 @router.get("/jobs", responses=problems("unknown_gallery"))
@@ -186,10 +200,12 @@ async def _find_job(call: Call, job_id: str, others_need: Scope = "query") -> Jo
 
 @router.post("/galleries/{gallery}/imports", status_code=202, responses=problems("needs_reindex"))
 async def import_crops(call: Enroller, response: Response, form: Sent[ImportForm]) -> Job:
-    """Enrolls an archive of images, or a folder that the service can read, as a job.
+    """Enrolls an archive of images, an export, or a folder that the service can read, as a job.
 
     The job is at `Location`. Files that cannot be used are listed in its report; the others are
-    enrolled. A key may have eight imports that wait or run, and send as many archives at once.
+    enrolled. Crops of an export keep their ids, and those deleted from this service are left out; a
+    damaged export changes nothing. A key may have eight imports that wait or run, and send as many
+    archives at once.
     """
     if (form.archive is None) == (form.folder is None):
         raise InvalidField("archive: send one as a file, or name a folder in its place")
@@ -202,6 +218,30 @@ async def import_crops(call: Enroller, response: Response, form: Sent[ImportForm
         parameters["gallery"] = call.caller.gallery
     job = await begin_import(call.runtime, call.gallery, parameters, archive, call.caller.key_id)
     return _answer_accepted(call, response, job)
+
+
+@router.delete(
+    "/galleries/{gallery}/imports/{job_id}/crops",
+    status_code=202,
+    responses=problems("job_unfinished"),
+)
+async def remove_import(
+    call: Admin,
+    response: Response,
+    job_id: JobId,
+    form: Sent[RemovalForm] = AT_ONCE,
+) -> ImportedCrops:
+    """Removes the crops that an import stored, as a job; with `dry_run` it only counts them.
+
+    Images that the gallery had before the import stay, and so do crops of imports by versions
+    before 0.6. An import that waits or runs is answered with 409.
+    """
+    imported = await count_imported(call.runtime, call.gallery, job_id)
+    if form.dry_run:
+        call.note_view("count_imported", import_job=job_id, count=imported.crops)
+        return imported
+    job = await begin_removal(call.runtime, call.gallery, job_id, call.caller.key_id)
+    return imported.model_copy(update={"job": _answer_accepted(call, response, job)})
 
 
 @router.post("/galleries/{gallery}/groups", status_code=202, responses=problems("needs_reindex"))

@@ -1,8 +1,8 @@
-// Galleries: create, describe, configure, snapshot and restore, reindex, delete.
+// Galleries: create, describe, configure, export, reindex, delete.
 
 import { startAccess } from "./access.js";
 import { ask, formOf, send } from "./api.js";
-import { attempt, count, find, h, moment, onSubmit, question } from "./elements.js";
+import { attempt, count, download, find, h, moment, onSubmit, question } from "./elements.js";
 import { addJob } from "./imports.js";
 import { addressOf, changed, gallery, inGallery, panel } from "./place.js";
 
@@ -37,8 +37,8 @@ export function startGalleries() {
     }),
   );
   find("#refit").addEventListener("click", refit);
-  find("#take-snapshot").addEventListener("click", () =>
-    act(() => ask(inGallery("/snapshots"), { method: "POST" })),
+  find("#make-export").addEventListener("click", () =>
+    act(() => ask(inGallery("/exports"), { method: "POST" })),
   );
   find("#reindex").addEventListener("click", () =>
     act(async () => addJob(await ask(inGallery("/reindex"), { method: "POST" }))),
@@ -91,7 +91,7 @@ async function refit() {
 async function remove() {
   const name = gallery();
   const { crops, identities } = known.find((summary) => summary.name === name);
-  const text = `${count(crops, "picture")} of ${count(identities, "person", "people")} are deleted, and every snapshot. This cannot be undone.`;
+  const text = `${count(crops, "picture")} of ${count(identities, "person", "people")} are deleted, and every export. This cannot be undone.`;
   const typed = await question(`Delete the gallery ${name}?`, text, "Delete the gallery", {
     label: `Type ${name}`,
     input: "",
@@ -114,7 +114,7 @@ function show() {
   find("#delete-gallery").hidden = current.name === "default";
   find("#reindex").hidden = current.state === "ready";
   fill(find("#settings"), current);
-  showSnapshots();
+  showExports();
 }
 
 function row(summary) {
@@ -181,44 +181,45 @@ function fill(form, current) {
     form.elements[name].value = form.elements[name].dataset.now = value;
 }
 
-async function showSnapshots() {
+async function showExports() {
   const name = gallery();
-  const place = find("#snapshots");
-  await attempt(place, async () => {
-    const { results } = await ask(inGallery("/snapshots"));
+  await attempt(find("#exports"), async () => {
+    const { results } = await ask(inGallery("/exports"));
     if (gallery() !== name) return;
     const none = h(
       "li",
       { class: "hint" },
-      "No snapshot yet. A snapshot is a copy of the gallery that it can be set back to.",
+      "No export yet. An export is a file with all pictures and names, which a gallery can import. It is deleted after seven days.",
     );
-    find("#snapshots ul").replaceChildren(
-      ...(results.length > 0 ? results.reverse().map(snapshotRow) : [none]),
+    find("#exports ul").replaceChildren(
+      ...(results.length > 0 ? results.reverse().map(exportRow) : [none]),
     );
   });
 }
 
-function snapshotRow(snapshot) {
-  const path = inGallery(`/snapshots/${encodeURIComponent(snapshot.snapshot_id)}`);
-  const restore = async () => {
-    const text = `The gallery becomes again what it was, with ${count(snapshot.crops, "picture")}. Pictures enrolled and names given since are lost; deletions since stay. Take a snapshot before, to be able to return.`;
-    if (await question("Restore this snapshot?", text, "Restore", { danger: true }))
-      await act(() => ask(`${path}/restore`, { method: "POST" }));
-  };
+function exportRow({ export_id: id, created_at: created, expires_at: expires, crops, bytes }) {
+  const path = inGallery(`/exports/${encodeURIComponent(id)}`);
+  const row = h(
+    "li",
+    {},
+    h("b", { class: "grow" }, moment(created)),
+    h(
+      "span",
+      { class: "hint" },
+      `${count(crops, "picture")}, ${size(bytes)}, until `,
+      moment(expires),
+    ),
+    h("button", { type: "button", onclick: () => save() }, "Download"),
+    h("button", { type: "button", class: "danger quiet", onclick: () => drop() }, "Delete…"),
+  );
+  const save = () => attempt(row, () => download(`${path}/content`, `${gallery()}-${id}.zip`));
   const drop = async () => {
     if (
-      await question("Delete this snapshot?", "The gallery itself does not change.", "Delete", {
+      await question("Delete this export?", "The gallery itself does not change.", "Delete", {
         danger: true,
       })
     )
       await act(() => send(path, { method: "DELETE" }));
   };
-  return h(
-    "li",
-    {},
-    h("b", { class: "grow" }, moment(snapshot.created_at)),
-    h("span", { class: "hint" }, `${count(snapshot.crops, "picture")}, ${size(snapshot.bytes)}`),
-    h("button", { type: "button", onclick: restore }, "Restore…"),
-    h("button", { type: "button", class: "danger quiet", onclick: drop }, "Delete…"),
-  );
+  return row;
 }

@@ -1,7 +1,7 @@
 // Imports and other jobs: sends an archive, lists the jobs, and follows each to its end.
 
 import { ask, follow, formOf } from "./api.js";
-import { attempt, count, download, find, h, moment, onSubmit } from "./elements.js";
+import { attempt, count, download, find, h, moment, onSubmit, question } from "./elements.js";
 import { changed, gallery, inGallery, panel } from "./place.js";
 
 const STATES = {
@@ -17,8 +17,14 @@ const PARTS = {
   not_kept: "not kept",
   refused: "refused",
   ignored: "ignored",
+  deleted: "deleted before and left out",
 };
-const KINDS = { import: "Import", reindex: "Reindex", grouping: "Grouping" };
+const KINDS = {
+  import: "Import",
+  reindex: "Reindex",
+  grouping: "Grouping",
+  removal: "Removal of what an import brought",
+};
 const GOING = ["queued", "running"];
 
 export function startImports() {
@@ -129,6 +135,39 @@ function draw(row, job) {
           },
           "Stop",
         ),
+      panel() === "galleries" &&
+        job.kind === "import" &&
+        job.progress.landed > 0 &&
+        !going &&
+        h(
+          "button",
+          {
+            type: "button",
+            class: "danger quiet",
+            onclick: () => attempt(row, () => removeBrought(job)),
+          },
+          "Remove what it brought…",
+        ),
     ].filter(Boolean),
   );
+}
+
+async function removeBrought(job) {
+  const path = inGallery(`/imports/${encodeURIComponent(job.job_id)}/crops`);
+  const counted = await ask(path, { method: "DELETE", body: formOf([["dry_run", "true"]]) });
+  const since = [
+    counted.renamed > 0 && `${counted.renamed.toLocaleString()} renamed`,
+    counted.reviewed > 0 && `${counted.reviewed.toLocaleString()} reviewed`,
+    counted.in_cases > 0 && `${counted.in_cases.toLocaleString()} in cases`,
+  ].filter(Boolean);
+  const text = [
+    `${count(counted.crops, "picture is", "pictures are")} deleted. `,
+    since.length > 0 && h("b", {}, `Since the import: ${since.join(", ")}. `),
+    counted.duplicates > 0 &&
+      `${count(counted.duplicates, "picture")} that the gallery had before stay. `,
+    "This cannot be undone.",
+  ];
+  if (!(await question("Remove what this import brought?", text, "Remove", { danger: true })))
+    return;
+  addJob((await ask(path, { method: "DELETE" })).job);
 }

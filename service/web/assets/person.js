@@ -216,7 +216,7 @@ async function forget({ identity }) {
   const { crops, kept_searches: searches, cases } = await ask(pathOf(identity));
   const from = await inCases(cases);
   const text = [
-    `${count(crops, "picture is", "pictures are")} deleted from the gallery and from every snapshot, and alerts about this person too. `,
+    `${count(crops, "picture is", "pictures are")} deleted from the gallery, and alerts about this person too. Exports keep them until they expire. `,
     searches > 0 &&
       h(
         "b",
@@ -236,9 +236,6 @@ async function forget({ identity }) {
       answer.kept_searches > 0 &&
         `${count(answer.kept_searches, "kept search", "kept searches")} deleted${gone && `, ${gone}`}.`,
       answer.alerts > 0 && `${count(answer.alerts, "alert")} deleted.`,
-      ...Object.entries(answer.snapshots).map(
-        ([id, removed]) => `${count(removed, "picture")} taken out of snapshot ${id}.`,
-      ),
     ].filter(Boolean),
     details: [
       "What remains elsewhere, for whoever runs this service",

@@ -139,13 +139,17 @@ def test_a_picture_and_a_case_are_written_to_a_file(api, filled, pictures, tmp_p
     assert str(nowhere) in said
 
 
-def test_a_snapshot_is_taken_listed_and_restored(api, filled):
-    taken = api("take_snapshot", "--json")
-    assert f"snapshot_id: {taken['snapshot_id']}" in api("snapshots")
-    filled.delete_crops(unnamed=True)
-    assert "crops: 2" in api("restore_snapshot", taken["snapshot_id"]).splitlines()
-    assert api("delete_snapshot", taken["snapshot_id"]) == ""
-    assert api("snapshots") == ""
+def test_an_export_is_made_listed_downloaded_and_deleted(api, filled, tmp_path):
+    made = api("make_export", "--json")
+    assert f"export_id: {made['export_id']}" in api("exports")
+    file = tmp_path / "lobby.zip"
+    assert api("download_export", made["export_id"], str(file)) == ""
+    assert file.stat().st_size == made["bytes"]
+    assert [path.name for path in tmp_path.iterdir()] == ["lobby.zip"]
+    job = filled.wait_for_job(filled.import_archive(file).job_id)
+    assert (job.progress.landed, job.progress.duplicates) == (0, made["crops"])
+    assert api("delete_export", made["export_id"]) == ""
+    assert api("exports") == ""
 
 
 def test_without_a_gallery_the_jobs_of_every_gallery_are_listed(api, filled, service_url):

@@ -16,13 +16,13 @@ def test_what_is_no_archive_is_named_before_it_is_sent(gmn, folder):
     assert len(refused.strip().splitlines()) == 1
 
 
-def test_forgetting_names_the_gallery_and_each_snapshot_that_it_reached(gmn, client, drawn_crops):
+def test_forgetting_names_each_export_that_still_holds_the_person(gmn, client, drawn_crops):
     client.enroll([Image(crop.png, "x.png", crop.identity) for crop in drawn_crops])
     theirs = sum(crop.identity == "0000" for crop in drawn_crops)
-    snapshot_id = client.take_snapshot().snapshot_id
+    export_id = client.make_export().export_id
     forgotten = gmn("forget", "0000", "--yes")
     assert f"removed: {theirs}\n" in forgotten
-    assert f'snapshots: {{"{snapshot_id}": {theirs}}}' in forgotten
+    assert f"export {export_id}" in forgotten
     assert "audit log" in forgotten
     again = gmn("forget", "0000", "--yes", status=2)
     assert "'0000'" in again

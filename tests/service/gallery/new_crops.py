@@ -2,19 +2,14 @@
 
 import contextlib
 import hashlib
-import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
-from gmn_client.models import Snapshot
 from service.ops.threads import heartbeat
-from service.record.archive import write_archive
 from service.record.record import Record
-from service.record.replacing import replace_crops
 from service.record.transaction import STEPS_PER_BEAT
 from service.record.values import (
     ArchivedCrop,
@@ -42,33 +37,6 @@ def new_crop(number, identity="a", camera="east", **said):
 
 def without_picture(number, **said):
     return replace(new_crop(number, content_type=None, image_bytes=0, **said), picture=None)
-
-
-def described(snapshot_id):
-    return Snapshot(
-        snapshot_id=snapshot_id,
-        version=1,
-        embedding_fingerprint=EMBEDDER,
-        crops=1,
-        bytes=4096,
-        sha256="0" * 64,
-        created_at=NOON,
-    )
-
-
-def snapshot_of(crops, folder, embedder=EMBEDDER):
-    (folder / "copied").mkdir()
-    with open_record(folder / "copied") as record:
-        gallery = new_gallery(record, embedder=embedder)
-        record.crops.enroll(gallery, embedder, crops)
-        write_archive(record.database, folder / "made.gmn", gallery)
-    return folder / "made.gmn"
-
-
-def restore_crops(record, gallery, crops, embedder=EMBEDDER):
-    with tempfile.TemporaryDirectory() as folder:
-        snapshot = snapshot_of(crops, Path(folder), embedder)
-        return record.database.write_from(snapshot, replace_crops, gallery, snapshot)
 
 
 @contextlib.contextmanager

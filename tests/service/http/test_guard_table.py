@@ -65,11 +65,12 @@ POST /v1/galleries/{gallery}/imports : enroll
 POST /v1/galleries/{gallery}/groups : admin
 GET /v1/galleries/{gallery}/groups : query
 POST /v1/galleries/{gallery}/reindex : admin
-POST /v1/galleries/{gallery}/snapshots : admin
-GET /v1/galleries/{gallery}/snapshots : admin
-GET /v1/galleries/{gallery}/snapshots/{snapshot_id} : admin
-DELETE /v1/galleries/{gallery}/snapshots/{snapshot_id} : admin
-POST /v1/galleries/{gallery}/snapshots/{snapshot_id}/restore : admin
+DELETE /v1/galleries/{gallery}/imports/{job_id}/crops : admin
+POST /v1/galleries/{gallery}/exports : admin
+GET /v1/galleries/{gallery}/exports : admin
+GET /v1/galleries/{gallery}/exports/{export_id} : admin
+GET /v1/galleries/{gallery}/exports/{export_id}/content : admin
+DELETE /v1/galleries/{gallery}/exports/{export_id} : admin
 POST /v1/sightings : sight any
 GET /v1/cameras : query sight any
 POST /v1/cameras/{camera}/heartbeat : sight any

@@ -68,7 +68,7 @@ def served(start, tmp_path_factory):
 def _refusal(served, method, path, place, name, value):
     """Return the answer to a request with one value, in a path whose other parts name nothing."""
     named = {"gallery": "default"} | ({name: value} if place == "path" else {})
-    for part in ("crop_id", "identity", "query_id", "case_id", "job_id", "key_id", "snapshot_id"):
+    for part in ("crop_id", "identity", "query_id", "case_id", "job_id", "key_id", "export_id"):
         named.setdefault(part, "a")
     for part in ("merge_id", "alert_id", "webhook_id", "delivery_id", "camera"):
         named.setdefault(part, "a")

@@ -10,7 +10,7 @@ from service.milvus import indexer
 from service.milvus.rows import Codes
 from service.record.values import form_code
 from service.search.options import Filter
-from tests.service.gallery.new_crops import NOON, restore_crops
+from tests.service.gallery.new_crops import NOON
 from tests.service.milvus.lab import (
     CAMERAS,
     DIMENSION,
@@ -99,18 +99,6 @@ def test_a_changed_label_moves_a_crop_to_other_filters_and_groups(one):
     assert one.found(gallery, drawn(1), wanted=Filter(cameras=("west",))) == [first]
     groups = one.index(gallery).search(drawn(1)[None], 10, grouped=True)
     assert groups.row_ids.tolist() == [first]
-
-
-def test_a_restore_leads_to_another_collection(one):
-    gallery, rows = one.indexed(*range(5))
-    before = one.state(gallery)
-    one.remove(gallery, rows[0])
-    kept = [drawn_crop(number) for number in range(1, 5)]
-    restore_crops(one.record, gallery.gallery_id, kept, gallery.embedding_fingerprint)
-    one.caught_up(gallery)
-    one.assert_same(gallery, drawn(1)[None], [9])
-    eventually(lambda: before.collection not in one.server.collections())
-    assert one.state(gallery).collection in one.server.collections()
 
 
 def test_a_rebuild_leads_to_a_new_collection_and_loses_nothing_meanwhile(one):

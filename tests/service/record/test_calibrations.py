@@ -4,7 +4,7 @@ import pytest
 
 from service.record.calibrations import KEPT_SEARCHES
 from service.record.values import PublishedCalibration
-from tests.service.gallery.new_crops import restore_crops
+from tests.service.gallery.new_crops import OTHER_EMBEDDER
 
 
 def test_the_newest_searches_are_kept_oldest_first(record, gallery):
@@ -51,7 +51,8 @@ def test_a_calibration_is_published_only_where_what_it_was_fitted_to_counts(reco
     fitted = (kept.counted(gallery, "mnet"), (entry.at, entry.side))
     record.galleries.change(gallery, {}, reset_calibration=True)
     assert not kept.publish(gallery, "mnet", "{}", 0, *fitted)
-    restore_crops(record, gallery, [])
+    record.staged.begin(gallery, OTHER_EMBEDDER)
+    record.staged.switch(gallery)
     assert not kept.publish(gallery, "mnet", "{}", 0, 0, fitted[1])
     record.galleries.change(gallery, {"calibration": "frozen"})
     assert not kept.publish(gallery, "mnet", "{}", 0)

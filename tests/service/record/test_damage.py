@@ -1,4 +1,4 @@
-"""Damage of a record's files is named, and what holds is recovered with what snapshots have."""
+"""Damage of a record's files is named, and what holds is recovered."""
 
 import contextlib
 import shutil
@@ -10,8 +10,6 @@ import pytest
 import gmn
 from service.errors import DamagedRecord
 from service.ops.audit import AuditLog
-from service.ops.data_directory import snapshot_name
-from service.record.archive import check_snapshots, describe_snapshot, write_archive
 from service.record.keys import ApiKey
 from service.record.record import Record
 from service.record.recovery import recover
@@ -33,7 +31,6 @@ from tests.service.record.new_searches import WEEK, new_search
 
 LOBBY = 20
 YARD = 5
-SNAPSHOT = "20260301T120000Z-00000000"
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +43,6 @@ def whole(tmp_path_factory):
         crops = (new_crop(n, f"person {n % 3}") for n in range(LOBBY + 1))
         first, *_ = enroll(record, lobby, *crops)
         enroll(record, yard, *(new_crop(100 + n) for n in range(YARD)))
-        path = folder / snapshot_name(lobby, SNAPSHOT)
-        write_archive(record.database, path, lobby)
-        record.snapshots.keep(lobby, describe_snapshot(path, NOON))
         record.crops.remove(lobby, [first])
         record.keys.add(ApiKey("door", "0" * 64, ("query",), None, "", NOON))
         record.kept.keep(lobby, [(new_search(), b"picture")], 10)
@@ -89,30 +83,7 @@ def test_a_whole_record_is_said_to_be_whole(data_dir):
     assert found.damage == []
     counts = {gallery.name: gallery.whole for gallery in found.galleries.values()}
     assert counts == {"lobby": LOBBY, "yard": YARD}
-    assert list(check_snapshots(data_dir).values()) == [None]
     assert {path: path.read_bytes() for path in before} == before
-
-
-@pytest.mark.parametrize(
-    ("wanted", "file"),
-    [
-        (b'{"number":7}', "record.sqlite3"),
-        (b"image 7", "record.sqlite3"),
-        (new_crop(7).vector.tobytes(), "vectors-1-0.f32"),
-    ],
-    ids=["row", "picture", "vector"],
-)
-def test_a_damaged_crop_is_named_and_recovered_from_a_snapshot(data_dir, tmp_path, wanted, file):
-    expected = everything(data_dir)
-    flip(data_dir / file, wanted)
-    lobby, yard = verify(data_dir).galleries.values()
-    assert (lobby.whole, yard.whole) == (LOBBY - 1, YARD)
-    assert any("crop" in line for line in lobby.damage)
-    done = recover(data_dir, tmp_path / "new")
-    lobby, yard = done.galleries
-    assert (lobby.whole, lobby.from_snapshots, yard.whole) == (LOBBY - 1, 1, YARD)
-    assert verify(tmp_path / "new").damage == []
-    assert everything(tmp_path / "new") == expected
 
 
 def test_a_crop_that_is_removed_while_it_is_checked_is_no_damage(data_dir):
@@ -125,13 +96,12 @@ def test_a_crop_that_is_removed_while_it_is_checked_is_no_damage(data_dir):
         assert inspection.found.damage == []
 
 
-def test_without_a_snapshot_a_damaged_crop_is_told_to_be_lost_with_its_person(data_dir, tmp_path):
-    shutil.rmtree(data_dir / "snapshots")
+def test_a_damaged_crop_is_named_and_told_to_be_lost_with_its_person(data_dir, tmp_path):
     with open_record(data_dir) as record:
         enroll(record, 1, new_crop(50, "somebody"))
     flip(data_dir / "vectors-1-0.f32", new_crop(50).vector.tobytes())
     lobby, _ = recover(data_dir, tmp_path / "new").galleries
-    assert (lobby.whole, lobby.from_snapshots, len(lobby.lost)) == (LOBBY, 0, 1)
+    assert (lobby.whole, len(lobby.lost)) == (LOBBY, 1)
     assert verify(tmp_path / "new").damage == []
     assert len(everything(tmp_path / "new")["lobby"]) == LOBBY
     with open_record(tmp_path / "new") as record:
@@ -163,7 +133,7 @@ def test_a_recovery_takes_over_every_table_but_what_is_made_anew(tmp_path):
         after = contents(record)
     changed = {name for name in before if after[name] != before[name]}
     assert changed == {
-        *("record", "feeds", "changes", "galleries", "requests", "runtimes", "snapshots"),
+        *("record", "feeds", "changes", "galleries", "requests", "runtimes"),
         *("jobs", "job_problems", "calibrations", "calibration_searches", "unneeded_files"),
         "remote_indexes",
     }
@@ -179,17 +149,14 @@ def give_vectors(transaction):
     transaction.change(f"UPDATE crops SET metadata = '{{}}', inside = 1, seen_at = {seen_at}")
 
 
-@pytest.mark.parametrize("left", ["nothing", "not even its mark", "its beginning", "zeros"])
-def test_a_record_that_is_gone_is_named_and_recovered_from_its_snapshots(
+@pytest.mark.parametrize("left", ["nothing", "its beginning", "zeros"])
+def test_a_record_that_is_gone_is_named_and_asks_for_a_key_once_recovered(
     data_dir, tmp_path, capsys, left
 ):
-    lobby = everything(data_dir)["lobby"]
     path = data_dir / "record.sqlite3"
     size = path.stat().st_size
-    if left in ("nothing", "not even its mark"):
+    if left == "nothing":
         path.unlink()
-        if left == "not even its mark":
-            (data_dir / "record.acknowledged").unlink()
     else:
         path.write_bytes(path.read_bytes()[:100] if left == "its beginning" else bytes(size))
     with pytest.raises(DamagedRecord, match="gmn store recover"):
@@ -197,14 +164,9 @@ def test_a_record_that_is_gone_is_named_and_recovered_from_its_snapshots(
     assert gmn.run(["store", "verify", "--data-dir", str(data_dir)]) == 1
     told = capsys.readouterr().out
     assert "the record cannot be read" in told
-    assert f"{SNAPSHOT}.gmn: as written" in told
     done = recover(data_dir, tmp_path / "new")
-    # The file of deleted ids knows of the crop that the snapshot still has.
-    assert done.galleries[0].from_snapshots == LOBBY
     assert done.unread == ["the record"]
-    assert everything(tmp_path / "new")["lobby"] == lobby
     with open_record(tmp_path / "new") as record:
-        assert record.galleries.all()[0].settings.retention_days == 30
         # Its keys are lost, so that nobody is let in until there is a new one.
         assert record.keys.all() == []
         assert record.keys.asked_for
@@ -246,32 +208,6 @@ def test_a_recovery_into_a_file_is_refused(data_dir, tmp_path, capsys):
     file.touch()
     assert gmn.run(["store", "recover", "--data-dir", str(data_dir), "--into", str(file)]) == 2
     assert "name a new one with --into" in capsys.readouterr().err
-
-
-def test_a_damaged_snapshot_is_named_and_not_taken_over(data_dir, tmp_path):
-    (folder,) = data_dir.glob("snapshots/*/*.gmn")
-    flip(folder / "record.sqlite3", b"image 9")
-    assert list(check_snapshots(data_dir).values()) == ["a row of pictures is not what was written"]
-    assert recover(data_dir, tmp_path / "new").snapshots == []
-
-
-def test_snapshots_of_a_deleted_gallery_are_not_taken_over(data_dir, tmp_path):
-    with open_record(data_dir) as record:
-        record.galleries.delete(1)
-    # The service removes the folder after it has answered.
-    assert list(check_snapshots(data_dir).values()) == [None]
-    recovery = recover(data_dir, tmp_path / "new")
-    assert [gallery.name for gallery in recovery.galleries] == ["yard"]
-    assert recovery.snapshots == []
-    assert list(check_snapshots(tmp_path / "new")) == []
-
-
-def test_a_deleted_snapshot_is_not_taken_over(data_dir, tmp_path):
-    with open_record(data_dir) as record:
-        record.snapshots.remove(1, SNAPSHOT)
-    assert (data_dir / snapshot_name(1, SNAPSHOT)).is_dir()
-    assert recover(data_dir, tmp_path / "new").snapshots == []
-    assert list(check_snapshots(tmp_path / "new")) == []
 
 
 def test_a_row_whose_json_cannot_be_parsed_is_named(data_dir):

@@ -34,7 +34,6 @@ from tests.service.gallery.new_crops import (
     new_crop,
     new_gallery,
     open_record,
-    snapshot_of,
 )
 from tests.service.gallery.new_jobs import new_job
 from tests.service.record.filled import contents, fill_record
@@ -258,7 +257,8 @@ def _write_twice(database, order, is_writing, may_end):
 
 @pytest.mark.parametrize("writer", ["of this process", "of another process"])
 def test_a_writer_that_waits_for_a_long_restore_has_not_stalled(record, gallery, tmp_path, writer):
-    snapshot = snapshot_of([new_crop(1)], tmp_path)
+    (tmp_path / "other").mkdir()
+    Record(tmp_path / "other").close()
     is_restoring = threading.Event()
     may_end = threading.Event()
 
@@ -269,7 +269,7 @@ def test_a_writer_that_waits_for_a_long_restore_has_not_stalled(record, gallery,
     pool = MonitoredThreadPool(1, "writers")
     with open_record(tmp_path) as other, ThreadPoolExecutor(1) as restores:
         writing = record if writer == "of this process" else other
-        restoring = restores.submit(record.database.write_from, snapshot, restore)
+        restoring = restores.submit(record.database.write_from, tmp_path / "other", restore)
         assert is_restoring.wait(30)
         written = pool.submit(writing.jobs.create, new_job("job", gallery))
         time.sleep(0.5)

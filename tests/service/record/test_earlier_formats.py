@@ -5,10 +5,8 @@ import sqlite3
 
 import pytest
 
-from service.record.archive import archived_ids, check_archive, write_archive
 from service.record.backup import restore_backup, write_backup
 from service.record.deletions import LOG_NAME
-from service.record.replacing import replace_crops
 from service.record.transaction import FILE
 from service.record.verify import verify
 from tests.service.gallery.new_crops import (
@@ -25,16 +23,24 @@ WATCHES = ("watches", "watch_traffic", "alerts", "alert_pictures", "webhooks", "
 OF_REVIEWS = ("alert_scores", "review_changes", "ignored_reviews")
 OF_CAMERAS = ("cameras", "camera_hours", "camera_traffic")
 OF_FORMAT_13 = (*OF_CAMERAS, "watch_trials", "trial_alerts", *OF_REVIEWS)
-LATEST = ("counted_tracks", "alert_crops", *OF_FORMAT_13, "deletions")
-OBSOLETE = ("restores", "incoming", "incoming_tracks", "collections", "unneeded_collections")
+OF_FORMAT_14 = ("imported_crops", "deletions")
+LATEST = ("counted_tracks", "alert_crops", *OF_FORMAT_13, *OF_FORMAT_14)
+OBSOLETE = (
+    "restores",
+    "incoming",
+    "incoming_tracks",
+    "collections",
+    "unneeded_collections",
+    "snapshots",
+)
 # Tables that came with later formats.
 LATER_TABLES = {
     8: ("tracks", "remote_indexes", *WATCHES, *LATEST),
     9: ("remote_indexes", *WATCHES, *LATEST),
     10: ("remote_indexes", *LATEST),
     11: LATEST,
-    12: (*OF_FORMAT_13, "deletions"),
-    13: ("deletions",),
+    12: (*OF_FORMAT_13, *OF_FORMAT_14),
+    13: OF_FORMAT_14,
 }
 
 
@@ -73,23 +79,17 @@ def test_a_record_of_an_earlier_format_opens_without_its_obsolete_tables(
 
 
 @pytest.mark.parametrize("version", [8, 10, 13])
-def test_archives_of_an_earlier_format_are_read_and_restored(tmp_path, version):
+def test_a_backup_of_an_earlier_format_is_restored(tmp_path, version):
     data = tmp_path / "data"
     data.mkdir()
     with open_record(data) as record:
         gallery = new_gallery(record)
         ids = enroll(record, gallery, new_crop(1), new_crop(2), new_crop(3))
         backup = write_backup(record.database, tmp_path / "backups")
-        snapshot = tmp_path / "snapshot.gmn"
-        write_archive(record.database, snapshot, gallery)
         record.crops.remove(gallery, ids[2:])
-    for folder in (backup, snapshot):
-        make_earlier(folder, version)
-    check_archive(snapshot)
-    assert archived_ids(snapshot) == ids
+    make_earlier(backup, version)
     restore_backup(backup, tmp_path / "restored", data)
     with open_record(tmp_path / "restored") as record:
         assert listed_ids(record, gallery) == ids[:2]
         record.crops.change(gallery, only(ids[0]), {"track": "new"})
-        record.database.write_from(snapshot, replace_crops, gallery, snapshot)
-        assert [crop.track for crop in listed(record, gallery)] == [None, None]
+        assert [crop.track for crop in listed(record, gallery)] == ["new", None]

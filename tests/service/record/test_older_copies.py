@@ -15,7 +15,6 @@ from tests.service.gallery.new_crops import (
     new_crop,
     new_gallery,
     open_record,
-    restore_crops,
 )
 
 
@@ -54,19 +53,3 @@ def test_what_was_deleted_since_is_deleted_again(record, gallery, tmp_path):
             assert not adopted.database.vectors.open(gallery, 0, 4).read([1, 3]).any()
             (left,) = adopted.keys.all()
             assert (left.key_id, left.secret_sha256) == ("rotated", NO_HASH)
-
-
-def test_who_was_forgotten_in_a_snapshot_alone_is_deleted_again(record, gallery, tmp_path):
-    folder = record.database.folder
-    other, theirs = enroll(record, gallery, new_crop(1), new_crop(2, "b"))
-    record.close()
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    with open_record(folder) as later:
-        restore_crops(later, gallery, [])
-        (renamed,) = enroll(later, gallery, new_crop(3, "c"))
-        later.people.forget(gallery, "b", [theirs, renamed])
-        assert later.crops.removed_among(gallery, [theirs, renamed]) == [theirs]
-        assert listed_ids(later, gallery) == [renamed]
-    put_back(copy, folder)
-    with open_record(folder) as adopted:
-        assert listed_ids(adopted, gallery) == [other]

@@ -1,7 +1,5 @@
 """Vectors of another embedder in a file of their own, and the switch to them."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -11,7 +9,6 @@ from tests.service.gallery.new_crops import (
     enroll,
     is_on_disk,
     new_crop,
-    restore_crops,
 )
 
 
@@ -89,18 +86,10 @@ def test_vectors_that_are_read_during_the_switch_are_those_of_the_new_embedder(
     assert [crop.vector.tolist() for crop in crops] == [[2.5] * 3, [3.5] * 3]
 
 
-@pytest.mark.parametrize("restored", [False, True])
-def test_no_file_keeps_vectors_of_another_embedder_beyond_a_cancelled_reindex_or_a_restore(
-    record, gallery, ids, restored, tmp_path
+def test_no_file_keeps_vectors_of_another_embedder_beyond_a_cancelled_reindex(
+    record, gallery, ids, tmp_path
 ):
     prepared = np.full(3, 1.5, np.float32).tobytes()
-    former = new_crop(1).vector.tobytes()
     assert is_on_disk(tmp_path, prepared)
-    if restored:
-        assert is_on_disk(tmp_path, former)
-        crop = replace(new_crop(1), vector=np.ones(3, np.float32))
-        restore_crops(record, gallery, [crop], OTHER_EMBEDDER)
-        assert not is_on_disk(tmp_path, former)
-    else:
-        record.staged.begin(gallery, None)
+    record.staged.begin(gallery, None)
     assert not is_on_disk(tmp_path, prepared)

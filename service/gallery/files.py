@@ -1,0 +1,108 @@
+"""Files beside the record: unneeded ones are removed, and unknown ones moved aside."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from service.errors import ServiceError
+from service.ops.data_directory import (
+    IMPORTS,
+    SNAPSHOTS,
+    STRAY,
+    hold,
+    move_aside,
+    remove_folder,
+    sync,
+)
+from service.record.backup import kept_backups, taken_at
+from service.runtime import Runtime
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+ID_MILLISECONDS_DIGITS = 12
+
+
+def backups_with(settings: Settings, crop_ids: Sequence[str]) -> list[tuple[Path, datetime]]:
+    """Find backups with any of these crops, and when newer ones replace them; blocks."""
+    if not settings.backup_dir or not crop_ids:
+        return []
+    # An id begins with the time of its crop's enrollment.
+    first_enrolled = min(int(crop_id[:ID_MILLISECONDS_DIGITS], 16) for crop_id in crop_ids) / 1000
+    backups = kept_backups(settings.backup_dir)
+    interval = timedelta(hours=settings.backup_every)
+    return [
+        (
+            backup,
+            taken_at(backups[-1]) + interval * (place + 1 + settings.backup_keep - len(backups)),
+        )
+        for place, backup in enumerate(backups)
+        if taken_at(backup).timestamp() + 1 >= first_enrolled
+    ]
+
+
+async def clear_files(runtime: Runtime) -> None:
+    """Remove unneeded files, and move unknown ones into a folder `stray` beside them.
+
+    Call this before the first request, because files are created before their records.
+    """
+    try:
+        await remove_unneeded_files(runtime)
+        await runtime.pools.files.run(_move_snapshots, runtime.settings.data_dir / SNAPSHOTS)
+        await runtime.pools.files.run(_move_stray_imports, runtime)
+    except (OSError, ServiceError) as error:
+        log.error("files without a record could not be removed or moved: %s", error)
+
+
+async def remove_unneeded_files(runtime: Runtime) -> None:
+    """Remove files that the record lists as unneeded."""
+    for name in await runtime.pools.files.run(runtime.record.unneeded_files.all):
+        await runtime.pools.files.run(remove_unneeded, runtime, name)
+
+
+def remove_unneeded(runtime: Runtime, name: str) -> None:
+    """Remove a file or folder, unless an upload holds it or a record has come to need it."""
+    files = runtime.record.unneeded_files
+    path = runtime.settings.data_dir / name
+    try:
+        with hold(path) if path.is_dir() else contextlib.nullcontext():
+            if name not in files.all():
+                return
+            if path.is_dir():
+                remove_folder(path)
+            path.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            sync(path.parent)
+        files.forget([name])
+    except BlockingIOError:
+        log.debug("%s is being received", path)
+    except OSError as error:
+        log.error("%s is unneeded, and cannot be removed: %s", path, error)
+
+
+def _move_stray_imports(runtime: Runtime) -> None:
+    folder = runtime.settings.data_dir / IMPORTS
+    unneeded = runtime.record.unneeded_files.all
+    # List the folders before the record, to which another process may add one. The folder of an
+    # upload is empty until the record lists it.
+    folders = [path for path in folder.glob("*") if path.name != STRAY and any(path.iterdir())]
+    for path in folders:
+        name = f"{IMPORTS}/{path.name}"
+        # Check twice: the job may be deleted between the checks.
+        if not (name in unneeded() or runtime.record.jobs.get(path.name) or name in unneeded()):
+            move_aside(path, folder / STRAY, path.name)
+
+
+def _move_snapshots(folder: Path) -> None:
+    """Move snapshots of version 0.5 aside, which this version neither restores nor rewrites."""
+    for path in folder.glob("*/*"):
+        if path.parent.name != STRAY:
+            log.warning("%s is a snapshot of version 0.5, which restores it", path)
+            move_aside(path, folder / STRAY, f"{path.parent.name}-{path.name}")
+    for path in folder.glob("*"):
+        if path.name != STRAY:
+            with contextlib.suppress(OSError):
+                path.rmdir()

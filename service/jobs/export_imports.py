@@ -1,0 +1,182 @@
+"""Imports of exports: crops with their ids, labels, vectors and pictures, batch by batch."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from gmn_client.models import JobProblem
+from model.crops.decode import CropProblem
+from service.engine.device import Embedded
+from service.errors import InvalidField
+from service.gallery.enroll import store_crops
+from service.gallery.gallery import Gallery
+from service.jobs import runner
+from service.jobs.export_files import SentCrop, SentExport
+from service.jobs.import_files import make_check
+from service.ops.data_directory import failpoint, require_free_disk
+from service.record.exports import ExportDescription
+from service.record.jobs import Job
+from service.record.transaction import batches
+from service.record.values import ArchivedCrop
+from service.runtime import Runtime
+
+# Deletions are known for so long.
+DELETIONS_KEPT = timedelta(days=400)
+VECTORS_PER_BATCH = 256
+IMAGES_PER_BATCH = 32
+COUNTS = ("total", "done", "landed", "duplicates", "refused", "deleted")
+NAMED_BY_EXPORT = ("identity", "camera", "manifest", "keep_best")
+
+
+async def import_export(runtime: Runtime, gallery: Gallery, job: Job, archive: Path) -> str | None:
+    """Store the remaining crops of an export.
+
+    Vectors of the gallery's embedder are stored as they are; otherwise the pictures are embedded.
+
+    Raises:
+        InvalidField: the export is damaged, too old, or its vectors cannot be used; before the
+            first crop is stored.
+    """
+    for name in NAMED_BY_EXPORT:
+        if job.parameters.get(name):
+            raise InvalidField(f"{name}: an export names its crops itself; leave it out")
+    run = runtime.pools.imports.run
+    between = make_check(runtime, job)
+    with contextlib.closing(await run(SentExport, archive)) as export:
+        description = export.description
+        remark = _require_known_deletions(description, bool(job.parameters.get("accept_undeleted")))
+        if not job.progress:
+            await run(export.check, runtime.settings.max_image_bytes, between)
+            failpoint("export-import.checked")
+        has_vectors = description.embedding_fingerprint == gallery.embedder
+        _require_usable(runtime, gallery, description, has_vectors)
+        counts = Counter({**dict.fromkeys(COUNTS, 0), **job.progress})
+        counts["total"] = description.crops
+        await runner.save_job(runtime, job, dict(counts))
+        size = VECTORS_PER_BATCH if has_vectors else IMAGES_PER_BATCH
+        crops = batches(export.crops(counts["done"]), size)
+        began = time.monotonic()
+        while batch := await run(next, crops, None):
+            problems = await _store_batch(runtime, gallery, job, export, batch, has_vectors, counts)
+            await runner.save_job(runtime, job, dict(counts), problems)
+            turn_is_over = time.monotonic() - began > runner.TURN_SECONDS
+            if turn_is_over and await runtime.galleries.read(runtime.record.jobs.others_wait, job):
+                raise runner.TurnOver
+    if counts["deleted"]:
+        left_out = f"{counts['deleted']:,} crops were deleted from this service and are left out"
+        remark = f"{left_out}; {remark}" if remark else left_out
+    return remark
+
+
+def _require_known_deletions(description: ExportDescription, accepted: bool) -> str | None:
+    """Raise `InvalidField` if crops may have been deleted before the first known deletion."""
+    known_from = datetime.now(UTC) - DELETIONS_KEPT
+    if description.created_at >= known_from:
+        return None
+    unknown = (
+        f"the export is from {description.created_at:%Y-%m-%d}, and deletions are known from "
+        f"{known_from:%Y-%m-%d} on: who was forgotten in between may come back"
+    )
+    if not accepted:
+        raise InvalidField(
+            f"accept_undeleted: {unknown}; make a new export, or send accept_undeleted=true"
+        )
+    return unknown
+
+
+def _require_usable(
+    runtime: Runtime, gallery: Gallery, description: ExportDescription, has_vectors: bool
+) -> None:
+    model = runtime.models[gallery.embedder]
+    dimension = model.networks.dimension
+    if has_vectors and description.crops and description.dimension != dimension:
+        raise InvalidField(
+            f"archive: its vectors have {description.dimension:,} numbers, and those of gallery "
+            f"{gallery.name!r} ({model.name}) have {dimension:,}; make the export again"
+        )
+    without = description.crops - description.pictures
+    if not has_vectors and without:
+        raise InvalidField(
+            f"archive: its vectors are of embedder {description.embedding_fingerprint[:12]}…, and "
+            f"gallery {gallery.name!r} takes those of {model.embedder[:12]}… ({model.name}); "
+            f"{without:,} of its {description.crops:,} crops have no picture to embed again, so "
+            "import it into a service that serves the model of the export"
+        )
+
+
+async def _store_batch(
+    runtime: Runtime,
+    gallery: Gallery,
+    job: Job,
+    export: SentExport,
+    batch: Sequence[SentCrop],
+    has_vectors: bool,
+    counts: Counter[str],
+) -> list[JobProblem]:
+    """Store a batch, add its outcomes to the counts, and return its problems."""
+    require_free_disk(runtime.settings)
+    crop_ids = [sent.crop.record.crop_id for sent in batch]
+    # Pictures of other crops are neither embedded nor written beside those of stored crops.
+    missing = await runtime.galleries.read(
+        runtime.record.crops.missing_among, gallery.gallery_id, crop_ids
+    )
+    wanted = [sent for sent in batch if sent.crop.record.crop_id in missing]
+    others = [sent.crop for sent in batch if sent.crop.record.crop_id not in missing]
+    crops = await runtime.pools.imports.run(export.read_pictures, wanted)
+    problems: list[JobProblem] = []
+    embedder = gallery.embedder
+    if not has_vectors:
+        embedded = await _embed(runtime, embedder, crops)
+        positions = {crop_id: number for number, crop_id in enumerate(crop_ids, counts["done"])}
+        for crop, outcome in zip(crops, embedded, strict=True):
+            if isinstance(outcome, CropProblem):
+                crop_id = crop.record.crop_id
+                problems.append(
+                    JobProblem(
+                        position=positions[crop_id],
+                        source=crop_id,
+                        code=outcome.code,
+                        detail=outcome.detail,
+                    )
+                )
+        crops = list(_with_vectors(crops, embedded))
+    rule = runtime.record.crops.enroll_exported
+    store = store_crops(runtime, gallery, embedder, [*crops, *others], rule, job.job_id)
+    committed = await runtime.sections.run(store)
+    failpoint("export-import.batch-stored")
+    duplicates = sum(crop.duplicate for crop in committed.landed)
+    counts.update(
+        done=len(batch),
+        landed=len(committed.landed) - duplicates,
+        duplicates=duplicates,
+        refused=len(problems),
+        deleted=committed.deleted,
+    )
+    return problems
+
+
+async def _embed(
+    runtime: Runtime, embedder: str, crops: Sequence[ArchivedCrop]
+) -> Sequence[Embedded]:
+    files = [crop.picture or b"" for crop in crops]
+    pipeline = runtime.models[embedder].pipeline
+
+    async def embed() -> Sequence[Embedded]:
+        async with runtime.admission.admit(pipeline.cost(files)):
+            return await pipeline.embed(files)
+
+    return await runner.wait_while_busy(embed) if files else []
+
+
+def _with_vectors(
+    crops: Sequence[ArchivedCrop], embedded: Sequence[Embedded]
+) -> Iterator[ArchivedCrop]:
+    for crop, outcome in zip(crops, embedded, strict=True):
+        if not isinstance(outcome, CropProblem):
+            yield replace(crop, vector=outcome.vector)

@@ -1,0 +1,85 @@
+"""Removal of what an import brought, as a job."""
+
+from __future__ import annotations
+
+from gmn_client.models import ImportedCrops
+from service.errors import JobUnfinished, UnknownJob
+from service.gallery.changes import change_crops
+from service.gallery.gallery import Gallery
+from service.gallery.pictures import remove_pictures
+from service.jobs.runner import create_job, save_job
+from service.record.jobs import Job
+from service.record.values import CropsChange
+from service.runtime import Runtime
+
+CROPS_AT_ONCE = 1000
+
+
+async def count_imported(runtime: Runtime, gallery: Gallery, job_id: str) -> ImportedCrops:
+    """Count the crops that an import stored and the gallery still has.
+
+    Raises:
+        UnknownJob: the gallery has no such import.
+        JobUnfinished: the import waits or runs.
+    """
+    job = await _find_import(runtime, gallery, job_id)
+    count = runtime.record.crops.count_imported
+    crops, renamed, reviewed, in_cases = await runtime.galleries.read(
+        count, gallery.gallery_id, job_id
+    )
+    return ImportedCrops(
+        crops=crops,
+        renamed=renamed,
+        reviewed=reviewed,
+        in_cases=in_cases,
+        duplicates=job.progress.get("duplicates", 0),
+    )
+
+
+async def begin_removal(runtime: Runtime, gallery: Gallery, job_id: str, key_id: str | None) -> Job:
+    """Create the job that removes the crops of an import, or return the unfinished one.
+
+    Raises:
+        UnknownJob, JobUnfinished: as `count_imported`.
+    """
+    await _find_import(runtime, gallery, job_id)
+    for other in await runtime.galleries.read(runtime.record.jobs.open):
+        if other.kind == "removal" and other.parameters["import"] == job_id:
+            return other
+    return await create_job(runtime, gallery, "removal", {"import": job_id}, key_id)
+
+
+async def run_removal(runtime: Runtime, gallery: Gallery, job: Job) -> str | None:
+    job_id = job.parameters["import"]
+    done = job.progress.get("done", 0)
+    total = done + (await count_imported(runtime, gallery, job_id)).crops
+    await save_job(runtime, job, {"total": total, "done": done})
+    while removed := (await _remove_some(runtime, gallery, job_id)).count:
+        done += removed
+        await save_job(runtime, job, {"total": max(done, total), "done": done})
+    # Somebody may have deleted some of the crops in the meantime.
+    await save_job(runtime, job, {"total": done, "done": done})
+    return None
+
+
+async def _find_import(runtime: Runtime, gallery: Gallery, job_id: str) -> Job:
+    job = await runtime.galleries.read(runtime.record.jobs.get, job_id)
+    if job is None or (job.kind, job.gallery_id) != ("import", gallery.gallery_id):
+        raise UnknownJob(job_id)
+    if not job.finished:
+        raise JobUnfinished(job_id, job.state)
+    return job
+
+
+async def _remove_some(runtime: Runtime, gallery: Gallery, job_id: str) -> CropsChange:
+    async def remove() -> CropsChange:
+        rule = runtime.record.crops.remove_imported
+        arguments = (rule, job_id, CROPS_AT_ONCE)
+        removal = await change_crops(
+            runtime, gallery, "delete-crop", "delete_imported", None, *arguments, import_job=job_id
+        )
+        # The audit log comes first: the crops are deleted, even if external pictures remain.
+        await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
+        return removal
+
+    return await runtime.sections.run(remove())
