@@ -171,6 +171,26 @@ def recover(*, into: Path, data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     echo(f"Serve it with gmn serve --data-dir {into}")
 
 
+@store.command("adopt")
+def adopt(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
+    """Goes on with a record that is older than what the service has acknowledged.
+
+    For an older copy of record.sqlite3 that was put into the data directory by hand, or one that
+    lost its end. What deletions.log names is deleted again; everything else since then is lost. The
+    service must be stopped.
+
+    Example: gmn store adopt --data-dir ./gmn-data
+    """
+    from service.record.database import MARKS
+
+    require_record(data_dir)
+    with _lock(data_dir):
+        (data_dir / MARKS).unlink(missing_ok=True)
+        with open_record(data_dir) as record:
+            for gallery in record.galleries.all():
+                echo(f"{gallery.name}: {gallery.crops:,} crops")
+
+
 @store.command("forget-runtime")
 def forget_runtime(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     """Forgets which runtime computes the features, so that the next start chooses again.

@@ -8,6 +8,7 @@ that a backup contains is used as a path, and no link in it is followed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import re
@@ -216,6 +217,16 @@ def restore_backup(
             what was deleted since.
         StorageFailed: the disk has too little space.
     """
+    try:
+        return _restore(backup, into, replaced, accept_undeleted)
+    except (OSError, sqlite3.OperationalError) as error:
+        raise StorageFailed(
+            f"{backup} could not be restored to {into} ({error}); empty that directory, free space "
+            "there and try again"
+        ) from error
+
+
+def _restore(backup: Path, into: Path, replaced: Path, accept_undeleted: bool) -> Restored:
     with new_data_directory(into) as part:
         _copy_backup(backup, part)
         known = _find_known(backup, part, replaced)
@@ -315,7 +326,11 @@ def _copy_backup(backup: Path, part: Path) -> None:
             name = vectors_name(gallery_id, side)
             _copy_file(backup / name, part / name)
         damage = verify(part).damage
-    except (OSError, sqlite3.DatabaseError) as error:
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        damage = [str(error)]
+    except sqlite3.DatabaseError as error:
         damage = [str(error)]
     except DamagedRecord as error:
         damage = [error.why]

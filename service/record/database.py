@@ -228,13 +228,15 @@ class Database(Source):
         return result
 
     def tend(self) -> None:
-        """Empty SQLite's log where a reader prevented it; see whether other processes can write.
+        """Log deletions and empty SQLite's log where due; see whether other processes can write.
 
         Call this every second. It never waits for another writer.
         """
         if self._write_lock.acquire(blocking=False):
             try:
                 with contextlib.suppress(OSError), self._lock.hold(wait=False):
+                    # Another process may have been killed before it logged its deletions.
+                    self._log_deletions()
                     if self._log_waits:
                         self._truncate_log()
             finally:
@@ -399,7 +401,7 @@ class Database(Source):
                     self.path,
                     f"it has {newest.seq} {unit}, but {mark.seq} were acknowledged: its end "
                     f"({self.path.name}-wal) was cut off or damaged, or an older copy was put "
-                    f"back. To go on with its contents, remove {self.marks.path.name}. Otherwise",
+                    "back. To go on with its contents, run gmn store adopt. Otherwise",
                 )
 
     def _settle(self, feeds: dict[int, Mark]) -> None:

@@ -91,7 +91,7 @@ class ApiKey:
 
 
 def ask_for_keys(transaction: Transaction) -> None:
-    transaction.insert("record", {"name": ASKED_FOR, "value": 1}, instead=True)
+    transaction.change("INSERT OR IGNORE INTO record (name, value) VALUES (?, 1)", (ASKED_FOR,))
 
 
 def delete_keys(transaction: Transaction, key_ids: Collection[str]) -> int:

@@ -113,8 +113,8 @@ def _delete_rows(transaction: Transaction, ids: Mapping[str, Sequence[str]]) -> 
     for kind, (table, key) in ROWS.items():
         transaction.change(f"DELETE FROM {table} WHERE {key} IN {AMONG}", (ids[kind],))
     # The number of a deleted gallery is not given to another one.
-    numbers = [int(name.partition("-")[0]) for name in ids["gallery"]]
+    numbers = [int(deletion_id.partition("-")[0]) for deletion_id in ids["gallery"]]
+    next_gallery = max(numbers, default=0) + 1
     transaction.change(
-        "UPDATE record SET value = max(value, ?) WHERE name = 'next_gallery'",
-        (max(numbers, default=0) + 1,),
+        "UPDATE record SET value = ?1 WHERE name = 'next_gallery' AND value < ?1", (next_gallery,)
     )

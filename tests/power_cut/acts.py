@@ -17,6 +17,7 @@ class Act:
     Attributes:
         begun, acknowledged: by the monotonic clock, nanoseconds.
         asked: how many destructions the audit log had been asked for when it was acknowledged.
+        logged: the ids that the log of deletions had then.
     """
 
     name: str
@@ -25,3 +26,4 @@ class Act:
     before: Shown
     after: Shown
     asked: int = 0
+    logged: frozenset[str] = frozenset()

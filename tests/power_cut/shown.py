@@ -6,6 +6,7 @@ import json
 import time
 from datetime import UTC, datetime
 
+from service.record.deletions import LOG_NAME, read_deletions
 from service.record.files import StrayFiles
 from service.record.keys import Keys
 from service.record.transaction import Reader
@@ -86,6 +87,10 @@ def asked_in_audit(data_dir):
         return 0
     lines = log.read_bytes().split(b"\n")[:-1]
     return sum(json.loads(line)["phase"] == "asked" for line in lines)
+
+
+def logged_deletions(data_dir):
+    return frozenset(deletion.id for deletion in read_deletions(data_dir / LOG_NAME))
 
 
 def _results(client, path):

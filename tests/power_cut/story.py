@@ -13,7 +13,13 @@ from pathlib import Path
 from tests.conftest import DrawnCrop
 from tests.outside import zip_of_crops
 from tests.power_cut.acts import Act
-from tests.power_cut.shown import IMPORTED, asked_in_audit, shown_by, wait_for_jobs
+from tests.power_cut.shown import (
+    IMPORTED,
+    asked_in_audit,
+    logged_deletions,
+    shown_by,
+    wait_for_jobs,
+)
 from tests.service.conftest import Served
 
 
@@ -53,6 +59,7 @@ class Story:
         answer = do()
         acknowledged = time.monotonic_ns()
         asked = asked_in_audit(self.data_dir)
+        logged = logged_deletions(self.data_dir)
         if name == "import":
             wait_for_jobs(self.served.http)
         if name == "create key":
@@ -60,7 +67,7 @@ class Story:
         if name == "revoke key":
             self._wait_until_open()
         after = shown_by(self.served.http, self.data_dir)
-        self.acts.append(Act(name, begun, acknowledged, before, after, asked))
+        self.acts.append(Act(name, begun, acknowledged, before, after, asked, logged))
         return answer
 
     def _wait_until_open(self):

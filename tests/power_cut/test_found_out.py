@@ -12,6 +12,7 @@ import zipfile
 import pytest
 
 from service.errors import DamagedRecord
+from service.record.deletions import LOG_NAME, read_deletions
 from service.record.exports import CROPS
 from service.record.record import Record
 from service.record.values import CropFilter
@@ -75,6 +76,10 @@ KILLED_BEFORE = """
 """
 PRAGMAS = 'database.PRAGMAS = tuple(p.replace("FULL", "{}") for p in database.PRAGMAS)'
 NO_VECTORS = "vectors.os = type('Os', (), {**vars(os), 'fdatasync': lambda file: None})"
+NO_LINES = """
+from service.record import deletions
+deletions.os = type('Os', (), {**vars(os), 'fdatasync': lambda file: None})
+"""
 NO_NEW_FOLDER = "data_directory.make_folder = lambda path: path.mkdir(parents=True, exist_ok=True)"
 # A new folder of exports would sync the names beside it.
 NO_VECTOR_NAMES = f"vectors.sync = lambda path: None\n{NO_NEW_FOLDER}"
@@ -160,6 +165,15 @@ def test_a_deleted_gallery_is_not_missed_whatever_of_the_marks_is_lost(tmp_path)
         disk.cut(left, "some", random.Random(seed))
         with contextlib.closing(Record(left)) as record:
             assert record.galleries.all() == []
+
+
+@pytest.mark.parametrize(("broken", "logged"), [("", ["gallery"]), (NO_LINES, [])])
+def test_a_line_of_the_log_of_deletions_that_is_not_synced_is_found_out(tmp_path, broken, logged):
+    program = DELETE_GALLERY.replace("record = ", f"{broken}\nrecord = ", 1)
+    disk = _recorded_disk(tmp_path, program)
+    disk.cut(tmp_path / "left", "everything", random.Random(1))
+    _, *lines = read_deletions(tmp_path / "left" / LOG_NAME)
+    assert [line.kind for line in lines] == logged
 
 
 @pytest.mark.parametrize(

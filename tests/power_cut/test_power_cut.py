@@ -24,6 +24,7 @@ from tests.power_cut.shown import (
     forgotten_pictures,
     found_by_search,
     keys_in,
+    logged_deletions,
     shown_by,
     wait_for_jobs,
 )
@@ -127,4 +128,6 @@ def _left_wrong(disk, past):
         wrong.append(f"pictures of crops that are gone: {strays}")
     if past and asked_in_audit(disk / "data") < past.asked:
         wrong.append("the audit log has lost what was asked")
+    if past and (lost := past.logged - logged_deletions(disk / "data")):
+        wrong.append(f"the log of deletions has lost {sorted(lost)}")
     return wrong

@@ -9,6 +9,8 @@ import sqlite3
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from errno import ENOSPC
+from unittest.mock import Mock
 
 import pytest
 
@@ -239,6 +241,9 @@ def test_without_the_data_directory_only_deletions_until_the_newest_backup_are_k
     assert "Forget these people and revoke these keys again" in said
     with open_record(new) as again:
         assert listed_ids(again, lobby) == ids[1:]
+    other = str(tmp_path / "other")
+    assert gmn.run(["restore", str(first), "--into", other, "--replaces", other, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["unknown_from"].startswith("2900-01-02T00:00:00")
 
 
 @pytest.mark.parametrize("kept", ["the record", "its log", "nothing"])
@@ -491,6 +496,19 @@ def test_what_cannot_be_restored_is_refused_with_the_remedy(filled, tmp_path):
     assert not (tmp_path / "second" / "record.sqlite3").exists()
 
 
+def test_a_disk_that_fills_up_amid_a_restore_is_named_and_the_backup_is_not_called_damaged(
+    filled, tmp_path, monkeypatch
+):
+    record, *_ = filled
+    backup = write_backup(record.database, tmp_path / "backups")
+    record.close()
+    for step in ("_copy_file", "_merge_logs"):
+        with monkeypatch.context() as full:
+            full.setattr(backup_module, step, Mock(side_effect=OSError(ENOSPC, "no space left")))
+            with pytest.raises(StorageFailed, match=r"could not be restored .*no space left"):
+                restore_backup(backup, tmp_path / "new", tmp_path / "data")
+
+
 def renamed(backup, moment):
     return backup.rename(backup.with_name(f"{moment:{NAME_FORMAT}}"))
 
@@ -598,6 +616,27 @@ def test_nothing_in_the_record_of_a_backup_is_used_as_a_path_or_run(
     before = {path for path in tmp_path.rglob("*") if "deep" not in path.parts}
     assert refusal in restored_or_refused(backup, tmp_path)
     assert {path for path in tmp_path.rglob("*") if "deep" not in path.parts} == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"at":"2026-03-01T12:00:00Z","kind":"gallery","id":"../../x"}',
+        '{"at":"2026-03-01T12:00:00Z","kind":"gallery","id":"99999999999999999999-1"}',
+        '{"at":"2026-03-01T12:00:00Z","kind":"table","id":"crops"}',
+        '{"at":"2026-03-01T12:00:00Z","kind":"crop","gallery":"1; DROP TABLE crops","id":"x"}',
+        '{"at":"9999-99-99","kind":"crop","id":"x"}',
+        "[" * 990,
+        "x" * 100_000,
+    ],
+)
+def test_a_line_of_a_log_that_this_program_does_not_write_is_damage(filled, tmp_path, line):
+    record, lobby, _, ids = filled
+    record.crops.remove(lobby, ids[:1])
+    backup = hostile(filled, tmp_path)
+    with (backup / "deletions.log").open("a") as log:
+        log.write(f"{line}\n")
+    assert "of the logs of deletions cannot be read" in restored_or_refused(backup, tmp_path)
 
 
 def test_a_backup_larger_than_the_disk_is_refused_before_it_is_copied(filled, tmp_path):

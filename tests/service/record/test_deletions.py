@@ -90,16 +90,27 @@ def test_a_deletion_whose_line_cannot_be_written_is_not_acknowledged_and_logged_
     assert not is_on_disk(tmp_path, new_crop(1).vector.tobytes())
 
 
+def test_a_deletion_that_was_committed_and_killed_is_logged_by_another_process_within_a_second(
+    record, gallery, tmp_path, monkeypatch
+):
+    first, _ = enroll(record, gallery, new_crop(1), new_crop(2))
+    with open_record(tmp_path) as other:
+        with monkeypatch.context() as patch:
+            patch.setattr(record.database.deletions, "append", Mock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                record.crops.remove(gallery, [first])
+        assert logged(tmp_path) == []
+        # A service does this each second.
+        other.database.tend()
+        assert logged(tmp_path) == [("crop", first)]
+
+
 def test_a_deletion_that_was_committed_and_killed_is_in_the_log_after_the_next_start(
     record, gallery, tmp_path, monkeypatch
 ):
     first, _ = enroll(record, gallery, new_crop(1), new_crop(2))
-
-    def killed(_):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(record.database.deletions, "append", killed)
+        patch.setattr(record.database.deletions, "append", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             record.crops.remove(gallery, [first])
     copy = tmp_path / "copy"

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+import gmn
 from service.errors import DamagedRecord
 from service.record.keys import NO_HASH, ApiKey
 from service.record.record import Record
@@ -20,9 +21,9 @@ from tests.service.gallery.new_crops import (
 def put_back(copy, folder):
     for path in (*copy.glob("record.sqlite3*"), *copy.glob("vectors-*")):
         shutil.copy(path, folder)
-    with pytest.raises(DamagedRecord, match="older copy was put back"):
+    with pytest.raises(DamagedRecord, match=r"older copy was put back\. .* run gmn store adopt"):
         Record(folder)
-    (folder / "record.acknowledged").unlink()
+    assert gmn.run(["store", "adopt", "--data-dir", str(folder)]) == 0
 
 
 def test_what_was_deleted_since_is_deleted_again(record, gallery, tmp_path):
