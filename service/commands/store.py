@@ -22,7 +22,6 @@ from service.commands.common import (
     command_group,
     printed,
     shortened,
-    with_options,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ audit = command_group(
     """
 )
 store = command_group(
-    """Checks the data directory of a service, and recovers its undamaged parts.
+    """Checks the data directory of a service.
 
     Example: gmn store verify --data-dir ./gmn-data
     """
@@ -134,8 +133,10 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     lines = [*_format_lines(data_dir, found)]
     lines += [f"snapshot {name}: {problem or 'as written'}" for name, problem in snapshots.items()]
     if not whole:
-        recover = f"gmn store recover --data-dir {data_dir} --into NEW"
-        lines.append(f"With the service stopped, {recover} recovers the undamaged parts")
+        lines.append(
+            "The service leaves damaged crops out: delete and enroll them again. For any other "
+            "damage stop it and restore the newest backup with gmn restore; and look at the disk"
+        )
     answer = {
         "whole": whole,
         "problems": found.problems,
@@ -143,45 +144,6 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
         "snapshots": snapshots,
     }
     return Shown(answer, lines, whole)
-
-
-@store.command("recover")
-@with_options
-def recover(*, into: Path, data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
-    """Creates a new data directory from the intact parts of a damaged record and its snapshots.
-
-    The damaged directory is not changed. Deleted crops stay deleted, as far as the record or the
-    audit log still shows the deletion. Jobs and learned calibrations are not copied.
-
-    Example: gmn store recover --data-dir ./gmn-data --into ./gmn-data-new
-
-    Args:
-        into: a new directory.
-    """
-    from service.ops.data_directory import copy_file
-    from service.record.recovery import recover as recover_record
-
-    _require_data(data_dir)
-    _require_new(into, "--into")
-    with _lock(data_dir, into):
-        for path in sorted(data_dir.glob("audit*")):
-            copy_file(path, into / path.name)
-        result = recover_record(data_dir, into, _read_audited_deletions(data_dir))
-    for gallery in result.galleries:
-        echo(
-            f"{gallery.name}: {gallery.whole} crops from the record, "
-            f"{gallery.from_snapshots} from snapshots"
-        )
-        for line in gallery.damage:
-            echo(f"  {'not recovered: ' if line in gallery.lost else ''}{line}")
-    if result.unread:
-        echo(
-            f"Not all of {', '.join(result.unread)} could be read: crops deleted since a snapshot "
-            "may be back where the audit log does not name them, and keys may be missing. The "
-            "service will ask for one; gmn keys create makes it."
-        )
-    echo(f"{len(result.snapshots)} snapshots")
-    echo(f"Serve it with gmn serve --data-dir {into}")
 
 
 @store.command("forget-runtime")

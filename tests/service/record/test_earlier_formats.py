@@ -8,6 +8,7 @@ import pytest
 from service.record.archive import archived_ids, check_archive, write_archive
 from service.record.replacing import replace_crops
 from service.record.restoring import restore_backup, write_backup
+from service.record.schema import CHECKED_TABLES, TABLES, row_crc
 from service.record.transaction import FILE
 from service.record.verify import verify
 from tests.service.gallery.new_crops import (
@@ -33,12 +34,35 @@ LATER_TABLES = {
     10: ("remote_indexes", *LATEST),
     11: LATEST,
     12: OF_FORMAT_13,
+    13: (),
 }
+
+
+def _add_checksums(connection, table):
+    """Give a table the checksums that all had until format 13."""
+    columns = ", ".join(table.columns)
+    checksum = f"crc INTEGER GENERATED ALWAYS AS (row_crc({columns})) STORED"
+    statement = "SELECT sql FROM sqlite_master WHERE name = ?"
+    ((created,),) = connection.execute(statement, (table.name,)).fetchall()
+    indexes = "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql NOT NULL"
+    statements = [sql for (sql,) in connection.execute(indexes, (table.name,))]
+    rows = connection.execute(f"SELECT {columns} FROM {table.name}").fetchall()
+    last = table.definition.splitlines()[len(table.columns) - 1].strip().rstrip(",")
+    connection.execute(f"DROP TABLE {table.name}")
+    connection.execute(created.replace(last, f"{last}, {checksum}", 1))
+    for sql in statements:
+        connection.execute(sql)
+    marks = ", ".join("?" * len(table.columns))
+    connection.executemany(f"INSERT INTO {table.name} ({columns}) VALUES ({marks})", rows)
 
 
 def make_earlier(folder, version):
     """Give a record the tables of an earlier format, and all that were dropped since."""
     with contextlib.closing(sqlite3.connect(folder / FILE)) as connection:
+        connection.create_function("row_crc", -1, row_crc, deterministic=True)
+        for table in TABLES.values():
+            if table.name not in CHECKED_TABLES:
+                _add_checksums(connection, table)
         for name in LATER_TABLES[version]:
             connection.execute(f"DROP TABLE {name}")
             connection.execute("DELETE FROM sqlite_stat1 WHERE tbl = ?", (name,))
