@@ -375,7 +375,8 @@ class Ready(WireModel):
 
     `galleries` counts galleries by state. `index` is `unavailable` if the last search could not
     reach Milvus; searches are then answered with 503. `audit_log` is `unavailable` while searches
-    are refused because they cannot be logged.
+    are refused because they cannot be logged. `damaged_crops` were found damaged and are left out
+    of every answer; `record_problems` counts other damage of the record's file.
     """
 
     status: Literal["ready"] = "ready"
@@ -383,6 +384,8 @@ class Ready(WireModel):
     record: RecordState
     index: Literal["ready", "unavailable"] = "ready"
     audit_log: Literal["ready", "unavailable"] = "ready"
+    damaged_crops: int = 0
+    record_problems: int = 0
 
 
 class Finding(WireModel):

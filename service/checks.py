@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from service.record.database import Database
     from service.runtime import Runtime
 
+# Upper bound on the damaged crops of a gallery that are named.
+DAMAGE_SHOWN = 10
 Findings = Iterator[tuple[FindingState, str]]
 # A disk with less than this share of free space, a key that expires within this time, and a backup
 # older than this multiple of the interval between backups are warned of.
@@ -120,6 +122,7 @@ def _service(runtime: Runtime) -> Findings:
         yield "warning", f"{text}; look at the load of the machine and its disk"
     else:
         yield "ok", f"the record responds ({record.state}), {record.lag:,} changes behind"
+    yield from _damage(runtime)
     silent = galleries.writer_silent_seconds()
     text = f"{galleries.waiting_writes:,} writes wait"
     if silent > SLOW_SECONDS:
@@ -134,6 +137,26 @@ def _service(runtime: Runtime) -> Findings:
     if runtime.shared is not None and not runtime.shared.is_up:
         text = "Redis does not respond: each process counts its share of the rates, and there are"
         yield "warning", f"{text} no events; see GMN_REDIS_URL and its log"
+
+
+def _damage(runtime: Runtime) -> Findings:
+    for gallery_id, crop_ids in runtime.record.damaged_crops().items():
+        gallery = runtime.galleries.by_id(gallery_id)
+        name = gallery.name if gallery else gallery_id
+        shown = ", ".join(crop_ids[:DAMAGE_SHOWN])
+        more = f" and {len(crop_ids) - DAMAGE_SHOWN:,} more" if len(crop_ids) > DAMAGE_SHOWN else ""
+        yield (
+            "error",
+            f"{len(crop_ids):,} crops of gallery {name} are damaged and left out of every answer: "
+            f"{shown}{more}; delete and enroll them again, or restore a backup, and look at the "
+            "disk",
+        )
+    for problem in runtime.record.database.problems:
+        yield (
+            "error",
+            f"the record is damaged: {problem}; see what is whole with gmn store verify, restore "
+            "the newest backup, and look at the disk",
+        )
 
 
 def require_open_files() -> None:

@@ -311,8 +311,8 @@ StorageFailed = _define_error("storage_failed", 507)
 DamagedRecord = _define_error(
     "damaged_record",
     500,
-    "{0} is damaged: {1}; stop the service, see what is whole with gmn store verify --data-dir "
-    "{0.parent}, and get it back with gmn store recover --data-dir {0.parent} --into NEW",
+    "{0} is damaged: {1}; see what is whole with gmn store verify --data-dir {0.parent}, restore "
+    "the newest backup with gmn restore, and look at the disk",
 )
 DeviceFull = _define_error(
     "device_full",

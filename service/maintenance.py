@@ -18,7 +18,7 @@ from typing import Any
 from gmn_client.models import JobKind
 from service.checks import FAILED_BACKUP
 from service.engine.device import retry_out_of_memory
-from service.errors import DamagedRecord, ServiceError
+from service.errors import ServiceError
 from service.gallery.exports import clear_exports, delete_expired_exports
 from service.gallery.files import clear_files, remove_unneeded_files
 from service.gallery.forget import forget_expired
@@ -35,7 +35,7 @@ from service.ops.critical_sections import attempt, repeat_alone
 from service.ops.data_directory import hold_reserve
 from service.ops.threads import STOPPED, HealthCheck, Heartbeat, heartbeat
 from service.record.backup import own_backups, taken_at
-from service.runtime import DAMAGED, Runtime
+from service.runtime import Runtime
 from service.search.index import GalleryIndex
 from service.search.refit import fit_galleries, refit_calibrations
 from service.watch.camera_health import keep_cameras
@@ -163,8 +163,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     if shared := runtime.shared:
         work["redis"] = repeat(REDIS_PAUSE_SECONDS, lambda: shared.threads.run(shared.check))
     tasks = [_start_watched(runtime, name, coroutine) for name, coroutine in work.items()]
-    if not runtime.checked:
-        tasks.append(asyncio.create_task(check_record(runtime), name="check of the record"))
+    tasks.append(asyncio.create_task(check_record(runtime), name="check of the record"))
     runtime.watchdog.start()
     try:
         yield
@@ -202,18 +201,21 @@ async def _tend_record(runtime: Runtime) -> None:
 
 
 async def check_record(runtime: Runtime) -> None:
-    """Check the whole record in the background, as the start does with a small record.
+    """Check the crops of a large record, and the pages of every record, in the background.
 
-    Damage ends the process; the next start then checks everything and names damage and remedy.
+    Damaged crops are left out; what is found is shown by `/readyz`, the metrics and gmn doctor.
     """
     stopped = threading.Event()
+    record = runtime.record
+
+    def pause() -> bool:
+        return stopped.wait(CHECK_PAUSE_SECONDS)
+
     try:
-        await runtime.pools.files.run(
-            runtime.record.check, lambda: stopped.wait(CHECK_PAUSE_SECONDS)
-        )
-    except DamagedRecord as damage:
-        (runtime.settings.data_dir / DAMAGED).touch()
-        runtime.watchdog.give_up("record", damage.detail)
+        if not runtime.checked:
+            await runtime.pools.files.run(record.check, pause)
+        await runtime.pools.files.run(record.check_pages, pause)
+        await runtime.pools.files.run(runtime.galleries.leave_out_damaged)
     except ServiceError as error:
         log.error("the record could not be checked: %s", error.detail)
     finally:

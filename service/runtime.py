@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 # Larger records are checked in the background.
 CHECKED_AT_START = 20_000
 # This file in the data directory says that damage was found; the next start then names it.
-DAMAGED = "record.damaged"
 # Time for which work without a request may go on while the process stops.
 LAST_WORK_SECONDS = 5.0
 Result = TypeVar("Result")
@@ -76,7 +75,7 @@ class Runtime:
         pools: threads for long blocking work.
         sections: work that a disconnecting client must not interrupt.
         watchdog: monitors every part once the service runs.
-        checked: the start has checked the whole record; if not, it is checked in the background.
+        checked: the start has checked all crops; if not, they are checked in the background.
         exports: number of running case exports by API key.
         held_bytes: request bodies and large answers in memory, in bytes by API key.
         jobs_wanted: set when the job runner should look for work.
@@ -213,20 +212,11 @@ class Runtime:
         return record
 
     def _check_record(self) -> bool:
-        """Check the whole record if it is small, or if the background check found damage.
-
-        Returns:
-            True if the record was checked.
-
-        Raises:
-            DamagedRecord: a crop is damaged or missing.
-        """
-        damaged = self.settings.data_dir / DAMAGED
+        """Check all crops before they are served, if they are few; return whether they were."""
         crops = sum(gallery.crops for gallery in self.record.galleries.all())
-        if crops > CHECKED_AT_START and not damaged.exists():
+        if crops > CHECKED_AT_START:
             return False
         self.record.check()
-        damaged.unlink(missing_ok=True)
         return True
 
     def _load_models(self, held: contextlib.ExitStack) -> dict[str, LoadedModel]:

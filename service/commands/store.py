@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +20,6 @@ from service.commands.common import (
     command_group,
     printed,
     shortened,
-    with_options,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +37,7 @@ audit = command_group(
     """
 )
 store = command_group(
-    """Checks the data directory of a service, and recovers its undamaged parts.
+    """Checks the data directory of a service.
 
     Example: gmn store verify --data-dir ./gmn-data
     """
@@ -127,48 +124,16 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     whole = not found.damage
     lines = [*_format_lines(data_dir, found)]
     if not whole:
-        recover = f"gmn store recover --data-dir {data_dir} --into NEW"
-        lines.append(f"With the service stopped, {recover} recovers the undamaged parts")
+        lines.append(
+            "The service leaves damaged crops out: delete and enroll them again. For any other "
+            "damage stop it and restore the newest backup with gmn restore; and look at the disk"
+        )
     answer = {
         "whole": whole,
         "problems": found.problems,
         "galleries": [asdict(gallery) for gallery in found.galleries.values()],
     }
     return Shown(answer, lines, whole)
-
-
-@store.command("recover")
-@with_options
-def recover(*, into: Path, data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
-    """Creates a new data directory from the intact parts of a damaged record.
-
-    The damaged directory is not changed. Deleted crops stay deleted, as far as the record or the
-    audit log still shows the deletion. Jobs and learned calibrations are not copied.
-
-    Example: gmn store recover --data-dir ./gmn-data --into ./gmn-data-new
-
-    Args:
-        into: a new directory.
-    """
-    from service.ops.data_directory import copy_file
-    from service.record.recovery import recover as recover_record
-
-    _require_data(data_dir)
-    _require_new(into, "--into")
-    with _lock(data_dir, into):
-        for path in sorted(data_dir.glob("audit*")):
-            copy_file(path, into / path.name)
-        result = recover_record(data_dir, into, _read_audited_deletions(data_dir))
-    for gallery in result.galleries:
-        echo(f"{gallery.name}: {gallery.whole} crops from the record")
-        for line in gallery.damage:
-            echo(f"  {'not recovered: ' if line in gallery.lost else ''}{line}")
-    if result.unread:
-        echo(
-            f"Not all of {', '.join(result.unread)} could be read: keys may be missing. The "
-            "service will ask for one; gmn keys create makes it."
-        )
-    echo(f"Serve it with gmn serve --data-dir {into}")
 
 
 @store.command("adopt")
@@ -352,27 +317,3 @@ def _format_lines(data_dir: Path, found: RecordFound) -> Iterator[str]:
         yield f"gallery {gallery.name}: {gallery.whole} crops as written{others}"
         for line in shortened(gallery.damage, DAMAGE_SHOWN):
             yield f"  {line}"
-
-
-def _read_audited_deletions(data_dir: Path) -> list[str]:
-    """Return the ids of crops whose deletion by id is in the audit log.
-
-    Deletions answered "unknown crop" are skipped; after any other error the deletion may have
-    happened.
-    """
-    from service.errors import UnknownCrop
-    from service.ops.audit import audit_files
-
-    removed: Counter[str] = Counter()
-    for path in audit_files(data_dir):
-        for line in path.read_bytes().splitlines():
-            with contextlib.suppress(ValueError):
-                entry = json.loads(line)
-                # If there were further filters, not all of the named ids were deleted.
-                if entry.get("event") not in DELETIONS or entry.get("filters"):
-                    continue
-                if entry.get("phase") in ("asked", "done"):
-                    removed.update(entry.get("crop_ids", []))
-                elif entry.get("problem") == UnknownCrop.code:
-                    removed.subtract(entry.get("crop_ids", []))
-    return [crop_id for crop_id, times in removed.items() if times > 0]

@@ -11,7 +11,7 @@ from concurrent.futures import Future, wait
 from typing import Literal
 
 from gmn_client.models import RecordState
-from service.errors import ServiceStopping
+from service.errors import DamagedRecord, ServiceStopping
 from service.ops.threads import MonitoredThreadPool, heartbeat
 from service.record.database import Database
 from service.record.marks import Mark
@@ -81,13 +81,17 @@ class Follower:
     def start(self) -> None:
         """Read every gallery and start following the record; blocks until all are read.
 
-        Raises:
-            Exception: a gallery cannot be read, for example `DamagedRecord`.
+        A damaged gallery is read again later.
         """
         self._data_version = self._database.data_version()
         for gallery_id, newest in self._reader.feeds().items():
-            self._reread(gallery_id)
-            self._show(gallery_id, newest)
+            try:
+                self._reread(gallery_id)
+                self._show(gallery_id, newest)
+            except DamagedRecord as damage:
+                log.error("gallery %d cannot be read: %s", gallery_id, damage.detail)
+                again_at = time.monotonic() + LONGEST_PAUSE_SECONDS
+                self._lost[gallery_id] = (again_at, LONGEST_PAUSE_SECONDS)
         self._following.append(self.thread.submit(self._run))
 
     def wait_for(self, gallery_id: int, seq: int) -> Future[None]:

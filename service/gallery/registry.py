@@ -26,7 +26,7 @@ from service.gallery.gallery import Gallery, MakeIndex
 from service.ops.data_directory import failpoint
 from service.ops.shared import SharedRedis
 from service.ops.threads import CALLER, MonitoredThreadPool
-from service.record.crop_rows import COLUMNS_AT_ONCE, CropColumns, read_by_slot, read_columns
+from service.record.crop_rows import COLUMNS_AT_ONCE, CropColumns, read_columns
 from service.record.galleries import read_entry
 from service.record.record import Record
 from service.record.transaction import ALL_GALLERIES, Change, Reader, batches
@@ -138,16 +138,33 @@ class GalleryRegistry:
         return self.get(name)
 
     async def find_crops(self, gallery: Gallery, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
-        """Return the given crops that still exist, by slot.
+        """Return the given crops that still exist and are not damaged, by slot.
 
         Raises:
             UnknownGallery: the gallery was deleted, and `row_ids` is not empty.
         """
         gallery_id = gallery.gallery_id
-        crops = await self.read(read_by_slot, self._reader, gallery_id, row_ids)
-        if len(crops) < len(row_ids) and not await self.read(read_entry, self._reader, gallery_id):
-            raise UnknownGallery(gallery.name)
+        if not row_ids:
+            return {}
+        try:
+            crops = await self.read(self.record.crops.intact, gallery_id, row_ids)
+        except UnknownGallery as error:
+            raise UnknownGallery(gallery.name) from error
         return {crop.row_id: crop for crop in crops}
+
+    def leave_out_damaged(self) -> None:
+        """Remove crops that were found damaged from the indexes; blocks."""
+        slots: dict[int, list[int]] = defaultdict(list)
+        for gallery_id, slot in list(self.record.database.damaged):
+            slots[gallery_id].append(slot)
+        for gallery_id, damaged in slots.items():
+            self.device.change(self._remove, gallery_id, damaged).result()
+
+    def _remove(self, gallery_id: int, slots: Sequence[int]) -> None:
+        gallery = self.by_id(gallery_id)
+        if gallery is not None and gallery.own_index is not None:
+            gallery.own_index.remove(slots)
+            gallery.crops = gallery.own_index.columns.count
 
     async def catch_up(self) -> None:
         """Wait briefly until earlier commits of this and other processes are shown."""
@@ -240,7 +257,7 @@ class GalleryRegistry:
         """Read a gallery again, or drop a deleted one; blocks until searches see it.
 
         Raises:
-            DamagedRecord: rows of crops are missing.
+            DamagedRecord: the row of the gallery is damaged.
         """
         if gallery_id == ALL_GALLERIES:
             # Alerts may be among the changes that could not be read.
@@ -260,11 +277,6 @@ class GalleryRegistry:
             # An index must not mix the vectors of two embedders.
             if latest is not None and gallery.can_hold_vectors_of(latest):
                 gallery.follow_record(latest)
-                if latest.version == record.version and gallery.crops != latest.crops:
-                    raise self.record.database.damage(
-                        f"gallery {latest.name} has {gallery.crops} crops, and {latest.crops} were "
-                        "written"
-                    )
                 self._refresh_calibration(gallery)
                 return gallery
             record = latest

@@ -162,6 +162,12 @@ class Metrics:
         self.backup_every = gauge(
             "gmn_backup_every_seconds", "Time from one backup to the next; 0 for no backups."
         )
+        self.damaged_crops = gauge(
+            "gmn_damaged_crops", "Damaged crops that this process leaves out of every answer."
+        )
+        self.record_problems = gauge(
+            "gmn_record_problems", "Other damage that was found in the record's file."
+        )
         self.record_bytes = gauge("gmn_record_bytes", "The SQLite file with its log.")
 
     def text(self) -> bytes:

@@ -40,6 +40,7 @@ COLUMNS = (
     "quality",
     "metadata",
 )
+ANY_IDS = "SELECT slot, CAST(crop_id AS BLOB) AS id_bytes, person_id FROM crops"
 TOMBSTONES_OF = (
     "INSERT OR REPLACE INTO tombstones (gallery_id, crop_id, removed_at) "
     "SELECT gallery_id, crop_id, :now FROM crops"
@@ -111,11 +112,12 @@ def remove_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]
     """Remove crops for good and leave tombstones; raises `UnknownGallery`."""
     entry = require_entry(transaction, gallery_id)
     values = {"gallery_id": gallery_id, "slots": slots, "now": now_micros()}
-    crops = read_ids(transaction, f"WHERE {OF_SLOTS} ORDER BY slot", values)
+    # A damaged crop, whose id may be unreadable, can be removed too.
+    crops = transaction.execute(f"{ANY_IDS} WHERE {OF_SLOTS} ORDER BY slot", values)
     if not crops:
         return CropsChange(entry.version)
     slots = [crop["slot"] for crop in crops]
-    crop_ids = tuple(crop["crop_id"] for crop in crops)
+    crop_ids = tuple(crop["id_bytes"].decode(errors="replace") for crop in crops)
     # Without tombstones, importing an export would bring the crops back, and the log of deletions
     # would not have them.
     transaction.change(f"{TOMBSTONES_OF} WHERE {OF_SLOTS}", values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 from pydantic_core import from_json
 
 from gmn_client.models import CropOrder
-from service.errors import InvalidField
+from service.errors import DamagedRecord, InvalidField
 from service.ops.threads import heartbeat
-from service.record.schema import TABLES, as_micros
+from service.record.schema import TABLES
 from service.record.spellings import TextKind
 from service.record.transaction import AMONG, Reader, Row, Values, batches
 from service.record.values import ArchivedCrop, CropFilter, GalleryRecord, StoredCrop, identity_code
@@ -37,6 +38,7 @@ MICROSECONDS = 1e6
 # A range of slots is read in one pass if it spans at most this multiple of the wanted slots.
 DENSE = 4
 
+NEXT_SLOTS = "SELECT slot FROM crops WHERE gallery_id = ? AND slot > ? ORDER BY slot LIMIT ?"
 STILL_THERE = (
     "SELECT 1 FROM crops JOIN galleries USING (gallery_id) "
     "WHERE gallery_id = ? AND side = ? AND slot = ?"
@@ -117,7 +119,8 @@ def read_columns(
 ) -> Iterator[CropColumns]:
     """Yield the labels of all crops of a gallery, or of the given slots that exist, in parts.
 
-    Row checksums are not verified, which would take ten times as long.
+    Row checksums are not verified, which would take ten times as long: what a search finds is read
+    again. Crops that cannot be read are left out.
 
     Args:
         secret: the record's group secret, which keys the group codes of names.
@@ -134,30 +137,89 @@ def read_columns(
         "AND slot > ? ORDER BY slot LIMIT ?)"
     )
     values = [gallery_id] if slots is None else [gallery_id, slots]
+    newest = reader.value("SELECT next_slot - 1 FROM galleries WHERE gallery_id = ?", (gallery_id,))
     after = 0
     while True:
-        (texts,) = reader.tuples(statement, (*values, after, COLUMNS_AT_ONCE))
-        numbers, people, cameras, captured = (from_json(text) for text in texts)
-        if not numbers:
-            return
+        try:
+            (texts,) = reader.tuples(statement, (*values, after, COLUMNS_AT_ONCE))
+            part = _as_columns(reader, gallery_id, texts, names, codes, secret)
+        except (DamagedRecord, TypeError, ValueError, OverflowError):
+            last = min(after + COLUMNS_AT_ONCE, newest or 0)
+            if last <= after:
+                return
+            present = _readable_slots(reader, gallery_id, after + 1, last)
+            if slots is not None:
+                present = sorted(set(present).intersection(slots))
+            part = _columns_of(read_by_slot(reader, gallery_id, present), secret)
+            after = last
+        else:
+            if not len(part.slots):
+                return
+            after = int(part.slots[-1])
         heartbeat()
-        after = numbers[-1]
-        slot_numbers = np.array(numbers, np.int64)
-        distinct, places = np.unique(np.array(people, np.int64), return_inverse=True)
-        # A new person may get the id of one who was removed since the previous part.
-        codes_by_person = {}
-        for person_id, name in reader.tuples(names, (gallery_id, distinct.tolist())):
-            if name not in codes:
-                codes[name] = identity_code(name, secret)
-            codes_by_person[person_id] = codes[name]
-        # Person 0 stands for an unnamed crop. A person removed in the meantime counts as unnamed
-        # too: the crops have changed as well.
-        codes_in_part = [codes_by_person.get(person, -1) for person in distinct.tolist()]
-        groups = np.array(codes_in_part, np.int64)[places]
-        groups = np.where(groups < 0, -1 - slot_numbers, groups)
-        # NULL becomes NaN.
-        moments = np.array(captured, np.float64) / MICROSECONDS
-        yield CropColumns(slot_numbers, groups, tuple(cameras), moments)
+        damaged = [slot for owner, slot in reader.database.damaged if owner == gallery_id]
+        if damaged:
+            part = part.at(np.flatnonzero(~np.isin(part.slots, damaged)))
+        if len(part.slots):
+            yield part
+
+
+def _as_columns(
+    reader: Reader,
+    gallery_id: int,
+    texts: Sequence[str],
+    names: str,
+    codes: dict[str, int],
+    secret: bytes,
+) -> CropColumns:
+    """Parse the columns of a part; raise if one contains what was never written."""
+    numbers, people, cameras, captured = (from_json(text) for text in texts)
+    if not all(camera is None or isinstance(camera, str) for camera in cameras):
+        raise TypeError("a camera is not a text")
+    slot_numbers = np.array(numbers, np.int64)
+    distinct, places = np.unique(np.array(people, np.int64), return_inverse=True)
+    # A new person may get the id of one who was removed since the previous part.
+    codes_by_person = {}
+    for person_id, name in reader.tuples(names, (gallery_id, distinct.tolist())):
+        if name not in codes:
+            codes[name] = identity_code(name, secret)
+        codes_by_person[person_id] = codes[name]
+    # Person 0 stands for an unnamed crop. A person removed in the meantime counts as unnamed
+    # too: the crops have changed as well.
+    codes_in_part = [codes_by_person.get(person, -1) for person in distinct.tolist()]
+    groups = np.array(codes_in_part, np.int64)[places]
+    groups = np.where(groups < 0, -1 - slot_numbers, groups)
+    # NULL becomes NaN.
+    moments = np.array(captured, np.float64) / MICROSECONDS
+    return CropColumns(slot_numbers, groups, tuple(cameras), moments)
+
+
+def _columns_of(crops: Sequence[StoredCrop], secret: bytes) -> CropColumns:
+    groups = [
+        -1 - crop.row_id if crop.identity is None else identity_code(crop.identity, secret)
+        for crop in crops
+    ]
+    moments = [crop.captured_at.timestamp() if crop.captured_at else math.nan for crop in crops]
+    return CropColumns(
+        np.array([crop.row_id for crop in crops], np.int64),
+        np.array(groups, np.int64),
+        tuple(crop.camera for crop in crops),
+        np.array(moments, np.float64),
+    )
+
+
+def _readable_slots(reader: Reader, gallery_id: int, first: int, last: int) -> list[int]:
+    """Return the slots of crops in a range, leaving out those that are on a damaged page."""
+    statement = "SELECT slot FROM crops WHERE gallery_id = ? AND slot BETWEEN ? AND ? ORDER BY slot"
+    try:
+        return reader.column(statement, (gallery_id, first, last))
+    except DamagedRecord:
+        if first == last:
+            reader.database.leave_out(gallery_id, first, None, "page")
+            return []
+    middle = (first + last) // 2
+    slots = _readable_slots(reader, gallery_id, first, middle)
+    return slots + _readable_slots(reader, gallery_id, middle + 1, last)
 
 
 def read_texts(
@@ -183,21 +245,39 @@ def read_texts(
 
 
 def read_crops(reader: Reader, clauses: str, values: Values = ()) -> list[StoredCrop]:
-    """Read crops, verifying the checksums of their rows and of their people's.
+    """Read crops, leaving out those that differ from the checksums of their rows or their people's.
 
     Args:
         clauses: the clauses after the tables; `gallery_id` must be qualified by its table.
 
     Raises:
-        DamagedRecord: a row is damaged.
+        DamagedRecord: it cannot be read which crops these are.
     """
-    rows = reader.execute(f"{CROPS_AND_NAMES} {clauses}", values)
-    for row in rows:
+    damaged = reader.database.damaged
+    crops = []
+    for row in _read_rows(reader, clauses, values):
+        place = (row["gallery_id"], row["slot"])
         if not row["intact"]:
-            raise reader.database.damage(f"the row of crop {row['crop_id']} is damaged")
-    return [
-        StoredCrop(**row | {"row_id": row["slot"], "sha256": row["sha256"].hex()}) for row in rows
-    ]
+            reader.database.leave_out(*place, row["crop_id"], "row")
+        elif place not in damaged:
+            crop = row | {"row_id": row["slot"], "sha256": row["sha256"].hex()}
+            crops.append(StoredCrop(**crop))
+    return crops
+
+
+def _read_rows(reader: Reader, clauses: str, values: Values) -> list[Row]:
+    try:
+        return reader.execute(f"{CROPS_AND_NAMES} {clauses}", values)
+    except DamagedRecord:
+        places = reader.tuples(f"SELECT crops.gallery_id, crops.slot FROM crops {clauses}", values)
+    rows = []
+    of_place = f"{CROPS_AND_NAMES} WHERE crops.gallery_id = ? AND crops.slot = ?"
+    for gallery_id, slot in places:
+        try:
+            rows += reader.execute(of_place, (gallery_id, slot))
+        except DamagedRecord:
+            reader.database.leave_out(gallery_id, slot, None, "row")
+    return rows
 
 
 def read_ids(reader: Reader, clauses: str, values: Values = ()) -> list[Row]:
@@ -214,8 +294,12 @@ def read_ids(reader: Reader, clauses: str, values: Values = ()) -> list[Row]:
 
 
 def read_after(reader: Reader, gallery_id: int, slot: int, limit: int) -> list[StoredCrop]:
-    clauses = "WHERE crops.gallery_id = ? AND slot > ? ORDER BY slot LIMIT ?"
-    return read_crops(reader, clauses, (gallery_id, slot, limit))
+    """Return up to `limit` crops behind a slot, in order; none only if there are no more."""
+    while slots := reader.column(NEXT_SLOTS, (gallery_id, slot, limit)):
+        if crops := read_by_slot(reader, gallery_id, slots):
+            return crops
+        slot = slots[-1]
+    return []
 
 
 def read_pages(reader: Reader, gallery_id: int) -> Iterator[list[StoredCrop]]:
@@ -239,15 +323,12 @@ def read_by_slot(reader: Reader, gallery_id: int, slots: Iterable[int]) -> list[
 def read_vectors(
     reader: Reader, gallery: GalleryRecord | None, crops: Sequence[StoredCrop]
 ) -> list[ArchivedCrop]:
-    """Read the vectors of crops, verifying their checksums.
+    """Read the vectors of crops, leaving out those that differ from their checksums.
 
     Crops removed since they were read are omitted: their vectors are overwritten at once.
 
     Args:
         reader: must see the latest state, to tell a removal from damage.
-
-    Raises:
-        DamagedRecord: the vector of an existing crop is missing or damaged.
     """
     if gallery is None or gallery.dimension is None or not crops:
         return []
@@ -256,7 +337,7 @@ def read_vectors(
     vectors = read_intact_vectors(reader, *place, gallery.dimension, crop_ids)
     for crop in crops:
         if crop.row_id not in vectors and reader.value(STILL_THERE, (*place, crop.row_id)):
-            raise reader.database.damage(f"the vector of crop {crop.crop_id} is missing or corrupt")
+            reader.database.leave_out(gallery.gallery_id, crop.row_id, crop.crop_id, "vector")
     return [ArchivedCrop(crop, vectors[crop.row_id]) for crop in crops if crop.row_id in vectors]
 
 
@@ -340,13 +421,17 @@ def list_crops(
     for edge in edges:
         indexed.append(_compare(columns, ">=" if is_backward else "<=", edge))
     conditions = " AND ".join([*indexed, *(f"+{text}" for text in unindexed)])
-    clauses = f"WHERE {conditions} ORDER BY {sequence} LIMIT {limit + 1}"
-    crops = read_crops(reader, clauses, values)
-    page = crops[:limit]
-    if len(crops) > limit:
-        last = page[-1]
-        seen_at = as_micros(last.captured_at or last.created_at)
-        return CropPage(page, _format_cursor((seen_at, last.row_id) if by_time else (last.row_id,)))
+    statement = (
+        f"SELECT {', '.join(columns)} FROM crops WHERE {conditions} "
+        f"ORDER BY {sequence} LIMIT {limit + 1}"
+    )
+    places = reader.tuples(statement, values)
+    slots = [place[-1] for place in places[:limit]]
+    by_slot = {crop.row_id: crop for crop in read_by_slot(reader, gallery_id, slots)}
+    # A damaged crop is missing, but the next page begins behind it.
+    page = [by_slot[slot] for slot in slots if slot in by_slot]
+    if len(places) > limit:
+        return CropPage(page, _format_cursor(places[limit - 1]))
     return CropPage(page, _format_cursor(edges[0]) if edges else None)
 
 

@@ -36,6 +36,7 @@ from service.record.crop_rows import (
 )
 from service.record.database import Database, RecordPart, transactional
 from service.record.galleries import next_version, read_entry, require_entry
+from service.record.schema import TABLES
 from service.record.tracks import choose_best
 from service.record.transaction import AMONG, Reader, Transaction
 from service.record.values import (
@@ -78,6 +79,7 @@ SELECT
     (SELECT count(DISTINCT crop_id) FROM imported JOIN shown USING (crop_id)
         JOIN of_gallery USING (query_id) JOIN case_searches USING (query_id))
 """
+PICTURE = f"SELECT {TABLES['pictures'].checked} FROM pictures WHERE gallery_id = ? AND slot = ?"
 AGES = {"captured": "seen_at", "enrolled": "created_at"}
 
 
@@ -305,10 +307,11 @@ class Crops(RecordPart):
             if crop is None or not crop.inside:
                 return None
             place = (gallery_id, crop.row_id)
-            row = reader.row("pictures", "WHERE gallery_id = ? AND slot = ?", place)
-        if row is None:
-            raise self._database.damage(f"the picture of crop {crop_id} is gone")
-        return Picture(row["content"], crop.content_type or "")
+            rows = reader.execute(PICTURE, place)
+        if not rows or not rows[0]["intact"]:
+            self._database.leave_out(*place, crop_id, "picture")
+            raise self._database.damage(f"the picture of crop {crop_id} is missing or corrupt")
+        return Picture(rows[0]["content"], crop.content_type or "")
 
     def vector_file(self, gallery: GalleryRecord | None) -> VectorFile | None:
         if gallery is None or gallery.dimension is None:
@@ -319,10 +322,10 @@ class Crops(RecordPart):
         return read_texts(self._reader, METADATA, gallery_id, slots)
 
     def vectors(self, gallery_id: int) -> Iterator[ArchivedCrop]:
-        """Yield every crop with its vector in the order of slots, verifying checksums.
+        """Yield every crop with its vector in the order of slots, leaving out damaged ones.
 
         Raises:
-            DamagedRecord: a crop is damaged or missing.
+            DamagedRecord: a page of the crops cannot be read.
         """
         entry = read_entry(self._reader, gallery_id)
         count = 0
@@ -330,9 +333,10 @@ class Crops(RecordPart):
             count += len(crops)
             yield from read_vectors(self._reader, read_entry(self._reader, gallery_id), crops)
         now = read_entry(self._reader, gallery_id)
-        if entry and now and now.version == entry.version and count != entry.crops:
-            raise self._database.damage(
-                f"gallery {entry.name} has {count} crops, and {entry.crops} were written"
+        damaged = sum(owner == gallery_id for owner, _ in self._database.damaged)
+        if entry and now and now.version == entry.version and count + damaged < entry.crops:
+            self._database.note_problem(
+                f"gallery {entry.name} has {count + damaged} crops, and {entry.crops} were written"
             )
 
     def indexed(self, gallery_id: int, row_ids: Sequence[int]) -> list[ArchivedCrop]:
@@ -348,6 +352,15 @@ class Crops(RecordPart):
             # A reindex drops the vectors of the former side, perhaps before they were read.
             if require_entry(self._reader, gallery_id).side == entry.side:
                 return entry.embedding_fingerprint, vectors
+
+    def intact(self, gallery_id: int, slots: Sequence[int]) -> list[StoredCrop]:
+        """Return the crops in slots whose rows and vectors match their checksums.
+
+        Raises:
+            UnknownGallery: the gallery was deleted.
+        """
+        _, crops = self.vectors_of(gallery_id, slots)
+        return [crop.record for crop in crops]
 
     def by_row(self, gallery_id: int, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
         return {crop.row_id: crop for crop in read_by_slot(self._reader, gallery_id, row_ids)}

@@ -54,7 +54,7 @@ class Galleries(RecordPart):
 
     def all(self) -> list[GalleryRecord]:
         clauses = "WHERE name IS NOT NULL ORDER BY name"
-        rows = self._reader.rows("galleries", clauses, (), RENAMED)
+        rows = self._reader.intact_rows("galleries", clauses, (), RENAMED)
         return [GalleryRecord(**row) for row in rows]
 
     def get(self, gallery_id: int) -> GalleryRecord | None:
@@ -124,7 +124,7 @@ class Galleries(RecordPart):
 
         Their vector files are removed when this returns.
         """
-        for row in self._reader.rows("galleries", "WHERE name IS NULL"):
+        for row in self._reader.intact_rows("galleries", "WHERE name IS NULL"):
             for side in range(row["next_side"]):
                 self._database.vectors.remove(row["gallery_id"], side)
             while self._delete_some(row["gallery_id"]):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from service.errors import DamagedRecord
 from service.record.calibrations import StoredCalibrations
 from service.record.cameras import Cameras
 from service.record.crops import Crops
@@ -18,8 +20,9 @@ from service.record.jobs import Jobs
 from service.record.keys import Keys, ask_for_keys, delete_keys
 from service.record.people import Groups, People
 from service.record.replacing import StagedVectors
+from service.record.schema import TABLES
 from service.record.tracks import Tracks
-from service.record.transaction import AMONG, Transaction, batches
+from service.record.transaction import AMONG, Reader, Transaction, batches
 from service.record.watch import Watches
 from service.record.webhooks import Webhooks
 
@@ -68,18 +71,46 @@ class Record:
         self.galleries.finish_deletions()
 
     def check(self, pause: Callable[[], bool] = lambda: False) -> None:
-        """Verify the checksums of all crops.
+        """Verify the checksums of all crops, and note the damaged ones in the database.
 
         Args:
             pause: called every few hundred crops; the check ends when it returns True.
-
-        Raises:
-            DamagedRecord: a crop is damaged or missing.
         """
         for gallery in self.galleries.all():
-            for number, _ in enumerate(self.crops.vectors(gallery.gallery_id)):
-                if number % CROPS_PER_CHECK == 0 and pause():
-                    return
+            try:
+                for number, _ in enumerate(self.crops.vectors(gallery.gallery_id)):
+                    if number % CROPS_PER_CHECK == 0 and pause():
+                        return
+            except DamagedRecord as damage:
+                self.database.note_problem(f"crops of gallery {gallery.name}: {damage.why}")
+
+    def check_pages(self, pause: Callable[[], bool] = lambda: False) -> None:
+        """Verify the pages of each table and its indexes, and note what is wrong in the database.
+
+        Args:
+            pause: called before each table; the check ends when it returns True.
+        """
+        for table in TABLES:
+            if pause():
+                return
+            try:
+                lines = Reader(self.database).column(f"PRAGMA quick_check({table})")
+            except DamagedRecord as damage:
+                lines = [damage.why]
+            for line in lines:
+                if line != "ok":
+                    self.database.note_problem(line)
+
+    def damaged_crops(self) -> dict[int, list[str]]:
+        """Return the damaged crops that were found and not deleted since, by gallery."""
+        damaged: dict[int, list[str]] = {}
+        statement = "SELECT 1 FROM crops WHERE gallery_id = ? AND slot = ?"
+        for (gallery_id, slot), crop_id in list(self.database.damaged.items()):
+            with contextlib.suppress(DamagedRecord):
+                if not Reader(self.database).value(statement, (gallery_id, slot)):
+                    continue
+            damaged.setdefault(gallery_id, []).append(crop_id or f"in slot {slot}")
+        return damaged
 
     def delete_again(self, deletions: Iterable[Deletion]) -> None:
         """Delete what a log of deletions names and an older copy of the record brought back."""

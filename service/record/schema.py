@@ -1,6 +1,6 @@
 """The tables and triggers of the record, and conversions of the values in their columns.
 
-Every row has a checksum in a further column, `crc`, which reveals damage in the file.
+The rows of some tables have a checksum in a further column, `crc`, which reveals damage.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from functools import cached_property
 from typing import Any
 
 FORMAT = 14
-# Earliest format that differs only by tables, which are added or dropped when the record is opened.
+# Earliest format that differs only by tables, which are added or dropped when the record is opened,
+# and by checksums, which all tables had until format 13.
 EARLIEST_FORMAT = 8
+# Tables whose rows have a checksum: what an answer says of a crop, and what a key may do.
+CHECKED_TABLES = ("galleries", "people", "crops", "tracks", "pictures", "api_keys")
 OBSOLETE_TABLES = (
     "incoming_tracks",
     "incoming",
@@ -38,7 +41,6 @@ CONSTRAINT = re.compile(r"(PRIMARY|UNIQUE|FOREIGN|CHECK)\b")
 TABLE = re.compile(r"CREATE TABLE (\w+) \(\n(.+?)\n\)( WITHOUT ROWID)?;", re.DOTALL)
 TRIGGER = re.compile(r"CREATE TRIGGER (\w+ .+?END);", re.DOTALL)
 
-# Each table also gets the column `crc`.
 SCHEMA = """
 -- Single values: `record_id`, `group_secret`, `next_gallery`, `keys_asked_for`, `newest_alert`,
 -- `index_owners`, `indexes_rebuilt`, and `commit`, the sequence number and id of the last commit.
@@ -642,6 +644,9 @@ class Table:
 
     @cached_property
     def is_intact(self) -> str:
+        """Return the condition that a row matches its checksum, if the table has them."""
+        if self.name not in CHECKED_TABLES:
+            return "TRUE"
         return f"{self.name}.crc = row_crc({self._qualified})"
 
     def values(self, row: Mapping[str, Any] | sqlite3.Row) -> dict[str, Any]:
@@ -651,6 +656,12 @@ class Table:
         connection.execute(f"CREATE TABLE {self._body}")
         for statement in re.findall(rf"CREATE INDEX \w+ ON {self.name} .+;", SCHEMA):
             connection.execute(statement.rstrip(";"))
+
+    def drop_checksums(self, connection: sqlite3.Connection) -> None:
+        """Drop the column that this table had in earlier formats."""
+        columns = connection.execute("SELECT name FROM pragma_table_xinfo(?)", (self.name,))
+        if "crc" in [name for (name,) in columns]:
+            connection.execute(f"ALTER TABLE {self.name} DROP COLUMN crc")
 
     def create_stand_in(self, connection: sqlite3.Connection) -> None:
         connection.execute(f"CREATE TEMP TABLE {self._body}")
@@ -665,10 +676,11 @@ class Table:
 
     @property
     def _body(self) -> str:
-        columns = ", ".join(self.columns)
-        checksum = f"crc INTEGER GENERATED ALWAYS AS (row_crc({columns})) STORED"
         lines = self._lines
-        lines.insert(len(self.columns), checksum)
+        if self.name in CHECKED_TABLES:
+            columns = ", ".join(self.columns)
+            checksum = f"crc INTEGER GENERATED ALWAYS AS (row_crc({columns})) STORED"
+            lines.insert(len(self.columns), checksum)
         return f"{self.name} ({', '.join(lines)}){self.without_rowid or ''}"
 
 
@@ -709,6 +721,9 @@ def create_tables(connection: sqlite3.Connection) -> None:
     for name in OBSOLETE_TABLES:
         connection.execute(f"DROP TABLE IF EXISTS {name}")
     missing = missing_tables(connection)
+    for table in TABLES.values():
+        if table not in missing and table.name not in CHECKED_TABLES:
+            table.drop_checksums(connection)
     for table in missing:
         table.create(connection)
     _create_triggers(connection)

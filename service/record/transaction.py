@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import secrets
 import sqlite3
 import threading
@@ -26,6 +27,7 @@ from service.record.spellings import Spellings, TextKind
 from service.record.values import JsonObject, new_crop_id
 from service.record.vectors import Vector, VectorFile, VectorFiles, runs, vector_crc
 
+log = logging.getLogger(__name__)
 FILE = "record.sqlite3"
 # Connections wait this long for a reader that recovers a log; writers wait for the lock file.
 BUSY_SECONDS = 30.0
@@ -34,7 +36,12 @@ STEPS_PER_BEAT = 1_000_000
 NOT_A_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 # A flipped bit can leave invalid UTF-8, which SQLite returns and Python refuses to decode, or JSON
 # that SQLite cannot read.
-UNREADABLE = ("could not decode", "user-defined function raised", "malformed json")
+UNREADABLE = (
+    "could not decode",
+    "user-defined function raised",
+    "malformed json",
+    "json cannot hold",
+)
 # A follower that falls further behind must read everything again.
 KEPT_CHANGES = 100_000
 # Number of changes after which older ones are dropped.
@@ -67,6 +74,8 @@ COUNTING = (
     "DELETE FROM stray_pictures ",
     "DELETE FROM counted_tracks ",
 )
+# Upper bound on the problems of a file that are kept for its operator.
+MOST_PROBLEMS = 100
 Item = TypeVar("Item")
 ChangeKind = Literal[
     "gallery_created",
@@ -80,10 +89,7 @@ ChangeKind = Literal[
     "alerts",
 ]
 
-NEXT_CHANGE = (
-    "UPDATE feeds SET seq = seq + 1, token = ? "
-    f"WHERE gallery_id = ? AND {TABLES['feeds'].is_intact} RETURNING seq"
-)
+NEXT_CHANGE = "UPDATE feeds SET seq = seq + 1, token = ? WHERE gallery_id = ? RETURNING seq"
 # Subquery for `IN`: compares a column with the values of a collection.
 AMONG = "(SELECT value FROM json_each(?))"
 # Values of placeholders, in order or by name.
@@ -188,7 +194,13 @@ def slots_of(text: str) -> list[int]:
 
 
 class Source:
-    """The SQLite file and the vector files of a record; each thread has its own connection."""
+    """The SQLite file and the vector files of a record; each thread has its own connection.
+
+    Attributes:
+        damaged: the ids of crops that were found damaged and are left out of every answer, by
+            gallery and slot; None for an id that cannot be read.
+        problems: damage that was found beside them.
+    """
 
     def __init__(self, folder: Path, only_read: bool = False) -> None:
         self.folder = folder
@@ -196,6 +208,8 @@ class Source:
         self._log = folder / f"{FILE}-wal"
         self.vectors = VectorFiles(folder, only_read)
         self.spellings = Spellings()
+        self.damaged: dict[tuple[int, int], str | None] = {}
+        self.problems: list[str] = []
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._connections_lock = threading.Lock()
@@ -235,6 +249,20 @@ class Source:
             yield Reader(self)
         finally:
             connection.execute("ROLLBACK")
+
+    def leave_out(self, gallery_id: int, slot: int, crop_id: str | None, what: str) -> None:
+        """Leave a damaged crop out of every later answer of this process."""
+        if (gallery_id, slot) not in self.damaged:
+            self.damaged[gallery_id, slot] = crop_id
+            log.error(
+                "the %s of crop %s (gallery %d, slot %d) is damaged; it is left out",
+                *(what, crop_id, gallery_id, slot),
+            )
+
+    def note_problem(self, problem: str) -> None:
+        if problem not in self.problems and len(self.problems) < MOST_PROBLEMS:
+            self.problems.append(problem)
+            log.error("%s is damaged: %s", self.path, problem)
 
     def damage(self, what: str) -> ServiceError:
         return DamagedRecord(self.path, what)
@@ -338,6 +366,17 @@ class Reader:
         if not all(row["intact"] for row in rows):
             raise self.database.damage(f"a row of {table} is not what was written")
         return rows
+
+    def intact_rows(
+        self, table: str, clauses: str = "", values: Values = (), more: str = ""
+    ) -> list[Row]:
+        """Read rows of a table, and note those that do not match their checksums as a problem."""
+        statement = f"SELECT {TABLES[table].checked}{more} FROM {table} {clauses}"
+        rows = self.execute(statement, values)
+        intact = [row for row in rows if row["intact"]]
+        if len(intact) < len(rows):
+            self.database.note_problem(f"a row of {table} is not what was written")
+        return intact
 
     def row(self, table: str, clauses: str = "", values: Values = ()) -> Row | None:
         return next(iter(self.rows(table, f"{clauses} LIMIT 1", values)), None)
@@ -463,7 +502,7 @@ class Transaction(Reader):
         token = secrets.token_bytes(TOKEN_BYTES)
         seq = self.value(NEXT_CHANGE, (token, gallery_id))
         if seq is None:
-            raise self.database.damage(f"the feed of gallery {gallery_id} is missing or damaged")
+            raise self.database.damage(f"the feed of gallery {gallery_id} is missing")
         row = {
             "gallery_id": gallery_id,
             "seq": seq,

@@ -16,13 +16,19 @@ from service.errors import DamagedRecord, ServiceError
 from service.ops.threads import heartbeat
 from service.record.crop_rows import read_intact_vectors
 from service.record.database import Database, stored_uri
-from service.record.schema import EARLIEST_FORMAT, FORMAT, TABLES, missing_tables, row_crc
+from service.record.schema import (
+    CHECKED_TABLES,
+    EARLIEST_FORMAT,
+    FORMAT,
+    TABLES,
+    missing_tables,
+    row_crc,
+)
 from service.record.transaction import AMONG, FILE, Reader, Source, batches
 from service.record.vectors import Vector
 
 ROWS_AT_ONCE = 500
 PAGE_PROBLEMS = 20
-PRIMARY_KEY = "SELECT name FROM pragma_table_info(?) WHERE pk ORDER BY pk"
 # How the counts in a gallery's row follow from its crops.
 COUNTED = {
     "crops": "count(*)",
@@ -60,9 +66,7 @@ class RecordFound:
         """Record a problem of a gallery, or of the whole record if there is no such gallery."""
         gallery = self.galleries.get(gallery_id) if isinstance(gallery_id, int) else None
         lines = gallery.damage if gallery else self.problems
-        # The same problem may be found twice, when a table is read again.
-        if problem not in lines:
-            lines.append(problem)
+        lines.append(problem)
 
 
 def verify(folder: Path) -> RecordFound:
@@ -117,26 +121,15 @@ class Inspection:
                 self.found.galleries[gallery_id] = GalleryFound(gallery_id, row["name"])
 
     def rows(self, table: str) -> Iterator[Values]:
-        key = ["rowid"]
-        last_row: tuple[Any, ...] = ()
-        # Read from both ends, since a damaged page may hide the rows behind it.
-        for direction in ("ASC", "DESC"):
-            try:
-                if TABLES[table].without_rowid:
-                    key = [name for (name,) in self._connection.execute(PRIMARY_KEY, (table,))]
-                order = ", ".join(f"{name} {direction}" for name in key)
-                for row in self._connection.execute(f"SELECT * FROM {table} ORDER BY {order}"):
-                    if direction == "DESC" and tuple(row) == last_row:
-                        return
-                    last_row = tuple(row) if direction == "ASC" else last_row
-                    values = TABLES[table].values(row)
-                    if row_crc(*values.values()) == row["crc"]:
-                        yield values
-                    else:
-                        self._note_row(table, values)
-                return
-            except sqlite3.DatabaseError as error:
-                self.found.note(None, f"{table} cannot be read through: {error}")
+        try:
+            for row in self._connection.execute(f"SELECT * FROM {table}"):
+                values = TABLES[table].values(row)
+                if table not in CHECKED_TABLES or row_crc(*values.values()) == row["crc"]:
+                    yield values
+                else:
+                    self._note_row(table, values)
+        except sqlite3.DatabaseError as error:
+            self.found.note(None, f"{table} cannot be read through: {error}")
 
     def crops(self) -> Iterator[tuple[Values, Vector]]:
         """Yield crops with intact row, vector and picture, each with its vector."""

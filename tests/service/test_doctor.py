@@ -132,7 +132,7 @@ def test_keys_backups_and_artefacts_of_others_are_looked_at(examine, tmp_path):
 @pytest.mark.parametrize(
     ("left", "named"),
     [
-        ("record.acknowledged", "gmn store recover"),
+        ("record.acknowledged", "gmn restore"),
         ("new.part", "start over"),
         ("galleries.sqlite3", "gmn store upgrade"),
     ],

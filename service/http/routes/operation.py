@@ -60,7 +60,8 @@ async def livez(_: Working) -> Alive:
 async def readyz(runtime: Working) -> Ready:
     """Answers 200 once every gallery is loaded, even if the record does not respond.
 
-    `record` and `audit_log` tell whether writes or searches are refused.
+    `record` and `audit_log` tell whether writes or searches are refused, `damaged_crops` how many
+    crops this process leaves out because they are damaged; gmn doctor names them.
     """
     galleries = runtime.galleries.all()
     needs_reindex = sum(gallery.needs_reindex for gallery in galleries)
@@ -69,6 +70,8 @@ async def readyz(runtime: Working) -> Ready:
         record=runtime.galleries.record_state,
         index="ready" if runtime.index_up else "unavailable",
         audit_log="ready" if runtime.audit.is_writable else "unavailable",
+        damaged_crops=len(runtime.record.database.damaged),
+        record_problems=len(runtime.record.database.problems),
     )
 
 
@@ -104,6 +107,8 @@ async def metrics(call: Scraper) -> Response:
 def _show_record(runtime: Runtime, key_ids: Sequence[str]) -> None:
     shown = runtime.metrics
     shown.record_bytes.set(runtime.record.database.stored_bytes())
+    shown.damaged_crops.set(sum(map(len, runtime.record.damaged_crops().values())))
+    shown.record_problems.set(len(runtime.record.database.problems))
     line = runtime.audit.newest_line()
     shown.audit_newest_line.set(line.number)
     # A value of Prometheus holds 53 bits exactly.

@@ -5,11 +5,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from service.errors import DamagedRecord, MachineFull
+from service.errors import MachineFull
 from service.maintenance import check_record
 from service.ops.threads import BlockingPools
 from service.record.transaction import Change
-from service.runtime import DAMAGED
 from service.search.options import Filter
 from tests.service.gallery.new_crops import new_crop, only
 
@@ -80,29 +79,35 @@ def test_a_removed_crop_has_no_vector_in_memory(filled):
     assert not vectors[row].any()
 
 
-def test_a_start_is_refused_where_a_crop_is_gone_without_a_trace(serve, filled):
+def test_a_crop_that_is_gone_without_a_trace_is_reported(serve, filled):
     forget = "DELETE FROM crops WHERE slot = 7"
     filled.record.database.write(lambda transaction: transaction.change(forget))
-    with pytest.raises(DamagedRecord, match="has 39 crops, and 40 were written"):
-        serve()
+    filled.record.check()
+    assert "has 39 crops, and 40 were written" in str(filled.record.database.problems)
+    filled.close()
+    assert len(_shown(serve())) == 39
 
 
-async def test_damage_that_is_found_beside_the_requests_ends_the_process(filled, tmp_path):
+async def test_damage_that_is_found_beside_the_requests_costs_the_crop(filled, tmp_path):
+    before = _shown(filled)
     _damage(tmp_path, 3)
-    gave_up = Mock()
     pools = BlockingPools()
     runtime = SimpleNamespace(
-        settings=SimpleNamespace(data_dir=tmp_path),
-        pools=pools,
-        record=filled.record,
-        watchdog=SimpleNamespace(give_up=gave_up),
+        pools=pools, record=filled.record, galleries=filled.galleries, checked=False
     )
     await check_record(runtime)
     pools.shutdown()
-    part, why = gave_up.call_args.args
-    assert part == "record"
-    assert "vector" in why
-    assert (tmp_path / DAMAGED).exists()
+    ((damaged,),) = filled.record.damaged_crops().values()
+    del before[damaged]
+    assert _shown(filled) == before
+    assert filled.gallery.crops == 39
+
+
+async def test_a_result_that_is_damaged_meanwhile_is_left_out(filled, tmp_path):
+    _damage(tmp_path, 3)
+    slots = [2, 3, 4]
+    found = await filled.galleries.find_crops(filled.gallery, slots)
+    assert found.keys() == {2, 4}
 
 
 def test_a_check_of_the_record_pauses_and_can_be_ended(filled, tmp_path, monkeypatch):
@@ -113,8 +118,9 @@ def test_a_check_of_the_record_pauses_and_can_be_ended(filled, tmp_path, monkeyp
     monkeypatch.setattr("service.record.crop_rows.CROPS_AT_ONCE", 10)
     _damage(tmp_path, 40)
     filled.record.check(lambda: True)
-    with pytest.raises(DamagedRecord, match="vector"):
-        filled.record.check()
+    assert filled.record.damaged_crops() == {}
+    filled.record.check()
+    assert len(filled.record.damaged_crops()) == 1
 
 
 def test_a_change_that_is_applied_in_part_is_not_shown_as_a_version(filled, monkeypatch):

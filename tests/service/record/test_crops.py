@@ -1,5 +1,6 @@
 """Crops as rows: reads during writes, damage, requests, retention, and what stays on the disk."""
 
+import contextlib
 import dataclasses
 import shutil
 import stat
@@ -73,14 +74,14 @@ def test_a_crop_removed_while_its_picture_is_read_is_no_damage(record, gallery, 
     assert record.crops.picture(gallery, crop_id) is None
 
 
-def test_a_vector_that_is_not_what_was_written_is_named(record, gallery, tmp_path):
+def test_a_vector_that_is_not_what_was_written_is_left_out(record, gallery, tmp_path):
     _, damaged = enroll(record, gallery, new_crop(1), new_crop(2))
     with (tmp_path / f"vectors-{gallery}-0.f32").open("r+b") as file:
         file.seek(2 * 4 * 4)
         file.write(b"\1")
     for read in READS.values():
-        with pytest.raises(DamagedRecord, match=damaged):
-            read(record.crops, gallery)
+        assert [crop.record.row_id for crop in read(record.crops, gallery)] == [1]
+    assert record.damaged_crops() == {gallery: [damaged]}
     assert [crop.record.row_id for crop in record.crops.indexed(gallery, [1])] == [1]
 
 
@@ -92,8 +93,8 @@ def test_the_vector_of_another_crop_is_not_taken_for_ones_own(record, gallery, t
     record.database.connection().execute(
         "UPDATE checksums SET checksum = (SELECT checksum FROM checksums WHERE slot = 2)"
     )
-    with pytest.raises(DamagedRecord, match=first):
-        record.crops.indexed(gallery, [1, 2])
+    assert [crop.record.row_id for crop in record.crops.indexed(gallery, [1, 2])] == [2]
+    assert record.damaged_crops() == {gallery: [first]}
 
 
 @pytest.mark.parametrize(
@@ -109,11 +110,11 @@ def test_a_damaged_picture_name_or_track_is_found_with_its_crop(tmp_path, record
     connection = record.database.connection()
     connection.create_function("row_crc", -1, lambda *_: 0, deterministic=True)
     connection.execute(damage)
-    with (
-        open_record(tmp_path) as again,
-        pytest.raises(DamagedRecord, match=crop_id),
-    ):
-        again.crops.picture(gallery, crop_id)
+    with open_record(tmp_path) as again:
+        with contextlib.suppress(DamagedRecord):
+            again.crops.picture(gallery, crop_id)
+        assert again.damaged_crops() == {gallery: [crop_id]}
+        assert listed(again, gallery) == []
 
 
 def test_the_name_of_a_person_without_crops_is_nowhere_on_the_disk(record, gallery, tmp_path):

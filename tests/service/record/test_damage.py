@@ -1,19 +1,22 @@
-"""Damage of a record's files is named, and what holds is recovered."""
+"""Damage costs the crop: it is named and left out, and the rest is served as before."""
 
 import contextlib
+import random
 import shutil
 import sqlite3
+from collections import Counter
 
 import numpy as np
 import pytest
 
 import gmn
+from model.problems import InputProblem
 from service.errors import DamagedRecord
-from service.ops.audit import AuditLog
+from service.record.crop_rows import read_columns
 from service.record.keys import ApiKey
 from service.record.record import Record
-from service.record.recovery import recover
-from service.record.values import GallerySettings
+from service.record.transaction import Reader
+from service.record.values import CropFilter, GallerySettings
 from service.record.verify import inspect, verify
 from tests.service.gallery.new_crops import (
     EMBEDDER,
@@ -26,7 +29,7 @@ from tests.service.gallery.new_crops import (
     new_gallery,
     open_record,
 )
-from tests.service.record.filled import contents, fill_record, flip
+from tests.service.record.filled import flip
 from tests.service.record.new_searches import WEEK, new_search
 
 LOBBY = 20
@@ -86,6 +89,142 @@ def test_a_whole_record_is_said_to_be_whole(data_dir):
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.parametrize(
+    ("wanted", "file"),
+    [
+        (b'{"number":7}', "record.sqlite3"),
+        (b"image 7", "record.sqlite3"),
+        (new_crop(7).vector.tobytes(), "vectors-1-0.f32"),
+    ],
+    ids=["row", "picture", "vector"],
+)
+def test_a_damaged_crop_is_named_and_left_out_and_can_be_deleted(data_dir, wanted, file):
+    expected = everything(data_dir)
+    flip(data_dir / file, wanted)
+    lobby, yard = verify(data_dir).galleries.values()
+    assert (lobby.whole, yard.whole) == (LOBBY - 1, YARD)
+    (named,) = [line for line in lobby.damage if "crop" in line]
+    with open_record(data_dir) as record:
+        record.check()
+        if file == "record.sqlite3" and wanted == b"image 7":
+            crop_id = named.split()[4]
+            with pytest.raises(DamagedRecord, match=f"the picture of crop {crop_id} is missing"):
+                record.crops.picture(1, crop_id)
+        ((crop_id,),) = record.damaged_crops().values()
+        assert crop_id in named
+        left = listed_ids(record, 1)
+        assert crop_id not in left
+        assert len(left) == LOBBY - 1
+        record.crops.remove(1, [crop_id])
+        assert record.damaged_crops() == {}
+    del expected["lobby"][crop_id]
+    assert everything(data_dir) == expected
+    assert verify(data_dir).damage == []
+
+
+def test_a_listing_goes_on_behind_damaged_crops(data_dir):
+    for number in (3, 4, 9):
+        flip(data_dir / "record.sqlite3", b'{"number":%d}' % number)
+    with open_record(data_dir) as record:
+        pages = []
+        cursor = ""
+        while cursor is not None:
+            page = record.crops.page(1, CropFilter(), cursor, limit=2)
+            pages += [crop.metadata["number"] for crop in page.crops]
+            cursor = page.cursor
+    assert pages == [number for number in range(1, LOBBY + 1) if number not in (3, 4, 9)]
+
+
+def test_a_change_of_labels_makes_no_damaged_crop_look_whole(data_dir):
+    flip(data_dir / "record.sqlite3", b'{"number":7}')
+    with open_record(data_dir) as record:
+        changed = record.crops.change(1, CropFilter(), {"camera": "roof"})
+        assert len(changed.crop_ids) == LOBBY - 1
+        with pytest.raises(DamagedRecord, match="the row of crop"):
+            record.people.rename(1, "person 1", "somebody")
+    assert len(verify(data_dir).galleries[1].damage) == 1
+
+
+def test_a_person_with_a_damaged_crop_is_forgotten(data_dir):
+    flip(data_dir / "record.sqlite3", b'{"number":7}')
+    with open_record(data_dir) as record:
+        record.people.forget(1, "person 1")
+        assert record.people.counts(1, ["person 1"]) == {}
+    assert b"image 7" not in (data_dir / "record.sqlite3").read_bytes()
+    assert verify(data_dir).galleries[1].damage == []
+
+
+def test_crops_on_a_page_that_cannot_be_read_cost_no_others(record, gallery, tmp_path):
+    crops = [new_crop(number, "p" * 40 + str(number)) for number in range(200)]
+    enroll(record, gallery, *crops)
+    record.close()
+    path = tmp_path / "record.sqlite3"
+    body = bytearray(path.read_bytes())
+    page = body.index(b'{"number":120}') // 4096 * 4096
+    body[page : page + 4096] = bytes(4096)
+    path.write_bytes(body)
+    with open_record(tmp_path) as opened:
+        reader = Reader(opened.database)
+        parts = list(read_columns(reader, gallery, opened.galleries.group_secret()))
+        slots = [slot for part in parts for slot in part.slots.tolist()]
+        damaged = {slot for _, slot in opened.database.damaged}
+    assert 100 < len(slots) < 200
+    assert damaged == {*range(1, 201)} - {*slots}
+
+
+def answers(record):
+    """Return what answers say of each crop, and the keys; None where the damage is named."""
+    crops = {}
+    for gallery in record.galleries.all():
+        with contextlib.suppress(DamagedRecord):
+            for crop in record.crops.vectors(gallery.gallery_id):
+                crops[crop.record.crop_id] = (gallery.name, crop.record, crop.vector.tolist())
+        list(
+            read_columns(
+                Reader(record.database), gallery.gallery_id, record.galleries.group_secret()
+            )
+        )
+    with contextlib.suppress(DamagedRecord):
+        return crops, record.keys.all()
+    return crops, None
+
+
+@pytest.mark.parametrize("flips", [60, pytest.param(1500, marks=pytest.mark.slow)])
+def test_no_flipped_bit_changes_what_is_answered_of_a_crop_or_what_a_key_may_do(
+    data_dir, tmp_path, flips
+):
+    with open_record(data_dir) as record:
+        crops, keys = answers(record)
+    names = ("record.sqlite3", "vectors-1-0.f32")
+    kept = shutil.copytree(data_dir, tmp_path / "kept")
+    chance = random.Random(flips)
+    outcomes = Counter()
+    for number in range(flips):
+        name = names[number % 2]
+        content = bytearray((kept / name).read_bytes())
+        bit = chance.randrange(len(content) * 8)
+        content[bit // 8] ^= 1 << bit % 8
+        for path in kept.iterdir():
+            if path.is_file():
+                shutil.copy(path, data_dir)
+        (data_dir / name).write_bytes(content)
+        try:
+            with open_record(data_dir) as record:
+                found, found_keys = answers(record)
+                if len(found) < len(crops):
+                    record.check_pages()
+                noted = record.database.damaged or record.database.problems
+        except (DamagedRecord, InputProblem):
+            outcomes["named"] += 1
+            continue
+        assert found.items() <= crops.items()
+        assert found_keys in (keys, None)
+        assert len(found) == len(crops) or noted
+        outcomes["whole" if len(found) == len(crops) else "left out"] += 1
+    assert outcomes["left out"] > flips / 5
+    assert outcomes["named"] < flips / 10
+
+
 def test_a_crop_that_is_removed_while_it_is_checked_is_no_damage(data_dir):
     with open_record(data_dir) as record, inspect(data_dir) as inspection:
         removed = listed_ids(record, 1)[3]
@@ -96,103 +235,31 @@ def test_a_crop_that_is_removed_while_it_is_checked_is_no_damage(data_dir):
         assert inspection.found.damage == []
 
 
-def test_a_damaged_crop_is_named_and_told_to_be_lost_with_its_person(data_dir, tmp_path):
-    with open_record(data_dir) as record:
-        enroll(record, 1, new_crop(50, "somebody"))
-    flip(data_dir / "vectors-1-0.f32", new_crop(50).vector.tobytes())
-    lobby, _ = recover(data_dir, tmp_path / "new").galleries
-    assert (lobby.whole, len(lobby.lost)) == (LOBBY, 1)
-    assert verify(tmp_path / "new").damage == []
-    assert len(everything(tmp_path / "new")["lobby"]) == LOBBY
-    with open_record(tmp_path / "new") as record:
-        assert record.people.counts(1, ["somebody"]) == {}
-
-
-def test_a_gallery_is_created_where_the_number_of_the_next_one_was_damaged(data_dir, tmp_path):
-    with contextlib.closing(sqlite3.connect(data_dir / "record.sqlite3")) as file:
-        file.create_function("row_crc", -1, lambda *_: 0, deterministic=True)
-        file.execute("UPDATE record SET value = 7 WHERE name = 'next_gallery'")
-        file.commit()
-    recover(data_dir, tmp_path / "new")
-    with open_record(tmp_path / "new") as record:
-        assert new_gallery(record, "new") == 3
-
-
-def test_a_recovery_takes_over_every_table_but_what_is_made_anew(tmp_path):
-    old = tmp_path / "old"
-    old.mkdir()
-    fill_record(old)
-    with open_record(old) as record:
-        record.database.write(give_vectors)
-        before = contents(record)
-    # Its crops have tombstones too.
-    (old / "deletions.log").unlink()
-    done = recover(old, tmp_path / "new")
-    assert done.galleries[0].damage == []
-    with open_record(tmp_path / "new") as record:
-        after = contents(record)
-    changed = {name for name in before if after[name] != before[name]}
-    assert changed == {
-        *("record", "feeds", "changes", "galleries", "requests", "runtimes"),
-        *("jobs", "job_problems", "calibrations", "calibration_searches", "unneeded_files"),
-        "remote_indexes",
-    }
-
-
-def give_vectors(transaction):
-    crops = transaction.rows("crops")
-    vectors = {crop["slot"]: (crop["crop_id"], np.ones(4, np.float32)) for crop in crops}
-    transaction.change("DELETE FROM checksums")
-    transaction.write_vectors(1, 0, vectors)
-    transaction.change("UPDATE galleries SET dimension = 4, next_slot = 41")
-    seen_at = "coalesce(captured_at, created_at)"
-    transaction.change(f"UPDATE crops SET metadata = '{{}}', inside = 1, seen_at = {seen_at}")
-
-
 @pytest.mark.parametrize("left", ["nothing", "its beginning", "zeros"])
-def test_a_record_that_is_gone_is_named_and_asks_for_a_key_once_recovered(
-    data_dir, tmp_path, capsys, left
-):
+def test_a_record_that_is_gone_is_named(data_dir, capsys, left):
     path = data_dir / "record.sqlite3"
     size = path.stat().st_size
     if left == "nothing":
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:100] if left == "its beginning" else bytes(size))
-    with pytest.raises(DamagedRecord, match="gmn store recover"):
+    with pytest.raises(DamagedRecord, match="gmn restore"):
         Record(data_dir)
     assert gmn.run(["store", "verify", "--data-dir", str(data_dir)]) == 1
     told = capsys.readouterr().out
     assert "the record cannot be read" in told
-    done = recover(data_dir, tmp_path / "new")
-    assert done.unread == ["the record"]
-    with open_record(tmp_path / "new") as record:
-        # Its keys are lost, so that nobody is let in until there is a new one.
-        assert record.keys.all() == []
-        assert record.keys.asked_for
-
-
-def test_a_recovered_key_of_the_audit_log_can_be_read_by_its_owner_alone(data_dir, tmp_path):
-    with AuditLog(data_dir) as audit:
-        audit.record("begun")
-    into = tmp_path / "new"
-    into.mkdir(mode=0o755)
-    assert gmn.run(["store", "recover", "--data-dir", str(data_dir), "--into", str(into)]) == 0
-    modes = {path.name: path.stat().st_mode & 0o777 for path in into.glob("audit*")}
-    assert modes["audit.key"] == modes["audit.jsonl"] == 0o600
 
 
 def test_a_record_that_is_no_database_is_named_by_a_backup(data_dir, tmp_path, capsys):
     (data_dir / "record.sqlite3").write_bytes(b"damage" * 1000)
     assert gmn.run(["backup", str(tmp_path / "backups"), "--data-dir", str(data_dir)]) == 2
-    assert "gmn store recover" in capsys.readouterr().err
+    assert "gmn restore" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "command",
     [
         ("store", "verify"),
-        ("store", "recover", "--into", "new"),
         ("store", "forget-runtime"),
         ("index", "rebuild", "lobby"),
     ],
@@ -203,21 +270,14 @@ def test_a_directory_without_data_is_named_and_stays_empty(tmp_path, capsys, com
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_recovery_into_a_file_is_refused(data_dir, tmp_path, capsys):
-    file = tmp_path / "new"
-    file.touch()
-    assert gmn.run(["store", "recover", "--data-dir", str(data_dir), "--into", str(file)]) == 2
-    assert "name a new one with --into" in capsys.readouterr().err
-
-
-def test_a_row_whose_json_cannot_be_parsed_is_named(data_dir):
+def test_a_gallery_whose_row_is_damaged_is_named_and_left_out(data_dir):
     with contextlib.closing(sqlite3.connect(data_dir / "record.sqlite3")) as connection:
         connection.create_function("row_crc", -1, lambda *_: 0, deterministic=True)
         connection.execute("UPDATE galleries SET settings = 'no JSON'")
         connection.commit()
-    damaged = pytest.raises(DamagedRecord, match="a row of galleries is not what was written")
-    with open_record(data_dir) as record, damaged:
-        record.galleries.all()
+    with open_record(data_dir) as record:
+        assert record.galleries.all() == []
+        assert record.database.problems == ["a row of galleries is not what was written"]
 
 
 def test_vectors_that_go_while_a_record_is_verified_are_no_damage(record, gallery, tmp_path):

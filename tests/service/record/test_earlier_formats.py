@@ -7,6 +7,7 @@ import pytest
 
 from service.record.backup import restore_backup, write_backup
 from service.record.deletions import LOG_NAME
+from service.record.schema import CHECKED_TABLES, TABLES, row_crc
 from service.record.transaction import FILE
 from service.record.verify import verify
 from tests.service.gallery.new_crops import (
@@ -44,6 +45,24 @@ LATER_TABLES = {
 }
 
 
+def _add_checksums(connection, table):
+    """Give a table the checksums that all had until format 13."""
+    columns = ", ".join(table.columns)
+    checksum = f"crc INTEGER GENERATED ALWAYS AS (row_crc({columns})) STORED"
+    statement = "SELECT sql FROM sqlite_master WHERE name = ?"
+    ((created,),) = connection.execute(statement, (table.name,)).fetchall()
+    indexes = "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql NOT NULL"
+    statements = [sql for (sql,) in connection.execute(indexes, (table.name,))]
+    rows = connection.execute(f"SELECT {columns} FROM {table.name}").fetchall()
+    last = table.definition.splitlines()[len(table.columns) - 1].strip().rstrip(",")
+    connection.execute(f"DROP TABLE {table.name}")
+    connection.execute(created.replace(last, f"{last}, {checksum}", 1))
+    for sql in statements:
+        connection.execute(sql)
+    marks = ", ".join("?" * len(table.columns))
+    connection.executemany(f"INSERT INTO {table.name} ({columns}) VALUES ({marks})", rows)
+
+
 def make_earlier(folder, version):
     """Give a record the tables of an earlier format, all that were dropped since, and no log."""
     (folder / LOG_NAME).unlink(missing_ok=True)
@@ -51,6 +70,10 @@ def make_earlier(folder, version):
         triggers = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
         for (name,) in triggers.fetchall():
             connection.execute(f"DROP TRIGGER {name}")
+        connection.create_function("row_crc", -1, row_crc, deterministic=True)
+        for table in TABLES.values():
+            if table.name not in CHECKED_TABLES:
+                _add_checksums(connection, table)
         for name in LATER_TABLES[version]:
             connection.execute(f"DROP TABLE {name}")
             connection.execute("DELETE FROM sqlite_stat1 WHERE tbl = ?", (name,))
