@@ -220,6 +220,7 @@ async def check_record(runtime: Runtime) -> None:
         log.error("the record could not be checked: %s", error.detail)
     finally:
         stopped.set()
+        record.end_check()
 
 
 async def _send_heartbeats(runtime: Runtime, loop: Heartbeat) -> None:

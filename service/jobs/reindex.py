@@ -19,6 +19,8 @@ from service.record.vectors import Vector
 from service.runtime import Runtime
 
 CROPS_PER_BATCH = 32
+# Upper bound on the damaged crops that are named.
+MOST_NAMED = 10
 UP_TO_DATE = "the gallery already has vectors of the loaded model"
 
 
@@ -98,6 +100,12 @@ async def _embed_missing(runtime: Runtime, gallery: Gallery, job: Job) -> None:
         raise GalleryConflict(
             f"{failed} crops could not be embedded, GET /v1/jobs/{job.job_id}/report names them; "
             "delete them and reindex again, nothing was switched"
+        )
+    if damaged := (await read(runtime.record.damaged_crops)).get(gallery_id):
+        named = ", ".join(damaged[:MOST_NAMED])
+        raise GalleryConflict(
+            f"{len(damaged)} crops are damaged and were left out: {named}; delete them and reindex "
+            "again, nothing was switched"
         )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from service.errors import DamagedRecord
+from service.ops.threads import waiting
 from service.record.calibrations import StoredCalibrations
 from service.record.cameras import Cameras
 from service.record.crops import Crops
@@ -48,6 +50,8 @@ class Record:
     def __init__(self, folder: Path) -> None:
         database = Database(folder)
         self.database = database
+        # The connection of a check of the pages that is under way.
+        self._checking: sqlite3.Connection | None = None
         self.galleries = Galleries(database)
         self.crops = Crops(database)
         self.staged = StagedVectors(database)
@@ -89,17 +93,33 @@ class Record:
 
         Args:
             pause: called before each table; the check ends when it returns True.
+
+        Raises:
+            ServiceStopping: `end_check` was called.
         """
-        for table in TABLES:
-            if pause():
-                return
-            try:
-                lines = Reader(self.database).column(f"PRAGMA quick_check({table})")
-            except DamagedRecord as damage:
-                lines = [damage.why]
-            for line in lines:
-                if line != "ok":
-                    self.database.note_problem(line)
+        self._checking = self.database.connection()
+        try:
+            for table in TABLES:
+                if pause():
+                    return
+                for line in self._check_table(table):
+                    if line != "ok":
+                        self.database.note_problem(line)
+        finally:
+            self._checking = None
+
+    def end_check(self) -> None:
+        """Interrupt a check of the pages, which may take minutes; any thread may call this."""
+        if (connection := self._checking) is not None:
+            connection.interrupt()
+
+    def _check_table(self, table: str) -> list[str]:
+        try:
+            # SQLite gives no heartbeat while it reads a table.
+            with waiting():
+                return Reader(self.database).column(f"PRAGMA quick_check({table})")
+        except DamagedRecord as damage:
+            return [damage.why]
 
     def damaged_crops(self) -> dict[int, list[str]]:
         """Return the damaged crops that were found and not deleted since, by gallery."""

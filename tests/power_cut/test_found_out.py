@@ -96,11 +96,12 @@ def _crops(disk):
         if not galleries:
             return 0
         gallery_id = galleries[0].gallery_id
-        listed = record.crops.page(gallery_id, CropFilter()).crops
         try:
             found = [crop.record.crop_id for crop in record.crops.vectors(gallery_id)]
         except DamagedRecord:
             return 0
+        # Crops that were found damaged are not listed either.
+        listed = record.crops.page(gallery_id, CropFilter()).crops
         assert sorted(found) == sorted(crop.crop_id for crop in listed)
         return len(found)
 

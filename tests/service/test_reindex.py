@@ -1,6 +1,8 @@
 """Another model: the kept crops are embedded again beside the old vectors, and switched at once."""
 
+import contextlib
 import io
+import sqlite3
 import threading
 import time
 
@@ -147,6 +149,26 @@ def test_a_reindex_names_a_crop_whose_picture_is_lost(exchange, tmp_path, drawn_
     assert (job["state"], job["problems"]) == ("failed", 1)
     said = "unknown_picture,its picture is missing" if outside else "damaged_record,its picture is"
     assert f"{lost[0]},{said}" in served.http.get(f"/v1/jobs/{job['job_id']}/report").text
+
+
+@pytest.mark.slow
+def test_a_reindex_names_a_damaged_crop_and_ends(exchange, tmp_path, drawn_crops):
+    damaged = []
+
+    def change_a_row(served):
+        damaged.append(served.results(f"{URL}/crops")[0]["crop_id"])
+        assert served.stop() == 0
+        with contextlib.closing(sqlite3.connect(tmp_path / "data" / "record.sqlite3")) as record:
+            record.create_function("row_crc", -1, lambda *_: 0, deterministic=True)
+            record.execute("UPDATE crops SET camera = 'elsewhere' WHERE crop_id = ?", damaged)
+            record.commit()
+
+    served = exchange(drawn_crops[:3], change_a_row)
+    job = served.ended_job(begin(served), 20.0)
+    assert job["state"] == "failed"
+    assert damaged[0] in job["detail"]
+    served.delete_crop("default", damaged[0])
+    assert served.ended_job(begin(served), 20.0)["state"] == "done"
 
 
 @pytest.mark.slow

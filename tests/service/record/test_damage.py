@@ -11,7 +11,7 @@ import pytest
 
 import gmn
 from model.problems import InputProblem
-from service.errors import DamagedRecord
+from service.errors import DamagedRecord, ServiceStopping
 from service.record.crop_rows import read_columns
 from service.record.keys import ApiKey
 from service.record.record import Record
@@ -170,6 +170,23 @@ def test_crops_on_a_page_that_cannot_be_read_cost_no_others(record, gallery, tmp
         damaged = {slot for _, slot in opened.database.damaged}
     assert 100 < len(slots) < 200
     assert damaged == {*range(1, 201)} - {*slots}
+
+
+def test_a_check_of_the_pages_reports_damage_and_can_be_ended(data_dir):
+    path = data_dir / "record.sqlite3"
+    body = bytearray(path.read_bytes())
+    page = body.index(b'{"number":7}') // 4096 * 4096
+    # Where the contents of the page begin.
+    body[page + 5 : page + 7] = b"\1\1"
+    path.write_bytes(body)
+    with open_record(data_dir) as record:
+        connection = record.database.connection()
+        connection.set_trace_callback(lambda text: "quick_check" in text and record.end_check())
+        with pytest.raises(ServiceStopping):
+            record.check_pages()
+        connection.set_trace_callback(None)
+        record.check_pages()
+        assert record.database.problems
 
 
 def answers(record):
