@@ -374,8 +374,9 @@ def _find_known(backup: Path, part: Path, replaced: Path) -> _Known:
     logs = [backup / LOG_NAME, *(other / LOG_NAME for other in newer), replaced / LOG_NAME]
     begun = {path.parent: line.at for path in logs if (line := _read_beginning(path))}
     missing = list(read_former(replaced / FORMER_NAME, now))
-    # Backups of earlier versions have no log.
-    compared = None if backup in begun else _compare(part, replaced, now)
+    # Backups of earlier versions have no log, and that of the data directory may be lost.
+    has_logs = backup in begun and replaced in begun
+    compared = None if has_logs else _compare(part, replaced, now)
     unknown = None
     if compared is not None:
         missing += compared

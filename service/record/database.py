@@ -514,6 +514,8 @@ class Database(Source):
         with self.naming_errors():
             if not connection.execute("SELECT 1 FROM deletions LIMIT 1").fetchone():
                 return
+            # Another process may have been killed amid a line.
+            self.deletions.begin(Reader(self).value(RECORD_ID))
             rows = connection.execute("SELECT kind, id, gallery_id FROM deletions")
             now = datetime.now(UTC)
             self.deletions.append(

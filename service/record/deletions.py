@@ -86,7 +86,7 @@ class DeletionLog:
         self.path = folder / LOG_NAME
 
     def begin(self, record_id: str) -> None:
-        """Create the log if it is missing, or cut off a line that a power cut tore.
+        """Create the log if it is missing, or cut off a line that a kill or a power cut tore.
 
         The ids that an earlier version kept are taken over.
 
@@ -162,19 +162,17 @@ class DeletionLog:
                 file.truncate(end)
 
 
-def read_lines(path: Path, offset: int = 0) -> Iterator[bytes]:
+def read_lines(path: Path) -> Iterator[bytes]:
     """Yield the lines of a log, without a torn last one; of a missing log there are none."""
     try:
         file = open_regular(path)
     except FileNotFoundError:
         return
     with file:
-        file.seek(offset)
-        # A longer line is read in pieces, none of which is valid.
-        while (line := file.readline(MOST_LINE_BYTES)).endswith(b"\n") or len(
-            line
-        ) == MOST_LINE_BYTES:
-            yield line
+        while line := file.readline(MOST_LINE_BYTES):
+            # A longer line is read in pieces, none of which is valid.
+            if line.endswith(b"\n") or len(line) == MOST_LINE_BYTES:
+                yield line
 
 
 def _read_id(line: bytes) -> bytes:
@@ -198,9 +196,9 @@ def parse_line(line: bytes) -> Deletion | None:
     return None if is_gallery and not GALLERY_ID.fullmatch(deletion.id) else deletion
 
 
-def read_deletions(path: Path, offset: int = 0) -> Iterator[Deletion]:
-    """Yield the deletions of a log from an offset on, without damaged lines."""
-    for line in read_lines(path, offset):
+def read_deletions(path: Path) -> Iterator[Deletion]:
+    """Yield the deletions of a log, without damaged lines."""
+    for line in read_lines(path):
         if deletion := parse_line(line):
             yield deletion
 

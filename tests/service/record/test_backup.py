@@ -274,6 +274,18 @@ def test_a_backup_of_an_earlier_version_is_compared_with_the_record_that_it_is_t
         assert (again.jobs.get("open") is None) == (kept == "the record")
 
 
+def test_a_record_that_has_lost_its_log_of_deletions_is_compared_with_the_backup(filled, tmp_path):
+    record, lobby, _, ids = filled
+    backup = write_backup(record.database, tmp_path / "backups")
+    record.crops.remove(lobby, [ids[0]])
+    record.close()
+    (tmp_path / "data" / "deletions.log").unlink()
+    restored = restore_backup(backup, empty(tmp_path / "new"), tmp_path / "data")
+    assert restored.unknown_from is None
+    with open_record(tmp_path / "new") as again:
+        assert listed_ids(again, lobby) == ids[1:]
+
+
 def test_a_name_that_was_forgotten_since_is_in_no_report_of_a_job(filled, tmp_path):
     record, lobby, *_ = filled
     record.jobs.create(new_job("ended", lobby))

@@ -14,8 +14,10 @@ from service.record.deletions import (
     TRIMMED_AFTER,
     Deletion,
     DeletionLog,
+    parse_line,
     read_beginning,
     read_deletions,
+    read_lines,
 )
 from service.record.transaction import Reader
 from tests.service.gallery.new_crops import (
@@ -120,6 +122,27 @@ def test_a_deletion_that_was_committed_and_killed_is_in_the_log_after_the_next_s
     with open_record(copy) as again:
         assert logged(copy) == [("crop", first)]
         assert Reader(again.database).value("SELECT count(*) FROM deletions") == 0
+
+
+def test_a_line_that_another_process_was_killed_amid_damages_no_later_one(
+    record, gallery, tmp_path
+):
+    first, second = enroll(record, gallery, new_crop(1), new_crop(2))
+    record.crops.remove(gallery, [first])
+    with (tmp_path / "deletions.log").open("ab") as file:
+        file.write(b'{"at":"2026-03-01T12:00:00Z","kind":"crop","id":"tw')
+    record.crops.remove(gallery, [second])
+    assert logged(tmp_path) == [("crop", first), ("crop", second)]
+    assert all(parse_line(line) for line in read_lines(tmp_path / "deletions.log"))
+
+
+def test_a_log_that_was_removed_while_the_record_is_open_begins_anew(record, gallery, tmp_path):
+    (crop_id,) = enroll(record, gallery, new_crop(1))
+    before = read_beginning(tmp_path / "deletions.log")
+    (tmp_path / "deletions.log").unlink()
+    record.crops.remove(gallery, [crop_id])
+    assert read_beginning(tmp_path / "deletions.log").at > before.at
+    assert logged(tmp_path) == [("crop", crop_id)]
 
 
 def test_ids_that_an_earlier_version_kept_are_taken_over_once(record, gallery, tmp_path):
