@@ -130,6 +130,20 @@ def test_who_was_forgotten_comes_back_by_no_import_into_any_gallery(
     assert counts_of(served.import_archive(again, content)) == (23 - theirs, 0, 0, theirs + 1)
 
 
+def test_forgetting_in_a_copy_leaves_the_searches_of_the_first_gallery(
+    served, gallery, other, drawn_crops
+):
+    served.enrolled(gallery, drawn_crops[0].png, identity="Ann")
+    served.import_archive(other, served.export(gallery))
+    url = f"/v1/galleries/{gallery}"
+    kept = served.query(gallery, drawn_crops[0].png, keep="true").json()["query_id"]
+    forgotten = served.http.delete(f"/v1/galleries/{other}/identities/Ann").json()
+    assert (forgotten["removed"], forgotten["kept_searches"]) == (1, 0)
+    assert served.http.get(f"{url}/queries/{kept}").status_code == 200
+    assert served.http.delete(f"{url}/identities/Ann").json()["kept_searches"] == 1
+    assert served.http.get(f"{url}/queries/{kept}").status_code == 404
+
+
 def test_forgetting_names_the_exports_that_hold_the_person(served, gallery, drawn_crops):
     url = f"/v1/galleries/{gallery}"
     served.export(gallery)

@@ -14,6 +14,7 @@ from gmn_client.models import JobProblem
 from model.problems import InputProblem
 from service.errors import StorageFailed
 from service.ops.audit import AuditLog
+from service.record.crops import deleted_among
 from service.record.keys import ApiKey
 from service.record.record import Record
 from service.record.restoring import restore_backup, write_backup
@@ -91,7 +92,7 @@ def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(filled
         assert kept_ids(again, lobby) == [searches[1]["query_id"]]
         assert [case.name for case in again.cases.page(lobby, None, 9).results] == ["open"]
         assert again.jobs.get("open").state == "cancelled"
-        assert again.crops.removed_among(lobby, ids) == [ids[0]]
+        assert deleted_among(again.database, ids) == {ids[0]}
         assert new_gallery(again, "new") > gate
     assert (into / "audit.jsonl").read_text().count("begun") == 1
 
