@@ -160,6 +160,20 @@ def test_forgetting_names_the_exports_that_hold_the_person(served, gallery, draw
     assert len([where for where in named if where.startswith("export ")]) == 2
 
 
+def test_a_damaged_export_is_named_too_and_keeps_nobody_from_being_forgotten(
+    start, tmp_path, drawn_crops
+):
+    served = start(tmp_path)
+    served.fill("default", drawn_crops[:2], identity="Ann")
+    served.export("default")
+    (file,) = tmp_path.glob("exports/*/*/export.zip")
+    file.write_bytes(file.read_bytes()[:1000])
+    answer = served.http.delete("/v1/galleries/default/identities/Ann")
+    assert answer.json()["removed"] == 2
+    remaining = {place["where"]: place["what"] for place in answer.json()["remaining"]}
+    assert "the file is damaged" in remaining[f"export {file.parent.name}"]
+
+
 def test_an_export_of_another_model_is_embedded_again(
     start, other_artefact, served, filled, drawn_crops
 ):
