@@ -37,6 +37,7 @@ def enroll(
     split: str | None = None,
     create: bool = False,
     keep_best: int | None = None,
+    accept_undeleted: bool = False,
     boxes: Sequence[LabelledBox] = (),
 ) -> Shown:
     """Sends images to a gallery of the service.
@@ -47,12 +48,14 @@ def enroll(
     then. Ignored files are named. Sending the same images again enrolls nothing twice.
 
     An archive is sent as it is, with the manifest in it, and the service enrolls it by itself, even
-    if it restarts. So are features, which name people and cameras and are of the artefact that
-    fills the gallery; no picture is kept.
+    if it restarts. So are exports of a gallery, and features, which name people and cameras. Of
+    features, which are of the artefact that fills the gallery, no picture is kept.
 
     Example: gmn enroll photo.jpg --identity Ann --camera entrance
 
     Example: gmn enroll photo.jpg --box 0,0,32,64 --camera entrance
+
+    Example: gmn enroll export.zip --gallery copy --create
 
     Example: gmn enroll cuhk01:/data/cuhk01 --camera A --url http://127.0.0.1:8000
 
@@ -66,6 +69,7 @@ def enroll(
         split: one split only: train, query, gallery.
         create: create a missing gallery.
         keep_best: how many crops each track keeps, 1 to 32: good pictures that differ.
+        accept_undeleted: import an export that is older than the deletions that the service knows.
         boxes: the box of one person in the image, a frame; repeatable.
     """
     path = Path(source)
@@ -87,6 +91,8 @@ def enroll(
                 "camera": camera,
                 "keep_best": keep_best,
             }
+            if accept_undeleted:
+                options["accept_undeleted"] = True
             _import(client, archives, summary, options)
         elif boxes:
             sent = client.enroll_frame(path, boxes, identity=identity, camera=camera).results
@@ -147,7 +153,7 @@ def _import(
     Args:
         options: options of every archive.
     """
-    counts = Counter(sent=0, enrolled=0, duplicates=0, not_kept=0)
+    counts = Counter(sent=0, enrolled=0, duplicates=0, not_kept=0, deleted=0)
     running = deque[Job]()
     failed: Job | None = None
     for number in range(len(archives) + 1):
@@ -170,6 +176,7 @@ def _import(
                 enrolled=progress.landed,
                 duplicates=progress.duplicates,
                 not_kept=progress.not_kept,
+                deleted=progress.deleted,
             )
             if job.state != "done":
                 failed = failed or job
@@ -199,6 +206,8 @@ def _format_summary(summary: dict[str, Any]) -> Group:
     # A job reports only the number of duplicates.
     if summary["not_kept"]:
         lines.append(f"{summary['not_kept']:,} not kept: their tracks have better crops")
+    if summary.get("deleted"):
+        lines.append(f"{summary['deleted']:,} left out: they were deleted from the service before")
     names = summary.get("duplicate_names")
     if names:
         lines.append(f"there already: {', '.join(shortened(names, DUPLICATES_SHOWN))}")

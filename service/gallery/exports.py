@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import zipfile
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +22,7 @@ from service.errors import (
     UnknownGallery,
 )
 from service.gallery.gallery import Gallery
-from service.ops.critical_sections import attempt
+from service.ops.critical_sections import attempt, file_lock
 from service.ops.data_directory import (
     EXPORTS,
     STRAY,
@@ -33,6 +35,7 @@ from service.ops.data_directory import (
     sync,
     unfinished_folder,
 )
+from service.ops.locks import LockHeld
 from service.ops.threads import heartbeat
 from service.record.exports import count_in_export, write_export
 from service.record.values import StoredCrop
@@ -108,24 +111,33 @@ async def delete_expired_exports(runtime: Runtime, gallery: Gallery) -> None:
 
 async def find_in_exports(
     runtime: Runtime, gallery: Gallery, crop_ids: Sequence[str], identity: str
-) -> list[tuple[Export, int]]:
+) -> list[tuple[Export, int | None]]:
     """Return the exports with crops of a person, each with the number of these crops.
 
-    Expired exports count until maintenance has deleted them.
+    The number is None if the export is damaged. Expired exports count until maintenance has deleted
+    them.
 
     Args:
         crop_ids: crops that are the person's, under whatever name they were exported.
     """
     wanted = set(crop_ids)
     name = nfc(identity)
-    found = []
+    found: list[tuple[Export, int | None]] = []
     folder = _folder_of(runtime, gallery.gallery_id)
     for export in await runtime.pools.files.run(_read_exports, folder):
         path = content_path(runtime, gallery, export.export_id)
-        count = await runtime.pools.files.run(
-            count_in_export, path, wanted, lambda other: nfc(other) == name
-        )
-        if count:
+        count: int | None
+        try:
+            count = await runtime.pools.files.run(
+                count_in_export, path, wanted, lambda other: nfc(other) == name
+            )
+        except FileNotFoundError:
+            # It was deleted in the meantime.
+            continue
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            log.warning("%s cannot be read: %s", path, type(error).__name__)
+            count = None
+        if count != 0:
             found.append((export, count))
     return found
 
@@ -138,13 +150,14 @@ def has_unfinished_export(runtime: Runtime, gallery: Gallery) -> bool:
 async def clear_exports(runtime: Runtime) -> None:
     """Remove exports that were cut off, and move unknown files into a folder `stray`.
 
-    Another process may be writing an export; it holds the gallery's lock.
+    A gallery whose lock another process holds, which may be writing an export, is left alone.
     """
     folder = runtime.settings.data_dir / EXPORTS
     for path in await runtime.pools.files.run(_list_folder, folder):
         if path.name.isdecimal():
-            clearing = runtime.pools.files.run(_clear, path, folder / STRAY)
-            await runtime.sections.run(clearing, runtime.export_lock(int(path.name)))
+            with contextlib.suppress(LockHeld):
+                async with file_lock(runtime.export_lock(int(path.name)), blocking=False):
+                    await runtime.pools.files.run(_clear, path, folder / STRAY)
         elif path.name != STRAY:
             await runtime.pools.files.run(move_aside, path, folder / STRAY, path.name)
 

@@ -224,6 +224,12 @@ STRAYS_REMAIN = (
 )
 
 
+def _count_crops(count: int | None) -> str:
+    if count is None:
+        return "perhaps crops, as the file is damaged,"
+    return "1 crop" if count == 1 else f"{count:,} crops"
+
+
 async def _list_remainders(
     runtime: Runtime, gallery: Gallery, removal: CropsChange, identity: str
 ) -> list[Remainder]:
@@ -254,7 +260,7 @@ async def _list_remainders(
     remaining += [
         (
             f"export {export.export_id}",
-            f"{count} crop{'s' * (count > 1)} of this person, which no import brings back here",
+            f"{_count_crops(count)} of this person, which no import brings back here",
             f"it expires, on {export.expires_at:%Y-%m-%d %H:%M} UTC, or you delete it",
         )
         for export, count in exports

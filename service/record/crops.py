@@ -368,11 +368,6 @@ class Crops(RecordPart):
     def by_id(self, gallery_id: int, crop_ids: Iterable[str]) -> dict[str, StoredCrop]:
         return {crop.crop_id: crop for crop in read_by_id(self._reader, gallery_id, crop_ids)}
 
-    def removed_among(self, gallery_id: int, crop_ids: Sequence[str]) -> list[str]:
-        clauses = f"WHERE gallery_id = ? AND crop_id IN {AMONG}"
-        rows = self._reader.rows("tombstones", clauses, (gallery_id, crop_ids))
-        return [row["crop_id"] for row in rows]
-
     @transactional
     def drop_tombstones(self, transaction: Transaction, gallery_id: int, before: datetime) -> None:
         """Forget which crops were removed before a time.

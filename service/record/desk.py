@@ -475,16 +475,16 @@ def find_identifying(transaction: Transaction, query_ids: Collection[str]) -> No
     transaction.change(IDENTIFYING, {"query_ids": query_ids})
 
 
-def find_shown(reader: Reader, crop_ids: Sequence[str]) -> dict[str, list[str]]:
-    """Return searches for the person shown by these crops, by id, each with its cases.
+def find_shown(reader: Reader, gallery_id: int, crop_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return a gallery's searches for the person shown by these crops, by id, with their cases.
 
     Forgetting the person deletes these searches.
     """
     cases_by_search = reader.tuples(
         "SELECT query_id, json_group_array(DISTINCT case_id) FILTER (WHERE case_id IS NOT NULL) "
-        f"FROM shown LEFT JOIN case_searches USING (query_id) WHERE crop_id IN {AMONG} "
-        "GROUP BY query_id",
-        (crop_ids,),
+        "FROM shown JOIN searches USING (query_id) LEFT JOIN case_searches USING (query_id) "
+        f"WHERE gallery_id = ? AND shown.crop_id IN {AMONG} GROUP BY query_id",
+        (gallery_id, crop_ids),
     )
     return {query_id: from_json(case_ids) for query_id, case_ids in cases_by_search}
 

@@ -136,7 +136,7 @@ class People(RecordPart):
                 f"WHERE gallery_id = ? AND name IN {AMONG}",
                 (gallery_id, names),
             )
-            searches = find_shown(reader, crop_ids)
+            searches = find_shown(reader, gallery_id, crop_ids)
         counts = {"kept_searches": len(searches), "cases": count_by_case(searches)}
         return IdentityDetail.model_validate(_as_one(people) | counts)
 
@@ -212,7 +212,7 @@ class People(RecordPart):
         )
         alerts, sent_to = forget_alerts(transaction, person_ids)
         removal = remove_crops(transaction, gallery_id, slots)
-        searches = find_shown(transaction, removal.crop_ids)
+        searches = find_shown(transaction, gallery_id, removal.crop_ids)
         drop_searches(transaction, gallery_id, list(searches))
         return replace(removal, kept_searches=searches, alerts=alerts, sent_to=sent_to)
 

@@ -128,7 +128,7 @@ class ArmedList(Watch):
     """The stored state of a list that is or was armed.
 
     Attributes:
-        outdated: the gallery was restored or reindexed since the list was armed.
+        outdated: the gallery was reindexed since the list was armed.
         tracks: number of tracks in the stored traffic.
         review_changes: how often its reviews have changed.
     """

@@ -221,7 +221,7 @@ async def _follow_list(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> 
     if watch.settings.expires_at <= datetime.now(UTC):
         end_reason = "its time is over"
     elif watch.outdated:
-        end_reason = "its vectors were recomputed or restored; read its forecast and arm it again"
+        end_reason = "its vectors were recomputed; read its forecast and arm it again"
     if end_reason:
         disarm = runtime.record.watches.disarm
         await write_alert(runtime, disarm, watch.gallery_id, end_reason, watch.armed_at)

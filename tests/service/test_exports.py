@@ -130,6 +130,20 @@ def test_who_was_forgotten_comes_back_by_no_import_into_any_gallery(
     assert counts_of(served.import_archive(again, content)) == (23 - theirs, 0, 0, theirs + 1)
 
 
+def test_forgetting_in_a_copy_leaves_the_searches_of_the_first_gallery(
+    served, gallery, other, drawn_crops
+):
+    served.enrolled(gallery, drawn_crops[0].png, identity="Ann")
+    served.import_archive(other, served.export(gallery))
+    url = f"/v1/galleries/{gallery}"
+    kept = served.query(gallery, drawn_crops[0].png, keep="true").json()["query_id"]
+    forgotten = served.http.delete(f"/v1/galleries/{other}/identities/Ann").json()
+    assert (forgotten["removed"], forgotten["kept_searches"]) == (1, 0)
+    assert served.http.get(f"{url}/queries/{kept}").status_code == 200
+    assert served.http.delete(f"{url}/identities/Ann").json()["kept_searches"] == 1
+    assert served.http.get(f"{url}/queries/{kept}").status_code == 404
+
+
 def test_forgetting_names_the_exports_that_hold_the_person(served, gallery, drawn_crops):
     url = f"/v1/galleries/{gallery}"
     served.export(gallery)
@@ -144,6 +158,20 @@ def test_forgetting_names_the_exports_that_hold_the_person(served, gallery, draw
     assert named[f"export {before['export_id']}"].startswith("1 crop of this person")
     assert named[f"export {export['export_id']}"].startswith("2 crops of this person")
     assert len([where for where in named if where.startswith("export ")]) == 2
+
+
+def test_a_damaged_export_is_named_too_and_keeps_nobody_from_being_forgotten(
+    start, tmp_path, drawn_crops
+):
+    served = start(tmp_path)
+    served.fill("default", drawn_crops[:2], identity="Ann")
+    served.export("default")
+    (file,) = tmp_path.glob("exports/*/*/export.zip")
+    file.write_bytes(file.read_bytes()[:1000])
+    answer = served.http.delete("/v1/galleries/default/identities/Ann")
+    assert answer.json()["removed"] == 2
+    remaining = {place["where"]: place["what"] for place in answer.json()["remaining"]}
+    assert "the file is damaged" in remaining[f"export {file.parent.name}"]
 
 
 def test_an_export_of_another_model_is_embedded_again(

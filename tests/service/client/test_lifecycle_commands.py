@@ -5,7 +5,7 @@ import pty
 
 import pytest
 
-from gmn_client import Client, Image
+from gmn_client import Client, Image, InvalidInput
 from tests.service.client.conftest import run_gmn
 from tests.service.conftest import serving
 
@@ -27,6 +27,24 @@ def test_forgetting_names_each_export_that_still_holds_the_person(gmn, client, d
     again = gmn("forget", "0000", "--yes", status=2)
     assert "'0000'" in again
     assert len(again.strip().splitlines()) == 1
+
+
+def test_an_export_is_enrolled_into_a_new_gallery_without_who_was_forgotten(
+    gmn, client, drawn_crops, tmp_path, gallery
+):
+    client.enroll([Image(crop.png, "x.png", crop.identity) for crop in drawn_crops])
+    theirs = sum(crop.identity == "0000" for crop in drawn_crops)
+    file = tmp_path / "export.zip"
+    client.download_export(client.make_export().export_id, file)
+    with pytest.raises(InvalidInput, match="exists already"):
+        client.download_export(next(client.exports()).export_id, file)
+    client.forget("0000")
+    copy = f"copy.{gallery[-50:]}"
+    said = gmn("enroll", file, "--create", gallery=copy)
+    assert f"{len(drawn_crops) - theirs} enrolled in gallery {copy}" in said
+    assert f"{theirs} left out: they were deleted from the service before" in said
+    summary = gmn("enroll", file, "--accept-undeleted", "--json", gallery=copy)
+    assert (summary["enrolled"], summary["deleted"]) == (0, theirs)
 
 
 def test_a_kept_search_has_its_picture_and_goes_with_the_person(gmn, client, drawn_crops, tmp_path):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from service.errors import InvalidField
 from service.record import tracks
+from service.record.crops import deleted_among
 from service.record.values import GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, listed, new_crop
 
@@ -49,7 +50,7 @@ def test_a_track_keeps_the_best_and_the_others_are_answered_as_not_kept(record, 
     answer = enroll(record, gallery, [better], keep_best=2)
     assert answer.removal.crop_ids == (sharp.record.crop_id,)
     assert images_of(record, gallery) == {better.record.sha256, turned.record.sha256}
-    assert record.crops.removed_among(gallery, [sharp.record.crop_id]) == [sharp.record.crop_id]
+    assert deleted_among(record.database, [sharp.record.crop_id]) == {sharp.record.crop_id}
     file = record.crops.vector_file(record.galleries.get(gallery))
     assert not file.read([slot]).any()
 
