@@ -83,7 +83,7 @@ def read_broker(address: str, username: str | None, password: str | None, *, tls
 
 
 class Inbox(Generic[Item]):
-    """What other threads have for the main one; beyond a number the oldest is dropped.
+    """A queue from other threads to the main one; if it is full, the oldest item is dropped.
 
     Attributes:
         dropped: number of those.
