@@ -193,6 +193,85 @@ def run_camera(
     raise Exit(watch_cameras(cameras, Service(url, api_key), metrics))
 
 
+BrokerOption = Annotated[str, Option(metavar="HOST[:PORT]", help="Where the MQTT broker is.")]
+UsernameOption = Annotated[str | None, Option(help="Who connects to the broker.")]
+PasswordOption = Annotated[
+    str | None, Option(envvar="GMN_CAMERA_MQTT_PASSWORD", help="With --username.")
+]
+TlsOption = Annotated[bool, Option("--tls", help="Encrypt the connection to the broker.")]
+
+
+@camera.command("frigate")
+def frigate(
+    frigate_url: Annotated[
+        str, Option("--frigate", metavar="URL", help="Where Frigate's HTTP API is.")
+    ] = "http://127.0.0.1:5000",
+    broker: BrokerOption = "127.0.0.1",
+    username: UsernameOption = None,
+    password: PasswordOption = None,
+    tls: TlsOption = False,
+    prefix: Annotated[str, Option(help="The topic_prefix in Frigate's configuration.")] = "frigate",
+    min_height: Annotated[
+        int, Option(min=32, max=2000, help="Pixels; lower people are not sent.")
+    ] = 96,
+    url: Annotated[str, Option(envvar="GMN_URL", help="Where the service is.")] = DEFAULT_URL,
+    api_key: Annotated[
+        str | None,
+        Option(envvar="GMN_API_KEY", help="A key with the scopes sight and query."),
+    ] = None,
+) -> None:
+    """Compares the people whom Frigate sees with the watch lists, and names them in Frigate.
+
+    Frigate's own tracker and snapshots are used. Who is on a list becomes the event's sub label.
+
+    Example: gmn camera frigate --frigate http://frigate.example:5000 --broker mqtt.example
+    """
+    require_packages("mqtt", ["paho"])
+    from gmn_camera.broker import read_broker
+    from gmn_camera.frigate import bridge_frigate
+    from gmn_camera.log import configure_log
+    from gmn_camera.service import Service
+
+    configure_log("frigate")
+    at = read_broker(broker, username, password, tls=tls)
+    with Service(url, api_key).connect() as client:
+        bridge_frigate(client, frigate_url, at, prefix, min_height)
+
+
+@camera.command("mqtt")
+def mqtt(
+    broker: BrokerOption = "127.0.0.1",
+    username: UsernameOption = None,
+    password: PasswordOption = None,
+    tls: TlsOption = False,
+    discovery: Annotated[
+        str, Option(help="The topic below which Home Assistant looks for entities.")
+    ] = "homeassistant",
+    url: Annotated[str, Option(envvar="GMN_URL", help="Where the service is.")] = DEFAULT_URL,
+    api_key: Annotated[
+        str | None, Option(envvar="GMN_API_KEY", help="A key with the scope query.")
+    ] = None,
+) -> None:
+    """Publishes alerts and cameras over MQTT, where Home Assistant finds them by itself.
+
+    Each camera is a device with an event for alerts, the picture of the last one, and whether the
+    camera is heard.
+
+    Example: gmn camera mqtt --broker mqtt.example
+    """
+    require_packages("mqtt", ["paho"])
+    from gmn_camera.broker import read_broker
+    from gmn_camera.home_assistant import bridge_home_assistant
+    from gmn_camera.log import configure_log
+    from gmn_camera.service import Service
+
+    configure_log("mqtt")
+    at = read_broker(broker, username, password, tls=tls)
+    service = Service(url, api_key)
+    with service.connect() as client:
+        bridge_home_assistant(service, client, at, discovery)
+
+
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 

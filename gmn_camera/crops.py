@@ -157,8 +157,9 @@ class CropChooser:
         return list(self._end_parts(frame.captured_at))
 
     def end(self) -> list[ChosenCrop]:
-        """Return the crops of all parts that have begun."""
+        """End all tracks, and return the crops of the parts that have begun."""
         begun = [passage for passage in self._passages.values() if passage.best is not None]
+        self._passages.clear()
         return [_choose(passage, still=False) for passage in begun]
 
     def name_of(self, number: int) -> str:

@@ -69,7 +69,7 @@ class CropPipeline:
         return FoundPeople(boxes[is_followed], numbers[is_followed], crops)
 
     def end(self) -> list[ChosenCrop]:
-        """Return the crops of people who were in the last frames."""
+        """End all tracks, and return the crops of people who were in the last frames."""
         return self.chooser.end()
 
 

@@ -28,6 +28,7 @@ MOST_AT_ONCE = 16
 LONGEST_WAIT = 10.0
 WAIT_WHILE_CLOSING = 2.0
 CLOSE_SECONDS = 20.0
+POLL_SECONDS = 0.5
 # Statuses of a request that would be refused again with other crops: there is no such gallery, it
 # keeps crops for ever, or the camera's name is not allowed.
 LASTING = (404, 422)
@@ -86,11 +87,13 @@ class CropSender:
                     self._waiting.popleft()
                     self.dropped += 1
                 else:
-                    self._changed.wait_for(
-                        lambda: len(self._waiting) < self._most_waiting or self._stop.is_set()
-                    )
+                    while not self._changed.wait_for(self._has_room, POLL_SECONDS):
+                        pass
             self._waiting.append(crop)
             self._changed.notify_all()
+
+    def _has_room(self) -> bool:
+        return len(self._waiting) < self._most_waiting or self._stop.is_set()
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Send what waits, for so many seconds at most, and count the rest as dropped."""

@@ -27,6 +27,7 @@ TIMEOUT_SECONDS = 5.0
 FRAMELESS_SECONDS = 30.0
 # A decoder that does not return for so long hangs; nothing in the process can end its call.
 STUCK_SECONDS = 60.0
+POLL_SECONDS = 0.5
 # A camera that is back is found soon: cameras restart in a minute, and an attempt costs little.
 LONGEST_WAIT = 2.0
 # FFmpeg reads so much of a stream to find out its rate, which nothing here needs.
@@ -146,8 +147,10 @@ class Stream:
         self._has_newest = threading.Condition()
         self._returned_at = time.monotonic()
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Iterator[Frame | None]:
         """Yield the newest frame, at most `fps` in a second, until the program stops.
+
+        It yields None after each half a second without a frame.
 
         Raises:
             SourceStuck: the decoder hangs.
@@ -156,14 +159,16 @@ class Stream:
         while not self._stop.is_set():
             began = time.monotonic()
             with self._has_newest:
-                self._has_newest.wait_for(lambda: self._newest is not None, 0.5)
+                self._has_newest.wait_for(lambda: self._newest is not None, POLL_SECONDS)
                 newest = self._newest
                 self._newest = None
             if newest is not None:
                 yield newest
                 self._stop.wait(max(0.0, 1 / self._fps - (time.monotonic() - began)))
-            elif time.monotonic() - self._returned_at > STUCK_SECONDS:
+                continue
+            if time.monotonic() - self._returned_at > STUCK_SECONDS:
                 raise SourceStuck(f"{redact(self._address)}: the decoder hangs")
+            yield None
 
     def _follow(self) -> None:
         wait = 1.0

@@ -205,6 +205,8 @@ def try_source(settings: CameraSettings, seconds: float, picture: Path) -> Tried
         limit.start()
     began = time.process_time()
     for frame in source.frames():
+        if frame is None:
+            continue
         trial.add(frame)
         if trial.seconds >= seconds:
             break

@@ -14,7 +14,8 @@ from gmn_camera.figures import Figures
 from gmn_camera.pipeline import CropPipeline
 from gmn_camera.sender import CropSender
 from gmn_camera.settings import BAD_INPUT, FAILED, CameraSettings
-from gmn_camera.source import SourceStuck, Stream, VideoFile
+from gmn_camera.source import Frame, SourceStuck, Stream, VideoFile
+from gmn_camera.tracker import LOST_SECONDS
 from gmn_client import Client, InvalidInput
 from gmn_client.errors import GmnError, KeyRefused, ServiceFailed, ServiceUnreachable
 
@@ -78,12 +79,7 @@ class Watcher:
         status = 0
         try:
             for frame in self._source.frames():
-                self.figures.frame_at = time.monotonic()
-                if self._settings.is_on(frame.captured_at.astimezone()):
-                    found = self._pipeline.add(frame)
-                    self.figures.frames += 1
-                    self.figures.people += len(found.boxes)
-                    self._send(found.crops)
+                self._watch(frame)
         except SourceStuck as error:
             log.error("%s; the process ends", error)
             status = FAILED
@@ -99,6 +95,22 @@ class Watcher:
             return BAD_INPUT
         self._log_figures()
         return status
+
+    def _watch(self, frame: Frame | None) -> None:
+        now = time.monotonic()
+        if frame is None:
+            # A crop does not wait for a stream that is away.
+            if self.figures.frame_at is None or now - self.figures.frame_at > LOST_SECONDS:
+                self._send(self._pipeline.end())
+            return
+        self.figures.frame_at = now
+        if not self._settings.is_on(frame.captured_at.astimezone()):
+            self._send(self._pipeline.end())
+            return
+        found = self._pipeline.add(frame)
+        self.figures.frames += 1
+        self.figures.people += len(found.boxes)
+        self._send(found.crops)
 
     def _start(self, work: Callable[[], None]) -> None:
         threading.Thread(target=work, daemon=True).start()

@@ -38,8 +38,7 @@ KNOWS_NOTHING_OF = {
     # It runs beside a camera, where only the client is.
     "gmn_camera": (
         *("model", "training", "service", "demo", "bench", "gmn", "torch"),
-        *HTTP,
-        *STORAGE,
+        *("fastapi", "starlette", "uvicorn", *STORAGE),
     ),
     # The help, and the process that only starts and stops those of the cameras, load quickly.
     **{

@@ -105,6 +105,18 @@ def test_the_crop_of_a_person_who_leaves_does_not_wait_for_the_end_of_its_part()
     assert not chosen[9.0][0].still
 
 
+def test_a_crop_does_not_wait_for_a_stream_that_is_away():
+    chooser = CropChooser(96, "series")
+    choose(chooser, 0.0)
+    (crop,) = chooser.end()
+    assert crop.captured_at == BEGAN
+    assert chooser.end() == []
+    # Whoever is there afterwards is another track.
+    choose(chooser, 60.0)
+    (later,) = chooser.end()
+    assert later.track != crop.track
+
+
 def test_the_crop_shows_the_person_with_a_margin():
     (crop,) = choose_during(0.5)
     image = Image.open(io.BytesIO(crop.jpeg))

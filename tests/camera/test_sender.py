@@ -154,6 +154,17 @@ def test_a_file_waits_until_there_is_room(make_sender, service):
     assert [number for batch in service.pictures() for number in batch] == list(range(60))
 
 
+def test_a_file_that_waits_for_room_ends_when_it_is_told_to_stop(make_sender, service):
+    service.is_open.clear()
+    sender = make_sender(drops=False, queue=16)
+    reader = threading.Thread(target=lambda: [sender.put(crop(number)) for number in range(60)])
+    reader.start()
+    eventually(lambda: sender.waiting >= 16)
+    make_sender.stop.set()
+    reader.join(30)
+    assert not reader.is_alive()
+
+
 def test_the_reason_of_each_refused_image_is_logged(make_sender, service, caplog):
     refused = {"problem": {"title": "blurred", "detail": "the crop is blurred"}}
     service.answers = [(207, {"accepted": 0, "results": [refused]})]

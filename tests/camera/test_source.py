@@ -122,7 +122,7 @@ def test_the_log_of_a_stream_that_is_away_has_no_password(caplog):
     stream = Stream(read_options({"camera": "c", "source": address}), stop)
     threading.Timer(1.0, stop.set).start()
     with caplog.at_level(logging.INFO, "gmn_camera"):
-        assert list(stream.frames()) == []
+        assert set(stream.frames()) == {None}
     assert "it is opened again until it is back" in caplog.text
     assert "s3cret" not in caplog.text
 
@@ -132,7 +132,7 @@ def test_a_stream_is_followed_again_after_it_was_cut(video):
         stop = threading.Event()
         settings = read_options({"camera": "c", "source": camera.address})
         stream = Stream(settings, stop)
-        frames = stream.frames()
+        frames = filter(None, stream.frames())
         first = next(frames)
         camera.cut()
         while stream.is_connected:
@@ -144,14 +144,13 @@ def test_a_stream_is_followed_again_after_it_was_cut(video):
         assert first.captured_at < cut_at
         assert stream.reconnects >= 1
         stop.set()
-        frames.close()
 
 
 def test_a_slow_viewer_gets_the_newest_frame(video):
     with sending(video) as camera:
         stop = threading.Event()
         settings = read_options({"camera": "c", "source": camera.address})
-        frames = Stream(settings, stop).frames()
+        frames = filter(None, Stream(settings, stop).frames())
         next(frames)
         time.sleep(1.5)
         asked_at = datetime.now(UTC)
@@ -159,4 +158,3 @@ def test_a_slow_viewer_gets_the_newest_frame(video):
         next(frames)
         assert next(frames).captured_at > asked_at - timedelta(seconds=0.5)
         stop.set()
-        frames.close()

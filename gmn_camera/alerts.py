@@ -1,0 +1,79 @@
+"""Alerts as they are raised: the service's server-sent events."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+
+import httpx2
+from pydantic import ValidationError
+
+from gmn_camera.service import Service
+from gmn_client import Client
+from gmn_client.errors import GmnError, KeyRefused, checked
+from gmn_client.models import Alert
+
+log = logging.getLogger(__name__)
+LONGEST_WAIT = 10.0
+# The service sends a comment more often.
+SILENT_SECONDS = 60.0
+CONNECT_SECONDS = 10.0
+GONE = "gone"
+
+
+def follow_alerts(
+    service: Service, client: Client, take: Callable[[Alert], None], stop: threading.Event
+) -> None:
+    """Hand each new alert on, in their order, until `stop` is set; none is left out.
+
+    Args:
+        client: of the service.
+        take: gets the alerts that are raised from now on.
+
+    Raises:
+        KeyRefused: the service refuses the key.
+    """
+    last: int | None = None
+    wait = 1.0
+    while not stop.is_set():
+        try:
+            if last is None:
+                newest = next(iter(client.alerts()), None)
+                last = newest.number if newest is not None else 0
+            for alert in _read_events(service, last):
+                take(alert)
+                last = alert.number
+                wait = 1.0
+                if stop.is_set():
+                    return
+        except KeyRefused:
+            raise
+        except (httpx2.HTTPError, GmnError) as error:
+            log.warning("%s; the alerts are asked for again", error)
+        stop.wait(wait)
+        wait = min(2 * wait, LONGEST_WAIT)
+
+
+def _read_events(service: Service, after: int) -> Iterator[Alert]:
+    """Yield the alerts after a number, until the connection ends."""
+    headers = {"Last-Event-ID": str(after)}
+    if service.api_key is not None:
+        headers["Authorization"] = f"Bearer {service.api_key}"
+    timeout = httpx2.Timeout(CONNECT_SECONDS, read=SILENT_SECONDS)
+    url = f"{service.url.rstrip('/')}/v1/alerts/events"
+    with httpx2.stream("GET", url, headers=headers, timeout=timeout) as response:
+        if not response.is_success:
+            response.read()
+            checked(response)
+        event = ""
+        for line in response.iter_lines():
+            name, _, value = line.partition(": ")
+            if name == "event":
+                event = value
+            elif name == "data" and event != GONE:
+                try:
+                    yield Alert.model_validate_json(value)
+                except ValidationError as error:
+                    # A newer service may have alerts of kinds that this program does not know.
+                    log.warning("an alert cannot be read: %s", error.errors()[0]["msg"])
