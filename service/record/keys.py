@@ -14,6 +14,7 @@ from pydantic_core import to_json
 from gmn_client.models import Scope
 from service.errors import Forbidden, KeyConflict
 from service.record.database import RecordPart, transactional
+from service.record.schema import TABLES
 from service.record.transaction import AMONG, Transaction
 
 # This row stays after the last key expires or is deleted with its gallery; then nobody has access.
@@ -114,7 +115,9 @@ class Keys(RecordPart):
     """API keys, and the time when each was last used."""
 
     def all(self) -> list[ApiKey]:
-        keys = [API_KEY.validate_json(row["body"]) for row in self._reader.rows("api_keys")]
+        """Return every key, the oldest first, but damaged ones, which open nothing."""
+        rows = self._reader.intact_rows("api_keys")
+        keys = [API_KEY.validate_json(row["body"]) for row in rows]
         return sorted(keys, key=lambda key: (key.created_at, key.key_id))
 
     @property
@@ -123,13 +126,14 @@ class Keys(RecordPart):
         return self._reader.row("record", "WHERE name = ?", (ASKED_FOR,)) is not None
 
     def last_used(self) -> dict[str, datetime]:
-        rows = self._reader.rows("api_keys", "WHERE used_at IS NOT NULL")
+        rows = self._reader.intact_rows("api_keys", "WHERE used_at IS NOT NULL")
         return {row["key_id"]: row["used_at"] for row in rows}
 
     @transactional
     def note_used(self, transaction: Transaction, used: Mapping[str, datetime]) -> None:
         transaction.change_many(
-            "UPDATE api_keys SET used_at = ? WHERE key_id = ?",
+            # A new checksum would make a damaged key look whole.
+            f"UPDATE api_keys SET used_at = ? WHERE key_id = ? AND {TABLES['api_keys'].is_intact}",
             [(moment, key_id) for key_id, moment in used.items()],
         )
 
@@ -188,7 +192,7 @@ class Keys(RecordPart):
         remaining = self.all()
         if beside is not None:
             _require_administrator([*remaining, *beside], "key_id")
-        elif not remaining:
+        elif not transaction.value("SELECT count(*) FROM api_keys"):
             transaction.change("DELETE FROM record WHERE name = ?", (ASKED_FOR,))
         return True
 

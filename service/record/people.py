@@ -176,6 +176,7 @@ class People(RecordPart):
         person, *others = people
         for other in others:
             # Their names differ only in the Unicode form, so there is nothing to undo.
+            read_ids(transaction, OF_PERSON, (gallery_id, other["person_id"]))
             _move_crops(transaction, other, person)
         crops = read_ids(transaction, OF_PERSON, (gallery_id, person["person_id"]))
         targets = _find_people(transaction, gallery_id, new)

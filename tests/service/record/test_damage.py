@@ -154,6 +154,24 @@ def test_a_person_with_a_damaged_crop_is_forgotten(data_dir):
     assert verify(data_dir).galleries[1].damage == []
 
 
+def test_a_damaged_key_opens_nothing_and_is_asked_for_all_the_same(data_dir):
+    with contextlib.closing(sqlite3.connect(data_dir / "record.sqlite3")) as connection:
+        connection.create_function("row_crc", -1, lambda *_: 0, deterministic=True)
+        connection.execute("UPDATE api_keys SET body = replace(body, 'query', 'admin')")
+        connection.commit()
+    with open_record(data_dir) as record:
+        # Its use must not make it look whole.
+        record.keys.note_used({"door": NOON})
+        assert record.keys.all() == []
+        assert record.database.problems == ["a row of api_keys is not what was written"]
+        record.keys.add(ApiKey("gate", "1" * 64, ("admin",), None, "", NOON))
+        assert [key.key_id for key in record.keys.all()] == ["gate"]
+        record.keys.revoke("gate")
+        assert record.keys.asked_for
+        record.keys.revoke("door")
+        assert not record.keys.asked_for
+
+
 def test_crops_on_a_page_that_cannot_be_read_cost_no_others(record, gallery, tmp_path):
     crops = [new_crop(number, "p" * 40 + str(number)) for number in range(200)]
     enroll(record, gallery, *crops)
