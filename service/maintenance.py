@@ -25,7 +25,6 @@ from service.gallery.forget import forget_expired
 from service.gallery.gallery import Gallery
 from service.gallery.kept_searches import expire_searches
 from service.gallery.pictures import remove_stray_pictures
-from service.jobs.export_imports import DELETIONS_KEPT
 from service.jobs.grouping import run_grouping
 from service.jobs.imports import run_import
 from service.jobs.reindex import run_reindex
@@ -35,6 +34,7 @@ from service.ops.critical_sections import attempt, repeat_alone
 from service.ops.data_directory import hold_reserve
 from service.ops.threads import STOPPED, HealthCheck, Heartbeat, heartbeat
 from service.record.backup import own_backups, taken_at
+from service.record.deletions import KEPT_FOR
 from service.runtime import Runtime
 from service.search.index import GalleryIndex
 from service.search.refit import fit_galleries, refit_calibrations
@@ -88,7 +88,7 @@ async def run_maintenance(runtime: Runtime) -> None:
         drop = runtime.pools.files.run(
             record.crops.drop_tombstones,
             gallery.gallery_id,
-            datetime.now(UTC) - DELETIONS_KEPT,
+            datetime.now(UTC) - KEPT_FOR,
         )
         await attempt(f"deletions of gallery {name}", drop)
         release = runtime.pools.files.run(record.crops.release_space, gallery.gallery_id)

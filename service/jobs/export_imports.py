@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from gmn_client.models import JobProblem
@@ -19,17 +19,17 @@ from service.gallery.gallery import Gallery
 from service.jobs import runner
 from service.jobs.export_files import SentCrop, SentExport
 from service.jobs.import_files import make_check
-from service.ops.data_directory import failpoint, require_free_disk
+from service.ops.data_directory import MEBIBYTE, failpoint, require_free_disk
+from service.record.deletions import KEPT_FOR
 from service.record.exports import ExportDescription
 from service.record.jobs import Job
-from service.record.transaction import batches
 from service.record.values import ArchivedCrop
 from service.runtime import Runtime
 
-# Deletions are known for so long.
-DELETIONS_KEPT = timedelta(days=400)
 VECTORS_PER_BATCH = 256
 IMAGES_PER_BATCH = 32
+# Pictures of a batch are in memory; a batch ends with the one that reaches this size.
+MAX_BATCH_BYTES = 32 * MEBIBYTE
 COUNTS = ("total", "done", "landed", "duplicates", "refused", "deleted")
 NAMED_BY_EXPORT = ("identity", "camera", "manifest", "keep_best")
 
@@ -60,9 +60,9 @@ async def import_export(runtime: Runtime, gallery: Gallery, job: Job, archive: P
         counts["total"] = description.crops
         await runner.save_job(runtime, job, dict(counts))
         size = VECTORS_PER_BATCH if has_vectors else IMAGES_PER_BATCH
-        crops = batches(export.crops(counts["done"]), size)
+        batches = _split(export.crops(counts["done"]), size)
         began = time.monotonic()
-        while batch := await run(next, crops, None):
+        while batch := await run(next, batches, None):
             problems = await _store_batch(runtime, gallery, job, export, batch, has_vectors, counts)
             await runner.save_job(runtime, job, dict(counts), problems)
             turn_is_over = time.monotonic() - began > runner.TURN_SECONDS
@@ -76,7 +76,7 @@ async def import_export(runtime: Runtime, gallery: Gallery, job: Job, archive: P
 
 def _require_known_deletions(description: ExportDescription, accepted: bool) -> str | None:
     """Raise `InvalidField` if crops may have been deleted before the first known deletion."""
-    known_from = datetime.now(UTC) - DELETIONS_KEPT
+    known_from = datetime.now(UTC) - KEPT_FOR
     if description.created_at >= known_from:
         return None
     unknown = (
@@ -108,6 +108,21 @@ def _require_usable(
             f"{without:,} of its {description.crops:,} crops have no picture to embed again, so "
             "import it into a service that serves the model of the export"
         )
+
+
+def _split(crops: Iterable[SentCrop], most: int) -> Iterator[list[SentCrop]]:
+    """Split crops into batches of at most so many crops, and of about `MAX_BATCH_BYTES`."""
+    batch: list[SentCrop] = []
+    batch_bytes = 0
+    for crop in crops:
+        batch.append(crop)
+        batch_bytes += crop.picture.bytes if crop.picture else 0
+        if len(batch) == most or batch_bytes >= MAX_BATCH_BYTES:
+            yield batch
+            batch = []
+            batch_bytes = 0
+    if batch:
+        yield batch
 
 
 async def _store_batch(

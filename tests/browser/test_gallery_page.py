@@ -217,7 +217,8 @@ def test_an_export_is_made_downloaded_imported_and_deleted(page, http, gallery, 
     page.get_by_text("No export yet.").wait_for()
     assert results(http, f"/v1/galleries/{gallery}/exports") == []
     # What the import brought is removed again.
-    page.goto(page.url.replace(f"/{gallery}/", "/copied/"))
+    page.goto(page.url.replace(f"#{gallery}/", "#copied/"))
+    page.reload()
     press(page, "Remove what it brought…")
     page.get_by_text(re.compile(rf"{crops} pictures are deleted")).wait_for()
     confirm(page, "Remove")
