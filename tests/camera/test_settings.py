@@ -1,11 +1,12 @@
 """Settings of cameras, and what a wrong one is answered with."""
 
+import re
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from gmn_camera.settings import read_config, read_options
+from gmn_camera.settings import CameraSettings, read_config, read_options
 from gmn_client import InvalidInput
 
 GATE = {"camera": "gate", "source": "rtsp://camera.example/1"}
@@ -82,3 +83,17 @@ def test_a_wrong_file_is_named_with_the_setting(text, said, tmp_path):
 def test_a_file_that_is_not_there_is_named():
     with pytest.raises(InvalidInput, match=r"nowhere\.toml: cannot be read"):
         read_config(Path("nowhere.toml"))
+
+
+def test_the_example_of_the_page_can_be_read(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "cameras.md").read_text(encoding="utf-8")
+    file = tmp_path / "cameras.toml"
+    file.write_text(page.partition("```toml\n")[2].partition("```")[0])
+    assert [camera.camera for camera in read_config(file)] == ["gate", "yard"]
+
+
+def test_the_page_has_every_setting():
+    page = (Path(__file__).parents[2] / "docs" / "cameras.md").read_text(encoding="utf-8")
+    table = page.partition("| setting, and option |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE))))
+    assert named == set(CameraSettings.model_fields) - {"camera", "source"}

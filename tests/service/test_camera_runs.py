@@ -99,6 +99,8 @@ def has_ended(process_id):
     return True
 
 
+# It starts a service of its own, for which the artefact is drawn first.
+@pytest.mark.timeout(600)
 def test_a_run_of_a_file_stores_nothing_anywhere(start, video, tmp_path):
     served = start(data_dir=tmp_path / "data")
     temporary = tmp_path / "temporary"
@@ -212,3 +214,19 @@ def test_cameras_end_with_the_program_even_if_it_is_killed(watching, video, tmp_
         process.kill()
         process.wait()
         eventually(lambda: has_ended(child))
+
+
+def test_the_commands_of_the_page_collect_the_people_of_a_clip(start, video, tmp_path):
+    served = start()
+    page = (ROOT / "docs" / "cameras.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^    (gmn (?:gallery|camera \w+ clip\.mp4).*)$", page, re.MULTILINE)
+    assert len(commands) == 3
+    (tmp_path / "clip.mp4").write_bytes(video.read_bytes())
+    given = environment(served)
+    given["PATH"] = f"{Path(sys.executable).parent}:{given['PATH']}"
+    ran = run_command("bash", "-euc", "\n".join(commands), env=given, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert f"people: {len(PEOPLE)} tracks" in ran.stdout
+    crops = served.results("/v1/galleries/sightings/crops")
+    assert {crop["camera"] for crop in crops} == {"phone"}
+    assert len({crop["track"] for crop in crops}) == len(PEOPLE)
