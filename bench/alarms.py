@@ -160,7 +160,7 @@ def figures(answers: pd.DataFrame) -> dict[str, Any]:
     `obtained` is the share of strangers' searches that are answered `match`, with the ends of its
     95% interval over people. `found` is the share of members' searches that are answered `match`
     with the right person first. `best` is what each gallery's own threshold on raw scores finds at
-    the obtained rate.
+    the obtained rate. Both are None where no crops of members are left to search with.
     """
     strangers = answers[~answers.known]
     members = answers[answers.known]
@@ -171,9 +171,13 @@ def figures(answers: pd.DataFrame) -> dict[str, Any]:
     return {
         "strangers": len(strangers),
         "obtained": [round(100 * share, 3) for share in (rate.mean, rate.low, rate.high)],
-        "found": round(100 * float((members.matched & members.right).mean()), 2),
-        "best": round(100 * float((above & members.right).mean()), 2),
+        "found": _percent(members.matched & members.right),
+        "best": _percent(above & members.right),
     }
+
+
+def _percent(outcomes: pd.Series) -> float | None:
+    return round(100 * float(outcomes.mean()), 2) if len(outcomes) else None
 
 
 def measure(

@@ -176,8 +176,13 @@ def _alarms_table(rows: Sequence[Figures]) -> str:
         "crops a camera": "{crops}",
         "pictures": "{pictures}",
     }
-    cell = "{obtained[0]:.1f} [{obtained[1]:.1f}-{obtained[2]:.1f}] · {found:.0f}/{best:.0f}"
-    return pivot(rows, names, "K = {size}", cell)
+    shown = [{**row, "share": _found_of_best(row)} for row in rows]
+    cell = "{obtained[0]:.1f} [{obtained[1]:.1f}-{obtained[2]:.1f}] · {share}"
+    return pivot(shown, names, "K = {size}", cell)
+
+
+def _found_of_best(row: Figures) -> str:
+    return "–" if row["found"] is None else f"{row['found']:.0f}/{row['best']:.0f}"
 
 
 def _watch_table(rows: Sequence[Figures]) -> str:

@@ -60,10 +60,9 @@ GENUINE = 3.0
 # `FEW_IDENTITIES`, since `CurrentCalibration.judge` counts further crops as further identities.
 ARTEFACT_SIZES = (*range(1, FEW_IDENTITIES), 24, 32, 48, 64, 96, 128, 256, 512)
 # ρ before any search, where no left-out search leaves out its own camera and where all do; and the
-# weight of this start in searches. A search by a camera of its own is compared with crops of every
-# camera, so that its scores are wider apart.
+# weight of this start in searches.
 RATIO_START = 0.94
-OTHER_CAMERAS_RATIO_START = 1.04
+OTHER_CAMERAS_RATIO_START = 1.0
 RATIO_WEIGHT = 20.0
 ROUNDS = 15
 # Heights have to rise strictly, but an impostor tail may have one score at several shares.

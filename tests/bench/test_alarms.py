@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from bench import alarms
+from bench import alarms, figures
 from bench.alarms import draw_gallery
 from model.problems import InputProblem
 
@@ -54,6 +54,22 @@ def test_alarms_are_of_strangers_and_an_enrolled_person_is_found_in_the_first_pl
     found = alarms.figures(pd.DataFrame(judged, columns=columns))
     assert found["strangers"] == 4
     assert (found["obtained"][0], found["found"], found["best"]) == (25.0, 50.0, 50.0)
+
+
+def test_without_a_search_for_members_nothing_is_said_of_who_is_found():
+    judged = [("g", f"s{number}", False, False, False, 0.1) for number in range(4)]
+    columns = ["gallery", "identity", "known", "matched", "right", "score"]
+    counted = alarms.figures(pd.DataFrame(judged, columns=columns))
+    assert (counted["found"], counted["best"]) == (None, None)
+    row = {
+        "artefact": "a",
+        "data": "d",
+        "enrolled_by": "both",
+        "crops": 4,
+        "pictures": 4,
+        "size": 5,
+    }
+    assert "0.0 [0.0-0.0] · –" in figures.TABLES["alarms"]([row | counted])
 
 
 @pytest.mark.slow

@@ -198,9 +198,9 @@ def test_a_sighting_counts_as_heard_and_ends_a_silence(
     watching, clock, camera, wanted, camera_key, images
 ):
     beat(watching, camera, camera_key)
+    heard_at = listed(watching, camera)["last_heard_at"]
     clock.advance(240, watching)
     assert sight(watching, camera, camera_key, images[20]).status_code == 202
-    heard_at = listed(watching, camera)["last_heard_at"]
     eventually(lambda: listed(watching, camera)["last_heard_at"] > heard_at)
     clock.advance(240, watching)
     assert kinds(watching, wanted) == []
