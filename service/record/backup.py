@@ -508,10 +508,8 @@ def _read_counts(folder: Path) -> tuple[dict[str, int], set[str]]:
 
 
 def _copy_audit_log(source: Path, part: Path) -> None:
-    # Copy the number of acknowledged lines before the log, which must not have fewer.
-    for path in (*source.glob("audit*.acknowledged"), source / "audit.key"):
-        with contextlib.suppress(FileNotFoundError):
-            _copy_file(path, part / path.name)
+    with contextlib.suppress(FileNotFoundError):
+        _copy_file(source / "audit.key", part / "audit.key")
     files: set[Path] = set()
     # A full file may be renamed in the meantime.
     while remaining := set(audit_files(source)) - files:
