@@ -169,7 +169,8 @@ def _background(monkeypatch, watchdog, ended, **replaced):
     names = ("work_on_jobs", "refit_calibrations", "fit_galleries", "compact_indexes")
     names += ("keep_lists", "keep_tracks", "keep_cameras", "send_deliveries")
     names += ("repeat", "repeat_alone")
-    for name, work in {"clear_files": nothing, **dict.fromkeys(names, wait), **replaced}.items():
+    works = {"clear_files": nothing, "clear_exports": nothing, **dict.fromkeys(names, wait)}
+    for name, work in {**works, **replaced}.items():
         monkeypatch.setattr(maintenance, name, work)
     settings = SimpleNamespace(
         stall_seconds=STALL, backup_dir=None, data_dir=Path("/nowhere"), housekeeping_seconds=1.0
