@@ -369,7 +369,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_deleted_is_back_with_writers_d
     assert there.isdisjoint(deleted)
 
 
-@pytest.mark.parametrize("when", ["before the vectors", "after the vectors"])
+@pytest.mark.parametrize("when", ["after the vectors", "before the vectors"])
 @pytest.mark.parametrize("what", ["crop", "gallery"])
 def test_what_is_deleted_while_a_backup_is_written_is_no_part_of_it(
     filled, tmp_path, monkeypatch, when, what
@@ -389,8 +389,11 @@ def test_what_is_deleted_while_a_backup_is_written_is_no_part_of_it(
     monkeypatch.setattr(backup_module, name, meanwhile)
     backup = write_backup(record.database, tmp_path / "backups")
     assert verify(backup).damage == []
+    left = [crop_id for crop_id in ids if what == "gallery" or crop_id != ids[1]]
+    with contextlib.closing(sqlite3.connect(backup / "record.sqlite3")) as file:
+        stored = file.execute("SELECT crop_id FROM crops WHERE gallery_id = ?", (lobby,))
+        assert {crop_id for (crop_id,) in stored} == {*left}
     with open_record(shutil.copytree(backup, tmp_path / "copy")) as copy:
-        left = [crop_id for crop_id in ids if what == "gallery" or crop_id != ids[1]]
         assert listed_ids(copy, lobby) == left
         assert len(copy.galleries.all()) == (2 if what == "crop" else 1)
 
