@@ -17,8 +17,8 @@ from tests.service.conftest import serving
 EXAMPLE = re.compile(r"^Example: (gmn .+)$", re.MULTILINE)
 SHOTS = {"east": ("001", "002"), "west": ("003", "004")}
 KEY = "gmn keys create --scope query"
-# These have tests of their own: with cameras, an export, a Milvus, earlier calls, and with what reads
-# their files.
+# These have tests of their own: with cameras, an export, a Milvus, earlier calls, and with what
+# reads their files.
 ON_OTHERS = (
     "gmn camera ",
     "gmn enroll export.zip ",
