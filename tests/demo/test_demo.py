@@ -150,11 +150,11 @@ def test_a_demo_of_one_seed_is_equal_whatever_threads_and_load(
         return {name: value for name, value in printed.items() if name not in CHANGING}
 
     first = figures(1, 2)
-    with ThreadPoolExecutor(3) as runs:
+    with ThreadPoolExecutor(2) as runs:
         # They load the machine for each other.
-        busy = [runs.submit(figures, *run) for run in ((1, 1), (1, 2), (2, 2))]
-        again, more, other = [run.result() for run in busy]
-    assert first == again == more
+        busy = [runs.submit(figures, *run) for run in ((1, 1), (2, 2))]
+        again, other = [run.result() for run in busy]
+    assert first == again
     assert first != other | {"seed": 1}
 
 
