@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from service.record.verify import RecordFound
 
 DAMAGE_SHOWN = 5
-DELETIONS = ("delete_crop", "delete_crops")
 
 audit = command_group(
     """Checks the log of who did what.

@@ -81,15 +81,6 @@ def make_folder(path: Path) -> None:
         sync(path.parent)
 
 
-def copy_file(path: Path, to: Path) -> None:
-    """Copy a file durably into a folder, which is created if missing; raises `OSError`."""
-    make_folder(to.parent)
-    # Copy the permissions too: only the owner may read the audit log's key.
-    shutil.copy(path, to)
-    sync(to)
-    sync(to.parent)
-
-
 def open_regular(path: Path) -> BinaryIO:
     """Open a file to read it; links are not followed, and other kinds of files are refused.
 

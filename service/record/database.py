@@ -193,40 +193,6 @@ class Database(Source):
         result: Result = work.done.result()
         return result
 
-    def write_from(
-        self,
-        other: Path,
-        rule: Callable[Concatenate[Transaction, Params], Result],
-        *args: Params.args,
-        **kwargs: Params.kwargs,
-    ) -> Result:
-        """Run a rule by itself as in `write`; its statements also see the record in another folder.
-
-        The tables of that record are read as `other.NAME`.
-        """
-        work = _Work(lambda transaction: rule(transaction, *args, **kwargs))
-        connection = self.connection()
-        # A restore may copy gigabytes of pages, whose deleted pictures are overwritten by then.
-        connection.execute("PRAGMA temp_store = FILE")
-        with self._lock_writers():
-            try:
-                connection.execute("ATTACH ? AS other", (stored_uri(other / FILE),))
-            except sqlite3.OperationalError as error:
-                raise _storage_failure(NOT_WRITTEN, error) from error
-            try:
-                self._run_together([work])
-            finally:
-                connection.execute("DETACH other")
-            if work.error is not None:
-                # The next start cuts what remains.
-                with (
-                    contextlib.suppress(OSError, sqlite3.Error, ServiceError),
-                    self._lock.hold(),
-                ):
-                    self._cut_vectors()
-        result: Result = work.done.result()
-        return result
-
     def tend(self) -> None:
         """Log deletions and empty SQLite's log where due; see whether other processes can write.
 

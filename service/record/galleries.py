@@ -211,22 +211,6 @@ def add_gallery(transaction: Transaction, values: Mapping[str, Any]) -> None:
     transaction.insert("galleries", values)
 
 
-def count_crops(transaction: Transaction, gallery_id: int) -> None:
-    """Delete people without crops, and recount the crops and people of a gallery."""
-    transaction.change(
-        "DELETE FROM people WHERE gallery_id = ? AND NOT EXISTS "
-        "(SELECT 1 FROM crops WHERE crops.person_id = people.person_id)",
-        (gallery_id,),
-    )
-    transaction.change(
-        "UPDATE galleries SET (crops, people, unnamed, image_bytes, next_slot) = (SELECT count(*), "
-        "count(DISTINCT person_id), count(*) - count(person_id), coalesce(sum(image_bytes), 0), "
-        "max(galleries.next_slot, coalesce(max(slot), 0) + 1) "
-        "FROM crops WHERE gallery_id = ?) WHERE gallery_id = ?",
-        (gallery_id, gallery_id),
-    )
-
-
 def read_entry(reader: Reader, gallery_id: int) -> GalleryRecord | None:
     clauses = "WHERE gallery_id = ? AND name IS NOT NULL"
     rows = reader.rows("galleries", clauses, (gallery_id,), RENAMED)

@@ -257,28 +257,26 @@ def _write_twice(database, order, is_writing, may_end):
 
 
 @pytest.mark.parametrize("writer", ["of this process", "of another process"])
-def test_a_writer_that_waits_for_a_long_restore_has_not_stalled(record, gallery, tmp_path, writer):
-    (tmp_path / "other").mkdir()
-    Record(tmp_path / "other").close()
-    is_restoring = threading.Event()
+def test_a_writer_that_waits_for_a_long_write_has_not_stalled(record, gallery, tmp_path, writer):
+    is_writing = threading.Event()
     may_end = threading.Event()
 
-    def restore(_):
-        is_restoring.set()
+    def write_long(_):
+        is_writing.set()
         may_end.wait(30)
 
     pool = MonitoredThreadPool(1, "writers")
-    with open_record(tmp_path) as other, ThreadPoolExecutor(1) as restores:
+    with open_record(tmp_path) as other, ThreadPoolExecutor(1) as long_writes:
         writing = record if writer == "of this process" else other
-        restoring = restores.submit(record.database.write_from, tmp_path / "other", restore)
-        assert is_restoring.wait(30)
+        long_write = long_writes.submit(record.database.write, write_long)
+        assert is_writing.wait(30)
         written = pool.submit(writing.jobs.create, new_job("job", gallery))
         time.sleep(0.5)
         assert not written.done()
         # The watchdog compares this with its limit.
         assert pool.health_check.silent_seconds() == 0.0
         may_end.set()
-        restoring.result(30)
+        long_write.result(30)
         written.result(30)
     pool.shutdown()
 
