@@ -1,4 +1,4 @@
-"""What every process that tests fork finds imported, and the certificates it finds read."""
+"""Imports of the process from which tests fork others, and the certificates, read once for all."""
 
 import functools
 import importlib
