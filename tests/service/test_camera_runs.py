@@ -163,6 +163,18 @@ def test_a_wrong_key_ends_the_run(start, video, tmp_path):
     assert "gmn reads GMN_API_KEY" in ran.stderr
 
 
+def test_the_key_of_a_file_takes_the_place_of_that_in_the_environment(start, video, tmp_path):
+    served = start()
+    _, admin = served.make_key("admin")
+    _, header = served.make_key("sight", headers=admin)
+    key = tmp_path / "camera_key"
+    key.write_text(header["Authorization"].removeprefix("Bearer ") + "\n")
+    options = (video, "--camera", "gate", "--api-key-file", key)
+    ran = run(served, tmp_path, *options, GMN_API_KEY="gmn_wrong")
+    assert ran.returncode == 0, ran.stderr
+    assert chosen(ran.stderr)[1] > 0
+
+
 def test_a_stream_is_watched_until_sigterm(watching, video, tmp_path):
     metrics = free_port()
     with sending(video) as stand_in:
