@@ -39,7 +39,7 @@ key_line() { # ID SECRET SCOPE
   cat > cameras.new <<END
 # The cameras that the profile camera watches (docs/cameras.md#several-cameras):
 # [camera.gate]
-# source = "rtsp://USER:PASSWORD@gate.example/stream"
+# source = "rtsp://gate.example/stream"
 END
   keep cameras
   chmod 0644 cameras

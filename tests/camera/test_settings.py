@@ -123,4 +123,5 @@ def test_a_file_without_a_key_is_named_with_the_remedy(content, said, tmp_path):
 def test_a_broker_has_the_password_of_a_file(tmp_path):
     file = tmp_path / "mqtt_password"
     file.write_text("correct horse\n")
-    assert read_broker("mqtt.example", "gmn", None, file, tls=False).password == "correct horse"
+    broker = read_broker("mqtt.example", "gmn", None, file, tls=False)
+    assert f"{broker.password}\n" == file.read_text()
