@@ -13,7 +13,7 @@ from model.former_artefacts import find_former
 from model.problems import InputProblem
 from service.errors import DamagedRecord
 from service.record.galleries import Galleries
-from service.record.schema import EARLIEST_FORMAT, FORMAT
+from service.record.migrations import require_format
 from service.record.transaction import FILE
 from service.record.verify import UntouchedRecord
 
@@ -84,10 +84,10 @@ def _read_galleries(data_dir: Path) -> list[GalleryRecord]:
         return []
     # A record that cannot be read is named when it is opened.
     with (
-        contextlib.suppress(sqlite3.Error, DamagedRecord),
+        contextlib.suppress(sqlite3.Error, DamagedRecord, InputProblem),
         contextlib.closing(UntouchedRecord(data_dir)) as record,
     ):
         version = record.connection().execute("PRAGMA user_version").fetchone()[0]
-        if EARLIEST_FORMAT <= version <= FORMAT:
-            return Galleries(record).all()
+        require_format(record.path, version)
+        return Galleries(record).all()
     return []

@@ -36,8 +36,8 @@ from service.ops.locks import ProcessLock
 from service.ops.threads import waiting
 from service.record.deletions import Deletion, DeletionLog
 from service.record.marks import COMMITS, PRIVATE_FILE, TOKEN_BYTES, Mark, Marks
+from service.record.migrations import migrate, require_format
 from service.record.schema import (
-    EARLIEST_FORMAT,
     FORMAT,
     as_moment,
     create_tables,
@@ -305,15 +305,10 @@ class Database(Source):
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if not version and not read_schema(connection):
                 self._create(connection)
-            elif EARLIEST_FORMAT <= version < FORMAT:
-                connection.execute("BEGIN IMMEDIATE")
-                create_tables(connection)
-                connection.execute("COMMIT")
-            elif version != FORMAT:
-                raise InputProblem(
-                    f"{self.path}: has format version {version}, and this program reads {FORMAT}; "
-                    "serve it with the program version that wrote it"
-                )
+            else:
+                require_format(self.path, version)
+                if version < FORMAT:
+                    migrate(connection, version)
             if read_schema(connection) != schema_of_format():
                 raise self.damage("its tables differ from those of its format")
         if is_new:

@@ -1,13 +1,16 @@
-"""Records and archives of the formats from 8 on: they open as before, with the tables of today."""
+"""Records and backups of version 0.5 open with the tables of today; others are refused by name."""
 
 import contextlib
 import sqlite3
+from pathlib import Path
 
 import pytest
 
+from model.problems import InputProblem
 from service.record.backup import restore_backup, write_backup
+from service.record.database import Database
 from service.record.deletions import LOG_NAME
-from service.record.schema import CHECKED_TABLES, TABLES, row_crc
+from service.record.schema import row_crc
 from service.record.transaction import FILE
 from service.record.verify import verify
 from tests.service.gallery.new_crops import (
@@ -20,89 +23,81 @@ from tests.service.gallery.new_crops import (
     open_record,
 )
 
-WATCHES = ("watches", "watch_traffic", "alerts", "alert_pictures", "webhooks", "deliveries")
-OF_REVIEWS = ("alert_scores", "review_changes", "ignored_reviews")
-OF_CAMERAS = ("cameras", "camera_hours", "camera_traffic")
-OF_FORMAT_13 = (*OF_CAMERAS, "watch_trials", "trial_alerts", *OF_REVIEWS)
-OF_FORMAT_14 = ("imported_crops", "deletions")
-LATEST = ("counted_tracks", "alert_crops", *OF_FORMAT_13, *OF_FORMAT_14)
-OBSOLETE = (
-    "restores",
-    "incoming",
-    "incoming_tracks",
-    "collections",
-    "unneeded_collections",
-    "snapshots",
-)
-# Tables that came with later formats.
-LATER_TABLES = {
-    8: ("tracks", "remote_indexes", *WATCHES, *LATEST),
-    9: ("remote_indexes", *WATCHES, *LATEST),
-    10: ("remote_indexes", *LATEST),
-    11: LATEST,
-    12: (*OF_FORMAT_13, *OF_FORMAT_14),
-    13: OF_FORMAT_14,
-}
+# The statements in `sqlite_master` of a record that version 0.5.0 created.
+FORMAT_11 = Path(__file__).with_name("format_11.sql")
 
 
-def _add_checksums(connection, table):
-    """Give a table the checksums that all had until format 13."""
-    columns = ", ".join(table.columns)
-    checksum = f"crc INTEGER GENERATED ALWAYS AS (row_crc({columns})) STORED"
-    statement = "SELECT sql FROM sqlite_master WHERE name = ?"
-    ((created,),) = connection.execute(statement, (table.name,)).fetchall()
-    indexes = "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql NOT NULL"
-    statements = [sql for (sql,) in connection.execute(indexes, (table.name,))]
-    rows = connection.execute(f"SELECT {columns} FROM {table.name}").fetchall()
-    last = table.definition.splitlines()[len(table.columns) - 1].strip().rstrip(",")
-    connection.execute(f"DROP TABLE {table.name}")
-    connection.execute(created.replace(last, f"{last}, {checksum}", 1))
-    for sql in statements:
-        connection.execute(sql)
-    marks = ", ".join("?" * len(table.columns))
-    connection.executemany(f"INSERT INTO {table.name} ({columns}) VALUES ({marks})", rows)
+def schema_of(path):
+    """Return columns, keys, indexes and triggers of each table of a file."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        names = "SELECT name, tbl_name, type FROM sqlite_master WHERE name NOT LIKE 'sqlite_stat%'"
+        found = {}
+        for name, table, kind in connection.execute(names).fetchall():
+            pragma = "index_xinfo" if kind == "index" else "table_xinfo"
+            columns = connection.execute(f"PRAGMA {pragma}({name})").fetchall()
+            parents = connection.execute(f"PRAGMA foreign_key_list({name})").fetchall()
+            found[name] = (table, kind, columns, parents)
+        sizes = connection.execute("SELECT * FROM sqlite_stat1 ORDER BY tbl, idx").fetchall()
+        return found, sizes
 
 
-def make_earlier(folder, version):
-    """Give a record the tables of an earlier format, all that were dropped since, and no log."""
+def make_earlier(folder):
+    """Put a record of format 11 with the same rows in the place of a record of today."""
     (folder / LOG_NAME).unlink(missing_ok=True)
+    today = (folder / FILE).rename(folder / "today")
     with contextlib.closing(sqlite3.connect(folder / FILE)) as connection:
-        triggers = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
-        for (name,) in triggers.fetchall():
-            connection.execute(f"DROP TRIGGER {name}")
         connection.create_function("row_crc", -1, row_crc, deterministic=True)
-        for table in TABLES.values():
-            if table.name not in CHECKED_TABLES:
-                _add_checksums(connection, table)
-        for name in LATER_TABLES[version]:
-            connection.execute(f"DROP TABLE {name}")
-            connection.execute("DELETE FROM sqlite_stat1 WHERE tbl = ?", (name,))
-        for name in OBSOLETE:
-            connection.execute(f"CREATE TABLE {name} (gallery_id INTEGER REFERENCES galleries)")
-            connection.execute(f"INSERT INTO {name} VALUES (1)")
-        connection.execute(f"PRAGMA user_version = {version}")
+        connection.executescript(FORMAT_11.read_text())
+        connection.execute("ATTACH ? AS today", (str(today),))
+        tables = connection.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'")
+        for (name,) in tables.fetchall():
+            columns = connection.execute(f"PRAGMA today.table_info({name})").fetchall()
+            if columns and not name.startswith("sqlite_"):
+                listed_columns = ", ".join(column[1] for column in columns)
+                connection.execute(
+                    f"INSERT INTO {name} ({listed_columns}) "
+                    f"SELECT {listed_columns} FROM today.{name}"
+                )
+        connection.execute("PRAGMA user_version = 11")
         connection.commit()
+    today.unlink()
 
 
-@pytest.mark.parametrize("version", LATER_TABLES)
-def test_a_record_of_an_earlier_format_opens_without_its_obsolete_tables(
-    record, gallery, tmp_path, version
-):
+def test_a_record_of_version_0_5_gets_the_tables_of_a_new_one(record, gallery, tmp_path):
     (old,) = enroll(record, gallery, new_crop(1))
     record.close()
-    make_earlier(tmp_path, version)
+    today = schema_of(tmp_path / FILE)
+    make_earlier(tmp_path)
     assert verify(tmp_path).damage == []
     with open_record(tmp_path) as opened:
-        tables = opened.database.connection().execute("SELECT name FROM sqlite_master").fetchall()
-        assert {name for (name,) in tables}.isdisjoint(OBSOLETE)
         (new,) = enroll(opened, gallery, new_crop(2, track="7"))
+    assert schema_of(tmp_path / FILE) == today
     with open_record(tmp_path) as again:
         tracks = {crop.crop_id: crop.track for crop in listed(again, gallery)}
         assert tracks == {old: None, new: "7"}
+    assert verify(tmp_path).damage == []
 
 
-@pytest.mark.parametrize("version", [8, 10, 13])
-def test_a_backup_of_an_earlier_format_is_restored(tmp_path, version):
+@pytest.mark.parametrize(
+    ("version", "remedy"),
+    [
+        (10, "serve it once with version 0.5.0"),
+        (14, "a version wrote it that was never released"),
+        (16, "use the program version that wrote it"),
+    ],
+)
+def test_a_record_of_another_format_is_refused_with_a_remedy(record, tmp_path, version, remedy):
+    record.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as connection:
+        connection.execute(f"PRAGMA user_version = {version}")
+    before = (tmp_path / FILE).read_bytes()
+    for read in (Database, verify):
+        with pytest.raises(InputProblem, match=f"format version {version}, .*{remedy}"):
+            read(tmp_path)
+    assert (tmp_path / FILE).read_bytes() == before
+
+
+def test_a_backup_of_version_0_5_is_restored(tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     with open_record(data) as record:
@@ -110,7 +105,7 @@ def test_a_backup_of_an_earlier_format_is_restored(tmp_path, version):
         ids = enroll(record, gallery, new_crop(1), new_crop(2), new_crop(3))
         backup = write_backup(record.database, tmp_path / "backups")
         record.crops.remove(gallery, ids[2:])
-    make_earlier(backup, version)
+    make_earlier(backup)
     restore_backup(backup, tmp_path / "restored", data)
     with open_record(tmp_path / "restored") as record:
         assert listed_ids(record, gallery) == ids[:2]
