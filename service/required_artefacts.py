@@ -13,7 +13,7 @@ from model.former_artefacts import find_former
 from model.problems import InputProblem
 from service.errors import DamagedRecord
 from service.record.galleries import Galleries
-from service.record.migrations import require_format
+from service.record.migrations import read_format
 from service.record.transaction import FILE
 from service.record.verify import UntouchedRecord
 
@@ -87,7 +87,6 @@ def _read_galleries(data_dir: Path) -> list[GalleryRecord]:
         contextlib.suppress(sqlite3.Error, DamagedRecord, InputProblem),
         contextlib.closing(UntouchedRecord(data_dir)) as record,
     ):
-        version = record.connection().execute("PRAGMA user_version").fetchone()[0]
-        require_format(record.path, version)
+        read_format(record.path, record.connection())
         return Galleries(record).all()
     return []

@@ -36,9 +36,8 @@ from service.ops.locks import ProcessLock
 from service.ops.threads import waiting
 from service.record.deletions import Deletion, DeletionLog
 from service.record.marks import COMMITS, PRIVATE_FILE, TOKEN_BYTES, Mark, Marks
-from service.record.migrations import migrate, require_format
+from service.record.migrations import require_upgraded
 from service.record.schema import (
-    FORMAT,
     as_moment,
     create_tables,
     now_micros,
@@ -306,9 +305,7 @@ class Database(Source):
             if not version and not read_schema(connection):
                 self._create(connection)
             else:
-                require_format(self.path, version)
-                if version < FORMAT:
-                    migrate(connection, version)
+                require_upgraded(self.path, version)
             if read_schema(connection) != schema_of_format():
                 raise self.damage("its tables differ from those of its format")
         if is_new:

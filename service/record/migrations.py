@@ -1,4 +1,4 @@
-"""Migrations of a record from the formats of earlier releases to today's.
+"""Migrations of the tables of a record from the formats of earlier releases to today's.
 
 A change of `schema.sql` needs a new format and a migration to it, unless that format is not
 released yet: then its migration changes too. A test compares the tables of a migrated record with
@@ -29,6 +29,13 @@ def _migrate_to_15(connection: sqlite3.Connection) -> None:
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {15: _migrate_to_15}
 
 
+def read_format(path: Path, connection: sqlite3.Connection) -> int:
+    """Return the format of a record; raises `InputProblem` as `require_format` does."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    require_format(path, version)
+    return version
+
+
 def require_format(path: Path, version: int) -> None:
     """Raise `InputProblem` if neither this program nor a migration reads the format of a record."""
     if version in (EARLIEST_FORMAT, *MIGRATIONS):
@@ -46,16 +53,24 @@ def require_format(path: Path, version: int) -> None:
     )
 
 
+def require_upgraded(path: Path, version: int) -> None:
+    """Raise `InputProblem` if a record is not of today's format."""
+    require_format(path, version)
+    if version < FORMAT:
+        raise InputProblem(
+            f"{path}: is of version 0.5 (format {version}); the next start of gmn serve upgrades "
+            f"it to format {FORMAT}, and then this command works"
+        )
+
+
 def migrate(connection: sqlite3.Connection, version: int) -> None:
-    """Bring a record of a format that `require_format` accepts to today's, in one transaction."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        for number, change in sorted(MIGRATIONS.items()):
-            if number > version:
-                change(connection)
-        describe_sizes(connection)
-        connection.execute(f"PRAGMA user_version = {FORMAT}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
+    """Bring the tables of a record to today's format, in the open transaction.
+
+    Args:
+        version: its format, which `require_format` accepts.
+    """
+    for number, change in sorted(MIGRATIONS.items()):
+        if number > version:
+            change(connection)
+    describe_sizes(connection)
+    connection.execute(f"PRAGMA user_version = {FORMAT}")

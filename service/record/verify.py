@@ -15,7 +15,7 @@ from service.errors import DamagedRecord, ServiceError
 from service.ops.threads import heartbeat
 from service.record.crop_rows import read_intact_vectors
 from service.record.database import Database, stored_uri
-from service.record.migrations import require_format
+from service.record.migrations import read_format
 from service.record.schema import CHECKED_TABLES, FORMAT, TABLES, row_crc
 from service.record.transaction import AMONG, FILE, Reader, Source, batches
 from service.record.vectors import Vector
@@ -256,9 +256,7 @@ class Inspection:
 
     def _read_format(self) -> int:
         with self._stored.naming_errors():
-            version: int = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        require_format(self._stored.path, version)
-        return version
+            return read_format(self._stored.path, self._connection)
 
     @contextlib.contextmanager
     def _noting_errors(self, what: str) -> Iterator[None]:
