@@ -261,7 +261,13 @@ def restore_backup(
     """
     try:
         return _restore(backup, into, replaced, accept_undeleted)
+    except DamagedRecord as error:
+        raise InputProblem(f"{backup}: is damaged ({error.why}); restore another one") from error
     except (OSError, sqlite3.OperationalError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ELOOP:
+            raise InputProblem(
+                f"{error.filename}: is a link, and a backup has none; restore another one"
+            ) from error
         raise StorageFailed(
             f"{backup} could not be restored to {into} ({error}); empty that directory, free space "
             "there and try again"

@@ -625,7 +625,8 @@ def test_no_link_in_a_backup_is_followed(filled, tmp_path, name):
     (backup / name).unlink()
     (backup / name).symlink_to(tmp_path / "secret")
     said = restored_or_refused(backup, tmp_path)
-    assert "symbolic links" in said or "is no ordinary file" in said
+    assert "restore another one" in said
+    assert any(words in said for words in ("symbolic links", "is a link", "is no ordinary file"))
 
 
 @pytest.mark.parametrize("name", ["vectors-9-9.f32", "audit-20200101.jsonl", "other", "audit-pipe"])
@@ -647,8 +648,8 @@ def test_what_a_stranger_put_into_a_backup_is_no_part_of_its_restore(filled, tmp
         ("UPDATE galleries SET side = '../../../escaped'", "is damaged"),
         ("UPDATE galleries SET dimension = 4000000000", "is damaged"),
         ("UPDATE galleries SET next_slot = 'nine'", "is damaged"),
-        ("CREATE TRIGGER t AFTER DELETE ON crops BEGIN SELECT 1; END", "differ from those"),
-        ("CREATE VIEW v AS SELECT * FROM crops", "differ from those"),
+        ("CREATE TRIGGER t AFTER DELETE ON crops BEGIN SELECT 1; END", "restore another one"),
+        ("CREATE VIEW v AS SELECT * FROM crops", "restore another one"),
         ("UPDATE galleries SET name = '../../x' || char(10) WHERE gallery_id = 1", ""),
     ],
 )
