@@ -306,8 +306,7 @@ class Database(Source):
                 self._create(connection)
             else:
                 require_upgraded(self.path, version)
-            if read_schema(connection) != schema_of_format():
-                raise self.damage("its tables differ from those of its format")
+            require_schema(self)
         if is_new:
             sync(self.folder)
         newest = {**Reader(self).feeds(), COMMITS: self._last_commit()}
@@ -551,6 +550,12 @@ def transactional(
         return self._database.write(functools.partial(rule, self), *args, **kwargs)
 
     return run
+
+
+def require_schema(source: Source) -> None:
+    """Raise `DamagedRecord` if a record of today's format has other tables, or triggers."""
+    if read_schema(source.connection()) != schema_of_format():
+        raise source.damage("its tables differ from those of its format")
 
 
 def require_new(folder: Path) -> None:

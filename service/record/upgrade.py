@@ -18,7 +18,7 @@ from model.problems import InputProblem
 from service.errors import DamagedRecord, StorageFailed
 from service.ops.locks import holder_of
 from service.record.crop_rows import read_ids
-from service.record.database import PRAGMAS
+from service.record.database import PRAGMAS, require_schema
 from service.record.galleries import next_version
 from service.record.migrations import migrate, read_format
 from service.record.people import OF_PERSON, merge_person
@@ -71,6 +71,7 @@ def _upgrade(folder: Path, copy: Path | None) -> None:
         connection.execute("BEGIN EXCLUSIVE")
         try:
             migrate(connection, version)
+            require_schema(source)
             transaction = Transaction(source)
             for gallery in transaction.intact_rows("galleries", "WHERE name IS NOT NULL"):
                 _normalize_labels(transaction, gallery)
