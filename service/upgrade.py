@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,7 +42,7 @@ from service.record.schema import FORMAT
 from service.record.transaction import FILE
 from service.record.upgrade import upgrade_record
 from service.record.values import StoredCrop
-from service.record.verify import StoredRecord, verify
+from service.record.verify import StoredRecord, UntouchedRecord, verify
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -61,11 +62,9 @@ def upgrade_data_directory(settings: Settings) -> None:
         DamagedRecord: the record is damaged; nothing was changed.
     """
     data_dir = settings.data_dir
-    if not (data_dir / FILE).is_file():
-        return
-    with contextlib.closing(StoredRecord(data_dir)) as stored:
-        is_upgraded = read_format(stored.path, stored.connection()) == FORMAT
-    if is_upgraded and not list_snapshots(data_dir):
+    version = _read_format(data_dir)
+    is_upgraded = version == FORMAT
+    if version is None or (is_upgraded and not list_snapshots(data_dir)):
         return
     require_local_disk(data_dir)
     try:
@@ -83,6 +82,22 @@ def upgrade_data_directory(settings: Settings) -> None:
             "uses it. This version changes the record at its first start, which therefore needs "
             "the directory for itself: stop that process and start again. Nothing was changed"
         ) from error
+
+
+def _read_format(data_dir: Path) -> int | None:
+    """Return the format of a record; None if it is new or cannot be read, which its opening says.
+
+    Raises:
+        InputProblem: no upgrade reads this format.
+    """
+    if not (data_dir / FILE).is_file() or not (data_dir / FILE).stat().st_size:
+        return None
+    with (
+        contextlib.suppress(sqlite3.Error, DamagedRecord),
+        contextlib.closing(UntouchedRecord(data_dir)) as record,
+    ):
+        return read_format(record.path, record.connection())
+    return None
 
 
 def _upgrade(settings: Settings) -> None:

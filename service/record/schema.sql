@@ -5,7 +5,8 @@
 -- needs the function `row_crc` of schema.py; without it they can be read.
 
 -- Single values: `record_id`, `group_secret`, `next_gallery`, `keys_asked_for`, `newest_alert`,
--- `index_owners`, `indexes_rebuilt`, and `commit`, the sequence number and id of the last commit.
+-- `index_owners`, `indexes_rebuilt`, `copy_before_upgrade`, the path of a backup, and `commit`, the
+-- sequence number and id of the last commit.
 CREATE TABLE record (
     name TEXT PRIMARY KEY,
     value NOT NULL

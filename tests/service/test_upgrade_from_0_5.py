@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
 import zipfile
 from datetime import UTC, datetime, timedelta
@@ -212,6 +213,23 @@ def test_the_copy_is_named_by_doctor_and_removed_after_a_week(made, tmp_path):
         remove_old_copy(record.database, due)
         assert kept_backups(tmp_path / "backups") == [later]
         assert find_copy(Reader(record.database)) is None
+
+
+def test_an_upgrade_after_a_kill_of_version_0_5_has_what_the_log_of_its_record_holds(
+    data, tmp_path
+):
+    killed = tmp_path / "killed"
+    with open_raw(data) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("UPDATE cases SET name = 'case 8'")
+        connection.commit()
+        shutil.copytree(data, killed)
+    assert (killed / f"{FILE}-wal").stat().st_size
+    upgrade_data_directory(Settings(data_dir=killed))
+    (copy,) = kept_backups(killed / "before-upgrade")
+    for folder in (killed, copy):
+        with open_raw(folder) as connection:
+            assert connection.execute("SELECT name FROM cases").fetchall() == [("case 8",)]
 
 
 def test_an_upgrade_waits_for_no_other_process_but_names_it(data):
