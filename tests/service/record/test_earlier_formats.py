@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from model.problems import InputProblem
+from service.record.acknowledged import FORMER_NAME
+from service.record.acknowledged import NAME as COMMIT_NAME
 from service.record.backup import restore_backup, write_backup
 from service.record.database import Database
 from service.record.deletions import LOG_NAME
@@ -25,6 +27,8 @@ from tests.service.gallery.new_crops import (
 
 # The statements in `sqlite_master` of a record that version 0.5.0 created.
 FORMAT_11 = Path(__file__).with_name("format_11.sql")
+# Values of the columns that the tables of today lack.
+FORMER_VALUES = {"restores": "0", "at": "0", "sequence": "7", "token": "zeroblob(8)"}
 
 
 def schema_of(path):
@@ -41,9 +45,15 @@ def schema_of(path):
         return found, sizes
 
 
+def columns_of(connection, pragma):
+    return [column[1] for column in connection.execute(f"PRAGMA {pragma}")]
+
+
 def make_earlier(folder):
     """Put a record of format 11 with the same rows in the place of a record of today."""
-    (folder / LOG_NAME).unlink(missing_ok=True)
+    for later in (LOG_NAME, COMMIT_NAME):
+        (folder / later).unlink(missing_ok=True)
+    (folder / FORMER_NAME).write_bytes(bytes(24))
     today = (folder / FILE).rename(folder / "today")
     with contextlib.closing(sqlite3.connect(folder / FILE)) as connection:
         connection.create_function("row_crc", -1, row_crc, deterministic=True)
@@ -51,13 +61,17 @@ def make_earlier(folder):
         connection.execute("ATTACH ? AS today", (str(today),))
         tables = connection.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'")
         for (name,) in tables.fetchall():
-            columns = connection.execute(f"PRAGMA today.table_info({name})").fetchall()
-            if columns and not name.startswith("sqlite_"):
-                listed_columns = ", ".join(column[1] for column in columns)
+            if today_columns := columns_of(connection, f"today.table_info({name})"):
+                earlier_columns = columns_of(connection, f"main.table_info({name})")
+                values = [
+                    column if column in today_columns else FORMER_VALUES[column]
+                    for column in earlier_columns
+                ]
                 connection.execute(
-                    f"INSERT INTO {name} ({listed_columns}) "
-                    f"SELECT {listed_columns} FROM today.{name}"
+                    f"INSERT INTO {name} ({', '.join(earlier_columns)}) "
+                    f"SELECT {', '.join(values)} FROM today.{name}"
                 )
+        connection.execute("UPDATE record SET value = zeroblob(16) WHERE name = 'commit'")
         connection.execute("PRAGMA user_version = 11")
         connection.commit()
     today.unlink()
@@ -72,6 +86,7 @@ def test_a_record_of_version_0_5_gets_the_tables_of_a_new_one(record, gallery, t
     with open_record(tmp_path) as opened:
         (new,) = enroll(opened, gallery, new_crop(2, track="7"))
     assert schema_of(tmp_path / FILE) == today
+    assert not (tmp_path / FORMER_NAME).exists()
     with open_record(tmp_path) as again:
         tracks = {crop.crop_id: crop.track for crop in listed(again, gallery)}
         assert tracks == {old: None, new: "7"}
