@@ -118,10 +118,10 @@ def _service(runtime: Runtime) -> Findings:
     if not record.up:
         yield "error", "the record does not respond, so that nothing is stored; look at its disk"
     elif record.lag_seconds > SLOW_SECONDS:
-        text = f"{record.lag:,} changes of the record are not shown for {record.lag_seconds:.0f} s"
+        text = f"{record.lag:,} commits of the record are not shown for {record.lag_seconds:.0f} s"
         yield "warning", f"{text}; look at the load of the machine and its disk"
     else:
-        yield "ok", f"the record responds ({record.state}), {record.lag:,} changes behind"
+        yield "ok", f"the record responds ({record.state}), {record.lag:,} commits behind"
     yield from _damage(runtime)
     silent = galleries.writer_silent_seconds()
     text = f"{galleries.waiting_writes:,} writes wait"

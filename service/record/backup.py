@@ -36,6 +36,8 @@ from service.ops.data_directory import (
     unfinished_folder,
 )
 from service.ops.threads import heartbeat
+from service.record.acknowledged import NAME as COMMIT_NAME
+from service.record.acknowledged import PRIVATE_FILE
 from service.record.database import RECORD_ID, SIDES, Database
 from service.record.deletions import (
     FORMER_NAME,
@@ -51,7 +53,6 @@ from service.record.deletions import (
 )
 from service.record.galleries import put_index_owners, read_index_owners
 from service.record.keys import NO_HASH
-from service.record.marks import PRIVATE_FILE
 from service.record.record import Record
 from service.record.schema import FORMAT
 from service.record.transaction import FILE, Reader, Transaction
@@ -67,7 +68,7 @@ PART = f"new{UNFINISHED}"
 # Prefix of backups being written or removed; other programs have files with the same suffix.
 WRITING = "gmn-backup"
 # Files that `Database` makes beside a record, and that a backup does not need.
-OPEN_RECORD_FILES = ("record.acknowledged", "record.turn", "record.lock")
+OPEN_RECORD_FILES = (COMMIT_NAME, "record.turn", "record.lock")
 # The way back to version 0.5 stays open for this long.
 COPY_KEPT_FOR = timedelta(days=7)
 COPIED_BYTES = 4 * MEBIBYTE

@@ -16,6 +16,7 @@ from model.crops.texts import fold, nfc
 from service.errors import InvalidField, UnknownIdentity, UnknownMerge
 from service.record.crop_changes import (
     count_people,
+    mark_changed,
     note_renamed,
     relabel_crops,
     remove_crops,
@@ -190,7 +191,8 @@ class People(RecordPart):
             )
         slots = [crop["slot"] for crop in crops]
         note_renamed(transaction, gallery_id, slots)
-        version = next_version(transaction, gallery_id, "relabelled", slots)
+        version = next_version(transaction, gallery_id)
+        mark_changed(transaction, gallery_id, slots, version)
         crop_ids = tuple(crop["crop_id"] for crop in crops)
         return CropsChange(version, crop_ids, merge_id=merge_id)
 

@@ -5,32 +5,15 @@
 -- needs the function `row_crc` of schema.py; without it they can be read.
 
 -- Single values: `record_id`, `group_secret`, `next_gallery`, `keys_asked_for`, `newest_alert`,
--- `index_owners`, `indexes_rebuilt`, `copy_before_upgrade`, the path of a backup, and `commit`, the
--- sequence number and id of the last commit.
+-- `index_owners`, `indexes_rebuilt`, `copy_before_upgrade`, the path of a backup, `commit`, the number
+-- of the last commit, and `alerts_changed`, that of the last one that changed alerts or deliveries.
 CREATE TABLE record (
     name TEXT PRIMARY KEY,
     value NOT NULL
 ) WITHOUT ROWID;
 
--- Number of changes in each gallery; gallery 0 is for the list of galleries, and for alerts.
-CREATE TABLE feeds (
-    gallery_id INTEGER PRIMARY KEY,
-    seq INTEGER NOT NULL,
-    token BLOB NOT NULL
-) WITHOUT ROWID;
-
-CREATE TABLE changes (
-    gallery_id INTEGER NOT NULL REFERENCES feeds ON DELETE CASCADE,
-    seq INTEGER NOT NULL,
-    token BLOB NOT NULL,
-    kind TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    slots TEXT NOT NULL,
-    PRIMARY KEY (gallery_id, seq)
-) WITHOUT ROWID;
-
--- A gallery without a name is being deleted. `side` identifies the searched vectors; `restores`
--- counts how often the crops were replaced.
+-- A gallery without a name is being deleted. `side` identifies the searched vectors. `changed` is the
+-- number of the commit that last changed anything of the gallery; `calibrated`, its calibrations.
 CREATE TABLE galleries (
     gallery_id INTEGER PRIMARY KEY,
     name TEXT UNIQUE,
@@ -52,11 +35,12 @@ CREATE TABLE galleries (
     unnamed INTEGER NOT NULL,
     image_bytes INTEGER NOT NULL,
     removals INTEGER NOT NULL,
-    restores INTEGER NOT NULL,
+    changed INTEGER NOT NULL,
+    calibrated INTEGER NOT NULL,
     crc INTEGER GENERATED ALWAYS AS (row_crc(
         gallery_id, name, embedder, settings, created_at, version, next_slot, next_side,
         side, dimension, staged_embedder, staged_side, staged_dimension, staged_slot,
-        staged_crops, crops, people, unnamed, image_bytes, removals, restores
+        staged_crops, crops, people, unnamed, image_bytes, removals, changed, calibrated
     )) STORED
 ) WITHOUT ROWID;
 
@@ -72,7 +56,8 @@ CREATE TABLE people (
 CREATE INDEX people_0 ON people (gallery_id, sort_key, name);
 
 -- `seen_at` is the time of capture, or of enrollment if that is unknown. Times are microseconds
--- since 1970, UTC. `inside` is 1 if the picture is stored in the table `pictures`.
+-- since 1970, UTC. `inside` is 1 if the picture is stored in the table `pictures`. `changed` is the
+-- gallery's version of the crop's last change.
 CREATE TABLE crops (
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
     slot INTEGER NOT NULL,
@@ -93,6 +78,7 @@ CREATE TABLE crops (
         gallery_id, slot, crop_id, person_id, camera, captured_at, seen_at, created_at,
         external_id, sha256, content_type, image_bytes, inside, quality, metadata
     )) STORED,
+    changed INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (gallery_id, slot),
     UNIQUE (gallery_id, crop_id)
 ) WITHOUT ROWID;
@@ -102,6 +88,7 @@ CREATE INDEX crops_2 ON crops (gallery_id, camera, slot);
 CREATE INDEX crops_3 ON crops (gallery_id, seen_at, slot);
 CREATE INDEX crops_4 ON crops (gallery_id, created_at, slot);
 CREATE INDEX crops_5 ON crops (gallery_id, external_id, slot) WHERE external_id IS NOT NULL;
+CREATE INDEX crops_6 ON crops (gallery_id, changed);
 
 -- Tracks of the crops that have one. A track is a tracker's frames of one person in one camera.
 CREATE TABLE tracks (
@@ -144,14 +131,18 @@ CREATE TABLE pictures (
     FOREIGN KEY (gallery_id, slot) REFERENCES crops ON DELETE CASCADE
 );
 
--- Crops removed for good, which no import and no restore may bring back.
+-- Crops removed for good, which no import and no restore may bring back. `changed` is the gallery's
+-- version of the removal. Crops that version 0.5 removed have no slot.
 CREATE TABLE tombstones (
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
     crop_id TEXT NOT NULL,
     removed_at INTEGER NOT NULL,
+    slot INTEGER,
+    changed INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (gallery_id, crop_id)
 ) WITHOUT ROWID;
 CREATE INDEX tombstones_0 ON tombstones (gallery_id, removed_at);
+CREATE INDEX tombstones_1 ON tombstones (gallery_id, changed);
 
 -- Answers of processed requests, kept for a day so that repeated requests change nothing.
 CREATE TABLE requests (
@@ -330,11 +321,8 @@ CREATE INDEX stray_pictures_0 ON stray_pictures (until);
 CREATE TABLE remote_indexes (
     gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
     collection TEXT NOT NULL,
-    at INTEGER NOT NULL,
     side INTEGER NOT NULL,
     embedder TEXT NOT NULL,
-    sequence INTEGER NOT NULL,
-    token BLOB NOT NULL,
     version INTEGER NOT NULL,
     timestamp INTEGER NOT NULL,
     building TEXT NOT NULL,
@@ -344,13 +332,12 @@ CREATE TABLE remote_indexes (
 ) WITHOUT ROWID;
 
 -- Watch lists that are or were armed, with the forecast at that time. A list is a gallery; a
--- different embedder or number of restores shows that its vectors or crops were replaced since.
+-- different embedder shows that its vectors were replaced since.
 CREATE TABLE watches (
     gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
     settings TEXT NOT NULL,
     forecast TEXT NOT NULL,
     embedder TEXT NOT NULL,
-    restores INTEGER NOT NULL,
     armed_at INTEGER NOT NULL,
     key_id TEXT NOT NULL,
     disarmed_at INTEGER,

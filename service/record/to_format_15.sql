@@ -2,8 +2,6 @@
 
 -- Six tables keep their checksums.
 ALTER TABLE record DROP COLUMN crc;
-ALTER TABLE feeds DROP COLUMN crc;
-ALTER TABLE changes DROP COLUMN crc;
 ALTER TABLE checksums DROP COLUMN crc;
 ALTER TABLE tombstones DROP COLUMN crc;
 ALTER TABLE requests DROP COLUMN crc;
@@ -33,6 +31,69 @@ ALTER TABLE webhooks DROP COLUMN crc;
 ALTER TABLE deliveries DROP COLUMN crc;
 
 DROP TABLE snapshots;
+DROP TABLE changes;
+DROP TABLE feeds;
+
+-- Every process reads all galleries when it starts, so that its commits can be counted anew.
+UPDATE record SET value = 1 WHERE name = 'commit';
+ALTER TABLE crops ADD COLUMN changed INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX crops_6 ON crops (gallery_id, changed);
+ALTER TABLE tombstones ADD COLUMN slot INTEGER;
+ALTER TABLE tombstones ADD COLUMN changed INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX tombstones_1 ON tombstones (gallery_id, changed);
+
+-- A checksum cannot be changed or added. Foreign keys are off, so that dropping the table deletes
+-- no row of others.
+CREATE TABLE former_galleries AS SELECT * FROM galleries;
+DROP TABLE galleries;
+CREATE TABLE galleries (
+    gallery_id INTEGER PRIMARY KEY,
+    name TEXT UNIQUE,
+    embedder TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    next_slot INTEGER NOT NULL,
+    next_side INTEGER NOT NULL,
+    side INTEGER NOT NULL,
+    dimension INTEGER,
+    staged_embedder TEXT,
+    staged_side INTEGER,
+    staged_dimension INTEGER,
+    staged_slot INTEGER NOT NULL,
+    staged_crops INTEGER NOT NULL,
+    crops INTEGER NOT NULL,
+    people INTEGER NOT NULL,
+    unnamed INTEGER NOT NULL,
+    image_bytes INTEGER NOT NULL,
+    removals INTEGER NOT NULL,
+    changed INTEGER NOT NULL,
+    calibrated INTEGER NOT NULL,
+    crc INTEGER GENERATED ALWAYS AS (row_crc(
+        gallery_id, name, embedder, settings, created_at, version, next_slot, next_side,
+        side, dimension, staged_embedder, staged_side, staged_dimension, staged_slot,
+        staged_crops, crops, people, unnamed, image_bytes, removals, changed, calibrated
+    )) STORED
+) WITHOUT ROWID;
+INSERT INTO galleries (
+    gallery_id, name, embedder, settings, created_at, version, next_slot, next_side,
+    side, dimension, staged_embedder, staged_side, staged_dimension, staged_slot,
+    staged_crops, crops, people, unnamed, image_bytes, removals, changed, calibrated
+) SELECT
+    gallery_id, name, embedder, settings, created_at, version, next_slot, next_side,
+    side, dimension, staged_embedder, staged_side, staged_dimension, staged_slot,
+    staged_crops, crops, people, unnamed, image_bytes, removals, 1, 1
+FROM former_galleries;
+DROP TABLE former_galleries;
+ALTER TABLE watches DROP COLUMN restores;
+
+-- What changed since such a collection was written is not known any more.
+UPDATE remote_indexes SET wanted = 1 WHERE version IS NOT (
+    SELECT version FROM galleries WHERE galleries.gallery_id = remote_indexes.gallery_id
+);
+ALTER TABLE remote_indexes DROP COLUMN at;
+ALTER TABLE remote_indexes DROP COLUMN sequence;
+ALTER TABLE remote_indexes DROP COLUMN token;
 
 CREATE TABLE imported_crops (
     gallery_id INTEGER NOT NULL,

@@ -17,6 +17,7 @@ from model.crops.texts import nfc
 from model.problems import InputProblem
 from service.errors import DamagedRecord, StorageFailed
 from service.ops.locks import holder_of
+from service.record.crop_changes import mark_changed
 from service.record.crop_rows import read_ids
 from service.record.database import PRAGMAS, require_schema
 from service.record.galleries import next_version
@@ -68,11 +69,13 @@ def _upgrade(folder: Path, copy: Path | None) -> None:
         version = read_format(source.path, connection)
         if version == FORMAT:
             return
+        # A table that a migration creates anew must not take the rows that refer to it along.
+        connection.execute("PRAGMA foreign_keys = OFF")
         connection.execute("BEGIN EXCLUSIVE")
         try:
             migrate(connection, version)
             require_schema(source)
-            transaction = Transaction(source)
+            transaction = Transaction(source, commit=Reader(source).newest_commit())
             for gallery in transaction.intact_rows("galleries", "WHERE name IS NOT NULL"):
                 _normalize_labels(transaction, gallery)
             if copy is not None:
@@ -121,7 +124,8 @@ def _normalize_labels(transaction: Transaction, gallery: Row) -> None:
         slots |= _normalize_column(transaction, table, column, gallery["gallery_id"])
     slots |= _normalize_people(transaction, gallery)
     if slots:
-        next_version(transaction, gallery["gallery_id"], "relabelled", sorted(slots))
+        version = next_version(transaction, gallery["gallery_id"])
+        mark_changed(transaction, gallery["gallery_id"], sorted(slots), version)
 
 
 def _normalize_column(
@@ -144,7 +148,15 @@ def _normalize_column(
             transaction, table, f"{column} = ? WHERE {is_key}", (normal, *key)
         ):
             slots.update([key[keys.index("slot")]] if table in OF_SLOTS else [])
-    return slots
+    # A new version of a damaged crop would give it a checksum that matches.
+    return {slot for slot in slots if _is_intact_crop(transaction, gallery_id, slot)}
+
+
+def _is_intact_crop(transaction: Transaction, gallery_id: int, slot: int) -> bool:
+    try:
+        return bool(read_ids(transaction, "WHERE gallery_id = ? AND slot = ?", (gallery_id, slot)))
+    except DamagedRecord:
+        return False
 
 
 def _normalize_people(transaction: Transaction, gallery: Row) -> set[int]:
