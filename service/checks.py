@@ -217,9 +217,10 @@ def _clock(_settings: Settings, _database: Database | None) -> Findings:
 
 def _record(settings: Settings, database: Database | None) -> Findings:
     from service.record.database import require_new
-    from service.record.galleries import Galleries
+    from service.record.galleries import read_filled
     from service.record.migrations import read_format
     from service.record.schema import FORMAT
+    from service.record.transaction import Reader
 
     if database is None:
         if not has_record(settings.data_dir):
@@ -233,7 +234,7 @@ def _record(settings: Settings, database: Database | None) -> Findings:
             "it is of version 0.5: the next start of gmn serve upgrades it, which needs the data "
             f"directory for itself, and {size(database.stored_bytes())} in {folder} for a copy",
         )
-    galleries = Galleries(database).all()
+    galleries = read_filled(Reader(database))
     crops = sum(gallery.crops for gallery in galleries)
     yield "ok", f"{len(galleries)} galleries with {crops:,} crops, {size(database.stored_bytes())}"
 
@@ -338,14 +339,16 @@ def _device(settings: Settings, _: Database | None) -> Findings:
 
 def _artefact(settings: Settings, database: Database | None) -> Findings:
     from model.artefact import load_artefact, resolve_artefact
-    from service.record.galleries import Galleries
+    from service.record.galleries import read_filled
+    from service.record.transaction import Reader
     from service.required_artefacts import explain_unserved
 
     for name in (settings.artefact, *settings.previous):
         stored = load_artefact(resolve_artefact(name)).description
         terms = " ".join(stored.provenance.terms.split())
         yield "ok", f"{name} is as it was written ({stored.artefact_fingerprint[:12]}); {terms}"
-    for text in explain_unserved(settings, Galleries(database).all() if database else []):
+    galleries = read_filled(Reader(database)) if database else []
+    for text in explain_unserved(settings, galleries):
         if settings.accept_unserved:
             yield "warning", f"{text} Until then they are not searched (GMN_ACCEPT_UNSERVED)."
         else:

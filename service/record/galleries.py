@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -201,6 +201,25 @@ def as_row(entry: GalleryRecord) -> dict[str, Any]:
         "changed": entry.changed,
         "calibrated": entry.calibrated,
     }
+
+
+@dataclass(frozen=True)
+class FilledGallery:
+    """A gallery, the fingerprint of the embedder of its vectors, and its number of crops."""
+
+    name: str
+    embedding_fingerprint: str
+    crops: int
+
+
+def read_filled(reader: Reader) -> list[FilledGallery]:
+    """Read the intact galleries of a record of any format, by name."""
+    columns = reader.column("SELECT name FROM pragma_table_info('galleries')")
+    rows = reader.tuples(
+        "SELECT name, embedder, crops FROM galleries "
+        f"WHERE name IS NOT NULL AND crc = row_crc({', '.join(columns)}) ORDER BY name"
+    )
+    return [FilledGallery(*row) for row in rows]
 
 
 def read_entry(reader: Reader, gallery_id: int) -> GalleryRecord | None:

@@ -29,6 +29,7 @@ from service.record.record import Record
 from service.record.transaction import FILE, Reader
 from service.record.upgrade import find_copy, upgrade_record
 from service.record.verify import StoredRecord, verify
+from service.required_artefacts import require_artefacts
 from service.settings import Settings
 from service.upgrade import upgrade_data_directory
 from tests.forked import Forked
@@ -278,6 +279,12 @@ def test_a_command_refuses_a_record_of_version_0_5_and_doctor_announces_the_upgr
     (text,) = [finding.text for finding in findings if "of version 0.5" in finding.text]
     assert "the next start of gmn serve upgrades it" in text
     assert verify(data).damage == []
+    assert format_of(data) == 11
+
+
+def test_a_directory_whose_artefact_is_missing_is_refused_before_the_upgrade(data):
+    with pytest.raises(InputProblem, match="filled lobby, wanted: name its file"):
+        require_artefacts(Settings(data_dir=data))
     assert format_of(data) == 11
 
 
