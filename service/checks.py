@@ -227,7 +227,7 @@ def _record(settings: Settings, database: Database | None) -> Findings:
             require_new(settings.data_dir)
             yield "ok", "there is none yet; the first start makes one"
         return
-    if read_format(database.path, database.connection()) < FORMAT:
+    if read_format(database) < FORMAT:
         folder = settings.backup_dir or settings.data_dir
         yield (
             "warning",

@@ -86,6 +86,6 @@ def _read_galleries(data_dir: Path) -> list[FilledGallery]:
         contextlib.suppress(sqlite3.Error, DamagedRecord, InputProblem),
         contextlib.closing(UntouchedRecord(data_dir)) as record,
     ):
-        read_format(record.path, record.connection())
+        read_format(record)
         return read_filled(Reader(record))
     return []

@@ -96,7 +96,7 @@ def _read_format(data_dir: Path) -> int | None:
         contextlib.suppress(sqlite3.Error, DamagedRecord),
         contextlib.closing(UntouchedRecord(data_dir)) as record,
     ):
-        return read_format(record.path, record.connection())
+        return read_format(record)
     return None
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from model.problems import InputProblem
 from service.record.schema import FORMAT, describe_sizes, run_script
+from service.record.transaction import Reader, Source
 
 # Format of version 0.5.0, and the earliest that is read.
 EARLIEST_FORMAT = 11
@@ -29,10 +30,15 @@ def _migrate_to_15(connection: sqlite3.Connection) -> None:
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {15: _migrate_to_15}
 
 
-def read_format(path: Path, connection: sqlite3.Connection) -> int:
-    """Return the format of a record; raises `InputProblem` as `require_format` does."""
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    require_format(path, version)
+def read_format(source: Source) -> int:
+    """Return the format of a record.
+
+    Raises:
+        DamagedRecord: the file is damaged.
+        InputProblem: neither this program nor a migration reads it.
+    """
+    version: int = Reader(source).value("PRAGMA user_version")
+    require_format(source.path, version)
     return version
 
 

@@ -66,7 +66,7 @@ def upgrade_record(folder: Path, copy: Path | None = None) -> None:
 
 def _upgrade(folder: Path, copy: Path | None) -> None:
     with contextlib.closing(Source(folder)) as source, _only_here(source) as connection:
-        version = read_format(source.path, connection)
+        version = read_format(source)
         if version == FORMAT:
             return
         # A table that a migration creates anew must not take the rows that refer to it along.

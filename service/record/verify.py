@@ -136,7 +136,7 @@ class Inspection:
         self._connection = stored.connection()
         # A flipped bit can leave invalid UTF-8; the checksum of the row reveals it.
         self._connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
-        self._format = self._read_format()
+        self._format = read_format(stored)
         self._connection.execute("BEGIN")
         for row in self.rows("galleries"):
             if row["name"] is not None:
@@ -254,10 +254,6 @@ class Inspection:
         # A crop whose picture is damaged is noted with the crops.
         elif table != "pictures":
             self.found.note(gallery_id, f"a row of {table} is not what was written")
-
-    def _read_format(self) -> int:
-        with self._stored.naming_errors():
-            return read_format(self._stored.path, self._connection)
 
     @contextlib.contextmanager
     def _noting_errors(self, what: str) -> Iterator[None]:
