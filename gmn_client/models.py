@@ -354,7 +354,7 @@ class RecordState(WireModel):
     `writes_wait` if another process that holds the record stands still: searches and reads go on,
     and writes are answered with 503; `reading_again` if everything is being read again;
     `unreachable` if the record does not respond: searches are then answered from memory, and calls
-    that need the record with 503. `lag` counts known changes that are not shown yet, and
+    that need the record with 503. `lag` counts commits that are not shown yet, and
     `lag_seconds` is the time since the first of them.
     """
 

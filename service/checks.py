@@ -118,10 +118,10 @@ def _service(runtime: Runtime) -> Findings:
     if not record.up:
         yield "error", "the record does not respond, so that nothing is stored; look at its disk"
     elif record.lag_seconds > SLOW_SECONDS:
-        text = f"{record.lag:,} changes of the record are not shown for {record.lag_seconds:.0f} s"
+        text = f"{record.lag:,} commits of the record are not shown for {record.lag_seconds:.0f} s"
         yield "warning", f"{text}; look at the load of the machine and its disk"
     else:
-        yield "ok", f"the record responds ({record.state}), {record.lag:,} changes behind"
+        yield "ok", f"the record responds ({record.state}), {record.lag:,} commits behind"
     yield from _damage(runtime)
     silent = galleries.writer_silent_seconds()
     text = f"{galleries.waiting_writes:,} writes wait"
@@ -217,14 +217,24 @@ def _clock(_settings: Settings, _database: Database | None) -> Findings:
 
 def _record(settings: Settings, database: Database | None) -> Findings:
     from service.record.database import require_new
-    from service.record.galleries import Galleries
+    from service.record.galleries import read_filled
+    from service.record.migrations import read_format
+    from service.record.schema import FORMAT
+    from service.record.transaction import Reader
 
     if database is None:
         if not has_record(settings.data_dir):
             require_new(settings.data_dir)
             yield "ok", "there is none yet; the first start makes one"
         return
-    galleries = Galleries(database).all()
+    if read_format(database) < FORMAT:
+        folder = settings.backup_dir or settings.data_dir
+        yield (
+            "warning",
+            "it is of version 0.5: the next start of gmn serve upgrades it, which needs the data "
+            f"directory for itself, and {size(database.stored_bytes())} in {folder} for a copy",
+        )
+    galleries = read_filled(Reader(database))
     crops = sum(gallery.crops for gallery in galleries)
     yield "ok", f"{len(galleries)} galleries with {crops:,} crops, {size(database.stored_bytes())}"
 
@@ -271,8 +281,17 @@ def _keys(settings: Settings, database: Database | None) -> Findings:
 
 
 def _backups(settings: Settings, database: Database | None) -> Findings:
-    from service.record.backup import own_backups, taken_at
+    from service.record.backup import COPY_KEPT_FOR, own_backups, taken_at
+    from service.record.transaction import Reader
+    from service.record.upgrade import find_copy
 
+    if copy := find_copy(Reader(database)) if database else None:
+        until = taken_at(copy) + COPY_KEPT_FOR
+        yield (
+            "ok",
+            f"{copy} was made before the upgrade from version 0.5, and is removed after "
+            f"{until:%Y-%m-%d %H:%M} UTC",
+        )
     if settings.backup_dir is None:
         yield "warning", "GMN_BACKUP_DIR is not set: the service makes no backups by itself"
     elif not _may_write(existing := _existing(settings.backup_dir.resolve())):
@@ -320,14 +339,16 @@ def _device(settings: Settings, _: Database | None) -> Findings:
 
 def _artefact(settings: Settings, database: Database | None) -> Findings:
     from model.artefact import load_artefact, resolve_artefact
-    from service.record.galleries import Galleries
+    from service.record.galleries import read_filled
+    from service.record.transaction import Reader
     from service.required_artefacts import explain_unserved
 
     for name in (settings.artefact, *settings.previous):
         stored = load_artefact(resolve_artefact(name)).description
         terms = " ".join(stored.provenance.terms.split())
         yield "ok", f"{name} is as it was written ({stored.artefact_fingerprint[:12]}); {terms}"
-    for text in explain_unserved(settings, Galleries(database).all() if database else []):
+    galleries = read_filled(Reader(database)) if database else []
+    for text in explain_unserved(settings, galleries):
         if settings.accept_unserved:
             yield "warning", f"{text} Until then they are not searched (GMN_ACCEPT_UNSERVED)."
         else:

@@ -33,7 +33,7 @@ from service.jobs.runner import DoJob, work_on_jobs
 from service.ops.critical_sections import attempt, repeat_alone
 from service.ops.data_directory import hold_reserve
 from service.ops.threads import STOPPED, HealthCheck, Heartbeat, heartbeat
-from service.record.backup import own_backups, taken_at
+from service.record.backup import own_backups, remove_old_copy, taken_at
 from service.record.deletions import KEPT_FOR
 from service.runtime import Runtime
 from service.search.index import GalleryIndex
@@ -99,6 +99,8 @@ async def run_maintenance(runtime: Runtime) -> None:
     run = runtime.pools.files.run
     await attempt("deleted galleries", run(record.galleries.finish_deletions))
     await attempt("log of deletions", run(record.database.trim_deletions))
+    remove_copy = run(remove_old_copy, record.database, datetime.now(UTC))
+    await attempt("copy from before the upgrade", remove_copy)
     await attempt("space for deletions", run(hold_reserve, runtime.settings))
     await attempt("log of the record", run(record.database.empty_log))
     await attempt("indexes of the record", _rebuild_indexes_nightly(runtime))

@@ -12,13 +12,12 @@ from model.artefact import load_artefact, read_description, resolve_artefact, sh
 from model.former_artefacts import find_former
 from model.problems import InputProblem
 from service.errors import DamagedRecord
-from service.record.galleries import Galleries
-from service.record.schema import EARLIEST_FORMAT, FORMAT
-from service.record.transaction import FILE
+from service.record.galleries import FilledGallery, read_filled
+from service.record.migrations import read_format
+from service.record.transaction import FILE, Reader
 from service.record.verify import UntouchedRecord
 
 if TYPE_CHECKING:
-    from service.record.values import GalleryRecord
     from service.settings import Settings
 
 GALLERIES_NAMED = 5
@@ -48,7 +47,7 @@ def require_artefacts(settings: Settings) -> None:
         )
 
 
-def explain_unserved(settings: Settings, galleries: Iterable[GalleryRecord]) -> list[str]:
+def explain_unserved(settings: Settings, galleries: Iterable[FilledGallery]) -> list[str]:
     """Return a text for each artefact that filled galleries and is neither named nor shipped."""
     named = [resolve_artefact(name) for name in (settings.artefact, *settings.previous)]
     files = [*named, *shipped_artefacts().values()]
@@ -79,15 +78,14 @@ def _explain(embedder: str, galleries: list[str]) -> str:
     )
 
 
-def _read_galleries(data_dir: Path) -> list[GalleryRecord]:
+def _read_galleries(data_dir: Path) -> list[FilledGallery]:
     if not (data_dir / FILE).is_file():
         return []
     # A record that cannot be read is named when it is opened.
     with (
-        contextlib.suppress(sqlite3.Error, DamagedRecord),
+        contextlib.suppress(sqlite3.Error, DamagedRecord, InputProblem),
         contextlib.closing(UntouchedRecord(data_dir)) as record,
     ):
-        version = record.connection().execute("PRAGMA user_version").fetchone()[0]
-        if EARLIEST_FORMAT <= version <= FORMAT:
-            return Galleries(record).all()
+        read_format(record)
+        return read_filled(Reader(record))
     return []

@@ -59,6 +59,7 @@ def serve(**options: Unpack[ServeOptions]) -> None:
     from service.ops.logs import configure_logging
     from service.required_artefacts import require_artefacts
     from service.settings import describe_links, read_settings, service_links
+    from service.upgrade import upgrade_data_directory
 
     settings = read_settings(**options)
     configure_logging(settings.log_level, settings.log_format)
@@ -66,6 +67,7 @@ def serve(**options: Unpack[ServeOptions]) -> None:
         log.warning(describe_links(links))
     require_open_files()
     require_artefacts(settings)
+    upgrade_data_directory(settings)
     with listen(settings) as listening:
         if settings.processes == 1:
             _run(settings, listening)

@@ -145,11 +145,11 @@ def adopt(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
 
     Example: gmn store adopt --data-dir ./gmn-data
     """
-    from service.record.database import MARKS
+    from service.record.acknowledged import NAME
 
     require_record(data_dir)
     with _lock(data_dir):
-        (data_dir / MARKS).unlink(missing_ok=True)
+        (data_dir / NAME).unlink(missing_ok=True)
         with open_record(data_dir) as record:
             for gallery in record.galleries.all():
                 echo(f"{gallery.name}: {gallery.crops:,} crops")

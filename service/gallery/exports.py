@@ -37,15 +37,12 @@ from service.ops.data_directory import (
 )
 from service.ops.locks import LockHeld
 from service.ops.threads import heartbeat
-from service.record.exports import count_in_export, write_export
+from service.record.exports import CONTENT, LISTED, count_in_export, write_export
 from service.record.values import StoredCrop
 from service.runtime import Runtime
 
 log = logging.getLogger(__name__)
 MOST_EXPORTS = 8
-CONTENT = "export.zip"
-# The description that the service lists, beside the zip file.
-LISTED = "listed.json"
 
 
 async def make_export(runtime: Runtime, gallery: Gallery, days: int) -> Export:

@@ -11,14 +11,13 @@ from pathlib import Path
 from service.errors import ServiceError
 from service.ops.data_directory import (
     IMPORTS,
-    SNAPSHOTS,
     STRAY,
     hold,
     move_aside,
     remove_folder,
     sync,
 )
-from service.record.backup import kept_backups, taken_at
+from service.record.backup import COPY_KEPT_FOR, kept_backups, taken_at
 from service.runtime import Runtime
 from service.settings import Settings
 
@@ -26,20 +25,33 @@ log = logging.getLogger(__name__)
 ID_MILLISECONDS_DIGITS = 12
 
 
-def backups_with(settings: Settings, crop_ids: Sequence[str]) -> list[tuple[Path, datetime]]:
-    """Find backups with any of these crops, and when newer ones replace them; blocks."""
-    if not settings.backup_dir or not crop_ids:
+def backups_with(
+    settings: Settings, copy: Path | None, crop_ids: Sequence[str]
+) -> list[tuple[Path, datetime]]:
+    """Find backups with any of these crops, and when they are removed; blocks.
+
+    Args:
+        copy: the backup that was made before the upgrade.
+    """
+    if not crop_ids:
         return []
     # An id begins with the time of its crop's enrollment.
     first_enrolled = min(int(crop_id[:ID_MILLISECONDS_DIGITS], 16) for crop_id in crop_ids) / 1000
-    backups = kept_backups(settings.backup_dir)
+    backups = kept_backups(settings.backup_dir) if settings.backup_dir else []
+    backups = [backup for backup in backups if backup.resolve() != copy]
     interval = timedelta(hours=settings.backup_every)
-    return [
+    found = [
         (
             backup,
             taken_at(backups[-1]) + interval * (place + 1 + settings.backup_keep - len(backups)),
         )
         for place, backup in enumerate(backups)
+    ]
+    if copy is not None and copy.exists():
+        found.append((copy, taken_at(copy) + COPY_KEPT_FOR))
+    return [
+        (backup, until)
+        for backup, until in found
         if taken_at(backup).timestamp() + 1 >= first_enrolled
     ]
 
@@ -51,7 +63,6 @@ async def clear_files(runtime: Runtime) -> None:
     """
     try:
         await remove_unneeded_files(runtime)
-        await runtime.pools.files.run(_move_snapshots, runtime.settings.data_dir / SNAPSHOTS)
         await runtime.pools.files.run(_move_stray_imports, runtime)
     except (OSError, ServiceError) as error:
         log.error("files without a record could not be removed or moved: %s", error)
@@ -94,15 +105,3 @@ def _move_stray_imports(runtime: Runtime) -> None:
         # Check twice: the job may be deleted between the checks.
         if not (name in unneeded() or runtime.record.jobs.get(path.name) or name in unneeded()):
             move_aside(path, folder / STRAY, path.name)
-
-
-def _move_snapshots(folder: Path) -> None:
-    """Move snapshots of version 0.5 aside, which this version neither restores nor rewrites."""
-    for path in folder.glob("*/*"):
-        if path.parent.name != STRAY:
-            log.warning("%s is a snapshot of version 0.5, which restores it", path)
-            move_aside(path, folder / STRAY, f"{path.parent.name}-{path.name}")
-    for path in folder.glob("*"):
-        if path.name != STRAY:
-            with contextlib.suppress(OSError):
-                path.rmdir()

@@ -1,4 +1,4 @@
-"""Following of the record: each process applies the changes that any process has committed."""
+"""Following of the record: each process shows what any process has committed."""
 
 from __future__ import annotations
 
@@ -6,77 +6,105 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
 from typing import Literal
 
 from gmn_client.models import RecordState
 from service.errors import DamagedRecord, ServiceStopping
 from service.ops.threads import MonitoredThreadPool, heartbeat
 from service.record.database import Database
-from service.record.marks import Mark
-from service.record.transaction import Change, ChangesLost, Reader
+from service.record.transaction import Reader
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.02
-# Upper bound on changes whose vectors are in memory at once.
-CHANGES_AT_ONCE = 32
+# Time for which the follower waits for a thread that shows its own change of a gallery.
+LOCK_SECONDS = 0.02
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 60.0
 CLOSING_SECONDS = 5.0
+# Stands for every gallery among those that are waited for; no gallery has this number.
+ALL_GALLERIES = 0
 
-Apply = Callable[[int, Sequence[Change]], None]
-Reread = Callable[[int], None]
+
+@dataclass
+class _Shown:
+    """A gallery of this process.
+
+    Attributes:
+        commit: number of the newest commit whose changes of the gallery are shown; -1 before it was
+            read.
+        lock: held by the thread that brings it up to date.
+        read_again_at: when to read it again after a failure, by `time.monotonic`; None if it is in
+            step.
+        pause: seconds between the last two attempts.
+    """
+
+    commit: int = -1
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    read_again_at: float | None = None
+    pause: float = 0.0
+
+    def is_behind(self, changed: float) -> bool:
+        return self.commit < changed or self.read_again_at is not None
 
 
 class Follower:
-    """A thread that applies the changes of every gallery in order.
+    """Brings galleries up to date with the record, and has a thread that looks for new commits.
 
-    It survives every failure. A gallery whose changes have expired or cannot be applied is read
-    again, after growing pauses if that fails too, while the others continue.
+    It survives every failure. A gallery whose changes cannot be applied is read again, after
+    growing pauses if that fails too, while the others continue.
 
     Args:
-        apply: applies changes of a gallery, and returns once every search sees them; if it raises,
-            the gallery is read again.
+        apply: shows what has changed in a gallery, and returns once every search sees it; if it
+            raises, the gallery is read again.
         reread: reads a gallery from the record, or drops a deleted one.
+        on_alerts: called after alerts, or deliveries of them, of any process.
     """
 
-    def __init__(self, database: Database, apply: Apply, reread: Reread) -> None:
+    def __init__(
+        self,
+        database: Database,
+        apply: Callable[[int], None],
+        reread: Callable[[int], None],
+        on_alerts: Callable[[], object],
+    ) -> None:
         self._database = database
         self._reader = Reader(database)
         self._apply = apply
         self._reread = reread
-        self._shown: dict[int, Mark] = {}
-        # Galleries to read again: the time to do so by `time.monotonic`, and the last pause.
-        self._lost: dict[int, tuple[float, float]] = {}
+        self._on_alerts = on_alerts
+        self._galleries: dict[int, _Shown] = {}
         self._waiting: dict[int, list[tuple[float, Future[None]]]] = {}
         self._lock = threading.Lock()
         self._woken = threading.Event()
         self._closing = threading.Event()
         self._data_version = -1
-        self._feeds: Mapping[int, Mark] = {}
-        # When all changes were last shown, by `time.monotonic`.
+        # The record's newest commit, the one up to which every gallery is shown, and the newest
+        # one with alerts.
+        self._newest = 0
+        self._shown = -1
+        self._alerts = 0
+        # When everything was last shown, by `time.monotonic`.
         self._in_step_at = time.monotonic()
         self._is_reachable = True
         self.thread = MonitoredThreadPool(1, "follower")
         self._following: list[Future[None]] = []
 
     def state(self) -> RecordState:
-        lag = 0
-        for gallery_id, newest in self._feeds.items():
-            shown = self._shown.get(gallery_id)
-            lag += newest.seq - (shown.seq if shown else 0)
+        lag = max(0, self._newest - self._shown)
         state: Literal["in_step", "catching_up", "writes_wait", "reading_again", "unreachable"]
         if not self._is_reachable:
             state = "unreachable"
-        elif self._lost:
+        elif any(shown.read_again_at is not None for shown in list(self._galleries.values())):
             state = "reading_again"
         elif self._database.writes_wait:
             state = "writes_wait"
         else:
             state = "catching_up" if lag > 0 else "in_step"
         seconds = 0.0 if state == "in_step" else time.monotonic() - self._in_step_at
-        return RecordState(state=state, lag=max(0, lag), lag_seconds=seconds)
+        return RecordState(state=state, lag=lag, lag_seconds=seconds)
 
     def start(self) -> None:
         """Read every gallery and start following the record; blocks until all are read.
@@ -84,30 +112,51 @@ class Follower:
         A damaged gallery is read again later.
         """
         self._data_version = self._database.data_version()
-        for gallery_id, newest in self._reader.feeds().items():
+        with self._database.read() as reader:
+            self._newest = reader.newest_commit()
+            self._alerts = reader.newest_change_of_alerts()
+            galleries = reader.newest_changes()
+        self._shown = self._newest
+        for gallery_id, changed in galleries.items():
+            shown = self._galleries[gallery_id] = _Shown()
             try:
                 self._reread(gallery_id)
-                self._show(gallery_id, newest)
+                shown.commit = changed
             except DamagedRecord as damage:
                 log.error("gallery %d cannot be read: %s", gallery_id, damage.detail)
-                again_at = time.monotonic() + LONGEST_PAUSE_SECONDS
-                self._lost[gallery_id] = (again_at, LONGEST_PAUSE_SECONDS)
+                shown.pause = LONGEST_PAUSE_SECONDS
+                shown.read_again_at = time.monotonic() + LONGEST_PAUSE_SECONDS
+                self._shown = -1
         self._following.append(self.thread.submit(self._run))
 
-    def wait_for(self, gallery_id: int, seq: int) -> Future[None]:
-        """Return a future that completes once this or a later change of a gallery is shown.
+    def show(self, gallery_id: int) -> Future[None]:
+        """Show what this thread has committed to a gallery, and what was committed before.
 
-        The follower looks for changes at once.
+        Returns:
+            A future that completes once it is shown. It is done already, unless another thread is
+            showing changes of the gallery, or the gallery has to be read again.
         """
-        future: Future[None] = Future()
+        changed = self._reader.newest_change_of(gallery_id)
+        shown = self._get(gallery_id)
+        if shown.read_again_at is None:
+            # This never waits for a thread that reads a large gallery: other writes would, too.
+            self._catch_up(gallery_id, shown, 0.0)
+        return self.wait_for(gallery_id, math.inf if changed is None else changed)
+
+    def wait_for(self, gallery_id: int, commit: float) -> Future[None]:
+        """Return a future that completes once a gallery is shown as of a commit or a later one.
+
+        It also completes once this process has no such gallery any more.
+        """
         with self._lock:
-            shown = self._shown.get(gallery_id)
-            if shown is not None and shown.seq >= seq:
-                future.set_result(None)
-            else:
-                self._waiting.setdefault(gallery_id, []).append((seq, future))
-        self._woken.set()
-        return future
+            shown = self._galleries.get(gallery_id)
+            is_shown = shown is None or not shown.is_behind(commit)
+            return self._promise(gallery_id, commit, is_shown)
+
+    def wait_for_all(self, commit: int) -> Future[None]:
+        """Return a future that completes once every gallery is shown as of a commit."""
+        with self._lock:
+            return self._promise(ALL_GALLERIES, commit, self._shown >= commit)
 
     def close(self) -> None:
         self._closing.set()
@@ -118,6 +167,19 @@ class Follower:
         for gallery_id in list(self._waiting):
             self._release(gallery_id, math.inf, stopping)
 
+    def _promise(self, gallery_id: int, commit: float, is_shown: bool) -> Future[None]:
+        future: Future[None] = Future()
+        if is_shown:
+            future.set_result(None)
+        else:
+            self._waiting.setdefault(gallery_id, []).append((commit, future))
+            self._woken.set()
+        return future
+
+    def _get(self, gallery_id: int) -> _Shown:
+        with self._lock:
+            return self._galleries.setdefault(gallery_id, _Shown())
+
     def _run(self) -> None:
         while not self._closing.is_set():
             heartbeat()
@@ -126,10 +188,10 @@ class Follower:
             try:
                 # Read the version before the changes, so that the next poll notices later commits.
                 data_version = self._database.data_version()
-                if woken or self._lost or data_version != self._data_version:
+                if woken or self._shown < self._newest or data_version != self._data_version:
                     self._follow()
                     self._data_version = data_version
-                if not self._lost:
+                if self._shown >= self._newest:
                     self._in_step_at = time.monotonic()
                 self._is_reachable = True
             except Exception:
@@ -139,65 +201,71 @@ class Follower:
 
     def _follow(self) -> None:
         with self._lock:
-            awaited = set(self._waiting)
-        feeds = self._feeds = self._reader.feeds()
-        for gallery_id in sorted(self._shown.keys() - feeds.keys()):
-            self._forget(gallery_id)
-        # A wait begins after its change was committed, so these galleries were deleted since. This
-        # process may never have seen them.
-        for gallery_id in awaited - feeds.keys():
-            self._release(gallery_id, math.inf)
-        for gallery_id, newest in feeds.items():
-            if self._shown.get(gallery_id) != newest or gallery_id in self._lost:
-                self._catch_up(gallery_id, newest)
+            known = set(self._galleries)
+        with self._database.read() as reader:
+            newest = self._newest = reader.newest_commit()
+            alerts = reader.newest_change_of_alerts()
+            galleries = reader.newest_changes()
+        if alerts > self._alerts:
+            self._on_alerts()
+            self._alerts = alerts
+        for gallery_id in sorted(known | galleries.keys()):
+            heartbeat()
+            shown = self._get(gallery_id)
+            # A deleted gallery is dropped.
+            if shown.is_behind(galleries.get(gallery_id, newest + 1)):
+                self._catch_up(gallery_id, shown, LOCK_SECONDS)
         # A file that goes after the commit that is followed here is closed after the next one.
         self._database.vectors.drop_removed()
+        with self._lock:
+            remaining = list(self._galleries.items())
+        if not any(shown.is_behind(galleries.get(number, 0)) for number, shown in remaining):
+            with self._lock:
+                self._shown = newest
+            self._release(ALL_GALLERIES, newest)
 
-    def _catch_up(self, gallery_id: int, newest: Mark) -> None:
-        retry_at, pause = self._lost.get(gallery_id, (0.0, 0.0))
-        if time.monotonic() < retry_at:
+    def _catch_up(self, gallery_id: int, shown: _Shown, seconds: float) -> None:
+        """Bring a gallery up to date, unless another thread does so and takes longer."""
+        if time.monotonic() < (shown.read_again_at or 0.0):
+            return
+        if not shown.lock.acquire(timeout=seconds):
             return
         try:
-            if gallery_id not in self._shown or gallery_id in self._lost:
-                self._reread(gallery_id)
-                self._show(gallery_id, newest)
-                self._lost.pop(gallery_id, None)
+            changed = self._reader.newest_change_of(gallery_id)
+            if changed is None:
+                self._drop(gallery_id)
                 return
-            shown = self._shown[gallery_id]
-            while changes := self._reader.changes(gallery_id, shown, CHANGES_AT_ONCE):
-                heartbeat()
-                self._apply(gallery_id, changes)
-                shown = changes[-1].mark
-                self._show(gallery_id, shown)
-        except ChangesLost as lost:
-            log.warning("gallery %d is read again: %s", gallery_id, lost.detail)
-            self._lost[gallery_id] = (0.0, 0.0)
-            self._woken.set()
-        except Exception:
-            pause = min(max(2 * pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
-            self._lost[gallery_id] = (time.monotonic() + pause, pause)
-            log.exception("gallery %d is read again in %.2f s", gallery_id, pause)
+            if shown.commit < 0 or shown.read_again_at is not None:
+                self._reread(gallery_id)
+            elif shown.commit < changed:
+                self._apply(gallery_id)
+            with self._lock:
+                shown.commit = changed
+                shown.read_again_at = None
+                shown.pause = 0.0
+            self._release(gallery_id, changed)
+        except Exception as error:
+            shown.pause = min(max(2 * shown.pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+            shown.read_again_at = time.monotonic() + shown.pause
+            if not isinstance(error, ServiceStopping):
+                log.exception("gallery %d is read again in %.2f s", gallery_id, shown.pause)
+        finally:
+            shown.lock.release()
 
-    def _show(self, gallery_id: int, newest: Mark) -> None:
-        with self._lock:
-            self._shown[gallery_id] = newest
-        self._release(gallery_id, newest.seq)
-
-    def _forget(self, gallery_id: int) -> None:
+    def _drop(self, gallery_id: int) -> None:
         self._reread(gallery_id)
         with self._lock:
-            del self._shown[gallery_id]
-        self._lost.pop(gallery_id, None)
+            self._galleries.pop(gallery_id, None)
         self._release(gallery_id, math.inf)
 
-    def _release(self, gallery_id: int, seq: float, error: Exception | None = None) -> None:
+    def _release(self, gallery_id: int, commit: float, error: Exception | None = None) -> None:
         with self._lock:
             waiting = self._waiting.pop(gallery_id, [])
-            remaining = [(awaited, future) for awaited, future in waiting if awaited > seq]
+            remaining = [(awaited, future) for awaited, future in waiting if awaited > commit]
             if remaining:
                 self._waiting[gallery_id] = remaining
         for awaited, future in waiting:
-            if awaited <= seq and future.set_running_or_notify_cancel():
+            if awaited <= commit and future.set_running_or_notify_cancel():
                 if error is None:
                     future.set_result(None)
                 else:

@@ -12,8 +12,17 @@ from service.gallery.files import backups_with
 from service.gallery.gallery import Gallery
 from service.gallery.kept_searches import expire_searches
 from service.gallery.pictures import remove_pictures
-from service.ops.data_directory import EXPORTS, IMPORTS, SNAPSHOTS, STRAY, failpoint
+from service.ops.data_directory import (
+    EXPORTS,
+    IMPORTS,
+    SNAPSHOTS,
+    STRAY,
+    failpoint,
+    list_snapshots,
+)
 from service.record.backup import has_unfinished_backup
+from service.record.transaction import Reader
+from service.record.upgrade import find_copy
 from service.record.values import CropFilter, CropsChange, count_by_case
 from service.runtime import Runtime
 
@@ -217,6 +226,11 @@ UNFINISHED_EXPORT = (
     "the deleted crops, if it has copied them already",
     "it expires or you delete it",
 )
+SNAPSHOTS_REMAIN = (
+    f"the folder {SNAPSHOTS} below the data directory",
+    "snapshots of version 0.5, which may contain this person, and which no import brings back",
+    "the next start makes exports of them, and these expire; or you delete them",
+)
 STRAYS_REMAIN = (
     f"the folders {STRAY} in {EXPORTS}, {IMPORTS} and {SNAPSHOTS} below the data directory",
     "copies and archives that were moved aside and may contain this person",
@@ -247,6 +261,8 @@ async def _list_remainders(
     folders = (settings.data_dir / name / STRAY for name in (EXPORTS, IMPORTS, SNAPSHOTS))
     if settings.images_url:
         remaining.append(ELSEWHERE_REMAINS)
+    if await runtime.pools.files.run(list_snapshots, settings.data_dir):
+        remaining.append(SNAPSHOTS_REMAIN)
     if any(folder.exists() for folder in folders):
         remaining.append(STRAYS_REMAIN)
     files = runtime.pools.files
@@ -265,7 +281,8 @@ async def _list_remainders(
         )
         for export, count in exports
     ]
-    backups = await files.run(backups_with, settings, removal.crop_ids)
+    copy = await files.run(find_copy, Reader(runtime.record.database))
+    backups = await files.run(backups_with, settings, copy, removal.crop_ids)
     remaining += [
         (
             f"backup {backup}",

@@ -29,6 +29,8 @@ class Gallery:
         version: version shown by the index; a write is acknowledged once this reaches it.
         crops: number of crops.
         embedding_fingerprint: fingerprint of the embedder that made the stored vectors.
+        side: number of the file of the stored vectors.
+        calibrated: number of the record's commit that last changed the calibrations.
         newest_embedder: fingerprint of the embedder that a reindex switches to.
         own_index: index held by this process, which applies changes to it.
         outside_index: index held by another program and written by an indexer.
@@ -60,6 +62,7 @@ class Gallery:
         self.own_index: GalleryIndex | None = None
         self.follow_record(record)
         self.version = record.version
+        self.side = record.side
         self._make_index_for(self._embedder_of(record))
 
     @property
@@ -95,18 +98,14 @@ class Gallery:
     def image_url(self, crop_id: str) -> str:
         return f"/v1/galleries/{self.name}/crops/{crop_id}/image"
 
-    def can_hold_vectors_of(self, record: GalleryRecord, vectors: bool = False) -> bool:
-        """Return whether the current index can hold the vectors of a record.
-
-        Args:
-            record: record of the gallery, read later than `self`.
-            vectors: crops were added before `record` was read, even if it counts none any more.
-        """
-        return self._indexed_by == self._embedder_of(record, vectors)
+    def has_vectors_of(self, record: GalleryRecord) -> bool:
+        """Return whether the index is one of the vectors of a record, read later than `self`."""
+        return self.side == record.side and self._indexed_by == self._embedder_of(record)
 
     def follow_record(self, record: GalleryRecord) -> None:
         self.settings: GallerySettings = record.settings
         self.embedding_fingerprint = record.embedding_fingerprint
+        self.calibrated = record.calibrated
         self.crops = self.own_index.columns.count if self.own_index else record.crops
 
     def replace(self, other: Gallery) -> None:
@@ -115,39 +114,35 @@ class Gallery:
     def apply(
         self,
         record: GalleryRecord,
-        version: int,
-        added: Sequence[CropColumns],
-        relabelled: Sequence[CropColumns],
+        changed: Sequence[CropColumns],
         removed: Sequence[int],
         file: VectorFile | None,
     ) -> None:
-        """Apply committed changes to the index, which must be able to hold the record's vectors.
+        """Apply committed changes to the index, which must be one of the record's vectors.
 
-        Crops added before are kept, and unknown ones ignored.
+        Applying a change again changes nothing.
 
         Args:
-            record: the gallery's record, read after the crops.
-            version: version of the gallery after these changes.
-            added, relabelled: labels of the crops that still exist.
+            record: the gallery's record after these changes.
+            changed: labels of the crops that were added or relabelled.
             removed: slots of removed crops.
-            file: file with the vectors of the added crops; None if there is none.
+            file: file with the vectors of the crops; None if there is none.
         """
         index = self.own_index
         if index is not None:
-            if file is not None:
-                for crops in added:
-                    index.columns.add(crops, file)
-            for crops in relabelled:
+            for crops in changed:
                 index.columns.relabel(crops)
+                if file is not None:
+                    index.columns.add(crops, file)
             index.remove(removed)
         self.follow_record(record)
         if self.crops == 0:
             self._make_index_for(self.newest_embedder)
         # Set the version last: if a step fails, the index must not claim to show it.
-        self.version = max(self.version, version)
+        self.version = record.version
 
-    def _embedder_of(self, record: GalleryRecord, vectors: bool = False) -> str:
-        return record.embedding_fingerprint if record.crops or vectors else self.newest_embedder
+    def _embedder_of(self, record: GalleryRecord) -> str:
+        return record.embedding_fingerprint if record.crops else self.newest_embedder
 
     def _make_index_for(self, embedder: str) -> None:
         if embedder != self._indexed_by:

@@ -1,4 +1,4 @@
-"""The galleries in memory: each write is committed, shown by the follower, then acknowledged."""
+"""The galleries in memory: each write is committed, shown, then acknowledged."""
 
 from __future__ import annotations
 
@@ -26,10 +26,16 @@ from service.gallery.gallery import Gallery, MakeIndex
 from service.ops.data_directory import failpoint
 from service.ops.shared import SharedRedis
 from service.ops.threads import CALLER, MonitoredThreadPool
-from service.record.crop_rows import COLUMNS_AT_ONCE, CropColumns, read_columns
+from service.record.crop_rows import (
+    COLUMNS_AT_ONCE,
+    CropColumns,
+    read_changed_slots,
+    read_columns,
+    read_removed_slots,
+)
 from service.record.galleries import read_entry
 from service.record.record import Record
-from service.record.transaction import ALL_GALLERIES, Change, Reader, batches
+from service.record.transaction import Reader, batches
 from service.record.values import (
     CommittedEnrollment,
     CropsChange,
@@ -60,9 +66,9 @@ class GalleryRegistry:
     """All galleries in memory, in step with a record that every process of a machine may write.
 
     A write runs on one of several threads; writes waiting at the same time are committed together.
-    The follower then reads each commit, of this process or another, in the order of its gallery.
-    It has the device thread apply the commit; no other thread changes what is searched. Cancelling
-    a caller never leaves a commit unapplied.
+    The thread then brings the gallery up to date with the record, and the follower does so for the
+    commits of other processes. Both have the device thread change what is searched. Cancelling a
+    caller never leaves a commit unapplied.
 
     Attributes:
         embedders: feature sizes of the loaded embedders by fingerprint, newest first.
@@ -88,7 +94,9 @@ class GalleryRegistry:
         self._waiting: Counter[str] = Counter()
         # Called by the follower after alerts, or deliveries of them, of any process.
         self.on_alerts: Callable[[], object] = lambda: None
-        self._follower = Follower(self.record.database, self._apply, self._read)
+        self._follower = Follower(
+            self.record.database, self._apply, self._read, lambda: self.on_alerts()
+        )
 
     def load(self) -> None:
         """Read every gallery into memory, creating `default` if it is missing; blocks."""
@@ -170,10 +178,8 @@ class GalleryRegistry:
         """Wait briefly until earlier commits of this and other processes are shown."""
         with contextlib.suppress(RecordUnavailable, TimeoutError):
             async with asyncio.timeout(CAUGHT_UP_WITHIN_SECONDS):
-                feeds = await self.read(self._reader.feeds)
-                for gallery_id, newest in feeds.items():
-                    shown = self._follower.wait_for(gallery_id, newest.seq)
-                    await asyncio.wrap_future(shown)
+                newest = await self.read(self._reader.newest_commit)
+                await asyncio.wrap_future(self._follower.wait_for_all(newest))
 
     async def wait_for_version(self, gallery: Gallery, version: int) -> None:
         """Wait until a gallery shows a version or a later one.
@@ -238,15 +244,11 @@ class GalleryRegistry:
             failpoint(f"{steps}.before-commit")
             committed = write(*args)
             failpoint(f"{steps}.committed")
-            feeds = self._reader.feeds()
-            feed = committed.gallery_id if isinstance(committed, GalleryRecord) else args[0]
-            if feed not in feeds:
-                # The gallery was deleted, which is a change in the feed of all galleries.
-                feed = ALL_GALLERIES
-            return committed, self._follower.wait_for(feed, feeds[feed].seq)
+            gallery_id = committed.gallery_id if isinstance(committed, GalleryRecord) else args[0]
+            return committed, self._follower.show(gallery_id)
 
+        # The thread shows what it committed even if the request is cancelled.
         committed, shown = await self.write(commit)
-        # The follower shows a committed change even if its request is cancelled.
         await asyncio.wrap_future(shown)
         failpoint(f"{steps}.shown")
         if self.shared and committed is not None:
@@ -259,10 +261,6 @@ class GalleryRegistry:
         Raises:
             DamagedRecord: the row of the gallery is damaged.
         """
-        if gallery_id == ALL_GALLERIES:
-            # Alerts may be among the changes that could not be read.
-            self.on_alerts()
-            return
         gallery = self._load(gallery_id)
         self.device.change(self._switch, gallery_id, gallery).result()
 
@@ -275,7 +273,7 @@ class GalleryRegistry:
                 self.fill(gallery.own_index.columns, gallery_id, record.crops)
             latest = self.record.galleries.get(gallery_id)
             # An index must not mix the vectors of two embedders.
-            if latest is not None and gallery.can_hold_vectors_of(latest):
+            if latest is not None and gallery.has_vectors_of(latest):
                 gallery.follow_record(latest)
                 self._refresh_calibration(gallery)
                 return gallery
@@ -332,45 +330,29 @@ class GalleryRegistry:
             finally:
                 reader.submit(self.record.database.close_connection).result()
 
-    def _apply(self, gallery_id: int, changes: Sequence[Change]) -> None:
-        """Apply changes of a gallery, or read it again if they cannot be applied.
+    def _apply(self, gallery_id: int) -> None:
+        """Show what has changed since the shown version; read the gallery anew if its vectors have.
 
-        Slots are never reused, and crops are read after the changes: living crops are added with
-        their latest labels, and the others were removed.
+        Blocks until searches see the changes.
         """
-        slots: dict[str, list[int]] = defaultdict(list)
-        for change in changes:
-            slots[change.kind] += change.row_ids
-        if "alerts" in slots:
-            self.on_alerts()
         gallery = self.by_id(gallery_id)
-        if gallery is None:
-            # This is the feed of all galleries, or the gallery is being deleted.
-            return
-        if "calibration" in slots:
-            self._refresh_calibration(gallery)
-        added: list[CropColumns] = []
-        relabelled: list[CropColumns] = []
-        is_replaced = "replaced" in slots
-        if gallery.own_index and not is_replaced:
-            secret = gallery.own_index.columns.secret
-            added += read_columns(self._reader, gallery_id, secret, slots["added"])
-            relabelled += read_columns(self._reader, gallery_id, secret, slots["relabelled"])
-        # Read the gallery after its crops: its embedder may have changed since.
-        latest = read_entry(self._reader, gallery_id)
+        changed: list[CropColumns] = []
+        removed: list[int] = []
+        with self.record.database.read() as reader:
+            latest = read_entry(reader, gallery_id)
+            if gallery and latest and gallery.own_index and gallery.has_vectors_of(latest):
+                slots = read_changed_slots(reader, gallery_id, gallery.version)
+                secret = gallery.own_index.columns.secret
+                changed = list(read_columns(reader, gallery_id, secret, slots))
+                removed = read_removed_slots(reader, gallery_id, gallery.version)
         failpoint("follower.changes-read")
-        if (
-            is_replaced
-            or latest is None
-            or not gallery.can_hold_vectors_of(latest, vectors=bool(added))
-        ):
+        if gallery is None or latest is None or not gallery.has_vectors_of(latest):
             self._read(gallery_id)
         else:
-            file = self.record.crops.vector_file(latest) if added else None
-            version = max(change.version for change in changes)
-            self.device.change(
-                gallery.apply, latest, version, added, relabelled, slots["removed"], file
-            ).result()
+            if latest.calibrated != gallery.calibrated:
+                self._refresh_calibration(gallery)
+            file = self.record.crops.vector_file(latest) if changed else None
+            self.device.change(gallery.apply, latest, changed, removed, file).result()
         failpoint("follower.changes-applied")
 
 

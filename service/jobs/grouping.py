@@ -101,9 +101,9 @@ async def _read_crops(
         after = await read(record.galleries.get, gallery_id)
         if before is None or after is None:
             raise UnknownGallery(gallery.name)
-        if (before.at, before.side) == (after.at, after.side):
+        if before.side == after.side:
             return before.version, crops
-        # A reindex or a restore has switched the vectors: read again.
+        # A reindex has switched the vectors: read again.
         await runtime.galleries.catch_up()
 
 

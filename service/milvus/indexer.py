@@ -1,9 +1,9 @@
 """The indexer: keeps galleries' collections in Milvus up to date with the record.
 
-One process of a data directory writes all collections until it ends. It reads each gallery's
-changes in order, writes the current state of the changed crops, and then moves the watermark in the
-record. Repeating this from an older watermark gives the same rows. A collection that has other
-vectors or cannot catch up is rebuilt beside the searched one.
+One process of a data directory writes all collections until it ends. It reads which crops of a
+gallery have changed since the version that its collection shows, writes their current state, and
+then moves the watermark in the record. Repeating this from an older watermark gives the same rows.
+A collection that has other vectors is rebuilt beside the searched one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,21 +23,23 @@ from service.errors import (
     ServiceStopping,
     UnknownGallery,
 )
-from service.milvus.writing import CollectionWriter, is_current
+from service.milvus.writing import CollectionOutdated, CollectionWriter, is_current
 from service.ops.data_directory import hold
 from service.ops.threads import LONG_WORK_FACTOR, MonitoredThreadPool, heartbeat
-from service.record.galleries import IndexState, put_index_owners, read_index_owners
-from service.record.marks import Mark
-from service.record.transaction import ALL_GALLERIES, Change, ChangesLost, Reader
+from service.record.crop_rows import read_changed_slots, read_removed_slots
+from service.record.galleries import (
+    IndexState,
+    put_index_owners,
+    read_index_owners,
+    require_entry,
+)
+from service.record.transaction import Reader
 from service.record.values import GalleryRecord
 
 log = logging.getLogger(__name__)
 # Interval between two looks for new galleries, missing collections, and the end of the process that
 # indexes.
 CHECK_SECONDS = 3.0
-CHANGES_PER_READ = 256
-# Kinds of changes that concern crops.
-CROP_KINDS = ("added", "removed", "relabelled", "replaced")
 WAIT_SECONDS = 0.5
 POLL_SECONDS = 0.05
 # A write by the previous process arrives no later than this.
@@ -49,6 +51,8 @@ DROP_AFTER_SECONDS = 10.0
 PAUSE_SECONDS = 1.0
 CLOSING_SECONDS = 5.0
 LOCK = "indexer.lock"
+# Stands for every gallery where a step that concerns all of them fails.
+ALL_GALLERIES = 0
 Work = Future[tuple[IndexState | None, list[int]]]
 
 
@@ -243,7 +247,7 @@ class Indexer:
             return self._finish(gallery, gallery.work)
         try:
             state = self._apply_changes(gallery.state)
-        except ChangesLost as why:
+        except CollectionOutdated as why:
             self._begin_build(gallery, str(why))
             return False
         if state is gallery.state:
@@ -252,22 +256,21 @@ class Indexer:
         return True
 
     def _apply_changes(self, state: IndexState) -> IndexState:
-        """Write the next changes to a collection; return the new state, or the same if none."""
-        changes = self._changes_after(state)
-        if not changes:
+        """Write what has changed to a collection; return the new state, or the same if nothing."""
+        with self._record.database.read() as reader:
+            version = require_entry(reader, state.gallery_id).version
+            changed = read_changed_slots(reader, state.gallery_id, state.version)
+            removed = read_removed_slots(reader, state.gallery_id, state.version)
+        if version == state.version:
             return state
         if not state.collection:
-            raise ChangesLost("it has no collection yet")
-        self.writer.write(state, _find_slots(changes), self._require_open)
-        return _advance(state, changes)
-
-    def _changes_after(self, state: IndexState) -> list[Change]:
-        mark = Mark(state.sequence, state.token)
-        return self._reader.changes(state.gallery_id, mark, CHANGES_PER_READ)
+            raise CollectionOutdated("it has no collection yet")
+        self.writer.write(state, sorted({*changed, *removed}), self._require_open)
+        return replace(state, version=version)
 
     def _move_watermark(self, gallery: _Indexed, state: IndexState, **more: bool) -> None:
         """Move the watermark; from then on the collection in `state` is searched."""
-        names = ("collection", "at", "side", "embedder", "building", "sequence", "token", "version")
+        names = ("collection", "side", "embedder", "building", "version")
         fields = {name: getattr(state, name) for name in names}
         fields["timestamp"] = self.writer.server.timestamp()
         gallery.state = self._states.change(state.gallery_id, **fields, **more)
@@ -288,34 +291,20 @@ class Indexer:
         return None, self.writer.differing(gallery_id, self._require_open)
 
     def _build(self, state: IndexState) -> tuple[IndexState, list[int]]:
-        newest = self._reader.feeds().get(state.gallery_id)
         entry = self._record.galleries.get(state.gallery_id)
-        if entry is None or newest is None:
-            raise ChangesLost("it was deleted")
+        if entry is None:
+            raise CollectionOutdated("it was deleted")
         built = replace(
             state,
             collection=state.building,
             building="",
-            at=entry.at,
             side=entry.side,
             embedder=entry.embedding_fingerprint,
-            sequence=newest.seq,
-            token=newest.token,
             version=entry.version,
         )
-        missed: list[int] = []
-
-        def between() -> None:
-            nonlocal built
-            self._require_open()
-            # Read the changes during the build: old ones may be dropped before it ends.
-            while changes := self._changes_after(built):
-                missed.extend(_find_slots(changes))
-                built = _advance(built, changes)
-
-        if not self.writer.fill(built, between):
+        if not self.writer.fill(built, self._require_open):
             return replace(built, collection=""), []
-        return built, sorted(set(missed))
+        return built, []
 
     def _require_open(self) -> None:
         if self._closing.is_set():
@@ -331,27 +320,15 @@ class Indexer:
             state = built or gallery.state
             self.writer.write(state, slots, self._require_open)
             # Searches must not show an older version than before.
-            while state.collection and state.sequence < gallery.state.sequence:
+            while state.collection and state.version < gallery.state.version:
                 state = self._apply_changes(state)
             self._move_watermark(gallery, state, lacks_rows=False)
         except BaseException as error:
             # The next check restarts unfinished work.
             gallery.sweep_at = self._check_at = time.monotonic() + PAUSE_SECONDS
-            if not isinstance(error, ChangesLost):
+            if not isinstance(error, CollectionOutdated):
                 raise
             log.info("the index of gallery %d starts over: %s", gallery.state.gallery_id, error)
             return False
         self._check_at = 0.0
         return True
-
-
-def _find_slots(changes: Iterable[Change]) -> list[int]:
-    return sorted(
-        {slot for change in changes if change.kind in CROP_KINDS for slot in change.row_ids}
-    )
-
-
-def _advance(state: IndexState, changes: list[Change]) -> IndexState:
-    newest = changes[-1]
-    version = max(state.version, *(change.version for change in changes))
-    return replace(state, sequence=newest.mark.seq, token=newest.mark.token, version=version)

@@ -14,7 +14,6 @@ from service.milvus.rows import FORMAT, IDS_PER_PAGE, Codes
 from service.ops.threads import heartbeat
 from service.record.galleries import IndexState
 from service.record.record import Record
-from service.record.transaction import ChangesLost
 from service.record.values import GalleryRecord
 
 if TYPE_CHECKING:
@@ -25,12 +24,15 @@ LAST_ROW = 2**63 - 1
 POLL_SECONDS = 0.1
 
 
+class CollectionOutdated(Exception):
+    """A collection cannot be brought up to date, and has to be filled anew."""
+
+
 def is_current(state: IndexState, entry: GalleryRecord | None) -> bool:
     """Return whether a collection has the gallery's vectors, in this program's format."""
     if entry is None or (state.collection and not state.collection.endswith(FORMAT)):
         return False
-    vectors = (entry.at, entry.side, entry.embedding_fingerprint)
-    return vectors == (state.at, state.side, state.embedder)
+    return (entry.side, entry.embedding_fingerprint) == (state.side, state.embedder)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class CollectionWriter:
             between: called before every write; its errors are raised.
 
         Raises:
-            ChangesLost: the gallery switched to other vectors; some crops may have been written.
+            CollectionOutdated: the gallery switched to other vectors; some crops may have been
+                written.
         """
         for first in range(0, len(slots), ROWS_PER_WRITE):
             heartbeat()
@@ -74,7 +77,7 @@ class CollectionWriter:
             False if the gallery never had a crop; nothing was created.
 
         Raises:
-            ChangesLost: the gallery switched to other vectors in the meantime.
+            CollectionOutdated: the gallery switched to other vectors in the meantime.
         """
         entry = self.record.galleries.get(state.gallery_id)
         if entry is None or entry.dimension is None:
@@ -136,4 +139,4 @@ class CollectionWriter:
 
     def _require_current(self, state: IndexState) -> None:
         if not is_current(state, self.record.galleries.get(state.gallery_id)):
-            raise ChangesLost("the gallery has other vectors now")
+            raise CollectionOutdated("the gallery has other vectors now")

@@ -269,9 +269,13 @@ def holder_of(path: Path) -> str:
         for line in HELD_LOCKS.read_text().splitlines():
             # The kernel lists only processes that can be seen from this container.
             _, kind, _, _, process, place, *_ = line.split()
-            if kind == "FLOCK" and place.endswith(f":{number}") and int(process) > 0:
+            # SQLite locks its files by POSIX locks, and those of one process do not conflict.
+            is_lock = kind == "FLOCK" or (kind == "POSIX" and int(process) != os.getpid())
+            if is_lock and place.endswith(f":{number}") and int(process) > 0:
                 return f"process {process}"
-        return path.read_text(errors="replace").strip() or "another process"
+        with path.open("rb") as file:
+            note = file.read(NOTE_BYTES).decode(errors="replace").strip()
+        return note if note.startswith("process ") else "another process"
     return "another process"
 
 

@@ -95,7 +95,7 @@ class Metrics:
             "gmn_redis_up", "1 while Redis answers, or none is named; else processes count alone."
         )
         self.follower_lag = gauge(
-            "gmn_follower_lag", "Changes of the record that searches do not show yet."
+            "gmn_follower_lag", "Commits of the record since the one that searches show."
         )
         self.follower_lag_seconds = gauge(
             "gmn_follower_lag_seconds",

@@ -16,9 +16,9 @@ import shutil
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from model.problems import InputProblem
@@ -36,6 +36,8 @@ from service.ops.data_directory import (
     unfinished_folder,
 )
 from service.ops.threads import heartbeat
+from service.record.acknowledged import NAME as COMMIT_NAME
+from service.record.acknowledged import PRIVATE_FILE
 from service.record.database import RECORD_ID, SIDES, Database
 from service.record.deletions import (
     FORMER_NAME,
@@ -51,10 +53,10 @@ from service.record.deletions import (
 )
 from service.record.galleries import put_index_owners, read_index_owners
 from service.record.keys import NO_HASH
-from service.record.marks import PRIVATE_FILE
 from service.record.record import Record
 from service.record.schema import FORMAT
 from service.record.transaction import FILE, Reader, Transaction
+from service.record.upgrade import find_copy, forget_copy, upgrade_record
 from service.record.values import new_crop_id
 from service.record.vectors import VectorFiles, vectors_name
 from service.record.verify import RecordFound, UntouchedRecord, verify
@@ -66,7 +68,9 @@ PART = f"new{UNFINISHED}"
 # Prefix of backups being written or removed; other programs have files with the same suffix.
 WRITING = "gmn-backup"
 # Files that `Database` makes beside a record, and that a backup does not need.
-OPEN_RECORD_FILES = ("record.acknowledged", "record.turn", "record.lock")
+OPEN_RECORD_FILES = (COMMIT_NAME, "record.turn", "record.lock")
+# The way back to version 0.5 stays open for this long.
+COPY_KEPT_FOR = timedelta(days=7)
 COPIED_BYTES = 4 * MEBIBYTE
 MOST_DIMENSIONS = 65_536
 VECTORS = (
@@ -169,14 +173,36 @@ def taken_at(backup: Path) -> datetime:
 
 
 def remove_oldest(folder: Path, keep: int, database: Database) -> list[Path]:
-    old = list(own_backups(folder, database))[keep:][::-1]
+    copy = find_copy(Reader(database))
+    backups = [path for path in own_backups(folder, database) if path.resolve() != copy]
+    old = backups[keep:][::-1]
     for backup in old:
-        # Rename first: if this is interrupted, the next backup deletes the rest.
-        shutil.rmtree(backup.rename(folder / f"{WRITING}.{backup.name}{UNFINISHED}"))
+        remove_backup(backup)
     return old
 
 
-def write_backup(database: Database, folder: Path, reserved: int = 0) -> Written:
+def remove_backup(backup: Path) -> None:
+    # Rename first: if this is interrupted, the next backup deletes the rest.
+    shutil.rmtree(backup.rename(backup.with_name(f"{WRITING}.{backup.name}{UNFINISHED}")))
+
+
+def remove_old_copy(database: Database, now: datetime) -> None:
+    """Remove the backup that was made before the upgrade once it is old.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    copy = find_copy(Reader(database))
+    if copy is None or now < taken_at(copy) + COPY_KEPT_FOR:
+        return
+    if copy.exists():
+        remove_backup(copy)
+    database.write(forget_copy)
+
+
+def write_backup(
+    database: Database, folder: Path, reserved: int = 0, folders: Sequence[str] = ()
+) -> Written:
     """Copy a data directory, which may be in use, verify the copy, and give it its final name.
 
     A damaged crop is copied as it is.
@@ -184,6 +210,7 @@ def write_backup(database: Database, folder: Path, reserved: int = 0) -> Written
     Args:
         folder: folder of the backups; created if missing.
         reserved: bytes to keep free on its disk.
+        folders: names of folders in the data directory that are copied too.
 
     Raises:
         DamagedRecord: more than crops is damaged.
@@ -196,10 +223,13 @@ def write_backup(database: Database, folder: Path, reserved: int = 0) -> Written
         with hold(folder):
             for unfinished in folder.glob(f"{WRITING}.*{UNFINISHED}"):
                 shutil.rmtree(unfinished)
-            _require_room(_bytes_to_back_up(database), folder, reserved)
+            _require_room(_bytes_to_back_up(database, folders), folder, reserved)
             with unfinished_folder(folder / WRITING) as part:
                 damaged_crops = _copy_record(database, part)
                 _copy_audit_log(database.folder, part)
+                for name in folders:
+                    if (database.folder / name).exists():
+                        shutil.copytree(database.folder / name, part / name)
                 # Two backups of the same second would have the same name.
                 while (path := folder / f"{datetime.now(UTC):{NAME_FORMAT}}").exists():
                     time.sleep(0.1)
@@ -255,6 +285,7 @@ def _restore(backup: Path, into: Path, replaced: Path, accept_undeleted: bool) -
         if not accept_undeleted:
             _require_known(backup, replaced, restored)
         galleries, keys = _read_counts(part)
+        upgrade_record(part)
         # A record that is new to its folder deletes what its log names when it is opened.
         with contextlib.closing(Record(part)) as record:
             for job in record.jobs.open():
@@ -513,6 +544,8 @@ def _begin_anew(transaction: Transaction, index_owners: list[str]) -> None:
     # The collections in Milvus belong to the backed-up service.
     transaction.change("DELETE FROM remote_indexes")
     put_index_owners(transaction, index_owners)
+    # No name in a backup is used as a path.
+    forget_copy(transaction)
     # No version that was answered since the backup is answered again: no gallery changes more often
     # than once a millisecond.
     now = time.time_ns() // 1_000_000
@@ -563,10 +596,12 @@ def _copy_file(path: Path, to: Path) -> None:
             heartbeat()
 
 
-def _bytes_to_back_up(database: Database) -> int:
+def _bytes_to_back_up(database: Database, folders: Sequence[str]) -> int:
     data_dir = database.folder
     files = [*data_dir.glob("vectors-*"), *audit_files(data_dir)]
     files += data_dir.glob(LOG_NAME)
+    for name in folders:
+        files += [path for path in (data_dir / name).rglob("*") if path.is_file()]
     return sum(path.stat().st_size for path in files) + database.stored_bytes()
 
 

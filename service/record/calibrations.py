@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from model.calibration import WITHDRAWN_SCORING
 from service.record.database import RecordPart, transactional
-from service.record.galleries import read_entry
+from service.record.galleries import note_calibrated, read_entry
 from service.record.transaction import Transaction
 from service.record.values import PublishedCalibration
 
@@ -84,14 +84,14 @@ class StoredCalibrations(RecordPart):
         body: str,
         after_version: int,
         counted: int = 0,
-        vectors: tuple[int, int] | None = None,
+        side: int | None = None,
     ) -> bool:
         """Publish a calibration as the next version.
 
         Args:
             after_version: version of the currently published one; 0 for none.
             counted: number of searches counted when it was fitted.
-            vectors: (restores, side) of the vectors that it was fitted to; None for any.
+            side: side of the vectors that it was fitted to; None for any.
 
         Returns:
             False if another calibration was published, the searches or vectors were dropped since
@@ -100,7 +100,7 @@ class StoredCalibrations(RecordPart):
         entry = read_entry(transaction, gallery_id)
         if entry is None or entry.settings.calibration != "on":
             return False
-        if vectors not in (None, (entry.at, entry.side)):
+        if side not in (None, entry.side):
             return False
         row = transaction.row("calibrations", OF_SUBJECT, (gallery_id, subject))
         searches = row["searches"] if row else 0
@@ -120,5 +120,5 @@ class StoredCalibrations(RecordPart):
                 f"DELETE FROM {table} WHERE gallery_id = ? AND subject GLOB ?",
                 (gallery_id, WITHDRAWN_SUBJECTS),
             )
-        transaction.note("calibration", gallery_id, entry.version)
+        note_calibrated(transaction, gallery_id)
         return True

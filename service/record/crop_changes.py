@@ -11,7 +11,14 @@ from model.crops.texts import nfc
 from service.errors import RequestConflict
 from service.record.crop_rows import read_ids
 from service.record.files import forget_strays
-from service.record.galleries import OF_SLOTS, drop_crops, drop_vectors, next_version, require_entry
+from service.record.galleries import (
+    OF_SLOTS,
+    drop_crops,
+    drop_vectors,
+    next_version,
+    note_changed,
+    require_entry,
+)
 from service.record.schema import now_micros
 from service.record.transaction import AMONG, Reader, Row, Transaction, settings_of
 from service.record.values import (
@@ -42,8 +49,8 @@ COLUMNS = (
 )
 ANY_IDS = "SELECT slot, CAST(crop_id AS BLOB) AS id_bytes, person_id FROM crops"
 TOMBSTONES_OF = (
-    "INSERT OR REPLACE INTO tombstones (gallery_id, crop_id, removed_at) "
-    "SELECT gallery_id, crop_id, :now FROM crops"
+    "INSERT OR REPLACE INTO tombstones (gallery_id, crop_id, removed_at, slot, changed) "
+    "SELECT gallery_id, crop_id, :now, slot, :version FROM crops"
 )
 NEW_PEOPLE = """
 INSERT INTO people (person_id, gallery_id, name, sort_key)
@@ -75,14 +82,15 @@ ORDER BY these.slot, others.slot LIMIT 1
 """
 
 
-def put_crops(transaction: Transaction, gallery_id: int, crops: Sequence[ArchivedCrop]) -> None:
-    """Insert crops at the slots in their records.
+def put_crops(transaction: Transaction, gallery_id: int, crops: Sequence[ArchivedCrop]) -> int:
+    """Insert crops at the slots in their records, and return the gallery's version.
 
     Pictures kept outside the record are no longer strays once their crops are inserted.
     """
     records = [crop.record for crop in crops]
     people = require_people(transaction, gallery_id, [record.identity for record in records])
-    rows = [_build_row(gallery_id, record, people) for record in records]
+    version = next_version(transaction, gallery_id)
+    rows = [_build_row(gallery_id, record, people, version) for record in records]
     transaction.insert("crops", *rows)
     tracks = [
         {"gallery_id": gallery_id, "slot": record.row_id, "track": record.track}
@@ -106,25 +114,28 @@ def put_crops(transaction: Transaction, gallery_id: int, crops: Sequence[Archive
     vectors = {crop.record.row_id: (crop.record.crop_id, crop.vector) for crop in crops}
     transaction.write_vectors(gallery_id, side, vectors)
     _count(transaction, gallery_id, list(vectors), 1)
+    return version
 
 
 def remove_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]) -> CropsChange:
     """Remove crops for good and leave tombstones; raises `UnknownGallery`."""
     entry = require_entry(transaction, gallery_id)
-    values = {"gallery_id": gallery_id, "slots": slots, "now": now_micros()}
     # A damaged crop, whose id may be unreadable, can be removed too.
-    crops = transaction.execute(f"{ANY_IDS} WHERE {OF_SLOTS} ORDER BY slot", values)
+    crops = transaction.execute(
+        f"{ANY_IDS} WHERE {OF_SLOTS} ORDER BY slot", {"gallery_id": gallery_id, "slots": slots}
+    )
     if not crops:
         return CropsChange(entry.version)
     slots = [crop["slot"] for crop in crops]
+    version = next_version(transaction, gallery_id, removals=1)
     crop_ids = tuple(crop["id_bytes"].decode(errors="replace") for crop in crops)
+    values = {"gallery_id": gallery_id, "slots": slots, "now": now_micros(), "version": version}
     # Without tombstones, importing an export would bring the crops back, and the log of deletions
     # would not have them.
     transaction.change(f"{TOMBSTONES_OF} WHERE {OF_SLOTS}", values)
     _count(transaction, gallery_id, slots, -1)
     drop_crops(transaction, gallery_id, slots)
     _drop_people(transaction, gallery_id, crops)
-    version = next_version(transaction, gallery_id, "removed", slots, removals=1)
     return CropsChange(version, crop_ids)
 
 
@@ -148,9 +159,10 @@ def relabel_crops(
         people = require_people(transaction, gallery_id, [name])
         columns["person_id"] = None if name is None else people[name]
         note_renamed(transaction, gallery_id, slots)
-    if columns:
-        statement = f"UPDATE crops SET {settings_of(columns)} WHERE {OF_SLOTS}"
-        transaction.change(statement, columns | values)
+    version = next_version(transaction, gallery_id)
+    columns["changed"] = version
+    statement = f"UPDATE crops SET {settings_of(columns)} WHERE {OF_SLOTS}"
+    transaction.change(statement, columns | values)
     if "captured_at" in fields:
         seen_at = "seen_at = coalesce(captured_at, created_at)"
         transaction.change(f"UPDATE crops SET {seen_at} WHERE {OF_SLOTS}", values)
@@ -165,8 +177,16 @@ def relabel_crops(
     crop_ids = tuple(crop["crop_id"] for crop in crops)
     attribute_alerts(transaction, gallery_id, crop_ids)
     _drop_people(transaction, gallery_id, crops)
-    version = next_version(transaction, gallery_id, "relabelled", slots)
     return CropsChange(version, crop_ids)
+
+
+def mark_changed(
+    transaction: Transaction, gallery_id: int, slots: Sequence[int], version: int
+) -> None:
+    """Have every process read the labels of crops whose rows have not changed otherwise."""
+    transaction.limit_batch(len(slots))
+    values = {"gallery_id": gallery_id, "slots": slots, "version": version}
+    transaction.change(f"UPDATE crops SET changed = :version WHERE {OF_SLOTS}", values)
 
 
 def note_renamed(transaction: Transaction, gallery_id: int, slots: Sequence[int]) -> None:
@@ -225,7 +245,7 @@ def change_embedder(transaction: Transaction, entry: GalleryRecord, embedder: st
         "dimension = NULL WHERE gallery_id = ?",
         (embedder, entry.gallery_id),
     )
-    transaction.note("gallery_changed", entry.gallery_id, entry.version)
+    note_changed(transaction, entry.gallery_id)
 
 
 def find_request(
@@ -326,11 +346,14 @@ def _read_people(reader: Reader, gallery_id: int, names: Collection[str]) -> dic
     return {nfc(row["name"]): row["person_id"] for row in rows}
 
 
-def _build_row(gallery_id: int, crop: StoredCrop, people: Mapping[str, int]) -> dict[str, Any]:
+def _build_row(
+    gallery_id: int, crop: StoredCrop, people: Mapping[str, int], version: int
+) -> dict[str, Any]:
     return {name: getattr(crop, name) for name in COLUMNS} | {
         "gallery_id": gallery_id,
         "slot": crop.row_id,
         "person_id": None if crop.identity is None else people[crop.identity],
         "seen_at": crop.captured_at or crop.created_at,
         "sha256": bytes.fromhex(crop.sha256),
+        "changed": version,
     }

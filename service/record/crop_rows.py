@@ -38,6 +38,8 @@ MICROSECONDS = 1e6
 # A range of slots is read in one pass if it spans at most this multiple of the wanted slots.
 DENSE = 4
 
+CHANGED_SLOTS = "SELECT slot FROM crops WHERE gallery_id = ? AND changed > ?"
+REMOVED_SLOTS = "SELECT slot FROM tombstones WHERE gallery_id = ? AND changed > ?"
 NEXT_SLOTS = "SELECT slot FROM crops WHERE gallery_id = ? AND slot > ? ORDER BY slot LIMIT ?"
 STILL_THERE = (
     "SELECT 1 FROM crops JOIN galleries USING (gallery_id) "
@@ -112,6 +114,16 @@ class CropColumns(NamedTuple):
     def at(self, places: NDArray[np.int64]) -> CropColumns:
         cameras = tuple(self.cameras[place] for place in places)
         return CropColumns(self.slots[places], self.groups[places], cameras, self.captured[places])
+
+
+def read_changed_slots(reader: Reader, gallery_id: int, version: int) -> list[int]:
+    """Return the slots of crops that were added or relabelled after a version of their gallery."""
+    return sorted(reader.column(CHANGED_SLOTS, (gallery_id, version)))
+
+
+def read_removed_slots(reader: Reader, gallery_id: int, version: int) -> list[int]:
+    """Return the slots of crops that were removed after a version of their gallery."""
+    return reader.column(REMOVED_SLOTS, (gallery_id, version))
 
 
 def read_columns(

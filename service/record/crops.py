@@ -36,7 +36,7 @@ from service.record.crop_rows import (
 )
 from service.record.database import Database, RecordPart, transactional
 from service.record.deletions import DeletedCrops
-from service.record.galleries import next_version, read_entry, require_entry
+from service.record.galleries import read_entry, require_entry
 from service.record.schema import TABLES
 from service.record.tracks import choose_best
 from service.record.transaction import AMONG, Reader, Transaction
@@ -444,7 +444,7 @@ def _put(
     import_job: str | None,
 ) -> int:
     """Store new crops and return the gallery's version."""
-    put_crops(transaction, gallery_id, crops)
+    version = put_crops(transaction, gallery_id, crops)
     slots = [crop.record.row_id for crop in crops]
     if import_job is not None:
         rows = [
@@ -452,7 +452,7 @@ def _put(
             for slot in slots
         ]
         transaction.insert("imported_crops", *rows)
-    return next_version(transaction, gallery_id, "added", slots)
+    return version
 
 
 def _find_expired(reader: Reader, gallery_id: int, limit: int) -> list[int]:

@@ -11,9 +11,8 @@ import functools
 import os
 import secrets
 import sqlite3
-import struct
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -34,11 +33,10 @@ from service.ops.data_directory import (
 )
 from service.ops.locks import ProcessLock
 from service.ops.threads import waiting
+from service.record.acknowledged import FORMER_NAME, PRIVATE_FILE, AcknowledgedCommit
 from service.record.deletions import Deletion, DeletionLog
-from service.record.marks import COMMITS, PRIVATE_FILE, TOKEN_BYTES, Mark, Marks
+from service.record.migrations import require_upgraded
 from service.record.schema import (
-    EARLIEST_FORMAT,
-    FORMAT,
     as_moment,
     create_tables,
     now_micros,
@@ -46,7 +44,6 @@ from service.record.schema import (
     schema_of_format,
 )
 from service.record.transaction import (
-    ALL_GALLERIES,
     BUSY_SECONDS,
     FILE,
     Reader,
@@ -70,7 +67,6 @@ PRAGMAS = (
     "wal_autocheckpoint = 0",
     "foreign_keys = ON",
 )
-MARKS = "record.acknowledged"
 # Time for which emptying the log waits for readers, in milliseconds.
 LOG_BUSY_MS = 1000
 # The log is emptied after a commit that leaves it larger than this, about a thousand pages.
@@ -82,8 +78,6 @@ DESCRIPTORS = Path("/proc/self/fd")
 REBUILT = "indexes_rebuilt"
 # Upper bound on the rules of one commit.
 RULES_AT_ONCE = 64
-# Sequence number and random id of a commit.
-COMMIT = struct.Struct(f">q{TOKEN_BYTES}s")
 NOT_WRITTEN = (
     "the record could not be written ({}); nothing was stored, free space in the data directory "
     "and send the request again"
@@ -110,6 +104,12 @@ SIDES = """(
 )"""
 RECORD_ID = "SELECT value FROM record WHERE name = 'record_id'"
 NOTE_COMMIT = "UPDATE record SET value = ? WHERE name = 'commit'"
+# Vectors of removed crops that a commit may have left.
+REMOVED_SLOTS = """
+SELECT gallery_id, slot FROM deletions JOIN tombstones USING (gallery_id)
+JOIN galleries USING (gallery_id)
+WHERE kind = 'crop' AND crop_id = id AND slot IS NOT NULL AND name IS NOT NULL
+"""
 
 
 @dataclass
@@ -140,7 +140,7 @@ class Database(Source):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.marks = Marks(folder / MARKS)
+        self.acknowledged = AcknowledgedCommit(folder)
         self.deletions = DeletionLog(folder)
         # data_version values are comparable only within one connection.
         self._version_connection: sqlite3.Connection | None = None
@@ -194,15 +194,14 @@ class Database(Source):
         return result
 
     def tend(self) -> None:
-        """Log deletions and empty SQLite's log where due; see whether other processes can write.
+        """End what a killed process left of its commit; see whether other processes can write.
 
         Call this every second. It never waits for another writer.
         """
         if self._write_lock.acquire(blocking=False):
             try:
-                with contextlib.suppress(OSError), self._lock.hold(wait=False):
-                    # Another process may have been killed before it logged its deletions.
-                    self._log_deletions()
+                with contextlib.suppress(OSError, StorageFailed), self._lock.hold(wait=False):
+                    self._acknowledge(Reader(self).newest_commit())
                     if self._log_waits:
                         self._truncate_log()
             finally:
@@ -294,7 +293,7 @@ class Database(Source):
 
     def _open(self) -> None:
         is_new = not self.path.exists() or not self.path.stat().st_size
-        acknowledged = self.marks.read()
+        acknowledged = self.acknowledged.read()
         if is_new:
             require_new(self.folder)
         # SQLite creates the files beside it with the same permissions.
@@ -305,28 +304,20 @@ class Database(Source):
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if not version and not read_schema(connection):
                 self._create(connection)
-            elif EARLIEST_FORMAT <= version < FORMAT:
-                connection.execute("BEGIN IMMEDIATE")
-                create_tables(connection)
-                connection.execute("COMMIT")
-            elif version != FORMAT:
-                raise InputProblem(
-                    f"{self.path}: has format version {version}, and this program reads {FORMAT}; "
-                    "serve it with the program version that wrote it"
-                )
-            if read_schema(connection) != schema_of_format():
-                raise self.damage("its tables differ from those of its format")
+            else:
+                require_upgraded(self.path, version)
+            require_schema(self)
         if is_new:
             sync(self.folder)
-        newest = {**Reader(self).feeds(), COMMITS: self._last_commit()}
-        self._require_acknowledged(newest, acknowledged)
-        self.is_adopted = not is_new and not acknowledged
+        newest = Reader(self).newest_commit()
+        self._require_acknowledged(newest, acknowledged or 0)
+        self.is_adopted = not is_new and acknowledged is None
         try:
             self.deletions.begin(Reader(self).value(RECORD_ID))
-            self._log_deletions()
         except OSError as error:
             raise _storage_failure(NOT_LOGGED, error) from error
-        self._settle(newest)
+        self._acknowledge(newest)
+        (self.folder / FORMER_NAME).unlink(missing_ok=True)
         self._cut_vectors()
         # A killed process may have left deleted contents in the log.
         self._truncate_log()
@@ -339,49 +330,70 @@ class Database(Source):
             "record_id": secrets.token_hex(16),
             "group_secret": secrets.token_bytes(32),
             "next_gallery": 1,
-            "commit": COMMIT.pack(0, b""),
+            "commit": 0,
             REBUILT: now_micros(),
         }
         transaction.change_many("INSERT INTO record (name, value) VALUES (?, ?)", values.items())
-        transaction.begin_feed(ALL_GALLERIES)
         connection.execute("COMMIT")
 
-    def _last_commit(self) -> Mark:
-        for row in Reader(self).rows("record", "WHERE name = 'commit'"):
-            return Mark(*COMMIT.unpack(row["value"]))
-        raise self.damage("the number of its last commit is missing")
+    def _require_acknowledged(self, newest: int, acknowledged: int) -> None:
+        if newest < acknowledged:
+            raise DamagedRecord(
+                self.path,
+                f"it has {newest} commits, but {acknowledged} were acknowledged: its end "
+                f"({self.path.name}-wal) was cut off or damaged, or an older copy was put "
+                "back. To go on with its contents, run gmn store adopt. Otherwise",
+            )
 
-    def _require_acknowledged(
-        self, newest_marks: dict[int, Mark], acknowledged: dict[int, Mark]
-    ) -> None:
-        statement = "SELECT token FROM changes WHERE gallery_id = ? AND seq = ?"
-        for number, mark in acknowledged.items():
-            newest = newest_marks.get(number, Mark(0, b""))
-            token = newest.token
-            if newest.seq != mark.seq:
-                # Old changes are dropped.
-                token = Reader(self).value(statement, (number, mark.seq)) or mark.token
-            if newest.seq < mark.seq or token != mark.token:
-                unit = "commits" if number == COMMITS else f"changes of gallery {number}"
-                raise DamagedRecord(
-                    self.path,
-                    f"it has {newest.seq} {unit}, but {mark.seq} were acknowledged: its end "
-                    f"({self.path.name}-wal) was cut off or damaged, or an older copy was put "
-                    "back. To go on with its contents, run gmn store adopt. Otherwise",
-                )
+    def _acknowledge(self, commit: int) -> None:
+        """Log what was deleted, overwrite the vectors of removed crops, and note the commit.
 
-    def _settle(self, feeds: dict[int, Mark]) -> None:
-        """Overwrite the vectors of removed crops, and mark the changes as acknowledged.
+        This also does so for commits of processes that were killed before they did.
 
-        This also settles changes that a killed process committed but did not settle.
+        Raises:
+            StorageFailed: the disk is full or fails; the next commit, or the next start, tries
+                again.
         """
-        acknowledged = self.marks.read(feeds)
-        for gallery_id in feeds.keys() - {ALL_GALLERIES, COMMITS}:
-            mark = acknowledged.get(gallery_id, Mark(-1, b""))
-            slots = Reader(self).removed_slots(gallery_id, mark)
-            for side in self.sides(gallery_id) if slots else ():
+        self.acknowledged.write(commit)
+        connection = self.connection()
+        with self.naming_errors():
+            if not connection.execute("SELECT 1 FROM deletions LIMIT 1").fetchone():
+                return
+        try:
+            # A backup that finds a vector overwritten finds the deletion in the log.
+            self._log_deletions()
+        except OSError as error:
+            raise _storage_failure(NOT_LOGGED, error) from error
+        try:
+            self._overwrite_removed()
+        except OSError as error:
+            raise _storage_failure(NOT_OVERWRITTEN, error) from error
+        # Rows that a power cut or a failing disk leaves are lines that the log has twice.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        try:
+            with contextlib.suppress(sqlite3.OperationalError):
+                connection.execute("DELETE FROM deletions")
+        finally:
+            connection.execute("PRAGMA synchronous = FULL")
+
+    def _log_deletions(self) -> None:
+        # Another process may have been killed amid a line.
+        self.deletions.begin(Reader(self).value(RECORD_ID))
+        with self.naming_errors():
+            rows = self.connection().execute("SELECT kind, id, gallery_id FROM deletions")
+            now = datetime.now(UTC)
+            self.deletions.append(
+                Deletion(now, kind, deleted_id, gallery_id or None)
+                for kind, deleted_id, gallery_id in rows
+            )
+
+    def _overwrite_removed(self) -> None:
+        removed: dict[int, list[int]] = defaultdict(list)
+        for gallery_id, slot in Reader(self).tuples(REMOVED_SLOTS):
+            removed[gallery_id].append(slot)
+        for gallery_id, slots in removed.items():
+            for side in self.sides(gallery_id):
                 side.clear(slots)
-        self.marks.note(feeds)
 
     def sides(self, gallery_id: int) -> list[VectorFile]:
         """Open a gallery's vector files: the searched one and the one being prepared, if any."""
@@ -425,12 +437,12 @@ class Database(Source):
     def _commit(self, batch: Sequence[_Work]) -> None:
         connection = self.connection()
         changed_before = connection.total_changes
-        commit: Mark | None = None
+        number = -1
         with self.naming_errors():
             connection.execute("BEGIN IMMEDIATE")
             try:
-                commit = Mark(self._last_commit().seq + 1, secrets.token_bytes(TOKEN_BYTES))
-                combined = Transaction(self)
+                number = Reader(self).newest_commit() + 1
+                combined = Transaction(self, commit=number)
                 # Alone, a rule is rolled back with its transaction. A savepoint would make SQLite
                 # copy every page that the rule changes.
                 run = self._run if len(batch) == 1 else self._run_in_savepoint
@@ -441,60 +453,28 @@ class Database(Source):
                     return
                 for file in combined.unsynced:
                     file.sync()
-                feeds = {feed: mark for feed, mark in combined.marks.items() if mark is not None}
-                self.marks.note(dict.fromkeys(combined.marks.keys() - feeds.keys()))
-                connection.execute(NOTE_COMMIT, (COMMIT.pack(*commit),))
+                connection.execute(NOTE_COMMIT, (number,))
                 failpoint("record.before-commit")
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 # The commit may have succeeded although SQLite reported an error.
-                if self._last_commit() != commit:
+                if Reader(self).newest_commit() != number:
                     raise
         failpoint("record.committed")
-        sentence = NOT_LOGGED
         try:
-            # A backup that finds a vector overwritten finds the deletion in the log.
-            self._log_deletions()
-            sentence = NOT_OVERWRITTEN
-            self._settle({**feeds, COMMITS: commit})
-        except OSError as error:
+            self._acknowledge(number)
+        except StorageFailed as failure:
             for work in batch:
                 if work.overwrites:
-                    work.error = _storage_failure(sentence, error)
+                    work.error = failure
         for side in combined.dropped:
             with contextlib.suppress(OSError):
                 self.vectors.remove(*side)
         failpoint("record.settled")
         if self._log_waits or combined.overwrites or file_bytes(self._log) > LOG_BYTES:
             self._truncate_log()
-
-    def _log_deletions(self) -> None:
-        """Move the rows of `deletions` to the log; a killed process may have left some.
-
-        Raises:
-            OSError: the disk is full or fails; the next commit, or the next start, tries again.
-        """
-        connection = self.connection()
-        with self.naming_errors():
-            if not connection.execute("SELECT 1 FROM deletions LIMIT 1").fetchone():
-                return
-            # Another process may have been killed amid a line.
-            self.deletions.begin(Reader(self).value(RECORD_ID))
-            rows = connection.execute("SELECT kind, id, gallery_id FROM deletions")
-            now = datetime.now(UTC)
-            self.deletions.append(
-                Deletion(now, kind, deleted_id, gallery_id or None)
-                for kind, deleted_id, gallery_id in rows
-            )
-        # Rows that a power cut brings back are lines that the log has twice.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        try:
-            with contextlib.suppress(sqlite3.OperationalError):
-                connection.execute("DELETE FROM deletions")
-        finally:
-            connection.execute("PRAGMA synchronous = FULL")
 
     def _run_in_savepoint(self, work: _Work, combined: Transaction) -> None:
         """Run a rule, or roll it back alone if it fails."""
@@ -511,8 +491,8 @@ class Database(Source):
         connection.execute("RELEASE rule")
 
     def _run(self, work: _Work, combined: Transaction, in_batch: bool = False) -> None:
-        """Run a rule, and add its changes and marks to those of the whole commit."""
-        transaction = Transaction(self, in_batch=in_batch)
+        """Run a rule, and add its changes to those of the whole commit."""
+        transaction = Transaction(self, commit=combined.commit, in_batch=in_batch)
         with self.naming_errors():
             work.result = work.rule(transaction)
         work.overwrites = transaction.overwrites
@@ -561,6 +541,12 @@ def transactional(
     return run
 
 
+def require_schema(source: Source) -> None:
+    """Raise `DamagedRecord` if a record of today's format has other tables, or triggers."""
+    if read_schema(source.connection()) != schema_of_format():
+        raise source.damage("its tables differ from those of its format")
+
+
 def require_new(folder: Path) -> None:
     """Raise `InputProblem` if a folder without a record has other files of a data directory."""
     path = folder / FILE
@@ -574,7 +560,7 @@ def require_new(folder: Path) -> None:
             f"{folder}: a restore or an upgrade into it was cut off ({unfinished.name}); delete "
             "this directory and start over"
         )
-    if Marks(folder / MARKS).read():
+    if AcknowledgedCommit(folder).read() or (folder / FORMER_NAME).exists():
         raise DamagedRecord(path, "the file is missing, but changes in it were acknowledged")
     exports = list(folder.glob(f"{EXPORTS}/*/*"))
     if exports:

@@ -29,6 +29,9 @@ from service.record.transaction import Reader, batches
 from service.record.values import CROP_ID, GalleryRecord, StoredCrop, as_dict
 
 FORMAT: Literal["gmn export 1"] = "gmn export 1"
+CONTENT = "export.zip"
+# The description that the service lists, beside the zip file.
+LISTED = "listed.json"
 DESCRIPTION = "export.json"
 CROPS = "crops.jsonl"
 VECTORS = "vectors.npy"
@@ -131,7 +134,7 @@ def write_export(
     crops = 0
     pictures = 0
     with (
-        zipfile.ZipFile(folder / "export.zip", "w") as packed,
+        zipfile.ZipFile(folder / CONTENT, "w") as packed,
         (folder / CROPS).open("w+b") as lines,
         (folder / VECTORS).open("w+b") as vectors,
         (folder / ROWS).open("rb") as rows,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ from service.ops.data_directory import EXPORTS, IMPORTS
 from service.record.database import RecordPart, transactional
 from service.record.keys import delete_keys
 from service.record.schema import now_micros
-from service.record.transaction import AMONG, ChangeKind, Reader, Transaction
+from service.record.transaction import AMONG, Reader, Transaction
 from service.record.values import GalleryRecord, GallerySettings
 from service.record.vectors import vectors_name
 
@@ -27,7 +27,7 @@ INDEX_OWNERS = "index_owners"
 # Columns of a gallery under the names that `GalleryRecord` has for them.
 RENAMED = """,
 embedder AS embedding_fingerprint, staged_embedder AS staged_fingerprint, people AS identities,
-restores AS at, next_side AS sides, next_slot - 1 AS rows, staged_slot AS staged_row
+next_side AS sides, next_slot - 1 AS rows, staged_slot AS staged_row
 """
 OF_SLOTS = "gallery_id = :gallery_id AND slot IN (SELECT value FROM json_each(:slots))"
 STRAYS_OF = (
@@ -77,8 +77,8 @@ class Galleries(RecordPart):
             "UPDATE record SET value = value + 1 WHERE name = 'next_gallery' RETURNING value - 1"
         )
         entry = GalleryRecord(gallery_id, name, embedder, datetime.now(UTC), settings)
-        add_gallery(transaction, as_row(entry))
-        transaction.note("gallery_created")
+        entry = replace(entry, changed=transaction.commit)
+        transaction.insert("galleries", as_row(entry))
         return entry
 
     @transactional
@@ -103,10 +103,9 @@ class Galleries(RecordPart):
                 "UPDATE galleries SET settings = ? WHERE gallery_id = ?",
                 (to_json(settings).decode(), gallery_id),
             )
-            transaction.note("gallery_changed", gallery_id, entry.version)
+            note_changed(transaction, gallery_id)
         if reset_calibration or changes.get("calibration") == "off":
             drop_calibrations(transaction, gallery_id)
-            transaction.note("calibration", gallery_id, entry.version)
         return settings
 
     def delete(self, gallery_id: int) -> int:
@@ -134,7 +133,6 @@ class Galleries(RecordPart):
     def _unlist(self, transaction: Transaction, gallery_id: int) -> int:
         entry = require_entry(transaction, gallery_id)
         transaction.change("UPDATE galleries SET name = NULL WHERE gallery_id = ?", (gallery_id,))
-        transaction.change("DELETE FROM feeds WHERE gallery_id = ?", (gallery_id,))
         # They must not open a later gallery of that name.
         keys = transaction.column("SELECT key_id FROM api_keys WHERE gallery = ?", (entry.name,))
         delete_keys(transaction, keys)
@@ -146,8 +144,6 @@ class Galleries(RecordPart):
         paths.append(f"{EXPORTS}/{gallery_id}")
         paths += [vectors_name(gallery_id, side) for side in range(entry.sides)]
         transaction.note_unneeded(paths)
-        transaction.note("gallery_deleted")
-        transaction.marks[gallery_id] = None
         return entry.crops
 
     @transactional
@@ -202,13 +198,28 @@ def as_row(entry: GalleryRecord) -> dict[str, Any]:
         "next_side": entry.sides,
         "side": entry.side,
         "removals": entry.removals,
-        "restores": entry.at,
+        "changed": entry.changed,
+        "calibrated": entry.calibrated,
     }
 
 
-def add_gallery(transaction: Transaction, values: Mapping[str, Any]) -> None:
-    transaction.begin_feed(values["gallery_id"])
-    transaction.insert("galleries", values)
+@dataclass(frozen=True)
+class FilledGallery:
+    """A gallery, the fingerprint of the embedder of its vectors, and its number of crops."""
+
+    name: str
+    embedding_fingerprint: str
+    crops: int
+
+
+def read_filled(reader: Reader) -> list[FilledGallery]:
+    """Read the intact galleries of a record of any format, by name."""
+    columns = reader.column("SELECT name FROM pragma_table_info('galleries')")
+    rows = reader.tuples(
+        "SELECT name, embedder, crops FROM galleries "
+        f"WHERE name IS NOT NULL AND crc = row_crc({', '.join(columns)}) ORDER BY name"
+    )
+    return [FilledGallery(*row) for row in rows]
 
 
 def read_entry(reader: Reader, gallery_id: int) -> GalleryRecord | None:
@@ -225,31 +236,32 @@ def require_entry(reader: Reader, gallery_id: int) -> GalleryRecord:
     return entry
 
 
-def next_version(
-    transaction: Transaction,
-    gallery_id: int,
-    kind: ChangeKind,
-    slots: Sequence[int],
-    **counts: int,
-) -> int:
-    """Increment a gallery's version, announce the change, and return the new version.
-
-    Args:
-        slots: slots of the changed crops.
-        counts: increments of the columns `removals` and `restores`.
-    """
-    added = "".join(f", {name} = {name} + ?" for name in counts)
+def next_version(transaction: Transaction, gallery_id: int, removals: int = 0) -> int:
+    """Increment a gallery's version, which the caller writes into each crop that it changes."""
     version: int = transaction.value(
-        f"UPDATE galleries SET version = version + 1{added} WHERE gallery_id = ? RETURNING version",
-        (*counts.values(), gallery_id),
+        "UPDATE galleries SET version = version + 1, removals = removals + ?, changed = ? "
+        "WHERE gallery_id = ? RETURNING version",
+        (removals, transaction.commit, gallery_id),
     )
-    transaction.note(kind, gallery_id, version, slots)
     return version
+
+
+def note_changed(transaction: Transaction, gallery_id: int) -> None:
+    """Have every process read a gallery's settings and embedder."""
+    statement = "UPDATE galleries SET changed = ? WHERE gallery_id = ?"
+    transaction.change(statement, (transaction.commit, gallery_id))
+
+
+def note_calibrated(transaction: Transaction, gallery_id: int) -> None:
+    """Have every process read a gallery's calibrations."""
+    statement = "UPDATE galleries SET changed = ?1, calibrated = ?1 WHERE gallery_id = ?2"
+    transaction.change(statement, (transaction.commit, gallery_id))
 
 
 def drop_calibrations(transaction: Transaction, gallery_id: int) -> None:
     for table in ("calibrations", "calibration_searches"):
         transaction.change(f"DELETE FROM {table} WHERE gallery_id = ?", (gallery_id,))
+    note_calibrated(transaction, gallery_id)
 
 
 def drop_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]) -> None:
@@ -285,8 +297,7 @@ class IndexState:
 
     Attributes:
         collection: name of the searched collection; empty if there is none.
-        at, side, embedder: identify the vectors in the collection, as in `GalleryRecord`.
-        sequence, token: the gallery's last change contained in the collection.
+        side, embedder: identify the vectors in the collection, as in `GalleryRecord`.
         version: version of the gallery that the collection shows.
         timestamp: the index server's timestamp after the last write.
         building: name of a collection being filled; empty if there is none.
@@ -298,11 +309,8 @@ class IndexState:
 
     gallery_id: int
     collection: str = ""
-    at: int = -1
     side: int = -1
     embedder: str = ""
-    sequence: int = 0
-    token: bytes = b""
     version: int = 0
     timestamp: int = 0
     building: str = ""
@@ -330,7 +338,7 @@ class RemoteIndexes(RecordPart):
     def change(self, transaction: Transaction, gallery_id: int, /, **fields: Any) -> IndexState:
         """Change fields of a state; raise `UnknownGallery` if the gallery was deleted.
 
-        Moving `collection`, `sequence` and `timestamp` moves the watermark.
+        Moving `collection`, `version` and `timestamp` moves the watermark.
         """
         require_entry(transaction, gallery_id)
         state = replace(self.state(gallery_id) or IndexState(gallery_id), **fields)

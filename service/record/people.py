@@ -16,6 +16,7 @@ from model.crops.texts import fold, nfc
 from service.errors import InvalidField, UnknownIdentity, UnknownMerge
 from service.record.crop_changes import (
     count_people,
+    mark_changed,
     note_renamed,
     relabel_crops,
     remove_crops,
@@ -182,7 +183,7 @@ class People(RecordPart):
         targets = _find_people(transaction, gallery_id, new)
         merge_id = None
         if targets:
-            merge_id = _merge(transaction, person, targets[0], len(crops), entry.version)
+            merge_id = merge_person(transaction, person, targets[0], len(crops), entry.version)
         else:
             transaction.change(
                 "UPDATE people SET name = ?1, sort_key = natural_order(?1) WHERE person_id = ?2",
@@ -190,7 +191,8 @@ class People(RecordPart):
             )
         slots = [crop["slot"] for crop in crops]
         note_renamed(transaction, gallery_id, slots)
-        version = next_version(transaction, gallery_id, "relabelled", slots)
+        version = next_version(transaction, gallery_id)
+        mark_changed(transaction, gallery_id, slots, version)
         crop_ids = tuple(crop["crop_id"] for crop in crops)
         return CropsChange(version, crop_ids, merge_id=merge_id)
 
@@ -361,7 +363,9 @@ def _find_people(reader: Reader, gallery_id: int, identity: str) -> list[Row]:
     return sorted(people, key=lambda person: names.index(person["name"]))
 
 
-def _merge(transaction: Transaction, person: Row, target: Row, crops: int, version: int) -> str:
+def merge_person(
+    transaction: Transaction, person: Row, target: Row, crops: int, version: int
+) -> str:
     """Move a person's crops to another person, recording how to undo it; return the merge's id."""
     transaction.limit_batch(crops)
     merge_id = new_crop_id()

@@ -39,7 +39,6 @@ class StagedVectors(RecordPart):
                 "next_side = next_side + 1 WHERE gallery_id = ?",
                 (embedding_fingerprint, gallery_id),
             )
-        transaction.note("gallery_changed", gallery_id, entry.version)
 
     def missing(self, gallery_id: int, after: int, limit: int) -> list[StoredCrop]:
         entry = read_entry(self._reader, gallery_id)
@@ -91,7 +90,7 @@ class StagedVectors(RecordPart):
         end_staging(transaction, replace(entry, staged_side=entry.side))
         # The calibrations were fitted to scores of the old embedder.
         drop_calibrations(transaction, gallery_id)
-        return next_version(transaction, gallery_id, "replaced", ())
+        return next_version(transaction, gallery_id)
 
 
 def end_staging(transaction: Transaction, entry: GalleryRecord) -> None:

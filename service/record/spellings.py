@@ -17,6 +17,7 @@ from model.crops.texts import nfc
 
 TextKind = Literal["identity", "camera", "track", "external_id"]
 ReadRows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
+SINCE = "WHERE crops.gallery_id = ?1 AND changed > ?2"
 STORED: dict[TextKind, str] = {
     "identity": "SELECT name AS text FROM people WHERE gallery_id = ?1",
     "camera": "SELECT DISTINCT camera AS text FROM crops WHERE gallery_id = ?1",
@@ -25,25 +26,19 @@ STORED: dict[TextKind, str] = {
         "SELECT external_id AS text FROM crops WHERE gallery_id = ?1 AND external_id IS NOT NULL"
     ),
 }
-# The column of each kind, and the table in which crops have it by slot.
-OF_CROPS: dict[TextKind, tuple[str, str]] = {
-    "identity": ("people.name", "crops"),
-    "camera": ("camera", "crops"),
-    "track": ("track", "tracks"),
-    "external_id": ("external_id", "crops"),
+# The texts of crops that changed after a version of their gallery.
+CHANGED: dict[TextKind, str] = {
+    "identity": f"SELECT name AS text FROM crops JOIN people USING (person_id) {SINCE}",
+    "camera": f"SELECT camera AS text FROM crops {SINCE}",
+    "track": f"SELECT track AS text FROM crops JOIN tracks USING (gallery_id, slot) {SINCE}",
+    "external_id": f"SELECT external_id AS text FROM crops {SINCE}",
 }
-# Ranges of the slots that changed after a change of their gallery.
-CHANGED = """
-SELECT runs.value ->> '$[0]' AS first_slot, runs.value ->> '$[1]' AS last_slot
-FROM changes CROSS JOIN json_each(changes.slots) AS runs
-WHERE changes.gallery_id = ?1 AND seq > ?2 AND kind IN ('added', 'relabelled')
-"""
-# After more changes, reading every text again takes less time.
-MOST_CHANGES = 1000
 # ASCII characters have one byte each, and a text of them is in NFC.
 NOT_ASCII = "length(text) < length(CAST(text AS BLOB))"
+# A rule also sees its own crops, and may be rolled back.
 STATE = """
-SELECT restores, seq, token FROM galleries JOIN feeds USING (gallery_id) WHERE gallery_id = ?1
+SELECT version, changed <= (SELECT value FROM record WHERE name = 'commit') AS is_committed
+FROM galleries WHERE gallery_id = ?1
 """
 
 
@@ -52,13 +47,11 @@ class _Forms:
     """Forms of a gallery's texts of one kind.
 
     Attributes:
-        restores: number of the gallery's restores when the texts were read.
-        change: number and token of the gallery's newest change at that time.
+        version: committed version of the gallery up to which the texts were read; None before.
         others: stored forms that are not NFC, by their NFC.
     """
 
-    restores: int
-    change: tuple[int, bytes]
+    version: int | None = None
     others: dict[str, set[str]] = field(default_factory=dict)
 
 
@@ -92,42 +85,16 @@ class Spellings:
         if not rows:
             # The gallery was deleted.
             return {}
-        restores, *newest = rows[0]
-        change = (newest[0], newest[1])
-        forms = self._forms.get((gallery_id, kind))
-        # A restore brings back texts as they were stored.
-        if (
-            forms is None
-            or forms.restores != restores
-            or change[0] > forms.change[0] + MOST_CHANGES
-            or not _is_past(read, gallery_id, forms)
-        ):
-            forms = self._forms[gallery_id, kind] = _Forms(restores, change)
+        ((version, is_committed),) = rows
+        forms = self._forms.setdefault((gallery_id, kind), _Forms())
+        if forms.version is None:
             _add_forms(forms, kind, read(_not_ascii(STORED[kind]), (gallery_id,)))
-        elif change != forms.change:
-            values = (gallery_id, forms.change[0])
-            _add_forms(forms, kind, read(_not_ascii(_texts_of_changed(kind)), values))
-        forms.change = change
+        elif version > forms.version:
+            values = (gallery_id, forms.version)
+            _add_forms(forms, kind, read(_not_ascii(CHANGED[kind]), values))
+        if is_committed:
+            forms.version = version
         return forms.others
-
-
-def _is_past(read: ReadRows, gallery_id: int, forms: _Forms) -> bool:
-    """Return whether the record still has the change up to which the texts were read.
-
-    It does not if that change was rolled back.
-    """
-    seq, token = forms.change
-    statement = "SELECT token FROM changes WHERE gallery_id = ?1 AND seq = ?2"
-    return read(statement, (gallery_id, seq)) == [(token,)]
-
-
-def _texts_of_changed(kind: TextKind) -> str:
-    column, table = OF_CROPS[kind]
-    people = "JOIN people USING (person_id)" if kind == "identity" else ""
-    return (
-        f"SELECT {column} AS text FROM ({CHANGED}) CROSS JOIN {table} AS crops "
-        f"ON crops.gallery_id = ?1 AND crops.slot BETWEEN first_slot AND last_slot {people}"
-    )
 
 
 def _not_ascii(statement: str) -> str:

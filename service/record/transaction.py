@@ -1,31 +1,26 @@
-"""Connections to the record, reads and changes over them, and the feeds that announce changes.
-
-Each gallery has a feed of its ordered changes, which every process of the record follows.
-"""
+"""Connections to the record, and reads and changes over them."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import logging
-import secrets
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic_core import from_json, to_json
 
 from model.crops.texts import fold, nfc
 from service.errors import DamagedRecord, ServiceError, ServiceStopping
 from service.ops.threads import heartbeat
-from service.record.marks import TOKEN_BYTES, Mark
 from service.record.schema import TABLES, as_moment, natural_order, row_crc
 from service.record.spellings import Spellings, TextKind
 from service.record.values import JsonObject, new_crop_id
-from service.record.vectors import Vector, VectorFile, VectorFiles, runs, vector_crc
+from service.record.vectors import Vector, VectorFile, VectorFiles, vector_crc
 
 log = logging.getLogger(__name__)
 FILE = "record.sqlite3"
@@ -42,19 +37,12 @@ UNREADABLE = (
     "malformed json",
     "json cannot hold",
 )
-# A follower that falls further behind must read everything again.
-KEPT_CHANGES = 100_000
-# Number of changes after which older ones are dropped.
-TRIM_EVERY = 1000
-# Feed of the list of galleries and of alerts.
-ALL_GALLERIES = 0
 # Upper bound on the rows that a rule of a batch changes; each may have a picture of megabytes.
 PICTURES_IN_BATCH = 10
 # Beginnings of statements that overwrite no name, picture or note, but counts, times and states.
 # They run with every enrollment, sighting or heartbeat.
 COUNTING = (
     "UPDATE record ",
-    "UPDATE feeds ",
     "UPDATE galleries ",
     "UPDATE api_keys SET used_at ",
     "UPDATE cameras ",
@@ -69,7 +57,6 @@ COUNTING = (
     "INSERT OR REPLACE INTO tombstones ",
     "INSERT OR REPLACE INTO unneeded_files ",
     "INSERT OR REPLACE INTO watch_traffic ",
-    "DELETE FROM changes ",
     "DELETE FROM requests ",
     "DELETE FROM stray_pictures ",
     "DELETE FROM counted_tracks ",
@@ -77,19 +64,6 @@ COUNTING = (
 # Upper bound on the problems of a file that are kept for its operator.
 MOST_PROBLEMS = 100
 Item = TypeVar("Item")
-ChangeKind = Literal[
-    "gallery_created",
-    "gallery_changed",
-    "gallery_deleted",
-    "calibration",
-    "added",
-    "removed",
-    "relabelled",
-    "replaced",
-    "alerts",
-]
-
-NEXT_CHANGE = "UPDATE feeds SET seq = seq + 1, token = ? WHERE gallery_id = ? RETURNING seq"
 # Subquery for `IN`: compares a column with the values of a collection.
 AMONG = "(SELECT value FROM json_each(?))"
 # Values of placeholders, in order or by name.
@@ -113,35 +87,6 @@ JSON_COLUMNS = {
     "results",
     "settings",
 }
-
-
-@dataclass(frozen=True)
-class Change:
-    """One committed change.
-
-    Attributes:
-        mark: its number in the gallery's feed, and random bytes that tell this feed from the feed
-            of another copy of the record.
-        kind: what happened. `replaced` is a restore or reindex, after which every crop must be
-            read again. `gallery_changed` is a change of settings, embedder or staged vectors.
-        version: version of the gallery after the change.
-        row_ids: slots of the changed crops, which may since have changed again or been removed;
-            for `replaced`, slots of the removed crops.
-    """
-
-    mark: Mark
-    kind: ChangeKind
-    version: int
-    row_ids: Sequence[int]
-
-
-class ChangesLost(ServiceError):
-    """Changes that a follower has not seen were dropped, or it has other vectors.
-
-    It must read everything again.
-    """
-
-    code = "record_unavailable"
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -183,14 +128,6 @@ def _as_values(row: sqlite3.Row) -> Row:
 
 def settings_of(names: Iterable[str]) -> str:
     return ", ".join(f"{name} = :{name}" for name in names)
-
-
-def as_ranges(slots: Iterable[int]) -> list[tuple[int, int]]:
-    return [(run[0], run[-1]) for run in runs(sorted(slots))]
-
-
-def slots_of(text: str) -> list[int]:
-    return [slot for first, last in from_json(text) for slot in range(first, last + 1)]
 
 
 class Source:
@@ -385,36 +322,26 @@ class Reader:
         """Return the Unicode forms in which a gallery may have stored texts, their NFC first."""
         return self.database.spellings.of(self.tuples, gallery_id, kind, texts)
 
-    def feeds(self) -> dict[int, Mark]:
-        return {row["gallery_id"]: Mark(row["seq"], row["token"]) for row in self.rows("feeds")}
+    def newest_commit(self) -> int:
+        for row in self.rows("record", "WHERE name = 'commit'"):
+            return int(row["value"])
+        raise self.database.damage("the number of its last commit is missing")
 
-    def changes(self, gallery_id: int, after: Mark, limit: int) -> list[Change]:
-        """Return up to `limit` changes of a gallery that follow `after`, in order.
+    def newest_change_of_alerts(self) -> int:
+        """Return the number of the commit that last changed alerts or their deliveries."""
+        statement = "SELECT value FROM record WHERE name = 'alerts_changed'"
+        return int(self.value(statement) or 0)
 
-        Raises:
-            ChangesLost: `after` has expired, or another change has its number.
-        """
-        clauses = "WHERE gallery_id = ? AND seq >= ? ORDER BY seq LIMIT ?"
-        rows = self.rows("changes", clauses, (gallery_id, after.seq, limit + 1))
-        if not rows or (rows[0]["seq"], rows[0]["token"]) != after:
-            raise ChangesLost(f"gallery {gallery_id} has another history than the followed one")
-        return [
-            Change(
-                Mark(row["seq"], row["token"]),
-                row["kind"],
-                row["version"],
-                slots_of(row["slots"]),
-            )
-            for row in rows[1:]
-        ]
+    def newest_changes(self) -> dict[int, int]:
+        """Return the number of the commit that last changed each gallery, by gallery."""
+        statement = "SELECT gallery_id, changed FROM galleries WHERE name IS NOT NULL"
+        return dict(self.tuples(statement))
 
-    def removed_slots(self, gallery_id: int, after: Mark) -> list[int]:
-        texts = self.column(
-            "SELECT slots FROM changes WHERE gallery_id = ? AND seq > ? "
-            "AND kind IN ('removed', 'replaced')",
-            (gallery_id, after.seq),
-        )
-        return [slot for text in texts for slot in slots_of(text)]
+    def newest_change_of(self, gallery_id: int) -> int | None:
+        """Return the number of the commit that last changed a gallery; None if it is deleted."""
+        statement = "SELECT changed FROM galleries WHERE gallery_id = ? AND name IS NOT NULL"
+        changed: int | None = self.value(statement, (gallery_id,))
+        return changed
 
 
 class RunAlone(Exception):
@@ -426,14 +353,14 @@ class Transaction(Reader):
     """Reads and changes that a rule makes in the record.
 
     Attributes:
-        marks: the newest change in each changed feed; None for the feed of a deleted gallery.
+        commit: the number of its commit.
         unsynced: vector files to be synced before the commit.
         overwrites: rows were changed or deleted, whose former values SQLite's log may contain.
         dropped: gallery and side of vector files to be removed after the commit.
         in_batch: other rules are committed with this one.
     """
 
-    marks: dict[int, Mark | None] = field(default_factory=dict)
+    commit: int = 0
     unsynced: set[VectorFile] = field(default_factory=set)
     overwrites: bool = False
     dropped: list[tuple[int, int]] = field(default_factory=list)
@@ -481,41 +408,17 @@ class Transaction(Reader):
 
     def add(self, other: Transaction) -> None:
         """Add the changes of another rule of the same commit."""
-        self.marks |= other.marks
         self.unsynced |= other.unsynced
         self.overwrites |= other.overwrites
         self.dropped += other.dropped
 
-    def begin_feed(self, gallery_id: int) -> None:
-        """Start the feed of a gallery with a first change for followers to refer to."""
-        self.insert("feeds", {"gallery_id": gallery_id, "seq": -1, "token": b""})
-        self.note("gallery_created", gallery_id)
-
-    def note(
-        self,
-        kind: ChangeKind,
-        gallery_id: int = ALL_GALLERIES,
-        version: int = 0,
-        rows: Iterable[int] = (),
-    ) -> None:
-        """Announce a change of a gallery, with the slots of its crops, to the followers."""
-        token = secrets.token_bytes(TOKEN_BYTES)
-        seq = self.value(NEXT_CHANGE, (token, gallery_id))
-        if seq is None:
-            raise self.database.damage(f"the feed of gallery {gallery_id} is missing")
-        row = {
-            "gallery_id": gallery_id,
-            "seq": seq,
-            "token": token,
-            "kind": kind,
-            "version": version,
-            "slots": as_ranges(rows),
-        }
-        self.insert("changes", row)
-        self.marks[gallery_id] = Mark(seq, token)
-        if seq and seq % TRIM_EVERY == 0:
-            old = (gallery_id, seq - KEPT_CHANGES)
-            self.change("DELETE FROM changes WHERE gallery_id = ? AND seq <= ?", old)
+    def note_alerts(self) -> None:
+        """Have every process look for changed alerts and deliveries."""
+        self.change(
+            "INSERT INTO record (name, value) VALUES ('alerts_changed', ?1) "
+            "ON CONFLICT DO UPDATE SET value = ?1",
+            (self.commit,),
+        )
 
     def note_unneeded(self, paths: Sequence[str]) -> None:
         """Note files of the data directory that nothing refers to any more, by relative path."""

@@ -262,7 +262,6 @@ class GalleryRecord:
     Attributes:
         embedding_fingerprint: fingerprint of the embedder that made the searched vectors.
         staged_fingerprint: fingerprint of the embedder whose vectors are being prepared, or None.
-        at: number of restores so far.
         side: number of the file of the searched vectors; a reindex fills the file of `staged_side`
             and switches to it.
         sides, rows: number of sides and of slots assigned so far.
@@ -270,6 +269,8 @@ class GalleryRecord:
         staged_crops, staged_row: number of crops with a staged vector, and their last slot.
         unnamed: number of crops without an identity.
         dimension: length of the searched vectors; None before the first.
+        changed, calibrated: numbers of the commits that last changed anything of the gallery, and
+            its calibrations.
     """
 
     gallery_id: int
@@ -282,7 +283,6 @@ class GalleryRecord:
     crops: int = 0
     identities: int = 0
     image_bytes: int = 0
-    at: int = 0
     side: int = 0
     staged_side: int | None = None
     staged_crops: int = 0
@@ -292,6 +292,8 @@ class GalleryRecord:
     removals: int = 0
     unnamed: int = 0
     dimension: int | None = None
+    changed: int = 0
+    calibrated: int = 0
 
     @property
     def deletion_id(self) -> str:

@@ -11,19 +11,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from model.problems import InputProblem
 from service.errors import DamagedRecord, ServiceError
 from service.ops.threads import heartbeat
 from service.record.crop_rows import read_intact_vectors
 from service.record.database import Database, stored_uri
-from service.record.schema import (
-    CHECKED_TABLES,
-    EARLIEST_FORMAT,
-    FORMAT,
-    TABLES,
-    missing_tables,
-    row_crc,
-)
+from service.record.migrations import read_format
+from service.record.schema import CHECKED_TABLES, FORMAT, TABLES, checked_columns, row_crc
 from service.record.transaction import AMONG, FILE, Reader, Source, batches
 from service.record.vectors import Vector
 
@@ -109,7 +102,7 @@ def verify(folder: Path) -> RecordFound:
     """
     with inspect(folder) as inspection:
         inspection.check_pages()
-        for table in TABLES:
+        for table in inspection.tables():
             if table not in ("galleries", "crops", "pictures"):
                 for _ in inspection.rows(table):
                     pass
@@ -143,7 +136,7 @@ class Inspection:
         self._connection = stored.connection()
         # A flipped bit can leave invalid UTF-8; the checksum of the row reveals it.
         self._connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
-        self._require_format()
+        self._format = read_format(stored)
         self._connection.execute("BEGIN")
         for row in self.rows("galleries"):
             if row["name"] is not None:
@@ -151,11 +144,20 @@ class Inspection:
                 self.galleries[gallery_id] = row
                 self.found.galleries[gallery_id] = GalleryFound(gallery_id, row["name"])
 
+    def tables(self) -> list[str]:
+        """Return the tables of today's format that the format of this record has."""
+        if self._format == FORMAT:
+            return list(TABLES)
+        rows = self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        names = {row["name"] for row in rows}
+        return [table for table in TABLES if table in names]
+
     def rows(self, table: str) -> Iterator[Values]:
         try:
             for row in self._connection.execute(f"SELECT * FROM {table}"):
-                values = TABLES[table].values(row)
-                if table not in CHECKED_TABLES or row_crc(*values.values()) == row["crc"]:
+                values = dict(row)
+                checked = [row[name] for name in checked_columns(table, row.keys())]
+                if table not in CHECKED_TABLES or row_crc(*checked) == row["crc"]:
                     yield values
                 else:
                     self._note_row(table, values)
@@ -253,16 +255,6 @@ class Inspection:
         elif table != "pictures":
             self.found.note(gallery_id, f"a row of {table} is not what was written")
 
-    def _require_format(self) -> None:
-        path = self._stored.path
-        with self._stored.naming_errors():
-            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if not EARLIEST_FORMAT <= version <= FORMAT:
-            raise InputProblem(
-                f"{path}: has format version {version}, and this program reads {FORMAT}; read it "
-                "with the program version that wrote it"
-            )
-
     @contextlib.contextmanager
     def _noting_errors(self, what: str) -> Iterator[None]:
         try:
@@ -281,15 +273,6 @@ class StoredRecord(Database):
         self.connection()
 
     def _connect(self, uri: str | None = None) -> sqlite3.Connection:
-        connection = self._connect_file(uri)
-        # Code that reads the file reports the damage.
-        with contextlib.suppress(sqlite3.DatabaseError):
-            if connection.execute("PRAGMA user_version").fetchone()[0] >= EARLIEST_FORMAT:
-                for table in missing_tables(connection):
-                    table.create_stand_in(connection)
-        return connection
-
-    def _connect_file(self, uri: str | None) -> sqlite3.Connection:
         _finish_rollback(self.path)
         return Source._connect(self, uri or stored_uri(self.path))
 
@@ -301,7 +284,7 @@ class UntouchedRecord(StoredRecord):
     which is a file beside it, and creates that file and the log if they are missing.
     """
 
-    def _connect_file(self, uri: str | None) -> sqlite3.Connection:
+    def _connect(self, uri: str | None = None) -> sqlite3.Connection:
         if uri is not None:
             return Source._connect(self, uri)
         stored = f"file:{quote(str(self.path))}?mode=ro"

@@ -101,7 +101,7 @@ OF_WATCHES = """,
 name AS gallery, forecast AS promised, coalesce(tracks, 0) AS tracks,
 coalesce(changes, 0) AS review_changes,
 iif(disarmed_at IS NULL, 'armed', 'disarmed') AS state,
-watches.embedder != galleries.embedder OR watches.restores != galleries.restores AS outdated
+watches.embedder != galleries.embedder AS outdated
 """
 BESIDE_WATCHES = """
 JOIN galleries USING (gallery_id) LEFT JOIN watch_traffic USING (gallery_id)
@@ -250,7 +250,6 @@ class Watches(RecordPart):
             "settings": settings.model_dump_json(),
             "forecast": forecast.model_dump_json(),
             "embedder": embedder,
-            "restores": entry.at,
             "armed_at": now,
             "key_id": key_id,
         }
@@ -825,7 +824,7 @@ def _write_alert(
     removed = 0
     if count > KEPT_ALERTS:
         removed = transaction.change(DELETE_SURPLUS, (count - KEPT_ALERTS,))
-    transaction.note("alerts")
+    transaction.note_alerts()
     (alert,) = _read_alerts(transaction, "number = ?", (number,))
     return NotedVisit(alert, True, dropped, removed)
 
@@ -861,7 +860,7 @@ def _send_held(transaction: Transaction, gallery_id: int, number: int) -> int:
     """Write the deliveries of an alert that were held; return the number of dropped ones."""
     if not end_holding(transaction, number):
         return 0
-    transaction.note("alerts")
+    transaction.note_alerts()
     return _deliver(transaction, gallery_id, number, WAITING_OF_WEBHOOK)
 
 

@@ -99,7 +99,7 @@ class Webhooks(RecordPart):
         named = {**values, "webhook_id": webhook_id, "only_at": only_at}
         if not transaction.change(statement, named):
             return None
-        transaction.note("alerts")
+        transaction.note_alerts()
         return self.all().get(webhook_id)
 
     @transactional
@@ -201,7 +201,7 @@ class Webhooks(RecordPart):
                 "WHERE delivery_id = ?",
                 (now_micros(), delivery_id),
             )
-            transaction.note("alerts")
+            transaction.note_alerts()
         return self.delivery(delivery_id)
 
     def count_by_state(self) -> dict[DeliveryState, int]:

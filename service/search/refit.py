@@ -150,7 +150,7 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
             fitted = await runtime.pools.calibration.run(
                 _fit_gallery, stored, searches, scales[current.scoring], entry
             )
-            await _publish(runtime, gallery, stored, fitted, (entry.at, entry.side))
+            await _publish(runtime, gallery, stored, fitted, entry.side)
     return 0.0
 
 
@@ -288,18 +288,18 @@ async def _publish(
     gallery: Gallery,
     stored: _StoredCalibration,
     fitted: Publication,
-    vectors: tuple[int, int] | None = None,
+    side: int | None = None,
 ) -> None:
     """Publish a calibration, unless the record has changed since `stored` was read.
 
     Args:
-        vectors: (restores, side) of the vectors that it is fitted to; None for searches.
+        side: side of the vectors that it is fitted to; None for searches.
     """
     records = runtime.record.calibrations
 
     def publish() -> None:
         body = fitted.model_dump_json()
-        if records.publish(*stored.place, body, stored.version, stored.counted, vectors):
+        if records.publish(*stored.place, body, stored.version, stored.counted, side):
             runtime.calibrations.reload(gallery)
 
     await runtime.galleries.write(publish)

@@ -132,7 +132,7 @@ def test_keys_backups_and_artefacts_of_others_are_looked_at(examine, tmp_path):
 @pytest.mark.parametrize(
     ("left", "named"),
     [
-        ("record.acknowledged", "gmn restore"),
+        ("record.commit", "gmn restore"),
         ("new.part", "start over"),
         ("galleries.sqlite3", "gmn store upgrade"),
     ],
@@ -143,8 +143,8 @@ def test_a_directory_whose_record_is_elsewhere_or_lost_is_not_called_new(
     with contextlib.closing(Record(tmp_path)) as record:
         record.keys.add(create_key(scopes=["admin"])[0])
     (tmp_path / FILE).unlink()
-    if left != "record.acknowledged":
-        (tmp_path / "record.acknowledged").rename(tmp_path / left)
+    if left != "record.commit":
+        (tmp_path / "record.commit").rename(tmp_path / left)
     status, found = examine()
     assert status == 1
     assert named in said(found, "record", "error")

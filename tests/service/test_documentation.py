@@ -18,7 +18,6 @@ from service.errors import RecordWaits, ServiceError
 from service.http.app import VERSION, create_app
 from service.http.guard import needs_of
 from service.http.problems import CODE_OF_STATUS, EXAMPLES
-from service.record.transaction import ChangesLost
 from service.settings import Settings
 from tests.outside import run_command
 
@@ -68,8 +67,8 @@ def test_the_examples_of_problems_are_sentences_of_the_service():
     for kind in _kinds(ServiceError):
         sentence = re.sub(r"\\{.*?\\}", ".+", re.escape(kind.sentence))
         example = examples[kind.code]
-        # Where several errors share a code, the first has the example; one is never sent.
-        if kind not in (ChangesLost, RecordWaits):
+        # Where several errors share a code, the first has the example.
+        if kind is not RecordWaits:
             assert re.fullmatch(sentence, example["detail"]), kind.code
             assert example["status"] == kind.status
     for status, code in CODE_OF_STATUS.items():

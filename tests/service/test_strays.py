@@ -55,23 +55,17 @@ def _written(path):
     return path
 
 
-async def test_a_start_moves_aside_what_no_record_names_and_the_snapshots_of_earlier_versions(
-    runtime, gallery, tmp_path, caplog
-):
-    snapshot = _written(tmp_path / "snapshots" / "7" / "one.gmn" / "record.sqlite3")
+async def test_a_start_moves_aside_what_no_record_names(runtime, gallery, tmp_path, caplog):
     upload = _written(tmp_path / "imports" / "anothers" / "archive")
     runtime.record.jobs.create(new_job("waiting", gallery))
     waiting = _written(tmp_path / "imports" / "waiting" / "archive")
     for _ in range(2):
         await clear_files(runtime)
         assert waiting.exists()
-        assert not any(file.exists() for file in (snapshot, upload))
-        stray = tmp_path / "snapshots" / "stray" / "7-one.gmn" / "record.sqlite3"
-        assert stray.read_bytes() == b"record.sqlite3"
+        assert not upload.exists()
         stray = tmp_path / "imports" / "stray" / "anothers" / "archive"
         assert stray.read_bytes() == b"archive"
-    assert "one.gmn is in no record; moved to" in caplog.text
-    assert "a snapshot of version 0.5" in caplog.text
+    assert "anothers is in no record; moved to" in caplog.text
 
 
 async def test_a_start_removes_exports_that_were_cut_off_and_moves_unknown_files_aside(

@@ -226,7 +226,7 @@ def test_the_last_of_the_attempts_leaves_a_dead_letter(watching, people, receive
     def skip_to_the_last(transaction):
         skipped = "UPDATE deliveries SET attempts = 7, next_at = 0 WHERE delivery_id = ?"
         transaction.change(skipped, (waiting["delivery_id"],))
-        transaction.note("alerts")
+        transaction.note_alerts()
 
     people.record.database.write(skip_to_the_last)
     dead = ends(watching, webhook, "dead")

@@ -109,19 +109,10 @@ class Lab:
 
         def up():
             state = self.state(gallery)
-            there = (state.at, state.side) == (entry.at, entry.side)
             filled = bool(state.collection) or not entry.crops
-            return there and filled and state.version >= entry.version
+            return state.side == entry.side and filled and state.version >= entry.version
 
         eventually(up, seconds)
-
-    def forget_changes(self):
-        """Remove all changes but the newest of each gallery, as after very many."""
-        forget = (
-            "DELETE FROM changes WHERE seq < "
-            "(SELECT seq FROM feeds WHERE feeds.gallery_id = changes.gallery_id)"
-        )
-        self.record.database.write(lambda transaction: transaction.change(forget))
 
     def hits(self, gallery, query, limit=1000, wanted=EVERY_CROP):
         """Return what Milvus proposes at the watermark."""

@@ -152,11 +152,11 @@ def test_one_process_indexes_and_another_takes_over_when_it_is_gone(one):
         assert other.found(gallery, drawn(3), 1) == rows
 
 
-def test_changes_that_are_kept_no_more_are_made_up_for(one):
-    gallery, _ = one.indexed(1)
+def test_changes_while_nobody_indexes_are_made_up_for(one):
+    gallery, rows = one.indexed(1, 3)
     one.indexer.close()
     one.enroll(gallery, drawn_crop(2))
-    one.forget_changes()
+    one.remove(gallery, rows[0])
     with lab(one.folder, one.milvus) as other:
         other.caught_up(gallery)
         assert other.is_whole(gallery)

@@ -13,7 +13,6 @@ from gmn_client.models import JobProblem
 from service.errors import StorageFailed
 from service.record import galleries
 from service.record.keys import ApiKey
-from service.record.marks import COMMITS
 from service.record.record import Record
 from service.record.transaction import Reader
 from service.record.vectors import BLOCK_BYTES, VectorFile
@@ -64,9 +63,9 @@ def test_a_forgotten_name_is_hidden_in_jobs_and_those_without_it_are_not_written
     problem = JobProblem(position=1, source=f"{name}/1.png", code="truncated", detail="cut off")
     record.jobs.update("named", "failed", None, detail=f"{name}: is wrong")
     record.jobs.update("reported", "done", None, [problem])
-    commits = record.database.marks.read()[COMMITS]
+    commits = record.database.acknowledged.read()
     record.jobs.forget_name(gallery, "Bob")
-    assert record.database.marks.read()[COMMITS] == commits
+    assert record.database.acknowledged.read() == commits
     record.jobs.forget_name(gallery, name)
     assert record.jobs.get("named").detail == "…: is wrong"
     assert record.jobs.problems("reported", 0, 9)[0].source == "…/1.png"
@@ -107,7 +106,7 @@ def test_a_deleted_gallery_leaves_no_row_of_its_own(tmp_path):
     with open_record(tmp_path) as record:
         record.galleries.delete(1)
         left = {name for name, rows in contents(record).items() if rows}
-    of_all_galleries = {"record", "feeds", "changes", "runtimes", "api_keys"}
+    of_all_galleries = {"record", "runtimes", "api_keys"}
     of_cameras = {"cameras", "camera_hours"}
     assert left == of_all_galleries | of_cameras | {"unneeded_files", "stray_pictures"}
 

@@ -1,5 +1,6 @@
-"""Two processes on one record: each sees the other's writes, once and in order."""
+"""Two processes on one record: each shows the writes of both, once and in order."""
 
+import threading
 from collections import defaultdict
 
 import pytest
@@ -15,12 +16,20 @@ from tests.waiting import LONGEST_SECONDS
 
 class Seen:
     def __init__(self, record):
+        self.record = record
         self.versions = defaultdict(list)
         self.read = []
-        self.follower = Follower(record.database, self.apply, self.read.append)
+        self.alerts = []
+        self.may_show = threading.Event()
+        self.may_show.set()
+        self.follower = Follower(
+            record.database, self.apply, self.read.append, lambda: self.alerts.append(1)
+        )
 
-    def apply(self, gallery_id, changes):
-        self.versions[gallery_id] += [change.version for change in changes]
+    def apply(self, gallery_id):
+        version = self.record.galleries.get(gallery_id).version
+        assert self.may_show.wait(LONGEST_SECONDS)
+        self.versions[gallery_id].append(version)
 
 
 @pytest.fixture
@@ -38,34 +47,49 @@ def seen(record, gallery):
 
 
 def change(record, gallery):
-    record.database.write(next_version, gallery, "added", [1])
-    return Reader(record.database).feeds()[gallery].seq
+    record.database.write(next_version, gallery)
+    return Reader(record.database).newest_commit()
 
 
 def test_changes_of_another_process_are_shown_in_order_with_the_next_look(seen, other, gallery):
     # The promise is 100 ms on a quiet machine.
     assert follow.POLL_SECONDS < 0.1
-    assert sorted(seen.read) == [0, gallery]
+    assert seen.read == [gallery]
     for _ in range(3):
         last = change(other, gallery)
         seen.follower.wait_for(gallery, last).result(timeout=LONGEST_SECONDS)
     assert seen.versions[gallery] == [1, 2, 3]
 
 
-def test_changes_that_are_kept_no_more_are_made_up_by_reading_the_gallery(
-    record, gallery, monkeypatch
-):
-    monkeypatch.setattr("service.record.transaction.KEPT_CHANGES", 5)
-    monkeypatch.setattr("service.record.transaction.TRIM_EVERY", 10)
-    watching = Seen(record)
-    monkeypatch.setattr(follow, "POLL_SECONDS", 60.0)
-    watching.follower.start()
-    for _ in range(20):
+def test_what_this_process_commits_is_shown_once_and_before_it_goes_on(seen, record, gallery):
+    for version in (1, 2, 3):
         last = change(record, gallery)
-    watching.follower.wait_for(gallery, last).result(timeout=LONGEST_SECONDS)
-    watching.follower.close()
-    assert watching.versions[gallery] == []
-    assert watching.read.count(gallery) == 2
+        seen.follower.show(gallery).result(timeout=LONGEST_SECONDS)
+        assert seen.versions[gallery][-1] == version
+    seen.follower.wait_for_all(last).result(timeout=LONGEST_SECONDS)
+    assert seen.versions[gallery] == [1, 2, 3]
+
+
+def test_a_thread_never_waits_for_another_one_that_shows_a_gallery(seen, record, gallery):
+    seen.may_show.clear()
+    change(record, gallery)
+    showing = threading.Thread(target=seen.follower.show, args=(gallery,))
+    showing.start()
+    change(record, gallery)
+    shown = seen.follower.show(gallery)
+    assert not shown.done()
+    seen.may_show.set()
+    shown.result(timeout=LONGEST_SECONDS)
+    showing.join()
+    assert seen.versions[gallery][-1] == 2
+
+
+def test_alerts_of_another_process_are_announced(seen, other, gallery):
+    other.database.write(lambda transaction: transaction.note_alerts())
+    last = Reader(other.database).newest_commit()
+    seen.follower.wait_for_all(last).result(timeout=LONGEST_SECONDS)
+    assert seen.alerts == [1]
+    assert seen.versions == {}
 
 
 def test_who_waits_while_the_service_stops_is_told_so(seen, gallery):
@@ -77,6 +101,13 @@ def test_who_waits_while_the_service_stops_is_told_so(seen, gallery):
 
 def test_who_waits_for_a_gallery_that_another_process_deleted_meanwhile_goes_on(seen, other):
     yard = new_gallery(other, "yard")
-    created = Reader(other.database).feeds()[yard].seq
+    created = Reader(other.database).newest_change_of(yard)
     other.galleries.delete(yard)
     seen.follower.wait_for(yard, created).result(timeout=LONGEST_SECONDS)
+
+
+def test_who_waits_for_all_galleries_waits_for_those_that_another_process_makes(seen, other):
+    yard = new_gallery(other, "yard")
+    created = Reader(other.database).newest_commit()
+    seen.follower.wait_for_all(created).result(timeout=LONGEST_SECONDS)
+    assert yard in seen.read

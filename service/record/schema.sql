@@ -1,0 +1,580 @@
+-- The tables, indexes and triggers of the record, as a new one is created with them.
+-- Records of earlier formats are brought to them by migrations.py.
+--
+-- The column `crc` is the checksum of a row, by which damage is found. Whoever writes these tables
+-- needs the function `row_crc` of schema.py; without it they can be read.
+
+-- Single values: `record_id`, `group_secret`, `next_gallery`, `keys_asked_for`, `newest_alert`,
+-- `index_owners`, `indexes_rebuilt`, `copy_before_upgrade`, the path of a backup, `commit`, the number
+-- of the last commit, and `alerts_changed`, that of the last one that changed alerts or deliveries.
+CREATE TABLE record (
+    name TEXT PRIMARY KEY,
+    value NOT NULL
+) WITHOUT ROWID;
+
+-- A gallery without a name is being deleted. `side` identifies the searched vectors. `changed` is the
+-- number of the commit that last changed anything of the gallery; `calibrated`, its calibrations.
+CREATE TABLE galleries (
+    gallery_id INTEGER PRIMARY KEY,
+    name TEXT UNIQUE,
+    embedder TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    next_slot INTEGER NOT NULL,
+    next_side INTEGER NOT NULL,
+    side INTEGER NOT NULL,
+    dimension INTEGER,
+    staged_embedder TEXT,
+    staged_side INTEGER,
+    staged_dimension INTEGER,
+    staged_slot INTEGER NOT NULL,
+    staged_crops INTEGER NOT NULL,
+    crops INTEGER NOT NULL,
+    people INTEGER NOT NULL,
+    unnamed INTEGER NOT NULL,
+    image_bytes INTEGER NOT NULL,
+    removals INTEGER NOT NULL,
+    changed INTEGER NOT NULL,
+    calibrated INTEGER NOT NULL,
+    crc INTEGER GENERATED ALWAYS AS (row_crc(
+        gallery_id, name, embedder, settings, created_at, version, next_slot, next_side,
+        side, dimension, staged_embedder, staged_side, staged_dimension, staged_slot,
+        staged_crops, crops, people, unnamed, image_bytes, removals, changed, calibrated
+    )) STORED
+) WITHOUT ROWID;
+
+-- `sort_key` is the name in natural order: numbers in names sort numerically.
+CREATE TABLE people (
+    person_id INTEGER PRIMARY KEY,
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    sort_key TEXT NOT NULL,
+    crc INTEGER GENERATED ALWAYS AS (row_crc(person_id, gallery_id, name, sort_key)) STORED,
+    UNIQUE (gallery_id, name)
+) WITHOUT ROWID;
+CREATE INDEX people_0 ON people (gallery_id, sort_key, name);
+
+-- `seen_at` is the time of capture, or of enrollment if that is unknown. Times are microseconds
+-- since 1970, UTC. `inside` is 1 if the picture is stored in the table `pictures`. `changed` is the
+-- gallery's version of the crop's last change.
+CREATE TABLE crops (
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    slot INTEGER NOT NULL,
+    crop_id TEXT NOT NULL,
+    person_id INTEGER REFERENCES people,
+    camera TEXT,
+    captured_at INTEGER,
+    seen_at INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    external_id TEXT,
+    sha256 BLOB,
+    content_type TEXT,
+    image_bytes INTEGER NOT NULL,
+    inside INTEGER NOT NULL,
+    quality REAL,
+    metadata TEXT,
+    crc INTEGER GENERATED ALWAYS AS (row_crc(
+        gallery_id, slot, crop_id, person_id, camera, captured_at, seen_at, created_at,
+        external_id, sha256, content_type, image_bytes, inside, quality, metadata
+    )) STORED,
+    changed INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (gallery_id, slot),
+    UNIQUE (gallery_id, crop_id)
+) WITHOUT ROWID;
+CREATE INDEX crops_0 ON crops (gallery_id, sha256);
+CREATE INDEX crops_1 ON crops (person_id, gallery_id, slot);
+CREATE INDEX crops_2 ON crops (gallery_id, camera, slot);
+CREATE INDEX crops_3 ON crops (gallery_id, seen_at, slot);
+CREATE INDEX crops_4 ON crops (gallery_id, created_at, slot);
+CREATE INDEX crops_5 ON crops (gallery_id, external_id, slot) WHERE external_id IS NOT NULL;
+CREATE INDEX crops_6 ON crops (gallery_id, changed);
+
+-- Tracks of the crops that have one. A track is a tracker's frames of one person in one camera.
+CREATE TABLE tracks (
+    gallery_id INTEGER NOT NULL,
+    slot INTEGER NOT NULL,
+    track TEXT NOT NULL,
+    crc INTEGER GENERATED ALWAYS AS (row_crc(gallery_id, slot, track)) STORED,
+    PRIMARY KEY (gallery_id, slot),
+    FOREIGN KEY (gallery_id, slot) REFERENCES crops ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX tracks_0 ON tracks (gallery_id, track, slot);
+
+-- Checksum of each vector and its crop's id. A slot has several while vectors of another embedder
+-- are prepared, one for each side.
+CREATE TABLE checksums (
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    slot INTEGER NOT NULL,
+    side INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    PRIMARY KEY (gallery_id, slot, side)
+) WITHOUT ROWID;
+
+-- Crops that an import has stored. `renamed` is 1 if a crop got another identity since.
+CREATE TABLE imported_crops (
+    gallery_id INTEGER NOT NULL,
+    slot INTEGER NOT NULL,
+    job_id TEXT NOT NULL,
+    renamed INTEGER NOT NULL,
+    PRIMARY KEY (gallery_id, slot),
+    FOREIGN KEY (gallery_id, slot) REFERENCES crops ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX imported_crops_0 ON imported_crops (job_id, slot);
+
+CREATE TABLE pictures (
+    gallery_id INTEGER NOT NULL,
+    slot INTEGER NOT NULL,
+    content BLOB NOT NULL,
+    crc INTEGER GENERATED ALWAYS AS (row_crc(gallery_id, slot, content)) STORED,
+    PRIMARY KEY (gallery_id, slot),
+    FOREIGN KEY (gallery_id, slot) REFERENCES crops ON DELETE CASCADE
+);
+
+-- Crops removed for good, which no import and no restore may bring back. `changed` is the gallery's
+-- version of the removal. Crops that version 0.5 removed have no slot.
+CREATE TABLE tombstones (
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    crop_id TEXT NOT NULL,
+    removed_at INTEGER NOT NULL,
+    slot INTEGER,
+    changed INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (gallery_id, crop_id)
+) WITHOUT ROWID;
+CREATE INDEX tombstones_0 ON tombstones (gallery_id, removed_at);
+CREATE INDEX tombstones_1 ON tombstones (gallery_id, changed);
+
+-- Answers of processed requests, kept for a day so that repeated requests change nothing.
+CREATE TABLE requests (
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    key TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    answer TEXT NOT NULL,
+    happened_at INTEGER NOT NULL,
+    PRIMARY KEY (gallery_id, key)
+) WITHOUT ROWID;
+CREATE INDEX requests_0 ON requests (happened_at);
+
+-- `into_person` received the crops of `identity`.
+CREATE TABLE merges (
+    merge_id TEXT PRIMARY KEY,
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    identity TEXT NOT NULL,
+    into_person INTEGER NOT NULL REFERENCES people ON DELETE CASCADE,
+    crops INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    merged_at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX merges_0 ON merges (gallery_id, version);
+CREATE INDEX merges_1 ON merges (into_person);
+
+CREATE TABLE merged_crops (
+    merge_id TEXT NOT NULL REFERENCES merges ON DELETE CASCADE,
+    crop_id TEXT NOT NULL,
+    PRIMARY KEY (merge_id, crop_id)
+) WITHOUT ROWID;
+
+-- The latest grouping of a gallery's unnamed crops.
+CREATE TABLE groups (
+    gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
+    grouping TEXT NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE searches (
+    query_id TEXT PRIMARY KEY,
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    key_id TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    request TEXT NOT NULL,
+    answer TEXT NOT NULL,
+    results TEXT NOT NULL,
+    crop_id TEXT,
+    content_type TEXT
+);
+CREATE INDEX searches_0 ON searches (gallery_id, query_id);
+CREATE INDEX searches_1 ON searches (gallery_id, key_id, query_id);
+
+CREATE TABLE search_pictures (
+    query_id TEXT PRIMARY KEY REFERENCES searches ON DELETE CASCADE,
+    content BLOB NOT NULL
+);
+
+-- Crops shown by a kept search, which is deleted when any of their people is forgotten.
+CREATE TABLE shown (
+    query_id TEXT NOT NULL REFERENCES searches ON DELETE CASCADE,
+    crop_id TEXT NOT NULL,
+    PRIMARY KEY (query_id, crop_id)
+) WITHOUT ROWID;
+CREATE INDEX shown_0 ON shown (crop_id);
+
+CREATE TABLE reviews (
+    query_id TEXT NOT NULL REFERENCES searches ON DELETE CASCADE,
+    crop_id TEXT NOT NULL,
+    decision TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    reviewed_at INTEGER NOT NULL,
+    PRIMARY KEY (query_id, crop_id)
+) WITHOUT ROWID;
+
+CREATE TABLE cases (
+    case_id TEXT PRIMARY KEY,
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    notes TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL,
+    key_id TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX cases_0 ON cases (gallery_id, case_id);
+
+CREATE TABLE case_searches (
+    case_id TEXT NOT NULL REFERENCES cases ON DELETE CASCADE,
+    query_id TEXT NOT NULL REFERENCES searches ON DELETE CASCADE,
+    added_at INTEGER NOT NULL,
+    note TEXT NOT NULL,
+    PRIMARY KEY (case_id, query_id)
+) WITHOUT ROWID;
+CREATE INDEX case_searches_0 ON case_searches (query_id);
+
+-- Number of searches of a case deleted on a day, with a person or because of their age.
+CREATE TABLE case_deletions (
+    case_id TEXT NOT NULL REFERENCES cases ON DELETE CASCADE,
+    day TEXT NOT NULL,
+    searches INTEGER NOT NULL,
+    PRIMARY KEY (case_id, day)
+) WITHOUT ROWID;
+
+CREATE TABLE jobs (
+    job_id TEXT PRIMARY KEY,
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL,
+    key_id TEXT,
+    parameters TEXT NOT NULL,
+    progress TEXT NOT NULL,
+    problems INTEGER NOT NULL,
+    cancelling INTEGER NOT NULL,
+    detail TEXT,
+    worker TEXT,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX jobs_0 ON jobs (gallery_id, created_at, job_id);
+CREATE INDEX jobs_1 ON jobs (created_at, job_id);
+CREATE INDEX jobs_2 ON jobs (state);
+
+CREATE TABLE job_problems (
+    job_id TEXT NOT NULL REFERENCES jobs ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    problem TEXT NOT NULL,
+    PRIMARY KEY (job_id, number)
+) WITHOUT ROWID;
+
+-- Calibrations of a gallery, and the searches that they were fitted to, numbered by `number`.
+CREATE TABLE calibrations (
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    subject TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    body TEXT,
+    searches INTEGER NOT NULL,
+    PRIMARY KEY (gallery_id, subject)
+) WITHOUT ROWID;
+
+CREATE TABLE calibration_searches (
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    subject TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (gallery_id, subject, number),
+    UNIQUE (gallery_id, subject, name)
+) WITHOUT ROWID;
+
+CREATE TABLE runtimes (
+    embedder TEXT PRIMARY KEY,
+    choice TEXT NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE api_keys (
+    key_id TEXT PRIMARY KEY,
+    gallery TEXT,
+    body TEXT NOT NULL,
+    used_at INTEGER,
+    crc INTEGER GENERATED ALWAYS AS (row_crc(key_id, gallery, body, used_at)) STORED
+) WITHOUT ROWID;
+
+-- Files of the data directory that nothing refers to.
+CREATE TABLE unneeded_files (
+    path TEXT PRIMARY KEY
+) WITHOUT ROWID;
+
+-- Pictures outside the record whose crops do not exist, or not yet; deleted after a grace period.
+CREATE TABLE stray_pictures (
+    gallery_id INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    until INTEGER NOT NULL,
+    PRIMARY KEY (gallery_id, name)
+) WITHOUT ROWID;
+CREATE INDEX stray_pictures_0 ON stray_pictures (until);
+
+-- State of each gallery's collection in Milvus.
+CREATE TABLE remote_indexes (
+    gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
+    collection TEXT NOT NULL,
+    side INTEGER NOT NULL,
+    embedder TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    timestamp INTEGER NOT NULL,
+    building TEXT NOT NULL,
+    builds INTEGER NOT NULL,
+    wanted INTEGER NOT NULL,
+    lacks_rows INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Watch lists that are or were armed, with the forecast at that time. A list is a gallery; a
+-- different embedder shows that its vectors were replaced since.
+CREATE TABLE watches (
+    gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
+    settings TEXT NOT NULL,
+    forecast TEXT NOT NULL,
+    embedder TEXT NOT NULL,
+    armed_at INTEGER NOT NULL,
+    key_id TEXT NOT NULL,
+    disarmed_at INTEGER,
+    why TEXT
+) WITHOUT ROWID;
+
+-- Histogram of the best scores of a list's tracks for vectors of one embedder (the `subject`).
+-- Counting starts at `since`, which moves when the list is disarmed.
+CREATE TABLE watch_traffic (
+    gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
+    subject TEXT NOT NULL,
+    histogram BLOB NOT NULL,
+    tracks INTEGER NOT NULL,
+    since INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- The part of that histogram that one camera sent with one API key. A camera without a name is ''.
+CREATE TABLE camera_traffic (
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    key_id TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    histogram BLOB NOT NULL,
+    since INTEGER NOT NULL,
+    PRIMARY KEY (gallery_id, key_id, camera)
+) WITHOUT ROWID;
+
+-- Tracks that were counted lately in a histogram, each with the bin of its best score.
+-- `name` is a hash; `began` and `until` are times of capture between which the track was open.
+CREATE TABLE counted_tracks (
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    name BLOB NOT NULL,
+    began INTEGER NOT NULL,
+    until INTEGER NOT NULL,
+    bin INTEGER NOT NULL,
+    counted_at INTEGER NOT NULL,
+    PRIMARY KEY (gallery_id, name, began)
+) WITHOUT ROWID;
+CREATE INDEX counted_tracks_0 ON counted_tracks (counted_at);
+
+-- Cameras as API keys name them. `camera` is empty for crops without a camera, and for the cameras
+-- beyond the limit of a key. `state`, `fps` and `lag` are those of the last heartbeat; `silent_at`
+-- is when it was noted that the camera is silent.
+CREATE TABLE cameras (
+    key_id TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    heard_at INTEGER NOT NULL,
+    crop_at INTEGER,
+    heartbeat_at INTEGER,
+    state TEXT,
+    fps REAL,
+    lag REAL,
+    silent_at INTEGER,
+    PRIMARY KEY (key_id, camera)
+) WITHOUT ROWID;
+CREATE INDEX cameras_0 ON cameras (heard_at);
+
+-- What a camera sent in an hour, which is numbered from 1970.
+CREATE TABLE camera_hours (
+    key_id TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    hour INTEGER NOT NULL,
+    crops INTEGER NOT NULL,
+    tracks INTEGER NOT NULL,
+    refused INTEGER NOT NULL,
+    PRIMARY KEY (key_id, camera, hour),
+    FOREIGN KEY (key_id, camera) REFERENCES cameras ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX camera_hours_0 ON camera_hours (hour);
+
+-- `number` grows in commit order; `follows` is the id of the person's preceding visit at
+-- another camera. An alert about a list or a camera has a `detail` and no person.
+CREATE TABLE alerts (
+    number INTEGER PRIMARY KEY,
+    alert_id TEXT NOT NULL UNIQUE,
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    person_id INTEGER REFERENCES people ON DELETE CASCADE,
+    kind TEXT NOT NULL,
+    detail TEXT,
+    camera TEXT,
+    track TEXT,
+    first_seen INTEGER NOT NULL,
+    last_seen INTEGER NOT NULL,
+    crops INTEGER NOT NULL,
+    score REAL,
+    threshold REAL,
+    probability REAL,
+    cohesion REAL,
+    calibration_version TEXT,
+    crop_id TEXT,
+    state TEXT NOT NULL,
+    reviewed_by TEXT,
+    reviewed_at INTEGER,
+    follows TEXT,
+    created_at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX alerts_0 ON alerts (gallery_id, number);
+CREATE INDEX alerts_1 ON alerts (gallery_id, crop_id);
+CREATE INDEX alerts_2 ON alerts (person_id, last_seen);
+
+CREATE TABLE alert_pictures (
+    number INTEGER PRIMARY KEY REFERENCES alerts ON DELETE CASCADE,
+    content_type TEXT NOT NULL,
+    content BLOB NOT NULL
+);
+
+-- Times of capture of the crops whose score and picture alerts show.
+CREATE TABLE alert_crops (
+    number INTEGER PRIMARY KEY REFERENCES alerts ON DELETE CASCADE,
+    captured_at INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Trials of a list at the cameras of API keys since it was armed. A camera without a name is ''.
+CREATE TABLE watch_trials (
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    key_id TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    tracks INTEGER NOT NULL,
+    ended_at INTEGER,
+    PRIMARY KEY (gallery_id, key_id, camera)
+) WITHOUT ROWID;
+
+-- Alerts that were raised during such a trial. While `held` is 1, their messages wait for a review.
+CREATE TABLE trial_alerts (
+    number INTEGER PRIMARY KEY REFERENCES alerts ON DELETE CASCADE,
+    gallery_id INTEGER NOT NULL,
+    key_id TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    held INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX trial_alerts_0 ON trial_alerts (gallery_id, key_id, camera, number);
+
+-- The API key that sent the crop which an alert shows, and the subject of its score: only scores of
+-- the same subject are comparable.
+CREATE TABLE alert_scores (
+    number INTEGER PRIMARY KEY REFERENCES alerts ON DELETE CASCADE,
+    key_id TEXT NOT NULL,
+    subject TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- How often reviews of a list have changed, or what they may move; its thresholds depend on them.
+CREATE TABLE review_changes (
+    gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
+    changes INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Cameras whose reviews move no threshold of a list until it is armed again, by an administrator's
+-- decision. A camera without a name is ''.
+CREATE TABLE ignored_reviews (
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    key_id TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    PRIMARY KEY (gallery_id, key_id, camera)
+) WITHOUT ROWID;
+
+-- A webhook without a gallery receives all alerts; `dropped` counts alerts that found it full.
+CREATE TABLE webhooks (
+    webhook_id TEXT PRIMARY KEY,
+    gallery_id INTEGER REFERENCES galleries ON DELETE CASCADE,
+    url TEXT NOT NULL,
+    secret TEXT NOT NULL,
+    former_secret TEXT,
+    former_until INTEGER,
+    enabled INTEGER NOT NULL,
+    why TEXT,
+    note TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    dropped INTEGER NOT NULL,
+    created_at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX webhooks_0 ON webhooks (gallery_id);
+
+-- `sent_to` is the last address, kept for when the webhook is deleted.
+CREATE TABLE deliveries (
+    delivery_id TEXT PRIMARY KEY,
+    webhook_id TEXT REFERENCES webhooks ON DELETE SET NULL,
+    number INTEGER NOT NULL REFERENCES alerts ON DELETE CASCADE,
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    next_at INTEGER NOT NULL,
+    status INTEGER,
+    error TEXT,
+    sent_to TEXT,
+    created_at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX deliveries_0 ON deliveries (webhook_id, state, next_at);
+CREATE INDEX deliveries_1 ON deliveries (number);
+
+-- Deletions that are not in the log of deletions yet. `gallery_id` is that of a crop, or 0.
+CREATE TABLE deletions (
+    kind TEXT NOT NULL,
+    gallery_id INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    PRIMARY KEY (kind, gallery_id, id)
+) WITHOUT ROWID;
+
+-- Whoever deletes something writes a row of `deletions` in the same commit. What is deleted with
+-- its gallery comes back with no restore that leaves out the gallery, and needs no row.
+CREATE TRIGGER crop_deleted AFTER INSERT ON tombstones BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id)
+    VALUES ('crop', new.gallery_id, new.crop_id);
+END;
+CREATE TRIGGER gallery_deleted AFTER UPDATE OF name ON galleries WHEN new.name IS NULL BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id)
+    VALUES ('gallery', 0, new.gallery_id || '-' || new.created_at);
+END;
+CREATE TRIGGER key_deleted AFTER DELETE ON api_keys BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id) VALUES ('key', 0, old.key_id);
+END;
+CREATE TRIGGER secret_deleted AFTER UPDATE OF body ON api_keys
+WHEN new.body ->> '$.secret_sha256' != old.body ->> '$.secret_sha256' BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id)
+    VALUES ('secret', 0, old.body ->> '$.secret_sha256');
+END;
+CREATE TRIGGER keyless_deleted AFTER INSERT ON record WHEN new.name = 'keys_asked_for' BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id) VALUES ('keyless', 0, 'all');
+END;
+CREATE TRIGGER search_deleted AFTER DELETE ON searches
+WHEN EXISTS (SELECT 1 FROM galleries WHERE gallery_id = old.gallery_id AND name IS NOT NULL) BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id) VALUES ('search', 0, old.query_id);
+END;
+CREATE TRIGGER case_deleted AFTER DELETE ON cases
+WHEN EXISTS (SELECT 1 FROM galleries WHERE gallery_id = old.gallery_id AND name IS NOT NULL) BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id) VALUES ('case', 0, old.case_id);
+END;
+CREATE TRIGGER webhook_deleted AFTER DELETE ON webhooks BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id) VALUES ('webhook', 0, old.webhook_id);
+END;
+CREATE TRIGGER alert_deleted AFTER DELETE ON alerts
+WHEN EXISTS (SELECT 1 FROM galleries WHERE gallery_id = old.gallery_id AND name IS NOT NULL) BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id) VALUES ('alert', 0, old.alert_id);
+END;
+CREATE TRIGGER merge_deleted AFTER DELETE ON merges
+WHEN EXISTS (SELECT 1 FROM galleries WHERE gallery_id = old.gallery_id AND name IS NOT NULL) BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id) VALUES ('merge', 0, old.merge_id);
+END;
+CREATE TRIGGER job_deleted AFTER DELETE ON jobs
+WHEN EXISTS (SELECT 1 FROM galleries WHERE gallery_id = old.gallery_id AND name IS NOT NULL) BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id) VALUES ('job', 0, old.job_id);
+END;
