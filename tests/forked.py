@@ -15,19 +15,6 @@ import threading
 from multiprocessing import connection, reduction
 from pathlib import Path
 
-PRELOADED = (
-    "pytest",
-    "gmn_client",
-    "service.commands.bulk",
-    "service.http.app",
-    "service.runtime",
-    "training.commands.train",
-    "training.train",
-    # Building a network imports it, with a thousand modules.
-    "torchvision",
-    "uvicorn",
-    __name__,
-)
 GMN = "import gmn; gmn.main()"
 
 
@@ -61,7 +48,7 @@ class Forked:
             cwd: the working directory, by default this process's.
         """
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(list(PRELOADED))
+        context.set_forkserver_preload(["tests.preloaded"])
         with Path(os.devnull).open() as nothing:
             files = (
                 nothing.fileno() if stdin is None else stdin,

@@ -26,9 +26,14 @@ def parse_slowly(*given):
     return parse(*given)
 import_files.parse_labels = parse_slowly
 """
+# What still runs is waited for a second, and not 25 and then 5.
 SLOW_EXPORTS = """
 import time
+from service import runtime
+from service.commands import processes
 from service.record import exports
+processes.DRAIN_SECONDS = 1
+runtime.LAST_WORK_SECONDS = 1.0
 def add_slowly(*_):
     for _ in range(90):
         time.sleep(1)

@@ -164,9 +164,9 @@ def test_threads_that_compute_a_small_network_let_the_others_go_first(
     runtime.embed(np.zeros((1, preprocessing.height, preprocessing.width, 3), np.uint8))
     computing = set(TASKS.iterdir()) - before
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    assert {os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in computing} == {
-        own + niceness
-    }
+    # Tests that run with `nice -n 10` would need a lower priority than Linux has.
+    expected = min(own + niceness, 19)
+    assert {os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in computing} == {expected}
 
 
 def test_the_larger_shipped_network_is_not_small():

@@ -10,12 +10,17 @@ from PIL import Image
 
 import gmn
 from tests.forked import GMN, Forked
-from tests.training.runs import run_here, set_options
+from tests.training.runs import FAST_BACKBONE, run_here, set_options
 from training.datasets.drawn import draw_people
 from training.papers import paper_tables
 
 P1 = ("market1501", "cuhk02", "cuhk03np", "cuhksysu", "viper")
 SETTINGS = (
+    FAST_BACKBONE,
+    "initial_weights=none",
+    "preprocessing.height=64",
+    "preprocessing.width=32",
+    "augmentation.resize=none",
     "sampling.identities=4",
     "sampling.images=2",
     "optimisation.epochs=1",
@@ -64,12 +69,11 @@ def baselines(table, files, folder):
 
 
 @pytest.mark.slow
-def test_a_killed_table_continues_and_ends_with_every_row_and_seed(
-    sets, tiny_artefact, tmp_path, capsys
-):
-    start = set_options(f"initial_weights={tiny_artefact}", "held_out.fraction=0.4")
-    words = command("gmn/P1", [sets[name] for name in P1], tmp_path, "--seeds", "0,1", *start)
-    process = Forked(GMN, *words)
+def test_a_killed_table_continues_and_ends_with_every_row_and_seed(sets, tmp_path, capsys):
+    held_out = set_options("held_out.fraction=0.4")
+    words = command("gmn/P1", [sets[name] for name in P1], tmp_path, "--seeds", "0,1", *held_out)
+    # The module registers the backbone.
+    process = Forked(f"import tests.training.runs; {GMN}", *words)
     # The first run has ended and the second one has begun.
     while len(list(tmp_path.glob("*/*/seed-*/log.jsonl"))) < 2:
         assert process.poll() is None
@@ -98,7 +102,7 @@ def test_a_killed_table_continues_and_ends_with_every_row_and_seed(
     assert found["papers"] == {"Baseline": {}, "GMN": {}}
     page = (tmp_path / "gmn/P1/benchmark.html").read_text()
     assert "Benchmark gmn/P1" in page
-    assert "since initial_weights=" in page
+    assert "since held_out.fraction=0.4" in page
     # All that is there is read again, and nothing is trained or measured.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/seed-*/**/*")}
     assert gmn.run(words) == 0
@@ -106,8 +110,8 @@ def test_a_killed_table_continues_and_ends_with_every_row_and_seed(
 
 
 @pytest.mark.slow
-def test_all_people_train_where_others_calibrate(sets, tiny_artefact, tmp_path, capsys):
-    all_people = set_options(f"initial_weights={tiny_artefact}", "held_out.fraction=0")
+def test_all_people_train_where_others_calibrate(sets, tmp_path, capsys):
+    all_people = set_options("held_out.fraction=0")
     files = [sets[name] for name in (*P1, "prid2011")]
     words = command("gmn/P1", files, tmp_path, "--seeds", "3", *all_people)
     assert gmn.run(words) == 2
@@ -131,9 +135,7 @@ def test_all_people_train_where_others_calibrate(sets, tiny_artefact, tmp_path, 
 
 @pytest.mark.parametrize("table", ["gmn/P1", "small/msfl"])
 def test_a_dry_run_takes_steps_of_every_row_and_writes_nothing(table, sets, tmp_path):
-    small = ("preprocessing.height=64", "preprocessing.width=32", "augmentation.resize=none")
-    words = command(table, list(sets.values()), tmp_path / "out", "--dry-run")
-    ran = run_here(*words, *set_options(*small))
+    ran = run_here(*command(table, list(sets.values()), tmp_path / "out", "--dry-run"))
     assert ran.status == 0, ran.err
     shown = " ".join(ran.out.split())
     for row in paper_tables()[table].rows:
@@ -211,8 +213,8 @@ def test_own_data_without_splits_are_measured_on_the_people_held_out(sets, tmp_p
     rows = sets["viper"].read_text().splitlines()
     mine = sets["viper"].with_name("mine.csv")
     mine.write_text("\n".join(row.rpartition(",")[0] for row in rows))
-    start = set_options("initial_weights=none", "held_out.fraction=0.4")
-    words = command("small/msfl", [mine], tmp_path, "--seeds", "0", *start)
+    held_out = set_options("held_out.fraction=0.4")
+    words = command("small/msfl", [mine], tmp_path, "--seeds", "0", *held_out)
     assert gmn.run(words) == 0
     found = json.loads((tmp_path / "small/msfl/benchmark.json").read_text())
     (dataset,) = found["datasets"]
