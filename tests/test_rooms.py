@@ -57,7 +57,14 @@ KNOWS_NOTHING_OF = {
     "training/evaluation": ("training.train", "training.losses"),
     "service": ("gmn_camera", "training", "demo", "bench", "gmn"),
     "service/engine": (*HTTP, *STORAGE, "service.record", "service.gallery", "service.http"),
-    "service/record": (*HTTP, *MODELS, "service.engine", "service.gallery", "service.http"),
+    "service/record": (
+        *HTTP,
+        *MODELS,
+        "service.engine",
+        "service.gallery",
+        "service.http",
+        "service.links",
+    ),
     "service/search": (*HTTP, "sqlite3", "redis", "service.http"),
     "service/milvus": (
         *HTTP,

@@ -9,6 +9,7 @@ from gmn_client import models
 from service.errors import UnknownGallery, UnknownPicture
 from service.gallery.gallery import Gallery
 from service.gallery.pictures import stored_picture
+from service.links import crop_image
 from service.record.values import GalleryRecord, Picture, StoredCrop
 from service.runtime import Runtime
 
@@ -73,7 +74,7 @@ def described_crops(
         }
     described = []
     for crop in crops:
-        url = gallery.image_url(crop.crop_id) if crop.content_type else None
+        url = crop_image(gallery.name, crop.crop_id) if crop.content_type else None
         # `asdict` would copy the metadata, which may be thousands of objects.
         fields = vars(crop) | {"image_url": url} | vector_fields.get(crop.crop_id, {})
         described.append(models.Crop.model_validate(fields))

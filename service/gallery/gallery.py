@@ -92,9 +92,6 @@ class Gallery:
             raise NeedsReindex(self.name, self.embedding_fingerprint, self.newest_embedder)
         return index
 
-    def image_url(self, crop_id: str) -> str:
-        return f"/v1/galleries/{self.name}/crops/{crop_id}/image"
-
     def can_hold_vectors_of(self, record: GalleryRecord, vectors: bool = False) -> bool:
         """Return whether the current index can hold the vectors of a record.
 

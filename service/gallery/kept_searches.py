@@ -10,6 +10,7 @@ from typing import Any
 from gmn_client.models import OpenedSearch, QueryAnswer
 from service.errors import InvalidField, RecordWaits, ServiceError, UnknownPicture
 from service.gallery.gallery import Gallery
+from service.links import link_opened_search
 from service.ops.data_directory import require_free_disk
 from service.record.desk import SCORES
 from service.record.keys import ApiKey
@@ -99,7 +100,13 @@ async def keep_answers(
 
 async def open_search(call: GalleryCall, query_id: str) -> OpenedSearch:
     period = kept_for(call.runtime, call.gallery)
-    return await call.read(call.record.kept.open, period, query_id)
+
+    def read(gallery_id: int) -> OpenedSearch:
+        # The results of a search may have gigabytes of metadata: they are validated on this thread.
+        search = call.record.kept.open(gallery_id, period, query_id)
+        return link_opened_search(call.gallery.name, search)
+
+    return await call.read(read)
 
 
 async def read_search_picture(call: GalleryCall, query_id: str) -> Picture:

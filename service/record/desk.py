@@ -13,11 +13,7 @@ from gmn_client.models import (
     CaseDetail,
     Cases,
     Decision,
-    KeptSearch,
-    KeptSearches,
-    OpenedSearch,
-    Review,
-    Reviews,
+    Page,
 )
 from service.errors import InvalidField, UnknownCase, UnknownQuery
 from service.record.database import RecordPart, transactional
@@ -42,7 +38,6 @@ FOUND_BY = {
 }
 # Tables beside `searches`, and columns of them. The first result has its current label.
 BESIDE_SEARCHES = """
-JOIN galleries USING (gallery_id)
 LEFT JOIN crops ON crops.gallery_id = searches.gallery_id
     AND crops.crop_id = json_extract(results, '$[0][0]')
 LEFT JOIN people ON people.person_id = crops.person_id
@@ -54,11 +49,8 @@ json_array_length(results) AS count,
 iif(crops.crop_id IS NULL, NULL, json_object(
     'crop_id', crops.crop_id,
     'identity', people.name,
-    'probability', results -> '$[0][3]',
-    'image_url', '/v1/galleries/' || galleries.name || '/crops/' || crops.crop_id || '/image'
+    'probability', results -> '$[0][3]'
 )) AS best,
-iif(searches.content_type IS NULL, NULL,
-    '/v1/galleries/' || galleries.name || '/queries/' || query_id || '/image') AS image_url,
 (SELECT json_group_array(case_id) FROM (
     SELECT case_id FROM case_searches WHERE case_searches.query_id = searches.query_id
     ORDER BY added_at
@@ -72,14 +64,12 @@ iif(searches.content_type IS NULL, NULL,
 BESIDE_RESULTS = """
 JOIN searches USING (gallery_id)
 JOIN json_each(searches.results) AS result ON crops.crop_id = result.value ->> '$[0]'
-JOIN galleries USING (gallery_id)
 LEFT JOIN people USING (person_id)
 LEFT JOIN tracks ON tracks.gallery_id = crops.gallery_id AND tracks.slot = crops.slot
 WHERE query_id = ? ORDER BY result.key
 """
 OF_RESULTS = """,
-result.value AS result, result.key + 1 AS rank, people.name AS identity, track,
-'/v1/galleries/' || galleries.name || '/crops/' || crops.crop_id || '/image' AS image_url
+result.value AS result, result.key + 1 AS rank, people.name AS identity, track
 """
 REVIEWED = """
 JOIN searches USING (query_id)
@@ -89,15 +79,11 @@ WHERE query_id = ? ORDER BY reviews.crop_id
 """
 BESIDE_REVIEWS = """
 JOIN searches USING (query_id)
-JOIN galleries USING (gallery_id)
 JOIN crops ON crops.gallery_id = searches.gallery_id AND crops.crop_id = reviews.crop_id
 LEFT JOIN people USING (person_id)
 """
 OF_REVIEWS = """,
-people.name AS identity,
-'/v1/galleries/' || galleries.name || '/crops/' || reviews.crop_id || '/image' AS image_url,
-iif(searches.content_type IS NULL, NULL,
-    '/v1/galleries/' || galleries.name || '/queries/' || query_id || '/image') AS query_image_url
+people.name AS identity, searches.content_type IS NOT NULL AS search_has_picture
 """
 # The crops that identify the person searched for: those searched by, the confirmed ones, and a
 # first result that is a `match` unless it was rejected.
@@ -186,7 +172,7 @@ class KeptQueries(RecordPart):
         limit: int,
         found_by: str = "key",
         value: str | None = None,
-    ) -> KeptSearches:
+    ) -> Page[Row]:
         """Return up to `limit` searches older than `before`, newest first.
 
         Args:
@@ -195,10 +181,9 @@ class KeptQueries(RecordPart):
         """
         query_ids, cursor = self._find_newest(gallery_id, before, limit, found_by, value)
         searches = self._read(query_ids, kept_for)
-        results = [KeptSearch.model_validate(search) for search in searches]
-        return KeptSearches(results=results, next_cursor=cursor)
+        return Page(results=searches, next_cursor=cursor)
 
-    def open(self, gallery_id: int, kept_for: timedelta, query_id: str) -> OpenedSearch:
+    def open(self, gallery_id: int, kept_for: timedelta, query_id: str) -> Row:
         """Return a search and its answer with current labels; raises `UnknownQuery`."""
         with self._database.read() as reader:
             require_search(reader, gallery_id, query_id)
@@ -208,12 +193,11 @@ class KeptQueries(RecordPart):
         results = [
             row | dict(zip(SCORES, from_json(row["result"])[1:], strict=True)) for row in rows
         ]
-        fields = {
+        return search | {
             "answer": {**search["answer"], "results": results, "query_id": query_id},
             "removed": search["count"] - len(results),
             "reviews": reviews,
         }
-        return OpenedSearch.model_validate(search | fields)
 
     def result_ids(self, gallery_id: int, query_id: str) -> list[str]:
         """Return the ids of a search's kept results, best first; raises `UnknownQuery`."""
@@ -222,7 +206,7 @@ class KeptQueries(RecordPart):
 
     def reviews(
         self, gallery_id: int, before: str | None, limit: int, found_by: str, value: str | None
-    ) -> Reviews:
+    ) -> Page[Row]:
         """Return the reviews of up to `limit` searches older than `before`, the newest first.
 
         Reviews of deleted crops are left out.
@@ -231,8 +215,7 @@ class KeptQueries(RecordPart):
         order = f"{NEWEST_FIRST}, reviews.crop_id"
         clauses = f"{BESIDE_REVIEWS} WHERE query_id IN {AMONG} {order}"
         rows = self._reader.rows("reviews", clauses, (query_ids,), OF_REVIEWS)
-        results = [Review.model_validate(row) for row in rows]
-        return Reviews(results=results, next_cursor=cursor)
+        return Page(results=rows, next_cursor=cursor)
 
     def picture(self, gallery_id: int, query_id: str) -> Picture | None:
         """Return the picture of a search; None if it has none.

@@ -17,6 +17,7 @@ from model.problems import InputProblem
 from model.search_calibration import pack_search
 from service.engine.networks import slices_of
 from service.gallery.gallery import Gallery
+from service.links import crop_image
 from service.record.values import CropLabel
 from service.search.calibration import CurrentCalibration, Judge
 from service.search.index import Candidates, Integers, first_places
@@ -286,7 +287,7 @@ class Search:
                 pair_logit=score if is_scored and not by_cosine else None,
                 probability=float(probabilities[place]) if is_scored else None,
                 verdict=judge.verdict(score) if is_scored else None,
-                image_url=self.gallery.image_url(label.crop_id),
+                image_url=crop_image(self.gallery.name, label.crop_id),
                 vector=best.vectors[place].tolist() if with_vectors else None,
                 embedding_fingerprint=self.current.model.embedder if with_vectors else None,
             )
