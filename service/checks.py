@@ -244,7 +244,7 @@ def _locks(settings: Settings, _: Database | None) -> Findings:
 
 
 def _keys(settings: Settings, database: Database | None) -> Findings:
-    from service.http.keys import NO_KEY, is_loopback, read_key_file
+    from service.api_keys import NO_KEY, is_loopback, read_key_file
     from service.record.keys import Keys, any_administers
 
     file_keys, problems = read_key_file(settings.api_keys_file)

@@ -19,9 +19,9 @@ from starlette.routing import Match
 from starlette.types import Scope as RequestScope
 
 from gmn_client.models import Scope
+from service.api_keys import is_loopback
 from service.errors import InvalidField
 from service.http.forms import SomeImagesForm
-from service.http.keys import is_loopback
 from service.http.limits import FormRequest, Handler, hold_answer
 from service.http.problems import names_of, problems, unknown_name
 from service.ops.audit import act_as

@@ -13,11 +13,11 @@ from fastapi import Request
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from gmn_client.models import Embedding, Embeddings
+from service.api_keys import LOCAL_ADMIN
 from service.gallery.enroll import LABELS
 from service.http import thumbnails
 from service.http.app import create_app
 from service.http.forms import LabelledBox
-from service.http.keys import LOCAL_ADMIN
 from service.http.problems import write_list
 from service.record.values import Picture
 from service.settings import Settings
