@@ -17,43 +17,27 @@ from service.record.keys import ApiKey
 from service.record.schema import now_micros
 from service.record.values import Picture, new_crop_id
 from service.runtime import GalleryCall, Runtime
-from service.search.options import QueryOptions
 from service.search.query import AnsweredQuery
 
 # Number of results that are stored of each search.
 KEPT_RESULTS = 100
 # Limit on the fields as JSON, since a listing reads up to 1,000 searches.
 KEPT_REQUEST_BYTES = 16 * 1024
-# Other fields are dropped: they may name a person, and forgetting would not find that name here.
-KEPT_FIELDS = {
-    "camera",
-    "camera_disjoint",
-    "cameras",
-    "captured_after",
-    "captured_before",
-    "exclude_cameras",
-    "group_by",
-    "min_version",
-    "mode",
-    "operating_point",
-    "order",
-    "purpose",
-    "rerank_depth",
-    "scoring",
-    "top_k",
-    "track",
-    "unnamed",
-}
-# The names of these dropped filters are kept: without them, the search cannot be repeated.
-DROPPED_FILTERS = ("identities", "metadata")
 
 
 async def keep_answers(
-    call: GalleryCall, options: QueryOptions, queries: Sequence[AnsweredQuery]
+    call: GalleryCall,
+    request: Mapping[str, Any],
+    queries: Sequence[AnsweredQuery],
+    keep_picture: bool,
 ) -> list[QueryAnswer]:
     """Store answered searches, and return their answers with a `query_id`.
 
     If an answer cannot be stored, a warning explains why and there is no `query_id`.
+
+    Args:
+        request: fields of the request to be stored, without names of people.
+        keep_picture: store the first usable image of each search, too.
 
     Raises:
         RecordWaits: the record can be written again soon; nothing was stored.
@@ -61,9 +45,6 @@ async def keep_answers(
     runtime = call.runtime
     try:
         require_free_disk(runtime.settings)
-        request = options.model_dump(mode="json", include=KEPT_FIELDS, exclude_defaults=True)
-        if left_out := [name for name in DROPPED_FILTERS if getattr(options, name)]:
-            request["left_out"] = left_out
         if (size := len(json.dumps(request))) > KEPT_REQUEST_BYTES:
             raise InvalidField(
                 f"cameras, exclude_cameras: with them the request has {size:,} bytes, and a kept "
@@ -90,7 +71,7 @@ async def keep_answers(
             )
             answers.append(_add_warning(answer, f"the search is not kept: {reason}"))
             continue
-        if query.images and options.keep_picture and query.prepared is None:
+        if query.images and keep_picture and query.prepared is None:
             answer = _add_warning(
                 answer, "the picture is not kept: GMN_KEEP_IMAGES=none keeps none"
             )

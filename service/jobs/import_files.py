@@ -21,7 +21,8 @@ from model.feature_file import COLUMNS, is_feature_file, read_sent
 from model.problems import InputProblem, is_of_the_machine
 from service.engine.device import EmbeddedImage, PreparedImage
 from service.errors import InvalidField, RecordUnavailable, StorageFailed
-from service.gallery import enroll
+from service.gallery.enroll import ComputedVectors, ImageToEnroll
+from service.gallery.labels import LABEL_PARSERS
 from service.jobs.runner import Cancelled
 from service.ops import data_directory
 from service.ops.data_directory import failpoint
@@ -39,7 +40,7 @@ class ImportItem(NamedTuple):
     """A crop to import, with its labels: the file at a path, or a vector."""
 
     path: Path
-    labels: enroll.ImageToEnroll
+    labels: ImageToEnroll
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class ImportContent:
     items: list[ImportItem]
     ignored: Ignored
     left_out: list[LeftOut] = field(default_factory=list)
-    vectors: enroll.ComputedVectors | None = None
+    vectors: ComputedVectors | None = None
     is_mounted: bool = False
 
     def name_of(self, item: ImportItem) -> str:
@@ -142,7 +143,7 @@ def _read_vectors(
         EmbeddedImage(vector, decode=0.0, embed=0.0, prepared=PreparedImage(sha256))
         for vector, sha256 in zip(sent.features, columns["sha256"], strict=True)
     ]
-    vectors = enroll.ComputedVectors(sent.origin.embedder, embedded)
+    vectors = ComputedVectors(sent.origin.embedder, embedded)
     return ImportContent(folder, items, Ignored(), vectors=vectors)
 
 
@@ -211,7 +212,7 @@ def _read_items(
     return items
 
 
-def parse_labels(labels: Mapping[str, Any], where: str) -> enroll.ImageToEnroll:
+def parse_labels(labels: Mapping[str, Any], where: str) -> ImageToEnroll:
     """Parse labels in the same way as an enrollment parses text.
 
     Args:
@@ -221,7 +222,7 @@ def parse_labels(labels: Mapping[str, Any], where: str) -> enroll.ImageToEnroll:
         InvalidField: an enrollment would refuse a label.
     """
     parsed = {}
-    for name, check in enroll.LABELS.items():
+    for name, check in LABEL_PARSERS.items():
         value: Any = labels.get(name)
         try:
             parsed[name] = check(name, value) if isinstance(value, str) else value
@@ -229,7 +230,7 @@ def parse_labels(labels: Mapping[str, Any], where: str) -> enroll.ImageToEnroll:
             # Name the location, not the text: others can read why a job failed.
             detail = error.detail.replace(repr(value[:40]), "…")
             raise InvalidField(f"{where}: {detail}") from error
-    return enroll.ImageToEnroll(None, **parsed)
+    return ImageToEnroll(None, **parsed)
 
 
 def read_file(content: ImportContent, path: Path, max_bytes: int) -> bytes | CropProblem:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from model.arrays import Floats
-from service.errors import InvalidField, UnknownCrop, UnknownIdentity, UnknownTrack
+from service.errors import InvalidField, ServiceError, UnknownCrop, UnknownIdentity, UnknownTrack
 from service.gallery.gallery import Gallery
 from service.record.record import Record
 from service.record.values import CropLabel
 from service.runtime import Runtime
-from service.search.options import MOST_ASKING, QueryOptions, SimilarOptions, read_vector
+from service.search.options import MOST_ASKING, QueryOptions
 from service.search.ranking import EmbedderChanged
 
 # Number of crops of an identity by which similar identities are searched, by their mean score.
@@ -52,20 +52,16 @@ async def read_query_features(
         gallery_name: gallery of the crops.
 
     Raises:
-        InvalidField: the vector is malformed, or several cameras have a track with this id.
+        InvalidField: several cameras have a track with this id.
         UnknownGallery, UnknownCrop, UnknownTrack, UnknownIdentity: the crops do not exist.
         NeedsReindex: no loaded model has the embedder of the crops.
         EmbedderChanged: the gallery is switching to another embedder.
     """
     if options.vector is not None:
-        if options.embedding_fingerprint is None:
-            raise InvalidField(
-                "embedding_fingerprint: is missing; send the one that was returned with the vector"
-            )
         return QueryFeatures(
             fields="vector, embedding_fingerprint",
-            embedder=options.embedding_fingerprint,
-            vectors=read_vector(options.vector)[None],
+            embedder=options.vector.embedder,
+            vectors=options.vector.vector[None],
         )
     galleries = runtime.galleries
     gallery = await galleries.find(gallery_name)
@@ -79,8 +75,8 @@ async def read_query_features(
 
 def _read_crops(record: Record, gallery: Gallery, options: QueryOptions) -> QueryFeatures:
     gallery_id = gallery.gallery_id
-    unknown = UnknownTrack(gallery.name, options.track)
-    if isinstance(options, SimilarOptions):
+    unknown: ServiceError = UnknownTrack(gallery.name, options.track)
+    if options.identity is not None:
         unknown = UnknownIdentity(gallery.name, options.identity)
         excluded, slots = record.people.rows(gallery_id, options.identity, BEST_CROPS)
     elif options.track is not None:
@@ -88,12 +84,12 @@ def _read_crops(record: Record, gallery: Gallery, options: QueryOptions) -> Quer
         slots = record.tracks.spread(gallery_id, options.track, camera, MOST_ASKING)
         excluded = record.tracks.slots(gallery_id, options.track, camera)
     else:
-        slots = [crop.row_id for crop in record.crops.by_id(gallery_id, options.crop_id).values()]
+        slots = [crop.row_id for crop in record.crops.by_id(gallery_id, options.crop_ids).values()]
         excluded = slots
     embedder, crops = record.crops.vectors_of(gallery_id, slots)
     # A crop removed since its slot was read has no vector.
     present = {crop.record.crop_id for crop in crops}
-    for crop_id in options.crop_id:
+    for crop_id in options.crop_ids:
         if crop_id not in present:
             raise UnknownCrop(gallery.name, crop_id)
     if not crops:

@@ -96,7 +96,6 @@ def search_of(index, query, embedder="e", sample=False, **options):
         name="default",
         version=1,
         embedder=embedder,
-        image_url=lambda crop_id: crop_id,
     )
     return Search(gallery, CURRENT, QueryOptions(**options), query, sample=sample)
 

@@ -135,7 +135,7 @@ async def test_a_crop_that_was_deleted_since_takes_no_place(runtimes, third, ima
     results = answered.answer.results
     assert [result.rank for result in results] == [1, 2, 3, 4, 5]
     assert {result.crop_id for result in results} == set(ids[3:])
-    by_crop = GalleriesQuery(third, ["left"], [], QueryOptions(crop_id=(ids[0],)))
+    by_crop = GalleriesQuery(third, ["left"], [], QueryOptions(crop_ids=(ids[0],)))
     with pytest.raises(UnknownCrop):
         await by_crop.answer()
 

@@ -14,6 +14,7 @@ from sse_starlette import EventSourceResponse
 
 from gmn_client import models
 from service.errors import Unauthorised, UnknownAlert, UnknownPicture
+from service.http.fields import Id, Label
 from service.http.forms import Form, Limit, Sent
 from service.http.guard import Querier, guarded_router
 from service.http.limits import KEEP_ALIVE_SECONDS, hold_stream
@@ -23,7 +24,6 @@ from service.links import link_alert
 from service.record.values import Picture
 from service.record.watch import StoredAlert
 from service.runtime import Call, Runtime
-from service.search.options import Id, Label
 from service.watch.lists import warn_if_broken
 
 router = guarded_router("/v1/alerts", "alerts")

@@ -27,7 +27,8 @@ from gmn_client.models import (
 )
 from service.errors import InvalidField
 from service.gallery import browse, changes, forget
-from service.gallery.enroll import Camera, Name, enroll, read_vectors
+from service.gallery.enroll import enroll
+from service.http.fields import Camera, Id, Label, Name, Text
 from service.http.forms import (
     CURSOR_TEXT,
     CropsChanges,
@@ -44,7 +45,6 @@ from service.http.problems import answer_each, example, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.links import link_identities, link_identity, link_tracks
 from service.ops.data_directory import failpoint
-from service.search.options import Id, Label, Text
 from service.search.query import find_similar
 from service.watch.sightings import sight
 
@@ -105,9 +105,7 @@ async def enroll_crops(
     crops = await parse(form.read_crops)
     computed = None
     if form.vector:
-        computed = await runtime.pools.files.run(
-            read_vectors, form.vector, form.embedding_fingerprint
-        )
+        computed = await runtime.pools.files.run(form.read_vectors)
     runtime.admission.require_affordable(
         runtime.models[gallery.embedder].pipeline.cost(crops),
         # The client sends fewer images at a time if a refusal names only this field.

@@ -11,11 +11,11 @@ from pydantic import Field
 from gmn_client.models import Export, Exports
 from service.errors import Gone
 from service.gallery import exports
+from service.http.fields import Id
 from service.http.forms import Form, Sent
 from service.http.guard import Admin, guarded_router
 from service.http.limits import hold_stream
 from service.http.problems import content, problems
-from service.search.options import Id
 
 router = guarded_router("/v1/galleries/{gallery}/exports", "exports")
 # Version 0.7 answers these paths with 404.

@@ -13,7 +13,7 @@ from sse_starlette import EventSourceResponse
 
 from gmn_client.models import CropGroups, ImportedCrops, Job, JobProblem, Jobs, Scope
 from service.errors import InvalidField, Unauthorised, UnknownJob
-from service.gallery.enroll import Camera, Name
+from service.http.fields import Camera, Id, Name
 from service.http.forms import FILE, Form, GroupingForm, KeepBest, Sent
 from service.http.guard import Admin, Enroller, Searcher, guarded_router, needs
 from service.http.limits import KEEP_ALIVE_SECONDS, hold_stream
@@ -25,7 +25,6 @@ from service.jobs.reindex import begin_reindex
 from service.jobs.removals import begin_removal, count_imported
 from service.record.jobs import Job as JobRecord
 from service.runtime import Call, GalleryCall, Runtime
-from service.search.options import Id
 
 EVERY_UNNAMED = GroupingForm()
 router = guarded_router("/v1", "jobs")

@@ -18,14 +18,13 @@ from gmn_client.models import Alive, DeliveryState, Diagnosis, Keys, NewKey, Rea
 from service import api_keys
 from service.checks import describe_settings, examine_running
 from service.errors import ServiceError
-from service.gallery.enroll import Name
+from service.http.fields import MAX_NAMES, Name, split_names
 from service.http.forms import Form, GalleryName, Sent
 from service.http.guard import guarded_router, needs
 from service.http.problems import problems
 from service.record.backup import own_backups, taken_at
 from service.record.cameras import CAMERA_STATES
 from service.runtime import Call, Runtime
-from service.search.options import MAX_NAMES, split_names
 
 # A disk that hangs must not delay a scrape, which times out after ten seconds.
 RECORD_WITHIN_SECONDS = 2.0

@@ -23,7 +23,8 @@ from gmn_client.models import (
 from service.errors import InvalidField, UnknownCrop
 from service.gallery import kept_searches
 from service.gallery.changes import change_matching
-from service.gallery.enroll import Camera, ImageToEnroll, Name, enroll
+from service.gallery.enroll import ImageToEnroll, enroll
+from service.http.fields import Camera, Id, Moment, Name
 from service.http.forms import Cursor, Form, Limit, Sent
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import content, csv_line, csv_lines, problems, write_list
@@ -31,7 +32,6 @@ from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.links import link_reviews, link_searches
 from service.record.values import CropFilter, Picture
 from service.runtime import GalleryCall
-from service.search.options import Id, Moment
 
 COLUMNS = tuple(Review.model_fields)
 SEARCHES_AT_ONCE = 100
