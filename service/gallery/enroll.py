@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,17 +17,18 @@ from service.engine.device import Embedded, EmbeddedImage, PreparedImage
 from service.engine.images import PicturePolicy
 from service.errors import InvalidField, NeedsReindex, refused_image
 from service.gallery.gallery import Gallery
-from service.gallery.labels import LABEL_PARSERS
 from service.gallery.pictures import keep_elsewhere, remove_pictures
 from service.ops.critical_sections import attempt
 from service.ops.data_directory import failpoint, require_free_disk
 from service.record.values import (
     ArchivedCrop,
     CommittedEnrollment,
+    CropLabels,
     GallerySettings,
     RequestKey,
     StoredCrop,
     as_dict,
+    labels_of,
     new_crop_id,
 )
 from service.runtime import Runtime
@@ -38,8 +39,8 @@ Outcome = CropProblem | Sequence[str]
 """The problem of an image, or its warnings."""
 
 
-@dataclass(frozen=True)
-class ImageToEnroll:
+@dataclass(frozen=True, kw_only=True)
+class ImageToEnroll(CropLabels):
     """An image to enroll with its labels; without an image if its vector is given.
 
     Attributes:
@@ -47,12 +48,6 @@ class ImageToEnroll:
     """
 
     image: ImageFile | None
-    identity: str | None = None
-    camera: str | None = None
-    captured_at: datetime | None = None
-    external_id: str | None = None
-    metadata: Mapping[str, Any] | None = None
-    track: str | None = None
     still: bool = False
 
 
@@ -188,7 +183,7 @@ def _split_outcomes(
             crop = StoredCrop(
                 row_id=0,
                 crop_id=new_crop_id(),
-                **{name: getattr(image, name) for name in LABEL_PARSERS},
+                **labels_of(image),
                 sha256=prepared.sha256,
                 content_type=prepared.content_type,
                 image_bytes=len(prepared.picture or b""),
@@ -218,7 +213,7 @@ def _digest_request(
             file = image.image
             content = file if isinstance(file, bytes) else outcome.detail.encode()
             sha256 = hashlib.sha256(content).hexdigest()
-        fields = {name: getattr(image, name) for name in LABEL_PARSERS} | {"image": sha256}
+        fields = labels_of(image) | {"image": sha256}
         fields["metadata"] = as_dict(image.metadata or {})
         if image.track is None:
             # Such a request keeps the digest that earlier versions computed.

@@ -259,7 +259,7 @@ class LabelledForm(FrameForm):
             labels = {name: values[position % len(values)] for name, values in sent.items()}
             if boxes:
                 labels |= boxes[position].labels(f"boxes: box {position + 1}")
-            images.append(ImageToEnroll(crop, **labels))
+            images.append(ImageToEnroll(image=crop, **labels))
         return images
 
 

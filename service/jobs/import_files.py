@@ -21,13 +21,14 @@ from model.feature_file import COLUMNS, is_feature_file, read_sent
 from model.problems import InputProblem, is_of_the_machine
 from service.engine.device import EmbeddedImage, PreparedImage
 from service.errors import InvalidField, RecordUnavailable, StorageFailed
-from service.gallery.enroll import ComputedVectors, ImageToEnroll
+from service.gallery.enroll import ComputedVectors
 from service.gallery.labels import LABEL_PARSERS
 from service.jobs.runner import Cancelled
 from service.ops import data_directory
 from service.ops.data_directory import failpoint
 from service.ops.threads import heartbeat
 from service.record.jobs import Job
+from service.record.values import CropLabels
 from service.runtime import Runtime
 
 # Interval at which the record is checked for a cancellation during unpacking.
@@ -40,7 +41,7 @@ class ImportItem(NamedTuple):
     """A crop to import, with its labels: the file at a path, or a vector."""
 
     path: Path
-    labels: ImageToEnroll
+    labels: CropLabels
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ def _read_items(
     return items
 
 
-def parse_labels(labels: Mapping[str, Any], where: str) -> ImageToEnroll:
+def parse_labels(labels: Mapping[str, Any], where: str) -> CropLabels:
     """Parse labels in the same way as an enrollment parses text.
 
     Args:
@@ -230,7 +231,7 @@ def parse_labels(labels: Mapping[str, Any], where: str) -> ImageToEnroll:
             # Name the location, not the text: others can read why a job failed.
             detail = error.detail.replace(repr(value[:40]), "…")
             raise InvalidField(f"{where}: {detail}") from error
-    return ImageToEnroll(None, **parsed)
+    return CropLabels(**parsed)
 
 
 def read_file(content: ImportContent, path: Path, max_bytes: int) -> bytes | CropProblem:

@@ -33,6 +33,7 @@ from service.ops.data_directory import IMPORTS, failpoint
 from service.ops.threads import heartbeat
 from service.record.jobs import Job
 from service.record.transaction import batches
+from service.record.values import labels_of
 from service.runtime import Runtime
 
 CROPS_PER_BATCH = 32
@@ -184,7 +185,8 @@ async def _enroll_batch(
         vectors = replace(vectors, embedded=[vectors.embedded[row] for row, _ in batch])
     failpoint("import.files-read")
     images = [
-        replace(item.labels, image=file) for file, (_, item) in zip(files, batch, strict=True)
+        enroll.ImageToEnroll(image=file, **labels_of(item.labels))
+        for file, (_, item) in zip(files, batch, strict=True)
     ]
     # The name ensures that the batch is enrolled once even if the process dies before saving it.
     name = f"import:{job.job_id}:{batch[0][0]}"

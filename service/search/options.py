@@ -12,7 +12,7 @@ from typing import Any, Literal
 from model.arrays import Floats
 from model.calibration import Scoring
 from model.crops.texts import nfc
-from service.record.values import CropLabel
+from service.record.values import LabelledCrop
 
 GroupBy = Literal["crop", "identity", "track"]
 Order = Literal["neighbours", "score"]
@@ -53,7 +53,7 @@ class Filter:
     def passes_camera(self, camera: str | None) -> bool:
         return (not self.cameras or camera in self.cameras) and camera not in self.exclude_cameras
 
-    def passes(self, label: CropLabel) -> bool:
+    def passes(self, label: LabelledCrop) -> bool:
         captured_at = label.captured_at
         after = self.captured_after
         before = self.captured_before

@@ -10,7 +10,7 @@ from model.arrays import Floats
 from service.errors import InvalidField, ServiceError, UnknownCrop, UnknownIdentity, UnknownTrack
 from service.gallery.gallery import Gallery
 from service.record.record import Record
-from service.record.values import CropLabel
+from service.record.values import LabelledCrop
 from service.runtime import Runtime
 from service.search.options import MOST_ASKING, QueryOptions
 from service.search.ranking import EmbedderChanged
@@ -39,7 +39,7 @@ class QueryFeatures:
     embedder: str = ""
     vectors: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     gallery: Gallery | None = None
-    crops: tuple[CropLabel, ...] = ()
+    crops: tuple[LabelledCrop, ...] = ()
     slots: frozenset[int] = frozenset()
 
 

@@ -122,7 +122,7 @@ async def test_a_crop_that_was_deleted_since_takes_no_place(runtimes, third, ima
 
     await one.galleries.create("left", GallerySettings())
     gallery = await one.galleries.find("left")
-    landed, _ = await enroll(one, gallery, [ImageToEnroll(image) for image in images[:8]])
+    landed, _ = await enroll(one, gallery, [ImageToEnroll(image=image) for image in images[:8]])
     ids = [result.crop_id for result in landed.results]
     behind = await third.galleries.find("left")
     third.galleries._follower.close()
@@ -147,7 +147,9 @@ async def test_retention_deletes_nothing_more_once_another_process_has_ended_it(
     await one.galleries.create("kept longer", GallerySettings(retention_days=1))
     gallery = await one.galleries.find("kept longer")
     old = datetime.now(UTC) - timedelta(days=9)
-    await enroll(one, gallery, [ImageToEnroll(image, captured_at=old) for image in images[:3]])
+    await enroll(
+        one, gallery, [ImageToEnroll(image=image, captured_at=old) for image in images[:3]]
+    )
     monkeypatch.setattr(forget, "CROPS_PER_SWEEP", 1)
     audited = one.audited
 
@@ -167,7 +169,7 @@ async def test_a_name_in_an_import_that_ended_later_is_forgotten_by_the_second_r
     one, other = runtimes
     await one.galleries.create("named", GallerySettings())
     gallery = await one.galleries.find("named")
-    await enroll(one, gallery, [ImageToEnroll(images[0], identity="Annabel-Quirke")])
+    await enroll(one, gallery, [ImageToEnroll(image=images[0], identity="Annabel-Quirke")])
     job = await runner.create_job(one, gallery, "import", {"identity": "Annabel-Quirke"})
     forgotten = await forget.forget_identity(one, gallery, "Annabel-Quirke")
     assert f"import job {job.job_id}" in [place.where for place in forgotten.remaining]

@@ -263,7 +263,9 @@ async def _check_review(call: GalleryCall, query_id: str, form: ReviewForm) -> s
 async def _enroll(
     call: GalleryCall, picture: Picture, form: ReviewForm, name: str | None
 ) -> str | None:
-    image = ImageToEnroll(picture.content, name, form.camera, form.captured_at)
+    image = ImageToEnroll(
+        image=picture.content, identity=name, camera=form.camera, captured_at=form.captured_at
+    )
     answer, _ = await enroll(call.runtime, call.gallery, [image])
     (result,) = answer.results
     if isinstance(result, RefusedImage):
