@@ -24,6 +24,7 @@ from service.jobs.export_imports import import_export
 from service.jobs.import_files import (
     ImportContent,
     ImportItem,
+    make_check,
     mounted_folder,
     read_file,
     read_import,
@@ -69,7 +70,9 @@ async def begin_import(
         with contextlib.ExitStack() as held:
             if archive is None:
                 folder = str(parameters["folder"])
-                await run(mounted_folder, runtime, folder, parameters.get("gallery"))
+                await run(
+                    mounted_folder, runtime.settings.import_dir, folder, parameters.get("gallery")
+                )
             else:
                 await run(_refuse_tar, archive)
                 await runtime.sections.run(_keep_archive(runtime, spool, archive, held))
@@ -133,8 +136,9 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
 
 async def _read_content(runtime: Runtime, job: Job, counts: Counter[str]) -> ImportContent:
     spool = runtime.settings.data_dir / IMPORTS / job.job_id
+    between = make_check(runtime.record.jobs, runtime.galleries, job)
     content = await runtime.sections.run(
-        runtime.pools.imports.run(read_import, runtime, job, spool)
+        runtime.pools.imports.run(read_import, runtime.settings, job, spool, between)
     )
     items = content.items
     left_out = content.left_out

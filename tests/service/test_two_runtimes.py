@@ -47,7 +47,9 @@ def third(tiny_artefact, data_dir):
 
 async def _ended(runtime, job_id):
     async with asyncio.timeout(WAITED):
-        while not (job := await runner.find_job(runtime, job_id)).finished:
+        while not (
+            job := await runner.find_job(runtime.record.jobs, runtime.galleries, job_id)
+        ).finished:
             await asyncio.sleep(0.02)
         return job
 
@@ -78,7 +80,9 @@ async def test_a_job_whose_process_ended_is_gone_on_with_by_another(runtimes, th
             # For as long as its process works on it nobody else does.
             async with _working(one):
                 await asyncio.sleep(0.5)
-                assert (await runner.find_job(one, job.job_id)).progress == {}
+                assert (
+                    await runner.find_job(one.record.jobs, one.galleries, job.job_id)
+                ).progress == {}
         third.close()
         async with _working(one):
             return await _ended(one, job.job_id)
