@@ -23,7 +23,7 @@ from service.record.watch import origin_of
 from service.record.webhooks import StoredWebhook
 from service.runtime import Runtime
 from service.watch.active import ArmedLists
-from service.watch.sender import AT_ONCE, Outcome
+from service.watch.sender import AT_ONCE, Outcome, Sender
 
 log = logging.getLogger(__name__)
 # Seconds before each repetition; after the last one a delivery is dead.
@@ -135,9 +135,9 @@ async def _settle(
     await write(records.settle, delivery.delivery_id, settled)
 
 
-async def send_test(runtime: Runtime, webhook: StoredWebhook) -> Outcome:
+async def send_test(sender: Sender, webhook: StoredWebhook) -> Outcome:
     body = _build_message("test", datetime.now(UTC), {"webhook_id": webhook.webhook_id})
-    return await runtime.sender.send(webhook, new_crop_id(), body)
+    return await sender.send(webhook, new_crop_id(), body)
 
 
 def _build_message(kind: str, moment: datetime, data: object) -> bytes:

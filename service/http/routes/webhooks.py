@@ -149,7 +149,7 @@ async def rotate_webhook(call: Administrator, webhook_id: WebhookId) -> models.N
 async def test_webhook(call: Administrator, webhook_id: WebhookId) -> models.TestedWebhook:
     """Sends a signed message of type `test` once, and answers the outcome."""
     webhook = await _find(call, webhook_id)
-    outcome = await send_test(call.runtime, webhook)
+    outcome = await send_test(call.runtime.sender, webhook)
     await _audit(call, "test_webhook", webhook)
     return models.TestedWebhook.model_validate(outcome)
 
