@@ -190,7 +190,8 @@ class GalleriesQuery:
         options = self.options
         features = QueryFeatures()
         if not self.images:
-            features = await read_query_features(runtime, options, self.home or self.names[0])
+            home = self.home or self.names[0]
+            features = await read_query_features(runtime.record, runtime.galleries, options, home)
         of_one_image = len(self.images) == 1 or options.mode == "separate"
         searches: dict[str, Search] = {}
         problems: dict[str, ServiceError] = {}

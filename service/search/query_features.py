@@ -9,9 +9,9 @@ import numpy as np
 from model.arrays import Floats
 from service.errors import InvalidField, ServiceError, UnknownCrop, UnknownIdentity, UnknownTrack
 from service.gallery.gallery import Gallery
+from service.gallery.registry import GalleryRegistry
 from service.record.record import Record
 from service.record.values import LabelledCrop
-from service.runtime import Runtime
 from service.search.options import MOST_ASKING, QueryOptions
 from service.search.ranking import EmbedderChanged
 
@@ -44,7 +44,7 @@ class QueryFeatures:
 
 
 async def read_query_features(
-    runtime: Runtime, options: QueryOptions, gallery_name: str
+    record: Record, galleries: GalleryRegistry, options: QueryOptions, gallery_name: str
 ) -> QueryFeatures:
     """Return the vector of a query without images, or the features of the crops that it names.
 
@@ -63,10 +63,9 @@ async def read_query_features(
             embedder=options.vector.embedder,
             vectors=options.vector.vector[None],
         )
-    galleries = runtime.galleries
     gallery = await galleries.find(gallery_name)
     embedder = gallery.embedder
-    features = await galleries.read(_read_crops, runtime.record, gallery, options)
+    features = await galleries.read(_read_crops, record, gallery, options)
     if features.embedder != embedder:
         await galleries.catch_up()
         raise EmbedderChanged
