@@ -18,6 +18,7 @@ from service.record.schema import now_micros
 from service.record.values import Picture, new_crop_id
 from service.runtime import GalleryCall, Runtime
 from service.search.query import AnsweredQuery
+from service.settings import Settings
 
 # Number of results that are stored of each search.
 KEPT_RESULTS = 100
@@ -80,7 +81,7 @@ async def keep_answers(
 
 
 async def open_search(call: GalleryCall, query_id: str) -> OpenedSearch:
-    period = kept_for(call.runtime, call.gallery)
+    period = kept_for(call.runtime.settings, call.gallery)
 
     def read(gallery_id: int) -> OpenedSearch:
         # The results of a search may have gigabytes of metadata: they are validated on this thread.
@@ -99,7 +100,7 @@ async def read_search_picture(call: GalleryCall, query_id: str) -> Picture:
 
 
 async def expire_searches(runtime: Runtime, gallery: Gallery) -> None:
-    before = datetime.now(UTC) - kept_for(runtime, gallery)
+    before = datetime.now(UTC) - kept_for(runtime.settings, gallery)
     gallery_id = gallery.gallery_id
     record = runtime.record.kept
     run = runtime.pools.files.run
@@ -111,8 +112,8 @@ async def expire_searches(runtime: Runtime, gallery: Gallery) -> None:
         await runtime.audited("delete_expired_searches", delete, gallery=gallery.name)
 
 
-def kept_for(runtime: Runtime, gallery: Gallery) -> timedelta:
-    period = timedelta(days=runtime.settings.kept_days)
+def kept_for(settings: Settings, gallery: Gallery) -> timedelta:
+    period = timedelta(days=settings.kept_days)
     return min(period, gallery.settings.retention or period)
 
 

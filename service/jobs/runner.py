@@ -231,7 +231,9 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
 async def remove_files(runtime: Runtime, job_id: str) -> None:
     """Remove the files of an import, which the record lists as unneeded once it has ended."""
     try:
-        await runtime.pools.files.run(remove_unneeded, runtime, f"{IMPORTS}/{job_id}")
+        files = runtime.record.unneeded_files
+        data_dir = runtime.settings.data_dir
+        await runtime.pools.files.run(remove_unneeded, files, data_dir, f"{IMPORTS}/{job_id}")
     except ServiceError as error:
         # Maintenance removes them later.
         log.warning("the files of job %s stay for now: %s", job_id, error.code)

@@ -186,7 +186,7 @@ async def list_crops(
     def read(gallery_id: int) -> Crops:
         stored = call.record.crops.page(gallery_id, wanted, query.cursor or "", limit, query.order)
         results = browse.described_crops(
-            call.runtime, call.gallery, stored.crops, query.include_vector
+            call.runtime.record, call.gallery, stored.crops, query.include_vector
         )
         return Crops(results=results, next_cursor=stored.cursor)
 

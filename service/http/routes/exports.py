@@ -74,7 +74,7 @@ async def download_export(call: Admin, export_id: ExportId) -> FileResponse:
     export = await exports.find_export(call.runtime, call.gallery, export_id)
     details = {"gallery": call.gallery.name, "export_id": export_id, "count": export.crops}
     await call.runtime.audit.note("download_export", **details)
-    path = exports.content_path(call.runtime, call.gallery, export_id)
+    path = exports.content_path(call.runtime.settings, call.gallery, export_id)
     name = f"{call.gallery.name}-{export_id}.zip"
     return FileResponse(path, media_type="application/zip", filename=name)
 

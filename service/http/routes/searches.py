@@ -82,7 +82,7 @@ async def list_kept_searches(
         found_by: tuple[str, str | None] = ("case", case_id)
     else:
         found_by = ("key", _choose_key(call, everyone))
-    kept_for = kept_searches.kept_for(call.runtime, call.gallery)
+    kept_for = kept_searches.kept_for(call.runtime.settings, call.gallery)
 
     def read(gallery_id: int) -> KeptSearches:
         page = call.record.kept.page(gallery_id, kept_for, cursor, limit, *found_by)
