@@ -38,6 +38,18 @@ from service.search.options import (
 )
 
 MOST_GALLERIES = 20
+# Fields of a query in the audit log, besides its crops, its purpose and the keys of `metadata`.
+AUDITED_FIELDS = {
+    "cameras",
+    "exclude_cameras",
+    "camera",
+    "camera_disjoint",
+    "captured_after",
+    "captured_before",
+    "identities",
+    "unnamed",
+    "track",
+}
 # Fields of a kept search. Others are dropped: they may name a person, and forgetting would not find
 # that name here.
 KEPT_FIELDS = {
@@ -172,6 +184,13 @@ class QueryForm(FrameForm):
         if left_out := [name for name in DROPPED_FILTERS if getattr(self, name)]:
             request["left_out"] = left_out
         return request
+
+    def audited_filters(self) -> dict[str, Any]:
+        filters = self.model_dump(mode="json", include=AUDITED_FIELDS, exclude_defaults=True)
+        if self.metadata:
+            # Its values may be personal.
+            filters["metadata"] = sorted(self.metadata)
+        return filters
 
     def _filter(self) -> Filter:
         return Filter(

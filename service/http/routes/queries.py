@@ -54,17 +54,6 @@ QUERY_PROBLEMS = (
     "version_not_reached",
     "index_unavailable",
 )
-FILTERS = {
-    "cameras",
-    "exclude_cameras",
-    "camera",
-    "camera_disjoint",
-    "captured_after",
-    "captured_before",
-    "identities",
-    "unnamed",
-    "track",
-}
 # Longer rankings are serialised in a thread.
 SHORT_RANKING = 25
 # Results of one answer: as many as a search by one image may ask for.
@@ -141,10 +130,7 @@ async def _answer(
 def _note_searches(
     runtime: Runtime, form: QueryForm, answers: Mapping[str, Sequence[QueryAnswer]]
 ) -> None:
-    filters = form.model_dump(mode="json", include=FILTERS, exclude_defaults=True)
-    if form.metadata:
-        # Its values may be personal.
-        filters["metadata"] = sorted(form.metadata)
+    filters = form.audited_filters()
     for gallery, rankings in answers.items():
         for ranking in rankings:
             runtime.metrics.verdicts.labels(ranking.verdict).inc()
