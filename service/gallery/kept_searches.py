@@ -12,7 +12,7 @@ from service.errors import InvalidField, RecordWaits, ServiceError, UnknownPictu
 from service.gallery.gallery import Gallery
 from service.links import link_opened_search
 from service.ops.data_directory import require_free_disk
-from service.record.desk import SCORES
+from service.record.desk import RESULT_FIELDS
 from service.record.keys import ApiKey
 from service.record.schema import now_micros
 from service.record.values import Picture, new_crop_id
@@ -124,7 +124,7 @@ def _build_row(
     # Forgetting finds the search by each of these crops.
     crop_fields = {"crop_ids": query.crop_ids} if len(query.crop_ids) > 1 else {}
     results = [
-        (crop.crop_id, *(getattr(crop, name) for name in SCORES))
+        [getattr(crop, name) for name in RESULT_FIELDS]
         for crop in query.answer.results[:KEPT_RESULTS]
     ]
     search = {

@@ -28,8 +28,11 @@ SEARCHES_AT_ONCE = 200
 # from scanning the searches of all galleries.
 OLDEST_FIRST = "ORDER BY +searches.rowid"
 NEWEST_FIRST = f"{OLDEST_FIRST} DESC"
-# Names of the values that follow the crop's id in each kept result.
-SCORES = ("cosine", "pair_logit", "probability", "verdict")
+# Names of the values of each kept result, in their order.
+RESULT_FIELDS = ("crop_id", "cosine", "pair_logit", "probability", "verdict")
+# Paths of these values within a result, and within `results` for the first result.
+OF_RESULT = {name: f"'$[{position}]'" for position, name in enumerate(RESULT_FIELDS)}
+OF_FIRST = {name: f"'$[0][{position}]'" for position, name in enumerate(RESULT_FIELDS)}
 # SQL conditions by the name of the property that searches are selected by.
 FOUND_BY = {
     "key": "searches.key_id = ?",
@@ -37,19 +40,19 @@ FOUND_BY = {
     "reviewed": "? = '' AND query_id IN (SELECT query_id FROM reviews)",
 }
 # Tables beside `searches`, and columns of them. The first result has its current label.
-BESIDE_SEARCHES = """
+BESIDE_SEARCHES = f"""
 LEFT JOIN crops ON crops.gallery_id = searches.gallery_id
-    AND crops.crop_id = json_extract(results, '$[0][0]')
+    AND crops.crop_id = results ->> {OF_FIRST["crop_id"]}
 LEFT JOIN people ON people.person_id = crops.person_id
 """
-OF_SEARCHES = """,
+OF_SEARCHES = f""",
 request ->> '$.purpose' AS purpose,
 answer ->> '$.verdict' AS verdict,
 json_array_length(results) AS count,
 iif(crops.crop_id IS NULL, NULL, json_object(
     'crop_id', crops.crop_id,
     'identity', people.name,
-    'probability', results -> '$[0][3]'
+    'probability', results -> {OF_FIRST["probability"]}
 )) AS best,
 (SELECT json_group_array(case_id) FROM (
     SELECT case_id FROM case_searches WHERE case_searches.query_id = searches.query_id
@@ -61,14 +64,15 @@ iif(crops.crop_id IS NULL, NULL, json_object(
     WHERE reviews.query_id = searches.query_id AND decision = 'rejected') AS rejected
 """
 # The results of a search whose crops exist, best first, with their current labels.
-BESIDE_RESULTS = """
+BESIDE_RESULTS = f"""
 JOIN searches USING (gallery_id)
-JOIN json_each(searches.results) AS result ON crops.crop_id = result.value ->> '$[0]'
+JOIN json_each(searches.results) AS result
+    ON crops.crop_id = result.value ->> {OF_RESULT["crop_id"]}
 LEFT JOIN people USING (person_id)
 LEFT JOIN tracks ON tracks.gallery_id = crops.gallery_id AND tracks.slot = crops.slot
 WHERE query_id = ? ORDER BY result.key
 """
-OF_RESULTS = """,
+COLUMNS_OF_RESULTS = """,
 result.value AS result, result.key + 1 AS rank, people.name AS identity, track
 """
 REVIEWED = """
@@ -87,7 +91,7 @@ people.name AS identity, searches.content_type IS NOT NULL AS search_has_picture
 """
 # The crops that identify the person searched for: those searched by, the confirmed ones, and a
 # first result that is a `match` unless it was rejected.
-IDENTIFYING = """
+IDENTIFYING = f"""
 WITH these AS (
     SELECT * FROM searches WHERE query_id IN (SELECT value FROM json_each(:query_ids))
 )
@@ -96,10 +100,10 @@ SELECT query_id, crop_id FROM these WHERE crop_id IS NOT NULL
 UNION SELECT query_id, value FROM these, json_each(request, '$.crop_ids')
 UNION SELECT query_id, reviews.crop_id FROM these JOIN reviews USING (query_id)
 WHERE decision = 'confirmed'
-UNION SELECT query_id, json_extract(results, '$[0][0]') FROM these
-WHERE json_extract(results, '$[0][4]') = 'match' AND NOT EXISTS (
+UNION SELECT query_id, results ->> {OF_FIRST["crop_id"]} FROM these
+WHERE results ->> {OF_FIRST["verdict"]} = 'match' AND NOT EXISTS (
     SELECT 1 FROM reviews WHERE reviews.query_id = these.query_id
-    AND reviews.crop_id = json_extract(results, '$[0][0]') AND decision = 'rejected'
+    AND reviews.crop_id = results ->> {OF_FIRST["crop_id"]} AND decision = 'rejected'
 )
 """
 # The crops that identify the person searched for are all deleted.
@@ -188,10 +192,10 @@ class KeptQueries(RecordPart):
         with self._database.read() as reader:
             require_search(reader, gallery_id, query_id)
             (search,) = self._read([query_id], kept_for)
-            rows = reader.rows("crops", BESIDE_RESULTS, (query_id,), OF_RESULTS)
+            rows = reader.rows("crops", BESIDE_RESULTS, (query_id,), COLUMNS_OF_RESULTS)
             reviews = reader.rows("reviews", REVIEWED, (query_id,), ", people.name AS identity")
         results = [
-            row | dict(zip(SCORES, from_json(row["result"])[1:], strict=True)) for row in rows
+            row | dict(zip(RESULT_FIELDS, from_json(row["result"]), strict=True)) for row in rows
         ]
         return search | {
             "answer": {**search["answer"], "results": results, "query_id": query_id},
