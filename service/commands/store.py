@@ -197,13 +197,21 @@ def backup(
     with contextlib.closing(StoredRecord(data_dir)) as database, open_audit(data_dir) as audit:
         audit.record("backup", "asked", folder=str(folder))
         written = write_backup(database, folder, reserved)
-        audit.record("backup", folder=str(written))
+        audit.record("backup", folder=str(written.path))
         old = remove_oldest(folder, keep, database) if keep else []
     removed = [str(backup) for backup in old]
-    size = sum(file.stat().st_size for file in written.rglob("*") if file.is_file())
-    lines = [f"removed {path}" for path in removed]
-    lines.append(f"{size:,} bytes, all as written, in {written}")
-    answer = {"path": str(written), "bytes": size, "removed": removed}
+    path = written.path
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    lines = [f"removed {backup}" for backup in removed]
+    lines += _format_damaged(written.damaged_crops)
+    others = "all else" if written.damaged_crops else "all"
+    lines.append(f"{size:,} bytes, {others} as written, in {path}")
+    answer = {
+        "path": str(path),
+        "bytes": size,
+        "removed": removed,
+        "damaged_crops": written.damaged_crops,
+    }
     return Shown(answer, lines)
 
 
@@ -262,6 +270,7 @@ def restore(
         f"key {key_id}: its secret was replaced since; gmn keys rotate {key_id} makes a new one"
         for key_id in restored.secrets
     ]
+    lines += _format_damaged(restored.damaged_crops)
     if restored.unknown_from and restored.unknown_until:
         lines.append(
             f"What was deleted from {restored.unknown_from:%Y-%m-%d %H:%M} to "
@@ -307,12 +316,22 @@ def _lock(*directories: Path) -> Iterator[None]:
         yield
 
 
+def _format_damaged(damaged_crops: list[str]) -> list[str]:
+    """Return lines about damaged crops that were copied as they are."""
+    if not damaged_crops:
+        return []
+    told = f"{len(damaged_crops):,} crops are damaged and left out of every answer; delete them:"
+    # Somebody else may have written the ids in a backup.
+    return [told, *(f"  {legible(line)}" for line in shortened(damaged_crops, DAMAGE_SHOWN))]
+
+
 def _format_lines(data_dir: Path, found: RecordFound) -> Iterator[str]:
     yield f"{data_dir}: {'damaged' if found.damage else 'as written'}"
     for problem in found.problems:
         yield f"  {problem}"
     for gallery in found.galleries.values():
-        others = f", {len(gallery.damage)} not" if gallery.damage else ""
+        damaged = list(gallery.damaged_crops.values())
+        others = f", {len(damaged)} not" if damaged else ""
         yield f"gallery {gallery.name}: {gallery.whole} crops as written{others}"
-        for line in shortened(gallery.damage, DAMAGE_SHOWN):
+        for line in gallery.damage + shortened(damaged, DAMAGE_SHOWN):
             yield f"  {line}"

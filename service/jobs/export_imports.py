@@ -23,7 +23,7 @@ from service.jobs import runner
 from service.jobs.export_files import SentCrop, SentExport
 from service.jobs.import_files import make_check
 from service.ops.data_directory import MEBIBYTE, failpoint, require_free_disk
-from service.record.deletions import KEPT_FOR
+from service.record.deletions import KEPT_FOR, DeletedCrops
 from service.record.exports import ExportDescription
 from service.record.jobs import Job
 from service.record.values import ArchivedCrop
@@ -65,9 +65,12 @@ async def import_export(runtime: Runtime, gallery: Gallery, job: Job, archive: P
         await runner.save_job(runtime, job, dict(counts))
         size = VECTORS_PER_BATCH if has_vectors else IMAGES_PER_BATCH
         batches = _split(export.crops(counts["done"]), size)
+        deletions = DeletedCrops(runtime.record.database.deletions)
         began = time.monotonic()
         while batch := await run(next, batches, None):
-            problems = await _store_batch(runtime, gallery, job, export, batch, has_vectors, counts)
+            problems = await _store_batch(
+                runtime, gallery, job, export, batch, has_vectors, deletions, counts
+            )
             await runner.save_job(runtime, job, dict(counts), problems)
             turn_is_over = time.monotonic() - began > runner.TURN_SECONDS
             if turn_is_over and await runtime.galleries.read(runtime.record.jobs.others_wait, job):
@@ -135,6 +138,7 @@ async def _store_batch(
     export: SentExport,
     batch: Sequence[SentCrop],
     has_vectors: bool,
+    deletions: DeletedCrops,
     counts: Counter[str],
 ) -> list[JobProblem]:
     """Store a batch, add its outcomes to the counts, and return its problems."""
@@ -142,7 +146,7 @@ async def _store_batch(
     crop_ids = [sent.crop.record.crop_id for sent in batch]
     # Pictures of other crops are neither embedded nor written beside those of stored crops.
     missing = await runtime.galleries.read(
-        runtime.record.crops.missing_among, gallery.gallery_id, crop_ids
+        runtime.record.crops.missing_among, gallery.gallery_id, crop_ids, deletions
     )
     wanted = [sent for sent in batch if sent.crop.record.crop_id in missing]
     others = [sent.crop for sent in batch if sent.crop.record.crop_id not in missing]
@@ -166,7 +170,7 @@ async def _store_batch(
                 )
         crops = list(_with_vectors(crops, embedded))
     rule = runtime.record.crops.enroll_exported
-    store = store_crops(runtime, gallery, embedder, [*crops, *others], rule, job.job_id)
+    store = store_crops(runtime, gallery, embedder, [*crops, *others], rule, job.job_id, deletions)
     committed = await runtime.sections.run(store)
     failpoint("export-import.batch-stored")
     duplicates = sum(crop.duplicate for crop in committed.landed)

@@ -57,7 +57,7 @@ from service.record.schema import FORMAT
 from service.record.transaction import FILE, Reader, Transaction
 from service.record.values import new_crop_id
 from service.record.vectors import VectorFiles, vectors_name
-from service.record.verify import UntouchedRecord, verify
+from service.record.verify import RecordFound, UntouchedRecord, verify
 from service.record.watch import stop_watching
 
 NAME = re.compile(r"\d{8}T\d{6}Z")
@@ -88,6 +88,14 @@ IDS: dict[Kind, str] = {
 }
 
 
+@dataclass(frozen=True)
+class Written:
+    """A backup, and a line for each damaged crop in it, which its record has as well."""
+
+    path: Path
+    damaged_crops: list[str]
+
+
 @dataclass
 class Restored:
     """The outcome of a restore.
@@ -98,6 +106,7 @@ class Restored:
         secrets: ids of keys whose secret was replaced since; they need a new one.
         unknown_from, unknown_until: deletions between these times are not known; None if all are.
         damaged_lines: number of lines of the logs of deletions that cannot be read.
+        damaged_crops: a line for each crop that is damaged in the backup.
     """
 
     crops: dict[str, int] = field(default_factory=dict)
@@ -108,6 +117,7 @@ class Restored:
     unknown_from: datetime | None = None
     unknown_until: datetime | None = None
     damaged_lines: int = 0
+    damaged_crops: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -166,15 +176,18 @@ def remove_oldest(folder: Path, keep: int, database: Database) -> list[Path]:
     return old
 
 
-def write_backup(database: Database, folder: Path, reserved: int = 0) -> Path:
+def write_backup(database: Database, folder: Path, reserved: int = 0) -> Written:
     """Copy a data directory, which may be in use, verify the copy, and give it its final name.
+
+    A damaged crop is copied as it is.
 
     Args:
         folder: folder of the backups; created if missing.
         reserved: bytes to keep free on its disk.
 
     Raises:
-        InputProblem: the record is damaged, or another backup is being written.
+        DamagedRecord: more than crops is damaged.
+        InputProblem: another backup is being written.
         RecordUnavailable: a gallery was reindexed in the meantime.
         StorageFailed: there is too little disk space; nothing is left of the backup.
     """
@@ -185,7 +198,7 @@ def write_backup(database: Database, folder: Path, reserved: int = 0) -> Path:
                 shutil.rmtree(unfinished)
             _require_room(_bytes_to_back_up(database), folder, reserved)
             with unfinished_folder(folder / WRITING) as part:
-                _copy_record(database, part)
+                damaged_crops = _copy_record(database, part)
                 _copy_audit_log(database.folder, part)
                 # Two backups of the same second would have the same name.
                 while (path := folder / f"{datetime.now(UTC):{NAME_FORMAT}}").exists():
@@ -198,7 +211,7 @@ def write_backup(database: Database, folder: Path, reserved: int = 0) -> Path:
             f"the backup could not be written to {folder} ({error}); nothing is left of it, free "
             "space there, or name another folder that this user may write"
         ) from error
-    return path
+    return Written(path, damaged_crops)
 
 
 def restore_backup(
@@ -219,7 +232,13 @@ def restore_backup(
     """
     try:
         return _restore(backup, into, replaced, accept_undeleted)
+    except DamagedRecord as error:
+        raise InputProblem(f"{backup}: is damaged ({error.why}); restore another one") from error
     except (OSError, sqlite3.OperationalError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ELOOP:
+            raise InputProblem(
+                f"{error.filename}: is a link, and a backup has none; restore another one"
+            ) from error
         raise StorageFailed(
             f"{backup} could not be restored to {into} ({error}); empty that directory, free space "
             "there and try again"
@@ -228,9 +247,8 @@ def restore_backup(
 
 def _restore(backup: Path, into: Path, replaced: Path, accept_undeleted: bool) -> Restored:
     with new_data_directory(into) as part:
-        _copy_backup(backup, part)
+        restored = Restored(damaged_crops=_copy_backup(backup, part))
         known = _find_known(backup, part, replaced)
-        restored = Restored()
         if known.unknown:
             restored.unknown_from, restored.unknown_until = known.unknown
         restored.damaged_lines = _merge_logs(known, part)
@@ -280,8 +298,12 @@ def new_data_directory(into: Path) -> Iterator[Path]:
     sync(into)
 
 
-def _copy_record(database: Database, part: Path) -> None:
-    """Copy a record that may be in use, without what is deleted during the copy; verify it."""
+def _copy_record(database: Database, part: Path) -> list[str]:
+    """Copy a record that may be in use, without what is deleted during the copy; verify it.
+
+    Returns:
+        A line for each damaged crop.
+    """
     # SQLite fills an empty file, and creates others so that everybody may read them.
     (part / FILE).touch(mode=PRIVATE_FILE)
     with database.naming_errors():
@@ -310,12 +332,23 @@ def _copy_record(database: Database, part: Path) -> None:
     if lost := left.intersection(gone):
         numbers = ", ".join(str(gallery_id) for gallery_id, _ in sorted(lost))
         raise RecordUnavailable(f"the vectors of gallery {numbers} were replaced by a reindex")
-    if damage := verify(part).damage:
+    found = verify(part)
+    damage = found.damage_beside_crops
+    if found.damaged_crops:
+        # What is damaged in the copy alone was damaged by the copying.
+        already = verify(database.folder).damaged_crops
+        damage += [line for crop, line in found.damaged_crops.items() if crop not in already]
+    if damage:
         raise DamagedRecord(database.path, damage[0])
+    return list(found.damaged_crops.values())
 
 
-def _copy_backup(backup: Path, part: Path) -> None:
-    """Copy the record of a backup and verify it; only the names that this program makes count."""
+def _copy_backup(backup: Path, part: Path) -> list[str]:
+    """Copy the record of a backup and verify it; only the names that this program makes count.
+
+    Returns:
+        A line for each damaged crop.
+    """
     try:
         files = [path for path in backup.iterdir() if stat.S_ISREG(path.lstat().st_mode)]
         _require_room(sum(path.stat().st_size for path in files), part, 0)
@@ -325,17 +358,18 @@ def _copy_backup(backup: Path, part: Path) -> None:
         for gallery_id, side, *_ in _read_vector_files(part):
             name = vectors_name(gallery_id, side)
             _copy_file(backup / name, part / name)
-        damage = verify(part).damage
+        found = verify(part)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise
-        damage = [str(error)]
+        found = RecordFound(problems=[str(error)])
     except sqlite3.DatabaseError as error:
-        damage = [str(error)]
+        found = RecordFound(problems=[str(error)])
     except DamagedRecord as error:
-        damage = [error.why]
-    if damage:
+        found = RecordFound(problems=[error.why])
+    if damage := found.damage_beside_crops:
         raise InputProblem(f"{backup}: is damaged ({damage[0]}); restore another one")
+    return list(found.damaged_crops.values())
 
 
 def _read_vector_files(folder: Path) -> list[tuple[int, int, int, int]]:

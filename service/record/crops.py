@@ -35,6 +35,7 @@ from service.record.crop_rows import (
     read_vectors,
 )
 from service.record.database import Database, RecordPart, transactional
+from service.record.deletions import DeletedCrops
 from service.record.galleries import next_version, read_entry, require_entry
 from service.record.schema import TABLES
 from service.record.tracks import choose_best
@@ -152,6 +153,7 @@ class Crops(RecordPart):
         embedding_fingerprint: str,
         crops: Sequence[ArchivedCrop],
         import_job: str,
+        deletions: DeletedCrops,
     ) -> CommittedEnrollment:
         """Store crops of an export under their ids in one commit.
 
@@ -163,7 +165,7 @@ class Crops(RecordPart):
         """
         entry = require_entry(transaction, gallery_id)
         crop_ids = [crop.record.crop_id for crop in crops]
-        deleted = deleted_among(self._database, crop_ids)
+        deleted = deleted_among(transaction, deletions, crop_ids)
         stored = stored_among(transaction, gallery_id, crop_ids)
         statement = (
             "SELECT crop_id FROM crops JOIN imported_crops USING (gallery_id, slot) "
@@ -194,9 +196,11 @@ class Crops(RecordPart):
         records = tuple(crop.record for crop in added)
         return CommittedEnrollment(version, tuple(landed), records, deleted=len(deleted - stored))
 
-    def missing_among(self, gallery_id: int, crop_ids: Sequence[str]) -> set[str]:
+    def missing_among(
+        self, gallery_id: int, crop_ids: Sequence[str], deletions: DeletedCrops
+    ) -> set[str]:
         """Return which ids of an export are of crops that the gallery lacks and may have."""
-        deleted = deleted_among(self._database, crop_ids)
+        deleted = deleted_among(self._reader, deletions, crop_ids)
         return set(crop_ids) - deleted - stored_among(self._reader, gallery_id, crop_ids)
 
     @transactional
@@ -402,15 +406,15 @@ class Crops(RecordPart):
             file.release(used, first, end)
 
 
-def deleted_among(database: Database, crop_ids: Sequence[str]) -> set[str]:
+def deleted_among(reader: Reader, deletions: DeletedCrops, crop_ids: Sequence[str]) -> set[str]:
     """Return which of some crops were deleted, from any gallery of the record."""
     # The log has the crops of deleted galleries, and lacks those that an earlier version deleted.
-    removed = Reader(database).column(
+    removed = reader.column(
         "SELECT crop_id FROM galleries JOIN tombstones USING (gallery_id) "
         f"WHERE crop_id IN {AMONG}",
         (crop_ids,),
     )
-    return {*removed, *database.deletions.crops_among(crop_ids)}
+    return deletions.among(crop_ids).union(removed)
 
 
 def stored_among(reader: Reader, gallery_id: int, crop_ids: Sequence[str]) -> set[str]:

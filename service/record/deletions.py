@@ -11,11 +11,11 @@ import contextlib
 import itertools
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
 from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as stored_dataclass
@@ -144,14 +144,6 @@ class DeletionLog:
         kept = (line for line in read_lines(self.path) if _is_kept(line, oldest))
         self.write(itertools.chain([beginning], kept))
 
-    def crops_among(self, crop_ids: Collection[str]) -> set[str]:
-        """Return which of these crops were deleted, from any gallery."""
-        wanted = {crop_id.encode() for crop_id in crop_ids}
-        # A line ends with its id. To parse all of a million lines would take seconds.
-        named = (line for line in read_lines(self.path) if _read_id(line) in wanted)
-        deletions = [parse_line(line) for line in named]
-        return {deletion.id for deletion in deletions if deletion and deletion.kind == "crop"}
-
     def _cut_torn_line(self) -> None:
         with self.path.open("r+b") as file:
             size = file.seek(0, os.SEEK_END)
@@ -162,6 +154,36 @@ class DeletionLog:
                 file.truncate(end)
 
 
+class DeletedCrops:
+    """The crops that a log of deletions names, from any gallery.
+
+    The log is read once; later only the lines that were appended since. One thread at a time may
+    use this.
+    """
+
+    def __init__(self, log: DeletionLog) -> None:
+        self._path = log.path
+        self._file_number = 0
+        self._read_bytes = 0
+        self._ids: set[str] = set()
+
+    def among(self, crop_ids: Iterable[str]) -> set[str]:
+        """Return which of some crops were deleted; raises `OSError`."""
+        with open_regular(self._path) as file:
+            file_number = os.fstat(file.fileno()).st_ino
+            if file_number != self._file_number:
+                # The log was written anew, without its oldest lines.
+                self._file_number = file_number
+                self._read_bytes = 0
+            file.seek(self._read_bytes)
+            for line in _read_lines(file):
+                self._read_bytes += len(line)
+                deletion = parse_line(line)
+                if deletion and deletion.kind == "crop":
+                    self._ids.add(deletion.id)
+        return self._ids.intersection(crop_ids)
+
+
 def read_lines(path: Path) -> Iterator[bytes]:
     """Yield the lines of a log, without a torn last one; of a missing log there are none."""
     try:
@@ -169,15 +191,14 @@ def read_lines(path: Path) -> Iterator[bytes]:
     except FileNotFoundError:
         return
     with file:
-        while line := file.readline(MOST_LINE_BYTES):
-            # A longer line is read in pieces, none of which is valid.
-            if line.endswith(b"\n") or len(line) == MOST_LINE_BYTES:
-                yield line
+        yield from _read_lines(file)
 
 
-def _read_id(line: bytes) -> bytes:
-    before, _, _ = line.rpartition(b'"')
-    return before.rpartition(b'"')[2]
+def _read_lines(file: BinaryIO) -> Iterator[bytes]:
+    while line := file.readline(MOST_LINE_BYTES):
+        # A longer line is read in pieces, none of which is valid.
+        if line.endswith(b"\n") or len(line) == MOST_LINE_BYTES:
+            yield line
 
 
 def _is_kept(line: bytes, oldest: datetime) -> bool:

@@ -42,12 +42,19 @@ Values = dict[str, Any]
 
 @dataclass
 class GalleryFound:
-    """A gallery: its number of intact crops, and a line for each damage."""
+    """What was found of a gallery.
+
+    Attributes:
+        whole: number of intact crops.
+        damage: a line for each damage that is not of a single crop.
+        damaged_crops: a line for each damaged crop, by slot.
+    """
 
     gallery_id: int
     name: str
     whole: int = 0
     damage: list[str] = field(default_factory=list)
+    damaged_crops: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -59,14 +66,38 @@ class RecordFound:
 
     @property
     def damage(self) -> list[str]:
+        return self.damage_beside_crops + list(self.damaged_crops.values())
+
+    @property
+    def damage_beside_crops(self) -> list[str]:
         gallery_damage = [line for gallery in self.galleries.values() for line in gallery.damage]
         return self.problems + gallery_damage
 
+    @property
+    def damaged_crops(self) -> dict[tuple[int, int], str]:
+        """Return a line for each damaged crop, by gallery and slot."""
+        return {
+            (gallery.gallery_id, slot): line
+            for gallery in self.galleries.values()
+            for slot, line in gallery.damaged_crops.items()
+        }
+
     def note(self, gallery_id: object, problem: str) -> None:
         """Record a problem of a gallery, or of the whole record if there is no such gallery."""
-        gallery = self.galleries.get(gallery_id) if isinstance(gallery_id, int) else None
+        gallery = self._find(gallery_id)
         lines = gallery.damage if gallery else self.problems
         lines.append(problem)
+
+    def note_crop(self, gallery_id: object, slot: object, problem: str) -> None:
+        """Record the damage of a crop, whose first problem stands for all."""
+        gallery = self._find(gallery_id)
+        if gallery and isinstance(slot, int):
+            gallery.damaged_crops.setdefault(slot, problem)
+        else:
+            self.note(gallery_id, problem)
+
+    def _find(self, gallery_id: object) -> GalleryFound | None:
+        return self.galleries.get(gallery_id) if isinstance(gallery_id, int) else None
 
 
 def verify(folder: Path) -> RecordFound:
@@ -154,7 +185,8 @@ class Inspection:
         statement = f"SELECT {', '.join(COUNTED.values())} FROM crops WHERE gallery_id = ?"
         for gallery_id, gallery in self.galleries.items():
             # Skip totals if there are lines about single crops, which say more.
-            if self.found.galleries[gallery_id].damage:
+            found = self.found.galleries[gallery_id]
+            if found.damage or found.damaged_crops:
                 continue
             with self._noting_errors("the crops"):
                 counts = self._connection.execute(statement, (gallery_id,)).fetchone()
@@ -192,7 +224,7 @@ class Inspection:
                 missing = "picture"
             if missing:
                 line = f"the {missing} of crop {crop['crop_id']} is missing or corrupt"
-                self.found.note(gallery_id, line)
+                self.found.note_crop(gallery_id, slot, line)
             else:
                 yield crop, vectors[slot]
 
@@ -213,8 +245,13 @@ class Inspection:
         return set(slots)
 
     def _note_row(self, table: str, values: Values) -> None:
-        subject = f"crop {values['crop_id']}" if table == "crops" else f"a row of {table}"
-        self.found.note(values.get("gallery_id"), f"{subject} is not what was written")
+        gallery_id = values.get("gallery_id")
+        if table == "crops":
+            line = f"crop {values['crop_id']} is not what was written"
+            self.found.note_crop(gallery_id, values["slot"], line)
+        # A crop whose picture is damaged is noted with the crops.
+        elif table != "pictures":
+            self.found.note(gallery_id, f"a row of {table} is not what was written")
 
     def _require_format(self) -> None:
         path = self._stored.path

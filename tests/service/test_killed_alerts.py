@@ -108,7 +108,8 @@ def test_the_end_of_a_list_is_told_where_the_process_that_noted_it_is_killed(
     served = watching(tmp_path)
     eventually(lambda: receiver.received and all_are_sent(served))
     ids = [delivery["delivery_id"] for delivery in deliveries(served)]
-    assert [got.headers["webhook-id"] for got in receiver.received] == ids
+    # A delivery whose answer came too late is sent again.
+    assert {got.headers["webhook-id"] for got in receiver.received} == {*ids}
     assert b'"watch.disarmed"' in receiver.received[0].body
 
 
@@ -147,7 +148,7 @@ def test_a_restored_record_is_disarmed_and_sends_nothing_of_before(
         kept = people.pass_by("wanted", camera="kept").alert
         people.pass_by("wanted", row_id=2, camera="forgotten")
         eventually(lambda: len(messages()) == 2)
-        backup = write_backup(people.record.database, tmp_path / "backups")
+        backup = write_backup(people.record.database, tmp_path / "backups").path
         last = people.pass_by("wanted", camera="later").alert
         eventually(lambda: len(messages()) == 3)
     forgotten = served.http.delete(f"/v1/galleries/wanted/identities/{drawn_crops[8].identity}")

@@ -110,7 +110,7 @@ def restore(backup, into, current):
 
 def test_services_restored_from_one_backup_share_a_server_and_no_collection(one, tmp_path):
     gallery, rows = one.indexed(1)
-    backup = write_backup(one.record.database, tmp_path / "backups")
+    backup = write_backup(one.record.database, tmp_path / "backups").path
     places = [restore(backup, tmp_path / name, tmp_path / "lost") for name in ("left", "right")]
     with lab(places[0], one.milvus) as left, lab(places[1], one.milvus) as right:
         found = {}
@@ -132,7 +132,7 @@ def test_a_restored_service_drops_the_collections_of_the_one_it_replaces_once(
 ):
     gallery, rows = one.indexed(1)
     before = one.state(gallery).collection
-    backup = write_backup(one.record.database, tmp_path / "backups")
+    backup = write_backup(one.record.database, tmp_path / "backups").path
     one.close()
     new = tmp_path / "new"
     with lab(restore(backup, new, new if is_lost else one.folder), one.milvus) as restored:

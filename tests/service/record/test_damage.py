@@ -103,7 +103,7 @@ def test_a_damaged_crop_is_named_and_left_out_and_can_be_deleted(data_dir, wante
     flip(data_dir / file, wanted)
     lobby, yard = verify(data_dir).galleries.values()
     assert (lobby.whole, yard.whole) == (LOBBY - 1, YARD)
-    (named,) = [line for line in lobby.damage if "crop" in line]
+    (named,) = lobby.damaged_crops.values()
     with open_record(data_dir) as record:
         record.check()
         if file == "record.sqlite3" and wanted == b"image 7":
@@ -142,7 +142,7 @@ def test_a_change_of_labels_makes_no_damaged_crop_look_whole(data_dir):
         assert len(changed.crop_ids) == LOBBY - 1
         with pytest.raises(DamagedRecord, match="the row of crop"):
             record.people.rename(1, "person 1", "somebody")
-    assert len(verify(data_dir).galleries[1].damage) == 1
+    assert len(verify(data_dir).galleries[1].damaged_crops) == 1
 
 
 def test_a_person_with_a_damaged_crop_is_forgotten(data_dir):

@@ -12,6 +12,7 @@ from service.errors import StorageFailed
 from service.record.deletions import (
     KEPT_FOR,
     TRIMMED_AFTER,
+    DeletedCrops,
     Deletion,
     DeletionLog,
     parse_line,
@@ -201,5 +202,14 @@ def test_crops_that_were_deleted_from_any_gallery_are_known(record, gallery):
     (third,) = enroll(record, yard, new_crop(3))
     record.crops.remove(gallery, [first])
     record.crops.remove(yard, [third])
-    among = record.database.deletions.crops_among([first, second, third, "other"])
-    assert among == {first, third}
+    deletions = DeletedCrops(record.database.deletions)
+    wanted = [first, second, third, "other"]
+    assert deletions.among(wanted) == {first, third}
+    record.crops.remove(gallery, [second])
+    assert deletions.among(wanted) == {first, second, third}
+    # Trimming writes the log anew.
+    record.database.deletions.write(
+        Deletion(NOON, kind, deleted_id).as_line()
+        for kind, deleted_id in [("since", "record"), ("crop", "other")]
+    )
+    assert deletions.among(wanted) == {*wanted}

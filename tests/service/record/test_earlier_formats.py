@@ -108,7 +108,7 @@ def test_a_backup_of_an_earlier_format_is_restored(tmp_path, version):
     with open_record(data) as record:
         gallery = new_gallery(record)
         ids = enroll(record, gallery, new_crop(1), new_crop(2), new_crop(3))
-        backup = write_backup(record.database, tmp_path / "backups")
+        backup = write_backup(record.database, tmp_path / "backups").path
         record.crops.remove(gallery, ids[2:])
     make_earlier(backup, version)
     restore_backup(backup, tmp_path / "restored", data)
