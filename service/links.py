@@ -73,21 +73,7 @@ def link_opened_search(gallery: str, search: Row) -> OpenedSearch:
 
 
 def link_reviews(gallery: str, page: Page[Row]) -> Reviews:
-    results = [
-        Review(
-            query_id=review["query_id"],
-            crop_id=review["crop_id"],
-            identity=review["identity"],
-            decision=review["decision"],
-            reviewed_at=review["reviewed_at"],
-            key_id=review["key_id"],
-            query_image_url=(
-                search_image(gallery, review["query_id"]) if review["search_has_picture"] else None
-            ),
-            image_url=crop_image(gallery, review["crop_id"]),
-        )
-        for review in page.results
-    ]
+    results = [Review.model_validate(_with_images(gallery, review)) for review in page.results]
     return Reviews(results=results, next_cursor=page.next_cursor)
 
 
@@ -113,3 +99,11 @@ def _with_search_image(gallery: str, search: Row) -> Row:
     if search["content_type"] is not None:
         image_url = search_image(gallery, search["query_id"])
     return search | {"best": best, "image_url": image_url}
+
+
+def _with_images(gallery: str, review: Row) -> Row:
+    query_image_url = None
+    if review["search_has_picture"]:
+        query_image_url = search_image(gallery, review["query_id"])
+    image_url = crop_image(gallery, review["crop_id"])
+    return review | {"image_url": image_url, "query_image_url": query_image_url}
