@@ -74,7 +74,7 @@ def as_dict(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class CropLabels:
-    """What clients know about a crop, and may change.
+    """Labels of a crop, which clients send and may change.
 
     Attributes:
         identity, camera, external_id: opaque strings; None if unknown.
