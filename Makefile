@@ -12,10 +12,14 @@ CYCLES ?= 200
 SEED ?=
 CUTS ?= 600
 
-.PHONY: demo docs gpu test test-slow test-all compose-test mutations torture power-cut load soak fuzz milvus-env check lint format clean
+.PHONY: demo demo-camera docs gpu test test-slow test-all compose-test mutations torture power-cut load soak fuzz milvus-env check lint format clean
 
 demo: $(DEMO)/ready
 	$(DEMO)/bin/gmn demo
+
+# A camera from a clip to an alert: CLIP=phone.mp4 is your own, and drawn otherwise.
+demo-camera: $(DEMO)/camera
+	$(DEMO)/bin/gmn demo-camera $(CLIP)
 
 # Networks on a GPU against the CPU, and their throughput, as JSON lines; GPU_PYTHON is a Python that has torch.
 GPU_PYTHON ?= python3
@@ -92,6 +96,14 @@ INSTALL := pip install --quiet --disable-pip-version-check --no-compile
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m $(INSTALL) -r $(filter requirements%,$^)
 	$(@D)/bin/python -m $(INSTALL) --no-deps -e .
+	touch $@
+
+.venv/camera: .venv/ready
+	touch $@
+
+# What `gmn camera` needs beside the service.
+.venv-serve/camera: .venv-serve/ready requirements-camera.txt
+	$(@D)/bin/python -m $(INSTALL) -r requirements-camera.txt
 	touch $@
 
 .venv-docs/ready: requirements-docs.txt

@@ -40,6 +40,7 @@ COMMANDS = {
     "bench": "bench.command",
     "model-card": "bench.model_card",
     "demo": "demo.command",
+    "demo-camera": "demo.camera",
     "serve": "service.commands.serve",
     "enroll": "service.commands.enroll",
     "query": "service.commands.query",

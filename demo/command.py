@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from contextlib import suppress
@@ -36,12 +35,12 @@ def demo(
     """
     # These imports take seconds, which the help does not need.
     from demo.page import render_page, show_findings
-    from demo.service import own_service
+    from demo.service import own_service, runtime_of_each_run
     from demo.story import draw_cast, play
 
     # A plain SIGTERM would end this process and leave its service behind.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    with own_service(artefact, _runtime_of_each_run()) as client:
+    with own_service(artefact, runtime_of_each_run()) as client:
         findings = play(client, draw_cast(seed, people, strangers, CAMERAS), seed)
         out.mkdir(parents=True, exist_ok=True)
         page = (out / "index.html").resolve()
@@ -61,16 +60,3 @@ def demo(
             )
             with suppress(KeyboardInterrupt):
                 signal.pause()
-
-
-def _runtime_of_each_run() -> dict[str, str]:
-    """Return settings of the service by which each run computes the same features.
-
-    Left to itself, a service on a CPU measures which runtime is the fastest.
-    """
-    from model.precision import choose_device_name
-
-    if choose_device_name(os.environ.get("GMN_DEVICE") or "auto") != "cpu":
-        return {}
-    chosen = {"GMN_RUNTIME": "openvino", "GMN_DTYPE": "float32"}
-    return {name: value for name, value in chosen.items() if not os.environ.get(name)}

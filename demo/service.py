@@ -69,3 +69,16 @@ def _wait_for_url(process: subprocess.Popen[bytes], log: Path) -> str:
         time.sleep(0.05)
     _, _, last_line = log.read_text(errors="replace").strip().rpartition("\n")
     raise InputProblem(f"the service did not start: {last_line.removeprefix('gmn: ')}")
+
+
+def runtime_of_each_run() -> dict[str, str]:
+    """Return settings of the service by which each run computes the same features.
+
+    Left to itself, a service on a CPU measures which runtime is the fastest.
+    """
+    from model.precision import choose_device_name
+
+    if choose_device_name(os.environ.get("GMN_DEVICE") or "auto") != "cpu":
+        return {}
+    chosen = {"GMN_RUNTIME": "openvino", "GMN_DTYPE": "float32"}
+    return {name: value for name, value in chosen.items() if not os.environ.get(name)}

@@ -25,6 +25,25 @@ key_line() { # ID SECRET SCOPE
   chmod 0644 api_keys
   echo "Admin key, shown this once: gmn_operator_$operator"
 }
+[ -e camera_key ] || {
+  camera=$(openssl rand -hex 32)
+  # The new key takes the place of a former one. The file stays the same one: containers have it open.
+  { grep -v '"key_id": "camera"' api_keys
+    key_line camera "$camera" sight; } > api_keys.new
+  cat api_keys.new > api_keys
+  rm api_keys.new
+  printf 'gmn_camera_%s' "$camera" > camera_key.new
+  keep camera_key
+}
+[ -e cameras ] || {
+  cat > cameras.new <<END
+# The cameras that the profile camera watches (docs/cameras.md#several-cameras):
+# [camera.gate]
+# source = "rtsp://gate.example/stream"
+END
+  keep cameras
+  chmod 0644 cameras
+}
 [ -e tls ] || {
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -subj /CN=localhost \
     -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout tls.key.new -out tls.crt.new 2>/dev/null

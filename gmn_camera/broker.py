@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from gmn_camera.service import read_secret
 from gmn_client.errors import InvalidInput
 
 log = logging.getLogger(__name__)
@@ -68,17 +70,29 @@ class Broker(NamedTuple):
         log.warning("%s:%d: no broker answers there; it is asked again", *self[:2])
 
 
-def read_broker(address: str, username: str | None, password: str | None, *, tls: bool) -> Broker:
+def read_broker(
+    address: str,
+    username: str | None,
+    password: str | None,
+    password_file: Path | None = None,
+    *,
+    tls: bool,
+) -> Broker:
     """Return a broker by HOST or HOST:PORT.
 
+    Args:
+        password_file: a file with the password, in place of `password`.
+
     Raises:
-        InvalidInput: the address cannot be used.
+        InvalidInput: the address or the file cannot be used.
     """
     host, _, port = address.partition(":")
     if not port:
         port = str(TLS_PORT if tls else PORT)
     if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
         raise InvalidInput(f"--broker: {address!r} is no address; write it like mqtt.example:1883")
+    if password_file is not None:
+        password = read_secret("--password-file", password_file, "the broker's password")
     return Broker(host, int(port), username, password, tls)
 
 

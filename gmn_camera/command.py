@@ -45,6 +45,10 @@ DetectorOption = Annotated[
     Option(help="Your own network: an SSD of the Open Model Zoo, or YOLOv8 or RT-DETR as ONNX."),
 ]
 ThreadsOption = Annotated[int | None, Option(help="Threads of the network; 1 unless given.")]
+UrlOption = Annotated[str, Option(envvar="GMN_URL", help="Where the service is.")]
+ApiKeyFileOption = Annotated[
+    Path | None, Option(metavar="FILE", help="A file with the key, in place of --api-key.")
+]
 
 
 @camera.command("try")
@@ -138,11 +142,12 @@ def run_camera(
         str | None,
         Option(metavar="PORT", help="Serve Prometheus metrics at this port, or at HOST:PORT."),
     ] = None,
-    url: Annotated[str, Option(envvar="GMN_URL", help="Where the service is.")] = DEFAULT_URL,
+    url: UrlOption = DEFAULT_URL,
     api_key: Annotated[
         str | None,
         Option(envvar="GMN_API_KEY", help="A key with the scope sight; enroll too for --enroll."),
     ] = None,
+    api_key_file: ApiKeyFileOption = None,
 ) -> None:
     """Sends the crops of people to the service, which compares them with the watch lists.
 
@@ -158,7 +163,7 @@ def run_camera(
     require_packages("camera", (*PACKAGES, "prometheus_client"))
     from gmn_camera.address import is_stream
     from gmn_camera.processes import watch_cameras
-    from gmn_camera.service import Service
+    from gmn_camera.service import read_service
     from gmn_camera.settings import read_config, read_options
 
     options = _given(
@@ -190,13 +195,16 @@ def run_camera(
     for settings in cameras:
         if not is_stream(settings.source) and not Path(settings.source).is_file():
             raise InvalidInput(f"{settings.source}: there is no such file; name a video file")
-    raise Exit(watch_cameras(cameras, Service(url, api_key), metrics))
+    raise Exit(watch_cameras(cameras, read_service(url, api_key, api_key_file), metrics))
 
 
 BrokerOption = Annotated[str, Option(metavar="HOST[:PORT]", help="Where the MQTT broker is.")]
 UsernameOption = Annotated[str | None, Option(help="Who connects to the broker.")]
 PasswordOption = Annotated[
     str | None, Option(envvar="GMN_CAMERA_MQTT_PASSWORD", help="With --username.")
+]
+PasswordFileOption = Annotated[
+    Path | None, Option(metavar="FILE", help="A file with the password, in place of --password.")
 ]
 TlsOption = Annotated[bool, Option("--tls", help="Encrypt the connection to the broker.")]
 
@@ -209,16 +217,18 @@ def frigate(
     broker: BrokerOption = "127.0.0.1",
     username: UsernameOption = None,
     password: PasswordOption = None,
+    password_file: PasswordFileOption = None,
     tls: TlsOption = False,
     prefix: Annotated[str, Option(help="The topic_prefix in Frigate's configuration.")] = "frigate",
     min_height: Annotated[
         int, Option(min=32, max=2000, help="Pixels; lower people are not sent.")
     ] = 96,
-    url: Annotated[str, Option(envvar="GMN_URL", help="Where the service is.")] = DEFAULT_URL,
+    url: UrlOption = DEFAULT_URL,
     api_key: Annotated[
         str | None,
         Option(envvar="GMN_API_KEY", help="A key with the scopes sight and query."),
     ] = None,
+    api_key_file: ApiKeyFileOption = None,
 ) -> None:
     """Compares the people whom Frigate sees with the watch lists, and names them in Frigate.
 
@@ -230,11 +240,11 @@ def frigate(
     from gmn_camera.broker import read_broker
     from gmn_camera.frigate import bridge_frigate
     from gmn_camera.log import configure_log
-    from gmn_camera.service import Service
+    from gmn_camera.service import read_service
 
     configure_log("frigate")
-    at = read_broker(broker, username, password, tls=tls)
-    with Service(url, api_key).connect() as client:
+    at = read_broker(broker, username, password, password_file, tls=tls)
+    with read_service(url, api_key, api_key_file).connect() as client:
         bridge_frigate(client, frigate_url, at, prefix, min_height)
 
 
@@ -243,14 +253,16 @@ def mqtt(
     broker: BrokerOption = "127.0.0.1",
     username: UsernameOption = None,
     password: PasswordOption = None,
+    password_file: PasswordFileOption = None,
     tls: TlsOption = False,
     discovery: Annotated[
         str, Option(help="The topic below which Home Assistant looks for entities.")
     ] = "homeassistant",
-    url: Annotated[str, Option(envvar="GMN_URL", help="Where the service is.")] = DEFAULT_URL,
+    url: UrlOption = DEFAULT_URL,
     api_key: Annotated[
         str | None, Option(envvar="GMN_API_KEY", help="A key with the scope query.")
     ] = None,
+    api_key_file: ApiKeyFileOption = None,
 ) -> None:
     """Publishes alerts and cameras over MQTT, where Home Assistant finds them by itself.
 
@@ -263,11 +275,11 @@ def mqtt(
     from gmn_camera.broker import read_broker
     from gmn_camera.home_assistant import bridge_home_assistant
     from gmn_camera.log import configure_log
-    from gmn_camera.service import Service
+    from gmn_camera.service import read_service
 
     configure_log("mqtt")
-    at = read_broker(broker, username, password, tls=tls)
-    service = Service(url, api_key)
+    at = read_broker(broker, username, password, password_file, tls=tls)
+    service = read_service(url, api_key, api_key_file)
     with service.connect() as client:
         bridge_home_assistant(service, client, at, discovery)
 

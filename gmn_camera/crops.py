@@ -117,20 +117,17 @@ class CropChooser:
         low: number of boxes that were too low for a crop.
     """
 
-    def __init__(self, min_height: int, series: str, *, follows_staying: bool = True) -> None:
+    def __init__(self, min_height: int, series: str) -> None:
         """Begin without a track.
 
         Args:
             min_height: pixels of the lowest usable box.
             series: begins the names of the tracks, so that those of two runs differ.
-            follows_staying: whether a person who stays gives a crop a minute; otherwise only those
-                of the first parts.
         """
         self.tracks = 0
         self.low = 0
         self._min_height = min_height
         self._series = series
-        self._follows_staying = follows_staying
         self._passages: dict[int, Passage] = {}
 
     def add(
@@ -169,8 +166,7 @@ class CropChooser:
     def _looks_for_crop(self, passage: Passage, now: datetime) -> bool:
         if passage.crops < len(PART_SECONDS) or passage.chosen_at is None:
             return True
-        pause = (now - passage.chosen_at).total_seconds()
-        return self._follows_staying and pause >= STILL_EVERY_SECONDS
+        return (now - passage.chosen_at).total_seconds() >= STILL_EVERY_SECONDS
 
     def _end_parts(self, now: datetime) -> Iterator[ChosenCrop]:
         for number, passage in list(self._passages.items()):
@@ -178,8 +174,7 @@ class CropChooser:
             if passage.part_began_at is not None:
                 has_lasted = (now - passage.part_began_at).total_seconds()
                 if has_left or has_lasted >= passage.part_seconds:
-                    goes_on = self._follows_staying and passage.stays and not has_left
-                    yield _choose(passage, still=goes_on)
+                    yield _choose(passage, still=passage.stays and not has_left)
             if has_left:
                 del self._passages[number]
 

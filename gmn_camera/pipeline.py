@@ -49,10 +49,7 @@ class CropPipeline:
         Raises:
             InvalidInput: the detector cannot be used.
         """
-        # An enrollment cannot say that a person stays: the crop of the next minute would count as
-        # another person who walks past.
-        follows_staying = settings.enroll is None
-        self.chooser = CropChooser(settings.min_height, series, follows_staying=follows_staying)
+        self.chooser = CropChooser(settings.min_height, series)
         self._detector = Detector(settings.detector, settings.threads)
         self._tracker = Tracker(settings.min_iou)
         self._zones = settings.zone

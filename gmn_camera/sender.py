@@ -71,6 +71,7 @@ class CropSender:
         self._in_flight = 0
         self._changed = threading.Condition()
         self._closing = threading.Event()
+        self._has_given_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
         self._thread.start()
 
@@ -101,6 +102,7 @@ class CropSender:
             self._closing.set()
             self._changed.notify_all()
         self._thread.join(seconds)
+        self._has_given_up.set()
         if self.waiting:
             self.dropped += self.waiting
             log.warning("%d crops were given up, as the service did not answer", self.waiting)
@@ -113,6 +115,9 @@ class CropSender:
         except GmnError as error:
             self.problem = str(error)
         except Exception as error:
+            if self._has_given_up.is_set():
+                # The client is closed by then.
+                return
             self.problem = f"{type(error).__name__}: {error}"
             log.exception("the sender failed")
         if self.problem is not None:
@@ -193,6 +198,7 @@ class CropSender:
                 self._gallery,
                 idempotency_key=idempotency_key,
                 watch=True,
+                still=[crop.still for crop in batch],
             )
             results = [result.problem for result in enrolled.results]
         else:

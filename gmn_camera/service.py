@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 from gmn_client import Client
 from gmn_client.client import Retries
+from gmn_client.errors import InvalidInput
 
 TIMEOUT_SECONDS = 30.0
+MOST_SECRET_BYTES = 4096
 
 
 class Service(NamedTuple):
@@ -25,3 +28,43 @@ class Service(NamedTuple):
         """Return a client that makes one attempt: requests are repeated by the sender."""
         retries = Retries(attempts=1)
         return Client(self.url, self.api_key, timeout=TIMEOUT_SECONDS, retries=retries)
+
+
+def read_service(url: str, api_key: str | None, api_key_file: Path | None) -> Service:
+    """Return the service by options of the command line.
+
+    Args:
+        api_key_file: a file with the key, in place of `api_key`.
+
+    Raises:
+        InvalidInput: the file cannot be used.
+    """
+    if api_key_file is not None:
+        api_key = read_secret("--api-key-file", api_key_file, "the API key")
+    return Service(url, api_key)
+
+
+def read_secret(option: str, file: Path, content: str) -> str:
+    """Return the single line of a file.
+
+    Args:
+        option: names the file.
+        content: what the file should have, for messages.
+
+    Raises:
+        InvalidInput: the file cannot be read, or has another number of lines.
+    """
+    try:
+        with file.open("rb") as opened:
+            lines = opened.read(MOST_SECRET_BYTES).decode().splitlines()
+    except OSError as error:
+        raise InvalidInput(
+            f"{option}: {file} cannot be read ({error.strerror}); write {content} into it, and let "
+            "the user of this program read it"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{option}: {file} is no text; write {content} into it") from error
+    if len(lines) != 1 or not lines[0].strip():
+        found = f"{len(lines)} lines" if len(lines) > 1 else "nothing"
+        raise InvalidInput(f"{option}: {file} has {found}; write {content} into it, in one line")
+    return lines[0].strip()

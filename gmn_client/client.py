@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -255,6 +255,7 @@ class Connection(Methods):
         idempotency_key: str | None = None,
         keep_best: int | None = None,
         watch: bool = False,
+        still: bool | Sequence[bool] = False,
         progress: Callable[[int], object] | None = None,
     ) -> Enrollment:
         """Enrolls any number of images, in batches; `results` has an outcome per image, in order.
@@ -271,6 +272,8 @@ class Connection(Methods):
             keep_best: number of crops that each track keeps, 1 to 32; all of them if None.
             watch: whether to compare the images with the armed watch lists too, as `sight` does;
                 the gallery must have a retention.
+            still: with `watch`, whether the person stays at the same place, of all images or of
+                each, as in `sight`.
             progress: called after each batch with the number of images answered so far.
 
         Raises:
@@ -293,6 +296,7 @@ class Connection(Methods):
                 **uploads.enrollment_fields(batch),
                 "keep_best": keep_best,
                 "watch": watch or None,
+                "still": (still if isinstance(still, bool) else still[done : done + count]) or None,
             }
             headers = uploads.idempotency_header(name)
             call = Call(

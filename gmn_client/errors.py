@@ -60,7 +60,10 @@ class KeyRefused(RequestRefused):
     """A 401 or 403 answer: the API key is missing, unknown, or lacks the scope."""
 
     def __init__(self, problem: Problem) -> None:
-        hint = "give the client a key with the scope it needs (gmn reads GMN_API_KEY)"
+        hint = (
+            "give the client a key with the scope it needs (gmn reads GMN_API_KEY, gmn camera also "
+            "--api-key-file)"
+        )
         super().__init__(
             problem.model_copy(update={"detail": f"{problem.detail or problem.title}; {hint}"})
         )

@@ -296,7 +296,8 @@ def key_header(api_key: str | None) -> dict[str, str]:
     if key and not PRINTABLE.fullmatch(key):
         raise InvalidInput(
             "the API key holds a character that no key has, such as a space or the end of a line; "
-            "give the whole key and nothing else (gmn reads GMN_API_KEY)"
+            "give the whole key and nothing else (gmn reads GMN_API_KEY, gmn camera also "
+            "--api-key-file)"
         )
     return {"Authorization": f"Bearer {key}"} if key else {}
 

@@ -6,9 +6,8 @@ import io
 from PIL import Image
 
 from demo.data_sets import read_spec
+from demo.drawn_videos import BACKGROUND
 from tests.outside import encoded
-
-BACKGROUND = (120, 125, 118)
 
 
 @functools.cache

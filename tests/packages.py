@@ -13,6 +13,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = PROJECT["optional-dependencies"]
 REQUIREMENTS = "requirements.txt"
 LIGHT_REQUIREMENTS = "requirements-serve.txt"
+CAMERA_REQUIREMENTS = "requirements-camera.txt"
 
 
 def read_pins(name):

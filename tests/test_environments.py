@@ -8,6 +8,7 @@ import pytest
 
 from tests.outside import run_command
 from tests.packages import (
+    CAMERA_REQUIREMENTS,
     EXTRAS,
     LIGHT_REQUIREMENTS,
     REQUIREMENTS,
@@ -34,6 +35,13 @@ def test_the_light_environment_has_the_versions_of_the_full_one():
     assert light == {name: full[name] for name in light}
 
 
+def test_the_environment_of_cameras_holds_exactly_what_their_extras_bring():
+    pins = read_pins(CAMERA_REQUIREMENTS)
+    full = read_pins(REQUIREMENTS)
+    assert set(pins) == packages_of("camera") | packages_of("mqtt")
+    assert pins == {name: full[name] for name in pins}
+
+
 def test_the_light_environment_is_without_the_packages_that_are_large():
     light = read_pins(LIGHT_REQUIREMENTS)
     assert light.keys().isdisjoint(HEAVY)
@@ -52,7 +60,9 @@ def test_the_tracked_files_are_small():
     assert total / MEGABYTE < TRACKED_MEGABYTES
 
 
-@pytest.mark.parametrize("name", [REQUIREMENTS, LIGHT_REQUIREMENTS, "requirements-docs.txt"])
+@pytest.mark.parametrize(
+    "name", [REQUIREMENTS, LIGHT_REQUIREMENTS, CAMERA_REQUIREMENTS, "requirements-docs.txt"]
+)
 def test_requirements_name_a_version_of_each_package_and_no_address(name):
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]

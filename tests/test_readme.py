@@ -114,7 +114,7 @@ def test_every_command_of_the_training_page_runs_and_its_first_training_learns(t
         assert rank_1["mean"] > 2 * CHANCE, f"{scoring}: the page's first training learnt nothing"
 
 
-def test_the_two_commands_are_targets_of_the_makefile():
+def test_the_commands_are_targets_of_the_makefile():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     (setup,) = [block for block in blocks(README, "sh") if block.startswith("make ")]
     for make, target in commands(setup):

@@ -44,7 +44,7 @@ class ImageToEnroll(CropLabels):
     """An image to enroll with its labels; without an image if its vector is given.
 
     Attributes:
-        still: whether its person stays at the same place; of sightings only.
+        still: whether its person stays at the same place; for watch lists only, and not stored.
     """
 
     image: ImageFile | None

@@ -221,6 +221,7 @@ class SightedBox(Box):
     camera: Text | None = None
     captured_at: MomentText | None = None
     track: Track | None = None
+    still: bool | None = None
 
     def labels(self, box: str) -> dict[str, Any]:
         sent = self.model_dump(include=set(LABEL_PARSERS), exclude_none=True)
@@ -243,6 +244,10 @@ class LabelledForm(FrameForm):
 
     box_model = SightedBox
 
+    still: Several[Annotated[bool, BeforeValidator(lambda value: value or False)]] = Field([])
+    """Whether the person stays at the same place: the track then waits 90 instead of 10 seconds for
+    its next crop. In an enrollment only with `watch`."""
+
     def for_images(self, crops: Sequence[ImageFile | None]) -> list[ImageToEnroll]:
         """Return images or crops of boxes with labels; raises `InvalidField` for a bad label."""
         # Each text is parsed once: one may be the metadata of all crops.
@@ -253,13 +258,18 @@ class LabelledForm(FrameForm):
         }
         for name, values in sent.items():
             _require_count(name, values, crops)
+        stills = self.still or [False]
+        _require_count("still", stills, crops)
         boxes = self.read_boxes()
         images = []
         for position, crop in enumerate(crops):
             labels = {name: values[position % len(values)] for name, values in sent.items()}
+            still = stills[position % len(stills)]
             if boxes:
-                labels |= boxes[position].labels(f"boxes: box {position + 1}")
-            images.append(ImageToEnroll(image=crop, **labels))
+                box = boxes[position]
+                labels |= box.labels(f"boxes: box {position + 1}")
+                still = still if box.still is None else box.still
+            images.append(ImageToEnroll(image=crop, still=still, **labels))
         return images
 
 
@@ -292,34 +302,11 @@ class EnrollForm(EnrollFields, LabelledForm):
         return as_computed(vectors, self.embedding_fingerprint)
 
 
-class SightingBox(SightedBox):
-    """A box of a sighting."""
-
-    still: bool | None = None
-
-
 class SightingForm(SightedFields, LabelledForm):
     """Crops from a camera to compare with watch lists, or one frame with boxes."""
 
-    box_model = SightingBox
-
-    still: Several[Annotated[bool, BeforeValidator(lambda value: value or False)]] = Field([])
-    """Whether the person stays at the same place: the track then waits 90 instead of 10 seconds for
-    its next crop."""
     wait: bool = False
     """Return the matches."""
-
-    def for_images(self, crops: Sequence[ImageFile | None]) -> list[ImageToEnroll]:
-        images = super().for_images(crops)
-        stills = self.still or [False]
-        _require_count("still", stills, crops)
-        boxes = self.read_boxes()
-        for position, image in enumerate(images):
-            still: bool | None = boxes[position].still if boxes else None
-            if still is None:
-                still = stills[position % len(stills)]
-            images[position] = replace(image, still=still)
-        return images
 
 
 class CapturedCrops(Form):

@@ -335,7 +335,7 @@ def _copy_record(database: Database, part: Path) -> list[str]:
     found = verify(part)
     damage = found.damage_beside_crops
     if found.damaged_crops:
-        # What is damaged in the copy alone was damaged by the copying.
+        # Damage in the copy alone comes from the copying.
         already = verify(database.folder).damaged_crops
         damage += [line for crop, line in found.damaged_crops.items() if crop not in already]
     if damage:

@@ -42,7 +42,7 @@ Values = dict[str, Any]
 
 @dataclass
 class GalleryFound:
-    """What was found of a gallery.
+    """The findings about a gallery.
 
     Attributes:
         whole: number of intact crops.

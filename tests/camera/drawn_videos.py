@@ -6,19 +6,15 @@ import socket
 import struct
 import threading
 import time
-from fractions import Fraction
 
 import av
-import numpy as np
-from PIL import Image
 
-from tests.drawn_photos import BACKGROUND, drawn_people
+from demo import drawn_videos
+from demo.drawn_videos import FPS, HEIGHT, PERSON, WIDTH, write_video
+from tests.drawn_photos import drawn_people
 from tests.outside import free_port
 
-WIDTH = 640
-HEIGHT = 360
-PERSON = (120, 240)
-FPS = 10
+__all__ = ["FPS", "HEIGHT", "PERSON", "WIDTH", "write_video"]
 
 
 def draw_frame(positions, size=(WIDTH, HEIGHT)):
@@ -27,44 +23,15 @@ def draw_frame(positions, size=(WIDTH, HEIGHT)):
     Args:
         positions: left edge of each person who is there, by the person's number.
     """
-    frame = Image.new("RGB", size, BACKGROUND)
-    for number, left in positions.items():
-        person = drawn_people()[number].resize(PERSON, Image.Resampling.LANCZOS)
-        frame.paste(person, (round(left), size[1] - PERSON[1] - 40))
-    return frame
+    people = [(drawn_people()[number].resize(PERSON), left) for number, left in positions.items()]
+    return drawn_videos.draw_frame(people, size)
 
 
-def walk(people, seconds, speed=40.0):
-    """Yield the frames of people who enter one after the other, each alone, and cross the picture.
-
-    Args:
-        seconds: how long each is there.
-        speed: pixels a second.
-    """
-    for person in people:
-        for step in range(round(seconds * FPS)):
-            yield draw_frame({person: 60 + speed * step / FPS})
-        # Long enough for the track to end.
-        for _ in range(3 * FPS):
-            yield draw_frame({})
-
-
-def write_video(file, frames, fps=FPS, container_format=None):
-    """Write pictures as an H.264 video."""
-    with av.open(str(file), "w", format=container_format) as container:
-        stream = None
-        for number, picture in enumerate(frames):
-            if stream is None:
-                stream = container.add_stream("libx264", rate=fps, options={"crf": "20"})
-                stream.width, stream.height = picture.size
-                stream.pix_fmt = "yuv420p"
-                stream.gop_size = fps
-            frame = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
-            frame.pts = number
-            frame.time_base = Fraction(1, fps)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return file
+def walk(people, seconds, **options):
+    """Yield the frames of drawn people, by their numbers, who cross the picture one by one."""
+    return drawn_videos.walk(
+        [drawn_people()[number].resize(PERSON) for number in people], seconds, **options
+    )
 
 
 def turn_upright(file):

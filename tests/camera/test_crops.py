@@ -41,9 +41,9 @@ def choose(chooser, seconds, box=BOX, score=0.9, others=(), pixels=SHARP):
     return chooser.add(DrawnFrame(seconds, pixels), boxes, scores, numbers)
 
 
-def choose_during(seconds, fps=10, follows_staying=True, **seen):
+def choose_during(seconds, fps=10, **seen):
     """Return the crops of a person who is seen for some seconds, and then leaves."""
-    chooser = CropChooser(96, "series", follows_staying=follows_staying)
+    chooser = CropChooser(96, "series")
     crops = []
     for step in range(round(seconds * fps)):
         crops += choose(chooser, step / fps, **seen)
@@ -86,11 +86,6 @@ def test_a_person_who_stays_gives_a_crop_a_minute_under_the_same_track():
     assert len({crop.track for crop in crops}) == 1
     assert 3 <= len(late) <= 5
     assert all(crop.still for crop in late[:-1])
-
-
-def test_where_nobody_can_be_told_that_a_person_stays_only_the_first_crops_are_sent():
-    crops = choose_during(200, fps=2, follows_staying=False)
-    assert [crop.still for crop in crops] == [False] * len(PART_SECONDS)
 
 
 def test_the_crop_of_a_person_who_leaves_does_not_wait_for_the_end_of_its_part():

@@ -1,6 +1,7 @@
 """Sending crops: in order, again after a failure, and never more than may wait."""
 
 import logging
+import re
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -118,6 +119,27 @@ def test_a_batch_is_sent_again_until_the_service_answers(make_sender, service):
     assert len(set(service.keys)) == 1
     assert sender.sent == 1
     assert 'name="watch"' in service.requests[0]
+
+
+def test_an_enrollment_says_who_stays(make_sender, service):
+    sender = make_sender(enroll="hall")
+    for still in (False, True):
+        sender.put(crop(0, still=still))
+        eventually(lambda number=int(still): sender.sent == number + 1)
+    assert [re.findall(r'name="still"\s+(\w+)', body) for body in service.requests] == [
+        ["false"],
+        ["true"],
+    ]
+
+
+def test_crops_that_are_given_up_at_the_end_are_counted_and_nothing_fails(make_sender, service):
+    service.answers = [(503, {"title": "starting"})] * 1000
+    sender = make_sender()
+    sender.put(crop(0))
+    sender.close(0.1)
+    sender._client.close()
+    eventually(lambda: not sender._thread.is_alive())
+    assert (sender.dropped, sender.problem) == (1, None)
 
 
 def test_two_batches_have_different_keys(make_sender, service):

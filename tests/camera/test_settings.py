@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from gmn_camera.broker import read_broker
+from gmn_camera.service import read_service
 from gmn_camera.settings import CameraSettings, read_config, read_options
 from gmn_client import InvalidInput
 
@@ -97,3 +99,29 @@ def test_the_page_has_every_setting():
     table = page.partition("| setting, and option |")[2].partition("\n\n")[0]
     named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE))))
     assert named == set(CameraSettings.model_fields) - {"camera", "source"}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read (No such file or directory); write the API key into it"),
+        (b"", "has nothing; write the API key into it, in one line"),
+        (b"\n", "has nothing; write the API key into it, in one line"),
+        (b"one\ntwo\n", "has 2 lines; write the API key into it, in one line"),
+        (b"\xff\xfe", "is no text; write the API key into it"),
+    ],
+)
+def test_a_file_without_a_key_is_named_with_the_remedy(content, said, tmp_path):
+    file = tmp_path / "camera_key"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InvalidInput) as refused:
+        read_service("http://127.0.0.1:8000", "another", file)
+    assert str(refused.value).startswith(f"--api-key-file: {file} {said}")
+
+
+def test_a_broker_has_the_password_of_a_file(tmp_path):
+    file = tmp_path / "mqtt_password"
+    file.write_text("correct horse\n")
+    broker = read_broker("mqtt.example", "gmn", None, file, tls=False)
+    assert f"{broker.password}\n" == file.read_text()

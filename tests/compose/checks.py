@@ -12,6 +12,8 @@ from tests.conftest import draw_crop
 FOLDER_CROPS = 60
 LOAD_SECONDS = 6.0
 BACKUP_SECONDS = 120.0
+CAMERA_SECONDS = 120.0
+SCRAPED = ("the service", "the cameras")
 # Its cosine with itself, but for float32's last digits.
 SAME_PICTURE = 0.9999
 
@@ -137,21 +139,39 @@ def redis_goes_away(it, kept):
     compare_with(it, kept, "after Redis was away")
 
 
+def watch_cameras(it):
+    """Check that the container of the cameras reaches the service by its own key."""
+    # Nothing sends there: the service is told that the camera shows nothing.
+    with (it.folder / "docker" / "secrets" / "cameras").open("a", encoding="utf-8") as file:
+        file.write('[camera.gate]\nsource = "tcp://127.0.0.1:9"\n')
+    it.do("watch cameras")
+    until = time.monotonic() + CAMERA_SECONDS
+    with it.through_the_proxy() as http:
+        while not (heard := read_json(http.get("/v1/cameras"))["results"]):
+            if time.monotonic() > until:
+                raise Failed("the service has not heard of the camera")
+            time.sleep(1)
+    shown = {(camera["key_id"], camera["camera"]) for camera in heard}
+    if shown != {("camera", "gate")}:
+        raise Failed(f"the service hears other cameras: {heard}")
+    it.say("the container of the cameras sends heartbeats by its own key")
+
+
 def watch_with_prometheus(it):
-    """Check that Prometheus scrapes the service and has loaded its rules."""
+    """Check that Prometheus scrapes the service and the cameras, and has loaded its rules."""
     it.do("monitor")
     until = time.monotonic() + 120
     with httpx2.Client(base_url=it.prometheus, timeout=10) as http:
         while True:
             try:
-                up = http.get("/api/v1/query", params={"query": 'up{job="gmn"} == 1'})
+                up = http.get("/api/v1/query", params={"query": "up == 1"})
                 # While it starts it answers 503, as text.
-                if up.is_success and len(up.json()["data"]["result"]) == 1:
+                if up.is_success and len(up.json()["data"]["result"]) == len(SCRAPED):
                     break
             except httpx2.TransportError:
                 pass
             if time.monotonic() > until:
-                raise Failed("Prometheus does not see the service")
+                raise Failed("Prometheus does not see the service and the cameras")
             time.sleep(1)
         groups = http.get("/api/v1/rules").json()["data"]["groups"]
         rules = [rule for group in groups for rule in group["rules"]]
@@ -161,7 +181,9 @@ def watch_with_prometheus(it):
         receivers = http.get("/api/v1/alertmanagers").json()["data"]["activeAlertmanagers"]
         if len(receivers) != 1:
             raise Failed("Prometheus does not know the Alertmanager")
-    it.say(f"Prometheus reads the service, with {len(rules)} alerts for Alertmanager")
+    it.say(
+        f"Prometheus reads the service and the cameras, with {len(rules)} alerts for Alertmanager"
+    )
     it.do("stop monitoring")
 
 

@@ -123,7 +123,9 @@ class Deployment:
         if error is not None:
             self.say("failed; the last of the logs:")
             self._shell(LAST_WORDS, check=False, show=True)
-        profiles = " ".join(f"--profile {profile}" for profile in ("monitor", "train", "milvus"))
+        profiles = " ".join(
+            f"--profile {profile}" for profile in ("monitor", "camera", "train", "milvus")
+        )
         self._shell(f"docker compose {profiles} down --volumes --remove-orphans", check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -22,6 +22,7 @@ from tests.compose.checks import (
     redis_goes_away,
     replace_under_load,
     train_and_reindex,
+    watch_cameras,
     watch_with_prometheus,
 )
 from tests.compose.deployment import ROOT, Deployment, Failed, now, read_json
@@ -82,7 +83,9 @@ def _tell(it):
     it.until_ready()
     compare_with(it, kept, "after down and up")
 
+    watch_cameras(it)
     watch_with_prometheus(it)
+    it.compose("--profile", "camera", "stop", "camera")
     train_and_reindex(it, kept)
 
     back_up(it, kept)

@@ -1,16 +1,24 @@
 """docker-compose.yml: what may do what, with which settings and secrets, and that versions stay."""
 
 import re
+import shutil
+import signal
+import subprocess
+import sys
 import tomllib
 
 import pytest
 
+from gmn_camera.processes import STOP_SECONDS
+from service.api_keys import find_key, read_key_file
 from service.commands.processes import DRAIN_SECONDS
 from service.settings import PREFIX, read_settings
 from tests.docker.conftest import ROOT, VARIABLE, read_compose, text_of
+from tests.outside import free_port, run_command
+from tests.waiting import eventually
 
 OF_MONITOR = ("prometheus", "alertmanager", "grafana")
-OWN = ("service", "redis", "proxy", "trainer", *OF_MONITOR)
+OWN = ("service", "redis", "proxy", "camera", "trainer", *OF_MONITOR)
 # It is not known which files they write outside their volumes.
 OF_MILVUS = ("milvus", "etcd", "minio")
 SERVICES = (*OWN, *OF_MILVUS)
@@ -37,10 +45,16 @@ def test_each_image_is_built_from_its_target_and_tagged_with_the_version_of_the_
     on_a_cpu = read_compose("docker-compose.cpu.yml")["services"]
     images = {
         "gpu": compose["services"]["service"],
+        "camera": compose["services"]["camera"],
         "train": compose["services"]["trainer"],
         "service": on_a_cpu["service"],
     }
-    names = {"gpu": "gmn-reid-gpu", "train": "gmn-reid-train", "service": "gmn-reid"}
+    names = {
+        "gpu": "gmn-reid-gpu",
+        "camera": "gmn-reid-camera",
+        "train": "gmn-reid-train",
+        "service": "gmn-reid",
+    }
     for target, container in images.items():
         assert container["build"]["target"] == target
         assert container["image"] == f"{names[target]}:{version}"
@@ -87,10 +101,55 @@ def test_only_what_the_package_is_made_of_goes_into_the_image():
         assert name.split("/")[0] not in ("tests", "docs", "runs", "gmn-data", "docker")
 
 
-def test_compose_waits_for_longer_than_the_service_drains(compose):
-    assert int(compose["services"]["service"]["stop_grace_period"].removesuffix("s")) > (
-        DRAIN_SECONDS + 10
-    )
+def test_compose_waits_for_longer_than_the_service_drains_and_than_cameras_need(compose):
+    for name, seconds in (("service", DRAIN_SECONDS), ("camera", STOP_SECONDS)):
+        period = compose["services"][name]["stop_grace_period"].removesuffix("s")
+        assert int(period) > seconds + 10
+
+
+def make_secrets(folder):
+    """Make the files of secrets as the guide says, and return their folder."""
+    (folder / "docker").mkdir(exist_ok=True)
+    script = shutil.copy(ROOT / "docker" / "make_secrets.sh", folder / "docker")
+    run_command("sh", script, check=True)
+    return folder / "docker" / "secrets"
+
+
+def test_the_key_of_the_cameras_is_known_may_only_send_and_can_be_made_anew(tmp_path):
+    former = (make_secrets(tmp_path) / "camera_key").read_text()
+    (tmp_path / "docker/secrets/camera_key").unlink()
+    secrets = make_secrets(tmp_path)
+    keys, problems = read_key_file(secrets / "api_keys")
+    known = {key.key_id: key for key in keys}
+    assert (list(known), problems) == (["operator", "metrics", "camera"], [])
+    assert find_key((secrets / "camera_key").read_text(), known) is known["camera"]
+    assert find_key(former, known) is None
+    assert known["camera"].scopes == ("sight",)
+
+
+def test_the_cameras_are_watched_by_the_command_and_found_healthy(compose, tmp_path):
+    container = compose["services"]["camera"]
+    secrets = make_secrets(tmp_path)
+    port = str(free_port())
+
+    def on_this_machine(word):
+        word = word.replace("/run/secrets", str(secrets)).replace("0.0.0.0", "127.0.0.1")
+        return word.replace("9100", port)
+
+    # Nothing sends there: a camera that is away does not make the container unhealthy.
+    with (secrets / "cameras").open("a") as file:
+        file.write(f'[camera.gate]\nsource = "tcp://127.0.0.1:{free_port()}"\n')
+    command = [sys.executable, "-m", "gmn", *map(on_this_machine, container["command"])]
+    _, _, *check = map(on_this_machine, container["healthcheck"]["test"])
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        eventually(lambda: run_command(sys.executable, *check).returncode == 0)
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, log
 
 
 def test_the_service_reaches_nothing_but_its_peers(compose):

@@ -14,7 +14,7 @@ from tests.docker.conftest import ROOT, text_of
 from tests.packages import packages_of, read_pins, requirements_of
 
 # Addresses outside the deployment.
-ELSEWHERE = re.compile(r"index-url|https?://(?!localhost|etcd|0\.0\.0\.0)|trusted-host")
+ELSEWHERE = re.compile(r"index-url|https?://(?!localhost|etcd|service:|0\.0\.0\.0)|trusted-host")
 
 
 def stage(dockerfile, name):
@@ -28,7 +28,7 @@ def applies(line):
     return marker is None or marker.evaluate()
 
 
-@pytest.mark.parametrize("target", ["service", "gpu", "train"])
+@pytest.mark.parametrize("target", ["service", "gpu", "camera", "train"])
 def test_it_runs_as_nobody_in_particular(dockerfile, target):
     assert re.findall(r"^USER (\S+)$", stage(dockerfile, target), re.M)[-1] == "10001:10001"
     assert "--uid 10001" in dockerfile
@@ -60,6 +60,7 @@ def test_everything_that_an_extra_brings_has_its_version_in_the_requirements(ext
     [
         ("service", ["requirements-serve.txt", "milvus.txt"]),
         ("gpu", ["gpu.txt", "milvus.txt"]),
+        ("camera", ["requirements-camera.txt"]),
         ("train", ["train.txt"]),
     ],
 )

@@ -12,6 +12,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.camera.drawn_videos import sending, walk, write_video
+from tests.drawn_photos import drawn_people
 from tests.outside import free_port, run_command
 from tests.service.watch_places import alerts, arm
 from tests.waiting import eventually
@@ -163,6 +164,18 @@ def test_a_wrong_key_ends_the_run(start, video, tmp_path):
     assert "gmn reads GMN_API_KEY" in ran.stderr
 
 
+def test_the_key_of_a_file_takes_the_place_of_that_in_the_environment(start, video, tmp_path):
+    served = start()
+    _, admin = served.make_key("admin")
+    _, header = served.make_key("sight", headers=admin)
+    key = tmp_path / "camera_key"
+    key.write_text(header["Authorization"].removeprefix("Bearer ") + "\n")
+    options = (video, "--camera", "gate", "--api-key-file", key)
+    ran = run(served, tmp_path, *options, GMN_API_KEY="gmn_wrong")
+    assert ran.returncode == 0, ran.stderr
+    assert chosen(ran.stderr)[1] > 0
+
+
 def test_a_stream_is_watched_until_sigterm(watching, video, tmp_path):
     metrics = free_port()
     with sending(video) as stand_in:
@@ -230,3 +243,21 @@ def test_the_commands_of_the_page_collect_the_people_of_a_clip(start, video, tmp
     crops = served.results("/v1/galleries/sightings/crops")
     assert {crop["camera"] for crop in crops} == {"phone"}
     assert len({crop["track"] for crop in crops}) == len(PEOPLE)
+
+
+def test_the_commands_of_the_page_raise_an_alert(watching, video, tmp_path):
+    page = (ROOT / "docs" / "cameras.md").read_text(encoding="utf-8")
+    section = page.split("\n## From a clip to an alert\n")[1].split("\n## ")[0]
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    assert [language for language, _ in blocks] == ["sh", "python", "sh"]
+    (tmp_path / "clip.mp4").write_bytes(video.read_bytes())
+    drawn_people()[0].save(tmp_path / "ann.jpg")
+    given = environment(watching)
+    given["PATH"] = f"{Path(sys.executable).parent}:{given['PATH']}"
+    for language, block in blocks:
+        shell = ("bash", "-eu") if language == "sh" else (sys.executable,)
+        text = block.replace("http://127.0.0.1:8000", given["GMN_URL"])
+        ran = run_command(*shell, "-c", text, env=given, cwd=tmp_path)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    raised = [(alert["camera"], alert["identity"]) for alert in alerts(watching, gallery="wanted")]
+    assert raised == [("gate", "Ann")]

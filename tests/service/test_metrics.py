@@ -6,7 +6,9 @@ import shutil
 from pathlib import Path
 
 import yaml
+from prometheus_client import generate_latest
 
+from gmn_camera.figures import Figures, FiguresCollector
 from service.commands.processes import METRICS_FOLDER, metrics_folder
 from tests.outside import figure
 from tests.waiting import eventually
@@ -62,11 +64,13 @@ def test_a_job_that_fails_is_counted(served, gallery):
 
 def test_every_panel_and_every_alert_reads_a_metric_that_is_served(served):
     types = re.findall(r"^# TYPE (\S+) (\w+)$", served.http.get("/metrics").text, re.MULTILINE)
-    shown = {"up"} | {
+    shown = {
         f"{name}{end}"
         for name, kind in types
         for end in (("_bucket", "_sum", "_count") if kind == "histogram" else ("",))
     }
+    cameras = generate_latest(FiguresCollector(lambda: {"gate": Figures()})).decode()
+    shown |= {"up", *re.findall(r"^# TYPE (\S+)", cameras, re.MULTILINE)}
     rules = yaml.safe_load((DOCKER / "alerts.yml").read_text())["groups"][0]["rules"]
     expressions = [rule["expr"] for rule in rules]
     for path in (DOCKER / "grafana").glob("*.json"):

@@ -320,13 +320,18 @@ def test_whether_a_person_stays_is_sent_for_all_images_for_each_or_for_a_box(wat
         # The box itself has the last word.
         mixed = boxes("6") + boxes("7", still=False)
         client.sight_frame(encoded(frame), mixed, **sent(0, None), still=True)
-        assert [track for track in "1234567" if goes_on(client, track)] == ["1", "3", "4", "6"]
+        # Enrolled crops are sightings, too.
+        client.create_gallery("hall", retention_days=1)
+        enrolled = [Labelled(crop, **sent(0, "8" if still else "9")) for still in half]
+        client.enroll(enrolled, "hall", watch=True, still=half)
+        going_on = [track for track in "123456789" if goes_on(client, track)]
+        assert going_on == ["1", "3", "4", "6", "8"]
     refused = sight(watching, crop, crop, crop, still=["true", "false"])
     assert refused_fields(refused) == {"still"}
     assert refused_fields(sight(watching, crop, still="perhaps")) == {"still"}
     # Empty is unknown, as /docs sends it.
     assert sight(watching, crop, crop, camera="unknown", still=["", "true"]).status_code == 202
-    assert watching.enroll("wanted", crop, still="true").status_code == 422
+    assert refused_fields(watching.enroll("wanted", crop, still="true")) == {"still"}
 
 
 def test_boxes_of_a_frame_are_sightings_with_their_own_tracks(watching, images):

@@ -113,6 +113,11 @@ async def enroll_crops(
         "fewer or smaller ones",
     )
     images = await parse(form.for_images, crops or [None] * len(form.vector))
+    if not form.watch and any(image.still for image in images):
+        raise InvalidField(
+            "still: is for watch lists, and this enrollment is not compared with them; leave it "
+            "out, or send watch=true"
+        )
     if form.keep_best is not None:
         call.caller.require("delete")
     if form.watch:
