@@ -24,7 +24,9 @@ from service.record.transaction import FILE
 from service.settings import PREFIX, Settings, describe_links, service_links
 
 if TYPE_CHECKING:
+    from service.gallery.registry import GalleryRegistry
     from service.record.database import Database
+    from service.record.record import Record
     from service.runtime import Runtime
 
 # Upper bound on the damaged crops of a gallery that are named.
@@ -122,7 +124,7 @@ def _service(runtime: Runtime) -> Findings:
         yield "warning", f"{text}; look at the load of the machine and its disk"
     else:
         yield "ok", f"the record responds ({record.state}), {record.lag:,} commits behind"
-    yield from _damage(runtime)
+    yield from _damage(runtime.record, runtime.galleries)
     silent = galleries.writer_silent_seconds()
     text = f"{galleries.waiting_writes:,} writes wait"
     if silent > SLOW_SECONDS:
@@ -139,9 +141,9 @@ def _service(runtime: Runtime) -> Findings:
         yield "warning", f"{text} no events; see GMN_REDIS_URL and its log"
 
 
-def _damage(runtime: Runtime) -> Findings:
-    for gallery_id, crop_ids in runtime.record.damaged_crops().items():
-        gallery = runtime.galleries.by_id(gallery_id)
+def _damage(record: Record, galleries: GalleryRegistry) -> Findings:
+    for gallery_id, crop_ids in record.damaged_crops().items():
+        gallery = galleries.by_id(gallery_id)
         name = gallery.name if gallery else gallery_id
         shown = ", ".join(crop_ids[:DAMAGE_SHOWN])
         more = f" and {len(crop_ids) - DAMAGE_SHOWN:,} more" if len(crop_ids) > DAMAGE_SHOWN else ""
@@ -151,7 +153,7 @@ def _damage(runtime: Runtime) -> Findings:
             f"{shown}{more}; delete and enroll them again, or restore a backup, and look at the "
             "disk",
         )
-    for problem in runtime.record.database.problems:
+    for problem in record.database.problems:
         yield (
             "error",
             f"the record is damaged: {problem}; see what is whole with gmn store verify, restore "
@@ -254,7 +256,7 @@ def _locks(settings: Settings, _: Database | None) -> Findings:
 
 
 def _keys(settings: Settings, database: Database | None) -> Findings:
-    from service.http.keys import NO_KEY, is_loopback, read_key_file
+    from service.api_keys import NO_KEY, is_loopback, read_key_file
     from service.record.keys import Keys, any_administers
 
     file_keys, problems = read_key_file(settings.api_keys_file)

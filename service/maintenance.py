@@ -25,6 +25,7 @@ from service.gallery.forget import forget_expired
 from service.gallery.gallery import Gallery
 from service.gallery.kept_searches import expire_searches
 from service.gallery.pictures import remove_stray_pictures
+from service.gallery.registry import GalleryRegistry
 from service.jobs.grouping import run_grouping
 from service.jobs.imports import run_import
 from service.jobs.reindex import run_reindex
@@ -32,9 +33,10 @@ from service.jobs.removals import run_removal
 from service.jobs.runner import DoJob, work_on_jobs
 from service.ops.critical_sections import attempt, repeat_alone
 from service.ops.data_directory import hold_reserve
-from service.ops.threads import STOPPED, HealthCheck, Heartbeat, heartbeat
+from service.ops.threads import STOPPED, HealthCheck, Heartbeat, Watchdog, heartbeat
 from service.record.backup import own_backups, remove_old_copy, taken_at
 from service.record.deletions import KEPT_FOR
+from service.record.record import Record
 from service.runtime import Runtime
 from service.search.index import GalleryIndex
 from service.search.refit import fit_galleries, refit_calibrations
@@ -82,7 +84,7 @@ async def run_maintenance(runtime: Runtime) -> None:
             "alerts": record.watches.expire,
             "jobs": record.jobs.remove_old,
         }.items():
-            removal = _remove_all(runtime, remove_some, gallery)
+            removal = _remove_all(runtime.galleries, remove_some, gallery)
             await attempt(f"{kind} of gallery {name}", removal)
         await attempt(f"exports of gallery {name}", delete_expired_exports(runtime, gallery))
         drop = runtime.pools.files.run(
@@ -109,9 +111,9 @@ async def run_maintenance(runtime: Runtime) -> None:
 
 
 async def _remove_all(
-    runtime: Runtime, remove_some: Callable[[int], int | None], gallery: Gallery
+    galleries: GalleryRegistry, remove_some: Callable[[int], int | None], gallery: Gallery
 ) -> None:
-    while await runtime.galleries.write(remove_some, gallery.gallery_id):
+    while await galleries.write(remove_some, gallery.gallery_id):
         pass
 
 
@@ -137,13 +139,16 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     settings = runtime.settings
     data_dir = settings.data_dir
     keys = runtime.keys
+    record = runtime.record
+    galleries = runtime.galleries
+    watchdog = runtime.watchdog
     loop = Heartbeat()
-    runtime.watchdog.checks.append(HealthCheck("event loop", loop.silent_seconds))
+    watchdog.checks.append(HealthCheck("event loop", loop.silent_seconds))
     work = {
-        "heartbeat": _send_heartbeats(runtime, loop),
+        "heartbeat": _send_heartbeats(settings.stall_seconds, loop),
         "audit lines": runtime.audit.write_lines(),
         "key reader": repeat(KEYS_PAUSE_SECONDS, lambda: keys.threads.run(keys.read)),
-        "log of the record": repeat(TEND_PAUSE_SECONDS, lambda: _tend_record(runtime)),
+        "log of the record": repeat(TEND_PAUSE_SECONDS, lambda: _tend_record(record, galleries)),
         "job runner": work_on_jobs(runtime, JOBS),
         "maintenance": repeat_alone(
             data_dir / "housekeeping.lock",
@@ -164,20 +169,20 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         )
     if shared := runtime.shared:
         work["redis"] = repeat(REDIS_PAUSE_SECONDS, lambda: shared.threads.run(shared.check))
-    tasks = [_start_watched(runtime, name, coroutine) for name, coroutine in work.items()]
+    tasks = [_start_watched(watchdog, name, coroutine) for name, coroutine in work.items()]
     tasks.append(asyncio.create_task(check_record(runtime), name="check of the record"))
-    runtime.watchdog.start()
+    watchdog.start()
     try:
         yield
     finally:
-        runtime.watchdog.stop()
+        watchdog.stop()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _start_watched(
-    runtime: Runtime, name: str, work: Coroutine[Any, Any, None]
+    watchdog: Watchdog, name: str, work: Coroutine[Any, Any, None]
 ) -> asyncio.Task[None]:
     """Start a task that should never end; if it does, log that and end the process."""
 
@@ -187,7 +192,7 @@ def _start_watched(
 
     task = asyncio.create_task(work, name=name)
     task.add_done_callback(log_end)
-    runtime.watchdog.checks.append(HealthCheck(name, lambda: STOPPED if task.done() else 0.0))
+    watchdog.checks.append(HealthCheck(name, lambda: STOPPED if task.done() else 0.0))
     return task
 
 
@@ -197,8 +202,8 @@ async def repeat(pause_seconds: float, work: Callable[[], Awaitable[object]]) ->
         await work()
 
 
-async def _tend_record(runtime: Runtime) -> None:
-    tend = runtime.galleries.read(runtime.record.database.tend)
+async def _tend_record(record: Record, galleries: GalleryRegistry) -> None:
+    tend = galleries.read(record.database.tend)
     await attempt("emptying of the log", tend)
 
 
@@ -225,10 +230,10 @@ async def check_record(runtime: Runtime) -> None:
         record.end_check()
 
 
-async def _send_heartbeats(runtime: Runtime, loop: Heartbeat) -> None:
+async def _send_heartbeats(stall_seconds: float, loop: Heartbeat) -> None:
     while True:
         loop.last = time.monotonic()
-        await asyncio.sleep(min(LONGEST_BEAT_SECONDS, runtime.settings.stall_seconds / 8))
+        await asyncio.sleep(min(LONGEST_BEAT_SECONDS, stall_seconds / 8))
 
 
 async def back_up_if_due(runtime: Runtime, folder: Path) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from model.people_detector import find_people_detector
+from service.api_keys import KeyRing, is_loopback
 from service.engine.admission import Admission
 from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel, load_model, shipped_fillers
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
-from service.http.keys import KeyRing, is_loopback
 from service.milvus.index import MilvusIndexes
 from service.milvus.rows import Codes
 from service.ops.audit import AuditLog

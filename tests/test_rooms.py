@@ -17,10 +17,12 @@ MODELS = ("torch", "torchvision", "model.artefact", "model.embedder", "model.met
 INSIDE_THE_SERVICE = tuple(
     f"service.{room}"
     for room in (
+        "api_keys",
         "engine",
         "gallery",
         "http",
         "jobs",
+        "links",
         "maintenance",
         "milvus",
         "ops",
@@ -56,19 +58,13 @@ KNOWS_NOTHING_OF = {
     # A report reads of a recipe which settings decide, and whose paper's row they are.
     "training/evaluation": ("training.train", "training.losses"),
     "service": ("gmn_camera", "training", "demo", "bench", "gmn"),
-    "service/engine": (*HTTP, *STORAGE, "service.record", "service.gallery", "service.http"),
-    "service/record": (*HTTP, *MODELS, "service.engine", "service.gallery", "service.http"),
-    "service/search": (*HTTP, "sqlite3", "redis", "service.http"),
-    "service/milvus": (
-        *HTTP,
-        *STORAGE,
-        *MODELS,
-        "service.http",
-        "service.engine",
-        "service.gallery",
-    ),
-    "service/gallery": (*HTTP, *STORAGE, *MODELS, "service.http"),
-    "service/jobs": (*HTTP, *STORAGE, "torch", "service.http"),
+    "service/engine": (*HTTP, *STORAGE, "service.record", "service.gallery"),
+    "service/record": (*HTTP, *MODELS, "service.engine", "service.gallery", "service.links"),
+    "service/search": (*HTTP, "sqlite3", "redis"),
+    "service/milvus": (*HTTP, *STORAGE, *MODELS, "service.engine", "service.gallery"),
+    "service/gallery": (*HTTP, *STORAGE, *MODELS),
+    "service/jobs": (*HTTP, *STORAGE, "torch"),
+    "service/api_keys.py": (*HTTP, *STORAGE, *MODELS),
     "service/http": (*STORAGE, "torch", "service.engine", "service.search.index"),
     **{
         f"service/commands/{name}.py": (*MODELS, "numpy", "fastapi", *INSIDE_THE_SERVICE)
@@ -134,6 +130,16 @@ def test_only_the_command_line_the_demo_and_the_benches_join_trainer_and_service
         and any(within(name, "service") for name in imported(source))
     }
     assert joining <= IMPORT_BOTH
+
+
+def test_only_the_command_that_serves_imports_what_answers_by_http():
+    importing = {
+        source.relative_to(ROOT).as_posix()
+        for source in sources("service")
+        if not source.is_relative_to(ROOT / "service/http")
+        and any(within(name, "service.http") for name in imported(source))
+    }
+    assert importing == {"service/commands/processes.py"}
 
 
 def test_no_call_of_the_service_blocks_on_a_thread_that_others_need():

@@ -100,16 +100,16 @@ def create(
     Args:
         scope: query, enroll, sight, delete, metrics or admin; several with commas.
     """
-    from service.http import keys as ring
+    from service import api_keys
     from service.ops.data_directory import make_folder
     from service.settings import checked_name
 
-    scopes = ring.chosen_scopes(scope)
+    scopes = api_keys.chosen_scopes(scope)
     try:
         checked_name(fields.get("gallery", DEFAULT_GALLERY))
     except ValueError as error:
         raise InputProblem(f"--gallery: {error}") from error
-    key, text = ring.create_key(scopes=scopes, **fields)
+    key, text = api_keys.create_key(scopes=scopes, **fields)
     # The audit log names a directory that cannot be made.
     with contextlib.suppress(OSError):
         make_folder(data_dir)
@@ -120,10 +120,10 @@ def create(
         others = record.keys.all()
         # A service that reads the file reports its errors.
         if file := os.environ.get("GMN_API_KEYS_FILE"):
-            others += ring.read_key_file(Path(file))[0] or []
+            others += api_keys.read_key_file(Path(file))[0] or []
         record.keys.add(key)
         galleries = {gallery.name for gallery in record.galleries.all()}
-    for warning in ring.warnings_about(key, others, galleries):
+    for warning in api_keys.warnings_about(key, others, galleries):
         echo(warning, err=True)
     where = f"gallery {key.gallery}" if key.gallery else "every gallery"
     until = f", until {key.expires_at:%Y-%m-%d %H:%M} UTC" if key.expires_at else ""
@@ -173,8 +173,8 @@ def rotate(
     Args:
         key_id: which key; see gmn keys list.
     """
+    from service.api_keys import with_new_secret
     from service.errors import UnknownKey
-    from service.http.keys import with_new_secret
 
     now = datetime.now(UTC)
     public_id = _parse_key_id(key_id)
@@ -225,7 +225,7 @@ def revoke(
 
 
 def _parse_key_id(given: str) -> str:
-    from service.http.keys import KEY_TEXT
+    from service.api_keys import KEY_TEXT
     from service.record.keys import KEY_ID
 
     match = KEY_TEXT.fullmatch(given)

@@ -9,6 +9,8 @@ from gmn_client import models
 from service.errors import UnknownGallery, UnknownPicture
 from service.gallery.gallery import Gallery
 from service.gallery.pictures import stored_picture
+from service.links import crop_image
+from service.record.record import Record
 from service.record.values import GalleryRecord, Picture, StoredCrop
 from service.runtime import Runtime
 
@@ -46,7 +48,7 @@ async def read_crop(
 
     def read() -> models.Crop:
         crop = runtime.record.crops.get(gallery.gallery_id, crop_id)
-        return described_crops(runtime, gallery, [crop], vector)[0]
+        return described_crops(runtime.record, gallery, [crop], vector)[0]
 
     return await runtime.galleries.read(read)
 
@@ -61,19 +63,19 @@ async def read_picture(runtime: Runtime, gallery: Gallery, crop_id: str) -> Pict
 
 
 def described_crops(
-    runtime: Runtime, gallery: Gallery, crops: Sequence[StoredCrop], vectors: bool
+    record: Record, gallery: Gallery, crops: Sequence[StoredCrop], vectors: bool
 ) -> list[models.Crop]:
     vector_fields: dict[str, dict[str, Any]] = {}
     if vectors and crops:
         slots = [crop.row_id for crop in crops]
-        embedder, stored = runtime.record.crops.vectors_of(gallery.gallery_id, slots)
+        embedder, stored = record.crops.vectors_of(gallery.gallery_id, slots)
         vector_fields = {
             crop.record.crop_id: {"vector": crop.vector.tolist(), "embedding_fingerprint": embedder}
             for crop in stored
         }
     described = []
     for crop in crops:
-        url = gallery.image_url(crop.crop_id) if crop.content_type else None
+        url = crop_image(gallery.name, crop.crop_id) if crop.content_type else None
         # `asdict` would copy the metadata, which may be thousands of objects.
         fields = vars(crop) | {"image_url": url} | vector_fields.get(crop.crop_id, {})
         described.append(models.Crop.model_validate(fields))

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, cast
-
-from pydantic import AfterValidator
-from pydantic_core import to_json
+from typing import Any
 
 from gmn_client.models import EnrolledImage, Enrollment, RefusedImage
+from model.arrays import Floats
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
-from model.crops.texts import JOINERS, REPLACEMENT, describe, find_unfit, is_space, nfc
 from service.engine.device import Embedded, EmbeddedImage, PreparedImage
 from service.engine.images import PicturePolicy
 from service.errors import InvalidField, NeedsReindex, refused_image
@@ -26,33 +23,24 @@ from service.ops.data_directory import failpoint, require_free_disk
 from service.record.values import (
     ArchivedCrop,
     CommittedEnrollment,
+    CropLabels,
     GallerySettings,
-    JsonObject,
     RequestKey,
     StoredCrop,
     as_dict,
+    labels_of,
     new_crop_id,
 )
 from service.runtime import Runtime
-from service.search.options import (
-    MAX_METADATA_BYTES,
-    MAX_TEXT,
-    MAX_TRACK,
-    Text,
-    read_moment,
-    read_vector,
-)
 
 # A time of capture may be ahead of this clock by so much.
 CLOCKS_DIFFER_BY = timedelta(hours=1)
-MAX_METADATA_DEPTH = 32
-PATH_SEGMENTS = (".", "..")
 Outcome = CropProblem | Sequence[str]
 """The problem of an image, or its warnings."""
 
 
-@dataclass(frozen=True)
-class ImageToEnroll:
+@dataclass(frozen=True, kw_only=True)
+class ImageToEnroll(CropLabels):
     """An image to enroll with its labels; without an image if its vector is given.
 
     Attributes:
@@ -60,12 +48,6 @@ class ImageToEnroll:
     """
 
     image: ImageFile | None
-    identity: str | None = None
-    camera: str | None = None
-    captured_at: datetime | None = None
-    external_id: str | None = None
-    metadata: Mapping[str, Any] | None = None
-    track: str | None = None
     still: bool = False
 
 
@@ -163,19 +145,10 @@ async def enroll(
                 # The gallery changed its embedder in the meantime: embed the images again.
 
 
-def read_vectors(texts: Sequence[str], embedder: str | None) -> ComputedVectors:
-    """Return the vectors that a request sends instead of images.
-
-    Raises:
-        InvalidField: a text is not a vector, or the embedder is missing.
-    """
-    if embedder is None:
-        raise InvalidField(
-            "embedding_fingerprint: is missing; send the one that the vectors were answered with"
-        )
+def as_computed(vectors: Iterable[Floats], embedder: str) -> ComputedVectors:
+    """Return the vectors that a request sends instead of images."""
     embedded = []
-    for text in texts:
-        vector = read_vector(text)
+    for vector in vectors:
         prepared = PreparedImage(hashlib.sha256(vector.astype("<f4").tobytes()).hexdigest())
         embedded.append(EmbeddedImage(vector, decode=0.0, embed=0.0, prepared=prepared))
     return ComputedVectors(embedder, embedded, "vector, embedding_fingerprint")
@@ -210,7 +183,7 @@ def _split_outcomes(
             crop = StoredCrop(
                 row_id=0,
                 crop_id=new_crop_id(),
-                **{name: getattr(image, name) for name in LABELS},
+                **labels_of(image),
                 sha256=prepared.sha256,
                 content_type=prepared.content_type,
                 image_bytes=len(prepared.picture or b""),
@@ -240,7 +213,7 @@ def _digest_request(
             file = image.image
             content = file if isinstance(file, bytes) else outcome.detail.encode()
             sha256 = hashlib.sha256(content).hexdigest()
-        fields = {name: getattr(image, name) for name in LABELS} | {"image": sha256}
+        fields = labels_of(image) | {"image": sha256}
         fields["metadata"] = as_dict(image.metadata or {})
         if image.track is None:
             # Such a request keeps the digest that earlier versions computed.
@@ -322,119 +295,3 @@ def _answer(
     return Enrollment(
         gallery_version=committed.version, results=results, replayed=committed.replayed
     )
-
-
-def require_plain_text(field: str, value: str, most: int = MAX_TEXT) -> None:
-    """Raise `InvalidField` if a text could not be shown, or not be used in later calls."""
-    shown = repr(value[:40])
-    if len(value) > most:
-        raise InvalidField(
-            f"{field}: {shown} has {len(value):,} characters, so it is longer than {most} "
-            "characters; send a shorter text"
-        )
-    if value in PATH_SEGMENTS:
-        raise InvalidField(
-            f"{field}: {shown} has a special meaning in a URL's path, which would lead to "
-            "another resource; send another name"
-        )
-    position = find_unfit(value)
-    if position is None:
-        return
-    character = value[position]
-    if character == REPLACEMENT:
-        # Invalid UTF-8 in a query string or a URL-encoded form is decoded to it.
-        rule = "so the text was not sent as UTF-8; send it in UTF-8"
-    elif character in JOINERS:
-        rule = (
-            "which is invisible and may only stand between two letters of a script that uses it, "
-            "such as Arabic or Devanagari; leave it out"
-        )
-    elif is_space(character):
-        rule = "which looks like a space and is another character; send an ordinary space"
-    else:
-        rule = "which is not printable; leave it out"
-    raise InvalidField(
-        f"{field}: {shown} has the character {describe(character)} at position {position + 1}, "
-        f"{rule}"
-    )
-
-
-def checked_text(field: str, value: str, most: int = MAX_TEXT) -> str:
-    """Return a name in NFC; raise `InvalidField` if it could not be used in later calls."""
-    require_plain_text(field, value, most)
-    value = nfc(value)
-    if len(value) > most:
-        raise InvalidField(
-            f"{field}: {value[:40]!r} has {len(value):,} characters in the Unicode normal form "
-            f"NFC, so it is longer than {most} characters; send a shorter text"
-        )
-    return value
-
-
-def checked_camera(field: str, value: str) -> str:
-    """Return a camera in NFC; raise `InvalidField` if it could not occur in a list."""
-    value = checked_text(field, value)
-    if "," in value or value != value.strip():
-        raise InvalidField(
-            f"{field}: {value[:40]!r} has a comma or a space at an end, which a list of cameras "
-            "cannot contain; send it without"
-        )
-    return value
-
-
-def _checked_external_id(field: str, value: str) -> str:
-    """Return an external id unchanged: it is compared in any form, and returned as sent."""
-    require_plain_text(field, value)
-    return value
-
-
-# Type of names of identities, cases and key holders; type of cameras.
-Name = Annotated[
-    Text, AfterValidator(lambda value, info: checked_text(info.field_name or "identity", value))
-]
-Camera = Annotated[
-    Text, AfterValidator(lambda value, info: checked_camera(info.field_name or "camera", value))
-]
-
-
-def checked_metadata(name: str, value: str) -> dict[str, Any]:
-    """Parse a JSON object; raise `InvalidField` if it cannot be serialized again."""
-    try:
-        usable = len(value.encode()) <= MAX_METADATA_BYTES
-        metadata = json.loads(value)
-        # NaN, infinities and lone surrogates cannot be serialized.
-        json.dumps(metadata, allow_nan=False, ensure_ascii=False).encode()
-        usable &= isinstance(metadata, dict) and _measure_depth(metadata) <= MAX_METADATA_DEPTH
-    except (ValueError, RecursionError):
-        usable = False
-    if not usable:
-        raise InvalidField(
-            f"{name}: {value[:40]!r} is not a JSON object of at most {MAX_METADATA_BYTES:,} bytes "
-            f'and {MAX_METADATA_DEPTH} levels; write it like {{"shift": "night"}}'
-        )
-    return dict(metadata)
-
-
-def _measure_depth(value: Any) -> int:
-    if isinstance(value, dict):
-        value = list(value.values())
-    parts = value if isinstance(value, list) else []
-    return 1 + max((_measure_depth(part) for part in parts), default=0)
-
-
-def _parse_moment(name: str, value: str) -> datetime:
-    try:
-        return cast("datetime", read_moment(value))
-    except ValueError as error:
-        raise InvalidField(f"{name}: {error}") from error
-
-
-# Parsers of labels from text, in the order of `ImageToEnroll`.
-LABELS: Mapping[str, Callable[[str, str], Any]] = {
-    "identity": checked_text,
-    "camera": checked_camera,
-    "captured_at": _parse_moment,
-    "external_id": _checked_external_id,
-    "metadata": lambda name, value: JsonObject(to_json(checked_metadata(name, value)).decode()),
-    "track": lambda name, value: checked_text(name, value, MAX_TRACK),
-}

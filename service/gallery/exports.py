@@ -40,6 +40,7 @@ from service.ops.threads import heartbeat
 from service.record.exports import CONTENT, LISTED, count_in_export, write_export
 from service.record.values import StoredCrop
 from service.runtime import Runtime
+from service.settings import Settings
 
 log = logging.getLogger(__name__)
 MOST_EXPORTS = 8
@@ -74,7 +75,7 @@ async def make_export(runtime: Runtime, gallery: Gallery, days: int) -> Export:
 
 async def list_exports(runtime: Runtime, gallery: Gallery) -> list[Export]:
     """Return a gallery's exports that have not expired, oldest first."""
-    folder = _folder_of(runtime, gallery.gallery_id)
+    folder = _folder_of(runtime.settings, gallery.gallery_id)
     exports = await runtime.pools.files.run(_read_exports, folder)
     now = datetime.now(UTC)
     return [export for export in exports if export.expires_at > now]
@@ -88,8 +89,8 @@ async def find_export(runtime: Runtime, gallery: Gallery, export_id: str) -> Exp
     raise UnknownExport(gallery.name, export_id)
 
 
-def content_path(runtime: Runtime, gallery: Gallery, export_id: str) -> Path:
-    return _folder_of(runtime, gallery.gallery_id) / export_id / CONTENT
+def content_path(settings: Settings, gallery: Gallery, export_id: str) -> Path:
+    return _folder_of(settings, gallery.gallery_id) / export_id / CONTENT
 
 
 async def delete_export(runtime: Runtime, gallery: Gallery, export_id: str) -> None:
@@ -99,7 +100,7 @@ async def delete_export(runtime: Runtime, gallery: Gallery, export_id: str) -> N
 
 
 async def delete_expired_exports(runtime: Runtime, gallery: Gallery) -> None:
-    folder = _folder_of(runtime, gallery.gallery_id)
+    folder = _folder_of(runtime.settings, gallery.gallery_id)
     for export in await runtime.pools.files.run(_read_exports, folder):
         if export.expires_at <= datetime.now(UTC):
             deletion = _delete(runtime, gallery, export, "delete_expired_export")
@@ -120,9 +121,9 @@ async def find_in_exports(
     wanted = set(crop_ids)
     name = nfc(identity)
     found: list[tuple[Export, int | None]] = []
-    folder = _folder_of(runtime, gallery.gallery_id)
+    folder = _folder_of(runtime.settings, gallery.gallery_id)
     for export in await runtime.pools.files.run(_read_exports, folder):
-        path = content_path(runtime, gallery, export.export_id)
+        path = content_path(runtime.settings, gallery, export.export_id)
         count: int | None
         try:
             count = await runtime.pools.files.run(
@@ -139,8 +140,8 @@ async def find_in_exports(
     return found
 
 
-def has_unfinished_export(runtime: Runtime, gallery: Gallery) -> bool:
-    folder = _folder_of(runtime, gallery.gallery_id)
+def has_unfinished_export(settings: Settings, gallery: Gallery) -> bool:
+    folder = _folder_of(settings, gallery.gallery_id)
     return any(path.suffix == UNFINISHED for path in folder.glob("*"))
 
 
@@ -161,7 +162,7 @@ async def clear_exports(runtime: Runtime) -> None:
 
 async def _delete(runtime: Runtime, gallery: Gallery, export: Export, event: str) -> None:
     def remove() -> None:
-        path = _folder_of(runtime, gallery.gallery_id) / export.export_id
+        path = _folder_of(runtime.settings, gallery.gallery_id) / export.export_id
         part = path.with_name(f"{path.name}{UNFINISHED}")
         try:
             # A removal that is cut off is finished at the next start.
@@ -191,7 +192,7 @@ async def _delete(runtime: Runtime, gallery: Gallery, export: Export, event: str
 
 
 def _write(runtime: Runtime, gallery: Gallery, export_id: str, expires_at: datetime) -> Export:
-    folder = _folder_of(runtime, gallery.gallery_id) / export_id
+    folder = _folder_of(runtime.settings, gallery.gallery_id) / export_id
 
     def between() -> None:
         heartbeat()
@@ -234,8 +235,8 @@ def _read_picture(runtime: Runtime, gallery_id: int, crop: StoredCrop) -> bytes 
     return runtime.pictures.get(gallery_id, crop.crop_id) if runtime.pictures else None
 
 
-def _folder_of(runtime: Runtime, gallery_id: int) -> Path:
-    return runtime.settings.data_dir / EXPORTS / str(gallery_id)
+def _folder_of(settings: Settings, gallery_id: int) -> Path:
+    return settings.data_dir / EXPORTS / str(gallery_id)
 
 
 def _list_folder(folder: Path) -> list[Path]:

@@ -18,6 +18,8 @@ from service.ops.data_directory import (
     sync,
 )
 from service.record.backup import COPY_KEPT_FOR, kept_backups, taken_at
+from service.record.files import UnneededFiles
+from service.record.record import Record
 from service.runtime import Runtime
 from service.settings import Settings
 
@@ -63,21 +65,22 @@ async def clear_files(runtime: Runtime) -> None:
     """
     try:
         await remove_unneeded_files(runtime)
-        await runtime.pools.files.run(_move_stray_imports, runtime)
+        data_dir = runtime.settings.data_dir
+        await runtime.pools.files.run(_move_stray_imports, runtime.record, data_dir)
     except (OSError, ServiceError) as error:
         log.error("files without a record could not be removed or moved: %s", error)
 
 
 async def remove_unneeded_files(runtime: Runtime) -> None:
     """Remove files that the record lists as unneeded."""
-    for name in await runtime.pools.files.run(runtime.record.unneeded_files.all):
-        await runtime.pools.files.run(remove_unneeded, runtime, name)
-
-
-def remove_unneeded(runtime: Runtime, name: str) -> None:
-    """Remove a file or folder, unless an upload holds it or a record has come to need it."""
     files = runtime.record.unneeded_files
-    path = runtime.settings.data_dir / name
+    for name in await runtime.pools.files.run(files.all):
+        await runtime.pools.files.run(remove_unneeded, files, runtime.settings.data_dir, name)
+
+
+def remove_unneeded(files: UnneededFiles, data_dir: Path, name: str) -> None:
+    """Remove a file or folder, unless an upload holds it or a record has come to need it."""
+    path = data_dir / name
     try:
         with hold(path) if path.is_dir() else contextlib.nullcontext():
             if name not in files.all():
@@ -94,14 +97,14 @@ def remove_unneeded(runtime: Runtime, name: str) -> None:
         log.error("%s is unneeded, and cannot be removed: %s", path, error)
 
 
-def _move_stray_imports(runtime: Runtime) -> None:
-    folder = runtime.settings.data_dir / IMPORTS
-    unneeded = runtime.record.unneeded_files.all
+def _move_stray_imports(record: Record, data_dir: Path) -> None:
+    folder = data_dir / IMPORTS
+    unneeded = record.unneeded_files.all
     # List the folders before the record, to which another process may add one. The folder of an
     # upload is empty until the record lists it.
     folders = [path for path in folder.glob("*") if path.name != STRAY and any(path.iterdir())]
     for path in folders:
         name = f"{IMPORTS}/{path.name}"
         # Check twice: the job may be deleted between the checks.
-        if not (name in unneeded() or runtime.record.jobs.get(path.name) or name in unneeded()):
+        if not (name in unneeded() or record.jobs.get(path.name) or name in unneeded()):
             move_aside(path, folder / STRAY, path.name)

@@ -270,7 +270,7 @@ async def _list_remainders(
     folder = settings.backup_dir
     if folder is not None and await files.run(has_unfinished_backup, folder):
         remaining.append(UNFINISHED_BACKUP)
-    if await files.run(has_unfinished_export, runtime, gallery):
+    if await files.run(has_unfinished_export, runtime.settings, gallery):
         remaining.append(UNFINISHED_EXPORT)
     exports = await find_in_exports(runtime, gallery, removal.crop_ids, identity)
     remaining += [

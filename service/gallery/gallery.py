@@ -95,9 +95,6 @@ class Gallery:
             raise NeedsReindex(self.name, self.embedding_fingerprint, self.newest_embedder)
         return index
 
-    def image_url(self, crop_id: str) -> str:
-        return f"/v1/galleries/{self.name}/crops/{crop_id}/image"
-
     def has_vectors_of(self, record: GalleryRecord) -> bool:
         """Return whether the index is one of the vectors of a record, read later than `self`."""
         return self.side == record.side and self._indexed_by == self._embedder_of(record)

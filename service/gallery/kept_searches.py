@@ -10,49 +10,35 @@ from typing import Any
 from gmn_client.models import OpenedSearch, QueryAnswer
 from service.errors import InvalidField, RecordWaits, ServiceError, UnknownPicture
 from service.gallery.gallery import Gallery
+from service.links import link_opened_search
 from service.ops.data_directory import require_free_disk
-from service.record.desk import SCORES
+from service.record.desk import RESULT_FIELDS
 from service.record.keys import ApiKey
 from service.record.schema import now_micros
 from service.record.values import Picture, new_crop_id
 from service.runtime import GalleryCall, Runtime
-from service.search.options import QueryOptions
 from service.search.query import AnsweredQuery
+from service.settings import Settings
 
 # Number of results that are stored of each search.
 KEPT_RESULTS = 100
 # Limit on the fields as JSON, since a listing reads up to 1,000 searches.
 KEPT_REQUEST_BYTES = 16 * 1024
-# Other fields are dropped: they may name a person, and forgetting would not find that name here.
-KEPT_FIELDS = {
-    "camera",
-    "camera_disjoint",
-    "cameras",
-    "captured_after",
-    "captured_before",
-    "exclude_cameras",
-    "group_by",
-    "min_version",
-    "mode",
-    "operating_point",
-    "order",
-    "purpose",
-    "rerank_depth",
-    "scoring",
-    "top_k",
-    "track",
-    "unnamed",
-}
-# The names of these dropped filters are kept: without them, the search cannot be repeated.
-DROPPED_FILTERS = ("identities", "metadata")
 
 
 async def keep_answers(
-    call: GalleryCall, options: QueryOptions, queries: Sequence[AnsweredQuery]
+    call: GalleryCall,
+    request: Mapping[str, Any],
+    queries: Sequence[AnsweredQuery],
+    keep_picture: bool,
 ) -> list[QueryAnswer]:
     """Store answered searches, and return their answers with a `query_id`.
 
     If an answer cannot be stored, a warning explains why and there is no `query_id`.
+
+    Args:
+        request: fields of the request to be stored, without names of people.
+        keep_picture: store the first usable image of each search, too.
 
     Raises:
         RecordWaits: the record can be written again soon; nothing was stored.
@@ -60,9 +46,6 @@ async def keep_answers(
     runtime = call.runtime
     try:
         require_free_disk(runtime.settings)
-        request = options.model_dump(mode="json", include=KEPT_FIELDS, exclude_defaults=True)
-        if left_out := [name for name in DROPPED_FILTERS if getattr(options, name)]:
-            request["left_out"] = left_out
         if (size := len(json.dumps(request))) > KEPT_REQUEST_BYTES:
             raise InvalidField(
                 f"cameras, exclude_cameras: with them the request has {size:,} bytes, and a kept "
@@ -89,7 +72,7 @@ async def keep_answers(
             )
             answers.append(_add_warning(answer, f"the search is not kept: {reason}"))
             continue
-        if query.images and options.keep_picture and query.prepared is None:
+        if query.images and keep_picture and query.prepared is None:
             answer = _add_warning(
                 answer, "the picture is not kept: GMN_KEEP_IMAGES=none keeps none"
             )
@@ -98,8 +81,14 @@ async def keep_answers(
 
 
 async def open_search(call: GalleryCall, query_id: str) -> OpenedSearch:
-    period = kept_for(call.runtime, call.gallery)
-    return await call.read(call.record.kept.open, period, query_id)
+    period = kept_for(call.runtime.settings, call.gallery)
+
+    def read(gallery_id: int) -> OpenedSearch:
+        # The results of a search may have gigabytes of metadata: they are validated on this thread.
+        search = call.record.kept.open(gallery_id, period, query_id)
+        return link_opened_search(call.gallery.name, search)
+
+    return await call.read(read)
 
 
 async def read_search_picture(call: GalleryCall, query_id: str) -> Picture:
@@ -111,7 +100,7 @@ async def read_search_picture(call: GalleryCall, query_id: str) -> Picture:
 
 
 async def expire_searches(runtime: Runtime, gallery: Gallery) -> None:
-    before = datetime.now(UTC) - kept_for(runtime, gallery)
+    before = datetime.now(UTC) - kept_for(runtime.settings, gallery)
     gallery_id = gallery.gallery_id
     record = runtime.record.kept
     run = runtime.pools.files.run
@@ -123,8 +112,8 @@ async def expire_searches(runtime: Runtime, gallery: Gallery) -> None:
         await runtime.audited("delete_expired_searches", delete, gallery=gallery.name)
 
 
-def kept_for(runtime: Runtime, gallery: Gallery) -> timedelta:
-    period = timedelta(days=runtime.settings.kept_days)
+def kept_for(settings: Settings, gallery: Gallery) -> timedelta:
+    period = timedelta(days=settings.kept_days)
     return min(period, gallery.settings.retention or period)
 
 
@@ -135,7 +124,7 @@ def _build_row(
     # Forgetting finds the search by each of these crops.
     crop_fields = {"crop_ids": query.crop_ids} if len(query.crop_ids) > 1 else {}
     results = [
-        (crop.crop_id, *(getattr(crop, name) for name in SCORES))
+        [getattr(crop, name) for name in RESULT_FIELDS]
         for crop in query.answer.results[:KEPT_RESULTS]
     ]
     search = {

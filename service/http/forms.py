@@ -22,13 +22,10 @@ from pydantic import (
 from gmn_client.models import Box, CropOrder
 from model.crops.frames import Frame, FrameCrop, ImageFile
 from service.errors import InvalidField
-from service.gallery.enroll import LABELS, ImageToEnroll
-from service.record.crop_rows import CURSOR
-from service.record.values import CROP_ID, CropFilter
-from service.search.options import (
+from service.gallery.enroll import ComputedVectors, ImageToEnroll, as_computed
+from service.gallery.labels import LABEL_PARSERS, MAX_METADATA_BYTES, MAX_MOMENT
+from service.http.fields import (
     MAX_ID,
-    MAX_METADATA_BYTES,
-    MAX_MOMENT,
     MAX_VECTOR,
     Id,
     Label,
@@ -36,9 +33,12 @@ from service.search.options import (
     Text,
     Texts,
     Track,
+    read_vector,
     require_order,
     without_empty,
 )
+from service.record.crop_rows import CURSOR
+from service.record.values import CROP_ID, CropFilter
 from service.settings import MAX_IMAGES, NAME, checked_name
 from service.wording import describe_invalid
 
@@ -183,7 +183,7 @@ class LabelsForm(Form):
     def changes(self) -> dict[str, Any]:
         """Return the labels that were sent; raises `InvalidField` if one was sent twice."""
         changes: dict[str, Any] = {}
-        for name in LABELS:
+        for name in LABEL_PARSERS:
             field = self.prefix + name
             if field in self.model_fields_set:
                 values = getattr(self, field)
@@ -224,7 +224,7 @@ class SightedBox(Box):
     still: bool | None = None
 
     def labels(self, box: str) -> dict[str, Any]:
-        sent = self.model_dump(include=set(LABELS), exclude_none=True)
+        sent = self.model_dump(include=set(LABEL_PARSERS), exclude_none=True)
         if "metadata" in sent:
             # An escaped character would count as six towards the limit.
             sent["metadata"] = json.dumps(sent["metadata"], ensure_ascii=False)
@@ -240,7 +240,7 @@ class LabelledBox(SightedBox):
 
 
 class LabelledForm(FrameForm):
-    """Base of forms that send crops with some of the `LABELS`."""
+    """Base of forms that send crops with some labels."""
 
     box_model = SightedBox
 
@@ -254,7 +254,7 @@ class LabelledForm(FrameForm):
         sent = {
             name: [_parse_label(name, text, name) for text in texts]
             for name, texts in self
-            if name in LABELS and texts
+            if name in LABEL_PARSERS and texts
         }
         for name, values in sent.items():
             _require_count(name, values, crops)
@@ -269,7 +269,7 @@ class LabelledForm(FrameForm):
                 box = boxes[position]
                 labels |= box.labels(f"boxes: box {position + 1}")
                 still = still if box.still is None else box.still
-            images.append(ImageToEnroll(crop, still=still, **labels))
+            images.append(ImageToEnroll(image=crop, still=still, **labels))
         return images
 
 
@@ -290,6 +290,16 @@ class EnrollForm(EnrollFields, LabelledForm):
     watch: bool = False
     """Also compare the crops with the armed watch lists of other galleries, as sightings; needs
     retention_days or retention_hours of the gallery."""
+
+    def read_vectors(self) -> ComputedVectors:
+        """Return the vectors; raises `InvalidField` for a bad one, or without their embedder."""
+        if self.embedding_fingerprint is None:
+            raise InvalidField(
+                "embedding_fingerprint: is missing; send the one that the vectors were answered "
+                "with"
+            )
+        vectors = [read_vector(text) for text in self.vector]
+        return as_computed(vectors, self.embedding_fingerprint)
 
 
 class SightingForm(SightedFields, LabelledForm):
@@ -398,4 +408,4 @@ def _require_count(name: str, values: Sequence[object], crops: Sequence[object])
 
 def _parse_label(name: str, text: str, field: str) -> Any:
     """Parse a label, empty text as None; raises an `InvalidField` that names `field`."""
-    return LABELS[name](field, text) if text else None
+    return LABEL_PARSERS[name](field, text) if text else None

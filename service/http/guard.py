@@ -19,14 +19,14 @@ from starlette.routing import Match
 from starlette.types import Scope as RequestScope
 
 from gmn_client.models import Scope
+from service.api_keys import is_loopback
 from service.errors import InvalidField
+from service.http.fields import MAX_ID
 from service.http.forms import SomeImagesForm
-from service.http.keys import is_loopback
 from service.http.limits import FormRequest, Handler, hold_answer
 from service.http.problems import names_of, problems, unknown_name
 from service.ops.audit import act_as
 from service.runtime import Call, GalleryCall, Runtime
-from service.search.options import MAX_ID
 
 # Paths that need no key; the last one has a signature.
 OPEN = frozenset({"/livez", "/readyz", "/v1/alerts/{alert_id}/signed-image"})

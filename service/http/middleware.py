@@ -17,8 +17,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api_keys import KEY_TEXT, is_loopback
 from service.errors import machine_error, problem
-from service.http.keys import KEY_TEXT, is_loopback
 from service.http.limits import CLIENT_LEFT, CROWDED, SEND_SECONDS, release
 from service.http.problems import answer_problem
 from service.settings import Settings

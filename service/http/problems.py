@@ -31,6 +31,7 @@ from gmn_client.models import (
     SeparateGalleriesAnswers,
     Sighted,
 )
+from service.api_keys import redacted
 from service.errors import (
     MAX_ANSWER_BYTES,
     TOO_MUCH_METADATA,
@@ -42,7 +43,6 @@ from service.errors import (
     problem,
     status_of,
 )
-from service.http.keys import redacted
 from service.http.limits import NO_FILE_NAME, hold_answer
 from service.record.values import JsonObject
 from service.wording import describe_invalid

@@ -25,7 +25,7 @@ from model.crops.unpack import DAMAGE, BoundedReads
 from model.problems import InputProblem, is_of_the_machine
 from service.engine.images import find_content_type
 from service.errors import InvalidField
-from service.gallery.enroll import CLOCKS_DIFFER_BY, ImageToEnroll
+from service.gallery.enroll import CLOCKS_DIFFER_BY
 from service.jobs.import_files import parse_labels
 from service.ops.data_directory import MEBIBYTE
 from service.record.exports import (
@@ -38,7 +38,7 @@ from service.record.exports import (
     ExportedPicture,
     FileSum,
 )
-from service.record.values import ArchivedCrop, StoredCrop
+from service.record.values import LABELS, ArchivedCrop, CropLabels, StoredCrop, labels_of
 from service.record.vectors import Vector
 from service.wording import describe_invalid
 
@@ -47,7 +47,6 @@ MAX_LIST_BYTES = 128 * MEBIBYTE
 MAX_DESCRIPTION_BYTES = 64 * 1024
 # Metadata of 16 KiB, each byte of which may be escaped, and other labels.
 MAX_LINE_BYTES = 256 * 1024
-LABELS = ("identity", "camera", "captured_at", "external_id", "track")
 Check = Callable[[], object]
 
 
@@ -289,10 +288,10 @@ def _check_crop(crop: ExportedCrop, number: int) -> None:
         if moment is not None and moment > latest:
             # By retention, such a crop would be kept for too long.
             raise InvalidField(f"{where}: {name} is in the future; set the clocks right")
-    _labels_of(crop, where)
+    _parse_labels(crop, where)
 
 
-def _labels_of(crop: ExportedCrop, where: str = "archive") -> ImageToEnroll:
+def _parse_labels(crop: ExportedCrop, where: str = "archive") -> CropLabels:
     labels: dict[str, Any] = {name: getattr(crop, name) for name in LABELS}
     if crop.metadata is not None:
         labels["metadata"] = to_json(crop.metadata).decode()
@@ -300,16 +299,10 @@ def _labels_of(crop: ExportedCrop, where: str = "archive") -> ImageToEnroll:
 
 
 def _as_stored(crop: ExportedCrop) -> StoredCrop:
-    labels = _labels_of(crop)
     return StoredCrop(
         row_id=0,
         crop_id=crop.crop_id,
-        identity=labels.identity,
-        camera=labels.camera,
-        captured_at=labels.captured_at,
-        external_id=labels.external_id,
-        metadata=labels.metadata,
-        track=labels.track,
+        **labels_of(_parse_labels(crop)),
         sha256=crop.sha256,
         quality=crop.quality,
         created_at=crop.created_at,

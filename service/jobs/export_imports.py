@@ -12,7 +12,10 @@ from pathlib import Path
 
 from gmn_client.models import JobProblem
 from model.crops.decode import CropProblem
+from service.engine.admission import Admission
 from service.engine.device import Embedded
+from service.engine.images import Pipeline
+from service.engine.networks import LoadedModel
 from service.errors import InvalidField
 from service.gallery.enroll import store_crops
 from service.gallery.gallery import Gallery
@@ -47,7 +50,7 @@ async def import_export(runtime: Runtime, gallery: Gallery, job: Job, archive: P
         if job.parameters.get(name):
             raise InvalidField(f"{name}: an export names its crops itself; leave it out")
     run = runtime.pools.imports.run
-    between = make_check(runtime, job)
+    between = make_check(runtime.record.jobs, runtime.galleries, job)
     with contextlib.closing(await run(SentExport, archive)) as export:
         description = export.description
         remark = _require_known_deletions(description, bool(job.parameters.get("accept_undeleted")))
@@ -55,7 +58,8 @@ async def import_export(runtime: Runtime, gallery: Gallery, job: Job, archive: P
             await run(export.check, runtime.settings.max_image_bytes, between)
             failpoint("export-import.checked")
         has_vectors = description.embedding_fingerprint == gallery.embedder
-        _require_usable(runtime, gallery, description, has_vectors)
+        model = runtime.models[gallery.embedder]
+        _require_usable(model, gallery.name, description, has_vectors)
         counts = Counter({**dict.fromkeys(COUNTS, 0), **job.progress})
         counts["total"] = description.crops
         await runner.save_job(runtime, job, dict(counts))
@@ -94,20 +98,19 @@ def _require_known_deletions(description: ExportDescription, accepted: bool) -> 
 
 
 def _require_usable(
-    runtime: Runtime, gallery: Gallery, description: ExportDescription, has_vectors: bool
+    model: LoadedModel, gallery: str, description: ExportDescription, has_vectors: bool
 ) -> None:
-    model = runtime.models[gallery.embedder]
     dimension = model.networks.dimension
     if has_vectors and description.crops and description.dimension != dimension:
         raise InvalidField(
             f"archive: its vectors have {description.dimension:,} numbers, and those of gallery "
-            f"{gallery.name!r} ({model.name}) have {dimension:,}; make the export again"
+            f"{gallery!r} ({model.name}) have {dimension:,}; make the export again"
         )
     without = description.crops - description.pictures
     if not has_vectors and without:
         raise InvalidField(
             f"archive: its vectors are of embedder {description.embedding_fingerprint[:12]}…, and "
-            f"gallery {gallery.name!r} takes those of {model.embedder[:12]}… ({model.name}); "
+            f"gallery {gallery!r} takes those of {model.embedder[:12]}… ({model.name}); "
             f"{without:,} of its {description.crops:,} crops have no picture to embed again, so "
             "import it into a service that serves the model of the export"
         )
@@ -151,7 +154,8 @@ async def _store_batch(
     problems: list[JobProblem] = []
     embedder = gallery.embedder
     if not has_vectors:
-        embedded = await _embed(runtime, embedder, crops)
+        pipeline = runtime.models[embedder].pipeline
+        embedded = await _embed(runtime.admission, pipeline, crops)
         positions = {crop_id: number for number, crop_id in enumerate(crop_ids, counts["done"])}
         for crop, outcome in zip(crops, embedded, strict=True):
             if isinstance(outcome, CropProblem):
@@ -181,13 +185,12 @@ async def _store_batch(
 
 
 async def _embed(
-    runtime: Runtime, embedder: str, crops: Sequence[ArchivedCrop]
+    admission: Admission, pipeline: Pipeline, crops: Sequence[ArchivedCrop]
 ) -> Sequence[Embedded]:
     files = [crop.picture or b"" for crop in crops]
-    pipeline = runtime.models[embedder].pipeline
 
     async def embed() -> Sequence[Embedded]:
-        async with runtime.admission.admit(pipeline.cost(files)):
+        async with admission.admit(pipeline.cost(files)):
             return await pipeline.embed(files)
 
     return await runner.wait_while_busy(embed) if files else []

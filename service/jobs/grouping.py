@@ -13,8 +13,10 @@ from model.arrays import Floats, unit_rows
 from service.engine.networks import slices_of
 from service.errors import InvalidField, UnknownGallery
 from service.gallery.gallery import Gallery
+from service.gallery.registry import GalleryRegistry
 from service.jobs.runner import create_job, save_job
 from service.record.jobs import Job
+from service.record.record import Record
 from service.record.tracks import cohesion
 from service.record.transaction import batches
 from service.record.values import ArchivedCrop, CropFilter
@@ -55,7 +57,7 @@ async def begin_grouping(
 
 async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | None:
     wanted = FILTER.validate_python(job.parameters)
-    version, crops = await _read_crops(runtime, gallery, wanted)
+    version, crops = await _read_crops(runtime.record, runtime.galleries, gallery, wanted)
     groups: list[tuple[list[int], float]] = []
     if len(crops) > 1:
         current = runtime.calibrations.current(gallery, None)
@@ -80,15 +82,14 @@ async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | No
 
 
 async def _read_crops(
-    runtime: Runtime, gallery: Gallery, wanted: CropFilter
+    record: Record, galleries: GalleryRegistry, gallery: Gallery, wanted: CropFilter
 ) -> tuple[int, list[ArchivedCrop]]:
     """Read the gallery's version and its crops, with vectors of a single embedder.
 
     Raises:
         InvalidField: there are too many crops.
     """
-    record = runtime.record
-    read = runtime.galleries.read
+    read = galleries.read
     gallery_id = gallery.gallery_id
     while True:
         before = await read(record.galleries.get, gallery_id)
@@ -104,7 +105,7 @@ async def _read_crops(
         if before.side == after.side:
             return before.version, crops
         # A reindex has switched the vectors: read again.
-        await runtime.galleries.catch_up()
+        await galleries.catch_up()
 
 
 async def _score_pairs(

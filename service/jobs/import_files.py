@@ -21,13 +21,16 @@ from model.feature_file import COLUMNS, is_feature_file, read_sent
 from model.problems import InputProblem, is_of_the_machine
 from service.engine.device import EmbeddedImage, PreparedImage
 from service.errors import InvalidField, RecordUnavailable, StorageFailed
-from service.gallery import enroll
+from service.gallery.enroll import ComputedVectors
+from service.gallery.labels import LABEL_PARSERS
+from service.gallery.registry import GalleryRegistry
 from service.jobs.runner import Cancelled
 from service.ops import data_directory
 from service.ops.data_directory import failpoint
 from service.ops.threads import heartbeat
-from service.record.jobs import Job
-from service.runtime import Runtime
+from service.record.jobs import Job, Jobs
+from service.record.values import CropLabels
+from service.settings import Settings
 
 # Interval at which the record is checked for a cancellation during unpacking.
 CANCELLED_WITHIN_SECONDS = 0.25
@@ -39,7 +42,7 @@ class ImportItem(NamedTuple):
     """A crop to import, with its labels: the file at a path, or a vector."""
 
     path: Path
-    labels: enroll.ImageToEnroll
+    labels: CropLabels
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class ImportContent:
     items: list[ImportItem]
     ignored: Ignored
     left_out: list[LeftOut] = field(default_factory=list)
-    vectors: enroll.ComputedVectors | None = None
+    vectors: ComputedVectors | None = None
     is_mounted: bool = False
 
     def name_of(self, item: ImportItem) -> str:
@@ -67,8 +70,13 @@ class ImportContent:
         return shown(str(path if self.vectors is None else item.labels.external_id or path))
 
 
-def read_import(runtime: Runtime, job: Job, spool: Path) -> ImportContent:
+def read_import(
+    settings: Settings, job: Job, spool: Path, between: Callable[[], None]
+) -> ImportContent:
     """Read the images and labels of an import, or its vectors; blocks.
+
+    Args:
+        between: called between the steps; see `make_check`.
 
     Raises:
         Cancelled: the job was cancelled, or its gallery deleted.
@@ -76,9 +84,8 @@ def read_import(runtime: Runtime, job: Job, spool: Path) -> ImportContent:
         InputProblem: the import cannot be used.
     """
     ignored = Ignored()
-    between = make_check(runtime, job)
     if (mounted := job.parameters.get("folder")) is not None:
-        folder = mounted_folder(runtime, mounted, job.parameters.get("gallery"))
+        folder = mounted_folder(settings.import_dir, mounted, job.parameters.get("gallery"))
         items = _read_items(folder, folder, job.parameters, ignored, between)
         return ImportContent(folder, items, ignored, is_mounted=True)
     folder = (spool / "files").resolve()
@@ -86,15 +93,15 @@ def read_import(runtime: Runtime, job: Job, spool: Path) -> ImportContent:
     if not (archive.exists() or folder.exists()):
         raise InvalidField("archive: the file that was sent is gone; send it again")
     if archive.is_file() and is_feature_file(archive):
-        return _read_vectors(runtime, archive, folder, job.parameters, between)
+        return _read_vectors(settings.max_body_bytes, archive, folder, job.parameters, between)
     left_out: list[LeftOut] = []
     if not job.progress:
-        left_out = _unpack(runtime, archive, folder, ignored, between)
+        left_out = _unpack(settings, archive, folder, ignored, between)
     items = _read_items(folder, packed_root(folder), job.parameters, ignored, between)
     return ImportContent(folder, items, ignored, left_out)
 
 
-def make_check(runtime: Runtime, job: Job) -> Callable[[], None]:
+def make_check(jobs: Jobs, galleries: GalleryRegistry, job: Job) -> Callable[[], None]:
     """Return a function to be called between the steps of long work for a job.
 
     It raises `Cancelled` or `ServiceStopping` once the work has to end.
@@ -106,10 +113,10 @@ def make_check(runtime: Runtime, job: Job) -> Callable[[], None]:
         heartbeat()
         if time.monotonic() - checked_at > CANCELLED_WITHIN_SECONDS:
             with contextlib.suppress(RecordUnavailable):
-                current = runtime.record.jobs.get(job.job_id)
+                current = jobs.get(job.job_id)
                 if current is None or current.cancelling:
                     raise Cancelled
-            if runtime.galleries.by_id(job.gallery_id) is None:
+            if galleries.by_id(job.gallery_id) is None:
                 raise Cancelled
             checked_at = time.monotonic()
 
@@ -117,7 +124,7 @@ def make_check(runtime: Runtime, job: Job) -> Callable[[], None]:
 
 
 def _read_vectors(
-    runtime: Runtime,
+    max_bytes: int,
     archive: Path,
     folder: Path,
     parameters: Mapping[str, Any],
@@ -127,7 +134,7 @@ def _read_vectors(
         if parameters.get(name):
             raise InvalidField(f"{name}: a feature file names its crops itself; leave it out")
     try:
-        sent = read_sent(archive, runtime.settings.max_body_bytes)
+        sent = read_sent(archive, max_bytes)
     except InputProblem as problem:
         raise InvalidField(f"archive: {str(problem).removeprefix(f'{archive}: ')}") from problem
     items = []
@@ -142,18 +149,17 @@ def _read_vectors(
         EmbeddedImage(vector, decode=0.0, embed=0.0, prepared=PreparedImage(sha256))
         for vector, sha256 in zip(sent.features, columns["sha256"], strict=True)
     ]
-    vectors = enroll.ComputedVectors(sent.origin.embedder, embedded)
+    vectors = ComputedVectors(sent.origin.embedder, embedded)
     return ImportContent(folder, items, Ignored(), vectors=vectors)
 
 
 def _unpack(
-    runtime: Runtime,
+    settings: Settings,
     archive: Path,
     folder: Path,
     ignored: Ignored,
     between: Callable[[], None],
 ) -> list[LeftOut]:
-    settings = runtime.settings
     # A crop from an earlier attempt does not count until the job has progress.
     if folder.exists():
         data_directory.remove_folder(folder)
@@ -211,7 +217,7 @@ def _read_items(
     return items
 
 
-def parse_labels(labels: Mapping[str, Any], where: str) -> enroll.ImageToEnroll:
+def parse_labels(labels: Mapping[str, Any], where: str) -> CropLabels:
     """Parse labels in the same way as an enrollment parses text.
 
     Args:
@@ -221,7 +227,7 @@ def parse_labels(labels: Mapping[str, Any], where: str) -> enroll.ImageToEnroll:
         InvalidField: an enrollment would refuse a label.
     """
     parsed = {}
-    for name, check in enroll.LABELS.items():
+    for name, check in LABEL_PARSERS.items():
         value: Any = labels.get(name)
         try:
             parsed[name] = check(name, value) if isinstance(value, str) else value
@@ -229,7 +235,7 @@ def parse_labels(labels: Mapping[str, Any], where: str) -> enroll.ImageToEnroll:
             # Name the location, not the text: others can read why a job failed.
             detail = error.detail.replace(repr(value[:40]), "…")
             raise InvalidField(f"{where}: {detail}") from error
-    return enroll.ImageToEnroll(None, **parsed)
+    return CropLabels(**parsed)
 
 
 def read_file(content: ImportContent, path: Path, max_bytes: int) -> bytes | CropProblem:
@@ -255,13 +261,15 @@ def read_file(content: ImportContent, path: Path, max_bytes: int) -> bytes | Cro
     )
 
 
-def mounted_folder(runtime: Runtime, folder: str, gallery: str | None) -> Path:
+def mounted_folder(root: Path | None, folder: str, gallery: str | None) -> Path:
     """Return a folder in the import directory, or in a gallery's part of it if one is given.
+
+    Args:
+        root: the import directory; None if folders are not imported.
 
     Raises:
         InvalidField: there is no such folder.
     """
-    root = runtime.settings.import_dir
     if root is None:
         raise InvalidField(
             "folder: this service imports no folders; send an archive, or set GMN_IMPORT_DIR"

@@ -24,6 +24,7 @@ from service.jobs.export_imports import import_export
 from service.jobs.import_files import (
     ImportContent,
     ImportItem,
+    make_check,
     mounted_folder,
     read_file,
     read_import,
@@ -33,6 +34,7 @@ from service.ops.data_directory import IMPORTS, failpoint
 from service.ops.threads import heartbeat
 from service.record.jobs import Job
 from service.record.transaction import batches
+from service.record.values import labels_of
 from service.runtime import Runtime
 
 CROPS_PER_BATCH = 32
@@ -68,7 +70,9 @@ async def begin_import(
         with contextlib.ExitStack() as held:
             if archive is None:
                 folder = str(parameters["folder"])
-                await run(mounted_folder, runtime, folder, parameters.get("gallery"))
+                await run(
+                    mounted_folder, runtime.settings.import_dir, folder, parameters.get("gallery")
+                )
             else:
                 await run(_refuse_tar, archive)
                 await runtime.sections.run(_keep_archive(runtime, spool, archive, held))
@@ -132,8 +136,9 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
 
 async def _read_content(runtime: Runtime, job: Job, counts: Counter[str]) -> ImportContent:
     spool = runtime.settings.data_dir / IMPORTS / job.job_id
+    between = make_check(runtime.record.jobs, runtime.galleries, job)
     content = await runtime.sections.run(
-        runtime.pools.imports.run(read_import, runtime, job, spool)
+        runtime.pools.imports.run(read_import, runtime.settings, job, spool, between)
     )
     items = content.items
     left_out = content.left_out
@@ -184,7 +189,8 @@ async def _enroll_batch(
         vectors = replace(vectors, embedded=[vectors.embedded[row] for row, _ in batch])
     failpoint("import.files-read")
     images = [
-        replace(item.labels, image=file) for file, (_, item) in zip(files, batch, strict=True)
+        enroll.ImageToEnroll(image=file, **labels_of(item.labels))
+        for file, (_, item) in zip(files, batch, strict=True)
     ]
     # The name ensures that the batch is enrolled once even if the process dies before saving it.
     name = f"import:{job.job_id}:{batch[0][0]}"

@@ -7,8 +7,9 @@ from service.errors import JobUnfinished, UnknownJob
 from service.gallery.changes import change_crops
 from service.gallery.gallery import Gallery
 from service.gallery.pictures import remove_pictures
+from service.gallery.registry import GalleryRegistry
 from service.jobs.runner import create_job, save_job
-from service.record.jobs import Job
+from service.record.jobs import Job, Jobs
 from service.record.values import CropsChange
 from service.runtime import Runtime
 
@@ -22,7 +23,7 @@ async def count_imported(runtime: Runtime, gallery: Gallery, job_id: str) -> Imp
         UnknownJob: the gallery has no such import.
         JobUnfinished: the import waits or runs.
     """
-    job = await _find_import(runtime, gallery, job_id)
+    job = await _find_import(runtime.record.jobs, runtime.galleries, gallery, job_id)
     count = runtime.record.crops.count_imported
     crops, renamed, reviewed, in_cases = await runtime.galleries.read(
         count, gallery.gallery_id, job_id
@@ -42,7 +43,7 @@ async def begin_removal(runtime: Runtime, gallery: Gallery, job_id: str, key_id:
     Raises:
         UnknownJob, JobUnfinished: as `count_imported`.
     """
-    await _find_import(runtime, gallery, job_id)
+    await _find_import(runtime.record.jobs, runtime.galleries, gallery, job_id)
     for other in await runtime.galleries.read(runtime.record.jobs.open):
         if other.kind == "removal" and other.parameters["import"] == job_id:
             return other
@@ -62,8 +63,10 @@ async def run_removal(runtime: Runtime, gallery: Gallery, job: Job) -> str | Non
     return None
 
 
-async def _find_import(runtime: Runtime, gallery: Gallery, job_id: str) -> Job:
-    job = await runtime.galleries.read(runtime.record.jobs.get, job_id)
+async def _find_import(
+    jobs: Jobs, galleries: GalleryRegistry, gallery: Gallery, job_id: str
+) -> Job:
+    job = await galleries.read(jobs.get, job_id)
     if job is None or (job.kind, job.gallery_id) != ("import", gallery.gallery_id):
         raise UnknownJob(job_id)
     if not job.finished:

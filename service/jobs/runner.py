@@ -25,10 +25,12 @@ from service.errors import (
 )
 from service.gallery.files import remove_unneeded
 from service.gallery.gallery import Gallery
+from service.gallery.registry import GalleryRegistry
 from service.ops.audit import act_as
 from service.ops.critical_sections import repeat_alone
 from service.ops.data_directory import IMPORTS, failpoint
-from service.record.jobs import Job
+from service.ops.shared import SharedRedis
+from service.record.jobs import Job, Jobs
 from service.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -120,28 +122,28 @@ async def create_job(
     except errors.UnknownGallery as error:
         raise errors.UnknownGallery(gallery.name) from error
     failpoint("job.created")
-    announce_job(runtime, gallery.name, job, job.state)
+    announce_job(runtime.shared, gallery.name, job, job.state)
     runtime.jobs_wanted.set()
     return job
 
 
-def announce_job(runtime: Runtime, gallery: str, job: Job, state: JobState) -> None:
-    if runtime.shared:
-        runtime.shared.announce(gallery, "job", job_id=job.job_id, kind=job.kind, state=state)
+def announce_job(shared: SharedRedis | None, gallery: str, job: Job, state: JobState) -> None:
+    if shared:
+        shared.announce(gallery, "job", job_id=job.job_id, kind=job.kind, state=state)
 
 
-async def find_job(runtime: Runtime, job_id: str) -> Job:
-    job = await runtime.galleries.read(runtime.record.jobs.get, job_id)
+async def find_job(jobs: Jobs, galleries: GalleryRegistry, job_id: str) -> Job:
+    job = await galleries.read(jobs.get, job_id)
     if job is None:
         raise errors.UnknownJob(job_id)
-    await load_galleries(runtime, [job])
+    await load_galleries(galleries, [job])
     return job
 
 
-async def load_galleries(runtime: Runtime, jobs: Sequence[Job]) -> None:
+async def load_galleries(galleries: GalleryRegistry, jobs: Sequence[Job]) -> None:
     # Another process may have just created one of the galleries.
-    if any(runtime.galleries.by_id(job.gallery_id) is None for job in jobs):
-        await runtime.galleries.catch_up()
+    if any(galleries.by_id(job.gallery_id) is None for job in jobs):
+        await galleries.catch_up()
 
 
 async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
@@ -188,11 +190,11 @@ async def _run_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
 async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -> None:
     """Run a job to its end; raise one of `RETRYABLE` if it is interrupted."""
     act_as(job.key_id or "service")
-    await load_galleries(runtime, [job])
+    await load_galleries(runtime.galleries, [job])
     gallery = runtime.galleries.by_id(job.gallery_id)
     if gallery is None:
         raise Cancelled
-    announce_job(runtime, gallery.name, job, "running")
+    announce_job(runtime.shared, gallery.name, job, "running")
     state: JobState = "done"
     detail: str | None = None
     try:
@@ -217,7 +219,7 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
         try:
             await save_job(runtime, job, state=state, detail=detail)
             runtime.metrics.jobs_ended.labels(state).inc()
-            announce_job(runtime, gallery.name, job, state)
+            announce_job(runtime.shared, gallery.name, job, state)
         finally:
             await remove_files(runtime, job.job_id)
         failpoint("job.ended")
@@ -229,7 +231,9 @@ async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -
 async def remove_files(runtime: Runtime, job_id: str) -> None:
     """Remove the files of an import, which the record lists as unneeded once it has ended."""
     try:
-        await runtime.pools.files.run(remove_unneeded, runtime, f"{IMPORTS}/{job_id}")
+        files = runtime.record.unneeded_files
+        data_dir = runtime.settings.data_dir
+        await runtime.pools.files.run(remove_unneeded, files, data_dir, f"{IMPORTS}/{job_id}")
     except ServiceError as error:
         # Maintenance removes them later.
         log.warning("the files of job %s stay for now: %s", job_id, error.code)

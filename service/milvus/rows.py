@@ -14,7 +14,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from service.record.values import ArchivedCrop, CropLabel, form_code, group_code
+from service.record.values import ArchivedCrop, LabelledCrop, form_code, group_code
 from service.search.options import Filter
 
 PREFIX = "gmn"
@@ -66,18 +66,18 @@ class Codes:
 
     secret: bytes
 
-    def crop(self, label: CropLabel) -> int:
+    def crop(self, label: LabelledCrop) -> int:
         """Return the code of a crop id, since another copy of the record may reuse a row number."""
         return self._code("crop", label.crop_id)
 
-    def group(self, label: CropLabel) -> int:
+    def group(self, label: LabelledCrop) -> int:
         """Return the code of an identity, or a unique negative one if there is none."""
         return group_code(label, self.secret)
 
     def camera(self, name: str | None) -> int:
         return UNKNOWN_CAMERA if name is None else self._code("camera", name)
 
-    def label(self, label: CropLabel) -> LabelRow:
+    def label(self, label: LabelledCrop) -> LabelRow:
         captured = label.captured_at
         return LabelRow(
             id=label.row_id,

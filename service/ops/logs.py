@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from service.http.keys import redacted
+from service.api_keys import redacted
 from service.settings import LogFormat, LogLevel
 
 log = logging.getLogger(__name__)

@@ -145,7 +145,7 @@ def relabel_crops(
     """Change labels of crops.
 
     Args:
-        fields: the new labels, by their names in `CropLabel`.
+        fields: the new labels, by their names in `CropLabels`.
     """
     transaction.limit_batch(len(slots))
     values = {"gallery_id": gallery_id, "slots": slots, "track": fields.get("track")}

@@ -13,11 +13,7 @@ from gmn_client.models import (
     CaseDetail,
     Cases,
     Decision,
-    KeptSearch,
-    KeptSearches,
-    OpenedSearch,
-    Review,
-    Reviews,
+    Page,
 )
 from service.errors import InvalidField, UnknownCase, UnknownQuery
 from service.record.database import RecordPart, transactional
@@ -32,8 +28,11 @@ SEARCHES_AT_ONCE = 200
 # from scanning the searches of all galleries.
 OLDEST_FIRST = "ORDER BY +searches.rowid"
 NEWEST_FIRST = f"{OLDEST_FIRST} DESC"
-# Names of the values that follow the crop's id in each kept result.
-SCORES = ("cosine", "pair_logit", "probability", "verdict")
+# Names of the values of each kept result, in their order.
+RESULT_FIELDS = ("crop_id", "cosine", "pair_logit", "probability", "verdict")
+# Paths of these values within a result, and within `results` for the first result.
+OF_RESULT = {name: f"'$[{position}]'" for position, name in enumerate(RESULT_FIELDS)}
+OF_FIRST = {name: f"'$[0][{position}]'" for position, name in enumerate(RESULT_FIELDS)}
 # SQL conditions by the name of the property that searches are selected by.
 FOUND_BY = {
     "key": "searches.key_id = ?",
@@ -41,24 +40,20 @@ FOUND_BY = {
     "reviewed": "? = '' AND query_id IN (SELECT query_id FROM reviews)",
 }
 # Tables beside `searches`, and columns of them. The first result has its current label.
-BESIDE_SEARCHES = """
-JOIN galleries USING (gallery_id)
+BESIDE_SEARCHES = f"""
 LEFT JOIN crops ON crops.gallery_id = searches.gallery_id
-    AND crops.crop_id = json_extract(results, '$[0][0]')
+    AND crops.crop_id = results ->> {OF_FIRST["crop_id"]}
 LEFT JOIN people ON people.person_id = crops.person_id
 """
-OF_SEARCHES = """,
+OF_SEARCHES = f""",
 request ->> '$.purpose' AS purpose,
 answer ->> '$.verdict' AS verdict,
 json_array_length(results) AS count,
 iif(crops.crop_id IS NULL, NULL, json_object(
     'crop_id', crops.crop_id,
     'identity', people.name,
-    'probability', results -> '$[0][3]',
-    'image_url', '/v1/galleries/' || galleries.name || '/crops/' || crops.crop_id || '/image'
+    'probability', results -> {OF_FIRST["probability"]}
 )) AS best,
-iif(searches.content_type IS NULL, NULL,
-    '/v1/galleries/' || galleries.name || '/queries/' || query_id || '/image') AS image_url,
 (SELECT json_group_array(case_id) FROM (
     SELECT case_id FROM case_searches WHERE case_searches.query_id = searches.query_id
     ORDER BY added_at
@@ -69,17 +64,16 @@ iif(searches.content_type IS NULL, NULL,
     WHERE reviews.query_id = searches.query_id AND decision = 'rejected') AS rejected
 """
 # The results of a search whose crops exist, best first, with their current labels.
-BESIDE_RESULTS = """
+BESIDE_RESULTS = f"""
 JOIN searches USING (gallery_id)
-JOIN json_each(searches.results) AS result ON crops.crop_id = result.value ->> '$[0]'
-JOIN galleries USING (gallery_id)
+JOIN json_each(searches.results) AS result
+    ON crops.crop_id = result.value ->> {OF_RESULT["crop_id"]}
 LEFT JOIN people USING (person_id)
 LEFT JOIN tracks ON tracks.gallery_id = crops.gallery_id AND tracks.slot = crops.slot
 WHERE query_id = ? ORDER BY result.key
 """
-OF_RESULTS = """,
-result.value AS result, result.key + 1 AS rank, people.name AS identity, track,
-'/v1/galleries/' || galleries.name || '/crops/' || crops.crop_id || '/image' AS image_url
+COLUMNS_OF_RESULTS = """,
+result.value AS result, result.key + 1 AS rank, people.name AS identity, track
 """
 REVIEWED = """
 JOIN searches USING (query_id)
@@ -89,19 +83,15 @@ WHERE query_id = ? ORDER BY reviews.crop_id
 """
 BESIDE_REVIEWS = """
 JOIN searches USING (query_id)
-JOIN galleries USING (gallery_id)
 JOIN crops ON crops.gallery_id = searches.gallery_id AND crops.crop_id = reviews.crop_id
 LEFT JOIN people USING (person_id)
 """
 OF_REVIEWS = """,
-people.name AS identity,
-'/v1/galleries/' || galleries.name || '/crops/' || reviews.crop_id || '/image' AS image_url,
-iif(searches.content_type IS NULL, NULL,
-    '/v1/galleries/' || galleries.name || '/queries/' || query_id || '/image') AS query_image_url
+people.name AS identity, searches.content_type IS NOT NULL AS search_has_picture
 """
 # The crops that identify the person searched for: those searched by, the confirmed ones, and a
 # first result that is a `match` unless it was rejected.
-IDENTIFYING = """
+IDENTIFYING = f"""
 WITH these AS (
     SELECT * FROM searches WHERE query_id IN (SELECT value FROM json_each(:query_ids))
 )
@@ -110,10 +100,10 @@ SELECT query_id, crop_id FROM these WHERE crop_id IS NOT NULL
 UNION SELECT query_id, value FROM these, json_each(request, '$.crop_ids')
 UNION SELECT query_id, reviews.crop_id FROM these JOIN reviews USING (query_id)
 WHERE decision = 'confirmed'
-UNION SELECT query_id, json_extract(results, '$[0][0]') FROM these
-WHERE json_extract(results, '$[0][4]') = 'match' AND NOT EXISTS (
+UNION SELECT query_id, results ->> {OF_FIRST["crop_id"]} FROM these
+WHERE results ->> {OF_FIRST["verdict"]} = 'match' AND NOT EXISTS (
     SELECT 1 FROM reviews WHERE reviews.query_id = these.query_id
-    AND reviews.crop_id = json_extract(results, '$[0][0]') AND decision = 'rejected'
+    AND reviews.crop_id = results ->> {OF_FIRST["crop_id"]} AND decision = 'rejected'
 )
 """
 # The crops that identify the person searched for are all deleted.
@@ -186,7 +176,7 @@ class KeptQueries(RecordPart):
         limit: int,
         found_by: str = "key",
         value: str | None = None,
-    ) -> KeptSearches:
+    ) -> Page[Row]:
         """Return up to `limit` searches older than `before`, newest first.
 
         Args:
@@ -195,25 +185,23 @@ class KeptQueries(RecordPart):
         """
         query_ids, cursor = self._find_newest(gallery_id, before, limit, found_by, value)
         searches = self._read(query_ids, kept_for)
-        results = [KeptSearch.model_validate(search) for search in searches]
-        return KeptSearches(results=results, next_cursor=cursor)
+        return Page(results=searches, next_cursor=cursor)
 
-    def open(self, gallery_id: int, kept_for: timedelta, query_id: str) -> OpenedSearch:
+    def open(self, gallery_id: int, kept_for: timedelta, query_id: str) -> Row:
         """Return a search and its answer with current labels; raises `UnknownQuery`."""
         with self._database.read() as reader:
             require_search(reader, gallery_id, query_id)
             (search,) = self._read([query_id], kept_for)
-            rows = reader.rows("crops", BESIDE_RESULTS, (query_id,), OF_RESULTS)
+            rows = reader.rows("crops", BESIDE_RESULTS, (query_id,), COLUMNS_OF_RESULTS)
             reviews = reader.rows("reviews", REVIEWED, (query_id,), ", people.name AS identity")
         results = [
-            row | dict(zip(SCORES, from_json(row["result"])[1:], strict=True)) for row in rows
+            row | dict(zip(RESULT_FIELDS, from_json(row["result"]), strict=True)) for row in rows
         ]
-        fields = {
+        return search | {
             "answer": {**search["answer"], "results": results, "query_id": query_id},
             "removed": search["count"] - len(results),
             "reviews": reviews,
         }
-        return OpenedSearch.model_validate(search | fields)
 
     def result_ids(self, gallery_id: int, query_id: str) -> list[str]:
         """Return the ids of a search's kept results, best first; raises `UnknownQuery`."""
@@ -222,7 +210,7 @@ class KeptQueries(RecordPart):
 
     def reviews(
         self, gallery_id: int, before: str | None, limit: int, found_by: str, value: str | None
-    ) -> Reviews:
+    ) -> Page[Row]:
         """Return the reviews of up to `limit` searches older than `before`, the newest first.
 
         Reviews of deleted crops are left out.
@@ -231,8 +219,7 @@ class KeptQueries(RecordPart):
         order = f"{NEWEST_FIRST}, reviews.crop_id"
         clauses = f"{BESIDE_REVIEWS} WHERE query_id IN {AMONG} {order}"
         rows = self._reader.rows("reviews", clauses, (query_ids,), OF_REVIEWS)
-        results = [Review.model_validate(row) for row in rows]
-        return Reviews(results=results, next_cursor=cursor)
+        return Page(results=rows, next_cursor=cursor)
 
     def picture(self, gallery_id: int, query_id: str) -> Picture | None:
         """Return the picture of a search; None if it has none.

@@ -26,7 +26,7 @@ from service.record.crop_rows import read_pages
 from service.record.galleries import require_entry
 from service.record.record import Record
 from service.record.transaction import Reader, batches
-from service.record.values import CROP_ID, GalleryRecord, StoredCrop, as_dict
+from service.record.values import CROP_ID, GalleryRecord, StoredCrop, as_dict, labels_of
 
 FORMAT: Literal["gmn export 1"] = "gmn export 1"
 CONTENT = "export.zip"
@@ -183,19 +183,15 @@ def _write_rows(path: Path, reader: Reader, gallery_id: int, between: Callable[[
     with path.open("wb") as file:
         for page in read_pages(reader, gallery_id):
             between()
-            file.writelines(to_json(_labels_of(crop)) + b"\n" for crop in page)
+            file.writelines(to_json(_describe_crop(crop)) + b"\n" for crop in page)
 
 
-def _labels_of(crop: StoredCrop) -> dict[str, Any]:
+def _describe_crop(crop: StoredCrop) -> dict[str, Any]:
     return {
         "slot": crop.row_id,
         "crop_id": crop.crop_id,
-        "identity": crop.identity,
-        "camera": crop.camera,
-        "captured_at": crop.captured_at,
-        "external_id": crop.external_id,
+        **labels_of(crop),
         "metadata": None if crop.metadata is None else as_dict(crop.metadata),
-        "track": crop.track,
         "sha256": crop.sha256,
         "quality": crop.quality,
         "created_at": crop.created_at,

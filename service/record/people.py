@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from pydantic_core import from_json
 
-from gmn_client.models import CropGroups, Identities, Identity, IdentityDetail, IdentityOrder, Merge
+from gmn_client.models import CropGroups, IdentityOrder, Merge, Page
 from model.crops.texts import fold, nfc
 from service.errors import InvalidField, UnknownIdentity, UnknownMerge
 from service.record.crop_changes import (
@@ -65,10 +65,8 @@ DESCRIBED = f"""
 SELECT people.name AS identity, count(*) AS crops,
     min(crops.seen_at) AS first_seen, max(crops.seen_at) AS last_seen,
     json_group_array(DISTINCT crops.camera) FILTER (WHERE crops.camera IS NOT NULL) AS cameras,
-    best.crop_id,
-    iif(best.content_type IS NULL, NULL,
-        '/v1/galleries/' || galleries.name || '/crops/' || best.crop_id || '/image') AS image_url
-FROM people CROSS JOIN galleries ON galleries.gallery_id = people.gallery_id
+    best.crop_id, best.content_type IS NOT NULL AS has_picture
+FROM people
 CROSS JOIN crops AS best ON best.gallery_id = people.gallery_id AND best.slot = (
     SELECT slot FROM crops
     WHERE crops.gallery_id = people.gallery_id AND crops.person_id = people.person_id
@@ -94,7 +92,7 @@ class People(RecordPart):
         limit: int,
         query: str = "",
         sort: IdentityOrder = "name",
-    ) -> Identities:
+    ) -> Page[Row]:
         """Return up to `limit` identities that contain `query`, ignoring case.
 
         Numbers in names sort numerically. `last_seen` and `crops` sort in descending order.
@@ -119,13 +117,9 @@ class People(RecordPart):
         if len(places) > limit:
             number, _, name = places[limit - 1]
             next_cursor = name if sort == "name" else f"{number!r}/{name}"
-        results = [
-            Identity.model_validate(person | {"cameras": len(person["cameras"])})
-            for person in people
-        ]
-        return Identities(results=results, next_cursor=next_cursor)
+        return Page(results=people, next_cursor=next_cursor)
 
-    def get(self, gallery_id: int, identity: str) -> IdentityDetail:
+    def get(self, gallery_id: int, identity: str) -> Row:
         """Describe an identity, with the searches that show it; raises `UnknownIdentity`."""
         with self._database.read() as reader:
             names = reader.spellings(gallery_id, "identity", [identity])
@@ -139,7 +133,7 @@ class People(RecordPart):
             )
             searches = find_shown(reader, gallery_id, crop_ids)
         counts = {"kept_searches": len(searches), "cases": count_by_case(searches)}
-        return IdentityDetail.model_validate(_as_one(people) | counts)
+        return _as_one(people) | counts
 
     def rows(self, gallery_id: int, identity: str, best: int) -> tuple[list[int], list[int]]:
         names = self._reader.spellings(gallery_id, "identity", [identity])
@@ -324,7 +318,7 @@ class Groups(RecordPart):
 
 
 def _read_people(reader: Reader, gallery_id: int, names: Sequence[str]) -> list[Row]:
-    """Return fields of `IdentityDetail` for those of the names that exist, in their order."""
+    """Describe the people of those of the names that exist, in their order."""
     people = {}
     for person in reader.execute(DESCRIBED, (gallery_id, names)):
         person["cameras"].sort()

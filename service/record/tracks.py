@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
-from gmn_client import models
+from gmn_client.models import Page
 from model.arrays import unit_rows
 from model.crops.texts import nfc
 from service.errors import InvalidField
@@ -54,11 +54,9 @@ DESCRIBED = f"""
 SELECT track, camera, count(*) AS crops, min(seen_at) AS first_seen, max(seen_at) AS last_seen,
     json_group_array(DISTINCT people.name) FILTER (WHERE people.name IS NOT NULL) AS identities,
     max(crop_id) FILTER (WHERE number = 1) AS crop_id,
-    max('/v1/galleries/' || galleries.name || '/crops/' || crop_id || '/image')
-        FILTER (WHERE number = 1 AND content_type IS NOT NULL) AS image_url,
+    max(content_type IS NOT NULL) FILTER (WHERE number = 1) AS has_picture,
     json_group_array(slot) FILTER (WHERE number <= {COHESION_CROPS}) AS slots
 FROM ({NUMBERED}) AS numbered LEFT JOIN people USING (person_id)
-JOIN galleries ON galleries.gallery_id = numbered.gallery_id
 GROUP BY track, camera ORDER BY track, camera LIMIT ?
 """
 
@@ -68,7 +66,7 @@ class Tracks(RecordPart):
 
     def page(
         self, gallery_id: int, cursor: str | None, limit: int, camera: str | None = None
-    ) -> models.Tracks:
+    ) -> Page[Row]:
         """Return up to `limit` tracks, sorted by id and camera.
 
         An id used by several cameras is a separate track in each. With `camera` a page may be
@@ -87,10 +85,10 @@ class Tracks(RecordPart):
         rows = self._reader.execute(DESCRIBED, values)
         slots = [slot for row in rows[:limit] for slot in from_json(row["slots"])]
         vectors = self._read_intact(gallery_id, slots)
-        tracks = [_as_track(row, vectors) for row in rows[:limit]]
+        tracks = [_describe(row, vectors) for row in rows[:limit]]
         following = [f"{row['camera'] or ''},{row['track']}" for row in rows[limit:]]
         following += [f",{track}" for track in ids[limit:]]
-        return models.Tracks(results=tracks, next_cursor=following[0] if following else None)
+        return Page(results=tracks, next_cursor=following[0] if following else None)
 
     def spans(
         self, gallery_id: int, tracks: Iterable[str]
@@ -140,11 +138,11 @@ def _bind_track(reader: Reader, gallery_id: int, track: str, camera: str | None)
     return gallery_id, tracks, cameras
 
 
-def _as_track(track: Row, vectors: Mapping[int, Vector]) -> models.Track:
+def _describe(track: Row, vectors: Mapping[int, Vector]) -> Row:
     track["identities"].sort()
     track_vectors = [vectors[slot] for slot in from_json(track["slots"]) if slot in vectors]
     track["cohesion"] = cohesion(np.stack(track_vectors)) if len(track_vectors) > 1 else None
-    return models.Track.model_validate(track)
+    return track
 
 
 def cohesion(vectors: NDArray[np.float32]) -> float:

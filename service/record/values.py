@@ -7,7 +7,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import ItemsView, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
@@ -73,25 +73,41 @@ def as_dict(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class CropLabel:
-    """The labels of a crop.
+class CropLabels:
+    """Labels of a crop, which clients send and may change.
 
     Attributes:
-        row_id: number in its gallery, never reused; 0 until it is stored.
         identity, camera, external_id: opaque strings; None if unknown.
         captured_at: with time zone; None if unknown.
         metadata: the client's own JSON object.
         track: the tracker's id of its track, unique within the camera; None if unknown.
     """
 
-    row_id: int
-    crop_id: str
     identity: str | None = None
     camera: str | None = None
     captured_at: datetime | None = None
     external_id: str | None = None
     metadata: InstanceOf[Mapping[str, Any]] | None = None
     track: str | None = None
+
+
+LABELS = tuple(label.name for label in fields(CropLabels))
+
+
+def labels_of(crop: CropLabels) -> dict[str, Any]:
+    return {name: getattr(crop, name) for name in LABELS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledCrop(CropLabels):
+    """A crop of a gallery with its labels.
+
+    Attributes:
+        row_id: number in its gallery, never reused; 0 until it is stored.
+    """
+
+    row_id: int
+    crop_id: str
 
 
 def identity_code(identity: str, secret: bytes) -> int:
@@ -109,15 +125,15 @@ def form_code(identity: str, secret: bytes) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def group_code(label: CropLabel, secret: bytes) -> int:
+def group_code(crop: LabelledCrop, secret: bytes) -> int:
     """Return a crop's `identity_code`, or a unique negative number if it has no identity."""
-    if label.identity is None:
-        return -1 - label.row_id
-    return identity_code(label.identity, secret)
+    if crop.identity is None:
+        return -1 - crop.row_id
+    return identity_code(crop.identity, secret)
 
 
 @stored_dataclass(frozen=True, kw_only=True)
-class StoredCrop(CropLabel):
+class StoredCrop(LabelledCrop):
     """A crop's record without its picture and vector.
 
     Attributes:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from gmn_client.models import Alert, AlertKind, AlertState, Forecast, Watch, WatchSettings
 from model.crops.texts import nfc
@@ -114,8 +115,7 @@ name AS gallery,
 (SELECT captured_at FROM alert_crops WHERE alert_crops.number = alerts.number) AS captured_at,
 EXISTS (SELECT 1 FROM trial_alerts WHERE trial_alerts.number = alerts.number) AS trial,
 EXISTS (SELECT 1 FROM trial_alerts WHERE trial_alerts.number = alerts.number AND held) AS held,
-iif(alert_pictures.number, '/v1/alerts/' || alert_id || '/image', NULL) AS image_url,
-'/v1/galleries/' || name || '/crops/' || crop_id || '/image' AS reference_url
+alert_pictures.number IS NOT NULL AS has_picture
 """
 # The order of the tables is fixed, so that a page is read along an index of `alerts`.
 BESIDE_ALERTS = """
@@ -142,6 +142,20 @@ class ArmedList(Watch):
     review_changes: int
 
 
+class StoredAlert(Alert):
+    """An alert without the addresses of its pictures.
+
+    Attributes:
+        crop_id: the nearest crop of the list; None for news about a list or camera.
+        has_picture: the picture of the visit's best crop is kept.
+    """
+
+    image_url: str | None = None
+    reference_url: str | None = None
+    crop_id: str | None = Field(exclude=True)
+    has_picture: bool = Field(exclude=True)
+
+
 @dataclass(frozen=True)
 class NotedVisit:
     """An alert after a write.
@@ -152,7 +166,7 @@ class NotedVisit:
         removed: number of old alerts that were removed to make room.
     """
 
-    alert: Alert
+    alert: StoredAlert
     is_new: bool
     dropped: int = 0
     removed: int = 0
@@ -507,7 +521,7 @@ class Watches(RecordPart):
         state: AlertState | None = None,
         before: int | None = None,
         after: int | None = None,
-    ) -> list[Alert]:
+    ) -> list[StoredAlert]:
         """Return up to `limit` alerts, newest first, or with `after` oldest first.
 
         Args:
@@ -535,7 +549,7 @@ class Watches(RecordPart):
         condition = f"{wanted} ORDER BY number {order} LIMIT ?"
         return _read_alerts(self._reader, condition, [*values, limit])
 
-    def alert(self, alert_id: str) -> Alert | None:
+    def alert(self, alert_id: str) -> StoredAlert | None:
         return next(iter(_read_alerts(self._reader, "alert_id = ?", (alert_id,))), None)
 
     def picture(self, alert_id: str) -> Picture | None:
@@ -864,6 +878,6 @@ def _send_held(transaction: Transaction, gallery_id: int, number: int) -> int:
     return _deliver(transaction, gallery_id, number, WAITING_OF_WEBHOOK)
 
 
-def _read_alerts(reader: Reader, condition: str, values: Sequence[Any]) -> list[Alert]:
+def _read_alerts(reader: Reader, condition: str, values: Sequence[Any]) -> list[StoredAlert]:
     rows = reader.rows("alerts", f"{BESIDE_ALERTS} {condition}", values, OF_ALERTS)
-    return [Alert.model_validate(row) for row in rows]
+    return [StoredAlert.model_validate(row) for row in rows]

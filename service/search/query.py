@@ -47,7 +47,7 @@ from service.gallery.gallery import Gallery
 from service.record.crop_rows import CROPS_AT_ONCE
 from service.record.values import JsonObject, StoredCrop
 from service.runtime import Runtime
-from service.search.options import QueryOptions, SimilarOptions
+from service.search.options import Filter, OperatingPoint, QueryOptions
 from service.search.query_features import QueryFeatures, read_query_features
 from service.search.ranking import EmbedderChanged, Ranking, Search, Spans
 from service.settings import QualityPolicy
@@ -87,7 +87,7 @@ class AnsweredQuery:
         (answer,) = self.answers.values()
         return answer
 
-    def merged(self, options: QueryOptions) -> GalleriesAnswer:
+    def merged(self, top_k: int, operating_point: OperatingPoint) -> GalleriesAnswer:
         """Merge the rankings by probability; ties keep the order of the galleries."""
         answers = self.answers
         problems = self.problems
@@ -95,8 +95,8 @@ class AnsweredQuery:
         for name, problem in problems.items():
             warnings.append(f"gallery {name!r} was not searched: {problem.detail}")
         ranked = [(name, crop) for name, answer in answers.items() for crop in answer.results]
-        best = sorted(ranked, key=_sort_key)[: options.top_k]
-        far = SEARCH_OPERATING_POINTS[options.operating_point]
+        best = sorted(ranked, key=_sort_key)[:top_k]
+        far = SEARCH_OPERATING_POINTS[operating_point]
         return GalleriesAnswer(
             verdict=min((answer.verdict for answer in answers.values()), key=BEST_FIRST.index),
             far=far,
@@ -190,7 +190,8 @@ class GalleriesQuery:
         options = self.options
         features = QueryFeatures()
         if not self.images:
-            features = await read_query_features(runtime, options, self.home or self.names[0])
+            home = self.home or self.names[0]
+            features = await read_query_features(runtime.record, runtime.galleries, options, home)
         of_one_image = len(self.images) == 1 or options.mode == "separate"
         searches: dict[str, Search] = {}
         problems: dict[str, ServiceError] = {}
@@ -389,7 +390,7 @@ async def run_search(
     """
     # Crops of a track may be deleted during the search; crops named by id must exist, unless they
     # are of another gallery.
-    required = search.query_crops if search.options.crop_id and search.without else ()
+    required = search.query_crops if search.options.crop_ids and search.without else ()
     this_search = object()
     for attempt in range(ROUNDS):
         if attempt > 1:
@@ -446,7 +447,9 @@ async def find_similar(
         UnknownIdentity: no crop has this identity.
         NeedsReindex, QueueFull, IndexUnavailable: nothing was searched.
     """
-    options = SimilarOptions(identity=identity, top_k=limit)
+    options = QueryOptions(
+        identity=identity, wanted=Filter(named=True), group_by="identity", top_k=limit
+    )
     queries = await GalleriesQuery(runtime, [gallery.name], [], options).answer()
     similar = {
         crop.identity: crop

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from model.arrays import Floats
-from service.errors import InvalidField, UnknownCrop, UnknownIdentity, UnknownTrack
+from service.errors import InvalidField, ServiceError, UnknownCrop, UnknownIdentity, UnknownTrack
 from service.gallery.gallery import Gallery
+from service.gallery.registry import GalleryRegistry
 from service.record.record import Record
-from service.record.values import CropLabel
-from service.runtime import Runtime
-from service.search.options import MOST_ASKING, QueryOptions, SimilarOptions, read_vector
+from service.record.values import LabelledCrop
+from service.search.options import MOST_ASKING, QueryOptions
 from service.search.ranking import EmbedderChanged
 
 # Number of crops of an identity by which similar identities are searched, by their mean score.
@@ -39,12 +39,12 @@ class QueryFeatures:
     embedder: str = ""
     vectors: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     gallery: Gallery | None = None
-    crops: tuple[CropLabel, ...] = ()
+    crops: tuple[LabelledCrop, ...] = ()
     slots: frozenset[int] = frozenset()
 
 
 async def read_query_features(
-    runtime: Runtime, options: QueryOptions, gallery_name: str
+    record: Record, galleries: GalleryRegistry, options: QueryOptions, gallery_name: str
 ) -> QueryFeatures:
     """Return the vector of a query without images, or the features of the crops that it names.
 
@@ -52,25 +52,20 @@ async def read_query_features(
         gallery_name: gallery of the crops.
 
     Raises:
-        InvalidField: the vector is malformed, or several cameras have a track with this id.
+        InvalidField: several cameras have a track with this id.
         UnknownGallery, UnknownCrop, UnknownTrack, UnknownIdentity: the crops do not exist.
         NeedsReindex: no loaded model has the embedder of the crops.
         EmbedderChanged: the gallery is switching to another embedder.
     """
     if options.vector is not None:
-        if options.embedding_fingerprint is None:
-            raise InvalidField(
-                "embedding_fingerprint: is missing; send the one that was returned with the vector"
-            )
         return QueryFeatures(
             fields="vector, embedding_fingerprint",
-            embedder=options.embedding_fingerprint,
-            vectors=read_vector(options.vector)[None],
+            embedder=options.vector.embedder,
+            vectors=options.vector.vector[None],
         )
-    galleries = runtime.galleries
     gallery = await galleries.find(gallery_name)
     embedder = gallery.embedder
-    features = await galleries.read(_read_crops, runtime.record, gallery, options)
+    features = await galleries.read(_read_crops, record, gallery, options)
     if features.embedder != embedder:
         await galleries.catch_up()
         raise EmbedderChanged
@@ -79,8 +74,8 @@ async def read_query_features(
 
 def _read_crops(record: Record, gallery: Gallery, options: QueryOptions) -> QueryFeatures:
     gallery_id = gallery.gallery_id
-    unknown = UnknownTrack(gallery.name, options.track)
-    if isinstance(options, SimilarOptions):
+    unknown: ServiceError = UnknownTrack(gallery.name, options.track)
+    if options.identity is not None:
         unknown = UnknownIdentity(gallery.name, options.identity)
         excluded, slots = record.people.rows(gallery_id, options.identity, BEST_CROPS)
     elif options.track is not None:
@@ -88,12 +83,12 @@ def _read_crops(record: Record, gallery: Gallery, options: QueryOptions) -> Quer
         slots = record.tracks.spread(gallery_id, options.track, camera, MOST_ASKING)
         excluded = record.tracks.slots(gallery_id, options.track, camera)
     else:
-        slots = [crop.row_id for crop in record.crops.by_id(gallery_id, options.crop_id).values()]
+        slots = [crop.row_id for crop in record.crops.by_id(gallery_id, options.crop_ids).values()]
         excluded = slots
     embedder, crops = record.crops.vectors_of(gallery_id, slots)
     # A crop removed since its slot was read has no vector.
     present = {crop.record.crop_id for crop in crops}
-    for crop_id in options.crop_id:
+    for crop_id in options.crop_ids:
         if crop_id not in present:
             raise UnknownCrop(gallery.name, crop_id)
     if not crops:

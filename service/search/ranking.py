@@ -17,7 +17,8 @@ from model.problems import InputProblem
 from model.search_calibration import pack_search
 from service.engine.networks import slices_of
 from service.gallery.gallery import Gallery
-from service.record.values import CropLabel
+from service.links import crop_image
+from service.record.values import LabelledCrop, labels_of
 from service.search.calibration import CurrentCalibration, Judge
 from service.search.index import Candidates, Integers, first_places
 from service.search.options import RERANK_DEPTH, Filter, QueryOptions
@@ -114,7 +115,7 @@ class Search:
     current: CurrentCalibration
     options: QueryOptions
     queries: Floats
-    query_crops: tuple[CropLabel, ...] = ()
+    query_crops: tuple[LabelledCrop, ...] = ()
     without: frozenset[int] = frozenset()
     sample: bool = False
     galleries: int = 1
@@ -253,7 +254,7 @@ class Search:
         return order[: self.options.top_k]
 
     def results(
-        self, ranking: Ranking, labels: Mapping[int, CropLabel], spans: Spans
+        self, ranking: Ranking, labels: Mapping[int, LabelledCrop], spans: Spans
     ) -> list[RankedCrop]:
         """Return the results of a ranking, best first.
 
@@ -276,17 +277,12 @@ class Search:
             result = RankedCrop(
                 rank=len(results) + 1,
                 crop_id=label.crop_id,
-                identity=label.identity,
-                camera=label.camera,
-                captured_at=label.captured_at,
-                external_id=label.external_id,
-                track=label.track,
-                metadata=label.metadata,
+                **labels_of(label),
                 cosine=float(best.cosines[place]),
                 pair_logit=score if is_scored and not by_cosine else None,
                 probability=float(probabilities[place]) if is_scored else None,
                 verdict=judge.verdict(score) if is_scored else None,
-                image_url=self.gallery.image_url(label.crop_id),
+                image_url=crop_image(self.gallery.name, label.crop_id),
                 vector=best.vectors[place].tolist() if with_vectors else None,
                 embedding_fingerprint=self.current.model.embedder if with_vectors else None,
             )

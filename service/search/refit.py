@@ -25,10 +25,12 @@ from model.problems import InputProblem
 from model.search_calibration import SearchCalibration, Searches, fit_searches, unpack_searches
 from service.errors import ServiceError
 from service.gallery.gallery import Gallery
+from service.gallery.registry import GalleryRegistry
 from service.ops.critical_sections import attempt
+from service.record.record import Record
 from service.record.values import GalleryRecord
 from service.runtime import Runtime
-from service.search.calibration import CurrentCalibration, Place, Publication
+from service.search.calibration import CurrentCalibration, GalleryCalibrations, Place, Publication
 from service.search.columns import Columns
 from service.search.leave_one_out import NamedCrops, measure_mean_scales, search_left_out
 
@@ -54,7 +56,7 @@ async def refit_calibrations(runtime: Runtime) -> None:
             await attempt("calibration by searches", store_and_refit(runtime, due))
     finally:
         with contextlib.suppress(ServiceError):
-            await _store_recorded(runtime)
+            await _store_recorded(runtime.calibrations, runtime.record, runtime.galleries)
 
 
 async def store_and_refit(runtime: Runtime, due: dict[int, float]) -> None:
@@ -67,14 +69,16 @@ async def store_and_refit(runtime: Runtime, due: dict[int, float]) -> None:
         ServiceError: the record cannot be written; the waiting searches are lost.
     """
     now = time.monotonic()
-    for gallery_id, _ in await _store_recorded(runtime):
+    for gallery_id, _ in await _store_recorded(
+        runtime.calibrations, runtime.record, runtime.galleries
+    ):
         due.setdefault(gallery_id, now)
     for gallery_id, check_at in list(due.items()):
         if check_at > now:
             continue
         del due[gallery_id]
         gallery = runtime.galleries.by_id(gallery_id)
-        if gallery is None or _read_state(runtime, gallery) is None:
+        if gallery is None or _read_state(runtime.calibrations, gallery) is None:
             continue
         for current in runtime.calibrations.of(gallery):
             try:
@@ -99,7 +103,7 @@ async def fit_galleries(runtime: Runtime) -> None:
             state = None
             rest = REST_AFTER_FAILURE_SECONDS
             try:
-                state = _read_state(runtime, gallery)
+                state = _read_state(runtime.calibrations, gallery)
                 if state is None or (state == last_state and time.monotonic() < look_again_at):
                     continue
                 rest = await fit_if_due(runtime, gallery)
@@ -113,11 +117,11 @@ async def fit_galleries(runtime: Runtime) -> None:
             checked[gallery.gallery_id] = (state, time.monotonic() + rest)
 
 
-def _read_state(runtime: Runtime, gallery: Gallery) -> object:
+def _read_state(calibrations: GalleryCalibrations, gallery: Gallery) -> object:
     """Return everything in memory that a fit depends on; None if no fit is allowed."""
     if gallery.needs_reindex or gallery.settings.calibration != "on":
         return None
-    published = [current.published for current in runtime.calibrations.of(gallery)]
+    published = [current.published for current in calibrations.of(gallery)]
     return gallery.version, gallery.embedder, published
 
 
@@ -276,10 +280,12 @@ def _fit_searches(stored: _StoredCalibration, current: CurrentCalibration) -> Pu
     return before.model_copy(update=changes)
 
 
-async def _store_recorded(runtime: Runtime) -> Collection[Place]:
-    recorded = runtime.calibrations.take_recorded()
+async def _store_recorded(
+    calibrations: GalleryCalibrations, record: Record, galleries: GalleryRegistry
+) -> Collection[Place]:
+    recorded = calibrations.take_recorded()
     for place, rows in recorded.items():
-        await runtime.galleries.write(runtime.record.calibrations.add_searches, *place, rows)
+        await galleries.write(record.calibrations.add_searches, *place, rows)
     return recorded
 
 

@@ -74,4 +74,4 @@ async def _write(runtime: Runtime, rule: Callable[..., list[NotedVisit]], *args:
         runtime.cameras.listen_anew()
         raise
     for noted in alerts:
-        announce_alert(runtime, noted)
+        announce_alert(runtime.metrics, runtime.shared, noted)

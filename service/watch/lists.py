@@ -14,12 +14,16 @@ from typing import Any
 from gmn_client.models import WatchSettings
 from model.gallery_thresholds import artefact_thresholds
 from model.problems import InputProblem
+from service.engine.networks import LoadedModel
 from service.errors import InvalidField, NeedsReindex, ServiceError
 from service.gallery.gallery import Gallery
+from service.ops.audit import AuditLog
 from service.ops.critical_sections import attempt
 from service.ops.data_directory import failpoint
+from service.ops.metrics import Metrics
+from service.ops.shared import SharedRedis
 from service.record.values import Sender
-from service.record.watch import ArmedList, CameraTraffic, NotedVisit, watches_camera
+from service.record.watch import ArmedList, CameraTraffic, NotedVisit, Watches, watches_camera
 from service.runtime import Runtime
 from service.search.leave_one_out import NamedCrops
 from service.search.refit import read_named_crops
@@ -68,7 +72,13 @@ async def fit_list(
         )
     try:
         return await runtime.pools.watch.run(
-            _fit, runtime, gallery, embedder, settings, armed_at, crops
+            _fit,
+            runtime.models[embedder],
+            runtime.record.watches,
+            gallery,
+            settings,
+            armed_at,
+            crops,
         )
     except ServiceError:
         raise
@@ -77,26 +87,24 @@ async def fit_list(
 
 
 def _fit(
-    runtime: Runtime,
+    model: LoadedModel,
+    watches: Watches,
     gallery: Gallery,
-    embedder: str,
     settings: WatchSettings,
     armed_at: datetime | None,
     crops: NamedCrops,
 ) -> ActiveList:
-    model = runtime.models[embedder]
     vectors = crops.columns.vectors[crops.slots]
     watch_list = WatchList(vectors, crops.names, crops.cameras)
     # Traffic counts only for lists of similar size: heights above a level and cosines differ.
-    subject = f"{embedder} {watch_list.has_level:d} {watch_list.size.bit_length()}"
-    counts, since = runtime.record.watches.traffic(gallery.gallery_id, subject)
+    subject = f"{model.embedder} {watch_list.has_level:d} {watch_list.size.bit_length()}"
+    counts, since = watches.traffic(gallery.gallery_id, subject)
     traffic = Traffic(counts)
     tracks_per_day = settings.tracks_per_day or _measure_tracks_per_day(traffic.tracks, since)
     rate = settings.budget / tracks_per_day
     few_people = artefact_thresholds(model.description.calibration.scorings["cosine"])
     fit = ThresholdFit(watch_list, rate, model.reference, artefact=few_people)
     threshold = fit.at(traffic=traffic)
-    watches = runtime.record.watches
     by_camera = watches.traffic_by_camera(gallery.gallery_id, subject)
     reviews = {}
     if armed_at is not None:
@@ -114,7 +122,7 @@ def _fit(
             settings.trial is not None,
         ),
         thresholds=fit_cameras(fit, threshold, crops.camera_codes(), by_camera, reviews),
-        embedder=embedder,
+        embedder=model.embedder,
         subject=subject,
     )
 
@@ -160,22 +168,22 @@ async def write_alert(
     if noted is not None:
         if noted.is_new:
             failpoint("watch.noted")
-        announce_alert(runtime, noted)
+        announce_alert(runtime.metrics, runtime.shared, noted)
     return noted
 
 
-def announce_alert(runtime: Runtime, noted: NotedVisit) -> None:
+def announce_alert(metrics: Metrics, shared: SharedRedis | None, noted: NotedVisit) -> None:
     """Count the dropped deliveries of an alert; count and announce it in Redis if it is new."""
-    runtime.metrics.webhook_dropped.inc(noted.dropped)
+    metrics.webhook_dropped.inc(noted.dropped)
     if not noted.is_new:
         return
     alert = noted.alert
-    runtime.metrics.alerts.labels(alert.kind).inc()
+    metrics.alerts.labels(alert.kind).inc()
     if noted.removed:
         log.warning("%d old alerts were removed: the limit on alerts is reached", noted.removed)
-        runtime.metrics.alerts_removed.inc(noted.removed)
-    if runtime.shared:
-        runtime.shared.announce(
+        metrics.alerts_removed.inc(noted.removed)
+    if shared:
+        shared.announce(
             alert.gallery,
             "alert",
             alert_id=alert.alert_id,
@@ -255,7 +263,7 @@ async def _follow_list(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> 
     fitted = HeldList(None if warning else state, active, reason, due)
     held[watch.gallery_id] = fitted
     if former and former.active and active:
-        await _log_moves(runtime, gallery, former.active.thresholds, active.thresholds)
+        await _log_moves(runtime.audit, gallery.name, former.active.thresholds, active.thresholds)
     if warning:
         await write_alert(runtime, runtime.record.watches.warn, watch.gallery_id, warning)
         if held.get(watch.gallery_id) is fitted:
@@ -282,7 +290,7 @@ async def _has_grown(runtime: Runtime, former: HeldList, watch: ArmedList) -> bo
 
 
 async def _log_moves(
-    runtime: Runtime, gallery: Gallery, former: CameraThresholds, current: CameraThresholds
+    audit: AuditLog, gallery: str, former: CameraThresholds, current: CameraThresholds
 ) -> None:
     for sender, threshold in current.by_sender.items():
         # Changed crops of the list move its thresholds at all cameras, which is no news of one.
@@ -292,9 +300,9 @@ async def _log_moves(
         if math.isclose(before, threshold.height, abs_tol=LEAST_MOVE):
             continue
         state = current.describe_at(sender)
-        await runtime.audit.done(
+        await audit.done(
             "move_threshold",
-            gallery=gallery.name,
+            gallery=gallery,
             camera=sender.camera,
             camera_key_id=sender.key_id,
             before=round(before, 4),

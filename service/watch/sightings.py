@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -18,20 +18,31 @@ from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
 from service.engine.admission import PER_COMPARISON
 from service.engine.device import Embedded
+from service.engine.networks import LoadedModel
 from service.errors import refused_image
 from service.gallery.enroll import EmbeddedImages, ImageToEnroll
+from service.gallery.registry import GalleryRegistry
 from service.ops.critical_sections import attempt
 from service.ops.data_directory import require_free_disk
 from service.record.keys import ApiKey
 from service.record.transaction import batches
 from service.record.values import Picture, Sender
-from service.record.watch import EndedTracks, NotedVisit, TrackPart
+from service.record.watch import EndedTracks, NotedVisit, TrackPart, Watches
 from service.runtime import Runtime
 from service.watch.active import ActiveList
+from service.watch.heard import HeardCameras
 from service.watch.lists import write_alert
 from service.watch.scores import Scores
 from service.watch.threshold import Traffic, bins_of
-from service.watch.tracks import CHECK_SECONDS, MOST_LOOKS, QUIET_SECONDS, EndedTrack, Match, Track
+from service.watch.tracks import (
+    CHECK_SECONDS,
+    MOST_LOOKS,
+    QUIET_SECONDS,
+    EndedTrack,
+    Match,
+    OpenTracks,
+    Track,
+)
 
 # Below this probability an alert would more likely be wrong than right.
 LEAST_PROBABILITY = 0.5
@@ -106,7 +117,7 @@ async def sight(
         lists = [active for active in lists if active.gallery is not enrolled.gallery]
     now = datetime.now(UTC)
     sightings = [
-        _add_to_track(runtime, caller, position, image, now)
+        _add_to_track(runtime.tracks, caller, position, image, now)
         for position, image in enumerate(images)
     ]
     chosen = [sighting for sighting in sightings if sighting.embeds]
@@ -125,7 +136,7 @@ async def sight(
                 await _embed(runtime, embedder, chosen, embedded.get(embedder))
             accepted = [sighting for sighting in chosen if sighting.problem is None]
             for sighting in accepted:
-                _follow_person(runtime, sighting)
+                _follow_person(runtime.models, runtime.tracks, sighting)
             compared = [sighting for sighting in accepted if sighting.compares]
             tracks = dict.fromkeys(sighting.track for sighting in sightings)
             matches = await _compare(runtime, lists, compared, tracks, arrived, wait)
@@ -133,7 +144,7 @@ async def sight(
         # A refused crop may be sent again and is compared then.
         for sighting in set(chosen).difference(accepted):
             sighting.track.looks -= sighting.compares
-    _count_cameras(runtime, sightings)
+    _count_cameras(runtime.cameras, sightings)
     usable = sum(sighting.problem is None for sighting in sightings)
     runtime.metrics.sightings.inc(usable)
     if not caller.may("query"):
@@ -147,11 +158,11 @@ async def sight(
     return Sighted(accepted=usable, results=results)
 
 
-def _count_cameras(runtime: Runtime, sightings: Sequence[_Sighting]) -> None:
+def _count_cameras(cameras: HeardCameras, sightings: Sequence[_Sighting]) -> None:
     for sighting in sightings:
         track = sighting.track
         is_usable = sighting.problem is None
-        runtime.cameras.count(
+        cameras.count(
             track.caller,
             track.camera,
             is_usable=is_usable,
@@ -161,13 +172,13 @@ def _count_cameras(runtime: Runtime, sightings: Sequence[_Sighting]) -> None:
 
 
 def _add_to_track(
-    runtime: Runtime, caller: ApiKey, position: int, image: ImageToEnroll, now: datetime
+    tracks: OpenTracks, caller: ApiKey, position: int, image: ImageToEnroll, now: datetime
 ) -> _Sighting:
     captured = image.captured_at or now
     seconds = captured.timestamp()
     problem = _check_time(captured, now)
     if problem is None:
-        track = runtime.tracks.take(caller.key_id, image.camera, image.track, seconds, image.still)
+        track = tracks.take(caller.key_id, image.camera, image.track, seconds, image.still)
     else:
         track = Track(caller.key_id, image.camera, image.track, seconds, seconds)
     compares = problem is None and track.looks < MOST_LOOKS
@@ -221,12 +232,14 @@ async def _embed(
             sighting.vectors[embedder] = outcome.vector
 
 
-def _follow_person(runtime: Runtime, sighting: _Sighting) -> None:
+def _follow_person(
+    models: Mapping[str, LoadedModel], tracks: OpenTracks, sighting: _Sighting
+) -> None:
     """Move a crop to another track if the tracker's label has gone over to another person."""
 
     def shows(track: Track) -> bool:
         return all(
-            _shows_one_person(runtime, embedder, track.similarity(embedder, vector))
+            _shows_one_person(models[embedder], track.similarity(embedder, vector))
             for embedder, vector in sighting.vectors.items()
         )
 
@@ -234,7 +247,7 @@ def _follow_person(runtime: Runtime, sighting: _Sighting) -> None:
     if not shows(track):
         seconds = sighting.captured.timestamp()
         track.looks -= sighting.compares
-        track = runtime.tracks.move(track, seconds, sighting.still, shows)
+        track = tracks.move(track, seconds, sighting.still, shows)
         sighting.compares = track.looks < MOST_LOOKS
         track.looks += sighting.compares
         track.checked = max(track.checked, seconds)
@@ -243,10 +256,10 @@ def _follow_person(runtime: Runtime, sighting: _Sighting) -> None:
         track.add_vector(embedder, vector)
 
 
-def _shows_one_person(runtime: Runtime, embedder: str, cosine: float | None) -> bool:
+def _shows_one_person(model: LoadedModel, cosine: float | None) -> bool:
     if cosine is None:
         return True
-    pairs = runtime.models[embedder].description.calibration.scorings["cosine"]
+    pairs = model.description.calibration.scorings["cosine"]
     return bool(pairs.probability(np.array([cosine]))[0] >= EVEN_ODDS)
 
 
@@ -405,10 +418,10 @@ async def keep_tracks(runtime: Runtime) -> None:
             await _end_tracks(runtime, now - QUIET_SECONDS)
             if now - stored >= TRAFFIC_EVERY_SECONDS:
                 stored = now
-                await _store_traffic(runtime)
+                await _store_traffic(runtime.tracks, runtime.record.watches, runtime.galleries)
     finally:
         await _end_tracks(runtime, math.inf)
-        await _store_traffic(runtime)
+        await _store_traffic(runtime.tracks, runtime.record.watches, runtime.galleries)
 
 
 async def _end_tracks(runtime: Runtime, heard_before: float) -> None:
@@ -418,8 +431,10 @@ async def _end_tracks(runtime: Runtime, heard_before: float) -> None:
                 await attempt("noting the last crops of a visit", _note(runtime, track, match))
 
 
-async def _store_traffic(runtime: Runtime) -> None:
-    traffic = runtime.tracks.traffic
+async def _store_traffic(
+    open_tracks: OpenTracks, watches: Watches, galleries: GalleryRegistry
+) -> None:
+    traffic = open_tracks.traffic
     while traffic:
         place, tracks = traffic.popitem()
         by_sender: defaultdict[Sender, list[EndedTrack]] = defaultdict(list)
@@ -427,7 +442,7 @@ async def _store_traffic(runtime: Runtime) -> None:
             by_sender[track.sender].append(track)
         ended = {sender: _summarize(of_sender) for sender, of_sender in by_sender.items()}
         # Traffic that cannot be stored is dropped: it would fill the memory while the disk is full.
-        store = runtime.galleries.write(runtime.record.watches.add_traffic, *place, ended)
+        store = galleries.write(watches.add_traffic, *place, ended)
         await attempt("storing the traffic of a list", store)
 
 

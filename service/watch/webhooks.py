@@ -14,6 +14,7 @@ from pydantic_core import to_json
 
 from gmn_client.models import Alert, Delivery
 from service.errors import ServiceError
+from service.links import link_alert, signed_alert_image
 from service.ops.critical_sections import repeat_alone
 from service.ops.data_directory import failpoint
 from service.ops.threads import CALLER
@@ -21,7 +22,8 @@ from service.record.values import new_crop_id
 from service.record.watch import origin_of
 from service.record.webhooks import StoredWebhook
 from service.runtime import Runtime
-from service.watch.sender import AT_ONCE, Outcome
+from service.watch.active import ArmedLists
+from service.watch.sender import AT_ONCE, Outcome, Sender
 
 log = logging.getLogger(__name__)
 # Seconds before each repetition; after the last one a delivery is dead.
@@ -86,9 +88,8 @@ async def _attempt(
         # The alert and its delivery are gone if the person was just forgotten.
         if alert:
             if not (outcomes and outcomes[-1].delivered):
-                body = _build_message(
-                    f"watch.{alert.kind}", alert.created_at, _sign_image_url(runtime, alert)
-                )
+                signed = _sign_image_url(runtime.watches, link_alert(alert))
+                body = _build_message(f"watch.{alert.kind}", alert.created_at, signed)
                 outcomes.append(await runtime.sender.send(webhook, delivery_id, body))
                 failpoint("webhook.sent")
             await _settle(runtime, webhook, delivery, outcomes[-1])
@@ -134,19 +135,19 @@ async def _settle(
     await write(records.settle, delivery.delivery_id, settled)
 
 
-async def send_test(runtime: Runtime, webhook: StoredWebhook) -> Outcome:
+async def send_test(sender: Sender, webhook: StoredWebhook) -> Outcome:
     body = _build_message("test", datetime.now(UTC), {"webhook_id": webhook.webhook_id})
-    return await runtime.sender.send(webhook, new_crop_id(), body)
+    return await sender.send(webhook, new_crop_id(), body)
 
 
 def _build_message(kind: str, moment: datetime, data: object) -> bytes:
     return to_json({"type": kind, "timestamp": moment, "data": data})
 
 
-def _sign_image_url(runtime: Runtime, alert: Alert) -> Alert:
+def _sign_image_url(watches: ArmedLists, alert: Alert) -> Alert:
     if alert.image_url is None:
         return alert
     until = datetime.now(UTC) + SIGNED_FOR
-    signature = runtime.watches.sign(until, "picture", alert.alert_id)
-    address = f"/v1/alerts/{alert.alert_id}/signed-image?signature={signature}"
+    signature = watches.sign(until, "picture", alert.alert_id)
+    address = signed_alert_image(alert.alert_id, signature)
     return alert.model_copy(update={"image_url": address})

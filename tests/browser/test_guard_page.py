@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from playwright.sync_api import expect
 
-from service.http.keys import LOCAL_ADMIN
+from service.api_keys import LOCAL_ADMIN
 from tests.browser.conftest import FIRST, press, results, violations
 from tests.browser.test_watch_page import (
     make_webhook,

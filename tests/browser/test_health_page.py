@@ -6,7 +6,7 @@ import httpx2
 import pytest
 from playwright.sync_api import expect
 
-from service.http.keys import LOCAL_ADMIN
+from service.api_keys import LOCAL_ADMIN
 from tests.browser.conftest import arm_list, new_gallery, violations
 from tests.browser.test_watch_page import open_panel
 from tests.service.conftest import serving

@@ -10,8 +10,8 @@ import tomllib
 import pytest
 
 from gmn_camera.processes import STOP_SECONDS
+from service.api_keys import find_key, read_key_file
 from service.commands.processes import DRAIN_SECONDS
-from service.http.keys import find_key, read_key_file
 from service.settings import PREFIX, read_settings
 from tests.docker.conftest import ROOT, VARIABLE, read_compose, text_of
 from tests.outside import free_port, run_command

@@ -13,7 +13,7 @@ with atheris.instrument_imports(include=["python_multipart", "starlette", "servi
     from starlette.requests import Request
 
     from service.http.forms import EnrollForm
-    from service.http.routes.queries import QueryForm
+    from service.http.query_forms import QueryForm
 
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException

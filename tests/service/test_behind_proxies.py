@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
+from service.api_keys import create_key
 from service.commands.processes import IDLE_SECONDS
-from service.http.keys import create_key
 from tests.outside import bearer, certificate_in, free_port, installed, problem
 from tests.service.conftest import files
 from tests.waiting import eventually

@@ -102,11 +102,11 @@ class Prepared:
         self.other_name = f"{self.name}-new"
         long_ago = datetime.now(UTC) - timedelta(days=60)
         self.enrolled = [
-            ImageToEnroll(crops[0].png, "Ann"),
-            ImageToEnroll(crops[1].png, "Ann"),
-            ImageToEnroll(crops[2].png, "Ben", captured_at=long_ago),
+            ImageToEnroll(image=crops[0].png, identity="Ann"),
+            ImageToEnroll(image=crops[1].png, identity="Ann"),
+            ImageToEnroll(image=crops[2].png, identity="Ben", captured_at=long_ago),
         ]
-        self.images = [ImageToEnroll(crops[4].png, "Cid")]
+        self.images = [ImageToEnroll(image=crops[4].png, identity="Cid")]
         self.archive = io.BytesIO(zip_of_crops(crops[3:4]))
 
     async def prepare(self):

@@ -9,7 +9,7 @@ from collections import defaultdict
 import pytest
 
 import gmn
-from service.http.keys import create_key
+from service.api_keys import create_key
 from service.record.record import Record
 from service.record.transaction import FILE
 from service.record.values import GallerySettings

@@ -13,11 +13,11 @@ from fastapi import Request
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from gmn_client.models import Embedding, Embeddings
-from service.gallery.enroll import LABELS
+from service.api_keys import LOCAL_ADMIN
+from service.gallery.labels import LABEL_PARSERS
 from service.http import thumbnails
 from service.http.app import create_app
 from service.http.forms import LabelledBox
-from service.http.keys import LOCAL_ADMIN
 from service.http.problems import write_list
 from service.record.values import Picture
 from service.settings import Settings
@@ -73,7 +73,9 @@ def _enroll(artefact, data_dir, **sent):
 
 def test_labels_of_crops_are_parsed_beside_the_loop(tiny_artefact, tmp_path, monkeypatch):
     used = []
-    monkeypatch.setitem(LABELS, "metadata", lambda *_: used.append(threading.current_thread()))
+    monkeypatch.setitem(
+        LABEL_PARSERS, "metadata", lambda *_: used.append(threading.current_thread())
+    )
     fields = {"vector": ["[1]"] * 2, "embedding_fingerprint": "of another", "metadata": "{}"}
     answer = _enroll(tiny_artefact, tmp_path, data=fields)
     assert "gallery 'default' takes those of" in answer["detail"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.search.options import MAX_METADATA_BYTES
+from service.gallery.labels import MAX_METADATA_BYTES
 from tests.outside import encoded, problem
 from tests.service.conftest import files
 

@@ -75,8 +75,8 @@ def test_jobs_are_listed_without_those_of_a_gallery_that_is_deleted_amid_the_lis
             done = dataclasses.replace(job, state="done")
             await runtime.galleries.write(runtime.record.jobs.create, done)
 
-        async def deleted_meanwhile(runtime, jobs):
-            await load_galleries(runtime, jobs)
+        async def deleted_meanwhile(galleries, jobs):
+            await load_galleries(galleries, jobs)
             assert len(jobs) == 2
             assert (await http.delete("/v1/galleries/lobby")).status_code == 200
 

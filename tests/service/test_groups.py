@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from service.jobs import grouping
-from service.record.values import ArchivedCrop, CropLabel
+from service.record.values import ArchivedCrop, LabelledCrop
 from tests.outside import problem
 from tests.service.conftest import START
 
@@ -97,7 +97,7 @@ def test_only_a_cohesive_track_joins_its_crops():
     person, other = np.eye(2, dtype=np.float32)
     shown = [(person, "1"), (person + 0.1, "1"), (person, "2"), (other, "2"), (other, None)]
     crops = [
-        ArchivedCrop(CropLabel(n, str(n), None, "east", None, track=track), vector)
+        ArchivedCrop(LabelledCrop(row_id=n, crop_id=str(n), camera="east", track=track), vector)
         for n, (vector, track) in enumerate(shown)
     ]
     tracks = grouping._find_cohesive_tracks(crops, 0.8)

@@ -6,8 +6,8 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 
+from service.api_keys import LOCAL_ADMIN
 from service.errors import InvalidField, StorageFailed
-from service.http.keys import LOCAL_ADMIN
 from service.record.cameras import MOST_CAMERAS
 from service.watch.camera_health import note_heartbeat
 from service.watch.heard import HeardCameras

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
+from service.api_keys import create_key
 from service.commands.processes import ServiceConfig
-from service.http.keys import create_key
 from service.settings import Settings
 from tests.outside import bearer
 from tests.service.conftest import START, log_entries

@@ -22,7 +22,7 @@ from service.gallery.forget import forget_identity
 from service.record.transaction import FILE
 from service.record.values import GallerySettings
 from service.search import refit
-from service.search.options import QueryOptions
+from service.search.options import Filter, QueryOptions
 from service.search.query import GalleriesQuery
 from service.search.refit import (
     LEAST_SEARCHES,
@@ -51,7 +51,8 @@ def default(runtime):
 
 async def fill(runtime, people=range(80), named=True, camera=None):
     images = [
-        ImageToEnroll(draw(person, 0), str(person) if named else None, camera) for person in people
+        ImageToEnroll(image=draw(person, 0), identity=str(person) if named else None, camera=camera)
+        for person in people
     ]
     await enroll(runtime, default(runtime), images)
 
@@ -106,7 +107,7 @@ async def test_photographed_people_are_found_and_strangers_are_not_without_a_sea
 
     async def verdicts(runtime):
         enrolled = [
-            ImageToEnroll(image(person, shot), str(person), "a")
+            ImageToEnroll(image=image(person, shot), identity=str(person), camera="a")
             for person in range(1, 61)
             for shot in (1, 2)
         ]
@@ -167,7 +168,8 @@ async def test_a_filtered_search_is_judged_by_its_level_and_the_identities_that_
     await fill(runtime, range(60))
     await fill(runtime, range(60, 80), camera="west")
     await fit(runtime)
-    options = QueryOptions(scoring="cosine", cameras=("west",), group_by="identity", top_k=20)
+    west = Filter(cameras=frozenset(["west"]))
+    options = QueryOptions(scoring="cosine", wanted=west, group_by="identity", top_k=20)
     results = (await search(runtime, draw(65, 7), options)).results
     scores = np.array([result.cosine for result in results])
     fitted = calibration(runtime).published.calibration
@@ -345,7 +347,9 @@ async def test_a_query_runs_its_own_pass_and_at_most_sixty_four_pairs_more(runti
 
     # Twenty-two people of ten crops each: the hundred nearest show too few of them.
     images = [
-        ImageToEnroll(draw(person, shot), str(person)) for person in range(22) for shot in range(10)
+        ImageToEnroll(image=draw(person, shot), identity=str(person))
+        for person in range(22)
+        for shot in range(10)
     ]
     await enroll(runtime, default(runtime), images)
     monkeypatch.setattr(networks, "pair_scores", counting)

@@ -9,7 +9,7 @@ import pytest
 from model.calibration import ScoringCalibration, TailPoint
 from model.gallery_thresholds import artefact_thresholds
 from model.search_calibration import SEARCH, artefact_search_calibration
-from service.record.values import ArchivedCrop, CropLabel
+from service.record.values import ArchivedCrop, LabelledCrop
 from service.search import product_codes, ranking
 from service.search.calibration import CurrentCalibration
 from service.search.options import Filter, QueryOptions
@@ -66,7 +66,9 @@ def index_of(people, spread, seed=0):
 
 
 def label(row):
-    return CropLabel(row, f"{row}", f"person {row // CROPS_EACH}", "east", None)
+    return LabelledCrop(
+        row_id=row, crop_id=f"{row}", identity=f"person {row // CROPS_EACH}", camera="east"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,6 @@ def search_of(index, query, embedder="e", sample=False, **options):
         name="default",
         version=1,
         embedder=embedder,
-        image_url=lambda crop_id: crop_id,
     )
     return Search(gallery, CURRENT, QueryOptions(**options), query, sample=sample)
 

@@ -47,7 +47,9 @@ def third(tiny_artefact, data_dir):
 
 async def _ended(runtime, job_id):
     async with asyncio.timeout(WAITED):
-        while not (job := await runner.find_job(runtime, job_id)).finished:
+        while not (
+            job := await runner.find_job(runtime.record.jobs, runtime.galleries, job_id)
+        ).finished:
             await asyncio.sleep(0.02)
         return job
 
@@ -78,7 +80,9 @@ async def test_a_job_whose_process_ended_is_gone_on_with_by_another(runtimes, th
             # For as long as its process works on it nobody else does.
             async with _working(one):
                 await asyncio.sleep(0.5)
-                assert (await runner.find_job(one, job.job_id)).progress == {}
+                assert (
+                    await runner.find_job(one.record.jobs, one.galleries, job.job_id)
+                ).progress == {}
         third.close()
         async with _working(one):
             return await _ended(one, job.job_id)
@@ -122,7 +126,7 @@ async def test_a_crop_that_was_deleted_since_takes_no_place(runtimes, third, ima
 
     await one.galleries.create("left", GallerySettings())
     gallery = await one.galleries.find("left")
-    landed, _ = await enroll(one, gallery, [ImageToEnroll(image) for image in images[:8]])
+    landed, _ = await enroll(one, gallery, [ImageToEnroll(image=image) for image in images[:8]])
     ids = [result.crop_id for result in landed.results]
     behind = await third.galleries.find("left")
     third.galleries._follower.close()
@@ -135,7 +139,7 @@ async def test_a_crop_that_was_deleted_since_takes_no_place(runtimes, third, ima
     results = answered.answer.results
     assert [result.rank for result in results] == [1, 2, 3, 4, 5]
     assert {result.crop_id for result in results} == set(ids[3:])
-    by_crop = GalleriesQuery(third, ["left"], [], QueryOptions(crop_id=(ids[0],)))
+    by_crop = GalleriesQuery(third, ["left"], [], QueryOptions(crop_ids=(ids[0],)))
     with pytest.raises(UnknownCrop):
         await by_crop.answer()
 
@@ -147,7 +151,9 @@ async def test_retention_deletes_nothing_more_once_another_process_has_ended_it(
     await one.galleries.create("kept longer", GallerySettings(retention_days=1))
     gallery = await one.galleries.find("kept longer")
     old = datetime.now(UTC) - timedelta(days=9)
-    await enroll(one, gallery, [ImageToEnroll(image, captured_at=old) for image in images[:3]])
+    await enroll(
+        one, gallery, [ImageToEnroll(image=image, captured_at=old) for image in images[:3]]
+    )
     monkeypatch.setattr(forget, "CROPS_PER_SWEEP", 1)
     audited = one.audited
 
@@ -167,7 +173,7 @@ async def test_a_name_in_an_import_that_ended_later_is_forgotten_by_the_second_r
     one, other = runtimes
     await one.galleries.create("named", GallerySettings())
     gallery = await one.galleries.find("named")
-    await enroll(one, gallery, [ImageToEnroll(images[0], identity="Annabel-Quirke")])
+    await enroll(one, gallery, [ImageToEnroll(image=images[0], identity="Annabel-Quirke")])
     job = await runner.create_job(one, gallery, "import", {"identity": "Annabel-Quirke"})
     forgotten = await forget.forget_identity(one, gallery, "Annabel-Quirke")
     assert f"import job {job.job_id}" in [place.where for place in forgotten.remaining]

@@ -679,7 +679,7 @@ def test_an_alert_whose_nearest_crop_was_deleted_follows_its_person_out_of_a_mer
 ):
     alert = people.pass_by(wanted).alert
     url = f"/v1/galleries/{wanted}"
-    crop = f"{url}/crops/{alert.reference_url.split('/')[-2]}"
+    crop = f"{url}/crops/{alert.crop_id}"
 
     def delete_crop():
         assert watching.http.delete(crop).status_code == 200

@@ -14,14 +14,16 @@ from sse_starlette import EventSourceResponse
 
 from gmn_client import models
 from service.errors import Unauthorised, UnknownAlert, UnknownPicture
+from service.http.fields import Id, Label
 from service.http.forms import Form, Limit, Sent
 from service.http.guard import Querier, guarded_router
 from service.http.limits import KEEP_ALIVE_SECONDS, hold_stream
 from service.http.problems import content, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
+from service.links import link_alert
 from service.record.values import Picture
+from service.record.watch import StoredAlert
 from service.runtime import Call, Runtime
-from service.search.options import Id, Label
 from service.watch.lists import warn_if_broken
 
 router = guarded_router("/v1/alerts", "alerts")
@@ -79,7 +81,7 @@ async def list_alerts(
         query.cursor,
     )
     next_cursor = str(alerts[limit - 1].number) if len(alerts) > limit else None
-    results = alerts[:limit]
+    results = [link_alert(alert) for alert in alerts[:limit]]
     runtime.audit.note_view("list_alerts", gallery=query.gallery, count=len(results))
     return await write_list(request, models.Alerts(results=results, next_cursor=next_cursor))
 
@@ -123,7 +125,7 @@ async def follow_alerts(
                     yield {
                         "id": str(alert.number),
                         "event": alert.kind,
-                        "data": alert.model_dump_json(),
+                        "data": link_alert(alert).model_dump_json(),
                     }
                     last_number = alert.number
                 if not alerts:
@@ -140,7 +142,7 @@ async def read_alert(call: Querier, alert_id: AlertId) -> models.Alert:
     """Reads one alert, with the current name of its person."""
     alert = await _find(call, alert_id)
     call.runtime.audit.note_view("read_alert", gallery=alert.gallery, alert_id=alert_id)
-    return alert
+    return link_alert(alert)
 
 
 @router.get(
@@ -201,10 +203,10 @@ async def review_alert(
     )
     if form.decision == "rejected":
         await warn_if_broken(runtime, await runtime.galleries.find(alert.gallery))
-    return reviewed
+    return link_alert(reviewed)
 
 
-async def _find(call: Call, alert_id: str) -> models.Alert:
+async def _find(call: Call, alert_id: str) -> StoredAlert:
     alert = await call.runtime.galleries.read(call.record.watches.alert, alert_id)
     if alert is None:
         raise UnknownAlert(alert_id)
@@ -213,7 +215,7 @@ async def _find(call: Call, alert_id: str) -> models.Alert:
 
 
 async def _answer_picture(
-    request: Request, runtime: Runtime, alert: models.Alert, width: int | None
+    request: Request, runtime: Runtime, alert: StoredAlert, width: int | None
 ) -> Response:
     async def read() -> Picture:
         picture = await runtime.galleries.read(runtime.record.watches.picture, alert.alert_id)

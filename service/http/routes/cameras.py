@@ -8,14 +8,14 @@ from fastapi import Path, Query, Request, Response
 from pydantic import AfterValidator, Field
 
 from gmn_client import models
-from service.gallery.enroll import Camera, checked_text
+from service.gallery.labels import MAX_TEXT, checked_text
+from service.http.fields import MAX_ID, Camera
 from service.http.forms import CURSOR_TEXT, Form, Limit, Sent
 from service.http.guard import guarded_router, needs
 from service.http.problems import example, write_list
 from service.record.cameras import position_of
 from service.record.keys import ApiKey
 from service.runtime import Call
-from service.search.options import MAX_ID, MAX_TEXT
 from service.watch.camera_health import note_heartbeat
 
 router = guarded_router("/v1/cameras", "cameras")

@@ -26,8 +26,8 @@ from gmn_client.models import (
 )
 from service.errors import InvalidField, TooManyExports, UnknownCrop, UnknownPicture, UnknownQuery
 from service.gallery.browse import read_picture
-from service.gallery.enroll import Name
 from service.gallery.kept_searches import open_search, read_search_picture
+from service.http.fields import Id, Name
 from service.http.forms import Cursor, Form, Limit, Sent
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import content, csv_line, problems
@@ -35,7 +35,6 @@ from service.http.routes.searches import QueryId
 from service.ops.data_directory import require_free_disk
 from service.record.values import MOST_CASES, MOST_CASES_OF_KEY, Picture
 from service.runtime import GalleryCall
-from service.search.options import Id
 
 router = guarded_router("/v1/galleries/{gallery}/cases", "cases")
 EXPORTS_AT_ONCE = 4

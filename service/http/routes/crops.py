@@ -27,7 +27,8 @@ from gmn_client.models import (
 )
 from service.errors import InvalidField
 from service.gallery import browse, changes, forget
-from service.gallery.enroll import Camera, Name, enroll, read_vectors
+from service.gallery.enroll import enroll
+from service.http.fields import Camera, Id, Label, Name, Text
 from service.http.forms import (
     CURSOR_TEXT,
     CropsChanges,
@@ -42,8 +43,8 @@ from service.http.forms import (
 from service.http.guard import Admin, Deleter, Enroller, Searcher, guarded_router
 from service.http.problems import answer_each, example, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
+from service.links import link_identities, link_identity, link_tracks
 from service.ops.data_directory import failpoint
-from service.search.options import Id, Label, Text
 from service.search.query import find_similar
 from service.watch.sightings import sight
 
@@ -104,9 +105,7 @@ async def enroll_crops(
     crops = await parse(form.read_crops)
     computed = None
     if form.vector:
-        computed = await runtime.pools.files.run(
-            read_vectors, form.vector, form.embedding_fingerprint
-        )
+        computed = await runtime.pools.files.run(form.read_vectors)
     runtime.admission.require_affordable(
         runtime.models[gallery.embedder].pipeline.cost(crops),
         # The client sends fewer images at a time if a refusal names only this field.
@@ -192,7 +191,7 @@ async def list_crops(
     def read(gallery_id: int) -> Crops:
         stored = call.record.crops.page(gallery_id, wanted, query.cursor or "", limit, query.order)
         results = browse.described_crops(
-            call.runtime, call.gallery, stored.crops, query.include_vector
+            call.runtime.record, call.gallery, stored.crops, query.include_vector
         )
         return Crops(results=results, next_cursor=stored.cursor)
 
@@ -291,7 +290,8 @@ async def list_tracks(
     the track switches from one person to another. With `camera`, a page may be empty. Name, move or
     delete a track by changing the crops that pass `track` and `camera`.
     """
-    page = await call.read(call.record.tracks.page, cursor, limit, camera)
+    tracks = await call.read(call.record.tracks.page, cursor, limit, camera)
+    page = link_tracks(call.gallery.name, tracks)
     filters = {"cameras": [camera]} if camera else {}
     call.note_view("list_tracks", count=len(page.results), filters=filters)
     return page
@@ -318,7 +318,8 @@ async def list_identities(
     Each identity has the crop with its best picture: the sharpest and largest as measured on
     enrollment or, among crops that were not measured, the one with the largest file.
     """
-    page = await call.read(call.record.people.page, cursor, limit, query, sort)
+    people = await call.read(call.record.people.page, cursor, limit, query, sort)
+    page = link_identities(call.gallery.name, people)
     event = "query" if query else "list_identities"
     call.note_view(event, count=len(page.results), filters={"identity": query})
     return page
@@ -327,9 +328,9 @@ async def list_identities(
 @identity_router.get("/identities/{identity:path}")
 async def read_identity(call: Searcher, identity: Identity) -> IdentityDetail:
     """Reads the crops, cameras and times of an identity, and which crop shows it best."""
-    detail = await call.read(call.record.people.get, identity)
+    person = await call.read(call.record.people.get, identity)
     call.note_view("query", count=1, filters={"identity": identity})
-    return detail
+    return link_identity(call.gallery.name, person)
 
 
 @identity_router.get(

@@ -11,11 +11,11 @@ from pydantic import Field
 from gmn_client.models import Export, Exports
 from service.errors import Gone
 from service.gallery import exports
+from service.http.fields import Id
 from service.http.forms import Form, Sent
 from service.http.guard import Admin, guarded_router
 from service.http.limits import hold_stream
 from service.http.problems import content, problems
-from service.search.options import Id
 
 router = guarded_router("/v1/galleries/{gallery}/exports", "exports")
 # Version 0.7 answers these paths with 404.
@@ -74,7 +74,7 @@ async def download_export(call: Admin, export_id: ExportId) -> FileResponse:
     export = await exports.find_export(call.runtime, call.gallery, export_id)
     details = {"gallery": call.gallery.name, "export_id": export_id, "count": export.crops}
     await call.runtime.audit.note("download_export", **details)
-    path = exports.content_path(call.runtime, call.gallery, export_id)
+    path = exports.content_path(call.runtime.settings, call.gallery, export_id)
     name = f"{call.gallery.name}-{export_id}.zip"
     return FileResponse(path, media_type="application/zip", filename=name)
 

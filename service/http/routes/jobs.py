@@ -13,7 +13,8 @@ from sse_starlette import EventSourceResponse
 
 from gmn_client.models import CropGroups, ImportedCrops, Job, JobProblem, Jobs, Scope
 from service.errors import InvalidField, Unauthorised, UnknownJob
-from service.gallery.enroll import Camera, Name
+from service.gallery.registry import GalleryRegistry
+from service.http.fields import Camera, Id, Name
 from service.http.forms import FILE, Form, GroupingForm, KeepBest, Sent
 from service.http.guard import Admin, Enroller, Searcher, guarded_router, needs
 from service.http.limits import KEEP_ALIVE_SECONDS, hold_stream
@@ -24,8 +25,7 @@ from service.jobs.imports import begin_import
 from service.jobs.reindex import begin_reindex
 from service.jobs.removals import begin_removal, count_imported
 from service.record.jobs import Job as JobRecord
-from service.runtime import Call, GalleryCall, Runtime
-from service.search.options import Id
+from service.runtime import Call, GalleryCall
 
 EVERY_UNNAMED = GroupingForm()
 router = guarded_router("/v1", "jobs")
@@ -85,10 +85,12 @@ async def list_jobs(
     # Only jobs that the key may see count towards the limit.
     key_id = None if call.caller.may("query") else call.caller.key_id
     jobs = await runtime.galleries.read(runtime.record.jobs.page, gallery_id, limit, key_id)
-    await runner.load_galleries(runtime, jobs)
+    await runner.load_galleries(runtime.galleries, jobs)
     return Jobs(
         results=[
-            _describe_job(runtime, job) for job in jobs if runtime.galleries.by_id(job.gallery_id)
+            _describe_job(runtime.galleries, job)
+            for job in jobs
+            if runtime.galleries.by_id(job.gallery_id)
         ]
     )
 
@@ -174,23 +176,24 @@ async def cancel_job(call: Annotated[Call, needs("enroll")], job_id: JobId) -> J
     runtime = call.runtime
     job = await runtime.galleries.write(runtime.record.jobs.cancel, job_id)
     if job.state != former.state:
-        runner.announce_job(runtime, former.gallery, job, job.state)
+        runner.announce_job(runtime.shared, former.gallery, job, job.state)
     if job.finished:
         await runtime.sections.run(runner.remove_files(runtime, job_id))
     await runtime.audit.done("cancel_job", gallery=former.gallery, job_id=job_id)
-    return _describe_job(runtime, job)
+    return _describe_job(runtime.galleries, job)
 
 
-def _describe_job(runtime: Runtime, job: JobRecord) -> Job:
-    gallery = runtime.galleries.by_id(job.gallery_id)
+def _describe_job(galleries: GalleryRegistry, job: JobRecord) -> Job:
+    gallery = galleries.by_id(job.gallery_id)
     if gallery is None:
         raise UnknownJob(job.job_id)
     return Job.model_validate(vars(job) | {"gallery": gallery.name})
 
 
 async def _find_job(call: Call, job_id: str, others_need: Scope = "query") -> Job:
-    stored = await runner.find_job(call.runtime, job_id)
-    job = _describe_job(call.runtime, stored)
+    galleries = call.runtime.galleries
+    stored = await runner.find_job(call.record.jobs, galleries, job_id)
+    job = _describe_job(galleries, stored)
     call.caller.require_gallery(job.gallery)
     if stored.key_id != call.caller.key_id:
         # Reports and details name files and people.
@@ -282,4 +285,4 @@ async def reindex_gallery(call: Admin, response: Response) -> Job:
 
 def _answer_accepted(call: GalleryCall, response: Response, job: JobRecord) -> Job:
     response.headers["Location"] = f"/v1/jobs/{job.job_id}"
-    return _describe_job(call.runtime, job)
+    return _describe_job(call.runtime.galleries, job)

@@ -15,17 +15,16 @@ from pydantic import BeforeValidator, Field
 from starlette.exceptions import HTTPException
 
 from gmn_client.models import Alive, DeliveryState, Diagnosis, Keys, NewKey, Ready, Scope
+from service import api_keys
 from service.checks import describe_settings, examine_running
 from service.errors import ServiceError
-from service.gallery.enroll import Name
-from service.http import keys
+from service.http.fields import MAX_NAMES, Name, split_names
 from service.http.forms import Form, GalleryName, Sent
 from service.http.guard import guarded_router, needs
 from service.http.problems import problems
 from service.record.backup import own_backups, taken_at
 from service.record.cameras import CAMERA_STATES
 from service.runtime import Call, Runtime
-from service.search.options import MAX_NAMES, split_names
 
 # A disk that hangs must not delay a scrape, which times out after ten seconds.
 RECORD_WITHIN_SECONDS = 2.0
@@ -137,7 +136,9 @@ def _show_record(runtime: Runtime, key_ids: Sequence[str]) -> None:
 # A key limited to one gallery may not create keys: they could outlive it or open others.
 Administrator = Annotated[Call, needs("admin", every_gallery=True)]
 # Refuse a complete key in this place, before the audit log could contain it.
-KeyId = Annotated[str, Path(max_length=32, pattern=f"^{keys.KEY_ID}$", description="A key's id.")]
+KeyId = Annotated[
+    str, Path(max_length=32, pattern=f"^{api_keys.KEY_ID}$", description="A key's id.")
+]
 
 
 @doctor_router.get("")
@@ -160,7 +161,7 @@ class NewKeyForm(Form):
     """An API key to create."""
 
     scopes: Annotated[
-        tuple[Scope, ...], BeforeValidator(keys.chosen_scopes), BeforeValidator(split_names)
+        tuple[Scope, ...], BeforeValidator(api_keys.chosen_scopes), BeforeValidator(split_names)
     ] = Field(examples=[["query"]], json_schema_extra={"minItems": 1, "maxItems": MAX_NAMES})
     """What it may do; `admin` may do everything. Repeated or comma-separated."""
     gallery: GalleryName | None = None
@@ -195,7 +196,7 @@ async def create_key(call: Administrator, form: Sent[NewKeyForm]) -> NewKey:
     """
     runtime = call.runtime
     ring = runtime.keys
-    key, text = keys.create_key(**dict(form))
+    key, text = api_keys.create_key(**dict(form))
     others = await runtime.audited(
         "create_key",
         lambda _: ring.threads.run(ring.add, key),
@@ -204,7 +205,7 @@ async def create_key(call: Administrator, form: Sent[NewKeyForm]) -> NewKey:
         gallery=key.gallery,
     )
     galleries = {gallery.name for gallery in runtime.galleries.all()}
-    warnings = list(keys.warnings_about(key, others, galleries))
+    warnings = list(api_keys.warnings_about(key, others, galleries))
     return NewKey.model_validate(vars(key) | {"key": text, "warnings": warnings})
 
 

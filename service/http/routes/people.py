@@ -8,11 +8,11 @@ from pydantic import Field
 
 from gmn_client.models import People, PersonBox
 from service.errors import InvalidField, NoDetector
+from service.gallery.labels import MAX_TEXT
 from service.http.forms import Images, Sent, SomeImagesForm
 from service.http.guard import guarded_router, needs
 from service.http.problems import example, problems
 from service.runtime import Call
-from service.search.options import MAX_TEXT
 
 router = guarded_router("/v1/people", "people")
 

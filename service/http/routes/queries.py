@@ -6,11 +6,10 @@ import io
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import Query, Request, Response
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from gmn_client.models import (
     Embedding,
@@ -25,9 +24,8 @@ from gmn_client.models import (
 )
 from model.crops.decode import CropProblem
 from service.errors import AnswerTooLarge, InvalidField, UnusableImages, refused_image
-from service.gallery.enroll import checked_metadata
 from service.gallery.kept_searches import keep_answers
-from service.http.forms import FrameForm, Images, Sent, SomeImagesForm
+from service.http.forms import Sent, SomeImagesForm
 from service.http.guard import Querier, Searcher, guarded_router
 from service.http.problems import (
     JSON,
@@ -37,8 +35,8 @@ from service.http.problems import (
     problems,
     write_list,
 )
+from service.http.query_forms import MOST_GALLERIES, GalleriesForm, PairForm, QueryForm
 from service.runtime import Call, Runtime
-from service.search.options import MAX_METADATA_BYTES, Id, Names, PairOptions, QueryOptions
 from service.search.pairs import compare
 from service.search.query import AnsweredQuery, GalleriesQuery
 
@@ -56,37 +54,10 @@ QUERY_PROBLEMS = (
     "version_not_reached",
     "index_unavailable",
 )
-FILTERS = {
-    "cameras",
-    "exclude_cameras",
-    "camera",
-    "camera_disjoint",
-    "captured_after",
-    "captured_before",
-    "identities",
-    "unnamed",
-    "track",
-}
 # Longer rankings are serialised in a thread.
 SHORT_RANKING = 25
 # Results of one answer: as many as a search by one image may ask for.
 MAX_RESULTS = 10_000
-MOST_GALLERIES = 20
-
-
-JSON_OBJECT = BeforeValidator(lambda sent, info: checked_metadata(info.field_name, sent))
-JSON_TEXT = WithJsonSchema({"type": "string", "maxLength": MAX_METADATA_BYTES})
-
-
-class QueryForm(QueryOptions, FrameForm):
-    """One or several images, or `crop_id`, or `track`, or `vector`."""
-
-    images: Images = Field([])
-    instead = ("crop_id", "track", "vector")
-    metadata: Annotated[dict[str, Any], JSON_OBJECT, JSON_TEXT] | None = Field(
-        None, examples=['{"shift": "night"}']
-    )
-    """A JSON object; only crops whose metadata has each of its keys with its value."""
 
 
 @router.post(
@@ -113,7 +84,7 @@ async def query_gallery(request: Request, call: Searcher, form: Sent[QueryForm])
     answered = [query for query in queries if isinstance(query, AnsweredQuery)]
     rankings = [query.answers[name] for query in answered]
     if form.keep:
-        rankings = await keep_answers(call, form, answered)
+        rankings = await keep_answers(call, form.kept_fields(), answered, form.keep_picture)
     _note_searches(call.runtime, form, {name: rankings})
     remaining = iter(rankings)
     answers = [next(remaining) if isinstance(query, AnsweredQuery) else query for query in queries]
@@ -152,17 +123,14 @@ async def _answer(
         await runtime.galleries.wait_for_version(await runtime.galleries.find(name), version)
         # Waiting for a version is not a stage of the query.
         began = time.perf_counter()
-    query = GalleriesQuery(runtime, names, images, form, call.caller.learn, began, home)
+    query = GalleriesQuery(runtime, names, images, form.options(), call.caller.learn, began, home)
     return await query.answer()
 
 
 def _note_searches(
     runtime: Runtime, form: QueryForm, answers: Mapping[str, Sequence[QueryAnswer]]
 ) -> None:
-    filters = form.model_dump(mode="json", include=FILTERS, exclude_defaults=True)
-    if form.metadata:
-        # Its values may be personal.
-        filters["metadata"] = sorted(form.metadata)
+    filters = form.audited_filters()
     for gallery, rankings in answers.items():
         for ranking in rankings:
             runtime.metrics.verdicts.labels(ranking.verdict).inc()
@@ -174,37 +142,6 @@ def _note_searches(
             filters=filters,
             purpose=form.purpose or None,
         )
-
-
-class GalleriesForm(QueryForm):
-    """One or several images, or `crop_id` or `track` with `gallery`, or `vector`."""
-
-    galleries: Names = Field((), max_length=MOST_GALLERIES)
-    """Repeated or comma-separated; default: all that the key may access."""
-    gallery: Id | None = None
-    """The gallery of `crop_id` or `track`."""
-    min_versions: Annotated[dict[str, int], JSON_OBJECT, JSON_TEXT] | None = Field(
-        None, examples=['{"entrance": 12}']
-    )
-    """A JSON object; waits until each of these galleries has reached at least its version."""
-
-    @model_validator(mode="after")
-    def _require_fields_of_several(self) -> Self:
-        if bool(self.crop_id or self.track) != bool(self.gallery):
-            raise InvalidField(
-                "gallery: needs crop_id or track, and they need it; send both or neither"
-            )
-        if self.keep:
-            raise InvalidField(
-                "keep: a kept search belongs to one gallery; send the query to "
-                "/v1/galleries/{gallery}/queries, or leave keep out"
-            )
-        if self.min_version:
-            raise InvalidField(
-                "min_version: each gallery counts its own versions; send min_versions, such as "
-                '{"entrance": 12}'
-            )
-        return self
 
 
 @galleries_router.post(
@@ -239,7 +176,7 @@ async def search_galleries(request: Request, call: Querier, form: Sent[Galleries
             searched[name].append(answer)
         for problem in query.problems.values():
             runtime.metrics.problems.labels(problem.code).inc()
-        answers.append(query.merged(form))
+        answers.append(query.merged(form.top_k, form.operating_point))
     _note_searches(runtime, form, searched)
     if form.mode == "separate":
         return await answer_each(request, SeparateGalleriesAnswers(results=answers))
@@ -264,12 +201,6 @@ def _choose_galleries(call: Call, form: GalleriesForm) -> list[str]:
 
 
 NPY = "application/x-npy"
-
-
-class PairForm(PairOptions, SomeImagesForm):
-    """Exactly two images."""
-
-    images: Images = Field(json_schema_extra={"minItems": 2, "maxItems": 2, "examples": [["", ""]]})
 
 
 @model_router.get("/model")
@@ -325,7 +256,7 @@ async def compare_pair(call: Querier, form: Sent[PairForm]) -> PairScore:
         raise InvalidField(f"images: {len(images)} were sent; a pair is exactly two")
     if form.gallery is not None:
         call.caller.require_gallery(form.gallery)
-    return await compare(call.runtime, images[0], images[1], form)
+    return await compare(call.runtime, images[0], images[1], form.options())
 
 
 @comparison_router.post(

@@ -23,14 +23,15 @@ from gmn_client.models import (
 from service.errors import InvalidField, UnknownCrop
 from service.gallery import kept_searches
 from service.gallery.changes import change_matching
-from service.gallery.enroll import Camera, ImageToEnroll, Name, enroll
+from service.gallery.enroll import ImageToEnroll, enroll
+from service.http.fields import Camera, Id, Moment, Name
 from service.http.forms import Cursor, Form, Limit, Sent
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import content, csv_line, csv_lines, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
+from service.links import link_reviews, link_searches
 from service.record.values import CropFilter, Picture
 from service.runtime import GalleryCall
-from service.search.options import Id, Moment
 
 COLUMNS = tuple(Review.model_fields)
 SEARCHES_AT_ONCE = 100
@@ -81,13 +82,13 @@ async def list_kept_searches(
         found_by: tuple[str, str | None] = ("case", case_id)
     else:
         found_by = ("key", _choose_key(call, everyone))
-    page = await call.read(
-        call.record.kept.page,
-        kept_searches.kept_for(call.runtime, call.gallery),
-        cursor,
-        limit,
-        *found_by,
-    )
+    kept_for = kept_searches.kept_for(call.runtime.settings, call.gallery)
+
+    def read(gallery_id: int) -> KeptSearches:
+        page = call.record.kept.page(gallery_id, kept_for, cursor, limit, *found_by)
+        return link_searches(call.gallery.name, page)
+
+    page = await call.read(read)
     call.note_view("list_kept_searches", count=len(page.results))
     return await write_list(request, page)
 
@@ -184,8 +185,7 @@ async def list_reviews(
     """
     # A cursor must never name a search of another key, so those without reviews count too.
     found_by = _choose_reviewed(call, everyone)
-    most = min(limit, SEARCHES_AT_ONCE)
-    page = await call.read(call.record.kept.reviews, cursor, most, *found_by)
+    page = await call.read(_read_reviews, call, cursor, min(limit, SEARCHES_AT_ONCE), found_by)
     call.note_view("list_reviews", count=len(page.results))
     return await write_list(request, page)
 
@@ -201,7 +201,7 @@ async def export_reviews(call: Searcher, everyone: Everyone = False) -> Streamin
     call.note_view("export_reviews")
 
     def read(gallery_id: int, before: str | None) -> tuple[str, str | None]:
-        page = call.record.kept.reviews(gallery_id, before, SEARCHES_AT_ONCE, *found_by)
+        page = _read_reviews(gallery_id, call, before, SEARCHES_AT_ONCE, found_by)
         return csv_lines(page.results), page.next_cursor
 
     async def lines() -> AsyncIterator[str]:
@@ -214,6 +214,13 @@ async def export_reviews(call: Searcher, everyone: Everyone = False) -> Streamin
                 break
 
     return StreamingResponse(lines(), media_type="text/csv")
+
+
+def _read_reviews(
+    gallery_id: int, call: GalleryCall, before: str | None, limit: int, found_by: tuple[str, str]
+) -> Reviews:
+    page = call.record.kept.reviews(gallery_id, before, limit, *found_by)
+    return link_reviews(call.gallery.name, page)
 
 
 def _choose_key(call: GalleryCall, everyone: bool) -> str | None:
@@ -256,7 +263,9 @@ async def _check_review(call: GalleryCall, query_id: str, form: ReviewForm) -> s
 async def _enroll(
     call: GalleryCall, picture: Picture, form: ReviewForm, name: str | None
 ) -> str | None:
-    image = ImageToEnroll(picture.content, name, form.camera, form.captured_at)
+    image = ImageToEnroll(
+        image=picture.content, identity=name, camera=form.camera, captured_at=form.captured_at
+    )
     answer, _ = await enroll(call.runtime, call.gallery, [image])
     (result,) = answer.results
     if isinstance(result, RefusedImage):

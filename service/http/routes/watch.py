@@ -13,12 +13,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from gmn_client import models
 from model.problems import is_of_the_machine
 from service.errors import InvalidField
+from service.http.fields import MAX_NAMES, Label, Moment, Text, split_names
 from service.http.forms import Form, Sent, SightingForm
 from service.http.guard import Admin, Searcher, guarded_router, needs
 from service.http.problems import answer_each, example, problems
 from service.record.values import Sender
 from service.runtime import Call, GalleryCall
-from service.search.options import MAX_NAMES, Label, Moment, Text, split_names
 from service.watch.lists import arm, fit_list
 from service.watch.sightings import sight
 

@@ -12,13 +12,12 @@ from pydantic import Field
 
 from gmn_client import models
 from service.errors import InvalidField, UnknownDelivery, UnknownWebhook
-from service.gallery.enroll import Name
+from service.http.fields import Id, Name
 from service.http.forms import Cursor, Form, GalleryName, Limit, Sent
 from service.http.guard import guarded_router, needs
 from service.http.problems import problems, write_list
 from service.record.webhooks import StoredWebhook
 from service.runtime import Call
-from service.search.options import Id
 from service.watch.sender import BOTH_SECRETS_FOR, MAX_URL, new_secret
 from service.watch.webhooks import send_test
 
@@ -150,7 +149,7 @@ async def rotate_webhook(call: Administrator, webhook_id: WebhookId) -> models.N
 async def test_webhook(call: Administrator, webhook_id: WebhookId) -> models.TestedWebhook:
     """Sends a signed message of type `test` once, and answers the outcome."""
     webhook = await _find(call, webhook_id)
-    outcome = await send_test(call.runtime, webhook)
+    outcome = await send_test(call.runtime.sender, webhook)
     await _audit(call, "test_webhook", webhook)
     return models.TestedWebhook.model_validate(outcome)
 

@@ -11,12 +11,12 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
+from service.api_keys import LOCAL_ADMIN
 from service.engine import admission as admission_module
 from service.engine.admission import MAX_WAITING, Admission
 from service.errors import QueueFull
 from service.http.forms import Sent, SomeImagesForm
 from service.http.guard import guarded_router
-from service.http.keys import LOCAL_ADMIN
 from service.http.problems import handle_errors
 from service.http.routes.galleries import GallerySettingsFields
 from service.ops.metrics import Metrics

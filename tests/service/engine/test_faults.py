@@ -228,7 +228,7 @@ def test_m_net_without_room_tries_once_more_and_then_says_so(monkeypatch, networ
 
 
 def test_a_search_that_the_device_has_no_room_for_is_done_in_the_hosts_memory(monkeypatch):
-    from service.record.values import ArchivedCrop, CropLabel
+    from service.record.values import ArchivedCrop, LabelledCrop
     from tests.service.filled_index import FilledIndex
 
     random = np.random.default_rng(5)
@@ -236,7 +236,7 @@ def test_a_search_that_the_device_has_no_room_for_is_done_in_the_hosts_memory(mo
     monkeypatch.setattr("service.search.index.DELTA_ROWS", 8)
     index = FilledIndex(16)
     index.fill(
-        ArchivedCrop(CropLabel(number, f"{number}", None, None, None), vector)
+        ArchivedCrop(LabelledCrop(row_id=number, crop_id=f"{number}"), vector)
         for number, vector in enumerate(vectors, 1)
     )
     index.renew_segment("cpu")

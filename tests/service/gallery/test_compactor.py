@@ -12,7 +12,7 @@ from service import maintenance
 from service.engine.device import DeviceThread
 from service.maintenance import compact_indexes
 from service.ops.threads import BlockingPools
-from service.record.values import ArchivedCrop, CropLabel
+from service.record.values import ArchivedCrop, LabelledCrop
 from service.search.gpu import DeviceVectors
 from tests.service.filled_index import FilledIndex
 
@@ -75,7 +75,7 @@ def _index():
     index = FilledIndex(DIMENSION)
     vectors = np.random.default_rng(0).normal(size=(50, DIMENSION)).astype(np.float32)
     index.fill(
-        ArchivedCrop(CropLabel(row_id, f"crop-{row_id}", None, None, None), vector)
+        ArchivedCrop(LabelledCrop(row_id=row_id, crop_id=f"crop-{row_id}"), vector)
         for row_id, vector in enumerate(vectors, 1)
     )
     return index

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.scale import ScaleCrops
-from service.record.values import ArchivedCrop, CropLabel
+from service.record.values import ArchivedCrop, LabelledCrop
 from service.search import columns, gpu, product_codes
 from service.search import index as indexes
 from service.search.options import EVERY_CROP, Filter, pairs_of
@@ -57,7 +57,13 @@ def _crop(row_id, seed, camera="east"):
     vector = np.random.default_rng(seed).normal(size=DIMENSION).astype(np.float32)
     moment = datetime.fromtimestamp(1_000_000 + row_id, UTC)
     identity = str(row_id % 7) if row_id % 7 else None
-    label = CropLabel(row_id, f"crop-{row_id}", identity, camera, moment)
+    label = LabelledCrop(
+        row_id=row_id,
+        crop_id=f"crop-{row_id}",
+        identity=identity,
+        camera=camera,
+        captured_at=moment,
+    )
     metadata = {"shift": ("day", "night")[row_id % 2], "row": row_id}
     track = str(row_id % 5) if row_id % 5 else None
     return ArchivedCrop(replace(label, metadata=metadata, track=track), vector)

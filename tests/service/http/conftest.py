@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import gmn
-from service.http.keys import KeyRing
+from service.api_keys import KeyRing
 from service.record.record import Record
 from tests.outside import bearer
 

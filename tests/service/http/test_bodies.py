@@ -15,9 +15,9 @@ from fastapi import Request
 from starlette.exceptions import HTTPException
 
 from gmn_client.models import Embedding, Embeddings
+from service.api_keys import LOCAL_ADMIN
 from service.errors import StorageFailed
 from service.http import middleware
-from service.http.keys import LOCAL_ADMIN
 from service.http.limits import FormRequest, hold_stream
 from service.http.problems import write_list
 from service.http.routes.jobs import ImportForm

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from gmn_client import Client, KeyRefused, RequestRefused
+from service.api_keys import create_key
 from service.errors import KeyConflict, UnknownKey
-from service.http.keys import create_key
 from tests.forked import run_gmn
 from tests.outside import audit_lines, bearer
 from tests.waiting import eventually

@@ -15,14 +15,14 @@ import pytest
 
 import gmn
 from model.problems import InputProblem
-from service.errors import TooManyRequests, Unauthorised
-from service.http.keys import (
+from service.api_keys import (
     KeyRing,
     create_key,
     find_key,
     read_key_file,
     with_new_secret,
 )
+from service.errors import TooManyRequests, Unauthorised
 from service.ops.shared import KeyRates
 from tests.outside import audit_lines
 from tests.service.conftest import running
@@ -267,7 +267,7 @@ def test_a_key_that_is_revoked_while_it_is_rotated_stays_revoked(
         assert gmn.run(["keys", "revoke", text, *where]) == 0
         return with_new_secret(*given)
 
-    monkeypatch.setattr("service.http.keys.with_new_secret", revoke_meanwhile)
+    monkeypatch.setattr("service.api_keys.with_new_secret", revoke_meanwhile)
     assert gmn.run(["keys", "rotate", text, *where]) == 2
     assert "there is no such key" in capsys.readouterr().err
     assert gmn.run(["keys", "list", "--json", *where]) == 0
@@ -399,7 +399,7 @@ def test_a_listing_shows_when_each_key_was_last_used(ring_of, store, tmp_path, m
     ring.read()
     # No request waits for it, and at most one write is made a minute.
     assert store.keys.last_used() == {}
-    monkeypatch.setattr("service.http.keys.NOTED_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("service.api_keys.NOTED_EVERY_SECONDS", 0.0)
     ring.read()
     store.keys.revoke("other")
     assert gmn.run(["keys", "list", "--json", "--data-dir", str(tmp_path)]) == 0

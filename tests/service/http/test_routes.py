@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import httpx2
 from fastapi import FastAPI
 
+from service.api_keys import create_key
 from service.http.app import create_app
 from service.http.guard import OPEN, GuardedRoute
-from service.http.keys import create_key
 from service.http.problems import handle_errors
 from service.settings import Settings
 from tests.outside import bearer

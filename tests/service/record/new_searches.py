@@ -26,4 +26,5 @@ def new_search(*crop_ids, verdict="uncertain", **columns):
 
 
 def kept_ids(record, gallery_id):
-    return [search.query_id for search in record.kept.page(gallery_id, WEEK, None, 100).results]
+    page = record.kept.page(gallery_id, WEEK, None, 100)
+    return [search["query_id"] for search in page.results]

@@ -96,7 +96,7 @@ def test_crops_that_are_sent_again_without_their_track_do_not_cut_it(record, gal
 
 def test_a_crop_with_a_name_gives_way_to_none_without(record, gallery):
     def names():
-        return [person.identity for person in record.people.page(gallery, None, 9).results]
+        return [person["identity"] for person in record.people.page(gallery, None, 9).results]
 
     enroll(record, gallery, draw(0, 1, identity="Ann", quality=21.0))
     answer = enroll(record, gallery, draw(*range(2, 9), quality=100.0), keep_best=2)

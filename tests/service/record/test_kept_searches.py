@@ -63,7 +63,7 @@ def test_a_crop_that_is_gone_is_not_reviewed(record, gallery):
     record.people.forget(gallery, "a")
     confirm(record, gallery, search, ann)
     assert record.kept.reviews(gallery, None, 9, "key", None).results == []
-    assert record.kept.page(gallery, WEEK, None, 9).results[0].confirmed == 0
+    assert record.kept.page(gallery, WEEK, None, 9).results[0]["confirmed"] == 0
 
 
 def test_decisions_and_notes_of_another_key_stay(record, gallery):
@@ -81,7 +81,7 @@ def test_decisions_and_notes_of_another_key_stay(record, gallery):
     for note in ("not seen", None):
         with pytest.raises(Forbidden):
             record.cases.hold(gallery, case_id, query_id, note, other)
-    assert record.kept.page(gallery, WEEK, None, 9).results[0].confirmed == 1
+    assert record.kept.page(gallery, WEEK, None, 9).results[0]["confirmed"] == 1
     assert record.cases.get(gallery, case_id).queries[0].note == "seen"
 
 
@@ -106,11 +106,14 @@ def test_after_the_clock_was_set_back_the_newest_search_is_listed_first(record, 
         keep(record, gallery, new_search(query_id=query_id))
     assert kept_ids(record, gallery) == query_ids[::-1]
     page = record.kept.page(gallery, WEEK, None, 2)
-    assert [search.query_id for search in page.results] == query_ids[:2:-1]
+    assert [search["query_id"] for search in page.results] == query_ids[:2:-1]
     page = record.kept.page(gallery, WEEK, page.next_cursor, 2)
-    assert [search.query_id for search in page.results] == query_ids[2:0:-1]
+    assert [search["query_id"] for search in page.results] == query_ids[2:0:-1]
     page = record.kept.page(gallery, WEEK, page.next_cursor, 2)
-    assert ([search.query_id for search in page.results], page.next_cursor) == (query_ids[:1], None)
+    assert ([search["query_id"] for search in page.results], page.next_cursor) == (
+        query_ids[:1],
+        None,
+    )
 
 
 def test_a_list_goes_on_after_a_search_that_was_deleted_since(record, gallery):
@@ -119,7 +122,7 @@ def test_a_list_goes_on_after_a_search_that_was_deleted_since(record, gallery):
     cursor = record.kept.page(gallery, WEEK, None, 2).next_cursor
     record.kept.remove(gallery, [cursor])
     page = record.kept.page(gallery, WEEK, cursor, 9)
-    assert [search.query_id for search in page.results] == [
+    assert [search["query_id"] for search in page.results] == [
         searches[1]["query_id"],
         searches[0]["query_id"],
     ]
@@ -130,7 +133,7 @@ def test_a_person_whom_many_searches_show_is_described_soon(record, gallery):
     searches = [(new_search(*crops, verdict="match"), None) for _ in range(400)]
     record.kept.keep(gallery, searches, 400)
     with counted_steps(record) as steps:
-        shown = record.people.get(gallery, "Ann").kept_searches
+        shown = record.people.get(gallery, "Ann")["kept_searches"]
     assert shown == len(searches)
     # Each search shows a hundred crops of her; each pair of both would take tens of millions.
     assert steps.thousands < 2_000
