@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from service.errors import InvalidField
 from service.record import tracks
 from service.record.crops import deleted_among
+from service.record.deletions import DeletedCrops
+from service.record.transaction import Reader
 from service.record.values import GallerySettings
 from tests.service.gallery.new_crops import EMBEDDER, listed, new_crop
 
@@ -50,7 +52,9 @@ def test_a_track_keeps_the_best_and_the_others_are_answered_as_not_kept(record, 
     answer = enroll(record, gallery, [better], keep_best=2)
     assert answer.removal.crop_ids == (sharp.record.crop_id,)
     assert images_of(record, gallery) == {better.record.sha256, turned.record.sha256}
-    assert deleted_among(record.database, [sharp.record.crop_id]) == {sharp.record.crop_id}
+    deletions = DeletedCrops(record.database.deletions)
+    removed = deleted_among(Reader(record.database), deletions, [sharp.record.crop_id])
+    assert removed == {sharp.record.crop_id}
     file = record.crops.vector_file(record.galleries.get(gallery))
     assert not file.read([slot]).any()
 

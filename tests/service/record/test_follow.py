@@ -20,6 +20,7 @@ class Seen:
         self.versions = defaultdict(list)
         self.read = []
         self.alerts = []
+        self.shows = threading.Event()
         self.may_show = threading.Event()
         self.may_show.set()
         self.follower = Follower(
@@ -28,6 +29,7 @@ class Seen:
 
     def apply(self, gallery_id):
         version = self.record.galleries.get(gallery_id).version
+        self.shows.set()
         assert self.may_show.wait(LONGEST_SECONDS)
         self.versions[gallery_id].append(version)
 
@@ -75,6 +77,7 @@ def test_a_thread_never_waits_for_another_one_that_shows_a_gallery(seen, record,
     change(record, gallery)
     showing = threading.Thread(target=seen.follower.show, args=(gallery,))
     showing.start()
+    assert seen.shows.wait(LONGEST_SECONDS)
     change(record, gallery)
     shown = seen.follower.show(gallery)
     assert not shown.done()
