@@ -191,8 +191,8 @@ def test_a_process_that_is_killed_is_replaced_and_loses_nothing(pair, images):
     os.kill(killed, signal.SIGSTOP)
     time.sleep(1.5)
     os.kill(killed, signal.SIGKILL)
-    eventually(lambda: len(set(_workers(pair)) - {killed}) == 2, 30)
-    eventually(lambda: pair.http.get("/readyz").status_code == 200, 30)
+    eventually(lambda: len(set(_workers(pair)) - {killed}) == 2)
+    eventually(lambda: pair.http.get("/readyz").status_code == 200)
     assert pair.found(gallery, images[0]) == landed
 
 
@@ -252,8 +252,8 @@ def test_where_the_first_process_is_killed_the_others_end_and_the_port_is_free(
     served = two_processes(tiny_artefact, tmp_path)
     workers = _workers(served)
     served.kill()
-    eventually(lambda: _refuses(served), 30)
-    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 30)
+    eventually(lambda: _refuses(served))
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 
 @pytest.mark.slow
@@ -325,7 +325,7 @@ def test_a_process_that_is_killed_while_the_service_starts_is_replaced(starting,
     before = _wait_for_workers(starting, number)
     killed = next(pid for pid in before if number == 1 or pid != before[0])
     os.kill(killed, signal.SIGKILL)
-    eventually(lambda: starting.said(r"^Serving on (\S+) with 2 processes$"), 60)
+    eventually(lambda: starting.said(r"^Serving on (\S+) with 2 processes$"))
     (url,) = starting.said(r"^Serving on (\S+) with 2 processes$")
     assert len(set(_workers(starting)) - {killed}) == 2
     answers = [httpx2.get(f"{url}/readyz").status_code for _ in range(20)]
@@ -356,7 +356,7 @@ def test_a_service_whose_process_is_killed_at_each_start_ends_with_an_error(star
     assert len(ended) == 3
     assert len(starting.said("its processes cannot start")) == 1
     assert not starting.said("^Serving on")
-    eventually(lambda: not Path(f"/proc/{first}").exists(), 30)
+    eventually(lambda: not Path(f"/proc/{first}").exists())
 
 
 @pytest.mark.slow
