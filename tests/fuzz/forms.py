@@ -8,7 +8,8 @@ import asyncio
 
 import atheris
 
-with atheris.instrument_imports(include=["python_multipart", "starlette", "service.http.forms"]):
+FORMS = ["service.http.fields", "service.http.forms", "service.http.query_forms"]
+with atheris.instrument_imports(include=["python_multipart", "starlette", *FORMS]):
     from starlette.formparsers import MultiPartException
     from starlette.requests import Request
 
@@ -65,7 +66,7 @@ async def _read(data):
     EnrollForm(**{name: texts.get(name, []) for name in FIELDS}).for_images(images or [b"x"])
     single = {name: said[0] if len(said) == 1 else said for name, said in texts.items() if said}
     single.pop("images", None)
-    QueryForm.model_validate(single).filter(None, frozenset())
+    QueryForm.model_validate(single).options()
 
 
 def seeds():

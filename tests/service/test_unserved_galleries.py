@@ -11,6 +11,7 @@ from model.artefact import load_artefact, resolve_artefact
 from model.former_artefacts import FORMER_ARTEFACTS
 from model.problems import InputProblem
 from service.commands.serve import serve
+from service.record.migrations import EARLIEST_FORMAT
 from service.record.transaction import FILE
 from service.required_artefacts import require_artefacts
 from service.settings import read_settings
@@ -190,7 +191,7 @@ def test_a_wrong_artefact_leaves_no_new_data_directory(tmp_path, refused_start):
 def test_a_record_of_an_earlier_format_is_not_migrated_by_a_refused_start(tmp_path, refused_start):
     data = make_record(tmp_path / "data", lobby=EMBEDDER)
     with contextlib.closing(sqlite3.connect(data / FILE)) as database:
-        database.execute("PRAGMA user_version = 8")
+        database.execute(f"PRAGMA user_version = {EARLIEST_FORMAT}")
     before = content_of(data)
     assert EMBEDDER in refused_start(data)
     assert content_of(data) == before

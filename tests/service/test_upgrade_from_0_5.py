@@ -132,7 +132,7 @@ def test_labels_become_nfc_and_people_of_one_name_are_joined(upgraded):
     crops = listed(upgraded, LOBBY)
     assert {crop.camera for crop in crops} == {CAFE}
     assert {crop.track for crop in crops} == {None, f"{CAFE} 7"}
-    names = [person.identity for person in upgraded.people.page(LOBBY, None, 100).results]
+    names = [person["identity"] for person in upgraded.people.page(LOBBY, None, 100).results]
     assert names == ["Ann", JOSE, ZOE]
     assert upgraded.people.counts(LOBBY, [JOSE]) == {JOSE: 3}
 

@@ -179,6 +179,8 @@ def _background(monkeypatch, watchdog, ended, **replaced):
         watchdog=watchdog,
         settings=settings,
         keys=None,
+        record=None,
+        galleries=None,
         audit=SimpleNamespace(write_lines=wait),
         shared=None,
         checked=True,
