@@ -104,10 +104,13 @@ class Inbox(Generic[Item]):
     """
 
     def __init__(self, size: int = 256) -> None:
-        """Begin empty, and listen to SIGTERM and SIGINT."""
+        """Begin empty, and listen to SIGTERM and SIGINT; the caller is the main thread."""
         self.dropped = 0
         self._items: Queue[Item] = Queue(size)
         self._signals: list[int] = []
+        # A signal may come before the first item is waited for.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _: self._signals.append(number))
 
     def put(self, item: Item) -> None:
         """Add an item."""
@@ -122,13 +125,11 @@ class Inbox(Generic[Item]):
     def handle_until_stopped(
         self, handle: Callable[[Item], None], beside: Callable[[], None] | None = None
     ) -> None:
-        """Handle items until SIGTERM or SIGINT comes; the caller is the main thread.
+        """Handle items until SIGTERM or SIGINT comes.
 
         Args:
             beside: called at least every half a second.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, _: self._signals.append(number))
         while not self._signals:
             try:
                 item = self._items.get(timeout=POLL_SECONDS)

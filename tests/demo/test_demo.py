@@ -132,7 +132,7 @@ def test_a_demo_of_one_seed_is_equal_whatever_threads_and_load(
     # Without the variable a service on a CPU would measure which runtime is the fastest.
     monkeypatch.delenv("GMN_RUNTIME")
     # So many people have thresholds of their own.
-    people = ["--people", "30", "--strangers", "20"]
+    people = ["--people", "20", "--strangers", "8"]
 
     def figures(seed, threads):
         out = tmp_path / f"{seed}-{threads}"
@@ -143,7 +143,7 @@ def test_a_demo_of_one_seed_is_equal_whatever_threads_and_load(
         )
         assert finished.returncode == 0, finished.stderr
         assert (
-            "Thresholds from 30 named people in this gallery, frozen."
+            "Thresholds from 20 named people in this gallery, frozen."
             in (out / "index.html").read_text()
         )
         printed = json.loads(finished.stdout)
