@@ -8,8 +8,15 @@ import asyncio
 
 import atheris
 
-FORMS = ["service.http.fields", "service.http.forms", "service.http.query_forms"]
-with atheris.instrument_imports(include=["python_multipart", "starlette", *FORMS]):
+with atheris.instrument_imports(
+    include=[
+        "python_multipart",
+        "starlette",
+        "service.http.fields",
+        "service.http.forms",
+        "service.http.query_forms",
+    ]
+):
     from starlette.formparsers import MultiPartException
     from starlette.requests import Request
 
