@@ -201,7 +201,7 @@ class Database(Source):
         if self._write_lock.acquire(blocking=False):
             try:
                 with contextlib.suppress(OSError, StorageFailed), self._lock.hold(wait=False):
-                    self._acknowledge(Reader(self).newest_commit())
+                    self._finish_deletions()
                     if self._log_waits:
                         self._truncate_log()
             finally:
@@ -346,7 +346,12 @@ class Database(Source):
             )
 
     def _acknowledge(self, commit: int) -> None:
-        """Log what was deleted, overwrite the vectors of removed crops, and note the commit.
+        """Note a commit, and finish its deletions; raises `StorageFailed` as that does."""
+        self.acknowledged.write(commit)
+        self._finish_deletions()
+
+    def _finish_deletions(self) -> None:
+        """Log what was deleted, and overwrite the vectors of removed crops.
 
         This also does so for commits of processes that were killed before they did.
 
@@ -354,7 +359,6 @@ class Database(Source):
             StorageFailed: the disk is full or fails; the next commit, or the next start, tries
                 again.
         """
-        self.acknowledged.write(commit)
         connection = self.connection()
         with self.naming_errors():
             if not connection.execute("SELECT 1 FROM deletions LIMIT 1").fetchone():

@@ -53,3 +53,11 @@ def test_what_was_deleted_since_is_deleted_again(record, gallery, tmp_path):
             assert not adopted.database.vectors.open(gallery, 0, 4).read([1, 3]).any()
             (left,) = adopted.keys.all()
             assert (left.key_id, left.secret_sha256) == ("rotated", NO_HASH)
+
+
+def test_an_idle_record_writes_nothing(record, gallery, tmp_path):
+    enroll(record, gallery, new_crop(1))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.is_file()}
+    record.database.tend()
+    written = [path.name for path, moment in before.items() if path.stat().st_mtime_ns != moment]
+    assert [name for name in written if not name.endswith((".lock", ".turn"))] == []
