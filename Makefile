@@ -12,7 +12,7 @@ CYCLES ?= 200
 SEED ?=
 CUTS ?= 600
 
-.PHONY: demo demo-camera docs gpu test test-slow test-all compose-test mutations torture power-cut load soak fuzz milvus-env check lint format clean
+.PHONY: demo demo-camera docs gpu test test-slow test-all compose-test mutations torture power-cut load soak camera-soak fuzz milvus-env check lint format clean
 
 demo: $(DEMO)/ready
 	$(DEMO)/bin/gmn demo
@@ -54,6 +54,11 @@ load: .venv/ready
 # GMN_SOAK_MINUTES (30) at 80 % of what the service can do: memory and open files must not grow.
 soak: .venv/ready
 	$(BIN)/python -m tests.load.soak $(SOAK_OPTIONS)
+
+# An hour of a camera, whose stream is cut and whose service is killed twenty times each;
+# SOAK_OPTIONS="--clip phone.mp4 --minutes 5 --outages 2" is a short one of your own clip.
+camera-soak: .venv/ready
+	$(BIN)/python -m tests.load.camera_soak $(SOAK_OPTIONS)
 
 # Breaks each promise on purpose and sees its test fail.
 mutations: .venv/ready

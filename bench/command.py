@@ -10,7 +10,7 @@ from typer import Argument, Option
 
 from service.commands.common import Shown, printed, table_of
 
-Name = StrEnum("Name", ["embed", "enroll", "query", "serve", "pairs", "scale", "alerts"])
+Name = StrEnum("Name", ["embed", "enroll", "query", "serve", "pairs", "scale", "writers", "alerts"])
 COLUMNS = {
     "bench": "bench",
     "ratio": "ratio",
@@ -19,8 +19,8 @@ COLUMNS = {
     "details": "text",
 }
 ARTEFACT_HELP = (
-    "A file, or a shipped name, for all but scale. By default it is bundled, and small as well for "
-    "embed, enroll, query and serve."
+    "A file, or a shipped name, for all but scale and writers. By default it is bundled, and small "
+    "as well for embed, enroll, query and serve."
 )
 FEATURES_HELP = "Draw the crops of scale like the people of this file of gmn embed."
 
@@ -43,6 +43,10 @@ def bench(
             from bench.scale import bench_scale
 
             results.append(bench_scale(crops, features))
+        elif name is Name.writers:
+            from bench.writers import bench_writers
+
+            results.append(bench_writers())
         elif name is Name.pairs:
             from bench.pairs import bench_pairs
 

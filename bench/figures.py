@@ -4,7 +4,7 @@
 `docs/figures/NAME.json`, and writes the table between the page's markers `<!-- NAME -->` and
 `<!-- /NAME -->`. It reads the `report.json` of `gmn evaluate --out`, the `benchmark.json` of
 `gmn benchmark`, the output of `gmn bench --json` (`performance`, `scale`), and that of
-`bench.alarms` and `bench.watch`.
+`bench.alarms`, `bench.cells` and `bench.watch`.
 
 `premise` shows the gaps of a report, and draws the two spaces.
 """
@@ -181,6 +181,12 @@ def _alarms_table(rows: Sequence[Figures]) -> str:
     return pivot(shown, names, "K = {size}", cell)
 
 
+def _cells_table(rows: Sequence[Figures]) -> str:
+    names = {"artefact": "{artefact}", "cameras": "{cameras}", "K": "{size}"}
+    cell = "{obtained:.1f} · {found:.0f}/{best:.0f}"
+    return pivot(rows, names, "{mix}", cell)
+
+
 def _found_of_best(row: Figures) -> str:
     return "–" if row["found"] is None else f"{row['found']:.0f}/{row['best']:.0f}"
 
@@ -203,6 +209,7 @@ TABLES = {
     "performance": _performance_table,
     "scale": _scale_table,
     "alarms": _alarms_table,
+    "cells": _cells_table,
     "watch": _watch_table,
 }
 

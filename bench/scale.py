@@ -32,7 +32,7 @@ from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
 from service.record.record import Record
 from service.record.values import ArchivedCrop, GallerySettings, StoredCrop
 from service.search.calibration import GalleryCalibrations
-from service.search.options import Filter, QueryOptions
+from service.search.options import QueryOptions, SearchFilter
 from service.search.ranking import Search
 from training.evaluation.files import read_features
 
@@ -46,9 +46,11 @@ CHUNK_BYTES = 8_388_608
 FILTERS = {
     "all": QueryOptions(),
     "4 of 20 cameras": QueryOptions(
-        wanted=Filter(cameras=frozenset(["camera-00", "camera-01", "camera-02", "camera-03"])),
+        wanted=SearchFilter(
+            cameras=frozenset(["camera-00", "camera-01", "camera-02", "camera-03"])
+        ),
     ),
-    "without 1 camera": QueryOptions(wanted=Filter(exclude_cameras=frozenset(["camera-07"]))),
+    "without 1 camera": QueryOptions(wanted=SearchFilter(exclude_cameras=frozenset(["camera-07"]))),
 }
 
 
@@ -100,7 +102,7 @@ class ScaleCrops:
                 vectors = self._draw(number)
             moment = datetime.fromtimestamp(index, UTC)
             record = StoredCrop(
-                row_id=0,
+                slot=0,
                 crop_id=f"crop-{index:09}",
                 identity=f"person-{index // self.crops_per_person:08}",
                 camera=f"camera-{index % 20:02}",

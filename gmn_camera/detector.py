@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from gmn_camera.boxes import Boxes, Scores, overlaps
 from gmn_camera.source import Frame
 from gmn_client.errors import InvalidInput
+from model.openvino_loading import compiled, load_openvino
 
 SHIPPED = "detectors/person-detection-retail-0013.xml"
 # Heights and widths of the pictures that the shipped network gets: wide, upright and square.
@@ -72,7 +72,7 @@ class Detector:
         Raises:
             InvalidInput: the file cannot be read, or is of another kind.
         """
-        openvino = _load_openvino()
+        openvino = load_openvino()
         self._threads = threads
         self._is_shipped = graph is None
         self.file = graph or Path(str(files("model").joinpath(SHIPPED)))
@@ -123,7 +123,7 @@ class Detector:
         return self._requests[canvas]
 
     def _compile(self, canvas: tuple[int, int]) -> Any:
-        openvino = _load_openvino()
+        openvino = load_openvino()
         model = self._model.clone()
         model.reshape({model.input(0): [1, 3, *canvas]})
         steps = openvino.preprocess.PrePostProcessor(model)
@@ -139,21 +139,7 @@ class Detector:
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_NUM_THREADS": self._threads,
         }
-        built = steps.build()
-
-        # OpenVINO replaces the stack on which its calling thread handles signals, and frees it
-        # later. The next signal to that thread would end the process, so it has to end here.
-        with ThreadPoolExecutor(1) as thread:
-            compiled = thread.submit(openvino.Core().compile_model, built, "CPU", options).result()
-        return compiled.create_infer_request()
-
-
-def _load_openvino() -> Any:
-    # Its telemetry would use the network.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    return openvino
+        return compiled(steps.build(), options).create_infer_request()
 
 
 def _find_kind(file: Path, model: Any) -> Kind:

@@ -186,6 +186,9 @@ class Stream:
                     if self._stop.is_set():
                         return
                 reason = "the stream ended"
+            except av.error.ExitError:
+                # So PyAV ends a call that takes too long.
+                reason = f"nothing came for {TIMEOUT_SECONDS:g} s"
             except (av.FFmpegError, OSError) as error:
                 # The text of the error may repeat the address with its password.
                 reason = error.strerror or type(error).__name__

@@ -73,6 +73,10 @@ class Tracker:
         self._people: list[FollowedPerson] = []
         self._next_number = 0
 
+    @property
+    def follows_anybody(self) -> bool:
+        return bool(self._people)
+
     def update(self, seconds: float, boxes: Boxes, scores: Scores) -> NDArray[np.intp]:
         """Return the number of each box's track `(n,)`; -1 for a box that has none yet.
 

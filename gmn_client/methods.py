@@ -14,7 +14,6 @@ from typing_extensions import Required, TypedDict, Unpack
 from gmn_client import models
 from gmn_client.calls import Answer_co, Call, Calls, PagedRequest, Request, answered, reader
 from gmn_client.uploads import (
-    Box,
     CropFields,
     CropsChanges,
     CropsChosen,
@@ -67,7 +66,7 @@ class QueryOptions(TypedDict, total=False):
     unnamed: bool
     metadata: Mapping[str, object]
     operating_point: str
-    boxes: Sequence[Box]
+    boxes: Sequence[models.BoxOfPerson]
     camera: str
     camera_disjoint: bool
     min_version: int

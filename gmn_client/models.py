@@ -422,7 +422,7 @@ class Box(BaseModel):
 
 
 class BoxOfPerson(TypedDict):
-    """The box of a person as the calls with `boxes` take it."""
+    """The box of a person as the calls with `boxes` take it, in whole pixels of the frame."""
 
     x: int
     y: int

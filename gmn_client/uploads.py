@@ -17,7 +17,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from gmn_client.errors import InvalidInput
-from gmn_client.models import RetentionFrom
+from gmn_client.models import BoxOfPerson, RetentionFrom
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -70,15 +70,6 @@ class Image:
 ImageSource: TypeAlias = ImageData | Image
 
 
-class Box(TypedDict):
-    """The box of one person in a frame, in whole pixels from the top left corner."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-
 class CropFields(TypedDict, total=False):
     """Labels of a crop to change; omitted ones stay, None means unknown.
 
@@ -96,7 +87,7 @@ class CropFields(TypedDict, total=False):
     track: str | None
 
 
-class LabelledBox(Box, CropFields):
+class LabelledBox(BoxOfPerson, CropFields):
     """A box with the labels of its crop."""
 
 

@@ -20,7 +20,6 @@ from rich.filesize import decimal as size
 
 from gmn_client.models import Finding, FindingState
 from model.problems import InputProblem
-from service.record.transaction import FILE
 from service.settings import PREFIX, Settings, describe_links, service_links
 
 if TYPE_CHECKING:
@@ -172,10 +171,6 @@ def require_open_files() -> None:
         )
 
 
-def has_record(data_dir: Path) -> bool:
-    return (data_dir / FILE).is_file()
-
-
 def _disk(settings: Settings, _: Database | None) -> Findings:
     from service.ops.data_directory import left_for_deletions
 
@@ -218,12 +213,18 @@ def _clock(_settings: Settings, _database: Database | None) -> Findings:
 
 
 def _record(settings: Settings, database: Database | None) -> Findings:
-    from service.record.database import require_new
     from service.record.galleries import read_filled
     from service.record.migrations import read_format
     from service.record.schema import FORMAT
+    from service.record.sqlite import require_new
     from service.record.transaction import Reader
+    from service.record.verify import has_record
 
+    if settings.database_url:
+        from service.record.postgres_connection import examine_server
+
+        yield from examine_server(settings.database_url)
+        return
     if database is None:
         if not has_record(settings.data_dir):
             require_new(settings.data_dir)

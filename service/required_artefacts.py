@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.artefact import load_artefact, read_description, resolve_artefact, shipped_artefacts
@@ -14,6 +13,7 @@ from model.problems import InputProblem
 from service.errors import DamagedRecord
 from service.record.galleries import FilledGallery, read_filled
 from service.record.migrations import read_format
+from service.record.record import open_database
 from service.record.transaction import FILE, Reader
 from service.record.verify import UntouchedRecord
 
@@ -32,7 +32,7 @@ def require_artefacts(settings: Settings) -> None:
     """
     for name in (settings.artefact, *settings.previous):
         load_artefact(resolve_artefact(name))
-    galleries = _read_galleries(settings.data_dir)
+    galleries = _read_galleries(settings)
     fillers = {gallery.embedding_fingerprint for gallery in galleries if gallery.crops}
     for path in shipped_artefacts().values():
         if read_description(path).embedding_fingerprint in fillers:
@@ -78,7 +78,11 @@ def _explain(embedder: str, galleries: list[str]) -> str:
     )
 
 
-def _read_galleries(data_dir: Path) -> list[FilledGallery]:
+def _read_galleries(settings: Settings) -> list[FilledGallery]:
+    data_dir = settings.data_dir
+    if settings.database_url:
+        with contextlib.closing(open_database(data_dir, settings.database_url)) as database:
+            return read_filled(Reader(database))
     if not (data_dir / FILE).is_file():
         return []
     # A record that cannot be read is named when it is opened.

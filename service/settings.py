@@ -88,6 +88,10 @@ class Settings(BaseSettings):
     until it is reindexed."""
     data_dir: Path = Path("gmn-data")
     """The directory of the galleries, on a disk of this machine. Several services may share it."""
+    database_url: str | None = None
+    """A database of PostgreSQL 15 or later, such as `postgresql://gmn:password@db/gmn`, which keeps
+    the record instead of the data directory, with the extra `postgres`. One machine at a time
+    serves it."""
     redis_url: str | None = None
     """URL of a Redis server, such as `redis://user:password@host:6379/0`; `rediss://` uses TLS.
     With it all processes count the rate of a key together, and announce events. Without it each
@@ -243,6 +247,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _require_consistency(self) -> Self:
+        if self.database_url and self.backup_dir:
+            raise ValueError(
+                "backup_dir is for a record in the data directory; back PostgreSQL up by its own "
+                "tools and leave it out"
+            )
         for low, high, why in (
             ("max_body_bytes", "max_queued_bytes", "a full body could never be received"),
             ("min_crop_aspect", "max_crop_aspect", "no crop could pass"),

@@ -42,7 +42,7 @@ from service.record.schema import FORMAT
 from service.record.transaction import FILE
 from service.record.upgrade import upgrade_record
 from service.record.values import StoredCrop
-from service.record.verify import StoredRecord, UntouchedRecord, verify
+from service.record.verify import StoredRecord, UntouchedRecord, has_record, verify
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -57,10 +57,14 @@ def upgrade_data_directory(settings: Settings) -> None:
     """Upgrade a data directory of version 0.5; do nothing to one of this version, or a new one.
 
     Raises:
-        InputProblem: another process uses the directory, or no upgrade reads its record.
+        InputProblem: another process uses the directory, no upgrade reads its record, or the
+            record is to be in PostgreSQL.
         StorageFailed: the disk does not hold the copy; nothing was changed.
         DamagedRecord: the record is damaged; nothing was changed.
     """
+    if settings.database_url:
+        _require_no_record(settings.data_dir)
+        return
     data_dir = settings.data_dir
     version = _read_format(data_dir)
     is_upgraded = version == FORMAT
@@ -84,13 +88,22 @@ def upgrade_data_directory(settings: Settings) -> None:
         ) from error
 
 
+def _require_no_record(data_dir: Path) -> None:
+    if has_record(data_dir):
+        raise InputProblem(
+            f"data directory {data_dir}: it has a record of its own, and GMN_DATABASE_URL names "
+            "another one; name an empty directory. First export the galleries of this one, to "
+            "import them there (docs/exports.md)"
+        )
+
+
 def _read_format(data_dir: Path) -> int | None:
     """Return the format of a record; None if it is new or cannot be read, which its opening says.
 
     Raises:
         InputProblem: no upgrade reads this format.
     """
-    if not (data_dir / FILE).is_file() or not (data_dir / FILE).stat().st_size:
+    if not has_record(data_dir):
         return None
     with (
         contextlib.suppress(sqlite3.Error, DamagedRecord),

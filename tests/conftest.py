@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-from tests.outside import encoded
+from tests.outside import browser_program, encoded
 
 # On a machine that other tests keep busy a single example may take any time. Every run tries the
 # same examples, because a new one would fail beside a change that has nothing to do with it.
@@ -42,11 +42,15 @@ class DrawnCrop(NamedTuple):
 def pytest_unconfigure(config):
     """Print how many tests were skipped for missing programs."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    missing = [name for name in ("redis-server", "chromium") if shutil.which(name) is None]
+    programs = {
+        "redis-server": shutil.which("redis-server"),
+        "chromium-headless-shell": browser_program(),
+    }
+    missing = [name for name, path in programs.items() if path is None]
     if reporter and missing and (skipped := len(reporter.stats.get("skipped", []))):
         reporter.write_line(
             f"{skipped} tests were skipped; to run those that need {' and '.join(missing)}: "
-            "sudo apt-get install -y redis-server chromium"
+            f"sudo apt-get install -y {' '.join(programs)}"
         )
 
 

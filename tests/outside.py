@@ -44,6 +44,14 @@ def installed(program):
     return found or pytest.skip(f"{program} is not installed")
 
 
+def browser_program():
+    """Return the path of Chromium, or None if it is not installed.
+
+    Without windows a page takes a third of the time. Where this is no package, Chromium serves.
+    """
+    return shutil.which("chromium-headless-shell") or shutil.which("chromium")
+
+
 def certificate_in(folder):
     """Write privkey.pem and fullchain.pem of reid.example.org, and return both paths."""
     key = folder / "privkey.pem"

@@ -1,18 +1,23 @@
-"""The tables of docs/reliability.md, from the figures that the long runs wrote.
+"""The tables of docs/reliability.md, from the marks of the tests and the figures of long runs.
 
 `python -m tests.reliability torture=runs/torture.json …` keeps the figures of a run in
-`docs/figures/reliability/` and writes the page's tables between their markers.
+`docs/figures/reliability/` and writes the page's tables between their markers. Without arguments it
+writes the tables alone.
 """
 
+import ast
 import json
 import sys
-from collections import Counter
+import tomllib
+from collections import Counter, defaultdict
 from pathlib import Path
 
-from bench.tables import FIGURES, publish
+from bench.tables import FIGURES, ROOT, publish
 from training.evaluation.tables import Table
 
 RUNS = FIGURES / "reliability"
+TESTS = ROOT / "tests"
+MARKER = "pytest.mark.promise"
 
 
 def _describe_torture(run):
@@ -48,6 +53,15 @@ def _describe_soak(run):
     return extent, f"an hour {memory} MiB and {files} open files; {len(run['wrong'])} wrong"
 
 
+def _describe_camera(run):
+    extent = f"{run['minutes']:.0f} minutes, {run['outages']} cuts and {run['outages']} kills, "
+    extent += f"{run['crops']} crops, load average {run['load_average']:.0f}"
+    memory = _slope(run["resident_mib"])
+    outcome = f"{run['accepted']} crops accepted; frames {run['back_s']['median']:.1f} s after the "
+    outcome += f"stream was back, {run['back_s']['slowest']:.1f} s at most; an hour {memory} MiB; "
+    return extent, f"{outcome}{len(run['wrong'])} wrong"
+
+
 def _slope(fitted):
     return f"{fitted['slope']:+.1f} [{fitted['low']:+.1f}, {fitted['high']:+.1f}]"
 
@@ -57,6 +71,7 @@ DESCRIBED = {
     "power_cut": _describe_power_cut,
     "load": _describe_load,
     "soak": _describe_soak,
+    "camera": _describe_camera,
 }
 
 
@@ -86,7 +101,70 @@ def mutations_table():
     return Table("", columns, rows).markdown()
 
 
-TABLES = {"runs": runs_table, "mutations": mutations_table}
+def read_promises():
+    """Return what each promise says, by its name: a number, or a word for further behaviour."""
+    listed = tomllib.loads((TESTS / "promises.toml").read_text(encoding="utf-8"))["promise"]
+    return {promise["name"]: promise["says"] for promise in listed}
+
+
+def marked_tests():
+    """Return the tests that carry the name of each promise: files, and functions in files.
+
+    The files are parsed instead of imported, which would take as long as collecting all tests.
+    """
+    tests = defaultdict(list)
+    for file in sorted(TESTS.rglob("test_*.py")):
+        text = file.read_text(encoding="utf-8")
+        if MARKER not in text:
+            continue
+        path = file.relative_to(ROOT).as_posix()
+        for statement in ast.parse(text).body:
+            if isinstance(statement, ast.Assign) and ast.unparse(statement.targets) == "pytestmark":
+                for name in _promises_in(statement.value):
+                    tests[name].append(path)
+            elif isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+                for decorator in statement.decorator_list:
+                    for name in _promises_in(decorator):
+                        tests[name].append(f"{path}::{statement.name}")
+    return tests
+
+
+def _promises_in(expression):
+    """Return the names in the markers of an expression."""
+    return [
+        argument.value
+        for node in ast.walk(expression)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == MARKER
+        for argument in node.args
+    ]
+
+
+def promises_table():
+    """Format a row for each numbered promise, with the tests that carry its number."""
+    rows = [row for row in _rows_of_promises() if row[0].isdigit()]
+    return Table("", ("", "promise", "tests"), rows).markdown()
+
+
+def behaviours_table():
+    """Format a row for each further behaviour, with the tests that carry its name."""
+    rows = [row[1:] for row in _rows_of_promises() if not row[0].isdigit()]
+    return Table("", ("behaviour", "tests"), rows).markdown()
+
+
+def _rows_of_promises():
+    tests = marked_tests()
+    return [
+        (name, says, ", ".join(f"`{test}`" for test in tests[name]))
+        for name, says in read_promises().items()
+    ]
+
+
+TABLES = {
+    "promises": promises_table,
+    "behaviours": behaviours_table,
+    "runs": runs_table,
+    "mutations": mutations_table,
+}
 
 
 def _read(name):
@@ -94,14 +172,18 @@ def _read(name):
 
 
 def keep(name, run):
-    """Keep the figures of a run without its single samples, and write the page's tables.
+    """Keep the figures of a run without its single samples."""
+    kept = {key: value for key, value in run.items() if key != "samples"}
+    file = RUNS / f"{name}.json"
+    file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def publish_tables():
+    """Write the page's tables.
 
     Raises:
         InputProblem: no page has the markers of a table.
     """
-    kept = {key: value for key, value in run.items() if key != "samples"}
-    file = RUNS / f"{name}.json"
-    file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     for title, table in TABLES.items():
         publish(title, table())
 
@@ -110,3 +192,4 @@ if __name__ == "__main__":
     for argument in sys.argv[1:]:
         name, _, path = argument.partition("=")
         keep(name, json.loads(Path(path).read_text(encoding="utf-8")))
+    publish_tables()

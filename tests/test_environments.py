@@ -17,6 +17,8 @@ from tests.packages import (
     read_pins,
 )
 
+pytestmark = pytest.mark.promise("pinned-packages")
+
 MEGABYTE = 10**6
 # The environment may take 450 MB: faiss-cpu, pip and compiled modules are not counted here.
 LIGHT_MEGABYTES = 300

@@ -203,6 +203,7 @@ def ran_lightly(tmp_path_factory):
     return json.loads(finished.stdout)
 
 
+@pytest.mark.promise("missing-trainer")
 @pytest.mark.parametrize("name", [" ".join(words) for words in TRAINER_COMMANDS])
 def test_the_light_environment_says_in_one_line_how_to_install_the_trainer(name, ran_lightly):
     status, out, errors = ran_lightly[name]

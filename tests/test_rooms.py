@@ -14,6 +14,11 @@ ROOMS = ("gmn_client", "gmn_camera", "model", "training", "service", "demo", "be
 HTTP = ("fastapi", "starlette", "uvicorn", "httpx2")
 STORAGE = ("sqlite3", "redis", "faiss")
 MODELS = ("torch", "torchvision", "model.artefact", "model.embedder", "model.metric_network")
+MODEL_BESIDES_OPENVINO = tuple(
+    f"model.{source.stem}"
+    for source in sorted((ROOT / "model").iterdir())
+    if source.stem != "openvino_loading"
+)
 INSIDE_THE_SERVICE = tuple(
     f"service.{room}"
     for room in (
@@ -37,9 +42,10 @@ KNOWS_NOTHING_OF = {
         *("gmn_camera", "model", "training", "service", "demo", "bench", "gmn"),
         *("torch", "numpy", "PIL", "fastapi"),
     ),
-    # It runs beside a camera, where only the client is.
+    # It runs beside a camera, where only the client and OpenVINO are.
     "gmn_camera": (
-        *("model", "training", "service", "demo", "bench", "gmn", "torch"),
+        *MODEL_BESIDES_OPENVINO,
+        *("training", "service", "demo", "bench", "gmn", "torch"),
         *("fastapi", "starlette", "uvicorn", *STORAGE),
     ),
     # The help, and the process that only starts and stops those of the cameras, load quickly.

@@ -30,8 +30,8 @@ from rich.text import Text
 from typer import Argument, BadParameter, Context, Exit, Option, Typer, echo
 
 from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client
-from gmn_client.models import Job
-from gmn_client.uploads import Box, LabelledBox, SightedBox
+from gmn_client.models import BoxOfPerson, Job
+from gmn_client.uploads import LabelledBox, SightedBox
 from model.terminal import make_console, make_progress
 
 Result = TypeVar("Result")
@@ -169,7 +169,7 @@ def annotated(parameter: Parameter, place: Any, texts: Mapping[str, str]) -> Par
     options: dict[str, Any] = {"help": texts.get(name)}
     if get_origin(hint) in (Sequence, Iterable) or parameter.kind is Parameter.VAR_POSITIONAL:
         item = (*get_args(hint), str)[0]
-        if item in (Box, LabelledBox, SightedBox):
+        if item in (BoxOfPerson, LabelledBox, SightedBox):
             options |= {"parser": read_box, "metavar": BOX}
         hint = list[float] if item is float else list[str]
     elif hint not in (bool, int, float, Path) and get_origin(hint) not in (Literal, list):

@@ -58,8 +58,8 @@ def _ask(url: str, api_key: str | None) -> list[Finding]:
 
 
 def _examine_files(data_dir: Path | None) -> Iterator[Finding]:
-    from service.checks import examine, has_record
-    from service.record.verify import UntouchedRecord
+    from service.checks import examine
+    from service.record.verify import UntouchedRecord, has_record
     from service.settings import read_settings
 
     try:
@@ -78,7 +78,7 @@ def _examine_files(data_dir: Path | None) -> Iterator[Finding]:
         yield Finding(part="service", state="ok", text=text)
     database = None
     try:
-        if has_record(settings.data_dir):
+        if not settings.database_url and has_record(settings.data_dir):
             database = UntouchedRecord(settings.data_dir)
     except InputProblem as problem:
         yield Finding(part="record", state="error", text=str(problem))

@@ -51,13 +51,33 @@ def open_record(data_dir: Path) -> contextlib.closing[Record]:
     """
     from service.record.record import Record
 
-    return contextlib.closing(Record(data_dir))
+    return contextlib.closing(Record(data_dir, _database_url(data_dir)))
+
+
+def _database_url(data_dir: Path) -> str | None:
+    from service.settings import read_settings
+
+    return read_settings(data_dir=data_dir).database_url
+
+
+def _require_sqlite(data_dir: Path) -> None:
+    """Raise `InputProblem` if the record is in PostgreSQL."""
+    if _database_url(data_dir):
+        raise InputProblem(
+            "the record is in PostgreSQL (GMN_DATABASE_URL): back it up, verify and restore it by "
+            "the tools of PostgreSQL"
+        )
 
 
 def require_record(data_dir: Path) -> None:
-    from service.checks import has_record
+    from service.ops.data_directory import MACHINE
+    from service.record.verify import has_record
 
-    if not has_record(data_dir):
+    is_there = has_record(data_dir)
+    if _database_url(data_dir):
+        # Opening the record from another directory would take it from the service.
+        is_there = (data_dir / MACHINE).exists()
+    if not is_there:
         raise InputProblem(
             f"{legible(data_dir)}: no service has kept data there; name its data directory with "
             "--data-dir or GMN_DATA_DIR"
@@ -115,6 +135,7 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     from service.record.verify import RecordFound
     from service.record.verify import verify as verify_record
 
+    _require_sqlite(data_dir)
     _require_data(data_dir)
     try:
         found = verify_record(data_dir)
@@ -193,6 +214,7 @@ def backup(
     from service.settings import read_settings
 
     reserved = read_settings(data_dir=data_dir).reserved_disk_bytes
+    _require_sqlite(data_dir)
     require_record(data_dir)
     with contextlib.closing(StoredRecord(data_dir)) as database, open_audit(data_dir) as audit:
         audit.record("backup", "asked", folder=str(folder))
@@ -249,6 +271,7 @@ def restore(
         backups = ", ".join(str(backup) for backup in kept_backups(folder))
         hint = f"it holds {backups}" if backups else "gmn backup names one as the last word"
         raise InputProblem(f"{folder}: is no backup; {hint}")
+    _require_sqlite(into)
     _require_new(into, "--into")
     is_other = replaces.is_dir() and replaces.resolve() != into.resolve()
     with _lock(*([replaces] if is_other else []), into):
@@ -289,9 +312,9 @@ def restore(
 
 def _require_data(data_dir: Path) -> None:
     """Raise `InputProblem` if a directory has neither a record nor what is left of one."""
-    from service.checks import has_record
     from service.errors import DamagedRecord
-    from service.record.database import require_new
+    from service.record.sqlite import require_new
+    from service.record.verify import has_record
 
     if not has_record(data_dir):
         with contextlib.suppress(DamagedRecord):

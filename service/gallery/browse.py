@@ -67,7 +67,7 @@ def described_crops(
 ) -> list[models.Crop]:
     vector_fields: dict[str, dict[str, Any]] = {}
     if vectors and crops:
-        slots = [crop.row_id for crop in crops]
+        slots = [crop.slot for crop in crops]
         embedder, stored = record.crops.vectors_of(gallery.gallery_id, slots)
         vector_fields = {
             crop.record.crop_id: {"vector": crop.vector.tolist(), "embedding_fingerprint": embedder}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,25 +16,31 @@ from service.gallery.enroll import CLOCKS_DIFFER_BY, in_future
 from service.gallery.gallery import Gallery
 from service.gallery.registry import DEFAULT_GALLERY
 from service.ops.data_directory import EXPORTS, IMPORTS, remove_folder
-from service.record.values import CropFilter, CropsChange, GallerySettings
+from service.record.values import FILTER, CropsChange, GallerySettings, ListFilter
 from service.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """An event of the audit log, with the fields that its lines have besides the gallery."""
+
+    event: str
+    details: Mapping[str, Any]
 
 
 async def change_crops(
     runtime: Runtime,
     gallery: Gallery,
+    entry: AuditEntry,
     steps: str,
-    event: str,
-    unknown: ServiceError | None,
     rule: Callable[..., CropsChange],
     *args: Any,
-    **details: Any,
+    unknown: ServiceError | None = None,
 ) -> CropsChange:
     """Commit a change of a gallery's crops, recording it in the audit log and updating the index.
 
     Args:
         steps, rule, args: arguments of `GalleryRegistry.change`.
-        event, details: arguments of `AuditLog.record`.
         unknown: raised if there is nothing to change; None accepts that.
 
     Raises:
@@ -49,7 +55,7 @@ async def change_crops(
         result["count"] = change.count
         return change
 
-    return await runtime.audited(event, commit, gallery=gallery.name, **details)
+    return await runtime.audited(entry.event, commit, gallery=gallery.name, **entry.details)
 
 
 async def relabel_identity(
@@ -65,17 +71,11 @@ async def relabel_identity(
     if new_identity == identity:
         raise InvalidField("new_identity: is its current name; send another one")
 
+    entry = AuditEntry("relabel_identity", {"identity": identity, "new_identity": new_identity})
+    rename = runtime.record.people.rename
+    unknown = UnknownIdentity(gallery.name, identity)
     change = await change_crops(
-        runtime,
-        gallery,
-        "relabel",
-        "relabel_identity",
-        UnknownIdentity(gallery.name, identity),
-        runtime.record.people.rename,
-        identity,
-        new_identity,
-        identity=identity,
-        new_identity=new_identity,
+        runtime, gallery, entry, "relabel", rename, identity, new_identity, unknown=unknown
     )
     return RenamedIdentity(
         gallery_version=change.version,
@@ -93,16 +93,9 @@ async def undo_merge(runtime: Runtime, gallery: Gallery, merge_id: str) -> Renam
         UnknownGallery, UnknownMerge: there is nothing to undo.
         StorageFailed: nothing was changed.
     """
-    change = await change_crops(
-        runtime,
-        gallery,
-        "relabel",
-        "undo_merge",
-        None,
-        runtime.record.people.undo_merge,
-        merge_id,
-        merge_id=merge_id,
-    )
+    entry = AuditEntry("undo_merge", {"merge_id": merge_id})
+    undo = runtime.record.people.undo_merge
+    change = await change_crops(runtime, gallery, entry, "relabel", undo, merge_id)
     return RenamedIdentity(
         gallery_version=change.version,
         identity=change.restored_identity,
@@ -130,26 +123,27 @@ async def change_crop(
     captured = fields.get("captured_at")
     if captured is not None and captured > datetime.now(UTC) + CLOCKS_DIFFER_BY:
         raise InvalidField(in_future(captured).detail)
-    change = await change_crops(
-        runtime,
-        gallery,
-        "relabel",
+    entry = AuditEntry(
         "change_crop",
-        UnknownCrop(gallery.name, crop_id),
-        runtime.record.crops.change,
-        CropFilter(crop_ids=frozenset([crop_id])),
-        fields,
-        crop_ids=[crop_id],
-        identity=fields.get("identity"),
-        external_id=fields.get("external_id"),
-        fields=",".join(sorted(fields)),
+        {
+            "crop_ids": [crop_id],
+            "identity": fields.get("identity"),
+            "external_id": fields.get("external_id"),
+            "fields": ",".join(sorted(fields)),
+        },
+    )
+    wanted = ListFilter(crop_ids=frozenset([crop_id]))
+    relabel = runtime.record.crops.change
+    unknown = UnknownCrop(gallery.name, crop_id)
+    change = await change_crops(
+        runtime, gallery, entry, "relabel", relabel, wanted, fields, unknown=unknown
     )
     crop = await read_crop(runtime, gallery, crop_id)
     return ChangedCrop(gallery_version=change.version, crop=crop)
 
 
 async def change_matching(
-    runtime: Runtime, gallery: Gallery, wanted: CropFilter, fields: Mapping[str, Any], dry_run: bool
+    runtime: Runtime, gallery: Gallery, wanted: ListFilter, fields: Mapping[str, Any], dry_run: bool
 ) -> ChangedCrops:
     """Change labels of every crop that passes a filter.
 
@@ -167,35 +161,30 @@ async def change_matching(
     if dry_run:
         matched = await count_matching(runtime, gallery, wanted)
         return ChangedCrops(gallery_version=gallery.version, matched=matched, changed=0)
-    change = await change_crops(
-        runtime,
-        gallery,
-        "relabel",
+    entry = AuditEntry(
         "change_crops",
-        None,
-        runtime.record.crops.change,
-        wanted,
-        fields,
-        new_identity=fields.get("identity"),
-        fields=",".join(sorted(fields)),
-        **details_of(wanted),
+        {
+            "new_identity": fields.get("identity"),
+            "fields": ",".join(sorted(fields)),
+            **details_of(wanted),
+        },
     )
+    relabel = runtime.record.crops.change
+    change = await change_crops(runtime, gallery, entry, "relabel", relabel, wanted, fields)
     return ChangedCrops(
         gallery_version=change.version, matched=change.matched, changed=change.count
     )
 
 
-async def count_matching(runtime: Runtime, gallery: Gallery, wanted: CropFilter) -> int:
+async def count_matching(runtime: Runtime, gallery: Gallery, wanted: ListFilter) -> int:
     slots = await runtime.galleries.read(runtime.record.crops.slots, gallery.gallery_id, wanted)
     details = details_of(wanted)
     runtime.audit.note_view("query", count=len(slots), gallery=gallery.name, **details)
     return len(slots)
 
 
-def details_of(wanted: CropFilter) -> dict[str, Any]:
-    filters = {
-        name: str(value) for name, value in asdict(wanted).items() if value and name != "crop_ids"
-    }
+def details_of(wanted: ListFilter) -> dict[str, Any]:
+    filters = FILTER.dump_python(wanted, mode="json", exclude_defaults=True, exclude={"crop_ids"})
     return {"crop_ids": sorted(wanted.crop_ids), "filters": filters}
 
 

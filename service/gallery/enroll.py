@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
 
 from gmn_client.models import EnrolledImage, Enrollment, RefusedImage
 from model.arrays import Floats
@@ -122,19 +122,24 @@ async def enroll(
                 )
             failpoint("enroll.embedded")
             outcomes, crops = _split_outcomes(gallery.settings, images, embedded)
-            request = None
+            key = None
             if request_name is not None:
                 # Hash it in a thread: serializing the metadata of many crops takes long.
                 digest = await pipeline.threads.run(_digest_request, images, embedded, keep_best)
-                request = RequestKey(request_name, digest, json.dumps(outcomes, default=vars))
+                key = RequestKey(request_name, digest, json.dumps(outcomes, default=vars))
             committed = CommittedEnrollment(gallery.version)
             try:
                 # Without crops, a repeated request still gets its first answer.
-                if crops or request:
-                    rule = runtime.record.crops.enroll
-                    store = store_crops(
-                        runtime, gallery, embedder, crops, rule, request, keep_best, import_job
+                if crops or key:
+                    commit = partial(
+                        runtime.galleries.enroll,
+                        gallery,
+                        embedder,
+                        key=key,
+                        keep_best=keep_best,
+                        import_job=import_job,
                     )
+                    store = store_crops(runtime, gallery, crops, commit)
                     committed = await runtime.sections.run(store)
                 answer = _answer(images, outcomes, committed)
                 return answer, EmbeddedImages(gallery, embedder, embedded)
@@ -181,7 +186,7 @@ def _split_outcomes(
             outcomes.append(warnings)
             prepared = outcome.prepared
             crop = StoredCrop(
-                row_id=0,
+                slot=0,
                 crop_id=new_crop_id(),
                 **labels_of(image),
                 sha256=prepared.sha256,
@@ -227,20 +232,18 @@ def _digest_request(
 async def store_crops(
     runtime: Runtime,
     gallery: Gallery,
-    embedder: str,
     crops: Sequence[ArchivedCrop],
-    rule: Callable[..., CommittedEnrollment],
-    *args: Any,
+    commit: Callable[[Sequence[ArchivedCrop]], Awaitable[CommittedEnrollment]],
 ) -> CommittedEnrollment:
     """Store crops with their pictures, and note that in the audit log.
 
     Args:
-        rule, args: a rule of the record that stores crops, and its further arguments.
+        commit: commits and shows the crops, whose pictures may have been stored elsewhere.
     """
     if runtime.pictures is not None:
         crops = await keep_elsewhere(runtime, runtime.pictures, gallery, crops)
     failpoint("enroll.pictures-kept")
-    committed = await runtime.galleries.change("enroll", gallery, rule, embedder, crops, *args)
+    committed = await commit(crops)
     if crops and not committed.replayed:
         await runtime.audit.done(
             "enroll",

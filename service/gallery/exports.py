@@ -218,6 +218,9 @@ def _write(runtime: Runtime, gallery: Gallery, export_id: str, expires_at: datet
     except UnknownGallery as error:
         raise UnknownGallery(gallery.name) from error
     except OSError as error:
+        # Another process that deletes the gallery removes its folder of exports.
+        if runtime.record.galleries.get(gallery.gallery_id) is None:
+            raise UnknownGallery(gallery.name) from error
         raise StorageFailed(
             f"the export could not be written ({error}); nothing is left of it, free space in the "
             "data directory and try again"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from gmn_client.models import ForgottenIdentity, Remainder, Removal, RemovedCrops
 from service.errors import ServiceError, UnknownCrop, UnknownIdentity
-from service.gallery.changes import change_crops, count_matching, details_of
+from service.gallery.changes import AuditEntry, change_crops, count_matching, details_of
 from service.gallery.exports import find_in_exports, has_unfinished_export
 from service.gallery.files import backups_with
 from service.gallery.gallery import Gallery
@@ -23,7 +24,7 @@ from service.ops.data_directory import (
 from service.record.backup import has_unfinished_backup
 from service.record.transaction import Reader
 from service.record.upgrade import find_copy
-from service.record.values import CropFilter, CropsChange, count_by_case
+from service.record.values import CropsChange, ListFilter, count_by_case
 from service.runtime import Runtime
 
 CROPS_PER_SWEEP = 1000
@@ -39,13 +40,15 @@ async def forget_crop(runtime: Runtime, gallery: Gallery, crop_id: str) -> Remov
     """
 
     unknown = UnknownCrop(gallery.name, crop_id)
-    wanted = CropFilter(crop_ids=frozenset([crop_id]))
-    removal = await _forget(runtime, gallery, wanted, "delete_crop", unknown, crop_ids=[crop_id])
+    wanted = ListFilter(crop_ids=frozenset([crop_id]))
+    entry = AuditEntry("delete_crop", {"crop_ids": [crop_id]})
+    rule = runtime.record.crops.remove_matching
+    removal = await delete_crops(runtime, gallery, entry, rule, wanted, unknown=unknown)
     return Removal(gallery_version=removal.version, removed=removal.count)
 
 
 async def forget_matching(
-    runtime: Runtime, gallery: Gallery, wanted: CropFilter, dry_run: bool
+    runtime: Runtime, gallery: Gallery, wanted: ListFilter, dry_run: bool
 ) -> RemovedCrops:
     """Delete every crop that passes a filter, with its vector and picture.
 
@@ -56,23 +59,30 @@ async def forget_matching(
     if dry_run:
         matched = await count_matching(runtime, gallery, wanted)
         return RemovedCrops(gallery_version=gallery.version, matched=matched, removed=0)
-    removal = await _forget(runtime, gallery, wanted, "delete_crops", None, **details_of(wanted))
+    entry = AuditEntry("delete_crops", details_of(wanted))
+    rule = runtime.record.crops.remove_matching
+    removal = await delete_crops(runtime, gallery, entry, rule, wanted)
     count = removal.count
     return RemovedCrops(gallery_version=removal.version, matched=count, removed=count)
 
 
-async def _forget(
+async def delete_crops(
     runtime: Runtime,
     gallery: Gallery,
-    wanted: CropFilter,
-    event: str,
-    unknown: ServiceError | None,
-    **details: Any,
+    entry: AuditEntry,
+    rule: Callable[..., CropsChange],
+    *args: Any,
+    unknown: ServiceError | None = None,
 ) -> CropsChange:
+    """Delete crops with their vectors and pictures.
+
+    Args:
+        rule, args, unknown: as in `change_crops`.
+    """
+
     async def delete() -> CropsChange:
-        rule = runtime.record.crops.remove_matching
         removal = await change_crops(
-            runtime, gallery, "delete-crop", event, unknown, rule, wanted, **details
+            runtime, gallery, entry, "delete-crop", rule, *args, unknown=unknown
         )
         # The audit log comes first: the crop is deleted, even if its external picture remains.
         await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
@@ -135,19 +145,25 @@ async def forget_expired(runtime: Runtime, gallery: Gallery) -> None:
 
 
 # Fields `where`, `what` and `until` of each remainder.
+IN_SQLITE = (
+    "unused bytes of the record",
+    "rarely, a copy of a name or an external id that SQLite left when it moved a row; no call "
+    "reads it",
+    "the next night, when all indexes are built anew; within a table, SQLite writes that page "
+    "again",
+)
+IN_POSTGRES = (
+    "PostgreSQL: its pages, its write-ahead log, its standbys and its backups",
+    "labels, vectors and pictures of the deleted crops, which no call reads",
+    "VACUUM and later rows overwrite the pages; you delete the log, the standbys and the backups",
+)
 ALWAYS_REMAINS = (
     (
         "record store and deletions.log",
         "the ids of what was deleted, so that no restore and no import brings it back",
         "400 to 410 days after the deletion",
     ),
-    (
-        "unused bytes of the record",
-        "rarely, a copy of a name or an external id that SQLite left when it moved a row; no call "
-        "reads it",
-        "the next night, when all indexes are built anew; within a table, SQLite writes that page "
-        "again",
-    ),
+    IN_SQLITE,
     (
         "audit log",
         "a keyed hash of the identity, ids of crops that were searched by, viewed or deleted, "
@@ -249,6 +265,8 @@ async def _list_remainders(
 ) -> list[Remainder]:
     settings = runtime.settings
     remaining = [*ALWAYS_REMAINS]
+    if settings.database_url:
+        remaining[remaining.index(IN_SQLITE)] = IN_POSTGRES
     if runtime.indexer:
         compacted = await runtime.pools.files.run(
             runtime.indexer.writer.compact,

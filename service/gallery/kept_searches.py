@@ -12,7 +12,7 @@ from service.errors import InvalidField, RecordWaits, ServiceError, UnknownPictu
 from service.gallery.gallery import Gallery
 from service.links import link_opened_search
 from service.ops.data_directory import require_free_disk
-from service.record.desk import RESULT_FIELDS
+from service.record.desk import NewSearch
 from service.record.keys import ApiKey
 from service.record.schema import now_micros
 from service.record.values import Picture, new_crop_id
@@ -51,7 +51,7 @@ async def keep_answers(
                 f"cameras, exclude_cameras: with them the request has {size:,} bytes, and a kept "
                 f"one has at most {KEPT_REQUEST_BYTES:,}; name fewer cameras"
             )
-        searches = [_build_row(call.caller, request, query) for query in queries]
+        searches = [_build_search(call.caller, request, query) for query in queries]
         stored_ids, removed = await call.write(
             runtime.record.kept.keep, searches, runtime.settings.kept_queries
         )
@@ -64,9 +64,9 @@ async def keep_answers(
         return [_add_warning(query.answer, warning) for query in queries]
 
     answers = []
-    for query, (search, _) in zip(queries, searches, strict=True):
+    for query, search in zip(queries, searches, strict=True):
         answer = query.answer
-        if search["query_id"] not in stored_ids:
+        if search.query_id not in stored_ids:
             reason = (
                 "cases hold all searches that GMN_KEPT_QUERIES allows, or its result is deleted"
             )
@@ -76,7 +76,7 @@ async def keep_answers(
             answer = _add_warning(
                 answer, "the picture is not kept: GMN_KEEP_IMAGES=none keeps none"
             )
-        answers.append(answer.model_copy(update={"query_id": search["query_id"]}))
+        answers.append(answer.model_copy(update={"query_id": search.query_id}))
     return answers
 
 
@@ -117,27 +117,20 @@ def kept_for(settings: Settings, gallery: Gallery) -> timedelta:
     return min(period, gallery.settings.retention or period)
 
 
-def _build_row(
-    caller: ApiKey, request: Mapping[str, Any], query: AnsweredQuery
-) -> tuple[dict[str, Any], bytes | None]:
-    """Return a search as a row of the record without its gallery, and its picture."""
+def _build_search(caller: ApiKey, request: Mapping[str, Any], query: AnsweredQuery) -> NewSearch:
     # Forgetting finds the search by each of these crops.
     crop_fields = {"crop_ids": query.crop_ids} if len(query.crop_ids) > 1 else {}
-    results = [
-        [getattr(crop, name) for name in RESULT_FIELDS]
-        for crop in query.answer.results[:KEPT_RESULTS]
-    ]
-    search = {
+    columns = {
         "query_id": new_crop_id(),
         "created_at": now_micros(),
         "key_id": caller.key_id,
         "request": {**request, "images": query.images, **crop_fields},
         "answer": query.answer.model_dump_json(exclude={"results", "query_id"}),
-        "results": results,
         "crop_id": next(iter(query.crop_ids), None),
         "content_type": query.prepared.content_type if query.prepared else None,
     }
-    return search, query.prepared.picture if query.prepared else None
+    picture = query.prepared.picture if query.prepared else None
+    return NewSearch(columns, query.answer.results[:KEPT_RESULTS], picture)
 
 
 def _add_warning(answer: QueryAnswer, warning: str) -> QueryAnswer:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from service.errors import (
 )
 from service.gallery.follow import Follower
 from service.gallery.gallery import Gallery, MakeIndex
+from service.gallery.waiting import WaitingEnrollments
 from service.ops.data_directory import failpoint
 from service.ops.shared import SharedRedis
 from service.ops.threads import CALLER, MonitoredThreadPool
@@ -37,10 +38,13 @@ from service.record.galleries import read_entry
 from service.record.record import Record
 from service.record.transaction import Reader, batches
 from service.record.values import (
+    ArchivedCrop,
     CommittedEnrollment,
     CropsChange,
+    EnrollmentRequest,
     GalleryRecord,
     GallerySettings,
+    RequestKey,
     StoredCrop,
 )
 from service.search.columns import Columns
@@ -65,7 +69,8 @@ Result = TypeVar("Result")
 class GalleryRegistry:
     """All galleries in memory, in step with a record that every process of a machine may write.
 
-    A write runs on one of several threads; writes waiting at the same time are committed together.
+    A write runs on one of several threads; writes waiting at the same time are committed together,
+    and enrollments waiting for one gallery are one write.
     The thread then brings the gallery up to date with the record, and the follower does so for the
     commits of other processes. Both have the device thread change what is searched. Cancelling a
     caller never leaves a commit unapplied.
@@ -92,6 +97,7 @@ class GalleryRegistry:
         self._reader = Reader(self.record.database)
         self._by_name: dict[str, Gallery] = {}
         self._waiting: Counter[str] = Counter()
+        self._enrollments = WaitingEnrollments(self._enroll_together)
         # Called by the follower after alerts, or deliveries of them, of any process.
         self.on_alerts: Callable[[], object] = lambda: None
         self._follower = Follower(
@@ -115,7 +121,7 @@ class GalleryRegistry:
 
     @property
     def waiting_writes(self) -> int:
-        return self._writers.waiting
+        return self._writers.waiting + self._enrollments.count
 
     def writer_silent_seconds(self) -> float:
         return self._writers.silent_seconds()
@@ -145,20 +151,20 @@ class GalleryRegistry:
             await self.catch_up()
         return self.get(name)
 
-    async def find_crops(self, gallery: Gallery, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
+    async def find_crops(self, gallery: Gallery, slots: Sequence[int]) -> dict[int, StoredCrop]:
         """Return the given crops that still exist and are not damaged, by slot.
 
         Raises:
-            UnknownGallery: the gallery was deleted, and `row_ids` is not empty.
+            UnknownGallery: the gallery was deleted, and `slots` is not empty.
         """
         gallery_id = gallery.gallery_id
-        if not row_ids:
+        if not slots:
             return {}
         try:
-            crops = await self.read(self.record.crops.intact, gallery_id, row_ids)
+            crops = await self.read(self.record.crops.intact, gallery_id, slots)
         except UnknownGallery as error:
             raise UnknownGallery(gallery.name) from error
-        return {crop.row_id: crop for crop in crops}
+        return {crop.slot: crop for crop in crops}
 
     def leave_out_damaged(self) -> None:
         """Remove crops that were found damaged from the indexes; blocks."""
@@ -237,8 +243,55 @@ class GalleryRegistry:
             # The record's error has the id instead of the name.
             raise UnknownGallery(gallery.name) from error
 
+    async def enroll(
+        self,
+        gallery: Gallery,
+        embedder: str,
+        crops: Sequence[ArchivedCrop],
+        key: RequestKey | None = None,
+        keep_best: int | None = None,
+        import_job: str | None = None,
+    ) -> CommittedEnrollment:
+        """Commit an enrollment together with those that wait for the same gallery.
+
+        Once this returns, the crops are durable, and every search sees them. For the arguments see
+        `Crops.enroll`.
+
+        Raises:
+            UnknownGallery: the gallery was already deleted.
+        """
+        if keep_best is not None:
+            # It may delete crops, so it is committed like a deletion.
+            rule = self.record.crops.enroll
+            return await self.change(
+                "enroll", gallery, rule, embedder, crops, key, keep_best, import_job
+            )
+        request = EnrollmentRequest(embedder, crops, key, import_job)
+        try:
+            committed = await self._enrollments.enroll(gallery.gallery_id, request)
+        except UnknownGallery as error:
+            # The record's error has the id instead of the name.
+            raise UnknownGallery(gallery.name) from error
+        if self.shared:
+            _announce(self.shared, gallery.name, "enroll", committed)
+        return committed
+
+    def _enroll_together(
+        self, gallery_id: int, requests: Sequence[EnrollmentRequest]
+    ) -> Awaitable[list[CommittedEnrollment | Exception]]:
+        rule = self.record.crops.enroll_together
+        return self._commit_and_show("enroll", rule, gallery_id, requests)
+
     async def _commit(
         self, steps: str, name: str, write: Callable[..., Result], *args: Any
+    ) -> Result:
+        committed = await self._commit_and_show(steps, write, *args)
+        if self.shared and committed is not None:
+            _announce(self.shared, name, steps, committed)
+        return committed
+
+    async def _commit_and_show(
+        self, steps: str, write: Callable[..., Result], *args: Any
     ) -> Result:
         def commit() -> tuple[Result, Future[None]]:
             failpoint(f"{steps}.before-commit")
@@ -251,8 +304,6 @@ class GalleryRegistry:
         committed, shown = await self.write(commit)
         await asyncio.wrap_future(shown)
         failpoint(f"{steps}.shown")
-        if self.shared and committed is not None:
-            _announce(self.shared, name, steps, committed)
         return committed
 
     def _read(self, gallery_id: int) -> None:
@@ -318,6 +369,7 @@ class GalleryRegistry:
             # None if the gallery was deleted in the meantime.
             if file is not None:
                 file.prefetch(int(part.slots[-1]) + 1, READ_AHEAD_SLOTS)
+                file.load(part.slots)
                 columns.add(part, file)
 
     def _read_ahead(self, parts: Iterator[CropColumns]) -> Iterator[CropColumns]:
@@ -352,6 +404,9 @@ class GalleryRegistry:
             if latest.calibrated != gallery.calibrated:
                 self._refresh_calibration(gallery)
             file = self.record.crops.vector_file(latest) if changed else None
+            if file is not None:
+                for part in changed:
+                    file.load(part.slots)
             self.device.change(gallery.apply, latest, changed, removed, file).result()
         failpoint("follower.changes-applied")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import fastapi
@@ -38,7 +38,7 @@ from service.http.fields import (
     without_empty,
 )
 from service.record.crop_rows import CURSOR
-from service.record.values import CROP_ID, CropFilter
+from service.record.values import CROP_ID, ListFilter
 from service.settings import MAX_IMAGES, NAME, checked_name
 from service.wording import describe_invalid
 
@@ -171,7 +171,6 @@ VectorText = Annotated[str, Field(max_length=MAX_VECTOR)]
 MomentText = Annotated[str, Field(max_length=MAX_MOMENT)]
 MetadataLabels = Several[Annotated[str, Field(max_length=MAX_METADATA_BYTES)]]
 KeepBest = Annotated[int, Field(ge=1, le=32)]
-FILTERS = frozenset(field.name for field in fields(CropFilter))
 
 
 class LabelsForm(Form):
@@ -319,18 +318,22 @@ class CapturedCrops(Form):
     captured_before: Moment | None = None
     """Only crops captured until this time."""
 
-    def filter(self) -> CropFilter:
+    def filter(self) -> ListFilter:
         """Return the filter; raises `InvalidField` if no crop can pass it."""
         if self.captured_after and self.captured_before:
             require_order(self.captured_after, self.captured_before)
-        return CropFilter(**{name: value for name, value in self if name in FILTERS and value})
+        return ListFilter(
+            cameras=_one_or_any(self.camera),
+            captured_after=self.captured_after,
+            captured_before=self.captured_before,
+        )
 
 
 class GroupingForm(CapturedCrops):
     """Filters of the crops without a name that are grouped; all of them by default."""
 
-    def filter(self) -> CropFilter:
-        return replace(super().filter(), unnamed=True)
+    def filter(self) -> ListFilter:
+        return replace(super().filter(), named=False)
 
 
 class CropsWanted(CapturedCrops):
@@ -345,10 +348,16 @@ class CropsWanted(CapturedCrops):
     external_id: Text | None = None
     """Only with this id of yours."""
 
-    def filter(self) -> CropFilter:
+    def filter(self) -> ListFilter:
         if self.unnamed and self.identity:
             raise InvalidField("unnamed, identity: no crop passes both; send one or the other")
-        return super().filter()
+        return replace(
+            super().filter(),
+            identities=_one_or_any(self.identity),
+            named=False if self.unnamed else None,
+            track=self.track or None,
+            external_id=self.external_id or None,
+        )
 
 
 class CropsQuery(CropsWanted):
@@ -370,12 +379,12 @@ class CropsChosen(CropsWanted):
     dry_run: bool = False
     """Answers how many crops these are, and changes nothing."""
     # An empty variable in a script would otherwise select more crops than intended.
-    never_empty = FILTERS
+    never_empty = frozenset({"crop_ids", *CropsWanted.model_fields})
 
-    def filter(self) -> CropFilter:
+    def filter(self) -> ListFilter:
         """Return the filter; raises `InvalidField` if every crop would pass it."""
         wanted = replace(super().filter(), crop_ids=frozenset(self.crop_ids))
-        if wanted == CropFilter():
+        if wanted == ListFilter():
             raise InvalidField(
                 "crop_ids: no field chooses crops; send crop_ids, identity, unnamed=true, "
                 "camera, track, external_id, captured_after or captured_before"
@@ -396,6 +405,10 @@ class CropsChanges(CropsChosen, LabelsForm):
     """The track from now on; empty for unknown."""
     new_metadata: MetadataLabels = Field([], examples=[['{"shift": "night"}']])
     """A JSON object that takes the place of the former; empty for none."""
+
+
+def _one_or_any(name: str | None) -> frozenset[str]:
+    return frozenset([name]) if name else frozenset()
 
 
 def _require_count(name: str, values: Sequence[object], crops: Sequence[object]) -> None:

@@ -25,7 +25,6 @@ from service.http.forms import FrameForm, Images, SomeImagesForm
 from service.search.options import (
     MOST_ASKING,
     RERANK_DEPTH,
-    Filter,
     GroupBy,
     Mode,
     OperatingPoint,
@@ -34,6 +33,7 @@ from service.search.options import (
     PairOptions,
     QueryOptions,
     QueryVector,
+    SearchFilter,
     pairs_of,
 )
 
@@ -192,14 +192,14 @@ class QueryForm(FrameForm):
             filters["metadata"] = sorted(self.metadata)
         return filters
 
-    def _filter(self) -> Filter:
-        return Filter(
+    def _filter(self) -> SearchFilter:
+        return SearchFilter(
             cameras=frozenset(self.cameras),
             exclude_cameras=frozenset(self.exclude_cameras),
             captured_after=self.captured_after,
             captured_before=self.captured_before,
             named=False if self.unnamed else None,
-            identities=self.identities,
+            identities=frozenset(self.identities),
             metadata=pairs_of(self.metadata),
         )
 

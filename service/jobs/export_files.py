@@ -300,7 +300,7 @@ def _parse_labels(crop: ExportedCrop, where: str = "archive") -> CropLabels:
 
 def _as_stored(crop: ExportedCrop) -> StoredCrop:
     return StoredCrop(
-        row_id=0,
+        slot=0,
         crop_id=crop.crop_id,
         **labels_of(_parse_labels(crop)),
         sha256=crop.sha256,

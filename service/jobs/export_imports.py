@@ -26,7 +26,7 @@ from service.ops.data_directory import MEBIBYTE, failpoint, require_free_disk
 from service.record.deletions import KEPT_FOR, DeletedCrops
 from service.record.exports import ExportDescription
 from service.record.jobs import Job
-from service.record.values import ArchivedCrop
+from service.record.values import ArchivedCrop, CommittedEnrollment
 from service.runtime import Runtime
 
 VECTORS_PER_BATCH = 256
@@ -169,8 +169,14 @@ async def _store_batch(
                     )
                 )
         crops = list(_with_vectors(crops, embedded))
-    rule = runtime.record.crops.enroll_exported
-    store = store_crops(runtime, gallery, embedder, [*crops, *others], rule, job.job_id, deletions)
+
+    async def commit(crops: Sequence[ArchivedCrop]) -> CommittedEnrollment:
+        rule = runtime.record.crops.enroll_exported
+        return await runtime.galleries.change(
+            "enroll", gallery, rule, embedder, crops, job.job_id, deletions
+        )
+
+    store = store_crops(runtime, gallery, [*crops, *others], commit)
     committed = await runtime.sections.run(store)
     failpoint("export-import.batch-stored")
     duplicates = sum(crop.duplicate for crop in committed.landed)

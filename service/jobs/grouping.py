@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
 from model.arrays import Floats, unit_rows
 from service.engine.networks import slices_of
@@ -19,7 +18,7 @@ from service.record.jobs import Job
 from service.record.record import Record
 from service.record.tracks import cohesion
 from service.record.transaction import batches
-from service.record.values import ArchivedCrop, CropFilter
+from service.record.values import FILTER, ArchivedCrop, ListFilter
 from service.runtime import Runtime
 from service.search.calibration import CurrentCalibration
 
@@ -29,11 +28,10 @@ CROPS_AT_ONCE = 500
 # Number of rows of scores after which the progress is saved.
 ROWS_PER_SAVE = 64
 OPERATING_POINT = "far_1e-2"
-FILTER = TypeAdapter(CropFilter)
 
 
 async def begin_grouping(
-    runtime: Runtime, gallery: Gallery, wanted: CropFilter, key_id: str | None
+    runtime: Runtime, gallery: Gallery, wanted: ListFilter, key_id: str | None
 ) -> Job:
     """Create the job that groups unnamed crops, or return the unfinished one.
 
@@ -49,7 +47,7 @@ async def begin_grouping(
         return running
     runtime.calibrations.current(gallery, None)
     entry = await read(record.galleries.get, gallery.gallery_id)
-    if entry and wanted == CropFilter(unnamed=True) and entry.unnamed > MOST_CROPS:
+    if entry and wanted == ListFilter(named=False) and entry.unnamed > MOST_CROPS:
         raise _too_many()
     parameters = FILTER.dump_python(wanted, mode="json", exclude_defaults=True)
     return await create_job(runtime, gallery, "grouping", parameters, key_id)
@@ -69,11 +67,11 @@ async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | No
         least_cohesion = judge.uncertain if current.scoring == "cosine" else current.joins_at
         tracks = _find_cohesive_tracks(crops, least_cohesion)
         clusters = await runtime.pools.calibration.run(_cluster, scores, judge.uncertain, tracks)
-        rows = np.array([crop.record.row_id for crop in crops])
+        slots = np.array([crop.record.slot for crop in crops])
         means = judge.probability(np.array([mean for _, mean in clusters]))
         pairs = zip(clusters, means.tolist(), strict=True)
-        groups = [(rows[places].tolist(), probability) for (places, _), probability in pairs]
-    single = len(crops) - sum(len(rows) for rows, _ in groups)
+        groups = [(slots[places].tolist(), probability) for (places, _), probability in pairs]
+    single = len(crops) - sum(len(group) for group, _ in groups)
     await runtime.galleries.write(
         runtime.record.groups.put, gallery.gallery_id, job.job_id, version, groups, single
     )
@@ -82,7 +80,7 @@ async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | No
 
 
 async def _read_crops(
-    record: Record, galleries: GalleryRegistry, gallery: Gallery, wanted: CropFilter
+    record: Record, galleries: GalleryRegistry, gallery: Gallery, wanted: ListFilter
 ) -> tuple[int, list[ArchivedCrop]]:
     """Read the gallery's version and its crops, with vectors of a single embedder.
 
@@ -93,11 +91,11 @@ async def _read_crops(
     gallery_id = gallery.gallery_id
     while True:
         before = await read(record.galleries.get, gallery_id)
-        rows = await read(record.crops.slots, gallery_id, wanted, MOST_CROPS + 1)
-        if len(rows) > MOST_CROPS:
+        slots = await read(record.crops.slots, gallery_id, wanted, MOST_CROPS + 1)
+        if len(slots) > MOST_CROPS:
             raise _too_many()
         crops: list[ArchivedCrop] = []
-        for batch in batches(rows, CROPS_AT_ONCE):
+        for batch in batches(slots, CROPS_AT_ONCE):
             crops += await read(record.crops.indexed, gallery_id, batch)
         after = await read(record.galleries.get, gallery_id)
         if before is None or after is None:

@@ -86,7 +86,7 @@ async def _embed_missing(runtime: Runtime, gallery: Gallery, job: Job) -> None:
     after = 0
     failed = 0
     while crops := await read(staged.missing, gallery_id, after, size):
-        after = crops[-1].row_id
+        after = crops[-1].slot
         vectors, problems = await _embed(runtime, gallery, crops)
         failed += len(problems)
         failpoint("reindex.batch-embedded")
@@ -117,7 +117,7 @@ async def _embed(
     problems: list[JobProblem] = []
 
     def refuse(crop: StoredCrop, code: str, detail: str) -> None:
-        problem = JobProblem(position=crop.row_id, source=crop.crop_id, code=code, detail=detail)
+        problem = JobProblem(position=crop.slot, source=crop.crop_id, code=code, detail=detail)
         problems.append(problem)
 
     for crop in crops:
@@ -128,11 +128,11 @@ async def _embed(
         except ServiceError as error:
             refuse(crop, error.code, "its picture is damaged")
             continue
-        by_row = runtime.record.crops.by_row
+        by_slot = runtime.record.crops.by_slot
         if picture is not None:
             images.append((crop, picture.content))
         # A crop deleted in the meantime has no picture either, which is not a problem.
-        elif await runtime.galleries.read(by_row, gallery.gallery_id, [crop.row_id]):
+        elif await runtime.galleries.read(by_slot, gallery.gallery_id, [crop.slot]):
             missing = "was not kept" if crop.content_type is None else "is missing"
             refuse(crop, "unknown_picture", f"its picture {missing}")
 
@@ -144,7 +144,7 @@ async def _embed(
 
     for (crop, _), outcome in zip(images, await wait_while_busy(embed), strict=True):
         if isinstance(outcome, EmbeddedImage):
-            vectors[crop.row_id] = outcome.vector
+            vectors[crop.slot] = outcome.vector
         else:
             refuse(crop, outcome.code, outcome.detail)
     return vectors, problems

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from gmn_client.models import ImportedCrops
 from service.errors import JobUnfinished, UnknownJob
-from service.gallery.changes import change_crops
+from service.gallery.changes import AuditEntry
+from service.gallery.forget import delete_crops
 from service.gallery.gallery import Gallery
-from service.gallery.pictures import remove_pictures
 from service.gallery.registry import GalleryRegistry
 from service.jobs.runner import create_job, save_job
 from service.record.jobs import Job, Jobs
-from service.record.values import CropsChange
 from service.runtime import Runtime
 
 CROPS_AT_ONCE = 1000
@@ -55,7 +54,10 @@ async def run_removal(runtime: Runtime, gallery: Gallery, job: Job) -> str | Non
     done = job.progress.get("done", 0)
     total = done + (await count_imported(runtime, gallery, job_id)).crops
     await save_job(runtime, job, {"total": total, "done": done})
-    while removed := (await _remove_some(runtime, gallery, job_id)).count:
+    entry = AuditEntry("delete_imported", {"import_job": job_id})
+    rule = runtime.record.crops.remove_imported
+    arguments = (rule, job_id, CROPS_AT_ONCE)
+    while removed := (await delete_crops(runtime, gallery, entry, *arguments)).count:
         done += removed
         await save_job(runtime, job, {"total": max(done, total), "done": done})
     # Somebody may have deleted some of the crops in the meantime.
@@ -72,17 +74,3 @@ async def _find_import(
     if not job.finished:
         raise JobUnfinished(job_id, job.state)
     return job
-
-
-async def _remove_some(runtime: Runtime, gallery: Gallery, job_id: str) -> CropsChange:
-    async def remove() -> CropsChange:
-        rule = runtime.record.crops.remove_imported
-        arguments = (rule, job_id, CROPS_AT_ONCE)
-        removal = await change_crops(
-            runtime, gallery, "delete-crop", "delete_imported", None, *arguments, import_job=job_id
-        )
-        # The audit log comes first: the crops are deleted, even if external pictures remain.
-        await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
-        return removal
-
-    return await runtime.sections.run(remove())

@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -25,9 +24,8 @@ from service.milvus.writing import is_current
 from service.ops.threads import MonitoredThreadPool
 from service.record.galleries import IndexState
 from service.record.record import Record
-from service.record.transaction import Reader
 from service.search.index import Candidates, best_candidates, mean_direction
-from service.search.options import EVERY_CROP, Filter, GroupBy
+from service.search.options import EVERY_CROP, GroupBy, SearchFilter
 
 if TYPE_CHECKING:
     from service.milvus.server import MilvusServer
@@ -122,7 +120,7 @@ class MilvusIndex:
         self,
         queries: NDArray[np.float32],
         limit: int,
-        wanted: Filter = EVERY_CROP,
+        wanted: SearchFilter = EVERY_CROP,
         grouped: bool = False,
         by: GroupBy = "crop",
     ) -> Candidates:
@@ -138,10 +136,9 @@ class MilvusIndex:
                 "without GMN_INDEX_URL"
             )
         state, crops = self._read_watermark()
-        in_all_forms = self._add_forms(wanted)
         direction = mean_direction(queries)
         unit = (direction / max(float(np.linalg.norm(direction)), 1e-12)).astype(np.float32)
-        # Group code and vector of each crop, by row.
+        # Group code and vector of each crop, by slot.
         confirmed: dict[int, tuple[int, NDArray[np.float32]]] = {}
         requested = limit + MARGIN
         is_full = False
@@ -152,7 +149,7 @@ class MilvusIndex:
                 state.collection,
                 unit,
                 requested,
-                replace(in_all_forms, without=without),
+                replace(wanted, without=without),
                 self.codes,
                 state.timestamp,
                 grouped,
@@ -170,18 +167,18 @@ class MilvusIndex:
         is_cut = is_full or grouped
         if not is_cut and replace(wanted, without=frozenset()) == EVERY_CROP:
             self._require_whole(state, crops - len(wanted.without), len(confirmed))
-        row_ids = np.array(list(confirmed), np.int64)
+        slots = np.array(list(confirmed), np.int64)
         groups = np.array([group for group, _ in confirmed.values()], np.int64)
         vectors = np.array([vector for _, vector in confirmed.values()], np.float32)
         vectors = vectors.reshape(len(confirmed), queries.shape[1])
         searched = crops if is_cut else len(confirmed)
         rows = np.arange(len(confirmed))
         best = best_candidates(
-            row_ids, groups, groups, vectors, rows, direction, limit, searched, grouped
+            slots, groups, groups, vectors, rows, direction, limit, searched, grouped
         )
         return replace(best, version=state.version)
 
-    def identities(self, _: Filter = EVERY_CROP) -> int:
+    def identities(self, _: SearchFilter = EVERY_CROP) -> int:
         """Count the identities of the whole gallery; the record cannot count by filter."""
         entry = self.record.galleries.get(self.gallery_id)
         return entry.identities + entry.unnamed if entry else 0
@@ -193,41 +190,31 @@ class MilvusIndex:
         except CollectionUnavailable:
             return 0
 
-    def _add_forms(self, wanted: Filter) -> Filter:
-        """Add the Unicode forms of names under which earlier versions wrote crops into Milvus."""
-        reader = Reader(self.record.database)
-        read = partial(reader.spellings, self.gallery_id)
-        return replace(
-            wanted,
-            cameras=frozenset(read("camera", wanted.cameras)),
-            exclude_cameras=frozenset(read("camera", wanted.exclude_cameras)),
-            identities=tuple(read("identity", wanted.identities)),
-        )
-
     def _confirm(
         self,
         hits: Sequence[Hit],
-        wanted: Filter,
+        wanted: SearchFilter,
         grouped: bool,
         confirmed: dict[int, tuple[int, NDArray[np.float32]]],
     ) -> set[int]:
         """Add hits that the record confirms to `confirmed`.
 
         Returns:
-            Rows that were deleted, now fail the filter, or hide others of their former group.
+            Slots of crops that were deleted, now fail the filter, or hide others of their former
+            group.
         """
-        crops = self.record.crops.by_row(self.gallery_id, [hit["id"] for hit in hits])
+        crops = self.record.crops.by_slot(self.gallery_id, [hit["id"] for hit in hits])
         outdated: set[int] = set()
         for hit in hits:
-            row_id = hit["id"]
-            label = crops.get(row_id)
-            # If the record is an older copy, it may have assigned the row number again.
+            slot = hit["id"]
+            label = crops.get(slot)
+            # If the record is an older copy, it may have assigned the slot again.
             if label and self.codes.crop(label) == hit["crop"] and wanted.passes(label):
                 group = self.codes.group(label)
-                confirmed[row_id] = group, hit["v"]
+                confirmed[slot] = group, hit["v"]
                 if not grouped or group == hit["grp"]:
                     continue
-            outdated.add(row_id)
+            outdated.add(slot)
         return outdated
 
     def _require_whole(self, state: IndexState, expected: int, found: int) -> None:

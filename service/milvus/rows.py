@@ -14,8 +14,8 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from service.record.values import ArchivedCrop, LabelledCrop, form_code, group_code
-from service.search.options import Filter
+from service.record.values import ArchivedCrop, LabelledCrop, group_code, identity_code
+from service.search.options import SearchFilter
 
 PREFIX = "gmn"
 # Increase this with every change of a row or its codes: collections in another format are rebuilt.
@@ -32,7 +32,7 @@ EARLIEST_TIME = -1e17
 
 
 class LabelRow(TypedDict):
-    """The scalar fields of a row, which can be compared for equality or order."""
+    """The scalar fields of a row, which can be compared for equality or order; `id` is the slot."""
 
     id: int
     crop: int
@@ -67,7 +67,7 @@ class Codes:
     secret: bytes
 
     def crop(self, label: LabelledCrop) -> int:
-        """Return the code of a crop id, since another copy of the record may reuse a row number."""
+        """Return the code of a crop id, since another copy of the record may reuse a slot."""
         return self._code("crop", label.crop_id)
 
     def group(self, label: LabelledCrop) -> int:
@@ -80,7 +80,7 @@ class Codes:
     def label(self, label: LabelledCrop) -> LabelRow:
         captured = label.captured_at
         return LabelRow(
-            id=label.row_id,
+            id=label.slot,
             crop=self.crop(label),
             grp=self.group(label),
             camera=self.camera(label.camera),
@@ -98,11 +98,8 @@ class Codes:
     def collection(self, owner: str, gallery_id: int, build: int) -> str:
         return f"{self.prefix(owner)}{gallery_id}_{build}{FORMAT}"
 
-    def expression(self, wanted: Filter) -> str:
-        """Return a filter as a Milvus expression, ignoring metadata; empty for every crop.
-
-        Its names must be in all Unicode forms in which they may have been written.
-        """
+    def expression(self, wanted: SearchFilter) -> str:
+        """Return a filter as a Milvus expression, ignoring metadata; empty for every crop."""
         parts: list[str] = []
         if wanted.cameras:
             parts.append(f"camera in {self._encode_cameras(wanted.cameras)}")
@@ -116,7 +113,7 @@ class Codes:
         if wanted.named is not None:
             parts.append("grp >= 0" if wanted.named else "grp < 0")
         if wanted.identities:
-            codes = [form_code(identity, self.secret) for identity in wanted.identities]
+            codes = [identity_code(identity, self.secret) for identity in wanted.identities]
             parts.append(f"grp in {codes}")
         if wanted.without:
             parts.append(f"id not in {sorted(wanted.without)}")

@@ -20,7 +20,7 @@ from pymilvus import DataType, MilvusClient, MilvusException
 
 from service.errors import CollectionUnavailable, IndexUnavailable
 from service.milvus.rows import LARGEST_LIMIT, PREFIX, TOO_SLOW, Codes, Hit, LabelRow, Row
-from service.search.options import Filter
+from service.search.options import SearchFilter
 
 # pymilvus logs every error with the request, although it also raises the error.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
@@ -77,11 +77,11 @@ class MilvusServer:
             with self._use_client(collection) as client:
                 client.upsert(collection, list(rows), timeout=WRITE_SECONDS)
 
-    def delete(self, collection: str, row_ids: Sequence[int]) -> None:
+    def delete(self, collection: str, slots: Sequence[int]) -> None:
         # Milvus accepts this for missing rows.
-        if row_ids:
+        if slots:
             with self._use_client(collection) as client:
-                client.delete(collection, ids=list(row_ids), timeout=WRITE_SECONDS)
+                client.delete(collection, ids=list(slots), timeout=WRITE_SECONDS)
 
     def timestamp(self) -> int:
         """Return a server timestamp after all acknowledged writes; 0 on milvus-lite."""
@@ -95,7 +95,7 @@ class MilvusServer:
         collection: str,
         query: NDArray[np.float32],
         limit: int,
-        wanted: Filter,
+        wanted: SearchFilter,
         codes: Codes,
         timestamp: int,
         grouped: bool = False,

@@ -63,7 +63,7 @@ class CollectionWriter:
             self._require_current(state)
             between()
             self.server.upsert(state.collection, [self.codes.row(crop) for crop in crops])
-            deleted = set(rows).difference(crop.record.row_id for crop in crops)
+            deleted = set(rows).difference(crop.record.slot for crop in crops)
             self.server.delete(state.collection, sorted(deleted))
         self._require_current(state)
 
@@ -85,7 +85,7 @@ class CollectionWriter:
         # A newer copy of the record may have left a collection with this name.
         self.server.drop(state.collection)
         self.server.create(state.collection, entry.dimension)
-        self.write(state, range(1, entry.rows + 1), between)
+        self.write(state, range(1, entry.next_slot), between)
         between()
         return True
 
@@ -102,16 +102,16 @@ class CollectionWriter:
         if entry is None or state is None or not state.collection:
             return []
         # Rows may exist beyond the record's last one if the record is an older copy.
-        bounds = [*range(0, entry.rows + 1 + IDS_PER_PAGE, IDS_PER_PAGE), LAST_ROW]
+        bounds = [*range(0, entry.next_slot + IDS_PER_PAGE, IDS_PER_PAGE), LAST_ROW]
         differing_rows: list[int] = []
         for first, end in pairwise(bounds):
             between()
             heartbeat()
             stored_rows = self.server.rows(state.collection, first, end, timestamp)
             in_collection = {row["id"]: row for row in stored_rows}
-            rows = sorted(in_collection.keys() | set(range(first, min(end, entry.rows + 1))))
-            crops = self.record.crops.by_row(gallery_id, rows).values()
-            in_record = {crop.row_id: self.codes.label(crop) for crop in crops}
+            rows = sorted(in_collection.keys() | set(range(first, min(end, entry.next_slot))))
+            crops = self.record.crops.by_slot(gallery_id, rows).values()
+            in_record = {crop.slot: self.codes.label(crop) for crop in crops}
             differing_rows += (row for row in rows if in_collection.get(row) != in_record.get(row))
         return differing_rows
 

@@ -549,7 +549,10 @@ def _begin_anew(transaction: Transaction, index_owners: list[str]) -> None:
     # No version that was answered since the backup is answered again: no gallery changes more often
     # than once a millisecond.
     now = time.time_ns() // 1_000_000
-    transaction.change("UPDATE galleries SET version = max(version + 1, ?)", (now,))
+    transaction.change(
+        "UPDATE galleries SET version = CASE WHEN version < ? THEN ? ELSE version + 1 END",
+        (now, now),
+    )
 
 
 def _list_index_owners(backup: Path, into: Path, replaced: Path, known: _Known) -> list[str]:

@@ -7,13 +7,20 @@ from collections.abc import Sequence
 from model.calibration import WITHDRAWN_SCORING
 from service.record.database import RecordPart, transactional
 from service.record.galleries import note_calibrated, read_entry
-from service.record.transaction import Transaction
+from service.record.transaction import AMONG, Transaction, upsert
 from service.record.values import PublishedCalibration
 
 # Number of searches that are kept of each subject.
 KEPT_SEARCHES = 256
 OF_SUBJECT = "WHERE gallery_id = ? AND subject = ?"
-WITHDRAWN_SUBJECTS = f"{WITHDRAWN_SCORING}:*"
+COUNT_SEARCHES = upsert(
+    "calibrations",
+    ("gallery_id", "subject", "version", "searches"),
+    "VALUES (?, ?, 0, ?)",
+    "searches = excluded.searches",
+)
+WITHDRAWN = f"{WITHDRAWN_SCORING}:"
+IS_WITHDRAWN = f"substr(subject, 1, {len(WITHDRAWN)}) = ?"
 
 
 class StoredCalibrations(RecordPart):
@@ -41,20 +48,29 @@ class StoredCalibrations(RecordPart):
             return
         first = self.counted(gallery_id, subject)
         # A later search replaces an earlier one of the same name.
-        transaction.change_many(
-            "INSERT OR REPLACE INTO calibration_searches (gallery_id, subject, number, name, body) "
-            "VALUES (?, ?, ?, ?, ?)",
-            [(gallery_id, subject, number, *row) for number, row in enumerate(rows, first)],
+        searches = {
+            name: {
+                "gallery_id": gallery_id,
+                "subject": subject,
+                "number": number,
+                "name": name,
+                "body": body,
+            }
+            for number, (name, body) in enumerate(rows, first)
+        }
+        transaction.change(
+            f"DELETE FROM calibration_searches {OF_SUBJECT} AND name IN {AMONG}",
+            (gallery_id, subject, list(searches)),
         )
+        transaction.insert("calibration_searches", *searches.values())
         transaction.change(
             f"DELETE FROM calibration_searches {OF_SUBJECT} AND number < (SELECT min(number) FROM "
             f"(SELECT number FROM calibration_searches {OF_SUBJECT} "
-            "ORDER BY number DESC LIMIT ?))",
+            "ORDER BY number DESC LIMIT ?) AS newest)",
             (gallery_id, subject, gallery_id, subject, KEPT_SEARCHES),
         )
         transaction.change(
-            "INSERT INTO calibrations (gallery_id, subject, version, searches) VALUES (?, ?, 0, ?) "
-            "ON CONFLICT DO UPDATE SET searches = excluded.searches",
+            COUNT_SEARCHES,
             (gallery_id, subject, first + len(rows)),
         )
 
@@ -70,8 +86,8 @@ class StoredCalibrations(RecordPart):
     def published(self, gallery_id: int) -> dict[str, PublishedCalibration]:
         rows = self._reader.rows(
             "calibrations",
-            "WHERE gallery_id = ? AND version > 0 AND NOT subject GLOB ?",
-            (gallery_id, WITHDRAWN_SUBJECTS),
+            f"WHERE gallery_id = ? AND version > 0 AND NOT {IS_WITHDRAWN}",
+            (gallery_id, WITHDRAWN),
         )
         return {row["subject"]: PublishedCalibration(row["version"], row["body"]) for row in rows}
 
@@ -117,8 +133,8 @@ class StoredCalibrations(RecordPart):
         transaction.insert("calibrations", values, instead=True)
         for table in ("calibrations", "calibration_searches"):
             transaction.change(
-                f"DELETE FROM {table} WHERE gallery_id = ? AND subject GLOB ?",
-                (gallery_id, WITHDRAWN_SUBJECTS),
+                f"DELETE FROM {table} WHERE gallery_id = ? AND {IS_WITHDRAWN}",
+                (gallery_id, WITHDRAWN),
             )
         note_calibrated(transaction, gallery_id)
         return True

@@ -6,7 +6,7 @@ from collections import defaultdict
 from datetime import datetime
 
 from model.crops.texts import nfc
-from service.record.transaction import Reader, Transaction
+from service.record.transaction import Reader, Transaction, upsert
 from service.record.values import Sender
 
 # Upper bound on the reviewed alerts of a list that are read, the newest ones.
@@ -78,7 +78,11 @@ def ignore_reviews(
 
 def count_change(transaction: Transaction, gallery_id: int) -> None:
     transaction.change(
-        "INSERT INTO review_changes (gallery_id, changes) VALUES (?, 1) "
-        "ON CONFLICT DO UPDATE SET changes = changes + 1",
+        upsert(
+            "review_changes",
+            ("gallery_id", "changes"),
+            "VALUES (?, 1)",
+            "changes = review_changes.changes + 1",
+        ),
         (gallery_id,),
     )

@@ -15,7 +15,7 @@ from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
 from service.record.keys import ApiKey
 from service.record.schema import as_micros
-from service.record.transaction import AMONG, Row, Transaction
+from service.record.transaction import AMONG, Row, Transaction, upsert
 from service.record.watch import NotedVisit, alert_lists_of_camera
 
 # Upper bound on the names of cameras of one key.
@@ -32,31 +32,43 @@ WITHOUT_FRAMES = ("no_frames", "reconnecting")
 # States by which cameras are counted; `trouble` is any other than `ok` in the last heartbeat.
 CAMERA_STATES = ("ok", "trouble", "silent")
 OF_CAMERA = "WHERE key_id = ? AND camera = ?"
-PUT_HEARTBEAT = """
-INSERT INTO cameras (key_id, camera, heard_at, heartbeat_at, state, fps, lag)
-VALUES (:key_id, :camera, :now, :now, :state, :fps, :lag)
-ON CONFLICT DO UPDATE SET heartbeat_at = :now, state = :state, fps = :fps, lag = :lag
-"""
+PUT_HEARTBEAT = upsert(
+    "cameras",
+    ("key_id", "camera", "heard_at", "heartbeat_at", "state", "fps", "lag"),
+    "VALUES (:key_id, :camera, :now, :now, :state, :fps, :lag)",
+    "heartbeat_at = :now, state = :state, fps = :fps, lag = :lag",
+)
 SET_HEARD = f"UPDATE cameras SET heard_at = ?, silent_at = NULL {OF_CAMERA}"
-PUT_HEARD = """
-INSERT INTO cameras (key_id, camera, heard_at, crop_at)
-VALUES (:key_id, :camera, :heard_at, :crop_at)
-ON CONFLICT DO UPDATE SET heard_at = max(heard_at, :heard_at),
-    crop_at = coalesce(max(crop_at, :crop_at), crop_at, :crop_at), silent_at = NULL
-"""
-ADD_COUNTS = """
-INSERT INTO camera_hours (key_id, camera, hour, crops, tracks, refused)
-VALUES (:key_id, :camera, :hour, :crops, :tracks, :refused)
-ON CONFLICT DO UPDATE SET crops = crops + :crops, tracks = tracks + :tracks,
-    refused = refused + :refused
-"""
+# Counts of several processes may arrive out of order.
+PUT_HEARD = upsert(
+    "cameras",
+    ("key_id", "camera", "heard_at", "crop_at"),
+    "VALUES (:key_id, :camera, :heard_at, :crop_at)",
+    """
+    heard_at = CASE WHEN cameras.heard_at > :heard_at THEN cameras.heard_at ELSE :heard_at END,
+    crop_at = CASE
+        WHEN cameras.crop_at > :crop_at THEN cameras.crop_at
+        ELSE coalesce(:crop_at, cameras.crop_at)
+    END,
+    silent_at = NULL
+    """,
+)
+ADD_COUNTS = upsert(
+    "camera_hours",
+    ("key_id", "camera", "hour", "crops", "tracks", "refused"),
+    "VALUES (:key_id, :camera, :hour, :crops, :tracks, :refused)",
+    "crops = camera_hours.crops + :crops, tracks = camera_hours.tracks + :tracks, "
+    "refused = camera_hours.refused + :refused",
+)
 SUM_OF_HOURS = """,
 (SELECT coalesce(sum({0}), 0) FROM camera_hours WHERE camera_hours.key_id = cameras.key_id
     AND camera_hours.camera = cameras.camera AND hour > ?) AS {0}
 """
 COUNTS = "".join(SUM_OF_HOURS.format(name) for name in ("crops", "tracks", "refused"))
 COUNT_STATES = f"""
-SELECT iif(silent_at IS NOT NULL, 'silent', iif(state = 'ok', 'ok', 'trouble')) AS shown, count(*)
+SELECT CASE
+    WHEN silent_at IS NOT NULL THEN 'silent' WHEN state = 'ok' THEN 'ok' ELSE 'trouble'
+END AS shown, count(*)
 FROM cameras WHERE heartbeat_at IS NOT NULL AND key_id IN {AMONG} GROUP BY shown
 """
 
@@ -210,8 +222,8 @@ class Cameras(RecordPart):
     def remove_old(self, transaction: Transaction, now: datetime) -> None:
         """Forget cameras that were not heard for `KEPT_FOR`, and counts of more than a day ago."""
         transaction.change(
-            "DELETE FROM cameras WHERE max(heard_at, coalesce(heartbeat_at, heard_at)) < ?",
-            (now - KEPT_FOR,),
+            "DELETE FROM cameras WHERE heard_at < ? AND coalesce(heartbeat_at, heard_at) < ?",
+            (now - KEPT_FOR, now - KEPT_FOR),
         )
         oldest_hour = as_micros(now) // MICROS_OF_HOUR - HOURS
         transaction.change("DELETE FROM camera_hours WHERE hour <= ?", (oldest_hour,))

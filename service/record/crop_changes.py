@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gmn_client.models import EnrolledImage
-from model.crops.texts import nfc
 from service.errors import RequestConflict
 from service.record.crop_rows import read_ids
 from service.record.files import forget_strays
@@ -19,8 +19,8 @@ from service.record.galleries import (
     note_changed,
     require_entry,
 )
-from service.record.schema import now_micros
-from service.record.transaction import AMONG, Reader, Row, Transaction, settings_of
+from service.record.schema import as_bytes, natural_order, now_micros
+from service.record.transaction import AMONG, Reader, Row, Transaction, settings_of, upsert
 from service.record.values import (
     ArchivedCrop,
     CommittedEnrollment,
@@ -47,18 +47,12 @@ COLUMNS = (
     "quality",
     "metadata",
 )
-ANY_IDS = "SELECT slot, CAST(crop_id AS BLOB) AS id_bytes, person_id FROM crops"
-TOMBSTONES_OF = (
-    "INSERT OR REPLACE INTO tombstones (gallery_id, crop_id, removed_at, slot, changed) "
-    "SELECT gallery_id, crop_id, :now, slot, :version FROM crops"
+ANY_IDS = f"SELECT slot, {as_bytes('crop_id')} AS id_bytes, person_id FROM crops"
+PUT_TOMBSTONES = upsert(
+    "tombstones",
+    ("gallery_id", "crop_id", "removed_at", "slot", "changed"),
+    f"SELECT gallery_id, crop_id, :now, slot, :version FROM crops WHERE {OF_SLOTS}",
 )
-NEW_PEOPLE = """
-INSERT INTO people (person_id, gallery_id, name, sort_key)
-SELECT (SELECT coalesce(max(person_id), 0) FROM people) + row_number() OVER (),
-    :gallery_id, value, natural_order(value)
-FROM (SELECT DISTINCT value FROM json_each(:names) WHERE value IS NOT NULL)
-WHERE NOT EXISTS (SELECT 1 FROM people WHERE gallery_id = :gallery_id AND name = value)
-"""
 # Adds the crops in some slots to the counts of their gallery, or with `sign` -1 subtracts them.
 COUNT = f"""
 UPDATE galleries SET (crops, unnamed, image_bytes, staged_crops, next_slot) = (
@@ -66,19 +60,15 @@ UPDATE galleries SET (crops, unnamed, image_bytes, staged_crops, next_slot) = (
         unnamed + :sign * (count(*) - count(person_id)),
         galleries.image_bytes + :sign * coalesce(sum(crops.image_bytes), 0),
         staged_crops + :sign * count(*) FILTER (WHERE slot <= staged_slot),
-        max(next_slot, coalesce(max(slot), 0) + 1)
+        CASE WHEN next_slot > max(slot) THEN next_slot ELSE coalesce(max(slot) + 1, next_slot) END
     FROM crops WHERE {OF_SLOTS}
 ) WHERE gallery_id = :gallery_id
 """
-# Pairs of crops of one image that have the same identity and camera. The unary pluses keep SQLite
-# from comparing each crop with all crops of its person or camera.
-ALIKE = """
-SELECT these.crop_id, others.crop_id
-FROM crops AS these JOIN crops AS others USING (gallery_id, sha256)
-WHERE gallery_id = :gallery_id AND these.slot IN (SELECT value FROM json_each(:slots))
-    AND others.slot != these.slot
-    AND +others.person_id IS these.person_id AND nfc(others.camera) IS nfc(these.camera)
-ORDER BY these.slot, others.slot LIMIT 1
+# All crops of the images of which some slots have crops.
+OF_IMAGES = f"""
+SELECT slot, crop_id, sha256, person_id, camera FROM crops
+WHERE gallery_id = :gallery_id AND sha256 IN (SELECT sha256 FROM crops WHERE {OF_SLOTS})
+ORDER BY slot
 """
 
 
@@ -93,13 +83,13 @@ def put_crops(transaction: Transaction, gallery_id: int, crops: Sequence[Archive
     rows = [_build_row(gallery_id, record, people, version) for record in records]
     transaction.insert("crops", *rows)
     tracks = [
-        {"gallery_id": gallery_id, "slot": record.row_id, "track": record.track}
+        {"gallery_id": gallery_id, "slot": record.slot, "track": record.track}
         for record in records
         if record.track is not None
     ]
     transaction.insert("tracks", *tracks)
     pictures = [
-        {"gallery_id": gallery_id, "slot": crop.record.row_id, "content": crop.picture}
+        {"gallery_id": gallery_id, "slot": crop.record.slot, "content": crop.picture}
         for crop in crops
         if crop.picture is not None
     ]
@@ -111,7 +101,7 @@ def put_crops(transaction: Transaction, gallery_id: int, crops: Sequence[Archive
         "RETURNING side",
         (len(crops[0].vector), gallery_id),
     )
-    vectors = {crop.record.row_id: (crop.record.crop_id, crop.vector) for crop in crops}
+    vectors = {crop.record.slot: (crop.record.crop_id, crop.vector) for crop in crops}
     transaction.write_vectors(gallery_id, side, vectors)
     _count(transaction, gallery_id, list(vectors), 1)
     return version
@@ -132,7 +122,7 @@ def remove_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]
     values = {"gallery_id": gallery_id, "slots": slots, "now": now_micros(), "version": version}
     # Without tombstones, importing an export would bring the crops back, and the log of deletions
     # would not have them.
-    transaction.change(f"{TOMBSTONES_OF} WHERE {OF_SLOTS}", values)
+    transaction.change(PUT_TOMBSTONES, values)
     _count(transaction, gallery_id, slots, -1)
     drop_crops(transaction, gallery_id, slots)
     _drop_people(transaction, gallery_id, crops)
@@ -147,8 +137,7 @@ def relabel_crops(
     Args:
         fields: the new labels, by their names in `CropLabels`.
     """
-    transaction.limit_batch(len(slots))
-    values = {"gallery_id": gallery_id, "slots": slots, "track": fields.get("track")}
+    values = {"gallery_id": gallery_id, "slots": slots}
     # This verifies the rows, whose checksums are computed again.
     crops = read_ids(transaction, f"WHERE {OF_SLOTS} ORDER BY slot", values)
     # Count these crops again, since they may get or lose an identity.
@@ -168,11 +157,11 @@ def relabel_crops(
         transaction.change(f"UPDATE crops SET {seen_at} WHERE {OF_SLOTS}", values)
     if "track" in fields:
         transaction.change(f"DELETE FROM tracks WHERE {OF_SLOTS}", values)
-        transaction.change(
-            "INSERT INTO tracks (gallery_id, slot, track) SELECT :gallery_id, value, :track "
-            "FROM json_each(:slots) WHERE :track IS NOT NULL",
-            values,
-        )
+        if fields["track"] is not None:
+            rows = [
+                {"gallery_id": gallery_id, "slot": slot, "track": fields["track"]} for slot in slots
+            ]
+            transaction.insert("tracks", *rows)
     _count(transaction, gallery_id, slots, 1)
     crop_ids = tuple(crop["crop_id"] for crop in crops)
     attribute_alerts(transaction, gallery_id, crop_ids)
@@ -184,7 +173,6 @@ def mark_changed(
     transaction: Transaction, gallery_id: int, slots: Sequence[int], version: int
 ) -> None:
     """Have every process read the labels of crops whose rows have not changed otherwise."""
-    transaction.limit_batch(len(slots))
     values = {"gallery_id": gallery_id, "slots": slots, "version": version}
     transaction.change(f"UPDATE crops SET changed = :version WHERE {OF_SLOTS}", values)
 
@@ -227,11 +215,27 @@ def count_people(transaction: Transaction, gallery_id: int, more: int) -> None:
 
 def seen_as(crop: StoredCrop) -> tuple[str, str | None, str | None]:
     """Return the fields of which all are equal in duplicates: image, identity and camera."""
-    return (
-        crop.sha256,
-        None if crop.identity is None else nfc(crop.identity),
-        None if crop.camera is None else nfc(crop.camera),
-    )
+    return crop.sha256, crop.identity, crop.camera
+
+
+def find_alike(reader: Reader, gallery_id: int, slots: Collection[int]) -> tuple[str, str] | None:
+    """Return the ids of a crop in these slots and of another with its image, identity and camera.
+
+    None if all crops differ.
+    """
+    alike: dict[tuple[object, ...], list[str]] = defaultdict(list)
+    changed: dict[tuple[object, ...], str] = {}
+    values = {"gallery_id": gallery_id, "slots": slots}
+    for slot, crop_id, sha256, person_id, camera in reader.tuples(OF_IMAGES, values):
+        seen: tuple[object, ...] = (sha256, person_id, camera)
+        alike[seen].append(crop_id)
+        if slot in slots:
+            changed.setdefault(seen, crop_id)
+    for fields, crop_id in changed.items():
+        for other_id in alike[fields]:
+            if other_id != crop_id:
+                return crop_id, other_id
+    return None
 
 
 def change_embedder(transaction: Transaction, entry: GalleryRecord, embedder: str) -> None:
@@ -286,64 +290,71 @@ def find_request(
     )
 
 
-def keep_request(
+def keep_requests(
     transaction: Transaction,
     gallery_id: int,
-    request: RequestKey,
     version: int,
-    landed: Sequence[EnrolledImage],
+    answers: Sequence[tuple[RequestKey, Sequence[EnrolledImage]]],
 ) -> None:
+    """Remember requests with the images that landed."""
+    if not answers:
+        return
     moment = datetime.now(UTC)
     transaction.change(
         "DELETE FROM requests WHERE (gallery_id, key) IN (SELECT gallery_id, key FROM requests "
         "WHERE happened_at < ? ORDER BY happened_at LIMIT ?)",
-        (moment - REQUESTS_KEPT_FOR, REQUESTS_REMOVED_AT_ONCE),
+        (moment - REQUESTS_KEPT_FOR, REQUESTS_REMOVED_AT_ONCE * len(answers)),
     )
-    answer = {
-        "version": version,
-        "landed": [(image.crop_id, image.duplicate, image.warnings) for image in landed],
-        "problems": request.problems,
-    }
-    row = {
-        "gallery_id": gallery_id,
-        "key": request.key,
-        "digest": request.digest,
-        "answer": answer,
-        "happened_at": moment,
-    }
-    transaction.insert("requests", row, instead=True)
+    rows = [
+        {
+            "gallery_id": gallery_id,
+            "key": request.key,
+            "digest": request.digest,
+            "answer": {
+                "version": version,
+                "landed": [(image.crop_id, image.duplicate, image.warnings) for image in landed],
+                "problems": request.problems,
+            },
+            "happened_at": moment,
+        }
+        for request, landed in answers
+    ]
+    transaction.insert("requests", *rows, instead=True)
 
 
 def require_people(
     transaction: Transaction, gallery_id: int, names: Sequence[str | None]
 ) -> dict[str, int]:
-    """Return the ids of people by their names, and add those that the gallery lacks.
-
-    A person whose name is stored in another Unicode form is the same one, and keeps this form.
-    """
-    given = [name for name in names if name is not None]
-    forms = transaction.spellings(gallery_id, "identity", given)
-    people = _read_people(transaction, gallery_id, forms)
-    missing = {nfc(name): name for name in given if nfc(name) not in people}
-    if missing:
-        add_people(transaction, gallery_id, list(missing.values()))
-        people |= _read_people(transaction, gallery_id, list(missing.values()))
-    return {name: people[nfc(name)] for name in given}
+    """Return the ids of people by their names, and add those that the gallery lacks."""
+    given = {name for name in names if name is not None}
+    people = _read_people(transaction, gallery_id, given)
+    if missing := given - people.keys():
+        people |= _add_people(transaction, gallery_id, sorted(missing))
+    return people
 
 
-def add_people(transaction: Transaction, gallery_id: int, names: Collection[str]) -> None:
-    """Add the people of these very names that a gallery lacks."""
-    values = {"gallery_id": gallery_id, "names": names}
-    count_people(transaction, gallery_id, transaction.change(NEW_PEOPLE, values))
+def _add_people(transaction: Transaction, gallery_id: int, names: Sequence[str]) -> dict[str, int]:
+    """Add people of new names, and return their ids."""
+    newest: int = transaction.value("SELECT coalesce(max(person_id), 0) FROM people")
+    people = {name: newest + number for number, name in enumerate(names, 1)}
+    rows = [
+        {
+            "person_id": person_id,
+            "gallery_id": gallery_id,
+            "name": name,
+            "sort_key": natural_order(name),
+        }
+        for name, person_id in people.items()
+    ]
+    transaction.insert("people", *rows)
+    count_people(transaction, gallery_id, len(rows))
+    return people
 
 
 def _read_people(reader: Reader, gallery_id: int, names: Collection[str]) -> dict[str, int]:
-    """Return the ids of the people of these very names, by the NFC of the name."""
     clauses = f"WHERE gallery_id = ? AND name IN {AMONG}"
     rows = reader.rows("people", clauses, (gallery_id, names))
-    # If a name is stored in several forms, its NFC comes last and counts.
-    rows.sort(key=lambda row: nfc(row["name"]) == row["name"])
-    return {nfc(row["name"]): row["person_id"] for row in rows}
+    return {row["name"]: row["person_id"] for row in rows}
 
 
 def _build_row(
@@ -351,7 +362,7 @@ def _build_row(
 ) -> dict[str, Any]:
     return {name: getattr(crop, name) for name in COLUMNS} | {
         "gallery_id": gallery_id,
-        "slot": crop.row_id,
+        "slot": crop.slot,
         "person_id": None if crop.identity is None else people[crop.identity],
         "seen_at": crop.captured_at or crop.created_at,
         "sha256": bytes.fromhex(crop.sha256),

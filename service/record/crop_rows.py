@@ -4,35 +4,41 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_core import from_json
 
 from gmn_client.models import CropOrder
 from service.errors import DamagedRecord, InvalidField
 from service.ops.threads import heartbeat
-from service.record.schema import TABLES
-from service.record.spellings import TextKind
-from service.record.transaction import AMONG, Reader, Row, Values, batches
-from service.record.values import ArchivedCrop, CropFilter, GalleryRecord, StoredCrop, identity_code
+from service.record.schema import TABLES, StoredRow, as_moment
+from service.record.transaction import AMONG, Reader, Row, Values, among, batches, unindexed
+from service.record.values import (
+    ArchivedCrop,
+    GalleryRecord,
+    JsonObject,
+    ListFilter,
+    StoredCrop,
+    identity_code,
+)
 from service.record.vectors import Vector, vector_crc
 
+# The columns of each table with its checksum, one behind the other; and the labels.
 CROPS_AND_NAMES = (
-    "SELECT crops.*, people.name AS identity, tracks.track AS track, "
-    f"{TABLES['crops'].is_intact} "
-    f"AND (crops.person_id IS NULL OR {TABLES['people'].is_intact} IS 1) "
-    f"AND (tracks.slot IS NULL OR {TABLES['tracks'].is_intact} IS 1) AS intact "
+    f"SELECT {TABLES['crops'].selection}, {TABLES['people'].selection}, "
+    f"{TABLES['tracks'].selection}, people.name AS identity, tracks.track AS track "
     "FROM crops LEFT JOIN tracks USING (gallery_id, slot) "
     "LEFT JOIN people ON people.person_id = crops.person_id"
 )
-
-IDS = f"SELECT slot, crop_id, person_id, {TABLES['crops'].is_intact} AS intact FROM crops"
 METADATA = "SELECT slot, metadata FROM crops WHERE gallery_id = ? AND metadata IS NOT NULL AND"
+# Where the columns of `people` and `tracks` begin in a row of these.
+PERSON_COLUMN = len(TABLES["crops"].columns) + 1
+TRACK_COLUMN = PERSON_COLUMN + len(TABLES["people"].columns) + 1
 CROPS_AT_ONCE = 500
+COLUMNS = ("slot", "person", "camera", "captured_at")
 COLUMNS_AT_ONCE = 8192
 MICROSECONDS = 1e6
 # A range of slots is read in one pass if it spans at most this multiple of the wanted slots.
@@ -53,33 +59,30 @@ MOST_SCANNED = 10_000
 # Slot of the page's last crop, preceded by the microseconds of its time if sorted by time.
 CURSOR = re.compile(r"(?:(-?[0-9]{1,18})_)?([0-9]{1,18})", re.ASCII)
 
-OF_FORMS = "(SELECT value FROM json_each(:{}))"
-# The SQL condition for each field of `CropFilter`, the most selective first.
+# The SQL condition for each field of `ListFilter`, the most selective first. `=` lets SQLite read
+# the crops of one person or camera in their order.
 LABELS = {
-    "crop_ids": "crops.crop_id IN (SELECT value FROM json_each(:crop_ids))",
+    "crop_ids": f"crops.crop_id IN {among(':crop_ids')}",
     "external_id": "crops.external_id = :external_id",
-    "identity": (
+    "identities": (
         "crops.person_id = "
-        "(SELECT person_id FROM people WHERE gallery_id = :gallery_id AND name = :identity)"
+        "(SELECT person_id FROM people WHERE gallery_id = :gallery_id AND name = :identities)"
     ),
     "track": (
         "crops.slot IN (SELECT slot FROM tracks WHERE gallery_id = :gallery_id AND track = :track)"
     ),
+    "named": "crops.person_id IS NOT NULL",
     "unnamed": "crops.person_id IS NULL",
-    "camera": "crops.camera = :camera",
+    "cameras": "crops.camera = :cameras",
 }
-# The conditions for a text that the gallery may have stored in several Unicode forms.
-OF_SEVERAL_FORMS: dict[TextKind, str] = {
-    "external_id": f"crops.external_id IN {OF_FORMS.format('external_id')}",
-    "identity": (
+# The conditions for several texts, such as the Unicode forms of an external id.
+OF_SEVERAL_TEXTS = {
+    "external_id": f"crops.external_id IN {among(':external_id')}",
+    "identities": (
         "crops.person_id IN (SELECT person_id FROM people "
-        f"WHERE gallery_id = :gallery_id AND name IN {OF_FORMS.format('identity')})"
+        f"WHERE gallery_id = :gallery_id AND name IN {among(':identities')})"
     ),
-    "track": (
-        "crops.slot IN (SELECT slot FROM tracks "
-        f"WHERE gallery_id = :gallery_id AND track IN {OF_FORMS.format('track')})"
-    ),
-    "camera": f"crops.camera IN {OF_FORMS.format('camera')}",
+    "cameras": f"crops.camera IN {among(':cameras')}",
 }
 CAPTURED = {
     "captured_after": "crops.captured_at >= :captured_after",
@@ -140,21 +143,17 @@ def read_columns(
     names = f"SELECT person_id, name FROM people WHERE gallery_id = ? AND person_id IN {AMONG}"
     codes: dict[str, int] = {}
     condition = "" if slots is None else f"AND slot IN {AMONG} "
-    # SQLite returns each column as one JSON array, which Python parses in a third of the time
-    # needed for rows.
     statement = (
-        "SELECT json_group_array(slot), json_group_array(coalesce(person_id, 0)), "
-        "json_group_array(camera), json_group_array(captured_at) FROM (SELECT slot, person_id, "
-        f"camera, captured_at FROM crops WHERE gallery_id = ? {condition}"
-        "AND slot > ? ORDER BY slot LIMIT ?)"
+        "SELECT slot, coalesce(person_id, 0) AS person, camera, captured_at FROM crops "
+        f"WHERE gallery_id = ? {condition}AND slot > ? ORDER BY slot LIMIT ?"
     )
     values = [gallery_id] if slots is None else [gallery_id, slots]
     newest = reader.value("SELECT next_slot - 1 FROM galleries WHERE gallery_id = ?", (gallery_id,))
     after = 0
     while True:
         try:
-            (texts,) = reader.tuples(statement, (*values, after, COLUMNS_AT_ONCE))
-            part = _as_columns(reader, gallery_id, texts, names, codes, secret)
+            lists = reader.columns(COLUMNS, statement, (*values, after, COLUMNS_AT_ONCE))
+            part = _as_columns(reader, gallery_id, lists, names, codes, secret)
         except (DamagedRecord, TypeError, ValueError, OverflowError):
             last = min(after + COLUMNS_AT_ONCE, newest or 0)
             if last <= after:
@@ -179,13 +178,13 @@ def read_columns(
 def _as_columns(
     reader: Reader,
     gallery_id: int,
-    texts: Sequence[str],
+    lists: Sequence[list[Any]],
     names: str,
     codes: dict[str, int],
     secret: bytes,
 ) -> CropColumns:
-    """Parse the columns of a part; raise if one contains what was never written."""
-    numbers, people, cameras, captured = (from_json(text) for text in texts)
+    """Convert the columns of a part; raise if one contains what was never written."""
+    numbers, people, cameras, captured = lists
     if not all(camera is None or isinstance(camera, str) for camera in cameras):
         raise TypeError("a camera is not a text")
     slot_numbers = np.array(numbers, np.int64)
@@ -208,12 +207,12 @@ def _as_columns(
 
 def _columns_of(crops: Sequence[StoredCrop], secret: bytes) -> CropColumns:
     groups = [
-        -1 - crop.row_id if crop.identity is None else identity_code(crop.identity, secret)
+        -1 - crop.slot if crop.identity is None else identity_code(crop.identity, secret)
         for crop in crops
     ]
     moments = [crop.captured_at.timestamp() if crop.captured_at else math.nan for crop in crops]
     return CropColumns(
-        np.array([crop.row_id for crop in crops], np.int64),
+        np.array([crop.slot for crop in crops], np.int64),
         np.array(groups, np.int64),
         tuple(crop.camera for crop in crops),
         np.array(moments, np.float64),
@@ -266,27 +265,58 @@ def read_crops(reader: Reader, clauses: str, values: Values = ()) -> list[Stored
         DamagedRecord: it cannot be read which crops these are.
     """
     damaged = reader.database.damaged
-    crops = []
+    intact = []
     for row in _read_rows(reader, clauses, values):
         place = (row["gallery_id"], row["slot"])
-        if not row["intact"]:
+        if not _is_intact(reader, row):
             reader.database.leave_out(*place, row["crop_id"], "row")
         elif place not in damaged:
-            crop = row | {"row_id": row["slot"], "sha256": row["sha256"].hex()}
-            crops.append(StoredCrop(**crop))
-    return crops
+            intact.append(row)
+    return [_as_crop(row) for row in intact]
 
 
-def _read_rows(reader: Reader, clauses: str, values: Values) -> list[Row]:
+def _as_crop(row: StoredRow) -> StoredCrop:
+    captured_at = row["captured_at"]
+    metadata = row["metadata"]
+    return StoredCrop(
+        slot=row["slot"],
+        crop_id=row["crop_id"],
+        identity=row["identity"],
+        camera=row["camera"],
+        captured_at=None if captured_at is None else as_moment(captured_at),
+        external_id=row["external_id"],
+        metadata=None if metadata is None else JsonObject(metadata),
+        track=row["track"],
+        sha256=row["sha256"].hex(),
+        content_type=row["content_type"],
+        image_bytes=row["image_bytes"],
+        created_at=as_moment(row["created_at"]),
+        inside=row["inside"],
+        quality=row["quality"],
+    )
+
+
+def _is_intact(reader: Reader, row: StoredRow) -> bool:
+    """Return whether a row of `CROPS_AND_NAMES` is intact: the crop, its person and its track."""
+    person = row[PERSON_COLUMN:]
+    track = row[TRACK_COLUMN:]
+    return (
+        reader.is_intact("crops", row)
+        and (row["person_id"] is None or reader.is_intact("people", person))
+        and (row["track"] is None or reader.is_intact("tracks", track))
+    )
+
+
+def _read_rows(reader: Reader, clauses: str, values: Values) -> list[StoredRow]:
     try:
-        return reader.execute(f"{CROPS_AND_NAMES} {clauses}", values)
+        return reader.stored(f"{CROPS_AND_NAMES} {clauses}", values)
     except DamagedRecord:
         places = reader.tuples(f"SELECT crops.gallery_id, crops.slot FROM crops {clauses}", values)
     rows = []
     of_place = f"{CROPS_AND_NAMES} WHERE crops.gallery_id = ? AND crops.slot = ?"
     for gallery_id, slot in places:
         try:
-            rows += reader.execute(of_place, (gallery_id, slot))
+            rows += reader.stored(of_place, (gallery_id, slot))
         except DamagedRecord:
             reader.database.leave_out(gallery_id, slot, None, "row")
     return rows
@@ -298,11 +328,17 @@ def read_ids(reader: Reader, clauses: str, values: Values = ()) -> list[Row]:
     Raises:
         DamagedRecord: a row is damaged.
     """
-    rows = reader.execute(f"{IDS} {clauses}", values)
-    for row in rows:
-        if not row["intact"]:
-            raise reader.database.damage(f"the row of crop {row['crop_id']} is damaged")
-    return rows
+    crops = TABLES["crops"]
+    ids = []
+    with reader.database.naming_errors():
+        cursor = reader.database.connection().execute(
+            f"SELECT {crops.selection} FROM crops {clauses}", values
+        )
+        for row in cursor:
+            if not reader.is_intact("crops", row):
+                raise reader.database.damage(f"the row of crop {row['crop_id']} is damaged")
+            ids.append({name: row[name] for name in ("slot", "crop_id", "person_id")})
+    return ids
 
 
 def read_after(reader: Reader, gallery_id: int, slot: int, limit: int) -> list[StoredCrop]:
@@ -319,16 +355,16 @@ def read_pages(reader: Reader, gallery_id: int) -> Iterator[list[StoredCrop]]:
     while crops := read_after(reader, gallery_id, after, CROPS_AT_ONCE):
         yield crops
         heartbeat()
-        after = crops[-1].row_id
+        after = crops[-1].slot
 
 
 def read_by_id(reader: Reader, gallery_id: int, crop_ids: Iterable[str]) -> list[StoredCrop]:
-    clauses = f"WHERE crops.gallery_id = ? AND crop_id IN {AMONG} ORDER BY slot"
+    clauses = f"WHERE crops.gallery_id = ? AND crop_id IN {AMONG} ORDER BY crops.slot"
     return read_crops(reader, clauses, (gallery_id, list(crop_ids)))
 
 
 def read_by_slot(reader: Reader, gallery_id: int, slots: Iterable[int]) -> list[StoredCrop]:
-    clauses = f"WHERE crops.gallery_id = ? AND slot IN {AMONG} ORDER BY slot"
+    clauses = f"WHERE crops.gallery_id = ? AND crops.slot IN {AMONG} ORDER BY crops.slot"
     return read_crops(reader, clauses, (gallery_id, list(slots)))
 
 
@@ -345,12 +381,12 @@ def read_vectors(
     if gallery is None or gallery.dimension is None or not crops:
         return []
     place = (gallery.gallery_id, gallery.side)
-    crop_ids = {crop.row_id: crop.crop_id for crop in crops}
+    crop_ids = {crop.slot: crop.crop_id for crop in crops}
     vectors = read_intact_vectors(reader, *place, gallery.dimension, crop_ids)
     for crop in crops:
-        if crop.row_id not in vectors and reader.value(STILL_THERE, (*place, crop.row_id)):
-            reader.database.leave_out(gallery.gallery_id, crop.row_id, crop.crop_id, "vector")
-    return [ArchivedCrop(crop, vectors[crop.row_id]) for crop in crops if crop.row_id in vectors]
+        if crop.slot not in vectors and reader.value(STILL_THERE, (*place, crop.slot)):
+            reader.database.leave_out(gallery.gallery_id, crop.slot, crop.crop_id, "vector")
+    return [ArchivedCrop(crop, vectors[crop.slot]) for crop in crops if crop.slot in vectors]
 
 
 def read_intact_vectors(
@@ -385,7 +421,7 @@ class CropPage:
 
 
 def list_crops(
-    reader: Reader, gallery_id: int, wanted: CropFilter, order: CropOrder, after: str, limit: int
+    reader: Reader, gallery_id: int, wanted: ListFilter, order: CropOrder, after: str, limit: int
 ) -> CropPage:
     """Return up to `limit` crops that pass a filter.
 
@@ -403,28 +439,27 @@ def list_crops(
     by_time = order != "enrolled"
     is_backward = order == "-captured"
     # A person, track or external id has few crops: read them all and sort.
-    selective = (wanted.identity, wanted.track, wanted.external_id)
-    is_sorted = by_time and any(label is not None for label in selective)
+    is_selective = wanted.identities or wanted.track or wanted.external_id
+    is_sorted = by_time and bool(is_selective)
     if by_time and not is_sorted:
         # The cursor supersedes the bound where the first page began.
         superseded = "captured_before" if is_backward else "captured_after"
         bounds = {name: text for name, text in SEEN.items() if not start or name != superseded}
         indexed = _select_conditions(bounds, values)
-        unindexed = [*labels, *captured]
+        others = [*labels, *captured]
     else:
         indexed = labels[:1]
-        unindexed = [*labels[1:], *captured]
+        others = [*labels[1:], *captured]
     columns = ["seen_at", "slot"] if by_time else ["slot"]
     indexed.append(OF_GALLERY)
     if start:
         indexed.append(_compare(columns, "<" if is_backward else ">", start))
     direction = "DESC" if is_backward else "ASC"
-    # A unary plus keeps SQLite from using an index for this column.
-    sign = "+" if is_sorted else ""
-    sequence = ", ".join(f"{sign}{column} {direction}" for column in columns)
+    orders = [f"{column} {direction}" for column in columns]
+    sequence = ", ".join(unindexed(order) if is_sorted else order for order in orders)
 
     edges = []
-    if unindexed and not is_sorted:
+    if others and not is_sorted:
         edges = reader.tuples(
             f"SELECT {', '.join(columns)} FROM crops WHERE {' AND '.join(indexed)} "
             f"ORDER BY {sequence} LIMIT 1 OFFSET {MOST_SCANNED - 1}",
@@ -432,14 +467,14 @@ def list_crops(
         )
     for edge in edges:
         indexed.append(_compare(columns, ">=" if is_backward else "<=", edge))
-    conditions = " AND ".join([*indexed, *(f"+{text}" for text in unindexed)])
+    conditions = " AND ".join([*indexed, *(unindexed(text) for text in others)])
     statement = (
         f"SELECT {', '.join(columns)} FROM crops WHERE {conditions} "
         f"ORDER BY {sequence} LIMIT {limit + 1}"
     )
     places = reader.tuples(statement, values)
     slots = [place[-1] for place in places[:limit]]
-    by_slot = {crop.row_id: crop for crop in read_by_slot(reader, gallery_id, slots)}
+    by_slot = {crop.slot: crop for crop in read_by_slot(reader, gallery_id, slots)}
     # A damaged crop is missing, but the next page begins behind it.
     page = [by_slot[slot] for slot in slots if slot in by_slot]
     if len(places) > limit:
@@ -448,7 +483,7 @@ def list_crops(
 
 
 def read_slots(
-    reader: Reader, gallery_id: int, wanted: CropFilter, limit: int | None = None
+    reader: Reader, gallery_id: int, wanted: ListFilter, limit: int | None = None
 ) -> list[int]:
     values = _bind_values(reader, gallery_id, wanted)
     conditions = [
@@ -457,28 +492,38 @@ def read_slots(
         *_select_conditions(SEEN, values),
     ]
     slots = f"SELECT slot FROM crops WHERE {' AND '.join(conditions)} ORDER BY slot"
-    values["limit"] = -1 if limit is None else limit
-    return reader.column(f"{slots} LIMIT :limit", values)
+    at_most = "" if limit is None else f" LIMIT {limit:d}"
+    return reader.column(slots + at_most, values)
 
 
-def _bind_values(reader: Reader, gallery_id: int, wanted: CropFilter) -> dict[str, Any]:
-    """Return the values of the conditions; a text with several forms is a list of these."""
-    values = {
-        **asdict(wanted),
+def _bind_values(reader: Reader, gallery_id: int, wanted: ListFilter) -> dict[str, Any]:
+    """Return the values of the conditions, None for those that do not apply."""
+    external_ids: list[str] = []
+    if wanted.external_id is not None:
+        external_ids = reader.spellings(gallery_id, wanted.external_id)
+    return {
         "gallery_id": gallery_id,
         "crop_ids": wanted.crop_ids or None,
-        "unnamed": wanted.unnamed or None,
+        "external_id": _one_or_several(external_ids),
+        "identities": _one_or_several(wanted.identities),
+        "track": wanted.track,
+        "named": wanted.named or None,
+        "unnamed": True if wanted.named is False else None,
+        "cameras": _one_or_several(wanted.cameras),
+        "captured_after": wanted.captured_after,
+        "captured_before": wanted.captured_before,
     }
-    for kind in OF_SEVERAL_FORMS:
-        if values[kind] is not None:
-            forms = reader.spellings(gallery_id, kind, [values[kind]])
-            values[kind] = forms if len(forms) > 1 else forms[0]
-    return values
+
+
+def _one_or_several(texts: Collection[str]) -> str | list[str] | None:
+    if len(texts) > 1:
+        return list(texts)
+    return next(iter(texts), None)
 
 
 def _select_conditions(conditions: Mapping[str, str], values: Mapping[str, Any]) -> list[str]:
     chosen = dict(conditions)
-    for name, text in OF_SEVERAL_FORMS.items():
+    for name, text in OF_SEVERAL_TEXTS.items():
         if isinstance(values[name], list):
             chosen[name] = text
     return [chosen[name] for name in conditions if values[name] is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,13 +12,20 @@ from pydantic_core import to_json
 
 from gmn_client.models import CropOrder, EnrolledImage
 from model.crops.texts import nfc
-from service.errors import CropConflict, NeedsReindex, UnknownCrop
+from service.errors import (
+    CropConflict,
+    NeedsReindex,
+    RecordWaits,
+    RequestConflict,
+    ServiceError,
+    UnknownCrop,
+)
 from service.ops.data_directory import failpoint
 from service.record.crop_changes import (
-    ALIKE,
     change_embedder,
+    find_alike,
     find_request,
-    keep_request,
+    keep_requests,
     put_crops,
     relabel_crops,
     remove_crops,
@@ -39,13 +47,14 @@ from service.record.deletions import DeletedCrops
 from service.record.galleries import read_entry, require_entry
 from service.record.schema import TABLES
 from service.record.tracks import choose_best
-from service.record.transaction import AMONG, Reader, Transaction
+from service.record.transaction import AMONG, Reader, Transaction, batches
 from service.record.values import (
     ArchivedCrop,
     CommittedEnrollment,
-    CropFilter,
     CropsChange,
+    EnrollmentRequest,
     GalleryRecord,
+    ListFilter,
     Picture,
     RequestKey,
     StoredCrop,
@@ -59,11 +68,12 @@ SAME_IMAGE = "the same image is already enrolled under another identity or camer
 NOT_KEPT = {"crop_id": None, "duplicate": False, "kept": False}
 # Upper bound on the slots examined while other writers wait.
 SLOTS_AT_ONCE = 100_000
+# Upper bound on the images of one statement, each of which is a value.
+IMAGES_AT_ONCE = 500
 # One image may have any number of crops, so these are not read as a whole.
 OF_SAME_IMAGES = """
-SELECT lower(hex(sha256)), nfc(name), nfc(camera), slot
-FROM crops LEFT JOIN people USING (person_id)
-WHERE crops.gallery_id = ? AND sha256 IN (SELECT from_hex(value) FROM json_each(?))
+SELECT sha256, name, camera, slot FROM crops LEFT JOIN people USING (person_id)
+WHERE crops.gallery_id = ? AND sha256 IN ({})
 """
 IMPORTED = """
 WITH imported AS (
@@ -74,13 +84,13 @@ WITH imported AS (
 )
 SELECT
     (SELECT count(*) FROM imported),
-    (SELECT count(*) FROM imported WHERE renamed),
+    (SELECT count(*) FROM imported WHERE renamed = 1),
     (SELECT count(DISTINCT crop_id) FROM imported JOIN reviews USING (crop_id)
         JOIN of_gallery USING (query_id)),
     (SELECT count(DISTINCT crop_id) FROM imported JOIN shown USING (crop_id)
         JOIN of_gallery USING (query_id) JOIN case_searches USING (query_id))
 """
-PICTURE = f"SELECT {TABLES['pictures'].checked} FROM pictures WHERE gallery_id = ? AND slot = ?"
+PICTURE = f"SELECT {TABLES['pictures'].selection} FROM pictures WHERE gallery_id = ? AND slot = ?"
 AGES = {"captured": "seen_at", "enrolled": "created_at"}
 
 
@@ -99,7 +109,7 @@ class Crops(RecordPart):
         gallery_id: int,
         embedding_fingerprint: str,
         crops: Sequence[ArchivedCrop],
-        request: RequestKey | None = None,
+        key: RequestKey | None = None,
         keep_best: int | None = None,
         import_job: str | None = None,
     ) -> CommittedEnrollment:
@@ -116,34 +126,41 @@ class Crops(RecordPart):
             RequestConflict: the key belongs to a different request.
             InvalidField: a track has too many crops to choose the best of them.
         """
-        entry = require_entry(transaction, gallery_id)
-        if request and (past := find_request(transaction, entry, request)):
-            return past
-        if not crops:
-            return CommittedEnrollment(entry.version)
-        _require_embedder(transaction, entry, embedding_fingerprint)
-        landed, added, known = _compare_with_stored(transaction, gallery_id, crops)
-        displaced: list[StoredCrop] = []
-        if keep_best is not None:
-            rejected, displaced = choose_best(transaction, gallery_id, added, known, keep_best)
-            added = [crop for crop in added if crop.record.crop_id not in rejected]
-            landed = [
-                image.model_copy(update=NOT_KEPT) if image.crop_id in rejected else image
-                for image in landed
-            ]
-        version = entry.version
-        if added:
-            added = _number(added, entry)
-            version = _put(transaction, gallery_id, added, import_job)
-        removal = None
-        if displaced:
-            slots = [crop.row_id for crop in displaced]
-            removal = remove_crops(transaction, gallery_id, slots)
-            version = removal.version
-        if request:
-            keep_request(transaction, gallery_id, request, version, landed)
-        records = tuple(crop.record for crop in added)
-        return CommittedEnrollment(version, tuple(landed), records, removal=removal)
+        request = EnrollmentRequest(embedding_fingerprint, crops, key, import_job)
+        (outcome,) = _enroll(transaction, gallery_id, [request], keep_best)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def enroll_together(
+        self, gallery_id: int, requests: Sequence[EnrollmentRequest]
+    ) -> list[CommittedEnrollment | Exception]:
+        """Store the crops of several requests, those that are alike in one commit.
+
+        Returns:
+            The outcome of each request, or its error: the same as if it was stored alone after
+            those before it, but for the version, which may include later ones.
+        """
+        outcomes: list[CommittedEnrollment | Exception] = []
+        for alike in _split_alike(requests):
+            try:
+                outcomes += self._database.write(_enroll, gallery_id, alike)
+            except RecordWaits as error:
+                outcomes += [error] * (len(requests) - len(outcomes))
+                break
+            except Exception:
+                # A damaged row or a full disk fails only those that fail by themselves.
+                outcomes += [self._enroll_alone(gallery_id, request) for request in alike]
+        return outcomes
+
+    def _enroll_alone(
+        self, gallery_id: int, request: EnrollmentRequest
+    ) -> CommittedEnrollment | Exception:
+        try:
+            (outcome,) = self._database.write(_enroll, gallery_id, [request])
+        except Exception as error:
+            return error
+        return outcome
 
     @transactional
     def enroll_exported(
@@ -177,7 +194,8 @@ class Crops(RecordPart):
         landed: list[EnrolledImage] = []
         added: list[ArchivedCrop] = []
         if new:
-            _require_embedder(transaction, entry, embedding_fingerprint)
+            _require_embedder(entry, embedding_fingerprint)
+            _bind_embedder(transaction, entry, embedding_fingerprint)
             landed, added, _ = _compare_with_stored(transaction, gallery_id, new)
         if added:
             added = _number(added, entry)
@@ -213,7 +231,7 @@ class Crops(RecordPart):
 
     @transactional
     def remove_matching(
-        self, transaction: Transaction, gallery_id: int, wanted: CropFilter
+        self, transaction: Transaction, gallery_id: int, wanted: ListFilter
     ) -> CropsChange:
         return remove_crops(transaction, gallery_id, read_slots(transaction, gallery_id, wanted))
 
@@ -250,7 +268,7 @@ class Crops(RecordPart):
         self,
         transaction: Transaction,
         gallery_id: int,
-        wanted: CropFilter,
+        wanted: ListFilter,
         fields: Mapping[str, Any],
     ) -> CropsChange:
         """Change labels of all crops that pass a filter.
@@ -264,20 +282,19 @@ class Crops(RecordPart):
             crop
             for crop in crops
             if any(
-                _as_json(name, getattr(crop, name)) != _as_json(name, value)
-                for name, value in fields.items()
+                _as_json(getattr(crop, name)) != _as_json(value) for name, value in fields.items()
             )
         ]
         unchanged = len(crops) - len(differing)
         if not differing:
             return CropsChange(entry.version, unchanged=unchanged)
-        slots = [crop.row_id for crop in differing]
+        slots = [crop.slot for crop in differing]
         relabelling = relabel_crops(transaction, gallery_id, slots, fields)
         # Two crops that a merge made alike can still have their other fields corrected.
-        moved = [
-            crop.row_id for crop in differing if seen_as(replace(crop, **fields)) != seen_as(crop)
-        ]
-        for conflict in transaction.tuples(ALIKE, {"gallery_id": gallery_id, "slots": moved}):
+        moved = {
+            crop.slot for crop in differing if seen_as(replace(crop, **fields)) != seen_as(crop)
+        }
+        if conflict := find_alike(transaction, gallery_id, moved):
             raise CropConflict(*conflict)
         return replace(relabelling, unchanged=unchanged)
 
@@ -290,14 +307,14 @@ class Crops(RecordPart):
     def page(
         self,
         gallery_id: int,
-        wanted: CropFilter,
+        wanted: ListFilter,
         after: str = "",
         limit: int = 1000,
         order: CropOrder = "enrolled",
     ) -> CropPage:
         return list_crops(self._reader, gallery_id, wanted, order, after, limit)
 
-    def slots(self, gallery_id: int, wanted: CropFilter, limit: int | None = None) -> list[int]:
+    def slots(self, gallery_id: int, wanted: ListFilter, limit: int | None = None) -> list[int]:
         return read_slots(self._reader, gallery_id, wanted, limit)
 
     def picture(self, gallery_id: int, crop_id: str) -> Picture | None:
@@ -310,9 +327,9 @@ class Crops(RecordPart):
             crop = next(iter(read_by_id(reader, gallery_id, [crop_id])), None)
             if crop is None or not crop.inside:
                 return None
-            place = (gallery_id, crop.row_id)
-            rows = reader.execute(PICTURE, place)
-        if not rows or not rows[0]["intact"]:
+            place = (gallery_id, crop.slot)
+            rows = reader.stored(PICTURE, place)
+        if not rows or not self._reader.is_intact("pictures", rows[0]):
             self._database.leave_out(*place, crop_id, "picture")
             raise self._database.damage(f"the picture of crop {crop_id} is missing or corrupt")
         return Picture(rows[0]["content"], crop.content_type or "")
@@ -343,8 +360,8 @@ class Crops(RecordPart):
                 f"gallery {entry.name} has {count + damaged} crops, and {entry.crops} were written"
             )
 
-    def indexed(self, gallery_id: int, row_ids: Sequence[int]) -> list[ArchivedCrop]:
-        crops = read_by_slot(self._reader, gallery_id, row_ids)
+    def indexed(self, gallery_id: int, slots: Sequence[int]) -> list[ArchivedCrop]:
+        crops = read_by_slot(self._reader, gallery_id, slots)
         return read_vectors(self._reader, read_entry(self._reader, gallery_id), crops)
 
     def vectors_of(self, gallery_id: int, slots: Sequence[int]) -> tuple[str, list[ArchivedCrop]]:
@@ -366,8 +383,8 @@ class Crops(RecordPart):
         _, crops = self.vectors_of(gallery_id, slots)
         return [crop.record for crop in crops]
 
-    def by_row(self, gallery_id: int, row_ids: Sequence[int]) -> dict[int, StoredCrop]:
-        return {crop.row_id: crop for crop in read_by_slot(self._reader, gallery_id, row_ids)}
+    def by_slot(self, gallery_id: int, slots: Sequence[int]) -> dict[int, StoredCrop]:
+        return {crop.slot: crop for crop in read_by_slot(self._reader, gallery_id, slots)}
 
     def by_id(self, gallery_id: int, crop_ids: Iterable[str]) -> dict[str, StoredCrop]:
         return {crop.crop_id: crop for crop in read_by_id(self._reader, gallery_id, crop_ids)}
@@ -390,8 +407,8 @@ class Crops(RecordPart):
         entry = read_entry(self._reader, gallery_id)
         if entry is None or entry.removals == self._released.get(gallery_id, 0):
             return
-        for first in range(0, entry.rows + 1, SLOTS_AT_ONCE):
-            self._release_some(gallery_id, first, min(first + SLOTS_AT_ONCE, entry.rows + 1))
+        for first in range(0, entry.next_slot, SLOTS_AT_ONCE):
+            self._release_some(gallery_id, first, min(first + SLOTS_AT_ONCE, entry.next_slot))
         self._released[gallery_id] = entry.removals
 
     @transactional
@@ -422,18 +439,119 @@ def stored_among(reader: Reader, gallery_id: int, crop_ids: Sequence[str]) -> se
     return set(reader.column(statement, (gallery_id, crop_ids)))
 
 
-def _require_embedder(transaction: Transaction, entry: GalleryRecord, embedder: str) -> None:
-    """Bind an empty gallery to an embedder; raises `NeedsReindex` if another one filled it."""
+def _split_alike(requests: Iterable[EnrollmentRequest]) -> Iterator[list[EnrollmentRequest]]:
+    """Split requests, keeping their order, into parts that are stored like one request."""
+    alike: list[EnrollmentRequest] = []
+    keys: set[str] = set()
+    for request in requests:
+        key = request.key.key if request.key else None
+        is_alike = not alike or (alike[0].embedder, alike[0].import_job) == (
+            request.embedder,
+            request.import_job,
+        )
+        if key in keys or not is_alike:
+            yield alike
+            alike = []
+            keys = set()
+        alike.append(request)
+        if key is not None:
+            keys.add(key)
+    if alike:
+        yield alike
+
+
+def _enroll(
+    transaction: Transaction,
+    gallery_id: int,
+    requests: Sequence[EnrollmentRequest],
+    keep_best: int | None = None,
+) -> list[CommittedEnrollment | ServiceError]:
+    """Store the crops of requests that are alike, after all of them were checked.
+
+    Raises:
+        InvalidField: a track has too many crops to choose the best of them.
+    """
+    entry = require_entry(transaction, gallery_id)
+    outcomes = [_check_request(transaction, entry, request) for request in requests]
+    new = [request for request, outcome in zip(requests, outcomes, strict=True) if outcome is None]
+    stored = iter(_store_requests(transaction, entry, new, keep_best) if new else ())
+    return [next(stored) if outcome is None else outcome for outcome in outcomes]
+
+
+def _check_request(
+    reader: Reader, entry: GalleryRecord, request: EnrollmentRequest
+) -> CommittedEnrollment | ServiceError | None:
+    """Return the outcome of a request that stores nothing; None if its crops are to be stored."""
+    try:
+        if request.key and (past := find_request(reader, entry, request.key)):
+            return past
+        if not request.crops:
+            return CommittedEnrollment(entry.version)
+        _require_embedder(entry, request.embedder)
+    except (NeedsReindex, RequestConflict) as error:
+        return error
+    return None
+
+
+def _store_requests(
+    transaction: Transaction,
+    entry: GalleryRecord,
+    requests: Sequence[EnrollmentRequest],
+    keep_best: int | None,
+) -> list[CommittedEnrollment]:
+    """Store the crops of checked requests as if one request had sent them; return the outcomes."""
+    gallery_id = entry.gallery_id
+    first = requests[0]
+    crops = [crop for request in requests for crop in request.crops]
+    landed, added, known = _compare_with_stored(transaction, gallery_id, crops)
+    displaced: list[StoredCrop] = []
+    if keep_best is not None:
+        rejected, displaced = choose_best(transaction, gallery_id, added, known, keep_best)
+        added = [crop for crop in added if crop.record.crop_id not in rejected]
+        landed = [
+            image.model_copy(update=NOT_KEPT) if image.crop_id in rejected else image
+            for image in landed
+        ]
+    version = entry.version
+    _bind_embedder(transaction, entry, first.embedder)
+    if added:
+        added = _number(added, entry)
+        version = _put(transaction, gallery_id, added, first.import_job)
+    removal = None
+    if displaced:
+        slots = [crop.slot for crop in displaced]
+        removal = remove_crops(transaction, gallery_id, slots)
+        version = removal.version
+    outcomes: list[CommittedEnrollment] = []
+    answers: list[tuple[RequestKey, Sequence[EnrolledImage]]] = []
+    images = iter(landed)
+    records = iter([crop.record for crop in added])
+    for request in requests:
+        own_images = tuple(itertools.islice(images, len(request.crops)))
+        is_new = [image.kept and not image.duplicate for image in own_images]
+        own_records = tuple(itertools.islice(records, sum(is_new)))
+        outcomes.append(CommittedEnrollment(version, own_images, own_records, removal=removal))
+        if request.key:
+            answers.append((request.key, own_images))
+    keep_requests(transaction, gallery_id, version, answers)
+    return outcomes
+
+
+def _require_embedder(entry: GalleryRecord, embedder: str) -> None:
+    if entry.crops and entry.embedding_fingerprint != embedder:
+        raise NeedsReindex(entry.name, entry.embedding_fingerprint, embedder)
+
+
+def _bind_embedder(transaction: Transaction, entry: GalleryRecord, embedder: str) -> None:
+    """Bind a gallery, which is empty unless it is bound already, to an embedder."""
     if entry.embedding_fingerprint != embedder:
-        if entry.crops:
-            raise NeedsReindex(entry.name, entry.embedding_fingerprint, embedder)
         change_embedder(transaction, entry, embedder)
 
 
 def _number(crops: Sequence[ArchivedCrop], entry: GalleryRecord) -> list[ArchivedCrop]:
     return [
-        replace(crop, record=replace(crop.record, row_id=slot))
-        for slot, crop in enumerate(crops, entry.rows + 1)
+        replace(crop, record=replace(crop.record, slot=slot))
+        for slot, crop in enumerate(crops, entry.next_slot)
     ]
 
 
@@ -445,7 +563,7 @@ def _put(
 ) -> int:
     """Store new crops and return the gallery's version."""
     version = put_crops(transaction, gallery_id, crops)
-    slots = [crop.record.row_id for crop in crops]
+    slots = [crop.record.slot for crop in crops]
     if import_job is not None:
         rows = [
             {"gallery_id": gallery_id, "slot": slot, "job_id": import_job, "renamed": 0}
@@ -478,11 +596,13 @@ def _compare_with_stored(
         The outcome of each crop, the new crops, and the known crops that were sent again under
         their track.
     """
-    hashes = {crop.record.sha256 for crop in crops}
-    same_images = reader.tuples(OF_SAME_IMAGES, (gallery_id, hashes))
-    enrolled_images = {sha256 for sha256, *_ in same_images}
     sent = {seen_as(crop.record) for crop in crops}
-    slots = [slot for *fields, slot in same_images if tuple(fields) in sent]
+    enrolled_images = set()
+    slots = []
+    for seen, slot in _read_same_images(reader, gallery_id, {sha256 for sha256, *_ in sent}):
+        enrolled_images.add(seen[0])
+        if seen in sent:
+            slots.append(slot)
     # A merge may have made crops alike: the oldest counts.
     stored = {seen_as(crop): crop for crop in reversed(read_by_slot(reader, gallery_id, slots))}
     landed: list[EnrolledImage] = []
@@ -506,7 +626,7 @@ def _compare_with_stored(
                 if not _is_kept(name, getattr(record, name), getattr(first, name))
             ]
             # A crop sent under another track says nothing about the track that it is in.
-            if nfc(record.track or "") == nfc(first.track or ""):
+            if record.track == first.track:
                 known.append(first)
         landed.append(
             EnrolledImage(
@@ -520,15 +640,24 @@ def _compare_with_stored(
     return landed, added, known
 
 
+def _read_same_images(
+    reader: Reader, gallery_id: int, hashes: Iterable[str]
+) -> Iterator[tuple[tuple[str, str | None, str | None], int]]:
+    """Yield what `seen_as` returns of each stored crop of some images, and its slot."""
+    for batch in batches(hashes, IMAGES_AT_ONCE):
+        statement = OF_SAME_IMAGES.format(", ".join("?" * len(batch)))
+        values = (gallery_id, *(bytes.fromhex(sha256) for sha256 in batch))
+        for sha256, name, camera, slot in reader.tuples(statement, values):
+            yield (sha256.hex(), name, camera), slot
+
+
 def _is_kept(name: str, sent: Any, stored: Any) -> bool:
     """Return whether a label that was sent again is the stored one, or none."""
-    if name in ("external_id", "track") and sent and stored:
+    if name == "external_id" and sent and stored:
         return nfc(sent) == nfc(stored)
     return sent is None or sent == stored
 
 
-def _as_json(name: str, label: Any) -> bytes:
-    """Return a label as JSON, in which true differs from 1, and a name in NFC."""
-    if name in ("identity", "camera", "track") and label is not None:
-        label = nfc(label)
+def _as_json(label: Any) -> bytes:
+    """Return a label as JSON, in which true differs from 1."""
     return to_json(label, fallback=as_dict)

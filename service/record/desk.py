@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,25 +16,32 @@ from gmn_client.models import (
     Cases,
     Decision,
     Page,
+    RankedCrop,
 )
 from service.errors import InvalidField, UnknownCase, UnknownQuery
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.keys import ApiKey
 from service.record.schema import now_micros
-from service.record.transaction import AMONG, Reader, Row, Transaction, all_of, settings_of
+from service.record.transaction import (
+    AMONG,
+    Reader,
+    Row,
+    Transaction,
+    all_of,
+    among,
+    gathered,
+    settings_of,
+    upsert,
+)
 from service.record.values import MOST_CASES, MOST_CASES_OF_KEY, MOST_IN_CASE, Picture, new_crop_id
 
 SEARCHES_AT_ONCE = 200
-# Row numbers grow even if the clock, by which ids sort, is set back. The unary plus keeps SQLite
-# from scanning the searches of all galleries.
-OLDEST_FIRST = "ORDER BY +searches.rowid"
+# Numbers grow even if the clock, by which ids sort, is set back.
+OLDEST_FIRST = "ORDER BY searches.number"
 NEWEST_FIRST = f"{OLDEST_FIRST} DESC"
-# Names of the values of each kept result, in their order.
-RESULT_FIELDS = ("crop_id", "cosine", "pair_logit", "probability", "verdict")
-# Paths of these values within a result, and within `results` for the first result.
-OF_RESULT = {name: f"'$[{position}]'" for position, name in enumerate(RESULT_FIELDS)}
-OF_FIRST = {name: f"'$[0][{position}]'" for position, name in enumerate(RESULT_FIELDS)}
+# Columns of a result besides its search. Its crop has the labels, which may change.
+RESULT_COLUMNS = ("rank", "crop_id", "cosine", "pair_logit", "probability", "verdict")
 # SQL conditions by the name of the property that searches are selected by.
 FOUND_BY = {
     "key": "searches.key_id = ?",
@@ -40,40 +49,33 @@ FOUND_BY = {
     "reviewed": "? = '' AND query_id IN (SELECT query_id FROM reviews)",
 }
 # Tables beside `searches`, and columns of them. The first result has its current label.
-BESIDE_SEARCHES = f"""
-LEFT JOIN crops ON crops.gallery_id = searches.gallery_id
-    AND crops.crop_id = results ->> {OF_FIRST["crop_id"]}
+BESIDE_SEARCHES = """
+LEFT JOIN search_results AS best ON best.query_id = searches.query_id AND best.rank = 1
+LEFT JOIN crops ON crops.gallery_id = searches.gallery_id AND crops.crop_id = best.crop_id
 LEFT JOIN people ON people.person_id = crops.person_id
 """
-OF_SEARCHES = f""",
-request ->> '$.purpose' AS purpose,
-answer ->> '$.verdict' AS verdict,
-json_array_length(results) AS count,
-iif(crops.crop_id IS NULL, NULL, json_object(
-    'crop_id', crops.crop_id,
-    'identity', people.name,
-    'probability', results -> {OF_FIRST["probability"]}
-)) AS best,
-(SELECT json_group_array(case_id) FROM (
-    SELECT case_id FROM case_searches WHERE case_searches.query_id = searches.query_id
-    ORDER BY added_at
-)) AS case_ids,
+OF_SEARCHES = """,
+(SELECT count(*) FROM search_results WHERE search_results.query_id = searches.query_id) AS count,
+crops.crop_id AS best_crop_id, people.name AS best_identity, best.probability AS best_probability,
 (SELECT count(*) FROM reviews
     WHERE reviews.query_id = searches.query_id AND decision = 'confirmed') AS confirmed,
 (SELECT count(*) FROM reviews
     WHERE reviews.query_id = searches.query_id AND decision = 'rejected') AS rejected
 """
+CASES_OF = f"""
+SELECT query_id, case_id FROM case_searches WHERE query_id IN {AMONG} ORDER BY added_at, case_id
+"""
 # The results of a search whose crops exist, best first, with their current labels.
-BESIDE_RESULTS = f"""
+BESIDE_RESULTS = """
 JOIN searches USING (gallery_id)
-JOIN json_each(searches.results) AS result
-    ON crops.crop_id = result.value ->> {OF_RESULT["crop_id"]}
+JOIN search_results AS result
+    ON result.query_id = searches.query_id AND result.crop_id = crops.crop_id
 LEFT JOIN people USING (person_id)
 LEFT JOIN tracks ON tracks.gallery_id = crops.gallery_id AND tracks.slot = crops.slot
-WHERE query_id = ? ORDER BY result.key
+WHERE searches.query_id = ? ORDER BY rank
 """
 COLUMNS_OF_RESULTS = """,
-result.value AS result, result.key + 1 AS rank, people.name AS identity, track
+rank, cosine, pair_logit, probability, verdict, people.name AS identity, track
 """
 REVIEWED = """
 JOIN searches USING (query_id)
@@ -92,18 +94,15 @@ people.name AS identity, searches.content_type IS NOT NULL AS search_has_picture
 # The crops that identify the person searched for: those searched by, the confirmed ones, and a
 # first result that is a `match` unless it was rejected.
 IDENTIFYING = f"""
-WITH these AS (
-    SELECT * FROM searches WHERE query_id IN (SELECT value FROM json_each(:query_ids))
-)
-INSERT INTO shown (query_id, crop_id)
-SELECT query_id, crop_id FROM these WHERE crop_id IS NOT NULL
-UNION SELECT query_id, value FROM these, json_each(request, '$.crop_ids')
-UNION SELECT query_id, reviews.crop_id FROM these JOIN reviews USING (query_id)
-WHERE decision = 'confirmed'
-UNION SELECT query_id, results ->> {OF_FIRST["crop_id"]} FROM these
-WHERE results ->> {OF_FIRST["verdict"]} = 'match' AND NOT EXISTS (
-    SELECT 1 FROM reviews WHERE reviews.query_id = these.query_id
-    AND reviews.crop_id = results ->> {OF_FIRST["crop_id"]} AND decision = 'rejected'
+SELECT query_id, crop_id FROM searches
+WHERE query_id IN {among(":query_ids")} AND crop_id IS NOT NULL
+UNION SELECT query_id, crop_id FROM reviews
+WHERE query_id IN {among(":query_ids")} AND decision = 'confirmed'
+UNION SELECT query_id, crop_id FROM search_results AS best
+WHERE query_id IN {among(":query_ids")} AND rank = 1 AND verdict = 'match'
+AND NOT EXISTS (
+    SELECT 1 FROM reviews WHERE reviews.query_id = best.query_id
+    AND reviews.crop_id = best.crop_id AND decision = 'rejected'
 )
 """
 # The crops that identify the person searched for are all deleted.
@@ -115,17 +114,42 @@ EXISTS (SELECT 1 FROM shown WHERE shown.query_id = searches.query_id) AND NOT EX
 """
 # Cases are listed with the number of their searches, whose notes may be megabytes for each case.
 COUNTED = """,
-(SELECT count(*) FROM case_searches WHERE case_searches.case_id = cases.case_id) AS count,
-(SELECT json_group_object(day, searches) FROM case_deletions
-    WHERE case_deletions.case_id = cases.case_id) AS deleted_searches
+(SELECT count(*) FROM case_searches WHERE case_searches.case_id = cases.case_id) AS count
 """
+DELETIONS_OF = f"SELECT case_id, day, searches FROM case_deletions WHERE case_id IN {AMONG}"
+COUNT_DELETIONS = upsert(
+    "case_deletions",
+    ("case_id", "day", "searches"),
+    "SELECT case_id, ?, count(*) FROM case_searches JOIN searches USING (query_id) "
+    f"WHERE gallery_id = ? AND query_id IN {AMONG} GROUP BY case_id",
+    "searches = case_deletions.searches + excluded.searches",
+)
 IN_NO_CASE = "query_id NOT IN (SELECT query_id FROM case_searches)"
 IS_DUE = f"(created_at < ? AND {IN_NO_CASE} OR {IS_LOST})"
 ONLY_IN_CASE = """
 SELECT query_id FROM case_searches JOIN searches USING (query_id) WHERE case_id = :case_id
-AND (:key_id IS NULL OR key_id = :key_id)
+AND (CAST(:key_id AS TEXT) IS NULL OR key_id = :key_id)
 AND query_id NOT IN (SELECT query_id FROM case_searches WHERE case_id != :case_id)
 """
+
+
+@dataclass(frozen=True)
+class NewSearch:
+    """A search to keep.
+
+    Attributes:
+        columns: its columns in `searches`, except for the gallery.
+        results: best first.
+        picture: of the type in `columns`; None if none is kept.
+    """
+
+    columns: Mapping[str, Any]
+    results: Sequence[RankedCrop]
+    picture: bytes | None
+
+    @property
+    def query_id(self) -> str:
+        return str(self.columns["query_id"])
 
 
 class KeptQueries(RecordPart):
@@ -136,25 +160,30 @@ class KeptQueries(RecordPart):
         self,
         transaction: Transaction,
         gallery_id: int,
-        searches: Sequence[tuple[Mapping[str, Any], bytes | None]],
+        searches: Sequence[NewSearch],
         most: int,
     ) -> tuple[set[str], int]:
         """Store searches, beyond `most` in place of the oldest ones outside cases.
-
-        Args:
-            searches: columns of each search, except for its gallery, and its picture.
 
         Returns:
             The ids of the stored searches, and the number of deleted ones. A search is not stored
             if cases leave no room for it, or if the crops of its person have been deleted.
         """
         require_entry(transaction, gallery_id)
-        for search, picture in searches:
-            query_id = search["query_id"]
-            transaction.insert("searches", {"gallery_id": gallery_id, **search})
-            if picture is not None:
-                transaction.insert("search_pictures", {"query_id": query_id, "content": picture})
-        new = {search["query_id"] for search, _ in searches}
+        newest = _newest_number(transaction, gallery_id)
+        for number, search in enumerate(searches, newest + 1):
+            row = {"gallery_id": gallery_id, "number": number, **search.columns}
+            transaction.insert("searches", row)
+            results = [
+                {"query_id": search.query_id}
+                | {name: getattr(result, name) for name in RESULT_COLUMNS}
+                for result in search.results
+            ]
+            transaction.insert("search_results", *results)
+            if search.picture is not None:
+                picture = {"query_id": search.query_id, "content": search.picture}
+                transaction.insert("search_pictures", picture)
+        new = {search.query_id for search in searches}
         find_identifying(transaction, new)
         select = "SELECT query_id FROM searches WHERE gallery_id = ?"
         lost = transaction.column(
@@ -192,11 +221,8 @@ class KeptQueries(RecordPart):
         with self._database.read() as reader:
             require_search(reader, gallery_id, query_id)
             (search,) = self._read([query_id], kept_for)
-            rows = reader.rows("crops", BESIDE_RESULTS, (query_id,), COLUMNS_OF_RESULTS)
+            results = reader.rows("crops", BESIDE_RESULTS, (query_id,), COLUMNS_OF_RESULTS)
             reviews = reader.rows("reviews", REVIEWED, (query_id,), ", people.name AS identity")
-        results = [
-            row | dict(zip(RESULT_FIELDS, from_json(row["result"]), strict=True)) for row in rows
-        ]
         return search | {
             "answer": {**search["answer"], "results": results, "query_id": query_id},
             "removed": search["count"] - len(results),
@@ -205,8 +231,9 @@ class KeptQueries(RecordPart):
 
     def result_ids(self, gallery_id: int, query_id: str) -> list[str]:
         """Return the ids of a search's kept results, best first; raises `UnknownQuery`."""
-        search = require_search(self._reader, gallery_id, query_id)
-        return [crop_id for crop_id, *_ in search["results"]]
+        require_search(self._reader, gallery_id, query_id)
+        statement = "SELECT crop_id FROM search_results WHERE query_id = ? ORDER BY rank"
+        return self._reader.column(statement, (query_id,))
 
     def reviews(
         self, gallery_id: int, before: str | None, limit: int, found_by: str, value: str | None
@@ -290,10 +317,8 @@ class KeptQueries(RecordPart):
     def _find_newest(
         self, gallery_id: int, before: str | None, limit: int, found_by: str, value: str | None
     ) -> tuple[list[str], str | None]:
-        conditions = {
-            "searches.gallery_id = ?": gallery_id,
-            "searches.rowid < ?": None if before is None else self._find_row(before),
-        }
+        number = None if before is None else self._find_number(gallery_id, before)
+        conditions = {"searches.gallery_id = ?": gallery_id, "searches.number < ?": number}
         wanted, values = all_of({**conditions, FOUND_BY[found_by]: value})
         query_ids = self._reader.column(
             f"SELECT query_id FROM searches WHERE {wanted} {NEWEST_FIRST} LIMIT ?",
@@ -301,21 +326,33 @@ class KeptQueries(RecordPart):
         )
         return query_ids[:limit], query_ids[limit - 1] if len(query_ids) > limit else None
 
-    def _find_row(self, query_id: str) -> int:
-        row: int | None = self._reader.value(
-            "SELECT rowid FROM searches WHERE query_id = ?", (query_id,)
-        )
-        if row is None:
+    def _find_number(self, gallery_id: int, query_id: str) -> int:
+        of_search = "SELECT number FROM searches WHERE gallery_id = ? AND query_id = ?"
+        number: int | None = self._reader.value(of_search, (gallery_id, query_id))
+        if number is None:
             # The search was deleted since; those from before it have lower ids.
-            statement = "SELECT max(rowid) + 1 FROM searches WHERE query_id < ?"
-            row = self._reader.value(statement, (query_id,))
-        return row or 0
+            statement = "SELECT max(number) + 1 FROM searches WHERE gallery_id = ? AND query_id < ?"
+            number = self._reader.value(statement, (gallery_id, query_id))
+        return number or 0
 
     def _read(self, query_ids: Sequence[str], kept_for: timedelta) -> list[dict[str, Any]]:
-        clauses = f"{BESIDE_SEARCHES} WHERE query_id IN {AMONG} {NEWEST_FIRST}"
+        clauses = f"{BESIDE_SEARCHES} WHERE searches.query_id IN {AMONG} {NEWEST_FIRST}"
         searches = self._reader.rows("searches", clauses, (query_ids,), OF_SEARCHES)
+        cases: dict[str, list[str]] = defaultdict(list)
+        for query_id, case_id in self._reader.tuples(CASES_OF, (query_ids,)):
+            cases[query_id].append(case_id)
         for search in searches:
+            search["case_ids"] = cases[search["query_id"]]
             search["expires_at"] = None if search["case_ids"] else search["created_at"] + kept_for
+            search["purpose"] = search["request"].get("purpose")
+            search["verdict"] = search["answer"].get("verdict")
+            search["best"] = None
+            if search["best_crop_id"] is not None:
+                search["best"] = {
+                    "crop_id": search["best_crop_id"],
+                    "identity": search["best_identity"],
+                    "probability": search["best_probability"],
+                }
         return searches
 
     @transactional
@@ -459,7 +496,12 @@ def require_search(reader: Reader, gallery_id: int, query_id: str) -> Row:
 def find_identifying(transaction: Transaction, query_ids: Collection[str]) -> None:
     """Note which crops identify the person of a search: it is deleted with the last of them."""
     transaction.change(f"DELETE FROM shown WHERE query_id IN {AMONG}", (query_ids,))
-    transaction.change(IDENTIFYING, {"query_ids": query_ids})
+    requests = f"SELECT query_id, request FROM searches WHERE query_id IN {AMONG}"
+    shown = set(transaction.tuples(IDENTIFYING, {"query_ids": query_ids}))
+    for query_id, request in transaction.tuples(requests, (query_ids,)):
+        shown.update((query_id, crop_id) for crop_id in from_json(request).get("crop_ids") or ())
+    rows = [{"query_id": query_id, "crop_id": crop_id} for query_id, crop_id in sorted(shown)]
+    transaction.insert("shown", *rows)
 
 
 def find_shown(reader: Reader, gallery_id: int, crop_ids: Sequence[str]) -> dict[str, list[str]]:
@@ -468,7 +510,7 @@ def find_shown(reader: Reader, gallery_id: int, crop_ids: Sequence[str]) -> dict
     Forgetting the person deletes these searches.
     """
     cases_by_search = reader.tuples(
-        "SELECT query_id, json_group_array(DISTINCT case_id) FILTER (WHERE case_id IS NOT NULL) "
+        f"SELECT query_id, {gathered('DISTINCT case_id', 'case_id IS NOT NULL')} "
         "FROM shown JOIN searches USING (query_id) LEFT JOIN case_searches USING (query_id) "
         f"WHERE gallery_id = ? AND shown.crop_id IN {AMONG} GROUP BY query_id",
         (gallery_id, crop_ids),
@@ -479,14 +521,10 @@ def find_shown(reader: Reader, gallery_id: int, crop_ids: Sequence[str]) -> dict
 def drop_searches(transaction: Transaction, gallery_id: int, query_ids: Sequence[str]) -> int:
     if not query_ids:
         return 0
-    transaction.limit_batch(len(query_ids))
     values = (gallery_id, query_ids)
     today = datetime.now(UTC).date().isoformat()
     transaction.change(
-        "INSERT INTO case_deletions (case_id, day, searches) SELECT case_id, ?, count(*) "
-        "FROM case_searches JOIN searches USING (query_id) "
-        f"WHERE gallery_id = ? AND query_id IN {AMONG} GROUP BY case_id "
-        "ON CONFLICT DO UPDATE SET searches = searches + excluded.searches",
+        COUNT_DELETIONS,
         (today, *values),
     )
     transaction.change(
@@ -496,6 +534,11 @@ def drop_searches(transaction: Transaction, gallery_id: int, query_ids: Sequence
     )
     delete = f"DELETE FROM searches WHERE gallery_id = ? AND query_id IN {AMONG}"
     return transaction.change(delete, values)
+
+
+def _newest_number(reader: Reader, gallery_id: int) -> int:
+    statement = "SELECT coalesce(max(number), 0) FROM searches WHERE gallery_id = ?"
+    return int(reader.value(statement, (gallery_id,)))
 
 
 def _count_searches(reader: Reader, gallery_id: int) -> int:
@@ -535,4 +578,10 @@ def _read_case(reader: Reader, gallery_id: int, case_id: str) -> CaseDetail:
 
 def _read_cases(reader: Reader, wanted: str, values: Sequence[Any]) -> list[Case]:
     rows = reader.rows("cases", f"WHERE {wanted}", values, COUNTED)
-    return [Case.model_validate(row) for row in rows]
+    deletions: dict[str, dict[str, int]] = defaultdict(dict)
+    case_ids = [row["case_id"] for row in rows]
+    for case_id, day, searches in reader.tuples(DELETIONS_OF, (case_ids,)):
+        deletions[case_id][day] = searches
+    return [
+        Case.model_validate(row | {"deleted_searches": deletions[row["case_id"]]}) for row in rows
+    ]

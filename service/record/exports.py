@@ -148,7 +148,7 @@ def write_export(
             for crop in present:
                 content = read_picture(crop.record)
                 picture = _add_picture(packed, crop.record, content) if content else None
-                line = {**labels[crop.record.row_id], "picture": picture}
+                line = {**labels[crop.record.slot], "picture": picture}
                 lines.write(to_json(line) + b"\n")
                 vectors.write(np.asarray(crop.vector, "<f4").tobytes())
                 crops += 1
@@ -188,7 +188,7 @@ def _write_rows(path: Path, reader: Reader, gallery_id: int, between: Callable[[
 
 def _describe_crop(crop: StoredCrop) -> dict[str, Any]:
     return {
-        "slot": crop.row_id,
+        "slot": crop.slot,
         "crop_id": crop.crop_id,
         **labels_of(crop),
         "metadata": None if crop.metadata is None else as_dict(crop.metadata),

@@ -59,11 +59,8 @@ class StrayFiles(RecordPart):
         self, transaction: Transaction, gallery_id: int, names: Sequence[str], until: datetime
     ) -> None:
         """Note pictures about to be written: strays unless their crops are stored by `until`."""
-        transaction.change(
-            "INSERT OR REPLACE INTO stray_pictures (gallery_id, name, until) "
-            "SELECT ?, value, ? FROM json_each(?)",
-            (gallery_id, until, names),
-        )
+        rows = [{"gallery_id": gallery_id, "name": name, "until": until} for name in names]
+        transaction.insert("stray_pictures", *rows, instead=True)
 
     def all(self, now: datetime, limit: int) -> list[tuple[int, str]]:
         """Return up to `limit` pictures that may be removed, as (gallery id, name)."""

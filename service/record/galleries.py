@@ -14,8 +14,8 @@ from service.errors import GalleryConflict, UnknownGallery
 from service.ops.data_directory import EXPORTS, IMPORTS
 from service.record.database import RecordPart, transactional
 from service.record.keys import delete_keys
-from service.record.schema import now_micros
-from service.record.transaction import AMONG, Reader, Transaction
+from service.record.schema import now_micros, row_crc
+from service.record.transaction import AMONG, Reader, Transaction, among, upsert
 from service.record.values import GalleryRecord, GallerySettings
 from service.record.vectors import vectors_name
 
@@ -24,16 +24,18 @@ CROPS_AT_ONCE = 1000
 LARGE = {"searches": "query_id", "alerts": "number", "people": "person_id"}
 # Name of the value with the owners of collections in Milvus.
 INDEX_OWNERS = "index_owners"
-# Columns of a gallery under the names that `GalleryRecord` has for them.
-RENAMED = """,
-embedder AS embedding_fingerprint, staged_embedder AS staged_fingerprint, people AS identities,
-next_side AS sides, next_slot - 1 AS rows, staged_slot AS staged_row
-"""
-OF_SLOTS = "gallery_id = :gallery_id AND slot IN (SELECT value FROM json_each(:slots))"
-STRAYS_OF = (
-    "INSERT OR REPLACE INTO stray_pictures (gallery_id, name, until) "
+# Columns of a gallery under the names that answers have for them.
+RENAMED = ", embedder AS embedding_fingerprint, people AS identities"
+OF_SLOTS = f"gallery_id = :gallery_id AND slot IN {among(':slots')}"
+PUT_STRAYS = upsert(
+    "stray_pictures",
+    ("gallery_id", "name", "until"),
     "SELECT gallery_id, crop_id, :now FROM crops "
-    "WHERE content_type IS NOT NULL AND NOT inside AND"
+    f"WHERE content_type IS NOT NULL AND inside = 0 AND {OF_SLOTS}",
+)
+# A statement that changes nothing returns no row.
+KEEP_RUNTIME = upsert(
+    "runtimes", ("embedder", "choice"), "VALUES (?, ?)", "choice = runtimes.choice"
 )
 # Counts of a gallery without crops or staged vectors.
 EMPTY = {
@@ -61,8 +63,9 @@ class Galleries(RecordPart):
         return read_entry(self._reader, gallery_id)
 
     def group_secret(self) -> bytes:
-        secret: bytes = self._reader.value("SELECT value FROM record WHERE name = 'group_secret'")
-        return secret
+        secret = self._reader.value("SELECT value FROM record WHERE name = 'group_secret'")
+        # PostgreSQL has it in hexadecimal digits.
+        return bytes.fromhex(secret) if isinstance(secret, str) else bytes(secret)
 
     @transactional
     def create(
@@ -74,7 +77,8 @@ class Galleries(RecordPart):
                 f"there is a gallery {name!r} already; enroll into it or choose another name"
             )
         gallery_id: int = transaction.value(
-            "UPDATE record SET value = value + 1 WHERE name = 'next_gallery' RETURNING value - 1"
+            "UPDATE record SET value = CAST(value AS INTEGER) + 1 WHERE name = 'next_gallery' "
+            "RETURNING CAST(value AS INTEGER) - 1"
         )
         entry = GalleryRecord(gallery_id, name, embedder, datetime.now(UTC), settings)
         entry = replace(entry, changed=transaction.commit)
@@ -142,14 +146,13 @@ class Galleries(RecordPart):
         )
         paths = [f"{IMPORTS}/{row['job_id']}" for row in imports]
         paths.append(f"{EXPORTS}/{gallery_id}")
-        paths += [vectors_name(gallery_id, side) for side in range(entry.sides)]
+        paths += [vectors_name(gallery_id, side) for side in range(entry.next_side)]
         transaction.note_unneeded(paths)
         return entry.crops
 
     @transactional
     def _delete_some(self, transaction: Transaction, gallery_id: int) -> bool:
         """Delete some rows of a gallery, or the gallery once few are left; then return False."""
-        transaction.limit_batch(CROPS_AT_ONCE)
         statement = "SELECT slot FROM crops WHERE gallery_id = ? ORDER BY slot LIMIT ?"
         slots = transaction.column(statement, (gallery_id, CROPS_AT_ONCE))
         if slots:
@@ -174,8 +177,7 @@ class Runtimes(RecordPart):
     @transactional
     def keep_first(self, transaction: Transaction, embedder: str, choice: str) -> str:
         stored: str = transaction.value(
-            "INSERT INTO runtimes (embedder, choice) VALUES (?, ?) "
-            "ON CONFLICT DO UPDATE SET choice = choice RETURNING choice",
+            f"{KEEP_RUNTIME} RETURNING choice",
             (embedder, choice),
         )
         return stored
@@ -194,8 +196,8 @@ def as_row(entry: GalleryRecord) -> dict[str, Any]:
         "settings": to_json(entry.settings).decode(),
         "created_at": entry.created_at,
         "version": entry.version,
-        "next_slot": entry.rows + 1,
-        "next_side": entry.sides,
+        "next_slot": entry.next_slot,
+        "next_side": entry.next_side,
         "side": entry.side,
         "removals": entry.removals,
         "changed": entry.changed,
@@ -214,12 +216,14 @@ class FilledGallery:
 
 def read_filled(reader: Reader) -> list[FilledGallery]:
     """Read the intact galleries of a record of any format, by name."""
-    columns = reader.column("SELECT name FROM pragma_table_info('galleries')")
-    rows = reader.tuples(
-        "SELECT name, embedder, crops FROM galleries "
-        f"WHERE name IS NOT NULL AND crc = row_crc({', '.join(columns)}) ORDER BY name"
-    )
-    return [FilledGallery(*row) for row in rows]
+    filled = []
+    for row in reader.stored("SELECT * FROM galleries WHERE name IS NOT NULL ORDER BY name"):
+        # Both formats have the checksum of all other columns.
+        values = dict(row)
+        checksum = values.pop("crc", None)
+        if not reader.database.HAS_CHECKSUMS or row_crc(*values.values()) == checksum:
+            filled.append(FilledGallery(row["name"], row["embedder"], row["crops"]))
+    return filled
 
 
 def read_entry(reader: Reader, gallery_id: int) -> GalleryRecord | None:
@@ -254,8 +258,8 @@ def note_changed(transaction: Transaction, gallery_id: int) -> None:
 
 def note_calibrated(transaction: Transaction, gallery_id: int) -> None:
     """Have every process read a gallery's calibrations."""
-    statement = "UPDATE galleries SET changed = ?1, calibrated = ?1 WHERE gallery_id = ?2"
-    transaction.change(statement, (transaction.commit, gallery_id))
+    statement = "UPDATE galleries SET changed = ?, calibrated = ? WHERE gallery_id = ?"
+    transaction.change(statement, (transaction.commit, transaction.commit, gallery_id))
 
 
 def drop_calibrations(transaction: Transaction, gallery_id: int) -> None:
@@ -266,9 +270,8 @@ def drop_calibrations(transaction: Transaction, gallery_id: int) -> None:
 
 def drop_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]) -> None:
     """Delete the rows of crops with their checksums; their pictures outside become strays."""
-    transaction.limit_batch(len(slots))
     values = {"gallery_id": gallery_id, "slots": slots, "now": now_micros()}
-    transaction.change(f"{STRAYS_OF} {OF_SLOTS}", values)
+    transaction.change(PUT_STRAYS, values)
     transaction.change(f"DELETE FROM crops WHERE {OF_SLOTS}", values)
     drop_checksums(transaction, gallery_id, slots)
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic.dataclasses import dataclass as stored_dataclass
+from pydantic_core import to_json
 
 from gmn_client.models import FINISHED, JobKind, JobProblem, JobState
 from model.crops.texts import nfc
 from service.errors import TooManyRequests, UnknownJob
 from service.ops.data_directory import IMPORTS
+from service.ops.threads import heartbeat
 from service.record.database import RecordPart, transactional
 from service.record.files import forget_unneeded
 from service.record.galleries import require_entry
@@ -32,15 +34,10 @@ MOST_IMPORTS = 8
 HIDDEN = "…"
 # Fields of a problem that may name a person.
 NAMING = ("source", "detail")
-# Problems and parameters are JSON, in which quotes of a name are escaped.
-CONTAINED = """instr(nfc(problem), trim(json_quote(?), '"'))"""
-NAMED_IN = f"""
-SELECT job_id FROM jobs WHERE gallery_id = ? AND (
-    instr(nfc(detail), ?) OR instr(nfc(parameters), trim(json_quote(?), '"')) OR EXISTS (
-        SELECT 1 FROM job_problems WHERE job_problems.job_id = jobs.job_id AND {CONTAINED}
-    )
+PROBLEMS = (
+    "SELECT number, problem FROM job_problems WHERE job_id = ? AND number > ? "
+    "ORDER BY number LIMIT ?"
 )
-"""
 
 
 @stored_dataclass(frozen=True)
@@ -178,14 +175,9 @@ class Jobs(RecordPart):
         state = "cancelled" if job.state == "queued" else job.state
         return _change(transaction, job, state=state, cancelling=True)
 
-    def problems(
-        self, job_id: str, after: int, limit: int, name: str | None = None
-    ) -> list[JobProblem]:
-        conditions = {"job_id = ?": job_id, "number > ?": after, CONTAINED: name}
-        wanted, values = all_of(conditions)
-        clauses = f"WHERE {wanted} ORDER BY number LIMIT ?"
-        rows = self._reader.rows("job_problems", clauses, [*values, limit])
-        return [JobProblem.model_validate_json(row["problem"]) for row in rows]
+    def problems(self, job_id: str, after: int, limit: int) -> list[JobProblem]:
+        rows = self._reader.tuples(PROBLEMS, (job_id, after, limit))
+        return [JobProblem.model_validate_json(problem) for _, problem in rows]
 
     def forget_name(self, gallery_id: int, name: str) -> None:
         """Hide a name in the parameters, details and reports of a gallery's jobs.
@@ -193,21 +185,45 @@ class Jobs(RecordPart):
         The parameters of unfinished jobs are kept, because the jobs still need them.
         """
         name = nfc(name)
+        # Problems and parameters are JSON, in which quotes of a name are escaped.
+        escaped = to_json(name).decode()[1:-1]
+        statement = "SELECT job_id, detail, parameters FROM jobs WHERE gallery_id = ?"
         # A gallery has any number of jobs, and each that is written costs a commit.
-        for job_id in self._reader.column(NAMED_IN, (gallery_id, name, name, name)):
-            after: int | None = -1
-            while after is not None:
-                after = self._hide(job_id, after, name)
+        for job_id, detail, parameters in self._reader.tuples(statement, (gallery_id,)):
+            if name in nfc(detail or "") or escaped in nfc(parameters):
+                self._hide(job_id, [], name)
+            for numbers in self._find_named(job_id, escaped):
+                self._hide(job_id, numbers, name)
+
+    def _find_named(self, job_id: str, escaped: str) -> Iterator[list[int]]:
+        """Yield batches of the numbers of problems that contain a name."""
+        after = -1
+        while rows := self._reader.tuples(PROBLEMS, (job_id, after, PROBLEMS_AT_ONCE)):
+            after = rows[-1][0]
+            # A path may have the name in another Unicode form.
+            if numbers := [number for number, problem in rows if escaped in nfc(problem)]:
+                yield numbers
+            heartbeat()
 
     @transactional
-    def _hide(self, transaction: Transaction, job_id: str, after: int, name: str) -> int | None:
-        """Hide a name in a job and a batch of its problems; return the last position, or None."""
+    def _hide(
+        self, transaction: Transaction, job_id: str, numbers: Sequence[int], name: str
+    ) -> None:
+        """Hide a name in a job and in some of its problems."""
         word = re.compile(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])")
-        problems = self.problems(job_id, after, PROBLEMS_AT_ONCE, name)
+        statement = f"SELECT problem FROM job_problems WHERE job_id = ? AND number IN {AMONG}"
+        problems = [
+            JobProblem.model_validate_json(problem)
+            for problem in transaction.column(statement, (job_id, numbers))
+        ]
 
         def hide(text: str) -> str:
-            # A path may have the name in another Unicode form.
             return word.sub(HIDDEN, nfc(text))
+
+        def hide_all(value: Any) -> Any:
+            if isinstance(value, list):
+                return [hide_all(part) for part in value]
+            return hide(value) if isinstance(value, str) else value
 
         hidden = [
             problem.model_copy(update={text: hide(getattr(problem, text)) for text in NAMING})
@@ -219,13 +235,9 @@ class Jobs(RecordPart):
         transaction.insert("deletions", deletion, instead=True)
         job = self.get(job_id)
         if job and job.finished:
-            parameters = {
-                name: hide(value) if isinstance(value, str) else value
-                for name, value in job.parameters.items()
-            }
+            parameters = {name: hide_all(value) for name, value in job.parameters.items()}
             detail = job.detail and hide(job.detail)
             _put(transaction, job, parameters=parameters, detail=detail)
-        return problems[-1].position if problems else None
 
     def _select(self, condition: str, values: Sequence[Any] = ()) -> list[Job]:
         rows = self._reader.rows("jobs", f"WHERE {condition}", values)

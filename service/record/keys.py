@@ -14,7 +14,6 @@ from pydantic_core import to_json
 from gmn_client.models import Scope
 from service.errors import Forbidden, KeyConflict
 from service.record.database import RecordPart, transactional
-from service.record.schema import TABLES
 from service.record.transaction import AMONG, Transaction
 
 # This row stays after the last key expires or is deleted with its gallery; then nobody has access.
@@ -23,7 +22,7 @@ KEY_ID = r"[A-Za-z0-9]{1,32}"
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 # Hash to compare with if an id or its secret is unknown; no secret has it.
 NO_HASH = "0" * 64
-CHANGE_BODY = "UPDATE api_keys SET body = ? WHERE key_id = ?"
+OF_KEYS = f"WHERE key_id IN {AMONG}"
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
@@ -92,7 +91,8 @@ class ApiKey:
 
 
 def ask_for_keys(transaction: Transaction) -> None:
-    transaction.change("INSERT OR IGNORE INTO record (name, value) VALUES (?, 1)", (ASKED_FOR,))
+    statement = "INSERT INTO record (name, value) VALUES (?, 1) ON CONFLICT DO NOTHING"
+    transaction.change(statement, (ASKED_FOR,))
 
 
 def delete_keys(transaction: Transaction, key_ids: Collection[str]) -> int:
@@ -131,10 +131,12 @@ class Keys(RecordPart):
 
     @transactional
     def note_used(self, transaction: Transaction, used: Mapping[str, datetime]) -> None:
+        # A new checksum would make a damaged key look whole.
+        rows = transaction.intact_rows("api_keys", OF_KEYS, (list(used),))
+        key_ids = [row["key_id"] for row in rows]
         transaction.change_many(
-            # A new checksum would make a damaged key look whole.
-            f"UPDATE api_keys SET used_at = ? WHERE key_id = ? AND {TABLES['api_keys'].is_intact}",
-            [(moment, key_id) for key_id, moment in used.items()],
+            "UPDATE api_keys SET used_at = ? WHERE key_id = ?",
+            [(used[key_id], key_id) for key_id in key_ids],
         )
 
     @transactional
@@ -152,18 +154,18 @@ class Keys(RecordPart):
         """
         if beside is not None:
             _require_administrator([*self.all(), *beside, api_key], "scopes")
-        transaction.change(
-            "INSERT INTO api_keys (key_id, gallery, body) VALUES (?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET gallery = excluded.gallery, body = excluded.body",
-            (api_key.key_id, api_key.gallery, to_json(api_key).decode()),
-        )
+        row = {
+            "key_id": api_key.key_id,
+            "gallery": api_key.gallery,
+            "body": to_json(api_key).decode(),
+        }
+        transaction.insert("api_keys", row, instead=True)
         ask_for_keys(transaction)
 
     @transactional
     def change(self, transaction: Transaction, api_key: ApiKey) -> bool:
         """Replace a key; return False if it was revoked in the meantime."""
-        body = to_json(api_key).decode()
-        return bool(transaction.change(CHANGE_BODY, (body, api_key.key_id)))
+        return _change_body(transaction, api_key)
 
     @transactional
     def end_secrets(self, transaction: Transaction, hashes: Collection[str]) -> None:
@@ -173,7 +175,7 @@ class Keys(RecordPart):
                 is_current = key.secret_sha256 in hashes
                 secret = NO_HASH if is_current else key.secret_sha256
                 ended = replace(key, secret_sha256=secret, former_sha256=None, former_until=None)
-                transaction.change(CHANGE_BODY, (to_json(ended).decode(), key.key_id))
+                _change_body(transaction, ended)
 
     @transactional
     def revoke(
@@ -195,6 +197,12 @@ class Keys(RecordPart):
         elif not transaction.value("SELECT count(*) FROM api_keys"):
             transaction.change("DELETE FROM record WHERE name = ?", (ASKED_FOR,))
         return True
+
+
+def _change_body(transaction: Transaction, api_key: ApiKey) -> bool:
+    """Replace a key; return False if there is none with its id."""
+    statement = "UPDATE api_keys SET body = ? WHERE key_id = ?"
+    return transaction.change(statement, (to_json(api_key).decode(), api_key.key_id)) > 0
 
 
 def _require_administrator(keys: Sequence[ApiKey], field: str) -> None:

@@ -11,6 +11,9 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic_core import from_json, to_json
+
+from model.crops.texts import nfc
 from model.problems import InputProblem
 from service.record.schema import FORMAT, describe_sizes, run_script
 from service.record.transaction import Reader, Source
@@ -24,6 +27,20 @@ LAST_UNRELEASED = 14
 
 def _migrate_to_15(connection: sqlite3.Connection) -> None:
     run_script(connection, "to_format_15.sql")
+    _rename_filters_of_groupings(connection)
+
+
+def _rename_filters_of_groupings(connection: sqlite3.Connection) -> None:
+    statement = "SELECT job_id, parameters FROM jobs WHERE kind = 'grouping'"
+    for job_id, parameters in connection.execute(statement).fetchall():
+        wanted = from_json(parameters)
+        wanted.pop("unnamed", None)
+        wanted["named"] = False
+        if camera := wanted.pop("camera", None):
+            wanted["cameras"] = [nfc(camera)]
+        connection.execute(
+            "UPDATE jobs SET parameters = ? WHERE job_id = ?", (to_json(wanted).decode(), job_id)
+        )
 
 
 # Each function changes a record of the preceding format of this table, or of the earliest.

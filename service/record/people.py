@@ -12,8 +12,9 @@ from functools import lru_cache
 from pydantic_core import from_json
 
 from gmn_client.models import CropGroups, IdentityOrder, Merge, Page
-from model.crops.texts import fold, nfc
+from model.crops.texts import fold
 from service.errors import InvalidField, UnknownIdentity, UnknownMerge
+from service.ops.threads import heartbeat
 from service.record.crop_changes import (
     count_people,
     mark_changed,
@@ -26,8 +27,8 @@ from service.record.crop_rows import read_ids
 from service.record.database import Database, RecordPart, transactional
 from service.record.desk import drop_searches, find_shown
 from service.record.galleries import next_version, read_entry, require_entry
-from service.record.schema import MICROSECOND, natural_order, now_micros
-from service.record.transaction import AMONG, Reader, Row, Transaction
+from service.record.schema import MICROSECOND, TABLES, natural_order, now_micros
+from service.record.transaction import AMONG, JOIN_IN_ORDER, Reader, Row, Transaction, gathered
 from service.record.values import CropsChange, count_by_case, new_crop_id
 from service.record.watch import forget_alerts
 
@@ -38,9 +39,11 @@ PLACE = re.compile(r"(inf|-?[0-9]+(?:\.[0-9]+)?(?:e-[0-9]+)?)/(.+)", re.DOTALL)
 HELD_ORDERS = 2
 MERGES_KEPT_FOR = timedelta(days=30)
 BY_NAME = (
-    "WHERE gallery_id = ? AND (sort_key, name) > (?, ?) AND instr(fold(name), ?) "
-    "ORDER BY sort_key, name LIMIT ?"
+    f"SELECT {TABLES['people'].selection} FROM people "
+    "WHERE gallery_id = ? AND (sort_key, name) > (?, ?) ORDER BY sort_key, name LIMIT ?"
 )
+# Number of names that are read at once and compared with a text.
+NAMES_AT_ONCE = 1000
 OF_PERSON = "WHERE gallery_id = ? AND person_id = ? ORDER BY slot"
 RETARGET_EARLIER_MERGES = """
 UPDATE merges SET into_person = :person_id
@@ -64,17 +67,18 @@ NUMBERS = {"crops": "-1.0 * count(*)", "last_seen": "max(seen_at) / -1e6"}
 DESCRIBED = f"""
 SELECT people.name AS identity, count(*) AS crops,
     min(crops.seen_at) AS first_seen, max(crops.seen_at) AS last_seen,
-    json_group_array(DISTINCT crops.camera) FILTER (WHERE crops.camera IS NOT NULL) AS cameras,
+    {gathered("DISTINCT crops.camera", "crops.camera IS NOT NULL")} AS cameras,
     best.crop_id, best.content_type IS NOT NULL AS has_picture
 FROM people
-CROSS JOIN crops AS best ON best.gallery_id = people.gallery_id AND best.slot = (
+{JOIN_IN_ORDER} crops AS best ON best.gallery_id = people.gallery_id AND best.slot = (
     SELECT slot FROM crops
     WHERE crops.gallery_id = people.gallery_id AND crops.person_id = people.person_id
     {BY_PICTURE} LIMIT 1
 )
-CROSS JOIN crops
+{JOIN_IN_ORDER} crops
     ON crops.gallery_id = people.gallery_id AND crops.person_id = people.person_id
-WHERE people.gallery_id = ? AND people.name IN {AMONG} GROUP BY people.person_id
+WHERE people.gallery_id = ? AND people.name IN {AMONG}
+GROUP BY people.person_id, people.name, best.crop_id, best.content_type
 """
 
 
@@ -105,8 +109,7 @@ class People(RecordPart):
         with self._database.read() as reader:
             if sort == "name":
                 after = start[1:] if start else ("", "")
-                rows = reader.rows("people", BY_NAME, (gallery_id, *after, wanted, limit + 1))
-                places = [(0.0, row["sort_key"], row["name"]) for row in rows]
+                places = _find_by_name(reader, gallery_id, after, wanted, limit + 1)
             else:
                 entry = read_entry(reader, gallery_id)
                 ordered = self._sorted(gallery_id, sort, entry.version if entry else 0)
@@ -122,32 +125,30 @@ class People(RecordPart):
     def get(self, gallery_id: int, identity: str) -> Row:
         """Describe an identity, with the searches that show it; raises `UnknownIdentity`."""
         with self._database.read() as reader:
-            names = reader.spellings(gallery_id, "identity", [identity])
-            people = _read_people(reader, gallery_id, names)
+            people = _read_people(reader, gallery_id, [identity])
             if not people:
                 raise UnknownIdentity(require_entry(reader, gallery_id).name, identity)
             crop_ids = reader.column(
                 "SELECT crop_id FROM crops JOIN people USING (gallery_id, person_id) "
-                f"WHERE gallery_id = ? AND name IN {AMONG}",
-                (gallery_id, names),
+                "WHERE gallery_id = ? AND name = ?",
+                (gallery_id, identity),
             )
             searches = find_shown(reader, gallery_id, crop_ids)
         counts = {"kept_searches": len(searches), "cases": count_by_case(searches)}
-        return _as_one(people) | counts
+        return people[0] | counts
 
-    def rows(self, gallery_id: int, identity: str, best: int) -> tuple[list[int], list[int]]:
-        names = self._reader.spellings(gallery_id, "identity", [identity])
+    def slots(self, gallery_id: int, identity: str, best: int) -> tuple[list[int], list[int]]:
         slots = self._reader.column(
             "SELECT slot FROM crops JOIN people USING (gallery_id, person_id) "
-            f"WHERE gallery_id = ? AND name IN {AMONG} {BY_PICTURE}",
-            (gallery_id, names),
+            f"WHERE gallery_id = ? AND name = ? {BY_PICTURE}",
+            (gallery_id, identity),
         )
         return slots, sorted(slots[:best])
 
     def counts(self, gallery_id: int, names: Sequence[str]) -> dict[str, int]:
         statement = (
             "SELECT name, count(*) FROM people JOIN crops USING (person_id) "
-            f"WHERE people.gallery_id = ? AND name IN {AMONG} GROUP BY person_id"
+            f"WHERE people.gallery_id = ? AND name IN {AMONG} GROUP BY person_id, name"
         )
         return dict(self._reader.tuples(statement, (gallery_id, names)))
 
@@ -155,7 +156,8 @@ class People(RecordPart):
         # The version is a part of the cache's key.
         statement = (
             f"SELECT {NUMBERS[sort]} AS number, sort_key, name FROM crops "
-            "JOIN people USING (person_id) WHERE crops.gallery_id = ? GROUP BY person_id "
+            "JOIN people USING (person_id) WHERE crops.gallery_id = ? "
+            "GROUP BY person_id, sort_key, name "
             "ORDER BY number, sort_key, name"
         )
         return self._reader.tuples(statement, (gallery_id,))
@@ -165,23 +167,18 @@ class People(RecordPart):
         self, transaction: Transaction, gallery_id: int, identity: str, new: str
     ) -> CropsChange:
         entry = require_entry(transaction, gallery_id)
-        people = _find_people(transaction, gallery_id, identity)
-        if not people:
+        person = find_person(transaction, gallery_id, identity)
+        if person is None:
             return CropsChange(entry.version)
-        person, *others = people
-        for other in others:
-            # Their names differ only in the Unicode form, so there is nothing to undo.
-            read_ids(transaction, OF_PERSON, (gallery_id, other["person_id"]))
-            _move_crops(transaction, other, person)
         crops = read_ids(transaction, OF_PERSON, (gallery_id, person["person_id"]))
-        targets = _find_people(transaction, gallery_id, new)
+        target = find_person(transaction, gallery_id, new)
         merge_id = None
-        if targets:
-            merge_id = merge_person(transaction, person, targets[0], len(crops), entry.version)
+        if target:
+            merge_id = merge_person(transaction, person, target, len(crops), entry.version)
         else:
             transaction.change(
-                "UPDATE people SET name = ?1, sort_key = natural_order(?1) WHERE person_id = ?2",
-                (nfc(new), person["person_id"]),
+                "UPDATE people SET name = ?, sort_key = ? WHERE person_id = ?",
+                (new, natural_order(new), person["person_id"]),
             )
         slots = [crop["slot"] for crop in crops]
         note_renamed(transaction, gallery_id, slots)
@@ -198,16 +195,13 @@ class People(RecordPart):
         undone.
         """
         entry = require_entry(transaction, gallery_id)
-        people = _find_people(transaction, gallery_id, identity)
-        if not people:
+        person = find_person(transaction, gallery_id, identity)
+        if person is None:
             return CropsChange(entry.version)
-        _remove_merges_of(transaction, gallery_id, identity)
-        person_ids = [person["person_id"] for person in people]
-        slots = transaction.column(
-            f"SELECT slot FROM crops WHERE gallery_id = ? AND person_id IN {AMONG} ORDER BY slot",
-            (gallery_id, person_ids),
-        )
-        alerts, sent_to = forget_alerts(transaction, person_ids)
+        person_id = person["person_id"]
+        _remove_merges_of(transaction, person)
+        slots = transaction.column(f"SELECT slot FROM crops {OF_PERSON}", (gallery_id, person_id))
+        alerts, sent_to = forget_alerts(transaction, [person_id])
         removal = remove_crops(transaction, gallery_id, slots)
         searches = find_shown(transaction, gallery_id, removal.crop_ids)
         drop_searches(transaction, gallery_id, list(searches))
@@ -215,7 +209,7 @@ class People(RecordPart):
 
     def merges(self, gallery_id: int) -> list[Merge]:
         rows = self._reader.execute(
-            "SELECT merges.*, name AS 'into', merged_at + ? AS undo_until "
+            'SELECT merges.*, name AS "into", merged_at + ? AS undo_until '
             "FROM merges JOIN people ON person_id = into_person "
             "WHERE merges.gallery_id = ? AND merged_at > ? ORDER BY version DESC, merge_id DESC",
             (MERGES_KEPT_FOR // MICROSECOND, gallery_id, _compute_undo_cutoff()),
@@ -242,7 +236,7 @@ class People(RecordPart):
             f"SELECT slot FROM crops {OF_MERGE}", (gallery_id, merge["into_person"], merge_id)
         )
         fields = {}
-        identity = nfc(merge["identity"])
+        identity = merge["identity"]
         if slots:
             fields["identity"] = identity
             people = require_people(transaction, gallery_id, [identity])
@@ -326,6 +320,27 @@ def _read_people(reader: Reader, gallery_id: int, names: Sequence[str]) -> list[
     return [people[name] for name in names if name in people]
 
 
+def _find_by_name(
+    reader: Reader, gallery_id: int, after: Sequence[str], wanted: str, limit: int
+) -> list[Place]:
+    """Return the first people behind a place whose folded names contain a text."""
+    places: list[Place] = []
+    at_once = NAMES_AT_ONCE if wanted else limit
+    while len(places) < limit:
+        rows = reader.tuples(BY_NAME, (gallery_id, *after, at_once))
+        for row in rows:
+            _, _, name, sort_key, _ = row
+            if wanted in fold(name):
+                if not reader.is_intact("people", row):
+                    raise reader.database.damage("a row of people is not what was written")
+                places.append((0.0, sort_key, name))
+        if len(rows) < at_once:
+            break
+        after = (sort_key, name)
+        heartbeat()
+    return places[:limit]
+
+
 def _read_place(text: str, sort: IdentityOrder) -> Place:
     match = PLACE.fullmatch(f"0/{text}" if sort == "name" else text)
     if match is None:
@@ -336,32 +351,14 @@ def _read_place(text: str, sort: IdentityOrder) -> Place:
     return float(match[1]), natural_order(match[2]), match[2]
 
 
-def _as_one(people: Sequence[Row]) -> Row:
-    """Combine the rows of people whose names differ only in the Unicode form."""
-    first, *others = people
-    if not others:
-        return first
-    return first | {
-        "crops": sum(person["crops"] for person in people),
-        "first_seen": min(person["first_seen"] for person in people),
-        "last_seen": max(person["last_seen"] for person in people),
-        "cameras": sorted({camera for person in people for camera in person["cameras"]}),
-    }
-
-
-def _find_people(reader: Reader, gallery_id: int, identity: str) -> list[Row]:
-    """Return the people of a name, several if it is stored in several Unicode forms, NFC first."""
-    names = reader.spellings(gallery_id, "identity", [identity])
-    clauses = f"WHERE gallery_id = ? AND name IN {AMONG}"
-    people = reader.rows("people", clauses, (gallery_id, names))
-    return sorted(people, key=lambda person: names.index(person["name"]))
+def find_person(reader: Reader, gallery_id: int, identity: str) -> Row | None:
+    return reader.row("people", "WHERE gallery_id = ? AND name = ?", (gallery_id, identity))
 
 
 def merge_person(
     transaction: Transaction, person: Row, target: Row, crops: int, version: int
 ) -> str:
     """Move a person's crops to another person, recording how to undo it; return the merge's id."""
-    transaction.limit_batch(crops)
     merge_id = new_crop_id()
     gallery_id = person["gallery_id"]
     transaction.insert(
@@ -397,12 +394,11 @@ def _move_crops(transaction: Transaction, person: Row, target: Row) -> None:
     count_people(transaction, person["gallery_id"], -1)
 
 
-def _remove_merges_of(transaction: Transaction, gallery_id: int, identity: str) -> None:
-    names = transaction.spellings(gallery_id, "identity", [identity])
+def _remove_merges_of(transaction: Transaction, person: Row) -> None:
     transaction.change(
-        "DELETE FROM merges WHERE gallery_id = ? AND (nfc(identity) = ? OR into_person IN "
-        f"(SELECT person_id FROM people WHERE gallery_id = ? AND name IN {AMONG}))",
-        (gallery_id, nfc(identity), gallery_id, names),
+        "DELETE FROM merges WHERE gallery_id = :gallery_id "
+        "AND (identity = :name OR into_person = :person_id)",
+        person,
     )
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from service.errors import DamagedRecord
-from service.ops.threads import waiting
 from service.record.calibrations import StoredCalibrations
 from service.record.cameras import Cameras
 from service.record.crops import Crops
@@ -23,8 +21,9 @@ from service.record.keys import Keys, ask_for_keys, delete_keys
 from service.record.people import Groups, People
 from service.record.replacing import StagedVectors
 from service.record.schema import TABLES
+from service.record.sqlite import SQLiteDatabase
 from service.record.tracks import Tracks
-from service.record.transaction import AMONG, Reader, Transaction, batches
+from service.record.transaction import AMONG, Connection, Reader, Transaction, batches
 from service.record.watch import Watches
 from service.record.webhooks import Webhooks
 
@@ -47,11 +46,22 @@ class Record:
     version in the same commit. Any thread may read.
     """
 
-    def __init__(self, folder: Path) -> None:
-        database = Database(folder)
+    def __init__(self, folder: Path, url: str | None = None) -> None:
+        """Open the record.
+
+        Args:
+            folder: the data directory.
+            url: of PostgreSQL; None for the SQLite file in the folder.
+
+        Raises:
+            InputProblem: it is no record that this program can use.
+            DamagedRecord: acknowledged data is missing.
+            RecordUnavailable: PostgreSQL does not answer.
+        """
+        database = open_database(folder, url)
         self.database = database
         # The connection of a check of the pages that is under way.
-        self._checking: sqlite3.Connection | None = None
+        self._checking: Connection | None = None
         self.galleries = Galleries(database)
         self.crops = Crops(database)
         self.staged = StagedVectors(database)
@@ -115,9 +125,7 @@ class Record:
 
     def _check_table(self, table: str) -> list[str]:
         try:
-            # SQLite gives no heartbeat while it reads a table.
-            with waiting():
-                return Reader(self.database).column(f"PRAGMA quick_check({table})")
+            return self.database.check_pages(table)
         except DamagedRecord as damage:
             return [damage.why]
 
@@ -153,6 +161,15 @@ class Record:
         self.database.close()
 
 
+def open_database(folder: Path, url: str | None) -> Database:
+    if url is None:
+        return SQLiteDatabase(folder)
+    # An optional dependency.
+    from service.record.postgres import PostgresDatabase
+
+    return PostgresDatabase(folder, url)
+
+
 def _delete_rows(transaction: Transaction, ids: Mapping[str, Sequence[str]]) -> None:
     """Delete what belongs to no crop, given by the kinds of deletions."""
     delete_keys(transaction, ids["key"])
@@ -167,5 +184,6 @@ def _delete_rows(transaction: Transaction, ids: Mapping[str, Sequence[str]]) -> 
     numbers = [int(deletion_id.partition("-")[0]) for deletion_id in ids["gallery"]]
     next_gallery = max(numbers, default=0) + 1
     transaction.change(
-        "UPDATE record SET value = ?1 WHERE name = 'next_gallery' AND value < ?1", (next_gallery,)
+        "UPDATE record SET value = ?1 WHERE name = 'next_gallery' AND CAST(value AS INTEGER) < ?1",
+        (next_gallery,),
     )

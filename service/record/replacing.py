@@ -30,7 +30,7 @@ class StagedVectors(RecordPart):
     ) -> None:
         """Start preparing for an embedder, or for none; drops vectors prepared for another one."""
         entry = require_entry(transaction, gallery_id)
-        if embedding_fingerprint is not None and embedding_fingerprint == entry.staged_fingerprint:
+        if embedding_fingerprint is not None and embedding_fingerprint == entry.staged_embedder:
             return
         end_staging(transaction, entry)
         if embedding_fingerprint is not None:
@@ -44,7 +44,7 @@ class StagedVectors(RecordPart):
         entry = read_entry(self._reader, gallery_id)
         if entry is None or entry.staged_side is None:
             return []
-        return read_after(self._reader, gallery_id, max(after, entry.staged_row), limit)
+        return read_after(self._reader, gallery_id, max(after, entry.staged_slot), limit)
 
     @transactional
     def add(
@@ -58,12 +58,12 @@ class StagedVectors(RecordPart):
         side = entry.staged_side
         if side is None or not vectors:
             return
-        unstaged = read_after(transaction, gallery_id, entry.staged_row, len(vectors))
-        crops = list(itertools.takewhile(lambda crop: crop.row_id in vectors, unstaged))
-        vectors_with_ids = {crop.row_id: (crop.crop_id, vectors[crop.row_id]) for crop in crops}
+        unstaged = read_after(transaction, gallery_id, entry.staged_slot, len(vectors))
+        crops = list(itertools.takewhile(lambda crop: crop.slot in vectors, unstaged))
+        vectors_with_ids = {crop.slot: (crop.crop_id, vectors[crop.slot]) for crop in crops}
         transaction.write_vectors(gallery_id, side, vectors_with_ids)
         if crops:
-            newest = crops[-1].row_id
+            newest = crops[-1].slot
             transaction.change(
                 "UPDATE galleries SET staged_slot = ?, staged_crops = staged_crops + ?, "
                 "staged_dimension = ? WHERE gallery_id = ?",

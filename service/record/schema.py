@@ -7,11 +7,12 @@ import functools
 import re
 import sqlite3
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Protocol
 
 FORMAT = 15
 # Tables whose rows have a checksum: what an answer says of a crop, and what a key may do.
@@ -27,31 +28,49 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
+class StoredRow(Protocol):
+    """A row as it is stored: values by position, or by the column's name."""
+
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+    def keys(self) -> Iterable[str]: ...
+
+
 @dataclass(frozen=True)
 class Table:
     """A table of the record.
 
     Attributes:
         columns: names of the columns, without that of the checksum.
+        key: those of the primary key.
     """
 
     name: str
     columns: list[str]
+    key: list[str]
 
     @cached_property
-    def checked(self) -> str:
-        return f"{self._qualify(self.columns)}, {self.is_intact} AS intact"
+    def has_checksums(self) -> bool:
+        return self.name in CHECKED_TABLES
 
     @cached_property
-    def is_intact(self) -> str:
-        """Return the condition that a row matches its checksum, if the table has them."""
-        if self.name not in CHECKED_TABLES:
-            return "TRUE"
-        checked = self._qualify(checked_columns(self.name, self.columns))
-        return f"{self.name}.crc = row_crc({checked})"
+    def checked(self) -> list[str]:
+        """Return the columns that the checksum covers, if the table has one."""
+        return checked_columns(self.name, self.columns)
 
-    def _qualify(self, columns: Iterable[str]) -> str:
-        return ", ".join(f"{self.name}.{column}" for column in columns)
+    @cached_property
+    def selection(self) -> str:
+        """Return the columns for a `SELECT`, in the order that `is_intact` expects."""
+        unchecked = [column for column in self.columns if column not in self.checked]
+        checksum = ["crc"] if self.has_checksums else []
+        return ", ".join(f"{self.name}.{name}" for name in self.checked + checksum + unchecked)
+
+    def is_intact(self, row: StoredRow | tuple[Any, ...]) -> bool:
+        """Return whether a row that begins with `selection` matches its checksum, if it has one."""
+        if not self.has_checksums:
+            return True
+        count = len(self.checked)
+        return bool(row_crc(*row[:count]) == row[count])
 
 
 def checked_columns(table: str, columns: Iterable[str]) -> list[str]:
@@ -79,6 +98,11 @@ def as_moment(micros: int) -> datetime:
     return EPOCH + micros * MICROSECOND
 
 
+def as_bytes(column: str) -> str:
+    """Return the expression of a text's UTF-8 bytes."""
+    return f"CAST({column} AS BLOB)"
+
+
 def natural_order(name: str) -> str:
     """Return a sort key for names: case-insensitive, with numbers in numeric order."""
     return NUMBER.sub(lambda match: f"{len(match[1]):03}{match[1]}", name.casefold())
@@ -88,18 +112,26 @@ def now_micros() -> int:
     return as_micros(datetime.now(UTC))
 
 
+def statements_of(name: str) -> Iterator[str]:
+    """Yield the statements of a file of SQL, without the comments before them."""
+    script = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        if not statement and (line.startswith("--") or not line.strip()):
+            continue
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement.rstrip().removesuffix(";")
+            statement = ""
+
+
 def run_script(connection: sqlite3.Connection, name: str) -> None:
     """Run a file of SQL statements in the open transaction.
 
     `executescript` would commit that transaction first.
     """
-    script = Path(__file__).with_name(name).read_text(encoding="utf-8")
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            connection.execute(statement)
-            statement = ""
+    for statement in statements_of(name):
+        connection.execute(statement)
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
@@ -150,6 +182,11 @@ def read_schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
     ]
 
 
+def index_names(connection: sqlite3.Connection) -> list[str]:
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'index' ORDER BY name")
+    return [name for (name,) in rows]
+
+
 def _create_in_memory() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:")
     connection.create_function("row_crc", -1, row_crc, deterministic=True)
@@ -170,9 +207,14 @@ def _read_tables() -> dict[str, Table]:
     )
     # Generated columns, which are the checksums, are not listed.
     columns = "SELECT name FROM pragma_table_info(?)"
+    key = "SELECT name FROM pragma_table_info(?) WHERE pk ORDER BY pk"
     with contextlib.closing(_create_in_memory()) as connection:
+
+        def read(statement: str, table: str) -> list[str]:
+            return [name for (name,) in connection.execute(statement, (table,))]
+
         return {
-            table: Table(table, [column for (column,) in connection.execute(columns, (table,))])
+            table: Table(table, read(columns, table), read(key, table))
             for (table,) in connection.execute(names).fetchall()
         }
 

@@ -4,9 +4,10 @@
 -- The column `crc` is the checksum of a row, by which damage is found. Whoever writes these tables
 -- needs the function `row_crc` of schema.py; without it they can be read.
 
--- Single values: `record_id`, `group_secret`, `next_gallery`, `keys_asked_for`, `newest_alert`,
--- `index_owners`, `indexes_rebuilt`, `copy_before_upgrade`, the path of a backup, `commit`, the number
--- of the last commit, and `alerts_changed`, that of the last one that changed alerts or deliveries.
+-- Single values; `CAST(value AS INTEGER)` reads a number. They are `record_id`, `group_secret`,
+-- `next_gallery`, `keys_asked_for`, `newest_alert`, `index_owners`, `indexes_rebuilt`,
+-- `copy_before_upgrade`, the path of a backup, `commit`, the number of the last commit, and
+-- `alerts_changed`, that of the last one that changed alerts or deliveries.
 CREATE TABLE record (
     name TEXT PRIMARY KEY,
     value NOT NULL
@@ -55,8 +56,8 @@ CREATE TABLE people (
 ) WITHOUT ROWID;
 CREATE INDEX people_0 ON people (gallery_id, sort_key, name);
 
--- `seen_at` is the time of capture, or of enrollment if that is unknown. Times are microseconds
--- since 1970, UTC. `inside` is 1 if the picture is stored in the table `pictures`. `changed` is the
+-- `slot` is the crop's place in the vector files of its gallery, from 1 on. `seen_at` is the time
+-- of capture, or of enrollment if that is unknown. Times are microseconds since 1970, UTC. `inside` is 1 if the picture is stored in the table `pictures`. `changed` is the
 -- gallery's version of the crop's last change.
 CREATE TABLE crops (
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
@@ -180,6 +181,7 @@ CREATE TABLE groups (
     grouping TEXT NOT NULL
 ) WITHOUT ROWID;
 
+-- Kept searches. `number` grows within a gallery in the order of commits.
 CREATE TABLE searches (
     query_id TEXT PRIMARY KEY,
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
@@ -187,12 +189,25 @@ CREATE TABLE searches (
     created_at INTEGER NOT NULL,
     request TEXT NOT NULL,
     answer TEXT NOT NULL,
-    results TEXT NOT NULL,
     crop_id TEXT,
-    content_type TEXT
+    content_type TEXT,
+    number INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX searches_0 ON searches (gallery_id, query_id);
 CREATE INDEX searches_1 ON searches (gallery_id, key_id, query_id);
+CREATE INDEX searches_2 ON searches (gallery_id, number);
+
+-- The kept results of a search; the best one has rank 1.
+CREATE TABLE search_results (
+    query_id TEXT NOT NULL REFERENCES searches ON DELETE CASCADE,
+    rank INTEGER NOT NULL,
+    crop_id TEXT NOT NULL,
+    cosine REAL NOT NULL,
+    pair_logit REAL,
+    probability REAL,
+    verdict TEXT,
+    PRIMARY KEY (query_id, rank)
+) WITHOUT ROWID;
 
 CREATE TABLE search_pictures (
     query_id TEXT PRIMARY KEY REFERENCES searches ON DELETE CASCADE,
@@ -537,6 +552,11 @@ CREATE TABLE deletions (
 -- Whoever deletes something writes a row of `deletions` in the same commit. What is deleted with
 -- its gallery comes back with no restore that leaves out the gallery, and needs no row.
 CREATE TRIGGER crop_deleted AFTER INSERT ON tombstones BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id)
+    VALUES ('crop', new.gallery_id, new.crop_id);
+END;
+-- A crop that has a tombstone already is deleted as any other.
+CREATE TRIGGER crop_deleted_again AFTER UPDATE ON tombstones BEGIN
     INSERT OR IGNORE INTO deletions (kind, gallery_id, id)
     VALUES ('crop', new.gallery_id, new.crop_id);
 END;

@@ -87,6 +87,11 @@ FROM former_galleries;
 DROP TABLE former_galleries;
 ALTER TABLE watches DROP COLUMN restores;
 
+-- Searches were in the order of their rows.
+ALTER TABLE searches ADD COLUMN number INTEGER NOT NULL DEFAULT 0;
+UPDATE searches SET number = rowid;
+CREATE INDEX searches_2 ON searches (gallery_id, number);
+
 -- What changed since such a collection was written is not known any more.
 UPDATE remote_indexes SET wanted = 1 WHERE version IS NOT (
     SELECT version FROM galleries WHERE galleries.gallery_id = remote_indexes.gallery_id
@@ -94,6 +99,22 @@ UPDATE remote_indexes SET wanted = 1 WHERE version IS NOT (
 ALTER TABLE remote_indexes DROP COLUMN at;
 ALTER TABLE remote_indexes DROP COLUMN sequence;
 ALTER TABLE remote_indexes DROP COLUMN token;
+
+CREATE TABLE search_results (
+    query_id TEXT NOT NULL REFERENCES searches ON DELETE CASCADE,
+    rank INTEGER NOT NULL,
+    crop_id TEXT NOT NULL,
+    cosine REAL NOT NULL,
+    pair_logit REAL,
+    probability REAL,
+    verdict TEXT,
+    PRIMARY KEY (query_id, rank)
+) WITHOUT ROWID;
+INSERT INTO search_results (query_id, rank, crop_id, cosine, pair_logit, probability, verdict)
+SELECT query_id, result.key + 1, result.value ->> 0, result.value ->> 1, result.value ->> 2,
+    result.value ->> 3, result.value ->> 4
+FROM searches JOIN json_each(searches.results) AS result;
+ALTER TABLE searches DROP COLUMN results;
 
 CREATE TABLE imported_crops (
     gallery_id INTEGER NOT NULL,
@@ -201,6 +222,10 @@ CREATE TABLE deletions (
 ) WITHOUT ROWID;
 
 CREATE TRIGGER crop_deleted AFTER INSERT ON tombstones BEGIN
+    INSERT OR IGNORE INTO deletions (kind, gallery_id, id)
+    VALUES ('crop', new.gallery_id, new.crop_id);
+END;
+CREATE TRIGGER crop_deleted_again AFTER UPDATE ON tombstones BEGIN
     INSERT OR IGNORE INTO deletions (kind, gallery_id, id)
     VALUES ('crop', new.gallery_id, new.crop_id);
 END;

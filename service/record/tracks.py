@@ -11,13 +11,12 @@ from pydantic_core import from_json
 
 from gmn_client.models import Page
 from model.arrays import unit_rows
-from model.crops.texts import nfc
 from service.errors import InvalidField
 from service.record.crop_rows import read_by_slot, read_intact_vectors, read_texts, read_vectors
 from service.record.database import RecordPart
 from service.record.galleries import read_entry, require_entry
 from service.record.people import BY_PICTURE
-from service.record.transaction import AMONG, Reader, Row, Transaction, Values
+from service.record.transaction import AMONG, Row, Transaction, gathered
 from service.record.values import ArchivedCrop, StoredCrop
 from service.record.vectors import Vector
 
@@ -33,16 +32,16 @@ NAMED_FIRST = 1e6
 FARTHEST = 2.0
 CROP_IDS = f"SELECT slot, crop_id FROM crops WHERE gallery_id = ? AND slot IN {AMONG}"
 BY_SLOT = "SELECT slot, track FROM tracks WHERE gallery_id = ? AND"
-# An unknown camera is among the cameras as an empty text.
+# An unknown camera is an empty text.
 OF_TRACK = (
-    f"tracks JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND track IN {AMONG} "
-    f"AND ifnull(camera, '') IN {AMONG}"
+    "tracks JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND track = ? "
+    "AND coalesce(camera, '') = ?"
 )
 # Crops of some tracks, numbered within each track from the best-pictured one on.
 NUMBERED = (
     f"SELECT *, row_number() OVER (PARTITION BY track, camera {BY_PICTURE}) AS number FROM tracks "
     f"JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND track IN {AMONG} "
-    f"AND (? IS NULL OR camera IN {AMONG}) AND (track, ifnull(camera, '')) >= (?, ?)"
+    "AND (CAST(? AS TEXT) IS NULL OR camera = ?) AND (track, coalesce(camera, '')) >= (?, ?)"
 )
 COUNTED = (
     "SELECT track, camera, count(*) AS crops, min(seen_at) AS first_seen, "
@@ -52,12 +51,12 @@ COUNTED = (
 )
 DESCRIBED = f"""
 SELECT track, camera, count(*) AS crops, min(seen_at) AS first_seen, max(seen_at) AS last_seen,
-    json_group_array(DISTINCT people.name) FILTER (WHERE people.name IS NOT NULL) AS identities,
+    {gathered("DISTINCT people.name", "people.name IS NOT NULL")} AS identities,
     max(crop_id) FILTER (WHERE number = 1) AS crop_id,
-    max(content_type IS NOT NULL) FILTER (WHERE number = 1) AS has_picture,
-    json_group_array(slot) FILTER (WHERE number <= {COHESION_CROPS}) AS slots
+    count(content_type) FILTER (WHERE number = 1) AS has_picture,
+    {gathered("slot", f"number <= {COHESION_CROPS}")} AS slots
 FROM ({NUMBERED}) AS numbered LEFT JOIN people USING (person_id)
-GROUP BY track, camera ORDER BY track, camera LIMIT ?
+GROUP BY track, camera ORDER BY track, coalesce(camera, '') LIMIT ?
 """
 
 
@@ -80,8 +79,7 @@ class Tracks(RecordPart):
             (gallery_id, first_track, limit + 1),
         )
         names = ids[:limit]
-        cameras = [] if camera is None else self._reader.spellings(gallery_id, "camera", [camera])
-        values = (gallery_id, names, camera, cameras, first_track, first_camera, limit + 1)
+        values = (gallery_id, names, camera, camera, first_track, first_camera, limit + 1)
         rows = self._reader.execute(DESCRIBED, values)
         slots = [slot for row in rows[:limit] for slot in from_json(row["slots"])]
         vectors = self._read_intact(gallery_id, slots)
@@ -111,31 +109,26 @@ class Tracks(RecordPart):
     def cameras(self, gallery_id: int, track: str) -> list[str | None]:
         """Return the cameras that have a track with this id, sorted; None for an unknown one."""
         statement = (
-            "SELECT DISTINCT nfc(camera) AS name FROM tracks JOIN crops USING (gallery_id, slot) "
-            f"WHERE gallery_id = ? AND track IN {AMONG} ORDER BY name"
+            "SELECT DISTINCT coalesce(camera, '') AS name FROM tracks "
+            "JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND track = ? ORDER BY name"
         )
-        tracks = self._reader.spellings(gallery_id, "track", [track])
-        return self._reader.column(statement, (gallery_id, tracks))
+        cameras = self._reader.column(statement, (gallery_id, track))
+        return [camera or None for camera in cameras]
 
     def spread(self, gallery_id: int, track: str, camera: str | None, most: int) -> list[int]:
         """Split a track into `most` parts by time; return the best-pictured slot of each."""
-        parts = f"SELECT crops.*, ntile(?) OVER (ORDER BY seen_at, slot) AS part FROM {OF_TRACK}"
-        places = f"SELECT slot, row_number() OVER (PARTITION BY part {BY_PICTURE}) AS place"
-        statement = f"SELECT slot FROM ({places} FROM ({parts})) WHERE place = 1 ORDER BY slot"
-        return self._reader.column(
-            statement, (most, *_bind_track(self._reader, gallery_id, track, camera))
+        part = "ntile(CAST(? AS SMALLINT)) OVER (ORDER BY seen_at, slot)"
+        place = f"row_number() OVER (PARTITION BY part {BY_PICTURE})"
+        statement = (
+            f"SELECT slot FROM (SELECT slot, {place} AS place "
+            f"FROM (SELECT crops.*, {part} AS part FROM {OF_TRACK}) AS parts) AS places "
+            "WHERE place = 1 ORDER BY slot"
         )
+        return self._reader.column(statement, (most, gallery_id, track, camera or ""))
 
     def slots(self, gallery_id: int, track: str, camera: str | None) -> list[int]:
-        values = _bind_track(self._reader, gallery_id, track, camera)
-        return self._reader.column(f"SELECT slot FROM {OF_TRACK}", values)
-
-
-def _bind_track(reader: Reader, gallery_id: int, track: str, camera: str | None) -> Values:
-    """Return the values of `OF_TRACK`."""
-    tracks = reader.spellings(gallery_id, "track", [track])
-    cameras = [""] if camera is None else reader.spellings(gallery_id, "camera", [camera])
-    return gallery_id, tracks, cameras
+        statement = f"SELECT slot FROM {OF_TRACK}"
+        return self._reader.column(statement, (gallery_id, track, camera or ""))
 
 
 def _describe(track: Row, vectors: Mapping[int, Vector]) -> Row:
@@ -194,8 +187,8 @@ def choose_best(
 
 
 def _track_of(record: StoredCrop) -> tuple[str, str | None]:
-    """Return the id and camera of a crop's track in NFC; the id is empty without a track."""
-    return nfc(record.track or ""), None if record.camera is None else nfc(record.camera)
+    """Return the id and camera of a crop's track; the id is empty without a track."""
+    return record.track or "", record.camera
 
 
 def _choose_places(crops: Sequence[ArchivedCrop], most: int) -> list[int]:
@@ -224,8 +217,8 @@ def _read_stored(
     transaction: Transaction, gallery_id: int, track: str, camera: str | None
 ) -> list[ArchivedCrop]:
     statement = f"SELECT slot FROM {OF_TRACK} LIMIT ?"
-    values = _bind_track(transaction, gallery_id, track, camera)
-    slots = transaction.column(statement, (*values, MOST_OF_TRACK + 1))
+    values = (gallery_id, track, camera or "", MOST_OF_TRACK + 1)
+    slots = transaction.column(statement, values)
     if len(slots) > MOST_OF_TRACK:
         raise InvalidField(
             f"keep_best: track {track!r} has more than {MOST_OF_TRACK:,} crops, too many to "

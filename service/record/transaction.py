@@ -5,40 +5,24 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import sqlite3
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
-from model.crops.texts import fold, nfc
-from service.errors import DamagedRecord, ServiceError, ServiceStopping
-from service.ops.threads import heartbeat
-from service.record.schema import TABLES, as_moment, natural_order, row_crc
-from service.record.spellings import Spellings, TextKind
-from service.record.values import JsonObject, new_crop_id
+from service.errors import DamagedRecord, ServiceError
+from service.record.schema import TABLES, StoredRow, as_moment
+from service.record.spellings import Spellings
+from service.record.values import JsonObject
 from service.record.vectors import Vector, VectorFile, VectorFiles, vector_crc
 
 log = logging.getLogger(__name__)
 FILE = "record.sqlite3"
-# Connections wait this long for a reader that recovers a log; writers wait for the lock file.
-BUSY_SECONDS = 30.0
-# Virtual machine instructions of SQLite between two heartbeats; they take tenths of a second.
-STEPS_PER_BEAT = 1_000_000
-NOT_A_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
-# A flipped bit can leave invalid UTF-8, which SQLite returns and Python refuses to decode, or JSON
-# that SQLite cannot read.
-UNREADABLE = (
-    "could not decode",
-    "user-defined function raised",
-    "malformed json",
-    "json cannot hold",
-)
-# Upper bound on the rows that a rule of a batch changes; each may have a picture of megabytes.
-PICTURES_IN_BATCH = 10
 # Beginnings of statements that overwrite no name, picture or note, but counts, times and states.
 # They run with every enrollment, sighting or heartbeat.
 COUNTING = (
@@ -49,14 +33,19 @@ COUNTING = (
     "UPDATE jobs SET state ",
     "UPDATE watch_trials ",
     "UPDATE webhooks SET dropped ",
-    "INSERT OR REPLACE INTO camera_traffic ",
-    "INSERT OR REPLACE INTO checksums ",
-    "INSERT OR REPLACE INTO remote_indexes ",
-    "INSERT OR REPLACE INTO requests ",
-    "INSERT OR REPLACE INTO stray_pictures ",
-    "INSERT OR REPLACE INTO tombstones ",
-    "INSERT OR REPLACE INTO unneeded_files ",
-    "INSERT OR REPLACE INTO watch_traffic ",
+    "INSERT INTO camera_hours ",
+    "INSERT INTO camera_traffic ",
+    "INSERT INTO cameras ",
+    "INSERT INTO case_deletions ",
+    "INSERT INTO checksums ",
+    "INSERT INTO record ",
+    "INSERT INTO remote_indexes ",
+    "INSERT INTO requests ",
+    "INSERT INTO review_changes ",
+    "INSERT INTO runtimes ",
+    "INSERT INTO stray_pictures ",
+    "INSERT INTO tombstones ",
+    "INSERT INTO watch_traffic ",
     "DELETE FROM requests ",
     "DELETE FROM stray_pictures ",
     "DELETE FROM counted_tracks ",
@@ -64,8 +53,6 @@ COUNTING = (
 # Upper bound on the problems of a file that are kept for its operator.
 MOST_PROBLEMS = 100
 Item = TypeVar("Item")
-# Subquery for `IN`: compares a column with the values of a collection.
-AMONG = "(SELECT value FROM json_each(?))"
 # Values of placeholders, in order or by name.
 Values = Sequence[Any] | Mapping[str, Any]
 # Columns by name, with times as datetimes and JSON but metadata parsed.
@@ -75,16 +62,12 @@ TIMES = ("_at", "_seen", "_until")
 # Columns of text that contain JSON.
 JSON_COLUMNS = {
     "answer",
-    "best",
     "cameras",
-    "case_ids",
-    "deleted_searches",
     "identities",
     "parameters",
     "progress",
     "promised",
     "request",
-    "results",
     "settings",
 }
 
@@ -101,21 +84,8 @@ def all_of(conditions: Mapping[str, Any]) -> tuple[str, list[Any]]:
     return " AND ".join(["TRUE", *given]), list(given.values())
 
 
-def _as_json(value: Any) -> str:
-    return to_json(value if isinstance(value, dict) else list(value)).decode()
-
-
-# Statements take collections as values: each is one JSON text.
-for kind in (dict, list, tuple, set, frozenset, range):
-    sqlite3.register_adapter(kind, _as_json)
-sqlite3.register_adapter(JsonObject, lambda stored: stored.text)
-
-
-def _as_values(row: sqlite3.Row) -> Row:
+def _as_values(row: StoredRow) -> Row:
     values = dict(row)
-    if not values.get("intact", True):
-        # Damaged values may not be times or JSON; the caller raises `DamagedRecord`.
-        return values
     for name, value in values.items():
         if value is not None and name.endswith(TIMES):
             values[name] = as_moment(value)
@@ -126,35 +96,111 @@ def _as_values(row: sqlite3.Row) -> Row:
     return values
 
 
+def among(value: str = "?") -> str:
+    """Return the subquery for `IN` that compares a column with a collection, given as a value."""
+    return f"(SELECT value FROM json_each({value}))"
+
+
+AMONG = among()
+# Joins two tables in the order in which the statement names them.
+JOIN_IN_ORDER = "CROSS JOIN"
+
+
+def gathered(expression: str, condition: str = "TRUE") -> str:
+    """Return the aggregate of the values in a group that meet a condition, as a JSON array."""
+    return f"json_group_array({expression}) FILTER (WHERE {condition})"
+
+
+def unindexed(condition: str) -> str:
+    """Return a comparison of a column for which SQLite uses no index."""
+    return f"+{condition}"
+
+
 def settings_of(names: Iterable[str]) -> str:
     return ", ".join(f"{name} = :{name}" for name in names)
 
 
-class Source:
-    """The SQLite file and the vector files of a record; each thread has its own connection.
+def upsert(table: str, columns: Iterable[str], source: str, setting: str | None = None) -> str:
+    """Return a statement that inserts rows, or changes those that have the same primary key.
+
+    Args:
+        source: `VALUES (…)`, or a query with a `WHERE`: without it SQLite takes `ON` for a join's.
+        setting: assignments to the present row, whose columns must be qualified by the table;
+            None replaces the given columns.
+    """
+    names = list(columns)
+    key = TABLES[table].key
+    if setting is None:
+        setting = ", ".join(f"{name} = excluded.{name}" for name in names if name not in key)
+    action = f"UPDATE SET {setting}" if setting else "NOTHING"
+    return (
+        f"INSERT INTO {table} ({', '.join(names)}) {source} "
+        f"ON CONFLICT ({', '.join(key)}) DO {action}"
+    )
+
+
+class Cursor(Protocol):
+    """The rows of a statement, or the number of rows that it changed."""
+
+    @property
+    def rowcount(self) -> int: ...
+
+    def fetchall(self) -> list[Any]: ...
+
+    def fetchone(self) -> Any: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Connection(Protocol):
+    """A connection of one thread to the record, as every engine has one."""
+
+    @property
+    def in_transaction(self) -> bool: ...
+
+    @property
+    def total_changes(self) -> int: ...
+
+    def execute(self, statement: str, values: Any = ..., /) -> Cursor: ...
+
+    def executemany(self, statement: str, rows: Any, /) -> Cursor: ...
+
+    def interrupt(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Source(ABC):
+    """The tables and the vector files of a record; each thread has its own connection.
 
     Attributes:
+        path: the record, as messages about it name it.
         damaged: the ids of crops that were found damaged and are left out of every answer, by
             gallery and slot; None for an id that cannot be read.
         problems: damage that was found beside them.
     """
 
+    # Begins a transaction that only reads.
+    BEGIN = "BEGIN"
+    # The rows of some tables have checksums.
+    HAS_CHECKSUMS = True
+
     def __init__(self, folder: Path, only_read: bool = False) -> None:
         self.folder = folder
         self.path = folder / FILE
-        self._log = folder / f"{FILE}-wal"
-        self.vectors = VectorFiles(folder, only_read)
+        self.vectors: VectorFiles = VectorFiles(folder, only_read)
         self.spellings = Spellings()
         self.damaged: dict[tuple[int, int], str | None] = {}
         self.problems: list[str] = []
         self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
+        self._connections: list[Connection] = []
         self._connections_lock = threading.Lock()
 
-    def connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+    def connection(self) -> Connection:
+        """Return the connection of this thread."""
+        connection: Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = self._local.connection = self._connect()
+            connection = self._local.connection = self._open_connection()
         return connection
 
     def close_connection(self) -> None:
@@ -181,11 +227,12 @@ class Source:
             yield Reader(self)
             return
         with self.naming_errors():
-            connection.execute("BEGIN")
+            connection.execute(self.BEGIN)
         try:
             yield Reader(self)
         finally:
-            connection.execute("ROLLBACK")
+            with self.naming_errors():
+                connection.execute("ROLLBACK")
 
     def leave_out(self, gallery_id: int, slot: int, crop_id: str | None, what: str) -> None:
         """Leave a damaged crop out of every later answer of this process."""
@@ -204,50 +251,34 @@ class Source:
     def damage(self, what: str) -> ServiceError:
         return DamagedRecord(self.path, what)
 
-    @contextlib.contextmanager
-    def naming_errors(self) -> Iterator[None]:
-        """Raise `DamagedRecord` for errors by which SQLite reports a damaged file.
+    @abstractmethod
+    def naming_errors(self) -> AbstractContextManager[None]:
+        """Raise the engine's errors as those of the service.
 
         Raises:
+            DamagedRecord: the record is damaged.
             ServiceStopping: `heartbeat` ended the statement, because the process stops.
         """
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code == sqlite3.SQLITE_INTERRUPT:
-                raise ServiceStopping(
-                    "the service is shutting down; nothing was stored, send the request again later"
-                ) from error
-            message = str(error)
-            if code in NOT_A_DATABASE or message.lower().startswith(UNREADABLE):
-                raise self.damage(message) from error
-            raise
-        except UnicodeDecodeError as error:
-            # SQLite's own message quotes the text that could not be decoded.
-            raise self.damage(error.object.decode(errors="replace")) from error
 
-    def _connect(self, uri: str | None = None) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            uri or self.path,
-            isolation_level=None,
-            check_same_thread=False,
-            timeout=BUSY_SECONDS,
-            uri=True,
-        )
+    @abstractmethod
+    def fetch_tuples(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a statement as plain tuples."""
+
+    @abstractmethod
+    def fetch_columns(
+        self, names: Sequence[str], query: str, values: Values = ()
+    ) -> list[list[Any]]:
+        """Return each column of a query as a list."""
+
+    def _open_connection(self) -> Connection:
+        """Return a connection that is closed with the others."""
+        connection = self._connect()
         with self._connections_lock:
             self._connections.append(connection)
-        connection.row_factory = sqlite3.Row
-        connection.create_function("row_crc", -1, row_crc, deterministic=True)
-        # Statements may compare texts that are NULL.
-        connection.create_function("nfc", 1, lambda text: text and nfc(text), deterministic=True)
-        connection.create_function("fold", 1, fold, deterministic=True)
-        connection.create_function("natural_order", 1, natural_order, deterministic=True)
-        connection.create_function("from_hex", 1, bytes.fromhex, deterministic=True)
-        connection.create_function("new_id", 0, new_crop_id)
-        # A statement over a large gallery may run for minutes, which looks like a hanging disk.
-        connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)
         return connection
+
+    @abstractmethod
+    def _connect(self) -> Connection: ...
 
 
 @dataclass
@@ -262,22 +293,32 @@ class Reader:
         Raises:
             DamagedRecord: the file is damaged.
         """
+        return self.as_values(self.stored(statement, values))
+
+    def stored(self, statement: str, values: Values = ()) -> list[StoredRow]:
+        """Run a statement and return its rows as they are stored, which checksums cover."""
         with self.database.naming_errors():
-            rows = self.database.connection().execute(statement, values).fetchall()
+            return self.database.connection().execute(statement, values).fetchall()
+
+    def as_values(self, rows: Iterable[StoredRow]) -> list[Row]:
+        """Convert the times and JSON of rows; raises `DamagedRecord` if they are none."""
         try:
             return [_as_values(row) for row in rows]
         except (OverflowError, ValueError) as error:
-            # The checksums of rows behind a computed column are not verified.
+            # Few tables have checksums.
             raise self.database.damage(
                 f"a time or JSON is not what was written ({error})"
             ) from error
 
     def tuples(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a statement as plain tuples, which is twice as fast for many rows."""
-        cursor = self.database.connection().cursor()
-        cursor.row_factory = None
         with self.database.naming_errors():
-            return cursor.execute(statement, values).fetchall()
+            return self.database.fetch_tuples(statement, values)
+
+    def columns(self, names: Sequence[str], query: str, values: Values = ()) -> list[list[Any]]:
+        """Return each column of a query as a list."""
+        with self.database.naming_errors():
+            return self.database.fetch_columns(names, query, values)
 
     def column(self, statement: str, values: Values = ()) -> list[Any]:
         return [value for (value,) in self.tuples(statement, values)]
@@ -298,29 +339,33 @@ class Reader:
         Raises:
             DamagedRecord: a row does not match its checksum.
         """
-        columns = TABLES[table].checked
-        rows = self.execute(f"SELECT {columns}{more} FROM {table} {clauses}", values)
-        if not all(row["intact"] for row in rows):
+        columns = TABLES[table].selection
+        rows = self.stored(f"SELECT {columns}{more} FROM {table} {clauses}", values)
+        if not all(self.is_intact(table, row) for row in rows):
             raise self.database.damage(f"a row of {table} is not what was written")
-        return rows
+        return self.as_values(rows)
 
     def intact_rows(
         self, table: str, clauses: str = "", values: Values = (), more: str = ""
     ) -> list[Row]:
         """Read rows of a table, and note those that do not match their checksums as a problem."""
-        statement = f"SELECT {TABLES[table].checked}{more} FROM {table} {clauses}"
-        rows = self.execute(statement, values)
-        intact = [row for row in rows if row["intact"]]
+        statement = f"SELECT {TABLES[table].selection}{more} FROM {table} {clauses}"
+        rows = self.stored(statement, values)
+        intact = [row for row in rows if self.is_intact(table, row)]
         if len(intact) < len(rows):
             self.database.note_problem(f"a row of {table} is not what was written")
-        return intact
+        return self.as_values(intact)
+
+    def is_intact(self, table: str, row: StoredRow | tuple[Any, ...]) -> bool:
+        """Return whether a row that begins with a table's `selection` matches its checksum."""
+        return not self.database.HAS_CHECKSUMS or TABLES[table].is_intact(row)
 
     def row(self, table: str, clauses: str = "", values: Values = ()) -> Row | None:
         return next(iter(self.rows(table, f"{clauses} LIMIT 1", values)), None)
 
-    def spellings(self, gallery_id: int, kind: TextKind, texts: Iterable[str]) -> list[str]:
-        """Return the Unicode forms in which a gallery may have stored texts, their NFC first."""
-        return self.database.spellings.of(self.tuples, gallery_id, kind, texts)
+    def spellings(self, gallery_id: int, external_id: str) -> list[str]:
+        """Return the Unicode forms in which a gallery may have stored an id, its NFC first."""
+        return self.database.spellings.of(self.tuples, gallery_id, external_id)
 
     def newest_commit(self) -> int:
         for row in self.rows("record", "WHERE name = 'commit'"):
@@ -329,8 +374,9 @@ class Reader:
 
     def newest_change_of_alerts(self) -> int:
         """Return the number of the commit that last changed alerts or their deliveries."""
-        statement = "SELECT value FROM record WHERE name = 'alerts_changed'"
-        return int(self.value(statement) or 0)
+        statement = "SELECT CAST(value AS INTEGER) FROM record WHERE name = 'alerts_changed'"
+        changed: int = self.value(statement) or 0
+        return changed
 
     def newest_changes(self) -> dict[int, int]:
         """Return the number of the commit that last changed each gallery, by gallery."""
@@ -344,10 +390,6 @@ class Reader:
         return changed
 
 
-class RunAlone(Exception):
-    """A rule is too large for a batch, and has to be run by itself."""
-
-
 @dataclass
 class Transaction(Reader):
     """Reads and changes that a rule makes in the record.
@@ -357,23 +399,12 @@ class Transaction(Reader):
         unsynced: vector files to be synced before the commit.
         overwrites: rows were changed or deleted, whose former values SQLite's log may contain.
         dropped: gallery and side of vector files to be removed after the commit.
-        in_batch: other rules are committed with this one.
     """
 
     commit: int = 0
     unsynced: set[VectorFile] = field(default_factory=set)
     overwrites: bool = False
     dropped: list[tuple[int, int]] = field(default_factory=list)
-    in_batch: bool = False
-
-    def limit_batch(self, pictures: int) -> None:
-        """Raise `RunAlone` if a rule of a batch changes many rows that have pictures.
-
-        The rule is then repeated by itself, since SQLite copies the pages that a rule of a batch
-        changes, with all pictures, into memory.
-        """
-        if self.in_batch and pictures > PICTURES_IN_BATCH:
-            raise RunAlone
 
     def change(self, statement: str, values: Values = ()) -> int:
         count = self.database.connection().execute(statement, values).rowcount
@@ -391,39 +422,34 @@ class Transaction(Reader):
         return rows
 
     def _note_overwriting(self, statement: str, count: int) -> None:
-        if count > 0 and not statement.lstrip().startswith(("INSERT INTO ", *COUNTING)):
+        text = statement.lstrip()
+        adds_rows = text.startswith("INSERT INTO ") and "DO UPDATE" not in text
+        if count > 0 and not adds_rows and not text.startswith(COUNTING):
             self.overwrites = True
 
     def insert(self, table: str, *rows: Mapping[str, Any], instead: bool = False) -> None:
         """Insert rows, given as mappings of column to value.
 
         Args:
-            instead: replace the row that has the same key.
+            instead: replace these columns of the row that has the same primary key.
         """
-        if rows:
-            columns = ", ".join(rows[0])
-            values = ", ".join(f":{name}" for name in rows[0])
-            verb = "INSERT OR REPLACE" if instead else "INSERT"
-            self.change_many(f"{verb} INTO {table} ({columns}) VALUES ({values})", rows)
-
-    def add(self, other: Transaction) -> None:
-        """Add the changes of another rule of the same commit."""
-        self.unsynced |= other.unsynced
-        self.overwrites |= other.overwrites
-        self.dropped += other.dropped
+        if not rows:
+            return
+        columns = list(rows[0])
+        source = f"VALUES ({', '.join(f':{name}' for name in columns)})"
+        statement = f"INSERT INTO {table} ({', '.join(columns)}) {source}"
+        if instead:
+            statement = upsert(table, columns, source)
+        self.change_many(statement, rows)
 
     def note_alerts(self) -> None:
         """Have every process look for changed alerts and deliveries."""
-        self.change(
-            "INSERT INTO record (name, value) VALUES ('alerts_changed', ?1) "
-            "ON CONFLICT DO UPDATE SET value = ?1",
-            (self.commit,),
-        )
+        changed = {"name": "alerts_changed", "value": self.commit}
+        self.insert("record", changed, instead=True)
 
     def note_unneeded(self, paths: Sequence[str]) -> None:
         """Note files of the data directory that nothing refers to any more, by relative path."""
-        statement = "INSERT OR REPLACE INTO unneeded_files (path) SELECT value FROM json_each(?)"
-        self.change(statement, (paths,))
+        self.insert("unneeded_files", *({"path": path} for path in paths), instead=True)
 
     def write_vectors(
         self, gallery_id: int, side: int, vectors: Mapping[int, tuple[str, Vector]]
@@ -432,8 +458,7 @@ class Transaction(Reader):
         if not vectors:
             return
         self.change_many(
-            "INSERT OR REPLACE INTO checksums (gallery_id, side, slot, checksum) "
-            "VALUES (?, ?, ?, ?)",
+            upsert("checksums", ("gallery_id", "side", "slot", "checksum"), "VALUES (?, ?, ?, ?)"),
             [(gallery_id, side, slot, vector_crc(*named)) for slot, named in vectors.items()],
         )
         by_slot = {slot: vector for slot, (_, vector) in vectors.items()}

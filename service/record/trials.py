@@ -18,6 +18,7 @@ LONGEST_TRIAL = timedelta(days=14)
 # trial lasts its longest time.
 MOST_CAMERAS = 100
 OF_CAMERA = "gallery_id = :gallery_id AND key_id = :key_id AND camera = :camera"
+NO_FEWER_THAN_0 = "CASE WHEN tracks + :tracks > 0 THEN tracks + :tracks ELSE 0 END"
 # Alerts of an earlier arming have lower numbers than the time of this one.
 RAISED = """
 SELECT number FROM trial_alerts WHERE trial_alerts.gallery_id = watch_trials.gallery_id
@@ -25,7 +26,7 @@ SELECT number FROM trial_alerts WHERE trial_alerts.gallery_id = watch_trials.gal
     AND number >= :armed_at ORDER BY number
 """
 COUNTS = f""",
-(SELECT count(*) FROM ({RAISED})) AS alerts,
+(SELECT count(*) FROM ({RAISED}) AS raised) AS alerts,
 (SELECT count(*) FROM alerts WHERE state = 'open'
     AND number IN ({RAISED} LIMIT {REVIEWED_ALERTS})) AS unreviewed
 """
@@ -52,7 +53,7 @@ class CameraTrial:
     def add_tracks(self, transaction: Transaction, tracks: int) -> None:
         """Count ended tracks; fewer than 0 if tracks turned out to be parts of one."""
         self._begin(transaction)
-        added = f"UPDATE watch_trials SET tracks = max(0, tracks + :tracks) WHERE {OF_CAMERA}"
+        added = f"UPDATE watch_trials SET tracks = {NO_FEWER_THAN_0} WHERE {OF_CAMERA}"
         transaction.change(added, self._values | {"tracks": tracks})
         self.end_if_passed(transaction)
 
@@ -96,9 +97,9 @@ class CameraTrial:
 
     def _begin(self, transaction: Transaction) -> None:
         transaction.change(
-            "INSERT OR IGNORE INTO watch_trials (gallery_id, key_id, camera, tracks) "
+            "INSERT INTO watch_trials (gallery_id, key_id, camera, tracks) "
             "SELECT :gallery_id, :key_id, :camera, 0 WHERE (SELECT count(*) FROM watch_trials "
-            "WHERE gallery_id = :gallery_id AND key_id = :key_id) < :most",
+            "WHERE gallery_id = :gallery_id AND key_id = :key_id) < :most ON CONFLICT DO NOTHING",
             self._values | {"most": MOST_CAMERAS},
         )
 
@@ -116,7 +117,7 @@ def read_trials(reader: Reader, gallery_id: int, armed_at: datetime) -> list[Tri
 
 def end_holding(transaction: Transaction, number: int) -> bool:
     """Return True if the messages of an alert were held, which they are no longer."""
-    released = "UPDATE trial_alerts SET held = 0 WHERE number = ? AND held"
+    released = "UPDATE trial_alerts SET held = 0 WHERE number = ? AND held = 1"
     return bool(transaction.change(released, (number,)))
 
 

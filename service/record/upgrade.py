@@ -10,7 +10,7 @@ import contextlib
 import logging
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from model.crops.texts import nfc
@@ -19,13 +19,13 @@ from service.errors import DamagedRecord, StorageFailed
 from service.ops.locks import holder_of
 from service.record.crop_changes import mark_changed
 from service.record.crop_rows import read_ids
-from service.record.database import PRAGMAS, require_schema
 from service.record.galleries import next_version
 from service.record.migrations import migrate, read_format
-from service.record.people import OF_PERSON, merge_person
-from service.record.schema import FORMAT, TABLES
+from service.record.people import OF_PERSON, find_person, merge_person
+from service.record.schema import FORMAT, TABLES, as_bytes, natural_order, read_schema
 from service.record.spellings import NOT_ASCII
-from service.record.transaction import FILE, Reader, Row, Source, Transaction
+from service.record.sqlite import PRAGMAS, SQLiteSource, require_schema
+from service.record.transaction import FILE, Reader, Row, Transaction, settings_of
 
 log = logging.getLogger(__name__)
 # Name of the path of the copy that was made before the upgrade, in the table `record`.
@@ -65,7 +65,7 @@ def upgrade_record(folder: Path, copy: Path | None = None) -> None:
 
 
 def _upgrade(folder: Path, copy: Path | None) -> None:
-    with contextlib.closing(Source(folder)) as source, _only_here(source) as connection:
+    with contextlib.closing(SQLiteSource(folder)) as source, _only_here(source) as connection:
         version = read_format(source)
         if version == FORMAT:
             return
@@ -98,7 +98,7 @@ def forget_copy(transaction: Transaction) -> None:
 
 
 @contextlib.contextmanager
-def _only_here(source: Source) -> Iterator[sqlite3.Connection]:
+def _only_here(source: SQLiteSource) -> Iterator[sqlite3.Connection]:
     """Open a record that no other process has open, and that none can open meanwhile."""
     with source.naming_errors():
         connection = source.connection()
@@ -107,7 +107,7 @@ def _only_here(source: Source) -> Iterator[sqlite3.Connection]:
         try:
             for pragma in PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            read_schema(connection)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
@@ -132,22 +132,18 @@ def _normalize_column(
     transaction: Transaction, table: str, column: str, gallery_id: int
 ) -> set[int]:
     """Bring a label to NFC; return the slots of changed crops."""
-    keys = transaction.column(
-        "SELECT name FROM pragma_table_info(?) WHERE pk ORDER BY pk", (table,)
-    )
-    is_key = " AND ".join(f"{key} = ?" for key in keys)
+    keys = TABLES[table].key
     rows = transaction.tuples(
-        f"SELECT {', '.join(keys)}, CAST({column} AS BLOB) FROM "
+        f"SELECT {', '.join(keys)}, {as_bytes(column)} FROM "
         f"(SELECT {column} AS text, * FROM {table} WHERE gallery_id = ?) WHERE {NOT_ASCII}",
         (gallery_id,),
     )
     slots = set()
-    for *key, stored in rows:
+    for *values, stored in rows:
         normal = _normalize(stored)
-        if normal is not None and _change_intact(
-            transaction, table, f"{column} = ? WHERE {is_key}", (normal, *key)
-        ):
-            slots.update([key[keys.index("slot")]] if table in OF_SLOTS else [])
+        key = dict(zip(keys, values, strict=True))
+        if normal is not None and _change_intact(transaction, table, key, {column: normal}):
+            slots.update([key["slot"]] if table in OF_SLOTS else [])
     # A new version of a damaged crop would give it a checksum that matches.
     return {slot for slot in slots if _is_intact_crop(transaction, gallery_id, slot)}
 
@@ -164,7 +160,7 @@ def _normalize_people(transaction: Transaction, gallery: Row) -> set[int]:
     gallery_id = gallery["gallery_id"]
     people: dict[str, list[int]] = defaultdict(list)
     for person_id, stored in transaction.tuples(
-        "SELECT person_id, CAST(text AS BLOB) FROM "
+        f"SELECT person_id, {as_bytes('text')} FROM "
         f"(SELECT name AS text, * FROM people WHERE gallery_id = ?) WHERE {NOT_ASCII} "
         "ORDER BY person_id",
         (gallery_id,),
@@ -175,35 +171,42 @@ def _normalize_people(transaction: Transaction, gallery: Row) -> set[int]:
     for name, person_ids in people.items():
         for person_id in person_ids:
             try:
-                crops = read_ids(transaction, OF_PERSON, (gallery_id, person_id))
-                target = _find_person(transaction, gallery_id, name)
+                statement = f"SELECT slot FROM crops {OF_PERSON}"
+                own_slots = transaction.column(statement, (gallery_id, person_id))
+                intact = {
+                    slot for slot in own_slots if _is_intact_crop(transaction, gallery_id, slot)
+                }
+                target = find_person(transaction, gallery_id, name)
                 own_name = _find_free_name(transaction, gallery_id, name) if target else name
                 if not _rename(transaction, person_id, own_name):
                     continue
-                if target:
+                slots |= intact
+                if target and len(intact) == len(own_slots):
                     person = transaction.rows("people", "WHERE person_id = ?", (person_id,))[0]
-                    merge_person(transaction, person, target, len(crops), gallery["version"])
-                slots.update(crop["slot"] for crop in crops)
+                    merge_person(transaction, person, target, len(intact), gallery["version"])
+                elif target:
+                    # Moving a damaged crop would give it a checksum that matches.
+                    log.error(
+                        "a person of gallery %s has a damaged crop and is not merged with another "
+                        "one of the same name; the name now ends in a number",
+                        gallery["name"],
+                    )
             except DamagedRecord as damage:
                 log.error("a name of gallery %s keeps its form: %s", gallery["name"], damage.why)
     return slots
 
 
-def _find_person(transaction: Transaction, gallery_id: int, name: str) -> Row | None:
-    return transaction.row("people", "WHERE gallery_id = ? AND name = ?", (gallery_id, name))
-
-
 def _find_free_name(transaction: Transaction, gallery_id: int, name: str) -> str:
     """Return a name that an undone merge gives back: two people cannot have one name."""
     number = 2
-    while _find_person(transaction, gallery_id, f"{name} ({number})"):
+    while find_person(transaction, gallery_id, f"{name} ({number})"):
         number += 1
     return f"{name} ({number})"
 
 
 def _rename(transaction: Transaction, person_id: int, name: str) -> bool:
-    assignment = "name = ?1, sort_key = natural_order(?1) WHERE person_id = ?2"
-    return _change_intact(transaction, "people", assignment, (name, person_id))
+    changes = {"name": name, "sort_key": natural_order(name)}
+    return _change_intact(transaction, "people", {"person_id": person_id}, changes)
 
 
 def _normalize(stored: bytes) -> str | None:
@@ -217,15 +220,14 @@ def _normalize(stored: bytes) -> str | None:
 
 
 def _change_intact(
-    transaction: Transaction, table: str, assignment: str, values: tuple[object, ...]
+    transaction: Transaction, table: str, key: Mapping[str, object], changes: Mapping[str, object]
 ) -> bool:
     """Change a row, unless it is damaged: a new checksum would make it look whole."""
-    statement = f"UPDATE {table} SET {assignment} AND {TABLES[table].is_intact}"
+    clauses = f"WHERE {' AND '.join(f'{name} = :{name}' for name in key)}"
     try:
-        return transaction.change(statement, values) > 0
-    except sqlite3.OperationalError as error:
-        # The function of the checksum fails on a text that is not UTF-8.
-        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
-            raise
-        log.error("a row of %s is damaged and keeps its labels: %s", table, error)
+        rows = transaction.rows(table, clauses, key)
+    except DamagedRecord as damage:
+        log.error("a row of %s keeps its labels: %s", table, damage.why)
         return False
+    transaction.change(f"UPDATE {table} SET {settings_of(changes)} {clauses}", {**key, **changes})
+    return bool(rows)

@@ -13,12 +13,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import InstanceOf
+from pydantic import InstanceOf, TypeAdapter
 from pydantic.dataclasses import dataclass as stored_dataclass
 from pydantic_core import from_json
 
 from gmn_client.models import EnrolledImage, RetentionFrom
-from model.crops.texts import nfc
 from service.record.schema import as_micros
 
 # A case is loaded, and exported to one file, as a whole.
@@ -103,24 +102,20 @@ class LabelledCrop(CropLabels):
     """A crop of a gallery with its labels.
 
     Attributes:
-        row_id: number in its gallery, never reused; 0 until it is stored.
+        slot: its place in the gallery's vector files, from 1 on and never reused; 0 until it is
+            stored. It orders crops by age, and names them in indexes and in Milvus.
     """
 
-    row_id: int
+    slot: int
     crop_id: str
 
 
 def identity_code(identity: str, secret: bytes) -> int:
-    """Return a number for an identity, which depends only on its NFC and the record's secret.
+    """Return a number for an identity, which depends only on it and the record's secret.
 
     It is 63 bits of a keyed hash. A table of numbers would outlive a forgotten person. The
     probability that any two of a million identities collide is 5e-8.
     """
-    return form_code(nfc(identity), secret)
-
-
-def form_code(identity: str, secret: bytes) -> int:
-    """Return the number of this very Unicode form of a name; see `identity_code`."""
     digest = hashlib.blake2b(identity.encode(), key=secret, digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
@@ -128,7 +123,7 @@ def form_code(identity: str, secret: bytes) -> int:
 def group_code(crop: LabelledCrop, secret: bytes) -> int:
     """Return a crop's `identity_code`, or a unique negative number if it has no identity."""
     if crop.identity is None:
-        return -1 - crop.row_id
+        return -1 - crop.slot
     return identity_code(crop.identity, secret)
 
 
@@ -277,12 +272,12 @@ class GalleryRecord:
 
     Attributes:
         embedding_fingerprint: fingerprint of the embedder that made the searched vectors.
-        staged_fingerprint: fingerprint of the embedder whose vectors are being prepared, or None.
+        staged_embedder: fingerprint of the embedder whose vectors are being prepared, or None.
         side: number of the file of the searched vectors; a reindex fills the file of `staged_side`
             and switches to it.
-        sides, rows: number of sides and of slots assigned so far.
+        next_side, next_slot: the next ones to be assigned.
         removals: number of commits that removed crops for good.
-        staged_crops, staged_row: number of crops with a staged vector, and their last slot.
+        staged_crops, staged_slot: number of crops with a staged vector, and their last slot.
         unnamed: number of crops without an identity.
         dimension: length of the searched vectors; None before the first.
         changed, calibrated: numbers of the commits that last changed anything of the gallery, and
@@ -294,7 +289,7 @@ class GalleryRecord:
     embedding_fingerprint: str
     created_at: datetime
     settings: GallerySettings = field(default_factory=GallerySettings)
-    staged_fingerprint: str | None = None
+    staged_embedder: str | None = None
     version: int = 0
     crops: int = 0
     identities: int = 0
@@ -302,9 +297,9 @@ class GalleryRecord:
     side: int = 0
     staged_side: int | None = None
     staged_crops: int = 0
-    staged_row: int = 0
-    sides: int = 1
-    rows: int = 0
+    staged_slot: int = 0
+    next_side: int = 1
+    next_slot: int = 1
     removals: int = 0
     unnamed: int = 0
     dimension: int | None = None
@@ -317,26 +312,42 @@ class GalleryRecord:
         return f"{self.gallery_id}-{as_micros(self.created_at)}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CropFilter:
-    """A filter of crops to list, change or delete; None means any value.
+    """Conditions that a crop has to pass, all of them; an empty one and None pass every crop.
+
+    Names are in NFC, as they are stored. A crop of unknown camera or time passes no condition on
+    cameras or times.
 
     Attributes:
-        crop_ids: only these; empty for every crop.
-        identity, camera, track, external_id: only crops with this label.
-        unnamed: only crops without an identity.
-        captured_after, captured_before: inclusive bounds, with time zone; excludes crops of unknown
-            time.
+        identities, cameras: only crops with one of these.
+        named: True for crops with an identity, False for crops without one.
+        captured_after, captured_before: inclusive bounds, with time zone.
+    """
+
+    identities: frozenset[str] = frozenset()
+    cameras: frozenset[str] = frozenset()
+    named: bool | None = None
+    captured_after: datetime | None = None
+    captured_before: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListFilter(CropFilter):
+    """A filter of crops to list, group, change or delete.
+
+    Attributes:
+        crop_ids: only these.
+        track, external_id: only crops with this label.
     """
 
     crop_ids: frozenset[str] = frozenset()
-    identity: str | None = None
-    camera: str | None = None
     track: str | None = None
     external_id: str | None = None
-    unnamed: bool = False
-    captured_after: datetime | None = None
-    captured_before: datetime | None = None
+
+
+# A filter as JSON, in jobs and in the audit log.
+FILTER = TypeAdapter(ListFilter)
 
 
 @dataclass(frozen=True)
@@ -352,6 +363,22 @@ class RequestKey:
     key: str
     digest: str
     problems: str = "[]"
+
+
+@dataclass(frozen=True)
+class EnrollmentRequest:
+    """The crops that one request enrolls.
+
+    Attributes:
+        embedder: fingerprint of the embedder that made their vectors.
+        key: names the request; None for a request that is not remembered.
+        import_job: id of the import that stores them; None if none does.
+    """
+
+    embedder: str
+    crops: Sequence[ArchivedCrop]
+    key: RequestKey | None = None
+    import_job: str | None = None
 
 
 # Pattern of the ids from `new_crop_id`.

@@ -113,6 +113,9 @@ class VectorFile:
             first += len(run)
         return vectors
 
+    def load(self, slots: NDArray[np.int64]) -> None:
+        """Make the file have the vectors at committed slots `(n,)`, before it is mapped."""
+
     def prefetch(self, slot: int, count: int) -> None:
         place = slot * self._vector_bytes
         os.posix_fadvise(self._file, place, count * self._vector_bytes, os.POSIX_FADV_WILLNEED)
@@ -175,8 +178,7 @@ class VectorFiles:
         # Another process removes a file whose side was never committed, and the next attempt to
         # commit it must not write into the removed one.
         if file is None or file.is_removed:
-            file = VectorFile(self.path(gallery_id, side), dimension, self._only_read)
-            self._files[key] = file
+            file = self._files[key] = self._open(gallery_id, side, dimension)
         return file
 
     def remove(self, gallery_id: int, side: int) -> None:
@@ -196,6 +198,9 @@ class VectorFiles:
         for file in self._files.values():
             file.close()
         self._files.clear()
+
+    def _open(self, gallery_id: int, side: int, dimension: int) -> VectorFile:
+        return VectorFile(self.path(gallery_id, side), dimension, self._only_read)
 
     def path(self, gallery_id: int, side: int) -> Path:
         return self.folder / vectors_name(gallery_id, side)

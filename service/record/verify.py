@@ -14,10 +14,17 @@ from urllib.parse import quote
 from service.errors import DamagedRecord, ServiceError
 from service.ops.threads import heartbeat
 from service.record.crop_rows import read_intact_vectors
-from service.record.database import Database, stored_uri
 from service.record.migrations import read_format
-from service.record.schema import CHECKED_TABLES, FORMAT, TABLES, checked_columns, row_crc
-from service.record.transaction import AMONG, FILE, Reader, Source, batches
+from service.record.schema import (
+    CHECKED_TABLES,
+    FORMAT,
+    TABLES,
+    checked_columns,
+    read_schema,
+    row_crc,
+)
+from service.record.sqlite import SQLiteDatabase, SQLiteSource, stored_uri
+from service.record.transaction import AMONG, FILE, Reader, batches
 from service.record.vectors import Vector
 
 ROWS_AT_ONCE = 500
@@ -263,18 +270,18 @@ class Inspection:
             self.found.note(None, f"{what} cannot be read through: {error}")
 
 
-class StoredRecord(Database):
+class StoredRecord(SQLiteDatabase):
     """A record opened read-only: a copy, or one that others may write."""
 
-    close = Source.close
+    close = SQLiteSource.close
 
     def __init__(self, folder: Path) -> None:
-        Source.__init__(self, folder, only_read=True)
+        SQLiteSource.__init__(self, folder, only_read=True)
         self.connection()
 
     def _connect(self, uri: str | None = None) -> sqlite3.Connection:
         _finish_rollback(self.path)
-        return Source._connect(self, uri or stored_uri(self.path))
+        return SQLiteSource._connect(self, uri or stored_uri(self.path))
 
 
 class UntouchedRecord(StoredRecord):
@@ -286,19 +293,34 @@ class UntouchedRecord(StoredRecord):
 
     def _connect(self, uri: str | None = None) -> sqlite3.Connection:
         if uri is not None:
-            return Source._connect(self, uri)
+            return SQLiteSource._connect(self, uri)
         stored = f"file:{quote(str(self.path))}?mode=ro"
         if not self._log.exists():
             # No process has the record open, and everything is in the file.
-            return Source._connect(self, f"{stored}&immutable=1")
+            return SQLiteSource._connect(self, f"{stored}&immutable=1")
         if self.path.with_name(f"{FILE}-shm").exists():
-            return Source._connect(self, f"{stored}&readonly_shm=1")
+            return SQLiteSource._connect(self, f"{stored}&readonly_shm=1")
         # No process has the record open, but the log may contain commits: after a power cut, or in
         # a copy. In exclusive mode SQLite keeps what it shares otherwise in memory of its own; the
         # lock for that could only be taken in a file that may be written.
-        connection = Source._connect(self, f"{stored}&vfs=unix-none")
+        connection = SQLiteSource._connect(self, f"{stored}&vfs=unix-none")
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         return connection
+
+
+def has_record(folder: Path) -> bool:
+    """Return whether a folder has a record, which may be damaged.
+
+    While a start creates the record, or if it was killed meanwhile, the file has no tables.
+    """
+    if not (folder / FILE).is_file():
+        return False
+    with (
+        contextlib.suppress(sqlite3.Error, DamagedRecord),
+        contextlib.closing(UntouchedRecord(folder)) as record,
+    ):
+        return bool(read_schema(record.connection()))
+    return True
 
 
 def _finish_rollback(path: Path) -> None:

@@ -27,7 +27,7 @@ from service.record.database import RecordPart, transactional
 from service.record.galleries import read_entry, require_entry
 from service.record.keys import ApiKey
 from service.record.schema import as_micros, as_moment, now_micros
-from service.record.transaction import AMONG, Reader, Transaction, all_of
+from service.record.transaction import AMONG, JOIN_IN_ORDER, Reader, Transaction, all_of, upsert
 from service.record.trials import (
     LONGEST_TRIAL,
     MOST_CAMERAS,
@@ -54,8 +54,9 @@ MICROS_OF_DAY = 86_400_000_000
 # invented cameras cannot push out alerts about other people.
 DELETE_SURPLUS = """
 DELETE FROM alerts WHERE number IN (
-    SELECT number FROM alerts WHERE person_id IS (
-        SELECT person_id FROM alerts GROUP BY person_id ORDER BY count(*) DESC, min(number) LIMIT 1
+    SELECT number FROM alerts WHERE coalesce(person_id, 0) = (
+        SELECT coalesce(person_id, 0) FROM alerts GROUP BY coalesce(person_id, 0)
+        ORDER BY count(*) DESC, min(number) LIMIT 1
     ) ORDER BY number LIMIT ?
 )
 """
@@ -63,11 +64,13 @@ DELETE FROM alerts WHERE number IN (
 # becomes a visit. Only the track that raised a rejected alert goes on with it: whoever comes later
 # may be the listed person. A visit is to one camera, or to all cameras of the list.
 EXTEND_VISIT = """
-UPDATE alerts SET first_seen = min(first_seen, :first_seen), last_seen = max(last_seen, :last_seen),
+UPDATE alerts SET
+    first_seen = CASE WHEN first_seen < :first_seen THEN first_seen ELSE :first_seen END,
+    last_seen = CASE WHEN last_seen > :last_seen THEN last_seen ELSE :last_seen END,
     crops = crops + :crops
 WHERE number = (
     SELECT number FROM alerts WHERE person_id = :person_id
-        AND (:quiet_scope = 'list' OR nfc(camera) IS :camera)
+        AND (:quiet_scope = 'list' OR coalesce(camera, '') = coalesce(:camera, ''))
         AND last_seen >= :first_seen - :quiet AND first_seen <= :last_seen + :quiet
         AND kind IN ('visit', :kind) AND (state != 'rejected' OR alert_id = :own_alert)
     ORDER BY alert_id = :own_alert DESC, last_seen DESC LIMIT 1
@@ -83,25 +86,32 @@ WHERE number = :number AND state = 'open' AND score < :score
 """
 # Webhooks that receive an alert of a gallery, by the number of their waiting deliveries.
 WANTED_BY = """
-WHERE enabled AND (gallery_id IS NULL OR gallery_id = :gallery_id) AND (
+WHERE enabled = 1 AND (gallery_id IS NULL OR gallery_id = :gallery_id) AND (
     SELECT count(*) FROM deliveries
     WHERE deliveries.webhook_id = webhooks.webhook_id AND state = 'waiting'
 )
 """
 NEWEST_ALERT = "newest_alert"
 # Plain counts would show a key for one gallery how many alerts others have.
-NEXT_NUMBER = (
-    "INSERT INTO record (name, value) VALUES (?, ?) "
-    "ON CONFLICT DO UPDATE SET value = max(value + 1, excluded.value) RETURNING value"
+NEXT_NUMBER = upsert(
+    "record",
+    ("name", "value"),
+    "VALUES (?, ?)",
+    """value = CASE
+        WHEN CAST(excluded.value AS INTEGER) > CAST(record.value AS INTEGER)
+            THEN CAST(excluded.value AS INTEGER)
+        ELSE CAST(record.value AS INTEGER) + 1
+    END""",
 )
 ARMED = "disarmed_at IS NULL"
 OF_SUBJECT = "WHERE gallery_id = ? AND subject = ?"
+OF_IDENTITY = "person_id IN (SELECT person_id FROM people WHERE name = ?)"
 # Columns beside those of `watches` and `alerts`, and their tables. A gallery that is being deleted
 # has no name.
 OF_WATCHES = """,
 name AS gallery, forecast AS promised, coalesce(tracks, 0) AS tracks,
 coalesce(changes, 0) AS review_changes,
-iif(disarmed_at IS NULL, 'armed', 'disarmed') AS state,
+CASE WHEN disarmed_at IS NULL THEN 'armed' ELSE 'disarmed' END AS state,
 watches.embedder != galleries.embedder AS outdated
 """
 BESIDE_WATCHES = """
@@ -114,12 +124,13 @@ name AS gallery,
 (SELECT name FROM people WHERE people.person_id = alerts.person_id) AS identity,
 (SELECT captured_at FROM alert_crops WHERE alert_crops.number = alerts.number) AS captured_at,
 EXISTS (SELECT 1 FROM trial_alerts WHERE trial_alerts.number = alerts.number) AS trial,
-EXISTS (SELECT 1 FROM trial_alerts WHERE trial_alerts.number = alerts.number AND held) AS held,
+EXISTS (SELECT 1 FROM trial_alerts
+    WHERE trial_alerts.number = alerts.number AND held = 1) AS held,
 alert_pictures.number IS NOT NULL AS has_picture
 """
 # The order of the tables is fixed, so that a page is read along an index of `alerts`.
-BESIDE_ALERTS = """
-CROSS JOIN galleries USING (gallery_id) LEFT JOIN alert_pictures USING (number)
+BESIDE_ALERTS = f"""
+{JOIN_IN_ORDER} galleries USING (gallery_id) LEFT JOIN alert_pictures USING (number)
 WHERE name IS NOT NULL AND
 """
 
@@ -250,7 +261,7 @@ class Watches(RecordPart):
             transaction.change(f"DELETE FROM {table} WHERE gallery_id = ?", (gallery_id,))
         now = now_micros()
         # Later alerts have greater numbers than this time, even if the clock is set back.
-        transaction.value(NEXT_NUMBER, (NEWEST_ALERT, now))
+        transaction.change(NEXT_NUMBER, (NEWEST_ALERT, now))
         # Exclude the time while the list was disarmed, in which no traffic was counted.
         for table in ("watch_traffic", "camera_traffic"):
             transaction.change(
@@ -266,6 +277,8 @@ class Watches(RecordPart):
             "embedder": embedder,
             "armed_at": now,
             "key_id": key_id,
+            "disarmed_at": None,
+            "why": None,
         }
         transaction.insert("watches", armed, instead=True)
 
@@ -435,7 +448,7 @@ class Watches(RecordPart):
         self,
         transaction: Transaction,
         gallery_id: int,
-        row_id: int,
+        slot: int,
         key_id: str,
         subject: str,
         seen: Mapping[str, Any],
@@ -449,7 +462,7 @@ class Watches(RecordPart):
         crop with the highest score.
 
         Args:
-            row_id: slot of the list's nearest crop, whose person is the match.
+            slot: that of the list's nearest crop, whose person is the match.
             key_id: the API key that sent the crops.
             subject: identifies what their score is comparable with.
             seen: fields of an alert about new crops of one track: their number in `crops`, and the
@@ -463,7 +476,7 @@ class Watches(RecordPart):
             any more.
         """
         watch = _find_armed(transaction, gallery_id)
-        crop = transaction.row("crops", "WHERE gallery_id = ? AND slot = ?", (gallery_id, row_id))
+        crop = transaction.row("crops", "WHERE gallery_id = ? AND slot = ?", (gallery_id, slot))
         if watch is None or crop is None or crop["person_id"] is None:
             return None
         first_seen = as_micros(seen["first_seen"])
@@ -496,8 +509,9 @@ class Watches(RecordPart):
             (alert,) = _read_alerts(transaction, "number = ?", (extended,))
             return NotedVisit(alert, False, dropped)
         former_visit = (
-            "SELECT alert_id FROM alerts WHERE person_id = ? AND nfc(camera) IS NOT ? "
-            "AND last_seen <= ? AND state != 'rejected' ORDER BY last_seen DESC LIMIT 1"
+            "SELECT alert_id FROM alerts WHERE person_id = ? "
+            "AND coalesce(camera, '') != coalesce(?, '') AND last_seen <= ? "
+            "AND state != 'rejected' ORDER BY last_seen DESC LIMIT 1"
         )
         values["follows"] = transaction.value(
             former_visit, (crop["person_id"], seen["camera"], first_seen)
@@ -509,7 +523,8 @@ class Watches(RecordPart):
 
     def newest_number(self) -> int:
         """Return the number of the newest alert, even if it was removed; 0 before the first."""
-        return self._reader.value("SELECT value FROM record WHERE name = ?", (NEWEST_ALERT,)) or 0
+        statement = "SELECT CAST(value AS INTEGER) FROM record WHERE name = ?"
+        return self._reader.value(statement, (NEWEST_ALERT,)) or 0
 
     def alerts(
         self,
@@ -527,18 +542,10 @@ class Watches(RecordPart):
         Args:
             before, after: exclusive bounds of `number`.
         """
-        names = None
-        if identity is not None:
-            statement = "SELECT gallery_id FROM watches WHERE ?1 IS NULL OR gallery_id = ?1"
-            names = [
-                name
-                for watched in self._reader.column(statement, (gallery_id,))
-                for name in self._reader.spellings(watched, "identity", [identity])
-            ]
         conditions = {
             "gallery_id = ?": gallery_id,
-            f"person_id IN (SELECT person_id FROM people WHERE name IN {AMONG})": names,
-            "nfc(camera) = nfc(?)": camera,
+            OF_IDENTITY: identity,
+            "camera = ?": camera and nfc(camera),
             "kind = ?": kind,
             "state = ?": state,
             "number < ?": before,
@@ -622,12 +629,14 @@ class Watches(RecordPart):
         """
         old = (now_micros() - PARTS_WITHIN_MICROS,)
         transaction.change("DELETE FROM counted_tracks WHERE counted_at < ?", old)
-        oldest = "SELECT ? - json_extract(settings, '$.retention_days') * ? FROM watches"
+        watch = transaction.row("watches", "WHERE gallery_id = ?", (gallery_id,))
+        if watch is None:
+            return 0
+        oldest = now_micros() - watch["settings"]["retention_days"] * MICROS_OF_DAY
         expired = transaction.column(
-            "SELECT number FROM alerts WHERE gallery_id = ? "
-            f"AND created_at < ({oldest} WHERE watches.gallery_id = alerts.gallery_id) "
+            "SELECT number FROM alerts WHERE gallery_id = ? AND created_at < ? "
             "ORDER BY number LIMIT ?",
-            (gallery_id, now_micros(), MICROS_OF_DAY, EXPIRED_AT_ONCE),
+            (gallery_id, oldest, EXPIRED_AT_ONCE),
         )
         return _remove_alerts(transaction, expired)
 
@@ -690,7 +699,7 @@ def forget_alerts(
         "SELECT coalesce(sent_to, url) AS address, count(*) FROM deliveries "
         "JOIN alerts USING (number) LEFT JOIN webhooks USING (webhook_id) "
         f"WHERE person_id IN {AMONG} AND (sent_to IS NOT NULL "
-        "OR deliveries.state = 'waiting' AND enabled AND next_at <= ?) "
+        "OR deliveries.state = 'waiting' AND enabled = 1 AND next_at <= ?) "
         "GROUP BY address ORDER BY address",
         (person_ids, now_micros()),
     )
@@ -771,7 +780,6 @@ def _count_part(transaction: Transaction, gallery_id: int, part: TrackPart, coun
 def _remove_alerts(transaction: Transaction, numbers: Sequence[int]) -> int:
     if not numbers:
         return 0
-    transaction.limit_batch(len(numbers))
     return transaction.change(f"DELETE FROM alerts WHERE number IN {AMONG}", (numbers,))
 
 
@@ -815,7 +823,9 @@ def _write_alert(
         is_held: its deliveries are written when it is confirmed.
     """
     now = now_micros()
-    number = transaction.value(NEXT_NUMBER, (NEWEST_ALERT, now))
+    number = transaction.value(
+        f"{NEXT_NUMBER} RETURNING CAST(value AS INTEGER)", (NEWEST_ALERT, now)
+    )
     fields = {
         "number": number,
         "alert_id": new_crop_id(),
@@ -857,16 +867,24 @@ def _show_crop(
 
 def _deliver(transaction: Transaction, gallery_id: int, number: int, most_waiting: int) -> int:
     """Write a delivery for each webhook of a list; return the number of dropped deliveries."""
-    values = {"gallery_id": gallery_id, "number": number, "most": most_waiting}
+    values = {"gallery_id": gallery_id, "most": most_waiting}
     full = f"UPDATE webhooks SET dropped = dropped + 1 {WANTED_BY} >= :most"
     dropped = transaction.change(full, values)
-    transaction.change(
-        "INSERT INTO deliveries "
-        "(delivery_id, webhook_id, number, state, attempts, next_at, created_at) "
-        "SELECT new_id(), webhook_id, :number, 'waiting', 0, :now, :now "
-        f"FROM webhooks {WANTED_BY} < :most",
-        values | {"now": now_micros()},
-    )
+    now = now_micros()
+    ready = f"SELECT webhook_id FROM webhooks {WANTED_BY} < :most ORDER BY webhook_id"
+    deliveries = [
+        {
+            "delivery_id": new_crop_id(),
+            "webhook_id": webhook_id,
+            "number": number,
+            "state": "waiting",
+            "attempts": 0,
+            "next_at": now,
+            "created_at": now,
+        }
+        for webhook_id in transaction.column(ready, values)
+    ]
+    transaction.insert("deliveries", *deliveries)
     return dropped
 
 

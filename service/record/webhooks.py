@@ -14,7 +14,7 @@ from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.schema import as_moment, now_micros
-from service.record.transaction import AMONG, Transaction, all_of, settings_of
+from service.record.transaction import AMONG, JOIN_IN_ORDER, Transaction, all_of, settings_of
 from service.record.values import new_crop_id
 from service.record.watch import WAITING_OF_WEBHOOK
 
@@ -56,7 +56,9 @@ class Webhooks(RecordPart):
         """
         if gallery_id is not None:
             require_entry(transaction, gallery_id)
-        webhooks_of_gallery = "SELECT count(*) FROM webhooks WHERE gallery_id IS ?"
+        webhooks_of_gallery = (
+            "SELECT count(*) FROM webhooks WHERE coalesce(gallery_id, 0) = coalesce(?, 0)"
+        )
         if transaction.value(webhooks_of_gallery, (gallery_id,)) >= MOST_WEBHOOKS:
             raise InvalidField(
                 f"url: there are {MOST_WEBHOOKS} webhooks of this list, or of all lists, the most; "
@@ -131,7 +133,7 @@ class Webhooks(RecordPart):
         )
         later = (
             "SELECT min(next_at) FROM deliveries JOIN webhooks USING (webhook_id) "
-            "WHERE enabled AND state = 'waiting' AND next_at > ?"
+            "WHERE enabled = 1 AND state = 'waiting' AND next_at > ?"
         )
         with self._database.read() as reader:
             due = []
@@ -211,7 +213,7 @@ class Webhooks(RecordPart):
     def _select(self, condition: str, values: list[Any]) -> list[Delivery]:
         # The order of the tables is fixed, so that a page is read along an index of `deliveries`.
         clauses = (
-            "CROSS JOIN alerts USING (number) CROSS JOIN galleries USING (gallery_id) "
+            f"{JOIN_IN_ORDER} alerts USING (number) {JOIN_IN_ORDER} galleries USING (gallery_id) "
             f"WHERE name IS NOT NULL AND {condition}"
         )
         deliveries = []

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from pydantic_core import from_json, to_json
 
 from model.arrays import Floats
-from model.crops.texts import nfc
 from service.record.crop_rows import CropColumns
 from service.record.values import identity_code
 from service.record.vectors import Vector, VectorFile
-from service.search.options import EVERY_CROP, Filter, GroupBy, pair_text
+from service.search.options import EVERY_CROP, GroupBy, SearchFilter, pair_text
 
 # Number of slots whose vectors are read at once.
 SLOTS_AT_ONCE = 4096
@@ -143,7 +142,7 @@ class Columns:
         self._camera_codes: dict[str | None, int] = {None: 0}
         self._group_numbers: dict[int, int] = {}
         # The last filter, the value of `changes` at that time, and the slots that passed.
-        self._selected: tuple[Filter, int, Slots] | None = None
+        self._selected: tuple[SearchFilter, int, Slots] | None = None
         self._metadata = LazyCodes(metadata, metadata_codes)
         self._tracks = LazyCodes(tracks, self._track_codes)
 
@@ -229,7 +228,7 @@ class Columns:
             part = slice(start, min(start + SLOTS_AT_ONCE, len(slots)))
             yield part, self.units(slots[part])
 
-    def select(self, wanted: Filter) -> Slots:
+    def select(self, wanted: SearchFilter) -> Slots:
         """Return the slots of living crops that pass a filter, ascending; do not modify them."""
         changes = self.changes
         selected = self._selected
@@ -275,7 +274,7 @@ class Columns:
         codes[slots] = tracks
         return codes
 
-    def reads_on(self, wanted: Filter, by: GroupBy = "crop") -> bool:
+    def reads_on(self, wanted: SearchFilter, by: GroupBy = "crop") -> bool:
         """Read some of the metadata or tracks that a search needs; return True if others remain."""
         valid = self.valid[: self.size]
         if wanted.metadata and self._metadata.catch_up(valid):
@@ -302,7 +301,7 @@ class Columns:
         self.groups[slots] = crops.groups
         self.captured[slots] = crops.captured
         codes_by_name = {
-            name: self._camera_codes.setdefault(name and nfc(name), len(self._camera_codes))
+            name: self._camera_codes.setdefault(name, len(self._camera_codes))
             for name in dict.fromkeys(crops.cameras)
         }
         self.cameras[slots] = [codes_by_name[name] for name in crops.cameras]

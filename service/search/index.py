@@ -25,7 +25,7 @@ from model.arrays import Array, Floats
 from service.engine.device import retry_out_of_memory
 from service.errors import DeviceFull
 from service.search.columns import Columns, Slots
-from service.search.options import EVERY_CROP, Filter, GroupBy
+from service.search.options import EVERY_CROP, GroupBy, SearchFilter
 from service.search.product_codes import ProductCodes
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ CODED_ROWS = 500_000
 DELTA_ROWS = 1024
 DELTA_SHARE = 0.05
 EXACT_ROWS = 1024
-CANDIDATE_COLUMNS = ("row_ids", "cosines", "groups", "sets", "vectors")
+CANDIDATE_COLUMNS = ("slots", "cosines", "groups", "sets", "vectors")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Candidates:
     """The best crops of a search, by descending cosine, then by age.
 
     Attributes:
-        row_ids: the record's slots, `(n,)` int64.
+        slots: `(n,)` int64.
         cosines: mean cosine to the queries, `(n,)` float32.
         groups: `(n,)` int64: a non-negative code for each identity, and a unique negative one for
             each crop without an identity.
@@ -70,7 +70,7 @@ class Candidates:
         version: version of the gallery in an external index; None for an index in this process.
     """
 
-    row_ids: Integers
+    slots: Integers
     cosines: Floats
     groups: Integers
     sets: Integers
@@ -84,7 +84,7 @@ class Candidates:
 
     def extended(self, deeper: Candidates, most: int | None = None) -> Candidates:
         """Append up to `most` more crops, found by a deeper search of the same index."""
-        is_new = ~np.isin(deeper.row_ids, self.row_ids)
+        is_new = ~np.isin(deeper.slots, self.slots)
         new = deeper[np.flatnonzero(is_new)[:most]]
         columns = {
             column: np.concatenate([getattr(self, column), getattr(new, column)])
@@ -99,7 +99,7 @@ def first_places(codes: Integers) -> Integers:
 
 
 def best_candidates(
-    row_ids: Integers,
+    slots: Integers,
     groups: Integers,
     sets: Integers,
     vectors: Floats,
@@ -112,7 +112,7 @@ def best_candidates(
     """Compute the exact cosines of some crops, and return the best of them in order.
 
     Args:
-        row_ids, groups, sets: of the crops, `(n,)`; see `Candidates`.
+        slots, groups, sets: of the crops, `(n,)`; see `Candidates`.
         vectors: features `(m, d)`; those of the crops are at `rows` `(n,)`.
         query: mean direction of the queries, `(d,)`.
         limit: maximum number of crops.
@@ -128,12 +128,12 @@ def best_candidates(
         norms = np.sqrt(np.einsum("rd,rd->r", exact, exact))
         cosines[part] = products / np.maximum(norms, 1e-12)
     cosines = np.clip(cosines, -1.0, 1.0)
-    best = np.lexsort((row_ids, -cosines))
+    best = np.lexsort((slots, -cosines))
     if grouped:
         best = best[first_places(sets[best])]
     best = best[:limit]
     return Candidates(
-        row_ids=row_ids[best],
+        slots=slots[best],
         cosines=cosines[best],
         groups=groups[best],
         sets=sets[best],
@@ -199,7 +199,7 @@ class GalleryIndex:
         self,
         queries: Floats,
         limit: int,
-        wanted: Filter = EVERY_CROP,
+        wanted: SearchFilter = EVERY_CROP,
         grouped: bool = False,
         by: GroupBy = "crop",
     ) -> Candidates:
@@ -229,7 +229,7 @@ class GalleryIndex:
         else:
             slots = self._find_nearest(passing, direction, limit, wanted == EVERY_CROP)
         return best_candidates(
-            row_ids=slots,
+            slots=slots,
             groups=self.columns.groups[slots],
             sets=sets[slots],
             vectors=self.columns.vectors,
@@ -240,7 +240,7 @@ class GalleryIndex:
             grouped=grouped,
         )
 
-    def identities(self, wanted: Filter = EVERY_CROP) -> int:
+    def identities(self, wanted: SearchFilter = EVERY_CROP) -> int:
         """Return the number of identities that a search covers; each unnamed crop counts as one.
 
         The filter's `without` is ignored. Without a filter any thread may call this.

@@ -24,7 +24,7 @@ from model.order_statistics import RANKS
 from service.engine.networks import LoadedModel
 from service.runtime import Runtime
 from service.search.columns import Columns
-from service.search.options import RERANK_DEPTH, Filter
+from service.search.options import RERANK_DEPTH, SearchFilter
 
 Integers = NDArray[np.int64]
 # Upper bound on pairs of crops compared; above 100,000 crops in a gallery, fewer crops search it.
@@ -68,7 +68,7 @@ class NamedCrops:
 
         Call this on the thread that writes the columns; any thread may then read the vectors.
         """
-        slots = columns.select(Filter(named=True))
+        slots = columns.select(SearchFilter(named=True))
         cameras = columns.cameras[slots].astype(np.int64) - 1
         return cls(columns, slots, columns.groups[slots], cameras)
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
 from model.arrays import Floats
 from model.calibration import Scoring
-from model.crops.texts import nfc
-from service.record.values import LabelledCrop
+from service.record.values import CropFilter, LabelledCrop
 
 GroupBy = Literal["crop", "identity", "track"]
 Order = Literal["neighbours", "score"]
@@ -25,30 +23,19 @@ RERANK_DEPTH = 100
 MOST_ASKING = 32
 
 
-@dataclass(frozen=True)
-class Filter:
-    """Conditions on the crops that a search may return, with names in NFC.
-
-    A crop of unknown camera or time fails every condition on cameras or times.
+@dataclass(frozen=True, kw_only=True)
+class SearchFilter(CropFilter):
+    """A filter of the crops that a search may return.
 
     Attributes:
-        cameras: allowed cameras; empty for all.
-        exclude_cameras: excluded cameras.
-        captured_after, captured_before: inclusive bounds, with time zone.
-        without: excluded `row_id`s.
-        named: True for crops with an identity, False for crops without one; None for both.
-        identities: allowed identities; empty for all crops.
+        exclude_cameras: no crops of these; a crop of unknown camera passes.
         metadata: pairs, as returned by `pairs_of`, that the crop's metadata must contain.
+        without: slots of excluded crops.
     """
 
-    cameras: frozenset[str] = frozenset()
     exclude_cameras: frozenset[str] = frozenset()
-    captured_after: datetime | None = None
-    captured_before: datetime | None = None
-    without: frozenset[int] = frozenset()
-    named: bool | None = None
-    identities: tuple[str, ...] = ()
     metadata: frozenset[str] = frozenset()
+    without: frozenset[int] = frozenset()
 
     def passes_camera(self, camera: str | None) -> bool:
         return (not self.cameras or camera in self.cameras) and camera not in self.exclude_cameras
@@ -57,14 +44,11 @@ class Filter:
         captured_at = label.captured_at
         after = self.captured_after
         before = self.captured_before
-        if (
-            not self.passes_camera(label.camera and nfc(label.camera))
-            or label.row_id in self.without
-        ):
+        if not self.passes_camera(label.camera) or label.slot in self.without:
             return False
         if self.named is not None and self.named != (label.identity is not None):
             return False
-        if self.identities and (label.identity and nfc(label.identity)) not in self.identities:
+        if self.identities and label.identity not in self.identities:
             return False
         if self.metadata and not self.metadata <= pairs_of(label.metadata):
             return False
@@ -73,7 +57,7 @@ class Filter:
         return (after is None or captured_at >= after) and (before is None or captured_at <= before)
 
 
-EVERY_CROP = Filter()
+EVERY_CROP = SearchFilter()
 
 
 def pairs_of(metadata: Mapping[str, Any] | None) -> frozenset[str]:
@@ -128,7 +112,7 @@ class QueryOptions:
     track: str | None = None
     identity: str | None = None
     vector: QueryVector | None = None
-    wanted: Filter = EVERY_CROP
+    wanted: SearchFilter = EVERY_CROP
     camera: str | None = None
     camera_disjoint: bool = False
     mode: Mode = "multi_shot"
@@ -141,16 +125,16 @@ class QueryOptions:
     include_vector: bool = False
     keep_picture: bool = False
 
-    def filter(self, cameras: Iterable[str | None], without: frozenset[int]) -> Filter:
+    def filter(self, cameras: Iterable[str | None], without: frozenset[int]) -> SearchFilter:
         """Build the filter of the search.
 
         Args:
             cameras: cameras of the query, which `camera_disjoint` excludes; None if unknown.
-            without: `row_id`s of crops to exclude.
+            without: slots of crops to exclude.
         """
         excluded = self.wanted.exclude_cameras
         if self.camera_disjoint:
-            excluded |= {nfc(camera) for camera in cameras if camera}
+            excluded |= {camera for camera in cameras if camera}
         return replace(self.wanted, exclude_cameras=excluded, without=without)
 
 

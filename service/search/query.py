@@ -47,7 +47,7 @@ from service.gallery.gallery import Gallery
 from service.record.crop_rows import CROPS_AT_ONCE
 from service.record.values import JsonObject, StoredCrop
 from service.runtime import Runtime
-from service.search.options import Filter, OperatingPoint, QueryOptions
+from service.search.options import OperatingPoint, QueryOptions, SearchFilter
 from service.search.query_features import QueryFeatures, read_query_features
 from service.search.ranking import EmbedderChanged, Ranking, Search, Spans
 from service.settings import QualityPolicy
@@ -407,8 +407,8 @@ async def run_search(
         while (ranking := await runtime.device.run(next, steps)) is None:
             continue
 
-        row_ids = ranking.best.row_ids.tolist()
-        read_ids = [*row_ids, *(crop.row_id for crop in required)]
+        slots = ranking.best.slots.tolist()
+        read_ids = [*slots, *(crop.slot for crop in required)]
         labels: dict[int, StoredCrop] = {}
         metadata_sizes[this_search] = 0
         for start in range(0, len(read_ids), CROPS_AT_ONCE):
@@ -421,9 +421,9 @@ async def run_search(
             if metadata_sizes.total() > MAX_ANSWER_BYTES:
                 raise AnswerTooLarge(TOO_MUCH_METADATA)
         for query_crop in required:
-            if query_crop.row_id not in labels:
+            if query_crop.slot not in labels:
                 raise UnknownCrop(search.gallery.name, query_crop.crop_id)
-        deleted = frozenset(row_ids) - labels.keys()
+        deleted = frozenset(slots) - labels.keys()
         if not deleted:
             break
         search = replace(search, without=search.without | deleted)
@@ -448,7 +448,7 @@ async def find_similar(
         NeedsReindex, QueueFull, IndexUnavailable: nothing was searched.
     """
     options = QueryOptions(
-        identity=identity, wanted=Filter(named=True), group_by="identity", top_k=limit
+        identity=identity, wanted=SearchFilter(named=True), group_by="identity", top_k=limit
     )
     queries = await GalleriesQuery(runtime, [gallery.name], [], options).answer()
     similar = {

@@ -77,13 +77,13 @@ def _read_crops(record: Record, gallery: Gallery, options: QueryOptions) -> Quer
     unknown: ServiceError = UnknownTrack(gallery.name, options.track)
     if options.identity is not None:
         unknown = UnknownIdentity(gallery.name, options.identity)
-        excluded, slots = record.people.rows(gallery_id, options.identity, BEST_CROPS)
+        excluded, slots = record.people.slots(gallery_id, options.identity, BEST_CROPS)
     elif options.track is not None:
         camera = _find_camera(record, gallery, options.track, options.camera)
         slots = record.tracks.spread(gallery_id, options.track, camera, MOST_ASKING)
         excluded = record.tracks.slots(gallery_id, options.track, camera)
     else:
-        slots = [crop.row_id for crop in record.crops.by_id(gallery_id, options.crop_ids).values()]
+        slots = [crop.slot for crop in record.crops.by_id(gallery_id, options.crop_ids).values()]
         excluded = slots
     embedder, crops = record.crops.vectors_of(gallery_id, slots)
     # A crop removed since its slot was read has no vector.

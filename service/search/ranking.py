@@ -21,7 +21,7 @@ from service.links import crop_image
 from service.record.values import LabelledCrop, labels_of
 from service.search.calibration import CurrentCalibration, Judge
 from service.search.index import Candidates, Integers, first_places
-from service.search.options import RERANK_DEPTH, Filter, QueryOptions
+from service.search.options import RERANK_DEPTH, QueryOptions, SearchFilter
 
 Spans = Mapping[tuple[str, str | None], Mapping[str, Any]]
 # Upper bound on the extra pairs scored only to estimate a search's score level.
@@ -105,7 +105,7 @@ class Search:
         current: model and calibration, fixed from the embedding of the images to the answer.
         queries: features `(m, d)` of the images; none until they are embedded.
         query_crops: the crops searched by, of this gallery or another one.
-        without: `row_id`s that are never results: of crops found deleted, of the crops searched by
+        without: slots that are never results: of crops found deleted, of the crops searched by
             that are in this gallery, or of all crops of their track.
         sample: store the scores of nine people for the calibration, if the search is deep enough.
         galleries: number of galleries searched at once; each has its share of the false-alarm rate.
@@ -156,7 +156,7 @@ class Search:
         if not by_cosine:
             scores = yield from self._score_pairs(scored.vectors)
             # Crops beyond the head were scored only to estimate the level and are no results.
-            ranked_by = np.full(len(candidates.row_ids), np.nan, np.float32)
+            ranked_by = np.full(len(candidates.slots), np.nan, np.float32)
             ranked_by[:head] = scores[:head]
 
         people_scores: tuple[float, ...] = ()
@@ -192,7 +192,7 @@ class Search:
             sample=sample,
         )
 
-    def _propose(self, wanted: Filter) -> _Proposal:
+    def _propose(self, wanted: SearchFilter) -> _Proposal:
         options = self.options
         index = self.gallery.index
         by_cosine = self.current.scoring == "cosine"
@@ -207,21 +207,21 @@ class Search:
 
         # The verdict must not depend on the requested order.
         scored = near[:scored_count]
-        head = 0 if by_cosine else len(scored.row_ids)
+        head = 0 if by_cosine else len(scored.slots)
         shallow = depth < min(RERANK_DEPTH, candidates.searched)
         # The level describes the gallery's best crops, which a shallow search may not score.
         needs_level = needs_level and not shallow and identities >= FEW_IDENTITIES
         if needs_level:
             scored = self._extend_to_nine_people(scored, near, wanted)
 
-        result_count = len(candidates.row_ids)
+        result_count = len(candidates.slots)
         if options.group_by != "crop":
             result_count = len(first_places(candidates.sets))
-        if result_count < options.top_k and len(candidates.row_ids) < candidates.searched:
+        if result_count < options.top_k and len(candidates.slots) < candidates.searched:
             # The head has too few identities: append the nearest crops of others.
             groups = index.search(self.queries, options.top_k, wanted, True, options.group_by)
             candidates = candidates[:head].extended(groups)
-        counts_all = not index.counts_filtered and wanted != Filter(without=self.without)
+        counts_all = not index.counts_filtered and wanted != SearchFilter(without=self.without)
         return _Proposal(candidates, head, scored, needs_level, identities, counts_all, shallow)
 
     def _score_pairs(self, vectors: Floats) -> Generator[None, None, Floats]:
@@ -240,11 +240,11 @@ class Search:
             scores: of the candidates, `(n,)`; NaN if a crop was not scored.
             head: number of leading candidates that M-Net has scored.
         """
-        order = np.arange(len(candidates.row_ids))
+        order = np.arange(len(candidates.slots))
         # Only the head is reordered: pair scores and bare cosines are not comparable.
         # M-Net saturates on near duplicates. Break ties by cosine, then by age.
         order[:head] = np.lexsort(
-            (candidates.row_ids[:head], -candidates.cosines[:head], -scores[:head])
+            (candidates.slots[:head], -candidates.cosines[:head], -scores[:head])
         )
         if self.options.group_by != "crop":
             order = order[first_places(candidates.sets[order])]
@@ -268,8 +268,8 @@ class Search:
         with_vectors = self.options.include_vector
         probabilities = judge.probability(ranking.scores)
         results: list[RankedCrop] = []
-        for place, row_id in enumerate(best.row_ids.tolist()):
-            label = labels.get(row_id)
+        for place, slot in enumerate(best.slots.tolist()):
+            label = labels.get(slot)
             if label is None:
                 continue
             score = float(ranking.scores[place])
@@ -292,7 +292,7 @@ class Search:
         return results
 
     def _extend_to_nine_people(
-        self, scored: Candidates, near: Candidates, wanted: Filter
+        self, scored: Candidates, near: Candidates, wanted: SearchFilter
     ) -> Candidates:
         """Append crops that are scored only to estimate the level, if nine people are found.
 
@@ -302,7 +302,7 @@ class Search:
         """
         joins_at = self.current.joins_at
         people_scores = leading_scores(scored, scored.cosines, joins_at)
-        if len(people_scores) == RANKS or len(scored.row_ids) == scored.searched:
+        if len(people_scores) == RANKS or len(scored.slots) == scored.searched:
             return scored
         for depth in (NEAR, DEEPEST):
             if depth == DEEPEST:
@@ -312,7 +312,7 @@ class Search:
             if len(people_scores) == RANKS:
                 # Crops farther than the ninth person need no pair score.
                 needed = extended.cosines >= np.float32(people_scores[-1])
-                needed[: len(scored.row_ids)] = True
+                needed[: len(scored.slots)] = True
                 return extended[needed]
         # With fewer people there is no level, and scores for it would be wasted.
         return scored

@@ -30,7 +30,7 @@ class ActiveList:
 
     Attributes:
         watch_list: the named crops of the gallery at one moment.
-        row_ids: slots of the crops of `watch_list`, `(n,)`.
+        slots: those of the crops of `watch_list`, `(n,)`.
         embedder: fingerprint of the embedder of their vectors.
         subject: identifies the traffic that is comparable with the list.
     """
@@ -38,7 +38,7 @@ class ActiveList:
     gallery: Gallery
     settings: WatchSettings
     watch_list: WatchList
-    row_ids: NDArray[np.int64]
+    slots: NDArray[np.int64]
     forecast: Forecast
     thresholds: CameraThresholds
     embedder: str

@@ -113,7 +113,7 @@ def _fit(
         gallery=gallery,
         settings=settings,
         watch_list=watch_list,
-        row_ids=crops.slots,
+        slots=crops.slots,
         forecast=make_forecast(
             watch_list,
             threshold,

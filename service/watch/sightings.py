@@ -124,7 +124,7 @@ async def sight(
     embedded = {enrolled.embedder: enrolled.embedded} if enrolled else {}
     # Embed every crop: the time of an answer must not tell a camera's key whether there are lists.
     embedders = {active.embedder for active in lists} or set(embedded) or {runtime.model.embedder}
-    crops = sum(len(active.row_ids) for active in lists)
+    crops = sum(len(active.slots) for active in lists)
     cost = PER_COMPARISON * len(chosen) * crops
     files = [sighting.image for sighting in chosen if sighting.image is not None]
     for embedder in embedders - embedded.keys():
@@ -336,7 +336,7 @@ def _note_scores(
         former = track.matches.get(gallery_id)
         track.matches[gallery_id] = Match(
             gallery=gallery,
-            row_id=int(active.row_ids[row]),
+            slot=int(active.slots[row]),
             score=float(height),
             threshold=threshold,
             subject=active.subject,
@@ -380,7 +380,7 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
             runtime,
             note_visit,
             gallery_id,
-            match.row_id,
+            match.slot,
             track.caller,
             match.subject,
             fields,

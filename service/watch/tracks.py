@@ -48,7 +48,7 @@ class Match:
 
     Attributes:
         gallery: the list.
-        row_id: slot of the list's nearest crop.
+        slot: that of the list's nearest crop.
         subject: identifies what the score is comparable with.
         image: the track's best crop; None once its picture was made.
         captured: time of capture of that crop.
@@ -58,7 +58,7 @@ class Match:
     """
 
     gallery: Gallery
-    row_id: int
+    slot: int
     score: float
     threshold: float
     probability: float

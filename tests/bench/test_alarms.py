@@ -9,7 +9,7 @@ from bench import alarms, figures
 from bench.alarms import draw_gallery
 from model.problems import InputProblem
 
-DATA = "synthetic:3,identities=40,domains=1,cameras=4,crops=5"
+DATA = "synthetic:3,identities=20,domains=1,cameras=4,crops=5"
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +82,10 @@ def test_an_artefact_that_held_out_nobody_is_refused():
 def test_a_service_is_started_and_searched(tiny_artefact, capsys, monkeypatch):
     monkeypatch.setenv("GMN_DEVICE", "cpu")
     monkeypatch.setenv("GMN_RUNTIME", "torch")
-    monkeypatch.setattr(alarms, "SIZES_OF", {"other cameras": (1, 19), "both": (19,)})
+    monkeypatch.setattr(alarms, "SIZES_OF", {"other cameras": (1, 9), "both": (9,)})
     alarms.main(str(tiny_artefact), DATA, test=True, galleries=1)
     rows = json.loads(capsys.readouterr().out)["results"]
-    assert [row["size"] for row in rows] == [1, 1, 19, 19] * 2 + [19, 19] * 2
+    assert [row["size"] for row in rows] == [1, 1, 9, 9] * 2 + [9, 9] * 2
     for row in rows:
         rate, low, high = row["obtained"]
         assert 0.0 <= low <= rate <= high <= 100.0

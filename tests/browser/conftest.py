@@ -1,7 +1,7 @@
 """A real browser before a real served process; skips where there is no browser."""
 
+import contextlib
 import re
-import shutil
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,11 +10,12 @@ import pytest
 
 from demo.story import draw_cast
 from tests.conftest import draw_crop
+from tests.outside import browser_program
 from tests.service.conftest import files, serving
 from tests.service.http.conftest import make_key
 from tests.service.watch_places import passersby, settings
 
-CHROMIUM = shutil.which("chromium")
+CHROMIUM = browser_program()
 TIMEOUT_MS = 30_000
 PNG = {"name": "person.png", "mimeType": "image/png"}
 # axe leaves the rule about small targets out unless it is asked for.
@@ -34,7 +35,7 @@ NAMES = {"d0-0000": "Anna Roth", "d0-0001": "Ben Okafor", "d0-0002": "Carla Diaz
 def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
+        pytest.skip("chromium-headless-shell is not installed")
     # As long as every other wait: the machine may be busy.
     playwright.expect.set_options(timeout=TIMEOUT_MS)
     with playwright.sync_playwright() as driver:
@@ -70,9 +71,9 @@ def gallery(http, drawn_crops):
     return new_gallery(http, drawn_crops)
 
 
-@pytest.fixture
-def tab(browser):
-    """Return a tab on which nothing may go wrong in a script or against the page's policy."""
+@contextlib.contextmanager
+def new_tab(browser):
+    """Yield a tab, and a list of what goes wrong in a script or against the page's policy."""
     viewport = {"width": 1280, "height": 900}
     context = browser.new_context(viewport=viewport, locale="en-US", timezone_id="UTC")
     page = context.new_page()
@@ -83,8 +84,15 @@ def tab(browser):
         "console",
         lambda said: wrong.append(said.text) if "Security Policy" in said.text else None,
     )
-    yield page
+    yield page, wrong
     context.close()
+
+
+@pytest.fixture
+def tab(browser):
+    """Return a tab on which nothing may go wrong in a script or against the page's policy."""
+    with new_tab(browser) as (page, wrong):
+        yield page
     assert wrong == []
 
 
@@ -163,6 +171,20 @@ def new_gallery(http, crops):
     answer = http.post(f"/v1/galleries/{name}/crops", files=images, data=labels)
     assert answer.status_code == 201, answer.text
     return name
+
+
+def at_each_size(page):
+    """Yield the sizes of the windows after the page has each; the last one is a phone's."""
+    for width, height in SIZES:
+        page.set_viewport_size({"width": width, "height": height})
+        yield width, height
+
+
+def in_both_schemes(page):
+    """Yield the colour schemes after the page has each."""
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        yield scheme
 
 
 def violations(page):

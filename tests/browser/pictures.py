@@ -16,6 +16,7 @@ from demo.command import CAMERAS
 from demo.page import render_page
 from demo.service import own_service
 from demo.story import draw_cast, play
+from tests.outside import browser_program
 
 SEED = 20_260
 PEOPLE = 60
@@ -48,7 +49,7 @@ def take_pictures(folder):
         findings = play(client, cast, SEED)
         demonstration = Path(place) / "index.html"
         demonstration.write_text(render_page(findings), encoding="utf-8")
-        browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=browser_program(), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 860})
         page.goto(f"{client.url}/#default/search")
         page.wait_for_selector("#state .dot.ready")

@@ -12,6 +12,8 @@ from tests.browser.conftest import (
     FIRST,
     NAMES,
     arm_list,
+    at_each_size,
+    in_both_schemes,
     new_gallery,
     png,
     press,
@@ -29,7 +31,7 @@ from tests.service.conftest import files, serving
 from tests.service.http.conftest import make_key
 
 pytestmark = pytest.mark.slow
-SIZES = [(1440, 900), (1280, 720), (390, 844)]
+PHONE = {"width": 390, "height": 844}
 
 
 @pytest.fixture
@@ -46,26 +48,21 @@ def listed(shop, cast):
     return name
 
 
-def resize(tab, size):
-    tab.set_viewport_size({"width": size[0], "height": size[1]})
-
-
 def buttons(dialog):
     return [button.inner_text() for button in dialog.get_by_role("button").all()]
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_more_false_alarms_than_accepted_are_accepted_or_made_fewer(tab, shop, listed, size):
-    resize(tab, size)
+def test_more_false_alarms_than_accepted_are_accepted_or_made_fewer(tab, shop, listed):
+    tab.set_viewport_size(PHONE)
     open_panel(tab, shop.base_url, listed)
     dialog = ask_for_forecast(tab)
     expect(dialog.locator(".forecast")).to_contain_text("4 to 5 false alarms a day")
     expect(dialog).to_contain_text("You accept 3 a day, and about 4.5 are forecast.")
     assert buttons(dialog) == ["Cancel", "Back", "Stricter", "Accept 4 to 5"]
-    assert dialog.evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth")
-    for scheme in ("light", "dark"):
-        tab.emulate_media(color_scheme=scheme)
-        assert violations(tab) == []
+    for _ in at_each_size(tab):
+        assert dialog.evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth")
+        for _ in in_both_schemes(tab):
+            assert violations(tab) == []
     press(dialog, "Stricter")
     expect(dialog.locator(".forecast")).to_contain_text("3 false alarms a day")
     expect(dialog).to_contain_text("You accept 3 a day.")
@@ -128,10 +125,9 @@ def test_a_refused_setting_is_called_by_its_label(tab, watching, drawn_crops):
     )
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_a_list_is_tried_with_a_picture(tab, shop, listed, cast, size):
+def test_a_list_is_tried_with_a_picture(tab, shop, listed, cast):
     arm_list(shop, listed)
-    resize(tab, size)
+    tab.set_viewport_size(PHONE)
     open_panel(tab, shop.base_url, listed)
     chosen = tab.locator("#watch-list .trial input")
     chosen.set_input_files(png(crop_of(cast, "d0-0000")))
@@ -140,8 +136,9 @@ def test_a_list_is_tried_with_a_picture(tab, shop, listed, cast, size):
     expect(dialog.locator(".alerts .card")).to_have_count(1)
     expect(dialog.locator(".alerts")).to_contain_text("Anna Roth")
     expect(dialog.locator(".alerts img")).to_have_count(2)
-    assert dialog.evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth")
-    assert violations(tab) == []
+    for _ in at_each_size(tab):
+        assert dialog.evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth")
+        assert violations(tab) == []
     press(dialog, "Close")
     expect(tab.locator("#alerts .card").first).to_contain_text("Anna Roth")
     expect(tab.locator("#watch-list")).to_contain_text(re.compile(r"1 alert in \d+ minutes?: "))

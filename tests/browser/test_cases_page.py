@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 from tests.browser.conftest import confirm, follow, press, results, search_for, violations
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.promise("notes-on-page")]
 
 
 def cases(http, gallery):
@@ -99,6 +99,7 @@ def held(http, gallery, case_id):
     return {query["query_id"]: query["note"] for query in case["queries"]}
 
 
+@pytest.mark.promise("cases-after-forgetting")
 def test_forgetting_names_the_cases_that_lose_a_search(page):
     search_for(page)
     person = page.locator("#answer .card b .name").first.inner_text()

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import ask, open_settings, press, search_for, violations
+from tests.browser.conftest import SIZES, ask, open_settings, press, search_for, violations
 from tests.browser.test_cases_page import case_of
 from tests.service.conftest import files
 from tests.service.test_search_calibration import draw
@@ -16,7 +16,6 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
-SIZES = [(1440, 900), (1280, 720), (390, 844)]
 # Of the drawn people, the first is a match among 20 pictures and uncertain among 104. The second is
 # no match among either.
 CHANGING = 10

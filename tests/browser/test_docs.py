@@ -5,7 +5,7 @@ import re
 import pytest
 from PIL import Image
 
-from tests.browser.conftest import press, results
+from tests.browser.conftest import new_tab, press, results
 from tests.outside import encoded, zip_of_crops
 
 pytestmark = pytest.mark.slow
@@ -18,18 +18,72 @@ OPTIONAL_FIELDS = {
     "import_crops": ("folder", "manifest", "identity", "camera"),
     "rename_identity": ("new_identity",),
 }
+TAKE_FILES = ("enroll_crops", "query_gallery", "compare_pair")
+
+
+class Docs:
+    """The page in one tab of all tests, as it takes many seconds to load.
+
+    Attributes:
+        tab: the tab.
+        calls: the operations that were opened since the page was loaded. A call keeps what was
+            typed, so that opening one of them again loads the page anew.
+    """
+
+    def __init__(self, tab, address):
+        self.tab = tab
+        self.calls = set()
+        self._address = address
+
+    def load(self):
+        self.tab.goto(f"{self._address}/docs")
+        self.tab.wait_for_selector(".opblock")
+        self.calls.clear()
+
+    def find_call(self, operation):
+        """Return an operation's part of the page, as a loaded page shows it."""
+        if operation in self.calls:
+            self.load()
+        self.calls.add(operation)
+        return self.tab.locator(f"[id$='-{operation}']")
+
+
+@pytest.fixture(scope="module")
+def loaded(browser, address):
+    with new_tab(browser) as (tab, wrong):
+        docs = Docs(tab, address)
+        docs.load()
+        yield docs, wrong
 
 
 @pytest.fixture
-def docs(tab, address):
-    tab.goto(f"{address}/docs")
-    tab.wait_for_selector(".opblock")
-    return tab
+def docs(loaded):
+    """Yield the page, on which nothing may go wrong."""
+    docs, wrong = loaded
+    yield docs
+    assert wrong == []
+
+
+@pytest.fixture(scope="module")
+def opened(loaded):
+    """Return calls that are open in the page, by operation, and what the console said meanwhile."""
+    docs, _ = loaded
+    docs.load()
+    said = []
+
+    def listen(message):
+        said.append(message)
+
+    docs.tab.on("console", listen)
+    operations = dict.fromkeys((*TAKE_FILES, *OPTIONAL_FIELDS))
+    calls = {operation: open_call(docs, operation) for operation in operations}
+    docs.tab.remove_listener("console", listen)
+    return calls, said
 
 
 def open_call(docs, operation, **path):
     """Open a call, press "Try it out" and fill in the parameters of its path."""
-    call = docs.locator(f"[id$='-{operation}']")
+    call = docs.find_call(operation)
     call.locator(".opblock-summary-control").click()
     press(call, "Try it out")
     for name, value in path.items():
@@ -117,23 +171,22 @@ def test_the_first_execute_of_a_call_asks_about_the_gallery_default(docs):
     assert execute(open_call(docs, "read_gallery")).json()["name"] == "default"
     assert (
         "Reads the description of a gallery"
-        in docs.locator("#operations-tag-galleries").locator("..").inner_text()
+        in docs.tab.locator("#operations-tag-galleries").locator("..").inner_text()
     )
 
 
-def test_opening_a_call_that_takes_files_writes_no_warning(docs):
-    warnings = []
-    docs.on("console", lambda one: warnings.append(one.text) if one.type != "log" else None)
-    for operation in ("enroll_crops", "query_gallery", "compare_pair"):
-        assert open_call(docs, operation).locator("input[type=file]").count() > 0
-    assert warnings == []
+def test_opening_a_call_that_takes_files_writes_no_warning(docs, opened):
+    calls, said = opened
+    for operation in TAKE_FILES:
+        assert calls[operation].locator("input[type=file]").count() > 0
+    assert [message.text for message in said if message.type != "log"] == []
 
 
-def test_no_field_of_a_form_begins_with_made_up_text(docs):
+def test_no_field_of_a_form_begins_with_made_up_text(docs, opened):
+    calls, _ = opened
     for operation, fields in OPTIONAL_FIELDS.items():
-        call = open_call(docs, operation)
         for name in fields:
-            row = call.locator(f"tr[data-property-name='{name}']")
+            row = calls[operation].locator(f"tr[data-property-name='{name}']")
             assert row.count() == 1, f"{operation}: {name}"
             texts = row.locator("input[type=text], textarea, select").all()
             assert [text.input_value() for text in texts] in ([""], []), f"{operation}: {name}"

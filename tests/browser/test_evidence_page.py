@@ -5,9 +5,15 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import ask, new_gallery, press, violations
+from tests.browser.conftest import (
+    ask,
+    at_each_size,
+    in_both_schemes,
+    new_gallery,
+    press,
+    violations,
+)
 from tests.browser.test_cases_page import case_of
-from tests.browser.test_changed_verdicts import SIZES
 from tests.service.conftest import files
 
 pytestmark = pytest.mark.slow
@@ -45,9 +51,7 @@ def in_order(page):
     return page.get_by_role("list", name="Confirmed pictures in order of time").locator("li")
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_a_case_lists_what_was_confirmed_by_time_and_under_each_search(case, size):
-    case.set_viewport_size({"width": size[0], "height": size[1]})
+def test_a_case_lists_what_was_confirmed_by_time_and_under_each_search(case):
     rows = in_order(case)
     expect(rows).to_have_count(4)
     cameras = [re.search(r"gate \d", text)[0] for text in rows.all_inner_texts()]
@@ -63,14 +67,14 @@ def test_a_case_lists_what_was_confirmed_by_time_and_under_each_search(case, siz
     expect(groups.nth(0).locator("li")).to_have_count(3)
     expect(groups.nth(1).locator("li")).to_have_count(2)
     expect(groups.nth(0).locator("li").first).to_contain_text(re.compile(r"Ann Baker.*%", re.S))
-    evidence = case.get_by_role("region", name="Confirmed pictures").bounding_box()
-    form = case.locator("#case .fields").bounding_box()
-    assert form["width"] * form["height"] < evidence["width"] * evidence["height"]
-    assert evidence["y"] <= form["y"]
-    assert case.evaluate("document.documentElement.scrollWidth") == size[0]
-    for scheme in ("light", "dark"):
-        case.emulate_media(color_scheme=scheme)
-        assert violations(case) == []
+    for width, _ in at_each_size(case):
+        evidence = case.get_by_role("region", name="Confirmed pictures").bounding_box()
+        form = case.locator("#case .fields").bounding_box()
+        assert form["width"] * form["height"] < evidence["width"] * evidence["height"]
+        assert evidence["y"] <= form["y"]
+        assert case.evaluate("document.documentElement.scrollWidth") == width
+        for _ in in_both_schemes(case):
+            assert violations(case) == []
 
 
 def test_a_confirmed_picture_leads_to_its_search(case):

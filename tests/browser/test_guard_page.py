@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from service.api_keys import LOCAL_ADMIN
-from tests.browser.conftest import FIRST, press, results, violations
+from tests.browser.conftest import FIRST, SIZES, press, results, violations
 from tests.browser.test_watch_page import (
     make_webhook,
     open_panel,
@@ -16,7 +16,6 @@ from tests.service.watch_places import unused_port
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
-SIZES = [(1440, 900), (1280, 720), (390, 844)]
 PHONE = SIZES[-1]
 # Count the tones and the notifications of a page, which a test cannot hear or see.
 COUNTED = """
@@ -65,7 +64,7 @@ def resize(tab, size):
 @pytest.mark.parametrize("size", SIZES)
 def test_alerts_come_first_and_large_on_every_screen(tab, watching, armed, people, size):
     for number in range(3):
-        people.pass_by(armed, row_id=1 + number, camera=f"camera {number}", content=FIRST)
+        people.pass_by(armed, slot=1 + number, camera=f"camera {number}", content=FIRST)
     resize(tab, size)
     cards = open_alerts(tab, watching, armed, 3)
     expect(cards.first.locator("img").first).to_be_visible()

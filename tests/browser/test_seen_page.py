@@ -9,14 +9,21 @@ import pytest
 from playwright.sync_api import expect
 
 from demo.data_sets import read_spec
-from tests.browser.conftest import follow, png, press, violations
+from tests.browser.conftest import (
+    SIZES,
+    at_each_size,
+    follow,
+    in_both_schemes,
+    png,
+    press,
+    violations,
+)
 from tests.conftest import draw_crop
 from tests.outside import bearer
 from tests.service.conftest import files, serving
 from tests.service.http.conftest import make_key
 
 TASK = "Has this person been here before?"
-SIZES = [(1440, 900), (1280, 720), (390, 844)]
 STRANGER = draw_crop(53, 1, 7)
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
@@ -267,18 +274,16 @@ def nothing_kept(tab, address, http):
     http.delete("/v1/galleries/sightings")
 
 
-@pytest.mark.parametrize(("width", "height"), SIZES)
-def test_a_gallery_for_what_cameras_see_is_made_in_one_step(nothing_kept, http, width, height):
+def test_a_gallery_for_what_cameras_see_is_made_in_one_step(nothing_kept, http):
     page = nothing_kept
-    page.set_viewport_size({"width": width, "height": height})
-    expect(page.get_by_text("No gallery keeps what cameras see.")).to_be_visible()
-    expect(page.locator("#seen-task")).to_be_hidden()
-    expect(page.get_by_role("link", name="How cameras send pictures").first).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        assert violations(page) == []
-    expect(page.get_by_label("Delete pictures after, in days").first).to_have_value("30")
+    for width, _ in at_each_size(page):
+        expect(page.get_by_text("No gallery keeps what cameras see.")).to_be_visible()
+        expect(page.locator("#seen-task")).to_be_hidden()
+        expect(page.get_by_role("link", name="How cameras send pictures").first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for _ in in_both_schemes(page):
+            assert violations(page) == []
+        expect(page.get_by_label("Delete pictures after, in days").first).to_have_value("30")
     press(page, "Make this gallery")
     expect(page.get_by_text("Cameras have left no pictures yet.")).to_be_visible()
     # There is nothing to choose.

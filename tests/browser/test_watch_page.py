@@ -243,7 +243,7 @@ def test_older_alerts_follow_and_those_that_are_no_visit_say_so_in_words(
     people.pass_by(armed, camera="first")
     people.pass_by(armed, kind="late", camera="late")
     for number in range(20):
-        people.pass_by(armed, row_id=1 + number, camera=f"camera {number}")
+        people.pass_by(armed, slot=1 + number, camera=f"camera {number}")
     tab.set_viewport_size({"width": 390, "height": 844})
     open_panel(tab, watching.base_url, armed)
     press(tab, "Options")

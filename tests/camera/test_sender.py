@@ -110,6 +110,7 @@ def test_crops_are_sent_in_their_order_with_their_labels(make_sender, service):
     assert sender.lag > 0
 
 
+@pytest.mark.promise("camera-stores")
 def test_a_batch_is_sent_again_until_the_service_answers(make_sender, service):
     service.answers = [(503, {"title": "starting"}), (429, {"title": "full"})]
     sender = make_sender(enroll="hall")
@@ -150,6 +151,7 @@ def test_two_batches_have_different_keys(make_sender, service):
     assert len(set(service.keys)) == 2
 
 
+@pytest.mark.promise("camera-stores")
 def test_the_oldest_crops_of_a_stream_give_way_and_are_counted(make_sender, service):
     service.is_open.clear()
     sender = make_sender(queue=16)

@@ -1,6 +1,7 @@
 """Frames of files and streams."""
 
 import logging
+import socket
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -127,6 +128,20 @@ def test_the_log_of_a_stream_that_is_away_has_no_password(caplog):
     assert "s3cret" not in caplog.text
 
 
+def test_a_stream_that_sends_nothing_is_named_as_such(caplog, monkeypatch):
+    monkeypatch.setattr(source, "TIMEOUT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        stop = threading.Event()
+        stream = Stream(read_options({"camera": "c", "source": address}), stop)
+        with caplog.at_level(logging.INFO, "gmn_camera"):
+            for _ in stream.frames():
+                if stream.reconnects:
+                    stop.set()
+    assert "nothing came for 0.5 s; it is opened again" in caplog.text
+
+
+@pytest.mark.promise("camera-again")
 def test_a_stream_is_followed_again_after_it_was_cut(video):
     with sending(video) as camera:
         stop = threading.Event()

@@ -92,7 +92,7 @@ def test_a_slow_camera_is_said(tmp_path):
 
 def test_a_stream_is_tried_too(video, tmp_path):
     with sending(video) as camera:
-        tried = try_video(camera.address, tmp_path, seconds=3)
+        tried = try_video(camera.address, tmp_path, seconds=8)
     assert (tried.width, tried.height) == (WIDTH, HEIGHT)
     assert tried.frames > 5
 

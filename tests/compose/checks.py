@@ -13,6 +13,26 @@ FOLDER_CROPS = 60
 LOAD_SECONDS = 6.0
 BACKUP_SECONDS = 120.0
 CAMERA_SECONDS = 120.0
+# Inside the container of the cameras, so that it reaches its camera on any machine.
+STREAM = "tcp://127.0.0.1:9000"
+SEND_STREAM = """
+import sys, time
+from pathlib import Path
+import av
+from demo.camera import draw_clips
+clip, _ = draw_clips(Path("/tmp"))
+listening = f"{sys.argv[1]}?listen=1"
+with av.open(listening, "w", format="mpegts") as sent, av.open(str(clip)) as drawn:
+    video = drawn.streams.video[0]
+    stream = sent.add_stream_from_template(video)
+    began = time.monotonic()
+    for packet in drawn.demux(video):
+        if packet.dts is not None:
+            due = began + float(packet.dts * packet.time_base)
+            time.sleep(max(0.0, due - time.monotonic()))
+            packet.stream = stream
+            sent.mux(packet)
+"""
 SCRAPED = ("the service", "the cameras")
 # Its cosine with itself, but for float32's last digits.
 SAME_PICTURE = 0.9999
@@ -140,21 +160,25 @@ def redis_goes_away(it, kept):
 
 
 def watch_cameras(it):
-    """Check that the container of the cameras reaches the service by its own key."""
-    # Nothing sends there: the service is told that the camera shows nothing.
+    """Check that the container of the cameras sends the people of a stream by its own key."""
     with (it.folder / "docker" / "secrets" / "cameras").open("a", encoding="utf-8") as file:
-        file.write('[camera.gate]\nsource = "tcp://127.0.0.1:9"\n')
+        file.write(f'[camera.gate]\nsource = "{STREAM}"\n')
     it.do("watch cameras")
+    sent = ("exec", "-T", "camera", "python", "-c", SEND_STREAM, STREAM)
+    it.compose("--profile", "camera", *sent)
     until = time.monotonic() + CAMERA_SECONDS
     with it.through_the_proxy() as http:
-        while not (heard := read_json(http.get("/v1/cameras"))["results"]):
+        while True:
+            heard = read_json(http.get("/v1/cameras"))["results"]
+            if any(camera["crops"] for camera in heard):
+                break
             if time.monotonic() > until:
-                raise Failed("the service has not heard of the camera")
+                raise Failed(f"the service got no crop of the camera: {heard}")
             time.sleep(1)
-    shown = {(camera["key_id"], camera["camera"]) for camera in heard}
-    if shown != {("camera", "gate")}:
-        raise Failed(f"the service hears other cameras: {heard}")
-    it.say("the container of the cameras sends heartbeats by its own key")
+    (camera,) = heard
+    if (camera["key_id"], camera["camera"]) != ("camera", "gate") or not camera["heartbeat"]:
+        raise Failed(f"the service hears another camera: {camera}")
+    it.say(f"the container of the cameras sent {camera['crops']} crops of a stream by its own key")
 
 
 def watch_with_prometheus(it):

@@ -25,6 +25,8 @@ from tests.compose.guide import blocks
 ROOT = Path(__file__).parents[2]
 PROJECT = "gmn-compose-test"
 PROCESSES = 2
+# A container that was killed has ended by then.
+END_SECONDS = 30.0
 # These run inside a container, whose clock is that of outside. A process that is killed frees its
 # memory before it lets go of its connections: until then it is still asked. With the first process
 # the container ends, and often the one that watches too.
@@ -173,7 +175,7 @@ class Deployment:
 
     def container(self, number):
         """Send a request to one of the service's containers, from 1, past the proxy."""
-        ids = self._run(["docker", "compose", "ps", "-q", "service"]).split()
+        ids = self._containers()
         if len(ids) < number:
             raise Failed(f"there are {len(ids)} containers of the service")
         address = self._run(["docker", "exec", ids[number - 1], "python", "-c", ADDRESS]).strip()
@@ -200,9 +202,20 @@ class Deployment:
 
     def kill_container(self):
         """`kill -9` of a container, by that of its first process."""
+        (container,) = self._containers()
+        first_process = ["docker", "inspect", "--format", "{{.State.Pid}}", container]
+        former = self._run(first_process)
         death = self._kill("service", "python", "-c", KILL, OF_CONTAINER)
-        # The other processes of the container end after the first one.
+        # The other processes of the container, which may still answer, end after the first one.
+        while self._run(first_process) == former:
+            if time.time() - death.began > END_SECONDS:
+                raise Failed(f"the container went on for {END_SECONDS:.0f} s after it was killed")
+            time.sleep(0.02)
         return replace(death, ended=time.time())
+
+    def _containers(self):
+        """Return the ids of the service's containers."""
+        return self._run(["docker", "compose", "ps", "-q", "service"]).split()
 
     def kill_redis(self):
         return self._kill("-u", "redis", "redis", "sh", "-c", KILL_REDIS)

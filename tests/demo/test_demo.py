@@ -79,6 +79,7 @@ def test_the_demo_ends_with_a_page_that_shows_every_ranking(tiny_artefact, tmp_p
     assert re.search(r'(src|href)="(?!data:)', page) is None
 
 
+@pytest.mark.promise("pinned-packages")
 @pytest.mark.slow
 def test_the_demo_runs_where_only_the_light_environments_packages_are(tiny_artefact, tmp_path):
     command = demo_command(tiny_artefact, tmp_path / "out")

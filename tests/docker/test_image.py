@@ -55,6 +55,7 @@ def test_everything_that_an_extra_brings_has_its_version_in_the_requirements(ext
     assert packages_of(extra) <= read_pins("requirements.txt").keys()
 
 
+@pytest.mark.promise("pinned-packages")
 @pytest.mark.parametrize(
     ("target", "files"),
     [

@@ -2,8 +2,12 @@
 
 import re
 
+import pytest
+
 from service.settings import Settings
 from tests.docker.conftest import text_of
+
+pytestmark = pytest.mark.promise("hostile-http")
 
 PROXY = text_of("docker/haproxy.cfg")
 

@@ -15,6 +15,8 @@ from tests.hostile import archives
 from tests.hostile.archives import GOOD, zip_of
 from tests.outside import run_command
 
+pytestmark = pytest.mark.promise("hostile-files")
+
 LIMITS = UnpackLimits(max_bytes=1_000_000, max_entry_bytes=100_000, max_entries=2_000)
 
 

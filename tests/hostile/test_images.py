@@ -12,7 +12,7 @@ from tests.hostile.pictures import HEIGHT, WIDTH, drawn
 from tests.outside import chosen_seed, run_command
 
 # Outside a test run the decoder silences these; pytest sets the filters again for every test.
-pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
+pytestmark = [pytest.mark.filterwarnings(r"ignore:::PIL\."), pytest.mark.promise("hostile-files")]
 
 
 def test_every_hostile_image_ends_in_pixels_or_in_a_problem_with_its_remedy():

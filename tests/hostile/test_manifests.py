@@ -8,6 +8,8 @@ from model.crops.manifest import ManifestProblem, read_manifest
 from tests.hostile.pictures import drawn
 from tests.outside import encoded
 
+pytestmark = pytest.mark.promise("hostile-files")
+
 HEAD = b"path,identity,camera\n"
 ONE = HEAD + b"a.png,1,c1\n"
 EARLY = b"0001-01-01T00:00:00+23:59"

@@ -76,6 +76,30 @@ def sampled(process, every):
         thread.join(10)
 
 
+def judge_growth(samples):
+    """Return figures of how a process grew after its warm-up, and violations."""
+    warm = samples.since(WARM_UP)
+    memory = growth(warm.seconds, warm.resident_mib, ALLOWED_MIB)
+    files = growth(warm.seconds, warm.open_files, ALLOWED_FILES)
+    wrong = [
+        f"{what} grows by {figure.slope:.1f} {unit} an hour (95 %: {figure.low:.1f} to "
+        f"{figure.high:.1f}), more than the {figure.allowed:.0f} that count as none"
+        for what, unit, figure in (
+            ("resident memory", "MiB", memory),
+            ("open files", "files", files),
+        )
+        if figure.leaks
+    ]
+    figures = {
+        "resident_mib": memory.as_json(),
+        "open_files": files.as_json(),
+        "samples": {
+            name: [round(value, 2) for value in series] for name, series in vars(samples).items()
+        },
+    }
+    return figures, wrong
+
+
 def soak(served, seconds, measured_seconds):
     """Soak a service and return the measurements, with violations under `wrong`."""
     port = port_of(served)
@@ -86,29 +110,15 @@ def soak(served, seconds, measured_seconds):
     every = min(SAMPLES_EVERY_SECONDS, seconds * (1 - WARM_UP) / (2 * FEWEST))
     with sampled(served.process.pid, every) as samples:
         account = asyncio.run(drive(port, CLIENTS, seconds, pictures, pace))
-    warm = samples.since(WARM_UP)
-    memory = growth(warm.seconds, warm.resident_mib, ALLOWED_MIB)
-    files = growth(warm.seconds, warm.open_files, ALLOWED_FILES)
-    wrong = [*full.wrong, *account.wrong]
-    for what, unit, figure in (("resident memory", "MiB", memory), ("open files", "files", files)):
-        if figure.leaks:
-            wrong.append(
-                f"{what} grows by {figure.slope:.1f} {unit} an hour (95 %: {figure.low:.1f} to "
-                f"{figure.high:.1f}), more than the {figure.allowed:.0f} that count as none"
-            )
-    wrong += what_is_wrong(served)
+    figures, growing = judge_growth(samples)
     return {
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
         "minutes": round(seconds / 60, 2),
         "pace": round(pace, 2),
         "requests": sum(account.statuses.values()),
         "accepted": len(account.accepted_s),
-        "resident_mib": memory.as_json(),
-        "open_files": files.as_json(),
-        "samples": {
-            name: [round(value, 2) for value in series] for name, series in vars(samples).items()
-        },
-        "wrong": wrong,
+        **figures,
+        "wrong": [*full.wrong, *account.wrong, *growing, *what_is_wrong(served)],
     }
 
 

@@ -14,6 +14,7 @@ CLIENTS = 40
 SECONDS = 5.0
 
 
+@pytest.mark.promise("5")
 def test_forty_clients_are_answered_or_told_when_to_return_and_the_service_is_well(start):  # noqa: F811
     served = start(max_cost=6, log_level="warning")
     measured = measure(served, CLIENTS, SECONDS)

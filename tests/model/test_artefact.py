@@ -310,6 +310,7 @@ def test_fingerprints_of_the_training_crops_travel_with_an_artefact(artefact, tm
     assert (found.crops.tolist(), found.people.tolist()) == ([-3, 5], [7])
 
 
+@pytest.mark.promise("changed-graph")
 def test_a_graph_is_added_to_an_older_artefact_without_another_fingerprint(
     tiny_artefact, tmp_path, capsys
 ):
@@ -328,6 +329,7 @@ def test_a_graph_is_added_to_an_older_artefact_without_another_fingerprint(
     np.testing.assert_allclose(features, expected, atol=1e-3)
 
 
+@pytest.mark.promise("changed-graph")
 @pytest.mark.parametrize("name", ["graph.xml", "graph.bin", "graph.probes"])
 def test_a_changed_graph_does_not_match_its_fingerprint(tiny_artefact, tmp_path, name):
     header, tensors = read_parts(tiny_artefact)
@@ -337,6 +339,7 @@ def test_a_changed_graph_does_not_match_its_fingerprint(tiny_artefact, tmp_path,
         load_artefact(path)
 
 
+@pytest.mark.promise("changed-graph")
 def test_a_graph_of_another_embedder_is_refused(tiny_artefact, tmp_path):
     """Two artefacts exchange their graphs, each with its fingerprint."""
     other = load_artefact(tiny_artefact)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tests.mutations.broken import OUTCOMES, ROOT, read_broken
 from tests.mutations.failures import VARIABLE
-from tests.reliability import keep
+from tests.reliability import keep, publish_tables
 
 LIMIT_SECONDS = 400
 SHOWN_CHARACTERS = 3000
@@ -146,6 +146,7 @@ def _keep(outcomes, commit):
         "mutations",
         {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": commit, "broken": listed},
     )
+    publish_tables()
 
 
 def _git(*arguments):

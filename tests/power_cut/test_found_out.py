@@ -15,10 +15,12 @@ from service.errors import DamagedRecord
 from service.record.deletions import LOG_NAME, read_deletions
 from service.record.exports import CROPS
 from service.record.record import Record
-from service.record.values import CropFilter
+from service.record.values import ListFilter
 from tests.power_cut.disk import Disk, read_recording
 from tests.power_cut.recording import build_recorder, recorded
 from tests.service.gallery.new_crops import EMBEDDER
+
+pytestmark = pytest.mark.promise("1")
 
 ENROLL = f"""
 import os
@@ -27,7 +29,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from service.record.values import GallerySettings
 from service.ops import data_directory
-from service.record import database, exports, vectors
+from service.record import database, exports, sqlite, vectors
 from service.record.record import Record
 from tests.service.gallery.new_crops import new_crop
 {{broken}}
@@ -74,7 +76,7 @@ os.ftruncate(file, 7)
 KILLED_BEFORE = """
 (folder / f"vectors-{gallery}-0.f32").touch()
 """
-PRAGMAS = 'database.PRAGMAS = tuple(p.replace("FULL", "{}") for p in database.PRAGMAS)'
+PRAGMAS = 'sqlite.PRAGMAS = tuple(p.replace("FULL", "{}") for p in sqlite.PRAGMAS)'
 NO_VECTORS = "vectors.os = type('Os', (), {**vars(os), 'fdatasync': lambda file: None})"
 NO_LINES = """
 from service.record import deletions
@@ -101,7 +103,7 @@ def _crops(disk):
         except DamagedRecord:
             return 0
         # Crops that were found damaged are not listed either.
-        listed = record.crops.page(gallery_id, CropFilter()).crops
+        listed = record.crops.page(gallery_id, ListFilter()).crops
         assert sorted(found) == sorted(crop.crop_id for crop in listed)
         return len(found)
 
@@ -159,6 +161,7 @@ def test_vectors_are_there_in_files_that_a_killed_process_has_made(tmp_path):
     assert _left(tmp_path, NO_NEW_FOLDER, _crops, KILLED_BEFORE) == 6
 
 
+@pytest.mark.promise("cut-off-exports")
 def test_a_deleted_gallery_is_not_missed_whatever_of_the_marks_is_lost(tmp_path):
     disk = _recorded_disk(tmp_path, DELETE_GALLERY)
     for seed in range(20):
@@ -186,6 +189,7 @@ def test_allocated_and_cut_off_space_is_recorded(tmp_path, loss, content):
     assert (tmp_path / "left" / "space").read_bytes() == content
 
 
+@pytest.mark.promise("cut-off-exports")
 @pytest.mark.parametrize("broken", [NO_EXPORT, NO_FOLDER, NO_NEW_FOLDER])
 def test_an_export_whose_files_or_folders_are_not_synced_is_found_out(tmp_path, broken):
     assert _left(tmp_path, broken, _exported_crops) < 5

@@ -91,6 +91,7 @@ def _served_again(recording, disk):
         yield client
 
 
+@pytest.mark.promise("1")
 def test_after_a_power_cut_everything_acknowledged_is_there(recording, tmp_path):
     def check(disk, past, under_way):
         data_dir = disk / "data"

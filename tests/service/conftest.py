@@ -19,11 +19,12 @@ import pytest
 
 from gmn_client import Client
 from service.engine.device import DeviceThread
+from tests.engines import database_url
 from tests.failpoints import ENVIRONMENT
 from tests.forked import Forked, run_forked
 from tests.outside import bearer, crop_ids, zip_of
 from tests.service.watch_places import passersby, receiving
-from tests.waiting import eventually
+from tests.waiting import eventually, growing_pauses
 
 START = (
     "import sys; from tests.failpoints import arm; arm()\n"
@@ -159,9 +160,10 @@ class Served:
     def ended_job(self, job, seconds=120.0):
         """Return a job as it is once it has ended."""
         until = time.monotonic() + seconds
+        pauses = growing_pauses()
         while job["state"] in ("queued", "running"):
             assert time.monotonic() < until, job
-            time.sleep(0.02)
+            time.sleep(next(pauses))
             job = self.job(job["job_id"])
         return job
 
@@ -273,6 +275,8 @@ def _services(artefact, places):
         # A new directory would be announced between the lines of the log.
         (place / "data").mkdir()
         settings = {"artefact": artefact, "data_dir": data_dir or place / "data", **settings}
+        if url := database_url(settings["data_dir"]):
+            settings["database_url"] = url
         started.append(Served(place / "log", **settings))
         return started[-1]
 

@@ -29,16 +29,16 @@ class FilledIndex(GalleryIndex):
 
     def fill(self, crops):
         for some in batches(crops, CROPS_AT_ONCE):
-            self.file.write({crop.record.row_id: crop.vector for crop in some})
+            self.file.write({crop.record.slot: crop.vector for crop in some})
             self.columns.add(self._columns([crop.record for crop in some]), self.file)
 
     def relabel(self, labels):
-        labels = sorted(labels, key=lambda label: label.row_id)
+        labels = sorted(labels, key=lambda label: label.slot)
         self.columns.relabel(self._columns(labels))
 
-    def remove(self, row_ids):
+    def remove(self, slots):
         """Remove crops, and erase their vectors as the record does."""
-        there = list(row_ids)
+        there = list(slots)
         super().remove(there)
         self.file.clear(there)
 
@@ -49,13 +49,13 @@ class FilledIndex(GalleryIndex):
 
     def _columns(self, labels):
         for label in labels:
-            self._metadata[label.row_id] = label.metadata
-            self._tracks[label.row_id] = label.track
+            self._metadata[label.slot] = label.metadata
+            self._tracks[label.slot] = label.track
         moments = [
             label.captured_at.timestamp() if label.captured_at else np.nan for label in labels
         ]
         return CropColumns(
-            np.array([label.row_id for label in labels], np.int64),
+            np.array([label.slot for label in labels], np.int64),
             np.array([group_code(label, self.columns.secret) for label in labels], np.int64),
             tuple(label.camera for label in labels),
             np.array(moments, np.float64),

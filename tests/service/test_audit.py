@@ -59,6 +59,7 @@ def test_a_damaged_file_keeps_the_service_from_starting_and_is_named(tmp_path, n
         AuditLog(tmp_path)
 
 
+@pytest.mark.promise("audit-lines", "audit-verify")
 @pytest.mark.parametrize(
     ("damage", "broken"),
     [
@@ -80,6 +81,7 @@ def test_verify_names_the_first_line_that_breaks_the_chain(
     verify(1, broken)
 
 
+@pytest.mark.promise("audit-verify")
 def test_lines_of_0_5_0_with_a_keyed_hash_verify_and_the_log_goes_on(tmp_path, verify):
     former = b""
     previous = "0" * 64
@@ -99,6 +101,7 @@ def test_lines_of_0_5_0_with_a_keyed_hash_verify_and_the_log_goes_on(tmp_path, v
     verify(1, "line 2 does not hold the hash of the line before it")
 
 
+@pytest.mark.promise("audit-verify")
 def test_lines_that_a_power_cut_left_in_pieces_are_set_aside_and_the_chain_goes_on(
     tmp_path, verify, caplog
 ):
@@ -195,6 +198,7 @@ def test_a_full_file_is_renamed_and_the_chain_goes_on_in_the_next(tmp_path, veri
     assert audit_lines(tmp_path)[-1]["sequence"] == 61
 
 
+@pytest.mark.promise("audit-callers")
 async def test_a_line_has_a_bound_and_long_lists_in_it_their_count_and_hash(tmp_path):
     names = [f"{number:0250}" for number in range(1000)]
 
@@ -291,6 +295,7 @@ def test_a_served_deletion_stands_in_the_log_with_its_request(watched, verify, i
     verify(0, folder=watched.folder)
 
 
+@pytest.mark.promise("audit-lines")
 def test_every_search_and_every_view_of_a_picture_is_in_the_log(watched, verify, images):
     http = watched.http
     url = f"/v1/galleries/{watched.create('searched')}"
@@ -322,6 +327,7 @@ def test_every_search_and_every_view_of_a_picture_is_in_the_log(watched, verify,
     assert any("purposes" in place["what"] for place in remaining)
 
 
+@pytest.mark.promise("audit-callers")
 def test_every_way_that_names_and_vectors_leave_by_has_a_line(watched, images):
     http = watched.http
     url = f"/v1/galleries/{watched.create('gaps')}"
@@ -345,6 +351,7 @@ def test_every_way_that_names_and_vectors_leave_by_has_a_line(watched, images):
     assert told["read_job_report"]["job_id"] == told["cancel_job"]["job_id"] == job
 
 
+@pytest.mark.promise("audit-lines")
 def test_a_served_deletion_that_cannot_be_logged_is_refused(start, tmp_path, images):
     served = start(tmp_path)
     (crop_id,) = served.enrolled("default", images[1])
@@ -369,6 +376,7 @@ def test_searches_are_left_out_of_the_log_where_that_is_set_and_shown(start, tmp
     assert {line["event"] for line in audit_lines(tmp_path)} == {"enroll"}
 
 
+@pytest.mark.promise("audit-lines")
 def test_retention_deletes_nothing_that_cannot_be_logged(start, tmp_path, images):
     served = start(tmp_path, housekeeping_seconds=0.2)
     url = f"/v1/galleries/{served.create('lobby')}"
@@ -387,6 +395,7 @@ def test_retention_deletes_nothing_that_cannot_be_logged(start, tmp_path, images
     assert served.read(url)["crops"] == 1
 
 
+@pytest.mark.promise("audit-verify")
 def test_metrics_show_the_newest_line_of_the_log_which_a_cut_log_does_not_have(
     watched, verify, capsys
 ):
@@ -403,6 +412,7 @@ def test_metrics_show_the_newest_line_of_the_log_which_a_cut_log_does_not_have(
     assert figure(watched, "gmn_audit_newest_line") == len(lines) - 1
 
 
+@pytest.mark.promise("audit-callers")
 def test_a_job_has_its_lines_under_the_key_that_began_it(start, tmp_path, images):
     served = start(tmp_path)
     _, admin = served.make_key("admin")
@@ -414,6 +424,7 @@ def test_a_job_has_its_lines_under_the_key_that_began_it(start, tmp_path, images
     assert told == [("enroll", key_id), ("import", key_id)]
 
 
+@pytest.mark.promise("audit-callers")
 def test_refused_callers_have_a_line_and_many_of_them_few(start, tmp_path):
     served = start(tmp_path)
     _, admin = served.make_key("admin")

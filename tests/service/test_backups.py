@@ -16,6 +16,7 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.promise("2")
 def test_a_service_backs_itself_up_and_a_forgotten_person_is_in_no_restore(
     start, tmp_path, images, capsys
 ):
@@ -66,6 +67,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.promise("old-backups")
 def test_old_backups_of_another_record_and_those_from_the_future_are_left_alone(
     start, tmp_path, drawn_crops
 ):
@@ -93,6 +95,7 @@ def test_what_other_programs_have_not_finished_beside_backups_is_left_alone(
     assert all(path.exists() for path in others)
 
 
+@pytest.mark.promise("old-backups")
 def test_a_service_takes_no_other_backup_for_its_own_and_none_from_the_future(
     start, tmp_path, drawn_crops
 ):
@@ -109,6 +112,7 @@ def test_a_service_takes_no_other_backup_for_its_own_and_none_from_the_future(
     assert again.stop() == 0
 
 
+@pytest.mark.promise("backup-moment")
 @pytest.mark.parametrize("step", ["os.fchmod", "os.rename"])
 def test_a_restore_that_was_cut_off_is_refused_at_the_start(
     start, refused_start, tmp_path, drawn_crops, step

@@ -101,6 +101,7 @@ def has_ended(process_id):
 
 
 # It starts a service of its own, for which the artefact is drawn first.
+@pytest.mark.promise("camera-stores")
 @pytest.mark.timeout(600)
 def test_a_run_of_a_file_stores_nothing_anywhere(start, video, tmp_path):
     served = start(data_dir=tmp_path / "data")
@@ -124,6 +125,7 @@ def test_a_run_of_a_file_stores_nothing_anywhere(start, video, tmp_path):
         assert b"\xff\xd8\xff\xe0" not in file.read_bytes(), file
 
 
+@pytest.mark.promise("camera-stores")
 def test_a_gallery_that_keeps_everybody_for_ever_is_refused(watching, video, tmp_path):
     watching.create("for-ever")
     ran = run(watching, tmp_path, video, "--camera", "door", "--enroll", "for-ever")
@@ -194,6 +196,7 @@ def test_a_stream_is_watched_until_sigterm(watching, video, tmp_path):
     assert (accepted, refused, dropped) == (crops, 0, 0)
 
 
+@pytest.mark.promise("camera-again")
 def test_a_camera_whose_process_dies_is_watched_again_and_the_others_go_on(
     watching, video, tmp_path
 ):
@@ -217,6 +220,7 @@ def test_a_camera_whose_process_dies_is_watched_again_and_the_others_go_on(
     assert "the process of first ended with status -9" in (tmp_path / "log").read_text()
 
 
+@pytest.mark.promise("camera-again")
 def test_cameras_end_with_the_program_even_if_it_is_killed(watching, video, tmp_path):
     with (
         sending(video) as stand_in,

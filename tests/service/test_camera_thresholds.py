@@ -54,11 +54,11 @@ def send_track(served, people, gallery, *senders):
     eventually(lambda: set(senders) <= set(thresholds(served, gallery)))
 
 
-def raise_alert(served, people, gallery, sender, score, row_id=1):
+def raise_alert(served, people, gallery, sender, score, slot=1):
     """Let a track of an own person pass, and return the id of its alert."""
     seen = {"camera": sender.camera, "key_id": sender.key_id, "track": uuid4().hex}
     subject = subject_of(served, gallery)
-    noted = people.pass_by(gallery, row_id, score=score, subject=subject, **seen)
+    noted = people.pass_by(gallery, slot, score=score, subject=subject, **seen)
     return noted.alert.alert_id
 
 
@@ -132,8 +132,8 @@ def test_an_open_alert_moves_nothing_and_a_review_that_is_undone_neither(watchin
 
 def test_twenty_wrong_rejections_still_let_listed_people_be_found(watching, wanted, people, images):
     for number in range(20):
-        row_id = 1 + 4 * (number % 6)
-        alert_id = raise_alert(watching, people, wanted, OWN, 0.99, row_id)
+        slot = 1 + 4 * (number % 6)
+        alert_id = raise_alert(watching, people, wanted, OWN, 0.99, slot)
         review(watching, alert_id, "rejected")
     eventually(lambda: thresholds(watching, wanted)[OWN]["rejected"] == 20)
     fields = {"camera": OWN.camera, "wait": "true"}
@@ -192,7 +192,7 @@ def test_scores_of_another_embedder_or_before_the_arming_are_not_compared(watchi
     noted = people.pass_by(wanted, camera=OWN.camera, subject="another")
     review(watching, noted.alert.alert_id, "confirmed")
     assert reviews(watching, people, wanted) == {}
-    review(watching, raise_alert(watching, people, wanted, OWN, 0.9, row_id=24), "confirmed")
+    review(watching, raise_alert(watching, people, wanted, OWN, 0.9, slot=24), "confirmed")
     assert reviews(watching, people, wanted) == {OWN: (1, 0)}
     arm(watching, wanted, budget="100")
     assert reviews(watching, people, wanted) == {}

@@ -52,6 +52,7 @@ def get(served, url, key):
     return served.http.get(url, headers=bearer(key))
 
 
+@pytest.mark.promise("case-exports")
 def test_a_few_exports_run_at_once_and_one_that_is_broken_off_gives_its_place_back(export, keys):
     served, url = export
     first, second = keys
@@ -72,6 +73,7 @@ def test_a_few_exports_run_at_once_and_one_that_is_broken_off_gives_its_place_ba
     eventually(lambda: get(served, url, first).status_code == 200)
 
 
+@pytest.mark.promise("case-exports")
 def test_an_export_needs_no_room_on_the_disk(export, keys, place, start):
     _, url = export
     again = start(place, reserved_disk_bytes=2**60)

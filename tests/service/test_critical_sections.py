@@ -21,7 +21,7 @@ from service.gallery.forget import forget_crop, forget_expired, forget_identity
 from service.jobs import runner
 from service.jobs.imports import begin_import
 from service.ops.threads import MonitoredThreadPool
-from service.record.values import CropFilter, GallerySettings
+from service.record.values import GallerySettings, ListFilter
 from tests.outside import audit_lines, zip_of_crops
 from tests.service.conftest import running
 from tests.service.locks import is_held
@@ -123,7 +123,7 @@ class Prepared:
         shutil.rmtree(self.runtime.settings.data_dir / "imports", ignore_errors=True)
 
     def listed(self):
-        page = self.runtime.record.crops.page(self.gallery.gallery_id, CropFilter(), limit=100)
+        page = self.runtime.record.crops.page(self.gallery.gallery_id, ListFilter(), limit=100)
         return {crop.crop_id: crop.identity for crop in page.crops}
 
 
@@ -195,7 +195,7 @@ async def _assert_nothing_is_left_by_halves(runtime):
     kept = {
         (number, crop.crop_id)
         for number in galleries
-        for crop in record.crops.page(number, CropFilter(), limit=100).crops
+        for crop in record.crops.page(number, ListFilter(), limit=100).crops
     }
     pictures = Path(runtime.settings.images_url.removeprefix("file://"))
     files = {(int(path.parent.name), path.name) for path in pictures.glob("*/*")}

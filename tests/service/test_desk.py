@@ -24,6 +24,8 @@ from tests.service.http.conftest import make_key
 from tests.waiting import eventually
 from training.datasets.registry import read_dataset
 
+pytestmark = pytest.mark.promise("kept-searches")
+
 
 @pytest.fixture
 def connect():
@@ -282,6 +284,7 @@ def test_a_deleted_case_takes_along_what_it_alone_held(client, images):
             call()
 
 
+@pytest.mark.promise("cases-after-forgetting")
 def test_forgetting_reaches_into_cases(client, images):
     answer = kept(client, images[0])
     first = answer.results[0]
@@ -382,6 +385,7 @@ def test_cases_are_changed_by_the_key_that_made_them(desk, desk_dir, images):
     eventually(lambda: events(case_id) == expected)
 
 
+@pytest.mark.promise("scopes")
 def test_a_deleted_case_leaves_the_searches_of_other_keys(desk, images):
     bob, eve, _ = desk
     answer = bob.query(images[0], keep=True)
@@ -397,6 +401,7 @@ def test_a_deleted_case_leaves_the_searches_of_other_keys(desk, images):
     assert [review.crop_id for review in bob.reviews()] == [crop_id]
 
 
+@pytest.mark.promise("scopes")
 def test_notes_and_decisions_are_changed_by_the_key_that_made_them(desk, images):
     bob, eve, _ = desk
     answer = bob.query(images[0], keep=True)
@@ -415,6 +420,7 @@ def test_notes_and_decisions_are_changed_by_the_key_that_made_them(desk, images)
     assert [review.decision for review in bob.reviews()] == ["confirmed"]
 
 
+@pytest.mark.promise("scopes")
 def test_no_cursor_of_reviews_names_a_search_of_another_key(desk, images):
     bob, eve, _ = desk
     for _ in range(3):
@@ -446,6 +452,7 @@ def test_of_two_keys_that_review_a_result_at_once_one_is_refused(desk, images):
             assert accepted == {reviews[crop_id]}
 
 
+@pytest.mark.promise("shares")
 def test_a_key_holds_half_of_the_searches_at_most(desk, images):
     bob, eve, _ = desk
     ids = [eve.query(images[0], keep=True).query_id for _ in range(3)]
@@ -470,6 +477,7 @@ def test_a_key_holds_no_more_searches_in_cases_of_others(desk, images):
     assert bob.hold_search(cases[1], own).count == 2
 
 
+@pytest.mark.promise("shares")
 @pytest.mark.slow
 def test_a_key_begins_half_of_the_cases_of_a_gallery_at_most(desk):
     bob, eve, _ = desk

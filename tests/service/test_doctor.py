@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import resource
+import sqlite3
 from collections import defaultdict
 
 import pytest
@@ -11,8 +12,11 @@ import pytest
 import gmn
 from service.api_keys import create_key
 from service.record.record import Record
+from service.record.sqlite import PRAGMAS
 from service.record.transaction import FILE
 from service.record.values import GallerySettings
+from service.settings import read_settings
+from service.upgrade import upgrade_data_directory
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 from tests.service.locks import holder_of
 from tests.waiting import eventually
@@ -62,6 +66,20 @@ def test_a_new_directory_is_well(examine, tiny_artefact):
     assert "every program on this machine may do everything" in said(found, "keys")
     assert "every client of a proxy" in said(found, "keys")
     assert str(tiny_artefact) in said(found, "artefact", "ok")
+
+
+def test_a_record_that_another_start_creates_or_was_killed_creating_is_new(examine, tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as creating:
+        for pragma in PRAGMAS:
+            creating.execute(f"PRAGMA {pragma}")
+        assert (tmp_path / FILE).stat().st_size
+        upgrade_data_directory(read_settings(data_dir=tmp_path))
+        assert "there is none yet" in said(examine()[1], "record", "ok")
+    upgrade_data_directory(read_settings(data_dir=tmp_path))
+    assert "there is none yet" in said(examine()[1], "record", "ok")
+    with contextlib.closing(Record(tmp_path)) as record:
+        assert record.galleries.all() == []
+    assert "0 galleries" in said(examine()[1], "record", "ok")
 
 
 @pytest.mark.parametrize(("options", "expected"), [([], 0), (["--strict"], 1)])
@@ -265,6 +283,7 @@ def test_an_address_without_a_service_is_named(capsys):
     assert "http://127.0.0.1:1" in capsys.readouterr().err
 
 
+@pytest.mark.promise("stopped-holder")
 @pytest.mark.parametrize("lock", ["record.lock", "audit.lock", "locks/exports-1"])
 def test_a_process_that_stands_still_with_a_lock_is_named_and_one_that_goes_on_is_not(
     examine, tmp_path, lock

@@ -26,6 +26,7 @@ BAD_IMAGES = {
 }
 
 
+@pytest.mark.promise("one-bad-image")
 @pytest.mark.parametrize(("image", "code"), BAD_IMAGES.values(), ids=BAD_IMAGES)
 def test_a_bad_image_among_good_ones_fails_alone(served, gallery, images, image, code):
     answer = served.enroll(gallery, images[0], image, images[1])

@@ -22,6 +22,7 @@ def watched(start, tmp_path, drawn_crops):
     return served, admin, f"/v1/jobs/{job['job_id']}/events"
 
 
+@pytest.mark.promise("shares")
 def test_a_stream_ends_when_its_key_is_revoked(watched):
     served, admin, path = watched
     key_id, headers = served.make_key("query", headers=admin)
@@ -34,6 +35,7 @@ def test_a_stream_ends_when_its_key_is_revoked(watched):
         assert [line for line in lines if line.startswith("event: ")][-1] == "event: gone"
 
 
+@pytest.mark.promise("shares")
 def test_a_key_holds_a_few_streams_and_others_their_own(watched):
     served, admin, path = watched
     _, headers = served.make_key("query", headers=admin)

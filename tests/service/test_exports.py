@@ -107,6 +107,7 @@ def test_crops_that_a_gallery_has_stay_as_they_are(served, gallery, drawn_crops)
     assert len(crops_of(served, gallery)) == 2
 
 
+@pytest.mark.promise("2")
 def test_who_was_forgotten_comes_back_by_no_import_into_any_gallery(
     served, gallery, other, drawn_crops
 ):
@@ -144,6 +145,7 @@ def test_forgetting_in_a_copy_leaves_the_searches_of_the_first_gallery(
     assert served.http.get(f"{url}/queries/{kept}").status_code == 404
 
 
+@pytest.mark.promise("2")
 def test_forgetting_names_the_exports_that_hold_the_person(served, gallery, drawn_crops):
     url = f"/v1/galleries/{gallery}"
     served.export(gallery)
@@ -206,6 +208,7 @@ def test_an_export_of_another_model_without_pictures_is_refused_with_the_remedy(
     assert crops_of(newer, "default") == []
 
 
+@pytest.mark.promise("exports")
 def test_exports_are_listed_read_and_deleted_and_end_with_their_gallery(
     start, tmp_path, drawn_crops
 ):
@@ -251,6 +254,7 @@ def test_a_gallery_has_eight_exports_at_most(served, gallery):
     assert len(served.results(url)) == MOST_EXPORTS
 
 
+@pytest.mark.promise("exports")
 def test_an_expired_export_is_served_no_more_and_leaves_the_disk(start, tmp_path, drawn_crops):
     served = start(tmp_path)
     served.fill("default", drawn_crops[:1])

@@ -50,12 +50,14 @@ def _refused(answer):
     return detail
 
 
+@pytest.mark.promise("5")
 @pytest.mark.parametrize("path", [QUERIES, CROPS, "/v1/embeddings"])
 def test_many_large_pictures_are_refused_before_they_are_decoded(service, large_picture, path):
     detail = _refused(_post(service, path, [large_picture] * 128))
     assert detail.startswith("images")
 
 
+@pytest.mark.promise("5")
 @pytest.mark.parametrize("path", [QUERIES, CROPS])
 def test_boxes_that_together_are_many_times_their_frame_are_refused(service, large_picture, path):
     assert "boxes" in _refused(_post(service, path, [large_picture], boxes=[WHOLE] * 128))
@@ -82,6 +84,7 @@ def test_what_one_request_may_be_is_taken(service, large_picture):
     assert _post(service, QUERIES, [large_picture], boxes=[WHOLE] * 2).status_code == 200
 
 
+@pytest.mark.promise("5")
 @pytest.mark.slow
 def test_searches_of_another_key_go_on_beside_large_requests(start, large_picture, images):
     """Eight costly requests come at once; memory is measured of the whole process."""

@@ -38,6 +38,7 @@ def _is_well(served):
     return all(served.http.get(path).status_code == 200 for path in ("/livez", "/readyz"))
 
 
+@pytest.mark.promise("full-disk")
 def test_where_the_disk_is_full_writes_and_searches_are_507_reads_go_on_and_room_is_all_it_takes(
     start, tmp_path, images
 ):
@@ -70,6 +71,7 @@ def test_where_the_disk_is_full_writes_and_searches_are_507_reads_go_on_and_room
         again.kill()
 
 
+@pytest.mark.promise("full-disk")
 def test_on_a_disk_that_others_filled_to_the_last_byte_deletions_and_revocations_are_done(
     start, tmp_path, images
 ):

@@ -12,11 +12,12 @@ import httpx2
 import pytest
 
 from service.errors import UnknownGallery
-from service.gallery import registry
+from service.gallery import exports, registry
 from service.http.app import create_app
 from service.http.problems import csv_line
 from service.http.routes import cases
 from service.jobs import runner
+from service.ops.data_directory import remove_folder
 from service.runtime import Runtime
 from service.settings import Settings
 from tests.outside import problem, zip_of_crops
@@ -62,6 +63,22 @@ def test_what_is_begun_in_a_gallery_that_another_process_just_deleted_is_not_fou
     answer = asked(calls)
     assert problem(answer) == (404, "unknown_gallery")
     assert "'lobby'" in answer.json()["detail"]
+
+
+def test_an_export_whose_folder_goes_with_its_gallery_is_not_found(asked, monkeypatch):
+    write_export = exports.write_export
+
+    async def calls(http, runtime):
+        def deleted_meanwhile(record, part, gallery_id, *rest):
+            description = write_export(record, part, gallery_id, *rest)
+            record.galleries.delete(gallery_id)
+            remove_folder(part.parent)
+            return description
+
+        monkeypatch.setattr(exports, "write_export", deleted_meanwhile)
+        return await http.post("/v1/galleries/lobby/exports")
+
+    assert problem(asked(calls)) == (404, "unknown_gallery")
 
 
 def test_jobs_are_listed_without_those_of_a_gallery_that_is_deleted_amid_the_list(
@@ -169,7 +186,7 @@ def test_a_search_of_several_images_that_fails_leaves_none_of_them_under_way(ask
     begun = []
     cancelled = []
 
-    async def find_crops(gallery, row_ids):
+    async def find_crops(gallery, slots):
         begun.append(gallery)
         if len(begun) == 1:
             raise UnknownGallery(gallery.name)

@@ -97,7 +97,7 @@ def test_only_a_cohesive_track_joins_its_crops():
     person, other = np.eye(2, dtype=np.float32)
     shown = [(person, "1"), (person + 0.1, "1"), (person, "2"), (other, "2"), (other, None)]
     crops = [
-        ArchivedCrop(LabelledCrop(row_id=n, crop_id=str(n), camera="east", track=track), vector)
+        ArchivedCrop(LabelledCrop(slot=n, crop_id=str(n), camera="east", track=track), vector)
         for n, (vector, track) in enumerate(shown)
     ]
     tracks = grouping._find_cohesive_tracks(crops, 0.8)

@@ -86,6 +86,7 @@ def beside():
         yield threads.submit
 
 
+@pytest.mark.promise("health")
 def test_what_hangs_turns_livez_red_and_ends_the_process(broken, beside, images):
     served = broken("device hangs")
     assert served.enroll("default", images[0]).status_code == 201
@@ -121,6 +122,7 @@ def test_a_process_that_can_answer_nobody_ends_all_the_same(
     assert said in served.log.read_text()
 
 
+@pytest.mark.promise("health")
 def test_a_lost_device_is_answered_503_and_ends_the_process_at_once(broken, beside, images):
     served = broken("device lost")
     assert served.enroll("default", images[0]).status_code == 201

@@ -12,6 +12,8 @@ import pytest
 
 from tests.outside import problem
 
+pytestmark = pytest.mark.promise("hostile-exports")
+
 SECRET = "Rumpelstilzchen"
 
 

@@ -18,6 +18,8 @@ from tests.service.raw_http import (
     statuses,
 )
 
+pytestmark = pytest.mark.promise("hostile-http")
+
 # Fixtures, which tests know by their names.
 __all__ = ["ask", "besieged", "connect"]
 

@@ -33,6 +33,8 @@ from tests.service.raw_http import (
 )
 from tests.waiting import LONGEST_SECONDS, eventually
 
+pytestmark = pytest.mark.promise("hostile-http")
+
 # Fixtures, which tests know by their names.
 __all__ = ["ask", "besieged", "connect"]
 

@@ -7,7 +7,7 @@ from tests.hostile.pictures import drawn
 from tests.outside import chosen_seed, encoded, problem
 from tests.service.conftest import files
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.promise("hostile-files")]
 
 HOSTILE_PER_REQUEST = 60
 

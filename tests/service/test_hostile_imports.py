@@ -16,6 +16,8 @@ from tests.hostile import archives
 from tests.hostile.archives import GOOD, zip_of
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.promise("hostile-files")
+
 IMAGE = next(iter(GOOD.values()))
 HEAD = b"path,identity,camera,captured_at\n"
 

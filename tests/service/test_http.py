@@ -99,6 +99,7 @@ def test_more_images_than_a_request_may_have_are_422(served, gallery, images):
     assert "GMN_MAX_IMAGES_PER_REQUEST" in answer.json()["detail"]
 
 
+@pytest.mark.promise("5")
 def test_overload_is_answered_at_once_and_what_was_accepted_is_finished(start, images):
     served = start(max_cost=10)
     # One is worked on, 32 wait, and there is no place for the others to wait in.
@@ -111,6 +112,7 @@ def test_overload_is_answered_at_once_and_what_was_accepted_is_finished(start, i
     assert served.query("default", *images[:8]).status_code == 200
 
 
+@pytest.mark.promise("5")
 def test_a_client_that_left_is_dropped(served, gallery, images):
     request = served.http.build_request(
         "POST", f"/v1/galleries/{gallery}/queries", files=files(*images)

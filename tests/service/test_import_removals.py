@@ -6,6 +6,8 @@ import pytest
 
 from tests.outside import audit_lines, crop_ids, problem, zip_of_crops
 
+pytestmark = pytest.mark.promise("import-removal")
+
 
 @pytest.fixture
 def imported(served, gallery, drawn_crops):

@@ -51,6 +51,7 @@ def two_galleries(start, tmp_path):
     return start_one
 
 
+@pytest.mark.promise("import-turns")
 def test_the_import_of_another_key_does_not_wait_for_a_long_one(two_galleries):
     served, one, two = two_galleries(failpoint="import.progress-noted=delay:5.5")
     long = begun(served, one, "one", pictures(range(320)))
@@ -63,6 +64,7 @@ def test_the_import_of_another_key_does_not_wait_for_a_long_one(two_galleries):
     assert served.ended_job(also_long)["progress"]["landed"] == 20
 
 
+@pytest.mark.promise("import-turns")
 def test_an_archive_of_many_files_is_cancelled_while_it_is_unpacked(two_galleries, tmp_path):
     served, one, _ = two_galleries()
     job = begun(served, one, "one", {f"{number:x}.jpg": b"x" for number in range(60_000)})
@@ -76,6 +78,7 @@ def test_an_archive_of_many_files_is_cancelled_while_it_is_unpacked(two_gallerie
     eventually(lambda: not spool.exists())
 
 
+@pytest.mark.promise("import-turns")
 def test_pictures_of_a_waiting_import_go_when_it_is_cancelled_or_its_gallery_deleted(
     two_galleries, tmp_path
 ):
@@ -92,6 +95,7 @@ def test_pictures_of_a_waiting_import_go_when_it_is_cancelled_or_its_gallery_del
     assert [folder.exists() for folder in folders] == [False, False]
 
 
+@pytest.mark.promise("shares")
 def test_a_key_has_eight_imports_that_wait_or_run_and_others_have_theirs(two_galleries, tmp_path):
     served, one, two = two_galleries(failpoint="import.unpacked=delay:20")
     jobs = [begun(served, one, "one", pictures([number])) for number in range(MOST_IMPORTS)]
@@ -106,6 +110,7 @@ def test_a_key_has_eight_imports_that_wait_or_run_and_others_have_theirs(two_gal
     begun(served, one, "one", pictures([99]))
 
 
+@pytest.mark.promise("shares")
 def test_a_key_sends_eight_archives_at_once_and_others_send_theirs(two_galleries):
     served, one, two = two_galleries()
     with contextlib.ExitStack() as opened:
@@ -137,6 +142,7 @@ def upload_that_waits(served, key):
     return connection
 
 
+@pytest.mark.promise("import-turns")
 def test_a_key_of_one_gallery_imports_from_the_folder_of_that_gallery_alone(
     two_galleries, tmp_path
 ):
@@ -161,6 +167,7 @@ def test_a_key_of_one_gallery_imports_from_the_folder_of_that_gallery_alone(
         assert (job["state"], job["progress"]["landed"]) == ("done", 1), job
 
 
+@pytest.mark.promise("import-turns")
 def test_a_forgotten_name_is_in_no_earlier_import(start, tmp_path):
     served = start(tmp_path / "data")
     gallery = "/v1/galleries/default"

@@ -22,7 +22,7 @@ from service.gallery.forget import forget_identity
 from service.record.transaction import FILE
 from service.record.values import GallerySettings
 from service.search import refit
-from service.search.options import Filter, QueryOptions
+from service.search.options import QueryOptions, SearchFilter
 from service.search.query import GalleriesQuery
 from service.search.refit import (
     LEAST_SEARCHES,
@@ -168,7 +168,7 @@ async def test_a_filtered_search_is_judged_by_its_level_and_the_identities_that_
     await fill(runtime, range(60))
     await fill(runtime, range(60, 80), camera="west")
     await fit(runtime)
-    west = Filter(cameras=frozenset(["west"]))
+    west = SearchFilter(cameras=frozenset(["west"]))
     options = QueryOptions(scoring="cosine", wanted=west, group_by="identity", top_k=20)
     results = (await search(runtime, draw(65, 7), options)).results
     scores = np.array([result.cosine for result in results])

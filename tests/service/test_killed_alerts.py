@@ -55,6 +55,7 @@ def all_are_sent(served):
     return deliveries(served, state="waiting") == []
 
 
+@pytest.mark.promise("alerts")
 @pytest.mark.slow
 def test_no_alert_is_lost_where_the_sender_is_killed_between_sending_and_noting_it(
     watching, tmp_path, drawn_crops, receiver
@@ -79,6 +80,7 @@ def test_no_alert_is_lost_where_the_sender_is_killed_between_sending_and_noting_
     assert len(receiver.received) >= len(written)
 
 
+@pytest.mark.promise("alerts")
 @pytest.mark.slow
 def test_no_alert_is_lost_where_its_process_is_killed_between_the_commit_and_the_delivery(
     watching, tmp_path, drawn_crops, receiver
@@ -130,6 +132,7 @@ def test_another_process_sends_where_the_sending_one_ends(
     eventually(lambda: second.read("/v1/galleries/wanted/watch")["forecast"])
 
 
+@pytest.mark.promise("alerts")
 def test_a_restored_record_is_disarmed_and_sends_nothing_of_before(
     watching, tmp_path, drawn_crops, receiver
 ):
@@ -146,7 +149,7 @@ def test_a_restored_record_is_disarmed_and_sends_nothing_of_before(
     served = prepared(watching(data), drawn_crops, receiver)
     with passersby(data) as people:
         kept = people.pass_by("wanted", camera="kept").alert
-        people.pass_by("wanted", row_id=2, camera="forgotten")
+        people.pass_by("wanted", slot=2, camera="forgotten")
         eventually(lambda: len(messages()) == 2)
         backup = write_backup(people.record.database, tmp_path / "backups").path
         last = people.pass_by("wanted", camera="later").alert
@@ -167,7 +170,7 @@ def test_a_restored_record_is_disarmed_and_sends_nothing_of_before(
     with passersby(tmp_path / "new") as people:
         # No number is given out twice.
         next_number = people.record.database.write(
-            Transaction.value, NEXT_NUMBER, (NEWEST_ALERT, now_micros())
+            Transaction.value, f"{NEXT_NUMBER} RETURNING value", (NEWEST_ALERT, now_micros())
         )
         assert next_number > last.number
         assert people.record.watches.alerts(10)

@@ -28,6 +28,7 @@ def test_an_import_whose_files_are_gone_says_to_send_them_again(start, tmp_path,
     assert str(tmp_path) not in job["detail"]
 
 
+@pytest.mark.promise("hostile-exports")
 @pytest.mark.parametrize("step", ["checked", "batch-stored"])
 def test_an_export_whose_import_was_killed_lands_once(start, tmp_path, drawn_crops, step):
     served = start(tmp_path / "source")

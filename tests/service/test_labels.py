@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from gmn_client import Client
 from tests.outside import audit_lines, problem
 
@@ -55,6 +57,7 @@ def test_a_crop_that_cannot_be_changed_so_says_why(served, gallery, images):
     assert {crop["identity"] for crop in _crops(served, gallery).values()} == {"Ann", "Eve"}
 
 
+@pytest.mark.promise("merged-away")
 def test_who_was_merged_away_is_unknown_to_forget_until_the_merge_is_undone(
     client, served, gallery, images
 ):

@@ -22,6 +22,7 @@ def _listed(served, gallery):
     return {crop["crop_id"]: crop["identity"] for crop in answer["results"]}
 
 
+@pytest.mark.promise("idempotency")
 def test_a_request_sent_again_under_its_key_happens_once(served, gallery, drawn_crops):
     images = files(drawn_crops[0].png, b"no image")
     url = f"/v1/galleries/{gallery}/crops"
@@ -43,6 +44,7 @@ def test_a_request_sent_again_under_its_key_happens_once(served, gallery, drawn_
     assert len(_listed(served, gallery)) == 1
 
 
+@pytest.mark.promise("2")
 def test_a_forgotten_person_is_in_no_search_no_import_and_no_file_once_exports_are_deleted(
     start, tmp_path, drawn_crops, images
 ):
@@ -112,6 +114,7 @@ def test_a_tar_is_refused_with_its_remedy_and_begins_no_job(served, gallery, ima
     assert served.results("/v1/jobs", params={"gallery": gallery}) == []
 
 
+@pytest.mark.promise("hostile-exports")
 @pytest.mark.slow
 def test_an_import_that_was_killed_goes_on_without_duplicates(start, tmp_path, drawn_crops):
     served = start(data_dir=tmp_path / "data")

@@ -20,6 +20,8 @@ from tests.outside import zip_of
 from tests.service.conftest import START, log_entries, served_environment
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.promise("log-without-names")
+
 PERSON = "Ann-Example"
 # Listing and renaming raise exceptions, awaited and not, whose messages repeat the request.
 BROKEN = """

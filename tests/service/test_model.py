@@ -207,6 +207,7 @@ class GalleryMachine(ServedGallery):
         assert names == list(self.model.identities())
 
 
+@pytest.mark.promise("4")
 def test_a_gallery_does_what_a_dictionary_does(start, tmp_path, images):
     number = chosen_seed()
     print(f"REID_TEST_SEED={number} REID_TEST_EXAMPLES={EXAMPLES}")  # noqa: T201

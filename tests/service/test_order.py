@@ -50,10 +50,10 @@ def test_fewer_results_are_the_first_of_more(served, filled, images, scoring):
 
 
 def order_of(vectors, groups, scores):
-    row_ids = np.arange(len(groups))
+    slots = np.arange(len(groups))
     codes = np.array(groups)
     scores = np.array(scores, np.float32)
-    crops = Candidates(row_ids, scores, codes, codes, np.asarray(vectors, np.float32), len(groups))
+    crops = Candidates(slots, scores, codes, codes, np.asarray(vectors, np.float32), len(groups))
     return order_by_neighbours(crops, scores).tolist()
 
 

@@ -51,6 +51,7 @@ def _enroll(served, image, held, deleted):
                 deleted.add(crop_id)
 
 
+@pytest.mark.promise("images-after-kills")
 def test_what_was_acknowledged_is_whole_after_every_kill(start, place, images):
     held = set()
     deleted = set()
@@ -76,6 +77,7 @@ def test_what_was_acknowledged_is_whole_after_every_kill(start, place, images):
     assert held <= {crop["crop_id"] for crop in listed}
 
 
+@pytest.mark.promise("images-after-kills")
 @pytest.mark.parametrize("point", ["enroll.pictures-kept", "enroll.crop-written"])
 def test_files_of_an_enrolment_that_was_killed_are_strays(start, place, images, point):
     served = start(**place[0], failpoint=f"{point}:2")

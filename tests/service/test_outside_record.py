@@ -80,6 +80,7 @@ def test_an_older_copy_of_the_record_is_served_once_it_is_adopted(start, tmp_pat
     each_is_first_by_its_own_image(start(data), crop_ids[1:] + more, images[1:12])
 
 
+@pytest.mark.promise("damage")
 def test_a_flipped_bit_of_a_vector_costs_its_crop_which_is_named(start, tmp_path, images):
     data = tmp_path / "data"
     served = start(data)

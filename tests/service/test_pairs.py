@@ -19,6 +19,8 @@ from service.search.pairs import explain_pair
 from tests.outside import encoded, problem
 from tests.service.conftest import files
 
+pytestmark = pytest.mark.promise("explanations")
+
 SIZE = Preprocessing(height=64, width=32)
 
 

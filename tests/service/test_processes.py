@@ -35,6 +35,7 @@ def services(start, data_dir):
         return [future.result() for future in starting]
 
 
+@pytest.mark.promise("kept-searches")
 def test_a_search_that_one_keeps_the_other_opens_reviews_and_forgets_at_once(services, images):
     one, other = services
     gallery = one.create("searched")
@@ -75,6 +76,7 @@ def test_settings_names_copies_and_forgetting_reach_the_other(services, drawn_cr
     assert other.query(gallery, images[0]).status_code == 404
 
 
+@pytest.mark.promise("several-processes")
 def test_many_writers_of_both_services_land_everything_in_one_gallery(services, drawn_crops):
     gallery = services[0].create("crowded")
 
@@ -95,6 +97,7 @@ def test_many_writers_of_both_services_land_everything_in_one_gallery(services, 
         assert (counted["crops"], counted["version"]) == (len(landed), len(landed))
 
 
+@pytest.mark.promise("2")
 @pytest.mark.slow
 def test_every_crop_is_found_once_it_was_enrolled_and_never_once_it_was_deleted(services, images):
     gallery = services[0].create("histories")
@@ -164,6 +167,7 @@ def _answered(served):
     return sum(float(count) for count in re.findall(pattern, metrics, re.MULTILINE))
 
 
+@pytest.mark.promise("process-metrics")
 @pytest.mark.slow
 def test_metrics_are_the_sum_over_the_processes_of_a_port(pair, images):
     gallery = pair.create("summed")
@@ -182,6 +186,7 @@ def test_metrics_are_the_sum_over_the_processes_of_a_port(pair, images):
     assert [_answered(pair) for _ in range(4)] == [before + 24] * 4
 
 
+@pytest.mark.promise("process-metrics")
 @pytest.mark.slow
 def test_a_process_that_is_killed_is_replaced_and_loses_nothing(pair, images):
     gallery = pair.create("replaced")
@@ -205,6 +210,7 @@ def test_several_processes_announce_a_new_data_directory_and_the_terms_of_the_mo
     ]
 
 
+@pytest.mark.promise("log-without-names")
 @pytest.mark.slow
 def test_the_log_of_several_processes_has_no_paths(pair):
     assert pair.http.get("/v1/galleries/default/identities/Ann").status_code == 404
@@ -219,6 +225,7 @@ def _refuses(served):
     return True
 
 
+@pytest.mark.promise("stops")
 @pytest.mark.slow
 def test_several_processes_that_are_stopped_refuse_connections_and_finish_what_was_begun(
     pair, images
@@ -256,6 +263,7 @@ def test_where_the_first_process_is_killed_the_others_end_and_the_port_is_free(
     eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 
+@pytest.mark.promise("cut-off-exports")
 @pytest.mark.slow
 def test_what_a_process_that_was_killed_at_an_export_left_is_removed_by_the_next_start(
     start, tmp_path, images
@@ -272,6 +280,7 @@ def test_what_a_process_that_was_killed_at_an_export_left_is_removed_by_the_next
     assert again.export("default")
 
 
+@pytest.mark.promise("exports")
 @pytest.mark.slow
 def test_two_processes_never_make_more_exports_than_a_gallery_may_have(services):
     gallery = services[0].create("exported")

@@ -14,7 +14,10 @@ from tests.service.conftest import files
 from tests.service.gallery.new_crops import is_on_disk, open_record
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.promise("7")
 
+
+@pytest.mark.promise("1")
 def test_after_kill_9_every_acknowledged_crop_is_found_and_no_deleted_one(
     start, tmp_path, drawn_crops, other_artefact
 ):
@@ -55,6 +58,7 @@ def _a_foreign_gallery_can_be_read_and_deleted_but_not_compared(served, image):
     assert served.found("default", image) == stored
 
 
+@pytest.mark.promise("1")
 @pytest.mark.slow
 def test_killed_amid_enrolments_every_request_is_there_whole_or_not_at_all(
     start, tmp_path, drawn_crops
@@ -93,6 +97,7 @@ def test_killed_amid_enrolments_every_request_is_there_whole_or_not_at_all(
     restarted.kill()
 
 
+@pytest.mark.promise("2")
 @pytest.mark.slow
 def test_a_deleted_picture_leaves_the_disk_at_once(start, tmp_path, images):
     served = start(tmp_path)
@@ -122,6 +127,7 @@ def test_a_picture_deleted_while_another_process_reads_leaves_the_disk_after_tha
         eventually(lambda: not is_on_disk(tmp_path, fragment))
 
 
+@pytest.mark.promise("stops")
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.slow
 def test_asked_to_stop_it_finishes_what_was_begun_and_ends_without_an_error(start, images, asked):

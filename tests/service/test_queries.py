@@ -73,6 +73,7 @@ def test_results_beyond_the_rerank_depth_follow_unscored_in_cosine_order(served,
     assert len({result["crop_id"] for result in results}) == 24
 
 
+@pytest.mark.promise("4")
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
@@ -90,6 +91,7 @@ def test_a_camera_filter_is_exact(served, filled, drawn_crops, asked, expected):
     assert len(found) == sum(crop.camera in expected for crop in drawn_crops)
 
 
+@pytest.mark.promise("4")
 def test_a_filtered_score_is_the_unfiltered_one(served, filled, images):
     everything, filtered = (
         {
@@ -119,6 +121,7 @@ def test_results_carry_what_the_client_stored_with_a_crop(served, gallery, image
     assert shown == expected
 
 
+@pytest.mark.promise("4")
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
@@ -317,6 +320,7 @@ def test_more_like_a_crop_ranks_as_its_image_does_without_itself(served, filled,
     assert served.found(filled, crop_id=crop_id, top_k=24) == others
 
 
+@pytest.mark.promise("fields-in-address")
 @pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
 def test_a_form_field_in_the_query_string_is_refused_by_its_name(served, filled, method):
     path = "queries" if method == "POST" else "crops"
@@ -343,6 +347,7 @@ def test_where_no_crop_was_searched_the_verdict_says_so(served, gallery, images,
         assert answer["candidates_scored"] == 0
 
 
+@pytest.mark.promise("3")
 def test_an_answer_does_not_depend_on_who_else_is_asking(served, filled, drawn_crops):
     alone = [served.search(filled, crop.png, top_k=24) for crop in drawn_crops]
     start_together = threading.Barrier(12)

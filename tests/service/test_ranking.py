@@ -12,7 +12,7 @@ from model.search_calibration import SEARCH, artefact_search_calibration
 from service.record.values import ArchivedCrop, LabelledCrop
 from service.search import product_codes, ranking
 from service.search.calibration import CurrentCalibration
-from service.search.options import Filter, QueryOptions
+from service.search.options import QueryOptions, SearchFilter
 from service.search.ranking import EmbedderChanged, Search
 from tests.service.filled_index import FilledIndex
 
@@ -67,7 +67,7 @@ def index_of(people, spread, seed=0):
 
 def label(row):
     return LabelledCrop(
-        row_id=row, crop_id=f"{row}", identity=f"person {row // CROPS_EACH}", camera="east"
+        slot=row, crop_id=f"{row}", identity=f"person {row // CROPS_EACH}", camera="east"
     )
 
 
@@ -81,10 +81,10 @@ def clustered():
 
         def nearest(*more):
             return [
-                set(index.search(vectors[[row]], 100, *more).row_ids) for row in range(0, 4000, 40)
+                set(index.search(vectors[[row]], 100, *more).slots) for row in range(0, 4000, 40)
             ]
 
-        exact = nearest(Filter(exclude_cameras=("none",)))
+        exact = nearest(SearchFilter(exclude_cameras=("none",)))
         index.renew_segment()
         assert index.kind == "pq4"
         assert nearest() != exact
@@ -105,7 +105,7 @@ def search_of(index, query, embedder="e", sample=False, **options):
 def _rank(index, query, **options):
     search = search_of(index, query, **options)
     *_, ranking = search.rank()
-    return search.results(ranking, {row: label(row) for row in ranking.best.row_ids.tolist()}, {})
+    return search.results(ranking, {row: label(row) for row in ranking.best.slots.tolist()}, {})
 
 
 @pytest.mark.parametrize(("depth", "pauses"), [(2000, 0), (2500, 1)])
@@ -153,8 +153,8 @@ def test_the_nearest_groups_of_proposed_crops_are_as_many_as_asked(clustered):
     index, vectors = clustered
     for row in range(0, len(vectors), 500):
         found = index.search(vectors[[row]], 4, grouped=True)
-        assert found.row_ids[0] == row
-        assert len(set(found.row_ids // CROPS_EACH)) == 4
+        assert found.slots[0] == row
+        assert len(set(found.slots // CROPS_EACH)) == 4
         assert found.cosines.tolist() == sorted(found.cosines.tolist(), reverse=True)
         assert found.searched == len(vectors)
 

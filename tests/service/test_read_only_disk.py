@@ -1,8 +1,12 @@
 """A disk that becomes read-only: nothing is stored, searched or deleted without a trace."""
 
+import pytest
+
 from tests.outside import audit_lines, crop_ids, problem
 from tests.service.small_disk import failing_disk
 from tests.waiting import eventually
+
+pytestmark = pytest.mark.promise("audit-lines")
 
 URL = "/v1/galleries/default"
 REFUSED = (507, "storage_failed")

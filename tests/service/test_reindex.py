@@ -13,6 +13,8 @@ from tests.outside import bearer, encoded, problem
 from tests.service.http.conftest import make_key
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.promise("7")
+
 URL = "/v1/galleries/default"
 
 

@@ -120,6 +120,7 @@ REACHED = (
 """Calls and statuses that have to be among the answers."""
 
 
+@pytest.mark.promise("documented-calls")
 @pytest.mark.timeout(TIMEOUT + 300)
 def test_every_call_answers_as_its_document_says(start, tmp_path, drawn_crops):
     seed = chosen_seed()

@@ -184,6 +184,7 @@ def verdict_of(probability, operating_point):
     return "uncertain" if probability >= PROBABILITIES["far_1e-1"] else "no_match"
 
 
+@pytest.mark.promise("verdict-intervals")
 @pytest.mark.parametrize("people", [1, 3, 5, 10, 17])
 def test_a_match_among_few_people_has_a_probability_above_one_half(served, gallery, people):
     fill(served, gallery, range(people), shots=(0, 1))

@@ -468,6 +468,7 @@ def test_a_cameras_key_does_not_learn_which_lists_watch_it(keyed, start, tmp_pat
         arm(served, gallery)
 
 
+@pytest.mark.promise("shares")
 @pytest.mark.slow
 def test_many_tracks_of_one_key_end_none_of_another(start, tmp_path, drawn_crops):
     admin, gate, noisy = (
@@ -601,7 +602,7 @@ def test_lists_of_two_embedders_are_each_compared_by_their_own(
 def test_a_sighting_whose_alert_the_record_does_not_take_is_refused_and_sent_again(
     start, tmp_path, drawn_crops, images
 ):
-    impatient = "import service.record.transaction as part; part.BUSY_SECONDS = 0.1\n"
+    impatient = "import service.record.sqlite as part; part.BUSY_SECONDS = 0.1\n"
     served = start(tmp_path, program=impatient + START)
     arm_new(served, "wanted", drawn_crops)
     with contextlib.closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as other:

@@ -85,6 +85,7 @@ def test_a_missing_artefact_is_named(tmp_path):
         serve(artefact=str(tmp_path / "none.safetensors"), port=0)
 
 
+@pytest.mark.promise("new-data-directory")
 def test_a_new_data_directory_is_announced_and_one_that_is_there_is_not(start, tmp_path):
     said = f"made a new data directory {tmp_path / 'typo'}; nothing is enrolled"
     made = start(data_dir=tmp_path / "typo")

@@ -4,11 +4,15 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from service.ops.locks import BEAT_SECONDS, BEATS_MISSED
 from tests.outside import crop_ids, problem
 from tests.service.conftest import log_entries
 from tests.service.locks import holder_of, standing_still
 from tests.waiting import eventually
+
+pytestmark = pytest.mark.promise("stopped-holder")
 
 URL = "/v1/galleries/default"
 REFUSED = (503, "record_unavailable")

@@ -5,6 +5,8 @@ import pytest
 from tests.service.conftest import START
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.promise("stops")
+
 URL = "/v1/galleries/default"
 ENTRIES = 600
 # Each entry takes a tenth of a second, all of them longer than a stop may.
@@ -75,6 +77,7 @@ def test_an_import_is_cancelled_while_its_files_are_read(start, tmp_path):
     eventually(lambda: not (tmp_path / "imports" / job["job_id"]).exists())
 
 
+@pytest.mark.promise("cut-off-exports")
 def test_an_export_whose_client_left_does_not_delay_a_stop_and_leaves_nothing(
     start, tmp_path, images
 ):

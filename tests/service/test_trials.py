@@ -113,13 +113,14 @@ def test_without_alerts_tracks_are_enough(watching, wanted, people):
     assert not read_alert(watching, pass_by(people, wanted, GATE))["trial"]
 
 
+@pytest.mark.promise("trials")
 def test_each_camera_of_each_key_has_its_own_trial(watching, wanted, people):
     unnamed = Sender("loopback", None)
     end_tracks(people, wanted, FOREIGN)
     for sender, is_on_trial in ((FOREIGN, False), (GATE, True), (YARD, True), (unnamed, True)):
         # The keys' visits at a camera of one name would join, so each key sees another person.
-        row_id = 24 if sender == FOREIGN else 1
-        alert = read_alert(watching, pass_by(people, wanted, sender, row_id=row_id))
+        slot = 24 if sender == FOREIGN else 1
+        alert = read_alert(watching, pass_by(people, wanted, sender, slot=slot))
         assert alert["trial"] is is_on_trial
     found = trials(watching, wanted)
     assert set(found) == {FOREIGN, GATE, YARD, unnamed}
@@ -183,7 +184,7 @@ def test_a_list_that_is_armed_again_has_new_trials(watching, wanted, people):
     assert trials(watching, wanted)[GATE]["ended_at"]
     arm(watching, wanted)
     assert trials(watching, wanted) == {}
-    later = pass_by(people, wanted, GATE, row_id=24)
+    later = pass_by(people, wanted, GATE, slot=24)
     assert read_alert(watching, later)["trial"]
     assert trials(watching, wanted)[GATE]["alerts"] == 1
 
@@ -221,12 +222,13 @@ def test_messages_of_a_trial_are_sent_and_marked(watching, wanted, people, recei
     assert json.loads(data.partition(":")[2])["trial"] is True
 
 
+@pytest.mark.promise("trials")
 def test_held_messages_are_sent_once_when_the_alert_is_confirmed(
     watching, holding, people, receiver
 ):
     webhook = create_webhook(watching.http, receiver.url)
     confirmed = pass_by(people, holding, GATE)
-    rejected = pass_by(people, holding, GATE, row_id=24)
+    rejected = pass_by(people, holding, GATE, slot=24)
     shown = {alert["alert_id"]: alert for alert in alerts(watching, gallery=holding)}
     assert all(shown[alert_id]["held"] for alert_id in (confirmed, rejected))
     assert deliveries(watching, webhook) == []
@@ -251,6 +253,7 @@ def test_after_a_trial_messages_are_held_no_longer(watching, holding, people, re
     assert [sent["alert_id"] for sent in deliveries(watching, webhook)] == [alert_id]
 
 
+@pytest.mark.promise("trials")
 def test_no_key_holds_back_what_a_camera_without_a_trial_sees(watching, holding, people, receiver):
     webhook = create_webhook(watching.http, receiver.url)
     end_tracks(people, holding, GATE)
@@ -304,6 +307,7 @@ def test_a_forecast_says_what_it_rests_on_and_that_it_is_for_a_trial(watching, w
     assert until - datetime.fromisoformat(watch["armed_at"]) == LONGEST_TRIAL
 
 
+@pytest.mark.promise("trials")
 def test_what_a_camera_sends_is_held_and_counted_through_a_restart(start, tmp_path, drawn_crops):
     served = start(tmp_path, webhook_private="true")
     arm_new(served, "wanted", drawn_crops, trial="hold")

@@ -12,7 +12,7 @@ import pytest
 from model.search_calibration import pack_search
 from service.errors import UnknownCrop, UnknownIdentity
 from service.gallery import forget
-from service.gallery.changes import change_crops, change_gallery
+from service.gallery.changes import AuditEntry, change_crops, change_gallery
 from service.gallery.enroll import ImageToEnroll, enroll
 from service.jobs import runner
 from service.jobs.imports import begin_import
@@ -62,6 +62,7 @@ async def _working(runtime, kinds=JOBS):
     await asyncio.gather(task, return_exceptions=True)
 
 
+@pytest.mark.promise("jobs-go-on")
 async def test_a_job_whose_process_ended_is_gone_on_with_by_another(runtimes, third, drawn_crops):
     one, _ = runtimes
 
@@ -93,6 +94,7 @@ async def test_a_job_whose_process_ended_is_gone_on_with_by_another(runtimes, th
     assert not list((one.settings.data_dir / "imports").iterdir())
 
 
+@pytest.mark.promise("jobs-go-on")
 def test_both_answer_by_what_one_has_learnt(runtimes):
     one, other = runtimes
     asyncio.run(one.galleries.create("learnt", GallerySettings()))
@@ -121,6 +123,7 @@ def test_both_answer_by_what_one_has_learnt(runtimes):
             assert in_force(one, galleries[0]).version == first.version
 
 
+@pytest.mark.promise("several-processes")
 async def test_a_crop_that_was_deleted_since_takes_no_place(runtimes, third, images):
     one, _ = runtimes
 
@@ -132,7 +135,8 @@ async def test_a_crop_that_was_deleted_since_takes_no_place(runtimes, third, ima
     third.galleries._follower.close()
     gone = UnknownCrop("left", ids[0])
     remove = one.record.crops.remove
-    await change_crops(one, gallery, "delete-crop", "delete_crop", gone, remove, ids[:3])
+    entry = AuditEntry("delete_crop", {"crop_ids": ids[:3]})
+    await change_crops(one, gallery, entry, "delete-crop", remove, ids[:3], unknown=gone)
     assert behind.crops == 8
     options = QueryOptions(top_k=5, rerank_depth=5)
     (answered,) = await GalleriesQuery(third, ["left"], images[:1], options).answer()

@@ -25,6 +25,8 @@ from tests.service.gallery.new_crops import (
     open_record,
 )
 
+pytestmark = pytest.mark.promise("missing-artefact")
+
 FORMER = {former.name: former for former in FORMER_ARTEFACTS}
 KILLED = ("closed", "killed", "without shared memory")
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sqlite3
+import unicodedata
 import zipfile
 from datetime import UTC, datetime, timedelta
 
@@ -23,11 +24,12 @@ from service.record.backup import (
     taken_at,
     write_backup,
 )
-from service.record.database import Database
 from service.record.deletions import read_deletions
 from service.record.record import Record
+from service.record.sqlite import SQLiteDatabase
 from service.record.transaction import FILE, Reader
 from service.record.upgrade import find_copy, upgrade_record
+from service.record.values import FILTER, ListFilter
 from service.record.verify import StoredRecord, verify
 from service.required_artefacts import require_artefacts
 from service.settings import Settings
@@ -35,6 +37,7 @@ from service.upgrade import upgrade_data_directory
 from tests.forked import Forked
 from tests.outside import bearer
 from tests.service.gallery.new_crops import listed, open_record
+from tests.service.record.new_searches import WEEK
 from tests.service.v050.unpacked import (
     CAFE,
     DAMAGED,
@@ -109,10 +112,11 @@ def test_an_upgraded_record_has_the_tables_of_a_new_one(upgraded, data, tmp_path
     assert verify(data).damage == []
 
 
+@pytest.mark.promise("upgrade")
 def test_an_upgrade_keeps_lists_keys_jobs_cases_and_staged_vectors(upgraded, data):
     lobby, wanted = upgraded.galleries.all()
     assert (lobby.name, lobby.crops, wanted.name, wanted.crops) == ("lobby", 7, "wanted", 1)
-    assert (lobby.staged_fingerprint, lobby.staged_crops) == ("b" * 64, 2)
+    assert (lobby.staged_embedder, lobby.staged_crops) == ("b" * 64, 2)
     (armed,) = upgraded.watches.armed()
     assert (armed.gallery_id, armed.settings.reason) == (WANTED, "a test")
     assert [key.key_id for key in upgraded.keys.all()] == ["door"]
@@ -126,6 +130,50 @@ def test_an_upgrade_keeps_lists_keys_jobs_cases_and_staged_vectors(upgraded, dat
     assert outside.identity == "Ann"
     (webhook,) = upgraded.webhooks.all().values()
     assert webhook.url == "https://example.org/"
+
+
+def test_a_grouping_that_had_not_ended_keeps_its_filter(data):
+    as_sent = unicodedata.normalize("NFD", CAFE)
+    parameters = {"camera": as_sent, "unnamed": True, "captured_after": "2026-03-01T12:00:00Z"}
+    with open_raw(data) as connection:
+        connection.execute(
+            "UPDATE jobs SET kind = 'grouping', parameters = ?", (json.dumps(parameters),)
+        )
+        connection.commit()
+    upgrade_data_directory(Settings(data_dir=data))
+    with open_record(data) as record:
+        (job,) = record.jobs.open()
+        assert FILTER.validate_python(job.parameters) == ListFilter(
+            cameras=frozenset({CAFE}),
+            named=False,
+            captured_after=datetime(2026, 3, 1, 12, tzinfo=UTC),
+        )
+
+
+def test_the_results_of_a_kept_search_become_rows(data):
+    with open_raw(data) as connection:
+        select = "SELECT crop_id FROM crops WHERE gallery_id = ? ORDER BY slot LIMIT 2"
+        first, second = (crop_id for (crop_id,) in connection.execute(select, (LOBBY,)))
+        results = [
+            [second, 0.1 + 0.2, 1.5, 0.75, "match"],
+            ["0" * 32, 0.25, None, 0.5, "uncertain"],
+            [first, 0.125, None, None, None],
+        ]
+        connection.execute("UPDATE searches SET results = ?", (json.dumps(results),))
+        connection.commit()
+    upgrade_data_directory(Settings(data_dir=data))
+    columns = ("crop_id", "cosine", "pair_logit", "probability", "verdict")
+    with open_record(data) as record:
+        (search,) = record.kept.page(LOBBY, WEEK, None, 9).results
+        assert search["best"] == {"crop_id": second, "identity": JOSE, "probability": 0.75}
+        opened = record.kept.open(LOBBY, WEEK, search["query_id"])
+        found = [
+            (result["rank"], [result[name] for name in columns])
+            for result in opened["answer"]["results"]
+        ]
+        assert found == [(1, results[0]), (3, results[2])]
+        assert opened["removed"] == 1
+        assert record.kept.result_ids(LOBBY, search["query_id"]) == [second, "0" * 32, first]
 
 
 def test_labels_become_nfc_and_people_of_one_name_are_joined(upgraded):
@@ -151,6 +199,7 @@ def test_the_joining_of_people_can_be_undone_and_so_can_an_earlier_merge(upgrade
     }
 
 
+@pytest.mark.promise("upgrade")
 def test_a_snapshot_becomes_an_export_that_expires_and_a_damaged_one_is_named(data, caplog):
     upgrade_data_directory(Settings(data_dir=data))
     exported = data / "exports" / str(LOBBY) / SNAPSHOT
@@ -178,6 +227,7 @@ def test_what_was_deleted_before_the_upgrade_is_in_the_log_of_deletions(data):
     assert not (data / "deleted.ids").exists()
 
 
+@pytest.mark.promise("upgrade")
 def test_the_copy_is_a_backup_of_version_0_5_that_restores(data, tmp_path):
     before = contents(data)
     upgrade_data_directory(Settings(data_dir=data))
@@ -233,6 +283,7 @@ def test_an_upgrade_after_a_kill_of_version_0_5_has_what_the_log_of_its_record_h
             assert connection.execute("SELECT name FROM cases").fetchall() == [("case 8",)]
 
 
+@pytest.mark.promise("upgrade")
 def test_an_upgrade_waits_for_no_other_process_but_names_it(data):
     before = contents(data)
     with (
@@ -243,6 +294,7 @@ def test_an_upgrade_waits_for_no_other_process_but_names_it(data):
     assert contents(data) == before
 
 
+@pytest.mark.promise("upgrade")
 def test_a_command_that_has_the_record_open_is_named_too(data):
     program = (
         "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1]); "
@@ -264,6 +316,7 @@ def test_a_command_that_has_the_record_open_is_named_too(data):
         process.wait(10)
 
 
+@pytest.mark.promise("upgrade")
 def test_an_upgrade_that_has_no_room_for_the_copy_changes_nothing(data):
     before = contents(data)
     with pytest.raises(StorageFailed, match="nothing was written, free space"):
@@ -273,7 +326,7 @@ def test_an_upgrade_that_has_no_room_for_the_copy_changes_nothing(data):
 
 def test_a_command_refuses_a_record_of_version_0_5_and_doctor_announces_the_upgrade(data):
     with pytest.raises(InputProblem, match="the next start of gmn serve upgrades it"):
-        Database(data)
+        SQLiteDatabase(data)
     with contextlib.closing(StoredRecord(data)) as database:
         findings = list(examine(Settings(data_dir=data), database))
     (text,) = [finding.text for finding in findings if "of version 0.5" in finding.text]
@@ -288,6 +341,7 @@ def test_a_directory_whose_artefact_is_missing_is_refused_before_the_upgrade(dat
     assert format_of(data) == 11
 
 
+@pytest.mark.promise("former-backups")
 @pytest.mark.parametrize(
     ("version", "remedy"),
     [
@@ -300,12 +354,17 @@ def test_a_record_of_another_format_is_refused_with_a_remedy(data, version, reme
     with open_raw(data) as connection:
         connection.execute(f"PRAGMA user_version = {version}")
     before = contents(data)
-    for read in (Database, verify, lambda path: upgrade_data_directory(Settings(data_dir=path))):
+    for read in (
+        SQLiteDatabase,
+        verify,
+        lambda path: upgrade_data_directory(Settings(data_dir=path)),
+    ):
         with pytest.raises(InputProblem, match=f"format version {version}, .*{remedy}"):
             read(data)
     assert contents(data) == before
 
 
+@pytest.mark.promise("former-backups")
 @pytest.mark.parametrize("is_upgraded", [False, True], ids=["of 0.5", "upgraded"])
 def test_a_restored_backup_of_version_0_5_has_nothing_that_was_deleted_since(
     made, tmp_path, is_upgraded
@@ -338,9 +397,11 @@ def test_a_damaged_crop_keeps_its_labels_and_stays_damaged(data):
         connection.commit()
     upgrade_data_directory(Settings(data_dir=data))
     with open_record(data) as record:
-        # The damaged crop is Zoé's, who keeps the form of her name.
         assert len(listed(record, LOBBY)) == 6
         assert len(verify(data).galleries[LOBBY].damaged_crops) == 1
+        # The damaged crop is Zoé's, who is forgotten by her name with it.
+        assert record.people.forget(LOBBY, ZOE).count == 1
+        assert verify(data).damage == []
 
 
 def dump(data):
@@ -364,6 +425,7 @@ def test_a_start_upgrades_a_directory_and_forgetting_names_what_keeps_the_person
     assert f"export {SNAPSHOT}" in remaining
 
 
+@pytest.mark.promise("upgrade")
 @pytest.mark.slow
 def test_an_upgrade_killed_at_any_step_leaves_the_old_record_or_the_new_one(tmp_path):
     def run(folder, last):

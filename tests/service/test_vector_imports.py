@@ -16,6 +16,8 @@ from tests.waiting import eventually
 from training.datasets.record import CropRecord
 from training.evaluation.offline import Network, Part, embed_to_file, embed_to_folder
 
+pytestmark = pytest.mark.promise("imported-features")
+
 PATH = "crops/{:02d}.png"
 
 
@@ -204,6 +206,7 @@ DAMAGED = {
 }
 
 
+@pytest.mark.promise("hostile-files")
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_what_is_no_feature_file_fails_with_what_to_do(served, gallery, arrays, damage):
     spoil, named = DAMAGED[damage]

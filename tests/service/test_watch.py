@@ -109,6 +109,7 @@ def test_a_list_without_people_cannot_be_armed(watching, images):
         watching.enrolled("empty", images[0])
 
 
+@pytest.mark.promise("alerts")
 def test_a_visit_is_one_alert_however_many_processes_see_it(watching, unarmed, people, data_dir):
     arm(watching, unarmed, quiet_seconds="60")
     begin = datetime.now(UTC) - timedelta(minutes=5)
@@ -132,7 +133,7 @@ def test_a_visit_is_one_alert_however_many_processes_see_it(watching, unarmed, p
 def test_another_camera_is_another_visit_that_follows_the_one_before(watching, wanted, people):
     first = people.pass_by(wanted, camera="gate")
     second = people.pass_by(wanted, camera="yard")
-    other = people.pass_by(wanted, row_id=24, camera="yard")
+    other = people.pass_by(wanted, slot=24, camera="yard")
     assert second.alert.follows == first.alert.alert_id
     assert (other.alert.identity, other.alert.follows) == ("0005", None)
     for asked, noted in (({"camera": "gate"}, first), ({"identity": "0005"}, other)):
@@ -158,7 +159,7 @@ def test_with_the_scope_of_a_list_several_cameras_are_one_visit(watching, unarme
     assert (alert["alert_id"], alert["camera"], alert["crops"]) == (first.alert.alert_id, "yard", 3)
     assert watching.http.get(alert["image_url"]).content == images[1]
     assert pass_at("gate", 100 + 61).is_new
-    assert pass_at("gate", 100, row_id=24).is_new
+    assert pass_at("gate", 100, slot=24).is_new
     assert read_list(watching, unarmed)["settings"]["quiet_scope"] == "list"
 
 
@@ -217,7 +218,7 @@ def test_an_alert_shows_the_best_crop_of_its_visit(watching, wanted, people, rec
     small = f"/v1/alerts/{first.alert_id}/image?width=96"
     tag = watching.http.get(small).headers["ETag"]
     eventually(lambda: receiver.received)
-    pass_after(20, score=0.8, probability=0.95, track="18", row_id=2, content=images[1])
+    pass_after(20, score=0.8, probability=0.95, track="18", slot=2, content=images[1])
     pass_after(40, score=0.6, track="19", content=images[2])
     (alert,) = alerts(watching, gallery=wanted)
     shown = {"score": 0.8, "probability": 0.95, "track": "18", "crops": 3}
@@ -509,7 +510,7 @@ def test_where_too_many_alerts_are_kept_the_oldest_of_the_person_with_the_most_g
     served, _, people = keyed
     there = len(alerts(served))
     monkeypatch.setattr("service.record.watch.KEPT_ALERTS", there + 3)
-    first = people.pass_by("wanted", row_id=2)
+    first = people.pass_by("wanted", slot=2)
     noted = [people.pass_by("wanted", camera=f"invented {n}") for n in range(there + 9)]
     assert [note.removed for note in noted[:4]] == [0, 0, 1, 1]
     kept = [alert["number"] for alert in alerts(served)]
@@ -624,7 +625,7 @@ def test_forgetting_removes_alerts_pictures_and_deliveries_and_names_who_was_tol
 ):
     webhook = create_webhook(watching.http, receiver.url, gallery=wanted)
     forgotten = people.pass_by(wanted).alert.alert_id
-    other = people.pass_by(wanted, row_id=24).alert.alert_id
+    other = people.pass_by(wanted, slot=24).alert.alert_id
     eventually(lambda: len(deliveries(watching, webhook, state="done")) == 2)
     answer = watching.http.delete(f"/v1/galleries/{wanted}/identities/0000").json()
     assert answer["alerts"] == 1

@@ -22,6 +22,8 @@ from service.ops.threads import (
 )
 from tests.waiting import LONGEST_SECONDS, eventually
 
+pytestmark = pytest.mark.promise("health")
+
 STALL = 0.3
 # No thread of a busy machine stands still for so long.
 PATIENT = pytest.mark.parametrize("watchdog", [2.0], indirect=True)

@@ -464,6 +464,7 @@ def test_an_answer_without_an_end_is_given_up_and_holds_no_other_request(
     assert loop_cpu_seconds(watching) - before < 2.0
 
 
+@pytest.mark.promise("shares")
 def test_a_gallery_has_no_more_webhooks_than_twenty_and_leaves_others_theirs(watching, receiver):
     of_list = {"url": receiver.url, "gallery": "wanted"}
     for _ in range(MOST_WEBHOOKS):
@@ -493,6 +494,7 @@ sender.LOOK_UPS_AT_ONCE = 2
 """
 
 
+@pytest.mark.promise("shares")
 @pytest.mark.slow
 def test_names_that_one_key_looks_up_keep_no_other_waiting(start, tmp_path):
     every, own = (

@@ -25,12 +25,14 @@ def light(tiny_artefact, tmp_path_factory):
     service.kill()
 
 
+@pytest.mark.promise("without-torch")
 def test_nothing_that_is_imported_with_the_service_or_its_bench_imports_torch():
     program = WITHOUT_TORCH + "import service.http.app, service.commands.serve, bench.serve"
     imported = run_command(sys.executable, "-c", program)
     assert (imported.returncode, imported.stderr) == (0, "")
 
 
+@pytest.mark.promise("without-torch")
 def test_twenty_answers_are_those_of_a_service_with_torch(light, start, drawn_crops):
     services = (light, start(runtime="torch"))
     for service in services:
@@ -94,6 +96,7 @@ def refused(tiny_artefact, start, tmp_path_factory):
     return dict(zip(reasons, json.loads(ended.stdout), strict=True)) | {"older": older}
 
 
+@pytest.mark.promise("without-torch")
 def test_an_artefact_without_a_graph_is_refused_with_the_command_that_adds_it(refused):
     assert refused["no graph"] == (
         f"{refused['older']}: has no OpenVINO graph, which is needed without PyTorch; add it where "

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from service.record.record import Record
 from service.record.values import Picture
+from tests.engines import database_url
 
 SETTINGS = {
     "budget": "3",
@@ -60,7 +61,7 @@ class Passersby:
     """Another process that shares a service's record, and sees people of its lists."""
 
     def __init__(self, data_dir):
-        self.record = Record(data_dir)
+        self.record = Record(data_dir, database_url(data_dir))
 
     def gallery_id(self, gallery):
         return next(
@@ -70,7 +71,7 @@ class Passersby:
     def pass_by(
         self,
         gallery,
-        row_id=1,
+        slot=1,
         content=b"a picture",
         own_alert=None,
         key_id="loopback",
@@ -104,9 +105,7 @@ class Passersby:
         note_visit = self.record.watches.note_visit
         captured_at = seen["last_seen"]
         gallery_id = self.gallery_id(gallery)
-        return note_visit(
-            gallery_id, row_id, key_id, subject, seen, picture, captured_at, own_alert
-        )
+        return note_visit(gallery_id, slot, key_id, subject, seen, picture, captured_at, own_alert)
 
     def end_time_of(self, gallery):
         """Let the time of an armed list be over."""

@@ -42,7 +42,8 @@ def _fill(caller):
 
 
 def _write_a_lot(caller):
-    for _ in range(6):
+    """Make at least 32 commits."""
+    for _ in range(8):
         _fill(caller)
         _delete_crop(caller)
         _forget(caller)

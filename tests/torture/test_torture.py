@@ -5,7 +5,7 @@ import pytest
 from tests.service.conftest import save_other_artefact
 from tests.torture.run import torture
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.promise("1")]
 
 CYCLES = [
     None,

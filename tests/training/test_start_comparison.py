@@ -126,7 +126,7 @@ def test_adapting_an_artefact_to_own_people_writes_a_better_one(tiny_artefact, t
 
 def test_adapting_that_makes_it_worse_ends_with_an_error_and_no_artefact(tiny_artefact, tmp_path):
     folder = tmp_path / "site"
-    ruinous = (*SMALL, "optimisation.learning_rate=0.3", "losses.anchor=0")
+    ruinous = (*SMALL, "optimisation.learning_rate=1.0", "losses.anchor=0")
     settings = set_options(f"initial_weights={tiny_artefact}", *ruinous)
     ran = run_here("train", "adapt", "--data", DRAWN, "--out", folder, *settings)
     assert ran.status == 2

@@ -146,23 +146,46 @@ class Canvas:
         radius: float,
         colours: Plane,
     ) -> None:
-        """Paint all pixels within a radius of the line between two positions."""
+        """Paint all pixels within a radius of the line between two positions.
+
+        Args:
+            colours: `(3)`, or of each pixel `(height, width, 3)`.
+        """
         start_x, start_y = start
         end_x, end_y = end
         across = end_x - start_x
         down = end_y - start_y
-        x = self.x - start_x
-        y = self.y - start_y
+        # A limb covers a small part of the crop.
+        reach = radius + 1 / self.scale
+        columns = _between(self.x, start_x, end_x, reach)
+        rows = _between(self.y[:, 0], start_y, end_y, reach)
+        pixels = self.pixels[rows, columns]
+        if colours.ndim > 1:
+            colours = colours[rows, columns]
+        x = self.x[columns] - start_x
+        y = self.y[rows] - start_y
         share = (x * across + y * down) / (across**2 + down**2)
         share = np.clip(share, 0, 1)
         distance = np.hypot(x - share * across, y - share * down)
         covered = 0.5 + (radius - distance) * self.scale
         weight = np.clip(covered, 0, 1)[..., None]
-        self.pixels += weight * (colours * self.light - self.pixels)
+        pixels += weight * (colours * self.light[rows, columns] - pixels)
 
 
 def _image(pixels: Plane) -> Image.Image:
     return Image.fromarray((255 * pixels).astype(np.uint8))
+
+
+def _between(
+    positions: Plane,
+    start: float,
+    end: float,
+    reach: float,
+) -> slice:
+    """Return the part of ascending positions that lies between two of them, or within reach."""
+    low = min(start, end) - reach
+    high = max(start, end) + reach
+    return slice(*np.searchsorted(positions, (low, high)))
 
 
 def _centred(count: int) -> Plane:

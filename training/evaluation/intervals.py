@@ -17,6 +17,8 @@ from model.problems import InputProblem
 
 RESAMPLES = 1000
 LEVEL = 0.95
+# Upper bound on the figures of queries or people that are drawn together.
+DRAWN_AT_ONCE = 1 << 17
 Runs = Array
 """A value for each seed and query, `(S, N)`."""
 
@@ -140,7 +142,11 @@ def _resampled_means(
         sums = np.stack([np.bincount(member, weights=values) for values in table])
         counts = np.bincount(member).astype(np.float64)
     means = np.empty((RESAMPLES, len(table)))
-    for number in range(RESAMPLES):
-        drawn = random.integers(0, len(counts), len(counts))
-        means[number] = sums[:, drawn].sum(axis=1) / counts[drawn].sum()
+    by_query = np.ascontiguousarray(sums.T)
+    at_once = max(1, DRAWN_AT_ONCE // by_query.size)
+    for first in range(0, RESAMPLES, at_once):
+        part = means[first : first + at_once]
+        drawn = random.integers(0, len(counts), (len(part), len(counts)))
+        totals = counts[drawn].sum(axis=1, keepdims=True)
+        np.divide(by_query[drawn].sum(axis=1), totals, out=part)
     return means

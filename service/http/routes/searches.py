@@ -30,7 +30,7 @@ from service.http.guard import Searcher, guarded_router
 from service.http.problems import content, csv_line, csv_lines, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.links import link_reviews, link_searches
-from service.record.values import CropFilter, Picture
+from service.record.values import ListFilter, Picture
 from service.runtime import GalleryCall
 
 COLUMNS = tuple(Review.model_fields)
@@ -159,7 +159,7 @@ async def review_results(
     name = await _check_review(call, query_id, form)
     picture = await kept_searches.read_search_picture(call, query_id) if form.enroll else None
     if form.identity is not None:
-        chosen = CropFilter(crop_ids=frozenset(form.crop_ids))
+        chosen = ListFilter(crop_ids=frozenset(form.crop_ids))
         await change_matching(
             call.runtime, call.gallery, chosen, {"identity": form.identity}, dry_run=False
         )

@@ -28,6 +28,7 @@ def pictures(drawn_crops, tmp_path):
     return paths
 
 
+@pytest.mark.promise("client-by-command")
 def test_every_method_of_the_client_is_listed_with_the_first_line_of_its_docstring():
     commands = typer.main.get_command(gmn.make_app("api")).commands["api"].commands
     methods = {

@@ -24,6 +24,8 @@ from service.ops.threads import CALLER
 from service.settings import Settings
 from tests.outside import problem
 
+pytestmark = pytest.mark.promise("5")
+
 
 @pytest.fixture
 def admission():

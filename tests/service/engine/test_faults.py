@@ -120,6 +120,7 @@ def test_a_single_image_without_room_is_told_to_come_again_and_is_not_to_blame(
     assert vectors(submit_together(device, batcher, [5])) == [5]
 
 
+@pytest.mark.promise("3")
 def test_a_poisoned_image_is_isolated_and_the_others_have_their_answers(device, batcher, small):
     values = [*range(20, 51), POISON]
     *good, poisoned = submit_together(device, batcher, values)
@@ -236,7 +237,7 @@ def test_a_search_that_the_device_has_no_room_for_is_done_in_the_hosts_memory(mo
     monkeypatch.setattr("service.search.index.DELTA_ROWS", 8)
     index = FilledIndex(16)
     index.fill(
-        ArchivedCrop(LabelledCrop(row_id=number, crop_id=f"{number}"), vector)
+        ArchivedCrop(LabelledCrop(slot=number, crop_id=f"{number}"), vector)
         for number, vector in enumerate(vectors, 1)
     )
     index.renew_segment("cpu")
@@ -247,5 +248,5 @@ def test_a_search_that_the_device_has_no_room_for_is_done_in_the_hosts_memory(mo
 
     monkeypatch.setattr("service.search.gpu.DeviceVectors.nearest", fails)
     on_host = index.search(vectors[:1], 10)
-    np.testing.assert_array_equal(on_host.row_ids, on_device.row_ids)
+    np.testing.assert_array_equal(on_host.slots, on_device.slots)
     np.testing.assert_array_equal(on_host.cosines, on_device.cosines)

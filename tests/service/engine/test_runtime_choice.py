@@ -19,6 +19,8 @@ from service.errors import StorageFailed
 from service.record.record import Record
 from service.settings import Settings
 
+pytestmark = pytest.mark.promise("same-features")
+
 SECONDS = {"torch": 2.0, "openvino": 1.0}
 
 

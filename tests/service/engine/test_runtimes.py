@@ -79,6 +79,7 @@ def test_features_are_those_of_the_network(runtime, artefact, crops):
     assert _cosines(found, expected).min() > 1 - 1e-6
 
 
+@pytest.mark.promise("same-features")
 @pytest.mark.slow
 def test_a_feature_does_not_depend_on_the_size_of_its_batch(runtime, crops):
     crops = crops[:8]

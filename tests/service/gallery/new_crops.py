@@ -10,14 +10,15 @@ import numpy as np
 
 from service.ops.threads import heartbeat
 from service.record.record import Record
-from service.record.transaction import STEPS_PER_BEAT
+from service.record.sqlite import STEPS_PER_BEAT
 from service.record.values import (
     ArchivedCrop,
-    CropFilter,
     GallerySettings,
+    ListFilter,
     StoredCrop,
     new_crop_id,
 )
+from tests.engines import database_url
 
 EMBEDDER = "a" * 64
 OTHER_EMBEDDER = "b" * 64
@@ -31,7 +32,7 @@ def new_crop(number, identity="a", camera="east", **said):
     known |= {"metadata": {"number": number}, "crop_id": new_crop_id()}
     known |= {"created_at": datetime.now(UTC), "content_type": "image/png"}
     known |= {"sha256": hashlib.sha256(image).hexdigest(), "image_bytes": len(image)}
-    record = StoredCrop(row_id=0, **(known | said))
+    record = StoredCrop(slot=0, **(known | said))
     return ArchivedCrop(record, np.full(4, number + 0.25, np.float32), image)
 
 
@@ -41,7 +42,7 @@ def without_picture(number, **said):
 
 @contextlib.contextmanager
 def open_record(folder):
-    with contextlib.closing(Record(folder)) as record:
+    with contextlib.closing(Record(folder, database_url(folder))) as record:
         yield record
 
 
@@ -55,7 +56,7 @@ def enroll(record, gallery, *crops):
 
 
 def listed(record, gallery):
-    return record.crops.page(gallery, CropFilter()).crops
+    return record.crops.page(gallery, ListFilter()).crops
 
 
 def listed_ids(record, gallery):
@@ -67,7 +68,7 @@ def is_on_disk(folder, secret):
 
 
 def only(*crop_ids):
-    return CropFilter(crop_ids=frozenset(crop_ids))
+    return ListFilter(crop_ids=frozenset(crop_ids))
 
 
 @contextlib.contextmanager

@@ -48,6 +48,6 @@ class ServedProcess:
 
     def found(self):
         """Return the stored crop of each row of a search, by crop id, or by row if it has none."""
-        rows = self.search().row_ids.tolist()
+        rows = self.search().slots.tolist()
         there = self.confirmed(rows)
         return {there[row].crop_id if row in there else row: there.get(row) for row in rows}

@@ -10,7 +10,7 @@ def test_a_listing_copies_no_metadata():
     """Look for a copy, which takes seconds: a page of crops may have millions of values."""
     places = [{"x": 1}]
     crop = StoredCrop(
-        row_id=1,
+        slot=1,
         crop_id="c1",
         sha256="00",
         created_at=datetime.now(UTC),

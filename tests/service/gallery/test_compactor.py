@@ -47,7 +47,7 @@ def service(monkeypatch):
 def _search(service, index, limit=50):
     query = np.ones((1, DIMENSION), np.float32)
     found = service.device.submit(index.search, query, limit).result(5)
-    return sorted(found.row_ids.tolist())
+    return sorted(found.slots.tolist())
 
 
 async def _compact_until(service, condition):
@@ -75,8 +75,8 @@ def _index():
     index = FilledIndex(DIMENSION)
     vectors = np.random.default_rng(0).normal(size=(50, DIMENSION)).astype(np.float32)
     index.fill(
-        ArchivedCrop(LabelledCrop(row_id=row_id, crop_id=f"crop-{row_id}"), vector)
-        for row_id, vector in enumerate(vectors, 1)
+        ArchivedCrop(LabelledCrop(slot=slot, crop_id=f"crop-{slot}"), vector)
+        for slot, vector in enumerate(vectors, 1)
     )
     return index
 

@@ -17,7 +17,7 @@ from bench.scale import ScaleCrops
 from service.record.values import ArchivedCrop, LabelledCrop
 from service.search import columns, gpu, product_codes
 from service.search import index as indexes
-from service.search.options import EVERY_CROP, Filter, pairs_of
+from service.search.options import EVERY_CROP, SearchFilter, pairs_of
 from tests.bench.people import write_people
 from tests.service.filled_index import FilledIndex
 
@@ -29,16 +29,16 @@ FILTERS = (
         replace(wanted, captured_after=after)
         for wanted in (
             EVERY_CROP,
-            Filter(cameras=("west", "north")),
-            Filter(exclude_cameras=("west",)),
-            Filter(cameras=("east", "west"), exclude_cameras=("east",)),
+            SearchFilter(cameras=("west", "north")),
+            SearchFilter(exclude_cameras=("west",)),
+            SearchFilter(cameras=("east", "west"), exclude_cameras=("east",)),
         )
         for after in (None, LATE)
     ),
-    Filter(cameras=("nowhere",)),
-    Filter(identities=("1", "2", "renamed", "nothing")),
-    Filter(named=False, cameras=("west",)),
-    *(Filter(metadata=pairs_of({"shift": shift})) for shift in ("night", "renamed", "none")),
+    SearchFilter(cameras=("nowhere",)),
+    SearchFilter(identities=("1", "2", "renamed", "nothing")),
+    SearchFilter(named=False, cameras=("west",)),
+    *(SearchFilter(metadata=pairs_of({"shift": shift})) for shift in ("night", "renamed", "none")),
 )
 
 
@@ -52,27 +52,27 @@ def _as_of_many_rows(monkeypatch):
     monkeypatch.setattr(indexes, "DELTA_ROWS", 16)
 
 
-def _crop(row_id, seed, camera="east"):
+def _crop(slot, seed, camera="east"):
     """Draw a crop whose other labels follow from its row; equal seeds are equal vectors."""
     vector = np.random.default_rng(seed).normal(size=DIMENSION).astype(np.float32)
-    moment = datetime.fromtimestamp(1_000_000 + row_id, UTC)
-    identity = str(row_id % 7) if row_id % 7 else None
+    moment = datetime.fromtimestamp(1_000_000 + slot, UTC)
+    identity = str(slot % 7) if slot % 7 else None
     label = LabelledCrop(
-        row_id=row_id,
-        crop_id=f"crop-{row_id}",
+        slot=slot,
+        crop_id=f"crop-{slot}",
         identity=identity,
         camera=camera,
         captured_at=moment,
     )
-    metadata = {"shift": ("day", "night")[row_id % 2], "row": row_id}
-    track = str(row_id % 5) if row_id % 5 else None
+    metadata = {"shift": ("day", "night")[slot % 2], "row": slot}
+    track = str(slot % 5) if slot % 5 else None
     return ArchivedCrop(replace(label, metadata=metadata, track=track), vector)
 
 
 def _index(path, rows=0):
     indexes.CODED_ROWS = 40 if path == "coded" else math.inf
     index = FilledIndex(DIMENSION)
-    index.fill(_crop(row_id, seed=row_id) for row_id in range(1, rows + 1))
+    index.fill(_crop(slot, seed=slot) for slot in range(1, rows + 1))
     return index
 
 
@@ -83,26 +83,26 @@ def _build(plan):
 def _plain_search(crops, query, limit, wanted):
     unit = query[0].astype(np.float64) / np.linalg.norm(query[0].astype(np.float64))
     scored = []
-    for row_id, crop in crops.items():
+    for slot, crop in crops.items():
         if wanted.passes(crop.record):
             vector = crop.vector.astype(np.float64)
-            scored.append((-np.float32(vector @ unit / np.linalg.norm(vector)), row_id))
-    return [row_id for _, row_id in sorted(scored)][:limit]
+            scored.append((-np.float32(vector @ unit / np.linalg.norm(vector)), slot))
+    return [slot for _, slot in sorted(scored)][:limit]
 
 
 def _leaders(crops, rows, set_of):
     leaders = {}
-    for row_id in rows:
-        leaders.setdefault(set_of(crops[row_id].record), row_id)
+    for slot in rows:
+        leaders.setdefault(set_of(crops[slot].record), slot)
     return list(leaders.values())
 
 
 def _person(label):
-    return label.identity or label.row_id
+    return label.identity or label.slot
 
 
 def _track(label):
-    return (label.track, label.camera) if label.track else label.row_id
+    return (label.track, label.camera) if label.track else label.slot
 
 
 def _plain_identities(crops, wanted):
@@ -112,7 +112,7 @@ def _plain_identities(crops, wanted):
 
 def _found(index, query, limit, wanted=EVERY_CROP):
     found = index.search(query, limit, wanted)
-    return found.row_ids.tolist()
+    return found.slots.tolist()
 
 
 def _check(index, crops, seed, limit, filters):
@@ -130,7 +130,7 @@ def _check(index, crops, seed, limit, filters):
         assert found == nearest[:limit]
         for by, set_of in (("crop", _person), ("track", _track)):
             found = index.search(query, limit, wanted, grouped=True, by=by)
-            assert found.row_ids.tolist() == _leaders(crops, nearest, set_of)[:limit]
+            assert found.slots.tolist() == _leaders(crops, nearest, set_of)[:limit]
 
 
 steps = st.lists(
@@ -159,19 +159,19 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
     built = None
     for what, number, detail in steps:
         if what == "add":
-            row_id = next(rows)
-            crops[row_id] = _crop(row_id, number, detail)
-            index.fill([crops[row_id]])
+            slot = next(rows)
+            crops[slot] = _crop(slot, number, detail)
+            index.fill([crops[slot]])
         elif what == "remove":
             doomed = sorted(crops)[detail : detail + number]
             index.remove(doomed)
-            for row_id in doomed:
-                del crops[row_id]
+            for slot in doomed:
+                del crops[slot]
         elif what == "relabel":
             new = {"identity": "renamed", "metadata": {"shift": "renamed"}, "track": "moved"}
-            for row_id in sorted(crops)[detail : detail + number]:
-                label = replace(crops[row_id].record, camera="west", **new)
-                crops[row_id] = replace(crops[row_id], record=label)
+            for slot in sorted(crops)[detail : detail + number]:
+                label = replace(crops[slot].record, camera="west", **new)
+                crops[slot] = replace(crops[slot], record=label)
                 index.relabel([label])
         elif what == "plan":
             plan = index.next_segment("cpu" if path == "device" else None)
@@ -189,12 +189,12 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
 @pytest.mark.parametrize("path", ["host", "device"])
 def test_many_equal_vectors_are_cut_by_age(path):
     index = _index(path)
-    index.fill(_crop(row_id, seed=1, camera=CAMERAS[row_id % 2]) for row_id in range(1, 301))
+    index.fill(_crop(slot, seed=1, camera=CAMERAS[slot % 2]) for slot in range(1, 301))
     if path == "device":
         index.renew_segment("cpu")
     query = _crop(0, 1).vector[None]
     assert _found(index, query, 10) == list(range(1, 11))
-    assert _found(index, query, 10, Filter(cameras=("west",))) == list(range(1, 20, 2))
+    assert _found(index, query, 10, SearchFilter(cameras=("west",))) == list(range(1, 20, 2))
 
 
 def test_host_and_device_give_the_same_rows_and_cosines_in_either_dtype():
@@ -203,11 +203,11 @@ def test_host_and_device_give_the_same_rows_and_cosines_in_either_dtype():
     query = _crop(0, 999).vector[None]
     for rows in (range(1, 50), range(50, 120)):
         for index in (host, device):
-            index.fill(_crop(row_id, seed=row_id) for row_id in rows)
+            index.fill(_crop(slot, seed=slot) for slot in rows)
         device.renew_segment("cpu")
         found = host.search(query, 20)
         same = device.search(query, 20)
-        assert found.row_ids.tolist() == same.row_ids.tolist()
+        assert found.slots.tolist() == same.slots.tolist()
         assert found.cosines.tolist() == same.cosines.tolist()
     assert (host.dtype, device.dtype) == ("float32", "float16")
 
@@ -256,7 +256,7 @@ def test_the_owner_goes_on_while_another_thread_rewrites():
     index.adopt(outcome[0])
     assert index.recall == pytest.approx(1.0, abs=0.005)
     assert index.columns.count == len(crops)
-    wanted = Filter(exclude_cameras=("east",))
+    wanted = SearchFilter(exclude_cameras=("east",))
     for seed in (5, 3001, 3010):
         query = _crop(0, seed).vector[None]
         assert _found(index, query, 30, wanted) == _plain_search(crops, query, 30, wanted)
@@ -341,15 +341,15 @@ def test_product_codes_find_the_nearest_of_people_and_of_isolated_clusters(kind,
     indexes.CODED_ROWS = 40
     index = FilledIndex(64)
     index.fill(
-        ArchivedCrop(replace(crop.record, row_id=row), crop.vector)
+        ArchivedCrop(replace(crop.record, slot=row), crop.vector)
         for row, crop in enumerate(drawn.crops(0, 4000), start=1)
     )
     index.renew_segment()
     assert index.recall == pytest.approx(1.0, abs=0.005)
     for query in drawn.queries(16, 4000):
         found, exact = (
-            index.search(query[None], 100, wanted).row_ids
-            for wanted in (Filter(), Filter(exclude_cameras=("nowhere",)))
+            index.search(query[None], 100, wanted).slots
+            for wanted in (SearchFilter(), SearchFilter(exclude_cameras=("nowhere",)))
         )
         assert len(np.intersect1d(found, exact)) >= 99
 
@@ -357,7 +357,7 @@ def test_product_codes_find_the_nearest_of_people_and_of_isolated_clusters(kind,
 def test_metadata_are_read_in_steps_between_which_crops_may_change(monkeypatch):
     monkeypatch.setattr(columns, "CODES_PER_STEP", 8)
     index = _index("host", 40)
-    wanted = Filter(metadata=pairs_of({"shift": "night"}))
+    wanted = SearchFilter(metadata=pairs_of({"shift": "night"}))
     night = list(range(1, 41, 2))
 
     assert index.columns.reads_on(wanted)
@@ -367,7 +367,7 @@ def test_metadata_are_read_in_steps_between_which_crops_may_change(monkeypatch):
     assert index.columns.reads_on(wanted)
     index.fill([_crop(41, 41)])
     assert _found(index, _crop(0, 1).vector[None], 50, wanted=wanted) == _plain_search(
-        {row_id: _crop(row_id, row_id) for row_id in [*night[2:], 41]},
+        {slot: _crop(slot, slot) for slot in [*night[2:], 41]},
         _crop(0, 1).vector[None],
         50,
         EVERY_CROP,

@@ -8,16 +8,20 @@ import pytest
 from service.errors import MachineFull
 from service.maintenance import check_record
 from service.ops.threads import BlockingPools
-from service.search.options import Filter
+from service.record.transaction import Reader
+from service.search.options import SearchFilter
 from tests.service.gallery.new_crops import new_crop, only
+from tests.waiting import LONGEST_SECONDS
+
+pytestmark = pytest.mark.promise("start-sees-all")
 
 VECTOR_BYTES = 16
 
 
 def _shown(process, **wanted):
-    found = process.search(Filter(**wanted))
-    rows = found.row_ids.tolist()
-    crops = process.record.crops.by_row(process.gallery.gallery_id, rows)
+    found = process.search(SearchFilter(**wanted))
+    rows = found.slots.tolist()
+    crops = process.record.crops.by_slot(process.gallery.gallery_id, rows)
     columns = zip(rows, found.groups.tolist(), found.vectors.tolist(), strict=True)
     return {crops[row].crop_id: (group, tuple(vector)) for row, group, vector in columns}
 
@@ -29,7 +33,7 @@ def filled(process):
 
 
 def _row(process, crop_id):
-    return process.record.crops.get(process.gallery.gallery_id, crop_id).row_id
+    return process.record.crops.get(process.gallery.gallery_id, crop_id).slot
 
 
 def _damage(folder, row):
@@ -61,6 +65,9 @@ def test_a_large_gallery_is_read_ahead_and_leaves_no_connection(filled, monkeypa
     before = _shown(filled)
     monkeypatch.setattr("service.gallery.registry.COLUMNS_AT_ONCE", 4)
     monkeypatch.setattr("service.record.crop_rows.COLUMNS_AT_ONCE", 4)
+    # The follower opens its connection when it first follows a commit.
+    newest = Reader(filled.record.database).newest_commit()
+    filled.galleries._follower.wait_for_all(newest).result(LONGEST_SECONDS)
     opened = filled.record.database._connections
     count = len(opened)
     for _ in range(3):

@@ -1,17 +1,18 @@
 """A record of one process: a change is applied by the process that commits it."""
 
 import asyncio
+import contextlib
 import threading
 from unittest.mock import Mock
 
 import pytest
 
-from service.errors import VersionNotReached
+from service.errors import RequestConflict, UnknownGallery, VersionNotReached
 from service.gallery import registry
 from service.gallery.gallery import Gallery
 from service.ops.threads import CALLER
 from service.record.crops import Crops
-from service.record.values import GallerySettings
+from service.record.values import GallerySettings, RequestKey
 from tests.service.gallery.new_crops import EMBEDDER, OTHER_EMBEDDER, new_crop
 from tests.waiting import eventually
 
@@ -140,3 +141,93 @@ async def test_a_caller_who_waits_for_no_version_any_more_takes_no_memory(proces
     with pytest.raises(VersionNotReached):
         await process.galleries.wait_for_version(process.gallery, 1)
     assert process.galleries._waiting == {}
+
+
+@contextlib.contextmanager
+def _writers_wait(process):
+    """Hold the record's lock, so that writes wait and are not committed."""
+    held = threading.Event()
+    free = threading.Event()
+
+    def hold(_):
+        held.set()
+        assert free.wait(WAITED_SECONDS)
+
+    holder = threading.Thread(target=process.record.database.write, args=(hold,))
+    holder.start()
+    assert held.wait(WAITED_SECONDS)
+    try:
+        yield
+    finally:
+        free.set()
+        holder.join()
+
+
+async def _begin(process, *crops, **said):
+    """Begin to enroll crops, each by a request of its own, and return the tasks."""
+    enrolling = []
+    for crop in crops:
+        enroll = process.galleries.enroll(process.gallery, EMBEDDER, [crop], **said)
+        enrolling.append(asyncio.create_task(enroll))
+        # It waits in line after its first step.
+        await asyncio.sleep(0)
+    return enrolling
+
+
+async def test_enrollments_that_wait_are_one_change_which_every_answer_names(process):
+    with _writers_wait(process):
+        enrolling = await _begin(process, *(new_crop(number) for number in range(9)))
+    outcomes = await asyncio.gather(*enrolling)
+    # The first may be committed before the others came.
+    assert process.gallery.version <= 2
+    assert max(outcome.version for outcome in outcomes) == process.gallery.version
+    ids = [crop_id for outcome in outcomes for crop_id in outcome.crop_ids]
+    there = process.record.crops.by_id(process.gallery.gallery_id, ids)
+    assert [there[crop_id].slot for crop_id in ids] == list(range(1, 10))
+
+
+async def test_callers_take_turns_and_requests_of_one_caller_keep_their_order(process):
+    with _writers_wait(process):
+        first = await _begin(process, new_crop(0))
+        await asyncio.sleep(0.1)
+        CALLER.set("eve")
+        of_eve = await _begin(process, *(new_crop(number) for number in range(1, 100)))
+        CALLER.set("bob")
+        of_bob = await _begin(process, new_crop(100), new_crop(101))
+    outcomes = await asyncio.gather(*first, *of_eve, *of_bob)
+    slots = [outcome.added[0].slot for outcome in outcomes]
+    assert slots[:100] == sorted(slots[:100])
+    assert slots[100] < slots[101] < 10
+
+
+async def test_a_cancelled_enrollment_is_stored_and_leaves_those_that_wait_beside_it(process):
+    with _writers_wait(process):
+        enrolling = await _begin(process, *(new_crop(number) for number in range(4)))
+        enrolling[0].cancel()
+        enrolling[2].cancel()
+        await asyncio.sleep(0)
+    outcomes = await asyncio.gather(*enrolling, return_exceptions=True)
+    cancelled = [isinstance(outcome, asyncio.CancelledError) for outcome in outcomes]
+    assert cancelled == [True, False, True, False]
+    assert process.record.galleries.get(process.gallery.gallery_id).crops == 4
+
+
+async def test_an_enrollment_that_conflicts_fails_alone_among_those_that_wait(process):
+    await asyncio.gather(*await _begin(process, new_crop(0), key=RequestKey("key", "digest")))
+    with _writers_wait(process):
+        enrolling = await _begin(process, new_crop(1))
+        enrolling += await _begin(process, new_crop(2), key=RequestKey("key", "another"))
+        enrolling += await _begin(process, new_crop(3))
+    before, conflict, after = await asyncio.gather(*enrolling, return_exceptions=True)
+    assert isinstance(conflict, RequestConflict)
+    stored = process.record.crops.by_id(
+        process.gallery.gallery_id, before.crop_ids + after.crop_ids
+    )
+    assert len(stored) == 2
+
+
+async def test_an_enrollment_into_a_deleted_gallery_is_refused_by_its_name(process):
+    gallery = process.gallery
+    process.record.galleries.delete(gallery.gallery_id)
+    with pytest.raises(UnknownGallery, match=gallery.name):
+        await process.galleries.enroll(gallery, EMBEDDER, [new_crop(1)])

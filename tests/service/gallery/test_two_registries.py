@@ -4,9 +4,13 @@ import contextlib
 import gc
 from pathlib import Path
 
-from service.search.options import Filter
+import pytest
+
+from service.search.options import SearchFilter
 from tests.service.gallery.new_crops import enroll, new_crop, new_gallery
 from tests.waiting import eventually
+
+pytestmark = pytest.mark.promise("several-processes")
 
 
 def test_what_another_process_does_is_shown(serve):
@@ -16,7 +20,7 @@ def test_what_another_process_does_is_shown(serve):
     eventually(lambda: other.found().keys() == {first, second})
     one.change(one.record.people.rename, "a", "b")
     eventually(lambda: {label.identity for label in other.found().values()} == {"b"})
-    eventually(lambda: len(other.search(Filter(identities=("b",))).row_ids) == 2)
+    eventually(lambda: len(other.search(SearchFilter(identities=("b",))).slots) == 2)
     other.remove(first)
     eventually(lambda: one.found().keys() == {second})
     assert one.gallery.version == other.gallery.version == 3

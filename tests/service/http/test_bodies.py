@@ -26,6 +26,8 @@ from service.settings import Settings
 from tests.service.conftest import START, files
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.promise("hostile-http")
+
 CROPS = "/v1/galleries/lobby/crops"
 PART = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
 

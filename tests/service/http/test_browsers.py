@@ -91,6 +91,7 @@ def test_several_origins_stand_with_commas_between(monkeypatch):
     assert read_settings().cors_origins == ("https://a.example", "http://b.example:81")
 
 
+@pytest.mark.promise("other-sites")
 @pytest.mark.parametrize("path", ["/v1/galleries/default/similar?identity=Ann", "/metrics"])
 def test_a_page_of_another_site_gets_no_data_without_a_key(served, path):
     foreign = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}

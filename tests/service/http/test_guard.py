@@ -144,6 +144,7 @@ def test_a_key_made_or_revoked_while_serving_counts_within_a_second(guarded, new
     wait_for(key, 401)
 
 
+@pytest.mark.promise("scopes")
 def test_an_enroll_key_learns_no_id_of_a_crop_that_was_there_before(guarded, drawn_crops):
     def enroll(key, **labels):
         image = {"images": drawn_crops[5].png}
@@ -168,6 +169,7 @@ def test_an_enroll_key_learns_no_id_of_a_crop_that_was_there_before(guarded, dra
     assert guarded.ask("GET", f"{CROPS}/{first}", "admin").status_code == 404
 
 
+@pytest.mark.promise("last-administrator")
 def test_a_key_for_a_deleted_gallery_opens_no_later_one_of_its_name(guarded):
     def create():
         made = guarded.ask("POST", "/v1/galleries", "admin", data={"name": "case-7"})
@@ -183,6 +185,7 @@ def test_a_key_for_a_deleted_gallery_opens_no_later_one_of_its_name(guarded):
     assert guarded.ask("GET", "/v1/model", old).status_code == 401
 
 
+@pytest.mark.promise("6")
 def test_who_may_not_send_a_body_is_told_before_sending_it(guarded):
     for key, status in ((None, b"401"), ("query", b"403")):
         with guarded.upload(CROPS, 1_500_000, key) as connection:
@@ -194,6 +197,7 @@ def test_a_refused_body_that_is_sent_all_the_same_keeps_its_answer(guarded):
     assert guarded.ask("POST", CROPS, files=sent).status_code == 401
 
 
+@pytest.mark.promise("6")
 def test_a_key_never_stands_in_the_log_or_in_an_answer(guarded, new_key):
     key = new_key("--scope", "query", "--note", "sent in wrong places")
     secret = key.split("_", 2)[2]

@@ -117,6 +117,7 @@ def test_every_call_of_the_document_has_a_row(guarded):
     assert calls - {("GET", "/openapi.json")} == set(rows())
 
 
+@pytest.mark.promise("6")
 def test_each_call_answers_each_key_as_its_row_says(guarded, gallery):
     wrong = []
     for (method, path), needed in rows().items():

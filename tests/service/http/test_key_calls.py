@@ -22,6 +22,7 @@ def settings(tmp_path):
     return {"data_dir": tmp_path / "data"}
 
 
+@pytest.mark.promise("6")
 def test_a_key_is_made_used_listed_and_revoked_at_once_without_a_trace_of_its_secret(
     start, settings
 ):
@@ -133,6 +134,7 @@ def test_keys_of_the_file_are_listed_and_count_as_administrators(ring_of, store,
     assert [stored.key_id for stored in store.keys.all()] == [key.key_id]
 
 
+@pytest.mark.promise("last-administrator")
 def test_without_its_last_key_a_service_asks_for_one_until_a_command_has_removed_it(
     start, tmp_path
 ):
@@ -154,6 +156,7 @@ def test_without_its_last_key_a_service_asks_for_one_until_a_command_has_removed
     eventually(lambda: served.http.get("/v1/keys").status_code == 200)
 
 
+@pytest.mark.promise("last-administrator")
 @pytest.mark.slow
 def test_two_administrators_who_revoke_each_other_at_once_leave_one(start, settings):
     services = [start(**settings), start(**settings)]

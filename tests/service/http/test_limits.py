@@ -48,6 +48,7 @@ def _is_limited(schema):
     return limit is None or limit in schema
 
 
+@pytest.mark.promise("limits")
 def test_every_input_in_the_openapi_document_has_a_limit():
     unlimited = [
         f"{method} {path} {place} {name}"
@@ -104,6 +105,7 @@ TOO_LARGE = [
 ]
 
 
+@pytest.mark.promise("limits")
 def test_every_limit_of_the_document_is_kept_and_the_field_named(served):
     """Over the limit 422 names the field, the limit and what to do; nothing else is answered."""
     wrong = []
@@ -158,6 +160,7 @@ LISTS = {
 }
 
 
+@pytest.mark.promise("limits")
 @pytest.mark.parametrize(("sent", "limit"), LISTS.values(), ids=LISTS)
 def test_a_list_of_megabytes_is_422_and_delays_nobody(served, sent, limit):
     before = loop_cpu_seconds(served)
@@ -174,6 +177,7 @@ def test_an_error_in_each_of_many_fields_names_the_first_ten(served):
     assert len(answer.json()["errors"]) == 10
 
 
+@pytest.mark.promise("limits")
 def test_a_search_with_many_names_is_answered_and_not_kept(served, drawn_crops):
     name = "n" * 250
     few = served.query("default", drawn_crops[0].png, cameras=[name] * 50, keep="true").json()

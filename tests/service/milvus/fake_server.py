@@ -45,10 +45,10 @@ class FakeServer:
         self._ask("behind")
         self._rows(collection).update({row["id"]: row for row in rows})
 
-    def delete(self, collection, row_ids):
+    def delete(self, collection, slots):
         self._ask("behind")
-        for row_id in row_ids:
-            self._rows(collection).pop(row_id, None)
+        for slot in slots:
+            self._rows(collection).pop(slot, None)
 
     def count(self, collection, _):
         self._ask()

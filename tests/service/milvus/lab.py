@@ -79,7 +79,7 @@ class Lab:
 
     def enroll(self, gallery, *crops):
         added = self.record.crops.enroll(gallery.gallery_id, EMBEDDER, list(crops)).added
-        return [crop.row_id for crop in added]
+        return [crop.slot for crop in added]
 
     def indexed(self, *numbers, name="default"):
         """Return a gallery with drawn crops that its collection shows, and their rows."""
@@ -90,12 +90,12 @@ class Lab:
 
     def remove(self, gallery, *rows):
         crops = self.record.crops
-        ids = [crop.crop_id for crop in crops.by_row(gallery.gallery_id, rows).values()]
+        ids = [crop.crop_id for crop in crops.by_slot(gallery.gallery_id, rows).values()]
         crops.remove(gallery.gallery_id, ids)
 
     def change(self, gallery, row, **fields):
         crops = self.record.crops
-        (crop,) = crops.by_row(gallery.gallery_id, [row]).values()
+        (crop,) = crops.by_slot(gallery.gallery_id, [row]).values()
         crops.change(gallery.gallery_id, only(crop.crop_id), fields)
 
     def want_rebuild(self, gallery):
@@ -140,7 +140,7 @@ class Lab:
             for grouped in (False, True):
                 expected = inside.search(queries, limit, wanted, grouped)
                 found = self.index(gallery).search(queries, limit, wanted, grouped)
-                assert found.row_ids.tolist() == expected.row_ids.tolist(), (limit, grouped)
+                assert found.slots.tolist() == expected.slots.tolist(), (limit, grouped)
                 assert found.groups.tolist() == expected.groups.tolist()
                 np.testing.assert_allclose(found.cosines, expected.cosines, atol=1e-6)
                 np.testing.assert_allclose(found.vectors, units(expected.vectors), atol=1e-6)

@@ -20,7 +20,7 @@ import numpy as np
 
 from bench.scale import ScaleCrops
 from service.errors import IndexUnavailable
-from service.search.options import Filter
+from service.search.options import SearchFilter
 from tests.service.filled_index import FilledIndex
 from tests.service.milvus.lab import Lab
 from tests.service.milvus.servers import milvus_server
@@ -31,9 +31,9 @@ LIMIT = 100
 GROUPS = 10
 PER_COMMIT = 1000
 FILTERS = {
-    "all": Filter(),
-    "4 of 20 cameras": Filter(cameras=tuple(f"camera-{number:02}" for number in range(4))),
-    "without 1 camera": Filter(exclude_cameras=("camera-07",)),
+    "all": SearchFilter(),
+    "4 of 20 cameras": SearchFilter(cameras=tuple(f"camera-{number:02}" for number in range(4))),
+    "without 1 camera": SearchFilter(exclude_cameras=("camera-07",)),
 }
 
 
@@ -94,7 +94,7 @@ def measure(one, server, source, crops):
     )
     same = []
     for query in queries[:50, None]:
-        rows = (searched.search(query, LIMIT).row_ids for searched in (index, local))
+        rows = (searched.search(query, LIMIT).slots for searched in (index, local))
         same.append(len(np.intersect1d(*rows)))
     found["recall_at_100"] = float(np.mean(same)) / LIMIT
     found["to_found_ms"] = _to_found(one, index, source, crops)
@@ -112,7 +112,7 @@ def _to_found(one, index, source, crops):
         while not found:
             time.sleep(0.005)
             with contextlib.suppress(IndexUnavailable):
-                found = row in index.search(crop.vector[None], 1).row_ids
+                found = row in index.search(crop.vector[None], 1).slots
         taken.append(1e3 * (time.perf_counter() - began))
     return {"p50": float(np.median(taken)), "p99": float(np.percentile(taken, 99))}
 

@@ -1,6 +1,5 @@
 """Milvus proposes the crops that FAISS finds, and never one that the record has removed."""
 
-import unicodedata
 from datetime import timedelta
 
 import numpy as np
@@ -8,8 +7,7 @@ import pytest
 
 from service.milvus import indexer
 from service.milvus.rows import Codes
-from service.record.values import form_code
-from service.search.options import Filter
+from service.search.options import SearchFilter
 from tests.service.gallery.new_crops import NOON
 from tests.service.milvus.lab import (
     CAMERAS,
@@ -22,23 +20,30 @@ from tests.service.milvus.lab import (
 )
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.promise("milvus")
+
 SOON = NOON + timedelta(minutes=40)
 PEOPLE = ("person 1", "person 3")
 FILTERS = (
-    Filter(),
-    Filter(cameras=("nowhere",)),
+    SearchFilter(),
+    SearchFilter(cameras=("nowhere",)),
     # Crops of an unknown camera stay.
-    Filter(exclude_cameras=("west", CAMERAS[2])),
-    Filter(captured_after=SOON),
+    SearchFilter(exclude_cameras=("west", CAMERAS[2])),
+    SearchFilter(captured_after=SOON),
     # Crops of an unknown time do not pass.
-    Filter(captured_before=SOON),
-    Filter(captured_after=NOON, captured_before=NOON),
-    Filter(("east", "west"), ("west",), NOON, SOON),
-    Filter(without=frozenset(range(1, 60, 3))),
-    Filter(named=True),
-    Filter(cameras=("east",), named=False),
-    Filter(identities=("nobody",)),
-    Filter(cameras=("east",), captured_after=NOON, identities=PEOPLE),
+    SearchFilter(captured_before=SOON),
+    SearchFilter(captured_after=NOON, captured_before=NOON),
+    SearchFilter(
+        cameras=("east", "west"),
+        exclude_cameras=("west",),
+        captured_after=NOON,
+        captured_before=SOON,
+    ),
+    SearchFilter(without=frozenset(range(1, 60, 3))),
+    SearchFilter(named=True),
+    SearchFilter(cameras=("east",), named=False),
+    SearchFilter(identities=("nobody",)),
+    SearchFilter(cameras=("east",), captured_after=NOON, identities=PEOPLE),
 )
 
 
@@ -56,7 +61,7 @@ def test_every_filter_passes_what_it_passes_in_faiss(filled):
     inside = one.in_faiss(gallery)
     for wanted in FILTERS:
         hits = one.hits(gallery, query, 1000, wanted)
-        expected = inside.search(query[None], 1000, wanted).row_ids.tolist()
+        expected = inside.search(query[None], 1000, wanted).slots.tolist()
         assert [hit["id"] for hit in hits] == expected, wanted
         for hit in hits:
             np.testing.assert_allclose(hit["v"], units(drawn(hit["id"] - 1)), atol=1e-7)
@@ -67,7 +72,7 @@ def test_every_filter_passes_what_it_passes_in_faiss(filled):
 def test_limits_beyond_what_milvus_takes_are_cut(filled):
     one, gallery = filled
     assert len(one.found(gallery, drawn(1), 100_000)) == 100
-    many = Filter(without=frozenset(range(2, 12_000)))
+    many = SearchFilter(without=frozenset(range(2, 12_000)))
     assert one.found(gallery, drawn(1), 100_000, many) == [1]
 
 
@@ -76,7 +81,7 @@ def test_milvus_holds_no_name(filled):
     state = one.state(gallery)
     rows = one.server.rows(state.collection, 0, 1000, state.timestamp)
     assert {type(value) for row in rows for value in row.values()} == {int, float}
-    label = one.record.crops.by_row(gallery.gallery_id, [2])[2]
+    label = one.record.crops.by_slot(gallery.gallery_id, [2])[2]
     assert Codes(b"another secret").label(label)["camera"] != one.codes.label(label)["camera"]
 
 
@@ -96,9 +101,9 @@ def test_a_changed_label_moves_a_crop_to_other_filters_and_groups(one):
     one.change(gallery, first, camera="west")
     one.record.people.rename(gallery.gallery_id, "b", "a")
     one.caught_up(gallery)
-    assert one.found(gallery, drawn(1), wanted=Filter(cameras=("west",))) == [first]
+    assert one.found(gallery, drawn(1), wanted=SearchFilter(cameras=("west",))) == [first]
     groups = one.index(gallery).search(drawn(1)[None], 10, grouped=True)
-    assert groups.row_ids.tolist() == [first]
+    assert groups.slots.tolist() == [first]
 
 
 def test_a_rebuild_leads_to_a_new_collection_and_loses_nothing_meanwhile(one):
@@ -184,8 +189,7 @@ def test_vectors_of_another_length_get_a_collection_of_their_own(one):
 
 
 def test_files_are_compacted_after_a_deletion(one):
-    gallery = one.gallery()
-    rows = one.enroll(gallery, *(drawn_crop(number) for number in range(20)))
+    gallery, rows = one.indexed(*range(20))
     one.remove(gallery, *rows[:10])
     version = one.gallery().version
     assert one.writer.compact(gallery.gallery_id, version, 60)
@@ -194,32 +198,3 @@ def test_files_are_compacted_after_a_deletion(one):
     one.indexer.close()
     one.record.remote_indexes.change(gallery.gallery_id, building="being filled")
     assert not one.writer.compact(gallery.gallery_id, version, 0.3)
-
-
-def test_names_that_an_earlier_version_wrote_in_another_unicode_form_pass_a_filter(one):
-    gallery = one.gallery()
-    decomposed = unicodedata.normalize("NFD", "José")
-    rows = one.enroll(
-        gallery,
-        drawn_crop(1, identity=decomposed, camera=decomposed),
-        drawn_crop(2, identity="Ann", camera="east"),
-    )
-    one.caught_up(gallery)
-    # Earlier versions wrote the code of the name as it was sent.
-    (hit,) = one.hits(gallery, drawn(1), 1)
-    (crop,) = one.record.crops.indexed(gallery.gallery_id, [rows[0]])
-    written = one.codes.row(crop) | {"grp": form_code(decomposed, one.codes.secret)}
-    assert written["grp"] != hit["grp"]
-    one.server.upsert(one.state(gallery).collection, [written])
-    for wanted, expected in (
-        (Filter(identities=("José",)), rows[:1]),
-        (Filter(cameras=frozenset({"José"})), rows[:1]),
-        (Filter(exclude_cameras=frozenset({"José"})), rows[1:]),
-        (Filter(identities=("José", "Ann")), rows),
-    ):
-        for grouped in (False, True):
-            found = one.index(gallery).search(drawn(1)[None], 9, wanted, grouped)
-            assert found.row_ids.tolist() == expected, (wanted, grouped)
-            assert (
-                one.in_faiss(gallery).search(drawn(1)[None], 9, wanted).row_ids.tolist() == expected
-            )

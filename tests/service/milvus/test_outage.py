@@ -12,6 +12,8 @@ from tests.service.milvus.lab import drawn, drawn_crop, lab
 from tests.service.milvus.servers import milvus_server
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.promise("milvus-outage")
+
 # A real Milvus loads collections for most of a minute.
 RECOVERED_SECONDS = 150.0
 

@@ -9,7 +9,7 @@ from tests.service.milvus.cycles import Cycles
 from tests.service.milvus.servers import milvus_server
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.promise("milvus")]
 KINDS = ("lite", "real")
 
 

@@ -12,11 +12,13 @@ import pytest
 
 from service.errors import CollectionUnavailable, IndexUnavailable, UnknownGallery
 from service.milvus import index as milvus_index
-from service.search.options import Filter, QueryOptions
+from service.search.options import QueryOptions, SearchFilter
 from service.search.query import run_search
 from service.search.ranking import Search
 from tests.service.milvus.fake_server import FakeServer
 from tests.service.milvus.lab import DIMENSION, drawn, drawn_crop, lab, mixed_crop
+
+pytestmark = pytest.mark.promise("milvus")
 
 QUERIES = np.stack([drawn(1000), drawn(1001)])
 
@@ -37,13 +39,13 @@ def gallery(one):
 
 
 def _nearest(one, gallery, count):
-    return one.in_faiss(gallery).search(QUERIES, count).row_ids.tolist()
+    return one.in_faiss(gallery).search(QUERIES, count).slots.tolist()
 
 
 def test_a_deleted_crop_takes_no_place_though_the_server_still_shows_it(one, gallery):
     # More than one search of ten proposes.
     one.remove(gallery, *_nearest(one, gallery, 35))
-    for wanted in (Filter(), Filter(cameras=("west",))):
+    for wanted in (SearchFilter(), SearchFilter(cameras=("west",))):
         one.assert_same(gallery, QUERIES, [10], wanted)
 
 
@@ -54,12 +56,12 @@ def test_labels_of_the_server_decide_nothing(one, gallery):
     one.change(gallery, third, identity="new", camera="west")
     one.assert_same(gallery, QUERIES, [3, 10, 60])
     # A row that passes by the label that the record has alone is found once the server has it.
-    one.assert_same(gallery, QUERIES, [60], Filter(exclude_cameras=("north",)))
-    north = Filter(cameras=("north",))
-    assert one.index(gallery).search(QUERIES, 60, north).row_ids.tolist() == []
+    one.assert_same(gallery, QUERIES, [60], SearchFilter(exclude_cameras=("north",)))
+    north = SearchFilter(cameras=("north",))
+    assert one.index(gallery).search(QUERIES, 60, north).slots.tolist() == []
     with lab(one.folder, one.milvus) as other:
         other.caught_up(gallery)
-        assert other.index(gallery).search(QUERIES, 60, north).row_ids.tolist() == [first]
+        assert other.index(gallery).search(QUERIES, 60, north).slots.tolist() == [first]
 
 
 def test_a_row_of_another_crop_is_no_hit(one, gallery):
@@ -67,8 +69,8 @@ def test_a_row_of_another_crop_is_no_hit(one, gallery):
     (crop,) = one.record.crops.indexed(gallery.gallery_id, [first])
     other = replace(crop, record=replace(crop.record, crop_id="given out before"))
     one.server.upsert(one.state(gallery).collection, [one.codes.row(other)])
-    everywhere = Filter(exclude_cameras=("nowhere",))
-    assert first not in one.index(gallery).search(QUERIES, 60, everywhere).row_ids
+    everywhere = SearchFilter(exclude_cameras=("nowhere",))
+    assert first not in one.index(gallery).search(QUERIES, 60, everywhere).slots
     # One of the gallery's crops is missing then.
     with pytest.raises(CollectionUnavailable, match="has lost crops"):
         one.index(gallery).search(QUERIES, 60)
@@ -87,7 +89,7 @@ def test_of_an_empty_gallery_the_server_is_not_asked(one, gallery, tmp_path):
     (tmp_path / "rows.dead").touch()
     one.remove(gallery, *range(1, 61))
     found = one.index(gallery).search(QUERIES, 10)
-    assert (len(found.row_ids), found.searched, found.vectors.shape) == (0, 0, (0, DIMENSION))
+    assert (len(found.slots), found.searched, found.vectors.shape) == (0, 0, (0, DIMENSION))
     assert found.version == one.gallery().version
     one.enroll(gallery, drawn_crop(99))
     with pytest.raises(IndexUnavailable):

@@ -13,6 +13,8 @@ from tests.service.milvus.conftest import KINDS
 from tests.service.milvus.servers import milvus_server
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.promise("milvus-outage")
+
 PROGRAM = (
     "import sys; from tests.service.milvus import fake_server; "
     "sys.modules['service.milvus.server'] = fake_server; "

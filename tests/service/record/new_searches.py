@@ -1,28 +1,46 @@
 """Searches to be kept, as rows of the record."""
 
 import itertools
-import json
 import time
 from datetime import timedelta
 
+from gmn_client.models import RankedCrop
+from service.record.desk import NewSearch
 from service.record.schema import now_micros
 
 WEEK = timedelta(days=7)
 NUMBERS = itertools.count()
 
 
-def new_search(*crop_ids, verdict="uncertain", **columns):
-    return {
+def new_search(*crop_ids, verdict="uncertain", picture=None, **changes):
+    columns = {
         "query_id": f"{time.time_ns() // 1_000_000:012x}{next(NUMBERS):020x}",
         "created_at": now_micros(),
         "key_id": "k1",
         "request": "{}",
         "answer": '{"verdict": "no_match"}',
-        "results": json.dumps([[crop_id, 0.5, None, 0.5, verdict] for crop_id in crop_ids]),
         "crop_id": None,
         "content_type": "image/png",
-        **columns,
+        **changes,
     }
+    results = [
+        RankedCrop(
+            rank=rank,
+            crop_id=crop_id,
+            identity=None,
+            camera=None,
+            captured_at=None,
+            external_id=None,
+            metadata=None,
+            cosine=0.5,
+            pair_logit=None,
+            probability=0.5,
+            verdict=verdict,
+            image_url="",
+        )
+        for rank, crop_id in enumerate(crop_ids, 1)
+    ]
+    return NewSearch(columns, results, picture)
 
 
 def kept_ids(record, gallery_id):

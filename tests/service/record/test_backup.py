@@ -43,6 +43,8 @@ from tests.service.gallery.new_jobs import new_job
 from tests.service.record.filled import flip
 from tests.service.record.new_searches import kept_ids, new_search
 
+pytestmark = pytest.mark.sqlite_alone
+
 ALERT = {
     "number": 1,
     "alert_id": "a1",
@@ -82,7 +84,7 @@ def empty(folder):
 
 
 def delete_one_of_each_kind(record, lobby, gate, ids, searches, closed, webhook, merge):
-    record.kept.remove(lobby, [searches[0]["query_id"]])
+    record.kept.remove(lobby, [searches[0].query_id])
     record.cases.delete(lobby, closed.case_id)
     record.crops.remove(lobby, [ids[0]])
     record.people.forget(lobby, "c")
@@ -96,12 +98,13 @@ def delete_one_of_each_kind(record, lobby, gate, ids, searches, closed, webhook,
     record.galleries.delete(gate)
 
 
+@pytest.mark.promise("2")
 @pytest.mark.parametrize("left", ["the data directory", "its log of deletions", "a newer backup"])
 def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(filled, tmp_path, left):
     record, lobby, gate, ids = filled
     ids += enroll(record, lobby, new_crop(6, "c"), new_crop(7, "d"), new_crop(8, "e"))
-    searches = [new_search(crop_id=crop_id) for crop_id in ids[1:3]]
-    record.kept.keep(lobby, [(search, b"picture") for search in searches], 10)
+    searches = [new_search(crop_id=crop_id, picture=b"picture") for crop_id in ids[1:3]]
+    record.kept.keep(lobby, searches, 10)
     closed = record.cases.create(lobby, "closed", "", "k")
     record.cases.create(lobby, "open", "", "k")
     webhook = record.webhooks.create(lobby, WEBHOOK)
@@ -138,7 +141,7 @@ def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(filled
         # The former secret is not accepted any more.
         assert [key.secret_sha256 for key in again.keys.all()] == [NO_HASH]
         assert again.galleries.get(lobby).version > latest
-        assert kept_ids(again, lobby) == [searches[1]["query_id"]]
+        assert kept_ids(again, lobby) == [searches[1].query_id]
         assert [case.name for case in again.cases.page(lobby, None, 9).results] == ["open"]
         assert again.jobs.get("open").state == "cancelled"
         assert again.jobs.get("ended") is None
@@ -200,6 +203,7 @@ def test_a_record_whose_keys_are_all_newer_than_the_backup_still_asks_for_a_key(
     assert restored.keys == ([backed_up] if backed_up else [])
 
 
+@pytest.mark.promise("restore-replaces")
 def test_without_a_word_a_restore_replaces_the_data_directory_of_the_environment(
     filled, tmp_path, capsys, monkeypatch
 ):
@@ -246,6 +250,7 @@ def test_without_the_data_directory_only_deletions_until_the_newest_backup_are_k
     assert json.loads(capsys.readouterr().out)["unknown_from"].startswith("2900-01-02T00:00:00")
 
 
+@pytest.mark.promise("backup-moment")
 @pytest.mark.parametrize("kept", ["the record", "its log", "nothing"])
 def test_a_backup_of_an_earlier_version_is_compared_with_the_record_that_it_is_to_replace(
     filled, tmp_path, kept
@@ -301,6 +306,7 @@ def test_a_name_that_was_forgotten_since_is_in_no_report_of_a_job(filled, tmp_pa
     assert not is_on_disk(tmp_path / "new", b"Zoe")
 
 
+@pytest.mark.promise("backup-moment")
 def test_a_backup_amid_writes_is_of_one_moment(filled, tmp_path):
     record, lobby, *_ = filled
     done = threading.Event()
@@ -328,6 +334,7 @@ def test_a_backup_amid_writes_is_of_one_moment(filled, tmp_path):
         assert names.count("x") == names.count("y")
 
 
+@pytest.mark.promise("2")
 @pytest.mark.parametrize("round_number", range(3))
 def test_nothing_acknowledged_is_lost_and_nothing_deleted_is_back_with_writers_during_a_backup(
     filled, tmp_path, round_number
@@ -522,6 +529,7 @@ def test_a_restore_that_is_killed_is_never_opened_and_can_be_repeated(filled, tm
         assert listed_ids(again, lobby) == ids[1:]
 
 
+@pytest.mark.promise("backup-moment")
 def test_what_cannot_be_restored_is_refused_with_the_remedy(filled, tmp_path):
     record, *_ = filled
     backup = write_backup(record.database, tmp_path / "backups").path
@@ -560,6 +568,7 @@ def renamed(backup, moment):
     return backup.rename(backup.with_name(f"{moment:{NAME_FORMAT}}"))
 
 
+@pytest.mark.promise("backup-moment")
 def test_a_backup_from_before_the_log_needs_a_word_and_says_what_cannot_be_known(
     filled, tmp_path, capsys
 ):
@@ -617,6 +626,7 @@ def restored_or_refused(backup, tmp_path):
     return ran.stdout + ran.stderr
 
 
+@pytest.mark.promise("backup-paths")
 @pytest.mark.parametrize(
     "name", ["record.sqlite3", "vectors-1-0.f32", "deletions.log", "audit.jsonl", "audit.key"]
 )
@@ -629,6 +639,7 @@ def test_no_link_in_a_backup_is_followed(filled, tmp_path, name):
     assert any(words in said for words in ("symbolic links", "is a link", "is no ordinary file"))
 
 
+@pytest.mark.promise("backup-paths")
 @pytest.mark.parametrize("name", ["vectors-9-9.f32", "audit-20200101.jsonl", "other", "audit-pipe"])
 def test_what_a_stranger_put_into_a_backup_is_no_part_of_its_restore(filled, tmp_path, name):
     backup = hostile(filled, tmp_path)
@@ -642,6 +653,7 @@ def test_what_a_stranger_put_into_a_backup_is_no_part_of_its_restore(filled, tmp
     assert not (tmp_path / "deep" / "er" / "new" / name).exists()
 
 
+@pytest.mark.promise("backup-paths")
 @pytest.mark.parametrize(
     ("statement", "refusal"),
     [

@@ -45,7 +45,7 @@ def test_a_track_keeps_the_best_and_the_others_are_answered_as_not_kept(record, 
     copy_of_it = replace(copy_of_it, vector=sharp.vector * 2)
     answer = enroll(record, gallery, [copy_of_it, turned, sharp], keep_best=2)
     assert [image.kept for image in answer.landed] == [False, True, True]
-    (slot,) = (crop.row_id for crop in answer.added if crop.crop_id == sharp.record.crop_id)
+    (slot,) = (crop.slot for crop in answer.added if crop.crop_id == sharp.record.crop_id)
     # A better picture comes: the worse of two like it gives way, for good.
     (better,) = draw(3, quality=100.0)
     better = replace(better, vector=sharp.vector)
@@ -131,7 +131,7 @@ def test_enrollments_that_are_committed_together_choose_among_all_of_them(record
     # Each of the three has its whole vector.
     assert len(list(record.crops.vectors(gallery))) == 3
     assert record.galleries.get(gallery).crops == 3
-    assert record.galleries.get(gallery).rows > 3
+    assert record.galleries.get(gallery).next_slot > 4
 
 
 def test_a_track_of_too_many_crops_is_refused_with_the_remedy(record, gallery, monkeypatch):

@@ -21,7 +21,7 @@ def test_the_newest_searches_are_kept_oldest_first(record, gallery):
 def test_calibrations_of_the_withdrawn_scoring_are_dropped_at_the_next_fit(record, gallery):
     kept = record.calibrations
     with pytest.MonkeyPatch.context() as earlier:
-        earlier.setattr("service.record.calibrations.WITHDRAWN_SUBJECTS", "")
+        earlier.setattr("service.record.calibrations.WITHDRAWN", "")
         kept.add_searches(gallery, "fused:a", [("a", b"1")])
         assert kept.publish(gallery, "fused:a", "{}", 0)
         assert kept.publish(gallery, "mnet:a", "before", 0)

@@ -91,6 +91,7 @@ def test_strays_of_one_name_in_two_galleries_are_both_found(record, gallery):
     assert record.stray_files.all(NOON, 9) == [(gallery + 1, "c1")]
 
 
+@pytest.mark.promise("2")
 def test_the_vectors_of_a_deleted_gallery_leave_the_disk_at_once(record, gallery):
     folder = record.database.folder
     enroll(record, gallery, new_crop(1))
@@ -101,6 +102,7 @@ def test_the_vectors_of_a_deleted_gallery_leave_the_disk_at_once(record, gallery
     assert list(folder.glob(f"vectors-{gallery}-*")) == []
 
 
+@pytest.mark.sqlite_alone
 def test_a_deleted_gallery_leaves_no_row_of_its_own(tmp_path):
     fill_record(tmp_path)
     with open_record(tmp_path) as record:
@@ -114,7 +116,7 @@ def test_a_deleted_gallery_leaves_no_row_of_its_own(tmp_path):
 def test_people_and_searches_of_a_deleted_gallery_go_in_small_commits(record, gallery, monkeypatch):
     monkeypatch.setattr(galleries, "CROPS_AT_ONCE", 2)
     enroll(record, gallery, *(new_crop(number, f"person {number}") for number in range(6)))
-    record.kept.keep(gallery, [(new_search(), b"picture") for _ in range(6)], 10)
+    record.kept.keep(gallery, [new_search(picture=b"picture") for _ in range(6)], 10)
     reader = Reader(record.database)
 
     def count_rows():
@@ -128,6 +130,7 @@ def test_people_and_searches_of_a_deleted_gallery_go_in_small_commits(record, ga
     assert all(sum(before) - sum(after) <= 2 for before, after in pairwise(counts))
 
 
+@pytest.mark.sqlite_alone
 def test_the_disk_gets_back_the_space_of_removed_vectors(record, gallery):
     vector = np.full(256, 0.5, np.float32)
     ids = enroll(record, gallery, *(replace(new_crop(n), vector=vector) for n in range(64)))
@@ -145,6 +148,7 @@ def test_the_disk_gets_back_the_space_of_removed_vectors(record, gallery):
     assert all(np.array_equal(found[crop_id], vector) for crop_id in left)
 
 
+@pytest.mark.sqlite_alone
 def test_vectors_are_not_written_to_a_file_that_another_process_has_removed(
     record, gallery, tmp_path, monkeypatch
 ):

@@ -16,7 +16,7 @@ from service.record.crop_rows import read_columns
 from service.record.keys import ApiKey
 from service.record.record import Record
 from service.record.transaction import Reader
-from service.record.values import CropFilter, GallerySettings
+from service.record.values import GallerySettings, ListFilter
 from service.record.verify import inspect, verify
 from tests.service.gallery.new_crops import (
     EMBEDDER,
@@ -31,6 +31,8 @@ from tests.service.gallery.new_crops import (
 )
 from tests.service.record.filled import flip
 from tests.service.record.new_searches import WEEK, new_search
+
+pytestmark = [pytest.mark.promise("damage"), pytest.mark.sqlite_alone]
 
 LOBBY = 20
 YARD = 5
@@ -48,7 +50,7 @@ def whole(tmp_path_factory):
         enroll(record, yard, *(new_crop(100 + n) for n in range(YARD)))
         record.crops.remove(lobby, [first])
         record.keys.add(ApiKey("door", "0" * 64, ("query",), None, "", NOON))
-        record.kept.keep(lobby, [(new_search(), b"picture")], 10)
+        record.kept.keep(lobby, [new_search(picture=b"picture")], 10)
     return folder
 
 
@@ -129,7 +131,7 @@ def test_a_listing_goes_on_behind_damaged_crops(data_dir):
         pages = []
         cursor = ""
         while cursor is not None:
-            page = record.crops.page(1, CropFilter(), cursor, limit=2)
+            page = record.crops.page(1, ListFilter(), cursor, limit=2)
             pages += [crop.metadata["number"] for crop in page.crops]
             cursor = page.cursor
     assert pages == [number for number in range(1, LOBBY + 1) if number not in (3, 4, 9)]
@@ -138,7 +140,7 @@ def test_a_listing_goes_on_behind_damaged_crops(data_dir):
 def test_a_change_of_labels_makes_no_damaged_crop_look_whole(data_dir):
     flip(data_dir / "record.sqlite3", b'{"number":7}')
     with open_record(data_dir) as record:
-        changed = record.crops.change(1, CropFilter(), {"camera": "roof"})
+        changed = record.crops.change(1, ListFilter(), {"camera": "roof"})
         assert len(changed.crop_ids) == LOBBY - 1
         with pytest.raises(DamagedRecord, match="the row of crop"):
             record.people.rename(1, "person 1", "somebody")
@@ -224,6 +226,8 @@ def answers(record):
     return crops, None
 
 
+# Each of the records is opened, which syncs files: a busy disk may take minutes for all of them.
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("flips", [60, pytest.param(1500, marks=pytest.mark.slow)])
 def test_no_flipped_bit_changes_what_is_answered_of_a_crop_or_what_a_key_may_do(
     data_dir, tmp_path, flips
@@ -253,7 +257,8 @@ def test_no_flipped_bit_changes_what_is_answered_of_a_crop_or_what_a_key_may_do(
             outcomes["named"] += 1
             continue
         assert found.items() <= crops.items()
-        assert found_keys in (keys, None)
+        # A damaged key is left out, and opens nothing.
+        assert found_keys is None or (found_keys == keys) or (found_keys == [] and noted)
         assert len(found) == len(crops) or noted
         outcomes["whole" if len(found) == len(crops) else "left out"] += 1
     assert outcomes["left out"] > flips / 5

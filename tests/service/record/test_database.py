@@ -17,15 +17,13 @@ import pytest
 from model.problems import InputProblem
 from service.errors import DamagedRecord, ServiceStopping, StorageFailed, UnknownGallery
 from service.ops.threads import MonitoredThreadPool
-from service.record import database as database_module
+from service.record import sqlite as sqlite_module
 from service.record.crop_changes import put_crops, remove_crops
-from service.record.database import PRAGMAS, RULES_AT_ONCE, Database, _Work
-from service.record.desk import drop_searches
 from service.record.galleries import next_version
-from service.record.people import People
 from service.record.record import Record
 from service.record.schema import CHECKED_TABLES, FORMAT
-from service.record.transaction import FILE, PICTURES_IN_BATCH
+from service.record.sqlite import PRAGMAS, SQLiteDatabase
+from service.record.transaction import FILE
 from service.record.vectors import VectorFile
 from tests.service.gallery.new_crops import (
     enroll,
@@ -37,7 +35,6 @@ from tests.service.gallery.new_crops import (
 )
 from tests.service.gallery.new_jobs import new_job
 from tests.service.record.filled import contents, fill_record
-from tests.service.record.new_searches import new_search
 from tests.waiting import eventually
 
 ACKNOWLEDGED = "record.commit"
@@ -73,6 +70,8 @@ def _is_named(folder, written):
     return False
 
 
+@pytest.mark.sqlite_alone
+@pytest.mark.promise("damage")
 @pytest.mark.parametrize("flips", [130, pytest.param(500, marks=pytest.mark.slow)])
 def test_a_flipped_bit_anywhere_in_the_file_is_named_or_harmless(filled, flips):
     with open_record(filled) as record:
@@ -90,6 +89,7 @@ def test_a_flipped_bit_anywhere_in_the_file_is_named_or_harmless(filled, flips):
     assert flips / 10 < named < flips * 4 / 5
 
 
+@pytest.mark.sqlite_alone
 def test_a_flipped_bit_in_the_log_is_named_or_harmless(record, gallery, tmp_path):
     kept = tmp_path / "kept"
     kept.mkdir()
@@ -109,6 +109,7 @@ def test_a_flipped_bit_in_the_log_is_named_or_harmless(record, gallery, tmp_path
         shutil.rmtree(folder)
 
 
+@pytest.mark.sqlite_alone
 @pytest.mark.parametrize(
     ("written", "damaged", "sentence"),
     [
@@ -125,6 +126,8 @@ def test_a_damaged_definition_of_a_table_is_named(filled, written, damaged, sent
         Record(filled)
 
 
+@pytest.mark.sqlite_alone
+@pytest.mark.promise("former-backups")
 @pytest.mark.parametrize("version", [0, FORMAT + 1])
 def test_a_file_of_another_format_is_refused_as_it_is(filled, version):
     with contextlib.closing(sqlite3.connect(filled / FILE)) as connection:
@@ -133,24 +136,6 @@ def test_a_file_of_another_format_is_refused_as_it_is(filled, version):
     with pytest.raises(InputProblem, match=f"has format version {version}, and this program"):
         Record(filled)
     assert (filled / FILE).read_bytes() == content
-
-
-def _run_at_once(database, *rules):
-
-    def run(rule):
-        try:
-            return database.write(rule)
-        except Exception as error:
-            return error
-
-    with ThreadPoolExecutor(len(rules)) as writers:
-        with database._write_lock:
-            done = []
-            for number, rule in enumerate(rules, 1):
-                done.append(writers.submit(run, rule))
-                while len(database._queue) < number:
-                    time.sleep(0.001)
-        return [future.result() for future in done]
 
 
 def _keep_runtime(gallery, name):
@@ -168,34 +153,27 @@ def _names(database):
         return [row["embedder"] for row in reader.rows("runtimes", "ORDER BY embedder")]
 
 
-def test_a_rule_that_raises_leaves_nothing_and_those_beside_it_land(record, gallery, tmp_path):
+def test_a_rule_that_raises_leaves_nothing_and_the_next_lands(record, gallery, tmp_path):
     def failing(transaction):
         _keep_runtime(gallery, "b")(transaction)
         raise UnknownGallery("of the rule")
 
     database = record.database
-    rules = (_keep_runtime(gallery, "a"), failing, _keep_runtime(gallery, "c"))
-    landed, failed, last = _run_at_once(database, *rules)
-    assert (landed, last) == (None, None)
-    assert isinstance(failed, UnknownGallery)
+    assert database.write(_keep_runtime(gallery, "a")) is None
+    with pytest.raises(UnknownGallery):
+        database.write(failing)
+    assert database.write(_keep_runtime(gallery, "c")) is None
     assert _names(database) == ["a", "c"]
     assert record.galleries.get(gallery).version == 2
     assert not is_on_disk(tmp_path, new_crop(ord("b")).vector.tobytes())
 
 
-def test_a_writer_behind_a_full_transaction_is_not_forgotten(record, gallery):
-    for number in range(RULES_AT_ONCE):
-        record.database._queue.append(_Work(_keep_runtime(gallery, f"before {number:02}")))
-    record.database.write(_keep_runtime(gallery, "last"))
-    assert len(_names(record.database)) == RULES_AT_ONCE + 1
-    assert record.galleries.get(gallery).version == RULES_AT_ONCE + 1
-
-
+@pytest.mark.promise("several-processes")
 def test_a_process_that_waits_writes_before_one_that_has_just_written(tmp_path):
     order = []
     with (
-        contextlib.closing(Database(tmp_path)) as busy,
-        contextlib.closing(Database(tmp_path)) as other,
+        contextlib.closing(SQLiteDatabase(tmp_path)) as busy,
+        contextlib.closing(SQLiteDatabase(tmp_path)) as other,
         ThreadPoolExecutor(2) as writers,
     ):
         for _ in range(10):
@@ -220,6 +198,8 @@ def _has_the_turn(folder):
     return False
 
 
+@pytest.mark.sqlite_alone
+@pytest.mark.promise("stops")
 def test_a_long_write_ends_with_its_process_and_stores_nothing(record, gallery):
     endless = (
         "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers) "
@@ -254,6 +234,7 @@ def _write_twice(database, order, is_writing, may_end):
     database.write(lambda _: order.append("second"))
 
 
+@pytest.mark.sqlite_alone
 @pytest.mark.parametrize("writer", ["of this process", "of another process"])
 def test_a_writer_that_waits_for_a_long_write_has_not_stalled(record, gallery, tmp_path, writer):
     is_writing = threading.Event()
@@ -279,6 +260,7 @@ def test_a_writer_that_waits_for_a_long_write_has_not_stalled(record, gallery, t
     pool.shutdown()
 
 
+@pytest.mark.sqlite_alone
 def test_a_start_amid_a_commit_of_another_process_cuts_none_of_its_vectors(
     record, gallery, tmp_path, monkeypatch
 ):
@@ -299,7 +281,7 @@ def test_a_start_amid_a_commit_of_another_process_cuts_none_of_its_vectors(
     assert read.vector.tolist() == crop.vector.tolist()
 
 
-def _temporary_files(_):
+def _temporary_files():
     opened = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
     return [path for path in opened if path.name.startswith("etilqs_")]
 
@@ -307,54 +289,16 @@ def _temporary_files(_):
 def test_pictures_are_stored_and_removed_without_a_temporary_file(record, gallery):
     enroll(record, gallery, *(replace(new_crop(n), picture=bytes(500_000)) for n in (1, 2)))
     more = replace(new_crop(3), picture=bytes(3_000_000))
-    more = replace(more, record=replace(more.record, row_id=3, inside=True))
-    rules = [
-        lambda transaction: remove_crops(transaction, gallery, [1]),
-        lambda transaction: put_crops(transaction, gallery, [more]),
-        lambda transaction: remove_crops(transaction, gallery, [2]),
-        _temporary_files,
-    ]
-    assert _run_at_once(record.database, *rules)[-1] == []
-    assert record.crops.by_row(gallery, [1, 2, 3]).keys() == {3}
+    more = replace(more, record=replace(more.record, slot=3, inside=True))
 
+    def change_pictures(transaction):
+        remove_crops(transaction, gallery, [1])
+        put_crops(transaction, gallery, [more])
+        remove_crops(transaction, gallery, [2])
+        return _temporary_files()
 
-MANY = list(range(1, PICTURES_IN_BATCH + 2))
-
-
-def _remove_many(transaction, gallery):
-    return remove_crops(transaction, gallery, MANY).count
-
-
-def _drop_many_searches(transaction, gallery):
-    query_ids = transaction.column("SELECT query_id FROM searches")
-    return drop_searches(transaction, gallery, query_ids)
-
-
-def _merge_many(transaction, gallery):
-    people = People(transaction.database)
-    return People.rename.__wrapped__(people, transaction, gallery, "a", "other").count
-
-
-@pytest.mark.parametrize(
-    ("change", "left"),
-    [(_remove_many, 1), (_merge_many, len(MANY) + 1), (_drop_many_searches, len(MANY) + 1)],
-)
-def test_a_rule_that_changes_many_pictures_is_committed_by_itself(record, gallery, change, left):
-    """SQLite copies the pages of pictures that a rule of a batch removes into memory."""
-    enroll(record, gallery, *(new_crop(slot) for slot in MANY), new_crop(99, identity="other"))
-    record.kept.keep(gallery, [(new_search(), b"a picture") for _ in MANY], len(MANY))
-    in_batch = []
-
-    def rule(transaction):
-        in_batch.append(transaction.in_batch)
-        return change(transaction, gallery)
-
-    rules = (_keep_runtime(gallery, "a"), rule, _keep_runtime(gallery, "c"))
-    _, changed, _ = _run_at_once(record.database, *rules)
-    assert in_batch == [True, False]
-    assert changed == len(MANY)
-    assert _names(record.database) == ["a", "c"]
-    assert record.galleries.get(gallery).crops == left
+    assert record.database.write(change_pictures) == []
+    assert record.crops.by_slot(gallery, [1, 2, 3]).keys() == {3}
 
 
 def _fill_file(transaction):
@@ -362,22 +306,21 @@ def _fill_file(transaction):
     transaction.change("INSERT INTO large VALUES (zeroblob(4000000))")
 
 
-def test_a_full_disk_amid_a_rule_loses_no_other_rule_silently(tmp_path, monkeypatch):
-    monkeypatch.setattr(database_module, "PRAGMAS", (*PRAGMAS, "max_page_count = 300"))
+@pytest.mark.sqlite_alone
+def test_a_full_disk_amid_a_rule_costs_no_other_rule(tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite_module, "PRAGMAS", (*PRAGMAS, "max_page_count = 300"))
     with open_record(tmp_path) as record:
         gallery = new_gallery(record)
-        rules = [_keep_runtime(gallery, "a"), _fill_file, _keep_runtime(gallery, "b")]
-        told = _run_at_once(record.database, *rules)
-        # SQLite ends the transaction, with the changes of the first rule.
-        assert [type(error) for error in told] == [StorageFailed] * 3
-        assert "nothing was stored" in str(told[0])
-        assert _names(record.database) == []
-        assert record.galleries.get(gallery).version == 0
-        # The crops that fit are stored.
         record.database.write(_keep_runtime(gallery, "a"))
-        assert _names(record.database) == ["a"]
+        with pytest.raises(StorageFailed, match="nothing was stored"):
+            record.database.write(_fill_file)
+        # What fits is stored.
+        record.database.write(_keep_runtime(gallery, "b"))
+        assert _names(record.database) == ["a", "b"]
+        assert record.galleries.get(gallery).version == 2
 
 
+@pytest.mark.sqlite_alone
 @pytest.mark.parametrize("remedy", ["next change", "next start"])
 def test_a_removal_whose_vectors_cannot_be_overwritten_is_told_and_made_up(
     record, gallery, tmp_path, monkeypatch, remedy
@@ -397,6 +340,7 @@ def test_a_removal_whose_vectors_cannot_be_overwritten_is_told_and_made_up(
     assert not is_on_disk(tmp_path, secret)
 
 
+@pytest.mark.sqlite_alone
 def test_a_deletion_waits_for_no_reader_and_is_off_the_disk_once_that_ends(
     record, gallery, tmp_path
 ):
@@ -447,6 +391,7 @@ def _copy_of(folder):
     return copy
 
 
+@pytest.mark.sqlite_alone
 @pytest.mark.parametrize(
     "change",
     [
@@ -501,6 +446,8 @@ class _Connection:
         raise sqlite3.OperationalError("disk I/O error")
 
 
+@pytest.mark.sqlite_alone
+@pytest.mark.promise("idempotency")
 @pytest.mark.parametrize("happens", [True, False])
 def test_a_commit_whose_answer_is_lost_is_told_from_one_that_failed(
     record, gallery, tmp_path, monkeypatch, happens

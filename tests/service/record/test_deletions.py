@@ -31,6 +31,8 @@ from tests.service.gallery.new_crops import (
     open_record,
 )
 
+pytestmark = pytest.mark.promise("2")
+
 
 def logged(folder):
     return [(line.kind, line.id) for line in read_deletions(folder / "deletions.log")][1:]
@@ -56,6 +58,21 @@ def test_a_log_begins_with_its_record_and_has_ids_and_no_names(record, gallery, 
     assert logged(tmp_path) == [("crop", first), ("crop", second)]
     assert b"Zoe" not in (tmp_path / "deletions.log").read_bytes()
     assert (tmp_path / "deletions.log").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_crop_that_has_a_tombstone_already_is_logged_and_its_vector_overwritten(
+    record, gallery, tmp_path
+):
+    (crop_id,) = enroll(record, gallery, new_crop(1))
+
+    def bury(transaction):
+        tombstone = {"gallery_id": gallery, "crop_id": crop_id, "removed_at": 0}
+        transaction.insert("tombstones", tombstone)
+
+    record.database.write(bury)
+    record.crops.remove(gallery, [crop_id])
+    assert logged(tmp_path) == [("crop", crop_id)] * 2
+    assert not is_on_disk(tmp_path, new_crop(1).vector.tobytes())
 
 
 def test_what_a_deleted_gallery_had_needs_no_lines(record, gallery, tmp_path):
@@ -108,6 +125,7 @@ def test_a_deletion_that_was_committed_and_killed_is_logged_by_another_process_w
         assert logged(tmp_path) == [("crop", first)]
 
 
+@pytest.mark.sqlite_alone
 def test_a_deletion_that_was_committed_and_killed_is_in_the_log_after_the_next_start(
     record, gallery, tmp_path, monkeypatch
 ):

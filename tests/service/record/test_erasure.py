@@ -9,10 +9,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from service.record import database
+from service.record import database, sqlite
+from service.record.sqlite import SQLiteDatabase
 from service.record.transaction import Transaction
 from tests.service.gallery.new_crops import enroll, is_on_disk, new_crop, only, open_record
 from tests.waiting import eventually
+
+pytestmark = [pytest.mark.promise("2"), pytest.mark.sqlite_alone]
 
 LOG = "record.sqlite3-wal"
 
@@ -25,14 +28,14 @@ def _log_bytes(folder):
 def test_a_log_is_emptied_once_it_is_large_and_when_the_record_is_closed(
     record, gallery, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(database, "LOG_BYTES", 200_000)
+    monkeypatch.setattr(sqlite, "LOG_BYTES", 200_000)
     sizes = []
     for number in range(30):
         enroll(record, gallery, new_crop(number))
         sizes.append(_log_bytes(tmp_path))
     assert 0 in sizes
     assert max(sizes) < 300_000
-    monkeypatch.setattr(database, "LOG_BYTES", 4_000_000)
+    monkeypatch.setattr(sqlite, "LOG_BYTES", 4_000_000)
     enroll(record, gallery, new_crop(40))
     assert _log_bytes(tmp_path) > 0
     record.close()
@@ -85,7 +88,7 @@ def test_a_kill_before_the_log_is_emptied_is_made_up_for_by_the_next_start(
 ):
     crop_ids = enroll(record, gallery, new_crop(1, "Annabel Quirke"), new_crop(2))
     with monkeypatch.context() as killed, open_record(tmp_path) as other:
-        killed.setattr(database.Database, "_truncate_log", lambda _: None)
+        killed.setattr(SQLiteDatabase, "_truncate_log", lambda _: None)
         other.crops.remove(gallery, crop_ids[:1])
     assert is_on_disk(tmp_path, b"Annabel Quirke")
     with open_record(tmp_path):

@@ -11,17 +11,18 @@ from service.record.keys import ApiKey
 from tests.service.gallery.new_crops import counted_steps, enroll, new_crop
 from tests.service.record.new_searches import WEEK, kept_ids, new_search
 
+pytestmark = pytest.mark.promise("kept-searches")
+
 NOW = datetime.now(UTC)
-PICTURE = b"a picture"
 KEY = ApiKey("k1", "0" * 64, ("query",))
 
 
 def keep(record, gallery, *searches, most=100):
-    return record.kept.keep(gallery, [(search, PICTURE) for search in searches], most)[0]
+    return record.kept.keep(gallery, searches, most)[0]
 
 
 def confirm(record, gallery, search, crop_id):
-    record.kept.review(gallery, search["query_id"], [crop_id], "confirmed", KEY)
+    record.kept.review(gallery, search.query_id, [crop_id], "confirmed", KEY)
 
 
 def test_days_end_outside_cases_alone(record, gallery):
@@ -29,11 +30,11 @@ def test_days_end_outside_cases_alone(record, gallery):
     held = new_search()
     keep(record, gallery, loose, held)
     case_id = record.cases.create(gallery, "n", "", "k1").case_id
-    record.cases.hold(gallery, case_id, held["query_id"], "note", KEY)
+    record.cases.hold(gallery, case_id, held.query_id, "note", KEY)
     assert record.kept.expire(gallery, NOW - timedelta(days=1)) == 0
     assert record.kept.expire(gallery, NOW + timedelta(days=1)) == 1
-    assert kept_ids(record, gallery) == [held["query_id"]]
-    record.cases.hold(gallery, case_id, held["query_id"], None, KEY)
+    assert kept_ids(record, gallery) == [held.query_id]
+    record.cases.hold(gallery, case_id, held.query_id, None, KEY)
     assert record.kept.expire(gallery, NOW + timedelta(days=1)) == 1
 
 
@@ -47,7 +48,7 @@ def test_a_search_goes_with_the_last_crop_that_shows_its_person(record, gallery)
     assert record.kept.expire(gallery, NOW - timedelta(days=1)) == 0
     record.crops.remove(gallery, [second])
     assert record.kept.expire(gallery, NOW - timedelta(days=1)) == 1
-    assert kept_ids(record, gallery) == [one["query_id"]]
+    assert kept_ids(record, gallery) == [one.query_id]
 
 
 def test_nothing_is_kept_of_a_person_who_is_forgotten_during_the_search(record, gallery):
@@ -69,7 +70,7 @@ def test_a_crop_that_is_gone_is_not_reviewed(record, gallery):
 def test_decisions_and_notes_of_another_key_stay(record, gallery):
     (ann,) = enroll(record, gallery, new_crop(1))
     search = new_search(ann)
-    query_id = search["query_id"]
+    query_id = search.query_id
     keep(record, gallery, search)
     confirm(record, gallery, search, ann)
     case_id = record.cases.create(gallery, "n", "", KEY.key_id).case_id
@@ -123,14 +124,15 @@ def test_a_list_goes_on_after_a_search_that_was_deleted_since(record, gallery):
     record.kept.remove(gallery, [cursor])
     page = record.kept.page(gallery, WEEK, cursor, 9)
     assert [search["query_id"] for search in page.results] == [
-        searches[1]["query_id"],
-        searches[0]["query_id"],
+        searches[1].query_id,
+        searches[0].query_id,
     ]
 
 
+@pytest.mark.sqlite_alone
 def test_a_person_whom_many_searches_show_is_described_soon(record, gallery):
     crops = enroll(record, gallery, *(new_crop(number, "Ann") for number in range(100)))
-    searches = [(new_search(*crops, verdict="match"), None) for _ in range(400)]
+    searches = [new_search(*crops, verdict="match") for _ in range(400)]
     record.kept.keep(gallery, searches, 400)
     with counted_steps(record) as steps:
         shown = record.people.get(gallery, "Ann")["kept_searches"]
@@ -144,7 +146,7 @@ def test_a_list_of_cases_reads_no_notes_of_their_searches(record, gallery):
     searches = [new_search() for _ in range(100)]
     keep(record, gallery, *searches)
     for search in searches:
-        record.cases.hold(gallery, case_id, search["query_id"], "x" * 4000, KEY)
+        record.cases.hold(gallery, case_id, search.query_id, "x" * 4000, KEY)
     tracemalloc.start()
     (case,) = record.cases.page(gallery, None, 10).results
     _, peak = tracemalloc.get_traced_memory()

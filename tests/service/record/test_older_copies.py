@@ -26,6 +26,8 @@ def put_back(copy, folder):
     assert gmn.run(["store", "adopt", "--data-dir", str(folder)]) == 0
 
 
+@pytest.mark.sqlite_alone
+@pytest.mark.promise("2")
 def test_what_was_deleted_since_is_deleted_again(record, gallery, tmp_path):
     folder = record.database.folder
     yard = new_gallery(record, "yard")

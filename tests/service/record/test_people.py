@@ -143,6 +143,7 @@ def test_columns_of_a_new_person_are_not_those_of_one_who_was_forgotten(
     assert groups == [identity_code(name, secret) for name in ("a", "new")]
 
 
+@pytest.mark.sqlite_alone
 def test_a_damaged_time_of_a_crop_is_named_in_the_list_of_people(record, gallery):
     enroll(record, gallery, new_crop(1))
     folder = record.database.folder

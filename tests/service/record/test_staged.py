@@ -30,7 +30,7 @@ def _vectors(record, gallery):
 
 
 def _missing(record, gallery):
-    return [crop.row_id for crop in record.staged.missing(gallery, 0, 9)]
+    return [crop.slot for crop in record.staged.missing(gallery, 0, 9)]
 
 
 def test_the_file_of_the_former_embedder_goes_with_the_switch(record, gallery, ids, tmp_path):
@@ -86,6 +86,7 @@ def test_vectors_that_are_read_during_the_switch_are_those_of_the_new_embedder(
     assert [crop.vector.tolist() for crop in crops] == [[2.5] * 3, [3.5] * 3]
 
 
+@pytest.mark.sqlite_alone
 def test_no_file_keeps_vectors_of_another_embedder_beyond_a_cancelled_reindex(
     record, gallery, ids, tmp_path
 ):

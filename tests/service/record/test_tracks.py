@@ -33,6 +33,7 @@ def test_tracks_are_listed_with_their_people_times_and_cohesion(record, gallery)
     assert second["cohesion"] is None
 
 
+@pytest.mark.sqlite_alone
 def test_an_id_of_many_cameras_is_listed_page_by_page_and_soon(record, gallery):
     cameras = [f"camera {number:04}" for number in range(3000)]
     crops = [tracked(place, "1", camera=camera) for place, camera in enumerate(cameras)]
@@ -61,6 +62,7 @@ def test_the_crops_that_ask_for_a_long_track_are_the_best_of_equal_parts_of_it(r
     assert record.tracks.spread(gallery, "17", "west", 10) == []
 
 
+@pytest.mark.sqlite_alone
 def test_a_list_of_tracks_reads_no_metadata(record, gallery):
     metadata = {"boxes": [{"x": number} for number in range(1_000)]}
     crops = [tracked(number, "7", metadata=metadata) for number in range(64)]

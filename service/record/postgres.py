@@ -1,0 +1,340 @@
+"""The record in PostgreSQL, which one machine after another serves.
+
+One advisory lock gives all writers their turns, so that a rule finds the record as its predecessor
+left it, as with SQLite.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import psycopg
+
+from model.problems import InputProblem
+from service.errors import RecordUnavailable, RecordWaits, StorageFailed
+from service.ops.data_directory import MACHINE, make_folder
+from service.ops.locks import ProcessLock
+from service.record.database import (
+    NOT_LOGGED,
+    NOT_WRITTEN,
+    RECORD_ID,
+    Database,
+    storage_failure,
+)
+from service.record.deletions import KEPT_FOR
+from service.record.postgres_connection import PostgresConnection, require_server, sentence_of
+from service.record.postgres_sql import table_definitions
+from service.record.postgres_vectors import CachedVectorFiles
+from service.record.schema import FORMAT
+from service.record.transaction import Reader, Transaction, Values
+from service.record.vectors import PRIVATE_FILE
+
+log = logging.getLogger(__name__)
+# A COMMIT without an answer is asked for during this time.
+ANSWER_SECONDS = 10.0
+PAUSE_SECONDS = 0.1
+# The turn of the writers, and the creation of the tables; of one record, which has a schema.
+LOCK = "hashtextextended('{}:' || current_schema(), 0)"
+WRITERS = LOCK.format("gmn-writers")
+CREATORS = LOCK.format("gmn-creators")
+TAKEN_OVER = (
+    "another machine has taken over the record; stop this service, or start it anew to take the "
+    "record back"
+)
+EARLIER_STATE = (
+    "PostgreSQL lacks commits that were acknowledged: a standby that lagged was promoted, or an "
+    "earlier state was restored; start this service anew, which says what to do"
+)
+
+
+class PostgresDatabase(Database):
+    """The tables in a schema of PostgreSQL, and a machine's copy of the vectors in its folder.
+
+    The processes of one machine write it at a time: those of the data directory opened last.
+
+    Args:
+        folder: the data directory of this machine.
+        url: of libpq, such as `postgresql://gmn@db1,db2/gmn`.
+
+    Raises:
+        InputProblem: the server cannot be used for a record, or its record lacks commits that this
+            machine has acknowledged.
+        RecordUnavailable: PostgreSQL does not answer.
+    """
+
+    BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+    # The server's pages have them.
+    HAS_CHECKSUMS = False
+
+    def __init__(self, folder: Path, url: str) -> None:
+        make_folder(folder)
+        super().__init__(folder)
+        self._url = url
+        self.vectors: CachedVectorFiles = CachedVectorFiles(folder, self)
+        # The deletions of all machines go into the log of this one.
+        self._log_lock = ProcessLock(folder / "record.lock", "lines of deletions.log")
+        self._machine = _machine_of(folder)
+        # Number of the transaction whose COMMIT was sent last, by thread.
+        self._sent = threading.local()
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def connection(self) -> PostgresConnection:
+        connection: PostgresConnection | None = getattr(self._local, "connection", None)
+        if connection is not None and connection.is_gone:
+            self.close_connection()
+        return cast("PostgresConnection", super().connection())
+
+    def fetch_tuples(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
+        return self.connection().fetch_tuples(statement, values)
+
+    def fetch_columns(
+        self, names: Sequence[str], query: str, values: Values = ()
+    ) -> list[list[Any]]:
+        rows = self.fetch_tuples(f"SELECT {', '.join(names)} FROM ({query}) AS part", values)
+        return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in names]
+
+    @contextlib.contextmanager
+    def naming_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.errors.LockNotAvailable as error:
+            raise RecordWaits("the turn of the writers") from error
+        except psycopg.errors.DiskFull as error:
+            raise storage_failure(NOT_WRITTEN, error) from error
+        except psycopg.OperationalError as error:
+            raise RecordUnavailable(f"PostgreSQL does not answer ({sentence_of(error)})") from error
+
+    def tend(self) -> None:
+        """Log and overwrite what other machines have deleted."""
+        with contextlib.suppress(RecordUnavailable, StorageFailed):
+            self._acknowledge(Reader(self).newest_commit())
+
+    def empty_log(self) -> None:
+        """Do nothing: the operator decides when PostgreSQL's log and its pages are overwritten."""
+
+    def rebuild_indexes(self) -> None:
+        self.note_indexes_rebuilt()
+
+    def trim_deletions(self) -> None:
+        with self._log_lock.hold():
+            self.deletions.trim(datetime.now(UTC))
+        oldest = "now() - make_interval(days => ?)"
+        self.write(
+            Transaction.change,
+            f"DELETE FROM deletions WHERE noted_at < {oldest}",
+            (KEPT_FOR.days,),
+        )
+
+    @property
+    def writes_wait(self) -> bool:
+        return False
+
+    def data_version(self) -> int:
+        with self._version_lock, self.naming_errors():
+            connection = cast("PostgresConnection | None", self._version_connection)
+            if connection is None or connection.is_gone:
+                if connection is not None:
+                    connection.close()
+                connection = self._connect()
+                self._version_connection = connection
+            statement = "SELECT CAST(value AS INTEGER) FROM record WHERE name = 'commit'"
+            return int(connection.fetch_tuples(statement, ())[0][0])
+
+    def prefetch(self) -> None:
+        """Do nothing: PostgreSQL reads ahead by itself."""
+
+    def check_pages(self, _table: str) -> list[str]:
+        """Return no problem: PostgreSQL's own checksums of its pages tell them."""
+        return []
+
+    def stored_bytes(self) -> int:
+        return int(Reader(self).value("SELECT pg_database_size(current_database())"))
+
+    def close(self) -> None:
+        super().close()
+        if self._version_connection is not None:
+            self._version_connection.close()
+        self._log_lock.close()
+
+    def _connect(self) -> PostgresConnection:
+        try:
+            return PostgresConnection(self._url)
+        except psycopg.OperationalError as error:
+            raise RecordUnavailable(f"PostgreSQL does not answer ({sentence_of(error)})") from error
+        except psycopg.ProgrammingError as error:
+            raise InputProblem(f"GMN_DATABASE_URL: {sentence_of(error)}") from error
+
+    def _open(self) -> None:
+        with self.naming_errors():
+            connection = self.connection()
+            require_server(connection)
+            connection.execute(f"SELECT pg_advisory_lock({CREATORS})")
+            try:
+                if not Reader(self).value("SELECT to_regclass('record') IS NOT NULL"):
+                    self._create(connection)
+                self._require_format()
+                newest = Reader(self).newest_commit()
+                acknowledged = self.acknowledged.read()
+                self._require_acknowledged(newest, acknowledged or 0)
+                # A machine that is refused takes nothing over.
+                self._take_over(connection)
+            finally:
+                connection.execute(f"SELECT pg_advisory_unlock({CREATORS})")
+        self.is_adopted = acknowledged is None
+        if self.is_adopted:
+            # Slots that an older copy of the record gives again may have other vectors here.
+            self.vectors.forget()
+        try:
+            with self._log_lock.hold():
+                self.deletions.begin(Reader(self).value(RECORD_ID))
+        except OSError as error:
+            raise storage_failure(NOT_LOGGED, error) from error
+        self._acknowledge(newest)
+
+    def _create(self, connection: PostgresConnection) -> None:
+        own = Path(__file__).with_name("postgres.sql").read_text(encoding="utf-8")
+        try:
+            with _transaction(connection):
+                connection.run_script(";\n".join([*table_definitions(), own]))
+                self._put_first_values({"format": FORMAT, "group_secret": secrets.token_hex(32)})
+        except psycopg.ProgrammingError as error:
+            raise InputProblem(
+                f"GMN_DATABASE_URL: the tables cannot be created ({sentence_of(error)}); name a "
+                "database, or a schema, that this user owns"
+            ) from error
+
+    def _require_format(self) -> None:
+        version = int(Reader(self).value("SELECT value FROM record WHERE name = 'format'") or 0)
+        if version != FORMAT:
+            raise InputProblem(
+                f"GMN_DATABASE_URL: the record has format version {version}, and this program "
+                f"reads {FORMAT}; use the program version that wrote it"
+            )
+
+    def _require_acknowledged(self, newest: int, acknowledged: int) -> None:
+        if newest < acknowledged:
+            raise InputProblem(
+                f"GMN_DATABASE_URL: the record has {newest} commits, but {acknowledged} were "
+                f"acknowledged by {self.folder}: a standby that lacked the last ones was promoted, "
+                "or an earlier state was restored. Find the others, or go on without them: gmn "
+                f"store adopt --data-dir {self.folder} deletes again what deletions.log names"
+            )
+
+    def _take_over(self, connection: PostgresConnection) -> None:
+        """Have this machine write the record from now on, and no other one."""
+        if self._machine == self._writing_machine():
+            return
+        with _transaction(connection):
+            # The other machine may be writing.
+            connection.execute(f"SELECT pg_advisory_xact_lock({WRITERS})")
+            row = {"name": MACHINE, "value": self._machine}
+            Transaction(self).insert("record", row, instead=True)
+        log.warning("this machine writes the record in PostgreSQL from now on, and no other one")
+
+    def _writing_machine(self) -> str | None:
+        statement = "SELECT value FROM record WHERE name = ?"
+        machine: str | None = Reader(self).value(statement, (MACHINE,))
+        return machine
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        try:
+            with self.naming_errors():
+                yield
+        except OSError as error:
+            raise storage_failure(NOT_WRITTEN, error) from error
+
+    def _begin(self) -> None:
+        connection = self.connection()
+        self._sent.transaction = None
+        connection.execute("BEGIN")
+        try:
+            connection.execute(f"SELECT pg_advisory_xact_lock({WRITERS})")
+            if self._writing_machine() != self._machine:
+                raise RecordUnavailable(TAKEN_OVER)
+            if Reader(self).newest_commit() < (self.acknowledged.read() or 0):
+                raise RecordUnavailable(EARLIER_STATE)
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def _note_commit(self, transaction: Transaction) -> None:
+        statement = (
+            "UPDATE record SET value = ? WHERE name = 'commit' "
+            "RETURNING CAST(pg_current_xact_id() AS TEXT)"
+        )
+        self._sent.transaction = transaction.value(statement, (transaction.commit,))
+
+    def _has_committed(self, _number: int) -> bool:
+        """Return whether the last transaction of this thread was committed.
+
+        Raises:
+            RecordUnavailable: PostgreSQL does not answer.
+        """
+        sent = self._sent.transaction
+        if sent is None:
+            return False
+        until = time.monotonic() + ANSWER_SECONDS
+        while True:
+            try:
+                with self.naming_errors():
+                    statement = "SELECT pg_xact_status(CAST(? AS xid8))"
+                    state = self.fetch_tuples(statement, (sent,))[0][0]
+            except RecordUnavailable:
+                state = None
+            if state in ("committed", "aborted"):
+                return bool(state == "committed")
+            if time.monotonic() > until:
+                raise RecordUnavailable("PostgreSQL went away while this was written")
+            time.sleep(PAUSE_SECONDS)
+
+    def _acknowledge(self, commit: int) -> None:
+        known = self.acknowledged.read() or 0
+        if commit <= known:
+            return
+        # The rows stay for the other machines; `trim_deletions` drops them.
+        try:
+            with self._log_lock.hold():
+                self._finish_deletions("committed > ? AND committed <= ?", (known, commit))
+        except OSError as error:
+            raise storage_failure(NOT_LOGGED, error) from error
+        self.acknowledged.write(commit)
+
+
+@contextlib.contextmanager
+def _transaction(connection: PostgresConnection) -> Iterator[None]:
+    connection.execute("BEGIN")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _machine_of(folder: Path) -> str:
+    """Return the id of the machine that has a data directory; it gets one at first."""
+    path = folder / MACHINE
+    if not path.exists():
+        # One of several processes that start at once gives the name.
+        part = folder / f"{MACHINE}.{secrets.token_hex(4)}"
+        part.touch(PRIVATE_FILE)
+        part.write_text(secrets.token_hex(16))
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(part)
+        part.unlink()
+    return path.read_text()

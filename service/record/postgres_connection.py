@@ -1,0 +1,198 @@
+"""Connections to PostgreSQL that take statements as SQLite's do, and demands on the server."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+import psycopg
+from psycopg.adapt import Dumper, Loader
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
+
+from model.problems import InputProblem
+from service.record.postgres_sql import bind, translate
+from service.record.schema import as_micros
+from service.record.transaction import Values
+
+# Settings without which an acknowledged commit may be lost.
+DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
+EARLIEST_SERVER = 150_000
+CONNECT_SECONDS = 5
+STATEMENT_SECONDS = 60
+# A writer waits no longer than this for its turn.
+TURN_SECONDS = 20
+
+
+class PostgresRow(tuple[Any, ...]):
+    """A row: values by position, or by the column's name."""
+
+    positions: Mapping[str, int]
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(self.positions[key] if isinstance(key, str) else key)
+
+    def keys(self) -> Iterable[str]:
+        return self.positions.keys()
+
+
+def _named_row(cursor: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], PostgresRow]:
+    positions: dict[str, int] = {}
+    for position, column in enumerate(cursor.description or ()):
+        positions.setdefault(column.name, position)
+
+    def make(values: Sequence[Any]) -> PostgresRow:
+        row = PostgresRow(values)
+        row.positions = positions
+        return row
+
+    return make
+
+
+class _Number(Dumper):
+    """Sends a number as PostgreSQL's bigint."""
+
+    oid = psycopg.adapters.types["int8"].oid
+
+    def dump(self, obj: Any) -> bytes:
+        number = as_micros(obj) if isinstance(obj, datetime) else int(obj)
+        if not -(2**63) <= number < 2**63:
+            raise OverflowError(f"{number} has more than 64 bits")
+        return b"%d" % number
+
+
+class _Numeric(Loader):
+    """Reads a sum of integers as an integer."""
+
+    def load(self, data: Any) -> int | float:
+        text = bytes(data)
+        return float(text) if b"." in text else int(text)
+
+
+class PostgresConnection:
+    """A connection that takes statements and values as SQLite's does.
+
+    Raises:
+        RecordUnavailable: PostgreSQL does not answer.
+    """
+
+    def __init__(self, url: str) -> None:
+        options = (
+            f"-c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout={TURN_SECONDS}s "
+            f"-c idle_in_transaction_session_timeout={STATEMENT_SECONDS}s -c jit=off"
+        )
+        given = psycopg.conninfo.conninfo_to_dict(url)
+        self._server = psycopg.connect(
+            url,
+            autocommit=True,
+            row_factory=_named_row,
+            options=f"{given.get('options', '')} {options}",
+            application_name="gmn",
+            connect_timeout=CONNECT_SECONDS,
+            target_session_attrs="read-write",
+            keepalives_idle=5,
+            keepalives_interval=2,
+            keepalives_count=3,
+            tcp_user_timeout=15_000,
+        )
+        for kind in (bool, int, datetime):
+            self._server.adapters.register_dumper(kind, _Number)
+        self._server.adapters.register_loader("numeric", _Numeric)
+        self.total_changes = 0
+
+    @property
+    def is_gone(self) -> bool:
+        """True if it is closed, or if the server has ended it while it was idle."""
+        if self._server.closed or self.in_transaction:
+            return self._server.closed
+        # A server that says something without being asked says that it ends.
+        # `select.select` takes no descriptor from 1,024 on, and a service has more connections.
+        poll = select.poll()
+        poll.register(self._server.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._server.info.transaction_status not in (
+            TransactionStatus.IDLE,
+            TransactionStatus.UNKNOWN,
+        )
+
+    def execute(self, statement: str, values: Values = ()) -> psycopg.Cursor[Any]:
+        return self._run(self._server.cursor(), statement, values)
+
+    def fetch_tuples(self, statement: str, values: Values) -> list[tuple[Any, ...]]:
+        return self._run(self._server.cursor(row_factory=tuple_row), statement, values).fetchall()
+
+    def executemany(self, statement: str, rows: Iterable[Values]) -> psycopg.Cursor[Any]:
+        translation = translate(statement)
+        cursor = self._server.cursor()
+        cursor.executemany(translation.text, [bind(translation, row) for row in rows])
+        self.total_changes += max(cursor.rowcount, 0)
+        return cursor
+
+    def run_script(self, statements: str) -> None:
+        """Run statements without values; `%` and `?` are not special in them."""
+        self._server.execute(statements.encode())
+
+    def interrupt(self) -> None:
+        self._server.cancel_safe()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _run(
+        self, cursor: psycopg.Cursor[Any], statement: str, values: Values
+    ) -> psycopg.Cursor[Any]:
+        translation = translate(statement)
+        cursor.execute(translation.text, bind(translation, values))
+        if not statement.lstrip().startswith(("SELECT", "WITH")) and cursor.rowcount > 0:
+            self.total_changes += cursor.rowcount
+        return cursor
+
+
+def examine_server(url: str) -> Iterator[tuple[Literal["ok", "warning"], str]]:
+    """Yield what an operator should know of a server.
+
+    Raises:
+        InputProblem: no record can be kept there.
+    """
+    try:
+        with contextlib.closing(PostgresConnection(url)) as connection:
+            require_server(connection)
+            shown = _read_settings(connection, ("server_version", "data_checksums"))
+    except psycopg.Error as error:
+        raise InputProblem(f"GMN_DATABASE_URL: {sentence_of(error)}") from error
+    yield "ok", f"it is in PostgreSQL {shown['server_version']}"
+    if shown["data_checksums"] == "off":
+        yield "warning", "the server has no checksums of its pages; run pg_checksums --enable"
+
+
+def _read_settings(connection: PostgresConnection, names: Iterable[str]) -> dict[str, str]:
+    return {name: connection.fetch_tuples(f"SHOW {name}", ())[0][0] for name in names}
+
+
+def require_server(connection: PostgresConnection) -> None:
+    """Raise `InputProblem` if a server is too old, or may lose what it has acknowledged."""
+    settings = _read_settings(connection, ("server_version_num", "server_encoding", *DURABLE))
+    if int(settings["server_version_num"]) < EARLIEST_SERVER:
+        raise InputProblem("GMN_DATABASE_URL: the server is older than PostgreSQL 15; upgrade it")
+    if settings["server_encoding"] != "UTF8":
+        raise InputProblem(
+            f"GMN_DATABASE_URL: the database has the encoding {settings['server_encoding']}; "
+            "create it with ENCODING 'UTF8'"
+        )
+    for name in DURABLE:
+        if settings[name] == "off":
+            raise InputProblem(
+                f"GMN_DATABASE_URL: the server has {name} off and may lose what it has "
+                "acknowledged; switch it on"
+            )
+
+
+def sentence_of(error: BaseException) -> str:
+    """Return an error of psycopg in one line."""
+    return " ".join(str(error).split())

@@ -1,0 +1,117 @@
+"""Translation of SQLite's statements, and of the tables of `schema.sql`, into PostgreSQL's."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import to_json
+
+from service.record.schema import statements_of
+from service.record.transaction import Values
+from service.record.values import JsonObject
+
+SCHEMA = "schema.sql"
+# Generated columns and the option of a table are SQLite's.
+CHECKSUM = re.compile(r",\s*crc INTEGER GENERATED ALWAYS AS \(row_crc\([^)]*\)\) STORED")
+TYPES = {
+    r"\bINTEGER\b": "BIGINT",
+    r"\bBLOB\b": "BYTEA",
+    r"\bREAL\b": "DOUBLE PRECISION",
+    r"\bTEXT\b": 'TEXT COLLATE "C"',
+    r"\bvalue NOT NULL": 'value TEXT COLLATE "C" NOT NULL',
+    r"\) WITHOUT ROWID": ")",
+}
+# A text, the comparison with a collection, a placeholder, or a percent sign.
+TOKENS = re.compile(
+    r"(?P<text>'(?:[^']|'')*')"
+    r"|(?P<negated>NOT )?IN \(SELECT value FROM json_each\((?P<many>\?\d*|:[a-z_]\w*)\)\)"
+    r"|(?P<one>\?\d*|(?<![:\w]):[a-z_]\w*)"
+    r"|(?P<percent>%)"
+)
+SPELLINGS = (
+    (re.compile(r"\b[a-z_]+\.crc\b"), "NULL"),
+    (re.compile(r"\bAS INTEGER\)"), "AS BIGINT)"),
+    (re.compile(r"\bCROSS JOIN\b"), "JOIN"),
+    (re.compile(r"(?<=[\s(,])\+(?=[a-z])"), ""),
+    (re.compile(r"CAST\(([\w.]+) AS BLOB\)"), r"convert_to(\1, 'UTF8')"),
+    (
+        re.compile(r"json_group_array\(([^()]+)\) FILTER \(WHERE ([^()]+)\)"),
+        r"coalesce(json_agg(\1) FILTER (WHERE \2), '[]')::text",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A statement for PostgreSQL, and the names of its values that are collections."""
+
+    text: str
+    collections: frozenset[str]
+
+
+@functools.lru_cache(4096)
+def translate(statement: str) -> Translation:
+    """Translate a statement; its values get names: `p0`, `p1` … where it has none."""
+    numbers = itertools.count()
+    collections = set()
+
+    def name_of(placeholder: str) -> str:
+        if placeholder.startswith(":"):
+            return placeholder[1:]
+        return f"p{int(placeholder[1:]) - 1 if placeholder[1:] else next(numbers)}"
+
+    def replace(token: re.Match[str]) -> str:
+        if token["text"]:
+            return token["text"].replace("%", "%%")
+        if token["percent"]:
+            return "%%"
+        if token["one"]:
+            return f"%({name_of(token['one'])})s"
+        name = name_of(token["many"])
+        collections.add(name)
+        return f"{'<> ALL' if token['negated'] else '= ANY'}(%({name})s)"
+
+    text = TOKENS.sub(replace, statement)
+    for pattern, spelling in SPELLINGS:
+        text = pattern.sub(spelling, text)
+    return Translation(text, frozenset(collections))
+
+
+def table_definitions() -> list[str]:
+    """Return the tables and indexes of `schema.sql` for PostgreSQL, in their order."""
+    definitions = []
+    for statement in statements_of(SCHEMA):
+        if statement.startswith("CREATE TRIGGER"):
+            continue
+        text = CHECKSUM.sub("", statement)
+        for pattern, of_postgres in TYPES.items():
+            text = re.sub(pattern, of_postgres, text)
+        definitions.append(text)
+    return definitions
+
+
+def bind(translation: Translation, values: Values) -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        values = {f"p{place}": value for place, value in enumerate(values)}
+    return {
+        name: [_plain(item) for item in value] if name in translation.collections else _plain(value)
+        for name, value in values.items()
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        # PostgreSQL takes no NUL. No stored text has one, nor another control character.
+        return value.replace("\0", "\1")
+    if isinstance(value, JsonObject):
+        return value.text
+    if isinstance(value, dict):
+        return to_json(value).decode()
+    if isinstance(value, list | tuple | set | frozenset | range):
+        return to_json(list(value)).decode()
+    return value

