@@ -234,7 +234,8 @@ class Job(WireModel):
     """An import, reindex, grouping or removal of imported crops, with its progress.
 
     `problems` counts the entries of its report. `detail` says why the job failed, or comments on
-    its outcome.
+    its outcome. `worker` is the machine that has what an import reads, of several that share a
+    record.
     """
 
     job_id: str
@@ -244,6 +245,7 @@ class Job(WireModel):
     progress: JobProgress
     problems: int
     detail: str | None
+    worker: str | None = None
     created_at: Moment
     updated_at: Moment
 

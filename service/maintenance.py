@@ -30,9 +30,10 @@ from service.jobs.grouping import run_grouping
 from service.jobs.imports import run_import
 from service.jobs.reindex import run_reindex
 from service.jobs.removals import run_removal
-from service.jobs.runner import DoJob, work_on_jobs
+from service.jobs.runner import DoJob, work_on_jobs, work_on_jobs_of_machine
 from service.ops.critical_sections import attempt, repeat_alone
 from service.ops.data_directory import hold_reserve
+from service.ops.locks import FileWorkLock
 from service.ops.threads import STOPPED, HealthCheck, Heartbeat, Watchdog, heartbeat
 from service.record.backup import own_backups, remove_old_copy, taken_at
 from service.record.deletions import KEPT_FOR
@@ -73,7 +74,7 @@ COMPACTION_POLL_SECONDS = 2.0
 COMPACTION_PAUSE_SECONDS = 300.0
 
 
-async def run_maintenance(runtime: Runtime) -> None:
+async def maintain_record(runtime: Runtime) -> None:
     record = runtime.record
     for gallery in runtime.galleries.all():
         name = gallery.name
@@ -86,7 +87,6 @@ async def run_maintenance(runtime: Runtime) -> None:
         }.items():
             removal = _remove_all(runtime.galleries, remove_some, gallery)
             await attempt(f"{kind} of gallery {name}", removal)
-        await attempt(f"exports of gallery {name}", delete_expired_exports(runtime, gallery))
         drop = runtime.pools.files.run(
             record.crops.drop_tombstones,
             gallery.gallery_id,
@@ -100,14 +100,22 @@ async def run_maintenance(runtime: Runtime) -> None:
     # A killed process may have left rows of a deleted gallery.
     run = runtime.pools.files.run
     await attempt("deleted galleries", run(record.galleries.finish_deletions))
+    await attempt("log of the record", run(record.database.empty_log))
+    await attempt("indexes of the record", _rebuild_indexes_nightly(runtime))
+    await attempt("images kept elsewhere", remove_stray_pictures(runtime))
+
+
+async def maintain_data_directory(runtime: Runtime) -> None:
+    record = runtime.record
+    for gallery in runtime.galleries.all():
+        expire = delete_expired_exports(runtime, gallery)
+        await attempt(f"exports of gallery {gallery.name}", expire)
+    run = runtime.pools.files.run
     await attempt("log of deletions", run(record.database.trim_deletions))
     remove_copy = run(remove_old_copy, record.database, datetime.now(UTC))
     await attempt("copy from before the upgrade", remove_copy)
     await attempt("space for deletions", run(hold_reserve, runtime.settings))
-    await attempt("log of the record", run(record.database.empty_log))
-    await attempt("indexes of the record", _rebuild_indexes_nightly(runtime))
     await attempt("unneeded files", remove_unneeded_files(runtime))
-    await attempt("images kept elsewhere", remove_stray_pictures(runtime))
 
 
 async def _remove_all(
@@ -137,7 +145,8 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     await clear_files(runtime)
     await attempt("exports that were cut off", clear_exports(runtime))
     settings = runtime.settings
-    data_dir = settings.data_dir
+    database = runtime.record.database
+    locks = runtime.pools.locks
     keys = runtime.keys
     record = runtime.record
     galleries = runtime.galleries
@@ -151,9 +160,16 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         "log of the record": repeat(TEND_PAUSE_SECONDS, lambda: _tend_record(record, galleries)),
         "job runner": work_on_jobs(runtime, JOBS),
         "maintenance": repeat_alone(
-            data_dir / "housekeeping.lock",
+            database.work_lock("housekeeping"),
+            locks,
             settings.housekeeping_seconds,
-            lambda: run_maintenance(runtime),
+            lambda: maintain_record(runtime),
+        ),
+        "files": repeat_alone(
+            FileWorkLock(settings.data_dir / "files.lock"),
+            locks,
+            settings.housekeeping_seconds,
+            lambda: maintain_data_directory(runtime),
         ),
         "calibration": refit_calibrations(runtime),
         "gallery fits": fit_galleries(runtime),
@@ -165,8 +181,13 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
     }
     if folder := settings.backup_dir:
         work["backups"] = repeat_alone(
-            data_dir / "backup.lock", BACKUP_POLL_SECONDS, lambda: back_up_if_due(runtime, folder)
+            database.work_lock("backup"),
+            locks,
+            BACKUP_POLL_SECONDS,
+            lambda: back_up_if_due(runtime, folder),
         )
+    if machine := database.machine:
+        work["jobs of this machine"] = work_on_jobs_of_machine(runtime, JOBS, machine)
     if shared := runtime.shared:
         work["redis"] = repeat(REDIS_PAUSE_SECONDS, lambda: shared.threads.run(shared.check))
     tasks = [_start_watched(watchdog, name, coroutine) for name, coroutine in work.items()]

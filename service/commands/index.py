@@ -111,16 +111,13 @@ def _wait_for_index(record: Record, entry: GalleryRecord) -> IndexState:
 
 
 def _is_indexed(record: Record) -> bool:
-    from service.milvus.indexer import LOCK
-    from service.ops.data_directory import hold
+    from service.milvus.indexer import INDEXER
 
+    lock = record.database.work_lock(INDEXER)
     try:
-        with hold(record.database.folder / LOCK):
-            return False
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
+        return not lock.acquire()
+    finally:
+        lock.release()
 
 
 def _find_galleries(record: Record, name: str | None) -> list[GalleryRecord]:

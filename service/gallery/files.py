@@ -74,8 +74,13 @@ async def clear_files(runtime: Runtime) -> None:
 async def remove_unneeded_files(runtime: Runtime) -> None:
     """Remove files that the record lists as unneeded."""
     files = runtime.record.unneeded_files
-    for name in await runtime.pools.files.run(files.all):
-        await runtime.pools.files.run(remove_unneeded, files, runtime.settings.data_dir, name)
+    data_dir = runtime.settings.data_dir
+    names = await runtime.pools.files.run(files.all)
+    if runtime.record.database.machine is not None:
+        # The notes are those of all machines.
+        names = [name for name in names if (data_dir / name).exists()]
+    for name in names:
+        await runtime.pools.files.run(remove_unneeded, files, data_dir, name)
 
 
 def remove_unneeded(files: UnneededFiles, data_dir: Path, name: str) -> None:
@@ -90,7 +95,7 @@ def remove_unneeded(files: UnneededFiles, data_dir: Path, name: str) -> None:
             path.unlink(missing_ok=True)
         if path.parent.is_dir():
             sync(path.parent)
-        files.forget([name])
+        files.note_removed([name])
     except BlockingIOError:
         log.debug("%s is being received", path)
     except OSError as error:

@@ -206,6 +206,7 @@ class Follower:
             newest = self._newest = reader.newest_commit()
             alerts = reader.newest_change_of_alerts()
             galleries = reader.newest_changes()
+        self._database.note_followed(newest)
         if alerts > self._alerts:
             self._on_alerts()
             self._alerts = alerts

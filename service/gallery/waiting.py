@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from service.ops.locks import WORKS_BY
 from service.ops.threads import CALLER, TurnQueue
 from service.record.values import CommittedEnrollment, EnrollmentRequest
 
@@ -49,6 +50,8 @@ class WaitingEnrollments:
     async def _commit_waiting(self, gallery_id: int, queue: TurnQueue) -> None:
         # These commits must not wait for other writes of the caller whose request was the first.
         CALLER.set(f"enrollments of gallery {gallery_id}")
+        # They are nobody's work alone; those of an import that runs twice land once by their names.
+        WORKS_BY.set(None)
         try:
             while count := min(queue.qsize(), REQUESTS_AT_ONCE):
                 waiting = [queue.get_nowait() for _ in range(count)]

@@ -78,7 +78,15 @@ async def begin_import(
                 await runtime.sections.run(_keep_archive(runtime, spool, archive, held))
                 failpoint("import.archive-kept")
             return await runtime.sections.run(
-                runner.create_job(runtime, gallery, "import", parameters, key_id, job_id)
+                runner.create_job(
+                    runtime,
+                    gallery,
+                    "import",
+                    parameters,
+                    key_id,
+                    job_id,
+                    runtime.record.database.machine,
+                )
             )
     except BaseException:
         await runtime.sections.run(runner.remove_files(runtime, job_id))

@@ -1,4 +1,7 @@
-"""Jobs: long work that survives restarts; one process at a time runs them."""
+"""Jobs: long work that survives restarts; one process at a time runs them.
+
+What an import reads lies on the machine that accepted it, and a process of this machine runs it.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,7 @@ from service.gallery.registry import GalleryRegistry
 from service.ops.audit import act_as
 from service.ops.critical_sections import repeat_alone
 from service.ops.data_directory import IMPORTS, failpoint
+from service.ops.locks import FileWorkLock
 from service.ops.shared import SharedRedis
 from service.record.jobs import Job, Jobs
 from service.runtime import Runtime
@@ -105,6 +109,7 @@ async def create_job(
     parameters: Mapping[str, Any],
     key_id: str | None = None,
     job_id: str | None = None,
+    worker: str | None = None,
 ) -> Job:
     """Store a job for an API key and wake the runner; raise `UnknownGallery`."""
     now = datetime.now(UTC)
@@ -116,6 +121,7 @@ async def create_job(
         created_at=now,
         updated_at=now,
         key_id=key_id,
+        worker=worker,
     )
     try:
         await runtime.galleries.write(runtime.record.jobs.create, job)
@@ -148,11 +154,23 @@ async def load_galleries(galleries: GalleryRegistry, jobs: Sequence[Job]) -> Non
 
 async def work_on_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
     """Run jobs until cancelled, one after another; the keys that created them take turns."""
-    lock = runtime.settings.data_dir / "jobs.lock"
-    await repeat_alone(lock, IDLE_SECONDS, lambda: _run_jobs(runtime, kinds))
+    lock = runtime.record.database.work_lock("jobs")
+    await repeat_alone(
+        lock, runtime.pools.locks, IDLE_SECONDS, lambda: _run_jobs(runtime, kinds, None)
+    )
 
 
-async def _run_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
+async def work_on_jobs_of_machine(
+    runtime: Runtime, kinds: Mapping[JobKind, DoJob], machine: str
+) -> None:
+    """Run the jobs that only this machine can run, beside those of `work_on_jobs`."""
+    lock = FileWorkLock(runtime.settings.data_dir / "imports.lock")
+    await repeat_alone(
+        lock, runtime.pools.locks, IDLE_SECONDS, lambda: _run_jobs(runtime, kinds, machine)
+    )
+
+
+async def _run_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob], worker: str | None) -> None:
     jobs = runtime.record.jobs
     # The last turn of each key, and of each interrupted job.
     turns: dict[str | None, float] = {}
@@ -162,8 +180,8 @@ async def _run_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob]) -> None:
         try:
             job = None
             # Claiming writes to the record, so it is not tried without an open job.
-            if await runtime.galleries.read(jobs.open):
-                job = await runtime.galleries.write(jobs.claim, turns)
+            if await runtime.galleries.read(jobs.open_for, worker):
+                job = await runtime.galleries.write(jobs.claim, worker, turns)
             if job is not None:
                 work = f"job {job.job_id}"
                 now = time.monotonic()

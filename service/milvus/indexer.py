@@ -1,6 +1,6 @@
 """The indexer: keeps galleries' collections in Milvus up to date with the record.
 
-One process of a data directory writes all collections until it ends. It reads which crops of a
+One process of the record writes all collections until it ends. It reads which crops of a
 gallery have changed since the version that its collection shows, writes their current state, and
 then moves the watermark in the record. Repeating this from an older watermark gives the same rows.
 A collection that has other vectors is rebuilt beside the searched one.
@@ -20,11 +20,12 @@ from typing import Any
 from service.errors import (
     CollectionUnavailable,
     IndexUnavailable,
+    ServiceError,
     ServiceStopping,
     UnknownGallery,
 )
 from service.milvus.writing import CollectionOutdated, CollectionWriter, is_current
-from service.ops.data_directory import hold
+from service.ops.locks import WORKS_BY
 from service.ops.threads import LONG_WORK_FACTOR, MonitoredThreadPool, heartbeat
 from service.record.crop_rows import read_changed_slots, read_removed_slots
 from service.record.galleries import (
@@ -50,7 +51,7 @@ COUNT_SECONDS = 60.0
 DROP_AFTER_SECONDS = 10.0
 PAUSE_SECONDS = 1.0
 CLOSING_SECONDS = 5.0
-LOCK = "indexer.lock"
+INDEXER = "indexer"
 # Stands for every gallery where a step that concerns all of them fails.
 ALL_GALLERIES = 0
 Work = Future[tuple[IndexState | None, list[int]]]
@@ -78,7 +79,7 @@ class _Indexed:
 
 @dataclass(eq=False)
 class Indexer:
-    """Follows the record, unless another living process of the data directory does.
+    """Follows the record, unless another living process does.
 
     It survives every failure: a failed gallery is retried after a pause, while others continue.
     """
@@ -89,7 +90,7 @@ class Indexer:
         self._record = self.writer.record
         self._reader = Reader(self._record.database)
         self._states = self._record.remote_indexes
-        self._lock = self._record.database.folder / LOCK
+        self._lock = self._record.database.work_lock(INDEXER)
         self._galleries: dict[int, _Indexed] = {}
         # Why galleries, or steps that concern all of them, wait.
         self._failures: dict[tuple[str, int], str] = {}
@@ -112,7 +113,6 @@ class Indexer:
         return [self._follower, self._builder]
 
     def start(self) -> None:
-        self._lock.touch()
         self._following.append(self._follower.submit(self._run))
 
     def close(self) -> None:
@@ -125,19 +125,24 @@ class Indexer:
         while not self._closing.is_set():
             heartbeat()
             try:
-                with hold(self._lock):
+                if self._lock.acquire():
+                    WORKS_BY.set(self._lock)
                     self._follow_record()
-            except (BlockingIOError, ServiceStopping):
-                # Another process indexes, or this one ends.
+            except ServiceStopping:
                 pass
+            except ServiceError as error:
+                log.error("collections in Milvus are not brought up to date: %s", error.detail)
             except Exception:
                 log.exception("collections in Milvus could not be brought up to date")
+            finally:
+                WORKS_BY.set(None)
+                self._lock.release()
             self._closing.wait(CHECK_SECONDS)
 
     def _follow_record(self) -> None:
         # After a failure another process may have written the collections.
         self._galleries.clear()
-        while not self._closing.is_set():
+        while not self._closing.is_set() and self._lock.keep():
             heartbeat()
             if not self._run_turn():
                 self._wait()

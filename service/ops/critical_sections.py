@@ -9,27 +9,33 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any, TypeVar
 
 from service.errors import ServiceError, ServiceStopping, StorageFailed
 from service.ops.data_directory import make_folder
-from service.ops.locks import BEAT_SECONDS, LockHeld, LockWatch, touch, try_lock, unlock
+from service.ops.locks import (
+    BEAT_SECONDS,
+    WORKS_BY,
+    LockHeld,
+    LockWatch,
+    WorkLock,
+    touch,
+    try_lock,
+    unlock,
+)
+from service.ops.threads import MonitoredThreadPool
 
 log = logging.getLogger(__name__)
 # Pause between two attempts to lock a file that another task holds.
 ATTEMPT_SECONDS = 0.05
-# Interval at which a process that does work alone touches its lock. No request waits for it.
-ALONE_BEAT_SECONDS = 30.0
 Result = TypeVar("Result")
 
 
 @contextlib.asynccontextmanager
 async def file_lock(
-    path: Path,
-    blocking: bool = True,
-    watch: LockWatch | None = None,
-    beat_seconds: float = BEAT_SECONDS,
+    path: Path, blocking: bool = True, watch: LockWatch | None = None
 ) -> AsyncIterator[None]:
     """Hold a file lock by one task of one process; its file is created if missing, and stays.
 
@@ -45,7 +51,7 @@ async def file_lock(
         RecordWaits: the holder stands still.
         StorageFailed: the file cannot be opened, as on a read-only disk.
     """
-    watch = watch or LockWatch(path, "changes", beat_seconds)
+    watch = watch or LockWatch(path, "changes")
     try:
         make_folder(path.parent)
         while (descriptor := try_lock(path)) is None:
@@ -60,7 +66,7 @@ async def file_lock(
             "was stored, make the disk writable, or free space there"
         ) from error
     watch.released()
-    touching = asyncio.create_task(_touch_while_held(path, beat_seconds))
+    touching = asyncio.create_task(_touch_while_held(path))
     try:
         yield
     finally:
@@ -68,29 +74,57 @@ async def file_lock(
         unlock(descriptor)
 
 
-async def _touch_while_held(path: Path, beat_seconds: float) -> None:
+async def _touch_while_held(path: Path) -> None:
     while True:
-        await asyncio.sleep(beat_seconds)
+        await asyncio.sleep(BEAT_SECONDS)
         touch(path)
 
 
 async def repeat_alone(
-    lock: Path, pause_seconds: float, work: Callable[[], Awaitable[object]]
+    lock: WorkLock,
+    threads: MonitoredThreadPool,
+    pause_seconds: float,
+    work: Callable[[], Coroutine[Any, Any, object]],
 ) -> None:
-    """Repeat work until cancelled, in one process at a time among those with the same lock file."""
-    watch = LockWatch(lock, f"{lock.stem} of this process", ALONE_BEAT_SECONDS)
-    while True:
-        try:
-            async with file_lock(lock, False, watch, ALONE_BEAT_SECONDS):
-                await work()
-        except LockHeld:
-            # Another process does the work.
-            pass
-        except ServiceError as error:
-            log.error("%s failed: %s", lock.stem, error.detail)
-        except Exception:
-            log.exception("%s failed", lock.stem)
-        await asyncio.sleep(pause_seconds)
+    """Repeat work until cancelled, in one process at a time among those with the same lock.
+
+    Args:
+        threads: one thread, which calls the lock.
+    """
+    try:
+        while True:
+            try:
+                if await threads.run(lock.acquire):
+                    await _work_while_held(lock, threads, work)
+            except ServiceError as error:
+                log.error("%s failed: %s", lock.work, error.detail)
+            except Exception:
+                log.exception("%s failed", lock.work)
+            await threads.run(lock.release)
+            await asyncio.sleep(pause_seconds)
+    finally:
+        # An attempt that is under way may still take the lock.
+        await threads.run(lock.release)
+
+
+async def _work_while_held(
+    lock: WorkLock,
+    threads: MonitoredThreadPool,
+    work: Callable[[], Coroutine[Any, Any, object]],
+) -> None:
+    context = copy_context()
+    context.run(WORKS_BY.set, lock)
+    task = asyncio.get_running_loop().create_task(work(), context=context)
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=lock.beat_seconds)
+            if not await threads.run(lock.keep):
+                log.warning("%s ends here: another process may do this work by now", lock.work)
+                return
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+    await task
 
 
 async def attempt(what: str, work: Awaitable[object]) -> None:

@@ -31,7 +31,7 @@ DATABASE_NAME = "galleries.sqlite3"
 # Folder of the snapshots of version 0.5, which become exports.
 SNAPSHOTS = "snapshots"
 IMPORTS = "imports"
-# Id of the machine, by which a record in PostgreSQL knows which one writes it.
+# Name of the machine among those that share a record in PostgreSQL.
 MACHINE = "machine"
 EXPORTS = "exports"
 # Suffix of files and folders that get their final name when they are complete.

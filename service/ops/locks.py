@@ -15,7 +15,9 @@ import os
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 from service.errors import RecordWaits
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 0.5
 # A holder stands still if it has not touched its lock for this many intervals.
 BEATS_MISSED = 8
+# Interval at which a process that does work alone touches its lock. No request waits for it.
+ALONE_BEAT_SECONDS = 30.0
 # Pauses between attempts to take a lock, which double.
 FIRST_PAUSE_SECONDS = 0.0005
 LONGEST_PAUSE_SECONDS = 0.005
@@ -172,6 +176,69 @@ class ProcessLock:
         while not self._closed.wait(BEAT_SECONDS):
             if self._is_held:
                 touch(self._path)
+
+
+class WorkLock(ABC):
+    """The right to do some work, which one process has at a time; used by one thread at once.
+
+    Attributes:
+        work: a name of the work.
+        beat_seconds: interval at which the holder calls `keep`.
+    """
+
+    beat_seconds: float
+
+    def __init__(self, work: str) -> None:
+        self.work = work
+
+    @abstractmethod
+    def acquire(self) -> bool:
+        """Take the right; return False if another process has it.
+
+        Raises:
+            OSError, ServiceError: it cannot be told who has it.
+        """
+
+    @abstractmethod
+    def keep(self) -> bool:
+        """Show that the holder goes on; return False if it has lost the right."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give the right up, if this process has it."""
+
+
+# The right by which the current context works. Tasks and calls of thread pools inherit it.
+WORKS_BY: ContextVar[WorkLock | None] = ContextVar("works_by", default=None)
+
+
+class FileWorkLock(WorkLock):
+    """The lock of a file, which the processes of a machine share."""
+
+    beat_seconds = ALONE_BEAT_SECONDS
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.stem)
+        self._path = path
+        self._watch = LockWatch(path, f"{path.stem} of this process", self.beat_seconds)
+        self._descriptor: int | None = None
+
+    def acquire(self) -> bool:
+        self._descriptor = try_lock(self._path)
+        if self._descriptor is None:
+            self._watch.look()
+            return False
+        self._watch.released()
+        return True
+
+    def keep(self) -> bool:
+        touch(self._path)
+        return True
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            unlock(self._descriptor)
+            self._descriptor = None
 
 
 def try_lock(path: Path) -> int | None:

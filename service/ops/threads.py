@@ -202,6 +202,8 @@ class BlockingPools:
     def __init__(self) -> None:
         # For exports and for maintenance of the data directory and the record.
         self.files = self._pool(4, "files threads")
+        # For the locks of work that one process does.
+        self.locks = self._pool(1, "locks threads")
         self.imports = self._pool(4, "imports threads")
         self.calibration = self._pool(1, "calibration threads")
         self.compaction = self._pool(1, "compaction threads")

@@ -22,6 +22,7 @@ from service.errors import ServiceError, StorageFailed
 from service.ops.data_directory import (
     failpoint,
 )
+from service.ops.locks import WorkLock
 from service.ops.threads import waiting
 from service.record.acknowledged import AcknowledgedCommit
 from service.record.deletions import Deletion, DeletionLog
@@ -77,6 +78,7 @@ class Database(Source):
     """A record whose rules run in turns; each engine has a subclass.
 
     Attributes:
+        machine: name of this machine among those that share the record; None if it is the only one.
         is_adopted: the record was put into its folder since it was last open, and may be older than
             its log of deletions.
     """
@@ -85,6 +87,7 @@ class Database(Source):
         super().__init__(folder, only_read)
         self.acknowledged = AcknowledgedCommit(folder)
         self.deletions = DeletionLog(folder)
+        self.machine: str | None = None
         self.is_adopted = False
         self._version_connection: Connection | None = None
         self._version_lock = threading.Lock()
@@ -117,6 +120,18 @@ class Database(Source):
     def trim_deletions(self) -> None:
         """Drop old lines of the log of deletions; raises `OSError`."""
         self.write(lambda _: self.deletions.trim(datetime.now(UTC)))
+
+    @abstractmethod
+    def work_lock(self, work: str) -> WorkLock:
+        """Return the right to do some work of the record alone, by a name of the work."""
+
+    @abstractmethod
+    def note_followed(self, commit: int) -> None:
+        """Note that this process is about to show a commit of another one.
+
+        Raises:
+            StorageFailed: what it deleted could not be noted or overwritten here.
+        """
 
     @abstractmethod
     def tend(self) -> None:

@@ -46,9 +46,10 @@ class UnneededFiles(RecordPart):
     def add(self, transaction: Transaction, paths: Sequence[str]) -> None:
         transaction.note_unneeded(paths)
 
-    @transactional
-    def forget(self, transaction: Transaction, paths: Sequence[str]) -> None:
-        forget_unneeded(transaction, paths)
+    def note_removed(self, paths: Sequence[str]) -> None:
+        # Other machines may have files of these names; the notes are dropped when they are old.
+        if self._database.machine is None:
+            self._database.write(forget_unneeded, paths)
 
 
 class StrayFiles(RecordPart):

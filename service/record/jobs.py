@@ -51,6 +51,7 @@ class Job:
         cancelling: a client has cancelled the job.
         detail: why it failed, or a remark on its outcome.
         key_id: the API key that created it; None if an older version did.
+        worker: the machine that has to run it, as it has what an import reads; None if any may.
     """
 
     job_id: str
@@ -65,6 +66,7 @@ class Job:
     cancelling: bool = False
     detail: str | None = None
     key_id: str | None = None
+    worker: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -72,7 +74,7 @@ class Job:
 
 
 class Jobs(RecordPart):
-    """Background jobs, which one process at a time runs."""
+    """Background jobs, which one process at a time runs, and those that one machine has to run."""
 
     @transactional
     def create(self, transaction: Transaction, job: Job) -> None:
@@ -105,25 +107,35 @@ class Jobs(RecordPart):
     def open(self) -> list[Job]:
         return self._select(f"{UNFINISHED} ORDER BY created_at, job_id")
 
+    def open_for(self, worker: str | None) -> list[Job]:
+        """Return the open jobs that a machine has to run; for None, those that any may run."""
+        return [job for job in self.open() if job.worker == worker]
+
     def unfinished(self, gallery_id: int, kind: JobKind) -> Job | None:
         jobs = self._select(f"{UNFINISHED} AND gallery_id = ? AND kind = ?", (gallery_id, kind))
         return next(iter(jobs), None)
 
     @transactional
-    def claim(self, transaction: Transaction, turns: Mapping[str | None, float]) -> Job | None:
+    def claim(
+        self,
+        transaction: Transaction,
+        worker: str | None,
+        turns: Mapping[str | None, float],
+    ) -> Job | None:
         """Mark an unfinished job as running, and return it.
 
         Args:
+            worker: as of `open_for`.
             turns: last turns of API keys and of jobs, by id; the least recent comes first.
         """
-        unfinished = self.open()
+        unfinished = self.open_for(worker)
         if not unfinished:
             return None
         job = min(unfinished, key=lambda job: (turns.get(job.key_id, 0), turns.get(job.job_id, 0)))
         return _put(transaction, job, state="running")
 
     def others_wait(self, job: Job) -> bool:
-        return any(other.key_id != job.key_id for other in self.open())
+        return any(other.key_id != job.key_id for other in self.open_for(job.worker))
 
     @transactional
     def update(
@@ -166,13 +178,17 @@ class Jobs(RecordPart):
 
     @transactional
     def cancel(self, transaction: Transaction, job_id: str) -> Job:
-        """Ask a job to stop; a queued job is cancelled at once. Raises `UnknownJob`."""
+        """Ask a job to stop; raises `UnknownJob`.
+
+        A queued job is cancelled at once. So is one of another machine, which may be gone.
+        """
         job = self.get(job_id)
         if job is None:
             raise UnknownJob(job_id)
         if job.finished:
             return job
-        state = "cancelled" if job.state == "queued" else job.state
+        is_of_another = job.worker not in (None, self._database.machine)
+        state = "cancelled" if job.state == "queued" or is_of_another else job.state
         return _change(transaction, job, state=state, cancelling=True)
 
     def problems(self, job_id: str, after: int, limit: int) -> list[JobProblem]:

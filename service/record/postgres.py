@@ -1,4 +1,4 @@
-"""The record in PostgreSQL, which one machine after another serves.
+"""The record in PostgreSQL, which several machines serve.
 
 One advisory lock gives all writers their turns, so that a rule finds the record as its predecessor
 left it, as with SQLite.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ import psycopg
 from model.problems import InputProblem
 from service.errors import RecordUnavailable, RecordWaits, StorageFailed
 from service.ops.data_directory import MACHINE, make_folder
-from service.ops.locks import ProcessLock
+from service.ops.locks import WORKS_BY, ProcessLock, WorkLock
 from service.record.database import (
     NOT_LOGGED,
     NOT_WRITTEN,
@@ -31,6 +32,7 @@ from service.record.database import (
 )
 from service.record.deletions import KEPT_FOR
 from service.record.postgres_connection import PostgresConnection, require_server, sentence_of
+from service.record.postgres_locks import CREATORS, WRITERS, PostgresWorkLock
 from service.record.postgres_sql import table_definitions
 from service.record.postgres_vectors import CachedVectorFiles
 from service.record.schema import FORMAT
@@ -41,14 +43,7 @@ log = logging.getLogger(__name__)
 # A COMMIT without an answer is asked for during this time.
 ANSWER_SECONDS = 10.0
 PAUSE_SECONDS = 0.1
-# The turn of the writers, and the creation of the tables; of one record, which has a schema.
-LOCK = "hashtextextended('{}:' || current_schema(), 0)"
-WRITERS = LOCK.format("gmn-writers")
-CREATORS = LOCK.format("gmn-creators")
-TAKEN_OVER = (
-    "another machine has taken over the record; stop this service, or start it anew to take the "
-    "record back"
-)
+NEWEST_COMMIT = "SELECT CAST(value AS INTEGER) FROM record WHERE name = 'commit'"
 EARLIER_STATE = (
     "PostgreSQL lacks commits that were acknowledged: a standby that lagged was promoted, or an "
     "earlier state was restored; start this service anew, which says what to do"
@@ -57,8 +52,6 @@ EARLIER_STATE = (
 
 class PostgresDatabase(Database):
     """The tables in a schema of PostgreSQL, and a machine's copy of the vectors in its folder.
-
-    The processes of one machine write it at a time: those of the data directory opened last.
 
     Args:
         folder: the data directory of this machine.
@@ -81,7 +74,8 @@ class PostgresDatabase(Database):
         self.vectors: CachedVectorFiles = CachedVectorFiles(folder, self)
         # The deletions of all machines go into the log of this one.
         self._log_lock = ProcessLock(folder / "record.lock", "lines of deletions.log")
-        self._machine = _machine_of(folder)
+        self.machine = _machine_of(folder)
+        self._is_open = False
         # Number of the transaction whose COMMIT was sent last, by thread.
         self._sent = threading.local()
         try:
@@ -116,6 +110,16 @@ class PostgresDatabase(Database):
         except psycopg.OperationalError as error:
             raise RecordUnavailable(f"PostgreSQL does not answer ({sentence_of(error)})") from error
 
+    def work_lock(self, work: str) -> WorkLock:
+        return PostgresWorkLock(work, self)
+
+    def open_session(self) -> PostgresConnection:
+        """Return a connection that the caller closes; raises `RecordUnavailable`."""
+        return self._connect()
+
+    def note_followed(self, commit: int) -> None:
+        self._acknowledge(commit)
+
     def tend(self) -> None:
         """Log and overwrite what other machines have deleted."""
         with contextlib.suppress(RecordUnavailable, StorageFailed):
@@ -131,11 +135,12 @@ class PostgresDatabase(Database):
         with self._log_lock.hold():
             self.deletions.trim(datetime.now(UTC))
         oldest = "now() - make_interval(days => ?)"
-        self.write(
-            Transaction.change,
-            f"DELETE FROM deletions WHERE noted_at < {oldest}",
-            (KEPT_FOR.days,),
-        )
+        for table in ("deletions", "unneeded_files"):
+            self.write(
+                Transaction.change,
+                f"DELETE FROM {table} WHERE noted_at < {oldest}",
+                (KEPT_FOR.days,),
+            )
 
     @property
     def writes_wait(self) -> bool:
@@ -149,8 +154,8 @@ class PostgresDatabase(Database):
                     connection.close()
                 connection = self._connect()
                 self._version_connection = connection
-            statement = "SELECT CAST(value AS INTEGER) FROM record WHERE name = 'commit'"
-            return int(connection.fetch_tuples(statement, ())[0][0])
+            ((newest,),) = connection.fetch_tuples(NEWEST_COMMIT, ())
+            return int(newest)
 
     def prefetch(self) -> None:
         """Do nothing: PostgreSQL reads ahead by itself."""
@@ -170,11 +175,25 @@ class PostgresDatabase(Database):
 
     def _connect(self) -> PostgresConnection:
         try:
-            return PostgresConnection(self._url)
+            connection = PostgresConnection(self._url)
         except psycopg.OperationalError as error:
             raise RecordUnavailable(f"PostgreSQL does not answer ({sentence_of(error)})") from error
         except psycopg.ProgrammingError as error:
             raise InputProblem(f"GMN_DATABASE_URL: {sentence_of(error)}") from error
+        if self._is_open:
+            # Another server may answer now, or the same one with an earlier state.
+            try:
+                with self.naming_errors():
+                    self._require_known_commits(connection)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    def _require_known_commits(self, connection: PostgresConnection) -> None:
+        ((newest,),) = connection.fetch_tuples(NEWEST_COMMIT, ())
+        if newest < (self.acknowledged.read() or 0):
+            raise RecordUnavailable(EARLIER_STATE)
 
     def _open(self) -> None:
         with self.naming_errors():
@@ -188,8 +207,6 @@ class PostgresDatabase(Database):
                 newest = Reader(self).newest_commit()
                 acknowledged = self.acknowledged.read()
                 self._require_acknowledged(newest, acknowledged or 0)
-                # A machine that is refused takes nothing over.
-                self._take_over(connection)
             finally:
                 connection.execute(f"SELECT pg_advisory_unlock({CREATORS})")
         self.is_adopted = acknowledged is None
@@ -201,6 +218,7 @@ class PostgresDatabase(Database):
                 self.deletions.begin(Reader(self).value(RECORD_ID))
         except OSError as error:
             raise storage_failure(NOT_LOGGED, error) from error
+        self._is_open = True
         self._acknowledge(newest)
 
     def _create(self, connection: PostgresConnection) -> None:
@@ -232,22 +250,6 @@ class PostgresDatabase(Database):
                 f"store adopt --data-dir {self.folder} deletes again what deletions.log names"
             )
 
-    def _take_over(self, connection: PostgresConnection) -> None:
-        """Have this machine write the record from now on, and no other one."""
-        if self._machine == self._writing_machine():
-            return
-        with _transaction(connection):
-            # The other machine may be writing.
-            connection.execute(f"SELECT pg_advisory_xact_lock({WRITERS})")
-            row = {"name": MACHINE, "value": self._machine}
-            Transaction(self).insert("record", row, instead=True)
-        log.warning("this machine writes the record in PostgreSQL from now on, and no other one")
-
-    def _writing_machine(self) -> str | None:
-        statement = "SELECT value FROM record WHERE name = ?"
-        machine: str | None = Reader(self).value(statement, (MACHINE,))
-        return machine
-
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
         try:
@@ -262,10 +264,9 @@ class PostgresDatabase(Database):
         connection.execute("BEGIN")
         try:
             connection.execute(f"SELECT pg_advisory_xact_lock({WRITERS})")
-            if self._writing_machine() != self._machine:
-                raise RecordUnavailable(TAKEN_OVER)
-            if Reader(self).newest_commit() < (self.acknowledged.read() or 0):
-                raise RecordUnavailable(EARLIER_STATE)
+            self._require_known_commits(connection)
+            if isinstance(lock := WORKS_BY.get(), PostgresWorkLock):
+                lock.require(Reader(self))
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -327,13 +328,13 @@ def _transaction(connection: PostgresConnection) -> Iterator[None]:
 
 
 def _machine_of(folder: Path) -> str:
-    """Return the id of the machine that has a data directory; it gets one at first."""
+    """Return the name of the machine that has a data directory; it gets one at first."""
     path = folder / MACHINE
     if not path.exists():
         # One of several processes that start at once gives the name.
         part = folder / f"{MACHINE}.{secrets.token_hex(4)}"
         part.touch(PRIVATE_FILE)
-        part.write_text(secrets.token_hex(16))
+        part.write_text(f"{socket.gethostname()}-{secrets.token_hex(4)}")
         with contextlib.suppress(FileExistsError):
             path.hardlink_to(part)
         part.unlink()

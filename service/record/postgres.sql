@@ -9,6 +9,9 @@ ALTER TABLE deletions ADD COLUMN committed BIGINT NOT NULL;
 ALTER TABLE deletions ADD COLUMN noted_at TIMESTAMPTZ NOT NULL DEFAULT now();
 CREATE INDEX deletions_0 ON deletions (committed);
 
+-- Each machine removes its own files of these names.
+ALTER TABLE unneeded_files ADD COLUMN noted_at TIMESTAMPTZ NOT NULL DEFAULT now();
+
 CREATE FUNCTION note_commit() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN
     new.committed := (SELECT CAST(value AS BIGINT) + 1 FROM record WHERE name = 'commit');
     RETURN new;

@@ -26,6 +26,10 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # Names the boot of the machine in which the files of a folder were written.
 MARK = "vectors.boot"
 PUT = "UPDATE checksums SET content = ? WHERE gallery_id = ? AND side = ? AND slot = ?"
+SIDES_IN_USE = """
+SELECT gallery_id, side FROM galleries WHERE name IS NOT NULL UNION ALL
+SELECT gallery_id, staged_side FROM galleries WHERE name IS NOT NULL AND staged_side IS NOT NULL
+"""
 FETCH = (
     "SELECT slot, content FROM checksums "
     f"WHERE gallery_id = ? AND side = ? AND slot IN {AMONG} AND content IS NOT NULL"
@@ -103,6 +107,15 @@ class CachedVectorFiles(VectorFiles):
             self.forget()
             mark.touch(PRIVATE_FILE)
             mark.write_text(boot)
+
+    def drop_removed(self) -> None:
+        """Remove the copies of galleries and sides that are in the record no more."""
+        paths = set(self.folder.glob("vectors-*.f32"))
+        sides = Reader(self._source).tuples(SIDES_IN_USE)
+        for path in paths - {self.path(*side) for side in sides}:
+            # A process that is about to commit a side opens its file anew.
+            path.unlink(missing_ok=True)
+        super().drop_removed()
 
     def forget(self) -> None:
         """Remove every copy."""

@@ -16,7 +16,7 @@ from pydantic_core import from_json, to_json
 from model.problems import InputProblem
 from service.errors import DamagedRecord, ServiceStopping, StorageFailed
 from service.ops.data_directory import DATABASE_NAME, EXPORTS, UNFINISHED, file_bytes, sync
-from service.ops.locks import ProcessLock
+from service.ops.locks import FileWorkLock, ProcessLock, WorkLock
 from service.ops.threads import heartbeat, waiting
 from service.record.acknowledged import FORMER_NAME, PRIVATE_FILE, AcknowledgedCommit
 from service.record.database import (
@@ -168,6 +168,12 @@ class SQLiteDatabase(SQLiteSource, Database):
         except BaseException:
             self.close()
             raise
+
+    def work_lock(self, work: str) -> WorkLock:
+        return FileWorkLock(self.folder / f"{work}.lock")
+
+    def note_followed(self, commit: int) -> None:
+        """Do nothing: the process that committed it has noted it for the machine."""
 
     def tend(self) -> None:
         if self._write_lock.acquire(blocking=False):

@@ -36,10 +36,10 @@ SIGNED_FOR = timedelta(hours=1)
 
 
 async def send_deliveries(runtime: Runtime) -> None:
-    lock = runtime.settings.data_dir / "webhooks.lock"
+    lock = runtime.record.database.work_lock("webhooks")
     wake = asyncio.get_running_loop().call_soon_threadsafe
     runtime.galleries.on_alerts = lambda: wake(runtime.watches.announce)
-    await repeat_alone(lock, TAKE_OVER_SECONDS, lambda: _send_all(runtime))
+    await repeat_alone(lock, runtime.pools.locks, TAKE_OVER_SECONDS, lambda: _send_all(runtime))
 
 
 async def _send_all(runtime: Runtime) -> None:

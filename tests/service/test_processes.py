@@ -1,4 +1,4 @@
-"""Several real processes on one data directory: two services, and one of two processes."""
+"""Several real processes on one record: two services, also on two machines, and one of two."""
 
 import contextlib
 import os
@@ -18,7 +18,8 @@ import httpx2
 import pytest
 from uvicorn.config import STARTUP_FAILURE
 
-from tests.outside import crop_ids
+from tests.outside import crop_ids, zip_of_crops
+from tests.postgres import postgres
 from tests.service.conftest import START, Served, files, served_environment
 from tests.service.gallery.new_crops import is_on_disk
 from tests.waiting import eventually
@@ -28,16 +29,34 @@ ENROLLED_BY_EACH = 6
 LIVES = 12
 
 
-@pytest.fixture(scope="module")
-def services(start, data_dir):
+def _start_two(start, *settings):
     with ThreadPoolExecutor(2) as both:
-        starting = [both.submit(start, data_dir=data_dir, housekeeping_seconds=0.5) for _ in "ab"]
+        starting = [both.submit(start, housekeeping_seconds=0.5, **given) for given in settings]
         return [future.result() for future in starting]
 
 
+@pytest.fixture(scope="module")
+def services(start, data_dir):
+    return _start_two(start, *[{"data_dir": data_dir}] * 2)
+
+
+@pytest.fixture(scope="module")
+def machines(start, tmp_path_factory):
+    """Return services of two machines, which share a record in PostgreSQL and no directory."""
+    with postgres() as server:
+        url = server.url("record")
+        folders = [tmp_path_factory.mktemp("machine") for _ in "ab"]
+        yield _start_two(start, *[{"data_dir": path, "database_url": url} for path in folders])
+
+
+@pytest.fixture(params=["services", "machines"])
+def both(request):
+    return request.getfixturevalue(request.param)
+
+
 @pytest.mark.promise("kept-searches")
-def test_a_search_that_one_keeps_the_other_opens_reviews_and_forgets_at_once(services, images):
-    one, other = services
+def test_a_search_that_one_keeps_the_other_opens_reviews_and_forgets_at_once(both, images):
+    one, other = both
     gallery = one.create("searched")
     crop_id = one.enrolled(gallery, images[0], identity="Ann")[0]
     kept = one.query(gallery, images[0], keep=True, keep_picture=True).json()
@@ -51,8 +70,8 @@ def test_a_search_that_one_keeps_the_other_opens_reviews_and_forgets_at_once(ser
     assert one.http.get(path).status_code == 404
 
 
-def test_settings_names_copies_and_forgetting_reach_the_other(services, drawn_crops, images):
-    one, other = services
+def test_settings_names_imports_and_forgetting_reach_the_other(both, drawn_crops, images):
+    one, other = both
     gallery = one.create("kept")
     url = f"/v1/galleries/{gallery}"
     one.fill(gallery, drawn_crops[:8])
@@ -64,11 +83,9 @@ def test_settings_names_copies_and_forgetting_reach_the_other(services, drawn_cr
     assert one.http.patch(url, data={"retention_days": "9"}).status_code == 200
     eventually(lambda: other.read(url)["retention_days"] == 9)
     content = one.export(gallery)
-    (export,) = other.results(f"{url}/exports")
     renamed = other.http.patch(f"{url}/identities/0000", data={"new_identity": "Ann"}).json()
     assert names_found(renamed["gallery_version"]) == {"Ann", "0001"}
-    forgotten = other.http.delete(f"{url}/identities/0001").json()
-    assert f"export {export['export_id']}" in {place["where"] for place in forgotten["remaining"]}
+    assert other.http.delete(f"{url}/identities/0001").status_code == 200
     progress = other.import_archive(gallery, content)["progress"]
     assert (progress["landed"], progress["deleted"]) == (0, 4)
     assert names_found(other.read(url)["version"]) == {"Ann"}
@@ -76,12 +93,41 @@ def test_settings_names_copies_and_forgetting_reach_the_other(services, drawn_cr
     assert other.query(gallery, images[0]).status_code == 404
 
 
+def test_an_export_of_one_process_is_listed_by_the_other_and_named_to_who_forgets(
+    services, drawn_crops
+):
+    one, other = services
+    gallery = one.create("exported-once")
+    one.fill(gallery, drawn_crops[:8])
+    assert one.export(gallery)
+    (export,) = other.results(f"/v1/galleries/{gallery}/exports")
+    forgotten = other.http.delete(f"/v1/galleries/{gallery}/identities/0001").json()
+    assert f"export {export['export_id']}" in {place["where"] for place in forgotten["remaining"]}
+
+
 @pytest.mark.promise("several-processes")
-def test_many_writers_of_both_services_land_everything_in_one_gallery(services, drawn_crops):
-    gallery = services[0].create("crowded")
+def test_jobs_of_both_are_done_and_an_import_is_of_its_machine(both, drawn_crops):
+    one, other = both
+    gallery = one.create("imported")
+    jobs = [
+        served.import_archive(gallery, zip_of_crops(crops))
+        for served, crops in ((one, drawn_crops[:4]), (other, drawn_crops[4:8]))
+    ]
+    assert [job["progress"]["landed"] for job in jobs] == [4, 4]
+    workers = [job["worker"] for job in jobs]
+    assert workers == [None, None] or len(set(workers)) == 2
+    for served in both:
+        assert served.read(f"/v1/jobs/{jobs[0]['job_id']}") == jobs[0]
+        grouping = served.http.post(f"/v1/galleries/{gallery}/groups").json()
+        assert served.ended_job(grouping)["state"] == "done"
+
+
+@pytest.mark.promise("several-processes")
+def test_many_writers_of_both_services_land_everything_in_one_gallery(both, drawn_crops):
+    gallery = both[0].create("crowded")
 
     def enroll(writer):
-        served = services[writer % 2]
+        served = both[writer % 2]
         return [
             served.enroll(gallery, crop.png + bytes([writer]))
             for crop in drawn_crops[:ENROLLED_BY_EACH]
@@ -93,7 +139,7 @@ def test_many_writers_of_both_services_land_everything_in_one_gallery(services, 
     assert len(set(landed)) == WRITERS * ENROLLED_BY_EACH
     # Requests that waited together are one commit and have one version.
     newest = max(answer.json()["gallery_version"] for answer in answers)
-    for served in services:
+    for served in both:
         listed = served.results(f"/v1/galleries/{gallery}/crops?limit=100")
         assert {crop["crop_id"] for crop in listed} == set(landed)
         counted = served.read(f"/v1/galleries/{gallery}")
@@ -102,26 +148,26 @@ def test_many_writers_of_both_services_land_everything_in_one_gallery(services, 
 
 @pytest.mark.promise("2")
 @pytest.mark.slow
-def test_every_crop_is_found_once_it_was_enrolled_and_never_once_it_was_deleted(services, images):
-    gallery = services[0].create("histories")
+def test_every_crop_is_found_once_it_was_enrolled_and_never_once_it_was_deleted(both, images):
+    gallery = both[0].create("histories")
 
     def live_and_die(writer):
         """Enroll and delete one crop after another, each call at either service by chance."""
         chance = random.Random(writer)
         image = images[writer]
         for _ in range(LIVES):
-            enrolled = chance.choice(services).enroll(gallery, image, identity=f"writer {writer}")
+            enrolled = chance.choice(both).enroll(gallery, image, identity=f"writer {writer}")
             (crop_id,) = crop_ids(enrolled)
             asked = {"top_k": 100, "min_version": enrolled.json()["gallery_version"]}
-            assert crop_id in chance.choice(services).found(gallery, image, **asked)
-            chance.choice(services).delete_crop(gallery, crop_id)
-            assert crop_id not in chance.choice(services).found(gallery, image, top_k=100)
+            assert crop_id in chance.choice(both).found(gallery, image, **asked)
+            chance.choice(both).delete_crop(gallery, crop_id)
+            assert crop_id not in chance.choice(both).found(gallery, image, top_k=100)
             url = f"/v1/galleries/{gallery}/crops/{crop_id}"
-            assert chance.choice(services).http.get(url).status_code == 404
+            assert chance.choice(both).http.get(url).status_code == 404
 
     with ThreadPoolExecutor(WRITERS) as writers:
         assert list(writers.map(live_and_die, range(WRITERS))) == [None] * WRITERS
-    for served in services:
+    for served in both:
         assert served.results(f"/v1/galleries/{gallery}/crops") == []
 
 

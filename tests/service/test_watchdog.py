@@ -12,6 +12,7 @@ from service import maintenance
 from service.errors import StorageFailed
 from service.ops import threads
 from service.ops.critical_sections import repeat_alone
+from service.ops.locks import WORKS_BY, FileWorkLock, WorkLock
 from service.ops.threads import (
     EXIT_STATUS,
     STOPPED,
@@ -177,12 +178,14 @@ def _background(monkeypatch, watchdog, ended, **replaced):
     settings = SimpleNamespace(
         stall_seconds=STALL, backup_dir=None, data_dir=Path("/nowhere"), housekeeping_seconds=1.0
     )
+    database = SimpleNamespace(work_lock=lambda work: FileWorkLock(Path(work)), machine=None)
     runtime = SimpleNamespace(
         watchdog=watchdog,
         settings=settings,
         keys=None,
-        record=None,
+        record=SimpleNamespace(database=database),
         galleries=None,
+        pools=SimpleNamespace(locks=None),
         audit=SimpleNamespace(write_lines=wait),
         shared=None,
         checked=True,
@@ -223,9 +226,51 @@ async def test_what_fails_in_maintenance_or_a_job_does_not_end_it(error, tmp_pat
         rounds.append(1)
         raise error
 
-    working = asyncio.create_task(repeat_alone(tmp_path / "maintenance.lock", 0.02, fail))
+    lock = FileWorkLock(tmp_path / "maintenance.lock")
+    pool = MonitoredThreadPool(1, "locks")
+    working = asyncio.create_task(repeat_alone(lock, pool, 0.02, fail))
     async with asyncio.timeout(20):
         while len(rounds) < 3:
             assert not working.done()
             await asyncio.sleep(0.02)
     working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    pool.shutdown()
+
+
+class LostLock(WorkLock):
+    """A lock that another process takes over at once."""
+
+    beat_seconds = 0.02
+
+    def acquire(self):
+        return True
+
+    def keep(self):
+        return False
+
+    def release(self):
+        pass
+
+
+async def test_work_ends_once_another_process_may_do_it():
+    ended = []
+
+    async def work():
+        try:
+            await asyncio.sleep(LONGEST_SECONDS)
+        finally:
+            ended.append(WORKS_BY.get())
+
+    lock = LostLock("jobs")
+    pool = MonitoredThreadPool(1, "locks")
+    working = asyncio.create_task(repeat_alone(lock, pool, 0.02, work))
+    async with asyncio.timeout(20):
+        while len(ended) < 2:
+            assert not working.done()
+            await asyncio.sleep(0.02)
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    pool.shutdown()
+    # It works by the lock, by which the record tells it from its successor.
+    assert set(ended) == {lock}

@@ -41,8 +41,9 @@ def without_picture(number, **said):
 
 
 @contextlib.contextmanager
-def open_record(folder):
-    with contextlib.closing(Record(folder, database_url(folder))) as record:
+def open_record(folder, first=None):
+    """Open the record of a data directory, or of the first of several machines that share it."""
+    with contextlib.closing(Record(folder, database_url(first or folder))) as record:
         yield record
 
 

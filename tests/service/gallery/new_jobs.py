@@ -4,5 +4,6 @@ from service.record.jobs import Job
 from tests.service.gallery.new_crops import NOON
 
 
-def new_job(job_id, gallery, created_at=NOON):
-    return Job(job_id, gallery, "import", {}, created_at=created_at, updated_at=created_at)
+def new_job(job_id, gallery, created_at=NOON, **said):
+    times = {"created_at": created_at, "updated_at": created_at}
+    return Job(job_id, gallery, "import", {}, **times, **said)

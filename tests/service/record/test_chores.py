@@ -78,7 +78,7 @@ def test_a_job_of_a_key_that_was_not_served_and_that_did_not_fail_comes_first(re
     turns = {"k1": 1.0, "a": 1.0, "k2": 2.0, "c": 2.0}
     taken = []
     for _ in range(4):
-        taken.append(record.jobs.claim(turns).job_id)
+        taken.append(record.jobs.claim(None, turns).job_id)
         record.jobs.update(taken[-1], "done", None)
     assert taken == ["d", "b", "a", "c"]
 

@@ -17,6 +17,7 @@ from service.record.postgres_connection import PostgresConnection, examine_serve
 from service.record.postgres_sql import translate
 from service.record.postgres_vectors import MARK
 from service.record.record import Record
+from service.record.transaction import Reader
 from service.record.values import ArchivedCrop, ListFilter
 from tests.engines import database_url
 from tests.postgres import postgres
@@ -27,6 +28,7 @@ from tests.service.gallery.new_crops import (
     new_gallery,
     open_record,
 )
+from tests.service.gallery.new_jobs import new_job
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.postgres_alone
@@ -39,7 +41,7 @@ def elsewhere(tmp_path):
     @contextlib.contextmanager
     def open_there(name="other"):
         folder = tmp_path.with_name(f"{tmp_path.name}-{name}")
-        with contextlib.closing(Record(folder, database_url(tmp_path))) as opened:
+        with open_record(folder, tmp_path) as opened:
             yield opened
 
     return open_there
@@ -105,17 +107,42 @@ def test_a_server_that_goes_away_is_named_and_used_again_once_it_is_back(tmp_pat
         assert listed_ids(record, gallery) == [first, second]
 
 
-def test_a_machine_that_is_started_later_writes_and_the_one_before_reads(
-    record, gallery, elsewhere
-):
+def test_two_machines_write_and_each_has_the_vectors_of_the_other(record, gallery, elsewhere):
     (first,) = enroll(record, gallery, new_crop(1))
     with elsewhere() as other:
         (second,) = enroll(other, gallery, new_crop(2))
-        with pytest.raises(RecordUnavailable, match="another machine has taken over"):
-            enroll(record, gallery, new_crop(3))
-        assert listed_ids(record, gallery) == [first, second]
-    with open_record(record.database.folder) as again:
-        assert len(enroll(again, gallery, new_crop(3))) == 1
+        (third,) = enroll(record, gallery, new_crop(3))
+        assert listed_ids(record, gallery) == listed_ids(other, gallery) == [first, second, third]
+        assert _copied(record, gallery) == _copied(other, gallery) == [1.25, 2.25]
+        assert record.database.machine != other.database.machine
+
+
+def test_the_jobs_of_a_machine_are_run_by_it_and_cancelled_by_any(record, gallery, elsewhere):
+    own = record.database.machine
+    for job_id, worker in (("import", own), ("reindex", None)):
+        record.jobs.create(new_job(job_id, gallery, worker=worker))
+    with elsewhere() as other:
+        assert other.jobs.claim(other.database.machine, {}) is None
+        assert other.jobs.claim(None, {}).job_id == "reindex"
+        assert record.jobs.claim(own, {}).job_id == "import"
+        # The machine may be gone for good.
+        assert other.jobs.cancel("import").state == "cancelled"
+        assert other.jobs.cancel("reindex").state == "running"
+        assert record.jobs.update("import", "running", {"done": 1}) is None
+
+
+def test_each_machine_removes_its_own_files_that_are_unneeded(record, gallery, elsewhere):
+    enroll(record, gallery, new_crop(1), new_crop(2))
+    with elsewhere() as other:
+        folders = [machine.database.folder for machine in (record, other)]
+        assert _copied(record, gallery) == _copied(other, gallery)
+        record.unneeded_files.add(["exports/1"])
+        record.unneeded_files.note_removed(["exports/1"])
+        assert other.unneeded_files.all() == ["exports/1"]
+        other.galleries.delete(gallery)
+        for machine in (record, other):
+            machine.database.vectors.drop_removed()
+        assert [list(folder.glob("vectors-*.f32")) for folder in folders] == [[], []]
 
 
 def _logged(record):
@@ -124,7 +151,7 @@ def _logged(record):
 
 
 @pytest.mark.promise("2")
-def test_what_one_machine_has_deleted_stands_in_the_log_of_the_next(record, gallery, elsewhere):
+def test_what_one_machine_has_deleted_stands_in_the_log_of_the_other(record, gallery, elsewhere):
     first, second = enroll(record, gallery, new_crop(1), new_crop(2))
     record.crops.remove(gallery, [first])
     with elsewhere() as other:
@@ -149,22 +176,22 @@ def test_a_state_before_an_acknowledged_commit_is_refused_until_it_is_adopted(
         assert listed_ids(adopted, gallery) == [crop_id]
 
 
-def test_a_running_machine_writes_nothing_to_an_earlier_state(record, gallery):
-    (crop_id,) = enroll(record, gallery, new_crop(1))
-    # As a promoted standby that lacked the last commits.
-    record.database.connection().execute("UPDATE record SET value = '1' WHERE name = 'commit'")
-    with pytest.raises(RecordUnavailable, match="lacks commits that were acknowledged"):
+def test_running_machines_refuse_an_earlier_state_also_one_that_only_followed(
+    record, gallery, elsewhere
+):
+    enroll(record, gallery, new_crop(1))
+    with elsewhere() as follower:
         enroll(record, gallery, new_crop(2))
-    assert listed_ids(record, gallery) == [crop_id]
-
-
-def test_a_machine_that_is_refused_takes_nothing_over(record, gallery, elsewhere, tmp_path):
-    refused = tmp_path.with_name(f"{tmp_path.name}-refused")
-    refused.mkdir()
-    AcknowledgedCommit(refused).write(1000)
-    with pytest.raises(InputProblem, match="1000 were acknowledged"), elsewhere("refused"):
-        pass
-    assert len(enroll(record, gallery, new_crop(1))) == 1
+        follower.database.note_followed(Reader(follower.database).newest_commit())
+        # As a promoted standby that lacked the last commits.
+        record.database.connection().execute("UPDATE record SET value = '1' WHERE name = 'commit'")
+        for machine in (record, follower):
+            with pytest.raises(RecordUnavailable, match="lacks commits that were acknowledged"):
+                enroll(machine, gallery, new_crop(3))
+            # Its connections are new after a promotion.
+            machine.database.close_connection()
+            with pytest.raises(RecordUnavailable, match="lacks commits that were acknowledged"):
+                listed_ids(machine, gallery)
 
 
 def _copied(record, gallery):
