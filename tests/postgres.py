@@ -17,6 +17,8 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
+from tests.waiting import eventually
+
 # The server refuses to be run by root.
 USER = "nobody"
 # Processes are killed here and no machine, so a file system in memory is enough.
@@ -36,7 +38,7 @@ def _find_programs():
     return Path(package.origin).parent / "pginstall18"
 
 
-def _find_place():
+def find_place():
     is_large = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES
     return MEMORY if is_large else None
 
@@ -47,9 +49,13 @@ def children_of(process):
 
 
 class PostgresServer:
-    """A server that listens at a socket in its folder."""
+    """A server that listens at a socket in its folder.
 
-    def __init__(self, folder):
+    Args:
+        primary: the server of which this one is a standby; None for a new one of its own.
+    """
+
+    def __init__(self, folder, primary=None):
         self.folder = folder
         self.home = _find_programs()
         self.data = folder / "data"
@@ -59,8 +65,13 @@ class PostgresServer:
             user = pwd.getpwnam(USER)
             self._user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
             os.chown(folder, user.pw_uid, user.pw_gid)
-        options = ("--username=gmn", "--auth=trust", "--encoding=UTF8", "--no-sync")
-        self._run("initdb", "--pgdata", self.data, *options)
+        if primary is None:
+            options = ("--username=gmn", "--auth=trust", "--encoding=UTF8", "--no-sync")
+            self._run("initdb", "--pgdata", self.data, *options)
+        else:
+            options = ("--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+            source = ("--host", primary.folder, "--username=gmn")
+            self._run("pg_basebackup", "--pgdata", self.data, *source, *options)
         self.start()
 
     def start(self):
@@ -85,18 +96,42 @@ class PostgresServer:
         self.process.send_signal(signal.SIGINT)
         self.process.wait(30)
 
+    def require_standby(self):
+        """Acknowledge no commit any more that the standby does not have."""
+        with psycopg.connect(self._url(), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            connection.execute("SELECT pg_reload_conf()")
+            count = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+            eventually(lambda: connection.execute(count).fetchone()[0] == 1, 30.0)
+
+    def wait_for(self, primary):
+        """Wait until this standby has what its primary has."""
+        with psycopg.connect(primary._url(), autocommit=True) as connection:
+            written = connection.execute("SELECT pg_current_wal_lsn()").fetchone()[0]
+        with psycopg.connect(self._url(), autocommit=True) as connection:
+            has_it = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
+            eventually(lambda: connection.execute(has_it, (written,)).fetchone()[0], 30.0)
+
+    def promote(self):
+        """Make a standby take writes."""
+        with psycopg.connect(self._url(), autocommit=True) as connection:
+            connection.execute("SELECT pg_promote()")
+
     def url(self, schema):
         """Return the URL of a schema, which is created where it is missing."""
         with psycopg.connect(self._url(), autocommit=True) as connection:
             connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
         return f"{self._url()}&options={quote(f'-c search_path={schema}')}"
 
+    def url_of_both(self, other, schema):
+        """Return the URL of a schema of whichever of two servers takes writes."""
+        hosts = ",".join(quote(str(server.folder), safe="") for server in (self, other))
+        return self.url(schema).replace(quote(str(self.folder), safe=""), hosts)
+
     def _url(self):
         return f"postgresql:///postgres?host={quote(str(self.folder), safe='')}&user=gmn"
 
     def _wait(self):
-        from tests.waiting import eventually
-
         def answers():
             with contextlib.suppress(psycopg.OperationalError):
                 psycopg.connect(self._url()).close()
@@ -126,7 +161,7 @@ class PostgresServer:
 @contextlib.contextmanager
 def postgres():
     """Yield a server that ends with the block."""
-    with tempfile.TemporaryDirectory(prefix="gmn-postgres-", dir=_find_place()) as folder:
+    with tempfile.TemporaryDirectory(prefix="gmn-postgres-", dir=find_place()) as folder:
         try:
             server = PostgresServer(Path(folder))
         except PermissionError as error:

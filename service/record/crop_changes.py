@@ -204,7 +204,7 @@ def _drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[Row]
 
 
 def _count(transaction: Transaction, gallery_id: int, slots: Sequence[int], sign: int) -> None:
-    transaction.change(COUNT, {"gallery_id": gallery_id, "slots": slots, "sign": sign})
+    transaction.change_many(COUNT, [{"gallery_id": gallery_id, "slots": slots, "sign": sign}])
 
 
 def count_people(transaction: Transaction, gallery_id: int, more: int) -> None:

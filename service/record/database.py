@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from service.errors import ServiceError, StorageFailed
 from service.ops.data_directory import (
@@ -193,8 +193,12 @@ class Database(Source):
         """
 
     @abstractmethod
-    def _begin(self) -> None:
-        """Begin a transaction that writes."""
+    def _begin(self) -> int:
+        """Begin a transaction that writes, and return the number of the newest commit."""
+
+    def _end(self, statement: Literal["COMMIT", "ROLLBACK"]) -> None:
+        """End the transaction."""
+        self.connection().execute(statement)
 
     def _note_commit(self, transaction: Transaction) -> None:
         transaction.change(NOTE_COMMIT, (transaction.commit,))
@@ -280,22 +284,22 @@ class Database(Source):
         changed_before = connection.total_changes
         number = -1
         with self.naming_errors():
-            self._begin()
+            newest = self._begin()
             try:
-                number = Reader(self).newest_commit() + 1
+                number = newest + 1
                 transaction = Transaction(self, commit=number)
                 result = rule(transaction)
                 if connection.total_changes == changed_before:
-                    connection.execute("ROLLBACK")
+                    self._end("ROLLBACK")
                     return result
                 for file in transaction.unsynced:
                     file.sync()
                 self._note_commit(transaction)
                 failpoint("record.before-commit")
-                connection.execute("COMMIT")
+                self._end("COMMIT")
             except BaseException:
                 if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                    self._end("ROLLBACK")
                 # The commit may have succeeded although the engine reported an error.
                 if not self._has_committed(number):
                     raise

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import psycopg
 
@@ -26,6 +26,7 @@ from service.ops.locks import WORKS_BY, ProcessLock, WorkLock
 from service.record.database import (
     NOT_LOGGED,
     NOT_WRITTEN,
+    NOTE_COMMIT,
     RECORD_ID,
     Database,
     storage_failure,
@@ -44,6 +45,18 @@ log = logging.getLogger(__name__)
 ANSWER_SECONDS = 10.0
 PAUSE_SECONDS = 0.1
 NEWEST_COMMIT = "SELECT CAST(value AS INTEGER) FROM record WHERE name = 'commit'"
+# Changes when an earlier state is adopted, whose commits then get numbers that were given before.
+LINEAGE = "lineage"
+STATE = (
+    "SELECT CAST(newest.value AS BIGINT), lineage.value FROM record AS newest, record AS lineage "
+    f"WHERE newest.name = 'commit' AND lineage.name = '{LINEAGE}'"
+)
+# More commits than there are while one without an answer is asked for.
+KEPT_TOKENS = 20_000
+NOTE_TOKEN = (
+    "INSERT INTO commits (slot, token) VALUES (?, ?) "
+    "ON CONFLICT (slot) DO UPDATE SET token = excluded.token"
+)
 EARLIER_STATE = (
     "PostgreSQL lacks commits that were acknowledged: a standby that lagged was promoted, or an "
     "earlier state was restored; start this service anew, which says what to do"
@@ -76,7 +89,9 @@ class PostgresDatabase(Database):
         self._log_lock = ProcessLock(folder / "record.lock", "lines of deletions.log")
         self.machine = _machine_of(folder)
         self._is_open = False
-        # Number of the transaction whose COMMIT was sent last, by thread.
+        self._lineage_file = folder / f"record.{LINEAGE}"
+        self._lineage: str | None = None
+        # Token of the commit that was sent last, and what was asked with it, by thread.
         self._sent = threading.local()
         try:
             self._open()
@@ -107,7 +122,7 @@ class PostgresDatabase(Database):
             raise RecordWaits("the turn of the writers") from error
         except psycopg.errors.DiskFull as error:
             raise storage_failure(NOT_WRITTEN, error) from error
-        except psycopg.OperationalError as error:
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise RecordUnavailable(f"PostgreSQL does not answer ({sentence_of(error)})") from error
 
     def work_lock(self, work: str) -> WorkLock:
@@ -134,7 +149,7 @@ class PostgresDatabase(Database):
     def trim_deletions(self) -> None:
         with self._log_lock.hold():
             self.deletions.trim(datetime.now(UTC))
-        oldest = "now() - make_interval(days => ?)"
+        oldest = "now() - ? * INTERVAL '1 day'"
         for table in ("deletions", "unneeded_files"):
             self.write(
                 Transaction.change,
@@ -184,15 +199,14 @@ class PostgresDatabase(Database):
             # Another server may answer now, or the same one with an earlier state.
             try:
                 with self.naming_errors():
-                    self._require_known_commits(connection)
+                    self._require_known_commits(*connection.fetch_tuples(STATE, ())[0])
             except BaseException:
                 connection.close()
                 raise
         return connection
 
-    def _require_known_commits(self, connection: PostgresConnection) -> None:
-        ((newest,),) = connection.fetch_tuples(NEWEST_COMMIT, ())
-        if newest < (self.acknowledged.read() or 0):
+    def _require_known_commits(self, newest: int, lineage: str) -> None:
+        if newest < (self.acknowledged.read() or 0) or lineage != self._lineage:
             raise RecordUnavailable(EARLIER_STATE)
 
     def _open(self) -> None:
@@ -204,12 +218,9 @@ class PostgresDatabase(Database):
                 if not Reader(self).value("SELECT to_regclass('record') IS NOT NULL"):
                     self._create(connection)
                 self._require_format()
-                newest = Reader(self).newest_commit()
-                acknowledged = self.acknowledged.read()
-                self._require_acknowledged(newest, acknowledged or 0)
+                newest = self._join(connection)
             finally:
                 connection.execute(f"SELECT pg_advisory_unlock({CREATORS})")
-        self.is_adopted = acknowledged is None
         if self.is_adopted:
             # Slots that an older copy of the record gives again may have other vectors here.
             self.vectors.forget()
@@ -226,7 +237,13 @@ class PostgresDatabase(Database):
         try:
             with _transaction(connection):
                 connection.run_script(";\n".join([*table_definitions(), own]))
-                self._put_first_values({"format": FORMAT, "group_secret": secrets.token_hex(32)})
+                self._put_first_values(
+                    {
+                        "format": FORMAT,
+                        "group_secret": secrets.token_hex(32),
+                        LINEAGE: secrets.token_hex(8),
+                    }
+                )
         except psycopg.ProgrammingError as error:
             raise InputProblem(
                 f"GMN_DATABASE_URL: the tables cannot be created ({sentence_of(error)}); name a "
@@ -241,14 +258,34 @@ class PostgresDatabase(Database):
                 f"reads {FORMAT}; use the program version that wrote it"
             )
 
-    def _require_acknowledged(self, newest: int, acknowledged: int) -> None:
-        if newest < acknowledged:
+    def _join(self, connection: PostgresConnection) -> int:
+        """Go on with the record's state, and return its newest commit.
+
+        Raises:
+            InputProblem: it lacks commits that this machine has acknowledged or shown.
+        """
+        ((newest, lineage),) = connection.fetch_tuples(STATE, ())
+        known = self._lineage_file.read_text() if self._lineage_file.exists() else None
+        acknowledged = self.acknowledged.read()
+        self.is_adopted = acknowledged is None
+        if acknowledged is not None and (newest < acknowledged or known != lineage):
             raise InputProblem(
-                f"GMN_DATABASE_URL: the record has {newest} commits, but {acknowledged} were "
-                f"acknowledged by {self.folder}: a standby that lacked the last ones was promoted, "
-                "or an earlier state was restored. Find the others, or go on without them: gmn "
+                f"GMN_DATABASE_URL: the record lacks commits that {self.folder} has acknowledged, "
+                f"of which the last had the number {acknowledged}: a standby that lacked them was "
+                "promoted, or an earlier state was restored. Find them, or go on without them: gmn "
                 f"store adopt --data-dir {self.folder} deletes again what deletions.log names"
             )
+        if self.is_adopted and known == lineage:
+            # The other machines must not take its next commits for those that they have seen.
+            lineage = secrets.token_hex(8)
+            with _transaction(connection):
+                connection.execute(f"SELECT pg_advisory_xact_lock({WRITERS})")
+                row = {"name": LINEAGE, "value": lineage}
+                Transaction(self).insert("record", row, instead=True)
+        self._lineage_file.touch(PRIVATE_FILE)
+        self._lineage_file.write_text(lineage)
+        self._lineage = lineage
+        return int(newest)
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
@@ -258,61 +295,86 @@ class PostgresDatabase(Database):
         except OSError as error:
             raise storage_failure(NOT_WRITTEN, error) from error
 
-    def _begin(self) -> None:
+    def _begin(self) -> int:
         connection = self.connection()
-        self._sent.transaction = None
-        connection.execute("BEGIN")
+        self._sent.token = None
         try:
-            connection.execute(f"SELECT pg_advisory_xact_lock({WRITERS})")
-            self._require_known_commits(connection)
+            newest, lineage = connection.begin(f"SELECT pg_advisory_xact_lock({WRITERS}); {STATE}")
+            self._require_known_commits(newest, lineage)
             if isinstance(lock := WORKS_BY.get(), PostgresWorkLock):
                 lock.require(Reader(self))
         except BaseException:
             if connection.in_transaction:
-                connection.execute("ROLLBACK")
+                self._end("ROLLBACK")
             raise
+        return int(newest)
+
+    def _end(self, statement: Literal["COMMIT", "ROLLBACK"]) -> None:
+        if statement == "COMMIT":
+            self.connection().commit()
+        else:
+            self.connection().roll_back()
 
     def _note_commit(self, transaction: Transaction) -> None:
-        statement = (
-            "UPDATE record SET value = ? WHERE name = 'commit' "
-            "RETURNING CAST(pg_current_xact_id() AS TEXT)"
-        )
-        self._sent.transaction = transaction.value(statement, (transaction.commit,))
+        token = secrets.token_hex(8)
+        transaction.change_many(NOTE_COMMIT, [(transaction.commit,)])
+        transaction.change_many(NOTE_TOKEN, [(transaction.commit % KEPT_TOKENS, token)])
+        self._sent.token = token
+        # The answer comes with that of COMMIT.
+        statement = "SELECT 1 FROM deletions WHERE committed = ? LIMIT 1"
+        asked = self.connection().execute(statement, (transaction.commit,))
+        self._sent.deletions = transaction.commit, asked
 
-    def _has_committed(self, _number: int) -> bool:
+    def _has_committed(self, number: int) -> bool:
         """Return whether the last transaction of this thread was committed.
 
         Raises:
             RecordUnavailable: PostgreSQL does not answer.
         """
-        sent = self._sent.transaction
-        if sent is None:
+        token = self._sent.token
+        if token is None:
             return False
         until = time.monotonic() + ANSWER_SECONDS
         while True:
             try:
                 with self.naming_errors():
-                    statement = "SELECT pg_xact_status(CAST(? AS xid8))"
-                    state = self.fetch_tuples(statement, (sent,))[0][0]
-            except RecordUnavailable:
-                state = None
-            if state in ("committed", "aborted"):
-                return bool(state == "committed")
-            if time.monotonic() > until:
-                raise RecordUnavailable("PostgreSQL went away while this was written")
+                    return bool(self._find_token(number) == token)
+            except (RecordUnavailable, RecordWaits):
+                if time.monotonic() > until:
+                    raise RecordUnavailable("PostgreSQL went away while this was written") from None
             time.sleep(PAUSE_SECONDS)
 
+    def _find_token(self, number: int) -> str | None:
+        with _transaction(self.connection()):
+            # The transaction has ended once its lock is free.
+            self.fetch_tuples(f"SELECT pg_advisory_xact_lock({WRITERS})")
+            rows = self.fetch_tuples(
+                "SELECT token FROM commits WHERE slot = ?", (number % KEPT_TOKENS,)
+            )
+        return rows[0][0] if rows else None
+
     def _acknowledge(self, commit: int) -> None:
-        known = self.acknowledged.read() or 0
-        if commit <= known:
-            return
-        # The rows stay for the other machines; `trim_deletions` drops them.
         try:
             with self._log_lock.hold():
-                self._finish_deletions("committed > ? AND committed <= ?", (known, commit))
+                known = self.acknowledged.read() or 0
+                if commit <= known:
+                    return
+                # The rows stay for the other machines; `trim_deletions` drops them.
+                if commit > known + 1 or self._may_have_deleted(commit):
+                    self._finish_deletions("committed > ? AND committed <= ?", (known, commit))
+                self.acknowledged.write(commit)
         except OSError as error:
             raise storage_failure(NOT_LOGGED, error) from error
-        self.acknowledged.write(commit)
+
+    def _may_have_deleted(self, commit: int) -> bool:
+        """Return False if a commit of this thread is known to have deleted nothing."""
+        number, asked = getattr(self._sent, "deletions", (None, None))
+        if number != commit or asked is None:
+            return True
+        try:
+            return bool(asked.fetchall())
+        except psycopg.Error:
+            return True
 
 
 @contextlib.contextmanager

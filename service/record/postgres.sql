@@ -9,6 +9,13 @@ ALTER TABLE deletions ADD COLUMN committed BIGINT NOT NULL;
 ALTER TABLE deletions ADD COLUMN noted_at TIMESTAMPTZ NOT NULL DEFAULT now();
 CREATE INDEX deletions_0 ON deletions (committed);
 
+-- Tokens of the newest commits, by their numbers modulo the size of the table. A number after a crash
+-- of the server, and a transaction's id too, may be one that was given before.
+CREATE TABLE commits (
+    slot BIGINT PRIMARY KEY,
+    token TEXT NOT NULL
+);
+
 -- Each machine removes its own files of these names.
 ALTER TABLE unneeded_files ADD COLUMN noted_at TIMESTAMPTZ NOT NULL DEFAULT now();
 

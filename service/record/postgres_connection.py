@@ -6,7 +6,7 @@ import contextlib
 import select
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import psycopg
 from psycopg.adapt import Dumper, Loader
@@ -72,8 +72,31 @@ class _Numeric(Loader):
         return float(text) if b"." in text else int(text)
 
 
+class _Cursor(psycopg.Cursor[Any]):
+    """A cursor that waits for the server where its number of rows is asked for."""
+
+    @property
+    def rowcount(self) -> int:
+        self._fetch_pipeline()
+        return super().rowcount
+
+
+class _Cursors:
+    """The cursors of a statement that was sent once for each of several rows."""
+
+    def __init__(self, cursors: list[_Cursor]) -> None:
+        self._cursors = cursors
+
+    @property
+    def rowcount(self) -> int:
+        return sum(cursor.rowcount for cursor in self._cursors)
+
+
 class PostgresConnection:
     """A connection that takes statements and values as SQLite's does.
+
+    Within a transaction that writes, a statement is sent with the next one whose answer is asked
+    for: each wait for the server costs a way through the network.
 
     Raises:
         RecordUnavailable: PostgreSQL does not answer.
@@ -89,6 +112,7 @@ class PostgresConnection:
             url,
             autocommit=True,
             row_factory=_named_row,
+            cursor_factory=_Cursor,
             options=f"{given.get('options', '')} {options}",
             application_name="gmn",
             connect_timeout=CONNECT_SECONDS,
@@ -101,7 +125,10 @@ class PostgresConnection:
         for kind in (bool, int, datetime):
             self._server.adapters.register_dumper(kind, _Number)
         self._server.adapters.register_loader("numeric", _Numeric)
-        self.total_changes = 0
+        self._pipeline = contextlib.ExitStack()
+        self._changes = 0
+        # Statements of the present transaction of which it is not known whether they changed rows.
+        self._unread: list[_Cursor] = []
 
     @property
     def is_gone(self) -> bool:
@@ -121,18 +148,48 @@ class PostgresConnection:
             TransactionStatus.UNKNOWN,
         )
 
-    def execute(self, statement: str, values: Values = ()) -> psycopg.Cursor[Any]:
-        return self._run(self._server.cursor(), statement, values)
+    @property
+    def total_changes(self) -> int:
+        """A number that has grown if statements have changed rows."""
+        before = self._changes
+        while self._unread and self._changes == before:
+            self._changes += max(self._unread.pop().rowcount, 0)
+        return self._changes
+
+    def begin(self, statements: str) -> tuple[Any, ...]:
+        """Begin a transaction that writes, by statements whose last one returns a row."""
+        cursor = self._server.cursor(row_factory=tuple_row)
+        cursor.execute(f"BEGIN; {statements}".encode())
+        while cursor.nextset():
+            pass
+        row: tuple[Any, ...] = cursor.fetchall()[0]
+        self._unread.clear()
+        self._pipeline.enter_context(self._server.pipeline())
+        return row
+
+    def commit(self) -> None:
+        self._server.execute("COMMIT")
+        self._unread.clear()
+        try:
+            self._pipeline.close()
+        except psycopg.errors.PipelineAborted as aborted:
+            # It hides the error of the statement after which the others were not run.
+            raise (aborted.__context__ or aborted) from None
+
+    def roll_back(self) -> None:
+        self._unread.clear()
+        with contextlib.suppress(psycopg.Error):
+            self._pipeline.close()
+        self._server.execute("ROLLBACK")
+
+    def execute(self, statement: str, values: Values = ()) -> _Cursor:
+        return self._run(self._cursor(), statement, values)
 
     def fetch_tuples(self, statement: str, values: Values) -> list[tuple[Any, ...]]:
-        return self._run(self._server.cursor(row_factory=tuple_row), statement, values).fetchall()
+        return self._run(self._cursor(row_factory=tuple_row), statement, values).fetchall()
 
-    def executemany(self, statement: str, rows: Iterable[Values]) -> psycopg.Cursor[Any]:
-        translation = translate(statement)
-        cursor = self._server.cursor()
-        cursor.executemany(translation.text, [bind(translation, row) for row in rows])
-        self.total_changes += max(cursor.rowcount, 0)
-        return cursor
+    def executemany(self, statement: str, rows: Iterable[Values]) -> _Cursors:
+        return _Cursors([self.execute(statement, row) for row in rows])
 
     def run_script(self, statements: str) -> None:
         """Run statements without values; `%` and `?` are not special in them."""
@@ -144,14 +201,15 @@ class PostgresConnection:
     def close(self) -> None:
         self._server.close()
 
-    def _run(
-        self, cursor: psycopg.Cursor[Any], statement: str, values: Values
-    ) -> psycopg.Cursor[Any]:
+    def _run(self, cursor: _Cursor, statement: str, values: Values) -> _Cursor:
         translation = translate(statement)
         cursor.execute(translation.text, bind(translation, values))
-        if not statement.lstrip().startswith(("SELECT", "WITH")) and cursor.rowcount > 0:
-            self.total_changes += cursor.rowcount
+        if not statement.lstrip().startswith(("SELECT", "WITH")):
+            self._unread.append(cursor)
         return cursor
+
+    def _cursor(self, **options: Any) -> _Cursor:
+        return cast("_Cursor", self._server.cursor(**options))
 
 
 def examine_server(url: str) -> Iterator[tuple[Literal["ok", "warning"], str]]:

@@ -254,8 +254,9 @@ class SQLiteDatabase(SQLiteSource, Database):
         except (OSError, sqlite3.OperationalError) as error:
             raise storage_failure(NOT_WRITTEN, error) from error
 
-    def _begin(self) -> None:
+    def _begin(self) -> int:
         self.connection().execute("BEGIN IMMEDIATE")
+        return Reader(self).newest_commit()
 
     def _open(self) -> None:
         acknowledged = self.acknowledged.read()

@@ -38,6 +38,7 @@ COUNTING = (
     "INSERT INTO cameras ",
     "INSERT INTO case_deletions ",
     "INSERT INTO checksums ",
+    "INSERT INTO commits ",
     "INSERT INTO record ",
     "INSERT INTO remote_indexes ",
     "INSERT INTO requests ",
@@ -139,11 +140,15 @@ def upsert(table: str, columns: Iterable[str], source: str, setting: str | None 
     )
 
 
-class Cursor(Protocol):
-    """The rows of a statement, or the number of rows that it changed."""
+class Changed(Protocol):
+    """The number of rows that a statement changed."""
 
     @property
     def rowcount(self) -> int: ...
+
+
+class Cursor(Changed, Protocol):
+    """The rows of a statement."""
 
     def fetchall(self) -> list[Any]: ...
 
@@ -163,7 +168,7 @@ class Connection(Protocol):
 
     def execute(self, statement: str, values: Any = ..., /) -> Cursor: ...
 
-    def executemany(self, statement: str, rows: Any, /) -> Cursor: ...
+    def executemany(self, statement: str, rows: Any, /) -> Changed: ...
 
     def interrupt(self) -> None: ...
 
@@ -408,24 +413,21 @@ class Transaction(Reader):
 
     def change(self, statement: str, values: Values = ()) -> int:
         count = self.database.connection().execute(statement, values).rowcount
-        self._note_overwriting(statement, count)
+        if count > 0 and _may_overwrite(statement):
+            self.overwrites = True
         return count
 
     def change_many(self, statement: str, rows: Iterable[Values]) -> None:
-        count = self.database.connection().executemany(statement, rows).rowcount
-        self._note_overwriting(statement, count)
+        cursor = self.database.connection().executemany(statement, rows)
+        # An engine may send the rows with a later statement, unless it is asked for their number.
+        if _may_overwrite(statement) and cursor.rowcount > 0:
+            self.overwrites = True
 
     def tuples(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
         rows = super().tuples(statement, values)
-        if "RETURNING" in statement:
-            self._note_overwriting(statement, len(rows))
-        return rows
-
-    def _note_overwriting(self, statement: str, count: int) -> None:
-        text = statement.lstrip()
-        adds_rows = text.startswith("INSERT INTO ") and "DO UPDATE" not in text
-        if count > 0 and not adds_rows and not text.startswith(COUNTING):
+        if rows and "RETURNING" in statement and _may_overwrite(statement):
             self.overwrites = True
+        return rows
 
     def insert(self, table: str, *rows: Mapping[str, Any], instead: bool = False) -> None:
         """Insert rows, given as mappings of column to value.
@@ -466,3 +468,9 @@ class Transaction(Reader):
         file = self.database.vectors.open(gallery_id, side, dimension)
         file.write(by_slot)
         self.unsynced.add(file)
+
+
+def _may_overwrite(statement: str) -> bool:
+    text = statement.lstrip()
+    adds_rows = text.startswith("INSERT INTO ") and "DO UPDATE" not in text
+    return not adds_rows and not text.startswith(COUNTING)

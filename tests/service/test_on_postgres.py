@@ -1,63 +1,19 @@
-"""A service whose record is in PostgreSQL: killed, without its server, and on another machine."""
+"""Services of several machines whose record is in PostgreSQL: killed, promoted, and refused."""
 
 import itertools
-import threading
-from dataclasses import dataclass, field
+import os
+import tempfile
+from pathlib import Path
 
-import httpx2
 import pytest
 
-from tests.postgres import postgres
+from tests.forked import run_gmn
+from tests.machines.run import kill_all
+from tests.postgres import PostgresServer, find_place, postgres
 from tests.service.conftest import Served
-from tests.torture.images import draw
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.promise("1")]
-
-CLIENTS = 3
-KILLS = 3
-TRAFFIC_SECONDS = 1.5
-
-
-@dataclass
-class Ledger:
-    """The crops whose enrollment, or deletion, a service has acknowledged."""
-
-    enrolled: set[str] = field(default_factory=set)
-    deleted: set[str] = field(default_factory=set)
-    # Deletions without an answer: each may have happened.
-    doubtful: set[str] = field(default_factory=set)
-    numbers: itertools.count = field(default_factory=itertools.count)
-
-    def send(self, http, stop):
-        """Enroll crops and delete every third until told to stop, or until nobody answers."""
-        while not stop.is_set():
-            number = next(self.numbers)
-            files = [("images", ("crop", draw(number, 7)))]
-            data = {"identity": f"person {number % 5}"}
-            try:
-                answer = http.post("/v1/galleries/lobby/crops", files=files, data=data)
-                if answer.status_code != 201:
-                    assert answer.status_code == 503, answer.text
-                    continue
-                (crop,) = answer.json()["results"]
-                self.enrolled.add(crop["crop_id"])
-                if number % 3 == 0:
-                    self.delete(http, crop["crop_id"])
-            except httpx2.TransportError:
-                return
-
-    def delete(self, http, crop_id):
-        self.doubtful.add(crop_id)
-        answer = http.delete(f"/v1/galleries/lobby/crops/{crop_id}")
-        if answer.status_code == 200:
-            self.deleted.add(crop_id)
-
-    def check(self, served):
-        pages = served.results("/v1/galleries/lobby/crops", params={"limit": 1000})
-        there = {crop["crop_id"] for crop in pages}
-        assert self.enrolled - self.doubtful <= there
-        assert not there & self.deleted
 
 
 @pytest.fixture
@@ -82,41 +38,66 @@ def place(tiny_artefact, tmp_path):
                     served.kill()
 
 
-def _under_traffic(ledger, served, act):
-    """Act while clients send requests, and return once they have ended."""
-    stop = threading.Event()
-    clients = [
-        threading.Thread(target=ledger.send, args=(served.http, stop)) for _ in range(CLIENTS)
-    ]
-    for client in clients:
-        client.start()
-    stop.wait(TRAFFIC_SECONDS)
-    act()
-    stop.set()
-    for client in clients:
-        client.join(60)
-        assert not client.is_alive()
+def test_what_was_acknowledged_survives_kills_of_the_machines_and_of_the_server(tiny_artefact):
+    measured = kill_all(tiny_artefact, processes=2, servers=2, promotions=1, seed=1)
+    assert not measured["wrong"], measured
+    assert measured["enrolled"] > 10
+    assert measured["deleted"]
 
 
-def test_what_was_acknowledged_survives_kills_of_the_service_and_of_the_server(place):
-    server, start = place
-    ledger = Ledger()
-    served = start()
-    served.create("lobby")
-    for _ in range(KILLS):
-        _under_traffic(ledger, served, served.process.kill)
-        served.ended_with()
-        served = start()
-        ledger.check(served)
-    for _ in range(KILLS):
-        _under_traffic(ledger, served, server.kill)
-        assert served.http.get("/v1/galleries/lobby/crops").status_code == 503
-        assert served.http.get("/livez").status_code == 200
-        server.start()
-        eventually(lambda: served.http.get("/readyz").status_code == 200)
-        ledger.check(served)
-    assert len(ledger.enrolled) > 10
-    assert ledger.deleted
+@pytest.mark.promise("2")
+def test_machines_refuse_a_standby_that_lagged_until_it_is_adopted(
+    tiny_artefact, tmp_path, drawn_crops, images
+):
+    with tempfile.TemporaryDirectory(prefix="gmn-lag-", dir=find_place()) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        places = [folder / server for server in "ab"]
+        for place in places:
+            place.mkdir()
+        primary = PostgresServer(places[0])
+        standby = PostgresServer(places[1], primary)
+        url = primary.url_of_both(standby, "record")
+        data_dirs = [tmp_path / machine for machine in ("first", "second")]
+        settings = {"artefact": tiny_artefact, "database_url": url}
+        environment = {**os.environ, "GMN_DATABASE_URL": url}
+        logs = (tmp_path / f"log-{number}" for number in itertools.count())
+        machines = [Served(next(logs), data_dir=data_dir, **settings) for data_dir in data_dirs]
+        writing, following = machines
+        try:
+            writing.create("lobby")
+            crop_ids = writing.fill("lobby", drawn_crops[:4])
+            standby.wait_for(primary)
+            standby.stop()
+            writing.delete_crop("lobby", crop_ids[0])
+            eventually(lambda: crop_ids[0] not in following.found("lobby", images[0]))
+            primary.kill()
+            standby.start()
+            standby.promote()
+            for served in machines:
+                eventually(lambda served=served: _says_what_lacks(served, images[0]))
+                eventually(lambda served=served: served.http.get("/readyz").status_code == 503)
+                served.kill()
+            for data_dir in data_dirs:
+                with pytest.raises(pytest.fail.Exception, match="gmn store adopt"):
+                    Served(next(logs), data_dir=data_dir, **settings)
+                adopted = run_gmn("store", "adopt", "--data-dir", str(data_dir), env=environment)
+                assert adopted.returncode == 0, adopted.stderr
+                served = Served(next(logs), data_dir=data_dir, **settings)
+                machines.append(served)
+                assert crop_ids[0] not in served.found("lobby", images[0])
+        finally:
+            for served in machines:
+                if served.process.poll() is None:
+                    served.kill()
+            for server in (primary, standby):
+                if server.process.poll() is None:
+                    server.stop()
+
+
+def _says_what_lacks(served, image):
+    refused = served.enroll("lobby", image)
+    return refused.status_code == 503 and "lacks commits" in refused.json()["detail"]
 
 
 def test_who_forgets_a_person_is_told_that_postgresql_keeps_deleted_rows(place, drawn_crops):

@@ -59,9 +59,14 @@ async def livez(_: Working) -> Alive:
 async def readyz(runtime: Working) -> Ready:
     """Answers 200 once every gallery is loaded, even if the record does not respond.
 
-    `record` and `audit_log` tell whether writes or searches are refused, `damaged_crops` how many
-    crops this process leaves out because they are damaged; gmn doctor names them.
+    Of several machines that share a record, one that does not reach it answers 503, so that a proxy
+    asks the others. `record` and `audit_log` tell whether writes or searches are refused,
+    `damaged_crops` how many crops this process leaves out because they are damaged; gmn doctor
+    names them.
     """
+    is_one_of_several = runtime.record.database.machine is not None
+    if is_one_of_several and runtime.galleries.record_state.state == "unreachable":
+        raise HTTPException(503, "this machine does not reach the record", {"Retry-After": "1"})
     galleries = runtime.galleries.all()
     needs_reindex = sum(gallery.needs_reindex for gallery in galleries)
     return Ready(

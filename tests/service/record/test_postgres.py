@@ -70,20 +70,21 @@ def test_a_statement_is_translated(statement, text, collections):
 @pytest.mark.promise("1")
 @pytest.mark.parametrize("is_committed", [True, False])
 def test_a_commit_without_an_answer_is_told_from_one_that_failed(
-    record, gallery, monkeypatch, is_committed
+    record, gallery, elsewhere, monkeypatch, is_committed
 ):
-    execute = PostgresConnection.execute
+    commit = PostgresConnection.commit
 
-    def lose(connection, statement, values=()):
-        if statement != "COMMIT":
-            return execute(connection, statement, values)
+    def lose(connection):
+        losing.undo()
         if is_committed:
-            execute(connection, statement, values)
+            commit(connection)
         connection.close()
+        # The next commit gets the number of one that failed.
+        new_gallery(other, "next")
         raise psycopg.OperationalError("the connection was lost")
 
-    with monkeypatch.context() as losing:
-        losing.setattr(PostgresConnection, "execute", lose)
+    with elsewhere() as other, monkeypatch.context() as losing:
+        losing.setattr(PostgresConnection, "commit", lose)
         if is_committed:
             (crop_id,) = enroll(record, gallery, new_crop(1))
         else:
@@ -169,7 +170,7 @@ def test_a_state_before_an_acknowledged_commit_is_refused_until_it_is_adopted(
     record.close()
     # A machine that has seen more commits than a promoted standby has.
     AcknowledgedCommit(tmp_path).write(1000)
-    with pytest.raises(InputProblem, match=r"1000 were acknowledged by .*gmn store adopt"):
+    with pytest.raises(InputProblem, match=r"the number 1000: .*gmn store adopt"):
         Record(tmp_path, url)
     AcknowledgedCommit(tmp_path).path.unlink()
     with contextlib.closing(Record(tmp_path, url)) as adopted:
@@ -218,6 +219,26 @@ def test_vectors_longer_than_a_page_of_the_server_are_kept(record, gallery):
     enroll(record, gallery, wide)
     (read,) = record.crops.vectors(gallery)
     assert np.array_equal(read.vector, wide.vector)
+
+
+def test_old_notes_of_deletions_and_of_unneeded_files_are_dropped(record, gallery):
+    first, _ = enroll(record, gallery, new_crop(1), new_crop(2))
+    record.crops.remove(gallery, [first])
+    record.unneeded_files.add(["exports/1"])
+
+    def count_notes():
+        return [
+            record.database.fetch_tuples(f"SELECT count(*) FROM {table}")[0][0]
+            for table in ("deletions", "unneeded_files")
+        ]
+
+    record.database.trim_deletions()
+    assert count_notes() == [1, 1]
+    for table in ("deletions", "unneeded_files"):
+        statement = f"UPDATE {table} SET noted_at = noted_at - INTERVAL '401 days'"
+        record.database.connection().execute(statement)
+    record.database.trim_deletions()
+    assert count_notes() == [0, 0]
 
 
 @pytest.mark.promise("2")

@@ -1,0 +1,236 @@
+"""`make machines`: two machines on one record in PostgreSQL, whose parts are killed under load.
+
+Usage: python -m tests.machines.run [--processes 100] [--servers 30] [--promotions 5] [--seed 1]
+
+Each machine is a service with a data directory of its own. Clients enroll and delete at either of
+them. A service is killed and started again; the server is killed and started again; or it is
+killed for good, its synchronous standby is promoted, and a new standby follows that. After each
+kill the machines have to agree on all that was acknowledged. The figures go to
+`runs/machines.json`.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.conftest import draw_crops, save_tiny_artefact
+from tests.load.run import report
+from tests.machines.ledger import GALLERY, Client, Ledger, compare
+from tests.postgres import PostgresServer, find_place
+from tests.service.conftest import Served
+from tests.waiting import eventually
+
+SCHEMA = "record"
+CLIENTS = 4
+MACHINES = 2
+# Clients write for a while before each kill, and after it.
+TRAFFIC_SECONDS = (0.3, 1.2)
+SUCCESS_SECONDS = 60.0
+
+
+class World:
+    """Two machines, a server with its standby if there is one, and clients.
+
+    Args:
+        folder: for everything.
+        has_standby: a synchronous standby follows the server.
+    """
+
+    def __init__(self, folder, artefact, chance, has_standby):
+        self.ledger = Ledger()
+        self._folder = folder
+        self._artefact = artefact
+        self._chance = chance
+        self._primary = self._make_server("a", None)
+        self._standby = self._make_standby("b") if has_standby else None
+        self._starts = 0
+        self.services = [self._serve(number) for number in range(MACHINES)]
+        self.services[0].create(GALLERY)
+        eventually(lambda: self.services[1].http.get(f"/v1/galleries/{GALLERY}").is_success)
+        self._stop = threading.Event()
+        self._clients = []
+
+    def kill_service(self):
+        """Kill a service and start it again; return when it was killed."""
+        number = self._chance.randrange(MACHINES)
+        self.services[number].process.kill()
+        killed = time.monotonic()
+        self.services[number].ended_with()
+        self._wait_for_success(killed)
+        self.services[number] = self._serve(number)
+        return killed
+
+    def kill_server(self):
+        """Kill the server and start it again; return when it answered again."""
+        self._primary.kill()
+        time.sleep(self._chance.uniform(0.0, 2.0))
+        self._primary.start()
+        return time.monotonic()
+
+    def promote(self):
+        """Kill the server for good and promote its standby; return when that was asked for."""
+        former = self._primary
+        former.kill()
+        promoted = time.monotonic()
+        self._standby.promote()
+        self._primary = self._standby
+        self._wait_for_success(promoted)
+        # The new standby has the address of the killed server, which the services know.
+        shutil.rmtree(former.folder)
+        self._standby = self._make_standby(former.folder.name)
+        return promoted
+
+    def run(self, act):
+        """Act under load; return the seconds until a write succeeds, and what is wrong then."""
+        self._begin_load()
+        time.sleep(self._chance.uniform(*TRAFFIC_SECONDS))
+        began = act()
+        seconds = self._wait_for_success(began)
+        time.sleep(self._chance.uniform(*TRAFFIC_SECONDS))
+        surprises = self._end_load()
+        for served in self.services:
+            eventually(lambda served=served: served.http.get("/readyz").is_success)
+        wrong = compare(self.ledger, self.services, self._chance)
+        return seconds, Counter(wrong), surprises
+
+    def close(self):
+        self._stop.set()
+        for served in self.services:
+            if served.process.poll() is None:
+                served.kill()
+        for server in (self._standby, self._primary):
+            if server is not None and server.process.poll() is None:
+                server.stop()
+
+    def _make_server(self, name, primary):
+        place = self._folder / name
+        place.mkdir()
+        return PostgresServer(place, primary)
+
+    def _make_standby(self, name):
+        standby = self._make_server(name, self._primary)
+        self._primary.require_standby()
+        return standby
+
+    def _serve(self, number):
+        self._starts += 1
+        return Served(
+            self._folder / f"log-{self._starts}",
+            artefact=self._artefact,
+            data_dir=self._folder / f"machine-{number}",
+            database_url=self._url(),
+        )
+
+    def _url(self):
+        if self._standby is None:
+            return self._primary.url(SCHEMA)
+        return self._primary.url_of_both(self._standby, SCHEMA)
+
+    def _begin_load(self):
+        self._stop = threading.Event()
+        self._clients = [
+            Client(self.ledger, self.services, number, self._stop) for number in range(CLIENTS)
+        ]
+        for client in self._clients:
+            client.start()
+
+    def _end_load(self):
+        self._stop.set()
+        for client in self._clients:
+            client.join()
+        return [surprise for client in self._clients for surprise in client.surprises]
+
+    def _wait_for_success(self, moment):
+        eventually(lambda: self.ledger.first_success_after(moment) is not None, SUCCESS_SECONDS)
+        return self.ledger.first_success_after(moment) - moment
+
+
+def _measure(world, acts, say):
+    """Run acts one after another; return the seconds until each was over, and what was wrong."""
+    seconds = []
+    wrong = Counter()
+    surprises = []
+    for number, act in enumerate(acts, 1):
+        took, found, unexpected = world.run(act)
+        seconds.append(took)
+        wrong += found
+        surprises += unexpected
+        say(f"{number}/{len(acts)}: {act.__name__}, {took:.2f} s, {dict(found)} {unexpected}")
+    return seconds, wrong, surprises
+
+
+def kill_all(artefact, processes, servers, promotions, seed, say=lambda _: None):
+    """Return what was measured, with violations under `wrong`."""
+    chance = random.Random(seed)
+    measured = {"seed": seed, "load_average_before": round(os.getloadavg()[0], 1)}
+    wrong = Counter()
+    surprises = []
+    acknowledged = Counter()
+    plans = (
+        (False, ["kill_service"] * processes + ["kill_server"] * servers),
+        (True, ["promote"] * promotions),
+    )
+    seconds_of = {}
+    for has_standby, plan in plans:
+        if not plan:
+            continue
+        chance.shuffle(plan)
+        with (
+            tempfile.TemporaryDirectory(prefix="gmn-machines-", dir=find_place()) as folder,
+            contextlib.ExitStack() as held,
+        ):
+            # The server runs as another user.
+            Path(folder).chmod(0o755)
+            world = World(Path(folder), artefact, chance, has_standby)
+            held.callback(world.close)
+            acts = [getattr(world, name) for name in plan]
+            seconds, found, unexpected = _measure(world, acts, say)
+            wrong += found
+            surprises += unexpected
+            acknowledged["enrolled"] += len(world.ledger.enrolled)
+            acknowledged["deleted"] += len(world.ledger.deleted)
+        for name, took in zip(plan, seconds, strict=True):
+            seconds_of.setdefault(name, []).append(took)
+    for name, seconds in sorted(seconds_of.items()):
+        measured[name] = {
+            "times": len(seconds),
+            "median_s": round(statistics.median(seconds), 2),
+            "slowest_s": round(max(seconds), 2),
+        }
+    measured |= acknowledged
+    measured["found"] = {name: wrong[name] for name in ("lost", "back", "unseen", "differing")}
+    measured["wrong"] = [f"{count} {name}" for name, count in wrong.items() if count] + surprises
+    return measured
+
+
+def main():
+    """Kill, compare and report; return the exit status."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--processes", type=int, default=100)
+    options.add_argument("--servers", type=int, default=30)
+    options.add_argument("--promotions", type=int, default=5)
+    options.add_argument("--seed", type=int, default=1)
+    asked = options.parse_args()
+
+    def say(line):
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+    with tempfile.TemporaryDirectory(prefix="gmn-artefact-") as name:
+        artefact = Path(name) / "tiny.safetensors"
+        save_tiny_artefact(artefact, draw_crops())
+        plan = (asked.processes, asked.servers, asked.promotions)
+        measured = kill_all(artefact, *plan, asked.seed, say)
+    return report(measured, "machines.json")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
