@@ -10,7 +10,9 @@ from typer import Argument, Option
 
 from service.commands.common import Shown, printed, table_of
 
-Name = StrEnum("Name", ["embed", "enroll", "query", "serve", "pairs", "scale", "writers", "alerts"])
+Name = StrEnum(
+    "Name", ["embed", "enroll", "query", "serve", "pairs", "scale", "writers", "machines", "alerts"]
+)
 COLUMNS = {
     "bench": "bench",
     "ratio": "ratio",
@@ -19,9 +21,10 @@ COLUMNS = {
     "details": "text",
 }
 ARTEFACT_HELP = (
-    "A file, or a shipped name, for all but scale and writers. By default it is bundled, and small "
-    "as well for embed, enroll, query and serve."
+    "A file, or a shipped name, for all but scale, writers and machines. By default it is bundled, "
+    "and small as well for embed, enroll, query and serve."
 )
+DATABASE_HELP = "A database of PostgreSQL for machines, in which it makes schemas and drops them."
 FEATURES_HELP = "Draw the crops of scale like the people of this file of gmn embed."
 
 
@@ -31,6 +34,7 @@ def bench(
     artefact: Annotated[str | None, Option(help=ARTEFACT_HELP)] = None,
     crops: Annotated[int, Option(min=1, help="The largest gallery of scale.")] = 100_000,
     features: Annotated[Path | None, Option(help=FEATURES_HELP)] = None,
+    database: Annotated[str | None, Option(help=DATABASE_HELP, envvar="GMN_DATABASE_URL")] = None,
 ) -> Shown:
     """Measures how fast this machine embeds, enrolls, searches, compares pairs and alerts.
 
@@ -47,6 +51,10 @@ def bench(
             from bench.writers import bench_writers
 
             results.append(bench_writers())
+        elif name is Name.machines:
+            from bench.machines import bench_machines
+
+            results += bench_machines(database)
         elif name is Name.pairs:
             from bench.pairs import bench_pairs
 

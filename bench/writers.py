@@ -55,10 +55,8 @@ _barrier: Barrier | None = None
 
 def bench_writers() -> BenchResult:
     """Divide the requests per second that are committed together by those committed one by one."""
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(PROCESSES)
     load_average = round(os.getloadavg()[0], 2)
-    with ProcessPoolExecutor(PROCESSES, context, _set_barrier, (barrier,)) as processes:
+    with writer_processes() as processes:
 
         def press(is_together: bool) -> dict[str, float]:
             with tempfile.TemporaryDirectory(prefix="gmn-bench-") as folder:
@@ -66,7 +64,7 @@ def bench_writers() -> BenchResult:
                     processes.submit(enroll, Path(folder), is_together, ROUND_SECONDS)
                     for _ in range(PROCESSES)
                 ]
-                return _summarize([load.result() for load in running])
+                return summarize([load.result() for load in running])
 
         rounds = alternate(lambda: press(True), lambda: press(False))
     details: dict[str, Any] = {"load_average_before": load_average}
@@ -81,12 +79,19 @@ def bench_writers() -> BenchResult:
     return compare("writers", paces, AIM, details)
 
 
+def writer_processes() -> ProcessPoolExecutor:
+    """Return processes whose calls of `enroll` begin together."""
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(PROCESSES)
+    return ProcessPoolExecutor(PROCESSES, context, _set_barrier, (barrier,))
+
+
 def _set_barrier(barrier: Barrier) -> None:
     global _barrier
     _barrier = barrier
 
 
-def _summarize(loads: list[Load]) -> dict[str, float]:
+def summarize(loads: list[Load]) -> dict[str, float]:
     requests = sum(load.requests for load in loads)
     latencies = list(itertools.chain.from_iterable(load.latencies_ms for load in loads))
     return {
@@ -97,11 +102,11 @@ def _summarize(loads: list[Load]) -> dict[str, float]:
     }
 
 
-def enroll(folder: Path, is_together: bool, seconds: float) -> Load:
+def enroll(folder: Path, is_together: bool, seconds: float, url: str | None = None) -> Load:
     """Enroll crops for one round in this process, begun at the same moment in all of them."""
     with (
         DeviceThread() as device,
-        closing(Record(folder)) as record,
+        closing(Record(folder, url)) as record,
         closing(GalleryRegistry(record, device, {EMBEDDER: DIMENSION}, lambda _: None)) as registry,
     ):
         registry.load()

@@ -198,15 +198,18 @@ class PostgresDatabase(Database):
         if self._is_open:
             # Another server may answer now, or the same one with an earlier state.
             try:
+                # Another process of this machine may acknowledge a commit after this one has asked.
+                acknowledged = self.acknowledged.read()
                 with self.naming_errors():
-                    self._require_known_commits(*connection.fetch_tuples(STATE, ())[0])
+                    ((newest, lineage),) = connection.fetch_tuples(STATE, ())
+                self._require_known_commits(newest, lineage, acknowledged)
             except BaseException:
                 connection.close()
                 raise
         return connection
 
-    def _require_known_commits(self, newest: int, lineage: str) -> None:
-        if newest < (self.acknowledged.read() or 0) or lineage != self._lineage:
+    def _require_known_commits(self, newest: int, lineage: str, acknowledged: int | None) -> None:
+        if newest < (acknowledged or 0) or lineage != self._lineage:
             raise RecordUnavailable(EARLIER_STATE)
 
     def _open(self) -> None:
@@ -218,9 +221,12 @@ class PostgresDatabase(Database):
                 if not Reader(self).value("SELECT to_regclass('record') IS NOT NULL"):
                     self._create(connection)
                 self._require_format()
-                newest = self._join(connection)
+                self._acknowledge_first(self._join(connection))
             finally:
                 connection.execute(f"SELECT pg_advisory_unlock({CREATORS})")
+
+    def _acknowledge_first(self, newest: int) -> None:
+        """Acknowledge the newest commit before another process of this machine joins."""
         if self.is_adopted:
             # Slots that an older copy of the record gives again may have other vectors here.
             self.vectors.forget()
@@ -264,9 +270,10 @@ class PostgresDatabase(Database):
         Raises:
             InputProblem: it lacks commits that this machine has acknowledged or shown.
         """
+        # Another process of this machine may acknowledge a commit after this one has asked.
+        acknowledged = self.acknowledged.read()
         ((newest, lineage),) = connection.fetch_tuples(STATE, ())
         known = self._lineage_file.read_text() if self._lineage_file.exists() else None
-        acknowledged = self.acknowledged.read()
         self.is_adopted = acknowledged is None
         if acknowledged is not None and (newest < acknowledged or known != lineage):
             raise InputProblem(
@@ -300,7 +307,7 @@ class PostgresDatabase(Database):
         self._sent.token = None
         try:
             newest, lineage = connection.begin(f"SELECT pg_advisory_xact_lock({WRITERS}); {STATE}")
-            self._require_known_commits(newest, lineage)
+            self._require_known_commits(newest, lineage, self.acknowledged.read())
             if isinstance(lock := WORKS_BY.get(), PostgresWorkLock):
                 lock.require(Reader(self))
         except BaseException:
@@ -356,7 +363,10 @@ class PostgresDatabase(Database):
     def _acknowledge(self, commit: int) -> None:
         try:
             with self._log_lock.hold():
-                known = self.acknowledged.read() or 0
+                # A new record has no commit yet.
+                known = self.acknowledged.read()
+                if known is None:
+                    known = -1
                 if commit <= known:
                     return
                 # The rows stay for the other machines; `trim_deletions` drops them.

@@ -118,6 +118,27 @@ def test_two_machines_write_and_each_has_the_vectors_of_the_other(record, galler
         assert record.database.machine != other.database.machine
 
 
+def test_processes_of_a_new_record_that_start_at_once_share_it(tmp_path):
+    def start(number):
+        with open_record(tmp_path) as opened:
+            return new_gallery(opened, f"gallery-{number}")
+
+    with ThreadPoolExecutor(4) as starts:
+        assert len(set(starts.map(start, range(8)))) == 8
+
+
+def test_processes_of_a_new_machine_that_start_at_once_write_and_agree_on_its_state(
+    record, gallery, elsewhere
+):
+    def start(number):
+        with elsewhere("new") as opened:
+            return enroll(opened, gallery, new_crop(number))
+
+    with ThreadPoolExecutor(4) as starts:
+        landed = [crop_id for ids in starts.map(start, range(1, 9)) for crop_id in ids]
+    assert sorted(listed_ids(record, gallery)) == sorted(landed)
+
+
 def test_the_jobs_of_a_machine_are_run_by_it_and_cancelled_by_any(record, gallery, elsewhere):
     own = record.database.machine
     for job_id, worker in (("import", own), ("reindex", None)):
