@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from tests.engines import parametrize_engine, records_in
 from tests.outside import browser_program, encoded
 
 # On a machine that other tests keep busy a single example may take any time. Every run tries the
@@ -54,6 +55,10 @@ def pytest_unconfigure(config):
         )
 
 
+def pytest_generate_tests(metafunc):
+    parametrize_engine(metafunc)
+
+
 def pytest_collection_modifyitems(items):
     """Begin with the tests that take longest, so that no worker runs one alone at the end."""
     items.sort(
@@ -89,6 +94,23 @@ def pytest_testnodedown(node, error):
         status = node.gateway._io.popen.wait(10)
         reporter = node.config.pluginmanager.get_plugin("terminalreporter")
         reporter.write_line(f"{node.gateway.id} ended with status {status}, negative for a signal")
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    # The environment of a camera has no driver of PostgreSQL.
+    from tests.postgres import postgres
+
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engine(request):
+    """Keep the records of a test in its engine; pytest groups the tests by it."""
+    server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
+    with records_in(server):
+        yield request.param
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,69 @@
 
 import hashlib
 from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+SERVICE = Path(__file__).parent / "service"
+# Tests with one of these fixtures have a record.
+RECORDS = {"start", "start_shared", "runtime", "store"}
+
+# A change of the record's rules is seen on both engines within `make test`. It runs the tests of
+# the record on both, and these files, which try the most rules in a second: they take about a
+# minute in all on PostgreSQL. All other tests of the API run on PostgreSQL by `make test-all`.
+QUICK = ()
+SLOW = (
+    "http/test_bodies.py",
+    "http/test_browsers.py",
+    "http/test_guard.py",
+    "http/test_guard_table.py",
+    "http/test_key_calls.py",
+    "http/test_keys.py",
+    "http/test_limits.py",
+    "http/test_routes.py",
+    "http/test_several_galleries_keys.py",
+    "test_bulk_changes.py",
+    "test_camera_thresholds.py",
+    "test_cameras.py",
+    "test_case_exports.py",
+    "test_crop_lists.py",
+    "test_desk.py",
+    "test_enrolment.py",
+    "test_event_streams.py",
+    "test_exports.py",
+    "test_gone_meanwhile.py",
+    "test_groups.py",
+    "test_hostile_exports.py",
+    "test_hostile_forms.py",
+    "test_hostile_imports.py",
+    "test_import_removals.py",
+    "test_import_turns.py",
+    "test_kept_searches.py",
+    "test_labels.py",
+    "test_lifecycle.py",
+    "test_people.py",
+    "test_pictures.py",
+    "test_processes.py",
+    "test_promises.py",
+    "test_quality.py",
+    "test_queries.py",
+    "test_ranking.py",
+    "test_reindex.py",
+    "test_rerank_depth.py",
+    "test_search_calibration.py",
+    "test_several_galleries.py",
+    "test_sightings.py",
+    "test_similar.py",
+    "test_track_queries.py",
+    "test_tracks.py",
+    "test_trials.py",
+    "test_unicode_labels.py",
+    "test_vector_imports.py",
+    "test_vectors.py",
+    "test_watch.py",
+    "test_webhooks.py",
+)
 
 _servers = []
 
@@ -20,5 +83,42 @@ def database_url(folder):
     """Return where the record of a data directory is: an URL, or None for SQLite."""
     if not _servers or _servers[-1] is None:
         return None
-    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    name = hashlib.sha256(str(Path(folder).resolve()).encode()).hexdigest()[:16]
     return _servers[-1].url(f"record_{name}")
+
+
+def record_environment(folder):
+    """Return the variables by which a command finds the record of a data directory."""
+    url = database_url(folder)
+    return {} if url is None else {"GMN_DATABASE_URL": url}
+
+
+def parametrize_engine(metafunc):
+    """Run a test on both engines if it is about the record, and otherwise on SQLite alone."""
+    engines = [pytest.param("sqlite"), _on_postgres(metafunc)]
+    alone = [
+        engine
+        for engine in engines
+        if metafunc.definition.get_closest_marker(f"{engine.values[0]}_alone")
+    ]
+    if alone or not _is_about_the_record(metafunc):
+        # A test that runs once keeps its name.
+        (engine,) = alone or engines[:1]
+        engines = [pytest.param(*engine.values, marks=engine.marks, id=pytest.HIDDEN_PARAM)]
+    metafunc.parametrize("engine", engines, indirect=True)
+
+
+def _is_about_the_record(metafunc):
+    path = metafunc.definition.path
+    if path.is_relative_to(SERVICE / "record"):
+        return True
+    return _name(path) in (*QUICK, *SLOW) and not RECORDS.isdisjoint(metafunc.fixturenames)
+
+
+def _on_postgres(metafunc):
+    is_slow = _name(metafunc.definition.path) in SLOW
+    return pytest.param("postgres", marks=[pytest.mark.slow] if is_slow else [])
+
+
+def _name(path):
+    return str(path.relative_to(SERVICE)) if path.is_relative_to(SERVICE) else None

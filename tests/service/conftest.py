@@ -19,7 +19,7 @@ import pytest
 
 from gmn_client import Client
 from service.engine.device import DeviceThread
-from tests.engines import database_url
+from tests.engines import database_url, record_environment
 from tests.failpoints import ENVIRONMENT
 from tests.forked import Forked, run_forked
 from tests.outside import bearer, crop_ids, zip_of
@@ -43,6 +43,8 @@ def served_environment(**settings):
     own = {"GMN_PORT": "0", "GMN_DEVICE": "cpu", "GMN_RUNTIME": "torch"}
     if failpoint := settings.pop("failpoint", None):
         own[ENVIRONMENT] = failpoint
+    if data_dir := settings.get("data_dir"):
+        own |= record_environment(data_dir)
     return (
         os.environ | own | {f"GMN_{name.upper()}": str(value) for name, value in settings.items()}
     )
@@ -259,8 +261,8 @@ def running(artefact, data_dir, **more):
     from service.runtime import Runtime
     from service.settings import Settings
 
-    given = {"device": "cpu", "runtime": "torch", **more}
-    settings = Settings(artefact=str(artefact), data_dir=data_dir, **given)
+    own = {"device": "cpu", "runtime": "torch", "database_url": database_url(data_dir)}
+    settings = Settings(artefact=str(artefact), data_dir=data_dir, **{**own, **more})
     with contextlib.closing(Runtime(settings)) as opened:
         yield opened
 
@@ -275,8 +277,6 @@ def _services(artefact, places):
         # A new directory would be announced between the lines of the log.
         (place / "data").mkdir()
         settings = {"artefact": artefact, "data_dir": data_dir or place / "data", **settings}
-        if url := database_url(settings["data_dir"]):
-            settings["database_url"] = url
         started.append(Served(place / "log", **settings))
         return started[-1]
 
@@ -292,7 +292,7 @@ def _kill(services):
 
 
 @pytest.fixture(scope="module")
-def start(tiny_artefact, tmp_path_factory):
+def start(tiny_artefact, tmp_path_factory, engine):
     """Return a function that starts services, for one test or for fixtures of a file."""
     with _services(tiny_artefact, tmp_path_factory) as start_one:
         yield start_one
@@ -308,14 +308,14 @@ def kill_services_of_a_test(request):
 
 
 @pytest.fixture(scope="session")
-def start_shared(tiny_artefact, tmp_path_factory):
+def start_shared(tiny_artefact, tmp_path_factory, engine):
     """Return a function that starts services, which live as long as the session."""
     with _services(tiny_artefact, tmp_path_factory) as start_one:
         yield start_one
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
+def data_dir(tmp_path_factory, engine):
     """Return a directory for the services of a file."""
     return tmp_path_factory.mktemp("shared")
 

@@ -25,7 +25,7 @@ def noise(seed):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory, engine):
     return tmp_path_factory.mktemp("exports") / "data"
 
 

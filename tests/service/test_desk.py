@@ -313,7 +313,7 @@ class Desk(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def desk_dir(tmp_path_factory):
+def desk_dir(tmp_path_factory, engine):
     return tmp_path_factory.mktemp("desk")
 
 

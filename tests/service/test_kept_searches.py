@@ -296,6 +296,7 @@ async def test_searches_are_kept_as_numbers_alone_and_those_that_wait_when_the_s
         assert (len(unpacked["scores"]), unpacked["identities"]) == (9, 20)
 
 
+@pytest.mark.sqlite_alone
 def test_what_was_learnt_adds_nothing_to_what_an_enrolment_writes(runtime, tmp_path):
     def logged(person):
         """Return the bytes that one enrollment writes into the database's log."""

@@ -18,8 +18,8 @@ import httpx2
 import pytest
 from uvicorn.config import STARTUP_FAILURE
 
+from tests.engines import database_url
 from tests.outside import crop_ids, zip_of_crops
-from tests.postgres import postgres
 from tests.service.conftest import START, Served, files, served_environment
 from tests.service.gallery.new_crops import is_on_disk
 from tests.waiting import eventually
@@ -43,15 +43,15 @@ def services(start, data_dir):
 @pytest.fixture(scope="module")
 def machines(start, tmp_path_factory):
     """Return services of two machines, which share a record in PostgreSQL and no directory."""
-    with postgres() as server:
-        url = server.url("record")
-        folders = [tmp_path_factory.mktemp("machine") for _ in "ab"]
-        yield _start_two(start, *[{"data_dir": path, "database_url": url} for path in folders])
+    folders = [tmp_path_factory.mktemp("machine") for _ in "ab"]
+    url = database_url(folders[0])
+    return _start_two(start, *[{"data_dir": path, "database_url": url} for path in folders])
 
 
-@pytest.fixture(params=["services", "machines"])
-def both(request):
-    return request.getfixturevalue(request.param)
+@pytest.fixture
+def both(request, engine):
+    """Return two services on one record: of one directory, or with PostgreSQL of two machines."""
+    return request.getfixturevalue("services" if engine == "sqlite" else "machines")
 
 
 @pytest.mark.promise("kept-searches")

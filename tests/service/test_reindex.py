@@ -9,6 +9,7 @@ import time
 import pytest
 from PIL import Image
 
+from service.record.transaction import FILE
 from tests.outside import bearer, encoded, problem
 from tests.service.http.conftest import make_key
 from tests.waiting import eventually
@@ -125,34 +126,49 @@ def test_crops_without_a_kept_picture_are_named_and_nothing_is_switched(exchange
     assert served.query("default", drawn_crops[0].png).status_code == 200
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("outside", [True, False], ids=["missing", "damaged"])
-def test_a_reindex_names_a_crop_whose_picture_is_lost(exchange, tmp_path, drawn_crops, outside):
-    folder = tmp_path / "crops"
+def reindex_without_a_picture(exchange, crops, lose, **settings):
+    """Let `lose` spoil the picture of a crop, and return the report of the reindex that fails."""
+    lost = []
 
     def lose_a_picture(served):
-        crop_id = served.results(f"{URL}/crops")[0]["crop_id"]
-        lost.append(crop_id)
+        lost.append(served.results(f"{URL}/crops")[0]["crop_id"])
         assert served.stop() == 0
-        if outside:
-            (file,) = folder.rglob(crop_id)
-            file.unlink()
-            return
-        record = tmp_path / "data" / "record.sqlite3"
+        lose(lost[0])
+
+    served = exchange(crops, lose_a_picture, **settings)
+    job = served.ended_job(begin(served), 20.0)
+    assert (job["state"], job["problems"]) == ("failed", 1)
+    return lost[0], served.http.get(f"/v1/jobs/{job['job_id']}/report").text
+
+
+@pytest.mark.slow
+def test_a_reindex_names_a_crop_whose_picture_is_missing(exchange, tmp_path, drawn_crops):
+    folder = tmp_path / "crops"
+
+    def remove(crop_id):
+        (file,) = folder.rglob(crop_id)
+        file.unlink()
+
+    pictures = {"images_url": folder.as_uri()}
+    crop_id, report = reindex_without_a_picture(exchange, drawn_crops[:3], remove, **pictures)
+    assert f"{crop_id},unknown_picture,its picture is missing" in report
+
+
+@pytest.mark.sqlite_alone
+@pytest.mark.slow
+def test_a_reindex_names_a_crop_whose_picture_is_damaged(exchange, tmp_path, drawn_crops):
+    def damage(crop_id):
+        record = tmp_path / "data" / FILE
         content = record.read_bytes()
         picture = drawn_crops[0].png[1000:1064]
         assert content.count(picture) == 1
         record.write_bytes(content.replace(picture, bytes(64)))
 
-    lost = []
-    settings = {"images_url": folder.as_uri()} if outside else {}
-    served = exchange(drawn_crops[:3], lose_a_picture, **settings)
-    job = served.ended_job(begin(served), 20.0)
-    assert (job["state"], job["problems"]) == ("failed", 1)
-    said = "unknown_picture,its picture is missing" if outside else "damaged_record,its picture is"
-    assert f"{lost[0]},{said}" in served.http.get(f"/v1/jobs/{job['job_id']}/report").text
+    crop_id, report = reindex_without_a_picture(exchange, drawn_crops[:3], damage)
+    assert f"{crop_id},damaged_record,its picture is" in report
 
 
+@pytest.mark.sqlite_alone
 @pytest.mark.slow
 def test_a_reindex_names_a_damaged_crop_and_ends(exchange, tmp_path, drawn_crops):
     damaged = []
@@ -160,7 +176,7 @@ def test_a_reindex_names_a_damaged_crop_and_ends(exchange, tmp_path, drawn_crops
     def change_a_row(served):
         damaged.append(served.results(f"{URL}/crops")[0]["crop_id"])
         assert served.stop() == 0
-        with contextlib.closing(sqlite3.connect(tmp_path / "data" / "record.sqlite3")) as record:
+        with contextlib.closing(sqlite3.connect(tmp_path / "data" / FILE)) as record:
             record.create_function("row_crc", -1, lambda *_: 0, deterministic=True)
             record.execute("UPDATE crops SET camera = 'elsewhere' WHERE crop_id = ?", damaged)
             record.commit()

@@ -24,6 +24,7 @@ from service.watch.tracks import MOST_LOOKS
 from tests.conftest import draw_crop
 from tests.outside import bearer, encoded, figure, free_port, problem, refused_fields
 from tests.service.conftest import START, files
+from tests.service.gallery.new_crops import open_record
 from tests.service.http.conftest import make_key
 from tests.service.watch_places import (
     alerts,
@@ -500,10 +501,10 @@ def test_every_track_counts_in_the_traffic_which_is_there_after_the_end(
     assert matches(served, drawn_crops[0].png, camera="gate", track="3") == [["0000"]]
     eventually(lambda: figure(served, "gmn_open_tracks") == 4)
     assert served.stop() == 0
-    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as record:
-        ((histogram,),) = record.execute("SELECT histogram FROM watch_traffic").fetchall()
+    with open_record(tmp_path) as record, record.database.read() as reader:
+        (histogram,) = reader.column("SELECT histogram FROM watch_traffic")
         of_camera = "SELECT key_id, camera, histogram FROM camera_traffic"
-        assert record.execute(of_camera).fetchall() == [("loopback", "gate", histogram)]
+        assert reader.tuples(of_camera) == [("loopback", "gate", histogram)]
     counts = np.frombuffer(histogram, "<i8")
     # The score of the listed person, whose own crop was sent, is in the last bin.
     assert (sum(counts), counts[-1]) == (4, 1)
@@ -511,8 +512,8 @@ def test_every_track_counts_in_the_traffic_which_is_there_after_the_end(
 
 def counted(data_dir):
     """Return the number of tracks in the stored traffic."""
-    with contextlib.closing(sqlite3.connect(data_dir / FILE)) as record:
-        return [tracks for (tracks,) in record.execute("SELECT tracks FROM watch_traffic")]
+    with open_record(data_dir) as record, record.database.read() as reader:
+        return reader.column("SELECT tracks FROM watch_traffic")
 
 
 def test_a_person_who_stays_is_one_track_and_one_who_is_swapped_two(start, tmp_path, drawn_crops):
@@ -599,6 +600,7 @@ def test_lists_of_two_embedders_are_each_compared_by_their_own(
     assert sight(served, b"no image", camera="gate").status_code == 422
 
 
+@pytest.mark.sqlite_alone
 def test_a_sighting_whose_alert_the_record_does_not_take_is_refused_and_sent_again(
     start, tmp_path, drawn_crops, images
 ):

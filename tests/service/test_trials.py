@@ -195,8 +195,11 @@ def test_a_list_armed_by_an_earlier_version_has_no_trial_and_loses_no_message(
     number = people.gallery_id(wanted)
 
     def as_before(transaction):
-        removed = "UPDATE watches SET settings = json_remove(settings, '$.trial') WHERE "
-        assert transaction.change(f"{removed} gallery_id = ?", (number,)) == 1
+        settings = "SELECT settings FROM watches WHERE gallery_id = ?"
+        fields = json.loads(transaction.value(settings, (number,)))
+        del fields["trial"]
+        changed = "UPDATE watches SET settings = ? WHERE gallery_id = ?"
+        assert transaction.change(changed, (json.dumps(fields), number)) == 1
 
     people.record.database.write(as_before)
     webhook = create_webhook(watching.http, receiver.url)

@@ -7,11 +7,11 @@ import unicodedata
 import pytest
 
 from gmn_client import Client
-from service.record.record import Record
 from service.record.schema import natural_order
 from service.record.transaction import Transaction
 from tests.outside import problem
 from tests.service.conftest import files
+from tests.service.gallery.new_crops import open_record
 from tests.service.watch_places import alerts, arm_new
 
 JOSE = "José"
@@ -184,10 +184,9 @@ def old(start, tmp_path, images):
         labels = {"identity": f"p{number}", "camera": f"c{number}", "track": f"t{number}"}
         first.enrolled("default", image, **labels)
     assert first.stop() == 0
-    record = Record(tmp_path)
-    for placeholder, stored in STORED.items():
-        record.database.write(put_stored, placeholder, stored)
-    record.close()
+    with open_record(tmp_path) as record:
+        for placeholder, stored in STORED.items():
+            record.database.write(put_stored, placeholder, stored)
     return start(tmp_path)
 
 
@@ -291,13 +290,12 @@ def test_a_watch_list_of_an_old_record_takes_its_cameras_in_any_form(start, tmp_
     watch = first.read("/v1/galleries/wanted/watch")
     assert watch["settings"]["cameras"] == [GATE]
     assert first.stop() == 0
-    record = Record(tmp_path)
-    record.database.write(
-        Transaction.change,
-        "UPDATE watches SET settings = replace(settings, ?, ?)",
-        (GATE, nfd(GATE)),
-    )
-    record.close()
+    with open_record(tmp_path) as record:
+        record.database.write(
+            Transaction.change,
+            "UPDATE watches SET settings = replace(settings, ?, ?)",
+            (GATE, nfd(GATE)),
+        )
     served = start(tmp_path)
     for form in FORMS:
         sighted = served.http.post(

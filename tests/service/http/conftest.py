@@ -9,18 +9,26 @@ import pytest
 
 import gmn
 from service.api_keys import KeyRing
-from service.record.record import Record
+from tests.engines import record_environment
 from tests.outside import bearer
+from tests.service.gallery.new_crops import open_record
 
 DESK = "https://desk.example"
+
+
+def run_keys(data_dir, *arguments):
+    """Run `gmn keys` in this process, on the record of a data directory; return its status."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in record_environment(data_dir).items():
+            patch.setenv(name, value)
+        return gmn.run(["keys", *arguments, "--data-dir", str(data_dir)])
 
 
 def make_key(data_dir, *options):
     """Create a key, and return the last word that `gmn keys create` shows."""
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(io.StringIO()):
-        status = gmn.run(["keys", "create", "--data-dir", str(data_dir), *options])
-    assert status == 0
+        assert run_keys(data_dir, "create", *options) == 0
     return shown.getvalue().split()[-1]
 
 
@@ -89,7 +97,7 @@ def create_with_the_command():
 
 @pytest.fixture
 def store(tmp_path):
-    with contextlib.closing(Record(tmp_path)) as opened:
+    with open_record(tmp_path) as opened:
         yield opened
 
 

@@ -7,13 +7,13 @@ import re
 
 import pytest
 
-import gmn
 from gmn_client import Client, InvalidInput, KeyRefused
 from model.problems import InputProblem
 from service import maintenance
 from service.commands.serve import serve
 from tests.forked import run_gmn
 from tests.service.conftest import files
+from tests.service.http.conftest import run_keys
 from tests.waiting import eventually
 
 CROPS = "/v1/galleries/lobby/crops"
@@ -139,8 +139,7 @@ def test_a_key_made_or_revoked_while_serving_counts_within_a_second(guarded, new
     assert maintenance.KEYS_PAUSE_SECONDS < 1.0
     key = new_key("--scope", "query")
     wait_for(key, 200)
-    revoke = ["keys", "revoke", key.split("_")[1], "--data-dir", str(guarded.data_dir)]
-    assert gmn.run(revoke) == 0
+    assert run_keys(guarded.data_dir, "revoke", key.split("_")[1]) == 0
     wait_for(key, 401)
 
 

@@ -10,8 +10,8 @@ import pytest
 from gmn_client import Client, KeyRefused, RequestRefused
 from service.api_keys import create_key
 from service.errors import KeyConflict, UnknownKey
-from tests.forked import run_gmn
 from tests.outside import audit_lines, bearer
+from tests.service.http.conftest import make_key, run_keys
 from tests.waiting import eventually
 
 LATER = "from now on every call needs one"
@@ -138,21 +138,16 @@ def test_keys_of_the_file_are_listed_and_count_as_administrators(ring_of, store,
 def test_without_its_last_key_a_service_asks_for_one_until_a_command_has_removed_it(
     start, tmp_path
 ):
-    create = ["keys", "create", "--scope", "admin", "--gallery", "lobby"]
-    where = ["--data-dir", str(tmp_path)]
-    shown = run_gmn(*create, *where)
-    assert shown.returncode == 0, shown.stderr
+    key = bearer(make_key(tmp_path, "--scope", "admin", "--gallery", "lobby"))
     served = start(tmp_path)
-    key = bearer(shown.stdout.split()[-1])
     made = served.http.post("/v1/galleries", data={"name": "lobby"}, headers=key)
     assert made.status_code == 201
     assert served.http.delete("/v1/galleries/lobby", headers=key).status_code == 200
     eventually(lambda: served.http.get("/v1/galleries", headers=key).status_code == 401)
     for path in ("/v1/keys", "/metrics"):
         assert served.http.get(path).status_code == 401
-    created = run_gmn("keys", "create", "--scope", "admin", *where)
-    key_id = created.stdout.split()[-1].split("_")[1]
-    assert run_gmn("keys", "revoke", key_id, *where).returncode == 0
+    key_id = make_key(tmp_path, "--scope", "admin").split("_")[1]
+    assert run_keys(tmp_path, "revoke", key_id) == 0
     eventually(lambda: served.http.get("/v1/keys").status_code == 200)
 
 

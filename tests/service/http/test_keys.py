@@ -27,6 +27,7 @@ from service.ops.shared import KeyRates
 from tests.outside import audit_lines
 from tests.service.conftest import running
 from tests.service.gallery.new_crops import new_gallery
+from tests.service.http.conftest import run_keys
 from tests.waiting import eventually
 
 
@@ -239,19 +240,18 @@ def test_a_rotated_key_has_one_id_and_its_former_secret_for_the_time_given(
 ):
     old = new_key("--scope", "query", "--note", "desk")
     key_id = old.split("_")[1]
-    place = ["--data-dir", str(guarded.data_dir)]
-    assert gmn.run(["keys", "rotate", old, "--grace", "1", *place]) == 0
+    assert run_keys(guarded.data_dir, "rotate", old, "--grace", "1") == 0
     first = capsys.readouterr().out
     new = first.split()[-1]
     assert new.split("_")[1] == key_id
     assert "former secret is valid until" in first
     eventually(lambda: guarded.ask("GET", "/v1/model", new).is_success)
     assert guarded.ask("GET", "/v1/model", old).is_success
-    assert gmn.run(["keys", "rotate", key_id, "--grace", "0", *place]) == 0
+    assert run_keys(guarded.data_dir, "rotate", key_id, "--grace", "0") == 0
     latest = capsys.readouterr().out.split()[-1]
     eventually(lambda: guarded.ask("GET", "/v1/model", latest).is_success)
     assert guarded.ask("GET", "/v1/model", new).status_code == 401
-    assert gmn.run(["keys", "rotate", "nobody", *place]) == 2
+    assert run_keys(guarded.data_dir, "rotate", "nobody") == 2
     assert "there is no such key" in capsys.readouterr().err
     told = audit_lines(guarded.data_dir, "rotate_key")
     assert [entry["phase"] for entry in told] == ["asked", "done"] * 2
@@ -295,15 +295,15 @@ def test_a_time_for_the_former_secret_that_no_date_has_is_refused(capsys):
 
 
 def test_a_list_without_keys_says_whether_the_service_asks_for_one(store, capsys):
-    where = ["--data-dir", str(store.database.folder)]
-    assert gmn.run(["keys", "list", *where]) == 0
+    data_dir = store.database.folder
+    assert run_keys(data_dir, "list") == 0
     assert "asks for none" in capsys.readouterr().out
     key, _ = create_key(scopes=["admin"], gallery="lobby")
     store.keys.add(key)
     # Deleting the gallery deletes the key.
     lobby = new_gallery(store, "lobby")
     store.galleries.delete(lobby)
-    assert gmn.run(["keys", "list", *where]) == 0
+    assert run_keys(data_dir, "list") == 0
     assert "every call needs one" in capsys.readouterr().out
 
 
@@ -402,7 +402,7 @@ def test_a_listing_shows_when_each_key_was_last_used(ring_of, store, tmp_path, m
     monkeypatch.setattr("service.api_keys.NOTED_EVERY_SECONDS", 0.0)
     ring.read()
     store.keys.revoke("other")
-    assert gmn.run(["keys", "list", "--json", "--data-dir", str(tmp_path)]) == 0
+    assert run_keys(tmp_path, "list", "--json") == 0
     listed = {result["note"]: result for result in json.loads(capsys.readouterr().out)["results"]}
     at = datetime.fromisoformat(listed["used"]["last_used_at"])
     assert timedelta() <= datetime.now(UTC) - at < timedelta(minutes=1)
