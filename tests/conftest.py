@@ -106,11 +106,17 @@ def postgres_server():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def engine(request):
+def records(request):
     """Keep the records of a test in its engine; pytest groups the tests by it."""
     server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
     with records_in(server):
         yield request.param
+
+
+@pytest.fixture(scope="session")
+def engine(records):
+    """Return the engine of a test's records; who asks for it runs on both (tests/engines.py)."""
+    return records
 
 
 @pytest.fixture(scope="session")

@@ -7,22 +7,16 @@ from pathlib import Path
 import pytest
 
 SERVICE = Path(__file__).parent / "service"
-# Tests with one of these fixtures have a record.
-RECORDS = {"start", "start_shared", "runtime", "store"}
-
 # A change of the record's rules is seen on both engines within `make test`. It runs the tests of
 # the record on both, and these files, which try the most rules in a second: they take about a
 # minute in all on PostgreSQL. All other tests of the API run on PostgreSQL by `make test-all`.
 QUICK = ()
 SLOW = (
-    "http/test_bodies.py",
-    "http/test_browsers.py",
     "http/test_guard.py",
     "http/test_guard_table.py",
     "http/test_key_calls.py",
     "http/test_keys.py",
     "http/test_limits.py",
-    "http/test_routes.py",
     "http/test_several_galleries_keys.py",
     "test_bulk_changes.py",
     "test_camera_thresholds.py",
@@ -36,22 +30,18 @@ SLOW = (
     "test_gone_meanwhile.py",
     "test_groups.py",
     "test_hostile_exports.py",
-    "test_hostile_forms.py",
     "test_hostile_imports.py",
     "test_import_removals.py",
     "test_import_turns.py",
     "test_kept_searches.py",
     "test_labels.py",
     "test_lifecycle.py",
-    "test_people.py",
     "test_pictures.py",
     "test_processes.py",
     "test_promises.py",
     "test_quality.py",
     "test_queries.py",
-    "test_ranking.py",
     "test_reindex.py",
-    "test_rerank_depth.py",
     "test_search_calibration.py",
     "test_several_galleries.py",
     "test_sightings.py",
@@ -59,6 +49,7 @@ SLOW = (
     "test_track_queries.py",
     "test_tracks.py",
     "test_trials.py",
+    "test_two_runtimes.py",
     "test_unicode_labels.py",
     "test_vector_imports.py",
     "test_vectors.py",
@@ -105,14 +96,14 @@ def parametrize_engine(metafunc):
         # A test that runs once keeps its name.
         (engine,) = alone or engines[:1]
         engines = [pytest.param(*engine.values, marks=engine.marks, id=pytest.HIDDEN_PARAM)]
-    metafunc.parametrize("engine", engines, indirect=True)
+    metafunc.parametrize("records", engines, indirect=True)
 
 
 def _is_about_the_record(metafunc):
     path = metafunc.definition.path
     if path.is_relative_to(SERVICE / "record"):
         return True
-    return _name(path) in (*QUICK, *SLOW) and not RECORDS.isdisjoint(metafunc.fixturenames)
+    return _name(path) in (*QUICK, *SLOW) and "engine" in metafunc.fixturenames
 
 
 def _on_postgres(metafunc):

@@ -287,8 +287,7 @@ def _services(artefact, places):
 
 def _kill(services):
     for served in services:
-        if served.process.poll() is None:
-            served.kill()
+        served.kill()
 
 
 @pytest.fixture(scope="module")

@@ -20,16 +20,21 @@ from service.jobs import runner
 from service.ops.data_directory import remove_folder
 from service.runtime import Runtime
 from service.settings import Settings
+from tests.engines import database_url
 from tests.outside import problem, zip_of_crops
 from tests.service.conftest import files
 from tests.service.gallery.new_jobs import new_job
 
 
 @pytest.fixture
-def asked(tiny_artefact, tmp_path):
+def asked(tiny_artefact, tmp_path, engine):
     """Return a function that runs calls against an application in this process."""
     settings = Settings(
-        artefact=str(tiny_artefact), data_dir=tmp_path, device="cpu", runtime="torch"
+        artefact=str(tiny_artefact),
+        data_dir=tmp_path,
+        database_url=database_url(tmp_path),
+        device="cpu",
+        runtime="torch",
     )
 
     def run(calls):

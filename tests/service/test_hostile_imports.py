@@ -23,7 +23,7 @@ HEAD = b"path,identity,camera,captured_at\n"
 
 
 @pytest.fixture(scope="module")
-def mounted(tmp_path_factory):
+def mounted(tmp_path_factory, engine):
     return tmp_path_factory.mktemp("mounted")
 
 

@@ -40,7 +40,7 @@ COSINE = QueryOptions(scoring="cosine")
 
 
 @pytest.fixture
-def runtime(tiny_artefact, tmp_path):
+def runtime(tiny_artefact, tmp_path, engine):
     with running(tiny_artefact, tmp_path) as opened:
         yield opened
 

@@ -95,6 +95,7 @@ def test_images_outside_are_in_an_export_and_come_back_by_its_import(outside, im
     assert [served.http.get(crop["image_url"]).content for crop in crops] == images[1:]
 
 
+@pytest.mark.sqlite_alone
 @pytest.mark.slow
 def test_backups_with_images_of_a_forgotten_person_are_named(outside, tmp_path, images):
     backups = tmp_path / "backups"

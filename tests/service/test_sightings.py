@@ -14,14 +14,17 @@ from pathlib import Path
 
 import httpx2
 import numpy as np
+import psycopg
 import pytest
 from PIL import Image
 
 from gmn_client import Client, RequestRefused
 from gmn_client import Image as Labelled
+from service.record.postgres_locks import WRITERS
 from service.record.transaction import FILE
 from service.watch.tracks import MOST_LOOKS
 from tests.conftest import draw_crop
+from tests.engines import database_url
 from tests.outside import bearer, encoded, figure, free_port, problem, refused_fields
 from tests.service.conftest import START, files
 from tests.service.gallery.new_crops import open_record
@@ -600,18 +603,38 @@ def test_lists_of_two_embedders_are_each_compared_by_their_own(
     assert sight(served, b"no image", camera="gate").status_code == 422
 
 
-@pytest.mark.sqlite_alone
+# The longest time in seconds that a writer waits for another one; of PostgreSQL a whole number.
+IMPATIENT = {
+    "sqlite": "import service.record.sqlite as part; part.BUSY_SECONDS = 0.1\n",
+    "postgres": "import service.record.postgres_connection as part; part.TURN_SECONDS = 1\n",
+}
+
+
+REFUSED = {"sqlite": (507, "storage_failed"), "postgres": (503, "record_unavailable")}
+
+
+@contextlib.contextmanager
+def writing(data_dir, engine):
+    """Write into the record of a data directory as long as the block lasts."""
+    if engine == "sqlite":
+        with contextlib.closing(sqlite3.connect(data_dir / FILE, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            yield
+            other.execute("ROLLBACK")
+    else:
+        with psycopg.connect(database_url(data_dir)) as other:
+            other.execute(f"SELECT pg_advisory_xact_lock({WRITERS})")
+            yield
+
+
 def test_a_sighting_whose_alert_the_record_does_not_take_is_refused_and_sent_again(
-    start, tmp_path, drawn_crops, images
+    start, tmp_path, engine, drawn_crops, images
 ):
-    impatient = "import service.record.sqlite as part; part.BUSY_SECONDS = 0.1\n"
-    served = start(tmp_path, program=impatient + START)
+    served = start(tmp_path, program=IMPATIENT[engine] + START)
     arm_new(served, "wanted", drawn_crops)
-    with contextlib.closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+    with writing(tmp_path, engine):
         refused = sight(served, images[4], camera="gate", track="2")
-        other.execute("ROLLBACK")
-    assert problem(refused) == (507, "storage_failed")
+    assert problem(refused) == REFUSED[engine]
     assert alerts(served) == []
     assert sight(served, images[4], camera="gate", track="2").status_code == 202
     assert [alert["identity"] for alert in alerts(served)] == ["0001"]

@@ -96,7 +96,7 @@ def create_with_the_command():
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path, engine):
     with open_record(tmp_path) as opened:
         yield opened
 
