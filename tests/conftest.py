@@ -106,7 +106,7 @@ def postgres_server():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def records(request):
+def chosen_engine(request):
     """Keep the records of a test in its engine; pytest groups the tests by it."""
     server = request.getfixturevalue("postgres_server") if request.param == "postgres" else None
     with records_in(server):
@@ -114,9 +114,9 @@ def records(request):
 
 
 @pytest.fixture(scope="session")
-def engine(records):
+def engine(chosen_engine):
     """Return the engine of a test's records; who asks for it runs on both (tests/engines.py)."""
-    return records
+    return chosen_engine
 
 
 @pytest.fixture(scope="session")

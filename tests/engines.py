@@ -1,43 +1,49 @@
 """The engine of the record under test: SQLite, or a PostgreSQL server of the worker."""
 
 import hashlib
+import os
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 SERVICE = Path(__file__).parent / "service"
+ENGINES = ("sqlite", "postgres")
 # A change of the record's rules is seen on both engines within `make test`. It runs the tests of
 # the record on both, and these files, which try the most rules in a second: they take about a
 # minute in all on PostgreSQL. All other tests of the API run on PostgreSQL by `make test-all`.
-QUICK = ()
-SLOW = (
-    "http/test_guard.py",
-    "http/test_guard_table.py",
+QUICK = (
     "http/test_key_calls.py",
-    "http/test_keys.py",
-    "http/test_limits.py",
-    "http/test_several_galleries_keys.py",
     "test_bulk_changes.py",
-    "test_camera_thresholds.py",
-    "test_cameras.py",
-    "test_case_exports.py",
     "test_crop_lists.py",
     "test_desk.py",
     "test_enrolment.py",
+    "test_groups.py",
+    "test_labels.py",
+    "test_processes.py",
+    "test_track_queries.py",
+    "test_tracks.py",
+    "test_trials.py",
+)
+SLOW = (
+    "http/test_guard.py",
+    "http/test_guard_table.py",
+    "http/test_keys.py",
+    "http/test_limits.py",
+    "http/test_several_galleries_keys.py",
+    "test_camera_thresholds.py",
+    "test_cameras.py",
+    "test_case_exports.py",
     "test_event_streams.py",
     "test_exports.py",
     "test_gone_meanwhile.py",
-    "test_groups.py",
     "test_hostile_exports.py",
     "test_hostile_imports.py",
     "test_import_removals.py",
     "test_import_turns.py",
     "test_kept_searches.py",
-    "test_labels.py",
     "test_lifecycle.py",
     "test_pictures.py",
-    "test_processes.py",
     "test_promises.py",
     "test_quality.py",
     "test_queries.py",
@@ -46,9 +52,6 @@ SLOW = (
     "test_several_galleries.py",
     "test_sightings.py",
     "test_similar.py",
-    "test_track_queries.py",
-    "test_tracks.py",
-    "test_trials.py",
     "test_two_runtimes.py",
     "test_unicode_labels.py",
     "test_vector_imports.py",
@@ -86,30 +89,29 @@ def record_environment(folder):
 
 def parametrize_engine(metafunc):
     """Run a test on both engines if it is about the record, and otherwise on SQLite alone."""
-    engines = [pytest.param("sqlite"), _on_postgres(metafunc)]
-    alone = [
-        engine
+    test = metafunc.definition
+    engines = ENGINES if _is_about_the_record(metafunc) else ENGINES[:1]
+    for engine in ENGINES:
+        if test.get_closest_marker(f"{engine}_alone"):
+            engines = (engine,)
+    is_slow = _name(test.path) in SLOW
+    parameters = [
+        pytest.param(
+            engine,
+            # A test that runs once keeps its name.
+            id=engine if len(engines) > 1 else pytest.HIDDEN_PARAM,
+            marks=[pytest.mark.slow] if is_slow and engine == "postgres" else [],
+        )
         for engine in engines
-        if metafunc.definition.get_closest_marker(f"{engine.values[0]}_alone")
     ]
-    if alone or not _is_about_the_record(metafunc):
-        # A test that runs once keeps its name.
-        (engine,) = alone or engines[:1]
-        engines = [pytest.param(*engine.values, marks=engine.marks, id=pytest.HIDDEN_PARAM)]
-    metafunc.parametrize("records", engines, indirect=True)
+    metafunc.parametrize("chosen_engine", parameters, indirect=True)
 
 
 def _is_about_the_record(metafunc):
-    path = metafunc.definition.path
-    if path.is_relative_to(SERVICE / "record"):
-        return True
-    return _name(path) in (*QUICK, *SLOW) and "engine" in metafunc.fixturenames
-
-
-def _on_postgres(metafunc):
-    is_slow = _name(metafunc.definition.path) in SLOW
-    return pytest.param("postgres", marks=[pytest.mark.slow] if is_slow else [])
+    name = _name(metafunc.definition.path)
+    is_of_the_api = name in (*QUICK, *SLOW) and "engine" in metafunc.fixturenames
+    return name.startswith("record/") or is_of_the_api
 
 
 def _name(path):
-    return str(path.relative_to(SERVICE)) if path.is_relative_to(SERVICE) else None
+    return os.path.relpath(path, SERVICE)

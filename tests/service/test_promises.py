@@ -98,6 +98,7 @@ def test_killed_amid_enrolments_every_request_is_there_whole_or_not_at_all(
 
 
 @pytest.mark.promise("2")
+@pytest.mark.sqlite_alone
 @pytest.mark.slow
 def test_a_deleted_picture_leaves_the_disk_at_once(start, tmp_path, images):
     served = start(tmp_path)
@@ -112,6 +113,7 @@ def test_a_deleted_picture_leaves_the_disk_at_once(start, tmp_path, images):
     assert not on_disk()
 
 
+@pytest.mark.sqlite_alone
 @pytest.mark.slow
 def test_a_picture_deleted_while_another_process_reads_leaves_the_disk_after_that(
     start, tmp_path, images

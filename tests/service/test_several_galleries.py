@@ -50,10 +50,25 @@ def without(results, *names):
     ]
 
 
+def is_same(one, other):
+    """Check that two answers differ in the last digits of numbers at most.
+
+    A network rounds otherwise for an image that it computes in one batch with another, and which
+    images of a request come together depends on how fast they arrive.
+    """
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(is_same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(is_same, one, other))
+    if isinstance(one, float):
+        return one == pytest.approx(other, rel=1e-4, abs=1e-5)
+    return one == other
+
+
 def ranks_as_by_itself(served, entry, *images, **fields):
     """Check that a gallery's results are those of its own query, but for their verdicts."""
     own = served.search(entry["gallery"], *images, **fields)
-    return without(entry["results"], "verdict") == without(own, "verdict")
+    return is_same(without(entry["results"], "verdict"), without(own, "verdict"))
 
 
 @pytest.mark.parametrize(
@@ -232,7 +247,7 @@ def test_with_mode_separate_each_image_is_answered_as_by_itself(two, drawn_crops
         for shown in (alone, answer):
             shown.pop("timing_ms", None)
             shown["galleries"] = without(shown["galleries"], "timing_ms")
-        assert answer == alone
+        assert is_same(answer, alone)
     nothing = ask(two, b"no image", mode="separate", **fields)
     assert problem(nothing) == (422, "unusable_images")
 
@@ -242,7 +257,7 @@ def test_an_image_that_cannot_be_used_is_left_out_and_named_once(two, drawn_crop
     answer = answer_of(two, *images, galleries="east,west")
     assert [warning[:7] for warning in answer["warnings"]] == ["image 2"]
     usable = answer_of(two, images[0], images[2], galleries="east,west")
-    assert answer["results"] == usable["results"]
+    assert is_same(answer["results"], usable["results"])
 
 
 def test_each_gallery_is_awaited_at_its_own_version(start, images):
