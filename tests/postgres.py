@@ -119,7 +119,9 @@ class PostgresServer:
 
     def url(self, schema):
         """Return the URL of a schema, which is created where it is missing."""
-        with psycopg.connect(self._url(), autocommit=True) as connection:
+        # Of two processes that create it at once, one fails when it is there.
+        is_there = contextlib.suppress(psycopg.errors.UniqueViolation)
+        with psycopg.connect(self._url(), autocommit=True) as connection, is_there:
             connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
         return f"{self._url()}&options={quote(f'-c search_path={schema}')}"
 

@@ -16,7 +16,7 @@ from service.gallery.changes import AuditEntry, change_crops, change_gallery
 from service.gallery.enroll import ImageToEnroll, enroll
 from service.jobs import runner
 from service.jobs.imports import begin_import
-from service.jobs.runner import work_on_jobs
+from service.jobs.runner import work_on_jobs, work_on_jobs_of_machine
 from service.maintenance import JOBS
 from service.record.values import GallerySettings
 from service.search.options import QueryOptions
@@ -56,10 +56,15 @@ async def _ended(runtime, job_id):
 
 @contextlib.asynccontextmanager
 async def _working(runtime, kinds=JOBS):
-    task = asyncio.create_task(work_on_jobs(runtime, kinds))
-    yield task
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    working = [work_on_jobs(runtime, kinds)]
+    # With PostgreSQL an import is run by the machine that has its files.
+    if machine := runtime.record.database.machine:
+        working.append(work_on_jobs_of_machine(runtime, kinds, machine))
+    tasks = [asyncio.create_task(work) for work in working]
+    yield
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @pytest.mark.promise("jobs-go-on")
