@@ -128,11 +128,7 @@ class PostgresDatabase(Database):
             raise RecordUnavailable(f"PostgreSQL does not answer ({sentence_of(error)})") from error
 
     def work_lock(self, work: str) -> WorkLock:
-        return PostgresWorkLock(work, self)
-
-    def open_session(self) -> PostgresConnection:
-        """Return a connection that the caller closes; raises `RecordUnavailable`."""
-        return self._connect()
+        return PostgresWorkLock(work, self, self._connect)
 
     def note_followed(self, commit: int) -> None:
         self._acknowledge(commit)

@@ -10,7 +10,7 @@ import fcntl
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ from service.record.transaction import AMONG, Reader, batches
 from service.record.vectors import CLEARED_AT_ONCE, PRIVATE_FILE, Vector, VectorFile, VectorFiles
 
 if TYPE_CHECKING:
-    from service.record.postgres import PostgresDatabase
+    from service.record.database import Database
+    from service.record.postgres_connection import PostgresConnection
 
 FETCHED_AT_ONCE = 4096
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -41,7 +42,7 @@ class CachedVectorFile(VectorFile):
     is_copy = True
 
     def __init__(
-        self, path: Path, place: tuple[int, int], dimension: int, source: PostgresDatabase
+        self, path: Path, place: tuple[int, int], dimension: int, source: Database
     ) -> None:
         super().__init__(path, dimension, only_read=False)
         self._place = place
@@ -74,7 +75,8 @@ class CachedVectorFile(VectorFile):
 
     def _fetch(self, slots: Sequence[int]) -> dict[int, Vector]:
         with self._source.naming_errors():
-            rows = self._source.connection().fetch_binary(FETCH, (*self._place, list(slots)))
+            connection = cast("PostgresConnection", self._source.connection())
+            rows = connection.fetch_binary(FETCH, (*self._place, list(slots)))
         return {slot: np.frombuffer(content, "<f4") for slot, content in rows}
 
     def _keep(self, vectors: Mapping[int, Vector]) -> None:
@@ -92,7 +94,7 @@ class CachedVectorFile(VectorFile):
 class CachedVectorFiles(VectorFiles):
     """The copies in a data directory."""
 
-    def __init__(self, folder: Path, source: PostgresDatabase) -> None:
+    def __init__(self, folder: Path, source: Database) -> None:
         super().__init__(folder)
         self._source = source
         boot = BOOT_ID.read_text()

@@ -121,8 +121,10 @@ def test_two_machines_write_and_each_has_the_vectors_of_the_other(record, galler
 
 
 def test_processes_of_a_new_record_that_start_at_once_share_it(tmp_path):
+    url = database_url(tmp_path)
+
     def start(number):
-        with open_record(tmp_path) as opened:
+        with contextlib.closing(Record(tmp_path, url)) as opened:
             return new_gallery(opened, f"gallery-{number}")
 
     with ThreadPoolExecutor(4) as starts:
