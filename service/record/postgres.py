@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import psycopg
+from pydantic_core import from_json
 
 from model.problems import InputProblem
 from service.errors import RecordUnavailable, RecordWaits, StorageFailed
@@ -113,8 +114,10 @@ class PostgresDatabase(Database):
     def fetch_columns(
         self, names: Sequence[str], query: str, values: Values = ()
     ) -> list[list[Any]]:
-        rows = self.fetch_tuples(f"SELECT {', '.join(names)} FROM ({query}) AS part", values)
-        return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in names]
+        # Python parses one JSON array in a fifth of the time needed for rows.
+        arrays = ", ".join(f"coalesce(json_agg({name}), '[]')::text" for name in names)
+        (texts,) = self.fetch_tuples(f"SELECT {arrays} FROM ({query}) AS part", values)
+        return [from_json(text) for text in texts]
 
     @contextlib.contextmanager
     def naming_errors(self) -> Iterator[None]:
