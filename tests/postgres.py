@@ -138,7 +138,7 @@ class PostgresServer:
                 return True
             return False
 
-        eventually(answers, 30.0)
+        eventually(answers)
 
     def _environment(self):
         return {
