@@ -9,6 +9,9 @@ from service.ops.locks import WORKS_BY
 from tests.service.gallery.new_crops import new_gallery, open_record
 
 
+pytestmark = pytest.mark.promise("several-machines")
+
+
 @pytest.fixture
 def other(tmp_path, engine):
     """Open the record a second time: with PostgreSQL, on another machine."""
