@@ -53,8 +53,10 @@ def open_record(data_dir: Path) -> contextlib.closing[Record]:
         InputProblem: it cannot be used.
     """
     from service.record.record import Record
+    from service.settings import read_settings
 
-    return contextlib.closing(Record(data_dir, _database_url(data_dir)))
+    settings = read_settings(data_dir=data_dir)
+    return contextlib.closing(Record(data_dir, settings.database_url, settings.database_accept))
 
 
 def _database_url(data_dir: Path) -> str | None:

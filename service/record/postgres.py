@@ -70,6 +70,7 @@ class PostgresDatabase(Database):
     Args:
         folder: the data directory of this machine.
         url: of libpq, such as `postgresql://gmn@db1,db2/gmn`.
+        accepted: those of `DURABLE` that the server may have off.
 
     Raises:
         InputProblem: the server cannot be used for a record, or its record lacks commits that this
@@ -81,10 +82,11 @@ class PostgresDatabase(Database):
     # The server's pages have them.
     HAS_CHECKSUMS = False
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, accepted: Sequence[str] = ()) -> None:
         make_folder(folder)
         super().__init__(folder)
         self._url = url
+        self._accepted = accepted
         self.vectors: CachedVectorFiles = CachedVectorFiles(folder, self)
         # The deletions of all machines go into the log of this one.
         self._log_lock = ProcessLock(folder / "record.lock", "lines of deletions.log")
@@ -216,7 +218,7 @@ class PostgresDatabase(Database):
     def _open(self) -> None:
         with self.naming_errors():
             connection = self.connection()
-            require_server(connection)
+            require_server(connection, self._accepted)
             connection.execute(f"SELECT pg_advisory_lock({CREATORS})")
             try:
                 if not Reader(self).value("SELECT to_regclass('record') IS NOT NULL"):

@@ -19,6 +19,7 @@ from service.record.postgres_vectors import MARK
 from service.record.record import Record
 from service.record.transaction import Reader
 from service.record.values import ArchivedCrop, ListFilter
+from service.settings import Settings
 from tests.engines import database_url
 from tests.postgres import postgres
 from tests.service.gallery.new_crops import (
@@ -56,6 +57,7 @@ def elsewhere(tmp_path):
         ("a LIKE '50%?' AND b % 2", "a LIKE '50%%?' AND b %% 2", set()),
         ("a IN (SELECT value FROM json_each(?))", "a = ANY(%(p0)s)", {"p0"}),
         ("a NOT IN (SELECT value FROM json_each(:b))", "a <> ALL(%(b)s)", {"b"}),
+        ("a IN (?, ?) AND b = ?", "a = ANY(%(p0)s) AND b = %(p2)s", {"p0"}),
         ("CAST(a AS INTEGER)", "CAST(a AS BIGINT)", set()),
         ("x CROSS JOIN y ON +x.a = y.a", "x JOIN y ON x.a = y.a", set()),
         ("SELECT crops.slot, crops.crc", "SELECT crops.slot, NULL", set()),
@@ -280,6 +282,18 @@ def test_a_database_that_cannot_keep_a_record_is_refused(
     url = f"{postgres_server.url('refused')}%20{quote(f'-c {option}')}"
     with pytest.raises(InputProblem, match=problem):
         Record(tmp_path / "data", url)
+
+
+def test_a_provider_that_keeps_commits_by_other_means_can_be_named(postgres_server, tmp_path):
+    url = f"{postgres_server.url('provided')}%20{quote('-c synchronous_commit=off')}"
+    with pytest.raises(InputProblem, match="GMN_DATABASE_ACCEPT"):
+        Record(tmp_path, url)
+    with contextlib.closing(Record(tmp_path, url, ["synchronous_commit"])) as record:
+        assert record.galleries.all() == []
+    settings = Settings(database_url=url, database_accept="synchronous_commit, fsync")
+    assert settings.database_accept == ("synchronous_commit", "fsync")
+    with pytest.raises(ValueError, match="autovacuum"):
+        Settings(database_accept="autovacuum")
 
 
 def test_a_record_of_another_format_is_refused(record, tmp_path, monkeypatch):
