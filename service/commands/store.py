@@ -243,7 +243,9 @@ def copy(
 def _copy_into_postgres(folder: Path, url: str, data_dir: Path) -> Shown:
     from service.record.postgres_copying import copy_into_postgres
     from service.record.verify import has_record
+    from service.settings import read_settings
 
+    accepted = read_settings(data_dir=data_dir).database_accept
     if not has_record(folder):
         raise InputProblem(
             f"{legible(folder)}: has no record; name the data directory of a service"
@@ -256,7 +258,7 @@ def _copy_into_postgres(folder: Path, url: str, data_dir: Path) -> Shown:
     with _lock(folder, *new), open_audit(folder) as audit:
         audit.record("copy_record", "asked")
         with _filling(*new):
-            copied = copy_into_postgres(folder, url, machine)
+            copied = copy_into_postgres(folder, url, machine, accepted)
         audit.record("copy_record")
     directory = machine or "NEW"
     return _shown_copy(copied, f"GMN_DATABASE_URL={SHOWN_URL} gmn serve --data-dir {directory}")

@@ -68,7 +68,7 @@ CROPS = (
     "SELECT name, (SELECT count(*) FROM crops WHERE crops.gallery_id = galleries.gallery_id) "
     "FROM galleries WHERE name IS NOT NULL ORDER BY name"
 )
-# What an import reads stays in the data directory that received it.
+# The file that an import reads stays in the data directory that received it.
 CANCEL_IMPORTS = (
     "UPDATE jobs SET worker = NULL, cancelling = 1, "
     "state = CASE state WHEN 'queued' THEN 'cancelled' ELSE state END "

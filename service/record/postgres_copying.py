@@ -57,7 +57,9 @@ PUT_DELETIONS = (
 DELETION_COLUMNS = ("kind", "gallery_id", "id", "committed", "noted_at")
 
 
-def copy_into_postgres(folder: Path, url: str, machine: Path | None) -> Copied:
+def copy_into_postgres(
+    folder: Path, url: str, machine: Path | None, accepted: Sequence[str] = ()
+) -> Copied:
     """Copy the record of a data directory into an empty schema of PostgreSQL.
 
     Args:
@@ -65,6 +67,7 @@ def copy_into_postgres(folder: Path, url: str, machine: Path | None) -> Copied:
         url: as in `PostgresDatabase`.
         machine: the new data directory of a machine that will serve the copy, which gets the log of
             deletions; None for no directory.
+        accepted: as of `PostgresDatabase`.
 
     Raises:
         InputProblem: the target is not empty, or the record is damaged; nothing was copied.
@@ -73,7 +76,7 @@ def copy_into_postgres(folder: Path, url: str, machine: Path | None) -> Copied:
     """
     with contextlib.closing(Record(folder)) as record, record.database.read():
         source = SQLiteCopySource(record.database)
-        with PostgresCopyTarget(url) as target:
+        with PostgresCopyTarget(url, accepted) as target:
             copied = copy_record(source, target)
             target.finish()
     if machine is not None:
@@ -141,7 +144,8 @@ class PostgresCopySource(CopySource):
             return self._connection.fetch_tuples(statement, values)
 
     def vectors(self, after: Sequence[int] | None) -> list[StoredVector]:
-        rows = self.tuples(*vectors_statement(after, ", content"))
+        with _naming_errors():
+            rows = self._connection.fetch_binary(*vectors_statement(after, ", content"))
         return [StoredVector(*row) for row in rows]
 
     def deletions(self) -> Iterator[Deletion]:
@@ -176,9 +180,10 @@ class PostgresCopySource(CopySource):
 class PostgresCopyTarget(CopyTarget):
     """A schema without tables, which gets those of a record in one transaction."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, accepted: Sequence[str]) -> None:
         with _naming_errors():
             self._connection = _connect(url)
+        self._accepted = accepted
         self._commit = 0
         self._lineage = secrets.token_hex(8)
         self._asks_for_keys = False
@@ -290,7 +295,7 @@ class PostgresCopyTarget(CopyTarget):
 
     def _begin(self) -> None:
         connection = self._connection
-        require_server(connection)
+        require_server(connection, self._accepted)
         # A service that starts meanwhile waits for it before it creates tables of its own.
         connection.execute(f"SELECT pg_advisory_lock({CREATORS})")
         connection.execute("BEGIN")
