@@ -15,7 +15,7 @@ from typing import Any, Self
 import psycopg
 
 from model.problems import InputProblem
-from service.errors import RecordUnavailable, StorageFailed
+from service.errors import StorageFailed
 from service.record.acknowledged import AcknowledgedCommit
 from service.record.backup import new_data_directory
 from service.record.copying import (
@@ -71,8 +71,8 @@ def copy_into_postgres(
 
     Raises:
         InputProblem: the target is not empty, or the record is damaged; nothing was copied.
-        RecordUnavailable: PostgreSQL does not answer.
-        StorageFailed: a disk is full; nothing was copied, unless the message says otherwise.
+        StorageFailed: a disk is full, or PostgreSQL does not answer; nothing was copied, unless the
+            message says otherwise.
     """
     with contextlib.closing(Record(folder)) as record, record.database.read():
         source = SQLiteCopySource(record.database)
@@ -93,8 +93,7 @@ def copy_into_folder(url: str, into: Path, machine: Path) -> Copied:
 
     Raises:
         InputProblem: there is no record, it is damaged, or the machine served another one.
-        RecordUnavailable: PostgreSQL does not answer.
-        StorageFailed: the disk of the copy is full or fails.
+        StorageFailed: the disk of the copy is full or fails, or PostgreSQL does not answer.
     """
     try:
         with PostgresCopySource(url) as source, new_data_directory(into) as part:
@@ -266,7 +265,14 @@ class PostgresCopyTarget(CopyTarget):
             for table in TABLES:
                 self._connection.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
                 self._connection.execute(f"ANALYZE {table}")
+        try:
             self._connection.execute("COMMIT")
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            raise StorageFailed(
+                f"PostgreSQL went away when the copy was committed ({sentence_of(error)}); try "
+                "again: if the copy is there, this is refused as there are tables, and the copy "
+                "can be served with an empty data directory"
+            ) from error
 
     def prepare_machine(self, folder: Path, former: Path) -> None:
         """Make a new data directory that of a machine which knows the copy.
@@ -329,14 +335,19 @@ def _naming_errors() -> Iterator[None]:
     try:
         yield
     except psycopg.errors.LockNotAvailable as error:
-        raise RecordUnavailable("another process is creating a record there") from error
+        raise InputProblem(
+            "another process is creating a record in this schema; name another one with --into"
+        ) from error
     except psycopg.errors.DiskFull as error:
         raise StorageFailed(
             f"the disk of PostgreSQL is full ({sentence_of(error)}); nothing was copied, free "
             "space there"
         ) from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        raise RecordUnavailable(f"PostgreSQL does not answer ({sentence_of(error)})") from error
+        raise StorageFailed(
+            f"PostgreSQL does not answer ({sentence_of(error)}); nothing was copied, try again "
+            "once it does"
+        ) from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise InputProblem(
             f"PostgreSQL: {sentence_of(error)}; name a database, or a schema, that this user owns"

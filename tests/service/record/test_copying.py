@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import shutil
 import signal
 from dataclasses import replace
@@ -19,7 +20,8 @@ from service.record.deletions import Deletion, DeletionLog, read_beginning, read
 from service.record.keys import ApiKey
 from service.record.record import Record
 from service.record.schema import TABLES
-from service.record.transaction import Reader
+from service.record.transaction import Reader, Transaction
+from service.record.upgrade import COPY, find_copy
 from service.record.vectors import vectors_name
 from service.record.verify import verify
 from tests.forked import run_forked
@@ -64,8 +66,11 @@ def data(tmp_path):
 
 
 def copy(source, into, machine):
-    arguments = [str(source), "--into", str(into), "--data-dir", str(machine)]
-    return gmn.run(["store", "copy", *arguments])
+    return gmn.run(["store", "copy", str(source), "--into", str(into), *of(machine)])
+
+
+def of(machine):
+    return ["--data-dir", str(machine)]
 
 
 def in_postgres(folder, url):
@@ -330,6 +335,41 @@ def test_a_source_without_a_record_is_named(data, url, tmp_path, capsys):
     assert "has no record; name the database of a service" in capsys.readouterr().err
     assert not (tmp_path / "back").exists()
     assert tables_of(url) == set()
+
+
+def test_a_server_that_does_not_answer_is_named(data, tmp_path, capsys):
+    fill(data)
+    nowhere = f"postgresql:///gmn?host={tmp_path}"
+    assert copy(data, nowhere, tmp_path / "machine") == 2
+    assert "PostgreSQL does not answer" in capsys.readouterr().err
+    assert copy(nowhere, tmp_path / "back", tmp_path / "machine") == 2
+    assert "nothing was copied, try again once it does" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+def test_the_outcome_is_printed_as_json(data, url, tmp_path, capsys):
+    fill(data)
+    # The directory of the source stays its own, and PostgreSQL has the deletions.
+    assert gmn.run(["store", "copy", str(data), "--into", url, "--json", *of(data)]) == 0
+    copied = json.loads(capsys.readouterr().out)
+    assert copied["crops"] == {"gate": 1, "lobby": 5}
+    assert copied["rows"]["crops"] == 6
+    assert copied["vectors"] == 8
+    assert gmn.run(["store", "copy", url, "--into", str(tmp_path / "back"), *of(data)]) == 0
+    with open_record(data) as record:
+        rows = rows_of(record)
+    with open_record(tmp_path / "back") as record:
+        assert rows_of(record) == rows
+
+
+def test_the_backup_before_an_upgrade_stays_with_the_former_directory(data, url, tmp_path):
+    fill(data)
+    backup = {"name": COPY, "value": str(tmp_path / "before-upgrade")}
+    with open_record(data) as record:
+        record.database.write(Transaction.insert, "record", backup)
+    assert copy(data, url, tmp_path / "machine") == 0
+    with in_postgres(tmp_path / "machine", url) as record:
+        assert find_copy(Reader(record.database)) is None
 
 
 def test_a_directory_that_is_served_is_refused(data, url, tmp_path, capsys):
