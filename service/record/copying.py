@@ -11,7 +11,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -308,9 +308,9 @@ def copy_record(source: CopySource, target: CopyTarget) -> Copied:
         for rows in _read_rows(source, table):
             target.insert(table.name, _columns_of(table), rows)
     vectors = 0
-    for stored in _read_intact_vectors(source):
-        target.put_vectors(stored)
-        vectors += sum(one.content is not None for one in stored)
+    for page in _read_intact_vectors(source):
+        target.put_vectors(page)
+        vectors += sum(stored.content is not None for stored in page)
     target.put_deletions(source.deletions())
     target.change(CANCEL_IMPORTS)
     names = [table.name for table in tables] + ["checksums"]
@@ -378,16 +378,20 @@ def _damaged_crop(
 
 
 def _read_intact_vectors(source: CopySource) -> Iterator[list[StoredVector]]:
-    dimensions = {(gallery_id, side) for gallery_id, side, _ in source.tuples(DIMENSIONS)}
+    sides = {(gallery_id, side) for gallery_id, side, _ in source.tuples(DIMENSIONS)}
     after = None
-    while vectors := source.vectors(after):
-        for stored in vectors:
+    while page := source.vectors(after):
+        vectors = []
+        for stored in page:
             # A checksum without a crop, or of a side that is not in use, has no vector.
-            is_used = (stored.gallery_id, stored.side) in dimensions
-            if stored.crop_id is not None and is_used and not stored.is_intact:
+            if stored.crop_id is None or (stored.gallery_id, stored.side) not in sides:
+                vectors.append(replace(stored, content=None))
+            elif stored.is_intact:
+                vectors.append(stored)
+            else:
                 raise _damaged_crop(source, "vector", stored.gallery_id, stored.crop_id)
         yield vectors
-        after = vectors[-1].row[:3]
+        after = page[-1].row[:3]
 
 
 def _read_dimensions(reader: Reader) -> dict[tuple[int, int], int]:

@@ -313,7 +313,7 @@ class PostgresCopyTarget(CopyTarget):
             )
         create_tables(connection)
         for table in TABLES:
-            # What is copied was deleted by nobody. The tables get their triggers back at the end.
+            # The triggers would note each tombstone as a deletion of now; they are back at the end.
             connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
 
 

@@ -431,6 +431,17 @@ def test_a_damaged_vector_is_named_with_its_crop_and_gallery(data, url, tmp_path
     assert not (tmp_path / "back").exists()
 
 
+def test_a_vector_without_a_crop_ends_no_copy(data, url, tmp_path):
+    lobby, *_ = fill(data)
+    assert copy(data, url, tmp_path / "machine") == 0
+    with psycopg.connect(url) as connection:
+        left = "INSERT INTO checksums (gallery_id, slot, side, checksum, content) VALUES "
+        connection.execute(f"{left} (%s, 99, 0, 1, %s)", (lobby, bytes(16)))
+    assert copy(url, tmp_path / "back", tmp_path / "machine") == 0
+    with open_record(tmp_path / "back") as record:
+        assert len(vectors_of(record, lobby)) == 5
+
+
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
