@@ -48,6 +48,7 @@ PAUSE_SECONDS = 0.1
 NEWEST_COMMIT = "SELECT CAST(value AS INTEGER) FROM record WHERE name = 'commit'"
 # Changes when an earlier state is adopted, whose commits then get numbers that were given before.
 LINEAGE = "lineage"
+LINEAGE_FILE = f"record.{LINEAGE}"
 STATE = (
     "SELECT CAST(newest.value AS BIGINT), lineage.value FROM record AS newest, record AS lineage "
     f"WHERE newest.name = 'commit' AND lineage.name = '{LINEAGE}'"
@@ -92,7 +93,7 @@ class PostgresDatabase(Database):
         self._log_lock = ProcessLock(folder / "record.lock", "lines of deletions.log")
         self.machine = _machine_of(folder)
         self._is_open = False
-        self._lineage_file = folder / f"record.{LINEAGE}"
+        self._lineage_file = folder / LINEAGE_FILE
         self._lineage: str | None = None
         # Token of the commit that was sent last, and what was asked with it, by thread.
         self._sent = threading.local()
@@ -231,6 +232,8 @@ class PostgresDatabase(Database):
         if self.is_adopted:
             # Slots that an older copy of the record gives again may have other vectors here.
             self.vectors.forget()
+            # A log that begins now gets what the record itself has deleted and noted.
+            self.is_adopted = self.deletions.path.exists()
         try:
             with self._log_lock.hold():
                 self.deletions.begin(Reader(self).value(RECORD_ID))
@@ -240,10 +243,9 @@ class PostgresDatabase(Database):
         self._acknowledge(newest)
 
     def _create(self, connection: PostgresConnection) -> None:
-        own = Path(__file__).with_name("postgres.sql").read_text(encoding="utf-8")
         try:
             with _transaction(connection):
-                connection.run_script(";\n".join([*table_definitions(), own]))
+                create_tables(connection)
                 self._put_first_values(
                     {
                         "format": FORMAT,
@@ -386,6 +388,12 @@ class PostgresDatabase(Database):
             return bool(asked.fetchall())
         except psycopg.Error:
             return True
+
+
+def create_tables(connection: PostgresConnection) -> None:
+    """Create all tables of a new record, in the open transaction."""
+    own = Path(__file__).with_name("postgres.sql").read_text(encoding="utf-8")
+    connection.run_script(";\n".join([*table_definitions(), own]))
 
 
 @contextlib.contextmanager

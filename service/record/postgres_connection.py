@@ -200,6 +200,13 @@ class PostgresConnection:
     def executemany(self, statement: str, rows: Iterable[Values]) -> _Cursors:
         return _Cursors([self.execute(statement, row) for row in rows])
 
+    def copy_rows(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Insert many rows by COPY, which is several times as fast as statements."""
+        statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
+        with self._server.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+            for row in rows:
+                copy.write_row(row)
+
     def run_script(self, statements: str) -> None:
         """Run statements without values; `%` and `?` are not special in them."""
         self._server.execute(statements.encode())
