@@ -24,6 +24,7 @@ from model.problems import InputProblem
 from service.errors import RecordUnavailable, RecordWaits, StorageFailed
 from service.ops.data_directory import MACHINE, make_folder
 from service.ops.locks import WORKS_BY, ProcessLock, WorkLock
+from service.ops.threads import waiting
 from service.record.database import (
     NOT_LOGGED,
     NOT_WRITTEN,
@@ -321,7 +322,9 @@ class PostgresDatabase(Database):
 
     def _end(self, statement: Literal["COMMIT", "ROLLBACK"]) -> None:
         if statement == "COMMIT":
-            self.connection().commit()
+            # A synchronous standby may be away for any time.
+            with waiting():
+                self.connection().commit()
         else:
             self.connection().roll_back()
 

@@ -1,7 +1,7 @@
 """The record in PostgreSQL: lost answers, machines, copies of vectors, and refusals."""
 
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from urllib.parse import quote
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 from model.problems import InputProblem
 from service.errors import RecordUnavailable
 from service.record import postgres as postgres_module
+from service.record import postgres_connection
 from service.record.acknowledged import AcknowledgedCommit
 from service.record.deletions import read_deletions
 from service.record.postgres_connection import PostgresConnection, examine_server
@@ -108,6 +109,28 @@ def test_a_server_that_goes_away_is_named_and_used_again_once_it_is_back(tmp_pat
         server.start()
         (second,) = enroll(record, gallery, new_crop(3))
         assert listed_ids(record, gallery) == [first, second]
+
+
+@pytest.mark.slow
+@pytest.mark.promise("1")
+def test_a_commit_that_waits_for_a_synchronous_standby_is_acknowledged_once_that_has_it(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(postgres_connection, "STATEMENT_SECONDS", 1)
+    with postgres() as primary, postgres(primary) as standby:
+        primary.require_standby()
+        url = primary.url("own")
+        with (
+            contextlib.closing(Record(tmp_path, url)) as record,
+            ThreadPoolExecutor(1) as thread,
+        ):
+            gallery = new_gallery(record)
+            standby.stop()
+            enrolling = thread.submit(enroll, record, gallery, new_crop(1))
+            # No time-out ends its wait, which would make the commit a success.
+            assert not wait([enrolling], timeout=4).done
+            standby.start()
+            assert listed_ids(record, gallery) == enrolling.result(60)
 
 
 def test_two_machines_write_and_each_has_the_vectors_of_the_other(record, gallery, elsewhere):
