@@ -51,6 +51,8 @@ SCALE = {
     "without 1 camera, ms": "{exact_ms[without 1 camera]:.1f}",
     "codes, ms": "{codes_ms:.1f}",
     "recall@100": "{recall:.4f}",
+    "indexes anew, s": "{rebuild_seconds:.1f}",
+    "longest write meanwhile, ms": "{longest_write_ms:.0f}",
 }
 MACHINES = {
     "side": "{details[side]}",
