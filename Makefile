@@ -12,7 +12,7 @@ CYCLES ?= 200
 SEED ?=
 CUTS ?= 600
 
-.PHONY: demo demo-camera docs gpu test test-slow test-all compose-test mutations torture power-cut load soak camera-soak fuzz milvus-env check lint format clean
+.PHONY: demo demo-camera docs gpu test test-slow test-all compose-test mutations torture power-cut load soak camera-soak machines fuzz milvus-env check lint format clean
 
 demo: $(DEMO)/ready
 	$(DEMO)/bin/gmn demo
@@ -59,6 +59,11 @@ soak: .venv/ready
 # SOAK_OPTIONS="--clip phone.mp4 --minutes 5 --outages 2" is a short one of your own clip.
 camera-soak: .venv/ready
 	$(BIN)/python -m tests.load.camera_soak $(SOAK_OPTIONS)
+
+# Two machines on one record in PostgreSQL, whose services and server are killed, and whose standby is
+# promoted; MACHINES_OPTIONS="--processes 5 --servers 3 --promotions 1" is a short run.
+machines: .venv/ready
+	$(BIN)/python -m tests.machines.run $(MACHINES_OPTIONS)
 
 # Breaks each promise on purpose and sees its test fail.
 mutations: .venv/ready

@@ -51,6 +51,22 @@ SCALE = {
     "without 1 camera, ms": "{exact_ms[without 1 camera]:.1f}",
     "codes, ms": "{codes_ms:.1f}",
     "recall@100": "{recall:.4f}",
+    "indexes anew, s": "{rebuild_seconds:.1f}",
+    "longest write meanwhile, ms": "{longest_write_ms:.0f}",
+}
+MACHINES = {
+    "side": "{details[side]}",
+    "compared with": "{details[other_side]}",
+    "ratio, of rounds": "{ratio:.2f}, {spread[0]:.2f}–{spread[1]:.2f}",
+    "aim": "{reach:.2f}",
+    "requests/s": "{details[requests_per_second]:,.0f}",
+    "the other's": "{details[others_requests_per_second]:,.0f}",
+    "CPU ms": "{details[cpu_ms_per_request]:.2f}",
+    "p50 ms": "{details[p50_ms]:.0f}",
+    "p99 ms": "{details[p99_ms]:.0f}",
+    "shown by the other machine, p50 ms": "{details[followed_p50_ms]:.0f}",
+    "p99": "{details[followed_p99_ms]:.0f}",
+    "load before": "{details[load_average_before]:.1f}",
 }
 Figures = dict[str, Any]
 
@@ -168,6 +184,10 @@ def _performance_table(rows: Sequence[Figures]) -> str:
     return markdown_table(fill(PERFORMANCE, row) for row in rows)
 
 
+def _machines_table(rows: Sequence[Figures]) -> str:
+    return markdown_table(fill(MACHINES, row) for row in rows)
+
+
 def _alarms_table(rows: Sequence[Figures]) -> str:
     names = {
         "artefact": "{artefact}",
@@ -208,6 +228,7 @@ TABLES = {
     "small-msfl": _benchmark_table,
     "performance": _performance_table,
     "scale": _scale_table,
+    "machines": _machines_table,
     "alarms": _alarms_table,
     "cells": _cells_table,
     "watch": _watch_table,

@@ -7,27 +7,46 @@ PostgreSQL, as of a server that is not near.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import secrets
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
 from urllib.parse import quote
 
+import numpy as np
+
 from bench.result import ROUNDS, BenchResult, compare
-from bench.writers import PROCESSES, ROUND_SECONDS, Load, enroll, summarize, writer_processes
+from bench.writers import (
+    EMBEDDER,
+    PROCESSES,
+    ROUND_SECONDS,
+    Load,
+    draw_crop,
+    enroll,
+    opened_galleries,
+    summarize,
+    writer_processes,
+)
 from model.problems import InputProblem
+from service.gallery.registry import DEFAULT_GALLERY
+from service.record.values import CommittedEnrollment
 
 MACHINES = 2
+# Enrollments whose way to the other machine is timed, and the pause between two looks.
+FOLLOWED = 200
+POLL_SECONDS = 0.001
 DISTANCE_SECONDS = 0.0005
 AIM = 0.3
 FAR_AIM = 0.7
+Figures = dict[str, float]
 
 
 def bench_machines(url: str | None) -> list[BenchResult]:
@@ -44,34 +63,66 @@ def bench_machines(url: str | None) -> list[BenchResult]:
     load_average = round(os.getloadavg()[0], 2)
     rounds = []
     with writer_processes() as processes:
+        # The first round warms up.
         for _ in range(ROUNDS + 1):
-            rounds.append(
-                {
-                    "postgresql": _press(processes, url, 0.0),
-                    "sqlite": _press(processes, None, 0.0),
-                    "far": _press(processes, url, DISTANCE_SECONDS),
-                }
-            )
-    # The first round warms up.
-    rounds = rounds[1:]
-    details: dict[str, Any] = {"load_average_before": load_average}
-    for side in rounds[0]:
-        for name in rounds[0][side]:
-            median = statistics.median(figures[side][name] for figures in rounds)
-            details[f"{side}_{name}"] = round(median, 2)
-
-    def ratio(name: str, ours: str, theirs: str, aim: float) -> BenchResult:
-        pace = "requests_per_second"
-        paces = [(figures[ours][pace], figures[theirs][pace]) for figures in rounds]
-        return compare(name, paces, aim, details)
-
+            rounds.append([_press(processes, *side) for side in ((url, 0.0), (None, 0.0))])
+            rounds[-1].append(_press(processes, url, DISTANCE_SECONDS))
+    near, sqlite, far = zip(*rounds[1:], strict=True)
+    more = {"load_average_before": load_average}
+    follow = _measure_following(url)
     return [
-        ratio("machines", "postgresql", "sqlite", AIM),
-        ratio("machines far from PostgreSQL", "far", "postgresql", FAR_AIM),
+        _compare("PostgreSQL", "SQLite", near, sqlite, AIM, more | follow),
+        _compare("PostgreSQL far away", "near PostgreSQL", far, near, FAR_AIM, more),
     ]
 
 
-def _press(processes: ProcessPoolExecutor, url: str | None, distance: float) -> dict[str, float]:
+def _compare(
+    name: str,
+    other: str,
+    ours: Sequence[Figures],
+    theirs: Sequence[Figures],
+    aim: float,
+    more: Figures,
+) -> BenchResult:
+    details: dict[str, Any] = {"side": name, "other_side": other, **more}
+    for figure in ours[0]:
+        details[figure] = round(statistics.median(figures[figure] for figures in ours), 2)
+    pace = "requests_per_second"
+    details[f"others_{pace}"] = round(statistics.median(figures[pace] for figures in theirs), 2)
+    paces = [(one[pace], other[pace]) for one, other in zip(ours, theirs, strict=True)]
+    return compare("machines", paces, aim, details)
+
+
+def _measure_following(url: str) -> Figures:
+    """Return the time from an answer of one machine until another one shows the crop."""
+    random = np.random.default_rng()
+    waited_ms = []
+    with (
+        tempfile.TemporaryDirectory(prefix="gmn-bench-") as folder,
+        _schema(url) as own_url,
+        opened_galleries(Path(folder) / "one", own_url) as one,
+        opened_galleries(Path(folder) / "other", own_url) as other,
+    ):
+        for number in range(FOLLOWED):
+            enrolling, following = (one, other) if number % 2 else (other, one)
+            gallery = enrolling.get(DEFAULT_GALLERY)
+            sent = enrolling.enroll(gallery, EMBEDDER, [draw_crop(random)])
+            version = asyncio.run(_await(sent)).version
+            answered = time.perf_counter()
+            while following.get(DEFAULT_GALLERY).version < version:
+                time.sleep(POLL_SECONDS)
+            waited_ms.append(1e3 * (time.perf_counter() - answered))
+    return {
+        "followed_p50_ms": round(statistics.median(waited_ms), 1),
+        "followed_p99_ms": round(statistics.quantiles(waited_ms, n=100)[-1], 1),
+    }
+
+
+async def _await(answer: Awaitable[CommittedEnrollment]) -> CommittedEnrollment:
+    return await answer
+
+
+def _press(processes: ProcessPoolExecutor, url: str | None, distance: float) -> Figures:
     with tempfile.TemporaryDirectory(prefix="gmn-bench-") as folder, _schema(url) as own_url:
         folders = [Path(folder) / f"machine-{number % MACHINES}" for number in range(PROCESSES)]
         if own_url is None:

@@ -2,7 +2,8 @@
 
 Crops without pictures are enrolled into the record, 1,000 in a commit. At each size new processes
 start on the record with none of its files in the page cache, and search it without HTTP and
-embedding: latency, memory, disk and start are measured.
+embedding: latency, memory, disk and start are measured. Then the indexes of the record are built
+anew, as every night, while another thread writes.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import multiprocessing
 import os
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -163,6 +165,7 @@ def bench_scale(crops: int, features: Path | None) -> BenchResult:
                     "enrolled_per_second": enrolled_per_second,
                     "start_seconds": seconds - empty_seconds,
                     **_run_in_new_process(measure, Path(folder), size, queries, empty_bytes),
+                    **_run_in_new_process(rebuild_indexes, Path(folder)),
                 }
             )
     largest = curves[-1]
@@ -254,6 +257,31 @@ def measure(
             measured["recall"] = index.recall
             measured["codes_ms"] = median_ms(QueryOptions())
     return measured
+
+
+def rebuild_indexes(folder: Path) -> dict[str, float]:
+    """Build the indexes of a record anew, and time the writes of another thread meanwhile."""
+    waits: list[float] = []
+    is_done = threading.Event()
+
+    def write(record: Record) -> None:
+        while not is_done.is_set():
+            began = time.perf_counter()
+            record.database.note_indexes_rebuilt()
+            waits.append(time.perf_counter() - began)
+
+    with (
+        closing(Record(folder)) as record,
+        closing(Record(folder)) as other,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        writing = thread.submit(write, other)
+        began = time.perf_counter()
+        record.database.rebuild_indexes()
+        seconds = time.perf_counter() - began
+        is_done.set()
+        writing.result()
+    return {"rebuild_seconds": seconds, "longest_write_ms": 1e3 * max(waits)}
 
 
 def _run_in_new_process(work: Callable[..., Any], *arguments: Any) -> Any:

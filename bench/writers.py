@@ -13,9 +13,9 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -102,21 +102,28 @@ def summarize(loads: list[Load]) -> dict[str, float]:
     }
 
 
-def enroll(folder: Path, is_together: bool, seconds: float, url: str | None = None) -> Load:
-    """Enroll crops for one round in this process, begun at the same moment in all of them."""
+@contextmanager
+def opened_galleries(folder: Path, url: str | None) -> Iterator[GalleryRegistry]:
     with (
         DeviceThread() as device,
         closing(Record(folder, url)) as record,
         closing(GalleryRegistry(record, device, {EMBEDDER: DIMENSION}, lambda _: None)) as registry,
     ):
         registry.load()
+        yield registry
+
+
+def enroll(folder: Path, is_together: bool, seconds: float, url: str | None = None) -> Load:
+    """Enroll crops for one round in this process, begun at the same moment in all of them."""
+    with opened_galleries(folder, url) as registry:
         gallery = registry.get(DEFAULT_GALLERY)
+        crops = registry.record.crops
 
         def enroll_together(crop: ArchivedCrop) -> Awaitable[CommittedEnrollment]:
             return registry.enroll(gallery, EMBEDDER, [crop])
 
         def enroll_alone(crop: ArchivedCrop) -> Awaitable[CommittedEnrollment]:
-            return registry.change("enroll", gallery, record.crops.enroll, EMBEDDER, [crop])
+            return registry.change("enroll", gallery, crops.enroll, EMBEDDER, [crop])
 
         assert _barrier is not None
         _barrier.wait(READY_SECONDS)
@@ -134,7 +141,7 @@ async def _enroll_all(
 
     async def send_requests() -> None:
         while time.perf_counter() - began < round_seconds:
-            crop = _draw_crop(random)
+            crop = draw_crop(random)
             sent = time.perf_counter()
             await enroll(crop)
             latencies_ms.append(1e3 * (time.perf_counter() - sent))
@@ -144,7 +151,7 @@ async def _enroll_all(
     return Load(len(latencies_ms), seconds, time.process_time() - began_cpu, latencies_ms)
 
 
-def _draw_crop(random: np.random.Generator) -> ArchivedCrop:
+def draw_crop(random: np.random.Generator) -> ArchivedCrop:
     record = StoredCrop(
         slot=0,
         crop_id=new_crop_id(),

@@ -223,7 +223,7 @@ def _record(settings: Settings, database: Database | None) -> Findings:
     if settings.database_url:
         from service.record.postgres_connection import examine_server
 
-        yield from examine_server(settings.database_url)
+        yield from examine_server(settings.database_url, settings.database_accept)
         return
     if database is None:
         if not has_record(settings.data_dir):

@@ -49,6 +49,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 DeviceName = Literal["auto", "cpu", "cuda"]
 RuntimeName = Literal["auto", "torch", "openvino"]
 DtypeName = Literal["auto", "float32", "bfloat16"]
+Durability = Literal["fsync", "full_page_writes", "synchronous_commit"]
 QualityPolicy = Literal["warn", "refuse", "off"]
 KeepImages = Literal["original", "thumbnail", "none"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -90,8 +91,11 @@ class Settings(BaseSettings):
     """The directory of the galleries, on a disk of this machine. Several services may share it."""
     database_url: str | None = None
     """A database of PostgreSQL 15 or later, such as `postgresql://gmn:password@db/gmn`, which keeps
-    the record instead of the data directory, with the extra `postgres`. One machine at a time
-    serves it."""
+    the record instead of the data directory, with the extra `postgres`. Several machines may share
+    it."""
+    database_accept: Annotated[tuple[Durability, ...], NoDecode] = ()
+    """Settings that PostgreSQL may have off, separated by commas, because its provider keeps what
+    was committed by other means: `fsync`, `full_page_writes`, `synchronous_commit`."""
     redis_url: str | None = None
     """URL of a Redis server, such as `redis://user:password@host:6379/0`; `rediss://` uses TLS.
     With it all processes count the rate of a key together, and announce events. Without it each
@@ -228,7 +232,7 @@ class Settings(BaseSettings):
         is_link = LINK_ADDRESS.fullmatch(str(values.get("port")))
         return {name: value for name, value in values.items() if not (is_link and name == "port")}
 
-    @field_validator("previous", "cors_origins", mode="before")
+    @field_validator("previous", "cors_origins", "database_accept", mode="before")
     @classmethod
     def _split_list(cls, value: Any) -> Any:
         given = value.split(",") if isinstance(value, str) else value

@@ -92,8 +92,8 @@ def _require_no_record(data_dir: Path) -> None:
     if has_record(data_dir):
         raise InputProblem(
             f"data directory {data_dir}: it has a record of its own, and GMN_DATABASE_URL names "
-            "another one; name an empty directory. First export the galleries of this one, to "
-            "import them there (docs/exports.md)"
+            "another one; name an empty directory. To go on with this record there, copy it first "
+            f"(gmn store copy {data_dir} --into URL)"
         )
 
 

@@ -140,7 +140,7 @@ class PostgresServer:
                 return True
             return False
 
-        eventually(answers, 30.0)
+        eventually(answers)
 
     def _environment(self):
         return {
@@ -161,11 +161,11 @@ class PostgresServer:
 
 
 @contextlib.contextmanager
-def postgres():
-    """Yield a server that ends with the block."""
+def postgres(primary=None):
+    """Yield a server, or a standby of another one, that ends with the block."""
     with tempfile.TemporaryDirectory(prefix="gmn-postgres-", dir=find_place()) as folder:
         try:
-            server = PostgresServer(Path(folder))
+            server = PostgresServer(Path(folder), primary)
         except PermissionError as error:
             pytest.skip(f"{USER} may not run PostgreSQL: {error}")
         try:

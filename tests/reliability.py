@@ -62,6 +62,18 @@ def _describe_camera(run):
     return extent, f"{outcome}{len(run['wrong'])} wrong"
 
 
+def _describe_machines(run):
+    kinds = {"kill_service": "kills of a machine", "kill_server": "of the server"}
+    kinds["promote"] = "promotions of a synchronous standby"
+    extent = ", ".join(f"{run[kind]['times']} {name}" for kind, name in kinds.items())
+    extent += f", seed {run['seed']}; {run['enrolled']:,} enrollments and {run['deleted']:,} "
+    extent += "deletions acknowledged"
+    slowest = [f"{run[kind]['slowest_s']:.2f} s" for kind in kinds]
+    found = ", ".join(f"{count} {name}" for name, count in run["found"].items())
+    outcome = f"{found}; the next write succeeded within {slowest[0]}, {slowest[1]} after the "
+    return extent, f"{outcome}server was back, and {slowest[2]} after the promotion"
+
+
 def _slope(fitted):
     return f"{fitted['slope']:+.1f} [{fitted['low']:+.1f}, {fitted['high']:+.1f}]"
 
@@ -72,6 +84,7 @@ DESCRIBED = {
     "load": _describe_load,
     "soak": _describe_soak,
     "camera": _describe_camera,
+    "machines": _describe_machines,
 }
 
 

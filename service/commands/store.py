@@ -24,10 +24,13 @@ from service.commands.common import (
 
 if TYPE_CHECKING:
     from service.ops.audit import AuditLog
+    from service.record.copying import Copied
     from service.record.record import Record
     from service.record.verify import RecordFound
 
 DAMAGE_SHOWN = 5
+# The URL that was given may contain a password.
+SHOWN_URL = "URL"
 
 audit = command_group(
     """Checks the log of who did what.
@@ -50,8 +53,10 @@ def open_record(data_dir: Path) -> contextlib.closing[Record]:
         InputProblem: it cannot be used.
     """
     from service.record.record import Record
+    from service.settings import read_settings
 
-    return contextlib.closing(Record(data_dir, _database_url(data_dir)))
+    settings = read_settings(data_dir=data_dir)
+    return contextlib.closing(Record(data_dir, settings.database_url, settings.database_accept))
 
 
 def _database_url(data_dir: Path) -> str | None:
@@ -190,6 +195,104 @@ def forget_runtime(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     echo(f"{forgotten} forgotten; the next start chooses again")
 
 
+@store.command("copy")
+@printed
+def copy(
+    source: Annotated[
+        str, Argument(metavar="DIR|URL", help="The data directory or database to copy from.")
+    ],
+    into: Annotated[
+        str, Option("--into", metavar="URL|DIR", help="The empty database or new data directory.")
+    ],
+    data_dir: Annotated[
+        Path,
+        Option(
+            "--data-dir",
+            envvar="GMN_DATA_DIR",
+            help="Of a machine with the record in PostgreSQL. With --into URL a new one gets "
+            "deletions.log, to be served with the copy; with --into DIR its deletions.log goes "
+            "into DIR.",
+        ),
+    ] = DEFAULT_DATA_DIR,
+) -> Shown:
+    """Copies a whole record from its data directory into PostgreSQL, or back.
+
+    URL names a database of PostgreSQL, as GMN_DATABASE_URL does. The copy has every gallery, crop,
+    vector, search, watch list, key and the log of deletions, and is verified. Imports that have not
+    ended are cancelled in it. Exports and the audit log stay in their data directories, and images
+    at GMN_IMAGES_URL where they are: both records name the same files, so serve only one of them.
+
+    Stop the service first: what is written or deleted in PostgreSQL after the copy began is not in
+    it. The source is not changed, and keeps what is deleted from the copy later: remove it once the
+    copy is served.
+
+    Example: gmn store copy ./gmn-data --into postgresql://gmn@db/gmn --data-dir ./gmn-machine
+
+    Example: gmn store copy postgresql://gmn@db/gmn --into ./gmn-data-new --data-dir ./gmn-machine
+    """
+    if _is_url(source) == _is_url(into):
+        raise InputProblem(
+            "SOURCE and --into: one of them names a data directory, and the other one a database "
+            "as postgresql://USER@HOST/NAME"
+        )
+    if _is_url(into):
+        return _copy_into_postgres(Path(source), into, data_dir)
+    return _copy_into_folder(source, Path(into), data_dir)
+
+
+def _copy_into_postgres(folder: Path, url: str, data_dir: Path) -> Shown:
+    from service.record.postgres_copying import copy_into_postgres
+    from service.record.verify import has_record
+    from service.settings import read_settings
+
+    accepted = read_settings(data_dir=data_dir).database_accept
+    if not has_record(folder):
+        raise InputProblem(
+            f"{legible(folder)}: has no record; name the data directory of a service"
+        )
+    # The directory of the source keeps its own record.
+    machine = None if data_dir.resolve() == folder.resolve() else data_dir
+    if machine is not None:
+        _require_new(machine, "--data-dir")
+    new = [] if machine is None else [machine]
+    with _lock(folder, *new), open_audit(folder) as audit:
+        audit.record("copy_record", "asked")
+        with _filling(*new):
+            copied = copy_into_postgres(folder, url, machine, accepted)
+        audit.record("copy_record")
+    directory = machine or "NEW"
+    return _shown_copy(copied, f"GMN_DATABASE_URL={SHOWN_URL} gmn serve --data-dir {directory}")
+
+
+def _copy_into_folder(url: str, into: Path, data_dir: Path) -> Shown:
+    from service.record.postgres_copying import copy_into_folder
+
+    _require_new(into, "--into")
+    with _lock(into):
+        with _filling(into):
+            copied = copy_into_folder(url, into, data_dir)
+        with open_audit(into) as audit:
+            audit.record("copy_record")
+    return _shown_copy(copied, f"gmn serve --data-dir {into}, without GMN_DATABASE_URL")
+
+
+def _shown_copy(copied: Copied, command: str) -> Shown:
+    lines = [f"{name}: {crops:,} crops" for name, crops in copied.crops.items()]
+    rows = sum(copied.rows.values())
+    lines.append(f"{rows:,} rows and {copied.vectors:,} vectors, as many as in the source")
+    if copied.later_commits:
+        lines.append(
+            f"{copied.later_commits:,} later changes of the source are not in the copy: stop every "
+            "service of it, and copy it again"
+        )
+    lines.append(f"Serve the copy with {command}")
+    return Shown(copied, lines)
+
+
+def _is_url(text: str) -> bool:
+    return text.startswith(("postgresql://", "postgres://"))
+
+
 @printed
 def backup(
     folder: Annotated[
@@ -275,12 +378,8 @@ def restore(
     _require_new(into, "--into")
     is_other = replaces.is_dir() and replaces.resolve() != into.resolve()
     with _lock(*([replaces] if is_other else []), into):
-        try:
+        with _filling(into):
             restored = restore_backup(taken, into, replaces, accept_undeleted)
-        except BaseException:
-            # The folder was empty and its name is needed; a mounted volume itself stays.
-            shutil.rmtree(into, ignore_errors=True)
-            raise
         with open_audit(into) as audit:
             audit.record("restore_backup", folder=str(taken))
     lines = [
@@ -326,6 +425,18 @@ def _require_new(directory: Path, option: str) -> None:
     is_empty = directory.is_dir() and not any(directory.iterdir())
     if directory.exists() and not is_empty:
         raise InputProblem(f"{directory}: holds something already; name a new one with {option}")
+
+
+@contextlib.contextmanager
+def _filling(*directories: Path) -> Iterator[None]:
+    """Remove new data directories if the block fails."""
+    try:
+        yield
+    except BaseException:
+        for directory in directories:
+            # The folder was empty and its name is needed; a mounted volume itself stays.
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 @contextlib.contextmanager

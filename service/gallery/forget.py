@@ -157,6 +157,12 @@ IN_POSTGRES = (
     "labels, vectors and pictures of the deleted crops, which no call reads",
     "VACUUM and later rows overwrite the pages; you delete the log, the standbys and the backups",
 )
+ON_OTHER_MACHINES = (
+    "exports that other machines of this record made",
+    "the crops of the person that they contain",
+    "they expire; GET …/exports of each machine lists its own, and DELETE …/exports/{export_id} "
+    "removes one",
+)
 ALWAYS_REMAINS = (
     (
         "record store and deletions.log",
@@ -267,6 +273,7 @@ async def _list_remainders(
     remaining = [*ALWAYS_REMAINS]
     if settings.database_url:
         remaining[remaining.index(IN_SQLITE)] = IN_POSTGRES
+        remaining.append(ON_OTHER_MACHINES)
     if runtime.indexer:
         compacted = await runtime.pools.files.run(
             runtime.indexer.writer.compact,

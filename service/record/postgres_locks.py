@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -13,7 +14,7 @@ from service.ops.locks import WorkLock
 from service.record.transaction import Reader, Transaction
 
 if TYPE_CHECKING:
-    from service.record.postgres import PostgresDatabase
+    from service.record.database import Database
     from service.record.postgres_connection import PostgresConnection
 
 # Advisory locks of one record, which has a schema.
@@ -35,9 +36,12 @@ class PostgresWorkLock(WorkLock):
 
     beat_seconds = BEAT_SECONDS
 
-    def __init__(self, work: str, database: PostgresDatabase) -> None:
+    def __init__(
+        self, work: str, database: Database, connect: Callable[[], PostgresConnection]
+    ) -> None:
         super().__init__(work)
         self._database = database
+        self._connect = connect
         self._session: PostgresConnection | None = None
         self._token: str | None = None
         self._name = f"works at {work}"
@@ -47,7 +51,7 @@ class PostgresWorkLock(WorkLock):
         with self._database.naming_errors():
             if self._session is None or self._session.is_gone:
                 self.release()
-                self._session = self._database.open_session()
+                self._session = self._connect()
             lock = _LOCK.format(self.work)
             ((is_free,),) = self._session.fetch_tuples(f"SELECT pg_try_advisory_lock({lock})", ())
         if not is_free:

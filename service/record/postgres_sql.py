@@ -26,10 +26,11 @@ TYPES = {
     r"\bvalue NOT NULL": 'value TEXT COLLATE "C" NOT NULL',
     r"\) WITHOUT ROWID": ")",
 }
-# A text, the comparison with a collection, a placeholder, or a percent sign.
+# A text, the comparison with a collection or with placeholders, a placeholder, or a percent sign.
 TOKENS = re.compile(
     r"(?P<text>'(?:[^']|'')*')"
     r"|(?P<negated>NOT )?IN \(SELECT value FROM json_each\((?P<many>\?\d*|:[a-z_]\w*)\)\)"
+    r"|IN \((?P<run>\?(?:, \?)*)\)"
     r"|(?P<one>\?\d*|(?<![:\w]):[a-z_]\w*)"
     r"|(?P<percent>%)"
 )
@@ -48,10 +49,17 @@ SPELLINGS = (
 
 @dataclass(frozen=True)
 class Translation:
-    """A statement for PostgreSQL, and the names of its values that are collections."""
+    """A statement for PostgreSQL.
+
+    Attributes:
+        collections: the names of its values that are collections.
+        runs: of these, the ones that several values in a row make, by the place of the first, and
+            how many values that are.
+    """
 
     text: str
     collections: frozenset[str]
+    runs: Mapping[int, int]
 
 
 @functools.lru_cache(4096)
@@ -59,6 +67,7 @@ def translate(statement: str) -> Translation:
     """Translate a statement; its values get names: `p0`, `p1` … where it has none."""
     numbers = itertools.count()
     collections = set()
+    runs = {}
 
     def name_of(placeholder: str) -> str:
         if placeholder.startswith(":"):
@@ -72,6 +81,12 @@ def translate(statement: str) -> Translation:
             return "%%"
         if token["one"]:
             return f"%({name_of(token['one'])})s"
+        if token["run"]:
+            # Each of a thousand parameters would take psycopg longer than the one before.
+            places = [next(numbers) for _ in range(token["run"].count("?"))]
+            runs[places[0]] = len(places)
+            collections.add(f"p{places[0]}")
+            return f"= ANY(%(p{places[0]})s)"
         name = name_of(token["many"])
         collections.add(name)
         return f"{'<> ALL' if token['negated'] else '= ANY'}(%({name})s)"
@@ -79,7 +94,7 @@ def translate(statement: str) -> Translation:
     text = TOKENS.sub(replace, statement)
     for pattern, spelling in SPELLINGS:
         text = pattern.sub(spelling, text)
-    return Translation(text, frozenset(collections))
+    return Translation(text, frozenset(collections), runs)
 
 
 def table_definitions() -> list[str]:
@@ -97,7 +112,10 @@ def table_definitions() -> list[str]:
 
 def bind(translation: Translation, values: Values) -> dict[str, Any]:
     if not isinstance(values, Mapping):
-        values = {f"p{place}": value for place, value in enumerate(values)}
+        by_place = dict(enumerate(values))
+        for first, count in translation.runs.items():
+            by_place[first] = [by_place.pop(place) for place in range(first, first + count)]
+        values = {f"p{place}": value for place, value in by_place.items()}
     return {
         name: [_plain(item) for item in value] if name in translation.collections else _plain(value)
         for name, value in values.items()

@@ -10,7 +10,7 @@ import fcntl
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,12 @@ from service.record.vectors import CLEARED_AT_ONCE, PRIVATE_FILE, Vector, Vector
 
 if TYPE_CHECKING:
     from service.record.database import Database
+    from service.record.postgres_connection import PostgresConnection
 
 FETCHED_AT_ONCE = 4096
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # Names the boot of the machine in which the files of a folder were written.
 MARK = "vectors.boot"
-PUT = "UPDATE checksums SET content = ? WHERE gallery_id = ? AND side = ? AND slot = ?"
 SIDES_IN_USE = """
 SELECT gallery_id, side FROM galleries WHERE name IS NOT NULL UNION ALL
 SELECT gallery_id, staged_side FROM galleries WHERE name IS NOT NULL AND staged_side IS NOT NULL
@@ -37,7 +37,9 @@ FETCH = (
 
 
 class CachedVectorFile(VectorFile):
-    """Vectors of one gallery and side: written and read as rows, and searched in the file."""
+    """Vectors of one gallery and side, which are read as rows and searched in the file."""
+
+    is_copy = True
 
     def __init__(
         self, path: Path, place: tuple[int, int], dimension: int, source: Database
@@ -46,17 +48,6 @@ class CachedVectorFile(VectorFile):
         self._place = place
         self._source = source
         self._lock = threading.Lock()
-
-    def write(self, vectors: Mapping[int, Vector]) -> None:
-        """Write vectors by slot, in the transaction that puts their checksums."""
-        rows = [
-            (np.asarray(vector, "<f4").tobytes(), *self._place, slot)
-            for slot, vector in vectors.items()
-        ]
-        self._source.connection().executemany(PUT, rows)
-
-    def sync(self) -> None:
-        """Do nothing: the commit keeps the vectors."""
 
     def read(self, slots: Sequence[int]) -> Vector:
         vectors = np.zeros((len(slots), self.dimension), "<f4")
@@ -67,20 +58,25 @@ class CachedVectorFile(VectorFile):
         return vectors
 
     def load(self, slots: NDArray[np.int64]) -> None:
-        for part in batches(slots.tolist(), FETCHED_AT_ONCE):
-            kept = super().read(part)
-            missing = [slot for slot, vector in zip(part, kept, strict=True) if not vector.any()]
-            if missing:
-                self._keep(self._fetch(missing))
+        for first in range(0, len(slots), FETCHED_AT_ONCE):
+            part = slots[first : first + FETCHED_AT_ONCE]
+            copied = self.mapped()
+            is_missing = np.ones(len(part), bool)
+            is_mapped = part < len(copied)
+            is_missing[is_mapped] = ~copied[part[is_mapped]].any(axis=1)
+            if is_missing.any():
+                self._keep(self._fetch(part[is_missing].tolist()))
 
     def clear(self, slots: Sequence[int]) -> None:
         zeros = np.zeros(self.dimension, np.float32)
         for part in batches(slots, CLEARED_AT_ONCE):
             self._keep(dict.fromkeys(part, zeros))
-        super().sync()
+        self.sync()
 
     def _fetch(self, slots: Sequence[int]) -> dict[int, Vector]:
-        rows = Reader(self._source).tuples(FETCH, (*self._place, list(slots)))
+        with self._source.naming_errors():
+            connection = cast("PostgresConnection", self._source.connection())
+            rows = connection.fetch_binary(FETCH, (*self._place, list(slots)))
         return {slot: np.frombuffer(content, "<f4") for slot, content in rows}
 
     def _keep(self, vectors: Mapping[int, Vector]) -> None:
@@ -90,7 +86,7 @@ class CachedVectorFile(VectorFile):
         with self._lock:
             fcntl.flock(self._file, fcntl.LOCK_EX)
             try:
-                super().write(vectors)
+                self.write(vectors)
             finally:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
 

@@ -46,19 +46,20 @@ class Record:
     version in the same commit. Any thread may read.
     """
 
-    def __init__(self, folder: Path, url: str | None = None) -> None:
+    def __init__(self, folder: Path, url: str | None = None, accepted: Sequence[str] = ()) -> None:
         """Open the record.
 
         Args:
             folder: the data directory.
             url: of PostgreSQL; None for the SQLite file in the folder.
+            accepted: settings for durability that PostgreSQL may have off.
 
         Raises:
             InputProblem: it is no record that this program can use.
             DamagedRecord: acknowledged data is missing.
             RecordUnavailable: PostgreSQL does not answer.
         """
-        database = open_database(folder, url)
+        database = open_database(folder, url, accepted)
         self.database = database
         # The connection of a check of the pages that is under way.
         self._checking: Connection | None = None
@@ -161,13 +162,13 @@ class Record:
         self.database.close()
 
 
-def open_database(folder: Path, url: str | None) -> Database:
+def open_database(folder: Path, url: str | None, accepted: Sequence[str] = ()) -> Database:
     if url is None:
         return SQLiteDatabase(folder)
     # An optional dependency.
     from service.record.postgres import PostgresDatabase
 
-    return PostgresDatabase(folder, url)
+    return PostgresDatabase(folder, url, accepted)
 
 
 def _delete_rows(transaction: Transaction, ids: Mapping[str, Sequence[str]]) -> None:

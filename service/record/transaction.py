@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 from pydantic_core import from_json
 
 from service.errors import DamagedRecord, ServiceError
@@ -459,15 +460,20 @@ class Transaction(Reader):
         """Write vectors `(d,)`, given by slot with their crop's id."""
         if not vectors:
             return
-        self.change_many(
-            upsert("checksums", ("gallery_id", "side", "slot", "checksum"), "VALUES (?, ?, ?, ?)"),
-            [(gallery_id, side, slot, vector_crc(*named)) for slot, named in vectors.items()],
-        )
+        rows: list[Row] = [
+            {"gallery_id": gallery_id, "side": side, "slot": slot, "checksum": vector_crc(*named)}
+            for slot, named in vectors.items()
+        ]
         by_slot = {slot: vector for slot, (_, vector) in vectors.items()}
         dimension = len(next(iter(by_slot.values())))
         file = self.database.vectors.open(gallery_id, side, dimension)
-        file.write(by_slot)
-        self.unsynced.add(file)
+        if file.is_copy:
+            for row, vector in zip(rows, by_slot.values(), strict=True):
+                row["content"] = np.asarray(vector, "<f4").tobytes()
+        else:
+            file.write(by_slot)
+            self.unsynced.add(file)
+        self.insert("checksums", *rows, instead=True)
 
 
 def _may_overwrite(statement: str) -> bool:

@@ -44,7 +44,12 @@ class VectorFile:
     """Vectors `(d,)` float32 of one gallery and side, by slot.
 
     Writers hold the record's lock. Readers need no lock: they read only committed slots.
+
+    Attributes:
+        is_copy: the table `checksums` has the vectors too, and they are written there.
     """
+
+    is_copy = False
 
     def __init__(self, path: Path, dimension: int, only_read: bool) -> None:
         """Open the file, creating it if it is missing.

@@ -31,6 +31,8 @@ def test_every_size_is_measured_and_becomes_a_row(small, tmp_path, monkeypatch):
         assert size["read_seconds"] > 0
         assert set(size["exact_ms"]) == set(scale.FILTERS)
         assert size["disk_bytes_per_crop"] > 4 * 512
+        assert size["rebuild_seconds"] > 0
+        assert size["longest_write_ms"] > 0
     assert not list(tmp_path.iterdir())
     assert table("scale", [result._asdict()]).count("\n| clusters ") == 3
 

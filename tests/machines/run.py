@@ -35,6 +35,8 @@ MACHINES = 2
 # Clients write for a while before each kill, and after it.
 TRAFFIC_SECONDS = (0.3, 1.2)
 SUCCESS_SECONDS = 60.0
+# After this time the death of a server is noticed, and its standby promoted.
+DETECTION_SECONDS = 1.0
 
 
 class World:
@@ -80,6 +82,8 @@ class World:
         """Kill the server for good and promote its standby; return when that was asked for."""
         former = self._primary
         former.kill()
+        # Answers that were under way have arrived by then.
+        time.sleep(DETECTION_SECONDS)
         promoted = time.monotonic()
         self._standby.promote()
         self._primary = self._standby

@@ -13,7 +13,7 @@ from tests.postgres import PostgresServer, find_place, postgres
 from tests.service.conftest import Served
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.slow, pytest.mark.promise("1")]
+pytestmark = [pytest.mark.slow, pytest.mark.promise("several-machines")]
 
 
 @pytest.fixture
@@ -38,6 +38,7 @@ def place(tiny_artefact, tmp_path):
                     served.kill()
 
 
+@pytest.mark.promise("1")
 def test_what_was_acknowledged_survives_kills_of_the_machines_and_of_the_server(tiny_artefact):
     measured = kill_all(tiny_artefact, processes=2, servers=2, promotions=1, seed=1)
     assert not measured["wrong"], measured

@@ -3,7 +3,9 @@
 `python -m tests.service.milvus.cycles --cycles 100` kills one of two processes of the service at a
 random moment, and in every tenth cycle a Milvus 2.3.5. Clients enroll and delete meanwhile, at any
 process. After each kill every process must find each acknowledged crop, and no deleted one; nor may
-any answer of a search between show a crop whose deletion was acknowledged before it was asked.
+any answer of a search between show a crop whose deletion was acknowledged before it was asked. With
+`--postgres` the record is in PostgreSQL, and each process has a data directory of its own, as on
+several machines.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import httpx2
 
 from tests.conftest import draw_crops, save_tiny_artefact
 from tests.outside import crop_ids
+from tests.postgres import postgres
 from tests.service.conftest import Served, files
 from tests.service.milvus.servers import milvus_server
 from tests.torture.images import draw
@@ -35,9 +38,13 @@ PICTURE = draw(0, 0)
 
 
 class Cycles:
-    """One record and one Milvus that live through many crashes of the processes beside them."""
+    """One record and one Milvus that live through many crashes of the processes beside them.
 
-    def __init__(self, folder, milvus, seed):
+    Args:
+        url: of PostgreSQL; None for SQLite in a data directory that the processes share.
+    """
+
+    def __init__(self, folder, milvus, seed, url=None):
         self.folder = folder
         self.milvus = milvus
         self.chance = random.Random(seed)
@@ -50,14 +57,18 @@ class Cycles:
         self._going = threading.Event()
         self._ended = False
         save_tiny_artefact(folder / "tiny.safetensors", draw_crops())
-        self.services = [self._start() for _ in range(REPLICAS)]
+        self._url = url
+        self.services = [self._start(replica) for replica in range(REPLICAS)]
 
-    def _start(self):
+    def _start(self, replica):
         self.starts += 1
+        record = {"data_dir": self.folder / "data"}
+        if self._url:
+            record = {"data_dir": self.folder / f"data-{replica}", "database_url": self._url}
         return Served(
             self.folder / f"{self.starts}.log",
             artefact=self.folder / "tiny.safetensors",
-            data_dir=self.folder / "data",
+            **record,
             images_url=f"file://{self.folder}/pictures",
             index_url=self.milvus.url,
             max_image_bytes=200_000,
@@ -129,7 +140,7 @@ class Cycles:
             victim = "service"
             replica = self.chance.randrange(REPLICAS)
             self.services[replica].kill()
-            self.services[replica] = self._start()
+            self.services[replica] = self._start(replica)
         time.sleep(self.chance.uniform(0.0, 1.0))
         self._going.clear()
         # All that was begun is answered or given up.
@@ -181,13 +192,16 @@ def main():
     parser.add_argument("--cycles", type=int, default=100)
     parser.add_argument("--seed", default="1")
     parser.add_argument("--server", choices=("real", "lite"), default="real")
+    parser.add_argument("--postgres", action="store_true")
     asked = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="cycles-") as folder,
         milvus_server(asked.server) as server,
+        contextlib.ExitStack() as held,
     ):
-        found = Cycles(Path(folder), server, asked.seed).run(asked.cycles)
-    sys.stdout.write(json.dumps(found | {"seed": asked.seed, "server": asked.server}) + "\n")
+        url = held.enter_context(postgres()).url("record") if asked.postgres else None
+        found = Cycles(Path(folder), server, asked.seed, url).run(asked.cycles)
+    sys.stdout.write(json.dumps(found | vars(asked)) + "\n")
 
 
 if __name__ == "__main__":

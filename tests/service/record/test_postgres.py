@@ -1,7 +1,7 @@
 """The record in PostgreSQL: lost answers, machines, copies of vectors, and refusals."""
 
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from urllib.parse import quote
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 from model.problems import InputProblem
 from service.errors import RecordUnavailable
 from service.record import postgres as postgres_module
+from service.record import postgres_connection
 from service.record.acknowledged import AcknowledgedCommit
 from service.record.deletions import read_deletions
 from service.record.postgres_connection import PostgresConnection, examine_server
@@ -19,6 +20,7 @@ from service.record.postgres_vectors import MARK
 from service.record.record import Record
 from service.record.transaction import Reader
 from service.record.values import ArchivedCrop, ListFilter
+from service.settings import Settings
 from tests.engines import database_url
 from tests.postgres import postgres
 from tests.service.gallery.new_crops import (
@@ -56,6 +58,7 @@ def elsewhere(tmp_path):
         ("a LIKE '50%?' AND b % 2", "a LIKE '50%%?' AND b %% 2", set()),
         ("a IN (SELECT value FROM json_each(?))", "a = ANY(%(p0)s)", {"p0"}),
         ("a NOT IN (SELECT value FROM json_each(:b))", "a <> ALL(%(b)s)", {"b"}),
+        ("a IN (?, ?) AND b = ?", "a = ANY(%(p0)s) AND b = %(p2)s", {"p0"}),
         ("CAST(a AS INTEGER)", "CAST(a AS BIGINT)", set()),
         ("x CROSS JOIN y ON +x.a = y.a", "x JOIN y ON x.a = y.a", set()),
         ("SELECT crops.slot, crops.crc", "SELECT crops.slot, NULL", set()),
@@ -108,6 +111,28 @@ def test_a_server_that_goes_away_is_named_and_used_again_once_it_is_back(tmp_pat
         assert listed_ids(record, gallery) == [first, second]
 
 
+@pytest.mark.slow
+@pytest.mark.promise("1")
+def test_a_commit_that_waits_for_a_synchronous_standby_is_acknowledged_once_that_has_it(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(postgres_connection, "STATEMENT_SECONDS", 1)
+    with postgres() as primary, postgres(primary) as standby:
+        primary.require_standby()
+        url = primary.url("own")
+        with (
+            contextlib.closing(Record(tmp_path, url)) as record,
+            ThreadPoolExecutor(1) as thread,
+        ):
+            gallery = new_gallery(record)
+            standby.stop()
+            enrolling = thread.submit(enroll, record, gallery, new_crop(1))
+            # No time-out ends its wait, which would make the commit a success.
+            assert not wait([enrolling], timeout=4).done
+            standby.start()
+            assert listed_ids(record, gallery) == enrolling.result(60)
+
+
 def test_two_machines_write_and_each_has_the_vectors_of_the_other(record, gallery, elsewhere):
     (first,) = enroll(record, gallery, new_crop(1))
     with elsewhere() as other:
@@ -119,8 +144,10 @@ def test_two_machines_write_and_each_has_the_vectors_of_the_other(record, galler
 
 
 def test_processes_of_a_new_record_that_start_at_once_share_it(tmp_path):
+    url = database_url(tmp_path)
+
     def start(number):
-        with open_record(tmp_path) as opened:
+        with contextlib.closing(Record(tmp_path, url)) as opened:
             return new_gallery(opened, f"gallery-{number}")
 
     with ThreadPoolExecutor(4) as starts:
@@ -280,6 +307,18 @@ def test_a_database_that_cannot_keep_a_record_is_refused(
     url = f"{postgres_server.url('refused')}%20{quote(f'-c {option}')}"
     with pytest.raises(InputProblem, match=problem):
         Record(tmp_path / "data", url)
+
+
+def test_a_provider_that_keeps_commits_by_other_means_can_be_named(postgres_server, tmp_path):
+    url = f"{postgres_server.url('provided')}%20{quote('-c synchronous_commit=off')}"
+    with pytest.raises(InputProblem, match="GMN_DATABASE_ACCEPT"):
+        Record(tmp_path, url)
+    with contextlib.closing(Record(tmp_path, url, ["synchronous_commit"])) as record:
+        assert record.galleries.all() == []
+    settings = Settings(database_url=url, database_accept="synchronous_commit, fsync")
+    assert settings.database_accept == ("synchronous_commit", "fsync")
+    with pytest.raises(ValueError, match="autovacuum"):
+        Settings(database_accept="autovacuum")
 
 
 def test_a_record_of_another_format_is_refused(record, tmp_path, monkeypatch):

@@ -8,6 +8,8 @@ from service.errors import RecordUnavailable
 from service.ops.locks import WORKS_BY
 from tests.service.gallery.new_crops import new_gallery, open_record
 
+pytestmark = pytest.mark.promise("several-machines")
+
 
 @pytest.fixture
 def other(tmp_path, engine):
