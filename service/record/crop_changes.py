@@ -16,6 +16,7 @@ from service.record.galleries import (
     drop_crops,
     drop_vectors,
     next_version,
+    next_version_and_side,
     note_changed,
     require_entry,
 )
@@ -79,7 +80,8 @@ def put_crops(transaction: Transaction, gallery_id: int, crops: Sequence[Archive
     """
     records = [crop.record for crop in crops]
     people = require_people(transaction, gallery_id, [record.identity for record in records])
-    version = next_version(transaction, gallery_id)
+    dimension = len(crops[0].vector)
+    version, side = next_version_and_side(transaction, gallery_id, dimension)
     rows = [_build_row(gallery_id, record, people, version) for record in records]
     transaction.insert("crops", *rows)
     tracks = [
@@ -96,11 +98,6 @@ def put_crops(transaction: Transaction, gallery_id: int, crops: Sequence[Archive
     transaction.insert("pictures", *pictures)
     if outside := [record.crop_id for record in records if record.elsewhere]:
         forget_strays(transaction, gallery_id, outside)
-    side: int = transaction.value(
-        "UPDATE galleries SET dimension = coalesce(dimension, ?) WHERE gallery_id = ? "
-        "RETURNING side",
-        (len(crops[0].vector), gallery_id),
-    )
     vectors = {crop.record.slot: (crop.record.crop_id, crop.vector) for crop in crops}
     transaction.write_vectors(gallery_id, side, vectors)
     _count(transaction, gallery_id, list(vectors), 1)

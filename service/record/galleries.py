@@ -242,12 +242,26 @@ def require_entry(reader: Reader, gallery_id: int) -> GalleryRecord:
 
 def next_version(transaction: Transaction, gallery_id: int, removals: int = 0) -> int:
     """Increment a gallery's version, which the caller writes into each crop that it changes."""
-    version: int = transaction.value(
-        "UPDATE galleries SET version = version + 1, removals = removals + ?, changed = ? "
-        "WHERE gallery_id = ? RETURNING version",
-        (removals, transaction.commit, gallery_id),
-    )
+    version, _ = _advance(transaction, gallery_id, removals, None)
     return version
+
+
+def next_version_and_side(
+    transaction: Transaction, gallery_id: int, dimension: int
+) -> tuple[int, int]:
+    """Increment a gallery's version; return it, and the side whose vectors have the dimension."""
+    return _advance(transaction, gallery_id, 0, dimension)
+
+
+def _advance(
+    transaction: Transaction, gallery_id: int, removals: int, dimension: int | None
+) -> tuple[int, int]:
+    ((version, side),) = transaction.tuples(
+        "UPDATE galleries SET version = version + 1, removals = removals + ?, changed = ?, "
+        "dimension = coalesce(dimension, ?) WHERE gallery_id = ? RETURNING version, side",
+        (removals, transaction.commit, dimension, gallery_id),
+    )
+    return version, side
 
 
 def note_changed(transaction: Transaction, gallery_id: int) -> None:
