@@ -32,7 +32,9 @@ FEATURES_HELP = "Draw the crops of scale like the people of this file of gmn emb
 def bench(
     names: Annotated[list[Name], Argument(help="What to measure.")],
     artefact: Annotated[str | None, Option(help=ARTEFACT_HELP)] = None,
-    crops: Annotated[int, Option(min=1, help="The largest gallery of scale.")] = 100_000,
+    crops: Annotated[
+        int, Option(min=1, help="The largest gallery of scale and machines.")
+    ] = 100_000,
     features: Annotated[Path | None, Option(help=FEATURES_HELP)] = None,
     database: Annotated[str | None, Option(help=DATABASE_HELP, envvar="GMN_DATABASE_URL")] = None,
 ) -> Shown:
@@ -54,7 +56,7 @@ def bench(
         elif name is Name.machines:
             from bench.machines import bench_machines
 
-            results += bench_machines(database)
+            results += bench_machines(database, crops)
         elif name is Name.pairs:
             from bench.pairs import bench_pairs
 

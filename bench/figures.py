@@ -66,6 +66,10 @@ MACHINES = {
     "p99 ms": "{details[p99_ms]:.0f}",
     "shown by the other machine, p50 ms": "{details[followed_p50_ms]:.0f}",
     "p99": "{details[followed_p99_ms]:.0f}",
+    "crops": "{details[crops]:,d}",
+    "B a crop": "{details[bytes_per_crop]:,d}",
+    "start of a new machine, s": "{details[start_s]:.1f}",
+    "start, s": "{details[start_with_copy_s]:.1f}",
     "load before": "{details[load_average_before]:.1f}",
 }
 Figures = dict[str, Any]

@@ -2,13 +2,15 @@
 
 Two of the four processes have a data directory, as on one machine, and the others another one. The
 other side has the record in SQLite. A third load waits half a millisecond longer for each answer of
-PostgreSQL, as of a server that is not near.
+PostgreSQL, as of a server that is not near. Then it is timed how soon one machine shows what
+another one has enrolled, and how long a machine takes to start on a large gallery.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import secrets
 import statistics
@@ -16,6 +18,8 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -37,7 +41,9 @@ from bench.writers import (
 )
 from model.problems import InputProblem
 from service.gallery.registry import DEFAULT_GALLERY
-from service.record.values import CommittedEnrollment
+from service.record.record import Record
+from service.record.transaction import Reader
+from service.record.values import ArchivedCrop, CommittedEnrollment, GallerySettings
 
 MACHINES = 2
 # Enrollments whose way to the other machine is timed, and the pause between two looks.
@@ -46,14 +52,23 @@ POLL_SECONDS = 0.001
 DISTANCE_SECONDS = 0.0005
 AIM = 0.3
 FAR_AIM = 0.7
+# Of the vectors of the large gallery, whose crops are enrolled by so many in a commit.
+LARGE_DIMENSION = 256
+CROPS_AT_ONCE = 1000
+BYTES_OF_SCHEMA = """
+SELECT sum(pg_total_relation_size(pg_class.oid)) FROM pg_class
+JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE nspname = current_schema() AND relkind = 'r'
+"""
 Figures = dict[str, float]
 
 
-def bench_machines(url: str | None) -> list[BenchResult]:
+def bench_machines(url: str | None, crops: int) -> list[BenchResult]:
     """Divide the pace of PostgreSQL by that of SQLite, and of a far server by that of a near one.
 
     Args:
         url: of a database, in which schemas are made and dropped.
+        crops: the gallery on which a machine starts.
 
     Raises:
         InputProblem: no database is given.
@@ -69,9 +84,9 @@ def bench_machines(url: str | None) -> list[BenchResult]:
             rounds[-1].append(_press(processes, url, DISTANCE_SECONDS))
     near, sqlite, far = zip(*rounds[1:], strict=True)
     more = {"load_average_before": load_average}
-    follow = _measure_following(url)
+    once = _measure_following(url) | _measure_starts(url, crops)
     return [
-        _compare("PostgreSQL", "SQLite", near, sqlite, AIM, more | follow),
+        _compare("PostgreSQL", "SQLite", near, sqlite, AIM, more | once),
         _compare("PostgreSQL far away", "near PostgreSQL", far, near, FAR_AIM, more),
     ]
 
@@ -116,6 +131,53 @@ def _measure_following(url: str) -> Figures:
         "followed_p50_ms": round(statistics.median(waited_ms), 1),
         "followed_p99_ms": round(statistics.quantiles(waited_ms, n=100)[-1], 1),
     }
+
+
+def _measure_starts(url: str, crops: int) -> Figures:
+    """Return how long a machine takes to start without a copy of the vectors, and with it."""
+    with tempfile.TemporaryDirectory(prefix="gmn-bench-") as folder, _schema(url) as own_url:
+        filled = _run_in_new_process(_fill, Path(folder) / "one", own_url, crops)
+        starts = [
+            _run_in_new_process(_start, Path(folder) / "other", own_url, crops) for _ in range(2)
+        ]
+    return {
+        "crops": crops,
+        "bytes_per_crop": round(filled / crops),
+        "start_s": round(starts[0], 2),
+        "start_with_copy_s": round(starts[1], 2),
+    }
+
+
+def _fill(folder: Path, url: str, crops: int) -> int:
+    """Enroll crops without pictures, and return the bytes of their tables and indexes."""
+    random = np.random.default_rng(0)
+    with closing(Record(folder, url)) as record:
+        settings = GallerySettings()
+        gallery_id = record.galleries.create("large", EMBEDDER, settings).gallery_id
+        for _ in range(0, crops, CROPS_AT_ONCE):
+            commit = [_draw_without_picture(random) for _ in range(CROPS_AT_ONCE)]
+            record.crops.enroll(gallery_id, EMBEDDER, commit)
+        # Where the server has not come to it, statistics and free space are as of an empty table.
+        record.database.connection().execute("VACUUM ANALYZE crops, checksums")
+        return int(Reader(record.database).value(BYTES_OF_SCHEMA))
+
+
+def _draw_without_picture(random: np.random.Generator) -> ArchivedCrop:
+    record = replace(draw_crop(random).record, content_type=None, image_bytes=0)
+    return ArchivedCrop(record, random.standard_normal(LARGE_DIMENSION, np.float32), None)
+
+
+def _start(folder: Path, url: str, crops: int) -> float:
+    began = time.perf_counter()
+    with opened_galleries(folder, url, LARGE_DIMENSION) as registry:
+        seconds = time.perf_counter() - began
+        assert registry.get("large").crops >= crops
+    return seconds
+
+
+def _run_in_new_process(work: Callable[..., Any], *arguments: Any) -> Any:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(work, *arguments).result()
 
 
 async def _await(answer: Awaitable[CommittedEnrollment]) -> CommittedEnrollment:

@@ -103,11 +103,13 @@ def summarize(loads: list[Load]) -> dict[str, float]:
 
 
 @contextmanager
-def opened_galleries(folder: Path, url: str | None) -> Iterator[GalleryRegistry]:
+def opened_galleries(
+    folder: Path, url: str | None, dimension: int = DIMENSION
+) -> Iterator[GalleryRegistry]:
     with (
         DeviceThread() as device,
         closing(Record(folder, url)) as record,
-        closing(GalleryRegistry(record, device, {EMBEDDER: DIMENSION}, lambda _: None)) as registry,
+        closing(GalleryRegistry(record, device, {EMBEDDER: dimension}, lambda _: None)) as registry,
     ):
         registry.load()
         yield registry
