@@ -52,7 +52,7 @@ POLL_SECONDS = 0.001
 DISTANCE_SECONDS = 0.0005
 AIM = 0.3
 FAR_AIM = 0.7
-# Of the vectors of the large gallery, whose crops are enrolled by so many in a commit.
+# The large gallery has vectors of this dimension, and a commit enrolls this many of its crops.
 LARGE_DIMENSION = 256
 CROPS_AT_ONCE = 1000
 BYTES_OF_SCHEMA = """
