@@ -61,6 +61,10 @@ MOST_TYPE_CHARACTERS = 1024
 SMALL_ANSWER_BYTES = 256 * 1024
 # A client that reads nothing of its answer for this long is considered gone.
 SEND_SECONDS = 60.0
+# After an answer that did not wait for the body, the rest of it is read and dropped up to these
+# limits.
+LINGERING_SECONDS = 2.0
+MOST_LINGERING_BYTES = 16 * MEBIBYTE
 NO_FILE_NAME = (
     "came without a file name, as text does; send each file as a part with a file name, such as "
     'filename="crop.png" (filename* alone is not read)'
@@ -428,6 +432,37 @@ class BodyInPieces(h11.Connection):
         return event
 
 
+class LingeringTransport:
+    """A transport that reads on for a moment after an answer that did not wait for the body.
+
+    If the socket was closed at once, the rest of the body would be answered by a reset, for which
+    proxies and clients drop the answer (RFC 9112, section 9.6).
+    """
+
+    def __init__(self, transport: asyncio.Transport, is_body_missing: Callable[[], bool]) -> None:
+        self._transport = transport
+        self._is_body_missing = is_body_missing
+        self._bytes_left = MOST_LINGERING_BYTES
+        self.is_lingering = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        if self.is_lingering or self._transport.is_closing() or not self._is_body_missing():
+            self._transport.close()
+            return
+        self.is_lingering = True
+        self._transport.write_eof()
+        loop = asyncio.get_running_loop()
+        loop.call_later(LINGERING_SECONDS, self._transport.close)
+
+    def drop(self, data: bytes) -> None:
+        self._bytes_left -= len(data)
+        if self._bytes_left < 0:
+            self._transport.close()
+
+
 # The methods of the class count as one function with it.
 def bounded_connections(  # noqa: C901
     limit: int, silent_seconds: float
@@ -449,7 +484,10 @@ def bounded_connections(  # noqa: C901
 
     class BoundedConnection(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
+            self._lingering = LingeringTransport(
+                transport, lambda: self.conn.their_state is h11.SEND_BODY
+            )
+            super().connection_made(cast("asyncio.Transport", self._lingering))
             # Otherwise a client that reads nothing would keep its connection for ever.
             own_socket = transport.get_extra_info("socket")
             own_socket.setsockopt(IPPROTO_TCP, TCP_USER_TIMEOUT, int(SEND_SECONDS * 1000))
@@ -466,6 +504,9 @@ def bounded_connections(  # noqa: C901
             super().connection_lost(error)
 
         def data_received(self, data: bytes) -> None:
+            if self._lingering.is_lingering:
+                self._lingering.drop(data)
+                return
             if self._closing is None:
                 self._await_request()
             super().data_received(data)

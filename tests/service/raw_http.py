@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.waiting import LONGEST_SECONDS
+from tests.waiting import LONGEST_SECONDS, eventually
 
 CROPS = "/v1/galleries/default/crops"
 FORM = b"Content-Type: multipart/form-data; boundary=b\r\n"
@@ -42,6 +42,8 @@ def connect(besieged):
             return opened.enter_context(socket.create_connection(place, LONGEST_SECONDS))
 
         yield one
+    # The connections of this test must not count for the next one.
+    eventually(lambda: besieged.http.get("/v1/galleries").status_code != 503)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 
 from service.api_keys import create_key
 from service.commands.processes import ServiceConfig
+from service.http.limits import LINGERING_SECONDS
 from service.settings import Settings
 from tests.outside import bearer
 from tests.service.conftest import START, log_entries
@@ -280,6 +281,33 @@ def test_a_form_of_an_import_holds_one_file_and_a_few_short_fields(besieged, con
         connection.sendall(b"0\r\n\r\n")
     assert statuses(rest_of(connection)) == [400]
     assert held_mb(besieged.process) - before < 40
+
+
+UNREAD = request(b"POST", b"/v1/galleries/default/nothing", FORM[:-2], b"Content-Length: 500000")
+
+
+def test_a_refusal_that_does_not_wait_for_the_body_is_read_by_who_goes_on_sending(connect):
+    connection = connect()
+    connection.sendall(UNREAD)
+    # The service has answered, and ended its side of the connection.
+    eventually(lambda: connection.recv(65_536, socket.MSG_PEEK).endswith(b"}"))
+    for _ in range(5):
+        connection.sendall(b"a" * 100_000)
+        time.sleep(0.02)
+    answer = rest_of(connection)
+    assert statuses(answer) == [404]
+    assert answer.endswith(b"}")
+
+
+def test_a_refused_body_without_an_end_is_read_for_seconds_only(connect):
+    connection = connect()
+    connection.sendall(UNREAD)
+    began = time.monotonic()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        while time.monotonic() - began < LONGEST_SECONDS:
+            connection.sendall(b"a")
+            time.sleep(0.1)
+    assert LINGERING_SECONDS - 0.5 < time.monotonic() - began < LONGEST_SECONDS
 
 
 @pytest.fixture
