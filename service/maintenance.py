@@ -165,7 +165,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
             settings.housekeeping_seconds,
             lambda: maintain_record(runtime),
         ),
-        "files": repeat_alone(
+        "data directory": repeat_alone(
             FileWorkLock(settings.data_dir / "files.lock"),
             locks,
             settings.housekeeping_seconds,

@@ -439,9 +439,11 @@ class LingeringTransport:
     proxies and clients drop the answer (RFC 9112, section 9.6).
     """
 
-    def __init__(self, transport: asyncio.Transport, is_body_missing: Callable[[], bool]) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, has_answered_early: Callable[[], bool]
+    ) -> None:
         self._transport = transport
-        self._is_body_missing = is_body_missing
+        self._has_answered_early = has_answered_early
         self._bytes_left = MOST_LINGERING_BYTES
         self.is_lingering = False
 
@@ -449,7 +451,7 @@ class LingeringTransport:
         return getattr(self._transport, name)
 
     def close(self) -> None:
-        if self.is_lingering or self._transport.is_closing() or not self._is_body_missing():
+        if self.is_lingering or self._transport.is_closing() or not self._has_answered_early():
             self._transport.close()
             return
         self.is_lingering = True
@@ -484,9 +486,7 @@ def bounded_connections(  # noqa: C901
 
     class BoundedConnection(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            self._lingering = LingeringTransport(
-                transport, lambda: self.conn.their_state is h11.SEND_BODY
-            )
+            self._lingering = LingeringTransport(transport, self._has_answered_early)
             super().connection_made(cast("asyncio.Transport", self._lingering))
             # Otherwise a client that reads nothing would keep its connection for ever.
             own_socket = transport.get_extra_info("socket")
@@ -502,6 +502,10 @@ def bounded_connections(  # noqa: C901
         def connection_lost(self, error: Exception | None) -> None:
             self._await_nothing()
             super().connection_lost(error)
+
+        def _has_answered_early(self) -> bool:
+            is_answered = self.cycle is not None and self.cycle.response_complete
+            return is_answered and self.conn.their_state is h11.SEND_BODY
 
         def data_received(self, data: bytes) -> None:
             if self._lingering.is_lingering:

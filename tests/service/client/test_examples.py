@@ -17,12 +17,13 @@ from tests.service.conftest import serving
 EXAMPLE = re.compile(r"^Example: (gmn .+)$", re.MULTILINE)
 SHOTS = {"east": ("001", "002"), "west": ("003", "004")}
 KEY = "gmn keys create --scope query"
-# These have tests of their own: with cameras, an export, a Milvus, earlier calls, and with what
-# reads their files.
+# These have tests of their own: with cameras, an export, a Milvus, PostgreSQL, earlier calls, and
+# with what reads their files.
 ON_OTHERS = (
     "gmn camera ",
     "gmn enroll export.zip ",
     "gmn index ",
+    "gmn store copy ",
     "gmn rename ",
     "gmn gallery ",
     "gmn export ",
