@@ -455,9 +455,14 @@ class LingeringTransport:
             self._transport.close()
             return
         self.is_lingering = True
-        self._transport.write_eof()
-        loop = asyncio.get_running_loop()
-        loop.call_later(LINGERING_SECONDS, self._transport.close)
+        try:
+            self._transport.write_eof()
+        except OSError:
+            # The client has reset the connection.
+            self._transport.close()
+        else:
+            loop = asyncio.get_running_loop()
+            loop.call_later(LINGERING_SECONDS, self._transport.close)
 
     def drop(self, data: bytes) -> None:
         self._bytes_left -= len(data)
