@@ -13,7 +13,7 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-from service.errors import ServiceError, ServiceStopping, StorageFailed
+from service.errors import ServiceError, ServiceStopping
 from service.ops.data_directory import make_folder
 from service.ops.locks import (
     BEAT_SECONDS,
@@ -21,6 +21,7 @@ from service.ops.locks import (
     LockHeld,
     LockWatch,
     WorkLock,
+    not_lockable,
     touch,
     try_lock,
     unlock,
@@ -61,10 +62,7 @@ async def file_lock(
             watch.require_progress()
             await asyncio.sleep(ATTEMPT_SECONDS)
     except OSError as error:
-        raise StorageFailed(
-            f"{path.name} in the data directory could not be locked ({error.strerror}); nothing "
-            "was stored, make the disk writable, or free space there"
-        ) from error
+        raise not_lockable(path, error) from error
     watch.released()
     touching = asyncio.create_task(_touch_while_held(path))
     try:
@@ -118,7 +116,7 @@ async def _work_while_held(
     try:
         while not task.done():
             await asyncio.wait({task}, timeout=lock.beat_seconds)
-            if not await threads.run(lock.keep):
+            if not (task.done() or await threads.run(lock.keep)):
                 log.warning("%s ends here: another process may do this work by now", lock.work)
                 return
     finally:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
-from service.errors import RecordWaits
+from service.errors import RecordWaits, ServiceError, StorageFailed
 from service.ops.threads import waiting
 
 log = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ class WorkLock(ABC):
         """Take the right; return False if another process has it.
 
         Raises:
-            OSError, ServiceError: it cannot be told who has it.
+            ServiceError: it cannot be told who has it.
         """
 
     @abstractmethod
@@ -224,7 +224,10 @@ class FileWorkLock(WorkLock):
         self._descriptor: int | None = None
 
     def acquire(self) -> bool:
-        self._descriptor = try_lock(self._path)
+        try:
+            self._descriptor = try_lock(self._path)
+        except OSError as error:
+            raise not_lockable(self._path, error) from error
         if self._descriptor is None:
             self._watch.look()
             return False
@@ -263,6 +266,13 @@ def try_lock(path: Path) -> int | None:
     with contextlib.suppress(OSError):
         os.pwrite(descriptor, this_process(), 0)
     return descriptor
+
+
+def not_lockable(path: Path, error: OSError) -> ServiceError:
+    return StorageFailed(
+        f"{path.name} in the data directory could not be locked ({error.strerror}); nothing was "
+        "stored, make the disk writable, or free space there"
+    )
 
 
 def unlock(descriptor: int) -> None:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from service import maintenance
-from service.errors import StorageFailed
+from service.errors import ServiceError, StorageFailed
 from service.ops import threads
 from service.ops.critical_sections import repeat_alone
 from service.ops.locks import WORKS_BY, FileWorkLock, WorkLock
@@ -236,6 +236,11 @@ async def test_what_fails_in_maintenance_or_a_job_does_not_end_it(error, tmp_pat
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
     pool.shutdown()
+
+
+def test_a_disk_on_which_nothing_can_be_locked_is_named(tmp_path):
+    with pytest.raises(ServiceError, match="jobs.lock in the data directory could not be locked"):
+        FileWorkLock(tmp_path / "gone" / "jobs.lock").acquire()
 
 
 class LostLock(WorkLock):
