@@ -239,7 +239,7 @@ async def test_what_fails_in_maintenance_or_a_job_does_not_end_it(error, tmp_pat
 
 
 def test_a_disk_on_which_nothing_can_be_locked_is_named(tmp_path):
-    with pytest.raises(ServiceError, match="jobs.lock in the data directory could not be locked"):
+    with pytest.raises(ServiceError, match="in the data directory could not be locked"):
         FileWorkLock(tmp_path / "gone" / "jobs.lock").acquire()
 
 
