@@ -131,6 +131,7 @@ class PostgresConnection:
         self._server.adapters.register_loader("numeric", _Numeric)
         self._pipeline = contextlib.ExitStack()
         self._changes = 0
+        self._is_writing = False
         # Statements of the present transaction of which it is not known whether they changed rows.
         self._unread: list[_Cursor] = []
 
@@ -167,13 +168,13 @@ class PostgresConnection:
         while cursor.nextset():
             pass
         row: tuple[Any, ...] = cursor.fetchall()[0]
-        self._unread.clear()
         self._pipeline.enter_context(self._server.pipeline())
+        self._is_writing = True
         return row
 
     def commit(self) -> None:
         self._server.execute("COMMIT")
-        self._unread.clear()
+        self._end_writing()
         try:
             self._pipeline.close()
         except psycopg.errors.PipelineAborted as aborted:
@@ -181,10 +182,14 @@ class PostgresConnection:
             raise (aborted.__context__ or aborted) from None
 
     def roll_back(self) -> None:
-        self._unread.clear()
+        self._end_writing()
         with contextlib.suppress(psycopg.Error):
             self._pipeline.close()
         self._server.execute("ROLLBACK")
+
+    def _end_writing(self) -> None:
+        self._is_writing = False
+        self._unread.clear()
 
     def execute(self, statement: str, values: Values = ()) -> _Cursor:
         return self._run(self._cursor(), statement, values)
@@ -220,7 +225,7 @@ class PostgresConnection:
     def _run(self, cursor: _Cursor, statement: str, values: Values) -> _Cursor:
         translation = translate(statement)
         cursor.execute(translation.text, bind(translation, values))
-        if not statement.lstrip().startswith(("SELECT", "WITH")):
+        if self._is_writing and not statement.lstrip().startswith(("SELECT", "WITH")):
             self._unread.append(cursor)
         return cursor
 

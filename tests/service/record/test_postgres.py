@@ -1,6 +1,7 @@
 """The record in PostgreSQL: lost answers, machines, copies of vectors, and refusals."""
 
 import contextlib
+import gc
 from concurrent.futures import ThreadPoolExecutor, wait
 from urllib.parse import quote
 
@@ -95,6 +96,22 @@ def test_a_commit_without_an_answer_is_told_from_one_that_failed(
                 enroll(record, gallery, new_crop(1))
     assert listed_ids(record, gallery) == ([crop_id] if is_committed else [])
     assert len(enroll(record, gallery, new_crop(2))) == 1
+
+
+def test_reads_leave_no_cursors_behind(record, gallery):
+    def count_cursors():
+        gc.collect()
+        return sum(isinstance(thing, psycopg.Cursor) for thing in gc.get_objects())
+
+    def read():
+        for _ in range(20):
+            with record.database.read() as reader:
+                reader.newest_commit()
+
+    read()
+    before = count_cursors()
+    read()
+    assert count_cursors() == before
 
 
 def test_a_server_that_goes_away_is_named_and_used_again_once_it_is_back(tmp_path):
