@@ -126,18 +126,23 @@ class Indexer:
             heartbeat()
             try:
                 if self._lock.acquire():
-                    WORKS_BY.set(self._lock)
-                    self._follow_record()
+                    self._follow_alone()
             except ServiceStopping:
                 pass
             except ServiceError as error:
                 log.error("collections in Milvus are not brought up to date: %s", error.detail)
             except Exception:
                 log.exception("collections in Milvus could not be brought up to date")
-            finally:
-                WORKS_BY.set(None)
-                self._lock.release()
             self._closing.wait(CHECK_SECONDS)
+        self._lock.release()
+
+    def _follow_alone(self) -> None:
+        WORKS_BY.set(self._lock)
+        try:
+            self._follow_record()
+        finally:
+            WORKS_BY.set(None)
+            self._lock.release()
 
     def _follow_record(self) -> None:
         # After a failure another process may have written the collections.

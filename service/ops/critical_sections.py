@@ -93,12 +93,14 @@ async def repeat_alone(
         while True:
             try:
                 if await threads.run(lock.acquire):
-                    await _work_while_held(lock, threads, work)
+                    try:
+                        await _work_while_held(lock, threads, work)
+                    finally:
+                        await threads.run(lock.release)
             except ServiceError as error:
                 log.error("%s failed: %s", lock.work, error.detail)
             except Exception:
                 log.exception("%s failed", lock.work)
-            await threads.run(lock.release)
             await asyncio.sleep(pause_seconds)
     finally:
         # An attempt that is under way may still take the lock.
