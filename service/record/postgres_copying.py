@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC
@@ -110,16 +111,15 @@ def copy_into_folder(url: str, into: Path, machine: Path) -> Copied:
         ) from error
 
 
-class PostgresCopySource(CopySource):
-    """A record in PostgreSQL as it is when the copy begins, which others may go on writing."""
+class _Session(ABC):
+    """A connection with a transaction that ends with the block.
 
-    has_checksums = False
-    remedy = "delete it and enroll it again, or restore a backup of PostgreSQL"
+    A transaction that was not committed is rolled back by the server.
+    """
 
     def __init__(self, url: str) -> None:
         with _naming_errors():
             self._connection = _connect(url)
-        self.name = "the record in PostgreSQL"
 
     def __enter__(self) -> Self:
         with _naming_errors():
@@ -137,6 +137,18 @@ class PostgresCopySource(CopySource):
         trace: TracebackType | None,
     ) -> None:
         self._connection.close()
+
+    @abstractmethod
+    def _begin(self) -> None: ...
+
+
+class PostgresCopySource(_Session, CopySource):
+    """A record in PostgreSQL as it is when the copy begins, which others may go on writing."""
+
+    has_checksums = False
+    remedy = "delete it and enroll it again, or restore a backup of PostgreSQL"
+
+    name = "the record in PostgreSQL"
 
     def tuples(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
         with _naming_errors():
@@ -176,34 +188,15 @@ class PostgresCopySource(CopySource):
             )
 
 
-class PostgresCopyTarget(CopyTarget):
+class PostgresCopyTarget(_Session, CopyTarget):
     """A schema without tables, which gets those of a record in one transaction."""
 
     def __init__(self, url: str, accepted: Sequence[str]) -> None:
-        with _naming_errors():
-            self._connection = _connect(url)
+        super().__init__(url)
         self._accepted = accepted
         self._commit = 0
         self._lineage = secrets.token_hex(8)
         self._asks_for_keys = False
-
-    def __enter__(self) -> Self:
-        with _naming_errors():
-            try:
-                self._begin()
-            except BaseException:
-                self._connection.close()
-                raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        # A transaction that was not committed is rolled back by the server.
-        self._connection.close()
 
     def put_values(self, values: Mapping[str, Any]) -> None:
         self._commit = int(values["commit"])
