@@ -49,22 +49,19 @@ def filled_service(artefact: str, people: int) -> Iterator[tuple[Client, Cast]]:
         yield client, cast
 
 
-def alternate(
-    ours: Callable[[], Figures],
-    theirs: Callable[[], Figures],
-) -> list[tuple[Figures, Figures]]:
-    """Measure both sides in turn, so that other work of the machine slows both down alike.
+def alternate(*sides: Callable[[], Figures]) -> list[tuple[Figures, ...]]:
+    """Measure the sides in turn, so that other work of the machine slows them down alike.
 
     Returns:
-        The figures of both sides in each of `ROUNDS` rounds. A round before them warms up.
+        The figures of the sides in each of `ROUNDS` rounds. A round before them warms up.
     """
-    rounds = [(ours(), theirs()) for _ in range(ROUNDS + 1)]
+    rounds = [tuple(side() for side in sides) for _ in range(ROUNDS + 1)]
     return rounds[1:]
 
 
 def compare(
     bench: str,
-    rounds: Sequence[tuple[float, float]],
+    rounds: Sequence[tuple[float, ...]],
     reach: float | None,
     details: dict[str, Any],
 ) -> BenchResult:

@@ -40,7 +40,7 @@ def test_without_wrk_the_remedy_is_named(monkeypatch):
 def test_no_crop_is_enrolled_twice(url, cast, tmp_path):
     load = serve.LOADS["enroll"]
     files = serve.write_forms(tmp_path, load, cast.known)
-    pressed = [serve.press(url, load, files) for _ in range(2)]
+    pressed = [serve.press(url, load, files, lambda: 0.0) for _ in range(2)]
     answered = sum(figures["images_per_second"] for figures in pressed) * serve.ROUND_SECONDS
     crops = httpx2.get(f"{url}/v1/galleries/default").json()["crops"]
     # Requests under way at a round's end are not counted.
@@ -48,11 +48,21 @@ def test_no_crop_is_enrolled_twice(url, cast, tmp_path):
 
 
 @needs_wrk
+def test_the_bare_app_answers_the_forms_of_queries(tiny_artefact, cast, tmp_path):
+    load = serve.LOADS["query"]
+    files = serve.write_forms(tmp_path, load, cast.known)
+    with serve.bare_app(str(tiny_artefact)) as (url, cpu_seconds):
+        figures = serve.press(url, load, files, cpu_seconds)
+    assert figures["images_per_second"] > 0
+    assert 0 < figures["cpu_ms_per_image"] < 1000
+
+
+@needs_wrk
 @pytest.mark.parametrize("name", ["embed", "query"])
 def test_every_request_is_answered_and_timed(url, cast, tmp_path, name):
     load = serve.LOADS[name]
     files = serve.write_forms(tmp_path, load, cast.known)
-    figures = serve.press(url, load, files)
+    figures = serve.press(url, load, files, lambda: 0.0)
     assert figures["images_per_second"] > 0
     assert 0 < figures["p50_ms"] <= figures["p99_ms"] < 60_000
 
@@ -66,6 +76,7 @@ def test_the_time_of_the_processor_is_measured(tiny_artefact, monkeypatch):
     measured = result.details["served_cpu_ms_per_image"]
     assert 0 < measured < 1000
     assert 0 < result.details["served_p50_ms"] <= result.details["served_p99_ms"]
+    assert result.details["app_ratio"] > 0
 
 
 @needs_wrk
@@ -73,7 +84,7 @@ def test_a_request_that_is_refused_is_no_figure(url, cast, tmp_path):
     load = serve.LOADS["serve"]._replace(path="/v1/galleries/nowhere/queries")
     files = serve.write_forms(tmp_path, load, cast.known)
     with pytest.raises(InputProblem, match="requests failed"):
-        serve.press(url, load, files)
+        serve.press(url, load, files, lambda: 0.0)
 
 
 def test_the_bare_model_computes_without_the_service(tiny_artefact):
