@@ -7,8 +7,9 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from model.crops.quality import QualityFault
 from model.problems import InputProblem
 from service.errors import DeviceFull, DeviceLost, MachineFull, ServiceError, machine_error
 from service.ops.metrics import Metrics
-from service.ops.threads import CALLER, MonitoredThreadPool, TurnQueue
+from service.ops.threads import CALLER, MonitoredThreadPool, TurnQueue, waiting
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -49,7 +50,7 @@ NO_FINITE_VECTOR = "the model gives no finite vector for this image"
 Embed = Callable[[Pixels], Floats]
 
 
-class DeviceThread(MonitoredThreadPool):
+class DevicePool(MonitoredThreadPool):
     """One or more threads that run the calls of several callers in turn.
 
     An error is set on the call's future and the thread continues. A call is skipped if its future
@@ -57,26 +58,11 @@ class DeviceThread(MonitoredThreadPool):
     running. `shutdown` finishes the calls already submitted.
     """
 
-    def __init__(
-        self,
-        on_loss: Callable[[str], None] = lambda _: None,
-        threads: int = 1,
-        name: str = "device thread",
-    ) -> None:
+    def __init__(self, on_loss: Callable[[str], None], threads: int, name: str) -> None:
         """Start nothing; `on_loss` is called once, with the reason, when the device is lost."""
         super().__init__(threads, name)
         self.on_loss = on_loss
         self._lost: ServiceError | None = None
-
-    def change(self, call: Callable[..., Result], *args: Any) -> Future[Result]:
-        """Queue a change of an index: all changes run in the order of their submission.
-
-        Raises:
-            ServiceStopping: after `shutdown`.
-        """
-        context = copy_context()
-        context.run(CALLER.set, "changes of an index")
-        return context.run(self.submit, call, *args)
 
     def _run(self, call: Callable[[], Result]) -> Result:
         if self._lost is not None:
@@ -96,6 +82,44 @@ class DeviceThread(MonitoredThreadPool):
                 raise
             # The frames of the traceback hold device memory.
             raise raised from error.with_traceback(None)
+
+
+class DeviceThread(DevicePool):
+    """The thread that changes indexes, and does long searches and work of the device."""
+
+    def __init__(self, on_loss: Callable[[str], None] = lambda _: None) -> None:
+        super().__init__(on_loss, 1, "device thread")
+        self._in_use = threading.Lock()
+
+    def change(self, call: Callable[..., Result], *args: Any) -> Future[Result]:
+        """Queue a change of an index: all changes run in the order of their submission.
+
+        Raises:
+            ServiceStopping: after `shutdown`.
+        """
+        context = copy_context()
+        context.run(CALLER.set, "changes of an index")
+        return context.run(self.submit, call, *args)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the thread from running calls: another thread searches an index or scores pairs.
+
+        Hold it briefly: nothing gives turns to those who wait.
+        """
+        with waiting():
+            self._in_use.acquire()
+        try:
+            yield
+        finally:
+            self._in_use.release()
+
+    def _run(self, call: Callable[[], Result]) -> Result:
+        def hold_and_call() -> Result:
+            with self.held():
+                return call()
+
+        return super()._run(hold_and_call)
 
 
 def device_error(error: Error) -> Error | ServiceError:
@@ -278,6 +302,11 @@ class MicroBatcher:
         self._max_batch = max_batch
         self._waiting = TurnQueue()
         self._lock = threading.Lock()
+
+    @property
+    def embeds_at_once(self) -> bool:
+        """True if the threads that submit crops embed them, without waiting for others."""
+        return self._device is None
 
     def submit(self, crop: WaitingCrop) -> None:
         """Embed or queue a crop; it is skipped if its future is cancelled before its turn.

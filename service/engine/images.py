@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from PIL import Image
@@ -167,6 +167,27 @@ class Pipeline:
             for future in futures:
                 future.cancel()
 
+    @property
+    def embeds_at_once(self) -> bool:
+        """True if `embed_now` waits for no other crop."""
+        return self._batcher.embeds_at_once
+
+    def embed_now(
+        self, image: ImageFile, quality: QualityPolicy, pictures: PicturePolicy | None
+    ) -> Embedded:
+        """Embed an image as `embed` does, on this thread; blocks.
+
+        Raises:
+            DeviceFull, DeviceLost, MachineFull: see `MicroBatcher`.
+        """
+        if isinstance(image, CropProblem):
+            return image
+        crop = self._prepare(image, quality, pictures)
+        if isinstance(crop, CropProblem):
+            return crop
+        self._batcher.submit(crop)
+        return crop.future.result()
+
     async def open_frame(self, images: Sequence[ImageFile]) -> None:
         """Decode the frame that images are cut from, if they are cut from one.
 
@@ -246,6 +267,21 @@ class Pipeline:
     ) -> None:
         if future.cancelled():
             return
+        crop = self._prepare(image, quality, pictures)
+        if isinstance(crop, CropProblem):
+            if future.set_running_or_notify_cancel():
+                future.set_result(crop)
+            return
+        self._batcher.submit(replace(crop, future=future))
+
+    def _prepare(
+        self, image: bytes | FrameCrop, quality: QualityPolicy, pictures: PicturePolicy | None
+    ) -> WaitingCrop | CropProblem:
+        """Decode and resize an image, and measure its quality.
+
+        Raises:
+            MachineFull: there is too little memory.
+        """
         began = time.perf_counter()
         try:
             pixels = self._decode(image)
@@ -257,26 +293,22 @@ class Pipeline:
                 share = FAULTY if faults else 1.0
                 score = share * measured.sharpness * min(measured.height, MOST_ROWS)
             if faults and quality == "refuse":
-                raise CropProblem(faults[0].code, "; ".join(fault.detail for fault in faults))
+                return CropProblem(faults[0].code, "; ".join(fault.detail for fault in faults))
             prepared = NOTHING_PREPARED
             if pictures:
                 file = png_of(pixels) if isinstance(image, FrameCrop) else image
                 prepared = pictures.prepare(file, pixels, score)
             resized = self._preprocessing.resize(pixels)
+        except CropProblem as problem:
+            return problem
         except Exception as error:
-            if isinstance(error, CropProblem):
-                problem = error
-            elif (failure := device_error(error)) is not error:
+            if (failure := device_error(error)) is not error:
                 log.warning("an image could not be decoded: %s", failure)
                 raise failure from None
-            else:
-                # Decoders read hostile files: treat any error as a problem of this file alone.
-                log.warning("an image could not be decoded", exc_info=error)
-                problem = CropProblem(
-                    "not_an_image", "the image data is damaged; send the file again or convert it"
-                )
-            if future.set_running_or_notify_cancel():
-                future.set_result(problem)
-            return
+            # Decoders read hostile files: treat any error as a problem of this file alone.
+            log.warning("an image could not be decoded", exc_info=error)
+            return CropProblem(
+                "not_an_image", "the image data is damaged; send the file again or convert it"
+            )
         seconds = time.perf_counter() - began
-        self._batcher.submit(WaitingCrop(resized, future, seconds, faults, prepared))
+        return WaitingCrop(resized, decode=seconds, faults=faults, prepared=prepared)

@@ -26,7 +26,7 @@ from model.pair_scores import OpenVinoPairScores, PairScores
 from model.preprocessing import drawn_patterns
 from model.problems import InputProblem
 from model.runtimes import EmbeddingRuntime, OpenVinoRuntime
-from service.engine.device import DeviceThread, MicroBatcher, bisect_failures
+from service.engine.device import DevicePool, DeviceThread, MicroBatcher, bisect_failures
 from service.engine.images import Pipeline
 from service.engine.runtimes import KeptRuntimes, RuntimeChoice, choose_runtime
 from service.errors import DeviceFull, InvalidField, MachineFull
@@ -49,7 +49,7 @@ def slices_of(queries: int, candidates: int) -> Iterator[slice]:
 
 
 class Networks:
-    """Embeds crops and scores pairs, on the device thread; without M-Net it only embeds.
+    """Embeds crops and scores pairs while the device is held; without M-Net it only embeds.
 
     Attributes:
         runtime: computes the features; M-Net is computed by the same library, in float32.
@@ -153,7 +153,7 @@ class LoadedModel:
     Attributes:
         name: name of a shipped artefact, or of the file.
         description: the artefact's description.
-        networks: embedder and M-Net, for the device thread only.
+        networks: embedder and M-Net, to be used while the device is held.
         runtime: the chosen runtime, with the speeds of the candidates.
         pipeline: turns image files into features.
         reference: unit vectors `(n, d)` that stand for strangers in forecasts; None if the artefact
@@ -255,18 +255,22 @@ def load_model(
     thread_count = max(settings.decode_threads, at_once or 1)
     name = artefact_name(path)
     suffix = "" if is_served else f" of {name}"
-    threads = DeviceThread(device.on_loss, thread_count, f"decode threads{suffix}")
-    large_threads = DeviceThread(
+    threads = DevicePool(device.on_loss, thread_count, f"decode threads{suffix}")
+    large_threads = DevicePool(
         device.on_loss, settings.decode_threads, f"decode threads for large images{suffix}"
     )
     for pool in (threads, large_threads):
         held.callback(pool.shutdown)
+
+    def probe_on_device() -> None:
+        device.submit(networks.probe).result()
+
     batcher = MicroBatcher(
         None if at_once else device,
         runtime.embed,
         1 if at_once else settings.max_batch,
         metrics,
-        networks.probe,
+        probe_on_device if at_once else networks.probe,
     )
     pipeline = Pipeline(description.preprocessing, batcher, threads, large_threads, settings)
     return LoadedModel(name, description, networks, choice, pipeline, artefact.reference)

@@ -151,17 +151,16 @@ class GalleryRegistry:
             await self.catch_up()
         return self.get(name)
 
-    async def find_crops(self, gallery: Gallery, slots: Sequence[int]) -> dict[int, StoredCrop]:
-        """Return the given crops that still exist and are not damaged, by slot.
+    def read_crops(self, gallery: Gallery, slots: Sequence[int]) -> dict[int, StoredCrop]:
+        """Return the given crops that still exist and are not damaged, by slot; blocks.
 
         Raises:
             UnknownGallery: the gallery was deleted, and `slots` is not empty.
         """
-        gallery_id = gallery.gallery_id
         if not slots:
             return {}
         try:
-            crops = await self.read(self.record.crops.intact, gallery_id, slots)
+            crops = self.record.crops.intact(gallery.gallery_id, slots)
         except UnknownGallery as error:
             raise UnknownGallery(gallery.name) from error
         return {crop.slot: crop for crop in crops}

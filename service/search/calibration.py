@@ -307,8 +307,8 @@ class GalleryCalibrations:
         self._published: dict[int, dict[str, Publication]] = {}
         self._stored: dict[Place, int] = {}
         self._waiting: dict[Place, dict[str, bytes]] = {}
-        # Recent queries at unit length, by key, for the most recently searched places.
-        self._recent: dict[Place, dict[str, Floats]] = {}
+        # Of the most recently searched places.
+        self._recent: dict[Place, RecentQueries] = {}
 
     def current(self, gallery: Gallery, scoring: Scoring | None) -> CurrentCalibration:
         """Return the calibration to use throughout a search of a gallery.
@@ -389,15 +389,36 @@ class GalleryCalibrations:
 
     def _find_key(self, place: Place, query: Floats) -> str:
         """Return the key of the most similar recent query, or a new key if none is similar."""
-        unit = query / max(float(np.linalg.norm(query)), 1e-12)
-        recent = self._recent.get(place, {})
+        recent = self._recent.get(place) or RecentQueries(len(query))
         _put_last(self._recent, place, recent, RECENT_PLACES)
-        cosines = {key: float(earlier @ unit) for key, earlier in recent.items()}
-        key = max(cosines, key=cosines.__getitem__, default="")
-        if cosines.get(key, 0.0) < REPEATED_COSINE:
-            key = secrets.token_hex(KEY_BYTES)
-        _put_last(recent, key, unit, RECENT_QUERIES)
-        return key
+        return recent.find_key(query)
+
+
+class RecentQueries:
+    """The last `RECENT_QUERIES` different queries of one place, each with a key."""
+
+    def __init__(self, dimension: int) -> None:
+        self._units = np.zeros((RECENT_QUERIES, dimension), np.float32)
+        self._keys = [""] * RECENT_QUERIES
+        # The number of the query that used a row last.
+        self._last_uses = np.zeros(RECENT_QUERIES, np.int64)
+        self._queries = 0
+
+    def find_key(self, query: Floats) -> str:
+        """Return the key of the most similar query, which this one `(d,)` replaces.
+
+        If none is similar, the query takes the place of the least recently used one, and a new key.
+        """
+        unit = query / max(float(np.linalg.norm(query)), 1e-12)
+        cosines = self._units @ unit
+        row = int(cosines.argmax())
+        if cosines[row] < REPEATED_COSINE:
+            row = int(self._last_uses.argmin())
+            self._keys[row] = secrets.token_hex(KEY_BYTES)
+        self._queries += 1
+        self._last_uses[row] = self._queries
+        self._units[row] = unit
+        return self._keys[row]
 
 
 def _put_last(items: dict[Any, Any], key: Any, value: Any, limit: int) -> None:

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,31 +30,25 @@ from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
 from service.engine.admission import PER_PAIR, PER_RESULT, PER_VECTOR
 from service.engine.device import Embedded, EmbeddedImage, PreparedImage
-from service.engine.images import PicturePolicy
+from service.engine.images import PicturePolicy, Pipeline
 from service.errors import (
-    MAX_ANSWER_BYTES,
-    TOO_MUCH_METADATA,
     AnswerTooLarge,
     IndexUnavailable,
     InvalidField,
     NeedsReindex,
     ServiceError,
-    UnknownCrop,
     UnknownGallery,
     UnusableImages,
     refused_image,
 )
 from service.gallery.gallery import Gallery
-from service.record.crop_rows import CROPS_AT_ONCE
-from service.record.values import JsonObject, StoredCrop
 from service.runtime import Runtime
 from service.search.options import OperatingPoint, QueryOptions, SearchFilter
 from service.search.query_features import QueryFeatures, read_query_features
-from service.search.ranking import EmbedderChanged, Ranking, Search, Spans
+from service.search.ranking import EmbedderChanged, Ranking, Search
+from service.search.rounds import Found, find_now, run_search
 from service.settings import QualityPolicy
 
-# Upper bound on the rounds of a search that finds deleted crops.
-ROUNDS = 6
 # A larger file is kept as its thumbnail, which bounds the size of kept pictures.
 KEPT_PICTURE_BYTES = 256 * 1024
 # Errors of one gallery that do not prevent the others from answering.
@@ -248,11 +243,20 @@ class GalleriesQuery:
         policy = None
         if self.options.keep_picture:
             policy = PicturePolicy(runtime.settings.keep_images, KEPT_PICTURE_BYTES)
-        pipelines = dict.fromkeys(search.current.model.pipeline for search in searches.values())
-        outcomes_of_pipelines = await gather_all(
-            pipeline.embed(images, quality, policy) for pipeline in pipelines
-        )
-        embedded = dict(zip(pipelines, outcomes_of_pipelines, strict=True))
+        found: Found | None = None
+        embedded: dict[Pipeline, list[Embedded]]
+        if self._is_short(searches.values(), images):
+            (search,) = searches.values()
+            pipeline = search.current.model.pipeline
+            embed_and_find = partial(self._embed_and_find, search, images, quality, policy)
+            outcomes, found = await pipeline.threads.run(embed_and_find)
+            embedded = {pipeline: outcomes}
+        else:
+            pipelines = dict.fromkeys(search.current.model.pipeline for search in searches.values())
+            outcomes_of_pipelines = await gather_all(
+                pipeline.embed(images, quality, policy) for pipeline in pipelines
+            )
+            embedded = dict(zip(pipelines, outcomes_of_pipelines, strict=True))
         for outcomes in embedded.values():
             refused = [image for image in outcomes if isinstance(image, CropProblem)]
             if refused and len(refused) == len(images):
@@ -263,7 +267,7 @@ class GalleriesQuery:
                 runtime.metrics.problems.labels(problem.code).inc()
 
         answers_of_galleries = await gather_all(
-            self._answer_gallery(search, embedded[search.current.model.pipeline], arrived)
+            self._answer_gallery(search, embedded[search.current.model.pipeline], arrived, found)
             for search in searches.values()
         )
         answers: dict[str, QueryAnswer] = {}
@@ -291,13 +295,51 @@ class GalleriesQuery:
             crop_ids=tuple(crop.crop_id for crop in first.query_crops),
         )
 
+    def _is_short(self, searches: Collection[Search], images: Sequence[ImageFile]) -> bool:
+        """Return whether one call can do everything in a few milliseconds."""
+        if len(self.names) > 1 or len(images) > 1:
+            return False
+        (search,) = searches
+        pipeline = search.current.model.pipeline
+        return (
+            pipeline.embeds_at_once
+            and all(pipeline.threads_for(image) is pipeline.threads for image in images)
+            and search.is_short
+        )
+
+    def _embed_and_find(
+        self,
+        search: Search,
+        images: Sequence[ImageFile],
+        quality: QualityPolicy,
+        policy: PicturePolicy | None,
+    ) -> tuple[list[Embedded], Found | None]:
+        """Embed an image, if there is one, and search by it, on this thread; blocks.
+
+        Returns:
+            What became of the image, and what was found: None if the image cannot be used, or if
+            the search turned out to be long.
+        """
+        pipeline = search.current.model.pipeline
+        outcomes = [pipeline.embed_now(image, quality, policy) for image in images]
+        for outcome in outcomes:
+            if isinstance(outcome, CropProblem):
+                return outcomes, None
+            search = replace(search, queries=outcome.vector[None])
+        return outcomes, find_now(self.runtime, search)
+
     async def _answer_gallery(
-        self, search: Search, outcomes: Sequence[Embedded], arrived: float
+        self,
+        search: Search,
+        outcomes: Sequence[Embedded],
+        arrived: float,
+        found: Found | None,
     ) -> QueryAnswer | ServiceError:
         """Search by the usable images or, if no images were sent, by the features of the search.
 
         Args:
             arrived: start of the embedding, by `time.perf_counter`.
+            found: what the search has found already, if it was short.
 
         Returns:
             The answer, or the error of this gallery alone.
@@ -310,7 +352,7 @@ class GalleriesQuery:
         if usable:
             search = replace(search, queries=np.stack([image.vector for image in usable]))
         try:
-            ranking, ranked_crops = await run_search(runtime, search, self.metadata_sizes)
+            ranking, ranked_crops = await run_search(runtime, search, self.metadata_sizes, found)
         except AnswerTooLarge:
             raise
         except GALLERY_ERRORS as error:
@@ -368,71 +410,6 @@ def _measure_timing(
         rerank=(ranking.ended - ranking.found) * 1e3,
         total=(time.perf_counter() - began) * 1e3,
     )
-
-
-async def run_search(
-    runtime: Runtime, search: Search, metadata_sizes: Counter[object]
-) -> tuple[Ranking, list[RankedCrop]]:
-    """Search until the record has every result, and return the ranking with the results.
-
-    Each further round excludes the crops found deleted, so that they do not displace other results.
-
-    Args:
-        metadata_sizes: characters of metadata in the results of each search of the answer, to
-            which those of this one are added.
-
-    Raises:
-        AnswerTooLarge: the results of all searches have too much metadata.
-        EmbedderChanged: the gallery switched to another embedder after the search began.
-        IndexUnavailable: the external index does not answer.
-        UnknownGallery: the gallery was deleted.
-        UnknownCrop: a crop searched by was deleted.
-    """
-    # Crops of a track may be deleted during the search; crops named by id must exist, unless they
-    # are of another gallery.
-    required = search.query_crops if search.options.crop_ids and search.without else ()
-    this_search = object()
-    for attempt in range(ROUNDS):
-        if attempt > 1:
-            # Crops are deleted faster than searches exclude them: wait until the index shows that.
-            await runtime.galleries.catch_up()
-
-        steps = search.rank()
-        if search.gallery.outside_index and runtime.outside:
-            # Do not block the device thread with calls to an external index.
-            try:
-                await runtime.outside.run(next, steps)
-            except UnknownGallery as error:
-                raise UnknownGallery(search.gallery.name) from error
-        while (ranking := await runtime.device.run(next, steps)) is None:
-            continue
-
-        slots = ranking.best.slots.tolist()
-        read_ids = [*slots, *(crop.slot for crop in required)]
-        labels: dict[int, StoredCrop] = {}
-        metadata_sizes[this_search] = 0
-        for start in range(0, len(read_ids), CROPS_AT_ONCE):
-            part = read_ids[start : start + CROPS_AT_ONCE]
-            crops = await runtime.galleries.find_crops(search.gallery, part)
-            labels |= crops
-            for crop in crops.values():
-                if isinstance(crop.metadata, JsonObject):
-                    metadata_sizes[this_search] += len(crop.metadata.text)
-            if metadata_sizes.total() > MAX_ANSWER_BYTES:
-                raise AnswerTooLarge(TOO_MUCH_METADATA)
-        for query_crop in required:
-            if query_crop.slot not in labels:
-                raise UnknownCrop(search.gallery.name, query_crop.crop_id)
-        deleted = frozenset(slots) - labels.keys()
-        if not deleted:
-            break
-        search = replace(search, without=search.without | deleted)
-    spans: Spans = {}
-    if search.options.group_by == "track":
-        gallery_id = search.gallery.gallery_id
-        tracks = [crop.track for crop in labels.values() if crop.track is not None]
-        spans = await runtime.galleries.read(runtime.record.tracks.spans, gallery_id, tracks)
-    return ranking, search.results(ranking, labels, spans)
 
 
 async def find_similar(

@@ -36,6 +36,9 @@ NEIGHBOURS = 8
 NEIGHBOUR_COSINE = 0.65
 # Weight of a crop's own score against the best score among its neighbours.
 OWN_WEIGHT = 0.1
+# Upper bounds of a short search: crops of the gallery, and candidates to score or results to read.
+SHORT_CROPS = 100_000
+SHORT_DEPTH = 400
 COUNTS_ALL = (
     "It counts the people of the whole gallery: how many pass the filter is not known to its index."
 )
@@ -120,10 +123,20 @@ class Search:
     sample: bool = False
     galleries: int = 1
 
+    @property
+    def is_short(self) -> bool:
+        """True if the search by one picture and reading its results take a few milliseconds."""
+        options = self.options
+        is_small = self.gallery.own_index is not None and self.gallery.crops <= SHORT_CROPS
+        # A mean of pictures takes as many passes of M-Net as there are pictures.
+        is_of_one = len(self.queries) <= 1
+        return is_small and is_of_one and max(options.top_k, options.rerank_depth) <= SHORT_DEPTH
+
     def rank(self) -> Iterator[Ranking | None]:
         """Find candidates by cosine, then score, order, group and judge them, in steps.
 
-        The first step runs on a thread that may search the index, the others on the device thread.
+        The first step runs on a thread that may search the index, the others while the device is
+        held.
 
         Yields:
             None wherever other work may run before more pairs are scored, and then the ranking.

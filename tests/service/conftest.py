@@ -40,7 +40,7 @@ START_SECONDS = 90
 def served_environment(**settings):
     """Return the environment of a service with settings, on a free port."""
     # Measuring which runtime is the fastest takes longer than most tests.
-    own = {"GMN_PORT": "0", "GMN_DEVICE": "cpu", "GMN_RUNTIME": "torch"}
+    own = {"GMN_PORT": "0", "GMN_DEVICE": "cpu", "GMN_RUNTIME": "openvino"}
     if failpoint := settings.pop("failpoint", None):
         own[ENVIRONMENT] = failpoint
     if data_dir := settings.get("data_dir"):

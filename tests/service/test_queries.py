@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from service.search.ranking import SHORT_DEPTH
 from tests.outside import crop_ids, figure, problem, refused_fields
 from tests.service.conftest import START, files
 from tests.waiting import eventually
@@ -348,7 +349,11 @@ def test_where_no_crop_was_searched_the_verdict_says_so(served, gallery, images,
 
 
 @pytest.mark.promise("3")
-def test_an_answer_does_not_depend_on_who_else_is_asking(served, filled, drawn_crops):
+def test_an_answer_does_not_depend_on_who_else_is_asking(start, drawn_crops):
+    # OpenVINO embeds each crop alone.
+    served = start(runtime="torch")
+    filled = served.create("filled")
+    served.fill(filled, drawn_crops)
     alone = [served.search(filled, crop.png, top_k=24) for crop in drawn_crops]
     start_together = threading.Barrier(12)
 
@@ -372,6 +377,17 @@ def test_an_answer_does_not_depend_on_who_else_is_asking(served, filled, drawn_c
             assert [result[score] for result in expected] == pytest.approx(
                 [result[score] for result in shared], abs=1e-4
             )
+
+
+def test_a_short_query_is_answered_like_a_long_one(served, filled, drawn_crops):
+    # A query of so many candidates takes turns with others on the thread of the index.
+    long = {"rerank_depth": SHORT_DEPTH + 1}
+    for crop in drawn_crops[:4]:
+        for options in ({}, {"group_by": "track"}, {"camera": crop.camera, "camera_disjoint": 1}):
+            short = served.query(filled, crop.png, **options).json()
+            other = served.query(filled, crop.png, **options, **long).json()
+            short.pop("timing_ms"), other.pop("timing_ms")
+            assert short == other
 
 
 def _images_beyond_the_first_of_a_batch(served):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from model.crops.decode import CropProblem
-from service.engine.device import DeviceThread, MicroBatcher
+from service.engine.device import DevicePool, MicroBatcher
 from service.engine.images import Pipeline
 from service.errors import DeviceFull, DeviceLost
 from service.ops.metrics import Metrics
@@ -111,7 +111,7 @@ async def test_images_that_wait_while_the_device_is_lost_are_answered(drawn_crop
         raise DeviceLost("it is gone")
 
     whole = SimpleNamespace(resize=lambda pixels: pixels)
-    threads = DeviceThread(name="decode")
+    threads = DevicePool(lambda _: None, 1, "decode")
     gate = threading.Event()
     pipeline = _pipeline(whole, MicroBatcher(None, embed, 1, Metrics()), threads)
 

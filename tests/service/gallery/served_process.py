@@ -44,7 +44,7 @@ class ServedProcess:
         return self.device.submit(self.gallery.index.search, ANY_QUERY, 1000, *asked).result()
 
     def confirmed(self, rows):
-        return asyncio.run(self.galleries.find_crops(self.gallery, rows))
+        return self.galleries.read_crops(self.gallery, rows)
 
     def found(self):
         """Return the stored crop of each row of a search, by crop id, or by row if it has none."""

@@ -109,10 +109,10 @@ async def test_damage_that_is_found_beside_the_requests_costs_the_crop(filled, t
     assert filled.gallery.crops == 39
 
 
-async def test_a_result_that_is_damaged_meanwhile_is_left_out(filled, tmp_path):
+def test_a_result_that_is_damaged_meanwhile_is_left_out(filled, tmp_path):
     _damage(tmp_path, 3)
     slots = [2, 3, 4]
-    found = await filled.galleries.find_crops(filled.gallery, slots)
+    found = filled.galleries.read_crops(filled.gallery, slots)
     assert found.keys() == {2, 4}
 
 

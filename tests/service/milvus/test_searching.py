@@ -13,8 +13,8 @@ import pytest
 from service.errors import CollectionUnavailable, IndexUnavailable, UnknownGallery
 from service.milvus import index as milvus_index
 from service.search.options import QueryOptions, SearchFilter
-from service.search.query import run_search
 from service.search.ranking import Search
+from service.search.rounds import run_search
 from tests.service.milvus.fake_server import FakeServer
 from tests.service.milvus.lab import DIMENSION, drawn, drawn_crop, lab, mixed_crop
 
