@@ -53,18 +53,23 @@ class OpenVinoPairScores:
         }
         graph = _graph(artefact, config, (pairs_per_pass, dimension))
         self._request = compiled(graph, options).create_infer_request()
+        # An array given to `infer` would be dispatched and copied in Python.
+        self._input = self._request.get_input_tensor(0).data
+        self._output = self._request.get_output_tensor(0).data
 
     def scores_of(self, differences: Floats) -> Floats:
-        """Return the scores `(n,)` float32 of differences `(n, d)`."""
+        """Return the scores `(n,)` float32 of differences `(n, d)`.
+
+        One thread may call it at a time.
+        """
         size = self._pairs_per_pass
         scores = np.empty(len(differences), np.float32)
         for start in range(0, len(differences), size):
             part = differences[start : start + size]
-            padded = np.zeros((size, differences.shape[1]), np.float32)
-            padded[: len(part)] = part
-            self._request.infer({0: padded})
-            computed = self._request.get_output_tensor(0).data
-            scores[start : start + size] = computed[: len(part), 0]
+            self._input[: len(part)] = part
+            self._input[len(part) :] = 0.0
+            self._request.infer()
+            scores[start : start + size] = self._output[: len(part), 0]
         return scores
 
 

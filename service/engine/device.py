@@ -350,7 +350,9 @@ class MicroBatcher:
         began = time.perf_counter()
         self._metrics.batch_size.observe(len(batch))
         try:
-            vectors = self._embed(np.stack([crop.pixels for crop in batch]))
+            first = batch[0].pixels[None]
+            pixels = first if len(batch) == 1 else np.stack([crop.pixels for crop in batch])
+            vectors = self._embed(pixels)
             if not (np.isfinite(vectors).all() and vectors.any(axis=1).all()):
                 raise ValueError(NO_FINITE_VECTOR)
         except Exception as error:

@@ -22,7 +22,8 @@ from gmn_client.models import Scope
 from service.api_keys import is_loopback
 from service.errors import InvalidField
 from service.http.fields import MAX_ID
-from service.http.forms import SomeImagesForm
+from service.http.form_routes import answers_response, form_handler
+from service.http.forms import Form, SomeImagesForm
 from service.http.limits import FormRequest, Handler, hold_answer
 from service.http.problems import names_of, problems, unknown_name
 from service.ops.audit import act_as
@@ -158,11 +159,9 @@ class GuardedRoute(APIRoute):
         ]
         if "unknown_gallery" in codes:
             self.openapi_extra = {"parameters": [GALLERY]}
-        self._form: Any = None
-        if self.body_field:
-            self._form = self.body_field.field_info.annotation
+        if self.form is not None:
             codes += FORM_PROBLEMS
-            if issubclass(self._form, SomeImagesForm):
+            if issubclass(self.form, SomeImagesForm):
                 codes += IMAGE_PROBLEMS
         if path not in OPEN:
             # Views are refused too, where they cannot be logged.
@@ -172,6 +171,11 @@ class GuardedRoute(APIRoute):
             codes += KEY_PROBLEMS
         self.responses = problems(*codes, among=self.responses)
 
+    @property
+    def form(self) -> type[Form] | None:
+        annotation: Any = self.body_field.field_info.annotation if self.body_field else None
+        return cast("type[Form] | None", annotation)
+
     def matches(self, scope: RequestScope) -> tuple[Match, RequestScope]:
         match, found = super().matches(scope)
         if "" in found.get("path_params", {}).values():
@@ -180,7 +184,10 @@ class GuardedRoute(APIRoute):
         return match, found
 
     def get_route_handler(self) -> Handler:
+        form = self.form
         handler = super().get_route_handler()
+        if form is not None and answers_response(self):
+            handler = form_handler(self, form)
         needed = needs_of(self) or UNDECLARED
         known = names_of(self.dependant.query_params)
 
@@ -194,11 +201,11 @@ class GuardedRoute(APIRoute):
                     raise InvalidField(f"{name}: {unknown_name(request, name)}")
                 if len(request.query_params.getlist(name)) > 1:
                     raise InvalidField(f"{name}: was sent several times; send it once")
-            if self._form is not None:
+            if form is not None:
                 call: Call = request.state.call
-                if issubclass(self._form, SomeImagesForm):
+                if issubclass(form, SomeImagesForm):
                     call.runtime.admission.require_place()
-                return await FormRequest(request, call, self._form).answered_by(handler)
+                return await FormRequest(request, call, form).answered_by(handler)
             # An empty value means that the parameter was omitted, as in a form.
             given = request.query_params.items()
             sent = urlencode([(name, value) for name, value in given if value]).encode()

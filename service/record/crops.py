@@ -370,8 +370,9 @@ class Crops(RecordPart):
                 entry = require_entry(reader, gallery_id)
                 crops = read_by_slot(reader, gallery_id, slots)
             vectors = read_vectors(self._reader, entry, crops)
+            is_complete = len(vectors) == len(crops)
             # A reindex drops the vectors of the former side, perhaps before they were read.
-            if require_entry(self._reader, gallery_id).side == entry.side:
+            if is_complete or require_entry(self._reader, gallery_id).side == entry.side:
                 return entry.embedding_fingerprint, vectors
 
     def intact(self, gallery_id: int, slots: Sequence[int]) -> list[StoredCrop]:
