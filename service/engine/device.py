@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -22,7 +21,7 @@ from model.crops.quality import QualityFault
 from model.problems import InputProblem
 from service.errors import DeviceFull, DeviceLost, MachineFull, ServiceError, machine_error
 from service.ops.metrics import Metrics
-from service.ops.threads import CALLER, MonitoredThreadPool, TurnQueue, waiting
+from service.ops.threads import MonitoredThreadPool, TurnQueue, waiting
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -85,25 +84,15 @@ class DevicePool(MonitoredThreadPool):
 
 
 class DeviceThread(DevicePool):
-    """The thread that changes indexes, and does long searches and work of the device."""
+    """The thread that does the device's work and long searches; others may take turns with it."""
 
     def __init__(self, on_loss: Callable[[str], None] = lambda _: None) -> None:
         super().__init__(on_loss, 1, "device thread")
         self._in_use = threading.Lock()
 
-    def change(self, call: Callable[..., Result], *args: Any) -> Future[Result]:
-        """Queue a change of an index: all changes run in the order of their submission.
-
-        Raises:
-            ServiceStopping: after `shutdown`.
-        """
-        context = copy_context()
-        context.run(CALLER.set, "changes of an index")
-        return context.run(self.submit, call, *args)
-
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep the thread from running calls: another thread searches an index or scores pairs.
+        """Keep the thread from running calls: this one uses an index or M-Net.
 
         Hold it briefly: nothing gives turns to those who wait.
         """
@@ -350,9 +339,7 @@ class MicroBatcher:
         began = time.perf_counter()
         self._metrics.batch_size.observe(len(batch))
         try:
-            first = batch[0].pixels[None]
-            pixels = first if len(batch) == 1 else np.stack([crop.pixels for crop in batch])
-            vectors = self._embed(pixels)
+            vectors = self._embed(np.stack([crop.pixels for crop in batch]))
             if not (np.isfinite(vectors).all() and vectors.any(axis=1).all()):
                 raise ValueError(NO_FINITE_VECTOR)
         except Exception as error:

@@ -22,7 +22,7 @@ MakeIndex = Callable[[int, str], MilvusIndex]
 class Gallery:
     """A searchable gallery.
 
-    Any thread may read its name and settings; use everything else on the device thread only.
+    Any thread may read its name and settings; use everything else while the device is held.
 
     Attributes:
         gallery_id, name, settings: as in the record.

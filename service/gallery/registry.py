@@ -72,8 +72,8 @@ class GalleryRegistry:
     A write runs on one of several threads; writes waiting at the same time are committed together,
     and enrollments waiting for one gallery are one write.
     The thread then brings the gallery up to date with the record, and the follower does so for the
-    commits of other processes. Both have the device thread change what is searched. Cancelling a
-    caller never leaves a commit unapplied.
+    commits of other processes. Both hold the device while they change what is searched. Cancelling
+    a caller never leaves a commit unapplied.
 
     Attributes:
         embedders: feature sizes of the loaded embedders by fingerprint, newest first.
@@ -171,7 +171,8 @@ class GalleryRegistry:
         for gallery_id, slot in list(self.record.database.damaged):
             slots[gallery_id].append(slot)
         for gallery_id, damaged in slots.items():
-            self.device.change(self._remove, gallery_id, damaged).result()
+            with self.device.held():
+                self._remove(gallery_id, damaged)
 
     def _remove(self, gallery_id: int, slots: Sequence[int]) -> None:
         gallery = self.by_id(gallery_id)
@@ -312,7 +313,8 @@ class GalleryRegistry:
             DamagedRecord: the row of the gallery is damaged.
         """
         gallery = self._load(gallery_id)
-        self.device.change(self._switch, gallery_id, gallery).result()
+        with self.device.held():
+            self._switch(gallery_id, gallery)
 
     def _load(self, gallery_id: int) -> Gallery | None:
         """Read a gallery with its calibration; its index may show later writes than its version."""
@@ -406,7 +408,8 @@ class GalleryRegistry:
             if file is not None:
                 for part in changed:
                     file.load(part.slots)
-            self.device.change(gallery.apply, latest, changed, removed, file).result()
+            with self.device.held():
+                gallery.apply(latest, changed, removed, file)
         failpoint("follower.changes-applied")
 
 

@@ -307,7 +307,7 @@ class GalleryCalibrations:
         self._published: dict[int, dict[str, Publication]] = {}
         self._stored: dict[Place, int] = {}
         self._waiting: dict[Place, dict[str, bytes]] = {}
-        # Of the most recently searched places.
+        # Only the most recently searched places are kept.
         self._recent: dict[Place, RecentQueries] = {}
 
     def current(self, gallery: Gallery, scoring: Scoring | None) -> CurrentCalibration:

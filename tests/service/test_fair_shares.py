@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.engine.device import DeviceThread
 from service.ops.threads import CALLER, MonitoredThreadPool
 from service.search.options import QueryOptions
 from service.search.query import GalleriesQuery
@@ -125,17 +124,6 @@ def test_a_pool_takes_the_calls_of_callers_in_turn():
     begin.set()
     pool.shutdown()
     assert done == [0, 3, 1, 2]
-
-
-def test_changes_of_an_index_keep_their_order_whoever_makes_them():
-    device = DeviceThread()
-    done = []
-    for number in range(20):
-        CALLER.set(f"caller {number % 3}")
-        last = device.change(lambda number=number: done.append(number))
-    last.result(10)
-    device.shutdown()
-    assert done == list(range(20))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Header, Path, Query, Request, Response
@@ -25,9 +26,10 @@ from gmn_client.models import (
     SimilarIdentities,
     Tracks,
 )
+from model.crops.frames import ImageFile
 from service.errors import InvalidField
 from service.gallery import browse, changes, forget
-from service.gallery.enroll import enroll
+from service.gallery.enroll import ImageToEnroll, enroll
 from service.http.fields import Camera, Id, Label, Name, Text
 from service.http.forms import (
     CURSOR_TEXT,
@@ -100,9 +102,11 @@ async def enroll_crops(
     """
     runtime = call.runtime
     gallery = call.gallery
-    # Parse the form in a thread: the metadata of many crops take long.
-    parse = runtime.model.pipeline.threads.run
-    crops = await parse(form.read_crops)
+    if form.metadata or form.boxes:
+        # Parsing the metadata of many crops takes long.
+        crops, images = await runtime.model.pipeline.threads.run(_read_images, form)
+    else:
+        crops, images = _read_images(form)
     computed = None
     if form.vector:
         computed = await runtime.pools.files.run(form.read_vectors)
@@ -112,7 +116,6 @@ async def enroll_crops(
         "boxes" if form.boxes else "images",
         "fewer or smaller ones",
     )
-    images = await parse(form.for_images, crops or [None] * len(form.vector))
     if not form.watch and any(image.still for image in images):
         raise InvalidField(
             "still: is for watch lists, and this enrollment is not compared with them; leave it "
@@ -154,6 +157,12 @@ async def enroll_crops(
     if answer.replayed:
         response.headers["Idempotent-Replayed"] = "true"
     return response
+
+
+def _read_images(form: EnrollForm) -> tuple[Sequence[ImageFile], list[ImageToEnroll]]:
+    """Return the crops of a form, and its crops or vectors with their labels."""
+    crops = form.read_crops()
+    return crops, form.for_images(crops or [None] * len(form.vector))
 
 
 def _warn_of_uncompared(answer: Enrollment, sighted: Sighted) -> Enrollment:
