@@ -11,7 +11,19 @@ from typer import Argument, Option
 from service.commands.common import Shown, printed, table_of
 
 Name = StrEnum(
-    "Name", ["embed", "enroll", "query", "serve", "pairs", "scale", "writers", "machines", "alerts"]
+    "Name",
+    [
+        "embed",
+        "enroll",
+        "query",
+        "serve",
+        "parts",
+        "pairs",
+        "scale",
+        "writers",
+        "machines",
+        "alerts",
+    ],
 )
 COLUMNS = {
     "bench": "bench",
@@ -57,6 +69,10 @@ def bench(
             from bench.machines import bench_machines
 
             results += bench_machines(database, crops)
+        elif name is Name.parts:
+            from bench.parts import bench_parts
+
+            results.append(bench_parts(artefact))
         elif name is Name.pairs:
             from bench.pairs import bench_pairs
 

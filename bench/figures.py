@@ -3,7 +3,7 @@
 `python -m bench.figures NAME [LABEL=]FILE…` keeps the figures of these files in
 `docs/figures/NAME.json`, and writes the table between the page's markers `<!-- NAME -->` and
 `<!-- /NAME -->`. It reads the `report.json` of `gmn evaluate --out`, the `benchmark.json` of
-`gmn benchmark`, the output of `gmn bench --json` (`performance`, `scale`), and that of
+`gmn benchmark`, the output of `gmn bench --json` (`performance`, `parts`, `scale`), and that of
 `bench.alarms`, `bench.cells` and `bench.watch`.
 
 `premise` shows the gaps of a report, and draws the two spaces.
@@ -188,6 +188,15 @@ def _performance_table(rows: Sequence[Figures]) -> str:
     return markdown_table(fill(PERFORMANCE, row) for row in rows)
 
 
+def _parts_table(rows: Sequence[Figures]) -> str:
+    cells = [
+        {"part": part, "artefact": row["details"]["artefact"], "micros": f"{micros:,.0f}"}
+        for row in rows
+        for part, micros in row["details"]["parts"].items()
+    ]
+    return pivot(cells, {"part": "{part}"}, "{artefact}, µs", "{micros}")
+
+
 def _machines_table(rows: Sequence[Figures]) -> str:
     return markdown_table(fill(MACHINES, row) for row in rows)
 
@@ -231,6 +240,7 @@ TABLES = {
     "small-gmn": _benchmark_table,
     "small-msfl": _benchmark_table,
     "performance": _performance_table,
+    "parts": _parts_table,
     "scale": _scale_table,
     "machines": _machines_table,
     "alarms": _alarms_table,

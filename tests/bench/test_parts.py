@@ -1,0 +1,16 @@
+"""The bench of a query's parts finds time in each of them."""
+
+import pytest
+
+from bench import parts
+
+
+def test_each_part_of_a_query_takes_time(tiny_artefact, monkeypatch):
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(parts, "REPETITIONS", 1)
+    result = parts.bench_parts(str(tiny_artefact))
+    micros = result.details["parts"]
+    assert all(value > 0 for value in micros.values())
+    assert micros["of it M-Net"] < micros["search with M-Net"]
+    assert micros["network"] + micros["event loop"] < micros["whole query"]
+    assert result.ratio == pytest.approx(micros["network"] / micros["whole query"], abs=1e-4)
