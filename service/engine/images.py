@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -112,8 +113,11 @@ class Pipeline:
     """Decodes, resizes and embeds images; a bad image does not affect the others.
 
     Attributes:
-        threads: decode and resize images of up to two megapixels.
+        threads: decode and resize images of up to two megapixels, and answer short queries.
         large_threads: do so for larger images and find people, so that crops need not wait.
+        short_work: held by a thread for the parts of a short query that run Python, beside those
+            that wait for the network. Threads that run them at the same time would hand each other
+            the interpreter's lock at every step.
     """
 
     def __init__(
@@ -126,6 +130,7 @@ class Pipeline:
     ) -> None:
         self.threads = threads
         self.large_threads = large_threads
+        self.short_work = threading.Lock()
         self._preprocessing = preprocessing
         self._batcher = batcher
         self._limits = CropLimits(settings.max_image_bytes, settings.max_image_pixels)
@@ -175,14 +180,15 @@ class Pipeline:
     def embed_now(
         self, image: ImageFile, quality: QualityPolicy, pictures: PicturePolicy | None
     ) -> Embedded:
-        """Embed an image as `embed` does, on this thread; blocks.
+        """Embed a small image as `embed` does, on this thread; blocks.
 
         Raises:
             DeviceFull, DeviceLost, MachineFull: see `MicroBatcher`.
         """
         if isinstance(image, CropProblem):
             return image
-        crop = self._prepare(image, quality, pictures)
+        with self.short_work:
+            crop = self._prepare(image, quality, pictures)
         if isinstance(crop, CropProblem):
             return crop
         self._batcher.submit(crop)

@@ -326,7 +326,8 @@ class GalleriesQuery:
             if isinstance(outcome, CropProblem):
                 return outcomes, None
             search = replace(search, queries=outcome.vector[None])
-        return outcomes, find_now(self.runtime, search)
+        with pipeline.short_work:
+            return outcomes, find_now(self.runtime, search)
 
     async def _answer_gallery(
         self,
