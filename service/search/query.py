@@ -326,8 +326,7 @@ class GalleriesQuery:
             if isinstance(outcome, CropProblem):
                 return outcomes, None
             search = replace(search, queries=outcome.vector[None])
-        with pipeline.short_work:
-            return outcomes, find_now(self.runtime, search)
+        return outcomes, find_now(self.runtime, search)
 
     async def _answer_gallery(
         self,

@@ -47,7 +47,8 @@ def find_now(runtime: Runtime, search: Search) -> Found | None:
     Raises:
         EmbedderChanged, NeedsReindex, UnknownCrop, UnknownGallery: as in `run_search`.
     """
-    with runtime.device.held():
+    # The record may be on another machine, so that it is read while other queries are worked on.
+    with search.current.model.pipeline.short_work, runtime.device.held():
         ranking = next(search.rank())
     if ranking is None:
         return None
