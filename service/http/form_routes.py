@@ -8,7 +8,7 @@ the call, the form, and parameters of the path and headers. The OpenAPI document
 from __future__ import annotations
 
 import inspect
-from typing import Any, TypeVar, get_origin
+from typing import Any, TypeVar
 
 from fastapi.dependencies.utils import request_params_to_args
 from fastapi.exceptions import RequestValidationError
@@ -86,12 +86,11 @@ def parse_form(form: type[FormType], sent: FormData) -> FormType:
     """
     values: dict[str, Any] = {}
     for name in sent:
-        field = form.model_fields.get(name)
         items = sent.getlist(name)
-        if field is None:
+        if name not in form.model_fields:
             # An unknown field is an error, which names it.
             values[name] = items if len(items) > 1 else items[0]
-        elif get_origin(field.annotation) in (list, tuple):
+        elif name not in form.single_fields():
             if items := [item for item in items if not _is_empty_file(item)]:
                 values[name] = items
         elif items[-1] != "" and not _is_empty_file(items[-1]):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, TypeVar
+from functools import cache
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
 import fastapi
 from fastapi import Query, UploadFile
@@ -89,6 +90,14 @@ def _adapt_to_docs(schema: dict[str, Any]) -> None:
             field["examples"] = ["", *field.get("examples", [])]
 
 
+def _takes_files(annotation: Any) -> bool:
+    return annotation is UploadFile or any(_takes_files(part) for part in get_args(annotation))
+
+
+def _takes_several(annotation: Any) -> bool:
+    return get_origin(annotation) in (list, tuple)
+
+
 class Form(BaseModel):
     """Base of all forms; unknown fields are errors."""
 
@@ -99,6 +108,20 @@ class Form(BaseModel):
     never_empty: ClassVar[frozenset[str]] = frozenset()
     # If set, the only file of the form is written to disk while it arrives.
     to_disk: ClassVar[bool] = False
+
+    @classmethod
+    @cache
+    def file_fields(cls) -> frozenset[str]:
+        """Return the fields whose values are files."""
+        fields = cls.model_fields.items()
+        return frozenset(name for name, field in fields if _takes_files(field.annotation))
+
+    @classmethod
+    @cache
+    def single_fields(cls) -> frozenset[str]:
+        """Return the fields that have one value."""
+        fields = cls.model_fields.items()
+        return frozenset(name for name, field in fields if not _takes_several(field.annotation))
 
 
 class SomeImagesForm(Form):

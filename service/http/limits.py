@@ -15,10 +15,9 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from socket import IPPROTO_TCP, TCP_USER_TIMEOUT
 from tempfile import gettempdir
-from typing import Any, cast, get_args, get_origin
+from typing import Any, cast
 
 import h11
-from fastapi import UploadFile
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
@@ -114,11 +113,9 @@ class FormRequest(Request):
         self._settings = call.runtime.settings
         # A file written to disk while it arrives is not held in memory.
         self._to_disk = form.to_disk
-        self._fields = form.model_fields
         self._never_empty = form.never_empty
-        self._file_fields = frozenset(
-            name for name, field in form.model_fields.items() if _takes_files(field.annotation)
-        )
+        self._single_fields = form.single_fields()
+        self._file_fields = form.file_fields()
         _require_no_encoding(request)
         content_type = request.headers.get("content-type", "")
         # Parsing takes a microsecond for each parameter, so a long header is cut off first.
@@ -263,9 +260,9 @@ class FormRequest(Request):
                 ) from error
         form = await super().form(**limits)
         counts = Counter(name for name, _ in form.multi_items())
-        for name, field in self._fields.items():
+        for name, count in counts.items():
             # Without a list of values, all but the last would be lost.
-            if counts[name] > 1 and get_origin(field.annotation) not in (list, tuple):
+            if count > 1 and name in self._single_fields:
                 raise InvalidField(f"{name}: was sent several times; send it once")
         most = self._settings.max_images_per_request
         # Each box of a frame counts as an image.
@@ -334,10 +331,6 @@ def require_short_text(field: str, size: int) -> None:
             f"{field[:40]}: with it the texts of this form have more than {MAX_FORM_TEXT_BYTES:,} "
             "bytes, which is the limit for all of them; send less text, or several requests"
         )
-
-
-def _takes_files(annotation: Any) -> bool:
-    return annotation is UploadFile or any(_takes_files(part) for part in get_args(annotation))
 
 
 def _require_no_encoding(request: Request) -> None:

@@ -386,9 +386,12 @@ class GalleriesQuery:
 
 async def gather_all(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
     """Return the results in order; if one raises, cancel the others and re-raise its error."""
+    parts = list(work)
+    if len(parts) == 1:
+        return [await parts[0]]
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(part) for part in work]
+            tasks = [group.create_task(part) for part in parts]
     except ExceptionGroup as errors:
         # The HTTP layer answers service errors, but not exception groups.
         raise errors.exceptions[0] from None
