@@ -32,11 +32,12 @@ from service.record.keys import (
     API_KEY,
     KEY_ID,
     NO_HASH,
-    SCOPES,
     ApiKey,
     Keys,
     any_administers,
 )
+from service.settings import SCOPES
+from service.sign_on import User
 from service.wording import describe_invalid
 
 KEY_TEXT = re.compile(rf"gmn_({KEY_ID})_([A-Za-z0-9_-]{{32,128}})", re.ASCII)
@@ -44,6 +45,8 @@ SECRET_BYTES = 32
 KEY_ID_BYTES = 6
 # Interval at which the record notes when keys were last used.
 NOTED_EVERY_SECONDS = 60.0
+# A request of a user that goes on, such as a stream of events, ends after this time.
+USER_STAYS = timedelta(minutes=15)
 EXAMPLE = '{"key_id": "door", "secret_sha256": "<64 hex digits>", "scopes": ["query"]}'
 NO_KEY = (
     "there is no API key: every program on this machine may do everything, and so may every client "
@@ -192,7 +195,12 @@ class KeyRing:
     """Authenticates requests with the keys that were read most recently."""
 
     def __init__(
-        self, records: Keys, file: Path | None, loopback: bool, rates: KeyRates | None = None
+        self,
+        records: Keys,
+        file: Path | None,
+        loopback: bool,
+        rates: KeyRates | None = None,
+        signs_on: bool = False,
     ) -> None:
         """Read the keys for the first time; blocks.
 
@@ -201,6 +209,7 @@ class KeyRing:
             loopback: only this machine can reach the service, so no key is required until one
                 exists.
             rates: counts the requests of keys.
+            signs_on: a proxy signs users on, so that a key or a user is always required.
 
         Raises:
             InputProblem: the file is malformed, or other machines can reach the service and no key
@@ -210,6 +219,7 @@ class KeyRing:
         self._records = records
         self._file = file
         self._loopback = loopback
+        self._signs_on = signs_on
         deployed, self._wrong = read_key_file(file)
         if self._wrong:
             raise InputProblem(self._wrong[0])
@@ -221,7 +231,7 @@ class KeyRing:
         self._noted = time.monotonic()
         self._rates = rates or KeyRates()
         self._merge_keys()
-        if not self._keys and not loopback:
+        if not self._keys and not loopback and not signs_on:
             raise InputProblem(
                 "other machines can reach this address, and there is no API key, so that anyone "
                 "could read and delete galleries; make a key with gmn keys create --scope admin, "
@@ -250,6 +260,8 @@ class KeyRing:
             )
         elif key is None:
             reason = "this service asks for a key; send one as 'Authorization: Bearer <key>'"
+            if self._signs_on:
+                reason += ", or sign on at its proxy"
         elif match is None:
             reason = "this key is unknown here or was revoked; send another"
         elif match.expires_at is None or match.expires_at > datetime.now(UTC):
@@ -280,6 +292,12 @@ class KeyRing:
             raise TooManyRequests(key.key_id, may, OTHER_RATE, retry_after_s=math.ceil(wait))
 
     def require_valid(self, key: ApiKey) -> None:
+        """Raise `Unauthorised` if a key that was valid is not any more."""
+        if isinstance(key, User):
+            # The proxy names a user's groups with each request.
+            if datetime.now(UTC) > key.created_at + USER_STAYS:
+                raise Unauthorised("the user signed on some time ago; send the request again")
+            return
         known = LOCAL_ADMIN if self.is_open else self._keys.get(key.key_id)
         if known is None or (known.expires_at and known.expires_at <= datetime.now(UTC)):
             raise Unauthorised(f"the key {key.key_id} was revoked or has expired; send another")
@@ -360,4 +378,5 @@ class KeyRing:
     def _merge_keys(self) -> None:
         self._keys = {key.key_id: key for key in (*self._deployed, *self._recorded)}
         asked_for = self._keys or self._asked_for
-        self.is_open = self._loopback and self._file is None and not asked_for
+        is_closed = self._file is not None or self._signs_on or bool(asked_for)
+        self.is_open = self._loopback and not is_closed

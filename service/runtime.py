@@ -35,6 +35,7 @@ from service.record.keys import ApiKey
 from service.record.record import Record
 from service.search.calibration import GalleryCalibrations
 from service.settings import Settings
+from service.sign_on import SignOn
 from service.watch.active import ArmedLists
 from service.watch.heard import HeardCameras
 from service.watch.sender import Sender
@@ -63,6 +64,7 @@ class Runtime:
         admission: cost in flight; used on the event loop only.
         calibrations: thresholds of the verdicts, and the search scores they are fitted to.
         shared: rates and events of all processes in Redis; None without Redis.
+        sign_on: reads users whom a proxy has signed on.
         keys: the API keys; used on the event loop only.
         audit: log of deletions, searches and views.
         outside: the galleries' indexes in Milvus; None if this process holds the indexes.
@@ -112,8 +114,13 @@ class Runtime:
                 self.shared = SharedRedis(settings.redis_url, settings.redis_password_file)
                 held.callback(self.shared.close)
             rates = KeyRates(settings.processes, self.shared)
+            self.sign_on = SignOn(settings)
             self.keys = KeyRing(
-                self.record.keys, settings.api_keys_file, is_loopback(settings.host), rates
+                self.record.keys,
+                settings.api_keys_file,
+                is_loopback(settings.host),
+                rates,
+                self.sign_on.is_on,
             )
             held.callback(self.keys.threads.shutdown)
             self.device = DeviceThread(lambda why: self.watchdog.give_up("device thread", why))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     Field,
@@ -20,8 +22,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.dataclasses import dataclass as frozen_dataclass
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from gmn_client.models import Scope
 from model.crops.quality import QualityLimits
 from model.problems import InputProblem, legible
 from service.wording import describe_reason
@@ -45,6 +49,7 @@ MAX_IMAGES = 200
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 ORIGIN = re.compile(r"https?://[^/?#\s]+")
 
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 DeviceName = Literal["auto", "cpu", "cuda"]
 RuntimeName = Literal["auto", "torch", "openvino"]
@@ -54,6 +59,7 @@ QualityPolicy = Literal["warn", "refuse", "off"]
 KeepImages = Literal["original", "thumbnail", "none"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "json", "text"]
+HeaderName = Annotated[str, Field(pattern="^[A-Za-z0-9-]{1,64}$")]
 
 
 def checked_name(name: str) -> str:
@@ -64,6 +70,34 @@ def checked_name(name: str) -> str:
             "underscores, beginning with a letter or a digit"
         )
     return name
+
+
+@frozen_dataclass(frozen=True)
+class Group:
+    """A group of users whom a proxy signs on, and what they may do.
+
+    Attributes:
+        gallery: the only gallery they may access; None for all.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    scopes: Annotated[tuple[Scope, ...], Field(min_length=1)]
+    gallery: str | None = None
+
+    @classmethod
+    def read(cls, text: str) -> Group:
+        """Read a group such as `guards=query,enroll@lobby`; raises `ValueError`."""
+        name, _, rights = text.rpartition("=")
+        scopes, _, gallery = rights.partition("@")
+        wanted = tuple(scope.strip() for scope in scopes.split(","))
+        unknown = sorted(set(wanted) - set(SCOPES))
+        if not name.strip() or unknown:
+            raise ValueError(
+                f"{text.strip()!r} is no group with its rights; write it like "
+                f"guards=query,enroll or guards=query@lobby, with scopes of {', '.join(SCOPES)}"
+            )
+        only = checked_name(gallery.strip()) if gallery.strip() else None
+        return cls(unicodedata.normalize("NFC", name.strip()), wanted, only)  # type: ignore[arg-type]
 
 
 class Settings(BaseSettings):
@@ -111,6 +145,18 @@ class Settings(BaseSettings):
     """The port to listen on; 0 takes a free port and prints it."""
     api_keys_file: Path | None = None
     """A file of API keys, in addition to those of `gmn keys`."""
+    user_header: HeaderName | None = None
+    """The header in which a proxy names the user whom it has signed on, such as `Remote-User`. It
+    needs the next three settings."""
+    groups_header: HeaderName | None = None
+    """The header in which the proxy names the user's groups, separated by commas, such as
+    `Remote-Groups`."""
+    groups: Annotated[tuple[Group, ...], NoDecode] = ()
+    """The groups that have rights, separated by semicolons. `guards=query@lobby` gives a group one
+    scope in the gallery `lobby` alone, and `staff=query,enroll` two scopes in every gallery."""
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    """The addresses of the proxies whose headers are read, separated by commas, such as
+    `127.0.0.1, 10.3.0.0/16`."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins whose web pages may call the service, such as `https://desk.example`; separated by
     commas."""
@@ -232,7 +278,31 @@ class Settings(BaseSettings):
         is_link = LINK_ADDRESS.fullmatch(str(values.get("port")))
         return {name: value for name, value in values.items() if not (is_link and name == "port")}
 
-    @field_validator("previous", "cors_origins", "database_accept", mode="before")
+    @field_validator("groups", mode="before")
+    @classmethod
+    def _read_groups(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        groups = tuple(Group.read(text) for text in value.split(";") if text.strip())
+        if len({group.name for group in groups}) < len(groups):
+            raise ValueError("a group is there twice; write its rights once")
+        return groups
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _require_networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                ip_network(proxy)
+            except ValueError as error:
+                raise ValueError(
+                    f"{proxy!r} is no address or network; write it like 127.0.0.1 or 10.3.0.0/16"
+                ) from error
+        return proxies
+
+    @field_validator(
+        "previous", "cors_origins", "database_accept", "trusted_proxies", mode="before"
+    )
     @classmethod
     def _split_list(cls, value: Any) -> Any:
         given = value.split(",") if isinstance(value, str) else value
@@ -255,6 +325,13 @@ class Settings(BaseSettings):
             raise ValueError(
                 "backup_dir is for a record in the data directory; back PostgreSQL up by its own "
                 "tools and leave it out"
+            )
+        sign_on = ("user_header", "groups_header", "groups", "trusted_proxies")
+        missing = [PREFIX + name.upper() for name in sign_on if not getattr(self, name)]
+        if 0 < len(missing) < len(sign_on):
+            raise ValueError(
+                f"{' and '.join(missing)}: missing; users are signed on by a proxy with all of "
+                f"{', '.join(PREFIX + name.upper() for name in sign_on)}, or with none"
             )
         for low, high, why in (
             ("max_body_bytes", "max_queued_bytes", "a full body could never be received"),

@@ -20,14 +20,16 @@ from starlette.types import Scope as RequestScope
 
 from gmn_client.models import Scope
 from service.api_keys import is_loopback
-from service.errors import InvalidField
+from service.errors import Forbidden, InvalidField
 from service.http.fields import MAX_ID
 from service.http.form_routes import answers_response, form_handler
 from service.http.forms import Form, SomeImagesForm
-from service.http.limits import FormRequest, Handler, hold_answer
+from service.http.limits import PEER, FormRequest, Handler, hold_answer
 from service.http.problems import names_of, problems, unknown_name
 from service.ops.audit import act_as
+from service.record.keys import ApiKey
 from service.runtime import Call, GalleryCall, Runtime
+from service.sign_on import User
 
 # Paths that need no key; the last one has a signature.
 OPEN = frozenset({"/livez", "/readyz", "/v1/alerts/{alert_id}/signed-image"})
@@ -83,19 +85,14 @@ class Needs:
     every_gallery: bool = False
 
     async def let_in(self, request: Request) -> Call:
-        """Check the key, and return the call with the gallery of the path; reads no body.
+        """Check the key or user, and return the call with the path's gallery; reads no body.
 
         Raises:
-            Unauthorised, Forbidden, TooManyRequests: the key may not make this call now.
+            Unauthorised, Forbidden, TooManyRequests: the caller may not make this call now.
             InvalidField, UnknownGallery: there is no such gallery.
         """
         runtime: Runtime = request.app.state.runtime
-        authorization = await BEARER(request)
-        key = authorization.credentials if authorization else None
-        forwarded = any(FORWARDED.fullmatch(name) for name in request.headers)
-        is_from_loopback = request.client is not None and is_loopback(request.client.host)
-        is_local = is_from_loopback and not forwarded and request.scope["http_version"] != "1.0"
-        caller = runtime.keys.caller(key, is_local)
+        caller = await find_caller(runtime, request)
         # Set before the checks, so that the log names callers who are refused too.
         request.state.caller = caller
         if caller.rate is not None and not caller.rate_images:
@@ -116,6 +113,47 @@ class Needs:
         _: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)],
     ) -> Call:
         return cast("Call", request.state.call)
+
+
+async def find_caller(runtime: Runtime, request: Request) -> ApiKey:
+    """Return the key of a request or, without one, the user whom a proxy has signed on.
+
+    Raises:
+        Unauthorised: the key is missing, unknown, revoked or expired.
+        Forbidden: the user has no rights, or a page of another site sends the user's request.
+    """
+    authorization = await BEARER(request)
+    key = authorization.credentials if authorization else None
+    if key is None:
+        user = runtime.sign_on.find_user(request.headers, request.scope["state"].get(PEER))
+        if user is not None:
+            _require_own_page(request, user)
+            return user
+    forwarded = any(FORWARDED.fullmatch(name) for name in request.headers)
+    is_from_loopback = request.client is not None and is_loopback(request.client.host)
+    is_local = is_from_loopback and not forwarded and request.scope["http_version"] != "1.0"
+    return runtime.keys.caller(key, is_local)
+
+
+def _require_own_page(request: Request, user: User) -> None:
+    """Raise `Forbidden` for a change that no page of the service asks for.
+
+    Browsers send the cookies of the proxy with requests of any site, and these would be the user's.
+    """
+    if request.method == "GET":
+        return
+    site = request.headers.get("sec-fetch-site")
+    _, _, origin_host = request.headers.get("origin", "").partition("://")
+    is_own = site == "same-origin"
+    if site is None:
+        is_own = (
+            bool(origin_host) and origin_host.lower() == request.headers.get("host", "").lower()
+        )
+    if not is_own:
+        raise Forbidden(
+            f"{user.key_id} is signed on for the pages of this service, and the request comes from "
+            "none of them; send a key from a program"
+        )
 
 
 # Requirements of a route that declares none.

@@ -68,8 +68,10 @@ NO_FILE_NAME = (
     "came without a file name, as text does; send each file as a part with a file name, such as "
     'filename="crop.png" (filename* alone is not read)'
 )
-# Key in the state of a connection beyond the limit.
+# Keys in the state of a connection: one that is set beyond the limit, and the address at the other
+# end, which behind a proxy is not that of the client.
 CROWDED = "crowded"
+PEER = "peer"
 # Status in the log of a request whose client did not wait for the answer.
 CLIENT_LEFT = 499
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -490,6 +492,8 @@ def bounded_connections(  # noqa: C901
             own_socket = transport.get_extra_info("socket")
             own_socket.setsockopt(IPPROTO_TCP, TCP_USER_TIMEOUT, int(SEND_SECONDS * 1000))
             self.conn = BodyInPieces(h11.SERVER, MOST_HEAD_BYTES)
+            host, *_ = transport.get_extra_info("peername") or ("",)
+            self.app_state = {**self.app_state, PEER: host}
             self._closing: asyncio.TimerHandle | None = None
             self._await_request()
             if len(self.connections) > most_open:

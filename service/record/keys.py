@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Annotated, get_args
+from typing import Annotated
 
 from pydantic import AwareDatetime, Field, PositiveInt, TypeAdapter
 from pydantic.dataclasses import dataclass as stored_dataclass
@@ -23,7 +23,6 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 # Hash to compare with if an id or its secret is unknown; no secret has it.
 NO_HASH = "0" * 64
 OF_KEYS = f"WHERE key_id IN {AMONG}"
-SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
 @stored_dataclass(frozen=True)

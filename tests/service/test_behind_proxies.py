@@ -88,7 +88,8 @@ def running_proxy(command, folder, port):
             def is_up():
                 assert process.poll() is None, log.read_text()
                 with contextlib.suppress(httpx2.ConnectError):
-                    return client.get("/livez").status_code == 200
+                    # A proxy that signs users on sends nobody on yet.
+                    return client.get("/livez").status_code in (200, 302, 401)
                 return False
 
             eventually(is_up)
@@ -132,49 +133,60 @@ def keyed(start, tmp_path_factory):
     return running
 
 
-@pytest.fixture(params=["nginx", "caddy"])
-def proxy(request, keyed, tmp_path):
-    """Yield a client of a proxy with the file of docker/, in front of a service."""
-    program = installed(request.param)
+@contextlib.contextmanager
+def shipped_proxy(name, backend, folder, adapt=lambda shipped: shipped):
+    """Yield a client of nginx or Caddy with the file of docker/, in front of an address.
+
+    Args:
+        adapt: changes the file as a guide says.
+    """
+    program = installed(name)
     port = free_port()
-    address = urlsplit(str(keyed.http.base_url)).netloc
-    key, certificate = certificate_in(tmp_path)
-    if request.param == "nginx":
-        own = (DOCKER / "nginx.conf").read_text()
+    key, certificate = certificate_in(folder)
+    if name == "nginx":
+        own = adapt((DOCKER / "nginx.conf").read_text())
         for shipped, adapted in (
             ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
-            ("/etc/ssl/reid.example.org", str(tmp_path)),
-            ("/var/log/nginx", str(tmp_path)),
-            (BACKEND, address),
+            ("/etc/ssl/reid.example.org", str(folder)),
+            ("/var/log/nginx", str(folder)),
+            (BACKEND, backend),
         ):
             assert shipped in own
             own = own.replace(shipped, adapted)
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        folders = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)
-        file = tmp_path / "nginx.conf"
+        folders = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+        file = folder / "nginx.conf"
         file.write_text(
-            f"daemon off; pid {tmp_path}/pid; error_log stderr; events {{}}\n"
+            f"daemon off; pid {folder}/pid; error_log stderr; events {{}}\n"
             f"http {{ {folders}\n{own} }}\n"
         )
-        command = [program, "-p", tmp_path, "-c", file]
+        command = [program, "-p", folder, "-c", file]
     else:
-        own = (DOCKER / "Caddyfile").read_text()
+        own = adapt((DOCKER / "Caddyfile").read_text())
         for shipped, adapted in (
             (
                 "\nreid.example.org {",
                 f"\nhttps://reid.example.org:{port} {{\n"
                 f"\tbind 127.0.0.1\n\ttls {certificate} {key}",
             ),
-            (BACKEND, address),
+            (BACKEND, backend),
         ):
             assert shipped in own
             own = own.replace(shipped, adapted)
         # Without these it would listen at ports 80 and 2019, and write to the home directory.
-        options = ("admin off", "auto_https disable_redirects", f"storage file_system {tmp_path}")
-        file = tmp_path / "Caddyfile"
+        options = ("admin off", "auto_https disable_redirects", f"storage file_system {folder}")
+        file = folder / "Caddyfile"
         file.write_text("\n".join(["{", *options, "}", own]))
         command = [program, "run", "--adapter", "caddyfile", "--config", file]
-    with running_proxy(command, tmp_path, port) as client:
+    with running_proxy(command, folder, port) as client:
+        yield client
+
+
+@pytest.fixture(params=["nginx", "caddy"])
+def proxy(request, keyed, tmp_path):
+    """Yield a client of a proxy with the file of docker/, in front of a service."""
+    address = urlsplit(str(keyed.http.base_url)).netloc
+    with shipped_proxy(request.param, address, tmp_path) as client:
         client.headers["Authorization"] = keyed.http.headers["Authorization"]
         yield client
 
