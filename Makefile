@@ -12,7 +12,7 @@ CYCLES ?= 200
 SEED ?=
 CUTS ?= 600
 
-.PHONY: demo demo-camera docs gpu test test-slow test-all compose-test mutations torture power-cut load soak camera-soak machines fuzz milvus-env check lint format clean
+.PHONY: demo demo-camera docs gpu test test-slow test-all compose-test mutations torture power-cut load soak camera-soak machines fuzz milvus-env check lint release format clean
 
 demo: $(DEMO)/ready
 	$(DEMO)/bin/gmn demo
@@ -92,6 +92,10 @@ lint: .venv/ready
 docs: .venv-docs/ready
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
+# The wheels of this version in dist, checked, with a list of the packages of each environment and image.
+release: .venv/ready .venv-release/ready
+	$(BIN)/python -m bench.release dist
+
 format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -117,6 +121,8 @@ INSTALL := pip install --quiet --disable-pip-version-check --no-compile
 	touch $@
 
 .venv-docs/ready: requirements-docs.txt
+.venv-release/ready: requirements-release.txt
+.venv-docs/ready .venv-release/ready:
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m $(INSTALL) -r $<
 	touch $@
@@ -130,4 +136,4 @@ milvus-env:
 	done
 
 clean:
-	rm -rf .venv .venv-serve .venv-docs build/site runs demo-output gmn-data .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-serve .venv-docs .venv-release build/site dist runs demo-output gmn-data .pytest_cache .mypy_cache .ruff_cache .hypothesis

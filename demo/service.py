@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,13 +24,16 @@ ANNOUNCED_URL = re.compile(r"^Serving on (https?://[\w.\-\[\]:]+:\d+)", re.MULTI
 
 @contextmanager
 def own_service(
-    artefact: str, variables: Mapping[str, str] = MappingProxyType({})
+    artefact: str,
+    variables: Mapping[str, str] = MappingProxyType({}),
+    program: Sequence[str] = (sys.executable, str(PROGRAM)),
 ) -> Iterator[Client]:
     """Start a service on temporary data, wait until it is ready, and stop it with the block.
 
     Args:
         artefact: a shipped name or a file.
         variables: environment variables of the service, in addition to those of this process.
+        program: the command `gmn`.
 
     Yields:
         A client of the service.
@@ -40,7 +43,7 @@ def own_service(
     """
     with TemporaryDirectory(prefix="gmn-") as folder:
         log = Path(folder) / "service.log"
-        command = [sys.executable, str(PROGRAM), "serve", "--artefact", artefact]
+        command = [*program, "serve", "--artefact", artefact]
         command += ["--data-dir", f"{folder}/data", "--port", "0"]
         environment = os.environ | variables
         with log.open("wb") as sink:

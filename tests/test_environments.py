@@ -6,8 +6,7 @@ import re
 
 import pytest
 
-from tests.outside import run_command
-from tests.packages import (
+from bench.packages import (
     CAMERA_REQUIREMENTS,
     EXTRAS,
     LIGHT_REQUIREMENTS,
@@ -16,6 +15,7 @@ from tests.packages import (
     packages_of,
     read_pins,
 )
+from tests.outside import run_command
 
 pytestmark = pytest.mark.promise("pinned-packages")
 

@@ -10,8 +10,8 @@ import tomllib
 import pytest
 from packaging.requirements import Requirement
 
+from bench.packages import packages_of, read_pins, requirements_of
 from tests.docker.conftest import ROOT, text_of
-from tests.packages import packages_of, read_pins, requirements_of
 
 # Addresses outside the deployment.
 ELSEWHERE = re.compile(r"index-url|https?://(?!localhost|etcd|service:|0\.0\.0\.0)|trusted-host")
