@@ -1,0 +1,90 @@
+"""The embedder in PyTorch: a feature does not depend on its batch."""
+
+import numpy as np
+import pytest
+import torch
+
+from model.artefact import load_artefact
+from model.preprocessing import drawn_patterns
+from model.torch_runtime import TorchRuntime, split_batch
+
+
+@pytest.fixture(scope="module")
+def artefact(tiny_artefact):
+    return load_artefact(tiny_artefact)
+
+
+@pytest.fixture(scope="module")
+def crops(artefact):
+    patterns = drawn_patterns(artefact.description.preprocessing)
+    noise = np.random.default_rng(0).integers(0, 40, (20, *patterns.shape[1:]), np.uint8)
+    return np.resize(patterns, noise.shape) // 2 + noise
+
+
+@pytest.mark.promise("same-features")
+@pytest.mark.parametrize("sizes", [None, (1, 2, 4, 8), (4, 8)], ids=str)
+def test_a_feature_is_the_same_to_the_last_digit_in_every_batch_and_place(artefact, crops, sizes):
+    runtime = TorchRuntime(artefact, "float32", batch_sizes=sizes, reference=sizes and 4)
+    alone = np.concatenate([runtime.embed(crop[None]) for crop in crops])
+    np.testing.assert_array_equal(runtime.embed(crops), alone)
+    np.testing.assert_array_equal(runtime.embed(crops[::-1].copy()), alone[::-1])
+    for count in (2, 3, 5, 8, 13):
+        np.testing.assert_array_equal(runtime.embed(crops[:count]), alone[:count])
+
+
+def test_on_a_cpu_each_crop_is_computed_alone(artefact):
+    assert TorchRuntime(artefact, "float32").batch_sizes == (1,)
+
+
+class _Unequal(TorchRuntime):
+    """Batches of some sizes give other last digits, as on a GPU by other kernels."""
+
+    def _embed_padded(self, crops, size):
+        features = self.features_at(crops, size)
+        return features + np.float32(1e-6) if size in (2, 8) else features
+
+    def features_at(self, crops, _):
+        means = crops.mean(axis=(1, 2), dtype=np.float64)
+        return np.asarray(means, np.float32)
+
+
+class _Placed(_Unequal):
+    """The last places of a batch of four have other digits."""
+
+    def features_at(self, crops, size):
+        is_late = np.arange(len(crops)) >= 2 if size == 4 else np.zeros(len(crops))
+        return super().features_at(crops, size) + np.float32(1e-3) * is_late[:, None]
+
+
+@pytest.mark.promise("same-features")
+def test_sizes_that_give_other_digits_than_the_reference_are_not_used(artefact, crops):
+    sizes = (1, 2, 4, 8, 16)
+    runtime = _Unequal(artefact, "float32", batch_sizes=sizes, reference=4)
+    assert runtime.batch_sizes == (1, 4, 16)
+    alone = np.concatenate([runtime.embed(crop[None]) for crop in crops])
+    for count in (2, 8, 19):
+        np.testing.assert_array_equal(runtime.embed(crops[:count]), alone[:count])
+
+
+@pytest.mark.promise("same-features")
+def test_where_a_place_changes_the_digits_each_crop_is_computed_alone(artefact):
+    runtime = _Placed(artefact, "float32", batch_sizes=(1, 4, 16), reference=4)
+    assert runtime.batch_sizes == (1,)
+
+
+def test_a_size_without_memory_is_not_used(artefact):
+    class Small(_Unequal):
+        def features_at(self, crops, size):
+            if size == 16:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().features_at(crops, size)
+
+    assert Small(artefact, "float32", batch_sizes=(4, 16), reference=4).batch_sizes == (4,)
+
+
+def test_a_batch_is_split_into_passes_of_the_largest_size_and_the_smallest_for_the_rest():
+    parts = [(part.start, part.stop, size) for part, size in split_batch(21, (1, 4, 8))]
+    assert parts == [(0, 8, 8), (8, 16, 8), (16, 21, 8)]
+    assert [size for _, size in split_batch(11, (1, 4, 8))] == [8, 4]
+    assert [size for _, size in split_batch(1, (1, 4, 8))] == [1]
+
