@@ -96,6 +96,9 @@ class TorchRuntime:
         self.device = device
         self._preprocessing = artefact.description.preprocessing
         embedder: Embedder = folded(artefact.embedder.requires_grad_(False), self._preprocessing)
+        if dtype == "bfloat16":
+            # Autocast would cast the weights at every pass. The head is computed in float32.
+            _cast_convolutions(embedder.backbone, torch.bfloat16)
         self._embedder = embedder.to(device)
         # This layout is faster. The annotations of PyTorch do not know the argument.
         self._embedder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -176,3 +179,8 @@ def split_batch(count: int, sizes: Sequence[int]) -> Iterator[tuple[slice, int]]
         rest = part.stop - start
         yield part, next(size for size in sizes if size >= rest)
 
+
+def _cast_convolutions(backbone: nn.Module, dtype: torch.dtype) -> None:
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.to(dtype)

@@ -1,10 +1,11 @@
-"""The embedder in PyTorch: a feature does not depend on its batch."""
+"""The embedder in PyTorch: a feature does not depend on its batch, and weights are cast once."""
 
 import numpy as np
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
-from model.artefact import load_artefact
+from model.artefact import load_artefact, resolve_artefact
 from model.preprocessing import drawn_patterns
 from model.torch_runtime import TorchRuntime, split_batch
 
@@ -88,3 +89,25 @@ def test_a_batch_is_split_into_passes_of_the_largest_size_and_the_smallest_for_t
     assert [size for _, size in split_batch(11, (1, 4, 8))] == [8, 4]
     assert [size for _, size in split_batch(1, (1, 4, 8))] == [1]
 
+
+def _casts(runtime, crops):
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        runtime.embed(crops)
+    return sum(event.count for event in profiled.key_averages() if event.key == "aten::_to_copy")
+
+
+def test_a_pass_in_bfloat16_casts_no_weights_of_convolutions():
+    runtime = TorchRuntime(load_artefact(resolve_artefact("small")), "bfloat16")
+    crops = drawn_patterns(runtime._preprocessing)[:1]
+    runtime.embed(crops)
+    # It was 368 when autocast cast the weights at each pass.
+    assert _casts(runtime, crops) <= 110
+    head = [tensor for name, tensor in runtime._embedder.named_parameters() if "head" in name]
+    assert {tensor.dtype for tensor in head} == {torch.float32}
+
+
+def test_weights_that_are_cast_once_give_the_features_of_autocast(artefact, crops):
+    runtime = TorchRuntime(artefact, "bfloat16")
+    whole = TorchRuntime(artefact, "float32")
+    whole.dtype = "bfloat16"
+    np.testing.assert_array_equal(runtime.embed(crops[:3]), whole.embed(crops[:3]))
