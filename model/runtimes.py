@@ -140,8 +140,12 @@ def build_runtime(
     artefact: Artefact,
     name: RuntimeName,
     dtype: DtypeName,
+    device: str = "cpu",
 ) -> EmbeddingRuntime:
-    """Build a runtime on the CPU for the embedder of an artefact, which stays as it is.
+    """Build a runtime for the embedder of an artefact, which stays as it is.
+
+    Args:
+        device: `cpu`, or for PyTorch a name such as `cuda:0`.
 
     Raises:
         RuntimeUnusable: PyTorch or OpenVINO is not installed, or the CPU lacks the number format.
@@ -154,7 +158,7 @@ def build_runtime(
         )
     from model.torch_runtime import TorchRuntime
 
-    return TorchRuntime(artefact, dtype)
+    return TorchRuntime(artefact, dtype, device)
 
 
 class Probes:
@@ -162,9 +166,11 @@ class Probes:
 
     Attributes:
         crops: the patterns, `(n, height, width, 3)` uint8 RGB.
+        device: the device of the runtimes, `cpu` or a name of PyTorch such as `cuda:0`.
     """
 
-    def __init__(self, artefact: Artefact) -> None:
+    def __init__(self, artefact: Artefact, device: str = "cpu") -> None:
+        self.device = device
         self._artefact = artefact
         self.crops = drawn_patterns(artefact.description.preprocessing)
         features = artefact.tensors.get(PROBES)
@@ -187,7 +193,7 @@ class Probes:
             ArtefactProblem: the artefact has no graph, and PyTorch is not installed.
         """
         try:
-            runtime = build_runtime(self._artefact, name, dtype)
+            runtime = build_runtime(self._artefact, name, dtype, self.device)
             cosine = self.least_cosine(runtime)
         except (RuntimeUnusable, ArtefactProblem):
             raise

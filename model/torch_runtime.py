@@ -99,7 +99,8 @@ class TorchRuntime:
         if dtype == "bfloat16":
             # Autocast would cast the weights at every pass. The head is computed in float32.
             _cast_convolutions(embedder.backbone, torch.bfloat16)
-        self._embedder = embedder.to(device)
+        self._device = torch.device(device)
+        self._embedder = embedder.to(self._device)
         # This layout is faster. The annotations of PyTorch do not know the argument.
         self._embedder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if device != "cpu":
@@ -157,7 +158,7 @@ class TorchRuntime:
         if len(crops) < size:
             padded = np.zeros((size, *crops.shape[1:]), np.uint8)
             padded[: len(crops)] = crops
-        batch = self._preprocessing.normalise(torch.from_numpy(padded).to(self.device))
+        batch = self._preprocessing.normalise(torch.from_numpy(padded).to(self._device))
         with torch.autocast(
             batch.device.type,
             dtype=torch.bfloat16,

@@ -115,14 +115,14 @@ class Settings(BaseSettings):
     """Origins whose web pages may call the service, such as `https://desk.example`; separated by
     commas."""
     device: DeviceName = "auto"
-    """`cpu` or `cuda`; `auto` takes the GPU if there is one."""
+    """`cpu` or `cuda`. `auto` is the device of the record's features, and for a new record the GPU
+    if there is one."""
     runtime: RuntimeName = "auto"
     """The runtime that computes the features, `torch` or `openvino`. `auto` is PyTorch on a GPU,
     and on a CPU the runtime that is fastest when the record is first used."""
     dtype: DtypeName = "auto"
-    """Number format of the embedder: `float32` or `bfloat16`. `auto` is bfloat16 on a GPU with
-    hardware for it; otherwise float32, or the format that `GMN_RUNTIME=auto` measured as
-    fastest."""
+    """Number format of the embedder: `float32` or `bfloat16`. `auto` is float32 on a GPU, and on a
+    CPU float32 or the format that `GMN_RUNTIME=auto` measured as fastest."""
     max_batch: int = Field(32, ge=1, le=1024)
     """Images in one forward pass of PyTorch; OpenVINO embeds them one by one, several at once."""
     max_cost: float = Field(352.0, ge=1.0)
