@@ -141,11 +141,13 @@ def build_runtime(
     name: RuntimeName,
     dtype: DtypeName,
     device: str = "cpu",
+    max_batch: int | None = None,
 ) -> EmbeddingRuntime:
     """Build a runtime for the embedder of an artefact, which stays as it is.
 
     Args:
         device: `cpu`, or for PyTorch a name such as `cuda:0`.
+        max_batch: size of the largest batch that will be embedded on a GPU; None for any.
 
     Raises:
         RuntimeUnusable: PyTorch or OpenVINO is not installed, or the CPU lacks the number format.
@@ -156,9 +158,9 @@ def build_runtime(
         raise RuntimeUnusable(
             "PyTorch is not installed; pip install 'gmn-reid[gpu]' in an environment of its own"
         )
-    from model.torch_runtime import TorchRuntime
+    from model.torch_runtime import TorchRuntime, batch_sizes_of
 
-    return TorchRuntime(artefact, dtype, device)
+    return TorchRuntime(artefact, dtype, device, batch_sizes_of(device, max_batch))
 
 
 class Probes:
@@ -169,8 +171,15 @@ class Probes:
         device: the device of the runtimes, `cpu` or a name of PyTorch such as `cuda:0`.
     """
 
-    def __init__(self, artefact: Artefact, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        artefact: Artefact,
+        device: str = "cpu",
+        max_batch: int | None = None,
+    ) -> None:
+        """Read or compute the features; device and `max_batch` are as for `build_runtime`."""
         self.device = device
+        self._max_batch = max_batch
         self._artefact = artefact
         self.crops = drawn_patterns(artefact.description.preprocessing)
         features = artefact.tensors.get(PROBES)
@@ -193,7 +202,7 @@ class Probes:
             ArtefactProblem: the artefact has no graph, and PyTorch is not installed.
         """
         try:
-            runtime = build_runtime(self._artefact, name, dtype, self.device)
+            runtime = build_runtime(self._artefact, name, dtype, self.device, self._max_batch)
             cosine = self.least_cosine(runtime)
         except (RuntimeUnusable, ArtefactProblem):
             raise

@@ -14,14 +14,14 @@ import copy
 import logging
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from model.arrays import Floats, Pixels
+from model.arrays import Floats, Pixels, WaitForFeatures
 from model.artefact import Artefact
 from model.embedder import Embedder
 from model.precision import DtypeName, RuntimeName
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 Network = TypeVar("Network", bound=nn.Module)
 # Outputs may differ by this share of the largest one; folding moves them by about 1e-6.
 TOLERANCE = 1e-4
-BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+DEVICE_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 # All processes have to use the same size to have equal features, so that this is not measured. The
 # launches of a GPU's kernels take about as long for so many crops as for one.
 DEVICE_REFERENCE = 32
@@ -64,12 +64,34 @@ def folded(network: Network, size: Preprocessing) -> Network:
     return shorter if is_close else copy.deepcopy(network)
 
 
+class BatchSizes(NamedTuple):
+    """Sizes of forward passes.
+
+    Attributes:
+        reference: the size that decides the last digits of the features.
+        candidates: sizes that are used if they give the features of the reference.
+    """
+
+    reference: int
+    candidates: tuple[int, ...]
+
+
+def batch_sizes_of(device: str, max_batch: int | None = None) -> BatchSizes:
+    """Return the sizes of a device; `max_batch` is the largest batch, None for any.
+
+    On a CPU each crop is computed alone: sizes hardly ever agree there, and gain little.
+    """
+    if device == "cpu":
+        return BatchSizes(1, (1,))
+    usable = [size for size in DEVICE_SIZES if max_batch is None or size < 2 * max_batch]
+    return BatchSizes(DEVICE_REFERENCE, tuple(usable))
+
+
 class TorchRuntime:
     """The embedder in PyTorch, with BatchNorm folded.
 
     A feature does not depend on the other crops: the reference size decides its digits, and other
-    sizes are used if they give the same. On a CPU the reference is a batch of one crop, and only it
-    is used, since several sizes hardly ever agree there.
+    sizes are used if they give the same.
 
     Attributes:
         batch_sizes: sizes of the forward passes, ascending.
@@ -82,15 +104,16 @@ class TorchRuntime:
         artefact: Artefact,
         dtype: DtypeName,
         device: str = "cpu",
-        batch_sizes: Sequence[int] | None = None,
-        reference: int | None = None,
+        sizes: BatchSizes | None = None,
     ) -> None:
-        """Copy the embedder of an artefact to a device, such as `cuda:0`, and compare batch sizes.
+        """Copy the embedder of an artefact to a device, and compare the features of batch sizes.
+
+        Libraries make their plans for each size meanwhile, so that no later batch waits for them.
 
         Args:
             artefact: provides the embedder; it is not changed.
-            batch_sizes: the sizes to compare with the reference; None for those of the device.
-            reference: the size that decides the digits; None for that of the device.
+            device: `cpu`, or a name of PyTorch such as `cuda:0`.
+            sizes: None for those of the device.
         """
         self.dtype = dtype
         self.device = device
@@ -103,69 +126,105 @@ class TorchRuntime:
         self._embedder = embedder.to(self._device)
         # This layout is faster. The annotations of PyTorch do not know the argument.
         self._embedder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if device != "cpu":
+        self._copies: torch.cuda.Stream | None = None
+        if self._device.type == "cuda":
             # Sums by atomic operations have other last digits at each call.
             torch.backends.cudnn.deterministic = True
-        if batch_sizes is None:
-            batch_sizes = (1,) if device == "cpu" else BATCH_SIZES
-        if reference is None:
-            reference = 1 if device == "cpu" else DEVICE_REFERENCE
-        self.batch_sizes = self._choose_batch_sizes(batch_sizes, reference)
+            self._copies = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        self.batch_sizes = self._choose_batch_sizes(sizes or batch_sizes_of(device))
 
     def embed(self, crops: Pixels) -> Floats:
         """Return features `(B, d)` float32 of resized crops `(B, height, width, 3)` uint8 RGB.
 
         There has to be a crop. A feature is equal bit for bit among any other crops.
         """
-        return self._embed_in(crops, self.batch_sizes)
+        return self.start(crops)()
 
-    def _choose_batch_sizes(self, sizes: Sequence[int], reference: int) -> tuple[int, ...]:
+    def start(self, crops: Pixels) -> WaitForFeatures:
+        """Begin to embed crops, and return a function that waits for what `embed` returns.
+
+        On a GPU it returns as soon as all work is queued, so that the next batch can be begun. On
+        a CPU it computes the features.
+        """
+        return self._start_in(crops, self.batch_sizes)
+
+    def _choose_batch_sizes(self, sizes: BatchSizes) -> tuple[int, ...]:
         """Return the sizes whose features equal those of the reference size at every place."""
-        if reference == 1 and set(sizes) <= {1}:
+        if sizes == BatchSizes(1, (1,)):
             return (1,)
+        reference = sizes.reference
         patterns = drawn_patterns(self._preprocessing)
-        expected = self._embed_in(patterns, (reference,))
+        expected = self._start_in(patterns, (reference,))()
         if not self._is_equal(reference, patterns, expected):
             log.warning(
                 "a feature depends on its place in a batch of %d, so each crop is computed alone",
                 reference,
             )
             return (1,)
-        usable = [size for size in sizes if self._is_equal(size, patterns, expected)]
-        usable = sorted({*usable, reference})
-        log.info("features are equal in batches of %s", ", ".join(map(str, usable)))
-        return tuple(usable)
+        usable = {size for size in sizes.candidates if self._is_equal(size, patterns, expected)}
+        usable.add(reference)
+        log.info("features are equal in batches of %s", ", ".join(map(str, sorted(usable))))
+        return tuple(sorted(usable))
 
     def _is_equal(self, size: int, patterns: Pixels, expected: Floats) -> bool:
         # Each place has another pattern the second time, beside other neighbours.
         for shift in (0, 5):
             order = (np.arange(size * -(-2 * PATTERNS // size)) + shift) % PATTERNS
             try:
-                features = self._embed_in(patterns[order], (size,))
+                features = self._start_in(patterns[order], (size,))()
             except torch.OutOfMemoryError:
                 return False
             if not np.array_equal(features, expected[order], equal_nan=True):
                 return False
         return True
 
-    def _embed_in(self, crops: Pixels, sizes: Sequence[int]) -> Floats:
-        passes = split_batch(len(crops), sizes)
-        return np.concatenate([self._embed_padded(crops[part], size) for part, size in passes])
+    def _start_in(self, crops: Pixels, sizes: Sequence[int]) -> WaitForFeatures:
+        parts = split_batch(len(crops), sizes)
+        passes = [self._start_pass(crops[part], size) for part, size in parts]
+        return lambda: np.concatenate([wait() for wait in passes])
 
     @torch.inference_mode()
-    def _embed_padded(self, crops: Pixels, size: int) -> Floats:
-        padded = crops
-        if len(crops) < size:
-            padded = np.zeros((size, *crops.shape[1:]), np.uint8)
-            padded[: len(crops)] = crops
-        batch = self._preprocessing.normalise(torch.from_numpy(padded).to(self._device))
+    def _start_pass(self, crops: Pixels, size: int) -> WaitForFeatures:
+        # PyTorch keeps pinned memory for the next batch, and not before its copies have ended.
+        is_pinned = self._copies is not None
+        shape = (size, *crops.shape[1:])
+        padded = torch.empty(shape, dtype=torch.uint8, pin_memory=is_pinned)
+        padded[: len(crops)] = torch.from_numpy(crops)
+        padded[len(crops) :] = 0
+        features = self._compute(self._to_device(padded))
+        if not is_pinned:
+            computed = features[: len(crops)].cpu().numpy()
+            return lambda: computed
+        answer = torch.empty(features.shape, pin_memory=True)
+        answer.copy_(features, non_blocking=True)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record()
+
+        def wait() -> Floats:
+            copied.synchronize()
+            return answer[: len(crops)].numpy().copy()
+
+        return wait
+
+    def _to_device(self, padded: Tensor) -> Tensor:
+        if self._copies is None:
+            return padded.to(self._device)
+        # Copies have a stream of their own, so that one does not wait for the batch before.
+        with torch.cuda.stream(self._copies):
+            batch = padded.to(self._device, non_blocking=True)
+        computing = torch.cuda.current_stream(self._device)
+        computing.wait_stream(self._copies)
+        batch.record_stream(computing)
+        return batch
+
+    def _compute(self, batch: Tensor) -> Tensor:
+        normalised = self._preprocessing.normalise(batch)
         with torch.autocast(
             batch.device.type,
             dtype=torch.bfloat16,
             enabled=self.dtype == "bfloat16",
         ):
-            features = self._embedder(batch)
-        return features.float().cpu().numpy()[: len(crops)]
+            return self._embedder(normalised).float()
 
 
 def split_batch(count: int, sizes: Sequence[int]) -> Iterator[tuple[slice, int]]:

@@ -39,6 +39,8 @@ LINK_NAME = re.compile(
 LINK_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
 LINK_ALIAS = re.compile(r"/\S+/\S+")
 
+CPU_BATCH = 32
+GPU_BATCH = 128
 # A form may have 1,000 fields, and each image takes up to five of them.
 MAX_IMAGES = 200
 
@@ -123,8 +125,9 @@ class Settings(BaseSettings):
     dtype: DtypeName = "auto"
     """Number format of the embedder: `float32` or `bfloat16`. `auto` is float32 on a GPU, and on a
     CPU float32 or the format that `GMN_RUNTIME=auto` measured as fastest."""
-    max_batch: int = Field(32, ge=1, le=1024)
-    """Images in one forward pass of PyTorch; OpenVINO embeds them one by one, several at once."""
+    max_batch: int | None = Field(None, ge=1, le=1024)
+    """Images that PyTorch embeds before other work has its turn, by default 128 on a GPU, in one
+    forward pass, and 32 on a CPU. OpenVINO embeds them one by one, several at once."""
     max_cost: float = Field(352.0, ge=1.0)
     """Upper limit for the cost of all requests in progress, in megapixels. Further requests wait up
     to 5 seconds and are then refused with 429. One key can use at most half of it; a request that
@@ -279,6 +282,10 @@ class Settings(BaseSettings):
             "max_connections": max(1, self.max_connections // self.processes),
         }
         return self.model_copy(update=shares)
+
+    def batch_limit(self, device: str) -> int:
+        """Return the number of images in a batch on a device, `cpu` or `cuda:0`."""
+        return self.max_batch or (CPU_BATCH if device == "cpu" else GPU_BATCH)
 
     @property
     def quality_limits(self) -> QualityLimits:

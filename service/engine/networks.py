@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from model.arrays import Array, Floats, unit_rows
+from model.arrays import Array, Floats, Pixels, WaitForFeatures, unit_rows
 from model.artefact import (
     Artefact,
     Description,
@@ -280,9 +280,19 @@ def load_model(
     batcher = MicroBatcher(
         None if at_once else device,
         runtime.embed,
-        1 if at_once else settings.max_batch,
+        1 if at_once else settings.batch_limit(runtime.device),
         metrics,
         networks.probe,
+        _start_of(runtime),
     )
     pipeline = Pipeline(description.preprocessing, batcher, threads, large_threads, settings)
     return LoadedModel(name, description, networks, choice, pipeline, artefact.reference)
+
+
+def _start_of(runtime: EmbeddingRuntime) -> Callable[[Pixels], WaitForFeatures] | None:
+    """Return the function that begins to embed crops on a device; None if threads compute them."""
+    if runtime.device == "cpu":
+        return None
+    from model.torch_runtime import TorchRuntime
+
+    return runtime.start if isinstance(runtime, TorchRuntime) else None

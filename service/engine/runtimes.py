@@ -88,7 +88,7 @@ def choose_runtime(
     embedder = artefact.description.embedding_fingerprint
     stored = records.get(embedder)
     if stored is None:
-        probes = Probes(artefact, _choose_device(settings))
+        probes = _probes(artefact, settings, _choose_device(settings))
         runtime, choice = _choose_fastest(settings, probes)
         chosen = stored = choice.model_dump_json()
         try:
@@ -195,7 +195,7 @@ def _build_stored(
                 f"as was chosen when it was first used; unset {name}, or {REMEDY}"
             )
     try:
-        runtime = _build_agreeing(artefact, choice)
+        runtime = _build_agreeing(artefact, settings, choice)
     except RuntimeUnusable as error:
         raise InputProblem(
             f"this record's features are computed by {choice.description}, as was chosen when it "
@@ -210,9 +210,15 @@ def _build_stored(
     return runtime, choice
 
 
-def _build_agreeing(artefact: Artefact, choice: RuntimeChoice) -> EmbeddingRuntime:
+def _build_agreeing(
+    artefact: Artefact, settings: Settings, choice: RuntimeChoice
+) -> EmbeddingRuntime:
     try:
         device = choose_device_name(choice.device)
     except InputProblem as error:
         raise RuntimeUnusable(str(error)) from error
-    return Probes(artefact, device).agreeing(choice.runtime, choice.dtype)
+    return _probes(artefact, settings, device).agreeing(choice.runtime, choice.dtype)
+
+
+def _probes(artefact: Artefact, settings: Settings, device: str) -> Probes:
+    return Probes(artefact, device, settings.batch_limit(device))

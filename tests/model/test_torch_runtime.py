@@ -7,7 +7,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from model.artefact import load_artefact, resolve_artefact
 from model.preprocessing import drawn_patterns
-from model.torch_runtime import TorchRuntime, split_batch
+from model.torch_runtime import BatchSizes, TorchRuntime, batch_sizes_of, split_batch
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +23,11 @@ def crops(artefact):
 
 
 @pytest.mark.promise("same-features")
-@pytest.mark.parametrize("sizes", [None, (1, 2, 4, 8), (4, 8)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [None, BatchSizes(4, (1, 2, 4, 8)), BatchSizes(4, (4, 8))], ids=str
+)
 def test_a_feature_is_the_same_to_the_last_digit_in_every_batch_and_place(artefact, crops, sizes):
-    runtime = TorchRuntime(artefact, "float32", batch_sizes=sizes, reference=sizes and 4)
+    runtime = TorchRuntime(artefact, "float32", sizes=sizes)
     alone = np.concatenate([runtime.embed(crop[None]) for crop in crops])
     np.testing.assert_array_equal(runtime.embed(crops), alone)
     np.testing.assert_array_equal(runtime.embed(crops[::-1].copy()), alone[::-1])
@@ -40,27 +42,31 @@ def test_on_a_cpu_each_crop_is_computed_alone(artefact):
 class _Unequal(TorchRuntime):
     """Batches of some sizes give other last digits, as on a GPU by other kernels."""
 
-    def _embed_padded(self, crops, size):
-        features = self.features_at(crops, size)
-        return features + np.float32(1e-6) if size in (2, 8) else features
-
-    def features_at(self, crops, _):
-        means = crops.mean(axis=(1, 2), dtype=np.float64)
-        return np.asarray(means, np.float32)
+    def _compute(self, batch):
+        features = batch.double().mean(dim=(1, 2)).float()
+        return features + 1e-6 if len(batch) in (2, 8) else features
 
 
 class _Placed(_Unequal):
     """The last places of a batch of four have other digits."""
 
-    def features_at(self, crops, size):
-        is_late = np.arange(len(crops)) >= 2 if size == 4 else np.zeros(len(crops))
-        return super().features_at(crops, size) + np.float32(1e-3) * is_late[:, None]
+    def _compute(self, batch):
+        is_late = torch.arange(len(batch)) >= 2 if len(batch) == 4 else torch.zeros(len(batch))
+        return super()._compute(batch) + 1e-3 * is_late[:, None]
+
+
+class _Small(_Unequal):
+    """A batch of sixteen finds no memory."""
+
+    def _compute(self, batch):
+        if len(batch) == 16:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super()._compute(batch)
 
 
 @pytest.mark.promise("same-features")
 def test_sizes_that_give_other_digits_than_the_reference_are_not_used(artefact, crops):
-    sizes = (1, 2, 4, 8, 16)
-    runtime = _Unequal(artefact, "float32", batch_sizes=sizes, reference=4)
+    runtime = _Unequal(artefact, "float32", sizes=BatchSizes(4, (1, 2, 4, 8, 16)))
     assert runtime.batch_sizes == (1, 4, 16)
     alone = np.concatenate([runtime.embed(crop[None]) for crop in crops])
     for count in (2, 8, 19):
@@ -69,18 +75,41 @@ def test_sizes_that_give_other_digits_than_the_reference_are_not_used(artefact, 
 
 @pytest.mark.promise("same-features")
 def test_where_a_place_changes_the_digits_each_crop_is_computed_alone(artefact):
-    runtime = _Placed(artefact, "float32", batch_sizes=(1, 4, 16), reference=4)
-    assert runtime.batch_sizes == (1,)
+    assert _Placed(artefact, "float32", sizes=BatchSizes(4, (1, 4, 16))).batch_sizes == (1,)
 
 
 def test_a_size_without_memory_is_not_used(artefact):
-    class Small(_Unequal):
-        def features_at(self, crops, size):
-            if size == 16:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return super().features_at(crops, size)
+    assert _Small(artefact, "float32", sizes=BatchSizes(4, (4, 16))).batch_sizes == (4,)
 
-    assert Small(artefact, "float32", batch_sizes=(4, 16), reference=4).batch_sizes == (4,)
+
+def test_every_size_that_a_batch_may_have_was_computed_before_the_first_batch(artefact, crops):
+    computed = []
+
+    class Counted(_Unequal):
+        def _compute(self, batch):
+            computed.append(len(batch))
+            return super()._compute(batch)
+
+    runtime = Counted(artefact, "float32", sizes=BatchSizes(4, (1, 4, 16)))
+    at_start = set(computed)
+    computed.clear()
+    for count in range(1, len(crops) + 1):
+        runtime.embed(crops[:count])
+    assert set(computed) <= at_start
+
+
+def test_the_sizes_of_a_gpu_hold_the_largest_batch_and_no_larger_one():
+    assert batch_sizes_of("cuda", 128) == BatchSizes(32, (1, 2, 4, 8, 16, 32, 64, 128))
+    assert batch_sizes_of("cuda", 40).candidates[-2:] == (32, 64)
+    assert batch_sizes_of("cuda", 8).candidates == (1, 2, 4, 8)
+
+
+def test_batches_that_are_begun_together_have_their_own_features(artefact, crops):
+    runtime = TorchRuntime(artefact, "float32")
+    first = runtime.start(crops[:3])
+    second = runtime.start(crops[3:5])
+    np.testing.assert_array_equal(second(), runtime.embed(crops[3:5]))
+    np.testing.assert_array_equal(first(), runtime.embed(crops[:3]))
 
 
 def test_a_batch_is_split_into_passes_of_the_largest_size_and_the_smallest_for_the_rest():

@@ -44,11 +44,12 @@ def built(monkeypatch):
     monkeypatch.setattr(runtimes, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
 
     class StandIn(TorchRuntime):
-        def __init__(self, artefact, name, dtype, device="cpu"):
+        def __init__(self, artefact, name, dtype, device="cpu", max_batch=None):
             super().__init__(artefact, "float32")
             self.name = name
             self.dtype = dtype
             self.device = device
+            self.max_batch = max_batch
             built.append(f"{name} {dtype}")
 
         def embed(self, crops):
@@ -197,6 +198,7 @@ def test_on_a_gpu_features_are_computed_in_float32_and_the_choice_is_kept(
 ):
     runtime, choice = _choose(artefact, records, device="auto")
     assert (runtime.name, runtime.dtype, runtime.device) == ("torch", "float32", "cuda")
+    assert runtime.max_batch == 128
     assert choice.description == "torch in float32 on cuda"
     kept = records.get(artefact.description.embedding_fingerprint)
     assert RuntimeChoice.model_validate_json(kept) == choice
