@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
@@ -28,6 +28,8 @@ from model.precision import DtypeName, RuntimeName
 from model.preprocessing import PATTERNS, Preprocessing, drawn_patterns
 
 log = logging.getLogger(__name__)
+Forward = Callable[[Tensor], Tensor]
+CALLS_BEFORE_GRAPH = 3
 Network = TypeVar("Network", bound=nn.Module)
 # Outputs may differ by this share of the largest one; folding moves them by about 1e-6.
 TOLERANCE = 1e-4
@@ -105,6 +107,7 @@ class TorchRuntime:
         dtype: DtypeName,
         device: str = "cpu",
         sizes: BatchSizes | None = None,
+        cuda_graphs: bool = False,
     ) -> None:
         """Copy the embedder of an artefact to a device, and compare the features of batch sizes.
 
@@ -114,7 +117,11 @@ class TorchRuntime:
             artefact: provides the embedder; it is not changed.
             device: `cpu`, or a name of PyTorch such as `cuda:0`.
             sizes: None for those of the device.
+            cuda_graphs: replay the kernels of a size from a CUDA graph; without one, with a line of
+                the log, where it cannot be recorded.
         """
+        self._cuda_graphs = cuda_graphs
+        self._forwards: dict[int, Forward] = {}
         self.dtype = dtype
         self.device = device
         self._preprocessing = artefact.description.preprocessing
@@ -191,7 +198,7 @@ class TorchRuntime:
         padded = torch.empty(shape, dtype=torch.uint8, pin_memory=is_pinned)
         padded[: len(crops)] = torch.from_numpy(crops)
         padded[len(crops) :] = 0
-        features = self._compute(self._to_device(padded))
+        features = self._forward(self._to_device(padded))
         if not is_pinned:
             computed = features[: len(crops)].cpu().numpy()
             return lambda: computed
@@ -217,6 +224,14 @@ class TorchRuntime:
         batch.record_stream(computing)
         return batch
 
+    def _forward(self, batch: Tensor) -> Tensor:
+        if not self._cuda_graphs:
+            return self._compute(batch)
+        size = len(batch)
+        if size not in self._forwards:
+            self._forwards[size] = recorded(self._compute, batch)
+        return self._forwards[size](batch)
+
     def _compute(self, batch: Tensor) -> Tensor:
         normalised = self._preprocessing.normalise(batch)
         with torch.autocast(
@@ -225,6 +240,42 @@ class TorchRuntime:
             enabled=self.dtype == "bfloat16",
         ):
             return self._embedder(normalised).float()
+
+
+def recorded(compute: Forward, batch: Tensor) -> Forward:
+    """Record the kernels of a function as a CUDA graph, and return a function that replays it.
+
+    Its result is overwritten by the next call. If the graph cannot be recorded, `compute` is
+    returned.
+
+    Args:
+        compute: a function of a tensor on a GPU that waits for nothing.
+        batch: its argument; all others have to have the same shape.
+    """
+    try:
+        static = batch.clone()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            # Libraries allocate and choose their kernels at the first calls, outside of the graph.
+            for _ in range(CALLS_BEFORE_GRAPH):
+                compute(static)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may allocate memory meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            result = compute(static)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        log.warning("batches of %d are computed without a CUDA graph: %s", len(batch), reason)
+        return compute
+
+    def replay(batch: Tensor) -> Tensor:
+        static.copy_(batch)
+        graph.replay()
+        return result
+
+    return replay
 
 
 def split_batch(count: int, sizes: Sequence[int]) -> Iterator[tuple[slice, int]]:

@@ -128,6 +128,9 @@ class Settings(BaseSettings):
     max_batch: int | None = Field(None, ge=1, le=1024)
     """Images that PyTorch embeds before other work has its turn, by default 128 on a GPU, in one
     forward pass, and 32 on a CPU. OpenVINO embeds them one by one, several at once."""
+    cuda_graphs: bool = False
+    """Whether PyTorch on a GPU replays the kernels of a batch from a CUDA graph, which may be
+    faster for small batches. It was not measured."""
     max_cost: float = Field(352.0, ge=1.0)
     """Upper limit for the cost of all requests in progress, in megapixels. Further requests wait up
     to 5 seconds and are then refused with 429. One key can use at most half of it; a request that

@@ -24,7 +24,7 @@ from model.precision import (
     cpu_has_bfloat16,
 )
 from model.problems import InputProblem
-from model.runtimes import EmbeddingRuntime, Probes, RuntimeUnusable
+from model.runtimes import EmbeddingRuntime, Probes, RuntimeUnusable, TorchOptions
 from service.errors import StorageFailed
 from service.settings import Settings
 
@@ -127,7 +127,7 @@ def _choose_device(settings: Settings) -> str:
 def _choose_fastest(settings: Settings, probes: Probes) -> tuple[EmbeddingRuntime, RuntimeChoice]:
     runtimes: dict[str, EmbeddingRuntime] = {}
     reasons = []
-    for name, dtype in _list_candidates(settings, probes.device):
+    for name, dtype in _list_candidates(settings, probes.options.device):
         try:
             runtimes[f"{name} {dtype}"] = probes.agreeing(name, dtype)
         except RuntimeUnusable as error:
@@ -147,7 +147,7 @@ def _choose_fastest(settings: Settings, probes: Probes) -> tuple[EmbeddingRuntim
     choice = RuntimeChoice(
         runtime=chosen.name,
         dtype=chosen.dtype,
-        device="cpu" if probes.device == "cpu" else "cuda",
+        device="cpu" if probes.options.device == "cpu" else "cuda",
         crops_per_second=speeds,
     )
     return chosen, choice
@@ -221,4 +221,5 @@ def _build_agreeing(
 
 
 def _probes(artefact: Artefact, settings: Settings, device: str) -> Probes:
-    return Probes(artefact, device, settings.batch_limit(device))
+    options = TorchOptions(device, settings.batch_limit(device), settings.cuda_graphs)
+    return Probes(artefact, options)

@@ -1,5 +1,8 @@
 """The embedder in PyTorch: a feature does not depend on its batch, and weights are cast once."""
 
+import contextlib
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from model.artefact import load_artefact, resolve_artefact
 from model.preprocessing import drawn_patterns
-from model.torch_runtime import BatchSizes, TorchRuntime, batch_sizes_of, split_batch
+from model.torch_runtime import (
+    BatchSizes,
+    TorchRuntime,
+    batch_sizes_of,
+    recorded,
+    split_batch,
+)
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +126,64 @@ def test_a_batch_is_split_into_passes_of_the_largest_size_and_the_smallest_for_t
     assert parts == [(0, 8, 8), (8, 16, 8), (16, 21, 8)]
     assert [size for _, size in split_batch(11, (1, 4, 8))] == [8, 4]
     assert [size for _, size in split_batch(1, (1, 4, 8))] == [1]
+
+
+class _Graph:
+    """Graphs of `torch.cuda` on the CPU: a replay computes the recorded call again."""
+
+    def __init__(self, monkeypatch):
+        self.computes = []
+        self.replays = 0
+        names = ("Stream", "current_stream", "stream", "CUDAGraph", "graph")
+        for name in names:
+            monkeypatch.setattr(torch.cuda, name, getattr(self, name))
+
+    def Stream(self):  # noqa: N802
+        return SimpleNamespace(wait_stream=lambda _: None)
+
+    current_stream = Stream
+
+    def stream(self, _):
+        return contextlib.nullcontext()
+
+    def CUDAGraph(self):  # noqa: N802
+        return self
+
+    def graph(self, *_, **__):
+        return contextlib.nullcontext()
+
+    def replay(self):
+        self.replays += 1
+        static, result, compute = self.computes[-1]
+        result.copy_(compute(static))
+
+
+def test_a_graph_is_recorded_once_and_replays_each_batch(monkeypatch):
+    graph = _Graph(monkeypatch)
+
+    def compute(batch):
+        result = batch * 2
+        graph.computes.append((batch, result, lambda batch: batch * 2))
+        return result
+
+    replay = recorded(compute, torch.ones(3))
+    calls = len(graph.computes)
+    for value in (5.0, 7.0):
+        assert torch.equal(replay(torch.full((3,), value)), torch.full((3,), 2 * value))
+    assert (len(graph.computes), graph.replays) == (calls, 2)
+
+
+def test_without_a_gpu_batches_are_computed_without_a_graph_and_the_log_says_so(
+    artefact, crops, caplog
+):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    runtime = TorchRuntime(artefact, "float32", cuda_graphs=True)
+    expected = TorchRuntime(artefact, "float32").embed(crops[:3])
+    for _ in range(2):
+        np.testing.assert_array_equal(runtime.embed(crops[:3]), expected)
+    (message,) = [record.message for record in caplog.records if "CUDA graph" in record.message]
+    assert message.startswith("batches of 1 are computed without a CUDA graph: ")
 
 
 def _casts(runtime, crops):

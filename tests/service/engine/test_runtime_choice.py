@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from model import runtimes as computing
 from model.artefact import load_artefact
 from model.problems import InputProblem
-from model.runtimes import build_runtime
+from model.runtimes import TorchOptions, build_runtime
 from model.torch_runtime import TorchRuntime
 from service.commands.store import store as store_command
 from service.engine import runtimes
@@ -44,12 +44,12 @@ def built(monkeypatch):
     monkeypatch.setattr(runtimes, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
 
     class StandIn(TorchRuntime):
-        def __init__(self, artefact, name, dtype, device="cpu", max_batch=None):
+        def __init__(self, artefact, name, dtype, options=computing.ON_CPU):
             super().__init__(artefact, "float32")
             self.name = name
             self.dtype = dtype
-            self.device = device
-            self.max_batch = max_batch
+            self.device = options.device
+            self.options = options
             built.append(f"{name} {dtype}")
 
         def embed(self, crops):
@@ -198,7 +198,7 @@ def test_on_a_gpu_features_are_computed_in_float32_and_the_choice_is_kept(
 ):
     runtime, choice = _choose(artefact, records, device="auto")
     assert (runtime.name, runtime.dtype, runtime.device) == ("torch", "float32", "cuda")
-    assert runtime.max_batch == 128
+    assert runtime.options == TorchOptions("cuda", max_batch=128, cuda_graphs=False)
     assert choice.description == "torch in float32 on cuda"
     kept = records.get(artefact.description.embedding_fingerprint)
     assert RuntimeChoice.model_validate_json(kept) == choice
