@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from service.record.database import Database
     from service.record.record import Record
     from service.runtime import Runtime
+    from service.search.placement import DevicePlacement
 
 # Upper bound on the damaged crops of a gallery that are named.
 DAMAGE_SHOWN = 10
@@ -131,6 +132,8 @@ def _service(runtime: Runtime) -> Findings:
         yield "warning", f"{text}; look at the load of the disk of {runtime.settings.data_dir}"
     else:
         yield "ok", text
+    if runtime.placement:
+        yield "ok", _describe_placement(galleries, runtime.placement)
     if not runtime.audit.is_writable:
         yield "error", "lines of the audit log cannot be written, so that searches are refused"
     if not runtime.index_up:
@@ -138,6 +141,16 @@ def _service(runtime: Runtime) -> Findings:
     if runtime.shared is not None and not runtime.shared.is_up:
         text = "Redis does not respond: each process counts its share of the rates, and there are"
         yield "warning", f"{text} no events; see GMN_REDIS_URL and its log"
+
+
+def _describe_placement(galleries: GalleryRegistry, placement: DevicePlacement) -> str:
+    indexes = [gallery.own_index for gallery in galleries.all() if gallery.own_index]
+    on_device = [index.device_bytes for index in indexes if index.device_bytes]
+    return (
+        f"{len(on_device)} of {len(indexes)} galleries are searched on the GPU, and take "
+        f"{size(sum(on_device))} of {size(placement.budget_bytes)} (GMN_GPU_GALLERY_SHARE); the "
+        "others are small, being copied, or without room there"
+    )
 
 
 def _damage(record: Record, galleries: GalleryRegistry) -> Findings:

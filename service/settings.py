@@ -131,6 +131,9 @@ class Settings(BaseSettings):
     cuda_graphs: bool = False
     """Whether PyTorch on a GPU replays the kernels of a batch from a CUDA graph, which may be
     faster for small batches. It was not measured."""
+    gpu_gallery_share: Share = 0.5
+    """Share of a GPU's memory for the vectors of galleries. The galleries that are searched most
+    are copied to the GPU, and the others are searched on the CPU."""
     max_cost: float = Field(352.0, ge=1.0)
     """Upper limit for the cost of all requests in progress, in megapixels. Further requests wait up
     to 5 seconds and are then refused with 429. One key can use at most half of it; a request that
@@ -281,6 +284,7 @@ class Settings(BaseSettings):
         queued_bytes = max(self.max_body_bytes, self.max_queued_bytes // self.processes)
         shares = {
             "max_cost": self.max_cost / self.processes,
+            "gpu_gallery_share": self.gpu_gallery_share / self.processes,
             "max_queued_bytes": queued_bytes,
             "max_connections": max(1, self.max_connections // self.processes),
         }
