@@ -341,16 +341,25 @@ def _read_failed_backup(data_dir: Path, newest: datetime | None) -> str | None:
 
 
 def _device(settings: Settings, _: Database | None) -> Findings:
-    from model.precision import choose_device_name
+    from model.precision import (
+        HAS_TORCH,
+        choose_device_name,
+        find_driver_problem,
+        read_driver_version,
+    )
 
     device = choose_device_name(settings.device)
+    driver = read_driver_version()
     if device != "cpu":
         import torch
 
         free, total = torch.cuda.mem_get_info(device)
-        yield "ok", f"{torch.cuda.get_device_name(device)}, {size(free)} of {size(total)} free"
-    else:
-        yield "ok", f"the CPU, {os.cpu_count()} cores"
+        name = torch.cuda.get_device_name(device)
+        yield "ok", f"{name}, {size(free)} of {size(total)} free, driver {driver}"
+        return
+    yield "ok", f"the CPU, {os.cpu_count()} cores"
+    if driver and HAS_TORCH and settings.device == "auto" and (problem := find_driver_problem()):
+        yield "warning", f"the GPU is not used: {problem}; update the driver, or set GMN_DEVICE=cpu"
 
 
 def _artefact(settings: Settings, database: Database | None) -> Findings:
