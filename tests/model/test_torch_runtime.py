@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
 from torch.profiler import ProfilerActivity, profile
 
 from model.artefact import load_artefact, resolve_artefact
-from model.preprocessing import drawn_patterns
+from model.preprocessing import _on_device, drawn_patterns
 from model.torch_runtime import (
     BatchSizes,
     TorchRuntime,
@@ -126,6 +128,69 @@ def test_a_batch_is_split_into_passes_of_the_largest_size_and_the_smallest_for_t
     assert parts == [(0, 8, 8), (8, 16, 8), (16, 21, 8)]
     assert [size for _, size in split_batch(11, (1, 4, 8))] == [8, 4]
     assert [size for _, size in split_batch(1, (1, 4, 8))] == [1]
+
+
+def test_a_pass_needs_no_tensor_of_the_cpu(artefact):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    preprocessing = artefact.description.preprocessing
+    embedder = TorchRuntime(artefact, "float32")._embedder
+    # Tensors without values have the device that they would have.
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
+        weights = {
+            name: torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
+            for name, tensor in embedder.state_dict().items()
+        }
+        shape = (4, preprocessing.height, preprocessing.width, 3)
+        batch = torch.empty(shape, dtype=torch.uint8, device="cuda")
+        features = functional_call(embedder, weights, (preprocessing.normalise(batch),))
+    _on_device.cache_clear()
+    assert features.device.type == "cuda"
+    assert len(features) == 4
+
+
+class _Streams:
+    """Streams and pinned memory of `torch.cuda` on the CPU, where everything is done at once."""
+
+    def __init__(self, monkeypatch):
+        self.done = []
+        empty = torch.empty
+
+        def unpinned(*shape, **options):
+            return empty(*shape, **(options | {"pin_memory": False}))
+
+        monkeypatch.setattr(torch, "empty", unpinned)
+        monkeypatch.setattr(torch.cuda, "stream", self.stream)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda _: self)
+        monkeypatch.setattr(torch.cuda, "Event", lambda: self)
+        monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: self.done.append("keep"))
+
+    @contextlib.contextmanager
+    def stream(self, _):
+        self.done.append("copy")
+        yield
+
+    def wait_stream(self, _):
+        self.done.append("wait for the copy")
+
+    def record(self):
+        self.done.append("note the end")
+
+    def synchronize(self):
+        self.done.append("wait for the end")
+
+
+def test_on_a_gpu_a_batch_is_copied_in_a_stream_of_its_own_and_waited_for_once(
+    artefact, crops, monkeypatch
+):
+    runtime = TorchRuntime(artefact, "float32", sizes=BatchSizes(4, (4,)))
+    expected = runtime.embed(crops[:3])
+    streams = _Streams(monkeypatch)
+    runtime._copies = streams
+    wait = runtime.start(crops[:3])
+    assert streams.done == ["copy", "wait for the copy", "keep", "note the end"]
+    np.testing.assert_array_equal(wait(), expected)
+    assert streams.done[4:] == ["wait for the end"]
 
 
 class _Graph:
