@@ -183,3 +183,26 @@ async def test_images_that_wait_while_the_device_is_lost_are_answered(drawn_crop
     told = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(error) for error in told] == [DeviceLost] * 3
     threads.shutdown()
+
+
+async def test_the_event_loop_is_woken_once_for_all_images_of_a_request(drawn_crops, monkeypatch):
+    woken = []
+    loop = asyncio.get_running_loop()
+    wake = loop.call_soon_threadsafe
+
+    def counted(*arguments):
+        woken.append(1)
+        return wake(*arguments)
+
+    class Batcher:
+        def submit(self, crop):
+            crop.future.set_running_or_notify_cancel()
+            crop.future.set_result(len(woken))
+
+    preprocessing = SimpleNamespace(resize=lambda pixels: pixels)
+    pipeline = _pipeline(preprocessing, Batcher(), MonitoredThreadPool(2, "decode"))
+    monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+    assert await pipeline.embed([drawn_crops[0].png] * 20) == [0] * 20
+    assert await pipeline.embed([]) == []
+    pipeline.threads.shutdown()
+    assert woken == [1]
