@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from service.search.index import GalleryIndex
+from service.search.index import DELTA_ROWS, GalleryIndex
 
 # Galleries keep their places for this long, since a new place means a new copy of the vectors.
 RANKED_FOR_SECONDS = 600.0
@@ -36,6 +36,9 @@ class DevicePlacement:
         for gallery_id in sorted(indexes, key=lambda name: (-self._use.get(name, 0.0), name)):
             columns = indexes[gallery_id].columns
             needed = device_bytes(columns.count, columns.dimension)
+            if columns.count <= DELTA_ROWS:
+                # So few crops are copied only if there were more before.
+                needed = 0
             if needed <= left:
                 left -= needed
                 chosen.add(gallery_id)

@@ -27,6 +27,7 @@ COPY = DeviceVectors.__init__
 def service(monkeypatch):
     monkeypatch.setattr(maintenance, "COMPACTION_POLL_SECONDS", 0.01)
     monkeypatch.setattr("service.search.index.DELTA_ROWS", 8)
+    monkeypatch.setattr("service.search.placement.DELTA_ROWS", 8)
     # No test machine has a device.
     _copy_by(monkeypatch, COPY)
     indexes = [_index(), _index()]
@@ -74,9 +75,9 @@ def _copied(index):
     return index.bytes // VECTOR_BYTES - index.columns.count
 
 
-def _index():
+def _index(crops=50):
     index = FilledIndex(DIMENSION)
-    vectors = np.random.default_rng(0).normal(size=(50, DIMENSION)).astype(np.float32)
+    vectors = np.random.default_rng(0).normal(size=(crops, DIMENSION)).astype(np.float32)
     index.fill(
         ArchivedCrop(LabelledCrop(slot=slot, crop_id=f"crop-{slot}"), vector)
         for slot, vector in enumerate(vectors, 1)
@@ -166,7 +167,8 @@ async def test_galleries_beyond_the_share_of_the_device_are_searched_on_the_host
     )
 
 
-def test_a_gallery_keeps_its_place_for_a_while_and_one_that_is_searched_less_loses_it():
+def test_a_gallery_keeps_its_place_for_a_while_and_one_that_is_searched_less_loses_it(monkeypatch):
+    monkeypatch.setattr("service.search.placement.DELTA_ROWS", 8)
     now = [0.0]
     first, second = indexes = [_index(), _index()]
     placement = DevicePlacement(60 * VECTOR_BYTES, lambda: now[0])
@@ -182,8 +184,8 @@ def test_a_gallery_keeps_its_place_for_a_while_and_one_that_is_searched_less_los
     assert chosen == [{0}] * 3 + [{1}] * 3
 
 
-def test_a_small_gallery_has_the_room_that_a_large_one_leaves():
-    large = _index()
-    small = FilledIndex(DIMENSION)
+def test_a_gallery_has_the_room_that_a_larger_one_leaves_and_a_small_one_needs_none(monkeypatch):
+    monkeypatch.setattr("service.search.placement.DELTA_ROWS", 8)
+    smaller = _index(30)
     placement = DevicePlacement(40 * VECTOR_BYTES)
-    assert placement.choose({1: large, 2: small}) == {2}
+    assert placement.choose({1: _index(50), 2: _index(8), 3: smaller}) == {2, 3}
