@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import platform
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -94,10 +95,13 @@ def speed(check: Check) -> Iterator[Row]:
     sizes = TINY_SIZES if check.is_tiny else SPEED_SIZES
     for name, artefact in check.artefacts.items():
         for dtype in DTYPES:
+            began = time.perf_counter()
             runtime = _runtime(check, artefact, dtype)
+            figures = {"sizes compared in s": round(time.perf_counter() - began, 2)}
             rates = _measure_rates(check, artefact, runtime, sizes)
             crops = check.crops(artefact, runtime.batch_sizes[-1])
-            yield Row(f"{name}, {dtype}", rates | check.count_calls(runtime.embed, crops))
+            calls = check.count_calls(runtime.embed, crops)
+            yield Row(f"{name}, {dtype}", figures | rates | calls)
 
 
 def variants(check: Check) -> Iterator[Row]:

@@ -30,7 +30,8 @@ QUERIES = 20
 DEPTH = 100
 CLIENTS = 64
 BATCH_LIMITS = (32, 128)
-LEFT_BYTES = 96 * 2**20
+# Enough for a pass of 32 crops, and not for one of 128.
+LEFT_BYTES = 768 * 2**20
 LOST_SECONDS = 120
 # An assertion of a kernel ends the CUDA context, so that another process makes it fail.
 LOSE_DEVICE = """
