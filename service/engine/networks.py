@@ -78,6 +78,8 @@ class Networks:
             Exception: M-Net fails on every candidate.
         """
         scores = np.full(len(candidates), np.nan, np.float32)
+        if not len(candidates):
+            return scores
         score_rows = self._score_on_cpu if self.device == "cpu" else self._score_on_device
 
         def score(rows: Sequence[int]) -> None:

@@ -61,6 +61,12 @@ def test_a_score_is_equal_to_the_last_digit_among_any_other_candidates(runtime, 
         assert alone[0] == together[place]
 
 
+def test_no_candidates_have_no_scores(runtime, artefact):
+    served = Networks(artefact, runtime)
+    nobody = np.zeros((0, served.dimension), np.float32)
+    assert served.pair_scores(np.ones((1, served.dimension), np.float32), nobody).shape == (0,)
+
+
 class _OnDevice(Networks):
     """The path of a GPU with PyTorch's tensors on the CPU, in passes of a size for a test."""
 
