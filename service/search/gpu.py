@@ -8,9 +8,11 @@ filters, and returns at most 2048 results.
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import faiss
@@ -33,6 +35,14 @@ FAISS_MEMORY_BYTES = 256 * 1024 * 1024
 # The ways of searching are compared by so many stored vectors, in searches for their nearest.
 MEASURED_QUERIES = 20
 MEASURED_DEPTH = 100
+TRY_SECONDS = 120
+TRY_FAISS = """
+import numpy, torch
+from service.search.gpu import open_faiss, search_by_faiss
+vectors = torch.eye(8, device="cuda")
+_, rows = search_by_faiss(open_faiss(), vectors, numpy.eye(8, dtype=numpy.float32)[3], 2)
+raise SystemExit(rows[0] != 3)
+"""
 FaissSearch = Callable[[torch.Tensor, Floats, int], tuple[Floats, Slots]]
 """Returns scores and rows `(k,)`, by descending score, of vectors `(n, d)`, a query and k."""
 
@@ -175,15 +185,36 @@ class DeviceVectors:
         return bool(np.isin(nearest, found).all())
 
 
+@lru_cache
 def find_faiss_search(device: str) -> FaissSearch | None:
-    """Return FAISS's search of a tensor on a GPU; None if FAISS has none, or there is no GPU."""
+    """Return FAISS's search of a tensor on a GPU; None if FAISS has none, or it fails here.
+
+    FAISS ends the process at an error of the GPU, such as of a driver that is too old for it, so
+    that another process tries it first.
+    """
     if torch.device(device).type != "cuda" or not hasattr(faiss, "bfKnn"):
         return None
+    command = [sys.executable, "-c", TRY_FAISS]
+    try:
+        tried = subprocess.run(
+            command, capture_output=True, text=True, timeout=TRY_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        log.warning("FAISS is not used on the device: its trial did not end")
+        return None
+    if tried.returncode:
+        last_line = (tried.stderr.strip().splitlines() or [""])[-1]
+        log.warning("FAISS is not used on the device, where it fails: %s", last_line)
+        return None
+    return partial(search_by_faiss, open_faiss())
+
+
+def open_faiss() -> Any:
     resources = faiss.StandardGpuResources()
     # In PyTorch's stream FAISS reads what PyTorch has written.
     resources.setDefaultNullStreamAllDevices()
     resources.setTempMemory(FAISS_MEMORY_BYTES)
-    return partial(search_by_faiss, resources)
+    return resources
 
 
 def search_by_faiss(

@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import faiss
 import numpy as np
@@ -23,6 +24,7 @@ from service.search.options import EVERY_CROP, SearchFilter, pairs_of
 from tests.bench.people import write_people
 from tests.service.filled_index import FilledIndex
 
+FIND_FAISS_SEARCH = gpu.find_faiss_search
 DIMENSION = 8
 CAMERAS = ("east", "west", None)
 LATE = datetime.fromtimestamp(1_000_030, UTC)
@@ -265,6 +267,28 @@ def test_faiss_that_misses_crops_or_fails_on_the_device_does_not_serve(caplog):
     assert "FAISS misses vectors on the device" in caplog.text
     assert not _searched_by_faiss(fails)
     assert "no kernel image is available" in caplog.text
+
+
+def test_where_faiss_would_end_the_process_another_one_tries_it_first(caplog):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert FIND_FAISS_SEARCH("cuda") is None
+    assert "FAISS is not used on the device, where it fails" in caplog.text
+    assert FIND_FAISS_SEARCH("cpu") is None
+
+
+def test_faiss_that_passed_its_trial_is_used(monkeypatch):
+    trials = []
+
+    def run(command, **_):
+        trials.append(command)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(gpu.subprocess, "run", run)
+    find = FIND_FAISS_SEARCH.__wrapped__
+    assert find("cuda").func is gpu.search_by_faiss
+    assert find("cpu") is None
+    assert len(trials) == 1
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float16])
