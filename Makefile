@@ -21,10 +21,12 @@ demo: $(DEMO)/ready
 demo-camera: $(DEMO)/camera
 	$(DEMO)/bin/gmn demo-camera $(CLIP)
 
-# Networks on a GPU against the CPU, and their throughput, as JSON lines; GPU_PYTHON is a Python that has torch.
-GPU_PYTHON ?= python3
+# What the service does on a GPU, against the CPU, in 8 minutes: lines of JSON, and runs/gpu.json for
+# docs/gpu.md. GPU_PYTHON is a Python with the packages of the extra `train`.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 gpu:
-	timeout 480 $(GPU_PYTHON) -m bench.gpu_check
+	mkdir -p runs
+	timeout 480 $(GPU_PYTHON) -m bench.gpu_check --out runs/gpu.json
 
 test test-slow test-all: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_OPTIONS) $(CHOSEN)

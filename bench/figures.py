@@ -4,7 +4,7 @@
 `docs/figures/NAME.json`, and writes the table between the page's markers `<!-- NAME -->` and
 `<!-- /NAME -->`. It reads the `report.json` of `gmn evaluate --out`, the `benchmark.json` of
 `gmn benchmark`, the output of `gmn bench --json` (`performance`, `parts`, `scale`), and that of
-`bench.alarms`, `bench.cells` and `bench.watch`.
+`bench.alarms`, `bench.cells`, `bench.gpu_check` and `bench.watch`.
 
 `premise` shows the gaps of a report, and draws the two spaces.
 """
@@ -235,7 +235,23 @@ def _watch_table(rows: Sequence[Figures]) -> str:
     return pivot(rows, names, "{size} people", cell)
 
 
+def _gpu_table(rows: Sequence[Figures]) -> str:
+    lines = []
+    for row in rows:
+        figures = [f"{name}: {_describe_value(value)}" for name, value in row["figures"].items()]
+        said = row.get("left_out") or "; ".join(figures)
+        lines.append({"part": row["part"], "of": row["of"] or None, "figures": said})
+    return markdown_table(lines)
+
+
+def _describe_value(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
 TABLES = {
+    "gpu": _gpu_table,
     "premise": _premise_table,
     "small-gmn": _benchmark_table,
     "small-msfl": _benchmark_table,

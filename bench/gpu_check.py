@@ -1,157 +1,88 @@
-"""`python -m bench.gpu_check`: embedding, M-Net and the trainer's step on a GPU against the CPU.
+"""`make gpu`, or `python -m bench.gpu_check`: what the service does on a GPU, against the CPU.
 
-It reads nothing but this repository and draws its crops. Beside torch it needs torchvision, numpy,
-pillow, pydantic, safetensors, tensorboard and typer; FAISS, the service and a network are not used.
+It reads nothing but this repository and draws its crops. Each figure is printed as a line of JSON
+as soon as it is measured, and all are written to a file for `python -m bench.figures gpu FILE`. A
+part that lacks a package, fails or finds no time says so, and the others go on. `--device cpu
+--tiny` tests the check itself.
 """
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any
 
-import numpy as np
-import torch
 import typer
-from torch.utils.benchmark import Timer
+from typer import Option
 
-from model.artefact import Artefact, load_artefact, resolve_artefact
-from model.metric_network import PairScorer
-from model.precision import DtypeName, choose_device
-from model.runtimes import Probes
-from model.torch_runtime import TorchRuntime
-from training.batches import Batch
-from training.datasets.drawn import draw_people
-from training.recipe import read_recipe
-from training.run import prepare_run
-from training.step import TrainingStep, gradients_of
+from bench.gpu_measuring import Check
+from model.precision import choose_device
 
-CROPS = 256
-QUERIES = 64
-GALLERY = 65_536
-SECONDS = 3.0
-RECIPE = "gmn-r50"
-PRECISIONS: tuple[DtypeName, ...] = ("float32", "bfloat16")
-
-
-class Work(NamedTuple):
-    """A call that computes `size` crops or pairs, and its difference from the CPU in float32."""
-
-    name: str
-    size: int
-    call: Callable[[], object]
-    difference: dict[str, float]
+# In the order of their value, since there may be no time for the last ones.
+PARTS = {
+    "machine": "bench.gpu_networks",
+    "agreement": "bench.gpu_networks",
+    "batches": "bench.gpu_networks",
+    "speed": "bench.gpu_networks",
+    "pairs": "bench.gpu_service",
+    "index": "bench.gpu_service",
+    "batcher": "bench.gpu_service",
+    "variants": "bench.gpu_networks",
+    "memory": "bench.gpu_service",
+    "lost": "bench.gpu_service",
+    "step": "bench.gpu_training",
+}
+Figures = dict[str, Any]
 
 
-def check(device: torch.device, artefact: str = "bundled") -> Iterator[dict[str, Any]]:
-    """Compare a device with the CPU in float32, and measure it, in float32 and in bfloat16.
-
-    M-Net scores pairs in float32 alone.
-
-    Args:
-        artefact: with M-Net.
-
-    Yields:
-        Crops or pairs a second, and differences from the CPU's result by their names.
-    """
-    loaded = load_artefact(resolve_artefact(artefact))
-    for precision in PRECISIONS:
-        works = [_embed(device, precision, loaded), _train(device, precision)]
-        if precision == "float32":
-            works.append(_score_pairs(device, loaded))
-        for work in works:
-            timer = Timer(
-                "call()", globals={"call": work.call}, num_threads=torch.get_num_threads()
-            )
-            seconds = timer.blocked_autorange(min_run_time=SECONDS).median
-            yield {
-                "what": work.name,
-                "precision": precision,
-                "per_second": round(work.size / seconds, 1),
-                "difference": work.difference,
-            }
+def measure(check: Check, parts: list[str], seconds: float) -> Iterator[Figures]:
+    """Yield the rows of all parts, each with `part`, `of` and `figures`, or why it has none."""
+    end = time.monotonic() + seconds
+    for part in parts:
+        yield from _measure_part(check, part, end)
 
 
-def _embed(
-    device: torch.device,
-    precision: DtypeName,
-    artefact: Artefact,
-) -> Work:
-    probes = Probes(artefact)
-    runtime = TorchRuntime(artefact, precision, str(device))
-    crops = np.resize(probes.crops, (CROPS, *probes.crops.shape[1:]))
-    return Work(
-        f"embedding, {artefact.embedder.config.backbone}, {CROPS} crops at once",
-        CROPS,
-        lambda: runtime.embed(crops),
-        {"least cosine": probes.least_cosine(runtime)},
-    )
+def _measure_part(check: Check, part: str, end: float) -> Iterator[Figures]:
+    row: Figures = {"part": part, "of": "", "figures": {}}
+    if time.monotonic() > end:
+        yield row | {"left_out": "there was no time"}
+        return
+    try:
+        rows = getattr(import_module(PARTS[part]), part)(check)
+        for of, figures in rows:
+            yield row | {"of": of, "figures": figures}
+            if time.monotonic() > end:
+                yield row | {"left_out": "there was no time for the rest"}
+                return
+    except ModuleNotFoundError as error:
+        yield row | {"left_out": f"{error.name} is not installed"}
+    except Exception as error:
+        # A failure on a GPU is a result too, and must not hide the other parts.
+        yield row | {"left_out": f"it failed: {type(error).__name__}: {error}"}
 
 
-def _score_pairs(
-    device: torch.device,
-    artefact: Artefact,
-) -> Work:
-    network = artefact.require_metric_network()
-    torch.manual_seed(0)
-    queries = torch.randn(QUERIES, network.dimension)
-    gallery = torch.randn(GALLERY, network.dimension)
-    # Some crops are near the queries, as those of one person are.
-    near = gallery[:QUERIES]
-    near += 2 * queries
-    expected = PairScorer(network).scores(queries, near)
-
-    scorer = PairScorer(copy.deepcopy(network).to(device))
-    queries = queries.to(device)
-    gallery = gallery.to(device)
-    scores = scorer.scores(queries, gallery[:QUERIES]).cpu()
-    difference = (scores - expected).abs().max() / expected.std()
-    return Work(
-        f"M-Net, {QUERIES} queries with {GALLERY} candidates",
-        QUERIES * GALLERY,
-        lambda: scorer.scores(queries, gallery),
-        {"largest difference, in standard deviations": float(difference)},
-    )
-
-
-def _train(
-    device: torch.device,
-    precision: DtypeName,
-) -> Work:
-    _, _, expected = _first_step("float32", "cpu")
-    step, batch, gradient = _first_step(precision, device.type)
-    crops = len(batch.labels)
-    return Work(
-        f"step of {RECIPE}, {crops} crops",
-        crops,
-        lambda: step.train(batch, 0),
-        {"gradient, relative": float((gradient - expected).norm() / expected.norm())},
-    )
-
-
-def _first_step(precision: DtypeName, device: str) -> tuple[TrainingStep, Batch, torch.Tensor]:
-    """Return the first step of a run, its batch, and its gradient as a vector on the CPU."""
-    recipe = read_recipe(RECIPE, ["initial_weights=none", f"precision={precision}"])
-    records = draw_people(5, 2, 2 * recipe.sampling.identities).records
-    # The folder is for teachers, of which there are none.
-    run = prepare_run(recipe, records, Path(), device_name=device)
-    run.networks.train()
-    batch = run.batches.make(0, 0, run.sampler.epoch(0)[0])
-    step = TrainingStep(run)
-    step.gradients(batch, seed=1)
-    gradients = [gradient.flatten().cpu() for gradient in gradients_of(run.networks.parameters())]
-    return step, batch, torch.cat(gradients)
-
-
-def main() -> None:
-    """Print the device and then each figure, a JSON object a line."""
-    device = choose_device("cuda")
-    typer.echo(json.dumps({"device": torch.cuda.get_device_name(device)}))
-    for row in check(device):
+def main(
+    device: Annotated[str, Option(help="`cuda`, or `cpu` for a test of the check.")] = "cuda",
+    tiny: Annotated[bool, Option(help="Measure little, for a test of the check.")] = False,
+    part: Annotated[list[str] | None, Option(help="A part; may be repeated.")] = None,
+    artefact: Annotated[list[str] | None, Option(help="A model; may be repeated.")] = None,
+    seconds: Annotated[float, Option(help="No part begins after this time.")] = 440.0,
+    out: Annotated[Path | None, Option(help="The file of all figures.")] = None,
+) -> None:
+    """Compare a GPU with the CPU, and measure it."""
+    names = tuple(artefact or ("bundled", "small"))
+    check = Check(str(choose_device(device)), names, tiny)
+    results = []
+    for row in measure(check, part or list(PARTS), seconds):
         typer.echo(json.dumps(row))
+        results.append(row)
+        if out:
+            # A command that is cut off leaves what it has measured.
+            out.write_text(json.dumps({"results": results}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

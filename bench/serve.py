@@ -246,7 +246,7 @@ def bare_model(artefact: Artefact) -> Callable[[], object]:
     else:
         from model.torch_runtime import TorchRuntime
 
-        runtime = TorchRuntime(artefact, "bfloat16", device)
+        runtime = TorchRuntime(artefact, "float32", device)
     return lambda: runtime.embed(crops)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -9,6 +11,8 @@ Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
+WaitForFeatures = Callable[[], Floats]
+"""Waits for a device, and returns the features `(n, d)` of a batch that was begun."""
 
 
 def unit_rows(features: Floats) -> Floats:

@@ -228,6 +228,33 @@ class TorchPairScores:
         self._scorer = PairScorer(metric_network)
         self.kind = self._scorer.kind
 
+    @torch.inference_mode()
+    def mean_scores(self, queries: Floats, candidates: Floats, pairs_per_pass: int) -> Floats:
+        """Return the mean score `(n,)` float32 of each candidate over the queries.
+
+        The candidates are copied to the device once, and its only wait is for all their scores.
+
+        Args:
+            queries: features `(m, d)` of one person.
+            candidates: features `(n, d)`.
+            pairs_per_pass: height of each matrix product, to which candidates are padded: a score
+                then does not depend on their number, to the last digit.
+        """
+        device = self._scorer.weights.device
+        asked = comparable_features(torch.tensor(queries, device=device), self.kind)
+        padded_count = -(-len(candidates) // pairs_per_pass) * pairs_per_pass
+        padded = torch.ones((padded_count, candidates.shape[1]), device=device)
+        padded[: len(candidates)] = torch.tensor(candidates, device=device)
+        totals = torch.zeros(padded_count, dtype=torch.float64, device=device)
+        for part, total in zip(
+            torch.split(padded, pairs_per_pass), torch.split(totals, pairs_per_pass), strict=True
+        ):
+            gallery = comparable_features(part, self.kind)
+            for query in asked:
+                total += self._scorer.scores_of(gallery - query)
+        means = (totals / len(queries)).float()
+        return means[: len(candidates)].cpu().numpy()
+
     def scores_of(self, differences: Floats) -> Floats:
         """Return the scores `(n,)` float32 of differences `(n, d)`."""
         pairs = torch.from_numpy(differences).to(self._scorer.weights.device, copy=True)

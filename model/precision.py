@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,6 +16,9 @@ RuntimeName = Literal["torch", "openvino"]
 DtypeName = Literal["float32", "bfloat16"]
 Precision = Literal["auto", "float32", "bfloat16"]
 HAS_TORCH = find_spec("torch") is not None
+# The oldest driver of NVIDIA for each CUDA, by their first numbers.
+OLDEST_DRIVERS = {"12": 525, "13": 580}
+DRIVER_FILE = Path("/proc/driver/nvidia/version")
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
@@ -48,8 +52,38 @@ def choose_device(asked: str) -> torch.device:
     except RuntimeError as error:
         raise InputProblem(f"device {asked!r} is unknown; use auto, cpu or cuda") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputProblem(f"device {asked!r} was asked for, but no GPU is usable; use auto or cpu")
+        problem = find_driver_problem() or "nvidia-smi shows the driver and the GPUs"
+        raise InputProblem(
+            f"device {asked!r} was asked for, but no GPU is usable ({problem}); use auto or cpu"
+        )
     return device
+
+
+def read_driver_version() -> str | None:
+    """Return the version of NVIDIA's driver, such as `580.65.06`; None if it is not loaded."""
+    try:
+        text = DRIVER_FILE.read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"\s(\d{3,4}(\.\d+)+)\s", text)
+    return found[1] if found else None
+
+
+def find_driver_problem() -> str | None:
+    """Return why the driver of NVIDIA cannot serve PyTorch, in words; None if it can."""
+    import torch
+
+    cuda = torch.version.cuda
+    oldest = OLDEST_DRIVERS.get(cuda.partition(".")[0]) if cuda else None
+    if oldest is None:
+        return None if cuda else "this PyTorch was built without CUDA"
+    needed = f"PyTorch with CUDA {cuda} needs NVIDIA's driver {oldest} or newer"
+    version = read_driver_version()
+    if version is None:
+        return f"no driver is loaded, and {needed}"
+    if int(version.partition(".")[0]) < oldest:
+        return f"the driver is {version}, and {needed}"
+    return None
 
 
 def choose_dtype(device: torch.device, asked: Precision) -> torch.dtype:

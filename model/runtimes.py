@@ -6,6 +6,7 @@ import math
 import os
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Protocol
 
@@ -29,6 +30,24 @@ NICENESS = 10
 
 class RuntimeUnusable(RuntimeError):
     """A runtime that cannot compute features on this machine, with the reason."""
+
+
+@dataclass(frozen=True)
+class TorchOptions:
+    """How PyTorch computes features.
+
+    Attributes:
+        device: `cpu`, or a name such as `cuda:0`.
+        max_batch: size of the largest batch that will be embedded on a GPU; None for any.
+        cuda_graphs: replay kernels from CUDA graphs.
+    """
+
+    device: str = "cpu"
+    max_batch: int | None = None
+    cuda_graphs: bool = False
+
+
+ON_CPU = TorchOptions()
 
 
 class EmbeddingRuntime(Protocol):
@@ -140,8 +159,9 @@ def build_runtime(
     artefact: Artefact,
     name: RuntimeName,
     dtype: DtypeName,
+    options: TorchOptions = ON_CPU,
 ) -> EmbeddingRuntime:
-    """Build a runtime on the CPU for the embedder of an artefact, which stays as it is.
+    """Build a runtime for the embedder of an artefact, which stays as it is.
 
     Raises:
         RuntimeUnusable: PyTorch or OpenVINO is not installed, or the CPU lacks the number format.
@@ -152,9 +172,10 @@ def build_runtime(
         raise RuntimeUnusable(
             "PyTorch is not installed; pip install 'gmn-reid[gpu]' in an environment of its own"
         )
-    from model.torch_runtime import TorchRuntime
+    from model.torch_runtime import TorchRuntime, batch_sizes_of
 
-    return TorchRuntime(artefact, dtype)
+    sizes = batch_sizes_of(options.device, options.max_batch)
+    return TorchRuntime(artefact, dtype, options.device, sizes, options.cuda_graphs)
 
 
 class Probes:
@@ -162,9 +183,11 @@ class Probes:
 
     Attributes:
         crops: the patterns, `(n, height, width, 3)` uint8 RGB.
+        options: those of the runtimes in PyTorch.
     """
 
-    def __init__(self, artefact: Artefact) -> None:
+    def __init__(self, artefact: Artefact, options: TorchOptions = ON_CPU) -> None:
+        self.options = options
         self._artefact = artefact
         self.crops = drawn_patterns(artefact.description.preprocessing)
         features = artefact.tensors.get(PROBES)
@@ -187,7 +210,7 @@ class Probes:
             ArtefactProblem: the artefact has no graph, and PyTorch is not installed.
         """
         try:
-            runtime = build_runtime(self._artefact, name, dtype)
+            runtime = build_runtime(self._artefact, name, dtype, self.options)
             cosine = self.least_cosine(runtime)
         except (RuntimeUnusable, ArtefactProblem):
             raise

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from service.record.database import Database
     from service.record.record import Record
     from service.runtime import Runtime
+    from service.search.placement import DevicePlacement
 
 # Upper bound on the damaged crops of a gallery that are named.
 DAMAGE_SHOWN = 10
@@ -131,6 +132,8 @@ def _service(runtime: Runtime) -> Findings:
         yield "warning", f"{text}; look at the load of the disk of {runtime.settings.data_dir}"
     else:
         yield "ok", text
+    if runtime.placement:
+        yield "ok", _describe_placement(galleries, runtime.placement)
     if not runtime.audit.is_writable:
         yield "error", "lines of the audit log cannot be written, so that searches are refused"
     if not runtime.index_up:
@@ -138,6 +141,16 @@ def _service(runtime: Runtime) -> Findings:
     if runtime.shared is not None and not runtime.shared.is_up:
         text = "Redis does not respond: each process counts its share of the rates, and there are"
         yield "warning", f"{text} no events; see GMN_REDIS_URL and its log"
+
+
+def _describe_placement(galleries: GalleryRegistry, placement: DevicePlacement) -> str:
+    indexes = [gallery.own_index for gallery in galleries.all() if gallery.own_index]
+    on_device = [index.device_bytes for index in indexes if index.device_bytes]
+    return (
+        f"{len(on_device)} of {len(indexes)} galleries are searched on the GPU, and take "
+        f"{size(sum(on_device))} of {size(placement.budget_bytes)} (GMN_GPU_GALLERY_SHARE); the "
+        "others are small, being copied, or without room there"
+    )
 
 
 def _damage(record: Record, galleries: GalleryRegistry) -> Findings:
@@ -328,16 +341,25 @@ def _read_failed_backup(data_dir: Path, newest: datetime | None) -> str | None:
 
 
 def _device(settings: Settings, _: Database | None) -> Findings:
-    from model.precision import choose_device_name
+    from model.precision import (
+        HAS_TORCH,
+        choose_device_name,
+        find_driver_problem,
+        read_driver_version,
+    )
 
     device = choose_device_name(settings.device)
+    driver = read_driver_version()
     if device != "cpu":
         import torch
 
         free, total = torch.cuda.mem_get_info(device)
-        yield "ok", f"{torch.cuda.get_device_name(device)}, {size(free)} of {size(total)} free"
-    else:
-        yield "ok", f"the CPU, {os.cpu_count()} cores"
+        name = torch.cuda.get_device_name(device)
+        yield "ok", f"{name}, {size(free)} of {size(total)} free, driver {driver}"
+        return
+    yield "ok", f"the CPU, {os.cpu_count()} cores"
+    if driver and HAS_TORCH and settings.device == "auto" and (problem := find_driver_problem()):
+        yield "warning", f"the GPU is not used: {problem}; update the driver, or set GMN_DEVICE=cpu"
 
 
 def _artefact(settings: Settings, database: Database | None) -> Findings:

@@ -301,21 +301,31 @@ async def compact_indexes(runtime: Runtime) -> None:
     """
     rests_until: dict[int, float] = {}
     while True:
+        on_device = _choose_for_device(runtime)
         for gallery in runtime.galleries.all():
             if time.monotonic() < rests_until.get(gallery.gallery_id, 0.0):
                 continue
             try:
                 if gallery.own_index:
-                    await _compact(runtime, gallery.own_index)
+                    may_use_device = gallery.gallery_id in on_device
+                    await _compact(runtime, gallery.own_index, may_use_device)
             except Exception:
                 log.exception("gallery %s: its index stays as it is", gallery.name)
                 rests_until[gallery.gallery_id] = time.monotonic() + COMPACTION_PAUSE_SECONDS
         await asyncio.sleep(COMPACTION_POLL_SECONDS)
 
 
-async def _compact(runtime: Runtime, index: GalleryIndex) -> None:
-    device = runtime.model.networks.device
-    make = await runtime.device.run(index.next_segment, device if device != "cpu" else None)
+def _choose_for_device(runtime: Runtime) -> set[int]:
+    if runtime.placement is None:
+        return set()
+    galleries = runtime.galleries.all()
+    indexes = {gallery.gallery_id: gallery.own_index for gallery in galleries if gallery.own_index}
+    return runtime.placement.choose(indexes)
+
+
+async def _compact(runtime: Runtime, index: GalleryIndex, may_use_device: bool) -> None:
+    device = runtime.model.networks.device if may_use_device else None
+    make = await runtime.device.run(index.next_segment, device)
     if make is None:
         return
     stopped = threading.Event()

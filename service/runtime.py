@@ -34,6 +34,7 @@ from service.record.files import PictureFolder
 from service.record.keys import ApiKey
 from service.record.record import Record
 from service.search.calibration import GalleryCalibrations
+from service.search.placement import DevicePlacement, read_device_memory
 from service.settings import Settings
 from service.sign_on import SignOn
 from service.watch.active import ArmedLists
@@ -74,6 +75,7 @@ class Runtime:
         cameras: what cameras sent to this process; used on the event loop only.
         sender: delivers messages to webhooks.
         tracks: open tracks of sightings; used on the event loop only.
+        placement: galleries whose vectors are on the GPU; None if the networks are on the CPU.
         pools: threads for long blocking work.
         sections: work that a disconnecting client must not interrupt.
         watchdog: monitors every part once the service runs.
@@ -128,6 +130,7 @@ class Runtime:
             self.people_detector = find_people_detector()
             self.models = self._load_models(held)
             self.model = next(iter(self.models.values()))
+            self.placement = self._open_placement()
             self.calibrations = GalleryCalibrations(self.record, self.models)
             embedders = {name: model.networks.dimension for name, model in self.models.items()}
             self.outside = self.indexer = None
@@ -250,6 +253,13 @@ class Runtime:
         for name in shipped_fillers(fillers - set(models)):
             load(name)
         return models
+
+    def _open_placement(self) -> DevicePlacement | None:
+        device = self.model.networks.device
+        if device == "cpu":
+            return None
+        memory = read_device_memory(device)
+        return DevicePlacement(int(memory * self.settings.gpu_gallery_share))
 
     def _open_index(self, url: str, held: contextlib.ExitStack) -> tuple[MilvusIndexes, Indexer]:
         # Importing the Milvus client takes 0.5 s and 140 MB, which most processes do not need.

@@ -43,6 +43,8 @@ LINK_NAME = re.compile(
 LINK_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
 LINK_ALIAS = re.compile(r"/\S+/\S+")
 
+CPU_BATCH = 32
+GPU_BATCH = 128
 # A form may have 1,000 fields, and each image takes up to five of them.
 MAX_IMAGES = 200
 
@@ -161,16 +163,23 @@ class Settings(BaseSettings):
     """Origins whose web pages may call the service, such as `https://desk.example`; separated by
     commas."""
     device: DeviceName = "auto"
-    """`cpu` or `cuda`; `auto` takes the GPU if there is one."""
+    """`cpu` or `cuda`. `auto` is the device of the record's features, and for a new record the GPU
+    if there is one."""
     runtime: RuntimeName = "auto"
     """The runtime that computes the features, `torch` or `openvino`. `auto` is PyTorch on a GPU,
     and on a CPU the runtime that is fastest when the record is first used."""
     dtype: DtypeName = "auto"
-    """Number format of the embedder: `float32` or `bfloat16`. `auto` is bfloat16 on a GPU with
-    hardware for it; otherwise float32, or the format that `GMN_RUNTIME=auto` measured as
-    fastest."""
-    max_batch: int = Field(32, ge=1, le=1024)
-    """Images in one forward pass of PyTorch; OpenVINO embeds them one by one, several at once."""
+    """Number format of the embedder: `float32` or `bfloat16`. `auto` is float32 on a GPU, and on a
+    CPU float32 or the format that `GMN_RUNTIME=auto` measured as fastest."""
+    max_batch: int | None = Field(None, ge=1, le=1024)
+    """Images that PyTorch embeds before other work has its turn, by default 128 on a GPU, in one
+    forward pass, and 32 on a CPU. OpenVINO embeds them one by one, several at once."""
+    cuda_graphs: bool = False
+    """Whether PyTorch on a GPU replays the kernels of a batch from a CUDA graph, which may be
+    faster for small batches. It was not measured."""
+    gpu_gallery_share: Share = 0.5
+    """Share of a GPU's memory for the vectors of galleries. The galleries that are searched most
+    are copied to the GPU, and the others are searched on the CPU."""
     max_cost: float = Field(352.0, ge=1.0)
     """Upper limit for the cost of all requests in progress, in megapixels. Further requests wait up
     to 5 seconds and are then refused with 429. One key can use at most half of it; a request that
@@ -352,10 +361,15 @@ class Settings(BaseSettings):
         queued_bytes = max(self.max_body_bytes, self.max_queued_bytes // self.processes)
         shares = {
             "max_cost": self.max_cost / self.processes,
+            "gpu_gallery_share": self.gpu_gallery_share / self.processes,
             "max_queued_bytes": queued_bytes,
             "max_connections": max(1, self.max_connections // self.processes),
         }
         return self.model_copy(update=shares)
+
+    def batch_limit(self, device: str) -> int:
+        """Return the number of images in a batch on a device, `cpu` or `cuda:0`."""
+        return self.max_batch or (CPU_BATCH if device == "cpu" else GPU_BATCH)
 
     @property
     def quality_limits(self) -> QualityLimits:

@@ -185,9 +185,9 @@ def adopt(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
 def forget_runtime(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     """Forgets which runtime computes the features, so that the next start chooses again.
 
-    For a record moved to another machine, or to change GMN_RUNTIME or GMN_DTYPE. The service must
-    be stopped. New features are compared with stored ones of another runtime, which they match to a
-    cosine of 0.999 or better; a reindex embeds all of them alike.
+    For a record moved to another machine, or to change GMN_DEVICE, GMN_RUNTIME or GMN_DTYPE. The
+    service must be stopped. New features are compared with stored ones of another runtime, which
+    they match to a cosine of 0.999 or better; a reindex embeds all of them alike.
     """
     require_record(data_dir)
     with _lock(data_dir), open_record(data_dir) as record:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from model.arrays import Floats, Pixels
+from model.arrays import Floats, Pixels, WaitForFeatures
 from model.crops.decode import CropProblem
 from model.crops.quality import QualityFault
 from model.problems import InputProblem
@@ -260,6 +260,16 @@ def pass_error(future: Future[Any], run: Future[None]) -> None:
         future.set_exception(error)
 
 
+def _stack(batch: Sequence[WaitingCrop]) -> Pixels:
+    return np.stack([crop.pixels for crop in batch])
+
+
+def _fail(batch: Sequence[WaitingCrop], error: BaseException) -> None:
+    for crop in batch:
+        if not crop.future.done():
+            crop.future.set_exception(error)
+
+
 class MicroBatcher:
     """Batches resized crops that are ready together and embeds them on the device thread.
 
@@ -274,6 +284,7 @@ class MicroBatcher:
         max_batch: int,
         metrics: Metrics,
         probe: Callable[[], object] = lambda: None,
+        start: Callable[[Pixels], WaitForFeatures] | None = None,
     ) -> None:
         """Start nothing.
 
@@ -283,7 +294,10 @@ class MicroBatcher:
             max_batch: number of images in one forward pass.
             probe: embeds an image that is known to be good. If it fails after a crop that failed
                 alone, the device is lost.
+            start: begins on a device what `embed` computes, and returns a function that waits for
+                the features; None if the thread computes them itself.
         """
+        self._start = start
         self._device = device
         self._metrics = metrics
         self._embed = embed
@@ -306,7 +320,7 @@ class MicroBatcher:
         """
         if self._device is None:
             if crop.future.set_running_or_notify_cancel():
-                self._answer([crop])
+                self._answer_here(crop)
             return
         with self._lock:
             self._waiting.put(crop)
@@ -315,31 +329,65 @@ class MicroBatcher:
             run = self._device.submit(self._run_batch)
         run.add_done_callback(lambda run: pass_error(crop.future, run))
 
+    def _answer_here(self, crop: WaitingCrop) -> None:
+        try:
+            self._answer([crop], self._begin([crop]))
+        except BaseException as error:
+            _fail([crop], error)
+            raise
+
     def _run_batch(self) -> None:
+        batches = [self._take_batch()]
+        if self._start:
+            # The device computes the second batch while this thread answers for the first one.
+            batches.append(self._take_batch())
+        begun = [(batch, self._begin(batch)) for batch in batches if batch]
+        try:
+            for batch, wait in begun:
+                self._answer(batch, wait)
+        except BaseException as error:
+            for batch, _ in begun:
+                _fail(batch, error)
+            raise
+
+    def _take_batch(self) -> list[WaitingCrop]:
         batch: list[WaitingCrop] = []
         with self._lock:
             while self._waiting.qsize() and len(batch) < self._max_batch:
                 crop: WaitingCrop = self._waiting.get_nowait()
                 if not crop.future.done() and crop.future.set_running_or_notify_cancel():
                     batch.append(crop)
-        if batch:
-            self._answer(batch)
+        return batch
 
-    def _answer(self, batch: Sequence[WaitingCrop]) -> None:
+    def _begin(self, batch: Sequence[WaitingCrop]) -> WaitForFeatures:
+        """Begin to embed a batch, and return a function that waits for it or raises its error."""
+        if self._start is None:
+            return lambda: self._embed(_stack(batch))
         try:
-            if failures := bisect_failures(batch, self._embed_batch):
-                self._answer_failures(failures)
-        except BaseException as error:
-            for crop in batch:
-                if not crop.future.done():
-                    crop.future.set_exception(error)
-            raise
+            return self._start(_stack(batch))
+        except Exception as error:
+            # Drop the traceback, whose frames hold memory that the next call needs.
+            failure = error.with_traceback(None)
 
-    def _embed_batch(self, batch: Sequence[WaitingCrop]) -> None:
+            def fail() -> Floats:
+                raise failure
+
+            return fail
+
+    def _answer(self, batch: Sequence[WaitingCrop], wait: WaitForFeatures) -> None:
+        begun = [wait]
+
+        def embed(part: Sequence[WaitingCrop]) -> None:
+            self._embed_batch(part, begun.pop() if begun else self._begin(part))
+
+        if failures := bisect_failures(batch, embed):
+            self._answer_failures(failures)
+
+    def _embed_batch(self, batch: Sequence[WaitingCrop], wait: WaitForFeatures) -> None:
         began = time.perf_counter()
         self._metrics.batch_size.observe(len(batch))
         try:
-            vectors = self._embed(np.stack([crop.pixels for crop in batch]))
+            vectors = wait()
             if not (np.isfinite(vectors).all() and vectors.any(axis=1).all()):
                 raise ValueError(NO_FINITE_VECTOR)
         except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import itertools
 import logging
 import threading
 import time
@@ -109,6 +110,33 @@ def _encode_thumbnail(pixels: Pixels) -> bytes:
     return file.getvalue()
 
 
+async def _results_of(futures: Sequence[Future[Embedded]]) -> list[Embedded]:
+    """Wait for all futures, or until one fails; raises its error.
+
+    The event loop is woken once. `asyncio.wrap_future` would wake it for each image.
+    """
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    # Threads end the futures, and `next` counts each of them once.
+    left = itertools.count(len(futures) - 1, -1)
+
+    def note_end(future: Future[Embedded]) -> None:
+        is_last = next(left) == 0
+        failed = future.cancelled() or future.exception() is not None
+        if (is_last or failed) and not loop.is_closed():
+            loop.call_soon_threadsafe(ended.set)
+
+    for future in futures:
+        future.add_done_callback(note_end)
+    if futures:
+        await ended.wait()
+    # The result of a future that has not ended would block the event loop.
+    for future in futures:
+        if future.done():
+            future.result()
+    return [future.result() for future in futures]
+
+
 class Pipeline:
     """Decodes, resizes and embeds images; a bad image does not affect the others.
 
@@ -166,7 +194,7 @@ class Pipeline:
             run = threads.submit(self._decode_and_submit, image, future, quality, pictures)
             run.add_done_callback(partial(pass_error, future))
         try:
-            return await asyncio.gather(*(asyncio.wrap_future(future) for future in futures))
+            return await _results_of(futures)
         finally:
             # If one has failed, nobody waits for the others.
             for future in futures:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from model.arrays import Array, Floats, unit_rows
+from model.arrays import Array, Floats, Pixels, WaitForFeatures, unit_rows
 from model.artefact import (
     Artefact,
     Description,
@@ -37,15 +37,10 @@ log = logging.getLogger(__name__)
 # M-Net always gets this many pairs, padded if necessary: the last digits of a matrix product depend
 # on its height, and a score must not depend on the number of other candidates.
 PAIRS_PER_PASS = 128
+# On a device other than the CPU a pass of few pairs would cost its launch alone.
+PAIRS_PER_DEVICE_PASS = 8192
 # One pass takes 0.3 ms on an idle core and 3 ms beside other work.
 PASSES_PER_SLICE = 16
-
-
-def slices_of(queries: int, candidates: int) -> Iterator[slice]:
-    """Split candidates into parts that M-Net scores in `PASSES_PER_SLICE`."""
-    size = PAIRS_PER_PASS * max(1, PASSES_PER_SLICE // queries)
-    for start in range(0, candidates, size):
-        yield slice(start, start + size)
 
 
 class Networks:
@@ -54,12 +49,15 @@ class Networks:
     Attributes:
         runtime: computes the features; M-Net is computed by the same library, in float32.
         device: device of the networks, such as `cpu` or `cuda:0`.
+        pairs_per_pass: number of pairs that M-Net scores at once, to which fewer are padded.
         dimension: d, the size of a feature.
     """
 
     def __init__(self, artefact: Artefact, runtime: EmbeddingRuntime) -> None:
         self.runtime = runtime
         self.device = runtime.device
+        is_on_cpu = self.device == "cpu"
+        self.pairs_per_pass = PAIRS_PER_PASS if is_on_cpu else PAIRS_PER_DEVICE_PASS
         self.dimension = artefact.description.embedder.dimension
         self._preprocessing = artefact.description.preprocessing
         self._pair_scores = _build_pair_scores(artefact, runtime)
@@ -80,14 +78,13 @@ class Networks:
             Exception: M-Net fails on every candidate.
         """
         scores = np.full(len(candidates), np.nan, np.float32)
+        if not len(candidates):
+            return scores
+        score_rows = self._score_on_cpu if self.device == "cpu" else self._score_on_device
 
         def score(rows: Sequence[int]) -> None:
-            for start in range(0, len(rows), PAIRS_PER_PASS):
-                part = rows[start : start + PAIRS_PER_PASS]
-                places = slice(part[0], part[-1] + 1)
-                padded = np.ones((PAIRS_PER_PASS, candidates.shape[1]), np.float32)
-                padded[: len(part)] = candidates[places]
-                scores[places] = self._score_padded(queries, padded)[: len(part)]
+            places = slice(rows[0], rows[-1] + 1)
+            score_rows(queries, candidates[places], scores[places])
 
         if failures := bisect_failures(range(len(candidates)), score):
             error = failures[0][1]
@@ -97,6 +94,27 @@ class Networks:
                 raise scarce or error
             log.error("%d candidates cannot be scored", len(failures), exc_info=error)
         return scores
+
+    def slices_of(self, queries: int, candidates: int) -> Iterator[slice]:
+        """Split candidates into parts that M-Net scores in `PASSES_PER_SLICE`."""
+        size = self.pairs_per_pass * max(1, PASSES_PER_SLICE // queries)
+        for start in range(0, candidates, size):
+            yield slice(start, start + size)
+
+    def _score_on_cpu(self, queries: Floats, candidates: Floats, scores: Floats) -> None:
+        for start in range(0, len(candidates), PAIRS_PER_PASS):
+            part = candidates[start : start + PAIRS_PER_PASS]
+            padded = np.ones((PAIRS_PER_PASS, candidates.shape[1]), np.float32)
+            padded[: len(part)] = part
+            computed = self._score_padded(queries, padded)[: len(part)]
+            scores[start : start + len(part)] = computed
+
+    def _score_on_device(self, queries: Floats, candidates: Floats, scores: Floats) -> None:
+        from model.metric_network import TorchPairScores
+
+        if not isinstance(self._pair_scores, TorchPairScores):
+            raise RuntimeError("an artefact without M-Net scores no pairs")
+        scores[:] = self._pair_scores.mean_scores(queries, candidates, self.pairs_per_pass)
 
     def _score_padded(self, queries: Floats, candidates: Floats) -> Array:
         if self._pair_scores is None:
@@ -268,9 +286,19 @@ def load_model(
     batcher = MicroBatcher(
         None if at_once else device,
         runtime.embed,
-        1 if at_once else settings.max_batch,
+        1 if at_once else settings.batch_limit(runtime.device),
         metrics,
         probe_on_device if at_once else networks.probe,
+        _start_of(runtime),
     )
     pipeline = Pipeline(description.preprocessing, batcher, threads, large_threads, settings)
     return LoadedModel(name, description, networks, choice, pipeline, artefact.reference)
+
+
+def _start_of(runtime: EmbeddingRuntime) -> Callable[[Pixels], WaitForFeatures] | None:
+    """Return the function that begins to embed crops on a device; None if threads compute them."""
+    if runtime.device == "cpu":
+        return None
+    from model.torch_runtime import TorchRuntime
+
+    return runtime.start if isinstance(runtime, TorchRuntime) else None

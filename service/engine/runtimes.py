@@ -1,7 +1,8 @@
 """The choice between PyTorch and OpenVINO for features, made once per record.
 
-Features of the two runtimes differ in their last digits. Every process therefore uses the runtime
-that was chosen when an embedder was first used with the record; on a CPU that is the faster one.
+Features of the two runtimes, of two number formats and of a CPU and a GPU differ in their last
+digits. Every process therefore uses what was chosen when an embedder was first used with the
+record: on a GPU PyTorch, and on a CPU the faster runtime.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,11 +21,10 @@ from model.precision import (
     DtypeName,
     RuntimeName,
     choose_device_name,
-    choose_dtype,
     cpu_has_bfloat16,
 )
 from model.problems import InputProblem
-from model.runtimes import EmbeddingRuntime, Probes, RuntimeUnusable
+from model.runtimes import EmbeddingRuntime, Probes, RuntimeUnusable, TorchOptions
 from service.errors import StorageFailed
 from service.settings import Settings
 
@@ -41,6 +41,7 @@ class RuntimeChoice(BaseModel):
     """The runtime of one embedder in one record.
 
     Attributes:
+        device: kind of the device.
         crops_per_second: measured speed of every candidate, by runtime and dtype; empty if there
             was only one.
     """
@@ -49,7 +50,14 @@ class RuntimeChoice(BaseModel):
 
     runtime: RuntimeName
     dtype: DtypeName
+    # Former versions stored only choices on a CPU.
+    device: Literal["cpu", "cuda"] = "cpu"
     crops_per_second: dict[str, float] = {}
+
+    @property
+    def description(self) -> str:
+        """Return the choice in words, such as `torch in float32 on cuda`."""
+        return f"{self.runtime} in {self.dtype} on {self.device}"
 
 
 class KeptRuntimes(Protocol):
@@ -67,8 +75,7 @@ def choose_runtime(
 ) -> tuple[EmbeddingRuntime, RuntimeChoice]:
     """Build the runtime chosen for the record; choose and store one if there is none yet.
 
-    The choice is the fastest runtime whose features agree. On a GPU it is always PyTorch, and
-    nothing is stored.
+    The choice is the fastest runtime whose features agree with those of the float32 network.
 
     Args:
         artefact: provides the embedder; it is not changed.
@@ -78,27 +85,10 @@ def choose_runtime(
         InputProblem: the device or runtime cannot be used, the settings contradict the stored
             choice, or the features disagree with those of the float32 network.
     """
-    try:
-        device = choose_device_name(settings.device)
-    except InputProblem as error:
-        raise InputProblem(f"GMN_DEVICE={settings.device}: {error}") from error
-    if device != "cpu":
-        if settings.runtime == "openvino":
-            raise InputProblem(
-                f"GMN_RUNTIME=openvino: runs on the CPU, and the device is {device}; set "
-                "GMN_DEVICE=cpu or unset GMN_RUNTIME"
-            )
-        import torch
-
-        from model.torch_runtime import TorchRuntime
-
-        float32 = choose_dtype(torch.device(device), settings.dtype) == torch.float32
-        dtype: DtypeName = "float32" if float32 else "bfloat16"
-        return TorchRuntime(artefact, dtype, device), RuntimeChoice(runtime="torch", dtype=dtype)
-    probes = Probes(artefact)
     embedder = artefact.description.embedding_fingerprint
     stored = records.get(embedder)
     if stored is None:
+        probes = _probes(artefact, settings, _choose_device(settings))
         runtime, choice = _choose_fastest(settings, probes)
         chosen = stored = choice.model_dump_json()
         try:
@@ -108,13 +98,36 @@ def choose_runtime(
             log.warning("the choice of %s could not be stored: %s", choice.runtime, error)
         if stored == chosen:
             return runtime, choice
-    return _build_stored(settings, stored, probes)
+    return _build_stored(artefact, settings, _parse(stored))
+
+
+def _parse(stored: str) -> RuntimeChoice:
+    try:
+        return RuntimeChoice.model_validate_json(stored)
+    except ValidationError as error:
+        raise InputProblem(
+            f"the record names a runtime that this program does not know: {stored!r}; serve it "
+            f"with the program version that wrote it, or {REMEDY}"
+        ) from error
+
+
+def _choose_device(settings: Settings) -> str:
+    try:
+        device = choose_device_name(settings.device)
+    except InputProblem as error:
+        raise InputProblem(f"GMN_DEVICE={settings.device}: {error}") from error
+    if device != "cpu" and settings.runtime == "openvino":
+        raise InputProblem(
+            f"GMN_RUNTIME=openvino: runs on the CPU, and the device is {device}; set "
+            "GMN_DEVICE=cpu or unset GMN_RUNTIME"
+        )
+    return device
 
 
 def _choose_fastest(settings: Settings, probes: Probes) -> tuple[EmbeddingRuntime, RuntimeChoice]:
     runtimes: dict[str, EmbeddingRuntime] = {}
     reasons = []
-    for name, dtype in _list_candidates(settings):
+    for name, dtype in _list_candidates(settings, probes.options.device):
         try:
             runtimes[f"{name} {dtype}"] = probes.agreeing(name, dtype)
         except RuntimeUnusable as error:
@@ -131,7 +144,13 @@ def _choose_fastest(settings: Settings, probes: Probes) -> tuple[EmbeddingRuntim
     comparison = f"; crops a second: {measured}" if measured else ""
     log.info("the runtime chosen for the features is %s%s", fastest, comparison)
     chosen = runtimes[fastest]
-    return chosen, RuntimeChoice(runtime=chosen.name, dtype=chosen.dtype, crops_per_second=speeds)
+    choice = RuntimeChoice(
+        runtime=chosen.name,
+        dtype=chosen.dtype,
+        device="cpu" if probes.options.device == "cpu" else "cuda",
+        crops_per_second=speeds,
+    )
+    return chosen, choice
 
 
 def _measure_speeds(runtimes: dict[str, EmbeddingRuntime], crops: Pixels) -> dict[str, float]:
@@ -146,9 +165,11 @@ def _measure_speeds(runtimes: dict[str, EmbeddingRuntime], crops: Pixels) -> dic
     return best
 
 
-def _list_candidates(settings: Settings) -> list[tuple[RuntimeName, DtypeName]]:
-    # PyTorch uses bfloat16 only if the settings say so: features then vary visibly with the size of
-    # the batch, and an answer must not depend on the other requests.
+def _list_candidates(settings: Settings, device: str) -> list[tuple[RuntimeName, DtypeName]]:
+    if device != "cpu":
+        # The gain of bfloat16 on a GPU was not measured, so that only the settings choose it.
+        return [("torch", "bfloat16" if settings.dtype == "bfloat16" else "float32")]
+    # The same holds for PyTorch on a CPU.
     candidates: list[tuple[RuntimeName, DtypeName]] = [
         ("torch", "float32"),
         ("openvino", "float32"),
@@ -161,28 +182,44 @@ def _list_candidates(settings: Settings) -> list[tuple[RuntimeName, DtypeName]]:
 
 
 def _build_stored(
-    settings: Settings, stored: str, probes: Probes
+    artefact: Artefact, settings: Settings, choice: RuntimeChoice
 ) -> tuple[EmbeddingRuntime, RuntimeChoice]:
-    try:
-        choice = RuntimeChoice.model_validate_json(stored)
-    except ValidationError as error:
-        raise InputProblem(
-            f"the record names a runtime that this program does not know: {stored!r}; serve it "
-            f"with the program version that wrote it, or {REMEDY}"
-        ) from error
     for name, setting, chosen in (
+        ("GMN_DEVICE", settings.device, choice.device),
         ("GMN_RUNTIME", settings.runtime, choice.runtime),
         ("GMN_DTYPE", settings.dtype, choice.dtype),
     ):
         if setting not in ("auto", chosen):
             raise InputProblem(
-                f"{name}={setting}: this record's features are computed by {choice.runtime} in "
-                f"{choice.dtype}, as was chosen when it was first used; unset {name}, or {REMEDY}"
+                f"{name}={setting}: this record's features are computed by {choice.description}, "
+                f"as was chosen when it was first used; unset {name}, or {REMEDY}"
             )
     try:
-        return probes.agreeing(choice.runtime, choice.dtype), choice
+        runtime = _build_agreeing(artefact, settings, choice)
     except RuntimeUnusable as error:
         raise InputProblem(
-            f"this record's features are computed by {choice.runtime}, as was chosen when it was "
-            f"first used, and not here: {error}; or, {REMEDY}"
+            f"this record's features are computed by {choice.description}, as was chosen when it "
+            f"was first used, and not here: {error}; or, {REMEDY}"
         ) from error
+    if choice.device == "cpu" and settings.device == "auto" and choose_device_name() != "cpu":
+        log.warning(
+            "the GPU is not used: this record's features are computed by %s; %s",
+            choice.description,
+            REMEDY,
+        )
+    return runtime, choice
+
+
+def _build_agreeing(
+    artefact: Artefact, settings: Settings, choice: RuntimeChoice
+) -> EmbeddingRuntime:
+    try:
+        device = choose_device_name(choice.device)
+    except InputProblem as error:
+        raise RuntimeUnusable(str(error)) from error
+    return _probes(artefact, settings, device).agreeing(choice.runtime, choice.dtype)
+
+
+def _probes(artefact: Artefact, settings: Settings, device: str) -> Probes:
+    options = TorchOptions(device, settings.batch_limit(device), settings.cuda_graphs)
+    return Probes(artefact, options)

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.arrays import Floats, unit_rows
-from service.engine.networks import slices_of
 from service.errors import InvalidField, UnknownGallery
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
@@ -116,14 +115,14 @@ async def _score_pairs(
         units = unit_rows(vectors)
         scores = await run(np.matmul, units, units.T)
     else:
-        pair_scores = current.model.networks.pair_scores
+        networks = current.model.networks
         scores = np.empty((len(vectors), len(vectors)), np.float32)
         for row, query in enumerate(vectors):
             if row % ROWS_PER_SAVE == 0:
                 await save_job(runtime, job, {"total": len(vectors), "done": row})
             others = vectors[row:]
-            for part in slices_of(1, len(others)):
-                scored = await runtime.device.run(pair_scores, query[None], others[part])
+            for part in networks.slices_of(1, len(others)):
+                scored = await runtime.device.run(networks.pair_scores, query[None], others[part])
                 scores[row, row:][part] = scored
             scores[row:, row] = scores[row, row:]
     # Pairs that M-Net fails on count as different people.

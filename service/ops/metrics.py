@@ -63,6 +63,12 @@ class Metrics:
             "gmn_device_out_of_memory_total",
             "Forward passes and searches that the device had no memory for.",
         )
+        self.device_gallery_bytes = gauge(
+            "gmn_device_gallery_bytes", "Memory of the GPU that vectors of galleries take."
+        )
+        self.device_gallery_budget_bytes = gauge(
+            "gmn_device_gallery_budget_bytes", "Most that they may take; 0 without a GPU."
+        )
         self.stage_silent_seconds = gauge(
             "gmn_stage_silent_seconds",
             "Seconds since the last heartbeat of a stage; 0 while it has no work.",

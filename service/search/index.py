@@ -158,6 +158,7 @@ class GalleryIndex:
 
     Attributes:
         columns: the crops; add and relabel them there.
+        searches: number of searches so far.
     """
 
     # `identities` counts only the crops that pass a filter, which an external index cannot do.
@@ -165,6 +166,7 @@ class GalleryIndex:
 
     def __init__(self, columns: Columns) -> None:
         self.columns = columns
+        self.searches = 0
         self._segment: Segment | None = None
         # The last filter, the value of `changes` then, and the number of identities that passed.
         self._cached_count = EVERY_CROP, -1, 0
@@ -190,6 +192,11 @@ class GalleryIndex:
         segment = self._segment.bytes if self._segment else 0
         return self.columns.count * self.columns.dimension * np.float32().nbytes + segment
 
+    @property
+    def device_bytes(self) -> int:
+        """Size of the vectors on the networks' device; 0 if the CPU searches."""
+        return self._segment.bytes if self._segment and self._is_on_device else 0
+
     def remove(self, slots: Iterable[int]) -> None:
         removed = self.columns.remove(slots)
         if self._segment:
@@ -214,6 +221,7 @@ class GalleryIndex:
                 crops of enough identities.
             by: kind of group; for `track` the `sets` of the candidates are tracks.
         """
+        self.searches += 1
         proposed = limit * CROPS_PER_GROUP
         if grouped and wanted == EVERY_CROP and self._can_use_codes(proposed):
             nearest = self.search(queries, proposed, by=by)
@@ -263,13 +271,14 @@ class GalleryIndex:
         """Return a function that builds a better segment, or None if none is needed.
 
         Args:
-            device: device of the networks, if it is a GPU.
+            device: the networks' device, if it is a GPU with room for the vectors.
         """
         columns = self.columns
         covered = len(self._segment.slots) if self._segment else 0
         added = int(np.count_nonzero(columns.valid[self._covered_end : columns.size]))
         deleted = covered - (columns.count - added)
-        if added + deleted <= max(DELTA_ROWS, DELTA_SHARE * covered):
+        is_misplaced = self._segment is not None and self._is_on_device != bool(device)
+        if not is_misplaced and added + deleted <= max(DELTA_ROWS, DELTA_SHARE * covered):
             return None
         slots = columns.select(EVERY_CROP)
         if device and columns.count:
@@ -305,7 +314,9 @@ class GalleryIndex:
             proposed = passing[:covered]
             if not isinstance(segment, ProductCodes):
                 try:
-                    proposed = retry_out_of_memory(segment.nearest, query, limit, proposed)
+                    proposed = retry_out_of_memory(
+                        segment.nearest, query, limit, proposed, not unfiltered
+                    )
                 except DeviceFull:
                     # Other work on the device may finish; the next search tries again.
                     log.warning("the device has no memory for a search; it is done in the host's")
@@ -324,6 +335,10 @@ class GalleryIndex:
         if segment is None or segment.recall is None:
             return False
         return limit <= PROPOSED_SHARE * len(segment.slots)
+
+    @property
+    def _is_on_device(self) -> bool:
+        return self._segment is not None and not isinstance(self._segment, ProductCodes)
 
     @property
     def _covered_end(self) -> int:

@@ -149,10 +149,10 @@ async def explain_pair(
 
 
 async def _embed_variants(runtime: Runtime, model: LoadedModel, crop: Pixels) -> Floats:
-    size = min(VARIANTS_PER_PASS, runtime.settings.max_batch)
     parts: list[Floats] = []
-    for start in range(0, VARIANTS, size):
-        batch = await model.pipeline.threads.run(variants, crop, range(start, start + size))
+    for start in range(0, VARIANTS, VARIANTS_PER_PASS):
+        numbers = range(start, start + VARIANTS_PER_PASS)
+        batch = await model.pipeline.threads.run(variants, crop, numbers)
         embedding = runtime.device.run(retry_out_of_memory, model.networks.runtime.embed, batch)
         parts.append(await embedding)
         runtime.metrics.images_embedded.inc(len(batch))

@@ -15,7 +15,6 @@ from model.arrays import Floats, unit_rows
 from model.order_statistics import FEW_IDENTITIES, RANKS
 from model.problems import InputProblem
 from model.search_calibration import pack_search
-from service.engine.networks import slices_of
 from service.gallery.gallery import Gallery
 from service.links import crop_image
 from service.record.values import LabelledCrop, labels_of
@@ -240,10 +239,11 @@ class Search:
     def _score_pairs(self, vectors: Floats) -> Generator[None, None, Floats]:
         """Score features `(n, d)` by M-Net, and yield wherever other work may run."""
         scores = np.empty(len(vectors), np.float32)
-        for part in slices_of(len(self.queries), len(scores)):
+        networks = self.current.model.networks
+        for part in networks.slices_of(len(self.queries), len(scores)):
             if part.start:
                 yield
-            scores[part] = self.current.model.networks.pair_scores(self.queries, vectors[part])
+            scores[part] = networks.pair_scores(self.queries, vectors[part])
         return scores
 
     def _order(self, candidates: Candidates, scores: Floats, head: int) -> Integers:

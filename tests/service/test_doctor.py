@@ -8,8 +8,10 @@ import sqlite3
 from collections import defaultdict
 
 import pytest
+import torch
 
 import gmn
+from model import precision
 from service.api_keys import create_key
 from service.record.record import Record
 from service.record.sqlite import PRAGMAS
@@ -296,3 +298,29 @@ def test_a_process_that_stands_still_with_a_lock_is_named_and_one_that_goes_on_i
         assert f"process {holder.pid} holds {lock} and stands still" in said(
             found, "locks", "error"
         )
+
+
+DRIVER = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {}  Release Build  (dvs)\nGCC\n"
+
+
+@pytest.mark.parametrize(("version", "is_told"), [("570.86.15", True), ("580.65.06", False)])
+def test_a_driver_that_is_too_old_for_pytorch_is_told(
+    examine, monkeypatch, tmp_path, version, is_told
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    file = tmp_path / "version"
+    file.write_text(DRIVER.format(version))
+    monkeypatch.setattr(precision, "DRIVER_FILE", file)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    _, found = examine(device="auto")
+    assert ("the driver is 570.86.15" in said(found, "device")) == is_told
+    _, found = examine(device="cuda")
+    needs = "PyTorch with CUDA 13.0 needs NVIDIA's driver 580 or newer"
+    assert (needs in said(found, "device", "error")) == is_told
+
+
+def test_without_a_driver_the_one_that_is_needed_is_named(examine, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(precision, "DRIVER_FILE", tmp_path / "none")
+    _, found = examine(device="cuda")
+    assert "no driver is loaded, and PyTorch with CUDA" in said(found, "device", "error")

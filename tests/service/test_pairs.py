@@ -87,7 +87,6 @@ class StandIn:
         self.done = []
         self.entered = threading.Event()
         self.go_on = threading.Event()
-        self.settings = SimpleNamespace(max_batch=32)
         self.description = SimpleNamespace(scorings=("cosine",))
         self.networks = SimpleNamespace(runtime=SimpleNamespace(embed=self._embed))
         self.pipeline = SimpleNamespace(

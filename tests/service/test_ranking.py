@@ -28,7 +28,10 @@ DIMENSION = 32
 
 
 # A pair's logit depends on the candidate alone, so that it shows whose it is.
-NETWORKS = SimpleNamespace(pair_scores=lambda _, candidates: candidates.sum(axis=1))
+NETWORKS = SimpleNamespace(
+    pair_scores=lambda _, candidates: candidates.sum(axis=1),
+    slices_of=lambda _, count: [slice(start, start + 2048) for start in range(0, count, 2048)],
+)
 TAIL = (TailPoint(share=1.0, score=-1.0), TailPoint(share=1e-3, score=1.0))
 ARTEFACT = ScoringCalibration(slope=1.0, intercept=0.0, impostor_tail=TAIL)
 MODEL = SimpleNamespace(

@@ -90,6 +90,10 @@ async def metrics(call: Scraper) -> Response:
     for gallery in runtime.galleries.all():
         shown.gallery_crops.labels(gallery.name).set(gallery.crops)
         shown.gallery_version.labels(gallery.name).set(gallery.version)
+    indexes = [gallery.own_index for gallery in runtime.galleries.all() if gallery.own_index]
+    shown.device_gallery_bytes.set(sum(index.device_bytes for index in indexes))
+    budget = runtime.placement.budget_bytes if runtime.placement else 0
+    shown.device_gallery_budget_bytes.set(budget)
     for check in runtime.watchdog.checks:
         shown.stage_silent_seconds.labels(check.name).set(check.silent_seconds())
     record = runtime.galleries.record_state

@@ -5,6 +5,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from model.crops.decode import CropProblem
 from service.engine.device import DevicePool, MicroBatcher
@@ -51,6 +52,67 @@ def test_without_a_device_thread_an_image_is_embedded_by_the_thread_that_submits
     poisoned = submit(batcher, POISON)
     assert good.result(0).vector[0] == 1
     assert isinstance(poisoned.result(0), CropProblem)
+
+
+class Device:
+    """A model on a device that computes a batch only once it is waited for, and notes both."""
+
+    def __init__(self):
+        self.model = StandInModel()
+        self.done = []
+
+    def start(self, crops):
+        self.done.append(f"begin {len(crops)}")
+
+        def wait():
+            self.done.append(f"wait {len(crops)}")
+            return self.model.embed(crops)
+
+        return wait
+
+    def batcher(self, device, max_batch):
+        model = self.model
+        return MicroBatcher(device, model.embed, max_batch, Metrics(), model.probe, self.start)
+
+
+def test_a_device_begins_a_batch_before_the_one_before_is_answered(device):
+    model = Device()
+    futures = submit_together(device, model.batcher(device, 4), range(1, 10))
+    assert vectors(futures) == list(range(1, 10))
+    assert model.done == ["begin 4", "begin 4", "wait 4", "wait 4", "begin 1", "wait 1"]
+
+
+def test_an_image_that_fails_on_a_device_leaves_both_batches_whole(device):
+    model = Device()
+    values = [1, 2, POISON, 4, 5, 6]
+    futures = submit_together(device, model.batcher(device, 3), values)
+    outcomes = [future.result(5) for future in futures]
+    assert isinstance(outcomes[2], CropProblem)
+    found = [outcome.vector[0] for outcome in outcomes if not isinstance(outcome, CropProblem)]
+    assert found == [1, 2, 4, 5, 6]
+
+
+def test_a_batch_that_cannot_be_begun_is_halved(device):
+    model = Device()
+    begin = model.start
+
+    def start(crops):
+        if len(crops) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return begin(crops)
+
+    model.start = start
+    futures = submit_together(device, model.batcher(device, 4), range(1, 9))
+    assert vectors(futures) == list(range(1, 9))
+    assert model.done == ["begin 2", "wait 2"] * 4
+
+
+def test_a_device_that_is_lost_is_told_to_every_image_of_both_batches(device):
+    model = Device()
+    model.model.error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    for future in submit_together(device, model.batcher(device, 4), range(1, 9)):
+        with pytest.raises(DeviceLost):
+            future.result(5)
 
 
 def _pipeline(preprocessing, batcher, threads):
@@ -121,3 +183,26 @@ async def test_images_that_wait_while_the_device_is_lost_are_answered(drawn_crop
     told = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(error) for error in told] == [DeviceLost] * 3
     threads.shutdown()
+
+
+async def test_the_event_loop_is_woken_once_for_all_images_of_a_request(drawn_crops, monkeypatch):
+    woken = []
+    loop = asyncio.get_running_loop()
+    wake = loop.call_soon_threadsafe
+
+    def counted(*arguments):
+        woken.append(1)
+        return wake(*arguments)
+
+    class Batcher:
+        def submit(self, crop):
+            crop.future.set_running_or_notify_cancel()
+            crop.future.set_result(len(woken))
+
+    preprocessing = SimpleNamespace(resize=lambda pixels: pixels)
+    pipeline = _pipeline(preprocessing, Batcher(), MonitoredThreadPool(2, "decode"))
+    monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+    assert await pipeline.embed([drawn_crops[0].png] * 20) == [0] * 20
+    assert await pipeline.embed([]) == []
+    pipeline.threads.shutdown()
+    assert woken == [1]

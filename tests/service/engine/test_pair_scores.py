@@ -59,3 +59,77 @@ def test_a_score_is_equal_to_the_last_digit_among_any_other_candidates(runtime, 
     for place in (0, 77, PAIRS_PER_PASS + 39):
         alone = served.pair_scores(query, candidates[place : place + 1])
         assert alone[0] == together[place]
+
+
+def test_no_candidates_have_no_scores(runtime, artefact):
+    served = Networks(artefact, runtime)
+    nobody = np.zeros((0, served.dimension), np.float32)
+    assert served.pair_scores(np.ones((1, served.dimension), np.float32), nobody).shape == (0,)
+
+
+class _OnDevice(Networks):
+    """The path of a GPU with PyTorch's tensors on the CPU, in passes of a size for a test."""
+
+    def __init__(self, artefact):
+        super().__init__(artefact, TorchRuntime(artefact, "float32"))
+        self.device = "stand-in"
+        self.pairs_per_pass = 64
+
+
+def _drawn(networks, queries, candidates):
+    random = np.random.default_rng(0)
+    shapes = [(count, networks.dimension) for count in (queries, candidates)]
+    return [random.normal(size=shape).astype(np.float32) for shape in shapes]
+
+
+def test_on_a_device_m_net_gives_the_scores_of_the_cpu(runtime, artefact):
+    on_cpu = Networks(artefact, runtime)
+    queries, candidates = _drawn(on_cpu, 3, 150)
+    expected = on_cpu.pair_scores(queries, candidates)
+    found = _OnDevice(artefact).pair_scores(queries, candidates)
+    assert found.dtype == np.float32
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_on_a_device_a_score_is_equal_to_the_last_digit_among_any_others(artefact):
+    networks = _OnDevice(artefact)
+    queries, candidates = _drawn(networks, 2, 150)
+    together = networks.pair_scores(queries, candidates)
+    for place in (0, 63, 64, 149):
+        assert networks.pair_scores(queries, candidates[place : place + 1]) == together[place]
+    np.testing.assert_array_equal(
+        networks.pair_scores(queries, candidates[::-1].copy()), together[::-1]
+    )
+
+
+def test_on_a_device_all_scores_of_a_call_are_waited_for_once(artefact, monkeypatch):
+    networks = _OnDevice(artefact)
+    queries, candidates = _drawn(networks, 2, 150)
+    copies = []
+    copy = torch.Tensor.cpu
+
+    def counted(tensor):
+        copies.append(len(tensor))
+        return copy(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", counted)
+    networks.pair_scores(queries, candidates)
+    assert copies == [150]
+
+
+def test_on_a_device_a_vector_that_is_not_finite_has_no_score_and_changes_no_other(artefact):
+    networks = _OnDevice(artefact)
+    queries, candidates = _drawn(networks, 1, 70)
+    whole = networks.pair_scores(queries, candidates)
+    candidates[5] = np.nan
+    scores = networks.pair_scores(queries, candidates)
+    assert np.isnan(scores[5])
+    others = np.arange(70) != 5
+    np.testing.assert_array_equal(scores[others], whole[others])
+
+
+def test_parts_of_candidates_are_whole_passes(artefact):
+    networks = _OnDevice(artefact)
+    parts = list(networks.slices_of(4, 600))
+    assert [(part.start, part.stop) for part in parts] == [(0, 256), (256, 512), (512, 768)]
+    assert next(networks.slices_of(100, 65)) == slice(0, 64)

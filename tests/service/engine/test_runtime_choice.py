@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from model import runtimes as computing
 from model.artefact import load_artefact
 from model.problems import InputProblem
-from model.runtimes import build_runtime
+from model.runtimes import TorchOptions, build_runtime
 from model.torch_runtime import TorchRuntime
 from service.commands.store import store as store_command
 from service.engine import runtimes
@@ -44,10 +44,12 @@ def built(monkeypatch):
     monkeypatch.setattr(runtimes, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
 
     class StandIn(TorchRuntime):
-        def __init__(self, artefact, name, dtype):
+        def __init__(self, artefact, name, dtype, options=computing.ON_CPU):
             super().__init__(artefact, "float32")
             self.name = name
             self.dtype = dtype
+            self.device = options.device
+            self.options = options
             built.append(f"{name} {dtype}")
 
         def embed(self, crops):
@@ -59,7 +61,7 @@ def built(monkeypatch):
 
 
 def _settings(**given):
-    return Settings(device="cpu", **given)
+    return Settings(**{"device": "cpu"} | given)
 
 
 def _choose(artefact, records, **given):
@@ -106,8 +108,8 @@ def test_one_that_gives_other_features_is_not_chosen_however_fast(
     caplog.set_level("INFO")
     real = computing.build_runtime
 
-    def build(artefact, name, dtype):
-        runtime = real(artefact, name, dtype)
+    def build(artefact, name, *options):
+        runtime = real(artefact, name, *options)
         if name == "openvino":
             runtime.embed = lambda crops: np.ones((len(crops), 1280), np.float32)
         return runtime
@@ -126,12 +128,15 @@ def test_without_openvino_it_is_torch(artefact, records, monkeypatch):
 
 
 CHOSEN = '{"runtime": "openvino", "dtype": "float32"}'
+ON_A_GPU = '{"runtime": "torch", "dtype": "float32", "device": "cuda"}'
 CONTRADICTED = r"^GMN_.*openvino in float32.*unset GMN_"
 REFUSED = {
     "asked for and missing": ("", "openvino", {"runtime": "openvino"}, "pip install 'gmn-reid"),
     "chosen and missing": (CHOSEN, "openvino", {}, r"pip install .*gmn store forget-runtime"),
     "another runtime": (CHOSEN, "", {"runtime": "torch"}, CONTRADICTED),
     "another precision": (CHOSEN, "", {"dtype": "bfloat16"}, CONTRADICTED),
+    "a GPU and none there": (ON_A_GPU, "", {"device": "auto"}, r"on cuda.*no GPU.*forget-runtime"),
+    "another device": (ON_A_GPU, "", {}, r"^GMN_DEVICE=cpu.*torch in float32 on cuda.*unset GMN_"),
     "an unknown one": ('{"runtime": "onnx"}', "", {}, r"onnx.*forget-runtime"),
 }
 
@@ -151,7 +156,7 @@ def test_what_cannot_be_computed_with_is_refused_with_the_remedy(
 
 def test_a_cpu_without_bfloat16_refuses_it_in_openvino(artefact, records):
     pytest.importorskip("openvino")
-    if ("openvino", "bfloat16") in runtimes._list_candidates(_settings()):
+    if ("openvino", "bfloat16") in runtimes._list_candidates(_settings(), "cpu"):
         pytest.skip("this CPU multiplies bfloat16")
     with pytest.raises(InputProblem, match="does not multiply bfloat16; set GMN_DTYPE=float32"):
         _choose(artefact, records, runtime="openvino", dtype="bfloat16")
@@ -179,6 +184,67 @@ def test_a_full_record_is_served_all_the_same(artefact, built):
             raise StorageFailed("Redis is full")
 
     assert _choose(artefact, Full())[0].name == "openvino"
+
+
+@pytest.fixture
+def gpu(built, monkeypatch):
+    """Let there be a GPU whose stand-ins compute on the CPU."""
+    devices = {"auto": "cuda", "cuda": "cuda", "cpu": "cpu"}
+    monkeypatch.setattr(runtimes, "choose_device_name", lambda asked="auto": devices[asked])
+
+
+def test_on_a_gpu_features_are_computed_in_float32_and_the_choice_is_kept(
+    artefact, records, built, gpu
+):
+    runtime, choice = _choose(artefact, records, device="auto")
+    assert (runtime.name, runtime.dtype, runtime.device) == ("torch", "float32", "cuda")
+    assert runtime.options == TorchOptions("cuda", max_batch=128, cuda_graphs=False)
+    assert choice.description == "torch in float32 on cuda"
+    kept = records.get(artefact.description.embedding_fingerprint)
+    assert RuntimeChoice.model_validate_json(kept) == choice
+    assert _choose(artefact, records, device="cuda")[1] == choice
+    assert built == ["torch float32"] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [
+        ({"device": "cpu"}, r"GMN_DEVICE=cpu: .* on cuda.*forget-runtime"),
+        (
+            {"device": "cuda", "dtype": "bfloat16"},
+            r"GMN_DTYPE=bfloat16: .* on cuda.*forget-runtime",
+        ),
+    ],
+    ids=["a CPU", "another number format"],
+)
+def test_features_of_a_gpu_are_not_mixed_with_those_of(artefact, records, gpu, given, remedy):
+    _choose(artefact, records, device="cuda")
+    with pytest.raises(InputProblem, match=remedy):
+        _choose(artefact, records, **given)
+
+
+def test_a_record_of_a_cpu_stays_on_the_cpu_where_there_is_a_gpu(artefact, records, gpu, caplog):
+    first = _choose(artefact, records, device="cpu")[1]
+    runtime, choice = _choose(artefact, records, device="auto")
+    assert (choice, runtime.device) == (first, "cpu")
+    assert "the GPU is not used" in caplog.text
+    assert "forget-runtime" in caplog.text
+    with pytest.raises(InputProblem, match=r"GMN_DEVICE=cuda: .* on cpu.*forget-runtime"):
+        _choose(artefact, records, device="cuda")
+
+
+def test_a_gpu_that_gives_other_features_is_refused(artefact, records, gpu, built, monkeypatch):
+    build = computing.build_runtime
+
+    def build_other(*arguments):
+        runtime = build(*arguments)
+        runtime.embed = lambda crops: np.ones((len(crops), 1280), np.float32)
+        return runtime
+
+    monkeypatch.setattr(computing, "build_runtime", build_other)
+    with pytest.raises(InputProblem, match="torch in float32 gives other features"):
+        _choose(artefact, records, device="cuda")
+    assert records.get(artefact.description.embedding_fingerprint) is None
 
 
 @pytest.mark.slow

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from service import maintenance
+from service.checks import _describe_placement
 from service.engine.device import DeviceThread
 from service.maintenance import compact_indexes
 from service.ops.threads import BlockingPools
 from service.record.values import ArchivedCrop, LabelledCrop
 from service.search.gpu import DeviceVectors
+from service.search.placement import RANKED_FOR_SECONDS, DevicePlacement
 from tests.service.filled_index import FilledIndex
 
 DIMENSION = 4
@@ -25,6 +27,7 @@ COPY = DeviceVectors.__init__
 def service(monkeypatch):
     monkeypatch.setattr(maintenance, "COMPACTION_POLL_SECONDS", 0.01)
     monkeypatch.setattr("service.search.index.DELTA_ROWS", 8)
+    monkeypatch.setattr("service.search.placement.DELTA_ROWS", 8)
     # No test machine has a device.
     _copy_by(monkeypatch, COPY)
     indexes = [_index(), _index()]
@@ -40,6 +43,7 @@ def service(monkeypatch):
             device=device,
             pools=pools,
             model=SimpleNamespace(networks=SimpleNamespace(device="meta")),
+            placement=DevicePlacement(10**6),
         )
     pools.shutdown()
 
@@ -71,9 +75,9 @@ def _copied(index):
     return index.bytes // VECTOR_BYTES - index.columns.count
 
 
-def _index():
+def _index(crops=50):
     index = FilledIndex(DIMENSION)
-    vectors = np.random.default_rng(0).normal(size=(50, DIMENSION)).astype(np.float32)
+    vectors = np.random.default_rng(0).normal(size=(crops, DIMENSION)).astype(np.float32)
     index.fill(
         ArchivedCrop(LabelledCrop(slot=slot, crop_id=f"crop-{slot}"), vector)
         for slot, vector in enumerate(vectors, 1)
@@ -133,9 +137,55 @@ async def test_an_index_without_room_on_the_device_is_searched_on_the_host_and_h
 
 
 async def test_on_a_processor_vectors_stay_in_the_one_memory_there_is(service, monkeypatch):
-    service.model.networks.device = "cpu"
+    service.placement = None
     looked = []
     look = FilledIndex.next_segment
     monkeypatch.setattr(FilledIndex, "next_segment", lambda *args: looked.append(1) or look(*args))
     await _compact_until(service, lambda: len(looked) > 4)
     assert [_copied(index) for index in service.indexes] == [0, 0]
+
+
+def _copied_one(service):
+    return [index.device_bytes // VECTOR_BYTES for index in service.indexes]
+
+
+async def test_galleries_beyond_the_share_of_the_device_are_searched_on_the_host(service):
+    now = [0.0]
+    service.placement = DevicePlacement(60 * VECTOR_BYTES, lambda: now[0])
+    await _compact_until(service, lambda: _copied_one(service) == [50, 0])
+    before = _search(service, service.indexes[1], 10)
+    # The second one is searched more often, and takes the place of the first one.
+    for _ in range(5):
+        _search(service, service.indexes[1])
+    now[0] += RANKED_FOR_SECONDS
+    await _compact_until(service, lambda: _copied_one(service) == [0, 50])
+    assert _search(service, service.indexes[1], 10) == before
+    assert len(_search(service, service.indexes[0])) == 50
+    said = _describe_placement(service.galleries, service.placement)
+    assert said.startswith(
+        "1 of 2 galleries are searched on the GPU, and take 800 bytes of 960 bytes"
+    )
+
+
+def test_a_gallery_keeps_its_place_for_a_while_and_one_that_is_searched_less_loses_it(monkeypatch):
+    monkeypatch.setattr("service.search.placement.DELTA_ROWS", 8)
+    now = [0.0]
+    first, second = indexes = [_index(), _index()]
+    placement = DevicePlacement(60 * VECTOR_BYTES, lambda: now[0])
+    query = np.ones((1, DIMENSION), np.float32)
+    chosen = []
+    for searched in (first, first, first, second, second, second):
+        for _ in range(2):
+            searched.search(query, 5)
+        now[0] += RANKED_FOR_SECONDS
+        chosen.append(placement.choose(dict(enumerate(indexes))))
+        second.search(query, 5)
+        assert placement.choose(dict(enumerate(indexes))) == chosen[-1]
+    assert chosen == [{0}] * 3 + [{1}] * 3
+
+
+def test_a_gallery_has_the_room_that_a_larger_one_leaves_and_a_small_one_needs_none(monkeypatch):
+    monkeypatch.setattr("service.search.placement.DELTA_ROWS", 8)
+    smaller = _index(30)
+    placement = DevicePlacement(40 * VECTOR_BYTES)
+    assert placement.choose({1: _index(50), 2: _index(8), 3: smaller}) == {2, 3}

@@ -1,15 +1,18 @@
 """The index against the plainest thing that does the same: a dictionary and a sort."""
 
+import ctypes
 import itertools
 import math
 import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import faiss
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +24,7 @@ from service.search.options import EVERY_CROP, SearchFilter, pairs_of
 from tests.bench.people import write_people
 from tests.service.filled_index import FilledIndex
 
+FIND_FAISS_SEARCH = gpu.find_faiss_search
 DIMENSION = 8
 CAMERAS = ("east", "west", None)
 LATE = datetime.fromtimestamp(1_000_030, UTC)
@@ -50,6 +54,8 @@ def _as_of_many_rows(monkeypatch):
     monkeypatch.setattr(gpu, "FLOAT16_ROWS", 60)
     monkeypatch.setattr(indexes, "CODED_ROWS", math.inf)
     monkeypatch.setattr(indexes, "DELTA_ROWS", 16)
+    monkeypatch.setattr(gpu, "MORE_OF_FAISS", 2)
+    monkeypatch.setattr(gpu, "find_faiss_search", lambda _: None)
 
 
 def _crop(slot, seed, camera="east"):
@@ -69,8 +75,16 @@ def _crop(slot, seed, camera="east"):
     return ArchivedCrop(replace(label, metadata=metadata, track=track), vector)
 
 
+def _faiss_stand_in(vectors, query, count):
+    """Search as FAISS does on a GPU: deleted vectors take places, and rows come by their scores."""
+    scores = vectors.float().numpy() @ query
+    rows = np.argsort(-scores, kind="stable")[:count]
+    return scores[rows], rows
+
+
 def _index(path, rows=0):
     indexes.CODED_ROWS = 40 if path == "coded" else math.inf
+    gpu.find_faiss_search = lambda _: _faiss_stand_in if path == "device, FAISS" else None
     index = FilledIndex(DIMENSION)
     index.fill(_crop(slot, seed=slot) for slot in range(1, rows + 1))
     return index
@@ -144,7 +158,7 @@ steps = st.lists(
 )
 
 
-@pytest.mark.parametrize("path", ["host", "device", "coded"])
+@pytest.mark.parametrize("path", ["host", "device", "device, FAISS", "coded"])
 @settings(max_examples=30)
 @given(steps, st.integers(0, 120))
 def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_living(
@@ -174,9 +188,11 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
                 crops[slot] = replace(crops[slot], record=label)
                 index.relabel([label])
         elif what == "plan":
-            plan = index.next_segment("cpu" if path == "device" else None)
+            plan = index.next_segment("cpu" if path.startswith("device") else None)
         elif what == "build":
             built = _build(plan)
+            if built and path == "device, FAISS":
+                built.uses_faiss = True
         elif what == "replace":
             if built:
                 index.adopt(built)
@@ -186,12 +202,13 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
     assert index.columns.count == len(crops)
 
 
-@pytest.mark.parametrize("path", ["host", "device"])
+@pytest.mark.parametrize("path", ["host", "device", "device, FAISS"])
 def test_many_equal_vectors_are_cut_by_age(path):
     index = _index(path)
     index.fill(_crop(slot, seed=1, camera=CAMERAS[slot % 2]) for slot in range(1, 301))
-    if path == "device":
+    if path.startswith("device"):
         index.renew_segment("cpu")
+        index._segment.uses_faiss = path == "device, FAISS"
     query = _crop(0, 1).vector[None]
     assert _found(index, query, 10) == list(range(1, 11))
     assert _found(index, query, 10, SearchFilter(cameras=("west",))) == list(range(1, 20, 2))
@@ -210,6 +227,103 @@ def test_host_and_device_give_the_same_rows_and_cosines_in_either_dtype():
         assert found.slots.tolist() == same.slots.tolist()
         assert found.cosines.tolist() == same.cosines.tolist()
     assert (host.dtype, device.dtype) == ("float32", "float16")
+
+
+def _searched_by_faiss(search):
+    gpu.find_faiss_search = lambda _: search
+    index = FilledIndex(DIMENSION)
+    index.fill(_crop(slot, seed=slot) for slot in range(1, 201))
+    index.renew_segment("cpu")
+    return index._segment.uses_faiss
+
+
+def test_the_faster_way_of_searching_on_the_device_serves(monkeypatch, caplog):
+    now = [0.0]
+    seconds = {"tensor": 0.002, "FAISS": 0.001}
+
+    def waits(name, search):
+        def called(*arguments):
+            now[0] += seconds[name]
+            return search(*arguments)
+
+        return called
+
+    monkeypatch.setattr(gpu.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(gpu.torch, "topk", waits("tensor", gpu.torch.topk))
+    assert _searched_by_faiss(waits("FAISS", _faiss_stand_in))
+    seconds["FAISS"] = 0.003
+    assert not _searched_by_faiss(waits("FAISS", _faiss_stand_in))
+
+
+def test_faiss_that_misses_crops_or_fails_on_the_device_does_not_serve(caplog):
+    def misses(vectors, query, count):
+        scores, rows = _faiss_stand_in(vectors, query, count + 1)
+        return scores[1:], rows[1:]
+
+    def fails(*_):
+        raise RuntimeError("no kernel image is available")
+
+    assert not _searched_by_faiss(misses)
+    assert "FAISS misses vectors on the device" in caplog.text
+    assert not _searched_by_faiss(fails)
+    assert "no kernel image is available" in caplog.text
+
+
+def test_where_faiss_would_end_the_process_another_one_tries_it_first(caplog):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert FIND_FAISS_SEARCH("cuda") is None
+    assert "FAISS is not used on the device, where it fails" in caplog.text
+    assert FIND_FAISS_SEARCH("cpu") is None
+
+
+def test_faiss_that_passed_its_trial_is_used(monkeypatch):
+    trials = []
+
+    def run(command, **_):
+        trials.append(command)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(gpu.subprocess, "run", run)
+    find = FIND_FAISS_SEARCH.__wrapped__
+    assert find("cuda").func is gpu.search_by_faiss
+    assert find("cpu") is None
+    assert len(trials) == 1
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+def test_faiss_is_given_the_tensor_where_it_lies(monkeypatch, kind):
+    vectors = np.random.default_rng(0).normal(size=(30, DIMENSION)).astype(kind)
+    query = vectors[7].astype(np.float32)
+
+    def search(_, arguments):
+        def read(pointer, kind, count):
+            size = count * np.dtype(kind).itemsize
+            return np.frombuffer((ctypes.c_char * size).from_address(int(pointer)), kind)
+
+        stored = read(arguments.vectors, kind, arguments.numVectors * arguments.dims)
+        asked = read(arguments.queries, kind, arguments.dims)
+        scores = stored.reshape(-1, arguments.dims).astype(np.float32) @ asked.astype(np.float32)
+        rows = np.argsort(-scores, kind="stable")[: arguments.k]
+        ctypes.memmove(int(arguments.outIndices), rows.ctypes.data, rows.nbytes)
+        best = scores[rows]
+        ctypes.memmove(int(arguments.outDistances), best.ctypes.data, best.nbytes)
+
+    monkeypatch.setattr(faiss, "bfKnn", search)
+    scores, rows = gpu.search_by_faiss(None, torch.from_numpy(vectors), query, 5)
+    expected, nearest = _faiss_stand_in(torch.from_numpy(vectors), query, 5)
+    assert rows.tolist() == nearest.tolist()
+    assert scores == pytest.approx(expected, rel=1e-2)
+
+
+def test_a_search_without_a_filter_hides_no_crops_on_the_host(monkeypatch):
+    index = _index("device", 200)
+    index.renew_segment("cpu")
+    index.remove([3, 50])
+    query = _crop(0, 7).vector[None]
+    expected = _found(index, query, 20)
+    monkeypatch.setattr(gpu.DeviceVectors, "_hide", None)
+    assert _found(index, query, 20) == expected
 
 
 def test_a_large_gallery_is_searched_through_product_codes_whose_recall_was_measured():
