@@ -125,7 +125,7 @@ async def find_caller(runtime: Runtime, request: Request) -> ApiKey:
     authorization = await BEARER(request)
     key = authorization.credentials if authorization else None
     if key is None:
-        user = runtime.sign_on.find_user(request.headers, request.scope["state"].get(PEER))
+        user = runtime.sign_on.find_user(request.headers, getattr(request.state, PEER, None))
         if user is not None:
             _require_own_page(request, user)
             return user
@@ -142,13 +142,14 @@ def _require_own_page(request: Request, user: User) -> None:
     """
     if request.method == "GET":
         return
-    site = request.headers.get("sec-fetch-site")
-    _, _, origin_host = request.headers.get("origin", "").partition("://")
-    is_own = site == "same-origin"
+    headers = request.headers
+    site = headers.get("sec-fetch-site")
     if site is None:
-        is_own = (
-            bool(origin_host) and origin_host.lower() == request.headers.get("host", "").lower()
-        )
+        # Browsers of before 2023 may send the origin alone.
+        _, _, origin_host = headers.get("origin", "").partition("://")
+        is_own = bool(origin_host) and origin_host.lower() == headers.get("host", "").lower()
+    else:
+        is_own = site == "same-origin"
     if not is_own:
         raise Forbidden(
             f"{user.key_id} is signed on for the pages of this service, and the request comes from "

@@ -22,6 +22,7 @@ from service.http.routes.galleries import GallerySettingsFields
 from service.ops.metrics import Metrics
 from service.ops.threads import CALLER
 from service.settings import Settings
+from service.sign_on import SignOn
 from tests.outside import problem
 
 pytestmark = pytest.mark.promise("5")
@@ -145,6 +146,7 @@ def ask(admission):
         settings=Settings(),
         held_bytes=Counter(),
         keys=SimpleNamespace(caller=caller),
+        sign_on=SignOn(Settings()),
     )
 
     async def send(path):

@@ -11,6 +11,7 @@ from service.http.app import create_app
 from service.http.guard import OPEN, GuardedRoute
 from service.http.problems import handle_errors
 from service.settings import Settings
+from service.sign_on import SignOn
 from tests.outside import bearer
 
 APP = create_app(Settings())
@@ -51,7 +52,9 @@ def test_a_route_that_declares_nothing_needs_admin(store, ring_of):
     app.get("/forgotten")(answer)
     handle_errors(app)
     app.state.runtime = SimpleNamespace(
-        keys=ring_of(), audit=SimpleNamespace(note_refusal=lambda *_: None)
+        keys=ring_of(),
+        sign_on=SignOn(Settings()),
+        audit=SimpleNamespace(note_refusal=lambda *_: None),
     )
     found = {scope: status_of(app, "/forgotten", text) for scope, text in texts.items()}
     assert found == {"query": 403, "enroll": 403, "admin": 200}
