@@ -69,7 +69,7 @@ def requirements_of(extra: str) -> list[Requirement]:
 def packages_of(extra: str) -> set[str]:
     """Return every package that an extra brings, by the metadata of the installed packages.
 
-    faiss-cpu is not installed beside faiss-gpu: it needs numpy and packaging, as others do.
+    faiss-cpu is not installed beside faiss-gpu: it needs packaging, and numpy as others do.
     """
     wanted = requirements_of(extra)
     packages: dict[str, set[str]] = {}
@@ -79,6 +79,7 @@ def packages_of(extra: str) -> set[str]:
         new = {"", *requirement.extras} - packages.get(name, set())
         packages.setdefault(name, set()).update(new)
         if name == "faiss-cpu":
+            wanted.append(Requirement("packaging"))
             continue
         for text in importlib.metadata.requires(name) or ():
             needed = Requirement(text)
