@@ -33,7 +33,14 @@ from service.record.database import (
     storage_failure,
 )
 from service.record.deletions import KEPT_FOR
-from service.record.postgres_connection import PostgresConnection, require_server, sentence_of
+from service.record.postgres_connection import (
+    PROBE_SECONDS,
+    SILENT_SECONDS,
+    PostgresConnection,
+    ServerSilent,
+    require_server,
+    sentence_of,
+)
 from service.record.postgres_locks import CREATORS, WRITERS, PostgresWorkLock
 from service.record.postgres_sql import table_definitions
 from service.record.postgres_vectors import CachedVectorFiles
@@ -96,6 +103,9 @@ class PostgresDatabase(Database):
         self._is_open = False
         self._lineage_file = folder / LINEAGE_FILE
         self._lineage: str | None = None
+        # Until then no thread but the follower's asks a server that did not answer, by
+        # `time.monotonic`.
+        self._silent_until = 0.0
         # Token of the commit that was sent last, and what was asked with it, by thread.
         self._sent = threading.local()
         try:
@@ -108,6 +118,9 @@ class PostgresDatabase(Database):
         connection: PostgresConnection | None = getattr(self._local, "connection", None)
         if connection is not None and connection.is_gone:
             self.close_connection()
+            connection = None
+        if connection is None or not connection.in_transaction:
+            self._require_answers()
         return cast("PostgresConnection", super().connection())
 
     def fetch_tuples(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
@@ -121,8 +134,11 @@ class PostgresDatabase(Database):
             raise RecordWaits("the turn of the writers") from error
         except psycopg.errors.DiskFull as error:
             raise storage_failure(NOT_WRITTEN, error) from error
+        except ServerSilent as error:
+            self._silent_until = time.monotonic() + SILENT_SECONDS + PROBE_SECONDS
+            raise _unavailable(error) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            raise RecordUnavailable(f"PostgreSQL does not answer ({sentence_of(error)})") from error
+            raise _unavailable(error) from error
 
     def work_lock(self, work: str) -> WorkLock:
         return PostgresWorkLock(work, self, self._connect)
@@ -165,6 +181,7 @@ class PostgresDatabase(Database):
                 connection = self._connect()
                 self._version_connection = connection
             ((newest,),) = connection.fetch_tuples(NEWEST_COMMIT, ())
+            self._silent_until = 0.0
             return int(newest)
 
     def prefetch(self) -> None:
@@ -184,10 +201,14 @@ class PostgresDatabase(Database):
         self._log_lock.close()
 
     def _connect(self) -> PostgresConnection:
+        began = time.monotonic()
         try:
             connection = PostgresConnection(self._url)
         except psycopg.OperationalError as error:
-            raise RecordUnavailable(f"PostgreSQL does not answer ({sentence_of(error)})") from error
+            # For as long as an attempt takes, the others need not try.
+            ended = time.monotonic()
+            self._silent_until = ended + (ended - began)
+            raise _unavailable(error) from error
         except psycopg.ProgrammingError as error:
             raise InputProblem(f"GMN_DATABASE_URL: {sentence_of(error)}") from error
         if self._is_open:
@@ -202,6 +223,10 @@ class PostgresDatabase(Database):
                 connection.close()
                 raise
         return connection
+
+    def _require_answers(self) -> None:
+        if time.monotonic() < self._silent_until:
+            raise RecordUnavailable("PostgreSQL does not answer")
 
     def _require_known_commits(self, newest: int, lineage: str, acknowledged: int | None) -> None:
         if newest < (acknowledged or 0) or lineage != self._lineage:
@@ -389,6 +414,10 @@ def create_tables(connection: PostgresConnection) -> None:
     """Create all tables of a new record, in the open transaction."""
     own = Path(__file__).with_name("postgres.sql").read_text(encoding="utf-8")
     connection.run_script(";\n".join([*table_definitions(), own]))
+
+
+def _unavailable(error: BaseException) -> RecordUnavailable:
+    return RecordUnavailable(f"PostgreSQL does not answer ({sentence_of(error)})")
 
 
 @contextlib.contextmanager

@@ -6,9 +6,10 @@ import contextlib
 import select
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.adapt import Dumper, Loader
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
@@ -18,10 +19,16 @@ from service.record.postgres_sql import bind, translate
 from service.record.schema import as_micros
 from service.record.transaction import Values
 
+Result = TypeVar("Result")
 # Settings without which an acknowledged commit may be lost.
 DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
 EARLIEST_SERVER = 150_000
 CONNECT_SECONDS = 5
+# A server that has not answered for so long is asked, by another connection, whether it works.
+SILENT_SECONDS = 2.0
+PROBE_SECONDS = 3
+# Pause between two looks of psycopg at whether its thread is interrupted.
+WAIT_SECONDS = 0.1
 STATEMENT_SECONDS = 60
 # A writer waits no longer than this for its turn.
 TURN_SECONDS = 20
@@ -92,6 +99,48 @@ class _Cursors:
         return sum(cursor.rowcount for cursor in self._cursors)
 
 
+class ServerSilent(psycopg.OperationalError):
+    """A server whose processes stand still, or that cannot be reached any more."""
+
+
+class _Server(psycopg.Connection[Any]):
+    """A connection that waits for an answer as long as its server takes other connections.
+
+    The system of a server whose processes stand still acknowledges what is sent to it, so that no
+    time limit of TCP, nor of the server itself, ends the wait.
+    """
+
+    def wait(
+        self, gen: PQGen[Result], interval: float = WAIT_SECONDS, timeout: float | None = None
+    ) -> Result:
+        while True:
+            try:
+                return super().wait(gen, interval, SILENT_SECONDS if timeout is None else timeout)
+            except psycopg.errors._WaitTimeout:
+                if timeout is not None:
+                    raise
+            self._require_life()
+
+    def _require_life(self) -> None:
+        info = self.info
+        try:
+            psycopg.connect(
+                info.dsn,
+                password=info.password or None,
+                host=info.host or None,
+                hostaddr=info.hostaddr or None,
+                port=info.port,
+                target_session_attrs="any",
+                connect_timeout=PROBE_SECONDS,
+            ).close()
+        except psycopg.errors.ConnectionTimeout:
+            self.close()
+            raise ServerSilent("it stands still") from None
+        except psycopg.OperationalError:
+            # It refuses a further connection; if it has ended, this one is told so.
+            return
+
+
 class PostgresConnection:
     """A connection that takes statements and values as SQLite's does.
 
@@ -112,7 +161,7 @@ class PostgresConnection:
             "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
         )
         given = psycopg.conninfo.conninfo_to_dict(url)
-        self._server = psycopg.connect(
+        self._server = _Server.connect(
             url,
             autocommit=True,
             row_factory=_named_row,

@@ -1,5 +1,6 @@
 """Clients that write at services which are killed, and what these have acknowledged."""
 
+import contextlib
 import itertools
 import random
 import threading
@@ -105,6 +106,21 @@ class Client(threading.Thread):
             self._at += 1
             time.sleep(RETRY_SECONDS)
         return None
+
+
+@contextlib.contextmanager
+def writing(ledger, services, count=4):
+    """Yield clients that write at services for as long as the block runs."""
+    stop = threading.Event()
+    clients = [Client(ledger, services, number, stop) for number in range(count)]
+    for client in clients:
+        client.start()
+    try:
+        yield clients
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
 
 
 def _list_crops(served):

@@ -3,11 +3,13 @@
 import itertools
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.forked import run_gmn
+from tests.machines.ledger import GALLERY, Ledger, compare, writing
 from tests.machines.run import kill_all
 from tests.postgres import PostgresServer, find_place, postgres
 from tests.service.conftest import Served
@@ -99,6 +101,31 @@ def test_machines_refuse_a_standby_that_lagged_until_it_is_adopted(
 def _says_what_lacks(served, image):
     refused = served.enroll("lobby", image)
     return refused.status_code == 503 and "lacks commits" in refused.json()["detail"]
+
+
+@pytest.mark.promise("1")
+def test_a_server_that_stands_still_is_told_and_nothing_is_lost_when_it_goes_on(place, images):
+    server, start = place
+    machines = [start("first"), start("second")]
+    machines[0].create(GALLERY)
+    eventually(lambda: machines[1].http.get(f"/v1/galleries/{GALLERY}").is_success)
+    ledger = Ledger()
+    with writing(ledger, machines) as clients:
+        eventually(lambda: len(ledger.deleted) > 5)
+        with server.standing_still():
+            for served in machines:
+                eventually(lambda served=served: served.http.get("/readyz").status_code == 503)
+                for ask in (served.query, served.enroll):
+                    refused = ask(GALLERY, images[0])
+                    assert refused.status_code == 503, refused.text
+                    assert refused.json()["type"] == "urn:gmn:problem:record_unavailable"
+        went_on = time.monotonic()
+        eventually(lambda: ledger.first_success_after(went_on) is not None)
+        for served in machines:
+            eventually(lambda served=served: served.http.get("/readyz").is_success)
+    assert not [surprise for client in clients for surprise in client.surprises]
+    wrong = compare(ledger, machines)
+    assert not any(wrong.values()), wrong
 
 
 def test_who_forgets_a_person_is_told_that_postgresql_keeps_deleted_rows(place, drawn_crops):
