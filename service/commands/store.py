@@ -56,7 +56,8 @@ def open_record(data_dir: Path) -> contextlib.closing[Record]:
     from service.settings import read_settings
 
     settings = read_settings(data_dir=data_dir)
-    return contextlib.closing(Record(data_dir, settings.database_url, settings.database_accept))
+    url = settings.database_with_password
+    return contextlib.closing(Record(data_dir, url, settings.database_accept))
 
 
 def _database_url(data_dir: Path) -> str | None:

@@ -15,6 +15,8 @@ from tests.postgres import PostgresServer, find_place, postgres
 from tests.service.conftest import Served
 from tests.waiting import eventually
 
+TIMES = {"kill_service": 2, "kill_server": 2, "promote": 1}
+
 pytestmark = [pytest.mark.slow, pytest.mark.promise("several-machines")]
 
 
@@ -42,7 +44,7 @@ def place(tiny_artefact, tmp_path):
 
 @pytest.mark.promise("1")
 def test_what_was_acknowledged_survives_kills_of_the_machines_and_of_the_server(tiny_artefact):
-    measured = kill_all(tiny_artefact, processes=2, servers=2, promotions=1, seed=1)
+    measured = kill_all(tiny_artefact, TIMES, seed=1)
     assert not measured["wrong"], measured
     assert measured["enrolled"] > 10
     assert measured["deleted"]
@@ -103,7 +105,6 @@ def _says_what_lacks(served, image):
     return refused.status_code == 503 and "lacks commits" in refused.json()["detail"]
 
 
-@pytest.mark.promise("1")
 def test_a_server_that_stands_still_is_told_and_nothing_is_lost_when_it_goes_on(place, images):
     server, start = place
     machines = [start("first"), start("second")]

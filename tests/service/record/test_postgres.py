@@ -71,6 +71,18 @@ def test_a_statement_is_translated(statement, text, collections):
     assert translation.collections == collections
 
 
+@pytest.mark.parametrize("url", ["postgresql://gmn@db/gmn", "postgresql://gmn@db/gmn?port=5433"])
+def test_the_password_of_postgresql_is_read_from_its_file(tmp_path, url):
+    file = tmp_path / "password"
+    file.write_text("s3cret&?%\n")
+    settings = Settings(database_url=url, database_password_file=file)
+    parts = psycopg.conninfo.conninfo_to_dict(settings.database_with_password)
+    assert parts == {**psycopg.conninfo.conninfo_to_dict(url), "password": "s3cret&?%"}
+    file.unlink()
+    with pytest.raises(InputProblem, match="a text file that this user may read"):
+        _ = settings.database_with_password
+
+
 @pytest.mark.promise("1")
 @pytest.mark.parametrize("is_committed", [True, False])
 def test_a_commit_without_an_answer_is_told_from_one_that_failed(
@@ -147,7 +159,8 @@ def test_a_commit_that_waits_for_a_synchronous_standby_is_acknowledged_once_that
             # No time-out ends its wait, which would make the commit a success.
             assert not wait([enrolling], timeout=4).done
             standby.start()
-            assert listed_ids(record, gallery) == enrolling.result(60)
+            crop_ids = enrolling.result(60)
+            assert listed_ids(record, gallery) == crop_ids
 
 
 def test_two_machines_write_and_each_has_the_vectors_of_the_other(record, gallery, elsewhere):
