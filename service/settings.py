@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pydantic import (
     Field,
@@ -274,13 +274,17 @@ class Settings(BaseSettings):
 
     @property
     def database_with_password(self) -> str | None:
-        """`database_url`, with the password of its file.
+        """`database_url` with the password of its file; raises `InputProblem`."""
+        return self.database_url and self.with_database_password(self.database_url)
+
+    def with_database_password(self, url: str) -> str:
+        """Return the URL of a database with the password of `database_password_file`.
 
         Raises:
             InputProblem: the file cannot be read.
         """
-        if self.database_url is None or self.database_password_file is None:
-            return self.database_url
+        if self.database_password_file is None or urlsplit(url).password:
+            return url
         try:
             password = self.database_password_file.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
@@ -288,8 +292,8 @@ class Settings(BaseSettings):
                 f"GMN_DATABASE_PASSWORD_FILE={self.database_password_file}: cannot be read "
                 f"({error}); name a text file that this user may read"
             ) from error
-        mark = "&" if "?" in self.database_url else "?"
-        return f"{self.database_url}{mark}password={quote(password, safe='')}"
+        mark = "&" if "?" in url else "?"
+        return f"{url}{mark}password={quote(password, safe='')}"
 
     @property
     def of_one_process(self) -> Settings:

@@ -18,7 +18,12 @@ REFUSAL_SECONDS = 30.0
 
 def serve_from_two_machines(it, kept):
     """Start two machines, kill one, and then the primary, whose standby is promoted."""
-    it.do("two machines")
+    _enroll_into_sqlite(it, kept)
+    it.do("settings of two machines")
+    it.do("copy the record")
+    _compare(it, kept, "after the record was copied into PostgreSQL", MACHINES[1:])
+    it.do("remove the former record")
+    it.do("start two machines")
     _until_ready(it)
     it.say("two machines with one record in PostgreSQL are ready")
     _enroll_through_the_proxy(it, kept)
@@ -30,6 +35,15 @@ def serve_from_two_machines(it, kept):
     it.do("add the standby again")
     _enroll_through_the_proxy(it, kept)
     _compare(it, kept, "with a standby again")
+
+
+def _enroll_into_sqlite(it, kept):
+    it.do("up")
+    with it.through_the_proxy() as http:
+        for person in range(5):
+            image = draw_crop(person, 0, 0)
+            version, crop_id = enroll(http, image, f"person {person}")
+            kept.note(version, crop_id, image)
 
 
 def _until_ready(it):
@@ -123,8 +137,8 @@ def _until_success(load, moment):
     return success
 
 
-def _compare(it, kept, when):
-    for machine in MACHINES:
+def _compare(it, kept, when, machines=MACHINES):
+    for machine in machines:
         with it.container(1, machine) as http:
             compare(http, kept, when)
     it.say(f"{when}: {len(kept.images)} crops at each machine, none lost, no deleted one there")

@@ -78,6 +78,8 @@ def test_the_password_of_postgresql_is_read_from_its_file(tmp_path, url):
     settings = Settings(database_url=url, database_password_file=file)
     parts = psycopg.conninfo.conninfo_to_dict(settings.database_with_password)
     assert parts == {**psycopg.conninfo.conninfo_to_dict(url), "password": "s3cret&?%"}
+    with_another = "postgresql://gmn:other@db/gmn"
+    assert settings.with_database_password(with_another) == with_another
     file.unlink()
     with pytest.raises(InputProblem, match="a text file that this user may read"):
         _ = settings.database_with_password
