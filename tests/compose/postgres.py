@@ -39,6 +39,7 @@ def serve_from_two_machines(it, kept):
 
 def _enroll_into_sqlite(it, kept):
     it.do("up")
+    it.until_ready()
     with it.through_the_proxy() as http:
         for person in range(5):
             image = draw_crop(person, 0, 0)
