@@ -142,6 +142,15 @@ def test_a_server_that_goes_away_is_named_and_used_again_once_it_is_back(tmp_pat
         assert listed_ids(record, gallery) == [first, second]
 
 
+def test_a_statement_that_takes_long_is_waited_for_while_the_server_answers(record, monkeypatch):
+    monkeypatch.setattr(postgres_connection, "SILENT_SECONDS", 0.1)
+    reader = Reader(record.database)
+    assert reader.tuples("SELECT 7 FROM pg_sleep(?)", (0.5,)) == [(7,)]
+    # In a transaction that writes, several statements are sent at once.
+    slept = record.database.write(lambda it: it.tuples("SELECT 8 FROM pg_sleep(?)", (0.5,)))
+    assert slept == [(8,)]
+
+
 @pytest.mark.slow
 @pytest.mark.promise("1")
 def test_a_commit_that_waits_for_a_synchronous_standby_is_acknowledged_once_that_has_it(
