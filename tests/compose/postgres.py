@@ -21,6 +21,7 @@ def serve_from_two_machines(it, kept):
     _enroll_into_sqlite(it, kept)
     it.do("settings of two machines")
     it.do("copy the record")
+    it.until_ready(containers=0, others=MACHINES[1:])
     _compare(it, kept, "after the record was copied into PostgreSQL", MACHINES[1:])
     it.do("remove the former record")
     it.do("start two machines")
