@@ -54,6 +54,10 @@ LAST_WORDS = """
 docker compose ps
 docker compose logs --tail 100 2>&1 | grep -v "GET /readyz 200" | cut -c1-1500 | tail -60
 """
+# Not every compose command knows a volume again that was removed by hand since it made it.
+REMOVE_VOLUMES = """
+docker volume ls -q | grep "^${COMPOSE_PROJECT_NAME}_" | xargs -r docker volume rm
+"""
 # Not every compose command can list the containers of one service.
 SHIM = """#!/bin/sh
 [ "$1" = compose ] || exec {engine} "$@"
@@ -130,6 +134,7 @@ class Deployment:
             for profile in ("monitor", "camera", "train", "milvus", "postgres")
         )
         self._shell(f"docker compose {profiles} down --volumes --remove-orphans", check=False)
+        self._shell(REMOVE_VOLUMES, check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def say(self, what):
