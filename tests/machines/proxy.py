@@ -6,11 +6,12 @@ import subprocess
 from pathlib import Path
 
 import httpx2
-import pytest
 
 from tests.outside import free_port
 from tests.waiting import eventually
 
+# Debian has it where a user's PATH does not lead.
+PROGRAM = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
 CONFIGURATION = Path(__file__).parents[2] / "docker" / "haproxy.cfg"
 
 
@@ -23,16 +24,13 @@ class Proxy:
     """
 
     def __init__(self, folder, ports):
-        program = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
-        if program is None:
-            pytest.skip("haproxy is not installed")
         port = free_port()
         self.http = httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60.0)
         configuration = folder / "haproxy.cfg"
         configuration.write_text(_with_addresses(CONFIGURATION.read_text(), port, ports))
         with (folder / "haproxy.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [program, "-db", "-f", configuration], stdout=log, stderr=log
+                [PROGRAM, "-db", "-f", configuration], stdout=log, stderr=log
             )
         eventually(lambda: self.http.get("/readyz").is_success)
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.forked import run_gmn
 from tests.machines.ledger import GALLERY, Ledger, compare, writing
+from tests.machines.proxy import PROGRAM
 from tests.machines.run import kill_all
 from tests.postgres import PostgresServer, find_place, postgres
 from tests.service.conftest import Served
@@ -48,6 +49,13 @@ def test_what_was_acknowledged_survives_kills_of_the_machines_and_of_the_server(
     assert not measured["wrong"], measured
     assert measured["enrolled"] > 10
     assert measured["deleted"]
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="haproxy is not installed")
+def test_clients_of_the_proxy_go_on_when_a_machine_behind_it_is_killed(tiny_artefact):
+    measured = kill_all(tiny_artefact, {"kill_behind_proxy": 2}, seed=1)
+    assert not measured["wrong"], measured
+    assert measured["enrolled"] > 10
 
 
 @pytest.mark.promise("2")
