@@ -103,8 +103,8 @@ class PostgresDatabase(Database):
         self._is_open = False
         self._lineage_file = folder / LINEAGE_FILE
         self._lineage: str | None = None
-        # Until then no thread but the follower's asks a server that did not answer, by
-        # `time.monotonic`.
+        # Until then, by `time.monotonic`, calls are refused without asking a server that did not
+        # answer; the follower goes on to ask it.
         self._silent_until = 0.0
         # Token of the commit that was sent last, and what was asked with it, by thread.
         self._sent = threading.local()
