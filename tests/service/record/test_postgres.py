@@ -74,11 +74,12 @@ def test_a_statement_is_translated(statement, text, collections):
 @pytest.mark.parametrize("url", ["postgresql://gmn@db/gmn", "postgresql://gmn@db/gmn?port=5433"])
 def test_the_password_of_postgresql_is_read_from_its_file(tmp_path, url):
     file = tmp_path / "password"
-    file.write_text("s3cret&?%\n")
+    word = "s3cret&?%"
+    file.write_text(f"{word}\n")
     settings = Settings(database_url=url, database_password_file=file)
     parts = psycopg.conninfo.conninfo_to_dict(settings.database_with_password)
-    assert parts == {**psycopg.conninfo.conninfo_to_dict(url), "password": "s3cret&?%"}
-    with_another = "postgresql://gmn:other@db/gmn"
+    assert parts == {**psycopg.conninfo.conninfo_to_dict(url), "password": word}
+    with_another = url.replace("gmn@", "gmn:other@")
     assert settings.with_database_password(with_another) == with_another
     file.unlink()
     with pytest.raises(InputProblem, match="a text file that this user may read"):
