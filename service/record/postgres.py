@@ -106,6 +106,9 @@ class PostgresDatabase(Database):
         # Until then, by `time.monotonic`, calls are refused without asking a server that did not
         # answer; the follower goes on to ask it.
         self._silent_until = 0.0
+        # A server that died with its machine ends no connection: those that were opened before one
+        # of them was found silent are not used again.
+        self._trusted_from = 0.0
         # Token of the commit that was sent last, and what was asked with it, by thread.
         self._sent = threading.local()
         try:
@@ -116,7 +119,7 @@ class PostgresDatabase(Database):
 
     def connection(self) -> PostgresConnection:
         connection: PostgresConnection | None = getattr(self._local, "connection", None)
-        if connection is not None and connection.is_gone:
+        if connection is not None and self._is_lost(connection):
             self.close_connection()
             connection = None
         if connection is None or not connection.in_transaction:
@@ -135,7 +138,8 @@ class PostgresDatabase(Database):
         except psycopg.errors.DiskFull as error:
             raise storage_failure(NOT_WRITTEN, error) from error
         except ServerSilent as error:
-            self._silent_until = time.monotonic() + SILENT_SECONDS + PROBE_SECONDS
+            self._trusted_from = time.monotonic()
+            self._silent_until = self._trusted_from + SILENT_SECONDS + PROBE_SECONDS
             raise _unavailable(error) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise _unavailable(error) from error
@@ -175,7 +179,7 @@ class PostgresDatabase(Database):
     def data_version(self) -> int:
         with self._version_lock, self.naming_errors():
             connection = cast("PostgresConnection | None", self._version_connection)
-            if connection is None or connection.is_gone:
+            if connection is None or self._is_lost(connection):
                 if connection is not None:
                     connection.close()
                 connection = self._connect()
@@ -223,6 +227,10 @@ class PostgresDatabase(Database):
                 connection.close()
                 raise
         return connection
+
+    def _is_lost(self, connection: PostgresConnection) -> bool:
+        is_old = connection.opened_at < self._trusted_from
+        return connection.is_gone or (is_old and not connection.in_transaction)
 
     def _require_answers(self) -> None:
         if time.monotonic() < self._silent_until:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import select
+import socket
+import struct
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, TypeVar, cast
@@ -24,9 +27,11 @@ Result = TypeVar("Result")
 DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
 EARLIEST_SERVER = 150_000
 CONNECT_SECONDS = 5
-# A server that has not answered for so long is asked, by another connection, whether it works.
+# A server that has not answered for so long is asked, by another connection, whether it works: by
+# the request for TLS, which it answers before it knows the user.
 SILENT_SECONDS = 2.0
-PROBE_SECONDS = 3
+PROBE_SECONDS = 3.0
+SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 # Pause between two looks of psycopg at whether its thread is interrupted.
 WAIT_SECONDS = 0.1
 STATEMENT_SECONDS = 60
@@ -104,7 +109,7 @@ class ServerSilent(psycopg.OperationalError):
 
 
 class _Server(psycopg.Connection[Any]):
-    """A connection that waits for an answer as long as its server takes other connections.
+    """A connection that waits for an answer as long as its server answers others.
 
     The system of a server whose processes stand still acknowledges what is sent to it, so that no
     time limit of TCP, nor of the server itself, ends the wait.
@@ -122,23 +127,28 @@ class _Server(psycopg.Connection[Any]):
             self._require_life()
 
     def _require_life(self) -> None:
-        info = self.info
         try:
-            psycopg.connect(
-                info.dsn,
-                password=info.password or None,
-                host=info.host or None,
-                hostaddr=info.hostaddr or None,
-                port=info.port,
-                target_session_attrs="any",
-                connect_timeout=PROBE_SECONDS,
-            ).close()
-        except psycopg.errors.ConnectionTimeout:
+            with _open_socket(self.info) as probe:
+                probe.sendall(SSL_REQUEST)
+                answer = probe.recv(1)
+        except OSError:
+            answer = b""
+        if not answer:
             self.close()
-            raise ServerSilent("it stands still") from None
-        except psycopg.OperationalError:
-            # It refuses a further connection; if it has ended, this one is told so.
-            return
+            raise ServerSilent("it stands still or cannot be reached")
+
+
+def _open_socket(info: psycopg.ConnectionInfo) -> socket.socket:
+    if not info.host.startswith("/"):
+        return socket.create_connection((info.hostaddr or info.host, info.port), PROBE_SECONDS)
+    opened = socket.socket(socket.AF_UNIX)
+    opened.settimeout(PROBE_SECONDS)
+    try:
+        opened.connect(f"{info.host}/.s.PGSQL.{info.port}")
+    except OSError:
+        opened.close()
+        raise
+    return opened
 
 
 class PostgresConnection:
@@ -178,6 +188,7 @@ class PostgresConnection:
         for kind in (bool, int, datetime):
             self._server.adapters.register_dumper(kind, _Number)
         self._server.adapters.register_loader("numeric", _Numeric)
+        self.opened_at = time.monotonic()
         self._pipeline = contextlib.ExitStack()
         self._changes = 0
         self._is_writing = False
