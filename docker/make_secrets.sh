@@ -7,7 +7,7 @@ umask 077
 mkdir -p secrets
 cd secrets
 keep() { chmod 0444 "$1.new"; mv "$1.new" "$1"; }
-for name in redis_password minio_password grafana_password; do
+for name in redis_password minio_password grafana_password database_password replication_password; do
   [ -e "$name" ] || { openssl rand -hex 32 > "$name.new"; keep "$name"; }
 done
 key_line() { # ID SECRET SCOPE

@@ -233,10 +233,10 @@ def _record(settings: Settings, database: Database | None) -> Findings:
     from service.record.transaction import Reader
     from service.record.verify import has_record
 
-    if settings.database_url:
+    if url := settings.database_with_password:
         from service.record.postgres_connection import examine_server
 
-        yield from examine_server(settings.database_url, settings.database_accept)
+        yield from examine_server(url, settings.database_accept)
         return
     if database is None:
         if not has_record(settings.data_dir):

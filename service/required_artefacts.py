@@ -82,7 +82,7 @@ def _read_galleries(settings: Settings) -> list[FilledGallery]:
     data_dir = settings.data_dir
     if settings.database_url:
         with contextlib.closing(
-            open_database(data_dir, settings.database_url, settings.database_accept)
+            open_database(data_dir, settings.database_with_password, settings.database_accept)
         ) as database:
             return read_filled(Reader(database))
     if not (data_dir / FILE).is_file():

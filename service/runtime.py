@@ -216,7 +216,9 @@ class Runtime:
     def _open_record(self, held: contextlib.ExitStack) -> Record:
         directory = self.settings.data_dir
         held.enter_context(lock_data_directory(directory, shared=True))
-        record = Record(directory, self.settings.database_url, self.settings.database_accept)
+        record = Record(
+            directory, self.settings.database_with_password, self.settings.database_accept
+        )
         held.callback(record.close)
         failpoint("start.record-opened")
         return record

@@ -11,6 +11,7 @@ from dataclasses import fields
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import quote, urlsplit
 
 from pydantic import (
     Field,
@@ -129,6 +130,8 @@ class Settings(BaseSettings):
     """A database of PostgreSQL 15 or later, such as `postgresql://gmn:password@db/gmn`, which keeps
     the record instead of the data directory, with the extra `postgres`. Several machines may share
     it."""
+    database_password_file: Path | None = None
+    """A file with the password of PostgreSQL, if `GMN_DATABASE_URL` contains none."""
     database_accept: Annotated[tuple[Durability, ...], NoDecode] = ()
     """Settings that PostgreSQL may have off, separated by commas, because its provider keeps what
     was committed by other means: `fsync`, `full_page_writes`, `synchronous_commit`."""
@@ -354,6 +357,29 @@ class Settings(BaseSettings):
                     "first or raise the second"
                 )
         return self
+
+    @property
+    def database_with_password(self) -> str | None:
+        """`database_url` with the password of its file; raises `InputProblem`."""
+        return self.database_url and self.with_database_password(self.database_url)
+
+    def with_database_password(self, url: str) -> str:
+        """Return the URL of a database with the password of `database_password_file`.
+
+        Raises:
+            InputProblem: the file cannot be read.
+        """
+        if self.database_password_file is None or urlsplit(url).password:
+            return url
+        try:
+            password = self.database_password_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputProblem(
+                f"GMN_DATABASE_PASSWORD_FILE={self.database_password_file}: cannot be read "
+                f"({error}); name a text file that this user may read"
+            ) from error
+        mark = "&" if "?" in url else "?"
+        return f"{url}{mark}password={quote(password, safe='')}"
 
     @property
     def of_one_process(self) -> Settings:

@@ -86,11 +86,17 @@ class PostgresServer:
 
     def kill(self):
         """End every process of the server at once, as a power cut does."""
-        family = [self.process.pid, *children_of(self.process.pid)]
-        for process in family:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+        self._send_all(signal.SIGKILL)
         self.process.wait(30)
+
+    @contextlib.contextmanager
+    def standing_still(self):
+        """Keep every process of the server from running for as long as the block runs."""
+        self._send_all(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._send_all(signal.SIGCONT)
 
     def stop(self):
         self.process.send_signal(signal.SIGINT)
@@ -129,6 +135,13 @@ class PostgresServer:
         """Return the URL of a schema of whichever of two servers takes writes."""
         hosts = ",".join(quote(str(server.folder), safe="") for server in (self, other))
         return self.url(schema).replace(quote(str(self.folder), safe=""), hosts)
+
+    def _send_all(self, number):
+        # The first process begins no other once it is stopped.
+        os.kill(self.process.pid, number)
+        for process in children_of(self.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, number)
 
     def _url(self):
         return f"postgresql:///postgres?host={quote(str(self.folder), safe='')}&user=gmn"

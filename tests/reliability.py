@@ -65,13 +65,24 @@ def _describe_camera(run):
 def _describe_machines(run):
     kinds = {"kill_service": "kills of a machine", "kill_server": "of the server"}
     kinds["promote"] = "promotions of a synchronous standby"
+    kinds["pause_server"] = "pauses of the server"
+    kinds["kill_behind_proxy"] = "kills of a machine behind the proxy"
     extent = ", ".join(f"{run[kind]['times']} {name}" for kind, name in kinds.items())
     extent += f", seed {run['seed']}; {run['enrolled']:,} enrollments and {run['deleted']:,} "
     extent += "deletions acknowledged"
     slowest = [f"{run[kind]['slowest_s']:.2f} s" for kind in kinds]
     found = ", ".join(f"{count} {name}" for name, count in run["found"].items())
-    outcome = f"{found}; the next write succeeded within {slowest[0]}, {slowest[1]} after the "
-    return extent, f"{outcome}server was back, and {slowest[2]} after the promotion"
+    pause = run["pause_server"]
+    written = run["kill_behind_proxy"]["writes"]
+    outcome = (
+        f"{found}; the next write succeeded within {slowest[0]}, {slowest[1]} after the server was "
+        f"back, {slowest[2]} after the promotion, {slowest[3]} after the server went on, and "
+        f"{slowest[4]} after a kill behind the proxy. `/readyz` told within "
+        f"{pause['noticed']['slowest_s']:.2f} s that the server stood still, and writes were "
+        f"refused within {pause['refused']['slowest_s']:.2f} s. Behind the proxy no write took "
+        f"longer than {written['slowest_s']:.2f} s"
+    )
+    return extent, outcome
 
 
 def _slope(fitted):

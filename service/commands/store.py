@@ -56,7 +56,8 @@ def open_record(data_dir: Path) -> contextlib.closing[Record]:
     from service.settings import read_settings
 
     settings = read_settings(data_dir=data_dir)
-    return contextlib.closing(Record(data_dir, settings.database_url, settings.database_accept))
+    url = settings.database_with_password
+    return contextlib.closing(Record(data_dir, url, settings.database_accept))
 
 
 def _database_url(data_dir: Path) -> str | None:
@@ -217,10 +218,11 @@ def copy(
 ) -> Shown:
     """Copies a whole record from its data directory into PostgreSQL, or back.
 
-    URL names a database of PostgreSQL, as GMN_DATABASE_URL does. The copy has every gallery, crop,
-    vector, search, watch list, key and the log of deletions, and is verified. Imports that have not
-    ended are cancelled in it. Exports and the audit log stay in their data directories, and images
-    at GMN_IMAGES_URL where they are: both records name the same files, so serve only one of them.
+    URL names a database of PostgreSQL, as GMN_DATABASE_URL does; the password may be in the file of
+    GMN_DATABASE_PASSWORD_FILE. The copy has every gallery, crop, vector, search, watch list, key
+    and the log of deletions, and is verified. Imports that have not ended are cancelled in it.
+    Exports and the audit log stay in their data directories, and images at GMN_IMAGES_URL where
+    they are: both records name the same files, so serve only one of them.
 
     Stop the service first: what is written or deleted in PostgreSQL after the copy began is not in
     it. The source is not changed, and keeps what is deleted from the copy later: remove it once the
@@ -245,7 +247,7 @@ def _copy_into_postgres(folder: Path, url: str, data_dir: Path) -> Shown:
     from service.record.verify import has_record
     from service.settings import read_settings
 
-    accepted = read_settings(data_dir=data_dir).database_accept
+    settings = read_settings(data_dir=data_dir)
     if not has_record(folder):
         raise InputProblem(
             f"{legible(folder)}: has no record; name the data directory of a service"
@@ -258,7 +260,9 @@ def _copy_into_postgres(folder: Path, url: str, data_dir: Path) -> Shown:
     with _lock(folder, *new), open_audit(folder) as audit:
         audit.record("copy_record", "asked")
         with _filling(*new):
-            copied = copy_into_postgres(folder, url, machine, accepted)
+            copied = copy_into_postgres(
+                folder, settings.with_database_password(url), machine, settings.database_accept
+            )
         audit.record("copy_record")
     directory = machine or "NEW"
     return _shown_copy(copied, f"GMN_DATABASE_URL={SHOWN_URL} gmn serve --data-dir {directory}")
@@ -266,7 +270,9 @@ def _copy_into_postgres(folder: Path, url: str, data_dir: Path) -> Shown:
 
 def _copy_into_folder(url: str, into: Path, data_dir: Path) -> Shown:
     from service.record.postgres_copying import copy_into_folder
+    from service.settings import read_settings
 
+    url = read_settings(data_dir=data_dir).with_database_password(url)
     _require_new(into, "--into")
     with _lock(into):
         with _filling(into):

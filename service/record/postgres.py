@@ -33,7 +33,14 @@ from service.record.database import (
     storage_failure,
 )
 from service.record.deletions import KEPT_FOR
-from service.record.postgres_connection import PostgresConnection, require_server, sentence_of
+from service.record.postgres_connection import (
+    PROBE_SECONDS,
+    SILENT_SECONDS,
+    PostgresConnection,
+    ServerSilent,
+    require_server,
+    sentence_of,
+)
 from service.record.postgres_locks import CREATORS, WRITERS, PostgresWorkLock
 from service.record.postgres_sql import table_definitions
 from service.record.postgres_vectors import CachedVectorFiles
@@ -96,6 +103,12 @@ class PostgresDatabase(Database):
         self._is_open = False
         self._lineage_file = folder / LINEAGE_FILE
         self._lineage: str | None = None
+        # Until then, by `time.monotonic`, calls are refused without asking a server that did not
+        # answer; the follower goes on to ask it.
+        self._silent_until = 0.0
+        # A server that died with its machine ends no connection: those that were opened before one
+        # of them was found silent are not used again.
+        self._trusted_from = 0.0
         # Token of the commit that was sent last, and what was asked with it, by thread.
         self._sent = threading.local()
         try:
@@ -106,8 +119,11 @@ class PostgresDatabase(Database):
 
     def connection(self) -> PostgresConnection:
         connection: PostgresConnection | None = getattr(self._local, "connection", None)
-        if connection is not None and connection.is_gone:
+        if connection is not None and self._is_lost(connection):
             self.close_connection()
+            connection = None
+        if connection is None or not connection.in_transaction:
+            self._require_answers()
         return cast("PostgresConnection", super().connection())
 
     def fetch_tuples(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
@@ -121,8 +137,12 @@ class PostgresDatabase(Database):
             raise RecordWaits("the turn of the writers") from error
         except psycopg.errors.DiskFull as error:
             raise storage_failure(NOT_WRITTEN, error) from error
+        except ServerSilent as error:
+            self._trusted_from = time.monotonic()
+            self._silent_until = self._trusted_from + SILENT_SECONDS + PROBE_SECONDS
+            raise _unavailable(error) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            raise RecordUnavailable(f"PostgreSQL does not answer ({sentence_of(error)})") from error
+            raise _unavailable(error) from error
 
     def work_lock(self, work: str) -> WorkLock:
         return PostgresWorkLock(work, self, self._connect)
@@ -159,12 +179,13 @@ class PostgresDatabase(Database):
     def data_version(self) -> int:
         with self._version_lock, self.naming_errors():
             connection = cast("PostgresConnection | None", self._version_connection)
-            if connection is None or connection.is_gone:
+            if connection is None or self._is_lost(connection):
                 if connection is not None:
                     connection.close()
                 connection = self._connect()
                 self._version_connection = connection
             ((newest,),) = connection.fetch_tuples(NEWEST_COMMIT, ())
+            self._silent_until = 0.0
             return int(newest)
 
     def prefetch(self) -> None:
@@ -184,10 +205,14 @@ class PostgresDatabase(Database):
         self._log_lock.close()
 
     def _connect(self) -> PostgresConnection:
+        began = time.monotonic()
         try:
             connection = PostgresConnection(self._url)
         except psycopg.OperationalError as error:
-            raise RecordUnavailable(f"PostgreSQL does not answer ({sentence_of(error)})") from error
+            # For as long as an attempt takes, the others need not try.
+            ended = time.monotonic()
+            self._silent_until = ended + (ended - began)
+            raise _unavailable(error) from error
         except psycopg.ProgrammingError as error:
             raise InputProblem(f"GMN_DATABASE_URL: {sentence_of(error)}") from error
         if self._is_open:
@@ -202,6 +227,14 @@ class PostgresDatabase(Database):
                 connection.close()
                 raise
         return connection
+
+    def _is_lost(self, connection: PostgresConnection) -> bool:
+        is_old = connection.opened_at < self._trusted_from
+        return connection.is_gone or (is_old and not connection.in_transaction)
+
+    def _require_answers(self) -> None:
+        if time.monotonic() < self._silent_until:
+            raise RecordUnavailable("PostgreSQL does not answer")
 
     def _require_known_commits(self, newest: int, lineage: str, acknowledged: int | None) -> None:
         if newest < (acknowledged or 0) or lineage != self._lineage:
@@ -389,6 +422,10 @@ def create_tables(connection: PostgresConnection) -> None:
     """Create all tables of a new record, in the open transaction."""
     own = Path(__file__).with_name("postgres.sql").read_text(encoding="utf-8")
     connection.run_script(";\n".join([*table_definitions(), own]))
+
+
+def _unavailable(error: BaseException) -> RecordUnavailable:
+    return RecordUnavailable(f"PostgreSQL does not answer ({sentence_of(error)})")
 
 
 @contextlib.contextmanager

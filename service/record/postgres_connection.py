@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import select
+import socket
+import struct
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.adapt import Dumper, Loader
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
@@ -18,10 +22,18 @@ from service.record.postgres_sql import bind, translate
 from service.record.schema import as_micros
 from service.record.transaction import Values
 
+Result = TypeVar("Result")
 # Settings without which an acknowledged commit may be lost.
 DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
 EARLIEST_SERVER = 150_000
 CONNECT_SECONDS = 5
+# A server that has not answered for so long is asked, by another connection, whether it works: by
+# the request for TLS, which it answers before it knows the user.
+SILENT_SECONDS = 2.0
+PROBE_SECONDS = 3.0
+SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+# Pause between two looks of psycopg at whether its thread is interrupted.
+WAIT_SECONDS = 0.1
 STATEMENT_SECONDS = 60
 # A writer waits no longer than this for its turn.
 TURN_SECONDS = 20
@@ -92,6 +104,53 @@ class _Cursors:
         return sum(cursor.rowcount for cursor in self._cursors)
 
 
+class ServerSilent(psycopg.OperationalError):
+    """A server whose processes stand still, or that cannot be reached any more."""
+
+
+class _Server(psycopg.Connection[Any]):
+    """A connection that waits for an answer as long as its server answers others.
+
+    The system of a server whose processes stand still acknowledges what is sent to it, so that no
+    time limit of TCP, nor of the server itself, ends the wait.
+    """
+
+    def wait(
+        self, gen: PQGen[Result], interval: float = WAIT_SECONDS, timeout: float | None = None
+    ) -> Result:
+        while True:
+            try:
+                return super().wait(gen, interval, SILENT_SECONDS if timeout is None else timeout)
+            except psycopg.errors._WaitTimeout:
+                if timeout is not None:
+                    raise
+            self._require_life()
+
+    def _require_life(self) -> None:
+        try:
+            with _open_socket(self.info) as probe:
+                probe.sendall(SSL_REQUEST)
+                answer = probe.recv(1)
+        except OSError:
+            answer = b""
+        if not answer:
+            self.close()
+            raise ServerSilent("it stands still or cannot be reached")
+
+
+def _open_socket(info: psycopg.ConnectionInfo) -> socket.socket:
+    if not info.host.startswith("/"):
+        return socket.create_connection((info.hostaddr or info.host, info.port), PROBE_SECONDS)
+    opened = socket.socket(socket.AF_UNIX)
+    opened.settimeout(PROBE_SECONDS)
+    try:
+        opened.connect(f"{info.host}/.s.PGSQL.{info.port}")
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
 class PostgresConnection:
     """A connection that takes statements and values as SQLite's does.
 
@@ -112,7 +171,7 @@ class PostgresConnection:
             "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
         )
         given = psycopg.conninfo.conninfo_to_dict(url)
-        self._server = psycopg.connect(
+        self._server = _Server.connect(
             url,
             autocommit=True,
             row_factory=_named_row,
@@ -129,6 +188,7 @@ class PostgresConnection:
         for kind in (bool, int, datetime):
             self._server.adapters.register_dumper(kind, _Number)
         self._server.adapters.register_loader("numeric", _Numeric)
+        self.opened_at = time.monotonic()
         self._pipeline = contextlib.ExitStack()
         self._changes = 0
         self._is_writing = False

@@ -45,12 +45,12 @@ def enroll_here_and_query_there(it, kept):
             image = draw_crop(person, 0, 0)
             version, crop_id = enroll(here, image, f"person {person}")
             kept.note(version, crop_id, image)
-            answer = _query(there, draw_crop(person, 0, 0), version)
+            answer = find(there, draw_crop(person, 0, 0), version)
             if answer["gallery_version"] < version or answer["results"][0]["crop_id"] != crop_id:
                 raise Failed(f"the other did not show {crop_id} at version {version}: {answer}")
         version, crop_id = enroll(there, draw_crop(99, 0, 0), "somebody")
         read_json(there.delete(f"{GALLERY}/crops/{crop_id}"))
-        found = _query(here, draw_crop(99, 0, 0), 0)["results"]
+        found = find(here, draw_crop(99, 0, 0), 0)["results"]
         if crop_id in [result["crop_id"] for result in found]:
             raise Failed(f"one process returned {crop_id}, which another had deleted")
     it.say("5 crops enrolled in one process and found by another; one deleted there at once")
@@ -71,7 +71,7 @@ def import_a_folder(it, kept):
             raise Failed(f"the import did not land: {jobs[0]}")
         version = _gallery(http)["version"]
         for file in files.values():
-            found = _query(http, file, version)["results"][0]
+            found = find(http, file, version)["results"][0]
             kept.note(version, found["crop_id"], file)
     it.say(f"{FOLDER_CROPS} crops imported from a folder, each found")
 
@@ -100,12 +100,13 @@ def compare_with(it, kept, when):
     """Check that each process finds all acknowledged crops and no deleted one."""
     with it.processes() as processes:
         for http in processes:
-            _compare(http, kept, when)
+            compare(http, kept, when)
     crops = len(kept.images)
     it.say(f"{when}: {crops} crops at each process, none lost, no deleted one there")
 
 
-def _compare(http, kept, when):
+def compare(http, kept, when):
+    """Check that a process finds all acknowledged crops and no deleted one."""
     listed = _list_crops(http)
     lost = kept.images.keys() - listed
     returned = kept.deleted & listed
@@ -115,7 +116,7 @@ def _compare(http, kept, when):
         picture = http.get(f"{GALLERY}/crops/{crop_id}/image")
         if picture.content != kept.images[crop_id]:
             raise Failed(f"{when}: the picture of {crop_id} is another")
-        found = _query(http, picture.content, kept.version, top_k=10_000)["results"]
+        found = find(http, picture.content, kept.version, top_k=10_000)["results"]
         likeness = {result["crop_id"]: result["cosine"] for result in found}.get(crop_id, 0.0)
         if likeness < SAME_PICTURE:
             raise Failed(f"{when}: {crop_id} is not found: {likeness}")
@@ -147,7 +148,7 @@ def redis_goes_away(it, kept):
             image = draw_crop(7_000_000 + number, 0, 0)
             version, crop_id = enroll(http, image, "anybody")
             kept.note(version, crop_id, image)
-            if _query(http, image, version)["results"][0]["crop_id"] != crop_id:
+            if find(http, image, version)["results"][0]["crop_id"] != crop_id:
                 raise Failed(f"without Redis {crop_id} is not found")
             deleted = kept.take()
             if deleted is None:
@@ -230,7 +231,7 @@ def train_and_reindex(it, kept):
     with it.through_the_proxy() as http:
         if _gallery(http)["state"] != "previous_model":
             raise Failed(f"the old model does not answer: {_gallery(http)}")
-        _query(http, next(iter(kept.images.values())), 0)
+        find(http, next(iter(kept.images.values())), 0)
     it.do("reindex")
     with it.through_the_proxy() as http:
         gallery = _gallery(http)
@@ -281,7 +282,8 @@ def ask(http, image, version=0, top_k=20):
     )
 
 
-def _query(http, image, version, top_k=20):
+def find(http, image, version, top_k=20):
+    """Return the answer to a query by an image."""
     return read_json(ask(http, image, version, top_k))
 
 

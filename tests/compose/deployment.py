@@ -54,13 +54,17 @@ LAST_WORDS = """
 docker compose ps
 docker compose logs --tail 100 2>&1 | grep -v "GET /readyz 200" | cut -c1-1500 | tail -60
 """
+# Not every compose command knows a volume again that was removed by hand since it made it.
+REMOVE_VOLUMES = """
+docker volume ls -q | grep "^${COMPOSE_PROJECT_NAME}_" | xargs -r docker volume rm
+"""
 # Not every compose command can list the containers of one service.
 SHIM = """#!/bin/sh
 [ "$1" = compose ] || exec {engine} "$@"
 shift
-[ "$*" = "ps -q service" ] && exec {engine} ps -q \\
+[ "$1 $2" = "ps -q" ] && exec {engine} ps -q \\
   --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" \\
-  --filter label=com.docker.compose.service=service
+  --filter "label=com.docker.compose.service=$3"
 exec {compose} "$@"
 """
 ADDRESS = "import socket; print(socket.gethostbyname(socket.gethostname()))"
@@ -126,9 +130,11 @@ class Deployment:
             self.say("failed; the last of the logs:")
             self._shell(LAST_WORDS, check=False, show=True)
         profiles = " ".join(
-            f"--profile {profile}" for profile in ("monitor", "camera", "train", "milvus")
+            f"--profile {profile}"
+            for profile in ("monitor", "camera", "train", "milvus", "postgres")
         )
         self._shell(f"docker compose {profiles} down --volumes --remove-orphans", check=False)
+        self._shell(REMOVE_VOLUMES, check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def say(self, what):
@@ -173,11 +179,11 @@ class Deployment:
             base_url=self.url, headers=self._headers(), verify=self.trust, timeout=60
         )
 
-    def container(self, number):
-        """Send a request to one of the service's containers, from 1, past the proxy."""
-        ids = self._containers()
+    def container(self, number, service="service"):
+        """Send a request to one of a service's containers, from 1, past the proxy."""
+        ids = self._containers(service)
         if len(ids) < number:
-            raise Failed(f"there are {len(ids)} containers of the service")
+            raise Failed(f"there are {len(ids)} containers of {service}")
         address = self._run(["docker", "exec", ids[number - 1], "python", "-c", ADDRESS]).strip()
         return httpx2.Client(base_url=f"http://{address}:8000", headers=self._headers(), timeout=60)
 
@@ -213,9 +219,16 @@ class Deployment:
             time.sleep(0.02)
         return replace(death, ended=time.time())
 
-    def _containers(self):
-        """Return the ids of the service's containers."""
-        return self._run(["docker", "compose", "ps", "-q", "service"]).split()
+    def kill(self, service):
+        """`kill -9` of a container, which stays so."""
+        began = time.time()
+        (container,) = self._containers(service)
+        self._run(["docker", "kill", "--signal", "KILL", container])
+        return Death(began, time.time())
+
+    def _containers(self, service="service"):
+        """Return the ids of a service's containers."""
+        return self._run(["docker", "compose", "ps", "-q", service]).split()
 
     def kill_redis(self):
         return self._kill("-u", "redis", "redis", "sh", "-c", KILL_REDIS)
@@ -235,7 +248,7 @@ class Deployment:
         if os.environ.get("COMPOSE_STAND_IN"):
             self._run(["docker", "rename", f"{PROJECT}_service_2", f"{PROJECT}_service_1"])
 
-    def until_ready(self, containers=1, seconds=180.0):
+    def until_ready(self, containers=1, seconds=180.0, others=()):
         """Wait until each container is ready, and then until the proxy says so.
 
         Returns:
@@ -244,6 +257,8 @@ class Deployment:
         began = time.monotonic()
         numbers = range(1, containers + 1)
         ways = {f"container {number}": partial(self.container, number) for number in numbers}
+        for service in others:
+            ways[service] = partial(self.container, 1, service)
         for name, way in (*ways.items(), ("the proxy", self.through_the_proxy)):
             while not _is_ready(way):
                 if time.monotonic() - began > seconds:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-PAGES = ("operations", "backups", "audit", "monitoring", "milvus")
+PAGES = ("operations", "backups", "audit", "monitoring", "milvus", "postgres")
 GUIDES = [Path(__file__).parents[2] / "docs" / f"{name}.md" for name in PAGES]
 _BLOCK = re.compile(r"^```sh([^\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 

@@ -88,6 +88,16 @@ class Load:
         if self._errors and error is None:
             raise self._errors[0]
 
+    def first_enrollment_after(self, moment):
+        """Return when the first enrollment that was sent after a moment succeeded, or None."""
+        enrollments = [fate for fate in list(self._fates) if fate.what == "enrolments"]
+        succeeded = [
+            fate.ended
+            for fate in enrollments
+            if fate.began > moment and not fate.problem and not fate.asked_to_wait
+        ]
+        return min(succeeded, default=None)
+
     def account(self, death=None):
         """Return what became of everything.
 

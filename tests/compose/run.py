@@ -1,6 +1,7 @@
 """`make compose-test` does to a deployment what docs/operations.md and its neighbours say.
 
-The log of a run that lost nothing is written to docs/figures/compose-test.txt.
+The log of a run that lost nothing is written to docs/figures/compose-test.txt. `python -m
+tests.compose.run two` deploys the two machines of docs/postgres.md alone, and writes no log.
 
 Needs the compose command and openssl. `COMPOSE` names another compose command, `ENGINE` another
 command for its containers than `docker`, and `COMPOSE_STAND_IN` one that makes an image under a
@@ -28,6 +29,7 @@ from tests.compose.checks import (
 from tests.compose.deployment import ROOT, Deployment, Failed, now, read_json
 from tests.compose.load import Kept
 from tests.compose.milvus import search_in_milvus
+from tests.compose.postgres import serve_from_two_machines
 
 LOG = ROOT / "docs" / "figures" / "compose-test.txt"
 STAND_INS = {
@@ -37,24 +39,29 @@ STAND_INS = {
     "coreos/etcd:v3.5.18": "etcd",
     "minio/minio:RELEASE.2024-05-28T17-19-04Z": "minio",
     "milvusdb/milvus:v2.6.16": "milvus",
+    "postgres:18-bookworm": "postgres",
 }
 
 
 def main():
-    """Run all checks; the exit status is 0 if they pass."""
+    """Run all checks, or those that are named; the exit status is 0 if they pass."""
+    parts = sys.argv[1:] or list(PARTS)
+    lines = []
     try:
         _make_stand_ins()
-        with Deployment() as deployment:
-            _tell(deployment)
-            LOG.write_text("".join(deployment.log), encoding="utf-8")
+        for part in parts:
+            with Deployment() as deployment:
+                PARTS[part](deployment)
+                lines += deployment.log
     except Failed as failure:
         sys.stdout.write(f"FAILED: {failure}\n")
         return 1
+    if parts == list(PARTS):
+        LOG.write_text("".join(lines), encoding="utf-8")
     return 0
 
 
-def _tell(it):
-    kept = Kept()
+def _begin(it):
     it.say(f"begun {now()} on {platform.machine()}, {os.cpu_count()} cores")
     it.say(f"commit {_first_line('git', 'rev-parse', '--short', 'HEAD')}")
     if os.environ.get("COMPOSE_STAND_IN"):
@@ -63,6 +70,11 @@ def _tell(it):
     _remember_the_key(it, it.do("secrets"))
     it.do("folder of backups")
     it.do("build")
+
+
+def _one_machine(it):
+    kept = Kept()
+    _begin(it)
     it.do("up")
     it.say(f"ready after another {it.until_ready():.1f} s")
     _tell_versions(it)
@@ -98,6 +110,13 @@ def _tell(it):
     it.say(f"done {now()}: nothing lost")
 
 
+def _two_machines(it):
+    kept = Kept()
+    _begin(it)
+    serve_from_two_machines(it, kept)
+    it.say(f"done {now()}: nothing lost")
+
+
 def _remember_the_key(it, shown):
     it.set(GMN_API_KEY=next(word for word in shown.split() if word.startswith("gmn_operator_")))
 
@@ -127,6 +146,9 @@ def _make_stand_ins():
     for image, name in STAND_INS.items() if maker else ():
         with (ROOT / "docker" / "stand-ins" / f"{name}.Dockerfile").open() as dockerfile:
             subprocess.run([*shlex.split(maker or ""), image], stdin=dockerfile, check=True)
+
+
+PARTS = {"one": _one_machine, "two": _two_machines}
 
 
 if __name__ == "__main__":

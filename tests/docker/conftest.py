@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-VARIABLE = re.compile(r"\$\{([A-Z_]+):-([^}]*)\}")
+VARIABLE = re.compile(r"\$\{([A-Z_]+):?-([^}]*)\}")
 
 
 class ComposeLoader(yaml.SafeLoader):

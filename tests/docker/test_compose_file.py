@@ -18,7 +18,8 @@ from tests.outside import free_port, run_command
 from tests.waiting import eventually
 
 OF_MONITOR = ("prometheus", "alertmanager", "grafana")
-OWN = ("service", "redis", "proxy", "camera", "trainer", *OF_MONITOR)
+OF_POSTGRES = ("service-b", "postgres", "postgres-b")
+OWN = ("service", "redis", "proxy", "camera", "trainer", *OF_MONITOR, *OF_POSTGRES)
 # It is not known which files they write outside their volumes.
 OF_MILVUS = ("milvus", "etcd", "minio")
 SERVICES = (*OWN, *OF_MILVUS)
@@ -73,6 +74,21 @@ def test_the_service_can_be_started_with_these_settings(compose, dockerfile, dev
     assert settings.processes == {"cuda": 1, "cpu": 2}[device]
     assert settings.host == "0.0.0.0"
     assert settings.api_keys_file is not None
+
+
+def test_two_machines_share_a_database_and_differ_in_their_data_alone(compose, monkeypatch):
+    for file in (compose, read_compose("docker-compose.cpu.yml")):
+        service, other = (file["services"][name] for name in ("service", "service-b"))
+        own = {"volumes": service.get("volumes"), "profiles": ["postgres"]}
+        assert {**own, **service} == {**own, **other, "volumes": own["volumes"]}
+    data = [compose["services"][name]["volumes"][0] for name in ("service", "service-b")]
+    assert data == ["record:/data", "record-b:/data"]
+    given = dict(VARIABLE.findall(text_of("docker-compose.yml")))
+    assert (given["DATABASE_URL"], given["BACKUP_DIR"]) == ("", "/backups")
+    # Without a backup folder, which is for SQLite, a database can be named.
+    monkeypatch.setenv("GMN_DATABASE_URL", "postgresql://gmn@postgres,postgres-b/gmn")
+    monkeypatch.setenv("GMN_BACKUP_DIR", "")
+    assert read_settings().database_url
 
 
 def test_no_secret_is_in_an_environment_or_on_a_command_line(compose):
@@ -155,7 +171,13 @@ def test_the_cameras_are_watched_by_the_command_and_found_healthy(compose, tmp_p
 def test_the_service_reaches_nothing_but_its_peers(compose):
     assert compose["networks"]["inside"] == {"internal": True}
     assert compose["networks"]["index"] == {"internal": True}
-    networks = {"service": ["inside", "index"], "redis": ["inside"]}
+    networks = {
+        "service": ["inside", "index"],
+        "service-b": ["inside", "index"],
+        "redis": ["inside"],
+        "postgres": ["inside"],
+        "postgres-b": ["inside"],
+    }
     for name, reached in (networks | {service: ["index"] for service in OF_MILVUS}).items():
         assert compose["services"][name]["networks"] == reached
         assert "ports" not in compose["services"][name]

@@ -24,7 +24,9 @@ def metric_names():
 
 
 def test_every_block_of_commands_is_typed_by_the_compose_test():
-    story = "".join(text_of(f"tests/compose/{name}.py") for name in ("run", "checks", "milvus"))
+    story = "".join(
+        text_of(f"tests/compose/{name}.py") for name in ("run", "checks", "milvus", "postgres")
+    )
     typed = set(re.findall(r'\.do\("([^"]+)"\)', story))
     assert typed == set(blocks())
 

@@ -50,7 +50,7 @@ def test_no_registry_is_named():
         assert not re.search(ELSEWHERE, text_of(name)), name
 
 
-@pytest.mark.parametrize("extra", ["gpu", "milvus", "train", "export"])
+@pytest.mark.parametrize("extra", ["gpu", "milvus", "postgres", "train", "export"])
 def test_everything_that_an_extra_brings_has_its_version_in_the_requirements(extra):
     assert packages_of(extra) <= read_pins("requirements.txt").keys()
 
@@ -59,8 +59,8 @@ def test_everything_that_an_extra_brings_has_its_version_in_the_requirements(ext
 @pytest.mark.parametrize(
     ("target", "files"),
     [
-        ("service", ["requirements-serve.txt", "milvus.txt"]),
-        ("gpu", ["gpu.txt", "milvus.txt"]),
+        ("service", ["requirements-serve.txt", "milvus.txt", "postgres.txt"]),
+        ("gpu", ["gpu.txt", "milvus.txt", "postgres.txt"]),
         ("camera", ["requirements-camera.txt"]),
         ("train", ["train.txt"]),
     ],
@@ -71,7 +71,7 @@ def test_a_target_installs_its_extras_in_the_pinned_versions(dockerfile, target,
     assert "-c /src/requirements.txt" in install
 
 
-@pytest.mark.parametrize("extra", ["gpu", "milvus", "train"])
+@pytest.mark.parametrize("extra", ["gpu", "milvus", "postgres", "train"])
 def test_the_image_reads_the_requirements_of_an_extra_from_the_project(dockerfile, extra, tmp_path):
     (loop,) = re.findall(r"^RUN (for extra in .*)$", stage(dockerfile, "requirements"), re.M)
     (tmp_path / "pyproject.toml").write_text(text_of("pyproject.toml"))

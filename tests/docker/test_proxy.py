@@ -25,6 +25,21 @@ def test_a_request_is_passed_on_only_to_containers_that_are_ready():
     assert "server-template container 2 service:8000" in PROXY
 
 
+def test_both_machines_are_asked_but_for_what_belongs_to_one():
+    servers = {
+        name: re.findall(r"server-template (\w+) 2 (\S+):8000( backup)?$", text, re.MULTILINE)
+        for name, text in re.findall(r"^backend (\w+)\n((?:    .*\n)+)", PROXY, re.MULTILINE)
+    }
+    first = ("container", "service", "")
+    assert servers == {
+        "service": [first, ("other", "service-b", "")],
+        "exports": [first],
+        "sightings": [first, ("other", "service-b", " backup")],
+    }
+    # The proxy starts without an address of theirs, as service-b has none without its profile.
+    assert "init-addr none" in PROXY
+
+
 def test_a_write_that_a_process_took_is_sent_to_another_only_under_its_key():
     assert re.findall(r"retry-on (.*)", PROXY) == ["conn-failure empty-response"]
     assert "http-request disable-l7-retry unless METH_GET or reads or keyed" in PROXY

@@ -1,5 +1,6 @@
 """Clients that write at services which are killed, and what these have acknowledged."""
 
+import contextlib
 import itertools
 import random
 import threading
@@ -15,7 +16,9 @@ GALLERY = "lobby"
 # Every third crop is deleted soon after its enrollment.
 DELETED_EVERY = 3
 RETRY_SECONDS = 0.05
-ANSWER_SECONDS = 15.0
+ANSWER_SECONDS = 30.0
+# Of a machine that does not reach the record, and of a proxy whose machine was killed.
+NOT_NOW = (502, 503)
 
 
 @dataclass
@@ -27,12 +30,16 @@ class Ledger:
         deleted: the crops whose deletion was acknowledged.
         doubtful: the crops whose deletion was asked for; without an answer it may have happened.
         successes: when a write was acknowledged, by `time.monotonic`.
+        waits: the seconds until a write was acknowledged, with its repetitions.
+        refusals: the seconds after which a write was answered that it has to be sent again.
     """
 
     enrolled: dict[str, int] = field(default_factory=dict)
     deleted: set[str] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)
     successes: list[float] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+    refusals: list[float] = field(default_factory=list)
     numbers: itertools.count = field(default_factory=itertools.count)
 
     @property
@@ -83,10 +90,12 @@ class Client(threading.Thread):
                 "data": {"identity": f"person {number % 50}"},
                 "headers": {"Idempotency-Key": f"{id(self._ledger)}-{number}"},
             }
+        began = time.monotonic()
         sent_before = False
         while not self._told_to_stop.is_set():
             served = self._services[self._at % len(self._services)]
             url = str(served.http.base_url).rstrip("/") + path
+            sent = time.monotonic()
             try:
                 answer = httpx2.request(method, url, timeout=ANSWER_SECONDS, **asked)
             except httpx2.TransportError:
@@ -97,14 +106,32 @@ class Client(threading.Thread):
                 answer.status_code == expected or (was_repeated and answer.status_code == 404)
             ):
                 self._ledger.successes.append(time.monotonic())
+                self._ledger.waits.append(time.monotonic() - began)
                 return answer
-            if answer is not None and answer.status_code != 503:
+            if answer is not None and answer.status_code not in NOT_NOW:
                 self.surprises.append(f"{method} {path}: {answer.status_code} {answer.text}")
                 return None
+            if answer is not None:
+                self._ledger.refusals.append(time.monotonic() - sent)
             sent_before = True
             self._at += 1
             time.sleep(RETRY_SECONDS)
         return None
+
+
+@contextlib.contextmanager
+def writing(ledger, services, count=4):
+    """Yield clients that write at services for as long as the block runs."""
+    stop = threading.Event()
+    clients = [Client(ledger, services, number, stop) for number in range(count)]
+    for client in clients:
+        client.start()
+    try:
+        yield clients
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
 
 
 def _list_crops(served):

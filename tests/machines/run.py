@@ -1,12 +1,14 @@
 """`make machines`: two machines on one record in PostgreSQL, whose parts are killed under load.
 
-Usage: python -m tests.machines.run [--processes 100] [--servers 30] [--promotions 5] [--seed 1]
+Usage: python -m tests.machines.run [--processes 100] [--servers 30] [--pauses 10]
+    [--promotions 5] [--proxied 20] [--seed 1]
 
 Each machine is a service with a data directory of its own. Clients enroll and delete at either of
-them. A service is killed and started again; the server is killed and started again; or it is
-killed for good, its synchronous standby is promoted, and a new standby follows that. After each
-kill the machines have to agree on all that was acknowledged. The figures go to
-`runs/machines.json`.
+them. A service is killed and started again; the server is killed and started again, or stands
+still for a while; or it is killed for good, its synchronous standby is promoted, and a new standby
+follows that. At last clients write through the proxy of the deployment, if HAProxy is installed,
+while a service behind it is killed. After each of these the machines have to agree on all that was
+acknowledged. The figures go to `runs/machines.json`.
 """
 
 import argparse
@@ -25,6 +27,8 @@ from pathlib import Path
 from tests.conftest import draw_crops, save_tiny_artefact
 from tests.load.run import report
 from tests.machines.ledger import GALLERY, Client, Ledger, compare
+from tests.machines.proxy import PROGRAM, Proxy
+from tests.outside import free_port
 from tests.postgres import PostgresServer, find_place
 from tests.service.conftest import Served
 from tests.waiting import eventually
@@ -37,6 +41,15 @@ TRAFFIC_SECONDS = (0.3, 1.2)
 SUCCESS_SECONDS = 60.0
 # After this time the death of a server is noticed, and its standby promoted.
 DETECTION_SECONDS = 1.0
+# The server stands still for so long.
+PAUSE_SECONDS = (5.0, 20.0)
+LOOK_SECONDS = 0.1
+# What happens to machines and servers of one kind.
+WORLDS = (
+    ({}, ("kill_service", "kill_server", "pause_server")),
+    ({"has_standby": True}, ("promote",)),
+    ({"has_proxy": True}, ("kill_behind_proxy",)),
+)
 
 
 class World:
@@ -45,9 +58,10 @@ class World:
     Args:
         folder: for everything.
         has_standby: a synchronous standby follows the server.
+        has_proxy: the clients write through a proxy.
     """
 
-    def __init__(self, folder, artefact, chance, has_standby):
+    def __init__(self, folder, artefact, chance, has_standby=False, has_proxy=False):
         self.ledger = Ledger()
         self._folder = folder
         self._artefact = artefact
@@ -55,9 +69,15 @@ class World:
         self._primary = self._make_server("a", None)
         self._standby = self._make_standby("b") if has_standby else None
         self._starts = 0
+        self._ports = [free_port() for _ in range(MACHINES)]
+        # Seconds until each machine told that the server stood still.
+        self.noticed = []
+        # Seconds until a write was refused meanwhile.
+        self.refused = []
         self.services = [self._serve(number) for number in range(MACHINES)]
         self.services[0].create(GALLERY)
         eventually(lambda: self.services[1].http.get(f"/v1/galleries/{GALLERY}").is_success)
+        self._proxy = Proxy(folder, self._ports) if has_proxy else None
         self._stop = threading.Event()
         self._clients = []
 
@@ -77,6 +97,27 @@ class World:
         time.sleep(self._chance.uniform(0.0, 2.0))
         self._primary.start()
         return time.monotonic()
+
+    def kill_behind_proxy(self):
+        return self.kill_service()
+
+    def pause_server(self):
+        """Keep the server from running for a while; return when it went on."""
+        seconds = self._chance.uniform(*PAUSE_SECONDS)
+        refused = len(self.ledger.refusals)
+        unaware = list(self.services)
+        with self._primary.standing_still():
+            stopped = time.monotonic()
+            while time.monotonic() < stopped + seconds:
+                for served in list(unaware):
+                    if served.http.get("/readyz").status_code == 503:
+                        self.noticed.append(time.monotonic() - stopped)
+                        unaware.remove(served)
+                time.sleep(LOOK_SECONDS)
+        went_on = time.monotonic()
+        self._wait_for_success(went_on)
+        self.refused += self.ledger.refusals[refused:]
+        return went_on
 
     def promote(self):
         """Kill the server for good and promote its standby; return when that was asked for."""
@@ -108,6 +149,8 @@ class World:
 
     def close(self):
         self._stop.set()
+        if self._proxy is not None:
+            self._proxy.close()
         for served in self.services:
             if served.process.poll() is None:
                 served.kill()
@@ -132,6 +175,7 @@ class World:
             artefact=self._artefact,
             data_dir=self._folder / f"machine-{number}",
             database_url=self._url(),
+            port=self._ports[number],
         )
 
     def _url(self):
@@ -141,8 +185,9 @@ class World:
 
     def _begin_load(self):
         self._stop = threading.Event()
+        targets = self.services if self._proxy is None else [self._proxy]
         self._clients = [
-            Client(self.ledger, self.services, number, self._stop) for number in range(CLIENTS)
+            Client(self.ledger, targets, number, self._stop) for number in range(CLIENTS)
         ]
         for client in self._clients:
             client.start()
@@ -172,19 +217,19 @@ def _measure(world, acts, say):
     return seconds, wrong, surprises
 
 
-def kill_all(artefact, processes, servers, promotions, seed, say=lambda _: None):
-    """Return what was measured, with violations under `wrong`."""
+def kill_all(artefact, times, seed, say=lambda _: None):
+    """Return what was measured, with violations under `wrong`.
+
+    Args:
+        times: how often each act happens, by its name in `WORLDS`.
+    """
     chance = random.Random(seed)
     measured = {"seed": seed, "load_average_before": round(os.getloadavg()[0], 1)}
     wrong = Counter()
     surprises = []
     acknowledged = Counter()
-    plans = (
-        (False, ["kill_service"] * processes + ["kill_server"] * servers),
-        (True, ["promote"] * promotions),
-    )
-    seconds_of = {}
-    for has_standby, plan in plans:
+    for parts, names in WORLDS:
+        plan = [name for name in names for _ in range(times.get(name, 0))]
         if not plan:
             continue
         chance.shuffle(plan)
@@ -194,26 +239,35 @@ def kill_all(artefact, processes, servers, promotions, seed, say=lambda _: None)
         ):
             # The server runs as another user.
             Path(folder).chmod(0o755)
-            world = World(Path(folder), artefact, chance, has_standby)
+            world = World(Path(folder), artefact, chance, **parts)
             held.callback(world.close)
             acts = [getattr(world, name) for name in plan]
             seconds, found, unexpected = _measure(world, acts, say)
-            wrong += found
-            surprises += unexpected
-            acknowledged["enrolled"] += len(world.ledger.enrolled)
-            acknowledged["deleted"] += len(world.ledger.deleted)
-        for name, took in zip(plan, seconds, strict=True):
-            seconds_of.setdefault(name, []).append(took)
-    for name, seconds in sorted(seconds_of.items()):
-        measured[name] = {
-            "times": len(seconds),
-            "median_s": round(statistics.median(seconds), 2),
-            "slowest_s": round(max(seconds), 2),
-        }
+        wrong += found
+        surprises += unexpected
+        acknowledged["enrolled"] += len(world.ledger.enrolled)
+        acknowledged["deleted"] += len(world.ledger.deleted)
+        for name in sorted(set(plan)):
+            of_name = [took for act, took in zip(plan, seconds, strict=True) if act == name]
+            measured[name] = _summarize(of_name)
+        if world.noticed:
+            measured["pause_server"]["noticed"] = _summarize(world.noticed)
+        if "kill_behind_proxy" in plan:
+            measured["kill_behind_proxy"]["writes"] = _summarize(world.ledger.waits)
+        if world.refused:
+            measured["pause_server"]["refused"] = _summarize(world.refused)
     measured |= acknowledged
     measured["found"] = {name: wrong[name] for name in ("lost", "back", "unseen", "differing")}
     measured["wrong"] = [f"{count} {name}" for name, count in wrong.items() if count] + surprises
     return measured
+
+
+def _summarize(seconds):
+    return {
+        "times": len(seconds),
+        "median_s": round(statistics.median(seconds), 2),
+        "slowest_s": round(max(seconds), 2),
+    }
 
 
 def main():
@@ -221,7 +275,9 @@ def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--processes", type=int, default=100)
     options.add_argument("--servers", type=int, default=30)
+    options.add_argument("--pauses", type=int, default=10)
     options.add_argument("--promotions", type=int, default=5)
+    options.add_argument("--proxied", type=int, default=20)
     options.add_argument("--seed", type=int, default=1)
     asked = options.parse_args()
 
@@ -231,8 +287,16 @@ def main():
     with tempfile.TemporaryDirectory(prefix="gmn-artefact-") as name:
         artefact = Path(name) / "tiny.safetensors"
         save_tiny_artefact(artefact, draw_crops())
-        plan = (asked.processes, asked.servers, asked.promotions)
-        measured = kill_all(artefact, *plan, asked.seed, say)
+        times = {
+            "kill_service": asked.processes,
+            "kill_server": asked.servers,
+            "pause_server": asked.pauses,
+            "promote": asked.promotions,
+            "kill_behind_proxy": asked.proxied if PROGRAM else 0,
+        }
+        if PROGRAM is None:
+            say("haproxy is not installed: nothing is killed behind a proxy")
+        measured = kill_all(artefact, times, asked.seed, say)
     return report(measured, "machines.json")
 
 

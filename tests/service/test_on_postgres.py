@@ -3,15 +3,20 @@
 import itertools
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.forked import run_gmn
+from tests.machines.ledger import GALLERY, Ledger, compare, writing
+from tests.machines.proxy import PROGRAM
 from tests.machines.run import kill_all
 from tests.postgres import PostgresServer, find_place, postgres
 from tests.service.conftest import Served
 from tests.waiting import eventually
+
+TIMES = {"kill_service": 2, "kill_server": 2, "promote": 1}
 
 pytestmark = [pytest.mark.slow, pytest.mark.promise("several-machines")]
 
@@ -40,10 +45,17 @@ def place(tiny_artefact, tmp_path):
 
 @pytest.mark.promise("1")
 def test_what_was_acknowledged_survives_kills_of_the_machines_and_of_the_server(tiny_artefact):
-    measured = kill_all(tiny_artefact, processes=2, servers=2, promotions=1, seed=1)
+    measured = kill_all(tiny_artefact, TIMES, seed=1)
     assert not measured["wrong"], measured
     assert measured["enrolled"] > 10
     assert measured["deleted"]
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="haproxy is not installed")
+def test_clients_of_the_proxy_go_on_when_a_machine_behind_it_is_killed(tiny_artefact):
+    measured = kill_all(tiny_artefact, {"kill_behind_proxy": 2}, seed=1)
+    assert not measured["wrong"], measured
+    assert measured["enrolled"] > 10
 
 
 @pytest.mark.promise("2")
@@ -99,6 +111,30 @@ def test_machines_refuse_a_standby_that_lagged_until_it_is_adopted(
 def _says_what_lacks(served, image):
     refused = served.enroll("lobby", image)
     return refused.status_code == 503 and "lacks commits" in refused.json()["detail"]
+
+
+def test_a_server_that_stands_still_is_told_and_nothing_is_lost_when_it_goes_on(place, images):
+    server, start = place
+    machines = [start("first"), start("second")]
+    machines[0].create(GALLERY)
+    eventually(lambda: machines[1].http.get(f"/v1/galleries/{GALLERY}").is_success)
+    ledger = Ledger()
+    with writing(ledger, machines) as clients:
+        eventually(lambda: len(ledger.deleted) > 5)
+        with server.standing_still():
+            for served in machines:
+                eventually(lambda served=served: served.http.get("/readyz").status_code == 503)
+                for ask in (served.query, served.enroll):
+                    refused = ask(GALLERY, images[0])
+                    assert refused.status_code == 503, refused.text
+                    assert refused.json()["type"] == "urn:gmn:problem:record_unavailable"
+        went_on = time.monotonic()
+        eventually(lambda: ledger.first_success_after(went_on) is not None)
+        for served in machines:
+            eventually(lambda served=served: served.http.get("/readyz").is_success)
+    assert not [surprise for client in clients for surprise in client.surprises]
+    wrong = compare(ledger, machines)
+    assert not any(wrong.values()), wrong
 
 
 def test_who_forgets_a_person_is_told_that_postgresql_keeps_deleted_rows(place, drawn_crops):

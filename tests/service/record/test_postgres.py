@@ -71,6 +71,21 @@ def test_a_statement_is_translated(statement, text, collections):
     assert translation.collections == collections
 
 
+@pytest.mark.parametrize("url", ["postgresql://gmn@db/gmn", "postgresql://gmn@db/gmn?port=5433"])
+def test_the_password_of_postgresql_is_read_from_its_file(tmp_path, url):
+    file = tmp_path / "password"
+    word = "s3cret&?%"
+    file.write_text(f"{word}\n")
+    settings = Settings(database_url=url, database_password_file=file)
+    parts = psycopg.conninfo.conninfo_to_dict(settings.database_with_password)
+    assert parts == {**psycopg.conninfo.conninfo_to_dict(url), "password": word}
+    with_another = url.replace("gmn@", "gmn:other@")
+    assert settings.with_database_password(with_another) == with_another
+    file.unlink()
+    with pytest.raises(InputProblem, match="a text file that this user may read"):
+        _ = settings.database_with_password
+
+
 @pytest.mark.promise("1")
 @pytest.mark.parametrize("is_committed", [True, False])
 def test_a_commit_without_an_answer_is_told_from_one_that_failed(
@@ -128,6 +143,15 @@ def test_a_server_that_goes_away_is_named_and_used_again_once_it_is_back(tmp_pat
         assert listed_ids(record, gallery) == [first, second]
 
 
+def test_a_statement_that_takes_long_is_waited_for_while_the_server_answers(record, monkeypatch):
+    monkeypatch.setattr(postgres_connection, "SILENT_SECONDS", 0.1)
+    reader = Reader(record.database)
+    assert reader.tuples("SELECT 7 FROM pg_sleep(?)", (0.5,)) == [(7,)]
+    # In a transaction that writes, several statements are sent at once.
+    slept = record.database.write(lambda it: it.tuples("SELECT 8 FROM pg_sleep(?)", (0.5,)))
+    assert slept == [(8,)]
+
+
 @pytest.mark.slow
 @pytest.mark.promise("1")
 def test_a_commit_that_waits_for_a_synchronous_standby_is_acknowledged_once_that_has_it(
@@ -147,7 +171,8 @@ def test_a_commit_that_waits_for_a_synchronous_standby_is_acknowledged_once_that
             # No time-out ends its wait, which would make the commit a success.
             assert not wait([enrolling], timeout=4).done
             standby.start()
-            assert listed_ids(record, gallery) == enrolling.result(60)
+            crop_ids = enrolling.result(60)
+            assert listed_ids(record, gallery) == crop_ids
 
 
 def test_two_machines_write_and_each_has_the_vectors_of_the_other(record, gallery, elsewhere):
