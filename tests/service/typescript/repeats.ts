@@ -1,0 +1,53 @@
+// Sends requests to a server that fails first, and prints what they come to.
+import { createClient, GmnProblem, ServiceUnreachable } from "gmn-client";
+
+const [url] = process.argv.slice(2) as [string];
+// Pauses are noted and cut short; other timers, as those of `fetch`, stay as they are.
+const PAUSES = [250, 500, 7000, 8000];
+const pauses: unknown[] = [];
+const setTimer = globalThis.setTimeout;
+globalThis.setTimeout = ((call: () => void, milliseconds: number, ...values: []) => {
+  if (!PAUSES.includes(milliseconds)) return setTimer(call, milliseconds, ...values);
+  pauses.push(milliseconds / 1000);
+  return setTimer(call, 0, ...values);
+}) as typeof setTimeout;
+
+const images = [new Blob(["picture"])];
+const client = createClient({
+  url,
+  key: "secret",
+  retries: { attempts: 3, longestWaitSeconds: 8 },
+});
+
+async function outcomeOf(call: Promise<unknown>): Promise<unknown> {
+  pauses.length = 0;
+  const outcome = await call.then(
+    () => "answered",
+    (error: unknown) => {
+      if (error instanceof GmnProblem) return [error.code, error.status, error.retryAfter ?? null];
+      return error instanceof ServiceUnreachable ? "unreachable" : String(error);
+    },
+  );
+  return { outcome, pauses: [...pauses] };
+}
+
+const to = (gallery: string) => ({ gallery });
+const slow = new AbortController();
+const aborted = outcomeOf(client.query({ images }, { gallery: "silent", signal: slow.signal }));
+slow.abort(new Error("no longer wanted"));
+console.log(
+  JSON.stringify({
+    aborted: await aborted,
+    busy: await outcomeOf(client.enroll({ images }, to("busy"))),
+    crowded: await outcomeOf(client.query({ images }, to("crowded"))),
+    lost: await outcomeOf(client.enroll({ images }, to("lost"))),
+    lost_write: await outcomeOf(client.createGallery("lost")),
+    uncertain: await outcomeOf(client.createGallery("uncertain")),
+    foreign: await outcomeOf(client.query({ images }, to("foreign"))),
+    late: await outcomeOf(
+      createClient({ url, timeoutSeconds: 0.1 }).query({ images }, to("silent")),
+    ),
+  }),
+);
+// The silent server still holds connections.
+process.exit();
