@@ -178,6 +178,7 @@ ANSWERS = {
     "crowded": [problem("too_many_requests", 429, **{"Retry-After": "3600"})],
     "lost": [None, ENROLLED],
     "uncertain": [problem("record_unavailable", 503)],
+    "elsewhere": [(200, "<html>", {})],
     "foreign": [(502, "<html>", {})],
 }
 
@@ -194,7 +195,8 @@ class StandIn(http.server.BaseHTTPRequestHandler):
         name = created[1].decode() if created else gallery
         asked = self.server.asked.setdefault(f"{name} {called}", [])
         keys = [self.headers[key] for key in ("Authorization", "Idempotency-Key")]
-        asked.append((keys, body.count(b"picture")))
+        files = re.findall(rb'filename="(.+?)"\r\n.*?\r\n\r\n(.+?)\r\n', body)
+        asked.append((keys, [f"{name.decode()}: {content.decode()}" for name, content in files]))
         if name == "silent":
             self.server.ended.wait(60)
         answers = ANSWERS.get(name, [None])
@@ -205,7 +207,7 @@ class StandIn(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             return
         status, document, headers = answer
-        content = json.dumps(document).encode()
+        content = (document if isinstance(document, str) else json.dumps(document)).encode()
         self.send_response(status)
         for key, value in {**headers, "Content-Length": str(len(content))}.items():
             self.send_header(key, value)
@@ -239,9 +241,10 @@ def test_requests_are_repeated_as_the_python_client_repeats_them(compiled, stand
     assert shown["busy"] == {"outcome": "answered", "pauses": [7]}
     first, second = stand_in.asked["busy crops"]
     assert first == second
-    (key, idempotency_key), pictures = first
-    assert (key, pictures) == ("Bearer secret", 1)
+    (key, idempotency_key), files = first
+    assert key == "Bearer secret"
     assert idempotency_key
+    assert files == ["image: picture", "a.jpg: picture", "b.jpg: picture"]
     # The last problem is thrown; its Retry-After is longer than the longest pause.
     refused = ["too_many_requests", 429, 3600]
     assert shown["crowded"] == {"outcome": refused, "pauses": [8, 8]}
@@ -250,6 +253,7 @@ def test_requests_are_repeated_as_the_python_client_repeats_them(compiled, stand
     assert shown["lost_write"] == {"outcome": "unreachable", "pauses": []}
     assert shown["uncertain"]["outcome"] == ["record_unavailable", 503, None]
     assert len(stand_in.asked["uncertain galleries"]) == 1
+    assert shown["elsewhere"] == {"outcome": "unreachable", "pauses": []}
     assert shown["foreign"] == {"outcome": ["", 502, None], "pauses": []}
     assert shown["late"]["outcome"] == "unreachable"
     assert len(stand_in.asked["silent queries"]) <= 2

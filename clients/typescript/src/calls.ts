@@ -49,7 +49,8 @@ const TIMEOUT_SECONDS = 60;
 // The `fetch` of Node waits no longer for an answer to begin.
 const LONG_SECONDS = 300;
 const FIRST_WAIT_SECONDS = 0.25;
-const DEFAULT_RETRIES: Retries = { attempts: 6, longestWaitSeconds: 10 };
+const ATTEMPTS = 6;
+const LONGEST_WAIT_SECONDS = 10;
 
 // Calls that may be repeated although they may have happened, besides those of GET and PUT.
 const REPEATABLE = new Set([
@@ -134,7 +135,10 @@ class Sender {
     options: ClientOptions,
   ) {
     this.request = client.request as typeof this.request;
-    this.retries = { ...DEFAULT_RETRIES, ...options.retries };
+    this.retries = {
+      attempts: options.retries?.attempts ?? ATTEMPTS,
+      longestWaitSeconds: options.retries?.longestWaitSeconds ?? LONGEST_WAIT_SECONDS,
+    };
     this.timeoutSeconds = options.timeoutSeconds ?? TIMEOUT_SECONDS;
   }
 

@@ -110,7 +110,7 @@ function namedMethods(calls: Calls, gallery: string) {
       form: Schemas["EnrollForm"],
       called: EnrollOptions = {},
     ): Promise<Schemas["Enrollment"] & { replayed: boolean }> {
-      const key = called.idempotencyKey ?? globalThis.crypto.randomUUID();
+      const key = called.idempotencyKey ?? randomKey();
       const call = calls.POST("/v1/galleries/{gallery}/crops", {
         params: { path: pathOf(called), header: { "idempotency-key": key } },
         body: form,
@@ -212,4 +212,10 @@ function namedMethods(calls: Calls, gallery: string) {
       } while (cursor !== null);
     },
   };
+}
+
+function randomKey(): string {
+  // Pages without TLS have no `crypto.randomUUID`.
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -12,7 +12,9 @@ globalThis.setTimeout = ((call: () => void, milliseconds: number, ...values: [])
   return setTimer(call, 0, ...values);
 }) as typeof setTimeout;
 
-const images = [new Blob(["picture"])];
+const picture = new Blob(["picture"]);
+const bytes = new TextEncoder().encode("picture");
+const images = [picture, new File([picture], "a.jpg"), { data: bytes, name: "b.jpg" }];
 const client = createClient({
   url,
   key: "secret",
@@ -25,7 +27,8 @@ async function outcomeOf(call: Promise<unknown>): Promise<unknown> {
     () => "answered",
     (error: unknown) => {
       if (error instanceof GmnProblem) return [error.code, error.status, error.retryAfter ?? null];
-      return error instanceof ServiceUnreachable ? "unreachable" : String(error);
+      if (error instanceof ServiceUnreachable) return "unreachable";
+      return String(error);
     },
   );
   return { outcome, pauses: [...pauses] };
@@ -43,6 +46,7 @@ console.log(
     lost: await outcomeOf(client.enroll({ images }, to("lost"))),
     lost_write: await outcomeOf(client.createGallery("lost")),
     uncertain: await outcomeOf(client.createGallery("uncertain")),
+    elsewhere: await outcomeOf(client.query({ images }, to("elsewhere"))),
     foreign: await outcomeOf(client.query({ images }, to("foreign"))),
     late: await outcomeOf(
       createClient({ url, timeoutSeconds: 0.1 }).query({ images }, to("silent")),
