@@ -161,6 +161,8 @@ def test_a_program_enrolls_searches_lists_and_gets_typed_problems(
     assert shown["raw"] == [None, 404]
     assert "can stand in no address" in shown["segment"]
     assert shown["aborted"].startswith("AbortError")
+    assert shown["text"]
+    assert "give parseAs" in shown["no_json"]
     assert "ECONNREFUSED" in shown["unreachable"]
     assert "nowhere is no address" in shown["bad_url"]
     assert "two words" not in shown["bad_key"]
@@ -253,6 +255,9 @@ def test_requests_are_repeated_as_the_python_client_repeats_them(compiled, stand
     assert shown["lost_write"] == {"outcome": "unreachable", "pauses": []}
     assert shown["uncertain"]["outcome"] == ["record_unavailable", 503, None]
     assert len(stand_in.asked["uncertain galleries"]) == 1
+    # A service that answered before may be restarting, and has not received the request.
+    assert shown["before_restart"] == {"outcome": "answered", "pauses": []}
+    assert shown["restart"] == {"outcome": "answered", "pauses": [0.25]}
     assert shown["elsewhere"] == {"outcome": "unreachable", "pauses": []}
     assert shown["foreign"] == {"outcome": ["", 502, None], "pauses": []}
     assert shown["late"]["outcome"] == "unreachable"

@@ -86,8 +86,8 @@ export function createClient(options: ClientOptions = {}): Client {
 type NamedMethods = ReturnType<typeof namedMethods>;
 
 function namedMethods(calls: Calls, gallery: string) {
-  function pathOf(called: GalleryCallOptions) {
-    return { gallery: called.gallery ?? gallery };
+  function pathOf(options: GalleryCallOptions) {
+    return { gallery: options.gallery ?? gallery };
   }
 
   return {
@@ -108,13 +108,13 @@ function namedMethods(calls: Calls, gallery: string) {
      */
     async enroll(
       form: Schemas["EnrollForm"],
-      called: EnrollOptions = {},
+      options: EnrollOptions = {},
     ): Promise<Schemas["Enrollment"] & { replayed: boolean }> {
-      const key = called.idempotencyKey ?? randomKey();
+      const key = options.idempotencyKey ?? randomKey();
       const call = calls.POST("/v1/galleries/{gallery}/crops", {
-        params: { path: pathOf(called), header: { "idempotency-key": key } },
+        params: { path: pathOf(options), header: { "idempotency-key": key } },
         body: form,
-        signal: called.signal,
+        signal: options.signal,
       });
       const enrollment = await unwrap(call);
       const { response } = await call;
@@ -124,13 +124,13 @@ function namedMethods(calls: Calls, gallery: string) {
     /** Search a gallery for the person on the images; with `mode: "separate"` for each by itself. */
     async query<Mode extends QueryMode = "multi_shot">(
       form: Schemas["QueryForm"] & { mode?: Mode },
-      called: GalleryCallOptions = {},
+      options: GalleryCallOptions = {},
     ): Promise<Schemas[Mode extends "separate" ? "SeparateAnswers" : "QueryAnswer"]> {
       const answer = await unwrap(
         calls.POST("/v1/galleries/{gallery}/queries", {
-          params: { path: pathOf(called) },
+          params: { path: pathOf(options) },
           body: form,
-          signal: called.signal,
+          signal: options.signal,
         }),
       );
       return answer as Schemas[Mode extends "separate" ? "SeparateAnswers" : "QueryAnswer"];

@@ -54,7 +54,7 @@ export class ServiceUnreachable extends Error {
 /** Return the message of an error with that of its cause, which `fetch` gives the reason in. */
 function reasonOf(error: unknown): string {
   if (error instanceof SyntaxError) {
-    return `answers, but not as this service does (${error.message})`;
+    return `answers no JSON (${error.message}); give parseAs if the call answers text or a file`;
   }
   if (!(error instanceof Error)) {
     return String(error);

@@ -82,6 +82,8 @@ shown.raw = [raw.data, raw.error?.status];
 const up = { params: { path: { gallery, crop_id: ".." } } };
 shown.segment = await failureOf(client.GET("/v1/galleries/{gallery}/crops/{crop_id}", up));
 shown.aborted = await failureOf(client.query({ images }, { signal: AbortSignal.abort() }));
+shown.text = (await client.GET("/metrics", { parseAs: "text" })).data?.includes("gmn_");
+shown.no_json = await failureOf(client.GET("/metrics"));
 const gone = createClient({ url: closed });
 shown.unreachable = await failureOf(gone.GET("/v1/model"));
 shown.bad_url = await failureOf((async () => createClient({ url: "nowhere" }))());

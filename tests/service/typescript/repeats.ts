@@ -34,6 +34,19 @@ async function outcomeOf(call: Promise<unknown>): Promise<unknown> {
   return { outcome, pauses: [...pauses] };
 }
 
+/** Return a client of a service that is away for its second request, as during a restart. */
+function restartingClient() {
+  let requests = 0;
+  const fetch = async () => {
+    requests += 1;
+    const away = Object.assign(new Error("refused"), { code: "ECONNREFUSED" });
+    if (requests === 2) throw new TypeError("fetch failed", { cause: away });
+    return new Response("{}");
+  };
+  return createClient({ url, fetch });
+}
+
+const restarting = restartingClient();
 const to = (gallery: string) => ({ gallery });
 const slow = new AbortController();
 const aborted = outcomeOf(client.query({ images }, { gallery: "silent", signal: slow.signal }));
@@ -47,6 +60,8 @@ console.log(
     lost_write: await outcomeOf(client.createGallery("lost")),
     uncertain: await outcomeOf(client.createGallery("uncertain")),
     elsewhere: await outcomeOf(client.query({ images }, to("elsewhere"))),
+    before_restart: await outcomeOf(restarting.createGallery("first")),
+    restart: await outcomeOf(restarting.createGallery("second")),
     foreign: await outcomeOf(client.query({ images }, to("foreign"))),
     late: await outcomeOf(
       createClient({ url, timeoutSeconds: 0.1 }).query({ images }, to("silent")),

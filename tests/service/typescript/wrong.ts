@@ -44,3 +44,7 @@ export const right: Schemas["EnrollForm"][] = [
   { images: [photo], boxes: [{ ...box, identity: "Ann", still: true }] },
   { vector: [[0.5, 1], "AAAAAA=="], metadata: [{ shift: "night" }, ""] },
 ];
+
+export function isUnknown(problem: GmnProblem): boolean {
+  return problem.code === "unknown_gallery";
+}
