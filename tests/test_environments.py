@@ -1,6 +1,7 @@
 """The environments that make creates: their packages, and the one that `make demo` uses."""
 
 import importlib.metadata
+import json
 import os
 import re
 
@@ -74,6 +75,16 @@ def test_requirements_name_a_version_of_each_package_and_no_address(name):
     assert wrong == []
     names = [line.partition("==")[0] for line in pins]
     assert len(names) == len(set(names))
+
+
+def test_the_typescript_client_names_a_version_of_each_package_and_no_address():
+    files = run_command("git", "ls-files", "clients", cwd=ROOT, check=True).stdout.splitlines()
+    assert not [name for name in files if name.endswith(("-lock.json", ".lock", "-lock.yaml"))]
+    folder = ROOT / "clients" / "typescript"
+    assert (folder / ".npmrc").read_text() == "package-lock=false\n"
+    package = json.loads((folder / "package.json").read_text())
+    pins = package["dependencies"] | package["devDependencies"]
+    assert [pin for pin in pins.values() if not re.fullmatch(r"\d+\.\d+\.\d+", pin)] == []
 
 
 @pytest.mark.parametrize("extra", EXTRAS)

@@ -45,6 +45,9 @@ def test_the_version_is_the_same_everywhere_and_has_its_changes():
         tomllib.loads((ROOT / name).read_text(encoding="utf-8"))["project"]["version"]
         for name in ("pyproject.toml", "gmn_client/pyproject.toml")
     }
+    package = json.loads((ROOT / "clients/typescript/package.json").read_text(encoding="utf-8"))
+    # npm takes versions of another form than Python.
+    versions.add(package["version"].replace("-dev.", ".dev"))
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert versions == {re.findall(r"^## (\S+)$", changes, re.MULTILINE)[0]}
 
@@ -144,6 +147,11 @@ def test_the_calls_and_models_are_those_that_are_kept():
     assert reference.api_page() == kept, "python -m bench.reference writes docs/api.txt"
 
 
+def test_the_typescript_client_has_the_document_of_the_service():
+    kept = reference.OPENAPI.read_text(encoding="utf-8")
+    assert reference.openapi_page() == kept, "run python -m bench.reference"
+
+
 PICTURES = {
     "exports": {},
     "reference": {"east.png": 0, "west.png": 2, "other.png": 4},
@@ -207,7 +215,7 @@ def test_every_answer_that_the_guide_shows_has_the_fields_of_the_api():
 
 
 def test_every_link_between_the_pages_leads_somewhere():
-    pages = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md")]
+    pages = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md"), *ROOT.glob("clients/*/*.md")]
     anchors = {page: set(_anchors(page.read_text(encoding="utf-8"))) for page in pages}
     for page in pages:
         for file, anchor in re.findall(
