@@ -3,8 +3,8 @@
 There are four benches of one kind. `embed` sends images to `/v1/embeddings`, `serve` keeps sixteen
 queries and `enroll` eight enrollments of one image in flight, and `query` sends one query at a
 time. The requests come from wrk, which is written in C and takes little processor time. The bare
-model is the embedder alone, on decoded and resized crops. Beside queries a bare app answers the
-same forms (`bench.bare_app`).
+model is the embedder alone, on decoded and resized crops. Beside many queries a bare app answers
+the same forms (`bench.bare_app`).
 """
 
 from __future__ import annotations
@@ -58,22 +58,22 @@ class Load(NamedTuple):
     Attributes:
         images: per request.
         in_flight: requests.
-        is_query: the bare app answers them too.
+        beside_app: the bare app answers them too, which can do no more than queries.
     """
 
     path: str
     fields: dict[str, str]
     images: int
     in_flight: int
-    is_query: bool = False
+    beside_app: bool = False
 
 
 GALLERY = "/v1/galleries/default"
 LOADS = {
     "embed": Load("/v1/embeddings", {}, 32, 2),
     "enroll": Load(f"{GALLERY}/crops", {"camera": "load", "identity": "load"}, 1, 8),
-    "query": Load(f"{GALLERY}/queries", {"top_k": "10"}, 1, 1, is_query=True),
-    "serve": Load(f"{GALLERY}/queries", {"top_k": "10"}, 1, 16, is_query=True),
+    "query": Load(f"{GALLERY}/queries", {"top_k": "10"}, 1, 1),
+    "serve": Load(f"{GALLERY}/queries", {"top_k": "10"}, 1, 16, beside_app=True),
 }
 
 
@@ -110,7 +110,7 @@ def _measure(bench: str, artefact: str) -> BenchResult:
             "served": lambda: press(client.url, load, forms, partial(_cpu_seconds, client.url)),
             "bare": lambda: _run_bare(compute),
         }
-        if load.is_query:
+        if load.beside_app:
             sides["app"] = lambda: press(app, load, forms, app_seconds)
         rounds = alternate(*sides.values())
     details: dict[str, Any] = {"artefact": artefact, "load_average_before": load_average}
@@ -119,7 +119,7 @@ def _measure(bench: str, artefact: str) -> BenchResult:
         for name in figures_of_rounds[0]:
             median = statistics.median(figures[name] for figures in figures_of_rounds)
             details[f"{side}_{name}"] = round(median, 2)
-    if load.is_query:
+    if load.beside_app:
         app_ratios = compare(bench, _paces(measured, "app"), None, {})
         details |= {"app_ratio": app_ratios.ratio, "app_spread": app_ratios.spread}
     return compare(bench, _paces(measured, "served"), AIMS.get((bench, artefact)), details)

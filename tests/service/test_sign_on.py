@@ -19,6 +19,7 @@ from service.record.keys import NO_HASH
 from service.record.record import Record
 from service.settings import read_settings
 from service.sign_on import REMOVED_HEADERS, SignOn, User
+from tests.machines.proxy import PROGRAM, Proxy
 from tests.outside import bearer, problem
 from tests.service.conftest import files
 from tests.service.test_behind_proxies import shipped_proxy
@@ -217,6 +218,21 @@ def test_a_shipped_proxy_removes_each_header_of_a_user(received, name, tmp_path)
         client.get("/v1/keys", headers=dict.fromkeys([*REMOVED_HEADERS, "x-other"], "forged"))
     assert headers[-1]["x-other"] == "forged"
     assert not [header for header in headers[-1] if header.lower() in REMOVED_HEADERS]
+
+
+def test_haproxy_removes_each_header_of_a_user(received, tmp_path):
+    if PROGRAM is None:
+        pytest.skip("haproxy is not installed")
+    address, headers = received
+    port = int(address.rpartition(":")[2])
+    proxy = Proxy(tmp_path, (port, port))
+    try:
+        proxy.http.get("/v1/keys", headers=dict.fromkeys([*REMOVED_HEADERS, "x-other"], "forged"))
+    finally:
+        proxy.close()
+    # The others are checks of health.
+    (forwarded,) = (sent for sent in headers if "x-other" in sent)
+    assert not [header for header in forwarded if header.lower() in REMOVED_HEADERS]
 
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "sign-on.md").read_text()
