@@ -84,6 +84,7 @@ fuzz: .venv/ready
 check: lint
 	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
 	$(BIN)/python -m tests.check.audit
+	$(BIN)/python -m tests.check.ages
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -28,6 +28,7 @@ import httpx2
 import numpy as np
 
 from bench.result import BenchResult, alternate, compare, filled_service
+from demo.service import end_process
 from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.precision import choose_device_name
 from model.problems import InputProblem
@@ -49,7 +50,6 @@ AIMS = {
     ("serve", "small"): 0.38,
 }
 APP_START_SECONDS = 60.0
-APP_STOP_SECONDS = 20.0
 
 
 class Load(NamedTuple):
@@ -155,12 +155,7 @@ def bare_app(artefact: str) -> Iterator[tuple[str, Callable[[], float]]]:
             url = f"http://127.0.0.1:{port.read_text(encoding='ascii')}"
             yield url, partial(_seconds_of_process, process.pid)
         finally:
-            process.terminate()
-            try:
-                process.wait(APP_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end_process(process)
 
 
 def _seconds_of_process(pid: int) -> float:

@@ -121,13 +121,19 @@ class LocalNames(httpx2.HTTPTransport):
         return super().handle_request(request)
 
 
+def admin_key_in(folder):
+    """Write a file of keys, and return it with the text of its only key."""
+    key, text = create_key(scopes=["admin"])
+    file = folder / "keys"
+    kept = {"key_id": key.key_id, "secret_sha256": key.secret_sha256, "scopes": ["admin"]}
+    file.write_text(json.dumps(kept))
+    return file, text
+
+
 @pytest.fixture(scope="module")
 def keyed(start, tmp_path_factory):
     """Return a service with a key, without which it answers nobody behind a proxy."""
-    key, text = create_key(scopes=["admin"])
-    file = tmp_path_factory.mktemp("keys") / "keys"
-    kept = {"key_id": key.key_id, "secret_sha256": key.secret_sha256, "scopes": ["admin"]}
-    file.write_text(json.dumps(kept))
+    file, text = admin_key_in(tmp_path_factory.mktemp("keys"))
     running = start(api_keys_file=file)
     running.http.headers.update(bearer(text))
     return running

@@ -13,7 +13,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from model.problems import InputProblem
-from service.api_keys import KeyRing, create_key
+from service.api_keys import KeyRing
 from service.errors import Unauthorised
 from service.record.keys import NO_HASH
 from service.record.record import Record
@@ -22,7 +22,7 @@ from service.sign_on import REMOVED_HEADERS, SignOn, User
 from tests.machines.proxy import PROGRAM, Proxy
 from tests.outside import bearer, problem
 from tests.service.conftest import files
-from tests.service.test_behind_proxies import shipped_proxy
+from tests.service.test_behind_proxies import admin_key_in, shipped_proxy
 from tests.waiting import eventually
 
 SIGN_ON = {
@@ -37,10 +37,7 @@ OWN_PAGE = {"Sec-Fetch-Site": "same-origin"}
 @pytest.fixture(scope="module")
 def signed(start, tmp_path_factory):
     """Return a service behind a proxy that signs users on; its client has no key."""
-    key, text = create_key(scopes=["admin"])
-    file = tmp_path_factory.mktemp("keys") / "keys"
-    kept = {"key_id": key.key_id, "secret_sha256": key.secret_sha256, "scopes": ["admin"]}
-    file.write_text(json.dumps(kept))
+    file, text = admin_key_in(tmp_path_factory.mktemp("keys"))
     data_dir = tmp_path_factory.mktemp("data")
     running = start(data_dir=data_dir, api_keys_file=file, **SIGN_ON)
     running.key = bearer(text)
@@ -189,15 +186,13 @@ def test_settings_of_the_sign_on_that_mean_nothing_are_refused(setting, value, w
         read_settings(data_dir=tmp_path, **SIGN_ON | {setting: value})
 
 
-@pytest.fixture
-def received():
-    """Yield the address of a server, and the headers of the requests that reach it."""
-    headers = []
+@contextlib.contextmanager
+def answering(answer):
+    """Yield the address of a server whose GET is answered by a function of the handler."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            headers.append(self.headers)
-            self.send_response(200)
+            answer(self)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -206,9 +201,22 @@ def received():
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     Thread(target=server.serve_forever, daemon=True).start()
-    yield f"127.0.0.1:{server.server_port}", headers
+    yield f"127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def received():
+    """Yield the address of a server, and the headers of the requests that reach it."""
+    headers = []
+
+    def answer(request):
+        headers.append(request.headers)
+        request.send_response(200)
+
+    with answering(answer) as address:
+        yield address, headers
 
 
 @pytest.mark.parametrize("name", ["nginx", "caddy"])
@@ -247,24 +255,16 @@ REMOVING = {
 def authority():
     """Yield the address of a stand-in for Authelia, which signs Ann on, and nobody else."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            is_ann = self.headers.get("Cookie") == "session=ann"
-            self.send_response(200 if is_ann else 401)
-            if is_ann:
-                self.send_header("Remote-User", "ann")
-                self.send_header("Remote-Groups", "guards")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+    def answer(request):
+        if request.headers.get("Cookie") != "session=ann":
+            request.send_response(401)
+            return
+        request.send_response(200)
+        request.send_header("Remote-User", "ann")
+        request.send_header("Remote-Groups", "guards")
 
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with answering(answer) as address:
+        yield address
 
 
 @pytest.mark.parametrize("name", ["nginx", "caddy"])
