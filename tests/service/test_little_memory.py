@@ -54,7 +54,7 @@ def _is_retried_later(answer, said):
     [
         ("model.crops.decode", [], "_decode", NO_MEMORY, "too little memory"),
         ("model.preprocessing", ["Preprocessing"], "resize", NO_MEMORY, "too little memory"),
-        ("model.torch_runtime", ["TorchRuntime"], "embed", NO_MEMORY, "too little memory"),
+        ("model.runtimes", ["OpenVinoRuntime"], "embed", NO_MEMORY, "too little memory"),
         ("service.http.limits", ["WholeForm"], "on_part_begin", NO_MEMORY, "too little memory"),
         ("service.http.limits", ["WholeForm"], "on_part_begin", TOO_MANY_FILES, "ulimit -n"),
         ("service.http.forms", ["SomeImagesForm"], "read_images", NO_MEMORY, "too little memory"),
