@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bucket import bucket_server
 from tests.forked import run_gmn
 from tests.machines.ledger import GALLERY, Ledger, compare, writing
 from tests.machines.proxy import PROGRAM
@@ -29,8 +30,8 @@ def place(tiny_artefact, tmp_path):
     with postgres() as server:
         url = server.url("record")
 
-        def start(machine="first"):
-            settings = {"data_dir": tmp_path / machine, "artefact": tiny_artefact}
+        def start(machine="first", **more):
+            settings = {"data_dir": tmp_path / machine, "artefact": tiny_artefact, **more}
             log = tmp_path / f"log.{next(logs)}"
             started.append(Served(log, database_url=url, **settings))
             return started[-1]
@@ -56,6 +57,27 @@ def test_clients_of_the_proxy_go_on_when_a_machine_behind_it_is_killed(tiny_arte
     measured = kill_all(tiny_artefact, {"kill_behind_proxy": 2}, seed=1)
     assert not measured["wrong"], measured
     assert measured["enrolled"] > 10
+
+
+def test_a_picture_in_a_bucket_is_shown_by_every_machine_and_goes_from_it(
+    place, images, monkeypatch
+):
+    _, start = place
+    with bucket_server() as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        one, other = (start(name, images_url="s3://people/crops") for name in ("first", "second"))
+        (crop_id,) = one.enrolled("default", images[0], identity="Ann")
+        path = f"/v1/galleries/default/crops/{crop_id}"
+        eventually(lambda: other.http.get(path).status_code == 200)
+        assert other.http.get(f"{path}/image").content == images[0]
+        assert other.http.delete(path).status_code in (200, 204)
+        eventually(lambda: one.http.get(f"{path}/image").status_code == 404)
+        (again,) = other.enrolled("default", images[0], identity="Ann")
+        assert again != crop_id
+        path = f"/v1/galleries/default/crops/{again}/image"
+        eventually(lambda: one.http.get(path).status_code == 200)
+        assert one.http.get(path).content == images[0]
 
 
 @pytest.mark.promise("2")

@@ -1,20 +1,13 @@
-"""Pictures in a bucket: S3 by s3fs, against the server of moto.
+"""Pictures in a bucket: S3 by s3fs, against the server of moto."""
 
-moto lies in an environment of its own: python -m venv .moto && .moto/bin/pip install 'moto[server]'
-"""
-
-import os
-import subprocess
 import sys
 from pathlib import Path
 
-import httpx2
 import pytest
 
-from tests.outside import free_port, run_command
-from tests.waiting import eventually
+from tests.bucket import bucket_server
+from tests.outside import run_command
 
-MOTO = Path(os.environ.get("REID_TEST_MOTO", Path(__file__).parents[3] / ".moto/bin/moto_server"))
 # The address of the server is read when fsspec is imported.
 SCRIPT = """
 import pytest
@@ -41,20 +34,8 @@ folder.close()
 
 @pytest.fixture(scope="module")
 def bucket():
-    pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'gmn-reid[s3]'")
-    if not MOTO.is_file():
-        pytest.skip(f"{MOTO} is not there: REID_TEST_MOTO names the moto_server of an environment")
-    port = free_port()
-    with subprocess.Popen(
-        [MOTO, "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as server:
-        url = f"http://127.0.0.1:{port}"
-        eventually(lambda: httpx2.get(url))
-        keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing")
-        yield os.environ | keys | {"AWS_ENDPOINT_URL_S3": url, "AWS_DEFAULT_REGION": "us-east-1"}
-        server.kill()
+    with bucket_server() as variables:
+        yield variables
 
 
 @pytest.mark.slow
