@@ -82,7 +82,7 @@ def _served_again(recording, disk):
         data_dir=data_dir,
         images_url=f"file://{disk}/pictures",
         device="cpu",
-        runtime="torch",
+        runtime="openvino",
         reserved_disk_bytes=RESERVED_DISK_BYTES,
     )
     app = create_app(settings)

@@ -99,7 +99,7 @@ def test_what_hangs_turns_livez_red_and_ends_the_process(broken, beside, images)
         red = [answer for answer in answers if answer.status_code == 503]
         assert red
         assert red[0].headers["content-type"] == "application/problem+json"
-        assert red[0].json()["detail"].startswith("device thread: sent no heartbeat")
+        assert red[0].json()["detail"].startswith("decode threads: sent no heartbeat")
     assert served.ended_with(5) == EXIT_STATUS
     log = served.log.read_text()
     assert log.count('"level": "critical"') == 1
