@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import logging
 import math
 import re
@@ -37,7 +36,7 @@ from service.record.keys import (
     any_administers,
 )
 from service.settings import SCOPES
-from service.sign_on import User
+from service.sign_on import User, read_address
 from service.wording import describe_invalid
 
 KEY_TEXT = re.compile(rf"gmn_({KEY_ID})_([A-Za-z0-9_-]{{32,128}})", re.ASCII)
@@ -60,11 +59,8 @@ log = logging.getLogger(__name__)
 def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    address = read_address(host)
+    return address is not None and address.is_loopback
 
 
 def _sha256(secret: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from ipaddress import ip_network
@@ -28,6 +27,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gmn_client.models import Scope
 from model.crops.quality import QualityLimits
+from model.crops.texts import nfc
 from model.problems import InputProblem, legible
 from service.wording import describe_reason
 
@@ -100,7 +100,7 @@ class Group:
                 f"guards=query,enroll or guards=query@lobby, with scopes of {', '.join(SCOPES)}"
             )
         only = checked_name(gallery.strip()) if gallery.strip() else None
-        return cls(unicodedata.normalize("NFC", name.strip()), wanted, only)  # type: ignore[arg-type]
+        return cls(nfc(name.strip()), wanted, only)  # type: ignore[arg-type]
 
 
 class Settings(BaseSettings):
@@ -371,13 +371,7 @@ class Settings(BaseSettings):
         """
         if self.database_password_file is None or urlsplit(url).password:
             return url
-        try:
-            password = self.database_password_file.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputProblem(
-                f"GMN_DATABASE_PASSWORD_FILE={self.database_password_file}: cannot be read "
-                f"({error}); name a text file that this user may read"
-            ) from error
+        password = read_password("GMN_DATABASE_PASSWORD_FILE", self.database_password_file)
         mark = "&" if "?" in url else "?"
         return f"{url}{mark}password={quote(password, safe='')}"
 
@@ -405,6 +399,16 @@ class Settings(BaseSettings):
             for field in fields(QualityLimits)
         }
         return QualityLimits(**given)
+
+
+def read_password(setting: str, file: Path) -> str:
+    """Read the file that a setting names; raises `InputProblem`."""
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputProblem(
+            f"{setting}={file}: cannot be read ({error}); name a text file that this user may read"
+        ) from error
 
 
 def read_settings(**overrides: Any) -> Settings:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
@@ -20,6 +19,7 @@ from pydantic.dataclasses import dataclass as stored_dataclass
 from starlette.datastructures import Headers
 
 from gmn_client.models import Scope
+from model.crops.texts import nfc
 from service.errors import Forbidden, Unauthorised
 from service.record.keys import NO_HASH, ApiKey
 from service.settings import SCOPES, Group, Settings
@@ -41,6 +41,7 @@ REMOVED_HEADERS = frozenset(
 )
 # Characters of a user's name, which logs and the record contain.
 MOST_CHARACTERS = 64
+MOST_GROUP_CHARACTERS = 256
 USER = "user:"
 log = logging.getLogger(__name__)
 GROUP_SEPARATORS = re.compile("[,;|]")
@@ -108,36 +109,48 @@ class SignOn:
         return User(f"{USER}{name}", NO_HASH, scopes, gallery, created_at=datetime.now(UTC))
 
     def _is_trusted(self, peer: str | None) -> bool:
-        try:
-            address = ipaddress.ip_address(peer or "")
-        except ValueError:
-            return False
-        address = getattr(address, "ipv4_mapped", None) or address
-        return any(address in proxy for proxy in self._proxies)
+        address = read_address(peer or "")
+        return address is not None and any(address in proxy for proxy in self._proxies)
+
+
+def read_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return an address, that of IPv4 if it is mapped into IPv6; None for any other text."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _read_name(values: Sequence[str]) -> str | None:
     """Return the name in the values of a header; None if there is not exactly one."""
     if len(values) != 1:
         return None
-    name = _decode(values[0])
-    is_legible = name is not None and name.isprintable() and len(name) <= MOST_CHARACTERS
-    return name if name and is_legible else None
+    name = _normalise(_decode(values[0]), MOST_CHARACTERS)
+    return name if name and name.isprintable() else None
 
 
 def _read_groups(values: Iterable[str]) -> list[str]:
-    texts = (_decode(value) or "" for value in values)
-    groups = (group.strip() for text in texts for group in GROUP_SEPARATORS.split(text))
+    texts = (group for value in values for group in GROUP_SEPARATORS.split(_decode(value)))
+    groups = (_normalise(text.strip(), MOST_GROUP_CHARACTERS) for text in texts)
     return [group for group in groups if group]
 
 
-def _decode(value: str) -> str | None:
-    """Return a header in NFC, whose bytes are UTF-8 and were read as Latin-1."""
+def _decode(value: str) -> str:
+    """Return a header, whose bytes are UTF-8 and were read as Latin-1; empty for other bytes."""
     try:
-        text = value.encode("latin-1").decode()
+        return value.encode("latin-1").decode().strip(" \t")
     except UnicodeError:
+        return ""
+
+
+def _normalise(text: str, most: int) -> str | None:
+    """Return a text in NFC; None if it has more characters than `most`."""
+    # NFC has at least a quarter of the characters of a text in a decomposed form.
+    if len(text) > 4 * most:
         return None
-    return unicodedata.normalize("NFC", text.strip(" \t"))
+    normal = nfc(text)
+    return normal if len(normal) <= most else None
 
 
 def _joined(user: str, groups: Sequence[Group]) -> tuple[tuple[Scope, ...], str | None]:

@@ -7,9 +7,9 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from model.crops.quality import QualityFault
 from model.problems import InputProblem
 from service.errors import DeviceFull, DeviceLost, MachineFull, ServiceError, machine_error
 from service.ops.metrics import Metrics
-from service.ops.threads import MonitoredThreadPool, TurnQueue, waiting
+from service.ops.threads import MonitoredThreadPool, TurnQueue, holding
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -90,18 +90,12 @@ class DeviceThread(DevicePool):
         super().__init__(on_loss, 1, "device thread")
         self._in_use = threading.Lock()
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> AbstractContextManager[None]:
         """Keep the thread from running calls: this one uses an index or M-Net.
 
         Hold it briefly: nothing gives turns to those who wait.
         """
-        with waiting():
-            self._in_use.acquire()
-        try:
-            yield
-        finally:
-            self._in_use.release()
+        return holding(self._in_use)
 
     def _run(self, call: Callable[[], Result]) -> Result:
         def hold_and_call() -> Result:

@@ -21,6 +21,7 @@ from redis.retry import Retry
 
 from model.problems import InputProblem
 from service.ops.threads import MonitoredThreadPool
+from service.settings import read_password
 
 log = logging.getLogger(__name__)
 ANSWERS_WITHIN_SECONDS = 0.05
@@ -194,13 +195,7 @@ class KeyRates:
 
 
 def _make_client(url: str, password_file: Path | None) -> redis.Redis:
-    try:
-        password = password_file.read_text().strip() if password_file else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputProblem(
-            f"GMN_REDIS_PASSWORD_FILE={password_file}: cannot be read ({error}); name a text file "
-            "that this user may read"
-        ) from error
+    password = read_password("GMN_REDIS_PASSWORD_FILE", password_file) if password_file else None
     try:
         return redis.Redis.from_url(
             url,

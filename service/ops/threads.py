@@ -87,6 +87,17 @@ def waiting() -> Iterator[None]:
             current.last = time.monotonic()
 
 
+@contextmanager
+def holding(lock: threading.Lock) -> Iterator[None]:
+    """Hold a lock, and expect no heartbeat of the current work until it has it."""
+    with waiting():
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 @dataclass(frozen=True)
 class HealthCheck:
     """A part of the service; the process ends if the part stalls or stops.

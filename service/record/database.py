@@ -12,7 +12,7 @@ import secrets
 import threading
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from service.ops.data_directory import (
     failpoint,
 )
 from service.ops.locks import WorkLock
-from service.ops.threads import waiting
+from service.ops.threads import holding
 from service.record.acknowledged import AcknowledgedCommit
 from service.record.deletions import Deletion, DeletionLog
 from service.record.schema import (
@@ -173,15 +173,9 @@ class Database(Source):
     @abstractmethod
     def stored_bytes(self) -> int: ...
 
-    @contextlib.contextmanager
-    def _lock_writers(self) -> Iterator[None]:
+    def _lock_writers(self) -> AbstractContextManager[None]:
         # A restore may hold the lock for minutes.
-        with waiting():
-            self._write_lock.acquire()
-        try:
-            yield
-        finally:
-            self._write_lock.release()
+        return holding(self._write_lock)
 
     @abstractmethod
     def _turn(self) -> AbstractContextManager[None]:

@@ -4,9 +4,8 @@ import contextlib
 import json
 import re
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,6 +20,7 @@ from service.settings import read_settings
 from service.sign_on import REMOVED_HEADERS, SignOn, User
 from tests.machines.proxy import PROGRAM, Proxy
 from tests.outside import bearer, problem
+from tests.service.client.http_servers import LocalServer, running
 from tests.service.conftest import files
 from tests.service.test_behind_proxies import admin_key_in, shipped_proxy
 from tests.waiting import eventually
@@ -76,6 +76,8 @@ def test_a_user_of_no_known_group_may_do_nothing(signed, images):
         answer = query(signed, user("eve", groups), images)
         assert problem(answer) == (403, "forbidden")
         assert "'eve' has no group" in answer.json()["detail"]
+    endless = {**user("eve"), "Remote-Groups": ("e" + "\u0301" * 10_000 + ",visitors").encode()}
+    assert problem(query(signed, endless, images)) == (403, "forbidden")
     several = query(signed, user("eve", "guards,garage"), images)
     assert "garage, lobby" in several.json()["detail"]
 
@@ -199,11 +201,8 @@ def answering(answer):
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with running(LocalServer(Handler)) as server:
+        yield f"127.0.0.1:{server.server_port}"
 
 
 @pytest.fixture
