@@ -6,7 +6,10 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
+
+from pydantic import Field
 
 from model.artefact import load_artefact
 from model.precision import choose_device
@@ -14,8 +17,14 @@ from model.problems import InputProblem
 from training.datasets.protocols import PROTOCOLS, Protocol
 from training.datasets.record import Dataset
 from training.datasets.registry import absolute_spec
-from training.dry_run import estimate_run
-from training.evaluation.compare import ComparedDataset, average, compare, ranking_table
+from training.dry_run import estimate_step
+from training.evaluation.compare import (
+    ComparedDataset,
+    ComparedRanking,
+    average,
+    compare,
+    ranking_table,
+)
 from training.evaluation.embedding import ProgressBar
 from training.evaluation.evaluate import evaluate
 from training.evaluation.evaluate_search import RANKINGS
@@ -64,8 +73,12 @@ class Training:
     def folder(self) -> str:
         """The name of a folder: the training sets, and whether their test images are included."""
         protocol = PROTOCOLS.get(self.source.protocol or "")
-        names = "+".join(sorted(dataset.name for dataset in self.sets))
-        return f"{names}-with-test-images" if protocol and protocol.test_images else names
+        return f"{self.name}-with-test-images" if protocol and protocol.test_images else self.name
+
+    @property
+    def name(self) -> str:
+        """The names of the training sets."""
+        return "+".join(sorted(dataset.name for dataset in self.sets))
 
 
 @dataclass(frozen=True)
@@ -107,8 +120,11 @@ class BenchmarkReport(Result):
         settings: the command line's settings, which apply to every row.
         remarks: omitted rows and sets, and differences between the runs and the paper's.
         runs: the folders of each row's runs.
-        datasets: the rankings of all rows, with differences to the baseline, by test set.
-        average: the average over the test sets, if there are several.
+        datasets: the rankings of all rows, with differences to the baseline, by test set, and with
+            the protocol `single-source` by training set and test set.
+        not_run: with this protocol, the names of those training and test sets of the table for
+            which data sets were missing.
+        average: the average over the test sets, if there are several; None with this protocol.
         papers: the paper's figures by row, and by test set with its version. A row whose settings
             differ from the paper's has none.
     """
@@ -120,6 +136,7 @@ class BenchmarkReport(Result):
     remarks: list[str]
     runs: dict[str, list[str]]
     datasets: list[ComparedDataset]
+    not_run: list[tuple[str, str]] = Field([])
     average: ComparedDataset | None = None
     papers: dict[str, dict[str, PaperFigures]]
 
@@ -143,6 +160,8 @@ def plan_benchmark(
     protocol = PROTOCOLS.get(table.protocol)
     tests = table.tests or (protocol.targets if protocol else ()) or tuple(by_name)
     sources = table.sources or (protocol.sources if protocol else ()) or tuple(by_name)
+    if protocol and protocol.trains_on == "one":
+        tests = sources = tuple(dict.fromkeys((*sources, *by_name)))
     left_out: list[str] = []
     takes_any = protocol is None or not protocol.sources
     if takes_any and not by_name.keys() & set(tests):
@@ -168,7 +187,11 @@ def plan_benchmark(
             needed = ", ".join(absent) or "another set"
             left_out.append(f"{', '.join(tested)} is not tested: that needs {needed} to train on")
             continue
-        given = [by_name[name] for name in (sources if protocol else trained) if name in by_name]
+        if not tested:
+            left_out.append(f"{', '.join(trained)} is not trained on: that needs another set")
+            continue
+        read = [name for name in sources if name in (*trained, left)] if protocol else trained
+        given = [by_name[name] for name in read if name in by_name]
         source = RunData(
             specs=tuple(dataset.spec for dataset in given),
             left_out=left,
@@ -177,6 +200,12 @@ def plan_benchmark(
         )
         sets = source.training_sets(given)
         trainings.append(Training(source, sets, [by_name[name] for name in tested]))
+    if protocol and protocol.trains_on == "one":
+        left_out += [
+            f"{name} is none of the table's sets: its cells cannot stand beside published ones"
+            for name in by_name
+            if name not in table.sources
+        ]
     if not trainings:
         raise InputProblem(f"{table.name}: none of its runs is possible: {'; '.join(left_out)}")
     return Benchmark(table, recipes, trainings, left_out, settings, seeds, out)
@@ -190,8 +219,11 @@ def _runs(
     """Return for each run the set that it leaves out, the training sets and the test sets."""
     if protocol is None:
         return [(None, [name], [name]) for name in tests]
-    if not protocol.leave_one_out:
+    if protocol.trains_on == "all":
         return [(None, list(sources), list(tests))] if tests else []
+    if protocol.trains_on == "one":
+        # Every set is both; `tests` are those that are given.
+        return [(None, [name], [test for test in tests if test != name]) for name in tests]
     return [(name, [other for other in sources if other != name], [name]) for name in tests]
 
 
@@ -253,8 +285,8 @@ def run_benchmark(
 def estimate_benchmark(benchmark: Benchmark) -> tuple[Table, str]:
     """Estimate the steps and hours of one run of each row, and describe the cost of all runs.
 
-    Steps are timed once for each recipe, from random weights. If a row shares its run with an
-    earlier row, it has no figures.
+    Steps are timed once for each recipe, from random weights, for all its sets and seeds. If a row
+    shares its run with an earlier row, it has no figures.
     """
     rows: list[list[Value]] = []
     total = 0.0
@@ -262,7 +294,7 @@ def estimate_benchmark(benchmark: Benchmark) -> tuple[Table, str]:
     for row, recipe in zip(benchmark.table.rows, benchmark.recipes, strict=True):
         bare = {"initial_weights": "none", "distillation": Distillation()}
         bare_recipe = recipe.model_copy(update=bare)
-        timed = None
+        step = None
         for training in benchmark.trainings:
             place: list[Value] = [row.name]
             for sets in (training.sets, training.tests):
@@ -273,35 +305,63 @@ def estimate_benchmark(benchmark: Benchmark) -> tuple[Table, str]:
                 continue
             estimated.add(folder)
             records, _ = split_people(bare_recipe, training.sets)
-            if timed is None:
-                timed = estimate_run(prepare_run(bare_recipe, records, folder))
-            steps = len(build_sampler(records, recipe.sampling).epoch(0)) * timed.epochs
-            hours = timed.seconds_per_step * steps / 3600
-            rows.append([*place, steps, f"{timed.seconds_per_step:.3g} s", f"{hours:.2f}"])
+            if step is None:
+                step = estimate_step(prepare_run(bare_recipe, records, folder))
+            epochs = recipe.optimisation.epochs
+            steps = len(build_sampler(records, recipe.sampling).epoch(0)) * epochs
+            hours = step * steps / 3600
+            rows.append([*place, steps, f"{step:.3g} s", f"{hours:.2f}"])
             total += hours
     seeds = len(benchmark.seeds)
+    of_seeds = f"{seeds} seeds" if seeds > 1 else "1 seed"
     columns = ["row", "trained on", "tested on", "steps", "a step", "hours a run"]
     summary = (
-        f"{seeds * len(estimated)} runs with {seeds} seeds train for about {seeds * total:,.1f} "
+        f"{seeds * len(estimated)} runs with {of_seeds} train for about {seeds * total:,.1f} "
         "hours. A row without figures shares the run of an earlier row."
     )
     return Table("", columns, rows, labels=3), summary
 
 
 def result_tables(report: BenchmarkReport) -> list[Table]:
-    """Return a table for each test set, with the paper's rows, and one of the average."""
-    scorings = {row.name: row.scoring for row in report.table.rows}
+    """Return a table for each test set, with the paper's rows, and one of the average.
+
+    With the protocol `single-source` the first table has all training and test sets.
+    """
     seeds = f"{len(report.seeds)} seeds" if len(report.seeds) > 1 else "1 seed"
-    tables = []
+    tables = [_overview(report, seeds)] if report.table.protocol == "single-source" else []
     for dataset in [*report.datasets, *([report.average] if report.average else [])]:
-        rows = [row for row in dataset.rankings if row.ranking == scorings[row.group]]
+        rows = _rows_of_table(report, dataset)
         papers = {
             name: str(figures[dataset.name])
             for name, figures in report.papers.items()
             if dataset.name in figures
         }
-        tables.append(ranking_table(f"{dataset.name}, {seeds}, %", dataset, rows, papers))
+        trained = f"trained on {dataset.trained_on}, tested on " if dataset.trained_on else ""
+        title = f"{trained}{dataset.name}, {seeds}, %"
+        tables.append(ranking_table(title, dataset, rows, papers))
     return tables
+
+
+def _rows_of_table(report: BenchmarkReport, dataset: ComparedDataset) -> list[ComparedRanking]:
+    """Return one ranking for each row of the table: the one that it is measured by."""
+    scorings = {row.name: row.scoring for row in report.table.rows}
+    return [row for row in dataset.rankings if row.ranking == scorings[row.group]]
+
+
+def _overview(report: BenchmarkReport, seeds: str) -> Table:
+    rows: list[list[Value]] = []
+    for dataset in report.datasets:
+        figures = (
+            f"{ranking.metrics['mAP'].mean:.1%} / {ranking.metrics['rank_1'].mean:.1%}"
+            for ranking in _rows_of_table(report, dataset)
+        )
+        rows.append(
+            [dataset.trained_on, dataset.name, *(both.replace("%", "") for both in figures)]
+        )
+    names = [row.name for row in report.table.rows]
+    rows += [[*place, *("not run" for _ in names)] for place in report.not_run]
+    title = f"mAP / Rank-1, {seeds}, %"
+    return Table(title, ["trained on", "tested on", *names], rows, labels=2)
 
 
 def _refuse_other_data(folder: Path, training: Training) -> None:
@@ -391,7 +451,7 @@ def _report(benchmark: Benchmark, groups: Sequence[Group]) -> BenchmarkReport:
                     for difference in people_differences(run.report.provenance)
                 ]
             remarks += [f"{row.name}, {result.name}: {caveat}" for caveat in caveats]
-    datasets = compare(groups).datasets
+    datasets, not_run, averaged = _compared(benchmark, groups)
     return BenchmarkReport(
         table=table,
         settings=benchmark.settings,
@@ -400,6 +460,31 @@ def _report(benchmark: Benchmark, groups: Sequence[Group]) -> BenchmarkReport:
         remarks=list(dict.fromkeys(remarks)),
         runs=runs,
         datasets=datasets,
-        average=average(groups) if len(datasets) > 1 else None,
+        not_run=not_run,
+        average=averaged,
         papers=papers,
     )
+
+
+def _compared(
+    benchmark: Benchmark,
+    groups: Sequence[Group],
+) -> tuple[list[ComparedDataset], list[tuple[str, str]], ComparedDataset | None]:
+    """Return the rankings, the training and test sets without any, and the average."""
+    protocol = PROTOCOLS.get(benchmark.table.protocol)
+    if not protocol or protocol.trains_on != "one":
+        datasets = compare(groups).datasets
+        return datasets, [], average(groups) if len(datasets) > 1 else None
+    missing = dict.fromkeys(permutations(benchmark.table.sources, 2))
+    datasets = []
+    seeds = len(benchmark.seeds)
+    for number, training in enumerate(benchmark.trainings):
+        of_training = slice(number * seeds, (number + 1) * seeds)
+        compared = compare([Group(group.name, group.models[of_training]) for group in groups])
+        datasets += [
+            dataset.model_copy(update={"trained_on": training.name})
+            for dataset in compared.datasets
+        ]
+        for test in training.tests:
+            missing.pop((training.name, test.name), None)
+    return datasets, list(missing), None

@@ -1,9 +1,10 @@
-"""An estimate of a run's cost from a few of its steps; nothing is written."""
+"""Estimates of a run's cost from a few of its steps; nothing is written."""
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 
 import torch
 
@@ -14,6 +15,9 @@ from training.run import Run
 from training.step import TrainingStep, autocast_type
 
 TIMED_STEPS = 3
+# The number of people in the small batches of `estimate_step`, and of steps with them.
+FEW_PEOPLE = 4
+FEW_STEPS = 2
 
 
 class DomainSize(Result):
@@ -74,17 +78,7 @@ def estimate_run(run: Run) -> RunEstimate:
         people = {record.person for record in crops}
         domains[name] = DomainSize(crops=len(crops), identities=len(people))
     order = run.sampler.epoch(0)
-    step = TrainingStep(run)
-    run.networks.train()
-    seconds = []
-    for number in range(1 + TIMED_STEPS):
-        began = time.perf_counter()
-        batch = run.batches.make(0, number, order[number % len(order)], run.processes)
-        step.train(batch, number)
-        if run.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
-    per_step = statistics.median(seconds[1:])
+    per_step = _seconds_per_step(run, order, TIMED_STEPS)
     steps = len(order) * recipe.optimisation.epochs
     return RunEstimate(
         recipe=recipe.name,
@@ -107,3 +101,35 @@ def estimate_run(run: Run) -> RunEstimate:
         seconds_per_step=per_step,
         seconds=per_step * steps,
     )
+
+
+def estimate_step(run: Run) -> float:
+    """Estimate the seconds of a step in less time than `estimate_run`; for many runs.
+
+    On a CPU, where a step takes as long as its crops together, batches of a few people are timed.
+
+    Raises:
+        InputProblem: the run itself would fail in its first steps.
+    """
+    order = run.sampler.epoch(0)
+    people = run.sampler.identities
+    if run.device.type != "cpu" or run.processes.count > 1 or people <= FEW_PEOPLE:
+        return _seconds_per_step(run, order, TIMED_STEPS)
+    # The crops of a person are side by side.
+    few = [rows[: FEW_PEOPLE * run.sampler.images] for rows in order]
+    return _seconds_per_step(run, few, FEW_STEPS) * people / FEW_PEOPLE
+
+
+def _seconds_per_step(run: Run, batches: Sequence[list[int]], count: int) -> float:
+    """Train with `count` batches after a first one, and return their median time."""
+    step = TrainingStep(run)
+    run.networks.train()
+    seconds = []
+    for number in range(1 + count):
+        began = time.perf_counter()
+        batch = run.batches.make(0, number, batches[number % len(batches)], run.processes)
+        step.train(batch, number)
+        if run.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[1:])

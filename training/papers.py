@@ -90,15 +90,16 @@ class PaperTable(Section):
     Attributes:
         name: the name that `gmn benchmark` takes.
         title: the title for people.
-        protocol: a protocol of domain generalisation, `lodo`, `P1`, `P2` or `P3`; if empty, each
-            run is trained and tested on the same set.
-        sources: the training sets, if the protocol names none.
+        protocol: a protocol of domain generalisation, `lodo`, `P1`, `P2`, `P3` or `single-source`;
+            if empty, each run is trained and tested on the same set.
+        sources: the training sets, if the protocol names none. With `single-source` they are also
+            tested, and other sets that are given are added to them.
         tests: the test sets, if the protocol names none.
     """
 
     name: str
     title: str
-    protocol: Literal["", "lodo", "P1", "P2", "P3"] = ""
+    protocol: Literal["", "lodo", "P1", "P2", "P3", "single-source"] = ""
     sources: tuple[str, ...] = ()
     tests: tuple[str, ...] = ()
     rows: tuple[PaperRow, ...] = Field(min_length=1)
@@ -107,6 +108,12 @@ class PaperTable(Section):
     def _names_differ(self) -> PaperTable:
         if len({row.name for row in self.rows}) < len(self.rows):
             raise ValueError("two rows have one name")
+        return self
+
+    @model_validator(mode="after")
+    def _figures_have_a_place(self) -> PaperTable:
+        if self.protocol == "single-source" and any(row.figures for row in self.rows):
+            raise ValueError("figures of a single-source table have no place: remove them")
         return self
 
 

@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from model.problems import InputProblem
 from training.datasets.record import CropRecord, Dataset, DatasetProblem
@@ -24,14 +25,15 @@ class Protocol:
     Attributes:
         sources: the names of the sets that may be trained on; empty allows any.
         targets: the names of the sets that are tested; empty allows any.
-        leave_one_out: each target is tested by a training on all other sources.
+        trains_on: what a run trains on: `all` sources, the `others` than the set that it tests, or
+            `one` source, to test all the others.
         test_images: whether query and gallery images of the sources are trained on, too.
     """
 
     name: str
     sources: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
-    leave_one_out: bool = True
+    trains_on: Literal["all", "others", "one"] = "others"
     test_images: bool = False
 
 
@@ -41,11 +43,12 @@ PROTOCOLS = {
         "P1",
         ("market1501", "cuhk02", "cuhk03np", "cuhksysu"),
         ("prid2011", "grid", "viper", "ilids"),
-        leave_one_out=False,
+        trains_on="all",
         test_images=True,
     ),
     "P2": Protocol("P2", LARGE_SETS, LARGE_TESTS),
     "P3": Protocol("P3", LARGE_SETS, LARGE_TESTS, test_images=True),
+    "single-source": Protocol("single-source", trains_on="one"),
 }
 
 

@@ -44,9 +44,14 @@ class ComparedRanking(Result):
 
 
 class ComparedDataset(Result):
-    """The rankings of one data set by every group; the baseline is the first group."""
+    """The rankings of one data set by every group; the baseline is the first group.
+
+    Attributes:
+        trained_on: the name of the training set, in a table that tests one set by several.
+    """
 
     name: str
+    trained_on: str = ""
     split: str
     protocol: str
     queries: int

@@ -3,6 +3,7 @@
 import csv
 import json
 import time
+from itertools import count, permutations
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,11 @@ import gmn
 from tests.forked import GMN, Forked
 from tests.training.runs import FAST_BACKBONE, run_here, set_options
 from training.datasets.drawn import draw_people
+from training.dry_run import estimate_step
 from training.papers import paper_tables
+from training.recipe import read_recipe
+from training.run import prepare_run
+from training.step import TrainingStep
 
 P1 = ("market1501", "cuhk02", "cuhk03np", "cuhksysu", "viper")
 SETTINGS = (
@@ -144,6 +149,74 @@ def test_a_dry_run_takes_steps_of_every_row_and_writes_nothing(table, sets, tmp_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
+def test_each_set_is_trained_on_alone_and_tested_on_the_others(sets, tmp_path):
+    files = [sets[name] for name in ("market1501", "msmt17", "viper")]
+    words = command("small/single-source", files, tmp_path, "--seeds", "0,1")
+    # Of the eight people of each set's training split, some are held out.
+    words += set_options("held_out.fraction=0.4", "sampling.identities=2")
+    ran = run_here(*words)
+    assert ran.status == 0, ran.err
+    assert "viper is none of the table's sets" in ran.err
+    found = json.loads((tmp_path / "small/single-source/benchmark.json").read_text())
+    cells = [(dataset["trained_on"], dataset["name"]) for dataset in found["datasets"]]
+    assert sorted(cells) == sorted(permutations(("market1501", "msmt17", "viper"), 2))
+    not_run = {tuple(place) for place in found["not_run"]}
+    assert not_run == {
+        place
+        for place in permutations(("market1501", "msmt17", "cuhk03np"), 2)
+        if "cuhk03np" in place
+    }
+    assert found["average"] is None
+    # A cell has the figures of the runs that were trained on its set alone.
+    for dataset in found["datasets"]:
+        for ranking in dataset["rankings"]:
+            (recipe,) = {Path(run).parts[-3] for run in found["runs"][ranking["group"]]}
+            place = tmp_path / recipe / dataset["trained_on"]
+            reports = [
+                json.loads((place / seed / "tests" / dataset["name"] / "report.json").read_text())
+                for seed in ("seed-0", "seed-1")
+            ]
+            means = [
+                report["datasets"][0]["scorings"][ranking["ranking"]]["metrics"]["mAP"]["mean"]
+                for report in reports
+            ]
+            assert ranking["metrics"]["mAP"]["mean"] == pytest.approx(sum(means) / 2)
+    assert ran.out.count("not run") == 2 * len(not_run)
+    assert "trained on viper, tested on msmt17, 2 seeds, %" in " ".join(ran.out.split())
+
+
+def test_a_single_source_table_has_a_run_for_each_set(sets, tmp_path):
+    given = [sets[name] for name in ("market1501", "msmt17", "viper")]
+    assert sorted(line[1:4] for line in baselines("small/single-source", given, tmp_path)) == [
+        ["market1501", "msmt17,", "viper"],
+        ["msmt17", "market1501,", "viper"],
+        ["viper", "market1501,", "msmt17"],
+    ]
+    file = tmp_path / "mine.toml"
+    row = '[[row]]\nname = "mine"\nrecipe = "quick"\n[row.figures]\nviper = { mAP = 1 }\n'
+    file.write_text(f'protocol = "single-source"\n{row}')
+    refused = run_here(*command(file, given, tmp_path))
+    assert "figures of a single-source table have no place: remove them" in refused.err
+
+
+def test_a_step_of_a_large_batch_is_estimated_from_a_small_one(monkeypatch):
+    crops = draw_people(1, 1, 12, cameras_per_domain=2, crops_per_camera=2).records
+    settings = [*SETTINGS, "sampling.identities=12"]
+    run = prepare_run(read_recipe("small-gmn", settings), crops, Path())
+    sizes = []
+
+    def step_of_a_second_a_crop(_step, batch, _seed):
+        sizes.append(len(batch.rows))
+
+    clock = count(0, 8)
+    monkeypatch.setattr(TrainingStep, "train", step_of_a_second_a_crop)
+    monkeypatch.setattr("training.dry_run.time.perf_counter", lambda: next(clock))
+    # Four people with two crops each take eight seconds, twelve people three times as long.
+    assert estimate_step(run) == pytest.approx(24)
+    assert set(sizes) == {8}
+
+
 def test_a_table_of_ones_own_recipes_leaves_each_set_out_in_turn(sets, tmp_path):
     file = tmp_path / "mine.toml"
     row = '[[row]]\nname = "{}"\nrecipe = "small-gmn"\nsettings = ["losses.pic={}"]\n'
@@ -181,6 +254,12 @@ def test_a_table_of_ones_own_recipes_leaves_each_set_out_in_turn(sets, tmp_path)
                 "none of cuhk01, cuhk03_p1 is given: the table is run on viper instead",
                 "viper is not tested: that needs another set to train on",
             ),
+        ),
+        (
+            "small/single-source",
+            ["viper"],
+            ("--dry-run",),
+            ("none of its runs is possible", "viper is not trained on: that needs another set"),
         ),
         (
             "gmn/P1",
