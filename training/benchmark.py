@@ -18,6 +18,7 @@ from training.datasets.protocols import PROTOCOLS, Protocol
 from training.datasets.record import Dataset
 from training.datasets.registry import absolute_spec
 from training.dry_run import estimate_step
+from training.evaluation import charts
 from training.evaluation.compare import (
     ComparedDataset,
     ComparedRanking,
@@ -274,6 +275,11 @@ def run_benchmark(
         "tables.html",
         title=f"Benchmark {table.name}",
         summary=f"{table.title}; {report.created_at}",
+        charts=[
+            chart
+            for dataset in report.datasets
+            for chart in charts.compared(dataset, _rows_of_table(report, dataset))
+        ],
         tables=result_tables(report),
         remarks=report.remarks,
         runs=report.runs,

@@ -53,7 +53,8 @@ def test_the_artefact_of_a_run_is_of_its_best_weights_and_the_report_names_the_e
     page = (run / "report.html").read_text()
     assert "log.jsonl" in page
     assert report["checkpoint"].split(":")[0] in page
-    lists = report["datasets"][0]["rank_lists"]
+    (dataset,) = report["datasets"]
+    lists = [*dataset["worst_queries"], *dataset["rank_lists"]]
     shown = [crop for ranks in lists for ranked in ranks["ranked"].values() for crop in ranked]
     assert page.count('<img alt="query: ') == len(lists) > 0
     assert page.count('<img alt="rank ') == len(shown) > 0

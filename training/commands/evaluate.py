@@ -161,7 +161,8 @@ def report(
     Example: gmn report baseline=runs/baseline full=runs/full --out runs/compared
     """
     from training.commands.common import print_tables
-    from training.evaluation.compare import compare, comparison_tables
+    from training.evaluation import charts
+    from training.evaluation.compare import best_rankings, compare, comparison_tables
     from training.evaluation.files import make_folder
     from training.evaluation.report import write_page, write_report
     from training.evaluation.runs import group_runs, read_run
@@ -181,6 +182,11 @@ def report(
             page="report",
             title=" · ".join(comparison.runs),
             summary="Differences are to the first model.",
+            charts=[
+                chart
+                for dataset in comparison.datasets
+                for chart in charts.compared(dataset, best_rankings(dataset))
+            ],
             tables=tables,
             remarks=(),
             runs=comparison.runs,

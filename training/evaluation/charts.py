@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from training.evaluation.results import DatasetResult, Projection, ScoreDistribution, ScoringResult
+from training.evaluation.compare import ComparedDataset, ComparedRanking
+from training.evaluation.results import (
+    DatasetResult,
+    OperatingPointResult,
+    Projection,
+    ScoreDistribution,
+    ScoringResult,
+)
 
 SOFT = "#5a6675"
 COLOURS = (
@@ -88,29 +95,34 @@ def chart(
         drawn.svg = file.getvalue()
 
 
-def cmc(result: DatasetResult) -> Chart:
-    """Draw the cumulative matching curves."""
-    with chart("First true match at rank k or better", "Cumulative matching curves") as drawn:
-        for name, scoring in result.scorings.items():
-            drawn.axes.plot(range(1, len(scoring.cmc) + 1), scoring.cmc, label=name)
+def cmc(curves: Mapping[str, Sequence[float]], data: str) -> Chart:
+    """Draw cumulative matching curves by name: the shares of queries found at rank 1, 2, …"""
+    title = f"{data}: first true match at rank k or better"
+    with chart(title, "Cumulative matching curves") as drawn:
+        for name, shares in curves.items():
+            drawn.axes.plot(range(1, len(shares) + 1), shares, label=name)
         _label(drawn.axes, "rank k", "share of queries")
         drawn.axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     return drawn
 
 
-def detection(result: DatasetResult) -> Chart:
-    """Draw the DIR/FAR curves, with the obtained rates of the operating points."""
+def detection(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    data: str,
+    points: Mapping[str, Sequence[OperatingPointResult]] | None = None,
+) -> Chart:
+    """Draw DIR/FAR curves by name, with the obtained rates of operating points, if any."""
     with chart(
-        "Open-set search",
+        f"{data}: people found against false alarms",
         "Detection rate against false-alarm rate",
-        "Dots: the rates obtained at the operating points. Dotted lines: the rates asked for.",
+        "Dots: the rates obtained at the operating points. Dotted lines: the rates asked for."
+        if points
+        else "",
     ) as drawn:
-        for name, scoring in result.scorings.items():
-            if not scoring.detection_curve:
-                continue
-            rates, detected = zip(*scoring.detection_curve, strict=True)
+        for name, curve in curves.items():
+            rates, detected = zip(*curve, strict=True)
             (line,) = drawn.axes.plot(rates, detected, label=name)
-            for point in scoring.operating_points:
+            for point in (points or {}).get(name, ()):
                 alarms = point.false_alarm_rate.mean
                 detection_rate = point.detection_rate.mean
                 drawn.axes.plot(max(alarms, rates[0]), detection_rate, "o", color=line.get_color())
@@ -118,6 +130,29 @@ def detection(result: DatasetResult) -> Chart:
         _label(drawn.axes, "false-alarm rate (person absent)", "detection rate (person present)")
         drawn.axes.xaxis.set_major_formatter(PERCENT)
     return drawn
+
+
+def first_look(result: DatasetResult) -> list[Chart]:
+    """Draw the curves of all rankings of one data set: CMC, and DIR/FAR where there are scores."""
+    scorings = result.scorings
+    drawn = [cmc({name: scoring.cmc for name, scoring in scorings.items()}, result.name)]
+    curves = {name: scoring.detection_curve for name, scoring in scorings.items()}
+    curves = {name: curve for name, curve in curves.items() if curve}
+    if curves:
+        points = {name: scorings[name].operating_points for name in curves}
+        drawn.append(detection(curves, result.name, points if any(points.values()) else None))
+    return drawn
+
+
+def compared(dataset: ComparedDataset, rankings: Sequence[ComparedRanking]) -> list[Chart]:
+    """Draw both curves of several models' rankings of one data set."""
+    trained = f"{dataset.trained_on} → " if dataset.trained_on else ""
+    named = {f"{ranking.group}, {ranking.ranking}": ranking for ranking in rankings}
+    cmcs = {name: ranking.cmc for name, ranking in named.items() if ranking.cmc}
+    curves = {name: ranking.detection_curve for name, ranking in named.items()}
+    curves = {name: curve for name, curve in curves.items() if curve}
+    drawn = [cmc(cmcs, f"{trained}{dataset.name}")] if cmcs else []
+    return [*drawn, detection(curves, f"{trained}{dataset.name}")] if curves else drawn
 
 
 def histogram(

@@ -28,6 +28,10 @@ class ComparedRanking(Result):
         group: the name of the group, which is the runs of one recipe, or a ready-made model.
         metrics: mAP, rank_1, rank_5, rank_10 and mINP, 0 to 1: means over seeds and queries.
             Intervals are over people and, if there are several, over seeds.
+        cmc: the share of queries with a true match at rank 1, 2, … or better, a mean over seeds;
+            empty in an average over data sets.
+        detection_curve: pairs of false-alarm rate and detection rate, means over seeds; empty in
+            an average, for a re-ranking, and in reports of older versions.
         against: the baseline's ranking from which the differences are; empty in its own rows.
         differences: differences of the metrics, paired over the same queries. Intervals are over
             people and, with `over_seeds`, over seeds.
@@ -38,6 +42,8 @@ class ComparedRanking(Result):
     group: str
     ranking: str
     metrics: dict[str, Estimate]
+    cmc: list[float] = Field([])
+    detection_curve: list[tuple[float, float]] = Field([])
     against: str = ""
     differences: dict[str, Estimate] = Field({})
     over_seeds: bool = False
@@ -155,6 +161,7 @@ def _compared(searched: Searched, sets: Sequence[Answers]) -> ComparedDataset:
                         group=group,
                         ranking=ranking,
                         metrics=_intervals(ours, ranking),
+                        **(_curves(ours[0], ranking) if len(sets) == 1 else {}),
                         **({} if group == baseline else _difference(ranking, ours, base)),
                     )
                 )
@@ -169,6 +176,27 @@ def _compared(searched: Searched, sets: Sequence[Answers]) -> ComparedDataset:
         baseline=baseline,
         rankings=rankings,
     )
+
+
+def _curves(seeds: Sequence[DatasetResult], ranking: str) -> dict[str, Any]:
+    """Return the curves of a ranking as means over seeds, which searched the same crops."""
+    scorings = [seed.scorings[ranking] for seed in seeds]
+    curves: dict[str, Any] = {"cmc": np.mean([scoring.cmc for scoring in scorings], 0).tolist()}
+    if all(scoring.detection_curve for scoring in scorings):
+        detected = np.mean([scoring.detection_curve for scoring in scorings], 0)
+        curves["detection_curve"] = detected.tolist()
+    return curves
+
+
+def best_rankings(dataset: ComparedDataset) -> list[ComparedRanking]:
+    """Return each group's ranking with the highest mAP, of those that have a detection curve."""
+    best: dict[str, ComparedRanking] = {}
+    for row in dataset.rankings:
+        worth = bool(row.detection_curve), row.metrics["mAP"].mean
+        known = best.get(row.group)
+        if known is None or worth > (bool(known.detection_curve), known.metrics["mAP"].mean):
+            best[row.group] = row
+    return list(best.values())
 
 
 def _difference(

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from model.arrays import Codes
 from model.artefact import Artefact
 from model.calibration import SCORINGS, Scoring, ScoringCalibration
 from training.datasets.record import Dataset
@@ -36,10 +37,11 @@ from training.evaluation.sweep import (
 from training.provenance import TrainingFingerprints
 from training.seen import seen_people
 
+WORST_QUERIES = 3
 LISTED_QUERIES = 8
 LISTED_CROPS = 10
 LISTED_RANKINGS = 2
-"""The size of rank lists: the number of queries, of crops for each, and of rankings."""
+"""The size of rank lists: the numbers of queries, of crops for each, and of rankings."""
 RE_RANKED = "k_reciprocal"
 RANKINGS: tuple[str, ...] = (*SCORINGS, RE_RANKED)
 RowsOf = Callable[[RandomSplit | None], ScoreRows]
@@ -87,6 +89,7 @@ def evaluate_search(
         not_counted=next(iter(metrics.values())).not_counted,
         scorings=results,
         differences=paired_differences(metrics, labels),
+        worst_queries=worst_queries(search, rows, metrics),
         rank_lists=rank_lists(search, rows, metrics),
         query_values=query_values(search, metrics),
     )
@@ -182,6 +185,7 @@ def _pair_figures(
     labels = search.labels()
     swept = sweep(rows, labels)
     uncalibrated = {
+        "detection_curve": detection_curve(swept),
         "half_enrolled": None if search.splits else half_enrolled(swept),
         "verification": true_accept_rates(swept),
     }
@@ -191,7 +195,6 @@ def _pair_figures(
     return {
         **uncalibrated,
         "operating_points": operating_points(swept, calibration),
-        "detection_curve": detection_curve(swept),
         "distribution": distribution,
         "expected_calibration_error": error,
     }
@@ -214,6 +217,21 @@ def paired_differences(
     return differences
 
 
+def worst_queries(
+    search: Search,
+    rows: Mapping[str, ScoreRows],
+    metrics: Mapping[str, QueryMetrics],
+) -> list[RankList]:
+    """List the best crops of the hardest query of each of the people who are found worst.
+
+    Arguments and result are those of `rank_lists`.
+    """
+    order = _from_the_hardest(search, rows, metrics)
+    people = search.labels().query_identities[order]
+    _, first = np.unique(people, return_index=True)
+    return _lists(search, rows, metrics, order[np.sort(first)[:WORST_QUERIES]])
+
+
 def rank_lists(
     search: Search,
     rows: Mapping[str, ScoreRows],
@@ -230,16 +248,35 @@ def rank_lists(
     Returns:
         The rank lists; none for random splits, each of which has a gallery of its own.
     """
+    order = _from_the_hardest(search, rows, metrics)
+    number = min(LISTED_QUERIES, len(order))
+    even = np.linspace(0, len(order) - 1, number).round().astype(np.int64)
+    return _lists(search, rows, metrics, order[even])
+
+
+def _from_the_hardest(
+    search: Search,
+    rows: Mapping[str, ScoreRows],
+    metrics: Mapping[str, QueryMetrics],
+) -> Codes:
+    """Return the rows of the queries by average precision; none where none is listed."""
+    if not rows or search.splits:
+        return np.empty(0, np.int64)
+    ordering = metrics[list(rows)[:LISTED_RANKINGS][-1]]
+    return ordering.queries[np.argsort(ordering.average_precision, kind="stable")]
+
+
+def _lists(
+    search: Search,
+    rows: Mapping[str, ScoreRows],
+    metrics: Mapping[str, QueryMetrics],
+    queries: Codes,
+) -> list[RankList]:
+    """List the best crops of these queries."""
     shown = list(rows)[:LISTED_RANKINGS]
-    if not shown or search.splits:
-        return []
     labels = search.labels()
-    ordering = metrics[shown[-1]]
-    order = np.argsort(ordering.average_precision, kind="stable")
-    places = np.linspace(0, len(order) - 1, min(LISTED_QUERIES, len(order))).round().astype(int)
     lists = []
-    for place in order[places]:
-        query = int(ordering.queries[place])
+    for query in queries.tolist():
         record = search.queries[query]
         is_same_person = labels.gallery_identities == labels.query_identities[query]
         dropped = labels.gallery_cameras == labels.query_cameras[query]
@@ -247,6 +284,7 @@ def rank_lists(
             dropped &= is_same_person
         valid = np.flatnonzero(~dropped & (labels.gallery_identities >= 0))
         ranked = {}
+        precision = {}
         for name in shown:
             scores = rows[name](slice(query, query + 1))[0]
             best = valid[np.argsort(-scores[valid], kind="stable")[:LISTED_CROPS]].tolist()
@@ -260,9 +298,8 @@ def rank_lists(
                 )
                 for row in best
             ]
-        precision = {
-            name: round(float(metrics[name].average_precision[place]), 4) for name in shown
-        }
+            place = int(np.flatnonzero(metrics[name].queries == query)[0])
+            precision[name] = round(float(metrics[name].average_precision[place]), 4)
         lists.append(
             RankList(
                 row=query,

@@ -147,17 +147,14 @@ def write_report(
 
 def _dataset_part(result: DatasetResult, search: Search | None) -> dict[str, Any]:
     """Return the variables of a data set's part of the page, by their names in the template."""
-    drawn = [charts.cmc(result)]
-    if any(scoring.detection_curve for scoring in result.scorings.values()):
-        drawn.append(charts.detection(result))
-    drawn += [
-        charts.histogram(name, scoring, scoring.distribution)
-        for name, scoring in result.scorings.items()
-        if scoring.distribution
-    ]
     return {
         "result": result,
         "tables": report_tables.dataset_tables(result),
-        "charts": drawn,
+        "first_look": charts.first_look(result),
+        "histograms": [
+            charts.histogram(name, scoring, scoring.distribution)
+            for name, scoring in result.scorings.items()
+            if scoring.distribution
+        ],
         "search": search,
     }

@@ -95,10 +95,10 @@ class ScoringResult(Result):
         metrics: mAP (step), mAP_trapezoid, mINP, rank_1, rank_5, rank_10, from 0 to 1. Intervals
             are over queries, or over people if the set is searched in random splits.
         cmc: the share of queries with a true match at rank 1, 2, … or better.
-        operating_points: the rates of searches. This field and the next three are empty for a
-            ready-made model, which has no calibration, and for a re-ranking, which has no pair
-            score.
-        detection_curve: pairs of false-alarm rate and detection rate.
+        detection_curve: pairs of false-alarm rate and detection rate; empty for a re-ranking, which
+            has no pair score.
+        operating_points: the rates of searches. This field and the next two are empty for a
+            ready-made model, which has no calibration, and for a re-ranking.
         distribution: histograms of the scores.
         expected_calibration_error: the error of the pair probability, with genuine and impostor
             pairs weighing one half each.
@@ -111,8 +111,8 @@ class ScoringResult(Result):
 
     metrics: dict[str, Estimate]
     cmc: list[float]
-    operating_points: list[OperatingPointResult] = []
     detection_curve: list[tuple[float, float]] = []
+    operating_points: list[OperatingPointResult] = []
     distribution: ScoreDistribution | None = None
     expected_calibration_error: float | None = None
     over_identities: dict[str, Estimate] = {}
@@ -229,6 +229,8 @@ class DatasetResult(Result):
         differences: under keys such as `mnet - cosine`, the differences of each metric, paired
             over the queries; intervals are over people.
         version: the version of the set that was read; empty if there is only one.
+        worst_queries: the hardest query of each of the people who are found worst; empty in random
+            splits and in reports of older versions.
         rank_lists: some queries, from the hardest to the easiest.
         query_values: the metrics of every query, which are written to `queries.npz` instead.
     """
@@ -248,6 +250,7 @@ class DatasetResult(Result):
     version: str = ""
     seen_identities: int = 0
     seen_because: list[str] = []
+    worst_queries: list[RankList] = []
     rank_lists: list[RankList] = []
     query_values: InstanceOf[QueryValues] = Field(NO_VALUES, exclude=True, repr=False)
 

@@ -180,6 +180,30 @@ def test_pictures_are_in_the_page_alone_and_can_be_left_out(runs):
     assert shown.size == (64, 128)
 
 
+@pytest.mark.parametrize("kind", ["of one run", "of several"])
+def test_a_page_begins_with_its_curves(compared, runs, kind):
+    text = compared[1] if kind == "of several" else (runs / "other" / "report.html").read_text()
+    before_tables, _, _ = text.partition("<table")
+    assert [attributes["alt"] for attributes in Page(before_tables).all("img")][:2] == [
+        "Cumulative matching curves",
+        "Detection rate against false-alarm rate",
+    ]
+    assert ("The worst queries" in before_tables) == (kind == "of one run")
+
+
+def test_curves_of_several_seeds_are_means(compared, runs):
+    plain, *_, mnet = compared[0]["datasets"][0]["rankings"]
+    alone = [
+        json.loads((runs / run / "report.json").read_text())["datasets"][0]["scorings"]["cosine"]
+        for run in ("plain-1", "plain-2")
+    ]
+    for curve in ("cmc", "detection_curve"):
+        expected = np.mean([scoring[curve] for scoring in alone], axis=0)
+        assert np.array(plain[curve]) == pytest.approx(expected)
+        assert mnet[curve]
+    assert plain["cmc"][0] == pytest.approx(plain["metrics"]["rank_1"]["mean"])
+
+
 def test_one_run_alone_has_its_own_page(runs, tmp_path):
     assert run_here("report", runs / "other", "--out", tmp_path).status == 0
     page = (tmp_path / "report.html").read_text()

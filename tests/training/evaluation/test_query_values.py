@@ -5,7 +5,7 @@ import pytest
 
 from model.problems import InputProblem
 from training.datasets.record import CropRecord
-from training.evaluation.evaluate_search import rank_lists
+from training.evaluation.evaluate_search import rank_lists, worst_queries
 from training.evaluation.metrics import rank_queries
 from training.evaluation.runs import (
     query_values,
@@ -76,3 +76,28 @@ def test_rank_lists_run_from_the_hardest_query_and_hold_no_junk(search):
     assert hardest.average_precision["cosine"] == pytest.approx(1 / 3, abs=1e-4)
     found = [(crop.row, crop.right) for crop in hardest.ranked["cosine"]]
     assert found == [(1, False), (2, False), (0, True)]
+
+
+def test_the_worst_queries_are_of_different_people():
+    queries = crops("a", *"vvwxyz")
+    several = Search("a against b", queries, crops("b", *"vwxyz"))
+    # Every query is likest to a false crop, but those of y and z: the first two rank v last.
+    scores = np.array(
+        [
+            [0.0, 0.9, 0.8, 0.7, 0.6],
+            [0.0, 0.9, 0.8, 0.7, 0.6],
+            [0.9, 0.1, 0.8, 0.7, 0.0],
+            [0.9, 0.8, 0.7, 0.0, 0.0],
+            [0.0, 0.0, 0.0, 0.9, 0.0],
+            [0.0, 0.0, 0.0, 0.0, 0.9],
+        ],
+        dtype=np.float32,
+    )
+
+    def rows(block):
+        return scores[block]
+
+    metrics = {"cosine": rank_queries(rows, several.labels())}
+    worst = worst_queries(several, {"cosine": rows}, metrics)
+    assert [found.identity for found in worst] == ["v", "w", "x"]
+    assert worst[0].average_precision["cosine"] == pytest.approx(1 / 5)
