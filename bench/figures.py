@@ -136,14 +136,16 @@ def condense_benchmark(report: Figures) -> Iterator[Figures]:
     """Yield the rows of a `benchmark.json`, each with the ranking that its table names.
 
     Metrics and `differences`, to the table's first row, are means and ends of 95% intervals over
-    people and seeds.
+    people and seeds. A row of a single-source table has its training set. Training and test sets
+    that were not run have a row without figures.
     """
     rankings = {row["name"]: row["scoring"] for row in report["table"]["rows"]}
     for dataset in report["datasets"]:
         for result in dataset["rankings"]:
             group = result["group"]
             if result["ranking"] == rankings[group]:
-                yield {
+                place = {"trained on": dataset["trained_on"]} if dataset.get("trained_on") else {}
+                yield place | {
                     "data": dataset["name"],
                     "row": group,
                     "ranking": result["ranking"],
@@ -151,6 +153,8 @@ def condense_benchmark(report: Figures) -> Iterator[Figures]:
                     "metrics": _intervals(result["metrics"]),
                     "differences": _intervals(result["differences"]),
                 }
+    for trained_on, tested_on in report.get("not_run", ()):
+        yield {"trained on": trained_on, "data": tested_on, "row": "not run"}
 
 
 def _ranking_table(rows: Sequence[Figures]) -> str:
@@ -168,8 +172,9 @@ def _ranking_table(rows: Sequence[Figures]) -> str:
 def _benchmark_table(rows: Sequence[Figures]) -> str:
     lines = []
     for row in rows:
-        line = {name: row[name] for name in ("data", "row", "ranking", "seeds")}
-        for metric, interval in row["metrics"].items():
+        names = ("trained on", "data", "row", "ranking", "seeds")
+        line = {name: row[name] for name in names if name in row}
+        for metric, interval in row.get("metrics", {}).items():
             line[metric] = percent(interval)
             gain = row["differences"].get(metric)
             line[f"Δ {metric}"] = percent(gain, "+").replace("-", "−") if gain else None
@@ -258,6 +263,7 @@ TABLES = {
     "premise": _premise_table,
     "small-gmn": _benchmark_table,
     "small-msfl": _benchmark_table,
+    "small-single-source": _benchmark_table,
     "performance": _performance_table,
     "parts": _parts_table,
     "scale": _scale_table,

@@ -189,7 +189,7 @@ class Request:
             bound = signature.bind(client, *args, **options)
             bound.apply_defaults()
             _, *given = bound.arguments.items()
-            values = dict(given) | added
+            values: dict[str, Any] = dict(given) | added
             values |= whole_fields(values.pop("options", {}))
             images: list[Any] = []
             for name in image_names:

@@ -363,9 +363,7 @@ class Connection(Methods):
         Raises:
             TimeoutError: the job has not ended within `timeout` seconds; it continues.
         """
-        async for job in self._watch(job_id, timeout):
-            last = job
-        return last
+        return [job async for job in self._watch(job_id, timeout)][-1]
 
     async def _watch(self, job_id: str, timeout: float | None = None) -> AsyncIterator[Job]:
         """Yields the job now and after every change until it ends.

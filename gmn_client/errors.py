@@ -159,7 +159,7 @@ def parse_enrollment(response: httpx2.Response) -> Enrollment:
     except RequestRefused as refusal:
         if not refusal.problem.results:
             raise
-        return Enrollment(results=refusal.problem.results)
+        return Enrollment.model_validate({"results": refusal.problem.results})
     replayed = response.headers.get("Idempotent-Replayed") == "true"
     return enrolled.model_copy(update={"replayed": replayed})
 

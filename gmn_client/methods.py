@@ -2,6 +2,7 @@
 
 # Methods that only declare a request have no body.
 # mypy: disable-error-code="empty-body"
+# pyright: reportReturnType=false
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -143,26 +143,34 @@ def _find_variable(scheme: str, value: str) -> str:
 
 
 def _read_proxy(variable: str, value: str, host: str) -> Proxy:
-    # Neither the value nor a parser's message may show a password.
-    shown = value.rpartition("@")[2]
-    reason = None
     try:
         url = httpx2.URL(value if "://" in value else f"http://{value}")
         require_host(url)
     except httpx2.InvalidURL as error:
+        # Neither the value nor a parser's message may show a password.
         reason = "its user, host or port is malformed" if "@" in value else str(error)
-    else:
-        if url.scheme not in SCHEMES:
-            reason = f"its scheme is none of {', '.join(SCHEMES)}"
-        elif not url.host:
-            reason = "it names no host"
-        elif url.port is not None and not 0 < url.port < 65_536:
-            reason = f"there is no port {url.port}"
-        elif url.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
-            reason = "SOCKS needs a package that is not installed: pip install 'httpx2[socks]'"
-    if reason is not None:
-        raise UnusableProxy(
-            f"{variable}: {shown!r} cannot be used as a proxy for {host} ({reason}); write it like "
-            f"http://proxy.example:3128, unset it, or name {host} in NO_PROXY"
-        )
+        raise _unusable(variable, value, host, reason) from None
+    if reason := _find_problem(url):
+        raise _unusable(variable, value, host, reason)
     return Proxy(variable, url, host)
+
+
+def _find_problem(url: httpx2.URL) -> str | None:
+    """Return why a proxy of this address cannot be used."""
+    if url.scheme not in SCHEMES:
+        return f"its scheme is none of {', '.join(SCHEMES)}"
+    if not url.host:
+        return "it names no host"
+    if url.port is not None and not 0 < url.port < 65_536:
+        return f"there is no port {url.port}"
+    if url.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
+        return "SOCKS needs a package that is not installed: pip install 'httpx2[socks]'"
+    return None
+
+
+def _unusable(variable: str, value: str, host: str, reason: str) -> UnusableProxy:
+    shown = value.rpartition("@")[2]
+    return UnusableProxy(
+        f"{variable}: {shown!r} cannot be used as a proxy for {host} ({reason}); write it like "
+        f"http://proxy.example:3128, unset it, or name {host} in NO_PROXY"
+    )
