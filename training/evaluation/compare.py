@@ -190,13 +190,13 @@ def _curves(seeds: Sequence[DatasetResult], ranking: str) -> dict[str, Any]:
 
 def best_rankings(dataset: ComparedDataset) -> list[ComparedRanking]:
     """Return each group's ranking with the highest mAP, of those that have a detection curve."""
-    best: dict[str, ComparedRanking] = {}
+    groups: dict[str, list[ComparedRanking]] = {}
     for row in dataset.rankings:
-        worth = bool(row.detection_curve), row.metrics["mAP"].mean
-        known = best.get(row.group)
-        if known is None or worth > (bool(known.detection_curve), known.metrics["mAP"].mean):
-            best[row.group] = row
-    return list(best.values())
+        groups.setdefault(row.group, []).append(row)
+    return [
+        max(rows, key=lambda row: (bool(row.detection_curve), row.metrics["mAP"].mean))
+        for rows in groups.values()
+    ]
 
 
 def _difference(
