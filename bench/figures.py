@@ -149,7 +149,7 @@ def condense_benchmark(report: Figures) -> Iterator[Figures]:
                     "data": dataset["name"],
                     "row": group,
                     "ranking": result["ranking"],
-                    "seeds": len(report["runs"][group]),
+                    "seeds": len(report["seeds"]),
                     "metrics": _intervals(result["metrics"]),
                     "differences": _intervals(result["differences"]),
                 }

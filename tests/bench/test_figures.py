@@ -99,10 +99,18 @@ def test_a_benchmark_keeps_the_ranking_that_its_table_names():
     benchmark = {
         "table": {"rows": names},
         "datasets": [{"name": "street", "rankings": rankings}],
-        "runs": {"Baseline": ["a"], "GMN": ["b", "c"]},
+        # Two seeds on each of two sets.
+        "seeds": [0, 1],
+        "runs": {"Baseline": ["a", "b", "c", "d"], "GMN": ["e", "f", "g", "h"]},
     }
     found = [(row["row"], row["ranking"], row["seeds"]) for row in condense_benchmark(benchmark)]
-    assert found == [("Baseline", "cosine", 1), ("GMN", "mnet", 2)]
+    assert found == [("Baseline", "cosine", 2), ("GMN", "mnet", 2)]
+    benchmark["datasets"][0]["trained_on"] = "yard"
+    benchmark["not_run"] = [("street", "yard")]
+    rows = table("small-single-source", list(condense_benchmark(benchmark))).splitlines()
+    assert rows[0].startswith("| trained on | data | row | ranking | seeds | mAP |")
+    assert rows[2].startswith("| yard | street | Baseline | cosine | 2 | 50.0 [40.0, 60.0] |")
+    assert rows[4] == "| street | yard | not run |" + " – |" * 4
 
 
 def test_the_paired_difference_to_the_cosine_is_kept_beside_a_rankings_figures():

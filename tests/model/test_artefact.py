@@ -203,7 +203,7 @@ def test_fields_of_other_versions_are_read_past_and_stay(tiny_artefact, tmp_path
     ("name", "embedding", "whole", "has_reference"),
     [
         ("bundled", "71a6096288b9ee49", "", True),
-        ("small", "ade75ba3c5e0216d", "a9c218e1e692ec97", True),
+        ("small", "0c26b242c1c3d669", "35b2bc6a6d7679c2", True),
         ("open", "6a2cbd2e6a48c320", "", False),
     ],
 )
