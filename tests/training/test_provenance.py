@@ -61,12 +61,11 @@ def test_an_artefact_to_start_from_passes_on_its_data_terms_and_sources():
         "small-start.safetensors",
         "person-reidentification-retail-0287.xml",
         "bundled.safetensors",
-        "model.safetensors",
         "open.safetensors",
         "person-reidentification-retail-0277.xml",
     ]
     documented = [source.name for source in further if source.is_documented]
-    assert documented == ["bundled.safetensors", "model.safetensors"]
+    assert documented == ["bundled.safetensors"]
     (known,), _ = weight_sources(read_recipe("small-gmn", ["initial_weights=torchvision"]))
     assert known.documented_data == ("ImageNet",)
 
