@@ -150,8 +150,8 @@ def _read_proxy(variable: str, value: str, host: str) -> Proxy:
         # Neither the value nor a parser's message may show a password.
         reason = "its user, host or port is malformed" if "@" in value else str(error)
         raise _unusable(variable, value, host, reason) from None
-    if reason := _find_problem(url):
-        raise _unusable(variable, value, host, reason)
+    if problem := _find_problem(url):
+        raise _unusable(variable, value, host, problem)
     return Proxy(variable, url, host)
 
 

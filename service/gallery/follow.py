@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gmn_client.models import RecordState
-from service.errors import DamagedRecord, ServiceStopping
+from service.errors import DamagedRecord, RecordUnavailable, ServiceError, ServiceStopping
 from service.ops.threads import MonitoredThreadPool, heartbeat
 from service.record.database import Database
 from service.record.transaction import Reader
@@ -146,7 +146,8 @@ class Follower:
     def wait_for(self, gallery_id: int, commit: float) -> Future[None]:
         """Return a future that completes once a gallery is shown as of a commit or a later one.
 
-        It also completes once this process has no such gallery any more.
+        It also completes once this process has no such gallery any more. It fails with
+        `RecordUnavailable` if the record cannot be reached, because that may last.
         """
         with self._lock:
             shown = self._galleries.get(gallery_id)
@@ -154,7 +155,10 @@ class Follower:
             return self._promise(gallery_id, commit, is_shown)
 
     def wait_for_all(self, commit: int) -> Future[None]:
-        """Return a future that completes once every gallery is shown as of a commit."""
+        """Return a future that completes once every gallery is shown as of a commit.
+
+        It fails as that of `wait_for` does.
+        """
         with self._lock:
             return self._promise(ALL_GALLERIES, commit, self._shown >= commit)
 
@@ -163,9 +167,7 @@ class Follower:
         self._woken.set()
         wait(self._following, CLOSING_SECONDS)
         self.thread.shutdown(wait=False)
-        stopping = ServiceStopping("the service is shutting down; send it again later")
-        for gallery_id in list(self._waiting):
-            self._release(gallery_id, math.inf, stopping)
+        self._refuse(ServiceStopping("the service is shutting down; send it again later"))
 
     def _promise(self, gallery_id: int, commit: float, is_shown: bool) -> Future[None]:
         future: Future[None] = Future()
@@ -194,9 +196,11 @@ class Follower:
                 if self._shown >= self._newest:
                     self._in_step_at = time.monotonic()
                 self._is_reachable = True
-            except Exception:
+            except Exception as error:
                 log.exception("the record could not be followed; trying again")
                 self._is_reachable = False
+                if isinstance(error, RecordUnavailable):
+                    self._refuse(error)
                 self._closing.wait(FIRST_PAUSE_SECONDS)
 
     def _follow(self) -> None:
@@ -258,6 +262,13 @@ class Follower:
         with self._lock:
             self._galleries.pop(gallery_id, None)
         self._release(gallery_id, math.inf)
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Answer everybody who waits with an error."""
+        with self._lock:
+            gallery_ids = list(self._waiting)
+        for gallery_id in gallery_ids:
+            self._release(gallery_id, math.inf, error)
 
     def _release(self, gallery_id: int, commit: float, error: Exception | None = None) -> None:
         with self._lock:

@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import pytest
 
-from service.errors import ServiceStopping
+from service.errors import RecordUnavailable, ServiceStopping
 from service.gallery import follow
 from service.gallery.follow import Follower
 from service.record.galleries import next_version
@@ -100,6 +100,22 @@ def test_who_waits_while_the_service_stops_is_told_so(seen, gallery):
     seen.follower.close()
     with pytest.raises(ServiceStopping):
         waits.result(timeout=1)
+
+
+def test_who_waits_for_a_record_that_goes_away_is_told_so_until_it_is_back(
+    seen, record, gallery, monkeypatch
+):
+    def unreachable():
+        raise RecordUnavailable("it stands still")
+
+    with monkeypatch.context() as away:
+        away.setattr(record.database, "data_version", unreachable)
+        for waits in (seen.follower.wait_for(gallery, 1000), seen.follower.wait_for_all(1000)):
+            with pytest.raises(RecordUnavailable, match="it stands still"):
+                waits.result(timeout=LONGEST_SECONDS)
+    last = change(record, gallery)
+    seen.follower.wait_for(gallery, last).result(timeout=LONGEST_SECONDS)
+    assert seen.versions[gallery] == [1]
 
 
 def test_who_waits_for_a_gallery_that_another_process_deleted_meanwhile_goes_on(seen, other):
