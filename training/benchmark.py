@@ -357,13 +357,11 @@ def _rows_of_table(report: BenchmarkReport, dataset: ComparedDataset) -> list[Co
 def _overview(report: BenchmarkReport, seeds: str) -> Table:
     rows: list[list[Value]] = []
     for dataset in report.datasets:
-        figures = (
-            f"{ranking.metrics['mAP'].mean:.1%} / {ranking.metrics['rank_1'].mean:.1%}"
-            for ranking in _rows_of_table(report, dataset)
-        )
-        rows.append(
-            [dataset.trained_on, dataset.name, *(both.replace("%", "") for both in figures)]
-        )
+        figures = [
+            PaperFigures(mAP=100 * row.metrics["mAP"].mean, rank_1=100 * row.metrics["rank_1"].mean)
+            for row in _rows_of_table(report, dataset)
+        ]
+        rows.append([dataset.trained_on, dataset.name, *map(str, figures)])
     names = [row.name for row in report.table.rows]
     rows += [[*place, *("not run" for _ in names)] for place in report.not_run]
     title = f"mAP / Rank-1, {seeds}, %"

@@ -134,25 +134,26 @@ def detection(
 
 def first_look(result: DatasetResult) -> list[Chart]:
     """Draw the curves of all rankings of one data set: CMC, and DIR/FAR where there are scores."""
-    scorings = result.scorings
-    drawn = [cmc({name: scoring.cmc for name, scoring in scorings.items()}, result.name)]
-    curves = {name: scoring.detection_curve for name, scoring in scorings.items()}
-    curves = {name: curve for name, curve in curves.items() if curve}
-    if curves:
-        points = {name: scorings[name].operating_points for name in curves}
-        drawn.append(detection(curves, result.name, points if any(points.values()) else None))
-    return drawn
+    points = {name: scoring.operating_points for name, scoring in result.scorings.items()}
+    return _both(result.name, result.scorings, points if any(points.values()) else None)
 
 
 def compared(dataset: ComparedDataset, rankings: Sequence[ComparedRanking]) -> list[Chart]:
     """Draw both curves of several models' rankings of one data set."""
     trained = f"{dataset.trained_on} → " if dataset.trained_on else ""
     named = {f"{ranking.group}, {ranking.ranking}": ranking for ranking in rankings}
-    cmcs = {name: ranking.cmc for name, ranking in named.items() if ranking.cmc}
-    curves = {name: ranking.detection_curve for name, ranking in named.items()}
+    return _both(f"{trained}{dataset.name}", named)
+
+
+def _both(
+    data: str,
+    rankings: Mapping[str, ScoringResult | ComparedRanking],
+    points: Mapping[str, Sequence[OperatingPointResult]] | None = None,
+) -> list[Chart]:
+    drawn = [cmc({name: ranking.cmc for name, ranking in rankings.items()}, data)]
+    curves = {name: ranking.detection_curve for name, ranking in rankings.items()}
     curves = {name: curve for name, curve in curves.items() if curve}
-    drawn = [cmc(cmcs, f"{trained}{dataset.name}")] if cmcs else []
-    return [*drawn, detection(curves, f"{trained}{dataset.name}")] if curves else drawn
+    return [*drawn, detection(curves, data, points)] if curves else drawn
 
 
 def histogram(
