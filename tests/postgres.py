@@ -102,6 +102,51 @@ class PostgresServer:
         self.process.send_signal(signal.SIGINT)
         self.process.wait(30)
 
+    def copy_data(self):
+        """Copy what the server has stored; return the copy."""
+        self.stop()
+        copy = self.folder / "copy"
+        subprocess.run(["cp", "-a", self.data, copy], check=True)
+        self.start()
+        return copy
+
+    def put_back(self, copy):
+        """Put a copy in the place of what the server has stored since."""
+        self.stop()
+        shutil.rmtree(self.data)
+        copy.rename(self.data)
+        self.start()
+
+    def query(self, statement):
+        """Return the rows of a statement that a superuser sends."""
+        with psycopg.connect(self._url(), autocommit=True) as connection:
+            answer = connection.execute(statement)
+            return answer.fetchall() if answer.description else []
+
+    def waiting_for_standby(self):
+        """Return the processes that wait for a synchronous standby in COMMIT."""
+        rows = self.query("SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+        return [process for (process,) in rows]
+
+    def end_waits_for_standby(self, how):
+        """End each COMMIT that waits for a standby.
+
+        Args:
+            how: `restart` the server, `kill` the processes, or `terminate` or `cancel` them.
+        """
+        if how == "restart":
+            self.stop()
+            self.start()
+            return
+        for process in self.waiting_for_standby():
+            if how == "kill":
+                os.kill(process, signal.SIGKILL)
+                eventually(lambda it=process: not Path(f"/proc/{it}").exists())
+            else:
+                self.query(f"SELECT pg_{how}_backend({process})")
+        # It restarts all its processes when one was killed.
+        self._wait()
+
     def require_standby(self):
         """Acknowledge no commit any more that the standby does not have."""
         with psycopg.connect(self._url(), autocommit=True) as connection:

@@ -187,6 +187,17 @@ class GalleryRegistry:
                 newest = await self.read(self._reader.newest_commit)
                 await asyncio.wrap_future(self._follower.wait_for_all(newest))
 
+    async def wait_until_kept(self) -> None:
+        """Return once what this process has seen of the record cannot be lost any more.
+
+        Raises:
+            RecordUnavailable: the record cannot be reached.
+        """
+        database = self.record.database
+        if database.machine is not None:
+            newest = await self.read(self._reader.newest_commit)
+            await self.write(database.wait_until_kept, newest)
+
     async def wait_for_version(self, gallery: Gallery, version: int) -> None:
         """Wait until a gallery shows a version or a later one.
 

@@ -108,6 +108,12 @@ def handle_errors(app: FastAPI) -> None:
 
 
 async def _answer_service_error(request: Request, error: ServiceError) -> Response:
+    if request.method == "DELETE" and error.status == 404:
+        # To a client that repeats a deletion it says that the first attempt has happened.
+        try:
+            await request.app.state.runtime.galleries.wait_until_kept()
+        except ServiceError as failure:
+            error = failure
     if error.status in (401, 403):
         actor = getattr(getattr(request.state, "caller", None), "key_id", "unknown")
         address = request.client.host if request.client else "unknown"

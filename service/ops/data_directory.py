@@ -72,6 +72,30 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a small private file, of which a power cut leaves the former content or this one.
+
+    Raises:
+        OSError: the disk is full or fails; the file is as it was.
+    """
+    part = path.with_name(f"{path.name}.{token_hex(4)}{UNFINISHED}")
+    try:
+        write_private(part, content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Create a private file and sync its content; raises `OSError`, also if it is there."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def make_folder(path: Path) -> None:
     """Create a private folder and its parents durably; raises `OSError`."""
     if path.is_dir():

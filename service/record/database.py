@@ -24,7 +24,6 @@ from service.ops.data_directory import (
 )
 from service.ops.locks import WorkLock
 from service.ops.threads import holding
-from service.record.acknowledged import AcknowledgedCommit
 from service.record.deletions import Deletion, DeletionLog
 from service.record.schema import (
     as_moment,
@@ -85,7 +84,6 @@ class Database(Source):
 
     def __init__(self, folder: Path, only_read: bool = False) -> None:
         super().__init__(folder, only_read)
-        self.acknowledged = AcknowledgedCommit(folder)
         self.deletions = DeletionLog(folder)
         self.machine: str | None = None
         self.is_adopted = False
@@ -201,6 +199,17 @@ class Database(Source):
         """Return whether a transaction was committed whose COMMIT raised an error."""
         return Reader(self).newest_commit() == number
 
+    def wait_until_kept(self, _commit: int) -> None:
+        """Return once a commit that this thread has seen cannot be lost any more.
+
+        An answer that rests on a commit of another request, and has none of its own, waits here: a
+        repeated request is told that its first attempt has happened. What a thread sees in an
+        engine without standbys is on the disk.
+
+        Raises:
+            RecordUnavailable: PostgreSQL does not answer.
+        """
+
     @abstractmethod
     def check_pages(self, table: str) -> list[str]:
         """Return what is wrong with the pages of a table and its indexes."""
@@ -285,17 +294,21 @@ class Database(Source):
                 result = rule(transaction)
                 if connection.total_changes == changed_before:
                     self._end("ROLLBACK")
+                    self.wait_until_kept(newest)
                     return result
                 for file in transaction.unsynced:
                     file.sync()
                 self._note_commit(transaction)
                 failpoint("record.before-commit")
                 self._end("COMMIT")
-            except BaseException:
+            except BaseException as error:
                 if connection.in_transaction:
                     self._end("ROLLBACK")
                 # The commit may have succeeded although the engine reported an error.
                 if not self._has_committed(number):
+                    if isinstance(error, ServiceError) and error.status < 500:
+                        # What is refused may be so because another request has happened.
+                        self.wait_until_kept(newest)
                     raise
         failpoint("record.committed")
         try:

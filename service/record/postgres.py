@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import secrets
 import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -21,7 +23,7 @@ import psycopg
 
 from model.problems import InputProblem
 from service.errors import RecordUnavailable, RecordWaits, StorageFailed
-from service.ops.data_directory import MACHINE, make_folder
+from service.ops.data_directory import MACHINE, make_folder, sync, write_private
 from service.ops.locks import WORKS_BY, ProcessLock, WorkLock
 from service.ops.threads import waiting
 from service.record.database import (
@@ -33,9 +35,18 @@ from service.record.database import (
     storage_failure,
 )
 from service.record.deletions import KEPT_FOR
+from service.record.postgres_acknowledged import (
+    NO_COMMIT,
+    NO_TOKEN,
+    Acknowledged,
+    AcknowledgedState,
+    Commit,
+    DamagedFile,
+)
 from service.record.postgres_connection import (
     PROBE_SECONDS,
     SILENT_SECONDS,
+    TURN_SECONDS,
     PostgresConnection,
     ServerSilent,
     require_server,
@@ -46,30 +57,66 @@ from service.record.postgres_sql import table_definitions
 from service.record.postgres_vectors import CachedVectorFiles
 from service.record.schema import FORMAT
 from service.record.transaction import Reader, Transaction, Values
-from service.record.vectors import PRIVATE_FILE
 
 log = logging.getLogger(__name__)
 # A COMMIT without an answer is asked for during this time.
 ANSWER_SECONDS = 10.0
 PAUSE_SECONDS = 0.1
 NEWEST_COMMIT = "SELECT CAST(value AS INTEGER) FROM record WHERE name = 'commit'"
-# Changes when an earlier state is adopted, whose commits then get numbers that were given before.
-LINEAGE = "lineage"
-LINEAGE_FILE = f"record.{LINEAGE}"
-STATE = (
-    "SELECT CAST(newest.value AS BIGINT), lineage.value FROM record AS newest, record AS lineage "
-    f"WHERE newest.name = 'commit' AND lineage.name = '{LINEAGE}'"
-)
-# More commits than there are while one without an answer is asked for.
+# More commits than a machine misses that is away for a while.
 KEPT_TOKENS = 20_000
 NOTE_TOKEN = (
     "INSERT INTO commits (slot, token) VALUES (?, ?) "
     "ON CONFLICT (slot) DO UPDATE SET token = excluded.token"
 )
-EARLIER_STATE = (
-    "PostgreSQL lacks commits that were acknowledged: a standby that lagged was promoted, or an "
-    "earlier state was restored; start this service anew, which says what to do"
+NOTE_MACHINE = (
+    "INSERT INTO machines (machine, number, token) VALUES (?, ?, ?) "
+    "ON CONFLICT (machine) DO UPDATE SET number = excluded.number, token = excluded.token"
 )
+# The newest commit, what the record has in the place of one that a machine knows, and the newest
+# commit of that machine.
+STATE = f"""
+SELECT newest.number, at_newest.token, at_known.token, machines.number, machines.token
+FROM (
+    SELECT CAST(value AS BIGINT) AS number FROM record WHERE name = 'commit'
+) AS newest
+LEFT JOIN commits AS at_newest ON at_newest.slot = MOD(newest.number, {KEPT_TOKENS})
+LEFT JOIN commits AS at_known ON at_known.slot = {{slot}}
+LEFT JOIN machines ON machines.machine = {{machine}}
+"""
+EARLIER_STATE = (
+    "PostgreSQL lacks commits that were acknowledged: a standby that lagged was promoted, an "
+    "earlier state was restored, or a former primary takes writes; start this service anew, which "
+    "says what to do"
+)
+# What `_machine_of` gives, and names that an operator may write in its place.
+MACHINE_NAME = re.compile(r"[!-~]{1,300}")
+
+
+@dataclass(frozen=True)
+class State:
+    """The state of a record, seen by a machine.
+
+    Attributes:
+        newest: the newest commit.
+        at_known: token of the newest commit with the number that the machine knows, modulo
+            `KEPT_TOKENS`.
+        own: the newest commit of the machine; `NO_COMMIT` if there is none.
+    """
+
+    newest: Commit
+    at_known: str
+    own: Commit
+
+    def lacks(self, known: Acknowledged) -> bool:
+        """Return True if commits that a machine knows are certainly missing."""
+        missing = self.newest.number - known.newest.number
+        if missing < 0 or (missing < KEPT_TOKENS and self.at_known != known.newest.token):
+            return True
+        if self.own.number == known.own.number:
+            return self.own.token != known.own.token
+        # It may have been killed before it wrote down its last commits.
+        return self.own.number < known.own.number
 
 
 class PostgresDatabase(Database):
@@ -94,6 +141,7 @@ class PostgresDatabase(Database):
     def __init__(self, folder: Path, url: str, accepted: Sequence[str] = ()) -> None:
         make_folder(folder)
         super().__init__(folder)
+        self.acknowledged = AcknowledgedState(folder)
         self._url = url
         self._accepted = accepted
         self.vectors: CachedVectorFiles = CachedVectorFiles(folder, self)
@@ -101,15 +149,20 @@ class PostgresDatabase(Database):
         self._log_lock = ProcessLock(folder / "record.lock", "lines of deletions.log")
         self.machine = _machine_of(folder)
         self._is_open = False
-        self._lineage_file = folder / LINEAGE_FILE
-        self._lineage: str | None = None
+        # Commits up to this number are known to be on every standby that has to have them: a COMMIT
+        # of this process was acknowledged after it.
+        self._kept = -1
+        # True after the follower has connected: a server that was started again shows commits that
+        # no standby may have.
+        self._may_show_unkept = False
         # Until then, by `time.monotonic`, calls are refused without asking a server that did not
         # answer; the follower goes on to ask it.
         self._silent_until = 0.0
         # A server that died with its machine ends no connection: those that were opened before one
         # of them was found silent are not used again.
         self._trusted_from = 0.0
-        # Token of the commit that was sent last, and what was asked with it, by thread.
+        # By thread: token of the commit that was sent last, what was asked with it, and until when
+        # the turn of the writers is waited for.
         self._sent = threading.local()
         try:
             self._open()
@@ -148,12 +201,30 @@ class PostgresDatabase(Database):
         return PostgresWorkLock(work, self, self._connect)
 
     def note_followed(self, commit: int) -> None:
-        self._acknowledge(commit)
+        known = self._read_acknowledged()
+        if known is not None and commit <= known.newest.number:
+            return
+        with self.naming_errors():
+            newest = self._read_state(self.connection(), known).newest
+            if newest.number < commit:
+                raise RecordUnavailable(EARLIER_STATE)
+            if self._may_show_unkept:
+                self._wait_for_standby()
+                self._may_show_unkept = False
+        self._note_acknowledged(newest)
 
     def tend(self) -> None:
         """Log and overwrite what other machines have deleted."""
-        with contextlib.suppress(RecordUnavailable, StorageFailed):
-            self._acknowledge(Reader(self).newest_commit())
+        # The follower waits until what a server shows that was started again is kept.
+        if not self._may_show_unkept:
+            with contextlib.suppress(RecordUnavailable, StorageFailed):
+                self.note_followed(Reader(self).newest_commit())
+
+    def wait_until_kept(self, commit: int) -> None:
+        if commit > self._kept:
+            with self.naming_errors():
+                self._wait_for_standby()
+            self._kept = max(self._kept, commit)
 
     def empty_log(self) -> None:
         """Do nothing: the operator decides when PostgreSQL's log and its pages are overwritten."""
@@ -182,6 +253,7 @@ class PostgresDatabase(Database):
             if connection is None or self._is_lost(connection):
                 if connection is not None:
                     connection.close()
+                self._may_show_unkept = True
                 connection = self._connect()
                 self._version_connection = connection
             ((newest,),) = connection.fetch_tuples(NEWEST_COMMIT, ())
@@ -219,10 +291,9 @@ class PostgresDatabase(Database):
             # Another server may answer now, or the same one with an earlier state.
             try:
                 # Another process of this machine may acknowledge a commit after this one has asked.
-                acknowledged = self.acknowledged.read()
+                known = self._read_acknowledged()
                 with self.naming_errors():
-                    ((newest, lineage),) = connection.fetch_tuples(STATE, ())
-                self._require_known_commits(newest, lineage, acknowledged)
+                    _require_known(self._read_state(connection, known), known)
             except BaseException:
                 connection.close()
                 raise
@@ -236,9 +307,28 @@ class PostgresDatabase(Database):
         if time.monotonic() < self._silent_until:
             raise RecordUnavailable("PostgreSQL does not answer")
 
-    def _require_known_commits(self, newest: int, lineage: str, acknowledged: int | None) -> None:
-        if newest < (acknowledged or 0) or lineage != self._lineage:
-            raise RecordUnavailable(EARLIER_STATE)
+    def _read_acknowledged(self) -> Acknowledged | None:
+        """Return what this machine knows of the record; None if it has not served it."""
+        try:
+            return self.acknowledged.read()
+        except DamagedFile as damage:
+            problem = (
+                f"{self.acknowledged.path}: is not what was written, so that it is unknown whether "
+                "PostgreSQL has all that this machine has acknowledged. If it has, or to go on "
+                f"with what it has, stop the service and run gmn store adopt --data-dir "
+                f"{self.folder}, which deletes again what deletions.log names"
+            )
+            error = RecordUnavailable if self._is_open else InputProblem
+            raise error(problem) from damage
+
+    def _state_query(self, known: Acknowledged | None) -> str:
+        number = known.newest.number if known else 0
+        machine = str(self.machine).replace("'", "''")
+        return STATE.format(slot=number % KEPT_TOKENS, machine=f"'{machine}'")
+
+    def _read_state(self, connection: PostgresConnection, known: Acknowledged | None) -> State:
+        (row,) = connection.fetch_tuples(self._state_query(known), ())
+        return _as_state(row)
 
     def _open(self) -> None:
         with self.naming_errors():
@@ -249,12 +339,12 @@ class PostgresDatabase(Database):
                 if not Reader(self).value("SELECT to_regclass('record') IS NOT NULL"):
                     self._create(connection)
                 self._require_format()
-                self._acknowledge_first(self._join(connection))
+                self._note_first(self._join(connection))
             finally:
                 connection.execute(f"SELECT pg_advisory_unlock({CREATORS})")
 
-    def _acknowledge_first(self, newest: int) -> None:
-        """Acknowledge the newest commit before another process of this machine joins."""
+    def _note_first(self, newest: Commit) -> None:
+        """Note the newest commit before another process of this machine joins."""
         if self.is_adopted:
             # Slots that an older copy of the record gives again may have other vectors here.
             self.vectors.forget()
@@ -266,7 +356,7 @@ class PostgresDatabase(Database):
         except OSError as error:
             raise storage_failure(NOT_LOGGED, error) from error
         self._is_open = True
-        self._acknowledge(newest)
+        self._note_acknowledged(newest)
 
     def _create(self, connection: PostgresConnection) -> None:
         try:
@@ -276,9 +366,9 @@ class PostgresDatabase(Database):
                     {
                         "format": FORMAT,
                         "group_secret": secrets.token_hex(32),
-                        LINEAGE: secrets.token_hex(8),
                     }
                 )
+                connection.execute(NOTE_TOKEN, (0, secrets.token_hex(8)))
         except psycopg.ProgrammingError as error:
             raise InputProblem(
                 f"GMN_DATABASE_URL: the tables cannot be created ({sentence_of(error)}); name a "
@@ -293,35 +383,43 @@ class PostgresDatabase(Database):
                 f"reads {FORMAT}; use the program version that wrote it"
             )
 
-    def _join(self, connection: PostgresConnection) -> int:
+    def _join(self, connection: PostgresConnection) -> Commit:
         """Go on with the record's state, and return its newest commit.
 
         Raises:
             InputProblem: it lacks commits that this machine has acknowledged or shown.
         """
         # Another process of this machine may acknowledge a commit after this one has asked.
-        acknowledged = self.acknowledged.read()
-        ((newest, lineage),) = connection.fetch_tuples(STATE, ())
-        known = self._lineage_file.read_text() if self._lineage_file.exists() else None
-        self.is_adopted = acknowledged is None
-        if acknowledged is not None and (newest < acknowledged or known != lineage):
+        known = self._read_acknowledged()
+        state = self._read_state(connection, known)
+        self.is_adopted = known is None
+        if known is None:
+            return state.newest
+        if state.lacks(known):
             raise InputProblem(
-                f"GMN_DATABASE_URL: the record lacks commits that {self.folder} has acknowledged, "
-                f"of which the last had the number {acknowledged}: a standby that lacked them was "
-                "promoted, or an earlier state was restored. Find them, or go on without them: gmn "
-                f"store adopt --data-dir {self.folder} deletes again what deletions.log names"
+                f"GMN_DATABASE_URL: the record lacks commits that {self.folder} has acknowledged "
+                f"or shown, of which the last had the number {known.newest.number}: a standby that "
+                "lacked them was promoted, an earlier state was restored, or the server is a "
+                "former primary. Find them, or go on without them: gmn store adopt --data-dir "
+                f"{self.folder} deletes again what deletions.log names"
             )
-        if self.is_adopted and known == lineage:
-            # The other machines must not take its next commits for those that they have seen.
-            lineage = secrets.token_hex(8)
-            with _transaction(connection):
-                connection.execute(f"SELECT pg_advisory_xact_lock({WRITERS})")
-                row = {"name": LINEAGE, "value": lineage}
-                Transaction(self).insert("record", row, instead=True)
-        self._lineage_file.touch(PRIVATE_FILE)
-        self._lineage_file.write_text(lineage)
-        self._lineage = lineage
-        return int(newest)
+        if state.newest.number - known.newest.number >= KEPT_TOKENS:
+            # What it has shown last, of other machines, cannot be compared any more.
+            self.vectors.forget()
+        return state.newest
+
+    @contextlib.contextmanager
+    def _lock_writers(self) -> Iterator[None]:
+        # Those who wait in this process and those of other ones wait for the same time.
+        self._sent.turn_until = time.monotonic() + TURN_SECONDS
+        with waiting():
+            has_turn = self._write_lock.acquire(timeout=TURN_SECONDS)
+        if not has_turn:
+            raise RecordWaits("the turn of the writers")
+        try:
+            yield
+        finally:
+            self._write_lock.release()
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
@@ -334,22 +432,31 @@ class PostgresDatabase(Database):
     def _begin(self) -> int:
         connection = self.connection()
         self._sent.token = None
+        known = self._read_acknowledged()
+        left_seconds = max(0.001, self._sent.turn_until - time.monotonic())
+        statements = (
+            f"SET LOCAL lock_timeout = {left_seconds * 1000:.0f}",
+            f"SELECT pg_advisory_xact_lock({WRITERS})",
+            f"SET LOCAL lock_timeout = {TURN_SECONDS * 1000}",
+            self._state_query(known),
+        )
         try:
-            newest, lineage = connection.begin(f"SELECT pg_advisory_xact_lock({WRITERS}); {STATE}")
-            self._require_known_commits(newest, lineage, self.acknowledged.read())
+            state = _as_state(connection.begin("; ".join(statements)))
+            _require_known(state, known)
             if isinstance(lock := WORKS_BY.get(), PostgresWorkLock):
                 lock.require(Reader(self))
         except BaseException:
             if connection.in_transaction:
                 self._end("ROLLBACK")
             raise
-        return int(newest)
+        return state.newest.number
 
     def _end(self, statement: Literal["COMMIT", "ROLLBACK"]) -> None:
         if statement == "COMMIT":
             # A synchronous standby may be away for any time.
             with waiting():
                 self.connection().commit()
+            self._kept = max(self._kept, self._sent.number)
         else:
             self.connection().roll_back()
 
@@ -357,14 +464,16 @@ class PostgresDatabase(Database):
         token = secrets.token_hex(8)
         transaction.change_many(NOTE_COMMIT, [(transaction.commit,)])
         transaction.change_many(NOTE_TOKEN, [(transaction.commit % KEPT_TOKENS, token)])
+        transaction.change_many(NOTE_MACHINE, [(self.machine, transaction.commit, token)])
         self._sent.token = token
+        self._sent.number = transaction.commit
         # The answer comes with that of COMMIT.
         statement = "SELECT 1 FROM deletions WHERE committed = ? LIMIT 1"
         asked = self.connection().execute(statement, (transaction.commit,))
         self._sent.deletions = transaction.commit, asked
 
     def _has_committed(self, number: int) -> bool:
-        """Return whether the last transaction of this thread was committed.
+        """Return whether the last transaction of this thread was committed, and is kept.
 
         Raises:
             RecordUnavailable: PostgreSQL does not answer.
@@ -376,7 +485,11 @@ class PostgresDatabase(Database):
         while True:
             try:
                 with self.naming_errors():
-                    return bool(self._find_token(number) == token)
+                    if self._find_token(number) != token:
+                        return False
+                    # It is visible also if no standby has it.
+                    self._wait_for_standby()
+                    return True
             except (RecordUnavailable, RecordWaits):
                 if time.monotonic() > until:
                     raise RecordUnavailable("PostgreSQL went away while this was written") from None
@@ -391,19 +504,31 @@ class PostgresDatabase(Database):
             )
         return rows[0][0] if rows else None
 
+    def _wait_for_standby(self) -> None:
+        # A synchronous standby may be away for any time.
+        with waiting():
+            self.connection().wait_for_standby()
+
     def _acknowledge(self, commit: int) -> None:
+        own = Commit(commit, self._sent.token)
+        self._note_acknowledged(own, own)
+
+    def _note_acknowledged(self, newest: Commit, own: Commit = NO_COMMIT) -> None:
         try:
             with self._log_lock.hold():
+                known = self._read_acknowledged()
                 # A new record has no commit yet.
-                known = self.acknowledged.read()
-                if known is None:
-                    known = -1
-                if commit <= known:
-                    return
+                before = known.newest.number if known else -1
+                number = newest.number
                 # The rows stay for the other machines; `trim_deletions` drops them.
-                if commit > known + 1 or self._may_have_deleted(commit):
-                    self._finish_deletions("committed > ? AND committed <= ?", (known, commit))
-                self.acknowledged.write(commit)
+                is_next = number == before + 1
+                if number > before and not (is_next and not self._may_have_deleted(number)):
+                    self._finish_deletions("committed > ? AND committed <= ?", (before, number))
+                if known is not None:
+                    newest = max(newest, known.newest, key=_number_of)
+                    own = max(own, known.own, key=_number_of)
+                if known != Acknowledged(newest, own):
+                    self.acknowledged.write(Acknowledged(newest, own))
         except OSError as error:
             raise storage_failure(NOT_LOGGED, error) from error
 
@@ -422,6 +547,24 @@ def create_tables(connection: PostgresConnection) -> None:
     """Create all tables of a new record, in the open transaction."""
     own = Path(__file__).with_name("postgres.sql").read_text(encoding="utf-8")
     connection.run_script(";\n".join([*table_definitions(), own]))
+
+
+def _as_state(row: Sequence[Any]) -> State:
+    newest, at_newest, at_known, own, own_token = row
+    return State(
+        Commit(newest, at_newest or NO_TOKEN),
+        at_known or NO_TOKEN,
+        Commit(own or 0, own_token or NO_TOKEN),
+    )
+
+
+def _require_known(state: State, known: Acknowledged | None) -> None:
+    if known is not None and state.lacks(known):
+        raise RecordUnavailable(EARLIER_STATE)
+
+
+def _number_of(commit: Commit) -> int:
+    return commit.number
 
 
 def _unavailable(error: BaseException) -> RecordUnavailable:
@@ -446,9 +589,15 @@ def _machine_of(folder: Path) -> str:
     if not path.exists():
         # One of several processes that start at once gives the name.
         part = folder / f"{MACHINE}.{secrets.token_hex(4)}"
-        part.touch(PRIVATE_FILE)
-        part.write_text(f"{socket.gethostname()}-{secrets.token_hex(4)}")
+        write_private(part, f"{socket.gethostname()}-{secrets.token_hex(4)}".encode())
         with contextlib.suppress(FileExistsError):
             path.hardlink_to(part)
         part.unlink()
-    return path.read_text()
+        sync(folder)
+    name = path.read_text(errors="replace")
+    if not MACHINE_NAME.fullmatch(name):
+        raise InputProblem(
+            f"{path}: is empty or damaged, and had the name of this machine; remove it, and the "
+            "machine gets a new name. Cancel the imports that it had accepted under the former one"
+        )
+    return name

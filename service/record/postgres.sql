@@ -16,6 +16,13 @@ CREATE TABLE commits (
     token TEXT NOT NULL
 );
 
+-- The newest commit of each machine, by which it knows the record again after any number of commits.
+CREATE TABLE machines (
+    machine TEXT PRIMARY KEY,
+    number BIGINT NOT NULL,
+    token TEXT NOT NULL
+);
+
 -- Each machine removes its own files of these names.
 ALTER TABLE unneeded_files ADD COLUMN noted_at TIMESTAMPTZ NOT NULL DEFAULT now();
 

@@ -37,6 +37,9 @@ WAIT_SECONDS = 0.1
 STATEMENT_SECONDS = 60
 # A writer waits no longer than this for its turn.
 TURN_SECONDS = 20
+# A COMMIT whose wait for a standby is cancelled succeeds with a warning, which the settings of a
+# role may keep from the client.
+BEGIN = "BEGIN; SET LOCAL client_min_messages = warning"
 
 
 class PostgresRow(tuple[Any, ...]):
@@ -106,6 +109,10 @@ class _Cursors:
 
 class ServerSilent(psycopg.OperationalError):
     """A server whose processes stand still, or that cannot be reached any more."""
+
+
+class CommitUncertain(psycopg.OperationalError):
+    """A COMMIT of which the server warns: its wait for a standby ended before that had it."""
 
 
 class _Server(psycopg.Connection[Any]):
@@ -224,7 +231,7 @@ class PostgresConnection:
     def begin(self, statements: str) -> tuple[Any, ...]:
         """Begin a transaction that writes, by statements whose last one returns a row."""
         cursor = self._server.cursor(row_factory=tuple_row)
-        cursor.execute(f"BEGIN; {statements}".encode())
+        cursor.execute(f"{BEGIN}; {statements}".encode())
         while cursor.nextset():
             pass
         row: tuple[Any, ...] = cursor.fetchall()[0]
@@ -233,13 +240,45 @@ class PostgresConnection:
         return row
 
     def commit(self) -> None:
-        self._server.execute("COMMIT")
-        self._end_writing()
+        """Commit; raises `CommitUncertain` if a synchronous standby may lack the commit."""
+        with self._requiring_no_warning():
+            self._server.execute("COMMIT")
+            self._end_writing()
+            try:
+                self._pipeline.close()
+            except psycopg.errors.PipelineAborted as aborted:
+                # It hides the error of the statement after which the others were not run.
+                raise (aborted.__context__ or aborted) from None
+
+    def wait_for_standby(self) -> None:
+        """Return once a synchronous standby, if one is required, has all that is visible here.
+
+        A commit whose wait for the standby was cut off is visible before the standby has it. The
+        standby receives commits in order, so a later one that it has acknowledged proves the
+        former ones. A message in the log is the least that a transaction can commit.
+
+        Raises:
+            CommitUncertain: this wait was cut off, too.
+        """
+        with self._requiring_no_warning():
+            message = "SELECT pg_logical_emit_message(true, 'gmn', '')"
+            self._server.execute(f"{BEGIN}; {message}; COMMIT".encode())
+
+    @contextlib.contextmanager
+    def _requiring_no_warning(self) -> Iterator[None]:
+        warnings: list[str] = []
+
+        def note(message: psycopg.errors.Diagnostic) -> None:
+            if message.severity_nonlocalized == "WARNING":
+                warnings.append(message.message_primary or "")
+
+        self._server.add_notice_handler(note)
         try:
-            self._pipeline.close()
-        except psycopg.errors.PipelineAborted as aborted:
-            # It hides the error of the statement after which the others were not run.
-            raise (aborted.__context__ or aborted) from None
+            yield
+        finally:
+            self._server.remove_notice_handler(note)
+        if warnings:
+            raise CommitUncertain(warnings[0])
 
     def roll_back(self) -> None:
         self._end_writing()

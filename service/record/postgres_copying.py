@@ -17,7 +17,6 @@ import psycopg
 
 from model.problems import InputProblem
 from service.errors import StorageFailed
-from service.record.acknowledged import AcknowledgedCommit
 from service.record.backup import new_data_directory
 from service.record.copying import (
     Copied,
@@ -33,13 +32,13 @@ from service.record.copying import (
 )
 from service.record.deletions import Deletion, DeletionLog, read_lines
 from service.record.keys import ASKED_FOR
-from service.record.postgres import LINEAGE, LINEAGE_FILE, NEWEST_COMMIT, create_tables
+from service.record.postgres import KEPT_TOKENS, NEWEST_COMMIT, create_tables
+from service.record.postgres_acknowledged import Acknowledged, AcknowledgedState, Commit
 from service.record.postgres_connection import PostgresConnection, require_server, sentence_of
 from service.record.postgres_locks import CREATORS
 from service.record.record import Record
 from service.record.schema import FORMAT, TABLES
 from service.record.transaction import Values, batches
-from service.record.vectors import PRIVATE_FILE
 
 DELETIONS_AT_ONCE = 5000
 TABLES_THERE = (
@@ -195,18 +194,19 @@ class PostgresCopyTarget(_Session, CopyTarget):
         super().__init__(url)
         self._accepted = accepted
         self._commit = 0
-        self._lineage = secrets.token_hex(8)
+        self._token = secrets.token_hex(8)
         self._asks_for_keys = False
 
     def put_values(self, values: Mapping[str, Any]) -> None:
         self._commit = int(values["commit"])
         self._asks_for_keys = ASKED_FOR in values
-        own = {"format": FORMAT, LINEAGE: self._lineage, **values}
+        own = {"format": FORMAT, **values}
         texts = [
             (name, value.hex() if isinstance(value, bytes) else str(value))
             for name, value in own.items()
         ]
         self.insert("record", ("name", "value"), texts)
+        self.insert("commits", ("slot", "token"), [(self._commit % KEPT_TOKENS, self._token)])
 
     def insert(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         with _naming_errors():
@@ -278,10 +278,7 @@ class PostgresCopyTarget(_Session, CopyTarget):
         """
         try:
             DeletionLog(folder).write(read_lines(DeletionLog(former).path))
-            lineage = folder / LINEAGE_FILE
-            lineage.touch(PRIVATE_FILE)
-            lineage.write_text(self._lineage)
-            AcknowledgedCommit(folder).write(self._commit)
+            AcknowledgedState(folder).write(Acknowledged(Commit(self._commit, self._token)))
         except OSError as error:
             raise StorageFailed(
                 f"the record was copied, but {folder} cannot be prepared ({error}); serve the copy "

@@ -144,6 +144,7 @@ class SQLiteDatabase(SQLiteSource, Database):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        self.acknowledged = AcknowledgedCommit(folder)
         self._log_waits = False
         self._lock = ProcessLock(
             folder / "record.lock", "writes of the record", turn=folder / "record.turn"

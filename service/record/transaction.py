@@ -40,6 +40,7 @@ COUNTING = (
     "INSERT INTO case_deletions ",
     "INSERT INTO checksums ",
     "INSERT INTO commits ",
+    "INSERT INTO machines ",
     "INSERT INTO record ",
     "INSERT INTO remote_indexes ",
     "INSERT INTO requests ",

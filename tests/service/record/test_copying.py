@@ -43,7 +43,7 @@ from tests.service.record.test_cameras import arm
 pytestmark = pytest.mark.sqlite_alone
 
 # Values that a record in PostgreSQL has beside those of SQLite.
-OF_POSTGRES = {"format", "lineage"}
+OF_POSTGRES = {"format"}
 KILLED = (
     "import os, signal; from service.record import copying; "
     "copying._require_count = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "

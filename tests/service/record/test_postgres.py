@@ -2,7 +2,7 @@
 
 import contextlib
 import gc
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from urllib.parse import quote
 
 import numpy as np
@@ -10,21 +10,22 @@ import psycopg
 import pytest
 
 from model.problems import InputProblem
-from service.errors import RecordUnavailable
+from service.errors import GalleryConflict, RecordUnavailable
 from service.record import postgres as postgres_module
 from service.record import postgres_connection
-from service.record.acknowledged import AcknowledgedCommit
 from service.record.deletions import read_deletions
+from service.record.postgres_acknowledged import Acknowledged, AcknowledgedState, Commit
 from service.record.postgres_connection import PostgresConnection, examine_server
 from service.record.postgres_sql import translate
 from service.record.postgres_vectors import MARK
 from service.record.record import Record
 from service.record.transaction import Reader
-from service.record.values import ArchivedCrop, ListFilter
+from service.record.values import ArchivedCrop, ListFilter, RequestKey
 from service.settings import Settings
 from tests.engines import database_url
 from tests.postgres import postgres
 from tests.service.gallery.new_crops import (
+    EMBEDDER,
     enroll,
     listed_ids,
     new_crop,
@@ -175,6 +176,134 @@ def test_a_commit_that_waits_for_a_synchronous_standby_is_acknowledged_once_that
             assert listed_ids(record, gallery) == crop_ids
 
 
+@pytest.fixture
+def standing_by(tmp_path):
+    """Yield a primary, its synchronous standby, and a function that opens a machine's record."""
+    with postgres() as primary, postgres(primary) as standby, contextlib.ExitStack() as opened:
+        primary.require_standby()
+        url = primary.url_of_both(standby, "own")
+
+        def open_there(name):
+            return opened.enter_context(contextlib.closing(Record(tmp_path / name, url)))
+
+        yield primary, standby, open_there
+
+
+def _promote(primary, standby):
+    primary.kill()
+    standby.start()
+    standby.promote()
+
+
+@pytest.mark.slow
+@pytest.mark.promise("1")
+@pytest.mark.parametrize("how", ["restart", "kill", "terminate", "cancel"])
+def test_no_commit_is_acknowledged_whose_wait_for_the_standby_was_cut_off(standing_by, how):
+    primary, standby, open_there = standing_by
+    record = open_there("first")
+    gallery = new_gallery(record)
+    with ThreadPoolExecutor(1) as thread:
+        standby.stop()
+        enrolling = thread.submit(enroll, record, gallery, new_crop(1))
+        eventually(primary.waiting_for_standby)
+        try:
+            primary.end_waits_for_standby(how)
+            # The commit is there for everybody to see.
+            eventually(lambda: primary.query("SELECT count(*) FROM own.crops") == [(1,)])
+            eventually(primary.waiting_for_standby)
+            assert not wait([enrolling], timeout=3).done
+        finally:
+            standby.start()
+        crop_ids = enrolling.result(60)
+    _promote(primary, standby)
+    eventually(lambda: _enroll_if_possible(record, gallery, new_crop(2)), 60.0)
+    assert crop_ids[0] in listed_ids(record, gallery)
+
+
+def _enroll_if_possible(record, gallery, *crops):
+    with contextlib.suppress(RecordUnavailable):
+        return enroll(record, gallery, *crops)
+    return []
+
+
+def _do_without_standby(primary, thread, act):
+    """Submit a change whose COMMIT is ended while it waits for the standby, which is away."""
+    others = set(primary.waiting_for_standby())
+    thread.submit(act)
+    eventually(lambda: set(primary.waiting_for_standby()) - others)
+    (process,) = set(primary.waiting_for_standby()) - others
+    primary.query(f"SELECT pg_terminate_backend({process})")
+    eventually(lambda: set(primary.waiting_for_standby()) - others - {process})
+
+
+@pytest.mark.slow
+@pytest.mark.promise("1")
+def test_what_another_request_has_done_is_confirmed_once_the_standby_has_it(standing_by):
+    primary, standby, open_there = standing_by
+    enrolling, removing, creating, other = (open_there(name) for name in "abcd")
+    gallery = new_gallery(other)
+    kept, removed = enroll(other, gallery, new_crop(1), new_crop(2))
+
+    def enroll_by_key(record):
+        key = RequestKey("name", "digest", "[]")
+        return record.crops.enroll(gallery, EMBEDDER, [new_crop(3)], key)
+
+    def create_again():
+        with pytest.raises(GalleryConflict):
+            new_gallery(other, "yard")
+
+    repeated = {
+        "under its key": lambda: enroll_by_key(other).replayed,
+        "of the same image": lambda: enroll(other, gallery, new_crop(1)) == [kept],
+        "of a deletion": lambda: other.crops.remove(gallery, [removed]).matched == 0,
+        "of a new gallery": lambda: create_again() is None,
+    }
+    with ThreadPoolExecutor(8) as threads:
+        standby.stop()
+        try:
+            _do_without_standby(primary, threads, lambda: enroll_by_key(enrolling))
+            _do_without_standby(primary, threads, lambda: removing.crops.remove(gallery, [removed]))
+            _do_without_standby(primary, threads, lambda: new_gallery(creating, "yard"))
+            asked = {what: threads.submit(repeat) for what, repeat in repeated.items()}
+            assert not wait(asked.values(), timeout=3, return_when=FIRST_COMPLETED).done
+        finally:
+            standby.start()
+        assert {what: future.result(60) for what, future in asked.items()} == dict.fromkeys(
+            repeated, True
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.promise("1")
+def test_what_the_standby_lacks_is_not_followed_so_that_its_promotion_needs_no_adoption(
+    standing_by,
+):
+    primary, standby, open_there = standing_by
+    record, follower = open_there("first"), open_there("second")
+    gallery = new_gallery(record)
+    (kept,) = enroll(record, gallery, new_crop(1))
+    follower.database.data_version()
+    follower.database.note_followed(Reader(follower.database).newest_commit())
+    with ThreadPoolExecutor(2) as threads:
+        standby.stop()
+        enrolling = threads.submit(enroll, record, gallery, new_crop(2))
+        eventually(primary.waiting_for_standby)
+        primary.end_waits_for_standby("restart")
+        eventually(primary.waiting_for_standby)
+        follower.database.data_version()
+        newest = Reader(follower.database).newest_commit()
+        following = threads.submit(follower.database.note_followed, newest)
+        assert not wait([following], timeout=2).done
+        _promote(primary, standby)
+        for waiting in (enrolling, following):
+            with pytest.raises(RecordUnavailable):
+                waiting.result(60)
+    for machine in (record, follower):
+        eventually(lambda it=machine: _enroll_if_possible(it, gallery, new_crop(3)), 60.0)
+        assert kept in listed_ids(machine, gallery)
+        assert len(listed_ids(machine, gallery)) == 2
+
+
 def test_two_machines_write_and_each_has_the_vectors_of_the_other(record, gallery, elsewhere):
     (first,) = enroll(record, gallery, new_crop(1))
     with elsewhere() as other:
@@ -259,10 +388,11 @@ def test_a_state_before_an_acknowledged_commit_is_refused_until_it_is_adopted(
     url = database_url(tmp_path)
     record.close()
     # A machine that has seen more commits than a promoted standby has.
-    AcknowledgedCommit(tmp_path).write(1000)
+    state = AcknowledgedState(tmp_path)
+    state.write(Acknowledged(Commit(1000, "a" * 16)))
     with pytest.raises(InputProblem, match=r"the number 1000: .*gmn store adopt"):
         Record(tmp_path, url)
-    AcknowledgedCommit(tmp_path).path.unlink()
+    state.path.unlink()
     with contextlib.closing(Record(tmp_path, url)) as adopted:
         assert listed_ids(adopted, gallery) == [crop_id]
 
@@ -283,6 +413,119 @@ def test_running_machines_refuse_an_earlier_state_also_one_that_only_followed(
             machine.database.close_connection()
             with pytest.raises(RecordUnavailable, match="lacks commits that were acknowledged"):
                 listed_ids(machine, gallery)
+
+
+@pytest.mark.promise("1")
+@pytest.mark.parametrize("is_running", [True, False])
+def test_an_earlier_copy_is_refused_also_once_another_machine_has_written_on(tmp_path, is_running):
+    with postgres() as server, contextlib.ExitStack() as opened:
+        url = server.url("own")
+
+        def open_there(name):
+            return opened.enter_context(contextlib.closing(Record(tmp_path / name, url)))
+
+        first, follower = open_there("first"), open_there("follower")
+        gallery = new_gallery(first)
+        kept, removed = enroll(first, gallery, new_crop(1), new_crop(2))
+        copy = server.copy_data()
+        assert _enroll_if_possible(first, gallery, new_crop(3))
+        first.crops.remove(gallery, [removed])
+        follower.database.note_followed(Reader(follower.database).newest_commit())
+        if not is_running:
+            first.close()
+            follower.close()
+        server.put_back(copy)
+        new = open_there("new")
+        enroll(new, gallery, *(new_crop(number) for number in range(10, 14)))
+        for number in range(20, 28):
+            enroll(new, gallery, new_crop(number))
+        for name, machine in (("first", first), ("follower", follower)):
+            if is_running:
+                for _ in range(2):
+                    with pytest.raises(RecordUnavailable, match="lacks commits"):
+                        listed_ids(machine, gallery)
+                    with pytest.raises(RecordUnavailable, match="lacks commits"):
+                        enroll(machine, gallery, new_crop(4))
+                machine.close()
+            with pytest.raises(InputProblem, match=r"acknowledged or shown.*gmn store adopt"):
+                Record(tmp_path / name, url)
+            AcknowledgedState(tmp_path / name).path.unlink()
+            assert removed not in listed_ids(open_there(name), gallery)
+        assert kept in listed_ids(new, gallery)
+
+
+@pytest.mark.slow
+@pytest.mark.promise("1")
+def test_a_former_primary_that_has_gone_on_is_told_from_the_present_one(tmp_path):
+    with postgres() as primary, postgres(primary) as standby, contextlib.ExitStack() as opened:
+        url = primary.url_of_both(standby, "own")
+        first = opened.enter_context(contextlib.closing(Record(tmp_path / "first", url)))
+        gallery = new_gallery(first)
+        standby.wait_for(primary)
+        standby.promote()
+        eventually(lambda: standby.query("SELECT pg_is_in_recovery()") == [(False,)])
+        url_of_present = standby.url("own")
+        second = opened.enter_context(
+            contextlib.closing(Record(tmp_path / "second", url_of_present))
+        )
+        for machine in (first, second):
+            enroll(machine, gallery, new_crop(1))
+        newest = [Reader(machine.database).newest_commit() for machine in (first, second)]
+        assert newest[0] == newest[1]
+        primary.kill()
+        for _ in range(2):
+            with pytest.raises(RecordUnavailable, match="lacks commits"):
+                listed_ids(first, gallery)
+        first.close()
+        with pytest.raises(InputProblem, match="former primary"):
+            Record(tmp_path / "first", url)
+        assert listed_ids(second, gallery)
+
+
+@pytest.mark.promise("1")
+def test_a_machine_that_was_away_for_many_commits_joins_if_its_own_ones_are_there(
+    record, gallery, tmp_path
+):
+    enroll(record, gallery, new_crop(1))
+    url = database_url(tmp_path)
+
+    def change(statement):
+        record.database.connection().execute(statement)
+
+    # As if other machines had written.
+    change("UPDATE record SET value = (value::bigint + 25000)::text WHERE name = 'commit'")
+    change("DELETE FROM commits")
+    change("INSERT INTO commits SELECT slot, 'another' FROM generate_series(0, 19999) AS slot")
+    assert len(enroll(record, gallery, new_crop(2))) == 1
+    record.close()
+    Record(tmp_path, url).close()
+    with contextlib.closing(Record(tmp_path / "other", url)) as other:
+        change = other.database.connection().execute
+        change("UPDATE record SET value = (value::bigint + 25000)::text WHERE name = 'commit'")
+        change("UPDATE machines SET token = 'another'")
+    with pytest.raises(InputProblem, match="lacks commits"):
+        Record(tmp_path, url)
+
+
+def test_files_of_a_machine_are_left_alone_by_a_start_and_damaged_ones_are_named(
+    record, gallery, tmp_path
+):
+    enroll(record, gallery, new_crop(1))
+    url = database_url(tmp_path)
+    record.close()
+    files = [tmp_path / "record.commit", tmp_path / "machine"]
+    before = [(file.stat().st_ino, file.stat().st_mtime_ns) for file in files]
+    Record(tmp_path, url).close()
+    assert [(file.stat().st_ino, file.stat().st_mtime_ns) for file in files] == before
+    for file, remedy in zip(files, ("gmn store adopt", "gets a new name"), strict=True):
+        content = file.read_bytes()
+        for damaged in (b"", b"\0" * len(content)):
+            file.write_bytes(damaged)
+            with pytest.raises(InputProblem, match=f"{file}.*{remedy}"):
+                Record(tmp_path, url)
+        file.write_bytes(content)
+    Record(tmp_path, url).close()
+    assert not list(tmp_path.glob("*.part"))
 
 
 def _copied(record, gallery):
