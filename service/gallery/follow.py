@@ -13,16 +13,17 @@ from typing import Literal
 
 from gmn_client.models import RecordState
 from service.errors import DamagedRecord, RecordUnavailable, ServiceError, ServiceStopping
-from service.ops.threads import MonitoredThreadPool, heartbeat
+from service.ops.threads import MonitoredThreadPool, Wake, heartbeat
 from service.record.database import Database
 from service.record.transaction import Reader
 
 log = logging.getLogger(__name__)
-POLL_SECONDS = 0.02
 # Time for which the follower waits for a thread that shows its own change of a gallery.
 LOCK_SECONDS = 0.02
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 60.0
+# Longest pause between two attempts to reach the record.
+AWAY_PAUSE_SECONDS = 0.5
 CLOSING_SECONDS = 5.0
 # Stands for every gallery among those that are waited for; no gallery has this number.
 ALL_GALLERIES = 0
@@ -78,7 +79,7 @@ class Follower:
         self._galleries: dict[int, _Shown] = {}
         self._waiting: dict[int, list[tuple[float, Future[None]]]] = {}
         self._lock = threading.Lock()
-        self._woken = threading.Event()
+        self._woken = Wake()
         self._closing = threading.Event()
         self._data_version = -1
         # The record's newest commit, the one up to which every gallery is shown, and the newest
@@ -89,6 +90,7 @@ class Follower:
         # When everything was last shown, by `time.monotonic`.
         self._in_step_at = time.monotonic()
         self._is_reachable = True
+        self._away_since = 0.0
         self.thread = MonitoredThreadPool(1, "follower")
         self._following: list[Future[None]] = []
 
@@ -183,11 +185,11 @@ class Follower:
             return self._galleries.setdefault(gallery_id, _Shown())
 
     def _run(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
         while not self._closing.is_set():
             heartbeat()
-            woken = self._woken.wait(POLL_SECONDS)
-            self._woken.clear()
             try:
+                woken = self._database.wait_for_commits(self._woken)
                 # Read the version before the changes, so that the next poll notices later commits.
                 data_version = self._database.data_version()
                 if woken or self._shown < self._newest or data_version != self._data_version:
@@ -195,13 +197,30 @@ class Follower:
                     self._data_version = data_version
                 if self._shown >= self._newest:
                     self._in_step_at = time.monotonic()
-                self._is_reachable = True
+                self._note_reachable()
+                pause = FIRST_PAUSE_SECONDS
             except Exception as error:
-                log.exception("the record could not be followed; trying again")
-                self._is_reachable = False
-                if isinstance(error, RecordUnavailable):
-                    self._refuse(error)
-                self._closing.wait(FIRST_PAUSE_SECONDS)
+                self._note_away(error)
+                self._closing.wait(pause)
+                pause = min(2 * pause, AWAY_PAUSE_SECONDS)
+
+    def _note_reachable(self) -> None:
+        if not self._is_reachable:
+            seconds = time.monotonic() - self._away_since
+            log.warning("the record is followed again, after %.1f s", seconds)
+        self._is_reachable = True
+
+    def _note_away(self, error: Exception) -> None:
+        if isinstance(error, RecordUnavailable):
+            self._refuse(error)
+        # One line says that an outage begins, and one that it has ended.
+        if self._is_reachable:
+            self._away_since = time.monotonic()
+            if isinstance(error, ServiceError):
+                log.error("the record cannot be followed: %s", error.detail)
+            else:
+                log.error("the record cannot be followed", exc_info=error)
+        self._is_reachable = False
 
     def _follow(self) -> None:
         with self._lock:
@@ -252,7 +271,7 @@ class Follower:
         except Exception as error:
             shown.pause = min(max(2 * shown.pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
             shown.read_again_at = time.monotonic() + shown.pause
-            if not isinstance(error, ServiceStopping):
+            if not isinstance(error, ServiceStopping | RecordUnavailable):
                 log.exception("gallery %d is read again in %.2f s", gallery_id, shown.pause)
         finally:
             shown.lock.release()

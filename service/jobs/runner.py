@@ -197,7 +197,10 @@ async def _run_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob], worker: st
         except (ServiceError, Cancelled) as error:
             # Omit the message, which may name a file of the import.
             reason = error.code if isinstance(error, ServiceError) else type(error).__name__
-            log.warning("%s was cut off: %s", work, reason)
+            # A record that is away is logged once; only a job that was under way is worth a line.
+            is_away = job is None and isinstance(error, RecordUnavailable)
+            level = logging.DEBUG if is_away else logging.WARNING
+            log.log(level, "%s was cut off: %s", work, reason)
         except Exception:
             log.exception("%s was cut off", work)
         with contextlib.suppress(TimeoutError):

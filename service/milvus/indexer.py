@@ -20,11 +20,11 @@ from typing import Any
 from service.errors import (
     CollectionUnavailable,
     IndexUnavailable,
-    ServiceError,
     ServiceStopping,
     UnknownGallery,
 )
 from service.milvus.writing import CollectionOutdated, CollectionWriter, is_current
+from service.ops.critical_sections import log_failure
 from service.ops.locks import WORKS_BY
 from service.ops.threads import LONG_WORK_FACTOR, MonitoredThreadPool, heartbeat
 from service.record.crop_rows import read_changed_slots, read_removed_slots
@@ -129,10 +129,8 @@ class Indexer:
                     self._follow_alone()
             except ServiceStopping:
                 pass
-            except ServiceError as error:
-                log.error("collections in Milvus are not brought up to date: %s", error.detail)
-            except Exception:
-                log.exception("collections in Milvus could not be brought up to date")
+            except Exception as error:
+                log_failure("the update of collections in Milvus", error)
             self._closing.wait(CHECK_SECONDS)
         self._lock.release()
 

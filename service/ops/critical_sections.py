@@ -13,7 +13,7 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-from service.errors import ServiceError, ServiceStopping
+from service.errors import RecordUnavailable, ServiceError, ServiceStopping
 from service.ops.data_directory import make_folder
 from service.ops.locks import (
     BEAT_SECONDS,
@@ -97,10 +97,8 @@ async def repeat_alone(
                         await _work_while_held(lock, threads, work)
                     finally:
                         await threads.run(lock.release)
-            except ServiceError as error:
-                log.error("%s failed: %s", lock.work, error.detail)
-            except Exception:
-                log.exception("%s failed", lock.work)
+            except Exception as error:
+                log_failure(lock.work, error)
             await asyncio.sleep(pause_seconds)
     finally:
         # An attempt that is under way may still take the lock.
@@ -131,10 +129,19 @@ async def attempt(what: str, work: Awaitable[object]) -> None:
     """Await some work, and log a failure, which must not end the work on other items."""
     try:
         await work
-    except ServiceError as error:
+    except Exception as error:
+        log_failure(what, error)
+
+
+def log_failure(what: str, error: Exception) -> None:
+    """Log that some work failed, which is tried again later; call this where it was caught."""
+    if isinstance(error, RecordUnavailable):
+        # All work fails while the record is away, which is logged once.
+        log.debug("%s failed: %s", what, error.detail)
+    elif isinstance(error, ServiceError):
         log.error("%s failed: %s", what, error.detail)
-    except Exception:
-        log.exception("%s failed", what)
+    else:
+        log.error("%s failed", what, exc_info=error)
 
 
 class CriticalSections:

@@ -10,12 +10,14 @@ import asyncio
 import faulthandler
 import logging
 import os
+import select
+import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from queue import Queue
@@ -72,6 +74,35 @@ def heartbeat() -> None:
     current.last = time.monotonic()
     if current.is_cut_off is not None and current.is_cut_off.is_set():
         raise ServiceStopping("the service is shutting down; send the request again later")
+
+
+class Wake:
+    """An event for which one thread waits, also together with a connection."""
+
+    def __init__(self) -> None:
+        self._receiver, self._sender = socket.socketpair()
+        self._receiver.setblocking(False)
+        self._sender.setblocking(False)
+
+    def set(self) -> None:
+        # Enough was said if the thread has not read it yet.
+        with suppress(BlockingIOError):
+            self._sender.send(b"\0")
+
+    def wait(self, seconds: float, connection: int | None = None) -> bool:
+        """Return True once it is set, or False after a time, or once a connection says something.
+
+        Args:
+            connection: its descriptor.
+        """
+        poll = select.poll()
+        poll.register(self._receiver, select.POLLIN)
+        if connection is not None:
+            poll.register(connection, select.POLLIN)
+        poll.poll(1000 * seconds)
+        with suppress(BlockingIOError):
+            return bool(self._receiver.recv(4096))
+        return False
 
 
 @contextmanager

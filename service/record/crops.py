@@ -15,7 +15,7 @@ from model.crops.texts import nfc
 from service.errors import (
     CropConflict,
     NeedsReindex,
-    RecordWaits,
+    RecordUnavailable,
     RequestConflict,
     ServiceError,
     UnknownCrop,
@@ -145,7 +145,8 @@ class Crops(RecordPart):
         for alike in _split_alike(requests):
             try:
                 outcomes += self._database.write(_enroll, gallery_id, alike)
-            except RecordWaits as error:
+            except RecordUnavailable as error:
+                # It may have happened, so that no other error may take the place of this one.
                 outcomes += [error] * (len(requests) - len(outcomes))
                 break
             except Exception:

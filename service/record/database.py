@@ -23,7 +23,7 @@ from service.ops.data_directory import (
     failpoint,
 )
 from service.ops.locks import WorkLock
-from service.ops.threads import holding
+from service.ops.threads import Wake, holding
 from service.record.deletions import Deletion, DeletionLog
 from service.record.schema import (
     as_moment,
@@ -41,6 +41,8 @@ from service.record.vectors import VectorFile
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
+# Pause between two looks for new commits.
+POLL_SECONDS = 0.02
 # Name of the time at which the indexes were built anew, in the table `record`.
 REBUILT = "indexes_rebuilt"
 NOT_WRITTEN = (
@@ -160,6 +162,10 @@ class Database(Source):
     @abstractmethod
     def data_version(self) -> int:
         """Return a number that changes with every commit of any process or thread."""
+
+    def wait_for_commits(self, wake: Wake) -> bool:
+        """Wait until there may be a new commit, or for a short while; return True if woken."""
+        return wake.wait(POLL_SECONDS)
 
     @abstractmethod
     def prefetch(self) -> None:

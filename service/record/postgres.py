@@ -25,11 +25,12 @@ from model.problems import InputProblem
 from service.errors import RecordUnavailable, RecordWaits, StorageFailed
 from service.ops.data_directory import MACHINE, make_folder, sync, write_private
 from service.ops.locks import WORKS_BY, ProcessLock, WorkLock
-from service.ops.threads import waiting
+from service.ops.threads import Wake, waiting
 from service.record.database import (
     NOT_LOGGED,
     NOT_WRITTEN,
     NOTE_COMMIT,
+    POLL_SECONDS,
     RECORD_ID,
     Database,
     storage_failure,
@@ -52,7 +53,7 @@ from service.record.postgres_connection import (
     require_server,
     sentence_of,
 )
-from service.record.postgres_locks import CREATORS, WRITERS, PostgresWorkLock
+from service.record.postgres_locks import CREATORS, WRITERS, PostgresWorkLock, TurnWatch
 from service.record.postgres_sql import table_definitions
 from service.record.postgres_vectors import CachedVectorFiles
 from service.record.schema import FORMAT
@@ -62,6 +63,8 @@ log = logging.getLogger(__name__)
 # A COMMIT without an answer is asked for during this time.
 ANSWER_SECONDS = 10.0
 PAUSE_SECONDS = 0.1
+# Pause between two looks for new commits, if none is announced.
+LOOK_SECONDS = 1.0
 NEWEST_COMMIT = "SELECT CAST(value AS INTEGER) FROM record WHERE name = 'commit'"
 # More commits than a machine misses that is away for a while.
 KEPT_TOKENS = 20_000
@@ -148,7 +151,13 @@ class PostgresDatabase(Database):
         # The deletions of all machines go into the log of this one.
         self._log_lock = ProcessLock(folder / "record.lock", "lines of deletions.log")
         self.machine = _machine_of(folder)
+        self._turns = TurnWatch(self._connect)
         self._is_open = False
+        # Writes were refused since the last one that had its turn.
+        self._is_refusing = False
+        # Each commit is announced there to the followers.
+        self._channel = ""
+        self._has_notice = False
         # Commits up to this number are known to be on every standby that has to have them: a COMMIT
         # of this process was acknowledged after it.
         self._kept = -1
@@ -187,7 +196,7 @@ class PostgresDatabase(Database):
         try:
             yield
         except psycopg.errors.LockNotAvailable as error:
-            raise RecordWaits("the turn of the writers") from error
+            raise self._writes_waited() from error
         except psycopg.errors.DiskFull as error:
             raise storage_failure(NOT_WRITTEN, error) from error
         except ServerSilent as error:
@@ -256,9 +265,31 @@ class PostgresDatabase(Database):
                 self._may_show_unkept = True
                 connection = self._connect()
                 self._version_connection = connection
+                connection.listen(self._channel, self._note_notice)
             ((newest,),) = connection.fetch_tuples(NEWEST_COMMIT, ())
             self._silent_until = 0.0
             return int(newest)
+
+    def wait_for_commits(self, wake: Wake) -> bool:
+        # A notice that is lost does no harm: the number of the newest commit is read anyway.
+        descriptor = self._read_notices()
+        if descriptor is not None and not self._has_notice:
+            if wake.wait(LOOK_SECONDS, descriptor):
+                return True
+            self._read_notices()
+        self._has_notice = False
+        # Commits that follow one another are looked at together.
+        return wake.wait(POLL_SECONDS)
+
+    def _read_notices(self) -> int | None:
+        """Return the descriptor of the connection that listens; None if it has ended."""
+        with self._version_lock:
+            connection = cast("PostgresConnection | None", self._version_connection)
+            is_there = connection is not None and not connection.is_gone
+            return connection.descriptor if connection is not None and is_there else None
+
+    def _note_notice(self) -> None:
+        self._has_notice = True
 
     def prefetch(self) -> None:
         """Do nothing: PostgreSQL reads ahead by itself."""
@@ -274,6 +305,7 @@ class PostgresDatabase(Database):
         super().close()
         if self._version_connection is not None:
             self._version_connection.close()
+        self._turns.close()
         self._log_lock.close()
 
     def _connect(self) -> PostgresConnection:
@@ -339,6 +371,7 @@ class PostgresDatabase(Database):
                 if not Reader(self).value("SELECT to_regclass('record') IS NOT NULL"):
                     self._create(connection)
                 self._require_format()
+                self._channel = f"gmn {Reader(self).value(RECORD_ID)}"
                 self._note_first(self._join(connection))
             finally:
                 connection.execute(f"SELECT pg_advisory_unlock({CREATORS})")
@@ -415,7 +448,7 @@ class PostgresDatabase(Database):
         with waiting():
             has_turn = self._write_lock.acquire(timeout=TURN_SECONDS)
         if not has_turn:
-            raise RecordWaits("the turn of the writers")
+            raise self._writes_waited()
         try:
             yield
         finally:
@@ -441,7 +474,8 @@ class PostgresDatabase(Database):
             self._state_query(known),
         )
         try:
-            state = _as_state(connection.begin("; ".join(statements)))
+            with self._turns.waiting():
+                state = _as_state(connection.begin("; ".join(statements)))
             _require_known(state, known)
             if isinstance(lock := WORKS_BY.get(), PostgresWorkLock):
                 lock.require(Reader(self))
@@ -449,7 +483,20 @@ class PostgresDatabase(Database):
             if connection.in_transaction:
                 self._end("ROLLBACK")
             raise
+        if self._is_refusing:
+            self._is_refusing = False
+            log.warning("writes have their turn again")
         return state.newest.number
+
+    def _writes_waited(self) -> RecordWaits:
+        if not self._is_refusing:
+            self._is_refusing = True
+            log.error(
+                "writes are refused that have waited %d s for their turn: another one may wait for "
+                "a synchronous standby that is away",
+                TURN_SECONDS,
+            )
+        return RecordWaits("the turn of the writers")
 
     def _end(self, statement: Literal["COMMIT", "ROLLBACK"]) -> None:
         if statement == "COMMIT":
@@ -465,6 +512,7 @@ class PostgresDatabase(Database):
         transaction.change_many(NOTE_COMMIT, [(transaction.commit,)])
         transaction.change_many(NOTE_TOKEN, [(transaction.commit % KEPT_TOKENS, token)])
         transaction.change_many(NOTE_MACHINE, [(self.machine, transaction.commit, token)])
+        self.connection().execute("SELECT pg_notify(?, '')", (self._channel,))
         self._sent.token = token
         self._sent.number = transaction.commit
         # The answer comes with that of COMMIT.
@@ -498,7 +546,8 @@ class PostgresDatabase(Database):
     def _find_token(self, number: int) -> str | None:
         with _transaction(self.connection()):
             # The transaction has ended once its lock is free.
-            self.fetch_tuples(f"SELECT pg_advisory_xact_lock({WRITERS})")
+            with self._turns.waiting():
+                self.fetch_tuples(f"SELECT pg_advisory_xact_lock({WRITERS})")
             rows = self.fetch_tuples(
                 "SELECT token FROM commits WHERE slot = ?", (number % KEPT_TOKENS,)
             )

@@ -168,6 +168,9 @@ class PostgresConnection:
         RecordUnavailable: PostgreSQL does not answer.
     """
 
+    # Called at each notice, if the connection listens.
+    _note: Callable[[], None] | None = None
+
     def __init__(self, url: str) -> None:
         options = (
             f"-c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout={TURN_SECONDS}s "
@@ -207,11 +210,18 @@ class PostgresConnection:
         """True if it is closed, or if the server has ended it while it was idle."""
         if self._server.closed or self.in_transaction:
             return self._server.closed
+        if self._note is not None:
+            self.read_notices()
+            return self._server.closed
         # A server that says something without being asked says that it ends.
         # `select.select` takes no descriptor from 1,024 on, and a service has more connections.
         poll = select.poll()
         poll.register(self._server.fileno(), select.POLLIN)
         return bool(poll.poll(0))
+
+    @property
+    def descriptor(self) -> int:
+        return self._server.fileno()
 
     @property
     def in_transaction(self) -> bool:
@@ -227,6 +237,24 @@ class PostgresConnection:
         while self._unread and self._changes == before:
             self._changes += max(self._unread.pop().rowcount, 0)
         return self._changes
+
+    def listen(self, channel: str, note: Callable[[], None]) -> None:
+        """Have a function called at each notice of a channel that this connection reads."""
+        self._note = note
+        self._server.add_notify_handler(lambda _: note())
+        self._server.execute(f'LISTEN "{channel}"'.encode())
+
+    def read_notices(self) -> None:
+        """Read what the server has said without being asked; close the connection if it ended."""
+        poll = select.poll()
+        poll.register(self._server.fileno(), select.POLLIN)
+        try:
+            while poll.poll(0):
+                self._server.pgconn.consume_input()
+                while self._server.pgconn.notifies():
+                    self._note()
+        except psycopg.OperationalError:
+            self._server.close()
 
     def begin(self, statements: str) -> tuple[Any, ...]:
         """Begin a transaction that writes, by statements whose last one returns a row."""

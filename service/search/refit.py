@@ -23,7 +23,7 @@ from model.gallery_thresholds import (
 from model.order_statistics import FEW_IDENTITIES
 from model.problems import InputProblem
 from model.search_calibration import SearchCalibration, Searches, fit_searches, unpack_searches
-from service.errors import ServiceError
+from service.errors import RecordUnavailable, ServiceError
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
 from service.ops.critical_sections import attempt
@@ -111,7 +111,8 @@ async def fit_galleries(runtime: Runtime) -> None:
                 # The same crops will never show a tail, but a service may answer later.
                 if not isinstance(error, ServiceError):
                     rest = math.inf
-                log.warning("gallery %s keeps its calibration: %s", gallery.name, error)
+                if not isinstance(error, RecordUnavailable):
+                    log.warning("gallery %s keeps its calibration: %s", gallery.name, error)
             except Exception:
                 log.exception("the calibration of gallery %s was not fitted", gallery.name)
             checked[gallery.gallery_id] = (state, time.monotonic() + rest)

@@ -13,9 +13,8 @@ from typing import Any
 from pydantic_core import to_json
 
 from gmn_client.models import Alert, Delivery
-from service.errors import ServiceError
 from service.links import link_alert, signed_alert_image
-from service.ops.critical_sections import repeat_alone
+from service.ops.critical_sections import log_failure, repeat_alone
 from service.ops.data_directory import failpoint
 from service.ops.threads import CALLER
 from service.record.values import new_crop_id
@@ -59,8 +58,7 @@ async def _send_all(runtime: Runtime) -> None:
                     attempts.create_task(_attempt(runtime, webhook, delivery, under_way, unstored))
                 pause = (later - now).total_seconds() if later else None
             except Exception as error:
-                reason = error.detail if isinstance(error, ServiceError) else repr(error)
-                log.warning("deliveries to webhooks wait: %s", reason)
+                log_failure("the search for deliveries to webhooks", error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), pause)
 

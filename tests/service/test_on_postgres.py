@@ -2,8 +2,10 @@
 
 import itertools
 import os
+import signal
 import tempfile
 import time
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,12 @@ from tests.forked import run_gmn
 from tests.machines.ledger import GALLERY, Ledger, compare, writing
 from tests.machines.proxy import PROGRAM
 from tests.machines.run import kill_all
+from tests.outside import crop_ids, problem
 from tests.postgres import PostgresServer, find_place, postgres
 from tests.service.conftest import Served
 from tests.waiting import eventually
 
+REST_SECONDS = 3.0
 TIMES = {"kill_service": 2, "kill_server": 2, "promote": 1}
 
 pytestmark = [pytest.mark.slow, pytest.mark.promise("several-machines")]
@@ -157,6 +161,118 @@ def test_a_server_that_stands_still_is_told_and_nothing_is_lost_when_it_goes_on(
     assert not [surprise for client in clients for surprise in client.surprises]
     wrong = compare(ledger, machines)
     assert not any(wrong.values()), wrong
+
+
+@pytest.mark.promise("stopped-holder")
+def test_a_service_that_stands_still_amid_a_write_keeps_no_machine_from_writing(place, images):
+    _, start = place
+    served = start("first")
+    # It waits there with the turn of the writers.
+    paused = start("second", failpoint="enroll.crop-written=delay:1")
+    with ThreadPoolExecutor(1) as client:
+        written = client.submit(paused.enroll, "default", images[0])
+        eventually(lambda: "failpoint enroll.crop-written" in paused.log.read_text())
+        paused.process.send_signal(signal.SIGSTOP)
+        try:
+            answers = []
+            eventually(lambda: _has_enrolled(served, images[1], answers), 60.0)
+            landed = crop_ids(answers[-1])
+        finally:
+            paused.process.send_signal(signal.SIGCONT)
+        refused = written.result()
+        assert problem(refused) == (503, "record_unavailable"), refused.text
+    path = "/v1/galleries/default/crops"
+    for service in (served, paused):
+        eventually(lambda it=service: crop_ids(it.http.get(path)) == landed)
+    landed += paused.enrolled("default", images[0])
+    for service in (served, paused):
+        eventually(lambda it=service: sorted(crop_ids(it.http.get(path))) == sorted(landed))
+    (line,) = [line for line in served.log.read_text().splitlines() if "stood still amid" in line]
+    assert "nothing of that write is stored" in line
+
+
+def _has_enrolled(served, image, answers):
+    answers.append(served.enroll("default", image))
+    assert answers[-1].status_code in (201, 503), answers[-1].text
+    return answers[-1].status_code == 201
+
+
+def _come_to_rest(server):
+    """Wait until services have done what they do after their start."""
+    newest = None
+    resting_since = time.monotonic()
+
+    def rests():
+        nonlocal newest, resting_since
+        (state,) = server.query("SELECT value FROM record.record WHERE name = 'commit'")
+        if state != newest:
+            newest = state
+            resting_since = time.monotonic()
+        return time.monotonic() > resting_since + REST_SECONDS
+
+    eventually(rests)
+
+
+@pytest.mark.promise("1")
+@pytest.mark.promise("stopped-holder")
+def test_a_stopped_service_whose_commit_waits_for_the_standby_is_not_ended(place, images):
+    primary, start = place
+    with postgres(primary) as standby:
+        primary.require_standby()
+        machines = [start("first"), start("second")]
+        paused, served = machines
+        with ThreadPoolExecutor(1) as client:
+            _come_to_rest(primary)
+            standby.stop()
+            written = client.submit(paused.enroll, "default", images[0])
+            eventually(primary.waiting_for_standby)
+            waiting = primary.waiting_for_standby()
+            paused.process.send_signal(signal.SIGSTOP)
+            try:
+                # Both take longer than who stands still is let wait.
+                for _ in range(2):
+                    refused = served.enroll("default", images[1])
+                    assert problem(refused) == (503, "record_unavailable"), refused.text
+                assert primary.waiting_for_standby() == waiting
+            finally:
+                standby.start()
+                paused.process.send_signal(signal.SIGCONT)
+            landed = crop_ids(written.result())
+        assert written.result().status_code == 201
+        landed += served.enrolled("default", images[1])
+        path = "/v1/galleries/default/crops"
+        for service in machines:
+            eventually(lambda it=service: sorted(crop_ids(it.http.get(path))) == sorted(landed))
+        for service in machines:
+            service.kill()
+
+
+@pytest.mark.promise("1")
+def test_who_deletes_again_is_told_once_the_standby_lacks_the_deletion_no_more(place, images):
+    primary, start = place
+    with postgres(primary) as standby, ThreadPoolExecutor(4) as clients:
+        primary.require_standby()
+        first, second = start("first"), start("second")
+        (crop_id,) = first.enrolled("default", images[0])
+        _come_to_rest(primary)
+        standby.stop()
+        try:
+            deleted = clients.submit(first.http.delete, f"/v1/galleries/default/crops/{crop_id}")
+            eventually(primary.waiting_for_standby)
+            (process,) = primary.waiting_for_standby()
+            primary.query(f"SELECT pg_terminate_backend({process})")
+            eventually(lambda: process not in primary.waiting_for_standby())
+            again = [
+                clients.submit(second.http.delete, f"/v1/galleries/default/crops/{crop_id}"),
+                clients.submit(second.http.delete, "/v1/galleries/none"),
+            ]
+            assert not wait([deleted, *again], timeout=3, return_when=FIRST_COMPLETED).done
+        finally:
+            standby.start()
+        assert deleted.result().status_code == 200
+        assert [future.result().status_code for future in again] == [404, 404]
+        for service in (first, second):
+            service.kill()
 
 
 def test_who_forgets_a_person_is_told_that_postgresql_keeps_deleted_rows(place, drawn_crops):

@@ -6,8 +6,8 @@ from collections import defaultdict
 import pytest
 
 from service.errors import RecordUnavailable, ServiceStopping
-from service.gallery import follow
 from service.gallery.follow import Follower
+from service.record import database
 from service.record.galleries import next_version
 from service.record.transaction import Reader
 from tests.service.gallery.new_crops import new_gallery, open_record
@@ -55,7 +55,7 @@ def change(record, gallery):
 
 def test_changes_of_another_process_are_shown_in_order_with_the_next_look(seen, other, gallery):
     # The promise is 100 ms on a quiet machine.
-    assert follow.POLL_SECONDS < 0.1
+    assert database.POLL_SECONDS < 0.1
     assert seen.read == [gallery]
     for _ in range(3):
         last = change(other, gallery)

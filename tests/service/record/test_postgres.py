@@ -2,6 +2,8 @@
 
 import contextlib
 import gc
+import threading
+import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from urllib.parse import quote
 
@@ -10,9 +12,9 @@ import psycopg
 import pytest
 
 from model.problems import InputProblem
-from service.errors import GalleryConflict, RecordUnavailable
+from service.errors import GalleryConflict, RecordUnavailable, RecordWaits
 from service.record import postgres as postgres_module
-from service.record import postgres_connection
+from service.record import postgres_connection, postgres_locks
 from service.record.deletions import read_deletions
 from service.record.postgres_acknowledged import Acknowledged, AcknowledgedState, Commit
 from service.record.postgres_connection import PostgresConnection, examine_server
@@ -302,6 +304,95 @@ def test_what_the_standby_lacks_is_not_followed_so_that_its_promotion_needs_no_a
         eventually(lambda it=machine: _enroll_if_possible(it, gallery, new_crop(3)), 60.0)
         assert kept in listed_ids(machine, gallery)
         assert len(listed_ids(machine, gallery)) == 2
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Have sessions that stand still ended, and writers refused, sooner."""
+    monkeypatch.setattr(postgres_locks, "STILL_SECONDS", 2.0)
+    monkeypatch.setattr(postgres_module, "TURN_SECONDS", 6)
+
+
+def _write_until(leave):
+    """Return a rule that changes something and then waits for an event, as a stopped process."""
+
+    def rule(transaction):
+        row = {"name": "half", "value": "done"}
+        transaction.insert("record", row, instead=True)
+        leave.wait(60)
+
+    return rule
+
+
+@pytest.mark.promise("stopped-holder")
+def test_who_stands_still_amid_a_write_loses_it_and_the_others_write(
+    record, gallery, elsewhere, impatient, caplog
+):
+    leave = threading.Event()
+    with elsewhere() as other, ThreadPoolExecutor(1) as thread:
+        still = thread.submit(record.database.write, _write_until(leave))
+        holds = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+        eventually(lambda: Reader(other.database).value(holds) == 1)
+        try:
+            assert len(enroll(other, gallery, new_crop(1))) == 1
+            assert not still.done()
+        finally:
+            leave.set()
+        with pytest.raises(RecordUnavailable):
+            still.result(60)
+        assert Reader(other.database).value("SELECT 1 FROM record WHERE name = 'half'") is None
+        assert len(enroll(record, gallery, new_crop(2))) == 1
+    assert sum("stood still amid a write" in line for line in caplog.messages) == 1
+
+
+@pytest.mark.promise("stopped-holder")
+def test_who_works_amid_a_write_is_not_ended(record, gallery, elsewhere, impatient, caplog):
+    def work(transaction):
+        for _ in range(25):
+            transaction.tuples("SELECT 1")
+            time.sleep(0.2)
+        transaction.tuples("SELECT 1 FROM pg_sleep(4)")
+        return 7
+
+    with elsewhere() as other, ThreadPoolExecutor(1) as thread:
+        working = thread.submit(record.database.write, work)
+        holds = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+        eventually(lambda: Reader(other.database).value(holds) == 1)
+        with pytest.raises(RecordWaits):
+            enroll(other, gallery, new_crop(1))
+        assert working.result(60) == 7
+        assert len(enroll(other, gallery, new_crop(1))) == 1
+    assert not [line for line in caplog.messages if "stood still" in line]
+
+
+@pytest.mark.slow
+@pytest.mark.promise("stopped-holder")
+def test_who_waits_for_the_standby_is_not_ended_and_all_that_wait_are_refused_together(
+    standing_by, impatient
+):
+    primary, standby, open_there = standing_by
+    first, other = open_there("first"), open_there("other")
+    gallery = new_gallery(first)
+    with ThreadPoolExecutor(9) as threads:
+        standby.stop()
+        committing = threads.submit(enroll, first, gallery, new_crop(1))
+        eventually(primary.waiting_for_standby)
+        (process,) = primary.waiting_for_standby()
+        began = time.monotonic()
+        waiting = [
+            threads.submit(enroll, machine, gallery, new_crop(number))
+            for number, machine in enumerate([first, other] * 4, 2)
+        ]
+        try:
+            for refused in waiting:
+                with pytest.raises(RecordWaits):
+                    refused.result(60)
+            # One after the other they would be refused after four times as long.
+            assert time.monotonic() - began < 3 * postgres_module.TURN_SECONDS
+            assert primary.waiting_for_standby() == [process]
+        finally:
+            standby.start()
+        assert listed_ids(other, gallery) == committing.result(60)
 
 
 def test_two_machines_write_and_each_has_the_vectors_of_the_other(record, gallery, elsewhere):
