@@ -63,8 +63,9 @@ camera-soak: .venv/ready
 	$(BIN)/python -m tests.load.camera_soak $(SOAK_OPTIONS)
 
 # Two machines on one record in PostgreSQL, whose services and server are killed, also behind HAProxy if
-# it is installed, and whose standby is promoted; MACHINES_OPTIONS="--processes 5 --servers 3 --pauses 1
-# --promotions 1 --proxied 2" is a short run.
+# it is installed, stand still, or are put back, and whose standby is promoted, also after it was away;
+# MACHINES_OPTIONS="--processes 5 --servers 3 --pauses 1 --promotions 1 --proxied 2 --cuts 4 --stops 1
+# --copies 1" is a short run.
 machines: .venv/ready
 	$(BIN)/python -m tests.machines.run $(MACHINES_OPTIONS)
 

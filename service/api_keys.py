@@ -24,7 +24,13 @@ from pydantic import ValidationError
 
 from gmn_client.models import Key, Scope
 from model.problems import InputProblem, legible
-from service.errors import InvalidField, TooManyRequests, Unauthorised, UnknownKey
+from service.errors import (
+    InvalidField,
+    RecordUnavailable,
+    TooManyRequests,
+    Unauthorised,
+    UnknownKey,
+)
 from service.ops.shared import KeyRates
 from service.ops.threads import MonitoredThreadPool
 from service.record.keys import (
@@ -366,7 +372,7 @@ class KeyRing:
                 self._records.note_used(used)
         except Exception as error:
             # Out of file descriptors, SQLite raises an error of its own.
-            if self._current:
+            if self._current and not isinstance(error, RecordUnavailable):
                 log.error("keys could not be read again, or noted as used", exc_info=error)
             self._current = False
         self._merge_keys()

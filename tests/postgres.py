@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 from urllib.parse import quote
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -105,17 +106,19 @@ class PostgresServer:
     def copy_data(self):
         """Copy what the server has stored; return the copy."""
         self.stop()
-        copy = self.folder / "copy"
+        copy = self.folder / f"copy-{uuid4()}"
         subprocess.run(["cp", "-a", self.data, copy], check=True)
         self.start()
         return copy
 
     def put_back(self, copy):
-        """Put a copy in the place of what the server has stored since."""
+        """Put a copy in the place of what the server has stored since, and return that."""
         self.stop()
-        shutil.rmtree(self.data)
+        present = self.folder / f"copy-{uuid4()}"
+        self.data.rename(present)
         copy.rename(self.data)
         self.start()
+        return present
 
     def query(self, statement):
         """Return the rows of a statement that a superuser sends."""

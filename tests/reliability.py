@@ -67,7 +67,10 @@ def _describe_machines(run):
     kinds["promote"] = "promotions of a synchronous standby"
     kinds["pause_server"] = "pauses of the server"
     kinds["kill_behind_proxy"] = "kills of a machine behind the proxy"
-    extent = ", ".join(f"{run[kind]['times']} {name}" for kind, name in kinds.items())
+    more = {"cut_off": "commits cut off that waited for the standby"}
+    more |= {"stop_service": "stops of a machine", "put_back": "earlier copies put in place"}
+    done = {kind: name for kind, name in (kinds | more).items() if kind in run}
+    extent = ", ".join(f"{run[kind]['times']} {name}" for kind, name in done.items())
     extent += f", seed {run['seed']}; {run['enrolled']:,} enrollments and {run['deleted']:,} "
     extent += "deletions acknowledged"
     slowest = [f"{run[kind]['slowest_s']:.2f} s" for kind in kinds]

@@ -217,7 +217,7 @@ class Follower:
         if self._is_reachable:
             self._away_since = time.monotonic()
             if isinstance(error, ServiceError):
-                log.error("the record cannot be followed: %s", error.detail)
+                log.error("the record cannot be followed: %s", error.why)
             else:
                 log.error("the record cannot be followed", exc_info=error)
         self._is_reachable = False

@@ -117,7 +117,8 @@ async def _work_while_held(
         while not task.done():
             await asyncio.wait({task}, timeout=lock.beat_seconds)
             if not (task.done() or await threads.run(lock.keep)):
-                log.warning("%s ends here: another process may do this work by now", lock.work)
+                # The record is away, or was for a moment, which is logged once.
+                log.debug("%s ends here: another process may do this work by now", lock.work)
                 return
     finally:
         task.cancel()
@@ -181,7 +182,7 @@ class CriticalSections:
         if cancelled is None:
             return task.result()
         failure = None if task.cancelled() else task.exception()
-        if failure is not None and not isinstance(failure, ServiceStopping):
+        if failure is not None and not isinstance(failure, ServiceStopping | RecordUnavailable):
             # Logged as a traceback, from which the log removes messages that may name a person.
             log.error("a cancelled request's section failed", exc_info=failure)
         raise cancelled

@@ -1,12 +1,13 @@
 """`make machines`: two machines on one record in PostgreSQL, whose parts are killed under load.
 
 Usage: python -m tests.machines.run [--processes 100] [--servers 30] [--pauses 10]
-    [--promotions 5] [--proxied 20] [--seed 1]
+    [--promotions 5] [--proxied 20] [--cuts 8] [--stops 5] [--copies 3] [--seed 1]
 
 Each machine is a service with a data directory of its own. Clients enroll and delete at either of
 them. A service is killed and started again; the server is killed and started again, or stands
-still for a while; or it is killed for good, its synchronous standby is promoted, and a new standby
-follows that. At last clients write through the proxy of the deployment, if HAProxy is installed,
+still for a while, or an earlier copy is put in its place; a service stands still; or the server is
+killed for good, its synchronous standby is promoted, and a new standby follows that, at times after
+a COMMIT was cut off that waited for the standby. At last clients write through the proxy of the deployment, if HAProxy is installed,
 while a service behind it is killed. After each of these the machines have to agree on all that was
 acknowledged. The figures go to `runs/machines.json`.
 """
@@ -16,6 +17,7 @@ import contextlib
 import os
 import random
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -31,6 +33,7 @@ from tests.machines.proxy import PROGRAM, Proxy
 from tests.outside import free_port
 from tests.postgres import PostgresServer, find_place
 from tests.service.conftest import Served
+from tests.torture.images import draw
 from tests.waiting import eventually
 
 SCHEMA = "record"
@@ -44,10 +47,16 @@ DETECTION_SECONDS = 1.0
 # The server stands still for so long.
 PAUSE_SECONDS = (5.0, 20.0)
 LOOK_SECONDS = 0.1
+# How COMMITs end that wait for a standby, and how long nothing may be acknowledged then.
+ENDS_OF_WAITS = ("restart", "kill", "terminate", "cancel")
+WITHOUT_STANDBY_SECONDS = (2.0, 6.0)
+# Clients try for so long to write to an earlier copy.
+EARLIER_SECONDS = 3.0
+FOUND = ("lost", "back", "unseen", "differing", "unkept", "accepted")
 # What happens to machines and servers of one kind.
 WORLDS = (
-    ({}, ("kill_service", "kill_server", "pause_server")),
-    ({"has_standby": True}, ("promote",)),
+    ({}, ("kill_service", "kill_server", "pause_server", "stop_service", "put_back")),
+    ({"has_standby": True}, ("promote", "cut_off")),
     ({"has_proxy": True}, ("kill_behind_proxy",)),
 )
 
@@ -74,6 +83,8 @@ class World:
         self.noticed = []
         # Seconds until a write was refused meanwhile.
         self.refused = []
+        # What was acknowledged although it may be lost.
+        self.violations = Counter()
         self.services = [self._serve(number) for number in range(MACHINES)]
         self.services[0].create(GALLERY)
         eventually(lambda: self.services[1].http.get(f"/v1/galleries/{GALLERY}").is_success)
@@ -119,6 +130,55 @@ class World:
         self.refused += self.ledger.refusals[refused:]
         return went_on
 
+    def stop_service(self):
+        """Keep a service from running until another one has written; return when it was stopped."""
+        number = self._chance.randrange(MACHINES)
+        process = self.services[number].process
+        process.send_signal(signal.SIGSTOP)
+        try:
+            stopped = time.monotonic()
+            self._wait_for_success(stopped + TRAFFIC_SECONDS[0])
+        finally:
+            process.send_signal(signal.SIGCONT)
+        return stopped
+
+    def put_back(self):
+        """Put an earlier copy in the place of the server for a while; return when it was away.
+
+        A new machine writes to it meanwhile, and the others may not.
+        """
+        earlier = self._primary.copy_data()
+        self._wait_for_success(time.monotonic())
+        newest = self._primary.put_back(earlier)
+        since = time.monotonic()
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            new = self._serve_in(Path(folder) / "data")
+            for picture in range(2 * CLIENTS):
+                new.enrolled(GALLERY, draw(picture, 8))
+            time.sleep(EARLIER_SECONDS)
+            self.violations["accepted"] += self._count_successes(since)
+            new.kill()
+        self._primary.put_back(newest)
+        return time.monotonic()
+
+    def cut_off(self):
+        """End COMMITs that wait for the standby, which is away, and promote it.
+
+        Returns:
+            When the promotion was asked for.
+        """
+        self._standby.stop()
+        eventually(self._primary.waiting_for_standby)
+        # Answers that were under way have arrived by then.
+        time.sleep(DETECTION_SECONDS)
+        since = time.monotonic()
+        self._primary.end_waits_for_standby(self._chance.choice(ENDS_OF_WAITS))
+        time.sleep(self._chance.uniform(*WITHOUT_STANDBY_SECONDS))
+        self.violations["unkept"] += self._count_successes(since)
+        self._primary.kill()
+        self._standby.start()
+        return self.promote()
+
     def promote(self):
         """Kill the server for good and promote its standby; return when that was asked for."""
         former = self._primary
@@ -144,8 +204,9 @@ class World:
         surprises = self._end_load()
         for served in self.services:
             eventually(lambda served=served: served.http.get("/readyz").is_success)
-        wrong = compare(self.ledger, self.services, self._chance)
-        return seconds, Counter(wrong), surprises
+        wrong = Counter(compare(self.ledger, self.services, self._chance)) + self.violations
+        self.violations.clear()
+        return seconds, wrong, surprises
 
     def close(self):
         self._stop.set()
@@ -169,13 +230,16 @@ class World:
         return standby
 
     def _serve(self, number):
+        return self._serve_in(self._folder / f"machine-{number}", port=self._ports[number])
+
+    def _serve_in(self, data_dir, **settings):
         self._starts += 1
         return Served(
             self._folder / f"log-{self._starts}",
             artefact=self._artefact,
-            data_dir=self._folder / f"machine-{number}",
+            data_dir=data_dir,
             database_url=self._url(),
-            port=self._ports[number],
+            **settings,
         )
 
     def _url(self):
@@ -197,6 +261,9 @@ class World:
         for client in self._clients:
             client.join()
         return [surprise for client in self._clients for surprise in client.surprises]
+
+    def _count_successes(self, since):
+        return sum(moment > since for moment in list(self.ledger.successes))
 
     def _wait_for_success(self, moment):
         eventually(lambda: self.ledger.first_success_after(moment) is not None, SUCCESS_SECONDS)
@@ -257,7 +324,7 @@ def kill_all(artefact, times, seed, say=lambda _: None):
         if world.refused:
             measured["pause_server"]["refused"] = _summarize(world.refused)
     measured |= acknowledged
-    measured["found"] = {name: wrong[name] for name in ("lost", "back", "unseen", "differing")}
+    measured["found"] = {name: wrong[name] for name in FOUND}
     measured["wrong"] = [f"{count} {name}" for name, count in wrong.items() if count] + surprises
     return measured
 
@@ -278,6 +345,9 @@ def main():
     options.add_argument("--pauses", type=int, default=10)
     options.add_argument("--promotions", type=int, default=5)
     options.add_argument("--proxied", type=int, default=20)
+    options.add_argument("--cuts", type=int, default=8)
+    options.add_argument("--stops", type=int, default=5)
+    options.add_argument("--copies", type=int, default=3)
     options.add_argument("--seed", type=int, default=1)
     asked = options.parse_args()
 
@@ -292,6 +362,9 @@ def main():
             "kill_server": asked.servers,
             "pause_server": asked.pauses,
             "promote": asked.promotions,
+            "cut_off": asked.cuts,
+            "stop_service": asked.stops,
+            "put_back": asked.copies,
             "kill_behind_proxy": asked.proxied if PROGRAM else 0,
         }
         if PROGRAM is None:

@@ -17,11 +17,12 @@ from tests.machines.proxy import PROGRAM
 from tests.machines.run import kill_all
 from tests.outside import crop_ids, problem
 from tests.postgres import PostgresServer, find_place, postgres
-from tests.service.conftest import Served
+from tests.service.conftest import Served, log_entries
 from tests.waiting import eventually
 
 REST_SECONDS = 3.0
 TIMES = {"kill_service": 2, "kill_server": 2, "promote": 1}
+RARE = {"cut_off": 2, "stop_service": 1, "put_back": 1}
 
 pytestmark = [pytest.mark.slow, pytest.mark.promise("several-machines")]
 
@@ -54,6 +55,13 @@ def test_what_was_acknowledged_survives_kills_of_the_machines_and_of_the_server(
     assert not measured["wrong"], measured
     assert measured["enrolled"] > 10
     assert measured["deleted"]
+
+
+@pytest.mark.promise("1")
+def test_what_was_acknowledged_survives_a_cut_off_commit_a_stop_and_an_earlier_copy(tiny_artefact):
+    measured = kill_all(tiny_artefact, RARE, seed=1)
+    assert not measured["wrong"], measured
+    assert measured["enrolled"] > 10
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="haproxy is not installed")
@@ -163,7 +171,52 @@ def test_a_server_that_stands_still_is_told_and_nothing_is_lost_when_it_goes_on(
     assert not any(wrong.values()), wrong
 
 
-@pytest.mark.promise("stopped-holder")
+def test_an_outage_has_one_line_at_its_start_and_one_at_its_end(place, images):
+    server, start = place
+    served = start()
+    served.enrolled("default", images[0])
+    _come_to_rest(server)
+    at_start = sum(entry["level"] != "info" for entry in log_entries(served.log.read_text()))
+    for outages in (1, 2):
+        server.kill()
+        eventually(lambda: served.http.get("/readyz").status_code == 503)
+        # Each chore tries again meanwhile, and so do clients.
+        until = time.monotonic() + REST_SECONDS
+        while time.monotonic() < until:
+            assert served.enroll("default", images[1]).status_code == 503
+            assert served.query("default", images[0]).status_code == 503
+        server.start()
+        eventually(lambda: served.http.get("/readyz").is_success)
+        served.delete_crop("default", served.enrolled("default", images[1])[0])
+        _come_to_rest(server)
+        entries = log_entries(served.log.read_text())
+        lines = [entry["message"] for entry in entries if entry["level"] != "info"][at_start:]
+        assert len(lines) == 2 * outages, lines
+        assert "cannot be followed: PostgreSQL does not answer" in lines[-2]
+        assert "followed again" in lines[-1]
+
+
+def test_a_service_starts_and_searches_while_the_standby_is_away(place, images):
+    primary, start = place
+    with postgres(primary) as standby:
+        primary.require_standby()
+        first, second = start("first"), start("second")
+        first.enrolled("default", images[0])
+        _come_to_rest(primary)
+        first.enrolled("default", images[1])
+        second.kill()
+        standby.stop()
+        try:
+            second = start("second")
+            assert len(second.found("default", images[0])) == 2
+            assert second.http.get("/readyz").is_success
+        finally:
+            standby.start()
+        second.enrolled("default", images[2])
+        for service in (first, second):
+            service.kill()
+
+
 def test_a_service_that_stands_still_amid_a_write_keeps_no_machine_from_writing(place, images):
     _, start = place
     served = start("first")
@@ -214,7 +267,6 @@ def _come_to_rest(server):
 
 
 @pytest.mark.promise("1")
-@pytest.mark.promise("stopped-holder")
 def test_a_stopped_service_whose_commit_waits_for_the_standby_is_not_ended(place, images):
     primary, start = place
     with postgres(primary) as standby:

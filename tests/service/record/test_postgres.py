@@ -324,7 +324,7 @@ def _write_until(leave):
     return rule
 
 
-@pytest.mark.promise("stopped-holder")
+@pytest.mark.promise("several-machines")
 def test_who_stands_still_amid_a_write_loses_it_and_the_others_write(
     record, gallery, elsewhere, impatient, caplog
 ):
@@ -345,7 +345,7 @@ def test_who_stands_still_amid_a_write_loses_it_and_the_others_write(
     assert sum("stood still amid a write" in line for line in caplog.messages) == 1
 
 
-@pytest.mark.promise("stopped-holder")
+@pytest.mark.promise("several-machines")
 def test_who_works_amid_a_write_is_not_ended(record, gallery, elsewhere, impatient, caplog):
     def work(transaction):
         for _ in range(25):
@@ -366,7 +366,7 @@ def test_who_works_amid_a_write_is_not_ended(record, gallery, elsewhere, impatie
 
 
 @pytest.mark.slow
-@pytest.mark.promise("stopped-holder")
+@pytest.mark.promise("several-machines")
 def test_who_waits_for_the_standby_is_not_ended_and_all_that_wait_are_refused_together(
     standing_by, impatient
 ):
