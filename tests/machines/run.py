@@ -7,9 +7,9 @@ Each machine is a service with a data directory of its own. Clients enroll and d
 them. A service is killed and started again; the server is killed and started again, or stands
 still for a while, or an earlier copy is put in its place; a service stands still; or the server is
 killed for good, its synchronous standby is promoted, and a new standby follows that, at times after
-a COMMIT was cut off that waited for the standby. At last clients write through the proxy of the deployment, if HAProxy is installed,
-while a service behind it is killed. After each of these the machines have to agree on all that was
-acknowledged. The figures go to `runs/machines.json`.
+a COMMIT was cut off that waited for the standby. At last clients write through the proxy of the
+deployment, if HAProxy is installed, while a service behind it is killed. After each of these the
+machines have to agree on all that was acknowledged. The figures go to `runs/machines.json`.
 """
 
 import argparse
@@ -177,12 +177,15 @@ class World:
         self.violations["unkept"] += self._count_successes(since)
         self._primary.kill()
         self._standby.start()
-        return self.promote()
+        return self._promote()
 
     def promote(self):
         """Kill the server for good and promote its standby; return when that was asked for."""
+        self._primary.kill()
+        return self._promote()
+
+    def _promote(self):
         former = self._primary
-        former.kill()
         # Answers that were under way have arrived by then.
         time.sleep(DETECTION_SECONDS)
         promoted = time.monotonic()
