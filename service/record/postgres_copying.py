@@ -34,7 +34,12 @@ from service.record.deletions import Deletion, DeletionLog, read_lines
 from service.record.keys import ASKED_FOR
 from service.record.postgres import KEPT_TOKENS, NEWEST_COMMIT, create_tables
 from service.record.postgres_acknowledged import Acknowledged, AcknowledgedState, Commit
-from service.record.postgres_connection import PostgresConnection, require_server, sentence_of
+from service.record.postgres_connection import (
+    BEGIN,
+    PostgresConnection,
+    require_server,
+    sentence_of,
+)
 from service.record.postgres_locks import CREATORS
 from service.record.record import Record
 from service.record.schema import FORMAT, TABLES
@@ -259,7 +264,7 @@ class PostgresCopyTarget(_Session, CopyTarget):
                 self._connection.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
                 self._connection.execute(f"ANALYZE {table}")
         try:
-            self._connection.execute("COMMIT")
+            self._connection.commit()
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise StorageFailed(
                 f"PostgreSQL went away when the copy was committed ({sentence_of(error)}); try "
@@ -294,7 +299,7 @@ class PostgresCopyTarget(_Session, CopyTarget):
         require_server(connection, self._accepted)
         # A service that starts meanwhile waits for it before it creates tables of its own.
         connection.execute(f"SELECT pg_advisory_lock({CREATORS})")
-        connection.execute("BEGIN")
+        connection.run_script(BEGIN)
         if there := connection.fetch_tuples(TABLES_THERE, ()):
             names = ", ".join(name for (name,) in there)
             raise InputProblem(
