@@ -207,7 +207,9 @@ class PostgresDatabase(Database):
     def _connect(self) -> PostgresConnection:
         began = time.monotonic()
         try:
-            connection = PostgresConnection(self._url)
+            connection = PostgresConnection(self._url, self.machine)
+            # After a failover the former host may be silent, and each attempt at it takes seconds.
+            self._url = connection.url
         except psycopg.OperationalError as error:
             # For as long as an attempt takes, the others need not try.
             ended = time.monotonic()
