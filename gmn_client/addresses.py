@@ -5,20 +5,35 @@ from __future__ import annotations
 import re
 
 HIDDEN = "***"
-SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*")
 # Names or addresses with their ports, and commas between.
-HOST = r"(\[[0-9A-Fa-f:.%]*\]|[^][\s:@/?#,]*)(:\d*)?"
+HOST = r"(\[[^]\s@/?#]*\]|[^][\s:@/?#,]*)(:\d*)?"
 HOSTS = re.compile(f"{HOST}(,{HOST})*")
 # A word of a message that may be, or contain, an address with a password.
 WORD = re.compile(r"[^\s\"'(]*(?:://|@)[^\s\"')]*")
+REMEDY = (
+    "its user, password, host or port is malformed; a user and a password need each of @ : / ? # % "
+    "and space as %40 %3A %2F %3F %23 %25 and %20"
+)
+
+
+def is_malformed(address: str) -> bool:
+    """Return whether the end of a password in an address is unclear, or its port is no number.
+
+    Messages of libraries about such an address may show a part of the password.
+    """
+    _, mark, rest = address.partition("://")
+    if not mark:
+        return "@" in address
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    hosts = authority.rpartition("@")[2]
+    # A character of the password may have ended what is before the host.
+    is_cut = ":" in authority and "@" in rest[len(authority) :]
+    return is_cut or not HOSTS.fullmatch(hosts)
 
 
 def without_secret(address: str) -> str:
-    """Return an address without what may be a secret in it, also if it is malformed.
-
-    Where a character of a password was not percent-encoded, its end is unclear. Then nothing is
-    shown that may belong to it.
-    """
+    """Return an address without what may be a secret in it, also if it is malformed."""
     scheme, mark, rest = address.partition("://")
     if not mark:
         # It may be a path, a name, or a list such as `host=db password=secret`.
@@ -26,10 +41,9 @@ def without_secret(address: str) -> str:
     user, at, place = rest.rpartition("@")
     place = re.split("[?#]", place, maxsplit=1)[0]
     hosts, slash, path = place.partition("/")
-    is_clear = HOSTS.fullmatch(hosts) and not re.search("[?#]", user)
     if not SCHEME.fullmatch(scheme):
         return HIDDEN
-    if not is_clear:
+    if not HOSTS.fullmatch(hosts) or re.search("[?#]", user):
         return f"{scheme}://{HIDDEN}"
     return f"{scheme}://{HIDDEN}@{hosts}{slash}{path}" if at else f"{scheme}://{place}"
 

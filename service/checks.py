@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from rich.filesize import decimal as size
 
+from gmn_client.addresses import without_secret
 from gmn_client.models import Finding, FindingState
 from model.problems import InputProblem
 from service.settings import PREFIX, Settings, describe_links, service_links
@@ -89,21 +89,12 @@ def describe_settings(settings: Settings, only_given: bool = False) -> dict[str,
     names = settings.model_fields_set if only_given else type(settings).model_fields
     values = settings.model_dump(mode="json")
     return {
-        f"{PREFIX}{name.upper()}": _without_secret(values[name])
-        if name.endswith("_url")
+        f"{PREFIX}{name.upper()}": without_secret(values[name])
+        if name.endswith("_url") and values[name]
         else values[name]
         for name in type(settings).model_fields
         if name in names
     }
-
-
-def _without_secret(url: str | None) -> str | None:
-    if not url:
-        return url
-    parts = urlsplit(url)
-    _, _, host = parts.netloc.rpartition("@")
-    hidden = "***@" if "@" in parts.netloc else ""
-    return parts._replace(netloc=f"{hidden}{host}", query="", fragment="").geturl()
 
 
 def _service(runtime: Runtime) -> Findings:

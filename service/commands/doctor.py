@@ -10,6 +10,7 @@ from typing import Annotated
 from typer import Option
 
 from gmn_client import DEFAULT_URL, Client, RequestRefused
+from gmn_client.addresses import without_secret
 from gmn_client.models import Finding
 from model.problems import InputProblem
 from service.commands.common import DataDirOption, Shown, printed, table_of
@@ -52,8 +53,8 @@ def _ask(url: str, api_key: str | None) -> list[Finding]:
             if refusal.problem.status not in (401, 403):
                 raise
             raise InputProblem(
-                f"{url}: {refusal.problem.detail}; --url needs a key with the scope admin for "
-                "every gallery, in --api-key or GMN_API_KEY"
+                f"{without_secret(url)}: {refusal.problem.detail}; --url needs a key with "
+                "the scope admin for every gallery, in --api-key or GMN_API_KEY"
             ) from refusal
 
 
