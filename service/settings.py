@@ -285,6 +285,8 @@ class Settings(BaseSettings):
     """Lines of the log: JSON objects (`json`), or a text for people (`text`). `auto` is the text if
     standard error is a terminal, and otherwise JSON."""
 
+    _given: Settings | None = None
+
     @model_validator(mode="before")
     @classmethod
     def _leave_out_link(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -391,7 +393,14 @@ class Settings(BaseSettings):
             "max_queued_bytes": queued_bytes,
             "max_connections": max(1, self.max_connections // self.processes),
         }
-        return self.model_copy(update=shares)
+        share = self.model_copy(update=shares)
+        share._given = self
+        return share
+
+    @property
+    def given(self) -> Settings:
+        """The settings of all processes together, as they were given."""
+        return self._given or self
 
     def batch_limit(self, device: str) -> int:
         """Return the number of images in a batch on a device, `cpu` or `cuda:0`."""

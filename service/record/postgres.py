@@ -250,7 +250,7 @@ class PostgresDatabase(Database):
             try:
                 if not Reader(self).value("SELECT to_regclass('record') IS NOT NULL"):
                     self._create(connection)
-                self._require_format()
+                self.require_format()
                 self._acknowledge_first(self._join(connection))
             finally:
                 connection.execute(f"SELECT pg_advisory_unlock({CREATORS})")
@@ -287,7 +287,7 @@ class PostgresDatabase(Database):
                 "database, or a schema, that this user owns"
             ) from error
 
-    def _require_format(self) -> None:
+    def require_format(self) -> None:
         version = int(Reader(self).value("SELECT value FROM record WHERE name = 'format'") or 0)
         if version != FORMAT:
             raise InputProblem(
