@@ -20,6 +20,7 @@ import tenacity
 from typing_extensions import Self
 
 from gmn_client import calls, errors, proxies, uploads
+from gmn_client.addresses import is_malformed
 from gmn_client.calls import Awaited, Awaits, Blocks, Call, reader
 from gmn_client.errors import InvalidInput, RequestRefused, ServiceFailed, ServiceUnreachable
 from gmn_client.methods import GalleriesQuery, Methods, Query
@@ -138,7 +139,9 @@ class Connection(Methods):
             if transport is None:
                 self._proxy = proxies.find_proxy(address)
         except httpx2.InvalidURL as error:
-            raise errors.unreachable(url, error) from error
+            # The parser's message may show a part of a password.
+            cause = None if is_malformed(url) else error
+            raise errors.unreachable(url, error) from cause
         except proxies.UnusableProxy as error:
             raise ServiceUnreachable(str(error)) from error
 

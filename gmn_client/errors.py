@@ -10,6 +10,7 @@ from typing import TypeVar
 import httpx2
 from pydantic import TypeAdapter, ValidationError
 
+from gmn_client.addresses import REMEDY, is_malformed, without_secret
 from gmn_client.models import Enrollment, JobProblem, Problem
 from gmn_client.proxies import Proxy
 
@@ -120,9 +121,11 @@ def unreachable(
     url: str, error: httpx2.TransportError | httpx2.InvalidURL, proxy: Proxy | None = None
 ) -> ServiceUnreachable:
     """Return the exception for a failed connection to `url`, through a proxy if there is one."""
+    reason = REMEDY if is_malformed(url) else str(error)
+    url = without_secret(url)
     if isinstance(error, (httpx2.InvalidURL, httpx2.UnsupportedProtocol)):
         return ServiceUnreachable(
-            f"{url}: not an address ({error}); write it like http://127.0.0.1:8000"
+            f"{url}: not an address ({reason}); write it like http://127.0.0.1:8000"
         )
     if proxy is not None:
         return ServiceUnreachable(
@@ -146,7 +149,7 @@ def parse(adapter: TypeAdapter[Answer], response: httpx2.Response) -> Answer:
         return adapter.validate_json(checked(response).content)
     except ValidationError as error:
         raise ServiceUnreachable(
-            f"{response.request.url}: answers, but not as this service does "
+            f"{without_secret(str(response.request.url))}: answers, but not as this service does "
             f"({str(error).splitlines()[0]}); check the address, and that client and service are "
             "of one version"
         ) from error
@@ -172,7 +175,8 @@ def parse_report(response: httpx2.Response) -> list[JobProblem]:
         problems = [JobProblem.model_validate(row) for row in rows]
     except (csv.Error, ValidationError, UnicodeDecodeError) as error:
         raise ServiceUnreachable(
-            f"{response.request.url}: answers no report of a job ({error}); check the address"
+            f"{without_secret(str(response.request.url))}: answers no report of a job ({error}); "
+            "check the address"
         ) from error
     # The service puts an apostrophe before text that a spreadsheet would run as a formula.
     plain = {"source", "detail"}

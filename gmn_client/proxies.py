@@ -12,6 +12,8 @@ from urllib.request import getproxies
 
 import httpx2
 
+from gmn_client.addresses import REMEDY, is_malformed, without_secret
+
 SCHEMES = ("http", "https", "socks5", "socks5h")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 # Names that hosts files give to this machine, besides names below `.localhost`.
@@ -143,15 +145,16 @@ def _find_variable(scheme: str, value: str) -> str:
 
 
 def _read_proxy(variable: str, value: str, host: str) -> Proxy:
+    address = value if "://" in value else f"http://{value}"
+    if "@" in address and is_malformed(address):
+        raise _unusable(variable, address, host, REMEDY)
     try:
-        url = httpx2.URL(value if "://" in value else f"http://{value}")
+        url = httpx2.URL(address)
         require_host(url)
     except httpx2.InvalidURL as error:
-        # Neither the value nor a parser's message may show a password.
-        reason = "its user, host or port is malformed" if "@" in value else str(error)
-        raise _unusable(variable, value, host, reason) from None
+        raise _unusable(variable, address, host, str(error)) from None
     if problem := _find_problem(url):
-        raise _unusable(variable, value, host, problem)
+        raise _unusable(variable, address, host, problem)
     return Proxy(variable, url, host)
 
 
@@ -168,9 +171,9 @@ def _find_problem(url: httpx2.URL) -> str | None:
     return None
 
 
-def _unusable(variable: str, value: str, host: str, reason: str) -> UnusableProxy:
-    shown = value.rpartition("@")[2]
+def _unusable(variable: str, address: str, host: str, reason: str) -> UnusableProxy:
+    shown = without_secret(address) if "@" in address else address
     return UnusableProxy(
-        f"{variable}: {shown!r} cannot be used as a proxy for {host} ({reason}); write it like "
-        f"http://proxy.example:3128, unset it, or name {host} in NO_PROXY"
+        f"{variable}: {shown!r} cannot be used as a proxy for {host} ({reason}); "
+        f"write it like http://proxy.example:3128, unset it, or name {host} in NO_PROXY"
     )

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from rich.filesize import decimal as size
 
+from gmn_client.addresses import without_secret
 from gmn_client.models import Finding, FindingState
 from model.problems import InputProblem
 from service.settings import PREFIX, Settings, describe_links, service_links
@@ -51,13 +51,18 @@ TIMEX_BYTES = 512
 LEAST_OPEN_FILES = 256
 
 
-def examine(settings: Settings, database: Database | None) -> Iterator[Finding]:
+def examine(
+    settings: Settings, database: Database | None, is_unread: bool = False
+) -> Iterator[Finding]:
     """Check what a service with these settings needs; blocks.
 
     Args:
         database: its record; None if there is none or it cannot be opened.
+        is_unread: it cannot be opened, so that nothing is said of it and its keys.
     """
     for check in (_disk, _files, _clock, _record, _locks, _keys, _backups, _device, _artefact):
+        if is_unread and check in (_record, _keys):
+            continue
         part = check.__name__.strip("_")
         try:
             for state, text in check(settings, database):
@@ -86,24 +91,16 @@ def describe_settings(settings: Settings, only_given: bool = False) -> dict[str,
     Args:
         only_given: leave out settings that have their defaults.
     """
+    settings = settings.given
     names = settings.model_fields_set if only_given else type(settings).model_fields
     values = settings.model_dump(mode="json")
     return {
-        f"{PREFIX}{name.upper()}": _without_secret(values[name])
-        if name.endswith("_url")
+        f"{PREFIX}{name.upper()}": without_secret(values[name])
+        if name.endswith("_url") and values[name]
         else values[name]
         for name in type(settings).model_fields
         if name in names
     }
-
-
-def _without_secret(url: str | None) -> str | None:
-    if not url:
-        return url
-    parts = urlsplit(url)
-    _, _, host = parts.netloc.rpartition("@")
-    hidden = "***@" if "@" in parts.netloc else ""
-    return parts._replace(netloc=f"{hidden}{host}", query="", fragment="").geturl()
 
 
 def _service(runtime: Runtime) -> Findings:
@@ -237,19 +234,20 @@ def _record(settings: Settings, database: Database | None) -> Findings:
         from service.record.postgres_connection import examine_server
 
         yield from examine_server(url, settings.database_accept)
-        return
-    if database is None:
-        if not has_record(settings.data_dir):
-            require_new(settings.data_dir)
-            yield "ok", "there is none yet; the first start makes one"
-        return
-    if read_format(database) < FORMAT:
+    elif database and read_format(database) < FORMAT:
         folder = settings.backup_dir or settings.data_dir
         yield (
             "warning",
             "it is of version 0.5: the next start of gmn serve upgrades it, which needs the data "
             f"directory for itself, and {size(database.stored_bytes())} in {folder} for a copy",
         )
+    if database is None:
+        if settings.database_url is None:
+            if has_record(settings.data_dir):
+                return
+            require_new(settings.data_dir)
+        yield "ok", "there is none yet; the first start makes one"
+        return
     galleries = read_filled(Reader(database))
     crops = sum(gallery.crops for gallery in galleries)
     yield "ok", f"{len(galleries)} galleries with {crops:,} crops, {size(database.stored_bytes())}"
@@ -308,7 +306,13 @@ def _backups(settings: Settings, database: Database | None) -> Findings:
             f"{copy} was made before the upgrade from version 0.5, and is removed after "
             f"{until:%Y-%m-%d %H:%M} UTC",
         )
-    if settings.backup_dir is None:
+    if settings.database_url:
+        yield (
+            "ok",
+            "the service makes none of a record in PostgreSQL, and does not see those that its own "
+            "tools make, such as pg_dump and pgBackRest",
+        )
+    elif settings.backup_dir is None:
         yield "warning", "GMN_BACKUP_DIR is not set: the service makes no backups by itself"
     elif not _may_write(existing := _existing(settings.backup_dir.resolve())):
         yield "error", f"{existing} cannot be written by this user; set GMN_BACKUP_DIR"

@@ -10,7 +10,7 @@ from dataclasses import fields
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from pydantic import (
     Field,
@@ -50,6 +50,8 @@ GPU_BATCH = 128
 MAX_IMAGES = 200
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+# As libpq reads it.
+WITH_PASSWORD = re.compile(r"\w+://[^:@/]*:[^@/]+@")
 ORIGIN = re.compile(r"https?://[^/?#\s]+")
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -283,6 +285,8 @@ class Settings(BaseSettings):
     """Lines of the log: JSON objects (`json`), or a text for people (`text`). `auto` is the text if
     standard error is a terminal, and otherwise JSON."""
 
+    _given: Settings | None = None
+
     @model_validator(mode="before")
     @classmethod
     def _leave_out_link(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -369,9 +373,13 @@ class Settings(BaseSettings):
         Raises:
             InputProblem: the file cannot be read.
         """
-        if self.database_password_file is None or urlsplit(url).password:
+        if self.database_password_file is None or WITH_PASSWORD.match(url):
             return url
         password = read_password("GMN_DATABASE_PASSWORD_FILE", self.database_password_file)
+        if "://" not in url:
+            # A list such as `host=db user=gmn`.
+            quoted = password.replace("\\", "\\\\").replace("'", "\\'")
+            return f"{url} password='{quoted}'"
         mark = "&" if "?" in url else "?"
         return f"{url}{mark}password={quote(password, safe='')}"
 
@@ -385,7 +393,14 @@ class Settings(BaseSettings):
             "max_queued_bytes": queued_bytes,
             "max_connections": max(1, self.max_connections // self.processes),
         }
-        return self.model_copy(update=shares)
+        share = self.model_copy(update=shares)
+        share._given = self
+        return share
+
+    @property
+    def given(self) -> Settings:
+        """The settings of all processes together, as they were given."""
+        return self._given or self
 
     def batch_limit(self, device: str) -> int:
         """Return the number of images in a batch on a device, `cpu` or `cuda:0`."""
@@ -460,4 +475,7 @@ def _explain(error: Any) -> str:
     if not error["loc"]:
         return reason
     name = PREFIX + str(error["loc"][0]).upper()
+    if name.endswith("_URL"):
+        # It may contain a password.
+        return f"{name}: {reason}; set another value or unset it"
     return f"{name}: {reason}, but it is {error['input']!r}; set another value or unset it"

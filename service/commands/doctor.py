@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
 from gmn_client import DEFAULT_URL, Client, RequestRefused
+from gmn_client.addresses import without_secret
 from gmn_client.models import Finding
 from model.problems import InputProblem
 from service.commands.common import DataDirOption, Shown, printed, table_of
+
+if TYPE_CHECKING:
+    from service.record.database import Database
+    from service.settings import Settings
 
 
 @printed
@@ -52,14 +57,13 @@ def _ask(url: str, api_key: str | None) -> list[Finding]:
             if refusal.problem.status not in (401, 403):
                 raise
             raise InputProblem(
-                f"{url}: {refusal.problem.detail}; --url needs a key with the scope admin for "
-                "every gallery, in --api-key or GMN_API_KEY"
+                f"{without_secret(url)}: {refusal.problem.detail}; --url needs a key with "
+                "the scope admin for every gallery, in --api-key or GMN_API_KEY"
             ) from refusal
 
 
 def _examine_files(data_dir: Path | None) -> Iterator[Finding]:
     from service.checks import examine
-    from service.record.verify import UntouchedRecord, has_record
     from service.settings import read_settings
 
     try:
@@ -76,14 +80,26 @@ def _examine_files(data_dir: Path | None) -> Iterator[Finding]:
             f"--url {DEFAULT_URL} asks the service itself"
         )
         yield Finding(part="service", state="ok", text=text)
-    database = None
+    database: Database | None = None
+    is_unread = False
     try:
-        if not settings.database_url and has_record(settings.data_dir):
-            database = UntouchedRecord(settings.data_dir)
+        database = _open_untouched(settings)
     except InputProblem as problem:
+        is_unread = True
         yield Finding(part="record", state="error", text=str(problem))
     with contextlib.closing(database) if database else contextlib.nullcontext():
-        yield from examine(settings, database)
+        yield from examine(settings, database, is_unread)
+
+
+def _open_untouched(settings: Settings) -> Database | None:
+    from service.record.verify import UntouchedRecord, has_record
+
+    if url := settings.database_with_password:
+        # An optional dependency.
+        from service.record.stored_postgres import open_stored_postgres
+
+        return open_stored_postgres(settings.data_dir, url, settings.database_accept)
+    return UntouchedRecord(settings.data_dir) if has_record(settings.data_dir) else None
 
 
 def _is_served(data_dir: Path) -> bool:

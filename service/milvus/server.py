@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pymilvus import DataType, MilvusClient, MilvusException
 
+from gmn_client.addresses import REMEDY, is_malformed
+from model.problems import InputProblem
 from service.errors import CollectionUnavailable, IndexUnavailable
 from service.milvus.rows import LARGEST_LIMIT, PREFIX, TOO_SLOW, Codes, Hit, LabelRow, Row
 from service.search.options import SearchFilter
@@ -43,6 +45,11 @@ class MilvusServer:
     """A server, connected on first use; safe to use from any thread."""
 
     def __init__(self, url: str) -> None:
+        """Keep the address; raises `InputProblem` if it is malformed."""
+        if is_malformed(url):
+            raise InputProblem(
+                f"GMN_INDEX_URL: {REMEDY}; write it like http://user:password@milvus:19530"
+            )
         self.url = url
         self._lock = threading.Lock()
         self._client: MilvusClient | None = None

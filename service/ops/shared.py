@@ -19,6 +19,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from gmn_client.addresses import REMEDY, is_malformed
 from model.problems import InputProblem
 from service.ops.threads import MonitoredThreadPool
 from service.settings import read_password
@@ -46,6 +47,7 @@ redis.call('EXPIRE', KEYS[1], 120)
 return tostring(wait)
 """
 AWAY = "Redis does not answer: each process counts keys' rates by itself, and events wait"
+FORM = "redis://127.0.0.1:6379/0"
 OLD_RECORD = (
     "GMN_REDIS_URL: the record of version 0.4 or earlier lies there, and this version keeps it in "
     "the data directory. Upgrade it: gmn backup BACKUPS by the old version, with its "
@@ -195,6 +197,8 @@ class KeyRates:
 
 
 def _make_client(url: str, password_file: Path | None) -> redis.Redis:
+    if is_malformed(url):
+        raise InputProblem(f"GMN_REDIS_URL: {REMEDY}; write it like {FORM}")
     password = read_password("GMN_REDIS_PASSWORD_FILE", password_file) if password_file else None
     try:
         return redis.Redis.from_url(
@@ -207,5 +211,5 @@ def _make_client(url: str, password_file: Path | None) -> redis.Redis:
         )
     except ValueError as error:
         raise InputProblem(
-            f"GMN_REDIS_URL: cannot be read ({error}); write it like redis://127.0.0.1:6379/0"
+            f"GMN_REDIS_URL: cannot be read ({error}); write it like {FORM}"
         ) from error

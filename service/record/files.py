@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from gmn_client.addresses import REMEDY, is_malformed, without_secret, without_secrets
 from model.problems import InputProblem
 from service.errors import RecordUnavailable, StorageFailed
 from service.ops.data_directory import make_folder, sync
@@ -122,7 +123,12 @@ class PictureFolder:
         Raises:
             InputProblem: the file system is unknown, not installed or unreachable.
         """
-        self._url = url
+        if is_malformed(url):
+            raise InputProblem(
+                f"GMN_IMAGES_URL: {REMEDY}; write it like s3://bucket/crops or file:///srv/crops"
+            )
+        # Messages name it.
+        self._url = without_secret(url)
         self.views = PictureThreads("image views")
         self.changes = PictureThreads("image changes")
         self._transfers = MonitoredThreadPool(TRANSFERS, "image transfers")
@@ -135,8 +141,8 @@ class PictureFolder:
                 files.makedirs(root, exist_ok=True)
         except (ImportError, ValueError, OSError) as error:
             raise InputProblem(
-                f"GMN_IMAGES_URL={url}: cannot be used ({error}); name a folder such as "
-                "file:///srv/crops, or install the package of its file system"
+                f"GMN_IMAGES_URL={self._url}: cannot be used ({without_secrets(str(error))}); name "
+                "a folder such as file:///srv/crops, or install the package of its file system"
             ) from error
         self._files: Any = files
         self._root = root
@@ -161,8 +167,8 @@ class PictureFolder:
         # Clients of object stores raise their own exceptions.
         except Exception as error:
             raise StorageFailed(
-                f"an image could not be kept at {self._url} ({error}); nothing was stored, fix "
-                "that and send the request again"
+                f"an image could not be kept at {self._url} ({without_secrets(str(error))}); "
+                "nothing was stored, fix that and send the request again"
             ) from error
 
     def get(self, gallery_id: int, name: str) -> bytes | None:
@@ -173,7 +179,8 @@ class PictureFolder:
             return None
         except Exception as error:
             raise RecordUnavailable(
-                f"{self._url}, where images are kept, does not answer ({error})"
+                f"{self._url}, where images are kept, does not answer "
+                f"({without_secrets(str(error))})"
             ) from error
         return content
 

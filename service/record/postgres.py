@@ -311,7 +311,9 @@ class PostgresDatabase(Database):
     def _connect(self) -> PostgresConnection:
         began = time.monotonic()
         try:
-            connection = PostgresConnection(self._url)
+            connection = PostgresConnection(self._url, self.machine)
+            # After a failover the former host may be silent, and each attempt at it takes seconds.
+            self._url = connection.url
         except psycopg.OperationalError as error:
             # For as long as an attempt takes, the others need not try.
             ended = time.monotonic()
@@ -370,7 +372,7 @@ class PostgresDatabase(Database):
             try:
                 if not Reader(self).value("SELECT to_regclass('record') IS NOT NULL"):
                     self._create(connection)
-                self._require_format()
+                self.require_format()
                 self._channel = f"gmn {Reader(self).value(RECORD_ID)}"
                 self._note_first(self._join(connection))
             finally:
@@ -408,7 +410,7 @@ class PostgresDatabase(Database):
                 "database, or a schema, that this user owns"
             ) from error
 
-    def _require_format(self) -> None:
+    def require_format(self) -> None:
         version = int(Reader(self).value("SELECT value FROM record WHERE name = 'format'") or 0)
         if version != FORMAT:
             raise InputProblem(

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Literal, TypeVar, cast
 
 import psycopg
 from psycopg.abc import PQGen
-from psycopg.adapt import Dumper, Loader
+from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from model.problems import InputProblem
+from service.ops.threads import waiting
+from service.record.postgres_address import (
+    Parameters,
+    UnusableAddress,
+    begin_with,
+    names_of_environment,
+    read_address,
+    sentence_of,
+    split_options,
+)
 from service.record.postgres_sql import bind, translate
-from service.record.schema import as_micros
+from service.record.postgres_values import named_row, register
 from service.record.transaction import Values
 
 Result = TypeVar("Result")
@@ -35,56 +45,82 @@ SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 # Pause between two looks of psycopg at whether its thread is interrupted.
 WAIT_SECONDS = 0.1
 STATEMENT_SECONDS = 60
+# A server ends a statement by then after its time limit, unless its process stands still.
+ENDING_SECONDS = 5
 # A writer waits no longer than this for its turn.
 TURN_SECONDS = 20
-# A COMMIT whose wait for a standby is cancelled succeeds with a warning, which the settings of a
-# role may keep from the client.
-BEGIN = "BEGIN; SET LOCAL client_min_messages = warning"
-
-
-class PostgresRow(tuple[Any, ...]):
-    """A row: values by position, or by the column's name."""
-
-    positions: Mapping[str, int]
-
-    def __getitem__(self, key: Any) -> Any:
-        return super().__getitem__(self.positions[key] if isinstance(key, str) else key)
-
-    def keys(self) -> Iterable[str]:
-        return self.positions.keys()
-
-
-def _named_row(cursor: psycopg.Cursor[Any]) -> Callable[[Sequence[Any]], PostgresRow]:
-    positions: dict[str, int] = {}
-    for position, column in enumerate(cursor.description or ()):
-        positions.setdefault(column.name, position)
-
-    def make(values: Sequence[Any]) -> PostgresRow:
-        row = PostgresRow(values)
-        row.positions = positions
-        return row
-
-    return make
-
-
-class _Number(Dumper):
-    """Sends a number as PostgreSQL's bigint."""
-
-    oid = psycopg.adapters.types["int8"].oid
-
-    def dump(self, obj: Any) -> bytes:
-        number = as_micros(obj) if isinstance(obj, datetime) else int(obj)
-        if not -(2**63) <= number < 2**63:
-            raise OverflowError(f"{number} has more than 64 bits")
-        return b"%d" % number
-
-
-class _Numeric(Loader):
-    """Reads a sum of integers as an integer."""
-
-    def load(self, data: Any) -> int | float:
-        text = bytes(data)
-        return float(text) if b"." in text else int(text)
+# A rule reads what was committed until it has its turn.
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+# Parameters of libpq that a URL, or a variable of the environment, may set otherwise.
+PARAMETERS: Parameters = {
+    "connect_timeout": CONNECT_SECONDS,
+    "target_session_attrs": "read-write",
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+# Settings that the `options` of a URL may set otherwise.
+SETTINGS = {
+    "jit": "off",
+    # A plan is kept while a table grows, and each statement has an index.
+    "enable_seqscan": "off",
+    # The server ends the session of a machine that died within seconds, with its locks.
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+}
+# Whatever a role, a database, the server or the environment sets, statements and values mean the
+# same in every session, and a server says if a commit waits for no standby.
+MEANING = {
+    "array_nulls": "on",
+    "bytea_output": "hex",
+    "client_min_messages": "warning",
+    "datestyle": "ISO",
+    "default_transaction_isolation": "read committed",
+    "exit_on_error": "off",
+    "extra_float_digits": "1",
+    "standard_conforming_strings": "on",
+    "timezone": "UTC",
+    "transform_null_equals": "off",
+}
+# A commit that waits for a standby waits until that has it on its disk.
+WAIT_FOR_STANDBY = (
+    "set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') IN "
+    "('local', 'remote_write') THEN 'on' ELSE current_setting('synchronous_commit') END, false)"
+)
+# Versions of the server from which it has a setting.
+TRANSACTION_TIMEOUT = 170_000
+# The server shows what its process was about also if that stands still. A commit may wait for a
+# synchronous standby for any time.
+IS_AT_WORK = (
+    "SELECT wait_event = 'SyncRep' OR query_start > clock_timestamp() - %s * INTERVAL '1 second' "
+    "FROM pg_stat_activity WHERE pid = %s"
+)
+# Settings that no session may change: their value, and the consequence of another one.
+FIXED = {
+    "transaction_read_only": (
+        "off",
+        "nothing can be written; name the primary, or ALTER ROLE … RESET "
+        "default_transaction_read_only",
+    ),
+    "session_replication_role": (
+        "origin",
+        "deletions are not noted; ALTER ROLE … RESET session_replication_role",
+    ),
+}
+SCHEMAS = """
+SELECT current_schema(), (
+    SELECT nspname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE pg_class.oid = to_regclass('record')
+)
+"""
+# So often a pooler is asked for the process of a session, beside another session's transaction.
+POOL_ROUNDS = 10
+POOL_BY_SESSION = (
+    "a pooler between gives the server's processes to a session for a transaction alone; let it "
+    "pool by session, as by pool_mode=session of PgBouncer, or name PostgreSQL itself"
+)
 
 
 class _Cursor(psycopg.Cursor[Any]):
@@ -119,19 +155,39 @@ class _Server(psycopg.Connection[Any]):
     """A connection that waits for an answer as long as its server answers others.
 
     The system of a server whose processes stand still acknowledges what is sent to it, so that no
-    time limit of TCP, nor of the server itself, ends the wait.
+    time limit of TCP, nor of the server itself, ends the wait. If only the process of this session
+    stands still, or the server behind a pooler, the wait ends after the time limit of statements.
+
+    Attributes:
+        parameters: those of the connection.
+        process: number of the server's process; None until the session is set up.
     """
+
+    parameters: Parameters
+    process: int | None = None
 
     def wait(
         self, gen: PQGen[Result], interval: float = WAIT_SECONDS, timeout: float | None = None
     ) -> Result:
+        try:
+            return super().wait(gen, interval, SILENT_SECONDS if timeout is None else timeout)
+        except psycopg.errors._WaitTimeout:
+            if timeout is not None:
+                raise
+        # This wait is bounded, so that a shorter GMN_STALL_SECONDS must not end the process.
+        with waiting():
+            return self._wait_longer(gen, interval)
+
+    def _wait_longer(self, gen: PQGen[Result], interval: float) -> Result:
+        most = CONNECT_SECONDS if self.process is None else STATEMENT_SECONDS + ENDING_SECONDS
+        until = time.monotonic() + most
         while True:
-            try:
-                return super().wait(gen, interval, SILENT_SECONDS if timeout is None else timeout)
-            except psycopg.errors._WaitTimeout:
-                if timeout is not None:
-                    raise
             self._require_life()
+            if time.monotonic() > until:
+                self._require_progress(most)
+                until = time.monotonic() + ENDING_SECONDS
+            with contextlib.suppress(psycopg.errors._WaitTimeout):
+                return super().wait(gen, interval, SILENT_SECONDS)
 
     def _require_life(self) -> None:
         try:
@@ -143,6 +199,34 @@ class _Server(psycopg.Connection[Any]):
         if not answer:
             self.close()
             raise ServerSilent("it stands still or cannot be reached")
+
+    def _require_progress(self, seconds: float) -> None:
+        if not self._is_at_work(seconds):
+            self.close()
+            raise psycopg.OperationalError(
+                f"its process of this session has not answered for {seconds} seconds; if a pooler "
+                "is between, see whether that has a process for each session"
+            )
+
+    def _is_at_work(self, seconds: float) -> bool:
+        if self.process is None:
+            return False
+        try:
+            question = _Question.connect(autocommit=True, **self.parameters)
+            with contextlib.closing(question):
+                row = question.execute(IS_AT_WORK, (seconds, self.process)).fetchone()
+        except psycopg.Error:
+            return False
+        return row is not None and bool(row[0])
+
+
+class _Question(psycopg.Connection[Any]):
+    """A connection that waits for seconds at most."""
+
+    def wait(
+        self, gen: PQGen[Result], interval: float = WAIT_SECONDS, timeout: float | None = None
+    ) -> Result:
+        return super().wait(gen, interval, PROBE_SECONDS if timeout is None else timeout)
 
 
 def _open_socket(info: psycopg.ConnectionInfo) -> socket.socket:
@@ -164,46 +248,102 @@ class PostgresConnection:
     Within a transaction that writes, a statement is sent with the next one whose answer is asked
     for: each wait for the server costs a way through the network.
 
-    Raises:
-        RecordUnavailable: PostgreSQL does not answer.
+    Attributes:
+        url: that of the same server, whose host is the first one that is tried.
     """
 
     # Called at each notice, if the connection listens.
     _note: Callable[[], None] | None = None
 
-    def __init__(self, url: str) -> None:
-        options = (
-            f"-c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout={TURN_SECONDS}s "
-            f"-c idle_in_transaction_session_timeout={STATEMENT_SECONDS}s -c jit=off "
-            # A plan is kept while a table grows, and each statement has an index.
-            "-c enable_seqscan=off "
-            # The server ends the session of a machine that died within seconds, with its locks.
-            "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
-        )
-        given = psycopg.conninfo.conninfo_to_dict(url)
+    def __init__(self, url: str, machine: str | None = None) -> None:
+        """Connect and set up the session.
+
+        Args:
+            url: of libpq; what it names has precedence over the defaults of this program.
+            machine: name by which an operator knows the session; None for that of the host.
+
+        Raises:
+            psycopg.OperationalError: the server does not answer, or takes no connection.
+            psycopg.ProgrammingError: the URL, or a setting in its options, cannot be used.
+        """
+        named = read_address(url)
+        options = named.get("options", os.environ.get("PGOPTIONS", ""))
+        of_the_start, settings = split_options(options)
+        of_the_environment = names_of_environment(os.environ)
+        defaults = {
+            "fallback_application_name": f"gmn {machine or socket.gethostname()}",
+            **{name: value for name, value in PARAMETERS.items() if name not in of_the_environment},
+        }
+        parameters = {
+            **defaults,
+            **named,
+            # The environment may name others.
+            "client_encoding": "UTF8",
+            "options": of_the_start,
+        }
         self._server = _Server.connect(
-            url,
-            autocommit=True,
-            row_factory=_named_row,
-            cursor_factory=_Cursor,
-            options=f"{given.get('options', '')} {options}",
-            application_name="gmn",
-            connect_timeout=CONNECT_SECONDS,
-            target_session_attrs="read-write",
-            keepalives_idle=5,
-            keepalives_interval=2,
-            keepalives_count=3,
-            tcp_user_timeout=15_000,
+            autocommit=True, row_factory=named_row, cursor_factory=_Cursor, **parameters
         )
-        for kind in (bool, int, datetime):
-            self._server.adapters.register_dumper(kind, _Number)
-        self._server.adapters.register_loader("numeric", _Numeric)
+        self._server.parameters = parameters
+        register(self._server.adapters)
+        try:
+            self._set_up({**SETTINGS, **settings, **_required_settings(self._server)})
+        except BaseException:
+            self._server.close()
+            raise
+        info = self._server.info
+        self.url = make_conninfo("", **begin_with(named, info.host, info.port))
         self.opened_at = time.monotonic()
         self._pipeline = contextlib.ExitStack()
         self._changes = 0
         self._is_writing = False
         # Statements of the present transaction of which it is not known whether they changed rows.
         self._unread: list[_Cursor] = []
+
+    def _set_up(self, settings: Mapping[str, str]) -> None:
+        # A pooler passes these on, but not the `options` of a connection.
+        set_each = ", ".join(["set_config(%s, %s, false)"] * len(settings))
+        values = [text for setting in settings.items() for text in setting]
+        statement = f"SELECT pg_backend_pid(), {set_each}, {WAIT_FOR_STANDBY}"
+        try:
+            with self._server.cursor(row_factory=tuple_row) as cursor:
+                ((process, *_),) = cursor.execute(statement.encode(), values).fetchall()
+        except (psycopg.DataError, psycopg.errors.CantChangeRuntimeParam) as error:
+            raise UnusableAddress(f"options: {sentence_of(error)}") from None
+        self._server.process = process
+
+    @property
+    def is_pooled(self) -> bool:
+        """True if a pooler is between, which gives its clients numbers of its own."""
+        return self._server.info.backend_pid != self._server.process
+
+    def require_own_process(self) -> None:
+        """Raise `InputProblem` if a pooler gives the process of this session to others.
+
+        Their settings, locks and prepared statements would be each other's.
+        """
+        try:
+            with contextlib.closing(PostgresConnection(self.url)) as other:
+                is_shared = any(self._shares_process(other) for _ in range(POOL_ROUNDS))
+        except psycopg.errors.ProtocolViolation:
+            # It pools by statement, and refuses transactions.
+            is_shared = True
+        if is_shared:
+            raise InputProblem(f"GMN_DATABASE_URL: {POOL_BY_SESSION}")
+
+    def _shares_process(self, other: PostgresConnection) -> bool:
+        given = [self._server.process, other._server.process]
+        if given[0] == given[1]:
+            return True
+        other.run_script("BEGIN")
+        # Another session is never given the process of a transaction.
+        asked = [session._ask_process() for session in (other, self)]
+        other.run_script("ROLLBACK")
+        return asked != given[::-1]
+
+    def _ask_process(self) -> int:
+        ((process,),) = self.fetch_tuples("SELECT pg_backend_pid()", ())
+        return int(process)
 
     @property
     def is_gone(self) -> bool:
@@ -360,6 +500,20 @@ class PostgresConnection:
         return cast("_Cursor", self._server.cursor(**options))
 
 
+def _required_settings(server: _Server) -> dict[str, str]:
+    settings = {
+        **MEANING,
+        "statement_timeout": f"{STATEMENT_SECONDS}s",
+        "lock_timeout": f"{TURN_SECONDS}s",
+        "idle_in_transaction_session_timeout": f"{STATEMENT_SECONDS}s",
+        # The locks of jobs and webhooks are those of idle sessions.
+        "idle_session_timeout": "0",
+    }
+    if server.info.server_version >= TRANSACTION_TIMEOUT:
+        settings["transaction_timeout"] = "0"
+    return settings
+
+
 def examine_server(
     url: str, accepted: Sequence[str] = ()
 ) -> Iterator[tuple[Literal["ok", "warning"], str]]:
@@ -372,9 +526,11 @@ def examine_server(
         with contextlib.closing(PostgresConnection(url)) as connection:
             require_server(connection, accepted)
             shown = _read_settings(connection, ("server_version", "data_checksums"))
+            is_pooled = connection.is_pooled
     except psycopg.Error as error:
         raise InputProblem(f"GMN_DATABASE_URL: {sentence_of(error)}") from error
-    yield "ok", f"it is in PostgreSQL {shown['server_version']}"
+    pooler = ", through a pooler that pools by session" if is_pooled else ""
+    yield "ok", f"it is in PostgreSQL {shown['server_version']}{pooler}"
     if shown["data_checksums"] == "off":
         yield "warning", "the server has no checksums of its pages; run pg_checksums --enable"
 
@@ -389,7 +545,8 @@ def require_server(connection: PostgresConnection, accepted: Sequence[str] = ())
     Args:
         accepted: those of `DURABLE` that may be off.
     """
-    settings = _read_settings(connection, ("server_version_num", "server_encoding", *DURABLE))
+    names = ("server_version_num", "server_encoding", *FIXED, *DURABLE)
+    settings = _read_settings(connection, names)
     if int(settings["server_version_num"]) < EARLIEST_SERVER:
         raise InputProblem("GMN_DATABASE_URL: the server is older than PostgreSQL 15; upgrade it")
     if settings["server_encoding"] != "UTF8":
@@ -397,6 +554,9 @@ def require_server(connection: PostgresConnection, accepted: Sequence[str] = ())
             f"GMN_DATABASE_URL: the database has the encoding {settings['server_encoding']}; "
             "create it with ENCODING 'UTF8'"
         )
+    for name, (value, why) in FIXED.items():
+        if settings[name] != value:
+            raise InputProblem(f"GMN_DATABASE_URL: {name} is {settings[name]}, so that {why}")
     for name in DURABLE:
         if settings[name] == "off" and name not in accepted:
             raise InputProblem(
@@ -404,8 +564,19 @@ def require_server(connection: PostgresConnection, accepted: Sequence[str] = ())
                 "acknowledged; switch it on, or name it in GMN_DATABASE_ACCEPT if the server's "
                 "provider keeps commits by other means"
             )
+    _require_one_schema(connection)
+    if connection.is_pooled:
+        connection.require_own_process()
 
 
-def sentence_of(error: BaseException) -> str:
-    """Return an error of psycopg in one line."""
-    return " ".join(str(error).split())
+def _require_one_schema(connection: PostgresConnection) -> None:
+    """Raise `InputProblem` if the tables that are found are not in the schema that has the locks.
+
+    With another search_path another machine would then write the same tables at the same time.
+    """
+    ((own, found),) = connection.fetch_tuples(SCHEMAS, ())
+    if found not in (None, own):
+        raise InputProblem(
+            f"GMN_DATABASE_URL: the record is in the schema {found}, and the first schema of the "
+            f"search_path is {own}; add ?options=-csearch_path%3D{found} to the URL"
+        )

@@ -1,0 +1,64 @@
+"""A record in PostgreSQL that is read and not changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import psycopg
+
+from model.problems import InputProblem
+from service.record.database import Database
+from service.record.postgres import PostgresDatabase
+from service.record.postgres_address import sentence_of
+from service.record.postgres_connection import PostgresConnection, require_server
+from service.record.transaction import Reader, Source
+
+
+class StoredPostgresRecord(PostgresDatabase):
+    """A record opened for a short read that changes neither it nor the data directory."""
+
+    close = Source.close
+
+    def __init__(self, folder: Path, url: str, accepted: Sequence[str] = ()) -> None:
+        Database.__init__(self, folder, only_read=True)
+        self._url = url
+        self._accepted = accepted
+        connection = self.connection()
+        try:
+            require_server(connection, accepted)
+            connection.run_script("SET default_transaction_read_only = on")
+        except BaseException:
+            self.close()
+            raise
+
+    def connection(self) -> PostgresConnection:
+        return cast("PostgresConnection", Source.connection(self))
+
+    def _connect(self) -> PostgresConnection:
+        return PostgresConnection(self._url)
+
+
+def open_stored_postgres(
+    folder: Path, url: str, accepted: Sequence[str] = ()
+) -> StoredPostgresRecord | None:
+    """Open a record in PostgreSQL to read it; None if no start has created it yet.
+
+    Raises:
+        InputProblem: the server does not answer or cannot be used for a record, or the record has
+            another format.
+    """
+    try:
+        record = StoredPostgresRecord(folder, url, accepted)
+    except psycopg.Error as error:
+        raise InputProblem(f"GMN_DATABASE_URL: {sentence_of(error)}") from error
+    try:
+        if Reader(record).value("SELECT to_regclass('record') IS NOT NULL"):
+            record.require_format()
+            return record
+    except BaseException:
+        record.close()
+        raise
+    record.close()
+    return None
