@@ -26,6 +26,8 @@ MAX_EXTRA_BYTES = 4096
 LISTED = b"PK\1\2"
 ENTRY_BYTES = 46
 LENGTHS = struct.Struct("<28x3H")
+# The library decompresses other methods in unbounded memory.
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MAX_DEPTH = 32
 MAX_NAME_BYTES = 255
 ENCRYPTED = 1
@@ -224,7 +226,6 @@ def _checked(path: PurePosixPath, entry: zipfile.ZipInfo, most_bytes: int) -> Pu
         raise _Unfit(f"unpacks to {entry.file_size:,} bytes; send the person's crop")
     if entry.flag_bits & ENCRYPTED:
         raise _Unfit("it is encrypted; pack it without a password")
-    # The library decompresses other methods in unbounded memory.
-    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    if entry.compress_type not in METHODS:
         raise _Unfit(f"it is packed by method {entry.compress_type}; pack it stored or deflated")
     return path

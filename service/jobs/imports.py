@@ -135,9 +135,7 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
             problems += more_problems
         await runner.save_job(runtime, job, dict(counts), problems)
         failpoint("import.progress-noted")
-        turn_is_over = time.monotonic() - began > runner.TURN_SECONDS
-        if turn_is_over and await runtime.galleries.read(runtime.record.jobs.others_wait, job):
-            raise runner.TurnOver
+        await runner.yield_turn(runtime, job, began)
     ignored = counts["ignored"]
     return f"{ignored:,} files or columns were ignored; the report names them" if ignored else None
 
