@@ -332,7 +332,8 @@ def is_export(archive: Path) -> bool:
         if is_of_the_machine(error):
             raise
         return False
-    return any(name.rpartition("/")[2] == CROPS for name in names)
+    # With capitals it is a spoilt export, and no archive of pictures without names.
+    return any(name.rpartition("/")[2].lower() == CROPS for name in names)
 
 
 def find_root(names: Sequence[str]) -> str | None:
