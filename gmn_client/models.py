@@ -1262,7 +1262,10 @@ class Camera(WireModel):
 
     `camera` is null for crops without a camera, and for cameras beyond the limit of a key.
     `tracks` counts those that began, `refused` the images that could not be used. `heartbeat` is
-    null if it sends none; only a camera that does can become `silent`.
+    null if it sends none; only a camera that does can become `silent`. `clock_ahead` is the number
+    of seconds by which the newest times of capture were ahead of the service's clock when they
+    arrived: its clock is fast. Below zero it is slow, or its crops arrive late. It is null for a
+    camera that sends no times.
     """
 
     camera: str | None
@@ -1274,6 +1277,7 @@ class Camera(WireModel):
     refused: int
     heartbeat: CameraHeartbeat | None
     silent: bool
+    clock_ahead: float | None = None
 
 
 class Cameras(Page[Camera]):
@@ -1403,12 +1407,14 @@ class SightedMatch(WireModel):
 class SightedImage(WireModel):
     """An accepted sighting; with `wait` it has the matches of its track, otherwise null.
 
-    `matches` is empty for a key that has neither the scope `query` nor `admin`.
+    `matches` is empty for a key that has neither the scope `query` nor `admin`. `warnings` says if
+    the time of capture tells of a wrong clock.
     """
 
     problem: ClassVar[None] = None
 
     matches: list[SightedMatch] | None
+    warnings: list[str] = []
 
 
 class Sighted(WireModel):

@@ -25,7 +25,7 @@ from model.crops.unpack import DAMAGE, METHODS, BoundedReads
 from model.problems import InputProblem, is_of_the_machine
 from service.engine.images import find_content_type
 from service.errors import InvalidField
-from service.gallery.enroll import CLOCKS_DIFFER_BY
+from service.gallery.clocks import is_in_future
 from service.jobs.import_files import parse_labels
 from service.ops.data_directory import MEBIBYTE
 from service.record.exports import (
@@ -349,10 +349,10 @@ def find_root(names: Sequence[str]) -> str | None:
 def _check_crop(crop: ExportedCrop, number: int) -> None:
     """Raise `InvalidField` if an enrollment would refuse the labels of a crop."""
     where = f"archive: {CROPS}: line {number}"
-    latest = datetime.now(UTC) + CLOCKS_DIFFER_BY
+    now = datetime.now(UTC)
     for name in ("captured_at", "created_at"):
         moment = getattr(crop, name)
-        if moment is not None and moment > latest:
+        if moment is not None and is_in_future(moment, now):
             # By retention, such a crop would be kept for too long.
             raise InvalidField(f"{where}: {name} is in the future; set the clocks right")
     _parse_labels(crop, where)

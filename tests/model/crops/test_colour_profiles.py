@@ -12,6 +12,8 @@ from model.crops.colour_profiles import MOST_PROFILE_BYTES
 from model.crops.decode import decode_crop, decode_photo
 from tests.outside import encoded
 
+pytestmark = pytest.mark.promise("hostile-files")
+
 WHITE_POINT = (0.9642, 1.0, 0.8249)
 # The colours of red, green and blue in XYZ.
 DISPLAY_P3 = ((0.51512, 0.2412, -0.00105), (0.29198, 0.69225, 0.04189), (0.1571, 0.06657, 0.78407))
