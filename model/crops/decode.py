@@ -220,9 +220,11 @@ def _decode(data: bytes, limits: CropLimits, detail_pixels: Callable[[int], int]
         if detail_pixels is not None:
             _reduce_jpeg(image, detail_pixels(width * height))
         image.load()
-        if _turn_upright(image):
-            width, height = height, width
-        return Photo(convert_to_srgb(image, _to_rgb(image)), width, height)
+        is_turned = _turn_upright(image)
+        picture = convert_to_srgb(image, _to_rgb(image))
+        if is_turned:
+            return Photo(picture, width=height, height=width)
+        return Photo(picture, width, height)
     except CropProblem:
         raise
     except DAMAGE as error:

@@ -72,7 +72,7 @@ def find_manifest(folder: Path) -> Path | None:
     except OSError as error:
         if is_of_the_machine(error):
             raise
-        # Who reads the images of the folder reports that it cannot be read.
+        # Reading the images of the folder will report the error.
         return None
     manifests = [name for name in names if name.casefold() == MANIFEST]
     if len(manifests) > 1:

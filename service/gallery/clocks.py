@@ -23,8 +23,8 @@ def is_in_future(captured: datetime, now: datetime) -> bool:
 def in_future(captured: datetime) -> CropProblem:
     return CropProblem(
         "captured_in_future",
-        f"captured_at: {captured.isoformat()} is more than an hour in the future; set the clocks "
-        "of the camera and of this machine right, or leave the field out",
+        f"captured_at: {captured.isoformat()} is more than an hour in the future; set the camera's "
+        "clock and that of this machine right, or leave the field out",
     )
 
 
@@ -34,6 +34,6 @@ def warning_of_fast_clock(captured: datetime, now: datetime) -> str | None:
         return None
     minutes = round((captured - now) / timedelta(minutes=1))
     return (
-        f"captured_at: {captured.isoformat()} is {minutes} min in the future; set the clocks of "
-        "the camera and of this machine right, or leave the field out"
+        f"captured_at: {captured.isoformat()} is {minutes} min in the future; set the camera's "
+        "clock and that of this machine right, or leave the field out"
     )

@@ -232,7 +232,7 @@ def _warn_of_clock(captured: datetime, now: datetime) -> list[str]:
         return [
             f"captured_at: {captured.isoformat()} is {age // timedelta(minutes=1)} min old, so "
             "that alerts are late and nobody is told of them; if the crop was sent at once, set "
-            "the clocks of the camera and of this machine right"
+            "the camera's clock and that of this machine right"
         ]
     return []
 

@@ -265,7 +265,7 @@ def test_a_camera_whose_clock_is_half_an_hour_fast_rings_and_everybody_is_told(w
     assert sighted.status_code == 200, sighted.text
     for answer in (enrolled, sighted):
         ((warning,),) = warnings_of(answer)
-        assert "is 30 min in the future; set the clocks of the camera" in warning
+        assert "is 30 min in the future; set the camera's clock" in warning
     # Both are compared, and of now: nobody is seen in the future.
     (alert,) = alerts(watching, camera="fast")
     assert (alert["kind"], alert["crops"]) == ("visit", 2)
@@ -289,7 +289,9 @@ def test_enrollments_and_sightings_refuse_a_clock_that_is_over_an_hour_fast(watc
     changed = watching.http.patch(url, data={"captured_at": moment})
     for answer in (enrolled, sighted, changed):
         assert answer.status_code == 422, answer.text
-        assert "is more than an hour in the future; set the clocks" in answer.json()["detail"]
+        assert (
+            "is more than an hour in the future; set the camera's clock" in answer.json()["detail"]
+        )
     eventually(lambda: clock_of(watching, "wrong"))
     assert clock_of(watching, "wrong") > 3600
 
