@@ -239,7 +239,7 @@ def _unicode_path(extra: bytes, raw: bytes) -> str | None:
         # A program that does not know the field may have renamed the entry.
         if (version, checksum) == (1, zlib.crc32(raw)):
             with contextlib.suppress(UnicodeError):
-                return content[UNICODE_PATH_START.size :].decode().split("\0")[0]
+                return content[UNICODE_PATH_START.size :].decode().split("\0")[0] or None
     return None
 
 

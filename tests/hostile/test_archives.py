@@ -129,7 +129,14 @@ RAW = "张伟/1.png".encode("gbk")
 
 
 @pytest.mark.parametrize(
-    "field", [unicode_path(RAW + b"x", "Eve/1.png"), unicode_path(RAW, "Eve/1.png", version=2)]
+    "field",
+    [
+        unicode_path(RAW + b"x", "Eve/1.png"),
+        unicode_path(RAW, "Eve/1.png", version=2),
+        unicode_path(RAW, ""),
+        unicode_path(RAW, "\0Eve/1.png"),
+        unicode_path(RAW, "") + b"\xff",
+    ],
 )
 def test_a_unicode_path_of_another_name_is_not_read(unpack, field):
     # A program that does not know the field may have renamed the entry.
