@@ -170,7 +170,8 @@ def parse_enrollment(response: httpx2.Response) -> Enrollment:
 def parse_report(response: httpx2.Response) -> list[JobProblem]:
     """Parse a job's report, which is CSV with a header line; raises like `parse`."""
     try:
-        text = checked(response).content.decode()
+        # The service begins with a mark for spreadsheet programs.
+        text = checked(response).content.decode("utf-8-sig")
         rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         problems = [JobProblem.model_validate(row) for row in rows]
     except (csv.Error, ValidationError, UnicodeDecodeError) as error:

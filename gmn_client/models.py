@@ -210,12 +210,14 @@ class JobProgress(WireModel):
     `done` counts processed items; for an import it is the sum of `landed`, `duplicates` and
     `refused`, and of `not_kept` with `keep_best`. `ignored` counts other and hidden files,
     by-products of storage systems, images missing from the manifest, and its unknown columns. Of an
-    export, `deleted` counts the crops that were deleted from this service and are left out.
+    export, `checked` counts the crops that were checked before the first one was stored, and
+    `deleted` those that were deleted from this service and are left out.
     """
 
     model_config = ConfigDict(extra="allow")
 
     total: int = 0
+    checked: int = 0
     done: int = 0
     landed: int = 0
     duplicates: int = 0
@@ -1260,7 +1262,10 @@ class Camera(WireModel):
 
     `camera` is null for crops without a camera, and for cameras beyond the limit of a key.
     `tracks` counts those that began, `refused` the images that could not be used. `heartbeat` is
-    null if it sends none; only a camera that does can become `silent`.
+    null if it sends none; only a camera that does can become `silent`. `clock_ahead` is the number
+    of seconds by which the newest times of capture were ahead of the service's clock when they
+    arrived: its clock is fast. Below zero it is slow, or its crops arrive late. It is null for a
+    camera that sends no times.
     """
 
     camera: str | None
@@ -1272,6 +1277,7 @@ class Camera(WireModel):
     refused: int
     heartbeat: CameraHeartbeat | None
     silent: bool
+    clock_ahead: float | None = None
 
 
 class Cameras(Page[Camera]):
@@ -1401,12 +1407,14 @@ class SightedMatch(WireModel):
 class SightedImage(WireModel):
     """An accepted sighting; with `wait` it has the matches of its track, otherwise null.
 
-    `matches` is empty for a key that has neither the scope `query` nor `admin`.
+    `matches` is empty for a key that has neither the scope `query` nor `admin`. `warnings` says if
+    the time of capture tells of a wrong clock.
     """
 
     problem: ClassVar[None] = None
 
     matches: list[SightedMatch] | None
+    warnings: list[str] = []
 
 
 class Sighted(WireModel):

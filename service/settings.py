@@ -54,6 +54,9 @@ NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 WITH_PASSWORD = re.compile(r"\w+://[^:@/]*:[^@/]+@")
 ORIGIN = re.compile(r"https?://[^/?#\s]+")
 
+# authentik joins the names of groups by another separator than all other proxies do.
+AUTHENTIK_GROUPS = "x-authentik-groups"
+
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -156,8 +159,8 @@ class Settings(BaseSettings):
     """The header in which a proxy names the user whom it has signed on, such as `Remote-User`. It
     needs the next three settings."""
     groups_header: HeaderName | None = None
-    """The header in which the proxy names the user's groups, separated by commas, such as
-    `Remote-Groups`."""
+    """The header in which the proxy names the user's groups, such as `Remote-Groups`. The groups in
+    `X-Authentik-Groups` are separated by `|`, and those in all other headers by commas."""
     groups: Annotated[tuple[Group, ...], NoDecode] = ()
     """The groups that have rights, separated by semicolons. `guards=query@lobby` gives a group one
     scope in the gallery `lobby` alone, and `staff=query,enroll` two scopes in every gallery."""
@@ -349,6 +352,13 @@ class Settings(BaseSettings):
                 f"{' and '.join(missing)}: missing; users are signed on by a proxy with all of "
                 f"{', '.join(PREFIX + name.upper() for name in sign_on)}, or with none"
             )
+        for group in self.groups:
+            if self.groups_separator in group.name:
+                raise ValueError(
+                    f"groups: the name {group.name!r} has {self.groups_separator!r}, which "
+                    f"separates groups in the header {self.groups_header}, so that no user can be "
+                    "in it; rename the group at the provider, and here"
+                )
         for low, high, why in (
             ("max_body_bytes", "max_queued_bytes", "a full body could never be received"),
             ("min_crop_aspect", "max_crop_aspect", "no crop could pass"),
@@ -361,6 +371,11 @@ class Settings(BaseSettings):
                     "first or raise the second"
                 )
         return self
+
+    @property
+    def groups_separator(self) -> str:
+        """The only character that separates groups in the header of the groups."""
+        return "|" if (self.groups_header or "").lower() == AUTHENTIK_GROUPS else ","
 
     @property
     def database_with_password(self) -> str | None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -44,7 +43,6 @@ MOST_CHARACTERS = 64
 MOST_GROUP_CHARACTERS = 256
 USER = "user:"
 log = logging.getLogger(__name__)
-GROUP_SEPARATORS = re.compile("[,;|]")
 
 
 @stored_dataclass(frozen=True)
@@ -66,6 +64,7 @@ class SignOn:
         self.is_on = settings.user_header is not None
         self._user_header = settings.user_header or ""
         self._groups_header = settings.groups_header or ""
+        self._separator = settings.groups_separator
         self._groups = {group.name: group for group in settings.groups}
         self._proxies = [ipaddress.ip_network(proxy) for proxy in settings.trusted_proxies]
         for header in filter(None, (settings.user_header, settings.groups_header)):
@@ -83,7 +82,7 @@ class SignOn:
             peer: address at the other end of the connection.
 
         Raises:
-            Unauthorised: the name of the user cannot be read.
+            Unauthorised: the name of the user cannot be read, or the groups are there twice.
             Forbidden: no group of the user has rights here, or the groups are for several
                 galleries.
         """
@@ -98,12 +97,19 @@ class SignOn:
                 f"the header {self._user_header} is there several times, or is no name of at most "
                 f"{MOST_CHARACTERS} characters; have the proxy replace what the client sent"
             )
-        named = _read_groups(headers.getlist(self._groups_header))
+        sent = headers.getlist(self._groups_header)
+        if len(sent) > 1:
+            raise Unauthorised(
+                f"the header {self._groups_header} is there several times; have the proxy replace "
+                "what the client sent"
+            )
+        named = _read_groups(sent[0], self._separator) if sent else []
         groups = [self._groups[group] for group in named if group in self._groups]
         if not groups:
             raise Forbidden(
                 f"the user {name!r} has no group that has rights here; name one of the groups in "
-                "GMN_GROUPS, or put the user into one that it names"
+                "GMN_GROUPS, or put the user into one that it names (the header "
+                f"{self._groups_header} separates groups by {self._separator!r} alone)"
             )
         scopes, gallery = _joined(name, groups)
         return User(f"{USER}{name}", NO_HASH, scopes, gallery, created_at=datetime.now(UTC))
@@ -130,9 +136,10 @@ def _read_name(values: Sequence[str]) -> str | None:
     return name if name and name.isprintable() else None
 
 
-def _read_groups(values: Iterable[str]) -> list[str]:
-    texts = (group for value in values for group in GROUP_SEPARATORS.split(_decode(value)))
-    groups = (_normalise(text.strip(), MOST_GROUP_CHARACTERS) for text in texts)
+def _read_groups(value: str, separator: str) -> list[str]:
+    # A space belongs to the name of its group. Were it left out, somebody who may name groups would
+    # have the rights of `admins` by a group called ` admins`.
+    groups = (_normalise(text, MOST_GROUP_CHARACTERS) for text in _decode(value).split(separator))
     return [group for group in groups if group]
 
 

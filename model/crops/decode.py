@@ -17,6 +17,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from model.arrays import Pixels
+from model.crops.colour_profiles import convert_to_srgb
 from model.problems import InputProblem
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
@@ -67,6 +68,10 @@ RARE_PROCESSES = {
     0xCB: "lossless and arithmetically coded",
     **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical"),
 }
+# Pillow refuses a PNG for compressed chunks of these kinds that unpack to over a megabyte, though
+# they are no part of the picture; its error names such a limit.
+METADATA = frozenset({b"iCCP", b"zTXt", b"iTXt", b"tEXt"})
+LIMIT_OF_METADATA = "MAX_TEXT_"
 UNSUPPORTED_BMP = "Unsupported BMP"
 # Parts of the width and height at which a JPEG can be decoded, and the EXIF orientations of images
 # that lie on their side.
@@ -151,9 +156,10 @@ def decode_crop(data: bytes, limits: CropLimits = DEFAULT_LIMITS) -> Pixels:
     """Decode an image file to pixels `(height, width, 3)` uint8 RGB.
 
     The bytes tell the file type. The EXIF orientation is applied, transparency is laid over white,
-    CMYK and palette images become RGB, 16-bit grey is scaled to 8 bits, and an animated image gives
-    its first frame. A BMP in which everything is transparent is read without its transparency, as
-    programs write it that do not know of any.
+    CMYK and palette images become RGB, the colours of an embedded profile become those of sRGB,
+    16-bit grey is scaled to 8 bits, and an animated image gives its first frame. A BMP in which
+    everything is transparent is read without its transparency, as programs write it that do not
+    know of any.
 
     Raises:
         CropProblem: the image cannot be used; the code is `empty`, `file_too_large`,
@@ -198,6 +204,8 @@ def _decode_within(
     try:
         return _decode(data, limits, detail_pixels)
     except CropProblem as refused:
+        if LIMIT_OF_METADATA in str(refused.__cause__):
+            return _decode(_without_metadata(data), limits, detail_pixels)
         if refused.code in MAY_BE_MEMORY and _is_memory_limited():
             return _decode_with_room(data, limits, detail_pixels)
         raise
@@ -212,9 +220,11 @@ def _decode(data: bytes, limits: CropLimits, detail_pixels: Callable[[int], int]
         if detail_pixels is not None:
             _reduce_jpeg(image, detail_pixels(width * height))
         image.load()
-        if _turn_upright(image):
-            return Photo(_to_rgb(image), width=height, height=width)
-        return Photo(_to_rgb(image), width, height)
+        is_turned = _turn_upright(image)
+        picture = convert_to_srgb(image, _to_rgb(image))
+        if is_turned:
+            return Photo(picture, width=height, height=width)
+        return Photo(picture, width, height)
     except CropProblem:
         raise
     except DAMAGE as error:
@@ -224,6 +234,18 @@ def _decode(data: bytes, limits: CropLimits, detail_pixels: Callable[[int], int]
             "truncated",
             f"the image data is cut off or damaged ({error}); send the whole file",
         ) from error
+
+
+def _without_metadata(data: bytes) -> bytes:
+    """Return a PNG, of a limited number of chunks, without its texts and colour profile."""
+    kept = [PNG]
+    position = len(PNG)
+    while position < len(data):
+        end = position + int.from_bytes(data[position : position + 4], "big") + 12
+        if data[position + 4 : position + 8] not in METADATA:
+            kept.append(data[position:end])
+        position = end
+    return b"".join(kept)
 
 
 def _reduce_jpeg(image: Image.Image, detail_pixels: int) -> None:

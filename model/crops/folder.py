@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 
 from model.crops.manifest import CropFile, read_manifest
 from model.crops.names import Ignored, file_names, is_hidden, is_image_name
+from model.problems import InputProblem
+
+# Folders of public data sets. A person may be called like one of the others, but not two people.
+SURE_PARTS = frozenset({"bounding_box_train", "bounding_box_test", "gt_bbox", "gt_query"})
+PARTS = SURE_PARTS | {"train", "query", "gallery", "test", "val", "valid", "validation", "probe"}
 
 
 def read_folder(
@@ -34,7 +39,8 @@ def read_folder(
         between: called before each file and row; an error that it raises ends the reading.
 
     Raises:
-        InputProblem: the folder cannot be read, or the manifest cannot be used.
+        InputProblem: the folder cannot be read, the manifest cannot be used, or the sub-folders
+            are those of a public data set.
     """
     names = []
     for name in file_names(folder, ignored):
@@ -47,6 +53,8 @@ def read_folder(
     if manifest is None:
         places = [(folder / name).relative_to(root or folder).parts for name in names]
         have_people = all(len(place) > 1 for place in places)
+        if have_people:
+            _require_people({place[0] for place in places})
         return [
             CropFile(folder / name, place[0] if have_people else None)
             for name, place in zip(names, places, strict=True)
@@ -58,6 +66,17 @@ def read_folder(
         if os.path.realpath(folder / name) not in listed:
             ignored.add(name, "the manifest does not name it; add a row for it")
     return crops
+
+
+def _require_people(names: Set[str]) -> None:
+    """Raise `InputProblem` if sub-folders have the names of a data set's parts, not of people."""
+    parts = sorted(name for name in names if name.casefold() in PARTS)
+    if len(parts) > 1 or any(name.casefold() in SURE_PARTS for name in parts):
+        raise InputProblem(
+            f"folder: {', '.join(parts)}: these are the parts of a data set, and would become "
+            "people; write a manifest.csv that names the people, or have gmn enroll read the "
+            "folder as a data set, such as market1501:PATH"
+        )
 
 
 def packed_root(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from pathlib import Path, PureWindowsPath
 from typing import IO
 
@@ -60,6 +61,28 @@ class CropFile:
     track: str | None = None
 
 
+def find_manifest(folder: Path) -> Path | None:
+    """Return the manifest of a folder, which may be called `Manifest.csv` too; None without any.
+
+    Raises:
+        ManifestProblem: there are several.
+    """
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        if is_of_the_machine(error):
+            raise
+        # Reading the images of the folder will report the error.
+        return None
+    manifests = [name for name in names if name.casefold() == MANIFEST]
+    if len(manifests) > 1:
+        raise ManifestProblem(
+            f"{' and '.join(manifests)} are both there; keep the one that has the labels, and "
+            "rename or remove the other"
+        )
+    return folder / manifests[0] if manifests else None
+
+
 def read_manifest(
     manifest: Path,
     within: Path | None = None,
@@ -102,6 +125,8 @@ def read_manifest(
             for record in reader:
                 between()
                 line = reader.line_num
+                if _is_blank(record):
+                    continue
                 try:
                     row = _read_row(record, line, manifest.parent, within, required, forms)
                 except ManifestProblem as problem:
@@ -233,6 +258,15 @@ def _bounded(file: IO[str]) -> Iterator[str]:
         if len(line) == MAX_LINE:
             raise csv.Error(f"line {number}: is over {MAX_LINE:,} characters long")
         yield line
+
+
+def _is_blank(record: dict[str, str | None]) -> bool:
+    """Return whether a row has no value, as spreadsheet programs write it below the others."""
+    # Under the key None are the values beyond the columns.
+    values = chain.from_iterable(
+        value if isinstance(value, list) else [value] for value in record.values()
+    )
+    return not any((value or "").strip() for value in values)
 
 
 def _read_row(

@@ -47,6 +47,10 @@ MAX_NAMED = 1_000
 NO_FILE = "it is a link to a folder, or a device; copy what it leads to into the folder"
 NO_IMAGE = "its name is no image's; name images .jpg, .jpeg, .png, .webp or .bmp"
 NOT_READ = "pictures of this format are not read; save it as JPEG, PNG, WebP or BMP"
+NO_MANIFEST = (
+    "it is a CSV file, but not the manifest; call it manifest.csv, or name it as the manifest, to "
+    "use its labels"
+)
 BY_PRODUCT_REASON = "a storage system or program made it for its own use; it shows no person"
 HIDDEN_REASON = "it is hidden, as its name begins with a dot; rename it to use it"
 
@@ -81,7 +85,8 @@ class Ignored:
     def add_unused(self, name: str) -> None:
         """Count a file that is neither an image nor hidden."""
         suffix = PurePosixPath(name).suffix.lower()
-        self.add(name, NOT_READ if suffix in OTHER_PICTURES else NO_IMAGE)
+        reason = NOT_READ if suffix in OTHER_PICTURES else NO_IMAGE
+        self.add(name, NO_MANIFEST if suffix == ".csv" else reason)
 
     def add_hidden(self, place: str) -> None:
         """Count a hidden file or by-product, or a folder of this kind with all that lies in it."""

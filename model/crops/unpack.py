@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import re
 import shutil
 import struct
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -26,12 +28,34 @@ MAX_EXTRA_BYTES = 4096
 LISTED = b"PK\1\2"
 ENTRY_BYTES = 46
 LENGTHS = struct.Struct("<28x3H")
+# The library decompresses other methods in unbounded memory.
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MAX_DEPTH = 32
 MAX_NAME_BYTES = 255
 ENCRYPTED = 1
 UTF_8 = 0x800
 # The library decodes names by it that are not marked as UTF-8.
 UNMARKED_ENCODING = "cp437"
+# An extra field has a kind and a length. That of the Unicode path has a version, the checksum of
+# the name that it replaces, and the name in UTF-8.
+EXTRA = struct.Struct("<HH")
+UNICODE_PATH = 0x7075
+UNICODE_PATH_START = struct.Struct("<BI")
+# Windows packs names in the code page of its language, and does not say which one that is.
+CODE_PAGES = (
+    *("cp437", "cp737", "cp775", "cp850", "cp852", "cp855", "cp857", "cp862", "cp866", "cp874"),
+    *("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258"),
+)
+EAST_ASIAN_PAGES = ("cp932", "gbk", "cp949", "cp950")
+# Characters that are not ASCII, with no letter of ASCII beside them.
+FOREIGN_WORD = re.compile(
+    "(?<![A-Za-z\x80-\U0010ffff])[\x80-\U0010ffff]+(?![A-Za-z\x80-\U0010ffff])"
+)
+LONE_BYTES = re.compile(rb"[\x80-\xff]{2}|(?<![A-Za-z])[\x80-\xff](?![A-Za-z])")
+UNCLEAR_NAME = (
+    "its name is not in UTF-8, and Windows reads it differently in each language; pack it with "
+    "names in UTF-8 (in 7-Zip by the parameter cu=on)"
+)
 DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -138,18 +162,14 @@ def unpack_crops(
                         "fewer into one"
                     )
                 between()
-                name = _name_of(entry).replace("\\", "/")
-                if name.endswith("/"):
+                clear_name = _name_of(entry)
+                name = (clear_name or entry.filename).replace("\\", "/")
+                if name.endswith("/") or not _is_wanted(name, ignored):
                     continue
                 path = PurePosixPath(name)
-                if path.suffix.lower() != ".csv":
-                    if is_hidden(name):
-                        ignored.add_hidden(hidden_place(name))
-                        continue
-                    if not is_image_name(name):
-                        ignored.add_unused(name)
-                        continue
                 try:
+                    if clear_name is None:
+                        raise _Unfit(UNCLEAR_NAME)
                     place = into / _checked(path, entry, limits.max_entry_bytes)
                     count += sum(not folder.exists() for folder in place.parents)
                     if entry.file_size > allowed:
@@ -160,12 +180,14 @@ def unpack_crops(
                     _unpack(packed, entry, place)
                     allowed -= entry.file_size
                 except _Unfit as unfit:
+                    _keep_folder(into, path)
                     left_out.append(LeftOut(shown(name), str(unfit)))
                 except InputProblem:
                     raise
                 except DAMAGE as error:
                     if is_of_the_machine(error):
                         raise
+                    _keep_folder(into, path)
                     reason = f"it is damaged ({shown(str(error))}); pack it again"
                     left_out.append(LeftOut(shown(name), reason))
     except InputProblem:
@@ -177,14 +199,89 @@ def unpack_crops(
     return left_out
 
 
-def _name_of(entry: zipfile.ZipInfo) -> str:
-    """Return the name of an entry; the Finder of macOS writes UTF-8 without marking it as such."""
+def _is_wanted(name: str, ignored: Ignored) -> bool:
+    """Return whether an entry is an image or a CSV file; count it as ignored otherwise."""
+    if PurePosixPath(name).suffix.lower() == ".csv":
+        return True
+    if is_hidden(name):
+        ignored.add_hidden(hidden_place(name))
+        return False
+    if not is_image_name(name):
+        ignored.add_unused(name)
+        return False
+    return True
+
+
+def _name_of(entry: zipfile.ZipInfo) -> str | None:
+    """Return the name of an entry, or None if it is not known in which encoding it is."""
     if entry.flag_bits & UTF_8:
         return entry.filename
+    raw = entry.orig_filename.encode(UNMARKED_ENCODING)
+    if (path := _unicode_path(entry.extra, raw)) is not None:
+        return path
     try:
-        return entry.filename.encode(UNMARKED_ENCODING).decode()
+        # The Finder of macOS writes UTF-8 without marking it as such.
+        return raw.split(b"\0")[0].decode()
     except UnicodeError:
-        return entry.filename
+        return _read_by_code_pages(raw)
+
+
+def _unicode_path(extra: bytes, raw: bytes) -> str | None:
+    """Return the name in an extra field, if it belongs to the name of the entry."""
+    place = 0
+    while place + EXTRA.size <= len(extra):
+        kind, length = EXTRA.unpack_from(extra, place)
+        content = extra[place + EXTRA.size : place + EXTRA.size + length]
+        place += EXTRA.size + length
+        if kind != UNICODE_PATH or len(content) < UNICODE_PATH_START.size:
+            continue
+        version, checksum = UNICODE_PATH_START.unpack_from(content)
+        # A program that does not know the field may have renamed the entry.
+        if (version, checksum) == (1, zlib.crc32(raw)):
+            with contextlib.suppress(UnicodeError):
+                return content[UNICODE_PATH_START.size :].decode().split("\0")[0] or None
+    return None
+
+
+def _read_by_code_pages(raw: bytes) -> str | None:
+    """Return a name that every code page reads alike or not as a word, such as `Jörg`, or None."""
+    # Only single letters within Latin words are clear: other alphabets use the same bytes.
+    if not set(raw) <= CLEAR_BYTES or LONE_BYTES.search(raw):
+        return None
+    for page in EAST_ASIAN_PAGES:
+        with contextlib.suppress(UnicodeError):
+            if FOREIGN_WORD.search(raw.decode(page)):
+                return None
+    return raw.decode(UNMARKED_ENCODING)
+
+
+def _clear_bytes() -> frozenset[int]:
+    """Return ASCII, and the bytes that are one and the same Latin letter, or none, in each page."""
+    clear = set(range(128))
+    for byte in range(128, 256):
+        characters = {bytes([byte]).decode(page, "replace") for page in CODE_PAGES}
+        letters = {character for character in characters if _is_latin(character)}
+        if letters == {bytes([byte]).decode(UNMARKED_ENCODING)}:
+            clear.add(byte)
+    return frozenset(clear)
+
+
+def _is_latin(character: str) -> bool:
+    return unicodedata.name(character, "").startswith("LATIN ")
+
+
+CLEAR_BYTES = _clear_bytes()
+
+
+def _keep_folder(into: Path, path: PurePosixPath) -> None:
+    """Create the first folder of an entry that is left out.
+
+    Without it, the folder of another person might be the only one, and be taken for that of all.
+    """
+    if len(path.parts) > 1 and not path.is_absolute() and path.parts[0] != "..":
+        # The name may be too long, or that of a file.
+        with contextlib.suppress(OSError, ValueError):
+            (into / path.parts[0]).mkdir(exist_ok=True)
 
 
 def _unpack(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, place: Path) -> None:
@@ -224,7 +321,6 @@ def _checked(path: PurePosixPath, entry: zipfile.ZipInfo, most_bytes: int) -> Pu
         raise _Unfit(f"unpacks to {entry.file_size:,} bytes; send the person's crop")
     if entry.flag_bits & ENCRYPTED:
         raise _Unfit("it is encrypted; pack it without a password")
-    # The library decompresses other methods in unbounded memory.
-    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    if entry.compress_type not in METHODS:
         raise _Unfit(f"it is packed by method {entry.compress_type}; pack it stored or deflated")
     return path

@@ -11,7 +11,7 @@ from pathlib import Path
 from gmn_client import Client, Image
 from gmn_client.models import EnrolledImage, Problem, RefusedImage
 from model.crops.folder import read_folder
-from model.crops.manifest import MANIFEST, read_manifest
+from model.crops.manifest import find_manifest, read_manifest
 from model.crops.names import Ignored, LeftOut, is_image_name
 from model.crops.texts import nfc
 from model.problems import InputProblem, legible
@@ -100,10 +100,11 @@ def find_source(name: str, read_spec: Callable[[str], Source]) -> Source:
     """
     path = Path(name)
     ignored = Ignored()
-    manifest = path / MANIFEST if path.is_dir() else path
-    labelled = manifest.is_file()
-    if path.is_dir():
-        files = read_folder(path, ignored, manifest if labelled else None)
+    is_folder = path.is_dir()
+    manifest = find_manifest(path) if is_folder else path
+    labelled = manifest is not None and manifest.is_file()
+    if is_folder:
+        files = read_folder(path, ignored, manifest)
         if not files:
             raise InputProblem(
                 f"{path}: holds no image; name the folder that holds the images{ignored.remark()}"

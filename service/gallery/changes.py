@@ -12,7 +12,7 @@ from gmn_client import models
 from gmn_client.models import ChangedCrop, ChangedCrops, RenamedIdentity
 from service.errors import GalleryConflict, InvalidField, ServiceError, UnknownCrop, UnknownIdentity
 from service.gallery.browse import describe_gallery, read_crop
-from service.gallery.enroll import CLOCKS_DIFFER_BY, in_future
+from service.gallery.clocks import in_future, is_in_future
 from service.gallery.gallery import Gallery
 from service.gallery.registry import DEFAULT_GALLERY
 from service.ops.data_directory import EXPORTS, IMPORTS, remove_folder
@@ -121,7 +121,7 @@ async def change_crop(
             "external_id, metadata or track, empty for unknown"
         )
     captured = fields.get("captured_at")
-    if captured is not None and captured > datetime.now(UTC) + CLOCKS_DIFFER_BY:
+    if captured is not None and is_in_future(captured, datetime.now(UTC)):
         raise InvalidField(in_future(captured).detail)
     entry = AuditEntry(
         "change_crop",

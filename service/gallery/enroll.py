@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 
 from gmn_client.models import EnrolledImage, Enrollment, RefusedImage
@@ -16,6 +16,7 @@ from model.crops.frames import ImageFile
 from service.engine.device import Embedded, EmbeddedImage, PreparedImage
 from service.engine.images import PicturePolicy
 from service.errors import InvalidField, NeedsReindex, refused_image
+from service.gallery.clocks import in_future, is_in_future, warning_of_fast_clock
 from service.gallery.gallery import Gallery
 from service.gallery.pictures import keep_elsewhere, remove_pictures
 from service.ops.critical_sections import attempt
@@ -33,8 +34,6 @@ from service.record.values import (
 )
 from service.runtime import Runtime
 
-# A time of capture may be ahead of this clock by so much.
-CLOCKS_DIFFER_BY = timedelta(hours=1)
 Outcome = CropProblem | Sequence[str]
 """The problem of an image, or its warnings."""
 
@@ -170,13 +169,14 @@ def _split_outcomes(
         kept_since = now - settings.retention
     for image, outcome in zip(images, embedded, strict=True):
         captured = image.captured_at
-        if captured is not None and captured > now + CLOCKS_DIFFER_BY:
-            # By retention_from=captured, such a crop would be kept for too long.
+        if captured is not None and is_in_future(captured, now):
             outcomes.append(in_future(captured))
         elif isinstance(outcome, CropProblem):
             outcomes.append(outcome)
         else:
             warnings = [fault.detail for fault in outcome.faults]
+            if captured is not None and (warning := warning_of_fast_clock(captured, now)):
+                warnings.append(warning)
             if kept_since is not None and captured is not None and captured <= kept_since:
                 warnings.append(
                     f"captured_at: {captured.isoformat()} is earlier than this gallery keeps crops "
@@ -197,14 +197,6 @@ def _split_outcomes(
             )
             crops.append(ArchivedCrop(crop, outcome.vector, prepared.picture))
     return outcomes, crops
-
-
-def in_future(captured: datetime) -> CropProblem:
-    return CropProblem(
-        "captured_in_future",
-        f"captured_at: {captured.isoformat()} is more than an hour in the future; "
-        "set the camera's clock right, or leave the field out",
-    )
 
 
 def _digest_request(

@@ -20,7 +20,7 @@ from starlette.types import Scope as RequestScope
 
 from gmn_client.models import Scope
 from service.api_keys import is_loopback
-from service.errors import Forbidden, InvalidField
+from service.errors import Forbidden, InvalidField, Unauthorised
 from service.http.fields import MAX_ID
 from service.http.form_routes import answers_response, form_handler
 from service.http.forms import Form, SomeImagesForm
@@ -43,6 +43,8 @@ BEARER = HTTPBearer(
     description="A key of `gmn keys create`. Without any key the service asks for none, and "
     "answers on this machine only.",
 )
+# Headers of which one value counts, so that a second one would be lost.
+SINGLE_HEADERS = ("idempotency-key", "content-type", "last-event-id", "origin", "sec-fetch-site")
 # The guard reads this parameter, so route functions do not declare it.
 GALLERY = {
     "name": "gallery",
@@ -119,9 +121,11 @@ async def find_caller(runtime: Runtime, request: Request) -> ApiKey:
     """Return the key of a request or, without one, the user whom a proxy has signed on.
 
     Raises:
-        Unauthorised: the key is missing, unknown, revoked or expired.
+        Unauthorised: the key is missing, unknown, revoked or expired, or there are several.
         Forbidden: the user has no rights, or a page of another site sends the user's request.
     """
+    if len(request.headers.getlist("authorization")) > 1:
+        raise Unauthorised("authorization: was sent several times; send one key, once")
     authorization = await BEARER(request)
     key = authorization.credentials if authorization else None
     if key is None:
@@ -234,6 +238,9 @@ class GuardedRoute(APIRoute):
             if self.path not in OPEN:
                 request.state.call = await needed.let_in(request)
                 act_as(request.state.call.caller.key_id, getattr(request.state, "request_id", None))
+            for name in SINGLE_HEADERS:
+                if len(request.headers.getlist(name)) > 1:
+                    raise InvalidField(f"{name}: was sent several times; send it once")
             for name in request.query_params:
                 # Ignoring a misspelt filter would widen the listing.
                 if name not in known:

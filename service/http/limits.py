@@ -389,6 +389,12 @@ class WholeForm(MultiPartParser):
     file_fields: frozenset[str] = frozenset()
     _text_bytes = 0
 
+    def on_headers_finished(self) -> None:
+        names = [name for name, _ in self._current_part.item_headers]
+        if names.count(b"content-disposition") > 1:
+            raise MultiPartException("A part has several Content-Disposition headers; send one.")
+        super().on_headers_finished()
+
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         part = self._current_part
         # `/docs` sends an empty text for a file that was not chosen.

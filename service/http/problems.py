@@ -309,6 +309,11 @@ def _serialize(answer: BaseModel) -> bytes:
     return bytes(body + b"}")
 
 
+def csv_header(*names: str) -> str:
+    """Format the first line, after a mark without which Excel reads UTF-8 as another encoding."""
+    return f"\ufeff{csv_line(*names)}"
+
+
 def csv_line(*values: object) -> str:
     """Format one line; None becomes an empty field.
 

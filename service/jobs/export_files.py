@@ -21,11 +21,11 @@ import numpy as np
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from model.crops.unpack import DAMAGE, BoundedReads
+from model.crops.unpack import DAMAGE, METHODS, BoundedReads
 from model.problems import InputProblem, is_of_the_machine
 from service.engine.images import find_content_type
 from service.errors import InvalidField
-from service.gallery.enroll import CLOCKS_DIFFER_BY
+from service.gallery.clocks import is_in_future
 from service.jobs.import_files import parse_labels
 from service.ops.data_directory import MEBIBYTE
 from service.record.exports import (
@@ -47,6 +47,9 @@ MAX_LIST_BYTES = 128 * MEBIBYTE
 MAX_DESCRIPTION_BYTES = 64 * 1024
 # Metadata of 16 KiB, each byte of which may be escaped, and other labels.
 MAX_LINE_BYTES = 256 * 1024
+# A check of an export has parts, after which the imports of other keys may have their turn.
+CROPS_OF_A_PART = 1000
+BYTES_OF_A_PART = 32 * MEBIBYTE
 Check = Callable[[], object]
 
 
@@ -103,47 +106,92 @@ class SentExport:
                 "this version, as it was downloaded"
             ) from error
 
-    def check(self, max_picture_bytes: int, between: Check) -> None:
-        """Check sizes, counts and checksums of all files, and the labels of all crops.
+    def check(
+        self, max_bytes: int, max_picture_bytes: int, checked: int | None, between: Check
+    ) -> Iterator[int]:
+        """Check sizes, counts and checksums of all files, and the labels of all crops, in parts.
+
+        Args:
+            max_bytes: limit on the content of all files together.
+            max_picture_bytes: limit on one picture.
+            checked: the number that was yielded last when an earlier check of this export was
+                interrupted; None begins with the first part.
+            between: called between the steps.
+
+        Yields:
+            The number of crops that are checked, after each part.
 
         Raises:
             InvalidField: names the first difference.
         """
         with _naming_damage():
-            self._check(max_picture_bytes, between)
+            yield from self._check(max_bytes, max_picture_bytes, checked, between)
 
-    def _check(self, max_picture_bytes: int, between: Check) -> None:
-        description = self.description
+    def _check(
+        self, max_bytes: int, max_picture_bytes: int, checked: int | None, between: Check
+    ) -> Iterator[int]:
+        if checked is None:
+            self._check_size(max_bytes)
+            self._check_files(between)
+            checked = 0
+            yield checked
+        yield from self._check_crops(checked, max_picture_bytes, between)
+
+    def _check_size(self, max_bytes: int) -> None:
+        # The library reads no more of a file than the list says.
+        size = sum(entry.file_size for entry in self._packed.infolist())
+        if size > max_bytes:
+            raise InvalidField(
+                f"archive: unpacks to {size:,} bytes, over the limit of {max_bytes:,}; raise "
+                "GMN_MAX_IMPORT_BYTES if it was exported like that"
+            )
+
+    def _check_files(self, between: Check) -> None:
+        for name in (CROPS, VECTORS):
+            if name not in self.description.files:
+                raise InvalidField(f"archive: {DESCRIPTION}: files: says nothing of {name}")
+            self._check_sum(name, self.description.files[name], between)
+        for vectors in self._read_vectors():
+            between()
+            if not np.isfinite(vectors).all():
+                raise InvalidField(f"archive: {VECTORS}: has numbers that are not finite")
+
+    def _check_crops(self, checked: int, max_picture_bytes: int, between: Check) -> Iterator[int]:
         crop_ids: set[str] = set()
+        unread = set(self._packed.namelist())
         pictures = 0
+        bytes_read = 0
+        number = 0
         for number, crop in enumerate(self._read_crops(), 1):
             between()
-            _check_crop(crop, number)
+            if number > MOST_CROPS:
+                raise InvalidField(f"archive: {CROPS}: has more than {MOST_CROPS:,} lines")
             crop_ids.add(crop.crop_id)
             if len(crop_ids) != number:
                 raise InvalidField(f"archive: {CROPS}: line {number} repeats an earlier crop")
-            if number > MOST_CROPS:
-                raise InvalidField(f"archive: {CROPS}: has more than {MOST_CROPS:,} lines")
             if crop.picture is not None:
                 pictures += 1
+                self._take_picture(crop.picture, number, unread)
+            if number <= checked:
+                continue
+            _check_crop(crop, number)
+            if crop.picture is not None:
                 self._check_picture(crop.picture, number, max_picture_bytes)
+                bytes_read += crop.picture.bytes
+            if bytes_read >= BYTES_OF_A_PART or number - checked >= CROPS_OF_A_PART:
+                checked = number
+                bytes_read = 0
+                yield checked
         for name, counted, said in (
-            ("crops", len(crop_ids), description.crops),
-            ("pictures", pictures, description.pictures),
+            ("crops", number, self.description.crops),
+            ("pictures", pictures, self.description.pictures),
         ):
             if counted != said:
                 raise InvalidField(
                     f"archive: {CROPS}: has {counted:,} {name}, and {DESCRIPTION} says {said:,}; "
                     "download the export again"
                 )
-        for name in (CROPS, VECTORS):
-            if name not in description.files:
-                raise InvalidField(f"archive: {DESCRIPTION}: files: says nothing of {name}")
-            self._check_sum(name, description.files[name], between)
-        for vectors in self._read_vectors():
-            between()
-            if not np.isfinite(vectors).all():
-                raise InvalidField(f"archive: {VECTORS}: has numbers that are not finite")
+        yield number
 
     def crops(self, first: int) -> Iterator[SentCrop]:
         """Yield the crops with their vectors from the number `first` on, in order."""
@@ -200,6 +248,18 @@ class SentExport:
                 body = file.read(count * vector_bytes)
                 yield np.frombuffer(body, "<f4").reshape(count, dimension)
 
+    def _take_picture(self, picture: ExportedPicture, number: int, unread: set[str]) -> None:
+        """Take the file of a picture from those that no line has named yet."""
+        name = self._root + picture.file
+        if name in unread:
+            unread.remove(name)
+        elif name in self._packed.NameToInfo:
+            # A small file that every line names would be read a million times.
+            raise InvalidField(
+                f"archive: {CROPS}: line {number} names the picture of an earlier line; an export "
+                "has a file for each picture, so make it again"
+            )
+
     def _check_picture(self, picture: ExportedPicture, number: int, max_bytes: int) -> None:
         where = f"archive: {CROPS}: the picture of line {number}"
         if picture.bytes > max_bytes:
@@ -234,11 +294,17 @@ class SentExport:
 
     def _open(self, name: str) -> IO[bytes]:
         try:
-            return self._packed.open(self._root + name)
+            entry = self._packed.getinfo(self._root + name)
         except KeyError as error:
             raise InvalidField(
                 f"archive: {name[:80]}: is missing from the export; download it again"
             ) from error
+        if entry.compress_type not in METHODS:
+            raise InvalidField(
+                f"archive: {name[:80]}: is packed by method {entry.compress_type}; pack it stored "
+                "or deflated"
+            )
+        return self._packed.open(entry)
 
 
 @contextmanager
@@ -266,7 +332,8 @@ def is_export(archive: Path) -> bool:
         if is_of_the_machine(error):
             raise
         return False
-    return any(name.rpartition("/")[2] == CROPS for name in names)
+    # With capitals it is a spoilt export, and no archive of pictures without names.
+    return any(name.rpartition("/")[2].lower() == CROPS for name in names)
 
 
 def find_root(names: Sequence[str]) -> str | None:
@@ -282,10 +349,10 @@ def find_root(names: Sequence[str]) -> str | None:
 def _check_crop(crop: ExportedCrop, number: int) -> None:
     """Raise `InvalidField` if an enrollment would refuse the labels of a crop."""
     where = f"archive: {CROPS}: line {number}"
-    latest = datetime.now(UTC) + CLOCKS_DIFFER_BY
+    now = datetime.now(UTC)
     for name in ("captured_at", "created_at"):
         moment = getattr(crop, name)
-        if moment is not None and moment > latest:
+        if moment is not None and is_in_future(moment, now):
             # By retention, such a crop would be kept for too long.
             raise InvalidField(f"{where}: {name} is in the future; set the clocks right")
     _parse_labels(crop, where)

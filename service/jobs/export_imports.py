@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from gmn_client.models import JobProblem
 from model.crops.decode import CropProblem
@@ -54,31 +55,55 @@ async def import_export(runtime: Runtime, gallery: Gallery, job: Job, archive: P
     with contextlib.closing(await run(SentExport, archive)) as export:
         description = export.description
         remark = _require_known_deletions(description, bool(job.parameters.get("accept_undeleted")))
-        if not job.progress:
-            await run(export.check, runtime.settings.max_image_bytes, between)
+        progress = dict(job.progress)
+        if "done" not in progress:
+            await _check(runtime, job, export, progress, between)
             failpoint("export-import.checked")
         has_vectors = description.embedding_fingerprint == gallery.embedder
         model = runtime.models[gallery.embedder]
         _require_usable(model, gallery.name, description, has_vectors)
-        counts = Counter({**dict.fromkeys(COUNTS, 0), **job.progress})
+        counts = Counter({**dict.fromkeys(COUNTS, 0), **progress})
         counts["total"] = description.crops
         await runner.save_job(runtime, job, dict(counts))
         size = VECTORS_PER_BATCH if has_vectors else IMAGES_PER_BATCH
         batches = _split(export.crops(counts["done"]), size)
         deletions = DeletedCrops(runtime.record.database.deletions)
-        began = time.monotonic()
+        began: float | None = None
         while batch := await run(next, batches, None):
+            # Passing over the crops of earlier turns is no part of this one.
+            began = began or time.monotonic()
             problems = await _store_batch(
                 runtime, gallery, job, export, batch, has_vectors, deletions, counts
             )
             await runner.save_job(runtime, job, dict(counts), problems)
-            turn_is_over = time.monotonic() - began > runner.TURN_SECONDS
-            if turn_is_over and await runtime.galleries.read(runtime.record.jobs.others_wait, job):
-                raise runner.TurnOver
+            await runner.yield_turn(runtime, job, began)
     if counts["deleted"]:
         left_out = f"{counts['deleted']:,} crops were deleted from this service and are left out"
         remark = f"{left_out}; {remark}" if remark else left_out
     return remark
+
+
+async def _check(
+    runtime: Runtime,
+    job: Job,
+    export: SentExport,
+    progress: dict[str, Any],
+    between: Callable[[], None],
+) -> None:
+    """Check an export before anything of it is stored, part by part, and save the progress."""
+    settings = runtime.settings
+    parts = export.check(
+        settings.max_import_bytes, settings.max_image_bytes, progress.get("checked"), between
+    )
+    progress["total"] = export.description.crops
+    began: float | None = None
+    while (checked := await runtime.pools.imports.run(next, parts, None)) is not None:
+        # Passing over the crops of earlier turns is no part of this one.
+        began = began or time.monotonic()
+        progress["checked"] = checked
+        await runner.save_job(runtime, job, progress)
+        failpoint("export-import.part-checked")
+        await runner.yield_turn(runtime, job, began)
 
 
 def _require_known_deletions(description: ExportDescription, accepted: bool) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from model.crops.decode import CropProblem
 from model.crops.file_forms import FileForms
 from model.crops.folder import packed_root, read_folder
-from model.crops.manifest import MANIFEST
+from model.crops.manifest import find_manifest
 from model.crops.names import Ignored, LeftOut, shown
 from model.crops.unpack import FULL, DiskFull, UnpackLimits, unpack_crops
 from model.feature_file import COLUMNS, is_feature_file, read_sent
@@ -194,7 +194,8 @@ def _read_items(
         # The path may be written as on Windows.
         manifest = _resolve(folder, name) or _resolve(folder, name.replace("\\", "/"))
     else:
-        manifest = _resolve(root, MANIFEST)
+        found = find_manifest(root)
+        manifest = found and _resolve(root, found.name)
     # An error about a file outside the import could reveal its content.
     if manifest is not None and not manifest.is_relative_to(folder):
         raise InvalidField("manifest: lies outside the import; put it among the images")

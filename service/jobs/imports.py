@@ -42,6 +42,21 @@ VECTORS_PER_BATCH = 256
 LINES_AT_ONCE = 1000
 # One batch is decoded while another is embedded and a third is stored.
 CONCURRENT_BATCHES = 4
+# The first bytes of archives that are not read, and what they are called.
+OTHER_ARCHIVES = {
+    b"\x1f\x8b": "tar",
+    b"BZh": "tar",
+    b"\xfd7zXZ\0": "tar",
+    b"LZIP": "tar",
+    b"\x1f\x9d": "tar",
+    b"Rar!\x1a\x07": "RAR",
+    b"RE~^": "RAR",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+    b"\x04\x22\x4d\x18": "LZ4",
+    b"MSCF\0\0\0\0": "cab",
+    b"\x60\xea": "ARJ",
+}
 NumberedItem = tuple[int, ImportItem]
 COUNTS = ("total", "done", "landed", "duplicates", "refused", "ignored")
 
@@ -57,7 +72,7 @@ async def begin_import(
 
     Raises:
         InvalidField: the folder does not exist or is outside the import directory.
-        UnsupportedMediaType: the archive is a tar file.
+        UnsupportedMediaType: the archive is of another kind than zip, such as tar.
         UnknownGallery, NeedsReindex: the gallery does not accept images.
         StorageFailed: the archive could not be stored.
     """
@@ -74,7 +89,7 @@ async def begin_import(
                     mounted_folder, runtime.settings.import_dir, folder, parameters.get("gallery")
                 )
             else:
-                await run(_refuse_tar, archive)
+                await run(_refuse_other_archives, archive)
                 await runtime.sections.run(_keep_archive(runtime, spool, archive, held))
                 failpoint("import.archive-kept")
             return await runtime.sections.run(
@@ -135,9 +150,7 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
             problems += more_problems
         await runner.save_job(runtime, job, dict(counts), problems)
         failpoint("import.progress-noted")
-        turn_is_over = time.monotonic() - began > runner.TURN_SECONDS
-        if turn_is_over and await runtime.galleries.read(runtime.record.jobs.others_wait, job):
-            raise runner.TurnOver
+        await runner.yield_turn(runtime, job, began)
     ignored = counts["ignored"]
     return f"{ignored:,} files or columns were ignored; the report names them" if ignored else None
 
@@ -221,11 +234,16 @@ async def _enroll_batch(
     return added, problems
 
 
-def _refuse_tar(archive: BinaryIO) -> None:
+def _refuse_other_archives(archive: BinaryIO) -> None:
     start = archive.read(512)
     archive.seek(0)
-    if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")) or start[257:262] == b"ustar":
-        raise UnsupportedMediaType("archive: is a tar file, which is not read; send a zip")
+    kind = next((kind for mark, kind in OTHER_ARCHIVES.items() if start.startswith(mark)), None)
+    if start[257:262] == b"ustar":
+        kind = "tar"
+    if kind is not None:
+        raise UnsupportedMediaType(
+            f"archive: is a {kind} file, which is not read; unpack it, and send its files as a zip"
+        )
 
 
 async def _keep_archive(

@@ -261,6 +261,17 @@ async def remove_files(runtime: Runtime, job_id: str) -> None:
     failpoint("job.files-removed")
 
 
+async def yield_turn(runtime: Runtime, job: Job, began: float) -> None:
+    """Raise `TurnOver` if an import began its turn some time ago and one of another key waits.
+
+    Args:
+        began: by `time.monotonic`.
+    """
+    is_over = time.monotonic() - began > TURN_SECONDS
+    if is_over and await runtime.galleries.read(runtime.record.jobs.others_wait, job):
+        raise TurnOver
+
+
 async def wait_while_busy(call: Callable[[], Awaitable[Result]]) -> Result:
     """Repeat a call until the queue and the device have room for it, and return its result."""
     while True:

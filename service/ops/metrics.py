@@ -137,6 +137,12 @@ class Metrics:
             "Cameras that send heartbeats, by state: ok, trouble, silent.",
             ("state",),
         )
+        self.camera_clock = gauge(
+            "gmn_camera_clock_ahead_seconds",
+            "How far the times of a camera are ahead of the service's clock when they arrive; "
+            "below zero its clock is slow, or its crops arrive late.",
+            ("key_id", "camera"),
+        )
         self.alerts = counter("gmn_alerts_total", "Alerts of watch lists.", ("kind",))
         for kind in get_args(AlertKind):
             self.alerts.labels(kind)

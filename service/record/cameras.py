@@ -23,6 +23,8 @@ MOST_CAMERAS = 1000
 # A camera that was not heard for this time is forgotten.
 KEPT_FOR = timedelta(days=7)
 MICROS_OF_HOUR = 3_600_000_000
+# Upper bound on the cameras whose clocks the metrics show.
+MOST_CLOCKS = 1000
 # Images are counted for this many hours, the current one included.
 HOURS = 24
 # The name of crops without a camera, and of the cameras beyond `MOST_CAMERAS`.
@@ -42,14 +44,15 @@ SET_HEARD = f"UPDATE cameras SET heard_at = ?, silent_at = NULL {OF_CAMERA}"
 # Counts of several processes may arrive out of order.
 PUT_HEARD = upsert(
     "cameras",
-    ("key_id", "camera", "heard_at", "crop_at"),
-    "VALUES (:key_id, :camera, :heard_at, :crop_at)",
+    ("key_id", "camera", "heard_at", "crop_at", "clock_ahead"),
+    "VALUES (:key_id, :camera, :heard_at, :crop_at, :clock_ahead)",
     """
     heard_at = CASE WHEN cameras.heard_at > :heard_at THEN cameras.heard_at ELSE :heard_at END,
     crop_at = CASE
         WHEN cameras.crop_at > :crop_at THEN cameras.crop_at
         ELSE coalesce(:crop_at, cameras.crop_at)
     END,
+    clock_ahead = coalesce(:clock_ahead, cameras.clock_ahead),
     silent_at = NULL
     """,
 )
@@ -81,6 +84,8 @@ class CameraCounts:
         heard_at: time of arrival of the newest image, usable or not.
         crop_at: time of arrival of the newest usable image; None if there is none.
         tracks: number of tracks that began.
+        clock_ahead: seconds by which the camera's clock is ahead of the service's; None if no image
+            has a time of capture.
     """
 
     heard_at: datetime
@@ -88,6 +93,7 @@ class CameraCounts:
     crops: int = 0
     tracks: int = 0
     refused: int = 0
+    clock_ahead: float | None = None
 
 
 class Cameras(RecordPart):
@@ -218,6 +224,14 @@ class Cameras(RecordPart):
         """Count the cameras of keys that send heartbeats."""
         return dict(self._reader.tuples(COUNT_STATES, (list(key_ids),)))
 
+    def clocks(self, key_ids: Collection[str]) -> list[tuple[str, str, float]]:
+        """Return key, name and `clock_ahead` of the cameras of keys that differ most."""
+        return self._reader.tuples(
+            f"SELECT key_id, camera, clock_ahead FROM cameras WHERE key_id IN {AMONG} "
+            "AND clock_ahead IS NOT NULL ORDER BY abs(clock_ahead) DESC LIMIT ?",
+            (list(key_ids), MOST_CLOCKS),
+        )
+
     @transactional
     def remove_old(self, transaction: Transaction, now: datetime) -> None:
         """Forget cameras that were not heard for `KEPT_FOR`, and counts of more than a day ago."""
@@ -274,5 +288,6 @@ def _as_camera(row: Row) -> Camera:
         tracks=row["tracks"],
         refused=row["refused"],
         heartbeat=heartbeat,
+        clock_ahead=row["clock_ahead"],
         silent=row["silent_at"] is not None,
     )

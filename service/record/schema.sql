@@ -406,6 +406,7 @@ CREATE TABLE cameras (
     fps REAL,
     lag REAL,
     silent_at INTEGER,
+    clock_ahead REAL,
     PRIMARY KEY (key_id, camera)
 ) WITHOUT ROWID;
 CREATE INDEX cameras_0 ON cameras (heard_at);

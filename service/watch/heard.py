@@ -31,9 +31,19 @@ class HeardCameras:
         self._looked_at = self._listening_since
 
     def count(
-        self, key_id: str, camera: str | None, *, is_usable: bool, begins_track: bool
+        self,
+        key_id: str,
+        camera: str | None,
+        *,
+        is_usable: bool,
+        begins_track: bool,
+        ahead_seconds: float | None = None,
     ) -> None:
-        """Count an image of a camera."""
+        """Count an image of a camera.
+
+        Args:
+            ahead_seconds: by how much its time of capture is ahead of this clock, if it has one.
+        """
         now = self.clock()
         cameras = self._counts[key_id]
         name = camera or UNNAMED
@@ -43,6 +53,9 @@ class HeardCameras:
         counts = cameras.setdefault(name, CameraCounts(now))
         counts.heard_at = now
         counts.tracks += begins_track
+        if ahead_seconds is not None:
+            # The crop that took the shortest time to arrive tells most of the clock.
+            counts.clock_ahead = max(ahead_seconds, counts.clock_ahead or ahead_seconds)
         if is_usable:
             counts.crop_at = now
             counts.crops += 1

@@ -20,6 +20,7 @@ from service.engine.admission import PER_COMPARISON
 from service.engine.device import Embedded
 from service.engine.networks import LoadedModel
 from service.errors import refused_image
+from service.gallery.clocks import in_future, is_in_future, warning_of_fast_clock
 from service.gallery.enroll import EmbeddedImages, ImageToEnroll
 from service.gallery.registry import GalleryRegistry
 from service.ops.critical_sections import attempt
@@ -48,11 +49,10 @@ from service.watch.tracks import (
 LEAST_PROBABILITY = 0.5
 # Probabilities are the same at every operating point.
 OPERATING_POINT = "far_1e-2"
-# Later times of capture are refused, and so are older ones.
-CLOCKS_DIFFER_BY = timedelta(minutes=1)
+# Older times of capture are refused.
 OLDEST = timedelta(days=7)
 # Older sightings are noted, but nobody is told.
-LATE_SECONDS = 600.0
+LATE = timedelta(minutes=10)
 # The crop and its track are as likely to show one person as two.
 EVEN_ODDS = 0.5
 # Later crops of a visit are written together, unless its matches are returned.
@@ -69,6 +69,8 @@ class _Sighting:
     Attributes:
         position: position among the images of the request.
         image: None if its vector was sent instead.
+        captured: time of capture, at most that of its arrival.
+        ahead_seconds: by how much the time that was sent is ahead of this clock; None without any.
         still: whether its person stays at the same place.
         problem: reason for its refusal.
         compares: False if its track has enough compared crops already.
@@ -80,8 +82,10 @@ class _Sighting:
     image: ImageFile | None
     track: Track
     captured: datetime
+    ahead_seconds: float | None
     still: bool
     problem: CropProblem | None
+    warnings: list[str]
     compares: bool
     embeds: bool
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
@@ -152,7 +156,9 @@ async def sight(
     results = [
         refused_image(sighting.problem)
         if sighting.problem
-        else SightedImage(matches=matches.get(sighting.track, []) if wait else None)
+        else SightedImage(
+            matches=matches.get(sighting.track, []) if wait else None, warnings=sighting.warnings
+        )
         for sighting in sightings
     ]
     return Sighted(accepted=usable, results=results)
@@ -166,6 +172,7 @@ def _count_cameras(cameras: HeardCameras, sightings: Sequence[_Sighting]) -> Non
             track.caller,
             track.camera,
             is_usable=is_usable,
+            ahead_seconds=sighting.ahead_seconds,
             begins_track=is_usable and not track.is_counted,
         )
         track.is_counted |= is_usable
@@ -174,9 +181,13 @@ def _count_cameras(cameras: HeardCameras, sightings: Sequence[_Sighting]) -> Non
 def _add_to_track(
     tracks: OpenTracks, caller: ApiKey, position: int, image: ImageToEnroll, now: datetime
 ) -> _Sighting:
-    captured = image.captured_at or now
+    given = image.captured_at
+    problem = None if given is None else _check_time(given, now)
+    warnings = [] if given is None or problem else _warn_of_clock(given, now)
+    ahead = None if given is None else (given - now).total_seconds()
+    # A crop was captured before it arrived, whatever the clock of its camera says.
+    captured = now if given is None else min(given, now)
     seconds = captured.timestamp()
-    problem = _check_time(captured, now)
     if problem is None:
         track = tracks.take(caller.key_id, image.camera, image.track, seconds, image.still)
     else:
@@ -186,16 +197,23 @@ def _add_to_track(
     track.looks += compares
     if embeds:
         track.checked = max(track.checked, seconds)
-    return _Sighting(position, image.image, track, captured, image.still, problem, compares, embeds)
+    return _Sighting(
+        position=position,
+        image=image.image,
+        track=track,
+        captured=captured,
+        ahead_seconds=ahead,
+        still=image.still,
+        problem=problem,
+        warnings=warnings,
+        compares=compares,
+        embeds=embeds,
+    )
 
 
 def _check_time(captured: datetime, now: datetime) -> CropProblem | None:
-    if captured > now + CLOCKS_DIFFER_BY:
-        return CropProblem(
-            "captured_in_future",
-            f"captured_at: {captured.isoformat()} is more than a minute in the future; set the "
-            "clocks of the camera and of this machine right, or leave the field out",
-        )
+    if is_in_future(captured, now):
+        return in_future(captured)
     if captured < now - OLDEST:
         return CropProblem(
             "captured_long_ago",
@@ -203,6 +221,20 @@ def _check_time(captured: datetime, now: datetime) -> CropProblem | None:
             "crops into a gallery, and search them there",
         )
     return None
+
+
+def _warn_of_clock(captured: datetime, now: datetime) -> list[str]:
+    """Return a warning of a time of capture that tells of a wrong clock, in a list, or none."""
+    if warning := warning_of_fast_clock(captured, now):
+        return [warning]
+    age = now - captured
+    if age > LATE:
+        return [
+            f"captured_at: {captured.isoformat()} is {age // timedelta(minutes=1)} min old, so "
+            "that alerts are late and nobody is told of them; if the crop was sent at once, set "
+            "the camera's clock and that of this machine right"
+        ]
+    return []
 
 
 async def _embed(
@@ -360,7 +392,7 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
     crops = track.crops - match.noted
     match.noted = track.crops
     fields = {
-        "kind": "late" if time.time() - track.last > LATE_SECONDS else "visit",
+        "kind": "late" if time.time() - track.last > LATE.total_seconds() else "visit",
         "camera": track.camera,
         "track": track.name,
         "first_seen": _moment(track.began),

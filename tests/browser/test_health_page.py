@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from service.api_keys import LOCAL_ADMIN
+from service.record.cameras import CameraCounts
 from tests.browser.conftest import arm_list, new_gallery, violations
 from tests.browser.test_watch_page import open_panel
 from tests.service.conftest import serving
@@ -41,12 +42,17 @@ def test_the_watch_panel_shows_the_cameras_and_alerts_about_silent_ones(
             sent = {"state": state, "fps": "10", "lag": "0.2"}
             answer = http.post(f"/v1/cameras/{camera}/heartbeat", data=sent)
             assert answer.status_code == 204, answer.text
+        for camera, ahead in {"lane": 1800.0, "porch": -2400.0}.items():
+            counts = CameraCounts(now, now, crops=1, tracks=1, clock_ahead=ahead)
+            others.record.cameras.note_sightings(LOCAL_ADMIN, {camera: counts}, now)
         tab.reload()
         rows = cameras.get_by_role("listitem")
-        expect(rows).to_have_count(3)
+        expect(rows).to_have_count(5)
         expect(rows.nth(0)).to_contain_text("yardSilent, last heard 7 minutes ago")
         expect(rows.nth(1)).to_contain_text("doorHeard just now · no frames")
-        expect(rows.nth(2)).to_contain_text(
+        expect(rows.nth(2)).to_contain_text("no heartbeats · clock 30 min fast: set it right")
+        expect(rows.nth(3)).to_contain_text("pictures arrive 40 min late, so nobody is told")
+        expect(rows.nth(4)).to_contain_text(
             "gateHeard just now · ok · 10.0 frames a second · 0.2 s behind"
         )
         expect(cameras.locator("summary")).to_have_text("Cameras (1 silent)")

@@ -2,12 +2,15 @@
 
 import json
 import resource
+import struct
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
 
+from model.crops.folder import packed_root
 from model.crops.names import Ignored
 from model.crops.unpack import UnpackLimits, unpack_crops
 from model.problems import InputProblem
@@ -64,6 +67,88 @@ def test_a_name_that_is_utf_8_without_being_marked_so_is_unpacked_under_it(unpac
     assert unpack(written) == []
     assert (unpack.into / "jose\u0301.png").read_bytes() == b"x"
     assert (unpack.into / "josé.png").read_bytes() == b"y"
+
+
+def packed_on_windows(folder, page, field=None):
+    """Return an archive with a picture in a folder whose name is in a code page.
+
+    Args:
+        field: the content of the extra field of the Unicode path; None for none.
+    """
+    raw = f"{folder}/1.png".encode(page)
+    stand_in = "Q" * len(raw)
+    entry = zipfile.ZipInfo(stand_in)
+    if field is not None:
+        entry.extra = struct.pack("<HHHH", 0x9999, 0, 0x7075, len(field)) + field
+    return zip_of([("Bob/1.png", b"x"), (entry, b"y")]).replace(stand_in.encode(), raw)
+
+
+def unicode_path(raw, name, version=1):
+    return struct.pack("<BI", version, zlib.crc32(raw)) + name.encode()
+
+
+@pytest.mark.parametrize(
+    ("folder", "page"), [("张伟", "gbk"), ("山田", "cp932"), ("Søren", "cp850"), ("김", "cp949")]
+)
+def test_a_name_in_a_code_page_is_read_by_its_unicode_path(unpack, folder, page):
+    field = unicode_path(f"{folder}/1.png".encode(page), f"{folder}/1.png")
+    assert unpack(packed_on_windows(folder, page, field)) == []
+    assert (unpack.into / folder / "1.png").read_bytes() == b"y"
+
+
+CODE_PAGES = [
+    *(("张伟", "gbk"), ("山田", "cp932"), ("김철수", "cp949"), ("王小明", "big5")),
+    *(("Иванов", "cp866"), ("Иванов", "cp1251"), ("Søren", "cp850"), ("Müller", "cp1252")),
+    *(("Şık", "cp857"), ("Łódź", "cp852"), ("Ñandú", "cp1252"), ("山田A", "cp932")),
+    *(("IMG张伟", "gbk"), ("Ελένη", "cp737"), ("Ægir", "cp850"), ("São", "cp1252")),
+]
+
+
+@pytest.mark.parametrize(("folder", "page"), CODE_PAGES)
+@pytest.mark.parametrize("field", [None, b"", b"\1", b"\2abcdefgh"])
+def test_a_name_in_a_code_page_is_read_rightly_or_reported(unpack, folder, page, field):
+    left_out = unpack(packed_on_windows(folder, page, field))
+    pictures = {path.parent.name for path in unpack.into.rglob("*.png")}
+    if left_out:
+        assert pictures == {"Bob"}
+        assert "pack it with names in UTF-8" in left_out[0].reason
+        # The folder of Bob is still not the only one, so that Bob keeps his name.
+        assert packed_root(unpack.into) == unpack.into
+    else:
+        assert pictures == {"Bob", folder}
+
+
+@pytest.mark.parametrize("folder", ["Jörg", "José", "André", "Käthe", "Günther"])
+@pytest.mark.parametrize("page", ["cp437", "cp850"])
+def test_a_name_that_every_code_page_reads_alike_is_read(unpack, folder, page):
+    assert unpack(packed_on_windows(folder, page)) == []
+    assert (unpack.into / folder / "1.png").read_bytes() == b"y"
+
+
+RAW = "张伟/1.png".encode("gbk")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        unicode_path(RAW + b"x", "Eve/1.png"),
+        unicode_path(RAW, "Eve/1.png", version=2),
+        unicode_path(RAW, ""),
+        unicode_path(RAW, "\0Eve/1.png"),
+        unicode_path(RAW, "") + b"\xff",
+    ],
+)
+def test_a_unicode_path_of_another_name_is_not_read(unpack, field):
+    # A program that does not know the field may have renamed the entry.
+    (left_out,) = unpack(packed_on_windows("张伟", "gbk", field))
+    assert "pack it with names in UTF-8" in left_out.reason
+    assert not (unpack.into / "Eve").exists()
+
+
+def test_a_unicode_path_leads_out_of_no_archive(unpack):
+    field = unicode_path("张伟/1.png".encode("gbk"), "../../out.png")
+    (left_out,) = unpack(packed_on_windows("张伟", "gbk", field))
+    assert "leads out of the archive" in left_out.reason
 
 
 @pytest.mark.parametrize("name", archives.INSIDE.values(), ids=archives.INSIDE)

@@ -83,7 +83,16 @@ def flipped(content, place):
     return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
 
 
+def of_one_picture(files):
+    """Let every line name the picture of the first one."""
+    lines = [json.loads(line) for line in files["crops.jsonl"].splitlines()]
+    pictures = [{**line, "picture": lines[0]["picture"]} for line in lines]
+    return relisted(files, *(json.dumps(line).encode() + b"\n" for line in pictures))
+
+
 HOSTILE = {
+    "two lines name one picture": lambda files: zipped(of_one_picture(files)),
+    "a file that only other programs pack": lambda files: zipped(files, zipfile.ZIP_LZMA),
     "a vector differs": lambda files: zipped(
         {**files, "vectors.npy": flipped(files["vectors.npy"], -5)}
     ),
@@ -158,6 +167,21 @@ def test_a_damaged_or_hostile_export_changes_nothing(served, gallery, whole, spo
     assert served.read(f"/v1/galleries/{gallery}") == before
     assert served.results(f"/v1/galleries/{gallery}/crops") == []
     assert "Traceback" not in served.log.read_text()
+
+
+def test_an_export_names_what_two_lines_share(served, gallery, whole):
+    job = served.import_archive(gallery, zipped(of_one_picture(whole)))
+    assert "line 2 names the picture of an earlier line" in job["detail"]
+
+
+def test_the_files_of_an_export_unpack_to_no_more_than_an_archive(start, tmp_path, whole):
+    served = start(tmp_path, max_import_bytes=1_000_000)
+    bomb = zipped({**whole, "images/b.png": bytes(10**7)}, zipfile.ZIP_DEFLATED)
+    assert len(bomb) < 100_000
+    job = served.import_archive("default", bomb)
+    assert job["state"] == "failed"
+    assert "unpacks to " in job["detail"]
+    assert "over the limit of 1,000,000; raise GMN_MAX_IMPORT_BYTES" in job["detail"]
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])

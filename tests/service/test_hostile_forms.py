@@ -2,6 +2,7 @@
 
 import json
 
+import httpx2
 import pytest
 
 from tests.outside import problem, refused_fields
@@ -143,6 +144,45 @@ def test_an_odd_idempotency_key_is_taken_as_it_is_or_refused(besieged, images, k
     assert answer.status_code in (201, 422), answer.text
     if answer.status_code == 422:
         assert "idempotency-key: " in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        ("Idempotency-Key", "night-1", "night-2"),
+        ("Idempotency-Key", "night-1", "night-1"),
+        ("idempotency-key", "night-1", ""),
+        ("Content-Type", FORM.decode(), "multipart/form-data; boundary=c"),
+        ("Sec-Fetch-Site", "same-origin", "cross-site"),
+    ],
+)
+def test_a_header_of_one_value_that_is_there_twice_is_refused(besieged, image, name, first, second):
+    headers = httpx2.Headers([(name, first), (name, second)])
+    if name != "Content-Type":
+        headers["Content-Type"] = FORM.decode()
+    before = besieged.http.get("/v1/galleries/default").json()["crops"]
+    answer = besieged.http.post(CROPS, content=image + END, headers=headers)
+    assert refused_fields(answer) == {name.lower()}
+    assert "was sent several times; send it once" in answer.json()["detail"]
+    assert besieged.http.get("/v1/galleries/default").json()["crops"] == before
+
+
+def test_two_keys_are_none(besieged, image):
+    for values in (["Bearer a", "Bearer b"], ["Basic a", "Bearer b"]):
+        headers = httpx2.Headers([("Authorization", value) for value in values])
+        answer = besieged.http.get("/v1/galleries", headers=headers)
+        assert problem(answer) == (401, "unauthorised")
+        assert "several times" in answer.json()["detail"]
+
+
+def test_a_part_with_two_names_is_refused(besieged, image):
+    twice = image.replace(
+        b'"images"', b'"identity"\r\nContent-Disposition: form-data; name="images"', 1
+    )
+    assert twice != image
+    answer = _posted(besieged, twice + END)
+    assert problem(answer) == (400, "bad_request")
+    assert "several Content-Disposition headers" in answer.json()["detail"]
 
 
 def test_many_ranges_of_an_image_are_answered_by_the_whole(besieged, images):

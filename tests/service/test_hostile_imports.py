@@ -14,6 +14,7 @@ import pytest
 from service.jobs.imports import LINES_AT_ONCE
 from tests.hostile import archives
 from tests.hostile.archives import GOOD, zip_of
+from tests.outside import problem
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.promise("hostile-files")
@@ -212,3 +213,64 @@ def test_a_folder_outside_of_the_import_directory_is_refused(besieged, folder):
     answer = besieged.http.post("/v1/galleries/default/imports", data=fields)
     assert answer.status_code == 422
     assert "passwd" not in json.dumps(answer.json())
+
+
+@pytest.mark.parametrize("name", ["Manifest.csv", "MANIFEST.CSV", "people/Manifest.CSV"])
+def test_a_manifest_with_capitals_in_its_name_is_read(ended, besieged, name):
+    folder = name.rpartition("/")[0]
+    entries = {f"{folder}/{image}".lstrip("/"): content for image, content in GOOD.items()}
+    job, _ = ended(zip_of({name: HEAD + b"good-1.png,Ann,c1,\n,,,\n", **entries}))
+    assert (job["state"], job["progress"]["landed"]) == ("done", 1), job
+    (crop,) = besieged.results(f"/v1/galleries/{job['gallery']}/crops")
+    assert crop["identity"] == "Ann"
+
+
+def test_two_manifests_are_named_and_nothing_is_stored(ended, besieged):
+    rows = HEAD + b"good-1.png,Ann,c1,\n"
+    job, _ = ended(zip_of({"Manifest.csv": rows, "manifest.csv": rows, **GOOD}))
+    assert job["state"] == "failed"
+    assert "Manifest.csv and manifest.csv are both there; keep the one" in job["detail"]
+    assert besieged.results(f"/v1/galleries/{job['gallery']}/crops") == []
+
+
+def test_labels_in_a_file_of_another_name_are_reported(ended):
+    job, report = ended(zip_of({"labels.csv": HEAD, **GOOD}))
+    assert job["state"] == "done"
+    (line,) = (row for row in report if row["source"] == "labels.csv")
+    assert "call it manifest.csv" in line["detail"]
+
+
+@pytest.mark.parametrize(
+    "folders", [("bounding_box_train", "query"), ("train", "test"), ("gt_bbox", "others")]
+)
+def test_the_parts_of_a_data_set_are_no_people(ended, besieged, folders):
+    job, _ = ended(zip_of({f"{folder}/{next(iter(GOOD))}": IMAGE for folder in folders}))
+    assert job["state"] == "failed"
+    assert f"{folders[0]}" in job["detail"]
+    assert "would become people; " in job["detail"]
+    assert besieged.results(f"/v1/galleries/{job['gallery']}/crops") == []
+
+
+def test_a_person_may_be_called_like_one_part_of_a_data_set(ended):
+    job, _ = ended(zip_of({f"{name}/{next(iter(GOOD))}": IMAGE for name in ("Query", "Ann")}))
+    assert job["state"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "kind"),
+    [
+        (b"Rar!\x1a\x07\x01\0", "RAR"),
+        (b"Rar!\x1a\x07\0", "RAR"),
+        (b"7z\xbc\xaf\x27\x1c", "7z"),
+        (b"\x28\xb5\x2f\xfd", "Zstandard"),
+        (b"MSCF\0\0\0\0", "cab"),
+        (b"\x1f\x8b\x08", "tar"),
+    ],
+)
+def test_an_archive_of_another_kind_is_named_with_its_remedy(besieged, beginning, kind):
+    url = "/v1/galleries/default/imports"
+    answer = besieged.http.post(url, files={"archive": ("people.zip", beginning + bytes(600))})
+    assert problem(answer) == (415, "unsupported_media_type")
+    assert answer.json()["detail"] == (
+        f"archive: is a {kind} file, which is not read; unpack it, and send its files as a zip"
+    )

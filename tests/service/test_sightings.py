@@ -111,7 +111,7 @@ def test_an_image_that_cannot_be_used_is_a_problem_of_its_own(watching, images):
     now = datetime.now(UTC)
     near, ahead, past = (
         (now + difference).isoformat()
-        for difference in (timedelta(seconds=30), timedelta(minutes=2), timedelta(days=-8))
+        for difference in (timedelta(seconds=30), timedelta(minutes=62), timedelta(days=-8))
     )
     crop = images[0]
     moments = [near, "", ahead, past]
@@ -233,16 +233,80 @@ def test_an_enrollment_with_watch_needs_a_gallery_that_deletes_its_crops(watchin
 
 
 def test_an_enrollment_says_which_crop_was_not_compared_with_the_lists(watching, images):
-    watching.create("fast-clock", retention_days=30)
-    sent = {"camera": "fast clock", "watch": "true"}
-    for minutes in (0, 5):
-        moment = (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat()
-        answer = watching.enroll("fast-clock", images[0], captured_at=moment, track=minutes, **sent)
+    watching.create("archive", retention_days=30)
+    sent = {"camera": "archive", "watch": "true"}
+    for days in (0, 8):
+        moment = (datetime.now(UTC) - timedelta(days=days)).isoformat()
+        answer = watching.enroll("archive", images[0], captured_at=moment, track=days, **sent)
         assert answer.status_code == 201, answer.text
         (result,) = answer.json()["results"]
         warned = [text for text in result["warnings"] if text.startswith("not compared with the")]
-        assert bool(warned) == bool(minutes)
-    assert [alert["crops"] for alert in alerts(watching, camera="fast clock")] == [1]
+        assert bool(warned) == bool(days)
+    assert [alert["crops"] for alert in alerts(watching, camera="archive")] == [1]
+
+
+def warnings_of(answer):
+    return [result["warnings"] for result in answer.json()["results"]]
+
+
+def clock_of(watching, camera):
+    """Return how far the clock of a camera is ahead; None before the service has noted it."""
+    listed = watching.results("/v1/cameras")
+    return next((one["clock_ahead"] for one in listed if one["camera"] == camera), None)
+
+
+def test_a_camera_whose_clock_is_half_an_hour_fast_rings_and_everybody_is_told(watching, images):
+    watching.create("fast", retention_days=30)
+    now = datetime.now(UTC)
+    sent = {"camera": "fast", "captured_at": (now + timedelta(minutes=30)).isoformat()}
+    enrolled = watching.enroll("fast", images[0], watch="true", track="1", **sent)
+    assert enrolled.status_code == 201, enrolled.text
+    sighted = sight(watching, images[0], wait="true", track="2", **sent)
+    assert sighted.status_code == 200, sighted.text
+    for answer in (enrolled, sighted):
+        ((warning,),) = warnings_of(answer)
+        assert "is 30 min in the future; set the camera's clock" in warning
+    # Both are compared, and of now: nobody is seen in the future.
+    (alert,) = alerts(watching, camera="fast")
+    assert (alert["kind"], alert["crops"]) == ("visit", 2)
+    for name in ("first_seen", "last_seen", "captured_at"):
+        assert now - timedelta(seconds=1) < datetime.fromisoformat(alert[name]) < datetime.now(UTC)
+    eventually(lambda: clock_of(watching, "fast"))
+    assert 29 * 60 < clock_of(watching, "fast") <= 30 * 60
+    metrics = watching.http.get("/metrics").text
+    (line,) = re.findall(r'gmn_camera_clock_ahead_seconds{.*camera="fast".*} (\S+)', metrics)
+    assert 29 * 60 < float(line) <= 30 * 60
+
+
+def test_enrollments_and_sightings_refuse_a_clock_that_is_over_an_hour_fast(watching, images):
+    watching.create("wrong", retention_days=30)
+    moment = (datetime.now(UTC) + timedelta(minutes=62)).isoformat()
+    sent = {"camera": "wrong", "captured_at": moment}
+    enrolled = watching.enroll("wrong", images[0], watch="true", **sent)
+    sighted = sight(watching, images[0], **sent)
+    (crop_id,) = watching.enrolled("wrong", images[1])
+    url = f"/v1/galleries/wrong/crops/{crop_id}"
+    changed = watching.http.patch(url, data={"captured_at": moment})
+    for answer in (enrolled, sighted, changed):
+        assert answer.status_code == 422, answer.text
+        assert (
+            "is more than an hour in the future; set the camera's clock" in answer.json()["detail"]
+        )
+    eventually(lambda: clock_of(watching, "wrong"))
+    assert clock_of(watching, "wrong") > 3600
+
+
+def test_a_sighting_that_comes_late_says_that_nobody_is_told(watching, images):
+    moment = datetime.now(UTC) - timedelta(minutes=30)
+    sent = {"camera": "slow", "captured_at": moment.isoformat()}
+    ((warning,),) = warnings_of(sight(watching, images[0], **sent))
+    assert "is 30 min old, so that alerts are late and nobody is told" in warning
+    assert warnings_of(sight(watching, images[1], camera="right")) == [[]]
+    eventually(lambda: clock_of(watching, "slow"))
+    assert clock_of(watching, "slow") <= -30 * 60
+    # The camera has sent no time.
+    eventually(lambda: any(c["camera"] == "right" for c in watching.results("/v1/cameras")))
+    assert clock_of(watching, "right") is None
 
 
 def test_the_track_of_a_rejected_alert_rings_no_more_and_the_next_one_does(watching, images):

@@ -66,7 +66,7 @@ def test_a_user_may_do_what_the_groups_may(signed, images):
     refused = signed.http.post(url, files=files(images[0]), headers=guard)
     assert problem(refused) == (403, "forbidden")
     assert "user:ann" in refused.json()["detail"]
-    staff = user("bob", "guards;staff")
+    staff = user("bob", "guards,staff")
     assert signed.http.post(url, files=files(images[0]), headers=staff).status_code == 201
     assert query(signed, staff, images, "garage").status_code == 200
 
@@ -152,6 +152,62 @@ def test_other_machines_name_no_user(tmp_path):
         assert sign_on.find_user(headers, peer).key_id == "user:ann"
 
 
+def signed_on_by(header, groups, tmp_path):
+    """Return the scopes of a user whose groups a proxy names in a header."""
+    settings = read_settings(data_dir=tmp_path, **SIGN_ON | {"groups_header": header})
+    headers = Headers(raw=[(b"remote-user", b"eve"), (header.lower().encode(), groups)])
+    return SignOn(settings).find_user(headers, "127.0.0.1").scopes
+
+
+@pytest.mark.parametrize(
+    ("header", "groups"),
+    [
+        ("X-Authentik-Groups", b"staff|Sales, admins"),
+        ("X-Authentik-Groups", b"staff|Sales,admins"),
+        ("X-Authentik-Groups", b"staff|x;admins"),
+        ("X-Authentik-Groups", b"staff| admins|guards"),
+        ("Remote-Groups", b"staff,x|admins"),
+        ("Remote-Groups", b"staff,x;admins"),
+        ("X-Forwarded-Groups", b"x|admins|x,staff"),
+        ("X-Auth-Request-Groups", b"staff,x;admins;x"),
+        ("X-Forwarded-Groups", b"staff, admins,guards"),
+        ("X-Other-Groups", b"staff,x;admins|x"),
+    ],
+)
+def test_the_name_of_a_group_gives_the_rights_of_no_other_group(header, groups, tmp_path):
+    assert signed_on_by(header, groups, tmp_path) == ("query", "enroll")
+
+
+@pytest.mark.parametrize(
+    ("header", "groups"),
+    [
+        ("X-Authentik-Groups", b"others|admins|staff"),
+        ("x-authentik-groups", b"others|admins|staff"),
+        ("Remote-Groups", b"others,admins,staff"),
+        ("X-Forwarded-Groups", b"others,admins,staff"),
+    ],
+)
+def test_each_proxy_has_its_separator(header, groups, tmp_path):
+    assert signed_on_by(header, groups, tmp_path) == ("query", "enroll", "admin")
+
+
+def test_a_group_may_be_called_like_a_separator_of_other_proxies(tmp_path):
+    given = {"groups_header": "X-Authentik-Groups", "groups": "Sales, guards=query; x|y=admin"}
+    with pytest.raises(InputProblem, match=r"'x\|y'.*rename the group"):
+        read_settings(data_dir=tmp_path, **SIGN_ON | given)
+    given["groups"] = "Sales, guards=query"
+    sign_on = SignOn(read_settings(data_dir=tmp_path, **SIGN_ON | given))
+    headers = Headers({"Remote-User": "ann", "X-Authentik-Groups": "others|Sales, guards"})
+    assert sign_on.find_user(headers, "127.0.0.1").scopes == ("query",)
+
+
+def test_groups_beside_those_of_the_proxy_give_nothing(signed):
+    headers = [("Remote-User", "ann"), ("Remote-Groups", "guards"), ("remote-groups", "admins")]
+    answer = signed.http.get("/v1/keys", headers=headers)
+    assert problem(answer) == (401, "unauthorised")
+    assert "Remote-Groups is there several times" in answer.json()["detail"]
+
+
 def test_a_stream_of_a_user_ends_after_a_while(tmp_path):
     with contextlib.closing(Record(tmp_path)) as record:
         ring = KeyRing(record.keys, None, loopback=True, signs_on=True)
@@ -179,6 +235,7 @@ def test_a_sign_on_without_one_of_its_settings_is_refused(missing, tmp_path):
         ("groups", "guards=look", "is no group with its rights"),
         ("groups", "guards=query@a b", "is no name"),
         ("groups", "guards=query; guards=admin", "twice"),
+        ("groups", "Sales, guards=query", "'Sales, guards' has ','"),
         ("trusted_proxies", "proxy.local", "is no address or network"),
         ("user_header", "Remote User", "GMN_USER_HEADER"),
     ],

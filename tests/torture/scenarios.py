@@ -170,6 +170,7 @@ SCENARIOS = {
     "export.written": _EXPORTING,
     "export.in-place": _EXPORTING,
     "delete-export.renamed": _EXPORTING,
+    "export-import.part-checked": _IMPORTING_EXPORT,
     "export-import.checked": _IMPORTING_EXPORT,
     "export-import.batch-stored": _IMPORTING_EXPORT,
     "reindex.begun": _REINDEXING,

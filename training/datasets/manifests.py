@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from model.crops.manifest import ManifestProblem, read_manifest
+from model.crops.manifest import MANIFEST as MANIFEST_NAME
+from model.crops.manifest import ManifestProblem, find_manifest, read_manifest
 from model.crops.names import Ignored, is_image_name
 from model.crops.texts import nfc
 from training.datasets.kind import DatasetKind, image_files, listed
@@ -24,9 +25,11 @@ def _read_manifest(kind: DatasetKind, path: Path) -> Dataset:
     Raises:
         ManifestProblem: a row is wrong; the message names the first one.
     """
-    manifest = path / "manifest.csv" if path.is_dir() else path
+    manifest = path
+    if path.is_dir():
+        manifest = find_manifest(path) or path / MANIFEST_NAME
     name = manifest.stem
-    if name == "manifest":
+    if manifest.name.casefold() == MANIFEST_NAME:
         name = manifest.resolve().parent.name
     ignored = Ignored()
     # `read_manifest` refuses rows without identity or camera.

@@ -30,7 +30,7 @@ from service.gallery.kept_searches import open_search, read_search_picture
 from service.http.fields import Id, Name
 from service.http.forms import Cursor, Form, Limit, Sent
 from service.http.guard import Searcher, guarded_router
-from service.http.problems import content, csv_line, problems
+from service.http.problems import content, csv_header, csv_line, problems
 from service.http.routes.searches import QueryId
 from service.ops.data_directory import require_free_disk
 from service.record.values import MOST_CASES, MOST_CASES_OF_KEY, Picture
@@ -316,7 +316,7 @@ def _finish(archive: _CaseArchive, context: dict[str, Any]) -> None:
 
 
 def _format_lines(searches: list[dict[str, Any]]) -> Iterator[str]:
-    yield csv_line(*COLUMNS)
+    yield csv_header(*COLUMNS)
     for search in searches:
         opened = search["opened"].model_dump(mode="json")
         reviews = {review["crop_id"]: review for review in opened["reviews"]}

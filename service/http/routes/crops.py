@@ -145,7 +145,7 @@ async def enroll_crops(
         sighted = await sight(
             runtime, call.caller, images, request.state.received, enrolled=embedded
         )
-        answer = _warn_of_uncompared(answer, sighted)
+        answer = _add_warnings(answer, sighted)
     if not call.caller.may("query", "delete"):
         answer = _hide_known_ids(answer)
     response = await answer_each(request, answer, 201)
@@ -165,12 +165,16 @@ def _read_images(form: EnrollForm) -> tuple[Sequence[ImageFile], list[ImageToEnr
     return crops, form.for_images(crops or [None] * len(form.vector))
 
 
-def _warn_of_uncompared(answer: Enrollment, sighted: Sighted) -> Enrollment:
+def _add_warnings(answer: Enrollment, sighted: Sighted) -> Enrollment:
     results = []
     for image, sighting in zip(answer.results, sighted.results, strict=True):
-        if isinstance(image, EnrolledImage) and sighting.problem:
-            warning = f"not compared with the watch lists: {sighting.problem.detail}"
-            image = image.model_copy(update={"warnings": [*image.warnings, warning]})
+        if isinstance(image, EnrolledImage):
+            warnings = list(image.warnings)
+            if sighting.problem:
+                warnings.append(f"not compared with the watch lists: {sighting.problem.detail}")
+            else:
+                warnings += [text for text in sighting.warnings if text not in warnings]
+            image = image.model_copy(update={"warnings": warnings})
         results.append(image)
     return answer.model_copy(update={"results": results})
 

@@ -18,7 +18,7 @@ from service.http.fields import Camera, Id, Name
 from service.http.forms import FILE, Form, GroupingForm, KeepBest, Sent
 from service.http.guard import Admin, Enroller, Searcher, guarded_router, needs
 from service.http.limits import KEEP_ALIVE_SECONDS, hold_stream
-from service.http.problems import content, csv_line, csv_lines, problems
+from service.http.problems import content, csv_header, csv_lines, problems
 from service.jobs import runner
 from service.jobs.grouping import begin_grouping
 from service.jobs.imports import begin_import
@@ -153,7 +153,7 @@ async def read_job_report(call: Reader, job_id: JobId) -> StreamingResponse:
         return csv_lines(page), page[-1].position if page else None
 
     async def lines() -> AsyncIterator[str]:
-        yield csv_line(*REPORT_COLUMNS)
+        yield csv_header(*REPORT_COLUMNS)
         after: int | None = -1
         while after is not None:
             text, after = await runtime.galleries.read(read, after)

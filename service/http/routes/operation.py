@@ -130,6 +130,9 @@ def _show_record(runtime: Runtime, key_ids: Sequence[str]) -> None:
     cameras = runtime.record.cameras.count_by_state(key_ids)
     for camera_state in CAMERA_STATES:
         shown.cameras.labels(camera_state).set(cameras.get(camera_state, 0))
+    shown.camera_clock.clear()
+    for key_id, camera, ahead_seconds in runtime.record.cameras.clocks(key_ids):
+        shown.camera_clock.labels(key_id, camera).set(ahead_seconds)
     if folder := runtime.settings.backup_dir:
         shown.backup_every.set(runtime.settings.backup_every * 3600)
         newest = next(own_backups(folder, runtime.record.database), None)

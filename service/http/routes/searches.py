@@ -27,7 +27,7 @@ from service.gallery.enroll import ImageToEnroll, enroll
 from service.http.fields import Camera, Id, Moment, Name
 from service.http.forms import Cursor, Form, Limit, Sent
 from service.http.guard import Searcher, guarded_router
-from service.http.problems import content, csv_line, csv_lines, problems, write_list
+from service.http.problems import content, csv_header, csv_lines, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.links import link_reviews, link_searches
 from service.record.values import ListFilter, Picture
@@ -205,7 +205,7 @@ async def export_reviews(call: Searcher, everyone: Everyone = False) -> Streamin
         return csv_lines(page.results), page.next_cursor
 
     async def lines() -> AsyncIterator[str]:
-        yield csv_line(*COLUMNS)
+        yield csv_header(*COLUMNS)
         before = None
         while True:
             text, before = await call.read(read, before)

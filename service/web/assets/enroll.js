@@ -87,7 +87,9 @@ function imagesOf(files) {
   const leftOut =
     hidden.length > 0 &&
     `${count(hidden.length, "file is", "files are")} left out as hidden or made by a storage system, such as ${hidden[0].webkitRelativePath}.`;
-  if (visible.some((file) => parts(file).length === 2 && file.name === "manifest.csv")) {
+  const isManifest = (file) =>
+    parts(file).length === 2 && file.name.toLowerCase() === "manifest.csv";
+  if (visible.some(isManifest)) {
     throw new Error(
       "The folder has a manifest.csv, which this form does not read. Pack the folder as a zip file and import it below.",
     );

@@ -34,7 +34,15 @@ export async function showCameras(all) {
   });
 }
 
-const isInTrouble = ({ heartbeat }) => heartbeat !== null && heartbeat.state !== "ok";
+// The service warns of a time that is ahead by more, and calls an alert late that is behind by more.
+const MOST_AHEAD_S = 60;
+const MOST_BEHIND_S = 600;
+const isFast = (camera) => camera.clock_ahead > MOST_AHEAD_S;
+const isSlow = (camera) => camera.clock_ahead !== null && camera.clock_ahead < -MOST_BEHIND_S;
+const isInTrouble = (camera) =>
+  (camera.heartbeat !== null && camera.heartbeat.state !== "ok") ||
+  isFast(camera) ||
+  isSlow(camera);
 const rank = (camera) => (camera.silent ? 0 : isInTrouble(camera) ? 1 : 2);
 
 function byUrgency(first, second) {
@@ -52,6 +60,9 @@ function row(camera, all) {
     heartbeat === null ? "no heartbeats" : !silent && wordsOf(heartbeat.state),
     !silent && heartbeat?.fps != null && `${decimal(heartbeat.fps, 1)} frames a second`,
     !silent && heartbeat?.lag != null && `${decimal(heartbeat.lag, 1)} s behind`,
+    isFast(camera) && `clock ${minutes(camera.clock_ahead)} fast: set it right`,
+    isSlow(camera) &&
+      `pictures arrive ${minutes(-camera.clock_ahead)} late, so nobody is told: its clock is slow, or it sends late`,
     `${count(camera.crops, "picture")} and ${count(camera.tracks, "passage")} in a day`,
     camera.refused > 0 && `${count(camera.refused, "picture")} refused`,
     isAmbiguous && `key ${key}`,
@@ -67,7 +78,7 @@ function row(camera, all) {
       { class: "grow" },
       h(
         "b",
-        { class: heartbeat === null ? "name" : `name dot ${isWell ? "ready" : ""}` },
+        { class: heartbeat === null && isWell ? "name" : `name dot ${isWell ? "ready" : ""}` },
         name ?? "without a name",
       ),
       h("p", { class: "hint name" }, about.flat()),
@@ -75,6 +86,7 @@ function row(camera, all) {
   );
 }
 
+const minutes = (seconds) => `${Math.round(seconds / 60).toLocaleString()} min`;
 const wordsOf = (state) => state.replaceAll("_", " ");
 
 function call() {

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from model.crops.manifest import ManifestProblem, read_manifest
+from model.crops.manifest import ManifestProblem, find_manifest, read_manifest
 from model.crops.names import Ignored
 
 MISSING = "path,identity,camera\nnobody.png,1,c1\n"
@@ -81,6 +81,35 @@ def test_a_manifest_of_very_many_columns_is_refused(folder):
     manifest = write(folder, "path" + ",more" * 1_000 + "\na.png\n")
     with pytest.raises(ManifestProblem, match="line 1: has 1,001 columns"):
         read_manifest(manifest, required=("path",))
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "Manifest.csv", "MANIFEST.CSV", "manifest.CSV"])
+def test_a_manifest_is_found_with_capitals_in_its_name(folder, name):
+    assert find_manifest(folder) is None
+    (folder / "manifest.csv.png").write_bytes(b"any")
+    (folder / name).write_text("path\na.png\n")
+    assert find_manifest(folder) == folder / name
+
+
+def test_two_manifests_in_a_folder_are_refused(folder):
+    (folder / "Manifest.csv").mkdir()
+    (folder / "manifest.csv").write_text("path\na.png\n")
+    assert find_manifest(folder) == folder / "manifest.csv"
+    (folder / "MANIFEST.csv").write_text("path\nb.png\n")
+    with pytest.raises(ManifestProblem, match=r"MANIFEST.csv and manifest.csv are both there; "):
+        find_manifest(folder)
+
+
+@pytest.mark.parametrize("blank", [",,", ",", " , ,\t", ",,,,,,", '"",""', "\u00a0,,", "\r\n,,"])
+def test_a_blank_row_is_passed_over(folder, blank):
+    # Excel writes them where a row was emptied, mostly as the last ones.
+    text = f"path,identity,camera\n{blank}\na.png,1,c1\n{blank}\nb.png,2,c1\n{blank}\n{blank}\n"
+    rows = read_manifest(write(folder, text))
+    assert [(row.path.name, row.identity) for row in rows] == [("a.png", "1"), ("b.png", "2")]
+    with pytest.raises(ManifestProblem, match="has no rows"):
+        read_manifest(write(folder, f"path,identity,camera\n{blank}\n"))
+    with pytest.raises(ManifestProblem, match="path is empty"):
+        read_manifest(write(folder, "path,identity,camera\n,1,\n"))
 
 
 def test_labels_that_are_not_required_may_be_empty_or_missing(folder):
