@@ -46,11 +46,14 @@ class Frame:
 
     Attributes:
         captured_at: time of capture; for streams the time of arrival.
+        seconds: the same moment by `time.monotonic`. Intervals are measured by it, because the
+            clock of a machine may be set back or forward at any time.
         width, height: in pixels.
     """
 
-    def __init__(self, captured_at: datetime, picture: av.VideoFrame) -> None:
+    def __init__(self, captured_at: datetime, picture: av.VideoFrame, seconds: float) -> None:
         self.captured_at = captured_at
+        self.seconds = seconds
         self._picture = picture
         # Phones store upright videos lying on the side.
         self._quarter_turns = round(picture.rotation / 90) % 4
@@ -101,12 +104,14 @@ class VideoFile:
             with av.open(source) as container:
                 started = self._find_start(container)
                 began = time.monotonic()
+                age = (datetime.now(UTC) - started).total_seconds()
                 for seconds, picture in chosen_frames(decoded(container), self._settings.fps):
                     if self._settings.live:
                         self._stop.wait(max(0.0, began + seconds - time.monotonic()))
                     if self._stop.is_set():
                         return
-                    yield Frame(started + timedelta(seconds=seconds), picture)
+                    captured_at = started + timedelta(seconds=seconds)
+                    yield Frame(captured_at, picture, began - age + seconds)
         except FileNotFoundError as error:
             raise InvalidInput(f"{source}: there is no such file; name a video file") from error
         except (av.FFmpegError, OSError) as error:
@@ -216,7 +221,7 @@ class Stream:
                 self._returned_at = time.monotonic()
                 if picture is not None:
                     framed_at = self._returned_at
-                    yield Frame(datetime.now(UTC), picture)
+                    yield Frame(datetime.now(UTC), picture, self._returned_at)
                 elif self._returned_at - framed_at > FRAMELESS_SECONDS:
                     raise InvalidInput("packets arrive, but no frame")
 

@@ -97,7 +97,7 @@ class Trial:
         self._settings = settings
         self._pipeline = CropPipeline(settings, SERIES)
         self._frames = 0
-        self._first_at: datetime | None = None
+        self._first_at: float | None = None
         self._last: Frame | None = None
         self._seen: dict[str, list[tuple[datetime, float]]] = {}
         self._crops: Counter[str] = Counter()
@@ -110,13 +110,13 @@ class Trial:
         """Time between the first and the last frame."""
         if self._first_at is None or self._last is None:
             return 0.0
-        return (self._last.captured_at - self._first_at).total_seconds()
+        return self._last.seconds - self._first_at
 
     def add(self, frame: Frame) -> None:
         """Look at the next frame."""
-        found = self._pipeline.add(frame)
+        found = self._pipeline.add(frame, frame.seconds)
         self._frames += 1
-        self._first_at = self._first_at or frame.captured_at
+        self._first_at = frame.seconds if self._first_at is None else self._first_at
         self._last = frame
         self._count(found.crops)
         boxes: dict[str, Box] = {}

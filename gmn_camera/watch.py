@@ -107,7 +107,7 @@ class Watcher:
         if not self._settings.is_on(frame.captured_at.astimezone()):
             self._send(self._pipeline.end())
             return
-        found = self._pipeline.add(frame)
+        found = self._pipeline.add(frame, frame.seconds)
         self.figures.frames += 1
         self.figures.people += len(found.boxes)
         self._send(found.crops)
