@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gmn_camera.boxes import Boxes, Scores, free_shares
-from gmn_camera.source import Frame, Pixels
+from gmn_camera.frame import Frame, Pixels
 from gmn_camera.tracker import LOST_SECONDS
 
 # Seconds of the first parts of a track. The service ends a track ten seconds after its last crop,

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from gmn_camera.boxes import Boxes
 from gmn_camera.crops import ChosenCrop, CropChooser
 from gmn_camera.detector import Detector
+from gmn_camera.frame import Frame
 from gmn_camera.settings import CameraSettings, Zone
-from gmn_camera.source import Frame
 from gmn_camera.time_line import TimeLine
 from gmn_camera.tracker import NO_TRACK, Tracker
 

@@ -14,6 +14,9 @@ class TimeLine:
     Recordings that are joined end to end begin their times anew, the clock of a recorder is set
     while it records, and a raw video has no times at all. A frame whose time cannot follow that of
     the last one counts as the next frame.
+
+    Attributes:
+        jumps: number of times that it could not.
     """
 
     def __init__(self, frame_seconds: float) -> None:
@@ -22,6 +25,7 @@ class TimeLine:
         Args:
             frame_seconds: usual time between two frames.
         """
+        self.jumps = 0
         self._frame_seconds = frame_seconds
         self._newest: float | None = None
         # The time of the first frame since the last jump, and what is added to all since then.
@@ -36,11 +40,14 @@ class TimeLine:
         """
         if self._newest is None:
             seconds = 0.0
-        elif moment is None or not self._can_follow(moment, self._newest):
+        elif moment is None:
             seconds = self._newest + self._frame_seconds
-        else:
+        elif self._can_follow(moment, self._newest):
             self._newest = max(self._newest, moment + self._offset)
             return self._newest
+        else:
+            seconds = self._newest + self._frame_seconds
+            self.jumps += 1
         if moment is not None:
             self._began_at = moment
             self._offset = seconds - moment

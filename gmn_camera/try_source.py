@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
@@ -16,9 +16,10 @@ from pydantic import BaseModel
 
 from gmn_camera.address import is_stream, redact
 from gmn_camera.crops import Box, ChosenCrop
+from gmn_camera.frame import Frame
 from gmn_camera.pipeline import CropPipeline
 from gmn_camera.settings import CameraSettings
-from gmn_camera.source import Frame, Stream, VideoFile
+from gmn_camera.source import Stream, VideoFile
 from gmn_client.errors import InvalidInput
 
 SERIES = "track"
@@ -196,6 +197,9 @@ def try_source(settings: CameraSettings, seconds: float, picture: Path) -> Tried
     """
     stop = threading.Event()
     is_live = is_stream(settings.source)
+    if settings.started is None:
+        # Without it a file would be read to its end first, to find out its length.
+        settings = settings.model_copy(update={"started": datetime.now(UTC)})
     source = Stream(settings, stop) if is_live else VideoFile(settings, stop)
     trial = Trial(settings)
     if is_live:

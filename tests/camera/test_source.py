@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from gmn_camera import source
+from gmn_camera import video as video_module
 from gmn_camera.address import is_stream, redact
 from gmn_camera.settings import read_options
 from gmn_camera.source import Stream, VideoFile
@@ -91,7 +92,7 @@ def test_a_file_that_is_not_there_is_named():
 
 
 def test_frames_that_are_too_large_are_refused(video, monkeypatch):
-    monkeypatch.setattr(source, "MOST_PIXELS", WIDTH * HEIGHT - 1)
+    monkeypatch.setattr(video_module, "MOST_PIXELS", WIDTH * HEIGHT - 1)
     with pytest.raises(InvalidInput, match=f"{WIDTH}×{HEIGHT} pixels are too large"):
         frames_of(video)
 
