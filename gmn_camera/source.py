@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from errno import EIO
 
 import av
 
@@ -188,8 +189,7 @@ class Stream:
                 # So PyAV ends a call that takes too long.
                 reason = f"nothing came for {TIMEOUT_SECONDS:g} s"
             except (av.FFmpegError, OSError) as error:
-                # The text of the error may repeat the address with its password.
-                reason = error.strerror or type(error).__name__
+                reason = _reason_of(error, self._address)
             except InvalidInput as error:
                 reason = str(error)
             if self.is_connected or self.reconnects == 0:
@@ -212,6 +212,16 @@ class Stream:
                     yield Frame(datetime.now(UTC), picture, self._returned_at)
                 elif self._returned_at - framed_at > FRAMELESS_SECONDS:
                     raise InvalidInput("packets arrive, but no frame")
+
+
+def _reason_of(error: OSError, address: str) -> str:
+    """Return why a stream cannot be read, without its address, which may have a password."""
+    if isinstance(error, av.error.ArgumentError):
+        return "this is no kind of video that is read; playlists, such as HLS, are not followed"
+    reason = error.strerror or type(error).__name__
+    if error.errno == EIO and address.lower().startswith("http"):
+        return f"{reason}; if the address leads to another address, name that one"
+    return reason
 
 
 def chosen_frames(
