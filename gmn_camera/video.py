@@ -10,8 +10,8 @@ from av.stream import Disposition
 
 from gmn_client.errors import InvalidInput
 
-# What cameras, recorders and phones send and write. Playlists and lists of files are left out: they
-# name other addresses and files, which whoever answers for the camera could have opened.
+# Cameras, recorders and phones use these formats. Playlists and lists of files are not among them:
+# they name other addresses and files, which whoever answers for a camera could have opened.
 FORMATS = (
     *("asf", "av1", "avi", "dhav", "dv", "flv", "h263", "h264", "hevc", "hxvs", "ivf"),
     *("jpeg_pipe", "live_flv", "m4v", "matroska", "mjpeg", "mov", "mpeg", "mpegts", "mpegvideo"),
