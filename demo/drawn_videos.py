@@ -55,18 +55,14 @@ def walk(
 
 
 def write_video(
-    file: Path,
-    frames: Iterable[Image.Image],
-    fps: int = FPS,
-    container_format: str | None = None,
-    codec: str = "libx264",
+    file: Path, frames: Iterable[Image.Image], fps: int = FPS, container_format: str | None = None
 ) -> Path:
-    """Write frames as a video, and return its file."""
+    """Write frames as an H.264 video, and return its file."""
     with av.open(str(file), "w", format=container_format) as container:
         stream = None
         for number, picture in enumerate(frames):
             if stream is None:
-                stream = container.add_stream(codec, rate=fps, options={"crf": "20"})
+                stream = container.add_stream("libx264", rate=fps, options={"crf": "20"})
                 stream.width, stream.height = picture.size
                 stream.pix_fmt = "yuv420p"
                 stream.gop_size = fps

@@ -72,7 +72,8 @@ def _read_matrix(picture: av.VideoFrame) -> NDArray[Any]:
     the right and down as shown. Phones store upright videos lying on their side, front cameras
     mirrored ones, and cameras at a ceiling those that are upside down.
     """
-    matrix = picture.side_data.get(Type.DISPLAYMATRIX)
+    side_data: Any = picture.side_data
+    matrix = side_data.get(Type.DISPLAYMATRIX)
     if matrix is None:
         return np.eye(2)
     return np.frombuffer(matrix, np.int32).reshape(3, 3)[:2, :2].astype(float)

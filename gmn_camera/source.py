@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from errno import EIO
+from typing import Any
 
 import av
 
@@ -80,6 +81,7 @@ class VideoFile:
             video = find_video(container, self._name)
             frame_seconds = seconds_of_a_frame(video)
             time_line = TimeLine(frame_seconds)
+            self._name_other_videos(len(container.streams.video), video)
             has_times = True
             for picture in decoded(container, video, self._name):
                 if picture is None:
@@ -94,11 +96,21 @@ class VideoFile:
                 yield time_line.seconds_at(picture.time), picture
             if time_line.jumps:
                 log.warning(
-                    "%s: the times of its frames begin anew or jump at %d places, and go on "
-                    "there as if nothing were missing",
+                    "%s: the times of its frames begin anew or jump, and go on there as if nothing "
+                    "were missing (%d times)",
                     self._name,
                     time_line.jumps,
                 )
+
+    def _name_other_videos(self, count: int, video: Any) -> None:
+        if count > 1:
+            log.warning(
+                "%s: has %d videos, of which the one of %d×%d pixels is read",
+                self._name,
+                count,
+                video.codec_context.width,
+                video.codec_context.height,
+            )
 
     def _find_start(self) -> datetime:
         if self._settings.started is not None:
@@ -214,7 +226,7 @@ class Stream:
                     raise InvalidInput("packets arrive, but no frame")
 
 
-def _reason_of(error: OSError, address: str) -> str:
+def _reason_of(error: av.FFmpegError | OSError, address: str) -> str:
     """Return why a stream cannot be read, without its address, which may have a password."""
     if isinstance(error, av.error.ArgumentError):
         return "this is no kind of video that is read; playlists, such as HLS, are not followed"

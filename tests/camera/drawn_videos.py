@@ -52,14 +52,14 @@ def turn_upright(file):
     note_matrix(file, 0, 1, -1, 0)
 
 
-def write_frames_at(file, frames):
-    """Write frames as an H.264 video, each at its own time, and return the file.
+def write_frames_at(file, frames, codec="libx264"):
+    """Write frames as a video, each at its own time, and return the file.
 
     Args:
         frames: pairs of seconds and a picture.
     """
     with av.open(str(file), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"bf": "0"})
+        stream = container.add_stream(codec, rate=FPS)
         stream.width, stream.height = WIDTH, HEIGHT
         stream.pix_fmt = "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)

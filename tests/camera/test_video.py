@@ -58,9 +58,12 @@ def write_two_videos(file, codec, size, pictures):
         ("clip.ts", "libx264", (160, 90), FRAMES),
     ],
 )
-def test_the_film_is_read_and_not_the_picture_before_it(name, codec, size, pictures, tmp_path):
+def test_the_film_is_read_and_not_the_picture_before_it(
+    name, codec, size, pictures, tmp_path, caplog
+):
     frames = frames_of(write_two_videos(tmp_path / name, codec, size, pictures))
     assert len(frames) == FRAMES
+    assert f"has 2 videos, of which the one of {WIDTH}×{HEIGHT} pixels is read" in caplog.text
     assert {(frame.width, frame.height) for frame in frames} == {(WIDTH, HEIGHT)}
 
 
