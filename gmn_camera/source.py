@@ -229,7 +229,7 @@ class Stream:
 def _reason_of(error: av.FFmpegError | OSError, address: str) -> str:
     """Return why a stream cannot be read, without its address, which may have a password."""
     if isinstance(error, av.error.ArgumentError):
-        return "this is no kind of video that is read; playlists, such as HLS, are not followed"
+        return "the address is wrong, or no kind of video that is read; playlists (HLS) are not"
     reason = error.strerror or type(error).__name__
     if error.errno == EIO and address.lower().startswith("http"):
         return f"{reason}; if the address leads to another address, name that one"

@@ -110,8 +110,8 @@ def decoded(container: Any, video: Any, name: str) -> Iterator[av.VideoFrame | N
         name: names the source in messages.
 
     Raises:
-        InvalidInput: the frames are too large.
-        av.FFmpegError: the source cannot be decoded.
+        InvalidInput: the frames are too large, or too many of them are damaged.
+        av.FFmpegError: the source cannot be read.
     """
     # Each thread that decodes frames beside the others would hold one frame back.
     video.thread_type = "SLICE"
@@ -121,10 +121,13 @@ def decoded(container: Any, video: Any, name: str) -> Iterator[av.VideoFrame | N
         try:
             pictures = packet.decode()
             damaged = 0
-        except (av.error.InvalidDataError, av.error.ArgumentError):
+        except (av.error.InvalidDataError, av.error.ArgumentError) as error:
             damaged += 1
             if damaged > MOST_DAMAGED:
-                raise
+                raise InvalidInput(
+                    f"{name}: {damaged} packets in a row cannot be decoded; use another stream of "
+                    "the camera, or repair the file"
+                ) from error
             pictures = []
         for picture in pictures:
             if picture.width * picture.height > MOST_PIXELS:
