@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from av.stream import Disposition
 
 from gmn_client.errors import InvalidInput
 
+log = logging.getLogger(__name__)
 # Cameras, recorders and phones use these formats. Playlists and lists of files are not among them:
 # they name other addresses and files, which whoever answers for a camera could have opened.
 FORMATS = (
@@ -117,12 +119,14 @@ def decoded(container: Any, video: Any, name: str) -> Iterator[av.VideoFrame | N
     video.thread_type = "SLICE"
     video.codec_context.thread_count = 1
     damaged = 0
+    all_damaged = 0
     for packet in container.demux(video):
         try:
             pictures = packet.decode()
             damaged = 0
-        except (av.error.InvalidDataError, av.error.ArgumentError) as error:
+        except av.FFmpegError as error:
             damaged += 1
+            all_damaged += 1
             if damaged > MOST_DAMAGED:
                 raise InvalidInput(
                     f"{name}: {damaged} packets in a row cannot be decoded; use another stream of "
@@ -138,3 +142,5 @@ def decoded(container: Any, video: Any, name: str) -> Iterator[av.VideoFrame | N
             yield picture
         if not pictures:
             yield None
+    if all_damaged:
+        log.warning("%s: %d packets could not be decoded", name, all_damaged)

@@ -78,6 +78,16 @@ def test_recordings_of_two_sizes_that_were_joined_are_read_to_the_end(tmp_path):
     assert len(sizes) == 2 * FRAMES
 
 
+def test_the_log_says_that_a_part_of_a_file_could_not_be_decoded(tmp_path, caplog):
+    first = write_video(tmp_path / "first.ts", walk())
+    frames = ((number / FPS, frame) for number, frame in enumerate(walk()))
+    other_codec = write_frames_at(tmp_path / "second.ts", frames, "libx265")
+    file = tmp_path / "both.ts"
+    file.write_bytes(first.read_bytes() + other_codec.read_bytes())
+    assert len(times_of(file)) >= FRAMES - 1
+    assert "packets could not be decoded" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["jump.mp4", "jump.ts", "jump.mkv"])
 @pytest.mark.parametrize("jump", [30, 3600])
 def test_a_jump_of_the_time_is_no_pause(jump, name, tmp_path):
