@@ -7,11 +7,33 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, BadParameter, Exit, Option, Typer, echo
+from typer import Argument, BadParameter, Exit, Option, Typer, TyperException, echo
+from typer.core import TyperGroup
 
-from gmn_client.errors import InvalidInput
+from gmn_camera.address import redact, redact_text
+from gmn_client.errors import GmnError, InvalidInput
+
+
+class CameraCommands(TyperGroup):
+    """Commands whose messages show no password of an address, wherever it was written."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except TyperException as error:
+            error.message = redact_text(error.message)
+            _leave_out_cause(error)
+            raise
+        except GmnError as error:
+            parts = [redact_text(part) if isinstance(part, str) else part for part in error.args]
+            error.args = tuple(parts)
+            _leave_out_cause(error)
+            raise
+
 
 camera = Typer(
+    cls=CameraCommands,
     help="Watches cameras: finds the people and sends their crops to the service.\n\n"
     "Example: gmn camera try clip.mp4",
     no_args_is_help=True,
@@ -193,8 +215,9 @@ def run_camera(
     else:
         cameras = [read_options(options)]
     for settings in cameras:
-        if not is_stream(settings.source) and not Path(settings.source).is_file():
-            raise InvalidInput(f"{settings.source}: there is no such file; name a video file")
+        if not is_stream(settings.source) and not _is_file(settings.source):
+            name = redact(settings.source)
+            raise InvalidInput(f"{name}: there is no such file; name a video file")
     raise Exit(watch_cameras(cameras, read_service(url, api_key, api_key_file), metrics))
 
 
@@ -282,6 +305,21 @@ def mqtt(
     service = read_service(url, api_key, api_key_file)
     with service.connect() as client:
         bridge_home_assistant(service, client, at, discovery)
+
+
+def _leave_out_cause(error: Exception) -> None:
+    """Keep the traceback of --debug from showing a password, which the cause may repeat."""
+    cause = str(error.__cause__)
+    if cause != redact_text(cause):
+        error.__cause__ = None
+
+
+def _is_file(source: str) -> bool:
+    try:
+        return Path(source).is_file()
+    except OSError:
+        # The name is too long.
+        return False
 
 
 def _given(**options: Any) -> dict[str, Any]:

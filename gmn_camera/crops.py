@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gmn_camera.boxes import Boxes, Scores, free_shares
-from gmn_camera.source import Frame, Pixels
+from gmn_camera.frame import Frame, Pixels
 from gmn_camera.tracker import LOST_SECONDS
 
 # Seconds of the first parts of a track. The service ends a track ten seconds after its last crop,
@@ -53,6 +53,7 @@ class ChosenCrop(NamedTuple):
         track: identifies the track in this run of the program.
         number: number of the track's crops before it.
         captured_at: time of capture of its frame.
+        seconds: the same moment by `time.monotonic`.
         jpeg: content of an image file.
         still: whether the person goes on to stay, so that the next crop may come in a minute.
     """
@@ -60,6 +61,7 @@ class ChosenCrop(NamedTuple):
     track: str
     number: int
     captured_at: datetime
+    seconds: float
     jpeg: bytes
     still: bool
 
@@ -70,11 +72,13 @@ class Candidate:
 
     Attributes:
         captured_at: time of capture of its frame.
+        seconds: the same moment by `time.monotonic`.
         pixels: RGB `(height, width, 3)`.
         quality: between 0 and 1.
     """
 
     captured_at: datetime
+    seconds: float
     pixels: Pixels
     quality: float
 
@@ -85,18 +89,18 @@ class Passage:
 
     Attributes:
         track: the name of the track.
-        seen_at: time of the newest frame that shows the person.
+        seen_at: time of the newest frame that shows the person, by `time.monotonic`.
         crops: number of chosen crops.
-        part_began_at: time of the first usable frame of the current part; None before it.
-        chosen_at: time of capture of the newest chosen crop.
+        part_began_at: the same of the first usable frame of the current part; None before it.
+        chosen_at: the same of the newest chosen crop.
         best: the best crop of the current part.
     """
 
     track: str
-    seen_at: datetime
+    seen_at: float
     crops: int = 0
-    part_began_at: datetime | None = None
-    chosen_at: datetime | None = None
+    part_began_at: float | None = None
+    chosen_at: float | None = None
     best: Candidate | None = None
 
     @property
@@ -131,13 +135,19 @@ class CropChooser:
         self._passages: dict[int, Passage] = {}
 
     def add(
-        self, frame: Frame, boxes: Boxes, scores: Scores, numbers: NDArray[np.intp]
+        self,
+        frame: Frame,
+        boxes: Boxes,
+        scores: Scores,
+        numbers: NDArray[np.intp],
+        seconds: float,
     ) -> list[ChosenCrop]:
         """Look at the people of a frame, and return the crops of the parts that end with it.
 
         Args:
             boxes: of all people, in pixels of the frame.
             numbers: the track of each box `(n,)`; a negative one is left out.
+            seconds: time of capture by `time.monotonic`.
         """
         free = free_shares(boxes)
         for box, score, free_share, number in zip(boxes, scores, free, numbers, strict=True):
@@ -146,12 +156,12 @@ class CropChooser:
             passage = self._passages.get(int(number))
             if passage is None:
                 self.tracks += 1
-                passage = Passage(f"{self._series}-{self.tracks}", frame.captured_at)
+                passage = Passage(f"{self._series}-{self.tracks}", seconds)
                 self._passages[int(number)] = passage
-            passage.seen_at = frame.captured_at
-            if self._looks_for_crop(passage, frame.captured_at):
-                self._look(passage, frame, box, float(score), float(free_share))
-        return list(self._end_parts(frame.captured_at))
+            passage.seen_at = seconds
+            if self._looks_for_crop(passage, seconds):
+                self._look(passage, frame, seconds, box, float(score), float(free_share))
+        return list(self._end_parts(seconds))
 
     def end(self) -> list[ChosenCrop]:
         """End all tracks, and return the crops of the parts that have begun."""
@@ -163,23 +173,29 @@ class CropChooser:
         """Return the name of the track with a number that was given to `add` just now."""
         return self._passages[number].track
 
-    def _looks_for_crop(self, passage: Passage, now: datetime) -> bool:
+    def _looks_for_crop(self, passage: Passage, seconds: float) -> bool:
         if passage.crops < len(PART_SECONDS) or passage.chosen_at is None:
             return True
-        return (now - passage.chosen_at).total_seconds() >= STILL_EVERY_SECONDS
+        return seconds - passage.chosen_at >= STILL_EVERY_SECONDS
 
-    def _end_parts(self, now: datetime) -> Iterator[ChosenCrop]:
+    def _end_parts(self, seconds: float) -> Iterator[ChosenCrop]:
         for number, passage in list(self._passages.items()):
-            has_left = (now - passage.seen_at).total_seconds() > LOST_SECONDS
+            has_left = seconds - passage.seen_at > LOST_SECONDS
             if passage.part_began_at is not None:
-                has_lasted = (now - passage.part_began_at).total_seconds()
+                has_lasted = seconds - passage.part_began_at
                 if has_left or has_lasted >= passage.part_seconds:
                     yield _choose(passage, still=passage.stays and not has_left)
             if has_left:
                 del self._passages[number]
 
     def _look(
-        self, passage: Passage, frame: Frame, box: Boxes, score: float, free_share: float
+        self,
+        passage: Passage,
+        frame: Frame,
+        seconds: float,
+        box: Boxes,
+        score: float,
+        free_share: float,
     ) -> None:
         left, top, right, bottom = box.tolist()
         width = right - left
@@ -205,9 +221,9 @@ class CropChooser:
         crop = frame.pixels[cut.top : cut.bottom, cut.left : cut.right]
         quality *= min(_sharpness(crop) / GOOD_SHARPNESS, 1.0) ** 0.5
         if passage.part_began_at is None:
-            passage.part_began_at = frame.captured_at
+            passage.part_began_at = seconds
         if passage.best is None or quality > passage.best.quality:
-            passage.best = Candidate(frame.captured_at, crop.copy(), quality)
+            passage.best = Candidate(frame.captured_at, seconds, crop.copy(), quality)
 
 
 def _choose(passage: Passage, *, still: bool) -> ChosenCrop:
@@ -218,8 +234,9 @@ def _choose(passage: Passage, *, still: bool) -> ChosenCrop:
     passage.crops += 1
     passage.best = None
     passage.part_began_at = None
-    passage.chosen_at = best.captured_at
-    return ChosenCrop(passage.track, number, best.captured_at, _encode(best.pixels), still)
+    passage.chosen_at = best.seconds
+    jpeg = _encode(best.pixels)
+    return ChosenCrop(passage.track, number, best.captured_at, best.seconds, jpeg, still)
 
 
 def _encode(pixels: Pixels) -> bytes:

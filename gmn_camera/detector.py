@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmn_camera.boxes import Boxes, Scores, overlaps
-from gmn_camera.source import Frame
+from gmn_camera.frame import Frame
 from gmn_client.errors import InvalidInput
 from model.openvino_loading import compiled, load_openvino
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import unicodedata
 
+from gmn_camera.address import redact_text
+
 
 class CameraFormatter(logging.Formatter):
     """Writes the time, the camera and the message in one line."""
@@ -15,8 +17,11 @@ class CameraFormatter(logging.Formatter):
         self._camera = camera
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; a control character, which a stream may send, is escaped."""
-        line = super().format(record).replace("{camera}", self._camera, 1)
+        """Return the line without passwords.
+
+        A control character, which a stream may send, is escaped.
+        """
+        line = redact_text(super().format(record).replace("{camera}", self._camera, 1))
         return "".join(
             repr(letter)[1:-1] if unicodedata.category(letter) == "Cc" else letter
             for letter in line

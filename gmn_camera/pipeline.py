@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from gmn_camera.boxes import Boxes
 from gmn_camera.crops import ChosenCrop, CropChooser
 from gmn_camera.detector import Detector
+from gmn_camera.frame import Frame
 from gmn_camera.settings import CameraSettings, Zone
-from gmn_camera.source import Frame
+from gmn_camera.time_line import TimeLine
 from gmn_camera.tracker import NO_TRACK, Tracker
 
 # Frames are looked at so far apart while nobody is followed: the detector takes nine tenths of the
@@ -57,10 +58,17 @@ class CropPipeline:
         self._tracker = Tracker(settings.min_iou)
         self._zones = settings.zone
         self._looked_at = float("-inf")
+        self._time_line = TimeLine(1 / settings.fps)
 
-    def add(self, frame: Frame) -> FoundPeople:
-        """Look at the next frame, unless nobody is followed and one was looked at just now."""
-        seconds = frame.captured_at.timestamp()
+    def add(self, frame: Frame, seconds: float | None = None) -> FoundPeople:
+        """Look at the next frame, unless nobody is followed and one was looked at just now.
+
+        Args:
+            seconds: time of capture by a clock that nobody sets. Without it, `captured_at` counts,
+                and what the clock of the machine was set back or forward is left out.
+        """
+        if seconds is None:
+            seconds = self._time_line.seconds_at(frame.captured_at.timestamp())
         if not self._tracker.follows_anybody and seconds - self._looked_at < IDLE_SECONDS:
             return FoundPeople(np.zeros((0, 4)), np.zeros(0, np.intp), [])
         self._looked_at = seconds
@@ -68,7 +76,7 @@ class CropPipeline:
         numbers = self._tracker.update(seconds, detections.boxes, detections.scores)
         numbers[~_are_in_zones(detections.boxes, self._zones)] = NO_TRACK
         boxes = detections.boxes * ([frame.width, frame.height] * 2)
-        crops = self.chooser.add(frame, boxes, detections.scores, numbers)
+        crops = self.chooser.add(frame, boxes, detections.scores, numbers, seconds)
         is_followed = numbers != NO_TRACK
         return FoundPeople(boxes[is_followed], numbers[is_followed], crops)
 

@@ -172,6 +172,10 @@ def watch_camera(settings: CameraSettings, service: Service, connection: Connect
     except GmnError as error:
         log.error("%s", error)
         status = BAD_INPUT
+    except Exception:
+        # Python itself would print the error with the passwords of addresses.
+        log.exception("the camera failed")
+        status = FAILED
     sys.exit(status)
 
 

@@ -7,7 +7,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from uuid import uuid4
 
 from gmn_camera.crops import ChosenCrop
@@ -172,8 +171,7 @@ class CropSender:
             log.warning("a crop was refused: %s", problem.detail or problem.title)
         self.refused += len(refusals)
         self.sent += len(batch) - len(refusals)
-        newest = max(crop.captured_at for crop in batch)
-        self.lag = (datetime.now(UTC) - newest).total_seconds()
+        self.lag = time.monotonic() - max(crop.seconds for crop in batch)
 
     def _wait(self, seconds: float) -> None:
         if self._closing.is_set():

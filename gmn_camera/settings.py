@@ -9,8 +9,17 @@ from datetime import datetime, time
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
+from gmn_camera.address import STREAM, redact_text
 from gmn_client.errors import InvalidInput
 
 # Exit statuses of the process of a camera.
@@ -55,6 +64,12 @@ def _check_hours(given: object) -> object:
     return given
 
 
+def _strip_address(source: str) -> str:
+    """Return the address of a stream without spaces around it, and another source as it is."""
+    stripped = source.strip()
+    return stripped if STREAM.match(stripped) else source
+
+
 class CameraSettings(BaseModel):
     """One camera: where its frames come from, and what is looked for in them.
 
@@ -74,10 +89,10 @@ class CameraSettings(BaseModel):
         live: play a file in real time, as if it were a stream.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     camera: str = Field(min_length=1, max_length=256)
-    source: str = Field(min_length=1, max_length=4096)
+    source: Annotated[str, AfterValidator(_strip_address)] = Field(min_length=1, max_length=4096)
     enroll: str | None = Field(None, min_length=1, max_length=64)
     # A track of the service ends ten seconds after its last crop: with fewer frames a second, two
     # crops of a track could be further apart.
@@ -138,7 +153,7 @@ def read_config(file: Path) -> list[CameraSettings]:
     except OSError as error:
         raise InvalidInput(f"{file}: cannot be read ({error.strerror})") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidInput(f"{file}: is no TOML ({error})") from error
+        raise InvalidInput(f"{file}: is no TOML ({redact_text(str(error))})") from error
     cameras = shared.pop("camera", {})
     if not isinstance(cameras, dict) or not 1 <= len(cameras) <= MOST_CAMERAS:
         raise InvalidInput(
@@ -152,13 +167,14 @@ def _read_table(
     file: Path, camera: str, shared: Mapping[str, Any], table: object
 ) -> CameraSettings:
     if not isinstance(table, dict):
-        raise InvalidInput(f"{file}: camera.{camera} is no table; begin it with [camera.{camera}]")
+        name = redact_text(camera)
+        raise InvalidInput(f"{file}: camera.{name} is no table; begin it with [camera.{name}]")
     try:
         return CameraSettings.model_validate({**shared, **table, "camera": camera})
     except ValidationError as error:
         name, reason = _first_reason(error)
         where = f"camera.{camera}.{name}" if name in table or name not in shared else name
-        raise InvalidInput(f"{file}: {where}: {reason}") from error
+        raise InvalidInput(f"{file}: {redact_text(where)}: {reason}") from error
 
 
 def _first_reason(error: ValidationError) -> tuple[str, str]:
@@ -168,4 +184,4 @@ def _first_reason(error: ValidationError) -> tuple[str, str]:
     if first["type"] == "extra_forbidden":
         known = ", ".join(field for field in CameraSettings.model_fields if field != "camera")
         return name, f"there is no such setting; there are {known}"
-    return name, first["msg"].removeprefix("Value error, ")
+    return name, redact_text(first["msg"].removeprefix("Value error, "))

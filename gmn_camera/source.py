@@ -5,20 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
-from typing import Any, TypeAlias
+from errno import EIO
+from typing import Any
 
 import av
-import numpy as np
-from numpy.typing import NDArray
 
 from gmn_camera.address import redact
+from gmn_camera.frame import Frame
 from gmn_camera.settings import CameraSettings
+from gmn_camera.time_line import TimeLine
+from gmn_camera.video import decoded, find_video, open_file, open_stream, seconds_of_a_frame
 from gmn_client.errors import InvalidInput
-
-Pixels: TypeAlias = NDArray[np.uint8]
 
 log = logging.getLogger(__name__)
 # Time to open a stream, and to wait for its next packet.
@@ -30,54 +29,10 @@ STUCK_SECONDS = 60.0
 POLL_SECONDS = 0.5
 # A camera that is back is found soon: cameras restart in a minute, and an attempt costs little.
 LONGEST_WAIT = 2.0
-# FFmpeg reads so much of a stream to find out its rate, which nothing here needs.
-ANALYZED_MICROSECONDS = "1000000"
-# A stream that is joined between two key frames begins with packets that cannot be decoded.
-MOST_DAMAGED = 250
-MOST_PIXELS = 8192 * 4352
 
 
 class SourceStuck(Exception):
     """The decoder of a stream does not return; the process has to be started anew."""
-
-
-class Frame:
-    """A frame of a video, upright.
-
-    Attributes:
-        captured_at: time of capture; for streams the time of arrival.
-        width, height: in pixels.
-    """
-
-    def __init__(self, captured_at: datetime, picture: av.VideoFrame) -> None:
-        self.captured_at = captured_at
-        self._picture = picture
-        # Phones store upright videos lying on the side.
-        self._quarter_turns = round(picture.rotation / 90) % 4
-        self._is_turned = self._quarter_turns % 2 == 1
-        self.width = picture.height if self._is_turned else picture.width
-        self.height = picture.width if self._is_turned else picture.height
-
-    @cached_property
-    def pixels(self) -> Pixels:
-        """RGB `(height, width, 3)`."""
-        return self._upright(self._picture.to_ndarray(format="rgb24"))
-
-    def resized(self, width: int, height: int, pixel_format: str) -> Pixels:
-        """Return the frame in another size, `(height, width, 3)`.
-
-        Args:
-            pixel_format: `rgb24` or `bgr24`.
-        """
-        small = self._picture.reformat(
-            width=height if self._is_turned else width,
-            height=width if self._is_turned else height,
-            format=pixel_format,
-        )
-        return self._upright(small.to_ndarray())
-
-    def _upright(self, pixels: NDArray[Any]) -> Pixels:
-        return np.rot90(pixels, self._quarter_turns)
 
 
 class VideoFile:
@@ -89,43 +44,99 @@ class VideoFile:
         """Remember the file, which is opened by `frames`."""
         self._settings = settings
         self._stop = stop
+        self._name = redact(settings.source)
 
     def frames(self) -> Iterator[Frame]:
         """Yield `fps` frames for each second of the video.
 
         Raises:
-            InvalidInput: the file is no video, or its length is unknown.
+            InvalidInput: the file is no video.
         """
-        source = self._settings.source
         try:
-            with av.open(source) as container:
-                started = self._find_start(container)
-                began = time.monotonic()
-                for seconds, picture in chosen_frames(decoded(container), self._settings.fps):
-                    if self._settings.live:
-                        self._stop.wait(max(0.0, began + seconds - time.monotonic()))
-                    if self._stop.is_set():
-                        return
-                    yield Frame(started + timedelta(seconds=seconds), picture)
+            started = self._find_start()
+            began = time.monotonic()
+            age = (datetime.now(UTC) - started).total_seconds()
+            for seconds, picture in chosen_frames(self._timed_pictures(), self._settings.fps):
+                if self._settings.live:
+                    self._stop.wait(max(0.0, began + seconds - time.monotonic()))
+                if self._stop.is_set():
+                    return
+                captured_at = started + timedelta(seconds=seconds)
+                yield Frame(captured_at, picture, began - age + seconds)
         except FileNotFoundError as error:
-            raise InvalidInput(f"{source}: there is no such file; name a video file") from error
+            raise InvalidInput(f"{self._name}: there is no such file; name a video file") from error
+        except av.error.ArgumentError as error:
+            raise InvalidInput(
+                f"{self._name}: is no kind of video that is read; name a video file, not a "
+                "playlist, or convert it to MP4"
+            ) from error
         except (av.FFmpegError, OSError) as error:
             raise InvalidInput(
-                f"{source}: cannot be read as a video ({error.strerror}); name a video file"
+                f"{self._name}: cannot be read as a video ({error.strerror}); name a video file"
             ) from error
 
-    def _find_start(self, container: Any) -> datetime:
-        now = datetime.now(UTC)
+    def _timed_pictures(self) -> Iterator[tuple[float, av.VideoFrame]]:
+        """Yield all pictures with their seconds since the first one."""
+        with open_file(self._settings.source) as container:
+            video = find_video(container, self._name)
+            frame_seconds = seconds_of_a_frame(video)
+            time_line = TimeLine(frame_seconds)
+            self._name_other_videos(len(container.streams.video), video)
+            has_times = True
+            for picture in decoded(container, video, self._name):
+                if picture is None:
+                    continue
+                if picture.time is None and has_times:
+                    has_times = False
+                    log.warning(
+                        "%s: its frames have no times; %.3g frames are taken for a second",
+                        self._name,
+                        1 / frame_seconds,
+                    )
+                yield time_line.seconds_at(picture.time), picture
+            if time_line.jumps:
+                log.warning(
+                    "%s: the times of its frames begin anew or jump, and go on there as if nothing "
+                    "were missing (%d times)",
+                    self._name,
+                    time_line.jumps,
+                )
+
+    def _name_other_videos(self, count: int, video: Any) -> None:
+        if count > 1:
+            log.warning(
+                "%s: has %d videos, of which the one of %d×%d pixels is read",
+                self._name,
+                count,
+                video.codec_context.width,
+                video.codec_context.height,
+            )
+
+    def _find_start(self) -> datetime:
         if self._settings.started is not None:
             return self._settings.started
         if self._settings.live:
-            return now
-        if container.duration is None:
-            raise InvalidInput(
-                f"{self._settings.source}: does not say how long it is; give the time of its first "
-                "frame with --started"
-            )
-        return now - timedelta(seconds=container.duration / av.time_base)
+            return datetime.now(UTC)
+        length = self._measure_seconds()
+        return datetime.now(UTC) - timedelta(seconds=length)
+
+    def _measure_seconds(self) -> float:
+        """Return the length of the file by reading it, as what it says leaves out joined parts."""
+        with open_file(self._settings.source) as container:
+            video = find_video(container, self._name)
+            frame_seconds = seconds_of_a_frame(video)
+            time_line = TimeLine(frame_seconds)
+            newest = 0.0
+            for packet in container.demux(video):
+                if self._stop.is_set():
+                    break
+                # The last packet is empty.
+                if packet.size:
+                    moment = packet.pts if packet.dts is None else packet.dts
+                    newest = time_line.seconds_at(
+                        None if moment is None else float(moment * packet.time_base)
+                    )
+        return newest + frame_seconds
 
 
 class Stream:
@@ -190,8 +201,7 @@ class Stream:
                 # So PyAV ends a call that takes too long.
                 reason = f"nothing came for {TIMEOUT_SECONDS:g} s"
             except (av.FFmpegError, OSError) as error:
-                # The text of the error may repeat the address with its password.
-                reason = error.strerror or type(error).__name__
+                reason = _reason_of(error, self._address)
             except InvalidInput as error:
                 reason = str(error)
             if self.is_connected or self.reconnects == 0:
@@ -204,69 +214,38 @@ class Stream:
             wait = min(2 * wait, LONGEST_WAIT)
 
     def _open(self) -> Iterator[Frame]:
-        # Cameras lose packets over UDP, and half a frame looks like a torn person.
-        is_rtsp = self._address.lower().startswith("rtsp")
-        options = {"analyzeduration": ANALYZED_MICROSECONDS}
-        if is_rtsp:
-            options["rtsp_transport"] = "tcp"
-        timeout = (TIMEOUT_SECONDS, TIMEOUT_SECONDS)
         framed_at = time.monotonic()
-        with av.open(self._address, options=options, timeout=timeout) as container:
-            for picture in decoded(container):
+        name = redact(self._address)
+        with open_stream(self._address, TIMEOUT_SECONDS) as container:
+            for picture in decoded(container, find_video(container, name), name):
                 self._returned_at = time.monotonic()
                 if picture is not None:
                     framed_at = self._returned_at
-                    yield Frame(datetime.now(UTC), picture)
+                    yield Frame(datetime.now(UTC), picture, self._returned_at)
                 elif self._returned_at - framed_at > FRAMELESS_SECONDS:
                     raise InvalidInput("packets arrive, but no frame")
 
 
-def decoded(container: Any) -> Iterator[av.VideoFrame | None]:
-    """Yield the frames of a container's first video, and None for a packet without a frame.
-
-    Raises:
-        InvalidInput: there is no video, or its frames are too large.
-        av.FFmpegError: the source cannot be decoded.
-    """
-    if not container.streams.video:
-        raise InvalidInput(f"{redact(container.name)}: has no video; name another source")
-    video = container.streams.video[0]
-    # Each thread that decodes frames beside the others would hold one frame back.
-    video.thread_type = "SLICE"
-    video.codec_context.thread_count = 1
-    damaged = 0
-    for packet in container.demux(video):
-        try:
-            pictures = packet.decode()
-            damaged = 0
-        except (av.error.InvalidDataError, av.error.ArgumentError):
-            damaged += 1
-            if damaged > MOST_DAMAGED:
-                raise
-            pictures = []
-        for picture in pictures:
-            if picture.width * picture.height > MOST_PIXELS:
-                raise InvalidInput(
-                    f"{redact(container.name)}: frames of {picture.width}×{picture.height} pixels "
-                    "are too large; use a smaller stream of the camera"
-                )
-            yield picture
-        if not pictures:
-            yield None
+def _reason_of(error: av.FFmpegError | OSError, address: str) -> str:
+    """Return why a stream cannot be read, without its address, which may have a password."""
+    if isinstance(error, av.error.ArgumentError):
+        return "the address is wrong, or no kind of video that is read; playlists (HLS) are not"
+    reason = error.strerror or type(error).__name__
+    if error.errno == EIO and address.lower().startswith("http"):
+        return f"{reason}; if the address leads to another address, name that one"
+    return reason
 
 
 def chosen_frames(
-    pictures: Iterator[av.VideoFrame | None], fps: float
+    pictures: Iterable[tuple[float, av.VideoFrame]], fps: float
 ) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Yield frames at most `fps` times a second, with their seconds since the first frame."""
-    first: float | None = None
+    """Yield pictures at most `fps` times a second.
+
+    Args:
+        pictures: each with its seconds.
+    """
     due = 0.0
-    for picture in pictures:
-        if picture is None:
-            continue
-        moment = picture.time or 0.0
-        first = moment if first is None else first
-        seconds = moment - first
+    for seconds, picture in pictures:
         # The times of frames are rounded.
         if seconds >= due - 0.1 / fps:
             due = max(due + 1 / fps, seconds + 0.5 / fps)

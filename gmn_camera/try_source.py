@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
@@ -16,9 +16,10 @@ from pydantic import BaseModel
 
 from gmn_camera.address import is_stream, redact
 from gmn_camera.crops import Box, ChosenCrop
+from gmn_camera.frame import Frame
 from gmn_camera.pipeline import CropPipeline
 from gmn_camera.settings import CameraSettings
-from gmn_camera.source import Frame, Stream, VideoFile
+from gmn_camera.source import Stream, VideoFile
 from gmn_client.errors import InvalidInput
 
 SERIES = "track"
@@ -97,7 +98,7 @@ class Trial:
         self._settings = settings
         self._pipeline = CropPipeline(settings, SERIES)
         self._frames = 0
-        self._first_at: datetime | None = None
+        self._first_at: float | None = None
         self._last: Frame | None = None
         self._seen: dict[str, list[tuple[datetime, float]]] = {}
         self._crops: Counter[str] = Counter()
@@ -110,13 +111,13 @@ class Trial:
         """Time between the first and the last frame."""
         if self._first_at is None or self._last is None:
             return 0.0
-        return (self._last.captured_at - self._first_at).total_seconds()
+        return self._last.seconds - self._first_at
 
     def add(self, frame: Frame) -> None:
         """Look at the next frame."""
-        found = self._pipeline.add(frame)
+        found = self._pipeline.add(frame, frame.seconds)
         self._frames += 1
-        self._first_at = self._first_at or frame.captured_at
+        self._first_at = frame.seconds if self._first_at is None else self._first_at
         self._last = frame
         self._count(found.crops)
         boxes: dict[str, Box] = {}
@@ -196,6 +197,9 @@ def try_source(settings: CameraSettings, seconds: float, picture: Path) -> Tried
     """
     stop = threading.Event()
     is_live = is_stream(settings.source)
+    if settings.started is None:
+        # Without it a file would be read to its end first, to find out its length.
+        settings = settings.model_copy(update={"started": datetime.now(UTC)})
     source = Stream(settings, stop) if is_live else VideoFile(settings, stop)
     trial = Trial(settings)
     if is_live:

@@ -11,10 +11,11 @@ from uuid import uuid4
 from gmn_camera.address import is_stream
 from gmn_camera.crops import ChosenCrop
 from gmn_camera.figures import Figures
+from gmn_camera.frame import Frame
 from gmn_camera.pipeline import CropPipeline
 from gmn_camera.sender import CropSender
 from gmn_camera.settings import BAD_INPUT, FAILED, CameraSettings
-from gmn_camera.source import Frame, SourceStuck, Stream, VideoFile
+from gmn_camera.source import SourceStuck, Stream, VideoFile
 from gmn_camera.tracker import LOST_SECONDS
 from gmn_client import Client, InvalidInput
 from gmn_client.errors import GmnError, KeyRefused, ServiceFailed, ServiceUnreachable
@@ -107,7 +108,7 @@ class Watcher:
         if not self._settings.is_on(frame.captured_at.astimezone()):
             self._send(self._pipeline.end())
             return
-        found = self._pipeline.add(frame)
+        found = self._pipeline.add(frame, frame.seconds)
         self.figures.frames += 1
         self.figures.people += len(found.boxes)
         self._send(found.crops)

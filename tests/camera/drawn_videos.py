@@ -6,8 +6,10 @@ import socket
 import struct
 import threading
 import time
+from fractions import Fraction
 
 import av
+import numpy as np
 
 from demo import drawn_videos
 from demo.drawn_videos import FPS, HEIGHT, PERSON, WIDTH, write_video
@@ -34,13 +36,40 @@ def walk(people, seconds, **options):
     )
 
 
-def turn_upright(file):
-    """Note in an MP4 that it is shown a quarter turn to the right, as phones do."""
+def note_matrix(file, right_to_right, right_to_bottom, below_to_right, below_to_bottom):
+    """Note in an MP4 where a step to the right and a step down in a stored frame are shown."""
     content = bytearray(file.read_bytes())
     matrix = content.index(b"tkhd") + 4 + 40
     one = 1 << 16
-    content[matrix : matrix + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
+    first_row = (right_to_right * one, right_to_bottom * one, 0)
+    second_row = (below_to_right * one, below_to_bottom * one, 0)
+    content[matrix : matrix + 36] = struct.pack(">9i", *first_row, *second_row, 0, 0, 1 << 30)
     file.write_bytes(content)
+
+
+def turn_upright(file):
+    """Note in an MP4 that it is shown a quarter turn to the right, as phones do."""
+    note_matrix(file, 0, 1, -1, 0)
+
+
+def write_frames_at(file, frames, codec="libx264"):
+    """Write frames as a video, each at its own time, and return the file.
+
+    Args:
+        frames: pairs of seconds and a picture.
+    """
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream(codec, rate=FPS)
+        stream.width, stream.height = WIDTH, HEIGHT
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        for seconds, picture in frames:
+            frame = av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")
+            frame.pts = round(1000 * seconds)
+            frame.time_base = stream.time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file
 
 
 def transport_stream(video, rounds):

@@ -9,16 +9,18 @@ import pytest
 from openvino import opset13 as ops
 
 from gmn_camera.detector import Detector
+from gmn_camera.frame import Frame
 from gmn_camera.pipeline import CropPipeline
 from gmn_camera.settings import read_options
-from gmn_camera.source import Frame
 from gmn_client import InvalidInput
 from tests.camera.drawn_videos import HEIGHT, PERSON, WIDTH, draw_frame
 
 
 def frame_of(picture):
     return Frame(
-        datetime(2026, 3, 1, tzinfo=UTC), av.VideoFrame.from_ndarray(np.asarray(picture), "rgb24")
+        datetime(2026, 3, 1, tzinfo=UTC),
+        av.VideoFrame.from_ndarray(np.asarray(picture), "rgb24"),
+        0.0,
     )
 
 

@@ -1,6 +1,7 @@
 """How often frames are looked at."""
 
 import threading
+from datetime import timedelta
 
 import pytest
 
@@ -21,9 +22,8 @@ def video(tmp_path):
     return write_video(tmp_path / "walk.mp4", map(draw_frame, positions))
 
 
-def test_few_frames_are_looked_at_while_nobody_is_in_view(video, monkeypatch):
-    settings = read_options({"camera": "c", "source": str(video)})
-    pipeline = CropPipeline(settings, "series")
+def remember_looks(pipeline, monkeypatch):
+    """Return a list that gets the time of each frame at which the detector looks."""
     detect = pipeline._detector.detect
     looked_at = []
 
@@ -32,6 +32,13 @@ def test_few_frames_are_looked_at_while_nobody_is_in_view(video, monkeypatch):
         return detect(frame)
 
     monkeypatch.setattr(pipeline._detector, "detect", detect_and_remember)
+    return looked_at
+
+
+def test_few_frames_are_looked_at_while_nobody_is_in_view(video, monkeypatch):
+    settings = read_options({"camera": "c", "source": str(video)})
+    pipeline = CropPipeline(settings, "series")
+    looked_at = remember_looks(pipeline, monkeypatch)
     frames = list(VideoFile(settings, threading.Event()).frames())
     people = [len(pipeline.add(frame).boxes) for frame in frames]
     entered_at = frames[EMPTY_FRAMES].captured_at
@@ -40,3 +47,19 @@ def test_few_frames_are_looked_at_while_nobody_is_in_view(video, monkeypatch):
     assert len(looked_at) - len(while_empty) >= FRAMES_WITH_A_PERSON - 2
     # The second box gives a track its number.
     assert sum(people) >= FRAMES_WITH_A_PERSON - 4
+
+
+@pytest.mark.parametrize("step", [timedelta(hours=-1), timedelta(hours=1)])
+def test_as_many_frames_are_looked_at_after_the_clock_was_set(step, video, monkeypatch):
+    settings = read_options({"camera": "c", "source": str(video)})
+    pipeline = CropPipeline(settings, "series")
+    looked_at = remember_looks(pipeline, monkeypatch)
+    empty = list(VideoFile(settings, threading.Event()).frames())[:EMPTY_FRAMES]
+    middle = empty[len(empty) // 2].captured_at
+    for frame in empty:
+        if frame.captured_at >= middle:
+            frame.captured_at += step
+        pipeline.add(frame)
+    before = sum(abs(moment - middle) < timedelta(minutes=1) for moment in looked_at)
+    assert before >= 4
+    assert len(looked_at) - before >= before - 1

@@ -3,6 +3,7 @@
 import logging
 import re
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import httpx2
@@ -20,7 +21,8 @@ BEGAN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 def crop(number, still=False):
     captured_at = BEGAN + timedelta(seconds=number)
-    return ChosenCrop("t", number, captured_at, f"picture {number}".encode(), still)
+    jpeg = f"picture {number}".encode()
+    return ChosenCrop("t", number, captured_at, time.monotonic(), jpeg, still)
 
 
 class StandInService:

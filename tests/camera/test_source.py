@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from gmn_camera import source
-from gmn_camera.address import is_stream, redact
+from gmn_camera import video as video_module
 from gmn_camera.settings import read_options
 from gmn_camera.source import Stream, VideoFile
 from gmn_client import InvalidInput
@@ -91,30 +91,9 @@ def test_a_file_that_is_not_there_is_named():
 
 
 def test_frames_that_are_too_large_are_refused(video, monkeypatch):
-    monkeypatch.setattr(source, "MOST_PIXELS", WIDTH * HEIGHT - 1)
+    monkeypatch.setattr(video_module, "MOST_PIXELS", WIDTH * HEIGHT - 1)
     with pytest.raises(InvalidInput, match=f"{WIDTH}×{HEIGHT} pixels are too large"):
         frames_of(video)
-
-
-@pytest.mark.parametrize(
-    ("address", "shown"),
-    [
-        ("rtsp://root:p%40ss@camera.example:554/live", "rtsp://…@camera.example:554/live"),
-        ("rtsp://root:p@ss@camera.example/live", "rtsp://…@camera.example/live"),
-        ("http://camera.example/video?user=root&password=x", "http://camera.example/video?…"),
-        ("rtsp://camera.example/live", "rtsp://camera.example/live"),
-        ("clip?.mp4", "clip?.mp4"),
-    ],
-)
-def test_an_address_is_shown_without_user_and_password(address, shown):
-    assert redact(address) == shown
-
-
-def test_an_address_of_another_kind_is_refused():
-    assert is_stream("RTSP://camera.example/1")
-    assert not is_stream("a.mp4")
-    with pytest.raises(InvalidInput, match=r"ftp://…@camera\.example: cannot be read"):
-        is_stream("ftp://root:secret@camera.example")
 
 
 def test_the_log_of_a_stream_that_is_away_has_no_password(caplog):
