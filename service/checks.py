@@ -389,7 +389,11 @@ def _stored_runtime(settings: Settings, database: Database | None, is_served: bo
     from model.artefact import load_artefact, resolve_artefact
     from service.engine.runtimes import build_stored, parse_choice
     from service.record.galleries import Runtimes
+    from service.record.verify import has_record
 
+    if database is None and (settings.database_url or has_record(settings.data_dir)):
+        # The record cannot be opened, which a finding on it tells.
+        return
     artefact = load_artefact(resolve_artefact(settings.artefact))
     embedder = artefact.description.embedding_fingerprint
     stored = Runtimes(database).get(embedder) if database else None
@@ -409,7 +413,11 @@ def _runtime_in_use(runtime: Runtime) -> Findings:
     speed = None
     # Beside requests a measurement would delay them, and count their processor time.
     if model.runtime.device == "cpu" and not runtime.admission.is_busy:
-        speed = _measure_speed(model.networks.runtime, model.description)
+        try:
+            speed = _measure_speed(model.networks.runtime, model.description)
+        except RuntimeError as error:
+            yield "error", f"{model.runtime.description} fails at a drawn crop: {error}"
+            return
     yield _describe_runtime(model.runtime, runtime.settings, speed)
 
 
@@ -443,7 +451,7 @@ def _describe_runtime(
     was_compared = any(name.startswith("openvino") for name in chosen_speeds)
     is_torch_on_cpu = choice.runtime == "torch" and choice.device == "cpu"
     if is_torch_on_cpu and could_be_openvino and not was_compared:
-        return "warning", f"{text}; it was not compared with OpenVINO, which is faster: {REMEDY}"
+        return "warning", f"{text}; it was never compared with OpenVINO: {REMEDY}"
     return "ok", text
 
 

@@ -109,7 +109,7 @@ def test_the_runtime_of_the_features_is_named_with_its_speeds(
         record.runtimes.keep_first(embedder, choice.model_dump_json())
     named = "openvino in float32 on cpu computes the features"
     measured = "when it was chosen: openvino float32 74, torch float32 27"
-    status, found = examine()
+    status, found = examine(artefact=tiny_artefact, device="cpu")
     assert status == 0
     assert re.fullmatch(f"{named}; {NOW}; {measured}", said(found, "runtime", "ok"))
     served = start(data_dir=tmp_path, runtime="auto")
