@@ -76,7 +76,7 @@ def enroll_all(
         InputProblem: the service refuses a crop.
     """
     enrolled: dict[str, SourceCrop] = {}
-    at_once = CROPS_AT_ONCE if say else len(crops)
+    at_once = CROPS_AT_ONCE if say else max(1, len(crops))
     for start in range(0, len(crops), at_once):
         for crop, outcome in enroll_crops(client, crops[start : start + at_once]):
             if outcome.problem is not None:
