@@ -28,7 +28,7 @@ import httpx2
 import numpy as np
 
 from bench.result import BenchResult, alternate, compare, filled_service
-from demo.service import end_process
+from demo.service import end_process, processor_seconds
 from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.precision import choose_device_name
 from model.problems import InputProblem
@@ -153,15 +153,9 @@ def bare_app(artefact: str) -> Iterator[tuple[str, Callable[[], float]]]:
                     raise InputProblem("the bare app did not start; see its messages above")
                 time.sleep(0.05)
             url = f"http://127.0.0.1:{port.read_text(encoding='ascii')}"
-            yield url, partial(_seconds_of_process, process.pid)
+            yield url, partial(processor_seconds, process.pid)
         finally:
             end_process(process)
-
-
-def _seconds_of_process(pid: int) -> float:
-    _, _, fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(") ")
-    user_ticks, system_ticks = fields.split()[11:13]
-    return (int(user_ticks) + int(system_ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 def write_forms(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 from collections import Counter
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, Option
+from typer import Argument, Option, echo
 
 from gmn_client.errors import InvalidInput
 from service.commands.common import output
@@ -42,7 +42,8 @@ def demo_camera(
 
     The camera hall watches a clip and collects its people. The one with the most crops is enrolled
     into a list, which is armed. The camera gate then sees this person: in a second drawn clip, or
-    in yours once more. On a terminal the service stays up until Ctrl-C.
+    in yours once more. On a terminal the service stays up until Ctrl-C. Lines on standard error
+    tell the steps.
 
     Example: gmn demo-camera phone.mp4
     """
@@ -52,11 +53,16 @@ def demo_camera(
     require_packages("camera", PACKAGES)
     # A plain SIGTERM would end this process and leave its service behind.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    with (
-        TemporaryDirectory(prefix="gmn-clips-") as folder,
-        own_service(artefact, runtime_of_each_run()) as client,
-    ):
-        first, second = (clip, clip) if clip is not None else draw_clips(Path(folder))
+    with contextlib.ExitStack() as held:
+        if clip is not None:
+            first = second = clip
+        else:
+            say("Drawing the clips of two cameras.")
+            folder = held.enter_context(TemporaryDirectory(prefix="gmn-clips-"))
+            first, second = draw_clips(Path(folder))
+        say(f"Starting a service with the artefact {artefact}.")
+        client = held.enter_context(own_service(artefact, runtime_of_each_run()))
+        say(f"It serves on {client.url}.")
         alerts = play(client, first, second)
         if sys.stdin.isatty() and sys.stdout.isatty():
             output().print(
@@ -64,13 +70,17 @@ def demo_camera(
                 f"Watch, and the people of the camera {FIRST_CAMERA} in the gallery {COLLECTED}.",
                 soft_wrap=True,
             )
-            with suppress(KeyboardInterrupt):
+            with contextlib.suppress(KeyboardInterrupt):
                 signal.pause()
     if not alerts:
         raise InvalidInput(
             "no alert was raised: the person was not seen well enough; gmn camera try CLIP says "
             "what to change"
         )
+
+
+def say(line: str) -> None:
+    echo(line, err=True)
 
 
 def draw_clips(folder: Path) -> tuple[Path, Path]:
@@ -152,6 +162,7 @@ def watch_clip(client: Client, clip: Path, camera: str, *options: str) -> None:
     """
     from demo.service import PROGRAM
 
+    say(f"The camera {camera} watches {clip.name}.")
     command = [sys.executable, str(PROGRAM), "camera", "run", str(clip), "--camera", camera]
     ran = subprocess.run(
         [*command, "--url", client.url, *options],

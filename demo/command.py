@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
-from typer import Option
+from typer import Option, echo
 
 from service.commands.common import JsonOption, output
 
@@ -29,10 +29,16 @@ def demo(
     Needs no network and no data: all people are drawn. Known people and strangers are asked for in
     a mixed order; both errors are counted, and the people shown are chosen at random by the seed.
     On a terminal the service stays up until Ctrl-C; otherwise it stops at the end. It is gone in
-    either case when the command is.
+    either case when the command is. Lines on standard error tell the steps. A busy machine only
+    makes them slower: the demonstration waits for its service while that works.
 
     Example: gmn demo --out demo-output
     """
+
+    def say(line: str) -> None:
+        echo(line, err=True)
+
+    say(f"Drawing {people + strangers} people.")
     # These imports take seconds, which the help does not need.
     from demo.page import render_page, show_findings
     from demo.service import own_service, runtime_of_each_run
@@ -40,8 +46,11 @@ def demo(
 
     # A plain SIGTERM would end this process and leave its service behind.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    cast = draw_cast(seed, people, strangers, CAMERAS)
+    say(f"Starting a service with the artefact {artefact}.")
     with own_service(artefact, runtime_of_each_run()) as client:
-        findings = play(client, draw_cast(seed, people, strangers, CAMERAS), seed)
+        say(f"It serves on {client.url}.")
+        findings = play(client, cast, seed, say)
         out.mkdir(parents=True, exist_ok=True)
         page = (out / "index.html").resolve()
         page.write_text(render_page(findings), encoding="utf-8")

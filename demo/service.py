@@ -16,7 +16,11 @@ from types import MappingProxyType
 from gmn_client import Client
 from model.problems import InputProblem
 
-STARTUP_SECONDS = 120.0
+# A start that takes no processor time for this long has come to a stand.
+STANDSTILL_SECONDS = 120.0
+# On a machine that other programs keep busy, an answer may take minutes. A service that hangs ends
+# itself, which breaks the connection.
+ANSWER_SECONDS = 1800.0
 STOP_SECONDS = 20.0
 PROGRAM = Path(__file__).resolve().parents[1] / "gmn.py"
 ANNOUNCED_URL = re.compile(r"^Serving on (https?://[\w.\-\[\]:]+:\d+)", re.MULTILINE)
@@ -39,7 +43,7 @@ def own_service(
         A client of the service.
 
     Raises:
-        InputProblem: the service ends or is not ready in time; the message has its last log line.
+        InputProblem: the start fails or comes to a stand; the message has its last log line.
     """
     with TemporaryDirectory(prefix="gmn-") as folder:
         log = Path(folder) / "service.log"
@@ -51,7 +55,7 @@ def own_service(
                 command, stdout=sink, stderr=subprocess.STDOUT, env=environment
             )
         try:
-            with Client(_wait_for_url(process, log)) as client:
+            with Client(_wait_for_url(process, log), timeout=ANSWER_SECONDS) as client:
                 yield client
         finally:
             end_process(process)
@@ -66,22 +70,35 @@ def end_process(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def processor_seconds(process_id: int) -> float:
+    """Return the processor time that a process has taken."""
+    stat = Path(f"/proc/{process_id}/stat").read_text(encoding="utf-8")
+    _, _, fields = stat.rpartition(") ")
+    user_ticks, system_ticks = fields.split()[11:13]
+    return (int(user_ticks) + int(system_ticks)) / os.sysconf("SC_CLK_TCK")
+
+
 def _wait_for_url(process: subprocess.Popen[bytes], log: Path) -> str:
-    deadline = time.monotonic() + STARTUP_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
+    spent_seconds = 0.0
+    moved_at = time.monotonic()
+    while process.poll() is None and time.monotonic() < moved_at + STANDSTILL_SECONDS:
         if announced := ANNOUNCED_URL.search(log.read_text(errors="replace")):
             with Client(announced[1]) as client:
                 if client.ready():
                     return client.url
         time.sleep(0.05)
+        if (seconds := processor_seconds(process.pid)) > spent_seconds:
+            spent_seconds = seconds
+            moved_at = time.monotonic()
     _, _, last_line = log.read_text(errors="replace").strip().rpartition("\n")
-    raise InputProblem(f"the service did not start: {last_line.removeprefix('gmn: ')}")
+    why = "did not start" if process.poll() is not None else "makes no progress at its start"
+    raise InputProblem(f"the service {why}: {last_line.removeprefix('gmn: ')}")
 
 
 def runtime_of_each_run() -> dict[str, str]:
     """Return settings of the service by which each run computes the same features.
 
-    Left to itself, a service on a CPU measures which runtime is the fastest.
+    Left to itself, a service on a CPU measures which runtime takes the least processor time.
     """
     from model.precision import choose_device_name
 

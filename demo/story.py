@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from demo.data_sets import read_spec
 from demo.findings import OPERATING_POINT, Finding, Findings
+from demo.service import ANSWER_SECONDS
 from gmn_client import Client
 from model.problems import InputProblem
 from service.commands.bulk import SourceCrop, enroll_crops
 
-FITTED_WITHIN_SECONDS = 120.0
+# Small requests, so that a busy machine answers each of them within moments.
+CROPS_AT_ONCE = 30
+QUERIES_PER_LINE = 20
+Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -60,18 +64,27 @@ def draw_cast(
     )
 
 
-def enroll_all(client: Client, crops: Sequence[SourceCrop]) -> dict[str, SourceCrop]:
+def enroll_all(
+    client: Client, crops: Sequence[SourceCrop], say: Say | None = None
+) -> dict[str, SourceCrop]:
     """Enroll crops, and return them by crop id.
+
+    Args:
+        say: called with a line on the progress; None shows a bar on a terminal.
 
     Raises:
         InputProblem: the service refuses a crop.
     """
     enrolled: dict[str, SourceCrop] = {}
-    for crop, outcome in enroll_crops(client, crops):
-        if outcome.problem is not None:
-            raise InputProblem(f"{crop.name}: {outcome.problem.detail}")
-        if outcome.crop_id is not None:
-            enrolled[outcome.crop_id] = crop
+    at_once = CROPS_AT_ONCE if say else max(1, len(crops))
+    for start in range(0, len(crops), at_once):
+        for crop, outcome in enroll_crops(client, crops[start : start + at_once]):
+            if outcome.problem is not None:
+                raise InputProblem(f"{crop.name}: {outcome.problem.detail}")
+            if outcome.crop_id is not None:
+                enrolled[outcome.crop_id] = crop
+        if say:
+            say(f"Enrolled {len(enrolled)} of {len(crops)} crops.")
     return enrolled
 
 
@@ -79,6 +92,7 @@ def play(
     client: Client,
     cast: Cast,
     seed: int,
+    say: Say,
 ) -> Findings:
     """Fill an empty gallery, and search it for everyone, known people and strangers mixed.
 
@@ -86,16 +100,21 @@ def play(
         client: of an empty gallery.
         cast: the people.
         seed: of the order of the queries.
+        say: called with a line on each step.
 
     Raises:
         InputProblem: the service refuses a drawn crop.
     """
-    gallery = enroll_all(client, cast.gallery)
+    gallery = enroll_all(client, cast.gallery, say)
+    say("Fitting the thresholds of the gallery.")
     _fit_thresholds(client, len(gallery))
     findings = []
-    for crop in cast.in_mixed_order(seed):
+    queries = cast.in_mixed_order(seed)
+    for number, crop in enumerate(queries, 1):
         answer = client.query(crop.read(), top_k=len(gallery), operating_point=OPERATING_POINT)
         findings.append(Finding(crop, crop in cast.known, answer))
+        if number % QUERIES_PER_LINE == 0 or number == len(queries):
+            say(f"Asked for {number} of {len(queries)} people.")
     thresholds = client.gallery().calibration.basis
     # The service may stay up, and then behaves as every other.
     client.change_gallery(calibration="on")
@@ -108,7 +127,7 @@ def _fit_thresholds(client: Client, crops: int) -> None:
     A service goes on fitting them to its searches, at times that depend on the load of the machine.
     Frozen, they judge all queries of a demonstration alike. A gallery of too few people has none.
     """
-    latest = time.monotonic() + FITTED_WITHIN_SECONDS
+    latest = time.monotonic() + ANSWER_SECONDS
     while time.monotonic() < latest:
         calibration = client.gallery().calibration
         if calibration.reason == "few_identities" or calibration.crops == crops:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -27,25 +26,18 @@ def load_openvino() -> ModuleType:
     return openvino
 
 
-def compiled(
-    graph: Any,
-    options: dict[str, Any],
-    niceness: int = 0,
-) -> Any:
+def compiled(graph: Any, options: dict[str, Any]) -> Any:
     """Compile a graph for the CPU.
 
     Args:
         graph: an OpenVINO model.
         options: properties of the compiled model.
-        niceness: number by which the niceness of the threads that compute it is raised.
 
     Raises:
         RuntimeError: OpenVINO cannot run the graph.
     """
 
     def compile_graph() -> Any:
-        # The threads that OpenVINO starts inherit the niceness.
-        os.nice(niceness)
         return load_openvino().Core().compile_model(graph, "CPU", options)
 
     # OpenVINO replaces the stack on which its calling thread handles signals, and frees it later.

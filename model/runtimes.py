@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -21,11 +20,6 @@ from model.problems import ArtefactProblem, is_of_the_machine
 
 # The least cosine between the feature of a probe and that of the float32 network in PyTorch.
 AGREEMENT = 0.999
-# A network with fewer multiplications for a crop is as cheap as the work of the interpreter beside
-# it, and all requests wait for the thread that holds the interpreter's lock. Threads that compute
-# such a network are nicer, so that the other thread runs first. A larger network would be slower.
-SMALL_NETWORK = 500_000_000
-NICENESS = 10
 
 
 class RuntimeUnusable(RuntimeError):
@@ -96,8 +90,7 @@ class OpenVinoRuntime:
         if threads := os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]:
             # PyTorch obeys the variable too. Without it all processes would use the same cores.
             options |= {"INFERENCE_NUM_THREADS": int(threads), "ENABLE_CPU_PINNING": False}
-        niceness = NICENESS if _multiplications(graph) < SMALL_NETWORK else 0
-        network = compiled(graph, options, niceness)
+        network = compiled(graph, options)
         if network.get_property("INFERENCE_PRECISION_HINT") != precision:
             raise RuntimeUnusable("this CPU does not multiply bfloat16; set GMN_DTYPE=float32")
         # Twice the number of running requests, so that the next crop is ready when one ends.
@@ -129,15 +122,6 @@ class OpenVinoRuntime:
             return feature[0].copy()
         finally:
             self._idle.put(idle)
-
-
-def _multiplications(graph: Any) -> int:
-    """Return the multiplications of a graph's convolutions, which take nearly all of its time."""
-    return sum(
-        math.prod([*convolution.output(0).get_shape()[2:], *convolution.input(1).get_shape()])
-        for convolution in graph.get_ops()
-        if convolution.get_type_name().endswith("Convolution")
-    )
 
 
 def read_graph(artefact: Artefact) -> Any:

@@ -1,4 +1,4 @@
-"""Checks of what the service needs: disk, open files, clock, record, keys, backups, artefact.
+"""Checks of what the service needs, such as disk, clock, record, keys, artefact and runtime.
 
 `gmn doctor` makes them with the files and the environment of its shell, and `GET /v1/doctor` with
 those of the running service, whose own state it adds.
@@ -12,6 +12,7 @@ import resource
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ from model.problems import InputProblem
 from service.settings import PREFIX, Settings, describe_links, service_links
 
 if TYPE_CHECKING:
+    from model.artefact import Description
+    from model.runtimes import EmbeddingRuntime
+    from service.engine.runtimes import RuntimeChoice
     from service.gallery.registry import GalleryRegistry
     from service.record.database import Database
     from service.record.record import Record
@@ -82,7 +86,26 @@ def examine_running(runtime: Runtime) -> list[Finding]:
     findings += [
         Finding(part="service", state=state, text=text) for state, text in _service(runtime)
     ]
+    findings += [
+        Finding(part="runtime", state=state, text=text) for state, text in _runtime_in_use(runtime)
+    ]
     return [*findings, *examine(runtime.settings, runtime.record.database)]
+
+
+def examine_runtime(
+    settings: Settings, database: Database | None, is_served: bool
+) -> Iterator[Finding]:
+    """Check the runtime that the record keeps for the features; blocks for a few seconds.
+
+    Args:
+        database: the record; None if there is none or it cannot be opened.
+        is_served: a service uses the record, so that its processor is not used to measure.
+    """
+    try:
+        for state, text in _stored_runtime(settings, database, is_served):
+            yield Finding(part="runtime", state=state, text=text)
+    except (InputProblem, OSError) as problem:
+        yield Finding(part="runtime", state="error", text=str(problem))
 
 
 def describe_settings(settings: Settings, only_given: bool = False) -> dict[str, Any]:
@@ -364,6 +387,76 @@ def _device(settings: Settings, _: Database | None) -> Findings:
     yield "ok", f"the CPU, {os.cpu_count()} cores"
     if driver and HAS_TORCH and settings.device == "auto" and (problem := find_driver_problem()):
         yield "warning", f"the GPU is not used: {problem}; update the driver, or set GMN_DEVICE=cpu"
+
+
+def _stored_runtime(settings: Settings, database: Database | None, is_served: bool) -> Findings:
+    from model.artefact import load_artefact, resolve_artefact
+    from service.engine.runtimes import build_stored, parse_choice
+    from service.record.galleries import Runtimes
+    from service.record.verify import has_record
+
+    if database is None and (settings.database_url or has_record(settings.data_dir)):
+        # The record cannot be opened, which a finding on it tells.
+        return
+    artefact = load_artefact(resolve_artefact(settings.artefact))
+    embedder = artefact.description.embedding_fingerprint
+    stored = Runtimes(database).get(embedder) if database else None
+    if stored is None:
+        yield "ok", f"none is stored for {settings.artefact}; the next start chooses it"
+        return
+    choice = parse_choice(stored)
+    speed = None
+    if choice.device == "cpu" and not is_served:
+        embedding, _ = build_stored(artefact, settings, choice)
+        speed = _measure_speed(embedding, artefact.description)
+    yield _describe_runtime(choice, settings, speed)
+
+
+def _runtime_in_use(runtime: Runtime) -> Findings:
+    model = runtime.model
+    speed = None
+    # Beside requests a measurement would delay them, and count their processor time.
+    if model.runtime.device == "cpu" and not runtime.admission.is_busy:
+        try:
+            speed = _measure_speed(model.networks.runtime, model.description)
+        except RuntimeError as error:
+            yield "error", f"{model.runtime.description} fails at a drawn crop: {error}"
+            return
+    yield _describe_runtime(model.runtime, runtime.settings, speed)
+
+
+def _measure_speed(embedding: EmbeddingRuntime, description: Description) -> float:
+    from model.preprocessing import drawn_patterns
+    from service.engine.runtimes import measure_rounds, speed_of
+
+    rounds = measure_rounds({"now": embedding}, drawn_patterns(description.preprocessing))
+    return speed_of(rounds, "now")
+
+
+def _describe_runtime(
+    choice: RuntimeChoice, settings: Settings, speed: float | None
+) -> tuple[FindingState, str]:
+    """Describe the runtime of the features.
+
+    Args:
+        speed: crops that it embeds in a second of processor time now; None if not measured.
+    """
+    from service.engine.runtimes import REMEDY
+
+    chosen_speeds = choice.crops_per_cpu_second
+    texts = [f"{choice.description} computes the features"]
+    if speed is not None:
+        texts.append(f"{speed:g} crops a second of processor time now")
+    if choice.name in chosen_speeds:
+        measured = ", ".join(f"{name} {chosen:g}" for name, chosen in chosen_speeds.items())
+        texts.append(f"when it was chosen: {measured}")
+    text = "; ".join(texts)
+    could_be_openvino = settings.runtime == "auto" and find_spec("openvino") is not None
+    was_compared = any(name.startswith("openvino") for name in chosen_speeds)
+    is_torch_on_cpu = choice.runtime == "torch" and choice.device == "cpu"
+    if is_torch_on_cpu and could_be_openvino and not was_compared:
+        return "warning", f"{text}; it was never compared with OpenVINO: {REMEDY}"
+    return "ok", text
 
 
 def _artefact(settings: Settings, database: Database | None) -> Findings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ from service.watch.tracks import OpenTracks
 if TYPE_CHECKING:
     from service.milvus.indexer import Indexer
 
+log = logging.getLogger(__name__)
 # Larger records are checked in the background.
 CHECKED_AT_START = 20_000
 # This file in the data directory says that damage was found; the next start then names it.
@@ -145,6 +147,8 @@ class Runtime:
                 self.shared,
             )
             held.callback(self.galleries.close)
+            if filled := [gallery for gallery in self.record.galleries.all() if gallery.crops]:
+                log.info("loading %d galleries that have crops", len(filled))
             self.galleries.load()
             self.tracks = OpenTracks(self.metrics)
             held.callback(self.tracks.threads.shutdown)
@@ -228,6 +232,8 @@ class Runtime:
         crops = sum(gallery.crops for gallery in self.record.galleries.all())
         if crops > CHECKED_AT_START:
             return False
+        if crops:
+            log.info("checking the %d crops of the record", crops)
         self.record.check()
         return True
 
@@ -237,6 +243,7 @@ class Runtime:
         record = self.record
 
         def load(name: str) -> None:
+            log.info("loading the model %s", name)
             loaded = load_model(
                 name,
                 settings,

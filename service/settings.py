@@ -175,10 +175,11 @@ class Settings(BaseSettings):
     if there is one."""
     runtime: RuntimeName = "auto"
     """The runtime that computes the features, `torch` or `openvino`. `auto` is PyTorch on a GPU,
-    and on a CPU the runtime that is fastest when the record is first used."""
+    and on a CPU OpenVINO, unless another runtime takes clearly less processor time when the record
+    is first used."""
     dtype: DtypeName = "auto"
     """Number format of the embedder: `float32` or `bfloat16`. `auto` is float32 on a GPU, and on a
-    CPU float32 or the format that `GMN_RUNTIME=auto` measured as fastest."""
+    CPU the format that `GMN_RUNTIME=auto` chose."""
     max_batch: int | None = Field(None, ge=1, le=1024)
     """Images that PyTorch embeds before other work has its turn, by default 128 on a GPU, in one
     forward pass, and 32 on a CPU. OpenVINO embeds them one by one, several at once."""
@@ -283,7 +284,8 @@ class Settings(BaseSettings):
     """Number of backups that are kept. The oldest is removed once a new one has been read back and
     verified."""
     log_level: LogLevel = "info"
-    """Level of the log on standard error: `debug`, `info`, `warning` or `error`."""
+    """Level of the log on standard error: `debug`, `info`, `warning` or `error`. Health checks and
+    scrapes that are answered with 200 are of level `debug`."""
     log_format: LogFormat = "auto"
     """Lines of the log: JSON objects (`json`), or a text for people (`text`). `auto` is the text if
     standard error is a terminal, and otherwise JSON."""

@@ -31,7 +31,7 @@ def doctor(
         str | None, Option(envvar="GMN_API_KEY", help="With --url: a key with the scope admin.")
     ] = None,
 ) -> Shown:
-    """Checks settings, disk, open files, clock, record, keys, backups, device and artefact.
+    """Checks settings, disk, files, clock, record, keys, backups, device, artefact and runtime.
 
     It looks at the files and environment variables of this shell, also beside a running service.
     With --url the running service answers, from anywhere, with its own settings and state. The exit
@@ -63,7 +63,7 @@ def _ask(url: str, api_key: str | None) -> list[Finding]:
 
 
 def _examine_files(data_dir: Path | None) -> Iterator[Finding]:
-    from service.checks import examine
+    from service.checks import examine, examine_runtime
     from service.settings import read_settings
 
     try:
@@ -73,7 +73,8 @@ def _examine_files(data_dir: Path | None) -> Iterator[Finding]:
         return
     text = "every GMN_… name is known, and the values fit each other"
     yield Finding(part="settings", state="ok", text=text)
-    if _is_served(settings.data_dir):
+    is_served = _is_served(settings.data_dir)
+    if is_served:
         text = (
             f"a service runs on {settings.data_dir.resolve()}; all of this is about the files and "
             "the environment of this shell, which may differ from the service's: gmn doctor "
@@ -89,6 +90,7 @@ def _examine_files(data_dir: Path | None) -> Iterator[Finding]:
         yield Finding(part="record", state="error", text=str(problem))
     with contextlib.closing(database) if database else contextlib.nullcontext():
         yield from examine(settings, database, is_unread)
+        yield from examine_runtime(settings, database, is_served)
 
 
 def _open_untouched(settings: Settings) -> Database | None:

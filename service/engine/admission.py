@@ -82,6 +82,10 @@ class Admission:
         self._held: dict[str, float] = {}
         self._waiting: dict[str, deque[Waiting]] = {}
 
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._held)
+
     def require_affordable(self, cost: float, fields: str, remedy: str) -> None:
         """Refuse a request that costs more than the share of one caller.
 

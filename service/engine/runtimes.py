@@ -2,17 +2,18 @@
 
 Features of the two runtimes, of two number formats and of a CPU and a GPU differ in their last
 digits. Every process therefore uses what was chosen when an embedder was first used with the
-record: on a GPU PyTorch, and on a CPU the faster runtime.
+record: on a GPU PyTorch, and on a CPU OpenVINO unless another runtime takes clearly less processor
+time. The clock of the wall is not asked: on a busy machine it measures the other programs.
 """
 
 from __future__ import annotations
 
 import logging
-import os
+import statistics
 import time
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from model.arrays import Pixels
@@ -29,9 +30,12 @@ from service.errors import StorageFailed
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
-# Each round embeds at least this many crops, and at least one per core.
-CROPS = 16
-ROUNDS = 2
+# Each round embeds this many crops by every candidate in turn.
+CROPS = 6
+ROUNDS = 3
+# Another candidate replaces the first one only if it takes less than this share of its processor
+# time in every round. Caches that other programs fill make a single round up to twice as long.
+CLEARLY_LESS = 0.8
 REMEDY = (
     "with the service stopped everywhere, gmn store forget-runtime lets the next start choose again"
 )
@@ -42,8 +46,8 @@ class RuntimeChoice(BaseModel):
 
     Attributes:
         device: kind of the device.
-        crops_per_second: measured speed of every candidate, by runtime and dtype; empty if there
-            was only one.
+        crops_per_cpu_second: crops that every candidate embedded in a second of processor time, by
+            runtime and dtype; empty if there was only one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,7 +56,12 @@ class RuntimeChoice(BaseModel):
     dtype: DtypeName
     # Former versions stored only choices on a CPU.
     device: Literal["cpu", "cuda"] = "cpu"
-    crops_per_second: dict[str, float] = {}
+    # Former versions stored speeds by the clock of the wall as `crops_per_second`.
+    crops_per_cpu_second: dict[str, float] = {}
+
+    @property
+    def name(self) -> str:
+        return f"{self.runtime} {self.dtype}"
 
     @property
     def description(self) -> str:
@@ -75,7 +84,7 @@ def choose_runtime(
 ) -> tuple[EmbeddingRuntime, RuntimeChoice]:
     """Build the runtime chosen for the record; choose and store one if there is none yet.
 
-    The choice is the fastest runtime whose features agree with those of the float32 network.
+    The choice is one of the runtimes whose features agree with those of the float32 network.
 
     Args:
         artefact: provides the embedder; it is not changed.
@@ -89,7 +98,7 @@ def choose_runtime(
     stored = records.get(embedder)
     if stored is None:
         probes = _probes(artefact, settings, _choose_device(settings))
-        runtime, choice = _choose_fastest(settings, probes)
+        runtime, choice = _choose_new(settings, probes)
         chosen = stored = choice.model_dump_json()
         try:
             stored = records.keep_first(embedder, chosen)
@@ -98,10 +107,15 @@ def choose_runtime(
             log.warning("the choice of %s could not be stored: %s", choice.runtime, error)
         if stored == chosen:
             return runtime, choice
-    return _build_stored(artefact, settings, _parse(stored))
+    return build_stored(artefact, settings, parse_choice(stored))
 
 
-def _parse(stored: str) -> RuntimeChoice:
+def parse_choice(stored: str) -> RuntimeChoice:
+    """Read a choice as the record stores it.
+
+    Raises:
+        InputProblem: this program does not know the runtime.
+    """
     try:
         return RuntimeChoice.model_validate_json(stored)
     except ValidationError as error:
@@ -124,7 +138,7 @@ def _choose_device(settings: Settings) -> str:
     return device
 
 
-def _choose_fastest(settings: Settings, probes: Probes) -> tuple[EmbeddingRuntime, RuntimeChoice]:
+def _choose_new(settings: Settings, probes: Probes) -> tuple[EmbeddingRuntime, RuntimeChoice]:
     runtimes: dict[str, EmbeddingRuntime] = {}
     reasons = []
     for name, dtype in _list_candidates(settings, probes.options.device):
@@ -138,52 +152,94 @@ def _choose_fastest(settings: Settings, probes: Probes) -> tuple[EmbeddingRuntim
             f"GMN_RUNTIME={settings.runtime}: {'; '.join(reasons)}; or unset GMN_RUNTIME and "
             "GMN_DTYPE"
         )
-    speeds = _measure_speeds(runtimes, probes.crops) if len(runtimes) > 1 else {}
-    fastest = max(runtimes, key=lambda name: speeds.get(name, 0.0))
+    speeds: dict[str, float] = {}
+    chosen = next(iter(runtimes))
+    if len(runtimes) > 1:
+        log.info("measuring which runtime computes the features best: %s", ", ".join(runtimes))
+        rounds = measure_rounds(runtimes, probes.crops)
+        chosen = prefer(rounds)
+        speeds = {name: speed_of(rounds, name) for name in runtimes}
     measured = ", ".join(f"{name} {speed:g}" for name, speed in speeds.items())
-    comparison = f"; crops a second: {measured}" if measured else ""
-    log.info("the runtime chosen for the features is %s%s", fastest, comparison)
-    chosen = runtimes[fastest]
+    comparison = f"; crops a second of processor time: {measured}" if measured else ""
+    log.info("the runtime chosen for the features is %s%s", chosen, comparison)
+    runtime = runtimes[chosen]
     choice = RuntimeChoice(
-        runtime=chosen.name,
-        dtype=chosen.dtype,
+        runtime=runtime.name,
+        dtype=runtime.dtype,
         device="cpu" if probes.options.device == "cpu" else "cuda",
-        crops_per_second=speeds,
+        crops_per_cpu_second=speeds,
     )
-    return chosen, choice
+    return runtime, choice
 
 
-def _measure_speeds(runtimes: dict[str, EmbeddingRuntime], crops: Pixels) -> dict[str, float]:
-    count = max(CROPS, os.cpu_count() or 1)
-    batch = np.resize(crops, (count, *crops.shape[1:]))
-    best = dict.fromkeys(runtimes, 0.0)
-    for name in [*runtimes] * ROUNDS:
-        began = time.perf_counter()
-        runtimes[name].embed(batch)
-        speed = count / (time.perf_counter() - began)
-        best[name] = max(best[name], round(speed, 1))
-    return best
+def measure_rounds(
+    runtimes: Mapping[str, EmbeddingRuntime], crops: Pixels
+) -> list[dict[str, float]]:
+    """Measure runtimes in turn, by the processor time of all threads of this process.
+
+    Args:
+        crops: resized crops, of which the first `CROPS` are embedded.
+
+    Returns:
+        The seconds of processor time that each runtime took for a crop, for each of `ROUNDS`.
+    """
+    batch = crops[:CROPS]
+    rounds = []
+    for _ in range(ROUNDS):
+        seconds = {}
+        for name, runtime in runtimes.items():
+            began = time.process_time()
+            runtime.embed(batch)
+            seconds[name] = (time.process_time() - began) / len(batch)
+        rounds.append(seconds)
+    return rounds
+
+
+def prefer(rounds: Sequence[Mapping[str, float]]) -> str:
+    """Return the candidate to use: the first one, unless others take clearly less in every round.
+
+    Args:
+        rounds: seconds of processor time by candidate, the preferred candidate first.
+    """
+    first, *others = rounds[0]
+    better = [
+        name
+        for name in others
+        if all(seconds[name] < CLEARLY_LESS * seconds[first] for seconds in rounds)
+    ]
+    return max(better, key=lambda name: speed_of(rounds, name)) if better else first
+
+
+def speed_of(rounds: Sequence[Mapping[str, float]], name: str) -> float:
+    """Return the crops that a candidate embeds in a second of processor time, by its median."""
+    return round(1 / statistics.median(seconds[name] for seconds in rounds), 1)
 
 
 def _list_candidates(settings: Settings, device: str) -> list[tuple[RuntimeName, DtypeName]]:
+    """Return runtimes with their number formats, the preferred one first."""
     if device != "cpu":
         # The gain of bfloat16 on a GPU was not measured, so that only the settings choose it.
         return [("torch", "bfloat16" if settings.dtype == "bfloat16" else "float32")]
     # The same holds for PyTorch on a CPU.
     candidates: list[tuple[RuntimeName, DtypeName]] = [
-        ("torch", "float32"),
         ("openvino", "float32"),
+        ("torch", "float32"),
     ]
     if settings.dtype == "bfloat16":
-        candidates = [("torch", "bfloat16"), ("openvino", "bfloat16")]
+        candidates = [("openvino", "bfloat16"), ("torch", "bfloat16")]
     elif settings.dtype == "auto" and cpu_has_bfloat16():
         candidates.append(("openvino", "bfloat16"))
     return [(name, dtype) for name, dtype in candidates if settings.runtime in ("auto", name)]
 
 
-def _build_stored(
+def build_stored(
     artefact: Artefact, settings: Settings, choice: RuntimeChoice
 ) -> tuple[EmbeddingRuntime, RuntimeChoice]:
+    """Build the runtime of a choice that a record keeps.
+
+    Raises:
+        InputProblem: it cannot be used here, or the settings contradict it.
+    """
     for name, setting, chosen in (
         ("GMN_DEVICE", settings.device, choice.device),
         ("GMN_RUNTIME", settings.runtime, choice.runtime),

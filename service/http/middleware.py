@@ -10,6 +10,7 @@ import logging
 import re
 import secrets
 import time
+from http import HTTPStatus
 from urllib.parse import unquote
 
 import h11
@@ -31,6 +32,9 @@ PORT = re.compile(r":\d*$")
 ABSOLUTE_TARGET = re.compile(rb"https?://([^/]+)(/.*)?", re.IGNORECASE | re.DOTALL)
 # Client input is not used as a metric label: invented methods would exhaust memory.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+# Programs ask for these again and again. Answers without news would fill the log.
+POLLED_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 
 NOTHING = "default-src 'none'; frame-ancestors 'none'"
 # The API documentation starts with an inline script and calls only this service.
@@ -63,6 +67,7 @@ class RequestContext:
         self._app = app
         self._origins = settings.cors_origins
         self._only_loopback = is_loopback(settings.host)
+        self._failing: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -132,7 +137,37 @@ class RequestContext:
         finally:
             if answer_bytes := scope["state"].get("answer_bytes"):
                 release(scope["state"]["call"], answer_bytes)
-            _log_request(scope, request_id, status, time.perf_counter() - began)
+            self._log_request(scope, request_id, status, time.perf_counter() - began)
+
+    def _log_request(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
+        path = getattr(scope.get("route"), "path", "unrouted")
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        caller = getattr(scope["state"].get("caller"), "key_id", None)
+        extra = {
+            "request_id": request_id,
+            "caller": caller,
+            "status": status,
+            "ms": round(seconds * 1e3, 2),
+        }
+        # Log the route rather than the URL, because URLs contain identities.
+        log.log(self._level_of(path, status), "%s %s %d", method, path, status, extra=extra)
+        metrics = getattr(scope["app"].state, "metrics", None)
+        if metrics is not None:
+            metrics.requests.labels(method, path, str(status)).inc()
+            metrics.request_seconds.labels(method, path).observe(seconds)
+
+    def _level_of(self, path: str, status: int) -> int:
+        """Return `DEBUG` for a health check that finds the service as well as the check before."""
+        if path not in POLLED_PATHS:
+            return logging.INFO
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            self._failing.add(path)
+            return logging.INFO
+        if status != HTTPStatus.OK:
+            return logging.INFO
+        has_recovered = path in self._failing
+        self._failing.discard(path)
+        return logging.INFO if has_recovered else logging.DEBUG
 
     def _refuse(self, request: Request) -> ASGIApp | None:
         """Return an answer if the request is refused for its connection or its headers.
@@ -208,21 +243,3 @@ def _in_origin_form(scope: Scope) -> Scope:
         "raw_path": path,
         "headers": [(b"host", host), *others],
     }
-
-
-def _log_request(scope: Scope, request_id: str, status: int, seconds: float) -> None:
-    path = getattr(scope.get("route"), "path", "unrouted")
-    method = scope["method"] if scope["method"] in METHODS else "other"
-    caller = getattr(scope["state"].get("caller"), "key_id", None)
-    extra = {
-        "request_id": request_id,
-        "caller": caller,
-        "status": status,
-        "ms": round(seconds * 1e3, 2),
-    }
-    # Log the route rather than the URL, because URLs contain identities.
-    log.info("%s %s %d", method, path, status, extra=extra)
-    metrics = getattr(scope["app"].state, "metrics", None)
-    if metrics is not None:
-        metrics.requests.labels(method, path, str(status)).inc()
-        metrics.request_seconds.labels(method, path).observe(seconds)

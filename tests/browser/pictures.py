@@ -46,7 +46,7 @@ def take_pictures(folder):
         own_service("bundled") as client,
         sync_playwright() as driver,
     ):
-        findings = play(client, cast, SEED)
+        findings = play(client, cast, SEED, print)
         demonstration = Path(place) / "index.html"
         demonstration.write_text(render_page(findings), encoding="utf-8")
         browser = driver.chromium.launch(executable_path=browser_program(), args=["--no-sandbox"])

@@ -52,7 +52,7 @@ done
 """
 LAST_WORDS = """
 docker compose ps
-docker compose logs --tail 100 2>&1 | grep -v "GET /readyz 200" | cut -c1-1500 | tail -60
+docker compose logs --tail 100 2>&1 | cut -c1-1500 | tail -60
 """
 # Not every compose command knows a volume again that was removed by hand since it made it.
 REMOVE_VOLUMES = """

@@ -1,6 +1,7 @@
 """`gmn demo` as a user runs it, with a small artefact and few people."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -9,12 +10,15 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import gmn
+from demo import service
 from demo.findings import KNOWN_OUTCOMES, STRANGER_OUTCOMES, Finding, Findings
 from gmn_client.models import ModelInfo, QueryAnswer, RankedCrop, Timing
+from model.problems import InputProblem
 from service.commands.bulk import SourceCrop
 from tests.forked import GMN, Forked, run_gmn
 from tests.outside import run_command
@@ -71,6 +75,15 @@ def test_the_demo_ends_with_a_page_that_shows_every_ranking(tiny_artefact, tmp_p
     assert re.search(r"\d of 2 +false alarms: strangers answered match", finished.stdout)
     assert "operating point far_1e-2: 1% of strangers, here 0.0 of 2" in finished.stdout
     assert "At the last query: The model's own thresholds" in finished.stdout
+    first, starts, serves, *steps = finished.stderr.splitlines()
+    assert first == "Drawing 7 people."
+    assert starts == f"Starting a service with the artefact {tiny_artefact}."
+    assert serves.startswith("It serves on http://127.0.0.1:")
+    assert steps == [
+        "Enrolled 30 of 30 crops.",
+        "Fitting the thresholds of the gallery.",
+        "Asked for 7 of 7 people.",
+    ]
     page = (tmp_path / "out" / "index.html").read_text()
     assert f'<h1>Who is this?</h1>\n<p class="result">{result}</p>' in page
     assert "Below are 5 of 5 known people and 2 of 2 strangers" in page
@@ -110,6 +123,31 @@ def test_the_demo_of_an_artefact_without_a_metric_network_ranks_by_cosine(
     page = (tmp_path / "out" / "index.html").read_text()
     assert "M-Net" not in page
     assert "The model is artefact cosine.safetensors: Free of any" in page
+
+
+def test_a_start_is_waited_for_while_it_takes_processor_time(monkeypatch):
+    minutes = []
+    clock = SimpleNamespace(sleep=minutes.append, monotonic=lambda: 60.0 * len(minutes))
+    monkeypatch.setattr(service, "time", clock)
+    seconds = [*range(1, 21), *itertools.repeat(20, 100)]
+    monkeypatch.setattr(service, "processor_seconds", lambda _: seconds.pop(0))
+    command = (sys.executable, "-c", "import time; print('waits', flush=True); time.sleep(600)")
+    with (
+        pytest.raises(InputProblem, match="the service makes no progress at its start"),
+        service.own_service("small", program=command),
+    ):
+        pass
+    # It moved for twenty minutes, and stood still for two.
+    assert 20 <= len(minutes) <= 23
+
+
+def test_a_service_that_ends_at_its_start_is_told_with_its_last_line():
+    command = (sys.executable, "-c", "print('the disk is full')")
+    with (
+        pytest.raises(InputProblem, match="the service did not start: the disk is full"),
+        service.own_service("small", program=command),
+    ):
+        pass
 
 
 def test_the_result_counts_people_who_are_ranked_first_whatever_the_verdict():
@@ -183,5 +221,5 @@ def test_a_terminated_demo_leaves_no_service_behind(tiny_artefact, tmp_path):
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM
-    for service in services:
-        assert not Path(f"/proc/{service}").exists()
+    for process_id in services:
+        assert not Path(f"/proc/{process_id}").exists()

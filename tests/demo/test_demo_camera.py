@@ -19,6 +19,8 @@ def test_the_second_camera_raises_an_alert_about_a_person_of_the_first():
     ran = run_gmn("demo-camera")
     assert ran.returncode == 0, ran.stderr
     assert re.search(r"^The camera hall saw 2 people and collected \d+ crops\.$", ran.stdout, re.M)
+    assert re.findall(r"^The camera (hall|gate) watches ", ran.stderr, re.M) == ["hall", "gate"]
+    assert ran.stderr.startswith("Drawing the clips of two cameras.\nStarting a service with ")
     assert re.findall(r"^Alert: the camera (\w+) sees (Person 1),", ran.stdout, re.M) == [
         ("gate", "Person 1")
     ]

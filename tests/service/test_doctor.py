@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import resource
 import sqlite3
 from collections import defaultdict
@@ -12,7 +13,9 @@ import torch
 
 import gmn
 from model import precision
+from model.artefact import load_artefact
 from service.api_keys import create_key
+from service.engine.runtimes import RuntimeChoice
 from service.record.record import Record
 from service.record.sqlite import PRAGMAS
 from service.record.transaction import FILE
@@ -63,11 +66,13 @@ def test_a_new_directory_is_well(examine, tiny_artefact):
         "backups",
         "device",
         "artefact",
+        "runtime",
     ]
     assert list(found) == parts
     assert "every program on this machine may do everything" in said(found, "keys")
     assert "every client of a proxy" in said(found, "keys")
     assert str(tiny_artefact) in said(found, "artefact", "ok")
+    assert "the next start chooses it" in said(found, "runtime", "ok")
 
 
 def test_a_record_that_another_start_creates_or_was_killed_creating_is_new(examine, tmp_path):
@@ -89,6 +94,56 @@ def test_a_warning_fails_where_the_command_is_strict(examine, options, expected)
     status, found = examine(*options)
     assert status == expected
     assert said(found, "backups")
+
+
+CHOSEN = {"openvino float32": 74.0, "torch float32": 27.0}
+NOW = r"\d+(\.\d+)? crops a second of processor time now"
+
+
+def test_the_runtime_of_the_features_is_named_with_its_speeds(
+    examine, start, ask, tmp_path, tiny_artefact
+):
+    embedder = load_artefact(tiny_artefact).description.embedding_fingerprint
+    choice = RuntimeChoice(runtime="openvino", dtype="float32", crops_per_cpu_second=CHOSEN)
+    with contextlib.closing(Record(tmp_path)) as record:
+        record.runtimes.keep_first(embedder, choice.model_dump_json())
+    named = "openvino in float32 on cpu computes the features"
+    measured = "when it was chosen: openvino float32 74, torch float32 27"
+    status, found = examine(artefact=tiny_artefact, device="cpu")
+    assert status == 0
+    assert re.fullmatch(f"{named}; {NOW}; {measured}", said(found, "runtime", "ok"))
+    served = start(data_dir=tmp_path, runtime="auto")
+    _, found, _ = ask(served)
+    assert re.fullmatch(f"{named}; {NOW}; {measured}", said(found, "runtime", "ok"))
+    # Beside a service, the command leaves the processor to it.
+    _, found = examine()
+    assert said(found, "runtime", "ok") == f"{named}; {measured}"
+
+
+def test_a_stored_runtime_that_cannot_be_used_is_an_error_with_the_remedy(
+    examine, tmp_path, tiny_artefact
+):
+    embedder = load_artefact(tiny_artefact).description.embedding_fingerprint
+    with contextlib.closing(Record(tmp_path)) as record:
+        record.runtimes.keep_first(embedder, '{"runtime": "openvino", "dtype": "float32"}')
+    status, found = examine(runtime="torch")
+    assert status == 1
+    assert "GMN_RUNTIME=torch" in said(found, "runtime", "error")
+    assert "gmn store forget-runtime" in said(found, "runtime", "error")
+
+
+def test_pytorch_on_a_cpu_that_was_never_compared_with_openvino_is_warned_of(
+    examine, tmp_path, tiny_artefact
+):
+    embedder = load_artefact(tiny_artefact).description.embedding_fingerprint
+    with contextlib.closing(Record(tmp_path)) as record:
+        record.runtimes.keep_first(embedder, '{"runtime": "torch", "dtype": "float32"}')
+    status, found = examine()
+    assert status == 0
+    assert "gmn store forget-runtime" in said(found, "runtime")
+    # Whoever asks for PyTorch has it.
+    _, found = examine(runtime="torch")
+    assert "torch in float32 on cpu" in said(found, "runtime", "ok")
 
 
 @pytest.mark.parametrize(
@@ -213,8 +268,8 @@ def test_a_running_service_is_asked_for_its_own_settings_and_state(ask, start, t
     eventually(lambda: list(backups.glob("2*")), 60)
     status, found, _ = ask(served)
     assert status == 0
-    parts = ["settings", "service", "disk", "files", "clock", "record", "keys", "backups"]
-    assert list(found) == [*parts, "device", "artefact"]
+    parts = ["settings", "service", "runtime", "disk", "files", "clock", "record", "keys"]
+    assert list(found) == [*parts, "backups", "device", "artefact"]
     settings = said(found, "settings", "ok")
     assert "GMN_KEPT_DAYS=3" in settings
     assert "GMN_REDIS_URL=redis://***@127.0.0.1:1/0" in settings

@@ -9,6 +9,8 @@ import re
 import select
 import subprocess
 import sys
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +24,7 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.promise("log-without-names")
 
+ROOT = Path(__file__).parents[2]
 PERSON = "Ann-Example"
 # Listing and renaming raise exceptions, awaited and not, whose messages repeat the request.
 BROKEN = """
@@ -234,7 +237,7 @@ def test_a_terminal_shows_json_if_the_settings_say_so(on_terminal):
     service = on_terminal(log_format="json")
     service.show_until("Serving on")
     entries = [line for line in service.lines() if line.startswith("{")]
-    assert json.loads(entries[0])["level"] == "warning"
+    assert "warning" in {json.loads(entry)["level"] for entry in entries}
     assert "\x1b" not in service.shown
 
 
@@ -244,6 +247,77 @@ def test_a_file_gets_text_if_the_settings_say_so(start):
     pattern = r"^\S+ \S+ info +GET /v1/galleries 200  .*request_id=\S+"
     eventually(lambda: re.search(pattern, served.log.read_text(), re.MULTILINE))
     assert "\x1b" not in served.log.read_text()
+
+
+DOCUMENTED_FIELD = re.compile(r"^\| `(\w+)` \| (every entry|requests|errors) \|", re.MULTILINE)
+
+
+def test_every_field_of_an_entry_is_documented(start):
+    fields = defaultdict(set)
+    page = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    for name, kind in DOCUMENTED_FIELD.findall(page):
+        fields[kind].add(name)
+    served = start(log_level="debug")
+    served.http.get("/v1/galleries")
+
+    def entries():
+        return log_entries(served.log.read_text().rpartition("\n")[0])
+
+    eventually(lambda: any("status" in entry for entry in entries()))
+    requests = [entry for entry in entries() if "status" in entry]
+    others = [entry for entry in entries() if "status" not in entry]
+    assert {*requests[-1]} == fields["every entry"] | fields["requests"]
+    assert others
+    assert all({*entry} == fields["every entry"] for entry in others)
+    error = {"msg": "failed", "exc_info": (KeyError, KeyError(), None)}
+    entry = json.loads(JsonFormatter().format(logging.makeLogRecord(error)))
+    assert {*entry} == fields["every entry"] | fields["errors"]
+
+
+# Health checks fail while a file is there.
+UNWELL = """
+from pathlib import Path
+from starlette.exceptions import HTTPException
+from service.http.routes import operation
+
+Ready = operation.Ready
+
+def ready_unless_unwell(**fields):
+    if Path({file!r}).exists():
+        raise HTTPException(503, "unwell")
+    return Ready(**fields)
+
+operation.Ready = ready_unless_unwell
+"""
+
+
+def test_of_health_checks_and_scrapes_the_log_tells_failures_and_recovery_alone(start, tmp_path):
+    unwell = tmp_path / "unwell"
+    served = start(program=UNWELL.format(file=str(unwell)) + START, log_level="info")
+
+    def check():
+        for path in ("/livez", "/readyz", "/metrics", "/readyz"):
+            served.http.get(path)
+
+    check()
+    unwell.touch()
+    check()
+    unwell.unlink()
+    check()
+    served.http.head("/readyz")
+    served.http.get("/v1/galleries")
+
+    def messages():
+        entries = log_entries(served.log.read_text().rpartition("\n")[0])
+        return [(entry["level"], entry["message"]) for entry in entries if "status" in entry]
+
+    eventually(lambda: ("info", "GET /v1/galleries 200") in messages())
+    assert messages() == [
+        ("info", "GET /readyz 503"),
+        ("info", "GET /readyz 503"),
+        ("info", "GET /readyz 200"),
+        ("info", "GET /v1/galleries 200"),
+    ]
 
 
 def test_a_readable_entry_stays_one_line_and_changes_no_terminal():

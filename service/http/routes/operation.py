@@ -155,7 +155,7 @@ KeyId = Annotated[
 
 @doctor_router.get("")
 async def doctor(call: Administrator) -> Diagnosis:
-    """Checks settings, state, disk, clock, record, keys, backups, device and artefact.
+    """Checks settings, state, runtime, disk, clock, record, keys, backups, device and artefact.
 
     The process that answers checks itself, as `gmn doctor` does with files alone; it changes
     nothing.

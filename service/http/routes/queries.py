@@ -231,7 +231,9 @@ async def read_model(
         "calibration_version": model.calibration_version,
         "device": model.networks.device,
         "people_detector": runtime.people_detector and runtime.people_detector.name,
-        **model.runtime.model_dump(),
+        "runtime": model.runtime.runtime,
+        "dtype": model.runtime.dtype,
+        "crops_per_second": model.runtime.crops_per_cpu_second,
         "operating_points": {"gallery_size": gallery_size, **points},
     }
     # Older artefacts have no list of sources, but their recipe names them.
