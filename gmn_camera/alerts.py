@@ -20,6 +20,7 @@ LONGEST_WAIT = 10.0
 SILENT_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
 GONE = "gone"
+MOST_LINE_BYTES = 1024 * 1024
 
 
 def follow_alerts(
@@ -51,6 +52,9 @@ def follow_alerts(
             raise
         except (httpx2.HTTPError, GmnError) as error:
             log.warning("%s; the alerts are asked for again", error)
+        except Exception:
+            # Whatever a program at this address answers, the alerts are followed.
+            log.exception("the alerts cannot be followed; they are asked for again")
         stop.wait(wait)
         wait = min(2 * wait, LONGEST_WAIT)
 
@@ -67,7 +71,7 @@ def _read_events(service: Service, after: int) -> Iterator[Alert]:
             response.read()
             checked(response)
         event = ""
-        for line in response.iter_lines():
+        for line in _read_lines(response):
             name, _, value = line.partition(": ")
             if name == "event":
                 event = value
@@ -77,3 +81,18 @@ def _read_events(service: Service, after: int) -> Iterator[Alert]:
                 except ValidationError as error:
                     # A newer service may have alerts of kinds that this program does not know.
                     log.warning("an alert cannot be read: %s", error.errors()[0]["msg"])
+
+
+def _read_lines(response: httpx2.Response) -> Iterator[str]:
+    """Yield the lines of a stream.
+
+    Raises:
+        httpx2.ReadError: a line does not end.
+    """
+    rest = b""
+    for part in response.iter_bytes():
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace").removesuffix("\r")
+        if len(rest) > MOST_LINE_BYTES:
+            raise httpx2.ReadError(f"a line has more than {MOST_LINE_BYTES:,} bytes")

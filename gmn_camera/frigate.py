@@ -118,7 +118,7 @@ class FrigateBridge:
             KeyRefused: the service refuses the key.
         """
         if len(payload) > MOST_MESSAGE_BYTES:
-            log.warning("a message of %d bytes is left out", len(payload))
+            log.warning("a message of more than %d bytes is left out", MOST_MESSAGE_BYTES)
             return
         try:
             event = FrigateEvent.model_validate_json(payload)
@@ -280,7 +280,10 @@ def bridge_frigate(
         client.subscribe(f"{prefix}/events", qos=1)
 
     client.on_connect = subscribe
-    client.on_message = lambda _client, _data, message: inbox.put(message.payload)
+    # Of a message that is too long, enough is kept to see it.
+    client.on_message = lambda _client, _data, message: inbox.put(
+        message.payload[: MOST_MESSAGE_BYTES + 1]
+    )
     with httpx2.Client(base_url=frigate_url, timeout=TIMEOUT_SECONDS) as frigate:
         bridge = FrigateBridge(service, frigate, min_height)
         broker.start(client)
