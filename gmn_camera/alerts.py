@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from gmn_camera.service import Service
 from gmn_client import Client
-from gmn_client.errors import GmnError, KeyRefused, checked
+from gmn_client.errors import GmnError, KeyRefused, checked, unreachable
 from gmn_client.models import Alert
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,12 @@ def follow_alerts(
                     return
         except KeyRefused:
             raise
-        except (httpx2.HTTPError, GmnError) as error:
+        except httpx2.ReadTimeout:
+            reason = f"{service.url}: the stream of alerts is silent for {SILENT_SECONDS:g} s"
+            log.warning("%s; the alerts are asked for again", reason)
+        except httpx2.TransportError as error:
+            log.warning("%s; the alerts are asked for again", unreachable(service.url, error))
+        except GmnError as error:
             log.warning("%s; the alerts are asked for again", error)
         except Exception:
             # Whatever a program at this address answers, the alerts are followed.

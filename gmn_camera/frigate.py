@@ -137,7 +137,10 @@ class FrigateBridge:
             self._look(event, found.snapshot, known)
         except KeyRefused:
             raise
-        except (httpx2.HTTPError, GmnError) as error:
+        except httpx2.HTTPError as error:
+            reason = f"{type(error).__name__}: {error}"
+            log.warning("%s of %s: Frigate fails (%s)", found.id, found.camera, reason)
+        except GmnError as error:
             log.warning("%s of %s: %s", found.id, found.camera, error)
         except Exception:
             # The broker may keep this message, and would send it again after each start.
