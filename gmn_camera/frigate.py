@@ -14,7 +14,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from gmn_camera.broker import Broker, Inbox
 from gmn_client import Client
-from gmn_client.errors import GmnError, KeyRefused
+from gmn_client.errors import GmnError, InvalidInput, KeyRefused
+from gmn_client.proxies import require_address
 
 log = logging.getLogger(__name__)
 PERSON = "person"
@@ -270,8 +271,16 @@ def bridge_frigate(
         min_height: pixels; lower people are not sent.
 
     Raises:
+        InvalidInput: the address of Frigate cannot be used.
         KeyRefused: the service refuses the key.
     """
+    try:
+        require_address(httpx2.URL(frigate_url))
+    except httpx2.InvalidURL as error:
+        raise InvalidInput(
+            f"--frigate: {frigate_url} is no address ({error}); write it like "
+            "http://frigate.example:5000"
+        ) from error
     inbox: Inbox[bytes] = Inbox()
     client = broker.client("gmn-frigate")
 

@@ -134,7 +134,7 @@ class Connection(Methods):
         self._http_clients: dict[Owner, Any] = {}
         try:
             address = httpx2.URL(self.url)
-            proxies.require_host(address)
+            proxies.require_address(address)
             if transport is None:
                 self._proxy = proxies.find_proxy(address)
         except httpx2.InvalidURL as error:

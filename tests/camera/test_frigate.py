@@ -9,8 +9,9 @@ import httpx2
 import pytest
 
 from gmn_camera import frigate
-from gmn_camera.frigate import FrigateBridge
-from gmn_client.errors import KeyRefused, ServiceUnreachable
+from gmn_camera.broker import read_broker
+from gmn_camera.frigate import FrigateBridge, bridge_frigate
+from gmn_client.errors import InvalidInput, KeyRefused, ServiceUnreachable
 from gmn_client.models import Problem
 
 EVENT = "1772366400.123456-abc123"
@@ -337,3 +338,10 @@ def test_events_that_never_end_do_not_fill_the_memory(bridge, monkeypatch):
     for number in range(50):
         bridge.handle(event(id=f"event-{number}"))
     assert len(bridge._events) == 10
+
+
+@pytest.mark.parametrize("address", ["frigate.example:5000", "frigate", "", "http://"])
+def test_an_address_of_frigate_without_http_is_refused_at_once(service, address):
+    broker = read_broker("127.0.0.1", None, None, tls=False)
+    with pytest.raises(InvalidInput, match=r"--frigate: .* is no address .* http://frigate"):
+        bridge_frigate(service, address, broker, "frigate", 96)
