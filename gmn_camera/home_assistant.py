@@ -41,7 +41,7 @@ class HomeAssistant:
     Attributes:
         topic: the first part of all topics and ids but those of Home Assistant.
         status_topic: says whether the program runs and the service answers.
-        connected_topics: matches the topics that say whether a camera is heard.
+        own_topics: those that other programs may have published, too.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class HomeAssistant:
         """
         self.topic = topic
         self.status_topic = f"{topic}/status"
-        self.connected_topics = f"{topic}/+/connected"
+        self.own_topics = (self.status_topic, f"{topic}/+/connected")
         # Home Assistant takes no slash in an id.
         self._id = topic.replace("/", "_")
         self._mqtt = mqtt
@@ -78,9 +78,23 @@ class HomeAssistant:
             self._announce_camera(camera)
             self._publish_connected(camera, is_connected)
 
-    def note_kept(self, topic: str) -> None:
-        """Remember that the broker keeps a state of a camera, maybe from before this start."""
-        self._kept.put(topic)
+    def note_message(self, topic: str, payload: bytes, *, is_kept: bool) -> None:
+        """Note a message of a topic that this program publishes, too.
+
+        Args:
+            is_kept: the broker kept it, maybe from before this start.
+        """
+        if topic == self.status_topic:
+            # Another program with the same topic has ended.
+            if payload == OFFLINE.encode() and self._service_answers:
+                self._publish_status()
+        elif is_kept and payload == CONNECTED.encode():
+            self._kept.put(topic)
+
+    def leave(self) -> None:
+        """Publish that the program ends."""
+        self._service_answers = False
+        self._publish_status()
 
     def publish_cameras(self) -> None:
         """Publish which cameras the service hears, every 30 seconds.
@@ -103,16 +117,14 @@ class HomeAssistant:
             raise
         except GmnError as error:
             log.warning("%s", error)
-            self._service_answers = False
+            self._note_service(False)
         else:
-            self._service_answers = True
+            self._note_service(True)
             self._disconnect(self._listed - heard.keys())
             self._listed = set(heard)
             for name, is_connected in heard.items():
                 self._note_camera(name, is_connected)
             self._forget_kept()
-        # Another program of the same name may have said that it ended.
-        self._publish_status()
 
     def _disconnect(self, cameras: Iterable[str]) -> None:
         """Show cameras as disconnected that the service no longer lists."""
@@ -128,6 +140,11 @@ class HomeAssistant:
             if topic not in known:
                 self._publish(topic, UNKNOWN, retain=True)
 
+    def _note_service(self, answers: bool) -> None:
+        if answers is not self._service_answers:
+            self._service_answers = answers
+            self._publish_status()
+
     def _publish_status(self) -> None:
         state = ONLINE if self._service_answers else OFFLINE
         self._publish(self.status_topic, state, retain=True)
@@ -136,10 +153,8 @@ class HomeAssistant:
         """Publish an alert with its picture; one that is held back during a trial is not told."""
         if alert.held:
             return
-        if not self._service_answers:
-            # Home Assistant would take no event of an entity that is unavailable.
-            self._service_answers = True
-            self._publish_status()
+        # Home Assistant would take no event of an entity that is unavailable.
+        self._note_service(True)
         if alert.camera is None:
             self._publish_event(LISTS, alert)
             return
@@ -270,12 +285,11 @@ def bridge_home_assistant(
             log.warning("the broker refuses the connection: %s", reason)
             return
         log.info("the broker is connected")
-        mqtt.subscribe(home.connected_topics, qos=1)
+        mqtt.subscribe([(topic, 1) for topic in home.own_topics])
         home.announce()
 
     def note(_client: Any, _data: Any, message: Any) -> None:
-        if message.retain and message.payload == CONNECTED.encode():
-            home.note_kept(message.topic)
+        home.note_message(message.topic, message.payload, is_kept=message.retain)
 
     def follow() -> None:
         try:
@@ -296,6 +310,6 @@ def bridge_home_assistant(
         inbox.handle_until_stopped(home.publish_alert, check)
     finally:
         stop.set()
-        mqtt.publish(home.status_topic, OFFLINE, qos=1, retain=True)
+        home.leave()
         mqtt.disconnect()
         mqtt.loop_stop()

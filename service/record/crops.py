@@ -357,9 +357,9 @@ class Crops(RecordPart):
         now = read_entry(self._reader, gallery_id)
         damaged = sum(owner == gallery_id for owner, _ in self._database.damaged)
         if entry and now and now.version == entry.version and count + damaged < entry.crops:
-            crops = counted(count + damaged, "crop")
+            stored = counted(count + damaged, "crop")
             self._database.note_problem(
-                f"gallery {entry.name} has {crops}, and {entry.crops:,} were written"
+                f"gallery {entry.name} has {stored}, and {entry.crops:,} were written"
             )
 
     def indexed(self, gallery_id: int, slots: Sequence[int]) -> list[ArchivedCrop]:

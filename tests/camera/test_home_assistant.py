@@ -150,13 +150,15 @@ def test_what_the_broker_keeps_of_a_camera_that_is_gone_becomes_unknown(home, br
     gone = "gmn/gone_12345678/connected"
     service.error = ServiceUnreachable("away")
     for topic in (gone, f"gmn/{DOOR}/connected"):
-        home.note_kept(topic)
+        home.note_message(topic, b"ON", is_kept=True)
+    home.note_message("gmn/new_12345678/connected", b"ON", is_kept=False)
+    home.note_message("gmn/off_12345678/connected", b"OFF", is_kept=True)
     home.publish_cameras()
     assert gone not in broker.topics
     service.error = None
     service.silent = {"Front door": False}
     home.publish_cameras()
-    assert broker.states(gone) == ["None"]
+    assert [topic for topic, told in broker.topics.items() if told == ["None"]] == [gone]
     assert broker.states(f"gmn/{DOOR}/connected") == ["ON"]
 
 
@@ -173,6 +175,25 @@ def test_while_the_service_is_away_all_entities_are_unavailable(home, broker, se
     service.error = None
     home.publish_cameras()
     assert broker.last("gmn/status") == "online"
+
+
+def test_another_program_that_ends_does_not_make_the_entities_unavailable(home, broker):
+    home.note_message("gmn/status", b"offline", is_kept=True)
+    assert broker.topics == {}
+    home.publish_cameras()
+    home.note_message("gmn/status", b"offline", is_kept=False)
+    assert broker.topics["gmn/status"] == ["online", "online"]
+    home.note_message("gmn/status", b"online", is_kept=False)
+    home.leave()
+    home.note_message("gmn/status", b"offline", is_kept=False)
+    assert broker.topics["gmn/status"] == ["online", "online", "offline"]
+
+
+def test_a_broker_that_is_away_is_not_told_the_same_again_and_again(home, broker, service):
+    service.silent = {"Front door": False}
+    for _ in range(50):
+        home.publish_cameras()
+    assert all(len(told) == 1 for told in broker.topics.values())
 
 
 def test_an_alert_comes_after_the_entities_are_available(home, broker, service):

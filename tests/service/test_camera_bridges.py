@@ -218,19 +218,23 @@ def test_after_sigterm_the_entities_are_unavailable(watching, broker, listener, 
 
 def test_bridges_at_one_broker_do_not_end_each_other(watching, broker, listener, tmp_path):
     at = ("--broker", f"127.0.0.1:{broker}")
-    folders = [tmp_path / name for name in ("one", "other")]
+    folders = [tmp_path / name for name in ("one", "same", "other")]
     for folder in folders:
         folder.mkdir()
     with (
         running(watching, folders[0], "mqtt", *at) as one,
-        running(watching, folders[1], "mqtt", "--topic", "site/other", *at),
+        running(watching, folders[1], "mqtt", *at),
+        running(watching, folders[2], "mqtt", "--topic", "site/other", *at),
     ):
+        for folder in folders:
+            eventually(lambda folder=folder: log_has(folder, "the broker is connected"))
         for topic in ("gmn/status", "site/other/status"):
             eventually(lambda topic=topic: listener.last(topic) == b"online")
         one.send_signal(signal.SIGTERM)
         assert one.wait(60) == 0
-        eventually(lambda: listener.last("gmn/status") == b"offline")
+        eventually(lambda: listener.topics["gmn/status"][-2:] == [b"offline", b"online"])
         assert listener.last("site/other/status") == b"online"
+    eventually(lambda: listener.last("gmn/status") == b"offline")
     assert not any(log_has(folder, "ended the connection") for folder in folders)
 
 

@@ -218,9 +218,9 @@ def embed(
         typer.echo(f"left out: {crop}", err=True)
     if (more := len(unreadable) - UNREADABLE_SHOWN) > 0:
         typer.echo(f"left out: {more:,} more, listed in the files as `unreadable`", err=True)
-    shards = f" in {counted(outcome.written, 'new shard')}, {outcome.skipped:,} existed"
+    in_shards = f" in {counted(outcome.written, 'new shard')}, {outcome.skipped:,} existed"
     typer.echo(
-        f"{out}: {counted(outcome.features, 'feature')}{'' if to_file else shards}; "
+        f"{out}: {counted(outcome.features, 'feature')}{'' if to_file else in_shards}; "
         f"{counted(len(unreadable), 'crop')} left out; "
         f"computed by {network.runtime} in {network.precision}",
         err=True,
