@@ -292,7 +292,7 @@ def bridge_frigate(
         client.subscribe(f"{prefix}/events", qos=1)
 
     client.on_connect = subscribe
-    # Of a message that is too long, enough is kept to see it.
+    # One byte above the limit is enough to see that a message is too long.
     client.on_message = lambda _client, _data, message: inbox.put(
         message.payload[: MOST_MESSAGE_BYTES + 1]
     )

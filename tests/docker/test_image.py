@@ -24,10 +24,11 @@ def stage(dockerfile, name):
 
 
 def test_the_image_for_buckets_is_made_from_the_service_as_it_is_made():
-    (block,) = re.findall(r"^```dockerfile\n(.*?)^```", text_of("docs/operations.md"), re.M | re.S)
+    (block,) = re.findall(r"^```dockerfile\n(.*?)^```", text_of("docs/single.md"), re.M | re.S)
     first, root, install, user = block.splitlines()
     project = tomllib.loads(text_of("pyproject.toml"))["project"]
-    assert first == f"FROM gmn-reid:{project['version']}"
+    assert f"-t {first.removeprefix('FROM ')} .\n" in text_of("docs/single.md")
+    assert f"`{first}:{project['version']}`" in text_of("docs/single.md")
     assert root == "USER root"
     (extra,) = project["optional-dependencies"]["s3"]
     common = "RUN pip --python /opt/gmn/bin/python install --only-binary :all: "
