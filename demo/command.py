@@ -10,6 +10,7 @@ from typing import Annotated
 
 from typer import Option
 
+from model.terminal import make_console
 from service.commands.common import JsonOption, output
 
 CAMERAS = 4
@@ -40,8 +41,12 @@ def demo(
 
     # A plain SIGTERM would end this process and leave its service behind.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    notice = make_console(stderr=True).print
+    notice("drawing people")
+    cast = draw_cast(seed, people, strangers, CAMERAS)
+    notice("starting a service")
     with own_service(artefact, runtime_of_each_run()) as client:
-        findings = play(client, draw_cast(seed, people, strangers, CAMERAS), seed)
+        findings = play(client, cast, seed, notice)
         out.mkdir(parents=True, exist_ok=True)
         page = (out / "index.html").resolve()
         page.write_text(render_page(findings), encoding="utf-8")

@@ -16,7 +16,9 @@ from types import MappingProxyType
 from gmn_client import Client
 from model.problems import InputProblem
 
-STARTUP_SECONDS = 120.0
+STARTUP_SECONDS = 300.0
+# On a machine that is busy with something else, an answer may take minutes.
+ANSWER_SECONDS = 600.0
 STOP_SECONDS = 20.0
 PROGRAM = Path(__file__).resolve().parents[1] / "gmn.py"
 ANNOUNCED_URL = re.compile(r"^Serving on (https?://[\w.\-\[\]:]+:\d+)", re.MULTILINE)
@@ -51,7 +53,7 @@ def own_service(
                 command, stdout=sink, stderr=subprocess.STDOUT, env=environment
             )
         try:
-            with Client(_wait_for_url(process, log)) as client:
+            with Client(_wait_for_url(process, log), timeout=ANSWER_SECONDS) as client:
                 yield client
         finally:
             end_process(process)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from demo.data_sets import read_spec
 from demo.findings import OPERATING_POINT, Finding, Findings
 from gmn_client import Client
 from model.problems import InputProblem
+from model.wording import counted
 from service.commands.bulk import SourceCrop, enroll_crops
 
 FITTED_WITHIN_SECONDS = 120.0
+TELL_EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def play(
     client: Client,
     cast: Cast,
     seed: int,
+    notice: Callable[[str], object] = lambda _: None,
 ) -> Findings:
     """Fill an empty gallery, and search it for everyone, known people and strangers mixed.
 
@@ -86,14 +89,20 @@ def play(
         client: of an empty gallery.
         cast: the people.
         seed: of the order of the queries.
+        notice: is told each step.
 
     Raises:
         InputProblem: the service refuses a drawn crop.
     """
+    notice(f"enrolling {counted(len(cast.gallery), 'crop')}")
     gallery = enroll_all(client, cast.gallery)
+    notice("fitting the thresholds")
     _fit_thresholds(client, len(gallery))
     findings = []
-    for crop in cast.in_mixed_order(seed):
+    queries = cast.in_mixed_order(seed)
+    for number, crop in enumerate(queries, 1):
+        if number % TELL_EVERY == 1:
+            notice(f"query {number:,} of {len(queries):,}")
         answer = client.query(crop.read(), top_k=len(gallery), operating_point=OPERATING_POINT)
         findings.append(Finding(crop, crop in cast.known, answer))
     thresholds = client.gallery().calibration.basis

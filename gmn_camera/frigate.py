@@ -241,7 +241,9 @@ class FrigateBridge:
         with self._frigate.stream(method, path, **content) as response:
             if response.status_code == httpx2.codes.NOT_FOUND:
                 return None
-            response.raise_for_status()
+            if not response.is_success:
+                # The message of `raise_for_status` would show a password in the address.
+                raise httpx2.HTTPError(f"{path}: HTTP {response.status_code}")
             for part in response.iter_bytes():
                 body += part
                 if len(body) > MOST_ANSWER_BYTES:
@@ -278,7 +280,7 @@ def bridge_frigate(
         require_address(httpx2.URL(frigate_url))
     except httpx2.InvalidURL as error:
         raise InvalidInput(
-            f"--frigate: {frigate_url} is no address ({error}); write it like "
+            f"--frigate: {frigate_url.rpartition('@')[2]} is no address ({error}); write it like "
             "http://frigate.example:5000"
         ) from error
     inbox: Inbox[bytes] = Inbox()

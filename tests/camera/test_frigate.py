@@ -216,6 +216,18 @@ def test_whatever_fails_the_next_messages_are_handled(bridge, service, stand_in,
     assert EVENT in stand_in.labels
 
 
+def test_an_error_of_frigate_is_logged_without_the_password_of_its_address(
+    service, stand_in, caplog
+):
+    stand_in.status = 500
+    frigate = httpx2.Client(
+        base_url="http://me:secret@frigate", transport=httpx2.MockTransport(stand_in)
+    )
+    FrigateBridge(service, frigate, 96).handle(event())
+    assert "snapshot.jpg: HTTP 500" in caplog.text
+    assert "secret" not in caplog.text
+
+
 def test_of_an_answer_that_is_too_large_the_rest_is_not_read(
     bridge, service, stand_in, monkeypatch, caplog
 ):
@@ -340,8 +352,11 @@ def test_events_that_never_end_do_not_fill_the_memory(bridge, monkeypatch):
     assert len(bridge._events) == 10
 
 
-@pytest.mark.parametrize("address", ["frigate.example:5000", "frigate", "", "http://"])
+@pytest.mark.parametrize(
+    "address", ["me:secret@frigate:5000", "frigate.example:5000", "frigate", "", "http://"]
+)
 def test_an_address_of_frigate_without_http_is_refused_at_once(service, address):
     broker = read_broker("127.0.0.1", None, None, tls=False)
-    with pytest.raises(InvalidInput, match=r"--frigate: .* is no address .* http://frigate"):
+    with pytest.raises(InvalidInput, match=r"--frigate: .* is no address .* http://f") as refused:
         bridge_frigate(service, address, broker, "frigate", 96)
+    assert "secret" not in str(refused.value)

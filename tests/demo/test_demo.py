@@ -65,6 +65,9 @@ def test_the_demo_ends_with_a_page_that_shows_every_ranking(tiny_artefact, tmp_p
     result = finished.stdout.splitlines()[0]
     assert re.fullmatch(r"\d of 5 people ranked first, \d false alarms? for 2 strangers\.", result)
     assert "30 crops of 5 drawn people from 3 cameras" in finished.stdout
+    steps = ["drawing people", "starting a service", "enrolling 30 crops"]
+    steps += ["fitting the thresholds", "query 1 of 7"]
+    assert finished.stderr.splitlines() == steps
     assert "Artefact tiny.safetensors: Free of any: nobody is shown" in finished.stdout
     assert "Rank-1 of known people, ranked by mnet" in finished.stdout
     assert re.search(r"\d of 5 +known people found", finished.stdout)
