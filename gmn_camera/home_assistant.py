@@ -59,8 +59,8 @@ class HomeAssistant:
         self.topic = topic
         self.status_topic = f"{topic}/status"
         self.own_topics = (self.status_topic, f"{topic}/+/connected")
-        # Home Assistant takes no slash in an id.
-        self._id = topic.replace("/", "_")
+        # Home Assistant ignores ids with letters that a topic may have.
+        self._id = topic if topic == DEFAULT_TOPIC else slug_of(topic)
         self._mqtt = mqtt
         self._service = service
         self._discovery = discovery

@@ -209,15 +209,15 @@ def test_bridges_with_different_topics_share_none(service, broker):
     home.announce()
     home.publish_cameras()
     home.publish_alert(alert(image_url="/v1/alerts/a1/image"))
+    own_id = slug_of("site/north")
     others = [topic for topic in broker.topics if not topic.startswith("homeassistant/")]
     assert others
     assert all(topic.startswith("site/north/") for topic in others)
-    told = json.loads(
-        broker.last(f"homeassistant/binary_sensor/site_north_{DOOR}_connected/config")
-    )
+    told = json.loads(broker.last(f"homeassistant/binary_sensor/{own_id}_{DOOR}_connected/config"))
     assert told["availability_topic"] == "site/north/status"
     assert told["state_topic"] == f"site/north/{DOOR}/connected"
-    assert told["device"]["identifiers"] == [f"site_north_{DOOR}"]
+    assert told["device"]["identifiers"] == [f"{own_id}_{DOOR}"]
+    assert own_id != slug_of("site north")
 
 
 def test_an_alert_that_is_held_back_during_a_trial_is_not_told(home, broker):
