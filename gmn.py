@@ -75,6 +75,8 @@ WITHDRAWN = {
 TRAINER_PACKAGES = (
     *("matplotlib", "pandas", "scipy", "sklearn", "tensorboard", "torch", "torchvision"),
 )
+# Modules of Python that it has on Linux and not on Windows.
+LINUX_MODULES = ("fcntl", "resource")
 
 
 def make_app(run: str | None = None) -> typer.Typer:
@@ -176,7 +178,7 @@ def run(arguments: list[str], debug: bool = False) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        return _report(error)
+        return _report(error, _find_command(arguments))
     return status if isinstance(status, int) else 0
 
 
@@ -185,10 +187,13 @@ def _prepare(arguments: list[str]) -> tuple[typer.Typer, Any]:
     if "_GMN_COMPLETE" in os.environ:
         # The words to complete are in the environment.
         return make_app(), None
-    words = [word for word in arguments if not word.startswith("-")]
-    name = words[0] if words else ""
+    name = _find_command(arguments)
     data_sets = import_module("demo.data_sets") if name in ("enroll", "query") else None
     return make_app(name), data_sets
+
+
+def _find_command(arguments: list[str]) -> str:
+    return next((word for word in arguments if not word.startswith("-")), "")
 
 
 def _reword(error: Any) -> None:
@@ -200,7 +205,7 @@ def _reword(error: Any) -> None:
         error.message = f"it {describe_reason(find_errors()[0])}"
 
 
-def _report(error: Exception) -> int:
+def _report(error: Exception, command_name: str) -> int:
     from gmn_client import InvalidInput, RequestRefused, ServiceUnreachable
 
     usage = getattr(error, "format_message", None)
@@ -222,6 +227,13 @@ def _report(error: Exception) -> int:
         return BAD_INPUT
     if isinstance(error, ModuleNotFoundError):
         package = str(error.name).partition(".")[0]
+        if package in LINUX_MODULES:
+            _print_error(
+                f"gmn: gmn {command_name} needs Linux, and Python has no module {package} here; "
+                "run it on Linux or in a container. The client works here, and so do the commands "
+                "that call a service, such as gmn query --url"
+            )
+            return BAD_INPUT
         remedy = "pip install 'gmn-reid[serve]'"
         if package in TRAINER_PACKAGES:
             remedy = "pip install 'gmn-reid[train]' in an environment of its own, "

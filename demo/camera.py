@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option, echo
 
 from gmn_client.errors import InvalidInput
+from model.wording import counted
 from service.commands.common import output
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ def play(client: Client, first: Path, second: Path) -> list[Alert]:
     if not tracks:
         raise InvalidInput(f"{first}: shows nobody; gmn camera try {first} says what to change")
     console.print(
-        f"The camera {FIRST_CAMERA} saw {len(tracks)} people and collected {tracks.total()} crops.",
+        f"The camera {FIRST_CAMERA} saw {counted(len(tracks), 'person', 'people')} and collected "
+        f"{counted(tracks.total(), 'crop')}.",
         soft_wrap=True,
     )
     ((track, _),) = tracks.most_common(1)

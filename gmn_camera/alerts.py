@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from gmn_camera.service import Service
 from gmn_client import Client
-from gmn_client.errors import GmnError, KeyRefused, checked
+from gmn_client.errors import GmnError, KeyRefused, checked, unreachable
 from gmn_client.models import Alert
 
 log = logging.getLogger(__name__)
@@ -20,6 +20,7 @@ LONGEST_WAIT = 10.0
 SILENT_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
 GONE = "gone"
+MOST_LINE_BYTES = 1024 * 1024
 
 
 def follow_alerts(
@@ -49,8 +50,16 @@ def follow_alerts(
                     return
         except KeyRefused:
             raise
-        except (httpx2.HTTPError, GmnError) as error:
+        except httpx2.ReadTimeout:
+            reason = f"{service.url}: the stream of alerts is silent for {SILENT_SECONDS:g} s"
+            log.warning("%s; the alerts are asked for again", reason)
+        except httpx2.TransportError as error:
+            log.warning("%s; the alerts are asked for again", unreachable(service.url, error))
+        except GmnError as error:
             log.warning("%s; the alerts are asked for again", error)
+        except Exception:
+            # Whatever a program at this address answers, the alerts are followed.
+            log.exception("the alerts cannot be followed; they are asked for again")
         stop.wait(wait)
         wait = min(2 * wait, LONGEST_WAIT)
 
@@ -67,7 +76,7 @@ def _read_events(service: Service, after: int) -> Iterator[Alert]:
             response.read()
             checked(response)
         event = ""
-        for line in response.iter_lines():
+        for line in _read_lines(response):
             name, _, value = line.partition(": ")
             if name == "event":
                 event = value
@@ -77,3 +86,18 @@ def _read_events(service: Service, after: int) -> Iterator[Alert]:
                 except ValidationError as error:
                     # A newer service may have alerts of kinds that this program does not know.
                     log.warning("an alert cannot be read: %s", error.errors()[0]["msg"])
+
+
+def _read_lines(response: httpx2.Response) -> Iterator[str]:
+    """Yield the lines of a stream.
+
+    Raises:
+        httpx2.ReadError: a line does not end.
+    """
+    rest = b""
+    for part in response.iter_bytes():
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace").removesuffix("\r")
+        if len(rest) > MOST_LINE_BYTES:
+            raise httpx2.ReadError(f"a line has more than {MOST_LINE_BYTES:,} bytes")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from gmn_camera.endpoints import read_endpoint, write_endpoint
 from gmn_camera.service import read_secret
-from gmn_client.errors import InvalidInput
+from gmn_client.errors import InvalidInput, KeyRefused
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -20,6 +22,7 @@ LONGEST_WAIT = 60
 # Messages that wait for a broker that is away.
 MOST_WAITING = 1000
 POLL_SECONDS = 0.5
+LONGEST_TOPIC = 200
 
 
 class Broker(NamedTuple):
@@ -37,16 +40,23 @@ class Broker(NamedTuple):
     password: str | None
     tls: bool
 
+    @property
+    def address(self) -> str:
+        """Host and port, for messages."""
+        return write_endpoint(self.host, self.port)
+
     def client(self, name: str) -> Any:
         """Return a client that `connect_async` connects, again and again if necessary.
 
         Args:
-            name: identifies the program to the broker.
+            name: names the program in the broker's log.
         """
         from paho.mqtt.client import Client
         from paho.mqtt.enums import CallbackAPIVersion
 
-        client = Client(CallbackAPIVersion.VERSION2, client_id=name)
+        # A broker ends a connection when another one comes with the same id.
+        client_id = f"{name}-{secrets.token_hex(4)}"
+        client = Client(CallbackAPIVersion.VERSION2, client_id=client_id)
         client.reconnect_delay_set(1, LONGEST_WAIT)
         client.max_queued_messages_set(MOST_WAITING)
         if self.username is not None:
@@ -64,10 +74,10 @@ class Broker(NamedTuple):
 
     def _warn_of_end(self, _client: Any, _data: Any, _flags: Any, reason: Any, _more: Any) -> None:
         if reason != "Normal disconnection":
-            log.warning("%s:%d: the broker ended the connection (%s)", *self[:2], reason)
+            log.warning("%s: the broker ended the connection (%s)", self.address, reason)
 
     def _warn_of_failure(self, _client: Any, _data: Any) -> None:
-        log.warning("%s:%d: no broker answers there; it is asked again", *self[:2])
+        log.warning("%s: no broker answers there; it is asked again", self.address)
 
 
 def read_broker(
@@ -78,7 +88,7 @@ def read_broker(
     *,
     tls: bool,
 ) -> Broker:
-    """Return a broker by HOST or HOST:PORT.
+    """Return a broker by HOST or HOST:PORT, where an IPv6 address may be in brackets.
 
     Args:
         password_file: a file with the password, in place of `password`.
@@ -86,14 +96,35 @@ def read_broker(
     Raises:
         InvalidInput: the address or the file cannot be used.
     """
-    host, _, port = address.partition(":")
-    if not port:
-        port = str(TLS_PORT if tls else PORT)
-    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-        raise InvalidInput(f"--broker: {address!r} is no address; write it like mqtt.example:1883")
+    try:
+        host, port = read_endpoint(address)
+        if not host or port == 0:
+            raise ValueError("host or port is missing")
+    except ValueError as error:
+        raise InvalidInput(
+            f"--broker: {address!r} is no address ({error}); write it like mqtt.example:1883, or "
+            "[::1]:1883"
+        ) from error
+    if port is None:
+        port = TLS_PORT if tls else PORT
     if password_file is not None:
         password = read_secret("--password-file", password_file, "the broker's password")
-    return Broker(host, int(port), username, password, tls)
+    return Broker(host, port, username, password, tls)
+
+
+def read_topic(option: str, topic: str) -> str:
+    """Return a topic below which others are made.
+
+    Raises:
+        InvalidInput: no topic can begin with it.
+    """
+    is_text = topic.isprintable() and not set("+#") & set(topic)
+    if not is_text or not topic.strip("/") or len(topic) > LONGEST_TOPIC:
+        raise InvalidInput(
+            f"{option}: {topic[:LONGEST_TOPIC]!r} is no topic; give a text of at most "
+            f"{LONGEST_TOPIC} characters without + and #"
+        )
+    return topic.rstrip("/")
 
 
 class Inbox(Generic[Item]):
@@ -125,20 +156,28 @@ class Inbox(Generic[Item]):
     def handle_until_stopped(
         self, handle: Callable[[Item], None], beside: Callable[[], None] | None = None
     ) -> None:
-        """Handle items until SIGTERM or SIGINT comes.
+        """Handle items until SIGTERM or SIGINT comes; one that fails is logged.
 
         Args:
             beside: called at least every half a second.
+
+        Raises:
+            KeyRefused: the service refuses the key.
         """
         while not self._signals:
             try:
                 item = self._items.get(timeout=POLL_SECONDS)
             except Empty:
                 item = None
-            if item is not None:
-                handle(item)
-            if beside is not None:
-                beside()
+            try:
+                if item is not None:
+                    handle(item)
+                if beside is not None:
+                    beside()
+            except KeyRefused:
+                raise
+            except Exception:
+                log.exception("a message cannot be handled; the next ones are")
 
     def _drop(self) -> None:
         try:

@@ -260,12 +260,13 @@ def frigate(
     Example: gmn camera frigate --frigate http://frigate.example:5000 --broker mqtt.example
     """
     require_packages("mqtt", ["paho"])
-    from gmn_camera.broker import read_broker
+    from gmn_camera.broker import read_broker, read_topic
     from gmn_camera.frigate import bridge_frigate
     from gmn_camera.log import configure_log
     from gmn_camera.service import read_service
 
     configure_log("frigate")
+    prefix = read_topic("--prefix", prefix)
     at = read_broker(broker, username, password, password_file, tls=tls)
     with read_service(url, api_key, api_key_file).connect() as client:
         bridge_frigate(client, frigate_url, at, prefix, min_height)
@@ -281,6 +282,10 @@ def mqtt(
     discovery: Annotated[
         str, Option(help="The topic below which Home Assistant looks for entities.")
     ] = "homeassistant",
+    topic: Annotated[
+        str,
+        Option(help="The topic below which all others are; one for each service at a broker."),
+    ] = "gmn",
     url: UrlOption = DEFAULT_URL,
     api_key: Annotated[
         str | None, Option(envvar="GMN_API_KEY", help="A key with the scope query.")
@@ -295,16 +300,18 @@ def mqtt(
     Example: gmn camera mqtt --broker mqtt.example
     """
     require_packages("mqtt", ["paho"])
-    from gmn_camera.broker import read_broker
+    from gmn_camera.broker import read_broker, read_topic
     from gmn_camera.home_assistant import bridge_home_assistant
     from gmn_camera.log import configure_log
     from gmn_camera.service import read_service
 
     configure_log("mqtt")
+    discovery = read_topic("--discovery", discovery)
+    topic = read_topic("--topic", topic)
     at = read_broker(broker, username, password, password_file, tls=tls)
     service = read_service(url, api_key, api_key_file)
     with service.connect() as client:
-        bridge_home_assistant(service, client, at, discovery)
+        bridge_home_assistant(service, client, at, discovery, topic)
 
 
 def _leave_out_cause(error: Exception) -> None:

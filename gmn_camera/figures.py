@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gmn_camera.endpoints import read_endpoint
 from gmn_client.errors import InvalidInput
 
 COUNTERS = {
@@ -97,7 +98,7 @@ def serve_metrics(address: str, read: Callable[[], Mapping[str, Figures]]) -> Ca
     """Serve the metrics over HTTP from a thread, and return a function that ends it.
 
     Args:
-        address: a port of this machine, or HOST:PORT.
+        address: a port of this machine, or HOST:PORT, with brackets around an IPv6 address.
         read: returns the newest figures by camera.
 
     Raises:
@@ -105,16 +106,23 @@ def serve_metrics(address: str, read: Callable[[], Mapping[str, Figures]]) -> Ca
     """
     from prometheus_client import CollectorRegistry, start_http_server
 
-    host, _, port = address.rpartition(":")
-    if not port.isdecimal() or int(port) > 65_535:
-        raise InvalidInput(f"--metrics: {address!r} is no port; give one like 9100, or HOST:PORT")
+    is_port = address.isdecimal()
+    try:
+        host, port = read_endpoint(f":{address}" if is_port else address)
+        if port is None:
+            raise ValueError("the port is missing")
+    except ValueError as error:
+        raise InvalidInput(
+            f"--metrics: {address!r} is no port ({error}); give one like 9100, or HOST:PORT, or "
+            "[::1]:9100"
+        ) from error
     registry = CollectorRegistry()
     registry.register(FiguresCollector(read))
     try:
-        server, thread = start_http_server(int(port), host or "127.0.0.1", registry)
+        server, thread = start_http_server(port, host or "127.0.0.1", registry)
     except OSError as error:
         raise InvalidInput(
-            f"--metrics: {address} cannot be listened on ({error.strerror}); give another port"
+            f"--metrics: {address} cannot be listened on ({error.strerror}); give another one"
         ) from error
 
     def end() -> None:

@@ -7,14 +7,15 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import httpx2
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from gmn_camera.broker import Broker, Inbox
 from gmn_client import Client
-from gmn_client.errors import GmnError, KeyRefused
+from gmn_client.errors import GmnError, InvalidInput, KeyRefused
+from gmn_client.proxies import require_address
 
 log = logging.getLogger(__name__)
 PERSON = "person"
@@ -26,9 +27,20 @@ SAME_FRAME_SECONDS = 0.01
 # Events that never ended, as after a restart of Frigate.
 MOST_EVENTS = 1000
 MOST_MESSAGE_BYTES = 1024 * 1024
+MOST_ANSWER_BYTES = 32 * 1024 * 1024
 LONGEST_LABEL = 100
-LONGEST_TRACK = 64
+# The service's limit on the id of a track.
+LONGEST_ID = 64
+LONGEST_CAMERA = 256
+# Time to wait for the next bytes of an answer of Frigate, and for the whole answer.
 TIMEOUT_SECONDS = 10.0
+ANSWER_SECONDS = 30.0
+# The last moment that Python's dates know, at the end of the year 9999.
+LAST_SECOND = 253_402_300_799
+# Frame without anything drawn on it, by the names that versions of Frigate give it.
+CLEAN_PICTURES = ("snapshot-clean.webp", "snapshot-clean.png")
+
+Edge = Annotated[float, Field(ge=-100_000, le=100_000, allow_inf_nan=False)]
 
 
 class FrigateSnapshot(BaseModel):
@@ -39,15 +51,16 @@ class FrigateSnapshot(BaseModel):
         box: left, top, right and bottom of the person in pixels.
     """
 
-    frame_time: float
-    box: tuple[float, float, float, float]
+    frame_time: Annotated[float, Field(ge=0, le=LAST_SECOND, allow_inf_nan=False)]
+    box: tuple[Edge, Edge, Edge, Edge]
 
 
 class FrigateObject(BaseModel):
     """The object of an event, as Frigate describes it."""
 
-    id: str
-    camera: str
+    # The id becomes a part of addresses of Frigate, which must lead to nothing but this event.
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=LONGEST_ID)]
+    camera: Annotated[str, Field(min_length=1, max_length=LONGEST_CAMERA)]
     label: str
     false_positive: bool | None = False
     snapshot: FrigateSnapshot | None = None
@@ -75,6 +88,13 @@ class KnownEvent:
     probability: float = 0.0
 
 
+class FrigateAnswer(NamedTuple):
+    """A successful answer of Frigate."""
+
+    headers: httpx2.Headers
+    content: bytes
+
+
 class FrigateBridge:
     """Sends the people of Frigate's events to the service, and names them in Frigate."""
 
@@ -90,6 +110,7 @@ class FrigateBridge:
         self._frigate = frigate
         self._min_height = min_height
         self._events: OrderedDict[str, KnownEvent] = OrderedDict()
+        self._has_told_of_clean_pictures = False
 
     def handle(self, payload: bytes) -> None:
         """Handle a message; one that fails is logged, and the next ones go on.
@@ -98,12 +119,14 @@ class FrigateBridge:
             KeyRefused: the service refuses the key.
         """
         if len(payload) > MOST_MESSAGE_BYTES:
-            log.warning("a message of %d bytes is left out", len(payload))
+            log.warning("a message of more than %d bytes is left out", MOST_MESSAGE_BYTES)
             return
         try:
             event = FrigateEvent.model_validate_json(payload)
         except ValidationError as error:
-            log.warning("a message is no event of Frigate: %s", error.errors()[0]["msg"])
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            log.warning("a message is no event of Frigate: %s: %s", where, first["msg"])
             return
         found = event.after
         if found.label != PERSON or found.false_positive or found.snapshot is None:
@@ -115,8 +138,14 @@ class FrigateBridge:
             self._look(event, found.snapshot, known)
         except KeyRefused:
             raise
-        except (httpx2.HTTPError, GmnError) as error:
+        except httpx2.HTTPError as error:
+            reason = f"{type(error).__name__}: {error}"
+            log.warning("%s of %s: Frigate fails (%s)", found.id, found.camera, reason)
+        except GmnError as error:
             log.warning("%s of %s: %s", found.id, found.camera, error)
+        except Exception:
+            # The broker may keep this message, and would send it again after each start.
+            log.exception("%s of %s cannot be handled", found.id, found.camera)
         if event.type == "end":
             self._events.pop(found.id, None)
 
@@ -126,7 +155,10 @@ class FrigateBridge:
         is_tall = bottom - top >= self._min_height
         if snapshot.frame_time <= known.frame_time or not is_due or not is_tall:
             return
-        picture = self._read_picture(event.after.id, snapshot.frame_time)
+        if event.type == "end":
+            picture = self._read_clean_picture(event.after.id)
+        else:
+            picture = self._read_picture(event.after.id, snapshot.frame_time)
         if picture is None:
             return
         known.frame_time = snapshot.frame_time
@@ -139,35 +171,93 @@ class FrigateBridge:
                     "y": top,
                     "width": right - left,
                     "height": bottom - top,
-                    "track": event.after.id[:LONGEST_TRACK],
+                    "track": event.after.id,
                 }
             ],
             camera=event.after.camera,
             captured_at=datetime.fromtimestamp(snapshot.frame_time, UTC),
             wait=True,
         )
-        matches = sighted.results[0].matches if sighted.results[0].problem is None else None
-        best = max(matches or (), key=lambda match: match.probability, default=None)
+        if not sighted.results:
+            log.warning("%s: the service answers without a result", event.after.id)
+            return
+        result = sighted.results[0]
+        if result.problem is not None:
+            reason = result.problem.detail or result.problem.title
+            log.warning("%s of %s: %s", event.after.id, event.after.camera, reason)
+            return
+        best = max(result.matches or (), key=lambda match: match.probability, default=None)
         if best is not None and best.probability > known.probability:
             self._name(event.after.id, best.identity, best.probability)
             known.probability = best.probability
 
     def _read_picture(self, event_id: str, frame_time: float) -> bytes | None:
-        """Return the whole frame of a snapshot; None if Frigate has another one by now."""
+        """Return the whole frame of an event that goes on; None if Frigate has another picture."""
         shown = {"bbox": 0, "crop": 0, "timestamp": 0, "quality": 95}
-        answer = self._frigate.get(f"/api/events/{event_id}/snapshot.jpg", params=shown)
-        if answer.status_code == httpx2.codes.NOT_FOUND:
+        answer = self._ask("GET", f"/api/events/{event_id}/snapshot.jpg", params=shown)
+        if answer is None:
             return None
-        answer.raise_for_status()
+        # The event has ended by now. Its stored picture may be cut, whatever is asked for, and the
+        # message about the end follows.
+        if "max-age" in answer.headers.get("Cache-Control", ""):
+            return None
         of_frame = answer.headers.get(FRAME_TIME)
-        if of_frame is not None and abs(float(of_frame) - frame_time) > SAME_FRAME_SECONDS:
+        if of_frame is not None and not _is_same_frame(of_frame, frame_time):
             return None
-        return bytes(answer.content)
+        return answer.content
+
+    def _read_clean_picture(self, event_id: str) -> bytes | None:
+        """Return the whole frame of an event that has ended; None if Frigate keeps none.
+
+        `snapshot.jpg` is then a file that may be cut or have a box drawn on it, as the
+        configuration of Frigate says.
+        """
+        for name in CLEAN_PICTURES:
+            answer = self._ask("GET", f"/api/events/{event_id}/{name}")
+            if answer is not None:
+                return answer.content
+        if not self._has_told_of_clean_pictures:
+            self._has_told_of_clean_pictures = True
+            log.warning(
+                "Frigate keeps no clean picture of %s; the last pictures of such events are left "
+                "out, set clean_copy: true below snapshots in Frigate's configuration",
+                event_id,
+            )
+        return None
 
     def _name(self, event_id: str, identity: str, probability: float) -> None:
         label = {"subLabel": identity[:LONGEST_LABEL], "subLabelScore": round(probability, 3)}
-        answer = self._frigate.post(f"/api/events/{event_id}/sub_label", json=label)
-        answer.raise_for_status()
+        if self._ask("POST", f"/api/events/{event_id}/sub_label", json=label) is None:
+            log.warning("Frigate does not know the event %s, so it gets no name", event_id)
+
+    def _ask(self, method: str, path: str, **content: Any) -> FrigateAnswer | None:
+        """Return Frigate's answer; None if there is no such thing.
+
+        Raises:
+            httpx2.HTTPError: Frigate does not answer, answers an error, too much or too slowly.
+        """
+        latest = time.monotonic() + ANSWER_SECONDS
+        body = bytearray()
+        with self._frigate.stream(method, path, **content) as response:
+            if response.status_code == httpx2.codes.NOT_FOUND:
+                return None
+            if not response.is_success:
+                # The message of `raise_for_status` would show a password in the address.
+                raise httpx2.HTTPError(f"{path}: HTTP {response.status_code}")
+            for part in response.iter_bytes():
+                body += part
+                if len(body) > MOST_ANSWER_BYTES:
+                    raise httpx2.ReadError(f"{path}: more than {MOST_ANSWER_BYTES:,} bytes came")
+                if time.monotonic() > latest:
+                    raise httpx2.ReadTimeout(f"{path}: takes longer than {ANSWER_SECONDS:g} s")
+        return FrigateAnswer(response.headers, bytes(body))
+
+
+def _is_same_frame(of_frame: str, frame_time: float) -> bool:
+    try:
+        return abs(float(of_frame) - frame_time) <= SAME_FRAME_SECONDS
+    except ValueError:
+        return False
 
 
 def bridge_frigate(
@@ -183,8 +273,16 @@ def bridge_frigate(
         min_height: pixels; lower people are not sent.
 
     Raises:
+        InvalidInput: the address of Frigate cannot be used.
         KeyRefused: the service refuses the key.
     """
+    try:
+        require_address(httpx2.URL(frigate_url))
+    except httpx2.InvalidURL as error:
+        raise InvalidInput(
+            f"--frigate: {frigate_url.rpartition('@')[2]} is no address ({error}); write it like "
+            "http://frigate.example:5000"
+        ) from error
     inbox: Inbox[bytes] = Inbox()
     client = broker.client("gmn-frigate")
 
@@ -196,7 +294,10 @@ def bridge_frigate(
         client.subscribe(f"{prefix}/events", qos=1)
 
     client.on_connect = subscribe
-    client.on_message = lambda _client, _data, message: inbox.put(message.payload)
+    # One byte above the limit is enough to see that a message is too long.
+    client.on_message = lambda _client, _data, message: inbox.put(
+        message.payload[: MOST_MESSAGE_BYTES + 1]
+    )
     with httpx2.Client(base_url=frigate_url, timeout=TIMEOUT_SECONDS) as frigate:
         bridge = FrigateBridge(service, frigate, min_height)
         broker.start(client)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import queue
 import re
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from gmn_camera.alerts import follow_alerts
@@ -18,10 +20,13 @@ from gmn_client.errors import GmnError, KeyRefused
 from gmn_client.models import Alert
 
 log = logging.getLogger(__name__)
-BASE = "gmn"
-STATUS_TOPIC = f"{BASE}/status"
+DEFAULT_TOPIC = "gmn"
 ONLINE = "online"
 OFFLINE = "offline"
+CONNECTED = "ON"
+DISCONNECTED = "OFF"
+# Home Assistant shows a sensor with this state as unknown.
+UNKNOWN = "None"
 CAMERA_EVENTS = ("visit", "late", "silent", "heard")
 LIST_EVENTS = ("disarmed", "promise_broken")
 LISTS = "lists"
@@ -31,32 +36,70 @@ MOST_CAMERAS = 1000
 
 
 class HomeAssistant:
-    """Announces cameras as devices with three entities, and publishes what happens there."""
+    """Announces cameras as devices with three entities, and publishes what happens there.
 
-    def __init__(self, mqtt: Any, service: Client, discovery: str) -> None:
+    Attributes:
+        topic: the first part of all topics and ids but those of Home Assistant.
+        status_topic: says whether the program runs and the service answers.
+        own_topics: those that other programs may have published, too.
+    """
+
+    def __init__(
+        self, mqtt: Any, service: Client, discovery: str, topic: str = DEFAULT_TOPIC
+    ) -> None:
         """Remember both sides.
 
         Args:
             mqtt: client of the broker.
             service: with a key that has the scope `query`.
             discovery: the topic below which Home Assistant looks for entities.
+            topic: the topic below which this program publishes; bridges of several services need
+                different ones.
         """
+        self.topic = topic
+        self.status_topic = f"{topic}/status"
+        self.own_topics = (self.status_topic, f"{topic}/+/connected")
+        # Home Assistant ignores ids with letters that a topic may have.
+        self._id = topic if topic == DEFAULT_TOPIC else slug_of(topic)
         self._mqtt = mqtt
         self._service = service
         self._discovery = discovery
         self._connected: dict[str, bool] = {}
+        self._listed: set[str] = set()
+        self._kept: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._service_answers = False
         self._cameras_at = float("-inf")
 
     def announce(self) -> None:
-        """Publish that the program runs, and every entity so far."""
-        self._publish(STATUS_TOPIC, ONLINE, retain=True)
+        """Publish whether the service answers, and every entity so far."""
+        self._publish_status()
         self._announce_lists()
         for camera, is_connected in list(self._connected.items()):
             self._announce_camera(camera)
             self._publish_connected(camera, is_connected)
 
+    def note_message(self, topic: str, payload: bytes, *, is_kept: bool) -> None:
+        """Note a message of a topic that this program publishes, too.
+
+        Args:
+            is_kept: the broker kept it, maybe from before this start.
+        """
+        if topic == self.status_topic:
+            # Another program with the same topic has ended.
+            if payload == OFFLINE.encode() and self._service_answers:
+                self._publish_status()
+        elif is_kept and payload == CONNECTED.encode():
+            self._kept.put(topic)
+
+    def leave(self) -> None:
+        """Publish that the program ends."""
+        self._service_answers = False
+        self._publish_status()
+
     def publish_cameras(self) -> None:
         """Publish which cameras the service hears, every 30 seconds.
+
+        While the service is away, all entities are unavailable.
 
         Raises:
             KeyRefused: the service refuses the key.
@@ -74,14 +117,44 @@ class HomeAssistant:
             raise
         except GmnError as error:
             log.warning("%s", error)
-            return
-        for name, is_connected in heard.items():
-            self._note_camera(name, is_connected)
+            self._note_service(False)
+        else:
+            self._note_service(True)
+            self._disconnect(self._listed - heard.keys())
+            self._listed = set(heard)
+            for name, is_connected in heard.items():
+                self._note_camera(name, is_connected)
+            self._forget_kept()
+
+    def _disconnect(self, cameras: Iterable[str]) -> None:
+        """Show cameras as disconnected that the service no longer lists."""
+        for camera in cameras:
+            if self._connected.pop(camera, False):
+                self._publish_connected(camera, False)
+
+    def _forget_kept(self) -> None:
+        """Show as unknown what the broker keeps of cameras that nothing is known about."""
+        known = {self._connected_topic(camera) for camera in self._connected}
+        while not self._kept.empty():
+            topic = self._kept.get()
+            if topic not in known:
+                self._publish(topic, UNKNOWN, retain=True)
+
+    def _note_service(self, answers: bool) -> None:
+        if answers is not self._service_answers:
+            self._service_answers = answers
+            self._publish_status()
+
+    def _publish_status(self) -> None:
+        state = ONLINE if self._service_answers else OFFLINE
+        self._publish(self.status_topic, state, retain=True)
 
     def publish_alert(self, alert: Alert) -> None:
         """Publish an alert with its picture; one that is held back during a trial is not told."""
         if alert.held:
             return
+        # Home Assistant would take no event of an entity that is unavailable.
+        self._note_service(True)
         if alert.camera is None:
             self._publish_event(LISTS, alert)
             return
@@ -97,7 +170,7 @@ class HomeAssistant:
                 log.warning("the picture of alert %s: %s", alert.alert_id, error)
             else:
                 # A broker would keep a retained picture of a person for ever.
-                self._publish(f"{BASE}/{slug}/image", picture)
+                self._publish(f"{self.topic}/{slug}/image", picture)
         self._publish_event(slug, alert)
 
     def _note_camera(self, camera: str, is_connected: bool) -> None:
@@ -111,8 +184,11 @@ class HomeAssistant:
             self._publish_connected(camera, is_connected)
 
     def _publish_connected(self, camera: str, is_connected: bool) -> None:
-        state = "ON" if is_connected else "OFF"
-        self._publish(f"{BASE}/{slug_of(camera)}/connected", state, retain=True)
+        state = CONNECTED if is_connected else DISCONNECTED
+        self._publish(self._connected_topic(camera), state, retain=True)
+
+    def _connected_topic(self, camera: str) -> str:
+        return f"{self.topic}/{slug_of(camera)}/connected"
 
     def _publish_event(self, slug: str, alert: Alert) -> None:
         told = {
@@ -126,46 +202,50 @@ class HomeAssistant:
             "trial": alert.trial,
             "detail": alert.detail,
         }
-        self._publish(f"{BASE}/{slug}/alert", json.dumps(told))
+        self._publish(f"{self.topic}/{slug}/alert", json.dumps(told))
 
     def _announce_camera(self, camera: str) -> None:
         slug = slug_of(camera)
-        device = {"identifiers": [f"{BASE}_{slug}"], "name": camera, "manufacturer": "GMN"}
+        device = {"identifiers": [f"{self._id}_{slug}"], "name": camera, "manufacturer": "GMN"}
         self._announce(
             "event",
             slug,
             "alert",
-            {"name": "Alert", "state_topic": f"{BASE}/{slug}/alert", "device": device}
+            {"name": "Alert", "state_topic": f"{self.topic}/{slug}/alert", "device": device}
             | {"event_types": list(CAMERA_EVENTS)},
         )
         self._announce(
             "image",
             slug,
             "image",
-            {"name": "Last alert", "image_topic": f"{BASE}/{slug}/image", "device": device}
+            {"name": "Last alert", "image_topic": f"{self.topic}/{slug}/image", "device": device}
             | {"content_type": "image/jpeg"},
         )
         self._announce(
             "binary_sensor",
             slug,
             "connected",
-            {"name": "Connected", "state_topic": f"{BASE}/{slug}/connected", "device": device}
+            {"name": "Connected", "state_topic": self._connected_topic(camera), "device": device}
             | {"device_class": "connectivity"},
         )
 
     def _announce_lists(self) -> None:
-        device = {"identifiers": [f"{BASE}_{LISTS}"], "name": "Watch lists", "manufacturer": "GMN"}
+        device = {
+            "identifiers": [f"{self._id}_{LISTS}"],
+            "name": "Watch lists",
+            "manufacturer": "GMN",
+        }
         self._announce(
             "event",
             LISTS,
             "alert",
-            {"name": "News", "state_topic": f"{BASE}/{LISTS}/alert", "device": device}
+            {"name": "News", "state_topic": f"{self.topic}/{LISTS}/alert", "device": device}
             | {"event_types": list(LIST_EVENTS)},
         )
 
     def _announce(self, component: str, slug: str, entity: str, config: dict[str, Any]) -> None:
-        name = f"{BASE}_{slug}_{entity}"
-        told = {**config, "unique_id": name, "availability_topic": STATUS_TOPIC}
+        name = f"{self._id}_{slug}_{entity}"
+        told = {**config, "unique_id": name, "availability_topic": self.status_topic}
         topic = f"{self._discovery}/{component}/{name}/config"
         self._publish(topic, json.dumps(told), retain=True)
 
@@ -179,12 +259,15 @@ def slug_of(camera: str) -> str:
     return f"{readable}_{hashlib.sha256(camera.encode()).hexdigest()[:8]}".lstrip("_")
 
 
-def bridge_home_assistant(service: Service, client: Client, broker: Broker, discovery: str) -> None:
+def bridge_home_assistant(
+    service: Service, client: Client, broker: Broker, discovery: str, topic: str = DEFAULT_TOPIC
+) -> None:
     """Publish alerts and cameras until SIGTERM or SIGINT comes.
 
     Args:
         client: of the service.
         discovery: the topic below which Home Assistant looks for entities.
+        topic: the topic below which this program publishes.
 
     Raises:
         KeyRefused: the service refuses the key.
@@ -193,16 +276,20 @@ def bridge_home_assistant(service: Service, client: Client, broker: Broker, disc
     stop = threading.Event()
     refused: list[KeyRefused] = []
     mqtt = broker.client("gmn-alerts")
+    home = HomeAssistant(mqtt, client, discovery, topic)
     # Home Assistant then shows the entities as unavailable.
-    mqtt.will_set(STATUS_TOPIC, OFFLINE, qos=1, retain=True)
-    home = HomeAssistant(mqtt, client, discovery)
+    mqtt.will_set(home.status_topic, OFFLINE, qos=1, retain=True)
 
     def announce(_client: Any, _data: Any, _flags: Any, reason: Any, _more: Any) -> None:
         if reason.is_failure:
             log.warning("the broker refuses the connection: %s", reason)
             return
         log.info("the broker is connected")
+        mqtt.subscribe([(topic, 1) for topic in home.own_topics])
         home.announce()
+
+    def note(_client: Any, _data: Any, message: Any) -> None:
+        home.note_message(message.topic, message.payload, is_kept=message.retain)
 
     def follow() -> None:
         try:
@@ -216,12 +303,13 @@ def bridge_home_assistant(service: Service, client: Client, broker: Broker, disc
         home.publish_cameras()
 
     mqtt.on_connect = announce
+    mqtt.on_message = note
     broker.start(mqtt)
     threading.Thread(target=follow, daemon=True).start()
     try:
         inbox.handle_until_stopped(home.publish_alert, check)
     finally:
         stop.set()
-        mqtt.publish(STATUS_TOPIC, OFFLINE, qos=1, retain=True)
+        home.leave()
         mqtt.disconnect()
         mqtt.loop_stop()

@@ -20,6 +20,7 @@ from gmn_client.errors import (
     ServiceUnreachable,
 )
 from gmn_client.models import Problem
+from model.wording import counted
 
 log = logging.getLogger(__name__)
 MOST_AT_ONCE = 16
@@ -104,7 +105,8 @@ class CropSender:
         self._has_given_up.set()
         if self.waiting:
             self.dropped += self.waiting
-            log.warning("%d crops were given up, as the service did not answer", self.waiting)
+            given_up = counted(self.waiting, "crop was", "crops were")
+            log.warning("%s given up, as the service did not answer", given_up)
 
     def _run(self) -> None:
         try:
@@ -155,7 +157,8 @@ class CropSender:
                 results = refusal.problem.results or []
                 if not results and refusal.problem.status in LASTING:
                     raise
-                log.warning("%d crops were refused: %s", len(batch), refusal)
+                refused = counted(len(batch), "crop was", "crops were")
+                log.warning("%s refused: %s", refused, refusal)
                 self.refused += len(batch)
                 return
             except (ServiceUnreachable, ServiceFailed) as error:

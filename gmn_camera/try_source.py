@@ -21,6 +21,7 @@ from gmn_camera.pipeline import CropPipeline
 from gmn_camera.settings import CameraSettings
 from gmn_camera.source import Stream, VideoFile
 from gmn_client.errors import InvalidInput
+from model.wording import counted
 
 SERIES = "track"
 # Below this the models lose much: half of their input's rows would be invented.
@@ -221,8 +222,8 @@ def try_source(settings: CameraSettings, seconds: float, picture: Path) -> Tried
 def describe(tried: TriedSource) -> Iterator[str]:
     """Yield the lines that tell a person the result."""
     yield (
-        f"{tried.source}: {tried.width}×{tried.height} pixels; {tried.frames} frames of "
-        f"{tried.seconds:g} s were looked at"
+        f"{tried.source}: {tried.width}×{tried.height} pixels; looked at "
+        f"{counted(tried.frames, 'frame')} of {tried.seconds:g} s"
     )
     if tried.tracks:
         yield f"{'track':<12}{'from':>10}{'to':>10}{'frames':>8}{'height':>8}{'crops':>7}"
@@ -235,7 +236,8 @@ def describe(tried: TriedSource) -> Iterator[str]:
         )
     if tried.people_heights is not None:
         low, middle, high = tried.people_heights
-        yield f"people: {len(tried.tracks)} tracks, {middle} pixels high ({low} to {high})"
+        tracks = counted(len(tried.tracks), "track")
+        yield f"people: {tracks}, {middle} pixels high ({low} to {high})"
     yield f"crops: {tried.crops}, {tried.crop_bytes / 1000:.0f} kB in all"
     yield f"cost: {tried.cpu_milliseconds:g} ms of CPU for a frame, {tried.cores:g} cores"
     if tried.picture is not None:
@@ -257,9 +259,9 @@ def _advise(tried: TriedSource, rate: float, settings: CameraSettings) -> Iterat
     without_crops = sum(track.crops == 0 for track in tried.tracks)
     if without_crops:
         yield (
-            f"{without_crops} of {len(tried.tracks)} tracks gave no crop, as the people were lower "
-            f"than {settings.min_height} pixels ({tried.low} times), hidden, or cut by the edge "
-            "of the frame."
+            f"{without_crops} of {counted(len(tried.tracks), 'track')} gave no crop, as the people "
+            f"were lower than {settings.min_height} pixels ({counted(tried.low, 'time')}), hidden, "
+            "or cut by the edge of the frame."
         )
     if tried.frames > 1 and rate < GOOD_FPS:
         yield (

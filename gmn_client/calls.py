@@ -34,8 +34,9 @@ import httpx2
 from pydantic import Field, TypeAdapter
 
 from gmn_client import models
-from gmn_client.errors import checked, parse, parse_enrollment, parse_report
+from gmn_client.errors import InvalidInput, checked, parse, parse_enrollment, parse_report
 from gmn_client.uploads import (
+    CropFields,
     ImageSource,
     idempotency_header,
     label_fields,
@@ -50,6 +51,8 @@ Answer = TypeVar("Answer")
 Answer_co = TypeVar("Answer_co", covariant=True)
 Awaited_co = TypeVar("Awaited_co", covariant=True)
 
+# Names of the labels of a crop.
+LABELS = frozenset(CropFields.__annotations__)
 # Number of items that are requested at once.
 PAGE = 1000
 
@@ -109,6 +112,22 @@ class Method(Generic[Params, Answer_co, Awaited_co]):
     def __init__(self, build: Callable[..., Any], *steps: str) -> None:
         self._build = build
         self._steps = steps
+        self._name = build.__name__
+
+    def __set_name__(self, owner: Any, name: str) -> None:
+        self._name = name
+
+    @functools.cached_property
+    def _signature(self) -> inspect.Signature:
+        return inspect.signature(self._build)
+
+    def _describe_misuse(self, error: TypeError) -> str:
+        """Return what is wrong with the arguments of a call, and the remedy."""
+        _, *arguments = self._signature.parameters
+        remedy = f"its arguments are {', '.join(arguments)}"
+        if self._name == "enroll" and any(repr(label) in str(error) for label in LABELS):
+            remedy = "a label belongs to its image, as in Image('ann.jpg', identity='Ann')"
+        return f"{self._name}: {error}; {remedy}"
 
     @overload
     def __get__(self, client: Blocks, owner: Any) -> Callable[Params, Answer_co]: ...
@@ -123,6 +142,10 @@ class Method(Generic[Params, Answer_co, Awaited_co]):
 
         @functools.wraps(build)
         def method(*args: Any, **options: Any) -> object:
+            try:
+                self._signature.bind(client, *args, **options)
+            except TypeError as error:
+                raise InvalidInput(self._describe_misuse(error)) from error
             result = build(*args, **options)
             for step in self._steps:
                 result = getattr(client, step)(result)

@@ -135,7 +135,7 @@ class Connection(Methods):
         self._http_clients: dict[Owner, Any] = {}
         try:
             address = httpx2.URL(self.url)
-            proxies.require_host(address)
+            proxies.require_address(address)
             if transport is None:
                 self._proxy = proxies.find_proxy(address)
         except httpx2.InvalidURL as error:
@@ -205,7 +205,9 @@ class Connection(Methods):
                 try:
                     response = await self._exchange(request, archive is not None)
                 except NO_CONNECTION as error:
-                    raise errors.unreachable(self.url, error, self._proxy) from error
+                    raise errors.unreachable(
+                        self.url, error, self._proxy, request["timeout"]
+                    ) from error
                 except UnicodeEncodeError as error:
                     raise InvalidInput(
                         f"{error.object!r:.80}: cannot be written in UTF-8; send another text"
@@ -344,7 +346,8 @@ class Connection(Methods):
                 await self._download({"method": "GET", "url": url}, file)
             partial.replace(target)
         except NO_CONNECTION as error:
-            raise errors.unreachable(self.url, error, self._proxy) from error
+            timeout = httpx2.Timeout(self._timeout)
+            raise errors.unreachable(self.url, error, self._proxy, timeout) from error
         except OSError as error:
             raise InvalidInput(f"{path}: cannot be written ({error.strerror})") from error
         finally:

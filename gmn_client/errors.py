@@ -118,15 +118,25 @@ def checked(response: httpx2.Response) -> httpx2.Response:
 
 
 def unreachable(
-    url: str, error: httpx2.TransportError | httpx2.InvalidURL, proxy: Proxy | None = None
+    url: str,
+    error: httpx2.TransportError | httpx2.InvalidURL,
+    proxy: Proxy | None = None,
+    timeout: httpx2.Timeout | None = None,
 ) -> ServiceUnreachable:
-    """Return the exception for a failed connection to `url`, through a proxy if there is one."""
+    """Return the exception for a call of `url` that got no answer.
+
+    Args:
+        proxy: led there, if there was one.
+        timeout: how long the client waited.
+    """
     reason = REMEDY if is_malformed(url) else str(error)
     url = without_secret(url)
     if isinstance(error, (httpx2.InvalidURL, httpx2.UnsupportedProtocol)):
         return ServiceUnreachable(
             f"{url}: not an address ({reason}); write it like http://127.0.0.1:8000"
         )
+    if timeout is not None and isinstance(error, httpx2.TimeoutException):
+        return _out_of_time(url, error, proxy, timeout)
     if proxy is not None:
         return ServiceUnreachable(
             f"{url}: cannot be reached through {proxy} ({type(error).__name__}: {error}); "
@@ -140,6 +150,31 @@ def unreachable(
     return ServiceUnreachable(
         f"{url}: the connection broke off ({type(error).__name__}: {error}); see whether the "
         "service still runs, then try again"
+    )
+
+
+def _out_of_time(
+    url: str, error: httpx2.TimeoutException, proxy: Proxy | None, timeout: httpx2.Timeout
+) -> ServiceUnreachable:
+    """Return the exception for a service that is slow, which may be there nevertheless."""
+    seconds = timeout.read
+    what = "no answer"
+    remedy = "the service is slow or stands still: try again"
+    if isinstance(error, httpx2.ConnectTimeout):
+        seconds = timeout.connect
+        what = "no connection"
+        remedy = "give the right address (gmn reads GMN_URL), look at the network"
+    elif isinstance(error, httpx2.WriteTimeout):
+        seconds = timeout.write
+        what = "nothing more of the request was taken"
+    elif isinstance(error, httpx2.PoolTimeout):
+        seconds = timeout.pool
+        what = "no connection of the client was free"
+        remedy = "make fewer calls at once"
+    through = "" if proxy is None else f" through {proxy}"
+    return ServiceUnreachable(
+        f"{url}: {what} within {seconds:g} s (timeout={seconds:g}){through}; {remedy}, or give the "
+        "client a longer timeout"
     )
 
 

@@ -77,6 +77,15 @@ def is_this_machine(host: str) -> bool:
     )
 
 
+def require_address(url: httpx2.URL) -> None:
+    """Raise `httpx2.InvalidURL` if no service can be at `url`."""
+    if url.scheme not in DEFAULT_PORTS:
+        raise httpx2.InvalidURL("it does not begin with http:// or https://")
+    if not url.host:
+        raise httpx2.InvalidURL("it names no host")
+    require_host(url)
+
+
 def require_host(url: httpx2.URL) -> None:
     """Raise `httpx2.InvalidURL` if no name server could be asked for the host of `url`."""
     try:

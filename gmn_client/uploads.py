@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -191,10 +192,15 @@ def whole_fields(values: Mapping[str, object]) -> dict[str, object]:
     return {name: "" if value in (None, []) else value for name, value in sent.items()}
 
 
-def _time_text(moment: datetime) -> str:
+def _time_text(name: str, moment: datetime) -> str:
     offset = moment.utcoffset()
+    if offset is None:
+        raise InvalidInput(
+            f"{name}: {moment} has no time zone; give it one, such as timezone.utc, or by "
+            "astimezone() that of this machine"
+        )
     # RFC 3339 has no seconds in an offset, which local mean times have.
-    if offset and offset % timedelta(minutes=1):
+    if offset % timedelta(minutes=1):
         moment = moment.astimezone(timezone.utc)
     return moment.isoformat()
 
@@ -203,10 +209,13 @@ def _encode_field(name: str, value: object) -> object:
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, datetime):
-        return _time_text(value)
+        return _time_text(name, value)
     if isinstance(value, Mapping):
+        encode = functools.partial(_encode_in_json, name)
         try:
-            return json.dumps(dict(value), allow_nan=False, default=_encode_in_json)
+            return json.dumps(dict(value), allow_nan=False, default=encode)
+        except InvalidInput:
+            raise
         except (TypeError, ValueError) as error:
             raise InvalidInput(f"{name}: is not what JSON can hold ({error})") from error
     if isinstance(value, Iterable) and not isinstance(value, bytes):
@@ -214,9 +223,9 @@ def _encode_field(name: str, value: object) -> object:
     return str(value)
 
 
-def _encode_in_json(value: object) -> str:
+def _encode_in_json(name: str, value: object) -> str:
     if isinstance(value, datetime):
-        return _time_text(value)
+        return _time_text(name, value)
     raise TypeError(f"{value!r:.40} is a {type(value).__name__}; give plain numbers and texts")
 
 
@@ -294,9 +303,9 @@ def key_header(api_key: str | None) -> dict[str, str]:
 
 
 def images_of(sources: Iterable[ImageSource]) -> Iterator[ImageSource]:
-    """Return the images of an enrollment; raises `TypeError` for a single one."""
+    """Return the images of an enrollment; raises `InvalidInput` for a single one."""
     if isinstance(sources, (str, bytes, os.PathLike, Image)) or not isinstance(sources, Iterable):
-        raise TypeError(
+        raise InvalidInput(
             f"images: is one {type(sources).__name__}, and several are expected; give a list, as "
             "in enroll([image])"
         )
@@ -318,8 +327,7 @@ def image_files(sources: Sequence[ImageSource]) -> list[tuple[str, tuple[str, by
     """Return the form's files with their names, reading or encoding images as necessary.
 
     Raises:
-        TypeError: an object is not an image.
-        InvalidInput: a file cannot be read.
+        InvalidInput: an object is not an image, or a file cannot be read.
     """
     read = [_read_file(source) for source in sources]
     # Names of files may contain bytes that are not UTF-8.
@@ -348,12 +356,12 @@ def _read_file(source: Any) -> tuple[str, bytes]:
             reason = getattr(error, "strerror", None) or error
             raise InvalidInput(f"{path}: cannot be read ({reason}); name an image file") from error
     if isinstance(source, io.TextIOBase):
-        raise TypeError(f"a file that is opened as text is no image; {ACCEPTED}")
+        raise InvalidInput(f"a file that is opened as text is no image; {ACCEPTED}")
     if hasattr(source, "read"):
         read = source.read()
         if isinstance(read, bytes):
             return _find_name(source), read
-        raise TypeError(f"an open file reads {type(read).__name__}, not bytes; {ACCEPTED}")
+        raise InvalidInput(f"an open file reads {type(read).__name__}, not bytes; {ACCEPTED}")
     if hasattr(source, "getexif"):
         # Converting to RGB would clip 16-bit grey instead of scaling it.
         mode = "I;16" if source.mode == "I" else "RGB"
@@ -366,7 +374,7 @@ def _read_file(source: Any) -> tuple[str, bytes]:
         except (OSError, ValueError) as error:
             raise InvalidInput(f"{name}: cannot be read ({error}); open another image") from error
         return name, encoded.getvalue()
-    raise TypeError(f"{type(source).__name__} is no image; {ACCEPTED}")
+    raise InvalidInput(f"{type(source).__name__} is no image; {ACCEPTED}")
 
 
 def _find_name(source: object) -> str:

@@ -57,6 +57,11 @@ NO_KEY = (
     "there is no API key: every program on this machine may do everything, and so may every client "
     "of a proxy on it; make one with gmn keys create --scope admin before a proxy stands in front"
 )
+UNKNOWN_KEY = (
+    "a request brings an API key, but this service has none, so that every key may do everything; "
+    "if there should be keys, stop this service and name their data directory with --data-dir or "
+    "GMN_DATA_DIR"
+)
 OTHER_RATE = "make a key with another rate with gmn keys create --rate"
 log = logging.getLogger(__name__)
 
@@ -230,6 +235,7 @@ class KeyRing:
         self._asked_for = records.asked_for
         self._current = True
         self._used: dict[str, datetime] = {}
+        self._has_warned_of_unknown_key = False
         self._noted = time.monotonic()
         self._rates = rates or KeyRates()
         self._merge_keys()
@@ -255,6 +261,8 @@ class KeyRing:
         match = None if key is None else find_key(key, self._keys)
         if self.is_open:
             if local:
+                if key is not None:
+                    self._warn_of_unknown_key()
                 return LOCAL_ADMIN
             reason = (
                 "this service has no key yet, and without one it answers this machine only; the "
@@ -274,6 +282,12 @@ class KeyRing:
                 f"the key {match.key_id} expired at {match.expires_at.isoformat()}; send another"
             )
         raise Unauthorised(f"{reason}, or make one with gmn keys create")
+
+    def _warn_of_unknown_key(self) -> None:
+        # Otherwise a service of a wrong data directory would look like the right one.
+        if not self._has_warned_of_unknown_key:
+            self._has_warned_of_unknown_key = True
+            log.warning(UNKNOWN_KEY)
 
     async def require_rate(self, key: ApiKey, count: int = 1) -> None:
         """Count a request of a key, or its images; an idle minute's worth may be sent at once.

@@ -21,6 +21,7 @@ from rich.filesize import decimal as size
 from gmn_client.addresses import without_secret
 from gmn_client.models import Finding, FindingState
 from model.problems import InputProblem
+from model.wording import counted
 from service.settings import PREFIX, Settings, describe_links, service_links
 
 if TYPE_CHECKING:
@@ -140,13 +141,14 @@ def _service(runtime: Runtime) -> Findings:
     if not record.up:
         yield "error", "the record does not respond, so that nothing is stored; look at its disk"
     elif record.lag_seconds > SLOW_SECONDS:
-        text = f"{record.lag:,} commits of the record are not shown for {record.lag_seconds:.0f} s"
+        lag = counted(record.lag, "commit of the record is", "commits of the record are")
+        text = f"{lag} not shown for {record.lag_seconds:.0f} s"
         yield "warning", f"{text}; look at the load of the machine and its disk"
     else:
-        yield "ok", f"the record responds ({record.state}), {record.lag:,} commits behind"
+        yield "ok", f"the record responds ({record.state}), {counted(record.lag, 'commit')} behind"
     yield from _damage(runtime.record, runtime.galleries)
     silent = galleries.writer_silent_seconds()
-    text = f"{galleries.waiting_writes:,} writes wait"
+    text = counted(galleries.waiting_writes, "write waits", "writes wait")
     if silent > SLOW_SECONDS:
         text = f"{text}, and the one in progress is silent for {silent:.0f} s"
         yield "warning", f"{text}; look at the load of the disk of {runtime.settings.data_dir}"
@@ -167,7 +169,8 @@ def _describe_placement(galleries: GalleryRegistry, placement: DevicePlacement) 
     indexes = [gallery.own_index for gallery in galleries.all() if gallery.own_index]
     on_device = [index.device_bytes for index in indexes if index.device_bytes]
     return (
-        f"{len(on_device)} of {len(indexes)} galleries are searched on the GPU, and take "
+        f"{len(on_device)} of {counted(len(indexes), 'gallery', 'galleries')} searched on the GPU, "
+        "taking "
         f"{size(sum(on_device))} of {size(placement.budget_bytes)} (GMN_GPU_GALLERY_SHARE); the "
         "others are small, being copied, or without room there"
     )
@@ -181,7 +184,7 @@ def _damage(record: Record, galleries: GalleryRegistry) -> Findings:
         more = f" and {len(crop_ids) - DAMAGE_SHOWN:,} more" if len(crop_ids) > DAMAGE_SHOWN else ""
         yield (
             "error",
-            f"{len(crop_ids):,} crops of gallery {name} are damaged and left out of every answer: "
+            f"{counted(len(crop_ids), 'crop')} of gallery {name} damaged and left out of answers: "
             f"{shown}{more}; delete and enroll them again, or restore a backup, and look at the "
             "disk",
         )
@@ -273,7 +276,8 @@ def _record(settings: Settings, database: Database | None) -> Findings:
         return
     galleries = read_filled(Reader(database))
     crops = sum(gallery.crops for gallery in galleries)
-    yield "ok", f"{len(galleries)} galleries with {crops:,} crops, {size(database.stored_bytes())}"
+    contents = f"{counted(len(galleries), 'gallery', 'galleries')} with {counted(crops, 'crop')}"
+    yield "ok", f"{contents}, {size(database.stored_bytes())}"
 
 
 def _locks(settings: Settings, _: Database | None) -> Findings:

@@ -233,6 +233,67 @@ def test_without_the_packages_of_the_service_a_command_names_its_extra(tmp_path)
     assert finished.returncode == 2
 
 
+WITHOUT_LINUX = """
+import contextlib, io, json, sys
+sys.modules["fcntl"] = sys.modules["resource"] = None
+import gmn
+
+shown = []
+for words in json.loads(sys.argv[1]):
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors):
+        status = gmn.run(words)
+    shown.append((status, errors.getvalue()))
+print(json.dumps(shown))
+"""
+
+
+def ran_without_linux(commands, folder):
+    """Return status and messages of commands where Python has no modules of Linux alone."""
+    environment = os.environ | {"PYTHONPATH": str(GMN.parent)}
+    command = (sys.executable, "-c", WITHOUT_LINUX, json.dumps(commands))
+    finished = run_command(*command, cwd=folder, env=environment)
+    assert finished.returncode == 0, finished.stderr
+    return json.loads(finished.stdout)
+
+
+def test_on_another_system_than_linux_the_commands_of_the_service_say_so(tmp_path):
+    commands = [
+        ["serve", "--port", "0"],
+        ["backup", "copy"],
+        ["restore", "copy", "--into", "new", "--replaces", "old"],
+        ["doctor"],
+        ["keys", "list"],
+        ["store", "verify"],
+        ["audit", "verify"],
+    ]
+    for words, (status, errors) in zip(
+        commands, ran_without_linux(commands, tmp_path), strict=True
+    ):
+        said = rf"gmn: gmn {words[0]} needs Linux, and Python has no module (fcntl|resource) here; "
+        assert re.match(said, errors), errors
+        assert len(errors.splitlines()) == 1
+        assert status == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_on_another_system_than_linux_the_commands_that_call_a_service_work(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"an image")
+    url = ["--url", "http://127.0.0.1:9"]
+    commands = [
+        ["query", "a.png", *url],
+        ["people", "a.png", *url],
+        ["enroll", "a.png", "--identity", "Ann", *url],
+        ["crops", *url],
+        ["gallery", "list", *url],
+        ["api", "model", *url],
+        ["doctor", *url],
+    ]
+    for status, errors in ran_without_linux(commands, tmp_path):
+        assert errors.startswith("gmn: http://127.0.0.1:9: no service answers there")
+        assert status == 2
+
+
 def test_without_its_packages_the_camera_command_names_its_extra(tmp_path):
     environment = light_environment(tmp_path)
     environment["PYTHONPATH"] += f"{os.pathsep}{GMN.parent}"

@@ -17,7 +17,7 @@ MODELS = ("torch", "torchvision", "model.artefact", "model.embedder", "model.met
 MODEL_BESIDES_OPENVINO = tuple(
     f"model.{source.stem}"
     for source in sorted((ROOT / "model").iterdir())
-    if source.stem != "openvino_loading"
+    if source.stem not in ("openvino_loading", "wording")
 )
 INSIDE_THE_SERVICE = tuple(
     f"service.{room}"
@@ -42,7 +42,7 @@ KNOWS_NOTHING_OF = {
         *("gmn_camera", "model", "training", "service", "demo", "bench", "gmn"),
         *("torch", "numpy", "PIL", "fastapi"),
     ),
-    # It runs beside a camera, where only the client and OpenVINO are.
+    # It runs beside a camera, where only the client and OpenVINO are, and plain functions.
     "gmn_camera": (
         *MODEL_BESIDES_OPENVINO,
         *("training", "service", "demo", "bench", "gmn", "torch"),

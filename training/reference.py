@@ -10,6 +10,7 @@ import numpy as np
 from model.arrays import Floats, unit_rows
 from model.artefact import REFERENCE, load_artefact
 from model.problems import InputProblem
+from model.wording import counted
 from training.evaluation.files import read_features
 from training.provenance import TrainingFingerprints, digest_fingerprint
 
@@ -54,7 +55,8 @@ def add_reference(path: Path, features: Sequence[Path]) -> Floats:
         people = len(np.unique(identities[trained]))
         if people < LEAST_PEOPLE:
             raise InputProblem(
-                f"{source}: shows {people} people whom {artefact.source} was trained on, and a "
+                f"{source}: shows {counted(people, 'person', 'people')} whom {artefact.source} was "
+                "trained on, and a "
                 f"reference needs {LEAST_PEOPLE}; name features of its training data (an artefact "
                 "of imported weights does not know its people)"
             )

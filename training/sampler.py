@@ -14,6 +14,7 @@ from torch import Tensor
 
 from model.arrays import Floats
 from model.problems import InputProblem
+from model.wording import counted
 from training.datasets.record import CropRecord, Person
 from training.parts import Choice, ChoiceOf, Kind, Kinds, Section
 
@@ -313,9 +314,10 @@ def describe_epoch(
         in_epoch: the number of different crops in an epoch.
         left_out: the number of people who have a single crop.
     """
-    shown = f"all {crops:,} crops"
+    shown = f"all {counted(crops, 'crop')}"
     if in_epoch < crops:
         shown = f"{in_epoch:,} of {crops:,} crops, and others in the next"
     if left_out:
-        shown += f"; {left_out:,} people with a single crop are left out"
+        people = counted(left_out, "person", "people")
+        shown += f"; {people} with a single crop left out"
     return shown

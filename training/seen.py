@@ -10,6 +10,7 @@ import numpy as np
 
 from model.problems import InputProblem
 from model.provenance import Provenance, TrainingData
+from model.wording import counted
 from training.datasets.record import Dataset
 from training.datasets.registry import overlapping
 from training.evaluation.searches import Search, across_cameras, whole_set
@@ -64,7 +65,8 @@ def seen_people(
         identities = {dataset.records[row].identity for row in np.flatnonzero(is_trained)}
         if crops := int(is_trained.sum()):
             least = "at least " if len(training.crops) == MOST_FINGERPRINTS else ""
-            reasons.append(f"was trained on {least}{crops:,} of its {len(dataset.records):,} crops")
+            among = counted(len(dataset.records), "crop")
+            reasons.append(f"was trained on {least}{crops:,} of its {among}")
         by_name = person_fingerprints(dataset, dataset.identities)
         people = {by_name[value] for value in training.people.tolist() if value in by_name}
         if people - identities:

@@ -16,6 +16,7 @@ import torch
 from model.arrays import Array, Codes
 from model.calibration import SEARCH_OPERATING_POINTS, Calibration, Scoring
 from model.problems import InputProblem
+from model.wording import counted
 from training.evaluation.blending import PEOPLE_OF_START, Moments, blended, impostor_moments
 from training.evaluation.embedding import embed_searches
 from training.evaluation.intervals import Estimate, average_intervals
@@ -168,8 +169,9 @@ def compare_with_start(
         calibration = blended(calibration, moments, earlier, start.impostors, people)
     sentence = require_improvement(start, held_out_scores(name, domains, calibration))
     if earlier is not None and people < PEOPLE_OF_START:
+        held_out = counted(people, "person was", "people were")
         sentence += (
-            f" Only {people} people were held out: the thresholds depend mostly on those of "
+            f" Only {held_out} held out: the thresholds depend mostly on those of "
             f"{start.name}, and may find fewer people than the weights could; for thresholds of "
             f"the site's own, hold out {PEOPLE_OF_START} people or more."
         )

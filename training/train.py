@@ -15,6 +15,7 @@ import torch
 
 from model.arrays import Floats
 from model.problems import InputProblem
+from model.wording import counted
 from training.batches import load_batches, step_seed
 from training.checkpoint import Position, Stateful, load_checkpoint, save_checkpoint
 from training.datasets.record import Dataset, refuse_unreadable
@@ -109,7 +110,7 @@ def train(
 
     # Anything that would make the run fail at its end is checked before its first step.
     records, held_out = split_people(recipe, datasets)
-    notice(f"{len(records):,} crops to train on, {len(held_out):,} held out")
+    notice(f"{counted(len(records), 'crop')} to train on, {len(held_out):,} held out")
     final_searches = held_out_searches(recipe, datasets) if recipe.held_out.fraction else {}
     searches = validation_searches(recipe, datasets)
     if processes.is_main and not any(folder.glob("checkpoint*.pt")):

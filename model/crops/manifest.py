@@ -22,6 +22,12 @@ MANIFEST = "manifest.csv"
 COLUMNS = ("path", "identity", "camera", "captured_at", "external_id", "metadata", "track", "split")
 # Training and evaluation need these of every crop.
 LABELLED = ("path", "identity", "camera")
+# Names that others give to the columns which have to be there, without spaces and the like.
+OTHER_NAMES = {
+    "path": ("imagepath", "imgpath", "filepath", "file", "filename", "image", "imagename", "img"),
+    "identity": ("pid", "personid", "person", "id", "identityid", "label", "name", "personname"),
+    "camera": ("camid", "cameraid", "cam", "cameraname", "camname"),
+}
 MAX_LINE = 1_000_000
 # Each row takes time for each column of the header.
 MAX_COLUMNS = 1_000
@@ -180,9 +186,23 @@ def _read_header(header: Sequence[str], required: Collection[str]) -> list[str]:
         others = [name for name in COLUMNS if name not in required]
         raise ManifestProblem(
             f"the header lacks {', '.join(missing)}; it must be "
-            f"{','.join(required)}[,{','.join(others)}]"
+            f"{','.join(required)}[,{','.join(others)}]{_suggest_names(missing, names)}"
         )
     return names
+
+
+def _suggest_names(missing: Sequence[str], names: Sequence[str]) -> str:
+    """Return which columns are probably those that are missing, as the end of a sentence."""
+    suggestions = []
+    for column in missing:
+        meant = next(
+            (name for name in names if _letters(name) in OTHER_NAMES.get(column, ())), None
+        )
+        if meant is not None:
+            suggestions.append(f"{shown(meant)!r} looks like {column}")
+    if not suggestions:
+        return ""
+    return f"; {', '.join(suggestions)}: rename {'it' if len(suggestions) == 1 else 'them'}"
 
 
 def _strip_name(name: str) -> str:

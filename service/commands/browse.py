@@ -18,6 +18,7 @@ from gmn_client.calls import Method
 from gmn_client.models import Gallery
 from model.crops.texts import find_unfit
 from model.problems import InputProblem
+from model.wording import counted
 from service.commands.common import (
     Columns,
     Shown,
@@ -147,7 +148,7 @@ def confirmed(yes: bool, question: str) -> None:
 
 def _format_retention(gallery: Gallery) -> str:
     if gallery.retention_hours:
-        return f"{gallery.retention_hours} hours ({gallery.retention_from})"
+        return f"{counted(gallery.retention_hours, 'hour')} ({gallery.retention_from})"
     if not gallery.retention_days:
         return "all"
     return f"{gallery.retention_days} ({gallery.retention_from})"
@@ -179,7 +180,7 @@ JOB_COLUMNS: Columns = {
     "gallery": "gallery",
     "job": "job_id",
     "state": "state",
-    "crops": lambda job: f"{job.progress.done:,} of {job.progress.total:,} crops",
+    "crops": lambda job: f"{job.progress.done:,} of {counted(job.progress.total, 'crop')}",
     "problems": "problems",
     "detail": "detail",
 }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from model.problems import InputProblem
+from model.wording import counted
 from service.commands.common import (
     DEFAULT_DATA_DIR,
     DataDirOption,
@@ -75,7 +76,8 @@ def verify(
         entries = _find_galleries(writer.record, gallery)
         differing = {entry.name: _find_differing(writer, entry) for entry in entries}
     lines = [
-        f"{name}: {len(rows)} rows differ from the record; gmn index rebuild {name} mends that"
+        f"{name}: {counted(len(rows), 'row differs', 'rows differ')} from the record; gmn index "
+        f"rebuild {name} mends that"
         if rows
         else f"{name}: as in the record"
         for name, rows in differing.items()

@@ -72,8 +72,11 @@ def bound_arenas() -> None:
 
 
 def url_of(settings: Settings, listening: socket.socket) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{listening.getsockname()[1]}"
+    return f"http://{_write_address(settings.host, listening.getsockname()[1])}"
+
+
+def _write_address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def describe_model(runtime: Runtime, address: str) -> Iterator[str]:
@@ -119,8 +122,8 @@ def listen(settings: Settings) -> socket.socket:
         is_taken = error.errno == errno.EADDRINUSE
         remedy = "stop what listens there, or choose" if is_taken else "choose"
         raise InputProblem(
-            f"{settings.host}:{settings.port}: cannot listen ({error.strerror}); {remedy} another "
-            "with --port or --host; port 0 takes a free one"
+            f"{_write_address(settings.host, settings.port)}: cannot listen ({error.strerror}); "
+            f"{remedy} another with --port or --host; port 0 takes a free one"
         ) from error
     return listening
 

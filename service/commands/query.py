@@ -12,6 +12,7 @@ from typer import Argument, BadParameter, Context, Option
 from gmn_client import Client
 from gmn_client.methods import AskedOptions
 from gmn_client.models import GalleriesAnswer, People, QueryAnswer, RankedCrop
+from model.wording import counted
 from service.commands.bulk import find_source
 from service.commands.common import Columns, Shown, plain_table, table_of, with_client
 
@@ -75,7 +76,8 @@ def people(
 
 
 def _format_people(photo: Path, found: People) -> Group:
-    title = f"{photo.name}: {found.width}×{found.height} pixels, {len(found.people)} people found"
+    people = counted(len(found.people), "person", "people")
+    title = f"{photo.name}: {found.width}×{found.height} pixels, {people} found"
     rows = (
         (number, person.x, person.y, person.width, person.height, person.score)
         for number, person in enumerate(found.people, 1)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option, echo
 
 from model.problems import InputProblem, legible
+from model.wording import counted
 from service.commands.common import (
     DEFAULT_DATA_DIR,
     DataDirOption,
@@ -124,8 +125,8 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
             ) from error
         logs.append({"file": path.name, "whole": not chain.problem, **asdict(chain)})
         since = f" from number {chain.first_line:,} on" if chain.first_line > 1 else ""
-        whole = f"{path}: {chain.lines} lines{since}, all as written; last {chain.last_sha256}"
-        lines.append(chain.problem or whole)
+        whole = f"{counted(chain.lines, 'line')}{since}, all as written"
+        lines.append(chain.problem or f"{path}: {whole}; last {chain.last_sha256}")
     ok = all(log["whole"] for log in logs)
     return Shown({"whole": ok, "logs": logs}, lines, ok)
 
@@ -179,7 +180,7 @@ def adopt(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
         (data_dir / NAME).unlink(missing_ok=True)
         with open_record(data_dir) as record:
             for gallery in record.galleries.all():
-                echo(f"{gallery.name}: {gallery.crops:,} crops")
+                echo(f"{gallery.name}: {counted(gallery.crops, 'crop')}")
 
 
 @store.command("forget-runtime")
@@ -283,7 +284,7 @@ def _copy_into_folder(url: str, into: Path, data_dir: Path) -> Shown:
 
 
 def _shown_copy(copied: Copied, command: str) -> Shown:
-    lines = [f"{name}: {crops:,} crops" for name, crops in copied.crops.items()]
+    lines = [f"{name}: {counted(crops, 'crop')}" for name, crops in copied.crops.items()]
     rows = sum(copied.rows.values())
     lines.append(f"{rows:,} rows and {copied.vectors:,} vectors, as many as in the source")
     if copied.later_commits:
@@ -389,7 +390,8 @@ def restore(
         with open_audit(into) as audit:
             audit.record("restore_backup", folder=str(taken))
     lines = [
-        f"{name}: {crops:,} crops, {restored.left_out.get(name, 0):,} left out as deleted since"
+        f"{name}: {counted(crops, 'crop')}, {restored.left_out.get(name, 0):,} left out as deleted "
+        "since"
         for name, crops in restored.crops.items()
     ]
     lines += [f"{name}: left out, as it was deleted since" for name in restored.galleries]
@@ -460,7 +462,8 @@ def _format_damaged(damaged_crops: list[str]) -> list[str]:
     """Return lines about damaged crops that were copied as they are."""
     if not damaged_crops:
         return []
-    told = f"{len(damaged_crops):,} crops are damaged and left out of every answer; delete them:"
+    damaged = counted(len(damaged_crops), "crop is damaged", "crops are damaged")
+    told = f"{damaged} and left out of every answer; delete what follows:"
     # Somebody else may have written the ids in a backup.
     return [told, *(f"  {legible(line)}" for line in shortened(damaged_crops, DAMAGE_SHOWN))]
 
@@ -472,6 +475,6 @@ def _format_lines(data_dir: Path, found: RecordFound) -> Iterator[str]:
     for gallery in found.galleries.values():
         damaged = list(gallery.damaged_crops.values())
         others = f", {len(damaged)} not" if damaged else ""
-        yield f"gallery {gallery.name}: {gallery.whole} crops as written{others}"
+        yield f"gallery {gallery.name}: {counted(gallery.whole, 'crop')} as written{others}"
         for line in gallery.damage + shortened(damaged, DAMAGE_SHOWN):
             yield f"  {line}"

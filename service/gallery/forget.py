@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gmn_client.models import ForgottenIdentity, Remainder, Removal, RemovedCrops
+from model.wording import counted
 from service.errors import ServiceError, UnknownCrop, UnknownIdentity
 from service.gallery.changes import AuditEntry, change_crops, count_matching, details_of
 from service.gallery.exports import find_in_exports, has_unfinished_export
@@ -263,7 +264,7 @@ STRAYS_REMAIN = (
 def _count_crops(count: int | None) -> str:
     if count is None:
         return "perhaps crops, as the file is damaged,"
-    return "1 crop" if count == 1 else f"{count:,} crops"
+    return counted(count, "crop")
 
 
 async def _list_remainders(
@@ -320,7 +321,8 @@ async def _list_remainders(
     remaining += [
         (
             f"the receiver at {address}",
-            f"{count} messages with the name, cameras and times of the person, from alerts that "
+            f"{counted(count, 'message')} with the name, cameras and times of the person, from "
+            "alerts that "
             "are deleted here; the addresses of pictures in them no longer work",
             "its owner deletes them",
         )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from model.wording import counted
 from service.errors import RecordUnavailable, StorageFailed
 from service.gallery.gallery import Gallery
 from service.record.files import PictureFolder
@@ -64,14 +65,16 @@ async def remove_stray_pictures(runtime: Runtime) -> None:
         for gallery_id, names_of_gallery in names.items():
             failed |= await runtime.sections.run(_remove(runtime, gallery_id, names_of_gallery))
         if failed:
-            raise StorageFailed(f"{len(failed)} images of deleted crops could not be removed")
+            count = counted(len(failed), "image")
+            raise StorageFailed(f"{count} of deleted crops could not be removed")
 
 
 async def remove_pictures(runtime: Runtime, gallery_id: int, crop_ids: Sequence[str]) -> None:
     """Remove external pictures of deleted crops; raises `StorageFailed` if some remain."""
     if failed := await _remove(runtime, gallery_id, crop_ids):
         raise StorageFailed(
-            f"the crops are deleted, but {len(failed)} images at GMN_IMAGES_URL were not removed "
+            f"the crops are deleted, but {counted(len(failed), 'image')} at GMN_IMAGES_URL could "
+            "not be removed "
             f"({next(iter(failed.values()))}); the next maintenance will try again"
         )
 

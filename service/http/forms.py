@@ -22,6 +22,7 @@ from pydantic import (
 
 from gmn_client.models import Box, CropOrder
 from model.crops.frames import Frame, FrameCrop, ImageFile
+from model.wording import counted
 from service.errors import InvalidField
 from service.gallery.enroll import ComputedVectors, ImageToEnroll, as_computed
 from service.gallery.labels import LABEL_PARSERS, MAX_METADATA_BYTES, MAX_MOMENT
@@ -437,8 +438,8 @@ def _one_or_any(name: str | None) -> frozenset[str]:
 def _require_count(name: str, values: Sequence[object], crops: Sequence[object]) -> None:
     if len(values) not in (1, len(crops)):
         raise InvalidField(
-            f"{name}: given {len(values)} times for {len(crops)} images; give it once for all of "
-            "them, or once for each in their order, empty where unknown"
+            f"{name}: given {len(values)} times for {counted(len(crops), 'image')}; give it once "
+            "for all of them, or once for each in their order, empty where unknown"
         )
 
 

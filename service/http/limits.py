@@ -65,7 +65,8 @@ SEND_SECONDS = 60.0
 LINGERING_SECONDS = 2.0
 MOST_LINGERING_BYTES = 16 * MEBIBYTE
 NO_FILE_NAME = (
-    "came without a file name, as text does; send each file as a part with a file name, such as "
+    "came without a file name, as text does; send each file as a part with a file name, which curl "
+    "does with an @ before it, as in -F images=@crop.png, and other programs with "
     'filename="crop.png" (filename* alone is not read)'
 )
 # Keys in the state of a connection: one that is set beyond the limit, and the address at the other

@@ -256,7 +256,9 @@ async def answer_each(
     for document in refused:
         count(request, document)
     if len(refused) == len(answer.results):
-        detail = f"none of the {len(refused)} images could be used; image 1: {refused[0].detail}"
+        which = f"none of the {len(refused)} images" if len(refused) > 1 else "the only image"
+        can = "could" if len(refused) > 1 else "could not"
+        detail = f"{which} {can} be used; image 1: {refused[0].detail}"
         if len(refused) > 1:
             detail += "; results has the reason of each"
         results = answer.model_dump(mode="json")["results"]

@@ -13,6 +13,7 @@ from typing import Any
 
 from gmn_client.models import JobProblem
 from model.crops.decode import CropProblem
+from model.wording import counted
 from service.engine.admission import Admission
 from service.engine.device import Embedded
 from service.engine.images import Pipeline
@@ -78,7 +79,8 @@ async def import_export(runtime: Runtime, gallery: Gallery, job: Job, archive: P
             await runner.save_job(runtime, job, dict(counts), problems)
             await runner.yield_turn(runtime, job, began)
     if counts["deleted"]:
-        left_out = f"{counts['deleted']:,} crops were deleted from this service and are left out"
+        deleted = counted(counts["deleted"], "crop was", "crops were")
+        left_out = f"{deleted} deleted from this service and left out"
         remark = f"{left_out}; {remark}" if remark else left_out
     return remark
 
@@ -136,8 +138,8 @@ def _require_usable(
         raise InvalidField(
             f"archive: its vectors are of embedder {description.embedding_fingerprint[:12]}…, and "
             f"gallery {gallery!r} takes those of {model.embedder[:12]}… ({model.name}); "
-            f"{without:,} of its {description.crops:,} crops have no picture to embed again, so "
-            "import it into a service that serves the model of the export"
+            f"{counted(without, 'crop has', 'crops have')} no picture to embed again, so import it "
+            "into a service that serves the model of the export"
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.arrays import Floats, unit_rows
+from model.wording import counted
 from service.errors import InvalidField, UnknownGallery
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
@@ -75,7 +76,8 @@ async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | No
         runtime.record.groups.put, gallery.gallery_id, job.job_id, version, groups, single
     )
     await save_job(runtime, job, {"total": len(crops), "done": len(crops)})
-    return f"{len(groups):,} groups hold {len(crops) - single:,} of {len(crops):,} crops"
+    grouped = counted(len(groups), "group holds", "groups hold")
+    return f"{grouped} {len(crops) - single:,} of {counted(len(crops), 'crop')}"
 
 
 async def _read_crops(

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from gmn_client.models import JobProblem, RefusedImage
 from model.crops.decode import CropProblem
 from model.crops.names import LeftOut
+from model.wording import counted
 from service.errors import InvalidField, StorageFailed, UnsupportedMediaType
 from service.gallery import enroll
 from service.gallery.gallery import Gallery
@@ -151,8 +152,10 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
         await runner.save_job(runtime, job, dict(counts), problems)
         failpoint("import.progress-noted")
         await runner.yield_turn(runtime, job, began)
-    ignored = counts["ignored"]
-    return f"{ignored:,} files or columns were ignored; the report names them" if ignored else None
+    if not counts["ignored"]:
+        return None
+    ignored = counted(counts["ignored"], "file or column was", "files or columns were")
+    return f"{ignored} ignored; the report names what"
 
 
 async def _read_content(runtime: Runtime, job: Job, counts: Counter[str]) -> ImportContent:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from gmn_client.models import JobProblem
 from model.crops.decode import CropProblem
+from model.wording import counted
 from service.engine.device import EmbeddedImage
 from service.errors import GalleryConflict, ServiceError
 from service.gallery.gallery import Gallery
@@ -98,14 +99,15 @@ async def _embed_missing(runtime: Runtime, gallery: Gallery, job: Job) -> None:
         await save_job(runtime, job, counts, problems)
     if failed:
         raise GalleryConflict(
-            f"{failed} crops could not be embedded, GET /v1/jobs/{job.job_id}/report names them; "
-            "delete them and reindex again, nothing was switched"
+            f"{counted(failed, 'crop')} could not be embedded, "
+            f"GET /v1/jobs/{job.job_id}/report names what to delete; then reindex again, "
+            "nothing was switched"
         )
     if damaged := (await read(runtime.record.damaged_crops)).get(gallery_id):
         named = ", ".join(damaged[:MOST_NAMED])
         raise GalleryConflict(
-            f"{len(damaged)} crops are damaged and were left out: {named}; delete them and reindex "
-            "again, nothing was switched"
+            f"{counted(len(damaged), 'damaged crop was', 'damaged crops were')} left out: {named}; "
+            "delete what is named and reindex again, nothing was switched"
         )
 
 

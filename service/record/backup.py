@@ -22,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from model.problems import InputProblem
+from model.wording import counted
 from service.errors import DamagedRecord, RecordUnavailable, StorageFailed
 from service.ops.audit import audit_files
 from service.ops.data_directory import (
@@ -457,7 +458,8 @@ def _require_known(backup: Path, replaced: Path, restored: Restored) -> None:
     unknown_until = restored.unknown_until
     is_old = taken_at(backup) < datetime.now(UTC) - KEPT_FOR
     if restored.damaged_lines:
-        reason = f"{restored.damaged_lines} lines of the logs of deletions cannot be read"
+        damaged = counted(restored.damaged_lines, "line")
+        reason = f"{damaged} of the logs of deletions cannot be read"
     elif unknown_from and unknown_until and (is_old or (replaced / LOG_NAME).exists()):
         reason = (
             f"what was deleted from {unknown_from:%Y-%m-%d %H:%M} to "

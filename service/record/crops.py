@@ -12,6 +12,7 @@ from pydantic_core import to_json
 
 from gmn_client.models import CropOrder, EnrolledImage
 from model.crops.texts import nfc
+from model.wording import counted
 from service.errors import (
     CropConflict,
     NeedsReindex,
@@ -357,8 +358,9 @@ class Crops(RecordPart):
         now = read_entry(self._reader, gallery_id)
         damaged = sum(owner == gallery_id for owner, _ in self._database.damaged)
         if entry and now and now.version == entry.version and count + damaged < entry.crops:
+            stored = counted(count + damaged, "crop")
             self._database.note_problem(
-                f"gallery {entry.name} has {count + damaged} crops, and {entry.crops} were written"
+                f"gallery {entry.name} has {stored}, and {entry.crops:,} were written"
             )
 
     def indexed(self, gallery_id: int, slots: Sequence[int]) -> list[ArchivedCrop]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from model.wording import counted
 from service.errors import DamagedRecord, ServiceError
 from service.ops.threads import heartbeat
 from service.record.crop_rows import read_intact_vectors
@@ -217,7 +218,7 @@ class Inspection:
         except FileNotFoundError:
             # The file may have gone with its gallery, or by a reindex, since the read began.
             if lost_slots := self._find_existing(gallery, list(crop_ids)):
-                problem = f"the vectors of {len(lost_slots)} crops are missing"
+                problem = f"the vectors of {counted(len(lost_slots), 'crop')} are missing"
                 self.found.note(gallery_id, problem)
             return
         # Crops removed since the read began have overwritten vectors.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gmn_client.models import CameraThreshold
+from model.wording import counted
 from service.record.camera_reviews import CameraReviews
 from service.record.values import Sender
 from service.record.watch import CameraTraffic
@@ -136,9 +137,9 @@ def _describe_basis(threshold: WatchThreshold) -> str:
     if threshold.own_camera:
         parts.append("its crops of this camera")
     if threshold.traffic_tracks:
-        parts.append(f"{threshold.traffic_tracks:,} tracks")
+        parts.append(counted(threshold.traffic_tracks, "track"))
     if threshold.reviews:
-        parts.append(f"{threshold.reviews:,} reviews of alerts there")
+        parts.append(f"{counted(threshold.reviews, 'review')} of alerts there")
     if len(parts) == 1:
         return "It rests on the list alone."
     return f"It rests on {', '.join(parts[:-1])} and {parts[-1]}."

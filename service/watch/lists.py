@@ -14,6 +14,7 @@ from typing import Any
 from gmn_client.models import WatchSettings
 from model.gallery_thresholds import artefact_thresholds
 from model.problems import InputProblem
+from model.wording import counted
 from service.engine.networks import LoadedModel
 from service.errors import InvalidField, NeedsReindex, ServiceError
 from service.gallery.gallery import Gallery
@@ -196,8 +197,9 @@ async def warn_if_broken(runtime: Runtime, gallery: Gallery) -> None:
     if watch is None or watch.state == "disarmed" or watch.promised.high is None:
         return
     if watch.rejected > watch.promised.high * max(1.0, watch.days):
+        rejected = counted(watch.rejected, "false alarm was", "false alarms were")
         detail = (
-            f"{watch.rejected} false alarms were rejected in {watch.days:.1f} days, and at most "
+            f"{rejected} rejected in {watch.days:.1f} days, and at most "
             f"{watch.promised.high:g} a day were forecast; arm it for fewer a day"
         )
         await write_alert(runtime, runtime.record.watches.warn, gallery.gallery_id, detail)

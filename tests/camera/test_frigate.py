@@ -1,5 +1,6 @@
 """Events of Frigate, by a stand-in of its documented messages and calls."""
 
+import itertools
 import json
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -8,8 +9,9 @@ import httpx2
 import pytest
 
 from gmn_camera import frigate
-from gmn_camera.frigate import FrigateBridge
-from gmn_client.errors import KeyRefused, ServiceUnreachable
+from gmn_camera.broker import read_broker
+from gmn_camera.frigate import FrigateBridge, bridge_frigate
+from gmn_client.errors import InvalidInput, KeyRefused, ServiceUnreachable
 from gmn_client.models import Problem
 
 EVENT = "1772366400.123456-abc123"
@@ -32,25 +34,39 @@ def event(kind="new", frame_time=FRAME_TIME, box=(10, 20, 110, 220), **more):
 
 
 class StandInFrigate:
-    """Frigate's two calls.
+    """Frigate's calls about an event.
 
     Attributes:
         frame_time: of the snapshot that it has; None leaves the header out.
+        cache: the header Cache-Control, by which a stored snapshot differs from one of an event
+            that goes on; None leaves it out.
+        clean: content of clean pictures by their names.
+        parts: the content of a snapshot as it arrives.
         labels: bodies of the sub labels by event.
+        asked: paths that were asked for.
     """
 
     def __init__(self):
         self.frame_time = FRAME_TIME
+        self.cache = None
+        self.clean = {"snapshot-clean.webp": b"a clean frame"}
+        self.parts = [b"a ", b"frame"]
         self.status = 200
         self.labels = {}
+        self.asked = []
 
     def __call__(self, request):
-        event_id = request.url.path.split("/")[3]
+        self.asked.append(request.url.path)
+        *_, event_id, name = request.url.path.split("/")
         if request.method == "POST":
             self.labels.setdefault(event_id, []).append(json.loads(request.read()))
             return httpx2.Response(200, json={"success": True})
-        headers = {} if self.frame_time is None else {"X-Frame-Time": str(self.frame_time)}
-        return httpx2.Response(self.status, content=b"a frame", headers=headers)
+        if name.startswith("snapshot-clean"):
+            status = 200 if name in self.clean else 404
+            return httpx2.Response(status, content=self.clean.get(name, b"{}"))
+        headers = {"X-Frame-Time": self.frame_time, "Cache-Control": self.cache}
+        headers = {name: str(value) for name, value in headers.items() if value is not None}
+        return httpx2.Response(self.status, content=iter(self.parts), headers=headers)
 
 
 class StandInService:
@@ -59,12 +75,16 @@ class StandInService:
     Attributes:
         matches: pairs of identity and probability.
         error: raised instead of an answer.
+        problem: why the box cannot be used; None if it can.
+        has_results: whether the answer has the result of the box.
     """
 
     def __init__(self):
         self.sent = []
         self.matches = [("Ann", 0.9)]
         self.error = None
+        self.problem = None
+        self.has_results = True
 
     def sight_frame(self, frame, boxes, **options):
         self.sent.append((frame, boxes, options))
@@ -74,7 +94,8 @@ class StandInService:
             SimpleNamespace(identity=identity, probability=probability)
             for identity, probability in self.matches
         ]
-        return SimpleNamespace(results=[SimpleNamespace(problem=None, matches=matches)])
+        result = SimpleNamespace(problem=self.problem, matches=matches)
+        return SimpleNamespace(results=[result] if self.has_results else [])
 
 
 @pytest.fixture
@@ -124,6 +145,140 @@ def test_what_is_no_person_of_a_frame_is_left_out(bridge, service, message):
     bridge.handle(message)
     assert service.sent == []
     bridge.handle(event())
+    assert len(service.sent) == 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        event(box=(float("nan"), 20, 110, 220)),
+        event(box=(10, 20, 110, 222)).replace(b"222", b"1e400"),
+        event(box=(10, 20, 110, 1e300)),
+        event(box=(-float("inf"), 20, 110, 220)),
+        event(frame_time=float("inf")),
+        event(frame_time=float("nan")),
+        event(frame_time=1e18),
+        event(frame_time=-1),
+        event(id="x/../../restart?a="),
+        event(id=".."),
+        event(id="a%2f..%2frestart"),
+        event(id="x\r\nHost: elsewhere"),
+        event(id=f"{EVENT}\n"),
+        event(id=""),
+        event(id="a" * 65),
+        event(camera=""),
+        event(camera="c" * 1000),
+        event(snapshot={"frame_time": FRAME_TIME, "box": [1, 2, 3]}),
+        event(snapshot={"frame_time": FRAME_TIME, "box": "1234"}),
+        event(kind="begin"),
+        b"[" * 100_000,
+        b"\xff\xfe\x00",
+        b'{"type": "new", "after": null}',
+    ],
+)
+def test_an_odd_message_is_logged_and_asks_for_nothing(bridge, service, stand_in, message, caplog):
+    bridge.handle(message)
+    assert "no event of Frigate" in caplog.text
+    assert service.sent == []
+    assert stand_in.asked == []
+    bridge.handle(event())
+    assert len(service.sent) == 1
+
+
+def test_a_time_of_the_frame_that_is_no_number_is_that_of_another_one(bridge, service, stand_in):
+    for odd in ("soon", "nan", "None", "inf", ""):
+        stand_in.frame_time = odd
+        bridge.handle(event())
+    assert service.sent == []
+
+
+def test_an_answer_of_the_service_without_results_is_logged(bridge, service, stand_in, caplog):
+    service.has_results = False
+    bridge.handle(event())
+    assert "without a result" in caplog.text
+    assert stand_in.labels == {}
+
+
+def test_a_box_that_the_service_refuses_is_logged(bridge, service, stand_in, caplog):
+    service.problem = Problem(status=422, detail="the box is outside of the image")
+    bridge.handle(event())
+    assert "the box is outside of the image" in caplog.text
+    assert stand_in.labels == {}
+
+
+@pytest.mark.parametrize("error", [IndexError("no such result"), OverflowError(), ValueError("?")])
+def test_whatever_fails_the_next_messages_are_handled(bridge, service, stand_in, error, caplog):
+    service.error = error
+    bridge.handle(event())
+    assert type(error).__name__ in caplog.text
+    service.error = None
+    bridge.handle(event("update", FRAME_TIME + 0.001))
+    assert EVENT in stand_in.labels
+
+
+def test_an_error_of_frigate_is_logged_without_the_password_of_its_address(
+    service, stand_in, caplog
+):
+    stand_in.status = 500
+    frigate = httpx2.Client(
+        base_url="http://me:secret@frigate", transport=httpx2.MockTransport(stand_in)
+    )
+    FrigateBridge(service, frigate, 96).handle(event())
+    assert "snapshot.jpg: HTTP 500" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_of_an_answer_that_is_too_large_the_rest_is_not_read(
+    bridge, service, stand_in, monkeypatch, caplog
+):
+    monkeypatch.setattr(frigate, "MOST_ANSWER_BYTES", 1000)
+    stand_in.parts = itertools.repeat(b"x" * 100)
+    bridge.handle(event())
+    assert "more than 1,000 bytes" in caplog.text
+    assert service.sent == []
+
+
+def test_of_an_answer_that_drips_the_rest_is_not_read(
+    bridge, service, stand_in, monkeypatch, caplog
+):
+    monkeypatch.setattr(frigate, "ANSWER_SECONDS", 0.0)
+    stand_in.parts = itertools.repeat(b"x")
+    bridge.handle(event())
+    assert "takes longer than" in caplog.text
+    assert service.sent == []
+
+
+def test_of_an_event_that_ended_the_clean_picture_is_sent(bridge, service, stand_in):
+    bridge.handle(event("end"))
+    ((frame, *_),) = service.sent
+    assert frame == b"a clean frame"
+    assert not any("snapshot.jpg" in path for path in stand_in.asked)
+
+
+def test_a_clean_picture_has_another_name_in_former_versions(bridge, service, stand_in):
+    stand_in.clean = {"snapshot-clean.png": b"a clean PNG"}
+    bridge.handle(event("end"))
+    ((frame, *_),) = service.sent
+    assert frame == b"a clean PNG"
+
+
+def test_without_a_clean_picture_an_ended_event_is_left_out_and_this_is_said_once(
+    bridge, service, stand_in, caplog
+):
+    stand_in.clean = {}
+    for number in range(3):
+        bridge.handle(event("end", id=f"{EVENT}{number}"))
+    assert service.sent == []
+    assert caplog.text.count("clean_copy: true") == 1
+
+
+def test_a_stored_snapshot_of_an_event_that_ended_meanwhile_is_left_out(bridge, service, stand_in):
+    stand_in.frame_time = None
+    stand_in.cache = "private, max-age=31536000"
+    bridge.handle(event("update"))
+    assert service.sent == []
+    stand_in.cache = "no-store"
+    bridge.handle(event("update"))
     assert len(service.sent) == 1
 
 
@@ -195,3 +350,13 @@ def test_events_that_never_end_do_not_fill_the_memory(bridge, monkeypatch):
     for number in range(50):
         bridge.handle(event(id=f"event-{number}"))
     assert len(bridge._events) == 10
+
+
+@pytest.mark.parametrize(
+    "address", ["me:secret@frigate:5000", "frigate.example:5000", "frigate", "", "http://"]
+)
+def test_an_address_of_frigate_without_http_is_refused_at_once(service, address):
+    broker = read_broker("127.0.0.1", None, None, tls=False)
+    with pytest.raises(InvalidInput, match=r"--frigate: .* is no address .* http://f") as refused:
+        bridge_frigate(service, address, broker, "frigate", 96)
+    assert "secret" not in str(refused.value)

@@ -1,42 +1,15 @@
 """What is published for Home Assistant."""
 
+import itertools
 import json
-from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
 
+from gmn_camera import home_assistant
 from gmn_camera.home_assistant import HomeAssistant, slug_of
 from gmn_client.errors import ServiceUnreachable
-from gmn_client.models import Alert
-
-MOMENT = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-def alert(kind="visit", camera="Front door", **more):
-    nothing = dict.fromkeys(
-        ("detail", "track", "score", "threshold", "probability", "cohesion", "calibration_version")
-    )
-    nothing |= dict.fromkeys(("reviewed_by", "reviewed_at", "follows", "image_url"))
-    return Alert.model_validate(
-        {
-            **nothing,
-            "alert_id": "a1",
-            "number": 1,
-            "kind": kind,
-            "gallery": "wanted",
-            "identity": "Ann",
-            "camera": camera,
-            "first_seen": MOMENT,
-            "last_seen": MOMENT,
-            "captured_at": MOMENT,
-            "crops": 1,
-            "state": "open",
-            "created_at": MOMENT,
-            "reference_url": None,
-            **more,
-        }
-    )
+from tests.camera.drawn_alerts import alert
 
 
 class StandInBroker:
@@ -54,6 +27,10 @@ class StandInBroker:
 
     def last(self, topic):
         return self.topics[topic][-1]
+
+    def states(self, topic):
+        """Return what was published on a topic, without repetitions."""
+        return [state for state, _ in itertools.groupby(self.topics.get(topic, ()))]
 
 
 class StandInService:
@@ -88,7 +65,9 @@ def service():
 
 
 @pytest.fixture
-def home(broker, service):
+def home(broker, service, monkeypatch):
+    # Every call asks the service.
+    monkeypatch.setattr(home_assistant, "CAMERAS_EVERY_SECONDS", 0.0)
     return HomeAssistant(broker, service, "homeassistant")
 
 
@@ -128,7 +107,7 @@ def test_an_alert_is_an_event_with_its_picture(home, broker):
 def test_a_broker_keeps_no_picture_and_no_alert(home, broker):
     home.publish_alert(alert(image_url="/v1/alerts/a1/image"))
     kept = {topic.rpartition("/")[2] for topic in broker.retained}
-    assert kept == {"config", "connected"}
+    assert kept == {"config", "connected", "status"}
 
 
 def test_a_camera_that_falls_silent_is_disconnected_until_it_is_heard(home, broker):
@@ -138,6 +117,107 @@ def test_a_camera_that_falls_silent_is_disconnected_until_it_is_heard(home, brok
     assert json.loads(broker.last(f"gmn/{DOOR}/alert"))["event_type"] == "silent"
     home.publish_alert(alert("heard", identity=None))
     assert broker.last(topic) == "ON"
+
+
+def test_a_camera_that_the_service_no_longer_lists_is_disconnected(home, broker, service):
+    topic = f"gmn/{DOOR}/connected"
+    service.silent = {"Front door": False, "Yard": False}
+    home.publish_cameras()
+    service.silent = {"Yard": False}
+    home.publish_cameras()
+    assert broker.states(topic) == ["ON", "OFF"]
+    assert broker.states(f"gmn/{slug_of('Yard')}/connected") == ["ON"]
+    service.silent = {"Front door": False}
+    home.publish_cameras()
+    assert broker.states(topic) == ["ON", "OFF", "ON"]
+
+
+def test_cameras_that_come_and_go_leave_room_for_others(home, broker, service, monkeypatch):
+    monkeypatch.setattr(home_assistant, "MOST_CAMERAS", 2)
+    for number in range(5):
+        service.silent = {f"Camera {number}": False}
+        home.publish_cameras()
+    assert broker.states(f"gmn/{slug_of('Camera 4')}/connected") == ["ON"]
+
+
+def test_a_camera_that_only_alerts_told_of_stays_connected(home, broker, service):
+    home.publish_alert(alert())
+    home.publish_cameras()
+    assert broker.states(f"gmn/{DOOR}/connected") == ["ON"]
+
+
+def test_what_the_broker_keeps_of_a_camera_that_is_gone_becomes_unknown(home, broker, service):
+    gone = "gmn/gone_12345678/connected"
+    service.error = ServiceUnreachable("away")
+    for topic in (gone, f"gmn/{DOOR}/connected"):
+        home.note_message(topic, b"ON", is_kept=True)
+    home.note_message("gmn/new_12345678/connected", b"ON", is_kept=False)
+    home.note_message("gmn/off_12345678/connected", b"OFF", is_kept=True)
+    home.publish_cameras()
+    assert gone not in broker.topics
+    service.error = None
+    service.silent = {"Front door": False}
+    home.publish_cameras()
+    assert [topic for topic, told in broker.topics.items() if told == ["None"]] == [gone]
+    assert broker.states(f"gmn/{DOOR}/connected") == ["ON"]
+
+
+def test_while_the_service_is_away_all_entities_are_unavailable(home, broker, service):
+    home.announce()
+    assert broker.states("gmn/status") == ["offline"]
+    home.publish_cameras()
+    service.error = ServiceUnreachable("away")
+    for _ in range(3):
+        home.publish_cameras()
+    assert broker.states("gmn/status") == ["offline", "online", "offline"]
+    home.announce()
+    assert broker.last("gmn/status") == "offline"
+    service.error = None
+    home.publish_cameras()
+    assert broker.last("gmn/status") == "online"
+
+
+def test_another_program_that_ends_does_not_make_the_entities_unavailable(home, broker):
+    home.note_message("gmn/status", b"offline", is_kept=True)
+    assert broker.topics == {}
+    home.publish_cameras()
+    home.note_message("gmn/status", b"offline", is_kept=False)
+    assert broker.topics["gmn/status"] == ["online", "online"]
+    home.note_message("gmn/status", b"online", is_kept=False)
+    home.leave()
+    home.note_message("gmn/status", b"offline", is_kept=False)
+    assert broker.topics["gmn/status"] == ["online", "online", "offline"]
+
+
+def test_a_broker_that_is_away_is_not_told_the_same_again_and_again(home, broker, service):
+    service.silent = {"Front door": False}
+    for _ in range(50):
+        home.publish_cameras()
+    assert all(len(told) == 1 for told in broker.topics.values())
+
+
+def test_an_alert_comes_after_the_entities_are_available(home, broker, service):
+    home.announce()
+    home.publish_alert(alert())
+    assert broker.last("gmn/status") == "online"
+    assert list(broker.topics).index("gmn/status") < list(broker.topics).index(f"gmn/{DOOR}/alert")
+
+
+def test_bridges_with_different_topics_share_none(service, broker):
+    home = HomeAssistant(broker, service, "homeassistant", "site/north")
+    service.silent = {"Front door": False}
+    home.announce()
+    home.publish_cameras()
+    home.publish_alert(alert(image_url="/v1/alerts/a1/image"))
+    own_id = slug_of("site/north")
+    others = [topic for topic in broker.topics if not topic.startswith("homeassistant/")]
+    assert others
+    assert all(topic.startswith("site/north/") for topic in others)
+    told = json.loads(broker.last(f"homeassistant/binary_sensor/{own_id}_{DOOR}_connected/config"))
+    assert told["availability_topic"] == "site/north/status"
+    assert told["state_topic"] == f"site/north/{DOOR}/connected"
+    assert told["device"]["identifiers"] == [f"{own_id}_{DOOR}"]
+    assert own_id != slug_of("site north")
 
 
 def test_an_alert_that_is_held_back_during_a_trial_is_not_told(home, broker):

@@ -23,6 +23,23 @@ def stage(dockerfile, name):
     return found[1]
 
 
+def test_the_image_for_buckets_is_made_from_the_service_as_it_is_made():
+    (block,) = re.findall(r"^```dockerfile\n(.*?)^```", text_of("docs/single.md"), re.M | re.S)
+    first, root, install, user = block.splitlines()
+    project = tomllib.loads(text_of("pyproject.toml"))["project"]
+    assert f"-t {first.removeprefix('FROM ')} .\n" in text_of("docs/single.md")
+    assert f"`{first}:{project['version']}`" in text_of("docs/single.md")
+    assert root == "USER root"
+    (extra,) = project["optional-dependencies"]["s3"]
+    common = "RUN pip --python /opt/gmn/bin/python install --only-binary :all: "
+    assert install == f"{common}{extra} -c /src/requirements.txt"
+    made = stage(text_of("docker/Dockerfile"), "service")
+    assert common in made
+    assert "-c /src/requirements.txt" in made
+    assert f"\n{user}\n" in made
+    assert extra in read_pins("requirements.txt")
+
+
 def applies(line):
     marker = Requirement(line).marker
     return marker is None or marker.evaluate()

@@ -214,3 +214,55 @@ def test_after_sigterm_the_entities_are_unavailable(watching, broker, listener, 
     with running(watching, tmp_path, "mqtt", "--broker", f"127.0.0.1:{broker}"):
         eventually(lambda: listener.last("gmn/status") == b"online")
     eventually(lambda: listener.last("gmn/status") == b"offline")
+
+
+def test_bridges_at_one_broker_do_not_end_each_other(watching, broker, listener, tmp_path):
+    at = ("--broker", f"127.0.0.1:{broker}")
+    folders = [tmp_path / name for name in ("one", "same", "other")]
+    for folder in folders:
+        folder.mkdir()
+    with (
+        running(watching, folders[0], "mqtt", *at) as one,
+        running(watching, folders[1], "mqtt", *at),
+        running(watching, folders[2], "mqtt", "--topic", "site/other", *at),
+    ):
+        for folder in folders:
+            eventually(lambda folder=folder: log_has(folder, "the broker is connected"))
+        for topic in ("gmn/status", "site/other/status"):
+            eventually(lambda topic=topic: listener.last(topic) == b"online")
+        one.send_signal(signal.SIGTERM)
+        assert one.wait(60) == 0
+        eventually(lambda: listener.topics["gmn/status"][-2:] == [b"offline", b"online"])
+        assert listener.last("site/other/status") == b"online"
+    eventually(lambda: listener.last("gmn/status") == b"offline")
+    assert not any(log_has(folder, "ended the connection") for folder in folders)
+
+
+def test_a_camera_that_left_while_the_program_was_down_is_not_connected(
+    watching, broker, listener, tmp_path
+):
+    topic = "gmn/gone_12345678/connected"
+    listener.client.publish(topic, "ON", qos=1, retain=True).wait_for_publish(60)
+    with running(watching, tmp_path, "mqtt", "--broker", f"127.0.0.1:{broker}"):
+        eventually(lambda: listener.last(topic) == b"None")
+
+
+def test_a_broker_at_an_ipv6_address_is_reached(watching, broker, listener, tmp_path):
+    with running(watching, tmp_path, "mqtt", "--broker", f"[::1]:{broker}"):
+        eventually(lambda: listener.last("gmn/status") == b"online")
+
+
+def test_odd_messages_that_the_broker_keeps_do_not_end_the_bridge(
+    watching, broker, listener, tmp_path
+):
+    box = [float("nan"), float("inf"), 3, 4]
+    after = {"camera": "gate", "label": "person", "snapshot": {"frame_time": 1e400, "box": box}}
+    event = {"type": "new", "after": after | {"id": "x/../../restart?a="}}
+    kept = json.dumps(event)
+    listener.client.publish("frigate/events", kept, qos=1, retain=True).wait_for_publish(60)
+    options = ("--frigate", "http://127.0.0.1:9", "--broker", f"127.0.0.1:{broker}")
+    for start in ("first", "second"):
+        folder = tmp_path / start
+        folder.mkdir()
+        with running(watching, folder, "frigate", *options):
+            eventually(lambda folder=folder: log_has(folder, "no event of Frigate"))

@@ -192,7 +192,7 @@ def test_keys_backups_and_artefacts_of_others_are_looked_at(examine, tmp_path):
     status, found = examine(accept_unserved=True)
     assert status == 0
     assert f"{EMBEDDER} filled lobby" in said(found, "artefact")
-    assert "1 galleries with 1 crops" in found["record"][0][1]
+    assert "1 gallery with 1 crop, " in found["record"][0][1]
     assert f"gmn keys rotate {soon.key_id}" in said(found, "keys")
     assert "no key has the scope admin" in said(found, "keys")
     assert "on the disk of the data" in said(found, "backups")
@@ -276,7 +276,7 @@ def test_a_running_service_is_asked_for_its_own_settings_and_state(ask, start, t
     assert "Redis does not respond" in said(found, "service")
     assert "the record responds (in_step)" in said(found, "service", "ok")
     assert "0 writes wait" in said(found, "service", "ok")
-    assert "1 galleries with 0 crops" in said(found, "record", "ok")
+    assert "1 gallery with 0 crops, " in said(found, "record", "ok")
     assert "every program on this machine may do everything" in said(found, "keys")
     assert f"1 in {backups}" in said(found, "backups", "ok")
     assert "tiny.safetensors" in said(found, "artefact", "ok")

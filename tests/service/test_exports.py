@@ -120,7 +120,7 @@ def test_who_was_forgotten_comes_back_by_no_import_into_any_gallery(
     for name, landed in ((gallery, 0), (other, 24 - theirs)):
         job = served.import_archive(name, content)
         assert counts_of(job) == (landed, 24 - theirs - landed, 0, theirs)
-        assert job["detail"] == f"{theirs} crops were deleted from this service and are left out"
+        assert job["detail"] == f"{theirs} crops were deleted from this service and left out"
         assert person not in {crop["identity"] for crop in crops_of(served, name)}
     # Nor once the gallery is gone, or the crops were deleted one by one.
     (first, *_) = crop_ids(served.http.get(f"/v1/galleries/{other}/crops"))

@@ -281,6 +281,7 @@ def test_a_file_without_a_file_name_is_told_to_have_one(besieged, images, dispos
     answer = _posted(besieged, head + b"\r\n\r\n" + images[0] + bytes(size) + b"\r\n" + END)
     assert refused_fields(answer) == {"images"}
     assert "send each file as a part with a file name" in answer.json()["detail"]
+    assert "curl does with an @ before it, as in -F images=@crop.png" in answer.json()["detail"]
 
 
 def test_an_empty_text_is_a_file_that_was_not_chosen(besieged):

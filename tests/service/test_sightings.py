@@ -145,7 +145,7 @@ def test_where_no_image_can_be_used_the_message_has_the_reason_of_the_first(watc
         )
     alone = sight(watching, b"no image").json()
     assert alone["detail"] == (
-        f"none of the 1 images could be used; image 1: {first['problem']['detail']}"
+        f"the only image could not be used; image 1: {first['problem']['detail']}"
     )
 
 

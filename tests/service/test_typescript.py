@@ -110,6 +110,16 @@ def test_wrong_uses_do_not_compile_for_node_or_for_the_web(compiled):
 
 
 @pytest.mark.slow
+def test_the_programs_of_the_guide_compile_where_left_out_is_not_undefined(installed):
+    names = []
+    for number, text in enumerate(EXAMPLES):
+        names.append(f"exact_{number}.ts")
+        (installed / names[-1]).write_text(text)
+    assert "key: process.env." in "".join(EXAMPLES)
+    _run(installed, *FOR_NODE, "--noEmit", "--exactOptionalPropertyTypes", *names, "undefined.ts")
+
+
+@pytest.mark.slow
 def test_the_programs_of_the_guide_run(served, gallery, installed, images):
     url = str(served.http.base_url).rstrip("/")
     (installed / "photo.jpg").write_bytes(images[0])
@@ -165,6 +175,7 @@ def test_a_program_enrolls_searches_lists_and_gets_typed_problems(
     assert "give parseAs" in shown["no_json"]
     assert "ECONNREFUSED" in shown["unreachable"]
     assert "nowhere is no address" in shown["bad_url"]
+    assert "localhost:8000 is no address" in shown["no_scheme"]
     assert "two words" not in shown["bad_key"]
 
 

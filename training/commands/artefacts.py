@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from model.problems import InputProblem
+from model.wording import counted
 from training.commands.common import (
     ArtefactName,
     DataSpecs,
@@ -68,7 +69,7 @@ def add_reference(
     from training.reference import add_reference
 
     vectors = add_reference(file, features)
-    typer.echo(f"{file}: has a reference of {len(vectors):,} vectors")
+    typer.echo(f"{file}: has a reference of {counted(len(vectors), 'vector')}")
 
 
 @artefact.command("extrapolate")

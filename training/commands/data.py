@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from model.problems import InputProblem
+from model.wording import counted
 from training.commands.common import (
     DeviceOption,
     JsonOption,
@@ -98,8 +99,9 @@ def _print_dataset(dataset: Report) -> None:
     typer.echo(
         f"  Terms: {dataset['terms']}\n"
         f"  From: {dataset['obtain']}\n"
-        f"  {dataset['images']:,} images, {dataset['identities']:,} identities, "
-        f"{len(dataset['images_by_camera']):,} cameras"
+        f"  {counted(dataset['images'], 'image')}, "
+        f"{counted(dataset['identities'], 'identity', 'identities')}, "
+        f"{counted(len(dataset['images_by_camera']), 'camera')}"
     )
     keys = ["images", "published_images", "identities", "published_identities"]
     rows = [
@@ -216,9 +218,10 @@ def embed(
         typer.echo(f"left out: {crop}", err=True)
     if (more := len(unreadable) - UNREADABLE_SHOWN) > 0:
         typer.echo(f"left out: {more:,} more, listed in the files as `unreadable`", err=True)
-    files = "" if to_file else f" in {outcome.written:,} new shards, {outcome.skipped:,} existed"
+    in_shards = f" in {counted(outcome.written, 'new shard')}, {outcome.skipped:,} existed"
     typer.echo(
-        f"{out}: {outcome.features:,} features{files}; {len(unreadable):,} crops left out; "
+        f"{out}: {counted(outcome.features, 'feature')}{'' if to_file else in_shards}; "
+        f"{counted(len(unreadable), 'crop')} left out; "
         f"computed by {network.runtime} in {network.precision}",
         err=True,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from model.wording import counted
 from training.commands.common import print_tables
 from training.dry_run import RunEstimate
 from training.evaluation.report_tables import dataset_tables
@@ -21,8 +22,10 @@ def render_report(report: EvaluationReport, out: Path | None) -> None:
         version = f"  ({result.version})" if result.version else ""
         typer.secho(f"\n{result.name}{version}  {result.spec}", bold=True)
         typer.echo(
-            f"  {result.protocol}: {result.queries:,} queries, {result.gallery:,} gallery crops, "
-            f"{result.identities:,} identities, {result.not_counted:,} queries not counted"
+            f"  {result.protocol}: {counted(result.queries, 'query', 'queries')}, "
+            f"{counted(result.gallery, 'gallery crop')}, "
+            f"{counted(result.identities, 'identity', 'identities')}, "
+            f"{counted(result.not_counted, 'query', 'queries')} not counted"
         )
         if result.seen_in_training:
             typer.secho(

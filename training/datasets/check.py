@@ -36,6 +36,7 @@ from typing import Any
 from model.crops.decode import CropProblem
 from model.crops.quality import QualityLimits, measure_quality, quality_faults
 from model.problems import InputProblem
+from model.wording import counted
 from training.datasets.kind import PublishedCount
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import kind_of, overlapping
@@ -205,9 +206,9 @@ def _camera_notes(
     if len(cameras) == 1:
         notes.append("there is one camera: nobody can be searched for across cameras")
     elif alone:
+        of_all = counted(identities, "identity", "identities")
         notes.append(
-            f"{alone:,} of {identities:,} identities are under one camera only: "
-            "their queries have no true match"
+            f"{alone:,} of {of_all} seen by one camera only: their queries have no true match"
         )
     ranking = cameras.most_common()
     busiest, most = ranking[0]

@@ -17,6 +17,7 @@ from model.crops.decode import CropProblem, decode_crop
 from model.crops.names import Ignored
 from model.crops.texts import nfc
 from model.problems import InputProblem
+from model.wording import counted
 
 UNREADABLE_NAMED = 5
 """The number of unreadable crops that a message names."""
@@ -166,7 +167,7 @@ def refuse_unreadable(
         unnamed = len(problems) - UNREADABLE_NAMED
         more = f", and {unnamed:,} more" if unnamed > 0 else ""
         raise DatasetProblem(
-            f"{len(problems):,} of {len(files):,} crops cannot be read: "
+            f"{len(problems):,} of {counted(len(files), 'crop')} cannot be read: "
             f"{'; '.join(problems[:UNREADABLE_NAMED])}{more}; repair, convert or remove them "
             "(gmn check-data lists them), then train again"
         )

@@ -19,16 +19,16 @@ export interface Retries {
 /** Where the service is, and how it is called. */
 export interface ClientOptions {
   /** Address of the service; `http://127.0.0.1:8000` by default. */
-  url?: string;
+  url?: string | undefined;
   /** API key, sent as a bearer token. */
-  key?: string;
+  key?: string | undefined;
   /** Gallery of calls that name none; `default` by default. */
-  gallery?: string;
+  gallery?: string | undefined;
   /** Limit on one attempt, 60 by default; calls that may take minutes have at least 300. */
-  timeoutSeconds?: number;
-  retries?: Partial<Retries>;
+  timeoutSeconds?: number | undefined;
+  retries?: Partial<Retries> | undefined;
   /** In place of the global `fetch`, for example one with a proxy. */
-  fetch?: typeof globalThis.fetch;
+  fetch?: typeof globalThis.fetch | undefined;
 }
 
 /** What openapi-fetch returns, and the options of its calls, of any path. */
@@ -94,7 +94,7 @@ const GONE_CODES = new Set(["ECONNREFUSED", "EAI_AGAIN", "ENOTFOUND"]);
  */
 export function createCalls(options: ClientOptions): Calls {
   const url = options.url ?? LOCAL_URL;
-  if (!URL.canParse(url)) {
+  if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
     throw new TypeError(`url: ${url} is no address; write it like ${LOCAL_URL}`);
   }
   const client = createFetchClient<paths>({

@@ -11,19 +11,19 @@ export type Schemas = components["schemas"];
 /** Options of one call. */
 export interface CallOptions {
   /** Ends the call, and its repetitions, with the signal's reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** Options of a call to a gallery. */
 export interface GalleryCallOptions extends CallOptions {
   /** The client's gallery by default. */
-  gallery?: string;
+  gallery?: string | undefined;
 }
 
 /** Options of an enrollment. */
 export interface EnrollOptions extends GalleryCallOptions {
   /** Identifies this enrollment, which takes effect once within a day; random by default. */
-  idempotencyKey?: string;
+  idempotencyKey?: string | undefined;
 }
 
 type QueryMode = NonNullable<Schemas["QueryForm"]["mode"]>;

@@ -13,19 +13,19 @@ export interface Box {
 
 /** A box of a sighting, with labels of its own. */
 export interface SightedBox extends Box {
-  camera?: string;
+  camera?: string | undefined;
   /** RFC 3339, with time zone. */
-  captured_at?: string;
-  track?: string;
+  captured_at?: string | undefined;
+  track?: string | undefined;
   /** Whether the person stays at the same place. */
-  still?: boolean;
+  still?: boolean | undefined;
 }
 
 /** A box of an enrollment, with labels of its own. */
 export interface LabelledBox extends SightedBox {
-  identity?: string;
-  external_id?: string;
-  metadata?: { [name: string]: unknown };
+  identity?: string | undefined;
+  external_id?: string | undefined;
+  metadata?: { [name: string]: unknown } | undefined;
 }
 
 /** A JSON object of your own, or empty text for none. */

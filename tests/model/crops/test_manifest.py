@@ -233,6 +233,27 @@ def test_a_label_that_training_needs_and_that_is_misspelt_is_said_to_be(folder):
 
 
 @pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        (
+            "Image Path,PID,CamID",
+            "; 'Image Path' looks like path, 'PID' looks like identity, 'CamID' looks like camera: "
+            "rename them",
+        ),
+        ("path,person_id,camera", "; 'person_id' looks like identity: rename it"),
+        ("path,identity,cam", "; 'cam' looks like camera: rename it"),
+        ("img_path,identity,camera", "; 'img_path' looks like path: rename it"),
+        ("path,identity,weather", "split]"),
+    ],
+)
+def test_a_column_of_another_name_for_a_missing_one_is_named(folder, header, said):
+    manifest = write(folder, f"{header}\na.png,1,2\n")
+    with pytest.raises(ManifestProblem, match="line 1: the header lacks") as refused:
+        read_manifest(manifest)
+    assert str(refused.value).endswith(said)
+
+
+@pytest.mark.parametrize(
     "column",
     [
         *("note", "weather", "person", "name", "id", "pid", "cam", "camera_id", "track_id", "date"),

@@ -64,15 +64,15 @@ NO_IMAGES = [
 
 
 @pytest.mark.parametrize(("wrong", "remedy"), NO_IMAGES)
-def test_what_is_no_image_is_a_type_error_that_names_the_remedy(client, wrong, remedy):
+def test_what_is_no_image_is_refused_with_the_remedy(client, wrong, remedy):
     for call in (client.query, lambda image: client.enroll([image])):
-        with pytest.raises(TypeError, match=remedy):
+        with pytest.raises(InvalidInput, match=remedy):
             call(wrong)
 
 
 @pytest.mark.parametrize("one", ["a.png", b"bytes", Image(b"bytes"), 7])
-def test_a_single_image_where_a_list_belongs_is_a_type_error(client, one):
-    with pytest.raises(TypeError, match=r"give a list, as in enroll\(\[image\]\)"):
+def test_a_single_image_where_a_list_belongs_is_refused(client, one):
+    with pytest.raises(InvalidInput, match=r"give a list, as in enroll\(\[image\]\)"):
         client.enroll(one)
 
 

@@ -47,7 +47,7 @@ def test_the_report_of_a_mounted_folder_names_what_was_ignored(client, import_di
     os.mkfifo(import_dir / "people" / "pipe.png")
     job = client.wait_for_job(client.import_folder("people", camera="east").job_id)
     assert (job.state, job.progress.landed, job.progress.ignored) == ("done", 2, 3)
-    assert job.detail == "3 files or columns were ignored; the report names them"
+    assert job.detail == "3 files or columns were ignored; the report names what"
     report = client.job_problems(job.job_id)
     assert {problem.source: problem.code for problem in report} == dict.fromkeys(
         ["notes.txt", "link", "pipe.png"], "ignored"

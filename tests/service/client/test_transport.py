@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 
+import httpx2
 import pytest
 
 from gmn_client import (
@@ -34,6 +36,8 @@ SCORE = {"cosine": 0.5, "logit": 1.0, "probability": 0.7, "verdict": "match", "j
 PAIR = (200, {}, SCORE | {"calibration_version": "c", "model": "m"})
 LOST = (0, {}, None)
 """The connection is closed where the answer should be."""
+SILENCE = None
+"""No answer comes while the server is there."""
 NOW = "2026-03-01T09:30:00Z"
 JOB = {"job_id": "j", "gallery": "g", "kind": "import", "state": "running", "progress": {}}
 JOB |= {"problems": 0, "detail": None, "created_at": NOW, "updated_at": NOW}
@@ -48,6 +52,7 @@ class ScriptedServer(LocalServer):
         super().__init__(_Handler, port)
         self.script = []
         self.asked = []
+        self.is_closing = threading.Event()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -56,7 +61,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         length = int(self.headers.get("Content-Length", "0"))
         self.server.asked.append((self.path, dict(self.headers), self.rfile.read(length)))
-        status, headers, body = self.server.script.pop(0)
+        answer = self.server.script.pop(0)
+        if answer is SILENCE:
+            self.server.is_closing.wait(60)
+            return
+        status, headers, body = answer
         if not status:
             self.close_connection = True
             return
@@ -261,6 +270,51 @@ def test_a_request_that_cannot_be_repeated_is_not(server, client):
     with pytest.raises(ServiceUnreachable, match="broke off"):
         client.create_gallery("lobby")
     assert len(server.asked) == 1
+
+
+def test_a_slow_service_is_not_called_a_broken_connection(server):
+    server.script = [SILENCE] * 3
+    slow = (
+        rf"^{server.url}: no answer within 0\.2 s \(timeout=0\.2\); the service is slow or stands "
+        "still: try again, or give the client a longer timeout$"
+    )
+    with Client(server.url, timeout=0.2) as client:
+        with pytest.raises(ServiceUnreachable, match=slow):
+            client.model()
+        with pytest.raises(ServiceUnreachable, match=slow):
+            list(client.galleries())
+        with pytest.raises(ServiceUnreachable, match=slow):
+            client.download_export("e", "unwritten.zip")
+    assert len(server.asked) == 3
+    server.is_closing.set()
+
+
+async def test_the_asynchronous_client_names_the_seconds_too(server):
+    server.script = [SILENCE]
+    async with AsyncClient(server.url, timeout=0.2) as client:
+        with pytest.raises(ServiceUnreachable, match=r"no answer within 0\.2 s \(timeout=0\.2\)"):
+            await client.model()
+    server.is_closing.set()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (httpx2.ConnectTimeout, r"no connection within 5 s \(timeout=5\); give the right address"),
+        (httpx2.WriteTimeout, r"nothing more of the request was taken within 5 s \(timeout=5\)"),
+        (httpx2.PoolTimeout, r"no connection of the client was free within 5 s \(timeout=5\)"),
+        (httpx2.ReadTimeout, r"no answer within 600 s \(timeout=600\)"),
+    ],
+)
+def test_what_took_too_long_is_named_with_its_seconds(error, said):
+    def fail(request):
+        raise error("")
+
+    with Client(transport=httpx2.MockTransport(fail), timeout=5) as client:
+        # A call that may take minutes.
+        with pytest.raises(ServiceUnreachable, match=said) as raised:
+            client.delete_gallery("lobby")
+        assert "broke off" not in str(raised.value)
 
 
 @pytest.mark.parametrize("code", ["record_unavailable", "device_lost"])

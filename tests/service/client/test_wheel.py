@@ -3,11 +3,14 @@
 import os
 import shutil
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
+import gmn_client
+from service.http.app import VERSION
 from tests.outside import run_command
 
 ROOT = Path(__file__).parents[3]
@@ -48,6 +51,12 @@ def test_the_wheel_holds_the_client_alone(wheel):
     assert own == modules | {"gmn_client/py.typed"}
     needed = [line for line in described.splitlines() if line.startswith("Requires-Dist")]
     assert not any("torch" in line or "numpy" in line for line in needed)
+
+
+def test_all_parts_have_one_version(wheel):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert gmn_client.__version__ == VERSION == project["version"]
+    assert wheel.name.startswith(f"gmn_client-{gmn_client.__version__}-")
 
 
 def test_the_wheel_works_beside_a_project_with_a_service_and_a_model(wheel, tmp_path):

@@ -64,6 +64,17 @@ def test_a_file_that_goes_wrong_while_serving_lets_nobody_new_in(ring_of, tmp_pa
             caller(ring, sent)
 
 
+def test_a_key_that_a_service_without_keys_accepts_is_told_once(ring_of, caplog):
+    ring = ring_of()
+    assert caller(ring).key_id == "loopback"
+    assert "brings an API key" not in caplog.text
+    for _ in range(3):
+        assert caller(ring, "gmn_door_of_another_service").key_id == "loopback"
+    assert caplog.text.count("brings an API key, but this service has none") == 1
+    assert "--data-dir or GMN_DATA_DIR" in caplog.text
+    assert "gmn_door" not in caplog.text
+
+
 def test_where_file_or_record_cannot_be_read_the_keys_that_were_read_last_stay(
     store, tmp_path, monkeypatch, caplog
 ):

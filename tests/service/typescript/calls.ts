@@ -87,5 +87,6 @@ shown.no_json = await failureOf(client.GET("/metrics"));
 const gone = createClient({ url: closed });
 shown.unreachable = await failureOf(gone.GET("/v1/model"));
 shown.bad_url = await failureOf((async () => createClient({ url: "nowhere" }))());
+shown.no_scheme = await failureOf((async () => createClient({ url: "localhost:8000" }))());
 shown.bad_key = await failureOf((async () => createClient({ key: "two words" }))());
 console.log(JSON.stringify(shown));

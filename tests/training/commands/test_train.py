@@ -53,7 +53,7 @@ def test_a_dry_run_reports_what_an_epoch_leaves_out(tmp_path):
     assert (answer["crops_in_epoch"], answer["single_crop_identities"]) == (47, 10)
     shown = " ".join(run_here(*words).out.split())
     assert "47 of 60 crops" in shown
-    assert "10 people with a single crop are left out" in shown
+    assert "10 people with a single crop left out" in shown
 
 
 def test_a_dry_run_shows_the_cost_beside_the_papers():

@@ -157,7 +157,7 @@ def test_people_under_one_camera_and_cameras_out_of_balance_are_noted(tmp_path, 
     assert report["images_by_camera"] == {"busy": 7, "rare": 1}
     assert report["one_camera_identities"] == {"count": 1, "examples": ["1"]}
     assert report["notes"] == [
-        "1 of 2 identities are under one camera only: their queries have no true match",
+        "1 of 2 identities seen by one camera only: their queries have no true match",
         "camera busy has 7.0 times the images of camera rare (7 and 1)",
     ]
 
