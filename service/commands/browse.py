@@ -13,11 +13,9 @@ from typing import Annotated, Any, get_origin
 from pydantic_core import to_jsonable_python
 from typer import Argument, Exit, FileBinaryWrite, Option, confirm
 
-from gmn_client import Client
+from gmn_client import Client, InvalidInput
 from gmn_client.calls import Method
 from gmn_client.models import Gallery
-from model.crops.texts import find_unfit
-from model.problems import InputProblem
 from service.commands.common import (
     Columns,
     Shown,
@@ -33,6 +31,9 @@ from service.commands.common import (
 SHOWN_AT_MOST = 1000
 # Fields of an answer that are lists of objects.
 OBJECTS = ("results", "remaining")
+# Invisible characters that belong to how names of some scripts are written.
+JOINERS = ("\u200c", "\u200d")
+REPLACEMENT = "\ufffd"
 YesOption = Annotated[bool, Option("--yes", help="Do not ask; needed without a terminal.")]
 LimitOption = Annotated[int, Option(min=1, help="How many at most.")]
 OutOption = Annotated[FileBinaryWrite, Option(help="The file to write.")]
@@ -125,20 +126,26 @@ def _format_fields(item: Any) -> Iterator[str]:
     for name, value in data.items():
         if value is not None and name not in OBJECTS:
             # Escape line breaks and other control characters.
-            is_plain = isinstance(value, str) and find_unfit(value) is None
+            is_plain = isinstance(value, str) and _can_be_seen(value)
             yield f"{name}: {value if is_plain else json.dumps(value, ensure_ascii=False)}"
+
+
+def _can_be_seen(text: str) -> bool:
+    return all(
+        letter in JOINERS or (letter.isprintable() and letter != REPLACEMENT) for letter in text
+    )
 
 
 def confirmed(yes: bool, question: str) -> None:
     """Ask before a task that cannot be undone, unless `yes`; exits if the user declines.
 
     Raises:
-        InputProblem: there is no terminal to ask on.
+        InvalidInput: there is no terminal to ask on.
     """
     if yes:
         return
     if not sys.stdin.isatty():
-        raise InputProblem(
+        raise InvalidInput(
             f"{question} It cannot be undone, and there is no terminal to ask on; add --yes"
         )
     if not confirm(f"{question} It cannot be undone.", err=True):

@@ -12,7 +12,6 @@ from typer import Argument, BadParameter, Context, Option
 from gmn_client import Client
 from gmn_client.methods import AskedOptions
 from gmn_client.models import GalleriesAnswer, People, QueryAnswer, RankedCrop
-from service.commands.bulk import find_source
 from service.commands.common import Columns, Shown, plain_table, table_of, with_client
 
 VERDICT_STYLES = {
@@ -152,7 +151,7 @@ def query(
             "rankings"
         )
     camera = options.pop("camera", None)
-    crops = find_source(data, context.obj.read_spec).chosen(split, camera).crops[:limit]
+    crops = context.obj.find_source(data, split, camera).crops[:limit]
     return cast(Shown, context.obj.measure(client, crops, options))
 
 
