@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from gmn_client.commands.common import output
 from gmn_client.errors import InvalidInput
-from service.commands.common import output
 
 if TYPE_CHECKING:
     from gmn_client import Client

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 
 from gmn_client import Client, QueryOptions, RequestRefused
+from gmn_client.commands.bulk import Source, SourceCrop
+from gmn_client.commands.common import Shown, plain_table, progress_bar
 from gmn_client.models import Crop, QueryAnswer
 from model.crops.folder import read_folder
 from model.crops.manifest import MANIFEST, read_manifest
@@ -24,8 +26,6 @@ from model.crops.names import Ignored, is_image_name
 from model.crops.texts import nfc
 from model.problems import InputProblem, legible
 from model.shards import shards_in
-from service.commands.bulk import Source, SourceCrop
-from service.commands.common import Shown, plain_table, progress_bar
 
 if TYPE_CHECKING:
     from training.datasets.record import CropRecord

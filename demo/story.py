@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from demo.data_sets import read_spec
 from demo.findings import OPERATING_POINT, Finding, Findings
 from gmn_client import Client
+from gmn_client.commands.bulk import SourceCrop, enroll_crops
 from model.problems import InputProblem
-from service.commands.bulk import SourceCrop, enroll_crops
 
 FITTED_WITHIN_SECONDS = 120.0
 

@@ -11,7 +11,7 @@ MODULES = (
     "gmn_client",
     "pytest",
     "rich.markdown",
-    "service.commands.bulk",
+    "gmn_client.commands.bulk",
     "service.commands.keys",
     "service.commands.processes",
     "service.commands.serve",

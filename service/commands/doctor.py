@@ -10,9 +10,10 @@ from typing import Annotated
 from typer import Option
 
 from gmn_client import DEFAULT_URL, Client, RequestRefused
+from gmn_client.commands.common import Shown, table_of
 from gmn_client.models import Finding
 from model.problems import InputProblem
-from service.commands.common import DataDirOption, Shown, printed, table_of
+from service.commands.options import DataDirOption, printed
 
 
 @printed

@@ -15,8 +15,7 @@ from typer import Argument, Exit, FileBinaryWrite, Option, confirm
 
 from gmn_client import Client, InvalidInput
 from gmn_client.calls import Method
-from gmn_client.models import Gallery
-from service.commands.common import (
+from gmn_client.commands.common import (
     Columns,
     Shown,
     annotated,
@@ -27,6 +26,7 @@ from service.commands.common import (
     table_of,
     with_client,
 )
+from gmn_client.models import Gallery
 
 SHOWN_AT_MOST = 1000
 # Fields of an answer that are lists of objects.
@@ -297,6 +297,6 @@ api = command_group(
     """
 )
 
-for name, attribute in inspect.getmembers_static(Client):
-    if isinstance(attribute, Method) and not name.startswith("_"):
+for name in dir(Client):
+    if isinstance(inspect.getattr_static(Client, name), Method) and not name.startswith("_"):
         api.command(name)(method_command("", name))

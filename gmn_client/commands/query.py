@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Unpack, cast
+from typing import Annotated, cast
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 from typer import Argument, BadParameter, Context, Option
+from typing_extensions import Unpack
 
 from gmn_client import Client
+from gmn_client.commands.common import Columns, Shown, plain_table, table_of, with_client
 from gmn_client.methods import AskedOptions
 from gmn_client.models import GalleriesAnswer, People, QueryAnswer, RankedCrop
-from service.commands.common import Columns, Shown, plain_table, table_of, with_client
 
 VERDICT_STYLES = {
     "match": "bold green",

@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 
 from gmn_client import Client, Image
+from gmn_client.commands.common import progress_bar
 from gmn_client.models import EnrolledImage, Problem, RefusedImage
-from service.commands.common import progress_bar
 
 Sent = EnrolledImage | RefusedImage
 

@@ -13,10 +13,10 @@ from rich.text import Text
 from typer import BadParameter, Context
 
 from gmn_client import Client, InvalidInput, RequestRefused
+from gmn_client.commands.bulk import Sent, Source, enroll_crops
+from gmn_client.commands.common import Shown, follow, progress_bar, shortened, with_client
 from gmn_client.models import Job
 from gmn_client.uploads import ImportOptions, LabelledBox
-from service.commands.bulk import Sent, Source, enroll_crops
-from service.commands.common import Shown, follow, progress_bar, shortened, with_client
 
 PROBLEMS_SHOWN = 20
 DUPLICATES_SHOWN = IGNORED_SHOWN = 10
