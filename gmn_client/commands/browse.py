@@ -126,11 +126,11 @@ def _format_fields(item: Any) -> Iterator[str]:
     for name, value in data.items():
         if value is not None and name not in OBJECTS:
             # Escape line breaks and other control characters.
-            is_plain = isinstance(value, str) and _can_be_seen(value)
+            is_plain = isinstance(value, str) and _is_printed_whole(value)
             yield f"{name}: {value if is_plain else json.dumps(value, ensure_ascii=False)}"
 
 
-def _can_be_seen(text: str) -> bool:
+def _is_printed_whole(text: str) -> bool:
     return all(
         letter in JOINERS or (letter.isprintable() and letter != REPLACEMENT) for letter in text
     )

@@ -265,6 +265,7 @@ def progress_bar() -> Progress:
 
 def follow(client: Client, job: Job, title: str) -> Job:
     """Show the progress of a job until it ends; Ctrl-C stops watching, not the job."""
+    latest = job
     with progress_bar() as progress:
         task = progress.add_task(title, total=None)
         try:

@@ -150,6 +150,7 @@ def _import(
     """
     counts = Counter(sent=0, enrolled=0, duplicates=0, not_kept=0, deleted=0)
     running = deque[Job]()
+    finished: list[Job] = []
     failed: Job | None = None
     for number in range(len(archives) + 1):
         if number < len(archives) and not failed:
@@ -175,7 +176,8 @@ def _import(
             )
             if job.state != "done":
                 failed = failed or job
-    job = failed or job
+            finished.append(job)
+    job = failed or finished[-1]
     summary |= {"job_id": job.job_id, "state": job.state, "detail": job.detail, **counts}
 
 
