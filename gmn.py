@@ -20,7 +20,6 @@ from typing import Annotated, Any
 import typer
 
 from model.problems import InputProblem
-from model.terminal import escape_controls, make_console
 
 FAILED = 1
 BAD_INPUT = 2
@@ -42,20 +41,20 @@ COMMANDS = {
     "demo": "demo.command",
     "demo-camera": "demo.camera",
     "serve": "service.commands.serve",
-    "enroll": "service.commands.enroll",
-    "query": "service.commands.query",
-    "people": "service.commands.query",
+    "enroll": "gmn_client.commands.enroll",
+    "query": "gmn_client.commands.query",
+    "people": "gmn_client.commands.query",
     "camera": "gmn_camera.command",
-    "api": "service.commands.browse",
-    "crops": "service.commands.browse",
-    "identities": "service.commands.browse",
-    "rename": "service.commands.browse",
-    "forget": "service.commands.browse",
-    "reindex": "service.commands.browse",
+    "api": "gmn_client.commands.browse",
+    "crops": "gmn_client.commands.browse",
+    "identities": "gmn_client.commands.browse",
+    "rename": "gmn_client.commands.browse",
+    "forget": "gmn_client.commands.browse",
+    "reindex": "gmn_client.commands.browse",
     "backup": "service.commands.store",
     "restore": "service.commands.store",
     "doctor": "service.commands.doctor",
-    "gallery": "service.commands.browse",
+    "gallery": "gmn_client.commands.browse",
     "keys": "service.commands.keys",
     "store": "service.commands.store",
     "index": "service.commands.index",
@@ -139,7 +138,7 @@ def _show_version(asked: bool) -> None:
             number = version("gmn-reid")
         except PackageNotFoundError:
             number = "(not installed, run from its source folder)"
-        make_console().print(f"gmn {number}")
+        typer.echo(f"gmn {number}")
         raise typer.Exit
 
 
@@ -247,6 +246,9 @@ def _report(error: Exception, command_name: str) -> int:
 
 
 def _print_error(message: str) -> None:
+    # Imports the client, which the help of all commands does without.
+    from gmn_client.commands.terminal import escape_controls, make_console
+
     make_console(stderr=True, soft_wrap=True).print(escape_controls(message))
 
 

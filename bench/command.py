@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from service.commands.common import Shown, printed, table_of
+from gmn_client.commands.common import Shown, table_of
+from service.commands.options import printed
 
 Name = StrEnum(
     "Name",

@@ -29,11 +29,11 @@ import numpy as np
 
 from bench.result import BenchResult, alternate, compare, filled_service
 from demo.service import end_process, processor_seconds
+from gmn_client.commands.bulk import SourceCrop
 from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.precision import choose_device_name
 from model.problems import InputProblem
 from model.runtimes import build_runtime
-from service.commands.bulk import SourceCrop
 
 PEOPLE = 64
 CROPS = 64

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option, echo
 
+from gmn_client.commands.common import output
 from gmn_client.errors import InvalidInput
 from model.wording import counted
-from service.commands.common import output
 
 if TYPE_CHECKING:
     from gmn_client import Client

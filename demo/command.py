@@ -10,7 +10,7 @@ from typing import Annotated
 
 from typer import Option, echo
 
-from service.commands.common import JsonOption, output
+from gmn_client.commands.common import JsonOption, output
 
 CAMERAS = 4
 SEED_HELP = "Of the drawing, the order of the queries, and who is shown."

@@ -1,23 +1,31 @@
-"""Labelled data sets for the client's commands: read and measured by the trainer's code.
+"""Images and labelled data sets for the client's commands, and measurements on them.
 
-The service may not import the trainer.
+The client knows neither manifests nor the trainer, which reads data sets.
 """
 
 from __future__ import annotations
 
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 
 from gmn_client import Client, QueryOptions, RequestRefused
+from gmn_client.commands.bulk import Source, SourceCrop
+from gmn_client.commands.common import Shown, plain_table, progress_bar
 from gmn_client.models import Crop, QueryAnswer
-from model.problems import InputProblem
-from service.commands.bulk import Source, SourceCrop
-from service.commands.common import Shown, plain_table, progress_bar
+from model.crops.folder import read_folder
+from model.crops.manifest import find_manifest, read_manifest
+from model.crops.names import Ignored, is_image_name
+from model.crops.texts import nfc
+from model.problems import InputProblem, legible
+from model.shards import shards_in
 
 if TYPE_CHECKING:
     from training.datasets.record import CropRecord
@@ -31,6 +39,132 @@ CONCURRENT_REQUESTS = 4
 MAX_RESULTS = 10_000
 
 
+def find_upload(
+    name: str, split: str | None, camera: str | None, identity: str | None = None
+) -> Source:
+    """Find the archives or images of a SOURCE that `gmn enroll` sends.
+
+    Args:
+        name: an archive, a folder of features, or what `find_source` takes.
+        split, camera, identity: see `find_source`; an archive has no splits.
+
+    Raises:
+        InputProblem: as `find_source`, or an archive cannot be read.
+    """
+    archives = _find_archives(Path(name), split)
+    return Source(archives=archives) if archives else find_source(name, split, camera, identity)
+
+
+def _find_archives(path: Path, split: str | None) -> list[Path]:
+    """Return files that are imported as they are: an archive, or the feature files of a folder.
+
+    Raises:
+        InputProblem: a file of another kind, or a split was given.
+    """
+    archives = shards_in(path) if path.is_dir() else []
+    if path.is_file() and path.suffix.lower() != ".csv" and not is_image_name(path.name):
+        archives = [path]
+    if not archives:
+        return []
+    if split is not None:
+        raise InputProblem(f"--split {split}: an archive names none; send its manifest")
+    first = archives[0]
+    if not zipfile.is_zipfile(first):
+        raise InputProblem(
+            f"{first}: neither a CSV manifest nor a zip archive that can be read; pack the images "
+            "into a zip, or name their folder"
+        )
+    return archives
+
+
+def find_source(
+    name: str, split: str | None, camera: str | None, identity: str | None = None
+) -> Source:
+    """Find the images of a SOURCE, of one split and camera.
+
+    Args:
+        name: an image, a CSV manifest, a folder (see `read_folder`), or `KIND:PATH`.
+        split: None for the images of all splits.
+        camera: None for the images of all cameras; the camera of all images if the source names
+            none.
+        identity: whom the images show, if the source names nobody.
+
+    Raises:
+        InputProblem: it is none of these, cannot be read, or contains no such image; or it names
+            the people itself.
+    """
+    source = _read_source(name)
+    crops = _select("split", split, source.crops)
+    if any(crop.camera for crop in crops):
+        crops = _select("camera", camera, crops)
+    elif camera is not None:
+        crops = [replace(crop, camera=camera) for crop in crops]
+    if identity is not None:
+        if any(crop.identity for crop in crops):
+            raise InputProblem(
+                f"--identity {identity}: the source names the people itself; leave it out, or "
+                "name the folder of one person"
+            )
+        crops = [replace(crop, identity=identity) for crop in crops]
+    return replace(source, crops=crops)
+
+
+def _read_source(name: str) -> Source:
+    path = Path(name)
+    ignored = Ignored()
+    is_folder = path.is_dir()
+    manifest = find_manifest(path) if is_folder else path
+    labelled = manifest is not None and manifest.is_file()
+    if is_folder:
+        files = read_folder(path, ignored, manifest)
+        if not files:
+            raise InputProblem(
+                f"{path}: holds no image; name the folder that holds the images{ignored.remark()}"
+            )
+    elif is_image_name(path.name) and labelled:
+        return Source([SourceCrop(path.name, path.read_bytes)], is_image=True)
+    elif labelled:
+        files = read_manifest(path, required=("path",), ignored=ignored)
+    elif ":" in name:
+        return read_spec(name)
+    else:
+        raise InputProblem(
+            f"{legible(name)}: is not there; name an image, a folder of images, a zip archive, a "
+            "CSV manifest, or a data set KIND:PATH"
+        )
+    crops = [
+        SourceCrop(
+            str(file.path if labelled else file.path.relative_to(path)),
+            file.path.read_bytes,
+            # The labels are compared with options and with answers, which are in NFC.
+            identity=file.identity and nfc(file.identity),
+            camera=file.camera and nfc(file.camera),
+            captured_at=file.captured_at,
+            split=file.split,
+            external_id=file.external_id,
+            metadata=file.metadata,
+            track=file.track,
+        )
+        for file in files
+    ]
+    return Source(crops, _reasons(ignored))
+
+
+def _reasons(ignored: Ignored) -> list[dict[str, str]]:
+    return [asdict(file) for file in ignored.lines()]
+
+
+def _select(label: str, value: str | None, crops: Sequence[SourceCrop]) -> Sequence[SourceCrop]:
+    chosen = [crop for crop in crops if value is None or getattr(crop, label) == nfc(value)]
+    if crops and not chosen:
+        known = sorted({str(getattr(crop, label) or "unknown") for crop in crops})
+        raise InputProblem(
+            f"--{label} {legible(value)}: the source has no image with this {label}; it has "
+            f"{', '.join(known[:20])}"
+        )
+    return chosen
+
+
 def read_spec(spec: str) -> Source:
     """Read the crops of a `KIND:PATH` for the client's commands.
 
@@ -40,7 +174,7 @@ def read_spec(spec: str) -> Source:
     from training.datasets.registry import read_dataset
 
     dataset = read_dataset(spec)
-    return Source(source_crops(dataset.records), dataset.ignored.lines())
+    return Source(source_crops(dataset.records), _reasons(dataset.ignored))
 
 
 def source_crops(records: Iterable[CropRecord]) -> list[SourceCrop]:

@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from demo.data_sets import summarize
+from gmn_client.commands.bulk import SourceCrop
 from gmn_client.models import ModelInfo, QueryAnswer
-from service.commands.bulk import SourceCrop
 
 OPERATING_POINT = "far_1e-2"
 ASKED = 0.01

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from demo.findings import Findings
-from service.commands.bulk import SourceCrop
+from gmn_client.commands.bulk import SourceCrop
 
 
 def render_page(findings: Findings) -> str:

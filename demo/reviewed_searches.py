@@ -17,9 +17,9 @@ from typing import Annotated, Any
 from typer import Option, echo
 
 from gmn_client import DEFAULT_URL, Client, RequestRefused
+from gmn_client.commands.common import with_parameters
 from gmn_client.models import Review
 from model.problems import InputProblem
-from service.commands.common import with_parameters
 
 Node = tuple[str, str]
 REVIEWS_HELP = "Reviewed searches of the service in GMN_URL, as a set; repeatable."

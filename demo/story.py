@@ -11,8 +11,8 @@ from demo.data_sets import read_spec
 from demo.findings import OPERATING_POINT, Finding, Findings
 from demo.service import ANSWER_SECONDS
 from gmn_client import Client
+from gmn_client.commands.bulk import SourceCrop, enroll_crops
 from model.problems import InputProblem
-from service.commands.bulk import SourceCrop, enroll_crops
 
 # Small requests, so that a busy machine answers each of them within moments.
 CROPS_AT_ONCE = 30

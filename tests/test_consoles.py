@@ -6,8 +6,8 @@ import os
 import pytest
 from rich.progress import BarColumn
 
-from model.terminal import make_progress
-from service.commands.common import output, plain_table
+from gmn_client.commands.common import output, plain_table
+from gmn_client.commands.terminal import make_progress
 from tests.forked import run_gmn
 from tests.test_rooms import ROOMS, sources
 from training.commands.common import print_tables, progress_bar
@@ -37,7 +37,7 @@ def called(tree):
 
 
 def test_one_file_makes_all_consoles_and_no_other_reads_markup():
-    (maker,) = sources("model/terminal.py")
+    (maker,) = sources("gmn_client/commands/terminal.py")
     files = [file for room in (*ROOMS[:-1], "gmn.py") for file in sources(room)]
     assert maker in files
     for file in files:

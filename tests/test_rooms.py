@@ -5,6 +5,7 @@ import functools
 import graphlib
 import itertools
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,29 +20,16 @@ MODEL_BESIDES_OPENVINO = tuple(
     for source in sorted((ROOT / "model").iterdir())
     if source.stem not in ("openvino_loading", "wording")
 )
-INSIDE_THE_SERVICE = tuple(
-    f"service.{room}"
-    for room in (
-        "api_keys",
-        "engine",
-        "gallery",
-        "http",
-        "jobs",
-        "links",
-        "maintenance",
-        "milvus",
-        "ops",
-        "record",
-        "runtime",
-        "search",
-    )
-)
-
 KNOWS_NOTHING_OF = {
     "gmn_client": (
         *("gmn_camera", "model", "training", "service", "demo", "bench", "gmn"),
         *("torch", "numpy", "PIL", "fastapi"),
     ),
+    # Programs that call the client need not have what its commands print with.
+    **{
+        source.relative_to(ROOT).as_posix(): ("gmn_client.commands", "typer", "rich")
+        for source in sorted((ROOT / "gmn_client").glob("*.py"))
+    },
     # It runs beside a camera, where only the client and OpenVINO are, and plain functions.
     "gmn_camera": (
         *MODEL_BESIDES_OPENVINO,
@@ -72,11 +60,11 @@ KNOWS_NOTHING_OF = {
     "service/jobs": (*HTTP, *STORAGE, "torch"),
     "service/api_keys.py": (*HTTP, *STORAGE, *MODELS),
     "service/http": (*STORAGE, "torch", "service.engine", "service.search.index"),
-    **{
-        f"service/commands/{name}.py": (*MODELS, "numpy", "fastapi", *INSIDE_THE_SERVICE)
-        for name in ("browse", "bulk", "common", "enroll", "query")
-    },
 }
+# All commands make their consoles and progress bars by one file.
+EXCEPT = {"training/commands": "gmn_client.commands.terminal"}
+# Packages besides the standard library's that the client's commands may import.
+CLIENT_COMMANDS_IMPORT = {"gmn_client", "pydantic_core", "rich", "typer", "typing_extensions"}
 IMPORT_BOTH = {"gmn.py", "demo", "bench"}
 
 
@@ -116,12 +104,19 @@ def within(name, module):
     return name == module or name.startswith(f"{module}.")
 
 
+def is_an_exception(source, name):
+    return any(
+        source.is_relative_to(ROOT / room) and within(name, module)
+        for room, module in EXCEPT.items()
+    )
+
+
 @pytest.mark.parametrize("room", KNOWS_NOTHING_OF)
 def test_a_room_imports_nothing_that_it_should_not_know(room):
     itself = room.removesuffix(".py").replace("/", ".")
     for source in sources(room):
         for name in imported(source):
-            if within(name, itself):
+            if within(name, itself) or is_an_exception(source, name):
                 continue
             for module in KNOWS_NOTHING_OF[room]:
                 assert not within(name, module), f"{source.relative_to(ROOT)} imports {name}"
@@ -146,6 +141,19 @@ def test_only_the_command_that_serves_imports_what_answers_by_http():
         and any(within(name, "service.http") for name in imported(source))
     }
     assert importing == {"service/commands/processes.py"}
+
+
+def test_the_commands_of_the_client_import_the_client_and_what_they_print_with():
+    for source in sources("gmn_client/commands"):
+        packages = {name.partition(".")[0] for name in imported(source)}
+        assert packages <= CLIENT_COMMANDS_IMPORT | sys.stdlib_module_names, source
+
+
+def test_the_service_takes_options_and_tables_alone_from_the_commands_of_the_client():
+    for source in sources("service"):
+        names = {name for name in imported(source) if within(name, "gmn_client.commands")}
+        assert source.is_relative_to(ROOT / "service/commands") or not names, source
+        assert all(within(name, "gmn_client.commands.common") for name in names), source
 
 
 def test_no_call_of_the_service_blocks_on_a_thread_that_others_need():

@@ -11,9 +11,10 @@ from typer import Option
 
 from gmn_client import DEFAULT_URL, Client, RequestRefused
 from gmn_client.addresses import without_secret
+from gmn_client.commands.common import Shown, table_of
 from gmn_client.models import Finding
 from model.problems import InputProblem
-from service.commands.common import DataDirOption, Shown, printed, table_of
+from service.commands.options import DataDirOption, printed
 
 if TYPE_CHECKING:
     from service.record.database import Database

@@ -11,16 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gmn_client.commands.common import Shown, command_group
 from model.problems import InputProblem
 from model.wording import counted
-from service.commands.common import (
-    DEFAULT_DATA_DIR,
-    DataDirOption,
-    Shown,
-    command_group,
-    printed,
-    with_options,
-)
+from service.commands.options import DEFAULT_DATA_DIR, DataDirOption, printed, with_options
 from service.commands.store import open_record, require_record
 
 if TYPE_CHECKING:

@@ -14,17 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 from typer import Option, echo
 
 from gmn_client import DEFAULT_GALLERY
+from gmn_client.commands.common import Columns, Shown, command_group, table_of
 from model.problems import InputProblem
-from service.commands.common import (
-    DEFAULT_DATA_DIR,
-    Columns,
-    DataDirOption,
-    Shown,
-    command_group,
-    printed,
-    table_of,
-    with_options,
-)
+from service.commands.options import DEFAULT_DATA_DIR, DataDirOption, printed, with_options
 from service.commands.store import open_audit, open_record, require_record
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from typer import echo
 
-from service.commands.common import with_options
+from service.commands.options import with_options
 
 if TYPE_CHECKING:
     from service.settings import Settings

@@ -12,16 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option, echo
 
+from gmn_client.commands.common import Shown, command_group, shortened
 from model.problems import InputProblem, legible
 from model.wording import counted
-from service.commands.common import (
-    DEFAULT_DATA_DIR,
-    DataDirOption,
-    Shown,
-    command_group,
-    printed,
-    shortened,
-)
+from service.commands.options import DEFAULT_DATA_DIR, DataDirOption, printed
 
 if TYPE_CHECKING:
     from service.ops.audit import AuditLog

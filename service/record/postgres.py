@@ -44,6 +44,7 @@ from service.record.postgres_acknowledged import (
     Commit,
     DamagedFile,
 )
+from service.record.postgres_address import sentence_of
 from service.record.postgres_connection import (
     PROBE_SECONDS,
     SILENT_SECONDS,
@@ -51,7 +52,6 @@ from service.record.postgres_connection import (
     PostgresConnection,
     ServerSilent,
     require_server,
-    sentence_of,
 )
 from service.record.postgres_locks import CREATORS, WRITERS, PostgresWorkLock, TurnWatch
 from service.record.postgres_sql import table_definitions

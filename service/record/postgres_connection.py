@@ -252,9 +252,6 @@ class PostgresConnection:
         url: that of the same server, whose host is the first one that is tried.
     """
 
-    # Called at each notice, if the connection listens.
-    _note: Callable[[], None] | None = None
-
     def __init__(self, url: str, machine: str | None = None) -> None:
         """Connect and set up the session.
 
@@ -299,6 +296,8 @@ class PostgresConnection:
         self._is_writing = False
         # Statements of the present transaction of which it is not known whether they changed rows.
         self._unread: list[_Cursor] = []
+        # Called at each notice, if the connection listens.
+        self._note: Callable[[], None] | None = None
 
     def _set_up(self, settings: Mapping[str, str]) -> None:
         # A pooler passes these on, but not the `options` of a connection.
@@ -392,7 +391,8 @@ class PostgresConnection:
             while poll.poll(0):
                 self._server.pgconn.consume_input()
                 while self._server.pgconn.notifies():
-                    self._note()
+                    if self._note is not None:
+                        self._note()
         except psycopg.OperationalError:
             self._server.close()
 

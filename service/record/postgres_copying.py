@@ -34,11 +34,11 @@ from service.record.deletions import Deletion, DeletionLog, read_lines
 from service.record.keys import ASKED_FOR
 from service.record.postgres import KEPT_TOKENS, NEWEST_COMMIT, create_tables
 from service.record.postgres_acknowledged import Acknowledged, AcknowledgedState, Commit
+from service.record.postgres_address import sentence_of
 from service.record.postgres_connection import (
     BEGIN,
     PostgresConnection,
     require_server,
-    sentence_of,
 )
 from service.record.postgres_locks import CREATORS
 from service.record.record import Record

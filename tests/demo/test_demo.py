@@ -17,9 +17,9 @@ import pytest
 import gmn
 from demo import service
 from demo.findings import KNOWN_OUTCOMES, STRANGER_OUTCOMES, Finding, Findings
+from gmn_client.commands.bulk import SourceCrop
 from gmn_client.models import ModelInfo, QueryAnswer, RankedCrop, Timing
 from model.problems import InputProblem
-from service.commands.bulk import SourceCrop
 from tests.forked import GMN, Forked, run_gmn
 from tests.outside import run_command
 from tests.packages import light_environment

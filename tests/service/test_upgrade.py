@@ -6,8 +6,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from gmn_client.commands.browse import reindex
 from model.artefact import load_artefact, resolve_artefact
-from service.commands.browse import reindex
 from tests.service.conftest import START, Served
 
 pytestmark = pytest.mark.slow

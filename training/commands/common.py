@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
 
-from model.terminal import make_console, make_progress
+from gmn_client.commands.terminal import make_console, make_progress
 
 if TYPE_CHECKING:
     from training.evaluation.tables import Table

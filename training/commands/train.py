@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
 
+from gmn_client.commands.terminal import make_progress
 from model.problems import InputProblem
-from model.terminal import make_progress
 from training.commands.common import (
     DataSpecs,
     DeviceOption,

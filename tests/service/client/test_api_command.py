@@ -122,6 +122,15 @@ def test_only_the_given_labels_of_a_crop_change_and_an_empty_one_is_unknown(api,
     assert filled.crop(crop_id).captured_at is None
 
 
+def test_a_text_is_in_quotes_if_a_part_of_it_is_not_printed(api, filled):
+    persian = "علی\u200cرضا"
+    crop_id = next(filled.crops(identity="7")).crop_id
+    filled.change_crop(crop_id, identity=persian)
+    assert f"identity: {persian}\n" in api("crop", crop_id)
+    case_id = filled.create_case("Bag", notes="seen\nat gate 3").case_id
+    assert r'notes: "seen\nat gate 3"' in api("case", case_id)
+
+
 def test_a_picture_and_a_case_are_written_to_a_file(api, filled, pictures, tmp_path):
     crop = next(filled.crops())
     api("image", crop.crop_id, "--out", tmp_path / "crop.png")

@@ -26,7 +26,7 @@ from gmn_client import (
     ServiceFailed,
     ServiceUnreachable,
 )
-from service.commands.bulk import SourceCrop, enroll_crops
+from gmn_client.commands.bulk import SourceCrop, enroll_crops
 from tests.outside import free_port
 from tests.service.client.http_servers import LocalServer, running
 

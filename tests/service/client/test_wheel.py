@@ -22,8 +22,14 @@ from gmn_client import AsyncClient, Client, Image
 with Client("http://127.0.0.1:9") as client:
     assert not client.ready()
 loaded = {name.partition(".")[0] for name in sys.modules}
-print(loaded & {"torch", "numpy", "PIL", "training", "typer"}, model.OWN, service.OWN)
+print(loaded & {"torch", "numpy", "PIL", "training", "typer", "rich"}, model.OWN, service.OWN)
 print(Client.__module__, sys.modules["gmn_client"].__file__)
+
+# Their packages come with the extra `cli`.
+import gmn_client.commands.browse, gmn_client.commands.enroll, gmn_client.commands.query
+
+loaded = {name.partition(".")[0] for name in sys.modules}
+print(sorted(loaded & {"torch", "numpy", "PIL", "training", "typer", "rich"}))
 """
 
 
@@ -51,6 +57,9 @@ def test_the_wheel_holds_the_client_alone(wheel):
     assert own == modules | {"gmn_client/py.typed"}
     needed = [line for line in described.splitlines() if line.startswith("Requires-Dist")]
     assert not any("torch" in line or "numpy" in line for line in needed)
+    printing = [line for line in needed if "typer" in line or "rich" in line]
+    assert len(printing) == 2
+    assert all(line.endswith('; extra == "cli"') for line in printing)
 
 
 def test_all_parts_have_one_version(wheel):
@@ -71,6 +80,7 @@ def test_the_wheel_works_beside_a_project_with_a_service_and_a_model(wheel, tmp_
         sys.executable, "-c", PROGRAM, cwd=project, env=os.environ | {"PYTHONPATH": str(installed)}
     )
     assert ran.returncode == 0, ran.stderr
-    first, second = ran.stdout.splitlines()
+    first, second, third = ran.stdout.splitlines()
     assert first == "set() model service"
     assert second == f"gmn_client.client {installed}/gmn_client/__init__.py"
+    assert third == "['rich', 'typer']"

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Unpack, cast
+from typing import Annotated, cast
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 from typer import Argument, BadParameter, Context, Option
+from typing_extensions import Unpack
 
 from gmn_client import Client
+from gmn_client.commands.common import (
+    Columns,
+    Shown,
+    counted,
+    plain_table,
+    table_of,
+    with_client,
+)
 from gmn_client.methods import AskedOptions
 from gmn_client.models import GalleriesAnswer, People, QueryAnswer, RankedCrop
-from model.wording import counted
-from service.commands.bulk import find_source
-from service.commands.common import Columns, Shown, plain_table, table_of, with_client
 
 VERDICT_STYLES = {
     "match": "bold green",
@@ -154,7 +160,7 @@ def query(
             "rankings"
         )
     camera = options.pop("camera", None)
-    crops = find_source(data, context.obj.read_spec).chosen(split, camera).crops[:limit]
+    crops = context.obj.find_source(data, split, camera).crops[:limit]
     return cast(Shown, context.obj.measure(client, crops, options))
 
 

@@ -1,4 +1,4 @@
-"""Options and terminal output that the commands share."""
+"""Options and terminal output that the commands of client and service share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from inspect import Parameter
 from operator import attrgetter
 from pathlib import Path
@@ -30,9 +30,9 @@ from rich.text import Text
 from typer import Argument, BadParameter, Context, Exit, Option, Typer, echo
 
 from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client
+from gmn_client.commands.terminal import make_console, make_progress
 from gmn_client.models import BoxOfPerson, Job
 from gmn_client.uploads import LabelledBox, SightedBox
-from model.terminal import make_console, make_progress
 
 Result = TypeVar("Result")
 Line = TypeVar("Line")
@@ -53,11 +53,7 @@ OPTION_NAMES = {
 }
 BOX = "X,Y,WIDTH,HEIGHT"
 WIDTH_WITHOUT_TERMINAL = 160
-DEFAULT_DATA_DIR = Path("gmn-data")
 
-DataDirOption = Annotated[
-    Path, Option("--data-dir", envvar="GMN_DATA_DIR", help="Where the service keeps its data.")
-]
 JsonOption = Annotated[bool, Option("--json", help="Print one JSON object.")]
 
 
@@ -73,25 +69,6 @@ class Shown(NamedTuple):
     answer: Any
     text: RenderableType | Iterable[str]
     ok: bool = True
-
-
-def printed(run: Callable[..., Shown]) -> Callable[..., None]:
-    """Make a command that prints the result of `run`, with `--json` as additional option."""
-
-    def command(*, as_json: JsonOption = False, **given: Any) -> None:
-        show(run(**given), as_json)
-
-    return with_parameters(command, run)
-
-
-def with_options(run: Callable[..., None]) -> Callable[..., None]:
-    """Make a command of a function that prints its result itself."""
-
-    def command(**given: Any) -> None:
-        # Omitted options are None; leave them out so that the function's defaults apply.
-        run(**{name: value for name, value in given.items() if value is not None})
-
-    return with_parameters(command, run)
 
 
 def with_client(run: Callable[..., Shown]) -> Callable[..., None]:
@@ -254,6 +231,11 @@ def table_of(objects: Iterable[Any], columns: Columns) -> Table:
     return plain_table(list(columns), ([cell(row) for cell in cells] for row in objects))
 
 
+def counted(count: int, one: str, several: str | None = None) -> str:
+    """Return a number and what it counts, such as `1 crop` and `2,000 crops`."""
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
 def shortened(lines: Sequence[Line], most: int) -> list[Line | str]:
     shown: list[Line | str] = [*lines[:most]]
     more = len(lines) - most
@@ -277,7 +259,7 @@ def _cell(value: object) -> Text:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return Text(f"{value:,}" if isinstance(value, int) else f"{value:.3f}", justify="right")
     if isinstance(value, datetime):
-        return Text(f"{value.astimezone(UTC):%Y-%m-%d %H:%M}")
+        return Text(f"{value.astimezone(timezone.utc):%Y-%m-%d %H:%M}")
     return value if isinstance(value, Text) else Text("–" if value is None else str(value))
 
 
@@ -288,6 +270,7 @@ def progress_bar() -> Progress:
 
 def follow(client: Client, job: Job, title: str) -> Job:
     """Show the progress of a job until it ends; Ctrl-C stops watching, not the job."""
+    latest = job
     with progress_bar() as progress:
         task = progress.add_task(title, total=None)
         try:

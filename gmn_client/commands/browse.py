@@ -13,27 +13,28 @@ from typing import Annotated, Any, get_origin
 from pydantic_core import to_jsonable_python
 from typer import Argument, Exit, FileBinaryWrite, Option, confirm
 
-from gmn_client import Client
+from gmn_client import Client, InvalidInput
 from gmn_client.calls import Method
-from gmn_client.models import Gallery
-from model.crops.texts import find_unfit
-from model.problems import InputProblem
-from model.wording import counted
-from service.commands.common import (
+from gmn_client.commands.common import (
     Columns,
     Shown,
     annotated,
     command_group,
+    counted,
     follow,
     is_required,
     read_entries,
     table_of,
     with_client,
 )
+from gmn_client.models import Gallery
 
 SHOWN_AT_MOST = 1000
 # Fields of an answer that are lists of objects.
 OBJECTS = ("results", "remaining")
+# Invisible characters that belong to how names of some scripts are written.
+JOINERS = ("\u200c", "\u200d")
+REPLACEMENT = "\ufffd"
 YesOption = Annotated[bool, Option("--yes", help="Do not ask; needed without a terminal.")]
 LimitOption = Annotated[int, Option(min=1, help="How many at most.")]
 OutOption = Annotated[FileBinaryWrite, Option(help="The file to write.")]
@@ -126,20 +127,26 @@ def _format_fields(item: Any) -> Iterator[str]:
     for name, value in data.items():
         if value is not None and name not in OBJECTS:
             # Escape line breaks and other control characters.
-            is_plain = isinstance(value, str) and find_unfit(value) is None
+            is_plain = isinstance(value, str) and _is_printed_whole(value)
             yield f"{name}: {value if is_plain else json.dumps(value, ensure_ascii=False)}"
+
+
+def _is_printed_whole(text: str) -> bool:
+    return all(
+        letter in JOINERS or (letter.isprintable() and letter != REPLACEMENT) for letter in text
+    )
 
 
 def confirmed(yes: bool, question: str) -> None:
     """Ask before a task that cannot be undone, unless `yes`; exits if the user declines.
 
     Raises:
-        InputProblem: there is no terminal to ask on.
+        InvalidInput: there is no terminal to ask on.
     """
     if yes:
         return
     if not sys.stdin.isatty():
-        raise InputProblem(
+        raise InvalidInput(
             f"{question} It cannot be undone, and there is no terminal to ask on; add --yes"
         )
     if not confirm(f"{question} It cannot be undone.", err=True):
@@ -291,6 +298,6 @@ api = command_group(
     """
 )
 
-for name, attribute in inspect.getmembers_static(Client):
-    if isinstance(attribute, Method) and not name.startswith("_"):
+for name in dir(Client):
+    if isinstance(inspect.getattr_static(Client, name), Method) and not name.startswith("_"):
         api.command(name)(method_command("", name))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +12,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from typer import BadParameter, Context
 
-from gmn_client import Client, RequestRefused
+from gmn_client import Client, InvalidInput, RequestRefused
+from gmn_client.commands.bulk import Sent, Source, enroll_crops
+from gmn_client.commands.common import Shown, follow, progress_bar, shortened, with_client
 from gmn_client.models import Job
 from gmn_client.uploads import ImportOptions, LabelledBox
-from model.crops.names import is_image_name
-from model.problems import InputProblem, legible
-from model.shards import shards_in
-from service.commands.bulk import Sent, Source, enroll_crops, find_source
-from service.commands.common import Shown, follow, progress_bar, shortened, with_client
 
 PROBLEMS_SHOWN = 20
 DUPLICATES_SHOWN = IGNORED_SHOWN = 10
@@ -72,20 +67,16 @@ def enroll(
         accept_undeleted: import an export that is older than the deletions that the service knows.
         boxes: the box of one person in the image, a frame; repeatable.
     """
-    path = Path(source)
-    archives = _find_archives(path, split)
-    images = Source(())
-    if not archives:
-        images = find_source(source, context.obj.read_spec).chosen(split, camera, identity)
-    if boxes and (keep_best or not is_image_name(path.name)):
+    files: Source = context.obj.find_upload(source, split, camera, identity)
+    if boxes and (keep_best or not files.is_image):
         raise BadParameter("--box goes with one image, and not with --keep-best")
     summary: dict[str, Any] = {
         "gallery": client.gallery_name,
         "problems": [],
-        "ignored": [asdict(file) for file in images.ignored],
+        "ignored": [dict(file) for file in files.ignored],
     }
     with _require_gallery(client, create):
-        if archives:
+        if files.archives:
             options: ImportOptions = {
                 "identity": identity,
                 "camera": camera,
@@ -93,14 +84,16 @@ def enroll(
             }
             if accept_undeleted:
                 options["accept_undeleted"] = True
-            _import(client, archives, summary, options)
+            _import(client, files.archives, summary, options)
         elif boxes:
-            sent = client.enroll_frame(path, boxes, identity=identity, camera=camera).results
+            sent = client.enroll_frame(
+                Path(source), boxes, identity=identity, camera=camera
+            ).results
             _count_outcomes(
                 [(f"box {number}", answer) for number, answer in enumerate(sent, 1)], summary
             )
         else:
-            answers = enroll_crops(client, images.crops, keep_best)
+            answers = enroll_crops(client, files.crops, keep_best)
             _count_outcomes([(crop.name, answer) for crop, answer in answers], summary)
     ok = not summary["problems"] and summary.get("state", "done") == "done"
     return Shown(summary, _format_summary(summary), ok)
@@ -108,7 +101,7 @@ def enroll(
 
 @contextmanager
 def _require_gallery(client: Client, create: bool) -> Iterator[None]:
-    """Create the gallery if asked to; raises `InputProblem` with the remedy if it is missing."""
+    """Create the gallery if asked to; raises `InvalidInput` with the remedy if it is missing."""
     try:
         names = [gallery.name for gallery in client.galleries()] if create else []
         if create and client.gallery_name not in names:
@@ -117,9 +110,11 @@ def _require_gallery(client: Client, create: bool) -> Iterator[None]:
     except RequestRefused as refusal:
         if refusal.problem.code != "unknown_gallery":
             raise
-        raise InputProblem(
-            f"--gallery {legible(client.gallery_name)}: there is no such gallery; add --create to "
-            "create it"
+        name = client.gallery_name
+        # A space at an end and a character that is not printed could not be seen without quotes.
+        shown = name if name.isprintable() and name == name.strip() else repr(name)
+        raise InvalidInput(
+            f"--gallery {shown}: there is no such gallery; add --create to create it"
         ) from refusal
 
 
@@ -155,6 +150,7 @@ def _import(
     """
     counts = Counter(sent=0, enrolled=0, duplicates=0, not_kept=0, deleted=0)
     running = deque[Job]()
+    finished: list[Job] = []
     failed: Job | None = None
     for number in range(len(archives) + 1):
         if number < len(archives) and not failed:
@@ -180,7 +176,8 @@ def _import(
             )
             if job.state != "done":
                 failed = failed or job
-    job = failed or job
+            finished.append(job)
+    job = failed or finished[-1]
     summary |= {"job_id": job.job_id, "state": job.state, "detail": job.detail, **counts}
 
 
@@ -212,25 +209,3 @@ def _format_summary(summary: dict[str, Any]) -> Group:
     if names:
         lines.append(f"there already: {', '.join(shortened(names, DUPLICATES_SHOWN))}")
     return Group(*lines, *shortened(problems, PROBLEMS_SHOWN))
-
-
-def _find_archives(path: Path, split: str | None) -> list[Path]:
-    """Return files that are imported as they are: an archive, or the feature files of a folder.
-
-    Raises:
-        InputProblem: a file of another kind, or a split was given.
-    """
-    archives = shards_in(path) if path.is_dir() else []
-    if path.is_file() and path.suffix.lower() != ".csv" and not is_image_name(path.name):
-        archives = [path]
-    if not archives:
-        return []
-    if split is not None:
-        raise InputProblem(f"--split {split}: an archive names none; send its manifest")
-    first = archives[0]
-    if not zipfile.is_zipfile(first):
-        raise InputProblem(
-            f"{first}: neither a CSV manifest nor a zip archive that can be read; pack the images "
-            "into a zip, or name their folder"
-        )
-    return archives
