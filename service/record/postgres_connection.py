@@ -255,7 +255,8 @@ class PostgresConnection:
             while poll.poll(0):
                 self._server.pgconn.consume_input()
                 while self._server.pgconn.notifies():
-                    self._note()
+                    if self._note is not None:
+                        self._note()
         except psycopg.OperationalError:
             self._server.close()
 
