@@ -137,6 +137,23 @@ class RecordWaits(RecordUnavailable):
         self.args = (self.detail,)
 
 
+class TurnWaits(RecordWaits):
+    """A write that waits for those of other threads and machines; nothing was written.
+
+    Args:
+        seconds: how long it has waited.
+    """
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__("the turn of the writers")
+        self.detail = (
+            f"other writes have kept this one waiting for {seconds} s, as while a synchronous "
+            "standby of PostgreSQL is away; nothing was stored, send the request again in "
+            f"{self.retry_after_s} s"
+        )
+        self.args = (self.detail,)
+
+
 def _define_error(
     code: str, status: int, sentence: str = "{}", retry_after_s: int | None = None
 ) -> type[ServiceError]:

@@ -47,7 +47,7 @@ OF_THE_ENGINE = ("record", "deletions", "checksums")
 SECRET = "group_secret"
 # Values of the table `record` that stay behind: those of PostgreSQL alone, and the path of a backup
 # in the former data directory.
-LEFT_VALUES = ("format", "lineage", COPY)
+LEFT_VALUES = ("format", COPY)
 LEFT_PREFIX = "works at "
 VECTORS = (
     "SELECT checksums.gallery_id, checksums.slot, checksums.side, checksum, crop_id{more} "

@@ -22,7 +22,7 @@ from typing import Any, Literal, cast
 import psycopg
 
 from model.problems import InputProblem
-from service.errors import RecordUnavailable, RecordWaits, StorageFailed
+from service.errors import RecordUnavailable, StorageFailed, TurnWaits
 from service.ops.data_directory import MACHINE, make_folder, sync, write_private
 from service.ops.locks import WORKS_BY, ProcessLock, WorkLock
 from service.ops.threads import Wake, waiting
@@ -285,8 +285,9 @@ class PostgresDatabase(Database):
         """Return the descriptor of the connection that listens; None if it has ended."""
         with self._version_lock:
             connection = cast("PostgresConnection | None", self._version_connection)
-            is_there = connection is not None and not connection.is_gone
-            return connection.descriptor if connection is not None and is_there else None
+            if connection is None or connection.is_gone:
+                return None
+            return connection.descriptor
 
     def _note_notice(self) -> None:
         self._has_notice = True
@@ -490,7 +491,7 @@ class PostgresDatabase(Database):
             log.warning("writes have their turn again")
         return state.newest.number
 
-    def _writes_waited(self) -> RecordWaits:
+    def _writes_waited(self) -> TurnWaits:
         if not self._is_refusing:
             self._is_refusing = True
             log.error(
@@ -498,7 +499,7 @@ class PostgresDatabase(Database):
                 "a synchronous standby that is away",
                 TURN_SECONDS,
             )
-        return RecordWaits("the turn of the writers")
+        return TurnWaits(TURN_SECONDS)
 
     def _end(self, statement: Literal["COMMIT", "ROLLBACK"]) -> None:
         if statement == "COMMIT":
@@ -540,7 +541,7 @@ class PostgresDatabase(Database):
                     # It is visible also if no standby has it.
                     self._wait_for_standby()
                     return True
-            except (RecordUnavailable, RecordWaits):
+            except RecordUnavailable:
                 if time.monotonic() > until:
                     raise RecordUnavailable("PostgreSQL went away while this was written") from None
             time.sleep(PAUSE_SECONDS)

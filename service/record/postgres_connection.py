@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import socket
@@ -33,6 +34,8 @@ from service.record.postgres_values import named_row, register
 from service.record.transaction import Values
 
 Result = TypeVar("Result")
+# An error that ends a pipeline is raised; psycopg logs it, too.
+logging.getLogger("psycopg").setLevel(logging.ERROR)
 # Settings without which an acknowledged commit may be lost.
 DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
 EARLIEST_SERVER = 150_000

@@ -41,6 +41,7 @@ WHERE locktype = 'advisory' AND granted AND objsubid = 1
     AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND (CAST(classid AS BIGINT) << 32) | CAST(objid AS BIGINT) = {WRITERS}
     AND wait_event = 'ClientRead'
+    AND state_change IS NOT NULL
 """
 SESSION = (
     "pid, CAST(backend_start AS TEXT), CAST(state_change AS TEXT), CAST(query_start AS TEXT), "

@@ -285,6 +285,7 @@ def test_a_stopped_service_whose_commit_waits_for_the_standby_is_not_ended(place
                 for _ in range(2):
                     refused = served.enroll("default", images[1])
                     assert problem(refused) == (503, "record_unavailable"), refused.text
+                    assert "nothing was stored" in refused.json()["detail"]
                 assert primary.waiting_for_standby() == waiting
             finally:
                 standby.start()
