@@ -52,14 +52,14 @@ def browser_program():
     return shutil.which("chromium-headless-shell") or shutil.which("chromium")
 
 
-def certificate_in(folder):
-    """Write privkey.pem and fullchain.pem of reid.example.org, and return both paths."""
+def certificate_in(folder, name="reid.example.org"):
+    """Write privkey.pem and fullchain.pem of a host, and return both paths."""
     key = folder / "privkey.pem"
     certificate = folder / "fullchain.pem"
     run_command(
         *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-        *("-nodes", "-subj", "/CN=reid.example.org", "-keyout", key, "-out", certificate),
-        *("-addext", "subjectAltName=DNS:reid.example.org"),
+        *("-nodes", "-subj", f"/CN={name}", "-keyout", key, "-out", certificate),
+        *("-addext", f"subjectAltName=DNS:{name}"),
         check=True,
     )
     return key, certificate

@@ -61,11 +61,9 @@ class PostgresServer:
         self.home = _find_programs()
         self.data = folder / "data"
         self.process = None
-        self._user = {}
-        if os.getuid() == 0:
-            user = pwd.getpwnam(USER)
-            self._user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-            os.chown(folder, user.pw_uid, user.pw_gid)
+        self._user = self.user_of_the_server()
+        if self._user:
+            os.chown(folder, self._user["user"], self._user["group"])
         if primary is None:
             options = ("--username=gmn", "--auth=trust", "--encoding=UTF8", "--no-sync")
             self._run("initdb", "--pgdata", self.data, *options)
@@ -74,6 +72,14 @@ class PostgresServer:
             source = ("--host", primary.folder, "--username=gmn")
             self._run("pg_basebackup", "--pgdata", self.data, *source, *options)
         self.start()
+
+    @staticmethod
+    def user_of_the_server():
+        """Return the options by which `subprocess` runs a program as a user that may run it."""
+        if os.getuid() != 0:
+            return {}
+        user = pwd.getpwnam(USER)
+        return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
     def start(self):
         options = [f"-c{setting}" for setting in (*SETTINGS, "listen_addresses=")]

@@ -66,8 +66,8 @@ PARAMETERS: Parameters = {
 # Settings that the `options` of a URL may set otherwise.
 SETTINGS = {
     "jit": "off",
-    # A plan is kept while a table grows, and each statement has an index.
-    "enable_seqscan": "off",
+    # A plan that is kept while a table grows would read all of it as if it were small.
+    "plan_cache_mode": "force_custom_plan",
     # The server ends the session of a machine that died within seconds, with its locks.
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",

@@ -6,10 +6,12 @@ import pytest
 
 from service.settings import Settings
 from tests.docker.conftest import text_of
+from tests.outside import certificate_in, installed, run_command
 
 pytestmark = pytest.mark.promise("hostile-http")
 
 PROXY = text_of("docker/haproxy.cfg")
+MACHINES = text_of("docker/haproxy-machines.cfg")
 
 
 def test_the_limits_of_bodies_are_those_of_the_service():
@@ -65,3 +67,39 @@ def test_a_slow_client_does_not_hold_a_connection_for_ever():
     assert int(timeouts["client"]) <= 60
     (at_once,) = re.findall(r"default-server .* maxconn (\d+)", PROXY)
     assert int(at_once) < Settings.model_fields["max_connections"].default
+
+
+def _rules(text):
+    """Return the lines of a configuration, without what names containers, machines and folders."""
+    lines = re.sub(r"^resolvers .*?\n\n", "", text, flags=re.MULTILINE | re.DOTALL).splitlines()
+    own = re.compile(r"#|server(-template)? |default-server resolvers|bind |timeout check |$")
+    return [
+        re.sub(r"container|machine|/etc/haproxy/|docker/", "", line)
+        for line in lines
+        if not own.match(line.strip())
+    ]
+
+
+def test_the_file_for_plain_machines_has_the_rules_of_the_deployment():
+    assert _rules(MACHINES) == _rules(PROXY)
+    servers = {
+        name: re.findall(r"server (\w+) 192\.0\.2\.1[12]:8000( backup)?$", text, re.MULTILINE)
+        for name, text in re.findall(r"^backend (\w+)\n((?:    .*\n)+)", MACHINES, re.MULTILINE)
+    }
+    first = ("one", "")
+    assert servers == {
+        "service": [first, ("two", "")],
+        "exports": [first],
+        "sightings": [first, ("two", " backup")],
+    }
+
+
+def test_haproxy_accepts_the_file_for_plain_machines(tmp_path):
+    haproxy = installed("haproxy")
+    key, certificate = certificate_in(tmp_path)
+    both = tmp_path / "gmn.pem"
+    both.write_bytes(certificate.read_bytes() + key.read_bytes())
+    file = tmp_path / "haproxy.cfg"
+    file.write_text(MACHINES.replace("/etc/haproxy/gmn.pem", str(both)))
+    ran = run_command(haproxy, "-c", "-f", file)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
