@@ -138,7 +138,7 @@ class Metrics:
             ("state",),
         )
         self.camera_clock = gauge(
-            "gmn_camera_clock_ahead_seconds",
+            "gmn_cameras_clock_ahead_seconds",
             "How far the times of a camera are ahead of the service's clock when they arrive; "
             "below zero its clock is slow, or its crops arrive late.",
             ("key_id", "camera"),

@@ -274,7 +274,7 @@ def test_a_camera_whose_clock_is_half_an_hour_fast_rings_and_everybody_is_told(w
     eventually(lambda: clock_of(watching, "fast"))
     assert 29 * 60 < clock_of(watching, "fast") <= 30 * 60
     metrics = watching.http.get("/metrics").text
-    (line,) = re.findall(r'gmn_camera_clock_ahead_seconds{.*camera="fast".*} (\S+)', metrics)
+    (line,) = re.findall(r'gmn_cameras_clock_ahead_seconds{.*camera="fast".*} (\S+)', metrics)
     assert 29 * 60 < float(line) <= 30 * 60
 
 
