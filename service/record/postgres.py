@@ -33,13 +33,13 @@ from service.record.database import (
     storage_failure,
 )
 from service.record.deletions import KEPT_FOR
+from service.record.postgres_address import sentence_of
 from service.record.postgres_connection import (
     PROBE_SECONDS,
     SILENT_SECONDS,
     PostgresConnection,
     ServerSilent,
     require_server,
-    sentence_of,
 )
 from service.record.postgres_locks import CREATORS, WRITERS, PostgresWorkLock
 from service.record.postgres_sql import table_definitions

@@ -34,7 +34,8 @@ from service.record.copying import (
 from service.record.deletions import Deletion, DeletionLog, read_lines
 from service.record.keys import ASKED_FOR
 from service.record.postgres import LINEAGE, LINEAGE_FILE, NEWEST_COMMIT, create_tables
-from service.record.postgres_connection import PostgresConnection, require_server, sentence_of
+from service.record.postgres_address import sentence_of
+from service.record.postgres_connection import PostgresConnection, require_server
 from service.record.postgres_locks import CREATORS
 from service.record.record import Record
 from service.record.schema import FORMAT, TABLES
