@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -291,7 +292,8 @@ def _shown_copy(copied: Copied, command: str) -> Shown:
 
 
 def _is_url(text: str) -> bool:
-    return text.startswith(("postgresql://", "postgres://"))
+    # A URL of another form, which may contain a password, must not become the name of a folder.
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text) is not None
 
 
 @printed

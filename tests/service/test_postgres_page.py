@@ -217,9 +217,9 @@ def place(tmp_path_factory, tiny_artefact):
     try:
         yield opened
     finally:
-        for process in reversed(list(opened.running.values())):
-            # SIGINT lets PostgreSQL end its processes.
-            process.send_signal(signal.SIGINT)
+        for name, process in reversed(list(opened.running.items())):
+            # PostgreSQL ends its other processes by SIGINT.
+            process.send_signal(signal.SIGINT if name == "db" else signal.SIGKILL)
             process.wait(60)
 
 
@@ -294,6 +294,7 @@ def _get_while_a_machine_dies(place, http):
         return [status for status in threads.map(ask, range(GETS)) if status != 200]
 
 
+@pytest.mark.timeout(1200)
 def test_two_machines_are_set_up_lose_one_and_are_restored_by_the_pages_commands(place, images):
     key = _type_set_up(place)
     with _proxied(place, key) as http:

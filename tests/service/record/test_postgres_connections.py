@@ -10,6 +10,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
+import gmn
 from model.problems import InputProblem
 from service.errors import RecordUnavailable
 from service.ops.threads import MonitoredThreadPool
@@ -421,3 +422,16 @@ def test_no_message_about_a_url_shows_its_password(form, tmp_path, caplog):
             error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         assert "hunter2" not in "".join(shown)
     assert "hunter2" not in caplog.text
+
+
+@pytest.mark.promise("passwords-of-addresses")
+def test_a_url_of_another_form_is_no_folder_of_a_copy(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    Record(tmp_path / "data").close()
+    url = "postgresql+asyncpg://gmn:hunter2@127.0.0.1:9/gmn"
+    for source, into in (("data", url), (url, "new"), ("postgresql://127.0.0.1:9/gmn", url)):
+        assert gmn.run(["store", "copy", source, "--into", into, "--data-dir", "machine"]) == 2
+        shown = capsys.readouterr()
+        assert "hunter2" not in shown.out + shown.err
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
