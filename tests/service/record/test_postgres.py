@@ -348,10 +348,10 @@ def test_who_stands_still_amid_a_write_loses_it_and_the_others_write(
 @pytest.mark.promise("several-machines")
 def test_who_works_amid_a_write_is_not_ended(record, gallery, elsewhere, impatient, caplog):
     def work(transaction):
-        for _ in range(40):
+        for _ in range(20):
             transaction.tuples("SELECT 1")
             time.sleep(0.2)
-        transaction.tuples("SELECT 1 FROM pg_sleep(6)")
+        transaction.tuples("SELECT 1 FROM pg_sleep(9)")
         return 7
 
     with elsewhere() as other, ThreadPoolExecutor(1) as thread:
