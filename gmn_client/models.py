@@ -67,7 +67,6 @@ PROBLEM_CODES = (
     "file_too_large",
     "forbidden",
     "gallery_conflict",
-    "gone",
     "ignored",
     "index_unavailable",
     "internal_error",
@@ -822,12 +821,11 @@ class Timing(WireModel):
 class QueryAnswer(WireModel):
     """A ranking with its verdict.
 
-    `scoring` orders the results: the requested one, or the artefact's default; kept searches of
-    versions before 0.5.0 may have `fused`, which is withdrawn. `verdict` is `nothing_searched` if
-    no crop passed the filter, for example in an empty gallery. `warnings` has a sentence for each
-    fault of a query image, as in an enrollment, and for each image that could not be used; several
-    images are named by their position, from 1. `query_id` names the kept search; it is null without
-    `keep`, or if the search could not be kept, which `warnings` explains.
+    `scoring` orders the results: the requested one, or the artefact's default. `verdict` is
+    `nothing_searched` if no crop passed the filter, for example in an empty gallery. `warnings` has
+    a sentence for each fault of a query image, as in an enrollment, and for each image that could
+    not be used; several images are named by their position, from 1. `query_id` names the kept
+    search; it is null without `keep`, or if the search could not be kept: then `warnings` says why.
     """
 
     problem: ClassVar[None] = None
@@ -836,7 +834,7 @@ class QueryAnswer(WireModel):
     calibration_version: str
     calibration: CalibrationState
     model: str
-    scoring: Literal[Scoring, "fused"]
+    scoring: Scoring
     verdict: SearchVerdict
     warnings: list[str]
     results: list[RankedCrop]

@@ -50,8 +50,7 @@ class RuntimeChoice(BaseModel):
 
     runtime: RuntimeName
     dtype: DtypeName
-    # Former versions stored only choices on a CPU.
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Literal["cpu", "cuda"]
     crops_per_second: dict[str, float] = {}
 
     @property

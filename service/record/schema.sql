@@ -57,8 +57,10 @@ CREATE TABLE people (
 CREATE INDEX people_0 ON people (gallery_id, sort_key, name);
 
 -- `slot` is the crop's place in the vector files of its gallery, from 1 on. `seen_at` is the time
--- of capture, or of enrollment if that is unknown. Times are microseconds since 1970, UTC. `inside` is 1 if the picture is stored in the table `pictures`. `changed` is the
--- gallery's version of the crop's last change.
+-- of capture, or of enrollment if that is unknown. Times are microseconds since 1970, UTC. An
+-- external id is stored as it was sent, and found by `external_key`, its Unicode normal form C.
+-- `inside` is 1 if the picture is stored in the table `pictures`. `changed` is the gallery's version
+-- of the crop's last change.
 CREATE TABLE crops (
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
     slot INTEGER NOT NULL,
@@ -69,6 +71,7 @@ CREATE TABLE crops (
     seen_at INTEGER NOT NULL,
     created_at INTEGER NOT NULL,
     external_id TEXT,
+    external_key TEXT,
     sha256 BLOB,
     content_type TEXT,
     image_bytes INTEGER NOT NULL,
@@ -77,7 +80,7 @@ CREATE TABLE crops (
     metadata TEXT,
     crc INTEGER GENERATED ALWAYS AS (row_crc(
         gallery_id, slot, crop_id, person_id, camera, captured_at, seen_at, created_at,
-        external_id, sha256, content_type, image_bytes, inside, quality, metadata
+        external_id, external_key, sha256, content_type, image_bytes, inside, quality, metadata
     )) STORED,
     changed INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (gallery_id, slot),
@@ -88,7 +91,7 @@ CREATE INDEX crops_1 ON crops (person_id, gallery_id, slot);
 CREATE INDEX crops_2 ON crops (gallery_id, camera, slot);
 CREATE INDEX crops_3 ON crops (gallery_id, seen_at, slot);
 CREATE INDEX crops_4 ON crops (gallery_id, created_at, slot);
-CREATE INDEX crops_5 ON crops (gallery_id, external_id, slot) WHERE external_id IS NOT NULL;
+CREATE INDEX crops_5 ON crops (gallery_id, external_key, slot) WHERE external_key IS NOT NULL;
 CREATE INDEX crops_6 ON crops (gallery_id, changed);
 
 -- Tracks of the crops that have one. A track is a tracker's frames of one person in one camera.
@@ -133,12 +136,12 @@ CREATE TABLE pictures (
 );
 
 -- Crops removed for good, which no import and no restore may bring back. `changed` is the gallery's
--- version of the removal. Crops that version 0.5 removed have no slot.
+-- version of the removal.
 CREATE TABLE tombstones (
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
     crop_id TEXT NOT NULL,
     removed_at INTEGER NOT NULL,
-    slot INTEGER,
+    slot INTEGER NOT NULL,
     changed INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (gallery_id, crop_id)
 ) WITHOUT ROWID;

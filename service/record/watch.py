@@ -642,9 +642,7 @@ class Watches(RecordPart):
 
 
 def watches_camera(settings: WatchSettings, camera: str | None) -> bool:
-    # Earlier versions stored names as they were sent.
-    cameras = {nfc(name) for name in settings.cameras}
-    return not cameras or camera in cameras
+    return not settings.cameras or camera in settings.cameras
 
 
 def alert_lists_of_camera(
