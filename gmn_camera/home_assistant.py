@@ -79,9 +79,6 @@ class HomeAssistant:
             self._note_camera(name, is_connected)
 
     def publish_alert(self, alert: Alert) -> None:
-        """Publish an alert with its picture; one that is held back during a trial is not told."""
-        if alert.held:
-            return
         if alert.camera is None:
             self._publish_event(LISTS, alert)
             return

@@ -31,7 +31,6 @@ COUNTING = (
     "UPDATE api_keys SET used_at ",
     "UPDATE cameras ",
     "UPDATE jobs SET state ",
-    "UPDATE watch_trials ",
     "UPDATE webhooks SET dropped ",
     "INSERT INTO camera_hours ",
     "INSERT INTO camera_traffic ",

@@ -20,21 +20,22 @@ from service.record.camera_reviews import (
     CameraReviews,
     count_change,
     ignore_reviews,
-    note_score,
     read_reviews,
 )
 from service.record.database import RecordPart, transactional
 from service.record.galleries import read_entry, require_entry
 from service.record.keys import ApiKey
 from service.record.schema import as_micros, as_moment, now_micros
-from service.record.transaction import AMONG, JOIN_IN_ORDER, Reader, Transaction, all_of, upsert
-from service.record.trials import (
-    LONGEST_TRIAL,
-    MOST_CAMERAS,
-    CameraTrial,
-    end_holding,
-    read_trials,
+from service.record.transaction import (
+    AMONG,
+    JOIN_IN_ORDER,
+    Reader,
+    Transaction,
+    all_of,
+    settings_of,
+    upsert,
 )
+from service.record.trials import LONGEST_TRIAL, is_on_trial, read_trials
 from service.record.values import Picture, Sender, new_crop_id
 
 MOST_ARMED = 100
@@ -43,13 +44,16 @@ KEPT_ALERTS = 100_000
 WAITING_OF_WEBHOOK = 500
 # With so many, alerts about cameras are dropped: the other half is for alerts about people.
 WAITING_ABOUT_CAMERAS = WAITING_OF_WEBHOOK // 2
+# Upper bound on the cameras of one API key for which a list has a histogram of traffic.
+MOST_CAMERAS = 100
 # Type of a count in a stored histogram of traffic.
 COUNT = np.dtype("<i8")
 # A process counts a part of a track at its end, at the latest this long after another process did.
 PARTS_WITHIN_MICROS = 3_600_000_000
 Counts = NDArray[np.int64]
 EXPIRED_AT_ONCE = 1000
-MICROS_OF_DAY = 86_400_000_000
+MICROS_OF_SECOND = 1_000_000
+MICROS_OF_DAY = 86_400 * MICROS_OF_SECOND
 # Remove the oldest alerts about the person with the most: one picture that is sent repeatedly under
 # invented cameras cannot push out alerts about other people.
 DELETE_SURPLUS = """
@@ -76,12 +80,33 @@ WHERE number = (
     ORDER BY alert_id = :own_alert DESC, last_seen DESC LIMIT 1
 ) RETURNING number
 """
+# The person's previous visit to another camera.
+FORMER_VISIT = """
+SELECT alert_id FROM alerts WHERE person_id = :person_id
+    AND coalesce(camera, '') != coalesce(:camera, '') AND last_seen <= :first_seen
+    AND state != 'rejected' ORDER BY last_seen DESC LIMIT 1
+"""
+# Columns of an alert about the crop that it shows.
+OF_SHOWN_CROP = (
+    "camera",
+    "key_id",
+    "track",
+    "captured_at",
+    "score",
+    "subject",
+    "threshold",
+    "probability",
+    "cohesion",
+    "calibration_version",
+    "crop_id",
+    "trial",
+)
+# Columns of an alert about a visit when it is written.
+OF_VISIT = ("kind", "person_id", "first_seen", "last_seen", "crops", "follows", *OF_SHOWN_CROP)
 # Show the crop of a visit with the highest score. A reviewed alert keeps the crop that was decided
 # on.
-TAKE_BEST = """
-UPDATE alerts SET camera = :camera, track = :track, score = :score, threshold = :threshold,
-    cohesion = :cohesion, probability = :probability, calibration_version = :calibration_version,
-    crop_id = :crop_id
+TAKE_BEST = f"""
+UPDATE alerts SET {settings_of(OF_SHOWN_CROP)}
 WHERE number = :number AND state = 'open' AND score < :score
 """
 # Webhooks that receive an alert of a gallery, by the number of their waiting deliveries.
@@ -122,10 +147,6 @@ WHERE name IS NOT NULL AND
 OF_ALERTS = """,
 name AS gallery,
 (SELECT name FROM people WHERE people.person_id = alerts.person_id) AS identity,
-(SELECT captured_at FROM alert_crops WHERE alert_crops.number = alerts.number) AS captured_at,
-EXISTS (SELECT 1 FROM trial_alerts WHERE trial_alerts.number = alerts.number) AS trial,
-EXISTS (SELECT 1 FROM trial_alerts
-    WHERE trial_alerts.number = alerts.number AND held = 1) AS held,
 alert_pictures.number IS NOT NULL AS has_picture
 """
 # The order of the tables is fixed, so that a page is read along an index of `alerts`.
@@ -165,6 +186,47 @@ class StoredAlert(Alert):
     reference_url: str | None = None
     crop_id: str | None = Field(exclude=True)
     has_picture: bool = Field(exclude=True)
+
+
+@dataclass(frozen=True)
+class SightedPerson:
+    """New crops of one track that show a person of a list, and the best crop of the track.
+
+    Attributes:
+        kind: `visit`, or `late` if nobody is to be told.
+        slot: that of the list's nearest crop, whose person is the match.
+        first_seen, last_seen: times of the track.
+        crops: number of the new crops.
+        key_id: the API key that sent them.
+        track: the tracker's id.
+        captured_at: time of capture of the best crop.
+        score: that of the best crop.
+        subject: identifies what the score is comparable with.
+        picture: picture of the best crop, if it is new.
+        own_alert: id of the alert that was written for this track and list before.
+    """
+
+    kind: AlertKind
+    slot: int
+    first_seen: datetime
+    last_seen: datetime
+    crops: int
+    camera: str | None
+    key_id: str
+    track: str | None
+    captured_at: datetime
+    score: float
+    subject: str
+    threshold: float
+    probability: float
+    cohesion: float | None
+    calibration_version: str
+    picture: Picture | None
+    own_alert: str | None
+
+    @property
+    def sender(self) -> Sender:
+        return Sender(self.key_id, self.camera)
 
 
 @dataclass(frozen=True)
@@ -257,8 +319,9 @@ class Watches(RecordPart):
         others = f"SELECT count(*) FROM watches WHERE {ARMED} AND gallery_id != ?"
         if transaction.value(others, (gallery_id,)) >= MOST_ARMED:
             raise InvalidField(f"gallery: {MOST_ARMED} lists are armed, the most; disarm one first")
-        for table in ("watch_trials", "ignored_reviews"):
-            transaction.change(f"DELETE FROM {table} WHERE gallery_id = ?", (gallery_id,))
+        transaction.change("DELETE FROM ignored_reviews WHERE gallery_id = ?", (gallery_id,))
+        new_trials = "UPDATE camera_traffic SET tracks_since_armed = 0 WHERE gallery_id = ?"
+        transaction.change(new_trials, (gallery_id,))
         now = now_micros()
         # Later alerts have greater numbers than this time, even if the clock is set back.
         transaction.change(NEXT_NUMBER, (NEWEST_ALERT, now))
@@ -342,7 +405,7 @@ class Watches(RecordPart):
                 is_known = reviewed and days
                 false_alarms = alerts / days * rejected / reviewed if is_known else None
                 changes = {**counts, "days": days, "false_alarms": false_alarms}
-                if watch.settings.trial and watch.state == "armed":
+                if watch.state == "armed":
                     changes["trials"] = read_trials(reader, gallery_id, watch.armed_at)
                     changes["trial_until"] = watch.armed_at + LONGEST_TRIAL
                 return watch.model_copy(update=changes)
@@ -379,12 +442,8 @@ class Watches(RecordPart):
             sender: _count_tracks(transaction, gallery_id, ended)
             for sender, ended in tracks.items()
         }
-        watch = _find_armed(transaction, gallery_id)
         for sender, counts in added.items():
             _add_to_camera(transaction, gallery_id, subject, sender, counts)
-            trial = watch and _trial_of(watch, *sender)
-            if trial:
-                trial.add_tracks(transaction, int(counts.sum()))
         counts = np.sum(list(added.values()), axis=0)
         if row:
             counts = counts + np.frombuffer(row["histogram"], COUNT)
@@ -426,7 +485,7 @@ class Watches(RecordPart):
         """Return the reviews of the alerts that a list raised since it was armed, by camera.
 
         Args:
-            subject: as in `note_visit`.
+            subject: identifies comparable scores.
         """
         return read_reviews(self._reader, gallery_id, armed_at, subject)
 
@@ -445,81 +504,39 @@ class Watches(RecordPart):
 
     @transactional
     def note_visit(
-        self,
-        transaction: Transaction,
-        gallery_id: int,
-        slot: int,
-        key_id: str,
-        subject: str,
-        seen: Mapping[str, Any],
-        picture: Picture | None,
-        captured_at: datetime | None = None,
-        own_alert: str | None = None,
+        self, transaction: Transaction, gallery_id: int, sighted: SightedPerson
     ) -> NotedVisit | None:
         """Extend the visit of a person, or write an alert, its picture and deliveries.
 
         Processes that note the same visit at the same time write one alert. An open alert shows the
         crop with the highest score.
 
-        Args:
-            slot: that of the list's nearest crop, whose person is the match.
-            key_id: the API key that sent the crops.
-            subject: identifies what their score is comparable with.
-            seen: fields of an alert about new crops of one track: their number in `crops`, and the
-                times of the track.
-            picture: picture of the best crop, if it is new.
-            captured_at: its time of capture.
-            own_alert: id of the alert that was written for this track and list before.
-
         Returns:
             None if the list is disarmed or deleted, or its nearest crop was deleted or has no name
             any more.
         """
         watch = _find_armed(transaction, gallery_id)
-        crop = transaction.row("crops", "WHERE gallery_id = ? AND slot = ?", (gallery_id, slot))
+        of_slot = "WHERE gallery_id = ? AND slot = ?"
+        crop = transaction.row("crops", of_slot, (gallery_id, sighted.slot))
         if watch is None or crop is None or crop["person_id"] is None:
             return None
-        first_seen = as_micros(seen["first_seen"])
         values = {
-            **seen,
+            **vars(sighted),
             "person_id": crop["person_id"],
-            "first_seen": first_seen,
-            "last_seen": as_micros(seen["last_seen"]),
             "crop_id": crop["crop_id"],
-        }
-        trial = _trial_of(watch, key_id, seen["camera"])
-        if trial and not trial.is_on(transaction):
-            trial = None
-        asked = {
-            **values,
-            "quiet": watch.settings.quiet_seconds * 1_000_000,
+            "trial": is_on_trial(transaction, gallery_id, watch.armed_at, sighted.sender),
+            "quiet": watch.settings.quiet_seconds * MICROS_OF_SECOND,
             "quiet_scope": watch.settings.quiet_scope,
-            "own_alert": own_alert,
         }
-        extended = transaction.value(EXTEND_VISIT, asked)
-        if extended is not None:
-            if transaction.change(TAKE_BEST, values | {"number": extended}):
-                _show_crop(transaction, extended, picture, captured_at)
-                note_score(transaction, extended, key_id, subject)
-            state = transaction.value("SELECT state FROM alerts WHERE number = ?", (extended,))
-            dropped = 0
-            # No key whose camera is on trial may hold back what one that is not has seen.
-            if state == "open" and trial is None:
-                dropped = _send_held(transaction, gallery_id, extended)
-            (alert,) = _read_alerts(transaction, "number = ?", (extended,))
-            return NotedVisit(alert, False, dropped)
-        former_visit = (
-            "SELECT alert_id FROM alerts WHERE person_id = ? "
-            "AND coalesce(camera, '') != coalesce(?, '') AND last_seen <= ? "
-            "AND state != 'rejected' ORDER BY last_seen DESC LIMIT 1"
-        )
-        values["follows"] = transaction.value(
-            former_visit, (crop["person_id"], seen["camera"], first_seen)
-        )
-        is_held = trial is not None and watch.settings.trial == "hold"
-        noted = _write_alert(transaction, gallery_id, values, picture, captured_at, trial, is_held)
-        note_score(transaction, noted.alert.number, key_id, subject)
-        return noted
+        number = transaction.value(EXTEND_VISIT, values)
+        if number is None:
+            values["follows"] = transaction.value(FORMER_VISIT, values)
+            columns = {name: values[name] for name in OF_VISIT}
+            return _write_alert(transaction, gallery_id, columns, sighted.picture)
+        if transaction.change(TAKE_BEST, values | {"number": number}):
+            _show_picture(transaction, number, sighted.picture)
+        (alert,) = _read_alerts(transaction, "number = ?", (number,))
+        return NotedVisit(alert, is_new=False)
 
     def newest_number(self) -> int:
         """Return the number of the newest alert, even if it was removed; 0 before the first."""
@@ -572,17 +589,11 @@ class Watches(RecordPart):
         decision: AlertState,
         caller: ApiKey,
         score: float | None = None,
-    ) -> int:
+    ) -> None:
         """Store a decision on an alert, or remove it with `open`.
-
-        A confirmation sends the messages that were held, and the last review of a camera's first
-        alerts may end the trial there.
 
         Args:
             score: score of the crop that was decided on; None if the caller does not say it.
-
-        Returns:
-            Number of webhooks with too many waiting deliveries.
 
         Raises:
             Forbidden: another key has decided, and this one has no `admin`.
@@ -605,21 +616,6 @@ class Watches(RecordPart):
         of_alert = "SELECT gallery_id FROM alerts WHERE alert_id = ?"
         for gallery_id in transaction.column(of_alert, (alert_id,)):
             count_change(transaction, gallery_id)
-        row = transaction.row(
-            "trial_alerts",
-            "WHERE number = (SELECT number FROM alerts WHERE alert_id = ?)",
-            (alert_id,),
-        )
-        if row is None:
-            return 0
-        gallery_id = row["gallery_id"]
-        watch = _find_armed(transaction, gallery_id)
-        trial = watch and _trial_of(watch, row["key_id"], row["camera"] or None)
-        if trial:
-            trial.end_if_passed(transaction)
-        if decision != "confirmed":
-            return 0
-        return _send_held(transaction, gallery_id, row["number"])
 
     @transactional
     def expire(self, transaction: Transaction, gallery_id: int) -> int:
@@ -666,6 +662,7 @@ def alert_lists_of_camera(
         "first_seen": first_seen,
         "last_seen": last_seen,
         "crops": 0,
+        "trial": False,
     }
     return [
         _write_alert(transaction, watch.gallery_id, values)
@@ -681,7 +678,6 @@ def stop_watching(transaction: Transaction) -> None:
     transaction.change(disarmed, (now_micros(), why))
     given_up = "UPDATE deliveries SET state = 'dead', error = ? WHERE state = 'waiting'"
     transaction.change(given_up, (why,))
-    transaction.change("UPDATE trial_alerts SET held = 0 WHERE held = 1")
 
 
 def forget_alerts(
@@ -739,15 +735,19 @@ def _add_to_camera(
         values,
     )
     counts = added
+    tracks_since_armed = int(added.sum())
     if row:
         counts = added + np.frombuffer(row["histogram"], COUNT)
+        tracks_since_armed += row["tracks_since_armed"]
         values["since"] = row["since"]
     else:
         cameras = "SELECT count(*) FROM camera_traffic WHERE gallery_id = ? AND key_id = ?"
         if transaction.value(cameras, (gallery_id, sender.key_id)) >= MOST_CAMERAS:
             return
-    # The first part of a track may have been counted before its camera had a histogram.
+    # Earlier parts of a track may have been counted before its camera had a histogram, or before
+    # the list was armed.
     values["histogram"] = np.maximum(counts, 0).astype(COUNT).tobytes()
+    values["tracks_since_armed"] = max(0, tracks_since_armed)
     transaction.insert("camera_traffic", values, instead=True)
 
 
@@ -787,13 +787,6 @@ def _find_armed(reader: Reader, gallery_id: int) -> ArmedList | None:
     return next((watch for watch in watches if watch.settings.expires_at > now), None)
 
 
-def _trial_of(watch: ArmedList, key_id: str, camera: str | None) -> CameraTrial | None:
-    """Return the trial of a list at a camera; None for a list that has no trials."""
-    if watch.settings.trial is None:
-        return None
-    return CameraTrial(watch.gallery_id, key_id, camera, watch.armed_at)
-
-
 def _read_lists(reader: Reader, condition: str, values: Sequence[Any] = ()) -> list[ArmedList]:
     rows = reader.rows("watches", f"{BESIDE_WATCHES} {condition}", values, OF_WATCHES)
     # Only a process that holds the list knows its current forecast.
@@ -802,7 +795,14 @@ def _read_lists(reader: Reader, condition: str, values: Sequence[Any] = ()) -> l
 
 def _about_list(kind: AlertKind, detail: str) -> dict[str, Any]:
     now = now_micros()
-    return {"kind": kind, "detail": detail, "first_seen": now, "last_seen": now, "crops": 0}
+    return {
+        "kind": kind,
+        "detail": detail,
+        "first_seen": now,
+        "last_seen": now,
+        "crops": 0,
+        "trial": False,
+    }
 
 
 def _write_alert(
@@ -810,16 +810,8 @@ def _write_alert(
     gallery_id: int,
     values: Mapping[str, Any],
     picture: Picture | None = None,
-    captured_at: datetime | None = None,
-    trial: CameraTrial | None = None,
-    is_held: bool = False,
 ) -> NotedVisit:
-    """Write an alert with its picture and deliveries; remove old ones beyond `KEPT_ALERTS`.
-
-    Args:
-        trial: the trial during which it is raised.
-        is_held: its deliveries are written when it is confirmed.
-    """
+    """Write an alert with its picture and deliveries; remove old ones beyond `KEPT_ALERTS`."""
     now = now_micros()
     number = transaction.value(
         f"{NEXT_NUMBER} RETURNING CAST(value AS INTEGER)", (NEWEST_ALERT, now)
@@ -832,13 +824,10 @@ def _write_alert(
         "created_at": now,
     }
     transaction.insert("alerts", {**fields, **values})
-    _show_crop(transaction, number, picture, captured_at)
-    # Nobody is told of a late entry.
-    is_held = is_held and values["kind"] != "late"
-    if trial:
-        trial.add_alert(transaction, number, is_held)
+    _show_picture(transaction, number, picture)
     dropped = 0
-    if values["kind"] != "late" and not is_held:
+    # Nobody is told of a late entry.
+    if values["kind"] != "late":
         is_about_camera = values["kind"] in ("silent", "heard")
         most_waiting = WAITING_ABOUT_CAMERAS if is_about_camera else WAITING_OF_WEBHOOK
         dropped = _deliver(transaction, gallery_id, number, most_waiting)
@@ -851,16 +840,11 @@ def _write_alert(
     return NotedVisit(alert, True, dropped, removed)
 
 
-def _show_crop(
-    transaction: Transaction, number: int, picture: Picture | None, captured_at: datetime | None
-) -> None:
-    """Let an alert have the picture and time of a crop, in place of those of an earlier crop."""
-    for table in ("alert_pictures", "alert_crops"):
-        transaction.change(f"DELETE FROM {table} WHERE number = ?", (number,))
+def _show_picture(transaction: Transaction, number: int, picture: Picture | None) -> None:
+    """Let an alert have the picture of a crop, in place of that of an earlier crop."""
+    transaction.change("DELETE FROM alert_pictures WHERE number = ?", (number,))
     if picture is not None:
         transaction.insert("alert_pictures", {"number": number, **asdict(picture)})
-    if captured_at is not None:
-        transaction.insert("alert_crops", {"number": number, "captured_at": captured_at})
 
 
 def _deliver(transaction: Transaction, gallery_id: int, number: int, most_waiting: int) -> int:
@@ -884,14 +868,6 @@ def _deliver(transaction: Transaction, gallery_id: int, number: int, most_waitin
     ]
     transaction.insert("deliveries", *deliveries)
     return dropped
-
-
-def _send_held(transaction: Transaction, gallery_id: int, number: int) -> int:
-    """Write the deliveries of an alert that were held; return the number of dropped ones."""
-    if not end_holding(transaction, number):
-        return 0
-    transaction.note_alerts()
-    return _deliver(transaction, gallery_id, number, WAITING_OF_WEBHOOK)
 
 
 def _read_alerts(reader: Reader, condition: str, values: Sequence[Any]) -> list[StoredAlert]:

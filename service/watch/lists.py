@@ -119,7 +119,6 @@ def _fit(
             threshold,
             tracks_per_day,
             _count_watched_tracks(settings, by_camera),
-            settings.trial is not None,
         ),
         thresholds=fit_cameras(fit, threshold, crops.camera_codes(), by_camera, reviews),
         embedder=model.embedder,

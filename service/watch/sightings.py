@@ -27,7 +27,7 @@ from service.ops.data_directory import require_free_disk
 from service.record.keys import ApiKey
 from service.record.transaction import batches
 from service.record.values import Picture, Sender
-from service.record.watch import EndedTracks, NotedVisit, TrackPart, Watches
+from service.record.watch import EndedTracks, NotedVisit, SightedPerson, TrackPart, Watches
 from service.runtime import Runtime
 from service.watch.active import ActiveList
 from service.watch.heard import HeardCameras
@@ -357,40 +357,32 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
     if match.image is not None and runtime.settings.keep_images != "none":
         content = await runtime.model.pipeline.thumbnail(match.image)
         match.picture = Picture(content, "image/jpeg")
-    crops = track.crops - match.noted
-    match.noted = track.crops
-    fields = {
-        "kind": "late" if time.time() - track.last > LATE_SECONDS else "visit",
-        "camera": track.camera,
-        "track": track.name,
-        "first_seen": _moment(track.began),
-        "last_seen": _moment(track.last),
-        "crops": crops,
-        "score": match.score,
-        "threshold": match.threshold,
-        "probability": match.probability,
-        "cohesion": track.cohesion(match.gallery.embedder),
-        "calibration_version": match.calibration_version,
-    }
-    note_visit = runtime.record.watches.note_visit
     gallery_id = match.gallery.gallery_id
-    own_alert = track.alerts.get(gallery_id)
+    sighted = SightedPerson(
+        kind="late" if time.time() - track.last > LATE_SECONDS else "visit",
+        slot=match.slot,
+        first_seen=_moment(track.began),
+        last_seen=_moment(track.last),
+        crops=track.crops - match.noted,
+        camera=track.camera,
+        key_id=track.caller,
+        track=track.name,
+        captured_at=match.captured,
+        score=match.score,
+        subject=match.subject,
+        threshold=match.threshold,
+        probability=match.probability,
+        cohesion=track.cohesion(match.gallery.embedder),
+        calibration_version=match.calibration_version,
+        picture=match.picture,
+        own_alert=track.alerts.get(gallery_id),
+    )
+    match.noted = track.crops
     try:
-        noted = await write_alert(
-            runtime,
-            note_visit,
-            gallery_id,
-            match.slot,
-            track.caller,
-            match.subject,
-            fields,
-            match.picture,
-            match.captured,
-            own_alert,
-        )
+        noted = await write_alert(runtime, runtime.record.watches.note_visit, gallery_id, sighted)
     except BaseException:
         # If the client has left, the end of the track writes the alert.
-        match.noted -= crops
+        match.noted -= sighted.crops
         raise
     match.image = None
     match.noted_at = time.monotonic()

@@ -189,14 +189,13 @@ async def review_alert(
     """Confirms or rejects an alert, or undoes that; another key's decision needs `admin`.
 
     An alert keeps the picture and score that were reviewed. After a rejection, the next track that
-    matches the person raises another alert. A confirmation sends the messages of a held alert.
+    matches the person raises another alert.
     """
     runtime = call.runtime
     alert = await _find(call, alert_id)
-    dropped = await runtime.galleries.write(
+    await runtime.galleries.write(
         runtime.record.watches.review, alert_id, form.decision, call.caller, form.score
     )
-    runtime.metrics.webhook_dropped.inc(dropped)
     reviewed = await _find(call, alert_id)
     await runtime.audit.done(
         "review_alert", gallery=alert.gallery, alert_id=alert_id, decision=form.decision

@@ -5,8 +5,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from service.record.keys import ApiKey
-from service.record.trials import MOST_CAMERAS
-from service.record.watch import EndedTracks, Sender, TrackPart
+from service.record.watch import MOST_CAMERAS, EndedTracks, Sender, TrackPart
 from tests.service.gallery.new_crops import new_gallery
 
 GATE = Sender("camera", "gate")
