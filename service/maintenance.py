@@ -82,7 +82,7 @@ async def maintain_record(runtime: Runtime) -> None:
         await attempt(f"kept searches of gallery {name}", expire_searches(runtime, gallery))
         for kind, remove_some in {
             "merges": record.people.remove_expired_merges,
-            "alerts": record.watches.expire,
+            "alerts": record.alerts.expire,
             "jobs": record.jobs.remove_old,
         }.items():
             removal = _remove_all(runtime.galleries, remove_some, gallery)

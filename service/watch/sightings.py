@@ -24,10 +24,11 @@ from service.gallery.enroll import EmbeddedImages, ImageToEnroll
 from service.gallery.registry import GalleryRegistry
 from service.ops.critical_sections import attempt
 from service.ops.data_directory import require_free_disk
+from service.record.alerts import NotedVisit, SightedPerson
 from service.record.keys import ApiKey
+from service.record.traffic import EndedTracks, ListTraffic, TrackPart
 from service.record.transaction import batches
 from service.record.values import Picture, Sender
-from service.record.watch import EndedTracks, NotedVisit, SightedPerson, TrackPart, Watches
 from service.runtime import Runtime
 from service.watch.active import ActiveList
 from service.watch.heard import HeardCameras
@@ -379,7 +380,7 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
     )
     match.noted = track.crops
     try:
-        noted = await write_alert(runtime, runtime.record.watches.note_visit, gallery_id, sighted)
+        noted = await write_alert(runtime, runtime.record.alerts.note_visit, gallery_id, sighted)
     except BaseException:
         # If the client has left, the end of the track writes the alert.
         match.noted -= sighted.crops
@@ -410,10 +411,10 @@ async def keep_tracks(runtime: Runtime) -> None:
             await _end_tracks(runtime, now - QUIET_SECONDS)
             if now - stored >= TRAFFIC_EVERY_SECONDS:
                 stored = now
-                await _store_traffic(runtime.tracks, runtime.record.watches, runtime.galleries)
+                await _store_traffic(runtime.tracks, runtime.record.traffic, runtime.galleries)
     finally:
         await _end_tracks(runtime, math.inf)
-        await _store_traffic(runtime.tracks, runtime.record.watches, runtime.galleries)
+        await _store_traffic(runtime.tracks, runtime.record.traffic, runtime.galleries)
 
 
 async def _end_tracks(runtime: Runtime, heard_before: float) -> None:
@@ -424,7 +425,7 @@ async def _end_tracks(runtime: Runtime, heard_before: float) -> None:
 
 
 async def _store_traffic(
-    open_tracks: OpenTracks, watches: Watches, galleries: GalleryRegistry
+    open_tracks: OpenTracks, list_traffic: ListTraffic, galleries: GalleryRegistry
 ) -> None:
     traffic = open_tracks.traffic
     while traffic:
@@ -434,7 +435,7 @@ async def _store_traffic(
             by_sender[track.sender].append(track)
         ended = {sender: _summarize(of_sender) for sender, of_sender in by_sender.items()}
         # Traffic that cannot be stored is dropped: it would fill the memory while the disk is full.
-        store = galleries.write(watches.add_traffic, *place, ended)
+        store = galleries.write(list_traffic.add, *place, ended)
         await attempt("storing the traffic of a list", store)
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+from service.record.traffic import EndedTracks
 from service.record.trials import TRIAL_TRACKS
-from service.record.watch import EndedTracks, Sender
+from service.record.values import Sender
 from tests.browser.conftest import press, violations
 from tests.browser.test_watch_page import open_panel
 
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 def end_tracks(people, gallery, camera, tracks, key_id="loopback"):
     ended = {Sender(key_id, camera): EndedTracks(np.array([tracks]))}
-    people.record.watches.add_traffic(people.gallery_id(gallery), "subject", ended)
+    people.record.traffic.add(people.gallery_id(gallery), "subject", ended)
 
 
 def test_the_page_says_what_a_trial_is_and_how_far_each_camera_is(tab, watching, armed, people):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from service.record.keys import delete_keys
+from service.record.traffic import MOST_CAMERAS, EndedTracks, TrackPart
 from service.record.trials import LONGEST_TRIAL, REVIEWED_ALERTS, TRIAL_TRACKS
 from service.record.values import Sender
-from service.record.watch import MOST_CAMERAS, EndedTracks, TrackPart
 from tests.service.conftest import files
 from tests.service.watch_places import (
     alerts,
@@ -46,7 +46,7 @@ def trials(served, gallery):
 
 def end_tracks(people, gallery, sender, tracks=TRIAL_TRACKS, subject="subject"):
     counts = EndedTracks(np.array([tracks]))
-    people.record.watches.add_traffic(people.gallery_id(gallery), subject, {sender: counts})
+    people.record.traffic.add(people.gallery_id(gallery), subject, {sender: counts})
 
 
 def pass_by(people, gallery, sender, **more):
@@ -136,7 +136,7 @@ def test_parts_of_one_track_that_processes_saw_count_once(watching, wanted, peop
     with passersby(data_dir) as others:
         for process, part in zip((people, others, people), parts, strict=True):
             ended = EndedTracks(np.zeros(1, np.int64), [part])
-            process.record.watches.add_traffic(number, "subject", {GATE: ended})
+            process.record.traffic.add(number, "subject", {GATE: ended})
             counts.append(trials(watching, wanted)[GATE]["tracks"])
     assert counts == [1, 2, 1]
 
@@ -152,7 +152,7 @@ def test_a_track_whose_earlier_parts_were_counted_before_arming_takes_nothing_aw
             b"17", moment + timedelta(seconds=start), moment + timedelta(seconds=end), 0
         )
         ended = EndedTracks(np.zeros(1, np.int64), [part])
-        people.record.watches.add_traffic(number, "subject", {GATE: ended})
+        people.record.traffic.add(number, "subject", {GATE: ended})
 
     end_part(0, 10)
     end_part(15, 25)
@@ -177,7 +177,7 @@ def test_a_camera_that_is_not_counted_is_on_trial_for_two_weeks(watching, wanted
     ended = EndedTracks(np.array([1]))
     counted = dict.fromkeys(invented, ended)
     number = people.gallery_id(wanted)
-    people.record.watches.add_traffic(number, "subject", counted)
+    people.record.traffic.add(number, "subject", counted)
     end_tracks(people, wanted, further)
     assert set(trials(watching, wanted)) == set(invented)
     assert read_alert(watching, pass_by(people, wanted, further))["trial"]

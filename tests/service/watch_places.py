@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from service.record.alerts import SightedPerson
 from service.record.record import Record
 from service.record.values import Picture
-from service.record.watch import SightedPerson
 from tests.engines import database_url
 
 SETTINGS = {
@@ -111,7 +111,7 @@ class Passersby:
             own_alert=own_alert,
             **seen,
         )
-        return self.record.watches.note_visit(self.gallery_id(gallery), sighted)
+        return self.record.alerts.note_visit(self.gallery_id(gallery), sighted)
 
     def end_time_of(self, gallery):
         """Let the time of an armed list be over."""
