@@ -61,15 +61,6 @@ COMMANDS = {
     "audit": "service.commands.store",
     "artefact": "training.commands.artefacts",
 }
-# Options of earlier versions, and what does the same.
-WITHDRAWN = {
-    "--protocol": "gmn benchmark gmn/lodo or gmn benchmark FILE.toml leaves each set out in turn; "
-    "gmn train --leave-out NAME leaves out one",
-    "--peer": "gmn evaluate MODEL.xml --out DIR measures a ready-made model, and gmn report "
-    "compares it with the others' folders",
-    "--reference": "gmn evaluate MODEL.xml --out DIR measures a graph of the same weights",
-    "--no-premise": "gmn evaluate measures the domain gap with --premise alone",
-}
 # Packages of the extra `train` that the extra `serve` lacks.
 TRAINER_PACKAGES = (
     *("matplotlib", "pandas", "scipy", "sklearn", "tensorboard", "torch", "torchvision"),
@@ -212,10 +203,6 @@ def _report(error: Exception, command_name: str) -> int:
         _reword(error)
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "gmn"
-        option = getattr(error, "option_name", "")
-        if option in WITHDRAWN:
-            _print_error(f"gmn: {option} is withdrawn: {WITHDRAWN[option]}")
-            return BAD_INPUT
         if usage():
             # A suggestion ends with a question mark.
             message = usage() + " See" if usage().endswith("?") else usage().rstrip(".") + "; see"

@@ -150,9 +150,7 @@ class HomeAssistant:
         self._publish(self.status_topic, state, retain=True)
 
     def publish_alert(self, alert: Alert) -> None:
-        """Publish an alert with its picture; one that is held back during a trial is not told."""
-        if alert.held:
-            return
+        """Publish an alert with its picture."""
         # Home Assistant would take no event of an entity that is unavailable.
         self._note_service(True)
         if alert.camera is None:

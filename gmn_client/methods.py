@@ -180,8 +180,6 @@ class WatchOptions(TypedDict, total=False):
         expires_at: until then it is armed, 90 days at most; with time zone.
         reason: why these people are watched, for the service's audit log.
         retention_days: days that its alerts are kept.
-        trial: messages about alerts of a trial are sent and marked (`mark`), or wait until the
-            alerts are confirmed (`hold`).
     """
 
     budget: Required[float]
@@ -194,7 +192,6 @@ class WatchOptions(TypedDict, total=False):
     expires_at: Required[datetime | str]
     reason: Required[str]
     retention_days: Required[int]
-    trial: Literal["mark", "hold"]
 
 
 CROP_LABELS = frozenset(CropFields.__annotations__)

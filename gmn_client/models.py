@@ -67,7 +67,6 @@ PROBLEM_CODES = (
     "file_too_large",
     "forbidden",
     "gallery_conflict",
-    "gone",
     "ignored",
     "index_unavailable",
     "internal_error",
@@ -824,12 +823,11 @@ class Timing(WireModel):
 class QueryAnswer(WireModel):
     """A ranking with its verdict.
 
-    `scoring` orders the results: the requested one, or the artefact's default; kept searches of
-    versions before 0.5.0 may have `fused`, which is withdrawn. `verdict` is `nothing_searched` if
-    no crop passed the filter, for example in an empty gallery. `warnings` has a sentence for each
-    fault of a query image, as in an enrollment, and for each image that could not be used; several
-    images are named by their position, from 1. `query_id` names the kept search; it is null without
-    `keep`, or if the search could not be kept, which `warnings` explains.
+    `scoring` orders the results: the requested one, or the artefact's default. `verdict` is
+    `nothing_searched` if no crop passed the filter, for example in an empty gallery. `warnings` has
+    a sentence for each fault of a query image, as in an enrollment, and for each image that could
+    not be used; several images are named by their position, from 1. `query_id` names the kept
+    search; it is null without `keep`, or if the search could not be kept: then `warnings` says why.
     """
 
     problem: ClassVar[None] = None
@@ -838,7 +836,7 @@ class QueryAnswer(WireModel):
     calibration_version: str
     calibration: CalibrationState
     model: str
-    scoring: Literal[Scoring, "fused"]
+    scoring: Scoring
     verdict: SearchVerdict
     warnings: list[str]
     results: list[RankedCrop]
@@ -1133,9 +1131,6 @@ class WatchSettings(WireModel):
     """Why these people are watched; for the audit log."""
     retention_days: int = Field(ge=1, le=365, examples=[30])
     """Days that its alerts are kept."""
-    trial: Literal["mark", "hold"] | None = None
-    """Messages about alerts of a trial are sent and marked, or wait until they are confirmed; null
-    for a list without trials, which an earlier version armed."""
 
 
 class Forecast(WireModel):
@@ -1148,7 +1143,7 @@ class Forecast(WireModel):
     `sentence` says all of this in words. `basis` names the data behind the threshold: the site's
     traffic of `traffic_tracks` tracks, the artefact's reference, the list alone, or the artefact's
     own thresholds. `rests_on` says it in words, with the cameras of that traffic. `trial` is true
-    for the forecast of a list that is on trial, at one of its cameras at least.
+    before the list is armed, and as long as it is on trial at one of its cameras.
     """
 
     threshold: float
@@ -1172,9 +1167,9 @@ class Forecast(WireModel):
 class Trial(WireModel):
     """The trial of a list at one camera, as crops sent with one key name it.
 
-    It ends at `ended_at` with `tracks_needed` tracks, once none of its first 20 alerts is
-    `unreviewed`; or 14 days after arming, when it has `timed_out`. `alerts` counts those raised
-    during it.
+    `tracks` counts the camera's tracks since the list was armed, and `alerts` those raised during
+    the trial. It is over with `tracks_needed` tracks if none of its first 20 alerts is
+    `unreviewed`, and 14 days after arming in any case.
     """
 
     key_id: str
@@ -1183,8 +1178,7 @@ class Trial(WireModel):
     tracks_needed: int
     alerts: int
     unreviewed: int
-    ended_at: Moment | None
-    timed_out: bool
+    is_over: bool
 
 
 class CameraThreshold(WireModel):
@@ -1224,8 +1218,8 @@ class Watch(WireModel):
     is not compared with sightings. `promised` is the forecast at the time of arming, `forecast` the
     current one. `alerts` counts the visits since `armed_at`, over `days`, at most `retention_days`;
     `false_alarms` estimates the false ones per day from the share of reviewed alerts that were
-    rejected, and is null before a review. `trials` are those of an armed list at the cameras it has
-    heard of; they end at `trial_until` at the latest, which is null for a list without trials.
+    rejected, and is null before a review. `trials` are those of an armed list at the cameras whose
+    tracks it counts; all are over at `trial_until`.
     `thresholds` are those at these cameras; at others the threshold of `forecast` holds, or a
     stricter one at a camera from which crops of the list come.
     """
@@ -1295,8 +1289,8 @@ class Alert(WireModel):
     `captured_at` and the picture at `image_url` are those of the visit's best crop, until a review;
     `cohesion` is null unless its track has several crops. `follows` is the person's previous visit
     to another camera, unless it was rejected. `reference_url` has the nearest crop of the list.
-    `trial` is true if it was raised while its list was on trial at the camera, and `held` while
-    its messages wait until it is confirmed.
+    `trial` is true if the list was on trial at the camera when it was raised, or when it took the
+    crop that it shows.
     """
 
     alert_id: str
@@ -1324,7 +1318,6 @@ class Alert(WireModel):
     image_url: str | None
     reference_url: str | None
     trial: bool = False
-    held: bool = False
 
 
 class Alerts(Page[Alert]):

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import from_json
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from model.architecture import EmbedderConfig, MetricNetworkConfig
 from model.arrays import Floats, unit_rows
-from model.calibration import SCORINGS, WITHDRAWN_SCORING, Calibration, Scoring
-from model.former_artefacts import FORMER_ARTEFACTS
+from model.calibration import SCORINGS, Calibration, Scoring
 from model.precision import HAS_TORCH
 from model.preprocessing import Preprocessing
 from model.problems import ArtefactProblem, InputProblem, legible
@@ -48,8 +47,8 @@ class Description(Metadata):
 
     Attributes:
         metric_network: architecture of M-Net; None for an artefact that scores by cosine alone.
-        best: the scoring that ranks best on held-out people. None in older artefacts, which rank by
-            M-Net, and if the scoring is withdrawn.
+        best: the scoring that ranks best on held-out people; None if it was not measured, and then
+            M-Net ranks.
         graph_fingerprint, reference_fingerprint: fingerprints of the OpenVINO graph and of the
             reference; None without them. Both can be added at any time, so that the other
             fingerprints cover neither.
@@ -66,11 +65,6 @@ class Description(Metadata):
     artefact_fingerprint: str = ""
     graph_fingerprint: str | None = Field(None, exclude_if=is_absent)
     reference_fingerprint: str | None = Field(None, exclude_if=is_absent)
-
-    @field_validator("best", mode="before")
-    @classmethod
-    def _still_offered(cls, stored: Any) -> Any:
-        return None if stored == WITHDRAWN_SCORING else stored
 
     @model_validator(mode="after")
     def _scorings_that_can_be_computed(self) -> Description:
@@ -214,12 +208,6 @@ def resolve_artefact(name: str) -> Path:
     path = Path(name)
     if path.exists() or path.suffix or len(path.parts) > 1:
         return path
-    for former in FORMER_ARTEFACTS:
-        if former.name == name:
-            raise ArtefactProblem(
-                f"{name}: is not shipped any more; write its file in a clone of the project, by "
-                f"{former.command}, and name that file"
-            )
     raise ArtefactProblem(
         f"{legible(name)}: there is no shipped artefact of this name, and no such file; known are "
         f"{', '.join(shipped)}"

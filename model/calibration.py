@@ -17,8 +17,6 @@ from model.stored import Metadata, is_absent
 
 Scoring = Literal["cosine", "mnet"]
 SCORINGS: tuple[Scoring, ...] = ("cosine", "mnet")
-# Artefacts and records of versions before 0.5.0 name this scoring.
-WITHDRAWN_SCORING = "fused"
 SEARCH_OPERATING_POINTS = {"far_1e-1": 1e-1, "far_1e-2": 1e-2, "far_1e-3": 1e-3}
 # ξ of artefacts that have none: most of the embedders that were measured are close to it.
 DEFAULT_TAIL_SHAPE = -0.05
@@ -99,10 +97,7 @@ class ScoringCalibration(Metadata):
 
 
 class Scorings(TypedDict):
-    """The calibration of each scoring; an artefact without M-Net has cosine alone.
-
-    Scorings that versions before 0.5.0 had are ignored.
-    """
+    """The calibration of each scoring; an artefact without M-Net has cosine alone."""
 
     cosine: ScoringCalibration
     mnet: NotRequired[ScoringCalibration]

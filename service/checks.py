@@ -250,9 +250,7 @@ def _clock(_settings: Settings, _database: Database | None) -> Findings:
 
 def _record(settings: Settings, database: Database | None) -> Findings:
     from service.record.galleries import read_filled
-    from service.record.migrations import read_format
-    from service.record.schema import FORMAT
-    from service.record.sqlite import require_new
+    from service.record.sqlite import SQLiteSource, require_new, require_schema
     from service.record.transaction import Reader
     from service.record.verify import has_record
 
@@ -260,13 +258,6 @@ def _record(settings: Settings, database: Database | None) -> Findings:
         from service.record.postgres_connection import examine_server
 
         yield from examine_server(url, settings.database_accept)
-    elif database and read_format(database) < FORMAT:
-        folder = settings.backup_dir or settings.data_dir
-        yield (
-            "warning",
-            "it is of version 0.5: the next start of gmn serve upgrades it, which needs the data "
-            f"directory for itself, and {size(database.stored_bytes())} in {folder} for a copy",
-        )
     if database is None:
         if settings.database_url is None:
             if has_record(settings.data_dir):
@@ -274,6 +265,8 @@ def _record(settings: Settings, database: Database | None) -> Findings:
             require_new(settings.data_dir)
         yield "ok", "there is none yet; the first start makes one"
         return
+    if isinstance(database, SQLiteSource):
+        require_schema(database)
     galleries = read_filled(Reader(database))
     crops = sum(gallery.crops for gallery in galleries)
     contents = f"{counted(len(galleries), 'gallery', 'galleries')} with {counted(crops, 'crop')}"
@@ -322,17 +315,8 @@ def _keys(settings: Settings, database: Database | None) -> Findings:
 
 
 def _backups(settings: Settings, database: Database | None) -> Findings:
-    from service.record.backup import COPY_KEPT_FOR, own_backups, taken_at
-    from service.record.transaction import Reader
-    from service.record.upgrade import find_copy
+    from service.record.backup import own_backups, taken_at
 
-    if copy := find_copy(Reader(database)) if database else None:
-        until = taken_at(copy) + COPY_KEPT_FOR
-        yield (
-            "ok",
-            f"{copy} was made before the upgrade from version 0.5, and is removed after "
-            f"{until:%Y-%m-%d %H:%M} UTC",
-        )
     if settings.database_url:
         yield (
             "ok",

@@ -262,7 +262,6 @@ CropConflict = _define_error(
     "one of the two",
 )
 GalleryConflict = _define_error("gallery_conflict", 409)
-Gone = _define_error("gone", 410)
 JobUnfinished = _define_error(
     "job_unfinished",
     409,

@@ -35,7 +35,7 @@ from service.ops.critical_sections import attempt, repeat_alone
 from service.ops.data_directory import hold_reserve
 from service.ops.locks import FileWorkLock
 from service.ops.threads import STOPPED, HealthCheck, Heartbeat, Watchdog, heartbeat
-from service.record.backup import own_backups, remove_old_copy, taken_at
+from service.record.backup import own_backups, taken_at
 from service.record.deletions import KEPT_FOR
 from service.record.record import Record
 from service.runtime import Runtime
@@ -82,7 +82,7 @@ async def maintain_record(runtime: Runtime) -> None:
         await attempt(f"kept searches of gallery {name}", expire_searches(runtime, gallery))
         for kind, remove_some in {
             "merges": record.people.remove_expired_merges,
-            "alerts": record.watches.expire,
+            "alerts": record.alerts.expire,
             "jobs": record.jobs.remove_old,
         }.items():
             removal = _remove_all(runtime.galleries, remove_some, gallery)
@@ -112,8 +112,6 @@ async def maintain_data_directory(runtime: Runtime) -> None:
         await attempt(f"exports of gallery {gallery.name}", expire)
     run = runtime.pools.files.run
     await attempt("log of deletions", run(record.database.trim_deletions))
-    remove_copy = run(remove_old_copy, record.database, datetime.now(UTC))
-    await attempt("copy from before the upgrade", remove_copy)
     await attempt("space for deletions", run(hold_reserve, runtime.settings))
     await attempt("unneeded files", remove_unneeded_files(runtime))
 

@@ -8,12 +8,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from model.artefact import load_artefact, read_description, resolve_artefact, shipped_artefacts
-from model.former_artefacts import find_former
 from model.problems import InputProblem
 from service.errors import DamagedRecord
 from service.record.galleries import FilledGallery, read_filled
-from service.record.migrations import read_format
 from service.record.record import open_database
+from service.record.sqlite import require_schema
 from service.record.transaction import FILE, Reader
 from service.record.verify import UntouchedRecord
 
@@ -63,18 +62,10 @@ def _explain(embedder: str, galleries: list[str]) -> str:
     names = ", ".join(galleries[:GALLERIES_NAMED])
     if len(galleries) > GALLERIES_NAMED:
         names += f" and {len(galleries) - GALLERIES_NAMED:,} more galleries"
-    former = find_former(embedder)
-    if former is None:
-        return (
-            f"An artefact of your own with the embedding fingerprint {embedder} filled {names}: "
-            "name its file with --artefact or --previous (GMN_ARTEFACT, GMN_PREVIOUS), or first "
-            "reindex these galleries with the version and artefacts that served them."
-        )
     return (
-        f"{former.name} of version {former.version} (SHA-256 of its file {former.sha256}, "
-        f"embedding fingerprint {embedder[:12]}…) filled {names}: first reindex these galleries "
-        f"with version {former.version}, by gmn reindex --all --wait, or write the file in a clone "
-        f"of the project, by {former.command}, and add --previous {former.file} (GMN_PREVIOUS)."
+        f"An artefact with the embedding fingerprint {embedder} filled {names}: name its file with "
+        "--artefact or --previous (GMN_ARTEFACT, GMN_PREVIOUS), or first reindex these galleries "
+        "with the version and artefacts that served them."
     )
 
 
@@ -92,6 +83,6 @@ def _read_galleries(settings: Settings) -> list[FilledGallery]:
         contextlib.suppress(sqlite3.Error, DamagedRecord, InputProblem),
         contextlib.closing(UntouchedRecord(data_dir)) as record,
     ):
-        read_format(record)
+        require_schema(record)
         return read_filled(Reader(record))
     return []

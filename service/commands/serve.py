@@ -57,9 +57,9 @@ def serve(**options: Unpack[ServeOptions]) -> None:
     from service.checks import require_open_files
     from service.commands.processes import listen, serve_processes
     from service.ops.logs import configure_logging
+    from service.record.verify import require_no_record
     from service.required_artefacts import require_artefacts
     from service.settings import describe_links, read_settings, service_links
-    from service.upgrade import upgrade_data_directory
 
     settings = read_settings(**options)
     configure_logging(settings.log_level, settings.log_format)
@@ -67,7 +67,8 @@ def serve(**options: Unpack[ServeOptions]) -> None:
         log.warning(describe_links(links))
     require_open_files()
     require_artefacts(settings)
-    upgrade_data_directory(settings)
+    if settings.database_url:
+        require_no_record(settings.data_dir)
     with listen(settings) as listening:
         if settings.processes == 1:
             _run(settings, listening)

@@ -348,8 +348,7 @@ def restore(
     folder: Path,
     into: Annotated[
         Path,
-        # The second name is that of earlier versions.
-        Option("--into", "--data-dir", envvar="GMN_DATA_DIR", help="The new data directory."),
+        Option("--into", envvar="GMN_DATA_DIR", help="The new data directory."),
     ] = DEFAULT_DATA_DIR,
     replaces: Annotated[
         Path, Option("--replaces", envvar="GMN_DATA_DIR", help="The data directory before it.")

@@ -54,9 +54,7 @@ class RuntimeChoice(BaseModel):
 
     runtime: RuntimeName
     dtype: DtypeName
-    # Former versions stored only choices on a CPU.
-    device: Literal["cpu", "cuda"] = "cpu"
-    # Former versions stored speeds by the clock of the wall as `crops_per_second`.
+    device: Literal["cpu", "cuda"]
     crops_per_cpu_second: dict[str, float] = {}
 
     @property

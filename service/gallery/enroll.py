@@ -212,9 +212,6 @@ def _digest_request(
             sha256 = hashlib.sha256(content).hexdigest()
         fields = labels_of(image) | {"image": sha256}
         fields["metadata"] = as_dict(image.metadata or {})
-        if image.track is None:
-            # Such a request keeps the digest that earlier versions computed.
-            del fields["track"]
         digest.update(json.dumps(fields, sort_keys=True, default=datetime.isoformat).encode())
     if keep_best is not None:
         digest.update(b"keep_best %d" % keep_best)
@@ -270,8 +267,7 @@ def _answer(
     """
     if committed.replayed:
         outcomes = [
-            # Earlier versions stored null for an image without a problem.
-            CropProblem(**outcome) if isinstance(outcome, dict) else outcome or ()
+            CropProblem(**outcome) if isinstance(outcome, dict) else outcome
             for outcome in json.loads(committed.problems)
         ]
     crops = iter(committed.landed)

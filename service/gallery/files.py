@@ -17,7 +17,7 @@ from service.ops.data_directory import (
     remove_folder,
     sync,
 )
-from service.record.backup import COPY_KEPT_FOR, kept_backups, taken_at
+from service.record.backup import kept_backups, taken_at
 from service.record.files import UnneededFiles
 from service.record.record import Record
 from service.runtime import Runtime
@@ -27,20 +27,13 @@ log = logging.getLogger(__name__)
 ID_MILLISECONDS_DIGITS = 12
 
 
-def backups_with(
-    settings: Settings, copy: Path | None, crop_ids: Sequence[str]
-) -> list[tuple[Path, datetime]]:
-    """Find backups with any of these crops, and when they are removed; blocks.
-
-    Args:
-        copy: the backup that was made before the upgrade.
-    """
+def backups_with(settings: Settings, crop_ids: Sequence[str]) -> list[tuple[Path, datetime]]:
+    """Find backups with any of these crops, and when they are removed; blocks."""
     if not crop_ids:
         return []
     # An id begins with the time of its crop's enrollment.
     first_enrolled = min(int(crop_id[:ID_MILLISECONDS_DIGITS], 16) for crop_id in crop_ids) / 1000
     backups = kept_backups(settings.backup_dir) if settings.backup_dir else []
-    backups = [backup for backup in backups if backup.resolve() != copy]
     interval = timedelta(hours=settings.backup_every)
     found = [
         (
@@ -49,8 +42,6 @@ def backups_with(
         )
         for place, backup in enumerate(backups)
     ]
-    if copy is not None and copy.exists():
-        found.append((copy, taken_at(copy) + COPY_KEPT_FOR))
     return [
         (backup, until)
         for backup, until in found

@@ -17,14 +17,10 @@ from service.gallery.pictures import remove_pictures
 from service.ops.data_directory import (
     EXPORTS,
     IMPORTS,
-    SNAPSHOTS,
     STRAY,
     failpoint,
-    list_snapshots,
 )
 from service.record.backup import has_unfinished_backup
-from service.record.transaction import Reader
-from service.record.upgrade import find_copy
 from service.record.values import CropsChange, ListFilter, count_by_case
 from service.runtime import Runtime
 
@@ -249,13 +245,8 @@ UNFINISHED_EXPORT = (
     "the deleted crops, if it has copied them already",
     "it expires or you delete it",
 )
-SNAPSHOTS_REMAIN = (
-    f"the folder {SNAPSHOTS} below the data directory",
-    "snapshots of version 0.5, which may contain this person, and which no import brings back",
-    "the next start makes exports of them, and these expire; or you delete them",
-)
 STRAYS_REMAIN = (
-    f"the folders {STRAY} in {EXPORTS}, {IMPORTS} and {SNAPSHOTS} below the data directory",
+    f"the folders {STRAY} in {EXPORTS} and {IMPORTS} below the data directory",
     "copies and archives that were moved aside and may contain this person",
     "you delete them",
 )
@@ -284,11 +275,9 @@ async def _list_remainders(
         )
         remaining.append(COMPACTED if compacted else NOT_COMPACTED)
     jobs = await runtime.galleries.read(runtime.record.jobs.open)
-    folders = (settings.data_dir / name / STRAY for name in (EXPORTS, IMPORTS, SNAPSHOTS))
+    folders = (settings.data_dir / name / STRAY for name in (EXPORTS, IMPORTS))
     if settings.images_url:
         remaining.append(ELSEWHERE_REMAINS)
-    if await runtime.pools.files.run(list_snapshots, settings.data_dir):
-        remaining.append(SNAPSHOTS_REMAIN)
     if any(folder.exists() for folder in folders):
         remaining.append(STRAYS_REMAIN)
     files = runtime.pools.files
@@ -307,8 +296,7 @@ async def _list_remainders(
         )
         for export, count in exports
     ]
-    copy = await files.run(find_copy, Reader(runtime.record.database))
-    backups = await files.run(backups_with, settings, copy, removal.crop_ids)
+    backups = await files.run(backups_with, settings, removal.crop_ids)
     remaining += [
         (
             f"backup {backup}",

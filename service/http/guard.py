@@ -67,8 +67,8 @@ KEY_PROBLEMS = (
 )
 FORM_PROBLEMS = ("bad_request", "body_too_slow", "body_too_large", "unsupported_media_type")
 IMAGE_PROBLEMS = ("unusable_images", "too_costly", "device_full", "device_lost")
-# Names in paths of things that a call may name for the first time, or that are withdrawn.
-NOT_KNOWN_BEFORE = frozenset({"camera", "snapshot"})
+# Names in paths of things that a call may name for the first time.
+NOT_KNOWN_BEFORE = frozenset({"camera"})
 NAMED_IN_PATH = re.compile(r"{(\w+?)(?:_id)?[:}]")
 # Ends the first statement of a docstring, which becomes the summary of the call.
 SENTENCE_PART = re.compile(r"[:;] |\.$|\. ")

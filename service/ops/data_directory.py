@@ -27,9 +27,6 @@ from service.ops.threads import heartbeat
 from service.settings import Settings
 
 PRIVATE = 0o700
-DATABASE_NAME = "galleries.sqlite3"
-# Folder of the snapshots of version 0.5, which become exports.
-SNAPSHOTS = "snapshots"
 IMPORTS = "imports"
 # Name of the machine among those that share a record in PostgreSQL.
 MACHINE = "machine"
@@ -179,12 +176,6 @@ def move_aside(path: Path, folder: Path, name: str) -> None:
         log.warning("%s is in no record; moved to %s, look at it and delete it", path, target)
     except OSError as error:
         log.error("%s is in no record, and cannot be moved to %s: %s", path, folder, error)
-
-
-def list_snapshots(data_dir: Path) -> list[Path]:
-    """Return the snapshots of version 0.5 that are neither exports yet nor moved aside."""
-    folder = data_dir / SNAPSHOTS
-    return sorted(path for path in folder.glob("*/*") if path.parent.name != STRAY)
 
 
 @contextlib.contextmanager

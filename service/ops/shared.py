@@ -48,12 +48,6 @@ return tostring(wait)
 """
 AWAY = "Redis does not answer: each process counts keys' rates by itself, and events wait"
 FORM = "redis://127.0.0.1:6379/0"
-OLD_RECORD = (
-    "GMN_REDIS_URL: the record of version 0.4 or earlier lies there, and this version keeps it in "
-    "the data directory. Upgrade it: gmn backup BACKUPS by the old version, with its "
-    "GMN_REDIS_URL, then gmn store upgrade BACKUPS/NAME --into DATA_DIR by version 0.5.0; then "
-    "name another database of Redis, such as /1, or empty this one"
-)
 
 
 class SharedRedis:
@@ -67,8 +61,7 @@ class SharedRedis:
         """Connect; a Redis that does not answer is tried again by `check`.
 
         Raises:
-            InputProblem: the address or password cannot be used, or Redis holds the record of an
-                earlier version.
+            InputProblem: the address or password cannot be used.
         """
         self.is_up = True
         self.threads = MonitoredThreadPool(1, "redis")
@@ -76,7 +69,7 @@ class SharedRedis:
         self._events: deque[tuple[str, dict[str, Any]]] = deque(maxlen=EVENTS_WAITING)
         # An announced event is sent by a call that already waits.
         self._sending = False
-        self._logged = ""
+        self._is_logged = False
         try:
             self._connect()
         except redis.AuthenticationError as error:
@@ -143,19 +136,17 @@ class SharedRedis:
                     raise answer
 
     def _connect(self) -> None:
-        if self._redis.exists("gmn:format"):
-            raise InputProblem(OLD_RECORD)
+        self._redis.ping()
         if not self.is_up:
             log.warning("Redis answers again: keys' rates are counted over all processes")
-        self._logged = ""
+        self._is_logged = False
         self.is_up = True
 
     def _note_away(self, error: Exception) -> None:
         self.is_up = False
-        why = OLD_RECORD if isinstance(error, InputProblem) else AWAY
-        if why != self._logged:
-            log.warning("%s (%r)", why, error)
-        self._logged = why
+        if not self._is_logged:
+            log.warning("%s (%r)", AWAY, error)
+        self._is_logged = True
 
 
 class KeyRates:

@@ -10,8 +10,6 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 PRIVATE_FILE = 0o600
 NAME = "record.commit"
-# Name of the file in which earlier versions kept a number for each gallery.
-FORMER_NAME = "record.acknowledged"
 DIGITS = 20
 
 

@@ -16,9 +16,9 @@ import shutil
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from model.problems import InputProblem
@@ -41,23 +41,20 @@ from service.record.acknowledged import NAME as COMMIT_NAME
 from service.record.acknowledged import PRIVATE_FILE
 from service.record.database import RECORD_ID, SIDES, Database
 from service.record.deletions import (
-    FORMER_NAME,
     KEPT_FOR,
     LOG_NAME,
     Deletion,
     DeletionLog,
-    Kind,
     parse_line,
     read_beginning,
-    read_former,
     read_lines,
 )
 from service.record.galleries import put_index_owners, read_index_owners
 from service.record.keys import NO_HASH
 from service.record.record import Record
 from service.record.schema import FORMAT
+from service.record.sqlite import OtherFormat
 from service.record.transaction import FILE, Reader, Transaction
-from service.record.upgrade import find_copy, forget_copy, upgrade_record
 from service.record.values import new_crop_id
 from service.record.vectors import VectorFiles, vectors_name
 from service.record.verify import RecordFound, UntouchedRecord, verify
@@ -70,27 +67,12 @@ PART = f"new{UNFINISHED}"
 WRITING = "gmn-backup"
 # Files that `Database` makes beside a record, and that a backup does not need.
 OPEN_RECORD_FILES = (COMMIT_NAME, "record.turn", "record.lock")
-# The way back to version 0.5 stays open for this long.
-COPY_KEPT_FOR = timedelta(days=7)
 COPIED_BYTES = 4 * MEBIBYTE
 MOST_DIMENSIONS = 65_536
 VECTORS = (
     f"SELECT gallery_id, side, dimension, next_slot FROM {SIDES} "
     "WHERE name IS NOT NULL AND dimension IS NOT NULL"
 )
-# Ids in the log of deletions by kind, as (gallery or 0, id); jobs are compared separately.
-IDS: dict[Kind, str] = {
-    "gallery": "SELECT 0, gallery_id || '-' || created_at FROM galleries WHERE name IS NOT NULL",
-    "crop": "SELECT gallery_id, crop_id FROM crops",
-    "key": "SELECT 0, key_id FROM api_keys",
-    "secret": "SELECT 0, body ->> '$.secret_sha256' FROM api_keys",
-    "keyless": "SELECT 0, 'all' FROM record WHERE name = 'keys_asked_for'",
-    "search": "SELECT 0, query_id FROM searches",
-    "case": "SELECT 0, case_id FROM cases",
-    "webhook": "SELECT 0, webhook_id FROM webhooks",
-    "alert": "SELECT 0, alert_id FROM alerts",
-    "merge": "SELECT 0, merge_id FROM merges",
-}
 
 
 @dataclass(frozen=True)
@@ -133,7 +115,6 @@ class _Known:
         record_id: id of the backed-up record.
         newer: newer backups of the same record, the newest last.
         logs: logs of deletions.
-        missing: deletions that only a comparison with the replaced record shows.
         since: time from which on the logs have all deletions.
         unknown: the times between which deletions are not known; None if all are.
     """
@@ -141,7 +122,6 @@ class _Known:
     record_id: str
     newer: list[Path]
     logs: list[Path]
-    missing: list[Deletion]
     since: datetime
     unknown: tuple[datetime, datetime] | None
 
@@ -174,9 +154,7 @@ def taken_at(backup: Path) -> datetime:
 
 
 def remove_oldest(folder: Path, keep: int, database: Database) -> list[Path]:
-    copy = find_copy(Reader(database))
-    backups = [path for path in own_backups(folder, database) if path.resolve() != copy]
-    old = backups[keep:][::-1]
+    old = list(own_backups(folder, database))[keep:][::-1]
     for backup in old:
         remove_backup(backup)
     return old
@@ -187,23 +165,7 @@ def remove_backup(backup: Path) -> None:
     shutil.rmtree(backup.rename(backup.with_name(f"{WRITING}.{backup.name}{UNFINISHED}")))
 
 
-def remove_old_copy(database: Database, now: datetime) -> None:
-    """Remove the backup that was made before the upgrade once it is old.
-
-    Raises:
-        OSError: it cannot be removed.
-    """
-    copy = find_copy(Reader(database))
-    if copy is None or now < taken_at(copy) + COPY_KEPT_FOR:
-        return
-    if copy.exists():
-        remove_backup(copy)
-    database.write(forget_copy)
-
-
-def write_backup(
-    database: Database, folder: Path, reserved: int = 0, folders: Sequence[str] = ()
-) -> Written:
+def write_backup(database: Database, folder: Path, reserved: int = 0) -> Written:
     """Copy a data directory, which may be in use, verify the copy, and give it its final name.
 
     A damaged crop is copied as it is.
@@ -211,7 +173,6 @@ def write_backup(
     Args:
         folder: folder of the backups; created if missing.
         reserved: bytes to keep free on its disk.
-        folders: names of folders in the data directory that are copied too.
 
     Raises:
         DamagedRecord: more than crops is damaged.
@@ -224,13 +185,10 @@ def write_backup(
         with hold(folder):
             for unfinished in folder.glob(f"{WRITING}.*{UNFINISHED}"):
                 shutil.rmtree(unfinished)
-            _require_room(_bytes_to_back_up(database, folders), folder, reserved)
+            _require_room(_bytes_to_back_up(database), folder, reserved)
             with unfinished_folder(folder / WRITING) as part:
                 damaged_crops = _copy_record(database, part)
                 _copy_audit_log(database.folder, part)
-                for name in folders:
-                    if (database.folder / name).exists():
-                        shutil.copytree(database.folder / name, part / name)
                 # Two backups of the same second would have the same name.
                 while (path := folder / f"{datetime.now(UTC):{NAME_FORMAT}}").exists():
                     time.sleep(0.1)
@@ -286,7 +244,6 @@ def _restore(backup: Path, into: Path, replaced: Path, accept_undeleted: bool) -
         if not accept_undeleted:
             _require_known(backup, replaced, restored)
         galleries, keys = _read_counts(part)
-        upgrade_record(part)
         # A record that is new to its folder deletes what its log names when it is opened.
         with contextlib.closing(Record(part)) as record:
             for job in record.jobs.open():
@@ -351,9 +308,8 @@ def _copy_record(database: Database, part: Path) -> list[str]:
             # Slots are written once: the file has the vectors of all rows that were copied before.
             file.copy_to(part / vectors_name(gallery_id, side), next_slot)
     # Copied last: it has all crops whose vectors were overwritten before they were copied.
-    for name in (LOG_NAME, FORMER_NAME):
-        with contextlib.suppress(FileNotFoundError):
-            _copy_file(database.folder / name, part / name)
+    with contextlib.suppress(FileNotFoundError):
+        _copy_file(database.folder / LOG_NAME, part / LOG_NAME)
     if (part / LOG_NAME).exists():
         Record(part).close()
         with contextlib.closing(sqlite3.connect(part / FILE)) as connection:
@@ -399,6 +355,11 @@ def _copy_backup(backup: Path, part: Path) -> list[str]:
         found = RecordFound(problems=[str(error)])
     except DamagedRecord as error:
         found = RecordFound(problems=[error.why])
+    except OtherFormat as error:
+        raise InputProblem(
+            f"{backup}: its tables are not those of format {FORMAT}, which this program reads; "
+            "restore it by the program version that wrote it, or restore another one"
+        ) from error
     if damage := found.damage_beside_crops:
         raise InputProblem(f"{backup}: is damaged ({damage[0]}); restore another one")
     return list(found.damaged_crops.values())
@@ -439,17 +400,11 @@ def _find_known(backup: Path, part: Path, replaced: Path) -> _Known:
     ]
     logs = [backup / LOG_NAME, *(other / LOG_NAME for other in newer), replaced / LOG_NAME]
     begun = {path.parent: line.at for path in logs if (line := _read_beginning(path))}
-    missing = list(read_former(replaced / FORMER_NAME, now))
-    # Backups of earlier versions have no log, and that of the data directory may be lost.
-    has_logs = backup in begun and replaced in begun
-    compared = None if has_logs else _compare(part, replaced, now)
     unknown = None
-    if compared is not None:
-        missing += compared
-    elif replaced not in begun or begun[replaced].replace(microsecond=0) > taken:
+    if replaced not in begun or begun[replaced].replace(microsecond=0) > taken:
         known_until = [taken_at(other) for other in newer if begun.get(other, now) <= taken]
         unknown = (max([taken, *known_until]), begun.get(replaced, now))
-    return _Known(record_id, newer, logs, missing, min(begun.values(), default=now), unknown)
+    return _Known(record_id, newer, logs, min(begun.values(), default=now), unknown)
 
 
 def _require_known(backup: Path, replaced: Path, restored: Restored) -> None:
@@ -473,46 +428,6 @@ def _require_known(backup: Path, replaced: Path, restored: Restored) -> None:
     )
 
 
-def _compare(part: Path, replaced: Path, now: datetime) -> list[Deletion] | None:
-    """Return what a backup has and the record that it replaces does not have any more.
-
-    Returns:
-        None if that record cannot be read.
-
-    Raises:
-        InputProblem: it has a later format.
-    """
-    if not (replaced / FILE).is_file():
-        return None
-    deletions: list[Deletion] = []
-    try:
-        with (
-            contextlib.closing(UntouchedRecord(part)) as copy,
-            contextlib.closing(UntouchedRecord(replaced)) as later,
-        ):
-            version = Reader(later).value("PRAGMA user_version")
-            if version > FORMAT:
-                raise InputProblem(
-                    f"{replaced}: has format version {version}, and this program reads {FORMAT}; "
-                    "use the program version that wrote it, or move it away to restore this "
-                    "backup without it, which brings back later deletions"
-                )
-            for kind, statement in IDS.items():
-                ids = set(Reader(copy).tuples(statement)) - set(Reader(later).tuples(statement))
-                deletions += [
-                    Deletion(now, kind, deleted_id, gallery_id or None)
-                    for gallery_id, deleted_id in ids
-                ]
-            # Names that were forgotten since may be in their reports.
-            job_ids = Reader(copy).column("SELECT job_id FROM jobs")
-            deletions += [Deletion(now, "job", job_id) for job_id in job_ids]
-            if Reader(later).value("SELECT 1 FROM record WHERE name = 'keys_asked_for'"):
-                deletions.append(Deletion(now, "keyless", "all"))
-    except (DamagedRecord, sqlite3.DatabaseError):
-        return None
-    return deletions
-
-
 def _merge_logs(known: _Known, part: Path) -> int:
     """Write the union of the logs as that of the new data directory, and sort it by time.
 
@@ -533,7 +448,6 @@ def _merge_logs(known: _Known, part: Path) -> int:
                     damaged += 1
                 elif deletion.kind != "since":
                     connection.execute(insert, (deletion.as_line(),))
-        connection.executemany(insert, [(deletion.as_line(),) for deletion in known.missing])
         connection.execute("COMMIT")
         beginning = Deletion(known.since, "since", known.record_id).as_line()
         lines = (line for (line,) in connection.execute("SELECT line FROM lines ORDER BY line"))
@@ -546,8 +460,6 @@ def _begin_anew(transaction: Transaction, index_owners: list[str]) -> None:
     # The collections in Milvus belong to the backed-up service.
     transaction.change("DELETE FROM remote_indexes")
     put_index_owners(transaction, index_owners)
-    # No name in a backup is used as a path.
-    forget_copy(transaction)
     # No version that was answered since the backup is answered again: no gallery changes more often
     # than once a millisecond.
     now = time.time_ns() // 1_000_000
@@ -601,12 +513,10 @@ def _copy_file(path: Path, to: Path) -> None:
             heartbeat()
 
 
-def _bytes_to_back_up(database: Database, folders: Sequence[str]) -> int:
+def _bytes_to_back_up(database: Database) -> int:
     data_dir = database.folder
     files = [*data_dir.glob("vectors-*"), *audit_files(data_dir)]
     files += data_dir.glob(LOG_NAME)
-    for name in folders:
-        files += [path for path in (data_dir / name).rglob("*") if path.is_file()]
     return sum(path.stat().st_size for path in files) + database.stored_bytes()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from model.calibration import WITHDRAWN_SCORING
 from service.record.database import RecordPart, transactional
 from service.record.galleries import note_calibrated, read_entry
 from service.record.transaction import AMONG, Transaction, upsert
@@ -19,15 +18,12 @@ COUNT_SEARCHES = upsert(
     "VALUES (?, ?, 0, ?)",
     "searches = excluded.searches",
 )
-WITHDRAWN = f"{WITHDRAWN_SCORING}:"
-IS_WITHDRAWN = f"substr(subject, 1, {len(WITHDRAWN)}) = ?"
 
 
 class StoredCalibrations(RecordPart):
     """Calibration searches and published calibrations; deleted together with their gallery.
 
-    Writing them does not change the gallery's version. A reindex or restore drops both. Those of a
-    withdrawn scoring are ignored, and dropped when another calibration of the gallery is published.
+    Writing them does not change the gallery's version. A reindex or restore drops both.
     """
 
     @transactional
@@ -84,11 +80,8 @@ class StoredCalibrations(RecordPart):
         return self._reader.value(statement, (gallery_id, subject)) or 0
 
     def published(self, gallery_id: int) -> dict[str, PublishedCalibration]:
-        rows = self._reader.rows(
-            "calibrations",
-            f"WHERE gallery_id = ? AND version > 0 AND NOT {IS_WITHDRAWN}",
-            (gallery_id, WITHDRAWN),
-        )
+        clauses = "WHERE gallery_id = ? AND version > 0"
+        rows = self._reader.rows("calibrations", clauses, (gallery_id,))
         return {row["subject"]: PublishedCalibration(row["version"], row["body"]) for row in rows}
 
     @transactional
@@ -131,10 +124,5 @@ class StoredCalibrations(RecordPart):
             "searches": searches,
         }
         transaction.insert("calibrations", values, instead=True)
-        for table in ("calibrations", "calibration_searches"):
-            transaction.change(
-                f"DELETE FROM {table} WHERE gallery_id = ? AND {IS_WITHDRAWN}",
-                (gallery_id, WITHDRAWN),
-            )
         note_calibrated(transaction, gallery_id)
         return True

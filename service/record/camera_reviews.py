@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from datetime import datetime
 
-from model.crops.texts import nfc
 from service.record.transaction import Reader, Transaction, upsert
 from service.record.values import Sender
 
 # Upper bound on the reviewed alerts of a list that are read, the newest ones.
 MOST_REVIEWS = 10_000
 REVIEWED = """
-JOIN alert_scores USING (number)
 WHERE gallery_id = ? AND number >= ? AND subject = ? AND state != 'open'
 ORDER BY number DESC LIMIT ?
 """
@@ -44,17 +42,11 @@ def read_reviews(
     for row in reader.rows("ignored_reviews", "WHERE gallery_id = ?", (gallery_id,)):
         reviews[Sender(row["key_id"], row["camera"] or None)].are_ignored = True
     values = (gallery_id, armed_at, subject, MOST_REVIEWS)
-    for row in reader.rows("alerts", REVIEWED, values, ", key_id"):
-        of_camera = reviews[Sender(row["key_id"], row["camera"] and nfc(row["camera"]))]
+    for row in reader.rows("alerts", REVIEWED, values):
+        of_camera = reviews[Sender(row["key_id"], row["camera"])]
         scores = of_camera.confirmed if row["state"] == "confirmed" else of_camera.rejected
         scores.append(row["score"])
     return dict(reviews)
-
-
-def note_score(transaction: Transaction, number: int, key_id: str, subject: str) -> None:
-    """Keep which key sent the crop that an alert shows, and what its score is comparable with."""
-    values = {"number": number, "key_id": key_id, "subject": subject}
-    transaction.insert("alert_scores", values, instead=True)
 
 
 def ignore_reviews(

@@ -33,7 +33,6 @@ from service.record.deletions import (
 from service.record.schema import TABLES, Table, create_tables
 from service.record.sqlite import SQLiteSource
 from service.record.transaction import FILE, Reader, Source, Values
-from service.record.upgrade import COPY
 from service.record.vectors import PRIVATE_FILE, Vector, vector_crc
 
 # A copy in a folder is synced, and gets its place, once it is complete: it needs no journal.
@@ -45,9 +44,8 @@ LARGE_ROWS_AT_ONCE = 32
 # Tables that each engine keeps in a way of its own.
 OF_THE_ENGINE = ("record", "deletions", "checksums")
 SECRET = "group_secret"
-# Values of the table `record` that stay behind: those of PostgreSQL alone, and the path of a backup
-# in the former data directory.
-LEFT_VALUES = ("format", COPY)
+# Values of the table `record` that stay behind: those of PostgreSQL alone.
+LEFT_VALUES = ("format",)
 LEFT_PREFIX = "works at "
 VECTORS = (
     "SELECT checksums.gallery_id, checksums.slot, checksums.side, checksum, crop_id{more} "

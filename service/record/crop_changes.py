@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gmn_client.models import EnrolledImage
+from model.crops.texts import nfc
 from service.errors import RequestConflict
 from service.record.crop_rows import read_ids
 from service.record.files import forget_strays
@@ -140,6 +141,8 @@ def relabel_crops(
     # Count these crops again, since they may get or lose an identity.
     _count(transaction, gallery_id, slots, -1)
     columns = {name: fields[name] for name in LABELS if name in fields}
+    if "external_id" in fields:
+        columns["external_key"] = _key_of(fields["external_id"])
     if "identity" in fields:
         name = fields["identity"]
         people = require_people(transaction, gallery_id, [name])
@@ -354,6 +357,10 @@ def _read_people(reader: Reader, gallery_id: int, names: Collection[str]) -> dic
     return {row["name"]: row["person_id"] for row in rows}
 
 
+def _key_of(external_id: str | None) -> str | None:
+    return None if external_id is None else nfc(external_id)
+
+
 def _build_row(
     gallery_id: int, crop: StoredCrop, people: Mapping[str, int], version: int
 ) -> dict[str, Any]:
@@ -362,6 +369,7 @@ def _build_row(
         "slot": crop.slot,
         "person_id": None if crop.identity is None else people[crop.identity],
         "seen_at": crop.captured_at or crop.created_at,
+        "external_key": _key_of(crop.external_id),
         "sha256": bytes.fromhex(crop.sha256),
         "changed": version,
     }

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmn_client.models import CropOrder
+from model.crops.texts import nfc
 from service.errors import DamagedRecord, InvalidField
 from service.ops.threads import heartbeat
 from service.record.schema import TABLES, StoredRow, as_moment
@@ -63,7 +64,7 @@ CURSOR = re.compile(r"(?:(-?[0-9]{1,18})_)?([0-9]{1,18})", re.ASCII)
 # the crops of one person or camera in their order.
 LABELS = {
     "crop_ids": f"crops.crop_id IN {among(':crop_ids')}",
-    "external_id": "crops.external_id = :external_id",
+    "external_id": "crops.external_key = :external_id",
     "identities": (
         "crops.person_id = "
         "(SELECT person_id FROM people WHERE gallery_id = :gallery_id AND name = :identities)"
@@ -75,9 +76,8 @@ LABELS = {
     "unnamed": "crops.person_id IS NULL",
     "cameras": "crops.camera = :cameras",
 }
-# The conditions for several texts, such as the Unicode forms of an external id.
+# The conditions for several names.
 OF_SEVERAL_TEXTS = {
-    "external_id": f"crops.external_id IN {among(':external_id')}",
     "identities": (
         "crops.person_id IN (SELECT person_id FROM people "
         f"WHERE gallery_id = :gallery_id AND name IN {among(':identities')})"
@@ -433,7 +433,7 @@ def list_crops(
         InvalidField: `after` is not a cursor of this order.
     """
     start = _read_cursor(after, order)
-    values = _bind_values(reader, gallery_id, wanted)
+    values = _bind_values(gallery_id, wanted)
     labels = _select_conditions(LABELS, values)
     captured = _select_conditions(CAPTURED, values)
     by_time = order != "enrolled"
@@ -485,7 +485,7 @@ def list_crops(
 def read_slots(
     reader: Reader, gallery_id: int, wanted: ListFilter, limit: int | None = None
 ) -> list[int]:
-    values = _bind_values(reader, gallery_id, wanted)
+    values = _bind_values(gallery_id, wanted)
     conditions = [
         OF_GALLERY,
         *_select_conditions(LABELS | CAPTURED, values),
@@ -496,15 +496,12 @@ def read_slots(
     return reader.column(slots + at_most, values)
 
 
-def _bind_values(reader: Reader, gallery_id: int, wanted: ListFilter) -> dict[str, Any]:
+def _bind_values(gallery_id: int, wanted: ListFilter) -> dict[str, Any]:
     """Return the values of the conditions, None for those that do not apply."""
-    external_ids: list[str] = []
-    if wanted.external_id is not None:
-        external_ids = reader.spellings(gallery_id, wanted.external_id)
     return {
         "gallery_id": gallery_id,
         "crop_ids": wanted.crop_ids or None,
-        "external_id": _one_or_several(external_ids),
+        "external_id": None if wanted.external_id is None else nfc(wanted.external_id),
         "identities": _one_or_several(wanted.identities),
         "track": wanted.track,
         "named": wanted.named or None,

@@ -429,7 +429,7 @@ class Crops(RecordPart):
 
 def deleted_among(reader: Reader, deletions: DeletedCrops, crop_ids: Sequence[str]) -> set[str]:
     """Return which of some crops were deleted, from any gallery of the record."""
-    # The log has the crops of deleted galleries, and lacks those that an earlier version deleted.
+    # The log has the crops of deleted galleries, and lacks what another machine has just deleted.
     removed = reader.column(
         "SELECT crop_id FROM galleries JOIN tombstones USING (gallery_id) "
         f"WHERE crop_id IN {AMONG}",

@@ -71,7 +71,7 @@ NOTE_COMMIT = "UPDATE record SET value = ? WHERE name = 'commit'"
 SLOTS_TO_OVERWRITE = """
 SELECT gallery_id, slot FROM deletions JOIN tombstones USING (gallery_id)
 JOIN galleries USING (gallery_id)
-WHERE kind = 'crop' AND crop_id = id AND slot IS NOT NULL AND name IS NOT NULL
+WHERE kind = 'crop' AND crop_id = id AND name IS NOT NULL
 """
 
 

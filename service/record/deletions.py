@@ -24,8 +24,6 @@ from pydantic_core import to_json
 from service.ops.data_directory import open_regular, sync
 
 LOG_NAME = "deletions.log"
-# Name of the ids of deleted crops and galleries that earlier versions kept beside the record.
-FORMER_NAME = "deleted.ids"
 KEPT_FOR = timedelta(days=400)
 # The log is written anew when its first line is older by this than a line has to be kept.
 TRIMMED_AFTER = timedelta(days=10)
@@ -88,19 +86,13 @@ class DeletionLog:
     def begin(self, record_id: str) -> None:
         """Create the log if it is missing, or cut off a line that a kill or a power cut tore.
 
-        The ids that an earlier version kept are taken over.
-
         Raises:
             OSError: the disk is full or fails.
         """
         if self.path.exists():
             self._cut_torn_line()
             return
-        now = datetime.now(UTC)
-        former = self.path.with_name(FORMER_NAME)
-        deletions = [Deletion(now, "since", record_id), *read_former(former, now)]
-        self.write(deletion.as_line() for deletion in deletions)
-        former.unlink(missing_ok=True)
+        self.write([Deletion(datetime.now(UTC), "since", record_id).as_line()])
 
     def append(self, deletions: Iterable[Deletion]) -> None:
         """Append lines and sync them to the disk.
@@ -228,13 +220,3 @@ def read_beginning(path: Path) -> Deletion | None:
     """Return the first line of a log; None if it is missing or damaged."""
     first = parse_line(next(read_lines(path), b""))
     return first if first and first.kind == "since" else None
-
-
-def read_former(path: Path, now: datetime) -> Iterator[Deletion]:
-    """Yield the deletions that an earlier version noted as ids of crops, one on a line."""
-    for line in read_lines(path):
-        words = line.decode(errors="replace").split()
-        if len(words) == 3 and GALLERY_ID.fullmatch(f"{words[1]}-{words[2]}"):
-            yield Deletion(now, "gallery", f"{words[1]}-{words[2]}")
-        elif len(words) == 1 and len(words[0]) <= MOST_ID_LENGTH:
-            yield Deletion(now, "crop", words[0])

@@ -253,7 +253,7 @@ class KeptQueries(RecordPart):
 
         Raises:
             UnknownQuery: there is no such search.
-            DamagedRecord: the picture is missing or does not match its checksum.
+            DamagedRecord: the picture is missing.
         """
         with self._database.read() as reader:
             search = require_search(reader, gallery_id, query_id)

@@ -7,6 +7,7 @@ left it, as with SQLite.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import re
 import secrets
@@ -87,6 +88,10 @@ LEFT JOIN commits AS at_newest ON at_newest.slot = MOD(newest.number, {KEPT_TOKE
 LEFT JOIN commits AS at_known ON at_known.slot = {{slot}}
 LEFT JOIN machines ON machines.machine = {{machine}}
 """
+OTHER_TABLES = (
+    f"its tables are not those of format {FORMAT}, which this program reads; use the program "
+    "version that wrote it"
+)
 EARLIER_STATE = (
     "PostgreSQL lacks commits that were acknowledged: a standby that lagged was promoted, an "
     "earlier state was restored, or a former primary takes writes; start this service anew, which "
@@ -400,7 +405,7 @@ class PostgresDatabase(Database):
                 create_tables(connection)
                 self._put_first_values(
                     {
-                        "format": FORMAT,
+                        "format": describe_format(),
                         "group_secret": secrets.token_hex(32),
                     }
                 )
@@ -412,12 +417,11 @@ class PostgresDatabase(Database):
             ) from error
 
     def require_format(self) -> None:
-        version = int(Reader(self).value("SELECT value FROM record WHERE name = 'format'") or 0)
-        if version != FORMAT:
-            raise InputProblem(
-                f"GMN_DATABASE_URL: the record has format version {version}, and this program "
-                f"reads {FORMAT}; use the program version that wrote it"
-            )
+        if (
+            Reader(self).value("SELECT value FROM record WHERE name = 'format'")
+            != describe_format()
+        ):
+            raise InputProblem(f"GMN_DATABASE_URL: {OTHER_TABLES}")
 
     def _join(self, connection: PostgresConnection) -> Commit:
         """Go on with the record's state, and return its newest commit.
@@ -597,8 +601,17 @@ class PostgresDatabase(Database):
 
 def create_tables(connection: PostgresConnection) -> None:
     """Create all tables of a new record, in the open transaction."""
+    connection.run_script(_schema())
+
+
+def describe_format() -> str:
+    """Return the number of the format with a digest of its tables."""
+    return f"{FORMAT} {hashlib.sha256(_schema().encode()).hexdigest()[:16]}"
+
+
+def _schema() -> str:
     own = Path(__file__).with_name("postgres.sql").read_text(encoding="utf-8")
-    connection.run_script(";\n".join([*table_definitions(), own]))
+    return ";\n".join([*table_definitions(), own])
 
 
 def _as_state(row: Sequence[Any]) -> State:

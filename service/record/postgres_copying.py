@@ -32,7 +32,13 @@ from service.record.copying import (
 )
 from service.record.deletions import Deletion, DeletionLog, read_lines
 from service.record.keys import ASKED_FOR
-from service.record.postgres import KEPT_TOKENS, NEWEST_COMMIT, create_tables
+from service.record.postgres import (
+    KEPT_TOKENS,
+    NEWEST_COMMIT,
+    OTHER_TABLES,
+    create_tables,
+    describe_format,
+)
 from service.record.postgres_acknowledged import Acknowledged, AcknowledgedState, Commit
 from service.record.postgres_address import sentence_of
 from service.record.postgres_connection import (
@@ -42,7 +48,7 @@ from service.record.postgres_connection import (
 )
 from service.record.postgres_locks import CREATORS
 from service.record.record import Record
-from service.record.schema import FORMAT, TABLES
+from service.record.schema import TABLES
 from service.record.transaction import Values, batches
 
 DELETIONS_AT_ONCE = 5000
@@ -184,12 +190,8 @@ class PostgresCopySource(_Session, CopySource):
         if not self.tuples("SELECT to_regclass('record') IS NOT NULL")[0][0]:
             schema = _schema_of(self._connection)
             raise InputProblem(f"{schema}: has no record; name the database of a service")
-        ((version,),) = self.tuples("SELECT value FROM record WHERE name = 'format'") or (("0",),)
-        if int(version) != FORMAT:
-            raise InputProblem(
-                f"{_schema_of(self._connection)}: the record has format version {version}, and "
-                f"this program copies {FORMAT}; use the program version that wrote it"
-            )
+        if self.tuples("SELECT value FROM record WHERE name = 'format'") != [(describe_format(),)]:
+            raise InputProblem(f"{_schema_of(self._connection)}: {OTHER_TABLES}")
 
 
 class PostgresCopyTarget(_Session, CopyTarget):
@@ -205,7 +207,7 @@ class PostgresCopyTarget(_Session, CopyTarget):
     def put_values(self, values: Mapping[str, Any]) -> None:
         self._commit = int(values["commit"])
         self._asks_for_keys = ASKED_FOR in values
-        own = {"format": FORMAT, **values}
+        own = {"format": describe_format(), **values}
         texts = [
             (name, value.hex() if isinstance(value, bytes) else str(value))
             for name, value in own.items()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from service.errors import DamagedRecord
+from service.record.alerts import Alerts
 from service.record.calibrations import StoredCalibrations
 from service.record.cameras import Cameras
 from service.record.crops import Crops
@@ -23,6 +24,7 @@ from service.record.replacing import StagedVectors
 from service.record.schema import TABLES
 from service.record.sqlite import SQLiteDatabase
 from service.record.tracks import Tracks
+from service.record.traffic import ListTraffic
 from service.record.transaction import AMONG, Connection, Reader, Transaction, batches
 from service.record.watch import Watches
 from service.record.webhooks import Webhooks
@@ -74,6 +76,8 @@ class Record:
         self.kept = KeptQueries(database)
         self.cases = StoredCases(database)
         self.watches = Watches(database)
+        self.traffic = ListTraffic(database)
+        self.alerts = Alerts(database)
         self.webhooks = Webhooks(database)
         self.cameras = Cameras(database)
         self.runtimes = Runtimes(database)

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-FORMAT = 15
+FORMAT = 1
 # Tables whose rows have a checksum: what an answer says of a crop, and what a key may do.
 CHECKED_TABLES = ("galleries", "people", "crops", "tracks", "pictures", "api_keys")
 # Row counts told to SQLite's planner: of a table, of a gallery, and of equal values in a gallery.
@@ -168,18 +168,12 @@ def describe_sizes(connection: sqlite3.Connection) -> None:
 
 
 def read_schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
-    """Return the tables, indexes and triggers of a database, each as SQL without white space.
-
-    White space differs between a table that a migration changed and a new one.
-    """
+    """Return the tables, indexes and triggers of a database, each as SQL."""
     statement = (
         "SELECT type, name, tbl_name, sql FROM sqlite_master "
         "WHERE name NOT LIKE 'sqlite_stat%' ORDER BY type, name"
     )
-    return [
-        (kind, name, table, "".join((sql or "").split()))
-        for kind, name, table, sql in connection.execute(statement)
-    ]
+    return [tuple(row) for row in connection.execute(statement)]
 
 
 def index_names(connection: sqlite3.Connection) -> list[str]:

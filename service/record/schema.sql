@@ -57,8 +57,10 @@ CREATE TABLE people (
 CREATE INDEX people_0 ON people (gallery_id, sort_key, name);
 
 -- `slot` is the crop's place in the vector files of its gallery, from 1 on. `seen_at` is the time
--- of capture, or of enrollment if that is unknown. Times are microseconds since 1970, UTC. `inside` is 1 if the picture is stored in the table `pictures`. `changed` is the
--- gallery's version of the crop's last change.
+-- of capture, or of enrollment if that is unknown. Times are microseconds since 1970, UTC. An
+-- external id is stored as it was sent, and found by `external_key`, its Unicode normal form C.
+-- `inside` is 1 if the picture is stored in the table `pictures`. `changed` is the gallery's version
+-- of the crop's last change.
 CREATE TABLE crops (
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
     slot INTEGER NOT NULL,
@@ -69,6 +71,7 @@ CREATE TABLE crops (
     seen_at INTEGER NOT NULL,
     created_at INTEGER NOT NULL,
     external_id TEXT,
+    external_key TEXT,
     sha256 BLOB,
     content_type TEXT,
     image_bytes INTEGER NOT NULL,
@@ -77,7 +80,7 @@ CREATE TABLE crops (
     metadata TEXT,
     crc INTEGER GENERATED ALWAYS AS (row_crc(
         gallery_id, slot, crop_id, person_id, camera, captured_at, seen_at, created_at,
-        external_id, sha256, content_type, image_bytes, inside, quality, metadata
+        external_id, external_key, sha256, content_type, image_bytes, inside, quality, metadata
     )) STORED,
     changed INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (gallery_id, slot),
@@ -88,7 +91,7 @@ CREATE INDEX crops_1 ON crops (person_id, gallery_id, slot);
 CREATE INDEX crops_2 ON crops (gallery_id, camera, slot);
 CREATE INDEX crops_3 ON crops (gallery_id, seen_at, slot);
 CREATE INDEX crops_4 ON crops (gallery_id, created_at, slot);
-CREATE INDEX crops_5 ON crops (gallery_id, external_id, slot) WHERE external_id IS NOT NULL;
+CREATE INDEX crops_5 ON crops (gallery_id, external_key, slot) WHERE external_key IS NOT NULL;
 CREATE INDEX crops_6 ON crops (gallery_id, changed);
 
 -- Tracks of the crops that have one. A track is a tracker's frames of one person in one camera.
@@ -133,12 +136,12 @@ CREATE TABLE pictures (
 );
 
 -- Crops removed for good, which no import and no restore may bring back. `changed` is the gallery's
--- version of the removal. Crops that version 0.5 removed have no slot.
+-- version of the removal.
 CREATE TABLE tombstones (
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
     crop_id TEXT NOT NULL,
     removed_at INTEGER NOT NULL,
-    slot INTEGER,
+    slot INTEGER NOT NULL,
     changed INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (gallery_id, crop_id)
 ) WITHOUT ROWID;
@@ -370,12 +373,14 @@ CREATE TABLE watch_traffic (
 ) WITHOUT ROWID;
 
 -- The part of that histogram that one camera sent with one API key. A camera without a name is ''.
+-- `tracks_since_armed` counts its tracks since the list was armed.
 CREATE TABLE camera_traffic (
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
     key_id TEXT NOT NULL,
     camera TEXT NOT NULL,
     subject TEXT NOT NULL,
     histogram BLOB NOT NULL,
+    tracks_since_armed INTEGER NOT NULL,
     since INTEGER NOT NULL,
     PRIMARY KEY (gallery_id, key_id, camera)
 ) WITHOUT ROWID;
@@ -425,7 +430,10 @@ CREATE TABLE camera_hours (
 CREATE INDEX camera_hours_0 ON camera_hours (hour);
 
 -- `number` grows in commit order; `follows` is the id of the person's preceding visit at
--- another camera. An alert about a list or a camera has a `detail` and no person.
+-- another camera. An alert about a list or a camera has a `detail` and no person. From `camera` to
+-- `trial`, the columns of a visit are about the crop that it shows: `key_id` is the API key that sent
+-- it, only scores of the same `subject` are comparable, and `trial` is 1 if the list was on trial at
+-- its camera.
 CREATE TABLE alerts (
     number INTEGER PRIMARY KEY,
     alert_id TEXT NOT NULL UNIQUE,
@@ -433,17 +441,21 @@ CREATE TABLE alerts (
     person_id INTEGER REFERENCES people ON DELETE CASCADE,
     kind TEXT NOT NULL,
     detail TEXT,
-    camera TEXT,
-    track TEXT,
     first_seen INTEGER NOT NULL,
     last_seen INTEGER NOT NULL,
     crops INTEGER NOT NULL,
+    camera TEXT,
+    key_id TEXT,
+    track TEXT,
+    captured_at INTEGER,
     score REAL,
+    subject TEXT,
     threshold REAL,
     probability REAL,
     cohesion REAL,
     calibration_version TEXT,
     crop_id TEXT,
+    trial INTEGER NOT NULL,
     state TEXT NOT NULL,
     reviewed_by TEXT,
     reviewed_at INTEGER,
@@ -453,46 +465,14 @@ CREATE TABLE alerts (
 CREATE INDEX alerts_0 ON alerts (gallery_id, number);
 CREATE INDEX alerts_1 ON alerts (gallery_id, crop_id);
 CREATE INDEX alerts_2 ON alerts (person_id, last_seen);
+CREATE INDEX alerts_3 ON alerts (gallery_id, subject, number) WHERE state != 'open';
+CREATE INDEX alerts_4 ON alerts (gallery_id, key_id, coalesce(camera, ''), number) WHERE trial = 1;
 
 CREATE TABLE alert_pictures (
     number INTEGER PRIMARY KEY REFERENCES alerts ON DELETE CASCADE,
     content_type TEXT NOT NULL,
     content BLOB NOT NULL
 );
-
--- Times of capture of the crops whose score and picture alerts show.
-CREATE TABLE alert_crops (
-    number INTEGER PRIMARY KEY REFERENCES alerts ON DELETE CASCADE,
-    captured_at INTEGER NOT NULL
-) WITHOUT ROWID;
-
--- Trials of a list at the cameras of API keys since it was armed. A camera without a name is ''.
-CREATE TABLE watch_trials (
-    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
-    key_id TEXT NOT NULL,
-    camera TEXT NOT NULL,
-    tracks INTEGER NOT NULL,
-    ended_at INTEGER,
-    PRIMARY KEY (gallery_id, key_id, camera)
-) WITHOUT ROWID;
-
--- Alerts that were raised during such a trial. While `held` is 1, their messages wait for a review.
-CREATE TABLE trial_alerts (
-    number INTEGER PRIMARY KEY REFERENCES alerts ON DELETE CASCADE,
-    gallery_id INTEGER NOT NULL,
-    key_id TEXT NOT NULL,
-    camera TEXT NOT NULL,
-    held INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX trial_alerts_0 ON trial_alerts (gallery_id, key_id, camera, number);
-
--- The API key that sent the crop which an alert shows, and the subject of its score: only scores of
--- the same subject are comparable.
-CREATE TABLE alert_scores (
-    number INTEGER PRIMARY KEY REFERENCES alerts ON DELETE CASCADE,
-    key_id TEXT NOT NULL,
-    subject TEXT NOT NULL
-) WITHOUT ROWID;
 
 -- How often reviews of a list have changed, or what they may move; its thresholds depend on them.
 CREATE TABLE review_changes (

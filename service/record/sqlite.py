@@ -15,10 +15,10 @@ from pydantic_core import to_json
 
 from model.problems import InputProblem
 from service.errors import DamagedRecord, ServiceStopping, StorageFailed
-from service.ops.data_directory import DATABASE_NAME, EXPORTS, UNFINISHED, file_bytes, sync
+from service.ops.data_directory import EXPORTS, UNFINISHED, file_bytes, sync
 from service.ops.locks import FileWorkLock, ProcessLock, WorkLock
 from service.ops.threads import heartbeat, waiting
-from service.record.acknowledged import FORMER_NAME, PRIVATE_FILE, AcknowledgedCommit
+from service.record.acknowledged import PRIVATE_FILE, AcknowledgedCommit
 from service.record.database import (
     NOT_LOGGED,
     NOT_WRITTEN,
@@ -27,8 +27,8 @@ from service.record.database import (
     Database,
     storage_failure,
 )
-from service.record.migrations import require_upgraded
 from service.record.schema import (
+    FORMAT,
     create_tables,
     index_names,
     read_schema,
@@ -260,13 +260,10 @@ class SQLiteDatabase(SQLiteSource, Database):
         self.path.chmod(PRIVATE_FILE)
         with self.naming_errors():
             connection = self.connection()
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
             # A start that was killed may have left a file without tables.
-            is_new = not version and not read_schema(connection)
+            is_new = not read_schema(connection)
             if is_new:
                 self._create(connection)
-            else:
-                require_upgraded(self.path, version)
             require_schema(self)
         if is_new:
             sync(self.folder)
@@ -278,7 +275,6 @@ class SQLiteDatabase(SQLiteSource, Database):
         except OSError as error:
             raise storage_failure(NOT_LOGGED, error) from error
         self._acknowledge(newest)
-        (self.folder / FORMER_NAME).unlink(missing_ok=True)
         self._cut_vectors()
         # A killed process may have left deleted contents in the log.
         self._truncate_log()
@@ -348,26 +344,29 @@ class SQLiteDatabase(SQLiteSource, Database):
         connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 
 
+class OtherFormat(InputProblem):
+    """A record whose tables or triggers are not those that this program makes."""
+
+
 def require_schema(source: SQLiteSource) -> None:
-    """Raise `DamagedRecord` if a record of today's format has other tables, or triggers."""
-    if read_schema(source.connection()) != schema_of_format():
-        raise source.damage("its tables differ from those of its format")
+    """Raise `OtherFormat` if a record has another format, or other tables or triggers."""
+    version = Reader(source).value("PRAGMA user_version")
+    if version != FORMAT or read_schema(source.connection()) != schema_of_format():
+        raise OtherFormat(
+            f"{source.path}: its tables are not those of format {FORMAT}, which this program "
+            "reads; use the program version that wrote it, or restore a backup if it is damaged"
+        )
 
 
 def require_new(folder: Path) -> None:
     """Raise `InputProblem` if a folder without a record has other files of a data directory."""
     path = folder / FILE
-    if (folder / DATABASE_NAME).exists():
-        raise InputProblem(
-            f"data directory {folder}: was written by a version before 0.5; install version 0.5.0, "
-            f"run its gmn store upgrade {folder} --into NEW, and serve NEW by this version"
-        )
     for unfinished in folder.glob(f"*{UNFINISHED}"):
         raise InputProblem(
-            f"{folder}: a restore or an upgrade into it was cut off ({unfinished.name}); delete "
+            f"{folder}: a restore into it was cut off ({unfinished.name}); delete "
             "this directory and start over"
         )
-    if AcknowledgedCommit(folder).read() or (folder / FORMER_NAME).exists():
+    if AcknowledgedCommit(folder).read():
         raise DamagedRecord(path, "the file is missing, but changes in it were acknowledged")
     exports = list(folder.glob(f"{EXPORTS}/*/*"))
     if exports:

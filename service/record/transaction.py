@@ -18,7 +18,6 @@ from pydantic_core import from_json
 
 from service.errors import DamagedRecord, ServiceError
 from service.record.schema import TABLES, StoredRow, as_moment
-from service.record.spellings import Spellings
 from service.record.values import JsonObject
 from service.record.vectors import Vector, VectorFile, VectorFiles, vector_crc
 
@@ -32,7 +31,6 @@ COUNTING = (
     "UPDATE api_keys SET used_at ",
     "UPDATE cameras ",
     "UPDATE jobs SET state ",
-    "UPDATE watch_trials ",
     "UPDATE webhooks SET dropped ",
     "INSERT INTO camera_hours ",
     "INSERT INTO camera_traffic ",
@@ -198,7 +196,6 @@ class Source(ABC):
         self.folder = folder
         self.path = folder / FILE
         self.vectors: VectorFiles = VectorFiles(folder, only_read)
-        self.spellings = Spellings()
         self.damaged: dict[tuple[int, int], str | None] = {}
         self.problems: list[str] = []
         self._local = threading.local()
@@ -374,10 +371,6 @@ class Reader:
 
     def row(self, table: str, clauses: str = "", values: Values = ()) -> Row | None:
         return next(iter(self.rows(table, f"{clauses} LIMIT 1", values)), None)
-
-    def spellings(self, gallery_id: int, external_id: str) -> list[str]:
-        """Return the Unicode forms in which a gallery may have stored an id, its NFC first."""
-        return self.database.spellings.of(self.tuples, gallery_id, external_id)
 
     def newest_commit(self) -> int:
         for row in self.rows("record", "WHERE name = 'commit'"):

@@ -11,20 +11,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from model.problems import InputProblem
 from model.wording import counted
 from service.errors import DamagedRecord, ServiceError
 from service.ops.threads import heartbeat
 from service.record.crop_rows import read_intact_vectors
-from service.record.migrations import read_format
 from service.record.schema import (
     CHECKED_TABLES,
-    FORMAT,
     TABLES,
     checked_columns,
     read_schema,
     row_crc,
 )
-from service.record.sqlite import SQLiteDatabase, SQLiteSource, stored_uri
+from service.record.sqlite import SQLiteDatabase, SQLiteSource, require_schema, stored_uri
 from service.record.transaction import AMONG, FILE, Reader, batches
 from service.record.vectors import Vector
 
@@ -110,7 +109,7 @@ def verify(folder: Path) -> RecordFound:
     """
     with inspect(folder) as inspection:
         inspection.check_pages()
-        for table in inspection.tables():
+        for table in TABLES:
             if table not in ("galleries", "crops", "pictures"):
                 for _ in inspection.rows(table):
                     pass
@@ -144,21 +143,13 @@ class Inspection:
         self._connection = stored.connection()
         # A flipped bit can leave invalid UTF-8; the checksum of the row reveals it.
         self._connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
-        self._format = read_format(stored)
+        require_schema(stored)
         self._connection.execute("BEGIN")
         for row in self.rows("galleries"):
             if row["name"] is not None:
                 gallery_id = row["gallery_id"]
                 self.galleries[gallery_id] = row
                 self.found.galleries[gallery_id] = GalleryFound(gallery_id, row["name"])
-
-    def tables(self) -> list[str]:
-        """Return the tables of today's format that the format of this record has."""
-        if self._format == FORMAT:
-            return list(TABLES)
-        rows = self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        names = {row["name"] for row in rows}
-        return [table for table in TABLES if table in names]
 
     def rows(self, table: str) -> Iterator[Values]:
         try:
@@ -322,6 +313,16 @@ def has_record(folder: Path) -> bool:
     ):
         return bool(read_schema(record.connection()))
     return True
+
+
+def require_no_record(folder: Path) -> None:
+    """Raise `InputProblem` if the data directory of a record in PostgreSQL has one of its own."""
+    if has_record(folder):
+        raise InputProblem(
+            f"data directory {folder}: it has a record of its own, and GMN_DATABASE_URL names "
+            "another one; name an empty directory. To go on with this record there, copy it first "
+            f"(gmn store copy {folder} --into URL)"
+        )
 
 
 def _finish_rollback(path: Path) -> None:

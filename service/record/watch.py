@@ -1,233 +1,26 @@
-"""Watch lists and their alerts; an alert, its picture and its deliveries are one commit."""
+"""Watch lists: arm and disarm them, and read their state."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field
-
-from gmn_client.models import Alert, AlertKind, AlertState, Forecast, Watch, WatchSettings
-from model.crops.texts import nfc
+from gmn_client.models import Forecast, WatchSettings
 from service.errors import InvalidField
-from service.record.camera_reviews import (
-    CameraReviews,
-    count_change,
-    ignore_reviews,
-    note_score,
-    read_reviews,
-)
+from service.record.alerts import NEWEST_ALERT, NEXT_NUMBER, NotedVisit, about_list, write_alert
+from service.record.armed_lists import ARMED, ArmedList, find_armed, read_lists
+from service.record.camera_reviews import CameraReviews, ignore_reviews, read_reviews
 from service.record.database import RecordPart, transactional
-from service.record.galleries import read_entry, require_entry
-from service.record.keys import ApiKey
-from service.record.schema import as_micros, as_moment, now_micros
-from service.record.transaction import AMONG, JOIN_IN_ORDER, Reader, Transaction, all_of, upsert
-from service.record.trials import (
-    LONGEST_TRIAL,
-    MOST_CAMERAS,
-    CameraTrial,
-    end_holding,
-    read_trials,
-)
-from service.record.values import Picture, Sender, new_crop_id
+from service.record.galleries import require_entry
+from service.record.schema import now_micros
+from service.record.transaction import Transaction
+from service.record.trials import LONGEST_TRIAL, read_trials
+from service.record.values import Sender
 
 MOST_ARMED = 100
-KEPT_ALERTS = 100_000
-# With the most webhooks of all galleries and of one, 20,000 deliveries wait for them at most.
-WAITING_OF_WEBHOOK = 500
-# With so many, alerts about cameras are dropped: the other half is for alerts about people.
-WAITING_ABOUT_CAMERAS = WAITING_OF_WEBHOOK // 2
-# Type of a count in a stored histogram of traffic.
-COUNT = np.dtype("<i8")
-# A process counts a part of a track at its end, at the latest this long after another process did.
-PARTS_WITHIN_MICROS = 3_600_000_000
-Counts = NDArray[np.int64]
-EXPIRED_AT_ONCE = 1000
-MICROS_OF_DAY = 86_400_000_000
-# Remove the oldest alerts about the person with the most: one picture that is sent repeatedly under
-# invented cameras cannot push out alerts about other people.
-DELETE_SURPLUS = """
-DELETE FROM alerts WHERE number IN (
-    SELECT number FROM alerts WHERE coalesce(person_id, 0) = (
-        SELECT coalesce(person_id, 0) FROM alerts GROUP BY coalesce(person_id, 0)
-        ORDER BY count(*) DESC, min(number) LIMIT 1
-    ) ORDER BY number LIMIT ?
-)
-"""
-# Extend the visit that new crops belong to. Late crops may extend a visit, but a late entry never
-# becomes a visit. Only the track that raised a rejected alert goes on with it: whoever comes later
-# may be the listed person. A visit is to one camera, or to all cameras of the list.
-EXTEND_VISIT = """
-UPDATE alerts SET
-    first_seen = CASE WHEN first_seen < :first_seen THEN first_seen ELSE :first_seen END,
-    last_seen = CASE WHEN last_seen > :last_seen THEN last_seen ELSE :last_seen END,
-    crops = crops + :crops
-WHERE number = (
-    SELECT number FROM alerts WHERE person_id = :person_id
-        AND (:quiet_scope = 'list' OR coalesce(camera, '') = coalesce(:camera, ''))
-        AND last_seen >= :first_seen - :quiet AND first_seen <= :last_seen + :quiet
-        AND kind IN ('visit', :kind) AND (state != 'rejected' OR alert_id = :own_alert)
-    ORDER BY alert_id = :own_alert DESC, last_seen DESC LIMIT 1
-) RETURNING number
-"""
-# Show the crop of a visit with the highest score. A reviewed alert keeps the crop that was decided
-# on.
-TAKE_BEST = """
-UPDATE alerts SET camera = :camera, track = :track, score = :score, threshold = :threshold,
-    cohesion = :cohesion, probability = :probability, calibration_version = :calibration_version,
-    crop_id = :crop_id
-WHERE number = :number AND state = 'open' AND score < :score
-"""
-# Webhooks that receive an alert of a gallery, by the number of their waiting deliveries.
-WANTED_BY = """
-WHERE enabled = 1 AND (gallery_id IS NULL OR gallery_id = :gallery_id) AND (
-    SELECT count(*) FROM deliveries
-    WHERE deliveries.webhook_id = webhooks.webhook_id AND state = 'waiting'
-)
-"""
-NEWEST_ALERT = "newest_alert"
-# Plain counts would show a key for one gallery how many alerts others have.
-NEXT_NUMBER = upsert(
-    "record",
-    ("name", "value"),
-    "VALUES (?, ?)",
-    """value = CASE
-        WHEN CAST(excluded.value AS INTEGER) > CAST(record.value AS INTEGER)
-            THEN CAST(excluded.value AS INTEGER)
-        ELSE CAST(record.value AS INTEGER) + 1
-    END""",
-)
-ARMED = "disarmed_at IS NULL"
-OF_SUBJECT = "WHERE gallery_id = ? AND subject = ?"
-OF_IDENTITY = "person_id IN (SELECT person_id FROM people WHERE name = ?)"
-# Columns beside those of `watches` and `alerts`, and their tables. A gallery that is being deleted
-# has no name.
-OF_WATCHES = """,
-name AS gallery, forecast AS promised, coalesce(tracks, 0) AS tracks,
-coalesce(changes, 0) AS review_changes,
-CASE WHEN disarmed_at IS NULL THEN 'armed' ELSE 'disarmed' END AS state,
-watches.embedder != galleries.embedder AS outdated
-"""
-BESIDE_WATCHES = """
-JOIN galleries USING (gallery_id) LEFT JOIN watch_traffic USING (gallery_id)
-LEFT JOIN review_changes USING (gallery_id)
-WHERE name IS NOT NULL AND
-"""
-OF_ALERTS = """,
-name AS gallery,
-(SELECT name FROM people WHERE people.person_id = alerts.person_id) AS identity,
-(SELECT captured_at FROM alert_crops WHERE alert_crops.number = alerts.number) AS captured_at,
-EXISTS (SELECT 1 FROM trial_alerts WHERE trial_alerts.number = alerts.number) AS trial,
-EXISTS (SELECT 1 FROM trial_alerts
-    WHERE trial_alerts.number = alerts.number AND held = 1) AS held,
-alert_pictures.number IS NOT NULL AS has_picture
-"""
-# The order of the tables is fixed, so that a page is read along an index of `alerts`.
-BESIDE_ALERTS = f"""
-{JOIN_IN_ORDER} galleries USING (gallery_id) LEFT JOIN alert_pictures USING (number)
-WHERE name IS NOT NULL AND
-"""
-
-
-class ArmedList(Watch):
-    """The stored state of a list that is or was armed.
-
-    Attributes:
-        outdated: the gallery was reindexed since the list was armed.
-        tracks: number of tracks in the stored traffic.
-        review_changes: how often its reviews have changed.
-    """
-
-    gallery_id: int
-    settings: WatchSettings
-    armed_at: datetime
-    promised: Forecast
-    outdated: bool
-    tracks: int
-    review_changes: int
-
-
-class StoredAlert(Alert):
-    """An alert without the addresses of its pictures.
-
-    Attributes:
-        crop_id: the nearest crop of the list; None for news about a list or camera.
-        has_picture: the picture of the visit's best crop is kept.
-    """
-
-    image_url: str | None = None
-    reference_url: str | None = None
-    crop_id: str | None = Field(exclude=True)
-    has_picture: bool = Field(exclude=True)
-
-
-@dataclass(frozen=True)
-class NotedVisit:
-    """An alert after a write.
-
-    Attributes:
-        is_new: False if an earlier visit was extended.
-        dropped: number of webhooks with too many waiting deliveries.
-        removed: number of old alerts that were removed to make room.
-    """
-
-    alert: StoredAlert
-    is_new: bool
-    dropped: int = 0
-    removed: int = 0
-
-
-class TrackPart(NamedTuple):
-    """A track that one process saw, or the part of it that it saw.
-
-    Attributes:
-        name: identifies the track, unless the same name was given to another one later.
-        began, until: times of capture between which it was open.
-        bin: bin of its best score in the histogram.
-    """
-
-    name: bytes
-    began: datetime
-    until: datetime
-    bin: int
-
-
-@dataclass(frozen=True)
-class EndedTracks:
-    """Tracks that ended since the last ones were counted.
-
-    Attributes:
-        counts: numbers of whole tracks, one per bin of a histogram.
-        parts: further tracks, of which other processes may have seen a part. A track counts once,
-            by its best score.
-    """
-
-    counts: Counts
-    parts: Sequence[TrackPart] = ()
-
-
-class CameraTraffic(NamedTuple):
-    """The traffic of one camera, as `Watches.traffic` has that of all.
-
-    Attributes:
-        counts: numbers of tracks, one per bin.
-        tracks: their sum.
-        since: time from which they were counted.
-    """
-
-    counts: Counts
-    tracks: int
-    since: datetime
 
 
 class Watches(RecordPart):
-    """Armed lists, their traffic, and the alerts about them."""
+    """Galleries as watch lists."""
 
     @transactional
     def arm(
@@ -257,8 +50,9 @@ class Watches(RecordPart):
         others = f"SELECT count(*) FROM watches WHERE {ARMED} AND gallery_id != ?"
         if transaction.value(others, (gallery_id,)) >= MOST_ARMED:
             raise InvalidField(f"gallery: {MOST_ARMED} lists are armed, the most; disarm one first")
-        for table in ("watch_trials", "ignored_reviews"):
-            transaction.change(f"DELETE FROM {table} WHERE gallery_id = ?", (gallery_id,))
+        transaction.change("DELETE FROM ignored_reviews WHERE gallery_id = ?", (gallery_id,))
+        new_trials = "UPDATE camera_traffic SET tracks_since_armed = 0 WHERE gallery_id = ?"
+        transaction.change(new_trials, (gallery_id,))
         now = now_micros()
         # Later alerts have greater numbers than this time, even if the clock is set back.
         transaction.change(NEXT_NUMBER, (NEWEST_ALERT, now))
@@ -305,18 +99,18 @@ class Watches(RecordPart):
         values = (now_micros(), why, gallery_id, armed_at)
         if not transaction.change(disarmed, values) or armed_at is None:
             return None
-        return _write_alert(transaction, gallery_id, _about_list("disarmed", why))
+        return write_alert(transaction, gallery_id, about_list("disarmed", why))
 
     @transactional
     def warn(self, transaction: Transaction, gallery_id: int, detail: str) -> NotedVisit | None:
         """Write an alert that an armed list breaks its promise, at most once for each arming."""
-        watch = _find_armed(transaction, gallery_id)
+        watch = find_armed(transaction, gallery_id)
         earlier = (
             "SELECT 1 FROM alerts WHERE gallery_id = ? AND kind = 'promise_broken' AND number >= ?"
         )
         if watch is None or transaction.value(earlier, (gallery_id, watch.armed_at)):
             return None
-        return _write_alert(transaction, gallery_id, _about_list("promise_broken", detail))
+        return write_alert(transaction, gallery_id, about_list("promise_broken", detail))
 
     def get(self, gallery_id: int) -> ArmedList | None:
         """Return a list with the counts of its kept alerts; None if it never was armed.
@@ -329,7 +123,7 @@ class Watches(RecordPart):
             "WHERE gallery_id = ? AND kind = 'visit' AND number >= ?"
         )
         with self._database.read() as reader:
-            for watch in _read_lists(reader, "gallery_id = ?", (gallery_id,)):
+            for watch in read_lists(reader, "gallery_id = ?", (gallery_id,)):
                 now = datetime.now(UTC)
                 # Alerts before this time are removed.
                 kept_since = now - timedelta(days=watch.settings.retention_days)
@@ -342,83 +136,14 @@ class Watches(RecordPart):
                 is_known = reviewed and days
                 false_alarms = alerts / days * rejected / reviewed if is_known else None
                 changes = {**counts, "days": days, "false_alarms": false_alarms}
-                if watch.settings.trial and watch.state == "armed":
+                if watch.state == "armed":
                     changes["trials"] = read_trials(reader, gallery_id, watch.armed_at)
                     changes["trial_until"] = watch.armed_at + LONGEST_TRIAL
                 return watch.model_copy(update=changes)
         return None
 
     def armed(self) -> list[ArmedList]:
-        return _read_lists(self._reader, f"{ARMED} ORDER BY gallery_id")
-
-    @transactional
-    def add_traffic(
-        self,
-        transaction: Transaction,
-        gallery_id: int,
-        subject: str,
-        tracks: Mapping[Sender, EndedTracks],
-    ) -> None:
-        """Add tracks to the histograms of a list and of its cameras.
-
-        Tracks of another subject are dropped, and those of a deleted gallery are ignored. Of each
-        API key the first `MOST_CAMERAS` cameras have a histogram; tracks of further ones count in
-        that of the list alone.
-
-        Args:
-            subject: identifies comparable traffic.
-            tracks: ended tracks by camera.
-        """
-        if read_entry(transaction, gallery_id) is None:
-            return
-        row = transaction.row("watch_traffic", OF_SUBJECT, (gallery_id, subject))
-        if row is None:
-            for table in ("counted_tracks", "camera_traffic"):
-                transaction.change(f"DELETE FROM {table} WHERE gallery_id = ?", (gallery_id,))
-        added = {
-            sender: _count_tracks(transaction, gallery_id, ended)
-            for sender, ended in tracks.items()
-        }
-        watch = _find_armed(transaction, gallery_id)
-        for sender, counts in added.items():
-            _add_to_camera(transaction, gallery_id, subject, sender, counts)
-            trial = watch and _trial_of(watch, *sender)
-            if trial:
-                trial.add_tracks(transaction, int(counts.sum()))
-        counts = np.sum(list(added.values()), axis=0)
-        if row:
-            counts = counts + np.frombuffer(row["histogram"], COUNT)
-        values = {
-            "gallery_id": gallery_id,
-            "subject": subject,
-            "histogram": counts.astype(COUNT).tobytes(),
-            "tracks": int(counts.sum()),
-            "since": row["since"] if row else now_micros(),
-        }
-        transaction.insert("watch_traffic", values, instead=True)
-
-    def traffic(self, gallery_id: int, subject: str) -> tuple[Counts, datetime]:
-        """Return the counts of a list's traffic and the time of the first; empty if there are none.
-
-        Args:
-            subject: as in `add_traffic`.
-        """
-        row = self._reader.row("watch_traffic", OF_SUBJECT, (gallery_id, subject))
-        histogram, since = (row["histogram"], row["since"]) if row else (b"", now_micros())
-        return np.frombuffer(histogram, COUNT), as_moment(since)
-
-    def traffic_by_camera(self, gallery_id: int, subject: str) -> dict[Sender, CameraTraffic]:
-        """Return the traffic of each camera of a list that has a histogram.
-
-        Args:
-            subject: as in `add_traffic`.
-        """
-        traffic = {}
-        for row in self._reader.rows("camera_traffic", OF_SUBJECT, (gallery_id, subject)):
-            counts = np.frombuffer(row["histogram"], COUNT)
-            sender = Sender(row["key_id"], row["camera"] or None)
-            traffic[sender] = CameraTraffic(counts, int(counts.sum()), as_moment(row["since"]))
-        return traffic
+        return read_lists(self._reader, f"{ARMED} ORDER BY gallery_id")
 
     def reviews_by_camera(
         self, gallery_id: int, armed_at: datetime, subject: str
@@ -426,7 +151,7 @@ class Watches(RecordPart):
         """Return the reviews of the alerts that a list raised since it was armed, by camera.
 
         Args:
-            subject: as in `note_visit`.
+            subject: identifies comparable scores.
         """
         return read_reviews(self._reader, gallery_id, armed_at, subject)
 
@@ -439,241 +164,9 @@ class Watches(RecordPart):
         Raises:
             InvalidField: the list is not armed.
         """
-        if _find_armed(transaction, gallery_id) is None:
+        if find_armed(transaction, gallery_id) is None:
             raise InvalidField("gallery: is not armed as a watch list; arm it first")
         ignore_reviews(transaction, gallery_id, sender, are_ignored)
-
-    @transactional
-    def note_visit(
-        self,
-        transaction: Transaction,
-        gallery_id: int,
-        slot: int,
-        key_id: str,
-        subject: str,
-        seen: Mapping[str, Any],
-        picture: Picture | None,
-        captured_at: datetime | None = None,
-        own_alert: str | None = None,
-    ) -> NotedVisit | None:
-        """Extend the visit of a person, or write an alert, its picture and deliveries.
-
-        Processes that note the same visit at the same time write one alert. An open alert shows the
-        crop with the highest score.
-
-        Args:
-            slot: that of the list's nearest crop, whose person is the match.
-            key_id: the API key that sent the crops.
-            subject: identifies what their score is comparable with.
-            seen: fields of an alert about new crops of one track: their number in `crops`, and the
-                times of the track.
-            picture: picture of the best crop, if it is new.
-            captured_at: its time of capture.
-            own_alert: id of the alert that was written for this track and list before.
-
-        Returns:
-            None if the list is disarmed or deleted, or its nearest crop was deleted or has no name
-            any more.
-        """
-        watch = _find_armed(transaction, gallery_id)
-        crop = transaction.row("crops", "WHERE gallery_id = ? AND slot = ?", (gallery_id, slot))
-        if watch is None or crop is None or crop["person_id"] is None:
-            return None
-        first_seen = as_micros(seen["first_seen"])
-        values = {
-            **seen,
-            "person_id": crop["person_id"],
-            "first_seen": first_seen,
-            "last_seen": as_micros(seen["last_seen"]),
-            "crop_id": crop["crop_id"],
-        }
-        trial = _trial_of(watch, key_id, seen["camera"])
-        if trial and not trial.is_on(transaction):
-            trial = None
-        asked = {
-            **values,
-            "quiet": watch.settings.quiet_seconds * 1_000_000,
-            "quiet_scope": watch.settings.quiet_scope,
-            "own_alert": own_alert,
-        }
-        extended = transaction.value(EXTEND_VISIT, asked)
-        if extended is not None:
-            if transaction.change(TAKE_BEST, values | {"number": extended}):
-                _show_crop(transaction, extended, picture, captured_at)
-                note_score(transaction, extended, key_id, subject)
-            state = transaction.value("SELECT state FROM alerts WHERE number = ?", (extended,))
-            dropped = 0
-            # No key whose camera is on trial may hold back what one that is not has seen.
-            if state == "open" and trial is None:
-                dropped = _send_held(transaction, gallery_id, extended)
-            (alert,) = _read_alerts(transaction, "number = ?", (extended,))
-            return NotedVisit(alert, False, dropped)
-        former_visit = (
-            "SELECT alert_id FROM alerts WHERE person_id = ? "
-            "AND coalesce(camera, '') != coalesce(?, '') AND last_seen <= ? "
-            "AND state != 'rejected' ORDER BY last_seen DESC LIMIT 1"
-        )
-        values["follows"] = transaction.value(
-            former_visit, (crop["person_id"], seen["camera"], first_seen)
-        )
-        is_held = trial is not None and watch.settings.trial == "hold"
-        noted = _write_alert(transaction, gallery_id, values, picture, captured_at, trial, is_held)
-        note_score(transaction, noted.alert.number, key_id, subject)
-        return noted
-
-    def newest_number(self) -> int:
-        """Return the number of the newest alert, even if it was removed; 0 before the first."""
-        statement = "SELECT CAST(value AS INTEGER) FROM record WHERE name = ?"
-        return self._reader.value(statement, (NEWEST_ALERT,)) or 0
-
-    def alerts(
-        self,
-        limit: int,
-        gallery_id: int | None = None,
-        identity: str | None = None,
-        camera: str | None = None,
-        kind: AlertKind | None = None,
-        state: AlertState | None = None,
-        before: int | None = None,
-        after: int | None = None,
-    ) -> list[StoredAlert]:
-        """Return up to `limit` alerts, newest first, or with `after` oldest first.
-
-        Args:
-            before, after: exclusive bounds of `number`.
-        """
-        conditions = {
-            "gallery_id = ?": gallery_id,
-            OF_IDENTITY: identity,
-            "camera = ?": camera and nfc(camera),
-            "kind = ?": kind,
-            "state = ?": state,
-            "number < ?": before,
-            "number > ?": after,
-        }
-        wanted, values = all_of(conditions)
-        order = "DESC" if after is None else ""
-        condition = f"{wanted} ORDER BY number {order} LIMIT ?"
-        return _read_alerts(self._reader, condition, [*values, limit])
-
-    def alert(self, alert_id: str) -> StoredAlert | None:
-        return next(iter(_read_alerts(self._reader, "alert_id = ?", (alert_id,))), None)
-
-    def picture(self, alert_id: str) -> Picture | None:
-        clauses = "WHERE number = (SELECT number FROM alerts WHERE alert_id = ?)"
-        row = self._reader.row("alert_pictures", clauses, (alert_id,))
-        return Picture(row["content"], row["content_type"]) if row else None
-
-    @transactional
-    def review(
-        self,
-        transaction: Transaction,
-        alert_id: str,
-        decision: AlertState,
-        caller: ApiKey,
-        score: float | None = None,
-    ) -> int:
-        """Store a decision on an alert, or remove it with `open`.
-
-        A confirmation sends the messages that were held, and the last review of a camera's first
-        alerts may end the trial there.
-
-        Args:
-            score: score of the crop that was decided on; None if the caller does not say it.
-
-        Returns:
-            Number of webhooks with too many waiting deliveries.
-
-        Raises:
-            Forbidden: another key has decided, and this one has no `admin`.
-            InvalidField: the alert shows another crop.
-        """
-        shown = transaction.value("SELECT score FROM alerts WHERE alert_id = ?", (alert_id,))
-        if score is not None and score != shown:
-            raise InvalidField(
-                "score: the alert shows another crop now; read the alert, look at its picture, and "
-                "send its new score, or none"
-            )
-        decided = "SELECT reviewed_by FROM alerts WHERE alert_id = ? AND reviewed_by IS NOT NULL"
-        for key_id in transaction.column(decided, (alert_id,)):
-            caller.require_own(key_id)
-        reviewed = (None, None) if decision == "open" else (caller.key_id, now_micros())
-        transaction.change(
-            "UPDATE alerts SET state = ?, reviewed_by = ?, reviewed_at = ? WHERE alert_id = ?",
-            (decision, *reviewed, alert_id),
-        )
-        of_alert = "SELECT gallery_id FROM alerts WHERE alert_id = ?"
-        for gallery_id in transaction.column(of_alert, (alert_id,)):
-            count_change(transaction, gallery_id)
-        row = transaction.row(
-            "trial_alerts",
-            "WHERE number = (SELECT number FROM alerts WHERE alert_id = ?)",
-            (alert_id,),
-        )
-        if row is None:
-            return 0
-        gallery_id = row["gallery_id"]
-        watch = _find_armed(transaction, gallery_id)
-        trial = watch and _trial_of(watch, row["key_id"], row["camera"] or None)
-        if trial:
-            trial.end_if_passed(transaction)
-        if decision != "confirmed":
-            return 0
-        return _send_held(transaction, gallery_id, row["number"])
-
-    @transactional
-    def expire(self, transaction: Transaction, gallery_id: int) -> int:
-        """Remove some alerts of a list that are past its retention; return how many.
-
-        Tracks are forgotten once no process can have another part of them.
-        """
-        old = (now_micros() - PARTS_WITHIN_MICROS,)
-        transaction.change("DELETE FROM counted_tracks WHERE counted_at < ?", old)
-        watch = transaction.row("watches", "WHERE gallery_id = ?", (gallery_id,))
-        if watch is None:
-            return 0
-        oldest = now_micros() - watch["settings"]["retention_days"] * MICROS_OF_DAY
-        expired = transaction.column(
-            "SELECT number FROM alerts WHERE gallery_id = ? AND created_at < ? "
-            "ORDER BY number LIMIT ?",
-            (gallery_id, oldest, EXPIRED_AT_ONCE),
-        )
-        return _remove_alerts(transaction, expired)
-
-
-def watches_camera(settings: WatchSettings, camera: str | None) -> bool:
-    # Earlier versions stored names as they were sent.
-    cameras = {nfc(name) for name in settings.cameras}
-    return not cameras or camera in cameras
-
-
-def alert_lists_of_camera(
-    transaction: Transaction,
-    kind: AlertKind,
-    key: ApiKey,
-    camera: str,
-    detail: str,
-    first_seen: datetime,
-    last_seen: datetime,
-) -> list[NotedVisit]:
-    """Write an alert about a camera for each armed list that watches it and that its key may see.
-
-    Args:
-        first_seen, last_seen: times between which the camera was not heard.
-    """
-    values = {
-        "kind": kind,
-        "camera": camera,
-        "detail": detail,
-        "first_seen": first_seen,
-        "last_seen": last_seen,
-        "crops": 0,
-    }
-    return [
-        _write_alert(transaction, watch.gallery_id, values)
-        for watch in _read_lists(transaction, ARMED)
-        if key.may_see(watch.gallery) and watches_camera(watch.settings, camera)
-    ]
 
 
 def stop_watching(transaction: Transaction) -> None:
@@ -683,219 +176,3 @@ def stop_watching(transaction: Transaction) -> None:
     transaction.change(disarmed, (now_micros(), why))
     given_up = "UPDATE deliveries SET state = 'dead', error = ? WHERE state = 'waiting'"
     transaction.change(given_up, (why,))
-    transaction.change("UPDATE trial_alerts SET held = 0 WHERE held = 1")
-
-
-def forget_alerts(
-    transaction: Transaction, person_ids: Sequence[int]
-) -> tuple[int, dict[str, int]]:
-    """Remove the alerts about people, with pictures and deliveries.
-
-    Returns:
-        Number of alerts, and number of messages about them that were sent or due to each address.
-    """
-    # A message that is due may be under way: its outcome is noted when the receiver has answered.
-    counted = transaction.tuples(
-        "SELECT coalesce(sent_to, url) AS address, count(*) FROM deliveries "
-        "JOIN alerts USING (number) LEFT JOIN webhooks USING (webhook_id) "
-        f"WHERE person_id IN {AMONG} AND (sent_to IS NOT NULL "
-        "OR deliveries.state = 'waiting' AND enabled = 1 AND next_at <= ?) "
-        "GROUP BY address ORDER BY address",
-        (person_ids, now_micros()),
-    )
-    sent: Counter[str] = Counter()
-    for address, messages in counted:
-        sent[origin_of(address)] += messages
-    statement = f"SELECT number FROM alerts WHERE person_id IN {AMONG}"
-    numbers = transaction.column(statement, (person_ids,))
-    return _remove_alerts(transaction, numbers), dict(sent)
-
-
-def origin_of(url: str) -> str:
-    """Return the scheme, name and port of a URL, whose path may contain a secret."""
-    parsed = urlsplit(url)
-    return f"{parsed.scheme}://{parsed.netloc}"
-
-
-def _count_tracks(transaction: Transaction, gallery_id: int, ended: EndedTracks) -> Counts:
-    """Return what tracks add to each bin; below 0 where a track gets a better score."""
-    counts = ended.counts.copy()
-    for part in ended.parts:
-        _count_part(transaction, gallery_id, part, counts)
-    return counts
-
-
-def _add_to_camera(
-    transaction: Transaction, gallery_id: int, subject: str, sender: Sender, added: Counts
-) -> None:
-    values = {
-        "gallery_id": gallery_id,
-        "key_id": sender.key_id,
-        "camera": sender.camera or "",
-        "subject": subject,
-        "since": now_micros(),
-    }
-    row = transaction.row(
-        "camera_traffic",
-        "WHERE gallery_id = :gallery_id AND key_id = :key_id AND camera = :camera",
-        values,
-    )
-    counts = added
-    if row:
-        counts = added + np.frombuffer(row["histogram"], COUNT)
-        values["since"] = row["since"]
-    else:
-        cameras = "SELECT count(*) FROM camera_traffic WHERE gallery_id = ? AND key_id = ?"
-        if transaction.value(cameras, (gallery_id, sender.key_id)) >= MOST_CAMERAS:
-            return
-    # The first part of a track may have been counted before its camera had a histogram.
-    values["histogram"] = np.maximum(counts, 0).astype(COUNT).tobytes()
-    transaction.insert("camera_traffic", values, instead=True)
-
-
-def _count_part(transaction: Transaction, gallery_id: int, part: TrackPart, counts: Counts) -> None:
-    """Count a track in a histogram, together with the parts that were counted before."""
-    joined = transaction.tuples(
-        "DELETE FROM counted_tracks WHERE gallery_id = ? AND name = ? AND began <= ? "
-        "AND until >= ? RETURNING began, until, bin",
-        (gallery_id, part.name, part.until, part.began),
-    )
-    track: dict[str, Any] = {
-        "gallery_id": gallery_id,
-        "name": part.name,
-        "began": as_micros(part.began),
-        "until": as_micros(part.until),
-        "bin": part.bin,
-        "counted_at": now_micros(),
-    }
-    for began, until, score_bin in joined:
-        counts[score_bin] -= 1
-        track["began"] = min(track["began"], began)
-        track["until"] = max(track["until"], until)
-        track["bin"] = max(track["bin"], score_bin)
-    counts[track["bin"]] += 1
-    transaction.insert("counted_tracks", track)
-
-
-def _remove_alerts(transaction: Transaction, numbers: Sequence[int]) -> int:
-    if not numbers:
-        return 0
-    return transaction.change(f"DELETE FROM alerts WHERE number IN {AMONG}", (numbers,))
-
-
-def _find_armed(reader: Reader, gallery_id: int) -> ArmedList | None:
-    watches = _read_lists(reader, f"gallery_id = ? AND {ARMED}", (gallery_id,))
-    now = datetime.now(UTC)
-    return next((watch for watch in watches if watch.settings.expires_at > now), None)
-
-
-def _trial_of(watch: ArmedList, key_id: str, camera: str | None) -> CameraTrial | None:
-    """Return the trial of a list at a camera; None for a list that has no trials."""
-    if watch.settings.trial is None:
-        return None
-    return CameraTrial(watch.gallery_id, key_id, camera, watch.armed_at)
-
-
-def _read_lists(reader: Reader, condition: str, values: Sequence[Any] = ()) -> list[ArmedList]:
-    rows = reader.rows("watches", f"{BESIDE_WATCHES} {condition}", values, OF_WATCHES)
-    # Only a process that holds the list knows its current forecast.
-    return [ArmedList.model_validate(row | {"forecast": None}) for row in rows]
-
-
-def _about_list(kind: AlertKind, detail: str) -> dict[str, Any]:
-    now = now_micros()
-    return {"kind": kind, "detail": detail, "first_seen": now, "last_seen": now, "crops": 0}
-
-
-def _write_alert(
-    transaction: Transaction,
-    gallery_id: int,
-    values: Mapping[str, Any],
-    picture: Picture | None = None,
-    captured_at: datetime | None = None,
-    trial: CameraTrial | None = None,
-    is_held: bool = False,
-) -> NotedVisit:
-    """Write an alert with its picture and deliveries; remove old ones beyond `KEPT_ALERTS`.
-
-    Args:
-        trial: the trial during which it is raised.
-        is_held: its deliveries are written when it is confirmed.
-    """
-    now = now_micros()
-    number = transaction.value(
-        f"{NEXT_NUMBER} RETURNING CAST(value AS INTEGER)", (NEWEST_ALERT, now)
-    )
-    fields = {
-        "number": number,
-        "alert_id": new_crop_id(),
-        "gallery_id": gallery_id,
-        "state": "open",
-        "created_at": now,
-    }
-    transaction.insert("alerts", {**fields, **values})
-    _show_crop(transaction, number, picture, captured_at)
-    # Nobody is told of a late entry.
-    is_held = is_held and values["kind"] != "late"
-    if trial:
-        trial.add_alert(transaction, number, is_held)
-    dropped = 0
-    if values["kind"] != "late" and not is_held:
-        is_about_camera = values["kind"] in ("silent", "heard")
-        most_waiting = WAITING_ABOUT_CAMERAS if is_about_camera else WAITING_OF_WEBHOOK
-        dropped = _deliver(transaction, gallery_id, number, most_waiting)
-    count = transaction.value("SELECT count(*) FROM alerts")
-    removed = 0
-    if count > KEPT_ALERTS:
-        removed = transaction.change(DELETE_SURPLUS, (count - KEPT_ALERTS,))
-    transaction.note_alerts()
-    (alert,) = _read_alerts(transaction, "number = ?", (number,))
-    return NotedVisit(alert, True, dropped, removed)
-
-
-def _show_crop(
-    transaction: Transaction, number: int, picture: Picture | None, captured_at: datetime | None
-) -> None:
-    """Let an alert have the picture and time of a crop, in place of those of an earlier crop."""
-    for table in ("alert_pictures", "alert_crops"):
-        transaction.change(f"DELETE FROM {table} WHERE number = ?", (number,))
-    if picture is not None:
-        transaction.insert("alert_pictures", {"number": number, **asdict(picture)})
-    if captured_at is not None:
-        transaction.insert("alert_crops", {"number": number, "captured_at": captured_at})
-
-
-def _deliver(transaction: Transaction, gallery_id: int, number: int, most_waiting: int) -> int:
-    """Write a delivery for each webhook of a list; return the number of dropped deliveries."""
-    values = {"gallery_id": gallery_id, "most": most_waiting}
-    full = f"UPDATE webhooks SET dropped = dropped + 1 {WANTED_BY} >= :most"
-    dropped = transaction.change(full, values)
-    now = now_micros()
-    ready = f"SELECT webhook_id FROM webhooks {WANTED_BY} < :most ORDER BY webhook_id"
-    deliveries = [
-        {
-            "delivery_id": new_crop_id(),
-            "webhook_id": webhook_id,
-            "number": number,
-            "state": "waiting",
-            "attempts": 0,
-            "next_at": now,
-            "created_at": now,
-        }
-        for webhook_id in transaction.column(ready, values)
-    ]
-    transaction.insert("deliveries", *deliveries)
-    return dropped
-
-
-def _send_held(transaction: Transaction, gallery_id: int, number: int) -> int:
-    """Write the deliveries of an alert that were held; return the number of dropped ones."""
-    if not end_holding(transaction, number):
-        return 0
-    transaction.note_alerts()
-    return _deliver(transaction, gallery_id, number, WAITING_OF_WEBHOOK)
-
-
-def _read_alerts(reader: Reader, condition: str, values: Sequence[Any]) -> list[StoredAlert]:
-    rows = reader.rows("alerts", f"{BESIDE_ALERTS} {condition}", values, OF_ALERTS)
-    return [StoredAlert.model_validate(row) for row in rows]

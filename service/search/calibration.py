@@ -67,7 +67,7 @@ class Publication(BaseModel):
         counted: number of searches stored so far when it was fitted.
         identities, crops: counts of the gallery when it was fitted to named crops.
         level: mean score level of strangers among them; used for a pair, which has no level.
-        rule: number of the rule of its tails; 0 before version 0.6.
+        rule: number of the rule of its tails; 0 for a fit to searches.
         rule_since: seconds since 1970, when this rule replaced another one that the gallery had
             thresholds by; None if it had none.
         version: digest of the stored text, which does not contain it.
@@ -87,11 +87,8 @@ class Publication(BaseModel):
 
     @property
     def is_current(self) -> bool:
-        """False for fits of older versions: by another rule, or without means of several crops."""
-        calibration = self.calibration
-        if isinstance(calibration, SearchCalibration):
-            return True
-        return self.rule == RULE and calibration.mean_scales is not None
+        """False for a fit by another rule."""
+        return isinstance(self.calibration, SearchCalibration) or self.rule == RULE
 
     @classmethod
     def read(cls, stored: PublishedCalibration | None) -> Publication | None:

@@ -262,11 +262,8 @@ def _fit_searches(stored: _StoredCalibration, current: CurrentCalibration) -> Pu
     published = stored.published
     searches = stored.searches
     counted = stored.counted
-    if published:
-        # After a migration the record counts from zero again.
-        new = counted - published.counted if counted >= published.counted else counted
-        if new < REFIT_AFTER_SEARCHES:
-            return None
+    if published and counted - published.counted < REFIT_AFTER_SEARCHES:
+        return None
     former = published.calibration if published else None
     fitted: GalleryThresholds | SearchCalibration
     if isinstance(former, GalleryThresholds):

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from gmn_client.models import Forecast, WatchSettings
 from service.errors import RecordUnavailable
 from service.gallery.gallery import Gallery
+from service.record.armed_lists import watches_camera
 from service.record.keys import ApiKey
-from service.record.watch import watches_camera
 from service.watch.camera_thresholds import CameraThresholds
 from service.watch.scores import WatchList
 

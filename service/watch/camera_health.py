@@ -9,8 +9,8 @@ from typing import Any
 
 from service.errors import RecordUnavailable, StorageFailed
 from service.ops.critical_sections import attempt
+from service.record.alerts import NotedVisit
 from service.record.keys import ApiKey
-from service.record.watch import NotedVisit
 from service.runtime import Runtime
 from service.watch.lists import announce_alert
 

@@ -141,14 +141,12 @@ def make_forecast(
     threshold: WatchThreshold,
     tracks_per_day: float,
     own_tracks: int = 0,
-    trial: bool = False,
 ) -> Forecast:
     """Forecast what a list raises at a threshold.
 
     Args:
         tracks_per_day: number of tracks that its cameras see in a day.
         own_tracks: number of the counted tracks that passed cameras of the list.
-        trial: the list has to pass a trial.
     """
     alarms = forecast_alarms(threshold, tracks_per_day)
     found = forecast_found(watch_list, threshold)
@@ -161,7 +159,8 @@ def make_forecast(
         basis=threshold.basis,
         sentence=describe_forecast(threshold, alarms, found),
         rests_on=describe_basis(threshold, own_tracks),
-        trial=trial,
+        # A list that is armed is on trial at first.
+        trial=True,
         **alarms._asdict(),
         **found._asdict(),
     )

@@ -23,8 +23,11 @@ from service.ops.critical_sections import attempt
 from service.ops.data_directory import failpoint
 from service.ops.metrics import Metrics
 from service.ops.shared import SharedRedis
+from service.record.alerts import NotedVisit
+from service.record.armed_lists import ArmedList, watches_camera
+from service.record.record import Record
+from service.record.traffic import CameraTraffic
 from service.record.values import Sender
-from service.record.watch import ArmedList, CameraTraffic, NotedVisit, Watches, watches_camera
 from service.runtime import Runtime
 from service.search.leave_one_out import NamedCrops
 from service.search.refit import read_named_crops
@@ -75,7 +78,7 @@ async def fit_list(
         return await runtime.pools.watch.run(
             _fit,
             runtime.models[embedder],
-            runtime.record.watches,
+            runtime.record,
             gallery,
             settings,
             armed_at,
@@ -89,7 +92,7 @@ async def fit_list(
 
 def _fit(
     model: LoadedModel,
-    watches: Watches,
+    record: Record,
     gallery: Gallery,
     settings: WatchSettings,
     armed_at: datetime | None,
@@ -99,17 +102,17 @@ def _fit(
     watch_list = WatchList(vectors, crops.names, crops.cameras)
     # Traffic counts only for lists of similar size: heights above a level and cosines differ.
     subject = f"{model.embedder} {watch_list.has_level:d} {watch_list.size.bit_length()}"
-    counts, since = watches.traffic(gallery.gallery_id, subject)
+    counts, since = record.traffic.of_list(gallery.gallery_id, subject)
     traffic = Traffic(counts)
     tracks_per_day = settings.tracks_per_day or _measure_tracks_per_day(traffic.tracks, since)
     rate = settings.budget / tracks_per_day
     few_people = artefact_thresholds(model.description.calibration.scorings["cosine"])
     fit = ThresholdFit(watch_list, rate, model.reference, artefact=few_people)
     threshold = fit.at(traffic=traffic)
-    by_camera = watches.traffic_by_camera(gallery.gallery_id, subject)
+    by_camera = record.traffic.by_camera(gallery.gallery_id, subject)
     reviews = {}
     if armed_at is not None:
-        reviews = watches.reviews_by_camera(gallery.gallery_id, armed_at, subject)
+        reviews = record.watches.reviews_by_camera(gallery.gallery_id, armed_at, subject)
     return ActiveList(
         gallery=gallery,
         settings=settings,
@@ -120,7 +123,6 @@ def _fit(
             threshold,
             tracks_per_day,
             _count_watched_tracks(settings, by_camera),
-            settings.trial is not None,
         ),
         thresholds=fit_cameras(fit, threshold, crops.camera_codes(), by_camera, reviews),
         embedder=model.embedder,
@@ -282,7 +284,7 @@ async def _has_grown(runtime: Runtime, former: HeldList, watch: ArmedList) -> bo
     if former.active is None or former.tracks == watch.tracks:
         return False
     traffic = await runtime.galleries.read(
-        runtime.record.watches.traffic_by_camera, watch.gallery_id, former.active.subject
+        runtime.record.traffic.by_camera, watch.gallery_id, former.active.subject
     )
     if measure_growth(traffic) != measure_growth(former.active.thresholds.traffic):
         return True

@@ -25,10 +25,11 @@ from service.gallery.enroll import EmbeddedImages, ImageToEnroll
 from service.gallery.registry import GalleryRegistry
 from service.ops.critical_sections import attempt
 from service.ops.data_directory import require_free_disk
+from service.record.alerts import NotedVisit, SightedPerson
 from service.record.keys import ApiKey
+from service.record.traffic import EndedTracks, ListTraffic, TrackPart
 from service.record.transaction import batches
 from service.record.values import Picture, Sender
-from service.record.watch import EndedTracks, NotedVisit, TrackPart, Watches
 from service.runtime import Runtime
 from service.watch.active import ActiveList
 from service.watch.heard import HeardCameras
@@ -389,40 +390,32 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
     if match.image is not None and runtime.settings.keep_images != "none":
         content = await runtime.model.pipeline.thumbnail(match.image)
         match.picture = Picture(content, "image/jpeg")
-    crops = track.crops - match.noted
-    match.noted = track.crops
-    fields = {
-        "kind": "late" if time.time() - track.last > LATE.total_seconds() else "visit",
-        "camera": track.camera,
-        "track": track.name,
-        "first_seen": _moment(track.began),
-        "last_seen": _moment(track.last),
-        "crops": crops,
-        "score": match.score,
-        "threshold": match.threshold,
-        "probability": match.probability,
-        "cohesion": track.cohesion(match.gallery.embedder),
-        "calibration_version": match.calibration_version,
-    }
-    note_visit = runtime.record.watches.note_visit
     gallery_id = match.gallery.gallery_id
-    own_alert = track.alerts.get(gallery_id)
+    sighted = SightedPerson(
+        kind="late" if time.time() - track.last > LATE.total_seconds() else "visit",
+        slot=match.slot,
+        first_seen=_moment(track.began),
+        last_seen=_moment(track.last),
+        crops=track.crops - match.noted,
+        camera=track.camera,
+        key_id=track.caller,
+        track=track.name,
+        captured_at=match.captured,
+        score=match.score,
+        subject=match.subject,
+        threshold=match.threshold,
+        probability=match.probability,
+        cohesion=track.cohesion(match.gallery.embedder),
+        calibration_version=match.calibration_version,
+        picture=match.picture,
+        own_alert=track.alerts.get(gallery_id),
+    )
+    match.noted = track.crops
     try:
-        noted = await write_alert(
-            runtime,
-            note_visit,
-            gallery_id,
-            match.slot,
-            track.caller,
-            match.subject,
-            fields,
-            match.picture,
-            match.captured,
-            own_alert,
-        )
+        noted = await write_alert(runtime, runtime.record.alerts.note_visit, gallery_id, sighted)
     except BaseException:
         # If the client has left, the end of the track writes the alert.
-        match.noted -= crops
+        match.noted -= sighted.crops
         raise
     match.image = None
     match.noted_at = time.monotonic()
@@ -450,10 +443,10 @@ async def keep_tracks(runtime: Runtime) -> None:
             await _end_tracks(runtime, now - QUIET_SECONDS)
             if now - stored >= TRAFFIC_EVERY_SECONDS:
                 stored = now
-                await _store_traffic(runtime.tracks, runtime.record.watches, runtime.galleries)
+                await _store_traffic(runtime.tracks, runtime.record.traffic, runtime.galleries)
     finally:
         await _end_tracks(runtime, math.inf)
-        await _store_traffic(runtime.tracks, runtime.record.watches, runtime.galleries)
+        await _store_traffic(runtime.tracks, runtime.record.traffic, runtime.galleries)
 
 
 async def _end_tracks(runtime: Runtime, heard_before: float) -> None:
@@ -464,7 +457,7 @@ async def _end_tracks(runtime: Runtime, heard_before: float) -> None:
 
 
 async def _store_traffic(
-    open_tracks: OpenTracks, watches: Watches, galleries: GalleryRegistry
+    open_tracks: OpenTracks, list_traffic: ListTraffic, galleries: GalleryRegistry
 ) -> None:
     traffic = open_tracks.traffic
     while traffic:
@@ -474,7 +467,7 @@ async def _store_traffic(
             by_sender[track.sender].append(track)
         ended = {sender: _summarize(of_sender) for sender, of_sender in by_sender.items()}
         # Traffic that cannot be stored is dropped: it would fill the memory while the disk is full.
-        store = galleries.write(watches.add_traffic, *place, ended)
+        store = galleries.write(list_traffic.add, *place, ended)
         await attempt("storing the traffic of a list", store)
 
 

@@ -17,8 +17,8 @@ from service.links import link_alert, signed_alert_image
 from service.ops.critical_sections import log_failure, repeat_alone
 from service.ops.data_directory import failpoint
 from service.ops.threads import CALLER
+from service.record.alerts import origin_of
 from service.record.values import new_crop_id
-from service.record.watch import origin_of
 from service.record.webhooks import StoredWebhook
 from service.runtime import Runtime
 from service.watch.active import ArmedLists
@@ -82,7 +82,7 @@ async def _attempt(
     delivery_id = delivery.delivery_id
     outcomes = unstored[delivery_id]
     try:
-        alert = await runtime.galleries.read(runtime.record.watches.alert, delivery.alert_id)
+        alert = await runtime.galleries.read(runtime.record.alerts.get, delivery.alert_id)
         # The alert and its delivery are gone if the person was just forgotten.
         if alert:
             if not (outcomes and outcomes[-1].delivered):

@@ -1,20 +1,21 @@
-"""Trials on the watch panel: how far each camera is, marked alerts, and messages that wait."""
+"""Trials on the watch panel: how far each camera is, and marked alerts."""
 
 import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+from service.record.traffic import EndedTracks
 from service.record.trials import TRIAL_TRACKS
-from service.record.watch import EndedTracks, Sender
-from tests.browser.conftest import new_gallery, press, violations
-from tests.browser.test_watch_page import open_panel, read_list
+from service.record.values import Sender
+from tests.browser.conftest import press, violations
+from tests.browser.test_watch_page import open_panel
 
 pytestmark = pytest.mark.slow
 
 
 def end_tracks(people, gallery, camera, tracks, key_id="loopback"):
     ended = {Sender(key_id, camera): EndedTracks(np.array([tracks]))}
-    people.record.watches.add_traffic(people.gallery_id(gallery), "subject", ended)
+    people.record.traffic.add(people.gallery_id(gallery), "subject", ended)
 
 
 def test_the_page_says_what_a_trial_is_and_how_far_each_camera_is(tab, watching, armed, people):
@@ -26,7 +27,7 @@ def test_the_page_says_what_a_trial_is_and_how_far_each_camera_is(tab, watching,
         "On trial, the alerts of a camera show what the forecast is worth"
     )
     expect(shown).to_contain_text("Trial at gate: 84 of 200 tracks, 0 alerts to review.")
-    expect(shown).to_contain_text("Trial at door: ended ")
+    expect(shown).to_contain_text("Trial at door: over.")
     tab.locator("#alert-here").check()
     people.pass_by(armed, camera="gate")
     card = tab.locator("#alerts .card").first
@@ -37,34 +38,7 @@ def test_the_page_says_what_a_trial_is_and_how_far_each_camera_is(tab, watching,
     expect(shown).to_contain_text(
         "Trial at gate (key loopback): 84 of 200 tracks, 0 alerts to review."
     )
-    expect(shown).to_contain_text("Trial at gate (key other): ended ")
+    expect(shown).to_contain_text("Trial at gate (key other): over.")
     assert violations(tab) == []
     tab.set_viewport_size({"width": 390, "height": 844})
     assert tab.evaluate("document.documentElement.scrollWidth") == 390
-
-
-def test_messages_wait_for_a_confirmation_where_that_was_chosen(tab, watching, people, drawn_crops):
-    name = new_gallery(watching, drawn_crops)
-    open_panel(tab, watching.base_url, name)
-    press(tab.locator("#watch-list"), "Arm…")
-    dialog = tab.locator("dialog.question")
-    dialog.get_by_label("send messages only about confirmed alerts").check()
-    dialog.get_by_label("Passages").fill("300")
-    dialog.get_by_label("Reason").fill("case 7/2026")
-    press(dialog, "Show the forecast")
-    expect(dialog.locator(".hint").last).to_contain_text("It rests on ")
-    dialog.locator("button.main").click()
-    expect(tab.locator("#watch-list h2")).to_have_text(f"Armed: {name}")
-    assert read_list(watching, name)["settings"]["trial"] == "hold"
-    tab.locator("#alert-here").check()
-    people.pass_by(name)
-    card = tab.locator("#alerts .card").first
-    expect(card).to_contain_text("messages wait until it is confirmed")
-    press(card, "Same person")
-    expect(card).not_to_contain_text("messages wait")
-    assert (
-        watching.get("/v1/alerts", params={"gallery": name}).json()["results"][0]["held"] is False
-    )
-    # Other settings keep the choice.
-    press(tab, "Other settings…")
-    expect(dialog.get_by_label("send messages only about confirmed alerts")).to_be_checked()

@@ -220,11 +220,6 @@ def test_bridges_with_different_topics_share_none(service, broker):
     assert own_id != slug_of("site north")
 
 
-def test_an_alert_that_is_held_back_during_a_trial_is_not_told(home, broker):
-    home.publish_alert(alert(held=True, trial=True))
-    assert broker.topics == {}
-
-
 def test_news_about_a_list_are_events_of_all_lists(home, broker):
     home.announce()
     home.publish_alert(alert("disarmed", camera=None, identity=None, detail="it expired"))

@@ -1,6 +1,5 @@
 """The artefact: a written file is read back, and everything else is one clear error."""
 
-import hashlib
 import json
 import os
 
@@ -15,12 +14,9 @@ from model.artefact import (
     HEADER_KEY,
     _fingerprints,
     load_artefact,
-    read_description,
     resolve_artefact,
-    shipped_artefacts,
 )
 from model.embedder import Embedder
-from model.former_artefacts import FORMER_ARTEFACTS, find_former
 from model.metric_network import score_pairs
 from model.preprocessing import drawn_patterns
 from model.problems import ArtefactProblem
@@ -224,29 +220,6 @@ def test_galleries_and_thresholds_of_released_versions_stay_valid(
         assert shipped.reference is None
 
 
-@pytest.fixture
-def older_artefact(artefact, tmp_path):
-    """Return a function that writes an artefact with the scoring that was withdrawn."""
-
-    def write(**edit):
-        path = tmp_path / "older.safetensors"
-        header = json.loads(artefact.description.model_dump_json())
-        scorings = header["calibration"]["scorings"]
-        scorings["fused"] = scorings["mnet"]
-        header |= edit
-        header |= _fingerprints(header, artefact.tensors)
-        write_parts(path, header, artefact.tensors)
-        return path
-
-    return write
-
-
-@pytest.mark.parametrize("best", [None, "fused"])
-def test_a_scoring_that_was_withdrawn_is_not_offered(older_artefact, best):
-    description = load_artefact(older_artefact(best=best)).description
-    assert (description.scorings, description.default_scoring) == (("cosine", "mnet"), "mnet")
-
-
 @pytest.mark.parametrize("name", ["bundled", "small"])
 def test_mnets_logit_is_positive_for_one_crop_twice_and_negative_for_strangers(name):
     shipped = load_artefact(resolve_artefact(name))
@@ -275,33 +248,8 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
         resolve_artefact("smal")
 
 
-def test_an_older_artefact_keeps_all_but_its_calibration_when_it_is_calibrated(
-    older_artefact, tmp_path
-):
-    older = load_artefact(older_artefact())
-    calibration = older.description.calibration.model_dump(mode="json")
-    again = older.save(tmp_path / "again.safetensors", calibration=calibration)
-    # The withdrawn scoring is not written again.
-    assert again.artefact_fingerprint != older.description.artefact_fingerprint
-    fingerprint = {"artefact_fingerprint": again.artefact_fingerprint}
-    assert again == older.description.model_copy(update=fingerprint)
-
-
 def test_an_artefact_without_fingerprints_of_its_training_crops_has_none():
     assert not len(TrainingFingerprints.of(load_artefact(resolve_artefact("open"))).crops)
-
-
-def test_a_released_artefact_that_ships_is_known_by_its_fingerprint_and_its_file():
-    files = {
-        read_description(path).embedding_fingerprint: path for path in shipped_artefacts().values()
-    }
-    still_shipped = [former for former in FORMER_ARTEFACTS if former.embedding_fingerprint in files]
-    assert {former.name for former in still_shipped} == {"bundled", "open", "small-start"}
-    for former in still_shipped:
-        content = files[former.embedding_fingerprint].read_bytes()
-        assert hashlib.sha256(content).hexdigest() == former.sha256
-        assert find_former(former.embedding_fingerprint) == former
-    assert find_former("0" * 64) is None
 
 
 def test_fingerprints_of_the_training_crops_travel_with_an_artefact(artefact, tmp_path):
@@ -314,9 +262,7 @@ def test_fingerprints_of_the_training_crops_travel_with_an_artefact(artefact, tm
 
 
 @pytest.mark.promise("changed-graph")
-def test_a_graph_is_added_to_an_older_artefact_without_another_fingerprint(
-    tiny_artefact, tmp_path, capsys
-):
+def test_a_graph_is_added_without_another_fingerprint(tiny_artefact, tmp_path, capsys):
     path = without_graph(tiny_artefact, tmp_path / "older.safetensors")
     older = load_artefact(path)
     assert "graph.xml" not in older.tensors

@@ -125,7 +125,7 @@ def test_a_restore_that_was_cut_off_is_refused_at_the_start(
     )
     restore = ("restore", backup, "--into", str(new), "--replaces", str(data))
     assert run_forked(killed_at_the_step, *restore).returncode == -signal.SIGKILL
-    refused = f"{new}: a restore or an upgrade into it was cut off (new.part)"
+    refused = f"{new}: a restore into it was cut off (new.part)"
     assert refused in refused_start(new)
     shutil.rmtree(new)
     assert run_gmn(*restore).returncode == 0

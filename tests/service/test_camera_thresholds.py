@@ -5,8 +5,8 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
+from service.record.traffic import EndedTracks
 from service.record.values import Sender
-from service.record.watch import EndedTracks
 from service.watch.threshold import Traffic
 from tests.outside import audit_lines, refused_fields
 from tests.service.conftest import files
@@ -50,7 +50,7 @@ def send_track(served, people, gallery, *senders):
     """Let a track of nobody end at each camera, so that the list has heard of it."""
     number = people.gallery_id(gallery)
     ended = dict.fromkeys(senders, EndedTracks(Traffic.of(np.zeros(1)).counts))
-    people.record.watches.add_traffic(number, subject_of(served, gallery), ended)
+    people.record.traffic.add(number, subject_of(served, gallery), ended)
     eventually(lambda: set(senders) <= set(thresholds(served, gallery)))
 
 

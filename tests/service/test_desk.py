@@ -17,7 +17,7 @@ import pytest
 
 from demo.reviewed_searches import fetch_reviews, people_of
 from gmn_client import Client, RequestRefused
-from gmn_client.models import OpenedSearch, Review
+from gmn_client.models import Review
 from model.problems import InputProblem
 from tests.outside import audit_lines, pages
 from tests.service.http.conftest import make_key
@@ -69,10 +69,6 @@ def test_a_kept_search_opens_with_its_scores_and_its_picture(client, images):
     assert client.kept_image(answer.query_id, width=16).startswith(b"\xff\xd8")
     assert kept_ids(client) == [answer.query_id]
     assert (opened.expires_at - opened.created_at).days == 7
-    # Searches by the withdrawn scoring are still there.
-    former = opened.model_dump()
-    former["answer"]["scoring"] = "fused"
-    assert OpenedSearch.model_validate(former).answer.scoring == "fused"
 
 
 def test_nothing_is_kept_unless_asked(client, images):

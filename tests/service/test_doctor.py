@@ -20,8 +20,6 @@ from service.record.record import Record
 from service.record.sqlite import PRAGMAS
 from service.record.transaction import FILE
 from service.record.values import GallerySettings
-from service.settings import read_settings
-from service.upgrade import upgrade_data_directory
 from tests.service.gallery.new_crops import EMBEDDER, new_crop
 from tests.service.locks import holder_of
 from tests.waiting import eventually
@@ -80,9 +78,7 @@ def test_a_record_that_another_start_creates_or_was_killed_creating_is_new(exami
         for pragma in PRAGMAS:
             creating.execute(f"PRAGMA {pragma}")
         assert (tmp_path / FILE).stat().st_size
-        upgrade_data_directory(read_settings(data_dir=tmp_path))
         assert "there is none yet" in said(examine()[1], "record", "ok")
-    upgrade_data_directory(read_settings(data_dir=tmp_path))
     assert "there is none yet" in said(examine()[1], "record", "ok")
     with contextlib.closing(Record(tmp_path)) as record:
         assert record.galleries.all() == []
@@ -209,7 +205,6 @@ def test_keys_backups_and_artefacts_of_others_are_looked_at(examine, tmp_path):
     [
         ("record.commit", "gmn restore"),
         ("new.part", "start over"),
-        ("galleries.sqlite3", "gmn store upgrade"),
     ],
 )
 def test_a_directory_whose_record_is_elsewhere_or_lost_is_not_called_new(

@@ -217,15 +217,3 @@ def test_the_id_of_an_export_is_no_path(served, gallery, path):
     for method, end in (("GET", ""), ("GET", "/content"), ("DELETE", "")):
         answer = served.http.request(method, url + end)
         assert problem(answer)[0] == 404, answer.text
-
-
-def test_the_calls_of_snapshots_say_what_takes_their_place(served, gallery):
-    url = f"/v1/galleries/{gallery}/snapshots"
-    one = f"{url}/20260301T093000Z-5f0c2b7d"
-    for method, path in (
-        *(("POST", url), ("GET", url)),
-        *(("GET", one), ("DELETE", one), ("POST", f"{one}/restore")),
-    ):
-        answer = served.http.request(method, path)
-        assert problem(answer) == (410, "gone")
-        assert f"POST /v1/galleries/{gallery}/exports" in answer.json()["detail"]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.gallery_thresholds import RULE
 from model.search_calibration import artefact_search_calibration, pack_search, unpack_searches
 from service.gallery.browse import list_galleries
 from service.gallery.changes import change_gallery
@@ -217,13 +218,13 @@ async def test_what_an_older_version_published_is_used_until_the_next_fit(runtim
 
 
 async def publish_by_an_earlier_rule(runtime):
-    """Publish thresholds of forty people as version 0.5 did, and return their version."""
+    """Publish thresholds of forty people by another rule, and return their version."""
     await fill(runtime, range(40))
     await fit(runtime)
     gallery_id = default(runtime).gallery_id
     fitted = runtime.record.calibrations.published(gallery_id)[calibration(runtime).subject]
     body = json.loads(fitted.body)
-    del body["rule"], body["rule_since"]
+    body |= {"rule": RULE - 1, "rule_since": None}
     publish(runtime, json.dumps(body), fitted.version)
     return version(runtime)
 

@@ -8,10 +8,10 @@ import threading
 import httpx2
 import pytest
 
+from service.record.alerts import NEWEST_ALERT, NEXT_NUMBER
 from service.record.backup import restore_backup, write_backup
 from service.record.schema import now_micros
 from service.record.transaction import Transaction
-from service.record.watch import NEWEST_ALERT, NEXT_NUMBER
 from tests.service.conftest import files
 from tests.service.watch_places import Receiver, arm, create_webhook, passersby
 from tests.waiting import eventually
@@ -173,4 +173,4 @@ def test_a_restored_record_is_disarmed_and_sends_nothing_of_before(
             Transaction.value, f"{NEXT_NUMBER} RETURNING value", (NEWEST_ALERT, now_micros())
         )
         assert next_number > last.number
-        assert people.record.watches.alerts(10)
+        assert people.record.alerts.page(10)

@@ -13,6 +13,7 @@ from model.problems import InputProblem
 from service.commands.serve import serve
 from service.ops import data_directory
 from service.ops.data_directory import require_local_disk
+from service.record.record import Record
 from service.settings import read_settings
 from tests.outside import run_command
 from tests.service.small_disk import small_disk
@@ -109,8 +110,9 @@ def no_database(place):
     (place / "record.sqlite3").write_text("this is no database" * 100)
 
 
-def a_newer_database(place):
+def a_record_of_another_format(place):
     place.mkdir()
+    Record(place).close()
     with contextlib.closing(sqlite3.connect(place / "record.sqlite3")) as database:
         database.execute("PRAGMA user_version = 99")
 
@@ -120,7 +122,7 @@ def a_newer_database(place):
     [
         (a_file, "data directory"),
         (no_database, r"record\.sqlite3 is damaged"),
-        (a_newer_database, "format version 99"),
+        (a_record_of_another_format, "use the program version that wrote it"),
     ],
 )
 def test_a_data_directory_that_cannot_be_used_is_named(tmp_path, tiny_artefact, make, said):

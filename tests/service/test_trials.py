@@ -1,6 +1,5 @@
-"""Trials of watch lists: how they end at each camera, and alerts whose messages wait."""
+"""Trials of watch lists: when they are over at each camera, and marked alerts."""
 
-import contextlib
 import json
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -8,20 +7,18 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
+from service.record.keys import delete_keys
+from service.record.traffic import MOST_CAMERAS, EndedTracks, TrackPart
 from service.record.trials import LONGEST_TRIAL, REVIEWED_ALERTS, TRIAL_TRACKS
-from service.record.watch import EndedTracks, Sender, TrackPart, stop_watching
-from tests.outside import refused_fields
+from service.record.values import Sender
 from tests.service.conftest import files
 from tests.service.watch_places import (
-    Receiver,
     alerts,
     arm,
     arm_new,
     create_webhook,
-    deliveries,
     passersby,
     read_list,
-    settings,
 )
 from tests.waiting import eventually
 
@@ -41,21 +38,15 @@ def wanted(watching, drawn_crops):
     return arm_new(watching, f"wanted-{uuid4().hex[:8]}", drawn_crops)
 
 
-@pytest.fixture
-def holding(watching, drawn_crops):
-    """Return a list whose alerts hold their messages during a trial."""
-    return arm_new(watching, f"holding-{uuid4().hex[:8]}", drawn_crops, trial="hold")
-
-
 def trials(served, gallery):
     """Return the trials of a list by key and camera."""
     found = read_list(served, gallery)["trials"]
     return {Sender(trial["key_id"], trial["camera"]): trial for trial in found}
 
 
-def end_tracks(people, gallery, sender, tracks=TRIAL_TRACKS):
+def end_tracks(people, gallery, sender, tracks=TRIAL_TRACKS, subject="subject"):
     counts = EndedTracks(np.array([tracks]))
-    people.record.watches.add_traffic(people.gallery_id(gallery), "subject", {sender: counts})
+    people.record.traffic.add(people.gallery_id(gallery), subject, {sender: counts})
 
 
 def pass_by(people, gallery, sender, **more):
@@ -84,39 +75,45 @@ def let_days_pass(people, gallery, days):
     people.record.database.write(make_old)
 
 
-def test_a_trial_ends_with_enough_tracks_once_its_alerts_are_reviewed(watching, wanted, people):
+def test_a_trial_is_over_with_enough_tracks_once_its_alerts_are_reviewed(watching, wanted, people):
     assert trials(watching, wanted) == {}
     alert_id = pass_by(people, wanted, GATE)
     end_tracks(people, wanted, GATE, TRIAL_TRACKS - 1)
     trial = trials(watching, wanted)[GATE]
     assert (trial["tracks"], trial["tracks_needed"]) == (TRIAL_TRACKS - 1, TRIAL_TRACKS)
-    assert (trial["alerts"], trial["unreviewed"], trial["ended_at"]) == (1, 1, None)
+    assert (trial["alerts"], trial["unreviewed"], trial["is_over"]) == (1, 1, False)
     end_tracks(people, wanted, GATE, 1)
-    assert trials(watching, wanted)[GATE]["ended_at"] is None
+    assert not trials(watching, wanted)[GATE]["is_over"]
     assert read_list(watching, wanted)["forecast"]["trial"] is True
     review(watching, alert_id, "rejected")
     trial = trials(watching, wanted)[GATE]
-    assert (trial["unreviewed"], trial["timed_out"]) == (0, False)
-    ended = datetime.fromisoformat(trial["ended_at"])
-    assert timedelta(0) <= datetime.now(UTC) - ended < timedelta(minutes=1)
+    assert (trial["unreviewed"], trial["is_over"]) == (0, True)
     assert read_list(watching, wanted)["forecast"]["trial"] is False
     later = pass_by(people, wanted, GATE)
     assert [read_alert(watching, shown)["trial"] for shown in (alert_id, later)] == [True, False]
-    # A decision that is taken back begins no trial again.
+
+
+def test_a_review_that_is_taken_back_continues_the_trial(watching, wanted, people):
+    alert_id = pass_by(people, wanted, GATE)
+    review(watching, alert_id, "rejected")
+    end_tracks(people, wanted, GATE)
+    assert trials(watching, wanted)[GATE]["is_over"]
     review(watching, alert_id, "open")
-    assert trials(watching, wanted)[GATE]["ended_at"] == trial["ended_at"]
+    assert not trials(watching, wanted)[GATE]["is_over"]
+    assert read_alert(watching, pass_by(people, wanted, GATE, slot=24))["trial"]
 
 
 def test_without_alerts_tracks_are_enough(watching, wanted, people):
     end_tracks(people, wanted, GATE)
-    assert trials(watching, wanted)[GATE]["ended_at"]
+    assert trials(watching, wanted)[GATE]["is_over"]
     assert not read_alert(watching, pass_by(people, wanted, GATE))["trial"]
 
 
-@pytest.mark.promise("trials")
 def test_each_camera_of_each_key_has_its_own_trial(watching, wanted, people):
     unnamed = Sender("loopback", None)
     end_tracks(people, wanted, FOREIGN)
+    for sender in (GATE, YARD, unnamed):
+        end_tracks(people, wanted, sender, 1)
     for sender, is_on_trial in ((FOREIGN, False), (GATE, True), (YARD, True), (unnamed, True)):
         # The keys' visits at a camera of one name would join, so each key sees another person.
         slot = 24 if sender == FOREIGN else 1
@@ -124,7 +121,7 @@ def test_each_camera_of_each_key_has_its_own_trial(watching, wanted, people):
         assert alert["trial"] is is_on_trial
     found = trials(watching, wanted)
     assert set(found) == {FOREIGN, GATE, YARD, unnamed}
-    assert {sender for sender, trial in found.items() if trial["ended_at"]} == {FOREIGN}
+    assert {sender for sender, trial in found.items() if trial["is_over"]} == {FOREIGN}
 
 
 def test_parts_of_one_track_that_processes_saw_count_once(watching, wanted, people, data_dir):
@@ -139,9 +136,80 @@ def test_parts_of_one_track_that_processes_saw_count_once(watching, wanted, peop
     with passersby(data_dir) as others:
         for process, part in zip((people, others, people), parts, strict=True):
             ended = EndedTracks(np.zeros(1, np.int64), [part])
-            process.record.watches.add_traffic(number, "subject", {GATE: ended})
+            process.record.traffic.add(number, "subject", {GATE: ended})
             counts.append(trials(watching, wanted)[GATE]["tracks"])
     assert counts == [1, 2, 1]
+
+
+def test_a_track_whose_earlier_parts_were_counted_before_arming_takes_nothing_away(
+    watching, wanted, people
+):
+    number = people.gallery_id(wanted)
+    moment = datetime.now(UTC)
+
+    def end_part(start, end):
+        part = TrackPart(
+            b"17", moment + timedelta(seconds=start), moment + timedelta(seconds=end), 0
+        )
+        ended = EndedTracks(np.zeros(1, np.int64), [part])
+        people.record.traffic.add(number, "subject", {GATE: ended})
+
+    end_part(0, 10)
+    end_part(15, 25)
+    arm(watching, wanted)
+    end_part(8, 18)
+    assert trials(watching, wanted)[GATE]["tracks"] == 0
+    end_tracks(people, wanted, GATE, 1)
+    assert trials(watching, wanted)[GATE]["tracks"] == 1
+
+
+def test_traffic_that_begins_anew_begins_new_trials(watching, wanted, people):
+    end_tracks(people, wanted, GATE)
+    assert trials(watching, wanted)[GATE]["is_over"]
+    end_tracks(people, wanted, GATE, 1, subject="of a larger list")
+    trial = trials(watching, wanted)[GATE]
+    assert (trial["tracks"], trial["is_over"]) == (1, False)
+
+
+def test_a_camera_that_is_not_counted_is_on_trial_for_two_weeks(watching, wanted, people):
+    invented = [Sender("noisy", f"camera {number}") for number in range(MOST_CAMERAS)]
+    further = Sender("noisy", "one more")
+    ended = EndedTracks(np.array([1]))
+    counted = dict.fromkeys(invented, ended)
+    number = people.gallery_id(wanted)
+    people.record.traffic.add(number, "subject", counted)
+    end_tracks(people, wanted, further)
+    assert set(trials(watching, wanted)) == set(invented)
+    assert read_alert(watching, pass_by(people, wanted, further))["trial"]
+    let_days_pass(people, wanted, LONGEST_TRIAL.days)
+    assert not read_alert(watching, pass_by(people, wanted, further, slot=24))["trial"]
+
+
+def test_a_deleted_key_leaves_no_trial(watching, wanted, people):
+    gone = Sender("gone", "gate")
+    pass_by(people, wanted, gone)
+    end_tracks(people, wanted, gone, 1)
+    end_tracks(people, wanted, YARD, 1)
+    assert trials(watching, wanted)[gone]["unreviewed"] == 1
+    people.record.database.write(delete_keys, ["gone"])
+    assert set(trials(watching, wanted)) == {YARD}
+
+
+def test_an_alert_belongs_to_the_camera_whose_crop_it_shows(watching, wanted, people, data_dir):
+    end_tracks(people, wanted, FOREIGN)
+    end_tracks(people, wanted, GATE, 1)
+    alert_id = pass_by(people, wanted, FOREIGN, score=0.4)
+    assert not read_alert(watching, alert_id)["trial"]
+    with passersby(data_dir) as others:
+        assert pass_by(others, wanted, GATE, score=0.5) == alert_id
+    assert read_alert(watching, alert_id)["trial"]
+    found = trials(watching, wanted)
+    assert [found[sender]["alerts"] for sender in (FOREIGN, GATE)] == [0, 1]
+    assert pass_by(people, wanted, FOREIGN, score=0.6) == alert_id
+    assert not read_alert(watching, alert_id)["trial"]
+    found = trials(watching, wanted)
+    assert [found[sender]["alerts"] for sender in (FOREIGN, GATE)] == [0, 0]
+    assert found[FOREIGN]["is_over"]
 
 
 def test_of_many_alerts_only_the_first_have_to_be_reviewed(watching, wanted, people):
@@ -155,61 +223,40 @@ def test_of_many_alerts_only_the_first_have_to_be_reviewed(watching, wanted, peo
     for alert_id in raised[: REVIEWED_ALERTS - 1]:
         review(watching, alert_id, "confirmed")
     trial = trials(watching, wanted)[GATE]
-    counts = (trial["alerts"], trial["unreviewed"], trial["ended_at"])
-    assert counts == (REVIEWED_ALERTS + 1, 1, None)
+    counts = (trial["alerts"], trial["unreviewed"], trial["is_over"])
+    assert counts == (REVIEWED_ALERTS + 1, 1, False)
     review(watching, raised[REVIEWED_ALERTS - 1], "rejected")
-    assert trials(watching, wanted)[GATE]["ended_at"]
+    assert trials(watching, wanted)[GATE]["is_over"]
     assert read_alert(watching, raised[-1])["state"] == "open"
 
 
-def test_a_trial_ends_by_itself_after_two_weeks_and_says_so(watching, wanted, people):
+def test_every_trial_is_over_after_two_weeks(watching, wanted, people):
     pass_by(people, wanted, GATE)
+    end_tracks(people, wanted, GATE, 1)
     let_days_pass(people, wanted, LONGEST_TRIAL.days - 1)
-    assert trials(watching, wanted)[GATE]["ended_at"] is None
+    assert not trials(watching, wanted)[GATE]["is_over"]
     let_days_pass(people, wanted, 1)
-    trial = trials(watching, wanted)[GATE]
-    assert trial["timed_out"]
-    assert trial["ended_at"] == read_list(watching, wanted)["trial_until"]
+    assert trials(watching, wanted)[GATE]["is_over"]
+    assert read_list(watching, wanted)["forecast"]["trial"] is False
+    # Also at a camera that is first heard of later.
     assert not read_alert(watching, pass_by(people, wanted, YARD))["trial"]
-    # At a camera that is first heard of later there is no trial.
-    assert set(trials(watching, wanted)) == {GATE}
-    end_tracks(people, wanted, GATE)
-    assert trials(watching, wanted)[GATE]["timed_out"]
+    end_tracks(people, wanted, YARD, 1)
+    assert trials(watching, wanted)[YARD]["is_over"]
 
 
 def test_a_list_that_is_armed_again_has_new_trials(watching, wanted, people):
     first = pass_by(people, wanted, GATE)
     review(watching, first, "confirmed")
     end_tracks(people, wanted, GATE)
-    assert trials(watching, wanted)[GATE]["ended_at"]
+    assert trials(watching, wanted)[GATE]["is_over"]
     arm(watching, wanted)
-    assert trials(watching, wanted) == {}
+    trial = trials(watching, wanted)[GATE]
+    assert (trial["tracks"], trial["alerts"], trial["is_over"]) == (0, 0, False)
     later = pass_by(people, wanted, GATE, slot=24)
     assert read_alert(watching, later)["trial"]
-    assert trials(watching, wanted)[GATE]["alerts"] == 1
-
-
-def test_a_list_armed_by_an_earlier_version_has_no_trial_and_loses_no_message(
-    watching, wanted, people, receiver
-):
-    number = people.gallery_id(wanted)
-
-    def as_before(transaction):
-        settings = "SELECT settings FROM watches WHERE gallery_id = ?"
-        fields = json.loads(transaction.value(settings, (number,)))
-        del fields["trial"]
-        changed = "UPDATE watches SET settings = ? WHERE gallery_id = ?"
-        assert transaction.change(changed, (json.dumps(fields), number)) == 1
-
-    people.record.database.write(as_before)
-    webhook = create_webhook(watching.http, receiver.url)
-    alert_id = pass_by(people, wanted, GATE)
-    assert not read_alert(watching, alert_id)["trial"]
-    assert [sent["alert_id"] for sent in deliveries(watching, webhook)] == [alert_id]
-    end_tracks(people, wanted, GATE)
-    watch = read_list(watching, wanted)
-    assert (watch["trials"], watch["trial_until"]) == ([], None)
-    assert watch["settings"]["trial"] is None
+    end_tracks(people, wanted, GATE, 1)
+    trial = trials(watching, wanted)[GATE]
+    assert (trial["tracks"], trial["alerts"], trial["unreviewed"]) == (1, 1, 1)
 
 
 def test_messages_of_a_trial_are_sent_and_marked(watching, wanted, people, receiver):
@@ -217,7 +264,7 @@ def test_messages_of_a_trial_are_sent_and_marked(watching, wanted, people, recei
     alert_id = pass_by(people, wanted, GATE)
     eventually(lambda: receiver.received)
     alert = json.loads(receiver.received[0].body)["data"]
-    assert (alert["alert_id"], alert["trial"], alert["held"]) == (alert_id, True, False)
+    assert (alert["alert_id"], alert["trial"]) == (alert_id, True)
     number = read_alert(watching, alert_id)["number"]
     last_seen = {"Last-Event-ID": str(number - 1)}
     with watching.http.stream("GET", "/v1/alerts/events", headers=last_seen) as stream:
@@ -225,80 +272,13 @@ def test_messages_of_a_trial_are_sent_and_marked(watching, wanted, people, recei
     assert json.loads(data.partition(":")[2])["trial"] is True
 
 
-@pytest.mark.promise("trials")
-def test_held_messages_are_sent_once_when_the_alert_is_confirmed(
-    watching, holding, people, receiver
-):
-    webhook = create_webhook(watching.http, receiver.url)
-    confirmed = pass_by(people, holding, GATE)
-    rejected = pass_by(people, holding, GATE, slot=24)
-    shown = {alert["alert_id"]: alert for alert in alerts(watching, gallery=holding)}
-    assert all(shown[alert_id]["held"] for alert_id in (confirmed, rejected))
-    assert deliveries(watching, webhook) == []
-    assert not review(watching, confirmed, "confirmed")["held"]
-    review(watching, rejected, "rejected")
-    assert [sent["alert_id"] for sent in deliveries(watching, webhook)] == [confirmed]
-    eventually(lambda: receiver.received)
-    assert json.loads(receiver.received[0].body)["data"]["state"] == "confirmed"
-    for decision in ("open", "confirmed"):
-        review(watching, confirmed, decision)
-    assert len(deliveries(watching, webhook)) == 1
-    # A rejection that is changed into a confirmation sends the message after all.
-    review(watching, rejected, "confirmed")
-    assert {sent["alert_id"] for sent in deliveries(watching, webhook)} == {confirmed, rejected}
-
-
-def test_after_a_trial_messages_are_held_no_longer(watching, holding, people, receiver):
-    webhook = create_webhook(watching.http, receiver.url)
-    end_tracks(people, holding, GATE)
-    alert_id = pass_by(people, holding, GATE)
-    assert not read_alert(watching, alert_id)["held"]
-    assert [sent["alert_id"] for sent in deliveries(watching, webhook)] == [alert_id]
-
-
-@pytest.mark.promise("trials")
-def test_no_key_holds_back_what_a_camera_without_a_trial_sees(watching, holding, people, receiver):
-    webhook = create_webhook(watching.http, receiver.url)
-    end_tracks(people, holding, GATE)
-    alert_id = pass_by(people, holding, FOREIGN)
-    assert read_alert(watching, alert_id)["held"]
-    assert deliveries(watching, webhook) == []
-    assert pass_by(people, holding, GATE) == alert_id
-    assert not read_alert(watching, alert_id)["held"]
-    assert [sent["alert_id"] for sent in deliveries(watching, webhook)] == [alert_id]
-
-
-def test_a_late_entry_is_of_the_trial_and_never_sent(watching, holding, people, receiver):
-    webhook = create_webhook(watching.http, receiver.url)
-    alert = read_alert(watching, pass_by(people, holding, GATE, kind="late"))
-    assert (alert["trial"], alert["held"]) == (True, False)
-    review(watching, alert["alert_id"], "confirmed")
-    assert deliveries(watching, webhook) == []
-
-
 def test_a_forgotten_person_leaves_nothing_to_review(watching, wanted, people):
     pass_by(people, wanted, GATE)
     forgotten = watching.http.delete(f"/v1/galleries/{wanted}/identities/0000")
     assert forgotten.status_code == 200
-    trial = trials(watching, wanted)[GATE]
-    assert (trial["alerts"], trial["unreviewed"]) == (0, 0)
     end_tracks(people, wanted, GATE)
-    assert trials(watching, wanted)[GATE]["ended_at"]
-
-
-def test_a_restored_record_sends_nothing_that_was_held_before(watching, holding, people, receiver):
-    webhook = create_webhook(watching.http, receiver.url)
-    alert_id = pass_by(people, holding, GATE)
-    people.record.database.write(stop_watching)
-    review(watching, alert_id, "confirmed")
-    assert deliveries(watching, webhook) == []
-    assert read_alert(watching, alert_id)["trial"]
-
-
-def test_a_trial_that_is_neither_mark_nor_hold_is_refused(watching, wanted):
-    path = f"/v1/galleries/{wanted}/watch"
-    refused = watching.http.put(path, data=settings(trial="none"))
-    assert refused_fields(refused) == {"trial"}
+    trial = trials(watching, wanted)[GATE]
+    assert (trial["alerts"], trial["unreviewed"], trial["is_over"]) == (0, 0, True)
 
 
 def test_a_forecast_says_what_it_rests_on_and_that_it_is_for_a_trial(watching, wanted):
@@ -310,22 +290,15 @@ def test_a_forecast_says_what_it_rests_on_and_that_it_is_for_a_trial(watching, w
     assert until - datetime.fromisoformat(watch["armed_at"]) == LONGEST_TRIAL
 
 
-@pytest.mark.promise("trials")
-def test_what_a_camera_sends_is_held_and_counted_through_a_restart(start, tmp_path, drawn_crops):
-    served = start(tmp_path, webhook_private="true")
-    arm_new(served, "wanted", drawn_crops, trial="hold")
-    with contextlib.closing(Receiver()) as receiver:
-        webhook = create_webhook(served.http, receiver.url)
-        sent = {"camera": "gate", "track": "7"}
-        crop = files(drawn_crops[0].png)
-        assert served.http.post("/v1/sightings", files=crop, data=sent).status_code == 202
-        (alert,) = alerts(served)
-        assert (alert["trial"], alert["held"]) == (True, True)
-        assert served.stop() == 0
-        again = start(tmp_path, webhook_private="true")
-        trial = trials(again, "wanted")[GATE]
-        assert (trial["tracks"], trial["alerts"], trial["unreviewed"]) == (1, 1, 1)
-        review(again, alert["alert_id"], "confirmed")
-        eventually(lambda: receiver.received)
-        (delivery,) = deliveries(again, webhook)
-        assert delivery["alert_id"] == alert["alert_id"]
+def test_what_a_camera_sends_is_counted_through_a_restart(start, tmp_path, drawn_crops):
+    served = start(tmp_path)
+    arm_new(served, "wanted", drawn_crops)
+    sent = {"camera": "gate", "track": "7"}
+    crop = files(drawn_crops[0].png)
+    assert served.http.post("/v1/sightings", files=crop, data=sent).status_code == 202
+    (alert,) = alerts(served)
+    assert alert["trial"] is True
+    assert served.stop() == 0
+    again = start(tmp_path)
+    trial = trials(again, "wanted")[GATE]
+    assert (trial["tracks"], trial["alerts"], trial["unreviewed"]) == (1, 1, 1)

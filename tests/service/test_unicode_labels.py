@@ -1,4 +1,4 @@
-"""Labels in several Unicode forms are one label, in every call and in a record of version 0.5.0."""
+"""Labels in several Unicode forms are one label, in every call."""
 
 import csv
 import io
@@ -7,11 +7,8 @@ import unicodedata
 import pytest
 
 from gmn_client import Client
-from service.record.schema import natural_order
-from service.record.transaction import Transaction
 from tests.outside import problem
 from tests.service.conftest import files
-from tests.service.gallery.new_crops import open_record
 from tests.service.watch_places import alerts, arm_new
 
 JOSE = "José"
@@ -150,55 +147,6 @@ def test_a_search_without_case_finds_the_capital_i_with_a_dot(served, gallery, i
     assert identities(served, gallery, query="ıstanbul") == []
 
 
-# Labels as version 0.5.0 had stored and exported them, in place of those of a new record.
-STORED = {
-    "p0": nfd(JOSE),
-    "p1": JOSE,
-    "p2": MIXED,
-    "c0": nfd(GATE),
-    "c1": GATE,
-    "c2": "c" + MIXED,
-    "t0": nfd("Spür"),
-    "t1": "Spür",
-    "t2": "t" + MIXED,
-}
-# Statements that put a stored text in place of another.
-PUT = (
-    "UPDATE people SET name = :stored, sort_key = :sort_key WHERE name = :placeholder",
-    "UPDATE crops SET camera = :stored WHERE camera = :placeholder",
-    "UPDATE tracks SET track = :stored WHERE track = :placeholder",
-)
-
-
-def put_stored(transaction, placeholder, stored):
-    names = {"placeholder": placeholder, "stored": stored, "sort_key": natural_order(stored)}
-    for statement in PUT:
-        transaction.change(statement, names)
-
-
-@pytest.fixture
-def old(start, tmp_path, images):
-    """Return a service on a record that has names in three forms, which its exports have too."""
-    first = start(tmp_path)
-    for number, image in enumerate(images[:4]):
-        labels = {"identity": f"p{number}", "camera": f"c{number}", "track": f"t{number}"}
-        first.enrolled("default", image, **labels)
-    assert first.stop() == 0
-    with open_record(tmp_path) as record:
-        for placeholder, stored in STORED.items():
-            record.database.write(put_stored, placeholder, stored)
-    return start(tmp_path)
-
-
-def test_labels_in_other_forms_are_found_in_what_an_export_brings(old):
-    content = old.export("default")
-    old.create("copy")
-    assert old.import_archive("copy", content)["progress"]["landed"] == 4
-    for form in FORMS:
-        assert len(crops_of(old, "copy", identity=in_form(form, MIXED))) == 1
-        assert len(crops_of(old, "copy", identity=in_form(form, JOSE))) == 2
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -284,19 +232,10 @@ def test_an_import_names_the_reason_why_a_label_is_refused(served, gallery, imag
         assert name[:40] not in job["detail"]
 
 
-def test_a_watch_list_of_an_old_record_takes_its_cameras_in_any_form(start, tmp_path, drawn_crops):
-    first = start(tmp_path)
-    arm_new(first, "wanted", drawn_crops, cameras=nfd(GATE))
-    watch = first.read("/v1/galleries/wanted/watch")
-    assert watch["settings"]["cameras"] == [GATE]
-    assert first.stop() == 0
-    with open_record(tmp_path) as record:
-        record.database.write(
-            Transaction.change,
-            "UPDATE watches SET settings = replace(settings, ?, ?)",
-            (GATE, nfd(GATE)),
-        )
+def test_a_watch_list_takes_its_cameras_in_any_form(start, tmp_path, drawn_crops):
     served = start(tmp_path)
+    arm_new(served, "wanted", drawn_crops, cameras=nfd(GATE))
+    assert served.read("/v1/galleries/wanted/watch")["settings"]["cameras"] == [GATE]
     for form in FORMS:
         sighted = served.http.post(
             "/v1/sightings",

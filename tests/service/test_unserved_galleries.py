@@ -1,17 +1,11 @@
 """A start that lacks the artefact of a gallery is refused, and changes nothing."""
 
-import contextlib
 import shutil
-import sqlite3
 
 import pytest
 
 import gmn
 from model.artefact import load_artefact, resolve_artefact
-from model.former_artefacts import FORMER_ARTEFACTS
-from model.problems import InputProblem
-from service.commands.serve import serve
-from service.record.migrations import EARLIEST_FORMAT
 from service.record.transaction import FILE
 from service.required_artefacts import require_artefacts
 from service.settings import read_settings
@@ -27,7 +21,6 @@ from tests.service.gallery.new_crops import (
 
 pytestmark = pytest.mark.promise("missing-artefact")
 
-FORMER = {former.name: former for former in FORMER_ARTEFACTS}
 KILLED = ("closed", "killed", "without shared memory")
 
 
@@ -70,26 +63,16 @@ def content_of(folder):
 def test_a_start_without_the_artefact_of_a_gallery_names_it_and_changes_nothing(
     tmp_path, refused_start, ended, processes
 ):
-    former = FORMER["bundled@2"]
-    data = make_record(tmp_path / "data", ended, lobby=former.embedding_fingerprint)
+    data = make_record(tmp_path / "data", ended, lobby=EMBEDDER)
     before = content_of(data)
     said = refused_start(data, processes=processes)
     assert content_of(data) == before
-    assert f"bundled@2 of version 0.5.0 (SHA-256 of its file {former.sha256}" in said
-    assert "filled lobby: first reindex these galleries with version 0.5.0" in said
-    written = "git show v0.5.0:model/artefacts/bundled@2.safetensors > bundled@2.safetensors"
-    assert f"by {written}, and add --previous bundled@2.safetensors" in said
+    assert f"embedding fingerprint {EMBEDDER} filled lobby: name its file with" in said
     assert "--accept-unserved" in said
 
 
-def test_an_artefact_that_no_version_shipped_is_named_by_its_fingerprint(tmp_path, refused_start):
-    said = refused_start(make_record(tmp_path / "data", lobby=EMBEDDER))
-    assert f"embedding fingerprint {EMBEDDER} filled lobby: name its file with" in said
-
-
 def test_each_missing_artefact_is_named_with_its_galleries(tmp_path, refused_start):
-    first = FORMER["bundled@1"].embedding_fingerprint
-    galleries = {f"hall-{number}": first for number in range(7)}
+    galleries = {f"hall-{number}": "0" * 64 for number in range(7)}
     data = make_record(tmp_path / "data", **galleries, yard=EMBEDDER)
     said = refused_start(data)
     assert "filled hall-0, hall-1, hall-2, hall-3, hall-4 and 2 more galleries" in said
@@ -190,15 +173,6 @@ def test_a_wrong_artefact_leaves_no_new_data_directory(tmp_path, refused_start):
     assert not (tmp_path / "data").exists()
 
 
-def test_a_record_of_an_earlier_format_is_not_migrated_by_a_refused_start(tmp_path, refused_start):
-    data = make_record(tmp_path / "data", lobby=EMBEDDER)
-    with contextlib.closing(sqlite3.connect(data / FILE)) as database:
-        database.execute(f"PRAGMA user_version = {EARLIEST_FORMAT}")
-    before = content_of(data)
-    assert EMBEDDER in refused_start(data)
-    assert content_of(data) == before
-
-
 def test_a_start_beside_a_running_service_is_refused_too(
     tmp_path, start, drawn_crops, other_artefact, refused_start
 ):
@@ -212,9 +186,3 @@ def test_a_server_of_vectors_is_not_asked_before(tmp_path, refused_start):
     data = make_record(tmp_path / "data", lobby=EMBEDDER)
     said = refused_start(data, index_url="http://127.0.0.1:9")
     assert EMBEDDER in said
-
-
-def test_a_name_that_was_shipped_says_where_its_file_is():
-    command = "git show v0.5.0:model/artefacts/small@1.safetensors > small@1.safetensors"
-    with pytest.raises(InputProblem, match=f"small@1: is not shipped any more.*{command}"):
-        serve(artefact="small@1", port=0)

@@ -11,7 +11,8 @@ import pytest
 
 from gmn_client import Client
 from service.record.schema import as_micros, now_micros
-from service.record.watch import EndedTracks, Sender, TrackPart
+from service.record.traffic import EndedTracks, TrackPart
+from service.record.values import Sender
 from tests.outside import audit_lines, bearer, refused_fields
 from tests.service.conftest import START
 from tests.service.http.conftest import make_key
@@ -509,7 +510,7 @@ def test_where_too_many_alerts_are_kept_the_oldest_of_the_person_with_the_most_g
 ):
     served, _, people = keyed
     there = len(alerts(served))
-    monkeypatch.setattr("service.record.watch.KEPT_ALERTS", there + 3)
+    monkeypatch.setattr("service.record.alerts.KEPT_ALERTS", there + 3)
     first = people.pass_by("wanted", slot=2)
     noted = [people.pass_by("wanted", camera=f"invented {n}") for n in range(there + 9)]
     assert [note.removed for note in noted[:4]] == [0, 0, 1, 1]
@@ -565,9 +566,10 @@ def test_after_the_clock_was_set_back_a_list_is_read_reviewed_and_warned_of_once
         armed = watches.get(gallery_id)
         embedder = people.record.galleries.get(gallery_id).embedding_fingerprint
         with monkeypatch.context() as an_hour_later:
-            an_hour_later.setattr(
-                "service.record.watch.now_micros", lambda: now_micros() + 3_600_000_000
-            )
+            for module in ("alerts", "watch"):
+                an_hour_later.setattr(
+                    f"service.record.{module}.now_micros", lambda: now_micros() + 3_600_000_000
+                )
             watches.arm(gallery_id, armed.settings, armed.promised, embedder, "key")
             alert_id = people.pass_by(gallery).alert.alert_id
         review = served.http.post(f"/v1/alerts/{alert_id}/review", data={"decision": "rejected"})
@@ -712,7 +714,7 @@ def test_alerts_end_with_their_days_and_with_their_gallery(watching, unarmed, pe
     assert watching.http.delete(f"/v1/galleries/{unarmed}").status_code == 200
     assert watching.http.get(f"/v1/alerts/{new.alert_id}").status_code == 404
     # A number is never given out again.
-    assert people.record.watches.newest_number() >= new.number
+    assert people.record.alerts.newest_number() >= new.number
 
 
 GATE = Sender("camera", "gate")
@@ -729,13 +731,13 @@ def whole(*counts):
 
 def test_parts_of_one_track_count_once_by_the_best_score(wanted, people, data_dir):
     number = people.gallery_id(wanted)
-    watches = people.record.watches
+    traffic = people.record.traffic
     none = np.zeros(4, np.int64)
 
     def counted(*parts):
         with passersby(data_dir) as others:
-            others.record.watches.add_traffic(number, "a", {GATE: EndedTracks(none, parts)})
-        counts = watches.traffic(number, "a")[0].tolist()
+            others.record.traffic.add(number, "a", {GATE: EndedTracks(none, parts)})
+        counts = traffic.of_list(number, "a")[0].tolist()
         assert by_camera(people, number, "a") == {GATE: counts}
         return counts
 
@@ -747,13 +749,13 @@ def test_parts_of_one_track_count_once_by_the_best_score(wanted, people, data_di
     assert counted(part(b"17", 3, 12, 1)) == [0, 0, 1, 1]
     assert counted(part(b"17", 26, 36, 1)) == [0, 1, 1, 1]
     # Counts for another subject begin anew.
-    watches.add_traffic(number, "b", {GATE: EndedTracks(none, [part(b"17", 0, 10, 3)])})
-    assert watches.traffic(number, "b")[0].tolist() == [0, 0, 0, 1]
+    traffic.add(number, "b", {GATE: EndedTracks(none, [part(b"17", 0, 10, 3)])})
+    assert traffic.of_list(number, "b")[0].tolist() == [0, 0, 0, 1]
     assert by_camera(people, number, "b") == {GATE: [0, 0, 0, 1]}
 
 
 def by_camera(people, number, subject):
-    traffic = people.record.watches.traffic_by_camera(number, subject)
+    traffic = people.record.traffic.by_camera(number, subject)
     assert all(camera.tracks == camera.counts.sum() for camera in traffic.values())
     return {sender: camera.counts.tolist() for sender, camera in traffic.items()}
 
@@ -762,7 +764,7 @@ def test_of_a_counted_track_nothing_is_left_after_an_hour(wanted, people):
     number = people.gallery_id(wanted)
     run = people.record.database.write
     seen = EndedTracks(np.zeros(4, np.int64), [part(b"17", 0, 10, 2)])
-    people.record.watches.add_traffic(number, "a", {GATE: seen})
+    people.record.traffic.add(number, "a", {GATE: seen})
 
     def kept(transaction):
         return len(transaction.rows("counted_tracks", "WHERE gallery_id = ?", (number,)))
@@ -772,26 +774,26 @@ def test_of_a_counted_track_nothing_is_left_after_an_hour(wanted, people):
     run(lambda transaction: transaction.change(earlier))
     # Maintenance runs every 0.2 s here.
     eventually(lambda: run(kept) == 0)
-    assert people.record.watches.traffic(number, "a")[0].tolist() == [0, 0, 1, 0]
+    assert people.record.traffic.of_list(number, "a")[0].tolist() == [0, 0, 1, 0]
 
 
 def test_processes_add_to_one_histogram_and_other_scores_begin_anew(wanted, people, data_dir):
     number = people.gallery_id(wanted)
-    watches = people.record.watches
+    traffic = people.record.traffic
     with passersby(data_dir) as others:
-        for part in (watches, others.record.watches):
-            part.add_traffic(number, "a", {GATE: whole(1, 0, 2)})
-    assert watches.traffic(number, "a")[0].tolist() == [2, 0, 4]
-    watches.add_traffic(number, "b", {GATE: whole(0, 5)})
-    assert [watches.traffic(number, name)[0].tolist() for name in "ab"] == [[], [0, 5]]
+        for part in (traffic, others.record.traffic):
+            part.add(number, "a", {GATE: whole(1, 0, 2)})
+    assert traffic.of_list(number, "a")[0].tolist() == [2, 0, 4]
+    traffic.add(number, "b", {GATE: whole(0, 5)})
+    assert [traffic.of_list(number, name)[0].tolist() for name in "ab"] == [[], [0, 5]]
     assert [by_camera(people, number, name) for name in "ab"] == [{}, {GATE: [0, 5]}]
 
 
 def test_time_while_a_list_was_disarmed_does_not_count_for_its_cameras(watching, wanted, people):
     number = people.gallery_id(wanted)
-    watches = people.record.watches
-    watches.add_traffic(number, "a", {GATE: whole(1)})
-    began = watches.traffic_by_camera(number, "a")[GATE].since
+    traffic = people.record.traffic
+    traffic.add(number, "a", {GATE: whole(1)})
+    began = traffic.by_camera(number, "a")[GATE].since
     path = f"/v1/galleries/{wanted}/watch"
     watching.http.request("DELETE", path, data={"reason": "over"})
 
@@ -801,7 +803,7 @@ def test_time_while_a_list_was_disarmed_does_not_count_for_its_cameras(watching,
 
     people.record.database.write(make_old)
     arm(watching, wanted)
-    moved = watches.traffic_by_camera(number, "a")[GATE].since - began
+    moved = traffic.by_camera(number, "a")[GATE].since - began
     assert timedelta(hours=1) <= moved < timedelta(hours=1, minutes=1)
 
 

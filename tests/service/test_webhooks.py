@@ -284,7 +284,7 @@ def test_a_webhook_of_one_list_gets_no_alert_of_another(
 def test_too_many_waiting_deliveries_are_dropped_and_counted_and_the_alert_is_kept(
     watching, people, receiver, webhook, monkeypatch
 ):
-    monkeypatch.setattr("service.record.watch.WAITING_OF_WEBHOOK", 2)
+    monkeypatch.setattr("service.record.alerts.WAITING_OF_WEBHOOK", 2)
     receiver.answer = lambda _: (500, {})
     alerts = [one_more(people) for _ in range(5)]
     (listed,) = watching.results("/v1/webhooks")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from service.record.alerts import SightedPerson
 from service.record.record import Record
 from service.record.values import Picture
 from tests.engines import database_url
@@ -101,11 +102,16 @@ class Passersby:
             "calibration_version": "a1b2c3",
             **more,
         }
-        picture = Picture(content, "image/png")
-        note_visit = self.record.watches.note_visit
-        captured_at = seen["last_seen"]
-        gallery_id = self.gallery_id(gallery)
-        return note_visit(gallery_id, slot, key_id, subject, seen, picture, captured_at, own_alert)
+        sighted = SightedPerson(
+            slot=slot,
+            key_id=key_id,
+            subject=subject,
+            captured_at=seen["last_seen"],
+            picture=Picture(content, "image/png"),
+            own_alert=own_alert,
+            **seen,
+        )
+        return self.record.alerts.note_visit(self.gallery_id(gallery), sighted)
 
     def end_time_of(self, gallery):
         """Let the time of an armed list be over."""

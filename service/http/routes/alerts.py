@@ -21,8 +21,8 @@ from service.http.limits import KEEP_ALIVE_SECONDS, hold_stream
 from service.http.problems import content, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.links import link_alert
+from service.record.alerts import StoredAlert
 from service.record.values import Picture
-from service.record.watch import StoredAlert
 from service.runtime import Call, Runtime
 from service.watch.lists import warn_if_broken
 
@@ -71,7 +71,7 @@ async def list_alerts(
     limit = query.limit
     gallery_id = await call.gallery_id(query.gallery)
     alerts = await runtime.galleries.read(
-        runtime.record.watches.alerts,
+        runtime.record.alerts.page,
         limit + 1,
         gallery_id,
         query.identity,
@@ -105,10 +105,10 @@ async def follow_alerts(
     the key is revoked or expires. A key may hold eight streams.
     """
     runtime = call.runtime
-    watches = runtime.record.watches
+    stored_alerts = runtime.record.alerts
     read = runtime.galleries.read
     gallery_id = await call.gallery_id()
-    start = await read(watches.newest_number)
+    start = await read(stored_alerts.newest_number)
     if last_event_id is not None:
         # A number of another record would hide alerts until this record reaches it.
         start = min(start, last_event_id)
@@ -120,7 +120,9 @@ async def follow_alerts(
             while True:
                 runtime.keys.require_valid(call.caller)
                 changed = runtime.watches.changed
-                alerts = await read(watches.alerts, ALERTS_AT_ONCE, gallery_id, after=last_number)
+                alerts = await read(
+                    stored_alerts.page, ALERTS_AT_ONCE, gallery_id, after=last_number
+                )
                 for alert in alerts:
                     yield {
                         "id": str(alert.number),
@@ -176,7 +178,7 @@ async def read_signed_image(
             "the signature of this address is wrong or more than an hour old; use "
             "GET /v1/alerts/{alert_id}/image with a key"
         )
-    alert = await runtime.galleries.read(runtime.record.watches.alert, alert_id)
+    alert = await runtime.galleries.read(runtime.record.alerts.get, alert_id)
     if alert is None:
         raise UnknownAlert(alert_id)
     return await _answer_picture(request, runtime, alert, None)
@@ -189,14 +191,13 @@ async def review_alert(
     """Confirms or rejects an alert, or undoes that; another key's decision needs `admin`.
 
     An alert keeps the picture and score that were reviewed. After a rejection, the next track that
-    matches the person raises another alert. A confirmation sends the messages of a held alert.
+    matches the person raises another alert.
     """
     runtime = call.runtime
     alert = await _find(call, alert_id)
-    dropped = await runtime.galleries.write(
-        runtime.record.watches.review, alert_id, form.decision, call.caller, form.score
+    await runtime.galleries.write(
+        runtime.record.alerts.review, alert_id, form.decision, call.caller, form.score
     )
-    runtime.metrics.webhook_dropped.inc(dropped)
     reviewed = await _find(call, alert_id)
     await runtime.audit.done(
         "review_alert", gallery=alert.gallery, alert_id=alert_id, decision=form.decision
@@ -207,7 +208,7 @@ async def review_alert(
 
 
 async def _find(call: Call, alert_id: str) -> StoredAlert:
-    alert = await call.runtime.galleries.read(call.record.watches.alert, alert_id)
+    alert = await call.runtime.galleries.read(call.record.alerts.get, alert_id)
     if alert is None:
         raise UnknownAlert(alert_id)
     call.caller.require_gallery(alert.gallery)
@@ -218,7 +219,7 @@ async def _answer_picture(
     request: Request, runtime: Runtime, alert: StoredAlert, width: int | None
 ) -> Response:
     async def read() -> Picture:
-        picture = await runtime.galleries.read(runtime.record.watches.picture, alert.alert_id)
+        picture = await runtime.galleries.read(runtime.record.alerts.picture, alert.alert_id)
         if picture is None:
             raise UnknownPicture(
                 alert.gallery, "alert", alert.alert_id, "GMN_KEEP_IMAGES=none keeps none"

@@ -9,7 +9,6 @@ from fastapi.responses import FileResponse
 from pydantic import Field
 
 from gmn_client.models import Export, Exports
-from service.errors import Gone
 from service.gallery import exports
 from service.http.fields import Id
 from service.http.forms import Form, Sent
@@ -18,8 +17,6 @@ from service.http.limits import hold_stream
 from service.http.problems import content, problems
 
 router = guarded_router("/v1/galleries/{gallery}/exports", "exports")
-# Version 0.7 answers these paths with 404.
-snapshots_router = guarded_router("/v1/galleries/{gallery}/snapshots", "exports")
 ExportId = Annotated[Id, Path(description="An export's id.")]
 
 
@@ -83,23 +80,3 @@ async def download_export(call: Admin, export_id: ExportId) -> FileResponse:
 async def delete_export(call: Admin, export_id: ExportId) -> None:
     """Deletes an export."""
     await exports.delete_export(call.runtime, call.gallery, export_id)
-
-
-@snapshots_router.api_route("", methods=["GET", "POST"], include_in_schema=False)
-async def refuse_snapshots(call: Admin) -> None:
-    """Tells what takes the place of snapshots, which version 0.5 had."""
-    name = call.gallery.name
-    raise Gone(
-        "snapshots: are withdrawn; make an export with POST "
-        f"/v1/galleries/{name}/exports and import it with POST /v1/galleries/{name}/imports, or "
-        "remove what an import brought with DELETE "
-        f"/v1/galleries/{name}/imports/JOB/crops"
-    )
-
-
-@snapshots_router.api_route(
-    "/{snapshot:path}", methods=["GET", "POST", "DELETE"], include_in_schema=False
-)
-async def refuse_snapshot(call: Admin) -> None:
-    """Tells the same for a single snapshot."""
-    await refuse_snapshots(call)

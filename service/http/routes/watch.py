@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 from zoneinfo import ZoneInfo
 
 from fastapi import Request, Response
@@ -91,8 +91,6 @@ class WatchForm(models.WatchSettings, Form):
     """The time zone of `hours`, such as `Europe/Zurich`."""
     expires_at: Moment = Field(examples=["2026-03-31T00:00:00Z"])
     """End of the watch, at most 90 days ahead; RFC 3339, with time zone."""
-    trial: Literal["mark", "hold"] = "mark"
-    """Messages about alerts of a trial are sent and marked, or wait until they are confirmed."""
     confirm: Annotated[str, Field(max_length=128)] | None = None
     """The token answered to the same settings; arms the list."""
     never_empty = frozenset({"confirm"})
@@ -239,4 +237,4 @@ async def _read_list(call: GalleryCall) -> models.Watch:
 def _is_on_trial(watch: models.Watch) -> bool:
     if watch.trial_until is None or watch.trial_until <= datetime.now(UTC):
         return False
-    return not watch.trials or any(trial.ended_at is None for trial in watch.trials)
+    return not watch.trials or any(not trial.is_over for trial in watch.trials)

@@ -163,7 +163,7 @@ function about(alert, time = ago) {
     { class: "about" },
     h("h3", {}, h("a", { class: "name", href: addressOf(name, "identities", identity) }, identity)),
     kind !== "visit" && h("p", { class: "note" }, sentence(NEWS[kind]?.(alert) ?? kind)),
-    alert.trial && h("p", { class: "note", "data-trial-of": alert.alert_id }, trialOf(alert)),
+    alert.trial && h("p", { class: "note" }, "Raised during the trial at this camera."),
     h(
       "p",
       {},
@@ -192,12 +192,6 @@ function about(alert, time = ago) {
       ),
     whose,
   );
-}
-
-function trialOf({ state, held }) {
-  if (!held) return "Raised during the trial at this camera.";
-  const sent = state === "rejected" ? "no message is sent" : "messages wait until it is confirmed";
-  return `Raised during the trial at this camera: ${sent}.`;
 }
 
 const sightOf = (alert) => `${titleOf(alert)} at ${alert.camera ?? "an unnamed camera"}`;
@@ -245,8 +239,6 @@ async function review(alert, decision) {
   }
   for (const button of document.querySelectorAll(`[data-alert-of="${alert.alert_id}"]`))
     button.setAttribute("aria-pressed", String(button.value === alert.state));
-  for (const note of document.querySelectorAll(`[data-trial-of="${alert.alert_id}"]`))
-    note.textContent = trialOf(alert);
 }
 
 // Decide on several alerts. A refusal ends none of the others.
@@ -311,7 +303,7 @@ function take(alert) {
     alert.identity === null
       ? `${titleOf(alert)}: ${alert.gallery}`
       : `New alert: ${sightOf(alert)}`;
-  if (alert.kind !== "late" && !alert.held)
+  if (alert.kind !== "late")
     notify({
       title: alert.identity === null ? titleOf(alert) : sightOf(alert),
       body: `List ${alert.gallery}${alert.trial ? ", on trial" : ""}`,

@@ -242,17 +242,6 @@ function settingsForm(settings, buttons) {
       value: settings.retention_days ?? 30,
     }),
     h(
-      "label",
-      { class: "check" },
-      h("input", {
-        type: "checkbox",
-        name: "trial",
-        value: "hold",
-        checked: settings.trial === "hold",
-      }),
-      "During the trial, send messages only about confirmed alerts",
-    ),
-    h(
       "details",
       { open: Boolean(settings.cameras?.length || settings.hours) },
       h("summary", {}, "Only some cameras or hours"),

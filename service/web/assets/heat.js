@@ -8,12 +8,10 @@ const FAINT = 0.12;
 
 // Return two grids of cells to lay over the pictures, and the legend of their signs.
 export async function regions(shown, other, scoring, gallery) {
-  // A search kept by an earlier version may use a withdrawn scoring. The default one explains it.
-  const asked = scoring === "fused" ? "" : scoring;
   const body = formOf([
     ["images", shown],
     ["images", other],
-    ["scoring", asked],
+    ["scoring", scoring],
     ["gallery", gallery],
     ["explain", "true"],
   ]);

@@ -151,12 +151,7 @@ async function open(
       throw found[0].problem;
     }
     const fresh = !searches.some((search) => search.shots);
-    // A search of an earlier version may use a withdrawn scoring, which the form does not offer.
-    if (fresh)
-      fill({
-        ...first.kept.request,
-        scoring: first.answer.scoring === "fused" ? null : first.answer.scoring,
-      });
+    if (fresh) fill({ ...first.kept.request, scoring: first.answer.scoring });
     drawShots(found.flatMap((search) => search.shots ?? []));
     if (fresh && found.length === 1 && fitsForm(first))
       await formerJudgement(fields(), shots, first.answer);

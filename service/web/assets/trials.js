@@ -4,21 +4,19 @@ import { count, h, moment } from "./elements.js";
 
 const cameraOf = ({ camera }) => camera ?? "an unnamed camera";
 
-// Return the trials of an armed list as elements; none for a list without trials.
+// Return the trials of an armed list as elements.
 export function describeTrials({ trials, trial_until: until }) {
-  if (!until) return [];
-  const running = trials.filter((trial) => !trial.ended_at);
-  const over = trials.filter((trial) => trial.ended_at);
-  const isOver = new Date(until) <= new Date();
-  const isOnTrial = running.length > 0 || (trials.length === 0 && !isOver);
+  const running = trials.filter((trial) => !trial.is_over);
+  const over = trials.filter((trial) => trial.is_over);
+  const hasTimedOut = new Date(until) <= new Date();
+  const isOnTrial = running.length > 0 || (trials.length === 0 && !hasTimedOut);
   return [
     isOnTrial && h("p", { class: "hint" }, ...explained(until)),
     trials.length > 0 &&
       h(
         "ul",
         { class: "trials" },
-        running.map((trial) => h("li", {}, progressOf(trial, trials))),
-        over.map((trial) => h("li", {}, ...endOf(trial, trials))),
+        [...running, ...over].map((trial) => h("li", {}, progressOf(trial, trials))),
       ),
   ];
 }
@@ -36,11 +34,8 @@ function nameOf(trial, trials) {
 }
 
 function progressOf(trial, trials) {
+  const name = nameOf(trial, trials);
+  if (trial.is_over) return `Trial at ${name}: over.`;
   const tracks = `${Math.min(trial.tracks, trial.tracks_needed)} of ${trial.tracks_needed} tracks`;
-  return `Trial at ${nameOf(trial, trials)}: ${tracks}, ${count(trial.unreviewed, "alert")} to review.`;
-}
-
-function endOf(trial, trials) {
-  const how = trial.timed_out ? "ended by itself" : "ended";
-  return [`Trial at ${nameOf(trial, trials)}: ${how} `, moment(trial.ended_at), "."];
+  return `Trial at ${name}: ${tracks}, ${count(trial.unreviewed, "alert")} to review.`;
 }

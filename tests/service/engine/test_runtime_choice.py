@@ -123,7 +123,7 @@ def test_a_choice_is_kept_and_not_measured_again(artefact, records, built, monke
 
 
 def test_of_two_that_choose_at_once_the_first_one_counts_for_both(artefact, records, built):
-    first = RuntimeChoice(runtime="torch", dtype="float32")
+    first = RuntimeChoice(runtime="torch", dtype="float32", device="cpu")
     embedder = artefact.description.embedding_fingerprint
 
     class Raced:
@@ -164,7 +164,7 @@ def test_without_openvino_it_is_torch(artefact, records, monkeypatch):
     assert (runtime.name, choice.runtime) == ("torch", "torch")
 
 
-CHOSEN = '{"runtime": "openvino", "dtype": "float32"}'
+CHOSEN = '{"runtime": "openvino", "dtype": "float32", "device": "cpu"}'
 ON_A_GPU = '{"runtime": "torch", "dtype": "float32", "device": "cuda"}'
 CONTRADICTED = r"^GMN_.*openvino in float32.*unset GMN_"
 REFUSED = {

@@ -217,8 +217,7 @@ def test_without_a_word_a_restore_replaces_the_data_directory_of_the_environment
     assert json.loads(capsys.readouterr().out)["unknown_from"] is None
     with open_record(tmp_path / "new") as again:
         assert ids[0] not in identities(again, lobby)
-    # The option's name in earlier versions works too.
-    lost = ["--replaces", str(tmp_path / "lost"), "--data-dir", str(tmp_path / "newer")]
+    lost = ["--replaces", str(tmp_path / "lost"), "--into", str(tmp_path / "newer")]
     assert gmn.run(["restore", str(backup), *lost]) == 0
     assert "Forget these people and revoke these keys again" in capsys.readouterr().out
     # Without a new name it would be made where the present one is.
@@ -248,47 +247,6 @@ def test_without_the_data_directory_only_deletions_until_the_newest_backup_are_k
     other = str(tmp_path / "other")
     assert gmn.run(["restore", str(first), "--into", other, "--replaces", other, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["unknown_from"].startswith("2900-01-02T00:00:00")
-
-
-@pytest.mark.promise("backup-moment")
-@pytest.mark.parametrize("kept", ["the record", "its log", "nothing"])
-def test_a_backup_of_an_earlier_version_is_compared_with_the_record_that_it_is_to_replace(
-    filled, tmp_path, kept
-):
-    record, lobby, _, ids = filled
-    backup = write_backup(record.database, tmp_path / "backups").path
-    (backup / "deletions.log").unlink()
-    record.crops.remove(lobby, [ids[0]])
-    record.keys.revoke("revoked")
-    record.close()
-    data = tmp_path / "data"
-    # What was deleted before the upgrade is in no log, but in the ids of the last day.
-    (data / "deletions.log").unlink()
-    (data / "deleted.ids").write_text(f"{ids[0]}\n{ids[1]}\n")
-    if kept != "the record":
-        (data / "record.sqlite3").unlink()
-    if kept == "nothing":
-        shutil.rmtree(data)
-    restored = restore_backup(backup, empty(tmp_path / "new"), data)
-    assert (restored.unknown_from is None) == (kept == "the record")
-    assert restored.keys == (["revoked"] if kept == "the record" else [])
-    gone = {"the record": 2, "its log": 2, "nothing": 0}[kept]
-    with open_record(tmp_path / "new") as again:
-        assert listed_ids(again, lobby) == ids[gone:]
-        # Their reports may name people who were forgotten since.
-        assert (again.jobs.get("open") is None) == (kept == "the record")
-
-
-def test_a_record_that_has_lost_its_log_of_deletions_is_compared_with_the_backup(filled, tmp_path):
-    record, lobby, _, ids = filled
-    backup = write_backup(record.database, tmp_path / "backups").path
-    record.crops.remove(lobby, [ids[0]])
-    record.close()
-    (tmp_path / "data" / "deletions.log").unlink()
-    restored = restore_backup(backup, empty(tmp_path / "new"), tmp_path / "data")
-    assert restored.unknown_from is None
-    with open_record(tmp_path / "new") as again:
-        assert listed_ids(again, lobby) == ids[1:]
 
 
 def test_a_name_that_was_forgotten_since_is_in_no_report_of_a_job(filled, tmp_path):
@@ -537,13 +495,11 @@ def test_what_cannot_be_restored_is_refused_with_the_remedy(filled, tmp_path):
     Record(empty(tmp_path / "another")).close()
     with pytest.raises(InputProblem, match="is another record"):
         restore_backup(backup, empty(tmp_path / "first"), tmp_path / "another")
-    newer = empty(tmp_path / "newer")
-    with contextlib.closing(sqlite3.connect(newer / "record.sqlite3")) as database:
+    other = shutil.copytree(backup, tmp_path / "other" / backup.name)
+    with contextlib.closing(sqlite3.connect(other / "record.sqlite3")) as database:
         database.execute("PRAGMA user_version = 99")
-    old = shutil.copytree(backup, tmp_path / "old" / backup.name)
-    (old / "deletions.log").unlink()
-    with pytest.raises(InputProblem, match="format version 99"):
-        restore_backup(old, empty(tmp_path / "other"), newer)
+    with pytest.raises(InputProblem, match=r"not those of format 1, .* restore another one"):
+        restore_backup(other, empty(tmp_path / "other" / "new"), tmp_path / "data")
     path = backup / "record.sqlite3"
     path.write_bytes(path.read_bytes()[:20_000])
     with pytest.raises(InputProblem, match=r"is damaged .* restore another one"):

@@ -1,7 +1,5 @@
 """Rules of the record for calibrations and the searches that they are fitted to."""
 
-import pytest
-
 from service.record.calibrations import KEPT_SEARCHES
 from service.record.values import PublishedCalibration
 from tests.service.gallery.new_crops import OTHER_EMBEDDER
@@ -16,18 +14,6 @@ def test_the_newest_searches_are_kept_oldest_first(record, gallery):
     kept.add_searches(gallery, "mnet", [(str(n), b"%d" % n) for n in range(1000)])
     assert kept.searches(gallery, "mnet") == [b"%d" % n for n in range(1000)][-KEPT_SEARCHES:]
     assert kept.searches(gallery, "cosine") == [b"other"]
-
-
-def test_calibrations_of_the_withdrawn_scoring_are_dropped_at_the_next_fit(record, gallery):
-    kept = record.calibrations
-    with pytest.MonkeyPatch.context() as earlier:
-        earlier.setattr("service.record.calibrations.WITHDRAWN", "")
-        kept.add_searches(gallery, "fused:a", [("a", b"1")])
-        assert kept.publish(gallery, "fused:a", "{}", 0)
-        assert kept.publish(gallery, "mnet:a", "before", 0)
-    assert list(kept.published(gallery)) == ["mnet:a"]
-    assert kept.publish(gallery, "mnet:a", "after", 1)
-    assert kept.searches(gallery, "fused:a") == []
 
 
 def test_a_calibration_is_published_after_the_version_it_was_made_from(record, gallery):

@@ -159,7 +159,7 @@ def test_of_several_processes_the_first_notes_a_silence(record, gallery, tmp_pat
             for process in (other, record)
         ]
     assert [len(alerts) for alerts in noted + heard] == [1, 0, 1, 0]
-    silent, back = reversed(record.watches.alerts(10))
+    silent, back = reversed(record.alerts.page(10))
     assert (silent.kind, silent.camera, silent.first_seen, silent.last_seen) == (
         "silent",
         "gate",
@@ -184,7 +184,7 @@ def test_a_camera_that_shows_its_program_nothing_falls_silent(record, gallery, s
     assert cameras.overdue(heard_before) == [("door", "gate")]
     assert len(cameras.note_silence(DOOR, "gate", heard_before, later)) == 1
     assert cameras.note_heartbeat(DOOR, "gate", dark, later + timedelta(minutes=1)) == []
-    (silent,) = record.watches.alerts(10)
+    (silent,) = record.alerts.page(10)
     assert silent.detail.startswith(
         f"the camera 'gate' of the key door has shown nothing to its program ({state}) "
         "for 6 minutes; check the camera"
@@ -213,4 +213,4 @@ def test_a_camera_that_is_heard_meanwhile_is_not_silent(record, gallery):
     record.cameras.note_heartbeat(DOOR, "gate", HEALTHY, later)
     assert (key_id, camera) == ("door", "gate")
     assert record.cameras.note_silence(DOOR, camera, later - timedelta(minutes=5), later) == []
-    assert record.watches.alerts(10) == []
+    assert record.alerts.page(10) == []

@@ -20,8 +20,7 @@ from service.record.deletions import Deletion, DeletionLog, read_beginning, read
 from service.record.keys import ApiKey
 from service.record.record import Record
 from service.record.schema import TABLES
-from service.record.transaction import Reader, Transaction
-from service.record.upgrade import COPY, find_copy
+from service.record.transaction import Reader
 from service.record.vectors import vectors_name
 from service.record.verify import verify
 from tests.forked import run_forked
@@ -360,16 +359,6 @@ def test_the_outcome_is_printed_as_json(data, url, tmp_path, capsys):
         rows = rows_of(record)
     with open_record(tmp_path / "back") as record:
         assert rows_of(record) == rows
-
-
-def test_the_backup_before_an_upgrade_stays_with_the_former_directory(data, url, tmp_path):
-    fill(data)
-    backup = {"name": COPY, "value": str(tmp_path / "before-upgrade")}
-    with open_record(data) as record:
-        record.database.write(Transaction.insert, "record", backup)
-    assert copy(data, url, tmp_path / "machine") == 0
-    with in_postgres(tmp_path / "machine", url) as record:
-        assert find_copy(Reader(record.database)) is None
 
 
 def test_a_directory_that_is_served_is_refused(data, url, tmp_path, capsys):

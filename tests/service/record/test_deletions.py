@@ -66,7 +66,7 @@ def test_a_crop_that_has_a_tombstone_already_is_logged_and_its_vector_overwritte
     (crop_id,) = enroll(record, gallery, new_crop(1))
 
     def bury(transaction):
-        tombstone = {"gallery_id": gallery, "crop_id": crop_id, "removed_at": 0}
+        tombstone = {"gallery_id": gallery, "crop_id": crop_id, "removed_at": 0, "slot": 1}
         transaction.insert("tombstones", tombstone)
 
     record.database.write(bury)
@@ -162,21 +162,6 @@ def test_a_log_that_was_removed_while_the_record_is_open_begins_anew(record, gal
     record.crops.remove(gallery, [crop_id])
     assert read_beginning(tmp_path / "deletions.log").at > before.at
     assert logged(tmp_path) == [("crop", crop_id)]
-
-
-def test_ids_that_an_earlier_version_kept_are_taken_over_once(record, gallery, tmp_path):
-    created = record.galleries.get(gallery).deletion_id.partition("-")[2]
-    record.close()
-    (tmp_path / "deletions.log").unlink()
-    (tmp_path / "deleted.ids").write_text(f"\nc1\nc2\n\ngallery {gallery} {created}\ntor")
-    for _ in range(2):
-        with open_record(tmp_path):
-            assert logged(tmp_path) == [
-                ("crop", "c1"),
-                ("crop", "c2"),
-                ("gallery", f"{gallery}-{created}"),
-            ]
-    assert not (tmp_path / "deleted.ids").exists()
 
 
 def test_a_line_that_a_power_cut_tore_is_cut_off_and_a_damaged_one_left_out(log):

@@ -700,7 +700,7 @@ def test_a_provider_that_keeps_commits_by_other_means_can_be_named(postgres_serv
 def test_a_record_of_another_format_is_refused(record, tmp_path, monkeypatch):
     record.close()
     monkeypatch.setattr(postgres_module, "FORMAT", 99)
-    with pytest.raises(InputProblem, match="this program reads 99"):
+    with pytest.raises(InputProblem, match="not those of format 1"):
         Record(tmp_path, database_url(tmp_path))
 
 

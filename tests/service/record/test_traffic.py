@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from service.record.keys import ApiKey
-from service.record.trials import MOST_CAMERAS
-from service.record.watch import EndedTracks, Sender, TrackPart
+from service.record.traffic import MOST_CAMERAS, EndedTracks, TrackPart
+from service.record.values import Sender
 from tests.service.gallery.new_crops import new_gallery
 
 GATE = Sender("camera", "gate")
@@ -14,28 +14,28 @@ GATE = Sender("camera", "gate")
 
 def add(record, gallery, counts, subject="a"):
     tracks = {sender: EndedTracks(np.array(counted)) for sender, counted in counts.items()}
-    record.watches.add_traffic(gallery, subject, tracks)
+    record.traffic.add(gallery, subject, tracks)
 
 
 def by_camera(record, gallery, subject="a"):
-    traffic = record.watches.traffic_by_camera(gallery, subject)
+    traffic = record.traffic.by_camera(gallery, subject)
     assert all(camera.tracks == camera.counts.sum() for camera in traffic.values())
     return {sender: camera.counts.tolist() for sender, camera in traffic.items()}
 
 
 def of_list(record, gallery):
-    return record.watches.traffic(gallery, "a")[0].tolist()
+    return record.traffic.of_list(gallery, "a")[0].tolist()
 
 
 def test_each_camera_of_each_key_has_a_histogram(record, gallery):
     unnamed = Sender("camera", None)
     foreign = Sender("other", "gate")
     add(record, gallery, {GATE: [1, 0], unnamed: [0, 2]})
-    began = record.watches.traffic_by_camera(gallery, "a")[GATE].since
+    began = record.traffic.by_camera(gallery, "a")[GATE].since
     add(record, gallery, {GATE: [0, 3], foreign: [4, 0]})
     assert by_camera(record, gallery) == {GATE: [1, 3], unnamed: [0, 2], foreign: [4, 0]}
     assert of_list(record, gallery) == [5, 5]
-    assert record.watches.traffic_by_camera(gallery, "a")[GATE].since == began
+    assert record.traffic.by_camera(gallery, "a")[GATE].since == began
     assert timedelta(0) <= datetime.now(UTC) - began < timedelta(minutes=1)
 
 
@@ -77,8 +77,8 @@ def test_a_track_that_was_counted_before_its_camera_leaves_no_count_below_zero(r
     parts = [TrackPart(b"17", moment, moment + timedelta(seconds=10), best) for best in (0, 1)]
     none = np.zeros(2, np.int64)
     before, after = (EndedTracks(none, [part]) for part in parts)
-    record.watches.add_traffic(gallery, "a", {GATE: before})
+    record.traffic.add(gallery, "a", {GATE: before})
     record.database.write(lambda transaction: transaction.change("DELETE FROM camera_traffic"))
-    record.watches.add_traffic(gallery, "a", {GATE: after})
+    record.traffic.add(gallery, "a", {GATE: after})
     assert by_camera(record, gallery) == {GATE: [0, 1]}
     assert of_list(record, gallery) == [0, 1]

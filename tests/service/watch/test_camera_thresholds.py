@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from service.record.camera_reviews import CameraReviews
+from service.record.traffic import CameraTraffic
 from service.record.values import Sender
-from service.record.watch import CameraTraffic
 from service.watch.camera_thresholds import fit_cameras, measure_growth
 from service.watch.scores import WatchList
 from service.watch.threshold import ThresholdFit, Traffic

@@ -82,9 +82,6 @@ def test_tables_are_printed_whole_at_80_columns(tiny_artefact, people, monkeypat
     ("words", "message"),
     [
         (("--scoring", "cosine,fused"), "--scoring names fused; name some of cosine, mnet, k_rec"),
-        (("--protocol", "lodo"), "--protocol is withdrawn: gmn "),
-        (("--peer", "lodo"), "--peer is withdrawn: gmn "),
-        (("--no-premise", "lodo"), "--no-premise is withdrawn: gmn "),
     ],
 )
 def test_what_there_is_none_of_is_refused(words, message, tiny_artefact, people):

@@ -1,0 +1,208 @@
+"""Traffic of watch lists: how many tracks reached each score, by list and by camera."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.record.database import RecordPart, transactional
+from service.record.galleries import read_entry
+from service.record.schema import as_micros, as_moment, now_micros
+from service.record.transaction import Transaction
+from service.record.values import Sender
+
+# Upper bound on the cameras of one API key for which a list has a histogram of traffic.
+MOST_CAMERAS = 100
+# Type of a count in a stored histogram of traffic.
+COUNT = np.dtype("<i8")
+# A process counts a part of a track at its end, at the latest this long after another process did.
+PARTS_WITHIN_MICROS = 3_600_000_000
+Counts = NDArray[np.int64]
+OF_SUBJECT = "WHERE gallery_id = ? AND subject = ?"
+
+
+class TrackPart(NamedTuple):
+    """A track that one process saw, or the part of it that it saw.
+
+    Attributes:
+        name: identifies the track, unless the same name was given to another one later.
+        began, until: times of capture between which it was open.
+        bin: bin of its best score in the histogram.
+    """
+
+    name: bytes
+    began: datetime
+    until: datetime
+    bin: int
+
+
+@dataclass(frozen=True)
+class EndedTracks:
+    """Tracks that ended since the last ones were counted.
+
+    Attributes:
+        counts: numbers of whole tracks, one per bin of a histogram.
+        parts: further tracks, of which other processes may have seen a part. A track counts once,
+            by its best score.
+    """
+
+    counts: Counts
+    parts: Sequence[TrackPart] = ()
+
+
+class CameraTraffic(NamedTuple):
+    """The traffic of one camera, as `ListTraffic.of_list` has that of all.
+
+    Attributes:
+        counts: numbers of tracks, one per bin.
+        tracks: their sum.
+        since: time from which they were counted.
+    """
+
+    counts: Counts
+    tracks: int
+    since: datetime
+
+
+class ListTraffic(RecordPart):
+    """The histograms of scores of the tracks that watch lists were compared with."""
+
+    @transactional
+    def add(
+        self,
+        transaction: Transaction,
+        gallery_id: int,
+        subject: str,
+        tracks: Mapping[Sender, EndedTracks],
+    ) -> None:
+        """Add tracks to the histograms of a list and of its cameras.
+
+        Tracks of another subject are dropped, and those of a deleted gallery are ignored. Of each
+        API key the first `MOST_CAMERAS` cameras have a histogram; tracks of further ones count in
+        that of the list alone.
+
+        Args:
+            subject: identifies comparable traffic.
+            tracks: ended tracks by camera.
+        """
+        if read_entry(transaction, gallery_id) is None:
+            return
+        row = transaction.row("watch_traffic", OF_SUBJECT, (gallery_id, subject))
+        if row is None:
+            for table in ("counted_tracks", "camera_traffic"):
+                transaction.change(f"DELETE FROM {table} WHERE gallery_id = ?", (gallery_id,))
+        added = {
+            sender: _count_tracks(transaction, gallery_id, ended)
+            for sender, ended in tracks.items()
+        }
+        for sender, counts in added.items():
+            _add_to_camera(transaction, gallery_id, subject, sender, counts)
+        counts = np.sum(list(added.values()), axis=0)
+        if row:
+            counts = counts + np.frombuffer(row["histogram"], COUNT)
+        values = {
+            "gallery_id": gallery_id,
+            "subject": subject,
+            "histogram": counts.astype(COUNT).tobytes(),
+            "tracks": int(counts.sum()),
+            "since": row["since"] if row else now_micros(),
+        }
+        transaction.insert("watch_traffic", values, instead=True)
+
+    def of_list(self, gallery_id: int, subject: str) -> tuple[Counts, datetime]:
+        """Return the counts of a list's traffic and the time of the first; empty if there are none.
+
+        Args:
+            subject: as in `add`.
+        """
+        row = self._reader.row("watch_traffic", OF_SUBJECT, (gallery_id, subject))
+        histogram, since = (row["histogram"], row["since"]) if row else (b"", now_micros())
+        return np.frombuffer(histogram, COUNT), as_moment(since)
+
+    def by_camera(self, gallery_id: int, subject: str) -> dict[Sender, CameraTraffic]:
+        """Return the traffic of each camera of a list that has a histogram.
+
+        Args:
+            subject: as in `add`.
+        """
+        traffic = {}
+        for row in self._reader.rows("camera_traffic", OF_SUBJECT, (gallery_id, subject)):
+            counts = np.frombuffer(row["histogram"], COUNT)
+            sender = Sender(row["key_id"], row["camera"] or None)
+            traffic[sender] = CameraTraffic(counts, int(counts.sum()), as_moment(row["since"]))
+        return traffic
+
+
+def forget_parts(transaction: Transaction) -> None:
+    """Forget the tracks of which no process can have another part any more."""
+    old = (now_micros() - PARTS_WITHIN_MICROS,)
+    transaction.change("DELETE FROM counted_tracks WHERE counted_at < ?", old)
+
+
+def _count_tracks(transaction: Transaction, gallery_id: int, ended: EndedTracks) -> Counts:
+    """Return what tracks add to each bin; below 0 where a track gets a better score."""
+    counts = ended.counts.copy()
+    for part in ended.parts:
+        _count_part(transaction, gallery_id, part, counts)
+    return counts
+
+
+def _add_to_camera(
+    transaction: Transaction, gallery_id: int, subject: str, sender: Sender, added: Counts
+) -> None:
+    values = {
+        "gallery_id": gallery_id,
+        "key_id": sender.key_id,
+        "camera": sender.camera or "",
+        "subject": subject,
+        "since": now_micros(),
+    }
+    row = transaction.row(
+        "camera_traffic",
+        "WHERE gallery_id = :gallery_id AND key_id = :key_id AND camera = :camera",
+        values,
+    )
+    counts = added
+    tracks_since_armed = int(added.sum())
+    if row:
+        counts = added + np.frombuffer(row["histogram"], COUNT)
+        tracks_since_armed += row["tracks_since_armed"]
+        values["since"] = row["since"]
+    else:
+        cameras = "SELECT count(*) FROM camera_traffic WHERE gallery_id = ? AND key_id = ?"
+        if transaction.value(cameras, (gallery_id, sender.key_id)) >= MOST_CAMERAS:
+            return
+    # Earlier parts of a track may have been counted before its camera had a histogram, or before
+    # the list was armed.
+    values["histogram"] = np.maximum(counts, 0).astype(COUNT).tobytes()
+    values["tracks_since_armed"] = max(0, tracks_since_armed)
+    transaction.insert("camera_traffic", values, instead=True)
+
+
+def _count_part(transaction: Transaction, gallery_id: int, part: TrackPart, counts: Counts) -> None:
+    """Count a track in a histogram, together with the parts that were counted before."""
+    joined = transaction.tuples(
+        "DELETE FROM counted_tracks WHERE gallery_id = ? AND name = ? AND began <= ? "
+        "AND until >= ? RETURNING began, until, bin",
+        (gallery_id, part.name, part.until, part.began),
+    )
+    track: dict[str, Any] = {
+        "gallery_id": gallery_id,
+        "name": part.name,
+        "began": as_micros(part.began),
+        "until": as_micros(part.until),
+        "bin": part.bin,
+        "counted_at": now_micros(),
+    }
+    for began, until, score_bin in joined:
+        counts[score_bin] -= 1
+        track["began"] = min(track["began"], began)
+        track["until"] = max(track["until"], until)
+        track["bin"] = max(track["bin"], score_bin)
+    counts[track["bin"]] += 1
+    transaction.insert("counted_tracks", track)
