@@ -38,6 +38,10 @@ def demo(
     def say(line: str) -> None:
         echo(line, err=True)
 
+    from model.artefact import read_description, resolve_artefact
+
+    # A wrong name is refused before anything else is done.
+    read_description(resolve_artefact(artefact))
     say(f"Drawing {people + strangers} people.")
     # These imports take seconds, which the help does not need.
     from demo.page import render_page, show_findings

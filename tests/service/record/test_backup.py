@@ -555,7 +555,7 @@ def test_a_damaged_line_of_a_log_needs_a_word_as_nobody_knows_what_it_says(
     record.close()
     log = (backup if damaged == "the backup's log" else tmp_path / "data") / "deletions.log"
     flip(log, b'"crop"')
-    with pytest.raises(InputProblem, match="1 lines of the logs of deletions cannot be read"):
+    with pytest.raises(InputProblem, match="1 line of the logs of deletions cannot be read"):
         restore_backup(backup, empty(tmp_path / "first"), tmp_path / "data")
     restored = restore_backup(backup, empty(tmp_path / "new"), tmp_path / "data", True)
     assert restored.damaged_lines == 1

@@ -144,7 +144,7 @@ def test_a_record_that_was_copied_there_and_back_is_as_it_was(data, url, tmp_pat
     assert copy(data, url, tmp_path / "machine") == 0
     printed = capsys.readouterr().out
     assert "lobby: 5 crops\n" in printed
-    assert "gate: 1 crops\n" in printed
+    assert "gate: 1 crop\n" in printed
     assert "8 vectors, as many as in the source" in printed
     back = tmp_path / "back"
     assert copy(url, back, tmp_path / "machine") == 0

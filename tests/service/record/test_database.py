@@ -416,6 +416,7 @@ def test_an_older_copy_is_refused_and_adopted_without_the_number(record, gallery
         assert adopted.jobs.get("job") is None
 
 
+@pytest.mark.sqlite_alone
 def test_a_damaged_number_of_the_acknowledged_commit_is_left_out(record, gallery, tmp_path, caplog):
     record.close()
     written = (tmp_path / ACKNOWLEDGED).read_bytes()
