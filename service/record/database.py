@@ -313,7 +313,7 @@ class Database(Source):
                 # The commit may have succeeded although the engine reported an error.
                 if not self._has_committed(number):
                     if isinstance(error, ServiceError) and error.status < 500:
-                        # What is refused may be so because another request has happened.
+                        # It may be refused because another request has happened.
                         self.wait_until_kept(newest)
                     raise
         failpoint("record.committed")
