@@ -97,7 +97,7 @@ EARLIER_STATE = (
     "earlier state was restored, or a former primary takes writes; start this service anew, which "
     "says what to do"
 )
-# What `_machine_of` gives, and names that an operator may write in its place.
+# It fits the names that `_machine_of` gives, and those that an operator may write in their place.
 MACHINE_NAME = re.compile(r"[!-~]{1,300}")
 
 
@@ -444,13 +444,13 @@ class PostgresDatabase(Database):
                 f"{self.folder} deletes again what deletions.log names"
             )
         if state.newest.number - known.newest.number >= KEPT_TOKENS:
-            # What it has shown last, of other machines, cannot be compared any more.
+            # The last commits of other machines that it has shown cannot be compared any more.
             self.vectors.forget()
         return state.newest
 
     @contextlib.contextmanager
     def _lock_writers(self) -> Iterator[None]:
-        # Those who wait in this process and those of other ones wait for the same time.
+        # The wait for other threads and that for other processes count together.
         self._sent.turn_until = time.monotonic() + TURN_SECONDS
         with waiting():
             has_turn = self._write_lock.acquire(timeout=TURN_SECONDS)

@@ -35,7 +35,7 @@ NO_COMMIT = Commit(0)
 
 @dataclass(frozen=True)
 class Acknowledged:
-    """What a machine knows of a record.
+    """The commits of a record that a machine knows.
 
     Attributes:
         newest: the newest commit that it has acknowledged or shown.

@@ -168,7 +168,7 @@ class TurnWatch:
             try:
                 self._look()
             except (psycopg.Error, InputProblem):
-                # Those who wait notice it themselves.
+                # The threads that wait notice it themselves.
                 self._still = None
                 self._disconnect()
         self._disconnect()

@@ -83,7 +83,7 @@ class World:
         self.noticed = []
         # Seconds until a write was refused meanwhile.
         self.refused = []
-        # What was acknowledged although it may be lost.
+        # Writes that were acknowledged although they may be lost.
         self.violations = Counter()
         self.services = [self._serve(number) for number in range(MACHINES)]
         self.services[0].create(GALLERY)

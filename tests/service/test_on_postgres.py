@@ -200,7 +200,8 @@ def test_a_service_starts_and_searches_while_the_standby_is_away(place, images):
     primary, start = place
     with postgres(primary) as standby:
         primary.require_standby()
-        first, second = start("first"), start("second")
+        first = start("first")
+        second = start("second")
         first.enrolled("default", images[0])
         _come_to_rest(primary)
         first.enrolled("default", images[1])
@@ -305,7 +306,8 @@ def test_who_deletes_again_is_told_once_the_standby_lacks_the_deletion_no_more(p
     primary, start = place
     with postgres(primary) as standby, ThreadPoolExecutor(4) as clients:
         primary.require_standby()
-        first, second = start("first"), start("second")
+        first = start("first")
+        second = start("second")
         (crop_id,) = first.enrolled("default", images[0])
         _come_to_rest(primary)
         standby.stop()

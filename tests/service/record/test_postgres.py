@@ -281,7 +281,8 @@ def test_what_the_standby_lacks_is_not_followed_so_that_its_promotion_needs_no_a
     standing_by,
 ):
     primary, standby, open_there = standing_by
-    record, follower = open_there("first"), open_there("second")
+    record = open_there("first")
+    follower = open_there("second")
     gallery = new_gallery(record)
     (kept,) = enroll(record, gallery, new_crop(1))
     follower.database.data_version()
@@ -371,7 +372,8 @@ def test_who_waits_for_the_standby_is_not_ended_and_all_that_wait_are_refused_to
     standing_by, impatient
 ):
     primary, standby, open_there = standing_by
-    first, other = open_there("first"), open_there("other")
+    first = open_there("first")
+    other = open_there("other")
     gallery = new_gallery(first)
     with ThreadPoolExecutor(9) as threads:
         standby.stop()
@@ -515,7 +517,8 @@ def test_an_earlier_copy_is_refused_also_once_another_machine_has_written_on(tmp
         def open_there(name):
             return opened.enter_context(contextlib.closing(Record(tmp_path / name, url)))
 
-        first, follower = open_there("first"), open_there("follower")
+        first = open_there("first")
+        follower = open_there("follower")
         gallery = new_gallery(first)
         kept, removed = enroll(first, gallery, new_crop(1), new_crop(2))
         copy = server.copy_data()
