@@ -21,6 +21,7 @@ from psycopg.rows import tuple_row
 from model.problems import InputProblem
 from service.ops.threads import waiting
 from service.record.postgres_address import (
+    SCHEMES,
     Parameters,
     UnusableAddress,
     begin_with,
@@ -277,10 +278,11 @@ class PostgresConnection:
         parameters = {
             **defaults,
             **named,
-            # The environment may name others.
+            # The environment may name another one.
             "client_encoding": "UTF8",
-            "options": of_the_start,
         }
+        if options:
+            parameters["options"] = of_the_start
         self._server = _Server.connect(
             autocommit=True, row_factory=named_row, cursor_factory=_Cursor, **parameters
         )
@@ -292,7 +294,9 @@ class PostgresConnection:
             self._server.close()
             raise
         info = self._server.info
-        self.url = make_conninfo("", **begin_with(named, info.host, info.port))
+        own = make_conninfo("", **begin_with(named, info.host, info.port))
+        # The environment may name everything.
+        self.url = own or SCHEMES[0]
         self.opened_at = time.monotonic()
         self._pipeline = contextlib.ExitStack()
         self._changes = 0
@@ -334,18 +338,17 @@ class PostgresConnection:
             raise InputProblem(f"GMN_DATABASE_URL: {POOL_BY_SESSION}")
 
     def _shares_process(self, other: PostgresConnection) -> bool:
-        given = [self._server.process, other._server.process]
-        if given[0] == given[1]:
+        if self._server.process == other._server.process:
             return True
+        # A pooler gives the process of a transaction to no other session meanwhile.
         other.run_script("BEGIN")
-        # Another session is never given the process of a transaction.
-        asked = [session._ask_process() for session in (other, self)]
+        has_moved = other._has_moved() or self._has_moved()
         other.run_script("ROLLBACK")
-        return asked != given[::-1]
+        return has_moved
 
-    def _ask_process(self) -> int:
+    def _has_moved(self) -> bool:
         ((process,),) = self.fetch_tuples("SELECT pg_backend_pid()", ())
-        return int(process)
+        return bool(process != self._server.process)
 
     @property
     def is_gone(self) -> bool:

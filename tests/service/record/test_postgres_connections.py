@@ -125,6 +125,25 @@ def test_what_the_environment_sets_changes_no_answer(
         assert _show(record, "default_transaction_isolation") == "read committed"
 
 
+def test_the_environment_may_name_the_server(postgres_server, tmp_path, monkeypatch):
+    postgres_server.url("of_variables")
+    for name, value in {
+        "PGHOST": str(postgres_server.folder),
+        "PGUSER": "gmn",
+        "PGDATABASE": "postgres",
+        "PGOPTIONS": "-c search_path=of_variables",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with (
+        contextlib.closing(Record(tmp_path, "postgresql://")) as record,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        gallery = new_gallery(record)
+        (crop_id,) = threads.submit(enroll, record, gallery, new_crop(1)).result()
+        assert listed_ids(record, gallery) == [crop_id]
+        assert _show(record, "search_path") == "of_variables"
+
+
 @pytest.mark.promise("settings-of-others")
 @pytest.mark.parametrize("level", ["local", "remote_write"])
 def test_a_commit_waits_for_the_standby_whatever_a_role_sets(role, tmp_path, level):
@@ -328,7 +347,7 @@ def test_a_commit_whose_process_stands_still_is_looked_up(
 
     def stop_meanwhile(connection):
         stopping.undo()
-        process = connection._ask_process()
+        process = connection._server.process
         os.kill(process, signal.SIGSTOP)
         try:
             commit(connection)
