@@ -1219,9 +1219,9 @@ class Watch(WireModel):
     current one. `alerts` counts the visits since `armed_at`, over `days`, at most `retention_days`;
     `false_alarms` estimates the false ones per day from the share of reviewed alerts that were
     rejected, and is null before a review. `trials` are those of an armed list at the cameras whose
-    tracks it counts; all are over at `trial_until`.
-    `thresholds` are those at these cameras; at others the threshold of `forecast` holds, or a
-    stricter one at a camera from which crops of the list come.
+    tracks it counts; all are over at `trial_until`. `thresholds` are those at these cameras; at
+    others the threshold of `forecast` holds, or a stricter one at a camera from which crops of the
+    list come.
     """
 
     gallery: str
