@@ -161,9 +161,11 @@ class PostgresDatabase(Database):
         # Commits up to this number are known to be on every standby that has to have them: a COMMIT
         # of this process was acknowledged after it.
         self._kept = -1
-        # True after the follower has connected: a server that was started again shows commits that
-        # no standby may have.
-        self._may_show_unkept = False
+        # Counts events after which the server may show commits that no standby has: a connection of
+        # the follower that was made anew, as after a restart, and a COMMIT without an answer.
+        self._doubts = 0
+        # The doubts that were there when a standby was last known to have all.
+        self._settled_doubts = 0
         # Until then, by `time.monotonic`, calls are refused without asking a server that did not
         # answer; the follower goes on to ask it.
         self._silent_until = 0.0
@@ -217,15 +219,16 @@ class PostgresDatabase(Database):
             newest = self._read_state(self.connection(), known).newest
             if newest.number < commit:
                 raise RecordUnavailable(EARLIER_STATE)
-            if self._may_show_unkept:
+            doubts = self._doubts
+            if doubts != self._settled_doubts:
                 self._wait_for_standby()
-                self._may_show_unkept = False
+                self._settled_doubts = doubts
         self._note_acknowledged(newest)
 
     def tend(self) -> None:
         """Log and overwrite what other machines have deleted."""
         # The follower waits until what a server shows that was started again is kept.
-        if not self._may_show_unkept:
+        if self._doubts == self._settled_doubts:
             with contextlib.suppress(RecordUnavailable, StorageFailed):
                 self.note_followed(Reader(self).newest_commit())
 
@@ -262,7 +265,7 @@ class PostgresDatabase(Database):
             if connection is None or self._is_lost(connection):
                 if connection is not None:
                     connection.close()
-                self._may_show_unkept = True
+                self._doubts += 1
                 connection = self._connect()
                 self._version_connection = connection
                 connection.listen(self._channel, self._note_notice)
@@ -530,6 +533,8 @@ class PostgresDatabase(Database):
         token = self._sent.token
         if token is None:
             return False
+        # This process does not show it before a standby has it.
+        self._doubts += 1
         until = time.monotonic() + ANSWER_SECONDS
         while True:
             try:
