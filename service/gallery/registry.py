@@ -191,12 +191,12 @@ class GalleryRegistry:
         """Return once what this process has seen of the record cannot be lost any more.
 
         Raises:
-            RecordUnavailable: the record cannot be reached.
+            RecordUnavailable: the record cannot be reached, or its writes wait for too long.
         """
         database = self.record.database
         if database.machine is not None:
-            newest = await self.read(self._reader.newest_commit)
-            await self.write(database.wait_until_kept, newest)
+            # As a write that changes nothing, of which one waits at a time.
+            await self.write(database.write, lambda _: None)
 
     async def wait_for_version(self, gallery: Gallery, version: int) -> None:
         """Wait until a gallery shows a version or a later one.

@@ -43,7 +43,6 @@ from service.record.postgres_acknowledged import (
     Acknowledged,
     AcknowledgedState,
     Commit,
-    DamagedFile,
 )
 from service.record.postgres_address import sentence_of
 from service.record.postgres_connection import (
@@ -166,9 +165,11 @@ class PostgresDatabase(Database):
         # Commits up to this number are known to be on every standby that has to have them: a COMMIT
         # of this process was acknowledged after it.
         self._kept = -1
-        # True after the follower has connected: a server that was started again shows commits that
-        # no standby may have.
-        self._may_show_unkept = False
+        # Counts events after which the server may show commits that no standby has: a connection of
+        # the follower that was made anew, as after a restart, and a COMMIT without an answer.
+        self._doubts = 0
+        # The doubts that were there when a standby was last known to have all.
+        self._settled_doubts = 0
         # Until then, by `time.monotonic`, calls are refused without asking a server that did not
         # answer; the follower goes on to ask it.
         self._silent_until = 0.0
@@ -215,22 +216,23 @@ class PostgresDatabase(Database):
         return PostgresWorkLock(work, self, self._connect)
 
     def note_followed(self, commit: int) -> None:
-        known = self._read_acknowledged()
+        known = self.acknowledged.read()
         if known is not None and commit <= known.newest.number:
             return
         with self.naming_errors():
             newest = self._read_state(self.connection(), known).newest
             if newest.number < commit:
                 raise RecordUnavailable(EARLIER_STATE)
-            if self._may_show_unkept:
+            doubts = self._doubts
+            if doubts != self._settled_doubts:
                 self._wait_for_standby()
-                self._may_show_unkept = False
+                self._settled_doubts = doubts
         self._note_acknowledged(newest)
 
     def tend(self) -> None:
         """Log and overwrite what other machines have deleted."""
         # The follower waits until what a server shows that was started again is kept.
-        if not self._may_show_unkept:
+        if self._doubts == self._settled_doubts:
             with contextlib.suppress(RecordUnavailable, StorageFailed):
                 self.note_followed(Reader(self).newest_commit())
 
@@ -267,7 +269,7 @@ class PostgresDatabase(Database):
             if connection is None or self._is_lost(connection):
                 if connection is not None:
                     connection.close()
-                self._may_show_unkept = True
+                self._doubts += 1
                 connection = self._connect()
                 self._version_connection = connection
                 connection.listen(self._channel, self._note_notice)
@@ -331,7 +333,7 @@ class PostgresDatabase(Database):
             # Another server may answer now, or the same one with an earlier state.
             try:
                 # Another process of this machine may acknowledge a commit after this one has asked.
-                known = self._read_acknowledged()
+                known = self.acknowledged.read()
                 with self.naming_errors():
                     _require_known(self._read_state(connection, known), known)
             except BaseException:
@@ -346,20 +348,6 @@ class PostgresDatabase(Database):
     def _require_answers(self) -> None:
         if time.monotonic() < self._silent_until:
             raise RecordUnavailable("PostgreSQL does not answer")
-
-    def _read_acknowledged(self) -> Acknowledged | None:
-        """Return what this machine knows of the record; None if it has not served it."""
-        try:
-            return self.acknowledged.read()
-        except DamagedFile as damage:
-            problem = (
-                f"{self.acknowledged.path}: is not what was written, so that it is unknown whether "
-                "PostgreSQL has all that this machine has acknowledged. If it has, or to go on "
-                f"with what it has, stop the service and run gmn store adopt --data-dir "
-                f"{self.folder}, which deletes again what deletions.log names"
-            )
-            error = RecordUnavailable if self._is_open else InputProblem
-            raise error(problem) from damage
 
     def _state_query(self, known: Acknowledged | None) -> str:
         number = known.newest.number if known else 0
@@ -384,8 +372,8 @@ class PostgresDatabase(Database):
             finally:
                 connection.execute(f"SELECT pg_advisory_unlock({CREATORS})")
 
-    def _note_first(self, newest: Commit) -> None:
-        """Note the newest commit before another process of this machine joins."""
+    def _note_first(self, state: State) -> None:
+        """Note the newest commits before another process of this machine joins."""
         if self.is_adopted:
             # Slots that an older copy of the record gives again may have other vectors here.
             self.vectors.forget()
@@ -397,7 +385,7 @@ class PostgresDatabase(Database):
         except OSError as error:
             raise storage_failure(NOT_LOGGED, error) from error
         self._is_open = True
-        self._note_acknowledged(newest)
+        self._note_acknowledged(state.newest, state.own)
 
     def _create(self, connection: PostgresConnection) -> None:
         try:
@@ -423,18 +411,18 @@ class PostgresDatabase(Database):
         ):
             raise InputProblem(f"GMN_DATABASE_URL: {OTHER_TABLES}")
 
-    def _join(self, connection: PostgresConnection) -> Commit:
-        """Go on with the record's state, and return its newest commit.
+    def _join(self, connection: PostgresConnection) -> State:
+        """Return the record's state, with which this machine goes on.
 
         Raises:
             InputProblem: it lacks commits that this machine has acknowledged or shown.
         """
         # Another process of this machine may acknowledge a commit after this one has asked.
-        known = self._read_acknowledged()
+        known = self.acknowledged.read()
         state = self._read_state(connection, known)
         self.is_adopted = known is None
         if known is None:
-            return state.newest
+            return state
         if state.lacks(known):
             raise InputProblem(
                 f"GMN_DATABASE_URL: the record lacks commits that {self.folder} has acknowledged "
@@ -446,7 +434,7 @@ class PostgresDatabase(Database):
         if state.newest.number - known.newest.number >= KEPT_TOKENS:
             # The last commits of other machines that it has shown cannot be compared any more.
             self.vectors.forget()
-        return state.newest
+        return state
 
     @contextlib.contextmanager
     def _lock_writers(self) -> Iterator[None]:
@@ -472,7 +460,7 @@ class PostgresDatabase(Database):
     def _begin(self) -> int:
         connection = self.connection()
         self._sent.token = None
-        known = self._read_acknowledged()
+        known = self.acknowledged.read()
         left_seconds = max(0.001, self._sent.turn_until - time.monotonic())
         statements = (
             f"SET LOCAL lock_timeout = {left_seconds * 1000:.0f}",
@@ -536,6 +524,8 @@ class PostgresDatabase(Database):
         token = self._sent.token
         if token is None:
             return False
+        # This process does not show it before a standby has it.
+        self._doubts += 1
         until = time.monotonic() + ANSWER_SECONDS
         while True:
             try:
@@ -572,7 +562,7 @@ class PostgresDatabase(Database):
     def _note_acknowledged(self, newest: Commit, own: Commit = NO_COMMIT) -> None:
         try:
             with self._log_lock.hold():
-                known = self._read_acknowledged()
+                known = self.acknowledged.read()
                 # A new record has no commit yet.
                 before = known.newest.number if known else -1
                 number = newest.number

@@ -15,7 +15,7 @@ from service.record.acknowledged import NAME
 log = logging.getLogger(__name__)
 # Stands for the token of a commit that has none.
 NO_TOKEN = "-"
-LINE = re.compile(rb"(\d{20}) +(\S{1,16}) (\d{20}) +(\S{1,16}) [0-9a-f]{8}\n")
+LINE = re.compile(rb"(\d{20}) +([0-9a-f]{16}|-) (\d{20}) +([0-9a-f]{16}|-) [0-9a-f]{8}\n")
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,6 @@ class Acknowledged:
     own: Commit = NO_COMMIT
 
 
-class DamagedFile(Exception):
-    """The file is not what was written."""
-
-
 class AcknowledgedState:
     """A file with what a machine has acknowledged, and a checksum of it.
 
@@ -61,7 +57,7 @@ class AcknowledgedState:
         self.path = folder / NAME
 
     def read(self) -> Acknowledged | None:
-        """Return what the file says, and None if it is missing; raises `DamagedFile`."""
+        """Return what the file says; None if it is missing or damaged."""
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:
@@ -73,12 +69,18 @@ class AcknowledgedState:
             )
             if _as_line(read) == content:
                 return read
-        raise DamagedFile(self.path)
+        log.error(
+            "%s is not what was written, so that it is unknown whether PostgreSQL lacks commits "
+            "that this machine has acknowledged; it goes on with those that are there, and deletes "
+            "again what deletions.log names",
+            self.path,
+        )
+        return None
 
     def write(self, state: Acknowledged) -> None:
         """Write the file; never raises."""
         try:
-            if not self.path.exists():
+            if not self.path.exists() or self.path.stat().st_size != len(_as_line(state)):
                 replace_file(self.path, _as_line(state))
                 return
             file = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
