@@ -165,6 +165,8 @@ def test_a_program_enrolls_searches_lists_and_gets_typed_problems(
     assert "give parseAs" in shown["no_json"]
     assert "ECONNREFUSED" in shown["unreachable"]
     assert "nowhere is no address" in shown["bad_url"]
+    assert "***@127.0.0.1:9 is no address" in shown["bad_user"]
+    assert "hunter2" not in shown["bad_user"]
     assert "two words" not in shown["bad_key"]
 
 
