@@ -347,8 +347,8 @@ def test_two_machines_are_set_up_lose_one_and_are_restored_by_the_pages_commands
         eventually(is_restored)
         place.type(*vacuum)
         assert _enroll(http, images[4], identity="Eve") in _listed(http)
-        shown = [place.type(*typed) for typed in _typed("What PostgreSQL must be set to")]
-        assert "gmn " in shown[-1]
+        (question,) = re.findall(r"`(SELECT [^`]*)`", _section("What PostgreSQL must be set to"))
+        assert "gmn " in place.type("db", f'psql gmn --command "{question}"')
 
 
 def test_the_pages_settings_of_pgbouncer_suffice(place):

@@ -176,6 +176,8 @@ def test_a_program_enrolls_searches_lists_and_gets_typed_problems(
     assert "ECONNREFUSED" in shown["unreachable"]
     assert "nowhere is no address" in shown["bad_url"]
     assert "localhost:8000 is no address" in shown["no_scheme"]
+    assert "***@127.0.0.1:9 is no address" in shown["bad_user"]
+    assert "hunter2" not in shown["bad_user"]
     assert "two words" not in shown["bad_key"]
 
 

@@ -87,6 +87,16 @@ const LOST_CODES = new Set(["ECONNRESET", "EPIPE", "UND_ERR_SOCKET"]);
 // No connection was made, so the request cannot have arrived.
 const GONE_CODES = new Set(["ECONNREFUSED", "EAI_AGAIN", "ENOTFOUND"]);
 
+/** `fetch` takes no address with a user or a password, and shows it in its error. */
+function isUsable(url: string): boolean {
+  if (!URL.canParse(url)) {
+    return false;
+  }
+  const address = new URL(url);
+  const isWeb = /^https?:$/.test(address.protocol);
+  return isWeb && address.username === "" && address.password === "";
+}
+
 /**
  * Return the calls of a service.
  *
@@ -94,8 +104,10 @@ const GONE_CODES = new Set(["ECONNREFUSED", "EAI_AGAIN", "ENOTFOUND"]);
  */
 export function createCalls(options: ClientOptions): Calls {
   const url = options.url ?? LOCAL_URL;
-  if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
-    throw new TypeError(`url: ${url} is no address; write it like ${LOCAL_URL}`);
+  if (!isUsable(url)) {
+    // What stands before the mark may be a password.
+    const shown = url.includes("@") ? `***@${url.split("@").pop()}` : url;
+    throw new TypeError(`url: ${shown} is no address; write it like ${LOCAL_URL}`);
   }
   const client = createFetchClient<paths>({
     baseUrl: url,

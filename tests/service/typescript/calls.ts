@@ -88,5 +88,7 @@ const gone = createClient({ url: closed });
 shown.unreachable = await failureOf(gone.GET("/v1/model"));
 shown.bad_url = await failureOf((async () => createClient({ url: "nowhere" }))());
 shown.no_scheme = await failureOf((async () => createClient({ url: "localhost:8000" }))());
+const withUser = "http://ann:hunter2@127.0.0.1:9";
+shown.bad_user = await failureOf((async () => createClient({ url: withUser }))());
 shown.bad_key = await failureOf((async () => createClient({ key: "two words" }))());
 console.log(JSON.stringify(shown));
