@@ -51,6 +51,8 @@ WAIT_SECONDS = 0.1
 STATEMENT_SECONDS = 60
 # A server ends a statement by then after its time limit, unless its process stands still.
 ENDING_SECONDS = 5
+# A process of the server that works has read by then what was sent to it.
+UNREAD_SECONDS = 15
 # A writer waits no longer than this for its turn.
 TURN_SECONDS = 20
 # A rule reads what was committed until it has its turn.
@@ -95,10 +97,11 @@ WAIT_FOR_STANDBY = (
 )
 # Versions of the server from which it has a setting.
 TRANSACTION_TIMEOUT = 170_000
-# The server shows what its process was about also if that stands still. A commit may wait for a
-# synchronous standby for any time.
+# The server shows what its process was about also if that stands still. One that waits for its
+# client has not read what was sent to it. A commit may wait for a synchronous standby for any time.
 IS_AT_WORK = (
-    "SELECT wait_event = 'SyncRep' OR query_start > clock_timestamp() - %s * INTERVAL '1 second' "
+    "SELECT coalesce(wait_event, '') = 'SyncRep' OR (coalesce(wait_event, '') != 'ClientRead' "
+    "AND query_start > clock_timestamp() - %s * INTERVAL '1 second') "
     "FROM pg_stat_activity WHERE pid = %s"
 )
 # Settings that no session may change: their value, and the consequence of another one.
@@ -160,7 +163,8 @@ class _Server(psycopg.Connection[Any]):
 
     The system of a server whose processes stand still acknowledges what is sent to it, so that no
     time limit of TCP, nor of the server itself, ends the wait. If only the process of this session
-    stands still, or the server behind a pooler, the wait ends after the time limit of statements.
+    stands still, or the server behind a pooler, the wait ends once that has read nothing for a
+    while, or after the time limit of statements.
 
     Attributes:
         parameters: those of the connection.
@@ -183,12 +187,12 @@ class _Server(psycopg.Connection[Any]):
             return self._wait_longer(gen, interval)
 
     def _wait_longer(self, gen: PQGen[Result], interval: float) -> Result:
-        most = CONNECT_SECONDS if self.process is None else STATEMENT_SECONDS + ENDING_SECONDS
-        until = time.monotonic() + most
+        began = time.monotonic()
+        until = began + (CONNECT_SECONDS if self.process is None else UNREAD_SECONDS)
         while True:
             self._require_life()
             if time.monotonic() > until:
-                self._require_progress(most)
+                self._require_progress(time.monotonic() - began)
                 until = time.monotonic() + ENDING_SECONDS
             with contextlib.suppress(psycopg.errors._WaitTimeout):
                 return super().wait(gen, interval, SILENT_SECONDS)
@@ -205,20 +209,21 @@ class _Server(psycopg.Connection[Any]):
             raise ServerSilent("it stands still or cannot be reached")
 
     def _require_progress(self, seconds: float) -> None:
-        if not self._is_at_work(seconds):
+        if not self._is_at_work():
             self.close()
             raise psycopg.OperationalError(
-                f"its process of this session has not answered for {seconds} seconds; if a pooler "
+                f"its process of this session has not answered for {seconds:.0f} s; if a pooler "
                 "is between, see whether that has a process for each session"
             )
 
-    def _is_at_work(self, seconds: float) -> bool:
+    def _is_at_work(self) -> bool:
         if self.process is None:
             return False
         try:
             question = _Question.connect(autocommit=True, **self.parameters)
             with contextlib.closing(question):
-                row = question.execute(IS_AT_WORK, (seconds, self.process)).fetchone()
+                longest = STATEMENT_SECONDS + ENDING_SECONDS
+                row = question.execute(IS_AT_WORK, (longest, self.process)).fetchone()
         except psycopg.Error:
             return False
         return row is not None and bool(row[0])

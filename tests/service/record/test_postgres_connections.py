@@ -310,6 +310,7 @@ def short_times(monkeypatch):
         "SILENT_SECONDS": 0.2,
         "STATEMENT_SECONDS": 2,
         "ENDING_SECONDS": 1,
+        "UNREAD_SECONDS": 1,
     }.items():
         monkeypatch.setattr(postgres_connection, name, seconds)
 
@@ -337,6 +338,15 @@ def test_a_call_whose_process_of_the_server_stands_still_ends_and_others_go_on(
             assert another.submit(listed_ids, record, gallery).result() == [first]
             # This thread has another session now.
             assert listed_ids(record, gallery) == [first]
+
+
+@pytest.mark.promise("stopped-backend")
+def test_a_process_that_reads_nothing_is_not_waited_for_as_one_that_works(
+    short_times, record, gallery, monkeypatch
+):
+    monkeypatch.setattr(postgres_connection, "STATEMENT_SECONDS", 100_000)
+    with _standing_still(record), pytest.raises(RecordUnavailable, match="does not answer"):
+        listed_ids(record, gallery)
 
 
 @pytest.mark.promise("stopped-backend")
