@@ -354,10 +354,17 @@ def test_a_commit_whose_process_stands_still_is_looked_up(
     short_times, record, gallery, monkeypatch
 ):
     commit = PostgresConnection.commit
+    waits_for = "SELECT wait_event FROM pg_stat_activity WHERE pid = ?"
 
     def stop_meanwhile(connection):
         stopping.undo()
         process = connection._server.process
+        with ThreadPoolExecutor(1) as another:
+            read = record.database.fetch_tuples
+            # It would roll back if it could not answer a statement before COMMIT.
+            eventually(
+                lambda: another.submit(read, waits_for, (process,)).result() == [("ClientRead",)]
+            )
         os.kill(process, signal.SIGSTOP)
         try:
             commit(connection)
