@@ -164,6 +164,7 @@ class TurnWatch:
                 began = min(self._waiting.values(), default=None)
             if began is None or time.monotonic() - began < LOOK_SECONDS:
                 self._still = None
+                self._disconnect()
                 continue
             try:
                 self._look()
