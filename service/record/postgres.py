@@ -165,11 +165,6 @@ class PostgresDatabase(Database):
         # Commits up to this number are known to be on every standby that has to have them: a COMMIT
         # of this process was acknowledged after it.
         self._kept = -1
-        # Counts events after which the server may show commits that no standby has: a connection of
-        # the follower that was made anew, as after a restart, and a COMMIT without an answer.
-        self._doubts = 0
-        # The doubts that were there when a standby was last known to have all.
-        self._settled_doubts = 0
         # Until then, by `time.monotonic`, calls are refused without asking a server that did not
         # answer; the follower goes on to ask it.
         self._silent_until = 0.0
@@ -223,17 +218,16 @@ class PostgresDatabase(Database):
             newest = self._read_state(self.connection(), known).newest
             if newest.number < commit:
                 raise RecordUnavailable(EARLIER_STATE)
-            doubts = self._doubts
-            if doubts != self._settled_doubts:
+            # The server also shows commits whose wait for the standby was cut off.
+            if self._requires_standby():
                 self._wait_for_standby()
-                self._settled_doubts = doubts
         self._note_acknowledged(newest)
 
     def tend(self) -> None:
         """Log and overwrite what other machines have deleted."""
-        # The follower waits until what a server shows that was started again is kept.
-        if self._doubts == self._settled_doubts:
-            with contextlib.suppress(RecordUnavailable, StorageFailed):
+        with contextlib.suppress(RecordUnavailable, StorageFailed):
+            # The follower may have to wait for a standby, and does this then.
+            if not self._requires_standby():
                 self.note_followed(Reader(self).newest_commit())
 
     def wait_until_kept(self, commit: int) -> None:
@@ -269,7 +263,6 @@ class PostgresDatabase(Database):
             if connection is None or self._is_lost(connection):
                 if connection is not None:
                     connection.close()
-                self._doubts += 1
                 connection = self._connect()
                 self._version_connection = connection
                 connection.listen(self._channel, self._note_notice)
@@ -524,8 +517,6 @@ class PostgresDatabase(Database):
         token = self._sent.token
         if token is None:
             return False
-        # This process does not show it before a standby has it.
-        self._doubts += 1
         until = time.monotonic() + ANSWER_SECONDS
         while True:
             try:
@@ -549,6 +540,10 @@ class PostgresDatabase(Database):
                 "SELECT token FROM commits WHERE slot = ?", (number % KEPT_TOKENS,)
             )
         return rows[0][0] if rows else None
+
+    def _requires_standby(self) -> bool:
+        statement = "SELECT current_setting('synchronous_standby_names') != ''"
+        return bool(Reader(self).value(statement))
 
     def _wait_for_standby(self) -> None:
         # A synchronous standby may be away for any time.
