@@ -97,6 +97,7 @@ async def maintain_record(runtime: Runtime) -> None:
         await attempt(f"disk space of gallery {name}", release)
     forget_cameras = runtime.galleries.write(record.cameras.remove_old, runtime.cameras.clock())
     await attempt("cameras", forget_cameras)
+    await attempt("counted tracks", runtime.galleries.write(record.traffic.forget_tracks))
     # A killed process may have left rows of a deleted gallery.
     run = runtime.pools.files.run
     await attempt("deleted galleries", run(record.galleries.finish_deletions))

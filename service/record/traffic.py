@@ -137,11 +137,11 @@ class ListTraffic(RecordPart):
             traffic[sender] = CameraTraffic(counts, int(counts.sum()), as_moment(row["since"]))
         return traffic
 
-
-def forget_parts(transaction: Transaction) -> None:
-    """Forget the tracks of which no process can have another part any more."""
-    old = (now_micros() - PARTS_WITHIN_MICROS,)
-    transaction.change("DELETE FROM counted_tracks WHERE counted_at < ?", old)
+    @transactional
+    def forget_tracks(self, transaction: Transaction) -> None:
+        """Forget the counted tracks of which no process can have another part any more."""
+        old = (now_micros() - PARTS_WITHIN_MICROS,)
+        transaction.change("DELETE FROM counted_tracks WHERE counted_at < ?", old)
 
 
 def _count_tracks(transaction: Transaction, gallery_id: int, ended: EndedTracks) -> Counts:

@@ -17,6 +17,7 @@ from tests.service.watch_places import (
     arm,
     arm_new,
     create_webhook,
+    deliveries,
     passersby,
     read_list,
 )
@@ -270,6 +271,14 @@ def test_messages_of_a_trial_are_sent_and_marked(watching, wanted, people, recei
     with watching.http.stream("GET", "/v1/alerts/events", headers=last_seen) as stream:
         data = next(line for line in stream.iter_lines() if line.startswith("data:"))
     assert json.loads(data.partition(":")[2])["trial"] is True
+
+
+def test_a_late_entry_is_of_the_trial_and_never_sent(watching, wanted, people, receiver):
+    webhook = create_webhook(watching.http, receiver.url)
+    alert = read_alert(watching, pass_by(people, wanted, GATE, kind="late"))
+    assert alert["trial"] is True
+    review(watching, alert["alert_id"], "confirmed")
+    assert deliveries(watching, webhook) == []
 
 
 def test_a_forgotten_person_leaves_nothing_to_review(watching, wanted, people):
