@@ -171,7 +171,7 @@ def test_a_log_that_is_moved_away_before_a_stop_is_begun_anew(tmp_path, verify):
     with AuditLog(tmp_path) as begun_anew:
         begun_anew.record("after a restart")
     assert [line["sequence"] for line in audit_lines(tmp_path)] == [1]
-    verify(0, "1 lines, all as written")
+    verify(0, "1 line, all as written")
 
 
 def test_a_full_file_is_renamed_and_the_chain_goes_on_in_the_next(tmp_path, verify):

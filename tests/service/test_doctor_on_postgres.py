@@ -61,7 +61,7 @@ def test_keys_and_galleries_of_a_record_in_postgresql_are_read_and_nothing_is_ch
     before = sorted((tmp_path / "data").iterdir())
     status, found = examine()
     assert status == 1
-    assert "1 galleries with 1 crops" in said(found, "record", "ok")
+    assert "1 gallery with 1 crop" in said(found, "record", "ok")
     assert said(found, "keys", "ok") == "valid: 1"
     assert "filled lobby" in said(found, "artefact", "error")
     assert "pg_dump" in said(found, "backups", "ok")

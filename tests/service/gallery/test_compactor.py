@@ -162,9 +162,7 @@ async def test_galleries_beyond_the_share_of_the_device_are_searched_on_the_host
     assert _search(service, service.indexes[1], 10) == before
     assert len(_search(service, service.indexes[0])) == 50
     said = _describe_placement(service.galleries, service.placement)
-    assert said.startswith(
-        "1 of 2 galleries are searched on the GPU, and take 800 bytes of 960 bytes"
-    )
+    assert said.startswith("1 of 2 galleries searched on the GPU, taking 800 bytes of 960 bytes")
 
 
 def test_a_gallery_keeps_its_place_for_a_while_and_one_that_is_searched_less_loses_it(monkeypatch):

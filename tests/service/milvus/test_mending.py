@@ -58,7 +58,7 @@ def test_an_error_of_the_record_is_logged_once_and_survived(one, caplog):
     eventually(lambda: "it cannot be read" in caplog.text)
     rows += one.indexed(2)[1]
     assert sorted(one.found(gallery, drawn(1))) == rows
-    assert caplog.text.count("could not be brought up to date") == 1
+    assert caplog.text.count("the update of collections in Milvus failed") == 1
 
 
 def test_rows_that_milvus_has_lost_are_counted_refused_and_written_anew(one, monkeypatch):

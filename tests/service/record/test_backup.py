@@ -53,6 +53,7 @@ ALERT = {
     "last_seen": NOON,
     "crops": 1,
     "state": "open",
+    "trial": False,
     "created_at": NOON,
 }
 WEBHOOK = {"url": "https://example.org/", "secret": "s", "note": "", "key_id": "kept"}
