@@ -312,7 +312,7 @@ class PostgresDatabase(Database):
     def _connect(self) -> PostgresConnection:
         began = time.monotonic()
         try:
-            connection = PostgresConnection(self._url, self.machine)
+            connection = PostgresConnection(self._url)
             # After a failover the former host may be silent, and each attempt at it takes seconds.
             self._url = connection.url
         except psycopg.OperationalError as error:

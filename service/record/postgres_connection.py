@@ -261,12 +261,11 @@ class PostgresConnection:
         url: that of the same server, whose host is the first one that is tried.
     """
 
-    def __init__(self, url: str, machine: str | None = None) -> None:
+    def __init__(self, url: str) -> None:
         """Connect and set up the session.
 
         Args:
             url: of libpq; what it names has precedence over the defaults of this program.
-            machine: name by which an operator knows the session; None for that of the host.
 
         Raises:
             psycopg.OperationalError: the server does not answer, or takes no connection.
@@ -277,7 +276,7 @@ class PostgresConnection:
         of_the_start, settings = split_options(options)
         of_the_environment = names_of_environment(os.environ)
         defaults = {
-            "fallback_application_name": f"gmn {machine or socket.gethostname()}",
+            "fallback_application_name": "gmn",
             **{name: value for name, value in PARAMETERS.items() if name not in of_the_environment},
         }
         parameters = {

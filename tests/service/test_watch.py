@@ -633,7 +633,7 @@ def test_forgetting_removes_alerts_pictures_and_deliveries_and_names_who_was_tol
     assert answer["alerts"] == 1
     (told,) = [place for place in answer["remaining"] if place["where"].startswith("the receiver")]
     assert receiver.url.removesuffix("/alerts") in told["where"]
-    assert told["what"].startswith("1 messages")
+    assert told["what"].startswith("1 message with")
     for path in (f"/v1/alerts/{forgotten}", f"/v1/alerts/{forgotten}/image"):
         assert watching.http.get(path).status_code == 404
     for left in (alerts(watching, gallery=wanted), deliveries(watching, webhook)):
@@ -652,7 +652,7 @@ def test_forgetting_names_a_receiver_that_has_a_message_and_has_not_answered(
     is_forgotten.set()
     (told,) = [place for place in answer["remaining"] if place["where"].startswith("the receiver")]
     assert told["where"] == f"the receiver at {receiver.url.removesuffix('/alerts')}"
-    assert told["what"].startswith("1 messages")
+    assert told["what"].startswith("1 message with")
 
 
 def test_alerts_follow_their_crop_through_a_rename_a_merge_and_its_end(watching, wanted, people):

@@ -212,21 +212,18 @@ def _session_of(url, process):
         return connection.execute(statement, (process,)).fetchone()[0]
 
 
-def test_a_session_names_its_machine_unless_the_url_names_it(
-    postgres_server, tmp_path, monkeypatch
-):
+def test_a_session_is_called_gmn_unless_the_url_names_it(postgres_server, tmp_path, monkeypatch):
     url = postgres_server.url("named")
 
     def named(url):
         with contextlib.closing(Record(tmp_path, url)) as record:
             ((process,),) = record.database.fetch_tuples("SELECT pg_backend_pid()")
-            return _session_of(postgres_server._url(), process), record.database.machine
+            return _session_of(postgres_server._url(), process)
 
-    name, machine = named(url)
-    assert name == f"gmn {machine}"
-    assert named(f"{url}&application_name=desk")[0] == "desk"
+    assert named(url) == "gmn"
+    assert named(f"{url}&application_name=desk") == "desk"
     monkeypatch.setenv("PGAPPNAME", "of the environment")
-    assert named(url)[0] == "of the environment"
+    assert named(url) == "of the environment"
 
 
 def test_the_url_says_which_server_is_wanted(postgres_server):
