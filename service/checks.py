@@ -170,8 +170,8 @@ def _describe_placement(galleries: GalleryRegistry, placement: DevicePlacement) 
     on_device = [index.device_bytes for index in indexes if index.device_bytes]
     return (
         f"{len(on_device)} of {counted(len(indexes), 'gallery', 'galleries')} searched on the GPU, "
-        f"taking {size(sum(on_device))} of {size(placement.budget_bytes)} (GMN_GPU_GALLERY_SHARE); the "
-        "others are small, being copied, or without room there"
+        f"taking {size(sum(on_device))} of {size(placement.budget_bytes)} "
+        "(GMN_GPU_GALLERY_SHARE); the others are small, being copied, or without room there"
     )
 
 
