@@ -100,7 +100,9 @@ def test_the_runtime_of_the_features_is_named_with_its_speeds(
     examine, start, ask, tmp_path, tiny_artefact
 ):
     embedder = load_artefact(tiny_artefact).description.embedding_fingerprint
-    choice = RuntimeChoice(runtime="openvino", dtype="float32", crops_per_cpu_second=CHOSEN)
+    choice = RuntimeChoice(
+        runtime="openvino", dtype="float32", device="cpu", crops_per_cpu_second=CHOSEN
+    )
     with contextlib.closing(Record(tmp_path)) as record:
         record.runtimes.keep_first(embedder, choice.model_dump_json())
     named = "openvino in float32 on cpu computes the features"
@@ -121,7 +123,9 @@ def test_a_stored_runtime_that_cannot_be_used_is_an_error_with_the_remedy(
 ):
     embedder = load_artefact(tiny_artefact).description.embedding_fingerprint
     with contextlib.closing(Record(tmp_path)) as record:
-        record.runtimes.keep_first(embedder, '{"runtime": "openvino", "dtype": "float32"}')
+        record.runtimes.keep_first(
+            embedder, '{"runtime": "openvino", "dtype": "float32", "device": "cpu"}'
+        )
     status, found = examine(runtime="torch")
     assert status == 1
     assert "GMN_RUNTIME=torch" in said(found, "runtime", "error")
@@ -133,7 +137,9 @@ def test_pytorch_on_a_cpu_that_was_never_compared_with_openvino_is_warned_of(
 ):
     embedder = load_artefact(tiny_artefact).description.embedding_fingerprint
     with contextlib.closing(Record(tmp_path)) as record:
-        record.runtimes.keep_first(embedder, '{"runtime": "torch", "dtype": "float32"}')
+        record.runtimes.keep_first(
+            embedder, '{"runtime": "torch", "dtype": "float32", "device": "cpu"}'
+        )
     status, found = examine()
     assert status == 0
     assert "gmn store forget-runtime" in said(found, "runtime")
