@@ -533,6 +533,7 @@ class PostgresDatabase(Database):
 
     def _find_token(self, number: int) -> str | None:
         with _transaction(self.connection()):
+            self.connection().execute(f"SET LOCAL lock_timeout = '{ANSWER_SECONDS:.0f}s'")
             # The transaction has ended once its lock is free.
             with self._turns.waiting():
                 self.fetch_tuples(f"SELECT pg_advisory_xact_lock({WRITERS})")
