@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from service.ops.locks import WORKS_BY
-from service.ops.threads import CALLER, TurnQueue
+from service.ops.threads import CALLER, WAITS_SINCE, TurnQueue
 from service.record.values import CommittedEnrollment, EnrollmentRequest
 
 Outcome = CommittedEnrollment | Exception
@@ -44,7 +45,7 @@ class WaitingEnrollments:
             task = asyncio.create_task(self._commit_waiting(gallery_id, queue))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        queue.put((request, committed))
+        queue.put((request, committed, time.monotonic()))
         return await committed
 
     async def _commit_waiting(self, gallery_id: int, queue: TurnQueue) -> None:
@@ -55,12 +56,14 @@ class WaitingEnrollments:
         try:
             while count := min(queue.qsize(), REQUESTS_AT_ONCE):
                 waiting = [queue.get_nowait() for _ in range(count)]
+                WAITS_SINCE.set(min(since for _, _, since in waiting))
                 outcomes: Sequence[Outcome]
                 try:
-                    outcomes = await self._commit(gallery_id, [request for request, _ in waiting])
+                    requests = [request for request, _, _ in waiting]
+                    outcomes = await self._commit(gallery_id, requests)
                 except Exception as error:
                     outcomes = [error] * count
-                for (_, committed), outcome in zip(waiting, outcomes, strict=True):
+                for (_, committed, _), outcome in zip(waiting, outcomes, strict=True):
                     _set_outcome(committed, outcome)
         finally:
             del self._queues[gallery_id]

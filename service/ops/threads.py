@@ -41,6 +41,9 @@ STDERR = 2
 # The key of the request, or name of the work, that the current context runs for. Tasks and calls of
 # thread pools inherit it.
 CALLER: ContextVar[str] = ContextVar("caller", default="service")
+# When the write of the current context began to wait for its turn, by `time.monotonic`; None if it
+# begins to wait when it is made. It is inherited likewise.
+WAITS_SINCE: ContextVar[float | None] = ContextVar("waits_since", default=None)
 
 
 @dataclass(eq=False)

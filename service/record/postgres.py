@@ -26,7 +26,7 @@ from model.problems import InputProblem
 from service.errors import RecordUnavailable, StorageFailed, TurnWaits
 from service.ops.data_directory import MACHINE, make_folder, sync, write_private
 from service.ops.locks import WORKS_BY, ProcessLock, WorkLock
-from service.ops.threads import Wake, waiting
+from service.ops.threads import WAITS_SINCE, Wake, waiting
 from service.record.database import (
     NOT_LOGGED,
     NOT_WRITTEN,
@@ -431,10 +431,12 @@ class PostgresDatabase(Database):
 
     @contextlib.contextmanager
     def _lock_writers(self) -> Iterator[None]:
-        # The wait for other threads and that for other processes count together.
-        self._sent.turn_until = time.monotonic() + TURN_SECONDS
+        # The waits for a commit before, for other threads and for other processes count together.
+        now = time.monotonic()
+        since = WAITS_SINCE.get()
+        self._sent.turn_until = (now if since is None else since) + TURN_SECONDS
         with waiting():
-            has_turn = self._write_lock.acquire(timeout=TURN_SECONDS)
+            has_turn = self._write_lock.acquire(timeout=max(0.0, self._sent.turn_until - now))
         if not has_turn:
             raise self._writes_waited()
         try:

@@ -110,7 +110,7 @@ def test_a_tar_is_refused_with_its_remedy_and_begins_no_job(served, gallery, ima
     archive = {"archive": ("a.tar", packed.getvalue())}
     answer = served.http.post(f"/v1/galleries/{gallery}/imports", files=archive)
     assert problem(answer) == (415, "unsupported_media_type")
-    assert "send a zip" in answer.json()["detail"]
+    assert "send its files as a zip" in answer.json()["detail"]
     assert served.results("/v1/jobs", params={"gallery": gallery}) == []
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from model.problems import InputProblem
 from service.errors import GalleryConflict, RecordUnavailable, RecordWaits
+from service.ops.threads import WAITS_SINCE
 from service.record import postgres as postgres_module
 from service.record import postgres_connection, postgres_locks
 from service.record.deletions import read_deletions
@@ -364,6 +365,27 @@ def test_who_works_amid_a_write_is_not_ended(record, gallery, elsewhere, impatie
         assert working.result(60) == 7
         assert len(enroll(other, gallery, new_crop(1))) == 1
     assert not [line for line in caplog.messages if "stood still" in line]
+
+
+@pytest.mark.promise("several-machines")
+def test_who_has_waited_for_a_commit_before_waits_no_longer_for_the_turn(
+    record, gallery, elsewhere, monkeypatch
+):
+    monkeypatch.setattr(postgres_module, "TURN_SECONDS", 1000)
+    is_over = threading.Event()
+    with elsewhere() as other, ThreadPoolExecutor(1) as thread:
+        working = thread.submit(record.database.write, lambda _: is_over.wait(60))
+        holds = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+        eventually(lambda: Reader(other.database).value(holds) == 1)
+        earlier = WAITS_SINCE.set(time.monotonic() - 1000)
+        try:
+            with pytest.raises(RecordWaits):
+                enroll(other, gallery, new_crop(1))
+        finally:
+            WAITS_SINCE.reset(earlier)
+            is_over.set()
+        assert working.result(60)
+        assert len(enroll(other, gallery, new_crop(1))) == 1
 
 
 @pytest.mark.slow
