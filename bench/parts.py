@@ -146,9 +146,7 @@ def _time_parts(runtime: Runtime, gallery: Gallery, files: Sequence[bytes]) -> d
     ranked = []
     for search in searches:
         with runtime.device.held():
-            ranking = next(search.rank())
-        if ranking is not None:
-            ranked.append((search, ranking))
+            ranked.append((search, search.rank(search.propose())))
     candidates = ranked[0][1].best.vectors
     candidates = np.resize(candidates, (searches[0].options.rerank_depth, candidates.shape[1]))
     thread = time.thread_time
@@ -163,7 +161,7 @@ def _time_parts(runtime: Runtime, gallery: Gallery, files: Sequence[bytes]) -> d
         "quality": _time(measure_quality, decoded, thread),
         "resizing": _time(resize, decoded, thread),
         "network": _time(lambda crop: networks.runtime.embed(crop[None]), resized),
-        "search with M-Net": _time(lambda search: next(search.rank()), searches, thread),
+        "search with M-Net": _time(lambda search: search.rank(search.propose()), searches, thread),
         "of it M-Net": _time(
             lambda feature: networks.pair_scores(feature, candidates), features, thread
         ),

@@ -125,7 +125,11 @@ def enroll(folder: Path, is_together: bool, seconds: float, url: str | None = No
             return registry.enroll(gallery, EMBEDDER, [crop])
 
         def enroll_alone(crop: ArchivedCrop) -> Awaitable[CommittedEnrollment]:
-            return registry.change("enroll", gallery, crops.enroll, EMBEDDER, [crop])
+            return registry.change(
+                "enroll",
+                gallery,
+                lambda gallery_id: crops.enroll(gallery_id, EMBEDDER, [crop]),
+            )
 
         assert _barrier is not None
         _barrier.wait(READY_SECONDS)

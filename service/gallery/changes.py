@@ -33,14 +33,13 @@ async def change_crops(
     gallery: Gallery,
     entry: AuditEntry,
     steps: str,
-    rule: Callable[..., CropsChange],
-    *args: Any,
+    write: Callable[[int], CropsChange],
     unknown: ServiceError | None = None,
 ) -> CropsChange:
     """Commit a change of a gallery's crops, recording it in the audit log and updating the index.
 
     Args:
-        steps, rule, args: arguments of `GalleryRegistry.change`.
+        steps, write: arguments of `GalleryRegistry.change`.
         unknown: raised if there is nothing to change; None accepts that.
 
     Raises:
@@ -49,7 +48,7 @@ async def change_crops(
     """
 
     async def commit(result: dict[str, Any]) -> CropsChange:
-        change = await runtime.galleries.change(steps, gallery, rule, *args)
+        change = await runtime.galleries.change(steps, gallery, write)
         if unknown and not change.matched:
             raise unknown
         result["count"] = change.count
@@ -73,9 +72,13 @@ async def relabel_identity(
 
     entry = AuditEntry("relabel_identity", {"identity": identity, "new_identity": new_identity})
     rename = runtime.record.people.rename
-    unknown = UnknownIdentity(gallery.name, identity)
     change = await change_crops(
-        runtime, gallery, entry, "relabel", rename, identity, new_identity, unknown=unknown
+        runtime,
+        gallery,
+        entry,
+        "relabel",
+        lambda gallery_id: rename(gallery_id, identity, new_identity),
+        unknown=UnknownIdentity(gallery.name, identity),
     )
     return RenamedIdentity(
         gallery_version=change.version,
@@ -95,7 +98,9 @@ async def undo_merge(runtime: Runtime, gallery: Gallery, merge_id: str) -> Renam
     """
     entry = AuditEntry("undo_merge", {"merge_id": merge_id})
     undo = runtime.record.people.undo_merge
-    change = await change_crops(runtime, gallery, entry, "relabel", undo, merge_id)
+    change = await change_crops(
+        runtime, gallery, entry, "relabel", lambda gallery_id: undo(gallery_id, merge_id)
+    )
     return RenamedIdentity(
         gallery_version=change.version,
         identity=change.restored_identity,
@@ -134,9 +139,13 @@ async def change_crop(
     )
     wanted = ListFilter(crop_ids=frozenset([crop_id]))
     relabel = runtime.record.crops.change
-    unknown = UnknownCrop(gallery.name, crop_id)
     change = await change_crops(
-        runtime, gallery, entry, "relabel", relabel, wanted, fields, unknown=unknown
+        runtime,
+        gallery,
+        entry,
+        "relabel",
+        lambda gallery_id: relabel(gallery_id, wanted, fields),
+        unknown=UnknownCrop(gallery.name, crop_id),
     )
     crop = await read_crop(runtime, gallery, crop_id)
     return ChangedCrop(gallery_version=change.version, crop=crop)
@@ -170,7 +179,9 @@ async def change_matching(
         },
     )
     relabel = runtime.record.crops.change
-    change = await change_crops(runtime, gallery, entry, "relabel", relabel, wanted, fields)
+    change = await change_crops(
+        runtime, gallery, entry, "relabel", lambda gallery_id: relabel(gallery_id, wanted, fields)
+    )
     return ChangedCrops(
         gallery_version=change.version, matched=change.matched, changed=change.count
     )
@@ -212,12 +223,11 @@ async def change_gallery(
         details["calibration"] = "reset"
 
     async def change(_: dict[str, Any]) -> None:
+        change_settings = runtime.record.galleries.change
         await runtime.galleries.change(
             "change-gallery",
             gallery,
-            runtime.record.galleries.change,
-            changes,
-            reset_calibration,
+            lambda gallery_id: change_settings(gallery_id, changes, reset_calibration),
         )
         if reset_calibration or changes.get("calibration") == "off":
             # Reload in turn with other writes, so that a fit published meanwhile is kept.

@@ -39,8 +39,10 @@ async def forget_crop(runtime: Runtime, gallery: Gallery, crop_id: str) -> Remov
     unknown = UnknownCrop(gallery.name, crop_id)
     wanted = ListFilter(crop_ids=frozenset([crop_id]))
     entry = AuditEntry("delete_crop", {"crop_ids": [crop_id]})
-    rule = runtime.record.crops.remove_matching
-    removal = await delete_crops(runtime, gallery, entry, rule, wanted, unknown=unknown)
+    remove = runtime.record.crops.remove_matching
+    removal = await delete_crops(
+        runtime, gallery, entry, lambda gallery_id: remove(gallery_id, wanted), unknown
+    )
     return Removal(gallery_version=removal.version, removed=removal.count)
 
 
@@ -57,8 +59,10 @@ async def forget_matching(
         matched = await count_matching(runtime, gallery, wanted)
         return RemovedCrops(gallery_version=gallery.version, matched=matched, removed=0)
     entry = AuditEntry("delete_crops", details_of(wanted))
-    rule = runtime.record.crops.remove_matching
-    removal = await delete_crops(runtime, gallery, entry, rule, wanted)
+    remove = runtime.record.crops.remove_matching
+    removal = await delete_crops(
+        runtime, gallery, entry, lambda gallery_id: remove(gallery_id, wanted)
+    )
     count = removal.count
     return RemovedCrops(gallery_version=removal.version, matched=count, removed=count)
 
@@ -67,20 +71,18 @@ async def delete_crops(
     runtime: Runtime,
     gallery: Gallery,
     entry: AuditEntry,
-    rule: Callable[..., CropsChange],
-    *args: Any,
+    remove: Callable[[int], CropsChange],
     unknown: ServiceError | None = None,
 ) -> CropsChange:
     """Delete crops with their vectors and pictures.
 
     Args:
-        rule, args, unknown: as in `change_crops`.
+        remove: the `write` of `change_crops`.
+        unknown: as in `change_crops`.
     """
 
     async def delete() -> CropsChange:
-        removal = await change_crops(
-            runtime, gallery, entry, "delete-crop", rule, *args, unknown=unknown
-        )
+        removal = await change_crops(runtime, gallery, entry, "delete-crop", remove, unknown)
         # The audit log comes first: the crop is deleted, even if its external picture remains.
         await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
         return removal
@@ -100,8 +102,9 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
         async with runtime.audit.audited(
             "forget_identity", gallery=gallery.name, identity=identity
         ) as result:
+            forget_person = runtime.record.people.forget
             removal = await runtime.galleries.change(
-                "forget-identity", gallery, runtime.record.people.forget, identity
+                "forget-identity", gallery, lambda gallery_id: forget_person(gallery_id, identity)
             )
             result["count"] = removal.count
             result["kept_searches"] = len(removal.kept_searches)
@@ -133,7 +136,9 @@ async def forget_expired(runtime: Runtime, gallery: Gallery) -> None:
 
     async def sweep(result: dict[str, Any]) -> None:
         removal = await runtime.galleries.change(
-            "delete-expired", gallery, crops.remove_expired, CROPS_PER_SWEEP
+            "delete-expired",
+            gallery,
+            lambda gallery_id: crops.remove_expired(gallery_id, CROPS_PER_SWEEP),
         )
         result["count"] = removal.count
 

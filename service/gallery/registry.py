@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from gmn_client.models import RecordState
 from service.engine.device import DeviceThread
@@ -228,28 +228,29 @@ class GalleryRegistry:
 
     async def create(self, name: str, settings: GallerySettings) -> GalleryRecord:
         newest = next(iter(self.embedders))
-        return await self._commit(
-            "create-gallery", name, self.record.galleries.create, name, newest, settings
-        )
 
-    async def change(
-        self, steps: str, gallery: Gallery, write: Callable[..., Result], *args: Any
-    ) -> Result:
+        def create() -> tuple[int, GalleryRecord]:
+            created = self.record.galleries.create(name, newest, settings)
+            return created.gallery_id, created
+
+        return await self._commit("create-gallery", name, create)
+
+    async def change(self, steps: str, gallery: Gallery, write: Callable[[int], Result]) -> Result:
         """Commit a change of a gallery, which is durable once this returns.
 
         From then on every search sees the change; until then, none does.
 
         Args:
             steps: prefix of the names of the failpoints around the commit.
-            write: commits the change; called with the gallery's id and `args` on a writer thread.
-                It returns the change of crops, or anything else.
+            write: commits the change; called with the gallery's id on a writer thread. It returns
+                the change of crops, or anything else.
 
         Raises:
             UnknownGallery: the gallery was already deleted.
         """
-
+        gallery_id = gallery.gallery_id
         try:
-            return await self._commit(steps, gallery.name, write, gallery.gallery_id, *args)
+            return await self._commit(steps, gallery.name, lambda: (gallery_id, write(gallery_id)))
         except UnknownGallery as error:
             # The record's error has the id instead of the name.
             raise UnknownGallery(gallery.name) from error
@@ -273,9 +274,12 @@ class GalleryRegistry:
         """
         if keep_best is not None:
             # It may delete crops, so it is committed like a deletion.
-            rule = self.record.crops.enroll
             return await self.change(
-                "enroll", gallery, rule, embedder, crops, key, keep_best, import_job
+                "enroll",
+                gallery,
+                lambda gallery_id: self.record.crops.enroll(
+                    gallery_id, embedder, crops, key, keep_best, import_job
+                ),
             )
         request = EnrollmentRequest(embedder, crops, key, import_job)
         try:
@@ -290,25 +294,28 @@ class GalleryRegistry:
     def _enroll_together(
         self, gallery_id: int, requests: Sequence[EnrollmentRequest]
     ) -> Awaitable[list[CommittedEnrollment | Exception]]:
-        rule = self.record.crops.enroll_together
-        return self._commit_and_show("enroll", rule, gallery_id, requests)
+        enroll = self.record.crops.enroll_together
+        return self._commit_and_show("enroll", lambda: (gallery_id, enroll(gallery_id, requests)))
 
     async def _commit(
-        self, steps: str, name: str, write: Callable[..., Result], *args: Any
+        self, steps: str, name: str, write: Callable[[], tuple[int, Result]]
     ) -> Result:
-        committed = await self._commit_and_show(steps, write, *args)
+        committed = await self._commit_and_show(steps, write)
         if self.shared and committed is not None:
             _announce(self.shared, name, steps, committed)
         return committed
 
-    async def _commit_and_show(
-        self, steps: str, write: Callable[..., Result], *args: Any
-    ) -> Result:
+    async def _commit_and_show(self, steps: str, write: Callable[[], tuple[int, Result]]) -> Result:
+        """Call `write` on a writer thread, and return its result once searches see the change.
+
+        Args:
+            write: commits a change, and returns the id of the changed gallery with the result.
+        """
+
         def commit() -> tuple[Result, Future[None]]:
             failpoint(f"{steps}.before-commit")
-            committed = write(*args)
+            gallery_id, committed = write()
             failpoint(f"{steps}.committed")
-            gallery_id = committed.gallery_id if isinstance(committed, GalleryRecord) else args[0]
             return committed, self._follower.show(gallery_id)
 
         # The thread shows what it committed even if the request is cancelled.

@@ -198,9 +198,11 @@ async def _store_batch(
         crops = list(_with_vectors(crops, embedded))
 
     async def commit(crops: Sequence[ArchivedCrop]) -> CommittedEnrollment:
-        rule = runtime.record.crops.enroll_exported
+        enroll = runtime.record.crops.enroll_exported
         return await runtime.galleries.change(
-            "enroll", gallery, rule, embedder, crops, job.job_id, deletions
+            "enroll",
+            gallery,
+            lambda gallery_id: enroll(gallery_id, embedder, crops, job.job_id, deletions),
         )
 
     store = store_crops(runtime, gallery, [*crops, *others], commit)

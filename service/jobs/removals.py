@@ -10,6 +10,7 @@ from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
 from service.jobs.runner import create_job, save_job
 from service.record.jobs import Job, Jobs
+from service.record.values import CropsChange
 from service.runtime import Runtime
 
 CROPS_AT_ONCE = 1000
@@ -55,9 +56,11 @@ async def run_removal(runtime: Runtime, gallery: Gallery, job: Job) -> str | Non
     total = done + (await count_imported(runtime, gallery, job_id)).crops
     await save_job(runtime, job, {"total": total, "done": done})
     entry = AuditEntry("delete_imported", {"import_job": job_id})
-    rule = runtime.record.crops.remove_imported
-    arguments = (rule, job_id, CROPS_AT_ONCE)
-    while removed := (await delete_crops(runtime, gallery, entry, *arguments)).count:
+
+    def remove(gallery_id: int) -> CropsChange:
+        return runtime.record.crops.remove_imported(gallery_id, job_id, CROPS_AT_ONCE)
+
+    while removed := (await delete_crops(runtime, gallery, entry, remove)).count:
         done += removed
         await save_job(runtime, job, {"total": max(done, total), "done": done})
     # Somebody may have deleted some of the crops in the meantime.

@@ -43,10 +43,11 @@ from service.errors import (
 )
 from service.gallery.gallery import Gallery
 from service.runtime import Runtime
+from service.search.find import AtOnce, Found, SearchIsLong, find, finish_at_once
 from service.search.options import OperatingPoint, QueryOptions, SearchFilter
 from service.search.query_features import QueryFeatures, read_query_features
 from service.search.ranking import EmbedderChanged, Ranking, Search
-from service.search.rounds import Found, find_now, run_search
+from service.search.rounds import run_search
 from service.settings import QualityPolicy
 
 # A larger file is kept as its thumbnail, which bounds the size of kept pictures.
@@ -326,7 +327,10 @@ class GalleriesQuery:
             if isinstance(outcome, CropProblem):
                 return outcomes, None
             search = replace(search, queries=outcome.vector[None])
-        return outcomes, find_now(self.runtime, search)
+        try:
+            return outcomes, finish_at_once(find(search, AtOnce(self.runtime)))
+        except SearchIsLong:
+            return outcomes, None
 
     async def _answer_gallery(
         self,

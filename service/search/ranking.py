@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -76,10 +76,11 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class _Proposal:
+class Proposal:
     """Crops that a search finds by cosine, before pairs are scored.
 
     Attributes:
+        gallery_version: version of the gallery that was searched.
         candidates: crops that may become results, nearest first.
         head: number of leading candidates that M-Net scores; 0 if results are ordered by cosine.
         scored: crops to score: the head, or the nearest ones if results are ordered by cosine, and
@@ -88,8 +89,10 @@ class _Proposal:
         identities: number of identities that the search covers.
         counts_all: `identities` ignores the filter, because the index cannot count with it.
         shallow: the scores may miss some of the gallery's best.
+        began, found: see `Ranking`.
     """
 
+    gallery_version: int
     candidates: Candidates
     head: int
     scored: Candidates
@@ -97,6 +100,8 @@ class _Proposal:
     identities: int
     counts_all: bool
     shallow: bool
+    began: float
+    found: float
 
 
 @dataclass(frozen=True)
@@ -131,80 +136,35 @@ class Search:
         is_of_one = len(self.queries) <= 1
         return is_small and is_of_one and max(options.top_k, options.rerank_depth) <= SHORT_DEPTH
 
-    def rank(self) -> Iterator[Ranking | None]:
-        """Find candidates by cosine, then score, order, group and judge them, in steps.
+    @property
+    def needs_labels(self) -> bool:
+        """True if the search filters or groups by labels that are read when they are needed."""
+        return bool(self.options.wanted.metadata) or self.options.group_by == "track"
 
-        The first step runs on a thread that may search the index, the others while the device is
-        held.
+    def read_labels(self) -> bool:
+        """Read some of the labels that the search needs; return True if others remain.
 
-        Yields:
-            None wherever other work may run before more pairs are scored, and then the ranking.
+        Call it while the device is held.
+        """
+        own = self.gallery.own_index
+        return own is not None and own.columns.reads_on(self._filter(), self.options.group_by)
+
+    def propose(self, began: float | None = None) -> Proposal:
+        """Find candidates by cosine.
+
+        Call it while the device is held or, if the index is outside this process, on one of the
+        threads that search there.
+
+        Args:
+            began: when the search began, by `time.perf_counter`; it begins now if None.
 
         Raises:
             EmbedderChanged: the gallery has another embedder than `current`.
         """
-        began = time.perf_counter()
-        options = self.options
-        query_cameras = [crop.camera for crop in self.query_crops] or [options.camera]
-        wanted = options.filter(query_cameras, self.without)
-        while (own := self.gallery.own_index) and own.columns.reads_on(wanted, options.group_by):
-            yield None
+        began = time.perf_counter() if began is None else began
         if self.gallery.embedder != self.current.model.embedder:
             raise EmbedderChanged
-        proposal = self._propose(wanted)
-        candidates = proposal.candidates
-        scored = proposal.scored
-        head = proposal.head
-        version = self.gallery.version
-        found = time.perf_counter()
-        if candidates.version is not None:
-            # An external index was searched, whose threads must not use the device.
-            version = candidates.version
-            yield None
-
-        by_cosine = self.current.scoring == "cosine"
-        scores = scored.cosines
-        ranked_by = candidates.cosines
-        if not by_cosine:
-            scores = yield from self._score_pairs(scored.vectors)
-            # Crops beyond the head were scored only to estimate the level and are no results.
-            ranked_by = np.full(len(candidates.slots), np.nan, np.float32)
-            ranked_by[:head] = scores[:head]
-
-        people_scores: tuple[float, ...] = ()
-        if proposal.needs_level:
-            people_scores = leading_scores(scored, scores, self.current.joins_at)
-        level = float(np.mean(people_scores[1:])) if len(people_scores) == RANKS else None
-        judge = self.current.judge(
-            options.operating_point,
-            proposal.identities,
-            level,
-            shallow=proposal.shallow,
-            galleries=self.galleries,
-            pictures=len(self.queries),
-            crops=candidates.searched,
-        )
-        if proposal.counts_all:
-            basis = f"{judge.state.basis} {COUNTS_ALL}"
-            judge = replace(judge, state=judge.state.model_copy(update={"basis": basis}))
-        sample = None
-        if self.sample and level is not None and not proposal.counts_all:
-            sample = pack_search(people_scores, proposal.identities, time.time())
-
-        order = self._order(candidates, ranked_by, head)
-        yield Ranking(
-            gallery_version=version,
-            best=candidates[order],
-            scores=ranked_by[order],
-            judge=judge,
-            candidates_scored=candidates.searched if by_cosine else head,
-            began=began,
-            found=found,
-            ended=time.perf_counter(),
-            sample=sample,
-        )
-
-    def _propose(self, wanted: SearchFilter) -> _Proposal:
+        wanted = self._filter()
         options = self.options
         index = self.gallery.index
         by_cosine = self.current.scoring == "cosine"
@@ -234,17 +194,92 @@ class Search:
             groups = index.search(self.queries, options.top_k, wanted, True, options.group_by)
             candidates = candidates[:head].extended(groups)
         counts_all = not index.counts_filtered and wanted != SearchFilter(without=self.without)
-        return _Proposal(candidates, head, scored, needs_level, identities, counts_all, shallow)
+        version = self.gallery.version if candidates.version is None else candidates.version
+        return Proposal(
+            gallery_version=version,
+            candidates=candidates,
+            head=head,
+            scored=scored,
+            needs_level=needs_level,
+            identities=identities,
+            counts_all=counts_all,
+            shallow=shallow,
+            began=began,
+            found=time.perf_counter(),
+        )
 
-    def _score_pairs(self, vectors: Floats) -> Generator[None, None, Floats]:
-        """Score features `(n, d)` by M-Net, and yield wherever other work may run."""
-        scores = np.empty(len(vectors), np.float32)
+    def parts_to_score(self, proposal: Proposal) -> list[slice]:
+        """Split the crops to score into parts, between which other work may run."""
+        if self.current.scoring == "cosine":
+            return []
         networks = self.current.model.networks
-        for part in networks.slices_of(len(self.queries), len(scores)):
-            if part.start:
-                yield
-            scores[part] = networks.pair_scores(self.queries, vectors[part])
-        return scores
+        return list(networks.slices_of(len(self.queries), len(proposal.scored.slots)))
+
+    def score(self, proposal: Proposal, part: slice) -> Floats:
+        """Return M-Net's scores of one of `parts_to_score`; call it while the device is held."""
+        vectors = proposal.scored.vectors[part]
+        scores = self.current.model.networks.pair_scores(self.queries, vectors)
+        return np.asarray(scores, np.float32)
+
+    def rank(self, proposal: Proposal, scores_of_parts: Sequence[Floats] = ()) -> Ranking:
+        """Score the crops that are left to score, then order, group and judge the candidates.
+
+        Call it while the device is held.
+
+        Args:
+            scores_of_parts: the scores of the first of `parts_to_score`.
+        """
+        options = self.options
+        candidates = proposal.candidates
+        scored = proposal.scored
+        head = proposal.head
+        by_cosine = self.current.scoring == "cosine"
+        scores = scored.cosines
+        ranked_by = candidates.cosines
+        if not by_cosine:
+            parts_left = self.parts_to_score(proposal)[len(scores_of_parts) :]
+            rest = [self.score(proposal, part) for part in parts_left]
+            scores = np.concatenate([np.empty(0, np.float32), *scores_of_parts, *rest])
+            # Crops beyond the head were scored only to estimate the level and are no results.
+            ranked_by = np.full(len(candidates.slots), np.nan, np.float32)
+            ranked_by[:head] = scores[:head]
+
+        people_scores: tuple[float, ...] = ()
+        if proposal.needs_level:
+            people_scores = leading_scores(scored, scores, self.current.joins_at)
+        level = float(np.mean(people_scores[1:])) if len(people_scores) == RANKS else None
+        judge = self.current.judge(
+            options.operating_point,
+            proposal.identities,
+            level,
+            shallow=proposal.shallow,
+            galleries=self.galleries,
+            pictures=len(self.queries),
+            crops=candidates.searched,
+        )
+        if proposal.counts_all:
+            basis = f"{judge.state.basis} {COUNTS_ALL}"
+            judge = replace(judge, state=judge.state.model_copy(update={"basis": basis}))
+        sample = None
+        if self.sample and level is not None and not proposal.counts_all:
+            sample = pack_search(people_scores, proposal.identities, time.time())
+
+        order = self._order(candidates, ranked_by, head)
+        return Ranking(
+            gallery_version=proposal.gallery_version,
+            best=candidates[order],
+            scores=ranked_by[order],
+            judge=judge,
+            candidates_scored=candidates.searched if by_cosine else head,
+            began=proposal.began,
+            found=proposal.found,
+            ended=time.perf_counter(),
+            sample=sample,
+        )
+
+    def _filter(self) -> SearchFilter:
+        query_cameras = [crop.camera for crop in self.query_crops] or [self.options.camera]
+        return self.options.filter(query_cameras, self.without)
 
     def _order(self, candidates: Candidates, scores: Floats, head: int) -> Integers:
         """Return the positions of the results among the candidates, best first.

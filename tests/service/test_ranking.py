@@ -107,16 +107,22 @@ def search_of(index, query, embedder="e", sample=False, **options):
 
 def _rank(index, query, **options):
     search = search_of(index, query, **options)
-    *_, ranking = search.rank()
+    ranking = search.rank(search.propose())
     return search.results(ranking, {row: label(row) for row in ranking.best.slots.tolist()}, {})
 
 
 @pytest.mark.parametrize(("depth", "pauses"), [(2000, 0), (2500, 1)])
 def test_a_search_pauses_for_others_while_many_pairs_are_scored(clustered, depth, pauses):
     index, vectors = clustered
-    *paused, ranking = search_of(index, vectors[:1], rerank_depth=depth, top_k=1).rank()
-    assert paused == [None] * pauses
+    search = search_of(index, vectors[:1], rerank_depth=depth, top_k=1)
+    proposal = search.propose()
+    *first, _ = search.parts_to_score(proposal)
+    assert len(first) == pauses
+    ranking = search.rank(proposal, [search.score(proposal, part) for part in first])
     assert ranking.candidates_scored == depth
+    at_once = search.rank(proposal)
+    np.testing.assert_array_equal(ranking.scores, at_once.scores)
+    np.testing.assert_array_equal(ranking.best.slots, at_once.best.slots)
 
 
 def test_every_crop_of_a_deep_grouped_search_has_its_own_score(clustered):
@@ -165,15 +171,15 @@ def test_the_nearest_groups_of_proposed_crops_are_as_many_as_asked(clustered):
 def test_a_gallery_that_went_over_to_another_embedder_is_not_searched_by_old_features(clustered):
     index, vectors = clustered
     with pytest.raises(EmbedderChanged):
-        next(search_of(index, vectors[:1], embedder="newer").rank())
+        search_of(index, vectors[:1], embedder="newer").propose()
 
 
 @pytest.mark.parametrize("among", [400, 200])
 def test_people_for_the_level_are_found_where_the_near_crops_show_nine_or_fewer(monkeypatch, among):
     monkeypatch.setattr(ranking, "NEAR", among)
     index, vectors = index_of(30, 0.01, seed=2)
-    *_, found = search_of(index, vectors[:1], sample=True).rank()
-    assert len(found.sample) == SEARCH.itemsize
+    search = search_of(index, vectors[:1], sample=True)
+    assert len(search.rank(search.propose()).sample) == SEARCH.itemsize
 
 
 @pytest.mark.parametrize(

@@ -139,9 +139,12 @@ async def test_a_crop_that_was_deleted_since_takes_no_place(runtimes, third, ima
     behind = await third.galleries.find("left")
     third.galleries._follower.close()
     gone = UnknownCrop("left", ids[0])
-    remove = one.record.crops.remove
     entry = AuditEntry("delete_crop", {"crop_ids": ids[:3]})
-    await change_crops(one, gallery, entry, "delete-crop", remove, ids[:3], unknown=gone)
+
+    def remove(gallery_id):
+        return one.record.crops.remove(gallery_id, ids[:3])
+
+    await change_crops(one, gallery, entry, "delete-crop", remove, unknown=gone)
     assert behind.crops == 8
     options = QueryOptions(top_k=5, rerank_depth=5)
     (answered,) = await GalleriesQuery(third, ["left"], images[:1], options).answer()

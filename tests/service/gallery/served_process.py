@@ -31,7 +31,10 @@ class ServedProcess:
         return self.galleries.get(DEFAULT_GALLERY)
 
     def change(self, write, *args):
-        return asyncio.run(self.galleries.change("any", self.gallery, write, *args))
+        def commit(gallery_id):
+            return write(gallery_id, *args)
+
+        return asyncio.run(self.galleries.change("any", self.gallery, commit))
 
     def enroll(self, *crops):
         landed = self.change(self.record.crops.enroll, EMBEDDER, crops).landed

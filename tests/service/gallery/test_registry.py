@@ -27,8 +27,12 @@ async def _enroll_while_the_device_is_busy(process, embedder):
     """
     free = threading.Event()
     process.device.submit(lambda: free.wait(WAITED_SECONDS))
-    arguments = ("enroll", process.gallery, process.record.crops.enroll, embedder, [new_crop(1)])
-    enrolling = asyncio.ensure_future(process.galleries.change(*arguments))
+
+    def enroll(gallery_id):
+        return process.record.crops.enroll(gallery_id, embedder, [new_crop(1)])
+
+    change = process.galleries.change("enroll", process.gallery, enroll)
+    enrolling = asyncio.ensure_future(change)
     async with asyncio.timeout(WAITED_SECONDS):
         while process.record.galleries.get(process.gallery.gallery_id).crops == 0:
             await asyncio.sleep(0.01)

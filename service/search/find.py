@@ -1,0 +1,176 @@
+"""One search: find candidates, score them, judge them and read their labels, each where it may run.
+
+A short search stays on the thread that has embedded its image. A long one takes turns with others
+on the threads of the device and of the record. The two differ in their executor alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from model.arrays import Floats
+from service.errors import UnknownCrop, UnknownGallery
+from service.gallery.gallery import Gallery
+from service.record.crop_rows import CROPS_AT_ONCE
+from service.record.values import LabelledCrop, StoredCrop
+from service.runtime import Runtime
+from service.search.ranking import Ranking, Search, Spans
+
+Result = TypeVar("Result")
+NoteLabels = Callable[[Mapping[int, StoredCrop]], None]
+
+
+@dataclass(frozen=True)
+class Found:
+    """One ranking of a search, with what the record has of its crops.
+
+    Attributes:
+        labels: the crops of the ranking and those searched by, by slot, without deleted ones.
+        spans: see `Search.results`.
+    """
+
+    ranking: Ranking
+    labels: Mapping[int, StoredCrop]
+    spans: Spans
+
+
+class SearchIsLong(Exception):
+    """A search that began as a short one would have to let other work run."""
+
+
+@dataclass(frozen=True)
+class AtOnce:
+    """Runs each step of a short search at once on the present thread, which has no event loop."""
+
+    runtime: Runtime
+
+    @contextlib.contextmanager
+    def ranking(self, search: Search) -> Iterator[None]:
+        """Hold the device and the right to run Python, but not while the record is read.
+
+        The record may be on another machine: other queries are worked on in the meantime.
+        """
+        with search.current.model.pipeline.short_work, self.runtime.device.held():
+            yield
+
+    async def on_index(self, _gallery: Gallery, step: Callable[[], Result]) -> Result:
+        return step()
+
+    async def on_device(self, step: Callable[[], Result]) -> Result:
+        return step()
+
+    def let_others_run(self) -> None:
+        raise SearchIsLong
+
+    async def on_reader(self, step: Callable[[], Result]) -> Result:
+        return step()
+
+
+@dataclass(frozen=True)
+class InTurns:
+    """Runs each step of a long search on a thread of its kind, in turn with other work there."""
+
+    runtime: Runtime
+
+    def ranking(self, _search: Search) -> AbstractContextManager[None]:
+        """Hold nothing: the device's thread holds the device in each step."""
+        return contextlib.nullcontext()
+
+    async def on_index(self, gallery: Gallery, step: Callable[[], Result]) -> Result:
+        outside = self.runtime.outside
+        if not (gallery.outside_index and outside):
+            return await self.runtime.device.run(step)
+        # Do not block the device thread with calls to an external index.
+        try:
+            return await outside.run(step)
+        except UnknownGallery as error:
+            raise UnknownGallery(gallery.name) from error
+
+    async def on_device(self, step: Callable[[], Result]) -> Result:
+        return await self.runtime.device.run(step)
+
+    def let_others_run(self) -> None:
+        """Do nothing: each step waits for its turn."""
+
+    async def on_reader(self, step: Callable[[], Result]) -> Result:
+        return await self.runtime.galleries.read(step)
+
+
+Executor = AtOnce | InTurns
+
+
+async def find(search: Search, run: Executor, note_labels: NoteLabels = lambda _: None) -> Found:
+    """Search a gallery once, and read from the record what it has of the results.
+
+    Args:
+        note_labels: is called with each part of the labels.
+
+    Raises:
+        EmbedderChanged, IndexUnavailable, UnknownCrop, UnknownGallery: as in `run_search`.
+        SearchIsLong: a search in turns has to be made instead.
+    """
+    with run.ranking(search):
+        began = None
+        if search.needs_labels:
+            began = await run.on_device(time.perf_counter)
+            while await run.on_device(search.read_labels):
+                run.let_others_run()
+        proposal = await run.on_index(search.gallery, partial(search.propose, began))
+        scores: list[Floats] = []
+        for part in search.parts_to_score(proposal)[:-1]:
+            scores.append(await run.on_device(partial(search.score, proposal, part)))
+            run.let_others_run()
+        ranking = await run.on_device(partial(search.rank, proposal, scores))
+
+    labels: dict[int, StoredCrop] = {}
+    slots = [*ranking.best.slots.tolist(), *(crop.slot for crop in _required_crops(search))]
+    read_crops = run.runtime.galleries.read_crops
+    for start in range(0, len(slots), CROPS_AT_ONCE):
+        some = slots[start : start + CROPS_AT_ONCE]
+        crops = await run.on_reader(partial(read_crops, search.gallery, some))
+        note_labels(crops)
+        labels |= crops
+    _require_crops(search, labels)
+    spans: Spans = {}
+    if tracks := _tracks_to_read(search, labels):
+        read_spans = run.runtime.record.tracks.spans
+        spans = await run.on_reader(partial(read_spans, search.gallery.gallery_id, tracks))
+    return Found(ranking, labels, spans)
+
+
+def finish_at_once(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine of which no step waits, as with `AtOnce`, on this thread; blocks."""
+    try:
+        work.send(None)
+    except StopIteration as ended:
+        result: Result = ended.value
+        return result
+    work.close()
+    raise RuntimeError("a step of a short search waits for the event loop")
+
+
+def _required_crops(search: Search) -> Sequence[LabelledCrop]:
+    """Return the crops searched by that must exist.
+
+    Crops of a track may be deleted during the search, and crops named by id if they are of another
+    gallery.
+    """
+    return search.query_crops if search.options.crop_ids and search.without else ()
+
+
+def _require_crops(search: Search, labels: Mapping[int, StoredCrop]) -> None:
+    for crop in _required_crops(search):
+        if crop.slot not in labels:
+            raise UnknownCrop(search.gallery.name, crop.crop_id)
+
+
+def _tracks_to_read(search: Search, labels: Mapping[int, StoredCrop]) -> list[str]:
+    if search.options.group_by != "track":
+        return []
+    return [crop.track for crop in labels.values() if crop.track is not None]
