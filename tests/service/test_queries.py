@@ -349,9 +349,9 @@ def test_where_no_crop_was_searched_the_verdict_says_so(served, gallery, images,
 
 
 @pytest.mark.promise("3")
-def test_an_answer_does_not_depend_on_who_else_is_asking(start, drawn_crops):
+def test_an_answer_does_not_depend_on_who_else_is_asking(open_service, drawn_crops):
     # OpenVINO embeds each crop alone.
-    served = start(runtime="torch")
+    served = open_service(runtime="torch")
     filled = served.create("filled")
     served.fill(filled, drawn_crops)
     alone = [served.search(filled, crop.png, top_k=24) for crop in drawn_crops]

@@ -79,13 +79,13 @@ def test_each_missing_artefact_is_named_with_its_galleries(tmp_path, refused_sta
     assert f"{EMBEDDER} filled yard" in said
 
 
-def test_a_gallery_without_crops_needs_no_artefact(tmp_path, start):
+def test_a_gallery_without_crops_needs_no_artefact(tmp_path, open_service):
     (tmp_path / "data").mkdir()
     with open_record(tmp_path / "data") as record:
         fill(record, "empty", EMBEDDER, crops=0)
         emptied = fill(record, "emptied", EMBEDDER)
         record.crops.remove(emptied, listed_ids(record, emptied))
-    served = start(data_dir=tmp_path / "data")
+    served = open_service(data_dir=tmp_path / "data")
     assert served.read("/readyz")["galleries"] == {"ready": 3, "needs_reindex": 0}
 
 
