@@ -35,6 +35,8 @@ START = (
 )
 STARTED = re.compile(r"Serving on (http://\S+)")
 START_SECONDS = 90
+# The watchdog would end the process of the tests; their time limit ends a test that stands still.
+LONG_STALL_SECONDS = 3600
 SHARED_LIMITS = {
     "max_image_bytes": 200_000,
     "max_body_bytes": 2_000_000,
@@ -240,6 +242,38 @@ class Served(ServiceCalls):
         eventually(lambda: metrics_say(r"^gmn_cost_in_flight 0\.0$"))
 
 
+class ServiceInProcess(ServiceCalls):
+    """A service in this process: its application and its background work, without a server.
+
+    It cannot be killed, has no failpoints, and writes its log to that of the tests.
+    """
+
+    def __init__(self, **settings):
+        """Open the service.
+
+        Args:
+            settings: those of the service, by their names.
+        """
+        # The environment of a camera has no application.
+        from tests.service.in_process import application_client
+
+        variables = service_variables(**{"stall_seconds": LONG_STALL_SECONDS, **settings})
+        if ENVIRONMENT in variables:
+            pytest.fail("a failpoint acts on a whole process: start one")
+        self.http = application_client(variables)
+        self.http.__enter__()
+        self._is_open = True
+
+    def stop(self):
+        """Close the service as a stop of its process does, and return the exit status of that."""
+        if self._is_open:
+            self._is_open = False
+            self.http.__exit__(None, None, None)
+        return 0
+
+    kill = stop
+
+
 def log_entries(text):
     """Return the entries of a JSON log, beside which a start tells its artefact and terms."""
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
@@ -288,9 +322,6 @@ def _in_a_process(place, **settings):
 
 
 def _in_this_process(_, **settings):
-    # The environment of a camera has no service.
-    from tests.service.in_process import ServiceInProcess
-
     return ServiceInProcess(**settings)
 
 
