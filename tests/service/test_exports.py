@@ -24,6 +24,11 @@ LABELS = {
 COUNTS = ("landed", "duplicates", "refused", "deleted")
 
 
+@pytest.fixture(scope="module")
+def served(served_here):
+    return served_here
+
+
 def counts_of(job):
     assert (job["state"], job["problems"]) == ("done", 0), job
     return tuple(job["progress"][name] for name in COUNTS)

@@ -9,6 +9,11 @@ from tests.outside import audit_lines, crop_ids, problem, zip_of_crops
 pytestmark = pytest.mark.promise("import-removal")
 
 
+@pytest.fixture(scope="module")
+def served(served_here):
+    return served_here
+
+
 @pytest.fixture
 def imported(served, gallery, drawn_crops):
     """Return an import of four images, of which the gallery had one before."""

@@ -24,6 +24,11 @@ pytestmark = pytest.mark.promise("explanations")
 SIZE = Preprocessing(height=64, width=32)
 
 
+@pytest.fixture(scope="module")
+def served(served_here):
+    return served_here
+
+
 def _pair(served, first, second, **fields):
     sent = files(first, second)
     return served.http.post("/v1/pairs", files=sent, data=fields)

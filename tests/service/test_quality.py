@@ -10,6 +10,11 @@ from tests.service.conftest import files
 
 
 @pytest.fixture(scope="module")
+def served(served_here):
+    return served_here
+
+
+@pytest.fixture(scope="module")
 def refusing(open_service):
     return open_service(quality="refuse", min_crop_height=64)
 
