@@ -18,6 +18,7 @@ from PIL import Image
 
 from tests.engines import parametrize_engine, records_in
 from tests.outside import browser_program, encoded
+from tests.time_limit import time_limit
 
 # On a machine that other tests keep busy a single example may take any time. Every run tries the
 # same examples, because a new one would fail beside a change that has nothing to do with it.
@@ -67,6 +68,12 @@ def pytest_collection_modifyitems(items):
             not item.nodeid.startswith("tests/training/"),
         )
     )
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_timeout_set_timer(item, settings):
+    """Note the time limit of a test, which leaves out what a process imports for many tests."""
+    time_limit.note(item, settings)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -5,6 +5,7 @@ imports them once, and each process is forked from it: from then on it is the pr
 """
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,8 @@ import tempfile
 import threading
 from multiprocessing import connection, reduction
 from pathlib import Path
+
+from tests.time_limit import time_limit
 
 GMN = "import gmn; gmn.main()"
 
@@ -47,8 +50,7 @@ class Forked:
             env: the environment, by default this process's.
             cwd: the working directory, by default this process's.
         """
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.preloaded"])
+        context = _importing_server()
         with Path(os.devnull).open() as nothing:
             files = (
                 nothing.fileno() if stdin is None else stdin,
@@ -114,6 +116,23 @@ def run_forked(program, *arguments, timeout=240.0, **options):
             process.kill()
         said = [os.pread(file.fileno(), 1 << 24, 0).decode() for file in (out, errors)]
     return subprocess.CompletedProcess(arguments, status, *said)
+
+
+@functools.cache
+def _importing_server():
+    """Start the server process, and return its context once it has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.preloaded"])
+    with time_limit.set_aside():
+        first = context.Process(target=_do_nothing)
+        first.start()
+        first.join()
+        first.close()
+    return context
+
+
+def _do_nothing():
+    """Only show that the server process forks."""
 
 
 def _run(program, arguments, files, environment, folder):

@@ -1,4 +1,4 @@
-"""A real served process, driven through HTTP."""
+"""A service, in a process of its own or in this one, driven through its API."""
 
 import contextlib
 import json
@@ -35,68 +35,37 @@ START = (
 )
 STARTED = re.compile(r"Serving on (http://\S+)")
 START_SECONDS = 90
+# The watchdog would end the process of the tests; their time limit ends a test that stands still.
+LONG_STALL_SECONDS = 3600
+SHARED_LIMITS = {
+    "max_image_bytes": 200_000,
+    "max_body_bytes": 2_000_000,
+    "max_images_per_request": 24,
+}
 
 
 def served_environment(**settings):
-    """Return the environment of a service with settings, on a free port."""
+    """Return the environment of a process that serves with settings, on a free port."""
+    return os.environ | service_variables(**settings)
+
+
+def service_variables(**settings):
+    """Return the variables of a service with settings, on a free port."""
     # Measuring which runtime is the fastest takes longer than most tests.
     own = {"GMN_PORT": "0", "GMN_DEVICE": "cpu", "GMN_RUNTIME": "openvino"}
     if failpoint := settings.pop("failpoint", None):
         own[ENVIRONMENT] = failpoint
     if data_dir := settings.get("data_dir"):
         own |= record_environment(data_dir)
-    return (
-        os.environ | own | {f"GMN_{name.upper()}": str(value) for name, value in settings.items()}
-    )
+    return own | {f"GMN_{name.upper()}": str(value) for name, value in settings.items()}
 
 
-class Served:
-    """One process of the service; its log goes to `log`."""
+class ServiceCalls:
+    """Calls of the API as tests make them.
 
-    def __init__(self, log, program=START, forked=True, **settings):
-        """Start the service, and wait until it serves.
-
-        Args:
-            log: file for its standard error.
-            program: Python source.
-            forked: False for a new interpreter, where it matters how its process begins.
-            settings: those of the service, by their names.
-        """
-        self.log = log
-        output, end = os.pipe()
-        self.output = os.fdopen(output)
-        environment = served_environment(**settings)
-        with log.open("wb") as errors:
-            self.process = (
-                Forked(program, stdout=end, stderr=errors.fileno(), env=environment)
-                if forked
-                else subprocess.Popen(
-                    [sys.executable, "-c", program], stdout=end, stderr=errors, env=environment
-                )
-            )
-        os.close(end)
-        printed, _, _ = select.select([self.output], [], [], START_SECONDS)
-        found = STARTED.search(self.output.readline() if printed else "")
-        if found is None:
-            self.kill()
-            pytest.fail(f"the service did not start: {log.read_text()[-2000:]}")
-        self.http = httpx2.Client(base_url=found[1], timeout=60.0)
-
-    def kill(self):
-        self.process.kill()
-        self.ended_with()
-
-    def stop(self):
-        """SIGTERM, as a supervisor sends it; answers the exit status."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.ended_with()
-
-    def ended_with(self, seconds=40.0):
-        status = self.process.wait(seconds)
-        self.output.close()
-        if hasattr(self, "http"):
-            self.http.close()
-        return status
+    Attributes:
+        http: client of the service.
+    """
 
     def create(self, gallery, **settings):
         fields = {"name": gallery, **settings}
@@ -169,6 +138,77 @@ class Served:
             job = self.job(job["job_id"])
         return job
 
+    def query(self, gallery, *images, **fields):
+        return self.http.post(f"/v1/galleries/{gallery}/queries", files=files(*images), data=fields)
+
+    def found(self, gallery, *images, **fields):
+        """Return the ids of the crops that a query finds, best first."""
+        return crop_ids(self.query(gallery, *images, **fields))
+
+    def search(self, gallery, *images, **fields):
+        """Return the results of a query that is answered."""
+        answer = self.query(gallery, *images, **fields)
+        assert answer.status_code in (200, 207), answer.text
+        return answer.json()["results"]
+
+    def read(self, path, **asked):
+        """Return the JSON of a call that is answered."""
+        answer = self.http.get(path, **asked)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def results(self, path, **asked):
+        return self.read(path, **asked)["results"]
+
+
+class Served(ServiceCalls):
+    """One process of the service; its log goes to `log`."""
+
+    def __init__(self, log, program=START, forked=True, **settings):
+        """Start the service, and wait until it serves.
+
+        Args:
+            log: file for its standard error.
+            program: Python source.
+            forked: False for a new interpreter, where it matters how its process begins.
+            settings: those of the service, by their names.
+        """
+        self.log = log
+        output, end = os.pipe()
+        self.output = os.fdopen(output)
+        environment = served_environment(**settings)
+        with log.open("wb") as errors:
+            self.process = (
+                Forked(program, stdout=end, stderr=errors.fileno(), env=environment)
+                if forked
+                else subprocess.Popen(
+                    [sys.executable, "-c", program], stdout=end, stderr=errors, env=environment
+                )
+            )
+        os.close(end)
+        printed, _, _ = select.select([self.output], [], [], START_SECONDS)
+        found = STARTED.search(self.output.readline() if printed else "")
+        if found is None:
+            self.kill()
+            pytest.fail(f"the service did not start: {log.read_text()[-2000:]}")
+        self.http = httpx2.Client(base_url=found[1], timeout=60.0)
+
+    def kill(self):
+        self.process.kill()
+        self.ended_with()
+
+    def stop(self):
+        """SIGTERM, as a supervisor sends it; answers the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.ended_with()
+
+    def ended_with(self, seconds=40.0):
+        status = self.process.wait(seconds)
+        self.output.close()
+        if hasattr(self, "http"):
+            self.http.close()
+        return status
+
     @contextlib.contextmanager
     def sent(self, request):
         """Send a request that `http` has built; its client leaves with the block."""
@@ -201,27 +241,37 @@ class Served:
         eventually(dropped)
         eventually(lambda: metrics_say(r"^gmn_cost_in_flight 0\.0$"))
 
-    def query(self, gallery, *images, **fields):
-        return self.http.post(f"/v1/galleries/{gallery}/queries", files=files(*images), data=fields)
 
-    def found(self, gallery, *images, **fields):
-        """Return the ids of the crops that a query finds, best first."""
-        return crop_ids(self.query(gallery, *images, **fields))
+class ServiceInProcess(ServiceCalls):
+    """A service in this process: its application and its background work, without a server.
 
-    def search(self, gallery, *images, **fields):
-        """Return the results of a query that is answered."""
-        answer = self.query(gallery, *images, **fields)
-        assert answer.status_code in (200, 207), answer.text
-        return answer.json()["results"]
+    It cannot be killed, has no failpoints, and writes its log to that of the tests.
+    """
 
-    def read(self, path, **asked):
-        """Return the JSON of a call that is answered."""
-        answer = self.http.get(path, **asked)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+    def __init__(self, **settings):
+        """Open the service.
 
-    def results(self, path, **asked):
-        return self.read(path, **asked)["results"]
+        Args:
+            settings: those of the service, by their names.
+        """
+        # The environment of a camera has no application.
+        from tests.service.in_process import application_client
+
+        variables = service_variables(**{"stall_seconds": LONG_STALL_SECONDS, **settings})
+        if ENVIRONMENT in variables:
+            pytest.fail("a failpoint acts on a whole process: start one")
+        self.http = application_client(variables)
+        self.http.__enter__()
+        self._is_open = True
+
+    def stop(self):
+        """Close the service as a stop of its process does, and return the exit status of that."""
+        if self._is_open:
+            self._is_open = False
+            self.http.__exit__(None, None, None)
+        return 0
+
+    kill = stop
 
 
 def log_entries(text):
@@ -267,9 +317,17 @@ def running(artefact, data_dir, **more):
         yield opened
 
 
+def _in_a_process(place, **settings):
+    return Served(place / "log", **settings)
+
+
+def _in_this_process(_, **settings):
+    return ServiceInProcess(**settings)
+
+
 @contextlib.contextmanager
-def _services(artefact, places):
-    """Yield a function that starts services, and kill the running ones at the end."""
+def _services(artefact, places, kind):
+    """Yield a function that starts services of a kind, and kill the running ones at the end."""
     started = []
 
     def start_one(data_dir=None, **settings):
@@ -277,7 +335,7 @@ def _services(artefact, places):
         # A new directory would be announced between the lines of the log.
         (place / "data").mkdir()
         settings = {"artefact": artefact, "data_dir": data_dir or place / "data", **settings}
-        started.append(Served(place / "log", **settings))
+        started.append(kind(place, **settings))
         return started[-1]
 
     start_one.started = started
@@ -292,24 +350,36 @@ def _kill(services):
 
 @pytest.fixture(scope="module")
 def start(tiny_artefact, tmp_path_factory, engine):
-    """Return a function that starts services, for one test or for fixtures of a file."""
-    with _services(tiny_artefact, tmp_path_factory) as start_one:
+    """Return a function that starts processes of the service, for a test or fixtures of a file."""
+    with _services(tiny_artefact, tmp_path_factory, _in_a_process) as start_one:
         yield start_one
+
+
+@pytest.fixture(scope="module")
+def open_service(tiny_artefact, tmp_path_factory, engine):
+    """Return a function that opens services in this process, for a test or fixtures of a file."""
+    with _services(tiny_artefact, tmp_path_factory, _in_this_process) as open_one:
+        yield open_one
 
 
 @pytest.fixture(autouse=True)
 def kill_services_of_a_test(request):
     """Kill the services that a test has started itself: each takes a part of a core to idle."""
-    started = request.getfixturevalue("start").started if "start" in request.fixturenames else []
-    before = len(started)
+    starts = [
+        request.getfixturevalue(name).started
+        for name in ("start", "open_service")
+        if name in request.fixturenames
+    ]
+    before = [len(started) for started in starts]
     yield
-    _kill(started[before:])
+    for started, count in zip(starts, before, strict=True):
+        _kill(started[count:])
 
 
 @pytest.fixture(scope="session")
 def start_shared(tiny_artefact, tmp_path_factory, engine):
     """Return a function that starts services, which live as long as the session."""
-    with _services(tiny_artefact, tmp_path_factory) as start_one:
+    with _services(tiny_artefact, tmp_path_factory, _in_a_process) as start_one:
         yield start_one
 
 
@@ -365,10 +435,14 @@ def refused_start(tiny_artefact):
 
 @pytest.fixture(scope="session")
 def served(start_shared):
-    """Return the one process that most tests share; each makes galleries of its own."""
-    return start_shared(
-        max_image_bytes=200_000, max_body_bytes=2_000_000, max_images_per_request=24
-    )
+    """Return the process that many files share; each test makes galleries of its own."""
+    return start_shared(**SHARED_LIMITS)
+
+
+@pytest.fixture(scope="module")
+def served_here(open_service):
+    """Return a service in this process with the limits of `served`, which the file shares."""
+    return open_service(**SHARED_LIMITS)
 
 
 @pytest.fixture

@@ -263,10 +263,10 @@ async def test_searches_wait_in_memory_while_the_log_cannot_be_written(
 
 
 @pytest.fixture(scope="module")
-def watched(start, tmp_path_factory):
+def watched(open_service, tmp_path_factory):
     """Return a service whose log is read."""
     folder = tmp_path_factory.mktemp("watched")
-    served = start(folder)
+    served = open_service(folder)
     served.folder = folder
     return served
 
@@ -352,8 +352,8 @@ def test_every_way_that_names_and_vectors_leave_by_has_a_line(watched, images):
 
 
 @pytest.mark.promise("audit-lines")
-def test_a_served_deletion_that_cannot_be_logged_is_refused(start, tmp_path, images):
-    served = start(tmp_path)
+def test_a_served_deletion_that_cannot_be_logged_is_refused(open_service, tmp_path, images):
+    served = open_service(tmp_path)
     (crop_id,) = served.enrolled("default", images[1])
     url = f"/v1/galleries/default/crops/{crop_id}"
     with (tmp_path / "audit.jsonl").open("a") as file:
@@ -366,8 +366,10 @@ def test_a_served_deletion_that_cannot_be_logged_is_refused(start, tmp_path, ima
     assert served.enroll("default", images[2]).status_code == 201
 
 
-def test_searches_are_left_out_of_the_log_where_that_is_set_and_shown(start, tmp_path, images):
-    served = start(tmp_path, audit_queries="false")
+def test_searches_are_left_out_of_the_log_where_that_is_set_and_shown(
+    open_service, tmp_path, images
+):
+    served = open_service(tmp_path, audit_queries="false")
     (crop_id,) = served.enrolled("default", images[0])
     assert served.found("default", images[0]) == [crop_id]
     assert served.http.get(f"/v1/galleries/default/crops/{crop_id}/image").status_code == 200
@@ -413,8 +415,8 @@ def test_metrics_show_the_newest_line_of_the_log_which_a_cut_log_does_not_have(
 
 
 @pytest.mark.promise("audit-callers")
-def test_a_job_has_its_lines_under_the_key_that_began_it(start, tmp_path, images):
-    served = start(tmp_path)
+def test_a_job_has_its_lines_under_the_key_that_began_it(open_service, tmp_path, images):
+    served = open_service(tmp_path)
     _, admin = served.make_key("admin")
     key_id, enroller = served.make_key("enroll", headers=admin)
     served.http.headers.update(enroller)
@@ -425,8 +427,8 @@ def test_a_job_has_its_lines_under_the_key_that_began_it(start, tmp_path, images
 
 
 @pytest.mark.promise("audit-callers")
-def test_refused_callers_have_a_line_and_many_of_them_few(start, tmp_path):
-    served = start(tmp_path)
+def test_refused_callers_have_a_line_and_many_of_them_few(open_service, tmp_path):
+    served = open_service(tmp_path)
     _, admin = served.make_key("admin")
     key_id, reader = served.make_key("query", headers=admin)
     for _ in range(50):

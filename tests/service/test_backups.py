@@ -18,11 +18,11 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.promise("2")
 def test_a_service_backs_itself_up_and_a_forgotten_person_is_in_no_restore(
-    start, tmp_path, images, capsys
+    open_service, tmp_path, images, capsys
 ):
     data = tmp_path / "data"
     folder = tmp_path / "backups"
-    served = start(data_dir=data, backup_dir=folder)
+    served = open_service(data_dir=data, backup_dir=folder)
     eventually(lambda: len(kept_backups(folder)) == 1, 60)
     assert figure(served, "gmn_backup_every_seconds") == 86400
     assert time.time() - figure(served, "gmn_backup_last_time_seconds") < 120
@@ -44,7 +44,7 @@ def test_a_service_backs_itself_up_and_a_forgotten_person_is_in_no_restore(
     command = ["restore", str(second), "--into", str(new), "--replaces", str(data)]
     assert gmn.run(command) == 0
     assert "default: 1 crop, 1 left out as deleted since" in capsys.readouterr().out
-    again = start(data_dir=new)
+    again = open_service(data_dir=new)
     found = again.search("default", images[0])
     assert [crop["identity"] for crop in found] == ["Bob"]
 

@@ -20,8 +20,8 @@ FOREIGN = Sender("foreign", "east")
 
 
 @pytest.fixture(scope="module")
-def watching(start, data_dir):
-    return start(data_dir)
+def watching(open_service, data_dir):
+    return open_service(data_dir)
 
 
 @pytest.fixture

@@ -308,9 +308,9 @@ def test_a_backup_that_failed_is_told_by_the_service_and_beside_it(
 
 
 def test_beside_a_running_service_the_command_says_that_it_sees_this_shell_alone(
-    examine, start, tmp_path
+    examine, open_service, tmp_path
 ):
-    served = start(data_dir=tmp_path)
+    served = open_service(data_dir=tmp_path)
     _, found = examine()
     assert "the environment of this shell" in said(found, "service", "ok")
     assert "gmn doctor --url" in said(found, "service", "ok")

@@ -10,6 +10,11 @@ from tests.hostile.pngs import announcing
 from tests.outside import encoded, pages, problem, refused_fields
 
 
+@pytest.fixture(scope="module")
+def served(served_here):
+    return served_here
+
+
 def _encoded(kind, size=(32, 64)):
     pixels = np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), np.uint8)
     return encoded(Image.fromarray(pixels), kind)

@@ -24,6 +24,11 @@ LABELS = {
 COUNTS = ("landed", "duplicates", "refused", "deleted")
 
 
+@pytest.fixture(scope="module")
+def served(served_here):
+    return served_here
+
+
 def counts_of(job):
     assert (job["state"], job["problems"]) == ("done", 0), job
     return tuple(job["progress"][name] for name in COUNTS)
@@ -163,9 +168,9 @@ def test_forgetting_names_the_exports_that_hold_the_person(served, gallery, draw
 
 
 def test_a_damaged_export_is_named_too_and_keeps_nobody_from_being_forgotten(
-    start, tmp_path, drawn_crops
+    open_service, tmp_path, drawn_crops
 ):
-    served = start(tmp_path)
+    served = open_service(tmp_path)
     served.fill("default", drawn_crops[:2], identity="Ann")
     served.export("default")
     (file,) = tmp_path.glob("exports/*/*/export.zip")
@@ -177,10 +182,10 @@ def test_a_damaged_export_is_named_too_and_keeps_nobody_from_being_forgotten(
 
 
 def test_an_export_of_another_model_is_embedded_again(
-    start, other_artefact, served, filled, drawn_crops
+    open_service, other_artefact, served, filled, drawn_crops
 ):
     content = served.export(filled)
-    newer = start(artefact=other_artefact)
+    newer = open_service(artefact=other_artefact)
     assert counts_of(newer.import_archive("default", content)) == (24, 0, 0, 0)
     assert crop_ids(newer.http.get("/v1/galleries/default/crops")) == crop_ids(
         served.http.get(f"/v1/galleries/{filled}/crops")
@@ -196,11 +201,11 @@ def test_an_export_of_another_model_is_embedded_again(
 
 
 def test_an_export_of_another_model_without_pictures_is_refused_with_the_remedy(
-    start, other_artefact, drawn_crops
+    open_service, other_artefact, drawn_crops
 ):
-    served = start(keep_images="none")
+    served = open_service(keep_images="none")
     served.fill("default", drawn_crops[:3])
-    newer = start(artefact=other_artefact)
+    newer = open_service(artefact=other_artefact)
     job = newer.import_archive("default", served.export("default"))
     assert job["state"] == "failed"
     assert "3 crops have no picture" in job["detail"]
@@ -210,9 +215,9 @@ def test_an_export_of_another_model_without_pictures_is_refused_with_the_remedy(
 
 @pytest.mark.promise("exports")
 def test_exports_are_listed_read_and_deleted_and_end_with_their_gallery(
-    start, tmp_path, drawn_crops
+    open_service, tmp_path, drawn_crops
 ):
-    served = start(tmp_path)
+    served = open_service(tmp_path)
     served.create("lobby")
     served.fill("lobby", drawn_crops[:2])
     url = "/v1/galleries/lobby/exports"
@@ -295,8 +300,8 @@ def test_an_export_that_was_packed_again_in_a_folder_is_imported(
     assert counts_of(served.import_archive(other, again)) == (2, 0, 0, 0)
 
 
-def test_an_export_needs_an_administrator_of_the_gallery(start, drawn_crops):
-    served = start()
+def test_an_export_needs_an_administrator_of_the_gallery(open_service, drawn_crops):
+    served = open_service()
     served.create("lobby")
     served.fill("lobby", drawn_crops[:1])
     _, admin = served.make_key("admin")

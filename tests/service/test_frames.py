@@ -12,6 +12,11 @@ from tests.outside import encoded, problem
 from tests.service.conftest import files
 
 
+@pytest.fixture(scope="module")
+def served(served_here):
+    return served_here
+
+
 def _pixels(png):
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 

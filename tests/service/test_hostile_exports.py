@@ -174,8 +174,8 @@ def test_an_export_names_what_two_lines_share(served, gallery, whole):
     assert "line 2 names the picture of an earlier line" in job["detail"]
 
 
-def test_the_files_of_an_export_unpack_to_no_more_than_an_archive(start, tmp_path, whole):
-    served = start(tmp_path, max_import_bytes=1_000_000)
+def test_the_files_of_an_export_unpack_to_no_more_than_an_archive(open_service, tmp_path, whole):
+    served = open_service(tmp_path, max_import_bytes=1_000_000)
     bomb = zipped({**whole, "images/b.png": bytes(10**7)}, zipfile.ZIP_DEFLATED)
     assert len(bomb) < 100_000
     job = served.import_archive("default", bomb)

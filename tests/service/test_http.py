@@ -100,8 +100,8 @@ def test_more_images_than_a_request_may_have_are_422(served, gallery, images):
 
 
 @pytest.mark.promise("5")
-def test_overload_is_answered_at_once_and_what_was_accepted_is_finished(start, images):
-    served = start(max_cost=10)
+def test_overload_is_answered_at_once_and_what_was_accepted_is_finished(open_service, images):
+    served = open_service(max_cost=10)
     # One is worked on, 32 wait, and there is no place for the others to wait in.
     with ThreadPoolExecutor(48) as clients:
         answers = list(clients.map(lambda _: served.query("default", *images[:8]), range(96)))

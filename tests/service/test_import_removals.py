@@ -9,6 +9,11 @@ from tests.outside import audit_lines, crop_ids, problem, zip_of_crops
 pytestmark = pytest.mark.promise("import-removal")
 
 
+@pytest.fixture(scope="module")
+def served(served_here):
+    return served_here
+
+
 @pytest.fixture
 def imported(served, gallery, drawn_crops):
     """Return an import of four images, of which the gallery had one before."""
@@ -117,8 +122,10 @@ def test_an_import_that_waits_or_runs_is_not_removed(start, drawn_crops):
     assert removed(served, "default", job)["progress"]["done"] == 1
 
 
-def test_a_removal_needs_an_administrator_and_is_in_the_audit_log(start, tmp_path, drawn_crops):
-    served = start(tmp_path)
+def test_a_removal_needs_an_administrator_and_is_in_the_audit_log(
+    open_service, tmp_path, drawn_crops
+):
+    served = open_service(tmp_path)
     job = served.import_archive("default", zip_of_crops(drawn_crops[:2]))
     _, admin = served.make_key("admin")
     fields = {"scopes": ["query", "enroll", "delete"]}
@@ -146,9 +153,11 @@ def test_a_removal_that_was_killed_goes_on(start, tmp_path, drawn_crops):
     assert crop_ids(again.http.get("/v1/galleries/default/crops")) == [kept]
 
 
-def test_images_outside_the_record_go_with_what_an_import_brought(start, tmp_path, drawn_crops):
+def test_images_outside_the_record_go_with_what_an_import_brought(
+    open_service, tmp_path, drawn_crops
+):
     folder = tmp_path / "crops"
-    served = start(tmp_path / "data", images_url=folder.as_uri())
+    served = open_service(tmp_path / "data", images_url=folder.as_uri())
     (kept,) = served.enrolled("default", drawn_crops[0].png)
     job = served.import_archive("default", zip_of_crops(drawn_crops[:3]))
     assert len(list(folder.glob("*/*"))) == 3

@@ -236,8 +236,8 @@ def test_a_key_of_one_gallery_imports_from_the_folder_of_that_gallery_alone(
 
 
 @pytest.mark.promise("import-turns")
-def test_a_forgotten_name_is_in_no_earlier_import(start, tmp_path):
-    served = start(tmp_path / "data")
+def test_a_forgotten_name_is_in_no_earlier_import(open_service, tmp_path):
+    served = open_service(tmp_path / "data")
     gallery = "/v1/galleries/default"
     entries = {
         "Annabel-Quirke/1.png": draw_crop(1, 0, 0),

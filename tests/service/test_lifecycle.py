@@ -46,9 +46,9 @@ def test_a_request_sent_again_under_its_key_happens_once(served, gallery, drawn_
 
 @pytest.mark.promise("2")
 def test_a_forgotten_person_is_in_no_search_no_import_and_no_file_once_exports_are_deleted(
-    start, tmp_path, drawn_crops, images
+    open_service, tmp_path, drawn_crops, images
 ):
-    served = start(data_dir=tmp_path)
+    served = open_service(data_dir=tmp_path)
     names = [f"person-{crop.identity}" for crop in drawn_crops]
     served.fill("default", drawn_crops, identity=names)
     content = served.export("default")
@@ -91,10 +91,10 @@ def test_forgetting_waits_for_no_export_and_names_the_one_that_is_being_written(
 
 
 @pytest.mark.slow
-def test_a_manifest_is_read_below_a_data_directory_behind_a_link(start, tmp_path, images):
+def test_a_manifest_is_read_below_a_data_directory_behind_a_link(open_service, tmp_path, images):
     (tmp_path / "disk").mkdir()
     (tmp_path / "data").symlink_to("disk")
-    served = start(data_dir=tmp_path / "data")
+    served = open_service(data_dir=tmp_path / "data")
     manifest = "path,identity,camera\na.png,0042,gate"
     job = served.import_zip("default", {"a.png": images[0], "manifest.csv": manifest})
     assert served.ended_job(job)["progress"]["landed"] == 1
@@ -142,8 +142,8 @@ def test_a_cancelled_import_keeps_what_it_has_and_stops(served, gallery, drawn_c
 
 
 @pytest.mark.slow
-def test_a_gallery_that_counts_from_enrolment_keeps_old_footage(start, images):
-    served = start(housekeeping_seconds=0.1)
+def test_a_gallery_that_counts_from_enrolment_keeps_old_footage(open_service, images):
+    served = open_service(housekeeping_seconds=0.1)
     old = {"captured_at": "2020-01-01T00:00:00Z"}
     kept = served.create("kept")
     deleted = served.create("deleted")
@@ -223,8 +223,8 @@ def test_a_few_requests_of_one_caller_wait_for_a_version(start, images):
 
 
 @pytest.mark.slow
-def test_queries_that_wait_for_a_version_take_no_places_from_others(start, images):
-    served = start(max_cost=4)
+def test_queries_that_wait_for_a_version_take_no_places_from_others(open_service, images):
+    served = open_service(max_cost=4)
     image = images[0]
     with ThreadPoolExecutor(8) as clients:
         waiting = [

@@ -57,6 +57,11 @@ pictures = st.integers(0, IMAGES + 1)
 which = st.integers(0, 10_000)
 
 
+@pytest.fixture(scope="module")
+def served(served_here):
+    return served_here
+
+
 class GalleryMachine(ServedGallery):
     """Every call that changes or asks one gallery."""
 

@@ -2,6 +2,7 @@
 
 from itertools import count, pairwise
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +29,11 @@ searches = st.fixed_dictionaries(
         "exclude_cameras": st.sampled_from(("east", "west")),
     },
 )
+
+
+@pytest.fixture(scope="module")
+def served(served_here):
+    return served_here
 
 
 @settings(max_examples=25, suppress_health_check=list(HealthCheck))

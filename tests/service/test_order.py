@@ -13,6 +13,11 @@ ANN = 7
 BOB = 9
 
 
+@pytest.fixture(scope="module")
+def served(served_here):
+    return served_here
+
+
 def spread(results):
     """Return the distance between the first and the last place of each person, summed."""
     places = {}

@@ -24,6 +24,11 @@ pytestmark = pytest.mark.promise("explanations")
 SIZE = Preprocessing(height=64, width=32)
 
 
+@pytest.fixture(scope="module")
+def served(served_here):
+    return served_here
+
+
 def _pair(served, first, second, **fields):
     sent = files(first, second)
     return served.http.post("/v1/pairs", files=sent, data=fields)
@@ -70,8 +75,8 @@ def test_an_explanation_does_not_depend_on_who_else_is_asking(served, filled, im
     assert crowded == alone
 
 
-def test_an_explanation_costs_as_much_as_the_images_that_it_embeds(start, images):
-    served = start(max_cost=60)
+def test_an_explanation_costs_as_much_as_the_images_that_it_embeds(open_service, images):
+    served = open_service(max_cost=60)
     assert _pair(served, *images[:2]).status_code == 200
     refused = _pair(served, *images[:2], explain="true")
     assert problem(refused) == (422, "too_costly")

@@ -175,8 +175,8 @@ def test_what_is_no_single_photo_is_refused_with_the_reason(served, photo):
     assert post("/v1/people").status_code == 422
 
 
-def test_keys_that_query_or_enroll_find_people_and_others_do_not(start, photo):
-    served = start()
+def test_keys_that_query_or_enroll_find_people_and_others_do_not(open_service, photo):
+    served = open_service()
     _, admin = served.make_key("admin")
     served.http.headers.update(admin)
     served.create("lobby")

@@ -20,12 +20,12 @@ def _files(folder):
 
 
 @pytest.fixture
-def outside(start, tmp_path):
+def outside(open_service, tmp_path):
     """Return a function that starts a service, and the folder where it keeps images."""
 
     def start_one(**settings):
         folder = tmp_path / "crops"
-        return start(tmp_path / "data", images_url=folder.as_uri(), **settings), folder
+        return open_service(tmp_path / "data", images_url=folder.as_uri(), **settings), folder
 
     return start_one
 

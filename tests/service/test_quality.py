@@ -10,8 +10,13 @@ from tests.service.conftest import files
 
 
 @pytest.fixture(scope="module")
-def refusing(start):
-    return start(quality="refuse", min_crop_height=64)
+def served(served_here):
+    return served_here
+
+
+@pytest.fixture(scope="module")
+def refusing(open_service):
+    return open_service(quality="refuse", min_crop_height=64)
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +80,9 @@ def test_of_several_images_of_a_query_the_poor_one_is_named(served, gallery, ima
 
 @pytest.mark.slow
 def test_switched_off_or_refusing_a_service_answers_a_query_by_a_poor_crop(
-    refusing, start, images, blurred
+    refusing, open_service, images, blurred
 ):
-    for service, warnings, status in ((refusing, 1, 422), (start(quality="off"), 0, 201)):
+    for service, warnings, status in ((refusing, 1, 422), (open_service(quality="off"), 0, 201)):
         service.create("asked")
         service.enrolled("asked", images[1])
         answer = service.query("asked", blurred)

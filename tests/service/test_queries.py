@@ -13,8 +13,13 @@ import pytest
 
 from service.search.ranking import SHORT_DEPTH
 from tests.outside import crop_ids, figure, problem, refused_fields
-from tests.service.conftest import START, files
+from tests.service.conftest import SHARED_LIMITS, START, files
 from tests.waiting import eventually
+
+
+@pytest.fixture(scope="module")
+def served(served_here):
+    return served_here
 
 
 def test_an_answer_says_what_it_was_made_with_and_how_long_it_took(served, filled, drawn_crops):
@@ -283,7 +288,9 @@ def test_results_with_too_much_metadata_are_refused(served, gallery, images):
     assert "metadata" in refused.json()["detail"]
 
 
-def test_metadata_of_many_small_values_take_the_memory_of_their_text(served, gallery, images):
+def test_metadata_of_many_small_values_take_the_memory_of_their_text(start, images):
+    served = start(**SHARED_LIMITS)
+    gallery = "default"
     metadata = json.dumps({"a": [{"": 0}] * 2_300}, separators=(",", ":"))
     for camera in "abcde":
         for half in (images[:12], images[12:]):
@@ -349,9 +356,9 @@ def test_where_no_crop_was_searched_the_verdict_says_so(served, gallery, images,
 
 
 @pytest.mark.promise("3")
-def test_an_answer_does_not_depend_on_who_else_is_asking(start, drawn_crops):
+def test_an_answer_does_not_depend_on_who_else_is_asking(open_service, drawn_crops):
     # OpenVINO embeds each crop alone.
-    served = start(runtime="torch")
+    served = open_service(runtime="torch")
     filled = served.create("filled")
     served.fill(filled, drawn_crops)
     alone = [served.search(filled, crop.png, top_k=24) for crop in drawn_crops]

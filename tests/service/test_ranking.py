@@ -50,6 +50,11 @@ CURRENT = CurrentCalibration(
 )
 
 
+@pytest.fixture(scope="module")
+def served(served_here):
+    return served_here
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _proposed_of_few_rows():
     with pytest.MonkeyPatch.context() as patch:

@@ -29,6 +29,11 @@ WITH_M_NET = [
 ]
 
 
+@pytest.fixture(scope="module")
+def served(served_here):
+    return served_here
+
+
 @pytest.mark.parametrize("name", WITH_M_NET)
 def test_the_nearest_by_cosine_hold_the_best_of_m_net(name, tmp_path):
     """Draw people from the features of drawn crops."""

@@ -10,8 +10,8 @@ from training.evaluation.files import save_artefact
 
 
 @pytest.fixture(scope="module")
-def cosine(start, cosine_artefact, drawn_crops):
-    served = start(artefact=cosine_artefact)
+def cosine(open_service, cosine_artefact, drawn_crops):
+    served = open_service(artefact=cosine_artefact)
     served.fill(served.create("people"), drawn_crops)
     return served
 
@@ -71,13 +71,13 @@ def test_without_a_metric_network_thresholds_follow_a_gallerys_searches(cosine):
 
 @pytest.mark.slow
 def test_the_scoring_that_the_artefact_names_ranks_where_none_is_asked_for(
-    start, tiny_artefact, drawn_crops, images, tmp_path
+    open_service, tiny_artefact, drawn_crops, images, tmp_path
 ):
     whole = load_artefact(tiny_artefact)
     path = tmp_path / "quick.safetensors"
     best = whole.description.model_copy(update={"best": "cosine"})
     save_artefact(path, best, whole.embedder, whole.metric_network)
-    served = start(artefact=path)
+    served = open_service(artefact=path)
     served.fill("default", drawn_crops[:8])
     plain = served.query("default", images[0]).json()
     assert plain["scoring"] == "cosine"

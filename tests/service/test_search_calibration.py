@@ -85,9 +85,9 @@ def served(start):
 
 
 @pytest.fixture(scope="module")
-def small(start):
+def small(open_service):
     """Serve a shipped artefact, whose own scores tell drawn people apart."""
-    return start(artefact="small", runtime="openvino")
+    return open_service(artefact="small", runtime="openvino")
 
 
 @pytest.mark.slow
@@ -339,8 +339,8 @@ def test_what_was_learnt_survives_a_kill(start, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_key_that_does_not_learn_is_answered_and_changes_nothing(start):
-    served = start()
+def test_a_key_that_does_not_learn_is_answered_and_changes_nothing(open_service):
+    served = open_service()
     _, admin = served.make_key("admin")
     served.http.headers.update(admin)
     made = served.http.post("/v1/keys", data={"scopes": "query", "learn": "false"}).json()

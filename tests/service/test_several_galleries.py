@@ -22,8 +22,8 @@ def answer_of(served, *images, **fields):
 
 
 @pytest.fixture(scope="module")
-def two(start, drawn_crops):
-    served = start()
+def two(open_service, drawn_crops):
+    served = open_service()
     for camera in ("east", "west"):
         # The searches of these tests would change the probabilities that the next answer has.
         gallery = served.create(camera, calibration="off")
@@ -32,13 +32,13 @@ def two(start, drawn_crops):
 
 
 @pytest.fixture(scope="module")
-def two_models(start, tmp_path_factory, drawn_crops, tiny_artefact, other_artefact):
+def two_models(open_service, tmp_path_factory, drawn_crops, tiny_artefact, other_artefact):
     """Serve another model, and keep the model that filled the gallery `before` at hand."""
     data_dir = tmp_path_factory.mktemp("models") / "data"
-    served = start(data_dir=data_dir)
+    served = open_service(data_dir=data_dir)
     served.fill(served.create("before"), drawn_crops)
     assert served.stop() == 0
-    again = start(data_dir=data_dir, artefact=other_artefact, previous=tiny_artefact)
+    again = open_service(data_dir=data_dir, artefact=other_artefact, previous=tiny_artefact)
     again.fill(again.create("now"), drawn_crops)
     again.fill(again.create("also"), drawn_crops[:8])
     return again
@@ -260,8 +260,8 @@ def test_an_image_that_cannot_be_used_is_left_out_and_named_once(two, drawn_crop
     assert is_same(answer["results"], usable["results"])
 
 
-def test_each_gallery_is_awaited_at_its_own_version(start, images):
-    served = start()
+def test_each_gallery_is_awaited_at_its_own_version(open_service, images):
+    served = open_service()
     served.create("b")
     for gallery, image in (("default", images[0]), ("b", images[0]), ("b", images[1])):
         served.enrolled(gallery, image)
@@ -283,8 +283,10 @@ def test_each_gallery_is_awaited_at_its_own_version(start, images):
         assert asked.result().json()["galleries"][0]["gallery_version"] == 2
 
 
-def test_the_audit_log_has_a_line_for_each_gallery_that_was_searched(start, tmp_path, drawn_crops):
-    served = start(tmp_path)
+def test_the_audit_log_has_a_line_for_each_gallery_that_was_searched(
+    open_service, tmp_path, drawn_crops
+):
+    served = open_service(tmp_path)
     for gallery in ("a", "b"):
         served.fill(served.create(gallery), drawn_crops[:4])
     fields = {"galleries": "a,gone,b", "top_k": 3, "purpose": "case 7", "cameras": "east"}

@@ -464,7 +464,7 @@ def test_a_refused_sighting_says_why_the_first_image_was_refused(watching, image
 
 
 @pytest.fixture(scope="module")
-def keyed(start, tmp_path_factory, drawn_crops):
+def keyed(open_service, tmp_path_factory, drawn_crops):
     folder = tmp_path_factory.mktemp("keyed")
 
     def key(scopes, *options):
@@ -477,7 +477,7 @@ def keyed(start, tmp_path_factory, drawn_crops):
         "one": key("sight,query", "--gallery", "second"),
         "enroller": key("enroll"),
     }
-    served = start(folder)
+    served = open_service(folder)
     served.http.headers.update(admin)
     for gallery in ("first", "second"):
         arm_new(served, gallery, drawn_crops)
@@ -508,7 +508,7 @@ def test_a_key_that_enrolls_may_not_watch(keyed, images):
         assert served.http.post(f"/v1/{path}", **sent).status_code == 403
 
 
-def test_a_cameras_key_does_not_learn_which_lists_watch_it(keyed, start, tmp_path):
+def test_a_cameras_key_does_not_learn_which_lists_watch_it(keyed, open_service, tmp_path):
     served, keys = keyed
     for gallery in ("first", "second"):
         arm(served, gallery, cameras="watched")
@@ -531,7 +531,7 @@ def test_a_cameras_key_does_not_learn_which_lists_watch_it(keyed, start, tmp_pat
     watched = answers(served, "watched", keys["camera"])
     assert watched[0] == [422, 207, 202, 202]
     assert answers(served, "unwatched", keys["camera"]) == watched
-    assert answers(start(tmp_path), "unwatched", None) == watched
+    assert answers(open_service(tmp_path), "unwatched", None) == watched
     for gallery in ("first", "second"):
         arm(served, gallery)
 
@@ -559,9 +559,9 @@ def test_many_tracks_of_one_key_end_none_of_another(start, tmp_path, drawn_crops
 
 
 def test_every_track_counts_in_the_traffic_which_is_there_after_the_end(
-    start, tmp_path, drawn_crops
+    open_service, tmp_path, drawn_crops
 ):
-    served = start(tmp_path)
+    served = open_service(tmp_path)
     arm_new(served, "wanted", drawn_crops)
     for track in ("1", "1", "2", ""):
         assert sight(served, STRANGER, camera="gate", track=track).status_code == 202
@@ -583,8 +583,10 @@ def counted(data_dir):
         return reader.column("SELECT tracks FROM watch_traffic")
 
 
-def test_a_person_who_stays_is_one_track_and_one_who_is_swapped_two(start, tmp_path, drawn_crops):
-    served = start(tmp_path)
+def test_a_person_who_stays_is_one_track_and_one_who_is_swapped_two(
+    open_service, tmp_path, drawn_crops
+):
+    served = open_service(tmp_path)
     arm_new(served, "wanted", drawn_crops)
     begin = datetime.now(UTC) - timedelta(minutes=40)
 
@@ -651,12 +653,12 @@ def test_two_processes_that_see_one_visit_raise_one_alert(start, tmp_path, drawn
 
 
 def test_lists_of_two_embedders_are_each_compared_by_their_own(
-    start, tmp_path, tiny_artefact, other_artefact, drawn_crops
+    open_service, tmp_path, tiny_artefact, other_artefact, drawn_crops
 ):
-    before = start(tmp_path)
+    before = open_service(tmp_path)
     before.fill(before.create("old"), drawn_crops)
     assert before.stop() == 0
-    served = start(tmp_path, artefact=other_artefact, previous=tiny_artefact)
+    served = open_service(tmp_path, artefact=other_artefact, previous=tiny_artefact)
     arm(served, "old")
     arm_new(served, "new", drawn_crops)
     already = embedded(served)

@@ -78,12 +78,12 @@ def test_keep_best_keeps_a_few_crops_of_each_track(client, images):
     assert len(client.query(images[0], top_k=50).results) == 3
 
 
-def test_keep_best_deletes_crops_only_for_a_key_that_may_delete(start, tmp_path, images):
+def test_keep_best_deletes_crops_only_for_a_key_that_may_delete(open_service, tmp_path, images):
     admin, enroller, both = (
         bearer(make_key(tmp_path, "--scope", scopes))
         for scopes in ("admin", "enroll", "enroll,delete")
     )
-    served = start(tmp_path)
+    served = open_service(tmp_path)
     served.http.headers.update(admin)
     first = images[:4]
     served.enrolled("default", *first, identity="Ann", track="7")

@@ -299,8 +299,8 @@ def test_a_forecast_says_what_it_rests_on_and_that_it_is_for_a_trial(watching, w
     assert until - datetime.fromisoformat(watch["armed_at"]) == LONGEST_TRIAL
 
 
-def test_what_a_camera_sends_is_counted_through_a_restart(start, tmp_path, drawn_crops):
-    served = start(tmp_path)
+def test_what_a_camera_sends_is_counted_through_a_restart(open_service, tmp_path, drawn_crops):
+    served = open_service(tmp_path)
     arm_new(served, "wanted", drawn_crops)
     sent = {"camera": "gate", "track": "7"}
     crop = files(drawn_crops[0].png)
@@ -308,6 +308,6 @@ def test_what_a_camera_sends_is_counted_through_a_restart(start, tmp_path, drawn
     (alert,) = alerts(served)
     assert alert["trial"] is True
     assert served.stop() == 0
-    again = start(tmp_path)
+    again = open_service(tmp_path)
     trial = trials(again, "wanted")[GATE]
     assert (trial["tracks"], trial["alerts"], trial["unreviewed"]) == (1, 1, 1)

@@ -232,8 +232,8 @@ def test_an_import_names_the_reason_why_a_label_is_refused(served, gallery, imag
         assert name[:40] not in job["detail"]
 
 
-def test_a_watch_list_takes_its_cameras_in_any_form(start, tmp_path, drawn_crops):
-    served = start(tmp_path)
+def test_a_watch_list_takes_its_cameras_in_any_form(open_service, tmp_path, drawn_crops):
+    served = open_service(tmp_path)
     arm_new(served, "wanted", drawn_crops, cameras=nfd(GATE))
     assert served.read("/v1/galleries/wanted/watch")["settings"]["cameras"] == [GATE]
     for form in FORMS:

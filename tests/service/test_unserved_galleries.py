@@ -79,13 +79,13 @@ def test_each_missing_artefact_is_named_with_its_galleries(tmp_path, refused_sta
     assert f"{EMBEDDER} filled yard" in said
 
 
-def test_a_gallery_without_crops_needs_no_artefact(tmp_path, start):
+def test_a_gallery_without_crops_needs_no_artefact(tmp_path, open_service):
     (tmp_path / "data").mkdir()
     with open_record(tmp_path / "data") as record:
         fill(record, "empty", EMBEDDER, crops=0)
         emptied = fill(record, "emptied", EMBEDDER)
         record.crops.remove(emptied, listed_ids(record, emptied))
-    served = start(data_dir=tmp_path / "data")
+    served = open_service(data_dir=tmp_path / "data")
     assert served.read("/readyz")["galleries"] == {"ready": 3, "needs_reindex": 0}
 
 
@@ -96,27 +96,29 @@ def test_the_artefact_of_a_gallery_that_ships_need_not_be_named(tmp_path):
 
 
 def test_a_start_that_accepts_it_leaves_the_gallery_to_be_reindexed(
-    tmp_path, start, drawn_crops, other_artefact
+    tmp_path, open_service, drawn_crops, other_artefact
 ):
-    served = start(data_dir=tmp_path / "data")
+    served = open_service(data_dir=tmp_path / "data")
     served.fill(served.create("yard"), drawn_crops[:2])
-    served.kill()
-    served = start(data_dir=tmp_path / "data", artefact=other_artefact, accept_unserved=True)
+    served.stop()
+    served = open_service(data_dir=tmp_path / "data", artefact=other_artefact, accept_unserved=True)
     assert served.read("/readyz")["galleries"] == {"ready": 1, "needs_reindex": 1}
     assert problem(served.query("yard", drawn_crops[0].png)) == (409, "needs_reindex")
 
 
 def test_several_former_artefacts_answer_for_their_galleries(
-    tmp_path, start, drawn_crops, tiny_artefact, other_artefact
+    tmp_path, open_service, drawn_crops, tiny_artefact, other_artefact
 ):
     third = tmp_path / "third.safetensors"
     save_other_artefact(third, other_artefact)
     data = tmp_path / "data"
     for gallery, artefact in (("hall", tiny_artefact), ("yard", other_artefact)):
-        served = start(data_dir=data, artefact=artefact, accept_unserved=True)
+        served = open_service(data_dir=data, artefact=artefact, accept_unserved=True)
         served.fill(served.create(gallery), drawn_crops)
-        served.kill()
-    served = start(data_dir=data, artefact=third, previous=f"{tiny_artefact},{other_artefact}")
+        served.stop()
+    served = open_service(
+        data_dir=data, artefact=third, previous=f"{tiny_artefact},{other_artefact}"
+    )
     assert served.read("/v1/model")["previous"] == [tiny_artefact.name, other_artefact.name]
     for gallery in ("hall", "yard"):
         assert served.read(f"/v1/galleries/{gallery}")["state"] == "previous_model"

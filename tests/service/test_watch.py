@@ -333,12 +333,12 @@ def test_a_warning_that_a_full_disk_refuses_is_written_once_there_is_room(start,
 
 
 def test_a_list_whose_embedder_is_not_loaded_warns_and_says_why(
-    start, tmp_path, other_artefact, drawn_crops
+    open_service, tmp_path, other_artefact, drawn_crops
 ):
-    before = start(tmp_path)
+    before = open_service(tmp_path)
     arm_new(before, "wanted", drawn_crops)
     assert before.stop() == 0
-    served = start(tmp_path, artefact=other_artefact, accept_unserved=True)
+    served = open_service(tmp_path, artefact=other_artefact, accept_unserved=True)
     eventually(lambda: alerts(served, gallery="wanted"))
     (alert,) = alerts(served, gallery="wanted")
     assert (alert["kind"], "filled by the embedder" in alert["detail"]) == ("promise_broken", True)
@@ -428,7 +428,7 @@ def test_a_crop_enrolled_while_its_list_is_fitted_is_watched_and_other_lists_go_
 
 
 @pytest.fixture(scope="module")
-def keyed(start, tmp_path_factory, drawn_crops):
+def keyed(open_service, tmp_path_factory, drawn_crops):
     data_dir = tmp_path_factory.mktemp("keyed")
     keys = {
         name: bearer(make_key(data_dir, "--scope", *scopes))
@@ -439,7 +439,7 @@ def keyed(start, tmp_path_factory, drawn_crops):
             "own": ["query,admin", "--gallery", "wanted"],
         }.items()
     }
-    served = start(data_dir, webhook_private="true")
+    served = open_service(data_dir, webhook_private="true")
     served.http.headers.update(keys["admin"])
     for gallery in ("wanted", "others"):
         served.create(gallery)
@@ -556,9 +556,9 @@ def test_the_obtained_rate_is_that_of_the_days_whose_alerts_are_kept(watching, u
 
 
 def test_after_the_clock_was_set_back_a_list_is_read_reviewed_and_warned_of_once(
-    start, tmp_path, drawn_crops, monkeypatch
+    open_service, tmp_path, drawn_crops, monkeypatch
 ):
-    served = start(tmp_path)
+    served = open_service(tmp_path)
     gallery = arm_new(served, "wanted", drawn_crops)
     with passersby(tmp_path) as people:
         watches = people.record.watches

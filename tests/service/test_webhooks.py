@@ -571,9 +571,9 @@ def test_an_address_that_says_it_is_of_this_machine_may_be_used(served, host):
     served.http.delete(f"/v1/webhooks/{made['webhook_id']}")
 
 
-def test_a_key_for_one_gallery_sends_nothing_to_this_machine(start, tmp_path):
+def test_a_key_for_one_gallery_sends_nothing_to_this_machine(open_service, tmp_path):
     every = make_key(tmp_path, "--scope", "admin")
-    served = start(tmp_path)
+    served = open_service(tmp_path)
     served.http.headers.update(bearer(every))
     made = create_webhook(served.http, "http://127.0.0.1:9/x", gallery="default")
     own = make_key(tmp_path, "--scope", "admin", "--gallery", "default")

@@ -18,6 +18,11 @@ WRONG = ("five", "-1", "9" * 40, "0.5", '{"a":')
 CHECKED = {"integer", "number", "boolean"}
 
 
+@pytest.fixture(scope="module")
+def served(served_here):
+    return served_here
+
+
 def resolved(document, schema):
     while "$ref" in schema:
         schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]

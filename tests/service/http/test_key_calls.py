@@ -136,10 +136,10 @@ def test_keys_of_the_file_are_listed_and_count_as_administrators(ring_of, store,
 
 @pytest.mark.promise("last-administrator")
 def test_without_its_last_key_a_service_asks_for_one_until_a_command_has_removed_it(
-    start, tmp_path
+    open_service, tmp_path
 ):
     key = bearer(make_key(tmp_path, "--scope", "admin", "--gallery", "lobby"))
-    served = start(tmp_path)
+    served = open_service(tmp_path)
     made = served.http.post("/v1/galleries", data={"name": "lobby"}, headers=key)
     assert made.status_code == 201
     assert served.http.delete("/v1/galleries/lobby", headers=key).status_code == 200
