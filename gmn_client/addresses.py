@@ -37,7 +37,7 @@ def without_secret(address: str) -> str:
     scheme, mark, rest = address.partition("://")
     if not mark:
         # It may be a path, a name, or a list such as `host=db password=secret`.
-        return HIDDEN if re.search("[@:=]", address) else address
+        return HIDDEN if re.search("[@=]", address) else address
     user, at, place = rest.rpartition("@")
     place = re.split("[?#]", place, maxsplit=1)[0]
     hosts, slash, path = place.partition("/")

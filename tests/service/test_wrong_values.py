@@ -106,7 +106,7 @@ def test_no_option_is_refused_in_the_words_of_a_library(capsys):
             try:
                 command.make_context(" ".join(words), [option, value])
             except Exception as error:
-                gmn._report(error)
+                gmn._report(error, "serve")
                 said = capsys.readouterr().err
                 assert not LIBRARY.search(said), said
                 refused += f"Invalid value for '{option}': it" in said
