@@ -40,6 +40,13 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.postgres_alone
 
+# How many sessions have the turn of the writers of a record.
+WRITING = f"""
+SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted
+AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+AND (CAST(classid AS BIGINT) << 32) | CAST(objid AS BIGINT) = {postgres_locks.WRITERS}
+"""
+
 
 @pytest.fixture
 def elsewhere(tmp_path):
@@ -333,8 +340,7 @@ def test_who_stands_still_amid_a_write_loses_it_and_the_others_write(
     leave = threading.Event()
     with elsewhere() as other, ThreadPoolExecutor(1) as thread:
         still = thread.submit(record.database.write, _write_until(leave))
-        holds = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
-        eventually(lambda: Reader(other.database).value(holds) == 1)
+        eventually(lambda: Reader(other.database).value(WRITING) == 1)
         try:
             assert _enroll_if_possible(other, gallery, new_crop(1))
             assert not still.done()
@@ -358,8 +364,7 @@ def test_who_works_amid_a_write_is_not_ended(record, gallery, elsewhere, impatie
 
     with elsewhere() as other, ThreadPoolExecutor(1) as thread:
         working = thread.submit(record.database.write, work)
-        holds = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
-        eventually(lambda: Reader(other.database).value(holds) == 1)
+        eventually(lambda: Reader(other.database).value(WRITING) == 1)
         with pytest.raises(RecordWaits):
             enroll(other, gallery, new_crop(1))
         assert working.result(60) == 7
@@ -375,8 +380,7 @@ def test_who_has_waited_for_a_commit_before_waits_no_longer_for_the_turn(
     is_over = threading.Event()
     with elsewhere() as other, ThreadPoolExecutor(1) as thread:
         working = thread.submit(record.database.write, lambda _: is_over.wait(60))
-        holds = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
-        eventually(lambda: Reader(other.database).value(holds) == 1)
+        eventually(lambda: Reader(other.database).value(WRITING) == 1)
         earlier = WAITS_SINCE.set(time.monotonic() - 1000)
         try:
             with pytest.raises(RecordWaits):
