@@ -216,6 +216,7 @@ def test_after_sigterm_the_entities_are_unavailable(watching, broker, listener, 
     eventually(lambda: listener.last("gmn/status") == b"offline")
 
 
+@pytest.mark.slow
 def test_bridges_at_one_broker_do_not_end_each_other(watching, broker, listener, tmp_path):
     at = ("--broker", f"127.0.0.1:{broker}")
     folders = [tmp_path / name for name in ("one", "same", "other")]

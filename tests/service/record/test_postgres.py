@@ -353,6 +353,7 @@ def test_who_stands_still_amid_a_write_loses_it_and_the_others_write(
     assert sum("stood still amid a write" in line for line in caplog.messages) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.promise("several-machines")
 def test_who_works_amid_a_write_is_not_ended(record, gallery, elsewhere, impatient, caplog):
     def work(transaction):
