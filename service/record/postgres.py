@@ -398,10 +398,8 @@ class PostgresDatabase(Database):
             ) from error
 
     def require_format(self) -> None:
-        if (
-            Reader(self).value("SELECT value FROM record WHERE name = 'format'")
-            != describe_format()
-        ):
+        stored = Reader(self).value("SELECT value FROM record WHERE name = 'format'")
+        if stored != describe_format():
             raise InputProblem(f"GMN_DATABASE_URL: {OTHER_TABLES}")
 
     def _join(self, connection: PostgresConnection) -> State:

@@ -41,11 +41,7 @@ from service.record.postgres import (
 )
 from service.record.postgres_acknowledged import Acknowledged, AcknowledgedState, Commit
 from service.record.postgres_address import sentence_of
-from service.record.postgres_connection import (
-    BEGIN,
-    PostgresConnection,
-    require_server,
-)
+from service.record.postgres_connection import BEGIN, PostgresConnection, require_server
 from service.record.postgres_locks import CREATORS
 from service.record.record import Record
 from service.record.schema import TABLES
