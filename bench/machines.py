@@ -221,7 +221,7 @@ def _further_away(seconds: float) -> Iterator[None]:
     """Wait longer for each answer of PostgreSQL while the block runs."""
     from psycopg import Cursor
 
-    from service.record.postgres_connection import PostgresConnection
+    from service.postgres.connection import PostgresConnection
 
     def delayed(call: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:

@@ -25,9 +25,9 @@ from bench.serve import END_OF_FORM, FORM_HEADERS, LOADS, write_forms
 from demo.story import draw_cast
 from model.crops.decode import decode_crop
 from model.crops.quality import measure_quality
+from service.app import create_app
 from service.gallery.enroll import ImageToEnroll, enroll
 from service.gallery.gallery import Gallery
-from service.http.app import create_app
 from service.runtime import Runtime
 from service.search.options import QueryOptions
 from service.search.ranking import Search

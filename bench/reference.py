@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench.tables import ROOT, markdown_table, publish
+from service.app import create_app
 from service.gallery.forget import ALWAYS_REMAINS
-from service.http.app import create_app
 from service.settings import PREFIX, Settings
 
 API = ROOT / "docs" / "api.txt"

@@ -251,10 +251,10 @@ def _record(settings: Settings, database: Database | None) -> Findings:
     from service.record.galleries import read_filled
     from service.record.sqlite import SQLiteSource, require_new, require_schema
     from service.record.transaction import Reader
-    from service.record.verify import has_record
+    from service.store.verify import has_record
 
     if url := settings.database_with_password:
-        from service.record.postgres_connection import examine_server
+        from service.postgres.connection import examine_server
 
         yield from examine_server(url, settings.database_accept)
     if database is None:
@@ -314,7 +314,7 @@ def _keys(settings: Settings, database: Database | None) -> Findings:
 
 
 def _backups(settings: Settings, database: Database | None) -> Findings:
-    from service.record.backup import own_backups, taken_at
+    from service.store.backup import own_backups, taken_at
 
     if settings.database_url:
         yield (
@@ -380,7 +380,7 @@ def _stored_runtime(settings: Settings, database: Database | None, is_served: bo
     from model.artefact import load_artefact, resolve_artefact
     from service.engine.runtimes import build_stored, parse_choice
     from service.record.galleries import Runtimes
-    from service.record.verify import has_record
+    from service.store.verify import has_record
 
     if database is None and (settings.database_url or has_record(settings.data_dir)):
         # The record cannot be opened, which a finding on it tells.

@@ -16,8 +16,8 @@ from gmn_client.models import (
     Track,
     Tracks,
 )
-from service.record.alerts import StoredAlert
 from service.record.transaction import Row
+from service.watch.tables.alerts import StoredAlert
 
 
 def crop_image(gallery: str, crop_id: str) -> str:

@@ -17,13 +17,12 @@ from typing import Any
 
 from gmn_client.models import JobKind
 from service.checks import FAILED_BACKUP
+from service.desk.kept_searches import expire_searches
 from service.engine.device import retry_out_of_memory
 from service.errors import ServiceError
-from service.gallery.exports import clear_exports, delete_expired_exports
 from service.gallery.files import clear_files, remove_unneeded_files
 from service.gallery.forget import forget_expired
 from service.gallery.gallery import Gallery
-from service.gallery.kept_searches import expire_searches
 from service.gallery.pictures import remove_stray_pictures
 from service.gallery.registry import GalleryRegistry
 from service.jobs.grouping import run_grouping
@@ -35,12 +34,13 @@ from service.ops.critical_sections import attempt, repeat_alone
 from service.ops.data_directory import hold_reserve
 from service.ops.locks import FileWorkLock
 from service.ops.threads import STOPPED, HealthCheck, Heartbeat, Watchdog, heartbeat
-from service.record.backup import own_backups, taken_at
-from service.record.deletions import KEPT_FOR
 from service.record.record import Record
 from service.runtime import Runtime
 from service.search.index import GalleryIndex
 from service.search.refit import fit_galleries, refit_calibrations
+from service.store.backup import own_backups, taken_at
+from service.store.deletions import KEPT_FOR
+from service.store.exports import clear_exports, delete_expired_exports
 from service.watch.camera_health import keep_cameras
 from service.watch.lists import keep_lists
 from service.watch.sightings import keep_tracks

@@ -14,7 +14,7 @@ from service.record.galleries import FilledGallery, read_filled
 from service.record.record import open_database
 from service.record.sqlite import require_schema
 from service.record.transaction import FILE, Reader
-from service.record.verify import UntouchedRecord
+from service.store.verify import UntouchedRecord
 
 if TYPE_CHECKING:
     from service.settings import Settings

@@ -15,7 +15,7 @@ MODULES = (
     "service.commands.keys",
     "service.commands.processes",
     "service.commands.serve",
-    "service.http.app",
+    "service.app",
     "service.required_artefacts",
     "service.runtime",
     "tests.failpoints",

@@ -95,11 +95,11 @@ def _examine_files(data_dir: Path | None) -> Iterator[Finding]:
 
 
 def _open_untouched(settings: Settings) -> Database | None:
-    from service.record.verify import UntouchedRecord, has_record
+    from service.store.verify import UntouchedRecord, has_record
 
     if url := settings.database_with_password:
         # An optional dependency.
-        from service.record.stored_postgres import open_stored_postgres
+        from service.postgres.stored import open_stored_postgres
 
         return open_stored_postgres(settings.data_dir, url, settings.database_accept)
     return UntouchedRecord(settings.data_dir) if has_record(settings.data_dir) else None

@@ -17,7 +17,7 @@ from gmn_client import DEFAULT_GALLERY
 from gmn_client.commands.common import Columns, Shown, command_group, table_of
 from model.problems import InputProblem
 from service.commands.options import DEFAULT_DATA_DIR, DataDirOption, printed, with_options
-from service.commands.store import open_audit, open_record, require_record
+from service.store.command import open_audit, open_record, require_record
 
 if TYPE_CHECKING:
     from service.ops.audit import Phase

@@ -148,7 +148,7 @@ class ServiceConfig(uvicorn.Config):
         # Must come first, because the constructor configures logging.
         self.settings = settings
         super().__init__(
-            "service.http.app:create_app",
+            "service.app:create_app",
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=DRAIN_SECONDS,
@@ -168,7 +168,7 @@ class ServiceConfig(uvicorn.Config):
         """Build the application; raises `InputProblem` if settings or record are unusable."""
         # Must be set before the imports below start threads.
         bound_arenas()
-        from service.http.app import create_app
+        from service.app import create_app
         from service.http.limits import bounded_connections
         from service.runtime import Runtime
 

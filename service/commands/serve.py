@@ -57,9 +57,9 @@ def serve(**options: Unpack[ServeOptions]) -> None:
     from service.checks import require_open_files
     from service.commands.processes import listen, serve_processes
     from service.ops.logs import configure_logging
-    from service.record.verify import require_no_record
     from service.required_artefacts import require_artefacts
     from service.settings import describe_links, read_settings, service_links
+    from service.store.verify import require_no_record
 
     settings = read_settings(**options)
     configure_logging(settings.log_level, settings.log_format)

@@ -17,11 +17,11 @@ from service.ops.data_directory import (
     remove_folder,
     sync,
 )
-from service.record.backup import kept_backups, taken_at
 from service.record.files import UnneededFiles
 from service.record.record import Record
 from service.runtime import Runtime
 from service.settings import Settings
+from service.store.backup import kept_backups, taken_at
 
 log = logging.getLogger(__name__)
 ID_MILLISECONDS_DIGITS = 12

@@ -7,12 +7,11 @@ from typing import Any
 
 from gmn_client.models import ForgottenIdentity, Remainder, Removal, RemovedCrops
 from model.wording import counted
+from service.desk.kept_searches import expire_searches
 from service.errors import ServiceError, UnknownCrop, UnknownIdentity
 from service.gallery.changes import AuditEntry, change_crops, count_matching, details_of
-from service.gallery.exports import find_in_exports, has_unfinished_export
 from service.gallery.files import backups_with
 from service.gallery.gallery import Gallery
-from service.gallery.kept_searches import expire_searches
 from service.gallery.pictures import remove_pictures
 from service.ops.data_directory import (
     EXPORTS,
@@ -20,9 +19,10 @@ from service.ops.data_directory import (
     STRAY,
     failpoint,
 )
-from service.record.backup import has_unfinished_backup
 from service.record.values import CropsChange, ListFilter, count_by_case
 from service.runtime import Runtime
+from service.store.backup import has_unfinished_backup
+from service.store.exports import find_in_exports, has_unfinished_export
 
 CROPS_PER_SWEEP = 1000
 COMPACTED_WITHIN_SECONDS = 10.0

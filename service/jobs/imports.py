@@ -20,8 +20,6 @@ from service.errors import InvalidField, StorageFailed, UnsupportedMediaType
 from service.gallery import enroll
 from service.gallery.gallery import Gallery
 from service.jobs import runner
-from service.jobs.export_files import is_export
-from service.jobs.export_imports import import_export
 from service.jobs.import_files import (
     ImportContent,
     ImportItem,
@@ -37,6 +35,8 @@ from service.record.jobs import Job
 from service.record.transaction import batches
 from service.record.values import labels_of
 from service.runtime import Runtime
+from service.store.export_files import is_export
+from service.store.export_imports import import_export
 
 CROPS_PER_BATCH = 32
 VECTORS_PER_BATCH = 256

@@ -13,9 +13,9 @@ from pydantic_core import from_json
 
 from gmn_client.models import CropGroups, IdentityOrder, Merge, Page
 from model.crops.texts import fold
+from service.desk.tables import drop_searches, find_shown
 from service.errors import InvalidField, UnknownIdentity, UnknownMerge
 from service.ops.threads import heartbeat
-from service.record.alerts import forget_alerts
 from service.record.crop_changes import (
     count_people,
     mark_changed,
@@ -26,11 +26,11 @@ from service.record.crop_changes import (
 )
 from service.record.crop_rows import read_ids
 from service.record.database import Database, RecordPart, transactional
-from service.record.desk import drop_searches, find_shown
 from service.record.galleries import next_version, read_entry, require_entry
 from service.record.schema import MICROSECOND, TABLES, natural_order, now_micros
 from service.record.transaction import AMONG, JOIN_IN_ORDER, Reader, Row, Transaction, gathered
 from service.record.values import CropsChange, count_by_case, new_crop_id
+from service.watch.tables.alerts import forget_alerts
 
 # Position of an identity in an order: a number, the name's sort key, and the name.
 Place = tuple[float, str, str]

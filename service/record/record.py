@@ -7,14 +7,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from service.desk.tables import KeptQueries, StoredCases, drop_searches
 from service.errors import DamagedRecord
-from service.record.alerts import Alerts
 from service.record.calibrations import StoredCalibrations
-from service.record.cameras import Cameras
 from service.record.crops import Crops
 from service.record.database import Database
-from service.record.deletions import Deletion, read_deletions
-from service.record.desk import KeptQueries, StoredCases, drop_searches
 from service.record.files import StrayFiles, UnneededFiles
 from service.record.galleries import Galleries, RemoteIndexes, Runtimes
 from service.record.jobs import Jobs
@@ -24,10 +21,13 @@ from service.record.replacing import StagedVectors
 from service.record.schema import TABLES
 from service.record.sqlite import SQLiteDatabase
 from service.record.tracks import Tracks
-from service.record.traffic import ListTraffic
 from service.record.transaction import AMONG, Connection, Reader, Transaction, batches
-from service.record.watch import Watches
-from service.record.webhooks import Webhooks
+from service.store.deletions import Deletion, read_deletions
+from service.watch.tables.alerts import Alerts
+from service.watch.tables.cameras import Cameras
+from service.watch.tables.lists import Watches
+from service.watch.tables.traffic import ListTraffic
+from service.watch.tables.webhooks import Webhooks
 
 CROPS_PER_CHECK = 200
 DELETIONS_AT_ONCE = 10_000
@@ -170,7 +170,7 @@ def open_database(folder: Path, url: str | None, accepted: Sequence[str] = ()) -
     if url is None:
         return SQLiteDatabase(folder)
     # An optional dependency.
-    from service.record.postgres import PostgresDatabase
+    from service.postgres.database import PostgresDatabase
 
     return PostgresDatabase(folder, url, accepted)
 

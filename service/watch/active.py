@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from gmn_client.models import Forecast, WatchSettings
 from service.errors import RecordUnavailable
 from service.gallery.gallery import Gallery
-from service.record.armed_lists import watches_camera
 from service.record.keys import ApiKey
 from service.watch.camera_thresholds import CameraThresholds
 from service.watch.scores import WatchList
+from service.watch.tables.armed_lists import watches_camera
 
 READY_WITHIN_SECONDS = 20.0
 SECONDS = re.compile(r"[0-9]{1,11}")

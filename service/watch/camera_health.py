@@ -9,10 +9,10 @@ from typing import Any
 
 from service.errors import RecordUnavailable, StorageFailed
 from service.ops.critical_sections import attempt
-from service.record.alerts import NotedVisit
 from service.record.keys import ApiKey
 from service.runtime import Runtime
 from service.watch.lists import announce_alert
+from service.watch.tables.alerts import NotedVisit
 
 # A camera that sends heartbeats is silent after this time without one, or a crop.
 SILENT_AFTER = timedelta(minutes=5)

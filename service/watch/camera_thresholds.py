@@ -10,9 +10,9 @@ import numpy as np
 
 from gmn_client.models import CameraThreshold
 from model.wording import counted
-from service.record.camera_reviews import CameraReviews
-from service.record.traffic import CameraTraffic
 from service.record.values import Sender
+from service.watch.tables.camera_reviews import CameraReviews
+from service.watch.tables.traffic import CameraTraffic
 from service.watch.threshold import (
     FEWEST_TRACKS,
     Reviews,

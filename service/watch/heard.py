@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from service.record.cameras import MOST_CAMERAS, UNNAMED, CameraCounts
+from service.watch.tables.cameras import MOST_CAMERAS, UNNAMED, CameraCounts
 
 # A longer pause between two looks shows that this process, or its clock, stood still.
 LONGEST_PAUSE = timedelta(minutes=1)

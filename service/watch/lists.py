@@ -23,10 +23,7 @@ from service.ops.critical_sections import attempt
 from service.ops.data_directory import failpoint
 from service.ops.metrics import Metrics
 from service.ops.shared import SharedRedis
-from service.record.alerts import NotedVisit
-from service.record.armed_lists import ArmedList, watches_camera
 from service.record.record import Record
-from service.record.traffic import CameraTraffic
 from service.record.values import Sender
 from service.runtime import Runtime
 from service.search.leave_one_out import NamedCrops
@@ -35,6 +32,9 @@ from service.watch.active import ActiveList, HeldList
 from service.watch.camera_thresholds import CameraThresholds, fit_cameras, growth_of, measure_growth
 from service.watch.forecast import make_forecast
 from service.watch.scores import WatchList
+from service.watch.tables.alerts import NotedVisit
+from service.watch.tables.armed_lists import ArmedList, watches_camera
+from service.watch.tables.traffic import CameraTraffic
 from service.watch.threshold import FEWEST_TRACKS, ThresholdFit, Traffic
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ import httpx2
 
 from service.errors import InvalidField
 from service.ops.threads import MonitoredThreadPool
-from service.record.webhooks import StoredWebhook
+from service.watch.tables.webhooks import StoredWebhook
 
 PREFIX = "whsec_"
 SECRET_BYTES = 32

@@ -25,9 +25,7 @@ from service.gallery.enroll import EmbeddedImages, ImageToEnroll
 from service.gallery.registry import GalleryRegistry
 from service.ops.critical_sections import attempt
 from service.ops.data_directory import require_free_disk
-from service.record.alerts import NotedVisit, SightedPerson
 from service.record.keys import ApiKey
-from service.record.traffic import EndedTracks, ListTraffic, TrackPart
 from service.record.transaction import batches
 from service.record.values import Picture, Sender
 from service.runtime import Runtime
@@ -35,6 +33,8 @@ from service.watch.active import ActiveList
 from service.watch.heard import HeardCameras
 from service.watch.lists import write_alert
 from service.watch.scores import Scores
+from service.watch.tables.alerts import NotedVisit, SightedPerson
+from service.watch.tables.traffic import EndedTracks, ListTraffic, TrackPart
 from service.watch.threshold import Traffic, bins_of
 from service.watch.tracks import (
     CHECK_SECONDS,

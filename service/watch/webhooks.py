@@ -17,12 +17,12 @@ from service.links import link_alert, signed_alert_image
 from service.ops.critical_sections import log_failure, repeat_alone
 from service.ops.data_directory import failpoint
 from service.ops.threads import CALLER
-from service.record.alerts import origin_of
 from service.record.values import new_crop_id
-from service.record.webhooks import StoredWebhook
 from service.runtime import Runtime
 from service.watch.active import ArmedLists
 from service.watch.sender import AT_ONCE, Outcome, Sender
+from service.watch.tables.alerts import origin_of
+from service.watch.tables.webhooks import StoredWebhook
 
 log = logging.getLogger(__name__)
 # Seconds before each repetition; after the last one a delivery is dead.

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from service.api_keys import LOCAL_ADMIN
-from service.record.cameras import CameraCounts
+from service.watch.tables.cameras import CameraCounts
 from tests.browser.conftest import arm_list, new_gallery, violations
 from tests.browser.test_watch_page import open_panel
 from tests.service.conftest import serving

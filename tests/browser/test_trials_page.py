@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from service.record.traffic import EndedTracks
-from service.record.trials import TRIAL_TRACKS
 from service.record.values import Sender
+from service.watch.tables.traffic import EndedTracks
+from service.watch.tables.trials import TRIAL_TRACKS
 from tests.browser.conftest import press, violations
 from tests.browser.test_watch_page import open_panel
 

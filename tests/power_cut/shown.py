@@ -6,11 +6,11 @@ import json
 import time
 from datetime import UTC, datetime
 
-from service.record.deletions import LOG_NAME, read_deletions
 from service.record.files import StrayFiles
 from service.record.keys import Keys
 from service.record.transaction import Reader
-from service.record.verify import StoredRecord
+from service.store.deletions import LOG_NAME, read_deletions
+from service.store.verify import StoredRecord
 
 IMPORTED = "imported"
 ALL_TIME = datetime.max.replace(tzinfo=UTC)

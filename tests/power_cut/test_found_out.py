@@ -12,10 +12,10 @@ import zipfile
 import pytest
 
 from service.errors import DamagedRecord
-from service.record.deletions import LOG_NAME, read_deletions
-from service.record.exports import CROPS
 from service.record.record import Record
 from service.record.values import ListFilter
+from service.store.deletions import LOG_NAME, read_deletions
+from service.store.export_rows import CROPS
 from tests.power_cut.disk import Disk, read_recording
 from tests.power_cut.recording import build_recorder, recorded
 from tests.service.gallery.new_crops import EMBEDDER
@@ -29,7 +29,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from service.record.values import GallerySettings
 from service.ops import data_directory
-from service.record import database, exports, sqlite, vectors
+from service.record import database, sqlite, vectors
+from service.store import export_rows as exports
 from service.record.record import Record
 from tests.service.gallery.new_crops import new_crop
 {{broken}}
@@ -79,7 +80,7 @@ KILLED_BEFORE = """
 PRAGMAS = 'sqlite.PRAGMAS = tuple(p.replace("FULL", "{}") for p in sqlite.PRAGMAS)'
 NO_VECTORS = "vectors.os = type('Os', (), {**vars(os), 'fdatasync': lambda file: None})"
 NO_LINES = """
-from service.record import deletions
+from service.store import deletions
 deletions.os = type('Os', (), {**vars(os), 'fdatasync': lambda file: None})
 """
 NO_NEW_FOLDER = "data_directory.make_folder = lambda path: path.mkdir(parents=True, exist_ok=True)"

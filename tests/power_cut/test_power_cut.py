@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from service.http.app import create_app
+from service.app import create_app
 from service.ops.hash_chain import check_chain
 from service.settings import Settings
 from tests.power_cut.acts import Act

@@ -3,7 +3,7 @@
 import pytest
 from starlette.testclient import TestClient
 
-from service.http.app import create_app
+from service.app import create_app
 from service.settings import read_settings
 
 

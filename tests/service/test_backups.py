@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import gmn
-from service.record.backup import kept_backups
+from service.store.backup import kept_backups
 from tests.forked import GMN, run_forked, run_gmn
 from tests.outside import figure
 from tests.waiting import eventually

@@ -5,8 +5,8 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from service.record.traffic import EndedTracks
 from service.record.values import Sender
+from service.watch.tables.traffic import EndedTracks
 from service.watch.threshold import Traffic
 from tests.outside import audit_lines, refused_fields
 from tests.service.conftest import files

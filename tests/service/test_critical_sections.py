@@ -16,12 +16,12 @@ import pytest
 from service.errors import StorageFailed
 from service.gallery.changes import change_gallery, create_gallery, delete_gallery, relabel_identity
 from service.gallery.enroll import ImageToEnroll, enroll
-from service.gallery.exports import delete_export, list_exports, make_export
 from service.gallery.forget import forget_crop, forget_expired, forget_identity
 from service.jobs import runner
 from service.jobs.imports import begin_import
 from service.ops.threads import MonitoredThreadPool
 from service.record.values import GallerySettings, ListFilter
+from service.store.exports import delete_export, list_exports, make_export
 from tests.outside import audit_lines, zip_of_crops
 from tests.service.conftest import running
 from tests.service.locks import is_held

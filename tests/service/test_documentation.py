@@ -14,8 +14,8 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from bench import reference
 from bench.tables import page_of, replace_table
 from gmn_client.models import PROBLEM_CODES
+from service.app import VERSION, create_app
 from service.errors import RecordWaits, ServiceError
-from service.http.app import VERSION, create_app
 from service.http.guard import needs_of
 from service.http.problems import CODE_OF_STATUS, EXAMPLES
 from service.settings import Settings

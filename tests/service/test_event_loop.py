@@ -14,9 +14,9 @@ from fastapi.routing import APIRoute, iter_route_contexts
 
 from gmn_client.models import Embedding, Embeddings
 from service.api_keys import LOCAL_ADMIN
+from service.app import create_app
 from service.gallery.labels import LABEL_PARSERS
 from service.http import thumbnails
-from service.http.app import create_app
 from service.http.forms import LabelledBox
 from service.http.problems import write_list
 from service.record.values import Picture

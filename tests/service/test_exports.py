@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from service.gallery.exports import MOST_EXPORTS
+from service.store.exports import MOST_EXPORTS
 from tests.outside import audit_lines, crop_ids, problem
 from tests.waiting import eventually
 

@@ -11,16 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
+from service.app import create_app
+from service.desk.routes import cases
 from service.errors import UnknownGallery
-from service.gallery import exports, registry
-from service.http.app import create_app
+from service.gallery import registry
 from service.http.problems import csv_line
-from service.http.routes import cases
 from service.jobs import runner
 from service.ops.data_directory import remove_folder
 from service.runtime import Runtime
 from service.search.ranking import SHORT_DEPTH
 from service.settings import Settings
+from service.store import exports
 from tests.engines import database_url
 from tests.outside import problem, zip_of_crops
 from tests.service.conftest import files

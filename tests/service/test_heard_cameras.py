@@ -8,9 +8,9 @@ import pytest
 
 from service.api_keys import LOCAL_ADMIN
 from service.errors import InvalidField, StorageFailed
-from service.record.cameras import MOST_CAMERAS
 from service.watch.camera_health import note_heartbeat
 from service.watch.heard import HeardCameras
+from service.watch.tables.cameras import MOST_CAMERAS
 
 
 class Clock:

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from service.http.limits import MOST_STREAMS
-from service.jobs.export_files import CROPS_OF_A_PART
 from service.record.jobs import MOST_IMPORTS
+from service.store.export_files import CROPS_OF_A_PART
 from tests.conftest import draw_crop
 from tests.outside import bearer, zip_of
 from tests.service.http.conftest import make_key

@@ -8,10 +8,10 @@ import threading
 import httpx2
 import pytest
 
-from service.record.alerts import NEWEST_ALERT, NEXT_NUMBER
-from service.record.backup import restore_backup, write_backup
 from service.record.schema import now_micros
 from service.record.transaction import Transaction
+from service.store.backup import restore_backup, write_backup
+from service.watch.tables.alerts import NEWEST_ALERT, NEXT_NUMBER
 from tests.service.conftest import files
 from tests.service.watch_places import Receiver, arm, create_webhook, passersby
 from tests.waiting import eventually

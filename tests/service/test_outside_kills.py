@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from service.record.record import Record
-from service.record.verify import verify
+from service.store.verify import verify
 from tests.outside import crop_ids
 from tests.waiting import eventually
 

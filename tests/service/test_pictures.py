@@ -9,8 +9,8 @@ import pytest
 
 import gmn
 from service.errors import RecordUnavailable
-from service.record.backup import kept_backups
 from service.record.files import PictureFolder
+from service.store.backup import kept_backups
 from tests.outside import audit_lines, problem
 from tests.waiting import eventually
 

@@ -352,7 +352,7 @@ def test_two_machines_are_set_up_lose_one_and_are_restored_by_the_pages_commands
 
 
 def test_the_pages_settings_of_pgbouncer_suffice(place):
-    from service.record.postgres_connection import examine_server
+    from service.postgres.connection import examine_server
 
     program = installed("pgbouncer")
     (settings,) = re.findall(r"^```text\n(\[databases\].*?)^```", PAGE, re.MULTILINE | re.DOTALL)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from gmn_client import Client, RequestRefused
 from gmn_client import Image as Labelled
-from service.record.postgres_locks import WRITERS
+from service.postgres.locks import WRITERS
 from service.record.transaction import FILE
 from service.watch.tracks import MOST_LOOKS
 from tests.conftest import draw_crop
@@ -673,7 +673,7 @@ def test_lists_of_two_embedders_are_each_compared_by_their_own(
 # The longest time in seconds that a writer waits for another one; of PostgreSQL a whole number.
 IMPATIENT = {
     "sqlite": "import service.record.sqlite as part; part.BUSY_SECONDS = 0.1\n",
-    "postgres": "import service.record.postgres_connection as part; part.TURN_SECONDS = 1\n",
+    "postgres": "import service.postgres.connection as part; part.TURN_SECONDS = 1\n",
 }
 
 

@@ -33,7 +33,7 @@ SLOW_EXPORTS = """
 import time
 from service import runtime
 from service.commands import processes
-from service.record import exports
+from service.store import export_rows as exports
 processes.DRAIN_SECONDS = 1
 runtime.LAST_WORK_SECONDS = 1.0
 def add_slowly(*_):

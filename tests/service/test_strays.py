@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import pytest
 
 from gmn_client.models import Export
-from service.gallery.exports import clear_exports
 from service.gallery.files import clear_files, remove_unneeded_files
 from service.ops.critical_sections import CriticalSections
 from service.ops.data_directory import hold
 from service.ops.threads import BlockingPools
 from service.record.record import Record
 from service.record.values import GallerySettings
+from service.store.exports import clear_exports
 from tests.service.gallery.new_crops import EMBEDDER, NOON
 from tests.service.gallery.new_jobs import new_job
 

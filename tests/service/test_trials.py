@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from service.record.keys import delete_keys
-from service.record.traffic import MOST_CAMERAS, EndedTracks, TrackPart
-from service.record.trials import LONGEST_TRIAL, REVIEWED_ALERTS, TRIAL_TRACKS
 from service.record.values import Sender
+from service.watch.tables.traffic import MOST_CAMERAS, EndedTracks, TrackPart
+from service.watch.tables.trials import LONGEST_TRIAL, REVIEWED_ALERTS, TRIAL_TRACKS
 from tests.service.conftest import files
 from tests.service.watch_places import (
     alerts,

@@ -11,8 +11,8 @@ import pytest
 
 from gmn_client import Client
 from service.record.schema import as_micros, now_micros
-from service.record.traffic import EndedTracks, TrackPart
 from service.record.values import Sender
+from service.watch.tables.traffic import EndedTracks, TrackPart
 from tests.outside import audit_lines, bearer, refused_fields
 from tests.service.conftest import START
 from tests.service.http.conftest import make_key
@@ -305,7 +305,7 @@ FULL_DISK = """
 from pathlib import Path
 
 from service.errors import StorageFailed
-from service.record.watch import Watches
+from service.watch.tables.lists import Watches
 
 warn = Watches.warn
 
@@ -510,7 +510,7 @@ def test_where_too_many_alerts_are_kept_the_oldest_of_the_person_with_the_most_g
 ):
     served, _, people = keyed
     there = len(alerts(served))
-    monkeypatch.setattr("service.record.alerts.KEPT_ALERTS", there + 3)
+    monkeypatch.setattr("service.watch.tables.alerts.KEPT_ALERTS", there + 3)
     first = people.pass_by("wanted", slot=2)
     noted = [people.pass_by("wanted", camera=f"invented {n}") for n in range(there + 9)]
     assert [note.removed for note in noted[:4]] == [0, 0, 1, 1]
@@ -566,9 +566,10 @@ def test_after_the_clock_was_set_back_a_list_is_read_reviewed_and_warned_of_once
         armed = watches.get(gallery_id)
         embedder = people.record.galleries.get(gallery_id).embedding_fingerprint
         with monkeypatch.context() as an_hour_later:
-            for module in ("alerts", "watch"):
+            for module in ("alerts", "lists"):
                 an_hour_later.setattr(
-                    f"service.record.{module}.now_micros", lambda: now_micros() + 3_600_000_000
+                    f"service.watch.tables.{module}.now_micros",
+                    lambda: now_micros() + 3_600_000_000,
                 )
             watches.arm(gallery_id, armed.settings, armed.promised, embedder, "key")
             alert_id = people.pass_by(gallery).alert.alert_id

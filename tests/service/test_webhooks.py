@@ -15,8 +15,8 @@ import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from service.errors import InvalidField
-from service.record.webhooks import MOST_WEBHOOKS
 from service.watch.sender import Sender
+from service.watch.tables.webhooks import MOST_WEBHOOKS
 from tests.outside import bearer, figure, refused_fields
 from tests.service.conftest import START, loop_cpu_seconds
 from tests.service.http.conftest import make_key
@@ -284,7 +284,7 @@ def test_a_webhook_of_one_list_gets_no_alert_of_another(
 def test_too_many_waiting_deliveries_are_dropped_and_counted_and_the_alert_is_kept(
     watching, people, receiver, webhook, monkeypatch
 ):
-    monkeypatch.setattr("service.record.alerts.WAITING_OF_WEBHOOK", 2)
+    monkeypatch.setattr("service.watch.tables.alerts.WAITING_OF_WEBHOOK", 2)
     receiver.answer = lambda _: (500, {})
     alerts = [one_more(people) for _ in range(5)]
     (listed,) = watching.results("/v1/webhooks")
@@ -297,7 +297,7 @@ def test_too_many_waiting_deliveries_are_dropped_and_counted_and_the_alert_is_ke
 def test_a_dead_delivery_is_not_sent_again_while_too_many_wait(
     watching, people, receiver, webhook, monkeypatch
 ):
-    monkeypatch.setattr("service.record.webhooks.WAITING_OF_WEBHOOK", 2)
+    monkeypatch.setattr("service.watch.tables.webhooks.WAITING_OF_WEBHOOK", 2)
     receiver.answer = lambda _: (503, MUCH_LATER)
     for _ in range(3):
         one_more(people)
@@ -326,7 +326,7 @@ FULL_DISK = """
 from pathlib import Path
 
 from service.errors import StorageFailed
-from service.record.webhooks import Webhooks
+from service.watch.tables.webhooks import Webhooks
 from service.watch import webhooks
 
 settle = Webhooks.settle

@@ -27,7 +27,7 @@ def light(tiny_artefact, tmp_path_factory):
 
 @pytest.mark.promise("without-torch")
 def test_nothing_that_is_imported_with_the_service_or_its_bench_imports_torch():
-    program = WITHOUT_TORCH + "import service.http.app, service.commands.serve, bench.serve"
+    program = WITHOUT_TORCH + "import service.app, service.commands.serve, bench.serve"
     imported = run_command(sys.executable, "-c", program)
     assert (imported.returncode, imported.stderr) == (0, "")
 

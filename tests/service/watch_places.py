@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from service.record.alerts import SightedPerson
 from service.record.record import Record
 from service.record.values import Picture
+from service.watch.tables.alerts import SightedPerson
 from tests.engines import database_url
 
 SETTINGS = {

@@ -22,9 +22,9 @@ from service.http.fields import MAX_NAMES, Name, split_names
 from service.http.forms import Form, GalleryName, Sent
 from service.http.guard import guarded_router, needs
 from service.http.problems import problems
-from service.record.backup import own_backups, taken_at
-from service.record.cameras import CAMERA_STATES
 from service.runtime import Call, Runtime
+from service.store.backup import own_backups, taken_at
+from service.watch.tables.cameras import CAMERA_STATES
 
 # A disk that hangs must not delay a scrape, which times out after ten seconds.
 RECORD_WITHIN_SECONDS = 2.0

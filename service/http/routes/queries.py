@@ -23,8 +23,8 @@ from gmn_client.models import (
     SeparateGalleriesAnswers,
 )
 from model.crops.decode import CropProblem
+from service.desk.kept_searches import keep_answers
 from service.errors import AnswerTooLarge, InvalidField, UnusableImages, refused_image
-from service.gallery.kept_searches import keep_answers
 from service.http.forms import Sent, SomeImagesForm
 from service.http.guard import Querier, Searcher, guarded_router
 from service.http.problems import (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import gmn_client
-from service.http.app import VERSION
+from service.app import VERSION
 from tests.outside import run_command
 
 ROOT = Path(__file__).parents[3]

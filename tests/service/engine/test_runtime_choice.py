@@ -12,12 +12,12 @@ from model.artefact import load_artefact, resolve_artefact
 from model.problems import InputProblem
 from model.runtimes import TorchOptions, build_runtime
 from model.torch_runtime import TorchRuntime
-from service.commands.store import store as store_command
 from service.engine import runtimes
 from service.engine.runtimes import RuntimeChoice, choose_runtime, prefer
 from service.errors import StorageFailed
 from service.record.record import Record
 from service.settings import Settings
+from service.store.command import store as store_command
 
 pytestmark = pytest.mark.promise("same-features")
 

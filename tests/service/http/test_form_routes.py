@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 from starlette.datastructures import FormData, Headers
 
 from service.http.form_routes import answers_response, parse_form
-from service.http.routes import crops, queries, watch
+from service.http.routes import crops, queries
+from service.watch.routes import lists
 
 ROUTERS = (
     queries.router,
     queries.galleries_router,
     queries.comparison_router,
     crops.router,
-    watch.sighting_router,
+    lists.sighting_router,
 )
 ROUTES = [
     route for router in ROUTERS for route in router.routes if route.form and answers_response(route)

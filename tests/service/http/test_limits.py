@@ -2,8 +2,8 @@
 
 import pytest
 
-from service.gallery.kept_searches import KEPT_REQUEST_BYTES
-from service.http.app import create_app
+from service.app import create_app
+from service.desk.kept_searches import KEPT_REQUEST_BYTES
 from service.settings import Settings
 from tests.service.conftest import files, loop_cpu_seconds
 

@@ -7,7 +7,7 @@ import httpx2
 from fastapi import FastAPI
 
 from service.api_keys import create_key
-from service.http.app import create_app
+from service.app import create_app
 from service.http.guard import OPEN, GuardedRoute
 from service.http.problems import handle_errors
 from service.settings import Settings

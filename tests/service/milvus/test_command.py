@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gmn import make_app
-from service.commands import index
+from service.milvus import command as index
 from tests.service.milvus.fake_server import FakeServer
 from tests.service.milvus.lab import drawn, lab
 from tests.waiting import eventually

@@ -8,9 +8,9 @@ import pytest
 
 from service.errors import CollectionUnavailable, IndexUnavailable
 from service.milvus import indexer
-from service.record.backup import restore_backup, write_backup
 from service.record.galleries import read_index_owners
 from service.record.transaction import Reader
+from service.store.backup import restore_backup, write_backup
 from tests.service.milvus.fake_server import FakeServer
 from tests.service.milvus.lab import drawn, drawn_crop, lab
 from tests.waiting import eventually

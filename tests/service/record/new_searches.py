@@ -5,7 +5,7 @@ import time
 from datetime import timedelta
 
 from gmn_client.models import RankedCrop
-from service.record.desk import NewSearch
+from service.desk.tables import NewSearch
 from service.record.schema import now_micros
 
 WEEK = timedelta(days=7)

@@ -19,15 +19,15 @@ from gmn_client.models import JobProblem
 from model.problems import InputProblem
 from service.errors import DamagedRecord, RecordUnavailable, StorageFailed
 from service.ops.audit import AuditLog
-from service.record import backup as backup_module
-from service.record.backup import NAME_FORMAT, kept_backups, restore_backup, write_backup
-from service.record.deletions import read_deletions
 from service.record.keys import NO_HASH, ApiKey
 from service.record.record import Record
 from service.record.schema import row_crc
 from service.record.transaction import Reader, Transaction
 from service.record.vectors import VectorFiles
-from service.record.verify import verify
+from service.store import backup as backup_module
+from service.store.backup import NAME_FORMAT, kept_backups, restore_backup, write_backup
+from service.store.deletions import read_deletions
+from service.store.verify import verify
 from tests.forked import GMN, run_forked, run_gmn
 from tests.service.gallery.new_crops import (
     NOON,
@@ -453,7 +453,7 @@ def test_a_backup_that_is_killed_leaves_none_and_the_next_one_is_made(filled, tm
     record, lobby, _, ids = filled
     record.close()
     killed_at_the_step = (
-        "import os; import service.record.backup as made; "
+        "import os; import service.store.backup as made; "
         f"made.{step} = lambda *_, **__: os.kill(os.getpid(), 9)\n{GMN}"
     )
     command = ("backup", str(tmp_path / "backups"), "--data-dir", str(tmp_path / "data"))
@@ -474,7 +474,7 @@ def test_a_restore_that_is_killed_is_never_opened_and_can_be_repeated(filled, tm
     record.crops.remove(lobby, ids[:1])
     record.close()
     killed_at_the_step = (
-        "import os; import service.record.backup as made; "
+        "import os; import service.store.backup as made; "
         f"made.{step} = lambda *_, **__: os.kill(os.getpid(), 9)\n{GMN}"
     )
     new = tmp_path / "new"

@@ -6,8 +6,8 @@ import pytest
 
 from gmn_client.models import Forecast, WatchSettings
 from service.errors import InvalidField
-from service.record.cameras import MOST_CAMERAS, CameraCounts
 from service.record.keys import ApiKey
+from service.watch.tables.cameras import MOST_CAMERAS, CameraCounts
 from tests.service.gallery.new_crops import open_record
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

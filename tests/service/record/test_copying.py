@@ -14,15 +14,16 @@ import pytest
 
 import gmn
 from service.ops.data_directory import lock_data_directory
-from service.record import copying, postgres_copying
+from service.postgres import copying as postgres_copying
 from service.record.acknowledged import AcknowledgedCommit
-from service.record.deletions import Deletion, DeletionLog, read_beginning, read_deletions
 from service.record.keys import ApiKey
 from service.record.record import Record
 from service.record.schema import TABLES
 from service.record.transaction import Reader
 from service.record.vectors import vectors_name
-from service.record.verify import verify
+from service.store import copying
+from service.store.deletions import Deletion, DeletionLog, read_beginning, read_deletions
+from service.store.verify import verify
 from tests.forked import run_forked
 from tests.service.conftest import Served
 from tests.service.gallery.new_crops import (
@@ -44,7 +45,7 @@ pytestmark = pytest.mark.sqlite_alone
 # Values that a record in PostgreSQL has beside those of SQLite.
 OF_POSTGRES = {"format"}
 KILLED = (
-    "import os, signal; from service.record import copying; "
+    "import os, signal; from service.store import copying; "
     "copying._require_count = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
     "import gmn; gmn.main()"
 )

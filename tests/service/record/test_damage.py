@@ -17,7 +17,7 @@ from service.record.keys import ApiKey
 from service.record.record import Record
 from service.record.transaction import Reader
 from service.record.values import GallerySettings, ListFilter
-from service.record.verify import inspect, verify
+from service.store.verify import inspect, verify
 from tests.service.gallery.new_crops import (
     EMBEDDER,
     NOON,

@@ -9,7 +9,8 @@ from unittest.mock import Mock
 import pytest
 
 from service.errors import StorageFailed
-from service.record.deletions import (
+from service.record.transaction import Reader
+from service.store.deletions import (
     KEPT_FOR,
     TRIMMED_AFTER,
     DeletedCrops,
@@ -20,7 +21,6 @@ from service.record.deletions import (
     read_deletions,
     read_lines,
 )
-from service.record.transaction import Reader
 from tests.service.gallery.new_crops import (
     NOON,
     enroll,

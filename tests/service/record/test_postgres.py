@@ -14,17 +14,18 @@ import pytest
 from model.problems import InputProblem
 from service.errors import GalleryConflict, RecordUnavailable, RecordWaits
 from service.ops.threads import WAITS_SINCE
-from service.record import postgres as postgres_module
-from service.record import postgres_connection, postgres_locks
-from service.record.deletions import read_deletions
-from service.record.postgres_acknowledged import Acknowledged, AcknowledgedState, Commit
-from service.record.postgres_connection import PostgresConnection, examine_server
-from service.record.postgres_sql import translate
-from service.record.postgres_vectors import MARK
+from service.postgres import connection as postgres_connection
+from service.postgres import database as postgres_module
+from service.postgres import locks as postgres_locks
+from service.postgres.acknowledged import Acknowledged, AcknowledgedState, Commit
+from service.postgres.connection import PostgresConnection, examine_server
+from service.postgres.statements import translate
+from service.postgres.vectors import MARK
 from service.record.record import Record
 from service.record.transaction import Reader
 from service.record.values import ArchivedCrop, ListFilter, RequestKey
 from service.settings import Settings
+from service.store.deletions import read_deletions
 from tests.engines import database_url
 from tests.postgres import postgres
 from tests.service.gallery.new_crops import (

@@ -14,8 +14,8 @@ import gmn
 from model.problems import InputProblem
 from service.errors import RecordUnavailable
 from service.ops.threads import MonitoredThreadPool
-from service.record import postgres_connection
-from service.record.postgres_connection import PostgresConnection, examine_server
+from service.postgres import connection as postgres_connection
+from service.postgres.connection import PostgresConnection, examine_server
 from service.record.record import Record
 from tests.pooler import pooler
 from tests.service.gallery.new_crops import enroll, listed, listed_ids, new_crop, new_gallery

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from service.record.keys import ApiKey
-from service.record.traffic import MOST_CAMERAS, EndedTracks, TrackPart
 from service.record.values import Sender
+from service.watch.tables.traffic import MOST_CAMERAS, EndedTracks, TrackPart
 from tests.service.gallery.new_crops import new_gallery
 
 GATE = Sender("camera", "gate")

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from service.record.camera_reviews import CameraReviews
-from service.record.traffic import CameraTraffic
 from service.record.values import Sender
 from service.watch.camera_thresholds import fit_cameras, measure_growth
 from service.watch.scores import WatchList
+from service.watch.tables.camera_reviews import CameraReviews
+from service.watch.tables.traffic import CameraTraffic
 from service.watch.threshold import ThresholdFit, Traffic
 
 GATE = Sender("key", "gate")

@@ -16,9 +16,9 @@ from service.http.fields import Id, Name
 from service.http.forms import Cursor, Form, GalleryName, Limit, Sent
 from service.http.guard import guarded_router, needs
 from service.http.problems import problems, write_list
-from service.record.webhooks import StoredWebhook
 from service.runtime import Call
 from service.watch.sender import BOTH_SECRETS_FOR, MAX_URL, new_secret
+from service.watch.tables.webhooks import StoredWebhook
 from service.watch.webhooks import send_test
 
 router = guarded_router("/v1/webhooks", "webhooks")

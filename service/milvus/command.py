@@ -15,7 +15,7 @@ from gmn_client.commands.common import Shown, command_group
 from model.problems import InputProblem
 from model.wording import counted
 from service.commands.options import DEFAULT_DATA_DIR, DataDirOption, printed, with_options
-from service.commands.store import open_record, require_record
+from service.store.command import open_record, require_record
 
 if TYPE_CHECKING:
     from service.milvus.writing import CollectionWriter

@@ -11,12 +11,12 @@ from pydantic import Field
 
 from gmn_client.models import Delivery, DeliveryState, NewWebhook
 from service.errors import InvalidField
-from service.record.alerts import WAITING_OF_WEBHOOK
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.schema import as_moment, now_micros
 from service.record.transaction import AMONG, JOIN_IN_ORDER, Transaction, all_of, settings_of
 from service.record.values import new_crop_id
+from service.watch.tables.alerts import WAITING_OF_WEBHOOK
 
 # Upper bound on the webhooks of one gallery, and on those of all galleries.
 MOST_WEBHOOKS = 20

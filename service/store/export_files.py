@@ -28,7 +28,9 @@ from service.errors import InvalidField
 from service.gallery.clocks import is_in_future
 from service.jobs.import_files import parse_labels
 from service.ops.data_directory import MEBIBYTE
-from service.record.exports import (
+from service.record.values import LABELS, ArchivedCrop, CropLabels, StoredCrop, labels_of
+from service.record.vectors import Vector
+from service.store.export_rows import (
     CROPS,
     DESCRIPTION,
     MOST_CROPS,
@@ -38,8 +40,6 @@ from service.record.exports import (
     ExportedPicture,
     FileSum,
 )
-from service.record.values import LABELS, ArchivedCrop, CropLabels, StoredCrop, labels_of
-from service.record.vectors import Vector
 from service.wording import describe_invalid
 
 # The list of a zip file takes about 90 bytes for each picture.

@@ -19,8 +19,8 @@ from service.record.transaction import AMONG, Reader, batches
 from service.record.vectors import CLEARED_AT_ONCE, PRIVATE_FILE, Vector, VectorFile, VectorFiles
 
 if TYPE_CHECKING:
+    from service.postgres.connection import PostgresConnection
     from service.record.database import Database
-    from service.record.postgres_connection import PostgresConnection
 
 FETCHED_AT_ONCE = 4096
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

@@ -9,12 +9,12 @@ from fastapi.responses import FileResponse
 from pydantic import Field
 
 from gmn_client.models import Export, Exports
-from service.gallery import exports
 from service.http.fields import Id
 from service.http.forms import Form, Sent
 from service.http.guard import Admin, guarded_router
 from service.http.limits import hold_stream
 from service.http.problems import content, problems
+from service.store import exports
 
 router = guarded_router("/v1/galleries/{gallery}/exports", "exports")
 ExportId = Annotated[Id, Path(description="An export's id.")]

@@ -18,8 +18,8 @@ from service.ops.locks import WorkLock
 from service.record.transaction import Reader, Transaction
 
 if TYPE_CHECKING:
+    from service.postgres.connection import PostgresConnection
     from service.record.database import Database
-    from service.record.postgres_connection import PostgresConnection
 
 log = logging.getLogger(__name__)
 # Advisory locks of one record, which has a schema.

@@ -13,10 +13,10 @@ from service.http.fields import MAX_ID, Camera
 from service.http.forms import CURSOR_TEXT, Form, Limit, Sent
 from service.http.guard import guarded_router, needs
 from service.http.problems import example, write_list
-from service.record.cameras import position_of
 from service.record.keys import ApiKey
 from service.runtime import Call
 from service.watch.camera_health import note_heartbeat
+from service.watch.tables.cameras import position_of
 
 router = guarded_router("/v1/cameras", "cameras")
 CameraName = Annotated[Camera, Path(description="The camera's name, as its sightings have it.")]

@@ -40,15 +40,6 @@ from service.ops.threads import heartbeat
 from service.record.acknowledged import NAME as COMMIT_NAME
 from service.record.acknowledged import PRIVATE_FILE
 from service.record.database import RECORD_ID, SIDES, Database
-from service.record.deletions import (
-    KEPT_FOR,
-    LOG_NAME,
-    Deletion,
-    DeletionLog,
-    parse_line,
-    read_beginning,
-    read_lines,
-)
 from service.record.galleries import put_index_owners, read_index_owners
 from service.record.keys import NO_HASH
 from service.record.record import Record
@@ -57,8 +48,17 @@ from service.record.sqlite import OtherFormat
 from service.record.transaction import FILE, Reader, Transaction
 from service.record.values import new_crop_id
 from service.record.vectors import VectorFiles, vectors_name
-from service.record.verify import RecordFound, UntouchedRecord, verify
-from service.record.watch import stop_watching
+from service.store.deletions import (
+    KEPT_FOR,
+    LOG_NAME,
+    Deletion,
+    DeletionLog,
+    parse_line,
+    read_beginning,
+    read_lines,
+)
+from service.store.verify import RecordFound, UntouchedRecord, verify
+from service.watch.tables.lists import stop_watching
 
 NAME = re.compile(r"\d{8}T\d{6}Z")
 NAME_FORMAT = "%Y%m%dT%H%M%SZ"

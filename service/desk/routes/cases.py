@@ -24,14 +24,14 @@ from gmn_client.models import (
     OpenedSearch,
     RankedCrop,
 )
+from service.desk.kept_searches import open_search, read_search_picture
+from service.desk.routes.searches import QueryId
 from service.errors import InvalidField, TooManyExports, UnknownCrop, UnknownPicture, UnknownQuery
 from service.gallery.browse import read_picture
-from service.gallery.kept_searches import open_search, read_search_picture
 from service.http.fields import Id, Name
 from service.http.forms import Cursor, Form, Limit, Sent
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import content, csv_header, csv_line, problems
-from service.http.routes.searches import QueryId
 from service.ops.data_directory import require_free_disk
 from service.record.values import MOST_CASES, MOST_CASES_OF_KEY, Picture
 from service.runtime import GalleryCall
@@ -307,7 +307,7 @@ async def _read_pictures(
 
 
 def _finish(archive: _CaseArchive, context: dict[str, Any]) -> None:
-    pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
+    pages = Environment(loader=FileSystemLoader(Path(__file__).parents[1]), autoescape=True)
     pages.filters["moment"] = lambda moment: f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
     page = pages.get_template("case.html").render(context, exported_at=datetime.now(UTC))
     archive.add("index.html", page.encode())

@@ -20,8 +20,8 @@ from gmn_client.models import (
     Review,
     Reviews,
 )
+from service.desk import kept_searches
 from service.errors import InvalidField, UnknownCrop
-from service.gallery import kept_searches
 from service.gallery.changes import change_matching
 from service.gallery.enroll import ImageToEnroll, enroll
 from service.http.fields import Camera, Id, Moment, Name

@@ -21,10 +21,10 @@ from service.http.limits import KEEP_ALIVE_SECONDS, hold_stream
 from service.http.problems import content, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.links import link_alert
-from service.record.alerts import StoredAlert
 from service.record.values import Picture
 from service.runtime import Call, Runtime
 from service.watch.lists import warn_if_broken
+from service.watch.tables.alerts import StoredAlert
 
 router = guarded_router("/v1/alerts", "alerts")
 # A stream ends within this time after its key was revoked, even without an alert.

@@ -37,10 +37,10 @@ from service.ops.data_directory import (
 )
 from service.ops.locks import LockHeld
 from service.ops.threads import heartbeat
-from service.record.exports import CONTENT, LISTED, count_in_export, write_export
 from service.record.values import StoredCrop
 from service.runtime import Runtime
 from service.settings import Settings
+from service.store.export_rows import CONTENT, LISTED, count_in_export, write_export
 
 log = logging.getLogger(__name__)
 MOST_EXPORTS = 8

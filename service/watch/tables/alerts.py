@@ -17,8 +17,6 @@ from pydantic import Field
 from gmn_client.models import Alert, AlertKind, AlertState
 from model.crops.texts import nfc
 from service.errors import InvalidField
-from service.record.armed_lists import ARMED, find_armed, read_lists, watches_camera
-from service.record.camera_reviews import count_change
 from service.record.database import RecordPart, transactional
 from service.record.keys import ApiKey
 from service.record.schema import now_micros
@@ -31,8 +29,10 @@ from service.record.transaction import (
     settings_of,
     upsert,
 )
-from service.record.trials import is_on_trial
 from service.record.values import Picture, Sender, new_crop_id
+from service.watch.tables.armed_lists import ARMED, find_armed, read_lists, watches_camera
+from service.watch.tables.camera_reviews import count_change
+from service.watch.tables.trials import is_on_trial
 
 KEPT_ALERTS = 100_000
 # With the most webhooks of all galleries and of one, 20,000 deliveries wait for them at most.

@@ -6,15 +6,21 @@ from datetime import UTC, datetime, timedelta
 
 from gmn_client.models import Forecast, WatchSettings
 from service.errors import InvalidField
-from service.record.alerts import NEWEST_ALERT, NEXT_NUMBER, NotedVisit, about_list, write_alert
-from service.record.armed_lists import ARMED, ArmedList, find_armed, read_lists
-from service.record.camera_reviews import CameraReviews, ignore_reviews, read_reviews
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.schema import now_micros
 from service.record.transaction import Transaction
-from service.record.trials import LONGEST_TRIAL, read_trials
 from service.record.values import Sender
+from service.watch.tables.alerts import (
+    NEWEST_ALERT,
+    NEXT_NUMBER,
+    NotedVisit,
+    about_list,
+    write_alert,
+)
+from service.watch.tables.armed_lists import ARMED, ArmedList, find_armed, read_lists
+from service.watch.tables.camera_reviews import CameraReviews, ignore_reviews, read_reviews
+from service.watch.tables.trials import LONGEST_TRIAL, read_trials
 
 MOST_ARMED = 100
 

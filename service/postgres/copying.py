@@ -17,8 +17,23 @@ import psycopg
 
 from model.problems import InputProblem
 from service.errors import StorageFailed
-from service.record.backup import new_data_directory
-from service.record.copying import (
+from service.postgres.acknowledged import Acknowledged, AcknowledgedState, Commit
+from service.postgres.address import sentence_of
+from service.postgres.connection import BEGIN, PostgresConnection, require_server
+from service.postgres.database import (
+    KEPT_TOKENS,
+    NEWEST_COMMIT,
+    OTHER_TABLES,
+    create_tables,
+    describe_format,
+)
+from service.postgres.locks import CREATORS
+from service.record.keys import ASKED_FOR
+from service.record.record import Record
+from service.record.schema import TABLES
+from service.record.transaction import Values, batches
+from service.store.backup import new_data_directory
+from service.store.copying import (
     Copied,
     CopySource,
     CopyTarget,
@@ -30,22 +45,7 @@ from service.record.copying import (
     read_since,
     vectors_statement,
 )
-from service.record.deletions import Deletion, DeletionLog, read_lines
-from service.record.keys import ASKED_FOR
-from service.record.postgres import (
-    KEPT_TOKENS,
-    NEWEST_COMMIT,
-    OTHER_TABLES,
-    create_tables,
-    describe_format,
-)
-from service.record.postgres_acknowledged import Acknowledged, AcknowledgedState, Commit
-from service.record.postgres_address import sentence_of
-from service.record.postgres_connection import BEGIN, PostgresConnection, require_server
-from service.record.postgres_locks import CREATORS
-from service.record.record import Record
-from service.record.schema import TABLES
-from service.record.transaction import Values, batches
+from service.store.deletions import Deletion, DeletionLog, read_lines
 
 DELETIONS_AT_ONCE = 5000
 TABLES_THERE = (

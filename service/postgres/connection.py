@@ -20,7 +20,7 @@ from psycopg.rows import tuple_row
 
 from model.problems import InputProblem
 from service.ops.threads import waiting
-from service.record.postgres_address import (
+from service.postgres.address import (
     SCHEMES,
     Parameters,
     UnusableAddress,
@@ -30,8 +30,8 @@ from service.record.postgres_address import (
     sentence_of,
     split_options,
 )
-from service.record.postgres_sql import bind, translate
-from service.record.postgres_values import named_row, register
+from service.postgres.statements import bind, translate
+from service.postgres.values import named_row, register
 from service.record.transaction import Values
 
 Result = TypeVar("Result")

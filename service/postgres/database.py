@@ -27,6 +27,25 @@ from service.errors import RecordUnavailable, StorageFailed, TurnWaits
 from service.ops.data_directory import MACHINE, make_folder, sync, write_private
 from service.ops.locks import WORKS_BY, ProcessLock, WorkLock
 from service.ops.threads import WAITS_SINCE, Wake, waiting
+from service.postgres.acknowledged import (
+    NO_COMMIT,
+    NO_TOKEN,
+    Acknowledged,
+    AcknowledgedState,
+    Commit,
+)
+from service.postgres.address import sentence_of
+from service.postgres.connection import (
+    PROBE_SECONDS,
+    SILENT_SECONDS,
+    TURN_SECONDS,
+    PostgresConnection,
+    ServerSilent,
+    require_server,
+)
+from service.postgres.locks import CREATORS, WRITERS, PostgresWorkLock, TurnWatch
+from service.postgres.statements import table_definitions
+from service.postgres.vectors import CachedVectorFiles
 from service.record.database import (
     NOT_LOGGED,
     NOT_WRITTEN,
@@ -36,28 +55,9 @@ from service.record.database import (
     Database,
     storage_failure,
 )
-from service.record.deletions import KEPT_FOR
-from service.record.postgres_acknowledged import (
-    NO_COMMIT,
-    NO_TOKEN,
-    Acknowledged,
-    AcknowledgedState,
-    Commit,
-)
-from service.record.postgres_address import sentence_of
-from service.record.postgres_connection import (
-    PROBE_SECONDS,
-    SILENT_SECONDS,
-    TURN_SECONDS,
-    PostgresConnection,
-    ServerSilent,
-    require_server,
-)
-from service.record.postgres_locks import CREATORS, WRITERS, PostgresWorkLock, TurnWatch
-from service.record.postgres_sql import table_definitions
-from service.record.postgres_vectors import CachedVectorFiles
 from service.record.schema import FORMAT
 from service.record.transaction import Reader, Transaction, Values
+from service.store.deletions import KEPT_FOR
 
 log = logging.getLogger(__name__)
 # A COMMIT without an answer is asked for during this time.
@@ -596,7 +596,7 @@ def describe_format() -> str:
 
 
 def _schema() -> str:
-    own = Path(__file__).with_name("postgres.sql").read_text(encoding="utf-8")
+    own = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
     return ";\n".join([*table_definitions(), own])
 
 

@@ -20,9 +20,9 @@ from service.commands.options import DEFAULT_DATA_DIR, DataDirOption, printed
 
 if TYPE_CHECKING:
     from service.ops.audit import AuditLog
-    from service.record.copying import Copied
     from service.record.record import Record
-    from service.record.verify import RecordFound
+    from service.store.copying import Copied
+    from service.store.verify import RecordFound
 
 DAMAGE_SHOWN = 5
 # The URL that was given may contain a password.
@@ -73,7 +73,7 @@ def _require_sqlite(data_dir: Path) -> None:
 
 def require_record(data_dir: Path) -> None:
     from service.ops.data_directory import MACHINE
-    from service.record.verify import has_record
+    from service.store.verify import has_record
 
     is_there = has_record(data_dir)
     if _database_url(data_dir):
@@ -134,8 +134,8 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     It may run while the service does. The exit status is 1 if anything differs.
     """
     from service.errors import DamagedRecord
-    from service.record.verify import RecordFound
-    from service.record.verify import verify as verify_record
+    from service.store.verify import RecordFound
+    from service.store.verify import verify as verify_record
 
     _require_sqlite(data_dir)
     _require_data(data_dir)
@@ -239,9 +239,9 @@ def copy(
 
 
 def _copy_into_postgres(folder: Path, url: str, data_dir: Path) -> Shown:
-    from service.record.postgres_copying import copy_into_postgres
-    from service.record.verify import has_record
+    from service.postgres.copying import copy_into_postgres
     from service.settings import read_settings
+    from service.store.verify import has_record
 
     settings = read_settings(data_dir=data_dir)
     if not has_record(folder):
@@ -265,7 +265,7 @@ def _copy_into_postgres(folder: Path, url: str, data_dir: Path) -> Shown:
 
 
 def _copy_into_folder(url: str, into: Path, data_dir: Path) -> Shown:
-    from service.record.postgres_copying import copy_into_folder
+    from service.postgres.copying import copy_into_folder
     from service.settings import read_settings
 
     url = read_settings(data_dir=data_dir).with_database_password(url)
@@ -315,9 +315,9 @@ def backup(
 
     Example: gmn backup /mnt/backups --keep 7 --data-dir ./gmn-data
     """
-    from service.record.backup import remove_oldest, write_backup
-    from service.record.verify import StoredRecord
     from service.settings import read_settings
+    from service.store.backup import remove_oldest, write_backup
+    from service.store.verify import StoredRecord
 
     reserved = read_settings(data_dir=data_dir).reserved_disk_bytes
     _require_sqlite(data_dir)
@@ -369,7 +369,7 @@ def restore(
     Args:
         folder: the backup, a folder that gmn backup wrote.
     """
-    from service.record.backup import kept_backups, restore_backup
+    from service.store.backup import kept_backups, restore_backup
 
     taken = folder.resolve()
     if taken not in kept_backups(taken.parent):
@@ -416,7 +416,7 @@ def _require_data(data_dir: Path) -> None:
     """Raise `InputProblem` if a directory has neither a record nor what is left of one."""
     from service.errors import DamagedRecord
     from service.record.sqlite import require_new
-    from service.record.verify import has_record
+    from service.store.verify import has_record
 
     if not has_record(data_dir):
         with contextlib.suppress(DamagedRecord):

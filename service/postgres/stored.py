@@ -9,10 +9,10 @@ from typing import cast
 import psycopg
 
 from model.problems import InputProblem
+from service.postgres.address import sentence_of
+from service.postgres.connection import PostgresConnection, require_server
+from service.postgres.database import PostgresDatabase
 from service.record.database import Database
-from service.record.postgres import PostgresDatabase
-from service.record.postgres_address import sentence_of
-from service.record.postgres_connection import PostgresConnection, require_server
 from service.record.transaction import Reader, Source
 
 

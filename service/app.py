@@ -13,36 +13,25 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
+from service.desk.routes import cases, searches
 from service.http.middleware import PAGE_ASSETS_PATH, RequestContext
 from service.http.problems import handle_errors
-from service.http.routes import (
-    alerts,
-    cameras,
-    cases,
-    crops,
-    exports,
-    galleries,
-    jobs,
-    operation,
-    people,
-    queries,
-    searches,
-    watch,
-    webhooks,
-)
+from service.http.routes import crops, galleries, jobs, operation, people, queries
 from service.maintenance import background_work
 from service.ops.logs import LoopErrorLog
 from service.runtime import Runtime
 from service.settings import Settings
+from service.store import routes as exports
+from service.watch.routes import alerts, cameras, lists, webhooks
 
 # In the order in which the documentation lists their calls.
 MODULES = (
     *(galleries, crops, people, queries, searches, cases),
-    *(watch, cameras, alerts, webhooks, jobs, exports, operation),
+    *(lists, cameras, alerts, webhooks, jobs, exports, operation),
 )
 EXPOSED_HEADERS = ("Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")
 VERSION = "0.6.0.dev0"
-PAGE = Path(__file__).parents[1] / "web"
+PAGE = Path(__file__).parent / "web"
 DESCRIPTION = """Ranks the crops of people in a gallery by likeness to a query, with a calibrated
 verdict. Images are multipart files named `images`; every other input is a form field, or of a GET
 request a query parameter. An empty one counts as left out unless its description gives it another

@@ -12,11 +12,11 @@ from typing import Any
 
 from gmn_client.models import Camera, CameraHeartbeat
 from service.errors import InvalidField
-from service.record.alerts import NotedVisit, alert_lists_of_camera
 from service.record.database import RecordPart, transactional
 from service.record.keys import ApiKey
 from service.record.schema import as_micros
 from service.record.transaction import AMONG, Row, Transaction, upsert
+from service.watch.tables.alerts import NotedVisit, alert_lists_of_camera
 
 # Upper bound on the names of cameras of one key.
 MOST_CAMERAS = 1000

@@ -1,0 +1,1 @@
+"""The desk of an investigator: kept searches, cases and reviews."""

@@ -1,0 +1,1 @@
+"""The calls of kept searches and cases."""

@@ -1,0 +1,1 @@
+"""A record in PostgreSQL in place of SQLite's file, for several machines."""

@@ -1,0 +1,1 @@
+"""What keeps and moves a record: backups, the log of deletions, verification, exports, copies."""

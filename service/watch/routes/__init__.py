@@ -1,0 +1,1 @@
+"""The calls of watch lists, cameras, alerts and webhooks."""

@@ -1,0 +1,1 @@
+"""The tables of watch lists, cameras, alerts and webhooks: statements and the rules around them."""
