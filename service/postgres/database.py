@@ -596,7 +596,7 @@ def describe_format() -> str:
 
 
 def _schema() -> str:
-    own = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
+    own = Path(__file__).with_name("triggers.sql").read_text(encoding="utf-8")
     return ";\n".join([*table_definitions(), own])
 
 

@@ -1,4 +1,4 @@
-"""Translation of SQLite's statements, and of the tables of `schema.sql`, into PostgreSQL's."""
+"""Translation of SQLite's statements, and of the tables of each `schema.sql`, into PostgreSQL's."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from service.record.schema import statements_of
+from service.record.schema import schema_statements
 from service.record.transaction import Values
 from service.record.values import JsonObject
 
-SCHEMA = "schema.sql"
 # Generated columns and the option of a table are SQLite's.
 CHECKSUM = re.compile(r",\s*crc INTEGER GENERATED ALWAYS AS \(row_crc\([^)]*\)\) STORED")
 TYPES = {
@@ -98,9 +97,9 @@ def translate(statement: str) -> Translation:
 
 
 def table_definitions() -> list[str]:
-    """Return the tables and indexes of `schema.sql` for PostgreSQL, in their order."""
+    """Return the tables and indexes of each `schema.sql` for PostgreSQL, in their order."""
     definitions = []
-    for statement in statements_of(SCHEMA):
+    for statement in schema_statements():
         if statement.startswith("CREATE TRIGGER"):
             continue
         text = CHECKSUM.sub("", statement)

@@ -1,4 +1,4 @@
-"""The tables of `schema.sql`, and conversions of the values in their columns."""
+"""The tables of the record and of each slice, and conversions of the values in their columns."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 FORMAT = 1
+SERVICE = Path(__file__).parents[1]
 # Tables whose rows have a checksum: what an answer says of a crop, and what a key may do.
 CHECKED_TABLES = ("galleries", "people", "crops", "tracks", "pictures", "api_keys")
 # Row counts told to SQLite's planner: of a table, of a gallery, and of equal values in a gallery.
@@ -112,9 +113,22 @@ def now_micros() -> int:
     return as_micros(datetime.now(UTC))
 
 
-def statements_of(name: str) -> Iterator[str]:
-    """Yield the statements of a file of SQL, without the comments before them."""
-    script = Path(__file__).with_name(name).read_text(encoding="utf-8")
+def schema_files() -> list[Path]:
+    """Return the `schema.sql` of the record, and after it that of each other folder of the service.
+
+    The tables of a slice refer to those of the record, and never the other way round.
+    """
+    own = Path(__file__).with_name("schema.sql")
+    return [own, *sorted(set(SERVICE.glob("*/schema.sql")) - {own})]
+
+
+def schema_statements() -> Iterator[str]:
+    """Yield the statements that create all tables, without the comments before them."""
+    for path in schema_files():
+        yield from _statements_of(path.read_text(encoding="utf-8"))
+
+
+def _statements_of(script: str) -> Iterator[str]:
     statement = ""
     for line in script.splitlines(keepends=True):
         if not statement and (line.startswith("--") or not line.strip()):
@@ -125,18 +139,11 @@ def statements_of(name: str) -> Iterator[str]:
             statement = ""
 
 
-def run_script(connection: sqlite3.Connection, name: str) -> None:
-    """Run a file of SQL statements in the open transaction.
-
-    `executescript` would commit that transaction first.
-    """
-    for statement in statements_of(name):
-        connection.execute(statement)
-
-
 def create_tables(connection: sqlite3.Connection) -> None:
     """Create all tables of a new record, in the open transaction."""
-    run_script(connection, "schema.sql")
+    # `executescript` would commit that transaction first.
+    for statement in schema_statements():
+        connection.execute(statement)
     describe_sizes(connection)
     connection.execute(f"PRAGMA user_version = {FORMAT}")
 
@@ -184,7 +191,8 @@ def index_names(connection: sqlite3.Connection) -> list[str]:
 def _create_in_memory() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:")
     connection.create_function("row_crc", -1, row_crc, deterministic=True)
-    run_script(connection, "schema.sql")
+    for statement in schema_statements():
+        connection.execute(statement)
     return connection
 
 

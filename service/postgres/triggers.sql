@@ -1,4 +1,4 @@
--- What a record in PostgreSQL has besides the tables and indexes of schema.sql: triggers of
+-- What a record in PostgreSQL has besides the tables and indexes of every schema.sql: triggers of
 -- PostgreSQL, vectors, and the commit of each deletion, by which every machine logs it.
 
 ALTER TABLE checksums ADD COLUMN content BYTEA;
