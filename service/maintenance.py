@@ -34,12 +34,12 @@ from service.ops.critical_sections import attempt, repeat_alone
 from service.ops.data_directory import hold_reserve
 from service.ops.locks import FileWorkLock
 from service.ops.threads import STOPPED, HealthCheck, Heartbeat, Watchdog, heartbeat
+from service.record.deletions import KEPT_FOR
 from service.record.record import Record
 from service.runtime import Runtime
 from service.search.index import GalleryIndex
 from service.search.refit import fit_galleries, refit_calibrations
 from service.store.backup import own_backups, taken_at
-from service.store.deletions import KEPT_FOR
 from service.store.exports import clear_exports, delete_expired_exports
 from service.watch.camera_health import keep_cameras
 from service.watch.lists import keep_lists

@@ -28,6 +28,7 @@ from service.postgres.database import (
     describe_format,
 )
 from service.postgres.locks import CREATORS
+from service.record.deletions import Deletion, DeletionLog, read_lines
 from service.record.keys import ASKED_FOR
 from service.record.record import Record
 from service.record.schema import TABLES
@@ -45,7 +46,6 @@ from service.store.copying import (
     read_since,
     vectors_statement,
 )
-from service.store.deletions import Deletion, DeletionLog, read_lines
 
 DELETIONS_AT_ONCE = 5000
 TABLES_THERE = (

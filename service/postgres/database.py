@@ -55,9 +55,9 @@ from service.record.database import (
     Database,
     storage_failure,
 )
+from service.record.deletions import KEPT_FOR
 from service.record.schema import FORMAT
 from service.record.transaction import Reader, Transaction, Values
-from service.store.deletions import KEPT_FOR
 
 log = logging.getLogger(__name__)
 # A COMMIT without an answer is asked for during this time.

@@ -44,6 +44,7 @@ from service.record.crop_rows import (
     read_vectors,
 )
 from service.record.database import Database, RecordPart, transactional
+from service.record.deletions import DeletedCrops
 from service.record.galleries import read_entry, require_entry
 from service.record.schema import TABLES
 from service.record.tracks import choose_best
@@ -61,7 +62,6 @@ from service.record.values import (
     as_dict,
 )
 from service.record.vectors import VectorFile
-from service.store.deletions import DeletedCrops
 
 # The message names neither that crop nor its labels: a key that may only enroll must not learn
 # them, and they must not be stored with a request's answer, where forgetting would not find them.

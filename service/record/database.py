@@ -24,6 +24,7 @@ from service.ops.data_directory import (
 )
 from service.ops.locks import WorkLock
 from service.ops.threads import Wake, holding
+from service.record.deletions import Deletion, DeletionLog
 from service.record.schema import (
     as_moment,
     now_micros,
@@ -36,7 +37,6 @@ from service.record.transaction import (
     Values,
 )
 from service.record.vectors import VectorFile
-from service.store.deletions import Deletion, DeletionLog
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")

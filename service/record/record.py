@@ -12,6 +12,7 @@ from service.errors import DamagedRecord
 from service.record.calibrations import StoredCalibrations
 from service.record.crops import Crops
 from service.record.database import Database
+from service.record.deletions import Deletion, read_deletions
 from service.record.files import StrayFiles, UnneededFiles
 from service.record.galleries import Galleries, RemoteIndexes, Runtimes
 from service.record.jobs import Jobs
@@ -22,7 +23,6 @@ from service.record.schema import TABLES
 from service.record.sqlite import SQLiteDatabase
 from service.record.tracks import Tracks
 from service.record.transaction import AMONG, Connection, Reader, Transaction, batches
-from service.store.deletions import Deletion, read_deletions
 from service.watch.tables.alerts import Alerts
 from service.watch.tables.cameras import Cameras
 from service.watch.tables.lists import Watches

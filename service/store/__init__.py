@@ -1,1 +1,1 @@
-"""What keeps and moves a record: backups, the log of deletions, verification, exports, copies."""
+"""Backups and restores of a record, its verification, exports, and the copy to PostgreSQL."""

@@ -40,15 +40,7 @@ from service.ops.threads import heartbeat
 from service.record.acknowledged import NAME as COMMIT_NAME
 from service.record.acknowledged import PRIVATE_FILE
 from service.record.database import RECORD_ID, SIDES, Database
-from service.record.galleries import put_index_owners, read_index_owners
-from service.record.keys import NO_HASH
-from service.record.record import Record
-from service.record.schema import FORMAT
-from service.record.sqlite import OtherFormat
-from service.record.transaction import FILE, Reader, Transaction
-from service.record.values import new_crop_id
-from service.record.vectors import VectorFiles, vectors_name
-from service.store.deletions import (
+from service.record.deletions import (
     KEPT_FOR,
     LOG_NAME,
     Deletion,
@@ -57,6 +49,14 @@ from service.store.deletions import (
     read_beginning,
     read_lines,
 )
+from service.record.galleries import put_index_owners, read_index_owners
+from service.record.keys import NO_HASH
+from service.record.record import Record
+from service.record.schema import FORMAT
+from service.record.sqlite import OtherFormat
+from service.record.transaction import FILE, Reader, Transaction
+from service.record.values import new_crop_id
+from service.record.vectors import VectorFiles, vectors_name
 from service.store.verify import RecordFound, UntouchedRecord, verify
 from service.watch.tables.lists import stop_watching
 

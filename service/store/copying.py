@@ -22,11 +22,7 @@ from model.problems import InputProblem
 from service.errors import StorageFailed
 from service.record.acknowledged import AcknowledgedCommit
 from service.record.database import RECORD_ID, SIDES, Database
-from service.record.schema import TABLES, Table, create_tables
-from service.record.sqlite import SQLiteSource
-from service.record.transaction import FILE, Reader, Source, Values
-from service.record.vectors import PRIVATE_FILE, Vector, vector_crc
-from service.store.deletions import (
+from service.record.deletions import (
     Deletion,
     DeletionLog,
     parse_line,
@@ -34,6 +30,10 @@ from service.store.deletions import (
     read_deletions,
     read_lines,
 )
+from service.record.schema import TABLES, Table, create_tables
+from service.record.sqlite import SQLiteSource
+from service.record.transaction import FILE, Reader, Source, Values
+from service.record.vectors import PRIVATE_FILE, Vector, vector_crc
 
 # A copy in a folder is synced, and gets its place, once it is complete: it needs no journal.
 PRAGMAS = ("page_size = 4096", "journal_mode = OFF", "synchronous = OFF", "foreign_keys = ON")

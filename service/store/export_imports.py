@@ -24,10 +24,10 @@ from service.gallery.gallery import Gallery
 from service.jobs import runner
 from service.jobs.import_files import make_check
 from service.ops.data_directory import MEBIBYTE, failpoint, require_free_disk
+from service.record.deletions import KEPT_FOR, DeletedCrops
 from service.record.jobs import Job
 from service.record.values import ArchivedCrop, CommittedEnrollment
 from service.runtime import Runtime
-from service.store.deletions import KEPT_FOR, DeletedCrops
 from service.store.export_files import SentCrop, SentExport
 from service.store.export_rows import ExportDescription
 

@@ -6,10 +6,10 @@ import json
 import time
 from datetime import UTC, datetime
 
+from service.record.deletions import LOG_NAME, read_deletions
 from service.record.files import StrayFiles
 from service.record.keys import Keys
 from service.record.transaction import Reader
-from service.store.deletions import LOG_NAME, read_deletions
 from service.store.verify import StoredRecord
 
 IMPORTED = "imported"

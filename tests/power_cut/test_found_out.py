@@ -12,9 +12,9 @@ import zipfile
 import pytest
 
 from service.errors import DamagedRecord
+from service.record.deletions import LOG_NAME, read_deletions
 from service.record.record import Record
 from service.record.values import ListFilter
-from service.store.deletions import LOG_NAME, read_deletions
 from service.store.export_rows import CROPS
 from tests.power_cut.disk import Disk, read_recording
 from tests.power_cut.recording import build_recorder, recorded
@@ -80,7 +80,7 @@ KILLED_BEFORE = """
 PRAGMAS = 'sqlite.PRAGMAS = tuple(p.replace("FULL", "{}") for p in sqlite.PRAGMAS)'
 NO_VECTORS = "vectors.os = type('Os', (), {**vars(os), 'fdatasync': lambda file: None})"
 NO_LINES = """
-from service.store import deletions
+from service.record import deletions
 deletions.os = type('Os', (), {**vars(os), 'fdatasync': lambda file: None})
 """
 NO_NEW_FOLDER = "data_directory.make_folder = lambda path: path.mkdir(parents=True, exist_ok=True)"

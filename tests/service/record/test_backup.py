@@ -19,6 +19,7 @@ from gmn_client.models import JobProblem
 from model.problems import InputProblem
 from service.errors import DamagedRecord, RecordUnavailable, StorageFailed
 from service.ops.audit import AuditLog
+from service.record.deletions import read_deletions
 from service.record.keys import NO_HASH, ApiKey
 from service.record.record import Record
 from service.record.schema import row_crc
@@ -26,7 +27,6 @@ from service.record.transaction import Reader, Transaction
 from service.record.vectors import VectorFiles
 from service.store import backup as backup_module
 from service.store.backup import NAME_FORMAT, kept_backups, restore_backup, write_backup
-from service.store.deletions import read_deletions
 from service.store.verify import verify
 from tests.forked import GMN, run_forked, run_gmn
 from tests.service.gallery.new_crops import (

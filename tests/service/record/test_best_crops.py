@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from service.errors import InvalidField
 from service.record import tracks
 from service.record.crops import deleted_among
+from service.record.deletions import DeletedCrops
 from service.record.transaction import Reader
 from service.record.values import GallerySettings
-from service.store.deletions import DeletedCrops
 from tests.service.gallery.new_crops import EMBEDDER, listed, new_crop
 
 

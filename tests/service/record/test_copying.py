@@ -16,13 +16,13 @@ import gmn
 from service.ops.data_directory import lock_data_directory
 from service.postgres import copying as postgres_copying
 from service.record.acknowledged import AcknowledgedCommit
+from service.record.deletions import Deletion, DeletionLog, read_beginning, read_deletions
 from service.record.keys import ApiKey
 from service.record.record import Record
 from service.record.schema import TABLES
 from service.record.transaction import Reader
 from service.record.vectors import vectors_name
 from service.store import copying
-from service.store.deletions import Deletion, DeletionLog, read_beginning, read_deletions
 from service.store.verify import verify
 from tests.forked import run_forked
 from tests.service.conftest import Served

@@ -9,8 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from service.errors import StorageFailed
-from service.record.transaction import Reader
-from service.store.deletions import (
+from service.record.deletions import (
     KEPT_FOR,
     TRIMMED_AFTER,
     DeletedCrops,
@@ -21,6 +20,7 @@ from service.store.deletions import (
     read_deletions,
     read_lines,
 )
+from service.record.transaction import Reader
 from tests.service.gallery.new_crops import (
     NOON,
     enroll,

@@ -21,11 +21,11 @@ from service.postgres.acknowledged import Acknowledged, AcknowledgedState, Commi
 from service.postgres.connection import PostgresConnection, examine_server
 from service.postgres.statements import translate
 from service.postgres.vectors import MARK
+from service.record.deletions import read_deletions
 from service.record.record import Record
 from service.record.transaction import Reader
 from service.record.values import ArchivedCrop, ListFilter, RequestKey
 from service.settings import Settings
-from service.store.deletions import read_deletions
 from tests.engines import database_url
 from tests.postgres import postgres
 from tests.service.gallery.new_crops import (
