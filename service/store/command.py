@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -21,12 +20,9 @@ from service.commands.options import DEFAULT_DATA_DIR, DataDirOption, printed
 if TYPE_CHECKING:
     from service.ops.audit import AuditLog
     from service.record.record import Record
-    from service.store.copying import Copied
     from service.store.verify import RecordFound
 
 DAMAGE_SHOWN = 5
-# The URL that was given may contain a password.
-SHOWN_URL = "URL"
 
 audit = command_group(
     """Checks the log of who did what.
@@ -195,105 +191,43 @@ def forget_runtime(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
 @store.command("copy")
 @printed
 def copy(
-    source: Annotated[
-        str, Argument(metavar="DIR|URL", help="The data directory or database to copy from.")
-    ],
-    into: Annotated[
-        str, Option("--into", metavar="URL|DIR", help="The empty database or new data directory.")
-    ],
-    data_dir: Annotated[
-        Path,
-        Option(
-            "--data-dir",
-            envvar="GMN_DATA_DIR",
-            help="Of a machine with the record in PostgreSQL. With --into URL a new one gets "
-            "deletions.log, to be served with the copy; with --into DIR its deletions.log goes "
-            "into DIR.",
-        ),
-    ] = DEFAULT_DATA_DIR,
+    source: Annotated[Path, Argument(metavar="DIR", help="The data directory to copy from.")],
+    into: Annotated[str, Option("--into", metavar="URL", help="The empty database.")],
 ) -> Shown:
-    """Copies a whole record from its data directory into PostgreSQL, or back.
+    """Copies a whole record from its data directory into PostgreSQL; there is no copy back.
 
     URL names a database of PostgreSQL, as GMN_DATABASE_URL does; the password may be in the file of
-    GMN_DATABASE_PASSWORD_FILE. The copy has every gallery, crop, vector, search, watch list, key
-    and the log of deletions, and is verified. Imports that have not ended are cancelled in it.
-    Exports and the audit log stay in their data directories, and images at GMN_IMAGES_URL where
-    they are: both records name the same files, so serve only one of them.
+    GMN_DATABASE_PASSWORD_FILE. The copy has every gallery, crop, vector, search, watch list and
+    key, and what was deleted stays deleted. Imports that have not ended are cancelled in it.
+    Exports and the audit log stay in the data directory, and images at GMN_IMAGES_URL where they
+    are: both records name the same files, so serve only one of them.
 
-    Stop the service first: what is written or deleted in PostgreSQL after the copy began is not in
-    it. The source is not changed, and keeps what is deleted from the copy later: remove it once the
-    copy is served.
+    The service must be stopped. The source is not changed, and keeps what is deleted from the copy
+    later: remove it once the copy is served.
 
-    Example: gmn store copy ./gmn-data --into postgresql://gmn@db/gmn --data-dir ./gmn-machine
-
-    Example: gmn store copy postgresql://gmn@db/gmn --into ./gmn-data-new --data-dir ./gmn-machine
+    Example: gmn store copy ./gmn-data --into postgresql://gmn@db/gmn
     """
-    if _is_url(source) == _is_url(into):
-        raise InputProblem(
-            "SOURCE and --into: one of them names a data directory, and the other one a database "
-            "as postgresql://USER@HOST/NAME"
-        )
-    if _is_url(into):
-        return _copy_into_postgres(Path(source), into, data_dir)
-    return _copy_into_folder(source, Path(into), data_dir)
-
-
-def _copy_into_postgres(folder: Path, url: str, data_dir: Path) -> Shown:
     from service.postgres.copying import copy_into_postgres
     from service.settings import read_settings
     from service.store.verify import has_record
 
-    settings = read_settings(data_dir=data_dir)
-    if not has_record(folder):
-        raise InputProblem(
-            f"{legible(folder)}: has no record; name the data directory of a service"
-        )
-    # The directory of the source keeps its own record.
-    machine = None if data_dir.resolve() == folder.resolve() else data_dir
-    if machine is not None:
-        _require_new(machine, "--data-dir")
-    new = [] if machine is None else [machine]
-    with _lock(folder, *new), open_audit(folder) as audit:
+    if not has_record(source):
+        # A URL in place of the directory may contain a password.
+        raise InputProblem("DIR: has no record; name the data directory of a service")
+    settings = read_settings(data_dir=source)
+    with _lock(source), open_audit(source) as audit:
         audit.record("copy_record", "asked")
-        with _filling(*new):
-            copied = copy_into_postgres(
-                folder, settings.with_database_password(url), machine, settings.database_accept
-            )
+        copied = copy_into_postgres(
+            source, settings.with_database_password(into), settings.database_accept
+        )
         audit.record("copy_record")
-    directory = machine or "NEW"
-    return _shown_copy(copied, f"GMN_DATABASE_URL={SHOWN_URL} gmn serve --data-dir {directory}")
-
-
-def _copy_into_folder(url: str, into: Path, data_dir: Path) -> Shown:
-    from service.postgres.copying import copy_into_folder
-    from service.settings import read_settings
-
-    url = read_settings(data_dir=data_dir).with_database_password(url)
-    _require_new(into, "--into")
-    with _lock(into):
-        with _filling(into):
-            copied = copy_into_folder(url, into, data_dir)
-        with open_audit(into) as audit:
-            audit.record("copy_record")
-    return _shown_copy(copied, f"gmn serve --data-dir {into}, without GMN_DATABASE_URL")
-
-
-def _shown_copy(copied: Copied, command: str) -> Shown:
     lines = [f"{name}: {counted(crops, 'crop')}" for name, crops in copied.crops.items()]
     rows = sum(copied.rows.values())
     lines.append(f"{rows:,} rows and {copied.vectors:,} vectors, as many as in the source")
-    if copied.later_commits:
-        lines.append(
-            f"{copied.later_commits:,} later changes of the source are not in the copy: stop every "
-            "service of it, and copy it again"
-        )
-    lines.append(f"Serve the copy with {command}")
+    lines.append(
+        "Serve the copy with GMN_DATABASE_URL, and with an empty data directory on each machine"
+    )
     return Shown(copied, lines)
-
-
-def _is_url(text: str) -> bool:
-    # A URL of another form, which may contain a password, must not become the name of a folder.
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text) is not None
 
 
 @printed
