@@ -32,14 +32,7 @@ from service.ops.data_directory import (
     left_for_deletions,
     sync,
 )
-from service.ops.hash_chain import (
-    MAX_BYTES,
-    CorruptLog,
-    HashChainLog,
-    Link,
-    current_file,
-    newest_line,
-)
+from service.ops.numbered_lines import MAX_BYTES, CorruptLog, NumberedLog, newest_line
 from service.ops.threads import CALLER, MonitoredThreadPool
 
 log = logging.getLogger(__name__)
@@ -113,12 +106,12 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
         self._on_drop = on_drop
         self._data_dir = data_dir
         self._reserved_bytes = reserved_bytes
-        # One thread, because each line continues the previous one.
+        # One thread, because each line has the number after the previous one's.
         self.threads = MonitoredThreadPool(1, "audit log")
         path = data_dir / LOG_NAME
         try:
             self._key = _read_key(data_dir / KEY_NAME)
-            self._file = HashChainLog(path, max_bytes)
+            self._file = NumberedLog(path, max_bytes)
         except OSError as error:
             raise InputProblem(
                 f"{path}: the audit log cannot be written ({error.strerror}); name a data "
@@ -384,12 +377,12 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             # The operation has already happened, so its answer must not be an error.
             log.exception("audit log: %s %s could not be written", event, phase)
 
-    def newest_line(self) -> Link:
-        """Return the newest line of all processes; number 0 if there is none or it is damaged."""
+    def newest_line(self) -> int:
+        """Return the number of all processes' newest line; 0 if there is none or it is damaged."""
         try:
             return newest_line(self._data_dir / LOG_NAME)
         except (OSError, CorruptLog):
-            return Link()
+            return 0
 
     def hashed(self, name: str) -> str:
         return hmac.digest(self._key, nfc(name).encode(), "sha256").hex()
@@ -405,13 +398,8 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             self._file.close()
 
 
-def audit_logs(data_dir: Path) -> list[Path]:
-    """Return the current file of every log in a data directory by name, also if it is missing."""
-    return sorted({current_file(path) for path in audit_files(data_dir)})
-
-
 def audit_files(data_dir: Path) -> list[Path]:
-    return sorted(data_dir.glob("audit[.-]*jsonl"))
+    return sorted(data_dir.glob("audit.*jsonl"))
 
 
 def _read_key(path: Path) -> bytes:

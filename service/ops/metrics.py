@@ -163,9 +163,6 @@ class Metrics:
         self.audit_newest_line = gauge(
             "gmn_audit_newest_line", "Number of the newest line of the audit log."
         )
-        self.audit_newest_hash = gauge(
-            "gmn_audit_newest_hash", "First 48 bits of the SHA-256 of that line."
-        )
         self.disk_bytes = gauge("gmn_disk_bytes", "Size of the data directory's disk.")
         self.disk_free_bytes = gauge("gmn_disk_free_bytes", "Free bytes of that disk.")
         self.backup_time = gauge(

@@ -93,33 +93,26 @@ def open_audit(data_dir: Path) -> AuditLog:
 @audit.command("verify")
 @printed
 def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
-    """Verifies the hash chain of every audit log and names the first line that breaks it.
+    """Verifies that the numbers of the audit log's lines have no gap, and names the first gap.
 
-    Each line has the hash of the line before it. All processes write one log; logs of earlier
-    versions, one for each process, are checked too. The exit status is 1 if a chain is broken.
-    Removing the oldest full files does not break a chain: the number of the first line shows it. A
-    log whose end was cut off, or that was rewritten, is a chain too: compare the number and hash of
-    the last line with those of an earlier check, or with the metrics.
+    The exit status is 1 if lines are missing, out of order or damaged. A log without its oldest
+    files, or whose end was cut off, has no gap: compare the first and the last number with earlier
+    ones, or the last one with the metric. A line that was changed keeps its number.
     """
-    from service.ops.audit import LOG_NAME, audit_logs
-    from service.ops.hash_chain import check_chain
+    from service.ops.audit import LOG_NAME
+    from service.ops.numbered_lines import check_numbers
 
-    logs = []
-    lines = []
-    for path in audit_logs(data_dir) or [data_dir / LOG_NAME]:
-        try:
-            chain = check_chain(path)
-        except OSError as error:
-            raise InputProblem(
-                f"{legible(path)}: cannot be read ({error.strerror}); name the service's data "
-                "directory with --data-dir or GMN_DATA_DIR"
-            ) from error
-        logs.append({"file": path.name, "whole": not chain.problem, **asdict(chain)})
-        since = f" from number {chain.first_line:,} on" if chain.first_line > 1 else ""
-        whole = f"{counted(chain.lines, 'line')}{since}, all as written"
-        lines.append(chain.problem or f"{path}: {whole}; last {chain.last_sha256}")
-    ok = all(log["whole"] for log in logs)
-    return Shown({"whole": ok, "logs": logs}, lines, ok)
+    path = data_dir / LOG_NAME
+    try:
+        checked = check_numbers(path)
+    except OSError as error:
+        raise InputProblem(
+            f"{legible(path)}: cannot be read ({error.strerror}); name the service's data "
+            "directory with --data-dir or GMN_DATA_DIR"
+        ) from error
+    ok = checked.problem is None
+    complete = f"{path}: the numbers {checked.first_line} to {checked.last_line} are complete"
+    return Shown({"complete": ok, **asdict(checked)}, [checked.problem or complete], ok)
 
 
 @store.command("verify")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from service.app import create_app
-from service.ops.hash_chain import check_chain
+from service.ops.numbered_lines import check_numbers
 from service.settings import Settings
 from tests.power_cut.acts import Act
 from tests.power_cut.cuts import cut_and_check, differences
@@ -122,9 +122,9 @@ def test_after_a_power_cut_everything_acknowledged_is_there(recording, tmp_path)
 def _left_wrong(disk, past):
     """Return the faults of files that no call shows."""
     wrong = []
-    chain = check_chain(disk / "data" / "audit.jsonl")
-    if chain.problem:
-        wrong.append(f"audit log {chain.problem}")
+    lines = check_numbers(disk / "data" / "audit.jsonl")
+    if lines.problem:
+        wrong.append(f"audit log {lines.problem}")
     if strays := forgotten_pictures(disk / "pictures", disk / "data"):
         wrong.append(f"pictures of crops that are gone: {strays}")
     if past and asked_in_audit(disk / "data") < past.asked:

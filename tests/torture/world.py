@@ -25,7 +25,7 @@ class World:
         self.ledger = Ledger()
         self.lost = []
         self.starts = []
-        self.audited = {}
+        self.audited = 0
         self.service = None
         self.beside = None
         self._logs = 0

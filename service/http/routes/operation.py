@@ -117,10 +117,7 @@ def _show_record(runtime: Runtime, key_ids: Sequence[str]) -> None:
     shown.record_bytes.set(runtime.record.database.stored_bytes())
     shown.damaged_crops.set(sum(map(len, runtime.record.damaged_crops().values())))
     shown.record_problems.set(len(runtime.record.database.problems))
-    line = runtime.audit.newest_line()
-    shown.audit_newest_line.set(line.number)
-    # A value of Prometheus holds 53 bits exactly.
-    shown.audit_newest_hash.set(int(line.sha256[:12], 16))
+    shown.audit_newest_line.set(runtime.audit.newest_line())
     jobs = Counter(job.state for job in runtime.record.jobs.open())
     for state in ("queued", "running"):
         shown.jobs.labels(state).set(jobs[state])

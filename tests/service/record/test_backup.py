@@ -597,10 +597,12 @@ def test_no_link_in_a_backup_is_followed(filled, tmp_path, name):
 
 
 @pytest.mark.promise("backup-paths")
-@pytest.mark.parametrize("name", ["vectors-9-9.f32", "audit-20200101.jsonl", "other", "audit-pipe"])
+@pytest.mark.parametrize(
+    "name", ["vectors-9-9.f32", "audit.20200101.jsonl", "other", "audit.pipe.jsonl"]
+)
 def test_what_a_stranger_put_into_a_backup_is_no_part_of_its_restore(filled, tmp_path, name):
     backup = hostile(filled, tmp_path)
-    if name == "audit-pipe":
+    if name == "audit.pipe.jsonl":
         os.mkfifo(backup / name)
     elif name.startswith("audit"):
         (backup / name).mkdir()
