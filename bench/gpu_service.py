@@ -99,7 +99,7 @@ class _Rows:
 
 def index(check: Check) -> Iterator[Row]:
     """Compare searches of a gallery's copy with exact ones, and measure both ways of searching."""
-    from service.search.gpu import DeviceVectors
+    from service.index.gpu import DeviceVectors
 
     for count in (5_000,) if check.is_tiny else GALLERY_SIZES:
         random = np.random.default_rng(0)

@@ -31,10 +31,11 @@ from model.problems import InputProblem
 from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel
 from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
+from service.index.filters import SearchFilter
 from service.record.record import Record
 from service.record.values import ArchivedCrop, GallerySettings, StoredCrop
 from service.search.calibration import GalleryCalibrations
-from service.search.options import QueryOptions, SearchFilter
+from service.search.options import QueryOptions
 from service.search.ranking import Search
 from training.evaluation.files import read_features
 

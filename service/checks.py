@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from model.runtimes import EmbeddingRuntime
     from service.engine.runtimes import RuntimeChoice
     from service.gallery.registry import GalleryRegistry
+    from service.index.placement import DevicePlacement
     from service.record.database import Database
     from service.record.record import Record
     from service.runtime import Runtime
-    from service.search.placement import DevicePlacement
 
 # Upper bound on the damaged crops of a gallery that are named.
 DAMAGE_SHOWN = 10

@@ -25,6 +25,7 @@ from service.gallery.forget import forget_expired
 from service.gallery.gallery import Gallery
 from service.gallery.pictures import remove_stray_pictures
 from service.gallery.registry import GalleryRegistry
+from service.index.gallery_index import GalleryIndex
 from service.jobs.grouping import run_grouping
 from service.jobs.imports import run_import
 from service.jobs.reindex import run_reindex
@@ -37,7 +38,6 @@ from service.ops.threads import STOPPED, HealthCheck, Heartbeat, Watchdog, heart
 from service.record.deletions import KEPT_FOR
 from service.record.record import Record
 from service.runtime import Runtime
-from service.search.index import GalleryIndex
 from service.search.refit import fit_galleries, refit_calibrations
 from service.store.backup import own_backups, taken_at
 from service.store.exports import clear_exports, delete_expired_exports

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from model.people_detector import find_people_detector
 from service.api_keys import KeyRing, is_loopback
@@ -18,8 +18,8 @@ from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel, load_model, shipped_fillers
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
-from service.milvus.index import MilvusIndexes
-from service.milvus.rows import Codes
+from service.index.interface import OutsideIndexes
+from service.index.placement import DevicePlacement, read_device_memory
 from service.ops.audit import AuditLog
 from service.ops.critical_sections import CriticalSections
 from service.ops.data_directory import (
@@ -35,16 +35,12 @@ from service.record.files import PictureFolder
 from service.record.keys import ApiKey
 from service.record.record import Record
 from service.search.calibration import GalleryCalibrations
-from service.search.placement import DevicePlacement, read_device_memory
 from service.settings import Settings
 from service.sign_on import SignOn
 from service.watch.active import ArmedLists
 from service.watch.heard import HeardCameras
 from service.watch.sender import Sender
 from service.watch.tracks import OpenTracks
-
-if TYPE_CHECKING:
-    from service.milvus.indexer import Indexer
 
 log = logging.getLogger(__name__)
 # Larger records are checked in the background.
@@ -71,7 +67,6 @@ class Runtime:
         keys: the API keys; used on the event loop only.
         audit: log of deletions, searches and views.
         outside: the galleries' indexes in Milvus; None if this process holds the indexes.
-        indexer: writes changes of the record to Milvus.
         pictures: external store of the pictures; None keeps them in the record.
         watches: the armed watch lists; used on the event loop only.
         cameras: what cameras sent to this process; used on the event loop only.
@@ -135,9 +130,10 @@ class Runtime:
             self.placement = self._open_placement()
             self.calibrations = GalleryCalibrations(self.record, self.models)
             embedders = {name: model.networks.dimension for name, model in self.models.items()}
-            self.outside = self.indexer = None
+            self.outside: OutsideIndexes | None = None
             if settings.index_url:
-                self.outside, self.indexer = self._open_index(settings.index_url, held)
+                self.outside = self._open_index(settings.index_url)
+                held.callback(self.outside.close)
             self.galleries = GalleryRegistry(
                 self.record,
                 self.device,
@@ -172,8 +168,7 @@ class Runtime:
     @property
     def index_up(self) -> bool:
         """Return False while Milvus cannot be searched or a collection cannot be written."""
-        outside_up = self.outside is None or not self.outside.why_down
-        return outside_up and not (self.indexer and self.indexer.why_down)
+        return self.outside is None or not self.outside.why_down
 
     def export_lock(self, gallery_id: int) -> Path:
         return export_lock(self.settings.data_dir, gallery_id)
@@ -270,29 +265,19 @@ class Runtime:
         memory = read_device_memory(device)
         return DevicePlacement(int(memory * self.settings.gpu_gallery_share))
 
-    def _open_index(self, url: str, held: contextlib.ExitStack) -> tuple[MilvusIndexes, Indexer]:
-        # Importing the Milvus client takes 0.5 s and 140 MB, which most processes do not need.
-        from service.milvus.indexer import Indexer
-        from service.milvus.server import MilvusServer
-        from service.milvus.writing import CollectionWriter
+    def _open_index(self, url: str) -> OutsideIndexes:
+        # Only a service that searches in Milvus needs the packages for it.
+        from service.milvus.index import open_indexes
 
-        server = MilvusServer(url)
-        held.callback(server.close)
-        codes = Codes(self.record.galleries.group_secret())
-        outside = MilvusIndexes(self.record, server, codes)
-        held.callback(outside.close)
-        indexer = Indexer(CollectionWriter(self.record, server, codes))
-        held.callback(indexer.close)
-        indexer.start()
-        return outside, indexer
+        return open_indexes(self.record, url)
 
     def _health_checks(self) -> Iterator[HealthCheck]:
         threads = [self.device, self.tracks.threads, self.audit.threads, self.keys.threads]
         threads += [*self.pools.all(), *self.galleries.threads]
         for model in self.models.values():
             threads += [model.pipeline.threads, model.pipeline.large_threads]
-        if self.outside and self.indexer:
-            threads += [self.outside.threads, *self.indexer.threads]
+        if self.outside:
+            threads += self.outside.threads
         if self.pictures:
             threads += [self.pictures.views, self.pictures.changes]
         for pool in threads:

@@ -22,6 +22,8 @@ MODEL_BESIDES_OPENVINO = tuple(
     for source in sorted((ROOT / "model").iterdir())
     if source.stem not in ("openvino_loading", "wording")
 )
+# Each tells the whole story of something that a gallery does not need.
+SLICES = ("service.desk", "service.milvus", "service.postgres", "service.store", "service.watch")
 KNOWS_NOTHING_OF = {
     "gmn_client": (
         *("gmn_camera", "model", "training", "service", "demo", "bench", "gmn"),
@@ -57,11 +59,12 @@ KNOWS_NOTHING_OF = {
     "service/engine": (*HTTP, *STORAGE, "service.record", "service.gallery"),
     **dict.fromkeys(TABLES, (*HTTP, *MODELS, "service.engine", "service.gallery", "service.links")),
     "service/search": (*HTTP, "sqlite3", "redis"),
+    "service/index": (*HTTP, "sqlite3", "redis", "service.gallery", "service.search", *SLICES),
     "service/milvus": (*HTTP, *STORAGE, *MODELS, "service.engine", "service.gallery"),
-    "service/gallery": (*HTTP, *STORAGE, *MODELS),
+    "service/gallery": (*HTTP, *STORAGE, *MODELS, "service.search", "service.milvus"),
     "service/jobs": (*HTTP, *STORAGE, "torch"),
     "service/api_keys.py": (*HTTP, *STORAGE, *MODELS),
-    **dict.fromkeys(ROUTES, (*STORAGE, "torch", "service.engine", "service.search.index")),
+    **dict.fromkeys(ROUTES, (*STORAGE, "torch", "service.engine", "service.index.gallery_index")),
 }
 # All commands make their consoles and progress bars by one file.
 EXCEPT = {"training/commands": "gmn_client.commands.terminal"}

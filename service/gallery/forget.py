@@ -271,9 +271,9 @@ async def _list_remainders(
     if settings.database_url:
         remaining[remaining.index(IN_SQLITE)] = IN_POSTGRES
         remaining.append(ON_OTHER_MACHINES)
-    if runtime.indexer:
+    if runtime.outside:
         compacted = await runtime.pools.files.run(
-            runtime.indexer.writer.compact,
+            runtime.outside.compact,
             gallery.gallery_id,
             removal.version,
             COMPACTED_WITHIN_SECONDS,

@@ -6,16 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from service.errors import NeedsReindex
-from service.milvus.index import MilvusIndex
+from service.index.columns import Columns
+from service.index.gallery_index import GalleryIndex
+from service.index.interface import OutsideIndex, SearchedIndex
 from service.record.crop_rows import CropColumns
 from service.record.record import Record
 from service.record.values import GalleryRecord, GallerySettings
 from service.record.vectors import VectorFile
-from service.search.columns import Columns
-from service.search.index import GalleryIndex
 
-SearchedIndex = GalleryIndex | MilvusIndex
-MakeIndex = Callable[[int, str], MilvusIndex]
+MakeIndex = Callable[[int, str], OutsideIndex]
 """Returns the external index of a gallery, given its id and its embedder's fingerprint."""
 
 
@@ -58,7 +57,7 @@ class Gallery:
         self._store = store
         self._outside = outside
         self._indexed_by = ""
-        self.outside_index: MilvusIndex | None = None
+        self.outside_index: OutsideIndex | None = None
         self.own_index: GalleryIndex | None = None
         self.follow_record(record)
         self.version = record.version

@@ -24,6 +24,7 @@ from service.errors import (
 from service.gallery.follow import Follower
 from service.gallery.gallery import Gallery, MakeIndex
 from service.gallery.waiting import WaitingEnrollments
+from service.index.columns import Columns
 from service.ops.data_directory import failpoint
 from service.ops.shared import SharedRedis
 from service.ops.threads import CALLER, MonitoredThreadPool
@@ -47,7 +48,6 @@ from service.record.values import (
     RequestKey,
     StoredCrop,
 )
-from service.search.columns import Columns
 
 log = logging.getLogger(__name__)
 DEFAULT_GALLERY = "default"

@@ -22,10 +22,10 @@ from service.http.fields import (
     without_empty,
 )
 from service.http.forms import FrameForm, Images, SomeImagesForm
+from service.index.filters import GroupBy, SearchFilter, pairs_of
 from service.search.options import (
     MOST_ASKING,
     RERANK_DEPTH,
-    GroupBy,
     Mode,
     OperatingPoint,
     Order,
@@ -33,8 +33,6 @@ from service.search.options import (
     PairOptions,
     QueryOptions,
     QueryVector,
-    SearchFilter,
-    pairs_of,
 )
 
 MOST_GALLERIES = 20

@@ -14,8 +14,8 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from service.index.filters import SearchFilter
 from service.record.values import ArchivedCrop, LabelledCrop, group_code, identity_code
-from service.search.options import SearchFilter
 
 PREFIX = "gmn"
 # Increase this with every change of a row or its codes: collections in another format are rebuilt.

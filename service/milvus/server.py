@@ -21,8 +21,8 @@ from pymilvus import DataType, MilvusClient, MilvusException
 from gmn_client.addresses import REMEDY, is_malformed
 from model.problems import InputProblem
 from service.errors import CollectionUnavailable, IndexUnavailable
+from service.index.filters import SearchFilter
 from service.milvus.rows import LARGEST_LIMIT, PREFIX, TOO_SLOW, Codes, Hit, LabelRow, Row
-from service.search.options import SearchFilter
 
 # pymilvus logs every error with the request, although it also raises the error.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)

@@ -22,9 +22,10 @@ from model.left_out import (
 )
 from model.order_statistics import RANKS
 from service.engine.networks import LoadedModel
+from service.index.columns import Columns
+from service.index.filters import SearchFilter
 from service.runtime import Runtime
-from service.search.columns import Columns
-from service.search.options import RERANK_DEPTH, SearchFilter
+from service.search.options import RERANK_DEPTH
 
 Integers = NDArray[np.int64]
 # Upper bound on pairs of crops compared; above 100,000 crops in a gallery, fewer crops search it.

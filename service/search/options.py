@@ -1,18 +1,15 @@
-"""The options of a query and of a pair, and filters on the crops of a search."""
+"""The options of a query and of a pair."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from decimal import Decimal
-from typing import Any, Literal
+from typing import Literal
 
 from model.arrays import Floats
 from model.calibration import Scoring
-from service.record.values import CropFilter, LabelledCrop
+from service.index.filters import EVERY_CROP, GroupBy, SearchFilter
 
-GroupBy = Literal["crop", "identity", "track"]
 Order = Literal["neighbours", "score"]
 Mode = Literal["multi_shot", "separate"]
 OperatingPoint = Literal["far_1e-1", "far_1e-2", "far_1e-3"]
@@ -21,64 +18,6 @@ PairOperatingPoint = Literal["pair_far_1e-2", "pair_far_1e-3", "pair_far_1e-4"]
 RERANK_DEPTH = 100
 # Limit on the crops of one query.
 MOST_ASKING = 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchFilter(CropFilter):
-    """A filter of the crops that a search may return.
-
-    Attributes:
-        exclude_cameras: no crops of these; a crop of unknown camera passes.
-        metadata: pairs, as returned by `pairs_of`, that the crop's metadata must contain.
-        without: slots of excluded crops.
-    """
-
-    exclude_cameras: frozenset[str] = frozenset()
-    metadata: frozenset[str] = frozenset()
-    without: frozenset[int] = frozenset()
-
-    def passes_camera(self, camera: str | None) -> bool:
-        return (not self.cameras or camera in self.cameras) and camera not in self.exclude_cameras
-
-    def passes(self, label: LabelledCrop) -> bool:
-        captured_at = label.captured_at
-        after = self.captured_after
-        before = self.captured_before
-        if not self.passes_camera(label.camera) or label.slot in self.without:
-            return False
-        if self.named is not None and self.named != (label.identity is not None):
-            return False
-        if self.identities and label.identity not in self.identities:
-            return False
-        if self.metadata and not self.metadata <= pairs_of(label.metadata):
-            return False
-        if captured_at is None:
-            return after is None and before is None
-        return (after is None or captured_at >= after) and (before is None or captured_at <= before)
-
-
-EVERY_CROP = SearchFilter()
-
-
-def pairs_of(metadata: Mapping[str, Any] | None) -> frozenset[str]:
-    return frozenset(pair_text(pair) for pair in (metadata or {}).items())
-
-
-def pair_text(pair: Sequence[Any]) -> str:
-    """Return a key and its value as a text that is the same for equal values of JSON."""
-    return json.dumps(_with_whole_numbers(pair), sort_keys=True)
-
-
-def _with_whole_numbers(value: Any) -> Any:
-    """Return a JSON value in which 1.0 and 1e0 are written as 1, since they are one number."""
-    if isinstance(value, float) and value.is_integer():
-        # The digits that were sent: beyond 2**53, those of the nearest float may differ.
-        return int(Decimal(repr(value)))
-    if isinstance(value, Mapping):
-        return {name: _with_whole_numbers(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_with_whole_numbers(part) for part in value]
-    return value
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,10 @@ from service.errors import (
     refused_image,
 )
 from service.gallery.gallery import Gallery
+from service.index.filters import SearchFilter
 from service.runtime import Runtime
 from service.search.find import AtOnce, Found, SearchIsLong, find, finish_at_once
-from service.search.options import OperatingPoint, QueryOptions, SearchFilter
+from service.search.options import OperatingPoint, QueryOptions
 from service.search.query_features import QueryFeatures, read_query_features
 from service.search.ranking import EmbedderChanged, Ranking, Search
 from service.search.rounds import run_search

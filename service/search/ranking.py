@@ -16,11 +16,12 @@ from model.order_statistics import FEW_IDENTITIES, RANKS
 from model.problems import InputProblem
 from model.search_calibration import pack_search
 from service.gallery.gallery import Gallery
+from service.index.candidates import Candidates, Integers, first_places
+from service.index.filters import SearchFilter
 from service.links import crop_image
 from service.record.values import LabelledCrop, labels_of
 from service.search.calibration import CurrentCalibration, Judge
-from service.search.index import Candidates, Integers, first_places
-from service.search.options import RERANK_DEPTH, QueryOptions, SearchFilter
+from service.search.options import RERANK_DEPTH, QueryOptions
 
 Spans = Mapping[tuple[str, str | None], Mapping[str, Any]]
 # Upper bound on the extra pairs scored only to estimate a search's score level.

@@ -26,12 +26,12 @@ from model.search_calibration import SearchCalibration, Searches, fit_searches, 
 from service.errors import RecordUnavailable, ServiceError
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
+from service.index.columns import Columns
 from service.ops.critical_sections import attempt
 from service.record.record import Record
 from service.record.values import GalleryRecord
 from service.runtime import Runtime
 from service.search.calibration import CurrentCalibration, GalleryCalibrations, Place, Publication
-from service.search.columns import Columns
 from service.search.leave_one_out import NamedCrops, measure_mean_scales, search_left_out
 
 log = logging.getLogger(__name__)

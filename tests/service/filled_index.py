@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 from pydantic_core import to_json
 
+from service.index.columns import Columns
+from service.index.gallery_index import GalleryIndex
 from service.record.crop_rows import CropColumns
 from service.record.transaction import batches
 from service.record.values import group_code
 from service.record.vectors import VectorFile
-from service.search.columns import Columns
-from service.search.index import GalleryIndex
 
 CROPS_AT_ONCE = 1000
 

@@ -6,9 +6,10 @@ import pytest
 
 from service.engine.images import Pipeline
 from service.gallery.enroll import ImageToEnroll, enroll
+from service.index import columns as columns
+from service.index.filters import SearchFilter, pairs_of
 from service.record.values import GallerySettings
-from service.search import columns
-from service.search.options import QueryOptions, SearchFilter, pairs_of
+from service.search.options import QueryOptions
 from service.search.query import GalleriesQuery
 from service.search.ranking import Search
 from tests.service.conftest import running

@@ -20,10 +20,11 @@ from service.gallery.browse import list_galleries
 from service.gallery.changes import change_gallery
 from service.gallery.enroll import ImageToEnroll, enroll
 from service.gallery.forget import forget_identity
+from service.index.filters import SearchFilter
 from service.record.transaction import FILE
 from service.record.values import GallerySettings
 from service.search import refit
-from service.search.options import QueryOptions, SearchFilter
+from service.search.options import QueryOptions
 from service.search.query import GalleriesQuery
 from service.search.refit import (
     LEAST_SEARCHES,

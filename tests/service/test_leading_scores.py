@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from model.calibration import ScoringCalibration, TailPoint
+from service.index.candidates import Candidates
 from service.search.calibration import JOINING_SHARE
-from service.search.index import Candidates
 from service.search.ranking import leading_scores
 
 TAIL = (TailPoint(share=1.0, score=0.0), TailPoint(share=0.001, score=0.5))

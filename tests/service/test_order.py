@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.search.index import Candidates
+from service.index.candidates import Candidates
 from service.search.ranking import NEIGHBOURS, order_by_neighbours
 
 DIMENSION = 64

@@ -9,10 +9,12 @@ import pytest
 from model.calibration import ScoringCalibration, TailPoint
 from model.gallery_thresholds import artefact_thresholds
 from model.search_calibration import SEARCH, artefact_search_calibration
+from service.index import product_codes as product_codes
+from service.index.filters import SearchFilter
 from service.record.values import ArchivedCrop, LabelledCrop
-from service.search import product_codes, ranking
+from service.search import ranking
 from service.search.calibration import CurrentCalibration
-from service.search.options import QueryOptions, SearchFilter
+from service.search.options import QueryOptions
 from service.search.ranking import EmbedderChanged, Search
 from tests.service.filled_index import FilledIndex
 
@@ -58,8 +60,8 @@ def served(served_here):
 @pytest.fixture(scope="module", autouse=True)
 def _proposed_of_few_rows():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service.search.index.CODED_ROWS", 1000)
-        patch.setattr("service.search.index.DELTA_ROWS", 100)
+        patch.setattr("service.index.gallery_index.CODED_ROWS", 1000)
+        patch.setattr("service.index.gallery_index.DELTA_ROWS", 100)
         yield
 
 

@@ -234,7 +234,7 @@ def test_a_search_that_the_device_has_no_room_for_is_done_in_the_hosts_memory(mo
 
     random = np.random.default_rng(5)
     vectors = random.normal(size=(200, 16)).astype(np.float32)
-    monkeypatch.setattr("service.search.index.DELTA_ROWS", 8)
+    monkeypatch.setattr("service.index.gallery_index.DELTA_ROWS", 8)
     index = FilledIndex(16)
     index.fill(
         ArchivedCrop(LabelledCrop(slot=number, crop_id=f"{number}"), vector)
@@ -246,7 +246,7 @@ def test_a_search_that_the_device_has_no_room_for_is_done_in_the_hosts_memory(mo
     def fails(*_):
         raise torch.OutOfMemoryError(OUT_OF_MEMORY)
 
-    monkeypatch.setattr("service.search.gpu.DeviceVectors.nearest", fails)
+    monkeypatch.setattr("service.index.gpu.DeviceVectors.nearest", fails)
     on_host = index.search(vectors[:1], 10)
     np.testing.assert_array_equal(on_host.slots, on_device.slots)
     np.testing.assert_array_equal(on_host.cosines, on_device.cosines)

@@ -11,11 +11,11 @@ import torch
 from service import maintenance
 from service.checks import _describe_placement
 from service.engine.device import DeviceThread
+from service.index.gpu import DeviceVectors
+from service.index.placement import RANKED_FOR_SECONDS, DevicePlacement
 from service.maintenance import compact_indexes
 from service.ops.threads import BlockingPools
 from service.record.values import ArchivedCrop, LabelledCrop
-from service.search.gpu import DeviceVectors
-from service.search.placement import RANKED_FOR_SECONDS, DevicePlacement
 from tests.service.filled_index import FilledIndex
 
 DIMENSION = 4
@@ -26,8 +26,8 @@ COPY = DeviceVectors.__init__
 @pytest.fixture
 def service(monkeypatch):
     monkeypatch.setattr(maintenance, "COMPACTION_POLL_SECONDS", 0.01)
-    monkeypatch.setattr("service.search.index.DELTA_ROWS", 8)
-    monkeypatch.setattr("service.search.placement.DELTA_ROWS", 8)
+    monkeypatch.setattr("service.index.gallery_index.DELTA_ROWS", 8)
+    monkeypatch.setattr("service.index.placement.DELTA_ROWS", 8)
     # No test machine has a device.
     _copy_by(monkeypatch, COPY)
     indexes = [_index(), _index()]
@@ -166,7 +166,7 @@ async def test_galleries_beyond_the_share_of_the_device_are_searched_on_the_host
 
 
 def test_a_gallery_keeps_its_place_for_a_while_and_one_that_is_searched_less_loses_it(monkeypatch):
-    monkeypatch.setattr("service.search.placement.DELTA_ROWS", 8)
+    monkeypatch.setattr("service.index.placement.DELTA_ROWS", 8)
     now = [0.0]
     first, second = indexes = [_index(), _index()]
     placement = DevicePlacement(60 * VECTOR_BYTES, lambda: now[0])
@@ -183,7 +183,7 @@ def test_a_gallery_keeps_its_place_for_a_while_and_one_that_is_searched_less_los
 
 
 def test_a_gallery_has_the_room_that_a_larger_one_leaves_and_a_small_one_needs_none(monkeypatch):
-    monkeypatch.setattr("service.search.placement.DELTA_ROWS", 8)
+    monkeypatch.setattr("service.index.placement.DELTA_ROWS", 8)
     smaller = _index(30)
     placement = DevicePlacement(40 * VECTOR_BYTES)
     assert placement.choose({1: _index(50), 2: _index(8), 3: smaller}) == {2, 3}

@@ -17,10 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.scale import ScaleCrops
+from service.index import columns as columns
+from service.index import gallery_index as indexes
+from service.index import gpu as gpu
+from service.index import product_codes as product_codes
+from service.index.filters import EVERY_CROP, SearchFilter, pairs_of
 from service.record.values import ArchivedCrop, LabelledCrop
-from service.search import columns, gpu, product_codes
-from service.search import index as indexes
-from service.search.options import EVERY_CROP, SearchFilter, pairs_of
 from tests.bench.people import write_people
 from tests.service.filled_index import FilledIndex
 

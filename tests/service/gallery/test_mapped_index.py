@@ -5,10 +5,10 @@ from unittest.mock import Mock
 
 import pytest
 
+from service.index.filters import SearchFilter
 from service.maintenance import check_record
 from service.ops.threads import BlockingPools
 from service.record.transaction import Reader
-from service.search.options import SearchFilter
 from tests.service.gallery.new_crops import new_crop, only
 from tests.waiting import LONGEST_SECONDS
 

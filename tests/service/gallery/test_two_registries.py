@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.search.options import SearchFilter
+from service.index.filters import SearchFilter
 from tests.service.gallery.new_crops import enroll, new_crop, new_gallery
 from tests.waiting import eventually
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import numpy as np
 
+from service.index.filters import EVERY_CROP
 from service.milvus.index import MilvusIndexes
 from service.milvus.indexer import Indexer
 from service.milvus.rows import Codes
@@ -14,7 +15,6 @@ from service.milvus.writing import CollectionWriter
 from service.record.galleries import IndexState
 from service.record.record import Record
 from service.record.values import GallerySettings
-from service.search.options import EVERY_CROP
 from tests.service.filled_index import FilledIndex
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop, only
 from tests.waiting import eventually
@@ -69,7 +69,7 @@ class Lab:
         self.codes = Codes(self.record.galleries.group_secret())
         self.writer = CollectionWriter(self.record, self.server, self.codes)
         self.indexer = Indexer(self.writer)
-        self.indexes = MilvusIndexes(self.record, self.server, self.codes)
+        self.indexes = MilvusIndexes(self.indexer)
 
     def gallery(self, name="default"):
         for gallery in self.record.galleries.all():
@@ -147,8 +147,6 @@ class Lab:
 
     def close(self):
         self.indexes.close()
-        self.indexer.close()
-        self.server.close()
         self.record.close()
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from bench.scale import ScaleCrops
 from service.errors import IndexUnavailable
-from service.search.options import SearchFilter
+from service.index.filters import SearchFilter
 from tests.service.filled_index import FilledIndex
 from tests.service.milvus.lab import Lab
 from tests.service.milvus.servers import milvus_server

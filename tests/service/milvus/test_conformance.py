@@ -5,9 +5,9 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+from service.index.filters import SearchFilter
 from service.milvus import indexer
 from service.milvus.rows import Codes
-from service.search.options import SearchFilter
 from tests.service.gallery.new_crops import NOON
 from tests.service.milvus.lab import (
     CAMERAS,

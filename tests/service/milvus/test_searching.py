@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from service.errors import CollectionUnavailable, IndexUnavailable, UnknownGallery
+from service.index.filters import SearchFilter
 from service.milvus import index as milvus_index
-from service.search.options import QueryOptions, SearchFilter
+from service.search.options import QueryOptions
 from service.search.ranking import Search
 from service.search.rounds import run_search
 from tests.service.milvus.fake_server import FakeServer

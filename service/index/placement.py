@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from service.search.index import DELTA_ROWS, GalleryIndex
+from service.index.gallery_index import DELTA_ROWS, GalleryIndex
 
 # Galleries keep their places for this long, since a new place means a new copy of the vectors.
 RANKED_FOR_SECONDS = 600.0
@@ -27,7 +27,7 @@ class DevicePlacement:
 
     def choose(self, indexes: Mapping[int, GalleryIndex]) -> set[int]:
         """Return the galleries, of indexes by gallery id, whose vectors fit into the budget."""
-        from service.search.gpu import device_bytes
+        from service.index.gpu import device_bytes
 
         if self._clock() >= self._ranked_until:
             self._rank(indexes)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from pydantic_core import from_json, to_json
 
 from model.arrays import Floats
+from service.index.filters import EVERY_CROP, GroupBy, SearchFilter, pair_text
 from service.record.crop_rows import CropColumns
 from service.record.values import identity_code
 from service.record.vectors import Vector, VectorFile
-from service.search.options import EVERY_CROP, GroupBy, SearchFilter, pair_text
 
 # Number of slots whose vectors are read at once.
 SLOTS_AT_ONCE = 4096

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from model.arrays import Floats
-from service.search.columns import Columns, Slots
+from service.index.columns import Columns, Slots
 
 log = logging.getLogger(__name__)
 # Galleries of at least this many crops are copied as float16.
@@ -38,7 +38,7 @@ MEASURED_DEPTH = 100
 TRY_SECONDS = 120
 TRY_FAISS = """
 import numpy, torch
-from service.search.gpu import open_faiss, search_by_faiss
+from service.index.gpu import open_faiss, search_by_faiss
 vectors = torch.eye(8, device="cuda")
 _, rows = search_by_faiss(open_faiss(), vectors, numpy.eye(8, dtype=numpy.float32)[3], 2)
 raise SystemExit(rows[0] != 3)

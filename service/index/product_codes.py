@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 
 from model.arrays import Floats
-from service.search.columns import Columns, Slots
+from service.index.columns import Columns, Slots
 
 BITS = 4
 # The codes are trained on this number of crops, in this number of rounds.

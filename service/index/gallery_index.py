@@ -14,25 +14,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Union
 
 import numpy as np
-from numpy.typing import NDArray
 
-from model.arrays import Array, Floats
+from model.arrays import Floats
 from service.engine.device import retry_out_of_memory
 from service.errors import DeviceFull
-from service.search.columns import Columns, Slots
-from service.search.options import EVERY_CROP, GroupBy, SearchFilter
-from service.search.product_codes import ProductCodes
+from service.index.candidates import (
+    Candidates,
+    Integers,
+    best_candidates,
+    first_places,
+    mean_direction,
+)
+from service.index.columns import Columns, Slots
+from service.index.filters import EVERY_CROP, GroupBy, SearchFilter
+from service.index.product_codes import ProductCodes
 
 if TYPE_CHECKING:
-    from service.search.gpu import DeviceVectors
+    from service.index.gpu import DeviceVectors
 
 Segment = Union[ProductCodes, "DeviceVectors"]
-Integers = NDArray[np.int64]
 MakeSegment = Callable[[Callable[[], None]], Segment]
 """Builds a segment on any thread. It calls its argument now and then, whose errors it raises."""
 
@@ -49,104 +54,6 @@ CODED_ROWS = 500_000
 # A segment is rebuilt after more than this number and this share of its crops were changed.
 DELTA_ROWS = 1024
 DELTA_SHARE = 0.05
-EXACT_ROWS = 1024
-CANDIDATE_COLUMNS = ("slots", "cosines", "groups", "sets", "vectors")
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """The best crops of a search, by descending cosine, then by age.
-
-    Attributes:
-        slots: `(n,)` int64.
-        cosines: mean cosine to the queries, `(n,)` float32.
-        groups: `(n,)` int64: a non-negative code for each identity, and a unique negative one for
-            each crop without an identity.
-        sets: `(n,)` int64: equal for crops that share one result. They are the `groups`, or codes
-            of tracks in a search grouped by track.
-        vectors: copies of the embedder's features, not normalized, `(n, d)`.
-        searched: number of crops that passed the filter, or of all crops if an external index does
-            not count them.
-        version: version of the gallery in an external index; None for an index in this process.
-    """
-
-    slots: Integers
-    cosines: Floats
-    groups: Integers
-    sets: Integers
-    vectors: Floats
-    searched: int
-    version: int | None = None
-
-    def __getitem__(self, places: slice | Integers | NDArray[np.bool_]) -> Candidates:
-        columns = {column: getattr(self, column)[places] for column in CANDIDATE_COLUMNS}
-        return replace(self, **columns)
-
-    def extended(self, deeper: Candidates, most: int | None = None) -> Candidates:
-        """Append up to `most` more crops, found by a deeper search of the same index."""
-        is_new = ~np.isin(deeper.slots, self.slots)
-        new = deeper[np.flatnonzero(is_new)[:most]]
-        columns = {
-            column: np.concatenate([getattr(self, column), getattr(new, column)])
-            for column in CANDIDATE_COLUMNS
-        }
-        return replace(self, **columns)
-
-
-def first_places(codes: Integers) -> Integers:
-    """Return the positions `(g,)`, ascending, of the first of each code."""
-    return np.sort(np.unique(codes, return_index=True)[1])
-
-
-def best_candidates(
-    slots: Integers,
-    groups: Integers,
-    sets: Integers,
-    vectors: Floats,
-    rows: Integers,
-    query: Array,
-    limit: int,
-    searched: int,
-    grouped: bool,
-) -> Candidates:
-    """Compute the exact cosines of some crops, and return the best of them in order.
-
-    Args:
-        slots, groups, sets: of the crops, `(n,)`; see `Candidates`.
-        vectors: features `(m, d)`; those of the crops are at `rows` `(n,)`.
-        query: mean direction of the queries, `(d,)`.
-        limit: maximum number of crops.
-        searched: see `Candidates`.
-        grouped: return only the best crop of each set.
-    """
-    cosines = np.empty(len(rows), np.float32)
-    for start in range(0, len(rows), EXACT_ROWS):
-        part = slice(start, start + EXACT_ROWS)
-        exact = vectors[rows[part]].astype(np.float64)
-        # einsum sums each row separately; a matrix product's last digits depend on its height.
-        products = np.einsum("rd,d->r", exact, query)
-        norms = np.sqrt(np.einsum("rd,rd->r", exact, exact))
-        cosines[part] = products / np.maximum(norms, 1e-12)
-    cosines = np.clip(cosines, -1.0, 1.0)
-    best = np.lexsort((slots, -cosines))
-    if grouped:
-        best = best[first_places(sets[best])]
-    best = best[:limit]
-    return Candidates(
-        slots=slots[best],
-        cosines=cosines[best],
-        groups=groups[best],
-        sets=sets[best],
-        vectors=vectors[rows[best]],
-        searched=searched,
-    )
-
-
-def mean_direction(queries: Floats) -> Array:
-    """Return the mean `(d,)`, of length at most 1, of features `(m, d)` scaled to unit length."""
-    units = queries.astype(np.float64)
-    units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)
-    return np.asarray(units.mean(axis=0), np.float64)
 
 
 class GalleryIndex:
@@ -161,7 +68,6 @@ class GalleryIndex:
         searches: number of searches so far.
     """
 
-    # `identities` counts only the crops that pass a filter, which an external index cannot do.
     counts_filtered = True
 
     def __init__(self, columns: Columns) -> None:
@@ -173,17 +79,14 @@ class GalleryIndex:
 
     @property
     def kind(self) -> str:
-        """FAISS's name for the method of searches without a filter."""
         return "pq4" if self.recall is not None else "flat_ip"
 
     @property
     def dtype(self) -> str:
-        """The type in which proposals are compared; their final cosines are exact."""
         return self._segment.dtype if self._segment else "float32"
 
     @property
     def recall(self) -> float | None:
-        """Measured share of the 100 nearest found by a search without a filter; None for all."""
         return self._segment.recall if self._segment else None
 
     @property
@@ -210,16 +113,9 @@ class GalleryIndex:
         grouped: bool = False,
         by: GroupBy = "crop",
     ) -> Candidates:
-        """Return the `limit` crops with the highest mean cosine to the queries.
+        """Return the nearest crops, as `SearchedIndex.search` does.
 
-        Args:
-            queries: features `(m, d)` of one person, not of unit length.
-            limit: maximum number of crops.
-            wanted: filter on the crops; passes all by default.
-            grouped: return the nearest crop of each of the `limit` nearest identities (or tracks);
-                a crop without one is its own group. This is exact unless product codes propose
-                crops of enough identities.
-            by: kind of group; for `track` the `sets` of the candidates are tracks.
+        A grouped search is exact unless product codes propose crops of enough identities.
         """
         self.searches += 1
         proposed = limit * CROPS_PER_GROUP
@@ -282,7 +178,7 @@ class GalleryIndex:
             return None
         slots = columns.select(EVERY_CROP)
         if device and columns.count:
-            from service.search.gpu import DeviceVectors
+            from service.index.gpu import DeviceVectors
 
             return partial(DeviceVectors, device, columns, slots)
         if columns.count >= CODED_ROWS:

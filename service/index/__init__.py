@@ -1,0 +1,1 @@
+"""The index of a gallery: its crops in columns, exact vectors, and faster ways to the nearest."""
