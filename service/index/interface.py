@@ -1,4 +1,4 @@
-"""What a gallery needs of an index, in this process or in another program."""
+"""The interface of an index, in this process or in another program."""
 
 from __future__ import annotations
 
