@@ -41,7 +41,7 @@ from bench.writers import (
 )
 from model.problems import InputProblem
 from service.gallery.registry import DEFAULT_GALLERY
-from service.record.record import Record
+from service.opening import open_folder
 from service.record.transaction import Reader
 from service.record.values import ArchivedCrop, CommittedEnrollment, GallerySettings
 
@@ -151,7 +151,7 @@ def _measure_starts(url: str, crops: int) -> Figures:
 def _fill(folder: Path, url: str, crops: int) -> int:
     """Enroll crops without pictures, and return the bytes of their tables and indexes."""
     random = np.random.default_rng(0)
-    with closing(Record(folder, url)) as record:
+    with closing(open_folder(folder, url)) as record:
         settings = GallerySettings()
         gallery_id = record.galleries.create("large", EMBEDDER, settings).gallery_id
         for _ in range(0, crops, CROPS_AT_ONCE):

@@ -32,6 +32,7 @@ from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel
 from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
 from service.index.filters import SearchFilter
+from service.opening import open_folder
 from service.record.record import Record
 from service.record.values import ArchivedCrop, GallerySettings, StoredCrop
 from service.search.calibration import GalleryCalibrations
@@ -188,7 +189,7 @@ def _enroll(
     """Enroll crops up to a size, and return how many a second."""
     seconds = 0.0
     fingerprint = _model().embedder
-    with closing(Record(folder)) as record:
+    with closing(open_folder(folder)) as record:
         gallery = next(iter(record.galleries.all()), None)
         if gallery is None:
             gallery = record.galleries.create(DEFAULT_GALLERY, fingerprint, GallerySettings())
@@ -272,8 +273,8 @@ def rebuild_indexes(folder: Path) -> dict[str, float]:
             waits.append(time.perf_counter() - began)
 
     with (
-        closing(Record(folder)) as record,
-        closing(Record(folder)) as other,
+        closing(open_folder(folder)) as record,
+        closing(open_folder(folder)) as other,
         ThreadPoolExecutor(1) as thread,
     ):
         writing = thread.submit(write, other)
@@ -296,7 +297,7 @@ def _loaded(folder: Path, dimension: int) -> Iterator[GalleryRegistry]:
     dimensions = {_model().embedder: dimension}
     try:
         with (
-            closing(Record(folder)) as record,
+            closing(open_folder(folder)) as record,
             closing(GalleryRegistry(record, device, dimensions, lambda _: None)) as registry,
         ):
             registry.load()

@@ -26,7 +26,7 @@ import numpy as np
 from bench.result import BenchResult, alternate, compare
 from service.engine.device import DeviceThread
 from service.gallery.registry import DEFAULT_GALLERY, GalleryRegistry
-from service.record.record import Record
+from service.opening import open_folder
 from service.record.values import ArchivedCrop, CommittedEnrollment, StoredCrop, new_crop_id
 
 PROCESSES = 4
@@ -108,7 +108,7 @@ def opened_galleries(
 ) -> Iterator[GalleryRegistry]:
     with (
         DeviceThread() as device,
-        closing(Record(folder, url)) as record,
+        closing(open_folder(folder, url)) as record,
         closing(GalleryRegistry(record, device, {EMBEDDER: dimension}, lambda _: None)) as registry,
     ):
         registry.load()

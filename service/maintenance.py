@@ -76,13 +76,14 @@ COMPACTION_PAUSE_SECONDS = 300.0
 
 async def maintain_record(runtime: Runtime) -> None:
     record = runtime.record
+    watch = runtime.watch
     for gallery in runtime.galleries.all():
         name = gallery.name
         await attempt(f"retention of gallery {name}", forget_expired(runtime, gallery))
         await attempt(f"kept searches of gallery {name}", expire_searches(runtime, gallery))
         for kind, remove_some in {
             "merges": record.people.remove_expired_merges,
-            "alerts": record.alerts.expire,
+            "alerts": watch.alerts.expire,
             "jobs": record.jobs.remove_old,
         }.items():
             removal = _remove_all(runtime.galleries, remove_some, gallery)
@@ -95,9 +96,9 @@ async def maintain_record(runtime: Runtime) -> None:
         await attempt(f"deletions of gallery {name}", drop)
         release = runtime.pools.files.run(record.crops.release_space, gallery.gallery_id)
         await attempt(f"disk space of gallery {name}", release)
-    forget_cameras = runtime.galleries.write(record.cameras.remove_old, runtime.cameras.clock())
+    forget_cameras = runtime.galleries.write(watch.cameras.remove_old, runtime.watch.heard.clock())
     await attempt("cameras", forget_cameras)
-    await attempt("counted tracks", runtime.galleries.write(record.traffic.forget_tracks))
+    await attempt("counted tracks", runtime.galleries.write(watch.traffic.forget_tracks))
     # A killed process may have left rows of a deleted gallery.
     run = runtime.pools.files.run
     await attempt("deleted galleries", run(record.galleries.finish_deletions))

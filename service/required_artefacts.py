@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from model.artefact import load_artefact, read_description, resolve_artefact, shipped_artefacts
 from model.problems import InputProblem
 from service.errors import DamagedRecord
+from service.opening import open_database
 from service.record.galleries import FilledGallery, read_filled
-from service.record.record import open_database
 from service.record.sqlite import require_schema
 from service.record.transaction import FILE, Reader
 from service.store.verify import UntouchedRecord

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from model.people_detector import find_people_detector
 from service.api_keys import KeyRing, is_loopback
+from service.desk.tables import DeskTables
 from service.engine.admission import Admission
 from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel, load_model, shipped_fillers
@@ -20,6 +21,7 @@ from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
 from service.index.interface import OutsideIndexes
 from service.index.placement import DevicePlacement, read_device_memory
+from service.opening import open_folder
 from service.ops.audit import AuditLog
 from service.ops.critical_sections import CriticalSections
 from service.ops.data_directory import (
@@ -37,10 +39,7 @@ from service.record.record import Record
 from service.search.calibration import GalleryCalibrations
 from service.settings import Settings
 from service.sign_on import SignOn
-from service.watch.active import ArmedLists
-from service.watch.heard import HeardCameras
-from service.watch.sender import Sender
-from service.watch.tracks import OpenTracks
+from service.watch.parts import Watch
 
 log = logging.getLogger(__name__)
 # Larger records are checked in the background.
@@ -68,10 +67,8 @@ class Runtime:
         audit: log of deletions, searches and views.
         outside: the galleries' indexes in Milvus; None if this process holds the indexes.
         pictures: external store of the pictures; None keeps them in the record.
-        watches: the armed watch lists; used on the event loop only.
-        cameras: what cameras sent to this process; used on the event loop only.
-        sender: delivers messages to webhooks.
-        tracks: open tracks of sightings; used on the event loop only.
+        desk: kept searches and cases; accessed as the record.
+        watch: watch lists in the record, which is accessed as above, and in memory.
         placement: galleries whose vectors are on the GPU; None if the networks are on the CPU.
         pools: threads for long blocking work.
         sections: work that a disconnecting client must not interrupt.
@@ -146,12 +143,9 @@ class Runtime:
             if filled := [gallery for gallery in self.record.galleries.all() if gallery.crops]:
                 log.info("loading %d galleries that have crops", len(filled))
             self.galleries.load()
-            self.tracks = OpenTracks(self.metrics)
-            held.callback(self.tracks.threads.shutdown)
-            self.cameras = HeardCameras()
-            self.watches = ArmedLists(self.record.galleries.group_secret())
-            self.sender = Sender(settings.webhook_private)
-            held.callback(self.sender.close)
+            self.desk = DeskTables(self.record.database)
+            self.watch = Watch(self.record, settings, self.metrics)
+            held.callback(self.watch.close)
             self.pools = BlockingPools()
             self.sections = CriticalSections()
             held.callback(self.pools.shutdown)
@@ -215,7 +209,7 @@ class Runtime:
     def _open_record(self, held: contextlib.ExitStack) -> Record:
         directory = self.settings.data_dir
         held.enter_context(lock_data_directory(directory, shared=True))
-        record = Record(
+        record = open_folder(
             directory, self.settings.database_with_password, self.settings.database_accept
         )
         held.callback(record.close)
@@ -272,7 +266,7 @@ class Runtime:
         return open_indexes(self.record, url)
 
     def _health_checks(self) -> Iterator[HealthCheck]:
-        threads = [self.device, self.tracks.threads, self.audit.threads, self.keys.threads]
+        threads = [self.device, self.watch.tracks.threads, self.audit.threads, self.keys.threads]
         threads += [*self.pools.all(), *self.galleries.threads]
         for model in self.models.values():
             threads += [model.pipeline.threads, model.pipeline.large_threads]

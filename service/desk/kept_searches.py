@@ -53,7 +53,7 @@ async def keep_answers(
             )
         searches = [_build_search(call.caller, request, query) for query in queries]
         stored_ids, removed = await call.write(
-            runtime.record.kept.keep, searches, runtime.settings.kept_queries
+            runtime.desk.kept.keep, searches, runtime.settings.kept_queries
         )
         if removed:
             await call.done("delete_oldest_searches", count=removed)
@@ -85,14 +85,14 @@ async def open_search(call: GalleryCall, query_id: str) -> OpenedSearch:
 
     def read(gallery_id: int) -> OpenedSearch:
         # The results of a search may have gigabytes of metadata: they are validated on this thread.
-        search = call.record.kept.open(gallery_id, period, query_id)
+        search = call.runtime.desk.kept.open(gallery_id, period, query_id)
         return link_opened_search(call.gallery.name, search)
 
     return await call.read(read)
 
 
 async def read_search_picture(call: GalleryCall, query_id: str) -> Picture:
-    picture = await call.read(call.record.kept.picture, query_id)
+    picture = await call.read(call.runtime.desk.kept.picture, query_id)
     if picture is None:
         remedy = "send keep_picture=true with an image"
         raise UnknownPicture(call.gallery.name, "search", query_id, remedy)
@@ -102,7 +102,7 @@ async def read_search_picture(call: GalleryCall, query_id: str) -> Picture:
 async def expire_searches(runtime: Runtime, gallery: Gallery) -> None:
     before = datetime.now(UTC) - kept_for(runtime.settings, gallery)
     gallery_id = gallery.gallery_id
-    record = runtime.record.kept
+    record = runtime.desk.kept
     run = runtime.pools.files.run
 
     async def delete(result: dict[str, Any]) -> None:

@@ -19,7 +19,8 @@ from gmn_client.models import (
     RankedCrop,
 )
 from service.errors import InvalidField, UnknownCase, UnknownQuery
-from service.record.database import RecordPart, transactional
+from service.record.database import Database, RecordPart, transactional
+from service.record.deleted_rows import DeleteRows, rows_of
 from service.record.galleries import require_entry
 from service.record.keys import ApiKey
 from service.record.schema import now_micros
@@ -120,8 +121,7 @@ DELETIONS_OF = f"SELECT case_id, day, searches FROM case_deletions WHERE case_id
 COUNT_DELETIONS = upsert(
     "case_deletions",
     ("case_id", "day", "searches"),
-    "SELECT case_id, ?, count(*) FROM case_searches JOIN searches USING (query_id) "
-    f"WHERE gallery_id = ? AND query_id IN {AMONG} GROUP BY case_id",
+    f"SELECT case_id, ?, count(*) FROM case_searches WHERE query_id IN {AMONG} GROUP BY case_id",
     "searches = case_deletions.searches + excluded.searches",
 )
 IN_NO_CASE = "query_id NOT IN (SELECT query_id FROM case_searches)"
@@ -189,12 +189,12 @@ class KeptQueries(RecordPart):
         lost = transaction.column(
             f"{select} AND query_id IN {AMONG} AND {IS_LOST}", (gallery_id, new)
         )
-        drop_searches(transaction, gallery_id, lost)
+        drop_searches(transaction, lost)
         surplus = transaction.column(
             f"{select} AND {IN_NO_CASE} {OLDEST_FIRST} LIMIT ?",
             (gallery_id, max(0, _count_searches(transaction, gallery_id) - most)),
         )
-        drop_searches(transaction, gallery_id, surplus)
+        drop_searches(transaction, surplus)
         return new.difference(lost, surplus), len(set(surplus) - new)
 
     def page(
@@ -297,7 +297,8 @@ class KeptQueries(RecordPart):
 
     @transactional
     def remove(self, transaction: Transaction, gallery_id: int, query_ids: Sequence[str]) -> int:
-        return drop_searches(transaction, gallery_id, query_ids)
+        own = f"SELECT query_id FROM searches WHERE gallery_id = ? AND query_id IN {AMONG}"
+        return drop_searches(transaction, transaction.column(own, (gallery_id, query_ids)))
 
     def due(self, gallery_id: int, before: datetime) -> list[str]:
         statement = f"SELECT query_id FROM searches WHERE gallery_id = ? AND {IS_DUE} LIMIT ?"
@@ -357,7 +358,7 @@ class KeptQueries(RecordPart):
 
     @transactional
     def _expire_some(self, transaction: Transaction, gallery_id: int, before: datetime) -> int:
-        return drop_searches(transaction, gallery_id, self.due(gallery_id, before))
+        return drop_searches(transaction, self.due(gallery_id, before))
 
 
 class StoredCases(RecordPart):
@@ -481,7 +482,15 @@ class StoredCases(RecordPart):
         _read_case(transaction, gallery_id, case_id)
         deleted = transaction.column(ONLY_IN_CASE, {"case_id": case_id, "key_id": key_id})
         transaction.change("DELETE FROM cases WHERE case_id = ?", (case_id,))
-        return drop_searches(transaction, gallery_id, deleted)
+        return drop_searches(transaction, deleted)
+
+
+class DeskTables:
+    """Kept searches and cases in a record."""
+
+    def __init__(self, database: Database) -> None:
+        self.kept = KeptQueries(database)
+        self.cases = StoredCases(database)
 
 
 def require_search(reader: Reader, gallery_id: int, query_id: str) -> Row:
@@ -518,22 +527,24 @@ def find_shown(reader: Reader, gallery_id: int, crop_ids: Sequence[str]) -> dict
     return {query_id: from_json(case_ids) for query_id, case_ids in cases_by_search}
 
 
-def drop_searches(transaction: Transaction, gallery_id: int, query_ids: Sequence[str]) -> int:
+def drop_searches(transaction: Transaction, query_ids: Sequence[str]) -> int:
+    """Delete searches, count them in their cases, and return how many were deleted."""
     if not query_ids:
         return 0
-    values = (gallery_id, query_ids)
     today = datetime.now(UTC).date().isoformat()
+    transaction.change(COUNT_DELETIONS, (today, query_ids))
     transaction.change(
-        COUNT_DELETIONS,
-        (today, *values),
-    )
-    transaction.change(
-        "UPDATE cases SET changed_at = ? WHERE gallery_id = ? AND case_id IN "
+        "UPDATE cases SET changed_at = ? WHERE case_id IN "
         f"(SELECT case_id FROM case_searches WHERE query_id IN {AMONG})",
-        (now_micros(), *values),
+        (now_micros(), query_ids),
     )
-    delete = f"DELETE FROM searches WHERE gallery_id = ? AND query_id IN {AMONG}"
-    return transaction.change(delete, values)
+    return transaction.change(f"DELETE FROM searches WHERE query_id IN {AMONG}", (query_ids,))
+
+
+DELETED_ROWS: Mapping[str, DeleteRows] = {
+    "search": drop_searches,
+    "case": rows_of("cases", "case_id"),
+}
 
 
 def _newest_number(reader: Reader, gallery_id: int) -> int:

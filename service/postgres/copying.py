@@ -16,13 +16,13 @@ import psycopg
 
 from model.problems import InputProblem
 from service.errors import StorageFailed
+from service.opening import open_folder
 from service.postgres.address import sentence_of
 from service.postgres.connection import BEGIN, PostgresConnection, require_server
 from service.postgres.database import KEPT_TOKENS, NOTE_TOKEN, create_tables, describe_format
 from service.postgres.locks import CREATORS
 from service.record.deletions import Deletion, read_deletions
 from service.record.keys import ASKED_FOR
-from service.record.record import Record
 from service.record.schema import TABLES, Table
 from service.record.transaction import Reader, batches
 from service.record.vectors import vector_crc
@@ -92,7 +92,7 @@ def copy_into_postgres(folder: Path, url: str, accepted: Sequence[str] = ()) -> 
             the message says otherwise.
     """
     with (
-        contextlib.closing(Record(folder)) as record,
+        contextlib.closing(open_folder(folder)) as record,
         record.database.read() as source,
         record.database.naming_errors(),
         _naming_errors(),

@@ -204,7 +204,7 @@ class People(RecordPart):
         alerts, sent_to = forget_alerts(transaction, [person_id])
         removal = remove_crops(transaction, gallery_id, slots)
         searches = find_shown(transaction, gallery_id, removal.crop_ids)
-        drop_searches(transaction, gallery_id, list(searches))
+        drop_searches(transaction, list(searches))
         return replace(removal, kept_searches=searches, alerts=alerts, sent_to=sent_to)
 
     def merges(self, gallery_id: int) -> list[Merge]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 
-from service.desk.tables import KeptQueries, StoredCases, drop_searches
 from service.errors import DamagedRecord
 from service.record.calibrations import StoredCalibrations
 from service.record.crops import Crops
 from service.record.database import Database
+from service.record.deleted_rows import DeleteRows, rows_of
 from service.record.deletions import Deletion, read_deletions
 from service.record.files import StrayFiles, UnneededFiles
 from service.record.galleries import Galleries, RemoteIndexes, Runtimes
@@ -20,49 +19,30 @@ from service.record.keys import Keys, ask_for_keys, delete_keys
 from service.record.people import Groups, People
 from service.record.replacing import StagedVectors
 from service.record.schema import TABLES
-from service.record.sqlite import SQLiteDatabase
 from service.record.tracks import Tracks
-from service.record.transaction import AMONG, Connection, Reader, Transaction, batches
-from service.watch.tables.alerts import Alerts
-from service.watch.tables.cameras import Cameras
-from service.watch.tables.lists import Watches
-from service.watch.tables.traffic import ListTraffic
-from service.watch.tables.webhooks import Webhooks
+from service.record.transaction import Connection, Reader, Transaction, batches
 
 CROPS_PER_CHECK = 200
 DELETIONS_AT_ONCE = 10_000
-# Tables, and keys of their rows, by what a deletion of them is called.
-ROWS = {
-    "case": ("cases", "case_id"),
-    "webhook": ("webhooks", "webhook_id"),
-    "alert": ("alerts", "alert_id"),
-    "merge": ("merges", "merge_id"),
-    "job": ("jobs", "job_id"),
+DELETED_ROWS: Mapping[str, DeleteRows] = {
+    "merge": rows_of("merges", "merge_id"),
+    "job": rows_of("jobs", "job_id"),
 }
 
 
 class Record:
-    """The record of everything in a folder.
+    """The galleries, crops, keys and jobs of a data directory.
 
     Writes are durable when they return. Each write that changes a gallery's crops increments its
     version in the same commit. Any thread may read.
+
+    Args:
+        deleted_rows: what deletes rows of the slices' tables, by the kinds of their deletions.
     """
 
-    def __init__(self, folder: Path, url: str | None = None, accepted: Sequence[str] = ()) -> None:
-        """Open the record.
-
-        Args:
-            folder: the data directory.
-            url: of PostgreSQL; None for the SQLite file in the folder.
-            accepted: settings for durability that PostgreSQL may have off.
-
-        Raises:
-            InputProblem: it is no record that this program can use.
-            DamagedRecord: acknowledged data is missing.
-            RecordUnavailable: PostgreSQL does not answer.
-        """
-        database = open_database(folder, url, accepted)
+    def __init__(self, database: Database, deleted_rows: Mapping[str, DeleteRows]) -> None:
         self.database = database
+        self._deleted_rows = {**DELETED_ROWS, **deleted_rows}
         # The connection of a check of the pages that is under way.
         self._checking: Connection | None = None
         self.galleries = Galleries(database)
@@ -73,13 +53,6 @@ class Record:
         self.people = People(database)
         self.groups = Groups(database)
         self.tracks = Tracks(database)
-        self.kept = KeptQueries(database)
-        self.cases = StoredCases(database)
-        self.watches = Watches(database)
-        self.traffic = ListTraffic(database)
-        self.alerts = Alerts(database)
-        self.webhooks = Webhooks(database)
-        self.cameras = Cameras(database)
         self.runtimes = Runtimes(database)
         self.stray_files = StrayFiles(database)
         self.unneeded_files = UnneededFiles(database)
@@ -154,7 +127,7 @@ class Record:
                 ids[deletion.kind].append(deletion.id)
                 if deletion.kind == "crop":
                     crops[deletion.gallery].append(deletion.id)
-            self.database.write(_delete_rows, ids)
+            self.database.write(self._delete_rows, ids)
             self.keys.end_secrets(ids["secret"])
             for gallery in self.galleries.all():
                 if gallery.deletion_id in ids["gallery"]:
@@ -162,33 +135,21 @@ class Record:
                 elif crop_ids := crops[gallery.gallery_id] + crops[None]:
                     self.crops.remove(gallery.gallery_id, crop_ids)
 
+    def _delete_rows(self, transaction: Transaction, ids: Mapping[str, Sequence[str]]) -> None:
+        """Delete what belongs to no crop, given by the kinds of deletions."""
+        delete_keys(transaction, ids["key"])
+        if ids["keyless"]:
+            ask_for_keys(transaction)
+        for kind, delete in self._deleted_rows.items():
+            delete(transaction, ids[kind])
+        # The number of a deleted gallery is not given to another one.
+        numbers = [int(deletion_id.partition("-")[0]) for deletion_id in ids["gallery"]]
+        next_gallery = max(numbers, default=0) + 1
+        transaction.change(
+            "UPDATE record SET value = ?1 "
+            "WHERE name = 'next_gallery' AND CAST(value AS INTEGER) < ?1",
+            (next_gallery,),
+        )
+
     def close(self) -> None:
         self.database.close()
-
-
-def open_database(folder: Path, url: str | None, accepted: Sequence[str] = ()) -> Database:
-    if url is None:
-        return SQLiteDatabase(folder)
-    # An optional dependency.
-    from service.postgres.database import PostgresDatabase
-
-    return PostgresDatabase(folder, url, accepted)
-
-
-def _delete_rows(transaction: Transaction, ids: Mapping[str, Sequence[str]]) -> None:
-    """Delete what belongs to no crop, given by the kinds of deletions."""
-    delete_keys(transaction, ids["key"])
-    if ids["keyless"]:
-        ask_for_keys(transaction)
-    statement = f"SELECT DISTINCT gallery_id FROM searches WHERE query_id IN {AMONG}"
-    for gallery_id in transaction.column(statement, (ids["search"],)):
-        drop_searches(transaction, gallery_id, ids["search"])
-    for kind, (table, key) in ROWS.items():
-        transaction.change(f"DELETE FROM {table} WHERE {key} IN {AMONG}", (ids[kind],))
-    # The number of a deleted gallery is not given to another one.
-    numbers = [int(deletion_id.partition("-")[0]) for deletion_id in ids["gallery"]]
-    next_gallery = max(numbers, default=0) + 1
-    transaction.change(
-        "UPDATE record SET value = ?1 WHERE name = 'next_gallery' AND CAST(value AS INTEGER) < ?1",
-        (next_gallery,),
-    )

@@ -24,6 +24,7 @@ from pathlib import Path
 from model.problems import InputProblem
 from model.wording import counted
 from service.errors import DamagedRecord, RecordUnavailable, StorageFailed
+from service.opening import open_folder
 from service.ops.audit import audit_files
 from service.ops.data_directory import (
     MEBIBYTE,
@@ -51,7 +52,6 @@ from service.record.deletions import (
 )
 from service.record.galleries import put_index_owners, read_index_owners
 from service.record.keys import NO_HASH
-from service.record.record import Record
 from service.record.schema import FORMAT
 from service.record.sqlite import OtherFormat
 from service.record.transaction import FILE, Reader, Transaction
@@ -245,7 +245,7 @@ def _restore(backup: Path, into: Path, replaced: Path, accept_undeleted: bool) -
             _require_known(backup, replaced, restored)
         galleries, keys = _read_counts(part)
         # A record that is new to its folder deletes what its log names when it is opened.
-        with contextlib.closing(Record(part)) as record:
+        with contextlib.closing(open_folder(part)) as record:
             for job in record.jobs.open():
                 record.jobs.cancel(job.job_id)
             record.database.write(stop_watching)
@@ -311,7 +311,7 @@ def _copy_record(database: Database, part: Path) -> list[str]:
     with contextlib.suppress(FileNotFoundError):
         _copy_file(database.folder / LOG_NAME, part / LOG_NAME)
     if (part / LOG_NAME).exists():
-        Record(part).close()
+        open_folder(part).close()
         with contextlib.closing(sqlite3.connect(part / FILE)) as connection:
             connection.execute("PRAGMA journal_mode = DELETE")
         for name in OPEN_RECORD_FILES:

@@ -44,12 +44,12 @@ def open_record(data_dir: Path) -> contextlib.closing[Record]:
     Raises:
         InputProblem: it cannot be used.
     """
-    from service.record.record import Record
+    from service.opening import open_folder
     from service.settings import read_settings
 
     settings = read_settings(data_dir=data_dir)
     url = settings.database_with_password
-    return contextlib.closing(Record(data_dir, url, settings.database_accept))
+    return contextlib.closing(open_folder(data_dir, url, settings.database_accept))
 
 
 def _database_url(data_dir: Path) -> str | None:

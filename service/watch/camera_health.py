@@ -28,8 +28,8 @@ async def note_heartbeat(
         InvalidField: the camera is new, and the key has too many others.
         RecordUnavailable, StorageFailed: the heartbeat could not be stored now.
     """
-    now = runtime.cameras.clock()
-    await _write(runtime, runtime.record.cameras.note_heartbeat, key, camera, heartbeat, now)
+    now = runtime.watch.heard.clock()
+    await _write(runtime, runtime.watch.cameras.note_heartbeat, key, camera, heartbeat, now)
 
 
 async def keep_cameras(runtime: Runtime) -> None:
@@ -44,22 +44,22 @@ async def keep_cameras(runtime: Runtime) -> None:
 
 
 async def _store_counts(runtime: Runtime) -> None:
-    now = runtime.cameras.clock()
+    now = runtime.watch.heard.clock()
     keys = runtime.keys.valid_keys()
     # Counts that cannot be stored are dropped: they would fill the memory while the disk is full.
-    for key_id, counts in runtime.cameras.take_counts().items():
+    for key_id, counts in runtime.watch.heard.take_counts().items():
         if key := keys.get(key_id):
-            store = _write(runtime, runtime.record.cameras.note_sightings, key, counts, now)
+            store = _write(runtime, runtime.watch.cameras.note_sightings, key, counts, now)
             await attempt(f"counting what cameras of the key {key_id} sent", store)
 
 
 async def _find_silent(runtime: Runtime) -> None:
-    now = runtime.cameras.clock()
+    now = runtime.watch.heard.clock()
     heard_before = now - SILENT_AFTER
-    if runtime.cameras.listening_since(now) > heard_before:
+    if runtime.watch.heard.listening_since(now) > heard_before:
         return
     keys = runtime.keys.valid_keys()
-    cameras = runtime.record.cameras
+    cameras = runtime.watch.cameras
     for key_id, camera in await runtime.galleries.read(cameras.overdue, heard_before):
         if key := keys.get(key_id):
             note = _write(runtime, cameras.note_silence, key, camera, heard_before, now)
@@ -71,7 +71,7 @@ async def _write(runtime: Runtime, rule: Callable[..., list[NotedVisit]], *args:
         alerts = await runtime.galleries.write(rule, *args)
     except (RecordUnavailable, StorageFailed):
         # The record does not have what cameras send meanwhile.
-        runtime.cameras.listen_anew()
+        runtime.watch.heard.listen_anew()
         raise
     for noted in alerts:
         announce_alert(runtime.metrics, runtime.shared, noted)

@@ -23,7 +23,6 @@ from service.ops.critical_sections import attempt
 from service.ops.data_directory import failpoint
 from service.ops.metrics import Metrics
 from service.ops.shared import SharedRedis
-from service.record.record import Record
 from service.record.values import Sender
 from service.runtime import Runtime
 from service.search.leave_one_out import NamedCrops
@@ -34,6 +33,7 @@ from service.watch.forecast import make_forecast
 from service.watch.scores import WatchList
 from service.watch.tables.alerts import NotedVisit
 from service.watch.tables.armed_lists import ArmedList, watches_camera
+from service.watch.tables.parts import WatchTables
 from service.watch.tables.traffic import CameraTraffic
 from service.watch.threshold import FEWEST_TRACKS, ThresholdFit, Traffic
 
@@ -78,7 +78,7 @@ async def fit_list(
         return await runtime.pools.watch.run(
             _fit,
             runtime.models[embedder],
-            runtime.record,
+            runtime.watch,
             gallery,
             settings,
             armed_at,
@@ -92,7 +92,7 @@ async def fit_list(
 
 def _fit(
     model: LoadedModel,
-    record: Record,
+    tables: WatchTables,
     gallery: Gallery,
     settings: WatchSettings,
     armed_at: datetime | None,
@@ -102,17 +102,17 @@ def _fit(
     watch_list = WatchList(vectors, crops.names, crops.cameras)
     # Traffic counts only for lists of similar size: heights above a level and cosines differ.
     subject = f"{model.embedder} {watch_list.has_level:d} {watch_list.size.bit_length()}"
-    counts, since = record.traffic.of_list(gallery.gallery_id, subject)
+    counts, since = tables.traffic.of_list(gallery.gallery_id, subject)
     traffic = Traffic(counts)
     tracks_per_day = settings.tracks_per_day or _measure_tracks_per_day(traffic.tracks, since)
     rate = settings.budget / tracks_per_day
     few_people = artefact_thresholds(model.description.calibration.scorings["cosine"])
     fit = ThresholdFit(watch_list, rate, model.reference, artefact=few_people)
     threshold = fit.at(traffic=traffic)
-    by_camera = record.traffic.by_camera(gallery.gallery_id, subject)
+    by_camera = tables.traffic.by_camera(gallery.gallery_id, subject)
     reviews = {}
     if armed_at is not None:
-        reviews = record.watches.reviews_by_camera(gallery.gallery_id, armed_at, subject)
+        reviews = tables.watches.reviews_by_camera(gallery.gallery_id, armed_at, subject)
     return ActiveList(
         gallery=gallery,
         settings=settings,
@@ -152,7 +152,7 @@ def _measure_tracks_per_day(tracks: int, since: datetime) -> float:
 async def arm(runtime: Runtime, fitted: ActiveList, key_id: str) -> None:
     gallery_id = fitted.gallery.gallery_id
     await runtime.galleries.write(
-        runtime.record.watches.arm,
+        runtime.watch.watches.arm,
         gallery_id,
         fitted.settings,
         fitted.forecast,
@@ -160,7 +160,7 @@ async def arm(runtime: Runtime, fitted: ActiveList, key_id: str) -> None:
         key_id,
     )
     # Without a state it is fitted again soon: crops may have been enrolled since it was fitted.
-    runtime.watches.held[gallery_id] = HeldList(None, fitted)
+    runtime.watch.lists.held[gallery_id] = HeldList(None, fitted)
 
 
 async def write_alert(
@@ -195,7 +195,7 @@ def announce_alert(metrics: Metrics, shared: SharedRedis | None, noted: NotedVis
 
 
 async def warn_if_broken(runtime: Runtime, gallery: Gallery) -> None:
-    watch = await runtime.galleries.read(runtime.record.watches.get, gallery.gallery_id)
+    watch = await runtime.galleries.read(runtime.watch.watches.get, gallery.gallery_id)
     if watch is None or watch.state == "disarmed" or watch.promised.high is None:
         return
     if watch.rejected > watch.promised.high * max(1.0, watch.days):
@@ -204,7 +204,7 @@ async def warn_if_broken(runtime: Runtime, gallery: Gallery) -> None:
             f"{rejected} rejected in {watch.days:.1f} days, and at most "
             f"{watch.promised.high:g} a day were forecast; arm it for fewer a day"
         )
-        await write_alert(runtime, runtime.record.watches.warn, gallery.gallery_id, detail)
+        await write_alert(runtime, runtime.watch.watches.warn, gallery.gallery_id, detail)
 
 
 async def keep_lists(runtime: Runtime) -> None:
@@ -214,10 +214,10 @@ async def keep_lists(runtime: Runtime) -> None:
 
 
 async def _follow_lists(runtime: Runtime) -> None:
-    held = runtime.watches.held
+    held = runtime.watch.lists.held
     # A list that is armed during the read stays, although the read may not show it.
     ended = set(held)
-    armed = await runtime.galleries.read(runtime.record.watches.armed)
+    armed = await runtime.galleries.read(runtime.watch.watches.armed)
     ended.difference_update(watch.gallery_id for watch in armed)
     for gallery_id in ended:
         del held[gallery_id]
@@ -225,7 +225,7 @@ async def _follow_lists(runtime: Runtime) -> None:
         gallery = runtime.galleries.by_id(watch.gallery_id)
         if gallery is not None:
             await attempt(f"fitting list {gallery.name}", _follow_list(runtime, gallery, watch))
-    runtime.watches.loaded.set()
+    runtime.watch.lists.loaded.set()
 
 
 async def _follow_list(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> None:
@@ -235,11 +235,11 @@ async def _follow_list(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> 
     elif watch.outdated:
         end_reason = "its vectors were recomputed; read its forecast and arm it again"
     if end_reason:
-        disarm = runtime.record.watches.disarm
+        disarm = runtime.watch.watches.disarm
         await write_alert(runtime, disarm, watch.gallery_id, end_reason, watch.armed_at)
         return
     state = _summarize_state(watch, gallery)
-    held = runtime.watches.held
+    held = runtime.watch.lists.held
     former = held.get(watch.gallery_id)
     if former and time.monotonic() < former.due:
         return
@@ -269,7 +269,7 @@ async def _follow_list(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> 
     if former and former.active and active:
         await _log_moves(runtime.audit, gallery.name, former.active.thresholds, active.thresholds)
     if warning:
-        await write_alert(runtime, runtime.record.watches.warn, watch.gallery_id, warning)
+        await write_alert(runtime, runtime.watch.watches.warn, watch.gallery_id, warning)
         if held.get(watch.gallery_id) is fitted:
             held[watch.gallery_id] = replace(fitted, state=state)
 
@@ -284,12 +284,12 @@ async def _has_grown(runtime: Runtime, former: HeldList, watch: ArmedList) -> bo
     if former.active is None or former.tracks == watch.tracks:
         return False
     traffic = await runtime.galleries.read(
-        runtime.record.traffic.by_camera, watch.gallery_id, former.active.subject
+        runtime.watch.traffic.by_camera, watch.gallery_id, former.active.subject
     )
     if measure_growth(traffic) != measure_growth(former.active.thresholds.traffic):
         return True
-    if runtime.watches.held.get(watch.gallery_id) is former:
-        runtime.watches.held[watch.gallery_id] = replace(former, tracks=watch.tracks)
+    if runtime.watch.lists.held.get(watch.gallery_id) is former:
+        runtime.watch.lists.held[watch.gallery_id] = replace(former, tracks=watch.tracks)
     return False
 
 

@@ -116,13 +116,13 @@ async def sight(
         UnusableImages, QueueFull: nothing was compared.
     """
     require_free_disk(runtime.settings)
-    await runtime.watches.ready()
-    lists = runtime.watches.seen_by(caller)
+    await runtime.watch.lists.ready()
+    lists = runtime.watch.lists.seen_by(caller)
     if enrolled:
         lists = [active for active in lists if active.gallery is not enrolled.gallery]
     now = datetime.now(UTC)
     sightings = [
-        _add_to_track(runtime.tracks, caller, position, image, now)
+        _add_to_track(runtime.watch.tracks, caller, position, image, now)
         for position, image in enumerate(images)
     ]
     chosen = [sighting for sighting in sightings if sighting.embeds]
@@ -141,7 +141,7 @@ async def sight(
                 await _embed(runtime, embedder, chosen, embedded.get(embedder))
             accepted = [sighting for sighting in chosen if sighting.problem is None]
             for sighting in accepted:
-                _follow_person(runtime.models, runtime.tracks, sighting)
+                _follow_person(runtime.models, runtime.watch.tracks, sighting)
             compared = [sighting for sighting in accepted if sighting.compares]
             tracks = dict.fromkeys(sighting.track for sighting in sightings)
             matches = await _compare(runtime, lists, compared, tracks, arrived, wait)
@@ -149,7 +149,7 @@ async def sight(
         # A refused crop may be sent again and is compared then.
         for sighting in set(chosen).difference(accepted):
             sighting.track.looks -= sighting.compares
-    _count_cameras(runtime.cameras, sightings)
+    _count_cameras(runtime.watch.heard, sightings)
     usable = sum(sighting.problem is None for sighting in sightings)
     runtime.metrics.sightings.inc(usable)
     if not caller.may("query"):
@@ -306,7 +306,9 @@ async def _compare(
 ) -> dict[Track, list[SightedMatch]]:
     # Other callers take turns between two parts.
     for part in batches(lists, LISTS_AT_ONCE):
-        for active, watched, scores in await runtime.tracks.threads.run(_score, part, sightings):
+        for active, watched, scores in await runtime.watch.tracks.threads.run(
+            _score, part, sightings
+        ):
             _note_scores(runtime, active, watched, scores)
     matches: dict[Track, list[SightedMatch]] = {}
     for track in tracks:
@@ -412,7 +414,7 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
     )
     match.noted = track.crops
     try:
-        noted = await write_alert(runtime, runtime.record.alerts.note_visit, gallery_id, sighted)
+        noted = await write_alert(runtime, runtime.watch.alerts.note_visit, gallery_id, sighted)
     except BaseException:
         # If the client has left, the end of the track writes the alert.
         match.noted -= sighted.crops
@@ -443,14 +445,14 @@ async def keep_tracks(runtime: Runtime) -> None:
             await _end_tracks(runtime, now - QUIET_SECONDS)
             if now - stored >= TRAFFIC_EVERY_SECONDS:
                 stored = now
-                await _store_traffic(runtime.tracks, runtime.record.traffic, runtime.galleries)
+                await _store_traffic(runtime.watch.tracks, runtime.watch.traffic, runtime.galleries)
     finally:
         await _end_tracks(runtime, math.inf)
-        await _store_traffic(runtime.tracks, runtime.record.traffic, runtime.galleries)
+        await _store_traffic(runtime.watch.tracks, runtime.watch.traffic, runtime.galleries)
 
 
 async def _end_tracks(runtime: Runtime, heard_before: float) -> None:
-    for track in runtime.tracks.end(heard_before):
+    for track in runtime.watch.tracks.end(heard_before):
         for match in list(track.matches.values()):
             if match.noted < track.crops:
                 await attempt("noting the last crops of a visit", _note(runtime, track, match))

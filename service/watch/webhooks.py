@@ -37,18 +37,18 @@ SIGNED_FOR = timedelta(hours=1)
 async def send_deliveries(runtime: Runtime) -> None:
     lock = runtime.record.database.work_lock("webhooks")
     wake = asyncio.get_running_loop().call_soon_threadsafe
-    runtime.galleries.on_alerts = lambda: wake(runtime.watches.announce)
+    runtime.galleries.on_alerts = lambda: wake(runtime.watch.lists.announce)
     await repeat_alone(lock, runtime.pools.locks, TAKE_OVER_SECONDS, lambda: _send_all(runtime))
 
 
 async def _send_all(runtime: Runtime) -> None:
     under_way: dict[str, str | None] = {}
     unstored: defaultdict[str, list[Outcome]] = defaultdict(list)
-    find_due = runtime.record.webhooks.due
+    find_due = runtime.watch.webhooks.due
     async with asyncio.TaskGroup() as attempts:
         while True:
             # Take the event before reading the record, so that no change in between is missed.
-            changed = runtime.watches.changed
+            changed = runtime.watch.lists.changed
             now = datetime.now(UTC)
             pause: float | None = AFTER_FAILURE_SECONDS
             try:
@@ -82,13 +82,13 @@ async def _attempt(
     delivery_id = delivery.delivery_id
     outcomes = unstored[delivery_id]
     try:
-        alert = await runtime.galleries.read(runtime.record.alerts.get, delivery.alert_id)
+        alert = await runtime.galleries.read(runtime.watch.alerts.get, delivery.alert_id)
         # The alert and its delivery are gone if the person was just forgotten.
         if alert:
             if not (outcomes and outcomes[-1].delivered):
-                signed = _sign_image_url(runtime.watches, link_alert(alert))
+                signed = _sign_image_url(runtime.watch.lists, link_alert(alert))
                 body = _build_message(f"watch.{alert.kind}", alert.created_at, signed)
-                outcomes.append(await runtime.sender.send(webhook, delivery_id, body))
+                outcomes.append(await runtime.watch.sender.send(webhook, delivery_id, body))
                 failpoint("webhook.sent")
             await _settle(runtime, webhook, delivery, outcomes[-1])
         del unstored[delivery_id]
@@ -96,11 +96,11 @@ async def _attempt(
         # The delivery stays in the record and is attempted again under its id.
         log.exception("a delivery to webhook %s was cut off", webhook.webhook_id)
         under_way[delivery_id] = None
-        runtime.watches.announce()
+        runtime.watch.lists.announce()
         await asyncio.sleep(_pause_seconds(delivery.attempts + len(outcomes[1:])))
     finally:
         del under_way[delivery_id]
-        runtime.watches.announce()
+        runtime.watch.lists.announce()
 
 
 def _pause_seconds(attempts: int) -> float:
@@ -110,7 +110,7 @@ def _pause_seconds(attempts: int) -> float:
 async def _settle(
     runtime: Runtime, webhook: StoredWebhook, delivery: Delivery, outcome: Outcome
 ) -> None:
-    records = runtime.record.webhooks
+    records = runtime.watch.webhooks
     write = runtime.galleries.write
     is_disabled = None
     if outcome.status == 410:

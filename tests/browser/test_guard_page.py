@@ -113,7 +113,7 @@ def test_the_age_of_an_alert_is_kept_up_to_date(tab, watching, armed, people):
 def test_an_arrow_key_leads_to_the_first_alert_of_a_fresh_page(tab, watching, armed, people):
     for camera in ("yard", "gate"):
         people.pass_by(armed, camera=camera)
-    watches = people.record.watches
+    watches = people.watch.watches
     gallery_id = people.gallery_id(armed)
     watches.disarm(gallery_id, "its time is over", watches.get(gallery_id).armed_at)
     tab.goto(f"{str(watching.base_url).rstrip('/')}/#{armed}/watch")
@@ -190,7 +190,7 @@ def test_new_alerts_sound_and_notify_once_that_is_switched_on(tab, watching, arm
     wait_until(tab, "shown.length === 1 && tones === 2")
     assert tab.evaluate("shown[0]").endswith(f"at gate / List {armed}, on trial")
     now = datetime.now(UTC)
-    cameras = people.record.cameras
+    cameras = people.watch.cameras
     healthy = {"state": "ok", "fps": None, "lag": None}
     cameras.note_heartbeat(LOCAL_ADMIN, "gate", healthy, now - timedelta(minutes=7))
     cameras.note_silence(LOCAL_ADMIN, "gate", now - timedelta(minutes=5), now)

@@ -36,15 +36,15 @@ def test_the_watch_panel_shows_the_cameras_and_alerts_about_silent_ones(
 
         now = datetime.now(UTC)
         heard_at = now - timedelta(minutes=7)
-        others.record.cameras.note_heartbeat(LOCAL_ADMIN, "yard", HEALTHY, heard_at)
-        others.record.cameras.note_silence(LOCAL_ADMIN, "yard", now - timedelta(minutes=5), now)
+        others.watch.cameras.note_heartbeat(LOCAL_ADMIN, "yard", HEALTHY, heard_at)
+        others.watch.cameras.note_silence(LOCAL_ADMIN, "yard", now - timedelta(minutes=5), now)
         for camera, state in {"door": "no_frames", "gate": "ok"}.items():
             sent = {"state": state, "fps": "10", "lag": "0.2"}
             answer = http.post(f"/v1/cameras/{camera}/heartbeat", data=sent)
             assert answer.status_code == 204, answer.text
         for camera, ahead in {"lane": 1800.0, "porch": -2400.0}.items():
             counts = CameraCounts(now, now, crops=1, tracks=1, clock_ahead=ahead)
-            others.record.cameras.note_sightings(LOCAL_ADMIN, {camera: counts}, now)
+            others.watch.cameras.note_sightings(LOCAL_ADMIN, {camera: counts}, now)
         tab.reload()
         rows = cameras.get_by_role("listitem")
         expect(rows).to_have_count(5)

@@ -282,7 +282,7 @@ def test_a_page_that_stays_open_drops_the_oldest_of_many_alerts_and_finds_them_a
 
 def test_a_list_that_ended_by_its_time_says_so_among_the_alerts(tab, watching, armed, people):
     open_panel(tab, watching.base_url, armed)
-    watches = people.record.watches
+    watches = people.watch.watches
     gallery_id = people.gallery_id(armed)
     watches.disarm(gallery_id, "its time is over", watches.get(gallery_id).armed_at)
     card = tab.locator("#alerts .disarmed").first

@@ -12,8 +12,8 @@ import zipfile
 import pytest
 
 from service.errors import DamagedRecord
+from service.opening import open_folder
 from service.record.deletions import LOG_NAME, read_deletions
-from service.record.record import Record
 from service.record.values import ListFilter
 from service.store.export_rows import CROPS
 from tests.power_cut.disk import Disk, read_recording
@@ -31,11 +31,11 @@ from service.record.values import GallerySettings
 from service.ops import data_directory
 from service.record import database, sqlite, vectors
 from service.store import export_rows as exports
-from service.record.record import Record
+from service.opening import open_folder
 from tests.service.gallery.new_crops import new_crop
 {{broken}}
 folder = Path(sys.argv[1])
-record = Record(folder)
+record = open_folder(folder)
 gallery = record.galleries.create("lobby", "{EMBEDDER}", GallerySettings()).gallery_id
 {{left}}
 for number in range(5):
@@ -54,9 +54,9 @@ import os
 import sys
 from pathlib import Path
 from service.record.values import GallerySettings
-from service.record.record import Record
+from service.opening import open_folder
 from tests.service.gallery.new_crops import new_crop
-record = Record(Path(sys.argv[1]))
+record = open_folder(Path(sys.argv[1]))
 gallery = record.galleries.create("lobby", "{EMBEDDER}", GallerySettings()).gallery_id
 record.crops.enroll(gallery, "{EMBEDDER}", [new_crop(1)])
 record.galleries.delete(gallery)
@@ -94,7 +94,7 @@ NO_FOLDER = (
 
 
 def _crops(disk):
-    with contextlib.closing(Record(disk)) as record:
+    with contextlib.closing(open_folder(disk)) as record:
         galleries = record.galleries.all()
         if not galleries:
             return 0
@@ -168,7 +168,7 @@ def test_a_deleted_gallery_is_not_missed_whatever_of_the_marks_is_lost(tmp_path)
     for seed in range(20):
         left = tmp_path / str(seed)
         disk.cut(left, "some", random.Random(seed))
-        with contextlib.closing(Record(left)) as record:
+        with contextlib.closing(open_folder(left)) as record:
             assert record.galleries.all() == []
 
 

@@ -50,7 +50,7 @@ def send_track(served, people, gallery, *senders):
     """Let a track of nobody end at each camera, so that the list has heard of it."""
     number = people.gallery_id(gallery)
     ended = dict.fromkeys(senders, EndedTracks(Traffic.of(np.zeros(1)).counts))
-    people.record.traffic.add(number, subject_of(served, gallery), ended)
+    people.watch.traffic.add(number, subject_of(served, gallery), ended)
     eventually(lambda: set(senders) <= set(thresholds(served, gallery)))
 
 
@@ -169,7 +169,7 @@ def test_no_move_is_taken_back_at_a_camera_that_the_list_has_not_heard_of(watchi
 
 def reviews(served, people, gallery):
     """Return the counts of confirmed and rejected alerts by camera, as the record has them."""
-    watches = people.record.watches
+    watches = people.watch.watches
     number = people.gallery_id(gallery)
     armed_at = watches.get(number).armed_at
     found = watches.reviews_by_camera(number, armed_at, subject_of(served, gallery))

@@ -16,7 +16,7 @@ from model import precision
 from model.artefact import load_artefact
 from service.api_keys import create_key
 from service.engine.runtimes import RuntimeChoice
-from service.record.record import Record
+from service.opening import open_folder
 from service.record.sqlite import PRAGMAS
 from service.record.transaction import FILE
 from service.record.values import GallerySettings
@@ -80,7 +80,7 @@ def test_a_record_that_another_start_creates_or_was_killed_creating_is_new(exami
         assert (tmp_path / FILE).stat().st_size
         assert "there is none yet" in said(examine()[1], "record", "ok")
     assert "there is none yet" in said(examine()[1], "record", "ok")
-    with contextlib.closing(Record(tmp_path)) as record:
+    with contextlib.closing(open_folder(tmp_path)) as record:
         assert record.galleries.all() == []
     assert "0 galleries" in said(examine()[1], "record", "ok")
 
@@ -103,7 +103,7 @@ def test_the_runtime_of_the_features_is_named_with_its_speeds(
     choice = RuntimeChoice(
         runtime="openvino", dtype="float32", device="cpu", crops_per_cpu_second=CHOSEN
     )
-    with contextlib.closing(Record(tmp_path)) as record:
+    with contextlib.closing(open_folder(tmp_path)) as record:
         record.runtimes.keep_first(embedder, choice.model_dump_json())
     named = "openvino in float32 on cpu computes the features"
     measured = "when it was chosen: openvino float32 74, torch float32 27"
@@ -122,7 +122,7 @@ def test_a_stored_runtime_that_cannot_be_used_is_an_error_with_the_remedy(
     examine, tmp_path, tiny_artefact
 ):
     embedder = load_artefact(tiny_artefact).description.embedding_fingerprint
-    with contextlib.closing(Record(tmp_path)) as record:
+    with contextlib.closing(open_folder(tmp_path)) as record:
         record.runtimes.keep_first(
             embedder, '{"runtime": "openvino", "dtype": "float32", "device": "cpu"}'
         )
@@ -136,7 +136,7 @@ def test_pytorch_on_a_cpu_that_was_never_compared_with_openvino_is_warned_of(
     examine, tmp_path, tiny_artefact
 ):
     embedder = load_artefact(tiny_artefact).description.embedding_fingerprint
-    with contextlib.closing(Record(tmp_path)) as record:
+    with contextlib.closing(open_folder(tmp_path)) as record:
         record.runtimes.keep_first(
             embedder, '{"runtime": "torch", "dtype": "float32", "device": "cpu"}'
         )
@@ -178,7 +178,7 @@ def test_a_limit_under_which_no_service_starts_is_an_error(examine, monkeypatch)
 
 
 def test_keys_backups_and_artefacts_of_others_are_looked_at(examine, tmp_path):
-    with contextlib.closing(Record(tmp_path)) as record:
+    with contextlib.closing(open_folder(tmp_path)) as record:
         number = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
         record.crops.enroll(number, EMBEDDER, [new_crop(1)])
         soon, _ = create_key(scopes=["query"], expires_days=3)
@@ -216,7 +216,7 @@ def test_keys_backups_and_artefacts_of_others_are_looked_at(examine, tmp_path):
 def test_a_directory_whose_record_is_elsewhere_or_lost_is_not_called_new(
     examine, tmp_path, left, named
 ):
-    with contextlib.closing(Record(tmp_path)) as record:
+    with contextlib.closing(open_folder(tmp_path)) as record:
         record.keys.add(create_key(scopes=["admin"])[0])
     (tmp_path / FILE).unlink()
     if left != "record.commit":

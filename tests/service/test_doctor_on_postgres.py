@@ -10,7 +10,7 @@ import pytest
 import gmn
 from service import checks
 from service.api_keys import create_key
-from service.record.record import Record
+from service.opening import open_folder
 from service.record.values import GallerySettings
 from tests.service.gallery.new_crops import new_crop
 
@@ -48,7 +48,7 @@ def said(found, part, state="warning"):
 
 @pytest.fixture
 def record(tmp_path, url):
-    with contextlib.closing(Record(tmp_path / "data", url)) as opened:
+    with contextlib.closing(open_folder(tmp_path / "data", url)) as opened:
         yield opened
 
 

@@ -117,7 +117,7 @@ def test_an_export_goes_on_where_a_search_is_deleted_before_its_picture_is_read(
 
     async def deleted_meanwhile(call, query_id):
         opened = await open_search(call, query_id)
-        await call.write(call.record.kept.remove, [query_id])
+        await call.write(call.runtime.desk.kept.remove, [query_id])
         return opened
 
     async def calls(http, runtime):

@@ -173,4 +173,4 @@ def test_a_restored_record_is_disarmed_and_sends_nothing_of_before(
             Transaction.value, f"{NEXT_NUMBER} RETURNING value", (NEWEST_ALERT, now_micros())
         )
         assert next_number > last.number
-        assert people.record.alerts.page(10)
+        assert people.watch.alerts.page(10)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import httpx2
 import pytest
 
-from service.record.record import Record
+from service.opening import open_folder
 from service.store.verify import verify
 from tests.outside import crop_ids
 from tests.waiting import eventually
@@ -27,7 +27,7 @@ def _check(place, held, deleted):
     """Check that acknowledged crops are whole, and that all other files are strays."""
     settings, folder = place
     assert verify(settings["data_dir"]).damage == []
-    with contextlib.closing(Record(settings["data_dir"])) as record:
+    with contextlib.closing(open_folder(settings["data_dir"])) as record:
         (gallery,) = record.galleries.all()
         there = {vector.record.crop_id for vector in record.crops.vectors(gallery.gallery_id)}
         assert held <= there

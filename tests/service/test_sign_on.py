@@ -14,8 +14,8 @@ from starlette.datastructures import Headers
 from model.problems import InputProblem
 from service.api_keys import KeyRing
 from service.errors import Unauthorised
+from service.opening import open_folder
 from service.record.keys import NO_HASH
-from service.record.record import Record
 from service.settings import read_settings
 from service.sign_on import REMOVED_HEADERS, SignOn, User
 from tests.machines.proxy import PROGRAM, Proxy
@@ -209,7 +209,7 @@ def test_groups_beside_those_of_the_proxy_give_nothing(signed):
 
 
 def test_a_stream_of_a_user_ends_after_a_while(tmp_path):
-    with contextlib.closing(Record(tmp_path)) as record:
+    with contextlib.closing(open_folder(tmp_path)) as record:
         ring = KeyRing(record.keys, None, loopback=True, signs_on=True)
         assert not ring.is_open
         begun = datetime.now(UTC)

@@ -11,9 +11,9 @@ import pytest
 
 from model.problems import InputProblem
 from service.commands.serve import serve
+from service.opening import open_folder
 from service.ops import data_directory
 from service.ops.data_directory import require_local_disk
-from service.record.record import Record
 from service.settings import read_settings
 from tests.outside import run_command
 from tests.service.small_disk import small_disk
@@ -112,7 +112,7 @@ def no_database(place):
 
 def a_record_of_another_format(place):
     place.mkdir()
-    Record(place).close()
+    open_folder(place).close()
     with contextlib.closing(sqlite3.connect(place / "record.sqlite3")) as database:
         database.execute("PRAGMA user_version = 99")
 

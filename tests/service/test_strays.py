@@ -8,10 +8,10 @@ import pytest
 
 from gmn_client.models import Export
 from service.gallery.files import clear_files, remove_unneeded_files
+from service.opening import open_folder
 from service.ops.critical_sections import CriticalSections
 from service.ops.data_directory import hold
 from service.ops.threads import BlockingPools
-from service.record.record import Record
 from service.record.values import GallerySettings
 from service.store.exports import clear_exports
 from tests.service.gallery.new_crops import EMBEDDER, NOON
@@ -33,7 +33,7 @@ LISTED = Export(
 def runtime(tmp_path):
     """Return a record and its data directory, as far as files without a record need them."""
     pools = BlockingPools()
-    with contextlib.closing(Record(tmp_path)) as record:
+    with contextlib.closing(open_folder(tmp_path)) as record:
         yield SimpleNamespace(
             pools=pools,
             record=record,

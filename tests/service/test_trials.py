@@ -47,7 +47,7 @@ def trials(served, gallery):
 
 def end_tracks(people, gallery, sender, tracks=TRIAL_TRACKS, subject="subject"):
     counts = EndedTracks(np.array([tracks]))
-    people.record.traffic.add(people.gallery_id(gallery), subject, {sender: counts})
+    people.watch.traffic.add(people.gallery_id(gallery), subject, {sender: counts})
 
 
 def pass_by(people, gallery, sender, **more):
@@ -137,7 +137,7 @@ def test_parts_of_one_track_that_processes_saw_count_once(watching, wanted, peop
     with passersby(data_dir) as others:
         for process, part in zip((people, others, people), parts, strict=True):
             ended = EndedTracks(np.zeros(1, np.int64), [part])
-            process.record.traffic.add(number, "subject", {GATE: ended})
+            process.watch.traffic.add(number, "subject", {GATE: ended})
             counts.append(trials(watching, wanted)[GATE]["tracks"])
     assert counts == [1, 2, 1]
 
@@ -153,7 +153,7 @@ def test_a_track_whose_earlier_parts_were_counted_before_arming_takes_nothing_aw
             b"17", moment + timedelta(seconds=start), moment + timedelta(seconds=end), 0
         )
         ended = EndedTracks(np.zeros(1, np.int64), [part])
-        people.record.traffic.add(number, "subject", {GATE: ended})
+        people.watch.traffic.add(number, "subject", {GATE: ended})
 
     end_part(0, 10)
     end_part(15, 25)
@@ -178,7 +178,7 @@ def test_a_camera_that_is_not_counted_is_on_trial_for_two_weeks(watching, wanted
     ended = EndedTracks(np.array([1]))
     counted = dict.fromkeys(invented, ended)
     number = people.gallery_id(wanted)
-    people.record.traffic.add(number, "subject", counted)
+    people.watch.traffic.add(number, "subject", counted)
     end_tracks(people, wanted, further)
     assert set(trials(watching, wanted)) == set(invented)
     assert read_alert(watching, pass_by(people, wanted, further))["trial"]

@@ -278,7 +278,7 @@ def test_a_list_whose_time_is_over_is_disarmed_with_an_alert(watching, wanted, p
 def test_a_list_that_was_armed_again_is_not_disarmed_for_the_time_of_before(
     watching, wanted, people
 ):
-    watches = people.record.watches
+    watches = people.watch.watches
     gallery_id = people.gallery_id(wanted)
     before = watches.get(gallery_id).armed_at
     arm(watching, wanted)
@@ -561,7 +561,7 @@ def test_after_the_clock_was_set_back_a_list_is_read_reviewed_and_warned_of_once
     served = open_service(tmp_path)
     gallery = arm_new(served, "wanted", drawn_crops)
     with passersby(tmp_path) as people:
-        watches = people.record.watches
+        watches = people.watch.watches
         gallery_id = people.gallery_id(gallery)
         armed = watches.get(gallery_id)
         embedder = people.record.galleries.get(gallery_id).embedding_fingerprint
@@ -715,7 +715,7 @@ def test_alerts_end_with_their_days_and_with_their_gallery(watching, unarmed, pe
     assert watching.http.delete(f"/v1/galleries/{unarmed}").status_code == 200
     assert watching.http.get(f"/v1/alerts/{new.alert_id}").status_code == 404
     # A number is never given out again.
-    assert people.record.alerts.newest_number() >= new.number
+    assert people.watch.alerts.newest_number() >= new.number
 
 
 GATE = Sender("camera", "gate")
@@ -732,12 +732,12 @@ def whole(*counts):
 
 def test_parts_of_one_track_count_once_by_the_best_score(wanted, people, data_dir):
     number = people.gallery_id(wanted)
-    traffic = people.record.traffic
+    traffic = people.watch.traffic
     none = np.zeros(4, np.int64)
 
     def counted(*parts):
         with passersby(data_dir) as others:
-            others.record.traffic.add(number, "a", {GATE: EndedTracks(none, parts)})
+            others.watch.traffic.add(number, "a", {GATE: EndedTracks(none, parts)})
         counts = traffic.of_list(number, "a")[0].tolist()
         assert by_camera(people, number, "a") == {GATE: counts}
         return counts
@@ -756,7 +756,7 @@ def test_parts_of_one_track_count_once_by_the_best_score(wanted, people, data_di
 
 
 def by_camera(people, number, subject):
-    traffic = people.record.traffic.by_camera(number, subject)
+    traffic = people.watch.traffic.by_camera(number, subject)
     assert all(camera.tracks == camera.counts.sum() for camera in traffic.values())
     return {sender: camera.counts.tolist() for sender, camera in traffic.items()}
 
@@ -765,7 +765,7 @@ def test_of_a_counted_track_nothing_is_left_after_an_hour(wanted, people):
     number = people.gallery_id(wanted)
     run = people.record.database.write
     seen = EndedTracks(np.zeros(4, np.int64), [part(b"17", 0, 10, 2)])
-    people.record.traffic.add(number, "a", {GATE: seen})
+    people.watch.traffic.add(number, "a", {GATE: seen})
 
     def kept(transaction):
         return len(transaction.rows("counted_tracks", "WHERE gallery_id = ?", (number,)))
@@ -775,14 +775,14 @@ def test_of_a_counted_track_nothing_is_left_after_an_hour(wanted, people):
     run(lambda transaction: transaction.change(earlier))
     # Maintenance runs every 0.2 s here.
     eventually(lambda: run(kept) == 0)
-    assert people.record.traffic.of_list(number, "a")[0].tolist() == [0, 0, 1, 0]
+    assert people.watch.traffic.of_list(number, "a")[0].tolist() == [0, 0, 1, 0]
 
 
 def test_processes_add_to_one_histogram_and_other_scores_begin_anew(wanted, people, data_dir):
     number = people.gallery_id(wanted)
-    traffic = people.record.traffic
+    traffic = people.watch.traffic
     with passersby(data_dir) as others:
-        for part in (traffic, others.record.traffic):
+        for part in (traffic, others.watch.traffic):
             part.add(number, "a", {GATE: whole(1, 0, 2)})
     assert traffic.of_list(number, "a")[0].tolist() == [2, 0, 4]
     traffic.add(number, "b", {GATE: whole(0, 5)})
@@ -792,7 +792,7 @@ def test_processes_add_to_one_histogram_and_other_scores_begin_anew(wanted, peop
 
 def test_time_while_a_list_was_disarmed_does_not_count_for_its_cameras(watching, wanted, people):
     number = people.gallery_id(wanted)
-    traffic = people.record.traffic
+    traffic = people.watch.traffic
     traffic.add(number, "a", {GATE: whole(1)})
     began = traffic.by_camera(number, "a")[GATE].since
     path = f"/v1/galleries/{wanted}/watch"

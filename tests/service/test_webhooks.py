@@ -311,7 +311,7 @@ def test_a_dead_delivery_is_not_sent_again_while_too_many_wait(
             lambda transaction: transaction.change(ended, (delivery["delivery_id"],))
         )
 
-    retry = people.record.webhooks.retry
+    retry = people.watch.webhooks.retry
     end(first)
     with pytest.raises(InvalidField, match="2 messages wait"):
         retry(first["delivery_id"])
@@ -384,7 +384,7 @@ def test_nothing_of_a_gallery_that_is_being_deleted_is_listed_or_sent(
     # As a process leaves a large gallery that is killed while it deletes the crops.
     people.record.galleries._unlist(people.gallery_id("ending"))
     in_an_hour = datetime.now(UTC) + timedelta(hours=1)
-    assert people.record.webhooks.due(in_an_hour, {}, 2)[0] == []
+    assert people.watch.webhooks.due(in_an_hour, {}, 2)[0] == []
     (listed,) = watching.results("/v1/webhooks")
     assert listed["webhook_id"] == every["webhook_id"]
     assert deliveries(watching, every) == []

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from service.record.record import Record
+from service.opening import open_folder
 from service.record.values import Picture
 from service.watch.tables.alerts import SightedPerson
+from service.watch.tables.parts import WatchTables
 from tests.engines import database_url
 
 SETTINGS = {
@@ -62,7 +63,8 @@ class Passersby:
     """Another process that shares a service's record, and sees people of its lists."""
 
     def __init__(self, data_dir):
-        self.record = Record(data_dir, database_url(data_dir))
+        self.record = open_folder(data_dir, database_url(data_dir))
+        self.watch = WatchTables(self.record.database)
 
     def gallery_id(self, gallery):
         return next(
@@ -111,7 +113,7 @@ class Passersby:
             own_alert=own_alert,
             **seen,
         )
-        return self.record.alerts.note_visit(self.gallery_id(gallery), sighted)
+        return self.watch.alerts.note_visit(self.gallery_id(gallery), sighted)
 
     def end_time_of(self, gallery):
         """Let the time of an armed list be over."""

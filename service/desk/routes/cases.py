@@ -101,7 +101,9 @@ async def create_case(call: Searcher, response: Response, form: Sent[NewCaseForm
     require_free_disk(call.runtime.settings)
     most = MOST_CASES if call.caller.may() else MOST_CASES_OF_KEY
     notes = form.notes[0] if form.notes else ""
-    case = await call.write(call.record.cases.create, form.name, notes, call.caller.key_id, most)
+    case = await call.write(
+        call.runtime.desk.cases.create, form.name, notes, call.caller.key_id, most
+    )
     await call.done("create_case", case_id=case.case_id)
     response.headers["Location"] = f"/v1/galleries/{call.gallery.name}/cases/{case.case_id}"
     return case
@@ -110,7 +112,7 @@ async def create_case(call: Searcher, response: Response, form: Sent[NewCaseForm
 @router.get("")
 async def list_cases(call: Searcher, cursor: Cursor = None, limit: Limit = 100) -> Cases:
     """Lists the cases of a gallery, newest first."""
-    page = await call.read(call.record.cases.page, cursor, limit)
+    page = await call.read(call.runtime.desk.cases.page, cursor, limit)
     call.note_view("list_cases", count=len(page.results))
     return page
 
@@ -118,7 +120,7 @@ async def list_cases(call: Searcher, cursor: Cursor = None, limit: Limit = 100) 
 @router.get("/{case_id}")
 async def read_case(call: Searcher, case_id: CaseId) -> CaseDetail:
     """Reads a case; `GET …/queries?case_id=` lists its searches."""
-    case = await call.read(call.record.cases.get, case_id)
+    case = await call.read(call.runtime.desk.cases.get, case_id)
     call.note_view("read_case", case_id=case_id)
     return case
 
@@ -131,7 +133,7 @@ async def change_case(
     changes = form.changes()
     if not changes:
         raise InvalidField("name, notes: nothing is to be changed; send one of them")
-    cases = call.record.cases
+    cases = call.runtime.desk.cases
     call.caller.require_own((await call.read(cases.get, case_id)).key_id)
     case = await call.write(cases.change, case_id, changes)
     await call.done("change_case", case_id=case_id)
@@ -142,7 +144,7 @@ async def change_case(
 async def delete_case(call: Searcher, case_id: CaseId) -> CaseRemoval:
     """Deletes a case and its searches that are in no other case; another key's needs `admin`."""
     caller = call.caller
-    cases = call.record.cases
+    cases = call.runtime.desk.cases
     caller.require_own((await call.read(cases.get, case_id)).key_id)
 
     async def delete(result: dict[str, Any]) -> CaseRemoval:
@@ -181,7 +183,9 @@ async def _hold(call: GalleryCall, case_id: str, query_id: str, note: str | None
     Changing an entry of another key's case needs `admin`.
     """
     most = None if call.caller.may() else (call.runtime.settings.kept_queries + 1) // 2
-    case = await call.write(call.record.cases.hold, case_id, query_id, note, call.caller, most)
+    case = await call.write(
+        call.runtime.desk.cases.hold, case_id, query_id, note, call.caller, most
+    )
     event = "release_search" if note is None else "hold_search"
     await call.done(event, case_id=case_id, query_id=query_id)
     return case
@@ -212,7 +216,7 @@ async def export_case(call: Searcher, case_id: CaseId) -> StreamingResponse:
     At most four exports run at once, two per key. An export ends if its client reads nothing for a
     minute.
     """
-    case = await call.read(call.record.cases.get, case_id)
+    case = await call.read(call.runtime.desk.cases.get, case_id)
     await call.runtime.audit.note("export_case", gallery=call.gallery.name, case_id=case_id)
     return StreamingResponse(
         _stream_case(call, case),

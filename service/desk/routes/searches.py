@@ -78,14 +78,14 @@ async def list_kept_searches(
 ) -> Response:
     """Lists the kept searches of the caller's key, newest first; those of all keys need `admin`."""
     if case_id is not None:
-        await call.read(call.record.cases.get, case_id)
+        await call.read(call.runtime.desk.cases.get, case_id)
         found_by: tuple[str, str | None] = ("case", case_id)
     else:
         found_by = ("key", _choose_key(call, everyone))
     kept_for = kept_searches.kept_for(call.runtime.settings, call.gallery)
 
     def read(gallery_id: int) -> KeptSearches:
-        page = call.record.kept.page(gallery_id, kept_for, cursor, limit, *found_by)
+        page = call.runtime.desk.kept.page(gallery_id, kept_for, cursor, limit, *found_by)
         return link_searches(call.gallery.name, page)
 
     page = await call.read(read)
@@ -114,7 +114,7 @@ async def read_kept_image(
 ) -> Response:
     """Reads the kept picture of a search; with `width` a small JPEG, as for crops."""
     # The picture itself is not read if the client has it already.
-    await call.read(call.record.kept.result_ids, query_id)
+    await call.read(call.runtime.desk.kept.result_ids, query_id)
     answer = await answer_picture(
         request,
         call.runtime,
@@ -133,7 +133,7 @@ async def delete_kept_search(call: Searcher, query_id: QueryId) -> None:
     call.caller.require_own(opened.key_id)
 
     async def delete(result: dict[str, Any]) -> None:
-        result["count"] = await call.write(call.record.kept.remove, [query_id])
+        result["count"] = await call.write(call.runtime.desk.kept.remove, [query_id])
 
     await call.runtime.audited(
         "delete_kept_search", delete, gallery=call.gallery.name, query_id=query_id
@@ -164,7 +164,7 @@ async def review_results(
             call.runtime, call.gallery, chosen, {"identity": form.identity}, dry_run=False
         )
     decision = None if form.decision == "open" else form.decision
-    await call.write(call.record.kept.review, query_id, form.crop_ids, decision, call.caller)
+    await call.write(call.runtime.desk.kept.review, query_id, form.crop_ids, decision, call.caller)
     await call.done("review", query_id=query_id, crop_ids=form.crop_ids, decision=form.decision)
     enrolled = await _enroll(call, picture, form, name) if picture else None
     opened = await kept_searches.open_search(call, query_id)
@@ -219,7 +219,7 @@ async def export_reviews(call: Searcher, everyone: Everyone = False) -> Streamin
 def _read_reviews(
     gallery_id: int, call: GalleryCall, before: str | None, limit: int, found_by: tuple[str, str]
 ) -> Reviews:
-    page = call.record.kept.reviews(gallery_id, before, limit, *found_by)
+    page = call.runtime.desk.kept.reviews(gallery_id, before, limit, *found_by)
     return link_reviews(call.gallery.name, page)
 
 
@@ -240,7 +240,7 @@ async def _check_review(call: GalleryCall, query_id: str, form: ReviewForm) -> s
     Raises:
         InvalidField, UnknownCrop: the review is not possible.
     """
-    result_ids = await call.read(call.record.kept.result_ids, query_id)
+    result_ids = await call.read(call.runtime.desk.kept.result_ids, query_id)
     for crop_id in form.crop_ids:
         if crop_id not in result_ids:
             raise InvalidField(

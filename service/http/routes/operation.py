@@ -121,14 +121,14 @@ def _show_record(runtime: Runtime, key_ids: Sequence[str]) -> None:
     jobs = Counter(job.state for job in runtime.record.jobs.open())
     for state in ("queued", "running"):
         shown.jobs.labels(state).set(jobs[state])
-    deliveries = runtime.record.webhooks.count_by_state()
+    deliveries = runtime.watch.webhooks.count_by_state()
     for delivery_state in get_args(DeliveryState):
         shown.webhook_deliveries.labels(delivery_state).set(deliveries.get(delivery_state, 0))
-    cameras = runtime.record.cameras.count_by_state(key_ids)
+    cameras = runtime.watch.cameras.count_by_state(key_ids)
     for camera_state in CAMERA_STATES:
         shown.cameras.labels(camera_state).set(cameras.get(camera_state, 0))
     shown.camera_clock.clear()
-    for key_id, camera, ahead_seconds in runtime.record.cameras.clocks(key_ids):
+    for key_id, camera, ahead_seconds in runtime.watch.cameras.clocks(key_ids):
         shown.camera_clock.labels(key_id, camera).set(ahead_seconds)
     if folder := runtime.settings.backup_dir:
         shown.backup_every.set(runtime.settings.backup_every * 3600)

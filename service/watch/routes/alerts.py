@@ -71,7 +71,7 @@ async def list_alerts(
     limit = query.limit
     gallery_id = await call.gallery_id(query.gallery)
     alerts = await runtime.galleries.read(
-        runtime.record.alerts.page,
+        runtime.watch.alerts.page,
         limit + 1,
         gallery_id,
         query.identity,
@@ -105,7 +105,7 @@ async def follow_alerts(
     the key is revoked or expires. A key may hold eight streams.
     """
     runtime = call.runtime
-    stored_alerts = runtime.record.alerts
+    stored_alerts = runtime.watch.alerts
     read = runtime.galleries.read
     gallery_id = await call.gallery_id()
     start = await read(stored_alerts.newest_number)
@@ -119,7 +119,7 @@ async def follow_alerts(
         try:
             while True:
                 runtime.keys.require_valid(call.caller)
-                changed = runtime.watches.changed
+                changed = runtime.watch.lists.changed
                 alerts = await read(
                     stored_alerts.page, ALERTS_AT_ONCE, gallery_id, after=last_number
                 )
@@ -173,12 +173,12 @@ async def read_signed_image(
     The address is valid for an hour.
     """
     runtime: Runtime = request.app.state.runtime
-    if not runtime.watches.is_signed(signature, "picture", alert_id):
+    if not runtime.watch.lists.is_signed(signature, "picture", alert_id):
         raise Unauthorised(
             "the signature of this address is wrong or more than an hour old; use "
             "GET /v1/alerts/{alert_id}/image with a key"
         )
-    alert = await runtime.galleries.read(runtime.record.alerts.get, alert_id)
+    alert = await runtime.galleries.read(runtime.watch.alerts.get, alert_id)
     if alert is None:
         raise UnknownAlert(alert_id)
     return await _answer_picture(request, runtime, alert, None)
@@ -196,7 +196,7 @@ async def review_alert(
     runtime = call.runtime
     alert = await _find(call, alert_id)
     await runtime.galleries.write(
-        runtime.record.alerts.review, alert_id, form.decision, call.caller, form.score
+        runtime.watch.alerts.review, alert_id, form.decision, call.caller, form.score
     )
     reviewed = await _find(call, alert_id)
     await runtime.audit.done(
@@ -208,7 +208,7 @@ async def review_alert(
 
 
 async def _find(call: Call, alert_id: str) -> StoredAlert:
-    alert = await call.runtime.galleries.read(call.record.alerts.get, alert_id)
+    alert = await call.runtime.galleries.read(call.runtime.watch.alerts.get, alert_id)
     if alert is None:
         raise UnknownAlert(alert_id)
     call.caller.require_gallery(alert.gallery)
@@ -219,7 +219,7 @@ async def _answer_picture(
     request: Request, runtime: Runtime, alert: StoredAlert, width: int | None
 ) -> Response:
     async def read() -> Picture:
-        picture = await runtime.galleries.read(runtime.record.alerts.picture, alert.alert_id)
+        picture = await runtime.galleries.read(runtime.watch.alerts.picture, alert.alert_id)
         if picture is None:
             raise UnknownPicture(
                 alert.gallery, "alert", alert.alert_id, "GMN_KEEP_IMAGES=none keeps none"

@@ -154,10 +154,10 @@ async def watch_list(call: Admin, form: Sent[WatchForm]) -> models.WatchProposal
         return models.WatchProposal(
             settings=settings,
             forecast=fitted.forecast,
-            confirm=runtime.watches.sign(until, *signed),
+            confirm=runtime.watch.lists.sign(until, *signed),
             confirm_until=until,
         )
-    if not runtime.watches.is_signed(form.confirm, *signed):
+    if not runtime.watch.lists.is_signed(form.confirm, *signed):
         raise InvalidField(
             "confirm: belongs to other settings, is older than ten minutes, or the forecast has "
             "another basis or embedder now; send the settings without it, read the forecast, and "
@@ -187,7 +187,7 @@ async def disarm_list(call: Admin, form: Sent[DisarmingForm] = WITHOUT_REASON) -
     reason = form.reason or f"the key {call.caller.key_id} did so"
     await call.runtime.audited(
         "disarm_list",
-        lambda _: call.write(call.record.watches.disarm, reason),
+        lambda _: call.write(call.runtime.watch.watches.disarm, reason),
         gallery=call.gallery.name,
         reason=form.reason,
     )
@@ -201,7 +201,7 @@ async def ignore_reviews(call: Admin, form: Sent[ReviewsForm]) -> models.Watch:
     The threshold of the camera follows within seconds. The reviews themselves stay.
     """
     sender = Sender(form.key_id, form.camera)
-    held = call.runtime.watches.held.get(call.gallery.gallery_id)
+    held = call.runtime.watch.lists.held.get(call.gallery.gallery_id)
     if held is None or held.active is None or sender not in held.active.thresholds.by_sender:
         raise InvalidField(
             "camera: the list has heard of no such camera of this key; read the list, and send "
@@ -209,7 +209,7 @@ async def ignore_reviews(call: Admin, form: Sent[ReviewsForm]) -> models.Watch:
         )
     await call.runtime.audited(
         "ignore_reviews",
-        lambda _: call.write(call.record.watches.ignore_reviews, sender, form.ignored),
+        lambda _: call.write(call.runtime.watch.watches.ignore_reviews, sender, form.ignored),
         gallery=call.gallery.name,
         camera=sender.camera,
         camera_key_id=sender.key_id,
@@ -220,10 +220,10 @@ async def ignore_reviews(call: Admin, form: Sent[ReviewsForm]) -> models.Watch:
 
 
 async def _read_list(call: GalleryCall) -> models.Watch:
-    watch = await call.read(call.record.watches.get)
+    watch = await call.read(call.runtime.watch.watches.get)
     if watch is None:
         return models.Watch(gallery=call.gallery.name, state="disarmed")
-    held = call.runtime.watches.held.get(watch.gallery_id)
+    held = call.runtime.watch.lists.held.get(watch.gallery_id)
     if held is None or watch.state == "disarmed":
         return watch
     forecast = held.active and held.active.forecast

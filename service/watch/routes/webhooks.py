@@ -60,14 +60,14 @@ async def create_webhook(call: Administrator, form: Sent[NewWebhookForm]) -> mod
     """
     runtime = call.runtime
     gallery_id = await call.gallery_id(form.gallery)
-    await runtime.sender.require_usable(form.url, call.caller.gallery is None)
+    await runtime.watch.sender.require_usable(form.url, call.caller.gallery is None)
     fields = {
         "url": form.url,
         "secret": new_secret(),
         "note": form.note,
         "key_id": call.caller.key_id,
     }
-    webhook = await runtime.galleries.write(runtime.record.webhooks.create, gallery_id, fields)
+    webhook = await runtime.galleries.write(runtime.watch.webhooks.create, gallery_id, fields)
     await _audit(call, "create_webhook", webhook)
     return webhook
 
@@ -75,7 +75,7 @@ async def create_webhook(call: Administrator, form: Sent[NewWebhookForm]) -> mod
 @router.get("")
 async def list_webhooks(call: Administrator) -> models.Webhooks:
     """Lists the webhooks without their secrets, the oldest first."""
-    webhooks = await call.runtime.galleries.read(call.record.webhooks.all)
+    webhooks = await call.runtime.galleries.read(call.runtime.watch.webhooks.all)
     return models.Webhooks(
         results=[webhook for webhook in webhooks.values() if call.caller.may_see(webhook.gallery)]
     )
@@ -96,7 +96,7 @@ async def list_deliveries(
         await _find(call, webhook_id)
     gallery_id = await call.gallery_id()
     deliveries = await runtime.galleries.read(
-        runtime.record.webhooks.deliveries, state, webhook_id, gallery_id, cursor, limit + 1
+        runtime.watch.webhooks.deliveries, state, webhook_id, gallery_id, cursor, limit + 1
     )
     next_cursor = deliveries[limit - 1].delivery_id if len(deliveries) > limit else None
     page = models.Deliveries(results=deliveries[:limit], next_cursor=next_cursor)
@@ -107,7 +107,7 @@ async def list_deliveries(
 async def retry_delivery(call: Administrator, delivery_id: DeliveryId) -> models.Delivery:
     """Restarts a dead delivery under its id, with the same number of attempts as at first."""
     runtime = call.runtime
-    records = runtime.record.webhooks
+    records = runtime.watch.webhooks
     delivery = await runtime.galleries.read(records.delivery, delivery_id)
     if delivery is None or delivery.webhook_id is None:
         raise UnknownDelivery(delivery_id)
@@ -127,7 +127,7 @@ async def change_webhook(
     if not changes:
         raise InvalidField("url, enabled, note: nothing is to be changed; send one of them")
     if form.url:
-        await call.runtime.sender.require_usable(form.url, call.caller.gallery is None)
+        await call.runtime.watch.sender.require_usable(form.url, call.caller.gallery is None)
     if form.enabled is not None:
         changes["why"] = None if form.enabled else f"the key {call.caller.key_id} stopped it"
     return await _change(call, webhook_id, changes, "change_webhook")
@@ -149,7 +149,7 @@ async def rotate_webhook(call: Administrator, webhook_id: WebhookId) -> models.N
 async def test_webhook(call: Administrator, webhook_id: WebhookId) -> models.TestedWebhook:
     """Sends a signed message of type `test` once, and answers the outcome."""
     webhook = await _find(call, webhook_id)
-    outcome = await send_test(call.runtime.sender, webhook)
+    outcome = await send_test(call.runtime.watch.sender, webhook)
     await _audit(call, "test_webhook", webhook)
     return models.TestedWebhook.model_validate(outcome)
 
@@ -161,7 +161,7 @@ async def delete_webhook(call: Administrator, webhook_id: WebhookId) -> None:
     runtime = call.runtime
     await runtime.audited(
         "delete_webhook",
-        lambda _: runtime.galleries.write(runtime.record.webhooks.delete, webhook_id),
+        lambda _: runtime.galleries.write(runtime.watch.webhooks.delete, webhook_id),
         webhook_id=webhook_id,
     )
 
@@ -170,7 +170,7 @@ async def _change(
     call: Call, webhook_id: str, changes: Mapping[str, Any], event: str
 ) -> StoredWebhook:
     runtime = call.runtime
-    webhook = await runtime.galleries.write(runtime.record.webhooks.change, webhook_id, changes)
+    webhook = await runtime.galleries.write(runtime.watch.webhooks.change, webhook_id, changes)
     if webhook is None:
         raise UnknownWebhook(webhook_id)
     await _audit(call, event, webhook)
@@ -179,7 +179,7 @@ async def _change(
 
 async def _find(call: Call, webhook_id: str) -> StoredWebhook:
     """Return a webhook; raise `UnknownWebhook` also for one that the key may not see."""
-    webhooks = await call.runtime.galleries.read(call.record.webhooks.all)
+    webhooks = await call.runtime.galleries.read(call.runtime.watch.webhooks.all)
     webhook = webhooks.get(webhook_id)
     if webhook is None or not call.caller.may_see(webhook.gallery):
         raise UnknownWebhook(webhook_id)

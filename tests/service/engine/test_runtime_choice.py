@@ -15,7 +15,7 @@ from model.torch_runtime import TorchRuntime
 from service.engine import runtimes
 from service.engine.runtimes import RuntimeChoice, choose_runtime, prefer
 from service.errors import StorageFailed
-from service.record.record import Record
+from service.opening import open_folder
 from service.settings import Settings
 from service.store.command import store as store_command
 
@@ -31,7 +31,7 @@ def artefact(tiny_artefact):
 
 @pytest.fixture
 def records(tmp_path):
-    store = Record(tmp_path)
+    store = open_folder(tmp_path)
     yield store.runtimes
     store.close()
 

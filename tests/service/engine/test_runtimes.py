@@ -18,8 +18,8 @@ from model.torch_runtime import TorchRuntime
 from service.engine.device import DeviceThread, MicroBatcher, WaitingCrop
 from service.engine.networks import Networks, _start_of, load_model
 from service.errors import DeviceLost
+from service.opening import open_folder
 from service.ops.metrics import Metrics
-from service.record.record import Record
 from service.settings import Settings
 from tests.forked import run_forked
 
@@ -102,7 +102,7 @@ async def test_with_openvino_no_crop_waits_for_another_one_or_for_the_device_thr
     gate = threading.Event()
     with contextlib.ExitStack() as held:
         device = held.enter_context(DeviceThread())
-        record = held.enter_context(contextlib.closing(Record(tmp_path)))
+        record = held.enter_context(contextlib.closing(open_folder(tmp_path)))
         runtimes = record.runtimes
         model = load_model(
             settings.artefact, settings, device, Metrics(), runtimes, held, is_served=True

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from service.desk.tables import DeskTables
+from service.opening import open_folder
 from service.ops.threads import heartbeat
-from service.record.record import Record
 from service.record.sqlite import STEPS_PER_BEAT
 from service.record.values import (
     ArchivedCrop,
@@ -18,6 +19,7 @@ from service.record.values import (
     StoredCrop,
     new_crop_id,
 )
+from service.watch.tables.parts import WatchTables
 from tests.engines import database_url
 
 EMBEDDER = "a" * 64
@@ -43,8 +45,16 @@ def without_picture(number, **said):
 @contextlib.contextmanager
 def open_record(folder, first=None):
     """Open the record of a data directory, or of the first of several machines that share it."""
-    with contextlib.closing(Record(folder, database_url(first or folder))) as record:
+    with contextlib.closing(open_folder(folder, database_url(first or folder))) as record:
         yield record
+
+
+def desk_of(record):
+    return DeskTables(record.database)
+
+
+def watch_of(record):
+    return WatchTables(record.database)
 
 
 def new_gallery(record, name="lobby", embedder=EMBEDDER):

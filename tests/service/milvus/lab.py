@@ -12,8 +12,8 @@ from service.milvus.index import MilvusIndexes
 from service.milvus.indexer import Indexer
 from service.milvus.rows import Codes
 from service.milvus.writing import CollectionWriter
+from service.opening import open_folder
 from service.record.galleries import IndexState
-from service.record.record import Record
 from service.record.values import GallerySettings
 from tests.service.filled_index import FilledIndex
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop, only
@@ -64,7 +64,7 @@ class Lab:
     def __init__(self, folder, milvus):
         self.folder = folder
         self.milvus = milvus
-        self.record = Record(folder)
+        self.record = open_folder(folder)
         self.server = milvus.connect()
         self.codes = Codes(self.record.galleries.group_secret())
         self.writer = CollectionWriter(self.record, self.server, self.codes)

@@ -7,6 +7,7 @@ from datetime import timedelta
 from gmn_client.models import RankedCrop
 from service.desk.tables import NewSearch
 from service.record.schema import now_micros
+from tests.service.gallery.new_crops import desk_of
 
 WEEK = timedelta(days=7)
 NUMBERS = itertools.count()
@@ -44,5 +45,5 @@ def new_search(*crop_ids, verdict="uncertain", picture=None, **changes):
 
 
 def kept_ids(record, gallery_id):
-    page = record.kept.page(gallery_id, WEEK, None, 100)
+    page = desk_of(record).kept.page(gallery_id, WEEK, None, 100)
     return [search["query_id"] for search in page.results]

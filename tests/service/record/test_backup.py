@@ -18,10 +18,10 @@ import gmn
 from gmn_client.models import JobProblem
 from model.problems import InputProblem
 from service.errors import DamagedRecord, RecordUnavailable, StorageFailed
+from service.opening import open_folder
 from service.ops.audit import AuditLog
 from service.record.deletions import read_deletions
 from service.record.keys import NO_HASH, ApiKey
-from service.record.record import Record
 from service.record.schema import row_crc
 from service.record.transaction import Reader, Transaction
 from service.record.vectors import VectorFiles
@@ -31,6 +31,7 @@ from service.store.verify import verify
 from tests.forked import GMN, run_forked, run_gmn
 from tests.service.gallery.new_crops import (
     NOON,
+    desk_of,
     enroll,
     is_on_disk,
     listed,
@@ -38,6 +39,7 @@ from tests.service.gallery.new_crops import (
     new_crop,
     new_gallery,
     open_record,
+    watch_of,
 )
 from tests.service.gallery.new_jobs import new_job
 from tests.service.record.filled import flip
@@ -85,15 +87,15 @@ def empty(folder):
 
 
 def delete_one_of_each_kind(record, lobby, gate, ids, searches, closed, webhook, merge):
-    record.kept.remove(lobby, [searches[0].query_id])
-    record.cases.delete(lobby, closed.case_id)
+    desk_of(record).kept.remove(lobby, [searches[0].query_id])
+    desk_of(record).cases.delete(lobby, closed.case_id)
     record.crops.remove(lobby, [ids[0]])
     record.people.forget(lobby, "c")
     record.people.undo_merge(lobby, merge)
     record.keys.revoke("revoked")
     (kept,) = record.keys.all()
     record.keys.change(replace(kept, secret_sha256="2" * 64))
-    record.webhooks.delete(webhook.webhook_id)
+    watch_of(record).webhooks.delete(webhook.webhook_id)
     record.database.write(Transaction.change, "DELETE FROM alerts")
     record.database.write(Transaction.change, "DELETE FROM jobs WHERE job_id = 'ended'")
     record.galleries.delete(gate)
@@ -105,10 +107,10 @@ def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(filled
     record, lobby, gate, ids = filled
     ids += enroll(record, lobby, new_crop(6, "c"), new_crop(7, "d"), new_crop(8, "e"))
     searches = [new_search(crop_id=crop_id, picture=b"picture") for crop_id in ids[1:3]]
-    record.kept.keep(lobby, searches, 10)
-    closed = record.cases.create(lobby, "closed", "", "k")
-    record.cases.create(lobby, "open", "", "k")
-    webhook = record.webhooks.create(lobby, WEBHOOK)
+    desk_of(record).kept.keep(lobby, searches, 10)
+    closed = desk_of(record).cases.create(lobby, "closed", "", "k")
+    desk_of(record).cases.create(lobby, "open", "", "k")
+    webhook = watch_of(record).webhooks.create(lobby, WEBHOOK)
     merge = record.people.rename(lobby, "e", "d").merge_id
     record.jobs.create(new_job("ended", lobby))
     record.jobs.update("ended", "done", None)
@@ -143,10 +145,10 @@ def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(filled
         assert [key.secret_sha256 for key in again.keys.all()] == [NO_HASH]
         assert again.galleries.get(lobby).version > latest
         assert kept_ids(again, lobby) == [searches[1].query_id]
-        assert [case.name for case in again.cases.page(lobby, None, 9).results] == ["open"]
+        assert [case.name for case in desk_of(again).cases.page(lobby, None, 9).results] == ["open"]
         assert again.jobs.get("open").state == "cancelled"
         assert again.jobs.get("ended") is None
-        assert again.webhooks.all() == {}
+        assert watch_of(again).webhooks.all() == {}
         assert again.people.merges(lobby) == []
         assert Reader(again.database).value("SELECT count(*) FROM alerts") == 0
         assert new_gallery(again, "new") > gate
@@ -481,7 +483,7 @@ def test_a_restore_that_is_killed_is_never_opened_and_can_be_repeated(filled, tm
     command = ("restore", str(backup), "--into", str(new), "--replaces", str(tmp_path / "data"))
     assert run_forked(killed_at_the_step, *command).returncode == -signal.SIGKILL
     with pytest.raises(InputProblem, match="was cut off"):
-        Record(new)
+        open_folder(new)
     shutil.rmtree(new)
     assert run_gmn(*command).returncode == 0
     with open_record(new) as again:
@@ -493,7 +495,7 @@ def test_what_cannot_be_restored_is_refused_with_the_remedy(filled, tmp_path):
     record, *_ = filled
     backup = write_backup(record.database, tmp_path / "backups").path
     record.close()
-    Record(empty(tmp_path / "another")).close()
+    open_folder(empty(tmp_path / "another")).close()
     with pytest.raises(InputProblem, match="is another record"):
         restore_backup(backup, empty(tmp_path / "first"), tmp_path / "another")
     other = shutil.copytree(backup, tmp_path / "other" / backup.name)

@@ -8,7 +8,7 @@ from gmn_client.models import Forecast, WatchSettings
 from service.errors import InvalidField
 from service.record.keys import ApiKey
 from service.watch.tables.cameras import MOST_CAMERAS, CameraCounts
-from tests.service.gallery.new_crops import open_record
+from tests.service.gallery.new_crops import open_record, watch_of
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HEALTHY = {"state": "ok", "fps": 10.0, "lag": 0.2}
@@ -36,11 +36,11 @@ def arm(record, gallery):
         sentence="Not known.",
     )
     embedder = record.galleries.get(gallery).embedding_fingerprint
-    record.watches.arm(gallery, settings, forecast, embedder, "door")
+    watch_of(record).watches.arm(gallery, settings, forecast, embedder, "door")
 
 
 def listed(record, now=NOON, key_ids=("door", "yard"), cursor=None, limit=5000):
-    return record.cameras.page(key_ids, cursor, limit, now)
+    return watch_of(record).cameras.page(key_ids, cursor, limit, now)
 
 
 def sent(crops=1, tracks=1, refused=0, at=NOON):
@@ -48,7 +48,7 @@ def sent(crops=1, tracks=1, refused=0, at=NOON):
 
 
 def test_a_camera_shows_what_it_sent_in_the_last_day_and_its_heartbeat(record):
-    cameras = record.cameras
+    cameras = watch_of(record).cameras
     for hours, crops in ((25, 100), (10, 3), (0, 2)):
         then = NOON - timedelta(hours=hours)
         cameras.note_sightings(DOOR, {"gate": sent(crops, at=then)}, then)
@@ -69,19 +69,19 @@ def test_a_camera_shows_what_it_sent_in_the_last_day_and_its_heartbeat(record):
 
 
 def test_two_keys_that_use_one_name_have_two_cameras(record):
-    record.cameras.note_heartbeat(DOOR, "gate", HEALTHY, NOON)
-    record.cameras.note_heartbeat(YARD, "gate", HEALTHY, NOON)
+    watch_of(record).cameras.note_heartbeat(DOOR, "gate", HEALTHY, NOON)
+    watch_of(record).cameras.note_heartbeat(YARD, "gate", HEALTHY, NOON)
     assert [camera.key_id for camera in listed(record)] == ["door", "yard"]
     assert [camera.key_id for camera in listed(record, key_ids=["yard"])] == ["yard"]
     later = NOON + timedelta(minutes=6)
-    record.cameras.note_heartbeat(YARD, "gate", HEALTHY, later)
-    assert record.cameras.overdue(later - timedelta(minutes=5)) == [("door", "gate")]
+    watch_of(record).cameras.note_heartbeat(YARD, "gate", HEALTHY, later)
+    assert watch_of(record).cameras.overdue(later - timedelta(minutes=5)) == [("door", "gate")]
 
 
 def test_cameras_are_listed_page_by_page(record):
     names = ["", "gate", "a/b", "zoo", "Ä"]
     for key in (DOOR, YARD):
-        record.cameras.note_sightings(key, {name: sent() for name in names}, NOON)
+        watch_of(record).cameras.note_sightings(key, {name: sent() for name in names}, NOON)
     whole = listed(record)
     assert len(whole) == 10
     found = []
@@ -93,7 +93,7 @@ def test_cameras_are_listed_page_by_page(record):
 
 
 def test_beyond_its_limit_a_key_names_no_new_camera_and_its_sightings_count_as_unnamed(record):
-    cameras = record.cameras
+    cameras = watch_of(record).cameras
     cameras.note_heartbeat(DOOR, "gate", HEALTHY, NOON)
     many = {f"camera {number}": sent() for number in range(MOST_CAMERAS + 4)}
     cameras.note_sightings(DOOR, many, NOON)
@@ -110,17 +110,17 @@ def test_beyond_its_limit_a_key_names_no_new_camera_and_its_sightings_count_as_u
 
 
 def test_a_camera_that_is_not_heard_for_a_week_is_forgotten(record):
-    record.cameras.note_heartbeat(DOOR, "gate", HEALTHY, NOON)
+    watch_of(record).cameras.note_heartbeat(DOOR, "gate", HEALTHY, NOON)
     day_later = NOON + timedelta(days=1)
-    record.cameras.note_sightings(DOOR, {"hall": sent(at=day_later)}, day_later)
-    record.cameras.remove_old(NOON + timedelta(days=7, seconds=1))
+    watch_of(record).cameras.note_sightings(DOOR, {"hall": sent(at=day_later)}, day_later)
+    watch_of(record).cameras.remove_old(NOON + timedelta(days=7, seconds=1))
     assert [camera.camera for camera in listed(record)] == ["hall"]
 
 
 def test_a_key_that_is_revoked_takes_its_cameras_along(record):
     for key in (DOOR, YARD):
         record.keys.add(key)
-        record.cameras.note_heartbeat(key, "gate", HEALTHY, NOON)
+        watch_of(record).cameras.note_heartbeat(key, "gate", HEALTHY, NOON)
     record.keys.revoke("door")
     assert [camera.key_id for camera in listed(record)] == ["yard"]
 
@@ -128,13 +128,13 @@ def test_a_key_that_is_revoked_takes_its_cameras_along(record):
 def test_keys_that_go_with_their_gallery_take_their_cameras_along(record, gallery):
     own = ApiKey("own", "0" * 64, ("sight",), gallery="lobby", created_at=NOON)
     record.keys.add(own)
-    record.cameras.note_heartbeat(own, "gate", HEALTHY, NOON)
+    watch_of(record).cameras.note_heartbeat(own, "gate", HEALTHY, NOON)
     record.galleries.delete(gallery)
     assert listed(record, key_ids=["own"]) == []
 
 
 def test_cameras_are_counted_by_their_state(record):
-    cameras = record.cameras
+    cameras = watch_of(record).cameras
     cameras.note_heartbeat(DOOR, "dead", HEALTHY, NOON)
     later = NOON + timedelta(minutes=6)
     cameras.note_heartbeat(DOOR, "gate", HEALTHY, later)
@@ -147,19 +147,21 @@ def test_cameras_are_counted_by_their_state(record):
 
 def test_of_several_processes_the_first_notes_a_silence(record, gallery, tmp_path):
     arm(record, gallery)
-    record.cameras.note_heartbeat(DOOR, "gate", HEALTHY, NOON)
+    watch_of(record).cameras.note_heartbeat(DOOR, "gate", HEALTHY, NOON)
     later = NOON + timedelta(minutes=6)
     with open_record(tmp_path) as other:
         noted = [
-            process.cameras.note_silence(DOOR, "gate", later - timedelta(minutes=5), later)
+            watch_of(process).cameras.note_silence(
+                DOOR, "gate", later - timedelta(minutes=5), later
+            )
             for process in (record, other)
         ]
         heard = [
-            process.cameras.note_heartbeat(DOOR, "gate", HEALTHY, later)
+            watch_of(process).cameras.note_heartbeat(DOOR, "gate", HEALTHY, later)
             for process in (other, record)
         ]
     assert [len(alerts) for alerts in noted + heard] == [1, 0, 1, 0]
-    silent, back = reversed(record.alerts.page(10))
+    silent, back = reversed(watch_of(record).alerts.page(10))
     assert (silent.kind, silent.camera, silent.first_seen, silent.last_seen) == (
         "silent",
         "gate",
@@ -175,7 +177,7 @@ def test_of_several_processes_the_first_notes_a_silence(record, gallery, tmp_pat
 @pytest.mark.parametrize("state", ["no_frames", "reconnecting"])
 def test_a_camera_that_shows_its_program_nothing_falls_silent(record, gallery, state):
     arm(record, gallery)
-    cameras = record.cameras
+    cameras = watch_of(record).cameras
     cameras.note_heartbeat(DOOR, "gate", HEALTHY, NOON)
     later = NOON + timedelta(minutes=6)
     heard_before = later - timedelta(minutes=5)
@@ -184,7 +186,7 @@ def test_a_camera_that_shows_its_program_nothing_falls_silent(record, gallery, s
     assert cameras.overdue(heard_before) == [("door", "gate")]
     assert len(cameras.note_silence(DOOR, "gate", heard_before, later)) == 1
     assert cameras.note_heartbeat(DOOR, "gate", dark, later + timedelta(minutes=1)) == []
-    (silent,) = record.alerts.page(10)
+    (silent,) = watch_of(record).alerts.page(10)
     assert silent.detail.startswith(
         f"the camera 'gate' of the key door has shown nothing to its program ({state}) "
         "for 6 minutes; check the camera"
@@ -196,21 +198,24 @@ def test_a_camera_that_shows_its_program_nothing_falls_silent(record, gallery, s
 
 
 def test_a_camera_whose_program_still_lives_is_not_forgotten(record):
-    record.cameras.note_heartbeat(DOOR, "gate", HEALTHY, NOON)
+    watch_of(record).cameras.note_heartbeat(DOOR, "gate", HEALTHY, NOON)
     week_later = NOON + timedelta(days=7, seconds=1)
     dark = {"state": "no_frames", "fps": 0.0, "lag": None}
-    record.cameras.note_heartbeat(DOOR, "gate", dark, week_later)
-    record.cameras.remove_old(week_later)
+    watch_of(record).cameras.note_heartbeat(DOOR, "gate", dark, week_later)
+    watch_of(record).cameras.remove_old(week_later)
     (gate,) = listed(record)
     assert gate.last_heard_at == NOON
 
 
 def test_a_camera_that_is_heard_meanwhile_is_not_silent(record, gallery):
     arm(record, gallery)
-    record.cameras.note_heartbeat(DOOR, "gate", HEALTHY, NOON)
+    watch_of(record).cameras.note_heartbeat(DOOR, "gate", HEALTHY, NOON)
     later = NOON + timedelta(minutes=6)
-    ((key_id, camera),) = record.cameras.overdue(later - timedelta(minutes=5))
-    record.cameras.note_heartbeat(DOOR, "gate", HEALTHY, later)
+    ((key_id, camera),) = watch_of(record).cameras.overdue(later - timedelta(minutes=5))
+    watch_of(record).cameras.note_heartbeat(DOOR, "gate", HEALTHY, later)
     assert (key_id, camera) == ("door", "gate")
-    assert record.cameras.note_silence(DOOR, camera, later - timedelta(minutes=5), later) == []
-    assert record.alerts.page(10) == []
+    assert (
+        watch_of(record).cameras.note_silence(DOOR, camera, later - timedelta(minutes=5), later)
+        == []
+    )
+    assert watch_of(record).alerts.page(10) == []

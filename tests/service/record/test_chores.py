@@ -11,12 +11,19 @@ import pytest
 
 from gmn_client.models import JobProblem
 from service.errors import StorageFailed
+from service.opening import open_folder
 from service.record import galleries
 from service.record.keys import ApiKey
-from service.record.record import Record
 from service.record.transaction import Reader
 from service.record.vectors import BLOCK_BYTES, VectorFile
-from tests.service.gallery.new_crops import NOON, OTHER_EMBEDDER, enroll, new_crop, open_record
+from tests.service.gallery.new_crops import (
+    NOON,
+    OTHER_EMBEDDER,
+    desk_of,
+    enroll,
+    new_crop,
+    open_record,
+)
 from tests.service.gallery.new_jobs import new_job
 from tests.service.record.filled import contents, fill_record
 from tests.service.record.new_searches import new_search
@@ -116,7 +123,7 @@ def test_a_deleted_gallery_leaves_no_row_of_its_own(tmp_path):
 def test_people_and_searches_of_a_deleted_gallery_go_in_small_commits(record, gallery, monkeypatch):
     monkeypatch.setattr(galleries, "CROPS_AT_ONCE", 2)
     enroll(record, gallery, *(new_crop(number, f"person {number}") for number in range(6)))
-    record.kept.keep(gallery, [new_search(picture=b"picture") for _ in range(6)], 10)
+    desk_of(record).kept.keep(gallery, [new_search(picture=b"picture") for _ in range(6)], 10)
     reader = Reader(record.database)
 
     def count_rows():
@@ -157,7 +164,7 @@ def test_vectors_are_not_written_to_a_file_that_another_process_has_removed(
         with pytest.raises(StorageFailed):
             record.crops.enroll(gallery, OTHER_EMBEDDER, [new_crop(1)])
     # This removes the file of the side that was not committed.
-    Record(tmp_path).close()
+    open_folder(tmp_path).close()
     record.crops.enroll(gallery, OTHER_EMBEDDER, [new_crop(1)])
     with open_record(tmp_path) as again:
         again.check()

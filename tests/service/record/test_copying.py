@@ -12,12 +12,12 @@ import psycopg
 import pytest
 
 import gmn
+from service.opening import open_folder
 from service.ops.data_directory import lock_data_directory
 from service.postgres import copying
 from service.postgres.connection import PostgresConnection
 from service.record.deletions import Deletion, DeletionLog, read_deletions
 from service.record.keys import ApiKey
-from service.record.record import Record
 from service.record.schema import TABLES
 from service.record.transaction import Reader
 from service.record.vectors import vectors_name
@@ -26,11 +26,13 @@ from tests.service.conftest import Served
 from tests.service.gallery.new_crops import (
     NOON,
     OTHER_EMBEDDER,
+    desk_of,
     enroll,
     listed_ids,
     new_crop,
     new_gallery,
     open_record,
+    watch_of,
 )
 from tests.service.gallery.new_jobs import new_job
 from tests.service.record.filled import fill_record, flip
@@ -67,7 +69,7 @@ def copy(source, into):
 
 
 def in_postgres(folder, url):
-    return contextlib.closing(Record(folder, url))
+    return contextlib.closing(open_folder(folder, url))
 
 
 def rows_of(record):
@@ -113,8 +115,8 @@ def fill(data):
         record.galleries.delete(gone)
         record.crops.remove(lobby, [ids[0]])
         search = new_search(ids[1], ids[2], crop_id=ids[1], picture=b"picture")
-        record.kept.keep(lobby, [search], 10)
-        case = record.cases.create(lobby, "theft", "notes", "k")
+        desk_of(record).kept.keep(lobby, [search], 10)
+        case = desk_of(record).cases.create(lobby, "theft", "notes", "k")
         record.people.rename(lobby, "a", "Ann")
         record.staged.begin(lobby, OTHER_EMBEDDER)
         record.staged.add(lobby, {2: np.full(3, 2.5), 3: np.full(3, 3.5)})
@@ -147,8 +149,8 @@ def test_a_copied_record_is_as_it_was(data, url, tmp_path, capsys):
             assert {gallery: vectors_of(record, gallery) for gallery in vectors} == vectors
             assert pictures_of(record, lobby, ids[1:]) == pictures
             assert kept_ids(record, lobby) == [query_id]
-            assert record.cases.get(lobby, case_id).name == "theft"
-            assert [watched.gallery_id for watched in record.watches.armed()] == [gate]
+            assert desk_of(record).cases.get(lobby, case_id).name == "theft"
+            assert [watched.gallery_id for watched in watch_of(record).watches.armed()] == [gate]
             assert [key.key_id for key in record.keys.all()] == ["door"]
             # The reindex goes on.
             assert [crop.slot for crop in record.staged.missing(lobby, 0, 9)] == [4, 5, 6]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from service.errors import DamagedRecord, NeedsReindex
+from service.opening import open_folder
 from service.record import crop_changes, crop_rows
 from service.record import crops as crops_module
-from service.record.record import Record
 from service.record.values import ListFilter, RequestKey
 from service.record.vectors import VectorFile
 from tests.service.gallery.new_crops import (
@@ -153,7 +153,7 @@ def test_the_files_of_the_record_are_their_owners_alone(record, gallery, tmp_pat
     path = record.database.path
     record.close()
     path.chmod(0o644)
-    Record(tmp_path).close()
+    open_folder(tmp_path).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 

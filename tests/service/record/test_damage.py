@@ -12,9 +12,9 @@ import pytest
 import gmn
 from model.problems import InputProblem
 from service.errors import DamagedRecord, ServiceStopping
+from service.opening import open_folder
 from service.record.crop_rows import read_columns
 from service.record.keys import ApiKey
-from service.record.record import Record
 from service.record.transaction import Reader
 from service.record.values import GallerySettings, ListFilter
 from service.store.verify import inspect, verify
@@ -22,6 +22,7 @@ from tests.service.gallery.new_crops import (
     EMBEDDER,
     NOON,
     OTHER_EMBEDDER,
+    desk_of,
     enroll,
     listed,
     listed_ids,
@@ -50,7 +51,7 @@ def whole(tmp_path_factory):
         enroll(record, yard, *(new_crop(100 + n) for n in range(YARD)))
         record.crops.remove(lobby, [first])
         record.keys.add(ApiKey("door", "0" * 64, ("query",), None, "", NOON))
-        record.kept.keep(lobby, [new_search(picture=b"picture")], 10)
+        desk_of(record).kept.keep(lobby, [new_search(picture=b"picture")], 10)
     return folder
 
 
@@ -78,7 +79,7 @@ def everything(folder):
                 for crop in listed(record, number)
             }
         found["keys"] = record.keys.all()
-        found["searches"] = record.kept.page(1, WEEK, None, 9)
+        found["searches"] = desk_of(record).kept.page(1, WEEK, None, 9)
     return found
 
 
@@ -284,7 +285,7 @@ def test_a_record_that_is_gone_is_named(data_dir, capsys, left):
     else:
         path.write_bytes(path.read_bytes()[:100] if left == "its beginning" else bytes(size))
     with pytest.raises(DamagedRecord, match="gmn restore"):
-        Record(data_dir)
+        open_folder(data_dir)
     assert gmn.run(["store", "verify", "--data-dir", str(data_dir)]) == 1
     told = capsys.readouterr().out
     assert "the record cannot be read" in told

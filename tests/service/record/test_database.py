@@ -16,11 +16,11 @@ import pytest
 
 from model.problems import InputProblem
 from service.errors import DamagedRecord, ServiceStopping, StorageFailed, UnknownGallery
+from service.opening import open_folder
 from service.ops.threads import MonitoredThreadPool
 from service.record import sqlite as sqlite_module
 from service.record.crop_changes import put_crops, remove_crops
 from service.record.galleries import next_version
-from service.record.record import Record
 from service.record.schema import CHECKED_TABLES, FORMAT
 from service.record.sqlite import PRAGMAS, SQLiteDatabase
 from service.record.transaction import FILE
@@ -123,7 +123,7 @@ def test_a_damaged_definition_of_a_table_is_named(filled, written, damaged, sent
     content = (filled / FILE).read_bytes()
     (filled / FILE).write_bytes(content.replace(written, damaged, 1))
     with pytest.raises((DamagedRecord, InputProblem), match=sentence):
-        Record(filled)
+        open_folder(filled)
 
 
 @pytest.mark.sqlite_alone
@@ -134,7 +134,7 @@ def test_a_file_of_another_format_is_refused_as_it_is(filled, version):
         connection.execute(f"PRAGMA user_version = {version}")
     content = (filled / FILE).read_bytes()
     with pytest.raises(InputProblem, match="its tables are not those of format 1"):
-        Record(filled)
+        open_folder(filled)
     assert (filled / FILE).read_bytes() == content
 
 
@@ -264,7 +264,7 @@ def test_a_writer_that_waits_for_a_long_write_has_not_stalled(record, gallery, t
 def test_a_start_amid_a_commit_of_another_process_cuts_none_of_its_vectors(
     record, gallery, tmp_path, monkeypatch
 ):
-    starting = threading.Thread(target=lambda: Record(tmp_path).close())
+    starting = threading.Thread(target=lambda: open_folder(tmp_path).close())
     write = VectorFile.write
 
     def start_once_written(self, vectors):
@@ -336,7 +336,7 @@ def test_a_removal_whose_vectors_cannot_be_overwritten_is_told_and_made_up(
     if remedy == "next change":
         enroll(record, gallery, new_crop(3))
     else:
-        Record(tmp_path).close()
+        open_folder(tmp_path).close()
     assert not is_on_disk(tmp_path, secret)
 
 
@@ -409,7 +409,7 @@ def test_an_older_copy_is_refused_and_adopted_without_the_number(record, gallery
     record.close()
     _put_back(copy, tmp_path)
     with pytest.raises(DamagedRecord, match=r"it has \d+ commits, but \d+ were acknowledged"):
-        Record(tmp_path)
+        open_folder(tmp_path)
     (tmp_path / ACKNOWLEDGED).unlink()
     with open_record(tmp_path) as adopted:
         assert listed_ids(adopted, gallery) == first

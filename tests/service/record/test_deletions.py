@@ -23,6 +23,7 @@ from service.record.deletions import (
 from service.record.transaction import Reader
 from tests.service.gallery.new_crops import (
     NOON,
+    desk_of,
     enroll,
     is_on_disk,
     listed_ids,
@@ -77,7 +78,7 @@ def test_a_crop_that_has_a_tombstone_already_is_logged_and_its_vector_overwritte
 
 def test_what_a_deleted_gallery_had_needs_no_lines(record, gallery, tmp_path):
     enroll(record, gallery, new_crop(1), new_crop(2))
-    record.cases.create(gallery, "case", "", "k")
+    desk_of(record).cases.create(gallery, "case", "", "k")
     deletion_id = record.galleries.get(gallery).deletion_id
     record.galleries.delete(gallery)
     assert logged(tmp_path) == [("gallery", deletion_id)]

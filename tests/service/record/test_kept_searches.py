@@ -8,7 +8,7 @@ import pytest
 
 from service.errors import Forbidden
 from service.record.keys import ApiKey
-from tests.service.gallery.new_crops import counted_steps, enroll, new_crop
+from tests.service.gallery.new_crops import counted_steps, desk_of, enroll, new_crop
 from tests.service.record.new_searches import WEEK, kept_ids, new_search
 
 pytestmark = pytest.mark.promise("kept-searches")
@@ -18,24 +18,24 @@ KEY = ApiKey("k1", "0" * 64, ("query",))
 
 
 def keep(record, gallery, *searches, most=100):
-    return record.kept.keep(gallery, searches, most)[0]
+    return desk_of(record).kept.keep(gallery, searches, most)[0]
 
 
 def confirm(record, gallery, search, crop_id):
-    record.kept.review(gallery, search.query_id, [crop_id], "confirmed", KEY)
+    desk_of(record).kept.review(gallery, search.query_id, [crop_id], "confirmed", KEY)
 
 
 def test_days_end_outside_cases_alone(record, gallery):
     loose = new_search()
     held = new_search()
     keep(record, gallery, loose, held)
-    case_id = record.cases.create(gallery, "n", "", "k1").case_id
-    record.cases.hold(gallery, case_id, held.query_id, "note", KEY)
-    assert record.kept.expire(gallery, NOW - timedelta(days=1)) == 0
-    assert record.kept.expire(gallery, NOW + timedelta(days=1)) == 1
+    case_id = desk_of(record).cases.create(gallery, "n", "", "k1").case_id
+    desk_of(record).cases.hold(gallery, case_id, held.query_id, "note", KEY)
+    assert desk_of(record).kept.expire(gallery, NOW - timedelta(days=1)) == 0
+    assert desk_of(record).kept.expire(gallery, NOW + timedelta(days=1)) == 1
     assert kept_ids(record, gallery) == [held.query_id]
-    record.cases.hold(gallery, case_id, held.query_id, None, KEY)
-    assert record.kept.expire(gallery, NOW + timedelta(days=1)) == 1
+    desk_of(record).cases.hold(gallery, case_id, held.query_id, None, KEY)
+    assert desk_of(record).kept.expire(gallery, NOW + timedelta(days=1)) == 1
 
 
 def test_a_search_goes_with_the_last_crop_that_shows_its_person(record, gallery):
@@ -45,9 +45,9 @@ def test_a_search_goes_with_the_last_crop_that_shows_its_person(record, gallery)
     keep(record, gallery, two, one)
     confirm(record, gallery, two, second)
     record.crops.remove(gallery, [first])
-    assert record.kept.expire(gallery, NOW - timedelta(days=1)) == 0
+    assert desk_of(record).kept.expire(gallery, NOW - timedelta(days=1)) == 0
     record.crops.remove(gallery, [second])
-    assert record.kept.expire(gallery, NOW - timedelta(days=1)) == 1
+    assert desk_of(record).kept.expire(gallery, NOW - timedelta(days=1)) == 1
     assert kept_ids(record, gallery) == [one.query_id]
 
 
@@ -63,8 +63,8 @@ def test_a_crop_that_is_gone_is_not_reviewed(record, gallery):
     keep(record, gallery, search)
     record.people.forget(gallery, "a")
     confirm(record, gallery, search, ann)
-    assert record.kept.reviews(gallery, None, 9, "key", None).results == []
-    assert record.kept.page(gallery, WEEK, None, 9).results[0]["confirmed"] == 0
+    assert desk_of(record).kept.reviews(gallery, None, 9, "key", None).results == []
+    assert desk_of(record).kept.page(gallery, WEEK, None, 9).results[0]["confirmed"] == 0
 
 
 def test_decisions_and_notes_of_another_key_stay(record, gallery):
@@ -73,17 +73,17 @@ def test_decisions_and_notes_of_another_key_stay(record, gallery):
     query_id = search.query_id
     keep(record, gallery, search)
     confirm(record, gallery, search, ann)
-    case_id = record.cases.create(gallery, "n", "", KEY.key_id).case_id
-    record.cases.hold(gallery, case_id, query_id, "seen", KEY)
+    case_id = desk_of(record).cases.create(gallery, "n", "", KEY.key_id).case_id
+    desk_of(record).cases.hold(gallery, case_id, query_id, "seen", KEY)
     other = replace(KEY, key_id="k2")
     for decision in ("rejected", None):
         with pytest.raises(Forbidden):
-            record.kept.review(gallery, query_id, [ann], decision, other)
+            desk_of(record).kept.review(gallery, query_id, [ann], decision, other)
     for note in ("not seen", None):
         with pytest.raises(Forbidden):
-            record.cases.hold(gallery, case_id, query_id, note, other)
-    assert record.kept.page(gallery, WEEK, None, 9).results[0]["confirmed"] == 1
-    assert record.cases.get(gallery, case_id).queries[0].note == "seen"
+            desk_of(record).cases.hold(gallery, case_id, query_id, note, other)
+    assert desk_of(record).kept.page(gallery, WEEK, None, 9).results[0]["confirmed"] == 1
+    assert desk_of(record).cases.get(gallery, case_id).queries[0].note == "seen"
 
 
 @pytest.mark.parametrize("most", [0, 1])
@@ -106,11 +106,11 @@ def test_after_the_clock_was_set_back_the_newest_search_is_listed_first(record, 
     for query_id in query_ids:
         keep(record, gallery, new_search(query_id=query_id))
     assert kept_ids(record, gallery) == query_ids[::-1]
-    page = record.kept.page(gallery, WEEK, None, 2)
+    page = desk_of(record).kept.page(gallery, WEEK, None, 2)
     assert [search["query_id"] for search in page.results] == query_ids[:2:-1]
-    page = record.kept.page(gallery, WEEK, page.next_cursor, 2)
+    page = desk_of(record).kept.page(gallery, WEEK, page.next_cursor, 2)
     assert [search["query_id"] for search in page.results] == query_ids[2:0:-1]
-    page = record.kept.page(gallery, WEEK, page.next_cursor, 2)
+    page = desk_of(record).kept.page(gallery, WEEK, page.next_cursor, 2)
     assert ([search["query_id"] for search in page.results], page.next_cursor) == (
         query_ids[:1],
         None,
@@ -120,9 +120,9 @@ def test_after_the_clock_was_set_back_the_newest_search_is_listed_first(record, 
 def test_a_list_goes_on_after_a_search_that_was_deleted_since(record, gallery):
     searches = [new_search() for _ in range(4)]
     keep(record, gallery, *searches)
-    cursor = record.kept.page(gallery, WEEK, None, 2).next_cursor
-    record.kept.remove(gallery, [cursor])
-    page = record.kept.page(gallery, WEEK, cursor, 9)
+    cursor = desk_of(record).kept.page(gallery, WEEK, None, 2).next_cursor
+    desk_of(record).kept.remove(gallery, [cursor])
+    page = desk_of(record).kept.page(gallery, WEEK, cursor, 9)
     assert [search["query_id"] for search in page.results] == [
         searches[1].query_id,
         searches[0].query_id,
@@ -133,7 +133,7 @@ def test_a_list_goes_on_after_a_search_that_was_deleted_since(record, gallery):
 def test_a_person_whom_many_searches_show_is_described_soon(record, gallery):
     crops = enroll(record, gallery, *(new_crop(number, "Ann") for number in range(100)))
     searches = [new_search(*crops, verdict="match") for _ in range(400)]
-    record.kept.keep(gallery, searches, 400)
+    desk_of(record).kept.keep(gallery, searches, 400)
     with counted_steps(record) as steps:
         shown = record.people.get(gallery, "Ann")["kept_searches"]
     assert shown == len(searches)
@@ -142,13 +142,13 @@ def test_a_person_whom_many_searches_show_is_described_soon(record, gallery):
 
 
 def test_a_list_of_cases_reads_no_notes_of_their_searches(record, gallery):
-    case_id = record.cases.create(gallery, "n", "", "k1").case_id
+    case_id = desk_of(record).cases.create(gallery, "n", "", "k1").case_id
     searches = [new_search() for _ in range(100)]
     keep(record, gallery, *searches)
     for search in searches:
-        record.cases.hold(gallery, case_id, search.query_id, "x" * 4000, KEY)
+        desk_of(record).cases.hold(gallery, case_id, search.query_id, "x" * 4000, KEY)
     tracemalloc.start()
-    (case,) = record.cases.page(gallery, None, 10).results
+    (case,) = desk_of(record).cases.page(gallery, None, 10).results
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (case.count, case.deleted_searches) == (100, {})

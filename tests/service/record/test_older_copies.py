@@ -6,8 +6,8 @@ import pytest
 
 import gmn
 from service.errors import DamagedRecord
+from service.opening import open_folder
 from service.record.keys import NO_HASH, ApiKey
-from service.record.record import Record
 from tests.service.gallery.new_crops import (
     NOON,
     enroll,
@@ -22,7 +22,7 @@ def put_back(copy, folder):
     for path in (*copy.glob("record.sqlite3*"), *copy.glob("vectors-*")):
         shutil.copy(path, folder)
     with pytest.raises(DamagedRecord, match=r"older copy was put back\. .* run gmn store adopt"):
-        Record(folder)
+        open_folder(folder)
     assert gmn.run(["store", "adopt", "--data-dir", str(folder)]) == 0
 
 

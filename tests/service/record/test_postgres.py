@@ -13,6 +13,7 @@ import pytest
 
 from model.problems import InputProblem
 from service.errors import GalleryConflict, RecordUnavailable, RecordWaits
+from service.opening import open_folder
 from service.ops.threads import WAITS_SINCE
 from service.postgres import connection as postgres_connection
 from service.postgres import database as postgres_module
@@ -22,7 +23,6 @@ from service.postgres.connection import PostgresConnection, examine_server
 from service.postgres.statements import translate
 from service.postgres.vectors import MARK
 from service.record.deletions import read_deletions
-from service.record.record import Record
 from service.record.transaction import Reader
 from service.record.values import ArchivedCrop, ListFilter, RequestKey
 from service.settings import Settings
@@ -142,7 +142,10 @@ def test_reads_leave_no_cursors_behind(record, gallery):
 
 
 def test_a_server_that_goes_away_is_named_and_used_again_once_it_is_back(tmp_path):
-    with postgres() as server, contextlib.closing(Record(tmp_path, server.url("own"))) as record:
+    with (
+        postgres() as server,
+        contextlib.closing(open_folder(tmp_path, server.url("own"))) as record,
+    ):
         gallery = new_gallery(record)
         (first,) = enroll(record, gallery, new_crop(1))
         server.kill()
@@ -174,7 +177,7 @@ def test_a_commit_that_waits_for_a_synchronous_standby_is_acknowledged_once_that
         primary.require_standby()
         url = primary.url("own")
         with (
-            contextlib.closing(Record(tmp_path, url)) as record,
+            contextlib.closing(open_folder(tmp_path, url)) as record,
             ThreadPoolExecutor(1) as thread,
         ):
             gallery = new_gallery(record)
@@ -195,7 +198,7 @@ def standing_by(tmp_path):
         url = primary.url_of_both(standby, "own")
 
         def open_there(name):
-            return opened.enter_context(contextlib.closing(Record(tmp_path / name, url)))
+            return opened.enter_context(contextlib.closing(open_folder(tmp_path / name, url)))
 
         yield primary, standby, open_there
 
@@ -439,7 +442,7 @@ def test_processes_of_a_new_record_that_start_at_once_share_it(tmp_path):
     url = database_url(tmp_path)
 
     def start(number):
-        with contextlib.closing(Record(tmp_path, url)) as opened:
+        with contextlib.closing(open_folder(tmp_path, url)) as opened:
             return new_gallery(opened, f"gallery-{number}")
 
     with ThreadPoolExecutor(4) as starts:
@@ -512,9 +515,9 @@ def test_a_state_before_an_acknowledged_commit_is_refused_until_it_is_adopted(
     state = AcknowledgedState(tmp_path)
     state.write(Acknowledged(Commit(1000, "a" * 16)))
     with pytest.raises(InputProblem, match=r"the number 1000: .*gmn store adopt"):
-        Record(tmp_path, url)
+        open_folder(tmp_path, url)
     state.path.unlink()
-    with contextlib.closing(Record(tmp_path, url)) as adopted:
+    with contextlib.closing(open_folder(tmp_path, url)) as adopted:
         assert listed_ids(adopted, gallery) == [crop_id]
 
 
@@ -543,7 +546,7 @@ def test_an_earlier_copy_is_refused_also_once_another_machine_has_written_on(tmp
         url = server.url("own")
 
         def open_there(name):
-            return opened.enter_context(contextlib.closing(Record(tmp_path / name, url)))
+            return opened.enter_context(contextlib.closing(open_folder(tmp_path / name, url)))
 
         first = open_there("first")
         follower = open_there("follower")
@@ -570,7 +573,7 @@ def test_an_earlier_copy_is_refused_also_once_another_machine_has_written_on(tmp
                         enroll(machine, gallery, new_crop(4))
                 machine.close()
             with pytest.raises(InputProblem, match=r"acknowledged or shown.*gmn store adopt"):
-                Record(tmp_path / name, url)
+                open_folder(tmp_path / name, url)
             AcknowledgedState(tmp_path / name).path.unlink()
             assert removed not in listed_ids(open_there(name), gallery)
         assert kept in listed_ids(new, gallery)
@@ -581,14 +584,14 @@ def test_an_earlier_copy_is_refused_also_once_another_machine_has_written_on(tmp
 def test_a_former_primary_that_has_gone_on_is_told_from_the_present_one(tmp_path):
     with postgres() as primary, postgres(primary) as standby, contextlib.ExitStack() as opened:
         url = primary.url_of_both(standby, "own")
-        first = opened.enter_context(contextlib.closing(Record(tmp_path / "first", url)))
+        first = opened.enter_context(contextlib.closing(open_folder(tmp_path / "first", url)))
         gallery = new_gallery(first)
         standby.wait_for(primary)
         standby.promote()
         eventually(lambda: standby.query("SELECT pg_is_in_recovery()") == [(False,)])
         url_of_present = standby.url("own")
         second = opened.enter_context(
-            contextlib.closing(Record(tmp_path / "second", url_of_present))
+            contextlib.closing(open_folder(tmp_path / "second", url_of_present))
         )
         for machine in (first, second):
             enroll(machine, gallery, new_crop(1))
@@ -600,7 +603,7 @@ def test_a_former_primary_that_has_gone_on_is_told_from_the_present_one(tmp_path
                 listed_ids(first, gallery)
         first.close()
         with pytest.raises(InputProblem, match="former primary"):
-            Record(tmp_path / "first", url)
+            open_folder(tmp_path / "first", url)
         assert listed_ids(second, gallery)
 
 
@@ -620,13 +623,13 @@ def test_a_machine_that_was_away_for_many_commits_joins_if_its_own_ones_are_ther
     change("INSERT INTO commits SELECT slot, 'another' FROM generate_series(0, 19999) AS slot")
     assert len(enroll(record, gallery, new_crop(2))) == 1
     record.close()
-    Record(tmp_path, url).close()
-    with contextlib.closing(Record(tmp_path / "other", url)) as other:
+    open_folder(tmp_path, url).close()
+    with contextlib.closing(open_folder(tmp_path / "other", url)) as other:
         change = other.database.connection().execute
         change("UPDATE record SET value = (value::bigint + 25000)::text WHERE name = 'commit'")
         change("UPDATE machines SET token = 'another'")
     with pytest.raises(InputProblem, match="lacks commits"):
-        Record(tmp_path, url)
+        open_folder(tmp_path, url)
 
 
 def test_files_of_a_machine_are_left_alone_by_a_start_and_damaged_ones_are_named(
@@ -637,20 +640,20 @@ def test_files_of_a_machine_are_left_alone_by_a_start_and_damaged_ones_are_named
     record.close()
     files = [tmp_path / "record.commit", tmp_path / "machine"]
     before = [(file.stat().st_ino, file.stat().st_mtime_ns) for file in files]
-    Record(tmp_path, url).close()
+    open_folder(tmp_path, url).close()
     assert [(file.stat().st_ino, file.stat().st_mtime_ns) for file in files] == before
     contents = [file.read_bytes() for file in files]
     for damaged in (b"", b"\0" * 20, b"\0" * len(contents[0])):
         files[0].write_bytes(damaged)
-        Record(tmp_path, url).close()
+        open_folder(tmp_path, url).close()
         assert "it is unknown whether PostgreSQL lacks commits" in caplog.text
         assert files[0].read_bytes() == contents[0]
         files[1].write_bytes(damaged)
         with pytest.raises(InputProblem, match=rf"{files[1]}: is empty .*gets a new name"):
-            Record(tmp_path, url)
+            open_folder(tmp_path, url)
         files[1].write_bytes(contents[1])
         caplog.clear()
-    Record(tmp_path, url).close()
+    open_folder(tmp_path, url).close()
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -717,14 +720,14 @@ def test_a_database_that_cannot_keep_a_record_is_refused(
 ):
     url = f"{postgres_server.url('refused')}%20{quote(f'-c {option}')}"
     with pytest.raises(InputProblem, match=problem):
-        Record(tmp_path / "data", url)
+        open_folder(tmp_path / "data", url)
 
 
 def test_a_provider_that_keeps_commits_by_other_means_can_be_named(postgres_server, tmp_path):
     url = f"{postgres_server.url('provided')}%20{quote('-c synchronous_commit=off')}"
     with pytest.raises(InputProblem, match="GMN_DATABASE_ACCEPT"):
-        Record(tmp_path, url)
-    with contextlib.closing(Record(tmp_path, url, ["synchronous_commit"])) as record:
+        open_folder(tmp_path, url)
+    with contextlib.closing(open_folder(tmp_path, url, ["synchronous_commit"])) as record:
         assert record.galleries.all() == []
     settings = Settings(database_url=url, database_accept="synchronous_commit, fsync")
     assert settings.database_accept == ("synchronous_commit", "fsync")
@@ -736,7 +739,7 @@ def test_a_record_of_another_format_is_refused(record, tmp_path, monkeypatch):
     record.close()
     monkeypatch.setattr(postgres_module, "FORMAT", 99)
     with pytest.raises(InputProblem, match="not those of format 1"):
-        Record(tmp_path, database_url(tmp_path))
+        open_folder(tmp_path, database_url(tmp_path))
 
 
 def test_an_operator_is_told_the_server_and_that_it_has_no_checksums(postgres_server):

@@ -13,10 +13,10 @@ import pytest
 import gmn
 from model.problems import InputProblem
 from service.errors import RecordUnavailable
+from service.opening import open_folder
 from service.ops.threads import MonitoredThreadPool
 from service.postgres import connection as postgres_connection
 from service.postgres.connection import PostgresConnection, examine_server
-from service.record.record import Record
 from tests.pooler import pooler
 from tests.service.gallery.new_crops import enroll, listed, listed_ids, new_crop, new_gallery
 from tests.waiting import eventually
@@ -68,7 +68,7 @@ def role(postgres_server):
 
 
 def _two_machines(tmp_path, url):
-    return [contextlib.closing(Record(tmp_path / name, url)) for name in ("one", "two")]
+    return [contextlib.closing(open_folder(tmp_path / name, url)) for name in ("one", "two")]
 
 
 def _show(record, name):
@@ -118,7 +118,7 @@ def test_what_the_environment_sets_changes_no_answer(
 ):
     url = postgres_server.url(f"environment_{variable}_{len(value)}".lower())
     monkeypatch.setenv(variable, value)
-    with contextlib.closing(Record(tmp_path, url)) as record:
+    with contextlib.closing(open_folder(tmp_path, url)) as record:
         gallery = new_gallery(record)
         enroll(record, gallery, new_crop(1, "张伟"))
         assert [crop.identity for crop in listed(record, gallery)] == ["张伟"]
@@ -135,7 +135,7 @@ def test_the_environment_may_name_the_server(postgres_server, tmp_path, monkeypa
     }.items():
         monkeypatch.setenv(name, value)
     with (
-        contextlib.closing(Record(tmp_path, "postgresql://")) as record,
+        contextlib.closing(open_folder(tmp_path, "postgresql://")) as record,
         ThreadPoolExecutor(2) as threads,
     ):
         gallery = new_gallery(record)
@@ -147,13 +147,15 @@ def test_the_environment_may_name_the_server(postgres_server, tmp_path, monkeypa
 @pytest.mark.promise("settings-of-others")
 @pytest.mark.parametrize("level", ["local", "remote_write"])
 def test_a_commit_waits_for_the_standby_whatever_a_role_sets(role, tmp_path, level):
-    with contextlib.closing(Record(tmp_path, role("hasty", {"synchronous_commit": level}))) as own:
+    with contextlib.closing(
+        open_folder(tmp_path, role("hasty", {"synchronous_commit": level}))
+    ) as own:
         assert _show(own, "synchronous_commit") == "on"
 
 
 def test_a_role_may_wait_until_a_standby_shows_a_commit(role, tmp_path):
     url = role("patient", {"synchronous_commit": "remote_apply"})
-    with contextlib.closing(Record(tmp_path, url)) as own:
+    with contextlib.closing(open_folder(tmp_path, url)) as own:
         assert _show(own, "synchronous_commit") == "remote_apply"
 
 
@@ -177,18 +179,18 @@ def test_a_setting_with_which_no_record_is_kept_is_named_with_its_remedy(
 ):
     url = role("refused", {setting: value}, **parameters)
     with pytest.raises((InputProblem, RecordUnavailable), match=named):
-        Record(tmp_path, url)
+        open_folder(tmp_path, url)
     with pytest.raises(InputProblem, match=named):
         list(examine_server(url))
 
 
 def test_a_record_in_a_later_schema_of_the_search_path_is_refused(postgres_server, tmp_path):
     url = postgres_server.url("whole_record")
-    Record(tmp_path / "one", url).close()
+    open_folder(tmp_path / "one", url).close()
     postgres_server.url("first_in_path")
     other = url.replace("whole_record", "first_in_path%2Cwhole_record")
     with pytest.raises(InputProblem, match="search_path%3Dwhole_record"):
-        Record(tmp_path / "two", other)
+        open_folder(tmp_path / "two", other)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +205,7 @@ def test_a_record_in_a_later_schema_of_the_search_path_is_refused(postgres_serve
 def test_options_that_cannot_be_set_are_named(postgres_server, tmp_path, options, named):
     url = f"postgresql:///postgres?host={quote(str(postgres_server.folder), safe='')}&user=gmn"
     with pytest.raises(InputProblem, match=named):
-        Record(tmp_path, f"{url}&options={quote(options)}")
+        open_folder(tmp_path, f"{url}&options={quote(options)}")
 
 
 def _session_of(url, process):
@@ -216,7 +218,7 @@ def test_a_session_is_called_gmn_unless_the_url_names_it(postgres_server, tmp_pa
     url = postgres_server.url("named")
 
     def named(url):
-        with contextlib.closing(Record(tmp_path, url)) as record:
+        with contextlib.closing(open_folder(tmp_path, url)) as record:
             ((process,),) = record.database.fetch_tuples("SELECT pg_backend_pid()")
             return _session_of(postgres_server._url(), process)
 
@@ -248,7 +250,7 @@ def test_a_host_that_is_silent_is_asked_once_while_another_one_answers(postgres_
         url = postgres_server.url("second").replace(f"host={folder}", f"host=127.0.0.1,{folder}")
         url = f"{url}&port={silent.getsockname()[1]},5432&connect_timeout=2"
         with (
-            contextlib.closing(Record(tmp_path, url)) as record,
+            contextlib.closing(open_folder(tmp_path, url)) as record,
             ThreadPoolExecutor(4) as threads,
         ):
             assert count_attempts() > 0
@@ -271,7 +273,7 @@ def test_through_a_pooler_that_pools_by_session_a_record_is_kept_in_its_schema(
             assert _show(first, "lock_timeout") == "20s"
             assert _show(first, "search_path") == "pooled"
         assert "pools by session" in next(examine_server(url))[1]
-    with contextlib.closing(Record(tmp_path / "one", postgres_server.url("pooled"))) as direct:
+    with contextlib.closing(open_folder(tmp_path / "one", postgres_server.url("pooled"))) as direct:
         assert listed_ids(direct, gallery) == [crop_id]
 
 
@@ -287,7 +289,7 @@ def test_through_a_pooler_that_pools_by_session_a_record_is_kept_in_its_schema(
 def test_a_pooler_that_shares_its_sessions_is_refused(postgres_server, tmp_path, settings):
     with pooler(postgres_server, "shared", **settings) as url:
         with pytest.raises(InputProblem, match="pool_mode=session"):
-            Record(tmp_path, url)
+            open_folder(tmp_path, url)
         with pytest.raises(InputProblem, match="pool_mode=session"):
             list(examine_server(url))
 
@@ -298,7 +300,7 @@ def test_what_a_pooler_refuses_of_the_environment_is_named(postgres_server, tmp_
         pooler(postgres_server, "strict") as url,
         pytest.raises(RecordUnavailable, match=r"geqo.*ignore_startup_parameters"),
     ):
-        Record(tmp_path, url)
+        open_folder(tmp_path, url)
 
 
 @pytest.fixture
@@ -394,7 +396,7 @@ def test_a_server_that_stands_still_behind_a_pooler_ends_the_call(
 ):
     with (
         pooler(postgres_server, "behind") as url,
-        contextlib.closing(Record(tmp_path, url)) as record,
+        contextlib.closing(open_folder(tmp_path, url)) as record,
     ):
         gallery = new_gallery(record)
         (crop_id,) = enroll(record, gallery, new_crop(1))
@@ -447,7 +449,7 @@ def test_no_message_about_a_url_shows_its_password(form, tmp_path, caplog):
     with pytest.raises(InputProblem, match="GMN_DATABASE_URL: ") as refused:
         list(examine_server(url))
     with pytest.raises((InputProblem, RecordUnavailable)) as not_opened:
-        Record(tmp_path, url)
+        open_folder(tmp_path, url)
     for error in (refused.value, not_opened.value):
         shown = []
         while error is not None:
@@ -461,7 +463,7 @@ def test_no_message_about_a_url_shows_its_password(form, tmp_path, caplog):
 def test_a_url_of_another_form_is_no_folder_of_a_copy(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
-    Record(tmp_path / "data").close()
+    open_folder(tmp_path / "data").close()
     url = "postgresql+asyncpg://gmn:hunter2@127.0.0.1:9/gmn"
     for source, into in (("data", url), (url, "postgresql://127.0.0.1:9/gmn")):
         assert gmn.run(["store", "copy", source, "--into", into]) == 2

@@ -7,35 +7,35 @@ import numpy as np
 from service.record.keys import ApiKey
 from service.record.values import Sender
 from service.watch.tables.traffic import MOST_CAMERAS, EndedTracks, TrackPart
-from tests.service.gallery.new_crops import new_gallery
+from tests.service.gallery.new_crops import new_gallery, watch_of
 
 GATE = Sender("camera", "gate")
 
 
 def add(record, gallery, counts, subject="a"):
     tracks = {sender: EndedTracks(np.array(counted)) for sender, counted in counts.items()}
-    record.traffic.add(gallery, subject, tracks)
+    watch_of(record).traffic.add(gallery, subject, tracks)
 
 
 def by_camera(record, gallery, subject="a"):
-    traffic = record.traffic.by_camera(gallery, subject)
+    traffic = watch_of(record).traffic.by_camera(gallery, subject)
     assert all(camera.tracks == camera.counts.sum() for camera in traffic.values())
     return {sender: camera.counts.tolist() for sender, camera in traffic.items()}
 
 
 def of_list(record, gallery):
-    return record.traffic.of_list(gallery, "a")[0].tolist()
+    return watch_of(record).traffic.of_list(gallery, "a")[0].tolist()
 
 
 def test_each_camera_of_each_key_has_a_histogram(record, gallery):
     unnamed = Sender("camera", None)
     foreign = Sender("other", "gate")
     add(record, gallery, {GATE: [1, 0], unnamed: [0, 2]})
-    began = record.traffic.by_camera(gallery, "a")[GATE].since
+    began = watch_of(record).traffic.by_camera(gallery, "a")[GATE].since
     add(record, gallery, {GATE: [0, 3], foreign: [4, 0]})
     assert by_camera(record, gallery) == {GATE: [1, 3], unnamed: [0, 2], foreign: [4, 0]}
     assert of_list(record, gallery) == [5, 5]
-    assert record.traffic.by_camera(gallery, "a")[GATE].since == began
+    assert watch_of(record).traffic.by_camera(gallery, "a")[GATE].since == began
     assert timedelta(0) <= datetime.now(UTC) - began < timedelta(minutes=1)
 
 
@@ -77,8 +77,8 @@ def test_a_track_that_was_counted_before_its_camera_leaves_no_count_below_zero(r
     parts = [TrackPart(b"17", moment, moment + timedelta(seconds=10), best) for best in (0, 1)]
     none = np.zeros(2, np.int64)
     before, after = (EndedTracks(none, [part]) for part in parts)
-    record.traffic.add(gallery, "a", {GATE: before})
+    watch_of(record).traffic.add(gallery, "a", {GATE: before})
     record.database.write(lambda transaction: transaction.change("DELETE FROM camera_traffic"))
-    record.traffic.add(gallery, "a", {GATE: after})
+    watch_of(record).traffic.add(gallery, "a", {GATE: after})
     assert by_camera(record, gallery) == {GATE: [0, 1]}
     assert of_list(record, gallery) == [0, 1]

@@ -1,0 +1,19 @@
+"""Rows that an older copy of the record brought back, by their lines in the log of deletions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from service.record.transaction import AMONG, Transaction
+
+# Deletes rows, given by their ids in the log of deletions.
+DeleteRows = Callable[[Transaction, Sequence[str]], object]
+
+
+def rows_of(table: str, key: str) -> DeleteRows:
+    """Return what deletes rows of a table by the column of their ids."""
+
+    def delete(transaction: Transaction, ids: Sequence[str]) -> None:
+        transaction.change(f"DELETE FROM {table} WHERE {key} IN {AMONG}", (ids,))
+
+    return delete

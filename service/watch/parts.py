@@ -1,0 +1,34 @@
+"""The parts of watch lists in a running service."""
+
+from __future__ import annotations
+
+from service.ops.metrics import Metrics
+from service.record.record import Record
+from service.settings import Settings
+from service.watch.active import ArmedLists
+from service.watch.heard import HeardCameras
+from service.watch.sender import Sender
+from service.watch.tables.parts import WatchTables
+from service.watch.tracks import OpenTracks
+
+
+class Watch(WatchTables):
+    """Watch lists in a process: their tables in the record, and what it holds in memory.
+
+    Attributes:
+        lists: the armed lists; used on the event loop only.
+        heard: what cameras sent to this process; used on the event loop only.
+        tracks: open tracks of sightings; used on the event loop only.
+        sender: delivers messages to webhooks.
+    """
+
+    def __init__(self, record: Record, settings: Settings, metrics: Metrics) -> None:
+        super().__init__(record.database)
+        self.lists = ArmedLists(record.galleries.group_secret())
+        self.heard = HeardCameras()
+        self.tracks = OpenTracks(metrics)
+        self.sender = Sender(settings.webhook_private)
+
+    def close(self) -> None:
+        self.tracks.threads.shutdown()
+        self.sender.close()
