@@ -25,13 +25,10 @@ from service.record.galleries import require_entry
 from service.record.keys import ApiKey
 from service.record.schema import now_micros
 from service.record.transaction import (
-    AMONG,
     Reader,
     Row,
     Transaction,
     all_of,
-    among,
-    gathered,
     settings_of,
     upsert,
 )
@@ -63,8 +60,8 @@ crops.crop_id AS best_crop_id, people.name AS best_identity, best.probability AS
 (SELECT count(*) FROM reviews
     WHERE reviews.query_id = searches.query_id AND decision = 'rejected') AS rejected
 """
-CASES_OF = f"""
-SELECT query_id, case_id FROM case_searches WHERE query_id IN {AMONG} ORDER BY added_at, case_id
+CASES_OF = """
+SELECT query_id, case_id FROM case_searches WHERE {of_searches} ORDER BY added_at, case_id
 """
 # The results of a search whose crops exist, best first, with their current labels.
 BESIDE_RESULTS = """
@@ -94,13 +91,13 @@ people.name AS identity, searches.content_type IS NOT NULL AS search_has_picture
 """
 # The crops that identify the person searched for: those searched by, the confirmed ones, and a
 # first result that is a `match` unless it was rejected.
-IDENTIFYING = f"""
+IDENTIFYING = """
 SELECT query_id, crop_id FROM searches
-WHERE query_id IN {among(":query_ids")} AND crop_id IS NOT NULL
+WHERE {of_searches} AND crop_id IS NOT NULL
 UNION SELECT query_id, crop_id FROM reviews
-WHERE query_id IN {among(":query_ids")} AND decision = 'confirmed'
+WHERE {of_searches} AND decision = 'confirmed'
 UNION SELECT query_id, crop_id FROM search_results AS best
-WHERE query_id IN {among(":query_ids")} AND rank = 1 AND verdict = 'match'
+WHERE {of_searches} AND rank = 1 AND verdict = 'match'
 AND NOT EXISTS (
     SELECT 1 FROM reviews WHERE reviews.query_id = best.query_id
     AND reviews.crop_id = best.crop_id AND decision = 'rejected'
@@ -117,11 +114,10 @@ EXISTS (SELECT 1 FROM shown WHERE shown.query_id = searches.query_id) AND NOT EX
 COUNTED = """,
 (SELECT count(*) FROM case_searches WHERE case_searches.case_id = cases.case_id) AS count
 """
-DELETIONS_OF = f"SELECT case_id, day, searches FROM case_deletions WHERE case_id IN {AMONG}"
 COUNT_DELETIONS = upsert(
     "case_deletions",
     ("case_id", "day", "searches"),
-    f"SELECT case_id, ?, count(*) FROM case_searches WHERE query_id IN {AMONG} GROUP BY case_id",
+    "SELECT case_id, ?, count(*) FROM case_searches WHERE {of_searches} GROUP BY case_id",
     "searches = case_deletions.searches + excluded.searches",
 )
 IN_NO_CASE = "query_id NOT IN (SELECT query_id FROM case_searches)"
@@ -187,7 +183,7 @@ class KeptQueries(RecordPart):
         find_identifying(transaction, new)
         select = "SELECT query_id FROM searches WHERE gallery_id = ?"
         lost = transaction.column(
-            f"{select} AND query_id IN {AMONG} AND {IS_LOST}", (gallery_id, new)
+            f"{select} AND {transaction.dialect.among('query_id')} AND {IS_LOST}", (gallery_id, new)
         )
         drop_searches(transaction, lost)
         surplus = transaction.column(
@@ -244,7 +240,7 @@ class KeptQueries(RecordPart):
         """
         query_ids, cursor = self._find_newest(gallery_id, before, limit, found_by, value)
         order = f"{NEWEST_FIRST}, reviews.crop_id"
-        clauses = f"{BESIDE_REVIEWS} WHERE query_id IN {AMONG} {order}"
+        clauses = f"{BESIDE_REVIEWS} WHERE {self._reader.dialect.among('query_id')} {order}"
         rows = self._reader.rows("reviews", clauses, (query_ids,), OF_REVIEWS)
         return Page(results=rows, next_cursor=cursor)
 
@@ -283,21 +279,23 @@ class KeptQueries(RecordPart):
             Forbidden: another key has decided, and this one has no `admin`.
         """
         require_search(transaction, gallery_id, query_id)
-        delete = f"DELETE FROM reviews WHERE query_id = ? AND crop_id IN {AMONG} RETURNING key_id"
+        of_crops = transaction.dialect.among("crop_id")
+        delete = f"DELETE FROM reviews WHERE query_id = ? AND {of_crops} RETURNING key_id"
         for key_id in transaction.column(delete, (query_id, crop_ids)):
             caller.require_own(key_id)
         if decision:
             transaction.change(
                 "INSERT INTO reviews (query_id, crop_id, decision, key_id, reviewed_at) "
                 "SELECT ?, crop_id, ?, ?, ? FROM crops "
-                f"WHERE gallery_id = ? AND crop_id IN {AMONG}",
+                f"WHERE gallery_id = ? AND {of_crops}",
                 (query_id, decision, caller.key_id, now_micros(), gallery_id, crop_ids),
             )
         find_identifying(transaction, [query_id])
 
     @transactional
     def remove(self, transaction: Transaction, gallery_id: int, query_ids: Sequence[str]) -> int:
-        own = f"SELECT query_id FROM searches WHERE gallery_id = ? AND query_id IN {AMONG}"
+        those = transaction.dialect.among("query_id")
+        own = f"SELECT query_id FROM searches WHERE gallery_id = ? AND {those}"
         return drop_searches(transaction, transaction.column(own, (gallery_id, query_ids)))
 
     def due(self, gallery_id: int, before: datetime) -> list[str]:
@@ -337,10 +335,13 @@ class KeptQueries(RecordPart):
         return number or 0
 
     def _read(self, query_ids: Sequence[str], kept_for: timedelta) -> list[dict[str, Any]]:
-        clauses = f"{BESIDE_SEARCHES} WHERE searches.query_id IN {AMONG} {NEWEST_FIRST}"
+        dialect = self._reader.dialect
+        of_searches = dialect.among("searches.query_id")
+        clauses = f"{BESIDE_SEARCHES} WHERE {of_searches} {NEWEST_FIRST}"
         searches = self._reader.rows("searches", clauses, (query_ids,), OF_SEARCHES)
         cases: dict[str, list[str]] = defaultdict(list)
-        for query_id, case_id in self._reader.tuples(CASES_OF, (query_ids,)):
+        cases_of = CASES_OF.format(of_searches=dialect.among("query_id"))
+        for query_id, case_id in self._reader.tuples(cases_of, (query_ids,)):
             cases[query_id].append(case_id)
         for search in searches:
             search["case_ids"] = cases[search["query_id"]]
@@ -504,10 +505,12 @@ def require_search(reader: Reader, gallery_id: int, query_id: str) -> Row:
 
 def find_identifying(transaction: Transaction, query_ids: Collection[str]) -> None:
     """Note which crops identify the person of a search: it is deleted with the last of them."""
-    transaction.change(f"DELETE FROM shown WHERE query_id IN {AMONG}", (query_ids,))
-    requests = f"SELECT query_id, request FROM searches WHERE query_id IN {AMONG}"
-    shown = set(transaction.tuples(IDENTIFYING, {"query_ids": query_ids}))
-    for query_id, request in transaction.tuples(requests, (query_ids,)):
+    of_searches = transaction.dialect.among("query_id", ":query_ids")
+    values = {"query_ids": query_ids}
+    transaction.change(f"DELETE FROM shown WHERE {of_searches}", values)
+    shown = set(transaction.tuples(IDENTIFYING.format(of_searches=of_searches), values))
+    requests = f"SELECT query_id, request FROM searches WHERE {of_searches}"
+    for query_id, request in transaction.tuples(requests, values):
         shown.update((query_id, crop_id) for crop_id in from_json(request).get("crop_ids") or ())
     rows = [{"query_id": query_id, "crop_id": crop_id} for query_id, crop_id in sorted(shown)]
     transaction.insert("shown", *rows)
@@ -518,13 +521,14 @@ def find_shown(reader: Reader, gallery_id: int, crop_ids: Sequence[str]) -> dict
 
     Forgetting the person deletes these searches.
     """
+    case_ids = reader.dialect.gathered("DISTINCT case_id", "case_id IS NOT NULL")
     cases_by_search = reader.tuples(
-        f"SELECT query_id, {gathered('DISTINCT case_id', 'case_id IS NOT NULL')} "
+        f"SELECT query_id, {case_ids} "
         "FROM shown JOIN searches USING (query_id) LEFT JOIN case_searches USING (query_id) "
-        f"WHERE gallery_id = ? AND shown.crop_id IN {AMONG} GROUP BY query_id",
+        f"WHERE gallery_id = ? AND {reader.dialect.among('shown.crop_id')} GROUP BY query_id",
         (gallery_id, crop_ids),
     )
-    return {query_id: from_json(case_ids) for query_id, case_ids in cases_by_search}
+    return {query_id: from_json(cases) for query_id, cases in cases_by_search}
 
 
 def drop_searches(transaction: Transaction, query_ids: Sequence[str]) -> int:
@@ -532,13 +536,14 @@ def drop_searches(transaction: Transaction, query_ids: Sequence[str]) -> int:
     if not query_ids:
         return 0
     today = datetime.now(UTC).date().isoformat()
-    transaction.change(COUNT_DELETIONS, (today, query_ids))
+    of_searches = transaction.dialect.among("query_id")
+    transaction.change(COUNT_DELETIONS.format(of_searches=of_searches), (today, query_ids))
     transaction.change(
         "UPDATE cases SET changed_at = ? WHERE case_id IN "
-        f"(SELECT case_id FROM case_searches WHERE query_id IN {AMONG})",
+        f"(SELECT case_id FROM case_searches WHERE {of_searches})",
         (now_micros(), query_ids),
     )
-    return transaction.change(f"DELETE FROM searches WHERE query_id IN {AMONG}", (query_ids,))
+    return transaction.change(f"DELETE FROM searches WHERE {of_searches}", (query_ids,))
 
 
 DELETED_ROWS: Mapping[str, DeleteRows] = {
@@ -591,7 +596,10 @@ def _read_cases(reader: Reader, wanted: str, values: Sequence[Any]) -> list[Case
     rows = reader.rows("cases", f"WHERE {wanted}", values, COUNTED)
     deletions: dict[str, dict[str, int]] = defaultdict(dict)
     case_ids = [row["case_id"] for row in rows]
-    for case_id, day, searches in reader.tuples(DELETIONS_OF, (case_ids,)):
+    statement = (
+        f"SELECT case_id, day, searches FROM case_deletions WHERE {reader.dialect.among('case_id')}"
+    )
+    for case_id, day, searches in reader.tuples(statement, (case_ids,)):
         deletions[case_id][day] = searches
     return [
         Case.model_validate(row | {"deleted_searches": deletions[row["case_id"]]}) for row in rows

@@ -44,7 +44,7 @@ from service.postgres.connection import (
     require_server,
 )
 from service.postgres.locks import CREATORS, WRITERS, PostgresWorkLock, TurnWatch
-from service.postgres.statements import table_definitions
+from service.postgres.statements import PostgresDialect, table_definitions
 from service.postgres.vectors import CachedVectorFiles
 from service.record.database import (
     NOT_LOGGED,
@@ -65,7 +65,7 @@ ANSWER_SECONDS = 10.0
 PAUSE_SECONDS = 0.1
 # Pause between two looks for new commits, if none is announced.
 LOOK_SECONDS = 1.0
-NEWEST_COMMIT = "SELECT CAST(value AS INTEGER) FROM record WHERE name = 'commit'"
+NEWEST_COMMIT = "SELECT CAST(value AS BIGINT) FROM record WHERE name = 'commit'"
 # More commits than a machine misses that is away for a while.
 KEPT_TOKENS = 20_000
 NOTE_TOKEN = (
@@ -140,10 +140,10 @@ class PostgresDatabase(Database):
         RecordUnavailable: PostgreSQL does not answer.
     """
 
+    dialect = PostgresDialect()
     BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
     # The server's pages have them.
     HAS_CHECKSUMS = False
-    JSON_ARRAY = "coalesce(json_agg({}), '[]')::text"
 
     def __init__(self, folder: Path, url: str, accepted: Sequence[str] = ()) -> None:
         make_folder(folder)

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from service.record.dialect import Dialect
 from service.record.schema import schema_statements
 from service.record.transaction import Values
 from service.record.values import JsonObject
@@ -33,17 +34,26 @@ TOKENS = re.compile(
     r"|(?P<one>\?\d*|(?<![:\w]):[a-z_]\w*)"
     r"|(?P<percent>%)"
 )
-SPELLINGS = (
-    (re.compile(r"\b[a-z_]+\.crc\b"), "NULL"),
-    (re.compile(r"\bAS INTEGER\)"), "AS BIGINT)"),
-    (re.compile(r"\bCROSS JOIN\b"), "JOIN"),
-    (re.compile(r"(?<=[\s(,])\+(?=[a-z])"), ""),
-    (re.compile(r"CAST\(([\w.]+) AS BLOB\)"), r"convert_to(\1, 'UTF8')"),
-    (
-        re.compile(r"json_group_array\(([^()]+)\) FILTER \(WHERE ([^()]+)\)"),
-        r"coalesce(json_agg(\1) FILTER (WHERE \2), '[]')::text",
-    ),
-)
+SPELLINGS = ((re.compile(r"\b[a-z_]+\.crc\b"), "NULL"),)
+
+
+class PostgresDialect(Dialect):
+    """The SQL of PostgreSQL, where a collection is an array."""
+
+    def among(self, column: str, value: str = "?") -> str:
+        return f"{column} IN (SELECT value FROM json_each({value}))"
+
+    def gathered(self, expression: str, condition: str | None = None) -> str:
+        array = f"json_agg({expression})"
+        if condition is not None:
+            array = f"{array} FILTER (WHERE {condition})"
+        return f"coalesce({array}, '[]')::text"
+
+    def as_bytes(self, text: str) -> str:
+        return f"convert_to({text}, 'UTF8')"
+
+    def unindexed(self, expression: str) -> str:
+        return expression
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from service.record.transaction import AMONG, Reader, batches
+from service.record.transaction import Reader, batches
 from service.record.vectors import CLEARED_AT_ONCE, PRIVATE_FILE, Vector, VectorFile, VectorFiles
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ SELECT gallery_id, staged_side FROM galleries WHERE name IS NOT NULL AND staged_
 """
 FETCH = (
     "SELECT slot, content FROM checksums "
-    f"WHERE gallery_id = ? AND side = ? AND slot IN {AMONG} AND content IS NOT NULL"
+    "WHERE gallery_id = ? AND side = ? AND slot IN (SELECT value FROM json_each(?)) "
+    "AND content IS NOT NULL"
 )
 
 

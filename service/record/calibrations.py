@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from service.record.database import RecordPart, transactional
 from service.record.galleries import note_calibrated, read_entry
-from service.record.transaction import AMONG, Transaction, upsert
+from service.record.transaction import Transaction, upsert
 from service.record.values import PublishedCalibration
 
 # Number of searches that are kept of each subject.
@@ -54,8 +54,9 @@ class StoredCalibrations(RecordPart):
             }
             for number, (name, body) in enumerate(rows, first)
         }
+        named = transaction.dialect.among("name")
         transaction.change(
-            f"DELETE FROM calibration_searches {OF_SUBJECT} AND name IN {AMONG}",
+            f"DELETE FROM calibration_searches {OF_SUBJECT} AND {named}",
             (gallery_id, subject, list(searches)),
         )
         transaction.insert("calibration_searches", *searches.values())

@@ -13,16 +13,16 @@ from service.errors import RequestConflict
 from service.record.crop_rows import read_ids
 from service.record.files import forget_strays
 from service.record.galleries import (
-    OF_SLOTS,
     drop_crops,
     drop_vectors,
     next_version,
     next_version_and_side,
     note_changed,
+    of_slots,
     require_entry,
 )
-from service.record.schema import as_bytes, natural_order, now_micros
-from service.record.transaction import AMONG, Reader, Row, Transaction, settings_of, upsert
+from service.record.schema import natural_order, now_micros
+from service.record.transaction import Reader, Row, Transaction, settings_of, upsert
 from service.record.values import (
     ArchivedCrop,
     CommittedEnrollment,
@@ -49,27 +49,26 @@ COLUMNS = (
     "quality",
     "metadata",
 )
-ANY_IDS = f"SELECT slot, {as_bytes('crop_id')} AS id_bytes, person_id FROM crops"
 PUT_TOMBSTONES = upsert(
     "tombstones",
     ("gallery_id", "crop_id", "removed_at", "slot", "changed"),
-    f"SELECT gallery_id, crop_id, :now, slot, :version FROM crops WHERE {OF_SLOTS}",
+    "SELECT gallery_id, crop_id, :now, slot, :version FROM crops WHERE {of_slots}",
 )
 # Adds the crops in some slots to the counts of their gallery, or with `sign` -1 subtracts them.
-COUNT = f"""
+COUNT = """
 UPDATE galleries SET (crops, unnamed, image_bytes, staged_crops, next_slot) = (
     SELECT galleries.crops + :sign * count(*),
         unnamed + :sign * (count(*) - count(person_id)),
         galleries.image_bytes + :sign * coalesce(sum(crops.image_bytes), 0),
         staged_crops + :sign * count(*) FILTER (WHERE slot <= staged_slot),
         CASE WHEN next_slot > max(slot) THEN next_slot ELSE coalesce(max(slot) + 1, next_slot) END
-    FROM crops WHERE {OF_SLOTS}
+    FROM crops WHERE {of_slots}
 ) WHERE gallery_id = :gallery_id
 """
 # All crops of the images of which some slots have crops.
-OF_IMAGES = f"""
+OF_IMAGES = """
 SELECT slot, crop_id, sha256, person_id, camera FROM crops
-WHERE gallery_id = :gallery_id AND sha256 IN (SELECT sha256 FROM crops WHERE {OF_SLOTS})
+WHERE gallery_id = :gallery_id AND sha256 IN (SELECT sha256 FROM crops WHERE {of_slots})
 ORDER BY slot
 """
 
@@ -110,7 +109,9 @@ def remove_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]
     entry = require_entry(transaction, gallery_id)
     # A damaged crop, whose id may be unreadable, can be removed too.
     crops = transaction.execute(
-        f"{ANY_IDS} WHERE {OF_SLOTS} ORDER BY slot", {"gallery_id": gallery_id, "slots": slots}
+        f"SELECT slot, {transaction.dialect.as_bytes('crop_id')} AS id_bytes, person_id "
+        f"FROM crops WHERE {of_slots(transaction)} ORDER BY slot",
+        {"gallery_id": gallery_id, "slots": slots},
     )
     if not crops:
         return CropsChange(entry.version)
@@ -120,7 +121,7 @@ def remove_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]
     values = {"gallery_id": gallery_id, "slots": slots, "now": now_micros(), "version": version}
     # Without tombstones, importing an export would bring the crops back, and the log of deletions
     # would not have them.
-    transaction.change(PUT_TOMBSTONES, values)
+    transaction.change(PUT_TOMBSTONES.format(of_slots=of_slots(transaction)), values)
     _count(transaction, gallery_id, slots, -1)
     drop_crops(transaction, gallery_id, slots)
     _drop_people(transaction, gallery_id, crops)
@@ -136,8 +137,9 @@ def relabel_crops(
         fields: the new labels, by their names in `CropLabels`.
     """
     values = {"gallery_id": gallery_id, "slots": slots}
+    where = of_slots(transaction)
     # This verifies the rows, whose checksums are computed again.
-    crops = read_ids(transaction, f"WHERE {OF_SLOTS} ORDER BY slot", values)
+    crops = read_ids(transaction, f"WHERE {where} ORDER BY slot", values)
     # Count these crops again, since they may get or lose an identity.
     _count(transaction, gallery_id, slots, -1)
     columns = {name: fields[name] for name in LABELS if name in fields}
@@ -150,13 +152,13 @@ def relabel_crops(
         note_renamed(transaction, gallery_id, slots)
     version = next_version(transaction, gallery_id)
     columns["changed"] = version
-    statement = f"UPDATE crops SET {settings_of(columns)} WHERE {OF_SLOTS}"
+    statement = f"UPDATE crops SET {settings_of(columns)} WHERE {where}"
     transaction.change(statement, columns | values)
     if "captured_at" in fields:
         seen_at = "seen_at = coalesce(captured_at, created_at)"
-        transaction.change(f"UPDATE crops SET {seen_at} WHERE {OF_SLOTS}", values)
+        transaction.change(f"UPDATE crops SET {seen_at} WHERE {where}", values)
     if "track" in fields:
-        transaction.change(f"DELETE FROM tracks WHERE {OF_SLOTS}", values)
+        transaction.change(f"DELETE FROM tracks WHERE {where}", values)
         if fields["track"] is not None:
             rows = [
                 {"gallery_id": gallery_id, "slot": slot, "track": fields["track"]} for slot in slots
@@ -174,21 +176,23 @@ def mark_changed(
 ) -> None:
     """Have every process read the labels of crops whose rows have not changed otherwise."""
     values = {"gallery_id": gallery_id, "slots": slots, "version": version}
-    transaction.change(f"UPDATE crops SET changed = :version WHERE {OF_SLOTS}", values)
+    statement = f"UPDATE crops SET changed = :version WHERE {of_slots(transaction)}"
+    transaction.change(statement, values)
 
 
 def note_renamed(transaction: Transaction, gallery_id: int, slots: Sequence[int]) -> None:
     transaction.change(
-        f"UPDATE imported_crops SET renamed = 1 WHERE {OF_SLOTS}",
+        f"UPDATE imported_crops SET renamed = 1 WHERE {of_slots(transaction)}",
         {"gallery_id": gallery_id, "slots": slots},
     )
 
 
 def attribute_alerts(transaction: Transaction, gallery_id: int, crop_ids: Sequence[str]) -> None:
     # An alert is about the person that its nearest crop shows.
+    those = transaction.dialect.among("alerts.crop_id")
     transaction.change(
         "UPDATE alerts SET person_id = crops.person_id FROM crops WHERE alerts.gallery_id = ? "
-        f"AND alerts.crop_id IN {AMONG} AND crops.gallery_id = alerts.gallery_id "
+        f"AND {those} AND crops.gallery_id = alerts.gallery_id "
         "AND crops.crop_id = alerts.crop_id AND crops.person_id IS NOT NULL",
         (gallery_id, crop_ids),
     )
@@ -196,7 +200,7 @@ def attribute_alerts(transaction: Transaction, gallery_id: int, crop_ids: Sequen
 
 def _drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[Row]) -> None:
     dropped = transaction.change(
-        f"DELETE FROM people WHERE person_id IN {AMONG} "
+        f"DELETE FROM people WHERE {transaction.dialect.among('person_id')} "
         "AND NOT EXISTS (SELECT 1 FROM crops WHERE crops.person_id = people.person_id)",
         ({crop["person_id"] for crop in crops},),
     )
@@ -204,7 +208,8 @@ def _drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[Row]
 
 
 def _count(transaction: Transaction, gallery_id: int, slots: Sequence[int], sign: int) -> None:
-    transaction.change_many(COUNT, [{"gallery_id": gallery_id, "slots": slots, "sign": sign}])
+    statement = COUNT.format(of_slots=of_slots(transaction))
+    transaction.change_many(statement, [{"gallery_id": gallery_id, "slots": slots, "sign": sign}])
 
 
 def count_people(transaction: Transaction, gallery_id: int, more: int) -> None:
@@ -226,7 +231,8 @@ def find_alike(reader: Reader, gallery_id: int, slots: Collection[int]) -> tuple
     alike: dict[tuple[object, ...], list[str]] = defaultdict(list)
     changed: dict[tuple[object, ...], str] = {}
     values = {"gallery_id": gallery_id, "slots": slots}
-    for slot, crop_id, sha256, person_id, camera in reader.tuples(OF_IMAGES, values):
+    rows = reader.tuples(OF_IMAGES.format(of_slots=of_slots(reader)), values)
+    for slot, crop_id, sha256, person_id, camera in rows:
         seen: tuple[object, ...] = (sha256, person_id, camera)
         alike[seen].append(crop_id)
         if slot in slots:
@@ -352,7 +358,7 @@ def _add_people(transaction: Transaction, gallery_id: int, names: Sequence[str])
 
 
 def _read_people(reader: Reader, gallery_id: int, names: Collection[str]) -> dict[str, int]:
-    clauses = f"WHERE gallery_id = ? AND name IN {AMONG}"
+    clauses = f"WHERE gallery_id = ? AND {reader.dialect.among('name')}"
     rows = reader.rows("people", clauses, (gallery_id, names))
     return {row["name"]: row["person_id"] for row in rows}
 

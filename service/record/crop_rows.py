@@ -15,8 +15,9 @@ from gmn_client.models import CropOrder
 from model.crops.texts import nfc
 from service.errors import DamagedRecord, InvalidField
 from service.ops.threads import heartbeat
+from service.record.dialect import Dialect
 from service.record.schema import TABLES, StoredRow, as_moment
-from service.record.transaction import AMONG, Reader, Row, Values, among, batches, unindexed
+from service.record.transaction import Reader, Row, Values, batches
 from service.record.values import (
     ArchivedCrop,
     GalleryRecord,
@@ -52,9 +53,6 @@ STILL_THERE = (
     "SELECT 1 FROM crops JOIN galleries USING (gallery_id) "
     "WHERE gallery_id = ? AND side = ? AND slot = ?"
 )
-CHECKSUMS = (
-    f"SELECT slot, checksum FROM checksums WHERE gallery_id = ? AND side = ? AND slot IN {AMONG}"
-)
 # Upper bound on the crops examined for a page, so that a selective filter does not block a thread.
 MOST_SCANNED = 10_000
 # Slot of the page's last crop, preceded by the microseconds of its time if sorted by time.
@@ -63,7 +61,7 @@ CURSOR = re.compile(r"(?:(-?[0-9]{1,18})_)?([0-9]{1,18})", re.ASCII)
 # The SQL condition for each field of `ListFilter`, the most selective first. `=` lets SQLite read
 # the crops of one person or camera in their order.
 LABELS = {
-    "crop_ids": f"crops.crop_id IN {among(':crop_ids')}",
+    "crop_ids": "crops.crop_id = :crop_ids",
     "external_id": "crops.external_key = :external_id",
     "identities": (
         "crops.person_id = "
@@ -75,14 +73,6 @@ LABELS = {
     "named": "crops.person_id IS NOT NULL",
     "unnamed": "crops.person_id IS NULL",
     "cameras": "crops.camera = :cameras",
-}
-# The conditions for several names.
-OF_SEVERAL_TEXTS = {
-    "identities": (
-        "crops.person_id IN (SELECT person_id FROM people "
-        f"WHERE gallery_id = :gallery_id AND name IN {among(':identities')})"
-    ),
-    "cameras": f"crops.camera IN {among(':cameras')}",
 }
 CAPTURED = {
     "captured_after": "crops.captured_at >= :captured_after",
@@ -140,9 +130,10 @@ def read_columns(
     Args:
         secret: the record's group secret, which keys the group codes of names.
     """
-    names = f"SELECT person_id, name FROM people WHERE gallery_id = ? AND person_id IN {AMONG}"
+    of_people = reader.dialect.among("person_id")
+    names = f"SELECT person_id, name FROM people WHERE gallery_id = ? AND {of_people}"
     codes: dict[str, int] = {}
-    condition = "" if slots is None else f"AND slot IN {AMONG} "
+    condition = "" if slots is None else f"AND {reader.dialect.among('slot')} "
     statement = (
         "SELECT slot, coalesce(person_id, 0) AS person, camera, captured_at FROM crops "
         f"WHERE gallery_id = ? {condition}AND slot > ? ORDER BY slot LIMIT ?"
@@ -251,7 +242,7 @@ def read_texts(
             rows = reader.tuples(statement, (gallery_id, batch[0], batch[-1]))
             yield from ((slot, text) for slot, text in rows if slot in wanted)
         else:
-            statement = f"{prefix} slot IN {AMONG} ORDER BY slot"
+            statement = f"{prefix} {reader.dialect.among('slot')} ORDER BY slot"
             yield from reader.tuples(statement, (gallery_id, batch))
 
 
@@ -359,12 +350,14 @@ def read_pages(reader: Reader, gallery_id: int) -> Iterator[list[StoredCrop]]:
 
 
 def read_by_id(reader: Reader, gallery_id: int, crop_ids: Iterable[str]) -> list[StoredCrop]:
-    clauses = f"WHERE crops.gallery_id = ? AND crop_id IN {AMONG} ORDER BY crops.slot"
+    those = reader.dialect.among("crop_id")
+    clauses = f"WHERE crops.gallery_id = ? AND {those} ORDER BY crops.slot"
     return read_crops(reader, clauses, (gallery_id, list(crop_ids)))
 
 
 def read_by_slot(reader: Reader, gallery_id: int, slots: Iterable[int]) -> list[StoredCrop]:
-    clauses = f"WHERE crops.gallery_id = ? AND crops.slot IN {AMONG} ORDER BY crops.slot"
+    those = reader.dialect.among("crops.slot")
+    clauses = f"WHERE crops.gallery_id = ? AND {those} ORDER BY crops.slot"
     return read_crops(reader, clauses, (gallery_id, list(slots)))
 
 
@@ -399,7 +392,11 @@ def read_intact_vectors(
     """
     slots = list(crop_ids)
     vectors = reader.database.vectors.open(gallery_id, side, dimension).read(slots)
-    checksums = dict(reader.tuples(CHECKSUMS, (gallery_id, side, slots)))
+    statement = (
+        "SELECT slot, checksum FROM checksums "
+        f"WHERE gallery_id = ? AND side = ? AND {reader.dialect.among('slot')}"
+    )
+    checksums = dict(reader.tuples(statement, (gallery_id, side, slots)))
     return {
         slot: vector
         for slot, vector in zip(slots, vectors, strict=True)
@@ -434,8 +431,9 @@ def list_crops(
     """
     start = _read_cursor(after, order)
     values = _bind_values(gallery_id, wanted)
-    labels = _select_conditions(LABELS, values)
-    captured = _select_conditions(CAPTURED, values)
+    dialect = reader.dialect
+    labels = _select_conditions(dialect, LABELS, values)
+    captured = _select_conditions(dialect, CAPTURED, values)
     by_time = order != "enrolled"
     is_backward = order == "-captured"
     # A person, track or external id has few crops: read them all and sort.
@@ -445,7 +443,7 @@ def list_crops(
         # The cursor supersedes the bound where the first page began.
         superseded = "captured_before" if is_backward else "captured_after"
         bounds = {name: text for name, text in SEEN.items() if not start or name != superseded}
-        indexed = _select_conditions(bounds, values)
+        indexed = _select_conditions(dialect, bounds, values)
         others = [*labels, *captured]
     else:
         indexed = labels[:1]
@@ -456,7 +454,7 @@ def list_crops(
         indexed.append(_compare(columns, "<" if is_backward else ">", start))
     direction = "DESC" if is_backward else "ASC"
     orders = [f"{column} {direction}" for column in columns]
-    sequence = ", ".join(unindexed(order) if is_sorted else order for order in orders)
+    sequence = ", ".join(dialect.unindexed(order) if is_sorted else order for order in orders)
 
     edges = []
     if others and not is_sorted:
@@ -467,7 +465,7 @@ def list_crops(
         )
     for edge in edges:
         indexed.append(_compare(columns, ">=" if is_backward else "<=", edge))
-    conditions = " AND ".join([*indexed, *(unindexed(text) for text in others)])
+    conditions = " AND ".join([*indexed, *(dialect.unindexed(text) for text in others)])
     statement = (
         f"SELECT {', '.join(columns)} FROM crops WHERE {conditions} "
         f"ORDER BY {sequence} LIMIT {limit + 1}"
@@ -488,8 +486,8 @@ def read_slots(
     values = _bind_values(gallery_id, wanted)
     conditions = [
         OF_GALLERY,
-        *_select_conditions(LABELS | CAPTURED, values),
-        *_select_conditions(SEEN, values),
+        *_select_conditions(reader.dialect, LABELS | CAPTURED, values),
+        *_select_conditions(reader.dialect, SEEN, values),
     ]
     slots = f"SELECT slot FROM crops WHERE {' AND '.join(conditions)} ORDER BY slot"
     at_most = "" if limit is None else f" LIMIT {limit:d}"
@@ -500,7 +498,7 @@ def _bind_values(gallery_id: int, wanted: ListFilter) -> dict[str, Any]:
     """Return the values of the conditions, None for those that do not apply."""
     return {
         "gallery_id": gallery_id,
-        "crop_ids": wanted.crop_ids or None,
+        "crop_ids": _one_or_several(wanted.crop_ids),
         "external_id": None if wanted.external_id is None else nfc(wanted.external_id),
         "identities": _one_or_several(wanted.identities),
         "track": wanted.track,
@@ -518,12 +516,23 @@ def _one_or_several(texts: Collection[str]) -> str | list[str] | None:
     return next(iter(texts), None)
 
 
-def _select_conditions(conditions: Mapping[str, str], values: Mapping[str, Any]) -> list[str]:
-    chosen = dict(conditions)
-    for name, text in OF_SEVERAL_TEXTS.items():
-        if isinstance(values[name], list):
-            chosen[name] = text
-    return [chosen[name] for name in conditions if values[name] is not None]
+def _select_conditions(
+    dialect: Dialect, conditions: Mapping[str, str], values: Mapping[str, Any]
+) -> list[str]:
+    """Return the conditions of the fields that have a value."""
+    of_several = {
+        "crop_ids": dialect.among("crops.crop_id", ":crop_ids"),
+        "identities": (
+            "crops.person_id IN (SELECT person_id FROM people "
+            f"WHERE gallery_id = :gallery_id AND {dialect.among('name', ':identities')})"
+        ),
+        "cameras": dialect.among("crops.camera", ":cameras"),
+    }
+    return [
+        of_several[name] if isinstance(values[name], list) else condition
+        for name, condition in conditions.items()
+        if values[name] is not None
+    ]
 
 
 def _compare(columns: Sequence[str], sign: str, place: Place) -> str:

@@ -48,7 +48,7 @@ from service.record.deletions import DeletedCrops
 from service.record.galleries import read_entry, require_entry
 from service.record.schema import TABLES
 from service.record.tracks import choose_best
-from service.record.transaction import AMONG, Reader, Transaction, batches
+from service.record.transaction import Reader, Transaction, batches
 from service.record.values import (
     ArchivedCrop,
     CommittedEnrollment,
@@ -188,7 +188,7 @@ class Crops(RecordPart):
         stored = stored_among(transaction, gallery_id, crop_ids)
         statement = (
             "SELECT crop_id FROM crops JOIN imported_crops USING (gallery_id, slot) "
-            f"WHERE gallery_id = ? AND crop_id IN {AMONG} AND job_id = ?"
+            f"WHERE gallery_id = ? AND {transaction.dialect.among('crop_id')} AND job_id = ?"
         )
         own = set(transaction.column(statement, (gallery_id, crop_ids, import_job)))
         new = [crop for crop in crops if crop.record.crop_id not in deleted | stored]
@@ -227,7 +227,8 @@ class Crops(RecordPart):
     def remove(
         self, transaction: Transaction, gallery_id: int, crop_ids: Collection[str]
     ) -> CropsChange:
-        statement = f"SELECT slot FROM crops WHERE gallery_id = ? AND crop_id IN {AMONG}"
+        those = transaction.dialect.among("crop_id")
+        statement = f"SELECT slot FROM crops WHERE gallery_id = ? AND {those}"
         slots = transaction.column(statement, (gallery_id, crop_ids))
         return remove_crops(transaction, gallery_id, slots)
 
@@ -432,14 +433,15 @@ def deleted_among(reader: Reader, deletions: DeletedCrops, crop_ids: Sequence[st
     # The log has the crops of deleted galleries, and lacks what another machine has just deleted.
     removed = reader.column(
         "SELECT crop_id FROM galleries JOIN tombstones USING (gallery_id) "
-        f"WHERE crop_id IN {AMONG}",
+        f"WHERE {reader.dialect.among('crop_id')}",
         (crop_ids,),
     )
     return deletions.among(crop_ids).union(removed)
 
 
 def stored_among(reader: Reader, gallery_id: int, crop_ids: Sequence[str]) -> set[str]:
-    statement = f"SELECT crop_id FROM crops WHERE gallery_id = ? AND crop_id IN {AMONG}"
+    those = reader.dialect.among("crop_id")
+    statement = f"SELECT crop_id FROM crops WHERE gallery_id = ? AND {those}"
     return set(reader.column(statement, (gallery_id, crop_ids)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from service.record.transaction import AMONG, Transaction
+from service.record.transaction import Transaction
 
 # Deletes rows, given by their ids in the log of deletions.
 DeleteRows = Callable[[Transaction, Sequence[str]], object]
@@ -14,6 +14,6 @@ def rows_of(table: str, key: str) -> DeleteRows:
     """Return what deletes rows of a table by the column of their ids."""
 
     def delete(transaction: Transaction, ids: Sequence[str]) -> None:
-        transaction.change(f"DELETE FROM {table} WHERE {key} IN {AMONG}", (ids,))
+        transaction.change(f"DELETE FROM {table} WHERE {transaction.dialect.among(key)}", (ids,))
 
     return delete

@@ -23,7 +23,7 @@ from service.errors import RecordUnavailable, StorageFailed
 from service.ops.data_directory import make_folder, sync
 from service.ops.threads import MonitoredThreadPool
 from service.record.database import RecordPart, transactional
-from service.record.transaction import AMONG, Transaction
+from service.record.transaction import Transaction
 
 PICTURE_THREADS = 4
 # Number of calls that may wait for a thread.
@@ -76,11 +76,13 @@ class StrayFiles(RecordPart):
 
 
 def forget_unneeded(transaction: Transaction, paths: Sequence[str]) -> None:
-    transaction.change(f"DELETE FROM unneeded_files WHERE path IN {AMONG}", (paths,))
+    delete = f"DELETE FROM unneeded_files WHERE {transaction.dialect.among('path')}"
+    transaction.change(delete, (paths,))
 
 
 def forget_strays(transaction: Transaction, gallery_id: int, names: Sequence[str]) -> None:
-    delete = f"DELETE FROM stray_pictures WHERE gallery_id = ? AND name IN {AMONG}"
+    named = transaction.dialect.among("name")
+    delete = f"DELETE FROM stray_pictures WHERE gallery_id = ? AND {named}"
     transaction.change(delete, (gallery_id, names))
 
 

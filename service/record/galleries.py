@@ -15,7 +15,7 @@ from service.ops.data_directory import EXPORTS, IMPORTS
 from service.record.database import RecordPart, transactional
 from service.record.keys import delete_keys
 from service.record.schema import now_micros, row_crc
-from service.record.transaction import AMONG, Reader, Transaction, among, upsert
+from service.record.transaction import Reader, Transaction, upsert
 from service.record.values import GalleryRecord, GallerySettings
 from service.record.vectors import vectors_name
 
@@ -26,12 +26,11 @@ LARGE = {"searches": "query_id", "alerts": "number", "people": "person_id"}
 INDEX_OWNERS = "index_owners"
 # Columns of a gallery under the names that answers have for them.
 RENAMED = ", embedder AS embedding_fingerprint, people AS identities"
-OF_SLOTS = f"gallery_id = :gallery_id AND slot IN {among(':slots')}"
 PUT_STRAYS = upsert(
     "stray_pictures",
     ("gallery_id", "name", "until"),
     "SELECT gallery_id, crop_id, :now FROM crops "
-    f"WHERE content_type IS NOT NULL AND inside = 0 AND {OF_SLOTS}",
+    "WHERE content_type IS NOT NULL AND inside = 0 AND {of_slots}",
 )
 # A statement that changes nothing returns no row.
 KEEP_RUNTIME = upsert(
@@ -77,8 +76,8 @@ class Galleries(RecordPart):
                 f"there is a gallery {name!r} already; enroll into it or choose another name"
             )
         gallery_id: int = transaction.value(
-            "UPDATE record SET value = CAST(value AS INTEGER) + 1 WHERE name = 'next_gallery' "
-            "RETURNING CAST(value AS INTEGER) - 1"
+            "UPDATE record SET value = CAST(value AS BIGINT) + 1 WHERE name = 'next_gallery' "
+            "RETURNING CAST(value AS BIGINT) - 1"
         )
         entry = GalleryRecord(gallery_id, name, embedder, datetime.now(UTC), settings)
         entry = replace(entry, changed=transaction.commit)
@@ -282,19 +281,23 @@ def drop_calibrations(transaction: Transaction, gallery_id: int) -> None:
     note_calibrated(transaction, gallery_id)
 
 
+def of_slots(reader: Reader) -> str:
+    """Return the condition on `gallery_id` and `slot` that takes `:gallery_id` and `:slots`."""
+    return f"gallery_id = :gallery_id AND {reader.dialect.among('slot', ':slots')}"
+
+
 def drop_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]) -> None:
     """Delete the rows of crops with their checksums; their pictures outside become strays."""
     values = {"gallery_id": gallery_id, "slots": slots, "now": now_micros()}
-    transaction.change(PUT_STRAYS, values)
-    transaction.change(f"DELETE FROM crops WHERE {OF_SLOTS}", values)
+    where = of_slots(transaction)
+    transaction.change(PUT_STRAYS.format(of_slots=where), values)
+    transaction.change(f"DELETE FROM crops WHERE {where}", values)
     drop_checksums(transaction, gallery_id, slots)
 
 
 def drop_checksums(transaction: Transaction, gallery_id: int, slots: Sequence[int]) -> None:
-    transaction.change(
-        f"DELETE FROM checksums WHERE gallery_id = ? AND slot IN {AMONG}",
-        (gallery_id, slots),
-    )
+    values = {"gallery_id": gallery_id, "slots": slots}
+    transaction.change(f"DELETE FROM checksums WHERE {of_slots(transaction)}", values)
 
 
 def drop_vectors(transaction: Transaction, gallery_id: int, side: int) -> None:

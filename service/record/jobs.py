@@ -19,7 +19,7 @@ from service.ops.threads import heartbeat
 from service.record.database import RecordPart, transactional
 from service.record.files import forget_unneeded
 from service.record.galleries import require_entry
-from service.record.transaction import AMONG, Transaction, all_of, settings_of
+from service.record.transaction import Transaction, all_of, settings_of
 
 UNFINISHED = "state IN ('queued', 'running')"
 NEWEST_FIRST = "ORDER BY created_at DESC, job_id DESC LIMIT ?"
@@ -156,7 +156,8 @@ class Jobs(RecordPart):
         if job is None or (job.finished and state not in FINISHED):
             return None
         positions = {problem.position for problem in problems}
-        count = f"SELECT count(*) FROM job_problems WHERE job_id = ? AND number IN {AMONG}"
+        those = transaction.dialect.among("number")
+        count = f"SELECT count(*) FROM job_problems WHERE job_id = ? AND {those}"
         known = transaction.value(count, (job_id, positions))
         _put_problems(transaction, job_id, problems)
         return _change(
@@ -227,7 +228,8 @@ class Jobs(RecordPart):
     ) -> None:
         """Hide a name in a job and in some of its problems."""
         word = re.compile(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])")
-        statement = f"SELECT problem FROM job_problems WHERE job_id = ? AND number IN {AMONG}"
+        those = transaction.dialect.among("number")
+        statement = f"SELECT problem FROM job_problems WHERE job_id = ? AND {those}"
         problems = [
             JobProblem.model_validate_json(problem)
             for problem in transaction.column(statement, (job_id, numbers))

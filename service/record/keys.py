@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from gmn_client.models import Scope
 from service.errors import Forbidden, KeyConflict
 from service.record.database import RecordPart, transactional
-from service.record.transaction import AMONG, Transaction
+from service.record.transaction import Transaction
 
 # This row stays after the last key expires or is deleted with its gallery; then nobody has access.
 ASKED_FOR = "keys_asked_for"
@@ -22,7 +22,6 @@ KEY_ID = r"[A-Za-z0-9]{1,32}"
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 # Hash to compare with if an id or its secret is unknown; no secret has it.
 NO_HASH = "0" * 64
-OF_KEYS = f"WHERE key_id IN {AMONG}"
 
 
 @stored_dataclass(frozen=True)
@@ -96,9 +95,10 @@ def ask_for_keys(transaction: Transaction) -> None:
 
 def delete_keys(transaction: Transaction, key_ids: Collection[str]) -> int:
     """Delete keys, and what is kept of their cameras; return the number of keys."""
+    of_keys = transaction.dialect.among("key_id")
     for table in ("cameras", "camera_traffic", "ignored_reviews"):
-        transaction.change(f"DELETE FROM {table} WHERE key_id IN {AMONG}", (key_ids,))
-    return transaction.change(f"DELETE FROM api_keys WHERE key_id IN {AMONG}", (key_ids,))
+        transaction.change(f"DELETE FROM {table} WHERE {of_keys}", (key_ids,))
+    return transaction.change(f"DELETE FROM api_keys WHERE {of_keys}", (key_ids,))
 
 
 def any_administers(keys: Iterable[ApiKey]) -> bool:
@@ -131,7 +131,8 @@ class Keys(RecordPart):
     @transactional
     def note_used(self, transaction: Transaction, used: Mapping[str, datetime]) -> None:
         # A new checksum would make a damaged key look whole.
-        rows = transaction.intact_rows("api_keys", OF_KEYS, (list(used),))
+        clauses = f"WHERE {transaction.dialect.among('key_id')}"
+        rows = transaction.intact_rows("api_keys", clauses, (list(used),))
         key_ids = [row["key_id"] for row in rows]
         transaction.change_many(
             "UPDATE api_keys SET used_at = ? WHERE key_id = ?",

@@ -28,7 +28,7 @@ from service.record.crop_rows import read_ids
 from service.record.database import Database, RecordPart, transactional
 from service.record.galleries import next_version, read_entry, require_entry
 from service.record.schema import MICROSECOND, TABLES, natural_order, now_micros
-from service.record.transaction import AMONG, JOIN_IN_ORDER, Reader, Row, Transaction, gathered
+from service.record.transaction import Reader, Row, Transaction
 from service.record.values import CropsChange, count_by_case, new_crop_id
 from service.watch.tables.alerts import forget_alerts
 
@@ -63,21 +63,21 @@ BY_PICTURE = (
 )
 # Numbers by which identities are sorted, ascending.
 NUMBERS = {"crops": "-1.0 * count(*)", "last_seen": "max(seen_at) / -1e6"}
-# The order of the tables is fixed, so that the best picture is sought once for each person.
+# The best picture is sought once for each person.
 DESCRIBED = f"""
 SELECT people.name AS identity, count(*) AS crops,
     min(crops.seen_at) AS first_seen, max(crops.seen_at) AS last_seen,
-    {gathered("DISTINCT crops.camera", "crops.camera IS NOT NULL")} AS cameras,
+    {{cameras}} AS cameras,
     best.crop_id, best.content_type IS NOT NULL AS has_picture
 FROM people
-{JOIN_IN_ORDER} crops AS best ON best.gallery_id = people.gallery_id AND best.slot = (
+JOIN crops AS best ON best.gallery_id = people.gallery_id AND best.slot = (
     SELECT slot FROM crops
     WHERE crops.gallery_id = people.gallery_id AND crops.person_id = people.person_id
     {BY_PICTURE} LIMIT 1
 )
-{JOIN_IN_ORDER} crops
+JOIN crops
     ON crops.gallery_id = people.gallery_id AND crops.person_id = people.person_id
-WHERE people.gallery_id = ? AND people.name IN {AMONG}
+WHERE people.gallery_id = ? AND {{of_names}}
 GROUP BY people.person_id, people.name, best.crop_id, best.content_type
 """
 
@@ -148,7 +148,8 @@ class People(RecordPart):
     def counts(self, gallery_id: int, names: Sequence[str]) -> dict[str, int]:
         statement = (
             "SELECT name, count(*) FROM people JOIN crops USING (person_id) "
-            f"WHERE people.gallery_id = ? AND name IN {AMONG} GROUP BY person_id, name"
+            f"WHERE people.gallery_id = ? AND {self._reader.dialect.among('name')} "
+            "GROUP BY person_id, name"
         )
         return dict(self._reader.tuples(statement, (gallery_id, names)))
 
@@ -298,7 +299,8 @@ class Groups(RecordPart):
             return CropGroups()
         grouping = from_json(row["grouping"])
         slots = [slot for group, _ in grouping["groups"] for slot in group]
-        condition = f"gallery_id = ? AND slot IN {AMONG} AND person_id IS NULL"
+        those = self._reader.dialect.among("slot")
+        condition = f"gallery_id = ? AND {those} AND person_id IS NULL"
         statement = f"SELECT slot, crop_id FROM crops WHERE {condition}"
         unnamed = dict(self._reader.tuples(statement, (gallery_id, slots)))
         results = []
@@ -313,8 +315,12 @@ class Groups(RecordPart):
 
 def _read_people(reader: Reader, gallery_id: int, names: Sequence[str]) -> list[Row]:
     """Describe the people of those of the names that exist, in their order."""
+    statement = DESCRIBED.format(
+        cameras=reader.dialect.gathered("DISTINCT crops.camera", "crops.camera IS NOT NULL"),
+        of_names=reader.dialect.among("people.name"),
+    )
     people = {}
-    for person in reader.execute(DESCRIBED, (gallery_id, names)):
+    for person in reader.execute(statement, (gallery_id, names)):
         person["cameras"].sort()
         people[person["identity"]] = person
     return [people[name] for name in names if name in people]
@@ -377,9 +383,9 @@ def merge_person(
     # An alert keeps the id of its nearest crop, which may have been deleted.
     transaction.change(
         "INSERT INTO merged_crops (merge_id, crop_id) "
-        "SELECT ?1, crop_id FROM crops WHERE person_id = ?2 "
-        "UNION SELECT ?1, crop_id FROM alerts WHERE person_id = ?2",
-        (merge_id, person["person_id"]),
+        "SELECT :merge_id, crop_id FROM crops WHERE person_id = :person_id "
+        "UNION SELECT :merge_id, crop_id FROM alerts WHERE person_id = :person_id",
+        {"merge_id": merge_id, "person_id": person["person_id"]},
     )
     _move_crops(transaction, person, target)
     return merge_id

@@ -146,9 +146,9 @@ class Record:
         numbers = [int(deletion_id.partition("-")[0]) for deletion_id in ids["gallery"]]
         next_gallery = max(numbers, default=0) + 1
         transaction.change(
-            "UPDATE record SET value = ?1 "
-            "WHERE name = 'next_gallery' AND CAST(value AS INTEGER) < ?1",
-            (next_gallery,),
+            "UPDATE record SET value = :next "
+            "WHERE name = 'next_gallery' AND CAST(value AS BIGINT) < :next",
+            {"next": next_gallery},
         )
 
     def close(self) -> None:

@@ -99,11 +99,6 @@ def as_moment(micros: int) -> datetime:
     return EPOCH + micros * MICROSECOND
 
 
-def as_bytes(column: str) -> str:
-    """Return the expression of a text's UTF-8 bytes."""
-    return f"CAST({column} AS BLOB)"
-
-
 def natural_order(name: str) -> str:
     """Return a sort key for names: case-insensitive, with numbers in numeric order."""
     return NUMBER.sub(lambda match: f"{len(match[1]):03}{match[1]}", name.casefold())

@@ -27,6 +27,7 @@ from service.record.database import (
     Database,
     storage_failure,
 )
+from service.record.dialect import Dialect
 from service.record.schema import (
     FORMAT,
     create_tables,
@@ -83,8 +84,27 @@ for kind in (dict, list, tuple, set, frozenset, range):
 sqlite3.register_adapter(JsonObject, lambda stored: stored.text)
 
 
+class SQLiteDialect(Dialect):
+    """The SQL of SQLite, where a collection is a JSON text."""
+
+    def among(self, column: str, value: str = "?") -> str:
+        return f"{column} IN (SELECT value FROM json_each({value}))"
+
+    def gathered(self, expression: str, condition: str | None = None) -> str:
+        array = f"json_group_array({expression})"
+        return array if condition is None else f"{array} FILTER (WHERE {condition})"
+
+    def as_bytes(self, text: str) -> str:
+        return f"CAST({text} AS BLOB)"
+
+    def unindexed(self, expression: str) -> str:
+        return f"+{expression}"
+
+
 class SQLiteSource(Source):
     """The SQLite file and the vector files of a record."""
+
+    dialect = SQLiteDialect()
 
     def __init__(self, folder: Path, only_read: bool = False) -> None:
         super().__init__(folder, only_read)

@@ -14,9 +14,10 @@ from model.arrays import unit_rows
 from service.errors import InvalidField
 from service.record.crop_rows import read_by_slot, read_intact_vectors, read_texts, read_vectors
 from service.record.database import RecordPart
+from service.record.dialect import Dialect
 from service.record.galleries import read_entry, require_entry
 from service.record.people import BY_PICTURE
-from service.record.transaction import AMONG, Row, Transaction, gathered
+from service.record.transaction import Row, Transaction
 from service.record.values import ArchivedCrop, StoredCrop
 from service.record.vectors import Vector
 
@@ -30,7 +31,6 @@ LEAST_QUALITY = 1.0
 NAMED_FIRST = 1e6
 # Largest distance of two vectors of unit length.
 FARTHEST = 2.0
-CROP_IDS = f"SELECT slot, crop_id FROM crops WHERE gallery_id = ? AND slot IN {AMONG}"
 BY_SLOT = "SELECT slot, track FROM tracks WHERE gallery_id = ? AND"
 # An unknown camera is an empty text.
 OF_TRACK = (
@@ -38,23 +38,22 @@ OF_TRACK = (
     "AND coalesce(camera, '') = ?"
 )
 # Crops of some tracks, numbered within each track from the best-pictured one on.
-NUMBERED = (
-    f"SELECT *, row_number() OVER (PARTITION BY track, camera {BY_PICTURE}) AS number FROM tracks "
-    f"JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND track IN {AMONG} "
-    "AND (CAST(? AS TEXT) IS NULL OR camera = ?) AND (track, coalesce(camera, '')) >= (?, ?)"
-)
-COUNTED = (
-    "SELECT track, camera, count(*) AS crops, min(seen_at) AS first_seen, "
-    "max(seen_at) AS last_seen FROM tracks "
-    f"JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND track IN {AMONG} "
-    "GROUP BY track, camera"
-)
+NUMBERED = f"""
+SELECT *, row_number() OVER (PARTITION BY track, camera {BY_PICTURE}) AS number FROM tracks
+JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND {{of_tracks}}
+AND (CAST(? AS TEXT) IS NULL OR camera = ?) AND (track, coalesce(camera, '')) >= (?, ?)
+"""
+COUNTED = """
+SELECT track, camera, count(*) AS crops, min(seen_at) AS first_seen, max(seen_at) AS last_seen
+FROM tracks JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND {of_tracks}
+GROUP BY track, camera
+"""
 DESCRIBED = f"""
 SELECT track, camera, count(*) AS crops, min(seen_at) AS first_seen, max(seen_at) AS last_seen,
-    {gathered("DISTINCT people.name", "people.name IS NOT NULL")} AS identities,
+    {{names}} AS identities,
     max(crop_id) FILTER (WHERE number = 1) AS crop_id,
     count(content_type) FILTER (WHERE number = 1) AS has_picture,
-    {gathered("slot", f"number <= {COHESION_CROPS}")} AS slots
+    {{best_slots}} AS slots
 FROM ({NUMBERED}) AS numbered LEFT JOIN people USING (person_id)
 GROUP BY track, camera ORDER BY track, coalesce(camera, '') LIMIT ?
 """
@@ -80,7 +79,7 @@ class Tracks(RecordPart):
         )
         names = ids[:limit]
         values = (gallery_id, names, camera, camera, first_track, first_camera, limit + 1)
-        rows = self._reader.execute(DESCRIBED, values)
+        rows = self._reader.execute(_describing(self._reader.dialect), values)
         slots = [slot for row in rows[:limit] for slot in from_json(row["slots"])]
         vectors = self._read_intact(gallery_id, slots)
         tracks = [_describe(row, vectors) for row in rows[:limit]]
@@ -92,7 +91,8 @@ class Tracks(RecordPart):
         self, gallery_id: int, tracks: Iterable[str]
     ) -> dict[tuple[str, str | None], dict[str, Any]]:
         """Return `crops`, `first_seen` and `last_seen` of tracks, by id and camera."""
-        rows = self._reader.execute(COUNTED, (gallery_id, set(tracks)))
+        statement = COUNTED.format(of_tracks=self._reader.dialect.among("track"))
+        rows = self._reader.execute(statement, (gallery_id, set(tracks)))
         return {(row["track"], row["camera"]): row for row in rows}
 
     def _read_intact(self, gallery_id: int, slots: Sequence[int]) -> dict[int, Vector]:
@@ -100,7 +100,9 @@ class Tracks(RecordPart):
         if entry is None or entry.dimension is None:
             return {}
         # Thousands of whole crops may have gigabytes of metadata.
-        crop_ids = dict(self._reader.tuples(CROP_IDS, (gallery_id, slots)))
+        those = self._reader.dialect.among("slot")
+        statement = f"SELECT slot, crop_id FROM crops WHERE gallery_id = ? AND {those}"
+        crop_ids = dict(self._reader.tuples(statement, (gallery_id, slots)))
         return read_intact_vectors(self._reader, gallery_id, entry.side, entry.dimension, crop_ids)
 
     def by_slot(self, gallery_id: int, slots: Sequence[int]) -> Iterator[tuple[int, str]]:
@@ -129,6 +131,14 @@ class Tracks(RecordPart):
     def slots(self, gallery_id: int, track: str, camera: str | None) -> list[int]:
         statement = f"SELECT slot FROM {OF_TRACK}"
         return self._reader.column(statement, (gallery_id, track, camera or ""))
+
+
+def _describing(dialect: Dialect) -> str:
+    return DESCRIBED.format(
+        names=dialect.gathered("DISTINCT people.name", "people.name IS NOT NULL"),
+        best_slots=dialect.gathered("slot", f"number <= {COHESION_CROPS}"),
+        of_tracks=dialect.among("track"),
+    )
 
 
 def _describe(track: Row, vectors: Mapping[int, Vector]) -> Row:

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic_core import from_json
 
 from service.errors import DamagedRecord, ServiceError
+from service.record.dialect import Dialect
 from service.record.schema import TABLES, StoredRow, as_moment
 from service.record.values import JsonObject
 from service.record.vectors import Vector, VectorFile, VectorFiles, vector_crc
@@ -97,26 +98,6 @@ def _as_values(row: StoredRow) -> Row:
     return values
 
 
-def among(value: str = "?") -> str:
-    """Return the subquery for `IN` that compares a column with a collection, given as a value."""
-    return f"(SELECT value FROM json_each({value}))"
-
-
-AMONG = among()
-# Joins two tables in the order in which the statement names them.
-JOIN_IN_ORDER = "CROSS JOIN"
-
-
-def gathered(expression: str, condition: str = "TRUE") -> str:
-    """Return the aggregate of the values in a group that meet a condition, as a JSON array."""
-    return f"json_group_array({expression}) FILTER (WHERE {condition})"
-
-
-def unindexed(condition: str) -> str:
-    """Return a comparison of a column for which SQLite uses no index."""
-    return f"+{condition}"
-
-
 def settings_of(names: Iterable[str]) -> str:
     return ", ".join(f"{name} = :{name}" for name in names)
 
@@ -179,18 +160,18 @@ class Source(ABC):
     """The tables and the vector files of a record; each thread has its own connection.
 
     Attributes:
+        dialect: how the engine writes what engines write differently.
         path: the record, as messages about it name it.
         damaged: the ids of crops that were found damaged and are left out of every answer, by
             gallery and slot; None for an id that cannot be read.
         problems: damage that was found beside them.
     """
 
+    dialect: Dialect
     # Begins a transaction that only reads.
     BEGIN = "BEGIN"
     # The rows of some tables have checksums.
     HAS_CHECKSUMS = True
-    # Gathers the values of a column.
-    JSON_ARRAY = "json_group_array({})"
 
     def __init__(self, folder: Path, only_read: bool = False) -> None:
         self.folder = folder
@@ -275,7 +256,7 @@ class Source(ABC):
     ) -> list[list[Any]]:
         """Return each column of a query as a list."""
         # Python parses one JSON array in a third of the time needed for rows.
-        arrays = ", ".join(self.JSON_ARRAY.format(name) for name in names)
+        arrays = ", ".join(self.dialect.gathered(name) for name in names)
         (texts,) = self.fetch_tuples(f"SELECT {arrays} FROM ({query}) AS part", values)
         return [from_json(text) for text in texts]
 
@@ -295,6 +276,10 @@ class Reader:
     """Reads of the record over the thread's own connection, also within a transaction."""
 
     database: Source
+
+    @property
+    def dialect(self) -> Dialect:
+        return self.database.dialect
 
     def execute(self, statement: str, values: Values = ()) -> list[Row]:
         """Run a statement with computed columns, such as a count, and return its rows.
@@ -379,7 +364,7 @@ class Reader:
 
     def newest_change_of_alerts(self) -> int:
         """Return the number of the commit that last changed alerts or their deliveries."""
-        statement = "SELECT CAST(value AS INTEGER) FROM record WHERE name = 'alerts_changed'"
+        statement = "SELECT CAST(value AS BIGINT) FROM record WHERE name = 'alerts_changed'"
         changed: int = self.value(statement) or 0
         return changed
 

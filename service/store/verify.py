@@ -24,7 +24,7 @@ from service.record.schema import (
     row_crc,
 )
 from service.record.sqlite import SQLiteDatabase, SQLiteSource, require_schema, stored_uri
-from service.record.transaction import AMONG, FILE, Reader, batches
+from service.record.transaction import FILE, Reader, batches
 from service.record.vectors import Vector
 
 ROWS_AT_ONCE = 500
@@ -235,7 +235,7 @@ class Inspection:
         # A reindex moves the vectors to another file.
         statement = (
             "SELECT slot FROM crops JOIN galleries USING (gallery_id) WHERE name IS NOT NULL "
-            f"AND gallery_id = ? AND side = ? AND slot IN {AMONG}"
+            f"AND gallery_id = ? AND side = ? AND {self._stored.dialect.among('slot')}"
         )
         place = (gallery["gallery_id"], gallery["side"])
         with (

@@ -21,8 +21,6 @@ from service.record.database import RecordPart, transactional
 from service.record.keys import ApiKey
 from service.record.schema import now_micros
 from service.record.transaction import (
-    AMONG,
-    JOIN_IN_ORDER,
     Reader,
     Transaction,
     all_of,
@@ -111,9 +109,9 @@ NEXT_NUMBER = upsert(
     ("name", "value"),
     "VALUES (?, ?)",
     """value = CASE
-        WHEN CAST(excluded.value AS INTEGER) > CAST(record.value AS INTEGER)
-            THEN CAST(excluded.value AS INTEGER)
-        ELSE CAST(record.value AS INTEGER) + 1
+        WHEN CAST(excluded.value AS BIGINT) > CAST(record.value AS BIGINT)
+            THEN CAST(excluded.value AS BIGINT)
+        ELSE CAST(record.value AS BIGINT) + 1
     END""",
 )
 OF_IDENTITY = "person_id IN (SELECT person_id FROM people WHERE name = ?)"
@@ -123,9 +121,8 @@ name AS gallery,
 (SELECT name FROM people WHERE people.person_id = alerts.person_id) AS identity,
 alert_pictures.number IS NOT NULL AS has_picture
 """
-# The order of the tables is fixed, so that a page is read along an index of `alerts`.
-BESIDE_ALERTS = f"""
-{JOIN_IN_ORDER} galleries USING (gallery_id) LEFT JOIN alert_pictures USING (number)
+BESIDE_ALERTS = """
+JOIN galleries USING (gallery_id) LEFT JOIN alert_pictures USING (number)
 WHERE name IS NOT NULL AND
 """
 
@@ -242,7 +239,7 @@ class Alerts(RecordPart):
 
     def newest_number(self) -> int:
         """Return the number of the newest alert, even if it was removed; 0 before the first."""
-        statement = "SELECT CAST(value AS INTEGER) FROM record WHERE name = ?"
+        statement = "SELECT CAST(value AS BIGINT) FROM record WHERE name = ?"
         return self._reader.value(statement, (NEWEST_ALERT,)) or 0
 
     def page(
@@ -373,10 +370,11 @@ def forget_alerts(
         Number of alerts, and number of messages about them that were sent or due to each address.
     """
     # A message that is due may be under way: its outcome is noted when the receiver has answered.
+    of_people = transaction.dialect.among("person_id")
     counted = transaction.tuples(
         "SELECT coalesce(sent_to, url) AS address, count(*) FROM deliveries "
         "JOIN alerts USING (number) LEFT JOIN webhooks USING (webhook_id) "
-        f"WHERE person_id IN {AMONG} AND (sent_to IS NOT NULL "
+        f"WHERE {of_people} AND (sent_to IS NOT NULL "
         "OR deliveries.state = 'waiting' AND enabled = 1 AND next_at <= ?) "
         "GROUP BY address ORDER BY address",
         (person_ids, now_micros()),
@@ -384,7 +382,7 @@ def forget_alerts(
     sent: Counter[str] = Counter()
     for address, messages in counted:
         sent[origin_of(address)] += messages
-    statement = f"SELECT number FROM alerts WHERE person_id IN {AMONG}"
+    statement = f"SELECT number FROM alerts WHERE {of_people}"
     numbers = transaction.column(statement, (person_ids,))
     return _remove_alerts(transaction, numbers), dict(sent)
 
@@ -416,7 +414,7 @@ def write_alert(
     """Write an alert with its picture and deliveries; remove old ones beyond `KEPT_ALERTS`."""
     now = now_micros()
     number = transaction.value(
-        f"{NEXT_NUMBER} RETURNING CAST(value AS INTEGER)", (NEWEST_ALERT, now)
+        f"{NEXT_NUMBER} RETURNING CAST(value AS BIGINT)", (NEWEST_ALERT, now)
     )
     fields = {
         "number": number,
@@ -475,7 +473,8 @@ def _deliver(transaction: Transaction, gallery_id: int, number: int, most_waitin
 def _remove_alerts(transaction: Transaction, numbers: Sequence[int]) -> int:
     if not numbers:
         return 0
-    return transaction.change(f"DELETE FROM alerts WHERE number IN {AMONG}", (numbers,))
+    delete = f"DELETE FROM alerts WHERE {transaction.dialect.among('number')}"
+    return transaction.change(delete, (numbers,))
 
 
 def _read_alerts(reader: Reader, condition: str, values: Sequence[Any]) -> list[StoredAlert]:

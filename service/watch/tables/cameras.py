@@ -15,7 +15,7 @@ from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
 from service.record.keys import ApiKey
 from service.record.schema import as_micros
-from service.record.transaction import AMONG, Row, Transaction, upsert
+from service.record.transaction import Row, Transaction, upsert
 from service.watch.tables.alerts import NotedVisit, alert_lists_of_camera
 
 # Upper bound on the names of cameras of one key.
@@ -68,11 +68,11 @@ SUM_OF_HOURS = """,
     AND camera_hours.camera = cameras.camera AND hour > ?) AS {0}
 """
 COUNTS = "".join(SUM_OF_HOURS.format(name) for name in ("crops", "tracks", "refused"))
-COUNT_STATES = f"""
+COUNT_STATES = """
 SELECT CASE
     WHEN silent_at IS NOT NULL THEN 'silent' WHEN state = 'ok' THEN 'ok' ELSE 'trouble'
 END AS shown, count(*)
-FROM cameras WHERE heartbeat_at IS NOT NULL AND key_id IN {AMONG} GROUP BY shown
+FROM cameras WHERE heartbeat_at IS NOT NULL AND {of_keys} GROUP BY shown
 """
 
 
@@ -214,20 +214,21 @@ class Cameras(RecordPart):
         """
         since = as_micros(now) // MICROS_OF_HOUR - HOURS
         key_id, _, name = (cursor or "").partition("/")
-        clauses = (
-            f"WHERE key_id IN {AMONG} AND (key_id, camera) > (?, ?) ORDER BY key_id, camera LIMIT ?"
-        )
+        of_keys = self._reader.dialect.among("key_id")
+        clauses = f"WHERE {of_keys} AND (key_id, camera) > (?, ?) ORDER BY key_id, camera LIMIT ?"
         values = (since, since, since, list(key_ids), key_id, name, limit)
         return [_as_camera(row) for row in self._reader.rows("cameras", clauses, values, COUNTS)]
 
     def count_by_state(self, key_ids: Collection[str]) -> dict[str, int]:
         """Count the cameras of keys that send heartbeats."""
-        return dict(self._reader.tuples(COUNT_STATES, (list(key_ids),)))
+        statement = COUNT_STATES.format(of_keys=self._reader.dialect.among("key_id"))
+        return dict(self._reader.tuples(statement, (list(key_ids),)))
 
     def clocks(self, key_ids: Collection[str]) -> list[tuple[str, str, float]]:
         """Return key, name and `clock_ahead` of the cameras of keys that differ most."""
         return self._reader.tuples(
-            f"SELECT key_id, camera, clock_ahead FROM cameras WHERE key_id IN {AMONG} "
+            "SELECT key_id, camera, clock_ahead FROM cameras "
+            f"WHERE {self._reader.dialect.among('key_id')} "
             "AND clock_ahead IS NOT NULL ORDER BY abs(clock_ahead) DESC LIMIT ?",
             (list(key_ids), MOST_CLOCKS),
         )

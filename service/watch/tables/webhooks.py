@@ -14,7 +14,7 @@ from service.errors import InvalidField
 from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.schema import as_moment, now_micros
-from service.record.transaction import AMONG, JOIN_IN_ORDER, Transaction, all_of, settings_of
+from service.record.transaction import Transaction, all_of, settings_of
 from service.record.values import new_crop_id
 from service.watch.tables.alerts import WAITING_OF_WEBHOOK
 
@@ -129,7 +129,8 @@ class Webhooks(RecordPart):
         busy = Counter(under_way.values())
         ready = (
             "webhook_id = ? AND deliveries.state = 'waiting' AND next_at <= ? "
-            f"AND delivery_id NOT IN {AMONG} ORDER BY next_at, delivery_id LIMIT ?"
+            f"AND NOT {self._reader.dialect.among('delivery_id')} "
+            "ORDER BY next_at, delivery_id LIMIT ?"
         )
         later = (
             "SELECT min(next_at) FROM deliveries JOIN webhooks USING (webhook_id) "
@@ -211,9 +212,8 @@ class Webhooks(RecordPart):
         return dict(counted)
 
     def _select(self, condition: str, values: list[Any]) -> list[Delivery]:
-        # The order of the tables is fixed, so that a page is read along an index of `deliveries`.
         clauses = (
-            f"{JOIN_IN_ORDER} alerts USING (number) {JOIN_IN_ORDER} galleries USING (gallery_id) "
+            "JOIN alerts USING (number) JOIN galleries USING (gallery_id) "
             f"WHERE name IS NOT NULL AND {condition}"
         )
         deliveries = []
