@@ -13,7 +13,7 @@ from typing import Literal
 
 from gmn_client.models import RecordState
 from service.errors import DamagedRecord, RecordUnavailable, ServiceError, ServiceStopping
-from service.ops.threads import MonitoredThreadPool, Wake, heartbeat
+from service.ops.threads import LONG_WORK_FACTOR, MonitoredThreadPool, Wake, heartbeat
 from service.record.database import Database
 from service.record.transaction import Reader
 
@@ -91,7 +91,7 @@ class Follower:
         self._in_step_at = time.monotonic()
         self._is_reachable = True
         self._away_since = 0.0
-        self.thread = MonitoredThreadPool(1, "follower")
+        self.thread = MonitoredThreadPool(1, "follower", LONG_WORK_FACTOR)
         self._following: list[Future[None]] = []
 
     def state(self) -> RecordState:
@@ -234,7 +234,6 @@ class Follower:
             self._on_alerts()
             self._alerts = alerts
         for gallery_id in sorted(known | galleries.keys()):
-            heartbeat()
             shown = self._get(gallery_id)
             # A deleted gallery is dropped.
             if shown.is_behind(galleries.get(gallery_id, newest + 1)):

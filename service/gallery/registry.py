@@ -27,7 +27,7 @@ from service.gallery.waiting import WaitingEnrollments
 from service.index.columns import Columns
 from service.ops.data_directory import failpoint
 from service.ops.shared import SharedRedis
-from service.ops.threads import CALLER, MonitoredThreadPool
+from service.ops.threads import CALLER, LONG_WORK_FACTOR, MonitoredThreadPool
 from service.record.crop_rows import (
     COLUMNS_AT_ONCE,
     CropColumns,
@@ -90,8 +90,8 @@ class GalleryRegistry:
     shared: SharedRedis | None = None
 
     def __post_init__(self) -> None:
-        self._writers = MonitoredThreadPool(WRITE_THREADS, "record writers")
-        self._readers = MonitoredThreadPool(READ_THREADS, "record readers")
+        self._writers = MonitoredThreadPool(WRITE_THREADS, "record writers", LONG_WORK_FACTOR)
+        self._readers = MonitoredThreadPool(READ_THREADS, "record readers", LONG_WORK_FACTOR)
         self.write = self._writers.run
         self.read = self._readers.run
         self._reader = Reader(self.record.database)

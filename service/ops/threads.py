@@ -35,7 +35,8 @@ CHECK_EVERY_SECONDS = 5.0
 EXIT_GRACE_SECONDS = 3.0
 # If a check comes later than this, the whole process was suspended.
 SUSPENDED_SECONDS = 2.0
-# One step of long work may copy gigabytes to a slow disk without a heartbeat.
+# One step of long work may copy gigabytes to a slow disk without a heartbeat, and one statement may
+# read a large gallery.
 LONG_WORK_FACTOR = 30.0
 STDERR = 2
 # The key of the request, or name of the work, that the current context runs for. Tasks and calls of
@@ -75,8 +76,16 @@ def heartbeat() -> None:
     if current is None:
         return
     current.last = time.monotonic()
-    if current.is_cut_off is not None and current.is_cut_off.is_set():
+    if is_cut_off():
         raise ServiceStopping("the service is shutting down; send the request again later")
+
+
+def is_cut_off() -> bool:
+    """Return True once the current work has to end, because the process stops."""
+    current = _current.get()
+    if current is None or current.is_cut_off is None:
+        return False
+    return current.is_cut_off.is_set()
 
 
 class Wake:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from gmn_client.models import CropOrder
 from model.crops.texts import nfc
 from service.errors import DamagedRecord, InvalidField
-from service.ops.threads import heartbeat
 from service.record.dialect import Dialect
 from service.record.schema import TABLES, StoredRow, as_moment
 from service.record.transaction import Reader, Row, Values, batches
@@ -158,7 +157,6 @@ def read_columns(
             if not len(part.slots):
                 return
             after = int(part.slots[-1])
-        heartbeat()
         damaged = [slot for owner, slot in reader.database.damaged if owner == gallery_id]
         if damaged:
             part = part.at(np.flatnonzero(~np.isin(part.slots, damaged)))
@@ -234,7 +232,6 @@ def read_texts(
         slots: ascending.
     """
     for batch in batches(slots, COLUMNS_AT_ONCE):
-        heartbeat()
         if batch[-1] - batch[0] < DENSE * len(batch):
             # A pass over a dense range takes a fifth of the time of individual lookups.
             wanted = set(batch)
@@ -345,7 +342,6 @@ def read_pages(reader: Reader, gallery_id: int) -> Iterator[list[StoredCrop]]:
     after = 0
     while crops := read_after(reader, gallery_id, after, CROPS_AT_ONCE):
         yield crops
-        heartbeat()
         after = crops[-1].slot
 
 

@@ -15,7 +15,6 @@ from gmn_client.models import FINISHED, JobKind, JobProblem, JobState
 from model.crops.texts import nfc
 from service.errors import TooManyRequests, UnknownJob
 from service.ops.data_directory import IMPORTS
-from service.ops.threads import heartbeat
 from service.record.database import RecordPart, transactional
 from service.record.files import forget_unneeded
 from service.record.galleries import require_entry
@@ -220,7 +219,6 @@ class Jobs(RecordPart):
             # A path may have the name in another Unicode form.
             if numbers := [number for number, problem in rows if escaped in nfc(problem)]:
                 yield numbers
-            heartbeat()
 
     @transactional
     def _hide(

@@ -15,7 +15,6 @@ from gmn_client.models import CropGroups, IdentityOrder, Merge, Page
 from model.crops.texts import fold
 from service.desk.tables import drop_searches, find_shown
 from service.errors import InvalidField, UnknownIdentity, UnknownMerge
-from service.ops.threads import heartbeat
 from service.record.crop_changes import (
     count_people,
     mark_changed,
@@ -343,7 +342,6 @@ def _find_by_name(
         if len(rows) < at_once:
             break
         after = (sort_key, name)
-        heartbeat()
     return places[:limit]
 
 

@@ -17,7 +17,7 @@ from model.problems import InputProblem
 from service.errors import DamagedRecord, ServiceStopping, StorageFailed
 from service.ops.data_directory import EXPORTS, UNFINISHED, file_bytes, sync
 from service.ops.locks import FileWorkLock, ProcessLock, WorkLock
-from service.ops.threads import heartbeat, waiting
+from service.ops.threads import is_cut_off, waiting
 from service.record.acknowledged import PRIVATE_FILE, AcknowledgedCommit
 from service.record.database import (
     NOT_LOGGED,
@@ -58,8 +58,9 @@ PREFETCHED_BYTES = 2 * 1024**3
 DESCRIPTORS = Path("/proc/self/fd")
 # Connections wait this long for a reader that recovers a log; writers wait for the lock file.
 BUSY_SECONDS = 30.0
-# Virtual machine instructions of SQLite between two heartbeats; they take tenths of a second.
-STEPS_PER_BEAT = 1_000_000
+# Virtual machine instructions of a statement after which it is seen whether the process stops; they
+# take tenths of a second.
+STEPS_PER_LOOK = 1_000_000
 NOT_A_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 # A flipped bit can leave invalid UTF-8, which SQLite returns and Python refuses to decode, or JSON
 # that SQLite cannot read.
@@ -147,8 +148,8 @@ class SQLiteSource(Source):
         )
         connection.row_factory = sqlite3.Row
         connection.create_function("row_crc", -1, row_crc, deterministic=True)
-        # A statement over a large gallery may run for minutes, which looks like a hanging disk.
-        connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)
+        # A statement over a large gallery may run for minutes, and would delay a stop.
+        connection.set_progress_handler(is_cut_off, STEPS_PER_LOOK)
         return connection
 
 
@@ -239,7 +240,7 @@ class SQLiteDatabase(SQLiteSource, Database):
                     return
 
     def check_pages(self, table: str) -> list[str]:
-        # SQLite gives no heartbeat while it reads a table.
+        # Reading a table of pictures may take hours.
         with waiting():
             return Reader(self).column(f"PRAGMA quick_check({table})")
 

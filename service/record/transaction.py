@@ -244,7 +244,7 @@ class Source(ABC):
 
         Raises:
             DamagedRecord: the record is damaged.
-            ServiceStopping: `heartbeat` ended the statement, because the process stops.
+            ServiceStopping: the statement was ended, because the process stops.
         """
 
     @abstractmethod

@@ -37,7 +37,6 @@ from service.ops.data_directory import (
     sync_below,
     unfinished_folder,
 )
-from service.ops.threads import heartbeat
 from service.record.acknowledged import NAME as COMMIT_NAME
 from service.record.acknowledged import PRIVATE_FILE
 from service.record.database import RECORD_ID, SIDES, Database
@@ -510,7 +509,6 @@ def _copy_file(path: Path, to: Path) -> None:
         os.fchmod(copy.fileno(), os.fstat(file.fileno()).st_mode & 0o666)
         while body := file.read(COPIED_BYTES):
             copy.write(body)
-            heartbeat()
 
 
 def _bytes_to_back_up(database: Database) -> int:

@@ -14,7 +14,6 @@ from urllib.parse import quote
 from model.problems import InputProblem
 from model.wording import counted
 from service.errors import DamagedRecord, ServiceError
-from service.ops.threads import heartbeat
 from service.record.crop_rows import read_intact_vectors
 from service.record.schema import (
     CHECKED_TABLES,
@@ -171,7 +170,6 @@ class Inspection:
             for gallery_id in dict.fromkeys(crop["gallery_id"] for crop in batch):
                 crops = [crop for crop in batch if crop["gallery_id"] == gallery_id]
                 yield from self._add_vectors(gallery_id, crops, pictured)
-            heartbeat()
 
     def check_pages(self) -> None:
         with self._noting_errors("the file"):

@@ -9,12 +9,19 @@ import torch
 from model.runtimes import OpenVinoRuntime
 from model.torch_runtime import TorchRuntime
 from service.engine.admission import Admission
+from service.record.people import People
 
 FOR_EVER = 3600
+# Several times as long as a part of the service without work of the record may take here.
+LONG = 8
 
 
 def hang():
     time.sleep(FOR_EVER)
+
+
+def take_long():
+    time.sleep(LONG)
 
 
 def hold_the_interpreter():
@@ -38,6 +45,7 @@ DEFECTS = {
     "device lost": (EMBEDS, lose_the_device),
     "device full": (EMBEDS, run_out_of_memory),
     "event loop hangs": (((Admission, "admit"),), hang),
+    "record slow": (((People, "page"),), take_long),
     "interpreter held": (EMBEDS, hold_the_interpreter),
 }
 

@@ -106,6 +106,15 @@ def test_what_hangs_turns_livez_red_and_ends_the_process(broken, beside, images)
     assert "Current thread" in log or "Thread 0x" in log, "no stacks of the threads"
 
 
+def test_a_long_read_of_the_record_is_answered_and_ends_no_process(broken, images):
+    served = broken("record slow")
+    served.enroll("default", images[0], identity="ann")
+    served.begins.touch()
+    people = served.http.get("/v1/galleries/default/identities", timeout=60)
+    assert [person["identity"] for person in people.json()["results"]] == ["ann"]
+    assert served.http.get("/livez").status_code == 200
+
+
 @pytest.mark.parametrize(
     ("defect", "status", "said"),
     [

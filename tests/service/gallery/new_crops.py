@@ -10,8 +10,8 @@ import numpy as np
 
 from service.desk.tables import DeskTables
 from service.opening import open_folder
-from service.ops.threads import heartbeat
-from service.record.sqlite import STEPS_PER_BEAT
+from service.ops.threads import is_cut_off
+from service.record.sqlite import STEPS_PER_LOOK
 from service.record.values import (
     ArchivedCrop,
     GallerySettings,
@@ -96,4 +96,4 @@ def counted_steps(record):
     try:
         yield steps
     finally:
-        connection.set_progress_handler(heartbeat, STEPS_PER_BEAT)
+        connection.set_progress_handler(is_cut_off, STEPS_PER_LOOK)
