@@ -1,13 +1,11 @@
 """Documents that come from the service's code: `python -m bench.reference` writes them.
 
 The settings are in docs/reference.md, between the markers `<!-- settings -->`, the traces of a
-forgotten person in docs/privacy.md, between `<!-- remains -->`, the calls in docs/api.txt, and
-their description for the TypeScript client in clients/typescript/openapi.json.
+forgotten person in docs/privacy.md, between `<!-- remains -->`, and the calls in docs/api.txt.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,7 +15,6 @@ from service.gallery.forget import ALWAYS_REMAINS
 from service.settings import PREFIX, Settings
 
 API = ROOT / "docs" / "api.txt"
-OPENAPI = ROOT / "clients" / "typescript" / "openapi.json"
 LIMITS = (
     "minimum",
     "maximum",
@@ -107,24 +104,6 @@ def _format_type(schema: Schema) -> str:
     return str(schema.get("format") or schema.get("type", "any"))
 
 
-def openapi_page() -> str:
-    """Write the service's OpenAPI document without its examples, which are over half of it."""
-    document = create_app(Settings()).openapi()
-    return json.dumps(_without_examples(document), indent=1, ensure_ascii=False) + "\n"
-
-
-def _without_examples(part: Any) -> Any:
-    if isinstance(part, dict):
-        return {
-            name: _without_examples(value)
-            for name, value in part.items()
-            if name not in ("example", "examples")
-        }
-    if isinstance(part, list):
-        return [_without_examples(value) for value in part]
-    return part
-
-
 def remains_table() -> str:
     return markdown_table(
         {"where": where, "what remains": what, "until": until}
@@ -138,4 +117,3 @@ if __name__ == "__main__":
     for name, table in TABLES.items():
         publish(name, table())
     API.write_text(api_page(), encoding="utf-8")
-    OPENAPI.write_text(openapi_page(), encoding="utf-8")

@@ -1,5 +1,5 @@
-// Writes src/openapi.ts, the types of all calls, from openapi.json. Fields of forms get the types of
-// src/forms.ts, where the document knows only files and texts.
+// Writes src/openapi.ts, the types of all calls, from openapi.json, the service's OpenAPI document.
+// Fields of forms get the types of src/forms.ts, where the document knows only files and texts.
 import { readFile, writeFile } from "node:fs/promises";
 import openapiTS, { astToString } from "openapi-typescript";
 import ts from "typescript";

@@ -55,7 +55,7 @@ def test_both_clients_repeat_the_same_calls_and_wait_long_for_the_same():
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
+def installed(served, tmp_path_factory):
     """Return a fresh folder with the packed client; skips if npm is missing or has no registry."""
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")
@@ -67,6 +67,7 @@ def installed(tmp_path_factory):
     for name in filter(None, tracked):
         (source / name).parent.mkdir(exist_ok=True)
         shutil.copy(PACKAGE / name, source / name)
+    (source / "openapi.json").write_bytes(served.http.get("/openapi.json").content)
     _install(source)
     _run(source, "npm", "pack")
     (tarball,) = source.glob("*.tgz")
