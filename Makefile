@@ -4,8 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 # The service computes on a GPU by the full environment, and on a CPU by its own without torch.
 DEMO := $(if $(shell nvidia-smi -L 2>/dev/null | grep ^GPU),.venv,.venv-serve)
-# Tests run side by side, one a core; more threads in each would only wait for one another. Each of
-# these processes takes neighbouring tests, so that most files start their services once.
+# Tests run side by side, two a core (tests/conftest.py); more threads in each would only wait for one
+# another. Each of these processes takes neighbouring tests, so that most files start their services once.
 PYTEST_OPTIONS ?= -n auto --dist worksteal
 
 CYCLES ?= 200

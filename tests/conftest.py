@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import os
 import shutil
 import sys
 import zlib
@@ -28,6 +29,8 @@ settings.load_profile("project")
 # Clients ask servers of this machine alone, and each would read all certificates for 20 ms.
 httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
 
+# Upper bound on processes of tests beyond one a core: each takes up to three gigabytes.
+MOST_WORKERS = 8
 PEOPLE = 6
 CAMERAS = ("east", "west")
 SHOTS = 2
@@ -92,6 +95,13 @@ def pytest_pyfunc_call(pyfuncitem):
         asyncio.run(test(**{name: pyfuncitem.funcargs[name] for name in arguments}))
         return True
     return None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """Return how many processes run the tests: two a core, as a test waits half of its time."""
+    cores = os.cpu_count() or 1
+    return max(cores, min(2 * cores, MOST_WORKERS))
 
 
 @pytest.hookimpl(optionalhook=True)

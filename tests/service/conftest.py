@@ -374,6 +374,8 @@ def kill_services_of_a_test(request):
     yield
     for started, count in zip(starts, before, strict=True):
         _kill(started[count:])
+        # One that ran in this process keeps its networks in memory until nobody refers to it.
+        del started[count:]
 
 
 @pytest.fixture(scope="session")
