@@ -1,45 +1,45 @@
 """Too little memory, too many open files and a failing disk: good input is not called damaged."""
 
+import contextlib
 import errno
+import importlib
 import threading
 
 import pytest
 
 from service.errors import MachineFull, ServiceStopping
 from service.ops.threads import MonitoredThreadPool
-from tests.outside import problem
-from tests.service.conftest import START
+from tests.outside import problem, zip_of
 from tests.waiting import eventually
 
-# While the file exists, the named function raises the error.
-LACKING = """
-import importlib
-from pathlib import Path
-owner = importlib.import_module({module!r})
-for name in {owners!r}:
-    owner = getattr(owner, name)
-whole = getattr(owner, {function!r})
-def lacking(*arguments, **named):
-    if Path({begun!r}).exists():
-        raise {error}
-    return whole(*arguments, **named)
-setattr(owner, {function!r}, lacking)
-"""
-NO_MEMORY = "MemoryError()"
-TOO_MANY_FILES = f"OSError({errno.EMFILE}, 'Too many open files')"
-FAILING_DISK = f"OSError({errno.EIO}, 'Input/output error')"
+NO_MEMORY = MemoryError()
+TOO_MANY_FILES = OSError(errno.EMFILE, "Too many open files")
+FAILING_DISK = OSError(errno.EIO, "Input/output error")
+
+
+@pytest.fixture(scope="module")
+def served(served_here):
+    return served_here
 
 
 @pytest.fixture
-def start_lacking(start, tmp_path):
-    """Return a function that starts a service, and the file during which a function fails."""
-    begun = tmp_path / "begun"
+def lacking(monkeypatch):
+    """Return a context in which a function raises an error."""
 
-    def start_one(module, owners, function, error):
-        names = {"module": module, "owners": owners, "function": function, "error": error}
-        return start(program=LACKING.format(begun=str(begun), **names) + START), begun
+    @contextlib.contextmanager
+    def lack(module, owners, function, error):
+        owner = importlib.import_module(module)
+        for name in owners:
+            owner = getattr(owner, name)
 
-    return start_one
+        def fail(*_, **__):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, function, fail)
+            yield
+
+    return lack
 
 
 def _is_retried_later(answer, said):
@@ -54,7 +54,7 @@ def _is_retried_later(answer, said):
     [
         ("model.crops.decode", [], "_decode", NO_MEMORY, "too little memory"),
         ("model.preprocessing", ["Preprocessing"], "resize", NO_MEMORY, "too little memory"),
-        ("model.runtimes", ["OpenVinoRuntime"], "embed", NO_MEMORY, "too little memory"),
+        ("model.runtimes", ["OpenVinoRuntime"], "_embed_crop", NO_MEMORY, "too little memory"),
         ("service.http.limits", ["WholeForm"], "on_part_begin", NO_MEMORY, "too little memory"),
         ("service.http.limits", ["WholeForm"], "on_part_begin", TOO_MANY_FILES, "ulimit -n"),
         ("service.http.forms", ["SomeImagesForm"], "read_images", NO_MEMORY, "too little memory"),
@@ -62,17 +62,15 @@ def _is_retried_later(answer, said):
     ],
 )
 def test_a_request_for_which_the_machine_lacks_something_is_503_and_right_later(
-    start_lacking, images, module, owners, function, error, said
+    served, gallery, lacking, images, module, owners, function, error, said
 ):
-    served, begun = start_lacking(module, owners, function, error)
-    begun.touch()
-    _is_retried_later(served.enroll("default", *images[:3], identity="Ann"), said)
-    _is_retried_later(served.query("default", images[0]), said)
-    assert served.http.get("/readyz").status_code == 200
-    begun.unlink()
-    assert served.results("/v1/galleries/default/crops") == []
-    served.enrolled("default", *images[:3], identity="Ann")
-    assert served.search("default", images[0])[0]["identity"] == "Ann"
+    with lacking(module, owners, function, error):
+        _is_retried_later(served.enroll(gallery, *images[:3], identity="Ann"), said)
+        _is_retried_later(served.query(gallery, images[0]), said)
+        assert served.http.get("/readyz").status_code == 200
+    assert served.results(f"/v1/galleries/{gallery}/crops") == []
+    served.enrolled(gallery, *images[:3], identity="Ann")
+    assert served.search(gallery, images[0])[0]["identity"] == "Ann"
 
 
 @pytest.mark.parametrize(
@@ -87,15 +85,17 @@ def test_a_request_for_which_the_machine_lacks_something_is_503_and_right_later(
     ],
 )
 def test_an_import_for_which_the_machine_lacks_something_goes_on_later(
-    start_lacking, images, module, owners, function, error
+    served, gallery, lacking, images, caplog, module, owners, function, error
 ):
-    served, begun = start_lacking(module, owners, function, error)
-    begun.touch()
     entries = {f"Ann/{number}.png": image for number, image in enumerate(images[:3])}
-    job = served.import_zip("default", entries)
-    eventually(lambda: "was cut off" in served.log.read_text())
-    assert served.job(job["job_id"])["state"] in ("queued", "running")
-    begun.unlink()
+    # Packing it needs what the machine then lacks.
+    archive = {"archive": ("a.zip", zip_of(entries))}
+    with lacking(module, owners, function, error):
+        job = served.http.post(f"/v1/galleries/{gallery}/imports", files=archive).json()
+        eventually(lambda: f"job {job['job_id']} was cut off" in caplog.text)
+        assert served.job(job["job_id"])["state"] in ("queued", "running")
+    # The jobs go on with a new one at once, and otherwise after some seconds.
+    served.import_zip(gallery, {"Bob/1.png": images[3]})
     ended = served.ended_job(job)
     assert ended["state"] == "done", ended
     assert ended["progress"]["landed"] == 3
