@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.tables import ROOT, markdown_table, publish
 from service.app import create_app
-from service.gallery.forget import ALWAYS_REMAINS
+from service.remainders import ALWAYS_REMAINS
 from service.settings import PREFIX, Settings
 
 API = ROOT / "docs" / "api.txt"

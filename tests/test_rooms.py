@@ -15,7 +15,7 @@ ROOMS = ("gmn_client", "gmn_camera", "model", "training", "service", "demo", "be
 HTTP = ("fastapi", "starlette", "uvicorn", "httpx2")
 STORAGE = ("sqlite3", "redis", "faiss")
 ROUTES = ("service/http", "service/desk/routes", "service/store/routes.py", "service/watch/routes")
-TABLES = ("service/record", "service/desk/tables.py", "service/postgres", "service/watch/tables")
+TABLES = ("service/desk/tables.py", "service/postgres", "service/watch/tables")
 MODELS = ("torch", "torchvision", "model.artefact", "model.embedder", "model.metric_network")
 MODEL_BESIDES_OPENVINO = tuple(
     f"model.{source.stem}"
@@ -24,6 +24,10 @@ MODEL_BESIDES_OPENVINO = tuple(
 )
 # Each tells the whole story of something that a gallery does not need.
 SLICES = ("service.desk", "service.milvus", "service.postgres", "service.store", "service.watch")
+# These put the core and the slices together.
+COMPOSITIONS = ("app", "forgetting", "maintenance", "opening", "remainders")
+ABOVE_THE_CORE = (*SLICES, *(f"service.{name}" for name in COMPOSITIONS))
+OF_TABLES = (*HTTP, *MODELS, "service.engine", "service.gallery", "service.links")
 KNOWS_NOTHING_OF = {
     "gmn_client": (
         *("gmn_camera", "model", "training", "service", "demo", "bench", "gmn"),
@@ -56,12 +60,16 @@ KNOWS_NOTHING_OF = {
     # A report reads of a recipe which settings decide, and whose paper's row they are.
     "training/evaluation": ("training.train", "training.losses"),
     "service": ("gmn_camera", "training", "demo", "bench", "gmn"),
-    "service/engine": (*HTTP, *STORAGE, "service.record", "service.gallery"),
-    **dict.fromkeys(TABLES, (*HTTP, *MODELS, "service.engine", "service.gallery", "service.links")),
-    "service/search": (*HTTP, "sqlite3", "redis"),
-    "service/index": (*HTTP, "sqlite3", "redis", "service.gallery", "service.search", *SLICES),
+    "service/engine": (*HTTP, *STORAGE, "service.record", "service.gallery", *ABOVE_THE_CORE),
+    "service/record": (*OF_TABLES, *ABOVE_THE_CORE),
+    **dict.fromkeys(TABLES, OF_TABLES),
+    "service/search": (*HTTP, "sqlite3", "redis", *ABOVE_THE_CORE),
+    "service/index": (
+        *(*HTTP, "sqlite3", "redis", "service.gallery", "service.search"),
+        *ABOVE_THE_CORE,
+    ),
     "service/milvus": (*HTTP, *STORAGE, *MODELS, "service.engine", "service.gallery"),
-    "service/gallery": (*HTTP, *STORAGE, *MODELS, "service.search", "service.milvus"),
+    "service/gallery": (*HTTP, *STORAGE, *MODELS, "service.search", *ABOVE_THE_CORE),
     "service/jobs": (*HTTP, *STORAGE, "torch"),
     "service/api_keys.py": (*HTTP, *STORAGE, *MODELS),
     **dict.fromkeys(ROUTES, (*STORAGE, "torch", "service.engine", "service.index.gallery_index")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -32,8 +32,13 @@ from service.record.transaction import (
     settings_of,
     upsert,
 )
-from service.record.values import MOST_CASES, MOST_CASES_OF_KEY, MOST_IN_CASE, Picture, new_crop_id
+from service.record.values import Picture, new_crop_id
 
+# A case is loaded, and exported to one file, as a whole.
+MOST_CASES = 1000
+MOST_IN_CASE = 500
+# Limit for keys without `admin`, so that others can create cases too.
+MOST_CASES_OF_KEY = MOST_CASES // 2
 SEARCHES_AT_ONCE = 200
 # Numbers grow even if the clock, by which ids sort, is set back.
 OLDEST_FIRST = "ORDER BY searches.number"
@@ -292,6 +297,17 @@ class KeptQueries(RecordPart):
             )
         find_identifying(transaction, [query_id])
 
+    def count_shown(self, gallery_id: int, identity: str) -> dict[str, Any]:
+        """Count the searches for a person, and those of each case, as `IdentityDetail` has them."""
+        with self._database.read() as reader:
+            crop_ids = reader.column(
+                "SELECT crop_id FROM crops JOIN people USING (gallery_id, person_id) "
+                "WHERE gallery_id = ? AND name = ?",
+                (gallery_id, identity),
+            )
+            searches = find_shown(reader, gallery_id, crop_ids)
+        return {"kept_searches": len(searches), "cases": count_by_case(searches)}
+
     @transactional
     def remove(self, transaction: Transaction, gallery_id: int, query_ids: Sequence[str]) -> int:
         those = transaction.dialect.among("query_id")
@@ -529,6 +545,10 @@ def find_shown(reader: Reader, gallery_id: int, crop_ids: Sequence[str]) -> dict
         (gallery_id, crop_ids),
     )
     return {query_id: from_json(cases) for query_id, cases in cases_by_search}
+
+
+def count_by_case(searches: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    return Counter(case_id for cases in searches.values() for case_id in cases)
 
 
 def drop_searches(transaction: Transaction, query_ids: Sequence[str]) -> int:

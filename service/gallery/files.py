@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
-from datetime import datetime, timedelta
 from pathlib import Path
 
 from service.errors import ServiceError
@@ -20,33 +18,8 @@ from service.ops.data_directory import (
 from service.record.files import UnneededFiles
 from service.record.record import Record
 from service.runtime import Runtime
-from service.settings import Settings
-from service.store.backup import kept_backups, taken_at
 
 log = logging.getLogger(__name__)
-ID_MILLISECONDS_DIGITS = 12
-
-
-def backups_with(settings: Settings, crop_ids: Sequence[str]) -> list[tuple[Path, datetime]]:
-    """Find backups with any of these crops, and when they are removed; blocks."""
-    if not crop_ids:
-        return []
-    # An id begins with the time of its crop's enrollment.
-    first_enrolled = min(int(crop_id[:ID_MILLISECONDS_DIGITS], 16) for crop_id in crop_ids) / 1000
-    backups = kept_backups(settings.backup_dir) if settings.backup_dir else []
-    interval = timedelta(hours=settings.backup_every)
-    found = [
-        (
-            backup,
-            taken_at(backups[-1]) + interval * (place + 1 + settings.backup_keep - len(backups)),
-        )
-        for place, backup in enumerate(backups)
-    ]
-    return [
-        (backup, until)
-        for backup, until in found
-        if taken_at(backup).timestamp() + 1 >= first_enrolled
-    ]
 
 
 async def clear_files(runtime: Runtime) -> None:

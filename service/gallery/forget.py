@@ -1,31 +1,19 @@
-"""Forgetting: deletion of crops, or of a person with everything stored about them."""
+"""Deletion of crops with their vectors and pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from gmn_client.models import ForgottenIdentity, Remainder, Removal, RemovedCrops
-from model.wording import counted
-from service.desk.kept_searches import expire_searches
-from service.errors import ServiceError, UnknownCrop, UnknownIdentity
+from gmn_client.models import Removal, RemovedCrops
+from service.errors import ServiceError, UnknownCrop
 from service.gallery.changes import AuditEntry, change_crops, count_matching, details_of
-from service.gallery.files import backups_with
 from service.gallery.gallery import Gallery
 from service.gallery.pictures import remove_pictures
-from service.ops.data_directory import (
-    EXPORTS,
-    IMPORTS,
-    STRAY,
-    failpoint,
-)
-from service.record.values import CropsChange, ListFilter, count_by_case
+from service.record.values import CropsChange, ListFilter
 from service.runtime import Runtime
-from service.store.backup import has_unfinished_backup
-from service.store.exports import find_in_exports, has_unfinished_export
 
 CROPS_PER_SWEEP = 1000
-COMPACTED_WITHIN_SECONDS = 10.0
 
 
 async def forget_crop(runtime: Runtime, gallery: Gallery, crop_id: str) -> Removal:
@@ -90,47 +78,6 @@ async def delete_crops(
     return await runtime.sections.run(delete())
 
 
-async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> ForgottenIdentity:
-    """Delete every crop of a person, and name what remains, such as exports.
-
-    Raises:
-        UnknownGallery, UnknownIdentity: there is nothing to delete.
-        StorageFailed: nothing was deleted, or an external picture could not be.
-    """
-
-    async def forget() -> ForgottenIdentity:
-        async with runtime.audit.audited(
-            "forget_identity", gallery=gallery.name, identity=identity
-        ) as result:
-            forget_person = runtime.record.people.forget
-            removal = await runtime.galleries.change(
-                "forget-identity", gallery, lambda gallery_id: forget_person(gallery_id, identity)
-            )
-            result["count"] = removal.count
-            result["kept_searches"] = len(removal.kept_searches)
-            result["alerts"] = removal.alerts
-            failpoint("forget-identity.before-jobs")
-            # An import that ended after the person was forgotten may name someone without crops, as
-            # may jobs if an earlier request failed here.
-            forget_name = runtime.record.jobs.forget_name
-            await runtime.pools.files.run(forget_name, gallery.gallery_id, identity)
-            if not removal.count:
-                raise UnknownIdentity(gallery.name, identity)
-            # Searches may show crops deleted individually since the last maintenance.
-            await expire_searches(runtime, gallery)
-        await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
-        return ForgottenIdentity(
-            gallery_version=removal.version,
-            removed=removal.count,
-            kept_searches=len(removal.kept_searches),
-            cases=count_by_case(removal.kept_searches),
-            alerts=removal.alerts,
-            remaining=await _list_remainders(runtime, gallery, removal, identity),
-        )
-
-    return await runtime.sections.run(forget())
-
-
 async def forget_expired(runtime: Runtime, gallery: Gallery) -> None:
     crops = runtime.record.crops
 
@@ -144,190 +91,3 @@ async def forget_expired(runtime: Runtime, gallery: Gallery) -> None:
 
     while await runtime.galleries.read(crops.has_expired, gallery.gallery_id):
         await runtime.audited("delete_expired", sweep, gallery=gallery.name)
-
-
-# Fields `where`, `what` and `until` of each remainder.
-IN_SQLITE = (
-    "unused bytes of the record",
-    "rarely, a copy of a name or an external id that SQLite left when it moved a row; no call "
-    "reads it",
-    "the next night, when all indexes are built anew; within a table, SQLite writes that page "
-    "again",
-)
-IN_POSTGRES = (
-    "PostgreSQL: its pages, its write-ahead log, its standbys and its backups",
-    "labels, vectors and pictures of the deleted crops, which no call reads",
-    "VACUUM and later rows overwrite the pages; you delete the log, the standbys and the backups",
-)
-ON_OTHER_MACHINES = (
-    "exports that other machines of this record made",
-    "the crops of the person that they contain",
-    "they expire; GET …/exports of each machine lists its own, and DELETE …/exports/{export_id} "
-    "removes one",
-)
-ALWAYS_REMAINS = (
-    (
-        "record store and deletions.log",
-        "the ids of what was deleted, so that no restore and no import brings it back",
-        "400 to 410 days after the deletion",
-    ),
-    IN_SQLITE,
-    (
-        "audit log",
-        "a keyed hash of the identity, ids of crops that were searched by, viewed or deleted, "
-        "and the purposes of searches, word for word",
-        "you delete audit.key, which makes the hashes meaningless, and the files audit*.jsonl "
-        "for ids and purposes",
-    ),
-    (
-        "kept searches of other people",
-        "ids and scores of the deleted crops, which no answer shows; and pictures that may show "
-        "this person, if no review confirms one of the crops and none is a match in first place",
-        "GMN_KEPT_DAYS after the search, or their case is deleted",
-    ),
-    (
-        "alerts about other people",
-        "pictures that may show this person, if an alarm was false",
-        "the list's retention_days after the alert",
-    ),
-    (
-        "names and notes of cases, purposes of kept searches, and reasons of watch lists",
-        "your own words",
-        "you change or delete the case; the search's days are over; the list is armed for another "
-        "reason",
-    ),
-    (
-        "answers to an Idempotency-Key",
-        "ids of crops, no identity",
-        "the first enrollment with a key later than a day after it",
-    ),
-    (
-        "other galleries and their exports",
-        "crops enrolled there, also under the same identity",
-        "the identity is forgotten there too",
-    ),
-    (
-        "other backups, downloaded exports and copies of the data, and the disk below it",
-        "the crops that they held",
-        "their owner deletes them; this service does not know of them",
-    ),
-    (
-        "caches of browsers that showed small pictures",
-        "JPEGs of the deleted crops, which a browser requests again before each use and no longer "
-        "gets",
-        "the browser's cache is emptied",
-    ),
-    (
-        "logs of proxies and clients",
-        "the address of this request, which names the identity; the service's log does not",
-        "they are rotated",
-    ),
-)
-ELSEWHERE_REMAINS = (
-    "versions and copies that the storage at GMN_IMAGES_URL keeps by itself",
-    "images and vectors of the deleted crops",
-    "its own rules delete them",
-)
-# The remainder in Milvus, if its files are compacted in time, and if they are not.
-COMPACTED = (
-    "Milvus' object store",
-    "files from before the compaction, with vectors of the deleted crops, which no search shows",
-    "its garbage collection removes them, hours later by default",
-)
-NOT_COMPACTED = (
-    "Milvus and its object store",
-    "vectors of the deleted crops, which no search shows",
-    "the indexer has deleted them (gmn index verify shows that), Milvus has compacted its files, "
-    "and its garbage collection has removed the former ones",
-)
-UNFINISHED_BACKUP = (
-    "the backup that is being written to GMN_BACKUP_DIR",
-    "the deleted crops, if it has copied them already",
-    "it is removed as other backups are, or you delete it",
-)
-UNFINISHED_EXPORT = (
-    "the export that is being written",
-    "the deleted crops, if it has copied them already",
-    "it expires or you delete it",
-)
-STRAYS_REMAIN = (
-    f"the folders {STRAY} in {EXPORTS} and {IMPORTS} below the data directory",
-    "copies and archives that were moved aside and may contain this person",
-    "you delete them",
-)
-
-
-def _count_crops(count: int | None) -> str:
-    if count is None:
-        return "perhaps crops, as the file is damaged,"
-    return counted(count, "crop")
-
-
-async def _list_remainders(
-    runtime: Runtime, gallery: Gallery, removal: CropsChange, identity: str
-) -> list[Remainder]:
-    settings = runtime.settings
-    remaining = [*ALWAYS_REMAINS]
-    if settings.database_url:
-        remaining[remaining.index(IN_SQLITE)] = IN_POSTGRES
-        remaining.append(ON_OTHER_MACHINES)
-    if runtime.outside:
-        compacted = await runtime.pools.files.run(
-            runtime.outside.compact,
-            gallery.gallery_id,
-            removal.version,
-            COMPACTED_WITHIN_SECONDS,
-        )
-        remaining.append(COMPACTED if compacted else NOT_COMPACTED)
-    jobs = await runtime.galleries.read(runtime.record.jobs.open)
-    folders = (settings.data_dir / name / STRAY for name in (EXPORTS, IMPORTS))
-    if settings.images_url:
-        remaining.append(ELSEWHERE_REMAINS)
-    if any(folder.exists() for folder in folders):
-        remaining.append(STRAYS_REMAIN)
-    files = runtime.pools.files
-    # Look for it first: it may get its name in between.
-    folder = settings.backup_dir
-    if folder is not None and await files.run(has_unfinished_backup, folder):
-        remaining.append(UNFINISHED_BACKUP)
-    if await files.run(has_unfinished_export, runtime.settings, gallery):
-        remaining.append(UNFINISHED_EXPORT)
-    exports = await find_in_exports(runtime, gallery, removal.crop_ids, identity)
-    remaining += [
-        (
-            f"export {export.export_id}",
-            f"{_count_crops(count)} of this person, which no import brings back here",
-            f"it expires, on {export.expires_at:%Y-%m-%d %H:%M} UTC, or you delete it",
-        )
-        for export, count in exports
-    ]
-    backups = await files.run(backups_with, settings, removal.crop_ids)
-    remaining += [
-        (
-            f"backup {backup}",
-            "the deleted crops, which no gmn restore brings back while deletions.log of this data "
-            "directory or of a later backup can be read",
-            f"it is removed, at {until:%Y-%m-%d %H:%M} UTC if backups go on, or you delete it",
-        )
-        for backup, until in backups
-    ]
-    remaining += [
-        (
-            f"the receiver at {address}",
-            f"{counted(count, 'message')} with the name, cameras and times of the person, from "
-            "alerts that "
-            "are deleted here; the addresses of pictures in them no longer work",
-            "its owner deletes them",
-        )
-        for address, count in removal.sent_to.items()
-    ]
-    remaining += [
-        (
-            f"import job {job.job_id}",
-            "images still to be enrolled, which may show this person again, and its report",
-            "the job has ended and the person is forgotten again",
-        )
-        for job in jobs
-        if (job.gallery_id, job.kind) == (gallery.gallery_id, "import")
-    ]
-    return [Remainder(where=where, what=what, until=until) for where, what, until in remaining]

@@ -13,7 +13,6 @@ from pydantic_core import from_json
 
 from gmn_client.models import CropGroups, IdentityOrder, Merge, Page
 from model.crops.texts import fold
-from service.desk.tables import drop_searches, find_shown
 from service.errors import InvalidField, UnknownIdentity, UnknownMerge
 from service.record.crop_changes import (
     count_people,
@@ -28,8 +27,7 @@ from service.record.database import Database, RecordPart, transactional
 from service.record.galleries import next_version, read_entry, require_entry
 from service.record.schema import MICROSECOND, TABLES, natural_order, now_micros
 from service.record.transaction import Reader, Row, Transaction
-from service.record.values import CropsChange, count_by_case, new_crop_id
-from service.watch.tables.alerts import forget_alerts
+from service.record.values import CropsChange, new_crop_id
 
 # Position of an identity in an order: a number, the name's sort key, and the name.
 Place = tuple[float, str, str]
@@ -122,19 +120,12 @@ class People(RecordPart):
         return Page(results=people, next_cursor=next_cursor)
 
     def get(self, gallery_id: int, identity: str) -> Row:
-        """Describe an identity, with the searches that show it; raises `UnknownIdentity`."""
+        """Describe an identity; raises `UnknownIdentity`."""
         with self._database.read() as reader:
             people = _read_people(reader, gallery_id, [identity])
             if not people:
                 raise UnknownIdentity(require_entry(reader, gallery_id).name, identity)
-            crop_ids = reader.column(
-                "SELECT crop_id FROM crops JOIN people USING (gallery_id, person_id) "
-                "WHERE gallery_id = ? AND name = ?",
-                (gallery_id, identity),
-            )
-            searches = find_shown(reader, gallery_id, crop_ids)
-        counts = {"kept_searches": len(searches), "cases": count_by_case(searches)}
-        return people[0] | counts
+        return people[0]
 
     def slots(self, gallery_id: int, identity: str, best: int) -> tuple[list[int], list[int]]:
         slots = self._reader.column(
@@ -186,26 +177,6 @@ class People(RecordPart):
         mark_changed(transaction, gallery_id, slots, version)
         crop_ids = tuple(crop["crop_id"] for crop in crops)
         return CropsChange(version, crop_ids, merge_id=merge_id)
-
-    @transactional
-    def forget(self, transaction: Transaction, gallery_id: int, identity: str) -> CropsChange:
-        """Delete an identity's crops, the merges that name it, and the searches that show it.
-
-        Crops that were merged into another identity belong to that identity, whose merges can be
-        undone.
-        """
-        entry = require_entry(transaction, gallery_id)
-        person = find_person(transaction, gallery_id, identity)
-        if person is None:
-            return CropsChange(entry.version)
-        person_id = person["person_id"]
-        _remove_merges_of(transaction, person)
-        slots = transaction.column(f"SELECT slot FROM crops {OF_PERSON}", (gallery_id, person_id))
-        alerts, sent_to = forget_alerts(transaction, [person_id])
-        removal = remove_crops(transaction, gallery_id, slots)
-        searches = find_shown(transaction, gallery_id, removal.crop_ids)
-        drop_searches(transaction, list(searches))
-        return replace(removal, kept_searches=searches, alerts=alerts, sent_to=sent_to)
 
     def merges(self, gallery_id: int) -> list[Merge]:
         rows = self._reader.execute(
@@ -359,6 +330,23 @@ def find_person(reader: Reader, gallery_id: int, identity: str) -> Row | None:
     return reader.row("people", "WHERE gallery_id = ? AND name = ?", (gallery_id, identity))
 
 
+def remove_person(transaction: Transaction, person: Row) -> CropsChange:
+    """Delete a person's crops, the merges that name the person, and rows that refer to it.
+
+    Crops that were merged into another identity belong to that identity, whose merges can be
+    undone.
+    """
+    gallery_id = person["gallery_id"]
+    transaction.change(
+        "DELETE FROM merges WHERE gallery_id = :gallery_id "
+        "AND (identity = :name OR into_person = :person_id)",
+        person,
+    )
+    values = (gallery_id, person["person_id"])
+    slots = transaction.column(f"SELECT slot FROM crops {OF_PERSON}", values)
+    return remove_crops(transaction, gallery_id, slots)
+
+
 def merge_person(
     transaction: Transaction, person: Row, target: Row, crops: int, version: int
 ) -> str:
@@ -396,14 +384,6 @@ def _move_crops(transaction: Transaction, person: Row, target: Row) -> None:
     transaction.change("UPDATE alerts SET person_id = ? WHERE person_id = ?", ids)
     transaction.change("DELETE FROM people WHERE person_id = ?", (person["person_id"],))
     count_people(transaction, person["gallery_id"], -1)
-
-
-def _remove_merges_of(transaction: Transaction, person: Row) -> None:
-    transaction.change(
-        "DELETE FROM merges WHERE gallery_id = :gallery_id "
-        "AND (identity = :name OR into_person = :person_id)",
-        person,
-    )
 
 
 def _compute_undo_cutoff() -> datetime:

@@ -1,11 +1,10 @@
-"""Values of the record: crops, galleries, kept searches, and results of changes."""
+"""Values of the record: crops, galleries, and results of changes."""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
 import time
-from collections import Counter
 from collections.abc import ItemsView, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
@@ -19,16 +18,6 @@ from pydantic_core import from_json
 
 from gmn_client.models import EnrolledImage, RetentionFrom
 from service.record.schema import as_micros
-
-# A case is loaded, and exported to one file, as a whole.
-MOST_CASES = 1000
-MOST_IN_CASE = 500
-# Limit for keys without `admin`, so that others can create cases too.
-MOST_CASES_OF_KEY = MOST_CASES // 2
-
-
-def count_by_case(searches: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    return Counter(case_id for cases in searches.values() for case_id in cases)
 
 
 class Sender(NamedTuple):
@@ -201,9 +190,6 @@ class CropsChange:
         unchanged: number of other crops that already had the new labels.
         merge_id: id for undoing a merge of two identities; None if there was no merge.
         restored_identity: the identity restored by undoing a merge; else None.
-        kept_searches: cases of each search deleted together with a person, by its id.
-        alerts: number of alerts deleted together with a person.
-        sent_to: number of messages about these alerts sent to each address.
     """
 
     version: int
@@ -211,9 +197,6 @@ class CropsChange:
     unchanged: int = 0
     merge_id: str | None = None
     restored_identity: str | None = None
-    kept_searches: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    alerts: int = 0
-    sent_to: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def count(self) -> int:

@@ -16,9 +16,9 @@ import shutil
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from model.problems import InputProblem
@@ -56,6 +56,7 @@ from service.record.sqlite import OtherFormat
 from service.record.transaction import FILE, Reader, Transaction
 from service.record.values import new_crop_id
 from service.record.vectors import VectorFiles, vectors_name
+from service.settings import Settings
 from service.store.verify import RecordFound, UntouchedRecord, verify
 from service.watch.tables.lists import stop_watching
 
@@ -67,6 +68,8 @@ WRITING = "gmn-backup"
 # Files that `Database` makes beside a record, and that a backup does not need.
 OPEN_RECORD_FILES = (COMMIT_NAME, "record.turn", "record.lock")
 COPIED_BYTES = 4 * MEBIBYTE
+# An id of a crop begins with the time of its enrollment.
+ID_MILLISECONDS_DIGITS = 12
 MOST_DIMENSIONS = 65_536
 VECTORS = (
     f"SELECT gallery_id, side, dimension, next_slot FROM {SIDES} "
@@ -132,6 +135,27 @@ def kept_backups(folder: Path) -> list[Path]:
 
 def has_unfinished_backup(folder: Path) -> bool:
     return os.access(folder, os.R_OK | os.X_OK) and any(folder.glob(f"{WRITING}.*{UNFINISHED}"))
+
+
+def backups_with(settings: Settings, crop_ids: Sequence[str]) -> list[tuple[Path, datetime]]:
+    """Find backups with any of these crops, and when they are removed; blocks."""
+    if not crop_ids:
+        return []
+    first_enrolled = min(int(crop_id[:ID_MILLISECONDS_DIGITS], 16) for crop_id in crop_ids) / 1000
+    backups = kept_backups(settings.backup_dir) if settings.backup_dir else []
+    interval = timedelta(hours=settings.backup_every)
+    found = [
+        (
+            backup,
+            taken_at(backups[-1]) + interval * (place + 1 + settings.backup_keep - len(backups)),
+        )
+        for place, backup in enumerate(backups)
+    ]
+    return [
+        (backup, until)
+        for backup, until in found
+        if taken_at(backup).timestamp() + 1 >= first_enrolled
+    ]
 
 
 def own_backups(folder: Path, database: Database) -> Iterator[Path]:

@@ -14,9 +14,10 @@ from uuid import uuid4
 import pytest
 
 from service.errors import StorageFailed
+from service.forgetting import forget_identity
 from service.gallery.changes import change_gallery, create_gallery, delete_gallery, relabel_identity
 from service.gallery.enroll import ImageToEnroll, enroll
-from service.gallery.forget import forget_crop, forget_expired, forget_identity
+from service.gallery.forget import forget_crop, forget_expired
 from service.jobs import runner
 from service.jobs.imports import begin_import
 from service.ops.threads import MonitoredThreadPool

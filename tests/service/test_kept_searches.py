@@ -16,10 +16,10 @@ import pytest
 
 from model.gallery_thresholds import RULE
 from model.search_calibration import artefact_search_calibration, pack_search, unpack_searches
+from service.forgetting import forget_identity
 from service.gallery.browse import list_galleries
 from service.gallery.changes import change_gallery
 from service.gallery.enroll import ImageToEnroll, enroll
-from service.gallery.forget import forget_identity
 from service.index.filters import SearchFilter
 from service.record.transaction import FILE
 from service.record.values import GallerySettings

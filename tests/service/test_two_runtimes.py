@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from model.search_calibration import pack_search
+from service import forgetting
 from service.errors import UnknownCrop, UnknownIdentity
 from service.gallery import forget
 from service.gallery.changes import AuditEntry, change_crops, change_gallery
@@ -187,11 +188,11 @@ async def test_a_name_in_an_import_that_ended_later_is_forgotten_by_the_second_r
     gallery = await one.galleries.find("named")
     await enroll(one, gallery, [ImageToEnroll(image=images[0], identity="Annabel-Quirke")])
     job = await runner.create_job(one, gallery, "import", {"identity": "Annabel-Quirke"})
-    forgotten = await forget.forget_identity(one, gallery, "Annabel-Quirke")
+    forgotten = await forgetting.forget_identity(one, gallery, "Annabel-Quirke")
     assert f"import job {job.job_id}" in [place.where for place in forgotten.remaining]
     other.record.jobs.cancel(job.job_id)
     # The import has enrolled nobody.
     with pytest.raises(UnknownIdentity):
-        await forget.forget_identity(one, gallery, "Annabel-Quirke")
+        await forgetting.forget_identity(one, gallery, "Annabel-Quirke")
     assert other.record.jobs.get(job.job_id).parameters == {"identity": "…"}
     assert not is_on_disk(one.settings.data_dir, b"Annabel-Quirke")

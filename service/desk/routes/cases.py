@@ -26,6 +26,7 @@ from gmn_client.models import (
 )
 from service.desk.kept_searches import open_search, read_search_picture
 from service.desk.routes.searches import QueryId
+from service.desk.tables import MOST_CASES, MOST_CASES_OF_KEY
 from service.errors import InvalidField, TooManyExports, UnknownCrop, UnknownPicture, UnknownQuery
 from service.gallery.browse import read_picture
 from service.http.fields import Id, Name
@@ -33,7 +34,7 @@ from service.http.forms import Cursor, Form, Limit, Sent
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import content, csv_header, csv_line, problems
 from service.ops.data_directory import require_free_disk
-from service.record.values import MOST_CASES, MOST_CASES_OF_KEY, Picture
+from service.record.values import Picture
 from service.runtime import GalleryCall
 
 router = guarded_router("/v1/galleries/{gallery}/cases", "cases")

@@ -27,6 +27,7 @@ from gmn_client.models import (
     Tracks,
 )
 from model.crops.frames import ImageFile
+from service import forgetting
 from service.errors import InvalidField
 from service.gallery import browse, changes, forget
 from service.gallery.enroll import ImageToEnroll, enroll
@@ -343,7 +344,8 @@ async def read_identity(call: Searcher, identity: Identity) -> IdentityDetail:
     """Reads the crops, cameras and times of an identity, and which crop shows it best."""
     person = await call.read(call.record.people.get, identity)
     call.note_view("query", count=1, filters={"identity": identity})
-    return link_identity(call.gallery.name, person)
+    shown = await call.read(call.runtime.desk.kept.count_shown, identity)
+    return link_identity(call.gallery.name, person | shown)
 
 
 @identity_router.get(
@@ -388,7 +390,7 @@ async def forget_identity(call: Admin, identity: Identity) -> ForgottenIdentity:
 
     The answer lists the removed data, and where and until when copies remain, such as exports.
     """
-    return await forget.forget_identity(call.runtime, call.gallery, identity)
+    return await forgetting.forget_identity(call.runtime, call.gallery, identity)
 
 
 @identity_router.get("/merges")

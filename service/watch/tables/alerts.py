@@ -6,7 +6,7 @@ An alert, its picture and its deliveries are one commit.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -103,6 +103,8 @@ WHERE enabled = 1 AND (gallery_id IS NULL OR gallery_id = :gallery_id) AND (
 )
 """
 NEWEST_ALERT = "newest_alert"
+# Name of the number of the commit that last changed alerts or deliveries, in the table `record`.
+ALERTS_CHANGED = "alerts_changed"
 # Plain counts would show a key for one gallery how many alerts others have.
 NEXT_NUMBER = upsert(
     "record",
@@ -328,7 +330,33 @@ class Alerts(RecordPart):
             "ORDER BY number LIMIT ?",
             (gallery_id, oldest, EXPIRED_AT_ONCE),
         )
-        return _remove_alerts(transaction, expired)
+        delete = f"DELETE FROM alerts WHERE {transaction.dialect.among('number')}"
+        return transaction.change(delete, (expired,))
+
+
+class ChangedAlerts:
+    """Finds commits of any process that have changed alerts or their deliveries.
+
+    Args:
+        announce: called after such commits.
+    """
+
+    def __init__(self, announce: Callable[[], object]) -> None:
+        self._announce = announce
+        self._newest = 0
+
+    def look(self, reader: Reader) -> None:
+        statement = "SELECT CAST(value AS INTEGER) FROM record WHERE name = ?"
+        newest = reader.value(statement, (ALERTS_CHANGED,)) or 0
+        if newest > self._newest:
+            self._announce()
+            self._newest = newest
+
+
+def note_change(transaction: Transaction) -> None:
+    """Have every process look for changed alerts and deliveries."""
+    changed = {"name": ALERTS_CHANGED, "value": transaction.commit}
+    transaction.insert("record", changed, instead=True)
 
 
 def alert_lists_of_camera(
@@ -361,30 +389,26 @@ def alert_lists_of_camera(
     ]
 
 
-def forget_alerts(
-    transaction: Transaction, person_ids: Sequence[int]
-) -> tuple[int, dict[str, int]]:
-    """Remove the alerts about people, with pictures and deliveries.
+def count_alerts(reader: Reader, person_id: int) -> int:
+    """Return the number of alerts about a person, which go with the person."""
+    return int(reader.value("SELECT count(*) FROM alerts WHERE person_id = ?", (person_id,)))
 
-    Returns:
-        Number of alerts, and number of messages about them that were sent or due to each address.
-    """
+
+def count_messages(reader: Reader, person_id: int) -> dict[str, int]:
+    """Count the messages about a person that were sent or are due, by the receiver's address."""
     # A message that is due may be under way: its outcome is noted when the receiver has answered.
-    of_people = transaction.dialect.among("person_id")
-    counted = transaction.tuples(
+    counted = reader.tuples(
         "SELECT coalesce(sent_to, url) AS address, count(*) FROM deliveries "
         "JOIN alerts USING (number) LEFT JOIN webhooks USING (webhook_id) "
-        f"WHERE {of_people} AND (sent_to IS NOT NULL "
+        "WHERE person_id = ? AND (sent_to IS NOT NULL "
         "OR deliveries.state = 'waiting' AND enabled = 1 AND next_at <= ?) "
         "GROUP BY address ORDER BY address",
-        (person_ids, now_micros()),
+        (person_id, now_micros()),
     )
     sent: Counter[str] = Counter()
     for address, messages in counted:
         sent[origin_of(address)] += messages
-    statement = f"SELECT number FROM alerts WHERE {of_people}"
-    numbers = transaction.column(statement, (person_ids,))
-    return _remove_alerts(transaction, numbers), dict(sent)
+    return dict(sent)
 
 
 def origin_of(url: str) -> str:
@@ -435,7 +459,7 @@ def write_alert(
     removed = 0
     if count > KEPT_ALERTS:
         removed = transaction.change(DELETE_SURPLUS, (count - KEPT_ALERTS,))
-    transaction.note_alerts()
+    note_change(transaction)
     (alert,) = _read_alerts(transaction, "number = ?", (number,))
     return NotedVisit(alert, True, dropped, removed)
 
@@ -468,13 +492,6 @@ def _deliver(transaction: Transaction, gallery_id: int, number: int, most_waitin
     ]
     transaction.insert("deliveries", *deliveries)
     return dropped
-
-
-def _remove_alerts(transaction: Transaction, numbers: Sequence[int]) -> int:
-    if not numbers:
-        return 0
-    delete = f"DELETE FROM alerts WHERE {transaction.dialect.among('number')}"
-    return transaction.change(delete, (numbers,))
 
 
 def _read_alerts(reader: Reader, condition: str, values: Sequence[Any]) -> list[StoredAlert]:

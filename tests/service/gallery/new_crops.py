@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from service.desk.tables import DeskTables
+from service.forgetting import forget_person
 from service.opening import open_folder
 from service.ops.threads import is_cut_off
 from service.record.sqlite import STEPS_PER_LOOK
@@ -64,6 +65,10 @@ def new_gallery(record, name="lobby", embedder=EMBEDDER):
 def enroll(record, gallery, *crops):
     landed = record.crops.enroll(gallery, EMBEDDER, crops).landed
     return [str(image.crop_id) for image in landed]
+
+
+def forget(record, gallery, identity):
+    return record.database.write(forget_person, gallery, identity)
 
 
 def listed(record, gallery):

@@ -33,6 +33,7 @@ from tests.service.gallery.new_crops import (
     NOON,
     desk_of,
     enroll,
+    forget,
     is_on_disk,
     listed,
     listed_ids,
@@ -90,7 +91,7 @@ def delete_one_of_each_kind(record, lobby, gate, ids, searches, closed, webhook,
     desk_of(record).kept.remove(lobby, [searches[0].query_id])
     desk_of(record).cases.delete(lobby, closed.case_id)
     record.crops.remove(lobby, [ids[0]])
-    record.people.forget(lobby, "c")
+    forget(record, lobby, "c")
     record.people.undo_merge(lobby, merge)
     record.keys.revoke("revoked")
     (kept,) = record.keys.all()
@@ -324,7 +325,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_deleted_is_back_with_writers_d
         done.set()
         for writer in writers:
             writer.join()
-    record.people.forget(lobby, "b")
+    forget(record, lobby, "b")
     deleted += ids[1::2]
     record.galleries.delete(gate)
     record.close()
@@ -394,7 +395,7 @@ def test_the_names_of_people_who_were_forgotten_since_are_nowhere_in_what_is_res
         enroll(record, gallery, *crops)
     backup = write_backup(record.database, tmp_path / "backups").path
     for name in names[::3]:
-        record.people.forget(gallery, name)
+        forget(record, gallery, name)
     record.close()
     new = tmp_path / "new"
     restore_backup(backup, new, tmp_path)

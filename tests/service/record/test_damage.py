@@ -24,6 +24,7 @@ from tests.service.gallery.new_crops import (
     OTHER_EMBEDDER,
     desk_of,
     enroll,
+    forget,
     listed,
     listed_ids,
     new_crop,
@@ -151,7 +152,7 @@ def test_a_change_of_labels_makes_no_damaged_crop_look_whole(data_dir):
 def test_a_person_with_a_damaged_crop_is_forgotten(data_dir):
     flip(data_dir / "record.sqlite3", b'{"number":7}')
     with open_record(data_dir) as record:
-        record.people.forget(1, "person 1")
+        forget(record, 1, "person 1")
         assert record.people.counts(1, ["person 1"]) == {}
     assert b"image 7" not in (data_dir / "record.sqlite3").read_bytes()
     assert verify(data_dir).galleries[1].damage == []

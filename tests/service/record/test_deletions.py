@@ -25,6 +25,7 @@ from tests.service.gallery.new_crops import (
     NOON,
     desk_of,
     enroll,
+    forget,
     is_on_disk,
     listed_ids,
     new_crop,
@@ -51,7 +52,7 @@ def log(tmp_path):
 def test_a_log_begins_with_its_record_and_has_ids_and_no_names(record, gallery, tmp_path):
     (first, second) = enroll(record, gallery, new_crop(1, "Zoe"), new_crop(2, "Zoe"))
     record.crops.remove(gallery, [first])
-    record.people.forget(gallery, "Zoe")
+    forget(record, gallery, "Zoe")
     beginning = read_beginning(tmp_path / "deletions.log")
     assert beginning.id == Reader(record.database).value(
         "SELECT value FROM record WHERE name = 'record_id'"

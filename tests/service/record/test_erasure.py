@@ -12,7 +12,7 @@ import pytest
 from service.record import database, sqlite
 from service.record.sqlite import SQLiteDatabase
 from service.record.transaction import Transaction
-from tests.service.gallery.new_crops import enroll, is_on_disk, new_crop, only, open_record
+from tests.service.gallery.new_crops import enroll, forget, is_on_disk, new_crop, only, open_record
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.promise("2"), pytest.mark.sqlite_alone]
@@ -55,7 +55,7 @@ def _rename_person(record, gallery, _):
 
 
 def _forget_person(record, gallery, _):
-    record.people.forget(gallery, "Annabel Quirke")
+    forget(record, gallery, "Annabel Quirke")
 
 
 def _delete_gallery(record, gallery, _):

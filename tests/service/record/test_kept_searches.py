@@ -8,7 +8,7 @@ import pytest
 
 from service.errors import Forbidden
 from service.record.keys import ApiKey
-from tests.service.gallery.new_crops import counted_steps, desk_of, enroll, new_crop
+from tests.service.gallery.new_crops import counted_steps, desk_of, enroll, forget, new_crop
 from tests.service.record.new_searches import WEEK, kept_ids, new_search
 
 pytestmark = pytest.mark.promise("kept-searches")
@@ -53,7 +53,7 @@ def test_a_search_goes_with_the_last_crop_that_shows_its_person(record, gallery)
 
 def test_nothing_is_kept_of_a_person_who_is_forgotten_during_the_search(record, gallery):
     (ann,) = enroll(record, gallery, new_crop(1))
-    record.people.forget(gallery, "a")
+    forget(record, gallery, "a")
     assert keep(record, gallery, new_search(ann, verdict="match")) == set()
 
 
@@ -61,7 +61,7 @@ def test_a_crop_that_is_gone_is_not_reviewed(record, gallery):
     (ann,) = enroll(record, gallery, new_crop(1))
     search = new_search(ann)
     keep(record, gallery, search)
-    record.people.forget(gallery, "a")
+    forget(record, gallery, "a")
     confirm(record, gallery, search, ann)
     assert desk_of(record).kept.reviews(gallery, None, 9, "key", None).results == []
     assert desk_of(record).kept.page(gallery, WEEK, None, 9).results[0]["confirmed"] == 0
@@ -135,7 +135,7 @@ def test_a_person_whom_many_searches_show_is_described_soon(record, gallery):
     searches = [new_search(*crops, verdict="match") for _ in range(400)]
     desk_of(record).kept.keep(gallery, searches, 400)
     with counted_steps(record) as steps:
-        shown = record.people.get(gallery, "Ann")["kept_searches"]
+        shown = desk_of(record).kept.count_shown(gallery, "Ann")["kept_searches"]
     assert shown == len(searches)
     # Each search shows a hundred crops of her; each pair of both would take tens of millions.
     assert steps.thousands < 2_000

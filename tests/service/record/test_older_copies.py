@@ -11,6 +11,7 @@ from service.record.keys import NO_HASH, ApiKey
 from tests.service.gallery.new_crops import (
     NOON,
     enroll,
+    forget,
     listed_ids,
     new_crop,
     new_gallery,
@@ -40,7 +41,7 @@ def test_what_was_deleted_since_is_deleted_again(record, gallery, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     with open_record(folder) as later:
         later.crops.remove(gallery, [first])
-        later.people.forget(gallery, "b")
+        forget(later, gallery, "b")
         later.keys.revoke("revoked")
         later.keys.change(ApiKey("rotated", "3" * 64, ("query",), None, "", NOON))
         # The copy has nothing of what was deleted last.

@@ -11,7 +11,14 @@ from service.record import crop_rows, people
 from service.record.schema import as_micros
 from service.record.transaction import FILE, Reader
 from service.record.values import identity_code
-from tests.service.gallery.new_crops import NOON, enroll, new_crop, open_record, without_picture
+from tests.service.gallery.new_crops import (
+    NOON,
+    enroll,
+    forget,
+    new_crop,
+    open_record,
+    without_picture,
+)
 
 NAMES = ["Ann", "anna 2", "anna 10", "bob", "7", "07", "10", "Gate 3/7", "Gate 3/12"]
 NATURAL = ["07", "7", "10", "Ann", "anna 2", "anna 10", "bob", "Gate 3/7", "Gate 3/12"]
@@ -55,7 +62,7 @@ def test_identities_are_listed_once_each_in_every_order(record, gallery, limit):
 def test_a_page_goes_on_where_the_one_before_ended_while_identities_come_and_go(record, gallery):
     enroll(record, gallery, *(new_crop(number, str(number)) for number in range(6)))
     first = record.people.page(gallery, None, 3)
-    record.people.forget(gallery, "2")
+    forget(record, gallery, "2")
     enroll(record, gallery, new_crop(9, "2 again"), new_crop(10, "0 too"))
     rest = record.people.page(gallery, first.next_cursor, 9)
     assert _names([*first.results, *rest.results]) == ["0", "1", "2", "2 again", "3", "4", "5"]
@@ -137,7 +144,7 @@ def test_columns_of_a_new_person_are_not_those_of_one_who_was_forgotten(
     secret = record.galleries.group_secret()
     parts = crop_rows.read_columns(Reader(record.database), gallery, secret)
     next(parts)
-    record.people.forget(gallery, "forgotten")
+    forget(record, gallery, "forgotten")
     enroll(record, gallery, new_crop(4, "new"))
     groups = [group for part in parts for group in part.groups.tolist()]
     assert groups == [identity_code(name, secret) for name in ("a", "new")]
