@@ -61,7 +61,7 @@ class Follower:
         apply: shows what has changed in a gallery, and returns once every search sees it; if it
             raises, the gallery is read again.
         reread: reads a gallery from the record, or drops a deleted one.
-        on_alerts: called after alerts, or deliveries of them, of any process.
+        on_commit: called after new commits of any process.
     """
 
     def __init__(
@@ -69,24 +69,22 @@ class Follower:
         database: Database,
         apply: Callable[[int], None],
         reread: Callable[[int], None],
-        on_alerts: Callable[[], object],
+        on_commit: Callable[[Reader], object],
     ) -> None:
         self._database = database
         self._reader = Reader(database)
         self._apply = apply
         self._reread = reread
-        self._on_alerts = on_alerts
+        self._on_commit = on_commit
         self._galleries: dict[int, _Shown] = {}
         self._waiting: dict[int, list[tuple[float, Future[None]]]] = {}
         self._lock = threading.Lock()
         self._woken = Wake()
         self._closing = threading.Event()
         self._data_version = -1
-        # The record's newest commit, the one up to which every gallery is shown, and the newest
-        # one with alerts.
+        # The record's newest commit, and the one up to which every gallery is shown.
         self._newest = 0
         self._shown = -1
-        self._alerts = 0
         # When everything was last shown, by `time.monotonic`.
         self._in_step_at = time.monotonic()
         self._is_reachable = True
@@ -116,7 +114,6 @@ class Follower:
         self._data_version = self._database.data_version()
         with self._database.read() as reader:
             self._newest = reader.newest_commit()
-            self._alerts = reader.newest_change_of_alerts()
             galleries = reader.newest_changes()
         self._shown = self._newest
         for gallery_id, changed in galleries.items():
@@ -227,12 +224,9 @@ class Follower:
             known = set(self._galleries)
         with self._database.read() as reader:
             newest = self._newest = reader.newest_commit()
-            alerts = reader.newest_change_of_alerts()
             galleries = reader.newest_changes()
         self._database.note_followed(newest)
-        if alerts > self._alerts:
-            self._on_alerts()
-            self._alerts = alerts
+        self._on_commit(self._reader)
         for gallery_id in sorted(known | galleries.keys()):
             shown = self._get(gallery_id)
             # A deleted gallery is dropped.

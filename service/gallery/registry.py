@@ -99,9 +99,9 @@ class GalleryRegistry:
         self._waiting: Counter[str] = Counter()
         self._enrollments = WaitingEnrollments(self._enroll_together)
         # Called by the follower after alerts, or deliveries of them, of any process.
-        self.on_alerts: Callable[[], object] = lambda: None
+        self.on_commit: Callable[[Reader], object] = lambda _: None
         self._follower = Follower(
-            self.record.database, self._apply, self._read, lambda: self.on_alerts()
+            self.record.database, self._apply, self._read, lambda reader: self.on_commit(reader)
         )
 
     def load(self) -> None:

@@ -3,10 +3,9 @@
 -- The column `crc` is the checksum of a row, by which damage is found. Whoever writes these tables
 -- needs the function `row_crc` of schema.py; without it they can be read.
 
--- Single values; `CAST(value AS BIGINT)` reads a number. They are `record_id`, `group_secret`,
--- `next_gallery`, `keys_asked_for`, `newest_alert`, `index_owners`, `indexes_rebuilt`,
--- `copy_before_upgrade`, the path of a backup, `commit`, the number of the last commit, and
--- `alerts_changed`, that of the last one that changed alerts or deliveries.
+-- Single values, of the slices too; `CAST(value AS BIGINT)` reads a number. Those of the core are
+-- `record_id`, `group_secret`, `next_gallery`, `keys_asked_for`, `index_owners`, `indexes_rebuilt`,
+-- and `commit`, the number of the last commit.
 CREATE TABLE record (
     name TEXT PRIMARY KEY,
     value NOT NULL

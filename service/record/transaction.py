@@ -362,12 +362,6 @@ class Reader:
             return int(row["value"])
         raise self.database.damage("the number of its last commit is missing")
 
-    def newest_change_of_alerts(self) -> int:
-        """Return the number of the commit that last changed alerts or their deliveries."""
-        statement = "SELECT CAST(value AS BIGINT) FROM record WHERE name = 'alerts_changed'"
-        changed: int = self.value(statement) or 0
-        return changed
-
     def newest_changes(self) -> dict[int, int]:
         """Return the number of the commit that last changed each gallery, by gallery."""
         statement = "SELECT gallery_id, changed FROM galleries WHERE name IS NOT NULL"
@@ -428,11 +422,6 @@ class Transaction(Reader):
         if instead:
             statement = upsert(table, columns, source)
         self.change_many(statement, rows)
-
-    def note_alerts(self) -> None:
-        """Have every process look for changed alerts and deliveries."""
-        changed = {"name": "alerts_changed", "value": self.commit}
-        self.insert("record", changed, instead=True)
 
     def note_unneeded(self, paths: Sequence[str]) -> None:
         """Note files of the data directory that nothing refers to any more, by relative path."""

@@ -1,4 +1,7 @@
 -- Tables of watch lists, cameras, alerts and webhooks.
+--
+-- In the table `record`, `newest_alert` is the number of the newest alert, and `alerts_changed` that of
+-- the last commit that changed alerts or deliveries.
 
 -- Watch lists that are or were armed, with the forecast at that time. A list is a gallery; a
 -- different embedder shows that its vectors were replaced since.

@@ -21,7 +21,7 @@ from service.record.values import new_crop_id
 from service.runtime import Runtime
 from service.watch.active import ArmedLists
 from service.watch.sender import AT_ONCE, Outcome, Sender
-from service.watch.tables.alerts import origin_of
+from service.watch.tables.alerts import ChangedAlerts, origin_of
 from service.watch.tables.webhooks import StoredWebhook
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,8 @@ SIGNED_FOR = timedelta(hours=1)
 async def send_deliveries(runtime: Runtime) -> None:
     lock = runtime.record.database.work_lock("webhooks")
     wake = asyncio.get_running_loop().call_soon_threadsafe
-    runtime.galleries.on_alerts = lambda: wake(runtime.watch.lists.announce)
+    alerts = ChangedAlerts(lambda: wake(runtime.watch.lists.announce))
+    runtime.galleries.on_commit = alerts.look
     await repeat_alone(lock, runtime.pools.locks, TAKE_OVER_SECONDS, lambda: _send_all(runtime))
 
 

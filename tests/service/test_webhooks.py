@@ -16,6 +16,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from service.errors import InvalidField
 from service.watch.sender import Sender
+from service.watch.tables.alerts import note_change
 from service.watch.tables.webhooks import MOST_WEBHOOKS
 from tests.outside import bearer, figure, refused_fields
 from tests.service.conftest import START, loop_cpu_seconds
@@ -226,7 +227,7 @@ def test_the_last_of_the_attempts_leaves_a_dead_letter(watching, people, receive
     def skip_to_the_last(transaction):
         skipped = "UPDATE deliveries SET attempts = 7, next_at = 0 WHERE delivery_id = ?"
         transaction.change(skipped, (waiting["delivery_id"],))
-        transaction.note_alerts()
+        note_change(transaction)
 
     people.record.database.write(skip_to_the_last)
     dead = ends(watching, webhook, "dead")

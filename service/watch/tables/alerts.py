@@ -346,7 +346,7 @@ class ChangedAlerts:
         self._newest = 0
 
     def look(self, reader: Reader) -> None:
-        statement = "SELECT CAST(value AS INTEGER) FROM record WHERE name = ?"
+        statement = "SELECT CAST(value AS BIGINT) FROM record WHERE name = ?"
         newest = reader.value(statement, (ALERTS_CHANGED,)) or 0
         if newest > self._newest:
             self._announce()

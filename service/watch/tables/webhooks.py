@@ -16,7 +16,7 @@ from service.record.galleries import require_entry
 from service.record.schema import as_moment, now_micros
 from service.record.transaction import Transaction, all_of, settings_of
 from service.record.values import new_crop_id
-from service.watch.tables.alerts import WAITING_OF_WEBHOOK
+from service.watch.tables.alerts import WAITING_OF_WEBHOOK, note_change
 
 # Upper bound on the webhooks of one gallery, and on those of all galleries.
 MOST_WEBHOOKS = 20
@@ -101,7 +101,7 @@ class Webhooks(RecordPart):
         named = {**values, "webhook_id": webhook_id, "only_at": only_at}
         if not transaction.change(statement, named):
             return None
-        transaction.note_alerts()
+        note_change(transaction)
         return self.all().get(webhook_id)
 
     @transactional
@@ -204,7 +204,7 @@ class Webhooks(RecordPart):
                 "WHERE delivery_id = ?",
                 (now_micros(), delivery_id),
             )
-            transaction.note_alerts()
+            note_change(transaction)
         return self.delivery(delivery_id)
 
     def count_by_state(self) -> dict[DeliveryState, int]:

@@ -10,6 +10,7 @@ from service.gallery.follow import Follower
 from service.record import database
 from service.record.galleries import next_version
 from service.record.transaction import Reader
+from service.watch.tables.alerts import ChangedAlerts, note_change
 from tests.service.gallery.new_crops import new_gallery, open_record
 from tests.waiting import LONGEST_SECONDS
 
@@ -24,8 +25,11 @@ class Seen:
         self.may_show = threading.Event()
         self.may_show.set()
         self.follower = Follower(
-            record.database, self.apply, self.read.append, lambda: self.alerts.append(1)
+            record.database, self.apply, self.read.append, ChangedAlerts(self.announce).look
         )
+
+    def announce(self):
+        self.alerts.append(1)
 
     def apply(self, gallery_id):
         version = self.record.galleries.get(gallery_id).version
@@ -88,7 +92,7 @@ def test_a_thread_never_waits_for_another_one_that_shows_a_gallery(seen, record,
 
 
 def test_alerts_of_another_process_are_announced(seen, other, gallery):
-    other.database.write(lambda transaction: transaction.note_alerts())
+    other.database.write(note_change)
     last = Reader(other.database).newest_commit()
     seen.follower.wait_for_all(last).result(timeout=LONGEST_SECONDS)
     assert seen.alerts == [1]
