@@ -142,8 +142,6 @@ class PostgresDatabase(Database):
 
     dialect = PostgresDialect()
     BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-    # The server's pages have them.
-    HAS_CHECKSUMS = False
 
     def __init__(self, folder: Path, url: str, accepted: Sequence[str] = ()) -> None:
         make_folder(folder)

@@ -16,8 +16,6 @@ from service.record.schema import schema_statements
 from service.record.transaction import Values
 from service.record.values import JsonObject
 
-# Generated columns and the option of a table are SQLite's.
-CHECKSUM = re.compile(r",\s*crc INTEGER GENERATED ALWAYS AS \(row_crc\([^)]*\)\) STORED")
 TYPES = {
     r"\bINTEGER\b": "BIGINT",
     r"\bBLOB\b": "BYTEA",
@@ -34,7 +32,6 @@ TOKENS = re.compile(
     r"|(?P<one>\?\d*|(?<![:\w]):[a-z_]\w*)"
     r"|(?P<percent>%)"
 )
-SPELLINGS = ((re.compile(r"\b[a-z_]+\.crc\b"), "NULL"),)
 
 
 class PostgresDialect(Dialect):
@@ -101,8 +98,6 @@ def translate(statement: str) -> Translation:
         return f"{'<> ALL' if token['negated'] else '= ANY'}(%({name})s)"
 
     text = TOKENS.sub(replace, statement)
-    for pattern, spelling in SPELLINGS:
-        text = pattern.sub(spelling, text)
     return Translation(text, frozenset(collections), runs)
 
 
@@ -112,10 +107,9 @@ def table_definitions() -> list[str]:
     for statement in schema_statements():
         if statement.startswith("CREATE TRIGGER"):
             continue
-        text = CHECKSUM.sub("", statement)
         for pattern, of_postgres in TYPES.items():
-            text = re.sub(pattern, of_postgres, text)
-        definitions.append(text)
+            statement = re.sub(pattern, of_postgres, statement)
+        definitions.append(statement)
     return definitions
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,6 @@ from typing import Any
 from gmn_client.models import EnrolledImage
 from model.crops.texts import nfc
 from service.errors import RequestConflict
-from service.record.crop_rows import read_ids
 from service.record.files import forget_strays
 from service.record.galleries import (
     drop_crops,
@@ -91,7 +91,12 @@ def put_crops(transaction: Transaction, gallery_id: int, crops: Sequence[Archive
     ]
     transaction.insert("tracks", *tracks)
     pictures = [
-        {"gallery_id": gallery_id, "slot": crop.record.slot, "content": crop.picture}
+        {
+            "gallery_id": gallery_id,
+            "slot": crop.record.slot,
+            "content": crop.picture,
+            "checksum": zlib.crc32(crop.picture),
+        }
         for crop in crops
         if crop.picture is not None
     ]
@@ -138,8 +143,9 @@ def relabel_crops(
     """
     values = {"gallery_id": gallery_id, "slots": slots}
     where = of_slots(transaction)
-    # This verifies the rows, whose checksums are computed again.
-    crops = read_ids(transaction, f"WHERE {where} ORDER BY slot", values)
+    crops = transaction.execute(
+        f"SELECT slot, crop_id, person_id FROM crops WHERE {where} ORDER BY slot", values
+    )
     # Count these crops again, since they may get or lose an identity.
     _count(transaction, gallery_id, slots, -1)
     columns = {name: fields[name] for name in LABELS if name in fields}
@@ -358,9 +364,9 @@ def _add_people(transaction: Transaction, gallery_id: int, names: Sequence[str])
 
 
 def _read_people(reader: Reader, gallery_id: int, names: Collection[str]) -> dict[str, int]:
-    clauses = f"WHERE gallery_id = ? AND {reader.dialect.among('name')}"
-    rows = reader.rows("people", clauses, (gallery_id, names))
-    return {row["name"]: row["person_id"] for row in rows}
+    named = reader.dialect.among("name")
+    statement = f"SELECT name, person_id FROM people WHERE gallery_id = ? AND {named}"
+    return dict(reader.tuples(statement, (gallery_id, names)))
 
 
 def _key_of(external_id: str | None) -> str | None:

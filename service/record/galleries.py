@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import ValidationError
 from pydantic.dataclasses import dataclass as stored_dataclass
 from pydantic_core import from_json, to_json
 
@@ -14,8 +15,8 @@ from service.errors import GalleryConflict, UnknownGallery
 from service.ops.data_directory import EXPORTS, IMPORTS
 from service.record.database import RecordPart, transactional
 from service.record.keys import delete_keys
-from service.record.schema import now_micros, row_crc
-from service.record.transaction import Reader, Transaction, upsert
+from service.record.schema import now_micros
+from service.record.transaction import Reader, Transaction, Values, upsert
 from service.record.values import GalleryRecord, GallerySettings
 from service.record.vectors import vectors_name
 
@@ -55,8 +56,7 @@ class Galleries(RecordPart):
 
     def all(self) -> list[GalleryRecord]:
         clauses = "WHERE name IS NOT NULL ORDER BY name"
-        rows = self._reader.intact_rows("galleries", clauses, (), RENAMED)
-        return [GalleryRecord(**row) for row in rows]
+        return _read_galleries(self._reader, clauses)
 
     def get(self, gallery_id: int) -> GalleryRecord | None:
         return read_entry(self._reader, gallery_id)
@@ -126,10 +126,11 @@ class Galleries(RecordPart):
 
         Their vector files are removed when this returns.
         """
-        for row in self._reader.intact_rows("galleries", "WHERE name IS NULL"):
-            for side in range(row["next_side"]):
-                self._database.vectors.remove(row["gallery_id"], side)
-            while self._delete_some(row["gallery_id"]):
+        unlisted = "SELECT gallery_id, next_side FROM galleries WHERE name IS NULL"
+        for gallery_id, next_side in self._reader.tuples(unlisted):
+            for side in range(next_side):
+                self._database.vectors.remove(gallery_id, side)
+            while self._delete_some(gallery_id):
                 pass
 
     @transactional
@@ -214,21 +215,21 @@ class FilledGallery:
 
 
 def read_filled(reader: Reader) -> list[FilledGallery]:
-    """Read the intact galleries of a record of any format, by name."""
-    filled = []
-    for row in reader.stored("SELECT * FROM galleries WHERE name IS NOT NULL ORDER BY name"):
-        # Both formats have the checksum of all other columns.
-        values = dict(row)
-        checksum = values.pop("crc", None)
-        if not reader.database.HAS_CHECKSUMS or row_crc(*values.values()) == checksum:
-            filled.append(FilledGallery(row["name"], row["embedder"], row["crops"]))
-    return filled
+    statement = "SELECT name, embedder, crops FROM galleries WHERE name IS NOT NULL ORDER BY name"
+    return [FilledGallery(*row) for row in reader.tuples(statement)]
 
 
 def read_entry(reader: Reader, gallery_id: int) -> GalleryRecord | None:
     clauses = "WHERE gallery_id = ? AND name IS NOT NULL"
-    rows = reader.rows("galleries", clauses, (gallery_id,), RENAMED)
-    return GalleryRecord(**rows[0]) if rows else None
+    return next(iter(_read_galleries(reader, clauses, (gallery_id,))), None)
+
+
+def _read_galleries(reader: Reader, clauses: str, values: Values = ()) -> list[GalleryRecord]:
+    rows = reader.rows("galleries", clauses, values, RENAMED)
+    try:
+        return [GalleryRecord(**row) for row in rows]
+    except ValidationError as error:
+        raise reader.database.damage("a row of galleries is not what was written") from error
 
 
 def require_entry(reader: Reader, gallery_id: int) -> GalleryRecord:

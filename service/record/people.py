@@ -22,10 +22,9 @@ from service.record.crop_changes import (
     remove_crops,
     require_people,
 )
-from service.record.crop_rows import read_ids
 from service.record.database import Database, RecordPart, transactional
 from service.record.galleries import next_version, read_entry, require_entry
-from service.record.schema import MICROSECOND, TABLES, natural_order, now_micros
+from service.record.schema import MICROSECOND, natural_order, now_micros
 from service.record.transaction import Reader, Row, Transaction
 from service.record.values import CropsChange, new_crop_id
 
@@ -36,7 +35,7 @@ PLACE = re.compile(r"(inf|-?[0-9]+(?:\.[0-9]+)?(?:e-[0-9]+)?)/(.+)", re.DOTALL)
 HELD_ORDERS = 2
 MERGES_KEPT_FOR = timedelta(days=30)
 BY_NAME = (
-    f"SELECT {TABLES['people'].selection} FROM people "
+    "SELECT sort_key, name FROM people "
     "WHERE gallery_id = ? AND (sort_key, name) > (?, ?) ORDER BY sort_key, name LIMIT ?"
 )
 # Number of names that are read at once and compared with a text.
@@ -161,7 +160,9 @@ class People(RecordPart):
         person = find_person(transaction, gallery_id, identity)
         if person is None:
             return CropsChange(entry.version)
-        crops = read_ids(transaction, OF_PERSON, (gallery_id, person["person_id"]))
+        crops = transaction.tuples(
+            f"SELECT slot, crop_id FROM crops {OF_PERSON}", (gallery_id, person["person_id"])
+        )
         target = find_person(transaction, gallery_id, new)
         merge_id = None
         if target:
@@ -171,11 +172,11 @@ class People(RecordPart):
                 "UPDATE people SET name = ?, sort_key = ? WHERE person_id = ?",
                 (new, natural_order(new), person["person_id"]),
             )
-        slots = [crop["slot"] for crop in crops]
+        slots = [slot for slot, _ in crops]
         note_renamed(transaction, gallery_id, slots)
         version = next_version(transaction, gallery_id)
         mark_changed(transaction, gallery_id, slots, version)
-        crop_ids = tuple(crop["crop_id"] for crop in crops)
+        crop_ids = tuple(crop_id for _, crop_id in crops)
         return CropsChange(version, crop_ids, merge_id=merge_id)
 
     def merges(self, gallery_id: int) -> list[Merge]:
@@ -304,15 +305,10 @@ def _find_by_name(
     at_once = NAMES_AT_ONCE if wanted else limit
     while len(places) < limit:
         rows = reader.tuples(BY_NAME, (gallery_id, *after, at_once))
-        for row in rows:
-            _, _, name, sort_key, _ = row
-            if wanted in fold(name):
-                if not reader.is_intact("people", row):
-                    raise reader.database.damage("a row of people is not what was written")
-                places.append((0.0, sort_key, name))
+        places += [(0.0, sort_key, name) for sort_key, name in rows if wanted in fold(name)]
         if len(rows) < at_once:
             break
-        after = (sort_key, name)
+        after = rows[-1]
     return places[:limit]
 
 

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import re
 import sqlite3
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,14 +15,10 @@ from typing import Any, Protocol
 
 FORMAT = 1
 SERVICE = Path(__file__).parents[1]
-# Tables whose rows have a checksum: what an answer says of a crop, and what a key may do.
-CHECKED_TABLES = ("galleries", "people", "crops", "tracks", "pictures", "api_keys")
 # Row counts told to SQLite's planner: of a table, of a gallery, and of equal values in a gallery.
 ROWS = 1_000_000
 ROWS_OF_GALLERY = 100_000
 ROWS_ALIKE = 10
-# Columns that the checksum of their table leaves out: no answer shows them.
-UNCHECKED_COLUMNS = {"crops": ("changed",)}
 NUMBER = re.compile(r"0*([0-9]+)")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -42,7 +37,7 @@ class Table:
     """A table of the record.
 
     Attributes:
-        columns: names of the columns, without that of the checksum.
+        columns: names of the columns.
         key: those of the primary key.
     """
 
@@ -51,39 +46,8 @@ class Table:
     key: list[str]
 
     @cached_property
-    def has_checksums(self) -> bool:
-        return self.name in CHECKED_TABLES
-
-    @cached_property
-    def checked(self) -> list[str]:
-        """Return the columns that the checksum covers, if the table has one."""
-        return checked_columns(self.name, self.columns)
-
-    @cached_property
     def selection(self) -> str:
-        """Return the columns for a `SELECT`, in the order that `is_intact` expects."""
-        unchecked = [column for column in self.columns if column not in self.checked]
-        checksum = ["crc"] if self.has_checksums else []
-        return ", ".join(f"{self.name}.{name}" for name in self.checked + checksum + unchecked)
-
-    def is_intact(self, row: StoredRow | tuple[Any, ...]) -> bool:
-        """Return whether a row that begins with `selection` matches its checksum, if it has one."""
-        if not self.has_checksums:
-            return True
-        count = len(self.checked)
-        return bool(row_crc(*row[:count]) == row[count])
-
-
-def checked_columns(table: str, columns: Iterable[str]) -> list[str]:
-    """Return which columns of a table its checksum covers."""
-    return [name for name in columns if name not in ("crc", *UNCHECKED_COLUMNS.get(table, ()))]
-
-
-def row_crc(*values: object) -> int:
-    # SQLite calls this function for the generated columns `crc`.
-    # Hash bytes first: the repr of a picture would be several times as long.
-    hashed = [zlib.crc32(value) if isinstance(value, bytes) else value for value in values]
-    return zlib.crc32(repr(hashed).encode("utf-8", "surrogatepass"))
+        return ", ".join(f"{self.name}.{column}" for column in self.columns)
 
 
 def as_micros(moment: datetime) -> int:
@@ -185,7 +149,6 @@ def index_names(connection: sqlite3.Connection) -> list[str]:
 
 def _create_in_memory() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:")
-    connection.create_function("row_crc", -1, row_crc, deterministic=True)
     for statement in schema_statements():
         connection.execute(statement)
     return connection
@@ -202,7 +165,6 @@ def _read_tables() -> dict[str, Table]:
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' "
         "ORDER BY rowid"
     )
-    # Generated columns, which are the checksums, are not listed.
     columns = "SELECT name FROM pragma_table_info(?)"
     key = "SELECT name FROM pragma_table_info(?) WHERE pk ORDER BY pk"
     with contextlib.closing(_create_in_memory()) as connection:

@@ -1,7 +1,4 @@
 -- The tables, indexes and triggers of the record, as a new one is created with them.
---
--- The column `crc` is the checksum of a row, by which damage is found. Whoever writes these tables
--- needs the function `row_crc` of schema.py; without it they can be read.
 
 -- Single values, of the slices too; `CAST(value AS BIGINT)` reads a number. Those of the core are
 -- `record_id`, `group_secret`, `next_gallery`, `keys_asked_for`, `index_owners`, `indexes_rebuilt`,
@@ -35,12 +32,7 @@ CREATE TABLE galleries (
     image_bytes INTEGER NOT NULL,
     removals INTEGER NOT NULL,
     changed INTEGER NOT NULL,
-    calibrated INTEGER NOT NULL,
-    crc INTEGER GENERATED ALWAYS AS (row_crc(
-        gallery_id, name, embedder, settings, created_at, version, next_slot, next_side,
-        side, dimension, staged_embedder, staged_side, staged_dimension, staged_slot,
-        staged_crops, crops, people, unnamed, image_bytes, removals, changed, calibrated
-    )) STORED
+    calibrated INTEGER NOT NULL
 ) WITHOUT ROWID;
 
 -- `sort_key` is the name in natural order: numbers in names sort numerically.
@@ -49,7 +41,6 @@ CREATE TABLE people (
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
     name TEXT NOT NULL,
     sort_key TEXT NOT NULL,
-    crc INTEGER GENERATED ALWAYS AS (row_crc(person_id, gallery_id, name, sort_key)) STORED,
     UNIQUE (gallery_id, name)
 ) WITHOUT ROWID;
 CREATE INDEX people_0 ON people (gallery_id, sort_key, name);
@@ -76,10 +67,6 @@ CREATE TABLE crops (
     inside INTEGER NOT NULL,
     quality REAL,
     metadata TEXT,
-    crc INTEGER GENERATED ALWAYS AS (row_crc(
-        gallery_id, slot, crop_id, person_id, camera, captured_at, seen_at, created_at,
-        external_id, external_key, sha256, content_type, image_bytes, inside, quality, metadata
-    )) STORED,
     changed INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (gallery_id, slot),
     UNIQUE (gallery_id, crop_id)
@@ -97,7 +84,6 @@ CREATE TABLE tracks (
     gallery_id INTEGER NOT NULL,
     slot INTEGER NOT NULL,
     track TEXT NOT NULL,
-    crc INTEGER GENERATED ALWAYS AS (row_crc(gallery_id, slot, track)) STORED,
     PRIMARY KEY (gallery_id, slot),
     FOREIGN KEY (gallery_id, slot) REFERENCES crops ON DELETE CASCADE
 ) WITHOUT ROWID;
@@ -124,11 +110,12 @@ CREATE TABLE imported_crops (
 ) WITHOUT ROWID;
 CREATE INDEX imported_crops_0 ON imported_crops (job_id, slot);
 
+-- `checksum` is the CRC-32 of the content.
 CREATE TABLE pictures (
     gallery_id INTEGER NOT NULL,
     slot INTEGER NOT NULL,
     content BLOB NOT NULL,
-    crc INTEGER GENERATED ALWAYS AS (row_crc(gallery_id, slot, content)) STORED,
+    checksum INTEGER NOT NULL,
     PRIMARY KEY (gallery_id, slot),
     FOREIGN KEY (gallery_id, slot) REFERENCES crops ON DELETE CASCADE
 );
@@ -233,12 +220,13 @@ CREATE TABLE runtimes (
     choice TEXT NOT NULL
 ) WITHOUT ROWID;
 
+-- `checksum` is that of all columns but `used_at`, by `key_crc` of keys.py.
 CREATE TABLE api_keys (
     key_id TEXT PRIMARY KEY,
     gallery TEXT,
     body TEXT NOT NULL,
-    used_at INTEGER,
-    crc INTEGER GENERATED ALWAYS AS (row_crc(key_id, gallery, body, used_at)) STORED
+    checksum INTEGER NOT NULL,
+    used_at INTEGER
 ) WITHOUT ROWID;
 
 -- Files of the data directory that nothing refers to.

@@ -33,7 +33,6 @@ from service.record.schema import (
     create_tables,
     index_names,
     read_schema,
-    row_crc,
     schema_of_format,
 )
 from service.record.transaction import FILE, Reader, Source, Transaction, Values
@@ -147,7 +146,6 @@ class SQLiteSource(Source):
             uri=True,
         )
         connection.row_factory = sqlite3.Row
-        connection.create_function("row_crc", -1, row_crc, deterministic=True)
         # A statement over a large gallery may run for minutes, and would delay a stop.
         connection.set_progress_handler(is_cut_off, STEPS_PER_LOOK)
         return connection

@@ -170,8 +170,6 @@ class Source(ABC):
     dialect: Dialect
     # Begins a transaction that only reads.
     BEGIN = "BEGIN"
-    # The rows of some tables have checksums.
-    HAS_CHECKSUMS = True
 
     def __init__(self, folder: Path, only_read: bool = False) -> None:
         self.folder = folder
@@ -290,7 +288,7 @@ class Reader:
         return self.as_values(self.stored(statement, values))
 
     def stored(self, statement: str, values: Values = ()) -> list[StoredRow]:
-        """Run a statement and return its rows as they are stored, which checksums cover."""
+        """Run a statement and return its rows as they are stored."""
         with self.database.naming_errors():
             return self.database.connection().execute(statement, values).fetchall()
 
@@ -299,7 +297,6 @@ class Reader:
         try:
             return [_as_values(row) for row in rows]
         except (OverflowError, ValueError) as error:
-            # Few tables have checksums.
             raise self.database.damage(
                 f"a time or JSON is not what was written ({error})"
             ) from error
@@ -323,36 +320,17 @@ class Reader:
         return rows[0][0] if rows else None
 
     def rows(self, table: str, clauses: str = "", values: Values = (), more: str = "") -> list[Row]:
-        """Read rows of a table and verify the checksum of each.
+        """Read rows of a table.
 
         Args:
-            clauses: SQL after the table name, such as `WHERE … ORDER BY …`; rows of a joined table
-                are not verified.
+            clauses: SQL after the table name, such as `WHERE … ORDER BY …`.
             more: further columns, each after a comma.
 
         Raises:
-            DamagedRecord: a row does not match its checksum.
+            DamagedRecord: a time or JSON of a row is none.
         """
         columns = TABLES[table].selection
-        rows = self.stored(f"SELECT {columns}{more} FROM {table} {clauses}", values)
-        if not all(self.is_intact(table, row) for row in rows):
-            raise self.database.damage(f"a row of {table} is not what was written")
-        return self.as_values(rows)
-
-    def intact_rows(
-        self, table: str, clauses: str = "", values: Values = (), more: str = ""
-    ) -> list[Row]:
-        """Read rows of a table, and note those that do not match their checksums as a problem."""
-        statement = f"SELECT {TABLES[table].selection}{more} FROM {table} {clauses}"
-        rows = self.stored(statement, values)
-        intact = [row for row in rows if self.is_intact(table, row)]
-        if len(intact) < len(rows):
-            self.database.note_problem(f"a row of {table} is not what was written")
-        return self.as_values(intact)
-
-    def is_intact(self, table: str, row: StoredRow | tuple[Any, ...]) -> bool:
-        """Return whether a row that begins with a table's `selection` matches its checksum."""
-        return not self.database.HAS_CHECKSUMS or TABLES[table].is_intact(row)
+        return self.execute(f"SELECT {columns}{more} FROM {table} {clauses}", values)
 
     def row(self, table: str, clauses: str = "", values: Values = ()) -> Row | None:
         return next(iter(self.rows(table, f"{clauses} LIMIT 1", values)), None)

@@ -1,42 +1,35 @@
-"""Records opened read-only, and verification of a whole record against its checksums."""
+"""Records opened read-only, and verification of a whole record."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from model.problems import InputProblem
 from model.wording import counted
 from service.errors import DamagedRecord, ServiceError
-from service.record.crop_rows import read_intact_vectors
-from service.record.schema import (
-    CHECKED_TABLES,
-    TABLES,
-    checked_columns,
-    read_schema,
-    row_crc,
-)
+from service.record.crop_rows import read_intact_vectors, read_pages
+from service.record.galleries import Galleries
+from service.record.keys import STORED_KEYS, key_crc
+from service.record.schema import read_schema
 from service.record.sqlite import SQLiteDatabase, SQLiteSource, require_schema, stored_uri
-from service.record.transaction import FILE, Reader, batches
-from service.record.vectors import Vector
+from service.record.transaction import FILE, Reader
+from service.record.values import GalleryRecord, StoredCrop
 
-ROWS_AT_ONCE = 500
 PAGE_PROBLEMS = 20
 # How the counts in a gallery's row follow from its crops.
 COUNTED = {
     "crops": "count(*)",
-    "people": "count(DISTINCT person_id)",
+    "identities": "count(DISTINCT person_id)",
     "unnamed": "count(*) - count(person_id)",
     "image_bytes": "coalesce(sum(image_bytes), 0)",
 }
-
-Values = dict[str, Any]
 
 
 @dataclass
@@ -81,23 +74,6 @@ class RecordFound:
             for slot, line in gallery.damaged_crops.items()
         }
 
-    def note(self, gallery_id: object, problem: str) -> None:
-        """Record a problem of a gallery, or of the whole record if there is no such gallery."""
-        gallery = self._find(gallery_id)
-        lines = gallery.damage if gallery else self.problems
-        lines.append(problem)
-
-    def note_crop(self, gallery_id: object, slot: object, problem: str) -> None:
-        """Record the damage of a crop, whose first problem stands for all."""
-        gallery = self._find(gallery_id)
-        if gallery and isinstance(slot, int):
-            gallery.damaged_crops.setdefault(slot, problem)
-        else:
-            self.note(gallery_id, problem)
-
-    def _find(self, gallery_id: object) -> GalleryFound | None:
-        return self.galleries.get(gallery_id) if isinstance(gallery_id, int) else None
-
 
 def verify(folder: Path) -> RecordFound:
     """Verify a consistent state of a whole record, which may be in use.
@@ -108,12 +84,10 @@ def verify(folder: Path) -> RecordFound:
     """
     with inspect(folder) as inspection:
         inspection.check_pages()
-        for table in TABLES:
-            if table not in ("galleries", "crops", "pictures"):
-                for _ in inspection.rows(table):
-                    pass
-        for crop, _ in inspection.crops():
-            inspection.found.galleries[crop["gallery_id"]].whole += 1
+        inspection.check_keys()
+        for gallery in inspection.galleries:
+            for _ in inspection.crops(gallery):
+                inspection.found.galleries[gallery.gallery_id].whole += 1
         inspection.check_counts()
         return inspection.found
 
@@ -128,106 +102,105 @@ def inspect(folder: Path) -> Iterator[Inspection]:
 
 
 class Inspection:
-    """Yields the intact rows of a record that may be damaged, and collects problems of the others.
+    """Yields the intact crops of a record that may be damaged, and collects problems.
 
     Attributes:
         found: the problems found so far, by gallery.
-        galleries: rows of the readable galleries.
     """
 
     def __init__(self, stored: StoredRecord) -> None:
         self.found = RecordFound()
-        self.galleries: dict[int, Values] = {}
         self._stored = stored
-        self._connection = stored.connection()
-        # A flipped bit can leave invalid UTF-8; the checksum of the row reveals it.
-        self._connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+        self._reader = Reader(stored)
         require_schema(stored)
-        self._connection.execute("BEGIN")
-        for row in self.rows("galleries"):
-            if row["name"] is not None:
-                gallery_id = row["gallery_id"]
-                self.galleries[gallery_id] = row
-                self.found.galleries[gallery_id] = GalleryFound(gallery_id, row["name"])
+        stored.connection().execute("BEGIN")
+        self.galleries = Galleries(stored).all()
+        for gallery in self.galleries:
+            gallery_id = gallery.gallery_id
+            self.found.galleries[gallery_id] = GalleryFound(gallery_id, gallery.name)
 
-    def rows(self, table: str) -> Iterator[Values]:
-        try:
-            for row in self._connection.execute(f"SELECT * FROM {table}"):
-                values = dict(row)
-                checked = [row[name] for name in checked_columns(table, row.keys())]
-                if table not in CHECKED_TABLES or row_crc(*checked) == row["crc"]:
-                    yield values
-                else:
-                    self._note_row(table, values)
-        except sqlite3.DatabaseError as error:
-            self.found.note(None, f"{table} cannot be read through: {error}")
-
-    def crops(self) -> Iterator[tuple[Values, Vector]]:
-        """Yield crops with intact row, vector and picture, each with its vector."""
-        pictured = {(row["gallery_id"], row["slot"]) for row in self.rows("pictures")}
-        rows = (row for row in self.rows("crops") if row["gallery_id"] in self.galleries)
-        for batch in batches(rows, ROWS_AT_ONCE):
-            for gallery_id in dict.fromkeys(crop["gallery_id"] for crop in batch):
-                crops = [crop for crop in batch if crop["gallery_id"] == gallery_id]
-                yield from self._add_vectors(gallery_id, crops, pictured)
+    def crops(self, gallery: GalleryRecord) -> Iterator[StoredCrop]:
+        """Yield the crops of a gallery whose row can be read, with intact vector and picture."""
+        found = self.found.galleries[gallery.gallery_id]
+        with self._noting_errors("the crops"):
+            for crops in read_pages(self._reader, gallery.gallery_id):
+                yield from self._select_intact(gallery, crops)
+        for (gallery_id, slot), crop_id in self._stored.damaged.items():
+            if gallery_id == gallery.gallery_id:
+                name = crop_id or f"in slot {slot}"
+                found.damaged_crops[slot] = f"the row of crop {name} cannot be read"
 
     def check_pages(self) -> None:
         with self._noting_errors("the file"):
-            for (line,) in self._connection.execute(f"PRAGMA integrity_check({PAGE_PROBLEMS})"):
-                if line != "ok":
-                    self.found.note(None, line)
+            lines = self._reader.column(f"PRAGMA integrity_check({PAGE_PROBLEMS})")
+            self.found.problems += [line for line in lines if line != "ok"]
         with self._noting_errors("the file"):
-            for table, _, parent, _ in self._connection.execute("PRAGMA foreign_key_check"):
-                self.found.note(None, f"a row of {table} refers to a missing row of {parent}")
+            for table, _, parent, _ in self._reader.tuples("PRAGMA foreign_key_check"):
+                self.found.problems.append(f"a row of {table} refers to a missing row of {parent}")
+
+    def check_keys(self) -> None:
+        with self._noting_errors("the API keys"):
+            for key_id, gallery, body, checksum in self._reader.tuples(STORED_KEYS):
+                if key_crc(key_id, gallery, body) != checksum:
+                    self.found.problems.append(f"API key {key_id} is not what was written")
 
     def check_counts(self) -> None:
         statement = f"SELECT {', '.join(COUNTED.values())} FROM crops WHERE gallery_id = ?"
-        for gallery_id, gallery in self.galleries.items():
+        for gallery in self.galleries:
             # Skip totals if there are lines about single crops, which say more.
-            found = self.found.galleries[gallery_id]
+            found = self.found.galleries[gallery.gallery_id]
             if found.damage or found.damaged_crops:
                 continue
             with self._noting_errors("the crops"):
-                counts = self._connection.execute(statement, (gallery_id,)).fetchone()
+                (counts,) = self._reader.tuples(statement, (gallery.gallery_id,))
                 for name, count in zip(COUNTED, counts, strict=True):
-                    if count != gallery[name]:
-                        line = f"it has {count} {name} instead of {gallery[name]}"
-                        self.found.note(gallery_id, line)
+                    written = getattr(gallery, name)
+                    if count != written:
+                        found.damage.append(f"it has {count} {name} instead of {written}")
 
-    def _add_vectors(
-        self, gallery_id: int, crops: list[Values], pictured: set[tuple[int, int]]
-    ) -> Iterator[tuple[Values, Vector]]:
-        gallery = self.galleries[gallery_id]
-        place = (gallery_id, gallery["side"], gallery["dimension"] or 1)
-        crop_ids = {crop["slot"]: crop["crop_id"] for crop in crops}
-        vectors: dict[int, Vector] = {}
+    def _select_intact(
+        self, gallery: GalleryRecord, crops: list[StoredCrop]
+    ) -> Iterator[StoredCrop]:
+        found = self.found.galleries[gallery.gallery_id]
+        place = (gallery.gallery_id, gallery.side, gallery.dimension or 1)
+        crop_ids = {crop.slot: crop.crop_id for crop in crops}
         try:
-            with self._noting_errors("checksums of vectors"):
-                vectors = read_intact_vectors(Reader(self._stored), *place, crop_ids)
+            vectors = read_intact_vectors(self._reader, *place, crop_ids)
         except FileNotFoundError:
             # The file may have gone with its gallery, or by a reindex, since the read began.
             if lost_slots := self._find_existing(gallery, list(crop_ids)):
                 problem = f"the vectors of {counted(len(lost_slots), 'crop')} are missing"
-                self.found.note(gallery_id, problem)
+                found.damage.append(problem)
             return
         # Crops removed since the read began have overwritten vectors.
         lost_slots = self._find_existing(gallery, sorted(crop_ids.keys() - vectors.keys()))
+        pictured = self._find_pictured(gallery.gallery_id, list(crop_ids))
         for crop in crops:
-            slot = crop["slot"]
             missing = ""
-            if slot in lost_slots:
+            if crop.slot in lost_slots:
                 missing = "vector"
-            elif slot not in vectors:
+            elif crop.slot not in vectors:
                 continue
-            elif crop["inside"] and (gallery_id, slot) not in pictured:
+            elif crop.inside and crop.slot not in pictured:
                 missing = "picture"
             if missing:
-                line = f"the {missing} of crop {crop['crop_id']} is missing or corrupt"
-                self.found.note_crop(gallery_id, slot, line)
+                line = f"the {missing} of crop {crop.crop_id} is missing or corrupt"
+                found.damaged_crops[crop.slot] = line
             else:
-                yield crop, vectors[slot]
+                yield crop
 
-    def _find_existing(self, gallery: Values, slots: list[int]) -> set[int]:
+    def _find_pictured(self, gallery_id: int, slots: list[int]) -> set[int]:
+        # A flipped bit can make a text of a picture, which cannot be decoded.
+        statement = (
+            "SELECT slot, content, checksum FROM pictures "
+            "WHERE gallery_id = ? AND typeof(content) = 'blob' "
+            f"AND {self._stored.dialect.among('slot')}"
+        )
+        # One by one: the pictures of these crops may take gigabytes.
+        rows = self._stored.connection().execute(statement, (gallery_id, slots))
+        return {slot for slot, content, checksum in rows if zlib.crc32(content) == checksum}
+
+    def _find_existing(self, gallery: GalleryRecord, slots: list[int]) -> set[int]:
         if not slots:
             return set()
         # A reindex moves the vectors to another file.
@@ -235,7 +208,7 @@ class Inspection:
             "SELECT slot FROM crops JOIN galleries USING (gallery_id) WHERE name IS NOT NULL "
             f"AND gallery_id = ? AND side = ? AND {self._stored.dialect.among('slot')}"
         )
-        place = (gallery["gallery_id"], gallery["side"])
+        place = (gallery.gallery_id, gallery.side)
         with (
             contextlib.suppress(sqlite3.DatabaseError, ServiceError),
             contextlib.closing(StoredRecord(self._stored.folder)) as current,
@@ -243,21 +216,14 @@ class Inspection:
             return set(Reader(current).column(statement, (*place, slots)))
         return set(slots)
 
-    def _note_row(self, table: str, values: Values) -> None:
-        gallery_id = values.get("gallery_id")
-        if table == "crops":
-            line = f"crop {values['crop_id']} is not what was written"
-            self.found.note_crop(gallery_id, values["slot"], line)
-        # A crop whose picture is damaged is noted with the crops.
-        elif table != "pictures":
-            self.found.note(gallery_id, f"a row of {table} is not what was written")
-
     @contextlib.contextmanager
     def _noting_errors(self, what: str) -> Iterator[None]:
         try:
             yield
+        except DamagedRecord as damage:
+            self.found.problems.append(f"{what} cannot be read through: {damage.why}")
         except sqlite3.DatabaseError as error:
-            self.found.note(None, f"{what} cannot be read through: {error}")
+            self.found.problems.append(f"{what} cannot be read through: {error}")
 
 
 class StoredRecord(SQLiteDatabase):

@@ -177,8 +177,7 @@ def test_a_reindex_names_a_damaged_crop_and_ends(exchange, tmp_path, drawn_crops
         damaged.append(served.results(f"{URL}/crops")[0]["crop_id"])
         assert served.stop() == 0
         with contextlib.closing(sqlite3.connect(tmp_path / "data" / FILE)) as record:
-            record.create_function("row_crc", -1, lambda *_: 0, deterministic=True)
-            record.execute("UPDATE crops SET camera = 'elsewhere' WHERE crop_id = ?", damaged)
+            record.execute("UPDATE crops SET metadata = 'no JSON' WHERE crop_id = ?", damaged)
             record.commit()
 
     served = exchange(drawn_crops[:3], change_a_row)

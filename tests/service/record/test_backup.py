@@ -22,7 +22,6 @@ from service.opening import open_folder
 from service.ops.audit import AuditLog
 from service.record.deletions import read_deletions
 from service.record.keys import NO_HASH, ApiKey
-from service.record.schema import row_crc
 from service.record.transaction import Reader, Transaction
 from service.record.vectors import VectorFiles
 from service.store import backup as backup_module
@@ -632,7 +631,6 @@ def test_nothing_in_the_record_of_a_backup_is_used_as_a_path_or_run(
 ):
     backup = hostile(filled, tmp_path)
     with contextlib.closing(sqlite3.connect(backup / "record.sqlite3")) as changed:
-        changed.create_function("row_crc", -1, row_crc, deterministic=True)
         changed.execute(statement)
         changed.commit()
     before = {path for path in tmp_path.rglob("*") if "deep" not in path.parts}

@@ -7,7 +7,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.errors import NeedsReindex, RequestConflict
-from service.record.schema import row_crc
 from service.record.transaction import Reader
 from service.record.values import (
     CommittedEnrollment,
@@ -166,17 +165,3 @@ def test_one_key_in_one_batch_stands_for_one_request(record, gallery):
     assert not first.replayed
     assert [image.crop_id for image in again.landed] == first.crop_ids
     assert [image.duplicate for image in again.landed] == [False]
-
-
-@pytest.mark.sqlite_alone
-def test_a_damaged_person_fails_the_requests_that_name_it_alone(record, gallery):
-    record.crops.enroll(gallery, EMBEDDER, [new_crop(1, "damaged")])
-    connection = record.database.connection()
-    # The checksum is computed with the row.
-    connection.create_function("row_crc", -1, lambda *_: 0, deterministic=True)
-    connection.execute("UPDATE people SET sort_key = sort_key")
-    connection.create_function("row_crc", -1, row_crc, deterministic=True)
-    requests = [request(new_crop(number, name)) for number, name in enumerate("xyz", 2)]
-    requests.insert(1, request(new_crop(9, "damaged")))
-    outcomes = record.crops.enroll_together(gallery, requests)
-    assert [isinstance(outcome, Exception) for outcome in outcomes] == [False, True, False, False]

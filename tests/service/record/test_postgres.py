@@ -72,7 +72,6 @@ def elsewhere(tmp_path):
         ("a IN (SELECT value FROM json_each(?))", "a = ANY(%(p0)s)", {"p0"}),
         ("a NOT IN (SELECT value FROM json_each(:b))", "a <> ALL(%(b)s)", {"b"}),
         ("a IN (?, ?) AND b = ?", "a = ANY(%(p0)s) AND b = %(p2)s", {"p0"}),
-        ("SELECT crops.slot, crops.crc", "SELECT crops.slot, NULL", set()),
     ],
 )
 def test_a_statement_is_translated(statement, text, collections):
