@@ -63,7 +63,7 @@ class Record:
         self.galleries.finish_deletions()
 
     def check(self, pause: Callable[[], bool] = lambda: False) -> None:
-        """Verify the checksums of all crops, and note the damaged ones in the database.
+        """Verify the vectors of all crops, and note the damaged crops in the database.
 
         Args:
             pause: called every few hundred crops; the check ends when it returns True.

@@ -118,7 +118,7 @@ def verify_audit(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
 @store.command("verify")
 @printed
 def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
-    """Verifies every crop and picture against its checksum; changes nothing.
+    """Verifies every vector, picture and key against its checksum; changes nothing.
 
     It may run while the service does. The exit status is 1 if anything differs.
     """
