@@ -105,7 +105,7 @@ def delete_keys(transaction: Transaction, key_ids: Collection[str]) -> int:
 
 def key_crc(key_id: str, gallery: str | None, body: str) -> int:
     """Return the checksum of a key's row, so that no flipped bit grants a right."""
-    # What `repr` makes of a text depends on the version of Python.
+    # The `repr` of a text depends on the version of Python, and its `ascii` does not.
     return zlib.crc32(ascii((key_id, gallery, body)).encode())
 
 
