@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL that take statements as SQLite's do, and demands on the server."""
+"""Connections to PostgreSQL for statements and values of the record, and demands on the server."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from service.postgres.address import (
     sentence_of,
     split_options,
 )
-from service.postgres.statements import bind, translate
-from service.postgres.values import named_row, register
+from service.postgres.dialect import number_placeholders
+from service.postgres.values import as_parameters, named_row, register
 from service.record.transaction import Values
 
 Result = TypeVar("Result")
@@ -130,7 +130,7 @@ POOL_BY_SESSION = (
 )
 
 
-class _Cursor(psycopg.Cursor[Any]):
+class _Cursor(psycopg.RawCursor[Any]):
     """A cursor that waits for the server where its number of rows is asked for."""
 
     @property
@@ -312,7 +312,8 @@ class PostgresConnection:
 
     def _set_up(self, settings: Mapping[str, str]) -> None:
         # A pooler passes these on, but not the `options` of a connection.
-        set_each = ", ".join(["set_config(%s, %s, false)"] * len(settings))
+        places = range(1, 2 * len(settings), 2)
+        set_each = ", ".join(f"set_config(${place}, ${place + 1}, false)" for place in places)
         values = [text for setting in settings.items() for text in setting]
         statement = f"SELECT pg_backend_pid(), {set_each}, {WAIT_FOR_STANDBY}"
         try:
@@ -490,7 +491,7 @@ class PostgresConnection:
                 copy.write_row(row)
 
     def run_script(self, statements: str) -> None:
-        """Run statements without values; `%` and `?` are not special in them."""
+        """Run statements without values; `?` is not special in them."""
         self._server.execute(statements.encode())
 
     def interrupt(self) -> None:
@@ -500,8 +501,8 @@ class PostgresConnection:
         self._server.close()
 
     def _run(self, cursor: _Cursor, statement: str, values: Values) -> _Cursor:
-        translation = translate(statement)
-        cursor.execute(translation.text, bind(translation, values))
+        numbered = number_placeholders(statement)
+        cursor.execute(numbered.text, as_parameters(numbered.names, values))
         if self._is_writing and not statement.lstrip().startswith(("SELECT", "WITH")):
             self._unread.append(cursor)
         return cursor

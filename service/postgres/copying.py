@@ -184,11 +184,7 @@ def _copy_deletions(
 def _copy_values(source: Reader, target: PostgresConnection) -> None:
     """Copy the single values of the record, and give its newest commit a token."""
     values = dict(source.tuples("SELECT name, value FROM record")) | {"format": describe_format()}
-    rows = [
-        (name, value.hex() if isinstance(value, bytes) else str(value))
-        for name, value in values.items()
-    ]
-    target.copy_rows("record", ("name", "value"), rows)
+    target.copy_rows("record", ("name", "value"), values.items())
     target.execute(NOTE_TOKEN, (source.newest_commit() % KEPT_TOKENS, secrets.token_hex(8)))
 
 

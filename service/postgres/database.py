@@ -23,7 +23,7 @@ from typing import Any, Literal, cast
 import psycopg
 
 from model.problems import InputProblem
-from service.errors import RecordUnavailable, StorageFailed, TurnWaits
+from service.errors import InvalidField, RecordUnavailable, StorageFailed, TurnWaits
 from service.ops.data_directory import MACHINE, make_folder, sync, write_private
 from service.ops.locks import WORKS_BY, ProcessLock, WorkLock
 from service.ops.threads import WAITS_SINCE, Wake, waiting
@@ -43,8 +43,8 @@ from service.postgres.connection import (
     ServerSilent,
     require_server,
 )
+from service.postgres.dialect import PostgresDialect, table_definitions
 from service.postgres.locks import CREATORS, WRITERS, PostgresWorkLock, TurnWatch
-from service.postgres.statements import PostgresDialect, table_definitions
 from service.postgres.vectors import CachedVectorFiles
 from service.record.database import (
     NOT_LOGGED,
@@ -96,6 +96,7 @@ EARLIER_STATE = (
     "earlier state was restored, or a former primary takes writes; start this service anew, which "
     "says what to do"
 )
+WITH_NUL = "text: one has the character NUL, which PostgreSQL does not take; send it without"
 # It fits the names that `_machine_of` gives, and those that an operator may write in their place.
 MACHINE_NAME = re.compile(r"[!-~]{1,300}")
 
@@ -198,6 +199,10 @@ class PostgresDatabase(Database):
             raise self._writes_waited() from error
         except psycopg.errors.DiskFull as error:
             raise storage_failure(NOT_WRITTEN, error) from error
+        except psycopg.DataError as error:
+            if "NUL" in str(error):
+                raise InvalidField(WITH_NUL) from error
+            raise
         except ServerSilent as error:
             self._trusted_from = time.monotonic()
             self._silent_until = self._trusted_from + SILENT_SECONDS + PROBE_SECONDS
@@ -382,12 +387,7 @@ class PostgresDatabase(Database):
         try:
             with _transaction(connection):
                 create_tables(connection)
-                self._put_first_values(
-                    {
-                        "format": describe_format(),
-                        "group_secret": secrets.token_hex(32),
-                    }
-                )
+                self._put_first_values({"format": describe_format()})
                 connection.execute(NOTE_TOKEN, (0, secrets.token_hex(8)))
         except psycopg.ProgrammingError as error:
             raise InputProblem(

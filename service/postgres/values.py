@@ -1,4 +1,4 @@
-"""Rows and values of PostgreSQL as SQLite gives and takes them."""
+"""Rows and values of PostgreSQL as rules give and take them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ from typing import Any
 
 import psycopg
 from psycopg.adapt import AdaptersMap, Dumper, Loader
+from pydantic_core import to_json
 
 from service.record.schema import as_micros
+from service.record.transaction import Values
+from service.record.values import JsonObject
+
+# A value of these types is a collection, which PostgreSQL takes as an array.
+COLLECTIONS = (tuple, set, frozenset, range)
 
 
 class PostgresRow(tuple[Any, ...]):
@@ -49,6 +55,13 @@ class _Number(Dumper):
         return b"%d" % number
 
 
+class _Json(Dumper):
+    """Sends a JSON object as its text."""
+
+    def dump(self, obj: Any) -> bytes:
+        return obj.text.encode() if isinstance(obj, JsonObject) else to_json(obj)
+
+
 class _Numeric(Loader):
     """Reads a sum of integers as an integer."""
 
@@ -58,7 +71,19 @@ class _Numeric(Loader):
 
 
 def register(adapters: AdaptersMap) -> None:
-    """Let a connection send truths, numbers and times as integers, and read sums as such."""
+    """Have a connection send truths, numbers, times and JSON, and read sums, as the record does."""
     for kind in (bool, int, datetime):
         adapters.register_dumper(kind, _Number)
+    adapters.register_dumper(dict, _Json)
+    adapters.register_dumper(JsonObject, _Json)
     adapters.register_loader("numeric", _Numeric)
+
+
+def as_parameters(names: Sequence[str], values: Values) -> list[Any]:
+    """Return the values of a statement in the order of its placeholders.
+
+    Args:
+        names: those of the placeholders; none if the values are given in order.
+    """
+    ordered = [values[name] for name in names] if isinstance(values, Mapping) else values
+    return [list(value) if isinstance(value, COLLECTIONS) else value for value in ordered]

@@ -32,8 +32,7 @@ SELECT gallery_id, staged_side FROM galleries WHERE name IS NOT NULL AND staged_
 """
 FETCH = (
     "SELECT slot, content FROM checksums "
-    "WHERE gallery_id = ? AND side = ? AND slot IN (SELECT value FROM json_each(?)) "
-    "AND content IS NOT NULL"
+    "WHERE gallery_id = ? AND side = ? AND slot = ANY(?) AND content IS NOT NULL"
 )
 
 

@@ -224,6 +224,7 @@ class Database(Source):
         values = {
             **more,
             "record_id": secrets.token_hex(16),
+            "group_secret": secrets.token_hex(32),
             "next_gallery": 1,
             "commit": 0,
             REBUILT: now_micros(),

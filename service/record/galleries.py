@@ -62,9 +62,8 @@ class Galleries(RecordPart):
         return read_entry(self._reader, gallery_id)
 
     def group_secret(self) -> bytes:
-        secret = self._reader.value("SELECT value FROM record WHERE name = 'group_secret'")
-        # PostgreSQL has it in hexadecimal digits.
-        return bytes.fromhex(secret) if isinstance(secret, str) else bytes(secret)
+        digits = self._reader.value("SELECT value FROM record WHERE name = 'group_secret'")
+        return bytes.fromhex(digits)
 
     @transactional
     def create(
@@ -378,4 +377,5 @@ def read_index_owners(reader: Reader) -> list[str]:
 
 
 def put_index_owners(transaction: Transaction, owners: Sequence[str]) -> None:
-    transaction.insert("record", {"name": INDEX_OWNERS, "value": owners}, instead=True)
+    row = {"name": INDEX_OWNERS, "value": to_json(owners).decode()}
+    transaction.insert("record", row, instead=True)

@@ -5,7 +5,7 @@
 -- and `commit`, the number of the last commit.
 CREATE TABLE record (
     name TEXT PRIMARY KEY,
-    value NOT NULL
+    value TEXT NOT NULL
 ) WITHOUT ROWID;
 
 -- A gallery without a name is being deleted. `side` identifies the searched vectors. `changed` is the

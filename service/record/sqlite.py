@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -301,7 +300,7 @@ class SQLiteDatabase(SQLiteSource, Database):
     def _create(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         create_tables(connection)
-        self._put_first_values({"group_secret": secrets.token_bytes(32)})
+        self._put_first_values({})
         connection.execute("COMMIT")
 
     def _require_acknowledged(self, newest: int, acknowledged: int) -> None:

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from model.problems import InputProblem
-from service.errors import GalleryConflict, RecordUnavailable, RecordWaits
+from service.errors import GalleryConflict, InvalidField, RecordUnavailable, RecordWaits
 from service.opening import open_folder
 from service.ops.threads import WAITS_SINCE
 from service.postgres import connection as postgres_connection
@@ -20,7 +20,7 @@ from service.postgres import database as postgres_module
 from service.postgres import locks as postgres_locks
 from service.postgres.acknowledged import Acknowledged, AcknowledgedState, Commit
 from service.postgres.connection import PostgresConnection, examine_server
-from service.postgres.statements import translate
+from service.postgres.dialect import number_placeholders
 from service.postgres.vectors import MARK
 from service.record.deletions import read_deletions
 from service.record.transaction import Reader
@@ -63,21 +63,16 @@ def elsewhere(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("statement", "text", "collections"),
+    ("statement", "text", "names"),
     [
-        ("SELECT ?, ?", "SELECT %(p0)s, %(p1)s", set()),
-        ("a = ?2 AND b = ?1", "a = %(p1)s AND b = %(p0)s", set()),
-        ("a = :a::x", "a = %(a)s::x", set()),
-        ("a LIKE '50%?' AND b % 2", "a LIKE '50%%?' AND b %% 2", set()),
-        ("a IN (SELECT value FROM json_each(?))", "a = ANY(%(p0)s)", {"p0"}),
-        ("a NOT IN (SELECT value FROM json_each(:b))", "a <> ALL(%(b)s)", {"b"}),
-        ("a IN (?, ?) AND b = ?", "a = ANY(%(p0)s) AND b = %(p2)s", {"p0"}),
+        ("SELECT ?, ?", "SELECT $1, $2", ()),
+        ("a = :a::x AND b = :b AND c = :a", "a = $1::x AND b = $2 AND c = $1", ("a", "b")),
+        ("a LIKE '50%? it''s :b' AND b % 2", "a LIKE '50%? it''s :b' AND b % 2", ()),
+        ('SELECT a AS "b?" WHERE c = ?', 'SELECT a AS "b?" WHERE c = $1', ()),
     ],
 )
-def test_a_statement_is_translated(statement, text, collections):
-    translation = translate(statement)
-    assert translation.text == text
-    assert translation.collections == collections
+def test_only_the_placeholders_of_a_statement_are_numbered(statement, text, names):
+    assert number_placeholders(statement) == (text, names)
 
 
 @pytest.mark.parametrize("url", ["postgresql://gmn@db/gmn", "postgresql://gmn@db/gmn?port=5433"])
@@ -747,11 +742,13 @@ def test_an_operator_is_told_the_server_and_that_it_has_no_checksums(postgres_se
         list(examine_server("postgresql://127.0.0.1:1/none"))
 
 
-def test_nothing_has_a_name_that_postgresql_cannot_store(record, gallery):
-    enroll(record, gallery, new_crop(1, external_id="a"))
+def test_a_text_that_postgresql_cannot_store_is_refused(record, gallery):
     for wanted in (ListFilter(external_id="a\0"), ListFilter(identities=("a\0", "b"))):
-        assert record.crops.page(gallery, wanted).crops == []
-    assert record.jobs.get("a\0") is None
+        with pytest.raises(InvalidField, match="the character NUL"):
+            record.crops.page(gallery, wanted)
+    with pytest.raises(InvalidField, match="the character NUL"):
+        enroll(record, gallery, new_crop(1, external_id="a\0"))
+    assert listed_ids(record, gallery) == []
 
 
 def test_several_threads_write_in_turns(record, gallery):
