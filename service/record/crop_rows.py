@@ -34,7 +34,7 @@ CROPS_AND_NAMES = (
     "FROM crops LEFT JOIN tracks USING (gallery_id, slot) "
     "LEFT JOIN people ON people.person_id = crops.person_id"
 )
-METADATA = "SELECT slot, metadata FROM crops WHERE gallery_id = ? AND metadata IS NOT NULL AND"
+METADATA = "SELECT slot, metadata FROM crops WHERE gallery_id = ? AND metadata IS NOT NULL"
 CROPS_AT_ONCE = 500
 COLUMNS = ("slot", "person", "camera", "captured_at")
 COLUMNS_AT_ONCE = 8192
@@ -231,11 +231,11 @@ def read_texts(
         if batch[-1] - batch[0] < DENSE * len(batch):
             # A pass over a dense range takes a fifth of the time of individual lookups.
             wanted = set(batch)
-            statement = f"{prefix} slot BETWEEN ? AND ? ORDER BY slot"
+            statement = f"{prefix} AND slot BETWEEN ? AND ? ORDER BY slot"
             rows = reader.tuples(statement, (gallery_id, batch[0], batch[-1]))
             yield from ((slot, text) for slot, text in rows if slot in wanted)
         else:
-            statement = f"{prefix} {reader.dialect.among('slot')} ORDER BY slot"
+            statement = f"{prefix} AND {reader.dialect.among('slot')} ORDER BY slot"
             yield from reader.tuples(statement, (gallery_id, batch))
 
 

@@ -74,7 +74,7 @@ IMAGES_AT_ONCE = 500
 # One image may have any number of crops, so these are not read as a whole.
 OF_SAME_IMAGES = """
 SELECT sha256, name, camera, slot FROM crops LEFT JOIN people USING (person_id)
-WHERE crops.gallery_id = ? AND sha256 IN ({})
+WHERE crops.gallery_id = ? AND {of_images}
 """
 IMPORTED = """
 WITH imported AS (
@@ -653,7 +653,8 @@ def _read_same_images(
 ) -> Iterator[tuple[tuple[str, str | None, str | None], int]]:
     """Yield what `seen_as` returns of each stored crop of some images, and its slot."""
     for batch in batches(hashes, IMAGES_AT_ONCE):
-        statement = OF_SAME_IMAGES.format(", ".join("?" * len(batch)))
+        places = ", ".join("?" * len(batch))
+        statement = OF_SAME_IMAGES.format(of_images=f"sha256 IN ({places})")
         values = (gallery_id, *(bytes.fromhex(sha256) for sha256 in batch))
         for sha256, name, camera, slot in reader.tuples(statement, values):
             yield (sha256.hex(), name, camera), slot

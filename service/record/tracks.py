@@ -31,7 +31,7 @@ LEAST_QUALITY = 1.0
 NAMED_FIRST = 1e6
 # Largest distance of two vectors of unit length.
 FARTHEST = 2.0
-BY_SLOT = "SELECT slot, track FROM tracks WHERE gallery_id = ? AND"
+BY_SLOT = "SELECT slot, track FROM tracks WHERE gallery_id = ?"
 # An unknown camera is an empty text.
 OF_TRACK = (
     "tracks JOIN crops USING (gallery_id, slot) WHERE gallery_id = ? AND track = ? "

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -61,7 +61,7 @@ UPDATE alerts SET
 WHERE number = (
     SELECT number FROM alerts WHERE person_id = :person_id
         AND (:quiet_scope = 'list' OR coalesce(camera, '') = coalesce(:camera, ''))
-        AND last_seen >= :first_seen - :quiet AND first_seen <= :last_seen + :quiet
+        AND last_seen >= :earliest AND first_seen <= :latest
         AND kind IN ('visit', :kind) AND (state != 'rejected' OR alert_id = :own_alert)
     ORDER BY alert_id = :own_alert DESC, last_seen DESC LIMIT 1
 ) RETURNING number
@@ -221,12 +221,14 @@ class Alerts(RecordPart):
         crop = transaction.row("crops", of_slot, (gallery_id, sighted.slot))
         if watch is None or crop is None or crop["person_id"] is None:
             return None
+        quiet = timedelta(seconds=watch.settings.quiet_seconds)
         values = {
             **vars(sighted),
             "person_id": crop["person_id"],
             "crop_id": crop["crop_id"],
             "trial": is_on_trial(transaction, gallery_id, watch.armed_at, sighted.sender),
-            "quiet": watch.settings.quiet_seconds * MICROS_OF_SECOND,
+            "earliest": sighted.first_seen - quiet,
+            "latest": sighted.last_seen + quiet,
             "quiet_scope": watch.settings.quiet_scope,
         }
         number = transaction.value(EXTEND_VISIT, values)

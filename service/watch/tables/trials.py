@@ -17,15 +17,15 @@ LONGEST_TRIAL = timedelta(days=14)
 # Alerts of an earlier arming have lower numbers than the time of this one. SQLite finds the
 # alerts of a camera by their index only if both sides of that comparison are expressions.
 RAISED = """
-SELECT state FROM alerts WHERE alerts.gallery_id = camera_traffic.gallery_id
+FROM alerts WHERE alerts.gallery_id = camera_traffic.gallery_id
     AND alerts.key_id = camera_traffic.key_id
     AND coalesce(alerts.camera, '') = coalesce(camera_traffic.camera, '')
     AND trial = 1 AND number >= :armed_at ORDER BY number
 """
 TRIALS = f"""
 SELECT key_id, camera, tracks_since_armed,
-    (SELECT count(*) FROM ({RAISED}) AS raised) AS alerts,
-    (SELECT count(*) FROM ({RAISED} LIMIT {REVIEWED_ALERTS}) AS raised
+    (SELECT count(*) FROM (SELECT state {RAISED}) AS raised) AS alerts,
+    (SELECT count(*) FROM (SELECT state {RAISED} LIMIT {REVIEWED_ALERTS}) AS raised
         WHERE state = 'open') AS unreviewed
 FROM camera_traffic WHERE gallery_id = :gallery_id
 """
