@@ -102,7 +102,6 @@ async def maintain_record(runtime: Runtime) -> None:
     # A killed process may have left rows of a deleted gallery.
     run = runtime.pools.files.run
     await attempt("deleted galleries", run(record.galleries.finish_deletions))
-    await attempt("log of the record", run(record.database.empty_log))
     await attempt("indexes of the record", _rebuild_indexes_nightly(runtime))
     await attempt("images kept elsewhere", remove_stray_pictures(runtime))
 

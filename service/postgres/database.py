@@ -239,12 +239,6 @@ class PostgresDatabase(Database):
                 self._wait_for_standby()
             self._kept = max(self._kept, commit)
 
-    def empty_log(self) -> None:
-        """Do nothing: the operator decides when PostgreSQL's log and its pages are overwritten."""
-
-    def rebuild_indexes(self) -> None:
-        self.note_indexes_rebuilt()
-
     def trim_deletions(self) -> None:
         with self._log_lock.hold():
             self.deletions.trim(datetime.now(UTC))
@@ -255,10 +249,6 @@ class PostgresDatabase(Database):
                 f"DELETE FROM {table} WHERE noted_at < {oldest}",
                 (KEPT_FOR.days,),
             )
-
-    @property
-    def writes_wait(self) -> bool:
-        return False
 
     def data_version(self) -> int:
         with self._version_lock, self.naming_errors():
@@ -294,13 +284,6 @@ class PostgresDatabase(Database):
 
     def _note_notice(self) -> None:
         self._has_notice = True
-
-    def prefetch(self) -> None:
-        """Do nothing: PostgreSQL reads ahead by itself."""
-
-    def check_pages(self, _table: str) -> list[str]:
-        """Return no problem: PostgreSQL's own checksums of its pages tell them."""
-        return []
 
     def stored_bytes(self) -> int:
         return int(Reader(self).value("SELECT pg_database_size(current_database())"))

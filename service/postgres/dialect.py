@@ -33,9 +33,6 @@ class PostgresDialect(Dialect):
             array = f"{array} FILTER (WHERE {condition})"
         return f"coalesce({array}, '[]')::text"
 
-    def as_bytes(self, text: str) -> str:
-        return f"convert_to({text}, 'UTF8')"
-
     def unindexed(self, expression: str) -> str:
         return expression
 

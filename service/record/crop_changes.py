@@ -112,17 +112,15 @@ def put_crops(transaction: Transaction, gallery_id: int, crops: Sequence[Archive
 def remove_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]) -> CropsChange:
     """Remove crops for good and leave tombstones; raises `UnknownGallery`."""
     entry = require_entry(transaction, gallery_id)
-    # A damaged crop, whose id may be unreadable, can be removed too.
     crops = transaction.execute(
-        f"SELECT slot, {transaction.dialect.as_bytes('crop_id')} AS id_bytes, person_id "
-        f"FROM crops WHERE {of_slots(transaction)} ORDER BY slot",
+        f"SELECT slot, crop_id, person_id FROM crops WHERE {of_slots(transaction)} ORDER BY slot",
         {"gallery_id": gallery_id, "slots": slots},
     )
     if not crops:
         return CropsChange(entry.version)
     slots = [crop["slot"] for crop in crops]
     version = next_version(transaction, gallery_id, removals=1)
-    crop_ids = tuple(crop["id_bytes"].decode(errors="replace") for crop in crops)
+    crop_ids = tuple(crop["crop_id"] for crop in crops)
     values = {"gallery_id": gallery_id, "slots": slots, "now": now_micros(), "version": version}
     # Without tombstones, importing an export would bring the crops back, and the log of deletions
     # would not have them.

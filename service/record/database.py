@@ -78,6 +78,9 @@ WHERE kind = 'crop' AND crop_id = id AND name IS NOT NULL
 class Database(Source):
     """A record whose rules run in turns; each engine has a subclass.
 
+    An engine implements the abstract methods, and those of `Source`. It overrides the others if it
+    has something to do there.
+
     Attributes:
         machine: name of this machine among those that share the record; None if it is the only one.
         is_adopted: the record was put into its folder since it was last open, and may be older than
@@ -125,39 +128,35 @@ class Database(Source):
     def work_lock(self, work: str) -> WorkLock:
         """Return the right to do some work of the record alone, by a name of the work."""
 
-    @abstractmethod
-    def note_followed(self, commit: int) -> None:
+    def note_followed(self, _commit: int) -> None:
         """Note that this process is about to show a commit of another one.
+
+        Where all processes share a data directory, the one that committed has noted it.
 
         Raises:
             StorageFailed: what it deleted could not be noted or overwritten here.
         """
 
-    @abstractmethod
     def tend(self) -> None:
         """End what a killed process left of its commit; see whether other processes can write.
 
         Call this every second. It never waits for another writer.
         """
 
-    @abstractmethod
-    def empty_log(self) -> None:
-        """Remove what was deleted from the engine's log, as far as this service has to."""
-
-    @abstractmethod
     def rebuild_indexes(self) -> None:
-        """Build every index anew, in whose pages copies of deleted labels may remain.
+        """Build every index anew, if copies of deleted labels may remain in its pages.
 
         Others write between two indexes.
 
         Raises:
             StorageFailed: the disk is full or fails; the indexes are as before.
         """
+        self.note_indexes_rebuilt()
 
     @property
-    @abstractmethod
     def writes_wait(self) -> bool:
         """True while writes are refused, because a process that holds the lock stands still."""
+        return False
 
     @abstractmethod
     def data_version(self) -> int:
@@ -167,7 +166,6 @@ class Database(Source):
         """Wait until there may be a new commit, or for a short while; return True if woken."""
         return wake.wait(POLL_SECONDS)
 
-    @abstractmethod
     def prefetch(self) -> None:
         """Ask the system to read the record into its cache, unless it is large.
 
@@ -216,9 +214,9 @@ class Database(Source):
             RecordUnavailable: PostgreSQL does not answer.
         """
 
-    @abstractmethod
-    def check_pages(self, table: str) -> list[str]:
+    def check_pages(self, _table: str) -> list[str]:
         """Return what is wrong with the pages of a table and its indexes."""
+        return []
 
     def _put_first_values(self, more: Mapping[str, Any]) -> None:
         values = {

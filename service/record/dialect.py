@@ -21,9 +21,5 @@ class Dialect(ABC):
         """
 
     @abstractmethod
-    def as_bytes(self, text: str) -> str:
-        """Return the expression of a text's UTF-8 bytes."""
-
-    @abstractmethod
     def unindexed(self, expression: str) -> str:
         """Return an expression for which the engine uses no index."""

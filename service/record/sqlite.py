@@ -93,9 +93,6 @@ class SQLiteDialect(Dialect):
         array = f"json_group_array({expression})"
         return array if condition is None else f"{array} FILTER (WHERE {condition})"
 
-    def as_bytes(self, text: str) -> str:
-        return f"CAST({text} AS BLOB)"
-
     def unindexed(self, expression: str) -> str:
         return f"+{expression}"
 
@@ -183,9 +180,6 @@ class SQLiteDatabase(SQLiteSource, Database):
     def work_lock(self, work: str) -> WorkLock:
         return FileWorkLock(self.folder / f"{work}.lock")
 
-    def note_followed(self, commit: int) -> None:
-        """Do nothing: the process that committed it has noted it for the machine."""
-
     def tend(self) -> None:
         if self._write_lock.acquire(blocking=False):
             try:
@@ -195,10 +189,6 @@ class SQLiteDatabase(SQLiteSource, Database):
                         self._truncate_log()
             finally:
                 self._write_lock.release()
-
-    def empty_log(self) -> None:
-        with self._lock_writers(), self._lock.hold():
-            self._truncate_log()
 
     def rebuild_indexes(self) -> None:
         # Sorting must not write names into TMPDIR.
@@ -210,8 +200,7 @@ class SQLiteDatabase(SQLiteSource, Database):
                 except sqlite3.OperationalError as error:
                     raise storage_failure(NOT_REBUILT, error) from error
                 self._truncate_log()
-        self.note_indexes_rebuilt()
-        self.empty_log()
+        super().rebuild_indexes()
 
     @property
     def writes_wait(self) -> bool:

@@ -114,11 +114,6 @@ def test_columns_are_read_as_lists_that_are_equally_long(things):
     assert list(zip(numbers, names, strict=True)) == [row[:2] for row in ROWS]
 
 
-def test_the_bytes_of_a_text_are_read(things):
-    as_bytes = things.dialect.as_bytes("name")
-    assert things.value(f"SELECT {as_bytes} FROM things WHERE number = 2") == "Zoë".encode()
-
-
 def test_what_uses_no_index_is_compared_and_sorted_alike(things):
     unindexed = things.dialect.unindexed
     statement = (
