@@ -286,7 +286,7 @@ class KeptQueries(RecordPart):
         require_search(transaction, gallery_id, query_id)
         of_crops = transaction.dialect.among("crop_id")
         delete = f"DELETE FROM reviews WHERE query_id = ? AND {of_crops} RETURNING key_id"
-        for key_id in transaction.column(delete, (query_id, crop_ids)):
+        for (key_id,) in transaction.change_returning(delete, (query_id, crop_ids)):
             caller.require_own(key_id)
         if decision:
             transaction.change(

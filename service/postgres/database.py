@@ -478,9 +478,11 @@ class PostgresDatabase(Database):
 
     def _note_commit(self, transaction: Transaction) -> None:
         token = secrets.token_hex(8)
-        transaction.change_many(NOTE_COMMIT, [(transaction.commit,)])
-        transaction.change_many(NOTE_TOKEN, [(transaction.commit % KEPT_TOKENS, token)])
-        transaction.change_many(NOTE_MACHINE, [(self.machine, transaction.commit, token)])
+        transaction.change_many(NOTE_COMMIT, [(transaction.commit,)], is_private=False)
+        slot = transaction.commit % KEPT_TOKENS
+        transaction.change_many(NOTE_TOKEN, [(slot, token)], is_private=False)
+        machine = (self.machine, transaction.commit, token)
+        transaction.change_many(NOTE_MACHINE, [machine], is_private=False)
         self.connection().execute("SELECT pg_notify(?, '')", (self._channel,))
         self._sent.token = token
         self._sent.number = transaction.commit

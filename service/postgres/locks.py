@@ -87,7 +87,7 @@ class PostgresWorkLock(WorkLock):
         token = secrets.token_hex(8)
         try:
             row = {"name": self._name, "value": token}
-            self._database.write(Transaction.insert, "record", row, instead=True)
+            self._database.write(Transaction.insert, "record", row, instead=True, is_private=False)
         except BaseException:
             self.release()
             raise

@@ -213,13 +213,14 @@ def _drop_people(transaction: Transaction, gallery_id: int, crops: Iterable[Row]
 
 def _count(transaction: Transaction, gallery_id: int, slots: Sequence[int], sign: int) -> None:
     statement = COUNT.format(of_slots=of_slots(transaction))
-    transaction.change_many(statement, [{"gallery_id": gallery_id, "slots": slots, "sign": sign}])
+    values = {"gallery_id": gallery_id, "slots": slots, "sign": sign}
+    transaction.change_many(statement, [values], is_private=False)
 
 
 def count_people(transaction: Transaction, gallery_id: int, more: int) -> None:
     if more:
         statement = "UPDATE galleries SET people = people + ? WHERE gallery_id = ?"
-        transaction.change(statement, (more, gallery_id))
+        transaction.change(statement, (more, gallery_id), is_private=False)
 
 
 def seen_as(crop: StoredCrop) -> tuple[str, str | None, str | None]:
@@ -314,6 +315,7 @@ def keep_requests(
         "DELETE FROM requests WHERE (gallery_id, key) IN (SELECT gallery_id, key FROM requests "
         "WHERE happened_at < ? ORDER BY happened_at LIMIT ?)",
         (moment - REQUESTS_KEPT_FOR, REQUESTS_REMOVED_AT_ONCE * len(answers)),
+        is_private=False,
     )
     rows = [
         {
@@ -329,7 +331,7 @@ def keep_requests(
         }
         for request, landed in answers
     ]
-    transaction.insert("requests", *rows, instead=True)
+    transaction.insert("requests", *rows, instead=True, is_private=False)
 
 
 def require_people(

@@ -197,7 +197,7 @@ class Database(Source):
         self.connection().execute(statement)
 
     def _note_commit(self, transaction: Transaction) -> None:
-        transaction.change(NOTE_COMMIT, (transaction.commit,))
+        transaction.change(NOTE_COMMIT, (transaction.commit,), is_private=False)
 
     def _has_committed(self, number: int) -> bool:
         """Return whether a transaction was committed whose COMMIT raised an error."""

@@ -62,7 +62,7 @@ class StrayFiles(RecordPart):
     ) -> None:
         """Note pictures about to be written: strays unless their crops are stored by `until`."""
         rows = [{"gallery_id": gallery_id, "name": name, "until": until} for name in names]
-        transaction.insert("stray_pictures", *rows, instead=True)
+        transaction.insert("stray_pictures", *rows, instead=True, is_private=False)
 
     def all(self, now: datetime, limit: int) -> list[tuple[int, str]]:
         """Return up to `limit` pictures that may be removed, as (gallery id, name)."""
@@ -83,7 +83,7 @@ def forget_unneeded(transaction: Transaction, paths: Sequence[str]) -> None:
 def forget_strays(transaction: Transaction, gallery_id: int, names: Sequence[str]) -> None:
     named = transaction.dialect.among("name")
     delete = f"DELETE FROM stray_pictures WHERE gallery_id = ? AND {named}"
-    transaction.change(delete, (gallery_id, names))
+    transaction.change(delete, (gallery_id, names), is_private=False)
 
 
 class PictureThreads(MonitoredThreadPool):

@@ -74,9 +74,10 @@ class Galleries(RecordPart):
             raise GalleryConflict(
                 f"there is a gallery {name!r} already; enroll into it or choose another name"
             )
-        gallery_id: int = transaction.value(
+        ((gallery_id,),) = transaction.change_returning(
             "UPDATE record SET value = CAST(value AS BIGINT) + 1 WHERE name = 'next_gallery' "
-            "RETURNING CAST(value AS BIGINT) - 1"
+            "RETURNING CAST(value AS BIGINT) - 1",
+            is_private=False,
         )
         entry = GalleryRecord(gallery_id, name, embedder, datetime.now(UTC), settings)
         entry = replace(entry, changed=transaction.commit)
@@ -175,11 +176,10 @@ class Runtimes(RecordPart):
 
     @transactional
     def keep_first(self, transaction: Transaction, embedder: str, choice: str) -> str:
-        stored: str = transaction.value(
-            f"{KEEP_RUNTIME} RETURNING choice",
-            (embedder, choice),
+        ((stored,),) = transaction.change_returning(
+            f"{KEEP_RUNTIME} RETURNING choice", (embedder, choice), is_private=False
         )
-        return stored
+        return str(stored)
 
     @transactional
     def forget(self, transaction: Transaction) -> int:
@@ -255,10 +255,11 @@ def next_version_and_side(
 def _advance(
     transaction: Transaction, gallery_id: int, removals: int, dimension: int | None
 ) -> tuple[int, int]:
-    ((version, side),) = transaction.tuples(
+    ((version, side),) = transaction.change_returning(
         "UPDATE galleries SET version = version + 1, removals = removals + ?, changed = ?, "
         "dimension = coalesce(dimension, ?) WHERE gallery_id = ? RETURNING version, side",
         (removals, transaction.commit, dimension, gallery_id),
+        is_private=False,
     )
     return version, side
 
@@ -266,13 +267,14 @@ def _advance(
 def note_changed(transaction: Transaction, gallery_id: int) -> None:
     """Have every process read a gallery's settings and embedder."""
     statement = "UPDATE galleries SET changed = ? WHERE gallery_id = ?"
-    transaction.change(statement, (transaction.commit, gallery_id))
+    transaction.change(statement, (transaction.commit, gallery_id), is_private=False)
 
 
 def note_calibrated(transaction: Transaction, gallery_id: int) -> None:
     """Have every process read a gallery's calibrations."""
     statement = "UPDATE galleries SET changed = ?, calibrated = ? WHERE gallery_id = ?"
-    transaction.change(statement, (transaction.commit, transaction.commit, gallery_id))
+    values = (transaction.commit, transaction.commit, gallery_id)
+    transaction.change(statement, values, is_private=False)
 
 
 def drop_calibrations(transaction: Transaction, gallery_id: int) -> None:
@@ -362,7 +364,7 @@ class RemoteIndexes(RecordPart):
         """
         require_entry(transaction, gallery_id)
         state = replace(self.state(gallery_id) or IndexState(gallery_id), **fields)
-        transaction.insert("remote_indexes", asdict(state), instead=True)
+        transaction.insert("remote_indexes", asdict(state), instead=True, is_private=False)
         return state
 
 

@@ -145,6 +145,7 @@ class Keys(RecordPart):
         transaction.change_many(
             "UPDATE api_keys SET used_at = ? WHERE key_id = ?",
             [(used_at, key_id) for key_id, used_at in used.items()],
+            is_private=False,
         )
 
     @transactional

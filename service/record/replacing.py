@@ -68,6 +68,7 @@ class StagedVectors(RecordPart):
                 "UPDATE galleries SET staged_slot = ?, staged_crops = staged_crops + ?, "
                 "staged_dimension = ? WHERE gallery_id = ?",
                 (newest, len(crops), len(vectors[newest]), gallery_id),
+                is_private=False,
             )
 
     def switch(self, gallery_id: int) -> int | None:

@@ -24,34 +24,6 @@ from service.record.vectors import Vector, VectorFile, VectorFiles, vector_crc
 
 log = logging.getLogger(__name__)
 FILE = "record.sqlite3"
-# Beginnings of statements that overwrite no name, picture or note, but counts, times and states.
-# They run with every enrollment, sighting or heartbeat.
-COUNTING = (
-    "UPDATE record ",
-    "UPDATE galleries ",
-    "UPDATE api_keys SET used_at ",
-    "UPDATE cameras ",
-    "UPDATE jobs SET state ",
-    "UPDATE webhooks SET dropped ",
-    "INSERT INTO camera_hours ",
-    "INSERT INTO camera_traffic ",
-    "INSERT INTO cameras ",
-    "INSERT INTO case_deletions ",
-    "INSERT INTO checksums ",
-    "INSERT INTO commits ",
-    "INSERT INTO machines ",
-    "INSERT INTO record ",
-    "INSERT INTO remote_indexes ",
-    "INSERT INTO requests ",
-    "INSERT INTO review_changes ",
-    "INSERT INTO runtimes ",
-    "INSERT INTO stray_pictures ",
-    "INSERT INTO tombstones ",
-    "INSERT INTO watch_traffic ",
-    "DELETE FROM requests ",
-    "DELETE FROM stray_pictures ",
-    "DELETE FROM counted_tracks ",
-)
 # Upper bound on the problems of a file that are kept for its operator.
 MOST_PROBLEMS = 100
 Item = TypeVar("Item")
@@ -368,29 +340,45 @@ class Transaction(Reader):
     overwrites: bool = False
     dropped: list[tuple[int, int]] = field(default_factory=list)
 
-    def change(self, statement: str, values: Values = ()) -> int:
+    def change(self, statement: str, values: Values = (), is_private: bool = True) -> int:
+        """Run a statement that changes rows, and return their number.
+
+        Args:
+            is_private: the former values may be names, pictures or notes, which leave SQLite's log
+                with the commit. Counts, times and states may stay there for a while, which spares
+                each enrollment, sighting and heartbeat a sync of the disk.
+        """
         count = self.database.connection().execute(statement, values).rowcount
-        if count > 0 and _may_overwrite(statement):
-            self.overwrites = True
+        self.overwrites |= is_private and count > 0
         return count
 
-    def change_many(self, statement: str, rows: Iterable[Values]) -> None:
+    def change_many(self, statement: str, rows: Iterable[Values], is_private: bool = True) -> None:
+        """Run a statement for each of several rows of values; `is_private` as for `change`."""
         cursor = self.database.connection().executemany(statement, rows)
         # An engine may send the rows with a later statement, unless it is asked for their number.
-        if _may_overwrite(statement) and cursor.rowcount > 0:
+        if is_private and cursor.rowcount > 0:
             self.overwrites = True
 
-    def tuples(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
-        rows = super().tuples(statement, values)
-        if rows and "RETURNING" in statement and _may_overwrite(statement):
-            self.overwrites = True
+    def change_returning(
+        self, statement: str, values: Values = (), is_private: bool = True
+    ) -> list[tuple[Any, ...]]:
+        """Run a statement with `RETURNING`, and return its rows; `is_private` as for `change`."""
+        rows = self.tuples(statement, values)
+        self.overwrites |= is_private and bool(rows)
         return rows
 
-    def insert(self, table: str, *rows: Mapping[str, Any], instead: bool = False) -> None:
+    def insert(
+        self,
+        table: str,
+        *rows: Mapping[str, Any],
+        instead: bool = False,
+        is_private: bool = True,
+    ) -> None:
         """Insert rows, given as mappings of column to value.
 
         Args:
             instead: replace these columns of the row that has the same primary key.
+            is_private: as for `change`, of the replaced values.
         """
         if not rows:
             return
@@ -399,7 +387,7 @@ class Transaction(Reader):
         statement = f"INSERT INTO {table} ({', '.join(columns)}) {source}"
         if instead:
             statement = upsert(table, columns, source)
-        self.change_many(statement, rows)
+        self.change_many(statement, rows, is_private=instead and is_private)
 
     def note_unneeded(self, paths: Sequence[str]) -> None:
         """Note files of the data directory that nothing refers to any more, by relative path."""
@@ -424,10 +412,4 @@ class Transaction(Reader):
         else:
             file.write(by_slot)
             self.unsynced.add(file)
-        self.insert("checksums", *rows, instead=True)
-
-
-def _may_overwrite(statement: str) -> bool:
-    text = statement.lstrip()
-    adds_rows = text.startswith("INSERT INTO ") and "DO UPDATE" not in text
-    return not adds_rows and not text.startswith(COUNTING)
+        self.insert("checksums", *rows, instead=True, is_private=False)

@@ -231,11 +231,12 @@ class Alerts(RecordPart):
             "latest": sighted.last_seen + quiet,
             "quiet_scope": watch.settings.quiet_scope,
         }
-        number = transaction.value(EXTEND_VISIT, values)
-        if number is None:
+        extended = transaction.change_returning(EXTEND_VISIT, values)
+        if not extended:
             values["follows"] = transaction.value(FORMER_VISIT, values)
             columns = {name: values[name] for name in OF_VISIT}
             return write_alert(transaction, gallery_id, columns, sighted.picture)
+        ((number,),) = extended
         if transaction.change(TAKE_BEST, values | {"number": number}):
             _show_picture(transaction, number, sighted.picture)
         (alert,) = _read_alerts(transaction, "number = ?", (number,))
@@ -358,7 +359,7 @@ class ChangedAlerts:
 def note_change(transaction: Transaction) -> None:
     """Have every process look for changed alerts and deliveries."""
     changed = {"name": ALERTS_CHANGED, "value": transaction.commit}
-    transaction.insert("record", changed, instead=True)
+    transaction.insert("record", changed, instead=True, is_private=False)
 
 
 def alert_lists_of_camera(
@@ -439,8 +440,8 @@ def write_alert(
 ) -> NotedVisit:
     """Write an alert with its picture and deliveries; remove old ones beyond `KEPT_ALERTS`."""
     now = now_micros()
-    number = transaction.value(
-        f"{NEXT_NUMBER} RETURNING CAST(value AS BIGINT)", (NEWEST_ALERT, now)
+    ((number,),) = transaction.change_returning(
+        f"{NEXT_NUMBER} RETURNING CAST(value AS BIGINT)", (NEWEST_ALERT, now), is_private=False
     )
     fields = {
         "number": number,
@@ -477,7 +478,7 @@ def _deliver(transaction: Transaction, gallery_id: int, number: int, most_waitin
     """Write a delivery for each webhook of a list; return the number of dropped deliveries."""
     values = {"gallery_id": gallery_id, "most": most_waiting}
     full = f"UPDATE webhooks SET dropped = dropped + 1 {WANTED_BY} >= :most"
-    dropped = transaction.change(full, values)
+    dropped = transaction.change(full, values, is_private=False)
     now = now_micros()
     ready = f"SELECT webhook_id FROM webhooks {WANTED_BY} < :most ORDER BY webhook_id"
     deliveries = [

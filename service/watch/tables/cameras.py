@@ -126,10 +126,10 @@ class Cameras(RecordPart):
                 f"not heard for {KEPT_FOR.days} days is forgotten"
             )
         values = {**heartbeat, "key_id": key.key_id, "camera": camera, "now": now}
-        transaction.change(PUT_HEARTBEAT, values)
+        transaction.change(PUT_HEARTBEAT, values, is_private=False)
         if heartbeat["state"] in WITHOUT_FRAMES:
             return []
-        transaction.change(SET_HEARD, (now, key.key_id, camera))
+        transaction.change(SET_HEARD, (now, key.key_id, camera), is_private=False)
         return _end_silence(transaction, key, row, now)
 
     @transactional
@@ -158,8 +158,8 @@ class Cameras(RecordPart):
                 "camera": camera,
                 "hour": as_micros(now) // MICROS_OF_HOUR,
             }
-            transaction.change(PUT_HEARD, values)
-            transaction.change(ADD_COUNTS, values)
+            transaction.change(PUT_HEARD, values, is_private=False)
+            transaction.change(ADD_COUNTS, values, is_private=False)
             alerts += _end_silence(transaction, key, row, now)
         return alerts
 

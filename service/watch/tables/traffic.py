@@ -112,7 +112,7 @@ class ListTraffic(RecordPart):
             "tracks": int(counts.sum()),
             "since": row["since"] if row else now_micros(),
         }
-        transaction.insert("watch_traffic", values, instead=True)
+        transaction.insert("watch_traffic", values, instead=True, is_private=False)
 
     def of_list(self, gallery_id: int, subject: str) -> tuple[Counts, datetime]:
         """Return the counts of a list's traffic and the time of the first; empty if there are none.
@@ -181,15 +181,16 @@ def _add_to_camera(
     # the list was armed.
     values["histogram"] = np.maximum(counts, 0).astype(COUNT).tobytes()
     values["tracks_since_armed"] = max(0, tracks_since_armed)
-    transaction.insert("camera_traffic", values, instead=True)
+    transaction.insert("camera_traffic", values, instead=True, is_private=False)
 
 
 def _count_part(transaction: Transaction, gallery_id: int, part: TrackPart, counts: Counts) -> None:
     """Count a track in a histogram, together with the parts that were counted before."""
-    joined = transaction.tuples(
+    joined = transaction.change_returning(
         "DELETE FROM counted_tracks WHERE gallery_id = ? AND name = ? AND began <= ? "
         "AND until >= ? RETURNING began, until, bin",
         (gallery_id, part.name, part.until, part.began),
+        is_private=False,
     )
     track: dict[str, Any] = {
         "gallery_id": gallery_id,

@@ -8,7 +8,7 @@ from gmn_client.models import Forecast, WatchSettings
 from service.errors import InvalidField
 from service.record.keys import ApiKey
 from service.watch.tables.cameras import MOST_CAMERAS, CameraCounts
-from tests.service.gallery.new_crops import open_record, watch_of
+from tests.service.gallery.new_crops import enroll, new_crop, open_record, watch_of
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HEALTHY = {"state": "ok", "fps": 10.0, "lag": 0.2}
@@ -219,3 +219,14 @@ def test_a_camera_that_is_heard_meanwhile_is_not_silent(record, gallery):
         == []
     )
     assert watch_of(record).alerts.page(10) == []
+
+
+@pytest.mark.sqlite_alone
+def test_a_heartbeat_and_an_enrollment_do_not_wait_until_the_log_is_empty(record, gallery):
+    log = record.database.path.with_name("record.sqlite3-wal")
+    for minutes in range(2):
+        now = NOON + timedelta(minutes=minutes)
+        watch_of(record).cameras.note_heartbeat(DOOR, "gate", HEALTHY, now)
+        assert log.stat().st_size
+        enroll(record, gallery, new_crop(minutes))
+        assert log.stat().st_size
