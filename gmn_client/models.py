@@ -206,17 +206,15 @@ class RefusedImage(WireModel):
 class JobProgress(WireModel):
     """Progress of a job, in items: `total` is 0 until they are counted.
 
-    `done` counts processed items; for an import it is the sum of `landed`, `duplicates` and
-    `refused`, and of `not_kept` with `keep_best`. `ignored` counts other and hidden files,
-    by-products of storage systems, images missing from the manifest, and its unknown columns. Of an
-    export, `checked` counts the crops that were checked before the first one was stored, and
-    `deleted` those that were deleted from this service and are left out.
+    `done` counts processed items; for an import it is the sum of `landed`, `duplicates`, `refused`
+    and `deleted`, and of `not_kept` with `keep_best`. `ignored` counts other and hidden files,
+    by-products of storage systems, images missing from the manifest, and its unknown columns.
+    `deleted` counts the crops of an export that were deleted from this service and are left out.
     """
 
     model_config = ConfigDict(extra="allow")
 
     total: int = 0
-    checked: int = 0
     done: int = 0
     landed: int = 0
     duplicates: int = 0

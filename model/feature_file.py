@@ -149,6 +149,12 @@ def is_feature_file(path: Path) -> bool:
         return file.read(42)[30:] == b"features.npy"
 
 
+def are_directions(features: Floats) -> bool:
+    """Return whether none of some features `(n, d)` is zero or not finite."""
+    lengths = np.einsum("nd,nd->n", features, features)
+    return bool((np.isfinite(lengths) & (lengths > 0)).all())
+
+
 def read_sent(path: Path, most_bytes: int) -> FeatureFile:
     """Read a feature file that a client sent, with all `COLUMNS`, in bounded memory.
 
@@ -163,8 +169,7 @@ def read_sent(path: Path, most_bytes: int) -> FeatureFile:
             "folder as --out, which then holds smaller files"
         )
     file = read_feature_file(path, MOST_ROWS)
-    lengths = np.einsum("nd,nd->n", file.features, file.features)
-    if not (np.isfinite(lengths) & (lengths > 0)).all():
+    if not are_directions(file.features):
         raise InputProblem(f"{path}: has a feature that is zero or not finite; run gmn embed again")
     for name, texts in file.columns.items():
         if not texts or len(texts) != len(file.features):

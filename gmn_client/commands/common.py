@@ -276,7 +276,7 @@ def follow(client: Client, job: Job, title: str) -> Job:
         try:
             for latest in client.watch_job(job.job_id):
                 done = latest.progress
-                progress.update(task, total=done.total or None, completed=done.done or done.checked)
+                progress.update(task, total=done.total or None, completed=done.done)
         except KeyboardInterrupt:
             echo(f"Job {job.job_id} goes on in the service.", err=True)
             raise

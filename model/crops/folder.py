@@ -7,7 +7,7 @@ from collections.abc import Callable, Set
 from pathlib import Path
 
 from model.crops.manifest import CropFile, read_manifest
-from model.crops.names import Ignored, file_names, is_hidden, is_image_name
+from model.crops.names import EXPORT_FILES, Ignored, file_names, is_hidden, is_image_name
 from model.problems import InputProblem
 
 # Folders of public data sets. A person may be called like one of the others, but not two people.
@@ -23,6 +23,7 @@ def read_folder(
     root: Path | None = None,
     within: Path | None = None,
     between: Callable[[], object] = lambda: None,
+    is_export: bool = False,
 ) -> list[CropFile]:
     """Return the images below a folder, in the same order every time.
 
@@ -37,21 +38,24 @@ def read_folder(
         root: `folder` by default; that of an unpacked archive is `packed_root`.
         within: see `read_manifest`.
         between: called before each file and row; an error that it raises ends the reading.
+        is_export: see `read_manifest`.
 
     Raises:
         InputProblem: the folder cannot be read, the manifest cannot be used, or the sub-folders
             are those of a public data set.
     """
+    root = root or folder
+    used = {manifest, *(root / name for name in EXPORT_FILES if is_export)}
     names = []
     for name in file_names(folder, ignored):
         between()
         if is_image_name(name):
             names.append(name)
-        elif folder / name != manifest:
+        elif folder / name not in used:
             ignored.add_unused(name)
     names.sort()
     if manifest is None:
-        places = [(folder / name).relative_to(root or folder).parts for name in names]
+        places = [(folder / name).relative_to(root).parts for name in names]
         have_people = all(len(place) > 1 for place in places)
         if have_people:
             _require_people({place[0] for place in places})
@@ -59,7 +63,7 @@ def read_folder(
             CropFile(folder / name, place[0] if have_people else None)
             for name, place in zip(names, places, strict=True)
         ]
-    crops = read_manifest(manifest, within, ("path",), ignored, between)
+    crops = read_manifest(manifest, within, ("path",), ignored, between, is_export)
     listed = {str(crop.path) for crop in crops}
     for name in names:
         between()

@@ -20,6 +20,8 @@ from model.times import read_time
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("path", "identity", "camera", "captured_at", "external_id", "metadata", "track", "split")
+# Columns that only the manifest of an export has.
+EXPORTED = ("crop_id", "sha256", "quality", "created_at")
 # Training and evaluation need these of every crop.
 LABELLED = ("path", "identity", "camera")
 # Names that others give to the columns which have to be there, without spaces and the like.
@@ -29,6 +31,9 @@ OTHER_NAMES = {
     "camera": ("camid", "cameraid", "cam", "cameraname", "camname"),
 }
 MAX_LINE = 1_000_000
+# Upper bounds on the crops of an export, and on the manifest of an import, which is held in memory.
+MAX_EXPORTED = 1_000_000
+MAX_MANIFEST_BYTES = 512 * 1024 * 1024
 # Each row takes time for each column of the header.
 MAX_COLUMNS = 1_000
 SPLITS = ("train", "query", "gallery")
@@ -42,18 +47,20 @@ class ManifestProblem(InputProblem):
     """A manifest that cannot be used."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CropFile:
     """An image file and its labels, which are None if they are unknown.
 
     Attributes:
-        path: the image file; an absolute path if a manifest names it.
+        path: the image file; an absolute path if a manifest names it. For a crop of an export
+            without a picture it is the folder of the manifest.
         identity, camera, external_id: any texts; leading zeros are kept.
         captured_at: time with a time zone.
         metadata: a JSON object as text.
         split: `train`, `query` or `gallery`.
         line: line of the manifest, counted from 1.
         track: the tracker's id of the track, unique within the camera.
+        exported: the texts in the columns `EXPORTED`; empty unless it is a crop of an export.
     """
 
     path: Path
@@ -65,6 +72,7 @@ class CropFile:
     split: str | None = None
     line: int | None = None
     track: str | None = None
+    exported: tuple[str, ...] = ()
 
 
 def find_manifest(folder: Path) -> Path | None:
@@ -95,6 +103,7 @@ def read_manifest(
     required: Collection[str] = LABELLED,
     ignored: Ignored | None = None,
     between: Callable[[], object] = lambda: None,
+    is_export: bool = False,
 ) -> list[CropFile]:
     """Read a manifest, whose relative paths begin at its own folder.
 
@@ -106,6 +115,8 @@ def read_manifest(
         required: columns that have a value in every row.
         ignored: collects the unknown columns.
         between: called before each row; an error that it raises ends the reading.
+        is_export: whether a service wrote it, with the columns `EXPORTED`. Then spaces around
+            values count, and a row may lack a path.
 
     Raises:
         ManifestProblem: a column, a value or a file is missing, a column or path occurs twice, a
@@ -113,20 +124,23 @@ def read_manifest(
             object, or a split is unknown. The message names the first wrong row.
     """
     named = manifest.resolve().relative_to(within) if within else manifest
-    rows: dict[Path, CropFile] = {}
+    rows: list[CropFile] = []
+    lines: dict[str, int] = {}
+    known = (*COLUMNS, *EXPORTED) if is_export else COLUMNS
     forms = FileForms()
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as file:
             # A space after a comma would make the quotes after it a part of the value.
             reader = csv.DictReader(_bounded(file), strict=True, skipinitialspace=True)
             try:
-                names = _read_header(reader.fieldnames or (), required)
+                columns = ("path", *EXPORTED) if is_export else required
+                names = _read_header(reader.fieldnames or (), columns)
             except ManifestProblem as problem:
                 raise ManifestProblem(f"{named}, line 1: {problem}") from problem
             reader.fieldnames = names
             for name in names:
-                if ignored is not None and name not in COLUMNS:
-                    reason = f"the column is unknown; known columns are {', '.join(COLUMNS)}"
+                if ignored is not None and name not in known:
+                    reason = f"the column is unknown; known columns are {', '.join(known)}"
                     ignored.add(f"{named}: {name}", reason)
             for record in reader:
                 between()
@@ -134,15 +148,20 @@ def read_manifest(
                 if _is_blank(record):
                     continue
                 try:
-                    row = _read_row(record, line, manifest.parent, within, required, forms)
+                    row = _read_row(
+                        record, line, manifest.parent, within, required, forms, is_export
+                    )
                 except ManifestProblem as problem:
                     raise ManifestProblem(f"{named}, line {line}: {problem}") from problem
-                if row.path in rows:
+                path = str(row.path) if row.path != manifest.parent else f"line {line}"
+                if (earlier := lines.setdefault(path, line)) != line:
                     raise ManifestProblem(
                         f"{named}, line {line}: {shown(record['path'] or '')} is listed already "
-                        f"on line {rows[row.path].line}; keep one of the two"
+                        f"on line {earlier}; keep one of the two"
                     )
-                rows[row.path] = row
+                if is_export and len(rows) == MAX_EXPORTED:
+                    raise ManifestProblem(f"{named}: has more than {MAX_EXPORTED:,} crops")
+                rows.append(row)
     except (UnicodeDecodeError, csv.Error) as error:
         raise ManifestProblem(f"{named}: not a UTF-8 CSV file ({error}); save it as one") from error
     except OSError as error:
@@ -151,9 +170,9 @@ def read_manifest(
         raise ManifestProblem(
             f"{named}: cannot be read ({error.strerror}); name a readable CSV manifest"
         ) from error
-    if not rows:
+    if not rows and not is_export:
         raise ManifestProblem(f"{named}: has no rows; list at least one crop")
-    return list(rows.values())
+    return rows
 
 
 def _read_header(header: Sequence[str], required: Collection[str]) -> list[str]:
@@ -296,15 +315,20 @@ def _read_row(
     within: Path | None,
     required: Collection[str],
     forms: FileForms,
+    is_export: bool,
 ) -> CropFile:
     """Return the crop of a row; the message of a `ManifestProblem` does not name the line."""
     if None in record:
         raise ManifestProblem("more values than columns; quote values that hold a comma")
-    labels = {name: (record.get(name) or "").strip() or None for name in COLUMNS}
-    for name in required:
+    values = {name: record.get(name) or "" for name in (*COLUMNS, *EXPORTED)}
+    if not is_export:
+        values = {name: value.strip() for name, value in values.items()}
+    labels = {name: values[name] or None for name in COLUMNS}
+    for name in () if is_export else required:
         if not labels[name]:
             raise ManifestProblem(f"{name} is empty; give one in every row")
-    path = _find_file(folder, within, labels.pop("path") or "", forms)
+    file = labels.pop("path")
+    path = _find_file(folder, within, file or "", forms) if file or not is_export else folder
     split = labels["split"]
     if split and split not in SPLITS:
         raise ManifestProblem(f"split {_shown(split, within)!r} is not one of {', '.join(SPLITS)}")
@@ -320,7 +344,8 @@ def _read_row(
             moment = read_time(text)
         except ValueError as error:
             raise ManifestProblem(f"captured_at {_shown(text, within)!r} {error}") from error
-    return CropFile(path, captured_at=moment, line=line, **labels)
+    exported = tuple(values[name] for name in EXPORTED) if is_export else ()
+    return CropFile(path, captured_at=moment, line=line, exported=exported, **labels)
 
 
 def _is_object(text: str) -> bool:

@@ -12,6 +12,10 @@ from pathlib import Path, PurePosixPath
 from model.crops.texts import REPLACEMENT, is_fit
 from model.problems import InputProblem, is_of_the_machine
 
+# The files of an export beside its manifest and pictures.
+DESCRIPTION = "gmn-export.json"
+VECTORS = "vectors.npy"
+EXPORT_FILES = (DESCRIPTION, VECTORS)
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp"})
 # Files and folders that storage systems and programs make for their own use, in lower case. The
 # page has the same list, in enroll.js.

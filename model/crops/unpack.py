@@ -15,12 +15,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from model.crops.names import Ignored, LeftOut, hidden_place, is_hidden, is_image_name, shown
+from model.crops.names import (
+    EXPORT_FILES,
+    Ignored,
+    LeftOut,
+    hidden_place,
+    is_hidden,
+    is_image_name,
+    shown,
+)
 from model.problems import InputProblem, is_of_the_machine
 
 CHUNK = 1024 * 1024
 # Each entry in the list of a zip takes 46 bytes and its name, and 480 bytes in memory.
-MAX_DIRECTORY_BYTES = 32 * 1024 * 1024
+MAX_DIRECTORY_BYTES = 128 * 1024 * 1024
 # The library takes a second for the longest extra fields of a single entry.
 MAX_EXTRA_BYTES = 4096
 # An entry of the list begins with these bytes; the lengths of its name, extra fields and comment
@@ -74,13 +82,13 @@ class UnpackLimits:
 
     Attributes:
         max_bytes: size of all entries together.
-        max_entry_bytes: size of one entry; a larger one is left out.
+        max_image_bytes: size of one image; a larger one is left out.
         max_entries: number of entries of any kind and of folders that they lie in.
     """
 
     max_bytes: int
-    max_entry_bytes: int
-    max_entries: int = 1_000_000
+    max_image_bytes: int
+    max_entries: int = 1_001_000
 
 
 class DiskFull(InputProblem):
@@ -130,7 +138,7 @@ def unpack_crops(
     ignored: Ignored,
     between: Callable[[], object] = lambda: None,
 ) -> list[LeftOut]:
-    """Unpack the images and CSV files of a zip archive as regular files.
+    """Unpack images, CSV files and the other files of an export from a zip, as regular files.
 
     Entries that are damaged or encrypted, or whose paths lead out of the archive, are left out.
 
@@ -170,7 +178,8 @@ def unpack_crops(
                 try:
                     if clear_name is None:
                         raise _Unfit(UNCLEAR_NAME)
-                    place = into / _checked(path, entry, limits.max_entry_bytes)
+                    most_bytes = limits.max_image_bytes if is_image_name(name) else None
+                    place = into / _checked(path, entry, most_bytes)
                     count += sum(not folder.exists() for folder in place.parents)
                     if entry.file_size > allowed:
                         raise InputProblem(
@@ -200,8 +209,9 @@ def unpack_crops(
 
 
 def _is_wanted(name: str, ignored: Ignored) -> bool:
-    """Return whether an entry is an image or a CSV file; count it as ignored otherwise."""
-    if PurePosixPath(name).suffix.lower() == ".csv":
+    """Return whether an entry is unpacked; count it as ignored otherwise."""
+    path = PurePosixPath(name)
+    if path.suffix.lower() == ".csv" or path.name in EXPORT_FILES:
         return True
     if is_hidden(name):
         ignored.add_hidden(hidden_place(name))
@@ -304,7 +314,7 @@ def _unpack(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, place: Path) -> Non
             raise InputProblem(f"{cause}; send it again") from error
 
 
-def _checked(path: PurePosixPath, entry: zipfile.ZipInfo, most_bytes: int) -> PurePosixPath:
+def _checked(path: PurePosixPath, entry: zipfile.ZipInfo, most_bytes: int | None) -> PurePosixPath:
     """Return the path of an entry, or raise `_Unfit` if it cannot be unpacked there."""
     parts = path.parts
     # A path that begins with two slashes is absolute too.
@@ -317,7 +327,7 @@ def _checked(path: PurePosixPath, entry: zipfile.ZipInfo, most_bytes: int) -> Pu
             "deep; shorten it"
         )
     # The content ends after the announced size, even if more bytes were packed.
-    if entry.file_size > most_bytes:
+    if most_bytes is not None and entry.file_size > most_bytes:
         raise _Unfit(f"unpacks to {entry.file_size:,} bytes; send the person's crop")
     if entry.flag_bits & ENCRYPTED:
         raise _Unfit("it is encrypted; pack it without a password")

@@ -8,20 +8,25 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from typing import Annotated
+
+from pydantic import AwareDatetime, Field
 
 from gmn_client.models import EnrolledImage, Enrollment, RefusedImage
 from model.arrays import Floats
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
 from service.engine.device import Embedded, EmbeddedImage, PreparedImage
-from service.engine.images import PicturePolicy
+from service.engine.images import PicturePolicy, find_content_type
 from service.errors import InvalidField, NeedsReindex, refused_image
 from service.gallery.clocks import in_future, is_in_future, warning_of_fast_clock
 from service.gallery.gallery import Gallery
 from service.gallery.pictures import keep_elsewhere, remove_pictures
 from service.ops.critical_sections import attempt
 from service.ops.data_directory import failpoint, require_free_disk
+from service.record.deletions import DeletedCrops
 from service.record.values import (
+    CROP_ID,
     ArchivedCrop,
     CommittedEnrollment,
     CropLabels,
@@ -38,16 +43,28 @@ Outcome = CropProblem | Sequence[str]
 """The problem of an image, or its warnings."""
 
 
+@dataclass(frozen=True, slots=True)
+class ExportedCrop:
+    """A crop as an export describes it, besides its labels; see `StoredCrop`."""
+
+    crop_id: Annotated[str, Field(pattern=f"^{CROP_ID}$")]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    quality: Annotated[float, Field(allow_inf_nan=False)] | None
+    created_at: AwareDatetime
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageToEnroll(CropLabels):
     """An image to enroll with its labels; without an image if its vector is given.
 
     Attributes:
         still: whether its person stays at the same place; for watch lists only, and not stored.
+        exported: the crop of an export that this is; its picture is then stored as it is.
     """
 
     image: ImageFile | None
     still: bool = False
+    exported: ExportedCrop | None = None
 
 
 @dataclass(frozen=True)
@@ -56,12 +73,12 @@ class ComputedVectors:
 
     Attributes:
         embedder: fingerprint of the embedder that made them.
-        embedded: the vectors, one for each image.
+        embedded: the vectors, one for each image, or why an image cannot be used.
         field: the request field that contains them.
     """
 
     embedder: str
-    embedded: Sequence[EmbeddedImage]
+    embedded: Sequence[Embedded]
     field: str = "archive"
 
 
@@ -82,6 +99,7 @@ async def enroll(
     computed: ComputedVectors | None = None,
     keep_best: int | None = None,
     import_job: str | None = None,
+    deletions: DeletedCrops | None = None,
 ) -> tuple[Enrollment, EmbeddedImages]:
     """Enroll images; on return the stored crops survive a power cut, and every search finds them.
 
@@ -90,6 +108,7 @@ async def enroll(
         computed: vectors of the images, if they were embedded elsewhere; None embeds the images.
         keep_best: number of crops to keep for each track; None keeps all.
         import_job: id of the import to which the images belong, if any.
+        deletions: for crops of an export, the deletions that none of them may undo.
 
     Raises:
         RequestConflict: the name belongs to different images.
@@ -101,7 +120,7 @@ async def enroll(
         raise InvalidField("keep_best: needs track; send the tracker's own id too")
     settings = runtime.settings
     require_free_disk(settings)
-    files = [image.image for image in images if image.image is not None]
+    files = [image.image for image in images if not computed and image.image is not None]
     pipeline = runtime.models[gallery.embedder].pipeline
     async with runtime.admission.admit(pipeline.cost(files)):
         await pipeline.open_frame(files)
@@ -109,7 +128,9 @@ async def enroll(
             embedder = gallery.embedder
             embedded: Sequence[Embedded]
             if computed:
-                vectors = [image.vector for image in computed.embedded]
+                vectors = [
+                    image.vector for image in computed.embedded if isinstance(image, EmbeddedImage)
+                ]
                 runtime.models[embedder].require_vectors(
                     computed.field, computed.embedder, vectors, gallery.name
                 )
@@ -137,6 +158,7 @@ async def enroll(
                         key=key,
                         keep_best=keep_best,
                         import_job=import_job,
+                        deletions=deletions,
                     )
                     store = store_crops(runtime, gallery, crops, commit)
                     committed = await runtime.sections.run(store)
@@ -151,7 +173,7 @@ async def enroll(
 
 def as_computed(vectors: Iterable[Floats], embedder: str) -> ComputedVectors:
     """Return the vectors that a request sends instead of images."""
-    embedded = []
+    embedded: list[Embedded] = []
     for vector in vectors:
         prepared = PreparedImage(hashlib.sha256(vector.astype("<f4").tobytes()).hexdigest())
         embedded.append(EmbeddedImage(vector, decode=0.0, embed=0.0, prepared=prepared))
@@ -185,18 +207,30 @@ def _split_outcomes(
                 )
             outcomes.append(warnings)
             prepared = outcome.prepared
+            crop_id = new_crop_id()
+            created_at = now
+            if exported := image.exported:
+                prepared = _prepare_exported(exported, image.image)
+                crop_id = exported.crop_id
+                created_at = exported.created_at
             crop = StoredCrop(
                 slot=0,
-                crop_id=new_crop_id(),
+                crop_id=crop_id,
                 **labels_of(image),
                 sha256=prepared.sha256,
                 content_type=prepared.content_type,
                 image_bytes=len(prepared.picture or b""),
                 quality=prepared.quality,
-                created_at=now,
+                created_at=created_at,
             )
             crops.append(ArchivedCrop(crop, outcome.vector, prepared.picture))
     return outcomes, crops
+
+
+def _prepare_exported(crop: ExportedCrop, image: ImageFile | None) -> PreparedImage:
+    picture = image if isinstance(image, bytes) else None
+    content_type = find_content_type(picture) if picture else None
+    return PreparedImage(crop.sha256, picture, content_type, crop.quality)
 
 
 def _digest_request(

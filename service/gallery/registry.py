@@ -35,6 +35,7 @@ from service.record.crop_rows import (
     read_columns,
     read_removed_slots,
 )
+from service.record.deletions import DeletedCrops
 from service.record.galleries import read_entry
 from service.record.record import Record
 from service.record.transaction import Reader, batches
@@ -263,6 +264,7 @@ class GalleryRegistry:
         key: RequestKey | None = None,
         keep_best: int | None = None,
         import_job: str | None = None,
+        deletions: DeletedCrops | None = None,
     ) -> CommittedEnrollment:
         """Commit an enrollment together with those that wait for the same gallery.
 
@@ -272,13 +274,14 @@ class GalleryRegistry:
         Raises:
             UnknownGallery: the gallery was already deleted.
         """
-        if keep_best is not None:
-            # It may delete crops, so it is committed like a deletion.
+        if keep_best is not None or deletions is not None:
+            # The first may delete crops, and the second depends on deletions, so that it is
+            # committed like a deletion.
             return await self.change(
                 "enroll",
                 gallery,
                 lambda gallery_id: self.record.crops.enroll(
-                    gallery_id, embedder, crops, key, keep_best, import_job
+                    gallery_id, embedder, crops, key, keep_best, import_job, deletions
                 ),
             )
         request = EnrollmentRequest(embedder, crops, key, import_job)

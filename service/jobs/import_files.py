@@ -1,4 +1,4 @@
-"""Reading of imports from an archive or a folder: images and labels, or vectors."""
+"""Reading of imports from an archive or a folder: images, labels and vectors."""
 
 from __future__ import annotations
 
@@ -8,29 +8,36 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from model.crops.decode import CropProblem
 from model.crops.file_forms import FileForms
 from model.crops.folder import packed_root, read_folder
-from model.crops.manifest import find_manifest
-from model.crops.names import Ignored, LeftOut, shown
+from model.crops.manifest import MANIFEST, MAX_MANIFEST_BYTES, find_manifest
+from model.crops.names import EXPORT_FILES, Ignored, LeftOut, shown
 from model.crops.unpack import FULL, DiskFull, UnpackLimits, unpack_crops
 from model.feature_file import COLUMNS, is_feature_file, read_sent
 from model.problems import InputProblem, is_of_the_machine
-from service.engine.device import EmbeddedImage, PreparedImage
 from service.errors import InvalidField, RecordUnavailable, StorageFailed
-from service.gallery.enroll import ComputedVectors
+from service.gallery.enroll import ExportedCrop
 from service.gallery.labels import LABEL_PARSERS
 from service.gallery.registry import GalleryRegistry
+from service.jobs.export_files import (
+    ReadVectors,
+    open_vectors,
+    parse_exported,
+    read_description,
+)
 from service.jobs.runner import Cancelled
 from service.ops import data_directory
 from service.ops.data_directory import failpoint
 from service.ops.threads import heartbeat
 from service.record.jobs import Job, Jobs
-from service.record.values import CropLabels
+from service.record.values import LABELS, CropLabels
 from service.settings import Settings
+from service.store.export_rows import ExportDescription
 
 # Interval at which the record is checked for a cancellation during unpacking.
 CANCELLED_WITHIN_SECONDS = 0.25
@@ -39,10 +46,32 @@ ROW_LABELS = ("external_id", "identity", "camera", "captured_at")
 
 
 class ImportItem(NamedTuple):
-    """A crop to import, with its labels: the file at a path, or a vector."""
+    """A crop to import.
 
-    path: Path
+    Attributes:
+        path: its image; None if it has only a vector.
+        row: its row among the vectors, if there are any.
+        sha256: hash of the image of a feature file.
+        exported: what an export says of it.
+    """
+
+    path: Path | None
     labels: CropLabels
+    row: int = 0
+    sha256: str = ""
+    exported: ExportedCrop | None = None
+
+
+@dataclass(frozen=True)
+class ImportVectors:
+    """Vectors of the crops of an import.
+
+    Attributes:
+        embedder: fingerprint of the embedder that made them.
+    """
+
+    embedder: str
+    read: ReadVectors
 
 
 @dataclass(frozen=True)
@@ -54,7 +83,8 @@ class ImportContent:
         items: the crops.
         ignored: files and columns that are not part of the import.
         left_out: files that could not be unpacked.
-        vectors: vectors of the items, if they come from a feature file.
+        vectors: vectors of the items, if they come from a feature file or an export.
+        export: the description of the export that this is; None if it is none.
         is_mounted: the folder is not the service's own.
     """
 
@@ -62,12 +92,16 @@ class ImportContent:
     items: list[ImportItem]
     ignored: Ignored
     left_out: list[LeftOut] = field(default_factory=list)
-    vectors: ComputedVectors | None = None
+    vectors: ImportVectors | None = None
+    export: ExportDescription | None = None
     is_mounted: bool = False
 
     def name_of(self, item: ImportItem) -> str:
-        path = item.path.relative_to(self.folder)
-        return shown(str(path if self.vectors is None else item.labels.external_id or path))
+        if item.path is not None:
+            return shown(str(item.path.relative_to(self.folder)))
+        if item.exported is not None:
+            return item.exported.crop_id
+        return shown(item.labels.external_id or str(item.row))
 
 
 def read_import(
@@ -86,8 +120,8 @@ def read_import(
     ignored = Ignored()
     if (mounted := job.parameters.get("folder")) is not None:
         folder = mounted_folder(settings.import_dir, mounted, job.parameters.get("gallery"))
-        items = _read_items(folder, folder, job.parameters, ignored, between)
-        return ImportContent(folder, items, ignored, is_mounted=True)
+        content = _read_folder(folder, folder, job.parameters, ignored, between)
+        return replace(content, is_mounted=True)
     folder = (spool / "files").resolve()
     archive = spool / "archive"
     if not (archive.exists() or folder.exists()):
@@ -97,8 +131,8 @@ def read_import(
     left_out: list[LeftOut] = []
     if not job.progress:
         left_out = _unpack(settings, archive, folder, ignored, between)
-    items = _read_items(folder, packed_root(folder), job.parameters, ignored, between)
-    return ImportContent(folder, items, ignored, left_out)
+    content = _read_folder(folder, packed_root(folder), job.parameters, ignored, between)
+    return replace(content, left_out=left_out)
 
 
 def make_check(jobs: Jobs, galleries: GalleryRegistry, job: Job) -> Callable[[], None]:
@@ -144,12 +178,8 @@ def _read_vectors(
         between()
         labels = zip(ROW_LABELS, (text or None for text in row), strict=True)
         checked = parse_labels(dict(labels), f"archive: crop {number}")
-        items.append(ImportItem(folder / str(number), checked))
-    embedded = [
-        EmbeddedImage(vector, decode=0.0, embed=0.0, prepared=PreparedImage(sha256))
-        for vector, sha256 in zip(sent.features, columns["sha256"], strict=True)
-    ]
-    vectors = ComputedVectors(sent.origin.embedder, embedded)
+        items.append(ImportItem(None, checked, number, columns["sha256"][number]))
+    vectors = ImportVectors(sent.origin.embedder, lambda rows: sent.features[list(rows)])
     return ImportContent(folder, items, Ignored(), vectors=vectors)
 
 
@@ -178,17 +208,22 @@ def _unpack(
         if isinstance(error, OSError) and error.errno not in FULL:
             raise
         raise StorageFailed(f"the archive cannot be unpacked ({error}); free space") from error
+    for file in left_out:
+        # Without them, the crops that were deleted would be enrolled anew.
+        if file.name.rpartition("/")[2].lower() in EXPORT_FILES:
+            raise InvalidField(f"archive: {file.name}: {file.reason}; download the export again")
     failpoint("import.unpacked")
     return left_out
 
 
-def _read_items(
+def _read_folder(
     folder: Path,
     root: Path,
     parameters: Mapping[str, Any],
     ignored: Ignored,
     between: Callable[[], None],
-) -> list[ImportItem]:
+) -> ImportContent:
+    export = read_description(folder, root)
     name = parameters.get("manifest")
     if name:
         # The path may be written as on Windows.
@@ -204,18 +239,47 @@ def _read_items(
             raise InvalidField(
                 f"manifest: there is no file {shown(name)!r} in the import; name one"
             )
+        if export is not None:
+            raise InvalidField(f"archive: {MANIFEST} of the export is missing; download it again")
         manifest = None
-    files = read_folder(folder, ignored, manifest, root=root, within=folder, between=between)
+    if manifest is not None and manifest.stat().st_size > MAX_MANIFEST_BYTES:
+        raise InvalidField(
+            f"manifest: has over {MAX_MANIFEST_BYTES:,} bytes; pack fewer crops into one archive"
+        )
+    files = read_folder(
+        folder,
+        ignored,
+        manifest,
+        root=root,
+        within=folder,
+        between=between,
+        is_export=export is not None,
+    )
     given = {label: parameters[label] for label in ("identity", "camera") if parameters.get(label)}
     for label in given:
         if any(getattr(file, label) for file in files):
             raise InvalidField(f"{label}: the manifest or the folders give it; leave it out")
     items = []
-    for file in files:
+    crop_ids = set()
+    now = datetime.now(UTC)
+    for row, file in enumerate(files):
         between()
         where = f"manifest: line {file.line}" if file.line else "folder: the name of one"
-        items.append(ImportItem(file.path, replace(parse_labels(vars(file), where), **given)))
-    return items
+        labels = replace(parse_labels({n: getattr(file, n) for n in LABELS}, where), **given)
+        if export is None:
+            items.append(ImportItem(file.path, labels))
+            continue
+        exported = parse_exported(file, where, now)
+        crop_ids.add(exported.crop_id)
+        if len(crop_ids) == row:
+            raise InvalidField(f"{where}: repeats the crop of an earlier line; keep one of the two")
+        path = None if file.path.is_dir() else file.path
+        items.append(ImportItem(path, labels, row, exported=exported))
+    vectors = None
+    if export is not None:
+        read = open_vectors(folder, root, len(items), between)
+        vectors = ImportVectors(export.embedding_fingerprint, read)
+    return ImportContent(folder, items, ignored, vectors=vectors, export=export)
 
 
 def parse_labels(labels: Mapping[str, Any], where: str) -> CropLabels:
@@ -239,7 +303,11 @@ def parse_labels(labels: Mapping[str, Any], where: str) -> CropLabels:
     return CropLabels(**parsed)
 
 
-def read_file(content: ImportContent, path: Path, max_bytes: int) -> bytes | CropProblem:
+def read_file(
+    content: ImportContent, path: Path | None, max_bytes: int
+) -> bytes | CropProblem | None:
+    if path is None:
+        return None
     folder = content.folder
     try:
         path = path.resolve()

@@ -1,4 +1,4 @@
-"""Imports: jobs that enroll the images of an archive or a folder, or vectors, batch by batch."""
+"""Imports: jobs that enroll the crops of an archive or a folder batch by batch."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from gmn_client.models import JobProblem, RefusedImage
+from model.arrays import Floats
 from model.crops.decode import CropProblem
 from model.crops.names import LeftOut
 from model.wording import counted
+from service.engine.device import Embedded, EmbeddedImage, PreparedImage
+from service.engine.images import find_content_type
 from service.errors import InvalidField, StorageFailed, UnsupportedMediaType
 from service.gallery import enroll
 from service.gallery.gallery import Gallery
@@ -31,12 +34,12 @@ from service.jobs.import_files import (
 from service.ops import data_directory
 from service.ops.data_directory import IMPORTS, failpoint
 from service.ops.threads import heartbeat
+from service.record.deletions import KEPT_FOR, DeletedCrops
 from service.record.jobs import Job
 from service.record.transaction import batches
 from service.record.values import labels_of
 from service.runtime import Runtime
-from service.store.export_files import is_export
-from service.store.export_imports import import_export
+from service.store.export_rows import ExportDescription
 
 CROPS_PER_BATCH = 32
 VECTORS_PER_BATCH = 256
@@ -58,6 +61,12 @@ OTHER_ARCHIVES = {
     b"MSCF\0\0\0\0": "cab",
     b"\x60\xea": "ARJ",
 }
+NO_PICTURE = CropProblem(
+    "unreadable",
+    "has no picture, and its vector is of another embedder than the gallery's; import it into a "
+    "service that serves the model of the export",
+)
+NO_IMAGE = CropProblem("unreadable", "is no JPEG, PNG, WebP or BMP file; export it again")
 NumberedItem = tuple[int, ImportItem]
 COUNTS = ("total", "done", "landed", "duplicates", "refused", "ignored")
 
@@ -118,12 +127,16 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
     Raises:
         InputProblem: the archive or manifest is unusable, or the folder has lost images.
     """
-    archive = runtime.settings.data_dir / IMPORTS / job.job_id / "archive"
-    if archive.exists() and await runtime.pools.imports.run(is_export, archive):
-        return await import_export(runtime, gallery, job, archive)
     counts = Counter({**dict.fromkeys(COUNTS, 0), **job.progress})
     content = await _read_content(runtime, job, counts)
     items = content.items
+    remarks: list[str | None] = []
+    deletions = None
+    if content.export is not None:
+        is_accepted = bool(job.parameters.get("accept_undeleted"))
+        remarks.append(_require_known_deletions(content.export, is_accepted))
+        deletions = DeletedCrops(runtime.record.database.deletions)
+        counts.setdefault("deleted", 0)
     # The folder may have more images than when this job began. With fewer, `done` would skip some.
     if len(items) < counts["total"] and job.parameters.get("folder"):
         raise InvalidField(
@@ -134,13 +147,17 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
     counts["total"] = offset + len(items)
     waiting = list(enumerate(items, offset))[counts["done"] - offset :]
     size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
-    if content.vectors is not None:
+    if all(item.path is None for item in items):
         size = VECTORS_PER_BATCH
     began = time.monotonic()
-    # The order of batches determines which crops a track keeps.
-    at_once = 1 if job.parameters.get("keep_best") else CONCURRENT_BATCHES
+    # The order of batches determines which crops a track keeps, and one thread at a time may use
+    # the deletions.
+    is_ordered = job.parameters.get("keep_best") or deletions
+    at_once = 1 if is_ordered else CONCURRENT_BATCHES
     for group in batches(batches(waiting, size), at_once):
-        enrolling = [_enroll_batch(runtime, gallery, job, content, batch) for batch in group]
+        enrolling = [
+            _enroll_batch(runtime, gallery, job, content, deletions, batch) for batch in group
+        ]
         problems: list[JobProblem] = []
         # Let all batches end before one fails the job.
         for outcome in await asyncio.gather(*enrolling, return_exceptions=True):
@@ -152,10 +169,13 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
         await runner.save_job(runtime, job, dict(counts), problems)
         failpoint("import.progress-noted")
         await runner.yield_turn(runtime, job, began)
-    if not counts["ignored"]:
-        return None
-    ignored = counted(counts["ignored"], "file or column was", "files or columns were")
-    return f"{ignored} ignored; the report names what"
+    if counts["ignored"]:
+        ignored = counted(counts["ignored"], "file or column was", "files or columns were")
+        remarks.insert(0, f"{ignored} ignored; the report names what")
+    if counts["deleted"]:
+        deleted = counted(counts["deleted"], "crop was", "crops were")
+        remarks.insert(0, f"{deleted} deleted from this service and left out")
+    return "; ".join(remark for remark in remarks if remark) or None
 
 
 async def _read_content(runtime: Runtime, job: Job, counts: Counter[str]) -> ImportContent:
@@ -184,7 +204,7 @@ async def _read_content(runtime: Runtime, job: Job, counts: Counter[str]) -> Imp
         for lines in batches(problems, LINES_AT_ONCE):
             await runner.save_job(runtime, job, problems=lines)
         await runner.save_job(runtime, job, dict(counts))
-        if content.vectors is None:
+        if content.vectors is None or content.export is not None:
             # Until now, only the archive showed which of its files were left out.
             await runtime.pools.imports.run((spool / "archive").unlink, missing_ok=True)
     return content
@@ -200,41 +220,105 @@ async def _enroll_batch(
     gallery: Gallery,
     job: Job,
     content: ImportContent,
+    deletions: DeletedCrops | None,
     batch: Sequence[NumberedItem],
 ) -> tuple[Counter[str], list[JobProblem]]:
-    max_bytes = runtime.settings.max_image_bytes
-    files: Sequence[bytes | CropProblem | None] = [None] * len(batch)
-    vectors = content.vectors
-    if vectors is None:
-        files = await runtime.pools.imports.run(
-            lambda: [read_file(content, item.path, max_bytes) for _, item in batch]
-        )
-    else:
-        vectors = replace(vectors, embedded=[vectors.embedded[row] for row, _ in batch])
-    failpoint("import.files-read")
-    images = [
-        enroll.ImageToEnroll(image=file, **labels_of(item.labels))
-        for file, (_, item) in zip(files, batch, strict=True)
-    ]
-    # The name ensures that the batch is enrolled once even if the process dies before saving it.
-    name = f"import:{job.job_id}:{batch[0][0]}"
-    keep_best = job.parameters.get("keep_best")
-    answer, _ = await runner.wait_while_busy(
-        lambda: enroll.enroll(runtime, gallery, images, name, vectors, keep_best, job.job_id)
-    )
-    failpoint("import.batch-landed")
     added = Counter(done=len(batch))
     problems: list[JobProblem] = []
+    # The name ensures that the batch is enrolled once even if the process dies before saving it.
+    name: str | None = f"import:{job.job_id}:{batch[0][0]}"
+    if deletions is not None:
+        # The ids of the crops ensure that.
+        name = None
+        batch = await _leave_out(runtime, gallery, job, deletions, batch, added)
+        if not batch:
+            return added, problems
+    max_bytes = runtime.settings.max_image_bytes
+    files = await runtime.pools.imports.run(
+        lambda: [read_file(content, item.path, max_bytes) for _, item in batch]
+    )
+    failpoint("import.files-read")
+    vectors = content.vectors
+    computed = None
+    if content.export is not None and content.export.embedding_fingerprint != gallery.embedder:
+        vectors = None
+        files = [NO_PICTURE if file is None else file for file in files]
+    if vectors is not None:
+        rows = [item.row for _, item in batch]
+        features = await runtime.pools.imports.run(vectors.read, rows)
+        embedded = [
+            _as_embedded(feature, file, item.sha256)
+            for feature, file, (_, item) in zip(features, files, batch, strict=True)
+        ]
+        computed = enroll.ComputedVectors(vectors.embedder, embedded)
+    images = [
+        enroll.ImageToEnroll(image=file, exported=item.exported, **labels_of(item.labels))
+        for file, (_, item) in zip(files, batch, strict=True)
+    ]
+    keep_best = job.parameters.get("keep_best")
+    answer, _ = await runner.wait_while_busy(
+        lambda: enroll.enroll(
+            runtime, gallery, images, name, computed, keep_best, job.job_id, deletions
+        )
+    )
+    failpoint("import.batch-landed")
     for outcome, (position, item) in zip(answer.results, batch, strict=True):
         if isinstance(outcome, RefusedImage):
             added["refused"] += 1
             left_out = LeftOut(content.name_of(item), outcome.problem.detail)
             problems += _lines(outcome.problem.code, [left_out], position)
         elif not outcome.kept:
-            added["not_kept"] += 1
+            added["not_kept" if keep_best else "deleted"] += 1
         else:
             added["duplicates" if outcome.duplicate else "landed"] += 1
     return added, problems
+
+
+def _as_embedded(feature: Floats, file: bytes | CropProblem | None, sha256: str) -> Embedded:
+    if isinstance(file, CropProblem):
+        return file
+    if file is not None and find_content_type(file) is None:
+        return NO_IMAGE
+    return EmbeddedImage(feature, decode=0.0, embed=0.0, prepared=PreparedImage(sha256))
+
+
+async def _leave_out(
+    runtime: Runtime,
+    gallery: Gallery,
+    job: Job,
+    deletions: DeletedCrops,
+    batch: Sequence[NumberedItem],
+    added: Counter[str],
+) -> list[NumberedItem]:
+    """Count the crops of an export that are not to be stored, and return the others.
+
+    Their pictures are neither embedded nor written beside those of stored crops.
+    """
+    crop_ids = [item.exported.crop_id for _, item in batch if item.exported]
+    find = runtime.record.crops.find_exported
+    found = await runtime.galleries.read(find, gallery.gallery_id, crop_ids, job.job_id, deletions)
+    added.update(found.values())
+    return [
+        (position, item)
+        for position, item in batch
+        if item.exported and item.exported.crop_id not in found
+    ]
+
+
+def _require_known_deletions(export: ExportDescription, is_accepted: bool) -> str | None:
+    """Raise `InvalidField` if crops may have been deleted before the first known deletion."""
+    known_from = datetime.now(UTC) - KEPT_FOR
+    if export.created_at >= known_from:
+        return None
+    unknown = (
+        f"the export is from {export.created_at:%Y-%m-%d}, and deletions are known from "
+        f"{known_from:%Y-%m-%d} on: who was forgotten in between may come back"
+    )
+    if not is_accepted:
+        raise InvalidField(
+            f"accept_undeleted: {unknown}; make a new export, or send accept_undeleted=true"
+        )
+    return unknown
 
 
 def _refuse_other_archives(archive: BinaryIO) -> None:

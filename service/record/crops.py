@@ -113,6 +113,7 @@ class Crops(RecordPart):
         key: RequestKey | None = None,
         keep_best: int | None = None,
         import_job: str | None = None,
+        deletions: DeletedCrops | None = None,
     ) -> CommittedEnrollment:
         """Store crops in one commit; a repeated request returns its first answer.
 
@@ -121,17 +122,30 @@ class Crops(RecordPart):
         Args:
             keep_best: number of crops to keep for each of their tracks; None keeps all.
             import_job: id of the import that stores them, if one does.
+            deletions: for crops of an export, which keep their ids. Those that were deleted, from
+                any gallery, are not kept, and those that the gallery has are duplicates.
 
         Raises:
             NeedsReindex: the gallery was filled by another embedder.
             RequestConflict: the key belongs to a different request.
             InvalidField: a track has too many crops to choose the best of them.
         """
-        request = EnrollmentRequest(embedding_fingerprint, crops, key, import_job)
+        left_out: dict[str, EnrolledImage] = {}
+        if deletions is not None:
+            left_out = _find_left_out(transaction, gallery_id, crops, deletions)
+        new = [crop for crop in crops if crop.record.crop_id not in left_out]
+        request = EnrollmentRequest(embedding_fingerprint, new, key, import_job)
         (outcome,) = _enroll(transaction, gallery_id, [request], keep_best)
         if isinstance(outcome, Exception):
             raise outcome
-        return outcome
+        if not left_out:
+            return outcome
+        images = iter(outcome.landed)
+        crop_ids = [crop.record.crop_id for crop in crops]
+        landed = tuple(
+            left_out[crop_id] if crop_id in left_out else next(images) for crop_id in crop_ids
+        )
+        return replace(outcome, landed=landed)
 
     def enroll_together(
         self, gallery_id: int, requests: Sequence[EnrollmentRequest]
@@ -164,64 +178,26 @@ class Crops(RecordPart):
             return error
         return outcome
 
-    @transactional
-    def enroll_exported(
-        self,
-        transaction: Transaction,
-        gallery_id: int,
-        embedding_fingerprint: str,
-        crops: Sequence[ArchivedCrop],
-        import_job: str,
-        deletions: DeletedCrops,
-    ) -> CommittedEnrollment:
-        """Store crops of an export under their ids in one commit.
+    def find_exported(
+        self, gallery_id: int, crop_ids: Sequence[str], import_job: str, deletions: DeletedCrops
+    ) -> dict[str, str]:
+        """Return, for each crop of an export that is not to be stored, what it counts as.
 
-        Crops that were deleted here, from any gallery, are left out. Crops that the gallery has
-        stay as they are; those that the import itself has stored count as new.
-
-        Raises:
-            NeedsReindex: the gallery was filled by another embedder.
+        That is `deleted` if it was deleted, from any gallery, `landed` if the import itself has
+        stored it, and `duplicates` if the gallery has it otherwise.
         """
-        entry = require_entry(transaction, gallery_id)
-        crop_ids = [crop.record.crop_id for crop in crops]
-        deleted = deleted_among(transaction, deletions, crop_ids)
-        stored = stored_among(transaction, gallery_id, crop_ids)
         statement = (
             "SELECT crop_id FROM crops JOIN imported_crops USING (gallery_id, slot) "
-            f"WHERE gallery_id = ? AND {transaction.dialect.among('crop_id')} AND job_id = ?"
+            f"WHERE gallery_id = ? AND {self._reader.dialect.among('crop_id')} AND job_id = ?"
         )
-        own = set(transaction.column(statement, (gallery_id, crop_ids, import_job)))
-        new = [crop for crop in crops if crop.record.crop_id not in deleted | stored]
-        version = entry.version
-        landed: list[EnrolledImage] = []
-        added: list[ArchivedCrop] = []
-        if new:
-            _require_embedder(entry, embedding_fingerprint)
-            _bind_embedder(transaction, entry, embedding_fingerprint)
-            landed, added, _ = _compare_with_stored(transaction, gallery_id, new)
-        if added:
-            added = _number(added, entry)
-            version = _put(transaction, gallery_id, added, import_job)
-        landed += [
-            EnrolledImage(
-                crop_id=crop.record.crop_id,
-                identity=crop.record.identity,
-                camera=crop.record.camera,
-                duplicate=crop.record.crop_id not in own,
-                warnings=[],
-            )
-            for crop in crops
-            if crop.record.crop_id in stored
-        ]
-        records = tuple(crop.record for crop in added)
-        return CommittedEnrollment(version, tuple(landed), records, deleted=len(deleted - stored))
-
-    def missing_among(
-        self, gallery_id: int, crop_ids: Sequence[str], deletions: DeletedCrops
-    ) -> set[str]:
-        """Return which ids of an export are of crops that the gallery lacks and may have."""
         deleted = deleted_among(self._reader, deletions, crop_ids)
-        return set(crop_ids) - deleted - stored_among(self._reader, gallery_id, crop_ids)
+        stored = stored_among(self._reader, gallery_id, crop_ids)
+        own = self._reader.column(statement, (gallery_id, crop_ids, import_job))
+        return {
+            **dict.fromkeys(deleted, "deleted"),
+            **dict.fromkeys(stored, "duplicates"),
+            **dict.fromkeys(own, "landed"),
+        }
 
     @transactional
     def remove(
@@ -439,6 +415,27 @@ def deleted_among(reader: Reader, deletions: DeletedCrops, crop_ids: Sequence[st
         (crop_ids,),
     )
     return deletions.among(crop_ids).union(removed)
+
+
+def _find_left_out(
+    reader: Reader, gallery_id: int, crops: Sequence[ArchivedCrop], deletions: DeletedCrops
+) -> dict[str, EnrolledImage]:
+    """Return the outcomes of the crops of an export that were deleted, or that are stored."""
+    crop_ids = [crop.record.crop_id for crop in crops]
+    stored = stored_among(reader, gallery_id, crop_ids)
+    left_out = stored | deleted_among(reader, deletions, crop_ids)
+    return {
+        crop.record.crop_id: EnrolledImage(
+            crop_id=crop.record.crop_id if crop.record.crop_id in stored else None,
+            identity=crop.record.identity,
+            camera=crop.record.camera,
+            duplicate=crop.record.crop_id in stored,
+            kept=crop.record.crop_id in stored,
+            warnings=[],
+        )
+        for crop in crops
+        if crop.record.crop_id in left_out
+    }
 
 
 def stored_among(reader: Reader, gallery_id: int, crop_ids: Sequence[str]) -> set[str]:

@@ -165,7 +165,6 @@ class CommittedEnrollment:
         replayed: the request was processed before, and this was its result.
         problems: problems from when the request was processed, as opaque JSON.
         removal: removal of crops displaced from tracks; None if there were none.
-        deleted: number of crops of an export that were left out, because they were deleted before.
     """
 
     version: int
@@ -174,7 +173,6 @@ class CommittedEnrollment:
     replayed: bool = False
     problems: str = "[]"
     removal: CropsChange | None = None
-    deleted: int = 0
 
     @property
     def crop_ids(self) -> list[str]:

@@ -1,102 +1,70 @@
-"""Exports: the crops of a gallery in one zip file that ordinary tools read.
+"""Exports: the crops of a gallery in an archive, as docs/exports.md describes it.
 
-`export.json` describes the gallery, `crops.jsonl` has a JSON object for each crop, row n of
-`vectors.npy` is the vector of line n, and `images/` has the kept pictures. Nothing is compressed.
+Nothing is compressed. Row n of `vectors.npy` is the vector of row n of the manifest.
 """
 
 from __future__ import annotations
 
-import hashlib
+import csv
 import io
 import json
+import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
+from model.crops.manifest import (
+    COLUMNS,
+    EXPORTED,
+    MANIFEST,
+    MAX_EXPORTED,
+    MAX_MANIFEST_BYTES,
+)
+from model.crops.names import DESCRIPTION, VECTORS
 from service.errors import GalleryConflict, RecordUnavailable
 from service.ops.data_directory import MEBIBYTE
 from service.record.crop_rows import read_pages
 from service.record.galleries import require_entry
 from service.record.record import Record
 from service.record.transaction import Reader, batches
-from service.record.values import CROP_ID, GalleryRecord, StoredCrop, as_dict, labels_of
+from service.record.values import StoredCrop, as_dict, labels_of
 
 FORMAT: Literal["gmn export 1"] = "gmn export 1"
 CONTENT = "export.zip"
 # The description that the service lists, beside the zip file.
 LISTED = "listed.json"
-DESCRIPTION = "export.json"
-CROPS = "crops.jsonl"
-VECTORS = "vectors.npy"
-# A larger gallery would need too much memory for the zip file's list of pictures.
-MOST_CROPS = 1_000_000
 CROPS_AT_ONCE = 256
 # Crops as they are when the export begins; each line also has the slot.
 ROWS = "rows.jsonl"
+# An export says nothing of the parts of a data set.
+WRITTEN = (*(name for name in COLUMNS if name != "split"), *EXPORTED)
 ENDINGS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/bmp": "bmp"}
 
 Count = Annotated[int, Field(ge=0)]
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 ReadPicture = Callable[[StoredCrop], bytes | None]
 
 
-class Exported(BaseModel):
-    """Base of the objects in an export."""
+class ExportDescription(BaseModel):
+    """The content of `gmn-export.json`: a gallery at `version`."""
 
     model_config = ConfigDict(frozen=True)
-
-
-class FileSum(Exported):
-    """Size and checksum of a file."""
-
-    bytes: Count
-    sha256: Sha256
-
-
-class ExportDescription(Exported):
-    """The content of `export.json`: a gallery at `version`, and the sizes of the other files."""
 
     format: Literal["gmn export 1"]
     gallery: str
     settings: dict[str, Any]
     version: Count
     embedding_fingerprint: str
-    dimension: Count
-    crops: Annotated[int, Field(ge=0, le=MOST_CROPS)]
+    crops: Count
     pictures: Count
     created_at: AwareDatetime
     expires_at: AwareDatetime
-    files: dict[str, FileSum]
-
-
-class ExportedPicture(FileSum):
-    """A picture of a crop, in the file of that name."""
-
-    file: str
-    content_type: Literal["image/jpeg", "image/png", "image/webp", "image/bmp"]
-
-
-class ExportedCrop(Exported):
-    """A line of `crops.jsonl`; `sha256` is of the image that was sent."""
-
-    crop_id: Annotated[str, Field(pattern=f"^{CROP_ID}$")]
-    identity: str | None
-    camera: str | None
-    captured_at: AwareDatetime | None
-    external_id: str | None
-    metadata: dict[str, Any] | None
-    track: str | None
-    sha256: Sha256
-    quality: Annotated[float, Field(allow_inf_nan=False)] | None
-    created_at: AwareDatetime
-    picture: ExportedPicture | None
 
 
 def write_export(
@@ -125,20 +93,23 @@ def write_export(
     created_at = datetime.now(UTC)
     with record.database.read() as reader:
         entry = require_entry(reader, gallery_id)
-        if entry.crops > MOST_CROPS:
+        if entry.crops > MAX_EXPORTED:
             raise GalleryConflict(
                 f"gallery {entry.name!r} has {entry.crops:,} crops, and an export holds "
-                f"{MOST_CROPS:,}; keep it by gmn backup, which has no such limit"
+                f"{MAX_EXPORTED:,}; keep it by gmn backup, which has no such limit"
             )
         _write_rows(folder / ROWS, reader, gallery_id, between)
     crops = 0
     pictures = 0
     with (
         zipfile.ZipFile(folder / CONTENT, "w") as packed,
-        (folder / CROPS).open("w+b") as lines,
-        (folder / VECTORS).open("w+b") as vectors,
+        (folder / MANIFEST).open("w", encoding="utf-8", newline="") as manifest,
+        (folder / VECTORS).open("wb") as vectors,
         (folder / ROWS).open("rb") as rows,
     ):
+        # Quotes keep a space at the beginning of a value.
+        writer = csv.DictWriter(manifest, WRITTEN, quoting=csv.QUOTE_ALL, lineterminator="\n")
+        writer.writeheader()
         for some in batches(rows, CROPS_AT_ONCE):
             between()
             labels = {row.pop("slot"): row for row in map(json.loads, some)}
@@ -146,36 +117,51 @@ def write_export(
             if present and embedder != entry.embedding_fingerprint:
                 raise RecordUnavailable(f"gallery {entry.name} was reindexed during the export")
             for crop in present:
-                content = read_picture(crop.record)
-                picture = _add_picture(packed, crop.record, content) if content else None
-                line = {**labels[crop.record.slot], "picture": picture}
-                lines.write(to_json(line) + b"\n")
+                path = None
+                if content := read_picture(crop.record):
+                    path = f"images/{crop.record.crop_id}.{ENDINGS[crop.record.content_type or '']}"
+                    packed.writestr(_entry(path), content)
+                    pictures += 1
+                writer.writerow({"path": path, **labels[crop.record.slot]})
                 vectors.write(np.asarray(crop.vector, "<f4").tobytes())
                 crops += 1
-                pictures += picture is not None
-        header = _npy_header(crops, entry.dimension or 0)
-        files = {
-            CROPS: _add_file(packed, CROPS, _read_parts(lines)),
-            VECTORS: _add_file(packed, VECTORS, [header, *_read_parts(vectors)]),
-        }
-        description = _describe(entry, crops, pictures, files, created_at, expires_at)
+        manifest.flush()
+        vectors.flush()
+        if manifest.tell() > MAX_MANIFEST_BYTES:
+            raise GalleryConflict(
+                f"the labels of gallery {entry.name!r} have over {MAX_MANIFEST_BYTES:,} bytes, and "
+                "no import reads more; keep it by gmn backup, which has no such limit"
+            )
+        _add_file(packed, folder / MANIFEST)
+        _add_file(packed, folder / VECTORS, _npy_header(crops, entry.dimension or 0))
+        description = ExportDescription(
+            format=FORMAT,
+            gallery=entry.name,
+            settings=asdict(entry.settings),
+            version=entry.version,
+            embedding_fingerprint=entry.embedding_fingerprint,
+            crops=crops,
+            pictures=pictures,
+            created_at=created_at,
+            expires_at=expires_at,
+        )
         packed.writestr(_entry(DESCRIPTION), description.model_dump_json(indent=1))
-    for name in (ROWS, CROPS, VECTORS):
+    for name in (ROWS, MANIFEST, VECTORS):
         (folder / name).unlink()
     return description
 
 
-def read_lines(file: IO[bytes]) -> Iterator[ExportedCrop]:
-    for line in file:
-        yield ExportedCrop.model_validate_json(line)
+def read_rows(packed: zipfile.ZipFile) -> Iterator[dict[str, str]]:
+    """Yield the rows of the manifest of an export."""
+    with packed.open(MANIFEST) as file:
+        yield from csv.DictReader(io.TextIOWrapper(file, "utf-8", newline=""))
 
 
 def count_in_export(path: Path, crop_ids: set[str], is_person: Callable[[str], bool]) -> int:
     """Return how many crops of an export are among some or have the name of a person."""
-    with zipfile.ZipFile(path) as packed, packed.open(CROPS) as file:
+    with zipfile.ZipFile(path) as packed:
         return sum(
-            crop.crop_id in crop_ids or (crop.identity is not None and is_person(crop.identity))
-            for crop in read_lines(file)
+            row["crop_id"] in crop_ids or is_person(row["identity"]) for row in read_rows(packed)
         )
 
 
@@ -187,68 +173,25 @@ def _write_rows(path: Path, reader: Reader, gallery_id: int, between: Callable[[
 
 
 def _describe_crop(crop: StoredCrop) -> dict[str, Any]:
+    metadata = None if crop.metadata is None else to_json(as_dict(crop.metadata)).decode()
     return {
         "slot": crop.slot,
-        "crop_id": crop.crop_id,
         **labels_of(crop),
-        "metadata": None if crop.metadata is None else as_dict(crop.metadata),
-        "sha256": crop.sha256,
-        "quality": crop.quality,
-        "created_at": crop.created_at,
+        "metadata": metadata,
+        **{name: getattr(crop, name) for name in EXPORTED},
     }
 
 
-def _describe(
-    entry: GalleryRecord,
-    crops: int,
-    pictures: int,
-    files: Mapping[str, FileSum],
-    created_at: datetime,
-    expires_at: datetime,
-) -> ExportDescription:
-    return ExportDescription(
-        format=FORMAT,
-        gallery=entry.name,
-        settings=asdict(entry.settings),
-        version=entry.version,
-        embedding_fingerprint=entry.embedding_fingerprint,
-        dimension=entry.dimension or 0,
-        crops=crops,
-        pictures=pictures,
-        created_at=created_at,
-        expires_at=expires_at,
-        files=dict(files),
-    )
-
-
-def _add_picture(packed: zipfile.ZipFile, crop: StoredCrop, content: bytes) -> dict[str, Any]:
-    content_type = crop.content_type or ""
-    name = f"images/{crop.crop_id}.{ENDINGS[content_type]}"
-    added = _add_file(packed, name, [content])
-    return {"file": name, "content_type": content_type, **added.model_dump()}
-
-
-def _add_file(packed: zipfile.ZipFile, name: str, parts: Iterable[bytes]) -> FileSum:
-    digest = hashlib.sha256()
-    size = 0
-    with packed.open(_entry(name), "w", force_zip64=name in (VECTORS, CROPS)) as file:
-        for part in parts:
-            file.write(part)
-            digest.update(part)
-            size += len(part)
-    return FileSum(bytes=size, sha256=digest.hexdigest())
+def _add_file(packed: zipfile.ZipFile, path: Path, header: bytes = b"") -> None:
+    with packed.open(_entry(path.name), "w", force_zip64=True) as added, path.open("rb") as file:
+        added.write(header)
+        shutil.copyfileobj(file, added, MEBIBYTE)
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name)
     entry.external_attr = 0o600 << 16
     return entry
-
-
-def _read_parts(file: IO[bytes]) -> Iterator[bytes]:
-    file.seek(0)
-    while part := file.read(MEBIBYTE):
-        yield part
 
 
 def _npy_header(count: int, dimension: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import logging
 import zipfile
 from collections.abc import Sequence
@@ -132,7 +133,7 @@ async def find_in_exports(
         except FileNotFoundError:
             # It was deleted in the meantime.
             continue
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, csv.Error, zipfile.BadZipFile) as error:
             log.warning("%s cannot be read: %s", path, type(error).__name__)
             count = None
         if count != 0:

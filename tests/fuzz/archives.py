@@ -16,7 +16,7 @@ from model.problems import InputProblem
 from tests.fuzz.harness import fuzz
 from tests.hostile import archives
 
-LIMITS = UnpackLimits(max_bytes=1_000_000, max_entry_bytes=100_000, max_entries=500)
+LIMITS = UnpackLimits(max_bytes=1_000_000, max_image_bytes=100_000, max_entries=500)
 PLACE = Path(tempfile.mkdtemp(prefix="fuzz-archives-"))
 SMALL = {"a.jpg": b"a" * 40, "b/c.png": b"b" * 40, "manifest.csv": b"path,identity,camera\n"}
 

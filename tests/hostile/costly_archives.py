@@ -13,12 +13,12 @@ from model.problems import InputProblem
 from tests.hostile import archives
 from tests.hostile.measuring import print_cost
 
-LIMITS = UnpackLimits(max_bytes=1_000_000_000, max_entry_bytes=10_000_000, max_entries=30_000)
+LIMITS = UnpackLimits(max_bytes=1_000_000_000, max_image_bytes=10_000_000, max_entries=30_000)
 
 
 def costly_archives():
-    listed = b"PK\1\2" + bytes(40_000_000)
-    yield "a list of 40 MB", listed + archives.directory_end(9, len(listed), 0)
+    listed = b"PK\1\2" + bytes(140_000_000)
+    yield "a list of 140 MB", listed + archives.directory_end(9, len(listed), 0)
     members = archives.zip_of({f"{number}.txt": b"" for number in range(60_000)})
     yield "60,000 files of no use", members
     bomb = archives.zip_of({"a.jpg": bytes(200_000_000)}, zipfile.ZIP_BZIP2)

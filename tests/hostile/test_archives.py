@@ -20,7 +20,7 @@ from tests.outside import run_command
 
 pytestmark = pytest.mark.promise("hostile-files")
 
-LIMITS = UnpackLimits(max_bytes=1_000_000, max_entry_bytes=100_000, max_entries=2_000)
+LIMITS = UnpackLimits(max_bytes=1_000_000, max_image_bytes=100_000, max_entries=2_000)
 
 
 @pytest.fixture

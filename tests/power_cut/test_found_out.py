@@ -15,7 +15,7 @@ from service.errors import DamagedRecord
 from service.opening import open_folder
 from service.record.deletions import LOG_NAME, read_deletions
 from service.record.values import ListFilter
-from service.store.export_rows import CROPS
+from service.store.export_rows import read_rows
 from tests.power_cut.disk import Disk, read_recording
 from tests.power_cut.recording import build_recorder, recorded
 from tests.service.gallery.new_crops import EMBEDDER
@@ -113,7 +113,7 @@ def _exported_crops(disk):
     try:
         with zipfile.ZipFile(disk / "exports" / "1" / "one" / "export.zip") as packed:
             assert packed.testzip() is None
-            return len(packed.read(CROPS).splitlines())
+            return sum(1 for _ in read_rows(packed))
     except (OSError, zipfile.BadZipFile):
         return 0
 

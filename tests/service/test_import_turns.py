@@ -1,21 +1,13 @@
 """Imports of several keys: each has its turn, its own folder, and files that go when it ends."""
 
 import contextlib
-import hashlib
-import io
-import json
 import re
 import socket
-import zipfile
-from uuid import uuid4
 
-import httpx2
-import numpy as np
 import pytest
 
 from service.http.limits import MOST_STREAMS
 from service.record.jobs import MOST_IMPORTS
-from service.store.export_files import CROPS_OF_A_PART
 from tests.conftest import draw_crop
 from tests.outside import bearer, zip_of
 from tests.service.http.conftest import make_key
@@ -70,66 +62,6 @@ def test_the_import_of_another_key_does_not_wait_for_a_long_one(two_galleries):
     assert served.job(also_long["job_id"])["state"] == "queued"
     assert served.ended_job(long)["progress"]["landed"] == 320
     assert served.ended_job(also_long)["progress"]["landed"] == 20
-
-
-@pytest.fixture
-def long_export(served, drawn_crops):
-    """Return an export that is checked in several parts."""
-    with zipfile.ZipFile(io.BytesIO(exported(served, drawn_crops))) as packed:
-        files = {name: packed.read(name) for name in packed.namelist()}
-    first = json.loads(files["crops.jsonl"].splitlines()[0])
-    count = 2 * CROPS_OF_A_PART + 1
-    lines = [
-        {**first, "crop_id": f"{number:032x}", "sha256": f"{number:064x}", "picture": None}
-        for number in range(count)
-    ]
-    vectors = io.BytesIO()
-    np.save(vectors, np.repeat(np.load(io.BytesIO(files["vectors.npy"]))[:1], count, axis=0))
-    changed = {
-        "crops.jsonl": b"".join(json.dumps(line).encode() + b"\n" for line in lines),
-        "vectors.npy": vectors.getvalue(),
-    }
-    description = json.loads(files["export.json"]) | {"crops": count, "pictures": 0}
-    description["files"] = {
-        name: {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
-        for name, body in changed.items()
-    }
-    return zip_of({**changed, "export.json": json.dumps(description).encode()})
-
-
-def exported(served, drawn_crops):
-    gallery = f"short.{uuid4().hex[:8]}"
-    served.create(gallery)
-    served.fill(gallery, drawn_crops[:1])
-    return served.export(gallery)
-
-
-@pytest.mark.promise("import-turns")
-def test_the_check_of_an_export_takes_turns_and_shows_its_progress(two_galleries, long_export):
-    served, one, two = two_galleries(failpoint="export-import.part-checked=delay:5.5")
-    url = "/v1/galleries/one/imports"
-    sent = served.http.post(url, files={"archive": long_export}, headers=bearer(one)).json()
-    short = begun(served, two, "two", pictures(range(1)))
-    assert served.ended_job(short)["progress"]["landed"] == 1
-    checking = served.job(sent["job_id"])
-    assert checking["state"] in ("queued", "running")
-    assert "done" not in checking["progress"]
-    assert checking["progress"]["total"] == 2 * CROPS_OF_A_PART + 1
-    ended = served.ended_job(sent, 90)["progress"]
-    assert ended["checked"] == ended["landed"] == ended["total"]
-
-
-@pytest.mark.promise("import-turns")
-def test_the_check_of_an_export_that_was_killed_goes_on(start, tmp_path, long_export):
-    served = start(tmp_path / "data", failpoint="export-import.part-checked:3")
-    with contextlib.suppress(httpx2.TransportError):
-        served.http.post("/v1/galleries/default/imports", files={"archive": long_export})
-    served.ended_with(30)
-    # Every part that is checked from now on takes a while.
-    again = start(tmp_path / "data", failpoint="export-import.part-checked=delay:1")
-    (job,) = again.results("/v1/jobs")
-    assert job["progress"]["checked"] >= 2 * CROPS_OF_A_PART
-    assert again.ended_job(job, 60)["progress"]["landed"] == 2 * CROPS_OF_A_PART + 1
 
 
 @pytest.mark.promise("import-turns")

@@ -29,12 +29,12 @@ def test_an_import_whose_files_are_gone_says_to_send_them_again(start, tmp_path,
 
 
 @pytest.mark.promise("hostile-exports")
-@pytest.mark.parametrize("step", ["checked", "batch-stored"])
+@pytest.mark.parametrize("step", ["unpacked", "batch-landed"])
 def test_an_export_whose_import_was_killed_lands_once(start, tmp_path, drawn_crops, step):
     served = start(tmp_path / "source")
     served.fill("default", drawn_crops)
     content = served.export("default")
-    killed = start(tmp_path / "data", failpoint=f"export-import.{step}")
+    killed = start(tmp_path / "data", failpoint=f"import.{step}")
     killed.enrolled("default", drawn_crops[0].png, identity="Ann")
     with contextlib.suppress(httpx2.TransportError):
         killed.import_archive("default", content)

@@ -93,12 +93,6 @@ def _expire(caller):
     caller.ledger.expiring.append(gallery)
 
 
-def _fill_and_change(caller):
-    _fill(caller)
-    _delete_crop(caller)
-    caller.enroll("lobby", 2)
-
-
 def _gallery_of_this_model(caller):
     gallery = _new_gallery(caller, "former")
     for count in (6, 5):
@@ -119,10 +113,6 @@ def _at_commit(write, happening):
 _ENROLLING = partial(Scenario, lambda caller: caller.enroll("lobby", 4, key=uuid4().hex))
 _FORGETTING = Scenario(_forget, _fill)
 _EXPORTING = Scenario(lambda caller: caller.make_export("lobby"), _fill)
-_IMPORTING_EXPORT = Scenario(
-    lambda caller: caller.import_export("lobby", caller.ledger.exports["lobby"][-1]),
-    _fill_and_change,
-)
 _REINDEXING = Scenario(
     lambda caller: caller.reindex(_newest(caller, "former-")),
     _gallery_of_this_model,
@@ -170,9 +160,6 @@ SCENARIOS = {
     "export.written": _EXPORTING,
     "export.in-place": _EXPORTING,
     "delete-export.renamed": _EXPORTING,
-    "export-import.part-checked": _IMPORTING_EXPORT,
-    "export-import.checked": _IMPORTING_EXPORT,
-    "export-import.batch-stored": _IMPORTING_EXPORT,
     "reindex.begun": _REINDEXING,
     "reindex.batch-embedded": _REINDEXING,
     "reindex.batch-kept": _REINDEXING,

@@ -11,7 +11,7 @@ CYCLES = [
     None,
     "enroll.crop-written",
     "export.in-place",
-    "export-import.checked",
+    "import.unpacked",
     "record.committed",
     None,
     "forget-identity.before-jobs",

@@ -83,7 +83,7 @@ async function watch(row, job) {
 }
 
 function draw(row, job) {
-  const { total = 0, checked = 0, done = 0 } = job.progress;
+  const { total = 0, done = 0 } = job.progress;
   const path = `/v1/jobs/${encodeURIComponent(job.job_id)}`;
   const parts = Object.entries(PARTS)
     .filter(([name]) => name in job.progress)
@@ -92,9 +92,7 @@ function draw(row, job) {
   // A job that failed before its first image has no progress.
   const began = going || total > 0;
   const bar = h("progress", { max: total || 1, "aria-label": "Progress" });
-  // An export is checked as a whole before its first picture is stored.
-  const isChecking = checked > 0 && !("done" in job.progress);
-  if (total > 0) bar.value = isChecking ? checked : done;
+  if (total > 0) bar.value = done;
   row.replaceChildren(
     ...[
       h(
@@ -112,9 +110,7 @@ function draw(row, job) {
           h(
             "p",
             { class: "hint" },
-            isChecking
-              ? `${checked.toLocaleString()} of ${count(total, "picture")} checked`
-              : [`${done.toLocaleString()} of ${count(total, "picture")}`, ...parts].join(", "),
+            [`${done.toLocaleString()} of ${count(total, "picture")}`, ...parts].join(", "),
           ),
         job.detail && h("p", { class: job.state === "done" ? "hint" : "note" }, job.detail),
       ),
