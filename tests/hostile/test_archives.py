@@ -212,6 +212,12 @@ def test_a_bomb_or_a_broken_archive_is_refused_whole(unpack, data, why):
     assert "; " in str(refused.value)
 
 
+def test_a_manifest_may_be_larger_than_an_image(unpack):
+    rows = b"path\n" * 50_000
+    assert unpack(zip_of({"manifest.csv": rows, **GOOD})) == []
+    assert (unpack.into / "manifest.csv").read_bytes() == rows
+
+
 def test_of_entries_that_are_all_the_same_bytes_one_comes(unpack):
     left_out = unpack(archives.overlapping(1_500, 10_000))
     assert len(left_out) == 1_499

@@ -73,7 +73,8 @@ def test_an_export_gives_another_gallery_the_same_crops_ids_and_scores(
     served, gallery, other, drawn_crops
 ):
     served.fill(gallery, drawn_crops[1:])
-    served.enrolled(gallery, drawn_crops[0].png, identity="Ann", **LABELS)
+    # Spreadsheets drop such spaces.
+    served.enrolled(gallery, drawn_crops[0].png, identity=' "Ann", the first ', **LABELS)
     job = served.import_archive(other, served.export(gallery))
     assert counts_of(job) == (24, 0, 0, 0)
     assert job["progress"]["total"] == job["progress"]["done"] == 24
@@ -290,6 +291,19 @@ def test_an_export_that_was_packed_again_in_a_folder_is_imported(
     files = unpacked(served.export(gallery))
     again = zip_of({f"lobby/{name}": body for name, body in reversed(files.items())})
     assert counts_of(served.import_archive(other, again)) == (2, 0, 0, 0)
+
+
+@pytest.mark.promise("2")
+def test_an_unpacked_export_in_a_folder_is_still_one(open_service, tmp_path, drawn_crops):
+    served = open_service(import_dir=tmp_path)
+    first, second = served.fill("default", drawn_crops[:2])
+    with zipfile.ZipFile(io.BytesIO(served.export("default"))) as archive:
+        archive.extractall(tmp_path / "lobby")
+    served.delete_crop("default", first)
+    served.create("copy")
+    answer = served.http.post("/v1/galleries/copy/imports", data={"folder": "lobby"})
+    assert counts_of(served.ended_job(answer.json())) == (1, 0, 0, 1)
+    assert crop_ids(served.http.get("/v1/galleries/copy/crops")) == [second]
 
 
 def test_an_export_needs_an_administrator_of_the_gallery(open_service, drawn_crops):
