@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from model.feature_file import are_directions
 from service.errors import InvalidField
 from service.gallery.clocks import is_in_future
 from service.gallery.enroll import ExportedCrop
+from service.record.deletions import KEPT_FOR
 from service.store.export_rows import ExportDescription
 from service.wording import describe_invalid
 
@@ -23,7 +24,6 @@ MAX_DESCRIPTION_BYTES = 64 * 1024
 VECTORS_AT_ONCE = 256
 MAX_DIMENSION = 65_536
 EXPORTED_CROP = TypeAdapter(ExportedCrop)
-
 REMEDY = "send the export as it was downloaded"
 
 ReadVectors = Callable[[Sequence[int]], Floats]
@@ -55,6 +55,22 @@ def read_description(folder: Path, root: Path) -> ExportDescription | None:
             f"archive: {DESCRIPTION}: {place}: {describe_invalid(first)}; send an export as it was "
             "downloaded"
         ) from error
+
+
+def require_known_deletions(export: ExportDescription, is_accepted: bool) -> str | None:
+    """Raise `InvalidField` if crops may have been deleted before the first known deletion."""
+    known_from = datetime.now(UTC) - KEPT_FOR
+    if export.created_at >= known_from:
+        return None
+    unknown = (
+        f"the export is from {export.created_at:%Y-%m-%d}, and deletions are known from "
+        f"{known_from:%Y-%m-%d} on: who was forgotten in between may come back"
+    )
+    if not is_accepted:
+        raise InvalidField(
+            f"accept_undeleted: {unknown}; make a new export, or send accept_undeleted=true"
+        )
+    return unknown
 
 
 def _find_beside(folder: Path, root: Path, name: str) -> Path | None:

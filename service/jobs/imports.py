@@ -7,7 +7,6 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +22,7 @@ from service.errors import InvalidField, StorageFailed, UnsupportedMediaType
 from service.gallery import enroll
 from service.gallery.gallery import Gallery
 from service.jobs import runner
+from service.jobs.export_files import require_known_deletions
 from service.jobs.import_files import (
     ImportContent,
     ImportItem,
@@ -34,12 +34,11 @@ from service.jobs.import_files import (
 from service.ops import data_directory
 from service.ops.data_directory import IMPORTS, failpoint
 from service.ops.threads import heartbeat
-from service.record.deletions import KEPT_FOR, DeletedCrops
+from service.record.deletions import DeletedCrops
 from service.record.jobs import Job
 from service.record.transaction import batches
 from service.record.values import labels_of
 from service.runtime import Runtime
-from service.store.export_rows import ExportDescription
 
 CROPS_PER_BATCH = 32
 VECTORS_PER_BATCH = 256
@@ -134,7 +133,7 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
     deletions = None
     if content.export is not None:
         is_accepted = bool(job.parameters.get("accept_undeleted"))
-        remarks.append(_require_known_deletions(content.export, is_accepted))
+        remarks.append(require_known_deletions(content.export, is_accepted))
         deletions = DeletedCrops(runtime.record.database.deletions)
         counts.setdefault("deleted", 0)
     # The folder may have more images than when this job began. With fewer, `done` would skip some.
@@ -303,22 +302,6 @@ async def _leave_out(
         for position, item in batch
         if item.exported and item.exported.crop_id not in found
     ]
-
-
-def _require_known_deletions(export: ExportDescription, is_accepted: bool) -> str | None:
-    """Raise `InvalidField` if crops may have been deleted before the first known deletion."""
-    known_from = datetime.now(UTC) - KEPT_FOR
-    if export.created_at >= known_from:
-        return None
-    unknown = (
-        f"the export is from {export.created_at:%Y-%m-%d}, and deletions are known from "
-        f"{known_from:%Y-%m-%d} on: who was forgotten in between may come back"
-    )
-    if not is_accepted:
-        raise InvalidField(
-            f"accept_undeleted: {unknown}; make a new export, or send accept_undeleted=true"
-        )
-    return unknown
 
 
 def _refuse_other_archives(archive: BinaryIO) -> None:
