@@ -258,7 +258,7 @@ def restore_backup(
 
 
 def _restore(backup: Path, into: Path, replaced: Path, accept_undeleted: bool) -> Restored:
-    with new_data_directory(into) as part:
+    with _new_data_directory(into) as part:
         restored = Restored(damaged_crops=_copy_backup(backup, part))
         known = _find_known(backup, part, replaced)
         if known.unknown:
@@ -293,7 +293,7 @@ def _restore(backup: Path, into: Path, replaced: Path, accept_undeleted: bool) -
 
 
 @contextlib.contextmanager
-def new_data_directory(into: Path) -> Iterator[Path]:
+def _new_data_directory(into: Path) -> Iterator[Path]:
     """Create a folder to be filled; at the end, move its contents into the data directory.
 
     A directory with such a folder is never served, because it may still contain deleted crops.
