@@ -221,7 +221,7 @@ class MonitoredThreadPool(ThreadPoolExecutor):
         return await asyncio.wrap_future(self.submit(call, *args, **kwargs))
 
     def cut_off(self) -> None:
-        """End long work of this pool, also amid a statement of SQLite, because the process stops."""
+        """End long work of this pool, also amid a statement, because the process stops."""
         self._is_cut_off.set()
 
     def _run(self, call: Callable[[], Result]) -> Result:

@@ -348,7 +348,8 @@ def test_two_machines_are_set_up_lose_one_and_are_restored_by_the_pages_commands
         place.type(*vacuum)
         assert _enroll(http, images[4], identity="Eve") in _listed(http)
         (question,) = re.findall(r"`(SELECT [^`]*)`", _section("What PostgreSQL must be set to"))
-        assert "gmn " in place.type("db", f'psql gmn --command "{question}"')
+        named = place.type("db", f'psql gmn --command "{question}"')
+        assert re.search(r"127\.0\.0\.1 .*gmn-", named)
 
 
 def test_the_pages_settings_of_pgbouncer_suffice(place):
