@@ -56,7 +56,7 @@ from service.record.database import (
     storage_failure,
 )
 from service.record.deletions import KEPT_FOR
-from service.record.schema import FORMAT
+from service.record.schema import FORMAT, SERVICE
 from service.record.transaction import Reader, Transaction, Values
 
 log = logging.getLogger(__name__)
@@ -579,8 +579,10 @@ def describe_format() -> str:
 
 
 def _schema() -> str:
-    own = Path(__file__).with_name("triggers.sql").read_text(encoding="utf-8")
-    return ";\n".join([*table_definitions(), own])
+    own = Path(__file__).with_name("triggers.sql")
+    of_slices = sorted(SERVICE.glob("*/postgres.sql"))
+    triggers = "".join(path.read_text(encoding="utf-8") for path in (own, *of_slices))
+    return ";\n".join([*table_definitions(), triggers])
 
 
 def _as_state(row: Sequence[Any]) -> State:

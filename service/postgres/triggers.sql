@@ -1,5 +1,5 @@
--- What a record in PostgreSQL has besides the tables and indexes of every schema.sql: triggers of
--- PostgreSQL, vectors, and the commit of each deletion, by which every machine logs it.
+-- What a record in PostgreSQL has besides the tables and indexes of every schema.sql: triggers of the
+-- core, vectors, and the commit of each deletion, by which every machine logs it.
 
 ALTER TABLE checksums ADD COLUMN content BYTEA;
 -- Vectors cannot be compressed, and long ones do not fit into a page.
@@ -69,6 +69,7 @@ CREATE TRIGGER keyless_deleted AFTER INSERT ON record
 FOR EACH ROW WHEN (new.name = 'keys_asked_for') EXECUTE FUNCTION note_keyless();
 
 -- The arguments are the kind and the column of the id. What is deleted with its gallery is not noted.
+-- Each slice's postgres.sql uses it, too.
 CREATE FUNCTION note_row() RETURNS TRIGGER LANGUAGE plpgsql AS $$
 DECLARE
     former JSONB := to_jsonb(old) - 'content';
@@ -84,14 +85,6 @@ BEGIN
 END $$;
 CREATE TRIGGER key_deleted AFTER DELETE ON api_keys
 FOR EACH ROW EXECUTE FUNCTION note_row('key', 'key_id');
-CREATE TRIGGER webhook_deleted AFTER DELETE ON webhooks
-FOR EACH ROW EXECUTE FUNCTION note_row('webhook', 'webhook_id');
-CREATE TRIGGER search_deleted AFTER DELETE ON searches
-FOR EACH ROW EXECUTE FUNCTION note_row('search', 'query_id', 'of a gallery');
-CREATE TRIGGER case_deleted AFTER DELETE ON cases
-FOR EACH ROW EXECUTE FUNCTION note_row('case', 'case_id', 'of a gallery');
-CREATE TRIGGER alert_deleted AFTER DELETE ON alerts
-FOR EACH ROW EXECUTE FUNCTION note_row('alert', 'alert_id', 'of a gallery');
 CREATE TRIGGER merge_deleted AFTER DELETE ON merges
 FOR EACH ROW EXECUTE FUNCTION note_row('merge', 'merge_id', 'of a gallery');
 CREATE TRIGGER job_deleted AFTER DELETE ON jobs
