@@ -70,6 +70,7 @@ KNOWS_NOTHING_OF = {
     ),
     "service/milvus": (*HTTP, *STORAGE, *MODELS, "service.engine", "service.gallery"),
     "service/gallery": (*HTTP, *STORAGE, *MODELS, "service.search", *ABOVE_THE_CORE),
+    "service/links.py": ABOVE_THE_CORE,
     "service/jobs": (*HTTP, *STORAGE, "torch"),
     "service/api_keys.py": (*HTTP, *STORAGE, *MODELS),
     **dict.fromkeys(ROUTES, (*STORAGE, "torch", "service.engine", "service.index.gallery_index")),

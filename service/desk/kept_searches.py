@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gmn_client.models import OpenedSearch, QueryAnswer
+from service.desk.links import link_opened_search
 from service.desk.tables import NewSearch
 from service.errors import InvalidField, RecordWaits, ServiceError, UnknownPicture
 from service.gallery.gallery import Gallery
-from service.links import link_opened_search
 from service.ops.data_directory import require_free_disk
 from service.record.keys import ApiKey
 from service.record.schema import now_micros

@@ -13,13 +13,13 @@ from typing import Any
 from pydantic_core import to_json
 
 from gmn_client.models import Alert, Delivery
-from service.links import link_alert, signed_alert_image
 from service.ops.critical_sections import log_failure, repeat_alone
 from service.ops.data_directory import failpoint
 from service.ops.threads import CALLER
 from service.record.values import new_crop_id
 from service.runtime import Runtime
 from service.watch.active import ArmedLists
+from service.watch.links import link_alert, signed_alert_image
 from service.watch.sender import AT_ONCE, Outcome, Sender
 from service.watch.tables.alerts import ChangedAlerts, origin_of
 from service.watch.tables.webhooks import StoredWebhook

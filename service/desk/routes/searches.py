@@ -21,6 +21,7 @@ from gmn_client.models import (
     Reviews,
 )
 from service.desk import kept_searches
+from service.desk.links import link_reviews, link_searches
 from service.errors import InvalidField, UnknownCrop
 from service.gallery.changes import change_matching
 from service.gallery.enroll import ImageToEnroll, enroll
@@ -29,7 +30,6 @@ from service.http.forms import Cursor, Form, Limit, Sent
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import content, csv_header, csv_lines, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
-from service.links import link_reviews, link_searches
 from service.record.values import ListFilter, Picture
 from service.runtime import GalleryCall
 

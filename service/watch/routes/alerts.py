@@ -20,9 +20,9 @@ from service.http.guard import Querier, guarded_router
 from service.http.limits import KEEP_ALIVE_SECONDS, hold_stream
 from service.http.problems import content, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
-from service.links import link_alert
 from service.record.values import Picture
 from service.runtime import Call, Runtime
+from service.watch.links import link_alert
 from service.watch.lists import warn_if_broken
 from service.watch.tables.alerts import StoredAlert
 
