@@ -103,6 +103,7 @@ def test_a_picture_that_cannot_be_written_is_named(video, tmp_path):
         try_source(settings, 3, tmp_path / "picture.what")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CLIP.is_file(), reason="needs $REID_TEST_DATA")
 def test_six_people_who_walk_past_are_six_tracks(tmp_path):
     tried = try_video(CLIP, tmp_path, seconds=300)

@@ -193,6 +193,10 @@ class Served(ServiceCalls):
             pytest.fail(f"the service did not start: {log.read_text()[-2000:]}")
         self.http = httpx2.Client(base_url=found[1], timeout=60.0)
 
+    def connect(self, api_key=None, **options):
+        """Return a client of the package, with options of `Client`."""
+        return Client(str(self.http.base_url), api_key, **options)
+
     def kill(self):
         self.process.kill()
         self.ended_with()
@@ -263,6 +267,11 @@ class ServiceInProcess(ServiceCalls):
         self.http = application_client(variables)
         self.http.__enter__()
         self._is_open = True
+
+    def connect(self, api_key=None, **options):
+        """Return a client of the package, with options of `Client`."""
+        transport = self.http._transport
+        return Client(str(self.http.base_url), api_key, transport=transport, **options)
 
     def stop(self):
         """Close the service as a stop of its process does, and return the exit status of that."""
@@ -457,7 +466,7 @@ def gallery(served, request):
 @pytest.fixture
 def client(served, gallery):
     """Yield a client whose calls mean the test's own gallery."""
-    with Client(str(served.http.base_url), gallery=gallery) as opened:
+    with served.connect(gallery=gallery) as opened:
         yield opened
 
 

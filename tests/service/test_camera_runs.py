@@ -233,6 +233,7 @@ def test_cameras_end_with_the_program_even_if_it_is_killed(watching, video, tmp_
         eventually(lambda: has_ended(child))
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_collect_the_people_of_a_clip(start, video, tmp_path):
     served = start()
     page = (ROOT / "docs" / "cameras.md").read_text(encoding="utf-8")
@@ -249,6 +250,7 @@ def test_the_commands_of_the_page_collect_the_people_of_a_clip(start, video, tmp
     assert len({crop["track"] for crop in crops}) == len(PEOPLE)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_raise_an_alert(watching, video, tmp_path):
     page = (ROOT / "docs" / "cameras.md").read_text(encoding="utf-8")
     section = page.split("\n## From a clip to an alert\n")[1].split("\n## ")[0]

@@ -1,21 +1,18 @@
 """People on a photo: the service finds them, and keeps nothing of it."""
 
 import io
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from gmn_client import Client, ServiceFailed
+from gmn_client import ServiceFailed
+from model import people_detector
 from model.crops.decode import Photo, decode_photo
 from model.people_detector import SHIPPED_DETECTOR, PeopleDetector, detail_pixels
 from tests.drawn_photos import BACKGROUND, drawn_people
 from tests.outside import audit_lines, bearer, encoded, problem
-from tests.service.conftest import START, files
-
-WITHOUT_DETECTOR = (
-    "from pathlib import Path; import model.people_detector as people_detector\n"
-    "people_detector.SHIPPED_DETECTOR = Path('missing.xml')\n"
-)
+from tests.service.conftest import files
 
 
 def paste(people, size, height, lefts, top):
@@ -93,7 +90,7 @@ def test_each_person_on_a_photo_has_a_box_and_nothing_is_stored(
 
 def test_the_boxes_of_a_photo_are_a_query_and_an_enrollment(served, gallery, photo):
     file, _ = photo
-    with Client(str(served.http.base_url), gallery=gallery) as client:
+    with served.connect(gallery=gallery) as client:
         found = client.people(file, purpose="case 7").people
         boxes = [
             {**person.box, "identity": name} for person, name in zip(found, "abc", strict=True)
@@ -190,10 +187,11 @@ def test_keys_that_query_or_enroll_find_people_and_others_do_not(open_service, p
     assert served.http.post("/v1/people", files=files(photo[0])).status_code == 401
 
 
-def test_without_a_detector_the_service_says_so_and_takes_boxes(start, photo):
-    served = start(program=WITHOUT_DETECTOR + START)
+def test_without_a_detector_the_service_says_so_and_takes_boxes(open_service, monkeypatch, photo):
+    monkeypatch.setattr(people_detector, "SHIPPED_DETECTOR", Path("missing.xml"))
+    served = open_service()
     assert served.read("/v1/model")["people_detector"] is None
-    with Client(str(served.http.base_url)) as client:
+    with served.connect() as client:
         with pytest.raises(ServiceFailed, match="no detector of people") as failed:
             client.people(photo[0])
         assert failed.value.problem.status == 501

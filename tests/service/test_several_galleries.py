@@ -128,9 +128,9 @@ def least_probability(far):
 
 
 def test_up_to_twenty_galleries_are_searched_each_at_its_share_of_the_rate(
-    start, drawn_crops, images
+    open_service, drawn_crops, images
 ):
-    served = start()
+    served = open_service()
     names = ["default", *(served.create(f"g{number}") for number in range(19))]
     served.fill("default", drawn_crops[::3])
     match, uncertain = (least_probability(far / 20) for far in (0.01, 0.1))

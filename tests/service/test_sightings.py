@@ -18,8 +18,9 @@ import psycopg
 import pytest
 from PIL import Image
 
-from gmn_client import Client, RequestRefused
 from gmn_client import Image as Labelled
+from gmn_client import RequestRefused
+from service.engine.admission import Admission
 from service.postgres.locks import WRITERS
 from service.record.transaction import FILE
 from service.watch.tracks import MOST_LOOKS
@@ -43,8 +44,8 @@ STRANGER = draw_crop(53, 1, 7)
 
 
 @pytest.fixture(scope="module")
-def watching(start, drawn_crops):
-    served = start(webhook_private="true")
+def watching(open_service, drawn_crops):
+    served = open_service(webhook_private="true")
     arm_new(served, "wanted", drawn_crops)
     return served
 
@@ -380,7 +381,7 @@ def test_whether_a_person_stays_is_sent_for_all_images_for_each_or_for_a_box(wat
         client.sight(crop, **sent(25, track))
         return embedded(watching) == before
 
-    with Client(str(watching.http.base_url)) as client:
+    with watching.connect() as client:
         tracks = ["1" if still else "2" for still in half]
         client.sight(*[crop] * len(half), **sent(0, tracks), still=half)
         client.sight(*[crop] * MOST_LOOKS, **sent(0, "3"), still=True)
@@ -411,7 +412,7 @@ def test_boxes_of_a_frame_are_sightings_with_their_own_tracks(watching, images):
         frame.paste(Image.open(io.BytesIO(shown)), (10 + 60 * place, 10))
         box = {"x": 10 + 60 * place, "y": 10, "width": 48, "height": 96, "track": f"box {place}"}
         boxes.append(box)
-    with Client(str(watching.http.base_url)) as client:
+    with watching.connect() as client:
         seen = client.sight_frame(encoded(frame), boxes, camera="frames", wait=True)
         found = [[match.identity for match in result.matches] for result in seen.results]
         assert found == [["0005"], []]
@@ -425,7 +426,7 @@ def test_boxes_of_a_frame_are_sightings_with_their_own_tracks(watching, images):
 def test_the_labels_of_images_are_those_of_their_sightings(watching, images):
     earlier = datetime.now(UTC) - timedelta(seconds=90)
     before = embedded(watching)
-    with Client(str(watching.http.base_url)) as client:
+    with watching.connect() as client:
         crops = [Labelled(images[0], camera="labels doors", track="17")] * (MOST_LOOKS + 4)
         assert client.sight(*crops, images[0], camera="labels hall").accepted == len(crops) + 1
         # The crops of one track are compared as one passage.
@@ -455,7 +456,7 @@ def test_the_labels_of_images_are_those_of_their_sightings(watching, images):
 
 
 def test_a_refused_sighting_says_why_the_first_image_was_refused(watching, images):
-    with Client(str(watching.http.base_url)) as client:
+    with watching.connect() as client:
         with pytest.raises(RequestRefused, match=r"image 1: the bytes are not a JPEG") as refused:
             client.sight(b"no image", b"", camera="frames")
         assert len(refused.value.problem.results) == 2
@@ -731,20 +732,20 @@ def test_an_alert_whose_camera_has_left_is_written_when_the_track_ends(
     assert (alert["identity"], alert["crops"], alert["track"]) == ("0000", 1, "17")
 
 
-def test_an_enrollment_with_watch_pays_for_its_embedding_once(start, tmp_path, images):
-    told = (
-        "import sys; from service.engine.admission import Admission\n"
-        "admit = Admission.admit\n"
-        "def admit_and_tell(self, cost):\n"
-        "    print(f'admitted {cost}', file=sys.stderr, flush=True)\n"
-        "    return admit(self, cost)\n"
-        "Admission.admit = admit_and_tell\n"
-    )
-    served = start(tmp_path, program=told + START)
+def test_an_enrollment_with_watch_pays_for_its_embedding_once(open_service, monkeypatch, images):
+    costs = []
+    admit = Admission.admit
+
+    def note_and_admit(admission, cost):
+        costs.append(cost)
+        return admit(admission, cost)
+
+    served = open_service()
     keep_for(served, "default", 30)
+    monkeypatch.setattr(Admission, "admit", note_and_admit)
     served.enrolled("default", images[0], watch="true")
-    embedding, comparing = re.findall(r"^admitted (\S+)$", served.log.read_text(), re.MULTILINE)
-    assert float(embedding) > 0.0 == float(comparing)
+    embedding, comparing = costs
+    assert embedding > 0.0 == comparing
 
 
 RECEIVERS = {"receive_alerts.py": sys.executable, "receive_alerts.mjs": "node"}
