@@ -23,6 +23,7 @@ from gmn_client import RequestRefused
 from service.engine.admission import Admission
 from service.postgres.locks import WRITERS
 from service.record.transaction import FILE
+from service.watch import camera_health
 from service.watch.tracks import MOST_LOOKS
 from tests.conftest import draw_crop
 from tests.engines import database_url
@@ -45,9 +46,12 @@ STRANGER = draw_crop(53, 1, 7)
 
 @pytest.fixture(scope="module")
 def watching(open_service, drawn_crops):
-    served = open_service(webhook_private="true")
-    arm_new(served, "wanted", drawn_crops)
-    return served
+    with pytest.MonkeyPatch.context() as patch:
+        # It stores what it knows of cameras every ten seconds otherwise.
+        patch.setattr(camera_health, "LOOK_EVERY_SECONDS", 0.2)
+        served = open_service(webhook_private="true")
+        arm_new(served, "wanted", drawn_crops)
+        yield served
 
 
 def sight(served, *images, headers=None, **fields):
