@@ -1,5 +1,6 @@
 """The engine of the record under test: SQLite, or a PostgreSQL server of the worker."""
 
+import functools
 import hashlib
 import os
 from contextlib import contextmanager
@@ -115,5 +116,6 @@ def _is_about_the_record(metafunc):
     return name.startswith("record/") or is_of_the_api
 
 
+@functools.cache
 def _name(path):
     return os.path.relpath(path, SERVICE)

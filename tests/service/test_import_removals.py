@@ -1,10 +1,13 @@
 """Removal of what an import brought: the crops that it stored, and no others."""
 
+import threading
 from uuid import uuid4
 
 import pytest
 
+from model.crops import unpack
 from tests.outside import audit_lines, crop_ids, problem, zip_of_crops
+from tests.waiting import LONGEST_SECONDS
 
 pytestmark = pytest.mark.promise("import-removal")
 
@@ -113,13 +116,21 @@ def test_the_crops_of_other_imports_galleries_and_kinds_of_jobs_are_unknown(
         assert problem(answer) == (404, "unknown_job")
 
 
-def test_an_import_that_waits_or_runs_is_not_removed(start, drawn_crops):
-    served = start(failpoint="import.files-read=delay:3")
-    job = served.import_zip("default", {"a.png": drawn_crops[0].png})
-    answer = remove(served, "default", job)
+def test_an_import_that_waits_or_runs_is_not_removed(served, gallery, drawn_crops, monkeypatch):
+    may_go_on = threading.Event()
+    unpack_entry = unpack._unpack
+
+    def wait_and_unpack(*given):
+        may_go_on.wait(LONGEST_SECONDS)
+        return unpack_entry(*given)
+
+    monkeypatch.setattr(unpack, "_unpack", wait_and_unpack)
+    job = served.import_zip(gallery, {"a.png": drawn_crops[0].png})
+    answer = remove(served, gallery, job)
+    may_go_on.set()
     assert problem(answer) == (409, "job_unfinished")
     assert served.ended_job(job)["progress"]["landed"] == 1
-    assert removed(served, "default", job)["progress"]["done"] == 1
+    assert removed(served, gallery, job)["progress"]["done"] == 1
 
 
 def test_a_removal_needs_an_administrator_and_is_in_the_audit_log(
