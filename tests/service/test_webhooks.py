@@ -14,11 +14,11 @@ from types import SimpleNamespace
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from service.errors import InvalidField
-from service.watch import webhooks
+from service.errors import InvalidField, StorageFailed
+from service.watch import sender, webhooks
 from service.watch.sender import Sender
 from service.watch.tables.alerts import note_change
-from service.watch.tables.webhooks import MOST_WEBHOOKS
+from service.watch.tables.webhooks import MOST_WEBHOOKS, Webhooks
 from tests.outside import bearer, figure, refused_fields
 from tests.service.conftest import START, loop_cpu_seconds
 from tests.service.http.conftest import make_key
@@ -239,12 +239,11 @@ def test_the_last_of_the_attempts_leaves_a_dead_letter(watching, people, receive
     assert dead_letters(watching) == before + 1
 
 
-def test_a_slow_receiver_delays_no_other(start, tmp_path, drawn_crops):
-    data_dir = tmp_path / "data"
-    patient = "from service.watch import sender; sender.ATTEMPT_SECONDS = 3600.0\n"
-    served = start(data_dir, program=patient + START, webhook_private="true")
+def test_a_slow_receiver_delays_no_other(open_service, tmp_path, drawn_crops, monkeypatch):
+    monkeypatch.setattr(sender, "ATTEMPT_SECONDS", 3600.0)
+    served = open_service(tmp_path, webhook_private="true")
     arm_new(served, "wanted", drawn_crops)
-    with passersby(data_dir) as people, receiving(served) as receiver:
+    with passersby(tmp_path) as people, receiving(served) as receiver:
         slow = Receiver()
         may_answer = threading.Event()
         slow.answer = lambda _: may_answer.wait(LONGEST_SECONDS) and (200, {})
@@ -327,39 +326,27 @@ def test_a_dead_delivery_is_not_sent_again_while_too_many_wait(
     assert retry(first["delivery_id"]).state == "waiting"
 
 
-FULL_DISK = """
-from pathlib import Path
-
-from service.errors import StorageFailed
-from service.watch.tables.webhooks import Webhooks
-from service.watch import webhooks
-
-settle = Webhooks.settle
-
-def settle_unless_full(*args):
-    if Path({full!r}).exists():
-        raise StorageFailed("the disk is full")
-    settle(*args)
-
-Webhooks.settle = settle_unless_full
-webhooks.AFTER_FAILURE_SECONDS = 0.1
-webhooks.PAUSES = (0.2, 0.5, 60.0)
-"""
-
-
 @pytest.mark.parametrize(("status", "times"), [(500, 3), (204, 1)])
 def test_a_message_is_not_sent_every_few_seconds_while_its_outcome_cannot_be_stored(
-    start, tmp_path, drawn_crops, status, times
+    open_service, tmp_path, drawn_crops, monkeypatch, status, times
 ):
-    full = tmp_path / "full"
-    data_dir = tmp_path / "data"
-    program = FULL_DISK.format(full=str(full)) + START
-    served = start(data_dir, program=program, webhook_private="true")
+    is_full = threading.Event()
+    settle = Webhooks.settle
+
+    def settle_unless_full(*given):
+        if is_full.is_set():
+            raise StorageFailed("the disk is full")
+        settle(*given)
+
+    monkeypatch.setattr(Webhooks, "settle", settle_unless_full)
+    monkeypatch.setattr(webhooks, "AFTER_FAILURE_SECONDS", 0.1)
+    monkeypatch.setattr(webhooks, "PAUSES", (0.2, 0.5, 60.0))
+    served = open_service(tmp_path, webhook_private="true")
     arm_new(served, "wanted", drawn_crops)
-    with passersby(data_dir) as people, receiving(served) as receiver:
+    with passersby(tmp_path) as people, receiving(served) as receiver:
         receiver.answer = lambda _: (status, {})
         webhook = create_webhook(served.http, receiver.url)
-        full.touch()
+        is_full.set()
         # Messages that pause keep no other from being sent.
         for _ in range(3):
             one_more(people)
@@ -367,7 +354,7 @@ def test_a_message_is_not_sent_every_few_seconds_while_its_outcome_cannot_be_sto
         time.sleep(1.5)
         assert len(receiver.received) == 3 * times
         assert len({got.headers["webhook-id"] for got in receiver.received}) == 3
-        full.unlink()
+        is_full.clear()
         receiver.answer = lambda _: (204, {})
         one_more(people)
         done = 4 if status == 204 else 1
