@@ -18,8 +18,8 @@ from service.commands.options import DEFAULT_DATA_DIR, DataDirOption, printed, w
 from service.store.command import open_record, require_record
 
 if TYPE_CHECKING:
+    from service.milvus.tables import CollectionState
     from service.milvus.writing import CollectionWriter
-    from service.record.galleries import IndexState
     from service.record.record import Record
     from service.record.values import GalleryRecord
 
@@ -45,10 +45,12 @@ def rebuild(
 
     Example: gmn index rebuild entrance
     """
+    from service.milvus.tables import CollectionStates
+
     require_record(data_dir)
     with open_record(data_dir) as record:
         (entry,) = _find_galleries(record, gallery)
-        record.remote_indexes.change(entry.gallery_id, wanted=True)
+        CollectionStates(record.database).change(entry.gallery_id, wanted=True)
         state = _wait_for_index(record, entry)
     typer.echo(f"{gallery}: indexed again, up to version {state.version}")
 
@@ -89,9 +91,11 @@ def _find_differing(writer: CollectionWriter, entry: GalleryRecord) -> list[int]
     return rows
 
 
-def _wait_for_index(record: Record, entry: GalleryRecord) -> IndexState:
+def _wait_for_index(record: Record, entry: GalleryRecord) -> CollectionState:
     """Wait until an index shows the record; raise `InputProblem` if no service works on it."""
-    states = record.remote_indexes
+    from service.milvus.tables import CollectionStates
+
+    states = CollectionStates(record.database)
     newest = record.galleries.get(entry.gallery_id) or entry
     deadline = time.monotonic() + CAUGHT_UP_SECONDS
     while True:

@@ -22,9 +22,9 @@ from service.errors import CollectionUnavailable, IndexUnavailable, InvalidField
 from service.index.candidates import Candidates, best_candidates, mean_direction
 from service.index.filters import EVERY_CROP, GroupBy, SearchFilter
 from service.milvus.rows import LARGEST_LIMIT, TOO_SLOW, Codes, Hit
+from service.milvus.tables import CollectionState
 from service.milvus.writing import CollectionWriter, is_current
 from service.ops.threads import MonitoredThreadPool
-from service.record.galleries import IndexState
 from service.record.record import Record
 
 if TYPE_CHECKING:
@@ -231,25 +231,25 @@ class MilvusIndex:
             outdated.add(slot)
         return outdated
 
-    def _require_whole(self, state: IndexState, expected: int, found: int) -> None:
+    def _require_whole(self, state: CollectionState, expected: int, found: int) -> None:
         entry = self.writer.record.galleries.get(self.gallery_id)
         # Crops enrolled or deleted since the watermark may be missing.
         if entry and entry.version == state.version and found < expected:
-            self.writer.record.remote_indexes.change(self.gallery_id, lacks_rows=True)
+            self.writer.states.change(self.gallery_id, lacks_rows=True)
             raise CollectionUnavailable(LACKS_ROWS)
 
-    def _read_watermark(self) -> tuple[IndexState, int]:
+    def _read_watermark(self) -> tuple[CollectionState, int]:
         """Return the collection's state, and the number of crops in the record.
 
         Raises:
             CollectionUnavailable: it has other vectors than the gallery, or too few rows.
         """
-        state = self.writer.record.remote_indexes.state(self.gallery_id)
+        state = self.writer.states.state(self.gallery_id)
         entry = self.writer.record.galleries.get(self.gallery_id)
         if entry is None:
             raise UnknownGallery(str(self.gallery_id))
         if not entry.crops:
-            return replace(state or IndexState(self.gallery_id), version=entry.version), 0
+            return replace(state or CollectionState(self.gallery_id), version=entry.version), 0
         if entry.embedding_fingerprint != self.embedder or not state or not state.collection:
             raise CollectionUnavailable("the gallery's index is being built")
         if not is_current(state, entry):

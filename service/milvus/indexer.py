@@ -23,13 +23,13 @@ from service.errors import (
     ServiceStopping,
     UnknownGallery,
 )
+from service.milvus.tables import CollectionState
 from service.milvus.writing import CollectionOutdated, CollectionWriter, is_current
 from service.ops.critical_sections import log_failure
 from service.ops.locks import WORKS_BY
 from service.ops.threads import LONG_WORK_FACTOR, MonitoredThreadPool, heartbeat
 from service.record.crop_rows import read_changed_slots, read_removed_slots
 from service.record.galleries import (
-    IndexState,
     put_index_owners,
     read_index_owners,
     require_entry,
@@ -54,7 +54,7 @@ CLOSING_SECONDS = 5.0
 INDEXER = "indexer"
 # Stands for every gallery where a step that concerns all of them fails.
 ALL_GALLERIES = 0
-Work = Future[tuple[IndexState | None, list[int]]]
+Work = Future[tuple[CollectionState | None, list[int]]]
 
 
 @dataclass
@@ -70,7 +70,7 @@ class _Indexed:
         retry_at: when to try again after a failure.
     """
 
-    state: IndexState
+    state: CollectionState
     sweep_at: float
     count_at: float
     work: Work | None = None
@@ -89,7 +89,7 @@ class Indexer:
     def __post_init__(self) -> None:
         self._record = self.writer.record
         self._reader = Reader(self._record.database)
-        self._states = self._record.remote_indexes
+        self._states = self.writer.states
         self._lock = self._record.database.work_lock(INDEXER)
         self._galleries: dict[int, _Indexed] = {}
         # Why galleries, or steps that concern all of them, wait.
@@ -204,7 +204,7 @@ class Indexer:
 
     def _check_gallery(self, entry: GalleryRecord) -> None:
         gallery_id = entry.gallery_id
-        state = self._states.state(gallery_id) or IndexState(gallery_id)
+        state = self._states.state(gallery_id) or CollectionState(gallery_id)
         now = time.monotonic()
         gallery = self._galleries.get(gallery_id)
         if gallery is None:
@@ -263,7 +263,7 @@ class Indexer:
         self._move_watermark(gallery, state)
         return True
 
-    def _apply_changes(self, state: IndexState) -> IndexState:
+    def _apply_changes(self, state: CollectionState) -> CollectionState:
         """Write what has changed to a collection; return the new state, or the same if nothing."""
         with self._record.database.read() as reader:
             version = require_entry(reader, state.gallery_id).version
@@ -276,7 +276,7 @@ class Indexer:
         self.writer.write(state, sorted({*changed, *removed}), self._require_open)
         return replace(state, version=version)
 
-    def _move_watermark(self, gallery: _Indexed, state: IndexState, **more: bool) -> None:
+    def _move_watermark(self, gallery: _Indexed, state: CollectionState, **more: bool) -> None:
         """Move the watermark; from then on the collection in `state` is searched."""
         names = ("collection", "side", "embedder", "building", "version")
         fields = {name: getattr(state, name) for name in names}
@@ -298,7 +298,7 @@ class Indexer:
     def _compare(self, gallery_id: int) -> tuple[None, list[int]]:
         return None, self.writer.differing(gallery_id, self._require_open)
 
-    def _build(self, state: IndexState) -> tuple[IndexState, list[int]]:
+    def _build(self, state: CollectionState) -> tuple[CollectionState, list[int]]:
         entry = self._record.galleries.get(state.gallery_id)
         if entry is None:
             raise CollectionOutdated("it was deleted")

@@ -6,13 +6,14 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from service.errors import IndexUnavailable
 from service.milvus.rows import FORMAT, IDS_PER_PAGE, Codes
+from service.milvus.tables import CollectionState, CollectionStates
 from service.ops.threads import heartbeat
-from service.record.galleries import IndexState
 from service.record.record import Record
 from service.record.values import GalleryRecord
 
@@ -28,7 +29,7 @@ class CollectionOutdated(Exception):
     """A collection cannot be brought up to date, and has to be filled anew."""
 
 
-def is_current(state: IndexState, entry: GalleryRecord | None) -> bool:
+def is_current(state: CollectionState, entry: GalleryRecord | None) -> bool:
     """Return whether a collection has the gallery's vectors, in this program's format."""
     if entry is None or (state.collection and not state.collection.endswith(FORMAT)):
         return False
@@ -43,7 +44,13 @@ class CollectionWriter:
     server: MilvusServer
     codes: Codes
 
-    def write(self, state: IndexState, slots: Sequence[int], between: Callable[[], None]) -> None:
+    @cached_property
+    def states(self) -> CollectionStates:
+        return CollectionStates(self.record.database)
+
+    def write(
+        self, state: CollectionState, slots: Sequence[int], between: Callable[[], None]
+    ) -> None:
         """Write the existing crops at the given slots, and delete the others.
 
         Args:
@@ -67,7 +74,7 @@ class CollectionWriter:
             self.server.delete(state.collection, sorted(deleted))
         self._require_current(state)
 
-    def fill(self, state: IndexState, between: Callable[[], None]) -> bool:
+    def fill(self, state: CollectionState, between: Callable[[], None]) -> bool:
         """Create a collection with every crop of a gallery.
 
         Args:
@@ -96,7 +103,7 @@ class CollectionWriter:
             gallery_id: id of the gallery.
             between: as in `write`.
         """
-        state = self.record.remote_indexes.state(gallery_id)
+        state = self.states.state(gallery_id)
         entry = self.record.galleries.get(gallery_id)
         timestamp = self.server.timestamp()
         if entry is None or state is None or not state.collection:
@@ -125,7 +132,7 @@ class CollectionWriter:
         compaction = None
         with contextlib.suppress(IndexUnavailable):
             while time.monotonic() < until:
-                state = self.record.remote_indexes.state(gallery_id)
+                state = self.states.state(gallery_id)
                 # A collection being filled may contain crops deleted since that began.
                 if state is None or (state.version >= version and not state.unfinished):
                     if state is None or not state.collection:
@@ -137,6 +144,6 @@ class CollectionWriter:
                 time.sleep(POLL_SECONDS)
         return False
 
-    def _require_current(self, state: IndexState) -> None:
+    def _require_current(self, state: CollectionState) -> None:
         if not is_current(state, self.record.galleries.get(state.gallery_id)):
             raise CollectionOutdated("the gallery has other vectors now")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic.dataclasses import dataclass as stored_dataclass
 from pydantic_core import from_json, to_json
 
 from service.errors import GalleryConflict, UnknownGallery
@@ -140,7 +139,6 @@ class Galleries(RecordPart):
         # They must not open a later gallery of that name.
         keys = transaction.column("SELECT key_id FROM api_keys WHERE gallery = ?", (entry.name,))
         delete_keys(transaction, keys)
-        transaction.change("DELETE FROM remote_indexes WHERE gallery_id = ?", (gallery_id,))
         imports = transaction.rows(
             "jobs", "WHERE gallery_id = ? AND kind = 'import'", (gallery_id,)
         )
@@ -311,61 +309,6 @@ def drop_vectors(transaction: Transaction, gallery_id: int, side: int) -> None:
     transaction.dropped.append((gallery_id, side))
     statement = "DELETE FROM checksums WHERE gallery_id = ? AND side = ?"
     transaction.change(statement, (gallery_id, side))
-
-
-@stored_dataclass(frozen=True)
-class IndexState:
-    """The progress of a gallery's external index.
-
-    Attributes:
-        collection: name of the searched collection; empty if there is none.
-        side, embedder: identify the vectors in the collection, as in `GalleryRecord`.
-        version: version of the gallery that the collection shows.
-        timestamp: the index server's timestamp after the last write.
-        building: name of a collection being filled; empty if there is none.
-        builds: number of builds begun; each has its own name.
-        wanted: a rebuild is pending.
-        lacks_rows: the collection has fewer rows than the record and must not be searched until
-            both were compared.
-    """
-
-    gallery_id: int
-    collection: str = ""
-    side: int = -1
-    embedder: str = ""
-    version: int = 0
-    timestamp: int = 0
-    building: str = ""
-    builds: int = 0
-    wanted: bool = False
-    lacks_rows: bool = False
-
-    @property
-    def unfinished(self) -> bool:
-        return self.wanted or bool(self.building)
-
-
-class RemoteIndexes(RecordPart):
-    """The states of all external indexes; each is deleted together with its gallery."""
-
-    def state(self, gallery_id: int) -> IndexState | None:
-        row = self._reader.row("remote_indexes", "WHERE gallery_id = ?", (gallery_id,))
-        return IndexState(**row) if row else None
-
-    def named(self) -> set[str]:
-        states = self._reader.rows("remote_indexes")
-        return {row["collection"] for row in states} | {row["building"] for row in states}
-
-    @transactional
-    def change(self, transaction: Transaction, gallery_id: int, /, **fields: Any) -> IndexState:
-        """Change fields of a state; raise `UnknownGallery` if the gallery was deleted.
-
-        Moving `collection`, `version` and `timestamp` moves the watermark.
-        """
-        require_entry(transaction, gallery_id)
-        state = replace(self.state(gallery_id) or IndexState(gallery_id), **fields)
-        transaction.insert("remote_indexes", asdict(state), instead=True, is_private=False)
-        return state
 
 
 def read_index_owners(reader: Reader) -> list[str]:

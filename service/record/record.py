@@ -13,7 +13,7 @@ from service.record.database import Database
 from service.record.deleted_rows import DeleteRows, rows_of
 from service.record.deletions import Deletion, read_deletions
 from service.record.files import StrayFiles, UnneededFiles
-from service.record.galleries import Galleries, RemoteIndexes, Runtimes
+from service.record.galleries import Galleries, Runtimes
 from service.record.jobs import Jobs
 from service.record.keys import Keys, ask_for_keys, delete_keys
 from service.record.people import Groups, People
@@ -57,7 +57,6 @@ class Record:
         self.stray_files = StrayFiles(database)
         self.unneeded_files = UnneededFiles(database)
         self.calibrations = StoredCalibrations(database)
-        self.remote_indexes = RemoteIndexes(database)
         if database.is_adopted:
             self.delete_again(read_deletions(database.deletions.path))
         self.galleries.finish_deletions()

@@ -243,20 +243,6 @@ CREATE TABLE stray_pictures (
 ) WITHOUT ROWID;
 CREATE INDEX stray_pictures_0 ON stray_pictures (until);
 
--- State of each gallery's collection in Milvus.
-CREATE TABLE remote_indexes (
-    gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
-    collection TEXT NOT NULL,
-    side INTEGER NOT NULL,
-    embedder TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    timestamp INTEGER NOT NULL,
-    building TEXT NOT NULL,
-    builds INTEGER NOT NULL,
-    wanted INTEGER NOT NULL,
-    lacks_rows INTEGER NOT NULL
-) WITHOUT ROWID;
-
 -- Deletions that are not in the log of deletions yet. `gallery_id` is that of a crop, or 0.
 CREATE TABLE deletions (
     kind TEXT NOT NULL,

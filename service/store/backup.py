@@ -481,7 +481,7 @@ def _merge_logs(known: _Known, part: Path) -> int:
 
 def _begin_anew(transaction: Transaction, index_owners: list[str]) -> None:
     # The collections in Milvus belong to the backed-up service.
-    transaction.change("DELETE FROM remote_indexes")
+    transaction.change("DELETE FROM collections")
     put_index_owners(transaction, index_owners)
     # No version that was answered since the backup is answered again: no gallery changes more often
     # than once a millisecond.

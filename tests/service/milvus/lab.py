@@ -11,9 +11,9 @@ from service.index.filters import EVERY_CROP
 from service.milvus.index import MilvusIndexes
 from service.milvus.indexer import Indexer
 from service.milvus.rows import Codes
+from service.milvus.tables import CollectionState
 from service.milvus.writing import CollectionWriter
 from service.opening import open_folder
-from service.record.galleries import IndexState
 from service.record.values import GallerySettings
 from tests.service.filled_index import FilledIndex
 from tests.service.gallery.new_crops import EMBEDDER, NOON, new_crop, only
@@ -99,10 +99,10 @@ class Lab:
         crops.change(gallery.gallery_id, only(crop.crop_id), fields)
 
     def want_rebuild(self, gallery):
-        self.record.remote_indexes.change(gallery.gallery_id, wanted=True)
+        self.writer.states.change(gallery.gallery_id, wanted=True)
 
     def state(self, gallery):
-        return self.record.remote_indexes.state(gallery.gallery_id) or IndexState(-1)
+        return self.writer.states.state(gallery.gallery_id) or CollectionState(-1)
 
     def caught_up(self, gallery, seconds=30.0):
         entry = self.record.galleries.get(gallery.gallery_id)

@@ -144,7 +144,7 @@ def test_a_deleted_gallery_takes_its_collection_along(one):
     collection = one.state(gallery).collection
     one.record.galleries.delete(gallery.gallery_id)
     eventually(lambda: collection not in one.server.collections())
-    assert one.record.remote_indexes.state(gallery.gallery_id) is None
+    assert one.writer.states.state(gallery.gallery_id) is None
 
 
 def test_one_process_indexes_and_another_takes_over_when_it_is_gone(one):
@@ -196,5 +196,5 @@ def test_files_are_compacted_after_a_deletion(one):
     assert sorted(one.found(gallery, drawn(1))) == rows[10:]
     assert not one.writer.compact(gallery.gallery_id, version + 1, 0.3)
     one.indexer.close()
-    one.record.remote_indexes.change(gallery.gallery_id, building="being filled")
+    one.writer.states.change(gallery.gallery_id, building="being filled")
     assert not one.writer.compact(gallery.gallery_id, version, 0.3)
