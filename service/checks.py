@@ -249,7 +249,12 @@ def _clock(_settings: Settings, _database: Database | None) -> Findings:
 
 def _record(settings: Settings, database: Database | None) -> Findings:
     from service.record.galleries import read_filled
-    from service.record.sqlite import SQLiteSource, require_new, require_schema
+    from service.record.sqlite import (
+        SQLiteDatabase,
+        find_older_copy,
+        require_new,
+        require_schema,
+    )
     from service.record.transaction import Reader
     from service.store.verify import has_record
 
@@ -264,8 +269,10 @@ def _record(settings: Settings, database: Database | None) -> Findings:
             require_new(settings.data_dir)
         yield "ok", "there is none yet; the first start makes one"
         return
-    if isinstance(database, SQLiteSource):
+    if isinstance(database, SQLiteDatabase):
         require_schema(database)
+        if older_copy := database.older_copy or find_older_copy(database):
+            yield "warning", older_copy
     galleries = read_filled(Reader(database))
     crops = sum(gallery.crops for gallery in galleries)
     contents = f"{counted(len(galleries), 'gallery', 'galleries')} with {counted(crops, 'crop')}"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.ops.data_directory import replace_file
-from service.record.acknowledged import NAME
 
 log = logging.getLogger(__name__)
+NAME = "record.commit"
 # Stands for the token of a commit that has none.
 NO_TOKEN = "-"
 LINE = re.compile(rb"(\d{20}) +([0-9a-f]{16}|-) (\d{20}) +([0-9a-f]{16}|-) [0-9a-f]{8}\n")

@@ -21,6 +21,7 @@ from service.postgres.address import sentence_of
 from service.postgres.connection import BEGIN, PostgresConnection, require_server
 from service.postgres.database import KEPT_TOKENS, NOTE_TOKEN, create_tables, describe_format
 from service.postgres.locks import CREATORS
+from service.record.database import NEWEST_DELETION
 from service.record.deletions import Deletion, read_deletions
 from service.record.keys import ASKED_FOR
 from service.record.schema import TABLES, Table
@@ -184,6 +185,8 @@ def _copy_deletions(
 def _copy_values(source: Reader, target: PostgresConnection) -> None:
     """Copy the single values of the record, and give its newest commit a token."""
     values = dict(source.tuples("SELECT name, value FROM record")) | {"format": describe_format()}
+    # Each machine numbers the lines of its own log of deletions.
+    del values[NEWEST_DELETION]
     target.copy_rows("record", ("name", "value"), values.items())
     target.execute(NOTE_TOKEN, (source.newest_commit() % KEPT_TOKENS, secrets.token_hex(8)))
 

@@ -210,6 +210,10 @@ class PostgresDatabase(Database):
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise _unavailable(error) from error
 
+    def newest_deletion(self) -> int:
+        """Return 0: each machine numbers the lines of its own log."""
+        return 0
+
     def work_lock(self, work: str) -> WorkLock:
         return PostgresWorkLock(work, self, self._connect)
 
@@ -353,14 +357,15 @@ class PostgresDatabase(Database):
 
     def _note_first(self, state: State) -> None:
         """Note the newest commits before another process of this machine joins."""
-        if self.is_adopted:
-            # Slots that an older copy of the record gives again may have other vectors here.
+        if self.unapplied_after is not None:
+            # Slots that an earlier state of the record gives again may have other vectors here.
             self.vectors.forget()
             # A log that begins now gets what the record itself has deleted and noted.
-            self.is_adopted = self.deletions.path.exists()
+            if not self.deletions.path.exists():
+                self.unapplied_after = None
         try:
             with self._log_lock.hold():
-                self.deletions.begin(Reader(self).value(RECORD_ID))
+                self.deletions.begin(Reader(self).value(RECORD_ID), 0)
         except OSError as error:
             raise storage_failure(NOT_LOGGED, error) from error
         self._is_open = True
@@ -392,16 +397,17 @@ class PostgresDatabase(Database):
         # Another process of this machine may acknowledge a commit after this one has asked.
         known = self.acknowledged.read()
         state = self._read_state(connection, known)
-        self.is_adopted = known is None
         if known is None:
+            self.unapplied_after = 0
             return state
         if state.lacks(known):
             raise InputProblem(
                 f"GMN_DATABASE_URL: the record lacks commits that {self.folder} has acknowledged "
                 f"or shown, of which the last had the number {known.newest.number}: a standby that "
                 "lacked them was promoted, an earlier state was restored, or the server is a "
-                "former primary. Find them, or go on without them: gmn store adopt --data-dir "
-                f"{self.folder} deletes again what deletions.log names"
+                "former primary. Find them, or go on without them: gmn store "
+                f"accept-earlier-state --data-dir {self.folder} deletes again what deletions.log "
+                "names"
             )
         if state.newest.number - known.newest.number >= KEPT_TOKENS:
             # The last commits of other machines that it has shown cannot be compared any more.

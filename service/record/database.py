@@ -67,6 +67,9 @@ SIDES = """(
 ) AS sides"""
 RECORD_ID = "SELECT value FROM record WHERE name = 'record_id'"
 NOTE_COMMIT = "UPDATE record SET value = ? WHERE name = 'commit'"
+# Number of the newest line of the log of deletions that a record in SQLite has.
+NEWEST_DELETION = "newest_deletion"
+NOTE_DELETION = f"UPDATE record SET value = ? WHERE name = '{NEWEST_DELETION}'"
 # Slots whose vectors a commit may have left to be overwritten.
 SLOTS_TO_OVERWRITE = """
 SELECT gallery_id, slot FROM deletions JOIN tombstones USING (gallery_id)
@@ -83,15 +86,15 @@ class Database(Source):
 
     Attributes:
         machine: name of this machine among those that share the record; None if it is the only one.
-        is_adopted: the record was put into its folder since it was last open, and may be older than
-            its log of deletions.
+        unapplied_after: number of the line of the log of deletions after which all lines have to be
+            applied to the record, which is an earlier state; None if it has them.
     """
 
     def __init__(self, folder: Path, only_read: bool = False) -> None:
         super().__init__(folder, only_read)
         self.deletions = DeletionLog(folder)
         self.machine: str | None = None
-        self.is_adopted = False
+        self.unapplied_after: int | None = None
         self._version_connection: Connection | None = None
         self._version_lock = threading.Lock()
         self._write_lock = threading.Lock()
@@ -119,6 +122,16 @@ class Database(Source):
     def indexes_rebuilt_at(self) -> datetime | None:
         row = Reader(self).row("record", "WHERE name = ?", (REBUILT,))
         return as_moment(int(row["value"])) if row else None
+
+    def newest_deletion(self) -> int:
+        """Return the number of the newest line of the log of deletions that the record has."""
+        statement = "SELECT CAST(value AS BIGINT) FROM record WHERE name = ?"
+        return Reader(self).value(statement, (NEWEST_DELETION,)) or 0
+
+    def note_applied(self, newest: int) -> None:
+        """Note that the record has all lines of the log of deletions up to a number."""
+        self.unapplied_after = None
+        self.write(Transaction.change, NOTE_DELETION, (newest,))
 
     def trim_deletions(self) -> None:
         """Drop old lines of the log of deletions; raises `OSError`."""
@@ -234,14 +247,14 @@ class Database(Source):
     def _acknowledge(self, commit: int) -> None:
         """Note a commit, and finish its deletions; raises `StorageFailed` as that does."""
 
-    def _finish_deletions(self, condition: str = "TRUE", values: Values = ()) -> bool:
+    def _finish_deletions(self, condition: str = "TRUE", values: Values = ()) -> int | None:
         """Log what was deleted, and overwrite the vectors of removed crops.
 
         Args:
             condition, values: which rows of `deletions` are meant.
 
         Returns:
-            False if nothing was deleted.
+            The number of the newest line; None if nothing was deleted.
 
         Raises:
             StorageFailed: the disk is full or fails; the next commit, or the next start, tries
@@ -250,15 +263,15 @@ class Database(Source):
         statement = f"SELECT kind, id, gallery_id FROM deletions WHERE {condition}"
         rows = Reader(self).tuples(statement, values)
         if not rows:
-            return False
+            return None
         now = datetime.now(UTC)
         try:
             # Another process may have been killed amid a line.
-            self.deletions.begin(Reader(self).value(RECORD_ID))
+            newest = self.deletions.begin(Reader(self).value(RECORD_ID), self.newest_deletion())
             # A backup that finds a vector overwritten finds the deletion in the log.
             self.deletions.append(
-                Deletion(now, kind, deleted_id, gallery_id or None)
-                for kind, deleted_id, gallery_id in rows
+                Deletion(number, now, kind, deleted_id, gallery_id or None)
+                for number, (kind, deleted_id, gallery_id) in enumerate(rows, newest + 1)
             )
         except OSError as error:
             raise storage_failure(NOT_LOGGED, error) from error
@@ -266,7 +279,7 @@ class Database(Source):
             self._overwrite_removed(condition, values)
         except OSError as error:
             raise storage_failure(NOT_OVERWRITTEN, error) from error
-        return True
+        return newest + len(rows)
 
     def _overwrite_removed(self, condition: str, values: Values) -> None:
         removed: dict[int, list[int]] = defaultdict(list)

@@ -1,8 +1,9 @@
 """The log of deletions beside a record: ids that no restore and no import may bring back.
 
 Triggers of the record write a row of the table `deletions` in the commit that deletes something.
-The rows become lines of the log before the deletion is acknowledged. The first line says since when
-the log has the deletions of its record.
+The rows become lines of the log before the deletion is acknowledged. The lines are numbered, and a
+record in SQLite knows the newest one that it has: later ones are of a later state of it. The first
+line says since when the log has the deletions of its record.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pydantic.dataclasses import dataclass as stored_dataclass
 from pydantic_core import to_json
 
 from service.ops.data_directory import open_regular, sync
+from service.record.vectors import PRIVATE_FILE
 
 LOG_NAME = "deletions.log"
 KEPT_FOR = timedelta(days=400)
@@ -29,8 +31,9 @@ KEPT_FOR = timedelta(days=400)
 TRIMMED_AFTER = timedelta(days=10)
 MOST_LINE_BYTES = 1000
 MOST_ID_LENGTH = 200
+# Every engine, and JSON in any program, has room for these.
+NUMBERS = 2**53
 GALLERY_ID = re.compile(r"[0-9]{1,9}-[0-9]{1,18}")
-PRIVATE_FILE = 0o600
 Kind = Literal[
     "since",
     "crop",
@@ -52,6 +55,7 @@ class Deletion:
     """A line of the log.
 
     Attributes:
+        number: counts the lines; that of the first one, `since`, is the number before the next one.
         kind: what was deleted. `secret` is the former secret of a rotated key, `keyless` the
             service that answered without a key, and `job` also a report from which a name was
             removed. `since` is the first line, and names the record.
@@ -60,14 +64,15 @@ class Deletion:
         gallery: number of the gallery that a crop was deleted from; None for every gallery.
     """
 
+    number: Annotated[int, Field(ge=0, lt=NUMBERS)]
     at: AwareDatetime
     kind: Kind
     id: Annotated[str, Field(min_length=1, max_length=MOST_ID_LENGTH)]
     gallery: int | None = None
 
     def as_line(self) -> bytes:
-        """Return the line of the log; lines sort by time."""
-        fields: dict[str, Any] = {"at": f"{self.at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"}
+        fields: dict[str, Any] = {"number": self.number}
+        fields["at"] = f"{self.at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
         fields["kind"] = self.kind
         if self.gallery is not None:
             fields["gallery"] = self.gallery
@@ -83,16 +88,23 @@ class DeletionLog:
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOG_NAME
 
-    def begin(self, record_id: str) -> None:
+    def begin(self, record_id: str, known: int) -> int:
         """Create the log if it is missing, or cut off a line that a kill or a power cut tore.
+
+        Args:
+            known: number of the newest line that the record has.
+
+        Returns:
+            The number after which the next line is numbered.
 
         Raises:
             OSError: the disk is full or fails.
         """
         if self.path.exists():
             self._cut_torn_line()
-            return
-        self.write([Deletion(datetime.now(UTC), "since", record_id).as_line()])
+        else:
+            self.write([Deletion(known, datetime.now(UTC), "since", record_id).as_line()])
+        return max(known, newest_number(self.path))
 
     def append(self, deletions: Iterable[Deletion]) -> None:
         """Append lines and sync them to the disk.
@@ -132,9 +144,10 @@ class DeletionLog:
         if first is None or first.at > now - KEPT_FOR - TRIMMED_AFTER:
             return
         oldest = now - KEPT_FOR
-        beginning = replace(first, at=oldest).as_line()
+        dropped = max(line.number for line in read_deletions(self.path) if line.at < oldest)
+        beginning = replace(first, number=dropped, at=oldest)
         kept = (line for line in read_lines(self.path) if _is_kept(line, oldest))
-        self.write(itertools.chain([beginning], kept))
+        self.write(itertools.chain([beginning.as_line()], kept))
 
     def _cut_torn_line(self) -> None:
         with self.path.open("r+b") as file:
@@ -220,3 +233,18 @@ def read_beginning(path: Path) -> Deletion | None:
     """Return the first line of a log; None if it is missing or damaged."""
     first = parse_line(next(read_lines(path), b""))
     return first if first and first.kind == "since" else None
+
+
+def newest_number(path: Path) -> int:
+    """Return the number of the newest line of a log; 0 if there is none."""
+    try:
+        file = open_regular(path)
+    except FileNotFoundError:
+        return 0
+    with file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - MOST_LINE_BYTES))
+        last_lines = [parse_line(line) for line in file.readlines()]
+    if numbers := [deletion.number for deletion in last_lines if deletion]:
+        return max(numbers)
+    return max((deletion.number for deletion in read_deletions(path)), default=0)

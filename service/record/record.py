@@ -11,7 +11,7 @@ from service.record.calibrations import StoredCalibrations
 from service.record.crops import Crops
 from service.record.database import Database
 from service.record.deleted_rows import DeleteRows, rows_of
-from service.record.deletions import Deletion, read_deletions
+from service.record.deletions import Deletion, newest_number, read_deletions
 from service.record.files import StrayFiles, UnneededFiles
 from service.record.galleries import Galleries, Runtimes
 from service.record.jobs import Jobs
@@ -57,8 +57,10 @@ class Record:
         self.stray_files = StrayFiles(database)
         self.unneeded_files = UnneededFiles(database)
         self.calibrations = StoredCalibrations(database)
-        if database.is_adopted:
-            self.delete_again(read_deletions(database.deletions.path))
+        if (known := database.unapplied_after) is not None:
+            log = database.deletions.path
+            self.delete_again(line for line in read_deletions(log) if line.number > known)
+            database.note_applied(newest_number(log))
         self.galleries.finish_deletions()
 
     def check(self, pause: Callable[[], bool] = lambda: False) -> None:
@@ -118,7 +120,7 @@ class Record:
         return damaged
 
     def delete_again(self, deletions: Iterable[Deletion]) -> None:
-        """Delete what a log of deletions names and an older copy of the record brought back."""
+        """Delete what a log of deletions names and an earlier state of the record brought back."""
         for batch in batches(deletions, DELETIONS_AT_ONCE):
             ids: dict[str, list[str]] = defaultdict(list)
             crops: dict[int | None, list[str]] = defaultdict(list)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -17,15 +18,17 @@ from service.errors import DamagedRecord, ServiceStopping, StorageFailed
 from service.ops.data_directory import EXPORTS, UNFINISHED, file_bytes, sync
 from service.ops.locks import FileWorkLock, ProcessLock, WorkLock
 from service.ops.threads import is_cut_off, waiting
-from service.record.acknowledged import PRIVATE_FILE, AcknowledgedCommit
 from service.record.database import (
+    NEWEST_DELETION,
     NOT_LOGGED,
     NOT_WRITTEN,
+    NOTE_DELETION,
     RECORD_ID,
     SIDES,
     Database,
     storage_failure,
 )
+from service.record.deletions import LOG_NAME, newest_number, read_deletions
 from service.record.dialect import Dialect
 from service.record.schema import (
     FORMAT,
@@ -36,7 +39,9 @@ from service.record.schema import (
 )
 from service.record.transaction import FILE, Reader, Source, Transaction, Values
 from service.record.values import JsonObject
+from service.record.vectors import PRIVATE_FILE
 
+log = logging.getLogger(__name__)
 PRAGMAS = (
     "page_size = 4096",
     "journal_mode = WAL",
@@ -152,14 +157,18 @@ class SQLiteDatabase(SQLiteSource, Database):
 
     Any number of processes of one machine may share a folder; writers take turns.
 
+    Attributes:
+        older_copy: what the record lacked when it was opened, as a sentence; None if nothing.
+
     Raises:
         InputProblem: the file is not a record that this program can use.
         DamagedRecord: acknowledged data is missing.
     """
 
+    older_copy: str | None = None
+
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.acknowledged = AcknowledgedCommit(folder)
         self._log_waits = False
         self._lock = ProcessLock(
             folder / "record.lock", "writes of the record", turn=folder / "record.turn"
@@ -259,7 +268,6 @@ class SQLiteDatabase(SQLiteSource, Database):
         return Reader(self).newest_commit()
 
     def _open(self) -> None:
-        acknowledged = self.acknowledged.read()
         if not file_bytes(self.path):
             require_new(self.folder)
         # SQLite creates the files beside it with the same permissions.
@@ -274,14 +282,15 @@ class SQLiteDatabase(SQLiteSource, Database):
             require_schema(self)
         if is_new:
             sync(self.folder)
-        newest = Reader(self).newest_commit()
-        self._require_acknowledged(newest, acknowledged or 0)
-        self.is_adopted = not is_new and acknowledged is None
         try:
-            self.deletions.begin(Reader(self).value(RECORD_ID))
+            self.deletions.begin(Reader(self).value(RECORD_ID), self.newest_deletion())
         except OSError as error:
             raise storage_failure(NOT_LOGGED, error) from error
-        self._acknowledge(newest)
+        self.older_copy = find_older_copy(self)
+        if self.older_copy:
+            self.unapplied_after = self.newest_deletion()
+            log.warning("%s: %s", self.path, self.older_copy)
+        self._log_deletions()
         self._cut_vectors()
         # A killed process may have left deleted contents in the log.
         self._truncate_log()
@@ -289,32 +298,28 @@ class SQLiteDatabase(SQLiteSource, Database):
     def _create(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         create_tables(connection)
-        self._put_first_values({})
+        self._put_first_values({NEWEST_DELETION: 0})
         connection.execute("COMMIT")
 
-    def _require_acknowledged(self, newest: int, acknowledged: int) -> None:
-        if newest < acknowledged:
-            raise DamagedRecord(
-                self.path,
-                f"it has {newest} commits, but {acknowledged} were acknowledged: its end "
-                f"({self.path.name}-wal) was cut off or damaged, or an older copy was put "
-                "back. To go on with its contents, run gmn store adopt. Otherwise",
-            )
-
-    def _acknowledge(self, commit: int) -> None:
-        self.acknowledged.write(commit)
+    def _acknowledge(self, _commit: int) -> None:
         self._log_deletions()
 
     def _log_deletions(self) -> None:
         """Finish deletions, also those of processes that were killed before they did."""
-        if not self._finish_deletions():
+        newest = self._finish_deletions()
+        if newest is None:
             return
         # Rows that a power cut or a failing disk leaves are lines that the log has twice.
         connection = self.connection()
         connection.execute("PRAGMA synchronous = NORMAL")
         try:
             with contextlib.suppress(sqlite3.OperationalError):
-                connection.execute("DELETE FROM deletions")
+                connection.execute("BEGIN IMMEDIATE")
+                with connection:
+                    connection.execute("DELETE FROM deletions")
+                    # A kill amid lines that are being applied must not count them as applied.
+                    if self.unapplied_after is None:
+                        connection.execute(NOTE_DELETION, (newest,))
         finally:
             connection.execute("PRAGMA synchronous = FULL")
 
@@ -351,6 +356,33 @@ class SQLiteDatabase(SQLiteSource, Database):
         connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 
 
+def find_older_copy(database: SQLiteDatabase) -> str | None:
+    """Return what a record lacks of its log of deletions, as a sentence; None if nothing."""
+    path = database.deletions.path
+    # Read before the record: a line of a running service is in the record first.
+    newest = newest_number(path)
+    with database.read() as reader:
+        known = database.newest_deletion()
+        rows = reader.tuples("SELECT kind, id, gallery_id FROM deletions")
+    if newest <= known:
+        return None
+    # A process was killed before it noted their lines.
+    pending = {(kind, deleted_id, gallery_id or None) for kind, deleted_id, gallery_id in rows}
+    times = [
+        deletion.at
+        for deletion in read_deletions(path)
+        if known < deletion.number <= newest
+        and (deletion.kind, deletion.id, deletion.gallery) not in pending
+    ]
+    if not times:
+        return None
+    return (
+        f"an older copy of the record: it lacks deletions from {times[0]:%Y-%m-%d %H:%M} to "
+        f"{times[-1]:%Y-%m-%d %H:%M} UTC. The start makes these again; what else was acknowledged "
+        "since then is gone. If there is a newer copy, stop the service and put that in place"
+    )
+
+
 class OtherFormat(InputProblem):
     """A record whose tables or triggers are not those that this program makes."""
 
@@ -373,8 +405,8 @@ def require_new(folder: Path) -> None:
             f"{folder}: a restore into it was cut off ({unfinished.name}); delete "
             "this directory and start over"
         )
-    if AcknowledgedCommit(folder).read():
-        raise DamagedRecord(path, "the file is missing, but changes in it were acknowledged")
+    if (folder / LOG_NAME).exists():
+        raise DamagedRecord(path, "the file is missing, but its log of deletions exists")
     exports = list(folder.glob(f"{EXPORTS}/*/*"))
     if exports:
         raise DamagedRecord(path, f"the file is missing, but {len(exports)} exports exist")

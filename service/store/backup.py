@@ -1,15 +1,14 @@
 """Backups of a data directory, and restoring them without what was deleted later.
 
 A backup is a folder with a copy of the record, its vector files, its log of deletions and the audit
-log. A restore is that copy, from which the union of the known logs of deletions is deleted. Nothing
-that a backup contains is used as a path, and no link in it is followed.
+log. A restore is that copy with the newest log of deletions, whose later lines are applied to it.
+Nothing that a backup contains is used as a path, and no link in it is followed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 import re
 import shutil
@@ -22,7 +21,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from model.problems import InputProblem
-from model.wording import counted
 from service.errors import DamagedRecord, RecordUnavailable, StorageFailed
 from service.opening import open_folder
 from service.ops.audit import audit_files
@@ -37,16 +35,13 @@ from service.ops.data_directory import (
     sync_below,
     unfinished_folder,
 )
-from service.record.acknowledged import NAME as COMMIT_NAME
-from service.record.acknowledged import PRIVATE_FILE
 from service.record.database import RECORD_ID, SIDES, Database
 from service.record.deletions import (
-    KEPT_FOR,
     LOG_NAME,
-    Deletion,
-    DeletionLog,
+    newest_number,
     parse_line,
     read_beginning,
+    read_deletions,
     read_lines,
 )
 from service.record.galleries import put_index_owners, read_index_owners
@@ -55,7 +50,7 @@ from service.record.schema import FORMAT
 from service.record.sqlite import OtherFormat
 from service.record.transaction import FILE, Reader, Transaction
 from service.record.values import new_crop_id
-from service.record.vectors import VectorFiles, vectors_name
+from service.record.vectors import PRIVATE_FILE, VectorFiles, vectors_name
 from service.settings import Settings
 from service.store.verify import RecordFound, UntouchedRecord, verify
 from service.watch.tables.lists import stop_watching
@@ -66,7 +61,7 @@ PART = f"new{UNFINISHED}"
 # Prefix of backups being written or removed; other programs have files with the same suffix.
 WRITING = "gmn-backup"
 # Files that `Database` makes beside a record, and that a backup does not need.
-OPEN_RECORD_FILES = (COMMIT_NAME, "record.turn", "record.lock")
+OPEN_RECORD_FILES = ("record.turn", "record.lock")
 COPIED_BYTES = 4 * MEBIBYTE
 # An id of a crop begins with the time of its enrollment.
 ID_MILLISECONDS_DIGITS = 12
@@ -90,42 +85,19 @@ class Restored:
     """The outcome of a restore.
 
     Attributes:
-        crops, left_out: numbers of crops restored and left out, by gallery.
-        galleries, keys: names of galleries and ids of keys that were left out.
+        crops: numbers of crops by gallery.
         secrets: ids of keys whose secret was replaced since; they need a new one.
-        unknown_from, unknown_until: deletions between these times are not known; None if all are.
-        damaged_lines: number of lines of the logs of deletions that cannot be read.
+        unknown_after: later deletions are not known, as the log of the data directory before is
+            missing; None if it was there.
+        lacks_lines: lines of the log are missing or damaged, so that not all deletions are known.
         damaged_crops: a line for each crop that is damaged in the backup.
     """
 
     crops: dict[str, int] = field(default_factory=dict)
-    left_out: dict[str, int] = field(default_factory=dict)
-    galleries: list[str] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)
     secrets: list[str] = field(default_factory=list)
-    unknown_from: datetime | None = None
-    unknown_until: datetime | None = None
-    damaged_lines: int = 0
+    unknown_after: datetime | None = None
+    lacks_lines: bool = False
     damaged_crops: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Known:
-    """Sources that show which contents of a backup were deleted since.
-
-    Attributes:
-        record_id: id of the backed-up record.
-        newer: newer backups of the same record, the newest last.
-        logs: logs of deletions.
-        since: time from which on the logs have all deletions.
-        unknown: the times between which deletions are not known; None if all are.
-    """
-
-    record_id: str
-    newer: list[Path]
-    logs: list[Path]
-    since: datetime
-    unknown: tuple[datetime, datetime] | None
 
 
 def kept_backups(folder: Path) -> list[Path]:
@@ -226,24 +198,20 @@ def write_backup(database: Database, folder: Path, reserved: int = 0) -> Written
     return Written(path, damaged_crops)
 
 
-def restore_backup(
-    backup: Path, into: Path, replaced: Path, accept_undeleted: bool = False
-) -> Restored:
+def restore_backup(backup: Path, into: Path, replaced: Path) -> Restored:
     """Create a data directory from a backup; cancels unfinished jobs and disarms watch lists.
 
     Args:
         into: a folder that has no record.
         replaced: the data directory before, which no service may be using; it is only read, and may
             be missing.
-        accept_undeleted: restore although the known logs do not reach back to the backup.
 
     Raises:
-        InputProblem: the backup is damaged or belongs to another record, or too little is known of
-            what was deleted since.
+        InputProblem: the backup is damaged.
         StorageFailed: the disk has too little space.
     """
     try:
-        return _restore(backup, into, replaced, accept_undeleted)
+        return _restore(backup, into, replaced)
     except DamagedRecord as error:
         raise InputProblem(f"{backup}: is damaged ({error.why}); restore another one") from error
     except (OSError, sqlite3.OperationalError) as error:
@@ -257,35 +225,25 @@ def restore_backup(
         ) from error
 
 
-def _restore(backup: Path, into: Path, replaced: Path, accept_undeleted: bool) -> Restored:
+def _restore(backup: Path, into: Path, replaced: Path) -> Restored:
     with _new_data_directory(into) as part:
         restored = Restored(damaged_crops=_copy_backup(backup, part))
-        known = _find_known(backup, part, replaced)
-        if known.unknown:
-            restored.unknown_from, restored.unknown_until = known.unknown
-        restored.damaged_lines = _merge_logs(known, part)
-        if not accept_undeleted:
-            _require_known(backup, replaced, restored)
-        galleries, keys = _read_counts(part)
-        # A record that is new to its folder deletes what its log names when it is opened.
+        folders = _folders_of_record(backup, part, replaced)
+        longest = max(folders, key=lambda folder: newest_number(folder / LOG_NAME))
+        if longest != replaced:
+            restored.unknown_after = taken_at(longest)
+        restored.lacks_lines = not _apply_log(part, longest / LOG_NAME)
         with contextlib.closing(open_folder(part)) as record:
             for job in record.jobs.open():
                 record.jobs.cancel(job.job_id)
             record.database.write(stop_watching)
-            record.database.write(_begin_anew, _list_index_owners(backup, into, replaced, known))
+            record.database.write(_begin_anew, _list_index_owners(folders[0]))
             restored.crops = {entry.name: entry.crops for entry in record.galleries.all()}
-            left_keys = record.keys.all()
+            keys = record.keys.all()
+            restored.secrets = [key.key_id for key in keys if key.secret_sha256 == NO_HASH]
             # Free space of the file may have copies of what was left out.
             record.database.connection().execute("VACUUM")
-        restored.left_out = {
-            name: crops - restored.crops[name]
-            for name, crops in galleries.items()
-            if name in restored.crops
-        }
-        restored.galleries = [name for name in galleries if name not in restored.crops]
-        restored.keys = sorted(keys - {key.key_id for key in left_keys})
-        restored.secrets = [key.key_id for key in left_keys if key.secret_sha256 == NO_HASH]
-        for folder in (replaced, *reversed(known.newer), backup):
+        for folder in folders:
             if audit_files(folder):
                 _copy_audit_log(folder, part)
                 break
@@ -331,14 +289,11 @@ def _copy_record(database: Database, part: Path) -> list[str]:
             # Slots are written once: the file has the vectors of all rows that were copied before.
             file.copy_to(part / vectors_name(gallery_id, side), next_slot)
     # Copied last: it has all crops whose vectors were overwritten before they were copied.
-    with contextlib.suppress(FileNotFoundError):
-        _copy_file(database.folder / LOG_NAME, part / LOG_NAME)
-    if (part / LOG_NAME).exists():
-        open_folder(part).close()
-        with contextlib.closing(sqlite3.connect(part / FILE)) as connection:
-            connection.execute("PRAGMA journal_mode = DELETE")
-        for name in OPEN_RECORD_FILES:
-            (part / name).unlink(missing_ok=True)
+    _apply_log(part, database.deletions.path)
+    with contextlib.closing(sqlite3.connect(part / FILE)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    for name in OPEN_RECORD_FILES:
+        (part / name).unlink(missing_ok=True)
     left = {(gallery_id, side) for gallery_id, side, *_ in _read_vector_files(part)}
     if lost := left.intersection(gone):
         numbers = ", ".join(str(gallery_id) for gallery_id, _ in sorted(lost))
@@ -399,84 +354,41 @@ def _read_vector_files(folder: Path) -> list[tuple[int, int, int, int]]:
     return rows
 
 
-def _find_known(backup: Path, part: Path, replaced: Path) -> _Known:
-    """Find out what was deleted since a backup, and whether that is all.
+def _folders_of_record(backup: Path, part: Path, replaced: Path) -> list[Path]:
+    """Return the folders that tell what was deleted from the record of a backup, newest first.
 
     Args:
         part: the copy of the backup.
     """
-    with contextlib.closing(UntouchedRecord(part)) as copy:
-        record_id = _read_record_id(copy)
-    now = datetime.now(UTC)
-    taken = taken_at(backup)
-    beginning = _read_beginning(replaced / LOG_NAME)
-    replaced_id = beginning.id if beginning else _read_record_id_in(replaced)
-    if replaced_id not in (None, record_id):
-        raise InputProblem(
-            f"{replaced}: is another record than the backup's; name the backup's own data "
-            "directory with --replaces or, if it is lost, a directory that does not exist"
-        )
-    newer = [
-        other
-        for other in kept_backups(backup.parent)
-        if other > backup and _belongs_to(other, record_id)
-    ]
-    logs = [backup / LOG_NAME, *(other / LOG_NAME for other in newer), replaced / LOG_NAME]
-    begun = {path.parent: line.at for path in logs if (line := _read_beginning(path))}
-    unknown = None
-    if replaced not in begun or begun[replaced].replace(microsecond=0) > taken:
-        known_until = [taken_at(other) for other in newer if begun.get(other, now) <= taken]
-        unknown = (max([taken, *known_until]), begun.get(replaced, now))
-    return _Known(record_id, newer, logs, min(begun.values(), default=now), unknown)
+    record_id = _read_record_id_in(part)
+    newer = [other for other in kept_backups(backup.parent) if other > backup]
+    folders = [backup]
+    for folder in (*newer, replaced):
+        beginning = read_beginning(folder / LOG_NAME)
+        is_other = beginning is not None and beginning.id != record_id
+        if (folder / LOG_NAME).exists() and not is_other:
+            folders.insert(0, folder)
+    return folders
 
 
-def _require_known(backup: Path, replaced: Path, restored: Restored) -> None:
-    """Raise `InputProblem` if a restore may bring back what was deleted, though a log is there."""
-    unknown_from = restored.unknown_from
-    unknown_until = restored.unknown_until
-    is_old = taken_at(backup) < datetime.now(UTC) - KEPT_FOR
-    if restored.damaged_lines:
-        damaged = counted(restored.damaged_lines, "line")
-        reason = f"{damaged} of the logs of deletions cannot be read"
-    elif unknown_from and unknown_until and (is_old or (replaced / LOG_NAME).exists()):
-        reason = (
-            f"what was deleted from {unknown_from:%Y-%m-%d %H:%M} to "
-            f"{unknown_until:%Y-%m-%d %H:%M} UTC is in no log of deletions"
-        )
-    else:
-        return
-    raise InputProblem(
-        f"{backup}: {reason}; restore a later backup, or add --accept-undeleted, which brings it "
-        "back, and delete it again"
-    )
-
-
-def _merge_logs(known: _Known, part: Path) -> int:
-    """Write the union of the logs as that of the new data directory, and sort it by time.
+def _apply_log(part: Path, log: Path) -> bool:
+    """Give a copied record a log of deletions, and delete what later lines of it name.
 
     Returns:
-        The number of lines that cannot be read.
+        False if lines are missing or damaged, so that not all later deletions are known.
     """
-    damaged = 0
-    scratch = part / "lines.sqlite3"
-    with contextlib.closing(sqlite3.connect(scratch, isolation_level=None)) as connection:
-        connection.execute("PRAGMA journal_mode = OFF")
-        connection.execute("CREATE TABLE lines (line BLOB PRIMARY KEY) WITHOUT ROWID")
-        connection.execute("BEGIN")
-        insert = "INSERT OR IGNORE INTO lines (line) VALUES (?)"
-        for path in known.logs:
-            for line in read_lines(path):
-                deletion = parse_line(line)
-                if deletion is None:
-                    damaged += 1
-                elif deletion.kind != "since":
-                    connection.execute(insert, (deletion.as_line(),))
-        connection.execute("COMMIT")
-        beginning = Deletion(known.since, "since", known.record_id).as_line()
-        lines = (line for (line,) in connection.execute("SELECT line FROM lines ORDER BY line"))
-        DeletionLog(part).write(itertools.chain([beginning], lines))
-    scratch.unlink()
-    return damaged
+    with contextlib.closing(UntouchedRecord(part)) as copy:
+        known = copy.newest_deletion()
+    copied = part / "copied.log"
+    _copy_file(log, copied)
+    with contextlib.closing(open_folder(part)) as record:
+        record.delete_again(line for line in read_deletions(copied) if line.number > known)
+        record.database.note_applied(max(known, newest_number(copied)))
+    # The record has begun another log, whose lines are in this one.
+    copied.replace(part / LOG_NAME)
+    beginning = read_beginning(part / LOG_NAME)
+    is_whole = all(parse_line(line) for line in read_lines(part / LOG_NAME))
+    return is_whole and beginning is not None and beginning.number <= known
 
 
 def _begin_anew(transaction: Transaction, index_owners: list[str]) -> None:
@@ -492,26 +404,14 @@ def _begin_anew(transaction: Transaction, index_owners: list[str]) -> None:
     )
 
 
-def _list_index_owners(backup: Path, into: Path, replaced: Path, known: _Known) -> list[str]:
-    # The newest backup stands for a lost data directory in whose place it is restored.
-    is_lost = into.resolve() == replaced.resolve()
-    source = [backup, *known.newer][-1] if is_lost else replaced
+def _list_index_owners(newest: Path) -> list[str]:
     owners = [new_crop_id()]
     with (
         contextlib.suppress(DamagedRecord, sqlite3.DatabaseError, OSError),
-        contextlib.closing(UntouchedRecord(_require_file(source))) as stored,
+        contextlib.closing(UntouchedRecord(_require_file(newest))) as stored,
     ):
         owners += read_index_owners(Reader(stored))
     return owners
-
-
-def _read_counts(folder: Path) -> tuple[dict[str, int], set[str]]:
-    """Return the number of crops of each gallery by name, and the ids of keys."""
-    with contextlib.closing(UntouchedRecord(folder)) as copy:
-        galleries = Reader(copy).tuples(
-            "SELECT name, crops FROM galleries WHERE name IS NOT NULL ORDER BY name"
-        )
-        return dict(galleries), set(Reader(copy).column("SELECT key_id FROM api_keys"))
 
 
 def _copy_audit_log(source: Path, part: Path) -> None:
@@ -556,12 +456,6 @@ def _require_file(folder: Path) -> Path:
     """Return a folder whose record is no link, or raise `OSError`."""
     open_regular(folder / FILE).close()
     return folder
-
-
-def _read_beginning(path: Path) -> Deletion | None:
-    with contextlib.suppress(OSError):
-        return read_beginning(path)
-    return None
 
 
 def _belongs_to(backup: Path, record_id: str) -> bool:

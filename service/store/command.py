@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from service.store.verify import RecordFound
 
 DAMAGE_SHOWN = 5
+DELETE_AGAIN = "forget these people and revoke these keys again"
 
 audit = command_group(
     """Checks the log of who did what.
@@ -147,18 +148,22 @@ def verify(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
     return Shown(answer, lines, whole)
 
 
-@store.command("adopt")
-def adopt(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
-    """Goes on with a record that is older than what the service has acknowledged.
+@store.command("accept-earlier-state")
+def accept_earlier_state(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
+    """Goes on with a record in PostgreSQL that lacks what this machine has acknowledged.
 
-    For an older copy of record.sqlite3 that was put into the data directory by hand, or one that
-    lost its end. What deletions.log names is deleted again; everything else since then is lost. The
-    service must be stopped.
+    As after the promotion of a standby that lagged, or after a restore. What deletions.log names is
+    deleted again; everything else since then is lost. The service must be stopped.
 
-    Example: gmn store adopt --data-dir ./gmn-data
+    Example: gmn store accept-earlier-state --data-dir ./gmn-data
     """
-    from service.record.acknowledged import NAME
+    from service.postgres.acknowledged import NAME
 
+    if not _database_url(data_dir):
+        raise InputProblem(
+            "the record is in a data directory, and GMN_DATABASE_URL is not set: a start goes on "
+            "with an older copy by itself"
+        )
     require_record(data_dir)
     with _lock(data_dir):
         (data_dir / NAME).unlink(missing_ok=True)
@@ -280,15 +285,11 @@ def restore(
     replaces: Annotated[
         Path, Option("--replaces", envvar="GMN_DATA_DIR", help="The data directory before it.")
     ] = DEFAULT_DATA_DIR,
-    accept_undeleted: Annotated[
-        bool,
-        Option("--accept-undeleted", help="Restore although deletions are not known any more."),
-    ] = False,
 ) -> Shown:
     """Creates a new data directory from a backup; what was deleted since then stays deleted.
 
-    Deletions are those in deletions.log of the data directory that is replaced, of this backup and
-    of newer ones beside it. The service of that directory must be stopped; it is not changed.
+    Deletions are those in deletions.log of the data directory that is replaced, and of newer
+    backups beside this one. The service of that directory must be stopped; it is not changed.
     Unfinished jobs are cancelled.
 
     Example: gmn restore /mnt/backups/20260301T020000Z --into ./restored --replaces ./gmn-data
@@ -296,6 +297,7 @@ def restore(
     Args:
         folder: the backup, a folder that gmn backup wrote.
     """
+    from service.record.deletions import KEPT_FOR
     from service.store.backup import kept_backups, restore_backup
 
     taken = folder.resolve()
@@ -308,32 +310,24 @@ def restore(
     is_other = replaces.is_dir() and replaces.resolve() != into.resolve()
     with _lock(*([replaces] if is_other else []), into):
         with _filling(into):
-            restored = restore_backup(taken, into, replaces, accept_undeleted)
+            restored = restore_backup(taken, into, replaces)
         with open_audit(into) as audit:
             audit.record("restore_backup", folder=str(taken))
-    lines = [
-        f"{name}: {counted(crops, 'crop')}, {restored.left_out.get(name, 0):,} left out as deleted "
-        "since"
-        for name, crops in restored.crops.items()
-    ]
-    lines += [f"{name}: left out, as it was deleted since" for name in restored.galleries]
-    lines += [f"key {key_id}: left out, as it was revoked since" for key_id in restored.keys]
+    lines = [f"{name}: {counted(crops, 'crop')}" for name, crops in restored.crops.items()]
     lines += [
         f"key {key_id}: its secret was replaced since; gmn keys rotate {key_id} makes a new one"
         for key_id in restored.secrets
     ]
     lines += _format_damaged(restored.damaged_crops)
-    if restored.unknown_from and restored.unknown_until:
+    if restored.unknown_after:
         lines.append(
-            f"What was deleted from {restored.unknown_from:%Y-%m-%d %H:%M} to "
-            f"{restored.unknown_until:%Y-%m-%d %H:%M} UTC is not known and may be back: people, "
-            "crops, galleries, kept searches, cases, webhooks, and keys with their former secrets. "
-            "Forget these people and revoke these keys again."
+            f"What was deleted after {restored.unknown_after:%Y-%m-%d %H:%M} UTC is not known, as "
+            f"{replaces} has no deletions.log of this record, and may be back: {DELETE_AGAIN}"
         )
-    if restored.damaged_lines:
+    if restored.lacks_lines:
         lines.append(
-            f"{restored.damaged_lines} deletions are not known, as their lines in the logs of "
-            "deletions cannot be read."
+            "Some of what was deleted since the backup is not known, as lines of deletions.log are "
+            f"damaged or older than {KEPT_FOR.days} days, and may be back: {DELETE_AGAIN}"
         )
     lines.append(f"Serve it with gmn serve --data-dir {into}")
     return Shown(restored, lines)

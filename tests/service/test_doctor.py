@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import sqlite3
 from collections import defaultdict
 
@@ -209,7 +210,7 @@ def test_keys_backups_and_artefacts_of_others_are_looked_at(examine, tmp_path):
 @pytest.mark.parametrize(
     ("left", "named"),
     [
-        ("record.commit", "gmn restore"),
+        ("deletions.log", "gmn restore"),
         ("new.part", "start over"),
     ],
 )
@@ -219,14 +220,34 @@ def test_a_directory_whose_record_is_elsewhere_or_lost_is_not_called_new(
     with contextlib.closing(open_folder(tmp_path)) as record:
         record.keys.add(create_key(scopes=["admin"])[0])
     (tmp_path / FILE).unlink()
-    if left != "record.commit":
-        (tmp_path / "record.commit").rename(tmp_path / left)
+    if left != "deletions.log":
+        (tmp_path / "deletions.log").rename(tmp_path / left)
     status, found = examine()
     assert status == 1
     assert named in said(found, "record", "error")
     assert not said(found, "record", "ok")
     # Nor does any command make another record there.
     assert gmn.run(["keys", "create", "--scope", "admin", "--data-dir", str(tmp_path)]) == 2
+
+
+@pytest.mark.promise("older-copies")
+def test_an_older_copy_of_the_record_is_warned_of_before_and_by_the_service(
+    ask, examine, start, tmp_path
+):
+    with contextlib.closing(open_folder(tmp_path)) as record:
+        number = record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
+    older = shutil.copy(tmp_path / FILE, tmp_path / "older")
+    with contextlib.closing(open_folder(tmp_path)) as record:
+        record.galleries.delete(number)
+    assert not said(examine()[1], "record")
+    shutil.copy(older, tmp_path / FILE)
+    warning = said(examine()[1], "record")
+    assert "an older copy of the record: it lacks deletions" in warning
+    served = start(data_dir=tmp_path)
+    assert said(ask(served)[1], "record") == warning
+    assert served.log.read_text().count("older copy") == 1
+    assert served.stop() == 0
+    assert not said(examine()[1], "record")
 
 
 def test_a_folder_of_backups_that_cannot_be_written_is_an_error(examine, tmp_path):

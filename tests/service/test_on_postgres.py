@@ -93,7 +93,7 @@ def test_a_picture_in_a_bucket_is_shown_by_every_machine_and_goes_from_it(
 
 
 @pytest.mark.promise("2")
-def test_machines_refuse_a_standby_that_lagged_until_it_is_adopted(
+def test_machines_refuse_a_standby_that_lagged_until_it_is_accepted(
     tiny_artefact, tmp_path, drawn_crops, images
 ):
     with tempfile.TemporaryDirectory(prefix="gmn-lag-", dir=find_place()) as name:
@@ -126,10 +126,11 @@ def test_machines_refuse_a_standby_that_lagged_until_it_is_adopted(
                 eventually(lambda served=served: served.http.get("/readyz").status_code == 503)
                 served.kill()
             for data_dir in data_dirs:
-                with pytest.raises(pytest.fail.Exception, match="gmn store adopt"):
+                with pytest.raises(pytest.fail.Exception, match="gmn store accept-earlier-state"):
                     Served(next(logs), data_dir=data_dir, **settings)
-                adopted = run_gmn("store", "adopt", "--data-dir", str(data_dir), env=environment)
-                assert adopted.returncode == 0, adopted.stderr
+                command = ("store", "accept-earlier-state", "--data-dir", str(data_dir))
+                accepted = run_gmn(*command, env=environment)
+                assert accepted.returncode == 0, accepted.stderr
                 served = Served(next(logs), data_dir=data_dir, **settings)
                 machines.append(served)
                 assert crop_ids[0] not in served.found("lobby", images[0])

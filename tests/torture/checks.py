@@ -31,6 +31,8 @@ def check(world):
     for gallery in [gallery["name"] for gallery in listed]:
         _check_gallery(world, caller, gallery)
     _check_audit(world)
+    if "older copy" in world.running().log.read_text(errors="replace"):
+        raise Violation("changed", "the record is taken for an older copy")
 
 
 def _wait_for_jobs(world, caller):

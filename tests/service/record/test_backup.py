@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import threading
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from errno import ENOSPC
 from unittest.mock import Mock
 
@@ -20,7 +20,7 @@ from model.problems import InputProblem
 from service.errors import DamagedRecord, RecordUnavailable, StorageFailed
 from service.opening import open_folder
 from service.ops.audit import AuditLog
-from service.record.deletions import read_deletions
+from service.record.deletions import KEPT_FOR, TRIMMED_AFTER, read_deletions
 from service.record.keys import NO_HASH, ApiKey
 from service.record.transaction import Reader, Transaction
 from service.record.vectors import VectorFiles
@@ -103,7 +103,9 @@ def delete_one_of_each_kind(record, lobby, gate, ids, searches, closed, webhook,
 
 @pytest.mark.promise("2")
 @pytest.mark.parametrize("left", ["the data directory", "its log of deletions", "a newer backup"])
-def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(filled, tmp_path, left):
+def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(
+    filled, tmp_path, caplog, left
+):
     record, lobby, gate, ids = filled
     ids += enroll(record, lobby, new_crop(6, "c"), new_crop(7, "d"), new_crop(8, "e"))
     searches = [new_search(crop_id=crop_id, picture=b"picture") for crop_id in ids[1:3]]
@@ -130,13 +132,14 @@ def test_what_was_deleted_since_a_backup_is_not_in_what_it_is_restored_to(filled
         shutil.copy(tmp_path / "data" / "deletions.log", replaced)
     into = empty(tmp_path / "new")
     restored = restore_backup(backup, into, replaced)
-    assert (restored.crops, restored.left_out) == ({"lobby": 7}, {"lobby": 2})
-    assert (restored.galleries, restored.keys) == (["gate"], ["revoked"])
+    assert restored.crops == {"lobby": 7}
     assert restored.secrets == ["kept"]
-    assert (restored.unknown_from is None) == (left != "a newer backup")
+    assert (restored.unknown_after is None) == (left != "a newer backup")
+    assert not restored.lacks_lines
     assert verify(into).damage == []
     assert not is_on_disk(into, b"image 0")
     with open_record(into) as again:
+        assert "older copy" not in caplog.text
         # All but the deletions is as it was.
         names = {ids[7]: "d", ids[8]: "d"}
         names |= {crop_id: "ab"[number % 2] for number, crop_id in enumerate(ids[:6]) if number}
@@ -164,11 +167,11 @@ def test_a_deletion_before_and_one_after_a_restore_hold_in_the_next_one(filled, 
     with open_record(tmp_path / "first") as again:
         again.crops.remove(lobby, [ids[1]])
     restored = restore_backup(backup, empty(tmp_path / "second"), tmp_path / "first")
-    assert restored.unknown_from is None
+    assert restored.unknown_after is None
     with open_record(tmp_path / "second") as again:
         assert listed_ids(again, lobby) == ids[2:]
     lines = list(read_deletions(tmp_path / "second" / "deletions.log"))
-    assert lines == sorted(lines, key=lambda line: line.at)
+    assert [line.number for line in lines] == [0, 1, 2, 3]
     assert [line.kind for line in lines].count("since") == 1
 
 
@@ -199,11 +202,10 @@ def test_a_record_whose_keys_are_all_newer_than_the_backup_still_asks_for_a_key(
         if backed_up:
             record.keys.revoke(backed_up)
     into = empty(tmp_path / "new")
-    restored = restore_backup(backup, into, current)
+    restore_backup(backup, into, current)
     with open_record(into) as again:
         assert again.keys.all() == []
         assert again.keys.asked_for
-    assert restored.keys == ([backed_up] if backed_up else [])
 
 
 @pytest.mark.promise("restore-replaces")
@@ -217,12 +219,12 @@ def test_without_a_word_a_restore_replaces_the_data_directory_of_the_environment
     monkeypatch.setenv("GMN_DATA_DIR", str(tmp_path / "data"))
     arguments = ["restore", str(backup), "--into", str(tmp_path / "new"), "--json"]
     assert gmn.run(arguments) == 0
-    assert json.loads(capsys.readouterr().out)["unknown_from"] is None
+    assert json.loads(capsys.readouterr().out)["unknown_after"] is None
     with open_record(tmp_path / "new") as again:
         assert ids[0] not in identities(again, lobby)
     lost = ["--replaces", str(tmp_path / "lost"), "--into", str(tmp_path / "newer")]
     assert gmn.run(["restore", str(backup), *lost]) == 0
-    assert "Forget these people and revoke these keys again" in capsys.readouterr().out
+    assert "forget these people and revoke these keys again" in capsys.readouterr().out
     # Without a new name it would be made where the present one is.
     assert gmn.run(["restore", str(backup)]) == 2
     assert "name a new one with --into" in capsys.readouterr().err
@@ -243,13 +245,13 @@ def test_without_the_data_directory_only_deletions_until_the_newest_backup_are_k
     new = tmp_path / "new"
     assert gmn.run(["restore", str(first), "--into", str(new), "--replaces", str(new)]) == 0
     said = capsys.readouterr().out
-    assert "What was deleted from 2900-01-02 00:00" in said
-    assert "Forget these people and revoke these keys again" in said
+    assert "What was deleted after 2900-01-02 00:00 UTC is not known" in said
+    assert "forget these people and revoke these keys again" in said
     with open_record(new) as again:
         assert listed_ids(again, lobby) == ids[1:]
     other = str(tmp_path / "other")
     assert gmn.run(["restore", str(first), "--into", other, "--replaces", other, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["unknown_from"].startswith("2900-01-02T00:00:00")
+    assert json.loads(capsys.readouterr().out)["unknown_after"].startswith("2900-01-02T00:00:00")
 
 
 def test_a_name_that_was_forgotten_since_is_in_no_report_of_a_job(filled, tmp_path):
@@ -469,7 +471,7 @@ def test_a_backup_that_is_killed_leaves_none_and_the_next_one_is_made(filled, tm
         assert listed_ids(again, lobby) == ids
 
 
-@pytest.mark.parametrize("step", ["_copy_file", "verify", "_merge_logs", "stop_watching"])
+@pytest.mark.parametrize("step", ["_copy_file", "verify", "_apply_log", "stop_watching"])
 def test_a_restore_that_is_killed_is_never_opened_and_can_be_repeated(filled, tmp_path, step):
     record, lobby, _, ids = filled
     backup = write_backup(record.database, tmp_path / "backups").path
@@ -495,9 +497,6 @@ def test_what_cannot_be_restored_is_refused_with_the_remedy(filled, tmp_path):
     record, *_ = filled
     backup = write_backup(record.database, tmp_path / "backups").path
     record.close()
-    open_folder(empty(tmp_path / "another")).close()
-    with pytest.raises(InputProblem, match="is another record"):
-        restore_backup(backup, empty(tmp_path / "first"), tmp_path / "another")
     other = shutil.copytree(backup, tmp_path / "other" / backup.name)
     with contextlib.closing(sqlite3.connect(other / "record.sqlite3")) as database:
         database.execute("PRAGMA user_version = 99")
@@ -516,7 +515,7 @@ def test_a_disk_that_fills_up_amid_a_restore_is_named_and_the_backup_is_not_call
     record, *_ = filled
     backup = write_backup(record.database, tmp_path / "backups").path
     record.close()
-    for step in ("_copy_file", "_merge_logs"):
+    for step in ("_copy_file", "_apply_log"):
         with monkeypatch.context() as full:
             full.setattr(backup_module, step, Mock(side_effect=OSError(ENOSPC, "no space left")))
             with pytest.raises(StorageFailed, match=r"could not be restored .*no space left"):
@@ -528,40 +527,53 @@ def renamed(backup, moment):
 
 
 @pytest.mark.promise("backup-moment")
-def test_a_backup_from_before_the_log_needs_a_word_and_says_what_cannot_be_known(
+def test_a_log_of_another_record_is_not_applied_and_a_restore_says_what_is_not_known(
     filled, tmp_path, capsys
 ):
     record, lobby, _, ids = filled
     backup = write_backup(record.database, tmp_path / "backups").path
-    backup = renamed(backup, datetime.now(UTC) - timedelta(days=401))
+    record.close()
+    other = empty(tmp_path / "other")
+    with open_record(other) as another:
+        gallery = new_gallery(another)
+        another.crops.remove(gallery, enroll(another, gallery, new_crop(0)))
+    log = other / "deletions.log"
+    (deleted,) = [line.id for line in read_deletions(log) if line.kind == "crop"]
+    log.write_text(log.read_text().replace(deleted, ids[0]))
+    new = tmp_path / "new"
+    command = ["restore", str(backup), "--into", str(new), "--replaces", str(other)]
+    assert gmn.run(command) == 0
+    assert f"{other} has no deletions.log of this record" in capsys.readouterr().out
+    with open_record(new) as again:
+        assert listed_ids(again, lobby) == ids
+
+
+@pytest.mark.promise("backup-moment")
+def test_a_restore_of_a_backup_that_is_older_than_the_log_says_so(filled, tmp_path, capsys):
+    record, lobby, _, ids = filled
+    backup = write_backup(record.database, tmp_path / "backups").path
     record.crops.remove(lobby, ids[:1])
+    record.database.deletions.trim(datetime.now(UTC) + KEPT_FOR + TRIMMED_AFTER)
+    record.crops.remove(lobby, ids[1:2])
     record.close()
     new = tmp_path / "new"
     command = ["restore", str(backup), "--into", str(new), "--replaces", str(tmp_path / "data")]
-    assert gmn.run(command) == 2
-    assert "add --accept-undeleted" in capsys.readouterr().err
-    assert not new.exists()
-    assert gmn.run([*command, "--accept-undeleted"]) == 0
-    assert "is not known and may be back" in capsys.readouterr().out
+    assert gmn.run(command) == 0
+    assert "Some of what was deleted since the backup is not known" in capsys.readouterr().out
     with open_record(new) as again:
-        assert listed_ids(again, lobby) == ids[1:]
+        assert listed_ids(again, lobby) == [ids[0], *ids[2:]]
 
 
-@pytest.mark.parametrize("damaged", ["the replaced log", "the backup's log"])
-def test_a_damaged_line_of_a_log_needs_a_word_as_nobody_knows_what_it_says(
-    filled, tmp_path, damaged
-):
+@pytest.mark.promise("backup-moment")
+def test_a_damaged_line_of_a_log_is_told_as_nobody_knows_what_it_says(filled, tmp_path):
     record, lobby, _, ids = filled
     record.crops.remove(lobby, ids[:1])
     backup = write_backup(record.database, tmp_path / "backups").path
     record.crops.remove(lobby, ids[1:2])
     record.close()
-    log = (backup if damaged == "the backup's log" else tmp_path / "data") / "deletions.log"
-    flip(log, b'"crop"')
-    with pytest.raises(InputProblem, match="1 line of the logs of deletions cannot be read"):
-        restore_backup(backup, empty(tmp_path / "first"), tmp_path / "data")
-    restored = restore_backup(backup, empty(tmp_path / "new"), tmp_path / "data", True)
-    assert restored.damaged_lines == 1
+    flip(tmp_path / "data" / "deletions.log", b'"crop"')
+    restored = restore_backup(backup, empty(tmp_path / "new"), tmp_path / "data")
+    assert restored.lacks_lines
     with open_record(tmp_path / "new") as again:
         assert listed_ids(again, lobby) == ids[2:]
 
@@ -641,11 +653,13 @@ def test_nothing_in_the_record_of_a_backup_is_used_as_a_path_or_run(
 @pytest.mark.parametrize(
     "line",
     [
-        '{"at":"2026-03-01T12:00:00Z","kind":"gallery","id":"../../x"}',
-        '{"at":"2026-03-01T12:00:00Z","kind":"gallery","id":"99999999999999999999-1"}',
-        '{"at":"2026-03-01T12:00:00Z","kind":"table","id":"crops"}',
-        '{"at":"2026-03-01T12:00:00Z","kind":"crop","gallery":"1; DROP TABLE crops","id":"x"}',
-        '{"at":"9999-99-99","kind":"crop","id":"x"}',
+        '{"number":9,"at":"2026-03-01T12:00:00Z","kind":"gallery","id":"../../x"}',
+        '{"number":9,"at":"2026-03-01T12:00:00Z","kind":"gallery","id":"99999999999999999999-1"}',
+        '{"number":9,"at":"2026-03-01T12:00:00Z","kind":"table","id":"crops"}',
+        '{"number":9,"at":"2026-03-01T12:00:00Z","kind":"crop","gallery":"1;DROP TABLE","id":"x"}',
+        '{"number":9,"at":"9999-99-99","kind":"crop","id":"x"}',
+        '{"number":-1,"at":"2026-03-01T12:00:00Z","kind":"crop","id":"x"}',
+        '{"number":99999999999999999999,"at":"2026-03-01T12:00:00Z","kind":"crop","id":"x"}',
         "[" * 990,
         "x" * 100_000,
     ],
@@ -656,7 +670,7 @@ def test_a_line_of_a_log_that_this_program_does_not_write_is_damage(filled, tmp_
     backup = hostile(filled, tmp_path)
     with (backup / "deletions.log").open("a") as log:
         log.write(f"{line}\n")
-    assert "of the logs of deletions cannot be read" in restored_or_refused(backup, tmp_path)
+    assert "lines of deletions.log are damaged" in restored_or_refused(backup, tmp_path)
 
 
 def test_a_backup_larger_than_the_disk_is_refused_before_it_is_copied(filled, tmp_path):

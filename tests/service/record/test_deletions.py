@@ -45,7 +45,7 @@ def log(tmp_path):
     folder = tmp_path / "log"
     folder.mkdir()
     made = DeletionLog(folder)
-    made.begin("this record")
+    made.begin("this record", 0)
     return made
 
 
@@ -128,12 +128,16 @@ def test_a_deletion_that_was_committed_and_killed_is_logged_by_another_process_w
 
 
 @pytest.mark.sqlite_alone
+@pytest.mark.parametrize("moment", ["before its line", "after its line"])
 def test_a_deletion_that_was_committed_and_killed_is_in_the_log_after_the_next_start(
-    record, gallery, tmp_path, monkeypatch
+    record, gallery, tmp_path, monkeypatch, caplog, moment
 ):
-    first, _ = enroll(record, gallery, new_crop(1), new_crop(2))
+    first, second, third = enroll(record, gallery, *(new_crop(number) for number in range(3)))
+    record.crops.remove(gallery, [second])
+    step = "append" if moment == "before its line" else "_overwrite_removed"
+    owner = record.database.deletions if step == "append" else record.database
     with monkeypatch.context() as patch:
-        patch.setattr(record.database.deletions, "append", Mock(side_effect=KeyboardInterrupt))
+        patch.setattr(owner, step, Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             record.crops.remove(gallery, [first])
     copy = tmp_path / "copy"
@@ -141,8 +145,11 @@ def test_a_deletion_that_was_committed_and_killed_is_in_the_log_after_the_next_s
     for path in (*tmp_path.glob("record.*"), *tmp_path.glob("*.log"), *tmp_path.glob("*.f32")):
         shutil.copy(path, copy)
     with open_record(copy) as again:
-        assert logged(copy) == [("crop", first)]
+        assert logged(copy)[-1] == ("crop", first)
         assert Reader(again.database).value("SELECT count(*) FROM deletions") == 0
+    with open_record(copy) as again:
+        assert listed_ids(again, gallery) == [third]
+    assert "older copy" not in caplog.text
 
 
 def test_a_line_that_another_process_was_killed_amid_damages_no_later_one(
@@ -151,7 +158,7 @@ def test_a_line_that_another_process_was_killed_amid_damages_no_later_one(
     first, second = enroll(record, gallery, new_crop(1), new_crop(2))
     record.crops.remove(gallery, [first])
     with (tmp_path / "deletions.log").open("ab") as file:
-        file.write(b'{"at":"2026-03-01T12:00:00Z","kind":"crop","id":"tw')
+        file.write(b'{"number":2,"at":"2026-03-01T12:00:00Z","kind":"crop","id":"tw')
     record.crops.remove(gallery, [second])
     assert logged(tmp_path) == [("crop", first), ("crop", second)]
     assert all(parse_line(line) for line in read_lines(tmp_path / "deletions.log"))
@@ -167,23 +174,26 @@ def test_a_log_that_was_removed_while_the_record_is_open_begins_anew(record, gal
 
 
 def test_a_line_that_a_power_cut_tore_is_cut_off_and_a_damaged_one_left_out(log):
-    log.append([Deletion(NOON, "crop", "one", 1)])
+    log.append([Deletion(1, NOON, "crop", "one", 1)])
     with log.path.open("ab") as file:
-        file.write(b'{"at":"2026-03-01T12:00:00Z","kind":"crop","id":"tw')
+        file.write(b'{"number":2,"at":"2026-03-01T12:00:00Z","kind":"crop","id":"tw')
     assert [line.id for line in read_deletions(log.path)] == ["this record", "one"]
-    log.begin("this record")
-    log.append([Deletion(NOON, "crop", "three", 1)])
+    assert log.begin("this record", 0) == 1
+    log.append([Deletion(2, NOON, "crop", "three", 1)])
     assert [line.id for line in read_deletions(log.path)] == ["this record", "one", "three"]
     with log.path.open("ab") as file:
         file.write(b"x" * 5000 + b"\n" + b'{"kind": "crop"}\n')
-    log.append([Deletion(NOON, "crop", "four", 1)])
+    log.append([Deletion(3, NOON, "crop", "four", 1)])
     assert [line.id for line in read_deletions(log.path)][-2:] == ["three", "four"]
 
 
 def test_lines_live_for_400_days_and_the_first_one_says_from_when_on_they_are_there(log):
     now = datetime.now(UTC)
     days = [500, 401, 399, 1]
-    log.append([Deletion(now - timedelta(days=day), "crop", f"{day} days", 1) for day in days])
+    log.append(
+        Deletion(number, now - timedelta(days=day), "crop", f"{day} days", 1)
+        for number, day in enumerate(days, 1)
+    )
     with log.path.open("ab") as file:
         file.write(b"damaged\n")
     size = log.path.stat().st_size
@@ -196,7 +206,9 @@ def test_lines_live_for_400_days_and_the_first_one_says_from_when_on_they_are_th
     assert (first.kind, first.id, first.at) == ("since", "this record", later - KEPT_FOR)
     assert others == []
     assert log.path.read_bytes().endswith(b"damaged\n")
-    log.append([Deletion(later, "crop", "new", 1)])
+    # The numbers go on.
+    assert (first.number, log.begin("this record", 0)) == (4, 4)
+    log.append([Deletion(5, later, "crop", "new", 1)])
     log.trim(later + timedelta(days=1))
     assert [line.id for line in read_deletions(log.path)] == ["this record", "new"]
 
@@ -214,7 +226,7 @@ def test_crops_that_were_deleted_from_any_gallery_are_known(record, gallery):
     assert deletions.among(wanted) == {first, second, third}
     # Trimming writes the log anew.
     record.database.deletions.write(
-        Deletion(NOON, kind, deleted_id).as_line()
+        Deletion(0, NOON, kind, deleted_id).as_line()
         for kind, deleted_id in [("since", "record"), ("crop", "other")]
     )
     assert deletions.among(wanted) == {*wanted}

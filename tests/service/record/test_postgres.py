@@ -281,7 +281,7 @@ def test_what_another_request_has_done_is_confirmed_once_the_standby_has_it(stan
 
 @pytest.mark.slow
 @pytest.mark.promise("1")
-def test_what_the_standby_lacks_is_not_followed_so_that_its_promotion_needs_no_adoption(
+def test_what_the_standby_lacks_is_not_followed_so_that_its_promotion_needs_no_command(
     standing_by,
 ):
     primary, standby, open_there = standing_by
@@ -497,7 +497,7 @@ def test_what_one_machine_has_deleted_stands_in_the_log_of_the_other(record, gal
     assert _logged(record) == [("crop", first), ("crop", second)]
 
 
-def test_a_state_before_an_acknowledged_commit_is_refused_until_it_is_adopted(
+def test_a_state_before_an_acknowledged_commit_is_refused_until_it_is_accepted(
     record, gallery, tmp_path
 ):
     (crop_id,) = enroll(record, gallery, new_crop(1))
@@ -506,11 +506,11 @@ def test_a_state_before_an_acknowledged_commit_is_refused_until_it_is_adopted(
     # A machine that has seen more commits than a promoted standby has.
     state = AcknowledgedState(tmp_path)
     state.write(Acknowledged(Commit(1000, "a" * 16)))
-    with pytest.raises(InputProblem, match=r"the number 1000: .*gmn store adopt"):
+    with pytest.raises(InputProblem, match=r"the number 1000: .*gmn store accept-earlier-state"):
         open_folder(tmp_path, url)
     state.path.unlink()
-    with contextlib.closing(open_folder(tmp_path, url)) as adopted:
-        assert listed_ids(adopted, gallery) == [crop_id]
+    with contextlib.closing(open_folder(tmp_path, url)) as accepted:
+        assert listed_ids(accepted, gallery) == [crop_id]
 
 
 def test_running_machines_refuse_an_earlier_state_also_one_that_only_followed(
@@ -564,7 +564,7 @@ def test_an_earlier_copy_is_refused_also_once_another_machine_has_written_on(tmp
                     with pytest.raises(RecordUnavailable, match="lacks commits"):
                         enroll(machine, gallery, new_crop(4))
                 machine.close()
-            with pytest.raises(InputProblem, match=r"acknowledged or shown.*gmn store adopt"):
+            with pytest.raises(InputProblem, match=r"acknowledged or shown.*accept-earlier-state"):
                 open_folder(tmp_path / name, url)
             AcknowledgedState(tmp_path / name).path.unlink()
             assert removed not in listed_ids(open_there(name), gallery)
