@@ -69,9 +69,9 @@ camera-soak: .venv/ready
 machines: .venv/ready
 	$(BIN)/python -m tests.machines.run $(MACHINES_OPTIONS)
 
-# Breaks each promise on purpose and sees its test fail.
+# Breaks each promise on purpose and sees its test fail; MUTATIONS_OPTIONS='--only "a commit"' runs a part.
 mutations: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutations.run
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutations.run $(MUTATIONS_OPTIONS)
 
 # Each target for so many seconds; what is found is kept below runs/fuzz.
 SECONDS ?= 120

@@ -3,12 +3,12 @@
 The working tree is copied, so that nothing of it is touched. Each test is run unbroken first: one
 that fails by itself would prove nothing. A mutant counts as found only where its test fails by an
 assertion of its own; an error of a fixture, of the code or of another test proves nothing either.
-The outcomes are written to docs/reliability.md. `ONLY=words` runs the mutants whose description
-has the words, and keeps the outcomes of the others.
+The outcomes are written to docs/reliability.md. `--only` leaves those of other mutants as they are.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -40,8 +40,7 @@ class Ran:
 
 def main():
     """Return 0 where every mutant was found."""
-    words = os.environ.get("ONLY", "")
-    mutants = [mutant for mutant in read_broken() if words in mutant.says]
+    mutants = read_mutants()
     with tempfile.TemporaryDirectory(prefix="mutations-") as place:
         copy = _copy(Path(place) / "project")
         commit = _git("rev-parse", "--short", "HEAD").strip()
@@ -56,6 +55,26 @@ def main():
     found = sum(bool(outcome["failed"]) for outcome in outcomes)
     _say(f"{found} of {len(outcomes)} were found")
     return 0 if found == len(outcomes) else 1
+
+
+def read_mutants(arguments=None):
+    """Return the mutants that the command line asks for: all of them without `--only`."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutations.run", description=__doc__)
+    parser.add_argument(
+        "--only",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="only mutants whose `says` in broken.toml has this text; repeatable",
+    )
+    texts = parser.parse_args(arguments).only
+    mutants = read_broken()
+    for text in texts:
+        if not any(text in mutant.says for mutant in mutants):
+            parser.error(f"--only: no entry of tests/mutations/broken.toml says {text!r}")
+    if not texts:
+        return mutants
+    return [mutant for mutant in mutants if any(text in mutant.says for text in texts)]
 
 
 def run_test(root, test, most_failures=1):

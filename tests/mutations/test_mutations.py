@@ -10,7 +10,7 @@ import pytest
 
 from tests.mutations import failures
 from tests.mutations.broken import OUTCOMES, ROOT, read_broken
-from tests.mutations.run import is_found, run_test
+from tests.mutations.run import is_found, read_mutants, run_test
 
 LISTED = read_broken()
 
@@ -45,6 +45,21 @@ def test_every_one_was_seen_to_be_found():
 
 def test_every_promise_is_among_them():
     assert {mutation.promise for mutation in LISTED} >= set(range(1, 8))
+
+
+def test_only_runs_the_mutants_whose_description_has_one_of_the_texts():
+    first, _, third, *_ = LISTED
+    assert read_mutants(["--only", first.says, "--only", third.says]) == [first, third]
+    assert read_mutants([]) == LISTED
+
+
+def test_a_text_that_no_mutant_has_is_an_error(capsys):
+    with pytest.raises(SystemExit) as ended:
+        read_mutants(["--only", LISTED[0].says, "--only", "no such mutant"])
+    assert ended.value.code == 2
+    assert (
+        "no entry of tests/mutations/broken.toml says 'no such mutant'" in capsys.readouterr().err
+    )
 
 
 SUITE = """
