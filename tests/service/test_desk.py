@@ -33,7 +33,7 @@ def connect():
     with contextlib.ExitStack() as held:
 
         def one(served, *given, **options):
-            return held.enter_context(Client(str(served.http.base_url), *given, **options))
+            return held.enter_context(served.connect(*given, **options))
 
         yield one
 
@@ -322,8 +322,8 @@ def keys(desk_dir):
 
 
 @pytest.fixture(scope="module")
-def small_desk(start, desk_dir, keys):
-    return start(desk_dir, kept_queries=4)
+def small_desk(open_service, desk_dir, keys):
+    return open_service(desk_dir, kept_queries=4)
 
 
 @pytest.fixture

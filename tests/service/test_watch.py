@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from gmn_client import Client
+from service.errors import StorageFailed
 from service.record.schema import as_micros, now_micros
 from service.record.values import Sender
+from service.watch import lists
+from service.watch.tables.lists import Watches
 from service.watch.tables.traffic import EndedTracks, TrackPart
 from tests.outside import audit_lines, bearer, refused_fields
-from tests.service.conftest import START
 from tests.service.http.conftest import make_key
 from tests.service.watch_places import (
     SETTINGS,
@@ -26,7 +28,7 @@ from tests.service.watch_places import (
     passersby,
     settings,
 )
-from tests.waiting import eventually
+from tests.waiting import LONGEST_SECONDS, eventually
 
 
 @pytest.fixture(scope="module")
@@ -301,34 +303,21 @@ def test_a_list_without_its_last_person_warns_and_goes_on_with_another(watching,
     assert read_list(watching, wanted)["forecast"]["people"] == 1
 
 
-FULL_DISK = """
-from pathlib import Path
-
-from service.errors import StorageFailed
-from service.watch.tables.lists import Watches
-
-warn = Watches.warn
-
-def warn_unless_full(*args):
-    if Path({full!r}).exists():
+def test_a_warning_that_a_full_disk_refuses_is_written_once_there_is_room(
+    open_service, monkeypatch, images
+):
+    def refuse(*_):
         raise StorageFailed("the disk is full")
-    return warn(*args)
 
-Watches.warn = warn_unless_full
-"""
-
-
-def test_a_warning_that_a_full_disk_refuses_is_written_once_there_is_room(start, tmp_path, images):
-    full = tmp_path / "full"
-    served = start(tmp_path / "data", program=FULL_DISK.format(full=str(full)) + START)
+    served = open_service()
     served.create("wanted")
     served.enrolled("wanted", images[0], identity="one")
     arm(served, "wanted")
-    full.touch()
-    served.http.delete("/v1/galleries/wanted/identities/one")
-    eventually(lambda: read_list(served, "wanted")["why"])
-    assert alerts(served, gallery="wanted") == []
-    full.unlink()
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(Watches, "warn", refuse)
+        served.http.delete("/v1/galleries/wanted/identities/one")
+        eventually(lambda: read_list(served, "wanted")["why"])
+        assert alerts(served, gallery="wanted") == []
     eventually(lambda: alerts(served, gallery="wanted", kind="promise_broken"))
 
 
@@ -347,84 +336,77 @@ def test_a_list_whose_embedder_is_not_loaded_warns_and_says_why(
     assert "filled by the embedder" in state["why"]
 
 
-HELD_FITS = """
-import time
-from pathlib import Path
+@pytest.fixture
+def held_fits(monkeypatch):
+    """Return an event without which no list is fitted, and the lists that wait for it."""
+    may_fit = threading.Event()
+    may_fit.set()
+    waiting = set()
+    fit = lists._fit
+    read_crops = lists.read_named_crops
 
-from service.watch import lists
+    async def read_and_tell(runtime, gallery):
+        crops = await read_crops(runtime, gallery)
+        if not may_fit.is_set():
+            waiting.add(gallery.name)
+        return crops
 
-fit = lists._fit
-read = lists.read_named_crops
+    def fit_later(*given):
+        may_fit.wait(LONGEST_SECONDS)
+        return fit(*given)
 
-async def read_and_tell(runtime, gallery):
-    crops = await read(runtime, gallery)
-    if Path({hold!r}).exists():
-        Path({hold!r} + gallery.name).touch()
-    return crops
-
-def fit_later(*args):
-    while Path({hold!r}).exists():
-        time.sleep(0.02)
-    return fit(*args)
-
-lists._fit = fit_later
-lists.read_named_crops = read_and_tell
-"""
+    monkeypatch.setattr(lists, "_fit", fit_later)
+    monkeypatch.setattr(lists, "read_named_crops", read_and_tell)
+    yield may_fit, waiting
+    may_fit.set()
 
 
 def test_a_forecast_by_the_embedder_before_a_reindex_arms_no_list(
-    start, tmp_path, tiny_artefact, other_artefact, drawn_crops
+    open_service, held_fits, tmp_path, tiny_artefact, other_artefact, drawn_crops
 ):
-    data_dir = tmp_path / "data"
-    before = start(data_dir)
-    before.fill(before.create("wanted"), drawn_crops)
+    may_fit, waiting = held_fits
+    before = open_service(tmp_path)
+    before.fill(before.create("held"), drawn_crops)
     assert before.stop() == 0
-    hold = tmp_path / "hold"
-    served = start(
-        data_dir,
-        artefact=other_artefact,
-        previous=tiny_artefact,
-        program=HELD_FITS.format(hold=str(hold)) + START,
-    )
+    served = open_service(tmp_path, artefact=other_artefact, previous=tiny_artefact)
     fields = settings()
-    confirmed = {**fields, "confirm": put(served, "wanted", fields).json()["confirm"]}
-    hold.touch()
+    confirmed = {**fields, "confirm": put(served, "held", fields).json()["confirm"]}
+    may_fit.clear()
     with ThreadPoolExecutor(1) as thread:
-        arming = thread.submit(put, served, "wanted", confirmed)
+        arming = thread.submit(put, served, "held", confirmed)
         # Its crops are read by then.
-        eventually((tmp_path / "holdwanted").exists)
-        reindex = served.http.post("/v1/galleries/wanted/reindex").json()
+        eventually(lambda: "held" in waiting)
+        reindex = served.http.post("/v1/galleries/held/reindex").json()
         assert served.ended_job(reindex)["state"] == "done"
-        hold.unlink()
+        may_fit.set()
     assert refused_fields(arming.result()) == {"confirm"}
-    assert refused_fields(put(served, "wanted", confirmed)) == {"confirm"}
-    assert read_list(served, "wanted")["state"] == "disarmed"
-    arm(served, "wanted")
+    assert refused_fields(put(served, "held", confirmed)) == {"confirm"}
+    assert read_list(served, "held")["state"] == "disarmed"
+    arm(served, "held")
 
 
 def test_a_crop_enrolled_while_its_list_is_fitted_is_watched_and_other_lists_go_on(
-    start, tmp_path, drawn_crops
+    open_service, held_fits, drawn_crops
 ):
-    hold = tmp_path / "hold"
-    served = start(tmp_path, program=HELD_FITS.format(hold=str(hold)) + START)
+    may_fit, waiting = held_fits
+    served = open_service()
     first, *_, new = drawn_crops
-    arm_new(served, "others", [first])
-    served.fill(served.create("wanted"), [first])
+    arm_new(served, "beside", [first])
+    served.fill(served.create("held"), [first])
     fields = settings()
-    confirm = put(served, "wanted", fields).json()["confirm"]
-    hold.touch()
-    served.fill("others", [new])
+    confirm = put(served, "held", fields).json()["confirm"]
+    may_fit.clear()
+    served.fill("beside", [new])
     with ThreadPoolExecutor(1) as thread:
-        arming = thread.submit(put, served, "wanted", {**fields, "confirm": confirm})
+        arming = thread.submit(put, served, "held", {**fields, "confirm": confirm})
         # Its crops are read by then, and the other list is being fitted again.
-        for gallery in ("wanted", "others"):
-            eventually((tmp_path / f"hold{gallery}").exists)
-        served.fill("wanted", [new])
-        path = "/v1/galleries/others/watch"
+        eventually(lambda: waiting >= {"held", "beside"})
+        served.fill("held", [new])
+        path = "/v1/galleries/beside/watch"
         assert served.http.delete(path).json()["state"] == "disarmed"
-        hold.unlink()
+        may_fit.set()
     assert arming.result().json()["state"] == "armed"
-    eventually(lambda: read_list(served, "wanted")["forecast"]["people"] == 2)
+    eventually(lambda: read_list(served, "held")["forecast"]["people"] == 2)
 
 
 @pytest.fixture(scope="module")
