@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from service.gallery import registry
+from service.record import jobs
 from tests.outside import problem, refused_fields, zip_of
-from tests.service.conftest import START, files
+from tests.service.conftest import files
 from tests.service.gallery.new_crops import open_record
 from tests.waiting import eventually
-
-WAITS_LONG = "from service.gallery import registry; registry.VERSION_WITHIN_SECONDS = 60.0\n"
 
 
 def _listed(served, gallery):
@@ -178,12 +178,9 @@ def test_a_retention_is_in_days_or_in_hours(served):
     served.http.delete(path)
 
 
-def test_a_gallery_keeps_its_newest_jobs_with_their_reports(start, tmp_path):
-    served = start(
-        tmp_path,
-        program=f"from service.record import jobs; jobs.KEPT_JOBS = 2\n{START}",
-        housekeeping_seconds=0.2,
-    )
+def test_a_gallery_keeps_its_newest_jobs_with_their_reports(open_service, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "KEPT_JOBS", 2)
+    served = open_service(tmp_path, housekeeping_seconds=0.2)
     served.create("other")
 
     def import_files(gallery, *names):
@@ -210,8 +207,9 @@ def test_a_query_waits_for_a_version_and_says_when_it_does_not_come(served, fill
     assert answer.headers["Retry-After"] == "1"
 
 
-def test_a_few_requests_of_one_caller_wait_for_a_version(start, images):
-    served = start(program=WAITS_LONG + START)
+def test_a_few_requests_of_one_caller_wait_for_a_version(open_service, images, monkeypatch):
+    monkeypatch.setattr(registry, "VERSION_WITHIN_SECONDS", 60.0)
+    served = open_service()
     asked = {"crop_id": "unknown", "min_version": "1"}
     path = "/v1/galleries/default/queries"
     with ThreadPoolExecutor(40) as clients:

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from service.gallery import registry
+from service.gallery.registry import GalleryRegistry
 from service.search.ranking import SHORT_DEPTH
 from tests.outside import crop_ids, figure, problem, refused_fields
-from tests.service.conftest import SHARED_LIMITS, START, files
-from tests.waiting import eventually
+from tests.service.conftest import SHARED_LIMITS, files
+from tests.waiting import LONGEST_SECONDS, eventually
 
 
 @pytest.fixture(scope="module")
@@ -35,30 +37,22 @@ def test_an_answer_says_what_it_was_made_with_and_how_long_it_took(served, fille
     assert sum(timing[stage] for stage in stages) <= timing["total"]
 
 
-TELLS_THAT_IT_WAITS = """
-from pathlib import Path
+def test_waiting_for_a_version_is_not_decoding(open_service, images, monkeypatch):
+    waits = threading.Event()
+    wait_for_version = GalleryRegistry.wait_for_version
 
-from service.gallery import registry
+    async def tell_and_wait(galleries, gallery, version):
+        if version > gallery.version:
+            waits.set()
+        await wait_for_version(galleries, gallery, version)
 
-wait_for_version = registry.GalleryRegistry.wait_for_version
-
-async def wait_and_tell(self, gallery, version):
-    if version > gallery.version:
-        Path({told!r}).touch()
-    await wait_for_version(self, gallery, version)
-
-registry.VERSION_WITHIN_SECONDS = 60.0
-registry.GalleryRegistry.wait_for_version = wait_and_tell
-"""
-
-
-def test_waiting_for_a_version_is_not_decoding(start, images, tmp_path):
-    told = tmp_path / "waits"
-    served = start(program=TELLS_THAT_IT_WAITS.format(told=str(told)) + START)
+    monkeypatch.setattr(registry, "VERSION_WITHIN_SECONDS", 60.0)
+    monkeypatch.setattr(GalleryRegistry, "wait_for_version", tell_and_wait)
+    served = open_service()
     served.enrolled("default", images[0])
     with ThreadPoolExecutor(1) as beside:
         asked = beside.submit(served.query, "default", images[0], min_version=2)
-        eventually(told.exists)
+        assert waits.wait(LONGEST_SECONDS)
         began = time.monotonic()
         time.sleep(1)
         served.enrolled("default", images[1])
