@@ -1,4 +1,4 @@
-"""The database under attack: damage, a full disk, older copies, and many writers."""
+"""The database under attack: damage, a full disk, and many writers."""
 
 import contextlib
 import fcntl
