@@ -149,7 +149,9 @@ class PostgresServer:
             return
         for process in self.waiting_for_standby():
             if how == "kill":
-                os.kill(process, signal.SIGKILL)
+                # The server ends the others itself once one of them was killed.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
                 eventually(lambda it=process: not Path(f"/proc/{it}").exists())
             else:
                 self.query(f"SELECT pg_{how}_backend({process})")
