@@ -278,6 +278,8 @@ class ServiceInProcess(ServiceCalls):
         if self._is_open:
             self._is_open = False
             self.http.__exit__(None, None, None)
+            # FastAPI caches a function of every application, which would keep its networks.
+            self.http.app.state._state.clear()
         return 0
 
     kill = stop
@@ -383,7 +385,7 @@ def kill_services_of_a_test(request):
     yield
     for started, count in zip(starts, before, strict=True):
         _kill(started[count:])
-        # One that ran in this process keeps its networks in memory until nobody refers to it.
+        # One that ran in this process would keep its memory until the end of the file.
         del started[count:]
 
 
