@@ -96,10 +96,7 @@ def ask_for_keys(transaction: Transaction) -> None:
 
 
 def delete_keys(transaction: Transaction, key_ids: Collection[str]) -> int:
-    """Delete keys, and what is kept of their cameras; return the number of keys."""
     of_keys = transaction.dialect.among("key_id")
-    for table in ("cameras", "camera_traffic", "ignored_reviews"):
-        transaction.change(f"DELETE FROM {table} WHERE {of_keys}", (key_ids,))
     return transaction.change(f"DELETE FROM api_keys WHERE {of_keys}", (key_ids,))
 
 

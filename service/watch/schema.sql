@@ -38,6 +38,7 @@ CREATE TABLE camera_traffic (
     since INTEGER NOT NULL,
     PRIMARY KEY (gallery_id, key_id, camera)
 ) WITHOUT ROWID;
+CREATE INDEX camera_traffic_0 ON camera_traffic (key_id);
 
 -- Tracks that were counted lately in a histogram, each with the bin of its best score.
 -- `name` is a hash; `began` and `until` are times of capture between which the track was open.
@@ -142,6 +143,7 @@ CREATE TABLE ignored_reviews (
     camera TEXT NOT NULL,
     PRIMARY KEY (gallery_id, key_id, camera)
 ) WITHOUT ROWID;
+CREATE INDEX ignored_reviews_0 ON ignored_reviews (key_id);
 
 -- A webhook without a gallery receives all alerts; `dropped` counts alerts that found it full.
 CREATE TABLE webhooks (
@@ -181,4 +183,10 @@ END;
 CREATE TRIGGER alert_deleted AFTER DELETE ON alerts
 WHEN EXISTS (SELECT 1 FROM galleries WHERE gallery_id = old.gallery_id AND name IS NOT NULL) BEGIN
     INSERT OR IGNORE INTO deletions (kind, gallery_id, id) VALUES ('alert', 0, old.alert_id);
+END;
+-- Cameras are those of keys; a key of a file has no row that a foreign key could refer to.
+CREATE TRIGGER cameras_deleted AFTER DELETE ON api_keys BEGIN
+    DELETE FROM cameras WHERE key_id = old.key_id;
+    DELETE FROM camera_traffic WHERE key_id = old.key_id;
+    DELETE FROM ignored_reviews WHERE key_id = old.key_id;
 END;

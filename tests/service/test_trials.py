@@ -192,7 +192,12 @@ def test_a_deleted_key_leaves_no_trial(watching, wanted, people):
     end_tracks(people, wanted, gone, 1)
     end_tracks(people, wanted, YARD, 1)
     assert trials(watching, wanted)[gone]["unreviewed"] == 1
-    people.record.database.write(delete_keys, ["gone"])
+
+    def add_and_delete(transaction):
+        transaction.insert("api_keys", {"key_id": "gone", "body": "{}", "checksum": 0})
+        assert delete_keys(transaction, ["gone"]) == 1
+
+    people.record.database.write(add_and_delete)
     assert set(trials(watching, wanted)) == {YARD}
 
 
