@@ -1,1 +1,1 @@
-"""From a camera to sightings: frames, people, tracks, crops; uses `gmn_client` alone."""
+"""The camera program: finds people in video and sends their crops to the service."""

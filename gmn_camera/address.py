@@ -1,4 +1,4 @@
-"""Addresses of streams: which there are, and how they are shown."""
+"""Recognizes the addresses of streams, and hides their passwords in messages."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from urllib.parse import unquote
 from gmn_client.errors import InvalidInput
 
 STREAM = re.compile(r"(rtsps?|rtmps?|https?|tcp|udp|rtp|srt)://", re.IGNORECASE)
-# A file is never named like this: other programs' addresses, and those with a slash too few.
+# Addresses of other programs, and those with a slash too few. No file is named like this.
 ADDRESS = re.compile(r"\s*[a-z][\w+.-]+:[/\\]|.*://", re.IGNORECASE | re.DOTALL)
 SECRET = re.compile(r"(pass|pwd|psw|user|usr|login|token|secret|auth|key)\w*=", re.IGNORECASE)
 HIDDEN = "…"
-# The protocol, after that of another program, as in `ffmpeg:rtsp://`.
+# The protocol, perhaps after the name of another program, as in `ffmpeg:rtsp://`.
 PROTOCOL = re.compile(r"([a-z][a-z\d+.-]*:){1,2}//", re.IGNORECASE)
-# Some cameras want user and password in the path. Of the path, only plain parts are shown.
+# Some cameras want user and password in the path, so only its plain parts are shown.
 PLAIN = r"[^\s/\\:?#&;=@]*"
-PLACE = re.compile(rf"(\[[\w:.%]*\]|{PLAIN})(:\d+)?(?=[/?#]|$)(/{PLAIN}(?=[/?#]|$))*")
+HOST_AND_PATH = re.compile(rf"(\[[\w:.%]*\]|{PLAIN})(:\d+)?(?=[/?#]|$)(/{PLAIN}(?=[/?#]|$))*")
 # A password may have spaces: everything from the protocol to the last @ may belong to it.
 WITH_USER = re.compile(
     r"(?<![a-z\d+.-])[a-z][a-z\d+.-]*:[/\\]+\S[^\n]*@[^\s'\"<>()]*", re.IGNORECASE
@@ -27,29 +27,29 @@ PUNCTUATION = ":;,."
 
 
 def redact(address: str) -> str:
-    """Return an address without user, password and parameters; the name of a file as it is.
+    """Hide user, password and parameters of an address; return the name of a file unchanged.
 
-    What is no proper address is hidden as far as it may hold a password.
+    A malformed address is hidden as far as it may contain a password.
     """
     if not _may_hold_password(address):
         return address
     address = address.strip()
     protocol = PROTOCOL.match(address)
     shown = protocol[0] if protocol is not None else ""
-    user, at, place = address[len(shown) :].rpartition("@")
+    user, at, location = address[len(shown) :].rpartition("@")
     # The last @ may be a part of a parameter.
-    is_unclear = any(letter in user for letter in "?#&;=") or "@" in _plain(place)
-    plain = PLACE.match(place)
+    is_unclear = any(letter in user for letter in "?#&;=") or "@" in _plain(location)
+    plain = HOST_AND_PATH.match(location)
     if is_unclear or plain is None:
         return f"{shown}{HIDDEN}"
     shown += f"{HIDDEN}{at}" if at else ""
     shown += plain[0]
-    rest = place[plain.end() :]
+    rest = location[plain.end() :]
     return f"{shown}{rest[0]}{HIDDEN}" if rest else shown
 
 
 def redact_text(text: str) -> str:
-    """Return a message, such as that of an error, in which all addresses are redacted."""
+    """Redact all addresses in a text, such as the message of an error."""
     return WORD.sub(_redact_found, WITH_USER.sub(_redact_found, text))
 
 
@@ -64,7 +64,7 @@ def _may_hold_password(text: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Return a text without what an address may be encoded with, once or twice."""
+    """Undo the URL encoding, once or twice, and normalize the letters of an address."""
     return unicodedata.normalize("NFKC", unquote(unquote(text)))
 
 
@@ -72,7 +72,7 @@ def is_stream(source: str) -> bool:
     """Return True for the address of a stream and False for a file.
 
     Raises:
-        InvalidInput: an address of another kind.
+        InvalidInput: it is an address with another protocol.
     """
     if STREAM.match(source):
         return True

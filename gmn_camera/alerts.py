@@ -1,4 +1,4 @@
-"""Alerts as they are raised: the service's server-sent events."""
+"""Follows new alerts by the service's server-sent events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gmn_client.models import Alert
 
 log = logging.getLogger(__name__)
 LONGEST_WAIT = 10.0
-# The service sends a comment more often.
+# The service sends a comment at shorter intervals.
 SILENT_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
 GONE = "gone"
@@ -26,11 +26,11 @@ MOST_LINE_BYTES = 1024 * 1024
 def follow_alerts(
     service: Service, client: Client, take: Callable[[Alert], None], stop: threading.Event
 ) -> None:
-    """Hand each new alert on, in their order, until `stop` is set; none is left out.
+    """Call `take` with each new alert, in order and without a gap, until `stop` is set.
 
     Args:
-        client: of the service.
-        take: gets the alerts that are raised from now on.
+        client: client of the service.
+        take: called with each alert that is raised from now on.
 
     Raises:
         KeyRefused: the service refuses the key.
@@ -58,7 +58,7 @@ def follow_alerts(
         except GmnError as error:
             log.warning("%s; the alerts are asked for again", error)
         except Exception:
-            # Whatever a program at this address answers, the alerts are followed.
+            # Another program may answer at this address until the service is back.
             log.exception("the alerts cannot be followed; they are asked for again")
         stop.wait(wait)
         wait = min(2 * wait, LONGEST_WAIT)
@@ -92,7 +92,7 @@ def _read_lines(response: httpx2.Response) -> Iterator[str]:
     """Yield the lines of a stream.
 
     Raises:
-        httpx2.ReadError: a line does not end.
+        httpx2.ReadError: a line is longer than a megabyte.
     """
     rest = b""
     for part in response.iter_bytes():

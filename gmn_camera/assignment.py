@@ -1,6 +1,6 @@
-"""Pairs of rows and columns with the largest sum, by the Hungarian method.
+"""The Hungarian method: pairs of rows and columns with the largest sum.
 
-SciPy has it too, but takes 143 MB.
+SciPy has it too, but takes 143 MB on the disk.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 
 def best_pairs(likeness: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Return the pairs (row, column) of a matrix `(n, m)` with the largest sum, min(n, m) of them.
+    """Return the min(n, m) pairs (row, column) of a matrix `(n, m)` with the largest sum.
 
     No two pairs share a row or a column.
     """
     if likeness.shape[0] > likeness.shape[1]:
         return [(row, column) for column, row in best_pairs(likeness.T)]
     rows, columns = likeness.shape
-    # Row and column 0 stand for nobody: a row is inserted there, and moves along a path of
-    # exchanges to a free column.
+    # Row and column 0 are placeholders. Each row starts in column 0, and an augmenting path leads
+    # from there to a free column.
     costs = np.zeros((rows + 1, columns + 1))
     costs[1:, 1:] = -likeness
     row_potential = np.zeros(rows + 1)

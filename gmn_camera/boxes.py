@@ -1,4 +1,4 @@
-"""Boxes `(n, 4)` as left, top, right and bottom, and what two of them share."""
+"""Areas and overlaps of boxes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def areas_of(boxes: Boxes) -> NDArray[np.float64]:
 
 
 def shared_areas(first: Boxes, second: Boxes) -> NDArray[np.float64]:
-    """Return the area that each of the boxes `(n, 4)` and `(m, 4)` have in common `(n, m)`."""
+    """Return the intersection areas of boxes `(n, 4)` and `(m, 4)` as `(n, m)`."""
     lower = np.maximum(first[:, None, :2], second[None, :, :2])
     upper = np.minimum(first[:, None, 2:], second[None, :, 2:])
     return np.asarray(np.clip(upper - lower, 0.0, None).prod(axis=2))
@@ -34,7 +34,7 @@ def overlaps(first: Boxes, second: Boxes) -> NDArray[np.float64]:
 
 
 def free_shares(boxes: Boxes) -> NDArray[np.float64]:
-    """Return the share of each box that the box covering most of it leaves free `(n,)`."""
+    """Return the share of each box `(n,)` that stays free of the box which covers it most."""
     shared = shared_areas(boxes, boxes)
     np.fill_diagonal(shared, 0.0)
     covered = shared.max(axis=1, initial=0.0) / np.maximum(areas_of(boxes), 1e-12)

@@ -19,17 +19,17 @@ Item = TypeVar("Item")
 PORT = 1883
 TLS_PORT = 8883
 LONGEST_WAIT = 60
-# Messages that wait for a broker that is away.
+# Limit of the messages that wait for an unreachable broker.
 MOST_WAITING = 1000
 POLL_SECONDS = 0.5
 LONGEST_TOPIC = 200
 
 
 class Broker(NamedTuple):
-    """Where the broker is, and who connects.
+    """Address of an MQTT broker, with the credentials for it.
 
     Attributes:
-        host, port: its address.
+        host, port: address of the broker.
         username, password: None for a broker that asks for none.
         tls: whether the connection is encrypted, and the broker's certificate checked.
     """
@@ -42,19 +42,19 @@ class Broker(NamedTuple):
 
     @property
     def address(self) -> str:
-        """Host and port, for messages."""
+        """Return HOST:PORT, for messages."""
         return write_endpoint(self.host, self.port)
 
     def client(self, name: str) -> Any:
-        """Return a client that `connect_async` connects, again and again if necessary.
+        """Return a client for `start`, which connects again after each failure.
 
         Args:
-            name: names the program in the broker's log.
+            name: name of the program in the broker's log.
         """
         from paho.mqtt.client import Client
         from paho.mqtt.enums import CallbackAPIVersion
 
-        # A broker ends a connection when another one comes with the same id.
+        # A broker ends a connection when another client connects with the same id.
         client_id = f"{name}-{secrets.token_hex(4)}"
         client = Client(CallbackAPIVersion.VERSION2, client_id=client_id)
         client.reconnect_delay_set(1, LONGEST_WAIT)
@@ -68,7 +68,7 @@ class Broker(NamedTuple):
         return client
 
     def start(self, client: Any) -> None:
-        """Connect a client from a thread of its own."""
+        """Connect a client, and serve it in a background thread."""
         client.connect_async(self.host, self.port)
         client.loop_start()
 
@@ -88,7 +88,7 @@ def read_broker(
     *,
     tls: bool,
 ) -> Broker:
-    """Return a broker by HOST or HOST:PORT, where an IPv6 address may be in brackets.
+    """Return the broker at HOST or HOST:PORT; an IPv6 address may be in brackets.
 
     Args:
         password_file: a file with the password, in place of `password`.
@@ -113,7 +113,7 @@ def read_broker(
 
 
 def read_topic(option: str, topic: str) -> str:
-    """Return a topic below which others are made.
+    """Check a topic that becomes the prefix of others, and return it without slashes at its end.
 
     Raises:
         InvalidInput: no topic can begin with it.
@@ -128,14 +128,14 @@ def read_topic(option: str, topic: str) -> str:
 
 
 class Inbox(Generic[Item]):
-    """A queue from other threads to the main one; if it is full, the oldest item is dropped.
+    """A queue from other threads to the main thread, which drops its oldest item when it is full.
 
     Attributes:
-        dropped: number of those.
+        dropped: number of dropped items.
     """
 
     def __init__(self, size: int = 256) -> None:
-        """Begin empty, and listen to SIGTERM and SIGINT; the caller is the main thread."""
+        """Create an empty queue, and listen to SIGTERM and SIGINT; call it from the main thread."""
         self.dropped = 0
         self._items: Queue[Item] = Queue(size)
         self._signals: list[int] = []
@@ -144,7 +144,6 @@ class Inbox(Generic[Item]):
             signal.signal(number, lambda number, _: self._signals.append(number))
 
     def put(self, item: Item) -> None:
-        """Add an item."""
         while True:
             try:
                 self._items.put_nowait(item)
@@ -156,10 +155,10 @@ class Inbox(Generic[Item]):
     def handle_until_stopped(
         self, handle: Callable[[Item], None], beside: Callable[[], None] | None = None
     ) -> None:
-        """Handle items until SIGTERM or SIGINT comes; one that fails is logged.
+        """Call `handle` with each item until SIGTERM or SIGINT comes, and log its errors.
 
         Args:
-            beside: called at least every half a second.
+            beside: called after each item, and at least every half a second.
 
         Raises:
             KeyRefused: the service refuses the key.

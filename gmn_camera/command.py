@@ -1,4 +1,4 @@
-"""`gmn camera`: from a camera to sightings."""
+"""The commands of `gmn camera`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from gmn_client.errors import GmnError, InvalidInput
 
 
 class CameraCommands(TyperGroup):
-    """Commands whose messages show no password of an address, wherever it was written."""
+    """A group of commands whose error messages show no passwords of addresses."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command."""
         try:
             return super().invoke(ctx)
         except TyperException as error:
@@ -315,7 +314,7 @@ def mqtt(
 
 
 def _leave_out_cause(error: Exception) -> None:
-    """Keep the traceback of --debug from showing a password, which the cause may repeat."""
+    """Remove a cause that repeats a password, which --debug would show in the traceback."""
     cause = str(error.__cause__)
     if cause != redact_text(cause):
         error.__cause__ = None

@@ -1,4 +1,8 @@
-"""The best crop of each part of a track: tall, sharp, certain, free of others and of the edge."""
+"""The choice of the best crop of each part of a track.
+
+Crops are compared by height, sharpness, detector score, occlusion by other people, and contact with
+the edge of the frame.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +20,21 @@ from gmn_camera.boxes import Boxes, Scores, free_shares
 from gmn_camera.frame import Frame, Pixels
 from gmn_camera.tracker import LOST_SECONDS
 
-# Seconds of the first parts of a track. The service ends a track ten seconds after its last crop,
-# and two crops may be as far apart as two parts are long: none may be longer than four seconds.
+# Lengths of the first parts of a track. The service ends a track ten seconds after its last crop,
+# and two successive crops may be two parts apart, so no part may be longer than four seconds.
 PART_SECONDS = (1, 1, 2, 2, 4, 4, 4, 4)
-# A person who stays gives a crop a minute: after a crop with `still` the service waits 90 seconds.
+# Interval of the crops of a person who stays: after a crop with `still` the service keeps the track
+# for 90 seconds.
 STILL_EVERY_SECONDS = 60.0
 STILL_PART_SECONDS = 4.0
 MIN_SCORE = 0.5
 MIN_FREE_SHARE = 0.75
 MIN_ASPECT = 1.2
 MAX_ASPECT = 6.0
-# Boxes that end so close to an edge of the frame may show a part of the person only.
+# A box that ends this close to an edge of the frame may show only a part of the person.
 EDGE_PIXELS = 2
 EDGE_FACTOR = 0.4
-# Crops gain nothing from more rows, or from more contrast between neighbouring pixels.
+# Crops gain nothing from more rows or more sharpness than these.
 GOOD_HEIGHT = 256
 GOOD_SHARPNESS = 20.0
 # The models were trained with some background around people.
@@ -51,11 +56,11 @@ class ChosenCrop(NamedTuple):
 
     Attributes:
         track: identifies the track in this run of the program.
-        number: number of the track's crops before it.
+        number: index of the crop in its track, from 0.
         captured_at: time of capture of its frame.
         seconds: the same moment by `time.monotonic`.
         jpeg: content of an image file.
-        still: whether the person goes on to stay, so that the next crop may come in a minute.
+        still: whether the person stays, so that the next crop comes in a minute.
     """
 
     track: str
@@ -85,14 +90,14 @@ class Candidate:
 
 @dataclass(eq=False)
 class Passage:
-    """A person before the camera.
+    """A person who passes the camera. All times are those of `time.monotonic`.
 
     Attributes:
-        track: the name of the track.
-        seen_at: time of the newest frame that shows the person, by `time.monotonic`.
+        track: name of the track.
+        seen_at: time of the newest frame that shows the person.
         crops: number of chosen crops.
-        part_began_at: the same of the first usable frame of the current part; None before it.
-        chosen_at: the same of the newest chosen crop.
+        part_began_at: time of the first usable frame of the current part; None before it.
+        chosen_at: time of capture of the newest chosen crop; None before it.
         best: the best crop of the current part.
     """
 
@@ -109,7 +114,7 @@ class Passage:
 
     @property
     def stays(self) -> bool:
-        """True if the crop of the current part is followed by pauses."""
+        """Return True if a pause follows the crop of the current part."""
         return self.crops >= len(PART_SECONDS) - 1
 
 
@@ -118,15 +123,15 @@ class CropChooser:
 
     Attributes:
         tracks: number of tracks so far.
-        low: number of boxes that were too low for a crop.
+        low: number of boxes that were lower than the minimum.
     """
 
     def __init__(self, min_height: int, series: str) -> None:
-        """Begin without a track.
+        """Create a chooser without tracks.
 
         Args:
-            min_height: pixels of the lowest usable box.
-            series: begins the names of the tracks, so that those of two runs differ.
+            min_height: least height of a usable box, in pixels.
+            series: prefix of the track names, which differs between runs.
         """
         self.tracks = 0
         self.low = 0
@@ -142,11 +147,11 @@ class CropChooser:
         numbers: NDArray[np.intp],
         seconds: float,
     ) -> list[ChosenCrop]:
-        """Look at the people of a frame, and return the crops of the parts that end with it.
+        """Add the people of a frame, and return the crops of the parts that end with it.
 
         Args:
-            boxes: of all people, in pixels of the frame.
-            numbers: the track of each box `(n,)`; a negative one is left out.
+            boxes: boxes of all people, in pixels of the frame.
+            numbers: track number of each box `(n,)`; boxes with a negative number are skipped.
             seconds: time of capture by `time.monotonic`.
         """
         free = free_shares(boxes)
@@ -164,13 +169,13 @@ class CropChooser:
         return list(self._end_parts(seconds))
 
     def end(self) -> list[ChosenCrop]:
-        """End all tracks, and return the crops of the parts that have begun."""
+        """End all tracks, and return the crops of their unfinished parts."""
         begun = [passage for passage in self._passages.values() if passage.best is not None]
         self._passages.clear()
         return [_choose(passage, still=False) for passage in begun]
 
     def name_of(self, number: int) -> str:
-        """Return the name of the track with a number that was given to `add` just now."""
+        """Return the name of a track by its number in the last call of `add`."""
         return self._passages[number].track
 
     def _looks_for_crop(self, passage: Passage, seconds: float) -> bool:
@@ -213,8 +218,8 @@ class CropChooser:
         )
         quality = score * free_share * min(height / GOOD_HEIGHT, 1.0) ** 0.5
         quality *= 1.0 if is_inside else EDGE_FACTOR
-        # Converting the whole frame takes as long as detecting people: it is left out where even
-        # perfect sharpness makes no better crop.
+        # Converting the whole frame takes as long as detecting people. Skip it if not even perfect
+        # sharpness would make this the best crop.
         if passage.best is not None and quality <= passage.best.quality:
             return
         cut = _with_margin(box, frame)
@@ -257,6 +262,6 @@ def _with_margin(box: Boxes, frame: Frame) -> Box:
 
 
 def _sharpness(pixels: Pixels) -> float:
-    """Return the mean difference of neighbouring pixels, of 255."""
+    """Return the mean absolute differences of vertical and horizontal neighbours, added."""
     green = pixels[:, :, 1].astype(np.float32)
     return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())

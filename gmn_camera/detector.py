@@ -1,4 +1,4 @@
-"""People in frames: the shipped network, or a user's own, under OpenVINO."""
+"""The detector of people in frames: the shipped network or a user's own, run by OpenVINO."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from gmn_client.errors import InvalidInput
 from model.openvino_loading import compiled, load_openvino
 
 SHIPPED = "detectors/person-detection-retail-0013.xml"
-# Heights and widths of the pictures that the shipped network gets: wide, upright and square.
+# Input heights and widths of the shipped network: wide, upright and square.
 SHIPPED_CANVASES = ((320, 544), (544, 320), (416, 416))
-# The size of networks that take pictures of any size.
+# Input height and width of networks that accept any.
 ANY_CANVAS = (640, 640)
 GREY = 114
-# People may become taller by this factor where it fills the canvas, as with frames of 16:9.
+# Frames are stretched in height by up to this factor to fill the canvas, as those of 16:9.
 MAX_STRETCH = 17 / 16
 # The tracker also uses boxes of people who are half hidden.
 MIN_SCORE = 0.2
-# Two boxes with a larger intersection over union are one person, whom the better one shows.
+# Two boxes with a larger intersection over union show one person, and only the better one is kept.
 MAX_OVERLAP = 0.6
 MOST_PEOPLE = 128
 COLUMNS_OF_SSD = 7
@@ -37,20 +37,20 @@ Outputs: TypeAlias = Sequence[NDArray[Any]]
 
 
 class Detections(NamedTuple):
-    """Boxes of people, the best first: in shares of a frame, and scores."""
+    """Boxes of people in shares of a frame, and their scores; the best first."""
 
     boxes: Boxes
     scores: Scores
 
 
 class Kind(NamedTuple):
-    """A kind of network.
+    """The input and output format of a network.
 
     Attributes:
-        read: returns the boxes in shares of the canvas, and their scores, from the outputs and the
-            canvas.
-        pixel_format: order of the colours that it was trained with.
-        highest: value of the brightest pixel.
+        read: converts outputs into detections in shares of the canvas; takes the outputs, and the
+            height and width of the canvas.
+        pixel_format: order of the colours that the network was trained with.
+        highest: input value of the brightest pixel.
     """
 
     read: Callable[[Outputs, tuple[int, int]], Detections]
@@ -66,8 +66,8 @@ class Detector:
 
         Args:
             graph: an `.xml` of OpenVINO or an `.onnx`: an SSD of the Open Model Zoo, or an export
-                of YOLOv8 or RT-DETR whose class 0 is a person; None is the shipped one.
-            threads: threads that compute it.
+                of YOLOv8 or RT-DETR whose class 0 is a person; None loads the shipped network.
+            threads: number of threads that compute.
 
         Raises:
             InvalidInput: the file cannot be read, or is of another kind.
@@ -86,7 +86,7 @@ class Detector:
         self._requests: dict[tuple[int, int], Any] = {}
 
     def detect(self, frame: Frame) -> Detections:
-        """Return the people on a frame, 128 at most."""
+        """Return at most 128 people in a frame."""
         canvas = self._choose_canvas(frame)
         canvas_height, canvas_width = canvas
         scale = min(canvas_height / frame.height, canvas_width / frame.width)
@@ -95,7 +95,7 @@ class Detector:
         request = self._request(canvas)
         tensor = request.get_input_tensor()
         tensor.data[0, :rows, :columns] = frame.resized(columns, rows, self._kind.pixel_format)
-        # The rest stays as it was, grey; but the frames of a stream may change their size.
+        # An earlier frame of another size may have left pixels beside this one.
         tensor.data[0, rows:] = GREY
         tensor.data[0, :, columns:] = GREY
         request.start_async()
@@ -193,7 +193,7 @@ def _corners(rows: NDArray[np.float64]) -> Boxes:
 
 
 def _best(found: Detections) -> Detections:
-    """Return one box for each person, the most certain first."""
+    """Suppress weak and duplicate boxes, and sort the others by descending score."""
     order = np.argsort(-found.scores, kind="stable")
     order = order[found.scores[order] >= MIN_SCORE]
     kept: list[int] = []

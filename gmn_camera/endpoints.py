@@ -1,4 +1,4 @@
-"""HOST:PORT, as options of the command line name it."""
+"""Addresses like HOST:PORT in options of the command line."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ BRACKETED = re.compile(r"\[(?P<host>[^][]*)](:(?P<port>.*))?", re.DOTALL)
 
 
 def read_endpoint(text: str) -> tuple[str, int | None]:
-    """Return host and port; the host is empty and the port None if they are left out.
+    """Split HOST:PORT into host and port; an omitted host is empty, and an omitted port None.
 
-    An IPv6 address is in brackets, as in `[::1]:1883`; without a port it needs none.
+    An IPv6 address before a port is in brackets, as in `[::1]:1883`.
 
     Raises:
-        ValueError: the text is none of this.
+        ValueError: the host or the port is malformed.
     """
     bracketed = BRACKETED.fullmatch(text)
     if bracketed is not None:

@@ -31,7 +31,8 @@ class Figures:
         waiting: crops that wait for the service.
         frame_at: time of the newest frame by `time.monotonic`, which all processes of a machine
             share; None before the first.
-        lag: seconds from the capture of the newest answered crop to its answer; None before it.
+        lag: seconds from the capture of the newest answered crop to its answer; None before the
+            first answer.
     """
 
     frames: int = 0
@@ -51,7 +52,7 @@ class FiguresCollector:
     """Shows the figures of all cameras when Prometheus asks for them."""
 
     def __init__(self, read: Callable[[], Mapping[str, Figures]]) -> None:
-        """Remember where the figures are.
+        """Create a collector.
 
         Args:
             read: returns the newest figures by camera.
@@ -59,7 +60,6 @@ class FiguresCollector:
         self._read = read
 
     def collect(self) -> Iterator[Any]:
-        """Yield the metrics."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         cameras = self._read()

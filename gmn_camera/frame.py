@@ -1,4 +1,4 @@
-"""A frame of a video: its time and its pixels, upright."""
+"""A frame of a video, with its time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Pixels: TypeAlias = NDArray[np.uint8]
 
 
 class Frame:
-    """A frame of a video, as players show it.
+    """A frame of a video, upright as video players show it.
 
     Attributes:
         captured_at: time of capture; for streams the time of arrival.
@@ -35,7 +35,7 @@ class Frame:
 
     @cached_property
     def pixels(self) -> Pixels:
-        """RGB `(height, width, 3)`."""
+        """Return RGB pixels `(height, width, 3)`."""
         return self._upright(self._picture.to_ndarray(format="rgb24"))
 
     def resized(self, width: int, height: int, pixel_format: str) -> Pixels:
@@ -52,7 +52,7 @@ class Frame:
         return self._upright(small.to_ndarray())
 
     def _upright(self, pixels: NDArray[Any]) -> Pixels:
-        """Return the pixels as the matrix says: rows and columns may change places and order."""
+        """Rotate and mirror pixels by the display matrix."""
         (to_right, to_bottom), (below_to_right, below_to_bottom) = self._matrix
         if self._is_turned:
             pixels = pixels.swapaxes(0, 1)
@@ -66,11 +66,11 @@ class Frame:
 
 
 def _read_matrix(picture: av.VideoFrame) -> NDArray[Any]:
-    """Return how a picture is shown `(2, 2)`.
+    """Return the display matrix of a picture `(2, 2)`.
 
-    The rows are the ways of a step to the right and of a step down in the stored picture, each to
-    the right and down as shown. Phones store upright videos lying on their side, front cameras
-    mirrored ones, and cameras at a ceiling those that are upside down.
+    The first row says how far a step to the right in the stored picture leads to the right and down
+    in the shown one; the second row says it of a step down. Phones store upright videos lying on
+    their side, front cameras store mirrored ones, and cameras at a ceiling store them upside down.
     """
     side_data: Any = picture.side_data
     matrix = side_data.get(Type.DISPLAYMATRIX)

@@ -1,4 +1,4 @@
-"""`gmn camera frigate`: Frigate's people become sightings, and get names in Frigate."""
+"""`gmn camera frigate`: sends people whom Frigate finds to the service, and names them there."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from gmn_client.proxies import require_address
 
 log = logging.getLogger(__name__)
 PERSON = "person"
-# Frigate finds a better snapshot of a person many times a second.
+# Frigate may announce a better snapshot of a person many times a second.
 ASK_EVERY_SECONDS = 2.0
 # Frigate says in this header which frame a snapshot is.
 FRAME_TIME = "X-Frame-Time"
 SAME_FRAME_SECONDS = 0.01
-# Events that never ended, as after a restart of Frigate.
+# Limit of the events in memory: some never end, as after a restart of Frigate.
 MOST_EVENTS = 1000
 MOST_MESSAGE_BYTES = 1024 * 1024
 MOST_ANSWER_BYTES = 32 * 1024 * 1024
@@ -32,12 +32,12 @@ LONGEST_LABEL = 100
 # The service's limit on the id of a track.
 LONGEST_ID = 64
 LONGEST_CAMERA = 256
-# Time to wait for the next bytes of an answer of Frigate, and for the whole answer.
+# Limits for the next bytes of an answer of Frigate, and for the whole answer.
 TIMEOUT_SECONDS = 10.0
 ANSWER_SECONDS = 30.0
-# The last moment that Python's dates know, at the end of the year 9999.
+# The last second that `datetime` can represent, at the end of the year 9999.
 LAST_SECOND = 253_402_300_799
-# Frame without anything drawn on it, by the names that versions of Frigate give it.
+# Names of the frame without drawings on it, in Frigate's several versions.
 CLEAN_PICTURES = ("snapshot-clean.webp", "snapshot-clean.png")
 
 Edge = Annotated[float, Field(ge=-100_000, le=100_000, allow_inf_nan=False)]
@@ -58,7 +58,7 @@ class FrigateSnapshot(BaseModel):
 class FrigateObject(BaseModel):
     """The object of an event, as Frigate describes it."""
 
-    # The id becomes a part of addresses of Frigate, which must lead to nothing but this event.
+    # The id becomes a part of Frigate's URLs, and must not lead to anything but this event.
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=LONGEST_ID)]
     camera: Annotated[str, Field(min_length=1, max_length=LONGEST_CAMERA)]
     label: str
@@ -75,12 +75,12 @@ class FrigateEvent(BaseModel):
 
 @dataclass
 class KnownEvent:
-    """An event that goes on.
+    """An event of Frigate that has not ended.
 
     Attributes:
-        frame_time: of the newest snapshot that was sent.
-        asked_at: when, by `time.monotonic`.
-        probability: of the name that Frigate shows; 0 for none.
+        frame_time: time of capture of the newest snapshot that was sent, in seconds since 1970.
+        asked_at: time of its request by `time.monotonic`.
+        probability: probability of the match whose name Frigate shows; 0 without a name.
     """
 
     frame_time: float = 0.0
@@ -99,11 +99,11 @@ class FrigateBridge:
     """Sends the people of Frigate's events to the service, and names them in Frigate."""
 
     def __init__(self, service: Client, frigate: httpx2.Client, min_height: int) -> None:
-        """Remember both sides.
+        """Create a bridge without known events.
 
         Args:
-            service: with a key that has the scopes `sight` and `query`.
-            frigate: with the address of Frigate.
+            service: client with a key that has the scopes `sight` and `query`.
+            frigate: client with the address of Frigate.
             min_height: pixels; lower people are not sent.
         """
         self._service = service
@@ -113,7 +113,7 @@ class FrigateBridge:
         self._has_told_of_clean_pictures = False
 
     def handle(self, payload: bytes) -> None:
-        """Handle a message; one that fails is logged, and the next ones go on.
+        """Handle a message of the topic `frigate/events`, and log its errors.
 
         Raises:
             KeyRefused: the service refuses the key.
@@ -192,13 +192,13 @@ class FrigateBridge:
             known.probability = best.probability
 
     def _read_picture(self, event_id: str, frame_time: float) -> bytes | None:
-        """Return the whole frame of an event that goes on; None if Frigate has another picture."""
+        """Return the whole frame of a running event; None if Frigate has another picture."""
         shown = {"bbox": 0, "crop": 0, "timestamp": 0, "quality": 95}
         answer = self._ask("GET", f"/api/events/{event_id}/snapshot.jpg", params=shown)
         if answer is None:
             return None
-        # The event has ended by now. Its stored picture may be cut, whatever is asked for, and the
-        # message about the end follows.
+        # Frigate sends this header once the event has ended. Its stored picture may be cut despite
+        # the parameters, and the message about the end follows.
         if "max-age" in answer.headers.get("Cache-Control", ""):
             return None
         of_frame = answer.headers.get(FRAME_TIME)
@@ -209,8 +209,7 @@ class FrigateBridge:
     def _read_clean_picture(self, event_id: str) -> bytes | None:
         """Return the whole frame of an event that has ended; None if Frigate keeps none.
 
-        `snapshot.jpg` is then a file that may be cut or have a box drawn on it, as the
-        configuration of Frigate says.
+        Frigate's configuration may have `snapshot.jpg` of such an event cut, or a box drawn on it.
         """
         for name in CLEAN_PICTURES:
             answer = self._ask("GET", f"/api/events/{event_id}/{name}")
@@ -231,10 +230,11 @@ class FrigateBridge:
             log.warning("Frigate does not know the event %s, so it gets no name", event_id)
 
     def _ask(self, method: str, path: str, **content: Any) -> FrigateAnswer | None:
-        """Return Frigate's answer; None if there is no such thing.
+        """Return Frigate's answer; None if it is 404.
 
         Raises:
-            httpx2.HTTPError: Frigate does not answer, answers an error, too much or too slowly.
+            httpx2.HTTPError: Frigate does not answer, or its answer is an error, too large or too
+                slow.
         """
         latest = time.monotonic() + ANSWER_SECONDS
         body = bytearray()
@@ -266,9 +266,9 @@ def bridge_frigate(
     """Follow Frigate's events until SIGTERM or SIGINT comes.
 
     Args:
-        service: with a key that has the scopes `sight` and `query`.
+        service: client with a key that has the scopes `sight` and `query`.
         frigate_url: address of Frigate's HTTP API.
-        broker: gets Frigate's messages.
+        broker: broker to which Frigate publishes.
         prefix: `topic_prefix` in Frigate's configuration.
         min_height: pixels; lower people are not sent.
 

@@ -36,22 +36,22 @@ MOST_CAMERAS = 1000
 
 
 class HomeAssistant:
-    """Announces cameras as devices with three entities, and publishes what happens there.
+    """Announces each camera as a device with three entities, and publishes their states.
 
     Attributes:
-        topic: the first part of all topics and ids but those of Home Assistant.
-        status_topic: says whether the program runs and the service answers.
-        own_topics: those that other programs may have published, too.
+        topic: prefix of all topics that this program chooses.
+        status_topic: topic of the availability: the program runs and the service answers.
+        own_topics: topics to subscribe to, as an earlier or another run may have published there.
     """
 
     def __init__(
         self, mqtt: Any, service: Client, discovery: str, topic: str = DEFAULT_TOPIC
     ) -> None:
-        """Remember both sides.
+        """Begin without known cameras.
 
         Args:
             mqtt: client of the broker.
-            service: with a key that has the scope `query`.
+            service: client with a key that has the scope `query`.
             discovery: the topic below which Home Assistant looks for entities.
             topic: the topic below which this program publishes; bridges of several services need
                 different ones.
@@ -59,37 +59,37 @@ class HomeAssistant:
         self.topic = topic
         self.status_topic = f"{topic}/status"
         self.own_topics = (self.status_topic, f"{topic}/+/connected")
-        # Home Assistant ignores ids with letters that a topic may have.
+        # A topic may have letters that Home Assistant does not accept in ids.
         self._id = topic if topic == DEFAULT_TOPIC else slug_of(topic)
         self._mqtt = mqtt
         self._service = service
         self._discovery = discovery
         self._connected: dict[str, bool] = {}
         self._listed: set[str] = set()
-        self._kept: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._retained: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._service_answers = False
         self._cameras_at = float("-inf")
 
     def announce(self) -> None:
-        """Publish whether the service answers, and every entity so far."""
+        """Publish the availability, and announce the watch lists and all known cameras."""
         self._publish_status()
         self._announce_lists()
         for camera, is_connected in list(self._connected.items()):
             self._announce_camera(camera)
             self._publish_connected(camera, is_connected)
 
-    def note_message(self, topic: str, payload: bytes, *, is_kept: bool) -> None:
-        """Note a message of a topic that this program publishes, too.
+    def note_message(self, topic: str, payload: bytes, *, is_retained: bool) -> None:
+        """Handle a message of one of `own_topics`.
 
         Args:
-            is_kept: the broker kept it, maybe from before this start.
+            is_retained: whether the broker had kept the message, maybe from an earlier run.
         """
         if topic == self.status_topic:
-            # Another program with the same topic has ended.
+            # Another program with the same topic publishes this at its end.
             if payload == OFFLINE.encode() and self._service_answers:
                 self._publish_status()
-        elif is_kept and payload == CONNECTED.encode():
-            self._kept.put(topic)
+        elif is_retained and payload == CONNECTED.encode():
+            self._retained.put(topic)
 
     def leave(self) -> None:
         """Publish that the program ends."""
@@ -97,9 +97,9 @@ class HomeAssistant:
         self._publish_status()
 
     def publish_cameras(self) -> None:
-        """Publish which cameras the service hears, every 30 seconds.
+        """Publish which cameras are connected to the service, at most every 30 seconds.
 
-        While the service is away, all entities are unavailable.
+        While the service does not answer, all entities are unavailable.
 
         Raises:
             KeyRefused: the service refuses the key.
@@ -111,7 +111,7 @@ class HomeAssistant:
         try:
             for camera in self._service.cameras():
                 if camera.camera is not None:
-                    # Two keys may use one name.
+                    # Cameras of two API keys may have the same name.
                     heard[camera.camera] = heard.get(camera.camera, False) or not camera.silent
         except KeyRefused:
             raise
@@ -124,19 +124,19 @@ class HomeAssistant:
             self._listed = set(heard)
             for name, is_connected in heard.items():
                 self._note_camera(name, is_connected)
-            self._forget_kept()
+            self._publish_unknown()
 
     def _disconnect(self, cameras: Iterable[str]) -> None:
-        """Show cameras as disconnected that the service no longer lists."""
+        """Publish that cameras are disconnected, as the service no longer lists them."""
         for camera in cameras:
             if self._connected.pop(camera, False):
                 self._publish_connected(camera, False)
 
-    def _forget_kept(self) -> None:
-        """Show as unknown what the broker keeps of cameras that nothing is known about."""
+    def _publish_unknown(self) -> None:
+        """Publish the state "unknown" of cameras that only retained messages are about."""
         known = {self._connected_topic(camera) for camera in self._connected}
-        while not self._kept.empty():
-            topic = self._kept.get()
+        while not self._retained.empty():
+            topic = self._retained.get()
             if topic not in known:
                 self._publish(topic, UNKNOWN, retain=True)
 
@@ -151,7 +151,7 @@ class HomeAssistant:
 
     def publish_alert(self, alert: Alert) -> None:
         """Publish an alert with its picture."""
-        # Home Assistant would take no event of an entity that is unavailable.
+        # Home Assistant ignores events of an unavailable entity.
         self._note_service(True)
         if alert.camera is None:
             self._publish_event(LISTS, alert)
@@ -252,7 +252,7 @@ class HomeAssistant:
 
 
 def slug_of(camera: str) -> str:
-    """Return a name for topics and ids; different cameras have different ones."""
+    """Return a name of a camera for topics and ids; no two cameras have the same."""
     readable = re.sub(r"[^a-z0-9]+", "_", camera.lower()).strip("_")[:32]
     return f"{readable}_{hashlib.sha256(camera.encode()).hexdigest()[:8]}".lstrip("_")
 
@@ -263,7 +263,7 @@ def bridge_home_assistant(
     """Publish alerts and cameras until SIGTERM or SIGINT comes.
 
     Args:
-        client: of the service.
+        client: client of the service.
         discovery: the topic below which Home Assistant looks for entities.
         topic: the topic below which this program publishes.
 
@@ -275,7 +275,8 @@ def bridge_home_assistant(
     refused: list[KeyRefused] = []
     mqtt = broker.client("gmn-alerts")
     home = HomeAssistant(mqtt, client, discovery, topic)
-    # Home Assistant then shows the entities as unavailable.
+    # The broker publishes this if the program breaks off, and Home Assistant shows the entities as
+    # unavailable.
     mqtt.will_set(home.status_topic, OFFLINE, qos=1, retain=True)
 
     def announce(_client: Any, _data: Any, _flags: Any, reason: Any, _more: Any) -> None:
@@ -287,7 +288,7 @@ def bridge_home_assistant(
         home.announce()
 
     def note(_client: Any, _data: Any, message: Any) -> None:
-        home.note_message(message.topic, message.payload, is_kept=message.retain)
+        home.note_message(message.topic, message.payload, is_retained=message.retain)
 
     def follow() -> None:
         try:

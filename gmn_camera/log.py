@@ -1,4 +1,4 @@
-"""The log of a camera: lines on standard error, which show every character."""
+"""The log of a camera on standard error."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ class CameraFormatter(logging.Formatter):
     """Writes the time, the camera and the message in one line."""
 
     def __init__(self, camera: str) -> None:
-        """Remember the name that each line has."""
         super().__init__("%(asctime)s {camera}: %(message)s", "%H:%M:%S", style="%")
         self._camera = camera
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line without passwords.
+        """Return the line without passwords, and with control characters escaped.
 
-        A control character, which a stream may send, is escaped.
+        A stream may send control characters to forge lines.
         """
         line = redact_text(super().format(record).replace("{camera}", self._camera, 1))
         return "".join(

@@ -1,4 +1,4 @@
-"""From frames to crops: detect people, follow them, and choose their crops."""
+"""The pipeline from frames to crops: detector, tracker, zones and choice of crops."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from gmn_camera.settings import CameraSettings, Zone
 from gmn_camera.time_line import TimeLine
 from gmn_camera.tracker import NO_TRACK, Tracker
 
-# Frames are looked at so far apart while nobody is followed: the detector takes nine tenths of the
-# time, and most cameras see nobody most of the time.
+# Interval of processed frames while nobody is tracked. The detector takes nine tenths of the
+# computing time, and most cameras see nobody most of the time.
 IDLE_SECONDS = 0.25
-# A box that reaches the lower edge has its feet in the frame still.
+# A box may reach the lower edge of the frame. Its feet still lie in a zone that ends there.
 LOWEST_FEET = 0.9999
 
 
@@ -27,9 +27,9 @@ class FoundPeople(NamedTuple):
     """The people of a frame.
 
     Attributes:
-        boxes: in pixels of the frame; only of people with a track, in a zone.
-        numbers: the track of each box `(n,)`.
-        crops: crops that were chosen with this frame, of this or earlier ones.
+        boxes: boxes of the people who have a track and stand in a zone, in pixels of the frame.
+        numbers: track number of each box `(n,)`.
+        crops: crops that were chosen at this frame, cut from this or earlier frames.
     """
 
     boxes: Boxes
@@ -38,7 +38,7 @@ class FoundPeople(NamedTuple):
 
 
 class CropPipeline:
-    """Finds the people of successive frames.
+    """Finds people in successive frames, and chooses their crops.
 
     Attributes:
         chooser: chooses the crops.
@@ -48,7 +48,7 @@ class CropPipeline:
         """Load the detector.
 
         Args:
-            series: begins the names of the tracks.
+            series: prefix of the track names.
 
         Raises:
             InvalidInput: the detector cannot be used.
@@ -61,11 +61,11 @@ class CropPipeline:
         self._time_line = TimeLine(1 / settings.fps)
 
     def add(self, frame: Frame, seconds: float | None = None) -> FoundPeople:
-        """Look at the next frame, unless nobody is followed and one was looked at just now.
+        """Process the next frame; skip frames in quick succession while nobody is tracked.
 
         Args:
-            seconds: time of capture by a clock that nobody sets. Without it, `captured_at` counts,
-                and what the clock of the machine was set back or forward is left out.
+            seconds: time of capture by a monotonic clock. By default it is derived from
+                `captured_at`, without the jumps of the machine's clock.
         """
         if seconds is None:
             seconds = self._time_line.seconds_at(frame.captured_at.timestamp())
@@ -81,7 +81,7 @@ class CropPipeline:
         return FoundPeople(boxes[is_followed], numbers[is_followed], crops)
 
     def end(self) -> list[ChosenCrop]:
-        """End all tracks, and return the crops of people who were in the last frames."""
+        """End all tracks, and return the crops of their unfinished parts."""
         return self.chooser.end()
 
 

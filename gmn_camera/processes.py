@@ -1,4 +1,4 @@
-"""One process for each camera: it is started anew after a crash, and told when to stop."""
+"""One process for each camera, which is started anew after a crash."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ STOP_SECONDS = 25.0
 POLL_SECONDS = 0.5
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 60.0
-# A process that ran for so long did not fail at its start.
+# A process that ran longer than this did not fail at its start, so that pauses begin short again.
 STEADY_SECONDS = 60.0
 
 
 class CameraProcess:
-    """The process of a camera, and those that take its place after a crash.
+    """The process of a camera, which is started anew after a crash.
 
     Attributes:
         figures: the newest figures of the process.
@@ -39,7 +39,6 @@ class CameraProcess:
     """
 
     def __init__(self, settings: CameraSettings, service: Service) -> None:
-        """Start the process."""
         self.figures = Figures()
         self.status: int | None = None
         self._settings = settings
@@ -50,23 +49,20 @@ class CameraProcess:
 
     @property
     def camera(self) -> str:
-        """The camera's name."""
         return self._settings.camera
 
     @property
     def waitables(self) -> list[Any]:
-        """Return what becomes ready when the process reports or ends."""
+        """Return objects for `connection.wait`, ready when the process reports or ends."""
         return [self._connection, self._process.sentinel] if self._restart_at is None else []
 
     def stop(self) -> None:
-        """Tell the process to stop."""
         with suppress(OSError):
             self._connection.send("stop")
         if self._restart_at is not None:
             self.status = ENDED
 
     def kill(self) -> None:
-        """End the process at once."""
         self._process.kill()
 
     def follow(self, is_stopping: bool) -> None:
@@ -95,7 +91,7 @@ class CameraProcess:
     def _note_end(self, exit_code: int, is_stopping: bool) -> None:
         self._process.join()
         self._connection.close()
-        # A file would be sent from its beginning once more.
+        # A process that is started anew would send a file from its beginning once more.
         is_final = exit_code in (ENDED, BAD_INPUT) or not is_stream(self._settings.source)
         if is_final or is_stopping:
             self.status = exit_code if exit_code >= 0 else FAILED
@@ -116,7 +112,7 @@ def watch_cameras(cameras: Sequence[CameraSettings], service: Service, metrics: 
     """Watch cameras until all have ended or SIGTERM or SIGINT comes, and return the exit status.
 
     Args:
-        metrics: port, or HOST:PORT, where Prometheus reads the figures; None for nowhere.
+        metrics: port, or HOST:PORT, where Prometheus reads the figures; None serves none.
 
     Raises:
         InvalidInput: the port cannot be used.
@@ -150,11 +146,11 @@ def watch_cameras(cameras: Sequence[CameraSettings], service: Service, metrics: 
 
 
 def watch_camera(settings: CameraSettings, service: Service, connection: Connection) -> None:
-    """Watch one camera in a process of its own, and end it with an exit status.
+    """Watch one camera, and end the process with an exit status.
 
     Args:
-        connection: gets the figures, and sends one object to end it. It breaks when the parent
-            process ends.
+        connection: connection to the parent process, which gets the figures. One received object
+            ends the watching, as does the end of the parent, which breaks the connection.
     """
     # The parent gets these signals too, and tells this process to stop.
     for number in (signal.SIGTERM, signal.SIGINT):

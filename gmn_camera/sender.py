@@ -1,4 +1,4 @@
-"""Sends the crops of a camera in their order, and again until the service answers."""
+"""Sends the crops of a camera in order, and repeats requests until the service answers."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ LONGEST_WAIT = 10.0
 WAIT_WHILE_CLOSING = 2.0
 CLOSE_SECONDS = 20.0
 POLL_SECONDS = 0.5
-# Statuses of a request that would be refused again with other crops: there is no such gallery, it
-# keeps crops for ever, or the camera's name is not allowed.
+# With these statuses the service would refuse other crops, too: there is no such gallery, it keeps
+# crops for ever, or the camera's name is not allowed.
 LASTING = (404, 422)
 
 
@@ -39,22 +39,22 @@ class CropSender:
 
     Attributes:
         sent: number of crops that the service accepted.
-        refused: number of those that it refused.
-        dropped: number of those that were given up because too many waited, or at the end.
+        refused: number of crops that the service refused.
+        dropped: number of crops that were given up because too many waited, or at the end.
         lag: seconds from the capture of the newest answered crop to its answer.
-        problem: reason why nothing can be sent any more; None while there is none.
+        problem: reason why the sender has ended early; None without one.
     """
 
     def __init__(
         self, client: Client, settings: CameraSettings, *, drops: bool, stop: threading.Event
     ) -> None:
-        """Begin to send.
+        """Start the thread that sends.
 
         Args:
-            client: makes one attempt for a request.
-            drops: whether the oldest crop gives way if too many wait, as for a stream, which waits
-                for nobody; otherwise `put` waits.
-            stop: set if nothing can be sent any more.
+            client: client that makes one attempt per request.
+            drops: whether a full queue drops its oldest crop, as for a stream, which cannot be made
+                to wait; otherwise `put` waits.
+            stop: set by the sender if it ends early.
         """
         self.sent = 0
         self.refused = 0
@@ -77,11 +77,11 @@ class CropSender:
 
     @property
     def waiting(self) -> int:
-        """Number of crops without an answer."""
+        """Return the number of crops without an answer."""
         return len(self._waiting) + self._in_flight
 
     def put(self, crop: ChosenCrop) -> None:
-        """Add a crop to the queue."""
+        """Add a crop to the queue; if it is full, drop the oldest crop or wait."""
         with self._changed:
             if len(self._waiting) >= self._most_waiting:
                 if self._drops:
@@ -97,7 +97,7 @@ class CropSender:
         return len(self._waiting) < self._most_waiting or self._stop.is_set()
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Send what waits, for so many seconds at most, and count the rest as dropped."""
+        """Send the waiting crops for at most `seconds`, and count the rest as dropped."""
         with self._changed:
             self._closing.set()
             self._changed.notify_all()
@@ -117,7 +117,7 @@ class CropSender:
             self.problem = str(error)
         except Exception as error:
             if self._has_given_up.is_set():
-                # The client is closed by then.
+                # The client was closed under this thread, and its error means nothing.
                 return
             self.problem = f"{type(error).__name__}: {error}"
             log.exception("the sender failed")
@@ -127,7 +127,7 @@ class CropSender:
                 self._changed.notify_all()
 
     def _next_batch(self) -> list[ChosenCrop]:
-        """Wait for crops, and return them; none at the end."""
+        """Wait for crops, and return some; none after the last crop."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing.is_set())
             count = min(MOST_AT_ONCE, len(self._waiting))
@@ -142,8 +142,8 @@ class CropSender:
         Raises:
             GmnError: all further crops would be refused, too.
         """
-        # A repetition has the same key, so that the service stores nothing twice. It counts a
-        # sighting that is sent again to the same visit.
+        # A repeated request has the same key, so that the service stores nothing twice. A repeated
+        # sighting belongs to the same visit.
         idempotency_key = uuid4().hex
         wait = 1.0
         failures = 0

@@ -1,4 +1,4 @@
-"""The service that gets the crops."""
+"""The address and API key of the service, from options of the command line."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MOST_SECRET_BYTES = 4096
 
 
 class Service(NamedTuple):
-    """Where the service is.
+    """Address and API key of the service.
 
     Attributes:
-        url: its address.
+        url: address of the service.
         api_key: a key with the scope `sight`, and with `enroll` to store crops.
     """
 
@@ -25,13 +25,13 @@ class Service(NamedTuple):
     api_key: str | None
 
     def connect(self) -> Client:
-        """Return a client that makes one attempt: requests are repeated by the sender."""
+        """Return a client that makes one attempt per request, as the sender repeats requests."""
         retries = Retries(attempts=1)
         return Client(self.url, self.api_key, timeout=TIMEOUT_SECONDS, retries=retries)
 
 
 def read_service(url: str, api_key: str | None, api_key_file: Path | None) -> Service:
-    """Return the service by options of the command line.
+    """Return the service that options of the command line name.
 
     Args:
         api_key_file: a file with the key, in place of `api_key`.
@@ -48,8 +48,8 @@ def read_secret(option: str, file: Path, content: str) -> str:
     """Return the single line of a file.
 
     Args:
-        option: names the file.
-        content: what the file should have, for messages.
+        option: option of the command line that names the file.
+        content: description of the line, for messages.
 
     Raises:
         InvalidInput: the file cannot be read, or has another number of lines.

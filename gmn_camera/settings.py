@@ -65,26 +65,26 @@ def _check_hours(given: object) -> object:
 
 
 def _strip_address(source: str) -> str:
-    """Return the address of a stream without spaces around it, and another source as it is."""
+    """Strip spaces around the address of a stream; return any other source unchanged."""
     stripped = source.strip()
     return stripped if STREAM.match(stripped) else source
 
 
 class CameraSettings(BaseModel):
-    """One camera: where its frames come from, and what is looked for in them.
+    """Settings of one camera.
 
     Attributes:
-        camera: its name in the service.
+        camera: name of the camera in the service.
         source: a video file, or the address of a stream.
-        enroll: the gallery that stores its crops; None stores nothing.
-        fps: frames a second that are looked at.
-        min_height: pixels; lower people give no crops.
-        min_iou: overlap by which a person is followed from frame to frame.
-        zone: a person's feet have to be in one of these; everywhere if empty.
-        hours: time of day on this machine, such as `22:00-06:00`; always if empty.
-        queue: crops of a stream that wait for the service at most.
-        detector: a network of one's own; None is the shipped one.
-        threads: threads of the network.
+        enroll: the gallery that stores the crops; None stores nothing.
+        fps: frames per second that are processed.
+        min_height: least height of a person for a crop, in pixels.
+        min_iou: least intersection over union of a box with the predicted box of its track.
+        zone: polygons, one of which must contain a person's feet; empty for the whole frame.
+        hours: time of day on this machine, such as `22:00-06:00`; empty for the whole day.
+        queue: largest number of a stream's crops that wait for the service.
+        detector: file of a user's own network; None for the shipped one.
+        threads: number of threads of the network.
         started: time of the first frame of a file; by default the file ends now.
         live: play a file in real time, as if it were a stream.
     """
@@ -110,7 +110,7 @@ class CameraSettings(BaseModel):
     live: bool = False
 
     def is_on(self, now: datetime) -> bool:
-        """Return True within the hours.
+        """Return True if a time lies within `hours`.
 
         Args:
             now: the time on this machine.
@@ -139,7 +139,7 @@ def read_options(options: Mapping[str, Any]) -> CameraSettings:
 
 
 def read_config(file: Path) -> list[CameraSettings]:
-    """Read the cameras of a TOML file: `[camera.NAME]` for each, and settings of all before them.
+    """Read a TOML file with settings that all cameras share, and a table `[camera.NAME]` for each.
 
     Raises:
         InvalidInput: the file cannot be read, or a setting cannot be used.
@@ -178,7 +178,7 @@ def _read_table(
 
 
 def _first_reason(error: ValidationError) -> tuple[str, str]:
-    """Return which setting is wrong, and why."""
+    """Return the name of the wrong setting, and the reason."""
     first = error.errors(include_url=False, include_input=False)[0]
     name = str(first["loc"][0]) if first["loc"] else ""
     if first["type"] == "extra_forbidden":

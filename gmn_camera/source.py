@@ -1,4 +1,4 @@
-"""Frames of a video file, all of them in order, or of a stream, always the newest."""
+"""The sources of frames: a video file gives them in order, and a stream always the newest."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from gmn_camera.video import decoded, find_video, open_file, open_stream, second
 from gmn_client.errors import InvalidInput
 
 log = logging.getLogger(__name__)
-# Time to open a stream, and to wait for its next packet.
+# Limit for opening a stream, and for each packet.
 TIMEOUT_SECONDS = 5.0
-# A stream that sends packets for so long without a frame is opened again.
+# A stream that sends packets for longer than this without a frame is opened again.
 FRAMELESS_SECONDS = 30.0
-# A decoder that does not return for so long hangs; nothing in the process can end its call.
+# A decoder that does not return for longer than this hangs; no thread can end its call.
 STUCK_SECONDS = 60.0
 POLL_SECONDS = 0.5
-# A camera that is back is found soon: cameras restart in a minute, and an attempt costs little.
+# Longest pause between attempts. They cost little, and a camera restarts within a minute.
 LONGEST_WAIT = 2.0
 
 
 class SourceStuck(Exception):
-    """The decoder of a stream does not return; the process has to be started anew."""
+    """The decoder of a stream hangs, so that the process has to be started anew."""
 
 
 class VideoFile:
@@ -41,7 +41,6 @@ class VideoFile:
     reconnects = 0
 
     def __init__(self, settings: CameraSettings, stop: threading.Event) -> None:
-        """Remember the file, which is opened by `frames`."""
         self._settings = settings
         self._stop = stop
         self._name = redact(settings.source)
@@ -76,7 +75,7 @@ class VideoFile:
             ) from error
 
     def _timed_pictures(self) -> Iterator[tuple[float, av.VideoFrame]]:
-        """Yield all pictures with their seconds since the first one."""
+        """Yield each picture with its seconds since the first one."""
         with open_file(self._settings.source) as container:
             video = find_video(container, self._name)
             frame_seconds = seconds_of_a_frame(video)
@@ -121,7 +120,7 @@ class VideoFile:
         return datetime.now(UTC) - timedelta(seconds=length)
 
     def _measure_seconds(self) -> float:
-        """Return the length of the file by reading it, as what it says leaves out joined parts."""
+        """Read the whole file to measure its length, as its header leaves out joined parts."""
         with open_file(self._settings.source) as container:
             video = find_video(container, self._name)
             frame_seconds = seconds_of_a_frame(video)
@@ -130,7 +129,7 @@ class VideoFile:
             for packet in container.demux(video):
                 if self._stop.is_set():
                     break
-                # The last packet is empty.
+                # The demuxer ends with an empty packet.
                 if packet.size:
                     moment = packet.pts if packet.dts is None else packet.dts
                     newest = time_line.seconds_at(
@@ -140,15 +139,14 @@ class VideoFile:
 
 
 class Stream:
-    """The newest frame of a stream, which is opened again whenever it breaks off.
+    """A stream, which is opened again whenever it breaks off.
 
     Attributes:
         reconnects: number of times that it was opened again.
-        is_connected: False while it is away.
+        is_connected: False until frames arrive, and while the stream is broken off.
     """
 
     def __init__(self, settings: CameraSettings, stop: threading.Event) -> None:
-        """Remember the stream, which is opened by `frames`."""
         self.reconnects = 0
         self.is_connected = False
         self._address = settings.source
@@ -159,9 +157,9 @@ class Stream:
         self._returned_at = time.monotonic()
 
     def frames(self) -> Iterator[Frame | None]:
-        """Yield the newest frame, at most `fps` in a second, until the program stops.
+        """Yield the newest frame, at most `fps` times a second, until `stop` is set.
 
-        It yields None after each half a second without a frame.
+        After each half a second without a frame, yield None.
 
         Raises:
             SourceStuck: the decoder hangs.
@@ -198,7 +196,7 @@ class Stream:
                         return
                 reason = "the stream ended"
             except av.error.ExitError:
-                # So PyAV ends a call that takes too long.
+                # PyAV raises this when a call takes too long.
                 reason = f"nothing came for {TIMEOUT_SECONDS:g} s"
             except (av.FFmpegError, OSError) as error:
                 reason = _reason_of(error, self._address)
@@ -227,7 +225,7 @@ class Stream:
 
 
 def _reason_of(error: av.FFmpegError | OSError, address: str) -> str:
-    """Return why a stream cannot be read, without its address, which may have a password."""
+    """Describe an error without the address of the stream, which may contain a password."""
     if isinstance(error, av.error.ArgumentError):
         return "the address is wrong, or no kind of video that is read; playlists (HLS) are not"
     reason = error.strerror or type(error).__name__
@@ -239,14 +237,14 @@ def _reason_of(error: av.FFmpegError | OSError, address: str) -> str:
 def chosen_frames(
     pictures: Iterable[tuple[float, av.VideoFrame]], fps: float
 ) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Yield pictures at most `fps` times a second.
+    """Yield at most `fps` pictures for each second of a video.
 
     Args:
-        pictures: each with its seconds.
+        pictures: pairs of seconds since the first picture, and the picture.
     """
     due = 0.0
     for seconds, picture in pictures:
-        # The times of frames are rounded.
+        # The times of frames are rounded, so that one may come a little early.
         if seconds >= due - 0.1 / fps:
             due = max(due + 1 / fps, seconds + 0.5 / fps)
             yield seconds, picture

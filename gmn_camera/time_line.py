@@ -1,26 +1,26 @@
-"""The time line of frames whose own times may be missing, begin anew or jump."""
+"""Continuous times of frames whose own times may be missing, start anew or jump."""
 
 from __future__ import annotations
 
-# Frames that follow each other are closer than this, unless their clock was set forward.
+# A longer step between two frames means that their clock was set forward.
 LONGEST_PAUSE = 10.0
-# Frames whose times are in a wrong order are closer than this, unless their clock was set back.
+# A longer step back means that the clock was set back, not that frames are out of order.
 LONGEST_DISORDER = 1.0
 
 
 class TimeLine:
-    """Seconds of successive frames, which go on where the times of the frames do not.
+    """Seconds of successive frames, continuous where the frames' own times are not.
 
-    Recordings that are joined end to end begin their times anew, the clock of a recorder is set
-    while it records, and a raw video has no times at all. A frame whose time cannot follow that of
-    the last one counts as the next frame.
+    Recordings that are joined end to end start their times anew, the clock of a recorder may be set
+    while it records, and a raw video has no times. A frame whose time cannot follow that of the
+    last frame gets the usual distance from it.
 
     Attributes:
-        jumps: number of times that it could not.
+        jumps: number of frames whose time could not follow.
     """
 
     def __init__(self, frame_seconds: float) -> None:
-        """Begin before the first frame.
+        """Create a time line without frames.
 
         Args:
             frame_seconds: usual time between two frames.
@@ -28,12 +28,12 @@ class TimeLine:
         self.jumps = 0
         self._frame_seconds = frame_seconds
         self._newest: float | None = None
-        # The time of the first frame since the last jump, and what is added to all since then.
+        # The own time of the first frame since the last jump, and the seconds to add since then.
         self._began_at: float | None = None
         self._offset = 0.0
 
     def seconds_at(self, moment: float | None) -> float:
-        """Return the seconds from the first frame to the next one; they never go back.
+        """Add the next frame, and return its seconds since the first frame, which never decrease.
 
         Args:
             moment: time of the next frame in seconds; None if it has none.

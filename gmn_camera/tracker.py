@@ -1,4 +1,4 @@
-"""Tracks of people: boxes of successive frames are joined by their overlap."""
+"""The tracker: joins the boxes of successive frames to tracks by their overlap."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from gmn_camera.boxes import Boxes, Scores, overlaps
 MIN_NEW_SCORE = 0.5
 # Boxes with a low score have to overlap more with the track that they continue.
 MIN_UNSURE_IOU = 0.5
-# A track is given a number by its second box: what is seen once is often no person.
+# A track gets its number with its second box, because a single detection is often no person.
 MIN_BOXES = 2
-# A track without a box for so long has ended; one of a single box, after so many frames.
+# A track ends if it has had no box for longer than this.
 LOST_SECONDS = 2.0
+# A track of a single box ends if it misses more frames than this.
 MOST_MISSED = 1
-# Weight of the newest step in the velocity.
+# Weight of the newest displacement in the running mean of the velocity.
 NEWEST_WEIGHT = 0.4
 NO_TRACK = -1
 
@@ -30,7 +31,7 @@ class FollowedPerson:
 
     Attributes:
         number: identifies the track.
-        box, velocity: its newest box `(4,)`, and its change in a second.
+        box, velocity: the newest box `(4,)`, and its change per second.
         seen_at: time of the newest box in seconds.
         boxes: number of its boxes.
         missed: number of frames since the newest box.
@@ -61,13 +62,13 @@ class FollowedPerson:
 
 
 class Tracker:
-    """Follows people from frame to frame, like ByteTrack but at constant velocity."""
+    """A tracker like ByteTrack that predicts boxes at constant velocity."""
 
     def __init__(self, min_iou: float) -> None:
-        """Begin without a track.
+        """Create a tracker without tracks.
 
         Args:
-            min_iou: least overlap of a box with the box that its track expects.
+            min_iou: least intersection over union of a box with the predicted box of its track.
         """
         self._min_iou = min_iou
         self._people: list[FollowedPerson] = []
@@ -78,11 +79,11 @@ class Tracker:
         return bool(self._people)
 
     def update(self, seconds: float, boxes: Boxes, scores: Scores) -> NDArray[np.intp]:
-        """Return the number of each box's track `(n,)`; -1 for a box that has none yet.
+        """Add the boxes of a frame, and return their track numbers `(n,)`; -1 without a track.
 
         Args:
             seconds: time of the frame.
-            boxes: in any unit.
+            boxes: boxes in any unit.
         """
         numbers = np.full(len(boxes), NO_TRACK)
         sure = np.flatnonzero(scores >= MIN_NEW_SCORE)
@@ -106,10 +107,14 @@ class Tracker:
         min_iou: float,
         numbers: NDArray[np.intp],
     ) -> list[int]:
-        """Add boxes to the people whom this frame has not shown yet, and set their numbers.
+        """Match boxes to the tracks that have none in this frame yet.
+
+        Args:
+            positions: indexes of the boxes to match.
+            numbers: gets the track numbers of the matched boxes.
 
         Returns:
-            The positions of the boxes of nobody.
+            The indexes of the boxes without a match.
         """
         left = dict.fromkeys(positions.tolist())
         people = [person for person in self._people if person.missed]

@@ -1,4 +1,4 @@
-"""`gmn camera try`: what a camera shows, without a service, and what to change about it."""
+"""`gmn camera try`: tries a source without a service, and advises what to change."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ from gmn_client.errors import InvalidInput
 from model.wording import counted
 
 SERIES = "track"
-# Below this the models lose much: half of their input's rows would be invented.
+# Lower crops cost much accuracy: more than half of the rows of the models' input would be
+# interpolated.
 GOOD_HEIGHT = 96
 # With fewer frames a second, tracks break.
 GOOD_FPS = 5.0
-# A stream has to be opened, and its first key frame has to come.
+# Additional time to open a stream and to wait for its first key frame.
 FIRST_FRAME_SECONDS = 20.0
 RED = (255, 32, 0)
 LINE_PIXELS = 3
 
 
 class TriedTrack(BaseModel):
-    """A person who was seen.
+    """A track of a person.
 
     Attributes:
-        track: the name of the track.
+        track: name of the track.
         first_seen, last_seen: times of capture.
         frames: number of frames that show the person.
         height: median height in pixels.
@@ -58,17 +59,17 @@ class TriedSource(BaseModel):
 
     Attributes:
         source: the file, or the address without password.
-        width, height: of the frames in pixels.
-        frames: number of frames that were looked at.
-        seconds: time between the first and the last of them.
+        width, height: size of the frames in pixels.
+        frames: number of processed frames.
+        seconds: time between the first and the last processed frame.
         people_heights: 5th, 50th and 95th percentile in pixels; None if nobody was seen.
-        tracks: the people.
-        low: number of boxes below the least height.
-        crops, crop_bytes: number and size of the crops.
-        cpu_milliseconds: time of all cores for a frame.
-        cores: the same as a share of a core at the rate of the frames.
-        picture: the written frame; None if nobody was seen.
-        advice: what to change, in sentences.
+        tracks: tracks of the people who were seen.
+        low: number of boxes that were lower than the minimum.
+        crops, crop_bytes: number of the crops, and their size in total.
+        cpu_milliseconds: CPU time of a frame, of all cores together.
+        cores: number of cores that processing in real time keeps busy.
+        picture: file with the frame that was written; None if nobody was seen.
+        advice: sentences that say what to change.
     """
 
     source: str
@@ -88,7 +89,7 @@ class TriedSource(BaseModel):
 
 
 class Trial:
-    """Collects what the frames of a source show."""
+    """The trial of a source: its people, tracks and crops so far."""
 
     def __init__(self, settings: CameraSettings) -> None:
         """Load the detector.
@@ -109,13 +110,12 @@ class Trial:
 
     @property
     def seconds(self) -> float:
-        """Time between the first and the last frame."""
+        """Return the seconds between the first and the last frame."""
         if self._first_at is None or self._last is None:
             return 0.0
         return self._last.seconds - self._first_at
 
     def add(self, frame: Frame) -> None:
-        """Look at the next frame."""
         found = self._pipeline.add(frame, frame.seconds)
         self._frames += 1
         self._first_at = frame.seconds if self._first_at is None else self._first_at
@@ -131,11 +131,11 @@ class Trial:
             self._fullest = (frame, boxes)
 
     def end(self, cpu_seconds: float, picture: Path) -> TriedSource:
-        """Write the frame with the most people, and return what was seen.
+        """Write the frame with the most people, and return the result.
 
         Args:
-            cpu_seconds: time of all cores.
-            picture: a file to write.
+            cpu_seconds: CPU time of the trial, of all cores together.
+            picture: the file to write.
 
         Raises:
             InvalidInput: there was no frame, or the picture cannot be written.
@@ -187,11 +187,11 @@ class Trial:
 
 
 def try_source(settings: CameraSettings, seconds: float, picture: Path) -> TriedSource:
-    """Look at a file or stream for some seconds, and return what it shows.
+    """Process the first seconds of a file or stream, and return the result.
 
     Args:
-        seconds: of the video.
-        picture: a file for the frame with the most people, whose boxes are drawn.
+        seconds: length of the processed part of the video.
+        picture: the file to write: the frame with the most people, with their boxes.
 
     Raises:
         InvalidInput: the source, the detector or the file for the picture cannot be used.
@@ -199,12 +199,12 @@ def try_source(settings: CameraSettings, seconds: float, picture: Path) -> Tried
     stop = threading.Event()
     is_live = is_stream(settings.source)
     if settings.started is None:
-        # Without it a file would be read to its end first, to find out its length.
+        # Without a start the whole file would be read first, to measure its length.
         settings = settings.model_copy(update={"started": datetime.now(UTC)})
     source = Stream(settings, stop) if is_live else VideoFile(settings, stop)
     trial = Trial(settings)
     if is_live:
-        # A stream that never sends a frame would be waited for without end.
+        # The loop below does not end while a stream sends no frame.
         limit = threading.Timer(seconds + FIRST_FRAME_SECONDS, stop.set)
         limit.daemon = True
         limit.start()
@@ -220,7 +220,7 @@ def try_source(settings: CameraSettings, seconds: float, picture: Path) -> Tried
 
 
 def describe(tried: TriedSource) -> Iterator[str]:
-    """Yield the lines that tell a person the result."""
+    """Yield the result as lines of text."""
     yield (
         f"{tried.source}: {tried.width}×{tried.height} pixels; looked at "
         f"{counted(tried.frames, 'frame')} of {tried.seconds:g} s"

@@ -12,8 +12,8 @@ from av.stream import Disposition
 from gmn_client.errors import InvalidInput
 
 log = logging.getLogger(__name__)
-# Cameras, recorders and phones use these formats. Playlists and lists of files are not among them:
-# they name other addresses and files, which whoever answers for a camera could have opened.
+# Formats of cameras, recorders and phones. Playlists and lists of files are left out, as they name
+# other addresses and files: another machine could answer for a camera and have those opened.
 FORMATS = (
     *("asf", "av1", "avi", "dhav", "dv", "flv", "h263", "h264", "hevc", "hxvs", "ivf"),
     *("jpeg_pipe", "live_flv", "m4v", "matroska", "mjpeg", "mov", "mpeg", "mpegts", "mpegvideo"),
@@ -23,12 +23,13 @@ STREAM_PROTOCOLS = (
     *("http", "httpproxy", "https", "rtmp", "rtmps", "rtp", "rtsp", "srt", "srtp"),
     *("tcp", "tls", "udp"),
 )
-# FFmpeg reads so much of a stream to find out its rate, which nothing here needs.
+# FFmpeg reads this much of a stream to find out its frame rate, which nothing here needs.
 ANALYZED_MICROSECONDS = "1000000"
 # A stream that is joined between two key frames begins with packets that cannot be decoded.
 MOST_DAMAGED = 250
 MOST_PIXELS = 8192 * 4352
-# Rates outside these are mistakes of a file; FFmpeg takes the usual one for a raw video too.
+# A frame rate outside these limits is a mistake of the file. FFmpeg, too, assumes the usual rate
+# for a raw video.
 LOWEST_RATE = 1
 HIGHEST_RATE = 240
 USUAL_RATE = 25
@@ -37,7 +38,7 @@ PICTURE_CODECS = ("bmp", "gif", "mjpeg", "png", "webp")
 
 
 def open_file(file: str) -> Any:
-    """Return the container of a video file, whatever its name begins with.
+    """Open a video file, also if its name begins like an address.
 
     Raises:
         av.FFmpegError: the file cannot be read.
@@ -49,10 +50,10 @@ def open_file(file: str) -> Any:
 
 
 def open_stream(address: str, timeout_seconds: float) -> Any:
-    """Return the container of a stream.
+    """Open a stream.
 
     Args:
-        timeout_seconds: for opening it, and for each packet.
+        timeout_seconds: limit for opening the stream, and for each packet.
 
     Raises:
         av.FFmpegError: the stream cannot be read.
@@ -73,13 +74,13 @@ def open_stream(address: str, timeout_seconds: float) -> Any:
 
 
 def find_video(container: Any, name: str) -> Any:
-    """Return the video of a container that is no cover or preview, the largest of several.
+    """Return the largest video of a container; prefer videos to covers and previews.
 
     Args:
-        name: names the source in messages.
+        name: name of the source, for messages.
 
     Raises:
-        InvalidInput: there is none.
+        InvalidInput: the container has no video.
     """
     videos = container.streams.video
     if not videos:
@@ -98,7 +99,7 @@ def _likeness_to_a_film(video: Any) -> tuple[bool, bool, bool, int]:
 
 
 def seconds_of_a_frame(video: Any) -> float:
-    """Return the usual time between two frames of a video."""
+    """Return the usual time between two frames of a video, in seconds."""
     rate = video.guessed_rate or video.average_rate
     if rate is None or not LOWEST_RATE <= rate <= HIGHEST_RATE:
         return 1 / USUAL_RATE
@@ -109,13 +110,13 @@ def decoded(container: Any, video: Any, name: str) -> Iterator[av.VideoFrame | N
     """Yield the frames of a video, and None for a packet without a frame.
 
     Args:
-        name: names the source in messages.
+        name: name of the source, for messages.
 
     Raises:
         InvalidInput: the frames are too large, or too many of them are damaged.
         av.FFmpegError: the source cannot be read.
     """
-    # Each thread that decodes frames beside the others would hold one frame back.
+    # With frame threading, each further thread would delay the video by a frame.
     video.thread_type = "SLICE"
     video.codec_context.thread_count = 1
     damaged = 0

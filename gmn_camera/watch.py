@@ -1,4 +1,4 @@
-"""Watches one camera: its frames become sightings until the source ends or it is told to stop."""
+"""Watches one camera until its source ends or `stop` is set."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ log = logging.getLogger(__name__)
 # The service calls a camera silent after five minutes without a heartbeat, or without frames.
 HEARTBEAT_SECONDS = 30.0
 REPORT_SECONDS = 1.0
-# Seconds without a frame after which a heartbeat says so.
+# A heartbeat says `no_frames` if the newest frame is older than this.
 FRAMELESS_SECONDS = 10.0
-# Limit of the service.
+# The service's limit on the lag in a heartbeat, in seconds.
 LONGEST_LAG = 86_400.0
 
 
 class Watcher:
-    """Watches one camera.
+    """Sends the people whom one camera shows to the service.
 
     Attributes:
-        figures: what it did so far.
-        stop: ends it when set.
+        figures: figures since the start.
+        stop: ends the watching when it is set.
     """
 
     def __init__(self, settings: CameraSettings, client: Client) -> None:
-        """Load the detector, and ask for the gallery that is to store crops.
+        """Load the detector, and check the gallery that is to store crops.
 
         Args:
-            client: makes one attempt for a request.
+            client: client that makes one attempt per request.
 
         Raises:
             InvalidInput: the source, the detector or the gallery cannot be used.
@@ -61,7 +61,7 @@ class Watcher:
         if settings.enroll is not None:
             _require_retention(client, settings.enroll)
         self._pipeline = CropPipeline(settings, uuid4().hex[:8])
-        # A file that is played as if it were a stream waits for nobody either.
+        # A file that is played in real time cannot be made to wait either.
         drops = settings.live or isinstance(self._source, Stream)
         self._sender = CropSender(client, settings, drops=drops, stop=self.stop)
 
@@ -100,7 +100,7 @@ class Watcher:
     def _watch(self, frame: Frame | None) -> None:
         now = time.monotonic()
         if frame is None:
-            # A crop does not wait for a stream that is away.
+            # Crops must not wait until a broken stream is back.
             if self.figures.frame_at is None or now - self.figures.frame_at > LOST_SECONDS:
                 self._send(self._pipeline.end())
             return
@@ -158,7 +158,7 @@ class Watcher:
             self._problem = error
             self.stop.set()
         except (ServiceUnreachable, ServiceFailed) as error:
-            # The sender warns as soon as a crop waits.
+            # The sender logs a warning as soon as a crop waits.
             log.debug("%s", error)
         except GmnError as error:
             log.warning("the service refuses the heartbeat: %s", error)
@@ -183,9 +183,9 @@ class Watcher:
 
 
 def _require_retention(client: Client, name: str) -> None:
-    """Refuse a gallery that would keep everybody whom the camera sees.
+    """Refuse a gallery without a retention, which would keep everybody whom the camera sees.
 
-    The service refuses it too, for every request. Here it is noticed before a person walks past.
+    The service refuses each request with such a gallery, but the first request may come late.
     """
     try:
         gallery = client.gallery(name)

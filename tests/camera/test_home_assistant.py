@@ -150,9 +150,9 @@ def test_what_the_broker_keeps_of_a_camera_that_is_gone_becomes_unknown(home, br
     gone = "gmn/gone_12345678/connected"
     service.error = ServiceUnreachable("away")
     for topic in (gone, f"gmn/{DOOR}/connected"):
-        home.note_message(topic, b"ON", is_kept=True)
-    home.note_message("gmn/new_12345678/connected", b"ON", is_kept=False)
-    home.note_message("gmn/off_12345678/connected", b"OFF", is_kept=True)
+        home.note_message(topic, b"ON", is_retained=True)
+    home.note_message("gmn/new_12345678/connected", b"ON", is_retained=False)
+    home.note_message("gmn/off_12345678/connected", b"OFF", is_retained=True)
     home.publish_cameras()
     assert gone not in broker.topics
     service.error = None
@@ -178,14 +178,14 @@ def test_while_the_service_is_away_all_entities_are_unavailable(home, broker, se
 
 
 def test_another_program_that_ends_does_not_make_the_entities_unavailable(home, broker):
-    home.note_message("gmn/status", b"offline", is_kept=True)
+    home.note_message("gmn/status", b"offline", is_retained=True)
     assert broker.topics == {}
     home.publish_cameras()
-    home.note_message("gmn/status", b"offline", is_kept=False)
+    home.note_message("gmn/status", b"offline", is_retained=False)
     assert broker.topics["gmn/status"] == ["online", "online"]
-    home.note_message("gmn/status", b"online", is_kept=False)
+    home.note_message("gmn/status", b"online", is_retained=False)
     home.leave()
-    home.note_message("gmn/status", b"offline", is_kept=False)
+    home.note_message("gmn/status", b"offline", is_retained=False)
     assert broker.topics["gmn/status"] == ["online", "online", "offline"]
 
 
