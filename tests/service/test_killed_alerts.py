@@ -170,7 +170,9 @@ def test_a_restored_record_is_disarmed_and_sends_nothing_of_before(
     with passersby(tmp_path / "new") as people:
         # No number is given out twice.
         next_number = people.record.database.write(
-            Transaction.value, f"{NEXT_NUMBER} RETURNING value", (NEWEST_ALERT, now_micros())
+            Transaction.value,
+            f"{NEXT_NUMBER} RETURNING CAST(value AS BIGINT)",
+            (NEWEST_ALERT, now_micros()),
         )
         assert next_number > last.number
         assert people.watch.alerts.page(10)
