@@ -28,7 +28,7 @@ class Gallery:
         version: version shown by the index; a write is acknowledged once this reaches it.
         crops: number of crops.
         embedding_fingerprint: fingerprint of the embedder that made the stored vectors.
-        side: number of the file of the stored vectors.
+        generation: number of the file of the stored vectors.
         calibrated: number of the record's commit that last changed the calibrations.
         newest_embedder: fingerprint of the embedder that a reindex switches to.
         own_index: index held by this process, which applies changes to it.
@@ -61,7 +61,7 @@ class Gallery:
         self.own_index: GalleryIndex | None = None
         self.follow_record(record)
         self.version = record.version
-        self.side = record.side
+        self.generation = record.generation
         self._make_index_for(self._embedder_of(record))
 
     @property
@@ -96,7 +96,8 @@ class Gallery:
 
     def has_vectors_of(self, record: GalleryRecord) -> bool:
         """Return whether the index is one of the vectors of a record, read later than `self`."""
-        return self.side == record.side and self._indexed_by == self._embedder_of(record)
+        is_same_generation = self.generation == record.generation
+        return is_same_generation and self._indexed_by == self._embedder_of(record)
 
     def follow_record(self, record: GalleryRecord) -> None:
         self.settings: GallerySettings = record.settings

@@ -101,7 +101,7 @@ async def _read_crops(
         after = await read(record.galleries.get, gallery_id)
         if before is None or after is None:
             raise UnknownGallery(gallery.name)
-        if before.side == after.side:
+        if before.generation == after.generation:
             return before.version, crops
         # A reindex has switched the vectors: read again.
         await galleries.catch_up()

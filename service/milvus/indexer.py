@@ -278,7 +278,7 @@ class Indexer:
 
     def _move_watermark(self, gallery: _Indexed, state: CollectionState, **more: bool) -> None:
         """Move the watermark; from then on the collection in `state` is searched."""
-        names = ("collection", "side", "embedder", "building", "version")
+        names = ("collection", "generation", "embedder", "building", "version")
         fields = {name: getattr(state, name) for name in names}
         fields["timestamp"] = self.writer.server.timestamp()
         gallery.state = self._states.change(state.gallery_id, **fields, **more)
@@ -306,7 +306,7 @@ class Indexer:
             state,
             collection=state.building,
             building="",
-            side=entry.side,
+            generation=entry.generation,
             embedder=entry.embedding_fingerprint,
             version=entry.version,
         )

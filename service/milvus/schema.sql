@@ -2,7 +2,7 @@
 CREATE TABLE collections (
     gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
     collection TEXT NOT NULL,
-    side INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
     embedder TEXT NOT NULL,
     version INTEGER NOT NULL,
     timestamp INTEGER NOT NULL,

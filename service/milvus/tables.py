@@ -18,7 +18,7 @@ class CollectionState:
 
     Attributes:
         collection: name of the searched collection; empty if there is none.
-        side, embedder: identify the vectors in the collection, as in `GalleryRecord`.
+        generation, embedder: identify the vectors in the collection, as in `GalleryRecord`.
         version: version of the gallery that the collection shows.
         timestamp: the index server's timestamp after the last write.
         building: name of a collection being filled; empty if there is none.
@@ -30,7 +30,7 @@ class CollectionState:
 
     gallery_id: int
     collection: str = ""
-    side: int = -1
+    generation: int = -1
     embedder: str = ""
     version: int = 0
     timestamp: int = 0

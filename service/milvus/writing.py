@@ -33,7 +33,7 @@ def is_current(state: CollectionState, entry: GalleryRecord | None) -> bool:
     """Return whether a collection has the gallery's vectors, in this program's format."""
     if entry is None or (state.collection and not state.collection.endswith(FORMAT)):
         return False
-    return (entry.side, entry.embedding_fingerprint) == (state.side, state.embedder)
+    return (entry.generation, entry.embedding_fingerprint) == (state.generation, state.embedder)
 
 
 @dataclass(frozen=True)

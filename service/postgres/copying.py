@@ -36,20 +36,21 @@ TABLES_THERE = (
     "SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
     "WHERE nspname = current_schema() AND relkind IN ('r', 'p') ORDER BY relname LIMIT 3"
 )
-# A crop has a vector on the searched side, and may have one on the side that a reindex prepares.
-SIDES = """
-SELECT gallery_id, name, side, dimension, 'LEFT JOIN' FROM galleries
+# A crop has a vector of the searched generation, and may have one of the generation that a reindex
+# prepares.
+GENERATIONS = """
+SELECT gallery_id, name, generation, dimension, 'LEFT JOIN' FROM galleries
 WHERE name IS NOT NULL AND dimension IS NOT NULL
 UNION ALL
-SELECT gallery_id, name, staged_side, staged_dimension, 'JOIN' FROM galleries
+SELECT gallery_id, name, staged_generation, staged_dimension, 'JOIN' FROM galleries
 WHERE name IS NOT NULL AND staged_dimension IS NOT NULL
 """
 VECTORS = (
     "SELECT crops.slot, crop_id, checksum FROM crops {join} checksums "
-    "ON checksums.gallery_id = crops.gallery_id AND checksums.slot = crops.slot AND side = ? "
+    "ON checksums.gallery_id = crops.gallery_id AND checksums.slot = crops.slot AND generation = ? "
     "WHERE crops.gallery_id = ? ORDER BY crops.slot"
 )
-VECTOR_COLUMNS = ("gallery_id", "slot", "side", "checksum", "content")
+VECTOR_COLUMNS = ("gallery_id", "slot", "generation", "checksum", "content")
 DELETION_COLUMNS = ("kind", "gallery_id", "id", "committed", "noted_at")
 CROPS = (
     "SELECT name, (SELECT count(*) FROM crops WHERE crops.gallery_id = galleries.gallery_id) "
@@ -142,10 +143,10 @@ def _copy_table(source: Reader, target: PostgresConnection, table: Table) -> int
 def _copy_vectors(source: Reader, target: PostgresConnection) -> int:
     """Copy the vectors with their checksums; return their number."""
     count = 0
-    for gallery_id, name, side, dimension, join in source.tuples(SIDES):
-        file = source.database.vectors.open(gallery_id, side, dimension)
+    for gallery_id, name, generation, dimension, join in source.tuples(GENERATIONS):
+        file = source.database.vectors.open(gallery_id, generation, dimension)
         statement = VECTORS.format(join=join)
-        crops = source.database.connection().execute(statement, (side, gallery_id))
+        crops = source.database.connection().execute(statement, (generation, gallery_id))
         for batch in batches(crops, ROWS_AT_ONCE):
             rows = []
             vectors = file.read([slot for slot, _, _ in batch])
@@ -157,7 +158,7 @@ def _copy_vectors(source: Reader, target: PostgresConnection) -> int:
                         f"nothing was copied, gmn store verify --data-dir {folder} lists all "
                         "damage; delete damaged crops and enroll them again, or restore a backup"
                     )
-                rows.append((gallery_id, slot, side, checksum, vector.tobytes()))
+                rows.append((gallery_id, slot, generation, checksum, vector.tobytes()))
             target.copy_rows("checksums", VECTOR_COLUMNS, rows)
             count += len(rows)
     return count

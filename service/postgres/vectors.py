@@ -26,18 +26,19 @@ FETCHED_AT_ONCE = 4096
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # Names the boot of the machine in which the files of a folder were written.
 MARK = "vectors.boot"
-SIDES_IN_USE = """
-SELECT gallery_id, side FROM galleries WHERE name IS NOT NULL UNION ALL
-SELECT gallery_id, staged_side FROM galleries WHERE name IS NOT NULL AND staged_side IS NOT NULL
+GENERATIONS_IN_USE = """
+SELECT gallery_id, generation FROM galleries WHERE name IS NOT NULL UNION ALL
+SELECT gallery_id, staged_generation FROM galleries
+WHERE name IS NOT NULL AND staged_generation IS NOT NULL
 """
 FETCH = (
     "SELECT slot, content FROM checksums "
-    "WHERE gallery_id = ? AND side = ? AND slot = ANY(?) AND content IS NOT NULL"
+    "WHERE gallery_id = ? AND generation = ? AND slot = ANY(?) AND content IS NOT NULL"
 )
 
 
 class CachedVectorFile(VectorFile):
-    """Vectors of one gallery and side, which are read as rows and searched in the file."""
+    """Vectors of one gallery and generation, which are read as rows and searched in the file."""
 
     is_copy = True
 
@@ -105,11 +106,11 @@ class CachedVectorFiles(VectorFiles):
             mark.write_text(boot)
 
     def drop_removed(self) -> None:
-        """Remove the copies of galleries and sides that are in the record no more."""
+        """Remove the copies of galleries and generations that are in the record no more."""
         paths = set(self.folder.glob("vectors-*.f32"))
-        sides = Reader(self._source).tuples(SIDES_IN_USE)
-        for path in paths - {self.path(*side) for side in sides}:
-            # A process that is about to commit a side opens its file anew.
+        in_use = Reader(self._source).tuples(GENERATIONS_IN_USE)
+        for path in paths - {self.path(*generation) for generation in in_use}:
+            # A process that is about to commit a generation opens its file anew.
             path.unlink(missing_ok=True)
         super().drop_removed()
 
@@ -119,6 +120,6 @@ class CachedVectorFiles(VectorFiles):
         for path in self.folder.glob("vectors-*.f32"):
             path.unlink(missing_ok=True)
 
-    def _open(self, gallery_id: int, side: int, dimension: int) -> VectorFile:
-        path = self.path(gallery_id, side)
-        return CachedVectorFile(path, (gallery_id, side), dimension, self._source)
+    def _open(self, gallery_id: int, generation: int, dimension: int) -> VectorFile:
+        path = self.path(gallery_id, generation)
+        return CachedVectorFile(path, (gallery_id, generation), dimension, self._source)

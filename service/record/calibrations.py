@@ -94,14 +94,14 @@ class StoredCalibrations(RecordPart):
         body: str,
         after_version: int,
         counted: int = 0,
-        side: int | None = None,
+        generation: int | None = None,
     ) -> bool:
         """Publish a calibration as the next version.
 
         Args:
             after_version: version of the currently published one; 0 for none.
             counted: number of searches counted when it was fitted.
-            side: side of the vectors that it was fitted to; None for any.
+            generation: generation of the vectors that it was fitted to; None for any.
 
         Returns:
             False if another calibration was published, the searches or vectors were dropped since
@@ -110,7 +110,7 @@ class StoredCalibrations(RecordPart):
         entry = read_entry(transaction, gallery_id)
         if entry is None or entry.settings.calibration != "on":
             return False
-        if side not in (None, entry.side):
+        if generation not in (None, entry.generation):
             return False
         row = transaction.row("calibrations", OF_SUBJECT, (gallery_id, subject))
         searches = row["searches"] if row else 0

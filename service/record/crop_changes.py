@@ -16,7 +16,7 @@ from service.record.galleries import (
     drop_crops,
     drop_vectors,
     next_version,
-    next_version_and_side,
+    next_version_and_generation,
     note_changed,
     of_slots,
     require_entry,
@@ -81,7 +81,7 @@ def put_crops(transaction: Transaction, gallery_id: int, crops: Sequence[Archive
     records = [crop.record for crop in crops]
     people = require_people(transaction, gallery_id, [record.identity for record in records])
     dimension = len(crops[0].vector)
-    version, side = next_version_and_side(transaction, gallery_id, dimension)
+    version, generation = next_version_and_generation(transaction, gallery_id, dimension)
     rows = [_build_row(gallery_id, record, people, version) for record in records]
     transaction.insert("crops", *rows)
     tracks = [
@@ -104,7 +104,7 @@ def put_crops(transaction: Transaction, gallery_id: int, crops: Sequence[Archive
     if outside := [record.crop_id for record in records if record.elsewhere]:
         forget_strays(transaction, gallery_id, outside)
     vectors = {crop.record.slot: (crop.record.crop_id, crop.vector) for crop in crops}
-    transaction.write_vectors(gallery_id, side, vectors)
+    transaction.write_vectors(gallery_id, generation, vectors)
     _count(transaction, gallery_id, list(vectors), 1)
     return version
 
@@ -254,10 +254,10 @@ def change_embedder(transaction: Transaction, entry: GalleryRecord, embedder: st
 
     The former vectors are dropped.
     """
-    drop_vectors(transaction, entry.gallery_id, entry.side)
+    drop_vectors(transaction, entry.gallery_id, entry.generation)
     transaction.change(
-        "UPDATE galleries SET embedder = ?, side = next_side, next_side = next_side + 1, "
-        "dimension = NULL WHERE gallery_id = ?",
+        "UPDATE galleries SET embedder = ?, generation = next_generation, "
+        "next_generation = next_generation + 1, dimension = NULL WHERE gallery_id = ?",
         (embedder, entry.gallery_id),
     )
     note_changed(transaction, entry.gallery_id)

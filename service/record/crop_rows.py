@@ -47,7 +47,7 @@ REMOVED_SLOTS = "SELECT slot FROM tombstones WHERE gallery_id = ? AND changed > 
 NEXT_SLOTS = "SELECT slot FROM crops WHERE gallery_id = ? AND slot > ? ORDER BY slot LIMIT ?"
 STILL_THERE = (
     "SELECT 1 FROM crops JOIN galleries USING (gallery_id) "
-    "WHERE gallery_id = ? AND side = ? AND slot = ?"
+    "WHERE gallery_id = ? AND generation = ? AND slot = ?"
 )
 # Upper bound on the crops examined for a page, so that a selective filter does not block a thread.
 MOST_SCANNED = 10_000
@@ -340,7 +340,7 @@ def read_vectors(
     """
     if gallery is None or gallery.dimension is None or not crops:
         return []
-    place = (gallery.gallery_id, gallery.side)
+    place = (gallery.gallery_id, gallery.generation)
     crop_ids = {crop.slot: crop.crop_id for crop in crops}
     vectors = read_intact_vectors(reader, *place, gallery.dimension, crop_ids)
     for crop in crops:
@@ -350,7 +350,7 @@ def read_vectors(
 
 
 def read_intact_vectors(
-    reader: Reader, gallery_id: int, side: int, dimension: int, crop_ids: Mapping[int, str]
+    reader: Reader, gallery_id: int, generation: int, dimension: int, crop_ids: Mapping[int, str]
 ) -> dict[int, Vector]:
     """Return the vectors `(d,)` of crops, given as ids by slot, that match their checksums.
 
@@ -358,12 +358,12 @@ def read_intact_vectors(
         FileNotFoundError: the file is missing, and the record was opened read-only.
     """
     slots = list(crop_ids)
-    vectors = reader.database.vectors.open(gallery_id, side, dimension).read(slots)
+    vectors = reader.database.vectors.open(gallery_id, generation, dimension).read(slots)
     statement = (
         "SELECT slot, checksum FROM checksums "
-        f"WHERE gallery_id = ? AND side = ? AND {reader.dialect.among('slot')}"
+        f"WHERE gallery_id = ? AND generation = ? AND {reader.dialect.among('slot')}"
     )
-    checksums = dict(reader.tuples(statement, (gallery_id, side, slots)))
+    checksums = dict(reader.tuples(statement, (gallery_id, generation, slots)))
     return {
         slot: vector
         for slot, vector in zip(slots, vectors, strict=True)

@@ -318,7 +318,9 @@ class Crops(RecordPart):
     def vector_file(self, gallery: GalleryRecord | None) -> VectorFile | None:
         if gallery is None or gallery.dimension is None:
             return None
-        return self._database.vectors.open(gallery.gallery_id, gallery.side, gallery.dimension)
+        return self._database.vectors.open(
+            gallery.gallery_id, gallery.generation, gallery.dimension
+        )
 
     def metadata(self, gallery_id: int, slots: Sequence[int]) -> Iterator[tuple[int, str]]:
         return read_texts(self._reader, METADATA, gallery_id, slots)
@@ -352,9 +354,10 @@ class Crops(RecordPart):
                 entry = require_entry(reader, gallery_id)
                 crops = read_by_slot(reader, gallery_id, slots)
             vectors = read_vectors(self._reader, entry, crops)
-            is_complete = len(vectors) == len(crops)
-            # A reindex drops the vectors of the former side, perhaps before they were read.
-            if is_complete or require_entry(self._reader, gallery_id).side == entry.side:
+            if len(vectors) == len(crops):
+                return entry.embedding_fingerprint, vectors
+            # A reindex drops the vectors of the former generation, perhaps before they were read.
+            if require_entry(self._reader, gallery_id).generation == entry.generation:
                 return entry.embedding_fingerprint, vectors
 
     def intact(self, gallery_id: int, slots: Sequence[int]) -> list[StoredCrop]:
@@ -402,7 +405,7 @@ class Crops(RecordPart):
             "SELECT slot FROM crops WHERE gallery_id = ? AND slot BETWEEN ? AND ? ORDER BY slot"
         )
         used = transaction.column(statement, (gallery_id, first, end - 1))
-        for file in self._database.sides(gallery_id):
+        for file in self._database.vector_files(gallery_id):
             file.release(used, first, end)
 
 

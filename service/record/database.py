@@ -57,14 +57,14 @@ NOT_OVERWRITTEN = (
     "the crops are removed, but their vectors could not be overwritten on the disk ({}); the next "
     "change of the gallery, or the next start, tries again"
 )
-# Sides of the galleries: the searched ones, and those that a reindex prepares. No vectors of a side
-# are committed before its dimension is known.
-SIDES = """(
-    SELECT gallery_id, name, side, dimension, next_slot FROM galleries
+# Generations of the galleries' vectors: the searched ones, and those that a reindex prepares. No
+# vectors of a generation are committed before its dimension is known.
+GENERATIONS = """(
+    SELECT gallery_id, name, generation, dimension, next_slot FROM galleries
     UNION ALL
-    SELECT gallery_id, name, staged_side, staged_dimension, next_slot FROM galleries
-    WHERE staged_side IS NOT NULL
-) AS sides"""
+    SELECT gallery_id, name, staged_generation, staged_dimension, next_slot FROM galleries
+    WHERE staged_generation IS NOT NULL
+) AS generations"""
 RECORD_ID = "SELECT value FROM record WHERE name = 'record_id'"
 NOTE_COMMIT = "UPDATE record SET value = ? WHERE name = 'commit'"
 # Number of the newest line of the log of deletions that a record in SQLite has.
@@ -287,17 +287,18 @@ class Database(Source):
         for gallery_id, slot in Reader(self).tuples(statement, values):
             removed[gallery_id].append(slot)
         for gallery_id, slots in removed.items():
-            for side in self.sides(gallery_id):
-                side.clear(slots)
+            for file in self.vector_files(gallery_id):
+                file.clear(slots)
 
-    def sides(self, gallery_id: int) -> list[VectorFile]:
+    def vector_files(self, gallery_id: int) -> list[VectorFile]:
         """Open a gallery's vector files: the searched one and the one being prepared, if any."""
         statement = (
-            f"SELECT side, dimension FROM {SIDES} WHERE gallery_id = ? AND dimension IS NOT NULL"
+            f"SELECT generation, dimension FROM {GENERATIONS} "
+            "WHERE gallery_id = ? AND dimension IS NOT NULL"
         )
         return [
-            self.vectors.open(gallery_id, side, dimension)
-            for side, dimension in Reader(self).tuples(statement, (gallery_id,))
+            self.vectors.open(gallery_id, generation, dimension)
+            for generation, dimension in Reader(self).tuples(statement, (gallery_id,))
         ]
 
     def _commit(self, rule: Callable[[Transaction], Result]) -> Result:
@@ -340,9 +341,9 @@ class Database(Source):
         return result
 
     def _clean_after(self, transaction: Transaction) -> None:
-        for side in transaction.dropped:
+        for gallery_id, generation in transaction.dropped:
             with contextlib.suppress(OSError):
-                self.vectors.remove(*side)
+                self.vectors.remove(gallery_id, generation)
         failpoint("record.settled")
 
 

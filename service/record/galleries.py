@@ -39,7 +39,7 @@ KEEP_RUNTIME = upsert(
 # Counts of a gallery without crops or staged vectors.
 EMPTY = {
     "staged_embedder": None,
-    "staged_side": None,
+    "staged_generation": None,
     "staged_dimension": None,
     "staged_slot": 0,
     "staged_crops": 0,
@@ -125,10 +125,10 @@ class Galleries(RecordPart):
 
         Their vector files are removed when this returns.
         """
-        unlisted = "SELECT gallery_id, next_side FROM galleries WHERE name IS NULL"
-        for gallery_id, next_side in self._reader.tuples(unlisted):
-            for side in range(next_side):
-                self._database.vectors.remove(gallery_id, side)
+        unlisted = "SELECT gallery_id, next_generation FROM galleries WHERE name IS NULL"
+        for gallery_id, next_generation in self._reader.tuples(unlisted):
+            for generation in range(next_generation):
+                self._database.vectors.remove(gallery_id, generation)
             while self._delete_some(gallery_id):
                 pass
 
@@ -144,7 +144,9 @@ class Galleries(RecordPart):
         )
         paths = [f"{IMPORTS}/{row['job_id']}" for row in imports]
         paths.append(f"{EXPORTS}/{gallery_id}")
-        paths += [vectors_name(gallery_id, side) for side in range(entry.next_side)]
+        paths += [
+            vectors_name(gallery_id, generation) for generation in range(entry.next_generation)
+        ]
         transaction.note_unneeded(paths)
         return entry.crops
 
@@ -194,8 +196,8 @@ def as_row(entry: GalleryRecord) -> dict[str, Any]:
         "created_at": entry.created_at,
         "version": entry.version,
         "next_slot": entry.next_slot,
-        "next_side": entry.next_side,
-        "side": entry.side,
+        "next_generation": entry.next_generation,
+        "generation": entry.generation,
         "removals": entry.removals,
         "changed": entry.changed,
         "calibrated": entry.calibrated,
@@ -243,23 +245,23 @@ def next_version(transaction: Transaction, gallery_id: int, removals: int = 0) -
     return version
 
 
-def next_version_and_side(
+def next_version_and_generation(
     transaction: Transaction, gallery_id: int, dimension: int
 ) -> tuple[int, int]:
-    """Increment a gallery's version; return it, and the side whose vectors have the dimension."""
+    """Increment a gallery's version; return it and the generation that takes new vectors."""
     return _advance(transaction, gallery_id, 0, dimension)
 
 
 def _advance(
     transaction: Transaction, gallery_id: int, removals: int, dimension: int | None
 ) -> tuple[int, int]:
-    ((version, side),) = transaction.change_returning(
+    ((version, generation),) = transaction.change_returning(
         "UPDATE galleries SET version = version + 1, removals = removals + ?, changed = ?, "
-        "dimension = coalesce(dimension, ?) WHERE gallery_id = ? RETURNING version, side",
+        "dimension = coalesce(dimension, ?) WHERE gallery_id = ? RETURNING version, generation",
         (removals, transaction.commit, dimension, gallery_id),
         is_private=False,
     )
-    return version, side
+    return version, generation
 
 
 def note_changed(transaction: Transaction, gallery_id: int) -> None:
@@ -300,15 +302,15 @@ def drop_checksums(transaction: Transaction, gallery_id: int, slots: Sequence[in
     transaction.change(f"DELETE FROM checksums WHERE {of_slots(transaction)}", values)
 
 
-def drop_vectors(transaction: Transaction, gallery_id: int, side: int) -> None:
-    """Drop a side; its file is removed after the commit, or by maintenance if that fails.
+def drop_vectors(transaction: Transaction, gallery_id: int, generation: int) -> None:
+    """Drop a generation; its file is removed after the commit, or by maintenance if that fails.
 
     The vectors of crops that are deleted later would not be overwritten in it.
     """
-    transaction.note_unneeded([vectors_name(gallery_id, side)])
-    transaction.dropped.append((gallery_id, side))
-    statement = "DELETE FROM checksums WHERE gallery_id = ? AND side = ?"
-    transaction.change(statement, (gallery_id, side))
+    transaction.note_unneeded([vectors_name(gallery_id, generation)])
+    transaction.dropped.append((gallery_id, generation))
+    statement = "DELETE FROM checksums WHERE gallery_id = ? AND generation = ?"
+    transaction.change(statement, (gallery_id, generation))
 
 
 def read_index_owners(reader: Reader) -> list[str]:

@@ -22,7 +22,7 @@ from service.record.vectors import Vector
 
 
 class StagedVectors(RecordPart):
-    """Vectors prepared by a reindex, in the file of a new side."""
+    """Vectors prepared by a reindex, in the file of a new generation."""
 
     @transactional
     def begin(
@@ -35,14 +35,14 @@ class StagedVectors(RecordPart):
         end_staging(transaction, entry)
         if embedding_fingerprint is not None:
             transaction.change(
-                "UPDATE galleries SET staged_embedder = ?, staged_side = next_side, "
-                "next_side = next_side + 1 WHERE gallery_id = ?",
+                "UPDATE galleries SET staged_embedder = ?, staged_generation = next_generation, "
+                "next_generation = next_generation + 1 WHERE gallery_id = ?",
                 (embedding_fingerprint, gallery_id),
             )
 
     def missing(self, gallery_id: int, after: int, limit: int) -> list[StoredCrop]:
         entry = read_entry(self._reader, gallery_id)
-        if entry is None or entry.staged_side is None:
+        if entry is None or entry.staged_generation is None:
             return []
         return read_after(self._reader, gallery_id, max(after, entry.staged_slot), limit)
 
@@ -55,13 +55,13 @@ class StagedVectors(RecordPart):
     ) -> None:
         """Add vectors `(d,)` by slot, in slot order, stopping at the first crop without one."""
         entry = require_entry(transaction, gallery_id)
-        side = entry.staged_side
-        if side is None or not vectors:
+        generation = entry.staged_generation
+        if generation is None or not vectors:
             return
         unstaged = read_after(transaction, gallery_id, entry.staged_slot, len(vectors))
         crops = list(itertools.takewhile(lambda crop: crop.slot in vectors, unstaged))
         vectors_with_ids = {crop.slot: (crop.crop_id, vectors[crop.slot]) for crop in crops}
-        transaction.write_vectors(gallery_id, side, vectors_with_ids)
+        transaction.write_vectors(gallery_id, generation, vectors_with_ids)
         if crops:
             newest = crops[-1].slot
             transaction.change(
@@ -81,24 +81,24 @@ class StagedVectors(RecordPart):
     @transactional
     def _switch(self, transaction: Transaction, gallery_id: int) -> int | None:
         entry = require_entry(transaction, gallery_id)
-        if entry.staged_side is None or entry.staged_crops < entry.crops:
+        if entry.staged_generation is None or entry.staged_crops < entry.crops:
             return None
         transaction.change(
-            "UPDATE galleries SET embedder = staged_embedder, side = staged_side, "
-            "staged_side = side, dimension = staged_dimension WHERE gallery_id = ?",
+            "UPDATE galleries SET embedder = staged_embedder, generation = staged_generation, "
+            "staged_generation = generation, dimension = staged_dimension WHERE gallery_id = ?",
             (gallery_id,),
         )
-        end_staging(transaction, replace(entry, staged_side=entry.side))
+        end_staging(transaction, replace(entry, staged_generation=entry.generation))
         # The calibrations were fitted to scores of the old embedder.
         drop_calibrations(transaction, gallery_id)
         return next_version(transaction, gallery_id)
 
 
 def end_staging(transaction: Transaction, entry: GalleryRecord) -> None:
-    if entry.staged_side is not None:
-        drop_vectors(transaction, entry.gallery_id, entry.staged_side)
+    if entry.staged_generation is not None:
+        drop_vectors(transaction, entry.gallery_id, entry.staged_generation)
     transaction.change(
-        "UPDATE galleries SET staged_embedder = NULL, staged_side = NULL, "
+        "UPDATE galleries SET staged_embedder = NULL, staged_generation = NULL, "
         "staged_dimension = NULL, staged_slot = 0, staged_crops = 0 WHERE gallery_id = ?",
         (entry.gallery_id,),
     )

@@ -8,8 +8,9 @@ CREATE TABLE record (
     value TEXT NOT NULL
 ) WITHOUT ROWID;
 
--- A gallery without a name is being deleted. `side` identifies the searched vectors. `changed` is the
--- number of the commit that last changed anything of the gallery; `calibrated`, its calibrations.
+-- A gallery without a name is being deleted. `generation` numbers the sets of its vectors: a reindex
+-- fills the file of `staged_generation` and then makes it the searched one. `changed` is the number
+-- of the commit that last changed anything of the gallery; `calibrated`, its calibrations.
 CREATE TABLE galleries (
     gallery_id INTEGER PRIMARY KEY,
     name TEXT UNIQUE,
@@ -18,11 +19,11 @@ CREATE TABLE galleries (
     created_at INTEGER NOT NULL,
     version INTEGER NOT NULL,
     next_slot INTEGER NOT NULL,
-    next_side INTEGER NOT NULL,
-    side INTEGER NOT NULL,
+    next_generation INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
     dimension INTEGER,
     staged_embedder TEXT,
-    staged_side INTEGER,
+    staged_generation INTEGER,
     staged_dimension INTEGER,
     staged_slot INTEGER NOT NULL,
     staged_crops INTEGER NOT NULL,
@@ -90,13 +91,13 @@ CREATE TABLE tracks (
 CREATE INDEX tracks_0 ON tracks (gallery_id, track, slot);
 
 -- Checksum of each vector and its crop's id. A slot has several while vectors of another embedder
--- are prepared, one for each side.
+-- are prepared, one for each generation.
 CREATE TABLE checksums (
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
     slot INTEGER NOT NULL,
-    side INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
     checksum INTEGER NOT NULL,
-    PRIMARY KEY (gallery_id, slot, side)
+    PRIMARY KEY (gallery_id, slot, generation)
 ) WITHOUT ROWID;
 
 -- Crops that an import has stored. `renamed` is 1 if a crop got another identity since.

@@ -19,12 +19,12 @@ from service.ops.data_directory import EXPORTS, UNFINISHED, file_bytes, sync
 from service.ops.locks import FileWorkLock, ProcessLock, WorkLock
 from service.ops.threads import is_cut_off, waiting
 from service.record.database import (
+    GENERATIONS,
     NEWEST_DELETION,
     NOT_LOGGED,
     NOT_WRITTEN,
     NOTE_DELETION,
     RECORD_ID,
-    SIDES,
     Database,
     storage_failure,
 )
@@ -325,13 +325,13 @@ class SQLiteDatabase(SQLiteSource, Database):
 
     def _cut_vectors(self) -> None:
         reader = Reader(self)
-        # A writer may have been killed before the commit that makes this side known.
-        for place in reader.tuples("SELECT gallery_id, next_side FROM galleries"):
+        # A writer may have been killed before the commit that makes this generation known.
+        for place in reader.tuples("SELECT gallery_id, next_generation FROM galleries"):
             self.vectors.remove(*place)
-        statement = f"SELECT gallery_id, side, dimension, next_slot FROM {SIDES}"
-        for gallery_id, side, dimension, next_slot in reader.tuples(statement):
-            if self.vectors.path(gallery_id, side).exists():
-                file = self.vectors.open(gallery_id, side, dimension or 1)
+        statement = f"SELECT gallery_id, generation, dimension, next_slot FROM {GENERATIONS}"
+        for gallery_id, generation, dimension, next_slot in reader.tuples(statement):
+            if self.vectors.path(gallery_id, generation).exists():
+                file = self.vectors.open(gallery_id, generation, dimension or 1)
                 file.cut(next_slot if dimension else 0)
 
     def _clean_after(self, transaction: Transaction) -> None:

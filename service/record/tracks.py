@@ -103,7 +103,9 @@ class Tracks(RecordPart):
         those = self._reader.dialect.among("slot")
         statement = f"SELECT slot, crop_id FROM crops WHERE gallery_id = ? AND {those}"
         crop_ids = dict(self._reader.tuples(statement, (gallery_id, slots)))
-        return read_intact_vectors(self._reader, gallery_id, entry.side, entry.dimension, crop_ids)
+        return read_intact_vectors(
+            self._reader, gallery_id, entry.generation, entry.dimension, crop_ids
+        )
 
     def by_slot(self, gallery_id: int, slots: Sequence[int]) -> Iterator[tuple[int, str]]:
         return read_texts(self._reader, BY_SLOT, gallery_id, slots)

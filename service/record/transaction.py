@@ -332,7 +332,7 @@ class Transaction(Reader):
         commit: the number of its commit.
         unsynced: vector files to be synced before the commit.
         overwrites: rows were changed or deleted, whose former values SQLite's log may contain.
-        dropped: gallery and side of vector files to be removed after the commit.
+        dropped: gallery and generation of vector files to be removed after the commit.
     """
 
     commit: int = 0
@@ -394,18 +394,23 @@ class Transaction(Reader):
         self.insert("unneeded_files", *({"path": path} for path in paths), instead=True)
 
     def write_vectors(
-        self, gallery_id: int, side: int, vectors: Mapping[int, tuple[str, Vector]]
+        self, gallery_id: int, generation: int, vectors: Mapping[int, tuple[str, Vector]]
     ) -> None:
         """Write vectors `(d,)`, given by slot with their crop's id."""
         if not vectors:
             return
         rows: list[Row] = [
-            {"gallery_id": gallery_id, "side": side, "slot": slot, "checksum": vector_crc(*named)}
+            {
+                "gallery_id": gallery_id,
+                "generation": generation,
+                "slot": slot,
+                "checksum": vector_crc(*named),
+            }
             for slot, named in vectors.items()
         ]
         by_slot = {slot: vector for slot, (_, vector) in vectors.items()}
         dimension = len(next(iter(by_slot.values())))
-        file = self.database.vectors.open(gallery_id, side, dimension)
+        file = self.database.vectors.open(gallery_id, generation, dimension)
         if file.is_copy:
             for row, vector in zip(rows, by_slot.values(), strict=True):
                 row["content"] = np.asarray(vector, "<f4").tobytes()

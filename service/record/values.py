@@ -254,9 +254,9 @@ class GalleryRecord:
     Attributes:
         embedding_fingerprint: fingerprint of the embedder that made the searched vectors.
         staged_embedder: fingerprint of the embedder whose vectors are being prepared, or None.
-        side: number of the file of the searched vectors; a reindex fills the file of `staged_side`
-            and switches to it.
-        next_side, next_slot: the next ones to be assigned.
+        generation: number of the file of the searched vectors; a reindex fills the file of
+            `staged_generation` and switches to it.
+        next_generation, next_slot: the next ones to be assigned.
         removals: number of commits that removed crops for good.
         staged_crops, staged_slot: number of crops with a staged vector, and their last slot.
         unnamed: number of crops without an identity.
@@ -275,11 +275,11 @@ class GalleryRecord:
     crops: int = 0
     identities: int = 0
     image_bytes: int = 0
-    side: int = 0
-    staged_side: int | None = None
+    generation: int = 0
+    staged_generation: int | None = None
     staged_crops: int = 0
     staged_slot: int = 0
-    next_side: int = 1
+    next_generation: int = 1
     next_slot: int = 1
     removals: int = 0
     unnamed: int = 0

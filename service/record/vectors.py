@@ -1,4 +1,4 @@
-"""Vectors of the galleries, in one flat file for each gallery and side.
+"""Vectors of the galleries, in one flat file for each gallery and generation.
 
 A writer syncs vectors before it commits the rows that name their slots, so a committed row always
 has its vector. Slots are never reused. A removal writes zeros, and maintenance returns blocks of
@@ -41,7 +41,7 @@ def vector_crc(crop_id: str, vector: Vector) -> int:
 
 
 class VectorFile:
-    """Vectors `(d,)` float32 of one gallery and side, by slot.
+    """Vectors `(d,)` float32 of one gallery and generation, by slot.
 
     Writers hold the record's lock. Readers need no lock: they read only committed slots.
 
@@ -176,22 +176,22 @@ class VectorFiles:
         self._only_read = only_read
         self._files: dict[tuple[int, int, int], VectorFile] = {}
 
-    def open(self, gallery_id: int, side: int, dimension: int) -> VectorFile:
+    def open(self, gallery_id: int, generation: int, dimension: int) -> VectorFile:
         # An uncommitted first batch of vectors may have had another dimension.
-        key = (gallery_id, side, dimension)
+        key = (gallery_id, generation, dimension)
         file = self._files.get(key)
-        # Another process removes a file whose side was never committed, and the next attempt to
-        # commit it must not write into the removed one.
+        # Another process removes a file whose generation was never committed, and the next attempt
+        # to commit it must not write into the removed one.
         if file is None or file.is_removed:
-            file = self._files[key] = self._open(gallery_id, side, dimension)
+            file = self._files[key] = self._open(gallery_id, generation, dimension)
         return file
 
-    def remove(self, gallery_id: int, side: int) -> None:
-        """Remove the file of a gallery and side; readers that have it open keep reading."""
+    def remove(self, gallery_id: int, generation: int) -> None:
+        """Remove the file of a gallery and generation; readers that have it open keep reading."""
         for key in list(self._files):
-            if key[:2] == (gallery_id, side):
+            if key[:2] == (gallery_id, generation):
                 self._files.pop(key, None)
-        self.path(gallery_id, side).unlink(missing_ok=True)
+        self.path(gallery_id, generation).unlink(missing_ok=True)
 
     def drop_removed(self) -> None:
         # The vectors of a removed file stay on the disk while a process has it open.
@@ -204,15 +204,15 @@ class VectorFiles:
             file.close()
         self._files.clear()
 
-    def _open(self, gallery_id: int, side: int, dimension: int) -> VectorFile:
-        return VectorFile(self.path(gallery_id, side), dimension, self._only_read)
+    def _open(self, gallery_id: int, generation: int, dimension: int) -> VectorFile:
+        return VectorFile(self.path(gallery_id, generation), dimension, self._only_read)
 
-    def path(self, gallery_id: int, side: int) -> Path:
-        return self.folder / vectors_name(gallery_id, side)
+    def path(self, gallery_id: int, generation: int) -> Path:
+        return self.folder / vectors_name(gallery_id, generation)
 
 
-def vectors_name(gallery_id: int, side: int) -> str:
-    return f"vectors-{gallery_id}-{side}.f32"
+def vectors_name(gallery_id: int, generation: int) -> str:
+    return f"vectors-{gallery_id}-{generation}.f32"
 
 
 def runs(slots: Sequence[int]) -> Iterator[Sequence[int]]:

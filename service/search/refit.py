@@ -155,7 +155,7 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
             fitted = await runtime.pools.calibration.run(
                 _fit_gallery, stored, searches, scales[current.scoring], entry
             )
-            await _publish(runtime, gallery, stored, fitted, entry.side)
+            await _publish(runtime, gallery, stored, fitted, entry.generation)
     return 0.0
 
 
@@ -292,18 +292,18 @@ async def _publish(
     gallery: Gallery,
     stored: _StoredCalibration,
     fitted: Publication,
-    side: int | None = None,
+    generation: int | None = None,
 ) -> None:
     """Publish a calibration, unless the record has changed since `stored` was read.
 
     Args:
-        side: side of the vectors that it is fitted to; None for searches.
+        generation: generation of the vectors that it is fitted to; None for searches.
     """
     records = runtime.record.calibrations
 
     def publish() -> None:
         body = fitted.model_dump_json()
-        if records.publish(*stored.place, body, stored.version, stored.counted, side):
+        if records.publish(*stored.place, body, stored.version, stored.counted, generation):
             runtime.calibrations.reload(gallery)
 
     await runtime.galleries.write(publish)

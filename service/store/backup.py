@@ -35,7 +35,7 @@ from service.ops.data_directory import (
     sync_below,
     unfinished_folder,
 )
-from service.record.database import RECORD_ID, SIDES, Database
+from service.record.database import GENERATIONS, RECORD_ID, Database
 from service.record.deletions import (
     LOG_NAME,
     newest_number,
@@ -67,7 +67,7 @@ COPIED_BYTES = 4 * MEBIBYTE
 ID_MILLISECONDS_DIGITS = 12
 MOST_DIMENSIONS = 65_536
 VECTORS = (
-    f"SELECT gallery_id, side, dimension, next_slot FROM {SIDES} "
+    f"SELECT gallery_id, generation, dimension, next_slot FROM {GENERATIONS} "
     "WHERE name IS NOT NULL AND dimension IS NOT NULL"
 )
 
@@ -280,21 +280,21 @@ def _copy_record(database: Database, part: Path) -> list[str]:
         database.connection().execute("VACUUM main INTO ?", (str(part / FILE),))
     gone = []
     with contextlib.closing(VectorFiles(database.folder, only_read=True)) as files:
-        for gallery_id, side, dimension, next_slot in _read_vector_files(part):
+        for gallery_id, generation, dimension, next_slot in _read_vector_files(part):
             try:
-                file = files.open(gallery_id, side, dimension)
+                file = files.open(gallery_id, generation, dimension)
             except FileNotFoundError:
-                gone.append((gallery_id, side))
+                gone.append((gallery_id, generation))
                 continue
             # Slots are written once: the file has the vectors of all rows that were copied before.
-            file.copy_to(part / vectors_name(gallery_id, side), next_slot)
+            file.copy_to(part / vectors_name(gallery_id, generation), next_slot)
     # Copied last: it has all crops whose vectors were overwritten before they were copied.
     _apply_log(part, database.deletions.path)
     with contextlib.closing(sqlite3.connect(part / FILE)) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
     for name in OPEN_RECORD_FILES:
         (part / name).unlink(missing_ok=True)
-    left = {(gallery_id, side) for gallery_id, side, *_ in _read_vector_files(part)}
+    left = {(gallery_id, generation) for gallery_id, generation, *_ in _read_vector_files(part)}
     if lost := left.intersection(gone):
         numbers = ", ".join(str(gallery_id) for gallery_id, _ in sorted(lost))
         raise RecordUnavailable(f"the vectors of gallery {numbers} were replaced by a reindex")
@@ -321,8 +321,8 @@ def _copy_backup(backup: Path, part: Path) -> list[str]:
         if (backup / f"{FILE}-wal").exists() or (backup / f"{FILE}-journal").exists():
             raise DamagedRecord(backup / FILE, "another program has opened and changed it")
         _copy_file(backup / FILE, part / FILE)
-        for gallery_id, side, *_ in _read_vector_files(part):
-            name = vectors_name(gallery_id, side)
+        for gallery_id, generation, *_ in _read_vector_files(part):
+            name = vectors_name(gallery_id, generation)
             _copy_file(backup / name, part / name)
         found = verify(part)
     except OSError as error:
@@ -344,7 +344,7 @@ def _copy_backup(backup: Path, part: Path) -> list[str]:
 
 
 def _read_vector_files(folder: Path) -> list[tuple[int, int, int, int]]:
-    """Return gallery, side, dimension and next slot of each vector file that a copy should have."""
+    """Return gallery, generation, dimension and next slot of each vector file of a copy."""
     with contextlib.closing(UntouchedRecord(folder)) as copy:
         rows = Reader(copy).tuples(VECTORS)
     for row in rows:

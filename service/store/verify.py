@@ -162,7 +162,7 @@ class Inspection:
         self, gallery: GalleryRecord, crops: list[StoredCrop]
     ) -> Iterator[StoredCrop]:
         found = self.found.galleries[gallery.gallery_id]
-        place = (gallery.gallery_id, gallery.side, gallery.dimension or 1)
+        place = (gallery.gallery_id, gallery.generation, gallery.dimension or 1)
         crop_ids = {crop.slot: crop.crop_id for crop in crops}
         try:
             vectors = read_intact_vectors(self._reader, *place, crop_ids)
@@ -206,9 +206,9 @@ class Inspection:
         # A reindex moves the vectors to another file.
         statement = (
             "SELECT slot FROM crops JOIN galleries USING (gallery_id) WHERE name IS NOT NULL "
-            f"AND gallery_id = ? AND side = ? AND {self._stored.dialect.among('slot')}"
+            f"AND gallery_id = ? AND generation = ? AND {self._stored.dialect.among('slot')}"
         )
-        place = (gallery.gallery_id, gallery.side)
+        place = (gallery.gallery_id, gallery.generation)
         with (
             contextlib.suppress(sqlite3.DatabaseError, ServiceError),
             contextlib.closing(StoredRecord(self._stored.folder)) as current,

@@ -110,7 +110,8 @@ class Lab:
         def up():
             state = self.state(gallery)
             filled = bool(state.collection) or not entry.crops
-            return state.side == entry.side and filled and state.version >= entry.version
+            current = state.generation == entry.generation
+            return current and filled and state.version >= entry.version
 
         eventually(up, seconds)
 

@@ -630,7 +630,7 @@ def test_what_a_stranger_put_into_a_backup_is_no_part_of_its_restore(filled, tmp
 @pytest.mark.parametrize(
     ("statement", "refusal"),
     [
-        ("UPDATE galleries SET side = '../../../escaped'", "is damaged"),
+        ("UPDATE galleries SET generation = '../../../escaped'", "is damaged"),
         ("UPDATE galleries SET dimension = 4000000000", "is damaged"),
         ("UPDATE galleries SET next_slot = 'nine'", "is damaged"),
         ("CREATE TRIGGER t AFTER DELETE ON crops BEGIN SELECT 1; END", "restore another one"),

@@ -34,7 +34,7 @@ def test_a_calibration_is_published_only_where_what_it_was_fitted_to_counts(reco
     kept = record.calibrations
     entry = record.galleries.get(gallery)
     kept.add_searches(gallery, "mnet", [("a", b"1"), ("b", b"2")])
-    fitted = (kept.counted(gallery, "mnet"), entry.side)
+    fitted = (kept.counted(gallery, "mnet"), entry.generation)
     record.galleries.change(gallery, {}, reset_calibration=True)
     assert not kept.publish(gallery, "mnet", "{}", 0, *fitted)
     record.staged.begin(gallery, OTHER_EMBEDDER)

@@ -163,7 +163,7 @@ def test_vectors_are_not_written_to_a_file_that_another_process_has_removed(
         full.setattr(VectorFile, "sync", Mock(side_effect=OSError(ENOSPC, "no space")))
         with pytest.raises(StorageFailed):
             record.crops.enroll(gallery, OTHER_EMBEDDER, [new_crop(1)])
-    # This removes the file of the side that was not committed.
+    # This removes the file of the generation that was not committed.
     open_folder(tmp_path).close()
     record.crops.enroll(gallery, OTHER_EMBEDDER, [new_crop(1)])
     with open_record(tmp_path) as again:

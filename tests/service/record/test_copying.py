@@ -342,7 +342,7 @@ def test_a_damaged_vector_is_named_with_its_crop_and_gallery(data, url, capsys):
 def test_a_crop_whose_checksum_is_missing_is_named(data, url, capsys):
     lobby, _, ids, *_ = fill(data)
     with open_record(data) as record:
-        lost = "DELETE FROM checksums WHERE gallery_id = ? AND slot = 4 AND side = 0"
+        lost = "DELETE FROM checksums WHERE gallery_id = ? AND slot = 4 AND generation = 0"
         record.database.connection().execute(lost, (lobby,))
     assert copy(data, url) == 2
     assert f"the vector of crop {ids[3]} in gallery lobby is damaged" in capsys.readouterr().err
