@@ -177,35 +177,25 @@ class _Server(psycopg.Connection[Any]):
     def wait(
         self, gen: PQGen[Result], interval: float = WAIT_SECONDS, timeout: float | None = None
     ) -> Result:
-        with contextlib.ExitStack() as long_wait:
-            return super().wait(self._watch(gen, long_wait), interval, timeout)
-
-    def _watch(self, gen: PQGen[Result], long_wait: contextlib.ExitStack) -> PQGen[Result]:
-        """Pass psycopg's steps on; raise an error in between once the server answers no more."""
-        began = time.monotonic()
-        look_at = began + SILENT_SECONDS
-        until = began + (CONNECT_SECONDS if self.process is None else UNREAD_SECONDS)
-        is_long = False
         try:
-            step = next(gen)
-            while True:
-                # psycopg resumes this after each pause, too, and then nothing is ready.
-                ready = yield step
-                now = time.monotonic()
-                if not ready and now > look_at:
-                    if not is_long:
-                        # It is bounded, so that a shorter GMN_STALL_SECONDS must not end it.
-                        long_wait.enter_context(waiting())
-                        is_long = True
-                    self._require_life()
-                    if now > until:
-                        self._require_progress(now - began)
-                        until = time.monotonic() + ENDING_SECONDS
-                    look_at = time.monotonic() + SILENT_SECONDS
-                step = gen.send(ready)
-        except StopIteration as ended:
-            result: Result = ended.value
-            return result
+            return super().wait(gen, interval, SILENT_SECONDS if timeout is None else timeout)
+        except psycopg.errors._WaitTimeout:
+            if timeout is not None:
+                raise
+        # This wait is bounded, so that a shorter GMN_STALL_SECONDS must not end the process.
+        with waiting():
+            return self._wait_longer(gen, interval)
+
+    def _wait_longer(self, gen: PQGen[Result], interval: float) -> Result:
+        began = time.monotonic()
+        until = began + (CONNECT_SECONDS if self.process is None else UNREAD_SECONDS)
+        while True:
+            self._require_life()
+            if time.monotonic() > until:
+                self._require_progress(time.monotonic() - began)
+                until = time.monotonic() + ENDING_SECONDS
+            with contextlib.suppress(psycopg.errors._WaitTimeout):
+                return super().wait(gen, interval, SILENT_SECONDS)
 
     def _require_life(self) -> None:
         try:
