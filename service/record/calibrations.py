@@ -9,12 +9,12 @@ from service.record.galleries import note_calibrated, read_entry
 from service.record.transaction import Transaction, upsert
 from service.record.values import PublishedCalibration
 
-# Number of searches that are kept of each subject.
+# Number of searches that are kept of each kind of score.
 KEPT_SEARCHES = 256
-OF_SUBJECT = "WHERE gallery_id = ? AND subject = ?"
+OF_SCORE_KIND = "WHERE gallery_id = ? AND score_kind = ?"
 COUNT_SEARCHES = upsert(
     "calibrations",
-    ("gallery_id", "subject", "version", "searches"),
+    ("gallery_id", "score_kind", "version", "searches"),
     "VALUES (?, ?, 0, ?)",
     "searches = excluded.searches",
 )
@@ -31,7 +31,7 @@ class StoredCalibrations(RecordPart):
         self,
         transaction: Transaction,
         gallery_id: int,
-        subject: str,
+        score_kind: str,
         rows: Sequence[tuple[str, bytes]],
     ) -> None:
         """Add searches of a gallery that is calibrated; only the newest `KEPT_SEARCHES` are kept.
@@ -42,12 +42,12 @@ class StoredCalibrations(RecordPart):
         entry = read_entry(transaction, gallery_id)
         if entry is None or entry.settings.calibration != "on":
             return
-        first = self.counted(gallery_id, subject)
+        first = self.counted(gallery_id, score_kind)
         # A later search replaces an earlier one of the same name.
         searches = {
             name: {
                 "gallery_id": gallery_id,
-                "subject": subject,
+                "score_kind": score_kind,
                 "number": number,
                 "name": name,
                 "body": body,
@@ -56,41 +56,43 @@ class StoredCalibrations(RecordPart):
         }
         named = transaction.dialect.among("name")
         transaction.change(
-            f"DELETE FROM calibration_searches {OF_SUBJECT} AND {named}",
-            (gallery_id, subject, list(searches)),
+            f"DELETE FROM calibration_searches {OF_SCORE_KIND} AND {named}",
+            (gallery_id, score_kind, list(searches)),
         )
         transaction.insert("calibration_searches", *searches.values())
         transaction.change(
-            f"DELETE FROM calibration_searches {OF_SUBJECT} AND number < (SELECT min(number) FROM "
-            f"(SELECT number FROM calibration_searches {OF_SUBJECT} "
+            f"DELETE FROM calibration_searches {OF_SCORE_KIND} AND number < "
+            f"(SELECT min(number) FROM (SELECT number FROM calibration_searches {OF_SCORE_KIND} "
             "ORDER BY number DESC LIMIT ?) AS newest)",
-            (gallery_id, subject, gallery_id, subject, KEPT_SEARCHES),
+            (gallery_id, score_kind, gallery_id, score_kind, KEPT_SEARCHES),
         )
         transaction.change(
             COUNT_SEARCHES,
-            (gallery_id, subject, first + len(rows)),
+            (gallery_id, score_kind, first + len(rows)),
         )
 
-    def searches(self, gallery_id: int, subject: str) -> list[bytes]:
-        clauses = f"{OF_SUBJECT} ORDER BY number"
-        rows = self._reader.rows("calibration_searches", clauses, (gallery_id, subject))
+    def searches(self, gallery_id: int, score_kind: str) -> list[bytes]:
+        clauses = f"{OF_SCORE_KIND} ORDER BY number"
+        rows = self._reader.rows("calibration_searches", clauses, (gallery_id, score_kind))
         return [row["body"] for row in rows]
 
-    def counted(self, gallery_id: int, subject: str) -> int:
-        statement = f"SELECT searches FROM calibrations {OF_SUBJECT}"
-        return self._reader.value(statement, (gallery_id, subject)) or 0
+    def counted(self, gallery_id: int, score_kind: str) -> int:
+        statement = f"SELECT searches FROM calibrations {OF_SCORE_KIND}"
+        return self._reader.value(statement, (gallery_id, score_kind)) or 0
 
     def published(self, gallery_id: int) -> dict[str, PublishedCalibration]:
         clauses = "WHERE gallery_id = ? AND version > 0"
         rows = self._reader.rows("calibrations", clauses, (gallery_id,))
-        return {row["subject"]: PublishedCalibration(row["version"], row["body"]) for row in rows}
+        return {
+            row["score_kind"]: PublishedCalibration(row["version"], row["body"]) for row in rows
+        }
 
     @transactional
     def publish(
         self,
         transaction: Transaction,
         gallery_id: int,
-        subject: str,
+        score_kind: str,
         body: str,
         after_version: int,
         counted: int = 0,
@@ -112,14 +114,14 @@ class StoredCalibrations(RecordPart):
             return False
         if generation not in (None, entry.generation):
             return False
-        row = transaction.row("calibrations", OF_SUBJECT, (gallery_id, subject))
+        row = transaction.row("calibrations", OF_SCORE_KIND, (gallery_id, score_kind))
         searches = row["searches"] if row else 0
         version = row["version"] if row else 0
         if version != after_version or searches < counted:
             return False
         values = {
             "gallery_id": gallery_id,
-            "subject": subject,
+            "score_kind": score_kind,
             "version": version + 1,
             "body": body,
             "searches": searches,

@@ -196,24 +196,25 @@ CREATE TABLE job_problems (
     PRIMARY KEY (job_id, number)
 ) WITHOUT ROWID;
 
--- Calibrations of a gallery, and the searches that they were fitted to, numbered by `number`.
+-- Calibrations of a gallery, and the searches that they were fitted to, numbered by `number`. A
+-- `score_kind` is a scoring and the artefact that computed the scores.
 CREATE TABLE calibrations (
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
-    subject TEXT NOT NULL,
+    score_kind TEXT NOT NULL,
     version INTEGER NOT NULL,
     body TEXT,
     searches INTEGER NOT NULL,
-    PRIMARY KEY (gallery_id, subject)
+    PRIMARY KEY (gallery_id, score_kind)
 ) WITHOUT ROWID;
 
 CREATE TABLE calibration_searches (
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
-    subject TEXT NOT NULL,
+    score_kind TEXT NOT NULL,
     number INTEGER NOT NULL,
     name TEXT NOT NULL,
     body BLOB NOT NULL,
-    PRIMARY KEY (gallery_id, subject, number),
-    UNIQUE (gallery_id, subject, name)
+    PRIMARY KEY (gallery_id, score_kind, number),
+    UNIQUE (gallery_id, score_kind, name)
 ) WITHOUT ROWID;
 
 CREATE TABLE runtimes (

@@ -239,7 +239,7 @@ class PublishedCalibration:
     """A calibration used by every process.
 
     Attributes:
-        version: counts the calibrations published under its subject, from 1.
+        version: counts the calibrations published for its kind of score, from 1.
         body: opaque text without a checksum; readers ignore one that they cannot parse.
     """
 

@@ -43,7 +43,7 @@ KEY_BYTES = 16
 JOINING_SHARE = 1e-3
 # For this long after an update of the service has changed a gallery's thresholds, answers say so.
 SAYS_RULE_FOR_SECONDS = 30 * 86400.0
-# A gallery's id and a subject: a scoring and the artefact that computed its scores.
+# A gallery's id and a kind of score: a scoring and the artefact that computed the scores.
 Place = tuple[int, str]
 Probability = Callable[[NDArray[np.floating]], Array]
 WHY: Mapping[CalibrationReason | None, str] = {
@@ -130,7 +130,7 @@ class CurrentCalibration:
     Attributes:
         model: the model whose features are compared.
         scoring: the scoring that orders the results.
-        subject: name under which the scores of searches are stored.
+        score_kind: scoring and artefact; only scores of one kind are comparable.
         artefact: the artefact's own calibration.
         few: the artefact's calibration for searches among fewer than 18 identities.
         joins_at: lowest cosine at which an unnamed crop counts as the same person.
@@ -141,7 +141,7 @@ class CurrentCalibration:
 
     model: LoadedModel
     scoring: Scoring
-    subject: str
+    score_kind: str
     artefact: SearchCalibration
     few: GalleryThresholds
     joins_at: float
@@ -293,7 +293,7 @@ class GalleryCalibrations:
                 self._artefacts[embedder, scoring] = CurrentCalibration(
                     model=model,
                     scoring=scoring,
-                    subject=f"{scoring}:{model.description.artefact_fingerprint}",
+                    score_kind=f"{scoring}:{model.description.artefact_fingerprint}",
                     artefact=artefact_search_calibration(calibration),
                     few=artefact_thresholds(calibration),
                     joins_at=joins_at,
@@ -325,8 +325,8 @@ class GalleryCalibrations:
         return replace(
             artefact,
             setting=gallery.settings.calibration,
-            stored=self._stored.get((gallery_id, artefact.subject), 0),
-            published=self._published.get(gallery_id, {}).get(artefact.subject),
+            stored=self._stored.get((gallery_id, artefact.score_kind), 0),
+            published=self._published.get(gallery_id, {}).get(artefact.score_kind),
         )
 
     def of(self, gallery: Gallery) -> list[CurrentCalibration]:
@@ -338,12 +338,12 @@ class GalleryCalibrations:
         """Read the published calibrations of a gallery from the record; blocks."""
         publications: dict[str, Publication] = {}
         published = self._record.calibrations.published(gallery.gallery_id)
-        for subject, stored in published.items():
+        for score_kind, stored in published.items():
             publication = Publication.read(stored)
             if publication is None:
                 log.warning("gallery %s: its calibration is unreadable, fit again", gallery.name)
             else:
-                publications[subject] = publication
+                publications[score_kind] = publication
         if not publications:
             # The record dropped the calibration with its searches, so drop those in memory as well.
             self.forget(gallery)

@@ -82,7 +82,7 @@ async def store_and_refit(runtime: Runtime, due: dict[int, float]) -> None:
             continue
         for current in runtime.calibrations.of(gallery):
             try:
-                stored = await _read_stored(runtime, gallery, current.subject)
+                stored = await _read_stored(runtime, gallery, current.score_kind)
                 fitted = await runtime.pools.calibration.run(_fit_searches, stored, current)
                 if fitted:
                     await _publish(runtime, gallery, stored, fitted)
@@ -151,7 +151,7 @@ async def fit_if_due(runtime: Runtime, gallery: Gallery) -> float:
     for current in currents:
         searches = left_out[current.scoring]
         if searches:
-            stored = await _read_stored(runtime, gallery, current.subject)
+            stored = await _read_stored(runtime, gallery, current.score_kind)
             fitted = await runtime.pools.calibration.run(
                 _fit_gallery, stored, searches, scales[current.scoring], entry
             )
@@ -182,7 +182,7 @@ class _StoredCalibration:
     """The record's state of one calibration.
 
     Attributes:
-        place: gallery and subject of the calibration.
+        place: gallery and kind of score of the calibration.
         searches: stored searches, oldest first.
         counted: number of searches ever added.
         version: version of the published calibration; 0 if there is none.
@@ -197,18 +197,18 @@ class _StoredCalibration:
     identities: int
 
 
-async def _read_stored(runtime: Runtime, gallery: Gallery, subject: str) -> _StoredCalibration:
+async def _read_stored(runtime: Runtime, gallery: Gallery, score_kind: str) -> _StoredCalibration:
     gallery_id = gallery.gallery_id
     records = runtime.record.calibrations
 
     def read() -> _StoredCalibration:
         # Count first: a search added in the meantime then counts for the next fit.
-        counted = records.counted(gallery_id, subject)
-        searches = unpack_searches(records.searches(gallery_id, subject))
+        counted = records.counted(gallery_id, score_kind)
+        searches = unpack_searches(records.searches(gallery_id, score_kind))
         entry = runtime.record.galleries.get(gallery_id)
-        published = records.published(gallery_id).get(subject)
+        published = records.published(gallery_id).get(score_kind)
         return _StoredCalibration(
-            place=(gallery_id, subject),
+            place=(gallery_id, score_kind),
             searches=searches,
             counted=counted,
             version=published.version if published else 0,

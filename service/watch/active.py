@@ -32,7 +32,7 @@ class ActiveList:
         watch_list: the named crops of the gallery at one moment.
         slots: those of the crops of `watch_list`, `(n,)`.
         embedder: fingerprint of the embedder of their vectors.
-        subject: identifies the traffic that is comparable with the list.
+        score_kind: identifies the scores, and so the traffic, that are comparable with the list's.
     """
 
     gallery: Gallery
@@ -42,7 +42,7 @@ class ActiveList:
     forecast: Forecast
     thresholds: CameraThresholds
     embedder: str
-    subject: str
+    score_kind: str
 
     def takes(self, camera: str | None, moment: datetime) -> bool:
         """Return True if the list watches this camera at this time, which has a time zone."""

@@ -101,18 +101,18 @@ def _fit(
     vectors = crops.columns.vectors[crops.slots]
     watch_list = WatchList(vectors, crops.names, crops.cameras)
     # Traffic counts only for lists of similar size: heights above a level and cosines differ.
-    subject = f"{model.embedder} {watch_list.has_level:d} {watch_list.size.bit_length()}"
-    counts, since = tables.traffic.of_list(gallery.gallery_id, subject)
+    score_kind = f"{model.embedder} {watch_list.has_level:d} {watch_list.size.bit_length()}"
+    counts, since = tables.traffic.of_list(gallery.gallery_id, score_kind)
     traffic = Traffic(counts)
     tracks_per_day = settings.tracks_per_day or _measure_tracks_per_day(traffic.tracks, since)
     rate = settings.budget / tracks_per_day
     few_people = artefact_thresholds(model.description.calibration.scorings["cosine"])
     fit = ThresholdFit(watch_list, rate, model.reference, artefact=few_people)
     threshold = fit.at(traffic=traffic)
-    by_camera = tables.traffic.by_camera(gallery.gallery_id, subject)
+    by_camera = tables.traffic.by_camera(gallery.gallery_id, score_kind)
     reviews = {}
     if armed_at is not None:
-        reviews = tables.watches.reviews_by_camera(gallery.gallery_id, armed_at, subject)
+        reviews = tables.watches.reviews_by_camera(gallery.gallery_id, armed_at, score_kind)
     return ActiveList(
         gallery=gallery,
         settings=settings,
@@ -126,7 +126,7 @@ def _fit(
         ),
         thresholds=fit_cameras(fit, threshold, crops.camera_codes(), by_camera, reviews),
         embedder=model.embedder,
-        subject=subject,
+        score_kind=score_kind,
     )
 
 
@@ -284,7 +284,7 @@ async def _has_grown(runtime: Runtime, former: HeldList, watch: ArmedList) -> bo
     if former.active is None or former.tracks == watch.tracks:
         return False
     traffic = await runtime.galleries.read(
-        runtime.watch.traffic.by_camera, watch.gallery_id, former.active.subject
+        runtime.watch.traffic.by_camera, watch.gallery_id, former.active.score_kind
     )
     if measure_growth(traffic) != measure_growth(former.active.thresholds.traffic):
         return True

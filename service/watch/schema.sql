@@ -16,11 +16,12 @@ CREATE TABLE watches (
     why TEXT
 ) WITHOUT ROWID;
 
--- Histogram of the best scores of a list's tracks for vectors of one embedder (the `subject`).
+-- Histogram of the best scores of a list's tracks. Scores of one `score_kind` are comparable: it
+-- tells the embedder, whether scores are relative to a level, and the order of the list's size.
 -- Counting starts at `since`, which moves when the list is disarmed.
 CREATE TABLE watch_traffic (
     gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
-    subject TEXT NOT NULL,
+    score_kind TEXT NOT NULL,
     histogram BLOB NOT NULL,
     tracks INTEGER NOT NULL,
     since INTEGER NOT NULL
@@ -32,7 +33,7 @@ CREATE TABLE camera_traffic (
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
     key_id TEXT NOT NULL,
     camera TEXT NOT NULL,
-    subject TEXT NOT NULL,
+    score_kind TEXT NOT NULL,
     histogram BLOB NOT NULL,
     tracks_since_armed INTEGER NOT NULL,
     since INTEGER NOT NULL,
@@ -87,8 +88,8 @@ CREATE INDEX camera_hours_0 ON camera_hours (hour);
 -- `number` grows in commit order; `follows` is the id of the person's preceding visit at
 -- another camera. An alert about a list or a camera has a `detail` and no person. From `camera` to
 -- `trial`, the columns of a visit are about the crop that it shows: `key_id` is the API key that sent
--- it, only scores of the same `subject` are comparable, and `trial` is 1 if the list was on trial at
--- its camera.
+-- it, only scores of the same `score_kind` are comparable, and `trial` is 1 if the list was on trial
+-- at its camera.
 CREATE TABLE alerts (
     number INTEGER PRIMARY KEY,
     alert_id TEXT NOT NULL UNIQUE,
@@ -104,7 +105,7 @@ CREATE TABLE alerts (
     track TEXT,
     captured_at INTEGER,
     score REAL,
-    subject TEXT,
+    score_kind TEXT,
     threshold REAL,
     probability REAL,
     cohesion REAL,
@@ -120,7 +121,7 @@ CREATE TABLE alerts (
 CREATE INDEX alerts_0 ON alerts (gallery_id, number);
 CREATE INDEX alerts_1 ON alerts (gallery_id, crop_id);
 CREATE INDEX alerts_2 ON alerts (person_id, last_seen);
-CREATE INDEX alerts_3 ON alerts (gallery_id, subject, number) WHERE state != 'open';
+CREATE INDEX alerts_3 ON alerts (gallery_id, score_kind, number) WHERE state != 'open';
 CREATE INDEX alerts_4 ON alerts (gallery_id, key_id, coalesce(camera, ''), number) WHERE trial = 1;
 
 CREATE TABLE alert_pictures (

@@ -353,7 +353,7 @@ def _note_scores(
 ) -> None:
     gallery = active.gallery
     gallery_id = gallery.gallery_id
-    place = gallery_id, active.subject
+    place = gallery_id, active.score_kind
     for sighting, height, cosine, row in zip(sightings, *scores, strict=True):
         track = sighting.track
         if height <= track.best.get(place, -math.inf):
@@ -374,7 +374,7 @@ def _note_scores(
             slot=int(active.slots[row]),
             score=float(height),
             threshold=threshold,
-            subject=active.subject,
+            score_kind=active.score_kind,
             probability=probability,
             calibration_version=str(judge.state.version),
             image=sighting.image,
@@ -404,7 +404,7 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
         track=track.name,
         captured_at=match.captured,
         score=match.score,
-        subject=match.subject,
+        score_kind=match.score_kind,
         threshold=match.threshold,
         probability=match.probability,
         cohesion=track.cohesion(match.gallery.embedder),

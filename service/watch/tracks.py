@@ -37,7 +37,7 @@ LONGEST_SECONDS = 1800.0
 # Upper bound on open tracks of all callers.
 MOST_OPEN = 20_000
 Place = tuple[int, str]
-"""A list: `gallery_id`, and the subject of its traffic."""
+"""A list: `gallery_id`, and the kind of score of its traffic."""
 Label = tuple[str, str | None, str | None]
 """The API key, the camera and the tracker's id."""
 
@@ -49,7 +49,7 @@ class Match:
     Attributes:
         gallery: the list.
         slot: that of the list's nearest crop.
-        subject: identifies what the score is comparable with.
+        score_kind: identifies the scores that this one is comparable with.
         image: the track's best crop; None once its picture was made.
         captured: time of capture of that crop.
         noted: number of the track's crops in the record.
@@ -63,7 +63,7 @@ class Match:
     threshold: float
     probability: float
     calibration_version: str
-    subject: str
+    score_kind: str
     image: ImageFile | None
     captured: datetime
     noted: int = 0

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 def end_tracks(people, gallery, camera, tracks, key_id="loopback"):
     ended = {Sender(key_id, camera): EndedTracks(np.array([tracks]))}
-    people.watch.traffic.add(people.gallery_id(gallery), "subject", ended)
+    people.watch.traffic.add(people.gallery_id(gallery), "kind", ended)
 
 
 def test_the_page_says_what_a_trial_is_and_how_far_each_camera_is(tab, watching, armed, people):

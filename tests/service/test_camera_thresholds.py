@@ -40,7 +40,7 @@ def threshold(served, gallery, sender):
     return thresholds(served, gallery)[sender]["threshold"]
 
 
-def subject_of(served, gallery):
+def score_kind_of(served, gallery):
     embedder = served.read(f"/v1/galleries/{gallery}")["embedding_fingerprint"]
     people = read_list(served, gallery)["promised"]["people"]
     return f"{embedder} {people >= 9:d} {people.bit_length()}"
@@ -50,15 +50,15 @@ def send_track(served, people, gallery, *senders):
     """Let a track of nobody end at each camera, so that the list has heard of it."""
     number = people.gallery_id(gallery)
     ended = dict.fromkeys(senders, EndedTracks(Traffic.of(np.zeros(1)).counts))
-    people.watch.traffic.add(number, subject_of(served, gallery), ended)
+    people.watch.traffic.add(number, score_kind_of(served, gallery), ended)
     eventually(lambda: set(senders) <= set(thresholds(served, gallery)))
 
 
 def raise_alert(served, people, gallery, sender, score, slot=1):
     """Let a track of an own person pass, and return the id of its alert."""
     seen = {"camera": sender.camera, "key_id": sender.key_id, "track": uuid4().hex}
-    subject = subject_of(served, gallery)
-    noted = people.pass_by(gallery, slot, score=score, subject=subject, **seen)
+    score_kind = score_kind_of(served, gallery)
+    noted = people.pass_by(gallery, slot, score=score, score_kind=score_kind, **seen)
     return noted.alert.alert_id
 
 
@@ -172,7 +172,7 @@ def reviews(served, people, gallery):
     watches = people.watch.watches
     number = people.gallery_id(gallery)
     armed_at = watches.get(number).armed_at
-    found = watches.reviews_by_camera(number, armed_at, subject_of(served, gallery))
+    found = watches.reviews_by_camera(number, armed_at, score_kind_of(served, gallery))
     return {
         sender: (len(of_camera.confirmed), len(of_camera.rejected))
         for sender, of_camera in found.items()
@@ -189,7 +189,7 @@ def test_an_alert_counts_for_the_key_that_sent_the_crop_which_it_shows(watching,
 
 
 def test_scores_of_another_embedder_or_before_the_arming_are_not_compared(watching, wanted, people):
-    noted = people.pass_by(wanted, camera=OWN.camera, subject="another")
+    noted = people.pass_by(wanted, camera=OWN.camera, score_kind="another")
     review(watching, noted.alert.alert_id, "confirmed")
     assert reviews(watching, people, wanted) == {}
     review(watching, raise_alert(watching, people, wanted, OWN, 0.9, slot=24), "confirmed")

@@ -88,14 +88,14 @@ def version(runtime):
 def publish(runtime, body, after=0):
     """Publish the calibration of another process or version."""
     gallery = default(runtime)
-    subject = calibration(runtime).subject
-    assert runtime.record.calibrations.publish(gallery.gallery_id, subject, body, after)
+    score_kind = calibration(runtime).score_kind
+    assert runtime.record.calibrations.publish(gallery.gallery_id, score_kind, body, after)
     runtime.calibrations.reload(gallery)
 
 
 def kept(runtime):
-    subject = calibration(runtime).subject
-    return list(runtime.record.calibrations.searches(default(runtime).gallery_id, subject))
+    score_kind = calibration(runtime).score_kind
+    return list(runtime.record.calibrations.searches(default(runtime).gallery_id, score_kind))
 
 
 @pytest.mark.skipif("REID_TEST_DATA" not in os.environ, reason="needs $REID_TEST_DATA")
@@ -204,7 +204,7 @@ async def test_what_an_older_version_published_is_used_until_the_next_fit(runtim
     assert state(runtime).identities == 40
     # Another one judged several pictures as one.
     stored = runtime.record.calibrations.published(default(runtime).gallery_id)
-    fitted = stored[calibration(runtime).subject]
+    fitted = stored[calibration(runtime).score_kind]
     body = json.loads(fitted.body)
     del body["calibration"]["mean_scales"]
     publish(runtime, json.dumps(body), fitted.version)
@@ -223,7 +223,7 @@ async def publish_by_an_earlier_rule(runtime):
     await fill(runtime, range(40))
     await fit(runtime)
     gallery_id = default(runtime).gallery_id
-    fitted = runtime.record.calibrations.published(gallery_id)[calibration(runtime).subject]
+    fitted = runtime.record.calibrations.published(gallery_id)[calibration(runtime).score_kind]
     body = json.loads(fitted.body)
     body |= {"rule": RULE - 1, "rule_since": None}
     publish(runtime, json.dumps(body), fitted.version)

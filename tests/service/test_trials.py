@@ -45,9 +45,9 @@ def trials(served, gallery):
     return {Sender(trial["key_id"], trial["camera"]): trial for trial in found}
 
 
-def end_tracks(people, gallery, sender, tracks=TRIAL_TRACKS, subject="subject"):
+def end_tracks(people, gallery, sender, tracks=TRIAL_TRACKS, score_kind="kind"):
     counts = EndedTracks(np.array([tracks]))
-    people.watch.traffic.add(people.gallery_id(gallery), subject, {sender: counts})
+    people.watch.traffic.add(people.gallery_id(gallery), score_kind, {sender: counts})
 
 
 def pass_by(people, gallery, sender, **more):
@@ -137,7 +137,7 @@ def test_parts_of_one_track_that_processes_saw_count_once(watching, wanted, peop
     with passersby(data_dir) as others:
         for process, part in zip((people, others, people), parts, strict=True):
             ended = EndedTracks(np.zeros(1, np.int64), [part])
-            process.watch.traffic.add(number, "subject", {GATE: ended})
+            process.watch.traffic.add(number, "kind", {GATE: ended})
             counts.append(trials(watching, wanted)[GATE]["tracks"])
     assert counts == [1, 2, 1]
 
@@ -153,7 +153,7 @@ def test_a_track_whose_earlier_parts_were_counted_before_arming_takes_nothing_aw
             b"17", moment + timedelta(seconds=start), moment + timedelta(seconds=end), 0
         )
         ended = EndedTracks(np.zeros(1, np.int64), [part])
-        people.watch.traffic.add(number, "subject", {GATE: ended})
+        people.watch.traffic.add(number, "kind", {GATE: ended})
 
     end_part(0, 10)
     end_part(15, 25)
@@ -167,7 +167,7 @@ def test_a_track_whose_earlier_parts_were_counted_before_arming_takes_nothing_aw
 def test_traffic_that_begins_anew_begins_new_trials(watching, wanted, people):
     end_tracks(people, wanted, GATE)
     assert trials(watching, wanted)[GATE]["is_over"]
-    end_tracks(people, wanted, GATE, 1, subject="of a larger list")
+    end_tracks(people, wanted, GATE, 1, score_kind="of a larger list")
     trial = trials(watching, wanted)[GATE]
     assert (trial["tracks"], trial["is_over"]) == (1, False)
 
@@ -178,7 +178,7 @@ def test_a_camera_that_is_not_counted_is_on_trial_for_two_weeks(watching, wanted
     ended = EndedTracks(np.array([1]))
     counted = dict.fromkeys(invented, ended)
     number = people.gallery_id(wanted)
-    people.watch.traffic.add(number, "subject", counted)
+    people.watch.traffic.add(number, "kind", counted)
     end_tracks(people, wanted, further)
     assert set(trials(watching, wanted)) == set(invented)
     assert read_alert(watching, pass_by(people, wanted, further))["trial"]

@@ -110,12 +110,12 @@ def test_both_answer_by_what_one_has_learnt(runtimes):
         return runtime.calibrations.current(gallery, "cosine").as_state(60)
 
     chance = np.random.default_rng(5)
-    subject = one.calibrations.current(galleries[0], "cosine").subject
+    score_kind = one.calibrations.current(galleries[0], "cosine").score_kind
     for _ in range(40):
         scores = np.sort(chance.gumbel(0.4, 0.05, 60))[::-1][:9]
         row = pack_search(scores, 60, time.time())
         query = chance.normal(size=64).astype(np.float32)
-        one.calibrations.record_search_scores((galleries[0].gallery_id, subject), query, row)
+        one.calibrations.record_search_scores((galleries[0].gallery_id, score_kind), query, row)
     asyncio.run(store_and_refit(one, {}))
     first = in_force(one, galleries[0])
     assert (first.state, first.searches) == ("own", 40)

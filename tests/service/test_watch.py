@@ -731,14 +731,14 @@ def test_parts_of_one_track_count_once_by_the_best_score(wanted, people, data_di
     assert counted(part(b"17", 8, 18, 3)) == [0, 0, 1, 1]
     assert counted(part(b"17", 3, 12, 1)) == [0, 0, 1, 1]
     assert counted(part(b"17", 26, 36, 1)) == [0, 1, 1, 1]
-    # Counts for another subject begin anew.
+    # Counts of another kind of score begin anew.
     traffic.add(number, "b", {GATE: EndedTracks(none, [part(b"17", 0, 10, 3)])})
     assert traffic.of_list(number, "b")[0].tolist() == [0, 0, 0, 1]
     assert by_camera(people, number, "b") == {GATE: [0, 0, 0, 1]}
 
 
-def by_camera(people, number, subject):
-    traffic = people.watch.traffic.by_camera(number, subject)
+def by_camera(people, number, score_kind):
+    traffic = people.watch.traffic.by_camera(number, score_kind)
     assert all(camera.tracks == camera.counts.sum() for camera in traffic.values())
     return {sender: camera.counts.tolist() for sender, camera in traffic.items()}
 

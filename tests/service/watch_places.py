@@ -78,7 +78,7 @@ class Passersby:
         content=b"a picture",
         own_alert=None,
         key_id="loopback",
-        subject="",
+        score_kind="",
         **more,
     ):
         """Report a visit of the person whom a crop of the list shows, by default now.
@@ -86,7 +86,7 @@ class Passersby:
         Args:
             content: the picture.
             key_id: the API key of the camera.
-            subject: identifies what the score is comparable with.
+            score_kind: identifies the scores that this one is comparable with.
             own_alert: id of the alert about the same track.
         """
         now = datetime.now(UTC)
@@ -107,7 +107,7 @@ class Passersby:
         sighted = SightedPerson(
             slot=slot,
             key_id=key_id,
-            subject=subject,
+            score_kind=score_kind,
             captured_at=seen["last_seen"],
             picture=Picture(content, "image/png"),
             own_alert=own_alert,

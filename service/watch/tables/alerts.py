@@ -79,7 +79,7 @@ OF_SHOWN_CROP = (
     "track",
     "captured_at",
     "score",
-    "subject",
+    "score_kind",
     "threshold",
     "probability",
     "cohesion",
@@ -156,7 +156,7 @@ class SightedPerson:
         track: the tracker's id.
         captured_at: time of capture of the best crop.
         score: that of the best crop.
-        subject: identifies what the score is comparable with.
+        score_kind: identifies the scores that this one is comparable with.
         picture: picture of the best crop, if it is new.
         own_alert: id of the alert that was written for this track and list before.
     """
@@ -171,7 +171,7 @@ class SightedPerson:
     track: str | None
     captured_at: datetime
     score: float
-    subject: str
+    score_kind: str
     threshold: float
     probability: float
     cohesion: float | None

@@ -11,7 +11,7 @@ from service.record.values import Sender
 # Upper bound on the reviewed alerts of a list that are read, the newest ones.
 MOST_REVIEWS = 10_000
 REVIEWED = """
-WHERE gallery_id = ? AND number >= ? AND subject = ? AND state != 'open'
+WHERE gallery_id = ? AND number >= ? AND score_kind = ? AND state != 'open'
 ORDER BY number DESC LIMIT ?
 """
 
@@ -30,18 +30,18 @@ class CameraReviews:
 
 
 def read_reviews(
-    reader: Reader, gallery_id: int, armed_at: datetime, subject: str
+    reader: Reader, gallery_id: int, armed_at: datetime, score_kind: str
 ) -> dict[Sender, CameraReviews]:
     """Return the reviews of a list by camera, and the cameras whose reviews are ignored.
 
     Args:
         armed_at: alerts of an earlier arming are left out.
-        subject: identifies comparable scores.
+        score_kind: identifies comparable scores.
     """
     reviews: defaultdict[Sender, CameraReviews] = defaultdict(CameraReviews)
     for row in reader.rows("ignored_reviews", "WHERE gallery_id = ?", (gallery_id,)):
         reviews[Sender(row["key_id"], row["camera"] or None)].are_ignored = True
-    values = (gallery_id, armed_at, subject, MOST_REVIEWS)
+    values = (gallery_id, armed_at, score_kind, MOST_REVIEWS)
     for row in reader.rows("alerts", REVIEWED, values):
         of_camera = reviews[Sender(row["key_id"], row["camera"])]
         scores = of_camera.confirmed if row["state"] == "confirmed" else of_camera.rejected

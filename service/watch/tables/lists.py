@@ -152,14 +152,14 @@ class Watches(RecordPart):
         return read_lists(self._reader, f"{ARMED} ORDER BY gallery_id")
 
     def reviews_by_camera(
-        self, gallery_id: int, armed_at: datetime, subject: str
+        self, gallery_id: int, armed_at: datetime, score_kind: str
     ) -> dict[Sender, CameraReviews]:
         """Return the reviews of the alerts that a list raised since it was armed, by camera.
 
         Args:
-            subject: identifies comparable scores.
+            score_kind: identifies comparable scores.
         """
-        return read_reviews(self._reader, gallery_id, armed_at, subject)
+        return read_reviews(self._reader, gallery_id, armed_at, score_kind)
 
     @transactional
     def ignore_reviews(

@@ -23,7 +23,7 @@ COUNT = np.dtype("<i8")
 # A process counts a part of a track at its end, at the latest this long after another process did.
 PARTS_WITHIN_MICROS = 3_600_000_000
 Counts = NDArray[np.int64]
-OF_SUBJECT = "WHERE gallery_id = ? AND subject = ?"
+OF_SCORE_KIND = "WHERE gallery_id = ? AND score_kind = ?"
 
 
 class TrackPart(NamedTuple):
@@ -77,22 +77,22 @@ class ListTraffic(RecordPart):
         self,
         transaction: Transaction,
         gallery_id: int,
-        subject: str,
+        score_kind: str,
         tracks: Mapping[Sender, EndedTracks],
     ) -> None:
         """Add tracks to the histograms of a list and of its cameras.
 
-        Tracks of another subject are dropped, and those of a deleted gallery are ignored. Of each
-        API key the first `MOST_CAMERAS` cameras have a histogram; tracks of further ones count in
-        that of the list alone.
+        Tracks with scores of another kind are dropped, and those of a deleted gallery are ignored.
+        Of each API key the first `MOST_CAMERAS` cameras have a histogram; tracks of further ones
+        count in that of the list alone.
 
         Args:
-            subject: identifies comparable traffic.
+            score_kind: identifies comparable scores.
             tracks: ended tracks by camera.
         """
         if read_entry(transaction, gallery_id) is None:
             return
-        row = transaction.row("watch_traffic", OF_SUBJECT, (gallery_id, subject))
+        row = transaction.row("watch_traffic", OF_SCORE_KIND, (gallery_id, score_kind))
         if row is None:
             for table in ("counted_tracks", "camera_traffic"):
                 transaction.change(f"DELETE FROM {table} WHERE gallery_id = ?", (gallery_id,))
@@ -101,37 +101,37 @@ class ListTraffic(RecordPart):
             for sender, ended in tracks.items()
         }
         for sender, counts in added.items():
-            _add_to_camera(transaction, gallery_id, subject, sender, counts)
+            _add_to_camera(transaction, gallery_id, score_kind, sender, counts)
         counts = np.sum(list(added.values()), axis=0)
         if row:
             counts = counts + np.frombuffer(row["histogram"], COUNT)
         values = {
             "gallery_id": gallery_id,
-            "subject": subject,
+            "score_kind": score_kind,
             "histogram": counts.astype(COUNT).tobytes(),
             "tracks": int(counts.sum()),
             "since": row["since"] if row else now_micros(),
         }
         transaction.insert("watch_traffic", values, instead=True, is_private=False)
 
-    def of_list(self, gallery_id: int, subject: str) -> tuple[Counts, datetime]:
+    def of_list(self, gallery_id: int, score_kind: str) -> tuple[Counts, datetime]:
         """Return the counts of a list's traffic and the time of the first; empty if there are none.
 
         Args:
-            subject: as in `add`.
+            score_kind: as in `add`.
         """
-        row = self._reader.row("watch_traffic", OF_SUBJECT, (gallery_id, subject))
+        row = self._reader.row("watch_traffic", OF_SCORE_KIND, (gallery_id, score_kind))
         histogram, since = (row["histogram"], row["since"]) if row else (b"", now_micros())
         return np.frombuffer(histogram, COUNT), as_moment(since)
 
-    def by_camera(self, gallery_id: int, subject: str) -> dict[Sender, CameraTraffic]:
+    def by_camera(self, gallery_id: int, score_kind: str) -> dict[Sender, CameraTraffic]:
         """Return the traffic of each camera of a list that has a histogram.
 
         Args:
-            subject: as in `add`.
+            score_kind: as in `add`.
         """
         traffic = {}
-        for row in self._reader.rows("camera_traffic", OF_SUBJECT, (gallery_id, subject)):
+        for row in self._reader.rows("camera_traffic", OF_SCORE_KIND, (gallery_id, score_kind)):
             counts = np.frombuffer(row["histogram"], COUNT)
             sender = Sender(row["key_id"], row["camera"] or None)
             traffic[sender] = CameraTraffic(counts, int(counts.sum()), as_moment(row["since"]))
@@ -153,13 +153,13 @@ def _count_tracks(transaction: Transaction, gallery_id: int, ended: EndedTracks)
 
 
 def _add_to_camera(
-    transaction: Transaction, gallery_id: int, subject: str, sender: Sender, added: Counts
+    transaction: Transaction, gallery_id: int, score_kind: str, sender: Sender, added: Counts
 ) -> None:
     values = {
         "gallery_id": gallery_id,
         "key_id": sender.key_id,
         "camera": sender.camera or "",
-        "subject": subject,
+        "score_kind": score_kind,
         "since": now_micros(),
     }
     row = transaction.row(

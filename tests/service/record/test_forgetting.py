@@ -19,7 +19,7 @@ def see(record, gallery, slot):
         track=None,
         captured_at=NOON,
         score=0.5,
-        subject="",
+        score_kind="",
         threshold=0.3,
         probability=0.9,
         cohesion=None,

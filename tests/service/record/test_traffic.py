@@ -12,13 +12,13 @@ from tests.service.gallery.new_crops import new_gallery, watch_of
 GATE = Sender("camera", "gate")
 
 
-def add(record, gallery, counts, subject="a"):
+def add(record, gallery, counts, score_kind="a"):
     tracks = {sender: EndedTracks(np.array(counted)) for sender, counted in counts.items()}
-    watch_of(record).traffic.add(gallery, subject, tracks)
+    watch_of(record).traffic.add(gallery, score_kind, tracks)
 
 
-def by_camera(record, gallery, subject="a"):
-    traffic = watch_of(record).traffic.by_camera(gallery, subject)
+def by_camera(record, gallery, score_kind="a"):
+    traffic = watch_of(record).traffic.by_camera(gallery, score_kind)
     assert all(camera.tracks == camera.counts.sum() for camera in traffic.values())
     return {sender: camera.counts.tolist() for sender, camera in traffic.items()}
 
@@ -39,10 +39,10 @@ def test_each_camera_of_each_key_has_a_histogram(record, gallery):
     assert timedelta(0) <= datetime.now(UTC) - began < timedelta(minutes=1)
 
 
-def test_traffic_of_another_subject_begins_anew(record, gallery):
+def test_traffic_with_scores_of_another_kind_begins_anew(record, gallery):
     yard = Sender("camera", "yard")
     add(record, gallery, {GATE: [1], yard: [2]})
-    add(record, gallery, {GATE: [5]}, subject="b")
+    add(record, gallery, {GATE: [5]}, score_kind="b")
     assert by_camera(record, gallery) == {}
     assert by_camera(record, gallery, "b") == {GATE: [5]}
 
