@@ -1,1 +1,1 @@
-"""Measured ratios, one file per bench."""
+"""Measurements of the service, the networks and galleries, and the tables made from them."""

@@ -1,4 +1,4 @@
-"""False alarms of a running service in galleries of people, beside the rate that was asked for.
+"""False alarms of a running service in galleries of people, compared with the requested rate.
 
 `python -m bench.alarms ARTEFACT KIND:PATH` starts a service and enrolls people
 whom the artefact's training held out, or with `--test` those of the set's test part. Crops of half
@@ -34,7 +34,7 @@ from training.evaluation.intervals import mean_interval
 from training.evaluation.searches import held_out_people, whole_set
 
 SIZES = (1, 3, 5, 10, 17, 50, 100, 200, 375)
-# The cameras that enroll people, beside those that search, and the sizes of such galleries.
+# The cameras that enroll people, as seen from those that search, and the sizes of such galleries.
 EnrolledBy = Literal["other cameras", "own camera", "both"]
 SIZES_OF: Mapping[EnrolledBy, tuple[int, ...]] = {
     "other cameras": SIZES,
@@ -57,13 +57,13 @@ def draw_gallery(
 ) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
     """Draw a gallery of people, and searches for them and for strangers.
 
-    Half of the cameras takes the crops of the searches.
+    Half of the cameras take the crops of the searches.
 
     Args:
-        crops: with columns `identity` and `camera`.
-        size: the number of people, who are all seen by both halves of the cameras.
-        crops_of_a_camera: the most crops of a person by one camera that are enrolled.
-        seed: the seed of the draw, together with the size.
+        crops: crops with columns `identity` and `camera`.
+        size: number of people, whom both halves of the cameras see.
+        crops_of_a_camera: largest number of crops of a person by one camera that are enrolled.
+        seed: seed of the draw, together with the size.
         enrolled_by: the cameras whose crops are enrolled.
 
     Returns:
@@ -114,7 +114,7 @@ def fill(
     deadline = time.monotonic() + 120
     while crops.identity.nunique() >= FEW_IDENTITIES:
         calibration = client.gallery(gallery).calibration
-        # A fit to a third fewer crops is renewed.
+        # The service renews a fit to less than two thirds of the crops.
         if calibration.state == "own" and 1.5 * calibration.crops > len(crops):
             return
         if time.monotonic() > deadline:
@@ -128,7 +128,7 @@ def search(
     enrolled: pd.DataFrame,
     searches: Sequence[pd.DataFrame],
 ) -> Iterator[dict[str, Any]]:
-    """Search a gallery by groups of crops of the client's gallery, and yield a row for each."""
+    """Search a gallery by groups of crops of the client's gallery, and yield a row per search."""
     members = set(enrolled.identity)
 
     def ask(group: pd.DataFrame) -> dict[str, Any]:
@@ -159,8 +159,8 @@ def figures(answers: pd.DataFrame) -> dict[str, Any]:
 
     `obtained` is the share of strangers' searches that are answered `match`, with the ends of its
     95% interval over people. `found` is the share of members' searches that are answered `match`
-    with the right person first. `best` is what each gallery's own threshold on raw scores finds at
-    the obtained rate. Both are None where no crops of members are left to search with.
+    with the right person first. `best` is the share that a threshold of each gallery on raw scores
+    would find at the obtained rate. Both are None if no crops of members are left for searches.
     """
     strangers = answers[~answers.known]
     members = answers[answers.known]
@@ -222,8 +222,8 @@ def main(
         artefact: a file, or the name of a shipped one.
         data: labelled crops, KIND:PATH.
         test: search for the people of the test part instead of those whom the training held out.
-        galleries: how many of each size.
-        features: a file of `gmn embed ARTEFACT` with these crops, which need not be embedded again.
+        galleries: number of galleries of each size.
+        features: a file of `gmn embed ARTEFACT` with these crops, to save their embedding.
     """
     held_out = read_description(resolve_artefact(artefact)).provenance.held_out
     dataset = read_dataset(data)

@@ -1,4 +1,4 @@
-"""`gmn bench alerts`: the time from a sighting to the event and the webhook's message of its alert.
+"""`gmn bench alerts`: the time from a sighting to the event and the webhook message of its alert.
 
 Forty people are enrolled and watched. Their enrolled crops are then sent as sightings, one at a
 time, to an idle service, and again while eight clients enroll.
@@ -40,7 +40,7 @@ def bench_alerts(artefact: str | None) -> BenchResult:
     """Time alerts of an idle service, and of one that enrolls at the same time.
 
     Returns:
-        The aim divided by the time within which 95% of the alerts arrived, in the worst case.
+        The aim divided by the time until 95% of the alerts have arrived, in the worst case.
 
     Raises:
         InputProblem: an alert does not arrive.
@@ -89,7 +89,7 @@ def _time_alert(
     camera: str,
     arrivals: Arrivals,
 ) -> dict[str, float]:
-    """Send a crop from a camera of its own, and return the milliseconds until its alerts."""
+    """Send a crop from a new camera, and return the milliseconds until both alerts arrive."""
     sent = time.monotonic()
     client.sight(crop, camera=camera)
     times: dict[str, float] = {}
@@ -110,7 +110,7 @@ def _follow_events(url: str, arrivals: Arrivals) -> None:
     def follow() -> None:
         with (
             suppress(httpx2.TransportError),
-            # The service is on this machine, which no proxy leads to.
+            # The service is on this machine, to which no proxy leads.
             httpx2.Client(timeout=None, trust_env=False) as http,
             http.stream("GET", f"{url}/v1/alerts/events") as events,
         ):
@@ -136,7 +136,7 @@ def _receive_messages(arrivals: Arrivals) -> Iterator[str]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Write no line for a message."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -146,7 +146,7 @@ def _receive_messages(arrivals: Arrivals) -> Iterator[str]:
 
 @contextmanager
 def _enroll_again_and_again(url: str, crops: Sequence[bytes]) -> Iterator[None]:
-    """Let a client for each crop enroll it all the time, as a new file each time."""
+    """Enroll each crop again and again as a new file, by a client of its own."""
     stop = threading.Event()
 
     def enroll(crop: bytes) -> None:
@@ -161,6 +161,6 @@ def _enroll_again_and_again(url: str, crops: Sequence[bytes]) -> Iterator[None]:
             yield
         finally:
             stop.set()
-    # Without their load the figures would be of an idle service.
+    # Without this load the figures would be those of an idle service.
     for client in enrolling:
         client.result()

@@ -1,4 +1,4 @@
-"""A bare app beside the service: one route of FastAPI, Pillow, the same network and five results.
+"""A bare app to compare the service with: one route of FastAPI, Pillow, the network, five results.
 
 It has no record, limits, keys, quality, M-Net or verdicts. Run it as
 `python -m bench.bare_app ARTEFACT PORT_FILE`; it writes its port into the file.

@@ -1,6 +1,6 @@
 """False alarms of drawn galleries after searches of several kinds, on Market-1501's test part.
 
-`gmn embed ARTEFACT --data market1501:PATH --out FEATURES` comes before. Galleries are ranked by
+Run `gmn embed ARTEFACT --data market1501:PATH --out FEATURES` first. Galleries are ranked by
 cosine and get their thresholds as in the service, from their own crops and then from searches: of
 enrolled people, of strangers, or of both. `bench.alarms` measures the same through a service, with
 other cameras, fewer people and M-Net.
@@ -36,14 +36,14 @@ from model.left_out import (
 )
 from model.search_calibration import Searches, pack_search, unpack_searches
 
-# Groups of cameras. One half of each enrolls and the other half asks, in turns.
+# Groups of cameras, in two halves. One half enrolls and the other half searches, then in reverse.
 CAMERAS = {"c1c2": ("1", "2"), "c3c6": ("3", "6"), "six": ("135", "246")}
 SIZES = (30, 100, 200)
 GALLERIES = 8
 CROPS_PER_PERSON = 3
 RATE = 0.01
 RARE = 0.001
-# Searches before the judged ones, and the share of them that shows enrolled people.
+# Number of searches before the judged ones, and the share of them that show enrolled people.
 EARLIER_SEARCHES = 100
 MIXES = {"none": None, "enrolled": 1.0, "strangers": 0.0, "half of each": 0.5}
 
@@ -53,7 +53,7 @@ class Draw(NamedTuple):
 
     Attributes:
         enrolled: crops with columns `person` and `camera`, by row of the features.
-        known, strangers: crops of enrolled people and of others under the other cameras.
+        known, strangers: crops of enrolled and of other people, by the other half of the cameras.
     """
 
     enrolled: pd.DataFrame
@@ -62,11 +62,11 @@ class Draw(NamedTuple):
 
 
 def draw_gallery(crops: pd.DataFrame, cameras: tuple[str, str], size: int, seed: int) -> Draw:
-    """Draw the people of a gallery and at most three crops of each, of one half of the cameras.
+    """Draw the people of a gallery, and at most three crops of each by one half of the cameras.
 
     Args:
-        crops: with columns `person` and `camera`.
-        cameras: both halves of the cameras; they change places between two seeds.
+        crops: crops with columns `person` and `camera`.
+        cameras: both halves of the cameras, which are swapped for every second seed.
     """
     random = np.random.default_rng([size, seed])
     crops = crops.sample(frac=1, random_state=random)
@@ -85,7 +85,7 @@ def draw_gallery(crops: pd.DataFrame, cameras: tuple[str, str], size: int, seed:
 def fit_gallery(enrolled: pd.DataFrame, features: Features) -> GalleryThresholds:
     """Fit thresholds to left-out searches by cosine, as the service does.
 
-    Parts of the gallery are searched by all crops of the sample; in the service by 300 at most.
+    All crops of the sample search the parts of the gallery; in the service, at most 300 do.
 
     Args:
         features: unit vectors of all crops.
@@ -117,8 +117,8 @@ def search(enrolled: pd.DataFrame, asking: pd.DataFrame, features: Features) -> 
     """Search a gallery by crops.
 
     Returns:
-        For each crop `person`, `leaders`, the nine best identity scores, and whether the best one
-        is the `right` person's.
+        A row for each crop: `person`; `leaders`, the nine best identity scores; and `right`, which
+        is true if the best score is that of the person.
     """
     scores = features[asking.index] @ features[enrolled.index].T
     names = enrolled.person.to_numpy(np.int64)
@@ -180,7 +180,7 @@ def _reaching(
 
 
 def figures(rows: pd.DataFrame) -> dict[str, Any]:
-    """Return means over galleries in per cent, and the standard deviation of `obtained`."""
+    """Return the means over galleries in per cent, and the standard deviation of `obtained`."""
     means = 100.0 * rows[["obtained", "rare", "found", "best"]].mean()
     return {**means.round(2).to_dict(), "spread": round(100.0 * rows.obtained.std(), 2)}
 

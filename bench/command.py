@@ -1,4 +1,4 @@
-"""`gmn bench`: ratios of two sides that are measured in one run."""
+"""`gmn bench`: ratios of two figures that are measured in one run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of the README and the documents, from measured figures and never by hand.
+"""Writes the tables of the README and the documents from measured figures.
 
 `python -m bench.figures NAME [LABEL=]FILE…` keeps the figures of these files in
 `docs/figures/NAME.json`, and writes the table between the page's markers `<!-- NAME -->` and
@@ -85,7 +85,7 @@ def condense(label: str, report: Figures) -> Iterator[Figures]:
     paired over the queries, as mean and ends of the 95% interval.
 
     Args:
-        label: the name of the report's model in the table.
+        label: name of the report's model in the table.
         report: the content of the `report.json` of `gmn evaluate --out`.
     """
     for dataset in report["datasets"]:
@@ -108,7 +108,7 @@ def condense(label: str, report: Figures) -> Iterator[Figures]:
 
 def _describe_people(report: Figures, dataset: Figures) -> str:
     if Path(report["artefact"]).suffix in SUFFIXES:
-        # Its publisher may not state its training data.
+        # The publisher of the model may not state its training data.
         return "ready-made model"
     if dataset["seen_because"]:
         held_out = report["split"] == "held-out" or not dataset["seen_in_training"]

@@ -1,9 +1,9 @@
-"""`make gpu`, or `python -m bench.gpu_check`: what the service does on a GPU, against the CPU.
+"""`make gpu`, or `python -m bench.gpu_check`: compares the service on a GPU with the CPU.
 
-It reads nothing but this repository and draws its crops. Each figure is printed as a line of JSON
-as soon as it is measured, and all are written to a file for `python -m bench.figures gpu FILE`. A
-part that lacks a package, fails or finds no time says so, and the others go on. `--device cpu
---tiny` tests the check itself.
+It needs no data, as it draws its crops. Each figure is printed as a line of JSON as soon as it is
+measured, and all are written to a file for `python -m bench.figures gpu FILE`. A part that lacks a
+package, fails or has no time left is reported, and the others go on. `--device cpu --tiny` tests
+the check itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typer import Option
 from bench.gpu_measuring import Check
 from model.precision import choose_device
 
-# In the order of their value, since there may be no time for the last ones.
+# In the order of importance, since there may be no time for the last ones.
 PARTS = {
     "machine": "bench.gpu_networks",
     "agreement": "bench.gpu_networks",
@@ -39,7 +39,7 @@ Figures = dict[str, Any]
 
 
 def measure(check: Check, parts: list[str], seconds: float) -> Iterator[Figures]:
-    """Yield the rows of all parts, each with `part`, `of` and `figures`, or why it has none."""
+    """Yield rows with `part`, `of` and `figures`; without figures, `left_out` gives the reason."""
     end = time.monotonic() + seconds
     for part in parts:
         yield from _measure_part(check, part, end)
@@ -80,7 +80,7 @@ def main(
         typer.echo(json.dumps(row))
         results.append(row)
         if out:
-            # A command that is cut off leaves what it has measured.
+            # A command that is killed leaves the rows that it has measured.
             out.write_text(json.dumps({"results": results}, indent=1) + "\n", encoding="utf-8")
 
 

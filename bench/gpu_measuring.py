@@ -1,4 +1,4 @@
-"""The device that `bench.gpu_check` measures, its crops, and how it counts time."""
+"""The device that `bench.gpu_check` measures, with drawn crops and timers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOISE = 40
 
 
 class Row(NamedTuple):
-    """Figures of one part, by their names, and what they are of, such as `bundled, float32`."""
+    """Figures by name, and their subject, such as `bundled, float32`."""
 
     of: str
     figures: dict[str, Any]
@@ -36,7 +36,7 @@ class Check:
     Attributes:
         device: `cuda`, or `cpu` for a test of the check.
         names: artefacts, by shipped name or file; the first one has an M-Net.
-        is_tiny: measure few crops for short times, for a test.
+        is_tiny: whether to measure few crops for short times, for a test.
     """
 
     device: str
@@ -52,7 +52,7 @@ class Check:
         return torch.device(self.device).type == "cuda"
 
     def crops(self, artefact: Artefact, count: int) -> Pixels:
-        """Draw crops `(count, height, width, 3)`, of which no two are equal."""
+        """Draw crops `(count, height, width, 3)`, all of them different."""
         patterns = drawn_patterns(artefact.description.preprocessing)
         random = np.random.default_rng(1)
         repeated = np.resize(patterns, (count, *patterns.shape[1:])).astype(np.int16)
@@ -60,7 +60,7 @@ class Check:
         return np.asarray(np.clip(repeated + noise, 0, 255), np.uint8)
 
     def seconds(self, call: Callable[..., object], *arguments: Any, **options: Any) -> float:
-        """Return the median seconds of a call; waits for the device."""
+        """Return the median seconds of a call, until the device has completed it."""
         timer = Timer(
             "call(*arguments, **options)",
             globals={"call": call, "arguments": arguments, "options": options},
@@ -69,14 +69,14 @@ class Check:
         return timer.blocked_autorange(min_run_time=0.02 if self.is_tiny else 1.0).median
 
     def rate(self, size: int, call: Callable[..., object], *arguments: Any) -> float:
-        """Return how many of the `size` crops or pairs of a call are computed in a second."""
+        """Return the crops or pairs per second of a call that computes `size` of them."""
         return round(size / self.seconds(call, *arguments), 1)
 
     def milliseconds(self, call: Callable[..., object], *arguments: Any, **options: Any) -> float:
         return round(1e3 * self.seconds(call, *arguments, **options), 3)
 
     def count_calls(self, call: Callable[..., object], *arguments: Any) -> dict[str, int]:
-        """Return the casts and copies of a call, and on a GPU the kernels that it starts."""
+        """Count the casts and copies of a call, and on a GPU the kernels that it starts."""
         call(*arguments)
         activities = [ProfilerActivity.CPU]
         if self.is_gpu:
@@ -91,6 +91,6 @@ class Check:
 
 
 def least_cosine(features: Floats, expected: Floats) -> float:
-    """Return the least cosine of rows `(n, d)` with those expected."""
+    """Return the least cosine of a row `(n, d)` with the expected row."""
     cosines = (unit_rows(features) * unit_rows(expected)).sum(axis=1)
     return round(float(cosines.min()), 7)

@@ -24,8 +24,8 @@ DTYPES: tuple[DtypeName, ...] = ("float32", "bfloat16")
 SPEED_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 512)
 VARIANT_SIZES = (1, 32, 128)
 TINY_SIZES = (1, 4)
-# A batch of none of the sizes of a pass, beside those that are.
-COMPANIES = (1, 2, 3, 7, 8, 31, 32)
+# Batches of the sizes of a pass, and of others.
+BATCH_SIZES = (1, 2, 3, 7, 8, 31, 32)
 COPIED_BYTES = 2**30
 
 
@@ -58,7 +58,7 @@ def machine(check: Check) -> Iterator[Row]:
 
 
 def agreement(check: Check) -> Iterator[Row]:
-    """Compare features with those of the float32 network on a CPU, as each start does."""
+    """Compare features with those of the float32 network on a CPU, as each start of the service."""
     for name, artefact in check.artefacts.items():
         probes = Probes(artefact)
         for dtype in DTYPES:
@@ -68,7 +68,7 @@ def agreement(check: Check) -> Iterator[Row]:
 
 
 def batches(check: Check) -> Iterator[Row]:
-    """Count the crops whose features are equal bit for bit in other batches."""
+    """Count the crops whose features are equal bit for bit in batches of all sizes."""
     count = 8 if check.is_tiny else 64
     for name, artefact in check.artefacts.items():
         crops = check.crops(artefact, count)
@@ -80,7 +80,7 @@ def batches(check: Check) -> Iterator[Row]:
             figures["equal backwards"] = _count_equal(
                 runtime.embed(crops[::-1].copy())[::-1], together
             )
-            for size in (size for size in COMPANIES if size < count):
+            for size in (size for size in BATCH_SIZES if size < count):
                 parts = [
                     runtime.embed(crops[start : start + size]) for start in range(0, count, size)
                 ]
@@ -91,7 +91,7 @@ def batches(check: Check) -> Iterator[Row]:
 
 
 def speed(check: Check) -> Iterator[Row]:
-    """Measure crops a second from array to array, as the service computes them."""
+    """Measure the crops per second from array to array, as the service computes them."""
     sizes = TINY_SIZES if check.is_tiny else SPEED_SIZES
     for name, artefact in check.artefacts.items():
         for dtype in DTYPES:
@@ -105,7 +105,7 @@ def speed(check: Check) -> Iterator[Row]:
 
 
 def variants(check: Check) -> Iterator[Row]:
-    """Measure what the service does not do by default: CUDA graphs, and group normalisation."""
+    """Measure variants that are not the default: CUDA graphs, and group normalisation."""
     sizes = TINY_SIZES if check.is_tiny else VARIANT_SIZES
     for name, artefact in check.artefacts.items():
         patterns = drawn_patterns(artefact.description.preprocessing)

@@ -30,10 +30,10 @@ QUERIES = 20
 DEPTH = 100
 CLIENTS = 64
 BATCH_LIMITS = (32, 128)
-# Enough for a pass of 32 crops, and not for one of 128.
+# Memory that is left free: enough for a pass of 32 crops, but not for one of 128.
 LEFT_BYTES = 768 * 2**20
 LOST_SECONDS = 120
-# An assertion of a kernel ends the CUDA context, so that another process makes it fail.
+# A failed assertion of a kernel destroys the CUDA context, so it is done in another process.
 LOSE_DEVICE = """
 import torch
 from service.engine.device import device_error
@@ -51,7 +51,7 @@ for call in (
 
 
 def pairs(check: Check) -> Iterator[Row]:
-    """Compare M-Net's scores with those of the CPU, and measure them beside the bare product."""
+    """Compare M-Net's scores with those of the CPU, and their pace with a bare matrix product."""
     from service.engine.networks import Networks
 
     artefact = check.artefacts[check.names[0]]
@@ -98,7 +98,7 @@ class _Rows:
 
 
 def index(check: Check) -> Iterator[Row]:
-    """Compare searches of a gallery's copy with exact ones, and measure both ways of searching."""
+    """Compare searches of a gallery's copy with exact ones, and time both ways to search it."""
     from service.index.gpu import DeviceVectors
 
     for count in (5_000,) if check.is_tiny else GALLERY_SIZES:
@@ -142,7 +142,7 @@ def _count_missed(segment: Any, vectors: Floats, queries: Floats) -> int:
 
 
 def batcher(check: Check) -> Iterator[Row]:
-    """Measure crops that many threads submit to the service's device thread."""
+    """Measure the crops per second that many threads get from the service's device thread."""
     from service.engine.device import DeviceThread, MicroBatcher
     from service.ops.metrics import Metrics
 
@@ -174,7 +174,7 @@ def batcher(check: Check) -> Iterator[Row]:
 def _send(
     submit: Callable[[WaitingCrop], None], waits: list[float], end: float, pixels: Pixels
 ) -> None:
-    """Submit a crop again and again until the end, and note how long each was waited for."""
+    """Submit a crop repeatedly until a time, and append the seconds of each wait to `waits`."""
     from service.engine.device import WaitingCrop
 
     while time.perf_counter() < end:
@@ -186,7 +186,7 @@ def _send(
 
 
 def memory(check: Check) -> Iterator[Row]:
-    """Fill the GPU's memory: a batch has to be halved, and the next one to be computed."""
+    """Fill the GPU's memory, and check that batches are halved and the next one is computed."""
     from service.engine.device import bisect_failures, device_error
 
     if not check.is_gpu:
@@ -212,7 +212,7 @@ def memory(check: Check) -> Iterator[Row]:
 
 
 def lost(check: Check) -> Iterator[Row]:
-    """Lose the GPU in another process: the service has to call both errors a lost device."""
+    """Lose the GPU in another process, and check that both errors are reported as a lost device."""
     if not check.is_gpu:
         return
     command = [sys.executable, "-c", LOSE_DEVICE]

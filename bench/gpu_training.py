@@ -1,4 +1,4 @@
-"""The part of `bench.gpu_check` about the trainer: a step on the device against the CPU's."""
+"""The part of `bench.gpu_check` about the trainer: a step on the device and on the CPU."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _first_step(
     """Return the first step of a run, its batch, and its gradient as a vector on the CPU."""
     recipe = read_recipe(recipe_name, ["initial_weights=none", f"precision={precision}"])
     records = draw_people(5, 2, 2 * recipe.sampling.identities).records
-    # The folder is for teachers, of which there are none.
+    # The folder would hold teachers, which these recipes do not have.
     run = prepare_run(recipe, records, Path(), device_name=device)
     run.networks.train()
     batch = run.batches.make(0, 0, run.sampler.epoch(0)[0])

@@ -1,9 +1,9 @@
 """`gmn bench machines`: the load of `gmn bench writers` on a record in PostgreSQL.
 
-Two of the four processes have a data directory, as on one machine, and the others another one. The
-other side has the record in SQLite. A third load waits half a millisecond longer for each answer of
-PostgreSQL, as of a server that is not near. Then it is timed how soon one machine shows what
-another one has enrolled, and how long a machine takes to start on a large gallery.
+Two of the four processes share a data directory, as on one machine, and the other two share another
+one. The load is compared with the same load on a record in SQLite, and with one that waits half a
+millisecond longer for each answer, as of a distant server. Two more figures are the time until one
+machine shows the crops that another one enrolled, and the start of a machine on a large gallery.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from service.record.transaction import Reader
 from service.record.values import ArchivedCrop, CommittedEnrollment, GallerySettings
 
 MACHINES = 2
-# Enrollments whose way to the other machine is timed, and the pause between two looks.
+# Number of enrollments that are followed to the other machine, and the interval of its polls.
 FOLLOWED = 200
 POLL_SECONDS = 0.001
 DISTANCE_SECONDS = 0.0005
 AIM = 0.3
 FAR_AIM = 0.7
-# The large gallery has vectors of this dimension, and a commit enrolls this many of its crops.
+# Dimension of the vectors of the large gallery, and number of its crops in a commit.
 LARGE_DIMENSION = 256
 CROPS_AT_ONCE = 1000
 BYTES_OF_SCHEMA = """
@@ -67,8 +67,8 @@ def bench_machines(url: str | None, crops: int) -> list[BenchResult]:
     """Divide the pace of PostgreSQL by that of SQLite, and of a far server by that of a near one.
 
     Args:
-        url: of a database, in which schemas are made and dropped.
-        crops: the gallery on which a machine starts.
+        url: URL of a database, in which schemas are created and dropped.
+        crops: size of the gallery on which a machine starts.
 
     Raises:
         InputProblem: no database is given.
@@ -109,7 +109,7 @@ def _compare(
 
 
 def _measure_following(url: str) -> Figures:
-    """Return the time from an answer of one machine until another one shows the crop."""
+    """Measure the time from the answer of one machine until another one shows the crop."""
     random = np.random.default_rng()
     waited_ms = []
     with (
@@ -134,7 +134,7 @@ def _measure_following(url: str) -> Figures:
 
 
 def _measure_starts(url: str, crops: int) -> Figures:
-    """Return how long a machine takes to start without a copy of the vectors, and with it."""
+    """Measure the start of a machine without a copy of the vectors, and with one."""
     with tempfile.TemporaryDirectory(prefix="gmn-bench-") as folder, _schema(url) as own_url:
         filled = _run_in_new_process(_fill, Path(folder) / "one", own_url, crops)
         starts = [
@@ -157,7 +157,7 @@ def _fill(folder: Path, url: str, crops: int) -> int:
         for _ in range(0, crops, CROPS_AT_ONCE):
             commit = [_draw_without_picture(random) for _ in range(CROPS_AT_ONCE)]
             record.crops.enroll(gallery_id, EMBEDDER, commit)
-        # Where the server has not come to it, statistics and free space are as of an empty table.
+        # Without a vacuum, statistics and free space would still be those of an empty table.
         record.database.connection().execute("VACUUM ANALYZE crops, checksums")
         return int(Reader(record.database).value(BYTES_OF_SCHEMA))
 
@@ -195,7 +195,7 @@ def _press(processes: ProcessPoolExecutor, url: str | None, distance: float) -> 
 
 @contextlib.contextmanager
 def _schema(url: str | None) -> Iterator[str | None]:
-    """Yield the URL of a schema that is dropped after the block; None for SQLite."""
+    """Create a schema, yield its URL, and drop it after the block; yield None for SQLite."""
     if url is None:
         yield None
         return
@@ -218,7 +218,7 @@ def _enroll(folder: Path, url: str | None, distance: float) -> Load:
 
 @contextlib.contextmanager
 def _further_away(seconds: float) -> Iterator[None]:
-    """Wait longer for each answer of PostgreSQL while the block runs."""
+    """Delay each answer of PostgreSQL while the block runs."""
     from psycopg import Cursor
 
     from service.postgres.connection import PostgresConnection
@@ -233,7 +233,7 @@ def _further_away(seconds: float) -> Iterator[None]:
     fetch = Cursor._fetch_pipeline
 
     def fetch_later(cursor: Any) -> None:
-        # Statements that are sent together are answered together.
+        # Statements of a pipeline are answered together, so only the first answer is delayed.
         if cursor._conn._pipeline and not cursor.pgresult:
             time.sleep(seconds)
         fetch(cursor)

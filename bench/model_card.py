@@ -1,4 +1,4 @@
-"""`gmn model-card`: an artefact's card, made from the contents of its file and nothing else.
+"""`gmn model-card`: writes an artefact's card from the content of its file alone.
 
 `python -m bench.model_card` writes the cards of the shipped artefacts to docs/models.
 """

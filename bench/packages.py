@@ -1,8 +1,8 @@
 """The packages of the environments and images: `python -m bench.packages FOLDER` lists them.
 
 It writes a software bill of materials (CycloneDX, JSON) for each environment and image. Run it in
-`.venv`, whose packages tell what each of them needs. The packages of Debian and Python, on which
-the images are built, are not listed.
+`.venv`, as the requirements of each package are read there. The packages of Debian and Python, on
+which the images are built, are not listed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def read_pins(name: str) -> dict[str, str]:
 
 
 def requirements_of(extra: str) -> list[Requirement]:
-    """Return what an extra requires here, the project's own requirements among it."""
+    """Return the requirements of an extra on this platform, with those of the project itself."""
     requirements = []
     for text in [*PROJECT["dependencies"], *EXTRAS[extra]]:
         requirement = Requirement(text)
@@ -67,7 +67,7 @@ def requirements_of(extra: str) -> list[Requirement]:
 
 
 def packages_of(extra: str) -> set[str]:
-    """Return every package that an extra brings, by the metadata of the installed packages.
+    """Return every package that an extra installs, by the metadata of the installed packages.
 
     faiss-cpu is not installed beside faiss-gpu: it needs packaging, and numpy as others do.
     """

@@ -41,7 +41,7 @@ def bench_pairs(artefact: str | None) -> BenchResult:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        # This comes first: memory that a round has freed would hide the needs of a million pairs.
+        # Measure memory first: memory that a round has freed would hide the peak.
         peak = _peak_mib(scorer)
 
         height = pairs_in_a_chunk(torch.device("cpu"))
@@ -85,7 +85,7 @@ def _multiply_adds_per_second(
 
 
 def _peak_mib(scorer: PairScorer) -> float:
-    """Return how far this process's memory rises while it scores a million pairs."""
+    """Return the rise of this process's memory while it scores a million pairs, in MiB."""
     queries, gallery = torch.randn(2, 1000, scorer.dimension)
     # Writing 5 resets VmHWM, the peak of VmRSS.
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

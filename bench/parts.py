@@ -2,8 +2,8 @@
 
 The application runs in this process, and a query reaches it by ASGI, without a socket. Each part
 is then repeated alone with the same inputs, and timed by the clock of its thread. Within a query
-each takes more, since the network has filled the caches of the processor, and more again with many
-queries at a time, whose threads wait for the interpreter's lock.
+each part takes longer, since the network fills the caches of the processor, and even longer with
+many queries at a time, whose threads wait for the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ async def _time_requests(app: ASGIApp, forms: Sequence[bytes]) -> tuple[float, f
     of_process = []
     of_loop = []
     for number, form in enumerate([*forms] * REPETITIONS):
-        # As in the other benches, no image is sent twice.
+        # No image is sent twice, as in the other benches.
         body = form + str(number).encode() + END_OF_FORM
         process_began = time.process_time()
         loop_began = time.thread_time()
@@ -106,7 +106,7 @@ async def _post(app: ASGIApp, path: str, body: bytes) -> None:
     async def receive() -> Message:
         nonlocal sent
         if sent:
-            # The client waits for the answer.
+            # Signal no disconnection: the client waits for the answer.
             await asyncio.Event().wait()
         sent = True
         return {"type": "http.request", "body": body}

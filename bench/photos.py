@@ -53,13 +53,13 @@ class PastedPhoto(NamedTuple):
 def paste_people(
     crops: Sequence[Image.Image], size: tuple[int, int], height: int, draw: random.Random
 ) -> PastedPhoto:
-    """Paste crops of one height where they leave room to each other.
+    """Paste crops of one height on a photo so that they do not overlap.
 
     Args:
-        crops: of which at most eight are drawn.
+        crops: crops, of which at most eight are drawn.
         size: width and height of the photo in pixels.
-        height: of a person in pixels.
-        draw: chooses the crops and where they stand.
+        height: height of a person in pixels.
+        draw: generator that draws the crops and their positions.
     """
     photo = Image.new("RGB", size, BACKGROUND)
     boxes: list[Box] = []
@@ -82,7 +82,7 @@ def paste_people(
 
 
 def count_found(boxes: Sequence[Box], people: Sequence[DetectedPerson]) -> int:
-    """Return how many people have a detected box of their own that overlaps theirs by 0.4."""
+    """Count the people with a detected box of their own that overlaps theirs by 0.4."""
     free = [
         (person.x, person.y, person.x + person.width, person.y + person.height) for person in people
     ]

@@ -1,4 +1,4 @@
-"""Documents that come from the service's code: `python -m bench.reference` writes them.
+"""Writes the documents that are generated from the service's code: `python -m bench.reference`.
 
 The settings are in docs/reference.md, between the markers `<!-- settings -->`, the traces of a
 forgotten person in docs/privacy.md, between `<!-- remains -->`, and the calls in docs/api.txt.

@@ -1,4 +1,4 @@
-"""`make release`: the wheels of a version, checked as a stranger would use them, without a network.
+"""`make release`: builds the wheels of a version, and checks them in new environments, offline.
 
 It writes the wheels of `gmn-reid` and `gmn-client`, the bills of materials and the SHA-256 of each
 file into a folder. The wheels are installed into empty environments, whose other packages are those
@@ -34,8 +34,8 @@ def make_release(folder: Path, twine: Path | None = TWINE) -> list[Path]:
     """Write and check the files of a release.
 
     Args:
-        folder: replaced, if it is there.
-        twine: the program that checks the wheels' descriptions; None leaves that out.
+        folder: folder for the files; an existing one is replaced.
+        twine: program that checks the wheels' descriptions; None skips the check.
 
     Raises:
         InputProblem: a step fails; the message ends with its output.

@@ -1,4 +1,4 @@
-"""The result of a bench, and the parts that several benches share."""
+"""The result of a bench, and functions that several benches share."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class BenchResult(NamedTuple):
     """One measured ratio.
 
     Attributes:
-        bench: the name of the bench.
+        bench: name of the bench.
         ratio: our figure divided by that of the other side in the same round; the median of rounds.
-        spread: the lowest and the highest ratio of a round.
-        reach: the ratio that is aimed at; None if there is no aim.
+        spread: lowest and highest ratio of a round.
+        reach: the ratio to reach; None without an aim.
         details: figures of each side, with units in the names.
     """
 

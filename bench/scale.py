@@ -2,8 +2,8 @@
 
 Crops without pictures are enrolled into the record, 1,000 in a commit. At each size new processes
 start on the record with none of its files in the page cache, and search it without HTTP and
-embedding: latency, memory, disk and start are measured. Then the indexes of the record are built
-anew, as every night, while another thread writes.
+embedding. Latency, memory, disk and start are measured. Then the indexes of the record are rebuilt,
+as every night, while another thread writes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from service.search.ranking import Search
 from training.evaluation.files import read_features
 
 Array = NDArray[np.float32]
-# The crops that one seed draws, and that one commit enrolls.
+# Number of crops that one seed draws, and that one commit enrolls.
 BLOCK = 1000
 SIZES = (1000, 10_000, 100_000, 1_000_000, 10_000_000)
 QUERIES = 200
@@ -59,10 +59,10 @@ FILTERS = {
 
 
 class ScaleCrops:
-    """Crops by their index, the same in every run.
+    """Drawn crops by index, the same in every run.
 
-    Without a feature file they are clusters of eight, as far from each other as chance allows, in
-    all dimensions, which suits no list and no graph. With one they are people with 20 crops each.
+    Without a feature file they are clusters of eight crops around random directions, the worst case
+    for approximate indexes. With one they are people with 20 crops each.
     The centres of the people have the mean and covariance of the people in the file, and each crop
     differs from its centre as a random crop of the file differs from its person's.
     """
@@ -72,11 +72,11 @@ class ScaleCrops:
         features: Path | None = None,
         dimension: int = 512,
     ) -> None:
-        """Read the features that the people are like.
+        """Read the features after which people are drawn.
 
         Args:
             features: a file with identities, as `gmn embed` writes it.
-            dimension: the dimension of clusters.
+            dimension: dimension of the clusters without a file.
 
         Raises:
             InputProblem: the file has no identities.
@@ -117,7 +117,7 @@ class ScaleCrops:
             yield ArchivedCrop(record, vectors[row], None)
 
     def queries(self, count: int, crops: int) -> Array:
-        """Draw other crops `(count, d)` of people among the first `crops`."""
+        """Draw other crops `(count, d)` of the people of the first `crops` crops."""
         rows = np.random.default_rng(1).integers(crops, size=count)
         drawn = [self._draw(row // BLOCK, variant=1)[row % BLOCK] for row in rows.tolist()]
         return np.stack(drawn)
@@ -138,17 +138,18 @@ class ScaleCrops:
 
 
 def bench_scale(crops: int, features: Path | None) -> BenchResult:
-    """Measure sizes from 1,000 crops on, each ten times the one before, up to `crops`.
+    """Measure galleries of 1,000 crops, then ten times as many each, up to `crops`.
 
-    The disk that is measured is that of temporary files.
+    The measured disk is that of temporary files.
 
     Args:
         crops: the largest size.
-        features: a file of features that the people are like; see `ScaleCrops`.
+        features: feature file after which people are drawn; see `ScaleCrops`.
 
     Returns:
-        The time to read the vectors' bytes over the time until the largest gallery has started and
-        answered one search, beyond an empty one. `details["sizes"]` has the curves.
+        The time to read the bytes of the vectors, divided by the time until the largest gallery has
+        started and answered one search, less that of an empty one. `details["sizes"]` has the
+        figures of each size.
     """
     drawn = ScaleCrops(features)
     curves = []
@@ -186,7 +187,7 @@ def _enroll(
     folder: Path,
     crops: int,
 ) -> float:
-    """Enroll crops up to a size, and return how many a second."""
+    """Enroll crops up to a size, and return the crops per second."""
     seconds = 0.0
     fingerprint = _model().embedder
     with closing(open_folder(folder)) as record:
@@ -203,7 +204,7 @@ def _enroll(
 
 def _start(folder: Path, dimension: int) -> Any:
     """Return the median seconds of several starts, and the median bytes of memory."""
-    # A single start depends on where the disk has put the files.
+    # The time of a single start depends on the place of the files on the disk.
     starts = [_run_in_new_process(start, folder, dimension) for _ in range(STARTS)]
     return np.median(starts, axis=0).tolist()
 
@@ -212,7 +213,7 @@ def start(folder: Path, dimension: int) -> tuple[float, int]:
     """Start on a record with none of its files in the page cache.
 
     Returns:
-        The seconds that it takes, and the bytes of anonymous memory of the process after it.
+        The seconds of the start, and the bytes of anonymous memory of the process after it.
     """
     _drop_from_cache(folder)
     began = time.perf_counter()
@@ -226,7 +227,7 @@ def measure(
     queries: Array,
     empty_bytes: float,
 ) -> dict[str, Any]:
-    """Measure the disk and memory that the crops of a record take, and search it."""
+    """Measure the disk space and memory of a record's crops, and the latency of searches."""
     dimension = queries.shape[1]
     measured: dict[str, Any] = {
         "disk_bytes_per_crop": 512 * sum(file.stat().st_blocks for file in _files(folder)) / crops,
@@ -262,7 +263,7 @@ def measure(
 
 
 def rebuild_indexes(folder: Path) -> dict[str, float]:
-    """Build the indexes of a record anew, and time the writes of another thread meanwhile."""
+    """Rebuild the indexes of a record, and time the writes of another thread meanwhile."""
     waits: list[float] = []
     is_done = threading.Event()
 

@@ -1,10 +1,10 @@
-"""The service over HTTP against a bare model: the cost of a request beyond the network.
+"""The service over HTTP compared with a bare model: the cost of a request beyond the network.
 
 There are four benches of one kind. `embed` sends images to `/v1/embeddings`, `serve` keeps sixteen
 queries and `enroll` eight enrollments of one image in flight, and `query` sends one query at a
 time. The requests come from wrk, which is written in C and takes little processor time. The bare
-model is the embedder alone, on decoded and resized crops. Beside many queries a bare app answers
-the same forms (`bench.bare_app`).
+model is the embedder alone, on decoded and resized crops. A bare app (`bench.bare_app`) answers the
+same forms as `serve`, for comparison.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class Load(NamedTuple):
     """Requests of one kind.
 
     Attributes:
-        images: per request.
-        in_flight: requests.
-        beside_app: the bare app answers them too, which can do no more than queries.
+        images: number of images in a request.
+        in_flight: number of requests in flight.
+        beside_app: whether the bare app answers them too; it answers only queries.
     """
 
     path: str
@@ -138,10 +138,10 @@ def bare_app(artefact: str) -> Iterator[tuple[str, Callable[[], float]]]:
     """Run the bare app as a process of its own.
 
     Yields:
-        Its URL, and a function that returns the seconds of processor time that it has taken.
+        The URL, and a function that returns the processor time of the app so far, in seconds.
 
     Raises:
-        InputProblem: it does not start.
+        InputProblem: the app does not start.
     """
     with tempfile.TemporaryDirectory(prefix="gmn-bare-") as folder:
         port = Path(folder) / "port"
@@ -163,7 +163,7 @@ def write_forms(
     load: Load,
     crops: Sequence[SourceCrop],
 ) -> list[Path]:
-    """Write forms with these crops to files, without the end of the form, which wrk adds."""
+    """Write forms with these crops to files, without their ends, which wrk adds."""
     files = []
     endless_crops = itertools.cycle(crops)
     for number in range(max(1, len(crops) // load.images)):
@@ -193,19 +193,19 @@ def press(
     """Send requests for one round.
 
     Args:
-        cpu_seconds: returns the processor time that the server has taken.
+        cpu_seconds: returns the processor time of the server so far.
 
     Raises:
         InputProblem: a request is not answered with 2xx.
     """
-    # Each request has a number of its own at the end of its last image, in all rounds.
+    # A number at the end of its last image makes each request of all rounds different.
     arguments = [load.path, BOUNDARY, str(time.time_ns()), *(str(form) for form in forms)]
     command = ["wrk", "-t1", f"-c{load.in_flight}", f"-d{ROUND_SECONDS}s", "--timeout=60s"]
     command += ["-s", str(SCRIPT), url, "--", *arguments]
     started_cpu = cpu_seconds()
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     spent_cpu = cpu_seconds() - started_cpu
-    # The script prints the last line.
+    # The last line is that of the script, not of wrk.
     answered = {} if ran.returncode else json.loads(ran.stdout.splitlines()[-1])
     if not answered.get("requests") or answered["failed"]:
         raise InputProblem(f"wrk: requests failed: {ran.stdout[-500:]}{ran.stderr[-500:]}")
@@ -219,7 +219,7 @@ def press(
 
 
 def _cpu_seconds(url: str) -> float:
-    # The service is on this machine, which no proxy leads to.
+    # The service is on this machine, to which no proxy leads.
     metrics = httpx2.get(f"{url}/metrics", timeout=60, trust_env=False).text
     return float(metrics.partition("\nprocess_cpu_seconds_total ")[2].split()[0])
 

@@ -1,4 +1,4 @@
-"""Tables of documents, and the pages that show them between their markers `<!-- NAME -->`."""
+"""Formats tables, and writes them into pages between markers `<!-- NAME -->`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Row = Mapping[str, Any]
 
 
 def markdown_table(rows: Iterable[Row]) -> str:
-    """Format a line for each row, and a column for each title; no value is a dash."""
+    """Format a line for each row and a column for each title, with a dash for a missing value."""
     rows = list(rows)
     titles = list(dict.fromkeys(title for row in rows for title in row))
     lines = [titles, *([_text(row.get(title)) for title in titles] for row in rows)]
@@ -35,7 +35,7 @@ def fill(
     templates: Mapping[str, str],
     figures: Row,
 ) -> dict[str, Any]:
-    """Return a row by templates such as `{p50_ms:.1f}`; None where a figure is missing or None."""
+    """Fill templates such as `{p50_ms:.1f}`, with None where a figure is missing or None."""
     row: dict[str, Any] = {}
     for title, template in templates.items():
         try:
@@ -54,9 +54,9 @@ def pivot(
     """Format a table with a line for each name, and the figures of one name side by side.
 
     Args:
-        figures: those of each cell.
+        figures: figures of each cell.
         names: titles and templates of the columns that name a line.
-        title, cell: templates of a figure's column and of its text.
+        title, cell: templates of the title of a cell's column and of its text.
     """
     lines: dict[tuple[Any, ...], dict[str, Any]] = {}
     for cells in figures:
@@ -73,7 +73,7 @@ def percent(interval: Sequence[float], sign: str = "") -> str:
 
 
 def page_of(name: str) -> Path:
-    """Find the page with a table's markers, the README or a document.
+    """Return the page with the markers of a table: the README or a document.
 
     Raises:
         InputProblem: no page has the markers.
@@ -89,7 +89,7 @@ def replace_table(
     name: str,
     markdown: str,
 ) -> str:
-    """Return the page's text with the table between two markers replaced."""
+    """Replace the table between two markers in the text of a page."""
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     return pattern.sub(lambda match: f"{match[1]}{markdown}\n{match[2]}", text)
 
@@ -102,7 +102,7 @@ def publish(
     """Write a table into the page that has its markers, and its figures to a file.
 
     Args:
-        kept: the figures for `docs/figures/NAME.json`; None writes no file.
+        kept: figures for `docs/figures/NAME.json`; None writes no file.
 
     Raises:
         InputProblem: no page has the markers.

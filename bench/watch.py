@@ -1,9 +1,9 @@
 """False alarms and found people of watch lists against their forecasts, on Market-1501's test part.
 
-`gmn embed ARTEFACT --data market1501:PATH --out FEATURES` comes before. A list draws its people, an
-enrolling camera or three of them, and one, two or five crops a person. A track has crops of one
-person and camera without a gap of more than 1,000 frames. A third or half of the strangers send the
-traffic that a list has seen, and the others' tracks are judged.
+Run `gmn embed ARTEFACT --data market1501:PATH --out FEATURES` first. For each list, people, one or
+three enrolling cameras, and one, two or five crops per person are drawn. A track has crops of one
+person and camera without a gap of more than 1,000 frames. A third or half of the strangers are the
+traffic that a list has seen, and the tracks of the others are judged.
 
 A list passes other cameras than those that enrolled its people, or the one that did. At that one
 its people have two tracks or more, of which one is enrolled. Only people with odd numbers are drawn
@@ -46,19 +46,19 @@ OTHER_CAMERAS = [
 ]
 OWN_CAMERAS = [(camera, camera) for camera in "12356"]
 CAMERAS = {"another": OTHER_CAMERAS, "own": OWN_CAMERAS}
-# One in so many strangers sends traffic. One camera alone sees fewer people.
+# One stranger in three, or in two, is part of the traffic. One camera alone sees fewer people.
 STRANGERS_PER_SENDER = {"another": 3, "own": 2}
 # Listed people's share of the traffic.
 TRAFFIC = {"strangers": 0.0, "20% listed": 0.2}
 TRACKS_SEEN = 200
-# Reviews at the own camera after traffic of strangers: those of a person who is right about the
-# traffic and half of the listed people, and this many rejections of alerts about listed people.
+# Reviews at the own camera after traffic of strangers: right decisions on the traffic and on half
+# of the listed people, or `WRONG_REJECTIONS` rejections of alerts about listed people.
 REVIEWED = "strangers, reviewed"
 ATTACKED = "strangers, wrongly rejected"
 WRONG_REJECTIONS = 20
 CROPS_COMPARED = 8
 GAP_FRAMES = 1000
-# The test part's files, without distractors and junk, which show nobody: 0000 and -1.
+# Files of the test part, without 0000 and -1, the distractors and junk, which show nobody.
 NAME = (
     r"(?:query|bounding_box_test)/"
     r"(?P<person>(?!0000)\d{4})_c(?P<camera>\d)s(?P<part>\d)_(?P<frame>\d+)"
@@ -67,13 +67,13 @@ Features = NDArray[np.float32]
 
 
 def read_crops(path: Path) -> tuple[pd.DataFrame, Features]:
-    """Read the test part's people, cameras and tracks, by row, and all features `(n, d)`."""
+    """Read people, cameras and tracks of the test part, by row, and all features `(n, d)`."""
     file = read_features(path)
     crops = pd.Series(file.columns["paths"]).str.extract(NAME).dropna()
     crops = crops.astype({"person": int, "frame": int})
     crops = crops.sort_values(["person", "camera", "part", "frame"])
     gaps = crops.groupby(["person", "camera", "part"]).frame.diff()
-    # The first crop of a person and camera has no gap before it, and begins a track too.
+    # The first crop of a person and camera begins a track, too; its gap is NaN.
     begins = ~(gaps <= GAP_FRAMES)
     crops["track"] = begins.cumsum()
     return crops, file.features
@@ -89,8 +89,8 @@ def judge_lists(
     """Draw lists of `size` people, which watch `another` camera or their `own`.
 
     Yields:
-        For each list, traffic and rate the alarms of strangers' tracks, the share of listed
-        people's tracks that are found, and the forecast of both.
+        A row for each list, traffic and rate: the alarms of strangers' tracks, the share of listed
+        people's tracks that are found, and the forecasts of both.
     """
     if camera == "own":
         crops = crops[crops.person % 2 == 1]
@@ -148,7 +148,7 @@ def judge_lists(
 
 
 def choose_tracks(crops: pd.DataFrame) -> pd.DataFrame:
-    """Return the crops of one track of each person who has another one."""
+    """Choose one track of each person who has several, and return its crops."""
     tracks = crops.groupby("person").track
     return crops[(crops.track == tracks.transform("first")) & (tracks.transform("nunique") > 1)]
 
@@ -160,7 +160,7 @@ def draw_list(
 ) -> pd.DataFrame:
     """Return the crops of a list's first people, each by as many of the cameras as possible.
 
-    They are ordered by person.
+    The crops are ordered by person.
     """
     people = crops.person.unique()[:size]
     crops = crops[crops.person.isin(people)]
@@ -175,7 +175,7 @@ def draw_traffic(
     share: float,
     random: np.random.Generator,
 ) -> Array:
-    """Draw the scores of tracks that the list has seen, a share of them of listed people."""
+    """Draw the scores of tracks that the list has seen, with a share of listed people."""
     listed_tracks = min(round(share * TRACKS_SEEN), len(known))
     parts = [(known, listed_tracks), (strangers, TRACKS_SEEN - listed_tracks)]
     sent = [
@@ -192,7 +192,7 @@ def review(
     sent: Array,
     random: np.random.Generator,
 ) -> dict[str, WatchThreshold]:
-    """Return the thresholds at a camera after right reviews, and after wrong ones alone."""
+    """Return the thresholds at a camera after right reviews and after wrong reviews."""
     traffic = Traffic.of(sent)
     height = fit.at(camera, traffic).height
     raised = known.height[known.height > height]
@@ -209,9 +209,9 @@ def review(
 def figures(rows: pd.DataFrame) -> dict[str, Any]:
     """Summarize lists of one size, traffic and rate.
 
-    `ratio` is the median, 5% and 95% quantile of the obtained rate over the asked one. The others
-    are shares: of lists with alarms inside and above the forecast interval, of tracks found, and of
-    lists that find as many tracks as forecast, by the basis of the forecast.
+    `ratio` is the median, 5% and 95% quantile of the obtained rate over the requested one. The
+    others are shares: of lists with alarms inside and above the forecast interval, of tracks found,
+    and of lists that find as many tracks as forecast, by the basis of the forecast.
     """
     ratio = rows.raised / (rows.rate * rows.judged)
     low = rows.found_low.astype(float).fillna(0.0)

@@ -1,7 +1,7 @@
 """`gmn bench writers`: many requests of one crop each, in several processes on one record.
 
-Eight requests wait at a time in each of four processes, without HTTP and embedding. Those that wait
-for the gallery are committed together; on the other side each is a change of its own.
+Eight requests wait at a time in each of four processes, without HTTP and embedding. Requests that
+wait for the gallery are committed together; in the compared load each is a commit of its own.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Load(NamedTuple):
     latencies_ms: list[float]
 
 
-# Set in each process of the load.
+# Each process of the load sets this variable.
 _barrier: Barrier | None = None
 
 
@@ -116,7 +116,7 @@ def opened_galleries(
 
 
 def enroll(folder: Path, is_together: bool, seconds: float, url: str | None = None) -> Load:
-    """Enroll crops for one round in this process, begun at the same moment in all of them."""
+    """Enroll crops for one round, which begins at the same moment in all processes."""
     with opened_galleries(folder, url) as registry:
         gallery = registry.get(DEFAULT_GALLERY)
         crops = registry.record.crops
