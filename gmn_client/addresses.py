@@ -1,4 +1,4 @@
-"""Addresses as messages and logs may show them: without users, passwords and queries."""
+"""Hides users, passwords and queries of addresses in messages and logs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 HIDDEN = "***"
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*")
-# Names or addresses with their ports, and commas between.
+# Names or addresses with their ports, separated by commas.
 HOST = r"(\[[^]\s@/?#]*\]|[^][\s:@/?#,]*)(:\d*)?"
 HOSTS = re.compile(f"{HOST}(,{HOST})*")
 # A word of a message that may be, or contain, an address with a password.
@@ -27,27 +27,27 @@ def is_malformed(address: str) -> bool:
         return "@" in address
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
     hosts = authority.rpartition("@")[2]
-    # A character of the password may have ended what is before the host.
+    # A character of the password may have been read as the end of the host.
     is_cut = ":" in authority and "@" in rest[len(authority) :]
     return is_cut or not HOSTS.fullmatch(hosts)
 
 
 def without_secret(address: str) -> str:
-    """Return an address without what may be a secret in it, also if it is malformed."""
+    """Hide each part of an address that may be a secret, also if it is malformed."""
     scheme, mark, rest = address.partition("://")
     if not mark:
         # It may be a path, a name, or a list such as `host=db password=secret`.
         return HIDDEN if re.search("[@=]", address) else address
-    user, at, place = rest.rpartition("@")
-    place = re.split("[?#]", place, maxsplit=1)[0]
-    hosts, slash, path = place.partition("/")
+    user, at, location = rest.rpartition("@")
+    location = re.split("[?#]", location, maxsplit=1)[0]
+    hosts, slash, path = location.partition("/")
     if not SCHEME.fullmatch(scheme):
         return HIDDEN
     if not HOSTS.fullmatch(hosts) or re.search("[?#]", user):
         return f"{scheme}://{HIDDEN}"
-    return f"{scheme}://{HIDDEN}@{hosts}{slash}{path}" if at else f"{scheme}://{place}"
+    return f"{scheme}://{HIDDEN}@{hosts}{slash}{path}" if at else f"{scheme}://{location}"
 
 
 def without_secrets(text: str) -> str:
-    """Return a message without the words that may be addresses with passwords."""
+    """Hide the words of a message that may be addresses with passwords."""
     return WORD.sub(lambda word: without_secret(word[0]) if "://" in word[0] else HIDDEN, text)

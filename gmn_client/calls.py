@@ -1,4 +1,4 @@
-"""Turns methods of both clients into requests, from their signatures or from code."""
+"""Turns methods of both clients into requests, from their signatures or by code."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Method(Generic[Params, Answer_co, Awaited_co]):
         return inspect.signature(self._build)
 
     def _describe_misuse(self, error: TypeError) -> str:
-        """Return what is wrong with the arguments of a call, and the remedy."""
+        """Describe the wrong arguments of a call, and the remedy."""
         _, *arguments = self._signature.parameters
         remedy = f"its arguments are {', '.join(arguments)}"
         if self._name == "enroll" and any(repr(label) in str(error) for label in LABELS):

@@ -63,7 +63,7 @@ IN_MEMORY = (httpx2.ASGITransport, httpx2.MockTransport, httpx2.WSGITransport)
 
 @dataclass(frozen=True)
 class Retries:
-    """How often and when a request is repeated.
+    """Limits on the repetitions of a request.
 
     Attributes:
         attempts: maximum number of attempts.
@@ -146,15 +146,18 @@ class Connection(Methods):
             raise ServiceUnreachable(str(error)) from error
 
     def _owner(self) -> Owner:
-        """Return who alone may use a connection that is opened now."""
+        """Return the process, and in `AsyncClient` the event loop, that runs this code.
+
+        A connection is used by the owner that opened it, and by nobody else.
+        """
         raise NotImplementedError
 
     @property
     def _http(self) -> Any:
-        """The HTTP client of the process, and in `AsyncClient` of the event loop, that asks.
+        """Return the HTTP client of this owner; open it at the first call.
 
-        Connections that were inherited by a fork are neither used nor closed: their answers and
-        their end are another process's.
+        Connections that were inherited by a fork are neither used nor closed, as the parent process
+        may still use them.
         """
         if self._closed:
             raise RuntimeError("the client is closed; make another one")
@@ -517,7 +520,7 @@ class AsyncClient(Connection, Awaits):
 
     def _open(self) -> Any:
         http = super()._open()
-        # The sockets of a loop that has ended close when nothing refers to its HTTP client.
+        # The sockets of an ended event loop close when nothing refers to its HTTP client any more.
         for process, loop in list(self._http_clients):
             if process == os.getpid() and loop is not None and loop.is_closed():
                 self._http_clients.pop((process, loop), None)

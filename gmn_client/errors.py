@@ -45,7 +45,7 @@ class ProblemError(GmnError):
 
 
 def _first_reason(problem: Problem) -> str:
-    """Return which image was refused first, and why; empty text if none was."""
+    """Return the first refused image with the reason, or empty text."""
     for number, result in enumerate(problem.results or (), 1):
         refused = result.get("problem")
         if refused:
@@ -126,8 +126,8 @@ def unreachable(
     """Return the exception for a call of `url` that got no answer.
 
     Args:
-        proxy: led there, if there was one.
-        timeout: how long the client waited.
+        proxy: proxy of the call, if there was one.
+        timeout: time that the client waited.
     """
     reason = REMEDY if is_malformed(url) else str(error)
     url = without_secret(url)
@@ -156,7 +156,7 @@ def unreachable(
 def _out_of_time(
     url: str, error: httpx2.TimeoutException, proxy: Proxy | None, timeout: httpx2.Timeout
 ) -> ServiceUnreachable:
-    """Return the exception for a service that is slow, which may be there nevertheless."""
+    """Return the exception for a timeout; the service may be there, but slow."""
     seconds = timeout.read
     what = "no answer"
     remedy = "the service is slow or stands still: try again"

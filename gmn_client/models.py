@@ -233,7 +233,7 @@ class Job(WireModel):
     """An import, reindex, grouping or removal of imported crops, with its progress.
 
     `problems` counts the entries of its report. `detail` says why the job failed, or comments on
-    its outcome. `worker` is the machine that has what an import reads, of several that share a
+    its outcome. `worker` is the machine with the files of an import, if several machines share a
     record.
     """
 
@@ -259,11 +259,11 @@ class Jobs(Page[Job]):
 
 
 class ImportedCrops(WireModel):
-    """The crops that an import stored and the gallery still has, and what happened to them.
+    """The crops that an import stored and the gallery still has, with their use since then.
 
-    `renamed` got another identity since, `reviewed` were confirmed or rejected, and `in_cases` are
-    shown by searches of cases. `duplicates` were there before the import and stay. `job` removes
-    the crops; it is null for a dry run.
+    `renamed` crops got another identity, `reviewed` ones were confirmed or rejected, and `in_cases`
+    are shown by searches of cases. `duplicates` were there before the import and stay. `job`
+    removes the crops; it is null for a dry run.
     """
 
     crops: int
@@ -336,7 +336,7 @@ class Keys(Page[Key]):
 
 
 class NewKey(Key):
-    """A new key: `key` is its text, answered only once; `warnings` tells its maker what to know."""
+    """A new key: `key` is its text, answered only once; `warnings` are notes for its creator."""
 
     key: str = Field(repr=False)
     warnings: list[str]
@@ -392,7 +392,7 @@ class Ready(WireModel):
 class Finding(WireModel):
     """A finding: an `error` keeps the service from working, a `warning` may do so later.
 
-    `part` is what it is about, such as `disk` or `keys`; `text` says what is wrong and what to do.
+    `part` names its subject, such as `disk` or `keys`; `text` names the fault and the remedy.
     """
 
     part: str
@@ -486,7 +486,7 @@ class Enrollment(WireModel):
 
 
 class Crop(WireModel):
-    """A stored crop; its picture is at `image_url`, and `sha256` is that of the file that was sent.
+    """A stored crop; its picture is at `image_url`, and `sha256` is the digest of the sent file.
 
     With `include_vector` it has `vector` and its `embedding_fingerprint`, unless the crop is being
     removed at this moment.
@@ -515,7 +515,7 @@ class Track(WireModel):
     """The crops of one person that a tracker joined within one camera.
 
     `crop_id` has the best picture, at `image_url`, which is null if none is kept. `cohesion` is the
-    lowest cosine of a crop to the mean of the others, null for a single crop. Times are those of
+    lowest cosine of a crop to the mean of the others, null for a single crop. Times are times of
     capture or, if unknown, of enrollment.
     """
 
@@ -542,13 +542,13 @@ class Removal(WireModel):
 
 
 class RemovedCrops(Removal):
-    """The number of crops that passed the filter, and of those removed; 0 for a `dry_run`."""
+    """The number of crops that passed the filter, and of the removed ones; 0 for a `dry_run`."""
 
     matched: int
 
 
 class ChangedCrops(WireModel):
-    """The number of crops that passed the filter, and of those changed in `gallery_version`.
+    """The number of crops that passed the filter, and of the ones changed in `gallery_version`.
 
     Crops that already had the labels do not count as changed; a `dry_run` changes none.
     """
@@ -750,7 +750,7 @@ class ForgottenIdentity(Removal):
 
 
 class Export(WireModel):
-    """A copy of a gallery at `version` in a file of so many `bytes`, which never changes.
+    """A copy of a gallery at `version`, in a file of size `bytes` that never changes.
 
     It is deleted at `expires_at`. `pictures` counts the crops whose picture is kept.
     """
@@ -867,9 +867,9 @@ class GalleriesAnswer(WireModel):
 
     `results` are sorted by `probability`, then by cosine, gallery and age. `verdict` is the best of
     all galleries. False alarms of the galleries add up, so each is searched at `gallery_far`:
-    `far`, the rate of the whole answer, divided by the number of galleries. `warnings` has those of
-    the images and a sentence for each gallery that was not searched; `timing_ms` is that of the
-    slowest gallery.
+    `far`, the rate of the whole answer, divided by the number of galleries. `warnings` has the
+    warnings about images, and a sentence for each gallery that was not searched; `timing_ms` is
+    that of the slowest gallery.
     """
 
     verdict: SearchVerdict
@@ -1105,7 +1105,7 @@ class CaseRemoval(WireModel):
 
 
 class WatchSettings(WireModel):
-    """How a gallery is watched, as a list of people whose sightings raise alerts.
+    """Settings of a gallery as a watch list: sightings of its people raise alerts.
 
     `cameras` and `hours`, such as `22:00-06:00` in `time_zone`, restrict where and when; empty
     means no restriction.
@@ -1282,8 +1282,8 @@ class Alert(WireModel):
 
     `number` grows in the order in which alerts were written. `kind` is `visit`; `late`, a visit
     sent too late to raise an alarm; `disarmed` and `promise_broken`, about a list; `silent` and
-    `heard`, about a camera that was not heard from `first_seen` to `last_seen`. Those about no
-    person have a `detail`. `track`, `score` (above `threshold`), `probability`,
+    `heard`, about a camera that was not heard from `first_seen` to `last_seen`. An alert about no
+    person has a `detail`. `track`, `score` (above `threshold`), `probability`,
     `captured_at` and the picture at `image_url` are those of the visit's best crop, until a review;
     `cohesion` is null unless its track has several crops. `follows` is the person's previous visit
     to another camera, unless it was rejected. `reference_url` has the nearest crop of the list.
@@ -1368,7 +1368,7 @@ class TestedWebhook(WireModel):
 class Delivery(WireModel):
     """The delivery of one alert to one webhook; `webhook_id` is null if that was deleted.
 
-    `status` and `error` are those of the last of its `attempts`; `sent_to` is where that went.
+    `status` and `error` are the outcome of the last of its `attempts`, and `sent_to` its address.
     """
 
     delivery_id: str

@@ -1,4 +1,4 @@
-"""The proxy that leads to an address, from the environment variables that curl reads too."""
+"""Finds the proxy for an address by the environment variables that curl reads, too."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Proxy:
 
     @property
     def remedy(self) -> str:
-        """The advice for a proxy that does not lead to the host."""
+        """Return the advice for a proxy that does not lead to the host."""
         return f"correct or unset {self.variable}, or name {self.host} in NO_PROXY"
 
 
@@ -95,7 +95,7 @@ def require_host(url: httpx2.URL) -> None:
 
 
 def _addresses(host: str) -> list[IPv4Address | IPv6Address]:
-    """Return the address that a host is written as; an IPv4 address in IPv6 counts as both."""
+    """Parse a host as IP addresses; an IPv4 address within an IPv6 address counts as both."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -109,9 +109,9 @@ def _addresses(host: str) -> list[IPv4Address | IPv6Address]:
 
 
 def _excepts(entry: str, url: httpx2.URL) -> bool:
-    """Return whether an entry of NO_PROXY, in lower case, is about an address."""
-    scheme, _, place = entry.rpartition("://")
-    host, port = _split_port(place.rstrip("/"))
+    """Return whether an entry of NO_PROXY, in lower case, matches an address."""
+    scheme, _, endpoint = entry.rpartition("://")
+    host, port = _split_port(endpoint.rstrip("/"))
     if scheme not in ("", "all", url.scheme):
         return False
     if port and port != str(url.port or DEFAULT_PORTS.get(url.scheme)):
@@ -126,23 +126,23 @@ def _excepts(entry: str, url: httpx2.URL) -> bool:
             return any(address in own_addresses for address in _addresses(host))
         return any(address in network for address in own_addresses)
     domain = host.removeprefix("*").rstrip(".")
-    # The second one has the form in which name servers know an international name.
+    # `raw_host` is an international name as name servers know it.
     names = (url.host.rstrip("."), url.raw_host.decode("ascii").rstrip("."))
     if domain.startswith("."):
         return any(name.endswith(domain) for name in names)
     return any(name == domain or name.endswith(f".{domain}") for name in names)
 
 
-def _split_port(place: str) -> tuple[str, str]:
+def _split_port(endpoint: str) -> tuple[str, str]:
     """Split an entry into a host or network, without brackets, and its port or empty text."""
-    if place.startswith("["):
-        address, _, end = place[1:].partition("]")
+    if endpoint.startswith("["):
+        address, _, end = endpoint[1:].partition("]")
         prefix, _, port = end.partition(":")
         return address + prefix, port
-    if place.count(":") > 1:
+    if endpoint.count(":") > 1:
         # Without brackets, a port could not be told from the end of an IPv6 address.
-        return place, ""
-    host, _, port = place.partition(":")
+        return endpoint, ""
+    host, _, port = endpoint.partition(":")
     return host, port
 
 
@@ -168,7 +168,7 @@ def _read_proxy(variable: str, value: str, host: str) -> Proxy:
 
 
 def _find_problem(url: httpx2.URL) -> str | None:
-    """Return why a proxy of this address cannot be used."""
+    """Return why a proxy at this address cannot be used, or None if it can."""
     if url.scheme not in SCHEMES:
         return f"its scheme is none of {', '.join(SCHEMES)}"
     if not url.host:

@@ -50,7 +50,7 @@ class Image:
 
     Attributes:
         data: a path, the content of an image file, a file opened in binary mode, or a PIL image.
-        name: its name in messages; the file's name if None.
+        name: name of the image in messages; the name of the file if None.
         identity, camera: None if unknown.
         captured_at: with time zone; None if unknown.
         external_id: your own id of the crop, or None.
@@ -153,9 +153,9 @@ class ImportOptions(TypedDict, total=False):
     """Labels of an import's images.
 
     Attributes:
-        identity, camera: of every image, where no manifest names them.
-        manifest: the CSV file, in the archive or folder, that does; `manifest.csv` unless named.
-        keep_best: how many crops each track keeps, 1 to 32.
+        identity, camera: labels of every image, where no manifest names them.
+        manifest: the CSV file with labels in the archive or folder; `manifest.csv` unless named.
+        keep_best: number of crops that each track keeps, 1 to 32.
         accept_undeleted: import an export that is older than the known deletions.
     """
 

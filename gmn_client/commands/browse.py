@@ -32,7 +32,7 @@ from gmn_client.models import Gallery
 SHOWN_AT_MOST = 1000
 # Fields of an answer that are lists of objects.
 OBJECTS = ("results", "remaining")
-# Invisible characters that belong to how names of some scripts are written.
+# Invisible characters that names in some scripts need.
 JOINERS = ("\u200c", "\u200d")
 REPLACEMENT = "\ufffd"
 YesOption = Annotated[bool, Option("--yes", help="Do not ask; needed without a terminal.")]

@@ -140,7 +140,7 @@ def annotated(parameter: Parameter, place: Any, texts: Mapping[str, str]) -> Par
     hint = parameter.annotation
     if get_origin(hint) is Annotated or hint is Context:
         return parameter.replace(kind=Parameter.KEYWORD_ONLY)
-    # A value of all images may also be one of each.
+    # One value for all images may be replaced by a list with one for each.
     if {NoneType, bool} & set(get_args(hint)):
         hint = get_args(hint)[0]
     options: dict[str, Any] = {"help": texts.get(name)}
@@ -232,7 +232,7 @@ def table_of(objects: Iterable[Any], columns: Columns) -> Table:
 
 
 def counted(count: int, one: str, several: str | None = None) -> str:
-    """Return a number and what it counts, such as `1 crop` and `2,000 crops`."""
+    """Return a number with the counted noun, such as `1 crop` and `2,000 crops`."""
     return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 

@@ -22,7 +22,7 @@ def escape_controls(text: str) -> str:
 def make_console(
     *, stderr: bool = False, width: int | None = None, soft_wrap: bool = False
 ) -> Console:
-    """Return a console that takes no part of a text for markup or an emoji, and colours none.
+    """Return a console that prints text without interpreting markup or emoji, and without colours.
 
     Names that users wrote may hold `[red]` or `:ab:`. Use `rich.text.Text` for styles.
     """
