@@ -110,7 +110,7 @@ class EmbedderConfig(Stored):
 
     @property
     def pooled_dimension(self) -> int:
-        """Size of the pooled feature, before the head."""
+        """Return the size of the pooled feature, before the head."""
         kind = find_backbone(self.backbone)
         if self.multiscale is None:
             return kind.stage_channels[-1]
@@ -118,7 +118,7 @@ class EmbedderConfig(Stored):
 
     @property
     def dimension(self) -> int:
-        """d, the size of a feature."""
+        """Return d, the size of a feature."""
         return self.pooled_dimension if self.head is None else self.head.dimension
 
 

@@ -34,16 +34,16 @@ def bounded_probability(logits: Array) -> Array:
 
 def continued(
     values: NDArray[np.floating] | float,
-    places: ArrayLike,
-    heights: ArrayLike,
+    xs: ArrayLike,
+    ys: ArrayLike,
 ) -> Array:
     """Interpolate linearly, and continue the first and the last line beyond the ends.
 
     Args:
-        values: where to interpolate, of any shape.
-        places, heights: the coordinates of at least two points, `(n,)`, with rising places.
+        values: x coordinates at which to interpolate, of any shape.
+        xs, ys: coordinates of at least two points, `(n,)` each; `xs` rises.
     """
-    x, y = np.array([places, heights])
+    x, y = np.array([xs, ys])
     slopes = np.diff(y) / np.diff(x)
     starts = np.searchsorted(x[1:-1], values, side="right")
     return y[starts] + slopes[starts] * (values - x[starts])

@@ -139,7 +139,7 @@ class Artefact:
 
     @cached_property
     def reference(self) -> Floats | None:
-        """Unit vectors `(n, d)` of nobody, for forecasts; None without a reference.
+        """Return unit vectors `(n, d)` of invented people for forecasts; None without a reference.
 
         Each is the sum of the unit vectors of two training people, and lies among the vectors of a
         gallery as a stranger's would.
@@ -182,7 +182,7 @@ class Artefact:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         content = save(tensors, {HEADER_KEY: json.dumps(header)})
-        # `save_file` would let nobody but this user read the file.
+        # `save_file` would create a file that only this user may read.
         with beside.open("wb") as file:
             file.write(content)
             file.flush()

@@ -8,8 +8,8 @@ from model.arrays import Floats, unit_rows
 from model.pair_scores import PairScores
 from model.problems import InputProblem
 
-# A model has collapsed if the standard deviation over different crops is smaller than this, of
-# cosines, or of M-Net's scores, which are differences of logits.
+# A model has collapsed if the standard deviation of cosines, or of M-Net's scores, over different
+# crops is smaller than this. The scores are differences of logits.
 SMALLEST_SPREAD = 1e-4
 SMALLEST_SCORE_SPREAD = 1e-3
 
@@ -27,8 +27,8 @@ def refuse_collapse(
 
     Args:
         name: name of the model for the message.
-        features: features `(n, d)` of different crops, which are all paired; fewer than three crops
-            are no ground to refuse.
+        features: features `(n, d)` of different crops, which are all compared with each other; a
+            model is never refused for fewer than three crops.
         pair_scores: M-Net; None for a model without it.
 
     Raises:

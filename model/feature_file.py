@@ -100,7 +100,8 @@ def _read_arrays(
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in arrays.zip.infolist()):
         raise InputProblem(f"{path}: is compressed; use it as gmn embed wrote it")
     for entry in arrays.zip.infolist():
-        # An array for which there is no memory would be taken for a fault of the machine.
+        # NumPy would allocate the announced size, and too little memory would be taken for a fault
+        # of the machine.
         if _announced_bytes(arrays.zip, entry) > entry.file_size:
             raise ValueError(f"{entry.filename} announces more numbers than it has")
     if "features" not in arrays:
@@ -150,7 +151,7 @@ def is_feature_file(path: Path) -> bool:
 
 
 def are_directions(features: Floats) -> bool:
-    """Return whether none of some features `(n, d)` is zero or not finite."""
+    """Return whether all features `(n, d)` are finite, and none is zero."""
     lengths = np.einsum("nd,nd->n", features, features)
     return bool((np.isfinite(lengths) & (lengths > 0)).all())
 

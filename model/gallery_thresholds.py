@@ -23,10 +23,10 @@ from model.problems import InputProblem
 from model.search_calibration import FAR_EXTRAPOLATION, Searches
 from model.stored import Metadata, Stored
 
-# Number of the rule that this module computes tails by. It is raised whenever equal crops get other
-# thresholds, so that stored ones are fitted again.
+# Version of the fit. It is raised whenever equal crops would get other thresholds, so that stored
+# thresholds are fitted again.
 RULE = 1
-# The tail is that of the upper half of the heights.
+# The tail is fitted to the upper half of the heights.
 MEDIAN = 0.5
 # The prior of σ, in units of β, is log-normal. That of ξ is normal, with a mean that depends on the
 # slope of the spacings.
@@ -59,8 +59,8 @@ GENUINE = 3.0
 # The artefact's own thresholds are computed for these numbers of identities. There are more than
 # `FEW_IDENTITIES`, since `CurrentCalibration.judge` counts further crops as further identities.
 ARTEFACT_SIZES = (*range(1, FEW_IDENTITIES), 24, 32, 48, 64, 96, 128, 256, 512)
-# ρ before any search, where no left-out search leaves out its own camera and where all do; and the
-# weight of this start in searches.
+# Initial ρ if no left-out search leaves out its own camera, and if all do. The initial value has
+# the weight of this many searches.
 RATIO_START = 0.94
 OTHER_CAMERAS_RATIO_START = 1.0
 RATIO_WEIGHT = 20.0

@@ -99,7 +99,7 @@ def search_other_cameras(
     names: Codes,
     cameras: Codes,
 ) -> NDArray[np.bool_]:
-    """Tell which crops search other cameras only: at least 18 other identities are seen there.
+    """Return which crops search other cameras only: other cameras saw 18 other identities or more.
 
     Args:
         own_names, own_cameras: codes of the crops that search, `(n,)` each; camera -1 is unknown.

@@ -179,7 +179,7 @@ class PairScorer:
         pairs: Tensor,
         hidden: Tensor,
     ) -> Tensor:
-        """Return the scores `(n,)` of differences but for the bias; overwrite both arguments."""
+        """Return the scores `(n,)` of differences without the bias; overwrite both arguments."""
         pairs = pairs.abs_() if self.kind == "abs" else pairs.square_()
         if self.kernel is None:
             return torch.mv(pairs, self.weights)

@@ -17,7 +17,7 @@ from model.arrays import Array, sigmoid
 from model.problems import InputProblem
 
 RANKS = 9
-# Places of the gaps Mᵢ − Mᵢ₊₁.
+# Ranks i of the gaps Mᵢ − Mᵢ₊₁.
 RANK = np.arange(1.0, RANKS)
 # Among K identities ⌊K / 6⌋ gaps belong to the tail, and a fit takes at least three.
 IDENTITIES_PER_GAP = 6

@@ -18,17 +18,17 @@ from model.crops.decode import Photo
 from model.openvino_loading import compiled, load_openvino
 
 SHIPPED_DETECTOR = Path(__file__).parent / "detectors" / "person-detection-retail-0013.xml"
-# Heights and widths in pixels of the pictures that the network gets; it was trained with 320×544.
+# Input heights and widths of the network in pixels; it was trained with 320×544.
 # A graph for one size takes four fifths of the time of a graph for any size, and keeps 20 MB; one
 # for a detailed picture keeps 60 MB. A photo is fitted into the canvas that reduces it least, and
 # grey fills the rest: squeezed into one size, upright photos would lose a third of their people.
 CANVASES = ((320, 544), (544, 320), (416, 416), (256, 672), (672, 256))
 PASS_PIXELS = 320 * 544
 GREY = 114
-# People may become taller by this factor where it fills the canvas, as with photos of 16:9.
+# Photos are stretched in height by up to this factor to fill the canvas, as those of 16:9.
 MAX_STRETCH = 17 / 16
-# People who fill a photo are larger than those of the training. They are seen in a pass over a
-# small picture, which answers those of at least half of the photo's height.
+# People who fill a photo are larger than those of the training data. A pass over a small picture
+# finds people of at least half of the photo's height.
 CLOSE_CANVAS = (192, 192)
 CLOSE_SHARE = 0.5
 # Large photos are also looked at in more detail: on a canvas that is higher and wider by this
@@ -42,7 +42,7 @@ MIN_SCORE = 0.3
 # large.
 SMALL_SHARE = 0.15
 MIN_SMALL_SCORE = 0.2
-# Two boxes with a larger intersection over union are one person. So are two boxes of different
+# Two boxes with a larger intersection over union show one person. So do two boxes of different
 # passes if a larger share of the smaller one lies in the other.
 MAX_OVERLAP = 0.6
 MAX_CONTAINED = 0.8
@@ -64,12 +64,12 @@ class DetectedPerson(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """One look of the network at a photo.
+    """One pass of the network over a photo.
 
     Attributes:
-        canvas: height and width in pixels of the picture that the network gets.
-        min_height: boxes of a smaller share of the photo's height are left to the other passes.
-        min_small_score: small boxes with a lower score are left out.
+        canvas: input height and width in pixels.
+        min_height: least height of a box, as a share of the photo's; other passes find lower ones.
+        min_small_score: least score of a small box.
     """
 
     canvas: tuple[int, int]
@@ -80,7 +80,7 @@ class Pass(NamedTuple):
 class Detections(NamedTuple):
     """Boxes `(n, 4)` as left, top, right and bottom, their scores `(n,)`, and their passes `(n,)`.
 
-    Boxes of one pass are told apart by the network itself.
+    The network itself suppresses duplicate boxes within a pass.
     """
 
     boxes: Array
@@ -96,7 +96,7 @@ class PeopleDetector:
     """
 
     def __init__(self, graph: Path = SHIPPED_DETECTOR) -> None:
-        """Remember the graph, which is loaded when the first photo comes.
+        """Create a detector, which loads its graph with the first photo.
 
         Args:
             graph: the `.xml` of a detector with one input `(1, 3, height, width)`, BGR from 0 to
@@ -111,7 +111,7 @@ class PeopleDetector:
         """Return the people on a photo, at most 128, the most certain first.
 
         Args:
-            photo: at a size of at least `detail_pixels`, or not reduced.
+            photo: a photo that is not reduced, or has at least `detail_pixels` left.
 
         Returns:
             Boxes in pixels of the whole photo, with a margin of 4% of their height, cut off at the
@@ -122,19 +122,19 @@ class PeopleDetector:
         """
         with self._lock:
             found = [
-                self._look(photo.picture, one_pass, number)
+                self._detect_in_pass(photo.picture, one_pass, number)
                 for number, one_pass in enumerate(_passes(photo.width, photo.height))
             ]
         boxes, scores, passes = (np.concatenate(parts) for parts in zip(*found, strict=True))
         detections = Detections(boxes * ([photo.width, photo.height] * 2), scores, passes)
         return list(_people(detections, photo.width, photo.height))
 
-    def _look(self, picture: Image.Image, one_pass: Pass, number: int) -> Detections:
-        """Look at a photo once.
+    def _detect_in_pass(self, picture: Image.Image, one_pass: Pass, number: int) -> Detections:
+        """Detect people in one pass over a photo.
 
         Args:
             picture: the photo, of any size.
-            number: that of the pass.
+            number: number of the pass.
 
         Returns:
             Boxes in shares of the photo.
@@ -145,7 +145,7 @@ class PeopleDetector:
         rows = max(1, min(canvas_height, round(MAX_STRETCH * scale * picture.height)))
         resized = picture.resize((columns, rows), Image.Resampling.BILINEAR, reducing_gap=1.0)
         found = self._infer(np.asarray(resized)[:, :, ::-1], one_pass.canvas)
-        # The network answers shares of the canvas.
+        # The network gives shares of the canvas.
         boxes = found[:, 3:7] * ([canvas_width / columns, canvas_height / rows] * 2)
         boxes = np.clip(boxes, 0.0, 1.0)
         scores = found[:, 2]
@@ -169,12 +169,12 @@ class PeopleDetector:
 
 
 def passes_of(pixels: int) -> int:
-    """Return how many passes over 320×544 pixels a photo of so many pixels costs, about."""
+    """Estimate the cost of a photo of `pixels` pixels, in passes over 320×544 pixels."""
     return 7 if pixels > DETAILED_PIXELS else 1
 
 
 def detail_pixels(pixels: int) -> int:
-    """Return how many pixels the passes use of a photo of so many pixels."""
+    """Return the number of pixels that the passes use of a photo of `pixels` pixels."""
     return round(PASS_PIXELS * DETAIL**2) if pixels > DETAILED_PIXELS else PASS_PIXELS
 
 
@@ -187,7 +187,7 @@ def find_people_detector() -> PeopleDetector | None:
 
 
 def _load(graph: Path, canvas: tuple[int, int]) -> Any:
-    """Return a request of a detector for inputs `(1, height, width, 3)` of one size."""
+    """Compile a detector for inputs `(1, height, width, 3)`, and return a request of it."""
     openvino = load_openvino()
     model = openvino.Core().read_model(graph)
     model.reshape([1, 3, *canvas])
@@ -202,7 +202,7 @@ def _load(graph: Path, canvas: tuple[int, int]) -> Any:
 
 
 def _passes(width: int, height: int) -> Iterator[Pass]:
-    """Yield the passes over a photo of so many pixels, which end with the detailed one."""
+    """Yield the passes over a photo of this size in pixels; the detailed pass comes last."""
     canvas = max(CANVASES, key=lambda canvas: min(canvas[0] / height, canvas[1] / width))
     yield Pass(CLOSE_CANVAS, min_height=CLOSE_SHARE)
     yield Pass(canvas)
@@ -225,7 +225,7 @@ def _people(detections: Detections, width: int, height: int) -> Iterator[Detecte
 
 
 def _one_for_each_person(detections: Detections) -> list[int]:
-    """Return the positions of the best detection of each person, the most certain first."""
+    """Return the indexes of the best detection of each person, by descending score."""
     boxes = detections.boxes
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     kept: list[int] = []

@@ -16,7 +16,7 @@ RuntimeName = Literal["torch", "openvino"]
 DtypeName = Literal["float32", "bfloat16"]
 Precision = Literal["auto", "float32", "bfloat16"]
 HAS_TORCH = find_spec("torch") is not None
-# The oldest driver of NVIDIA for each CUDA, by their first numbers.
+# Major version of the oldest NVIDIA driver for each major version of CUDA.
 OLDEST_DRIVERS = {"12": 525, "13": 580}
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}

@@ -22,7 +22,7 @@ class ArtefactProblem(InputProblem):
 
 
 def is_of_the_machine(error: BaseException | None) -> bool:
-    """Return if an error says nothing about the input that was being read.
+    """Return whether the machine caused an error, and not the input that was being read.
 
     Input must not be refused as damaged for such an error, since it may be right.
     """

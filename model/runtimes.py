@@ -28,12 +28,12 @@ class RuntimeUnusable(RuntimeError):
 
 @dataclass(frozen=True)
 class TorchOptions:
-    """How PyTorch computes features.
+    """Options of the runtime in PyTorch.
 
     Attributes:
         device: `cpu`, or a name such as `cuda:0`.
         max_batch: size of the largest batch that will be embedded on a GPU; None for any.
-        cuda_graphs: replay kernels from CUDA graphs.
+        cuda_graphs: whether to replay kernels from CUDA graphs.
     """
 
     device: str = "cpu"
@@ -104,7 +104,7 @@ class OpenVinoRuntime:
     def embed(self, crops: Pixels) -> Floats:
         """Return features `(B, d)` float32 of resized crops `(B, height, width, 3)` uint8 RGB.
 
-        There has to be a crop. Several threads may call it at once.
+        At least one crop is required. Several threads may call it at once.
         """
         if len(crops) == 1:
             return self._embed_crop(crops[0])[None]
@@ -125,7 +125,7 @@ class OpenVinoRuntime:
 
 
 def read_graph(artefact: Artefact) -> Any:
-    """Return an artefact's graph from the pixels of a crop to its feature, or make it by PyTorch.
+    """Return the stored graph from a crop's pixels to its feature, or convert it by PyTorch.
 
     Raises:
         ArtefactProblem: the artefact has no graph, and PyTorch is not installed.
@@ -145,7 +145,7 @@ def build_runtime(
     dtype: DtypeName,
     options: TorchOptions = ON_CPU,
 ) -> EmbeddingRuntime:
-    """Build a runtime for the embedder of an artefact, which stays as it is.
+    """Build a runtime for the embedder of an artefact, which is not changed.
 
     Raises:
         RuntimeUnusable: PyTorch or OpenVINO is not installed, or the CPU lacks the number format.

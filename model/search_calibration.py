@@ -20,14 +20,15 @@ from model.order_statistics import FEW_IDENTITIES, RANKS, fit_mixture
 from model.stored import Metadata
 
 FAR_EXTRAPOLATION = 10.0
-# Before a gallery shows its own impostors, probabilities are those against the best of this number.
+# Without a fit to its searches, probabilities of a gallery compare a score with that of the best
+# impostor of this number of identities.
 REFERENCE_IDENTITIES = 100
 
 RATES = tuple(SEARCH_OPERATING_POINTS.values())
 RARITIES = -np.log(RATES)
 SIZES = np.geomspace(1.0, 1e6, 25).tolist()
 LOG_SIZES = np.log(SIZES)
-# Versions leave out searches of other formats, since new searches take their place.
+# Searches of other formats are skipped, since new searches replace them.
 FORMAT = 1
 SEARCH = np.dtype(
     [("format", "u1"), ("identities", "<u4"), ("scores", "<f4", RANKS), ("at", "<f8")]
@@ -52,7 +53,7 @@ def pack_search(
 
 
 def unpack_searches(packed: Sequence[bytes]) -> Searches:
-    """Unpack searches into an array of `SEARCH`, without those of other formats."""
+    """Unpack searches into an array of `SEARCH`; skip those of other formats."""
     known = [row for row in packed if len(row) == SEARCH.itemsize and row[0] == FORMAT]
     searches = np.frombuffer(b"".join(known), SEARCH)
     return searches[searches["identities"] >= FEW_IDENTITIES]

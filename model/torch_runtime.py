@@ -34,8 +34,8 @@ Network = TypeVar("Network", bound=nn.Module)
 # Outputs may differ by this share of the largest one; folding moves them by about 1e-6.
 TOLERANCE = 1e-4
 DEVICE_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
-# All processes have to use the same size to have equal features, so that this is not measured. The
-# launches of a GPU's kernels take about as long for so many crops as for one.
+# All processes have to use the same size to get equal features, so it is not measured at the start.
+# The launches of a GPU's kernels take about as long for this many crops as for one.
 DEVICE_REFERENCE = 32
 
 
@@ -143,12 +143,12 @@ class TorchRuntime:
     def embed(self, crops: Pixels) -> Floats:
         """Return features `(B, d)` float32 of resized crops `(B, height, width, 3)` uint8 RGB.
 
-        There has to be a crop. A feature is equal bit for bit among any other crops.
+        At least one crop is required. A feature is equal bit for bit whatever the other crops are.
         """
         return self.start(crops)()
 
     def start(self, crops: Pixels) -> WaitForFeatures:
-        """Begin to embed crops, and return a function that waits for what `embed` returns.
+        """Start to embed crops, and return a function that waits for their features.
 
         On a GPU it returns as soon as all work is queued, so that the next batch can be begun. On
         a CPU it computes the features.
@@ -156,7 +156,7 @@ class TorchRuntime:
         return self._start_in(crops, self.batch_sizes)
 
     def _choose_batch_sizes(self, sizes: BatchSizes) -> tuple[int, ...]:
-        """Return the sizes whose features equal those of the reference size at every place."""
+        """Return the sizes with the features of the reference size at every position."""
         if sizes == BatchSizes(1, (1,)):
             return (1,)
         reference = sizes.reference
@@ -174,7 +174,7 @@ class TorchRuntime:
         return tuple(sorted(usable))
 
     def _is_equal(self, size: int, patterns: Pixels, expected: Floats) -> bool:
-        # Each place has another pattern the second time, beside other neighbours.
+        # The second time, each position has another pattern and other neighbours.
         for shift in (0, 5):
             order = (np.arange(size * -(-2 * PATTERNS // size)) + shift) % PATTERNS
             try:

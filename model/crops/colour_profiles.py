@@ -25,7 +25,7 @@ COSTLY_TAGS = frozenset({b"D2B0", b"D2B1", b"D2B2", b"D2B3"})
 GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"})
 # A profile is that of sRGB itself if it changes no colour by more levels than rounding does.
 LEVELS_OF_SRGB = 3
-# The colours that tell this: the corners of so many steps along each of the three colours.
+# Colours are compared at the corners of a grid with this many steps along each colour.
 STEPS = 9
 PROFILES_KEPT = 8
 
@@ -34,7 +34,7 @@ def convert_to_srgb(image: Image.Image, rgb: Image.Image) -> Image.Image:
     """Return a picture with the colours that its profile describes, in sRGB.
 
     A picture without a profile, or with that of sRGB, keeps its bits. So does one whose profile is
-    damaged, too large, or of another kind of pictures: its colours are not worth refusing it.
+    damaged, too large, or for another kind of pictures: wrong colours are no reason to refuse it.
 
     Args:
         image: the picture as it was decoded.

@@ -49,8 +49,8 @@ MAX_PROFILES = 4
 ROWS_OF_A_STRIP = 256
 WHITE = 255
 
-# Problems that a decoder reports too if it has too little memory, and the most that it takes: a
-# progressive JPEG keeps two bytes for each of three or four colours beside the pixels.
+# Problems that a decoder also reports if it has too little memory, and upper bounds on its memory.
+# A progressive JPEG keeps two bytes for each of three or four colours beside the pixels.
 MAY_BE_MEMORY = frozenset({"not_an_image", "truncated", "unsupported"})
 BYTES_PER_PIXEL = 16
 MEMORY_OF_A_DECODER = 16 * 1024 * 1024
@@ -60,7 +60,7 @@ JPEG = b"\xff\xd8\xff"
 SCAN = 0xDA
 END = 0xD9
 JPEG_LS = 0xF7
-# Decoders know the first kinds of these in part, and the others not at all.
+# Decoders support some of these processes in part, and the others not at all.
 RARE_PROCESSES = {
     0xC3: "lossless",
     0xC9: "arithmetically coded",
@@ -83,8 +83,8 @@ FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # bits of each, and the size that zeros stand for.
 WEBP_SIDES = {b"VP8X": (24, 24, 0xFFFFFF, 1), b"VP8L": (21, 14, 0x3FFF, 1)}
 LOSSY_SIDES = (26, 16, 0x3FFF, 0)
-# A sound JPEG has at most some bytes of padding between two segments, and few segments before its
-# header, which is looked for where nothing may take long.
+# An undamaged JPEG has at most some bytes of padding between two segments, and few segments before
+# its header. These limits bound the time to find the header.
 LONGEST_PADDING = 1024
 MOST_BEFORE_HEADER = 32
 # FF00 is data of a scan, and FFFF the padding of a marker. Lower markers, restarts and the start of
@@ -144,7 +144,7 @@ class Photo(NamedTuple):
 
     Attributes:
         picture: the photo in RGB, possibly reduced.
-        width, height: of the photo before it was reduced, in pixels.
+        width, height: size of the photo before it was reduced, in pixels.
     """
 
     picture: Image.Image
@@ -157,9 +157,9 @@ def decode_crop(data: bytes, limits: CropLimits = DEFAULT_LIMITS) -> Pixels:
 
     The bytes tell the file type. The EXIF orientation is applied, transparency is laid over white,
     CMYK and palette images become RGB, the colours of an embedded profile become those of sRGB,
-    16-bit grey is scaled to 8 bits, and an animated image gives its first frame. A BMP in which
-    everything is transparent is read without its transparency, as programs write it that do not
-    know of any.
+    16-bit grey is scaled to 8 bits, and an animated image gives its first frame. A BMP that is
+    transparent everywhere is read as opaque, since programs that ignore transparency write such
+    files.
 
     Raises:
         CropProblem: the image cannot be used; the code is `empty`, `file_too_large`,
@@ -180,8 +180,8 @@ def decode_photo(
 
     Args:
         data: the file.
-        detail_pixels: returns how many pixels of a photo with so many have to be left.
-        limits: of the file.
+        detail_pixels: returns the least number of pixels to keep, given the number of a photo.
+        limits: limits of the file.
 
     Raises:
         CropProblem, MemoryError: as `decode_crop`.
@@ -259,7 +259,7 @@ def _reduce_jpeg(image: Image.Image, detail_pixels: int) -> None:
 
 
 def _turn_upright(image: Image.Image) -> bool:
-    """Turn an image as its EXIF orientation says; return if width and height are swapped by it."""
+    """Turn an image by its EXIF orientation, and return whether width and height were swapped."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
         ImageOps.exif_transpose(image, in_place=True)
@@ -273,7 +273,7 @@ def _turn_upright(image: Image.Image) -> bool:
 
 
 def _is_memory_limited() -> bool:
-    """Return if an allocation may fail; otherwise the kernel ends the process instead."""
+    """Return whether an allocation may fail; otherwise the kernel would end the process."""
     limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
     return any(limit != resource.RLIM_INFINITY for limit in limits) or _is_overcommit_strict()
 
@@ -288,7 +288,7 @@ def _is_overcommit_strict() -> bool:
 def _decode_with_room(
     data: bytes, limits: CropLimits, detail_pixels: Callable[[int], int] | None
 ) -> Photo:
-    """Decode again where a decoder has failed that may have lacked memory.
+    """Decode again after a failure that too little memory may have caused.
 
     Decoders report too little memory as damage. A file is damaged if it fails while there is enough
     memory before and afterwards.
@@ -344,7 +344,7 @@ def _unsupported(kind: str) -> CropProblem:
 
 
 def _unusual_kind(data: bytes, error: Exception | None = None) -> str | None:
-    """Return what an image is that could not be decoded, if decoders may not know its kind.
+    """Describe why decoders may not support an image; return None for a common kind.
 
     Args:
         data: the file.
@@ -368,7 +368,7 @@ def _unusual_jpeg(data: bytes) -> str | None:
 
 
 def _unusual_frame(marker: int, header: bytes) -> str | None:
-    """Return what is unusual about a JPEG by its header of precision, sides and colours."""
+    """Describe an uncommon JPEG by its frame header; return None for a common one."""
     if header[1:3] == b"\0\0":
         return "the JPEG gives its height behind the pixels"
     if header[0] != 8:
@@ -455,7 +455,7 @@ def announced_pixels(data: bytes) -> int | None:
 
 
 def _too_many_parts(data: bytes) -> str | None:
-    """Return a sentence on the parts of which a file has too many; None if it has not."""
+    """Describe the kind of parts of which a file has too many, or return None."""
     if data.startswith(JPEG):
         markers = _jpeg_markers(data)
         if markers.count(SCAN) > MAX_SCANS:
@@ -505,7 +505,9 @@ def _jpeg_markers(data: bytes) -> list[int]:
 
 
 def _jpeg_segments(data: bytes, most_padding: int) -> Iterator[tuple[int, int]]:
-    """Yield the marker of each segment of a JPEG, but none of its thumbnail, and where it goes on.
+    """Yield the marker of each segment of a JPEG, and the position behind the marker.
+
+    Segments of an embedded thumbnail are left out.
 
     The segments end with the image, or before more than `most_padding` bytes without a marker.
     """

@@ -1,4 +1,4 @@
-"""Files whose names are written in another Unicode form than the one that is asked for.
+"""Finds files whose names are written in another Unicode form than the requested one.
 
 macOS decomposes names, keyboards and spreadsheets compose them, and Linux compares their bytes.
 """
@@ -11,7 +11,7 @@ from model.crops.texts import nfc
 
 
 class FileForms:
-    """Finds files by names in any form; each folder that it has to look into is listed once."""
+    """Finds files by names in any Unicode form; each searched folder is listed once."""
 
     def __init__(self) -> None:
         self._names: dict[Path, dict[str, str]] = {}
@@ -23,8 +23,8 @@ class FileForms:
 
         Args:
             path: the path as it was written.
-            within: a resolved folder outside which nothing is looked for in other forms; None for
-                no limit.
+            within: a resolved folder; outside of it, names in other forms are not searched. None
+                for no limit.
 
         Raises:
             OSError, RuntimeError, ValueError: as `Path.resolve`, and for a name that no file has.

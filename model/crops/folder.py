@@ -10,7 +10,8 @@ from model.crops.manifest import CropFile, read_manifest
 from model.crops.names import EXPORT_FILES, Ignored, file_names, is_hidden, is_image_name
 from model.problems import InputProblem
 
-# Folders of public data sets. A person may be called like one of the others, but not two people.
+# Names of the folders of public data sets. A single folder with one of the other names may be that
+# of a person.
 SURE_PARTS = frozenset({"bounding_box_train", "bounding_box_test", "gt_bbox", "gt_query"})
 PARTS = SURE_PARTS | {"train", "query", "gallery", "test", "val", "valid", "validation", "probe"}
 

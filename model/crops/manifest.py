@@ -24,7 +24,7 @@ COLUMNS = ("path", "identity", "camera", "captured_at", "external_id", "metadata
 EXPORTED = ("crop_id", "sha256", "quality", "created_at")
 # Training and evaluation need these of every crop.
 LABELLED = ("path", "identity", "camera")
-# Names that others give to the columns which have to be there, without spaces and the like.
+# Other common names of the required columns, without spaces and the like.
 OTHER_NAMES = {
     "path": ("imagepath", "imgpath", "filepath", "file", "filename", "image", "imagename", "img"),
     "identity": ("pid", "personid", "person", "id", "identityid", "label", "name", "personname"),
@@ -176,7 +176,7 @@ def read_manifest(
 
 
 def _read_header(header: Sequence[str], required: Collection[str]) -> list[str]:
-    """Return the names of columns without what surrounds them.
+    """Return the names of columns, stripped of spaces, quotes and the like.
 
     Raises:
         ManifestProblem: the header would lose a known column; the message does not name the line.
@@ -211,7 +211,7 @@ def _read_header(header: Sequence[str], required: Collection[str]) -> list[str]:
 
 
 def _suggest_names(missing: Sequence[str], names: Sequence[str]) -> str:
-    """Return which columns are probably those that are missing, as the end of a sentence."""
+    """Name the columns that are probably the missing ones, as the end of a sentence."""
     suggestions = []
     for column in missing:
         meant = next(
@@ -250,7 +250,7 @@ def _require_commas(names: Sequence[str]) -> None:
 
 
 def _similar_column(name: str, names: Collection[str]) -> str | None:
-    """Return the known column that another column is meant to be, if it is likely."""
+    """Return the known column that another name probably means, or None."""
     if name in COLUMNS:
         return None
     letters = _letters(name)
@@ -301,7 +301,7 @@ def _bounded(file: IO[str]) -> Iterator[str]:
 
 def _is_blank(record: dict[str, str | None]) -> bool:
     """Return whether a row has no value, as spreadsheet programs write it below the others."""
-    # Under the key None are the values beyond the columns.
+    # The key None has the values beyond the last column.
     values = chain.from_iterable(
         value if isinstance(value, list) else [value] for value in record.values()
     )

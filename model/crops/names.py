@@ -1,4 +1,4 @@
-"""The names of files, which tell images from other files."""
+"""Distinguishes images, other files and by-products by their names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BY_PRODUCTS = frozenset(
         # Windows: wastebaskets, indexes and thumbnails.
         *("$recycle.bin", "recycler", "recycled", "recycle bin", "system volume information"),
         *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"),
-        # macOS: what archives, shares and volumes get beside the files.
+        # macOS: additions to archives, shares and volumes.
         *("__macosx", ".ds_store", ".appledouble", ".appledb", ".appledesktop", ".apdisk"),
         *(".spotlight-v100", ".fseventsd", ".trashes", ".trash", ".temporaryitems"),
         *(".documentrevisions-v100", "network trash folder", "temporary items"),
@@ -40,8 +40,8 @@ BY_PRODUCTS = frozenset(
         *(".tmp.driveupload", ".picasaoriginals", ".git", ".svn", ".hg"),
     }
 )
-# Beginnings of such names that end differently: halves of macOS files, wastebaskets of Linux users,
-# and what a check of a Windows disk found.
+# By-products whose names have different ends: resource forks of macOS, wastebaskets of Linux users,
+# and fragments that a check of a Windows disk found.
 BY_PRODUCT_BEGINNING = re.compile(r"\._|\.trash-(?=\d+\Z)|found\.(?=\d{3}\Z)")
 # Pictures in formats that are not read.
 OTHER_PICTURES = frozenset(
@@ -123,12 +123,12 @@ class Ignored:
 
 
 def is_image_name(name: str) -> bool:
-    """Return whether a path ends as that of an image that can be read."""
+    """Return whether a path has the suffix of an image format that can be read."""
     return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def by_product_kind(part: str) -> str | None:
-    """Return the kind of by-product that a file or folder of this name is; None if it is none."""
+    """Return the kind of by-product that a file or folder name stands for, or None."""
     folded = part.casefold()
     if folded in BY_PRODUCTS:
         return folded

@@ -15,7 +15,7 @@ from model.arrays import Floats, Pixels
 # camera, which counts as sharpness, is averaged away.
 ROWS = 64
 MAX_COLUMNS = 4 * ROWS
-# Only every n-th pixel is used of a side that is at least twice as long.
+# If a side is at least twice as long as this, only every n-th pixel is used.
 SAMPLED = 256
 # The sharpness compares contrast between neighbours with contrast over this many pixels.
 FAR = 4

@@ -50,7 +50,7 @@ def nfc(text: str) -> str:
 
 
 def fold(text: str) -> str:
-    """Return a text in the form in which a search by text compares: without case, in NFC."""
+    """Normalise a text for the comparison in a search by text: without case, in NFC."""
     return nfc(nfc(text).casefold().replace(DOTTED_I, "i"))
 
 

@@ -42,14 +42,14 @@ MAX_DEPTH = 32
 MAX_NAME_BYTES = 255
 ENCRYPTED = 1
 UTF_8 = 0x800
-# The library decodes names by it that are not marked as UTF-8.
+# The library decodes names with this encoding unless they are marked as UTF-8.
 UNMARKED_ENCODING = "cp437"
 # An extra field has a kind and a length. That of the Unicode path has a version, the checksum of
 # the name that it replaces, and the name in UTF-8.
 EXTRA = struct.Struct("<HH")
 UNICODE_PATH = 0x7075
 UNICODE_PATH_START = struct.Struct("<BI")
-# Windows packs names in the code page of its language, and does not say which one that is.
+# Windows packs names in the code page of its language, without naming it.
 CODE_PAGES = (
     *("cp437", "cp737", "cp775", "cp850", "cp852", "cp855", "cp857", "cp862", "cp866", "cp874"),
     *("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258"),
@@ -223,7 +223,7 @@ def _is_wanted(name: str, ignored: Ignored) -> bool:
 
 
 def _name_of(entry: zipfile.ZipInfo) -> str | None:
-    """Return the name of an entry, or None if it is not known in which encoding it is."""
+    """Return the name of an entry, or None if its encoding is unknown."""
     if entry.flag_bits & UTF_8:
         return entry.filename
     raw = entry.orig_filename.encode(UNMARKED_ENCODING)
@@ -266,7 +266,7 @@ def _read_by_code_pages(raw: bytes) -> str | None:
 
 
 def _clear_bytes() -> frozenset[int]:
-    """Return ASCII, and the bytes that are one and the same Latin letter, or none, in each page."""
+    """Return ASCII, and the bytes that all pages read as one Latin letter, or as none."""
     clear = set(range(128))
     for byte in range(128, 256):
         characters = {bytes([byte]).decode(page, "replace") for page in CODE_PAGES}
