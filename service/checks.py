@@ -1,7 +1,7 @@
-"""Checks of what the service needs, such as disk, clock, record, keys, artefact and runtime.
+"""Checks of the needs of the service, such as disk, clock, record, keys, artefact and runtime.
 
-`gmn doctor` makes them with the files and the environment of its shell, and `GET /v1/doctor` with
-those of the running service, whose own state it adds.
+`gmn doctor` makes them with the files and the environment of its shell. `GET /v1/doctor` makes them
+with those of the running service, and adds the state of the service.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ LEAST_OPEN_FILES = 256
 def examine(
     settings: Settings, database: Database | None, is_unread: bool = False
 ) -> Iterator[Finding]:
-    """Check what a service with these settings needs; blocks.
+    """Check the needs of a service with these settings; blocks.
 
     Args:
-        database: its record; None if there is none or it cannot be opened.
-        is_unread: it cannot be opened, so that nothing is said of it and its keys.
+        database: the record; None if there is none or it cannot be opened.
+        is_unread: the record cannot be opened, so that it and its keys are not checked.
     """
     for check in (_disk, _files, _clock, _record, _locks, _keys, _backups, _device, _artefact):
         if is_unread and check in (_record, _keys):
@@ -77,7 +77,7 @@ def examine(
 
 
 def examine_running(runtime: Runtime) -> list[Finding]:
-    """Check a running service: its settings and state, and what it needs; blocks."""
+    """Check a running service: its settings, its state and its needs; blocks."""
     given = describe_settings(runtime.settings, only_given=True)
     texts = [f"{name}={value}" for name, value in given.items()]
     settings = f"other than the defaults: {', '.join(texts)}" if texts else "all are the defaults"
@@ -349,7 +349,7 @@ def _backups(settings: Settings, database: Database | None) -> Findings:
 
 
 def _read_failed_backup(data_dir: Path, newest: datetime | None) -> str | None:
-    """Return what the last try to write a backup said, if it failed after the newest backup."""
+    """Return the message of the last failed backup, if it is newer than the newest backup."""
     file = data_dir / FAILED_BACKUP
     if not file.is_file():
         return None

@@ -11,7 +11,7 @@ from model.crops.decode import CropProblem
 from model.problems import InputProblem, is_of_the_machine
 
 STATUS_OF_IMAGE = {"not_embedded": 500, "file_too_large": 413}
-"""The status of an image's problem where it is not 422."""
+"""Statuses of the problems of images that are not 422."""
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 TOO_MUCH_METADATA = (
     f"the answer would have more than {MAX_ANSWER_BYTES:,} bytes, most of them metadata of its "
@@ -141,7 +141,7 @@ class TurnWaits(RecordWaits):
     """A write that waits for those of other threads and machines; nothing was written.
 
     Args:
-        seconds: how long it has waited.
+        seconds: time that the write has waited.
     """
 
     def __init__(self, seconds: int) -> None:

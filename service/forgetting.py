@@ -23,7 +23,7 @@ from service.watch.tables.alerts import count_alerts, count_messages
 
 @dataclass(frozen=True)
 class ForgottenPerson(CropsChange):
-    """The removal of a person's crops, and what was deleted with them.
+    """The removal of a person's crops, with the searches and alerts deleted with them.
 
     Attributes:
         kept_searches: cases of each deleted search, by its id.
@@ -61,7 +61,7 @@ def forget_person(transaction: Transaction, gallery_id: int, identity: str) -> F
 
 
 async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> ForgottenIdentity:
-    """Delete every crop of a person, and name what remains, such as exports.
+    """Delete every crop of a person, and list the copies that remain, such as exports.
 
     Raises:
         UnknownGallery, UnknownIdentity: there is nothing to delete.

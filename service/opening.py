@@ -18,7 +18,7 @@ def open_folder(folder: Path, url: str | None = None, accepted: Sequence[str] = 
     """Open the record of a data directory.
 
     Args:
-        url: of PostgreSQL; None for the SQLite file in the folder.
+        url: URL of PostgreSQL; None for the SQLite file in the folder.
         accepted: settings for durability that PostgreSQL may have off.
 
     Raises:

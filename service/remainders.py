@@ -138,10 +138,10 @@ async def list_remainders(
     sent_to: Mapping[str, int],
     identity: str,
 ) -> list[Remainder]:
-    """Return where copies of a forgotten person remain, and until when.
+    """List the remaining copies of a forgotten person: place, content and end.
 
     Args:
-        removal: that of the person's crops.
+        removal: the removal of the person's crops.
         sent_to: number of messages about the person sent to each address.
     """
     settings = runtime.settings

@@ -217,7 +217,7 @@ class Runtime:
         return record
 
     def _check_record(self) -> bool:
-        """Check all crops before they are served, if they are few; return whether they were."""
+        """Check all crops of a small record before serving; return whether this was done."""
         crops = sum(gallery.crops for gallery in self.record.galleries.all())
         if crops > CHECKED_AT_START:
             return False

@@ -32,7 +32,7 @@ from model.problems import InputProblem, legible
 from service.wording import describe_reason
 
 PREFIX = "GMN_"
-# Names that other programs of this project read: the client, and what sends crops from cameras.
+# Variables that other programs of this project read: the client, and the camera program.
 NAMES_OF_OTHERS = frozenset({"GMN_URL", "GMN_API_KEY"})
 PREFIXES_OF_OTHERS = ("GMN_CAMERA_",)
 # Kubernetes sets these for each Service of the namespace, and `docker --link` for each container;
@@ -82,7 +82,7 @@ def checked_name(name: str) -> str:
 
 @frozen_dataclass(frozen=True)
 class Group:
-    """A group of users whom a proxy signs on, and what they may do.
+    """A group of users whom a proxy signs on, with their rights.
 
     Attributes:
         gallery: the only gallery they may access; None for all.
@@ -416,7 +416,7 @@ class Settings(BaseSettings):
 
     @property
     def given(self) -> Settings:
-        """The settings of all processes together, as they were given."""
+        """Return the settings as they were given, for all processes together."""
         return self._given or self
 
     def batch_limit(self, device: str) -> int:

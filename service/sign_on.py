@@ -1,4 +1,4 @@
-"""Users whom a proxy has signed on: who they are, and what their groups may do.
+"""Users whom a proxy has signed on, and the rights of their groups.
 
 A proxy such as Authelia or oauth2-proxy names the user and the user's groups in headers. They are
 read only from the addresses in `GMN_TRUSTED_PROXIES`, which must remove them from what clients
@@ -120,7 +120,7 @@ class SignOn:
 
 
 def read_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return an address, that of IPv4 if it is mapped into IPv6; None for any other text."""
+    """Parse an address, and unwrap an IPv4 address in IPv6; return None for any other text."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -1,9 +1,9 @@
 """The choice between PyTorch and OpenVINO for features, made once per record.
 
 Features of the two runtimes, of two number formats and of a CPU and a GPU differ in their last
-digits. Every process therefore uses what was chosen when an embedder was first used with the
-record: on a GPU PyTorch, and on a CPU OpenVINO unless another runtime takes clearly less processor
-time. The clock of the wall is not asked: on a busy machine it measures the other programs.
+digits. Every process therefore uses the runtime that was chosen when an embedder was first used
+with the record: on a GPU PyTorch, and on a CPU OpenVINO unless another runtime takes clearly less
+processor time. Elapsed time is not used: on a busy machine it measures the other programs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The rule on times of capture that are ahead of the service's clock, as of a camera's fast clock.
+"""The rule on times of capture that are ahead of the service's clock, as a fast camera clock gives.
 
-An enrollment, a sighting, a changed label and an import go by the same rule. A time that is ahead
+Enrollments, sightings, changed labels and imports follow the same rule. A time that is ahead
 by more than an hour is refused, since such a crop would be kept for too long. A time that is ahead
 by less is taken, with a warning from a minute on.
 """
@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from model.crops.decode import CropProblem
 
 MOST_AHEAD = timedelta(hours=1)
-# Clocks that are set by a network differ by less, and so much may a crop take to arrive.
+# Clocks that are synchronised over a network differ by less, and crops arrive within this time.
 UNNOTICED = timedelta(minutes=1)
 
 

@@ -59,7 +59,7 @@ class ImageToEnroll(CropLabels):
 
     Attributes:
         still: whether its person stays at the same place; for watch lists only, and not stored.
-        exported: the crop of an export that this is; its picture is then stored as it is.
+        exported: the crop in the export, if it is one; its picture is then stored unchanged.
     """
 
     image: ImageFile | None
@@ -73,7 +73,7 @@ class ComputedVectors:
 
     Attributes:
         embedder: fingerprint of the embedder that made them.
-        embedded: the vectors, one for each image, or why an image cannot be used.
+        embedded: the vector of each image, or the problem of an image that cannot be used.
         field: the request field that contains them.
     """
 

@@ -25,7 +25,7 @@ LONGEST_PAUSE_SECONDS = 60.0
 # Longest pause between two attempts to reach the record.
 AWAY_PAUSE_SECONDS = 0.5
 CLOSING_SECONDS = 5.0
-# Stands for every gallery among those that are waited for; no gallery has this number.
+# Stands for every gallery in a wait; no gallery has this number.
 ALL_GALLERIES = 0
 
 

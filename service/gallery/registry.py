@@ -266,7 +266,7 @@ class GalleryRegistry:
         import_job: str | None = None,
         deletions: DeletedCrops | None = None,
     ) -> CommittedEnrollment:
-        """Commit an enrollment together with those that wait for the same gallery.
+        """Commit an enrollment together with others that wait for the same gallery.
 
         Once this returns, the crops are durable, and every search sees them. For the arguments see
         `Crops.enroll`.

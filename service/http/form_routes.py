@@ -79,7 +79,7 @@ async def _receive_form(request: Request) -> FormData:
 
 
 def parse_form(form: type[FormType], sent: FormData) -> FormType:
-    """Parse what was sent as FastAPI does: empty text and empty file pickers count as left out.
+    """Parse a form as FastAPI does: empty text and empty file pickers count as omitted.
 
     Raises:
         RequestValidationError: a field is missing, unknown or invalid.

@@ -337,7 +337,7 @@ def require_short_text(field: str, size: int) -> None:
 
 
 def _require_no_encoding(request: Request) -> None:
-    """Raise 415 if a body is compressed, as its limits count the bytes of what it contains."""
+    """Raise 415 if a body is compressed, as the limits are for uncompressed bytes."""
     sent = ", ".join(request.headers.getlist("content-encoding")).lower()
     encodings = {encoding.strip() for encoding in sent.split(",")} - {"", "identity"}
     if encodings:

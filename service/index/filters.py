@@ -1,4 +1,4 @@
-"""Filters on the crops of a search, and what its results are grouped by."""
+"""Filters on the crops of a search, and the groupings of its results."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ MOST_OF_FAISS = 2048
 # FAISS is asked for more rows than wanted, so that it finds those that tie for the last place.
 MORE_OF_FAISS = 64
 FAISS_MEMORY_BYTES = 256 * 1024 * 1024
-# The ways of searching are compared by so many stored vectors, in searches for their nearest.
+# Number of stored vectors that search for their nearest, to compare the methods of searching.
 MEASURED_QUERIES = 20
 MEASURED_DEPTH = 100
 TRY_SECONDS = 120
@@ -147,7 +147,7 @@ class DeviceVectors:
     def _is_faiss_faster(self, between: Callable[[], None]) -> bool:
         """Compare FAISS with the tensor by stored vectors; False if it does not find their nearest.
 
-        An error of FAISS, such as of a card that it was not built for, is logged.
+        An error of FAISS is logged, such as one on a GPU that it was not built for.
         """
         limit = min(MEASURED_DEPTH, len(self.slots) - 1)
         if limit < 1:
@@ -189,8 +189,8 @@ class DeviceVectors:
 def find_faiss_search(device: str) -> FaissSearch | None:
     """Return FAISS's search of a tensor on a GPU; None if FAISS has none, or it fails here.
 
-    FAISS ends the process at an error of the GPU, such as of a driver that is too old for it, so
-    that another process tries it first.
+    FAISS ends the process at an error of the GPU, such as one of a driver that is too old.
+    Therefore another process tries it first.
     """
     if torch.device(device).type != "cuda" or not hasattr(faiss, "bfKnn"):
         return None
@@ -220,10 +220,10 @@ def open_faiss() -> Any:
 def search_by_faiss(
     resources: Any, vectors: torch.Tensor, query: Floats, count: int
 ) -> tuple[Floats, Slots]:
-    """Search a tensor where it lies; see `FaissSearch`."""
+    """Search a tensor without copying it; see `FaissSearch`."""
     is_half = vectors.dtype == torch.float16
     kind = faiss.DistanceDataType_F16 if is_half else faiss.DistanceDataType_F32
-    # Both sides have to be of one type.
+    # The query must have the type of the vectors.
     direction = np.ascontiguousarray(query, np.float16 if is_half else np.float32)
     scores = np.empty(count, np.float32)
     rows = np.empty(count, np.int64)

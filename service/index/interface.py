@@ -99,7 +99,7 @@ class OutsideIndexes(Protocol):
         ...
 
     def compact(self, gallery_id: int, version: int, seconds: float) -> bool:
-        """Wait until a gallery's index shows a version, and has given up the space of what left.
+        """Wait until a gallery's index shows a version, and has freed the space of removed crops.
 
         Returns:
             False if either takes too long, or the program does not answer.

@@ -37,7 +37,7 @@ class DevicePlacement:
             columns = indexes[gallery_id].columns
             needed = device_bytes(columns.count, columns.dimension)
             if columns.count <= DELTA_ROWS:
-                # So few crops are copied only if there were more before.
+                # A segment over this few crops remains only from a time with more crops.
                 needed = 0
             if needed <= left:
                 left -= needed
@@ -45,7 +45,7 @@ class DevicePlacement:
         return chosen
 
     def _rank(self, indexes: Mapping[int, GalleryIndex]) -> None:
-        """Count the searches since the last time, and half of those before."""
+        """Rank galleries by their searches since the last time, and half of their former rank."""
         for gallery_id, index in indexes.items():
             recent = index.searches - self._counted.get(gallery_id, 0)
             self._use[gallery_id] = self._use.get(gallery_id, 0.0) / 2 + recent

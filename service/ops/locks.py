@@ -1,9 +1,9 @@
-"""Locks among processes, whose holders show that they go on.
+"""Locks among processes, whose holders show that they make progress.
 
 The operating system releases a lock when its holder dies, but not while the holder stands still, as
-after SIGSTOP or `docker pause`. A holder therefore touches the file of its lock at intervals, and
-who waits gives up once the file has not been touched for several of them. The lock stays with its
-holder, which finishes its work when it goes on.
+after SIGSTOP or `docker pause`. A holder therefore touches the file of its lock at intervals, and a
+process that waits gives up once the file has not been touched for several intervals. The lock stays
+with its holder, which finishes its work when it goes on.
 """
 
 from __future__ import annotations

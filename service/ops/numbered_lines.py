@@ -28,7 +28,7 @@ TORN_BYTES = 4 * 1024 * 1024
 TAIL_BYTES = 256 * 1024
 MAX_BYTES = 16 * 1024 * 1024
 LOCK = ".lock"
-# Suffix of the file that keeps what a crash left of unfinished lines.
+# Suffix of the file that keeps the unfinished lines of a crash.
 TORN_SUFFIX = ".torn"
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
@@ -180,7 +180,7 @@ def _open_private(path: str, flags: int) -> int:
 
 
 def _read_last_line(file: FileIO, tail_bytes: int) -> tuple[int, int]:
-    """Return where the last complete line ends, and its number; 0 and 0 without one."""
+    """Return the end of the last complete line in bytes, and its number; 0 and 0 without one."""
     start = file.seek(max(0, file.seek(0, os.SEEK_END) - tail_bytes))
     tail, _, _ = file.read().partition(b"\0")
     end = tail.rfind(b"\n") + 1

@@ -97,15 +97,15 @@ class Wake:
         self._sender.setblocking(False)
 
     def set(self) -> None:
-        # Enough was said if the thread has not read it yet.
+        # A full socket is set already: the thread has not read it yet.
         with suppress(BlockingIOError):
             self._sender.send(b"\0")
 
     def wait(self, seconds: float, connection: int | None = None) -> bool:
-        """Return True once it is set, or False after a time, or once a connection says something.
+        """Return True once the event is set; False after a time, or once a connection has data.
 
         Args:
-            connection: its descriptor.
+            connection: descriptor of the connection.
         """
         poll = select.poll()
         poll.register(self._receiver, select.POLLIN)

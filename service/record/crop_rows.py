@@ -168,7 +168,7 @@ def _as_columns(
     codes: dict[str, int],
     secret: bytes,
 ) -> CropColumns:
-    """Convert the columns of a part; raise if one contains what was never written."""
+    """Convert the columns of a part; raise if one contains a value that is never written."""
     numbers, people, cameras, captured = lists
     if not all(camera is None or isinstance(camera, str) for camera in cameras):
         raise TypeError("a camera is not a text")
@@ -462,7 +462,7 @@ def read_slots(
 
 
 def _bind_values(gallery_id: int, wanted: ListFilter) -> dict[str, Any]:
-    """Return the values of the conditions, None for those that do not apply."""
+    """Return the values of the conditions; None for conditions that do not apply."""
     return {
         "gallery_id": gallery_id,
         "crop_ids": _one_or_several(wanted.crop_ids),

@@ -150,11 +150,11 @@ class Crops(RecordPart):
     def enroll_together(
         self, gallery_id: int, requests: Sequence[EnrollmentRequest]
     ) -> list[CommittedEnrollment | Exception]:
-        """Store the crops of several requests, those that are alike in one commit.
+        """Store the crops of several requests; requests of the same kind share a commit.
 
         Returns:
-            The outcome of each request, or its error: the same as if it was stored alone after
-            those before it, but for the version, which may include later ones.
+            The outcome or the error of each request, as if it had been stored alone after the
+            previous ones. Only the version may be a later one.
         """
         outcomes: list[CommittedEnrollment | Exception] = []
         for alike in _split_alike(requests):
@@ -165,7 +165,7 @@ class Crops(RecordPart):
                 outcomes += [error] * (len(requests) - len(outcomes))
                 break
             except Exception:
-                # A damaged row or a full disk fails only those that fail by themselves.
+                # A damaged row or a full disk then fails only the requests that it concerns.
                 outcomes += [self._enroll_alone(gallery_id, request) for request in alike]
         return outcomes
 
@@ -181,10 +181,10 @@ class Crops(RecordPart):
     def find_exported(
         self, gallery_id: int, crop_ids: Sequence[str], import_job: str, deletions: DeletedCrops
     ) -> dict[str, str]:
-        """Return, for each crop of an export that is not to be stored, what it counts as.
+        """Return the outcomes of the crops of an export that must not be stored again.
 
-        That is `deleted` if it was deleted, from any gallery, `landed` if the import itself has
-        stored it, and `duplicates` if the gallery has it otherwise.
+        A crop is `deleted` if it was deleted from any gallery, `landed` if this import has stored
+        it before, and one of the `duplicates` if the gallery has it otherwise.
         """
         statement = (
             "SELECT crop_id FROM crops JOIN imported_crops USING (gallery_id, slot) "
@@ -651,7 +651,7 @@ def _compare_with_stored(
 def _read_same_images(
     reader: Reader, gallery_id: int, hashes: Iterable[str]
 ) -> Iterator[tuple[tuple[str, str | None, str | None], int]]:
-    """Yield what `seen_as` returns of each stored crop of some images, and its slot."""
+    """Yield the `seen_as` fields of each stored crop of some images, and its slot."""
     for batch in batches(hashes, IMAGES_AT_ONCE):
         places = ", ".join("?" * len(batch))
         statement = OF_SAME_IMAGES.format(of_images=f"sha256 IN ({places})")

@@ -11,7 +11,7 @@ DeleteRows = Callable[[Transaction, Sequence[str]], object]
 
 
 def rows_of(table: str, key: str) -> DeleteRows:
-    """Return what deletes rows of a table by the column of their ids."""
+    """Return a function that deletes rows of a table by their ids."""
 
     def delete(transaction: Transaction, ids: Sequence[str]) -> None:
         transaction.change(f"DELETE FROM {table} WHERE {transaction.dialect.among(key)}", (ids,))

@@ -73,7 +73,7 @@ class Job:
 
 
 class Jobs(RecordPart):
-    """Background jobs, which one process at a time runs, and those that one machine has to run."""
+    """Background jobs, which one process at a time runs; some need a certain machine."""
 
     @transactional
     def create(self, transaction: Transaction, job: Job) -> None:
@@ -107,7 +107,7 @@ class Jobs(RecordPart):
         return self._select(f"{UNFINISHED} ORDER BY created_at, job_id")
 
     def open_for(self, worker: str | None) -> list[Job]:
-        """Return the open jobs that a machine has to run; for None, those that any may run."""
+        """Return the open jobs for a machine; None selects the jobs that any machine may run."""
         return [job for job in self.open() if job.worker == worker]
 
     def unfinished(self, gallery_id: int, kind: JobKind) -> Job | None:

@@ -285,7 +285,7 @@ class Groups(RecordPart):
 
 
 def _read_people(reader: Reader, gallery_id: int, names: Sequence[str]) -> list[Row]:
-    """Describe the people of those of the names that exist, in their order."""
+    """Describe the people whose names exist, in the order of the names."""
     statement = DESCRIBED.format(
         cameras=reader.dialect.gathered("DISTINCT crops.camera", "crops.camera IS NOT NULL"),
         of_names=reader.dialect.among("people.name"),

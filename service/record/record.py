@@ -78,7 +78,7 @@ class Record:
                 self.database.note_problem(f"crops of gallery {gallery.name}: {damage.why}")
 
     def check_pages(self, pause: Callable[[], bool] = lambda: False) -> None:
-        """Verify the pages of each table and its indexes, and note what is wrong in the database.
+        """Verify the pages of each table and its indexes, and note damage in the database.
 
         Args:
             pause: called before each table; the check ends when it returns True.
@@ -120,7 +120,7 @@ class Record:
         return damaged
 
     def delete_again(self, deletions: Iterable[Deletion]) -> None:
-        """Delete what a log of deletions names and an earlier state of the record brought back."""
+        """Delete again the items of a log of deletions that an older state brought back."""
         for batch in batches(deletions, DELETIONS_AT_ONCE):
             ids: dict[str, list[str]] = defaultdict(list)
             crops: dict[int | None, list[str]] = defaultdict(list)
@@ -137,7 +137,7 @@ class Record:
                     self.crops.remove(gallery.gallery_id, crop_ids)
 
     def _delete_rows(self, transaction: Transaction, ids: Mapping[str, Sequence[str]]) -> None:
-        """Delete what belongs to no crop, given by the kinds of deletions."""
+        """Delete items that belong to no crop, given as ids by the kind of deletion."""
         delete_keys(transaction, ids["key"])
         if ids["keyless"]:
             ask_for_keys(transaction)

@@ -216,7 +216,7 @@ def vectors_name(gallery_id: int, generation: int) -> str:
 
 
 def runs(slots: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Split slots where one does not follow its predecessor."""
+    """Split slots into runs of consecutive ones."""
     start = 0
     for end in range(1, len(slots) + 1):
         if end == len(slots) or slots[end] != slots[end - 1] + 1:

@@ -1,4 +1,4 @@
-"""One search: find candidates, score them, judge them and read their labels, each where it may run.
+"""One search: candidates, scores, verdicts and labels, each on a thread that may compute it.
 
 A short search stays on the thread that has embedded its image. A long one takes turns with others
 on the threads of the device and of the record. The two differ in their executor alone.
@@ -28,7 +28,7 @@ NoteLabels = Callable[[Mapping[int, StoredCrop]], None]
 
 @dataclass(frozen=True)
 class Found:
-    """One ranking of a search, with what the record has of its crops.
+    """One ranking of a search, with the labels of its crops from the record.
 
     Attributes:
         labels: the crops of the ranking and those searched by, by slot, without deleted ones.
@@ -46,7 +46,7 @@ class SearchIsLong(Exception):
 
 @dataclass(frozen=True)
 class AtOnce:
-    """Runs each step of a short search at once on the present thread, which has no event loop."""
+    """Runs each step of a short search at once on the calling thread, which has no event loop."""
 
     runtime: Runtime
 
@@ -106,7 +106,7 @@ Executor = AtOnce | InTurns
 
 
 async def find(search: Search, run: Executor, note_labels: NoteLabels = lambda _: None) -> Found:
-    """Search a gallery once, and read from the record what it has of the results.
+    """Search a gallery once, and read the labels of the results from the record.
 
     Args:
         note_labels: is called with each part of the labels.

@@ -1,4 +1,4 @@
-"""Comparison of two images: whether they show one person, and which regions suggest so."""
+"""Comparison of two images: score, probability, verdict, and contributions of regions."""
 
 from __future__ import annotations
 

@@ -319,8 +319,8 @@ class GalleriesQuery:
         """Embed an image, if there is one, and search by it, on this thread; blocks.
 
         Returns:
-            What became of the image, and what was found: None if the image cannot be used, or if
-            the search turned out to be long.
+            The outcome of the image, and the result of the search: None if the image cannot be
+            used, or if the search turned out to be long.
         """
         pipeline = search.current.model.pipeline
         outcomes = [pipeline.embed_now(image, quality, policy) for image in images]
@@ -344,7 +344,7 @@ class GalleriesQuery:
 
         Args:
             arrived: start of the embedding, by `time.perf_counter`.
-            found: what the search has found already, if it was short.
+            found: result of the search, if it was short.
 
         Returns:
             The answer, or the error of this gallery alone.

@@ -1,4 +1,4 @@
-"""Rounds of a search: repeat it without what was deleted meanwhile."""
+"""Rounds of a search, which is repeated without the crops that were deleted meanwhile."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def run_search(
     Args:
         metadata_sizes: characters of metadata in the results of each search of the answer, to
             which those of this one are added.
-        found: what the first round has found; None to begin with it.
+        found: result of the first round; None to begin with it.
 
     Raises:
         AnswerTooLarge: the results of all searches have too much metadata.
