@@ -83,8 +83,8 @@ class Networks:
         score_rows = self._score_on_cpu if self.device == "cpu" else self._score_on_device
 
         def score(rows: Sequence[int]) -> None:
-            places = slice(rows[0], rows[-1] + 1)
-            score_rows(queries, candidates[places], scores[places])
+            part = slice(rows[0], rows[-1] + 1)
+            score_rows(queries, candidates[part], scores[part])
 
         if failures := bisect_failures(range(len(candidates)), score):
             error = failures[0][1]

@@ -40,8 +40,8 @@ class Candidates:
     searched: int
     version: int | None = None
 
-    def __getitem__(self, places: slice | Integers | NDArray[np.bool_]) -> Candidates:
-        columns = {column: getattr(self, column)[places] for column in CANDIDATE_COLUMNS}
+    def __getitem__(self, positions: slice | Integers | NDArray[np.bool_]) -> Candidates:
+        columns = {column: getattr(self, column)[positions] for column in CANDIDATE_COLUMNS}
         return replace(self, **columns)
 
     def extended(self, deeper: Candidates, most: int | None = None) -> Candidates:
@@ -55,7 +55,7 @@ class Candidates:
         return replace(self, **columns)
 
 
-def first_places(codes: Integers) -> Integers:
+def first_positions(codes: Integers) -> Integers:
     """Return the positions `(g,)`, ascending, of the first of each code."""
     return np.sort(np.unique(codes, return_index=True)[1])
 
@@ -92,7 +92,7 @@ def best_candidates(
     cosines = np.clip(cosines, -1.0, 1.0)
     best = np.lexsort((slots, -cosines))
     if grouped:
-        best = best[first_places(sets[best])]
+        best = best[first_positions(sets[best])]
     best = best[:limit]
     return Candidates(
         slots=slots[best],

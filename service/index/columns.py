@@ -306,9 +306,9 @@ class Columns:
         }
         self.cameras[slots] = [codes_by_name[name] for name in crops.cameras]
         group_numbers = self._group_numbers
-        codes, places = np.unique(crops.groups, return_inverse=True)
+        codes, inverse = np.unique(crops.groups, return_inverse=True)
         numbers = [
             UNNAMED if code < 0 else group_numbers.setdefault(code, len(group_numbers))
             for code in codes.tolist()
         ]
-        self.group_numbers[slots] = np.array(numbers, np.int32)[places]
+        self.group_numbers[slots] = np.array(numbers, np.int32)[inverse]

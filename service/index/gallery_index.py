@@ -27,7 +27,7 @@ from service.index.candidates import (
     Candidates,
     Integers,
     best_candidates,
-    first_places,
+    first_positions,
     mean_direction,
 )
 from service.index.columns import Columns, Slots
@@ -121,7 +121,7 @@ class GalleryIndex:
         proposed = limit * CROPS_PER_GROUP
         if grouped and wanted == EVERY_CROP and self._can_use_codes(proposed):
             nearest = self.search(queries, proposed, by=by)
-            first = first_places(nearest.sets)
+            first = first_positions(nearest.sets)
             if len(first) >= limit:
                 return nearest[first[:limit]]
         query = mean_direction(queries)

@@ -103,9 +103,9 @@ class ProductCodes:
         zero_vectors = np.zeros((1, self._index.d), np.float32)
         zero_code = self._index.pq.compute_codes(zero_vectors)[0]
         for row in np.searchsorted(self.slots, slots).tolist():
-            block, place = divmod(row, packer.nvec)
+            block, offset = divmod(row, packer.nvec)
             # FAISS's wrapper accepts a single block, but refuses distant ones among several.
-            packer.pack_1(zero_code, place, blocks[block : block + 1])
+            packer.pack_1(zero_code, offset, blocks[block : block + 1])
 
     def _measure(
         self, columns: Columns, query_slots: Slots, between: Callable[[], None]

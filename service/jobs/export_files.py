@@ -50,9 +50,9 @@ def read_description(folder: Path, root: Path) -> ExportDescription | None:
         return ExportDescription.model_validate_json(body)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        field = ".".join(str(part) for part in first["loc"])
         raise InvalidField(
-            f"archive: {DESCRIPTION}: {place}: {describe_invalid(first)}; send an export as it was "
+            f"archive: {DESCRIPTION}: {field}: {describe_invalid(first)}; send an export as it was "
             "downloaded"
         ) from error
 
@@ -88,9 +88,9 @@ def parse_exported(file: CropFile, where: str, now: datetime) -> ExportedCrop:
         values = dict(zip(EXPORTED, file.exported, strict=True))
         crop = EXPORTED_CROP.validate_python(values | {"quality": values["quality"] or None})
     except ValidationError as error:
-        # Name the place, not the value: others can read why a job failed.
-        place = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise InvalidField(f"{where}: {place} is not that of an export; {REMEDY}") from error
+        # Name the field, not the value: others can read why a job failed.
+        field = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise InvalidField(f"{where}: {field} is not that of an export; {REMEDY}") from error
     if is_in_future(crop.created_at, now):
         # By retention, such a crop would be kept for too long.
         raise InvalidField(f"{where}: created_at is in the future; set the clocks right")

@@ -70,7 +70,7 @@ async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | No
         slots = np.array([crop.record.slot for crop in crops])
         means = judge.probability(np.array([mean for _, mean in clusters]))
         pairs = zip(clusters, means.tolist(), strict=True)
-        groups = [(slots[places].tolist(), probability) for (places, _), probability in pairs]
+        groups = [(slots[positions].tolist(), probability) for (positions, _), probability in pairs]
     single = len(crops) - sum(len(group) for group, _ in groups)
     await runtime.galleries.write(
         runtime.record.groups.put, gallery.gallery_id, job.job_id, version, groups, single
@@ -138,13 +138,13 @@ def _find_cohesive_tracks(crops: Sequence[ArchivedCrop], least: float) -> list[l
     Trackers confuse people who cross, so a track of low cohesion must not join its crops.
     """
     tracks: defaultdict[tuple[str, str | None], list[int]] = defaultdict(list)
-    for place, crop in enumerate(crops):
+    for position, crop in enumerate(crops):
         if crop.record.track is not None:
-            tracks[crop.record.track, crop.record.camera].append(place)
+            tracks[crop.record.track, crop.record.camera].append(position)
     return [
-        places
-        for places in tracks.values()
-        if len(places) > 1 and cohesion(np.stack([crops[n].vector for n in places])) >= least
+        positions
+        for positions in tracks.values()
+        if len(positions) > 1 and cohesion(np.stack([crops[n].vector for n in positions])) >= least
     ]
 
 
@@ -164,12 +164,12 @@ def _cluster(
 
     top = float(scores.max())
     np.subtract(top, scores, out=scores)
-    clusters = [[place] for place in range(len(scores))]
+    clusters = [[position] for position in range(len(scores))]
     # Each row has two clusters and their distance, ascending; it creates one more cluster.
     linked = scores.copy()
-    for places in tracks:
+    for positions in tracks:
         # Smaller than every other distance, so that the linkage merges these first.
-        linked[np.ix_(places, places)] = min(0.0, top - cut) - 1.0
+        linked[np.ix_(positions, positions)] = min(0.0, top - cut) - 1.0
     distances = linked[np.triu_indices_from(linked, 1)]
     for first, second, distance, _ in fastcluster.linkage(distances, "average"):
         if distance >= top - cut:
@@ -179,12 +179,12 @@ def _cluster(
         clusters.append(merged)
 
     groups = []
-    for places in clusters:
-        if len(places) > 1:
-            pairs = scores[np.ix_(places, places)]
+    for positions in clusters:
+        if len(positions) > 1:
+            pairs = scores[np.ix_(positions, positions)]
             farthest_first = np.argsort(-pairs.mean(axis=1), kind="stable")
             mean = pairs[np.triu_indices_from(pairs, 1)].mean(dtype=np.float64)
-            groups.append((np.array(places)[farthest_first], top - float(mean)))
+            groups.append((np.array(positions)[farthest_first], top - float(mean)))
     return sorted(groups, key=lambda group: (-len(group[0]), -group[1]))
 
 

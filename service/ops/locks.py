@@ -345,10 +345,10 @@ def holder_of(path: Path) -> str:
         number = path.stat().st_ino
         for line in HELD_LOCKS.read_text().splitlines():
             # The kernel lists only processes that can be seen from this container.
-            _, kind, _, _, process, place, *_ = line.split()
+            _, kind, _, _, process, inode, *_ = line.split()
             # SQLite locks its files by POSIX locks, and those of one process do not conflict.
             is_lock = kind == "FLOCK" or (kind == "POSIX" and int(process) != os.getpid())
-            if is_lock and place.endswith(f":{number}") and int(process) > 0:
+            if is_lock and inode.endswith(f":{number}") and int(process) > 0:
                 return f"process {process}"
         with path.open("rb") as file:
             note = file.read(NOTE_BYTES).decode(errors="replace").strip()

@@ -119,12 +119,12 @@ def begin_with(parameters: Parameters, host: str, port: int) -> Parameters:
     names = lists["host"] if any(lists["host"]) else lists["hostaddr"]
     ports = lists["port"] if len(lists["port"]) == len(names) else lists["port"] * len(names)
 
-    def is_another(place: int) -> bool:
-        return names[place] != host or ports[place] not in ("", str(port))
+    def is_another(index: int) -> bool:
+        return names[index] != host or ports[index] not in ("", str(port))
 
     order = sorted(range(len(names)), key=is_another)
     return parameters | {
-        name: ",".join(values[place] for place in order)
+        name: ",".join(values[index] for index in order)
         for name, values in lists.items()
         if len(values) == len(names) > 1
     }

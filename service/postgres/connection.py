@@ -312,8 +312,8 @@ class PostgresConnection:
 
     def _set_up(self, settings: Mapping[str, str]) -> None:
         # A pooler passes these on, but not the `options` of a connection.
-        places = range(1, 2 * len(settings), 2)
-        set_each = ", ".join(f"set_config(${place}, ${place + 1}, false)" for place in places)
+        numbers = range(1, 2 * len(settings), 2)
+        set_each = ", ".join(f"set_config(${number}, ${number + 1}, false)" for number in numbers)
         values = [text for setting in settings.items() for text in setting]
         statement = f"SELECT pg_backend_pid(), {set_each}, {WAIT_FOR_STANDBY}"
         try:

@@ -56,14 +56,14 @@ def number_placeholders(statement: str) -> NumberedStatement:
     times. What is quoted stays as it is, and so do casts (`::text`). Nothing else of a statement is
     changed.
     """
-    places = 0
+    unnamed = 0
     numbers: dict[str, int] = {}
 
     def replace(token: re.Match[str]) -> str:
-        nonlocal places
+        nonlocal unnamed
         if token[0] == "?":
-            places += 1
-            return f"${places}"
+            unnamed += 1
+            return f"${unnamed}"
         if token[1] is None:
             return token[0]
         number = numbers.setdefault(token[1], len(numbers) + 1)

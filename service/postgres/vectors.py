@@ -42,20 +42,18 @@ class CachedVectorFile(VectorFile):
 
     is_copy = True
 
-    def __init__(
-        self, path: Path, place: tuple[int, int], dimension: int, source: Database
-    ) -> None:
+    def __init__(self, path: Path, key: tuple[int, int], dimension: int, source: Database) -> None:
         super().__init__(path, dimension, only_read=False)
-        self._place = place
+        self._key = key
         self._source = source
         self._lock = threading.Lock()
 
     def read(self, slots: Sequence[int]) -> Vector:
         vectors = np.zeros((len(slots), self.dimension), "<f4")
         found = self._fetch(slots)
-        for place, slot in enumerate(slots):
+        for position, slot in enumerate(slots):
             if slot in found:
-                vectors[place] = found[slot]
+                vectors[position] = found[slot]
         return vectors
 
     def load(self, slots: NDArray[np.int64]) -> None:
@@ -77,7 +75,7 @@ class CachedVectorFile(VectorFile):
     def _fetch(self, slots: Sequence[int]) -> dict[int, Vector]:
         with self._source.naming_errors():
             connection = cast("PostgresConnection", self._source.connection())
-            rows = connection.fetch_binary(FETCH, (*self._place, list(slots)))
+            rows = connection.fetch_binary(FETCH, (*self._key, list(slots)))
         return {slot: np.frombuffer(content, "<f4") for slot, content in rows}
 
     def _keep(self, vectors: Mapping[int, Vector]) -> None:

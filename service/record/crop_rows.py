@@ -81,7 +81,7 @@ SEEN = {
 }
 OF_GALLERY = "crops.gallery_id = :gallery_id"
 # Position of a crop in an order, as in a cursor.
-Place = tuple[int, ...]
+Position = tuple[int, ...]
 
 
 class CropColumns(NamedTuple):
@@ -100,9 +100,11 @@ class CropColumns(NamedTuple):
     cameras: tuple[str | None, ...]
     captured: NDArray[np.float64]
 
-    def at(self, places: NDArray[np.int64]) -> CropColumns:
-        cameras = tuple(self.cameras[place] for place in places)
-        return CropColumns(self.slots[places], self.groups[places], cameras, self.captured[places])
+    def at(self, positions: NDArray[np.int64]) -> CropColumns:
+        cameras = tuple(self.cameras[position] for position in positions)
+        return CropColumns(
+            self.slots[positions], self.groups[positions], cameras, self.captured[positions]
+        )
 
 
 def read_changed_slots(reader: Reader, gallery_id: int, version: int) -> list[int]:
@@ -173,7 +175,7 @@ def _as_columns(
     if not all(camera is None or isinstance(camera, str) for camera in cameras):
         raise TypeError("a camera is not a text")
     slot_numbers = np.array(numbers, np.int64)
-    distinct, places = np.unique(np.array(people, np.int64), return_inverse=True)
+    distinct, inverse = np.unique(np.array(people, np.int64), return_inverse=True)
     # A new person may get the id of one who was removed since the previous part.
     codes_by_person = {}
     for person_id, name in reader.tuples(names, (gallery_id, distinct.tolist())):
@@ -183,7 +185,7 @@ def _as_columns(
     # Person 0 stands for an unnamed crop. A person removed in the meantime counts as unnamed
     # too: the crops have changed as well.
     codes_in_part = [codes_by_person.get(person, -1) for person in distinct.tolist()]
-    groups = np.array(codes_in_part, np.int64)[places]
+    groups = np.array(codes_in_part, np.int64)[inverse]
     groups = np.where(groups < 0, -1 - slot_numbers, groups)
     # NULL becomes NaN.
     moments = np.array(captured, np.float64) / MICROSECONDS
@@ -251,13 +253,14 @@ def read_crops(reader: Reader, clauses: str, values: Values = ()) -> list[Stored
     damaged = reader.database.damaged
     crops = []
     for row in _read_rows(reader, clauses, values):
-        place = (row["gallery_id"], row["slot"])
-        if place in damaged:
+        gallery_id = row["gallery_id"]
+        slot = row["slot"]
+        if (gallery_id, slot) in damaged:
             continue
         try:
             crops.append(_as_crop(row))
         except (AttributeError, OverflowError, TypeError, ValueError):
-            reader.database.leave_out(*place, str(row["crop_id"]), "row")
+            reader.database.leave_out(gallery_id, slot, str(row["crop_id"]), "row")
     return crops
 
 
@@ -289,12 +292,12 @@ def _read_rows(reader: Reader, clauses: str, values: Values) -> list[StoredRow]:
     try:
         return reader.stored(f"{CROPS_AND_NAMES} {clauses}", values)
     except DamagedRecord:
-        places = reader.tuples(f"SELECT crops.gallery_id, crops.slot FROM crops {clauses}", values)
+        slots = reader.tuples(f"SELECT crops.gallery_id, crops.slot FROM crops {clauses}", values)
     rows = []
-    of_place = f"{CROPS_AND_NAMES} WHERE crops.gallery_id = ? AND crops.slot = ?"
-    for gallery_id, slot in places:
+    statement = f"{CROPS_AND_NAMES} WHERE crops.gallery_id = ? AND crops.slot = ?"
+    for gallery_id, slot in slots:
         try:
-            rows += reader.stored(of_place, (gallery_id, slot))
+            rows += reader.stored(statement, (gallery_id, slot))
         except DamagedRecord:
             reader.database.leave_out(gallery_id, slot, None, "row")
     return rows
@@ -340,12 +343,14 @@ def read_vectors(
     """
     if gallery is None or gallery.dimension is None or not crops:
         return []
-    place = (gallery.gallery_id, gallery.generation)
+    gallery_id = gallery.gallery_id
+    generation = gallery.generation
     crop_ids = {crop.slot: crop.crop_id for crop in crops}
-    vectors = read_intact_vectors(reader, *place, gallery.dimension, crop_ids)
+    vectors = read_intact_vectors(reader, gallery_id, generation, gallery.dimension, crop_ids)
     for crop in crops:
-        if crop.slot not in vectors and reader.value(STILL_THERE, (*place, crop.slot)):
-            reader.database.leave_out(gallery.gallery_id, crop.slot, crop.crop_id, "vector")
+        key = (gallery_id, generation, crop.slot)
+        if crop.slot not in vectors and reader.value(STILL_THERE, key):
+            reader.database.leave_out(gallery_id, crop.slot, crop.crop_id, "vector")
     return [ArchivedCrop(crop, vectors[crop.slot]) for crop in crops if crop.slot in vectors]
 
 
@@ -437,13 +442,13 @@ def list_crops(
         f"SELECT {', '.join(columns)} FROM crops WHERE {conditions} "
         f"ORDER BY {sequence} LIMIT {limit + 1}"
     )
-    places = reader.tuples(statement, values)
-    slots = [place[-1] for place in places[:limit]]
+    positions = reader.tuples(statement, values)
+    slots = [position[-1] for position in positions[:limit]]
     by_slot = {crop.slot: crop for crop in read_by_slot(reader, gallery_id, slots)}
     # A damaged crop is missing, but the next page begins behind it.
     page = [by_slot[slot] for slot in slots if slot in by_slot]
-    if len(places) > limit:
-        return CropPage(page, _format_cursor(places[limit - 1]))
+    if len(positions) > limit:
+        return CropPage(page, _format_cursor(positions[limit - 1]))
     return CropPage(page, _format_cursor(edges[0]) if edges else None)
 
 
@@ -502,16 +507,16 @@ def _select_conditions(
     ]
 
 
-def _compare(columns: Sequence[str], sign: str, place: Place) -> str:
-    numbers = ", ".join(str(number) for number in place)
+def _compare(columns: Sequence[str], sign: str, position: Position) -> str:
+    numbers = ", ".join(str(number) for number in position)
     return f"({', '.join(columns)}) {sign} ({numbers})"
 
 
-def _format_cursor(place: Place) -> str:
-    return "_".join(str(number) for number in place)
+def _format_cursor(position: Position) -> str:
+    return "_".join(str(number) for number in position)
 
 
-def _read_cursor(text: str, order: CropOrder) -> Place | None:
+def _read_cursor(text: str, order: CropOrder) -> Position | None:
     if not text:
         return None
     match = CURSOR.fullmatch(text)

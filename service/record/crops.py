@@ -306,13 +306,12 @@ class Crops(RecordPart):
             crop = next(iter(read_by_id(reader, gallery_id, [crop_id])), None)
             if crop is None or not crop.inside:
                 return None
-            place = (gallery_id, crop.slot)
-            stored = reader.tuples(PICTURE, place)
+            stored = reader.tuples(PICTURE, (gallery_id, crop.slot))
         for content, checksum in stored:
             # A flipped bit can make a text of it.
             if isinstance(content, bytes) and zlib.crc32(content) == checksum:
                 return Picture(content, crop.content_type or "")
-        self._database.leave_out(*place, crop_id, "picture")
+        self._database.leave_out(gallery_id, crop.slot, crop_id, "picture")
         raise self._database.damage(f"the picture of crop {crop_id} is missing or corrupt")
 
     def vector_file(self, gallery: GalleryRecord | None) -> VectorFile | None:
@@ -653,8 +652,8 @@ def _read_same_images(
 ) -> Iterator[tuple[tuple[str, str | None, str | None], int]]:
     """Yield the `seen_as` fields of each stored crop of some images, and its slot."""
     for batch in batches(hashes, IMAGES_AT_ONCE):
-        places = ", ".join("?" * len(batch))
-        statement = OF_SAME_IMAGES.format(of_images=f"sha256 IN ({places})")
+        placeholders = ", ".join("?" * len(batch))
+        statement = OF_SAME_IMAGES.format(of_images=f"sha256 IN ({placeholders})")
         values = (gallery_id, *(bytes.fromhex(sha256) for sha256 in batch))
         for sha256, name, camera, slot in reader.tuples(statement, values):
             yield (sha256.hex(), name, camera), slot

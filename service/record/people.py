@@ -29,8 +29,8 @@ from service.record.transaction import Reader, Row, Transaction
 from service.record.values import CropsChange, new_crop_id
 
 # Position of an identity in an order: a number, the name's sort key, and the name.
-Place = tuple[float, str, str]
-PLACE = re.compile(r"(inf|-?[0-9]+(?:\.[0-9]+)?(?:e-[0-9]+)?)/(.+)", re.DOTALL)
+Position = tuple[float, str, str]
+POSITION = re.compile(r"(inf|-?[0-9]+(?:\.[0-9]+)?(?:e-[0-9]+)?)/(.+)", re.DOTALL)
 # Number of galleries whose order by crops or time is cached, with all names.
 HELD_ORDERS = 2
 MERGES_KEPT_FOR = timedelta(days=30)
@@ -100,21 +100,21 @@ class People(RecordPart):
         Raises:
             InvalidField: the cursor is not a position in this order.
         """
-        start = _read_place(cursor, sort) if cursor else None
+        start = _read_cursor(cursor, sort) if cursor else None
         wanted = fold(query)
         with self._database.read() as reader:
             if sort == "name":
                 after = start[1:] if start else ("", "")
-                places = _find_by_name(reader, gallery_id, after, wanted, limit + 1)
+                positions = _find_by_name(reader, gallery_id, after, wanted, limit + 1)
             else:
                 entry = read_entry(reader, gallery_id)
                 ordered = self._sorted(gallery_id, sort, entry.version if entry else 0)
                 later = ordered[bisect_right(ordered, start) :] if start else ordered
-                places = [place for place in later if wanted in fold(place[2])]
-            people = _read_people(reader, gallery_id, [name for *_, name in places[:limit]])
+                positions = [position for position in later if wanted in fold(position[2])]
+            people = _read_people(reader, gallery_id, [name for *_, name in positions[:limit]])
         next_cursor = None
-        if len(places) > limit:
-            number, _, name = places[limit - 1]
+        if len(positions) > limit:
+            number, _, name = positions[limit - 1]
             next_cursor = name if sort == "name" else f"{number!r}/{name}"
         return Page(results=people, next_cursor=next_cursor)
 
@@ -142,7 +142,7 @@ class People(RecordPart):
         )
         return dict(self._reader.tuples(statement, (gallery_id, names)))
 
-    def _sort(self, gallery_id: int, sort: IdentityOrder, _version: int) -> list[Place]:
+    def _sort(self, gallery_id: int, sort: IdentityOrder, _version: int) -> list[Position]:
         # The version is a part of the cache's key.
         statement = (
             f"SELECT {NUMBERS[sort]} AS number, sort_key, name FROM crops "
@@ -299,21 +299,21 @@ def _read_people(reader: Reader, gallery_id: int, names: Sequence[str]) -> list[
 
 def _find_by_name(
     reader: Reader, gallery_id: int, after: Sequence[str], wanted: str, limit: int
-) -> list[Place]:
-    """Return the first people behind a place whose folded names contain a text."""
-    places: list[Place] = []
+) -> list[Position]:
+    """Return the first people behind a position whose folded names contain a text."""
+    positions: list[Position] = []
     at_once = NAMES_AT_ONCE if wanted else limit
-    while len(places) < limit:
+    while len(positions) < limit:
         rows = reader.tuples(BY_NAME, (gallery_id, *after, at_once))
-        places += [(0.0, sort_key, name) for sort_key, name in rows if wanted in fold(name)]
+        positions += [(0.0, sort_key, name) for sort_key, name in rows if wanted in fold(name)]
         if len(rows) < at_once:
             break
         after = rows[-1]
-    return places[:limit]
+    return positions[:limit]
 
 
-def _read_place(text: str, sort: IdentityOrder) -> Place:
-    match = PLACE.fullmatch(f"0/{text}" if sort == "name" else text)
+def _read_cursor(text: str, sort: IdentityOrder) -> Position:
+    match = POSITION.fullmatch(f"0/{text}" if sort == "name" else text)
     if match is None:
         raise InvalidField(
             f"cursor: {text[:40]!r} is not of sort={sort}; send next_cursor of the page "

@@ -46,8 +46,8 @@ CREATE TABLE people (
 ) WITHOUT ROWID;
 CREATE INDEX people_0 ON people (gallery_id, sort_key, name);
 
--- `slot` is the crop's place in the vector files of its gallery, from 1 on. `seen_at` is the time
--- of capture, or of enrollment if that is unknown. Times are microseconds since 1970, UTC. An
+-- `slot` is the crop's position in the vector files of its gallery, from 1 on. `seen_at` is the
+-- time of capture, or of enrollment if that is unknown. Times are microseconds since 1970, UTC. An
 -- external id is stored as it was sent, and found by `external_key`, its Unicode normal form C.
 -- `inside` is 1 if the picture is stored in the table `pictures`. `changed` is the gallery's version
 -- of the crop's last change.

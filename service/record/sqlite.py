@@ -326,8 +326,9 @@ class SQLiteDatabase(SQLiteSource, Database):
     def _cut_vectors(self) -> None:
         reader = Reader(self)
         # A writer may have been killed before the commit that makes this generation known.
-        for place in reader.tuples("SELECT gallery_id, next_generation FROM galleries"):
-            self.vectors.remove(*place)
+        uncommitted = "SELECT gallery_id, next_generation FROM galleries"
+        for gallery_id, generation in reader.tuples(uncommitted):
+            self.vectors.remove(gallery_id, generation)
         statement = f"SELECT gallery_id, generation, dimension, next_slot FROM {GENERATIONS}"
         for gallery_id, generation, dimension, next_slot in reader.tuples(statement):
             if self.vectors.path(gallery_id, generation).exists():

@@ -122,11 +122,11 @@ class Tracks(RecordPart):
     def spread(self, gallery_id: int, track: str, camera: str | None, most: int) -> list[int]:
         """Split a track into `most` parts by time; return the best-pictured slot of each."""
         part = "ntile(CAST(? AS SMALLINT)) OVER (ORDER BY seen_at, slot)"
-        place = f"row_number() OVER (PARTITION BY part {BY_PICTURE})"
+        rank = f"row_number() OVER (PARTITION BY part {BY_PICTURE})"
         statement = (
-            f"SELECT slot FROM (SELECT slot, {place} AS place "
-            f"FROM (SELECT crops.*, {part} AS part FROM {OF_TRACK}) AS parts) AS places "
-            "WHERE place = 1 ORDER BY slot"
+            f"SELECT slot FROM (SELECT slot, {rank} AS rank "
+            f"FROM (SELECT crops.*, {part} AS part FROM {OF_TRACK}) AS parts) AS ranked "
+            "WHERE rank = 1 ORDER BY slot"
         )
         return self._reader.column(statement, (most, gallery_id, track, camera or ""))
 
@@ -190,7 +190,7 @@ def choose_best(
         candidates = sorted(
             [*stored, *sent], key=lambda crop: (crop.record.sha256, crop.record.identity or "")
         )
-        best = _choose_places(candidates, most)
+        best = _choose_positions(candidates, most)
         rejected.update(
             crop.record.crop_id for position, crop in enumerate(candidates) if position not in best
         )
@@ -203,7 +203,7 @@ def _track_of(record: StoredCrop) -> tuple[str, str | None]:
     return record.track or "", record.camera
 
 
-def _choose_places(crops: Sequence[ArchivedCrop], most: int) -> list[int]:
+def _choose_positions(crops: Sequence[ArchivedCrop], most: int) -> list[int]:
     """Choose crops greedily by quality times distance to the nearest chosen crop.
 
     The first has the highest quality. Rejected crops do not influence the choice.
@@ -216,11 +216,11 @@ def _choose_places(crops: Sequence[ArchivedCrop], most: int) -> list[int]:
     chosen: list[int] = []
     while len(chosen) < min(most, len(crops)):
         gains = qualities * distances + NAMED_FIRST * named
-        place = int(np.where(is_chosen, -1.0, gains).argmax())
-        chosen.append(place)
-        is_chosen[place] = True
+        position = int(np.where(is_chosen, -1.0, gains).argmax())
+        chosen.append(position)
+        is_chosen[position] = True
         # einsum sums each row separately, so other rows cannot change its last digits.
-        cosines = np.einsum("nd,d->n", units, units[place])
+        cosines = np.einsum("nd,d->n", units, units[position])
         distances = np.minimum(distances, np.sqrt(np.maximum(2.0 - 2.0 * cosines, 0.0)))
     return chosen
 

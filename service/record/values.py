@@ -91,7 +91,7 @@ class LabelledCrop(CropLabels):
     """A crop of a gallery with its labels.
 
     Attributes:
-        slot: its place in the gallery's vector files, from 1 on and never reused; 0 until it is
+        slot: its position in the gallery's vector files, from 1 on and never reused; 0 until it is
             stored. It orders crops by age, and names them in indexes and in Milvus.
     """
 

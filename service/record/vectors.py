@@ -122,8 +122,8 @@ class VectorFile:
         """Make the file have the vectors at committed slots `(n,)`, before it is mapped."""
 
     def prefetch(self, slot: int, count: int) -> None:
-        place = slot * self._vector_bytes
-        os.posix_fadvise(self._file, place, count * self._vector_bytes, os.POSIX_FADV_WILLNEED)
+        offset = slot * self._vector_bytes
+        os.posix_fadvise(self._file, offset, count * self._vector_bytes, os.POSIX_FADV_WILLNEED)
 
     def mapped(self) -> Vector:
         """Map the file into memory: read-only vectors `(slots, d)` by slot.
@@ -156,8 +156,8 @@ class VectorFile:
         for before, after in itertools.pairwise(edges):
             start = -(-(before + 1) * self._vector_bytes // BLOCK_BYTES) * BLOCK_BYTES
             stop = after * self._vector_bytes // BLOCK_BYTES * BLOCK_BYTES
-            place = (ctypes.c_int64(start), ctypes.c_int64(stop - start))
-            if start < stop and libc.fallocate(self._file, KEEP_SIZE_AND_PUNCH_HOLE, *place):
+            hole = (ctypes.c_int64(start), ctypes.c_int64(stop - start))
+            if start < stop and libc.fallocate(self._file, KEEP_SIZE_AND_PUNCH_HOLE, *hole):
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
     def copy_to(self, path: Path, next_slot: int) -> None:

@@ -35,16 +35,16 @@ log = logging.getLogger(__name__)
 VERSION_DIGITS = 8
 # Queries at least this similar count as pictures of the same passage of one person.
 REPEATED_COSINE = 0.9
-# Number of recent queries kept for each place, and of recently searched places.
+# Number of recent queries kept for each calibration, and of recently used calibrations.
 RECENT_QUERIES = 64
-RECENT_PLACES = 64
+RECENT_CALIBRATIONS = 64
 KEY_BYTES = 16
 # The share of pairs of different people whose cosine reaches τ (docs/calibration.md).
 JOINING_SHARE = 1e-3
 # For this long after an update of the service has changed a gallery's thresholds, answers say so.
 SAYS_RULE_FOR_SECONDS = 30 * 86400.0
-# A gallery's id and a kind of score: a scoring and the artefact that computed the scores.
-Place = tuple[int, str]
+# A gallery's id, and the `score_kind` of the calibration.
+CalibrationKey = tuple[int, str]
 Probability = Callable[[NDArray[np.floating]], Array]
 WHY: Mapping[CalibrationReason | None, str] = {
     None: ": this gallery's calibration is off",
@@ -302,10 +302,10 @@ class GalleryCalibrations:
             self._artefacts[embedder, None] = default
         self._lock = threading.Lock()
         self._published: dict[int, dict[str, Publication]] = {}
-        self._stored: dict[Place, int] = {}
-        self._waiting: dict[Place, dict[str, bytes]] = {}
-        # Only the most recently searched places are kept.
-        self._recent: dict[Place, RecentQueries] = {}
+        self._stored: dict[CalibrationKey, int] = {}
+        self._waiting: dict[CalibrationKey, dict[str, bytes]] = {}
+        # Only the most recently used calibrations are kept.
+        self._recent: dict[CalibrationKey, RecentQueries] = {}
 
     def current(self, gallery: Gallery, scoring: Scoring | None) -> CurrentCalibration:
         """Return the calibration to use throughout a search of a gallery.
@@ -355,15 +355,15 @@ class GalleryCalibrations:
         gallery_id = gallery.gallery_id
         with self._lock:
             self._published.pop(gallery_id, None)
-            for by_place in (self._stored, self._recent, self._waiting):
-                for place in [place for place in by_place if place[0] == gallery_id]:
-                    del by_place[place]
+            for by_key in (self._stored, self._recent, self._waiting):
+                for key in [key for key in by_key if key[0] == gallery_id]:
+                    del by_key[key]
 
-    def note_stored(self, place: Place, searches: int) -> None:
+    def note_stored(self, key: CalibrationKey, searches: int) -> None:
         with self._lock:
-            self._stored[place] = searches
+            self._stored[key] = searches
 
-    def record_search_scores(self, place: Place, query: Floats, scores: bytes) -> None:
+    def record_search_scores(self, key: CalibrationKey, query: Floats, scores: bytes) -> None:
         """Queue the scores of a search for storage in the background.
 
         They replace the scores of a search by nearly the same query. Queries are kept in memory
@@ -374,25 +374,25 @@ class GalleryCalibrations:
             scores: packed by `pack_search`.
         """
         with self._lock:
-            key = self._find_key(place, query)
+            query_key = self._find_query_key(key, query)
             # While searches cannot be stored, keep only as many as the record would.
-            _put_last(self._waiting.setdefault(place, {}), key, scores, KEPT_SEARCHES)
+            _put_last(self._waiting.setdefault(key, {}), query_key, scores, KEPT_SEARCHES)
 
-    def take_recorded(self) -> dict[Place, list[tuple[str, bytes]]]:
+    def take_recorded(self) -> dict[CalibrationKey, list[tuple[str, bytes]]]:
         with self._lock:
             recorded = self._waiting
             self._waiting = {}
-        return {place: list(rows.items()) for place, rows in recorded.items()}
+        return {key: list(rows.items()) for key, rows in recorded.items()}
 
-    def _find_key(self, place: Place, query: Floats) -> str:
+    def _find_query_key(self, key: CalibrationKey, query: Floats) -> str:
         """Return the key of the most similar recent query, or a new key if none is similar."""
-        recent = self._recent.get(place) or RecentQueries(len(query))
-        _put_last(self._recent, place, recent, RECENT_PLACES)
+        recent = self._recent.get(key) or RecentQueries(len(query))
+        _put_last(self._recent, key, recent, RECENT_CALIBRATIONS)
         return recent.find_key(query)
 
 
 class RecentQueries:
-    """The last `RECENT_QUERIES` different queries of one place, each with a key."""
+    """The last `RECENT_QUERIES` different queries of one calibration, each with a key."""
 
     def __init__(self, dimension: int) -> None:
         self._units = np.zeros((RECENT_QUERIES, dimension), np.float32)

@@ -166,9 +166,9 @@ async def _search(
     step = max(1, min(CROPS_PER_STEP, SCORES_PER_STEP // len(searched.slots)))
     for start in range(0, len(queries.slots), step):
         part = queries.at(slice(start, start + step))
-        places, cosines = await threads.run(_find_nearest, part, searched)
-        names = searched.names[places]
-        slots = searched.slots[places]
+        positions, cosines = await threads.run(_find_nearest, part, searched)
+        names = searched.names[positions]
+        slots = searched.slots[positions]
         for scoring, parts in leaders.items():
             scores = cosines
             if scoring == "mnet":
@@ -207,11 +207,11 @@ def _sample_repeated_people(crops: NamedCrops) -> NamedCrops:
     generator = np.random.default_rng(len(crops.slots))
     _, starts, counts = np.unique(crops.names, return_index=True, return_counts=True)
     people = generator.permutation(np.flatnonzero(counts > 1))[:MOST_PEOPLE]
-    places = [
+    positions = [
         starts[person] + generator.permutation(counts[person])[:CROPS_OF_A_PERSON]
         for person in people
     ]
-    return crops.at(np.concatenate([np.empty(0, np.int64), *places]))
+    return crops.at(np.concatenate([np.empty(0, np.int64), *positions]))
 
 
 def _plan_means(
@@ -226,10 +226,10 @@ def _plan_means(
     generator = np.random.default_rng(size)
     codes: dict[tuple[int, str], int] = {}
     track_codes = np.full(len(crops.slots), -1, np.int64)
-    for place, slot in enumerate(crops.slots.tolist()):
+    for position, slot in enumerate(crops.slots.tolist()):
         if slot in tracks:
-            track = (int(crops.cameras[place]), tracks[slot])
-            track_codes[place] = codes.setdefault(track, len(codes))
+            track = (int(crops.cameras[position]), tracks[slot])
+            track_codes[position] = codes.setdefault(track, len(codes))
     groups = sampled_groups(crops.names, (track_codes, crops.cameras), size, generator)
     groups = groups[: _limit_queries(searched) // size]
     cameras = crops.cameras[groups]
@@ -263,8 +263,8 @@ def _find_nearest(queries: NamedCrops, searched: NamedCrops) -> tuple[Integers, 
     is_best = cosines == np.repeat(best, crops_each, axis=1)
     nearest = _find_largest(cosines, RERANK_DEPTH)
     nearest_identities = _find_largest(np.where(is_best, cosines, -np.inf), RANKS)
-    places = np.concatenate([nearest, nearest_identities], axis=1)
-    return places, np.take_along_axis(cosines, places, axis=1)
+    positions = np.concatenate([nearest, nearest_identities], axis=1)
+    return positions, np.take_along_axis(cosines, positions, axis=1)
 
 
 def _find_largest(scores: NDArray[np.floating], count: int) -> Integers:

@@ -363,8 +363,8 @@ class GalleriesQuery:
         except GALLERY_ERRORS as error:
             return error
         if ranking.sample is not None:
-            place = (search.gallery.gallery_id, search.current.score_kind)
-            runtime.calibrations.record_search_scores(place, usable[0].vector, ranking.sample)
+            key = (search.gallery.gallery_id, search.current.score_kind)
+            runtime.calibrations.record_search_scores(key, usable[0].vector, ranking.sample)
         warnings = []
         for position, outcome in enumerate(outcomes, 1):
             prefix = f"image {position}: " if len(outcomes) > 1 else ""

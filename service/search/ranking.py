@@ -16,7 +16,7 @@ from model.order_statistics import FEW_IDENTITIES, RANKS
 from model.problems import InputProblem
 from model.search_calibration import pack_search
 from service.gallery.gallery import Gallery
-from service.index.candidates import Candidates, Integers, first_places
+from service.index.candidates import Candidates, Integers, first_positions
 from service.index.filters import SearchFilter
 from service.links import crop_image
 from service.record.values import LabelledCrop, labels_of
@@ -189,7 +189,7 @@ class Search:
 
         result_count = len(candidates.slots)
         if options.group_by != "crop":
-            result_count = len(first_places(candidates.sets))
+            result_count = len(first_positions(candidates.sets))
         if result_count < options.top_k and len(candidates.slots) < candidates.searched:
             # The head has too few identities: append the nearest crops of others.
             groups = index.search(self.queries, options.top_k, wanted, True, options.group_by)
@@ -296,7 +296,7 @@ class Search:
             (candidates.slots[:head], -candidates.cosines[:head], -scores[:head])
         )
         if self.options.group_by != "crop":
-            order = order[first_places(candidates.sets[order])]
+            order = order[first_positions(candidates.sets[order])]
         elif self.options.order == "neighbours":
             best = order[np.isfinite(scores[order])][:ORDERED_CROPS]
             order[: len(best)] = best[order_by_neighbours(candidates[best], scores[best])]
@@ -317,22 +317,22 @@ class Search:
         with_vectors = self.options.include_vector
         probabilities = judge.probability(ranking.scores)
         results: list[RankedCrop] = []
-        for place, slot in enumerate(best.slots.tolist()):
+        for position, slot in enumerate(best.slots.tolist()):
             label = labels.get(slot)
             if label is None:
                 continue
-            score = float(ranking.scores[place])
+            score = float(ranking.scores[position])
             is_scored = not math.isnan(score)
             result = RankedCrop(
                 rank=len(results) + 1,
                 crop_id=label.crop_id,
                 **labels_of(label),
-                cosine=float(best.cosines[place]),
+                cosine=float(best.cosines[position]),
                 pair_logit=score if is_scored and not by_cosine else None,
-                probability=float(probabilities[place]) if is_scored else None,
+                probability=float(probabilities[position]) if is_scored else None,
                 verdict=judge.verdict(score) if is_scored else None,
                 image_url=crop_image(self.gallery.name, label.crop_id),
-                vector=best.vectors[place].tolist() if with_vectors else None,
+                vector=best.vectors[position].tolist() if with_vectors else None,
                 embedding_fingerprint=self.current.model.embedder if with_vectors else None,
             )
             # There is no span if the crop has no track, or if its track has changed since.
@@ -356,7 +356,7 @@ class Search:
         for depth in (NEAR, DEEPEST):
             if depth == DEEPEST:
                 near = self.gallery.index.search(self.queries, DEEPEST, wanted)
-            extended = scored.extended(near[first_places(near.groups)], MORE_PAIRS)
+            extended = scored.extended(near[first_positions(near.groups)], MORE_PAIRS)
             people_scores = leading_scores(extended, extended.cosines, joins_at)
             if len(people_scores) == RANKS:
                 # Crops farther than the ninth person need no pair score.

@@ -31,7 +31,12 @@ from service.ops.critical_sections import attempt
 from service.record.record import Record
 from service.record.values import GalleryRecord
 from service.runtime import Runtime
-from service.search.calibration import CurrentCalibration, GalleryCalibrations, Place, Publication
+from service.search.calibration import (
+    CalibrationKey,
+    CurrentCalibration,
+    GalleryCalibrations,
+    Publication,
+)
 from service.search.leave_one_out import NamedCrops, measure_mean_scales, search_left_out
 
 log = logging.getLogger(__name__)
@@ -182,14 +187,14 @@ class _StoredCalibration:
     """The record's state of one calibration.
 
     Attributes:
-        place: gallery and kind of score of the calibration.
+        key: gallery and kind of score of the calibration.
         searches: stored searches, oldest first.
         counted: number of searches ever added.
         version: version of the published calibration; 0 if there is none.
         identities: number of named identities.
     """
 
-    place: Place
+    key: CalibrationKey
     searches: Searches
     counted: int
     version: int
@@ -208,7 +213,7 @@ async def _read_stored(runtime: Runtime, gallery: Gallery, score_kind: str) -> _
         entry = runtime.record.galleries.get(gallery_id)
         published = records.published(gallery_id).get(score_kind)
         return _StoredCalibration(
-            place=(gallery_id, score_kind),
+            key=(gallery_id, score_kind),
             searches=searches,
             counted=counted,
             version=published.version if published else 0,
@@ -217,7 +222,7 @@ async def _read_stored(runtime: Runtime, gallery: Gallery, score_kind: str) -> _
         )
 
     stored = await runtime.galleries.read(read)
-    runtime.calibrations.note_stored(stored.place, len(stored.searches))
+    runtime.calibrations.note_stored(stored.key, len(stored.searches))
     return stored
 
 
@@ -280,10 +285,10 @@ def _fit_searches(stored: _StoredCalibration, current: CurrentCalibration) -> Pu
 
 async def _store_recorded(
     calibrations: GalleryCalibrations, record: Record, galleries: GalleryRegistry
-) -> Collection[Place]:
+) -> Collection[CalibrationKey]:
     recorded = calibrations.take_recorded()
-    for place, rows in recorded.items():
-        await galleries.write(record.calibrations.add_searches, *place, rows)
+    for key, rows in recorded.items():
+        await galleries.write(record.calibrations.add_searches, *key, rows)
     return recorded
 
 
@@ -303,7 +308,7 @@ async def _publish(
 
     def publish() -> None:
         body = fitted.model_dump_json()
-        if records.publish(*stored.place, body, stored.version, stored.counted, generation):
+        if records.publish(*stored.key, body, stored.version, stored.counted, generation):
             runtime.calibrations.reload(gallery)
 
     await runtime.galleries.write(publish)

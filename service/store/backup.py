@@ -119,9 +119,9 @@ def backups_with(settings: Settings, crop_ids: Sequence[str]) -> list[tuple[Path
     found = [
         (
             backup,
-            taken_at(backups[-1]) + interval * (place + 1 + settings.backup_keep - len(backups)),
+            taken_at(backups[-1]) + interval * (position + 1 + settings.backup_keep - len(backups)),
         )
-        for place, backup in enumerate(backups)
+        for position, backup in enumerate(backups)
     ]
     return [
         (backup, until)

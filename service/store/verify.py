@@ -162,10 +162,12 @@ class Inspection:
         self, gallery: GalleryRecord, crops: list[StoredCrop]
     ) -> Iterator[StoredCrop]:
         found = self.found.galleries[gallery.gallery_id]
-        place = (gallery.gallery_id, gallery.generation, gallery.dimension or 1)
+        dimension = gallery.dimension or 1
         crop_ids = {crop.slot: crop.crop_id for crop in crops}
         try:
-            vectors = read_intact_vectors(self._reader, *place, crop_ids)
+            vectors = read_intact_vectors(
+                self._reader, gallery.gallery_id, gallery.generation, dimension, crop_ids
+            )
         except FileNotFoundError:
             # The file may have gone with its gallery, or by a reindex, since the read began.
             if lost_slots := self._find_existing(gallery, list(crop_ids)):
@@ -208,12 +210,12 @@ class Inspection:
             "SELECT slot FROM crops JOIN galleries USING (gallery_id) WHERE name IS NOT NULL "
             f"AND gallery_id = ? AND generation = ? AND {self._stored.dialect.among('slot')}"
         )
-        place = (gallery.gallery_id, gallery.generation)
+        values = (gallery.gallery_id, gallery.generation, slots)
         with (
             contextlib.suppress(sqlite3.DatabaseError, ServiceError),
             contextlib.closing(StoredRecord(self._stored.folder)) as current,
         ):
-            return set(Reader(current).column(statement, (*place, slots)))
+            return set(Reader(current).column(statement, values))
         return set(slots)
 
     @contextlib.contextmanager

@@ -29,12 +29,12 @@ class Scores(NamedTuple):
         heights: with M₁ ≥ M₂ ≥ … the best cosine per person, M₁ − mean(M₂ … M₉); M₁ in a list of
             fewer than nine people.
         cosines: M₁.
-        places: position of M₁'s crop in the list.
+        positions: position of M₁'s crop in the list.
     """
 
     heights: Array
     cosines: Array
-    places: Integers
+    positions: Integers
 
 
 @dataclass(frozen=True)

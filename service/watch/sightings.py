@@ -353,12 +353,12 @@ def _note_scores(
 ) -> None:
     gallery = active.gallery
     gallery_id = gallery.gallery_id
-    place = gallery_id, active.score_kind
+    key = gallery_id, active.score_kind
     for sighting, height, cosine, row in zip(sightings, *scores, strict=True):
         track = sighting.track
-        if height <= track.best.get(place, -math.inf):
+        if height <= track.best.get(key, -math.inf):
             continue
-        track.best[place] = float(height)
+        track.best[key] = float(height)
         threshold = active.thresholds.at(Sender(track.caller, track.camera)).height
         if height <= threshold:
             continue
@@ -463,13 +463,13 @@ async def _store_traffic(
 ) -> None:
     traffic = open_tracks.traffic
     while traffic:
-        place, tracks = traffic.popitem()
+        key, tracks = traffic.popitem()
         by_sender: defaultdict[Sender, list[EndedTrack]] = defaultdict(list)
         for track in tracks:
             by_sender[track.sender].append(track)
         ended = {sender: _summarize(of_sender) for sender, of_sender in by_sender.items()}
         # Traffic that cannot be stored is dropped: it would fill the memory while the disk is full.
-        store = galleries.write(list_traffic.add, *place, ended)
+        store = galleries.write(list_traffic.add, *key, ended)
         await attempt("storing the traffic of a list", store)
 
 

@@ -36,8 +36,8 @@ STILL_SECONDS = 90.0
 LONGEST_SECONDS = 1800.0
 # Upper bound on open tracks of all callers.
 MOST_OPEN = 20_000
-Place = tuple[int, str]
-"""A list: `gallery_id`, and the kind of score of its traffic."""
+TrafficKey = tuple[int, str]
+"""The `gallery_id` of a list, and the `score_kind` of its traffic."""
 Label = tuple[str, str | None, str | None]
 """The API key, the camera and the tracker's id."""
 
@@ -107,7 +107,7 @@ class Track:
     checked: float = -math.inf
     crops: int = 0
     looks: int = 0
-    best: dict[Place, float] = field(default_factory=dict)
+    best: dict[TrafficKey, float] = field(default_factory=dict)
     matches: dict[int, Match] = field(default_factory=dict)
     alerts: dict[int, str | None] = field(default_factory=dict)
     vectors: dict[str, list[NDArray[np.float16]]] = field(default_factory=dict)
@@ -178,7 +178,7 @@ class OpenTracks:
 
     def __init__(self, metrics: Metrics) -> None:
         self.threads = MonitoredThreadPool(1, "comparing threads")
-        self.traffic: defaultdict[Place, list[EndedTrack]] = defaultdict(list)
+        self.traffic: defaultdict[TrafficKey, list[EndedTrack]] = defaultdict(list)
         self._metrics = metrics
         # For each API key its tracks, in the order of their newest crops.
         self._open: defaultdict[str, OrderedDict[Track, None]] = defaultdict(OrderedDict)
@@ -279,10 +279,10 @@ class OpenTracks:
         name = None
         if track.name is not None:
             name = hashlib.sha256(repr((*track.label, track.number)).encode()).digest()
-        for place, score in track.best.items():
+        for key, score in track.best.items():
             sender = Sender(track.caller, track.camera)
             ended = EndedTrack(sender, score, name, track.began, track.until)
-            self.traffic[place].append(ended)
+            self.traffic[key].append(ended)
 
 
 def _next_number(tracks: Sequence[Track]) -> int:

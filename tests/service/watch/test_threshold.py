@@ -72,7 +72,7 @@ def test_a_crop_scores_by_the_people_of_a_list(cosines, height, person):
     watch_list = WatchList(5 * vectors, 10 * np.arange(count), np.full(count, -1))
     scores = watch_list.score(3 * np.eye(1, count + 1, dtype=np.float32))
     assert scores.heights == pytest.approx([height])
-    assert watch_list.people[scores.places].tolist() == [person]
+    assert watch_list.people[scores.positions].tolist() == [person]
 
 
 def test_a_person_scores_by_their_best_crop():
@@ -80,8 +80,8 @@ def test_a_person_scores_by_their_best_crop():
     watch_list = WatchList(vectors, np.array([2, 7, 7]), np.array([-1, -1, -1]))
     scores = watch_list.score(np.array([[2, 0]], np.float32))
     assert scores.heights == pytest.approx([0.8])
-    assert watch_list.people[scores.places].tolist() == [7]
-    assert scores.places.tolist() == [2]
+    assert watch_list.people[scores.positions].tolist() == [7]
+    assert scores.positions.tolist() == [2]
     assert watch_list.size == 2
 
 
