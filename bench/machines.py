@@ -2,8 +2,9 @@
 
 Two of the four processes share a data directory, as on one machine, and the other two share another
 one. The load is compared with the same load on a record in SQLite, and with one that waits half a
-millisecond longer for each answer, as of a distant server. Two more figures are the time until one
-machine shows the crops that another one enrolled, and the start of a machine on a large gallery.
+millisecond longer for each answer, as if the server were distant. Two more figures are the time
+until one machine shows the crops that another one enrolled, and the start of a machine on a large
+gallery.
 """
 
 from __future__ import annotations

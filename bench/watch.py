@@ -5,9 +5,9 @@ three enrolling cameras, and one, two or five crops per person are drawn. A trac
 person and camera without a gap of more than 1,000 frames. A third or half of the strangers are the
 traffic that a list has seen, and the tracks of the others are judged.
 
-A list passes other cameras than those that enrolled its people, or the one that did. At that one
-its people have two tracks or more, of which one is enrolled. Only people with odd numbers are drawn
-there, as the constants for that case were chosen by the others.
+The people of a list pass other cameras than those that enrolled them, or the same camera. At the
+same camera each of them has two tracks or more, of which one is enrolled. Only people with odd
+numbers are drawn for it, as the constants of that case were chosen on the others.
 `python -m bench.figures watch FILE…` writes the table of docs/watch.md.
 """
 

@@ -183,7 +183,7 @@ class CropSender:
             self._closing.wait(seconds)
 
     def _send(self, batch: Sequence[ChosenCrop], idempotency_key: str) -> list[Problem]:
-        """Send crops, and return the problems of those that were refused."""
+        """Send crops, and return the problems of the refused ones."""
         if self._gallery is not None:
             enrolled = self._client.enroll(
                 [

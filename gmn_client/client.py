@@ -425,7 +425,7 @@ async def _sleep(seconds: float) -> None:
 
 
 def _run(coroutine: Awaitable[Answer]) -> Answer:
-    """Run a coroutine that never suspends, as those of `Client` block instead."""
+    """Run a coroutine that never suspends, since the calls of `Client` block instead."""
     try:
         next(coroutine.__await__())
     except StopIteration as end:

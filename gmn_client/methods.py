@@ -37,7 +37,7 @@ class QueryOptions(TypedDict, total=False):
         rerank_depth: number of top candidates that M-Net scores.
         scoring: a scoring that the artefact offers.
         group_by: `crop`, or `identity` or `track` to list each of them once.
-        order: of a list of crops: `neighbours` keeps crops of one person together; `score` sorts by
+        order: order of crops: `neighbours` keeps crops of one person together; `score` sorts by
             score.
         cameras, exclude_cameras: only, or without, crops of these cameras.
         captured_after, captured_before: limits of the time of capture, with time zone.
@@ -167,17 +167,17 @@ GALLERIES = reader(models.GalleriesAnswer | models.SeparateGalleriesAnswers)
 
 
 class WatchOptions(TypedDict, total=False):
-    """Settings of a watch list; the service's defaults hold for those left out.
+    """Settings of a watch list; the service's defaults apply to those omitted.
 
     Attributes:
         budget: false alarms a day that are accepted.
         tracks_per_day: tracks that all its cameras see in a day; the counted traffic by default.
-        cameras: only sightings of these.
+        cameras: only sightings from these cameras.
         hours: only at this time of day, such as `22:00-06:00`.
         time_zone: the time zone of `hours`, such as `Europe/Zurich`.
         quiet_seconds: a visit ends after this time without the person.
         quiet_scope: whether a visit is to one `camera`, or to all cameras of the `list`.
-        expires_at: until then it is armed, 90 days at most; with time zone.
+        expires_at: end of the time for which it is armed, at most 90 days; with time zone.
         reason: why these people are watched, for the service's audit log.
         retention_days: days that its alerts are kept.
     """
@@ -222,7 +222,7 @@ class Methods(Calls):
             gallery: the client's if None.
             idempotency_key: identifies this call, which takes effect once within a day.
             keep_best: number of crops that each track keeps, 1 to 32; all of them if None.
-            options: labels for boxes without labels of their own, as those of an `Image` are.
+            options: labels, as of an `Image`, for boxes without labels of their own.
         """
 
     @Request("POST", "galleries/{gallery}/crops", repeatable=True)
@@ -240,7 +240,7 @@ class Methods(Calls):
 
         Args:
             vectors: each as numbers, or as base64 of float32.
-            embedding_fingerprint: of the embedder that computed them.
+            embedding_fingerprint: fingerprint of the embedder that computed them.
             idempotency_key: identifies this call, which takes effect once within a day.
             keep_best: number of crops that each track keeps, 1 to 32; all of them if None.
             options: labels of every vector.
@@ -279,11 +279,11 @@ class Methods(Calls):
         fps: float | None = None,
         lag: float | None = None,
     ) -> None:
-        """Says that a camera and its program are alive; call it every 30 seconds.
+        """Reports that a camera and its program are alive; call it every 30 seconds.
 
         Args:
-            state: `ok`, or in a few words what is wrong. With `no_frames` and `reconnecting`, by
-                which the camera shows nothing, it falls silent like one without heartbeats.
+            state: `ok`, or the fault in a few words. With `no_frames` and `reconnecting`, which say
+                that no frames arrive, the camera falls silent like one without heartbeats.
             fps: frames a second that the program reads.
             lag: seconds from the capture of a frame until its crops are sent.
         """
@@ -526,7 +526,7 @@ class Methods(Calls):
 
     @Request("GET", "doctor")
     def doctor(self) -> models.Diagnosis:
-        """Asks the service for its settings, its state, and what is wrong and what to do."""
+        """Asks the service for its settings, its state, and faults with their remedies."""
 
     @PagedRequest("keys", limit=None)
     def keys(self) -> Iterator[models.Key]:
@@ -701,7 +701,7 @@ class Methods(Calls):
         Args:
             identity: name for the crops, if `confirmed`.
             enroll: whether to enroll the search's picture under this name, if `confirmed`.
-            camera, captured_at: of the picture.
+            camera, captured_at: labels of the picture.
         """
 
     @PagedRequest("galleries/{gallery}/reviews")
@@ -793,7 +793,7 @@ class Methods(Calls):
         ignored: bool = True,
         reason: str,
     ) -> models.Watch:
-        """Takes back what reviews moved at a camera of a watch list, or undoes that.
+        """Ignores the reviews that moved the threshold at a camera of a list, or undoes that.
 
         Args:
             key_id: the key that sends the camera's crops, as `thresholds` of the list names it.

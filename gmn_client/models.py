@@ -349,7 +349,7 @@ class Alive(WireModel):
 
 
 class RecordState(WireModel):
-    """How far the index is behind the record.
+    """The delay of the index behind the record.
 
     `state` is `in_step`; `catching_up` if changes of another process are not shown yet;
     `writes_wait` if another process that holds the record stands still: searches and reads go on,
@@ -948,9 +948,9 @@ class ModelInfo(WireModel):
 
     `previous` names the artefacts that answer for galleries until these are reindexed. `provenance`
     has the terms, the training data and, in `sources`, the starting weights and teachers with the
-    known facts about their data. `crops_per_second` is what each candidate for the runtime embedded
-    in a second of processor time when it was chosen; empty if there was only one. `people_detector`
-    names the network that finds people on photos; null if there is none.
+    known facts about their data. `crops_per_second` has the crops that each candidate for the
+    runtime embedded per second of processor time at the choice; empty if there was only one.
+    `people_detector` names the network that finds people on photos; null if there is none.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -1025,9 +1025,9 @@ class OpenedSearch(KeptSearch):
     """A kept search with its answer and reviews.
 
     `request` has the fields that were sent, without names of people, and the number of
-    `images`; at most one of them is kept. `left_out` names those of `identities` and `metadata`
-    that were sent and are not kept. Scores, verdicts and ranks of `answer` are those at the
-    time of the search, labels are current; `removed` counts results whose crops were deleted since.
+    `images`; at most one of them is kept. `left_out` names `identities` and `metadata` if they were
+    sent, as they are not kept. Scores, verdicts and ranks of `answer` are unchanged since the
+    search, labels are current; `removed` counts results whose crops were deleted since.
     """
 
     request: dict[str, Any]
@@ -1165,8 +1165,8 @@ class Forecast(WireModel):
 class Trial(WireModel):
     """The trial of a list at one camera, as crops sent with one key name it.
 
-    `tracks` counts the camera's tracks since the list was armed, and `alerts` those raised during
-    the trial. It is over with `tracks_needed` tracks if none of its first 20 alerts is
+    `tracks` counts the camera's tracks since the list was armed, and `alerts` its alerts during the
+    trial. The trial is over with `tracks_needed` tracks if none of its first 20 alerts is
     `unreviewed`, and 14 days after arming in any case.
     """
 
@@ -1216,10 +1216,10 @@ class Watch(WireModel):
     is not compared with sightings. `promised` is the forecast at the time of arming, `forecast` the
     current one. `alerts` counts the visits since `armed_at`, over `days`, at most `retention_days`;
     `false_alarms` estimates the false ones per day from the share of reviewed alerts that were
-    rejected, and is null before a review. `trials` are those of an armed list at the cameras whose
-    tracks it counts; all are over at `trial_until`. `thresholds` are those at these cameras; at
-    others the threshold of `forecast` holds, or a stricter one at a camera from which crops of the
-    list come.
+    rejected, and is null before a review. `trials` has the trial of an armed list at each camera
+    whose tracks it counts; all are over at `trial_until`. `thresholds` has its threshold at each of
+    these cameras; at others the threshold of `forecast` holds, or a stricter one at a camera from
+    which crops of the list come.
     """
 
     gallery: str
@@ -1251,14 +1251,14 @@ class CameraHeartbeat(WireModel):
 
 
 class Camera(WireModel):
-    """A camera as the API key `key_id` names it, and what it sent in the last 24 hours.
+    """A camera as the API key `key_id` names it, with its figures of the last 24 hours.
 
     `camera` is null for crops without a camera, and for cameras beyond the limit of a key.
-    `tracks` counts those that began, `refused` the images that could not be used. `heartbeat` is
-    null if it sends none; only a camera that does can become `silent`. `clock_ahead` is the number
-    of seconds by which the newest times of capture were ahead of the service's clock when they
-    arrived: its clock is fast. Below zero it is slow, or its crops arrive late. It is null for a
-    camera that sends no times.
+    `tracks` counts the tracks that began, `refused` the images that could not be used. `heartbeat`
+    is null if the camera sends none; only a camera with heartbeats can become `silent`.
+    `clock_ahead` is the number of seconds by which the newest times of capture were ahead of the
+    service's clock when they arrived. Above zero the clock of the camera is fast. Below zero it is
+    slow, or crops arrive late. It is null for a camera that sends no times.
     """
 
     camera: str | None

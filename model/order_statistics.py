@@ -23,9 +23,9 @@ RANK = np.arange(1.0, RANKS)
 IDENTITIES_PER_GAP = 6
 FEWEST_GAPS = 3
 FEW_IDENTITIES = IDENTITIES_PER_GAP * FEWEST_GAPS
-# The weights of the artefact's values beside those of the searches, in searches. That of ξ is high,
-# since the shape of the tail and the share of enrolled people can stand for each other. That of γ
-# counts searches for enrolled people.
+# Weights of the artefact's values, as numbers of searches. The weight of ξ is high, since the shape
+# of the tail and the share of enrolled people can replace each other. The weight of γ counts
+# searches for enrolled people.
 PRIOR_SEARCHES = 20.0
 PRIOR_ON_SHAPE = 300.0
 PRIOR_ON_EXCESS = 5.0
@@ -97,7 +97,7 @@ class Mixture:
     def probability_line(self) -> tuple[Array, Array]:
         """Fit a line of logits to genuine and impostor best scores, which weigh one half each.
 
-        Genuine scores are drawn from the mixture besides those of the searches, as a prior.
+        As a prior, further genuine scores are drawn from the mixture.
 
         Returns:
             Two scores, and the logits there.

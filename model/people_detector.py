@@ -37,9 +37,8 @@ CLOSE_SHARE = 0.5
 DETAILED_PIXELS = 1_500_000
 DETAIL = 2.5
 MIN_SCORE = 0.3
-# In the detailed pass, boxes below this share of the photo's height need a lower score only: the
-# network is less certain of small people, and most of what it takes for a person by mistake is
-# large.
+# In the detailed pass, boxes below this share of the photo's height need only a lower score. The
+# network is less certain of small people, and most of its false detections are large.
 SMALL_SHARE = 0.15
 MIN_SMALL_SCORE = 0.2
 # Two boxes with a larger intersection over union show one person. So do two boxes of different

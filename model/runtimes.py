@@ -167,7 +167,7 @@ class Probes:
 
     Attributes:
         crops: the patterns, `(n, height, width, 3)` uint8 RGB.
-        options: those of the runtimes in PyTorch.
+        options: options of the runtimes in PyTorch.
     """
 
     def __init__(self, artefact: Artefact, options: TorchOptions = ON_CPU) -> None:

@@ -132,7 +132,7 @@ def _genuine_excess(
     calibration: ScoringCalibration,
     identities: int,
 ) -> float:
-    """Compute γ of the artefact: by how much genuine scores exceed the best impostor of K."""
+    """Compute γ of the artefact, the excess of genuine scores over the best impostor of K."""
     points = [(point.share, point.score) for point in calibration.impostor_tail]
     shares, places = np.array(points).T
     middles = (places[:-1] + places[1:]) / 2.0

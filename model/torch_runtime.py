@@ -116,7 +116,7 @@ class TorchRuntime:
         Args:
             artefact: provides the embedder; it is not changed.
             device: `cpu`, or a name of PyTorch such as `cuda:0`.
-            sizes: None for those of the device.
+            sizes: sizes of the forward passes; None for the sizes of the device.
             cuda_graphs: replay the kernels of a size from a CUDA graph; without one, with a line of
                 the log, where it cannot be recorded.
         """

@@ -74,7 +74,7 @@ class Shown(NamedTuple):
 def with_client(run: Callable[..., Shown]) -> Callable[..., None]:
     """Make a command of a function whose first argument is a client, and print its result.
 
-    The client's options are added to those of the function, which receives those that were given.
+    The command also has the client's options. The function receives only options that were given.
     """
     _, *own = inspect.signature(run, eval_str=True).parameters.values()
     takes_gallery = any(parameter.name == "gallery" for parameter in own)

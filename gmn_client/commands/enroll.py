@@ -63,7 +63,7 @@ def enroll(
             took them all.
         split: one split only: train, query, gallery.
         create: create a missing gallery.
-        keep_best: how many crops each track keeps, 1 to 32: good pictures that differ.
+        keep_best: number of crops that each track keeps, 1 to 32: good pictures that differ.
         accept_undeleted: import an export that is older than the deletions that the service knows.
         boxes: the box of one person in the image, a frame; repeatable.
     """

@@ -403,7 +403,7 @@ def _find_file(
 def _by_product_in(folder: Path, name: str) -> str | None:
     """Return the part of a path below a folder that is a by-product, or None."""
     place = Path(os.path.normpath(folder / name))
-    # Folders above the manifest, or elsewhere, were chosen by whoever named the manifest or path.
+    # Folders above the manifest, or elsewhere, were chosen by the person who named the path.
     if not place.is_relative_to(folder):
         return None
     parts = place.relative_to(folder).parts
