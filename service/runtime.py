@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from service.index.interface import OutsideIndexes
 from service.index.placement import DevicePlacement, read_device_memory
 from service.opening import open_folder
 from service.ops.audit import AuditLog
-from service.ops.critical_sections import CriticalSections
+from service.ops.critical_sections import AuditedSections, CriticalSections
 from service.ops.data_directory import (
     export_lock,
     failpoint,
@@ -72,6 +72,7 @@ class Runtime:
         placement: galleries whose vectors are on the GPU; None if the networks are on the CPU.
         pools: threads for long blocking work.
         sections: work that a disconnecting client must not interrupt.
+        audited: such work, between the two lines of its audit trail.
         watchdog: monitors every part once the service runs.
         checked: the start has checked all crops; if not, they are checked in the background.
         exports: number of running case exports by API key.
@@ -148,6 +149,7 @@ class Runtime:
             held.callback(self.watch.close)
             self.pools = BlockingPools()
             self.sections = CriticalSections()
+            self.audited = AuditedSections(self.audit, self.sections)
             held.callback(self.pools.shutdown)
             held.callback(self.watchdog.stop)
             failpoint("start.galleries-loaded")
@@ -166,30 +168,6 @@ class Runtime:
 
     def export_lock(self, gallery_id: int) -> Path:
         return export_lock(self.settings.data_dir, gallery_id)
-
-    async def audited(
-        self,
-        event: str,
-        work: Callable[[dict[str, Any]], Awaitable[Result]],
-        lock: Path | None = None,
-        **details: Any,
-    ) -> Result:
-        """Run a critical section between the two lines of its audit trail.
-
-        Args:
-            event, details: as in `AuditLog.record`.
-            work: receives the dictionary whose fields are added to the second line.
-            lock: as in `CriticalSections.run`.
-
-        Raises:
-            StorageFailed: the first line could not be written; `work` was not run.
-        """
-
-        async def section() -> Result:
-            async with self.audit.audited(event, **details) as result:
-                return await work(result)
-
-        return await self.sections.run(section(), lock)
 
     def end_long_work(self) -> None:
         """End long work at its next step, because the process stops; call it on the event loop.

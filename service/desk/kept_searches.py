@@ -109,7 +109,7 @@ async def expire_searches(runtime: Runtime, gallery: Gallery) -> None:
         result["count"] = await run(record.expire, gallery_id, before)
 
     if await run(record.due, gallery_id, before):
-        await runtime.audited("delete_expired_searches", delete, gallery=gallery.name)
+        await runtime.audited.run("delete_expired_searches", delete, gallery=gallery.name)
 
 
 def kept_for(settings: Settings, gallery: Gallery) -> timedelta:

@@ -54,7 +54,7 @@ async def change_crops(
         result["count"] = change.count
         return change
 
-    return await runtime.audited(entry.event, commit, gallery=gallery.name, **entry.details)
+    return await runtime.audited.run(entry.event, commit, gallery=gallery.name, **entry.details)
 
 
 async def relabel_identity(
@@ -233,7 +233,7 @@ async def change_gallery(
             # Reload in turn with other writes, so that a fit published meanwhile is kept.
             await runtime.galleries.write(runtime.calibrations.reload, gallery)
 
-    await runtime.audited("change_gallery", change, gallery=gallery.name, **details)
+    await runtime.audited.run("change_gallery", change, gallery=gallery.name, **details)
     return await describe_gallery(runtime, gallery)
 
 
@@ -264,6 +264,6 @@ async def delete_gallery(runtime: Runtime, gallery: Gallery) -> int:
                 await runtime.pools.files.run(remove_folder, path)
         return removed
 
-    return await runtime.audited(
+    return await runtime.audited.run(
         "delete_gallery", delete, runtime.export_lock(gallery.gallery_id), gallery=gallery.name
     )

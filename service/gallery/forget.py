@@ -90,4 +90,4 @@ async def forget_expired(runtime: Runtime, gallery: Gallery) -> None:
         result["count"] = removal.count
 
     while await runtime.galleries.read(crops.has_expired, gallery.gallery_id):
-        await runtime.audited("delete_expired", sweep, gallery=gallery.name)
+        await runtime.audited.run("delete_expired", sweep, gallery=gallery.name)

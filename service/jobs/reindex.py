@@ -42,7 +42,7 @@ async def begin_reindex(runtime: Runtime, gallery: Gallery, key_id: str) -> Job:
             "another artefact to embed it again"
         )
     parameters = {"from": gallery.embedding_fingerprint, "to": runtime.model.embedder}
-    return await runtime.audited(
+    return await runtime.audited.run(
         "begin_reindex",
         lambda _: create_job(runtime, gallery, "reindex", parameters, key_id),
         gallery=gallery.name,

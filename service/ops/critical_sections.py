@@ -10,10 +10,12 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextvars import copy_context
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from service.errors import RecordUnavailable, ServiceError, ServiceStopping
+from service.ops.audit import AuditLog
 from service.ops.data_directory import make_folder
 from service.ops.locks import (
     BEAT_SECONDS,
@@ -190,3 +192,35 @@ class CriticalSections:
     async def ended(self) -> None:
         while self._running:
             await asyncio.wait(self._running)
+
+
+@dataclass
+class AuditedSections:
+    """Runs critical sections between the two lines of their audit trail."""
+
+    audit: AuditLog
+    sections: CriticalSections
+
+    async def run(
+        self,
+        event: str,
+        work: Callable[[dict[str, Any]], Awaitable[Result]],
+        lock: Path | None = None,
+        **details: Any,
+    ) -> Result:
+        """Run a critical section, whose event is in the audit log before and after it.
+
+        Args:
+            event, details: as in `AuditLog.record`.
+            work: receives the dictionary whose fields are added to the second line.
+            lock: as in `CriticalSections.run`.
+
+        Raises:
+            StorageFailed: the first line could not be written; `work` was not run.
+        """
+
+        async def section() -> Result:
+            async with self.audit.audited(event, **details) as result:
+                return await work(result)
+
+        return await self.sections.run(section(), lock)

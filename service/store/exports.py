@@ -71,7 +71,7 @@ async def make_export(runtime: Runtime, gallery: Gallery, days: int) -> Export:
         return export
 
     lock = runtime.export_lock(gallery.gallery_id)
-    return await runtime.audited("make_export", make, lock, gallery=gallery.name)
+    return await runtime.audited.run("make_export", make, lock, gallery=gallery.name)
 
 
 async def list_exports(runtime: Runtime, gallery: Gallery) -> list[Export]:
@@ -183,7 +183,7 @@ async def _delete(runtime: Runtime, gallery: Gallery, export: Export, event: str
         await runtime.pools.files.run(remove)
         result["count"] = export.crops
 
-    await runtime.audited(
+    await runtime.audited.run(
         event,
         delete,
         runtime.export_lock(gallery.gallery_id),

@@ -168,14 +168,14 @@ async def test_retention_deletes_nothing_more_once_another_process_has_ended_it(
         one, gallery, [ImageToEnroll(image=image, captured_at=old) for image in images[:3]]
     )
     monkeypatch.setattr(forget, "CROPS_PER_SWEEP", 1)
-    audited = one.audited
+    run = one.audited.run
 
     async def end_retention_after_a_sweep(*args, **details):
-        result = await audited(*args, **details)
+        result = await run(*args, **details)
         await change_gallery(other, await other.galleries.find(gallery.name), LASTING)
         return result
 
-    monkeypatch.setattr(one, "audited", end_retention_after_a_sweep)
+    monkeypatch.setattr(one.audited, "run", end_retention_after_a_sweep)
     await forget.forget_expired(one, gallery)
     assert gallery.crops == 2
 

@@ -155,7 +155,7 @@ async def delete_case(call: Searcher, case_id: CaseId) -> CaseRemoval:
         result["count"] = removed
         return CaseRemoval(removed=removed)
 
-    return await call.runtime.audited(
+    return await call.runtime.audited.run(
         "delete_case", delete, gallery=call.gallery.name, case_id=case_id
     )
 

@@ -135,7 +135,7 @@ async def delete_kept_search(call: Searcher, query_id: QueryId) -> None:
     async def delete(result: dict[str, Any]) -> None:
         result["count"] = await call.write(call.runtime.desk.kept.remove, [query_id])
 
-    await call.runtime.audited(
+    await call.runtime.audited.run(
         "delete_kept_search", delete, gallery=call.gallery.name, query_id=query_id
     )
 

@@ -206,7 +206,7 @@ async def create_key(call: Administrator, form: Sent[NewKeyForm]) -> NewKey:
     runtime = call.runtime
     ring = runtime.keys
     key, text = api_keys.create_key(**dict(form))
-    others = await runtime.audited(
+    others = await runtime.audited.run(
         "create_key",
         lambda _: ring.threads.run(ring.add, key),
         key_id=key.key_id,
@@ -225,6 +225,6 @@ async def delete_key(call: Administrator, key_id: KeyId) -> None:
     A call may revoke its own key, but not the last administrator's.
     """
     ring = call.runtime.keys
-    await call.runtime.audited(
+    await call.runtime.audited.run(
         "revoke_key", lambda _: ring.threads.run(ring.revoke, key_id), key_id=key_id
     )

@@ -163,7 +163,7 @@ async def watch_list(call: Admin, form: Sent[WatchForm]) -> models.WatchProposal
             "another basis or embedder now; send the settings without it, read the forecast, and "
             "send both"
         )
-    await runtime.audited(
+    await runtime.audited.run(
         "arm_list",
         lambda _: arm(runtime, fitted, call.caller.key_id),
         gallery=call.gallery.name,
@@ -185,7 +185,7 @@ async def read_watch_list(call: Searcher) -> models.Watch:
 async def disarm_list(call: Admin, form: Sent[DisarmingForm] = WITHOUT_REASON) -> models.Watch:
     """Disarms a list; its alerts are kept for their retention, its people stay enrolled."""
     reason = form.reason or f"the key {call.caller.key_id} did so"
-    await call.runtime.audited(
+    await call.runtime.audited.run(
         "disarm_list",
         lambda _: call.write(call.runtime.watch.watches.disarm, reason),
         gallery=call.gallery.name,
@@ -207,7 +207,7 @@ async def ignore_reviews(call: Admin, form: Sent[ReviewsForm]) -> models.Watch:
             "camera: the list has heard of no such camera of this key; read the list, and send "
             "key_id and camera of one of its thresholds"
         )
-    await call.runtime.audited(
+    await call.runtime.audited.run(
         "ignore_reviews",
         lambda _: call.write(call.runtime.watch.watches.ignore_reviews, sender, form.ignored),
         gallery=call.gallery.name,

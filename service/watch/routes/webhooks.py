@@ -159,7 +159,7 @@ async def delete_webhook(call: Administrator, webhook_id: WebhookId) -> None:
     """Deletes a webhook and its waiting deliveries."""
     await _find(call, webhook_id)
     runtime = call.runtime
-    await runtime.audited(
+    await runtime.audited.run(
         "delete_webhook",
         lambda _: runtime.galleries.write(runtime.watch.webhooks.delete, webhook_id),
         webhook_id=webhook_id,
