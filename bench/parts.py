@@ -26,7 +26,7 @@ from demo.story import draw_cast
 from model.crops.decode import decode_crop
 from model.crops.quality import measure_quality
 from service.app import create_app
-from service.gallery.enroll import ImageToEnroll, enroll
+from service.gallery.enroll import ImageToEnroll
 from service.gallery.gallery import Gallery
 from service.runtime import Runtime
 from service.search.options import QueryOptions
@@ -75,7 +75,7 @@ async def _measure(settings: Settings, folder: Path) -> dict[str, float]:
                 ImageToEnroll(image=crop.read(), identity=crop.identity, camera=crop.camera)
                 for crop in cast.gallery[start : start + CROPS_AT_ONCE]
             ]
-            await enroll(runtime, gallery, crops)
+            await runtime.enrollment.enroll(gallery, crops)
         # The gallery's thresholds are fitted on a thread of the process.
         async with asyncio.timeout(FIT_SECONDS):
             while runtime.calibrations.current(gallery, None).published is None:

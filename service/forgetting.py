@@ -10,7 +10,6 @@ from service.desk.kept_searches import expire_searches
 from service.desk.tables import count_by_case, drop_searches, find_shown
 from service.errors import UnknownIdentity
 from service.gallery.gallery import Gallery
-from service.gallery.pictures import remove_pictures
 from service.ops.data_directory import failpoint
 from service.record.galleries import require_entry
 from service.record.people import find_person, remove_person
@@ -90,7 +89,7 @@ async def forget_identity(runtime: Runtime, gallery: Gallery, identity: str) -> 
                 raise UnknownIdentity(gallery.name, identity)
             # Searches may show crops deleted individually since the last maintenance.
             await expire_searches(runtime, gallery)
-        await remove_pictures(runtime, gallery.gallery_id, removal.crop_ids)
+        await runtime.pictures.remove(gallery.gallery_id, removal.crop_ids)
         return ForgottenIdentity(
             gallery_version=removal.version,
             removed=removal.count,

@@ -21,9 +21,7 @@ from service.desk.kept_searches import expire_searches
 from service.engine.device import retry_out_of_memory
 from service.errors import ServiceError
 from service.gallery.files import clear_files, remove_unneeded_files
-from service.gallery.forget import forget_expired
 from service.gallery.gallery import Gallery
-from service.gallery.pictures import remove_stray_pictures
 from service.gallery.registry import GalleryRegistry
 from service.index.gallery_index import GalleryIndex
 from service.jobs.grouping import run_grouping
@@ -79,7 +77,9 @@ async def maintain_record(runtime: Runtime) -> None:
     watch = runtime.watch
     for gallery in runtime.galleries.all():
         name = gallery.name
-        await attempt(f"retention of gallery {name}", forget_expired(runtime, gallery))
+        await attempt(
+            f"retention of gallery {name}", runtime.crop_deletions.forget_expired(gallery)
+        )
         await attempt(f"kept searches of gallery {name}", expire_searches(runtime, gallery))
         for kind, remove_some in {
             "merges": record.people.remove_expired_merges,
@@ -103,7 +103,7 @@ async def maintain_record(runtime: Runtime) -> None:
     run = runtime.pools.files.run
     await attempt("deleted galleries", run(record.galleries.finish_deletions))
     await attempt("indexes of the record", _rebuild_indexes_nightly(runtime))
-    await attempt("images kept elsewhere", remove_stray_pictures(runtime))
+    await attempt("images kept elsewhere", runtime.pictures.remove_strays())
 
 
 async def maintain_data_directory(runtime: Runtime) -> None:
@@ -114,7 +114,8 @@ async def maintain_data_directory(runtime: Runtime) -> None:
     run = runtime.pools.files.run
     await attempt("log of deletions", run(record.database.trim_deletions))
     await attempt("space for deletions", run(hold_reserve, runtime.settings))
-    await attempt("unneeded files", remove_unneeded_files(runtime))
+    remove_unneeded = remove_unneeded_files(record, runtime.settings.data_dir, runtime.pools.files)
+    await attempt("unneeded files", remove_unneeded)
 
 
 async def _remove_all(
@@ -141,9 +142,9 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
 
     Interrupted work is resumed at the next start.
     """
-    await clear_files(runtime)
-    await attempt("exports that were cut off", clear_exports(runtime))
     settings = runtime.settings
+    await clear_files(runtime.record, settings.data_dir, runtime.pools.files)
+    await attempt("exports that were cut off", clear_exports(runtime))
     database = runtime.record.database
     locks = runtime.pools.locks
     keys = runtime.keys

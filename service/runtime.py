@@ -17,7 +17,12 @@ from service.desk.tables import DeskTables
 from service.engine.admission import Admission
 from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel, load_model, shipped_fillers
+from service.gallery.browse import GalleryBrowser
+from service.gallery.changes import CropChanges, GalleryChanges
+from service.gallery.enroll import CropEnrollment
+from service.gallery.forget import CropDeletions
 from service.gallery.gallery import Gallery
+from service.gallery.pictures import CropPictures
 from service.gallery.registry import GalleryRegistry
 from service.index.interface import OutsideIndexes
 from service.index.placement import DevicePlacement, read_device_memory
@@ -66,7 +71,12 @@ class Runtime:
         keys: the API keys; used on the event loop only.
         audit: log of deletions, searches and views.
         outside: the galleries' indexes in Milvus; None if this process holds the indexes.
-        pictures: external store of the pictures; None keeps them in the record.
+        pictures: pictures of crops, in the record or outside it.
+        browser: reads descriptions of galleries and crops.
+        enrollment: enrolls images.
+        crop_changes: changes labels of crops.
+        crop_deletions: deletes crops.
+        gallery_changes: creates, changes and deletes galleries.
         desk: kept searches and cases; accessed as the record.
         watch: watch lists in the record, which is accessed as above, and in memory.
         placement: galleries whose vectors are on the GPU; None if the networks are on the CPU.
@@ -92,9 +102,9 @@ class Runtime:
             self.record = self._open_record(held)
             self.checked = self._check_record()
             hold_reserve(settings)
-            self.pictures = PictureFolder(settings.images_url) if settings.images_url else None
-            if self.pictures:
-                held.callback(self.pictures.close)
+            folder = PictureFolder(settings.images_url) if settings.images_url else None
+            if folder:
+                held.callback(folder.close)
             self.metrics = Metrics()
             self.watchdog = Watchdog(settings.stall_seconds)
             self.audit = held.enter_context(
@@ -153,8 +163,9 @@ class Runtime:
             held.callback(self.pools.shutdown)
             held.callback(self.watchdog.stop)
             failpoint("start.galleries-loaded")
-            self.watchdog.checks += self._health_checks()
             self.admission = Admission(settings.max_cost, self.metrics)
+            self._compose_gallery(folder)
+            self.watchdog.checks += self._health_checks()
             self.held_bytes: Counter[str] = Counter()
             self.jobs_wanted = asyncio.Event()
             self.exports: Counter[str | None] = Counter()
@@ -243,6 +254,44 @@ class Runtime:
 
         return open_indexes(self.record, url)
 
+    def _compose_gallery(self, folder: PictureFolder | None) -> None:
+        self.pictures = CropPictures(self.record, self.galleries, self.sections, folder)
+        self.browser = GalleryBrowser(self.record, self.galleries, self.calibrations, self.pictures)
+        self.enrollment = CropEnrollment(
+            settings=self.settings,
+            models=self.models,
+            admission=self.admission,
+            galleries=self.galleries,
+            pictures=self.pictures,
+            sections=self.sections,
+            audit=self.audit,
+        )
+        self.crop_changes = CropChanges(
+            record=self.record,
+            galleries=self.galleries,
+            browser=self.browser,
+            audit=self.audit,
+            audited=self.audited,
+        )
+        self.crop_deletions = CropDeletions(
+            record=self.record,
+            galleries=self.galleries,
+            pictures=self.pictures,
+            changes=self.crop_changes,
+            sections=self.sections,
+            audited=self.audited,
+        )
+        self.gallery_changes = GalleryChanges(
+            record=self.record,
+            galleries=self.galleries,
+            calibrations=self.calibrations,
+            sections=self.sections,
+            audit=self.audit,
+            audited=self.audited,
+            data_dir=self.settings.data_dir,
+            threads=self.pools.files,
+        )
+
     def _health_checks(self) -> Iterator[HealthCheck]:
         threads = [self.device, self.watch.tracks.threads, self.audit.threads, self.keys.threads]
         threads += [*self.pools.all(), *self.galleries.threads]
@@ -250,8 +299,8 @@ class Runtime:
             threads += [model.pipeline.threads, model.pipeline.large_threads]
         if self.outside:
             threads += self.outside.threads
-        if self.pictures:
-            threads += [self.pictures.views, self.pictures.changes]
+        if folder := self.pictures.folder:
+            threads += [folder.views, folder.changes]
         for pool in threads:
             yield pool.health_check
 

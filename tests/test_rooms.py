@@ -69,7 +69,10 @@ KNOWS_NOTHING_OF = {
         *ABOVE_THE_CORE,
     ),
     "service/milvus": (*HTTP, *STORAGE, *MODELS, "service.engine", "service.gallery"),
-    "service/gallery": (*HTTP, *STORAGE, *MODELS, "service.search", *ABOVE_THE_CORE),
+    "service/gallery": (
+        *(*HTTP, *STORAGE, *MODELS, "service.search", "service.runtime"),
+        *ABOVE_THE_CORE,
+    ),
     "service/links.py": ABOVE_THE_CORE,
     "service/jobs": (*HTTP, *STORAGE, "torch"),
     "service/api_keys.py": (*HTTP, *STORAGE, *MODELS),

@@ -114,7 +114,8 @@ def _run(settings: Settings, listening: socket.socket) -> None:
 
     server = AnnouncingServer(config)
     server.run(sockets=[listening])
-    if runtime.pictures is not None and runtime.pictures.hangs:
+    folder = runtime.pictures.folder
+    if folder is not None and folder.hangs:
         # Python would wait for the threads; everything else is closed already.
         log.warning("the store of images does not answer; what it was asked is left undone")
         os._exit(130 if server.force_exit else 0)

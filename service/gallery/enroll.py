@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -16,13 +16,17 @@ from gmn_client.models import EnrolledImage, Enrollment, RefusedImage
 from model.arrays import Floats
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
+from service.engine.admission import Admission
 from service.engine.device import Embedded, EmbeddedImage, PreparedImage
 from service.engine.images import PicturePolicy, find_content_type
+from service.engine.networks import LoadedModel
 from service.errors import InvalidField, NeedsReindex, refused_image
 from service.gallery.clocks import in_future, is_in_future, warning_of_fast_clock
 from service.gallery.gallery import Gallery
-from service.gallery.pictures import keep_elsewhere, remove_pictures
-from service.ops.critical_sections import attempt
+from service.gallery.pictures import CropPictures
+from service.gallery.registry import GalleryRegistry
+from service.ops.audit import AuditLog
+from service.ops.critical_sections import CriticalSections, attempt
 from service.ops.data_directory import failpoint, require_free_disk
 from service.record.deletions import DeletedCrops
 from service.record.values import (
@@ -37,7 +41,7 @@ from service.record.values import (
     labels_of,
     new_crop_id,
 )
-from service.runtime import Runtime
+from service.settings import Settings
 
 Outcome = CropProblem | Sequence[str]
 """The problem of an image, or its warnings."""
@@ -91,84 +95,139 @@ class EmbeddedImages:
     embedded: Sequence[Embedded]
 
 
-async def enroll(
-    runtime: Runtime,
-    gallery: Gallery,
-    images: Sequence[ImageToEnroll],
-    request_name: str | None = None,
-    computed: ComputedVectors | None = None,
-    keep_best: int | None = None,
-    import_job: str | None = None,
-    deletions: DeletedCrops | None = None,
-) -> tuple[Enrollment, EmbeddedImages]:
-    """Enroll images; on return the stored crops survive a power cut, and every search finds them.
+@dataclass(frozen=True)
+class CropEnrollment:
+    """Enrolls images in the galleries of a service."""
 
-    Args:
-        request_name: repeating a request with the same name and images enrolls nothing again.
-        computed: vectors of the images, if they were embedded elsewhere; None embeds the images.
-        keep_best: number of crops to keep for each track; None keeps all.
-        import_job: id of the import to which the images belong, if any.
-        deletions: for crops of an export, the deletions that none of them may undo.
+    settings: Settings
+    models: Mapping[str, LoadedModel]
+    admission: Admission
+    galleries: GalleryRegistry
+    pictures: CropPictures
+    sections: CriticalSections
+    audit: AuditLog
 
-    Raises:
-        RequestConflict: the name belongs to different images.
-        InvalidField: the vectors are from another embedder than the gallery's, no image has a track
-            to keep the best of, or a track has too many crops.
-        UnknownGallery, NeedsReindex, QueueFull, StorageFailed: nothing was stored.
-    """
-    if keep_best is not None and not any(image.track for image in images):
-        raise InvalidField("keep_best: needs track; send the tracker's own id too")
-    settings = runtime.settings
-    require_free_disk(settings)
-    files = [image.image for image in images if not computed and image.image is not None]
-    pipeline = runtime.models[gallery.embedder].pipeline
-    async with runtime.admission.admit(pipeline.cost(files)):
-        await pipeline.open_frame(files)
-        while True:
-            embedder = gallery.embedder
-            embedded: Sequence[Embedded]
-            if computed:
-                vectors = [
-                    image.vector for image in computed.embedded if isinstance(image, EmbeddedImage)
-                ]
-                runtime.models[embedder].require_vectors(
-                    computed.field, computed.embedder, vectors, gallery.name
-                )
-                embedded = computed.embedded
-            else:
-                pipeline = runtime.models[embedder].pipeline
-                embedded = await pipeline.embed(
-                    files, settings.quality, PicturePolicy(settings.keep_images)
-                )
-            failpoint("enroll.embedded")
-            outcomes, crops = _split_outcomes(gallery.settings, images, embedded)
-            key = None
-            if request_name is not None:
-                # Hash it in a thread: serializing the metadata of many crops takes long.
-                digest = await pipeline.threads.run(_digest_request, images, embedded, keep_best)
-                key = RequestKey(request_name, digest, json.dumps(outcomes, default=vars))
-            committed = CommittedEnrollment(gallery.version)
-            try:
-                # Without crops, a repeated request still gets its first answer.
-                if crops or key:
-                    commit = partial(
-                        runtime.galleries.enroll,
-                        gallery,
-                        embedder,
-                        key=key,
-                        keep_best=keep_best,
-                        import_job=import_job,
-                        deletions=deletions,
+    async def enroll(
+        self,
+        gallery: Gallery,
+        images: Sequence[ImageToEnroll],
+        request_name: str | None = None,
+        computed: ComputedVectors | None = None,
+        keep_best: int | None = None,
+        import_job: str | None = None,
+        deletions: DeletedCrops | None = None,
+    ) -> tuple[Enrollment, EmbeddedImages]:
+        """Enroll images; stored crops then survive a power cut, and every search finds them.
+
+        Args:
+            request_name: repeating a request with the same name and images enrolls nothing again.
+            computed: vectors of the images, if they were embedded elsewhere; None embeds them.
+            keep_best: number of crops to keep for each track; None keeps all.
+            import_job: id of the import to which the images belong, if any.
+            deletions: for crops of an export, the deletions that none of them may undo.
+
+        Raises:
+            RequestConflict: the name belongs to different images.
+            InvalidField: the vectors are from another embedder than the gallery's, no image has a
+                track to keep the best of, or a track has too many crops.
+            UnknownGallery, NeedsReindex, QueueFull, StorageFailed: nothing was stored.
+        """
+        if keep_best is not None and not any(image.track for image in images):
+            raise InvalidField("keep_best: needs track; send the tracker's own id too")
+        settings = self.settings
+        require_free_disk(settings)
+        files = [image.image for image in images if not computed and image.image is not None]
+        pipeline = self.models[gallery.embedder].pipeline
+        async with self.admission.admit(pipeline.cost(files)):
+            await pipeline.open_frame(files)
+            while True:
+                embedder = gallery.embedder
+                embedded: Sequence[Embedded]
+                if computed:
+                    vectors = [
+                        image.vector
+                        for image in computed.embedded
+                        if isinstance(image, EmbeddedImage)
+                    ]
+                    self.models[embedder].require_vectors(
+                        computed.field, computed.embedder, vectors, gallery.name
                     )
-                    store = store_crops(runtime, gallery, crops, commit)
-                    committed = await runtime.sections.run(store)
-                answer = _answer(images, outcomes, committed)
-                return answer, EmbeddedImages(gallery, embedder, embedded)
-            except NeedsReindex:
-                await runtime.galleries.catch_up()
-                if gallery.embedder == embedder:
-                    raise
-                # The gallery changed its embedder in the meantime: embed the images again.
+                    embedded = computed.embedded
+                else:
+                    pipeline = self.models[embedder].pipeline
+                    embedded = await pipeline.embed(
+                        files, settings.quality, PicturePolicy(settings.keep_images)
+                    )
+                failpoint("enroll.embedded")
+                outcomes, crops = _split_outcomes(gallery.settings, images, embedded)
+                key = None
+                if request_name is not None:
+                    # Hash it in a thread: serializing the metadata of many crops takes long.
+                    digest = await pipeline.threads.run(
+                        _digest_request, images, embedded, keep_best
+                    )
+                    key = RequestKey(request_name, digest, json.dumps(outcomes, default=vars))
+                committed = CommittedEnrollment(gallery.version)
+                try:
+                    # Without crops, a repeated request still gets its first answer.
+                    if crops or key:
+                        commit = partial(
+                            self.galleries.enroll,
+                            gallery,
+                            embedder,
+                            key=key,
+                            keep_best=keep_best,
+                            import_job=import_job,
+                            deletions=deletions,
+                        )
+                        store = self._store_crops(gallery, crops, commit)
+                        committed = await self.sections.run(store)
+                    answer = _answer(images, outcomes, committed)
+                    return answer, EmbeddedImages(gallery, embedder, embedded)
+                except NeedsReindex:
+                    await self.galleries.catch_up()
+                    if gallery.embedder == embedder:
+                        raise
+                    # The gallery changed its embedder in the meantime: embed the images again.
+
+    async def _store_crops(
+        self,
+        gallery: Gallery,
+        crops: Sequence[ArchivedCrop],
+        commit: Callable[[Sequence[ArchivedCrop]], Awaitable[CommittedEnrollment]],
+    ) -> CommittedEnrollment:
+        """Store crops with their pictures, and note that in the audit log.
+
+        Args:
+            commit: commits and shows the crops, whose pictures may have been stored elsewhere.
+        """
+        crops = await self.pictures.keep_elsewhere(gallery, crops)
+        failpoint("enroll.pictures-kept")
+        committed = await commit(crops)
+        if crops and not committed.replayed:
+            await self.audit.done(
+                "enroll",
+                gallery=gallery.name,
+                count=sum(crop.kept for crop in committed.landed),
+                duplicates=sum(crop.duplicate for crop in committed.landed),
+            )
+        if committed.removal:
+            await self.audit.done(
+                "keep_best",
+                gallery=gallery.name,
+                count=committed.removal.count,
+                crop_ids=list(committed.removal.crop_ids),
+            )
+        if self.pictures.folder is not None:
+            # Forgetting would not find images of duplicates, and of crops that a track does not
+            # keep.
+            stored = set(committed.crop_ids)
+            unused = [crop.record.crop_id for crop in crops if crop.record.crop_id not in stored]
+            if committed.removal:
+                unused += committed.removal.crop_ids
+            removal = self.pictures.remove(gallery.gallery_id, unused)
+            await attempt("removal of unused images", removal)
+        return committed
 
 
 def as_computed(vectors: Iterable[Floats], embedder: str) -> ComputedVectors:
@@ -250,46 +309,6 @@ def _digest_request(
     if keep_best is not None:
         digest.update(b"keep_best %d" % keep_best)
     return digest.hexdigest()
-
-
-async def store_crops(
-    runtime: Runtime,
-    gallery: Gallery,
-    crops: Sequence[ArchivedCrop],
-    commit: Callable[[Sequence[ArchivedCrop]], Awaitable[CommittedEnrollment]],
-) -> CommittedEnrollment:
-    """Store crops with their pictures, and note that in the audit log.
-
-    Args:
-        commit: commits and shows the crops, whose pictures may have been stored elsewhere.
-    """
-    if runtime.pictures is not None:
-        crops = await keep_elsewhere(runtime, runtime.pictures, gallery, crops)
-    failpoint("enroll.pictures-kept")
-    committed = await commit(crops)
-    if crops and not committed.replayed:
-        await runtime.audit.done(
-            "enroll",
-            gallery=gallery.name,
-            count=sum(crop.kept for crop in committed.landed),
-            duplicates=sum(crop.duplicate for crop in committed.landed),
-        )
-    if committed.removal:
-        await runtime.audit.done(
-            "keep_best",
-            gallery=gallery.name,
-            count=committed.removal.count,
-            crop_ids=list(committed.removal.crop_ids),
-        )
-    if runtime.pictures is not None:
-        # Forgetting would not find images of duplicates and of crops that a track does not keep.
-        stored = set(committed.crop_ids)
-        unused = [crop.record.crop_id for crop in crops if crop.record.crop_id not in stored]
-        if committed.removal:
-            unused += committed.removal.crop_ids
-        removal = remove_pictures(runtime, gallery.gallery_id, unused)
-        await attempt("removal of unused images", removal)
-    return committed
 
 
 def _answer(

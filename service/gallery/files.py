@@ -15,36 +15,36 @@ from service.ops.data_directory import (
     remove_folder,
     sync,
 )
+from service.ops.threads import MonitoredThreadPool
 from service.record.files import UnneededFiles
 from service.record.record import Record
-from service.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
 
-async def clear_files(runtime: Runtime) -> None:
+async def clear_files(record: Record, data_dir: Path, threads: MonitoredThreadPool) -> None:
     """Remove unneeded files, and move unknown ones into a folder `stray` beside them.
 
     Call this before the first request, because files are created before their records.
     """
     try:
-        await remove_unneeded_files(runtime)
-        data_dir = runtime.settings.data_dir
-        await runtime.pools.files.run(_move_stray_imports, runtime.record, data_dir)
+        await remove_unneeded_files(record, data_dir, threads)
+        await threads.run(_move_stray_imports, record, data_dir)
     except (OSError, ServiceError) as error:
         log.error("files without a record could not be removed or moved: %s", error)
 
 
-async def remove_unneeded_files(runtime: Runtime) -> None:
+async def remove_unneeded_files(
+    record: Record, data_dir: Path, threads: MonitoredThreadPool
+) -> None:
     """Remove files that the record lists as unneeded."""
-    files = runtime.record.unneeded_files
-    data_dir = runtime.settings.data_dir
-    names = await runtime.pools.files.run(files.all)
-    if runtime.record.database.machine is not None:
+    files = record.unneeded_files
+    names = await threads.run(files.all)
+    if record.database.machine is not None:
         # The notes are those of all machines.
         names = [name for name in names if (data_dir / name).exists()]
     for name in names:
-        await runtime.pools.files.run(remove_unneeded, files, data_dir, name)
+        await threads.run(remove_unneeded, files, data_dir, name)
 
 
 def remove_unneeded(files: UnneededFiles, data_dir: Path, name: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Protocol
 
+from gmn_client.models import GalleryCalibration
 from service.errors import NeedsReindex
 from service.index.columns import Columns
 from service.index.gallery_index import GalleryIndex
@@ -16,6 +18,20 @@ from service.record.vectors import VectorFile
 
 MakeIndex = Callable[[int, str], OutsideIndex]
 """Returns the external index of a gallery, given its id and its embedder's fingerprint."""
+
+
+class Calibrations(Protocol):
+    """The calibrations of all galleries, which searches fit and use."""
+
+    def describe(self, gallery: Gallery) -> GalleryCalibration:
+        """Describe the calibration of each scoring; this may count the identities."""
+        ...
+
+    def reload(self, gallery: Gallery) -> None:
+        """Read the published calibrations of a gallery from the record; blocks."""
+        ...
+
+    def forget(self, gallery: Gallery) -> None: ...
 
 
 class Gallery:

@@ -19,7 +19,7 @@ from model.wording import counted
 from service.engine.device import Embedded, EmbeddedImage, PreparedImage
 from service.engine.images import find_content_type
 from service.errors import InvalidField, StorageFailed, UnsupportedMediaType
-from service.gallery import enroll
+from service.gallery.enroll import ComputedVectors, ImageToEnroll
 from service.gallery.gallery import Gallery
 from service.jobs import runner
 from service.jobs.export_files import require_known_deletions
@@ -249,15 +249,15 @@ async def _enroll_batch(
             _as_embedded(feature, file, item.sha256)
             for feature, file, (_, item) in zip(features, files, batch, strict=True)
         ]
-        computed = enroll.ComputedVectors(vectors.embedder, embedded)
+        computed = ComputedVectors(vectors.embedder, embedded)
     images = [
-        enroll.ImageToEnroll(image=file, exported=item.exported, **labels_of(item.labels))
+        ImageToEnroll(image=file, exported=item.exported, **labels_of(item.labels))
         for file, (_, item) in zip(files, batch, strict=True)
     ]
     keep_best = job.parameters.get("keep_best")
     answer, _ = await runner.wait_while_busy(
-        lambda: enroll.enroll(
-            runtime, gallery, images, name, computed, keep_best, job.job_id, deletions
+        lambda: runtime.enrollment.enroll(
+            gallery, images, name, computed, keep_best, job.job_id, deletions
         )
     )
     failpoint("import.batch-landed")

@@ -11,7 +11,6 @@ from model.wording import counted
 from service.engine.device import EmbeddedImage
 from service.errors import GalleryConflict, ServiceError
 from service.gallery.gallery import Gallery
-from service.gallery.pictures import stored_picture
 from service.jobs.runner import RETRYABLE, create_job, save_job, wait_while_busy
 from service.ops.data_directory import failpoint
 from service.record.jobs import Job
@@ -124,7 +123,7 @@ async def _embed(
 
     for crop in crops:
         try:
-            picture = await stored_picture(runtime, gallery.gallery_id, crop)
+            picture = await runtime.pictures.read(gallery.gallery_id, crop)
         except RETRYABLE:
             raise
         except ServiceError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from gmn_client.models import ImportedCrops
 from service.errors import JobUnfinished, UnknownJob
 from service.gallery.changes import AuditEntry
-from service.gallery.forget import delete_crops
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
 from service.jobs.runner import create_job, save_job
@@ -60,7 +59,7 @@ async def run_removal(runtime: Runtime, gallery: Gallery, job: Job) -> str | Non
     def remove(gallery_id: int) -> CropsChange:
         return runtime.record.crops.remove_imported(gallery_id, job_id, CROPS_AT_ONCE)
 
-    while removed := (await delete_crops(runtime, gallery, entry, remove)).count:
+    while removed := (await runtime.crop_deletions.delete(gallery, entry, remove)).count:
         done += removed
         await save_job(runtime, job, {"total": max(done, total), "done": done})
     # Somebody may have deleted some of the crops in the meantime.

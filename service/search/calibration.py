@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gmn_client.models import CalibrationReason, CalibrationState, Verdict
+from gmn_client.models import CalibrationReason, CalibrationState, GalleryCalibration, Verdict
 from model.arrays import Array, Floats
 from model.calibration import SEARCH_OPERATING_POINTS, Scoring
 from model.gallery_thresholds import RULE, GalleryThresholds, artefact_thresholds
@@ -333,6 +333,18 @@ class GalleryCalibrations:
         """Return the calibration of each scoring; raises `NeedsReindex`."""
         scorings = self._models[gallery.embedder].description.scorings
         return [self.current(gallery, scoring) for scoring in scorings]
+
+    def describe(self, gallery: Gallery) -> GalleryCalibration:
+        """Describe the calibration of each scoring; this may count the identities."""
+        embedder = next(iter(self._models)) if gallery.needs_reindex else gallery.embedder
+        model = self._models[embedder].description
+        if gallery.needs_reindex:
+            states = dict.fromkeys(model.scorings, CalibrationState(state="artefact"))
+        else:
+            identities = gallery.index.identities()
+            states = {current.scoring: current.as_state(identities) for current in self.of(gallery)}
+        default = model.default_scoring
+        return GalleryCalibration(**vars(states[default]), scoring=default, scorings=states)
 
     def reload(self, gallery: Gallery) -> None:
         """Read the published calibrations of a gallery from the record; blocks."""

@@ -236,7 +236,8 @@ def _read_picture(runtime: Runtime, gallery_id: int, crop: StoredCrop) -> bytes 
     picture = runtime.record.crops.picture(gallery_id, crop.crop_id)
     if picture is not None:
         return picture.content
-    return runtime.pictures.get(gallery_id, crop.crop_id) if runtime.pictures else None
+    folder = runtime.pictures.folder
+    return folder.get(gallery_id, crop.crop_id) if folder else None
 
 
 def _folder_of(settings: Settings, gallery_id: int) -> Path:

@@ -15,9 +15,7 @@ import pytest
 
 from service.errors import StorageFailed
 from service.forgetting import forget_identity
-from service.gallery.changes import change_gallery, create_gallery, delete_gallery, relabel_identity
-from service.gallery.enroll import ImageToEnroll, enroll
-from service.gallery.forget import forget_crop, forget_expired
+from service.gallery.enroll import ImageToEnroll
 from service.jobs import runner
 from service.jobs.imports import begin_import
 from service.ops.threads import MonitoredThreadPool
@@ -111,16 +109,16 @@ class Prepared:
         self.archive = io.BytesIO(zip_of_crops(crops[3:4]))
 
     async def prepare(self):
-        await create_gallery(self.runtime, self.name, GallerySettings(retention_days=30))
+        await self.runtime.gallery_changes.create(self.name, GallerySettings(retention_days=30))
         self.gallery = self.runtime.galleries.get(self.name)
-        answer, _ = await enroll(self.runtime, self.gallery, self.enrolled)
+        answer, _ = await self.runtime.enrollment.enroll(self.gallery, self.enrolled)
         self.crop_id = answer.results[0].crop_id
         self.export_id = (await make_export(self.runtime, self.gallery, self.days)).export_id
 
     async def remove(self):
         for gallery in self.runtime.galleries.all():
             if gallery.name.startswith(self.name):
-                await delete_gallery(self.runtime, gallery)
+                await self.runtime.gallery_changes.delete(gallery)
         shutil.rmtree(self.runtime.settings.data_dir / "imports", ignore_errors=True)
 
     def listed(self):
@@ -128,23 +126,29 @@ class Prepared:
         return {crop.crop_id: crop.identity for crop in page.crops}
 
 
-# Each is called with the runtime and these attributes of a prepared gallery.
-SECTIONS = [
-    (enroll, "gallery", "images"),
-    (begin_import, "gallery", "parameters", "archive"),
-    (make_export, "gallery", "days"),
-    (delete_export, "gallery", "export_id"),
-    (forget_crop, "gallery", "crop_id"),
-    (forget_identity, "gallery", "person"),
-    (forget_expired, "gallery"),
-    (relabel_identity, "gallery", "person", "new_person"),
-    (create_gallery, "other_name", "settings"),
-    (change_gallery, "gallery", "changes"),
-    (delete_gallery, "gallery"),
-]
+# Each is called with a prepared gallery.
+SECTIONS = {
+    "enroll": lambda case: case.runtime.enrollment.enroll(case.gallery, case.images),
+    "begin_import": lambda case: begin_import(
+        case.runtime, case.gallery, case.parameters, case.archive
+    ),
+    "make_export": lambda case: make_export(case.runtime, case.gallery, case.days),
+    "delete_export": lambda case: delete_export(case.runtime, case.gallery, case.export_id),
+    "forget_crop": lambda case: case.runtime.crop_deletions.forget_crop(case.gallery, case.crop_id),
+    "forget_identity": lambda case: forget_identity(case.runtime, case.gallery, case.person),
+    "forget_expired": lambda case: case.runtime.crop_deletions.forget_expired(case.gallery),
+    "relabel_identity": lambda case: case.runtime.crop_changes.relabel_identity(
+        case.gallery, case.person, case.new_person
+    ),
+    "create_gallery": lambda case: case.runtime.gallery_changes.create(
+        case.other_name, case.settings
+    ),
+    "change_gallery": lambda case: case.runtime.gallery_changes.change(case.gallery, case.changes),
+    "delete_gallery": lambda case: case.runtime.gallery_changes.delete(case.gallery),
+}
 
 
-@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section[0].__name__)
+@pytest.mark.parametrize("section", SECTIONS.values(), ids=SECTIONS)
 async def test_a_cancelled_request_keeps_its_lock_until_its_thread_ends_and_leaves_no_half_work(
     section, runtime, threads, drawn_crops
 ):
@@ -161,8 +165,7 @@ async def _cancelled_at(call, section, threads, runtime, crops):
     await case.prepare()
     lock = runtime.export_lock(case.gallery.gallery_id)
     threads.hold(call)
-    act, *names = section
-    request = asyncio.create_task(act(runtime, *(getattr(case, name) for name in names)))
+    request = asyncio.create_task(section(case))
     while not threads.begun.is_set() and not request.done():
         await asyncio.sleep(PAUSE_SECONDS)
     is_cancelled = not request.done()

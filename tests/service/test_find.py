@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from service.engine.images import Pipeline
-from service.gallery.enroll import ImageToEnroll, enroll
+from service.gallery.enroll import ImageToEnroll
 from service.index import columns as columns
 from service.index.filters import SearchFilter, pairs_of
 from service.record.values import GallerySettings
@@ -49,7 +49,7 @@ async def _gallery_of(runtime, name, images):
         )
         for number, image in enumerate(images)
     ]
-    await enroll(runtime, gallery, labelled)
+    await runtime.enrollment.enroll(gallery, labelled)
     return gallery
 
 

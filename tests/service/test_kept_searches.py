@@ -17,9 +17,7 @@ import pytest
 from model.gallery_thresholds import RULE
 from model.search_calibration import artefact_search_calibration, pack_search, unpack_searches
 from service.forgetting import forget_identity
-from service.gallery.browse import list_galleries
-from service.gallery.changes import change_gallery
-from service.gallery.enroll import ImageToEnroll, enroll
+from service.gallery.enroll import ImageToEnroll
 from service.index.filters import SearchFilter
 from service.record.transaction import FILE
 from service.record.values import GallerySettings
@@ -56,7 +54,7 @@ async def fill(runtime, people=range(80), named=True, camera=None):
         ImageToEnroll(image=draw(person, 0), identity=str(person) if named else None, camera=camera)
         for person in people
     ]
-    await enroll(runtime, default(runtime), images)
+    await runtime.enrollment.enroll(default(runtime), images)
 
 
 async def fit(runtime):
@@ -113,7 +111,7 @@ async def test_photographed_people_are_found_and_strangers_are_not_without_a_sea
             for person in range(1, 61)
             for shot in (1, 2)
         ]
-        await enroll(runtime, default(runtime), enrolled)
+        await runtime.enrollment.enroll(default(runtime), enrolled)
         await fit(runtime)
         return [
             [(await search(runtime, image(person, 3), QueryOptions())).verdict for person in people]
@@ -253,7 +251,7 @@ async def test_thresholds_that_an_update_changes_say_so_in_the_answer_for_a_mont
 
 async def test_frozen_thresholds_stay_as_they_are_after_an_update(runtime):
     former = await publish_by_an_earlier_rule(runtime)
-    await change_gallery(runtime, default(runtime), {"calibration": "frozen"})
+    await runtime.gallery_changes.change(default(runtime), {"calibration": "frozen"})
 
     await fit(runtime)
     await store_and_refit(runtime, {})
@@ -331,7 +329,7 @@ async def test_a_listing_of_galleries_keeps_little_in_memory(runtime):
     for _ in range(2):
         gc.collect()
         tracemalloc.start()
-        await list_galleries(runtime)
+        await runtime.browser.list_galleries()
         # The reader thread still refers to the answer for a moment.
         async with asyncio.timeout(LONGEST_SECONDS):
             while not keeps_little():
@@ -354,7 +352,7 @@ async def test_a_query_runs_its_own_pass_and_at_most_sixty_four_pairs_more(runti
         for person in range(22)
         for shot in range(10)
     ]
-    await enroll(runtime, default(runtime), images)
+    await runtime.enrollment.enroll(default(runtime), images)
     monkeypatch.setattr(networks, "pair_scores", counting)
     await search(runtime, draw(0, 20), QueryOptions(rerank_depth=100))
     ((_, rows),) = runtime.calibrations.take_recorded().items()

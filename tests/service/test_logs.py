@@ -32,7 +32,7 @@ import asyncio
 import gc
 import logging
 
-from service.gallery import changes
+from service.gallery.changes import CropChanges
 from service.record.crops import Crops
 
 async def unawaited(*sent):
@@ -52,7 +52,7 @@ def unreadable(*sent):
     gc.collect()
     raise LookupError(sent[1:])
 
-changes.relabel_identity = broken
+CropChanges.relabel_identity = broken
 Crops.page = unreadable
 """
 

@@ -44,6 +44,14 @@ def runtime(tmp_path):
     pools.shutdown()
 
 
+def _clear_files(runtime):
+    return clear_files(runtime.record, runtime.settings.data_dir, runtime.pools.files)
+
+
+def _remove_unneeded_files(runtime):
+    return remove_unneeded_files(runtime.record, runtime.settings.data_dir, runtime.pools.files)
+
+
 @pytest.fixture
 def gallery(runtime):
     return runtime.record.galleries.create("lobby", EMBEDDER, GallerySettings()).gallery_id
@@ -60,7 +68,7 @@ async def test_a_start_moves_aside_what_no_record_names(runtime, gallery, tmp_pa
     runtime.record.jobs.create(new_job("waiting", gallery))
     waiting = _written(tmp_path / "imports" / "waiting" / "archive")
     for _ in range(2):
-        await clear_files(runtime)
+        await _clear_files(runtime)
         assert waiting.exists()
         assert not upload.exists()
         stray = tmp_path / "imports" / "stray" / "anothers" / "archive"
@@ -97,7 +105,7 @@ async def test_the_files_of_what_was_deleted_are_removed_by_maintenance_however_
     upload = _written(tmp_path / "imports" / "waiting" / "archive")
     # The process is killed after the commit, before it removes a file.
     runtime.record.galleries.delete(other)
-    await remove_unneeded_files(runtime)
+    await _remove_unneeded_files(runtime)
     assert not any(file.exists() for file in (export, upload))
     assert kept.exists()
     assert runtime.record.unneeded_files.all() == []
@@ -109,9 +117,9 @@ async def test_an_upload_under_way_is_left_alone_and_one_that_was_cut_off_is_rem
     upload = _written(tmp_path / "imports" / "one" / "archive")
     runtime.record.unneeded_files.add(["imports/one"])
     with hold(upload.parent):
-        await clear_files(runtime)
+        await _clear_files(runtime)
         assert upload.exists()
-    await clear_files(runtime)
+    await _clear_files(runtime)
     assert not upload.parent.exists()
 
 
@@ -128,6 +136,6 @@ async def test_an_upload_that_got_its_job_meanwhile_is_left_alone(
         remove(folder)
 
     monkeypatch.setattr(shutil, "rmtree", slow_removal)
-    await remove_unneeded_files(runtime)
+    await _remove_unneeded_files(runtime)
     assert [upload.exists() for upload in uploads] == [False, True]
     assert runtime.record.unneeded_files.all() == []

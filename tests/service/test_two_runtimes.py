@@ -13,8 +13,8 @@ from model.search_calibration import pack_search
 from service import forgetting
 from service.errors import UnknownCrop, UnknownIdentity
 from service.gallery import forget
-from service.gallery.changes import AuditEntry, change_crops, change_gallery
-from service.gallery.enroll import ImageToEnroll, enroll
+from service.gallery.changes import AuditEntry
+from service.gallery.enroll import ImageToEnroll
 from service.jobs import runner
 from service.jobs.imports import begin_import
 from service.jobs.runner import work_on_jobs, work_on_jobs_of_machine
@@ -123,7 +123,7 @@ def test_both_answer_by_what_one_has_learnt(runtimes):
     for setting, state in (("frozen", "frozen"), ("on", "artefact"), ("off", "off")):
         asked = {"calibration": setting}
         reset = setting == "on"
-        asyncio.run(change_gallery(other, galleries[1], asked, reset_calibration=reset))
+        asyncio.run(other.gallery_changes.change(galleries[1], asked, reset_calibration=reset))
         eventually(lambda state=state: in_force(one, galleries[0]).state == state)
         if setting == "frozen":
             assert in_force(one, galleries[0]).version == first.version
@@ -135,7 +135,9 @@ async def test_a_crop_that_was_deleted_since_takes_no_place(runtimes, third, ima
 
     await one.galleries.create("left", GallerySettings())
     gallery = await one.galleries.find("left")
-    landed, _ = await enroll(one, gallery, [ImageToEnroll(image=image) for image in images[:8]])
+    landed, _ = await one.enrollment.enroll(
+        gallery, [ImageToEnroll(image=image) for image in images[:8]]
+    )
     ids = [result.crop_id for result in landed.results]
     behind = await third.galleries.find("left")
     third.galleries._follower.close()
@@ -145,7 +147,7 @@ async def test_a_crop_that_was_deleted_since_takes_no_place(runtimes, third, ima
     def remove(gallery_id):
         return one.record.crops.remove(gallery_id, ids[:3])
 
-    await change_crops(one, gallery, entry, "delete-crop", remove, unknown=gone)
+    await one.crop_changes.commit(gallery, entry, "delete-crop", remove, unknown=gone)
     assert behind.crops == 8
     options = QueryOptions(top_k=5, rerank_depth=5)
     (answered,) = await GalleriesQuery(third, ["left"], images[:1], options).answer()
@@ -164,19 +166,19 @@ async def test_retention_deletes_nothing_more_once_another_process_has_ended_it(
     await one.galleries.create("kept longer", GallerySettings(retention_days=1))
     gallery = await one.galleries.find("kept longer")
     old = datetime.now(UTC) - timedelta(days=9)
-    await enroll(
-        one, gallery, [ImageToEnroll(image=image, captured_at=old) for image in images[:3]]
+    await one.enrollment.enroll(
+        gallery, [ImageToEnroll(image=image, captured_at=old) for image in images[:3]]
     )
     monkeypatch.setattr(forget, "CROPS_PER_SWEEP", 1)
     run = one.audited.run
 
     async def end_retention_after_a_sweep(*args, **details):
         result = await run(*args, **details)
-        await change_gallery(other, await other.galleries.find(gallery.name), LASTING)
+        await other.gallery_changes.change(await other.galleries.find(gallery.name), LASTING)
         return result
 
     monkeypatch.setattr(one.audited, "run", end_retention_after_a_sweep)
-    await forget.forget_expired(one, gallery)
+    await one.crop_deletions.forget_expired(gallery)
     assert gallery.crops == 2
 
 
@@ -186,7 +188,9 @@ async def test_a_name_in_an_import_that_ended_later_is_forgotten_by_the_second_r
     one, other = runtimes
     await one.galleries.create("named", GallerySettings())
     gallery = await one.galleries.find("named")
-    await enroll(one, gallery, [ImageToEnroll(image=images[0], identity="Annabel-Quirke")])
+    await one.enrollment.enroll(
+        gallery, [ImageToEnroll(image=images[0], identity="Annabel-Quirke")]
+    )
     job = await runner.create_job(one, gallery, "import", {"identity": "Annabel-Quirke"})
     forgotten = await forgetting.forget_identity(one, gallery, "Annabel-Quirke")
     assert f"import job {job.job_id}" in [place.where for place in forgotten.remaining]

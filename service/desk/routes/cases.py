@@ -28,7 +28,6 @@ from service.desk.kept_searches import open_search, read_search_picture
 from service.desk.routes.searches import QueryId
 from service.desk.tables import MOST_CASES, MOST_CASES_OF_KEY
 from service.errors import InvalidField, TooManyExports, UnknownCrop, UnknownPicture, UnknownQuery
-from service.gallery.browse import read_picture
 from service.http.fields import Id, Name
 from service.http.forms import Cursor, Form, Limit, Sent
 from service.http.guard import Searcher, guarded_router
@@ -307,7 +306,7 @@ async def _read_pictures(
         yield f"search-{opened.query_id}", picture
     for result in shown:
         with missing:
-            picture = await read_picture(call.runtime, call.gallery, result.crop_id)
+            picture = await call.runtime.browser.read_picture(call.gallery, result.crop_id)
             yield f"crop-{result.crop_id}", picture
 
 

@@ -23,8 +23,7 @@ from gmn_client.models import (
 from service.desk import kept_searches
 from service.desk.links import link_reviews, link_searches
 from service.errors import InvalidField, UnknownCrop
-from service.gallery.changes import change_matching
-from service.gallery.enroll import ImageToEnroll, enroll
+from service.gallery.enroll import ImageToEnroll
 from service.http.fields import Camera, Id, Moment, Name
 from service.http.forms import Cursor, Form, Limit, Sent
 from service.http.guard import Searcher, guarded_router
@@ -160,8 +159,8 @@ async def review_results(
     picture = await kept_searches.read_search_picture(call, query_id) if form.enroll else None
     if form.identity is not None:
         chosen = ListFilter(crop_ids=frozenset(form.crop_ids))
-        await change_matching(
-            call.runtime, call.gallery, chosen, {"identity": form.identity}, dry_run=False
+        await call.runtime.crop_changes.change_matching(
+            call.gallery, chosen, {"identity": form.identity}, dry_run=False
         )
     decision = None if form.decision == "open" else form.decision
     await call.write(call.runtime.desk.kept.review, query_id, form.crop_ids, decision, call.caller)
@@ -266,7 +265,7 @@ async def _enroll(
     image = ImageToEnroll(
         image=picture.content, identity=name, camera=form.camera, captured_at=form.captured_at
     )
-    answer, _ = await enroll(call.runtime, call.gallery, [image])
+    answer, _ = await call.runtime.enrollment.enroll(call.gallery, [image])
     (result,) = answer.results
     if isinstance(result, RefusedImage):
         raise InvalidField(

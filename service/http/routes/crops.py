@@ -29,8 +29,8 @@ from gmn_client.models import (
 from model.crops.frames import ImageFile
 from service import forgetting
 from service.errors import InvalidField
-from service.gallery import browse, changes, forget
-from service.gallery.enroll import ImageToEnroll, enroll
+from service.gallery.browse import described_crops
+from service.gallery.enroll import ImageToEnroll
 from service.http.fields import Camera, Id, Label, Name, Text
 from service.http.forms import (
     CURSOR_TEXT,
@@ -141,7 +141,9 @@ async def enroll_crops(
     failpoint("enroll.body-read")
     # Clients with different API keys may choose the same Idempotency-Key.
     name = idempotency_key and f"client:{call.caller.key_id}:{idempotency_key}"
-    answer, embedded = await enroll(runtime, gallery, images, name, computed, form.keep_best)
+    answer, embedded = await runtime.enrollment.enroll(
+        gallery, images, name, computed, form.keep_best
+    )
     if form.watch:
         sighted = await sight(
             runtime, call.caller, images, request.state.received, enrolled=embedded
@@ -204,7 +206,7 @@ async def list_crops(
 
     def read(gallery_id: int) -> Crops:
         stored = call.record.crops.page(gallery_id, wanted, query.cursor or "", limit, query.order)
-        results = browse.described_crops(
+        results = described_crops(
             call.runtime.record, call.gallery, stored.crops, query.include_vector
         )
         return Crops(results=results, next_cursor=stored.cursor)
@@ -219,15 +221,17 @@ async def list_crops(
 @router.patch("/crops", responses=problems("crop_conflict"))
 async def change_crops(call: Admin, form: Sent[CropsChanges]) -> ChangedCrops:
     """Changes the labels of all crops that pass a filter; omitted labels stay unchanged."""
-    return await changes.change_matching(
-        call.runtime, call.gallery, form.filter(), form.changes(), form.dry_run
+    return await call.runtime.crop_changes.change_matching(
+        call.gallery, form.filter(), form.changes(), form.dry_run
     )
 
 
 @router.delete("/crops")
 async def delete_crops(call: Admin, form: Sent[CropsChosen]) -> RemovedCrops:
     """Deletes all crops that pass a filter, with vectors and pictures."""
-    return await forget.forget_matching(call.runtime, call.gallery, form.filter(), form.dry_run)
+    return await call.runtime.crop_deletions.forget_matching(
+        call.gallery, form.filter(), form.dry_run
+    )
 
 
 @router.get("/crops/{crop_id}")
@@ -237,7 +241,7 @@ async def read_crop(
     include_vector: Annotated[bool, Query(description="Answer the crop's vector too.")] = False,
 ) -> Crop:
     """Reads the labels and metadata of one crop."""
-    crop = await browse.read_crop(call.runtime, call.gallery, crop_id, include_vector)
+    crop = await call.runtime.browser.read_crop(call.gallery, crop_id, include_vector)
     filters = {"include_vector": True} if include_vector else {}
     call.note_view("read_crop", crop_ids=[crop_id], filters=filters)
     return crop
@@ -246,13 +250,13 @@ async def read_crop(
 @router.patch("/crops/{crop_id}", responses=problems("crop_conflict"))
 async def change_crop(call: Admin, crop_id: CropId, form: Sent[EnrollFields]) -> ChangedCrop:
     """Changes a crop's labels; an empty field becomes unknown, an omitted field stays unchanged."""
-    return await changes.change_crop(call.runtime, call.gallery, crop_id, form.changes())
+    return await call.runtime.crop_changes.change_crop(call.gallery, crop_id, form.changes())
 
 
 @router.delete("/crops/{crop_id}")
 async def delete_crop(call: Deleter, crop_id: CropId) -> Removal:
     """Deletes one crop with its vector and picture; a second attempt answers 404."""
-    return await forget.forget_crop(call.runtime, call.gallery, crop_id)
+    return await call.runtime.crop_deletions.forget_crop(call.gallery, crop_id)
 
 
 @router.get(
@@ -269,9 +273,9 @@ async def read_crop_image(
     """
     runtime = call.runtime
     gallery = call.gallery
-    await browse.read_crop(runtime, gallery, crop_id)
+    await runtime.browser.read_crop(gallery, crop_id)
     answer = await answer_picture(
-        request, runtime, crop_id, width, lambda: browse.read_picture(runtime, gallery, crop_id)
+        request, runtime, crop_id, width, lambda: runtime.browser.read_picture(gallery, crop_id)
     )
     call.note_view("view", crop_ids=[crop_id])
     return answer
@@ -381,7 +385,9 @@ async def rename_identity(
     call: Admin, identity: Identity, form: Sent[IdentityFields]
 ) -> RenamedIdentity:
     """Renames an identity, or merges it into an existing one."""
-    return await changes.relabel_identity(call.runtime, call.gallery, identity, form.new_identity)
+    return await call.runtime.crop_changes.relabel_identity(
+        call.gallery, identity, form.new_identity
+    )
 
 
 @identity_router.delete("/identities/{identity:path}")
@@ -409,4 +415,4 @@ async def undo_merge(
 
     Crops that have since been deleted or renamed stay as they are.
     """
-    return await changes.undo_merge(call.runtime, call.gallery, merge_id)
+    return await call.runtime.crop_changes.undo_merge(call.gallery, merge_id)

@@ -14,7 +14,6 @@ from gmn_client.models import (
     RetentionFrom,
 )
 from service.errors import InvalidField
-from service.gallery import browse, changes
 from service.http.forms import Form, GalleryName, Sent
 from service.http.guard import Admin, guarded_router, needs
 from service.http.problems import problems
@@ -75,9 +74,9 @@ async def create_gallery(
 ) -> Gallery:
     """Creates an empty gallery."""
     call.caller.require_gallery(form.name)
-    created = await changes.create_gallery(
-        call.runtime, form.name, GallerySettings(**form.changes())
-    )
+    runtime = call.runtime
+    await runtime.gallery_changes.create(form.name, GallerySettings(**form.changes()))
+    created = await runtime.browser.describe_gallery(runtime.galleries.get(form.name))
     response.headers["Location"] = f"/v1/galleries/{form.name}"
     return created
 
@@ -85,7 +84,7 @@ async def create_gallery(
 @router.get("")
 async def list_galleries(call: Annotated[Call, needs("query", "enroll")]) -> Galleries:
     """Lists the galleries of the key, by name."""
-    galleries = await browse.list_galleries(call.runtime)
+    galleries = await call.runtime.browser.list_galleries()
     visible = [gallery for gallery in galleries if call.caller.may_see(gallery.name)]
     return Galleries(results=visible, audit_queries=call.runtime.settings.audit_queries)
 
@@ -93,21 +92,22 @@ async def list_galleries(call: Annotated[Call, needs("query", "enroll")]) -> Gal
 @router.get("/{gallery}")
 async def read_gallery(call: Annotated[GalleryCall, needs("query", "enroll")]) -> Gallery:
     """Reads the description of a gallery."""
-    return await browse.describe_gallery(call.runtime, call.gallery)
+    return await call.runtime.browser.describe_gallery(call.gallery)
 
 
 @router.patch("/{gallery}")
 async def change_gallery(call: Admin, form: Sent[GallerySettingsFields] = UNCHANGED) -> Gallery:
     """Changes the settings of a gallery; omitted fields stay unchanged."""
     reset = form.calibration == "reset"
-    return await changes.change_gallery(call.runtime, call.gallery, form.changes(), reset)
+    await call.runtime.gallery_changes.change(call.gallery, form.changes(), reset)
+    return await call.runtime.browser.describe_gallery(call.gallery)
 
 
 @router.delete("/{gallery}", responses=problems("gallery_conflict"))
 async def delete_gallery(call: Admin) -> GalleryRemoval:
     """Deletes a gallery with all crops and exports; `default` cannot be deleted."""
     runtime = call.runtime
-    removed = await changes.delete_gallery(runtime, call.gallery)
+    removed = await runtime.gallery_changes.delete(call.gallery)
     # Keys limited to this gallery are revoked too, so they cannot open a later one of its name.
     await runtime.keys.threads.run(runtime.keys.read)
     return GalleryRemoval(removed=removed)
