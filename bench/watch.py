@@ -109,9 +109,9 @@ def judge_lists(
             features[listed.index], listed.person.to_numpy(), listed.camera.to_numpy(np.int64)
         )
         seen = seen[~seen.track.isin(listed.track)].groupby("track").head(CROPS_COMPARED)
-        heights, _, nearest = watch_list.score(features[seen.index])
-        seen = seen.assign(height=heights, right=watch_list.people[nearest] == seen.person)
-        tracks = seen.sort_values("height").groupby("track").last()
+        scores, _, nearest = watch_list.score(features[seen.index])
+        seen = seen.assign(score=scores, right=watch_list.people[nearest] == seen.person)
+        tracks = seen.sort_values("score").groupby("track").last()
         is_listed = tracks.person.isin(listed.person)
         known = tracks[is_listed]
         strangers = tracks[~is_listed]
@@ -138,8 +138,8 @@ def judge_lists(
                     "traffic": name,
                     "rate": rate,
                     "judged": len(judged),
-                    "raised": (judged.height > threshold.height).sum(),
-                    "obtained": ((known.height > threshold.height) & known.right).mean(),
+                    "raised": (judged.score > threshold.value).sum(),
+                    "obtained": ((known.score > threshold.value) & known.right).mean(),
                     **forecast_alarms(
                         threshold, len(judged), len(judged) / judged.person.nunique()
                     )._asdict(),
@@ -179,7 +179,7 @@ def draw_traffic(
     listed_tracks = min(round(share * TRACKS_SEEN), len(known))
     parts = [(known, listed_tracks), (strangers, TRACKS_SEEN - listed_tracks)]
     sent = [
-        tracks.height.sample(number, random_state=random, replace=len(tracks) < number)
+        tracks.score.sample(number, random_state=random, replace=len(tracks) < number)
         for tracks, number in parts
     ]
     return np.concatenate(sent)
@@ -194,10 +194,10 @@ def review(
 ) -> dict[str, WatchThreshold]:
     """Return the thresholds at a camera after right reviews and after wrong reviews."""
     traffic = Traffic.of(sent)
-    height = fit.at(camera, traffic).height
-    raised = known.height[known.height > height]
+    value = fit.at(camera, traffic).value
+    raised = known.score[known.score > value]
     confirmed = raised.sample(frac=0.5, random_state=random).to_numpy(np.float64)
-    rejected = sent[sent > height]
+    rejected = sent[sent > value]
     wrong = raised.nlargest(WRONG_REJECTIONS).to_numpy(np.float64)
     nobody = np.zeros(0)
     return {

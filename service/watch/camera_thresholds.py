@@ -71,7 +71,7 @@ class CameraThresholds:
         return CameraThreshold(
             key_id=sender.key_id,
             camera=sender.camera,
-            threshold=threshold.height,
+            threshold=threshold.value,
             own_camera=threshold.own_camera,
             basis=threshold.basis,
             tracks=counted.tracks if counted else 0,

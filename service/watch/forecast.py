@@ -131,8 +131,8 @@ def _measure_share_above(
     watch_list: WatchList, threshold: WatchThreshold, same_person: Array
 ) -> float:
     others = watch_list.left_out.others
-    heights = watch_list.rise(np.column_stack([same_person, others]))
-    is_found = (heights > threshold.height) & (same_person > others[:, 0])
+    scores = watch_list.score_leaders(np.column_stack([same_person, others]))
+    is_found = (scores > threshold.value) & (same_person > others[:, 0])
     return float(is_found[np.isfinite(same_person)].mean())
 
 
@@ -151,7 +151,7 @@ def make_forecast(
     alarms = forecast_alarms(threshold, tracks_per_day)
     found = forecast_found(watch_list, threshold)
     return Forecast(
-        threshold=threshold.height,
+        threshold=threshold.value,
         people=threshold.people,
         tracks_per_day=tracks_per_day,
         traffic_tracks=threshold.traffic_tracks,

@@ -100,7 +100,7 @@ def _fit(
 ) -> ActiveList:
     vectors = crops.columns.vectors[crops.slots]
     watch_list = WatchList(vectors, crops.names, crops.cameras)
-    # Traffic counts only for lists of similar size: heights above a level and cosines differ.
+    # Traffic counts only for lists of similar size: scores relative to a level and cosines differ.
     score_kind = f"{model.embedder} {watch_list.has_level:d} {watch_list.size.bit_length()}"
     counts, since = tables.traffic.of_list(gallery.gallery_id, score_kind)
     traffic = Traffic(counts)
@@ -300,8 +300,8 @@ async def _log_moves(
         # Changed crops of the list move its thresholds at all cameras, which is no news of one.
         if current.has_same_evidence(former, sender):
             continue
-        before = former.at(sender).height
-        if math.isclose(before, threshold.height, abs_tol=LEAST_MOVE):
+        before = former.at(sender).value
+        if math.isclose(before, threshold.value, abs_tol=LEAST_MOVE):
             continue
         state = current.describe_at(sender)
         await audit.done(
@@ -310,7 +310,7 @@ async def _log_moves(
             camera=sender.camera,
             camera_key_id=sender.key_id,
             before=round(before, 4),
-            after=round(threshold.height, 4),
+            after=round(threshold.value, 4),
             tracks=state.tracks,
             confirmed=state.confirmed,
             rejected=state.rejected,

@@ -26,13 +26,13 @@ class Scores(NamedTuple):
     """Scores of crops against one list, `(m,)` each.
 
     Attributes:
-        heights: with M₁ ≥ M₂ ≥ … the best cosine per person, M₁ − mean(M₂ … M₉); M₁ in a list of
+        scores: with M₁ ≥ M₂ ≥ … the best cosine per person, M₁ − mean(M₂ … M₉); M₁ in a list of
             fewer than nine people.
         cosines: M₁.
         positions: position of M₁'s crop in the list.
     """
 
-    heights: Array
+    scores: Array
     cosines: Array
     positions: Integers
 
@@ -70,7 +70,7 @@ class WatchList:
         people, cameras: codes of the crops, `(n,)`.
         units: their vectors at unit length, `(n, d)`.
         size: number of people.
-        has_level: scores are heights above the level of a search; plain cosines if not.
+        has_level: scores are relative to the level of a search; plain cosines if not.
     """
 
     def __init__(self, vectors: Vectors, people: Integers, cameras: Integers) -> None:
@@ -89,11 +89,11 @@ class WatchList:
         parts = []
         for _, cosines in self._compute_cosines(units):
             leaders = _find_leaders(np.maximum.reduceat(cosines, self._starts, axis=1))
-            parts.append((self.rise(leaders), leaders[:, 0], cosines.argmax(axis=1)))
+            parts.append((self.score_leaders(leaders), leaders[:, 0], cosines.argmax(axis=1)))
         return Scores(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
-    def rise(self, leaders: Array) -> Array:
-        """Return heights `(n,)`, or cosines in a small list, of crops with these best cosines.
+    def score_leaders(self, leaders: Array) -> Array:
+        """Return the scores `(n,)` of crops with these best cosines.
 
         Args:
             leaders: best cosines of different people, descending, `(n, 9)` or more.

@@ -354,16 +354,16 @@ def _note_scores(
     gallery = active.gallery
     gallery_id = gallery.gallery_id
     key = gallery_id, active.score_kind
-    for sighting, height, cosine, row in zip(sightings, *scores, strict=True):
+    for sighting, score, cosine, row in zip(sightings, *scores, strict=True):
         track = sighting.track
-        if height <= track.best.get(key, -math.inf):
+        if score <= track.best.get(key, -math.inf):
             continue
-        track.best[key] = float(height)
-        threshold = active.thresholds.at(Sender(track.caller, track.camera)).height
-        if height <= threshold:
+        track.best[key] = float(score)
+        threshold = active.thresholds.at(Sender(track.caller, track.camera)).value
+        if score <= threshold:
             continue
         current = runtime.calibrations.current(gallery, "cosine")
-        judge = current.judge(OPERATING_POINT, active.watch_list.size, float(cosine - height))
+        judge = current.judge(OPERATING_POINT, active.watch_list.size, float(cosine - score))
         probability = float(judge.probability(np.array([cosine]))[0])
         if probability < LEAST_PROBABILITY:
             continue
@@ -372,7 +372,7 @@ def _note_scores(
         track.matches[gallery_id] = Match(
             gallery=gallery,
             slot=int(active.slots[row]),
-            score=float(height),
+            score=float(score),
             threshold=threshold,
             score_kind=active.score_kind,
             probability=probability,

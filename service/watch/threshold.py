@@ -115,7 +115,7 @@ class WatchThreshold:
     """A threshold for the best score of a track.
 
     Attributes:
-        height: a track whose best score exceeds it raises an alarm.
+        value: a track whose best score exceeds it raises an alarm.
         asked: requested rate of false alarms per track of strangers.
         rate: promised rate, which is `asked` or the smallest possible one.
         basis: the samples that were used; the rate of an "artefact" is not known.
@@ -125,7 +125,7 @@ class WatchThreshold:
         reviews: number of reviewed alerts that were used.
     """
 
-    height: float
+    value: float
     asked: float
     rate: float
     basis: Basis
@@ -175,18 +175,18 @@ class ThresholdFit:
             factor = SMALL_FACTOR if self._by_left_out is None else LARGE_FACTOR
             self._basis = "reference"
             self._least_rate = LEAST_RATE
-            self._scores = factor * watch_list.score(reference).heights
+            self._scores = factor * watch_list.score(reference).scores
             self._by_reference = exceeded(self._scores, rates / self._looks)
-            self._heights = self._combine(self._by_reference, REFERENCE_WEIGHT)
+            self._values = self._combine(self._by_reference, REFERENCE_WEIGHT)
         elif self._by_left_out is not None:
             self._basis = "list"
             self._least_rate = LEAST_RATE_ALONE
-            self._heights = self._by_left_out
+            self._values = self._by_left_out
         else:
             self._basis = "artefact"
             self._least_rate = 0.0
-            height = _read_artefact_threshold(watch_list, self._asked / self._looks, artefact)
-            self._heights = np.full(len(rates), height)
+            value = _read_artefact_threshold(watch_list, self._asked / self._looks, artefact)
+            self._values = np.full(len(rates), value)
 
     def at(
         self,
@@ -203,7 +203,7 @@ class ThresholdFit:
             reviews: reviewed alerts of the camera; used only if it enrolled people of the list.
         """
         reach = self._measure_reach(camera)
-        height, lowest, highest = _approach(self._heights, reach).tolist()
+        value, lowest, highest = _approach(self._values, reach).tolist()
         basis = self._basis
         tracks = 0
         if self._scores is not None and traffic is not None and traffic.tracks >= FEWEST_TRACKS:
@@ -211,13 +211,13 @@ class ThresholdFit:
             tracks = traffic.tracks
             mapped = _map_to_traffic(self._by_reference, self._scores, traffic, self._looks)
             moved = _approach(self._combine(mapped, REFERENCE_WEIGHT + tracks), reach)
-            height = min(max(float(moved[0]), lowest), highest)
+            value = min(max(float(moved[0]), lowest), highest)
         reviewed = 0
         if reach is not None and reviews is not None:
             reviewed = reviews.count
-            height = _move_by_reviews(height, reach, reviews, self._asked * tracks)
+            value = _move_by_reviews(value, reach, reviews, self._asked * tracks)
         return WatchThreshold(
-            height,
+            value,
             self._asked,
             max(self._asked, self._least_rate),
             basis,
@@ -244,19 +244,19 @@ class ThresholdFit:
         left_out = self._watch_list.left_out
         is_own = (left_out.cameras == camera) & np.isfinite(left_out.same)
         if not is_own.any():
-            return REACH_OF_SINGLE_CROPS * float(self._heights[0])
+            return REACH_OF_SINGLE_CROPS * float(self._values[0])
         leaders = np.column_stack([left_out.same, left_out.others])
-        heights = self._watch_list.rise(leaders[is_own])
-        return float(np.quantile(heights, 1.0 - OWN_CROPS_REACHING))
+        scores = self._watch_list.score_leaders(leaders[is_own])
+        return float(np.quantile(scores, 1.0 - OWN_CROPS_REACHING))
 
 
-def _approach(heights: Array, reach: float | None) -> Array:
+def _approach(values: Array, reach: float | None) -> Array:
     if reach is None:
-        return heights
-    return heights + OWN_CAMERA_SHARE * np.maximum(reach - heights, 0.0)
+        return values
+    return values + OWN_CAMERA_SHARE * np.maximum(reach - values, 0.0)
 
 
-def _move_by_reviews(height: float, reach: float, reviews: Reviews, expected: float) -> float:
+def _move_by_reviews(value: float, reach: float, reviews: Reviews, expected: float) -> float:
     """Raise a threshold above rejected and below confirmed scores; never lower it.
 
     Args:
@@ -265,9 +265,9 @@ def _move_by_reviews(height: float, reach: float, reviews: Reviews, expected: fl
     """
     lowest_confirmed = float(reviews.confirmed.min(initial=math.inf))
     # Wrong rejections have to be cheap, as a single person may send many of them.
-    bound = min(height + REJECTED_SHARE * max(reach - height, 0.0), lowest_confirmed)
+    bound = min(value + REJECTED_SHARE * max(reach - value, 0.0), lowest_confirmed)
     surplus = np.sort(reviews.rejected)[::-1][math.floor(expected) :]
-    raised = max(height, min(float(surplus.max(initial=-math.inf)), bound))
+    raised = max(value, min(float(surplus.max(initial=-math.inf)), bound))
     confirmed = len(reviews.confirmed)
     if not confirmed:
         return raised
@@ -316,8 +316,8 @@ def _fit_left_out(watch_list: WatchList, rates: Array, looks: float) -> Array | 
     usable = np.isfinite(left_out.others).all(axis=1)
     leaders = left_out.others[usable]
     people = left_out.people[usable]
-    heights = watch_list.rise(leaders)
-    order = np.lexsort((-heights, people))
+    scores = watch_list.score_leaders(leaders)
+    order = np.lexsort((-scores, people))
     names, first = np.unique(people[order], return_index=True)
     if len(names) < FEW_IDENTITIES:
         return None
@@ -361,8 +361,8 @@ def _read_artefact_threshold(
             f"a list of fewer than {FEW_IDENTITIES} people has a threshold by a reference alone; "
             "add one to the artefact (gmn artefact add-reference), or enroll more people"
         )
-    height = artefact.tail(watch_list.size).threshold(rate, 0.0)
+    value = artefact.tail(watch_list.size).threshold(rate, 0.0)
     if watch_list.has_level:
         others = watch_list.left_out.others[:, 1 : watch_list.size - 1]
-        height -= float(others.mean())
-    return height
+        value -= float(others.mean())
+    return value

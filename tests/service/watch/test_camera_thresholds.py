@@ -67,9 +67,9 @@ def test_tracks_move_the_threshold_of_their_own_camera_and_key_alone(fit):
 def test_reviews_move_the_threshold_of_their_own_camera_and_key_unless_they_are_ignored(fit):
     confirmed = [0.95] * 10
     thresholds = _fit(fit, reviews={GATE: _reviews(confirmed), YARD: _reviews(confirmed)})
-    assert thresholds.at(GATE).height > fit.at(0).height
+    assert thresholds.at(GATE).value > fit.at(0).value
     assert thresholds.at(FOREIGN) == fit.at(0)
-    assert thresholds.at(YARD).height == fit.at().height
+    assert thresholds.at(YARD).value == fit.at().value
     ignored = _fit(fit, reviews={GATE: _reviews(confirmed, are_ignored=True)})
     assert ignored.at(GATE) == fit.at(0)
 

@@ -15,8 +15,8 @@ from service.watch.scores import WatchList
 from service.watch.threshold import WatchThreshold
 
 
-def _threshold(rate=1e-3, people=40, tracks=0, basis="reference", height=0.0):
-    return WatchThreshold(height, rate, max(rate, 1e-3), basis, people, tracks)
+def _threshold(rate=1e-3, people=40, tracks=0, basis="reference", value=0.0):
+    return WatchThreshold(value, rate, max(rate, 1e-3), basis, people, tracks)
 
 
 def _list(cosines, cameras):
@@ -66,14 +66,14 @@ def test_one_crop_a_person_shows_nothing_of_what_is_found():
 
 @pytest.mark.parametrize("cameras", [(3, 3), (-1, 3), (-1, -1)])
 def test_crops_of_one_camera_bound_what_is_found(cameras):
-    found = forecast_found(_list([0.9, 0.8, 0.7, 0.3], cameras), _threshold(height=0.5))
+    found = forecast_found(_list([0.9, 0.8, 0.7, 0.3], cameras), _threshold(value=0.5))
     # Three of four people, at the upper end of Wilson's interval for them.
     assert found == Found("one_camera", found_high=0.95)
 
 
 def test_crops_of_another_camera_show_what_is_found():
     watch_list = _list([0.9, 0.8, 0.3, 0.2], (1, 2))
-    found = forecast_found(watch_list, _threshold(height=0.5))
+    found = forecast_found(watch_list, _threshold(value=0.5))
     # Half of the crops: the logit of a half is 0, and a track is found more often than a crop.
     assert found.found == pytest.approx(1 / (1 + np.exp(-1.1)))
     assert (found.found_basis, found.found_low, found.found_high) == ("several_cameras", 0.29, 0.96)
@@ -83,13 +83,13 @@ def test_a_crop_whose_best_match_is_somebody_else_is_not_found():
     # A person of cosine 0.6, whose first crop is nearer to another person.
     vectors = np.array([[1, 0, 0], [0.6, 0.8, 0], [0.9, 0, 0.435889894]], np.float32)
     watch_list = WatchList(vectors, np.array([0, 0, 1]), np.array([1, 2, 1]))
-    half = forecast_found(watch_list, _threshold(height=0.5))
+    half = forecast_found(watch_list, _threshold(value=0.5))
     assert half.found == pytest.approx(1 / (1 + np.exp(-1.1)))
 
 
-@pytest.mark.parametrize("height", [0.0, 0.99])
-def test_everybody_or_nobody_found_is_no_certainty(height):
-    found = forecast_found(_list([0.9, 0.8, 0.7], (1, 2)), _threshold(height=height))
+@pytest.mark.parametrize("value", [0.0, 0.99])
+def test_everybody_or_nobody_found_is_no_certainty(value):
+    found = forecast_found(_list([0.9, 0.8, 0.7], (1, 2)), _threshold(value=value))
     assert found.found_high - found.found_low > 0.01
 
 

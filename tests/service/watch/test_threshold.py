@@ -37,7 +37,7 @@ def _reference(rows=2000):
 def _traffic(watch_list, people, seed=3):
     """Count the best of four crops of each person."""
     vectors, _, _ = _population(people, 4, seed)
-    return Traffic.of(watch_list.score(vectors).heights.reshape(-1, 4).max(axis=1))
+    return Traffic.of(watch_list.score(vectors).scores.reshape(-1, 4).max(axis=1))
 
 
 def fit_threshold(
@@ -53,25 +53,25 @@ def _artefact():
 
 
 @pytest.mark.parametrize(
-    ("cosines", "height", "person"),
+    ("cosines", "score", "person"),
     [
         pytest.param([0.1, 0.8, -0.3], 0.8, 10, id="of few people the best cosine"),
         pytest.param(
             [0.1, 0.2, 0.3, 0.9, 0.4, 0.5, 0.6, 0.1, 0.2, -0.9],
             0.9 - (0.6 + 0.5 + 0.4 + 0.3 + 0.2 + 0.2 + 0.1 + 0.1) / 8,
             30,
-            id="from nine people on the rise above the next eight",
+            id="from nine people on relative to the next eight",
         ),
     ],
 )
-def test_a_crop_scores_by_the_people_of_a_list(cosines, height, person):
+def test_a_crop_scores_by_the_people_of_a_list(cosines, score, person):
     count = len(cosines)
     vectors = np.zeros((count, count + 1), np.float32)
     vectors[:, 0] = cosines
     vectors[np.arange(count), np.arange(1, count + 1)] = np.sqrt(1 - np.square(cosines))
     watch_list = WatchList(5 * vectors, 10 * np.arange(count), np.full(count, -1))
     scores = watch_list.score(3 * np.eye(1, count + 1, dtype=np.float32))
-    assert scores.heights == pytest.approx([height])
+    assert scores.scores == pytest.approx([score])
     assert watch_list.people[scores.positions].tolist() == [person]
 
 
@@ -79,7 +79,7 @@ def test_a_person_scores_by_their_best_crop():
     vectors = np.array([[3, 4], [0, 1], [4, 3]], np.float32)
     watch_list = WatchList(vectors, np.array([2, 7, 7]), np.array([-1, -1, -1]))
     scores = watch_list.score(np.array([[2, 0]], np.float32))
-    assert scores.heights == pytest.approx([0.8])
+    assert scores.scores == pytest.approx([0.8])
     assert watch_list.people[scores.positions].tolist() == [7]
     assert scores.positions.tolist() == [2]
     assert watch_list.size == 2
@@ -99,9 +99,9 @@ def test_a_smaller_rate_never_has_a_lower_threshold(people, known):
     fitted = [
         fit_threshold(watch_list, rate, reference, traffic, artefact=_artefact()) for rate in RATES
     ]
-    heights = [threshold.height for threshold in fitted]
-    assert np.isfinite(heights).all()
-    assert heights == sorted(heights)
+    values = [threshold.value for threshold in fitted]
+    assert np.isfinite(values).all()
+    assert values == sorted(values)
     assert {threshold.basis for threshold in fitted} == {
         {"nothing": "list" if people >= 18 else "artefact"}.get(known, known)
     }
@@ -111,10 +111,10 @@ def test_a_smaller_rate_never_has_a_lower_threshold(people, known):
 def test_strangers_exceed_it_no_more_often_than_asked_and_listed_people_mostly(people):
     watch_list = _list(people)
     threshold = fit_threshold(watch_list, 1e-2, _reference(), crops_per_track=1)
-    strangers = watch_list.score(_population(20_000, 1, seed=9)[0]).heights
-    listed = watch_list.score(_population(people, 5, seed=1)[0]).heights
-    assert (strangers > threshold.height).mean() < 1.2e-2
-    assert (listed > threshold.height).mean() > 0.9
+    strangers = watch_list.score(_population(20_000, 1, seed=9)[0]).scores
+    listed = watch_list.score(_population(people, 5, seed=1)[0]).scores
+    assert (strangers > threshold.value).mean() < 1.2e-2
+    assert (listed > threshold.value).mean() > 0.9
 
 
 def test_a_rate_below_the_smallest_promise_keeps_its_threshold_and_is_not_promised():
@@ -123,7 +123,7 @@ def test_a_rate_below_the_smallest_promise_keeps_its_threshold_and_is_not_promis
     assert usual.promised
     assert not rare.promised
     assert (rare.asked, rare.rate) == (1e-5, 1e-3)
-    assert rare.height > usual.height
+    assert rare.value > usual.value
     alone = fit_threshold(watch_list, 1e-3, None)
     assert not alone.promised
     assert alone.rate == 1e-2
@@ -135,7 +135,7 @@ def test_few_people_without_a_reference_have_the_artefacts_threshold_or_none():
             fit_threshold(_list(people), 1e-2, None)
         assert not fit_threshold(_list(people), 1e-2, None, artefact=_artefact()).promised
     by_score = fit_threshold(_list(3), 1e-2, None, crops_per_track=4, artefact=_artefact())
-    assert by_score.height == _artefact().tail(3).threshold(5e-3, 0.0)
+    assert by_score.value == _artefact().tail(3).threshold(5e-3, 0.0)
 
 
 def test_people_who_look_all_the_same_are_refused():
@@ -155,16 +155,16 @@ def test_traffic_moves_the_threshold_from_200_tracks_on_and_within_a_factor_of_t
     assert fit_threshold(watch_list, 1e-2, reference, _traffic(watch_list, 199)) == before
     seen = fit_threshold(watch_list, 1e-2, reference, _traffic(watch_list, 200))
     assert (seen.basis, seen.traffic_tracks) == ("traffic", 200)
-    assert below.height <= seen.height <= above.height
+    assert below.value <= seen.value <= above.value
     for scores, end in (([0.9] * 250 + [0.8] * 250, above), ([-0.1] * 250 + [-0.2] * 250, below)):
         moved = fit_threshold(watch_list, 1e-2, reference, Traffic.of(np.array(scores)))
-        assert moved.height == end.height
+        assert moved.value == end.value
 
 
 @pytest.mark.parametrize("people", [5, 40])
 def test_listed_people_in_the_traffic_change_the_threshold_little(people):
     watch_list = _list(people)
-    listed = watch_list.score(_population(people, 8, seed=1)[0]).heights
+    listed = watch_list.score(_population(people, 8, seed=1)[0]).scores
     listed = np.resize(listed, 90)
     strangers = _traffic(watch_list, 360)
     reference = _reference()
@@ -172,7 +172,7 @@ def test_listed_people_in_the_traffic_change_the_threshold_little(people):
     both = Traffic(strangers.counts + Traffic.of(listed).counts)
     mixed = fit_threshold(watch_list, 1e-2, reference, both)
     assert mixed.traffic_tracks == 450
-    assert abs(mixed.height - clean.height) < 0.05 * (np.median(listed) - clean.height)
+    assert abs(mixed.value - clean.value) < 0.05 * (np.median(listed) - clean.value)
 
 
 @pytest.mark.parametrize("people", [3, 9, 40])
@@ -182,12 +182,12 @@ def test_the_camera_that_enrolled_a_list_has_a_stricter_threshold_at_every_rate(
     traffic = _traffic(watch_list, 300)
     for seen in (None, traffic):
         fits = [ThresholdFit(watch_list, rate, _reference()) for rate in RATES]
-        heights = [fit.at(0, seen).height for fit in fits]
-        assert heights == sorted(heights)
+        values = [fit.at(0, seen).value for fit in fits]
+        assert values == sorted(values)
         elsewhere = [fit.at(7, seen) for fit in fits]
         assert [fit.at(None, seen) for fit in fits] == elsewhere
         assert not any(threshold.own_camera for threshold in elsewhere)
-        differences = np.subtract(heights, [threshold.height for threshold in elsewhere])
+        differences = np.subtract(values, [threshold.value for threshold in elsewhere])
         assert (differences >= 0).all()
         assert (differences > 0).any()
 
@@ -195,37 +195,37 @@ def test_the_camera_that_enrolled_a_list_has_a_stricter_threshold_at_every_rate(
 def test_the_camera_that_enrolled_a_list_still_finds_its_people():
     watch_list = _list(9)
     threshold = ThresholdFit(watch_list, 1e-2, _reference()).at(1)
-    listed = watch_list.score(_population(9, 5, seed=1)[0]).heights
-    assert (listed > threshold.height).mean() > 0.9
+    listed = watch_list.score(_population(9, 5, seed=1)[0]).scores
+    assert (listed > threshold.value).mean() > 0.9
 
 
 def test_crops_unlike_each_other_make_no_threshold_stricter():
     vectors = np.eye(6, DIMENSION, dtype=np.float32)
     watch_list = WatchList(vectors, np.repeat(np.arange(3), 2), np.zeros(6, np.int64))
     fit = ThresholdFit(watch_list, 1e-2, _reference())
-    assert fit.at(0).height == fit.at(None).height
+    assert fit.at(0).value == fit.at(None).value
 
 
 @pytest.mark.parametrize("people", [3, 40])
 def test_traffic_of_the_own_camera_moves_its_threshold_within_a_factor_of_three(people):
     watch_list = _list(people)
     above, below = (
-        ThresholdFit(watch_list, rate, _reference()).at(0).height for rate in (1e-2 / 3, 3e-2)
+        ThresholdFit(watch_list, rate, _reference()).at(0).value for rate in (1e-2 / 3, 3e-2)
     )
     fit = ThresholdFit(watch_list, 1e-2, _reference())
     for scores, end in (([0.9] * 250 + [0.8] * 250, above), ([-0.1] * 250 + [-0.2] * 250, below)):
-        assert fit.at(0, Traffic.of(np.array(scores))).height == pytest.approx(end)
+        assert fit.at(0, Traffic.of(np.array(scores))).value == pytest.approx(end)
 
 
 def _reviewed(rejected=(), confirmed=(), people=3, traffic=None):
     """Return a list's threshold at its own camera before and after reviews, and another's after."""
     fit = ThresholdFit(_list(people), 1e-2, _reference())
     reviews = Reviews(np.array(rejected, float), np.array(confirmed, float))
-    before = fit.at(0, traffic).height
+    before = fit.at(0, traffic).value
     after = fit.at(0, traffic, reviews)
     assert after.reviews == len(rejected) + len(confirmed)
     assert fit.at(7, traffic, reviews) == fit.at(7, traffic)
-    return before, after.height
+    return before, after.value
 
 
 def test_a_rejected_alert_raises_the_threshold_of_the_camera_to_its_score():
