@@ -96,7 +96,7 @@ async def maintain_record(runtime: Runtime) -> None:
         await attempt(f"deletions of gallery {name}", drop)
         release = runtime.pools.files.run(record.crops.release_space, gallery.gallery_id)
         await attempt(f"disk space of gallery {name}", release)
-    forget_cameras = runtime.galleries.write(watch.cameras.remove_old, runtime.watch.heard.clock())
+    forget_cameras = runtime.galleries.write(watch.cameras.remove_old, watch.contacts.clock())
     await attempt("cameras", forget_cameras)
     await attempt("counted tracks", runtime.galleries.write(watch.traffic.forget_tracks))
     # A killed process may have left rows of a deleted gallery.

@@ -28,7 +28,7 @@ async def note_heartbeat(
         InvalidField: the camera is new, and the key has too many others.
         RecordUnavailable, StorageFailed: the heartbeat could not be stored now.
     """
-    now = runtime.watch.heard.clock()
+    now = runtime.watch.contacts.clock()
     await _write(runtime, runtime.watch.cameras.note_heartbeat, key, camera, heartbeat, now)
 
 
@@ -44,19 +44,19 @@ async def keep_cameras(runtime: Runtime) -> None:
 
 
 async def _store_counts(runtime: Runtime) -> None:
-    now = runtime.watch.heard.clock()
+    now = runtime.watch.contacts.clock()
     keys = runtime.keys.valid_keys()
     # Counts that cannot be stored are dropped: they would fill the memory while the disk is full.
-    for key_id, counts in runtime.watch.heard.take_counts().items():
+    for key_id, counts in runtime.watch.contacts.take_counts().items():
         if key := keys.get(key_id):
             store = _write(runtime, runtime.watch.cameras.note_sightings, key, counts, now)
             await attempt(f"counting what cameras of the key {key_id} sent", store)
 
 
 async def _find_silent(runtime: Runtime) -> None:
-    now = runtime.watch.heard.clock()
+    now = runtime.watch.contacts.clock()
     heard_before = now - SILENT_AFTER
-    if runtime.watch.heard.listening_since(now) > heard_before:
+    if runtime.watch.contacts.listening_since(now) > heard_before:
         return
     keys = runtime.keys.valid_keys()
     cameras = runtime.watch.cameras
@@ -71,7 +71,7 @@ async def _write(runtime: Runtime, rule: Callable[..., list[NotedVisit]], *args:
         alerts = await runtime.galleries.write(rule, *args)
     except (RecordUnavailable, StorageFailed):
         # The record does not have what cameras send meanwhile.
-        runtime.watch.heard.listen_anew()
+        runtime.watch.contacts.listen_anew()
         raise
     for noted in alerts:
         announce_alert(runtime.metrics, runtime.shared, noted)

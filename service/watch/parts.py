@@ -6,7 +6,7 @@ from service.ops.metrics import Metrics
 from service.record.record import Record
 from service.settings import Settings
 from service.watch.active import ArmedLists
-from service.watch.heard import HeardCameras
+from service.watch.camera_contacts import CameraContacts
 from service.watch.sender import Sender
 from service.watch.tables.parts import WatchTables
 from service.watch.tracks import OpenTracks
@@ -17,7 +17,7 @@ class Watch(WatchTables):
 
     Attributes:
         lists: the armed lists; used on the event loop only.
-        heard: what cameras sent to this process; used on the event loop only.
+        contacts: what cameras sent to this process; used on the event loop only.
         tracks: open tracks of sightings; used on the event loop only.
         sender: delivers messages to webhooks.
     """
@@ -25,7 +25,7 @@ class Watch(WatchTables):
     def __init__(self, record: Record, settings: Settings, metrics: Metrics) -> None:
         super().__init__(record.database)
         self.lists = ArmedLists(record.galleries.group_secret())
-        self.heard = HeardCameras()
+        self.contacts = CameraContacts()
         self.tracks = OpenTracks(metrics)
         self.sender = Sender(settings.webhook_private)
 

@@ -30,7 +30,7 @@ from service.record.transaction import batches
 from service.record.values import Picture, Sender
 from service.runtime import Runtime
 from service.watch.active import ActiveList
-from service.watch.heard import HeardCameras
+from service.watch.camera_contacts import CameraContacts
 from service.watch.lists import write_alert
 from service.watch.scores import Scores
 from service.watch.tables.alerts import NotedVisit, SightedPerson
@@ -149,7 +149,7 @@ async def sight(
         # A refused crop may be sent again and is compared then.
         for sighting in set(chosen).difference(accepted):
             sighting.track.looks -= sighting.compares
-    _count_cameras(runtime.watch.heard, sightings)
+    _count_cameras(runtime.watch.contacts, sightings)
     usable = sum(sighting.problem is None for sighting in sightings)
     runtime.metrics.sightings.inc(usable)
     if not caller.may("query"):
@@ -165,7 +165,7 @@ async def sight(
     return Sighted(accepted=usable, results=results)
 
 
-def _count_cameras(cameras: HeardCameras, sightings: Sequence[_Sighting]) -> None:
+def _count_cameras(cameras: CameraContacts, sightings: Sequence[_Sighting]) -> None:
     for sighting in sightings:
         track = sighting.track
         is_usable = sighting.problem is None
@@ -451,8 +451,8 @@ async def keep_tracks(runtime: Runtime) -> None:
         await _store_traffic(runtime.watch.tracks, runtime.watch.traffic, runtime.galleries)
 
 
-async def _end_tracks(runtime: Runtime, heard_before: float) -> None:
-    for track in runtime.watch.tracks.end(heard_before):
+async def _end_tracks(runtime: Runtime, arrived_before: float) -> None:
+    for track in runtime.watch.tracks.end(arrived_before):
         for match in list(track.matches.values()):
             if match.noted < track.crops:
                 await attempt("noting the last crops of a visit", _note(runtime, track, match))

@@ -82,7 +82,8 @@ class Track:
         number: number of tracks into which the label's presence was divided before this one.
         until: time of capture until which crops continue the track.
         opened: time of arrival of the first crop, by `time.monotonic`.
-        heard: time of arrival of the newest crop, or later if the track waits longer after it.
+        last_arrival: time of arrival of the newest crop, or later if the track waits longer after
+            it.
         checked: time of capture of the newest crop that was embedded.
         crops: number of crops that were sent.
         looks: number of compared crops, and of those in comparison.
@@ -103,7 +104,7 @@ class Track:
     number: int = 0
     until: float = -math.inf
     opened: float = field(default_factory=time.monotonic)
-    heard: float = 0.0
+    last_arrival: float = 0.0
     checked: float = -math.inf
     crops: int = 0
     looks: int = 0
@@ -241,24 +242,24 @@ class OpenTracks:
         track.began = min(track.began, captured)
         track.last = max(track.last, captured)
         track.until = max(track.until, captured + seconds)
-        track.heard = max(track.heard, time.monotonic() + seconds - QUIET_SECONDS)
+        track.last_arrival = max(track.last_arrival, time.monotonic() + seconds - QUIET_SECONDS)
         track.crops += 1
         tracks = self._open[track.caller]
         tracks[track] = None
         tracks.move_to_end(track)
 
-    def end(self, heard_before: float) -> list[Track]:
+    def end(self, arrived_before: float) -> list[Track]:
         """End and return tracks without a newer crop, and count the traffic.
 
         Beyond `MOST_OPEN`, the oldest track of the caller with the most ends too.
 
         Args:
-            heard_before: a time by `time.monotonic`.
+            arrived_before: a time by `time.monotonic`.
         """
         ended = []
         callers = self._open.values()
         for tracks in callers:
-            quiet = [track for track in tracks if track.heard < heard_before]
+            quiet = [track for track in tracks if track.last_arrival < arrived_before]
             for track in quiet:
                 del tracks[track]
             ended += quiet

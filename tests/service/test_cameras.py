@@ -21,8 +21,7 @@ import os
 from datetime import datetime
 from pathlib import Path
 
-from service import runtime
-from service.watch import camera_health, heard
+from service.watch import camera_contacts, camera_health, parts
 
 CLOCK = Path({clock!r})
 SEEN = CLOCK.with_name(f"seen {{os.getpid()}}")
@@ -32,7 +31,7 @@ def read_clock():
     SEEN.write_text(text)
     return datetime.fromisoformat(text)
 
-runtime.HeardCameras = lambda: heard.HeardCameras(read_clock)
+parts.CameraContacts = lambda: camera_contacts.CameraContacts(read_clock)
 camera_health.LOOK_EVERY_SECONDS = 0.02
 """
 LONGEST_STEP_SECONDS = 30

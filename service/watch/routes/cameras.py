@@ -63,7 +63,7 @@ async def list_cameras(
         key.key_id for key in runtime.keys.valid_keys().values() if _may_see(call.caller, key)
     ]
     cameras = await runtime.galleries.read(
-        runtime.watch.cameras.page, key_ids, cursor, limit + 1, runtime.watch.heard.clock()
+        runtime.watch.cameras.page, key_ids, cursor, limit + 1, runtime.watch.contacts.clock()
     )
     next_cursor = position_of(cameras[limit - 1]) if len(cameras) > limit else None
     page = models.Cameras(results=cameras[:limit], next_cursor=next_cursor)

@@ -98,7 +98,7 @@ def test_a_crop_of_another_person_begins_a_track_and_the_first_goes_on_if_they_r
 def test_nobody_returns_to_a_track_that_has_ended(opened):
     ann = opened.take("key", "gate", "17", BEGIN)
     ben = opened.move(ann, BEGIN, False, lambda _: False)
-    ann.heard -= 60.0
+    ann.last_arrival -= 60.0
     assert opened.end(time.monotonic() - QUIET_SECONDS) == [ann]
     assert opened.take("key", "gate", "17", BEGIN + 1.0) is ben
     assert opened.move(ben, BEGIN + 1.0, False, lambda _: True) is not ann

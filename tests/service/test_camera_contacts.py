@@ -8,8 +8,8 @@ import pytest
 
 from service.api_keys import LOCAL_ADMIN
 from service.errors import InvalidField, StorageFailed
+from service.watch.camera_contacts import CameraContacts
 from service.watch.camera_health import note_heartbeat
-from service.watch.heard import HeardCameras
 from service.watch.tables.cameras import MOST_CAMERAS
 
 
@@ -27,58 +27,57 @@ def clock():
 
 
 @pytest.fixture
-def heard(clock):
-    return HeardCameras(clock)
+def contacts(clock):
+    return CameraContacts(clock)
 
 
-def test_images_are_counted_until_they_are_taken(heard, clock):
-    heard.count("door", "gate", is_usable=True, begins_track=True)
+def test_images_are_counted_until_they_are_taken(contacts, clock):
+    contacts.count("door", "gate", is_usable=True, begins_track=True)
     began = clock.now
     clock.now += timedelta(seconds=5)
-    heard.count("door", "gate", is_usable=False, begins_track=False)
-    heard.count("door", None, is_usable=True, begins_track=True)
-    heard.count("yard", "gate", is_usable=True, begins_track=True)
-    counts = heard.take_counts()
+    contacts.count("door", "gate", is_usable=False, begins_track=False)
+    contacts.count("door", None, is_usable=True, begins_track=True)
+    contacts.count("yard", "gate", is_usable=True, begins_track=True)
+    counts = contacts.take_counts()
     gate = counts["door"]["gate"]
     assert (gate.crops, gate.tracks, gate.refused) == (1, 1, 1)
     assert (gate.crop_at, gate.heard_at) == (began, clock.now)
     assert (counts["door"][""].crops, counts["yard"]["gate"].crops) == (1, 1)
-    assert heard.take_counts() == {}
+    assert contacts.take_counts() == {}
 
 
-def test_invented_names_of_one_key_are_counted_together(heard):
+def test_invented_names_of_one_key_are_counted_together(contacts):
     for number in range(MOST_CAMERAS + 5):
-        heard.count("door", f"camera {number}", is_usable=True, begins_track=True)
-    counts = heard.take_counts()["door"]
+        contacts.count("door", f"camera {number}", is_usable=True, begins_track=True)
+    counts = contacts.take_counts()["door"]
     assert len(counts) == MOST_CAMERAS + 1
     assert counts[""].crops == 5
 
 
-def test_a_process_that_stood_still_or_could_not_write_listens_anew(heard, clock):
+def test_a_process_that_stood_still_or_could_not_write_listens_anew(contacts, clock):
     start = clock.now
     for seconds in (10, 60):
         clock.now += timedelta(seconds=seconds)
-        assert heard.listening_since(clock.now) == start
+        assert contacts.listening_since(clock.now) == start
     clock.now += timedelta(seconds=61)
-    assert heard.listening_since(clock.now) == clock.now
+    assert contacts.listening_since(clock.now) == clock.now
     clock.now += timedelta(seconds=10)
-    heard.listen_anew()
-    assert heard.listening_since(clock.now) == clock.now
+    contacts.listen_anew()
+    assert contacts.listening_since(clock.now) == clock.now
 
 
 @pytest.mark.parametrize(
     ("error", "listens_anew"), [(StorageFailed("full"), True), (InvalidField("camera: no"), False)]
 )
 async def test_a_heartbeat_that_a_full_disk_refuses_makes_no_camera_silent(
-    heard, clock, error, listens_anew
+    contacts, clock, error, listens_anew
 ):
     runtime = SimpleNamespace(
-        cameras=heard,
-        record=Mock(),
+        watch=Mock(contacts=contacts),
         galleries=SimpleNamespace(write=AsyncMock(side_effect=error)),
     )
     start = clock.now
     clock.now += timedelta(seconds=30)
     with pytest.raises(type(error)):
         await note_heartbeat(runtime, LOCAL_ADMIN, "gate", {"state": "ok"})
-    assert (heard.listening_since(clock.now) > start) == listens_anew
+    assert (contacts.listening_since(clock.now) > start) == listens_anew

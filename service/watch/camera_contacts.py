@@ -16,7 +16,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class HeardCameras:
+class CameraContacts:
     """Images that cameras sent to one process, counted; used on the event loop only.
 
     Attributes:
