@@ -20,7 +20,7 @@ from gmn_client import Client, QueryOptions, RequestRefused
 from gmn_client.commands.bulk import Source, SourceCrop
 from gmn_client.commands.common import Shown, plain_table, progress_bar
 from gmn_client.models import Crop, QueryAnswer
-from model.crops.folder import read_folder
+from model.crops.folder import CropFolder
 from model.crops.manifest import find_manifest, read_manifest
 from model.crops.names import Ignored, is_image_name
 from model.crops.texts import nfc
@@ -83,7 +83,7 @@ def find_source(
     """Find the images of a SOURCE, of one split and camera.
 
     Args:
-        name: an image, a CSV manifest, a folder (see `read_folder`), or `KIND:PATH`.
+        name: an image, a CSV manifest, a folder (see `CropFolder`), or `KIND:PATH`.
         split: None for the images of all splits.
         camera: None for the images of all cameras; the camera of all images if the source names
             none.
@@ -116,7 +116,7 @@ def _read_source(name: str) -> Source:
     manifest = find_manifest(path) if is_folder else path
     labelled = manifest is not None and manifest.is_file()
     if is_folder:
-        files = read_folder(path, ignored, manifest)
+        files = list(CropFolder(path, manifest).check(ignored))
         if not files:
             raise InputProblem(
                 f"{path}: holds no image; name the folder that holds the images{ignored.remark()}"

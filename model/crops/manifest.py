@@ -5,42 +5,28 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain
+from itertools import islice, zip_longest
 from pathlib import Path, PureWindowsPath
 from typing import IO
 
 from model.crops.file_forms import FileForms
+from model.crops.hash_set import HashSet
+from model.crops.manifest_columns import COLUMNS, EXPORTED, LABELLED, read_header
 from model.crops.names import Ignored, by_product_kind, is_hidden, shown
 from model.problems import InputProblem, is_of_the_machine
 from model.times import read_time
 
 MANIFEST = "manifest.csv"
-COLUMNS = ("path", "identity", "camera", "captured_at", "external_id", "metadata", "track", "split")
-# Columns that only the manifest of an export has.
-EXPORTED = ("crop_id", "sha256", "quality", "created_at")
-# Training and evaluation need these of every crop.
-LABELLED = ("path", "identity", "camera")
-# Other common names of the required columns, without spaces and the like.
-OTHER_NAMES = {
-    "path": ("imagepath", "imgpath", "filepath", "file", "filename", "image", "imagename", "img"),
-    "identity": ("pid", "personid", "person", "id", "identityid", "label", "name", "personname"),
-    "camera": ("camid", "cameraid", "cam", "cameraname", "camname"),
-}
-MAX_LINE = 1_000_000
-# Upper bounds on the crops of an export, and on the manifest of an import, which is held in memory.
+# Upper bound on the characters of a row, and so on the memory that reading one takes.
+MAX_ROW = 1_000_000
+# Upper bounds on the crops of an export, and on the bytes of its manifest and of other ones.
 MAX_EXPORTED = 1_000_000
-MAX_MANIFEST_BYTES = 512 * 1024 * 1024
-# Each row takes time for each column of the header.
-MAX_COLUMNS = 1_000
+MAX_EXPORTED_BYTES = 512 * 1024 * 1024
+MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 SPLITS = ("train", "query", "gallery")
-# Spreadsheet programs of some countries write these in place of commas.
-SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-# Programs put these around the name of a column; white space of any kind is stripped as well.
-AROUND_NAMES = "\ufeff\u200b\"'“”„‘’`"
 
 
 class ManifestProblem(InputProblem):
@@ -102,214 +88,165 @@ def read_manifest(
     within: Path | None = None,
     required: Collection[str] = LABELLED,
     ignored: Ignored | None = None,
-    between: Callable[[], object] = lambda: None,
-    is_export: bool = False,
 ) -> list[CropFile]:
-    """Read a manifest, whose relative paths begin at its own folder.
+    """Read all crops of a manifest; see `Manifest`, and `Manifest.check` for the errors."""
+    return list(Manifest(manifest, within, required).check(ignored or Ignored(), HashSet()))
 
-    Args:
-        manifest: the file.
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest that is read row by row, as often as needed, in bounded memory.
+
+    Attributes:
+        path: the file; relative paths in it begin at its own folder.
         within: a resolved folder out of which no path may lead. The error then tells neither
             whether a file outside exists nor the labels of the manifest. None allows any path that
             is not written with backslashes.
         required: columns that have a value in every row.
-        ignored: collects the unknown columns.
-        between: called before each row; an error that it raises ends the reading.
         is_export: whether a service wrote it, with the columns `EXPORTED`. Then spaces around
             values count, and a row may lack a path.
-
-    Raises:
-        ManifestProblem: a column, a value or a file is missing, a column or path occurs twice, a
-            column has nearly the name of a known one, a time is not RFC 3339, metadata are no JSON
-            object, or a split is unknown. The message names the first wrong row.
+        between: called before each row; an error that it raises ends the reading.
     """
-    named = manifest.resolve().relative_to(within) if within else manifest
-    rows: list[CropFile] = []
-    lines: dict[str, int] = {}
-    known = (*COLUMNS, *EXPORTED) if is_export else COLUMNS
-    forms = FileForms()
-    try:
-        with manifest.open(newline="", encoding="utf-8-sig") as file:
-            # A space after a comma would make the quotes after it a part of the value.
-            reader = csv.DictReader(_bounded(file), strict=True, skipinitialspace=True)
-            try:
-                columns = ("path", *EXPORTED) if is_export else required
-                names = _read_header(reader.fieldnames or (), columns)
-            except ManifestProblem as problem:
-                raise ManifestProblem(f"{named}, line 1: {problem}") from problem
-            reader.fieldnames = names
-            for name in names:
-                if ignored is not None and name not in known:
-                    reason = f"the column is unknown; known columns are {', '.join(known)}"
-                    ignored.add(f"{named}: {name}", reason)
-            for record in reader:
-                between()
-                line = reader.line_num
-                if _is_blank(record):
-                    continue
-                try:
-                    row = _read_row(
-                        record, line, manifest.parent, within, required, forms, is_export
-                    )
-                except ManifestProblem as problem:
-                    raise ManifestProblem(f"{named}, line {line}: {problem}") from problem
-                path = str(row.path) if row.path != manifest.parent else f"line {line}"
-                if (earlier := lines.setdefault(path, line)) != line:
+
+    path: Path
+    within: Path | None = None
+    required: Collection[str] = LABELLED
+    is_export: bool = False
+    between: Callable[[], object] = lambda: None
+
+    def check(self, ignored: Ignored, paths: HashSet) -> Iterator[CropFile]:
+        """Yield the crops of all rows until one is wrong.
+
+        Args:
+            ignored: collects the unknown columns.
+            paths: an empty set, to which the paths of the crops are added.
+
+        Raises:
+            ManifestProblem: a column, a value or a file is missing, a column or path occurs twice,
+                a column has nearly the name of a known one, a time is not RFC 3339, metadata are no
+                JSON object, or a split is unknown. The message names the first wrong row.
+        """
+        forms = FileForms()
+        is_empty = True
+        for line, record in self._records(ignored):
+            is_empty = False
+            crop = self._parse(line, record, forms)
+            has_path = crop.path != self.path.parent
+            if has_path and not paths.add(str(crop.path)):
+                same = (other.line for other in self.crops() if other.path == crop.path)
+                earlier = next(same, line)
+                if earlier != line:
                     raise ManifestProblem(
-                        f"{named}, line {line}: {shown(record['path'] or '')} is listed already "
-                        f"on line {earlier}; keep one of the two"
+                        f"{self._name()}, line {line}: {shown(record['path'].strip())} is listed "
+                        f"already on line {earlier}; keep one of the two"
                     )
-                if is_export and len(rows) == MAX_EXPORTED:
-                    raise ManifestProblem(f"{named}: has more than {MAX_EXPORTED:,} crops")
-                rows.append(row)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ManifestProblem(f"{named}: not a UTF-8 CSV file ({error}); save it as one") from error
-    except OSError as error:
-        if is_of_the_machine(error):
-            raise
-        raise ManifestProblem(
-            f"{named}: cannot be read ({error.strerror}); name a readable CSV manifest"
-        ) from error
-    if not rows and not is_export:
-        raise ManifestProblem(f"{named}: has no rows; list at least one crop")
-    return rows
+            yield crop
+        if is_empty and not self.is_export:
+            raise ManifestProblem(f"{self._name()}: has no rows; list at least one crop")
+
+    def crops(self, first: int = 0) -> Iterator[CropFile]:
+        """Yield the crops from one on, counted from 0; raise `ManifestProblem` as `check`.
+
+        A path that occurs twice is not noticed.
+        """
+        forms = FileForms()
+        for line, record in islice(self._records(), first, None):
+            yield self._parse(line, record, forms)
+
+    def count(self) -> int:
+        """Return the number of crops, whose values may be wrong; raise `ManifestProblem`."""
+        return sum(1 for _ in self._records())
+
+    def _records(self, ignored: Ignored | None = None) -> Iterator[tuple[int, dict[str, str]]]:
+        """Yield the lines and values of rows that are not blank; those of a short row are empty."""
+        known = (*COLUMNS, *EXPORTED) if self.is_export else COLUMNS
+        named = self._name()
+        crops = 0
+        try:
+            with self.path.open(newline="", encoding="utf-8-sig") as file:
+                lines = _Lines(file)
+                # A space after a comma would make the quotes after it a part of the value.
+                reader = csv.reader(lines, strict=True, skipinitialspace=True)
+                names = self._read_header(next(reader, []))
+                for name in names:
+                    if ignored is not None and name not in known:
+                        reason = f"the column is unknown; known columns are {', '.join(known)}"
+                        ignored.add(f"{named}: {name}", reason)
+                lines.row_characters = 0
+                for row in reader:
+                    lines.row_characters = 0
+                    self.between()
+                    # Spreadsheet programs write blank rows below the others.
+                    if not any(value.strip() for value in row):
+                        continue
+                    if len(row) > len(names):
+                        raise ManifestProblem(
+                            f"{named}, line {reader.line_num}: more values than columns; "
+                            "quote values that hold a comma"
+                        )
+                    if self.is_export and crops == MAX_EXPORTED:
+                        raise ManifestProblem(f"{named}: has more than {MAX_EXPORTED:,} crops")
+                    crops += 1
+                    yield reader.line_num, dict(zip_longest(names, row, fillvalue=""))
+        except (UnicodeDecodeError, csv.Error) as error:
+            problem = f"{named}: not a UTF-8 CSV file ({error}); save it as one"
+            raise ManifestProblem(problem) from error
+        except OSError as error:
+            if is_of_the_machine(error):
+                raise
+            raise ManifestProblem(
+                f"{named}: cannot be read ({error.strerror}); name a readable CSV manifest"
+            ) from error
+
+    def _read_header(self, header: Sequence[str]) -> list[str]:
+        required = ("path", *EXPORTED) if self.is_export else self.required
+        try:
+            return read_header(header, required)
+        except InputProblem as problem:
+            raise ManifestProblem(f"{self._name()}, line 1: {problem}") from problem
+
+    def _parse(self, line: int, record: Mapping[str, str], forms: FileForms) -> CropFile:
+        try:
+            return _read_row(
+                record, line, self.path.parent, self.within, self.required, forms, self.is_export
+            )
+        except ManifestProblem as problem:
+            raise ManifestProblem(f"{self._name()}, line {line}: {problem}") from problem
+
+    def _name(self) -> Path:
+        """Return the path for messages, which do not name what lies above `within`."""
+        return self.path.resolve().relative_to(self.within) if self.within else self.path
 
 
-def _read_header(header: Sequence[str], required: Collection[str]) -> list[str]:
-    """Return the names of columns, stripped of spaces, quotes and the like.
+class _Lines:
+    """Yields the lines of a file, and refuses a row that has too many characters.
 
-    Raises:
-        ManifestProblem: the header would lose a known column; the message does not name the line.
+    Attributes:
+        row_characters: those of the row that is being read; to be set to 0 after each row.
     """
-    names = [_strip_name(name) for name in header]
-    if len(names) > MAX_COLUMNS:
-        raise ManifestProblem(
-            f"has {len(names):,} columns, over the limit of {MAX_COLUMNS:,}; leave out those that "
-            "are not known"
-        )
-    _require_commas(names)
-    repeated = [name for name, count in Counter(names).items() if count > 1 and name in COLUMNS]
-    if repeated:
-        raise ManifestProblem(
-            f"the column {repeated[0]} occurs twice; keep one of the two, or rename the other"
-        )
-    for name in names:
-        meant = _similar_column(name, names)
-        if meant is not None:
-            raise ManifestProblem(
-                f"there is no column {shown(name)!r}; did you mean {meant}? Rename the column to "
-                f"{meant}, or to something else if it is not meant"
-            )
-    missing = [name for name in required if name not in names]
-    if missing:
-        others = [name for name in COLUMNS if name not in required]
-        raise ManifestProblem(
-            f"the header lacks {', '.join(missing)}; it must be "
-            f"{','.join(required)}[,{','.join(others)}]{_suggest_names(missing, names)}"
-        )
-    return names
 
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self._number = 0
+        self.row_characters = 0
 
-def _suggest_names(missing: Sequence[str], names: Sequence[str]) -> str:
-    """Name the columns that are probably the missing ones, as the end of a sentence."""
-    suggestions = []
-    for column in missing:
-        meant = next(
-            (name for name in names if _letters(name) in OTHER_NAMES.get(column, ())), None
-        )
-        if meant is not None:
-            suggestions.append(f"{shown(meant)!r} looks like {column}")
-    if not suggestions:
-        return ""
-    return f"; {', '.join(suggestions)}: rename {'it' if len(suggestions) == 1 else 'them'}"
+    def __iter__(self) -> Iterator[str]:
+        return self
 
-
-def _strip_name(name: str) -> str:
-    stripped = name.strip()
-    while (inner := stripped.strip(AROUND_NAMES).strip()) != stripped:
-        stripped = inner
-    return stripped
-
-
-def _require_commas(names: Sequence[str]) -> None:
-    """Raise `ManifestProblem` if a line does not begin with names of columns and commas."""
-    first = names[0] if names else ""
-    if first.casefold().startswith("sep="):
-        raise ManifestProblem(
-            "is a note on the separator for spreadsheet programs; remove this line, separate the "
-            "columns by commas, and begin with their names"
-        )
-    known = {_letters(column) for column in COLUMNS}
-    for separator, title in SEPARATORS.items():
-        parts = [part for name in names if separator in name for part in name.split(separator)]
-        if "path" not in names and known & {_letters(part) for part in parts}:
-            raise ManifestProblem(
-                f"the columns are separated by {title}; save the file with commas, which "
-                'spreadsheet programs call "CSV (comma delimited)"'
-            )
-
-
-def _similar_column(name: str, names: Collection[str]) -> str | None:
-    """Return the known column that another name probably means, or None."""
-    if name in COLUMNS:
-        return None
-    letters = _letters(name)
-    for column in COLUMNS:
-        if letters == _letters(column):
-            return column
-    for column in COLUMNS:
-        if column not in names and _is_misspelt(letters, column):
-            return column
-    return None
-
-
-def _letters(name: str) -> str:
-    """Return a name in lower case without spaces, underscores, hyphens and the like."""
-    return "".join(letter for letter in name.casefold() if letter.isalnum())
-
-
-def _is_misspelt(letters: str, column: str) -> bool:
-    """Return whether few letters are inserted, left out, replaced or swapped with the next one."""
-    right = _letters(column)
-    # Longer names leave room for more mistakes before they resemble other words.
-    allowed = len(column) // 4
-    if abs(len(letters) - len(right)) > allowed:
-        return False
-    # A row has the edits from the first letters of one name to all beginnings of the other.
-    rows = [list(range(len(right) + 1))]
-    for row, letter in enumerate(letters, 1):
-        above = rows[-1]
-        current = [row]
-        for place, other in enumerate(right, 1):
-            edits = min(above[place] + 1, current[-1] + 1, above[place - 1] + (letter != other))
-            if row > 1 and place > 1 and letters[row - 2] == other and right[place - 2] == letter:
-                edits = min(edits, rows[-2][place - 2] + 1)
-            current.append(edits)
-        rows.append(current)
-    return rows[-1][-1] <= allowed
-
-
-def _bounded(file: IO[str]) -> Iterator[str]:
-    """Yield the lines of a file, and refuse one of more than `MAX_LINE` characters."""
-    number = 0
-    while line := file.readline(MAX_LINE):
-        number += 1
-        if len(line) == MAX_LINE:
-            raise csv.Error(f"line {number}: is over {MAX_LINE:,} characters long")
-        yield line
-
-
-def _is_blank(record: dict[str, str | None]) -> bool:
-    """Return whether a row has no value, as spreadsheet programs write it below the others."""
-    # The key None has the values beyond the last column.
-    values = chain.from_iterable(
-        value if isinstance(value, list) else [value] for value in record.values()
-    )
-    return not any((value or "").strip() for value in values)
+    def __next__(self) -> str:
+        line = self._file.readline(MAX_ROW)
+        if not line:
+            raise StopIteration
+        self._number += 1
+        self.row_characters += len(line)
+        # A row has as many lines as there are within its quotes.
+        if self.row_characters >= MAX_ROW:
+            raise csv.Error(f"line {self._number}: is over {MAX_ROW:,} characters long")
+        return line
 
 
 def _read_row(
-    record: dict[str, str | None],
+    record: Mapping[str, str],
     line: int,
     folder: Path,
     within: Path | None,
@@ -318,9 +255,7 @@ def _read_row(
     is_export: bool,
 ) -> CropFile:
     """Return the crop of a row; the message of a `ManifestProblem` does not name the line."""
-    if None in record:
-        raise ManifestProblem("more values than columns; quote values that hold a comma")
-    values = {name: record.get(name) or "" for name in (*COLUMNS, *EXPORTED)}
+    values = {name: record.get(name, "") for name in (*COLUMNS, *EXPORTED)}
     if not is_export:
         values = {name: value.strip() for name, value in values.items()}
     labels = {name: values[name] or None for name in COLUMNS}

@@ -10,7 +10,8 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from model.arrays import Floats
-from model.crops.manifest import EXPORTED, MANIFEST, CropFile
+from model.crops.manifest import MANIFEST, CropFile
+from model.crops.manifest_columns import EXPORTED
 from model.crops.names import DESCRIPTION, VECTORS
 from model.feature_file import are_directions
 from service.errors import InvalidField
@@ -97,8 +98,8 @@ def parse_exported(file: CropFile, where: str, now: datetime) -> ExportedCrop:
     return crop
 
 
-def open_vectors(folder: Path, root: Path, count: int, between: Callable[[], None]) -> ReadVectors:
-    """Check the vectors of an export, and return a function that reads some rows of them."""
+def open_vectors(folder: Path, root: Path, count: int) -> ReadVectors:
+    """Return a function that reads and checks some of the `count` vectors of an export."""
     path = _find_beside(folder, root, VECTORS)
     if path is None:
         raise InvalidField(f"archive: {VECTORS} of the export is missing; download it again")
@@ -125,12 +126,18 @@ def open_vectors(folder: Path, root: Path, count: int, between: Callable[[], Non
             body = file.read(4 * dimension * (rows[-1] + 1 - rows[0]))
         try:
             vectors = np.frombuffer(body, "<f4").reshape(-1, dimension)
-            return vectors[[row - rows[0] for row in rows]]
+            chosen = vectors[[row - rows[0] for row in rows]]
         except (ValueError, IndexError) as error:
             raise InvalidField(f"{where}: has fewer vectors than it says; {REMEDY}") from error
+        if not are_directions(chosen):
+            raise InvalidField(f"{where}: has a vector that is zero or not finite; {REMEDY}")
+        return chosen
 
+    return read
+
+
+def check_vectors(read: ReadVectors, count: int, between: Callable[[], None]) -> None:
+    """Raise `InvalidField` if one of the vectors of an export cannot be used."""
     for first in range(0, count, VECTORS_AT_ONCE):
         between()
-        if not are_directions(read(range(first, min(first + VECTORS_AT_ONCE, count)))):
-            raise InvalidField(f"{where}: has a vector that is zero or not finite; {REMEDY}")
-    return read
+        read(range(first, min(first + VECTORS_AT_ONCE, count)))

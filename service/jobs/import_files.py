@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from model.crops.decode import CropProblem
-from model.crops.file_forms import FileForms
-from model.crops.folder import packed_root, read_folder
-from model.crops.manifest import MANIFEST, MAX_MANIFEST_BYTES, find_manifest
+from model.crops.folder import CropFolder, packed_root
+from model.crops.hash_set import HashSet
+from model.crops.manifest import CropFile
 from model.crops.names import EXPORT_FILES, Ignored, LeftOut, shown
 from model.crops.unpack import FULL, DiskFull, UnpackLimits, unpack_crops
 from model.feature_file import COLUMNS, is_feature_file, read_sent
-from model.problems import InputProblem, is_of_the_machine
-from service.errors import InvalidField, RecordUnavailable, StorageFailed
+from model.problems import InputProblem
+from service.errors import InvalidField, StorageFailed
 from service.gallery.enroll import ExportedCrop
 from service.gallery.labels import LABEL_PARSERS
-from service.gallery.registry import GalleryRegistry
 from service.jobs.export_files import (
     ReadVectors,
+    check_vectors,
     open_vectors,
     parse_exported,
     read_description,
 )
-from service.jobs.runner import Cancelled
+from service.jobs.import_folder import locate_manifest, mounted_folder
 from service.ops import data_directory
 from service.ops.data_directory import failpoint
-from service.ops.threads import heartbeat
-from service.record.jobs import Job, Jobs
+from service.record.jobs import Job
 from service.record.values import LABELS, CropLabels
 from service.settings import Settings
 from service.store.export_rows import ExportDescription
 
-# Interval at which the record is checked for a cancellation during unpacking.
-CANCELLED_WITHIN_SECONDS = 0.25
+# A batch has more crops if they need no image.
+VECTORS_PER_BATCH = 256
 # Labels of a crop in a feature file, in the order of `COLUMNS`.
 ROW_LABELS = ("external_id", "identity", "camera", "captured_at")
 
@@ -62,6 +56,10 @@ class ImportItem(NamedTuple):
     exported: ExportedCrop | None = None
 
 
+NumberedItem = tuple[int, ImportItem]
+"""The position of a crop in the report of its import, and the crop."""
+
+
 @dataclass(frozen=True)
 class ImportVectors:
     """Vectors of the crops of an import.
@@ -80,7 +78,9 @@ class ImportContent:
 
     Attributes:
         folder: resolved folder of the images.
-        items: the crops.
+        count: number of crops.
+        read_items: yields the crops from one on, counted from 0, and raises `InputProblem` at one
+            that has changed since and cannot be used.
         ignored: files and columns that are not part of the import.
         left_out: files that could not be unpacked.
         vectors: vectors of the items, if they come from a feature file or an export.
@@ -89,7 +89,8 @@ class ImportContent:
     """
 
     folder: Path
-    items: list[ImportItem]
+    count: int
+    read_items: Callable[[int], Iterator[ImportItem]]
     ignored: Ignored
     left_out: list[LeftOut] = field(default_factory=list)
     vectors: ImportVectors | None = None
@@ -107,10 +108,12 @@ class ImportContent:
 def read_import(
     settings: Settings, job: Job, spool: Path, between: Callable[[], None]
 ) -> ImportContent:
-    """Read the images and labels of an import, or its vectors; blocks.
+    """Check the images and labels of an import, or its vectors; blocks.
+
+    Once the job has progress they were checked, and are only counted.
 
     Args:
-        between: called between the steps; see `make_check`.
+        between: called between the steps; see `make_check` in runner.py.
 
     Raises:
         Cancelled: the job was cancelled, or its gallery deleted.
@@ -118,9 +121,10 @@ def read_import(
         InputProblem: the import cannot be used.
     """
     ignored = Ignored()
+    is_checked = bool(job.progress)
     if (mounted := job.parameters.get("folder")) is not None:
         folder = mounted_folder(settings.import_dir, mounted, job.parameters.get("gallery"))
-        content = _read_folder(folder, folder, job.parameters, ignored, between)
+        content = _read_folder(folder, folder, job.parameters, is_checked, ignored, between)
         return replace(content, is_mounted=True)
     folder = (spool / "files").resolve()
     archive = spool / "archive"
@@ -129,32 +133,11 @@ def read_import(
     if archive.is_file() and is_feature_file(archive):
         return _read_vectors(settings.max_body_bytes, archive, folder, job.parameters, between)
     left_out: list[LeftOut] = []
-    if not job.progress:
+    if not is_checked:
         left_out = _unpack(settings, archive, folder, ignored, between)
-    content = _read_folder(folder, packed_root(folder), job.parameters, ignored, between)
+    root = packed_root(folder)
+    content = _read_folder(folder, root, job.parameters, is_checked, ignored, between)
     return replace(content, left_out=left_out)
-
-
-def make_check(jobs: Jobs, galleries: GalleryRegistry, job: Job) -> Callable[[], None]:
-    """Return a function to be called between the steps of long work for a job.
-
-    It raises `Cancelled` or `ServiceStopping` once the work has to end.
-    """
-    checked_at = time.monotonic()
-
-    def between() -> None:
-        nonlocal checked_at
-        heartbeat()
-        if time.monotonic() - checked_at > CANCELLED_WITHIN_SECONDS:
-            with contextlib.suppress(RecordUnavailable):
-                current = jobs.get(job.job_id)
-                if current is None or current.cancelling:
-                    raise Cancelled
-            if galleries.by_id(job.gallery_id) is None:
-                raise Cancelled
-            checked_at = time.monotonic()
-
-    return between
 
 
 def _read_vectors(
@@ -180,7 +163,9 @@ def _read_vectors(
         checked = parse_labels(dict(labels), f"archive: crop {number}")
         items.append(ImportItem(None, checked, number, columns["sha256"][number]))
     vectors = ImportVectors(sent.origin.embedder, lambda rows: sent.features[list(rows)])
-    return ImportContent(folder, items, Ignored(), vectors=vectors)
+    return ImportContent(
+        folder, len(items), lambda first: iter(items[first:]), Ignored(), vectors=vectors
+    )
 
 
 def _unpack(
@@ -220,66 +205,65 @@ def _read_folder(
     folder: Path,
     root: Path,
     parameters: Mapping[str, Any],
+    is_checked: bool,
     ignored: Ignored,
     between: Callable[[], None],
 ) -> ImportContent:
     export = read_description(folder, root)
-    name = parameters.get("manifest")
-    if name:
-        # The path may be written as on Windows.
-        manifest = _resolve(folder, name) or _resolve(folder, name.replace("\\", "/"))
-    else:
-        found = find_manifest(root)
-        manifest = found and _resolve(root, found.name)
-    # An error about a file outside the import could reveal its content.
-    if manifest is not None and not manifest.is_relative_to(folder):
-        raise InvalidField("manifest: lies outside the import; put it among the images")
-    if manifest is None or not manifest.is_file():
-        if name:
-            raise InvalidField(
-                f"manifest: there is no file {shown(name)!r} in the import; name one"
-            )
-        if export is not None:
-            raise InvalidField(f"archive: {MANIFEST} of the export is missing; download it again")
-        manifest = None
-    if manifest is not None and manifest.stat().st_size > MAX_MANIFEST_BYTES:
-        raise InvalidField(
-            f"manifest: has over {MAX_MANIFEST_BYTES:,} bytes; pack fewer crops into one archive"
-        )
-    files = read_folder(
-        folder,
-        ignored,
-        manifest,
-        root=root,
-        within=folder,
-        between=between,
-        is_export=export is not None,
+    manifest = locate_manifest(folder, root, parameters.get("manifest"), export is not None)
+    crops = CropFolder(
+        folder, manifest, root=root, within=folder, between=between, is_export=export is not None
     )
     given = {label: parameters[label] for label in ("identity", "camera") if parameters.get(label)}
-    for label in given:
-        if any(getattr(file, label) for file in files):
-            raise InvalidField(f"{label}: the manifest or the folders give it; leave it out")
-    items = []
-    crop_ids = set()
-    now = datetime.now(UTC)
-    for row, file in enumerate(files):
-        between()
-        where = f"manifest: line {file.line}" if file.line else "folder: the name of one"
-        labels = replace(parse_labels({n: getattr(file, n) for n in LABELS}, where), **given)
-        if export is None:
-            items.append(ImportItem(file.path, labels))
-            continue
-        exported = parse_exported(file, where, now)
-        crop_ids.add(exported.crop_id)
-        if len(crop_ids) == row:
-            raise InvalidField(f"{where}: repeats the crop of an earlier line; keep one of the two")
-        path = None if file.path.is_dir() else file.path
-        items.append(ImportItem(path, labels, row, exported=exported))
+
+    def parse(files: Iterator[CropFile], first: int) -> Iterator[ImportItem]:
+        now = datetime.now(UTC)
+        for row, file in enumerate(files, first):
+            yield _parse_item(file, row, given, now, export is not None)
+
+    count = crops.count() if is_checked else _check(parse(crops.check(ignored), 0))
     vectors = None
     if export is not None:
-        read = open_vectors(folder, root, len(items), between)
+        read = open_vectors(folder, root, count)
+        if not is_checked:
+            check_vectors(read, count, between)
         vectors = ImportVectors(export.embedding_fingerprint, read)
-    return ImportContent(folder, items, ignored, vectors=vectors, export=export)
+    return ImportContent(
+        folder,
+        count,
+        lambda first: parse(crops.crops(first), first),
+        ignored,
+        vectors=vectors,
+        export=export,
+    )
+
+
+def _parse_item(
+    file: CropFile, row: int, given: Mapping[str, Any], now: datetime, is_export: bool
+) -> ImportItem:
+    for label in given:
+        if getattr(file, label):
+            raise InvalidField(f"{label}: the manifest or the folders give it; leave it out")
+    where = f"manifest: line {file.line}" if file.line else "folder: the name of one"
+    labels = replace(parse_labels({n: getattr(file, n) for n in LABELS}, where), **given)
+    if not is_export:
+        return ImportItem(file.path, labels)
+    exported = parse_exported(file, where, now)
+    path = None if file.path.is_dir() else file.path
+    return ImportItem(path, labels, row, exported=exported)
+
+
+def _check(items: Iterator[ImportItem]) -> int:
+    """Return the number of items; raise `InvalidField` if a crop of an export is there twice."""
+    count = 0
+    crop_ids = HashSet()
+    for item in items:
+        count += 1
+        if item.exported is not None and not crop_ids.add(item.exported.crop_id):
+            raise InvalidField(
+                f"manifest: crop {item.exported.crop_id} is there twice; keep one of the two lines"
+            )
+    return count
 
 
 def parse_labels(labels: Mapping[str, Any], where: str) -> CropLabels:
@@ -303,62 +287,20 @@ def parse_labels(labels: Mapping[str, Any], where: str) -> CropLabels:
     return CropLabels(**parsed)
 
 
-def read_file(
-    content: ImportContent, path: Path | None, max_bytes: int
-) -> bytes | CropProblem | None:
-    if path is None:
-        return None
-    folder = content.folder
-    try:
-        path = path.resolve()
-        if not path.is_relative_to(folder):
-            return CropProblem("unreadable", "leads out of the folder; copy the file into it")
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size <= max_bytes:
-                return file.read(max_bytes)
-    except (OSError, ValueError, RuntimeError) as error:
-        # A file that a mounted folder cannot read may never be read.
-        may_be_the_folder = content.is_mounted and getattr(error, "errno", None) == errno.EIO
-        if is_of_the_machine(error) and not may_be_the_folder:
-            raise
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        return CropProblem("unreadable", f"cannot be read ({reason}); make it readable")
-    return CropProblem(
-        "file_too_large",
-        f"the file has {size:,} bytes, over the limit of {max_bytes:,}; send the person's crop",
-    )
+def read_batches(
+    items: Iterator[NumberedItem], most_images: int, count: int
+) -> list[list[NumberedItem]]:
+    """Read the next items as at most `count` batches; blocks."""
+    read = (_read_batch(items, most_images) for _ in range(count))
+    return [batch for batch in read if batch]
 
 
-def mounted_folder(root: Path | None, folder: str, gallery: str | None) -> Path:
-    """Return a folder in the import directory, or in a gallery's part of it if one is given.
-
-    Args:
-        root: the import directory; None if folders are not imported.
-
-    Raises:
-        InvalidField: there is no such folder.
-    """
-    if root is None:
-        raise InvalidField(
-            "folder: this service imports no folders; send an archive, or set GMN_IMPORT_DIR"
-        )
-    root = root.resolve()
-    allowed = root / gallery if gallery else root
-    path = _resolve(root, folder)
-    if path is None or not path.is_relative_to(allowed) or not path.is_dir():
-        key_note = f", in {gallery}/ as the key is for that gallery" if gallery else ""
-        raise InvalidField(
-            f"folder: there is no folder {folder[:200]!r} below GMN_IMPORT_DIR{key_note}; name one"
-        )
-    return path
-
-
-def _resolve(folder: Path, name: str) -> Path | None:
-    """Return the real path of a name in a resolved folder, in any Unicode form, or None."""
-    try:
-        return FileForms().resolve(folder / name, folder).resolve(strict=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        if is_of_the_machine(error):
-            raise
-        return None
+def _read_batch(items: Iterator[NumberedItem], most_images: int) -> list[NumberedItem]:
+    batch = []
+    images = 0
+    for position, item in items:
+        batch.append((position, item))
+        images += item.path is not None
+        if images == most_images or len(batch) == VECTORS_PER_BATCH:
+            break
+    return batch

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,14 +23,8 @@ from service.gallery.enroll import ComputedVectors, ImageToEnroll
 from service.gallery.gallery import Gallery
 from service.jobs import runner
 from service.jobs.export_files import require_known_deletions
-from service.jobs.import_files import (
-    ImportContent,
-    ImportItem,
-    make_check,
-    mounted_folder,
-    read_file,
-    read_import,
-)
+from service.jobs.import_files import ImportContent, NumberedItem, read_batches, read_import
+from service.jobs.import_folder import mounted_folder, read_file
 from service.ops import data_directory
 from service.ops.data_directory import IMPORTS, failpoint
 from service.ops.threads import heartbeat
@@ -41,7 +35,6 @@ from service.record.values import labels_of
 from service.runtime import Runtime
 
 CROPS_PER_BATCH = 32
-VECTORS_PER_BATCH = 256
 LINES_AT_ONCE = 1000
 # One batch is decoded while another is embedded and a third is stored.
 CONCURRENT_BATCHES = 4
@@ -66,7 +59,10 @@ NO_PICTURE = CropProblem(
     "service that serves the model of the export",
 )
 NO_IMAGE = CropProblem("unreadable", "is no JPEG, PNG, WebP or BMP file; export it again")
-NumberedItem = tuple[int, ImportItem]
+FEWER_IMAGES = (
+    "folder: has fewer images than when this import began, so some may be missing; import it "
+    "again, nothing is stored twice"
+)
 COUNTS = ("total", "done", "landed", "duplicates", "refused", "ignored")
 
 
@@ -128,7 +124,6 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
     """
     counts = Counter({**dict.fromkeys(COUNTS, 0), **job.progress})
     content = await _read_content(runtime, job, counts)
-    items = content.items
     remarks: list[str | None] = []
     deletions = None
     if content.export is not None:
@@ -137,23 +132,21 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
         deletions = DeletedCrops(runtime.record.database.deletions)
         counts.setdefault("deleted", 0)
     # The folder may have more images than when this job began. With fewer, `done` would skip some.
-    if len(items) < counts["total"] and job.parameters.get("folder"):
-        raise InvalidField(
-            "folder: has fewer images than when this import began, so some may be missing; import "
-            "it again, nothing is stored twice"
-        )
-    offset = 0 if job.parameters.get("folder") else counts["total"] - len(items)
-    counts["total"] = offset + len(items)
-    waiting = list(enumerate(items, offset))[counts["done"] - offset :]
+    if content.count < counts["total"] and job.parameters.get("folder"):
+        raise InvalidField(FEWER_IMAGES)
+    offset = 0 if job.parameters.get("folder") else counts["total"] - content.count
+    counts["total"] = offset + content.count
+    items = islice(
+        enumerate(content.read_items(counts["done"] - offset), counts["done"]),
+        counts["total"] - counts["done"],
+    )
     size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
-    if all(item.path is None for item in items):
-        size = VECTORS_PER_BATCH
     began = time.monotonic()
     # The order of batches determines which crops a track keeps, and one thread at a time may use
     # the deletions.
     is_ordered = job.parameters.get("keep_best") or deletions
     at_once = 1 if is_ordered else CONCURRENT_BATCHES
-    for group in batches(batches(waiting, size), at_once):
+    while group := await runtime.pools.imports.run(read_batches, items, size, at_once):
         enrolling = [
             _enroll_batch(runtime, gallery, job, content, deletions, batch) for batch in group
         ]
@@ -168,6 +161,8 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
         await runner.save_job(runtime, job, dict(counts), problems)
         failpoint("import.progress-noted")
         await runner.yield_turn(runtime, job, began)
+    if counts["done"] < counts["total"]:
+        raise InvalidField(FEWER_IMAGES)
     if counts["ignored"]:
         ignored = counted(counts["ignored"], "file or column was", "files or columns were")
         remarks.insert(0, f"{ignored} ignored; the report names what")
@@ -179,21 +174,20 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
 
 async def _read_content(runtime: Runtime, job: Job, counts: Counter[str]) -> ImportContent:
     spool = runtime.settings.data_dir / IMPORTS / job.job_id
-    between = make_check(runtime.record.jobs, runtime.galleries, job)
+    between = runner.make_check(runtime.record.jobs, runtime.galleries, job)
     content = await runtime.sections.run(
         runtime.pools.imports.run(read_import, runtime.settings, job, spool, between)
     )
-    items = content.items
     left_out = content.left_out
     if not job.progress:
         # At the start of the job, list the files that were left out in its report.
-        if not items and not left_out and content.vectors is None:
+        if not content.count and not left_out and content.vectors is None:
             raise InvalidField(
                 "archive: holds no image; its files must end in .jpg, .png, .webp, .bmp"
                 f"{content.ignored.remark()}"
             )
         counts["refused"] = counts["done"] = len(left_out)
-        counts["total"] = len(left_out) + len(items)
+        counts["total"] = len(left_out) + content.count
         counts["ignored"] = content.ignored.count
         problems = chain(
             _lines("not_unpacked", left_out, 0),
@@ -234,7 +228,9 @@ async def _enroll_batch(
             return added, problems
     max_bytes = runtime.settings.max_image_bytes
     files = await runtime.pools.imports.run(
-        lambda: [read_file(content, item.path, max_bytes) for _, item in batch]
+        lambda: [
+            read_file(content.folder, item.path, max_bytes, content.is_mounted) for _, item in batch
+        ]
     )
     failpoint("import.files-read")
     vectors = content.vectors

@@ -34,6 +34,7 @@ from service.ops.critical_sections import repeat_alone
 from service.ops.data_directory import IMPORTS, failpoint
 from service.ops.locks import FileWorkLock
 from service.ops.shared import SharedRedis
+from service.ops.threads import heartbeat
 from service.record.jobs import Job, Jobs
 from service.runtime import Runtime
 
@@ -47,6 +48,8 @@ RETRY_SECONDS = 5.0
 TURN_SECONDS = 5.0
 # Pause before a call that found the queue or the device full is repeated.
 BUSY_SECONDS = 0.05
+# Interval at which long work looks in the record for its cancellation.
+CANCELLED_WITHIN_SECONDS = 0.25
 Result = TypeVar("Result")
 
 DoJob = Callable[[Runtime, Gallery, Job], Awaitable[str | None]]
@@ -270,6 +273,28 @@ async def yield_turn(runtime: Runtime, job: Job, began: float) -> None:
     is_over = time.monotonic() - began > TURN_SECONDS
     if is_over and await runtime.galleries.read(runtime.record.jobs.others_wait, job):
         raise TurnOver
+
+
+def make_check(jobs: Jobs, galleries: GalleryRegistry, job: Job) -> Callable[[], None]:
+    """Return a function to be called between the steps of long work for a job.
+
+    It raises `Cancelled` or `ServiceStopping` once the work has to end.
+    """
+    checked_at = time.monotonic()
+
+    def between() -> None:
+        nonlocal checked_at
+        heartbeat()
+        if time.monotonic() - checked_at > CANCELLED_WITHIN_SECONDS:
+            with contextlib.suppress(RecordUnavailable):
+                current = jobs.get(job.job_id)
+                if current is None or current.cancelling:
+                    raise Cancelled
+            if galleries.by_id(job.gallery_id) is None:
+                raise Cancelled
+            checked_at = time.monotonic()
+
+    return between
 
 
 async def wait_while_busy(call: Callable[[], Awaitable[Result]]) -> Result:

@@ -20,13 +20,8 @@ import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
-from model.crops.manifest import (
-    COLUMNS,
-    EXPORTED,
-    MANIFEST,
-    MAX_EXPORTED,
-    MAX_MANIFEST_BYTES,
-)
+from model.crops.manifest import MANIFEST, MAX_EXPORTED, MAX_EXPORTED_BYTES
+from model.crops.manifest_columns import COLUMNS, EXPORTED
 from model.crops.names import DESCRIPTION, VECTORS
 from service.errors import GalleryConflict, RecordUnavailable
 from service.ops.data_directory import MEBIBYTE
@@ -127,9 +122,9 @@ def write_export(
                 crops += 1
         manifest.flush()
         vectors.flush()
-        if manifest.tell() > MAX_MANIFEST_BYTES:
+        if manifest.tell() > MAX_EXPORTED_BYTES:
             raise GalleryConflict(
-                f"the labels of gallery {entry.name!r} have over {MAX_MANIFEST_BYTES:,} bytes, and "
+                f"the labels of gallery {entry.name!r} have over {MAX_EXPORTED_BYTES:,} bytes, and "
                 "no import reads more; keep it by gmn backup, which has no such limit"
             )
         _add_file(packed, folder / MANIFEST)

@@ -1,12 +1,14 @@
 """Hostile manifests: rows, or a problem that names the line and says what to do."""
 
+import json
 import resource
+import sys
 
 import pytest
 
 from model.crops.manifest import ManifestProblem, read_manifest
 from tests.hostile.pictures import drawn
-from tests.outside import encoded
+from tests.outside import encoded, run_command
 
 pytestmark = pytest.mark.promise("hostile-files")
 
@@ -27,6 +29,7 @@ WHOLE = {
     "columns in capitals": (b"PATH,IDENTITY,CAMERA\na.png,1,c1\n", "did you mean path"),
     "JSON": (b'{"path": "a.png", "identity": "1", "camera": "c1"}\n', "not a UTF-8 CSV"),
     "a very long name of a column": (b"path,identity,camera" + b"y" * 99_000, "lacks camera"),
+    "a row of many short lines": (ONE + b'"\n",' * 300_000, "line 250003: is over 1,000,000"),
     "very long names of columns": (b"path," + b"identityy," * 90_000, "has 90,002 columns"),
     "deep JSON": (b"[" * 500_000, "the header lacks|field larger"),
     "one file twice": (ONE + b"./a.png,1,c1\n", "line 3: ./a.png is listed already on line 2"),
@@ -103,3 +106,24 @@ def test_a_line_without_an_end_does_not_fill_the_memory(write):
     with pytest.raises(ManifestProblem, match="over 1,000,000 characters"):
         read_manifest(manifest)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
+def peaks_of(*manifests):
+    """Return the growth of memory in MB while exports with these manifests are read."""
+    command = [sys.executable, "-m", "tests.hostile.costly_manifests", *manifests]
+    measured = [json.loads(line) for line in run_command(*command, check=True).stdout.splitlines()]
+    print(measured)  # noqa: T201
+    return {row["input"]: row["peak_mb"] for row in measured}
+
+
+def test_a_manifest_takes_no_more_memory_for_more_or_longer_rows():
+    peaks = peaks_of("few rows", "many rows", "long rows", "one row")
+    assert len(peaks) == 4
+    assert max(peaks.values()) - peaks["few rows"] < 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("largest", ["most rows", "most bytes"])
+def test_a_manifest_of_200_mb_or_400_000_rows_takes_little_more_memory_than_a_small_one(largest):
+    peaks = peaks_of("few rows", largest)
+    assert peaks[largest] - peaks["few rows"] < 40

@@ -80,7 +80,7 @@ def test_a_request_for_which_the_machine_lacks_something_is_503_and_right_later(
         ("pathlib", ["Path"], "resolve", TOO_MANY_FILES),
         ("model.crops.unpack", [], "_unpack", TOO_MANY_FILES),
         ("model.crops.unpack", ["zipfile", "ZipFile"], "open", FAILING_DISK),
-        ("service.jobs.import_files", ["os"], "fstat", FAILING_DISK),
+        ("service.jobs.import_folder", ["os"], "fstat", FAILING_DISK),
         ("service.jobs.imports", [], "read_import", NO_MEMORY),
     ],
 )
