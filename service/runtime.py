@@ -42,6 +42,9 @@ from service.record.files import PictureFolder
 from service.record.keys import ApiKey
 from service.record.record import Record
 from service.search.calibration import GalleryCalibrations
+from service.search.find import AtOnce, InTurns
+from service.search.pairs import PairComparison
+from service.search.query import GallerySearch
 from service.settings import Settings
 from service.sign_on import SignOn
 from service.watch.parts import Watch
@@ -77,6 +80,8 @@ class Runtime:
         crop_changes: changes labels of crops.
         crop_deletions: deletes crops.
         gallery_changes: creates, changes and deletes galleries.
+        search: answers queries.
+        pairs: compares two images.
         desk: kept searches and cases; accessed as the record.
         watch: watch lists in the record, which is accessed as above, and in memory.
         placement: galleries whose vectors are on the GPU; None if the networks are on the CPU.
@@ -165,6 +170,7 @@ class Runtime:
             failpoint("start.galleries-loaded")
             self.admission = Admission(settings.max_cost, self.metrics)
             self._compose_gallery(folder)
+            self._compose_search()
             self.watchdog.checks += self._health_checks()
             self.held_bytes: Counter[str] = Counter()
             self.jobs_wanted = asyncio.Event()
@@ -290,6 +296,28 @@ class Runtime:
             audited=self.audited,
             data_dir=self.settings.data_dir,
             threads=self.pools.files,
+        )
+
+    def _compose_search(self) -> None:
+        tracks = self.record.tracks
+        self.search = GallerySearch(
+            settings=self.settings,
+            record=self.record,
+            galleries=self.galleries,
+            calibrations=self.calibrations,
+            model=self.model,
+            admission=self.admission,
+            metrics=self.metrics,
+            at_once=AtOnce(self.device, self.galleries, tracks),
+            in_turns=InTurns(self.device, self.galleries, tracks, self.outside),
+        )
+        self.pairs = PairComparison(
+            models=self.models,
+            galleries=self.galleries,
+            calibrations=self.calibrations,
+            device=self.device,
+            admission=self.admission,
+            metrics=self.metrics,
         )
 
     def _health_checks(self) -> Iterator[HealthCheck]:

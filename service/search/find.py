@@ -15,11 +15,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 from model.arrays import Floats
+from service.engine.device import DeviceThread
 from service.errors import UnknownCrop, UnknownGallery
 from service.gallery.gallery import Gallery
+from service.gallery.registry import GalleryRegistry
+from service.index.interface import OutsideIndexes
 from service.record.crop_rows import CROPS_AT_ONCE
+from service.record.tracks import Tracks
 from service.record.values import LabelledCrop, StoredCrop
-from service.runtime import Runtime
 from service.search.ranking import Ranking, Search, Spans
 
 Result = TypeVar("Result")
@@ -48,7 +51,9 @@ class SearchIsLong(Exception):
 class AtOnce:
     """Runs each step of a short search at once on the calling thread, which has no event loop."""
 
-    runtime: Runtime
+    device: DeviceThread
+    galleries: GalleryRegistry
+    tracks: Tracks
 
     @contextlib.contextmanager
     def ranking(self, search: Search) -> Iterator[None]:
@@ -56,7 +61,7 @@ class AtOnce:
 
         The record may be on another machine: other queries are worked on in the meantime.
         """
-        with search.current.model.pipeline.short_work, self.runtime.device.held():
+        with search.current.model.pipeline.short_work, self.device.held():
             yield
 
     async def on_index(self, _gallery: Gallery, step: Callable[[], Result]) -> Result:
@@ -76,16 +81,19 @@ class AtOnce:
 class InTurns:
     """Runs each step of a long search on a thread of its kind, in turn with other work there."""
 
-    runtime: Runtime
+    device: DeviceThread
+    galleries: GalleryRegistry
+    tracks: Tracks
+    outside: OutsideIndexes | None
 
     def ranking(self, _search: Search) -> AbstractContextManager[None]:
         """Hold nothing: the device's thread holds the device in each step."""
         return contextlib.nullcontext()
 
     async def on_index(self, gallery: Gallery, step: Callable[[], Result]) -> Result:
-        outside = self.runtime.outside
+        outside = self.outside
         if not (gallery.outside_index and outside):
-            return await self.runtime.device.run(step)
+            return await self.device.run(step)
         # Do not block the device thread with calls to an external index.
         try:
             return await outside.run(step)
@@ -93,13 +101,13 @@ class InTurns:
             raise UnknownGallery(gallery.name) from error
 
     async def on_device(self, step: Callable[[], Result]) -> Result:
-        return await self.runtime.device.run(step)
+        return await self.device.run(step)
 
     def let_others_run(self) -> None:
         """Do nothing: each step waits for its turn."""
 
     async def on_reader(self, step: Callable[[], Result]) -> Result:
-        return await self.runtime.galleries.read(step)
+        return await self.galleries.read(step)
 
 
 Executor = AtOnce | InTurns
@@ -130,7 +138,7 @@ async def find(search: Search, run: Executor, note_labels: NoteLabels = lambda _
 
     labels: dict[int, StoredCrop] = {}
     slots = [*ranking.best.slots.tolist(), *(crop.slot for crop in _required_crops(search))]
-    read_crops = run.runtime.galleries.read_crops
+    read_crops = run.galleries.read_crops
     for start in range(0, len(slots), CROPS_AT_ONCE):
         some = slots[start : start + CROPS_AT_ONCE]
         crops = await run.on_reader(partial(read_crops, search.gallery, some))
@@ -139,7 +147,7 @@ async def find(search: Search, run: Executor, note_labels: NoteLabels = lambda _
     _require_crops(search, labels)
     spans: Spans = {}
     if tracks := _tracks_to_read(search, labels):
-        read_spans = run.runtime.record.tracks.spans
+        read_spans = run.tracks.spans
         spans = await run.on_reader(partial(read_spans, search.gallery.gallery_id, tracks))
     return Found(ranking, labels, spans)
 

@@ -28,9 +28,10 @@ from gmn_client.models import (
 from model.calibration import SEARCH_OPERATING_POINTS
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
-from service.engine.admission import PER_PAIR, PER_RESULT, PER_VECTOR
+from service.engine.admission import PER_PAIR, PER_RESULT, PER_VECTOR, Admission
 from service.engine.device import Embedded, EmbeddedImage, PreparedImage
 from service.engine.images import PicturePolicy, Pipeline
+from service.engine.networks import LoadedModel
 from service.errors import (
     AnswerTooLarge,
     IndexUnavailable,
@@ -42,14 +43,17 @@ from service.errors import (
     refused_image,
 )
 from service.gallery.gallery import Gallery
+from service.gallery.registry import GalleryRegistry
 from service.index.filters import SearchFilter
-from service.runtime import Runtime
-from service.search.find import AtOnce, Found, SearchIsLong, find, finish_at_once
+from service.ops.metrics import Metrics
+from service.record.record import Record
+from service.search.calibration import GalleryCalibrations
+from service.search.find import AtOnce, Found, InTurns, SearchIsLong, find, finish_at_once
 from service.search.options import OperatingPoint, QueryOptions
 from service.search.query_features import QueryFeatures, read_query_features
 from service.search.ranking import EmbedderChanged, Ranking, Search
 from service.search.rounds import run_search
-from service.settings import QualityPolicy
+from service.settings import QualityPolicy, Settings
 
 # A larger file is kept as its thumbnail, which bounds the size of kept pictures.
 KEPT_PICTURE_BYTES = 256 * 1024
@@ -140,7 +144,6 @@ class GalleriesQuery:
         metadata_sizes: characters of metadata in the results of each search.
     """
 
-    runtime: Runtime
     names: Sequence[str]
     images: Sequence[ImageFile]
     options: QueryOptions
@@ -149,74 +152,7 @@ class GalleriesQuery:
     home: str | None = None
     metadata_sizes: Counter[object] = field(default_factory=Counter)
 
-    async def answer(self) -> list[AnsweredQuery | RefusedImage]:
-        """Search the galleries.
-
-        Returns:
-            One answer; with `mode=separate` an answer or a problem for each image, in order.
-
-        Raises:
-            UnusableImages: no image of the only query is usable.
-            UnknownCrop, UnknownTrack, UnknownIdentity, QueueFull, TooCostly: nothing was searched.
-            ServiceError: the problem of the first gallery if none can answer.
-        """
-        admission = self.runtime.admission
-        fields = "images, boxes, rerank_depth, top_k"
-        remedy = "fewer or smaller images or boxes, or a smaller rerank_depth or top_k"
-        if len(self.names) > 1:
-            fields = f"galleries, {fields}"
-            remedy = f"fewer galleries, {remedy}"
-        queries: list[Sequence[ImageFile]] = [self.images]
-        if self.options.mode == "separate":
-            queries = [[image] for image in self.images]
-        while True:
-            # If a gallery changes its embedder, repeat all queries so that one model answers all.
-            with contextlib.suppress(EmbedderChanged):
-                searches, problems = await self._plan_searches()
-                cost = self._estimate_cost(searches.values())
-                admission.require_affordable(cost, fields, remedy)
-                async with admission.admit(cost):
-                    await self.runtime.model.pipeline.open_frame(self.images)
-                    return await gather_all(
-                        self._answer(searches, problems, images) for images in queries
-                    )
-
-    async def _plan_searches(self) -> tuple[dict[str, Search], dict[str, ServiceError]]:
-        """Return the search of each gallery, and the problem of each that cannot be searched."""
-        runtime = self.runtime
-        options = self.options
-        features = QueryFeatures()
-        if not self.images:
-            home = self.home or self.names[0]
-            features = await read_query_features(runtime.record, runtime.galleries, options, home)
-        of_one_image = len(self.images) == 1 or options.mode == "separate"
-        searches: dict[str, Search] = {}
-        problems: dict[str, ServiceError] = {}
-        for name in self.names:
-            try:
-                gallery = await runtime.galleries.find(name)
-                current = runtime.calibrations.current(gallery, options.scoring)
-                if not self.images:
-                    current.model.require_vectors(
-                        features.fields, features.embedder, features.vectors, name
-                    )
-                searches[name] = Search(
-                    gallery,
-                    current,
-                    options,
-                    queries=features.vectors,
-                    query_crops=features.crops,
-                    without=features.slots if features.gallery is gallery else frozenset(),
-                    sample=self.sample and of_one_image and gallery.settings.calibration == "on",
-                    galleries=len(self.names),
-                )
-            except GALLERY_ERRORS as error:
-                problems[name] = error
-        if not searches:
-            raise problems[self.names[0]]
-        return searches, problems
-
-    def _estimate_cost(self, searches: Collection[Search]) -> float:
+    def estimate_cost(self, searches: Collection[Search]) -> float:
         options = self.options
         images = self.images
         pipelines = {search.current.model.pipeline for search in searches}
@@ -232,22 +168,122 @@ class GalleriesQuery:
             cost += PER_PAIR * query_count * depth + per_result * results
         return cost
 
+    def is_short(self, searches: Collection[Search], images: Sequence[ImageFile]) -> bool:
+        """Return whether one call can do everything in a few milliseconds."""
+        if len(self.names) > 1 or len(images) > 1:
+            return False
+        (search,) = searches
+        pipeline = search.current.model.pipeline
+        return (
+            pipeline.embeds_at_once
+            and all(pipeline.threads_for(image) is pipeline.threads for image in images)
+            and search.is_short
+        )
+
+
+@dataclass(frozen=True)
+class GallerySearch:
+    """Answers queries of galleries.
+
+    Attributes:
+        model: the served model, whose pipeline opens the frames of all queries.
+        at_once, in_turns: run the steps of short and of long searches.
+    """
+
+    settings: Settings
+    record: Record
+    galleries: GalleryRegistry
+    calibrations: GalleryCalibrations
+    model: LoadedModel
+    admission: Admission
+    metrics: Metrics
+    at_once: AtOnce
+    in_turns: InTurns
+
+    async def answer(self, query: GalleriesQuery) -> list[AnsweredQuery | RefusedImage]:
+        """Search the galleries.
+
+        Returns:
+            One answer; with `mode=separate` an answer or a problem for each image, in order.
+
+        Raises:
+            UnusableImages: no image of the only query is usable.
+            UnknownCrop, UnknownTrack, UnknownIdentity, QueueFull, TooCostly: nothing was searched.
+            ServiceError: the problem of the first gallery if none can answer.
+        """
+        admission = self.admission
+        fields = "images, boxes, rerank_depth, top_k"
+        remedy = "fewer or smaller images or boxes, or a smaller rerank_depth or top_k"
+        if len(query.names) > 1:
+            fields = f"galleries, {fields}"
+            remedy = f"fewer galleries, {remedy}"
+        queries: list[Sequence[ImageFile]] = [query.images]
+        if query.options.mode == "separate":
+            queries = [[image] for image in query.images]
+        while True:
+            # If a gallery changes its embedder, repeat all queries so that one model answers all.
+            with contextlib.suppress(EmbedderChanged):
+                searches, problems = await self._plan_searches(query)
+                cost = query.estimate_cost(searches.values())
+                admission.require_affordable(cost, fields, remedy)
+                async with admission.admit(cost):
+                    await self.model.pipeline.open_frame(query.images)
+                    return await gather_all(
+                        self._answer(query, searches, problems, images) for images in queries
+                    )
+
+    async def _plan_searches(
+        self, query: GalleriesQuery
+    ) -> tuple[dict[str, Search], dict[str, ServiceError]]:
+        """Return the search of each gallery, and the problem of each that cannot be searched."""
+        options = query.options
+        features = QueryFeatures()
+        if not query.images:
+            home = query.home or query.names[0]
+            features = await read_query_features(self.record, self.galleries, options, home)
+        of_one_image = len(query.images) == 1 or options.mode == "separate"
+        searches: dict[str, Search] = {}
+        problems: dict[str, ServiceError] = {}
+        for name in query.names:
+            try:
+                gallery = await self.galleries.find(name)
+                current = self.calibrations.current(gallery, options.scoring)
+                if not query.images:
+                    current.model.require_vectors(
+                        features.fields, features.embedder, features.vectors, name
+                    )
+                searches[name] = Search(
+                    gallery,
+                    current,
+                    options,
+                    queries=features.vectors,
+                    query_crops=features.crops,
+                    without=features.slots if features.gallery is gallery else frozenset(),
+                    sample=query.sample and of_one_image and gallery.settings.calibration == "on",
+                    galleries=len(query.names),
+                )
+            except GALLERY_ERRORS as error:
+                problems[name] = error
+        if not searches:
+            raise problems[query.names[0]]
+        return searches, problems
+
     async def _answer(
         self,
+        query: GalleriesQuery,
         searches: Mapping[str, Search],
         unsearched: Mapping[str, ServiceError],
         images: Sequence[ImageFile],
     ) -> AnsweredQuery | RefusedImage:
-        runtime = self.runtime
         arrived = time.perf_counter()
         # Search by poor images too; their faults become warnings.
-        quality: QualityPolicy = "off" if runtime.settings.quality == "off" else "warn"
+        quality: QualityPolicy = "off" if self.settings.quality == "off" else "warn"
         policy = None
-        if self.options.keep_picture:
-            policy = PicturePolicy(runtime.settings.keep_images, KEPT_PICTURE_BYTES)
+        if query.options.keep_picture:
+            policy = PicturePolicy(self.settings.keep_images, KEPT_PICTURE_BYTES)
         found: Found | None = None
         embedded: dict[Pipeline, list[Embedded]]
-        if self._is_short(searches.values(), images):
+        if query.is_short(searches.values(), images):
             (search,) = searches.values()
             pipeline = search.current.model.pipeline
             embed_and_find = partial(self._embed_and_find, search, images, quality, policy)
@@ -262,14 +298,16 @@ class GalleriesQuery:
         for outcomes in embedded.values():
             refused = [image for image in outcomes if isinstance(image, CropProblem)]
             if refused and len(refused) == len(images):
-                if self.options.mode == "separate":
+                if query.options.mode == "separate":
                     return refused_image(refused[0])
                 raise UnusableImages(refused)
             for problem in refused:
-                runtime.metrics.problems.labels(problem.code).inc()
+                self.metrics.problems.labels(problem.code).inc()
 
         answers_of_galleries = await gather_all(
-            self._answer_gallery(search, embedded[search.current.model.pipeline], arrived, found)
+            self._answer_gallery(
+                query, search, embedded[search.current.model.pipeline], arrived, found
+            )
             for search in searches.values()
         )
         answers: dict[str, QueryAnswer] = {}
@@ -280,7 +318,7 @@ class GalleriesQuery:
             else:
                 problems[name] = answer
         if not answers:
-            raise problems[self.names[0]]
+            raise problems[query.names[0]]
 
         first = next(iter(searches.values()))
         prepared = [
@@ -289,24 +327,12 @@ class GalleriesQuery:
             if isinstance(image, EmbeddedImage) and image.prepared.picture
         ]
         return AnsweredQuery(
-            names=self.names,
+            names=query.names,
             answers=answers,
             problems=problems,
             images=len(images),
             prepared=prepared[0] if prepared else None,
             crop_ids=tuple(crop.crop_id for crop in first.query_crops),
-        )
-
-    def _is_short(self, searches: Collection[Search], images: Sequence[ImageFile]) -> bool:
-        """Return whether one call can do everything in a few milliseconds."""
-        if len(self.names) > 1 or len(images) > 1:
-            return False
-        (search,) = searches
-        pipeline = search.current.model.pipeline
-        return (
-            pipeline.embeds_at_once
-            and all(pipeline.threads_for(image) is pipeline.threads for image in images)
-            and search.is_short
         )
 
     def _embed_and_find(
@@ -329,12 +355,13 @@ class GalleriesQuery:
                 return outcomes, None
             search = replace(search, queries=outcome.vector[None])
         try:
-            return outcomes, finish_at_once(find(search, AtOnce(self.runtime)))
+            return outcomes, finish_at_once(find(search, self.at_once))
         except SearchIsLong:
             return outcomes, None
 
     async def _answer_gallery(
         self,
+        query: GalleriesQuery,
         search: Search,
         outcomes: Sequence[Embedded],
         arrived: float,
@@ -352,19 +379,20 @@ class GalleriesQuery:
         Raises:
             EmbedderChanged, UnknownCrop: as in `run_search`.
         """
-        runtime = self.runtime
         usable = [outcome for outcome in outcomes if isinstance(outcome, EmbeddedImage)]
         if usable:
             search = replace(search, queries=np.stack([image.vector for image in usable]))
         try:
-            ranking, ranked_crops = await run_search(runtime, search, self.metadata_sizes, found)
+            ranking, ranked_crops = await run_search(
+                self.in_turns, search, query.metadata_sizes, found
+            )
         except AnswerTooLarge:
             raise
         except GALLERY_ERRORS as error:
             return error
         if ranking.sample is not None:
             key = (search.gallery.gallery_id, search.current.score_kind)
-            runtime.calibrations.record_search_scores(key, usable[0].vector, ranking.sample)
+            self.calibrations.record_search_scores(key, usable[0].vector, ranking.sample)
         warnings = []
         for position, outcome in enumerate(outcomes, 1):
             prefix = f"image {position}: " if len(outcomes) > 1 else ""
@@ -385,7 +413,39 @@ class GalleriesQuery:
             warnings=warnings,
             results=ranked_crops,
             candidates_scored=ranking.candidates_scored,
-            timing_ms=_measure_timing(self.began, arrived, usable, ranking),
+            timing_ms=_measure_timing(query.began, arrived, usable, ranking),
+        )
+
+    async def find_similar(self, gallery: Gallery, identity: str, limit: int) -> SimilarIdentities:
+        """Search a gallery by the best crops of an identity, and return the most similar others.
+
+        Each identity has the score of its most similar crop. The search does not contribute to the
+        calibration.
+
+        Raises:
+            UnknownIdentity: no crop has this identity.
+            NeedsReindex, QueueFull, IndexUnavailable: nothing was searched.
+        """
+        options = QueryOptions(
+            identity=identity, wanted=SearchFilter(named=True), group_by="identity", top_k=limit
+        )
+        queries = await self.answer(GalleriesQuery([gallery.name], [], options))
+        similar = {
+            crop.identity: crop
+            for query in queries
+            if isinstance(query, AnsweredQuery)
+            for crop in query.answer.results
+            if crop.identity and crop.verdict
+        }
+        counts = await self.galleries.read(
+            self.record.people.counts, gallery.gallery_id, list(similar)
+        )
+        return SimilarIdentities(
+            results=[
+                SimilarIdentity.model_validate({**dict(crop), "crops": counts[name]})
+                for name, crop in similar.items()
+                if name in counts
+            ]
         )
 
 
@@ -417,39 +477,4 @@ def _measure_timing(
         search=(ranking.found - ranking.began) * 1e3,
         rerank=(ranking.ended - ranking.found) * 1e3,
         total=(time.perf_counter() - began) * 1e3,
-    )
-
-
-async def find_similar(
-    runtime: Runtime, gallery: Gallery, identity: str, limit: int
-) -> SimilarIdentities:
-    """Search a gallery by the best crops of an identity, and return the most similar others.
-
-    Each identity has the score of its most similar crop. The search does not contribute to the
-    calibration.
-
-    Raises:
-        UnknownIdentity: no crop has this identity.
-        NeedsReindex, QueueFull, IndexUnavailable: nothing was searched.
-    """
-    options = QueryOptions(
-        identity=identity, wanted=SearchFilter(named=True), group_by="identity", top_k=limit
-    )
-    queries = await GalleriesQuery(runtime, [gallery.name], [], options).answer()
-    similar = {
-        crop.identity: crop
-        for query in queries
-        if isinstance(query, AnsweredQuery)
-        for crop in query.answer.results
-        if crop.identity and crop.verdict
-    }
-    counts = await runtime.galleries.read(
-        runtime.record.people.counts, gallery.gallery_id, list(similar)
-    )
-    return SimilarIdentities(
-        results=[
-            SimilarIdentity.model_validate({**dict(crop), "crops": counts[name]})
-            for name, crop in similar.items()
-            if name in counts
-        ]
     )

@@ -9,7 +9,6 @@ from dataclasses import replace
 from gmn_client.models import RankedCrop
 from service.errors import MAX_ANSWER_BYTES, TOO_MUCH_METADATA, AnswerTooLarge
 from service.record.values import JsonObject, StoredCrop
-from service.runtime import Runtime
 from service.search.find import Found, InTurns, find
 from service.search.ranking import Ranking, Search
 
@@ -18,7 +17,7 @@ ROUNDS = 6
 
 
 async def run_search(
-    runtime: Runtime,
+    in_turns: InTurns,
     search: Search,
     metadata_sizes: Counter[object],
     found: Found | None = None,
@@ -48,7 +47,6 @@ async def run_search(
         if metadata_sizes.total() > MAX_ANSWER_BYTES:
             raise AnswerTooLarge(TOO_MUCH_METADATA)
 
-    in_turns = InTurns(runtime)
     if found is None:
         found = await find(search, in_turns, note_labels)
     else:
@@ -59,7 +57,7 @@ async def run_search(
             break
         if attempt > 1:
             # Crops are deleted faster than searches exclude them: wait until the index shows that.
-            await runtime.galleries.catch_up()
+            await in_turns.galleries.catch_up()
         search = replace(search, without=search.without | deleted)
         metadata_sizes[this_search] = 0
         found = await find(search, in_turns, note_labels)

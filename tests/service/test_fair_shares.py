@@ -138,8 +138,8 @@ def test_a_query_is_priced_by_its_pairs(images, depth, least, most):
     gallery = SimpleNamespace(crops=10_000)
     search = SimpleNamespace(current=current, gallery=gallery, queries=())
     options = QueryOptions(rerank_depth=depth)
-    query = GalleriesQuery(SimpleNamespace(), ["default"], [b""] * images, options)
+    query = GalleriesQuery(["default"], [b""] * images, options)
     share = Settings().max_cost / 2
-    cost = query._estimate_cost([search])
+    cost = query.estimate_cost([search])
     assert least < cost / share < most
-    assert query._estimate_cost([search] * 4) == pytest.approx(4 * cost)
+    assert query.estimate_cost([search] * 4) == pytest.approx(4 * cost)

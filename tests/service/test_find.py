@@ -54,8 +54,8 @@ async def _gallery_of(runtime, name, images):
 
 
 async def _answer(runtime, gallery, images, options):
-    query = GalleriesQuery(runtime, [gallery.name], images, options, sample=False)
-    (answered,) = await query.answer()
+    query = GalleriesQuery([gallery.name], images, options, sample=False)
+    (answered,) = await runtime.search.answer(query)
     return answered.answer.model_dump(exclude={"timing_ms"})
 
 

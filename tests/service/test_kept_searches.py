@@ -62,7 +62,7 @@ async def fit(runtime):
 
 
 async def search(runtime, image, options=COSINE):
-    (query,) = await GalleriesQuery(runtime, ["default"], [image], options).answer()
+    (query,) = await runtime.search.answer(GalleriesQuery(["default"], [image], options))
     return query.answer
 
 

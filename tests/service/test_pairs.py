@@ -15,7 +15,7 @@ from model.preprocessing import Preprocessing
 from service.errors import UnusableImages
 from service.ops.metrics import Metrics
 from service.ops.threads import MonitoredThreadPool
-from service.search.pairs import explain_pair
+from service.search.pairs import PairComparison
 from tests.outside import encoded, problem
 from tests.service.conftest import files
 
@@ -84,11 +84,9 @@ def test_an_explanation_costs_as_much_as_the_images_that_it_embeds(open_service,
 
 
 class StandIn:
-    """A runtime of a real device thread and a model that can be watched and held up."""
+    """A model, beside a real device thread, that can be watched and held up."""
 
-    def __init__(self, device, value=1.0):
-        self.device = device
-        self.metrics = Metrics()
+    def __init__(self, value=1.0):
         self.done = []
         self.entered = threading.Event()
         self.go_on = threading.Event()
@@ -109,25 +107,29 @@ class StandIn:
         return np.full((len(crops), 2), self._value, np.float32)
 
 
+def _pairs(device):
+    return PairComparison({}, None, None, device, None, Metrics())
+
+
 @pytest.mark.parametrize(("leaves", "passes"), [(False, 21), (True, 0)])
 async def test_others_are_served_between_passes_and_no_more_is_computed_for_a_client_that_left(
     device, leaves, passes
 ):
-    runtime = StandIn(device)
+    model = StandIn()
 
-    explaining = asyncio.ensure_future(explain_pair(runtime, runtime, [b"", b""], "cosine"))
-    await asyncio.to_thread(runtime.entered.wait, 10)
-    other = device.submit(lambda: runtime.done.append("another request"))
+    explaining = asyncio.ensure_future(_pairs(device).explain(model, [b"", b""], "cosine"))
+    await asyncio.to_thread(model.entered.wait, 10)
+    other = device.submit(lambda: model.done.append("another request"))
     if leaves:
         explaining.cancel()
-    runtime.go_on.set()
+    model.go_on.set()
     await asyncio.gather(explaining, asyncio.wrap_future(other), return_exceptions=True)
     device.submit(lambda: None).result(10)
-    assert runtime.done == ["3 variants", "another request", *["3 variants"] * passes]
+    assert model.done == ["3 variants", "another request", *["3 variants"] * passes]
 
 
 async def test_a_model_without_a_finite_vector_explains_nothing(device):
-    runtime = StandIn(device, value=float("nan"))
-    runtime.go_on.set()
+    model = StandIn(value=float("nan"))
+    model.go_on.set()
     with pytest.raises(UnusableImages, match="without explain"):
-        await explain_pair(runtime, runtime, [b"", b""], "cosine")
+        await _pairs(device).explain(model, [b"", b""], "cosine")

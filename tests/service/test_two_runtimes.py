@@ -150,13 +150,13 @@ async def test_a_crop_that_was_deleted_since_takes_no_place(runtimes, third, ima
     await one.crop_changes.commit(gallery, entry, "delete-crop", remove, unknown=gone)
     assert behind.crops == 8
     options = QueryOptions(top_k=5, rerank_depth=5)
-    (answered,) = await GalleriesQuery(third, ["left"], images[:1], options).answer()
+    (answered,) = await third.search.answer(GalleriesQuery(["left"], images[:1], options))
     results = answered.answer.results
     assert [result.rank for result in results] == [1, 2, 3, 4, 5]
     assert {result.crop_id for result in results} == set(ids[3:])
-    by_crop = GalleriesQuery(third, ["left"], [], QueryOptions(crop_ids=(ids[0],)))
+    by_crop = GalleriesQuery(["left"], [], QueryOptions(crop_ids=(ids[0],)))
     with pytest.raises(UnknownCrop):
-        await by_crop.answer()
+        await third.search.answer(by_crop)
 
 
 async def test_retention_deletes_nothing_more_once_another_process_has_ended_it(

@@ -185,7 +185,7 @@ def _background(monkeypatch, watchdog, ended, **replaced):
         keys=None,
         record=SimpleNamespace(database=database),
         galleries=None,
-        pools=SimpleNamespace(locks=None),
+        pools=SimpleNamespace(files=None, locks=None),
         audit=SimpleNamespace(write_lines=wait),
         shared=None,
         checked=True,

@@ -48,7 +48,6 @@ from service.http.problems import answer_each, example, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.links import link_identities, link_identity, link_tracks
 from service.ops.data_directory import failpoint
-from service.search.query import find_similar
 from service.watch.sightings import sight
 
 router = guarded_router("/v1/galleries/{gallery}", "crops")
@@ -375,7 +374,7 @@ async def list_similar(
     probabilities and verdicts are those of this search.
     """
     call.runtime.audit.require_room()
-    similar = await find_similar(call.runtime, call.gallery, identity, limit)
+    similar = await call.runtime.search.find_similar(call.gallery, identity, limit)
     call.note_view("query", count=len(similar.results), filters={"identity": identity})
     return similar
 

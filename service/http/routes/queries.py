@@ -37,7 +37,6 @@ from service.http.problems import (
 )
 from service.http.query_forms import MOST_GALLERIES, GalleriesForm, PairForm, QueryForm
 from service.runtime import Call, Runtime
-from service.search.pairs import compare
 from service.search.query import AnsweredQuery, GalleriesQuery
 
 router = guarded_router("/v1/galleries/{gallery}", "queries")
@@ -123,8 +122,8 @@ async def _answer(
         await runtime.galleries.wait_for_version(await runtime.galleries.find(name), version)
         # Waiting for a version is not a stage of the query.
         began = time.perf_counter()
-    query = GalleriesQuery(runtime, names, images, form.options(), call.caller.learn, began, home)
-    return await query.answer()
+    query = GalleriesQuery(names, images, form.options(), call.caller.learn, began, home)
+    return await runtime.search.answer(query)
 
 
 def _note_searches(
@@ -258,7 +257,7 @@ async def compare_pair(call: Querier, form: Sent[PairForm]) -> PairScore:
         raise InvalidField(f"images: {len(images)} were sent; a pair is exactly two")
     if form.gallery is not None:
         call.caller.require_gallery(form.gallery)
-    return await compare(call.runtime, images[0], images[1], form.options())
+    return await call.runtime.pairs.compare(images[0], images[1], form.options())
 
 
 @comparison_router.post(

@@ -13,6 +13,7 @@ import pytest
 from service.errors import CollectionUnavailable, IndexUnavailable, UnknownGallery
 from service.index.filters import SearchFilter
 from service.milvus import index as milvus_index
+from service.search.find import InTurns
 from service.search.options import QueryOptions
 from service.search.ranking import Search
 from service.search.rounds import run_search
@@ -106,8 +107,9 @@ async def test_a_deleted_gallery_is_named_as_the_client_named_it(one, gallery):
     current = SimpleNamespace(model=model, scoring="cosine", joins_at=0.6, by_level=False)
     search = Search(held, current, QueryOptions(), QUERIES)
     one.record.galleries.delete(gallery.gallery_id)
+    in_turns = InTurns(None, None, one.record.tracks, one.indexes)
     with pytest.raises(UnknownGallery, match="'here'"):
-        await run_search(SimpleNamespace(outside=one.indexes), search, Counter())
+        await run_search(in_turns, search, Counter())
 
 
 async def test_a_call_that_was_given_up_and_fails_later_leaves_no_error_in_the_log(
