@@ -36,7 +36,6 @@ from service.ops.threads import STOPPED, HealthCheck, Heartbeat, Watchdog, heart
 from service.record.deletions import KEPT_FOR
 from service.record.record import Record
 from service.runtime import Runtime
-from service.search.refit import fit_galleries, refit_calibrations
 from service.store.backup import own_backups, taken_at
 from service.store.exports import clear_exports, delete_expired_exports
 from service.watch.camera_health import keep_cameras
@@ -171,8 +170,8 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
             settings.housekeeping_seconds,
             lambda: maintain_data_directory(runtime),
         ),
-        "calibration": refit_calibrations(runtime),
-        "gallery fits": fit_galleries(runtime),
+        "calibration": runtime.fitter.refit_calibrations(),
+        "gallery fits": runtime.fitter.fit_galleries(),
         "compaction": compact_indexes(runtime),
         "watch lists": keep_lists(runtime),
         "tracks": keep_tracks(runtime),

@@ -43,8 +43,10 @@ from service.record.keys import ApiKey
 from service.record.record import Record
 from service.search.calibration import GalleryCalibrations
 from service.search.find import AtOnce, InTurns
+from service.search.leave_one_out import LeaveOneOut
 from service.search.pairs import PairComparison
 from service.search.query import GallerySearch
+from service.search.refit import CalibrationFitter
 from service.settings import Settings
 from service.sign_on import SignOn
 from service.watch.parts import Watch
@@ -82,6 +84,7 @@ class Runtime:
         gallery_changes: creates, changes and deletes galleries.
         search: answers queries.
         pairs: compares two images.
+        fitter: fits calibrations.
         desk: kept searches and cases; accessed as the record.
         watch: watch lists in the record, which is accessed as above, and in memory.
         placement: galleries whose vectors are on the GPU; None if the networks are on the CPU.
@@ -318,6 +321,15 @@ class Runtime:
             device=self.device,
             admission=self.admission,
             metrics=self.metrics,
+        )
+        self.fitter = CalibrationFitter(
+            record=self.record,
+            galleries=self.galleries,
+            calibrations=self.calibrations,
+            models=self.models,
+            device=self.device,
+            left_out=LeaveOneOut(self.device, self.galleries, tracks, self.pools.calibration),
+            threads=self.pools.calibration,
         )
 
     def _health_checks(self) -> Iterator[HealthCheck]:

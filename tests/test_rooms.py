@@ -63,7 +63,7 @@ KNOWS_NOTHING_OF = {
     "service/engine": (*HTTP, *STORAGE, "service.record", "service.gallery", *ABOVE_THE_CORE),
     "service/record": (*OF_TABLES, *ABOVE_THE_CORE),
     **dict.fromkeys(TABLES, OF_TABLES),
-    "service/search": (*HTTP, "sqlite3", "redis", *ABOVE_THE_CORE),
+    "service/search": (*HTTP, "sqlite3", "redis", "service.runtime", *ABOVE_THE_CORE),
     "service/index": (
         *(*HTTP, "sqlite3", "redis", "service.gallery", "service.search"),
         *ABOVE_THE_CORE,

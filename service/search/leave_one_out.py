@@ -21,10 +21,13 @@ from model.left_out import (
     subgalleries,
 )
 from model.order_statistics import RANKS
+from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel
+from service.gallery.registry import GalleryRegistry
 from service.index.columns import Columns
 from service.index.filters import SearchFilter
-from service.runtime import Runtime
+from service.ops.threads import MonitoredThreadPool
+from service.record.tracks import Tracks
 from service.search.options import RERANK_DEPTH
 
 Integers = NDArray[np.int64]
@@ -89,99 +92,112 @@ class NamedCrops:
         return replace(self.at(order), names=numbers[order])
 
 
-async def search_left_out(
-    runtime: Runtime, model: LoadedModel, crops: NamedCrops
-) -> dict[Scoring, list[LeftOutSearches]]:
-    """Search the gallery and parts of it, by every scoring, with a sample of its crops.
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """Searches galleries with their own named crops.
 
-    Cosines are computed on the calibration's thread. The device thread scores the pairs of one crop
-    at a time, so that no query waits longer than that.
-
-    Args:
-        crops: ordered by name.
-
-    Returns:
-        For each scoring, the searches of the whole gallery, and then those of each part.
+    Attributes:
+        threads: the calibration's thread.
     """
-    results: dict[Scoring, list[LeftOutSearches]] = {
-        scoring: [] for scoring in model.description.scorings
-    }
-    for queries, searched in await runtime.pools.calibration.run(_plan_searches, crops):
-        identities = len(np.unique(searched.names))
-        leaders = await _search(runtime, model, queries, searched)
-        other_cameras = search_other_cameras(
-            queries.names, queries.cameras, searched.names, searched.cameras
-        )
-        for scoring, searches in results.items():
-            searches.append(
-                LeftOutSearches(leaders[scoring], queries.names, identities, other_cameras)
+
+    device: DeviceThread
+    galleries: GalleryRegistry
+    tracks: Tracks
+    threads: MonitoredThreadPool
+
+    async def search(
+        self, model: LoadedModel, crops: NamedCrops
+    ) -> dict[Scoring, list[LeftOutSearches]]:
+        """Search the gallery and parts of it, by every scoring, with a sample of its crops.
+
+        Cosines are computed on the calibration's thread. The device thread scores the pairs of one
+        crop at a time, so that no query waits longer than that.
+
+        Args:
+            crops: ordered by name.
+
+        Returns:
+            For each scoring, the searches of the whole gallery, and then those of each part.
+        """
+        results: dict[Scoring, list[LeftOutSearches]] = {
+            scoring: [] for scoring in model.description.scorings
+        }
+        for queries, searched in await self.threads.run(_plan_searches, crops):
+            identities = len(np.unique(searched.names))
+            leaders = await self._search(model, queries, searched)
+            other_cameras = search_other_cameras(
+                queries.names, queries.cameras, searched.names, searched.cameras
             )
-    return results
+            for scoring, searches in results.items():
+                searches.append(
+                    LeftOutSearches(leaders[scoring], queries.names, identities, other_cameras)
+                )
+        return results
 
+    async def measure_mean_scales(
+        self, model: LoadedModel, gallery_id: int, crops: NamedCrops
+    ) -> dict[Scoring, list[tuple[int, float]]]:
+        """Search the gallery by the mean of several crops, and by each of these crops.
 
-async def measure_mean_scales(
-    runtime: Runtime, model: LoadedModel, gallery_id: int, crops: NamedCrops
-) -> dict[Scoring, list[tuple[int, float]]]:
-    """Search the gallery by the mean of several crops, and by each of these crops.
+        Args:
+            crops: ordered by name.
 
-    Args:
-        crops: ordered by name.
+        Returns:
+            For each scoring, the score scale of the means relative to that of single crops, by
+            number of crops; empty if too few people have several crops.
+        """
+        results: dict[Scoring, list[tuple[int, float]]] = {
+            scoring: [] for scoring in model.description.scorings
+        }
+        threads = self.threads
+        sample = await threads.run(_sample_repeated_people, crops)
+        slots = np.sort(sample.slots).tolist()
+        by_slot = self.tracks.by_slot
+        tracks = await self.galleries.read(lambda: dict(by_slot(gallery_id, slots)))
+        for size in PICTURES:
+            groups = await threads.run(_plan_means, sample, tracks, size, len(crops.slots))
+            if not len(groups.slots):
+                continue
+            group_of_crop = np.repeat(np.arange(len(groups.slots)), size)
+            single_crops = replace(groups.at(group_of_crop), slots=groups.slots.reshape(-1))
+            leaders_of_means = await self._search(model, groups, crops)
+            leaders_of_crops = await self._search(model, single_crops, crops)
+            for scoring, scales in results.items():
+                mean_leaders = leaders_of_means[scoring][:, None]
+                crop_leaders = leaders_of_crops[scoring].reshape(-1, size, RANKS)
+                scale = mean_scale(np.hstack([mean_leaders, crop_leaders]), groups.names)
+                if scale is not None:
+                    scales.append((size, scale))
+        return results
 
-    Returns:
-        For each scoring, the score scale of the means relative to that of single crops, by number
-        of crops; empty if too few people have several crops.
-    """
-    results: dict[Scoring, list[tuple[int, float]]] = {
-        scoring: [] for scoring in model.description.scorings
-    }
-    threads = runtime.pools.calibration
-    sample = await threads.run(_sample_repeated_people, crops)
-    slots = np.sort(sample.slots).tolist()
-    by_slot = runtime.record.tracks.by_slot
-    tracks = await runtime.galleries.read(lambda: dict(by_slot(gallery_id, slots)))
-    for size in PICTURES:
-        groups = await threads.run(_plan_means, sample, tracks, size, len(crops.slots))
-        if not len(groups.slots):
-            continue
-        group_of_crop = np.repeat(np.arange(len(groups.slots)), size)
-        single_crops = replace(groups.at(group_of_crop), slots=groups.slots.reshape(-1))
-        leaders_of_means = await _search(runtime, model, groups, crops)
-        leaders_of_crops = await _search(runtime, model, single_crops, crops)
-        for scoring, scales in results.items():
-            mean_leaders = leaders_of_means[scoring][:, None]
-            crop_leaders = leaders_of_crops[scoring].reshape(-1, size, RANKS)
-            scale = mean_scale(np.hstack([mean_leaders, crop_leaders]), groups.names)
-            if scale is not None:
-                scales.append((size, scale))
-    return results
-
-
-async def _search(
-    runtime: Runtime, model: LoadedModel, queries: NamedCrops, searched: NamedCrops
-) -> dict[Scoring, Array]:
-    """Return the nine best identity scores of each query by every scoring, `(n, 9)`."""
-    leaders: dict[Scoring, list[Array]] = {scoring: [] for scoring in model.description.scorings}
-    threads = runtime.pools.calibration
-    pair_scores = model.networks.pair_scores
-    step = max(1, min(CROPS_PER_STEP, SCORES_PER_STEP // len(searched.slots)))
-    for start in range(0, len(queries.slots), step):
-        part = queries.at(slice(start, start + step))
-        positions, cosines = await threads.run(_find_nearest, part, searched)
-        names = searched.names[positions]
-        slots = searched.slots[positions]
-        for scoring, parts in leaders.items():
-            scores = cosines
-            if scoring == "mnet":
-                scores = np.empty_like(cosines)
-                for row, query_slots in enumerate(part.slots):
-                    query = part.columns.vectors[query_slots.reshape(-1)]
-                    others = searched.columns.vectors[slots[row]]
-                    scores[row] = await runtime.device.run(pair_scores, query, others)
-            # M-Net scores excluded crops too, and fails on some.
-            usable = np.isfinite(cosines) & np.isfinite(scores)
-            scores = np.where(usable, scores, np.float32(-np.inf))
-            parts.append(await threads.run(leaders_by_name, scores, names))
-    return {scoring: np.concatenate(parts) for scoring, parts in leaders.items()}
+    async def _search(
+        self, model: LoadedModel, queries: NamedCrops, searched: NamedCrops
+    ) -> dict[Scoring, Array]:
+        """Return the nine best identity scores of each query by every scoring, `(n, 9)`."""
+        leaders: dict[Scoring, list[Array]] = {
+            scoring: [] for scoring in model.description.scorings
+        }
+        threads = self.threads
+        pair_scores = model.networks.pair_scores
+        step = max(1, min(CROPS_PER_STEP, SCORES_PER_STEP // len(searched.slots)))
+        for start in range(0, len(queries.slots), step):
+            part = queries.at(slice(start, start + step))
+            positions, cosines = await threads.run(_find_nearest, part, searched)
+            names = searched.names[positions]
+            slots = searched.slots[positions]
+            for scoring, parts in leaders.items():
+                scores = cosines
+                if scoring == "mnet":
+                    scores = np.empty_like(cosines)
+                    for row, query_slots in enumerate(part.slots):
+                        query = part.columns.vectors[query_slots.reshape(-1)]
+                        others = searched.columns.vectors[slots[row]]
+                        scores[row] = await self.device.run(pair_scores, query, others)
+                # M-Net scores excluded crops too, and fails on some.
+                usable = np.isfinite(cosines) & np.isfinite(scores)
+                scores = np.where(usable, scores, np.float32(-np.inf))
+                parts.append(await threads.run(leaders_by_name, scores, names))
+        return {scoring: np.concatenate(parts) for scoring, parts in leaders.items()}
 
 
 def _plan_searches(crops: NamedCrops) -> list[tuple[NamedCrops, NamedCrops]]:

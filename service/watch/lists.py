@@ -26,7 +26,6 @@ from service.ops.shared import SharedRedis
 from service.record.values import Sender
 from service.runtime import Runtime
 from service.search.leave_one_out import NamedCrops
-from service.search.refit import read_named_crops
 from service.watch.active import ActiveList, HeldList
 from service.watch.camera_thresholds import CameraThresholds, fit_cameras, growth_of, measure_growth
 from service.watch.forecast import make_forecast
@@ -68,7 +67,7 @@ async def fit_list(
     """
     # Read before the crops, so that vectors of two embedders are noticed when the list is armed.
     embedder = gallery.embedder
-    crops = await read_named_crops(runtime, gallery)
+    crops = await runtime.fitter.read_named_crops(gallery)
     if len(crops.slots) > MOST_CROPS or len(set(crops.names.tolist())) > MOST_PEOPLE:
         raise InvalidField(
             f"gallery: a list has at most {MOST_PEOPLE:,} people and {MOST_CROPS:,} named crops; "

@@ -24,12 +24,7 @@ from service.record.values import GallerySettings
 from service.search import refit
 from service.search.options import QueryOptions
 from service.search.query import GalleriesQuery
-from service.search.refit import (
-    LEAST_SEARCHES,
-    REFIT_AFTER_SEARCHES,
-    fit_if_due,
-    store_and_refit,
-)
+from service.search.refit import LEAST_SEARCHES, REFIT_AFTER_SEARCHES
 from tests.service.conftest import running
 from tests.service.test_search_calibration import draw
 from tests.waiting import LONGEST_SECONDS
@@ -58,7 +53,7 @@ async def fill(runtime, people=range(80), named=True, camera=None):
 
 
 async def fit(runtime):
-    await fit_if_due(runtime, default(runtime))
+    await runtime.fitter.fit_if_due(default(runtime))
 
 
 async def search(runtime, image, options=COSINE):
@@ -139,20 +134,20 @@ async def test_a_refit_takes_sixteen_new_searches_and_a_minute(runtime, monkeypa
     people = iter(range(300, 400))
     for count in (first - 1, 1, REFIT_AFTER_SEARCHES - 1, 1):
         await ask(runtime, [next(people) for _ in range(count)])
-        await store_and_refit(runtime, due)
+        await runtime.fitter.store_and_refit(due)
         seen.append(version(runtime))
     before, fitted, fewer, too_soon = seen
     assert before != fitted
     assert fitted == fewer == too_soon
     monkeypatch.setattr(refit.time, "monotonic", lambda: start + 3600.0)
-    await store_and_refit(runtime, due)
+    await runtime.fitter.store_and_refit(due)
     assert version(runtime) != fitted
 
 
 async def test_a_fit_while_the_clock_was_ahead_does_not_stop_the_next(runtime, monkeypatch):
     async def refitted(people):
         await ask(runtime, people)
-        await store_and_refit(runtime, {})
+        await runtime.fitter.store_and_refit({})
         return version(runtime)
 
     await fill(runtime)
@@ -254,7 +249,7 @@ async def test_frozen_thresholds_stay_as_they_are_after_an_update(runtime):
     await runtime.gallery_changes.change(default(runtime), {"calibration": "frozen"})
 
     await fit(runtime)
-    await store_and_refit(runtime, {})
+    await runtime.fitter.store_and_refit({})
 
     assert version(runtime) == former
     assert "update" not in state(runtime).basis
@@ -283,7 +278,7 @@ async def test_searches_are_kept_as_numbers_alone_and_those_that_wait_when_the_s
     runtime,
 ):
     await fill(runtime, range(20))
-    working = asyncio.create_task(refit.refit_calibrations(runtime))
+    working = asyncio.create_task(runtime.fitter.refit_calibrations())
     await asyncio.sleep(0)
     await ask(runtime, range(3))
     working.cancel()
@@ -308,7 +303,7 @@ def test_what_was_learnt_adds_nothing_to_what_an_enrolment_writes(runtime, tmp_p
     async def learn():
         await fit(runtime)
         await ask(runtime, range(300, 300 + 3 * LEAST_SEARCHES))
-        await store_and_refit(runtime, {})
+        await runtime.fitter.store_and_refit({})
 
     # Both are measured on a filled gallery, whose entries lie on as many pages.
     asyncio.run(fill(runtime, range(40)))

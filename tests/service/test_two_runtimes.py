@@ -22,7 +22,6 @@ from service.maintenance import JOBS
 from service.record.values import GallerySettings
 from service.search.options import QueryOptions
 from service.search.query import GalleriesQuery
-from service.search.refit import store_and_refit
 from tests.outside import zip_of_crops
 from tests.service.conftest import running
 from tests.service.gallery.new_crops import is_on_disk
@@ -116,7 +115,7 @@ def test_both_answer_by_what_one_has_learnt(runtimes):
         row = pack_search(scores, 60, time.time())
         query = chance.normal(size=64).astype(np.float32)
         one.calibrations.record_search_scores((galleries[0].gallery_id, score_kind), query, row)
-    asyncio.run(store_and_refit(one, {}))
+    asyncio.run(one.fitter.store_and_refit({}))
     first = in_force(one, galleries[0])
     assert (first.state, first.searches) == ("own", 40)
     eventually(lambda: in_force(other, galleries[1]).version == first.version)

@@ -13,6 +13,7 @@ from gmn_client import Client
 from service.errors import StorageFailed
 from service.record.schema import as_micros, now_micros
 from service.record.values import Sender
+from service.search.refit import CalibrationFitter
 from service.watch import lists
 from service.watch.tables.lists import Watches
 from service.watch.tables.traffic import EndedTracks, TrackPart
@@ -343,10 +344,10 @@ def held_fits(monkeypatch):
     may_fit.set()
     waiting = set()
     fit = lists._fit
-    read_crops = lists.read_named_crops
+    read_crops = CalibrationFitter.read_named_crops
 
-    async def read_and_tell(runtime, gallery):
-        crops = await read_crops(runtime, gallery)
+    async def read_and_tell(fitter, gallery):
+        crops = await read_crops(fitter, gallery)
         if not may_fit.is_set():
             waiting.add(gallery.name)
         return crops
@@ -356,7 +357,7 @@ def held_fits(monkeypatch):
         return fit(*given)
 
     monkeypatch.setattr(lists, "_fit", fit_later)
-    monkeypatch.setattr(lists, "read_named_crops", read_and_tell)
+    monkeypatch.setattr(CalibrationFitter, "read_named_crops", read_and_tell)
     yield may_fit, waiting
     may_fit.set()
 

@@ -169,9 +169,10 @@ def _background(monkeypatch, watchdog, ended, **replaced):
     async def wait(*_):
         await asyncio.sleep(60)
 
-    names = ("work_on_jobs", "refit_calibrations", "fit_galleries", "compact_indexes")
+    names = ("work_on_jobs", "compact_indexes", "repeat", "repeat_alone")
     names += ("keep_lists", "keep_tracks", "keep_cameras", "send_deliveries")
-    names += ("repeat", "repeat_alone")
+    fits = {"refit_calibrations": wait, "fit_galleries": wait}
+    fits |= {name: replaced.pop(name) for name in fits.keys() & replaced}
     works = {"clear_files": nothing, "clear_exports": nothing, **dict.fromkeys(names, wait)}
     for name, work in {**works, **replaced}.items():
         monkeypatch.setattr(maintenance, name, work)
@@ -185,6 +186,7 @@ def _background(monkeypatch, watchdog, ended, **replaced):
         keys=None,
         record=SimpleNamespace(database=database),
         galleries=None,
+        fitter=SimpleNamespace(**fits),
         pools=SimpleNamespace(files=None, locks=None),
         audit=SimpleNamespace(write_lines=wait),
         shared=None,
