@@ -89,8 +89,8 @@ def test_a_flipped_bit_of_a_vector_costs_its_crop_which_is_named(start, tmp_path
     assert served.stop() == 0
     (file,) = data.glob("vectors-*.f32")
     vectors = np.memmap(file, "<f4", "r+").reshape(-1, len(crop["vector"]))
-    place = np.argmax(vectors @ crop["vector"] / (np.linalg.norm(vectors, axis=1) + 1e-9))
-    vectors.view("<u4")[place, 0] ^= 1 << 22
+    row = np.argmax(vectors @ crop["vector"] / (np.linalg.norm(vectors, axis=1) + 1e-9))
+    vectors.view("<u4")[row, 0] ^= 1 << 22
     status, said = verified(data)
     assert (status, crop_ids[2] in said) == (1, True)
     again = start(data)

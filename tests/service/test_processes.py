@@ -171,15 +171,15 @@ def test_every_crop_is_found_once_it_was_enrolled_and_never_once_it_was_deleted(
         assert served.results(f"/v1/galleries/{gallery}/crops") == []
 
 
-def two_processes(artefact, place):
+def two_processes(artefact, folder):
     # Each of the three processes would import PyTorch for seconds.
     settings = {
         "artefact": artefact,
-        "data_dir": place / "data",
+        "data_dir": folder / "data",
         "processes": 2,
         "runtime": "openvino",
     }
-    return Served(place / "log", START, forked=False, **settings)
+    return Served(folder / "log", START, forked=False, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -268,8 +268,8 @@ def test_the_log_of_several_processes_has_no_paths(pair):
 
 
 def _refuses(served):
-    place = (served.http.base_url.host, served.http.base_url.port)
-    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(place):
+    address = (served.http.base_url.host, served.http.base_url.port)
+    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(address):
         return False
     return True
 
@@ -354,9 +354,9 @@ def _wait_for_workers(process, count, seconds=60):
 class Starting:
     """A service of two processes that is starting."""
 
-    def __init__(self, artefact, place):
-        self.log = place / "log"
-        settings = {"artefact": artefact, "data_dir": place / "data", "processes": 2}
+    def __init__(self, artefact, folder):
+        self.log = folder / "log"
+        settings = {"artefact": artefact, "data_dir": folder / "data", "processes": 2}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", START],

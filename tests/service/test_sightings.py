@@ -412,9 +412,15 @@ def test_boxes_of_a_frame_are_sightings_with_their_own_tracks(watching, images):
     crop = images[20]
     frame = Image.new("RGB", (200, 120), (90, 120, 90))
     boxes = []
-    for place, shown in enumerate((crop, STRANGER)):
-        frame.paste(Image.open(io.BytesIO(shown)), (10 + 60 * place, 10))
-        box = {"x": 10 + 60 * place, "y": 10, "width": 48, "height": 96, "track": f"box {place}"}
+    for position, shown in enumerate((crop, STRANGER)):
+        frame.paste(Image.open(io.BytesIO(shown)), (10 + 60 * position, 10))
+        box = {
+            "x": 10 + 60 * position,
+            "y": 10,
+            "width": 48,
+            "height": 96,
+            "track": f"box {position}",
+        }
         boxes.append(box)
     with watching.connect() as client:
         seen = client.sight_frame(encoded(frame), boxes, camera="frames", wait=True)

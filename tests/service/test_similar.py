@@ -9,7 +9,7 @@ from tests.outside import problem
 def split(served, gallery, drawn_crops):
     """Return each person's crops: the first has two names, and some crops have none."""
     names = [crop.identity for crop in drawn_crops]
-    own = [place for place, name in enumerate(names) if name == "0000"]
+    own = [position for position, name in enumerate(names) if name == "0000"]
     names[own[0]] = names[own[1]] = "Ann"
     names[own[2]] = ""
     return gallery, served.fill(gallery, drawn_crops, identity=names), names

@@ -101,19 +101,19 @@ def test_a_new_data_directory_is_announced_and_one_that_is_there_is_not(start, t
     assert "a new data directory" not in again.log.read_text()
 
 
-def a_file(place):
-    place.write_text("in the way")
+def a_file(path):
+    path.write_text("in the way")
 
 
-def no_database(place):
-    place.mkdir()
-    (place / "record.sqlite3").write_text("this is no database" * 100)
+def no_database(folder):
+    folder.mkdir()
+    (folder / "record.sqlite3").write_text("this is no database" * 100)
 
 
-def a_record_of_another_format(place):
-    place.mkdir()
-    open_folder(place).close()
-    with contextlib.closing(sqlite3.connect(place / "record.sqlite3")) as database:
+def a_record_of_another_format(folder):
+    folder.mkdir()
+    open_folder(folder).close()
+    with contextlib.closing(sqlite3.connect(folder / "record.sqlite3")) as database:
         database.execute("PRAGMA user_version = 99")
 
 

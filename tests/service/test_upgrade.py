@@ -19,10 +19,10 @@ GALLERIES = ("bare", "lobby", "yard")
 class Installed:
     """The program with a folder of shipped artefacts of its own, on one record."""
 
-    def __init__(self, place):
-        self.place = place
+    def __init__(self, folder):
+        self.folder = folder
         self.starts = 0
-        self.shipped = place / "shipped"
+        self.shipped = folder / "shipped"
         self.shipped.mkdir()
         for name in ("bundled", "former"):
             self.ship(name, FIRST)
@@ -40,8 +40,8 @@ class Installed:
             "import model.artefact; from pathlib import Path; "
             f"model.artefact.SHIPPED = Path({str(self.shipped)!r}); {START}"
         )
-        settings = {"data_dir": str(self.place / "data"), **settings}
-        served = Served(self.place / f"log.{self.starts}", program, **settings)
+        settings = {"data_dir": str(self.folder / "data"), **settings}
+        served = Served(self.folder / f"log.{self.starts}", program, **settings)
         try:
             yield served
         finally:

@@ -17,10 +17,10 @@ QUERIES = 20
 
 @pytest.fixture(scope="module")
 def light(tiny_artefact, tmp_path_factory):
-    place = tmp_path_factory.mktemp("light")
-    settings = {"artefact": tiny_artefact, "data_dir": place / "data", "runtime": "auto"}
-    (place / "data").mkdir()
-    service = Served(place / "log", WITHOUT_TORCH + START, forked=False, **settings)
+    folder = tmp_path_factory.mktemp("light")
+    settings = {"artefact": tiny_artefact, "data_dir": folder / "data", "runtime": "auto"}
+    (folder / "data").mkdir()
+    service = Served(folder / "log", WITHOUT_TORCH + START, forked=False, **settings)
     yield service
     service.kill()
 
@@ -81,14 +81,14 @@ print(json.dumps(refused))
 @pytest.fixture(scope="module")
 def refused(tiny_artefact, start, tmp_path_factory):
     """Return the errors of a service without PyTorch that refuses to start, by their reasons."""
-    place = tmp_path_factory.mktemp("refused")
-    older = without_graph(tiny_artefact, place / "older.safetensors")
-    filled = start(data_dir=place / "filled", runtime="torch")
+    folder = tmp_path_factory.mktemp("refused")
+    older = without_graph(tiny_artefact, folder / "older.safetensors")
+    filled = start(data_dir=folder / "filled", runtime="torch")
     assert filled.stop() == 0
     reasons = {
-        "no graph": {"artefact": older, "data_dir": place / "data"},
-        "a GPU": {"artefact": tiny_artefact, "data_dir": place / "data", "device": "cuda"},
-        "a record": {"artefact": tiny_artefact, "data_dir": place / "filled"},
+        "no graph": {"artefact": older, "data_dir": folder / "data"},
+        "a GPU": {"artefact": tiny_artefact, "data_dir": folder / "data", "device": "cuda"},
+        "a record": {"artefact": tiny_artefact, "data_dir": folder / "filled"},
     }
     environments = [served_environment(runtime="auto", **settings) for settings in reasons.values()]
     program = WITHOUT_TORCH + REFUSED_ONE_BY_ONE

@@ -35,8 +35,8 @@ def torture(plan, seed, artefacts, say=lambda _: None):
         Failed: with the ledger's excerpt; the data are kept then.
     """
     chance = random.Random(seed)
-    place = str(MEMORY) if MEMORY.is_dir() else None
-    folder = Path(tempfile.mkdtemp(prefix="torture-", dir=place))
+    memory = str(MEMORY) if MEMORY.is_dir() else None
+    folder = Path(tempfile.mkdtemp(prefix="torture-", dir=memory))
     world = World(folder / "world", list(artefacts), chance)
     driver = Driver(world, chance)
     begun = time.monotonic()
