@@ -41,7 +41,7 @@ def add_slowly(*_):
         time.sleep(1)
         heartbeat()
 from service.ops.threads import heartbeat
-exports._add_picture = add_slowly
+exports._add_file = add_slowly
 """
 
 
