@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from model.gallery_thresholds import RULE
-from model.search_calibration import artefact_search_calibration, pack_search, unpack_searches
+from model.search_calibration import pack_search, unpack_searches
 from service.forgetting import forget_identity
 from service.gallery.enroll import ImageToEnroll
 from service.index.filters import SearchFilter
@@ -185,30 +185,6 @@ async def test_a_gallery_that_has_changed_in_size_is_fitted_again(runtime):
         await forget_identity(runtime, default(runtime), str(person))
     await fit(runtime)
     assert [*seen, state(runtime).identities] == [0, 30, 30, 46, 24]
-
-
-async def test_what_an_older_version_published_is_used_until_the_next_fit(runtime):
-    artefact = runtime.model.description.calibration.scorings["cosine"]
-    of_searches = artefact_search_calibration(artefact).model_dump(mode="json")
-    publish(runtime, json.dumps({"fitted_at": 1.0, "calibration": of_searches}))
-    assert state(runtime).state == "own"
-    await fill(runtime, range(40))
-    await fit(runtime)
-    assert state(runtime).identities == 40
-    # Another one judged several pictures as one.
-    stored = runtime.record.calibrations.published(default(runtime).gallery_id)
-    fitted = stored[calibration(runtime).score_kind]
-    body = json.loads(fitted.body)
-    del body["calibration"]["mean_scales"]
-    publish(runtime, json.dumps(body), fitted.version)
-    assert state(runtime).state == "own"
-    assert not calibration(runtime).published.is_current
-    await fit(runtime)
-    published = calibration(runtime).published
-    assert published.is_current
-    await fit(runtime)
-    assert calibration(runtime).published == published
-    assert "update" not in state(runtime).basis
 
 
 async def publish_by_an_earlier_rule(runtime):
