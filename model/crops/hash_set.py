@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
+import heapq
+from array import array
+from bisect import bisect_left
 
 RECENT = 65_536
 
@@ -15,7 +17,8 @@ class HashSet:
     """
 
     def __init__(self) -> None:
-        self._sorted = np.empty(0, np.int64)
+        # The client, which has this set too, does without NumPy.
+        self._sorted = array("q")
         # The newest hashes wait here, as sorting after each text would take too long.
         self._recent: set[int] = set()
 
@@ -25,8 +28,7 @@ class HashSet:
             return False
         self._recent.add(hash(text))
         if len(self._recent) == RECENT:
-            recent = np.fromiter(self._recent, np.int64, RECENT)
-            self._sorted = np.sort(np.concatenate([self._sorted, recent]))
+            self._sorted = array("q", heapq.merge(self._sorted, sorted(self._recent)))
             self._recent.clear()
         return True
 
@@ -34,5 +36,5 @@ class HashSet:
         value = hash(text)
         if value in self._recent:
             return True
-        position = int(np.searchsorted(self._sorted, value))
-        return position < len(self._sorted) and bool(self._sorted[position] == value)
+        position = bisect_left(self._sorted, value)
+        return position < len(self._sorted) and self._sorted[position] == value

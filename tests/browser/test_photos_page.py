@@ -11,10 +11,13 @@ from tests.browser.conftest import follow, png, press, results, violations
 from tests.drawn_photos import BACKGROUND, drawn_people
 from tests.outside import encoded
 from tests.service.conftest import START, files, serving
-from tests.service.test_people import WITHOUT_DETECTOR
 
 NOTICE = "The photo is sent to this service to find people and is not kept."
 PHONE = {"width": 390, "height": 844}
+WITHOUT_DETECTOR = (
+    "from pathlib import Path; import model.people_detector as people_detector\n"
+    "people_detector.SHIPPED_DETECTOR = Path('missing.xml')\n"
+)
 
 
 @pytest.fixture(scope="module")

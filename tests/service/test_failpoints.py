@@ -26,7 +26,7 @@ def test_every_failpoint_stands_in_one_place_and_has_a_scenario_that_leads_there
     placed = Counter(re.findall(r'failpoint\("([a-z.-]+)"\)', text))
     assert placed == dict.fromkeys(SCENARIOS.keys() - OF_COMMITS, 1)
     assert SCENARIOS.keys() >= OF_COMMITS
-    named = r'(?:change|change_crops|_commit)\(\s*(?:runtime,\s*gallery,\s*entry,\s*)?"([a-z-]+)"'
+    named = r'(?:change|commit)\(\s*(?:gallery,\s*entry,\s*)?"([a-z-]+)"'
     assert {*WRITES} <= {*re.findall(named, text)}
 
 
