@@ -590,9 +590,11 @@ def test_a_former_primary_that_has_gone_on_is_told_from_the_present_one(tmp_path
         newest = [Reader(machine.database).newest_commit() for machine in (first, second)]
         assert newest[0] == newest[1]
         primary.kill()
-        for _ in range(2):
-            with pytest.raises(RecordUnavailable, match="lacks commits"):
-                listed_ids(first, gallery)
+        # The session with the killed server may be the first to find out.
+        with pytest.raises(RecordUnavailable, match=r"lacks commits|does not answer"):
+            listed_ids(first, gallery)
+        with pytest.raises(RecordUnavailable, match="lacks commits"):
+            listed_ids(first, gallery)
         first.close()
         with pytest.raises(InputProblem, match="former primary"):
             open_folder(tmp_path / "first", url)
