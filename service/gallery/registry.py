@@ -99,7 +99,7 @@ class GalleryRegistry:
         self._by_name: dict[str, Gallery] = {}
         self._waiting: Counter[str] = Counter()
         self._enrollments = WaitingEnrollments(self._enroll_together)
-        # Called by the follower after alerts, or deliveries of them, of any process.
+        # Called by the follower after new commits of any process.
         self.on_commit: Callable[[Reader], object] = lambda _: None
         self._follower = Follower(
             self.record.database, self._apply, self._read, lambda reader: self.on_commit(reader)

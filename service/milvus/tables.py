@@ -45,7 +45,7 @@ class CollectionState:
 
 
 class CollectionStates(RecordPart):
-    """The states of all collectiones; each is deleted together with its gallery."""
+    """The states of all collections; each is deleted together with its gallery."""
 
     def state(self, gallery_id: int) -> CollectionState | None:
         row = self._reader.row("collections", "WHERE gallery_id = ?", (gallery_id,))
