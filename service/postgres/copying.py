@@ -21,7 +21,7 @@ from service.postgres.address import sentence_of
 from service.postgres.connection import BEGIN, PostgresConnection, require_server
 from service.postgres.database import KEPT_TOKENS, NOTE_TOKEN, create_tables, describe_format
 from service.postgres.locks import CREATORS
-from service.record.database import NEWEST_DELETION
+from service.record.database import GENERATIONS, NEWEST_DELETION
 from service.record.deletions import Deletion, read_deletions
 from service.record.keys import ASKED_FOR
 from service.record.schema import TABLES, Table
@@ -36,20 +36,21 @@ TABLES_THERE = (
     "SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
     "WHERE nspname = current_schema() AND relkind IN ('r', 'p') ORDER BY relname LIMIT 3"
 )
-# A crop has a vector of the searched generation, and may have one of the generation that a reindex
-# prepares.
-GENERATIONS = """
-SELECT gallery_id, name, generation, dimension, 'LEFT JOIN' FROM galleries
-WHERE name IS NOT NULL AND dimension IS NOT NULL
-UNION ALL
-SELECT gallery_id, name, staged_generation, staged_dimension, 'JOIN' FROM galleries
-WHERE name IS NOT NULL AND staged_dimension IS NOT NULL
-"""
-VECTORS = (
-    "SELECT crops.slot, crop_id, checksum FROM crops {join} checksums "
-    "ON checksums.gallery_id = crops.gallery_id AND checksums.slot = crops.slot AND generation = ? "
-    "WHERE crops.gallery_id = ? ORDER BY crops.slot"
+VECTOR_FILES = (
+    f"SELECT gallery_id, name, generation, dimension FROM {GENERATIONS} "
+    "WHERE name IS NOT NULL AND dimension IS NOT NULL"
 )
+# Every crop has a vector of the searched generation, and may have one of the generation that a
+# reindex prepares.
+VECTORS = """
+SELECT crops.slot, crop_id, checksum FROM crops
+JOIN galleries ON galleries.gallery_id = crops.gallery_id
+LEFT JOIN checksums ON checksums.gallery_id = crops.gallery_id
+    AND checksums.slot = crops.slot AND checksums.generation = :generation
+WHERE crops.gallery_id = :gallery_id
+    AND (checksum IS NOT NULL OR galleries.generation = :generation)
+ORDER BY crops.slot
+"""
 VECTOR_COLUMNS = ("gallery_id", "slot", "generation", "checksum", "content")
 DELETION_COLUMNS = ("kind", "gallery_id", "id", "committed", "noted_at")
 CROPS = (
@@ -143,10 +144,10 @@ def _copy_table(source: Reader, target: PostgresConnection, table: Table) -> int
 def _copy_vectors(source: Reader, target: PostgresConnection) -> int:
     """Copy the vectors with their checksums; return their number."""
     count = 0
-    for gallery_id, name, generation, dimension, join in source.tuples(GENERATIONS):
+    for gallery_id, name, generation, dimension in source.tuples(VECTOR_FILES):
         file = source.database.vectors.open(gallery_id, generation, dimension)
-        statement = VECTORS.format(join=join)
-        crops = source.database.connection().execute(statement, (generation, gallery_id))
+        values = {"gallery_id": gallery_id, "generation": generation}
+        crops = source.database.connection().execute(VECTORS, values)
         for batch in batches(crops, ROWS_AT_ONCE):
             rows = []
             vectors = file.read([slot for slot, _, _ in batch])

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from service.record.database import GENERATIONS
 from service.record.transaction import Reader, batches
 from service.record.vectors import CLEARED_AT_ONCE, PRIVATE_FILE, Vector, VectorFile, VectorFiles
 
@@ -26,11 +27,7 @@ FETCHED_AT_ONCE = 4096
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # Names the boot of the machine in which the files of a folder were written.
 MARK = "vectors.boot"
-GENERATIONS_IN_USE = """
-SELECT gallery_id, generation FROM galleries WHERE name IS NOT NULL UNION ALL
-SELECT gallery_id, staged_generation FROM galleries
-WHERE name IS NOT NULL AND staged_generation IS NOT NULL
-"""
+GENERATIONS_IN_USE = f"SELECT gallery_id, generation FROM {GENERATIONS} WHERE name IS NOT NULL"
 FETCH = (
     "SELECT slot, content FROM checksums "
     "WHERE gallery_id = ? AND generation = ? AND slot = ANY(?) AND content IS NOT NULL"
