@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from gmn_client.models import Scope
 from service.errors import Forbidden, KeyConflict
 from service.record.database import RecordPart, transactional
-from service.record.transaction import Row, Transaction
+from service.record.transaction import Reader, Row, Transaction
 
 # This row stays after the last key expires or is deleted with its gallery; then nobody has access.
 ASKED_FOR = "keys_asked_for"
@@ -106,6 +106,18 @@ def key_crc(key_id: str, gallery: str | None, body: str) -> int:
     return zlib.crc32(ascii((key_id, gallery, body)).encode())
 
 
+def read_bodies(reader: Reader) -> tuple[list[str], list[str]]:
+    """Return the bodies of the intact keys, and a line for each damaged key."""
+    bodies: list[str] = []
+    problems: list[str] = []
+    for key_id, gallery, body, checksum in reader.tuples(STORED_KEYS):
+        if key_crc(key_id, gallery, body) == checksum:
+            bodies.append(body)
+        else:
+            problems.append(f"API key {key_id} is not what was written")
+    return bodies, problems
+
+
 def any_administers(keys: Iterable[ApiKey]) -> bool:
     now = datetime.now(UTC)
     valid = (key for key in keys if key.expires_at is None or key.expires_at > now)
@@ -120,12 +132,10 @@ class Keys(RecordPart):
 
     def all(self) -> list[ApiKey]:
         """Return every key, the oldest first, but damaged ones, which open nothing."""
-        keys = []
-        for key_id, gallery, body, checksum in self._reader.tuples(STORED_KEYS):
-            if key_crc(key_id, gallery, body) == checksum:
-                keys.append(API_KEY.validate_json(body))
-            else:
-                self._database.note_problem(f"API key {key_id} is not what was written")
+        bodies, problems = read_bodies(self._reader)
+        for problem in problems:
+            self._database.note_problem(problem)
+        keys = [API_KEY.validate_json(body) for body in bodies]
         return sorted(keys, key=lambda key: (key.created_at, key.key_id))
 
     @property

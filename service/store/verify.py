@@ -16,7 +16,7 @@ from model.wording import counted
 from service.errors import DamagedRecord, ServiceError
 from service.record.crop_rows import read_intact_vectors, read_pages
 from service.record.galleries import Galleries
-from service.record.keys import STORED_KEYS, key_crc
+from service.record.keys import read_bodies
 from service.record.schema import read_schema
 from service.record.sqlite import SQLiteDatabase, SQLiteSource, require_schema, stored_uri
 from service.record.transaction import FILE, Reader
@@ -140,9 +140,8 @@ class Inspection:
 
     def check_keys(self) -> None:
         with self._noting_errors("the API keys"):
-            for key_id, gallery, body, checksum in self._reader.tuples(STORED_KEYS):
-                if key_crc(key_id, gallery, body) != checksum:
-                    self.found.problems.append(f"API key {key_id} is not what was written")
+            _, problems = read_bodies(self._reader)
+            self.found.problems += problems
 
     def check_counts(self) -> None:
         statement = f"SELECT {', '.join(COUNTED.values())} FROM crops WHERE gallery_id = ?"
