@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from service.errors import DamagedRecord
 from service.record.calibrations import StoredCalibrations
 from service.record.crops import Crops
 from service.record.database import Database
 from service.record.deleted_rows import DeleteRows, rows_of
-from service.record.deletions import Deletion, newest_number, read_deletions
+from service.record.deletions import newest_number, read_deletions
 from service.record.files import StrayFiles, UnneededFiles
 from service.record.galleries import Galleries, Runtimes
 from service.record.jobs import Jobs
@@ -58,9 +59,7 @@ class Record:
         self.unneeded_files = UnneededFiles(database)
         self.calibrations = StoredCalibrations(database)
         if (known := database.unapplied_after) is not None:
-            log = database.deletions.path
-            self.delete_again(line for line in read_deletions(log) if line.number > known)
-            database.note_applied(newest_number(log))
+            self.apply_log(database.deletions.path, known)
         self.galleries.finish_deletions()
 
     def check(self, pause: Callable[[], bool] = lambda: False) -> None:
@@ -119,8 +118,14 @@ class Record:
             damaged.setdefault(gallery_id, []).append(crop_id or f"in slot {slot}")
         return damaged
 
-    def delete_again(self, deletions: Iterable[Deletion]) -> None:
-        """Delete again the items of a log of deletions that an older state brought back."""
+    def apply_log(self, log: Path, known: int) -> None:
+        """Delete again what an older state brought back.
+
+        Args:
+            log: a log of deletions.
+            known: number of its newest line that the record has.
+        """
+        deletions = (line for line in read_deletions(log) if line.number > known)
         for batch in batches(deletions, DELETIONS_AT_ONCE):
             ids: dict[str, list[str]] = defaultdict(list)
             crops: dict[int | None, list[str]] = defaultdict(list)
@@ -135,6 +140,7 @@ class Record:
                     self.galleries.delete(gallery.gallery_id)
                 elif crop_ids := crops[gallery.gallery_id] + crops[None]:
                     self.crops.remove(gallery.gallery_id, crop_ids)
+        self.database.note_applied(max(known, newest_number(log)))
 
     def _delete_rows(self, transaction: Transaction, ids: Mapping[str, Sequence[str]]) -> None:
         """Delete items that belong to no crop, given as ids by the kind of deletion."""

@@ -41,7 +41,6 @@ from service.record.deletions import (
     newest_number,
     parse_line,
     read_beginning,
-    read_deletions,
     read_lines,
 )
 from service.record.galleries import put_index_owners, read_index_owners
@@ -382,8 +381,7 @@ def _apply_log(part: Path, log: Path) -> bool:
     copied = part / "copied.log"
     _copy_file(log, copied)
     with contextlib.closing(open_folder(part)) as record:
-        record.delete_again(line for line in read_deletions(copied) if line.number > known)
-        record.database.note_applied(max(known, newest_number(copied)))
+        record.apply_log(copied, known)
     # The record has begun another log, whose lines are in this one.
     copied.replace(part / LOG_NAME)
     beginning = read_beginning(part / LOG_NAME)
