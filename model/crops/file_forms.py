@@ -5,51 +5,44 @@ macOS decomposes names, keyboards and spreadsheets compose them, and Linux compa
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
-from model.crops.texts import nfc
+FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 
 
-class FileForms:
-    """Finds files by names in any Unicode form; each searched folder is listed once."""
+def resolve_in_any_form(path: Path, within: Path | None = None) -> Path:
+    """Return the real path of a file or folder, or a path that does not exist.
 
-    def __init__(self) -> None:
-        self._names: dict[Path, dict[str, str]] = {}
+    A name that does not exist as it was written is looked for composed (NFC) and decomposed (NFD).
 
-    def resolve(self, path: Path, within: Path | None = None) -> Path:
-        """Return the real path of a file or folder, or a path that does not exist.
+    Args:
+        path: the path as it was written.
+        within: a resolved folder; outside of it, names in other forms are not searched. None for no
+            limit.
 
-        A name in the given form comes before one in another form.
-
-        Args:
-            path: the path as it was written.
-            within: a resolved folder; outside of it, names in other forms are not searched. None
-                for no limit.
-
-        Raises:
-            OSError, RuntimeError, ValueError: as `Path.resolve`, and for a name that no file has.
-        """
-        resolved = path.resolve()
-        if within is not None and not resolved.is_relative_to(within):
+    Raises:
+        OSError, RuntimeError, ValueError: as `Path.resolve`, and for a name that no file has.
+    """
+    resolved = path.resolve()
+    if not _is_within(resolved, within):
+        return resolved
+    existing = resolved
+    missing: list[str] = []
+    while not existing.exists():
+        missing.append(existing.name)
+        existing = existing.parent
+    for name in reversed(missing):
+        forms = [existing / unicodedata.normalize(form, name) for form in FORMS]
+        found = next((form for form in forms if form.exists()), None)
+        if found is None:
             return resolved
-        existing = resolved
-        missing: list[str] = []
-        while not existing.exists():
-            missing.append(existing.name)
-            existing = existing.parent
-        for name in reversed(missing):
-            found = self._list(existing).get(nfc(name))
-            if found is None:
-                return resolved
-            existing = existing / found
-        return existing.resolve()
+        existing = found.resolve()
+        if not _is_within(existing, within):
+            break
+    return existing
 
-    def _list(self, folder: Path) -> dict[str, str]:
-        if folder not in self._names:
-            try:
-                names = sorted(path.name for path in folder.iterdir())
-            except OSError:
-                # It is a file, or may not be read.
-                names = []
-            self._names[folder] = {nfc(name): name for name in names}
-        return self._names[folder]
+
+def _is_within(path: Path, folder: Path | None) -> bool:
+    return folder is None or path.is_relative_to(folder)

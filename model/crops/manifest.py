@@ -12,7 +12,7 @@ from itertools import islice, zip_longest
 from pathlib import Path, PureWindowsPath
 from typing import IO
 
-from model.crops.file_forms import FileForms
+from model.crops.file_forms import resolve_in_any_form
 from model.crops.hash_set import HashSet
 from model.crops.manifest_columns import COLUMNS, EXPORTED, LABELLED, read_header
 from model.crops.names import Ignored, by_product_kind, is_hidden, shown
@@ -126,11 +126,10 @@ class Manifest:
                 a column has nearly the name of a known one, a time is not RFC 3339, metadata are no
                 JSON object, or a split is unknown. The message names the first wrong row.
         """
-        forms = FileForms()
         is_empty = True
         for line, record in self._records(ignored):
             is_empty = False
-            crop = self._parse(line, record, forms)
+            crop = self._parse(line, record)
             has_path = crop.path != self.path.parent
             if has_path and not paths.add(str(crop.path)):
                 same = (other.line for other in self.crops() if other.path == crop.path)
@@ -149,9 +148,8 @@ class Manifest:
 
         A path that occurs twice is not noticed.
         """
-        forms = FileForms()
         for line, record in islice(self._records(), first, None):
-            yield self._parse(line, record, forms)
+            yield self._parse(line, record)
 
     def count(self) -> int:
         """Return the number of crops, whose values may be wrong; raise `ManifestProblem`."""
@@ -205,10 +203,10 @@ class Manifest:
         except InputProblem as problem:
             raise ManifestProblem(f"{self._name()}, line 1: {problem}") from problem
 
-    def _parse(self, line: int, record: Mapping[str, str], forms: FileForms) -> CropFile:
+    def _parse(self, line: int, record: Mapping[str, str]) -> CropFile:
         try:
             return _read_row(
-                record, line, self.path.parent, self.within, self.required, forms, self.is_export
+                record, line, self.path.parent, self.within, self.required, self.is_export
             )
         except ManifestProblem as problem:
             raise ManifestProblem(f"{self._name()}, line {line}: {problem}") from problem
@@ -251,7 +249,6 @@ def _read_row(
     folder: Path,
     within: Path | None,
     required: Collection[str],
-    forms: FileForms,
     is_export: bool,
 ) -> CropFile:
     """Return the crop of a row; the message of a `ManifestProblem` does not name the line."""
@@ -263,7 +260,7 @@ def _read_row(
         if not labels[name]:
             raise ManifestProblem(f"{name} is empty; give one in every row")
     file = labels.pop("path")
-    path = _find_file(folder, within, file or "", forms) if file or not is_export else folder
+    path = _find_file(folder, within, file or "") if file or not is_export else folder
     split = labels["split"]
     if split and split not in SPLITS:
         raise ManifestProblem(f"split {_shown(split, within)!r} is not one of {', '.join(SPLITS)}")
@@ -294,17 +291,16 @@ def _find_file(
     folder: Path,
     within: Path | None,
     name: str,
-    forms: FileForms,
 ) -> Path:
     try:
-        path = forms.resolve(folder / name, within)
+        path = resolve_in_any_form(folder / name, within)
         slashed = name
         allowed = within
         if "\\" in name and not path.is_file():
             # The file's own name has no backslash, so that they separate folders as on Windows.
             slashed = name.replace("\\", "/")
             allowed = within or folder.resolve()
-            path = forms.resolve(folder / slashed, allowed)
+            path = resolve_in_any_form(folder / slashed, allowed)
         by_product = _by_product_in(folder, slashed)
         if slashed != name and PureWindowsPath(name).anchor:
             reason = "is an absolute path of Windows; write a path that begins at the manifest"

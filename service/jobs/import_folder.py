@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from model.crops.decode import CropProblem
-from model.crops.file_forms import FileForms
+from model.crops.file_forms import resolve_in_any_form
 from model.crops.manifest import (
     MANIFEST,
     MAX_EXPORTED_BYTES,
@@ -96,7 +96,7 @@ def read_file(
 def _resolve(folder: Path, name: str) -> Path | None:
     """Return the real path of a name in a resolved folder, in any Unicode form, or None."""
     try:
-        return FileForms().resolve(folder / name, folder).resolve(strict=True)
+        return resolve_in_any_form(folder / name, folder).resolve(strict=True)
     except (OSError, ValueError, RuntimeError) as error:
         if is_of_the_machine(error):
             raise

@@ -143,6 +143,19 @@ def test_a_path_finds_its_file_in_any_unicode_form(tmp_path, written, on_disk):
         read_manifest(write(tmp_path, again))
 
 
+def test_a_link_out_of_an_import_does_not_tell_which_files_lie_behind_it(tmp_path):
+    inside = tmp_path / "inside"
+    outside = tmp_path / "outside"
+    for folder in (inside, outside):
+        folder.mkdir()
+    (outside / unicodedata.normalize("NFD", "é.png")).write_bytes(b"any")
+    (inside / unicodedata.normalize("NFD", "ü")).symlink_to(outside)
+    for name in ("ü/é.png", "ü/missing.png"):
+        manifest = write(inside, f"path,identity,camera\n{name},1,c1\n")
+        with pytest.raises(ManifestProblem, match="lies outside the import"):
+            read_manifest(manifest, inside.resolve())
+
+
 def test_of_two_files_whose_names_differ_only_in_form_each_is_found(tmp_path):
     names = [unicodedata.normalize(form, "josé.png") for form in ("NFC", "NFD")]
     for name in names:
