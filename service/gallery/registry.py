@@ -8,7 +8,7 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -27,7 +27,7 @@ from service.gallery.waiting import WaitingEnrollments
 from service.index.columns import Columns
 from service.ops.data_directory import failpoint
 from service.ops.shared import SharedRedis
-from service.ops.threads import CALLER, LONG_WORK_FACTOR, MonitoredThreadPool
+from service.ops.threads import CALLER, LONG_WORK_FACTOR, MonitoredThreadPool, heartbeat
 from service.record.crop_rows import (
     COLUMNS_AT_ONCE,
     CropColumns,
@@ -93,6 +93,8 @@ class GalleryRegistry:
     def __post_init__(self) -> None:
         self._writers = MonitoredThreadPool(WRITE_THREADS, "record writers", LONG_WORK_FACTOR)
         self._readers = MonitoredThreadPool(READ_THREADS, "record readers", LONG_WORK_FACTOR)
+        # It reads the next rows of a large gallery while the vectors of the last ones are read.
+        self._ahead = MonitoredThreadPool(1, "read-ahead thread", LONG_WORK_FACTOR)
         self.write = self._writers.run
         self.read = self._readers.run
         self._reader = Reader(self.record.database)
@@ -129,7 +131,7 @@ class GalleryRegistry:
 
     @property
     def threads(self) -> list[MonitoredThreadPool]:
-        return [self._writers, self._readers, self._follower.thread]
+        return [self._writers, self._readers, self._ahead, self._follower.thread]
 
     def by_id(self, gallery_id: int) -> Gallery | None:
         for gallery in list(self._by_name.values()):
@@ -373,14 +375,16 @@ class GalleryRegistry:
             log.exception("the calibration of gallery %s cannot be read", gallery.name)
 
     def cut_off(self) -> None:
-        """End long writes, because the process stops; nothing of them is stored."""
+        """End long writes and reads, because the process stops; no part of a write is stored."""
         self._writers.cut_off()
+        self._ahead.cut_off()
 
     def close(self) -> None:
         self.cut_off()
         self._writers.shutdown()
         self._follower.close()
         self._readers.shutdown()
+        self._ahead.shutdown()
 
     def fill(self, columns: Columns, gallery_id: int, count: int) -> None:
         """Add the crops of a gallery, about `count` of them, to empty columns; blocks."""
@@ -395,14 +399,14 @@ class GalleryRegistry:
                 columns.add(part, file)
 
     def _read_ahead(self, parts: Iterator[CropColumns]) -> Iterator[CropColumns]:
-        with ThreadPoolExecutor(1) as reader:
-            try:
-                reading = reader.submit(next, parts, None)
-                while (columns := reading.result()) is not None:
-                    reading = reader.submit(next, parts, None)
-                    yield columns
-            finally:
-                reader.submit(self.record.database.close_connection).result()
+        def read() -> CropColumns | None:
+            heartbeat()
+            return next(parts, None)
+
+        reading = self._ahead.submit(read)
+        while (columns := reading.result()) is not None:
+            reading = self._ahead.submit(read)
+            yield columns
 
     def _apply(self, gallery_id: int) -> None:
         """Show what has changed since the shown version; read the gallery anew if its vectors have.

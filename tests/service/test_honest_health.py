@@ -41,6 +41,7 @@ STAGES = {
     "record writers",
     "follower",
     "record readers",
+    "read-ahead thread",
     "keys",
     "key reader",
     "log of the record",

@@ -5,6 +5,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from service.errors import ServiceStopping
 from service.index.filters import SearchFilter
 from service.maintenance import check_record
 from service.ops.threads import BlockingPools
@@ -60,19 +61,33 @@ def test_a_start_shows_what_was_shown_before(serve, filled):
     assert _shown(again, identities=("late",)).keys() == {*late[:3], *late[5:]}
 
 
-def test_a_large_gallery_is_read_ahead_and_leaves_no_connection(filled, monkeypatch):
-    before = _shown(filled)
+@pytest.fixture
+def in_parts(filled, monkeypatch):
+    """Return a filled registry that reads its gallery ahead, as one of very many crops."""
     monkeypatch.setattr("service.gallery.registry.COLUMNS_AT_ONCE", 4)
     monkeypatch.setattr("service.record.crop_rows.COLUMNS_AT_ONCE", 4)
+    return filled
+
+
+def test_a_large_gallery_is_read_ahead_by_one_connection(in_parts):
+    before = _shown(in_parts)
     # The follower opens its connection when it first follows a commit.
-    newest = Reader(filled.record.database).newest_commit()
-    filled.galleries._follower.wait_for_all(newest).result(LONGEST_SECONDS)
-    opened = filled.record.database._connections
+    newest = Reader(in_parts.record.database).newest_commit()
+    in_parts.galleries._follower.wait_for_all(newest).result(LONGEST_SECONDS)
+    opened = in_parts.record.database._connections
     count = len(opened)
     for _ in range(3):
-        filled.galleries._read(filled.gallery.gallery_id)
-    assert len(opened) == count
-    assert _shown(filled) == before
+        in_parts.galleries._read(in_parts.gallery.gallery_id)
+    assert len(opened) == count + 1
+    assert _shown(in_parts) == before
+
+
+def test_a_stop_cuts_off_the_reading_of_a_large_gallery(in_parts):
+    before = _shown(in_parts)
+    in_parts.galleries.cut_off()
+    with pytest.raises(ServiceStopping):
+        in_parts.galleries._read(in_parts.gallery.gallery_id)
+    assert _shown(in_parts) == before
 
 
 def test_a_removed_crop_has_no_vector_in_memory(filled):
