@@ -99,8 +99,7 @@ def condense(label: str, report: Figures) -> Iterator[Figures]:
             }
             if half := result.get("half_enrolled"):
                 row["metrics"]["found at 1%"] = _ends(half["detection_rate"])
-                if miss_rate := half.get("miss_rate"):
-                    row["metrics"]["FNIR at 1%"] = _ends(miss_rate)
+                row["metrics"]["FNIR at 1%"] = _ends(half["miss_rate"])
             if paired := dataset.get("differences", {}).get(f"{scoring} - cosine"):
                 row["differences"] = _intervals(paired)
             yield row
@@ -113,7 +112,7 @@ def _describe_people(report: Figures, dataset: Figures) -> str:
     if dataset["seen_because"]:
         held_out = report["split"] == "held-out" or not dataset["seen_in_training"]
         return "held-out identities" if held_out else "seen in training"
-    sources = Provenance.model_validate(report["provenance"]).all_sources
+    sources = Provenance.model_validate(report["provenance"]).sources
     undocumented = [source.role for source in sources if not source.is_documented]
     # Weights with undocumented data may have been trained on the domain, and a student of such a
     # teacher may have learned of the domain from it.

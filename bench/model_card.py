@@ -73,7 +73,7 @@ def _sections(name: str, about: Description) -> Iterator[str]:
     yield f"## Use\n\n{USE}"
     yield "## Networks\n\n" + "\n".join(_networks(about))
     yield "## Training data\n\n" + _data(about)
-    if origin.all_sources:
+    if origin.sources:
         yield "## Weights that it began from\n\n" + "\n".join(_sources(about))
     yield "## Figures\n\n" + _figures(about)
     yield f"## Limits\n\n{LIMITS}"
@@ -100,7 +100,7 @@ def _data(about: Description) -> str:
 
 
 def _sources(about: Description) -> Iterator[str]:
-    for source in about.provenance.all_sources:
+    for source in about.provenance.sources:
         data = [f"{dataset.name} of this project" for dataset in source.data]
         data += source.documented_data
         trained = f"trained on {', '.join(data)}" if data else "its training data are not known"

@@ -61,11 +61,7 @@ class HeadConfig(Stored):
         neck: a BNNeck follows; without one every loss reads the embedding itself.
     """
 
-    # The default is not written, since older artefacts lack the field and fingerprints cover it.
-    layers: Literal["bn-fc-relu", "fc-bn-relu", "fc-prelu"] = Field(
-        "bn-fc-relu",
-        exclude_if=lambda layers: layers == "bn-fc-relu",
-    )
+    layers: Literal["bn-fc-relu", "fc-bn-relu", "fc-prelu"] = "bn-fc-relu"
     dimension: int = Field(512, ge=1)
     neck: bool = False
 

@@ -38,8 +38,8 @@ class ScoringCalibration(Metadata):
             by Platt scaling.
         impostor_tail: upper tail of the scores of different people, rarest last.
         tail_shape: ξ of the tail of the best scores of other people in a search, on which the
-            thresholds of a gallery without names rest. None in older artefacts and if too few
-            people showed it; `DEFAULT_TAIL_SHAPE` takes its place.
+            thresholds of a gallery without names rest. None if too few people showed it; then
+            `DEFAULT_TAIL_SHAPE` takes its place.
     """
 
     slope: float

@@ -13,10 +13,8 @@ class TrainingData(Metadata):
     """A data set to which the weights or the calibration were fitted.
 
     Attributes:
-        splits: splits of the set that were used, such as `train`; None if the set has none, and in
-            older artefacts.
-        fingerprints: number of crops that have a fingerprint in the artefact. None in older
-            artefacts, which can be compared with a data set by its name alone.
+        splits: splits of the set that were used, such as `train`; None if the set has none.
+        fingerprints: number of crops that have a fingerprint in the artefact.
     """
 
     name: str
@@ -26,7 +24,7 @@ class TrainingData(Metadata):
     identities: int
     cameras: int
     splits: tuple[str, ...] | None = Field(None, exclude_if=is_absent)
-    fingerprints: int | None = Field(None, exclude_if=is_absent)
+    fingerprints: int
 
 
 class WeightSource(Metadata):
@@ -64,7 +62,7 @@ class Provenance(Metadata):
         created_at: time in the format of RFC 3339.
         held_out: fraction of the identities that were held out, and the seed that chose them.
         metrics: figures that were measured on the held-out identities, by name.
-        sources: initial weights and teachers, with their own sources; None in older artefacts.
+        sources: initial weights and teachers, with their own sources.
     """
 
     data: tuple[TrainingData, ...]
@@ -76,17 +74,4 @@ class Provenance(Metadata):
     held_out: dict[str, float]
     initial_weights: str
     metrics: dict[str, Any]
-    sources: tuple[WeightSource, ...] | None = Field(None, exclude_if=is_absent)
-
-    @property
-    def all_sources(self) -> tuple[WeightSource, ...]:
-        """The sources; in an older artefact these are the ones that its recipe names."""
-        if self.sources is not None:
-            return self.sources
-        sources = []
-        if (name := self.initial_weights) not in ("", "none"):
-            data = ("ImageNet",) if name == "torchvision" else ()
-            sources = [WeightSource(role="initial weights", name=name, documented_data=data)]
-        teachers = (self.recipe.get("distillation") or {}).get("teachers", ())
-        sources += [WeightSource(role="teacher", name=str(name)) for name in teachers]
-        return tuple(sources)
+    sources: tuple[WeightSource, ...]

@@ -23,6 +23,6 @@ class Metadata(Stored):
 def is_absent(value: object) -> bool:
     """Return whether a field has no value; passed as `exclude_if` by fields that are optional.
 
-    They are not written without a value, since older versions refuse fields that they do not know.
+    A file without such a field is also read by versions that do not know the field.
     """
     return value is None

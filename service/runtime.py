@@ -66,7 +66,7 @@ class Runtime:
     Attributes:
         models: loaded models by the fingerprint of their embedder, the served one first. A gallery
             is searched with the model of its `embedder`.
-        model: the served model, used for every gallery that was not filled by an older one.
+        model: the served model, used for every gallery that another model did not fill.
         people_detector: finds people on photos; None without OpenVINO.
         record: the database; accessed through `galleries.read` and `galleries.write`.
         admission: cost in flight; used on the event loop only.

@@ -210,6 +210,7 @@ def save_tiny_artefact(path, drawn_crops):
             held_out={"fraction": 0.5, "seed": 0},
             initial_weights="none",
             metrics={},
+            sources=(),
         ),
     )
     save_artefact(path, description, embedder, metric_network)

@@ -31,19 +31,16 @@ ERASED_ASPECT = (0.3, 3.3)
 CROPS_IN_CACHE = 1
 FLIP = "flip"
 WINDOW = "window"
-UNUSED = "unused"
 # The order in which a batch's numbers are drawn. Numbers are also drawn for changes that are off,
-# and for changes of earlier versions (UNUSED), so that switching one change on does not alter the
-# others. A change of a plug-in draws from a generator of its own.
+# so that switching one change on does not alter the others. A change of a plug-in draws from a
+# generator of its own.
 DRAWN = (
     FLIP,
-    *[UNUSED] * 2,
     "erasing",
     WINDOW,
     "brightness",
     "contrast",
     "saturation",
-    *[UNUSED] * 2,
     *["erasing"] * 4,
     *["white_balance"] * 3,
     "gamma",

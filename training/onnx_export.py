@@ -285,7 +285,7 @@ def _about(
             "data": [data.model_dump(include={"name", "terms"}) for data in provenance.data],
             "sources": [
                 source.model_dump(include={"role", "name", "sha256", "documented_data", "terms"})
-                for source in provenance.all_sources
+                for source in provenance.sources
             ],
             "commit": provenance.commit,
         },

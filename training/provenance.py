@@ -51,7 +51,7 @@ class TrainingFingerprints:
 
     @classmethod
     def of(cls, artefact: Artefact) -> TrainingFingerprints:
-        """Return the fingerprints that an artefact has; older artefacts have none."""
+        """Return the fingerprints of an artefact; one whose data nobody knows has none."""
         none = np.empty(0, np.int64)
         stored = artefact.tensors
         return cls(stored.get(CROPS_TENSOR, none), stored.get(PEOPLE_TENSOR, none))
@@ -191,9 +191,9 @@ def inherited_weights(
     artefact = load_artefact(file)
     provenance = artefact.description.provenance
     documented = dict.fromkeys(documented_data)
-    if not provenance.data and all(earlier.is_documented for earlier in provenance.all_sources):
+    if not provenance.data and all(earlier.is_documented for earlier in provenance.sources):
         # The artefact was imported. Its weights were trained on the data of its sources.
-        for earlier in provenance.all_sources:
+        for earlier in provenance.sources:
             documented |= dict.fromkeys(earlier.documented_data)
     update = {
         "data": provenance.data,
@@ -201,7 +201,7 @@ def inherited_weights(
         "terms": joined_terms([provenance.terms, terms]),
     }
     return (
-        (source.model_copy(update=update), *provenance.all_sources),
+        (source.model_copy(update=update), *provenance.sources),
         TrainingFingerprints.of(artefact),
     )
 

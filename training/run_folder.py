@@ -112,7 +112,7 @@ def read_run(
     except ValidationError as error:
         problem = " ".join(" ".join(str(error).splitlines()[1:3]).split())
         raise InputProblem(
-            f"{folder}: its recipe.json or data.json is damaged or was written by an earlier "
+            f"{folder}: its recipe.json or data.json is damaged or was written by another "
             f"version of this program ({problem}); use the version that trained it, or train again"
         ) from error
     try:

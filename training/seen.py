@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from model.problems import InputProblem
-from model.provenance import Provenance, TrainingData
+from model.provenance import Provenance
 from model.wording import counted
 from training.datasets.record import Dataset
 from training.datasets.registry import overlapping
@@ -18,7 +18,6 @@ from training.provenance import (
     MOST_FINGERPRINTS,
     TrainingFingerprints,
     crop_fingerprint,
-    known_source,
     person_fingerprints,
 )
 
@@ -47,8 +46,8 @@ def seen_people(
 
     A person counts as seen if one of the person's crops was trained on, as fingerprints show.
     People of a public set are also compared by their identities. Everybody in a data set counts as
-    seen if the set was trained on but no fingerprints are stored, if it is known to show the same
-    people as a set trained on, or if the publisher of the weights names it.
+    seen if it is known to show the same people as a set trained on, or if the publisher of the
+    weights names it.
 
     Args:
         provenance, training: the artefact's provenance and fingerprints.
@@ -81,27 +80,16 @@ def seen_people(
 def _reasons_of_everyone(provenance: Provenance, dataset: Dataset) -> list[str]:
     """Return reasons why everybody counts as seen; empty if crops and identities decide."""
     reasons = []
-    inherited = [data for source in provenance.all_sources for data in source.data]
+    inherited = [data for source in provenance.sources for data in source.data]
     for known in [*provenance.data, *inherited]:
         if known.name != dataset.name and overlapping([known.name], [dataset.name]):
             reasons.append(f"was trained on {known.name}, which shows some of the same people")
-        elif known.fingerprints is None and _is_same_set(known, dataset):
-            reasons.append(
-                f"was trained on a set named {known.name}; it stores no fingerprints of its "
-                "training crops, so contents cannot be compared"
-            )
     return reasons + [
         f"has weights from {source.name}, which was trained on {name}"
-        for source in provenance.all_sources
+        for source in provenance.sources
         for name in source.documented_data
         if _same_name(name, dataset)
     ]
-
-
-def _is_same_set(known: TrainingData, dataset: Dataset) -> bool:
-    """Return whether a training set has the kind of this one or, for own data, its name."""
-    source = known_source(dataset.spec)
-    return known_source(known.spec) == source and (source is not None or known.name == dataset.name)
 
 
 def _same_name(documented: str, dataset: Dataset) -> bool:

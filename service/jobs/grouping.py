@@ -31,7 +31,7 @@ OPERATING_POINT = "far_1e-2"
 
 
 async def begin_grouping(
-    runtime: Runtime, gallery: Gallery, wanted: ListFilter, key_id: str | None
+    runtime: Runtime, gallery: Gallery, wanted: ListFilter, key_id: str
 ) -> Job:
     """Create the job that groups unnamed crops, or return the unfinished one.
 

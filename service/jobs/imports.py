@@ -71,7 +71,7 @@ async def begin_import(
     gallery: Gallery,
     parameters: Mapping[str, Any],
     archive: BinaryIO | None,
-    key_id: str | None = None,
+    key_id: str,
 ) -> Job:
     """Create the job that enrolls the images of an archive or folder.
 

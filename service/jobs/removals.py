@@ -36,7 +36,7 @@ async def count_imported(runtime: Runtime, gallery: Gallery, job_id: str) -> Imp
     )
 
 
-async def begin_removal(runtime: Runtime, gallery: Gallery, job_id: str, key_id: str | None) -> Job:
+async def begin_removal(runtime: Runtime, gallery: Gallery, job_id: str, key_id: str) -> Job:
     """Create the job that removes the crops of an import, or return the unfinished one.
 
     Raises:

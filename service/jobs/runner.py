@@ -110,7 +110,7 @@ async def create_job(
     gallery: Gallery,
     kind: JobKind,
     parameters: Mapping[str, Any],
-    key_id: str | None = None,
+    key_id: str,
     job_id: str | None = None,
     worker: str | None = None,
 ) -> Job:
@@ -176,7 +176,7 @@ async def work_on_jobs_of_machine(
 async def _run_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob], worker: str | None) -> None:
     jobs = runtime.record.jobs
     # The last turn of each key, and of each interrupted job.
-    turns: dict[str | None, float] = {}
+    turns: dict[str, float] = {}
     while True:
         runtime.jobs_wanted.clear()
         work = "the search for a job"
@@ -213,7 +213,7 @@ async def _run_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob], worker: st
 
 async def _work_on(runtime: Runtime, job: Job, kinds: Mapping[JobKind, DoJob]) -> None:
     """Run a job to its end; raise one of `RETRYABLE` if it is interrupted."""
-    act_as(job.key_id or "service")
+    act_as(job.key_id)
     await load_galleries(runtime.galleries, [job])
     gallery = runtime.galleries.by_id(job.gallery_id)
     if gallery is None:

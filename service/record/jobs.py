@@ -49,7 +49,7 @@ class Job:
         problems: number of items that had a problem.
         cancelling: a client has cancelled the job.
         detail: why it failed, or a remark on its outcome.
-        key_id: the API key that created it; None if an older version did.
+        key_id: the API key that created it.
         worker: the machine that has to run it, as it has what an import reads; None if any may.
     """
 
@@ -59,12 +59,12 @@ class Job:
     parameters: dict[str, Any]
     created_at: datetime
     updated_at: datetime
+    key_id: str
     state: JobState = "queued"
     progress: dict[str, Any] = field(default_factory=dict)
     problems: int = 0
     cancelling: bool = False
     detail: str | None = None
-    key_id: str | None = None
     worker: str | None = None
 
     @property
@@ -119,7 +119,7 @@ class Jobs(RecordPart):
         self,
         transaction: Transaction,
         worker: str | None,
-        turns: Mapping[str | None, float],
+        turns: Mapping[str, float],
     ) -> Job | None:
         """Mark an unfinished job as running, and return it.
 

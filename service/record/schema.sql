@@ -175,7 +175,7 @@ CREATE TABLE jobs (
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
     kind TEXT NOT NULL,
     state TEXT NOT NULL,
-    key_id TEXT,
+    key_id TEXT NOT NULL,
     parameters TEXT NOT NULL,
     progress TEXT NOT NULL,
     problems INTEGER NOT NULL,

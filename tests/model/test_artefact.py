@@ -183,12 +183,12 @@ def test_fields_of_other_versions_are_read_past_and_stay(tiny_artefact, tmp_path
     points = [{"score": 0.0, "log_ratio": -2.0}, {"score": 1.0, "log_ratio": 2.0}]
     header["calibration"]["scorings"]["cosine"]["isotonic"] = points
     fingerprints = _fingerprints(header, tensors)
-    path = write_parts(tmp_path / "older.safetensors", header | fingerprints, tensors)
-    older = load_artefact(path).description
-    assert older.embedding_fingerprint == header["embedding_fingerprint"]
-    assert older.artefact_fingerprint != header["artefact_fingerprint"]
-    assert older.calibration == load_artefact(tiny_artefact).description.calibration
-    assert add_graph(path).artefact_fingerprint == older.artefact_fingerprint
+    path = write_parts(tmp_path / "other.safetensors", header | fingerprints, tensors)
+    other = load_artefact(path).description
+    assert other.embedding_fingerprint == header["embedding_fingerprint"]
+    assert other.artefact_fingerprint != header["artefact_fingerprint"]
+    assert other.calibration == load_artefact(tiny_artefact).description.calibration
+    assert add_graph(path).artefact_fingerprint == other.artefact_fingerprint
     header["embedder"]["unheard_of"] = 1
     write_parts(path, header | _fingerprints(header, tensors), tensors)
     with pytest.raises(ArtefactProblem, match="description is damaged"):
@@ -203,7 +203,7 @@ def test_fields_of_other_versions_are_read_past_and_stay(tiny_artefact, tmp_path
         ("open", "6a2cbd2e6a48c320", "", False),
     ],
 )
-def test_galleries_and_thresholds_of_released_versions_stay_valid(
+def test_the_features_and_thresholds_of_shipped_artefacts_are_as_released(
     name, embedding, whole, has_reference
 ):
     """Hold the features that galleries store, and the fingerprints that thresholds belong to."""
@@ -263,18 +263,18 @@ def test_fingerprints_of_the_training_crops_travel_with_an_artefact(artefact, tm
 
 @pytest.mark.promise("changed-graph")
 def test_a_graph_is_added_without_another_fingerprint(tiny_artefact, tmp_path, capsys):
-    path = without_graph(tiny_artefact, tmp_path / "older.safetensors")
-    older = load_artefact(path)
-    assert "graph.xml" not in older.tensors
+    path = without_graph(tiny_artefact, tmp_path / "bare.safetensors")
+    bare = load_artefact(path)
+    assert "graph.xml" not in bare.tensors
     assert gmn.run(["artefact", "add-graph", str(path)]) == 0
     assert "has a graph" in capsys.readouterr().out
-    newer = load_artefact(path)
-    assert "graph.xml" in newer.tensors
-    assert newer.description.artefact_fingerprint == older.description.artefact_fingerprint
-    assert newer.description.embedding_fingerprint == older.description.embedding_fingerprint
-    crops = drawn_patterns(newer.description.preprocessing)
-    features = OpenVinoRuntime(newer, "float32").embed(crops)
-    expected = OpenVinoRuntime(older, "float32").embed(crops)
+    whole = load_artefact(path)
+    assert "graph.xml" in whole.tensors
+    assert whole.description.artefact_fingerprint == bare.description.artefact_fingerprint
+    assert whole.description.embedding_fingerprint == bare.description.embedding_fingerprint
+    crops = drawn_patterns(whole.description.preprocessing)
+    features = OpenVinoRuntime(whole, "float32").embed(crops)
+    expected = OpenVinoRuntime(bare, "float32").embed(crops)
     np.testing.assert_allclose(features, expected, atol=1e-3)
 
 

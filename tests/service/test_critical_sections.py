@@ -130,7 +130,7 @@ class Prepared:
 SECTIONS = {
     "enroll": lambda case: case.runtime.enrollment.enroll(case.gallery, case.images),
     "begin_import": lambda case: begin_import(
-        case.runtime, case.gallery, case.parameters, case.archive
+        case.runtime, case.gallery, case.parameters, case.archive, "key"
     ),
     "make_export": lambda case: make_export(case.runtime, case.gallery, case.days),
     "delete_export": lambda case: delete_export(case.runtime, case.gallery, case.export_id),
@@ -220,7 +220,9 @@ async def test_a_job_that_is_cut_off_again_and_again_keeps_no_other_waiting(
     case = Prepared(runtime, drawn_crops)
     await case.prepare()
     archives = [io.BytesIO(b"") for _ in range(3)]
-    jobs = [(await begin_import(runtime, case.gallery, {}, file)).job_id for file in archives]
+    jobs = [
+        (await begin_import(runtime, case.gallery, {}, file, "key")).job_id for file in archives
+    ]
 
     async def work(_runtime, _gallery, job):
         if job.job_id != jobs[-1]:

@@ -79,7 +79,9 @@ async def test_a_job_whose_process_ended_is_gone_on_with_by_another(runtimes, th
             await asyncio.sleep(WAITED)
 
         archive = io.BytesIO(zip_of_crops(drawn_crops))
-        job = await begin_import(third, third.galleries.get("default"), {"identity": "a"}, archive)
+        job = await begin_import(
+            third, third.galleries.get("default"), {"identity": "a"}, archive, "key"
+        )
         async with _working(third, {"import": begin}):
             async with asyncio.timeout(WAITED):
                 await begun.wait()
@@ -190,7 +192,7 @@ async def test_a_name_in_an_import_that_ended_later_is_forgotten_by_the_second_r
     await one.enrollment.enroll(
         gallery, [ImageToEnroll(image=images[0], identity="Annabel-Quirke")]
     )
-    job = await runner.create_job(one, gallery, "import", {"identity": "Annabel-Quirke"})
+    job = await runner.create_job(one, gallery, "import", {"identity": "Annabel-Quirke"}, "key")
     forgotten = await forgetting.forget_identity(one, gallery, "Annabel-Quirke")
     assert f"import job {job.job_id}" in [place.where for place in forgotten.remaining]
     other.record.jobs.cancel(job.job_id)

@@ -49,7 +49,7 @@ def test_an_imported_artefact_scores_by_cosine_and_states_its_origin(tmp_path, m
     assert artefact.description.scorings == ("cosine",)
     provenance = artefact.description.provenance
     assert provenance.terms == "Apache License 2.0"
-    (source,) = provenance.all_sources
+    (source,) = provenance.sources
     assert source.name == "osnet.pth"
     assert source.documented_data == ("MSMT17",)
 

@@ -77,12 +77,12 @@ def test_an_unknown_recipe_is_refused_with_the_known_ones():
         read_recipe("none-such")
 
 
-def test_the_recipe_of_an_earlier_versions_run_is_refused_by_what_it_names(tmp_path):
+def test_the_recipe_of_another_versions_run_is_refused_by_what_it_names(tmp_path):
     write_run(tmp_path, read_recipe("quick"), RunData(specs=("synthetic:7,identities=4",)))
     stored = json.loads((tmp_path / "recipe.json").read_text(encoding="utf-8"))
     stored["losses"]["identity_form"] = "softmax"
     (tmp_path / "recipe.json").write_text(json.dumps(stored), encoding="utf-8")
-    with pytest.raises(InputProblem, match=r"earlier version .*losses\.identity_form.*train again"):
+    with pytest.raises(InputProblem, match=r"another version .*losses\.identity_form.*train again"):
         read_run(tmp_path)
 
 

@@ -31,7 +31,7 @@ class ComparedRanking(Result):
         cmc: the share of queries with a true match at rank 1, 2, … or better, a mean over seeds;
             empty in an average over data sets.
         detection_curve: pairs of false-alarm rate and detection rate, means over seeds; empty in
-            an average, for a re-ranking, and in reports of older versions.
+            an average and for a re-ranking.
         against: the baseline's ranking from which the differences are; empty in its own rows.
         differences: differences of the metrics, paired over the same queries. Intervals are over
             people and, with `over_seeds`, over seeds.

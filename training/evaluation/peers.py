@@ -16,7 +16,7 @@ from model.arrays import Floats, Pixels
 from model.openvino_loading import compiled, load_openvino
 from model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from model.problems import InputProblem
-from model.provenance import Provenance
+from model.provenance import Provenance, WeightSource
 from training.datasets.record import CropRecord
 from training.evaluation.embedding import Advance, decoded_batches
 from training.provenance import file_digest
@@ -77,6 +77,11 @@ class Peer:
             held_out=HeldOut().model_dump(include={"fraction", "seed"}),
             initial_weights=file.name,
             metrics={},
+            sources=(
+                WeightSource(
+                    role="initial weights", name=file.name, sha256=self.artefact_fingerprint
+                ),
+            ),
         )
         try:
             model.reshape([1, 3, INPUT.height, INPUT.width])

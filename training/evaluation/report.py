@@ -126,7 +126,7 @@ def write_report(
         "evaluation.html",
         title=f"Evaluation of {'/'.join(Path(report.artefact).parts[-2:])}",
         summary=f"{report.created_at}, split {report.split}, {machine}, "
-        f"{report.images_per_second or 'unknown'} images/s",
+        f"{report.images_per_second} images/s",
         report=report,
         parts=[
             _dataset_part(result, search)

@@ -202,7 +202,7 @@ def sources(provenance: Provenance) -> Table:
                 or "not documented",
                 source.terms or None,
             ]
-            for source in provenance.all_sources
+            for source in provenance.sources
         ],
         words=True,
     )

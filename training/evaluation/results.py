@@ -80,12 +80,12 @@ class HalfEnrolledResult(Result):
         detection_rate: the share of searches for enrolled people that find them, as a mean over
             random halves; its interval is over people.
         miss_rate: FNIR, the share of searches for enrolled people who do not reach the threshold,
-            at whatever rank; a mean over the same halves. None in reports of older versions.
+            at whatever rank; a mean over the same halves.
     """
 
     enrolled: int
     detection_rate: Estimate
-    miss_rate: Estimate | None = None
+    miss_rate: Estimate
 
 
 class ScoringResult(Result):
@@ -106,7 +106,7 @@ class ScoringResult(Result):
             because queries of one person are alike.
         verification: TAR@FAR at every rate that the number of impostor pairs allows; empty for a
             re-ranking.
-        half_enrolled: None for a re-ranking, in random splits and in reports of older versions.
+        half_enrolled: None for a re-ranking, and in random splits.
     """
 
     metrics: dict[str, Estimate]
@@ -230,7 +230,7 @@ class DatasetResult(Result):
             over the queries; intervals are over people.
         version: the version of the set that was read; empty if there is only one.
         worst_queries: the hardest query of each of the people who are found worst; empty in random
-            splits and in reports of older versions.
+            splits.
         rank_lists: some queries, from the hardest to the easiest.
         query_values: the metrics of every query, which are written to `queries.npz` instead.
     """
@@ -269,7 +269,7 @@ class EvaluationReport(Result):
 
     Attributes:
         images_per_second: crops that were decoded and embedded in a second, on the device that
-            `machine` names; None in reports of older versions.
+            `machine` names.
         architecture, calibration_data, cost: empty for a ready-made model.
         premise: the domain gap, if it was measured.
         checkpoint: says which weights of a run were measured; empty for `gmn evaluate`.
@@ -283,7 +283,7 @@ class EvaluationReport(Result):
     created_at: str
     machine: dict[str, str]
     datasets: list[DatasetResult]
-    images_per_second: float | None = None
+    images_per_second: float
     architecture: dict[str, Any] = {}
     calibration_data: str = ""
     cost: CostResult | None = None

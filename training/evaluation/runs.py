@@ -30,9 +30,8 @@ QUERY_VALUES = "queries.npz"
 DIGEST = "search"
 IDENTITIES = "identities"
 SEED_NUMBER = re.compile(r"[-_ .=]*(seed|s)?[-_ .=]*\d+$")
-# The artefact depends on `metric_fit`, although the trained weights do not. Recipes of earlier
-# artefacts also contain `published`, the figures of papers.
-NOT_DECIDING = (INDECISIVE - {"metric_fit"}) | {"seed", "published"}
+# The artefact depends on `metric_fit`, although the trained weights do not.
+NOT_DECIDING = (INDECISIVE - {"metric_fit"}) | {"seed"}
 
 
 @dataclass(frozen=True)

@@ -236,8 +236,8 @@ async def remove_import(
 ) -> ImportedCrops:
     """Removes the crops that an import stored, as a job; with `dry_run` it only counts them.
 
-    Images that the gallery had before the import stay, and so do crops of imports by versions
-    before 0.6. An import that waits or runs is answered with 409.
+    Images that the gallery had before the import stay. An import that waits or runs is answered
+    with 409.
     """
     imported = await count_imported(call.runtime, call.gallery, job_id)
     if form.dry_run:

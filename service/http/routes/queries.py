@@ -235,10 +235,6 @@ async def read_model(
         "crops_per_second": model.runtime.crops_per_cpu_second,
         "operating_points": {"gallery_size": gallery_size, **points},
     }
-    # Older artefacts have no list of sources, but their recipe names them.
-    described["provenance"]["sources"] = [
-        source.model_dump(mode="json") for source in description.provenance.all_sources
-    ]
     return ModelInfo.model_validate(described)
 
 

@@ -105,7 +105,7 @@ def test_a_student_inherits_its_teachers_data_and_terms(artefact, copy, tmp_path
     assert measured(student, copy)["seen_in_training"] is True
     teacher = load_artefact(artefact).description.provenance
     known = load_artefact(student).description.provenance
-    (source,) = (source for source in known.all_sources if source.role == "teacher")
+    (source,) = (source for source in known.sources if source.role == "teacher")
     assert source.name == "model.safetensors"
     assert source.data == teacher.data
     assert teacher.terms in known.terms
