@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, BinaryIO
 
 from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as stored_dataclass
@@ -31,23 +31,10 @@ KEPT_FOR = timedelta(days=400)
 TRIMMED_AFTER = timedelta(days=10)
 MOST_LINE_BYTES = 1000
 MOST_ID_LENGTH = 200
+MOST_KIND_LENGTH = 20
 # Every engine, and JSON in any program, has room for these.
 NUMBERS = 2**53
 GALLERY_ID = re.compile(r"[0-9]{1,9}-[0-9]{1,18}")
-Kind = Literal[
-    "since",
-    "crop",
-    "gallery",
-    "key",
-    "secret",
-    "keyless",
-    "search",
-    "case",
-    "webhook",
-    "alert",
-    "merge",
-    "job",
-]
 
 
 @stored_dataclass(frozen=True)
@@ -56,17 +43,18 @@ class Deletion:
 
     Attributes:
         number: counts the lines; that of the first one, `since`, is the number before the next one.
-        kind: what was deleted. `secret` is the former secret of a rotated key, `keyless` the
-            service that answered without a key, and `job` also a report from which a name was
-            removed. `since` is the first line, and names the record.
-        id: id of what was deleted; for `secret` its SHA-256, for `gallery` its number and the
+        kind: kind of the deleted item, one of `Record.deletion_kinds`. `secret` is the former
+            secret of a rotated key, `keyless` the service that answered without a key, and `job`
+            also a report from which a name was removed. `since` is the first line, and names the
+            record.
+        id: id of the deleted item; for `secret` its SHA-256, for `gallery` its number and the
             microseconds of its creation.
         gallery: number of the gallery that a crop was deleted from; None for every gallery.
     """
 
     number: Annotated[int, Field(ge=0, lt=NUMBERS)]
     at: AwareDatetime
-    kind: Kind
+    kind: Annotated[str, Field(min_length=1, max_length=MOST_KIND_LENGTH)]
     id: Annotated[str, Field(min_length=1, max_length=MOST_ID_LENGTH)]
     gallery: int | None = None
 
@@ -213,7 +201,7 @@ def _is_kept(line: bytes, oldest: datetime) -> bool:
 
 
 def parse_line(line: bytes) -> Deletion | None:
-    """Return what a line says, or None if it is damaged."""
+    """Return the deletion of a line, or None if the line is damaged."""
     try:
         deletion = LINE.validate_json(line)
     except ValidationError:

@@ -25,6 +25,8 @@ from service.record.transaction import Connection, Reader, Transaction, batches
 
 CROPS_PER_CHECK = 200
 DELETIONS_AT_ONCE = 10_000
+# Kinds of lines of the log besides those of `DELETED_ROWS`.
+OTHER_KINDS = frozenset({"since", "crop", "gallery", "key", "secret", "keyless"})
 DELETED_ROWS: Mapping[str, DeleteRows] = {
     "merge": rows_of("merges", "merge_id"),
     "job": rows_of("jobs", "job_id"),
@@ -61,6 +63,11 @@ class Record:
         if (known := database.unapplied_after) is not None:
             self.apply_log(database.deletions.path, known)
         self.galleries.finish_deletions()
+
+    @property
+    def deletion_kinds(self) -> frozenset[str]:
+        """The kinds that a line of the log of deletions may have."""
+        return OTHER_KINDS | self._deleted_rows.keys()
 
     def check(self, pause: Callable[[], bool] = lambda: False) -> None:
         """Verify the vectors of all crops, and note the damaged crops in the database.

@@ -1,4 +1,4 @@
-"""Backups of a data directory, and restoring them without what was deleted later.
+"""Backups of a data directory, and restoring them without the items that were deleted later.
 
 A backup is a folder with a copy of the record, its vector files, its log of deletions and the audit
 log. A restore is that copy with the newest log of deletions, whose later lines are applied to it.
@@ -15,7 +15,7 @@ import shutil
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -240,7 +240,7 @@ def _restore(backup: Path, into: Path, replaced: Path) -> Restored:
             restored.crops = {entry.name: entry.crops for entry in record.galleries.all()}
             keys = record.keys.all()
             restored.secrets = [key.key_id for key in keys if key.secret_sha256 == NO_HASH]
-            # Free space of the file may have copies of what was left out.
+            # Free space of the file may have copies of rows that were left out.
             record.database.connection().execute("VACUUM")
         for folder in folders:
             if audit_files(folder):
@@ -268,7 +268,7 @@ def _new_data_directory(into: Path) -> Iterator[Path]:
 
 
 def _copy_record(database: Database, part: Path) -> list[str]:
-    """Copy a record that may be in use, without what is deleted during the copy; verify it.
+    """Copy a record that may be in use, without items deleted during the copy; verify it.
 
     Returns:
         A line for each damaged crop.
@@ -354,7 +354,7 @@ def _read_vector_files(folder: Path) -> list[tuple[int, int, int, int]]:
 
 
 def _folders_of_record(backup: Path, part: Path, replaced: Path) -> list[Path]:
-    """Return the folders that tell what was deleted from the record of a backup, newest first.
+    """Return the folders whose logs name deletions from the record of a backup, newest first.
 
     Args:
         part: the copy of the backup.
@@ -382,11 +382,17 @@ def _apply_log(part: Path, log: Path) -> bool:
     _copy_file(log, copied)
     with contextlib.closing(open_folder(part)) as record:
         record.apply_log(copied, known)
+        kinds = record.deletion_kinds
     # The record has begun another log, whose lines are in this one.
     copied.replace(part / LOG_NAME)
     beginning = read_beginning(part / LOG_NAME)
-    is_whole = all(parse_line(line) for line in read_lines(part / LOG_NAME))
+    is_whole = all(_is_of_kinds(line, kinds) for line in read_lines(part / LOG_NAME))
     return is_whole and beginning is not None and beginning.number <= known
+
+
+def _is_of_kinds(line: bytes, kinds: Container[str]) -> bool:
+    deletion = parse_line(line)
+    return deletion is not None and deletion.kind in kinds
 
 
 def _begin_anew(transaction: Transaction, index_owners: list[str]) -> None:
