@@ -115,6 +115,19 @@ EXISTS (SELECT 1 FROM shown WHERE shown.query_id = searches.query_id) AND NOT EX
     WHERE shown.query_id = searches.query_id AND crops.gallery_id = searches.gallery_id
 )
 """
+OF_IMPORT = """
+WITH imported AS (
+    SELECT crop_id FROM imported_crops JOIN crops USING (gallery_id, slot)
+    WHERE gallery_id = :gallery_id AND job_id = :job_id
+), of_gallery AS (
+    SELECT query_id FROM searches WHERE gallery_id = :gallery_id
+)
+SELECT
+    (SELECT count(DISTINCT crop_id) FROM imported JOIN reviews USING (crop_id)
+        JOIN of_gallery USING (query_id)),
+    (SELECT count(DISTINCT crop_id) FROM imported JOIN shown USING (crop_id)
+        JOIN of_gallery USING (query_id) JOIN case_searches USING (query_id))
+"""
 # Cases are listed with the number of their searches, whose notes may be megabytes for each case.
 COUNTED = """,
 (SELECT count(*) FROM case_searches WHERE case_searches.case_id = cases.case_id) AS count
@@ -307,6 +320,12 @@ class KeptQueries(RecordPart):
             )
             searches = find_shown(reader, gallery_id, crop_ids)
         return {"kept_searches": len(searches), "cases": count_by_case(searches)}
+
+    def count_imported(self, gallery_id: int, job_id: str) -> tuple[int, int]:
+        """Count the crops of an import that were reviewed, and that searches of cases show."""
+        values = {"gallery_id": gallery_id, "job_id": job_id}
+        (counts,) = self._reader.tuples(OF_IMPORT, values)
+        return counts
 
     @transactional
     def remove(self, transaction: Transaction, gallery_id: int, query_ids: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""Removal of what an import brought, as a job."""
+"""Removal of the crops of an import, as a job."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ async def count_imported(runtime: Runtime, gallery: Gallery, job_id: str) -> Imp
         JobUnfinished: the import waits or runs.
     """
     job = await _find_import(runtime.record.jobs, runtime.galleries, gallery, job_id)
-    count = runtime.record.crops.count_imported
-    crops, renamed, reviewed, in_cases = await runtime.galleries.read(
-        count, gallery.gallery_id, job_id
-    )
+    read = runtime.galleries.read
+    gallery_id = gallery.gallery_id
+    crops, renamed = await read(runtime.record.crops.count_imported, gallery_id, job_id)
+    reviewed, in_cases = await read(runtime.desk.kept.count_imported, gallery_id, job_id)
     return ImportedCrops(
         crops=crops,
         renamed=renamed,

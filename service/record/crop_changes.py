@@ -170,7 +170,6 @@ def relabel_crops(
             transaction.insert("tracks", *rows)
     _count(transaction, gallery_id, slots, 1)
     crop_ids = tuple(crop["crop_id"] for crop in crops)
-    attribute_alerts(transaction, gallery_id, crop_ids)
     _drop_people(transaction, gallery_id, crops)
     return CropsChange(version, crop_ids)
 
@@ -188,17 +187,6 @@ def note_renamed(transaction: Transaction, gallery_id: int, slots: Sequence[int]
     transaction.change(
         f"UPDATE imported_crops SET renamed = 1 WHERE {of_slots(transaction)}",
         {"gallery_id": gallery_id, "slots": slots},
-    )
-
-
-def attribute_alerts(transaction: Transaction, gallery_id: int, crop_ids: Sequence[str]) -> None:
-    # An alert is about the person that its nearest crop shows.
-    those = transaction.dialect.among("alerts.crop_id")
-    transaction.change(
-        "UPDATE alerts SET person_id = crops.person_id FROM crops WHERE alerts.gallery_id = ? "
-        f"AND {those} AND crops.gallery_id = alerts.gallery_id "
-        "AND crops.crop_id = alerts.crop_id AND crops.person_id IS NOT NULL",
-        (gallery_id, crop_ids),
     )
 
 

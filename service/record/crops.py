@@ -76,21 +76,6 @@ OF_SAME_IMAGES = """
 SELECT sha256, name, camera, slot FROM crops LEFT JOIN people USING (person_id)
 WHERE crops.gallery_id = ? AND {of_images}
 """
-IMPORTED = """
-WITH imported AS (
-    SELECT crop_id, renamed FROM imported_crops JOIN crops USING (gallery_id, slot)
-    WHERE gallery_id = :gallery_id AND job_id = :job_id
-), of_gallery AS (
-    SELECT query_id FROM searches WHERE gallery_id = :gallery_id
-)
-SELECT
-    (SELECT count(*) FROM imported),
-    (SELECT count(*) FROM imported WHERE renamed = 1),
-    (SELECT count(DISTINCT crop_id) FROM imported JOIN reviews USING (crop_id)
-        JOIN of_gallery USING (query_id)),
-    (SELECT count(DISTINCT crop_id) FROM imported JOIN shown USING (crop_id)
-        JOIN of_gallery USING (query_id) JOIN case_searches USING (query_id))
-"""
 PICTURE = "SELECT content, checksum FROM pictures WHERE gallery_id = ? AND slot = ?"
 AGES = {"captured": "seen_at", "enrolled": "created_at"}
 
@@ -226,9 +211,13 @@ class Crops(RecordPart):
         slots = transaction.column(statement, (gallery_id, job_id, limit))
         return remove_crops(transaction, gallery_id, slots)
 
-    def count_imported(self, gallery_id: int, job_id: str) -> tuple[int, int, int, int]:
-        """Count the crops of an import: all, renamed, reviewed, and shown by searches of cases."""
-        (counts,) = self._reader.tuples(IMPORTED, {"gallery_id": gallery_id, "job_id": job_id})
+    def count_imported(self, gallery_id: int, job_id: str) -> tuple[int, int]:
+        """Count the crops of an import: all, and the renamed ones."""
+        statement = (
+            "SELECT count(*), count(*) FILTER (WHERE renamed = 1) FROM imported_crops "
+            "WHERE gallery_id = ? AND job_id = ?"
+        )
+        (counts,) = self._reader.tuples(statement, (gallery_id, job_id))
         return counts
 
     @transactional

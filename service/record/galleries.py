@@ -14,14 +14,14 @@ from service.errors import GalleryConflict, UnknownGallery
 from service.ops.data_directory import EXPORTS, IMPORTS
 from service.record.database import RecordPart, transactional
 from service.record.keys import delete_keys
-from service.record.schema import now_micros
+from service.record.schema import TABLES, now_micros
 from service.record.transaction import Reader, Transaction, Values, upsert
 from service.record.values import GalleryRecord, GallerySettings
 from service.record.vectors import vectors_name
 
 CROPS_AT_ONCE = 1000
-# Tables, besides `crops`, of which a gallery may have many rows; and their keys.
-LARGE = {"searches": "query_id", "alerts": "number", "people": "person_id"}
+ROWS_AT_ONCE = 1000
+TABLES_OF_GALLERIES = [table for table in TABLES.values() if table.is_of_galleries]
 # Name of the value with the owners of collections in Milvus.
 INDEX_OWNERS = "index_owners"
 # Columns of a gallery under the names that answers have for them.
@@ -152,16 +152,20 @@ class Galleries(RecordPart):
 
     @transactional
     def _delete_some(self, transaction: Transaction, gallery_id: int) -> bool:
-        """Delete some rows of a gallery, or the gallery once few are left; then return False."""
+        """Delete some rows of a gallery, or the gallery once none are left; then return False."""
         statement = "SELECT slot FROM crops WHERE gallery_id = ? ORDER BY slot LIMIT ?"
         slots = transaction.column(statement, (gallery_id, CROPS_AT_ONCE))
         if slots:
             drop_crops(transaction, gallery_id, slots)
             return True
-        for table, key in LARGE.items():
-            some = f"SELECT {key} FROM {table} WHERE gallery_id = ? LIMIT ?"
-            delete = f"DELETE FROM {table} WHERE {key} IN ({some})"
-            if transaction.change(delete, (gallery_id, CROPS_AT_ONCE)):
+        remaining = ROWS_AT_ONCE
+        # Rows refer to those of earlier tables, such as people, with which they would be deleted.
+        for table in reversed(TABLES_OF_GALLERIES):
+            key = ", ".join(table.key)
+            some = f"SELECT {key} FROM {table.name} WHERE gallery_id = ? LIMIT ?"
+            delete = f"DELETE FROM {table.name} WHERE ({key}) IN ({some})"
+            remaining -= transaction.change(delete, (gallery_id, remaining))
+            if not remaining:
                 return True
         transaction.change("DELETE FROM galleries WHERE gallery_id = ?", (gallery_id,))
         return False

@@ -214,11 +214,8 @@ class People(RecordPart):
             people = require_people(transaction, gallery_id, [identity])
             merged = {**merge, "person_id": people[identity]}
             transaction.change(RETARGET_EARLIER_MERGES, merged)
-            # The alerts whose nearest crop was deleted do not follow a crop.
             transaction.change(
-                "UPDATE alerts SET person_id = :person_id WHERE person_id = :into_person "
-                "AND crop_id IN (SELECT crop_id FROM merged_crops WHERE merge_id = :merge_id)",
-                merged,
+                "UPDATE merges SET restored_person = :person_id WHERE merge_id = :merge_id", merged
             )
         transaction.change("DELETE FROM merges WHERE merge_id = ?", (merge_id,))
         relabelling = relabel_crops(transaction, gallery_id, slots, fields)
@@ -362,12 +359,11 @@ def merge_person(
             "merged_at": now_micros(),
         },
     )
-    # An alert keeps the id of its nearest crop, which may have been deleted.
+    # A slice may have noted some of them, as it knows crops that were deleted.
     transaction.change(
         "INSERT INTO merged_crops (merge_id, crop_id) "
-        "SELECT :merge_id, crop_id FROM crops WHERE person_id = :person_id "
-        "UNION SELECT :merge_id, crop_id FROM alerts WHERE person_id = :person_id",
-        {"merge_id": merge_id, "person_id": person["person_id"]},
+        "SELECT ?, crop_id FROM crops WHERE person_id = ? ON CONFLICT DO NOTHING",
+        (merge_id, person["person_id"]),
     )
     _move_crops(transaction, person, target)
     return merge_id
@@ -377,7 +373,6 @@ def _move_crops(transaction: Transaction, person: Row, target: Row) -> None:
     ids = (target["person_id"], person["person_id"])
     transaction.change("UPDATE crops SET person_id = ? WHERE person_id = ?", ids)
     transaction.change("UPDATE merges SET into_person = ? WHERE into_person = ?", ids)
-    transaction.change("UPDATE alerts SET person_id = ? WHERE person_id = ?", ids)
     transaction.change("DELETE FROM people WHERE person_id = ?", (person["person_id"],))
     count_people(transaction, person["gallery_id"], -1)
 

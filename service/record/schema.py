@@ -39,11 +39,13 @@ class Table:
     Attributes:
         columns: names of the columns.
         key: those of the primary key.
+        is_of_galleries: whether its rows are deleted with their gallery.
     """
 
     name: str
     columns: list[str]
     key: list[str]
+    is_of_galleries: bool
 
     @cached_property
     def selection(self) -> str:
@@ -167,13 +169,19 @@ def _read_tables() -> dict[str, Table]:
     )
     columns = "SELECT name FROM pragma_table_info(?)"
     key = "SELECT name FROM pragma_table_info(?) WHERE pk ORDER BY pk"
+    deleted_with = "SELECT \"table\" FROM pragma_foreign_key_list(?) WHERE on_delete = 'CASCADE'"
     with contextlib.closing(_create_in_memory()) as connection:
 
         def read(statement: str, table: str) -> list[str]:
             return [name for (name,) in connection.execute(statement, (table,))]
 
         return {
-            table: Table(table, read(columns, table), read(key, table))
+            table: Table(
+                table,
+                read(columns, table),
+                read(key, table),
+                "galleries" in read(deleted_with, table),
+            )
             for (table,) in connection.execute(names).fetchall()
         }
 

@@ -146,11 +146,13 @@ CREATE TABLE requests (
 CREATE INDEX requests_0 ON requests (happened_at);
 
 -- `into_person` received the crops of `identity`.
+-- `restored_person` is set by the commit that undoes the merge, before it deletes the row.
 CREATE TABLE merges (
     merge_id TEXT PRIMARY KEY,
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
     identity TEXT NOT NULL,
     into_person INTEGER NOT NULL REFERENCES people ON DELETE CASCADE,
+    restored_person INTEGER,
     crops INTEGER NOT NULL,
     version INTEGER NOT NULL,
     merged_at INTEGER NOT NULL

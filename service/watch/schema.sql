@@ -191,3 +191,22 @@ CREATE TRIGGER cameras_deleted AFTER DELETE ON api_keys BEGIN
     DELETE FROM camera_traffic WHERE key_id = old.key_id;
     DELETE FROM ignored_reviews WHERE key_id = old.key_id;
 END;
+-- An alert is about the person that its nearest crop shows, and keeps the id of that crop.
+CREATE TRIGGER alerts_follow_crop AFTER UPDATE OF person_id ON crops
+WHEN new.person_id IS NOT NULL AND new.person_id IS NOT old.person_id BEGIN
+    UPDATE alerts SET person_id = new.person_id
+    WHERE gallery_id = new.gallery_id AND crop_id = new.crop_id;
+END;
+-- Alerts whose crop was deleted follow the merge of their person, and the undoing of it.
+CREATE TRIGGER alerts_merged AFTER INSERT ON merges BEGIN
+    INSERT OR IGNORE INTO merged_crops (merge_id, crop_id)
+    SELECT new.merge_id, crop_id FROM alerts JOIN people USING (person_id)
+    WHERE people.gallery_id = new.gallery_id AND name = new.identity;
+    UPDATE alerts SET person_id = new.into_person WHERE person_id = (
+        SELECT person_id FROM people WHERE gallery_id = new.gallery_id AND name = new.identity
+    );
+END;
+CREATE TRIGGER alerts_restored AFTER UPDATE OF restored_person ON merges BEGIN
+    UPDATE alerts SET person_id = new.restored_person WHERE person_id = new.into_person
+    AND crop_id IN (SELECT crop_id FROM merged_crops WHERE merge_id = new.merge_id);
+END;
