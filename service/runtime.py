@@ -8,7 +8,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from model.people_detector import find_people_detector
@@ -29,12 +28,7 @@ from service.index.placement import DevicePlacement, read_device_memory
 from service.opening import open_folder
 from service.ops.audit import AuditLog
 from service.ops.critical_sections import AuditedSections, CriticalSections
-from service.ops.data_directory import (
-    export_lock,
-    failpoint,
-    hold_reserve,
-    lock_data_directory,
-)
+from service.ops.data_directory import failpoint, hold_reserve, lock_data_directory
 from service.ops.metrics import Metrics
 from service.ops.shared import KeyRates, SharedRedis
 from service.ops.threads import BlockingPools, HealthCheck, Watchdog
@@ -54,7 +48,6 @@ from service.watch.parts import Watch
 log = logging.getLogger(__name__)
 # Larger records are checked in the background.
 CHECKED_AT_START = 20_000
-# This file in the data directory says that damage was found; the next start then names it.
 # Time for which work without a request may go on while the process stops.
 LAST_WORK_SECONDS = 5.0
 Result = TypeVar("Result")
@@ -185,9 +178,6 @@ class Runtime:
     def index_up(self) -> bool:
         """Return False while Milvus cannot be searched or a collection cannot be written."""
         return self.outside is None or not self.outside.why_down
-
-    def export_lock(self, gallery_id: int) -> Path:
-        return export_lock(self.settings.data_dir, gallery_id)
 
     def end_long_work(self) -> None:
         """End long work at its next step, because the process stops; call it on the event loop.

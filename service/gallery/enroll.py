@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated
@@ -18,7 +18,7 @@ from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
 from service.engine.admission import Admission
 from service.engine.device import Embedded, EmbeddedImage, PreparedImage
-from service.engine.images import PicturePolicy, find_content_type
+from service.engine.images import PicturePolicy
 from service.engine.networks import LoadedModel
 from service.errors import InvalidField, NeedsReindex, refused_image
 from service.gallery.clocks import in_future, is_in_future, warning_of_fast_clock
@@ -155,9 +155,9 @@ class CropEnrollment:
                     embedded = computed.embedded
                 else:
                     pipeline = self.models[embedder].pipeline
-                    embedded = await pipeline.embed(
-                        files, settings.quality, PicturePolicy(settings.keep_images)
-                    )
+                    # The picture of an exported crop is what its service kept of it.
+                    keep = settings.keep_images if deletions is None else "original"
+                    embedded = await pipeline.embed(files, settings.quality, PicturePolicy(keep))
                 failpoint("enroll.embedded")
                 outcomes, crops = _split_outcomes(gallery.settings, images, embedded)
                 key = None
@@ -269,7 +269,7 @@ def _split_outcomes(
             crop_id = new_crop_id()
             created_at = now
             if exported := image.exported:
-                prepared = _prepare_exported(exported, image.image)
+                prepared = replace(prepared, sha256=exported.sha256, quality=exported.quality)
                 crop_id = exported.crop_id
                 created_at = exported.created_at
             crop = StoredCrop(
@@ -284,12 +284,6 @@ def _split_outcomes(
             )
             crops.append(ArchivedCrop(crop, outcome.vector, prepared.picture))
     return outcomes, crops
-
-
-def _prepare_exported(crop: ExportedCrop, image: ImageFile | None) -> PreparedImage:
-    picture = image if isinstance(image, bytes) else None
-    content_type = find_content_type(picture) if picture else None
-    return PreparedImage(crop.sha256, picture, content_type, crop.quality)
 
 
 def _digest_request(

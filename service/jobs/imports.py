@@ -23,7 +23,13 @@ from service.gallery.enroll import ComputedVectors, ImageToEnroll
 from service.gallery.gallery import Gallery
 from service.jobs import runner
 from service.jobs.export_files import require_known_deletions
-from service.jobs.import_files import ImportContent, NumberedItem, read_batches, read_import
+from service.jobs.import_files import (
+    ImportContent,
+    ImportItem,
+    NumberedItem,
+    read_batches,
+    read_import,
+)
 from service.jobs.import_folder import mounted_folder, read_file
 from service.ops import data_directory
 from service.ops.data_directory import IMPORTS, failpoint
@@ -38,7 +44,7 @@ CROPS_PER_BATCH = 32
 LINES_AT_ONCE = 1000
 # One batch is decoded while another is embedded and a third is stored.
 CONCURRENT_BATCHES = 4
-# The first bytes of archives that are not read, and what they are called.
+# The first bytes of archives that are not read, and their names.
 OTHER_ARCHIVES = {
     b"\x1f\x8b": "tar",
     b"BZh": "tar",
@@ -242,7 +248,7 @@ async def _enroll_batch(
         rows = [item.row for _, item in batch]
         features = await runtime.pools.imports.run(vectors.read, rows)
         embedded = [
-            _as_embedded(feature, file, item.sha256)
+            _as_embedded(feature, file, item)
             for feature, file, (_, item) in zip(features, files, batch, strict=True)
         ]
         computed = ComputedVectors(vectors.embedder, embedded)
@@ -269,12 +275,16 @@ async def _enroll_batch(
     return added, problems
 
 
-def _as_embedded(feature: Floats, file: bytes | CropProblem | None, sha256: str) -> Embedded:
+def _as_embedded(feature: Floats, file: bytes | CropProblem | None, item: ImportItem) -> Embedded:
     if isinstance(file, CropProblem):
         return file
-    if file is not None and find_content_type(file) is None:
-        return NO_IMAGE
-    return EmbeddedImage(feature, decode=0.0, embed=0.0, prepared=PreparedImage(sha256))
+    content_type = None
+    if file is not None:
+        content_type = find_content_type(file)
+        if content_type is None:
+            return NO_IMAGE
+    prepared = PreparedImage(item.sha256, file, content_type)
+    return EmbeddedImage(feature, decode=0.0, embed=0.0, prepared=prepared)
 
 
 async def _leave_out(

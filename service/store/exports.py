@@ -28,6 +28,7 @@ from service.ops.data_directory import (
     EXPORTS,
     STRAY,
     UNFINISHED,
+    export_lock,
     failpoint,
     move_aside,
     put_in_place,
@@ -70,7 +71,7 @@ async def make_export(runtime: Runtime, gallery: Gallery, days: int) -> Export:
         result["count"] = export.crops
         return export
 
-    lock = runtime.export_lock(gallery.gallery_id)
+    lock = export_lock(runtime.settings.data_dir, gallery.gallery_id)
     return await runtime.audited.run("make_export", make, lock, gallery=gallery.name)
 
 
@@ -151,11 +152,12 @@ async def clear_exports(runtime: Runtime) -> None:
 
     A gallery whose lock another process holds, which may be writing an export, is left alone.
     """
-    folder = runtime.settings.data_dir / EXPORTS
+    data_dir = runtime.settings.data_dir
+    folder = data_dir / EXPORTS
     for path in await runtime.pools.files.run(_list_folder, folder):
         if path.name.isdecimal():
             with contextlib.suppress(LockHeld):
-                async with file_lock(runtime.export_lock(int(path.name)), blocking=False):
+                async with file_lock(export_lock(data_dir, int(path.name)), blocking=False):
                     await runtime.pools.files.run(_clear, path, folder / STRAY)
         elif path.name != STRAY:
             await runtime.pools.files.run(move_aside, path, folder / STRAY, path.name)
@@ -186,7 +188,7 @@ async def _delete(runtime: Runtime, gallery: Gallery, export: Export, event: str
     await runtime.audited.run(
         event,
         delete,
-        runtime.export_lock(gallery.gallery_id),
+        export_lock(runtime.settings.data_dir, gallery.gallery_id),
         gallery=gallery.name,
         export_id=export.export_id,
     )
