@@ -34,7 +34,7 @@ from training.evaluation.intervals import mean_interval
 from training.evaluation.searches import held_out_people, whole_set
 
 SIZES = (1, 3, 5, 10, 17, 50, 100, 200, 375)
-# The cameras that enroll people, as seen from those that search, and the sizes of such galleries.
+# The enrolling cameras, as seen from the searching ones, and the sizes of such galleries.
 EnrolledBy = Literal["other cameras", "own camera", "both"]
 SIZES_OF: Mapping[EnrolledBy, tuple[int, ...]] = {
     "other cameras": SIZES,

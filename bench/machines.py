@@ -105,7 +105,8 @@ def _compare(
         details[figure] = round(statistics.median(figures[figure] for figures in ours), 2)
     pace = "requests_per_second"
     details[f"others_{pace}"] = round(statistics.median(figures[pace] for figures in theirs), 2)
-    paces = [(one[pace], other[pace]) for one, other in zip(ours, theirs, strict=True)]
+    rounds = zip(ours, theirs, strict=True)
+    paces = [(our_round[pace], their_round[pace]) for our_round, their_round in rounds]
     return compare("machines", paces, aim, details)
 
 

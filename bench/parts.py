@@ -155,7 +155,7 @@ def _time_parts(runtime: Runtime, gallery: Gallery, files: Sequence[bytes]) -> d
         return runtime.galleries.read_crops(gallery, slots)
 
     labels = [read(ranking.best.slots.tolist()) for _, ranking in ranked]
-    results = [(*found, crops) for found, crops in zip(ranked, labels, strict=True)]
+    results = [(*ranking, crops) for ranking, crops in zip(ranked, labels, strict=True)]
     return {
         "decoding": _time(decode_crop, files, thread),
         "quality": _time(measure_quality, decoded, thread),

@@ -139,7 +139,7 @@ class Inbox(Generic[Item]):
         self.dropped = 0
         self._items: Queue[Item] = Queue(size)
         self._signals: list[int] = []
-        # A signal may come before the first item is waited for.
+        # A signal may come before the main thread waits for an item.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, _: self._signals.append(number))
 

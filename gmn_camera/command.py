@@ -89,10 +89,10 @@ def try_camera(
     threads: ThreadsOption = None,
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Says what a camera sees and what to change, without a service.
+    """Tries a camera without a service, and advises what to change.
 
     It writes one picture, the frame with the most people, and prints the people with their heights,
-    tracks and crops, and what it costs.
+    tracks and crops, and the processor time.
 
     Example: gmn camera try clip.mp4
 

@@ -230,7 +230,7 @@ async def _tend_record(record: Record, galleries: GalleryRegistry) -> None:
 async def check_record(runtime: Runtime) -> None:
     """Check the crops of a large record, and the pages of every record, in the background.
 
-    Damaged crops are left out; what is found is shown by `/readyz`, the metrics and gmn doctor.
+    Damaged crops are left out; `/readyz`, the metrics and gmn doctor show the damage.
     """
     stopped = threading.Event()
     record = runtime.record

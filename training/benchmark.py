@@ -223,7 +223,7 @@ def _runs(
     if protocol.trains_on == "all":
         return [(None, list(sources), list(tests))] if tests else []
     if protocol.trains_on == "one":
-        # Every set is both; `tests` are those that are given.
+        # Each of the given sets is trained on and tested.
         return [(None, [name], [test for test in tests if test != name]) for name in tests]
     return [(name, [other for other in sources if other != name], [name]) for name in tests]
 

@@ -56,7 +56,7 @@ class CropFolder:
         self._names: list[str] | None = None
 
     def check(self, ignored: Ignored) -> Iterator[CropFile]:
-        """Yield all crops, and then add to `ignored` what is not used.
+        """Yield all crops, and then add the unused files to `ignored`.
 
         Args:
             ignored: collects other and hidden files, images that the manifest does not name, and

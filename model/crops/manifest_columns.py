@@ -1,4 +1,4 @@
-"""The columns of a manifest, and what is probably meant by names that are not known."""
+"""The columns of a manifest, and guesses at the column that an unknown name means."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Follower:
     growing pauses if that fails too, while the others continue.
 
     Args:
-        apply: shows what has changed in a gallery, and returns once every search sees it; if it
+        apply: shows the changes of a gallery, and returns once every search sees it; if it
             raises, the gallery is read again.
         reread: reads a gallery from the record, or drops a deleted one.
         on_commit: called after new commits of any process.
@@ -129,7 +129,7 @@ class Follower:
         self._following.append(self.thread.submit(self._run))
 
     def show(self, gallery_id: int) -> Future[None]:
-        """Show what this thread has committed to a gallery, and what was committed before.
+        """Show this thread's commit to a gallery, and the commits before it.
 
         Returns:
             A future that completes once it is shown. It is done already, unless another thread is

@@ -73,7 +73,7 @@ class GalleryRegistry:
     A write runs on one of several threads; writes waiting at the same time are committed together,
     and enrollments waiting for one gallery are one write.
     The thread then brings the gallery up to date with the record, and the follower does so for the
-    commits of other processes. Both hold the device while they change what is searched. Cancelling
+    commits of other processes. Both hold the device while they change an index. Cancelling
     a caller never leaves a commit unapplied.
 
     Attributes:
@@ -323,7 +323,7 @@ class GalleryRegistry:
             failpoint(f"{steps}.committed")
             return committed, self._follower.show(gallery_id)
 
-        # The thread shows what it committed even if the request is cancelled.
+        # The thread shows its commit even if the request is cancelled.
         committed, shown = await self.write(commit)
         await asyncio.wrap_future(shown)
         failpoint(f"{steps}.shown")
@@ -409,7 +409,7 @@ class GalleryRegistry:
             yield columns
 
     def _apply(self, gallery_id: int) -> None:
-        """Show what has changed since the shown version; read the gallery anew if its vectors have.
+        """Show the changes since the shown version; read the gallery anew if its vectors changed.
 
         Blocks until searches see the changes.
         """

@@ -29,7 +29,7 @@ FLOAT16_ROWS = 1_000_000
 # In float16 the rows, the query and the sum are each rounded by up to 2⁻¹¹ of their value.
 MARGINS = {"float32": 1e-5, "float16": 4e-3}
 MOST_OF_FAISS = 2048
-# FAISS is asked for more rows than wanted, so that it finds those that tie for the last place.
+# FAISS is asked for more rows than wanted, so that it finds all rows that tie for the last place.
 MORE_OF_FAISS = 64
 FAISS_MEMORY_BYTES = 256 * 1024 * 1024
 # Number of stored vectors that search for their nearest, to compare the methods of searching.

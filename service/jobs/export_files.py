@@ -1,4 +1,4 @@
-"""Reading of what only an export has: its description, the ids of its crops and their vectors."""
+"""Reading of the parts of an export: its description, the ids of its crops and their vectors."""
 
 from __future__ import annotations
 

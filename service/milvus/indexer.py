@@ -264,7 +264,7 @@ class Indexer:
         return True
 
     def _apply_changes(self, state: CollectionState) -> CollectionState:
-        """Write what has changed to a collection; return the new state, or the same if nothing."""
+        """Write changes to a collection; return the new state, or the same if there are none."""
         with self._record.database.read() as reader:
             version = require_entry(reader, state.gallery_id).version
             changed = read_changed_slots(reader, state.gallery_id, state.version)

@@ -69,8 +69,8 @@ def heartbeat() -> None:
     """Show that the current work makes progress; long work calls this between its steps.
 
     Raises:
-        ServiceStopping: the process stops and the work has to end. What it has not stored is done
-            again after the next start.
+        ServiceStopping: the process stops and the work has to end. The next start repeats the
+            part that was not stored.
     """
     current = _current.get()
     if current is None:

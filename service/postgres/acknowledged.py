@@ -47,7 +47,7 @@ class Acknowledged:
 
 
 class AcknowledgedState:
-    """A file with what a machine has acknowledged, and a checksum of it.
+    """A file with the newest commits that a machine has acknowledged, and their checksum.
 
     It is created durably, and later overwritten in place, within one sector of the disk. That is
     not synced: it would cost time, and after a power cut an older state refuses nothing.
@@ -57,7 +57,7 @@ class AcknowledgedState:
         self.path = folder / NAME
 
     def read(self) -> Acknowledged | None:
-        """Return what the file says; None if it is missing or damaged."""
+        """Return the content of the file; None if it is missing or damaged."""
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:

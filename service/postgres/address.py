@@ -1,4 +1,4 @@
-"""The address of a server of PostgreSQL: what its URL names, and what is refused in one."""
+"""The address of a server of PostgreSQL: its parameters, and the ones that are refused."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ def _explain_unread(url: str) -> str:
 
 
 def split_options(options: str) -> tuple[str, dict[str, str]]:
-    """Split `options` of libpq into what the server has to get at the start, and settings.
+    """Split `options` of libpq into those that only the start can set, and settings of a session.
 
-    A pooler passes no settings of the start on, but those that a session sets later.
+    A pooler passes on the settings of a session, but none of the start.
 
     Raises:
         UnusableAddress: a setting has no value.

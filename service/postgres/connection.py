@@ -51,11 +51,11 @@ WAIT_SECONDS = 0.1
 STATEMENT_SECONDS = 60
 # A server ends a statement by then after its time limit, unless its process stands still.
 ENDING_SECONDS = 5
-# A process of the server that works has read by then what was sent to it.
+# A process of the server that works has read every statement by then.
 UNREAD_SECONDS = 15
 # A writer waits no longer than this for its turn.
 TURN_SECONDS = 20
-# A rule reads what was committed until it has its turn.
+# A rule reads all commits before its turn.
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 # Parameters of libpq that a URL, or a variable of the environment, may set otherwise.
 PARAMETERS: Parameters = {
@@ -76,8 +76,9 @@ SETTINGS = {
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
 }
-# Whatever a role, a database, the server or the environment sets, statements and values mean the
-# same in every session, and a server says if a commit waits for no standby.
+# These settings take the place of those of a role, a database, the server and the environment, so
+# that statements and values mean the same in every session, and a server says if a commit waits for
+# no standby.
 MEANING = {
     "array_nulls": "on",
     "bytea_output": "hex",
@@ -98,7 +99,7 @@ WAIT_FOR_STANDBY = (
 # Versions of the server from which it has a setting.
 TRANSACTION_TIMEOUT = 170_000
 # The server shows what its process was about also if that stands still. One that waits for its
-# client has not read what was sent to it. A commit may wait for a synchronous standby for any time.
+# client has not read the statement. A commit may wait for a synchronous standby for any time.
 IS_AT_WORK = (
     "SELECT coalesce(wait_event, '') = 'SyncRep' OR (coalesce(wait_event, '') != 'ClientRead' "
     "AND query_start > clock_timestamp() - %s * INTERVAL '1 second') "
@@ -161,8 +162,8 @@ class CommitUncertain(psycopg.OperationalError):
 class _Server(psycopg.Connection[Any]):
     """A connection that waits for an answer as long as its server answers others.
 
-    The system of a server whose processes stand still acknowledges what is sent to it, so that no
-    time limit of TCP, nor of the server itself, ends the wait. If only the process of this session
+    The system of a server whose processes stand still acknowledges every packet, so that no time
+    limit of TCP, nor of the server itself, ends the wait. If only the process of this session
     stands still, or the server behind a pooler, the wait ends once that has read nothing for a
     while, or after the time limit of statements.
 
@@ -265,7 +266,7 @@ class PostgresConnection:
         """Connect and set up the session.
 
         Args:
-            url: of libpq; what it names has precedence over the defaults of this program.
+            url: of libpq; its parameters have precedence over the defaults of this program.
 
         Raises:
             psycopg.OperationalError: the server does not answer, or takes no connection.
@@ -395,7 +396,7 @@ class PostgresConnection:
         self._server.execute(f'LISTEN "{channel}"'.encode())
 
     def read_notices(self) -> None:
-        """Read what the server has said without being asked; close the connection if it ended."""
+        """Read the messages that no statement asked for; close the connection if it ended."""
         poll = select.poll()
         poll.register(self._server.fileno(), select.POLLIN)
         try:
@@ -551,7 +552,7 @@ def _read_settings(connection: PostgresConnection, names: Iterable[str]) -> dict
 
 
 def require_server(connection: PostgresConnection, accepted: Sequence[str] = ()) -> None:
-    """Raise `InputProblem` if a server is too old, or may lose what it has acknowledged.
+    """Raise `InputProblem` if a server is too old, or may lose acknowledged commits.
 
     Args:
         accepted: those of `DURABLE` that may be off.

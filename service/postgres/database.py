@@ -76,7 +76,7 @@ NOTE_MACHINE = (
     "INSERT INTO machines (machine, number, token) VALUES (?, ?, ?) "
     "ON CONFLICT (machine) DO UPDATE SET number = excluded.number, token = excluded.token"
 )
-# The newest commit, what the record has in the place of one that a machine knows, and the newest
+# The newest commit, the token that the record has for a commit that a machine knows, and the newest
 # commit of that machine.
 STATE = f"""
 SELECT newest.number, at_newest.token, at_known.token, machines.number, machines.token
@@ -170,8 +170,8 @@ class PostgresDatabase(Database):
         # A server that died with its machine ends no connection: those that were opened before one
         # of them was found silent are not used again.
         self._trusted_from = 0.0
-        # By thread: token of the commit that was sent last, what was asked with it, and until when
-        # the turn of the writers is waited for.
+        # By thread: token of the commit that was sent last, the state that was asked for with it,
+        # and until when the thread waits for its turn to write.
         self._sent = threading.local()
         try:
             self._open()
@@ -231,7 +231,7 @@ class PostgresDatabase(Database):
         self._note_acknowledged(newest)
 
     def tend(self) -> None:
-        """Log and overwrite what other machines have deleted."""
+        """Log the deletions of other machines, and overwrite the vectors."""
         with contextlib.suppress(RecordUnavailable, StorageFailed):
             # The follower may have to wait for a standby, and does this then.
             if not self._requires_standby():
@@ -360,7 +360,7 @@ class PostgresDatabase(Database):
         if self.unapplied_after is not None:
             # Slots that an earlier state of the record gives again may have other vectors here.
             self.vectors.forget()
-            # A log that begins now gets what the record itself has deleted and noted.
+            # A log that begins now gets the deletions that the record itself has noted.
             if not self.deletions.path.exists():
                 self.unapplied_after = None
         try:

@@ -53,8 +53,7 @@ def number_placeholders(statement: str) -> NumberedStatement:
     """Number the placeholders of a statement, as PostgreSQL does: `$1`, `$2` …
 
     Statements have those of SQLite: `?` for the next value, or `:name`, which may stand several
-    times. What is quoted stays as it is, and so do casts (`::text`). Nothing else of a statement is
-    changed.
+    times. Quoted text, casts (`::text`) and everything else stay as they are.
     """
     unnamed = 0
     numbers: dict[str, int] = {}

@@ -147,11 +147,11 @@ class Database(Source):
         Where all processes share a data directory, the one that committed has noted it.
 
         Raises:
-            StorageFailed: what it deleted could not be noted or overwritten here.
+            StorageFailed: deletions of that process could not be noted or overwritten here.
         """
 
     def tend(self) -> None:
-        """End what a killed process left of its commit; see whether other processes can write.
+        """Finish the commit of a killed process, and see whether other processes can write.
 
         Call this every second. It never waits for another writer.
         """
@@ -220,15 +220,15 @@ class Database(Source):
         """Return once a commit that this thread has seen cannot be lost any more.
 
         An answer that rests on a commit of another request, and has none of its own, waits here: a
-        repeated request is told that its first attempt has happened. What a thread sees in an
-        engine without standbys is on the disk.
+        repeated request is told that its first attempt has happened. In an engine without
+        standbys, every commit that a thread sees is on the disk.
 
         Raises:
             RecordUnavailable: PostgreSQL does not answer.
         """
 
     def check_pages(self, _table: str) -> list[str]:
-        """Return what is wrong with the pages of a table and its indexes."""
+        """Return the damage in the pages of a table and its indexes, a line for each."""
         return []
 
     def _put_first_values(self, more: Mapping[str, Any]) -> None:
@@ -248,7 +248,7 @@ class Database(Source):
         """Note a commit, and finish its deletions; raises `StorageFailed` as that does."""
 
     def _finish_deletions(self, condition: str = "TRUE", values: Values = ()) -> int | None:
-        """Log what was deleted, and overwrite the vectors of removed crops.
+        """Log deletions, and overwrite the vectors of removed crops.
 
         Args:
             condition, values: which rows of `deletions` are meant.

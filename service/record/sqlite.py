@@ -158,7 +158,8 @@ class SQLiteDatabase(SQLiteSource, Database):
     Any number of processes of one machine may share a folder; writers take turns.
 
     Attributes:
-        older_copy: what the record lacked when it was opened, as a sentence; None if nothing.
+        older_copy: a sentence on the deletions that the record lacked when it was opened; None if
+            it had all.
 
     Raises:
         InputProblem: the file is not a record that this program can use.
@@ -358,7 +359,7 @@ class SQLiteDatabase(SQLiteSource, Database):
 
 
 def find_older_copy(database: SQLiteDatabase) -> str | None:
-    """Return what a record lacks of its log of deletions, as a sentence; None if nothing."""
+    """Return a sentence on the deletions of its log that a record lacks; None if it has all."""
     path = database.deletions.path
     # Read before the record: a line of a running service is in the record first.
     newest = newest_number(path)

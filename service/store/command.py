@@ -334,7 +334,7 @@ def restore(
 
 
 def _require_data(data_dir: Path) -> None:
-    """Raise `InputProblem` if a directory has neither a record nor what is left of one."""
+    """Raise `InputProblem` if a directory has neither a record nor remains of one."""
     from service.errors import DamagedRecord
     from service.record.sqlite import require_new
     from service.store.verify import has_record

@@ -258,8 +258,8 @@ class UntouchedRecord(StoredRecord):
         if self.path.with_name(f"{FILE}-shm").exists():
             return SQLiteSource._connect(self, f"{stored}&readonly_shm=1")
         # No process has the record open, but the log may contain commits: after a power cut, or in
-        # a copy. In exclusive mode SQLite keeps what it shares otherwise in memory of its own; the
-        # lock for that could only be taken in a file that may be written.
+        # a copy. In exclusive mode SQLite needs no shared memory; the lock for that could only be
+        # taken in a file that may be written.
         connection = SQLiteSource._connect(self, f"{stored}&vfs=unix-none")
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         return connection

@@ -1,4 +1,4 @@
-"""Health of cameras: their heartbeats, what they send, and alerts when they fall silent."""
+"""Health of cameras: their heartbeats, their crops, and alerts when they fall silent."""
 
 from __future__ import annotations
 

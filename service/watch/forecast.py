@@ -142,7 +142,7 @@ def make_forecast(
     tracks_per_day: float,
     own_tracks: int = 0,
 ) -> Forecast:
-    """Forecast what a list raises at a threshold.
+    """Forecast the alarms and found people of a list at a threshold.
 
     Args:
         tracks_per_day: number of tracks that its cameras see in a day.

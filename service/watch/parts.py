@@ -13,11 +13,11 @@ from service.watch.tracks import OpenTracks
 
 
 class Watch(WatchTables):
-    """Watch lists in a process: their tables in the record, and what it holds in memory.
+    """Watch lists in a process: their tables in the record, and their state in memory.
 
     Attributes:
         lists: the armed lists; used on the event loop only.
-        contacts: what cameras sent to this process; used on the event loop only.
+        contacts: requests of cameras to this process; used on the event loop only.
         tracks: open tracks of sightings; used on the event loop only.
         sender: delivers messages to webhooks.
     """

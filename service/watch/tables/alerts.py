@@ -35,7 +35,7 @@ from service.watch.tables.trials import is_on_trial
 KEPT_ALERTS = 100_000
 # With the most webhooks of all galleries and of one, 20,000 deliveries wait for them at most.
 WAITING_OF_WEBHOOK = 500
-# With so many, alerts about cameras are dropped: the other half is for alerts about people.
+# From this number on, alerts about cameras are dropped: the other half is for alerts about people.
 WAITING_ABOUT_CAMERAS = WAITING_OF_WEBHOOK // 2
 EXPIRED_AT_ONCE = 1000
 MICROS_OF_SECOND = 1_000_000

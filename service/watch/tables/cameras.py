@@ -1,4 +1,4 @@
-"""Cameras as each API key names them: heartbeats, what they sent lately, and when they fell silent.
+"""Cameras as each API key names them: heartbeats, counts of a day, and when they fell silent.
 
 Alerts that a camera is silent, or heard again, are written in the same commit.
 """
