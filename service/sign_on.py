@@ -86,7 +86,7 @@ class SignOn:
             Forbidden: no group of the user has rights here, or the groups are for several
                 galleries.
         """
-        if not self.is_on or not self._is_trusted(peer):
+        if not self._is_trusted(peer):
             return None
         names = headers.getlist(self._user_header)
         if not any(names):

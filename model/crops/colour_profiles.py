@@ -30,19 +30,17 @@ STEPS = 9
 PROFILES_KEPT = 8
 
 
-def convert_to_srgb(image: Image.Image, rgb: Image.Image) -> Image.Image:
+def convert_to_srgb(image: Image.Image, rgb: Image.Image, profile: bytes) -> Image.Image:
     """Return a picture with the colours that its profile describes, in sRGB.
 
-    A picture without a profile, or with that of sRGB, keeps its bits. So does one whose profile is
-    damaged, too large, or for another kind of pictures: wrong colours are no reason to refuse it.
+    A picture with the profile of sRGB keeps its bits. So does one whose profile is damaged, too
+    large, or for another kind of pictures: wrong colours are no reason to refuse it.
 
     Args:
         image: the picture as it was decoded.
         rgb: the same picture in RGB; it may be changed.
+        profile: its profile, not empty.
     """
-    profile = image.info.get("icc_profile")
-    if not profile:
-        return rgb
     space = _colour_space(profile)
     if space == b"CMYK" and image.mode == "CMYK":
         return _apply(profile, image, "CMYK") or rgb

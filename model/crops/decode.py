@@ -167,11 +167,13 @@ def decode_crop(data: bytes, limits: CropLimits = DEFAULT_LIMITS) -> Pixels:
             `truncated` or `unsupported`.
         MemoryError: there is too little memory to decode it.
     """
-    return np.asarray(_decode_within(data, limits).picture)
+    return np.asarray(decode_photo(data, None, limits).picture)
 
 
 def decode_photo(
-    data: bytes, detail_pixels: Callable[[int], int], limits: CropLimits = DEFAULT_LIMITS
+    data: bytes,
+    detail_pixels: Callable[[int], int] | None,
+    limits: CropLimits = DEFAULT_LIMITS,
 ) -> Photo:
     """Decode an image file like `decode_crop`, but a large JPEG at a reduced size.
 
@@ -180,18 +182,13 @@ def decode_photo(
 
     Args:
         data: the file.
-        detail_pixels: returns the least number of pixels to keep, given the number of a photo.
+        detail_pixels: returns the least number of pixels to keep, given the number of a photo;
+            None keeps all.
         limits: limits of the file.
 
     Raises:
         CropProblem, MemoryError: as `decode_crop`.
     """
-    return _decode_within(data, limits, detail_pixels)
-
-
-def _decode_within(
-    data: bytes, limits: CropLimits, detail_pixels: Callable[[int], int] | None = None
-) -> Photo:
     if not data:
         raise CropProblem("empty", "the file has 0 bytes; send the image itself")
     if len(data) > limits.max_bytes:
@@ -221,7 +218,9 @@ def _decode(data: bytes, limits: CropLimits, detail_pixels: Callable[[int], int]
             _reduce_jpeg(image, detail_pixels(width * height))
         image.load()
         is_turned = _turn_upright(image)
-        picture = convert_to_srgb(image, _to_rgb(image))
+        picture = _to_rgb(image)
+        if profile := image.info.get("icc_profile"):
+            picture = convert_to_srgb(image, picture, profile)
         if is_turned:
             return Photo(picture, width=height, height=width)
         return Photo(picture, width, height)

@@ -269,6 +269,10 @@ class MicroBatcher:
 
     Callers take turns. Without a device thread, the submitting thread embeds its crop alone. A
     batch that fails or runs out of memory is bisected until the crop at fault is isolated.
+
+    Attributes:
+        embeds_at_once: True if the threads that submit crops embed them, without waiting for
+            others.
     """
 
     def __init__(
@@ -291,6 +295,7 @@ class MicroBatcher:
             start: begins on a device what `embed` computes, and returns a function that waits for
                 the features; None if the thread computes them itself.
         """
+        self.embeds_at_once = device is None
         self._start = start
         self._device = device
         self._metrics = metrics
@@ -299,11 +304,6 @@ class MicroBatcher:
         self._max_batch = max_batch
         self._waiting = TurnQueue()
         self._lock = threading.Lock()
-
-    @property
-    def embeds_at_once(self) -> bool:
-        """True if the threads that submit crops embed them, without waiting for others."""
-        return self._device is None
 
     def submit(self, crop: WaitingCrop) -> None:
         """Embed or queue a crop; it is skipped if its future is cancelled before its turn.
@@ -314,7 +314,11 @@ class MicroBatcher:
         """
         if self._device is None:
             if crop.future.set_running_or_notify_cancel():
-                self._answer_here(crop)
+                try:
+                    self._answer([crop], self._begin([crop]))
+                except BaseException as error:
+                    _fail([crop], error)
+                    raise
             return
         with self._lock:
             self._waiting.put(crop)
@@ -322,13 +326,6 @@ class MicroBatcher:
             # more. The calls keep their turns, so that searches run between two batches.
             run = self._device.submit(self._run_batch)
         run.add_done_callback(lambda run: pass_error(crop.future, run))
-
-    def _answer_here(self, crop: WaitingCrop) -> None:
-        try:
-            self._answer([crop], self._begin([crop]))
-        except BaseException as error:
-            _fail([crop], error)
-            raise
 
     def _run_batch(self) -> None:
         batches = [self._take_batch()]

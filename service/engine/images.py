@@ -146,6 +146,7 @@ class Pipeline:
         short_work: held by a thread for the parts of a short query that run Python, beside those
             that wait for the network. Threads that run them at the same time would hand each other
             the interpreter's lock at every step.
+        embeds_at_once: True if `embed_now` waits for no other crop.
     """
 
     def __init__(
@@ -159,6 +160,7 @@ class Pipeline:
         self.threads = threads
         self.large_threads = large_threads
         self.short_work = threading.Lock()
+        self.embeds_at_once = batcher.embeds_at_once
         self._preprocessing = preprocessing
         self._batcher = batcher
         self._limits = CropLimits(settings.max_image_bytes, settings.max_image_pixels)
@@ -199,11 +201,6 @@ class Pipeline:
             # If one has failed, nobody waits for the others.
             for future in futures:
                 future.cancel()
-
-    @property
-    def embeds_at_once(self) -> bool:
-        """True if `embed_now` waits for no other crop."""
-        return self._batcher.embeds_at_once
 
     def embed_now(
         self, image: ImageFile, quality: QualityPolicy, pictures: PicturePolicy | None

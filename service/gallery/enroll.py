@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, Field
 from gmn_client.models import EnrolledImage, Enrollment, RefusedImage
 from model.arrays import Floats
 from model.crops.decode import CropProblem
-from model.crops.frames import ImageFile
+from model.crops.frames import FrameCrop, ImageFile
 from service.engine.admission import Admission
 from service.engine.device import Embedded, EmbeddedImage, PreparedImage
 from service.engine.images import PicturePolicy
@@ -130,7 +130,7 @@ class CropEnrollment:
             RequestConflict: the name belongs to different images.
             InvalidField: the vectors are from another embedder than the gallery's, no image has a
                 track to keep the best of, or a track has too many crops.
-            UnknownGallery, NeedsReindex, QueueFull, StorageFailed: nothing was stored.
+            UnknownGallery, NeedsReindex, QueueFull, StorageFailed, TooCostly: nothing was stored.
         """
         if keep_best is not None and not any(image.track for image in images):
             raise InvalidField("keep_best: needs track; send the tracker's own id too")
@@ -138,7 +138,13 @@ class CropEnrollment:
         require_free_disk(settings)
         files = [image.image for image in images if not computed and image.image is not None]
         pipeline = self.models[gallery.embedder].pipeline
-        async with self.admission.admit(pipeline.cost(files)):
+        cost = pipeline.cost(files)
+        if import_job is None:
+            is_of_frame = any(isinstance(file, FrameCrop) for file in files)
+            # The client sends fewer images at a time if a refusal names only this field.
+            field = "boxes" if is_of_frame else "images"
+            self.admission.require_affordable(cost, field, "fewer or smaller ones")
+        async with self.admission.admit(cost):
             await pipeline.open_frame(files)
             while True:
                 embedder = gallery.embedder
@@ -162,10 +168,11 @@ class CropEnrollment:
                 outcomes, crops = _split_outcomes(gallery.settings, images, embedded)
                 key = None
                 if request_name is not None:
-                    # Hash it in a thread: serializing the metadata of many crops takes long.
-                    digest = await pipeline.threads.run(
-                        _digest_request, images, embedded, keep_best
-                    )
+                    digest_request = partial(_digest_request, images, embedded, keep_best)
+                    if _takes_long(images, embedded):
+                        digest = await pipeline.threads.run(digest_request)
+                    else:
+                        digest = digest_request()
                     key = RequestKey(request_name, digest, json.dumps(outcomes, default=vars))
                 committed = CommittedEnrollment(gallery.version)
                 try:
@@ -284,6 +291,13 @@ def _split_outcomes(
             )
             crops.append(ArchivedCrop(crop, outcome.vector, prepared.picture))
     return outcomes, crops
+
+
+def _takes_long(images: Iterable[ImageToEnroll], embedded: Iterable[Embedded]) -> bool:
+    """Return whether `_digest_request` serializes metadata, or hashes files that were refused."""
+    return any(image.metadata for image in images) or any(
+        isinstance(outcome, CropProblem) for outcome in embedded
+    )
 
 
 def _digest_request(

@@ -143,7 +143,8 @@ class Gallery:
                 index.columns.relabel(crops)
                 if file is not None:
                     index.columns.add(crops, file)
-            index.remove(removed)
+            if removed:
+                index.remove(removed)
         self.follow_record(record)
         if self.crops == 0:
             self._make_index_for(self.newest_embedder)

@@ -163,10 +163,10 @@ class GalleryRegistry:
         if not slots:
             return {}
         try:
-            crops = self.record.crops.intact(gallery.gallery_id, slots)
+            _, crops = self.record.crops.vectors_of(gallery.gallery_id, slots)
         except UnknownGallery as error:
             raise UnknownGallery(gallery.name) from error
-        return {crop.slot: crop for crop in crops}
+        return {crop.record.slot: crop.record for crop in crops}
 
     def leave_out_damaged(self) -> None:
         """Remove crops that were found damaged from the indexes; blocks."""

@@ -128,7 +128,7 @@ async def find_caller(runtime: Runtime, request: Request) -> ApiKey:
         raise Unauthorised("authorization: was sent several times; send one key, once")
     authorization = await BEARER(request)
     key = authorization.credentials if authorization else None
-    if key is None:
+    if key is None and runtime.sign_on.is_on:
         user = runtime.sign_on.find_user(request.headers, getattr(request.state, PEER, None))
         if user is not None:
             _require_own_page(request, user)

@@ -198,7 +198,7 @@ class QueryForm(FrameForm):
             captured_before=self.captured_before,
             named=False if self.unnamed else None,
             identities=frozenset(self.identities),
-            metadata=pairs_of(self.metadata),
+            metadata=pairs_of(self.metadata) if self.metadata else frozenset(),
         )
 
     def _read_vector(self) -> QueryVector | None:

@@ -40,7 +40,7 @@ class SearchFilter(CropFilter):
             return False
         if self.identities and label.identity not in self.identities:
             return False
-        if self.metadata and not self.metadata <= pairs_of(label.metadata):
+        if self.metadata and not self.metadata <= pairs_of(label.metadata or {}):
             return False
         if captured_at is None:
             return after is None and before is None
@@ -50,8 +50,8 @@ class SearchFilter(CropFilter):
 EVERY_CROP = SearchFilter()
 
 
-def pairs_of(metadata: Mapping[str, Any] | None) -> frozenset[str]:
-    return frozenset(pair_text(pair) for pair in (metadata or {}).items())
+def pairs_of(metadata: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(pair_text(pair) for pair in metadata.items())
 
 
 def pair_text(pair: Sequence[Any]) -> str:

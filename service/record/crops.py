@@ -337,6 +337,11 @@ class Crops(RecordPart):
         return read_vectors(self._reader, read_entry(self._reader, gallery_id), crops)
 
     def vectors_of(self, gallery_id: int, slots: Sequence[int]) -> tuple[str, list[ArchivedCrop]]:
+        """Return the embedder of a gallery, and its crops in slots that match their checksums.
+
+        Raises:
+            UnknownGallery: the gallery was deleted.
+        """
         while True:
             with self._database.read() as reader:
                 entry = require_entry(reader, gallery_id)
@@ -347,15 +352,6 @@ class Crops(RecordPart):
             # A reindex drops the vectors of the former generation, perhaps before they were read.
             if require_entry(self._reader, gallery_id).generation == entry.generation:
                 return entry.embedding_fingerprint, vectors
-
-    def intact(self, gallery_id: int, slots: Sequence[int]) -> list[StoredCrop]:
-        """Return the crops in slots whose vectors match their checksums.
-
-        Raises:
-            UnknownGallery: the gallery was deleted.
-        """
-        _, crops = self.vectors_of(gallery_id, slots)
-        return [crop.record for crop in crops]
 
     def by_slot(self, gallery_id: int, slots: Sequence[int]) -> dict[int, StoredCrop]:
         return {crop.slot: crop for crop in read_by_slot(self._reader, gallery_id, slots)}

@@ -1,32 +1,43 @@
 """One search: candidates, scores, verdicts and labels, each on a thread that may compute it.
 
 A short search stays on the thread that has embedded its image. A long one takes turns with others
-on the threads of the device and of the record. The two differ in their executor alone.
+on the threads of the device and of the record. The two differ in their executor alone. A search is
+repeated without the crops that were deleted meanwhile.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
+from gmn_client.models import RankedCrop
 from model.arrays import Floats
 from service.engine.device import DeviceThread
-from service.errors import UnknownCrop, UnknownGallery
+from service.errors import (
+    MAX_ANSWER_BYTES,
+    TOO_MUCH_METADATA,
+    AnswerTooLarge,
+    UnknownCrop,
+    UnknownGallery,
+)
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
 from service.index.interface import OutsideIndexes
 from service.record.crop_rows import CROPS_AT_ONCE
 from service.record.tracks import Tracks
-from service.record.values import LabelledCrop, StoredCrop
+from service.record.values import JsonObject, LabelledCrop, StoredCrop
 from service.search.ranking import Ranking, Search, Spans
 
 Result = TypeVar("Result")
 NoteLabels = Callable[[Mapping[int, StoredCrop]], None]
+# Upper bound on the rounds of a search that finds deleted crops.
+ROUNDS = 6
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,54 @@ class InTurns:
 Executor = AtOnce | InTurns
 
 
+async def run_search(
+    in_turns: InTurns,
+    search: Search,
+    metadata_sizes: Counter[object],
+    found: Found | None = None,
+) -> tuple[Ranking, list[RankedCrop]]:
+    """Search until the record has every result, and return the ranking with the results.
+
+    Each further round excludes the crops found deleted, so that they do not displace other results.
+
+    Args:
+        metadata_sizes: characters of metadata in the results of each search of the answer, to
+            which those of this one are added.
+        found: result of the first round; None to begin with it.
+
+    Raises:
+        AnswerTooLarge: the results of all searches have too much metadata.
+        EmbedderChanged: the gallery switched to another embedder after the search began.
+        IndexUnavailable: the external index does not answer.
+        UnknownGallery: the gallery was deleted.
+        UnknownCrop: a crop searched by was deleted.
+    """
+    this_search = object()
+
+    def note_labels(labels: Mapping[int, StoredCrop]) -> None:
+        for crop in labels.values():
+            if isinstance(crop.metadata, JsonObject):
+                metadata_sizes[this_search] += len(crop.metadata.text)
+        if metadata_sizes.total() > MAX_ANSWER_BYTES:
+            raise AnswerTooLarge(TOO_MUCH_METADATA)
+
+    if found is None:
+        found = await find(search, in_turns, note_labels)
+    else:
+        note_labels(found.labels)
+    for attempt in range(1, ROUNDS):
+        deleted = frozenset(found.ranking.best.slots.tolist()) - found.labels.keys()
+        if not deleted:
+            break
+        if attempt > 1:
+            # Crops are deleted faster than searches exclude them: wait until the index shows that.
+            await in_turns.galleries.catch_up()
+        search = replace(search, without=search.without | deleted)
+        metadata_sizes[this_search] = 0
+        found = await find(search, in_turns, note_labels)
+    return found.ranking, search.results(found.ranking, found.labels, found.spans)
+
+
 async def find(search: Search, run: Executor, note_labels: NoteLabels = lambda _: None) -> Found:
     """Search a gallery once, and read the labels of the results from the record.
 
@@ -137,18 +196,23 @@ async def find(search: Search, run: Executor, note_labels: NoteLabels = lambda _
         ranking = await run.on_device(partial(search.rank, proposal, scores))
 
     labels: dict[int, StoredCrop] = {}
-    slots = [*ranking.best.slots.tolist(), *(crop.slot for crop in _required_crops(search))]
+    required = _required_crops(search)
+    slots = [*ranking.best.slots.tolist(), *(crop.slot for crop in required)]
     read_crops = run.galleries.read_crops
     for start in range(0, len(slots), CROPS_AT_ONCE):
         some = slots[start : start + CROPS_AT_ONCE]
         crops = await run.on_reader(partial(read_crops, search.gallery, some))
         note_labels(crops)
         labels |= crops
-    _require_crops(search, labels)
+    for crop in required:
+        if crop.slot not in labels:
+            raise UnknownCrop(search.gallery.name, crop.crop_id)
     spans: Spans = {}
-    if tracks := _tracks_to_read(search, labels):
-        read_spans = run.tracks.spans
-        spans = await run.on_reader(partial(read_spans, search.gallery.gallery_id, tracks))
+    if search.options.group_by == "track":
+        tracks = [crop.track for crop in labels.values() if crop.track is not None]
+        if tracks:
+            read_spans = run.tracks.spans
+            spans = await run.on_reader(partial(read_spans, search.gallery.gallery_id, tracks))
     return Found(ranking, labels, spans)
 
 
@@ -170,15 +234,3 @@ def _required_crops(search: Search) -> Sequence[LabelledCrop]:
     gallery.
     """
     return search.query_crops if search.options.crop_ids and search.without else ()
-
-
-def _require_crops(search: Search, labels: Mapping[int, StoredCrop]) -> None:
-    for crop in _required_crops(search):
-        if crop.slot not in labels:
-            raise UnknownCrop(search.gallery.name, crop.crop_id)
-
-
-def _tracks_to_read(search: Search, labels: Mapping[int, StoredCrop]) -> list[str]:
-    if search.options.group_by != "track":
-        return []
-    return [crop.track for crop in labels.values() if crop.track is not None]

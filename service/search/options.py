@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from model.arrays import Floats
@@ -63,18 +62,6 @@ class QueryOptions:
     operating_point: OperatingPoint = "far_1e-2"
     include_vector: bool = False
     keep_picture: bool = False
-
-    def filter(self, cameras: Iterable[str | None], without: frozenset[int]) -> SearchFilter:
-        """Build the filter of the search.
-
-        Args:
-            cameras: cameras of the query, which `camera_disjoint` excludes; None if unknown.
-            without: slots of crops to exclude.
-        """
-        excluded = self.wanted.exclude_cameras
-        if self.camera_disjoint:
-            excluded |= {camera for camera in cameras if camera}
-        return replace(self.wanted, exclude_cameras=excluded, without=without)
 
 
 @dataclass(frozen=True)

@@ -48,11 +48,18 @@ from service.index.filters import SearchFilter
 from service.ops.metrics import Metrics
 from service.record.record import Record
 from service.search.calibration import GalleryCalibrations
-from service.search.find import AtOnce, Found, InTurns, SearchIsLong, find, finish_at_once
+from service.search.find import (
+    AtOnce,
+    Found,
+    InTurns,
+    SearchIsLong,
+    find,
+    finish_at_once,
+    run_search,
+)
 from service.search.options import OperatingPoint, QueryOptions
-from service.search.query_features import QueryFeatures, read_query_features
+from service.search.query_features import NO_FEATURES, read_query_features
 from service.search.ranking import EmbedderChanged, Ranking, Search
-from service.search.rounds import run_search
 from service.settings import QualityPolicy, Settings
 
 # A larger file is kept as its thumbnail, which bounds the size of kept pictures.
@@ -237,7 +244,7 @@ class GallerySearch:
     ) -> tuple[dict[str, Search], dict[str, ServiceError]]:
         """Return the search of each gallery, and the problem of each that cannot be searched."""
         options = query.options
-        features = QueryFeatures()
+        features = NO_FEATURES
         if not query.images:
             home = query.home or query.names[0]
             features = await read_query_features(self.record, self.galleries, options, home)

@@ -43,6 +43,9 @@ class QueryFeatures:
     slots: frozenset[int] = frozenset()
 
 
+NO_FEATURES = QueryFeatures()
+
+
 async def read_query_features(
     record: Record, galleries: GalleryRegistry, options: QueryOptions, gallery_name: str
 ) -> QueryFeatures:

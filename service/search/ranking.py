@@ -279,8 +279,12 @@ class Search:
         )
 
     def _filter(self) -> SearchFilter:
-        query_cameras = [crop.camera for crop in self.query_crops] or [self.options.camera]
-        return self.options.filter(query_cameras, self.without)
+        wanted = self.options.wanted
+        excluded = wanted.exclude_cameras
+        if self.options.camera_disjoint:
+            query_cameras = [crop.camera for crop in self.query_crops] or [self.options.camera]
+            excluded |= {camera for camera in query_cameras if camera}
+        return replace(wanted, exclude_cameras=excluded, without=self.without)
 
     def _order(self, candidates: Candidates, scores: Floats, head: int) -> Integers:
         """Return the positions of the results among the candidates, best first.

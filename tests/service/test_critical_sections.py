@@ -18,6 +18,7 @@ from service.forgetting import forget_identity
 from service.gallery.enroll import ImageToEnroll
 from service.jobs import runner
 from service.jobs.imports import begin_import
+from service.ops.data_directory import export_lock
 from service.ops.threads import MonitoredThreadPool
 from service.record.values import GallerySettings, ListFilter
 from service.store.exports import delete_export, list_exports, make_export
@@ -163,7 +164,7 @@ async def _cancelled_at(call, section, threads, runtime, crops):
     case = Prepared(runtime, crops)
     threads.hold(None)
     await case.prepare()
-    lock = runtime.export_lock(case.gallery.gallery_id)
+    lock = export_lock(runtime.settings.data_dir, case.gallery.gallery_id)
     threads.hold(call)
     request = asyncio.create_task(section(case))
     while not threads.begun.is_set() and not request.done():

@@ -4,7 +4,6 @@ import threading
 
 import pytest
 
-from service.engine.images import Pipeline
 from service.gallery.enroll import ImageToEnroll
 from service.index import columns as columns
 from service.index.filters import SearchFilter, pairs_of
@@ -24,15 +23,11 @@ OPTIONS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _embeds_at_once(monkeypatch):
-    # With PyTorch each search is long.
-    monkeypatch.setattr(Pipeline, "embeds_at_once", True)
-
-
 @pytest.fixture(scope="module")
 def runtime(tiny_artefact, data_dir):
     with running(tiny_artefact, data_dir) as opened:
+        # With PyTorch each search is long.
+        opened.model.pipeline.embeds_at_once = True
         yield opened
 
 

@@ -39,7 +39,6 @@ def runtime(tmp_path):
             record=record,
             settings=SimpleNamespace(data_dir=tmp_path),
             sections=CriticalSections(),
-            export_lock=lambda _: tmp_path / "exports.lock",
         )
     pools.shutdown()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Header, Path, Query, Request, Response
@@ -26,7 +25,6 @@ from gmn_client.models import (
     SimilarIdentities,
     Tracks,
 )
-from model.crops.frames import ImageFile
 from service import forgetting
 from service.errors import InvalidField
 from service.gallery.browse import described_crops
@@ -104,18 +102,12 @@ async def enroll_crops(
     gallery = call.gallery
     if form.metadata or form.boxes:
         # Parsing the metadata of many crops takes long.
-        crops, images = await runtime.model.pipeline.threads.run(_read_images, form)
+        images = await runtime.model.pipeline.threads.run(_read_images, form)
     else:
-        crops, images = _read_images(form)
+        images = _read_images(form)
     computed = None
     if form.vector:
         computed = await runtime.pools.files.run(form.read_vectors)
-    runtime.admission.require_affordable(
-        runtime.models[gallery.embedder].pipeline.cost(crops),
-        # The client sends fewer images at a time if a refusal names only this field.
-        "boxes" if form.boxes else "images",
-        "fewer or smaller ones",
-    )
     if not form.watch and any(image.still for image in images):
         raise InvalidField(
             "still: is for watch lists, and this enrollment is not compared with them; leave it "
@@ -161,10 +153,9 @@ async def enroll_crops(
     return response
 
 
-def _read_images(form: EnrollForm) -> tuple[Sequence[ImageFile], list[ImageToEnroll]]:
-    """Return the crops of a form, and its crops or vectors with their labels."""
-    crops = form.read_crops()
-    return crops, form.for_images(crops or [None] * len(form.vector))
+def _read_images(form: EnrollForm) -> list[ImageToEnroll]:
+    """Return the crops or vectors of a form with their labels."""
+    return form.for_images(form.read_crops() or [None] * len(form.vector))
 
 
 def _add_warnings(answer: Enrollment, sighted: Sighted) -> Enrollment:

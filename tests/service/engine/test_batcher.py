@@ -121,6 +121,8 @@ def _pipeline(preprocessing, batcher, threads):
 
 async def test_where_an_image_finds_no_memory_the_others_of_its_request_are_left(drawn_crops):
     class Batcher:
+        embeds_at_once = False
+
         def submit(self, crop):
             crop.future.set_running_or_notify_cancel()
             crop.future.set_exception(DeviceFull("a single image"))
@@ -195,6 +197,8 @@ async def test_the_event_loop_is_woken_once_for_all_images_of_a_request(drawn_cr
         return wake(*arguments)
 
     class Batcher:
+        embeds_at_once = False
+
         def submit(self, crop):
             crop.future.set_running_or_notify_cancel()
             crop.future.set_result(len(woken))

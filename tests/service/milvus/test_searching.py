@@ -13,10 +13,9 @@ import pytest
 from service.errors import CollectionUnavailable, IndexUnavailable, UnknownGallery
 from service.index.filters import SearchFilter
 from service.milvus import index as milvus_index
-from service.search.find import InTurns
+from service.search.find import InTurns, run_search
 from service.search.options import QueryOptions
 from service.search.ranking import Search
-from service.search.rounds import run_search
 from tests.service.milvus.fake_server import FakeServer
 from tests.service.milvus.lab import DIMENSION, drawn, drawn_crop, lab, mixed_crop
 
