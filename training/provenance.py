@@ -252,13 +252,13 @@ def person_fingerprints(dataset: Dataset, identities: Iterable[str]) -> dict[int
 
     The result is empty for own data, whose identities mean other people elsewhere.
     """
-    source = known_source(dataset.spec)
+    source = _known_source(dataset.spec)
     if source is None:
         return {}
     return {fingerprint(f"{source}\0{identity}".encode()): identity for identity in identities}
 
 
-def known_source(spec: str) -> str | None:
+def _known_source(spec: str) -> str | None:
     """Return a name that stands for the same people everywhere; None for own data.
 
     It is the kind of the data set, with the seed of drawn people.

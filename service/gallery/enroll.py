@@ -161,7 +161,7 @@ class CropEnrollment:
                     embedded = computed.embedded
                 else:
                     pipeline = self.models[embedder].pipeline
-                    # The picture of an exported crop is what its service kept of it.
+                    # An export has pictures as its service kept them, which may be thumbnails.
                     keep = settings.keep_images if deletions is None else "original"
                     embedded = await pipeline.embed(files, settings.quality, PicturePolicy(keep))
                 failpoint("enroll.embedded")

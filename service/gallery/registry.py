@@ -71,10 +71,9 @@ class GalleryRegistry:
     """All galleries in memory, in step with a record that every process of a machine may write.
 
     A write runs on one of several threads; writes waiting at the same time are committed together,
-    and enrollments waiting for one gallery are one write.
-    The thread then brings the gallery up to date with the record, and the follower does so for the
-    commits of other processes. Both hold the device while they change an index. Cancelling
-    a caller never leaves a commit unapplied.
+    and enrollments waiting for one gallery are one write. The thread then brings the gallery up to
+    date with the record, and the follower does so for the commits of other processes. Both hold the
+    device while they change an index. Cancelling a caller never leaves a commit unapplied.
 
     Attributes:
         embedders: feature sizes of the loaded embedders by fingerprint, newest first.
