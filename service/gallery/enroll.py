@@ -208,7 +208,9 @@ class CropEnrollment:
         Args:
             commit: commits and shows the crops, whose pictures may have been stored elsewhere.
         """
-        crops = await self.pictures.keep_elsewhere(gallery, crops)
+        folder = self.pictures.folder
+        if folder is not None:
+            crops = await self.pictures.keep_in(folder, gallery, crops)
         failpoint("enroll.pictures-kept")
         committed = await commit(crops)
         if crops and not committed.replayed:
@@ -225,7 +227,7 @@ class CropEnrollment:
                 count=committed.removal.count,
                 crop_ids=list(committed.removal.crop_ids),
             )
-        if self.pictures.folder is not None:
+        if folder is not None:
             # Forgetting would not find images of duplicates, and of crops that a track does not
             # keep.
             stored = set(committed.crop_ids)

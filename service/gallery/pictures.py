@@ -37,17 +37,14 @@ class CropPictures:
     sections: CriticalSections
     folder: PictureFolder | None
 
-    async def keep_elsewhere(
-        self, target: Gallery, crops: Sequence[ArchivedCrop]
+    async def keep_in(
+        self, folder: PictureFolder, target: Gallery, crops: Sequence[ArchivedCrop]
     ) -> Sequence[ArchivedCrop]:
-        """Store pictures in the folder, if there is one, and return the crops without them.
+        """Store pictures in the folder outside the record, and return the crops without them.
 
         Raises:
             StorageFailed, RecordUnavailable: nothing was stored.
         """
-        folder = self.folder
-        if folder is None:
-            return crops
         gallery_id = target.gallery_id
         pictures = {crop.record.crop_id: crop.picture for crop in crops if crop.picture is not None}
         # Note the pictures first, so that they are removed later if no commit uses them.
