@@ -18,6 +18,7 @@ from hypothesis import settings
 from PIL import Image
 
 from tests.engines import parametrize_engine, records_in
+from tests.memory_folder import GIBIBYTE, memory_folder
 from tests.outside import browser_program, encoded
 from tests.time_limit import time_limit
 
@@ -29,6 +30,8 @@ settings.load_profile("project")
 # Clients ask servers of this machine alone, and each would read all certificates for 20 ms.
 httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
 
+# A run writes a gigabyte or two, beside which its processes need room.
+MEMORY_BYTES = 8 * GIBIBYTE
 # Upper bound on processes of tests beyond one a core: each takes up to three gigabytes.
 MOST_WORKERS = 8
 PEOPLE = 6
@@ -42,6 +45,12 @@ class DrawnCrop(NamedTuple):
     identity: str
     camera: str
     png: bytes
+
+
+def pytest_configure(config):
+    """Keep what tests write in memory, as each commit of a service waits for the disk."""
+    if folder := memory_folder(MEMORY_BYTES):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
 
 
 def pytest_unconfigure(config):
@@ -163,8 +172,8 @@ def tiny_artefact(tmp_path_factory, drawn_crops):
     return path
 
 
-def save_tiny_artefact(path, drawn_crops):
-    """Write the artefact of `tiny_artefact`, for programs that are no tests."""
+def save_tiny_artefact(path, drawn_crops, backbone="mobilenet_v2"):
+    """Write the artefact of `tiny_artefact`, also for programs that are no tests."""
     # torch loads only in tests that need it: those of the client prove that they do not.
     import torch
 
@@ -180,7 +189,7 @@ def save_tiny_artefact(path, drawn_crops):
     preprocessing = Preprocessing(height=64, width=32)
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        embedder = Embedder(EmbedderConfig(backbone="mobilenet_v2"))
+        embedder = Embedder(EmbedderConfig(backbone=backbone))
         metric_network = MetricNetwork(embedder.config.dimension, MetricNetworkConfig(hidden=16))
     images = np.stack([preprocessing.resize(decode_crop(crop.png)) for crop in drawn_crops])
     with torch.no_grad():

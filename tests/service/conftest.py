@@ -35,6 +35,8 @@ START = (
 )
 STARTED = re.compile(r"Serving on (http://\S+)")
 START_SECONDS = 90
+# Hundreds of services would each take half of 64 MiB.
+RESERVED_DISK_BYTES = 1024 * 1024
 # The watchdog would end the process of the tests; their time limit ends a test that stands still.
 LONG_STALL_SECONDS = 3600
 SHARED_LIMITS = {
@@ -53,6 +55,7 @@ def service_variables(**settings):
     """Return the variables of a service with settings, on a free port."""
     # Measuring which runtime is the fastest takes longer than most tests.
     own = {"GMN_PORT": "0", "GMN_DEVICE": "cpu", "GMN_RUNTIME": "openvino"}
+    own["GMN_RESERVED_DISK_BYTES"] = str(RESERVED_DISK_BYTES)
     if failpoint := settings.pop("failpoint", None):
         own[ENVIRONMENT] = failpoint
     if data_dir := settings.get("data_dir"):
@@ -323,6 +326,7 @@ def running(artefact, data_dir, **more):
     from service.settings import Settings
 
     own = {"device": "cpu", "runtime": "torch", "database_url": database_url(data_dir)}
+    own["reserved_disk_bytes"] = RESERVED_DISK_BYTES
     settings = Settings(artefact=str(artefact), data_dir=data_dir, **{**own, **more})
     with contextlib.closing(Runtime(settings)) as opened:
         yield opened
@@ -376,6 +380,9 @@ def open_service(tiny_artefact, tmp_path_factory, engine):
 @pytest.fixture(autouse=True)
 def kill_services_of_a_test(request):
     """Kill the services that a test has started itself: each takes a part of a core to idle."""
+    if "tmp_path" in request.fixturenames:
+        # It is removed after a test, which a service may not notice.
+        request.getfixturevalue("tmp_path")
     starts = [
         request.getfixturevalue(name).started
         for name in ("start", "open_service")

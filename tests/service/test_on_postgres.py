@@ -15,8 +15,9 @@ from tests.forked import run_gmn
 from tests.machines.ledger import GALLERY, Ledger, compare, writing
 from tests.machines.proxy import PROGRAM
 from tests.machines.run import kill_all
+from tests.memory_folder import memory_folder
 from tests.outside import crop_ids, problem
-from tests.postgres import PostgresServer, find_place, postgres
+from tests.postgres import PostgresServer, postgres
 from tests.service.conftest import Served, log_entries
 from tests.waiting import eventually
 
@@ -96,7 +97,7 @@ def test_a_picture_in_a_bucket_is_shown_by_every_machine_and_goes_from_it(
 def test_machines_refuse_a_standby_that_lagged_until_it_is_accepted(
     tiny_artefact, tmp_path, drawn_crops, images
 ):
-    with tempfile.TemporaryDirectory(prefix="gmn-lag-", dir=find_place()) as name:
+    with tempfile.TemporaryDirectory(prefix="gmn-lag-", dir=memory_folder()) as name:
         folder = Path(name)
         folder.chmod(0o755)
         places = [folder / server for server in "ab"]

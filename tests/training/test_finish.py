@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 from model.artefact import load_artefact
-from tests.training.runs import run_here, set_options, write_manifest
+from tests.training.runs import FAST_BACKBONE, run_here, set_options, write_manifest
 from training.checkpoint import read_weights
 
 DATA = "synthetic:5,identities=12,domains=1,cameras=2,crops=2"
 SETTINGS = (
+    FAST_BACKBONE,
     "preprocessing.height=64",
     "preprocessing.width=32",
     "sampling.identities=4",
@@ -23,14 +24,14 @@ SETTINGS = (
 
 
 @pytest.fixture(scope="module")
-def train(tiny_artefact):
-    """Trains from the tiny artefact, since a few steps from random weights collapse."""
+def train(fast_artefact):
+    """Trains from the fast artefact, since a few steps from random weights collapse."""
 
-    def from_tiny(out, *settings):
-        begun = set_options(f"initial_weights={tiny_artefact}", *SETTINGS, *settings)
+    def from_fast(out, *settings):
+        begun = set_options(f"initial_weights={fast_artefact}", *SETTINGS, *settings)
         return run_here("train", "small-gmn", "--data", DATA, "--out", out, *begun)
 
-    return from_tiny
+    return from_fast
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +121,8 @@ def test_a_run_on_all_people_is_finished_with_other_people(train, tmp_path, draw
 
 def test_a_collapsed_run_ends_with_an_error_that_names_the_remedy(train, tmp_path):
     out = tmp_path / "run"
-    settings = ("initial_weights=none", "embedder.last_stride=2", "optimisation.epochs=1")
-    ran = train(out, *settings, "sampling.images=2")
+    deep = ("embedder.backbone=mobilenet_v2", "embedder.last_stride=2", "initial_weights=none")
+    ran = train(out, *deep, "optimisation.epochs=1", "sampling.images=2")
     assert ran.status == 2
     assert "the model has collapsed" in ran.err
     assert "more epochs" in ran.err

@@ -14,12 +14,12 @@ from tests.training.runs import run_here
 PEOPLE = "synthetic:3,identities=12,domains=1,cameras=2,crops=2"
 
 
-def test_new_operating_points_are_written_and_the_embedder_stays(tiny_artefact, tmp_path):
+def test_new_operating_points_are_written_and_the_embedder_stays(fast_artefact, tmp_path):
     out = tmp_path / "new" / "mine.safetensors"
-    ran = run_here("calibrate", tiny_artefact, "--data", PEOPLE, "--out", out)
+    ran = run_here("calibrate", fast_artefact, "--data", PEOPLE, "--out", out)
     assert ran.status == 0, ran.err
     assert "calibrated on identities of synthetic" in ran.out
-    old, new = (load_artefact(path).description for path in (tiny_artefact, out))
+    old, new = (load_artefact(path).description for path in (fast_artefact, out))
     assert new.embedding_fingerprint == old.embedding_fingerprint
     assert new.artefact_fingerprint != old.artefact_fingerprint
     assert new.calibration.genuine_pairs == 48
@@ -41,20 +41,20 @@ def test_without_out_an_artefact_of_ones_own_is_replaced(cosine_artefact, tmp_pa
 
 
 def test_a_constant_in_mnets_scores_is_gone_and_changes_neither_order_nor_probability(
-    tiny_artefact, tmp_path
+    fast_artefact, tmp_path
 ):
     """The logit of a pair is 0 at equal error, wherever training left it."""
-    far = load_artefact(tiny_artefact)
+    far = load_artefact(fast_artefact)
     with torch.no_grad():
         far.require_metric_network().classifier[-1].bias.add_(torch.tensor([225.0, -225.0]))
     moved = tmp_path / "moved.safetensors"
     far.save(moved, stored_tensors("metric_network", far.metric_network))
     assert run_here("calibrate", moved, "--data", PEOPLE).status == 0
     out = tmp_path / "plain.safetensors"
-    assert run_here("calibrate", tiny_artefact, "--data", PEOPLE, "--out", out).status == 0
+    assert run_here("calibrate", fast_artefact, "--data", PEOPLE, "--out", out).status == 0
 
     features = torch.randn(40, far.description.embedder.dimension)
-    artefacts = [load_artefact(path) for path in (tiny_artefact, out, moved)]
+    artefacts = [load_artefact(path) for path in (fast_artefact, out, moved)]
     before, plain, again = (
         score_pairs(artefact.require_metric_network(), features, features).numpy()
         for artefact in artefacts

@@ -17,10 +17,10 @@ def measured(*words):
 
 
 @pytest.fixture(scope="module")
-def report(tiny_artefact, people, tmp_path_factory):
+def report(fast_artefact, people, tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
     asked = ("--scoring", "cosine,mnet,k_reciprocal", "--out", out, "--no-pictures")
-    found = measured(tiny_artefact, "--data", people, *asked)
+    found = measured(fast_artefact, "--data", people, *asked)
     assert found == json.loads((out / "report.json").read_text())
     return found, (out / "report.html").read_text()
 
@@ -56,21 +56,21 @@ def test_the_page_stands_alone_and_says_what_the_weights_may_be_used_for(report)
 
 
 def test_some_people_by_one_scoring_of_a_runs_folder_can_be_asked_for(
-    tiny_artefact, people, tmp_path
+    fast_artefact, people, tmp_path
 ):
-    (tmp_path / "model.safetensors").write_bytes(tiny_artefact.read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(fast_artefact.read_bytes())
     asked = ("--scoring", "cosine", "--split", "held-out")
     found = measured(tmp_path, "--data", people, *asked)
-    known = load_artefact(tiny_artefact).description
+    known = load_artefact(fast_artefact).description
     assert found["artefact_fingerprint"] == known.artefact_fingerprint
     (result,) = found["datasets"]
     assert list(result["scorings"]) == ["cosine"]
     assert 0 < result["identities"] < 6
 
 
-def test_tables_are_printed_whole_at_80_columns(tiny_artefact, people, monkeypatch):
+def test_tables_are_printed_whole_at_80_columns(fast_artefact, people, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    printed = run_here("evaluate", tiny_artefact, "--data", people).out
+    printed = run_here("evaluate", fast_artefact, "--data", people).out
     assert "camera east against west" in printed
     tables = printed[printed.index("Ranking, %") :]
     assert "mnet - cosine" in tables
@@ -84,8 +84,8 @@ def test_tables_are_printed_whole_at_80_columns(tiny_artefact, people, monkeypat
         (("--scoring", "cosine,fused"), "--scoring names fused; name some of cosine, mnet, k_rec"),
     ],
 )
-def test_what_there_is_none_of_is_refused(words, message, tiny_artefact, people):
-    ran = run_here("evaluate", tiny_artefact, "--data", people, *words)
+def test_what_there_is_none_of_is_refused(words, message, fast_artefact, people):
+    ran = run_here("evaluate", fast_artefact, "--data", people, *words)
     assert ran.status == 2
     assert message in ran.err
 
@@ -101,10 +101,10 @@ def test_an_artefact_without_a_metric_network_is_measured_by_cosine(
     assert "offers the scoring cosine alone" in refused.err
 
 
-def test_the_documented_call_measures_what_the_command_does(report, tiny_artefact, people, capsys):
+def test_the_documented_call_measures_what_the_command_does(report, fast_artefact, people, capsys):
     page = (Path(__file__).parents[3] / "docs" / "programs.md").read_text()
     (example,) = re.findall(r"```python\n([^`]*?import evaluate\n.*?)```", page, re.DOTALL)
-    artefact = f"resolve_artefact({str(tiny_artefact)!r})"
+    artefact = f"resolve_artefact({str(fast_artefact)!r})"
     example = example.replace('resolve_artefact("bundled")', artefact)
     exec(example.replace("manifest:mine", people), {})
     printed = capsys.readouterr().out.splitlines()
@@ -116,7 +116,7 @@ def test_the_documented_call_measures_what_the_command_does(report, tiny_artefac
 
 
 def test_queries_are_searched_in_the_gallery_with_distractors_and_without_junk(
-    tiny_artefact, drawn_crops, tmp_path
+    fast_artefact, drawn_crops, tmp_path
 ):
     for folder in ("bounding_box_train", "query", "bounding_box_test"):
         (tmp_path / folder).mkdir()
@@ -130,7 +130,7 @@ def test_queries_are_searched_in_the_gallery_with_distractors_and_without_junk(
         file = tmp_path / folder / f"{name}_c{camera}s1_{number:06d}_00.jpg"
         file.write_bytes(crop.png)
     words = ("--data", f"market1501:{tmp_path}", "--scoring", "cosine")
-    (found,) = measured(tiny_artefact, *words)["datasets"]
+    (found,) = measured(fast_artefact, *words)["datasets"]
     assert found["protocol"] == "query and gallery splits"
     # 2 people × 2 cameras; the other half of their crops, and 4 each of distractor and junk.
     assert (found["queries"], found["gallery"]) == (4, 12)

@@ -24,16 +24,16 @@ def save(path, source, terms, training):
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_artefact, tmp_path_factory):
+def trained(fast_artefact, tmp_path_factory):
     path = tmp_path_factory.mktemp("trained") / "trained.safetensors"
     known = TrainingFingerprints(np.array([-3, 5]), np.array([7]))
-    return save(path, load_artefact(tiny_artefact), TRAINED_TERMS, known)
+    return save(path, load_artefact(fast_artefact), TRAINED_TERMS, known)
 
 
 @pytest.fixture(scope="module")
-def start(tiny_artefact, tmp_path_factory):
+def start(fast_artefact, tmp_path_factory):
     """Weights that the trained ones may have begun from: all a tenth away."""
-    whole = load_artefact(tiny_artefact)
+    whole = load_artefact(fast_artefact)
     with torch.no_grad():
         for name, weights in whole.embedder.state_dict().items():
             if weights.is_floating_point():

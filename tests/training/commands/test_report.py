@@ -48,10 +48,10 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_artefact, people, tmp_path_factory):
+def runs(fast_artefact, people, tmp_path_factory):
     """Two seeds of one recipe and another recipe, each evaluated on the same people."""
     folder = tmp_path_factory.mktemp("runs")
-    tiny = load_artefact(tiny_artefact)
+    tiny = load_artefact(fast_artefact)
     for name, seed, backbone, noise in (
         ("plain-1", 1, "mobilenet_v2", 0.0),
         ("plain-2", 2, "mobilenet_v2", 0.02),
@@ -62,7 +62,7 @@ def runs(tiny_artefact, people, tmp_path_factory):
         recipe |= {"workers": seed, "log_every_steps": 5 * seed, "published": [{"row": name}]}
         provenance = tiny.description.provenance.model_copy(update={"recipe": recipe})
         description = tiny.description.model_copy(update={"provenance": provenance})
-        changed = load_artefact(tiny_artefact)
+        changed = load_artefact(fast_artefact)
         shaken = np.random.default_rng(seed).normal(size=changed.embedder.neck.weight.shape)
         changed.embedder.neck.weight.data += noise * torch.from_numpy(shaken).float()
         (folder / name).mkdir()

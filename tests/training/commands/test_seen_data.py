@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from model.artefact import load_artefact
-from tests.training.runs import run_here, set_options, write_manifest
+from tests.training.runs import FAST_BACKBONE, run_here, set_options, write_manifest
 from training.datasets.protocols import PROTOCOLS, training_sets
 from training.datasets.registry import read_dataset
 from training.evaluation.files import save_artefact
@@ -14,6 +14,7 @@ from training.provenance import describe_training
 from training.recipe import read_recipe
 
 SMALL = (
+    FAST_BACKBONE,
     *("preprocessing.height=64", "preprocessing.width=32"),
     *("sampling.identities=2", "sampling.images=2", "optimisation.epochs=1"),
     *("sampling.recombined=0", "held_out.fraction=0.5"),
@@ -33,11 +34,11 @@ def describe(path, like, recipe, *datasets):
 
 
 @pytest.fixture(scope="module")
-def artefact(tmp_path_factory, drawn_crops, tiny_artefact):
+def artefact(tmp_path_factory, drawn_crops, fast_artefact):
     """Trains on half of the drawn people."""
     folder = tmp_path_factory.mktemp("site")
     spec = write_manifest(folder / "own.csv", drawn_crops)
-    settings = set_options(f"initial_weights={tiny_artefact}", *SMALL)
+    settings = set_options(f"initial_weights={fast_artefact}", *SMALL)
     ran = run_here("train", "small-gmn", "--data", spec, "--out", folder / "run", *settings)
     assert ran.status == 0, ran.err
     return folder / "run" / "model.safetensors"
@@ -98,7 +99,7 @@ def test_calibration_refuses_a_set_that_shows_people_trained_on(tmp_path, drawn_
 
 
 def test_a_student_inherits_its_teachers_data_and_terms(artefact, copy, tmp_path):
-    settings = ["initial_weights=none", f'distillation.teachers=["{artefact}"]']
+    settings = [FAST_BACKBONE, "initial_weights=none", f'distillation.teachers=["{artefact}"]']
     drawn = read_dataset("synthetic:5,identities=4,domains=1,cameras=2,crops=1")
     recipe = read_recipe("small-gmn", settings)
     student = describe(tmp_path / "student.safetensors", artefact, recipe, drawn)
@@ -114,7 +115,7 @@ def test_a_student_inherits_its_teachers_data_and_terms(artefact, copy, tmp_path
 
 @pytest.mark.parametrize("protocol", ["P2", "P3"])
 def test_test_images_that_were_trained_on_are_seen_however_few_they_are(
-    protocol, tiny_artefact, drawn_crops, tmp_path
+    protocol, fast_artefact, drawn_crops, tmp_path
 ):
     """Protocol P3 trains on test images; the counts alone do not show it."""
     sides = {"bounding_box_train": "012", "query": "345", "bounding_box_test": "345"}
@@ -131,7 +132,7 @@ def test_test_images_that_were_trained_on_are_seen_however_few_they_are(
     assert few
     recipe = read_recipe("small-gmn", ["initial_weights=none"])
     path = tmp_path / "trained.safetensors"
-    trained = describe(path, tiny_artefact, recipe, replace(whole, records=few))
+    trained = describe(path, fast_artefact, recipe, replace(whole, records=few))
     assert measured(trained, spec)["seen_in_training"] is (protocol == "P3")
     known = load_artefact(trained).description.provenance.data[0]
     tested = ("query", "gallery") if protocol == "P3" else ()

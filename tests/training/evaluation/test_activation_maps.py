@@ -16,7 +16,7 @@ from training.evaluation.report import PAGES, ActivationMaps
 
 
 @pytest.fixture(scope="module")
-def evaluated(tiny_artefact, drawn_crops, tmp_path_factory):
+def evaluated(fast_artefact, drawn_crops, tmp_path_factory):
     folder = tmp_path_factory.mktemp("people")
     with (folder / "people.csv").open("w", newline="") as file:
         rows = csv.writer(file)
@@ -25,7 +25,7 @@ def evaluated(tiny_artefact, drawn_crops, tmp_path_factory):
             (folder / f"{number}.png").write_bytes(crop.png)
             rows.writerow([f"{number}.png", crop.identity, crop.camera])
     spec = f"manifest:{folder / 'people.csv'}"
-    evaluate(str(tiny_artefact), [spec], out=folder / "run", device="cpu")
+    evaluate(str(fast_artefact), [spec], out=folder / "run", device="cpu")
     return folder / "run", spec
 
 
@@ -88,8 +88,8 @@ def test_the_same_people_are_chosen_every_time_one_crop_each_and_no_junk():
         choose_crops(Dataset("none", "synthetic:2", "free", ()))
 
 
-def test_models_stand_side_by_side_over_the_same_crops(tiny_artefact):
-    artefact = load_artefact(tiny_artefact)
+def test_models_stand_side_by_side_over_the_same_crops(fast_artefact):
+    artefact = load_artefact(fast_artefact)
     records = [record("first"), record("<second>", 1)]
     drawn = draw_maps(artefact, records, torch.device("cpu"))
     assert [list(maps) for maps in drawn] == [["stage 1", "stage 2", "stage 3", "stage 4"]] * 2

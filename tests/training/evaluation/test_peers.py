@@ -47,17 +47,17 @@ def test_gmn_embed_writes_a_peers_features_under_its_name(averaging_model, tmp_p
 
 
 def test_a_ready_made_model_is_measured_by_cosine_and_compared_over_the_same_queries(
-    averaging_model, tiny_artefact, drawn_crops, tmp_path
+    averaging_model, fast_artefact, drawn_crops, tmp_path
 ):
     data = [write_manifest(tmp_path / "people.csv", drawn_crops)]
-    for model in (averaging_model, tiny_artefact):
+    for model in (averaging_model, fast_artefact):
         evaluate(str(model), data, out=tmp_path / model.stem)
     found = json.loads((tmp_path / "averaging" / "report.json").read_text())
     (dataset,) = found["datasets"]
     assert list(dataset["scorings"]) == ["cosine"]
     assert dataset["scorings"]["cosine"]["operating_points"] == []
     assert not dataset["seen_in_training"]
-    places = [str(tmp_path / model.stem) for model in (averaging_model, tiny_artefact)]
+    places = [str(tmp_path / model.stem) for model in (averaging_model, fast_artefact)]
     report(places, out=tmp_path / "compared")
     compared = json.loads((tmp_path / "compared" / "comparison.json").read_text())
     base, *others = compared["datasets"][0]["rankings"]

@@ -34,8 +34,8 @@ def test_domains_have_as_many_couples_and_nobody_is_in_two():
     assert sample_identity_pairs(records) == couples
 
 
-def test_both_spaces_are_measured_through_the_same_crops(tiny_artefact):
-    artefact = load_artefact(tiny_artefact)
+def test_both_spaces_are_measured_through_the_same_crops(fast_artefact):
+    artefact = load_artefact(fast_artefact)
     couples = sample_identity_pairs(people("a", 24, 0) + people("b", 24, 110))
     premise = measure_premise(artefact, couples)
     assert (premise.people, premise.points, premise.pair_feature) == (24, 48, "square")
