@@ -38,12 +38,12 @@ def example(page, naming):
     return str(found)
 
 
-def artefact_like(tiny, file, embedder, network):
+def artefact_like(source, file, embedder, network):
     """Write an artefact of random weights at 64×32 with another embedder, and an M-Net or none."""
     own = EmbedderConfig.model_validate(embedder)
     metric = network and MetricNetworkConfig.model_validate(network)
     torch.manual_seed(0)
-    description = load_artefact(tiny).description.model_copy(
+    description = load_artefact(source).description.model_copy(
         update={"embedder": own, "metric_network": metric}
     )
     metric_network = metric and MetricNetwork(own.dimension, metric)
@@ -74,32 +74,37 @@ def require_parity(file, folder, crops):
         assert np.abs(scored - scores[rows, columns]).max() < TOLERANCE * largest, name
 
 
-FOLDED = {
-    "backbone": "osnet_context_x0_25_folded",
+POOLED_BY_PLACE = {
     "pooling": "depthwise",
     "map_size": (4, 2),
     "head": {"layers": "fc-prelu", "dimension": 32},
 }
 # Each embedder with another form of M-Net.
 NETWORKS = {
+    "four convolutions": ({"backbone": "four_convolutions", **POOLED_BY_PLACE}, {"hidden": 16}),
     "gmn-msfl-msgr-r50": ({}, {"hidden": 16, "pair_feature": "abs"}),
     "osnet": ({"backbone": "osnet_x0_25"}, {"layers": "linear", "pair_feature": "raw"}),
-    "folded": (FOLDED, {"hidden": 16}),
+    "folded": ({"backbone": "osnet_context_x0_25_folded", **POOLED_BY_PLACE}, {"hidden": 16}),
 }
+# The conversion of a deep network takes half a minute.
+QUICK_NETWORK = "four convolutions"
 
 
 @pytest.mark.parametrize(
     "name",
-    [name if name == "folded" else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS],
+    [
+        pytest.param(name, marks=[] if name == QUICK_NETWORK else pytest.mark.slow)
+        for name in NETWORKS
+    ],
 )
 def test_graphs_of_every_kind_of_network_give_pytorch_s_numbers_at_any_batch_size(
-    name, tiny_artefact, tmp_path
+    name, fast_artefact, tmp_path
 ):
     embedder, network = NETWORKS[name]
     if not embedder:
         # A smaller network of the same layers.
         embedder = read_recipe(name, ["embedder.backbone=resnet18"]).embedder.model_dump()
-    file = artefact_like(tiny_artefact, tmp_path / "own.safetensors", embedder, network)
+    file = artefact_like(fast_artefact, tmp_path / "own.safetensors", embedder, network)
     assert run_here("export", file, "--onnx", tmp_path / "onnx").status == 0
     for size in (1, 5):
         require_parity(file, tmp_path / "onnx", torch.randn(size, 3, 64, 32))
@@ -183,8 +188,8 @@ def artefact_of(tmp_path):
     return write
 
 
-def test_a_backbone_that_has_no_graph_is_refused_by_the_file(artefact_of, tiny_artefact, tmp_path):
-    file = artefact_of("no_graph", DependsOnItsInput(), tiny_artefact, {"hidden": 16})
+def test_a_backbone_that_has_no_graph_is_refused_by_the_file(artefact_of, fast_artefact, tmp_path):
+    file = artefact_of("no_graph", DependsOnItsInput(), fast_artefact, {"hidden": 16})
     ran = run_here("export", file, "--onnx", tmp_path / "onnx")
     assert ran.status == 2
     assert "embedder.onnx cannot be made of this artefact's networks" in ran.err
@@ -200,16 +205,16 @@ def test_without_a_metric_network_pairs_are_scored_by_cosine_alone(
     require_parity(file, tmp_path / "onnx", torch.randn(3, 3, 64, 32))
 
 
-def test_bad_input_is_named_and_leaves_nothing(tiny_artefact, artefact_of, tmp_path, monkeypatch):
+def test_bad_input_is_named_and_leaves_nothing(fast_artefact, artefact_of, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("mine")
-    file = artefact_of("as_it_is", torch.nn.Identity(), tiny_artefact, {"hidden": 16})
+    file = artefact_of("as_it_is", torch.nn.Identity(), fast_artefact, {"hidden": 16})
     artefact = load_artefact(file)
     with torch.no_grad():
         artefact.embedder.neck.weight.fill_(float("nan"))
     broken = tmp_path / "broken.safetensors"
     save_artefact(broken, artefact.description, artefact.embedder, artefact.metric_network)
     for file, folder, message in (
-        (tiny_artefact, "file", "file: cannot be written"),
+        (fast_artefact, "file", "file: cannot be written"),
         ("nosuch", "a", "there is no shipped artefact of this name"),
         (broken, "b", "features differ by nan"),
     ):
@@ -219,6 +224,6 @@ def test_bad_input_is_named_and_leaves_nothing(tiny_artefact, artefact_of, tmp_p
     assert (tmp_path / "file").read_text() == "mine"
     assert list((tmp_path / "b").iterdir()) == []
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    ran = run_here("export", tiny_artefact, "--onnx", tmp_path / "c")
+    ran = run_here("export", fast_artefact, "--onnx", tmp_path / "c")
     assert "pip install 'gmn-reid[export]'" in ran.err
     assert not (tmp_path / "c").exists()

@@ -7,37 +7,38 @@ from service.desk.kept_searches import KEPT_REQUEST_BYTES
 from service.settings import Settings
 from tests.service.conftest import files, loop_cpu_seconds
 
-DOCUMENT = create_app(Settings()).openapi()
 QUERIES = "/v1/galleries/default/queries"
 UNLIMITED = ("binary",)
 
 
-def _parts(schema, name):
+def _parts(document, schema, name):
     """Yield a schema and all that it is made of, each with the name of its field."""
     if "$ref" in schema:
-        schema = DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
     yield name, schema
     for inner in (*schema.get("anyOf", ()), *schema.get("allOf", ())):
-        yield from _parts(inner, name)
+        yield from _parts(document, inner, name)
     if "items" in schema:
-        yield from _parts(schema["items"], name)
+        yield from _parts(document, schema["items"], name)
     for field, inner in schema.get("properties", {}).items():
-        yield from _parts(inner, field)
+        yield from _parts(document, inner, field)
 
 
-def _inputs():
-    """Method, path, place, name and schema of every value that a client may send."""
-    for path, calls in DOCUMENT["paths"].items():
+def _inputs(document):
+    """Yield the method, path, place, name and schema of every value that a client may send."""
+    for path, calls in document["paths"].items():
         for method, call in calls.items():
             for parameter in call.get("parameters", ()):
-                for name, schema in _parts(parameter["schema"], parameter["name"]):
+                for name, schema in _parts(document, parameter["schema"], parameter["name"]):
                     yield method, path, parameter["in"], name, schema
             for content in call.get("requestBody", {}).get("content", {}).values():
-                for name, schema in _parts(content["schema"], ""):
+                for name, schema in _parts(document, content["schema"], ""):
                     yield method, path, "form", name, schema
 
 
-INPUTS = list(_inputs())
+@pytest.fixture(scope="module")
+def inputs():
+    return list(_inputs(create_app(Settings()).openapi()))
 
 
 def _is_limited(schema):
@@ -49,13 +50,13 @@ def _is_limited(schema):
 
 
 @pytest.mark.promise("limits")
-def test_every_input_in_the_openapi_document_has_a_limit():
+def test_every_input_in_the_openapi_document_has_a_limit(inputs):
     unlimited = [
         f"{method} {path} {place} {name}"
-        for method, path, place, name, schema in INPUTS
+        for method, path, place, name, schema in inputs
         if not _is_limited(schema)
     ]
-    assert len(INPUTS) > 200
+    assert len(inputs) > 200
     assert unlimited == []
 
 
@@ -87,33 +88,31 @@ def _refusal(served, method, path, place, name, value):
     return served.http.request(method.upper(), url, **sent)
 
 
-TOO_LONG = [
-    (method, path, place, name, "1" * (schema["maxLength"] + 1))
-    for method, path, place, name, schema in INPUTS
-    if "maxLength" in schema
-]
-TOO_MANY = [
-    (method, path, place, name, ["1"] * (schema["maxItems"] + 1))
-    for method, path, place, name, schema in INPUTS
-    # No more than 1,000 fields of a form are read: a list of more has commas in it.
-    if "maxItems" in schema and schema["maxItems"] < 1000
-]
-TOO_LARGE = [
-    (method, path, place, name, str(int(schema["maximum"]) + 1))
-    for method, path, place, name, schema in INPUTS
-    if "maximum" in schema
-]
-
-
 @pytest.mark.promise("limits")
-def test_every_limit_of_the_document_is_kept_and_the_field_named(served):
+def test_every_limit_of_the_document_is_kept_and_the_field_named(served, inputs):
     """Over the limit 422 names the field, the limit and what to do; nothing else is answered."""
+    too_long = [
+        (method, path, place, name, "1" * (schema["maxLength"] + 1))
+        for method, path, place, name, schema in inputs
+        if "maxLength" in schema
+    ]
+    too_many = [
+        (method, path, place, name, ["1"] * (schema["maxItems"] + 1))
+        for method, path, place, name, schema in inputs
+        # No more than 1,000 fields of a form are read: a list of more has commas in it.
+        if "maxItems" in schema and schema["maxItems"] < 1000
+    ]
+    too_large = [
+        (method, path, place, name, str(int(schema["maximum"]) + 1))
+        for method, path, place, name, schema in inputs
+        if "maximum" in schema
+    ]
     wrong = []
-    for method, path, place, name, value in (*TOO_LONG, *TOO_MANY, *TOO_LARGE):
+    for method, path, place, name, value in (*too_long, *too_many, *too_large):
         answer = _refusal(served, method, path, place, name, value)
         if answer.status_code != 422 or name.lower() not in _fields(answer):
             wrong.append((method, path, name, answer.status_code, answer.text[:200]))
-    assert len(TOO_LONG) > 100
+    assert len(too_long) > 100
     assert wrong == []
 
 
