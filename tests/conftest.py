@@ -18,6 +18,7 @@ from hypothesis import settings
 from PIL import Image
 
 from tests.engines import parametrize_engine, records_in
+from tests.forked import shared_server
 from tests.memory_folder import GIBIBYTE, memory_folder
 from tests.outside import browser_program, encoded
 from tests.time_limit import time_limit
@@ -30,8 +31,8 @@ settings.load_profile("project")
 # Clients ask servers of this machine alone, and each would read all certificates for 20 ms.
 httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)
 
-# A run writes a gigabyte or two, beside which its processes need room.
-MEMORY_BYTES = 8 * GIBIBYTE
+# A run writes less than a gigabyte, beside which its processes need room.
+MEMORY_BYTES = 4 * GIBIBYTE
 # Upper bound on processes of tests beyond one a core: each takes up to three gigabytes.
 MOST_WORKERS = 8
 PEOPLE = 6
@@ -51,6 +52,14 @@ def pytest_configure(config):
     """Keep what tests write in memory, as each commit of a service waits for the disk."""
     if folder := memory_folder(MEMORY_BYTES):
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
+    if hasattr(config, "workerinput"):
+        shared_server.join(config.workerinput["fork_server"])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """Let the workers of pytest-xdist share the process from which they fork others."""
+    node.workerinput["fork_server"] = shared_server.address
 
 
 def pytest_unconfigure(config):

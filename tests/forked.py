@@ -1,38 +1,81 @@
 """Processes of this project that begin with everything imported.
 
 Importing torch and FAISS takes seconds, starting a service or a command does not. A server process
-imports them once, and each process is forked from it: from then on it is the program as ever.
+imports them once for all workers of a run, and each process is forked from it: from then on it is
+the program as ever.
 """
 
+import atexit
 import contextlib
-import functools
-import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
-from multiprocessing import connection, reduction
+from multiprocessing import connection
 from pathlib import Path
 
 from tests.time_limit import time_limit
 
 GMN = "import gmn; gmn.main()"
+ROOT = Path(__file__).parents[1]
+WAITING_CLIENTS = 100
 
 
-class _Descriptor:
-    """An open file that another process gets as its own."""
+class SharedServer:
+    """The process of `tests/fork_server.py`, which all workers of a run share."""
 
-    def __init__(self, number):
-        self.number = number
+    def __init__(self):
+        self._address = None
+        self._has_imported = False
 
-    def __reduce__(self):
-        return _received, (reduction.DupFd(self.number),)
+    def join(self, address):
+        """Share the server of the process that started this one."""
+        self._address = address
+
+    @property
+    def address(self):
+        """Path of the socket of the server, which is started if this run has none yet."""
+        if self._address is None:
+            self._address = self._start()
+        return self._address
+
+    def _start(self):
+        folder = tempfile.TemporaryDirectory(prefix="gmn-fork-")
+        atexit.register(folder.cleanup)
+        address = f"{folder.name}/socket"
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(address)
+            listening.listen(WAITING_CLIENTS)
+            server = subprocess.Popen(
+                [sys.executable, "-m", "tests.fork_server", str(listening.fileno())],
+                stdin=subprocess.PIPE,
+                pass_fds=[listening.fileno()],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+                cwd=ROOT,
+            )
+        # It ends once its standard input is closed.
+        atexit.register(server.communicate)
+        return address
+
+    def fork(self, files, *asked):
+        """Return the connection of a new process, and its id."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(self.address)
+            # Files are sent with at least one byte.
+            socket.send_fds(client, [b" "], files)
+            process = connection.Connection(client.detach())
+        process.send(asked)
+        if self._has_imported:
+            return process, process.recv()
+        with time_limit.set_aside():
+            self._has_imported = True
+            return process, process.recv()
 
 
-def _received(duplicate):
-    return duplicate.detach()
+shared_server = SharedServer()
 
 
 class Forked:
@@ -50,43 +93,37 @@ class Forked:
             env: the environment, by default this process's.
             cwd: the working directory, by default this process's.
         """
-        context = _importing_server()
+        environment = dict(os.environ if env is None else env)
         with Path(os.devnull).open() as nothing:
             files = (
                 nothing.fileno() if stdin is None else stdin,
                 1 if stdout is None else stdout,
                 2 if stderr is None else stderr,
             )
-            self._process = context.Process(
-                target=_run,
-                args=(
-                    program,
-                    arguments,
-                    tuple(map(_Descriptor, files)),
-                    dict(os.environ if env is None else env),
-                    cwd or Path.cwd(),
-                ),
-                daemon=True,
+            self._connection, self.pid = shared_server.fork(
+                files, program, arguments, environment, cwd or Path.cwd()
             )
-            self._process.start()
-        self.pid = self._process.pid or 0
         self._lock = threading.Lock()
+        self._status = None
 
     @property
     def returncode(self):
         """The exit status, negative for a signal; None as long as it runs."""
         # Two threads that read it at once would get one status between them.
         with self._lock:
-            return self._process.exitcode
+            if self._status is None and self._connection.poll():
+                self._status = self._connection.recv()
+            return self._status
 
     def poll(self):
         return self.returncode
 
     def wait(self, timeout=None):
         """Return the exit status once it has ended; raise `subprocess.TimeoutExpired`."""
-        connection.wait([self._process.sentinel], timeout)
+        # The connection stays readable after the status.
+        connection.wait([self._connection], timeout)
         if (status := self.returncode) is None:
-            raise subprocess.TimeoutExpired(str(self._process), timeout or 0.0)
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0)
         return status
 
     def send_signal(self, number):
@@ -116,33 +153,3 @@ def run_forked(program, *arguments, timeout=240.0, **options):
             process.kill()
         said = [os.pread(file.fileno(), 1 << 24, 0).decode() for file in (out, errors)]
     return subprocess.CompletedProcess(arguments, status, *said)
-
-
-@functools.cache
-def _importing_server():
-    """Start the server process, and return its context once it has imported everything."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.preloaded"])
-    with time_limit.set_aside():
-        first = context.Process(target=_do_nothing)
-        first.start()
-        first.join()
-        first.close()
-    return context
-
-
-def _do_nothing():
-    """Only show that the server process forks."""
-
-
-def _run(program, arguments, files, environment, folder):
-    for number, file in enumerate(files):
-        os.dup2(file, number)
-        os.close(file)
-    # The server process's streams keep the properties of its own files, such as no terminal.
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    sys.argv = ["gmn", *arguments]
-    exec(compile(program, "<program>", "exec"), {"__name__": "__main__"})
