@@ -132,7 +132,8 @@ def test_a_running_service_names_the_settings_that_were_given_as_they_were(
     (settings,) = [one for one in answer["findings"] if one["text"].startswith("other than")]
     named = [part.partition("=")[0] for part in settings["text"].partition(": ")[2].split(", ")]
     given = ["ARTEFACT", "DATABASE_URL", "DATA_DIR", "DEVICE", "MAX_COST", "PORT", "PROCESSES"]
-    assert sorted(named) == [f"GMN_{name}" for name in (*given, "RUNTIME")]
+    given += ["RESERVED_DISK_BYTES", "RUNTIME"]
+    assert sorted(named) == [f"GMN_{name}" for name in given]
     assert "GMN_MAX_COST=80.0" in settings["text"]
     assert answer["settings"]["GMN_MAX_CONNECTIONS"] == 900
     keys = [one["text"] for one in answer["findings"] if one["part"] == "keys"]
