@@ -180,6 +180,7 @@ class WatchOptions(TypedDict, total=False):
         expires_at: end of the time for which it is armed, at most 90 days; with time zone.
         reason: why these people are watched, for the service's audit log.
         retention_days: days that its alerts are kept.
+        silent: a gallery of people, such as staff, whose tracks raise no alert.
     """
 
     budget: Required[float]
@@ -192,6 +193,7 @@ class WatchOptions(TypedDict, total=False):
     expires_at: Required[datetime | str]
     reason: Required[str]
     retention_days: Required[int]
+    silent: str
 
 
 CROP_LABELS = frozenset(CropFields.__annotations__)

@@ -1129,6 +1129,20 @@ class WatchSettings(WireModel):
     """Why these people are watched; for the audit log."""
     retention_days: int = Field(ge=1, le=365, examples=[30])
     """Days that its alerts are kept."""
+    silent: str | None = None
+    """A gallery of silent people, such as staff; default: nobody is kept silent. A track that one
+    of them explains better than the listed person raises no alert."""
+
+
+class ForecastFigures(WireModel):
+    """The figures of a forecast that depend on the silent people, as in `Forecast`."""
+
+    false_alarms: float | None
+    low: float | None
+    high: float | None
+    found: float | None
+    found_low: float | None
+    found_high: float | None
 
 
 class Forecast(WireModel):
@@ -1141,7 +1155,9 @@ class Forecast(WireModel):
     `sentence` says all of this in words. `basis` names the data behind the threshold: the site's
     traffic of `traffic_tracks` tracks, the artefact's reference, the list alone, or the artefact's
     own thresholds. `rests_on` says it in words, with the cameras of that traffic. `trial` is true
-    before the list is armed, and as long as it is on trial at one of its cameras.
+    before the list is armed, and as long as it is on trial at one of its cameras. All figures hold
+    with the silent people of the list; `without_silent` has those without them, and is null if
+    nobody is kept silent.
     """
 
     threshold: float
@@ -1160,6 +1176,7 @@ class Forecast(WireModel):
     sentence: str
     rests_on: str = ""
     trial: bool = False
+    without_silent: ForecastFigures | None = None
 
 
 class Trial(WireModel):
@@ -1200,6 +1217,20 @@ class CameraThreshold(WireModel):
     rests_on: str
 
 
+class SilentPeople(WireModel):
+    """The silent people of an armed list.
+
+    `people` counts those that its tracks are compared with; who is on the list as well, by name, is
+    not among them. If it is 0, `why` says why nobody is kept silent at the moment. `tracks` counts
+    the tracks that were kept silent since the list was armed.
+    """
+
+    gallery: str
+    people: int
+    tracks: int
+    why: str | None = None
+
+
 class WatchProposal(WireModel):
     """The forecast for a list; arm it by sending the same settings with `confirm`."""
 
@@ -1219,7 +1250,7 @@ class Watch(WireModel):
     rejected, and is null before a review. `trials` has the trial of an armed list at each camera
     whose tracks it counts; all are over at `trial_until`. `thresholds` has its threshold at each of
     these cameras; at others the threshold of `forecast` holds, or a stricter one at a camera from
-    which crops of the list come.
+    which crops of the list come. `silent` is null if it was armed without silent people.
     """
 
     gallery: str
@@ -1239,6 +1270,7 @@ class Watch(WireModel):
     trials: list[Trial] = []
     thresholds: list[CameraThreshold] = []
     trial_until: Moment | None = None
+    silent: SilentPeople | None = None
 
 
 class CameraHeartbeat(WireModel):

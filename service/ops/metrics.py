@@ -118,6 +118,10 @@ class Metrics:
         self.sightings_matched = counter(
             "gmn_sightings_matched_total", "Sightings that were a track's best match with a list."
         )
+        self.tracks_kept_silent = counter(
+            "gmn_tracks_kept_silent_total",
+            "Tracks that raised no alert of a list, as one of its silent people explains them.",
+        )
         self.alert_seconds = histogram(
             "gmn_alert_seconds",
             "Time from a sighting's last byte to the commit of its alert.",

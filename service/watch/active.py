@@ -18,6 +18,7 @@ from service.gallery.gallery import Gallery
 from service.record.keys import ApiKey
 from service.watch.camera_thresholds import CameraThresholds
 from service.watch.scores import WatchList
+from service.watch.silent import SilentGallery
 from service.watch.tables.armed_lists import watches_camera
 
 READY_WITHIN_SECONDS = 20.0
@@ -33,6 +34,7 @@ class ActiveList:
         slots: those of the crops of `watch_list`, `(n,)`.
         embedder: fingerprint of the embedder of their vectors.
         score_kind: identifies the scores, and so the traffic, that are comparable with the list's.
+        silent: the people whose tracks raise no alert; None if it was armed without.
     """
 
     gallery: Gallery
@@ -43,6 +45,13 @@ class ActiveList:
     thresholds: CameraThresholds
     embedder: str
     score_kind: str
+    silent: SilentGallery | None
+
+    @property
+    def crops(self) -> int:
+        """Number of crops that a sighting is compared with."""
+        silent = self.silent.people if self.silent else None
+        return len(self.slots) + (len(silent.people) if silent else 0)
 
     def takes(self, camera: str | None, moment: datetime) -> bool:
         """Return True if the list watches this camera at this time, which has a time zone."""

@@ -7,9 +7,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from gmn_client.models import Forecast
+from gmn_client.models import Forecast, ForecastFigures
 from model.arrays import Array, sigmoid
-from service.watch.scores import WatchList
+from model.wording import counted
+from service.watch.scores import Vectors, WatchList
+from service.watch.silent import SilentGallery
 from service.watch.threshold import WatchThreshold
 
 # Mean number of tracks of one person.
@@ -34,6 +36,8 @@ TRACK_SPREAD = 0.9
 LEAST_SHARE = 0.01
 # A higher upper bound on the share that is found says nothing.
 HIGHEST_BOUND = 0.99
+# Number of the reference's vectors that score highest with a list: strangers who would ring.
+RINGING_VECTORS = 100
 
 
 class Alarms(NamedTuple):
@@ -62,19 +66,21 @@ def forecast_alarms(
     threshold: WatchThreshold,
     tracks_per_day: float,
     tracks_per_person: float = TRACKS_PER_PERSON,
+    kept_silent: float = 0.0,
 ) -> Alarms:
     """Forecast how often strangers' tracks exceed a threshold.
 
     Args:
         tracks_per_day: number of tracks in the time that is forecast.
         tracks_per_person: mean number of tracks of one stranger, whose alarms come together.
+        kept_silent: share of these alarms that silent people explain better, 0 to 1.
     """
     if threshold.basis == "artefact":
         return Alarms()
     generator = np.random.default_rng(0)
     median_factor = MEDIAN_OF_TRAFFIC if threshold.traffic_tracks else MEDIAN_BEFORE_TRAFFIC
     rates = np.exp(_estimate_rate_spread(threshold) * generator.standard_normal(DRAWS))
-    expected = median_factor * threshold.rate * tracks_per_day
+    expected = median_factor * threshold.rate * tracks_per_day * (1.0 - kept_silent)
     per_person = 1.0 + ALARMED_AGAIN * max(tracks_per_person - 1.0, 0.0)
     people = generator.poisson(expected * rates / per_person)
     alarms = people + generator.poisson(people * (per_person - 1.0))
@@ -93,16 +99,36 @@ def _estimate_rate_spread(threshold: WatchThreshold) -> float:
     return math.hypot(fitted, 0.35)
 
 
-def forecast_found(watch_list: WatchList, threshold: WatchThreshold) -> Found:
+def measure_kept_silent(
+    watch_list: WatchList, silent: WatchList, reference: Vectors | None
+) -> float:
+    """Measure the share of strangers' alarms that silent people explain better than the list.
+
+    Args:
+        reference: vectors `(n, d)` that stand for strangers; without them the share counts as 0.
+    """
+    if reference is None:
+        return 0.0
+    scores, cosines, _ = watch_list.score(reference)
+    ringing = np.argsort(-scores)[:RINGING_VECTORS]
+    return float((silent.score(reference[ringing]).cosines > cosines[ringing]).mean())
+
+
+def forecast_found(
+    watch_list: WatchList, threshold: WatchThreshold, silent: WatchList | None = None
+) -> Found:
     """Forecast the share of listed people's tracks that are found, by the list's own crops.
 
     Each crop searches the others. Pairs of two cameras give an estimate; pairs of one camera
     resemble each other too much and give an upper bound.
+
+    Args:
+        silent: people who keep a crop silent if they resemble it more than its own person does.
     """
     left_out = watch_list.left_out
     has_other_camera = np.isfinite(left_out.elsewhere)
     if has_other_camera.any():
-        share = _measure_share_above(watch_list, threshold, left_out.elsewhere)
+        share = _measure_share_above(watch_list, threshold, left_out.elsewhere, silent)
         share = min(max(share, LEAST_SHARE), 1.0 - LEAST_SHARE)
         middle = math.log(share / (1.0 - share)) + TRACK_GAIN
         spread = math.hypot(TRACK_SPREAD, math.sqrt(5.0 / has_other_camera.sum()))
@@ -118,7 +144,7 @@ def forecast_found(watch_list: WatchList, threshold: WatchThreshold) -> Found:
     has_other_crop = np.isfinite(left_out.same)
     if not has_other_crop.any():
         return Found("not_known")
-    share = _measure_share_above(watch_list, threshold, left_out.same)
+    share = _measure_share_above(watch_list, threshold, left_out.same, silent)
     # Upper end of Wilson's interval.
     people = len(np.unique(left_out.people[has_other_crop]))
     weight = NORMAL_95**2 / people
@@ -128,11 +154,16 @@ def forecast_found(watch_list: WatchList, threshold: WatchThreshold) -> Found:
 
 
 def _measure_share_above(
-    watch_list: WatchList, threshold: WatchThreshold, same_person: Array
+    watch_list: WatchList,
+    threshold: WatchThreshold,
+    same_person: Array,
+    silent: WatchList | None,
 ) -> float:
-    others = watch_list.left_out.others
-    scores = watch_list.score_leaders(np.column_stack([same_person, others]))
-    is_found = (scores > threshold.value) & (same_person > others[:, 0])
+    left_out = watch_list.left_out
+    scores = watch_list.score_leaders(np.column_stack([same_person, left_out.others]))
+    is_found = (scores > threshold.value) & (same_person > left_out.others[:, 0])
+    if silent is not None:
+        is_found &= same_person >= silent.score(watch_list.units[left_out.positions]).cosines
     return float(is_found[np.isfinite(same_person)].mean())
 
 
@@ -141,15 +172,33 @@ def make_forecast(
     threshold: WatchThreshold,
     tracks_per_day: float,
     own_tracks: int = 0,
+    silent: SilentGallery | None = None,
+    reference: Vectors | None = None,
 ) -> Forecast:
-    """Forecast the alarms and found people of a list at a threshold.
+    """Forecast the alarms and found people of a list, with its silent people and without them.
 
     Args:
         tracks_per_day: number of tracks that its cameras see in a day.
         own_tracks: number of the counted tracks that passed cameras of the list.
+        reference: vectors `(n, d)` that stand for strangers.
     """
     alarms = forecast_alarms(threshold, tracks_per_day)
     found = forecast_found(watch_list, threshold)
+    sentence = describe_forecast(threshold, alarms, found)
+    without_silent = None
+    if silent and silent.people:
+        without_silent = ForecastFigures(
+            **alarms._asdict(),
+            found=found.found,
+            found_low=found.found_low,
+            found_high=found.found_high,
+        )
+        share = measure_kept_silent(watch_list, silent.people, reference)
+        alarms = forecast_alarms(threshold, tracks_per_day, kept_silent=share)
+        found = forecast_found(watch_list, threshold, silent.people)
+        people = counted(silent.people.size, "silent person", "silent people")
+        with_silent = describe_forecast(threshold, alarms, found)
+        sentence = f"{with_silent} Without the {people}: {sentence}"
     return Forecast(
         threshold=threshold.value,
         people=threshold.people,
@@ -157,10 +206,11 @@ def make_forecast(
         traffic_tracks=threshold.traffic_tracks,
         promised=threshold.promised,
         basis=threshold.basis,
-        sentence=describe_forecast(threshold, alarms, found),
+        sentence=sentence,
         rests_on=describe_basis(threshold, own_tracks),
         # A list that is armed is on trial at first.
         trial=True,
+        without_silent=without_silent,
         **alarms._asdict(),
         **found._asdict(),
     )

@@ -30,6 +30,7 @@ from service.watch.active import ActiveList, HeldList
 from service.watch.camera_thresholds import CameraThresholds, fit_cameras, growth_of, measure_growth
 from service.watch.forecast import make_forecast
 from service.watch.scores import WatchList
+from service.watch.silent import SilentGallery, read_silent, summarize_silent
 from service.watch.tables.alerts import NotedVisit
 from service.watch.tables.armed_lists import ArmedList, watches_camera
 from service.watch.tables.parts import WatchTables
@@ -73,6 +74,16 @@ async def fit_list(
             f"gallery: a list has at most {MOST_PEOPLE:,} people and {MOST_CROPS:,} named crops; "
             "watch a gallery with fewer"
         )
+    silent = None
+    if settings.silent is not None:
+        silent = await read_silent(
+            runtime.galleries,
+            runtime.fitter,
+            runtime.pools.watch,
+            settings.silent,
+            crops,
+            embedder,
+        )
     try:
         return await runtime.pools.watch.run(
             _fit,
@@ -82,6 +93,7 @@ async def fit_list(
             settings,
             armed_at,
             crops,
+            silent,
         )
     except ServiceError:
         raise
@@ -96,6 +108,7 @@ def _fit(
     settings: WatchSettings,
     armed_at: datetime | None,
     crops: NamedCrops,
+    silent: SilentGallery | None,
 ) -> ActiveList:
     vectors = crops.columns.vectors[crops.slots]
     watch_list = WatchList(vectors, crops.names, crops.cameras)
@@ -122,10 +135,13 @@ def _fit(
             threshold,
             tracks_per_day,
             _count_watched_tracks(settings, by_camera),
+            silent,
+            model.reference,
         ),
         thresholds=fit_cameras(fit, threshold, crops.camera_codes(), by_camera, reviews),
         embedder=model.embedder,
         score_kind=score_kind,
+        silent=silent,
     )
 
 
@@ -237,7 +253,8 @@ async def _follow_list(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> 
         disarm = runtime.watch.watches.disarm
         await write_alert(runtime, disarm, watch.gallery_id, end_reason, watch.armed_at)
         return
-    state = _summarize_state(watch, gallery)
+    silent = summarize_silent(runtime.galleries, watch.settings.silent)
+    state = _summarize_state(watch, gallery), silent
     held = runtime.watch.lists.held
     former = held.get(watch.gallery_id)
     if former and time.monotonic() < former.due:
@@ -250,7 +267,9 @@ async def _follow_list(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> 
         active = await fit_list(runtime, gallery, watch.settings, watch.armed_at)
         promised = watch.promised.false_alarms
         expected = active.forecast.false_alarms
-        if promised is not None and expected is not None and expected > WARN_GROWTH * promised:
+        if active.silent and active.silent.why:
+            warning = f"nobody is kept silent: {active.silent.why}"
+        elif promised is not None and expected is not None and expected > WARN_GROWTH * promised:
             warning = (
                 f"{expected:.1f} false alarms a day are expected now, {promised:.1f} were at first"
             )

@@ -4,7 +4,8 @@
 -- the last commit that changed alerts or deliveries.
 
 -- Watch lists that are or were armed, with the forecast at that time. A list is a gallery; a
--- different embedder shows that its vectors were replaced since.
+-- different embedder shows that its vectors were replaced since. `kept_silent` counts the tracks
+-- since it was armed that rang for its silent people alone, and so raised no alert.
 CREATE TABLE watches (
     gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
     settings TEXT NOT NULL,
@@ -13,7 +14,8 @@ CREATE TABLE watches (
     armed_at INTEGER NOT NULL,
     key_id TEXT NOT NULL,
     disarmed_at INTEGER,
-    why TEXT
+    why TEXT,
+    kept_silent INTEGER NOT NULL
 ) WITHOUT ROWID;
 
 -- Histogram of the best scores of a list's tracks. Scores of one `score_kind` are comparable: it
@@ -43,12 +45,14 @@ CREATE INDEX camera_traffic_0 ON camera_traffic (key_id);
 
 -- Tracks that were counted lately in a histogram, each with the bin of its best score.
 -- `name` is a hash; `began` and `until` are times of capture between which the track was open.
+-- `kept_silent` is 1 if a part of it was.
 CREATE TABLE counted_tracks (
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
     name BLOB NOT NULL,
     began INTEGER NOT NULL,
     until INTEGER NOT NULL,
     bin INTEGER NOT NULL,
+    kept_silent INTEGER NOT NULL,
     counted_at INTEGER NOT NULL,
     PRIMARY KEY (gallery_id, name, began)
 ) WITHOUT ROWID;

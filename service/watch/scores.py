@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +19,31 @@ from model.problems import InputProblem
 
 # Each step holds a few arrays of this many scores.
 SCORES_PER_STEP = 2**22
+# Cosines with equal pictures in two galleries differ by less.
+ROUNDING = 1e-5
 Vectors = NDArray[np.float32]
 Integers = NDArray[np.int64]
+
+
+@dataclass
+class Likeness:
+    """The best cosines of a track's looks with a list and with its silent people.
+
+    Both are cosines of the same crops by the same embedder, and so on one scale: thresholds, and
+    the level of a search among the people of a gallery, play no part.
+    """
+
+    listed: float = -math.inf
+    silent: float = -math.inf
+
+    def add_look(self, listed: float, silent: float) -> None:
+        self.listed = max(self.listed, listed)
+        self.silent = max(self.silent, silent)
+
+    @property
+    def is_of_silent(self) -> bool:
+        """True if a silent person explains the track better than every listed one."""
+        return self.silent > self.listed + ROUNDING
 
 
 class Scores(NamedTuple):
@@ -42,6 +66,7 @@ class LeftOutCrops:
     """A sample of a list's crops, compared as if they were not on it.
 
     Attributes:
+        positions: positions of the crops in the list, `(n,)`.
         people, cameras: codes of the people and cameras of the crops, `(n,)`.
         others: the nine best scores of other people, `(n, 9)`, descending; −∞ where there are
             fewer.
@@ -49,6 +74,7 @@ class LeftOutCrops:
         elsewhere: the best cosine with a crop of the same person under another camera, `(n,)`.
     """
 
+    positions: Integers
     people: Integers
     cameras: Integers
     others: Array
@@ -123,7 +149,9 @@ class WatchList:
             is_same_camera = (self.cameras == cameras[:, None]) | (self.cameras < 0)
             cosines[is_same_camera | (cameras < 0)[:, None]] = -np.inf
             elsewhere[part] = cosines.max(axis=1)
-        return LeftOutCrops(self.people[sample], self.cameras[sample], others, same, elsewhere)
+        return LeftOutCrops(
+            sample, self.people[sample], self.cameras[sample], others, same, elsewhere
+        )
 
     def _compute_cosines(self, units: Vectors) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         step = max(1, SCORES_PER_STEP // len(self.units))

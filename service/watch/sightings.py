@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmn_client.models import Sighted, SightedImage, SightedMatch
+from model.arrays import Array
 from model.crops.decode import CropProblem
 from model.crops.frames import ImageFile
 from service.engine.admission import PER_COMPARISON
@@ -32,7 +33,7 @@ from service.runtime import Runtime
 from service.watch.active import ActiveList
 from service.watch.camera_contacts import CameraContacts
 from service.watch.lists import write_alert
-from service.watch.scores import Scores
+from service.watch.scores import Likeness, Scores
 from service.watch.tables.alerts import NotedVisit, SightedPerson
 from service.watch.tables.traffic import EndedTracks, ListTraffic, TrackPart
 from service.watch.threshold import Traffic, bins_of
@@ -129,7 +130,7 @@ async def sight(
     embedded = {enrolled.embedder: enrolled.embedded} if enrolled else {}
     # Embed every crop: the time of an answer must not tell a camera's key whether there are lists.
     embedders = {active.embedder for active in lists} or set(embedded) or {runtime.model.embedder}
-    crops = sum(len(active.slots) for active in lists)
+    crops = sum(active.crops for active in lists)
     cost = PER_COMPARISON * len(chosen) * crops
     files = [sighting.image for sighting in chosen if sighting.image is not None]
     for embedder in embedders - embedded.keys():
@@ -306,10 +307,10 @@ async def _compare(
 ) -> dict[Track, list[SightedMatch]]:
     # Other callers take turns between two parts.
     for part in batches(lists, LISTS_AT_ONCE):
-        for active, watched, scores in await runtime.watch.tracks.threads.run(
+        for active, watched, scores, silent in await runtime.watch.tracks.threads.run(
             _score, part, sightings
         ):
-            _note_scores(runtime, active, watched, scores)
+            _note_scores(runtime, active, watched, scores, silent)
     matches: dict[Track, list[SightedMatch]] = {}
     for track in tracks:
         matches[track] = []
@@ -333,7 +334,8 @@ async def _compare(
 
 def _score(
     lists: Sequence[ActiveList], sightings: Sequence[_Sighting]
-) -> list[tuple[ActiveList, list[_Sighting], Scores]]:
+) -> list[tuple[ActiveList, list[_Sighting], Scores, Array]]:
+    """Score sightings against each list, and compute their best cosines with its silent people."""
     scored = []
     for active in lists:
         watched = [
@@ -343,22 +345,34 @@ def _score(
             and active.takes(sighting.track.camera, sighting.captured)
         ]
         if watched:
-            vectors = [sighting.vectors[active.embedder] for sighting in watched]
-            scored.append((active, watched, active.watch_list.score(np.stack(vectors))))
+            vectors = np.stack([sighting.vectors[active.embedder] for sighting in watched])
+            silent = np.full(len(watched), -np.inf)
+            if active.silent:
+                silent = active.silent.cosines(vectors)
+            scored.append((active, watched, active.watch_list.score(vectors), silent))
     return scored
 
 
 def _note_scores(
-    runtime: Runtime, active: ActiveList, sightings: Sequence[_Sighting], scores: Scores
+    runtime: Runtime,
+    active: ActiveList,
+    sightings: Sequence[_Sighting],
+    scores: Scores,
+    silent: Array,
 ) -> None:
     gallery = active.gallery
     gallery_id = gallery.gallery_id
     key = gallery_id, active.score_kind
-    for sighting, score, cosine, row in zip(sightings, *scores, strict=True):
+    for sighting, score, cosine, row, silent_cosine in zip(sightings, *scores, silent, strict=True):
         track = sighting.track
-        if score <= track.best.get(key, -math.inf):
+        likeness = track.likeness.setdefault(key, Likeness())
+        likeness.add_look(float(cosine), float(silent_cosine))
+        is_best = score > track.best.get(key, -math.inf)
+        if is_best:
+            track.best[key] = float(score)
+        # A track that is kept silent may also ring at a look that is not its best one.
+        elif gallery_id not in track.kept_silent:
             continue
-        track.best[key] = float(score)
         threshold = active.thresholds.at(Sender(track.caller, track.camera)).value
         if score <= threshold:
             continue
@@ -367,8 +381,14 @@ def _note_scores(
         probability = float(judge.probability(np.array([cosine]))[0])
         if probability < LEAST_PROBABILITY:
             continue
-        runtime.metrics.sightings_matched.inc()
         former = track.matches.get(gallery_id)
+        if likeness.is_of_silent:
+            # An alert that was raised by an earlier look stays as it is.
+            if former is None:
+                track.kept_silent.add(gallery_id)
+            continue
+        track.kept_silent.discard(gallery_id)
+        runtime.metrics.sightings_matched.inc()
         track.matches[gallery_id] = Match(
             gallery=gallery,
             slot=int(active.slots[row]),
@@ -478,8 +498,15 @@ def _summarize(tracks: Sequence[EndedTrack]) -> EndedTracks:
     # Another process may have seen a part of a track that has a name.
     has_name = np.array([track.name is not None for track in tracks])
     parts = [
-        TrackPart(track.name, _moment(track.began), _moment(track.until), score_bin)
+        TrackPart(
+            track.name,
+            _moment(track.began),
+            _moment(track.until),
+            score_bin,
+            track.kept_silent,
+        )
         for track, score_bin in zip(tracks, bins_of(scores).tolist(), strict=True)
         if track.name is not None
     ]
-    return EndedTracks(Traffic.of(scores[~has_name]).counts, parts)
+    kept_silent = sum(track.kept_silent for track in tracks if track.name is None)
+    return EndedTracks(Traffic.of(scores[~has_name]).counts, parts, kept_silent)

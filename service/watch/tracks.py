@@ -24,6 +24,7 @@ from service.ops.metrics import Metrics
 from service.ops.threads import MonitoredThreadPool
 from service.record.tracks import cohesion
 from service.record.values import Picture, Sender
+from service.watch.scores import Likeness
 
 # Only this many crops of a track are compared: more find little and raise more false alarms.
 MOST_LOOKS = 8
@@ -88,6 +89,8 @@ class Track:
         crops: number of crops that were sent.
         looks: number of compared crops, and of those in comparison.
         best: best score with each list.
+        likeness: best cosines with each list and with its silent people.
+        kept_silent: `gallery_id` of the lists for which silent people explain the track better.
         matches: matches by `gallery_id` of the list.
         alerts: ids of the alerts that show the track by `gallery_id` of the list; None for one that
             shows a better track.
@@ -109,6 +112,8 @@ class Track:
     crops: int = 0
     looks: int = 0
     best: dict[TrafficKey, float] = field(default_factory=dict)
+    likeness: dict[TrafficKey, Likeness] = field(default_factory=dict)
+    kept_silent: set[int] = field(default_factory=set)
     matches: dict[int, Match] = field(default_factory=dict)
     alerts: dict[int, str | None] = field(default_factory=dict)
     vectors: dict[str, list[NDArray[np.float16]]] = field(default_factory=dict)
@@ -160,6 +165,7 @@ class EndedTrack(NamedTuple):
         sender: the camera that saw it.
         name: identifies the track among all processes; None for a crop without a tracker's id.
         began, until: times of capture between which it was open, in seconds since 1970.
+        kept_silent: it raised no alert because a silent person explains it better.
     """
 
     sender: Sender
@@ -167,6 +173,7 @@ class EndedTrack(NamedTuple):
     name: bytes | None
     began: float
     until: float
+    kept_silent: bool
 
 
 class OpenTracks:
@@ -280,10 +287,13 @@ class OpenTracks:
         name = None
         if track.name is not None:
             name = hashlib.sha256(repr((*track.label, track.number)).encode()).digest()
+        sender = Sender(track.caller, track.camera)
         for key, score in track.best.items():
-            sender = Sender(track.caller, track.camera)
-            ended = EndedTrack(sender, score, name, track.began, track.until)
+            gallery_id, _ = key
+            kept_silent = gallery_id in track.kept_silent
+            ended = EndedTrack(sender, score, name, track.began, track.until, kept_silent)
             self.traffic[key].append(ended)
+        self._metrics.tracks_kept_silent.inc(len(track.kept_silent))
 
 
 def _next_number(tracks: Sequence[Track]) -> int:

@@ -14,7 +14,7 @@ from gmn_client import models
 from model.problems import is_of_the_machine
 from service.errors import InvalidField
 from service.http.fields import MAX_NAMES, Label, Moment, Text, split_names
-from service.http.forms import Form, Sent, SightingForm
+from service.http.forms import Form, GalleryName, Sent, SightingForm
 from service.http.guard import Admin, Searcher, guarded_router, needs
 from service.http.problems import answer_each, example, problems
 from service.record.values import Sender
@@ -91,6 +91,8 @@ class WatchForm(models.WatchSettings, Form):
     """The time zone of `hours`, such as `Europe/Zurich`."""
     expires_at: Moment = Field(examples=["2026-03-31T00:00:00Z"])
     """End of the watch, at most 90 days ahead; RFC 3339, with time zone."""
+    silent: GalleryName | None = None
+    """A gallery of silent people, such as staff; default: nobody is kept silent."""
     confirm: Annotated[str, Field(max_length=128)] | None = None
     """The token answered to the same settings; arms the list."""
     never_empty = frozenset({"confirm"})
@@ -142,7 +144,12 @@ async def watch_list(call: Admin, form: Sent[WatchForm]) -> models.WatchProposal
     """
     runtime = call.runtime
     settings = form.settings()
+    # Refuses a gallery that does not exist or that the key may not access.
+    if await call.gallery_id(settings.silent) == call.gallery.gallery_id and settings.silent:
+        raise InvalidField("silent: is the list itself; send another gallery, or none")
     fitted = await fit_list(runtime, call.gallery, settings)
+    if fitted.silent and fitted.silent.why:
+        raise InvalidField(f"silent: {fitted.silent.why}")
     signed = (
         call.gallery.gallery_id,
         settings.model_dump_json(),
@@ -170,6 +177,7 @@ async def watch_list(call: Admin, form: Sent[WatchForm]) -> models.WatchProposal
         reason=settings.reason,
         budget=settings.budget,
         expires_at=settings.expires_at.isoformat(),
+        silent=settings.silent,
     )
     return await _read_list(call)
 
@@ -230,7 +238,13 @@ async def _read_list(call: GalleryCall) -> models.Watch:
     if forecast:
         forecast = forecast.model_copy(update={"trial": _is_on_trial(watch)})
     thresholds = held.active.thresholds.describe() if held.active else []
-    changes = {"why": held.why, "forecast": forecast, "thresholds": thresholds}
+    silent = held.active and held.active.silent
+    changes = {
+        "why": held.why,
+        "forecast": forecast,
+        "thresholds": thresholds,
+        "silent": silent and silent.describe(watch.kept_silent),
+    }
     return watch.model_copy(update=changes)
 
 

@@ -31,6 +31,7 @@ class ArmedList(Watch):
         outdated: the gallery was reindexed since the list was armed.
         tracks: number of tracks in the stored traffic.
         review_changes: how often its reviews have changed.
+        kept_silent: number of tracks that were kept silent since it was armed.
     """
 
     gallery_id: int
@@ -40,6 +41,7 @@ class ArmedList(Watch):
     outdated: bool
     tracks: int
     review_changes: int
+    kept_silent: int
 
 
 def read_lists(reader: Reader, condition: str, values: Sequence[Any] = ()) -> list[ArmedList]:

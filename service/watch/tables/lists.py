@@ -79,6 +79,7 @@ class Watches(RecordPart):
             "key_id": key_id,
             "disarmed_at": None,
             "why": None,
+            "kept_silent": 0,
         }
         transaction.insert("watches", armed, instead=True)
 

@@ -33,12 +33,14 @@ class TrackPart(NamedTuple):
         name: identifies the track, unless the same name was given to another one later.
         began, until: times of capture between which it was open.
         bin: bin of its best score in the histogram.
+        kept_silent: it raised no alert because a silent person explains it better.
     """
 
     name: bytes
     began: datetime
     until: datetime
     bin: int
+    kept_silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,12 @@ class EndedTracks:
         counts: numbers of whole tracks, one per bin of a histogram.
         parts: further tracks, of which other processes may have seen a part. A track counts once,
             by its best score.
+        kept_silent: number of the whole tracks that were kept silent.
     """
 
     counts: Counts
     parts: Sequence[TrackPart] = ()
+    kept_silent: int = 0
 
 
 class CameraTraffic(NamedTuple):
@@ -96,10 +100,13 @@ class ListTraffic(RecordPart):
         if row is None:
             for table in ("counted_tracks", "camera_traffic"):
                 transaction.change(f"DELETE FROM {table} WHERE gallery_id = ?", (gallery_id,))
-        added = {
-            sender: _count_tracks(transaction, gallery_id, ended)
-            for sender, ended in tracks.items()
-        }
+        added = {}
+        kept_silent = 0
+        for sender, ended in tracks.items():
+            added[sender], silenced = _count_tracks(transaction, gallery_id, ended)
+            kept_silent += silenced
+        if kept_silent:
+            _count_silent(transaction, gallery_id, kept_silent)
         for sender, counts in added.items():
             _add_to_camera(transaction, gallery_id, score_kind, sender, counts)
         counts = np.sum(list(added.values()), axis=0)
@@ -144,12 +151,28 @@ class ListTraffic(RecordPart):
         transaction.change("DELETE FROM counted_tracks WHERE counted_at < ?", old)
 
 
-def _count_tracks(transaction: Transaction, gallery_id: int, ended: EndedTracks) -> Counts:
-    """Return what tracks add to each bin; below 0 where a track gets a better score."""
+def _count_tracks(
+    transaction: Transaction, gallery_id: int, ended: EndedTracks
+) -> tuple[Counts, int]:
+    """Return what tracks add to each bin, and to those kept silent.
+
+    It is below 0 where a track gets a better score, and where several of its parts become one.
+    """
     counts = ended.counts.copy()
+    kept_silent = ended.kept_silent
     for part in ended.parts:
-        _count_part(transaction, gallery_id, part, counts)
-    return counts
+        kept_silent += _count_part(transaction, gallery_id, part, counts)
+    return counts, kept_silent
+
+
+def _count_silent(transaction: Transaction, gallery_id: int, added: int) -> None:
+    # Parts that become one may have been counted before the list was armed again.
+    transaction.change(
+        "UPDATE watches SET kept_silent = kept_silent + ? "
+        "WHERE gallery_id = ? AND kept_silent + ? >= 0",
+        (added, gallery_id, added),
+        is_private=False,
+    )
 
 
 def _add_to_camera(
@@ -184,11 +207,15 @@ def _add_to_camera(
     transaction.insert("camera_traffic", values, instead=True, is_private=False)
 
 
-def _count_part(transaction: Transaction, gallery_id: int, part: TrackPart, counts: Counts) -> None:
-    """Count a track in a histogram, together with the parts that were counted before."""
+def _count_part(transaction: Transaction, gallery_id: int, part: TrackPart, counts: Counts) -> int:
+    """Count a track in a histogram, together with the parts that were counted before.
+
+    Returns:
+        What it adds to the tracks that were kept silent.
+    """
     joined = transaction.change_returning(
         "DELETE FROM counted_tracks WHERE gallery_id = ? AND name = ? AND began <= ? "
-        "AND until >= ? RETURNING began, until, bin",
+        "AND until >= ? RETURNING began, until, bin, kept_silent",
         (gallery_id, part.name, part.until, part.began),
         is_private=False,
     )
@@ -198,12 +225,17 @@ def _count_part(transaction: Transaction, gallery_id: int, part: TrackPart, coun
         "began": as_micros(part.began),
         "until": as_micros(part.until),
         "bin": part.bin,
+        "kept_silent": int(part.kept_silent),
         "counted_at": now_micros(),
     }
-    for began, until, score_bin in joined:
+    counted_silent = 0
+    for began, until, score_bin, kept_silent in joined:
         counts[score_bin] -= 1
         track["began"] = min(track["began"], began)
         track["until"] = max(track["until"], until)
         track["bin"] = max(track["bin"], score_bin)
+        track["kept_silent"] = max(track["kept_silent"], kept_silent)
+        counted_silent += kept_silent
     counts[track["bin"]] += 1
     transaction.insert("counted_tracks", track)
+    return int(track["kept_silent"]) - counted_silent

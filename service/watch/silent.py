@@ -1,0 +1,121 @@
+"""The silent people of a watch list: tracks that they explain better raise no alert."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gmn_client.models import SilentPeople
+from model.arrays import Array
+from service.errors import NeedsReindex, UnknownGallery
+from service.gallery.registry import GalleryRegistry
+from service.ops.threads import MonitoredThreadPool
+from service.search.leave_one_out import NamedCrops
+from service.search.refit import CalibrationFitter
+from service.watch.scores import Vectors, WatchList
+
+# Upper bounds on a silent gallery, of which every armed list holds a copy.
+MOST_PEOPLE = 500
+MOST_CROPS = 5000
+
+
+@dataclass(frozen=True)
+class SilentGallery:
+    """A gallery of silent people, as a list is compared with it.
+
+    Attributes:
+        people: its named crops, without the people of the list; None if nobody is kept silent, as
+            `why` explains.
+    """
+
+    name: str
+    people: WatchList | None
+    why: str | None = None
+
+    def cosines(self, vectors: Vectors) -> Array:
+        """Return the best cosine of each crop `(m, d)` with a silent person, −∞ without any."""
+        if self.people is None:
+            return np.full(len(vectors), -np.inf)
+        return self.people.score(vectors).cosines
+
+    def describe(self, tracks: int) -> SilentPeople:
+        """Describe the silent people, with the number of tracks that were kept silent."""
+        people = self.people.size if self.people else 0
+        return SilentPeople(gallery=self.name, people=people, tracks=tracks, why=self.why)
+
+
+async def read_silent(
+    galleries: GalleryRegistry,
+    fitter: CalibrationFitter,
+    threads: MonitoredThreadPool,
+    name: str,
+    listed: NamedCrops,
+    embedder: str,
+) -> SilentGallery:
+    """Read the silent people of a list.
+
+    A gallery that cannot be used is no error, so that the list goes on ringing.
+
+    Args:
+        threads: threads that copy their vectors.
+        name: name of their gallery.
+        listed: the crops of the list, whose people are never silent.
+        embedder: fingerprint of the embedder of their vectors.
+    """
+
+    def unusable(why: str) -> SilentGallery:
+        return SilentGallery(name, None, f"{why} (silent={name})")
+
+    try:
+        gallery = await galleries.find(name)
+        of_gallery = gallery.embedder
+        crops = await fitter.read_named_crops(gallery)
+    except UnknownGallery:
+        return unusable(
+            "the silent gallery does not exist; create it, or arm the list with another"
+        )
+    except NeedsReindex as error:
+        return unusable(error.detail)
+    if not len(crops.slots):
+        return unusable(
+            "nobody in the gallery of silent people has a name; enroll crops with names"
+        )
+    if of_gallery != embedder:
+        return unusable(
+            "the silent gallery has vectors of another embedder than the list; reindex "
+            "the one that is outdated"
+        )
+    if len(crops.slots) > MOST_CROPS or len(set(crops.names.tolist())) > MOST_PEOPLE:
+        return unusable(
+            f"a silent gallery has at most {MOST_PEOPLE:,} people and {MOST_CROPS:,} "
+            "named crops; remove some"
+        )
+    people = await threads.run(_leave_out, crops, listed)
+    if people is None:
+        return unusable("all silent people are on the list, too; enroll others")
+    return SilentGallery(name, people)
+
+
+def _leave_out(crops: NamedCrops, listed: NamedCrops) -> WatchList | None:
+    """Return the silent people without those whose names are on the list; None if nobody is left.
+
+    Equal names have equal codes in all galleries of a record.
+    """
+    codes = crops.columns.groups[crops.slots]
+    codes_of_list = listed.columns.groups[listed.slots]
+    left = crops.at(np.flatnonzero(~np.isin(codes, codes_of_list)))
+    if not len(left.slots):
+        return None
+    return WatchList(left.columns.vectors[left.slots], left.names, left.cameras)
+
+
+def summarize_silent(galleries: GalleryRegistry, name: str | None) -> object:
+    """Return values that change when the silent people of a list have to be read again."""
+    if name is None:
+        return None
+    try:
+        gallery = galleries.get(name)
+    except UnknownGallery:
+        return None
+    return gallery.gallery_id, gallery.version, gallery.generation
