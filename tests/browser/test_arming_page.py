@@ -29,6 +29,7 @@ from tests.browser.test_watch_page import (
 from tests.outside import bearer
 from tests.service.conftest import files, serving
 from tests.service.http.conftest import make_key
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 PHONE = {"width": 390, "height": 844}
@@ -190,6 +191,32 @@ def test_cameras_get_a_key_for_their_list_and_the_whole_call(
         expect(dialog.locator(".problem")).to_contain_text(
             "The key of this page may not send what a camera sees."
         )
+
+
+def test_a_list_is_armed_with_silent_people_and_shows_how_many_there_are(tab, shop, listed, cast):
+    staff = f"staff{datetime.now(UTC).timestamp():.6f}"
+    assert shop.post("/v1/galleries", data={"name": staff}).status_code == 201
+    sent = {"files": files(crop_of(cast, OTHERS[0])), "data": {"identity": "guard"}}
+    assert shop.post(f"/v1/galleries/{staff}/crops", **sent).status_code == 201
+    open_panel(tab, shop.base_url, listed)
+    press(tab.locator("#watch-list"), "Arm…")
+    dialog = tab.locator("dialog.question")
+    dialog.get_by_label("Passages").fill("1000")
+    dialog.get_by_label("Reason").fill("case 7/2026")
+    dialog.get_by_label("Silent people, such as staff").select_option(staff)
+    press(dialog, "Show the forecast")
+    expect(dialog.locator(".forecast")).to_contain_text("Without the 1 silent person: ")
+    assert violations(tab) == []
+    dialog.get_by_role("button", name=re.compile("^(Arm|Accept)")).click()
+    shown = tab.locator("#watch-list")
+    expect(shown).to_contain_text(f"{staff}: 1 person, 0 tracks kept silent since it was armed.")
+    press(shown, "Other settings…")
+    expect(tab.get_by_label("Silent people, such as staff")).to_have_value(staff)
+    press(tab.locator("dialog.question"), "Cancel")
+    assert shop.delete(f"/v1/galleries/{staff}").is_success
+    eventually(lambda: read_list(shop, listed)["silent"]["why"])
+    tab.reload()
+    expect(shown).to_contain_text("Nobody is kept silent at the moment: the silent gallery")
 
 
 def test_a_person_who_passes_several_cameras_can_raise_one_alert(tab, shop, listed):

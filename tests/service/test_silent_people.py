@@ -66,7 +66,7 @@ def silent_of(served, gallery):
     return read_list(served, gallery)["silent"]
 
 
-@pytest.mark.promise("silent")
+@pytest.mark.promise("silent-people")
 def test_a_track_that_a_silent_person_explains_better_leaves_a_count_and_nothing_else(
     watching, wanted, staff, listed, data_dir
 ):
@@ -154,7 +154,7 @@ def test_a_gallery_that_can_keep_nobody_silent_arms_no_list(watching, wanted, li
     assert read_list(watching, wanted)["state"] == "disarmed"
 
 
-@pytest.mark.promise("silent")
+@pytest.mark.promise("silent-people")
 @pytest.mark.parametrize("end", ["identities/twin", ""])
 def test_a_silent_gallery_that_is_emptied_or_deleted_lets_the_list_ring_and_says_so(
     watching, wanted, staff, listed, end
@@ -180,7 +180,7 @@ def test_a_silent_gallery_that_is_emptied_or_deleted_lets_the_list_ring_and_says
     assert rings(watching, wanted, listed[3], track="3") == set()
 
 
-@pytest.mark.promise("silent")
+@pytest.mark.promise("silent-people")
 def test_a_silent_gallery_that_is_reindexed_lets_the_list_ring_and_says_so(
     open_service, tmp_path, tiny_artefact, other_artefact, listed
 ):

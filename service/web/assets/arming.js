@@ -36,7 +36,7 @@ const rounded = (number) => Number(number.toPrecision(3));
 const precise = (number) => rounded(number).toLocaleString();
 
 // Show the settings, then their forecast, which the operator confirms to arm the list.
-export function askToArm({ settings, promised }, armed) {
+export function askToArm({ settings, promised }, galleries, armed) {
   const path = inGallery("/watch");
   const wrong = h("div");
   const step = h("div");
@@ -57,6 +57,7 @@ export function askToArm({ settings, promised }, armed) {
   const before = settings && promised ? acceptedWith(settings, promised) : settings?.budget;
   const form = settingsForm(
     { ...settings, accepted: before && rounded(before) },
+    galleries,
     buttons(h("button", { class: "main" }, "Show the forecast")),
   );
   const put = (pairs) => {
@@ -180,12 +181,16 @@ function advice({ found, found_high: bound, found_basis: basis }) {
   );
 }
 
-function settingsForm(settings, buttons) {
+// `galleries` are the names of those whose people can be kept silent.
+function settingsForm(settings, galleries, buttons) {
   const ends = Math.max(Date.parse(settings.expires_at) || 0, 0);
   const [from = "", until = ""] = (settings.hours ?? "").split("-");
   const zone = settings.hours ? settings.time_zone : ZONE;
-  const option = (value, text) =>
-    h("option", { value, selected: value === (settings.quiet_scope ?? "camera") }, text);
+  const option = (value, text, chosen) => h("option", { value, selected: value === chosen }, text);
+  const scope = settings.quiet_scope ?? "camera";
+  const silent = settings.silent ?? "";
+  // One that was deleted since is shown, so that it is not left out unnoticed.
+  const silentGalleries = [...new Set([...galleries, ...(silent ? [silent] : [])])];
   const field = (label, name, attributes, ...more) =>
     h("label", {}, label, h("input", { name, ...attributes }), more);
   return h(
@@ -265,8 +270,24 @@ function settingsForm(settings, buttons) {
       h(
         "select",
         { name: "quiet_scope" },
-        option("camera", "an alert at each camera"),
-        option("list", "one alert"),
+        option("camera", "an alert at each camera", scope),
+        option("list", "one alert", scope),
+      ),
+    ),
+    h(
+      "label",
+      {},
+      "Silent people, such as staff",
+      h(
+        "select",
+        { name: "silent" },
+        option("", "nobody", silent),
+        silentGalleries.map((name) => option(name, name, silent)),
+      ),
+      h(
+        "span",
+        { class: "hint" },
+        "Another gallery. Who resembles one of its people more than the listed person raises no alert.",
       ),
     ),
     buttons,

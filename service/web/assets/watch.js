@@ -71,6 +71,7 @@ function described(watch) {
       armed && forecast && forecast.sentence !== promised.sentence && sentence(promised.sentence),
     ],
     [armed ? "Since armed" : "While armed", armedAt && obtained(watch)],
+    ["Silent people", watch.silent && keptSilent(watch.silent)],
     ["Disarmed", disarmedAt && moment(disarmedAt)],
   ];
   const more = armed
@@ -111,6 +112,8 @@ function described(watch) {
         { class: "note" },
         sentence(armed ? `Nothing is compared with it at the moment: ${why}` : why),
       ),
+    watch.silent?.why &&
+      h("p", { class: "note" }, sentence(`Nobody is kept silent at the moment: ${watch.silent.why}`)),
     !armedAt &&
       h(
         "p",
@@ -141,7 +144,7 @@ function described(watch) {
         "div",
         { class: "row" },
         button(armed ? "Other settings…" : "Arm…", armed ? "" : "main", () =>
-          askToArm(watch, load),
+          askToArm(watch, others(), load),
         ),
         armed && button("Disarm…", "danger quiet", disarm),
       ),
@@ -159,6 +162,12 @@ const table = (rows) =>
       .filter(([, value]) => value)
       .flatMap(([label, value]) => [h("dt", {}, label), h("dd", { class: "name" }, value)]),
   );
+
+const others = () => galleries.map(({ name }) => name).filter((name) => name !== gallery());
+
+function keptSilent({ gallery: name, people, tracks }) {
+  return `${name}: ${count(people, "person", "people")}, ${count(tracks, "track")} kept silent since it was armed.`;
+}
 
 function obtained({ alerts, confirmed, rejected, days, false_alarms: rate }) {
   if (alerts === 0) return "No alert.";
