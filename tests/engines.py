@@ -55,6 +55,7 @@ SLOW = (
     "test_search_calibration.py",
     "test_several_galleries.py",
     "test_sightings.py",
+    "test_silent_people.py",
     "test_similar.py",
     "test_two_runtimes.py",
     "test_vector_imports.py",

@@ -100,7 +100,7 @@ def _estimate_rate_spread(threshold: WatchThreshold) -> float:
 
 
 def measure_kept_silent(
-    watch_list: WatchList, silent: WatchList, reference: Vectors | None
+    watch_list: WatchList, silent: SilentGallery, reference: Vectors | None
 ) -> float:
     """Measure the share of strangers' alarms that silent people explain better than the list.
 
@@ -111,11 +111,11 @@ def measure_kept_silent(
         return 0.0
     scores, cosines, _ = watch_list.score(reference)
     ringing = np.argsort(-scores)[:RINGING_VECTORS]
-    return float((silent.score(reference[ringing]).cosines > cosines[ringing]).mean())
+    return float((cosines[ringing] < silent.limits(reference[ringing])).mean())
 
 
 def forecast_found(
-    watch_list: WatchList, threshold: WatchThreshold, silent: WatchList | None = None
+    watch_list: WatchList, threshold: WatchThreshold, silent: SilentGallery | None = None
 ) -> Found:
     """Forecast the share of listed people's tracks that are found, by the list's own crops.
 
@@ -123,7 +123,7 @@ def forecast_found(
     resemble each other too much and give an upper bound.
 
     Args:
-        silent: people who keep a crop silent if they resemble it more than its own person does.
+        silent: people who keep a crop silent that they explain better than its own person does.
     """
     left_out = watch_list.left_out
     has_other_camera = np.isfinite(left_out.elsewhere)
@@ -157,13 +157,13 @@ def _measure_share_above(
     watch_list: WatchList,
     threshold: WatchThreshold,
     same_person: Array,
-    silent: WatchList | None,
+    silent: SilentGallery | None,
 ) -> float:
     left_out = watch_list.left_out
     scores = watch_list.score_leaders(np.column_stack([same_person, left_out.others]))
     is_found = (scores > threshold.value) & (same_person > left_out.others[:, 0])
     if silent is not None:
-        is_found &= same_person >= silent.score(watch_list.units[left_out.positions]).cosines
+        is_found &= same_person >= silent.limits(watch_list.units[left_out.positions])
     return float(is_found[np.isfinite(same_person)].mean())
 
 
@@ -193,9 +193,9 @@ def make_forecast(
             found_low=found.found_low,
             found_high=found.found_high,
         )
-        share = measure_kept_silent(watch_list, silent.people, reference)
+        share = measure_kept_silent(watch_list, silent, reference)
         alarms = forecast_alarms(threshold, tracks_per_day, kept_silent=share)
-        found = forecast_found(watch_list, threshold, silent.people)
+        found = forecast_found(watch_list, threshold, silent)
         people = counted(silent.people.size, "silent person", "silent people")
         with_silent = describe_forecast(threshold, alarms, found)
         sentence = f"{with_silent} Without the {people}: {sentence}"

@@ -82,7 +82,7 @@ async def fit_list(
             runtime.pools.watch,
             settings.silent,
             crops,
-            embedder,
+            runtime.models[embedder],
         )
     try:
         return await runtime.pools.watch.run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,31 +18,8 @@ from model.problems import InputProblem
 
 # Each step holds a few arrays of this many scores.
 SCORES_PER_STEP = 2**22
-# Cosines with equal pictures in two galleries differ by less.
-ROUNDING = 1e-5
 Vectors = NDArray[np.float32]
 Integers = NDArray[np.int64]
-
-
-@dataclass
-class Likeness:
-    """The best cosines of a track's looks with a list and with its silent people.
-
-    Both are cosines of the same crops by the same embedder, and so on one scale: thresholds, and
-    the level of a search among the people of a gallery, play no part.
-    """
-
-    listed: float = -math.inf
-    silent: float = -math.inf
-
-    def add_look(self, listed: float, silent: float) -> None:
-        self.listed = max(self.listed, listed)
-        self.silent = max(self.silent, silent)
-
-    @property
-    def is_of_silent(self) -> bool:
-        """True if a silent person explains the track better than every listed one."""
-        return self.silent > self.listed + ROUNDING
 
 
 class Scores(NamedTuple):

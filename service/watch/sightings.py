@@ -33,7 +33,8 @@ from service.runtime import Runtime
 from service.watch.active import ActiveList
 from service.watch.camera_contacts import CameraContacts
 from service.watch.lists import write_alert
-from service.watch.scores import Likeness, Scores
+from service.watch.scores import Scores
+from service.watch.silent import Likeness
 from service.watch.tables.alerts import NotedVisit, SightedPerson
 from service.watch.tables.traffic import EndedTracks, ListTraffic, TrackPart
 from service.watch.threshold import Traffic, bins_of
@@ -307,10 +308,10 @@ async def _compare(
 ) -> dict[Track, list[SightedMatch]]:
     # Other callers take turns between two parts.
     for part in batches(lists, LISTS_AT_ONCE):
-        for active, watched, scores, silent in await runtime.watch.tracks.threads.run(
+        for active, watched, scores, limits in await runtime.watch.tracks.threads.run(
             _score, part, sightings
         ):
-            _note_scores(runtime, active, watched, scores, silent)
+            _note_scores(runtime, active, watched, scores, limits)
     matches: dict[Track, list[SightedMatch]] = {}
     for track in tracks:
         matches[track] = []
@@ -335,7 +336,7 @@ async def _compare(
 def _score(
     lists: Sequence[ActiveList], sightings: Sequence[_Sighting]
 ) -> list[tuple[ActiveList, list[_Sighting], Scores, Array]]:
-    """Score sightings against each list, and compute their best cosines with its silent people."""
+    """Score sightings against each list, with the cosines that its silent people demand."""
     scored = []
     for active in lists:
         watched = [
@@ -346,10 +347,10 @@ def _score(
         ]
         if watched:
             vectors = np.stack([sighting.vectors[active.embedder] for sighting in watched])
-            silent = np.full(len(watched), -np.inf)
+            limits = np.full(len(watched), -np.inf)
             if active.silent:
-                silent = active.silent.cosines(vectors)
-            scored.append((active, watched, active.watch_list.score(vectors), silent))
+                limits = active.silent.limits(vectors)
+            scored.append((active, watched, active.watch_list.score(vectors), limits))
     return scored
 
 
@@ -358,15 +359,15 @@ def _note_scores(
     active: ActiveList,
     sightings: Sequence[_Sighting],
     scores: Scores,
-    silent: Array,
+    limits: Array,
 ) -> None:
     gallery = active.gallery
     gallery_id = gallery.gallery_id
     key = gallery_id, active.score_kind
-    for sighting, score, cosine, row, silent_cosine in zip(sightings, *scores, silent, strict=True):
+    for sighting, score, cosine, row, limit in zip(sightings, *scores, limits, strict=True):
         track = sighting.track
         likeness = track.likeness.setdefault(key, Likeness())
-        likeness.add_look(float(cosine), float(silent_cosine))
+        likeness.add_look(float(cosine), float(limit))
         is_best = score > track.best.get(key, -math.inf)
         if is_best:
             track.best[key] = float(score)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from gmn_client.models import SilentPeople
 from model.arrays import Array
+from model.calibration import ScoringCalibration
+from service.engine.networks import LoadedModel
 from service.errors import NeedsReindex, UnknownGallery
 from service.gallery.registry import GalleryRegistry
 from service.ops.threads import MonitoredThreadPool
@@ -18,6 +21,9 @@ from service.watch.scores import Vectors, WatchList
 # Upper bounds on a silent gallery, of which every armed list holds a copy.
 MOST_PEOPLE = 500
 MOST_CROPS = 5000
+# Odds that a track shows a silent person rather than a listed one, before its crops are compared:
+# staff pass every day, and who is looked for rarely does.
+SILENT_ODDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -27,22 +33,55 @@ class SilentGallery:
     Attributes:
         people: its named crops, without the people of the list; None if nobody is kept silent, as
             `why` explains.
+        advantage: cosine by which a listed person has to be nearer to a track.
     """
 
     name: str
     people: WatchList | None
+    advantage: float = 0.0
     why: str | None = None
 
-    def cosines(self, vectors: Vectors) -> Array:
-        """Return the best cosine of each crop `(m, d)` with a silent person, −∞ without any."""
+    def limits(self, vectors: Vectors) -> Array:
+        """Return the cosine that a listed person has to reach at each crop `(m, d)`; −∞ for any."""
         if self.people is None:
             return np.full(len(vectors), -np.inf)
-        return self.people.score(vectors).cosines
+        return self.people.score(vectors).cosines + self.advantage
 
     def describe(self, tracks: int) -> SilentPeople:
         """Describe the silent people, with the number of tracks that were kept silent."""
         people = self.people.size if self.people else 0
         return SilentPeople(gallery=self.name, people=people, tracks=tracks, why=self.why)
+
+
+@dataclass
+class Likeness:
+    """The best cosine of a track with a list, and the one that it has to reach.
+
+    Both are cosines of the same crops by the same embedder, whose log-likelihood ratio of a pair is
+    linear in its cosine. So they are on one scale. Thresholds, and the level of a search among the
+    people of a gallery, play no part.
+    """
+
+    listed: float = -math.inf
+    limit: float = -math.inf
+
+    def add_look(self, listed: float, limit: float) -> None:
+        self.listed = max(self.listed, listed)
+        self.limit = max(self.limit, limit)
+
+    @property
+    def is_of_silent(self) -> bool:
+        """True if a silent person explains the track better than every listed one."""
+        return self.listed < self.limit
+
+
+def advantage_of(pairs: ScoringCalibration) -> float:
+    """Return the difference of cosines that outweighs `SILENT_ODDS`.
+
+    Args:
+        pairs: the artefact's calibration of cosines.
+    """
+    return math.log(SILENT_ODDS) / pairs.slope
 
 
 async def read_silent(
@@ -51,7 +90,7 @@ async def read_silent(
     threads: MonitoredThreadPool,
     name: str,
     listed: NamedCrops,
-    embedder: str,
+    model: LoadedModel,
 ) -> SilentGallery:
     """Read the silent people of a list.
 
@@ -61,11 +100,11 @@ async def read_silent(
         threads: threads that copy their vectors.
         name: name of their gallery.
         listed: the crops of the list, whose people are never silent.
-        embedder: fingerprint of the embedder of their vectors.
+        model: the model whose embedder made their vectors.
     """
 
     def unusable(why: str) -> SilentGallery:
-        return SilentGallery(name, None, f"{why} (silent={name})")
+        return SilentGallery(name, None, why=f"{why} (silent={name})")
 
     try:
         gallery = await galleries.find(name)
@@ -81,7 +120,7 @@ async def read_silent(
         return unusable(
             "nobody in the gallery of silent people has a name; enroll crops with names"
         )
-    if of_gallery != embedder:
+    if of_gallery != model.embedder:
         return unusable(
             "the silent gallery has vectors of another embedder than the list; reindex "
             "the one that is outdated"
@@ -94,7 +133,9 @@ async def read_silent(
     people = await threads.run(_leave_out, crops, listed)
     if people is None:
         return unusable("all silent people are on the list, too; enroll others")
-    return SilentGallery(name, people)
+    return SilentGallery(
+        name, people, advantage_of(model.description.calibration.scorings["cosine"])
+    )
 
 
 def _leave_out(crops: NamedCrops, listed: NamedCrops) -> WatchList | None:

@@ -24,7 +24,7 @@ from service.ops.metrics import Metrics
 from service.ops.threads import MonitoredThreadPool
 from service.record.tracks import cohesion
 from service.record.values import Picture, Sender
-from service.watch.scores import Likeness
+from service.watch.silent import Likeness
 
 # Only this many crops of a track are compared: more find little and raise more false alarms.
 MOST_LOOKS = 8
@@ -89,7 +89,7 @@ class Track:
         crops: number of crops that were sent.
         looks: number of compared crops, and of those in comparison.
         best: best score with each list.
-        likeness: best cosines with each list and with its silent people.
+        likeness: best cosine with each list, and the one that its silent people demand.
         kept_silent: `gallery_id` of the lists for which silent people explain the track better.
         matches: matches by `gallery_id` of the list.
         alerts: ids of the alerts that show the track by `gallery_id` of the list; None for one that

@@ -8,6 +8,7 @@ from service.record.keys import ApiKey
 from service.record.values import Sender
 from service.watch.tables.traffic import MOST_CAMERAS, EndedTracks, TrackPart
 from tests.service.gallery.new_crops import new_gallery, watch_of
+from tests.service.record.test_cameras import arm
 
 GATE = Sender("camera", "gate")
 
@@ -82,3 +83,26 @@ def test_a_track_that_was_counted_before_its_camera_leaves_no_count_below_zero(r
     watch_of(record).traffic.add(gallery, "a", {GATE: after})
     assert by_camera(record, gallery) == {GATE: [0, 1]}
     assert of_list(record, gallery) == [0, 1]
+
+
+def test_a_track_that_was_kept_silent_in_several_processes_counts_once(record, gallery):
+    watch = watch_of(record)
+    moment = datetime.now(UTC)
+
+    def kept_silent(*parts, whole=0):
+        ended = EndedTracks(np.zeros(2, np.int64), parts, whole)
+        watch.traffic.add(gallery, "a", {GATE: ended})
+        return watch.watches.get(gallery).kept_silent
+
+    def part(began, until, is_kept=True):
+        times = (moment + timedelta(seconds=seconds) for seconds in (began, until))
+        return TrackPart(b"17", *times, 0, is_kept)
+
+    arm(record, gallery)
+    assert kept_silent(part(0, 10), part(20, 30), part(40, 50, False), whole=2) == 4
+    # What another process saw in between makes one track of the first two.
+    assert kept_silent(part(8, 22, False)) == 3
+    assert kept_silent(part(49, 52)) == 4
+    arm(record, gallery)
+    assert kept_silent() == 0
+    assert kept_silent(part(29, 41, False)) == 0

@@ -10,8 +10,11 @@ from service.watch.forecast import (
     describe_forecast,
     forecast_alarms,
     forecast_found,
+    make_forecast,
+    measure_kept_silent,
 )
 from service.watch.scores import WatchList
+from service.watch.silent import SilentGallery
 from service.watch.threshold import WatchThreshold
 
 
@@ -85,6 +88,44 @@ def test_a_crop_whose_best_match_is_somebody_else_is_not_found():
     watch_list = WatchList(vectors, np.array([0, 0, 1]), np.array([1, 2, 1]))
     half = forecast_found(watch_list, _threshold(value=0.5))
     assert half.found == pytest.approx(1 / (1 + np.exp(-1.1)))
+
+
+def _one_crop_each(vectors):
+    vectors = np.array(vectors, np.float32)
+    return WatchList(vectors, np.arange(len(vectors)), np.zeros(len(vectors), np.int64))
+
+
+def test_silent_people_take_their_share_of_strangers_alarms_and_of_those_found():
+    watch_list = _list([0.9, 0.8], (1, 2))
+    # One looks like a crop of the list, and the other one like every second stranger.
+    people = _one_crop_each([watch_list.units[1], [0.3, -0.95, 0, 0]])
+    silent = SilentGallery("staff", people)
+    strangers = np.array([[0.6, -0.8, 0, 0], [0, 0, 0.6, -0.8]] * 100, np.float32)
+    assert measure_kept_silent(watch_list, silent, strangers) == 0.5
+    assert measure_kept_silent(watch_list, silent, None) == 0.0
+    before = forecast_alarms(_threshold(), 3000)
+    half = forecast_alarms(_threshold(), 3000, kept_silent=0.5)
+    assert half.false_alarms == before.false_alarms / 2
+    assert half.high < before.high
+    threshold = _threshold(value=0.5)
+    found_before = forecast_found(watch_list, threshold)
+    found = forecast_found(watch_list, threshold, silent)
+    assert found.found < found_before.found
+    forecast = make_forecast(watch_list, threshold, 3000, silent=silent, reference=strangers)
+    assert forecast.false_alarms == half.false_alarms
+    assert forecast.without_silent.false_alarms == before.false_alarms
+    assert (forecast.found, forecast.without_silent.found) == (found.found, found_before.found)
+    with_them, without = forecast.sentence.split(" Without the 2 silent people: ")
+    assert without == describe_forecast(threshold, before, found_before)
+    assert with_them == describe_forecast(threshold, half, found)
+
+
+def test_silent_people_who_cannot_be_used_change_no_forecast():
+    watch_list = _list([0.9, 0.8], (1, 2))
+    gone = SilentGallery("staff", None, why="it was deleted")
+    assert make_forecast(watch_list, _threshold(), 3000, silent=gone) == make_forecast(
+        watch_list, _threshold(), 3000
+    )
 
 
 @pytest.mark.parametrize("value", [0.0, 0.99])
