@@ -12,14 +12,14 @@ from training.evaluation.files import write_features
 DIMENSION = 48
 
 
-def _write(path, names):
+def write_tracks(path, names, dimension=DIMENSION):
     """Write a feature for each name, of people about directions of their own."""
     random = np.random.default_rng(0)
     people = {}
     vectors = []
     for name in names:
-        middle = people.setdefault(name.split("_")[0], random.standard_normal(DIMENSION))
-        vectors.append(middle + 0.3 * random.standard_normal(DIMENSION))
+        middle = people.setdefault(name.split("_")[0], random.standard_normal(dimension))
+        vectors.append(middle + 0.3 * random.standard_normal(dimension))
     columns = {"paths": [f"market/query/{name}" for name in names]}
     write_features(
         path,
@@ -30,7 +30,7 @@ def _write(path, names):
     return path
 
 
-def _people(number):
+def people_in_tracks(number):
     return [
         f"{person:04}_c{camera}s1_{frame:06}_00.jpg"
         for person in range(1, number + 1)
@@ -43,7 +43,7 @@ def test_a_track_ends_with_its_camera_and_with_a_gap_of_a_thousand_frames(tmp_pa
     names = ["0002_c1s1_000100_01.jpg", "0002_c1s1_001050_01.jpg", "0002_c1s1_002051_01.jpg"]
     names += ["0002_c2s1_002060_01.jpg", "0002_c2s2_002070_01.jpg", "0003_c2s2_002070_01.jpg"]
     names += ["0000_c1s1_000001_00.jpg", "-1_c1s1_000001_00.jpg"]
-    crops, features = watch.read_crops(_write(tmp_path / "features.npz", names))
+    crops, features = watch.read_crops(write_tracks(tmp_path / "features.npz", names))
     assert len(features) == 8
     assert crops.index.tolist() == [0, 1, 2, 3, 4, 5]
     assert crops.track.tolist() == [1, 1, 2, 3, 4, 5]
@@ -66,7 +66,9 @@ def test_people_unlike_others_are_found_and_alarms_stay_within_the_forecast(
     tmp_path, monkeypatch, camera
 ):
     monkeypatch.setattr(watch, "LISTS", len(watch.CAMERAS[camera]))
-    crops, features = watch.read_crops(_write(tmp_path / "features.npz", _people(150)))
+    crops, features = watch.read_crops(
+        write_tracks(tmp_path / "features.npz", people_in_tracks(150))
+    )
     pairs = np.random.default_rng(5).standard_normal((1000, 2, DIMENSION))
     reference = pairs.sum(axis=1).astype(np.float32)
     rows = pd.DataFrame(watch.judge_lists(crops, features, reference, 3, camera))
@@ -89,7 +91,9 @@ def test_the_own_camera_has_lists_of_one_track_of_people_who_chose_no_constant(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(watch, "LISTS", 1)
-    crops, features = watch.read_crops(_write(tmp_path / "features.npz", _people(60)))
+    crops, features = watch.read_crops(
+        write_tracks(tmp_path / "features.npz", people_in_tracks(60))
+    )
     drawn = []
 
     def draw_list(crops, size, crops_per_person):
