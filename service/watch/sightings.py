@@ -46,6 +46,7 @@ from service.watch.tracks import (
     Match,
     OpenTracks,
     Track,
+    TrafficKey,
 )
 
 # Below this probability an alert would more likely be wrong than right.
@@ -366,8 +367,7 @@ def _note_scores(
     key = gallery_id, active.score_kind
     for sighting, score, cosine, row, limit in zip(sightings, *scores, limits, strict=True):
         track = sighting.track
-        likeness = track.likeness.setdefault(key, Likeness())
-        likeness.add_look(float(cosine), float(limit))
+        is_of_silent = _is_of_silent(track, key, float(cosine), float(limit))
         is_best = score > track.best.get(key, -math.inf)
         if is_best:
             track.best[key] = float(score)
@@ -383,7 +383,7 @@ def _note_scores(
         if probability < LEAST_PROBABILITY:
             continue
         former = track.matches.get(gallery_id)
-        if likeness.is_of_silent:
+        if is_of_silent:
             # An alert that was raised by an earlier look stays as it is.
             if former is None:
                 track.kept_silent.add(gallery_id)
@@ -402,6 +402,21 @@ def _note_scores(
             captured=sighting.captured,
             noted=former.noted if former else 0,
         )
+
+
+def _is_of_silent(track: Track, key: TrafficKey, cosine: float, limit: float) -> bool:
+    """Add a look to a track, and return True if silent people explain its looks better.
+
+    Args:
+        key: that of the list.
+        cosine: best cosine of the look with the list.
+        limit: cosine that its silent people demand; −∞ if nobody is kept silent.
+    """
+    if limit == -math.inf:
+        return False
+    likeness = track.likeness.setdefault(key, Likeness())
+    likeness.add_look(cosine, limit)
+    return likeness.is_of_silent
 
 
 async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | None:

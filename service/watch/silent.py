@@ -42,7 +42,10 @@ class SilentGallery:
     why: str | None = None
 
     def limits(self, vectors: Vectors) -> Array:
-        """Return the cosine that a listed person has to reach at each crop `(m, d)`; −∞ for any."""
+        """Return the cosine that a listed person has to reach at each crop `(m, d)`.
+
+        It is −∞ if nobody is kept silent.
+        """
         if self.people is None:
             return np.full(len(vectors), -np.inf)
         return self.people.score(vectors).cosines + self.advantage
@@ -103,39 +106,39 @@ async def read_silent(
         model: the model whose embedder made their vectors.
     """
 
-    def unusable(why: str) -> SilentGallery:
-        return SilentGallery(name, None, why=f"{why} (silent={name})")
-
     try:
         gallery = await galleries.find(name)
         of_gallery = gallery.embedder
         crops = await fitter.read_named_crops(gallery)
     except UnknownGallery:
-        return unusable(
-            "the silent gallery does not exist; create it, or arm the list with another"
-        )
+        why = f"there is no gallery {name}; create it, or arm the list with another"
+        return SilentGallery(name, None, why=why)
     except NeedsReindex as error:
-        return unusable(error.detail)
-    if not len(crops.slots):
-        return unusable(
-            "nobody in the gallery of silent people has a name; enroll crops with names"
-        )
-    if of_gallery != model.embedder:
-        return unusable(
-            "the silent gallery has vectors of another embedder than the list; reindex "
-            "the one that is outdated"
-        )
-    if len(crops.slots) > MOST_CROPS or len(set(crops.names.tolist())) > MOST_PEOPLE:
-        return unusable(
-            f"a silent gallery has at most {MOST_PEOPLE:,} people and {MOST_CROPS:,} "
-            "named crops; remove some"
-        )
+        return SilentGallery(name, None, why=error.detail)
+    if why := _find_fault(name, crops, is_comparable=of_gallery == model.embedder):
+        return SilentGallery(name, None, why=why)
     people = await threads.run(_leave_out, crops, listed)
     if people is None:
-        return unusable("all silent people are on the list, too; enroll others")
-    return SilentGallery(
-        name, people, advantage_of(model.description.calibration.scorings["cosine"])
-    )
+        why = f"everybody in {name} is on the list, too; enroll others"
+        return SilentGallery(name, None, why=why)
+    pairs = model.description.calibration.scorings["cosine"]
+    return SilentGallery(name, people, advantage_of(pairs))
+
+
+def _find_fault(name: str, crops: NamedCrops, is_comparable: bool) -> str | None:
+    if not len(crops.slots):
+        return f"nobody in {name} has a name; enroll crops with names"
+    if not is_comparable:
+        return (
+            f"{name} has vectors of another embedder than the list; reindex the one that is "
+            "outdated"
+        )
+    if len(crops.slots) > MOST_CROPS or len(set(crops.names.tolist())) > MOST_PEOPLE:
+        return (
+            f"{name} has too many crops; silent people are at most {MOST_PEOPLE:,}, with "
+            f"{MOST_CROPS:,} named crops"
+        )
+    return None
 
 
 def _leave_out(crops: NamedCrops, listed: NamedCrops) -> WatchList | None:

@@ -89,7 +89,7 @@ class Track:
         crops: number of crops that were sent.
         looks: number of compared crops, and of those in comparison.
         best: best score with each list.
-        likeness: best cosine with each list, and the one that its silent people demand.
+        likeness: best cosine with each list that has silent people, and the one that they demand.
         kept_silent: `gallery_id` of the lists for which silent people explain the track better.
         matches: matches by `gallery_id` of the list.
         alerts: ids of the alerts that show the track by `gallery_id` of the list; None for one that

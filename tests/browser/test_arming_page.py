@@ -216,7 +216,7 @@ def test_a_list_is_armed_with_silent_people_and_shows_how_many_there_are(tab, sh
     assert shop.delete(f"/v1/galleries/{staff}").is_success
     eventually(lambda: read_list(shop, listed)["silent"]["why"])
     tab.reload()
-    expect(shown).to_contain_text("Nobody is kept silent at the moment: the silent gallery")
+    expect(shown).to_contain_text("Nobody is kept silent at the moment: there is no gallery")
 
 
 def test_a_person_who_passes_several_cameras_can_raise_one_alert(tab, shop, listed):

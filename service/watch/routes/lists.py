@@ -144,9 +144,8 @@ async def watch_list(call: Admin, form: Sent[WatchForm]) -> models.WatchProposal
     """
     runtime = call.runtime
     settings = form.settings()
-    # Refuses a gallery that does not exist or that the key may not access.
-    if await call.gallery_id(settings.silent) == call.gallery.gallery_id and settings.silent:
-        raise InvalidField("silent: is the list itself; send another gallery, or none")
+    if settings.silent is not None:
+        await _require_other_gallery(call, settings.silent)
     fitted = await fit_list(runtime, call.gallery, settings)
     if fitted.silent and fitted.silent.why:
         raise InvalidField(f"silent: {fitted.silent.why}")
@@ -180,6 +179,12 @@ async def watch_list(call: Admin, form: Sent[WatchForm]) -> models.WatchProposal
         silent=settings.silent,
     )
     return await _read_list(call)
+
+
+async def _require_other_gallery(call: GalleryCall, silent: str) -> None:
+    """Refuse silent people whom the key may not access, who do not exist, or who are the list."""
+    if await call.gallery_id(silent) == call.gallery.gallery_id:
+        raise InvalidField("silent: is the list itself; send another gallery, or none")
 
 
 @list_router.get("")
