@@ -42,7 +42,7 @@ SIZES = (9, 30)
 SILENT_PEOPLE = 12
 # Lists of each size: each camera group with each number of crops of listed and of silent people.
 LISTS = 108
-SILENT_DRAWS = 8
+SILENT_DRAWS = 4
 RATES = (1e-2, 1e-3)
 # Cameras that enrolled the silent people: those of the list, or those that it watches.
 ENROLLED_BY = ("list's", "watching")

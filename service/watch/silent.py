@@ -23,7 +23,7 @@ MOST_PEOPLE = 500
 MOST_CROPS = 5000
 # Odds that a track shows a silent person rather than a listed one, before its crops are compared:
 # staff pass every day, and who is looked for rarely does.
-SILENT_ODDS = 10.0
+SILENT_ODDS = 30.0
 
 
 @dataclass(frozen=True)
