@@ -115,8 +115,9 @@ async def read_silent(
         return SilentGallery(name, None, why=why)
     except NeedsReindex as error:
         return SilentGallery(name, None, why=error.detail)
-    if why := _find_fault(name, crops, is_comparable=of_gallery == model.embedder):
-        return SilentGallery(name, None, why=why)
+    fault = _find_fault(name, crops, is_comparable=of_gallery == model.embedder)
+    if fault is not None:
+        return SilentGallery(name, None, why=fault)
     people = await threads.run(_leave_out, crops, listed)
     if people is None:
         why = f"everybody in {name} is on the list, too; enroll others"
