@@ -105,6 +105,7 @@ PROBLEM_CODES = (
     "unknown_delivery",
     "unknown_export",
     "unknown_gallery",
+    "unknown_group",
     "unknown_identity",
     "unknown_job",
     "unknown_key",
@@ -275,13 +276,17 @@ class ImportedCrops(WireModel):
 
 
 class CropGroup(WireModel):
-    """Unnamed crops that may show one person; `cohesion` is the probability of their mean score.
+    """Unnamed crops that may show one person, of one or several tracks.
 
-    The crop least similar to the others comes first.
+    `probability` is that of all showing one person, by their weakest link. A crop without a track
+    counts as one. The crop least similar to the others comes first. `group_id` lasts as long as a
+    later grouping joins the same crops.
     """
 
+    group_id: str
     crop_ids: list[str]
-    cohesion: float
+    tracks: int
+    probability: float
 
 
 class CropGroups(WireModel):
@@ -296,6 +301,53 @@ class CropGroups(WireModel):
     gallery_version: int | None = None
     results: list[CropGroup] = []
     single: int = 0
+
+
+class PeopleCount(WireModel):
+    """The number of people whose crops are of a time, and its interval at 90%.
+
+    `named` people have a name. The others are estimated from the last grouping, which knows nothing
+    of `ungrouped_crops`: those enrolled since, or left out by its filters. A person who has a name
+    on some crops and none on others is counted twice.
+    """
+
+    people: int
+    fewest: int
+    most: int
+    named: int
+    ungrouped_crops: int
+
+
+class Visit(WireModel):
+    """One person at one camera, for a while.
+
+    Without a name, `group_id` is that of the last grouping, if it has the crops. Times are those of
+    capture, null if unknown. `tracks` are the ids that trackers gave. The best of `crop_ids` comes
+    first, at `image_url`. In the answer to a query, `probability` is that of the best crop. In the
+    visits of a person, `gap_seconds` is the time since the visit before, and `link_probability`
+    that of both showing one person, by their pictures at even odds.
+    """
+
+    gallery: str
+    camera: str | None
+    identity: str | None
+    group_id: str | None
+    first_seen: Moment | None
+    last_seen: Moment | None
+    tracks: list[str]
+    crops: int
+    crop_ids: list[str]
+    image_url: str
+    verdict: Verdict | None = OMITTED
+    probability: float | None = OMITTED
+    gap_seconds: float | None = OMITTED
+    link_probability: float | None = OMITTED
+
+
+class PersonVisits(WireModel):
+    """The visits of a person or a group in the order of time, those of unknown times last."""
+
+    results: list[Visit]
 
 
 class JobProblem(WireModel):
@@ -879,6 +931,24 @@ class GalleriesAnswer(WireModel):
     results: list[RankedCrop]
     galleries: list[GalleryAnswer | RefusedGallery]
     timing_ms: Timing
+
+
+class VisitsAnswer(WireModel):
+    """The visits of the person that was searched for, newest first, those of unknown times last.
+
+    The crops of `results` are of tracks with the verdict `match` that show one person, as far as
+    their pictures say. Each of `uncertain` is one other track that may show the person; it neither
+    lengthens a visit nor counts as one. `incomplete` names the galleries that may have
+    more visits: only their crops most like the person were compared.
+    """
+
+    verdict: SearchVerdict
+    far: float
+    gallery_far: float
+    warnings: list[str]
+    results: list[Visit]
+    uncertain: list[Visit]
+    incomplete: list[str]
 
 
 class SeparateGalleriesAnswers(WireModel):

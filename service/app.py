@@ -22,11 +22,13 @@ from service.ops.logs import LoopErrorLog
 from service.runtime import Runtime
 from service.settings import Settings
 from service.store import routes as exports
+from service.visits import routes as visits
 from service.watch.routes import alerts, cameras, lists, webhooks
 
-# In the order in which the documentation lists their calls.
+# In the order in which the documentation lists their calls. The path of a person's visits is looked
+# for before that of the person, whose name may contain slashes.
 MODULES = (
-    *(galleries, crops, people, queries, searches, cases),
+    *(galleries, visits, crops, people, queries, searches, cases),
     *(lists, cameras, alerts, webhooks, jobs, exports, operation),
 )
 EXPOSED_HEADERS = ("Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")

@@ -207,6 +207,12 @@ UnknownTrack = _define_error(
     "gallery {0!r} holds no crop of track {1!r} in this camera; list those there are with GET "
     "/v1/galleries/{0}/tracks",
 )
+UnknownGroup = _define_error(
+    "unknown_group",
+    404,
+    "gallery {0!r} has no group {1!r}: a later grouping joined other crops, or its crops were "
+    "named or deleted; list those there are with GET /v1/galleries/{0}/groups",
+)
 UnknownJob = _define_error(
     "unknown_job",
     404,

@@ -24,7 +24,6 @@ from service.gallery.files import clear_files, remove_unneeded_files
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
 from service.index.gallery_index import GalleryIndex
-from service.jobs.grouping import run_grouping
 from service.jobs.imports import run_import
 from service.jobs.reindex import run_reindex
 from service.jobs.removals import run_removal
@@ -38,6 +37,7 @@ from service.record.record import Record
 from service.runtime import Runtime
 from service.store.backup import own_backups, taken_at
 from service.store.exports import clear_exports, delete_expired_exports
+from service.visits.grouping import run_grouping
 from service.watch.camera_health import keep_cameras
 from service.watch.lists import keep_lists
 from service.watch.sightings import keep_tracks

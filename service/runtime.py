@@ -43,6 +43,8 @@ from service.search.query import GallerySearch
 from service.search.refit import CalibrationFitter
 from service.settings import Settings
 from service.sign_on import SignOn
+from service.visits.tables import Groupings
+from service.visits.visits import VisitFinder
 from service.watch.parts import Watch
 
 log = logging.getLogger(__name__)
@@ -79,6 +81,8 @@ class Runtime:
         pairs: compares two images.
         fitter: fits calibrations.
         desk: kept searches and cases; accessed as the record.
+        groupings: groups of crops without names; accessed as the record.
+        visits: finds the visits of people.
         watch: watch lists in the record, which is accessed as above, and in memory.
         placement: galleries whose vectors are on the GPU; None if the networks are on the CPU.
         pools: threads for long blocking work.
@@ -156,6 +160,7 @@ class Runtime:
                 log.info("loading %d galleries that have crops", len(filled))
             self.galleries.load()
             self.desk = DeskTables(self.record.database)
+            self.groupings = Groupings(self.record.database)
             self.watch = Watch(self.record, settings, self.metrics)
             held.callback(self.watch.close)
             self.pools = BlockingPools()
@@ -311,6 +316,13 @@ class Runtime:
             device=self.device,
             admission=self.admission,
             metrics=self.metrics,
+        )
+        self.visits = VisitFinder(
+            record=self.record,
+            galleries=self.galleries,
+            calibrations=self.calibrations,
+            groupings=self.groupings,
+            threads=self.pools.visits,
         )
         self.fitter = CalibrationFitter(
             record=self.record,

@@ -14,8 +14,14 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("gmn_client", "gmn_camera", "model", "training", "service", "demo", "bench", "gmn")
 HTTP = ("fastapi", "starlette", "uvicorn", "httpx2")
 STORAGE = ("sqlite3", "redis", "faiss")
-ROUTES = ("service/http", "service/desk/routes", "service/store/routes.py", "service/watch/routes")
-TABLES = ("service/desk/tables.py", "service/postgres", "service/watch/tables")
+ROUTES = (
+    *("service/http", "service/desk/routes", "service/store/routes.py", "service/visits/routes.py"),
+    "service/watch/routes",
+)
+TABLES = (
+    *("service/desk/tables.py", "service/postgres", "service/visits/tables.py"),
+    "service/watch/tables",
+)
 MODELS = ("torch", "torchvision", "model.artefact", "model.embedder", "model.metric_network")
 MODEL_BESIDES_OPENVINO = tuple(
     f"model.{source.stem}"
@@ -23,7 +29,10 @@ MODEL_BESIDES_OPENVINO = tuple(
     if source.stem not in ("openvino_loading", "wording")
 )
 # Each tells the whole story of something that a gallery does not need.
-SLICES = ("service.desk", "service.milvus", "service.postgres", "service.store", "service.watch")
+SLICES = (
+    *("service.desk", "service.milvus", "service.postgres", "service.store", "service.visits"),
+    "service.watch",
+)
 # These put the core and the slices together.
 COMPOSITIONS = ("app", "forgetting", "maintenance", "opening", "remainders")
 ABOVE_THE_CORE = (*SLICES, *(f"service.{name}" for name in COMPOSITIONS))

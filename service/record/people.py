@@ -1,4 +1,4 @@
-"""Identities: in natural order, renamed, merged and forgotten; and groups of unnamed crops."""
+"""Identities: in natural order, renamed, merged and forgotten."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
-from pydantic_core import from_json
-
-from gmn_client.models import CropGroups, IdentityOrder, Merge, Page
+from gmn_client.models import IdentityOrder, Merge, Page
 from model.crops.texts import fold
 from service.errors import InvalidField, UnknownIdentity, UnknownMerge
 from service.record.crop_changes import (
@@ -226,59 +224,6 @@ class People(RecordPart):
         values = (gallery_id, _compute_undo_cutoff())
         statement = "DELETE FROM merges WHERE gallery_id = ? AND merged_at < ?"
         transaction.change(statement, values)
-
-
-class Groups(RecordPart):
-    """The latest grouping of each gallery; deleted together with the gallery."""
-
-    @transactional
-    def put(
-        self,
-        transaction: Transaction,
-        gallery_id: int,
-        job_id: str,
-        version: int,
-        groups: Sequence[tuple[list[int], float]],
-        single: int,
-    ) -> None:
-        """Store a grouping in place of the previous one; raises `UnknownGallery`.
-
-        Args:
-            version: version of the gallery when its crops were read.
-            groups: slots of each group, and the probability of its mean score.
-            single: number of crops in no group.
-        """
-        require_entry(transaction, gallery_id)
-        # Slots name nobody once their crops are deleted.
-        grouping = {
-            "job_id": job_id,
-            "created_at": datetime.now(UTC),
-            "version": version,
-            "groups": groups,
-            "single": single,
-        }
-        row = {"gallery_id": gallery_id, "grouping": grouping}
-        transaction.insert("groups", row, instead=True)
-
-    def get(self, gallery_id: int) -> CropGroups:
-        """Return the latest grouping, without crops that were named or deleted since."""
-        row = self._reader.row("groups", "WHERE gallery_id = ?", (gallery_id,))
-        if row is None:
-            return CropGroups()
-        grouping = from_json(row["grouping"])
-        slots = [slot for group, _ in grouping["groups"] for slot in group]
-        those = self._reader.dialect.among("slot")
-        condition = f"gallery_id = ? AND {those} AND person_id IS NULL"
-        statement = f"SELECT slot, crop_id FROM crops WHERE {condition}"
-        unnamed = dict(self._reader.tuples(statement, (gallery_id, slots)))
-        results = []
-        for group, mean in grouping["groups"]:
-            crop_ids = [unnamed[slot] for slot in group if slot in unnamed]
-            grouping["single"] += len(crop_ids) == 1
-            if len(crop_ids) > 1:
-                results.append({"crop_ids": crop_ids, "cohesion": mean})
-        fields = {"gallery_version": grouping["version"], "results": results}
-        return CropGroups.model_validate(grouping | fields)
 
 
 def _read_people(reader: Reader, gallery_id: int, names: Sequence[str]) -> list[Row]:

@@ -17,7 +17,7 @@ from service.record.files import StrayFiles, UnneededFiles
 from service.record.galleries import Galleries, Runtimes
 from service.record.jobs import Jobs
 from service.record.keys import Keys, ask_for_keys, delete_keys
-from service.record.people import Groups, People
+from service.record.people import People
 from service.record.replacing import StagedVectors
 from service.record.schema import TABLES
 from service.record.tracks import Tracks
@@ -54,7 +54,6 @@ class Record:
         self.jobs = Jobs(database)
         self.keys = Keys(database)
         self.people = People(database)
-        self.groups = Groups(database)
         self.tracks = Tracks(database)
         self.runtimes = Runtimes(database)
         self.stray_files = StrayFiles(database)

@@ -166,12 +166,6 @@ CREATE TABLE merged_crops (
     PRIMARY KEY (merge_id, crop_id)
 ) WITHOUT ROWID;
 
--- The latest grouping of a gallery's unnamed crops.
-CREATE TABLE groups (
-    gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
-    grouping TEXT NOT NULL
-) WITHOUT ROWID;
-
 CREATE TABLE jobs (
     job_id TEXT PRIMARY KEY,
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -129,6 +129,17 @@ class Tracks(RecordPart):
             "WHERE rank = 1 ORDER BY slot"
         )
         return self._reader.column(statement, (most, gallery_id, track, camera or ""))
+
+    def slots_of(self, gallery_id: int, tracks: Collection[tuple[str, str | None]]) -> list[int]:
+        """Return the slots of all crops of tracks, each given by its id and camera."""
+        those = self._reader.dialect.among("track")
+        statement = (
+            "SELECT slot, track, camera FROM tracks JOIN crops USING (gallery_id, slot) "
+            f"WHERE gallery_id = ? AND {those}"
+        )
+        ids = {track for track, _ in tracks}
+        rows = self._reader.tuples(statement, (gallery_id, ids))
+        return [slot for slot, track, camera in rows if (track, camera) in tracks]
 
     def slots(self, gallery_id: int, track: str, camera: str | None) -> list[int]:
         statement = f"SELECT slot FROM {OF_TRACK}"

@@ -1,4 +1,4 @@
-"""Long work: `/v1/jobs`, and the imports, groupings and reindexing that start jobs."""
+"""Long work: `/v1/jobs`, and the imports and reindexing that start jobs."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field, WithJsonSchema
 from sse_starlette import EventSourceResponse
 
-from gmn_client.models import CropGroups, ImportedCrops, Job, JobProblem, Jobs, Scope
+from gmn_client.models import ImportedCrops, Job, JobProblem, Jobs, Scope
 from service.errors import InvalidField, Unauthorised, UnknownJob
 from service.gallery.registry import GalleryRegistry
 from service.http.fields import Camera, Id, Name
-from service.http.forms import FILE, Form, GroupingForm, KeepBest, Sent
-from service.http.guard import Admin, Enroller, Searcher, guarded_router, needs
+from service.http.forms import FILE, Form, KeepBest, Sent
+from service.http.guard import Admin, Enroller, guarded_router, needs
 from service.http.limits import KEEP_ALIVE_SECONDS, hold_stream
 from service.http.problems import content, csv_header, csv_lines, problems
 from service.jobs import runner
-from service.jobs.grouping import begin_grouping
 from service.jobs.imports import begin_import
 from service.jobs.reindex import begin_reindex
 from service.jobs.removals import begin_removal, count_imported
 from service.record.jobs import Job as JobRecord
 from service.runtime import Call, GalleryCall
 
-EVERY_UNNAMED = GroupingForm()
 router = guarded_router("/v1", "jobs")
 JobId = Annotated[Id, Path(description="A job's id.")]
 Reader = Annotated[Call, needs("query", "enroll")]
@@ -220,7 +218,7 @@ async def import_crops(call: Enroller, response: Response, form: Sent[ImportForm
         # The job reads the folder later, limited to what its key may read.
         parameters["gallery"] = call.caller.gallery
     job = await begin_import(call.runtime, call.gallery, parameters, archive, call.caller.key_id)
-    return _answer_accepted(call, response, job)
+    return answer_accepted(call, response, job)
 
 
 @router.delete(
@@ -244,31 +242,7 @@ async def remove_import(
         call.note_view("count_imported", import_job=job_id, count=imported.crops)
         return imported
     job = await begin_removal(call.runtime, call.gallery, job_id, call.caller.key_id)
-    return imported.model_copy(update={"job": _answer_accepted(call, response, job)})
-
-
-@router.post("/galleries/{gallery}/groups", status_code=202, responses=problems("needs_reindex"))
-async def group_crops(
-    call: Admin, response: Response, form: Sent[GroupingForm] = EVERY_UNNAMED
-) -> Job:
-    """Groups unnamed crops by person, as a job; more than 5,000 crops are answered with 422.
-
-    Pairs are scored by the default scoring and clustered by average linkage: groups are joined
-    while their mean score reaches that of `uncertain`. No crop is changed.
-    """
-    job = await begin_grouping(call.runtime, call.gallery, form.filter(), call.caller.key_id)
-    return _answer_accepted(call, response, job)
-
-
-@router.get("/galleries/{gallery}/groups")
-async def list_groups(call: Searcher) -> CropGroups:
-    """Lists the groups of the last grouping, without crops that were named or deleted since.
-
-    Name a group by `PATCH …/crops` with its `crop_ids`.
-    """
-    groups = await call.read(call.record.groups.get)
-    call.note_view("list_groups", count=len(groups.results))
-    return groups
+    return imported.model_copy(update={"job": answer_accepted(call, response, job)})
 
 
 @router.post(
@@ -280,9 +254,9 @@ async def reindex_gallery(call: Admin, response: Response) -> Job:
     Until then the previous model answers, if it is loaded as GMN_PREVIOUS.
     """
     job = await begin_reindex(call.runtime, call.gallery, call.caller.key_id)
-    return _answer_accepted(call, response, job)
+    return answer_accepted(call, response, job)
 
 
-def _answer_accepted(call: GalleryCall, response: Response, job: JobRecord) -> Job:
+def answer_accepted(call: GalleryCall, response: Response, job: JobRecord) -> Job:
     response.headers["Location"] = f"/v1/jobs/{job.job_id}"
     return _describe_job(call.runtime.galleries, job)

@@ -79,12 +79,12 @@ async def query_gallery(request: Request, call: Searcher, form: Sent[QueryForm])
     """
     name = call.gallery.name
     versions = {name: form.min_version} if form.min_version else {}
-    queries = await _answer(request, call, form, [name], versions)
+    queries = await answer_query(request, call, form, [name], versions)
     answered = [query for query in queries if isinstance(query, AnsweredQuery)]
     rankings = [query.answers[name] for query in answered]
     if form.keep:
         rankings = await keep_answers(call, form.kept_fields(), answered, form.keep_picture)
-    _note_searches(call.runtime, form, {name: rankings})
+    note_searches(call.runtime, form, {name: rankings})
     remaining = iter(rankings)
     answers = [next(remaining) if isinstance(query, AnsweredQuery) else query for query in queries]
     if form.mode == "separate":
@@ -94,7 +94,7 @@ async def query_gallery(request: Request, call: Searcher, form: Sent[QueryForm])
     return Response(answers[0].model_dump_json(), media_type=JSON)
 
 
-async def _answer(
+async def answer_query(
     request: Request,
     call: Call,
     form: QueryForm,
@@ -126,7 +126,7 @@ async def _answer(
     return await runtime.search.answer(query)
 
 
-def _note_searches(
+def note_searches(
     runtime: Runtime, form: QueryForm, answers: Mapping[str, Sequence[QueryAnswer]]
 ) -> None:
     filters = form.audited_filters()
@@ -157,7 +157,7 @@ async def search_galleries(request: Request, call: Querier, form: Sent[Galleries
     `mode=separate` each image gets its own answer.
     """
     runtime = call.runtime
-    names = _choose_galleries(call, form)
+    names = choose_galleries(call, form)
     versions = form.min_versions or {}
     for name in versions:
         if name not in names:
@@ -167,7 +167,7 @@ async def search_galleries(request: Request, call: Querier, form: Sent[Galleries
             )
     answers: list[GalleriesAnswer | RefusedImage] = []
     searched: defaultdict[str, list[QueryAnswer]] = defaultdict(list)
-    for query in await _answer(request, call, form, names, versions, form.gallery):
+    for query in await answer_query(request, call, form, names, versions, form.gallery):
         if isinstance(query, RefusedImage):
             answers.append(query)
             continue
@@ -176,13 +176,13 @@ async def search_galleries(request: Request, call: Querier, form: Sent[Galleries
         for problem in query.problems.values():
             runtime.metrics.problems.labels(problem.code).inc()
         answers.append(query.merged(form.top_k, form.operating_point))
-    _note_searches(runtime, form, searched)
+    note_searches(runtime, form, searched)
     if form.mode == "separate":
         return await answer_each(request, SeparateGalleriesAnswers(results=answers))
     return await write_list(request, answers[0])
 
 
-def _choose_galleries(call: Call, form: GalleriesForm) -> list[str]:
+def choose_galleries(call: Call, form: GalleriesForm) -> list[str]:
     caller = call.caller
     names = list(dict.fromkeys(form.galleries))
     if not names and caller.gallery:

@@ -1,0 +1,190 @@
+"""Joining of tracklets into people, by average linkage of log-likelihood ratios.
+
+The log-likelihood ratio of two tracklets is the mean over the pairs of their crops: how much more
+likely each cosine is between two crops of one person than of two. A gallery without names says
+nothing about its people, but most pairs of its tracklets show two. The ratios are fitted to these,
+for each pair of cameras, because strangers look more alike in some scenes than in the data that the
+artefact was calibrated on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.arrays import Array, Floats
+from model.calibration import ScoringCalibration
+from service.visits.reading import SeenCrops
+from service.visits.tracklets import Integers, Tracklet, labels_of_cut, mean_vectors
+
+# Two people are before one camera at once if their tracklets overlap for longer than this: a
+# tracker may keep the box of a person who has left for a moment.
+OVERLAP_SECONDS = 1.0
+# Two boxes on one person give near copies: the mean cosine of such tracklets.
+COPIES_COSINE = 0.95
+# The expected number of tracklets of a person: two tracklets of t show one person at prior odds of
+# this to t. Chosen on half of Market-1501's test people (docs/results.md).
+TRACKLETS_OF_A_PERSON = 3.0
+# People are counted by cuts at other prior odds, chosen with the above: too many links and too few
+# cancel out in the number. The ends of its interval are by odds that are this factor apart.
+COUNTED_TRACKLETS = 90.0
+COUNTING_SPREAD = 4.0
+# Upper bound on prior odds, for few tracklets.
+LIKELIEST = 0.5
+# The shift of a scene is the difference between this quantile of its cosines and the artefact's. It
+# is one of different people unless three quarters of the pairs show one person.
+SHIFT_QUANTILE = 0.25
+# The weight of no shift, in pairs of tracklets, and the largest shift. The only scene unlike the
+# artefacts' data that was measured, a clip, has a shift of 0.3.
+SHIFT_WEIGHT = 2.0
+LARGEST_SHIFT = 0.35
+# Upper bound on the tracklets of a camera that its shifts are computed from.
+MOST_SHIFTING = 300
+ROWS_AT_ONCE = 256
+# Exceeds every log-likelihood ratio, also as the mean of 10⁸ pairs of which one is impossible.
+IMPOSSIBLE = 1e15
+
+
+@dataclass(frozen=True)
+class People:
+    """Tracklets joined into people.
+
+    Attributes:
+        labels: number of each tracklet's person, `(t,)`.
+        weakest: log odds that the two parts that were joined last show one person, for each
+            person `(p,)`; infinite for a person of one tracklet.
+        counted, fewest, most: numbers of people by cuts that count them, `(t,)`.
+    """
+
+    labels: Integers
+    weakest: Array
+    counted: Integers
+    fewest: Integers
+    most: Integers
+
+
+def join_tracklets(
+    crops: SeenCrops,
+    tracklets: Sequence[Tracklet],
+    calibration: ScoringCalibration,
+    between: Callable[[], None] = lambda: None,
+) -> People:
+    """Join tracklets into people; tracklets that overlap in time at one camera are never joined.
+
+    Args:
+        calibration: that of the cosine.
+        between: is called between the steps of the comparison; what it raises ends the work.
+    """
+    count = len(tracklets)
+    if count == 1:
+        one = np.zeros(1, np.int64)
+        return People(one, np.full(1, np.inf), one, one, one)
+    import fastcluster
+
+    distances = np.empty(count * (count - 1) // 2)
+    filled = 0
+    for row, ratios in _compare(crops, tracklets, calibration):
+        distances[filled : filled + len(ratios)] = -ratios
+        filled += len(ratios)
+        if row % ROWS_AT_ONCE == 0:
+            between()
+    merges = fastcluster.linkage(distances, "average", preserve_input=False)
+    # Tracklets are joined while the log-likelihood ratio outweighs the prior.
+    prior = math.log(min(TRACKLETS_OF_A_PERSON / count, LIKELIEST))
+    counting_prior = math.log(min(COUNTED_TRACKLETS / count, LIKELIEST))
+    spread = math.log(COUNTING_SPREAD)
+    labels = labels_of_cut(merges, prior)
+    return People(
+        labels=labels,
+        weakest=_weakest_links(merges, labels) + prior,
+        counted=labels_of_cut(merges, counting_prior),
+        fewest=labels_of_cut(merges, counting_prior + spread),
+        most=labels_of_cut(merges, counting_prior - spread),
+    )
+
+
+def log_likelihood_ratios(
+    crops: SeenCrops, tracklets: Sequence[Tracklet], calibration: ScoringCalibration
+) -> Array:
+    """Compute the log-likelihood ratio of each pair of tracklets, `(t, t)`; 0 with themselves.
+
+    That of tracklets that overlap in time at one camera is `-IMPOSSIBLE`.
+    """
+    ratios = np.zeros((len(tracklets), len(tracklets)))
+    for row, behind in _compare(crops, tracklets, calibration):
+        ratios[row, row + 1 :] = behind
+        ratios[row + 1 :, row] = behind
+    return ratios
+
+
+def _compare(
+    crops: SeenCrops, tracklets: Sequence[Tracklet], calibration: ScoringCalibration
+) -> Iterator[tuple[int, Array]]:
+    """Yield the log-likelihood ratios of each tracklet with those after it."""
+    means = mean_vectors(crops, tracklets)
+    cameras, shifts = _measure_shifts(means, tracklets, calibration)
+    first = np.array([tracklet.first for tracklet in tracklets])
+    last = np.array([tracklet.last for tracklet in tracklets])
+    for start in range(0, len(tracklets) - 1, ROWS_AT_ONCE):
+        cosines = means[start : start + ROWS_AT_ONCE] @ means[start:].T
+        for row in range(start, min(start + ROWS_AT_ONCE, len(tracklets) - 1)):
+            behind = slice(row + 1, None)
+            own = cosines[row - start, row + 1 - start :].astype(np.float64)
+            # A comparison with an unknown time is false.
+            overlap = np.minimum(last[row], last[behind]) - np.maximum(first[row], first[behind])
+            is_impossible = (overlap > OVERLAP_SECONDS) & (own < COPIES_COSINE)
+            is_impossible &= cameras[behind] == cameras[row]
+            if tracklets[row].camera is None:
+                # Crops without a camera may be of several.
+                is_impossible[:] = False
+            ratios = calibration.log_likelihood_ratios(own - shifts[cameras[row], cameras[behind]])
+            ratios[is_impossible] = -IMPOSSIBLE
+            yield row, ratios
+
+
+def _measure_shifts(
+    means: Floats, tracklets: Sequence[Tracklet], calibration: ScoringCalibration
+) -> tuple[Integers, Array]:
+    """Measure how much higher the cosines of two cameras are than in the artefact's data.
+
+    Returns:
+        A number for each tracklet's camera, `(t,)`, and the shifts of pairs of these, `(c, c)`.
+    """
+    numbers: dict[str | None, int] = {}
+    for tracklet in tracklets:
+        numbers.setdefault(tracklet.camera, len(numbers))
+    cameras = np.array([numbers[tracklet.camera] for tracklet in tracklets])
+    samples = [
+        means[np.flatnonzero(cameras == camera)[:MOST_SHIFTING]] for camera in numbers.values()
+    ]
+    expected = calibration.pair_threshold(1.0 - SHIFT_QUANTILE)
+    shifts = np.zeros((len(samples), len(samples)))
+    for camera, sample in enumerate(samples):
+        for other in range(camera, len(samples)):
+            cosines = sample @ samples[other].T
+            if other == camera:
+                cosines = cosines[np.triu_indices(len(sample), 1)]
+            if not cosines.size:
+                continue
+            shift = float(np.quantile(cosines, SHIFT_QUANTILE)) - expected
+            shift *= cosines.size / (cosines.size + SHIFT_WEIGHT)
+            shifts[[camera, other], [other, camera]] = min(max(shift, 0.0), LARGEST_SHIFT)
+    return cameras, shifts
+
+
+def _weakest_links(merges: NDArray[np.float64], labels: Integers) -> Array:
+    """Return the log-likelihood ratio of the last merge of each cluster; infinite without one."""
+    count = len(labels)
+    weakest = np.full(labels.max() + 1, np.inf)
+    clusters = np.concatenate([labels, np.full(len(merges), -1)])
+    for row, (first, second, distance, _) in enumerate(merges):
+        label = clusters[int(first)]
+        if label < 0 or label != clusters[int(second)]:
+            continue
+        clusters[count + row] = label
+        weakest[label] = -distance
+    return weakest

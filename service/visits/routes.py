@@ -1,0 +1,180 @@
+"""Groups of crops without names, and the visits of people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Self
+
+from fastapi import Path, Query, Request, Response
+from pydantic import Field, model_validator
+
+from gmn_client.models import (
+    CropGroups,
+    Job,
+    PeopleCount,
+    PersonVisits,
+    RefusedImage,
+    VisitsAnswer,
+)
+from service.errors import InvalidField
+from service.http.fields import Id, Label, Moment, require_order
+from service.http.forms import GroupingForm, Sent
+from service.http.guard import Admin, Querier, Searcher, guarded_router
+from service.http.problems import problems
+from service.http.query_forms import GalleriesForm, QueryForm
+from service.http.routes.jobs import answer_accepted
+from service.http.routes.queries import (
+    QUERY_PROBLEMS,
+    answer_query,
+    choose_galleries,
+    note_searches,
+)
+from service.runtime import Call
+from service.search.query import AnsweredQuery
+from service.visits.grouping import begin_grouping
+
+router = guarded_router("/v1/galleries/{gallery}", "visits")
+galleries_router = guarded_router("/v1", "visits")
+EVERY_UNNAMED = GroupingForm()
+# Number of crops that a search for visits compares with its tracks.
+COMPARED_CROPS = 1000
+# Twenty galleries then have as many results as one answer may have.
+COMPARED_CROPS_OF_SEVERAL = 500
+GroupId = Annotated[Id, Path(description="A group's id, as the list of groups has it.")]
+Identity = Annotated[Label, Path(description="An identity, as enrolled.", examples=["0042"])]
+After = Annotated[Moment | None, Query(description="Only crops captured since this time.")]
+Before = Annotated[Moment | None, Query(description="Only crops captured until this time.")]
+
+
+class VisitsFields(QueryForm):
+    """The fields of a query, of which visits are made."""
+
+    top_k: int = Field(COMPARED_CROPS, ge=1, le=10_000)
+    """Number of crops most like the person whose tracks are looked at."""
+    rerank_depth: int = Field(COMPARED_CROPS, ge=1, le=10_000)
+    """Candidates that M-Net scores."""
+
+    @model_validator(mode="after")
+    def _require_crops(self) -> Self:
+        for name in ("mode", "group_by", "order", "include_vector", "keep", "keep_picture"):
+            if getattr(self, name) != QueryForm.model_fields[name].default:
+                raise InvalidField(f"{name}: visits are made of all crops; leave it out")
+        return self
+
+
+class GalleriesVisitsFields(VisitsFields, GalleriesForm):
+    """The fields of a query of several galleries, of which visits are made."""
+
+    top_k: int = Field(COMPARED_CROPS_OF_SEVERAL, ge=1, le=10_000)
+    """Number of crops of each gallery most like the person whose tracks are looked at."""
+
+
+@router.post("/groups", status_code=202, responses=problems("needs_reindex"))
+async def group_crops(
+    call: Admin, response: Response, form: Sent[GroupingForm] = EVERY_UNNAMED
+) -> Job:
+    """Groups unnamed crops by person, as a job; more than 100,000 crops are answered with 422.
+
+    Tracks are joined while the mean cosine of their crops says that they show one person. Tracks of
+    one camera that overlap in time are never joined. No crop is changed.
+    """
+    job = await begin_grouping(call.runtime, call.gallery, form.filter(), call.caller.key_id)
+    return answer_accepted(call, response, job)
+
+
+@router.get("/groups")
+async def list_groups(call: Searcher) -> CropGroups:
+    """Lists the groups of the last grouping, without crops that were named or deleted since.
+
+    Name a group by `PATCH …/crops` with its `crop_ids`.
+    """
+    groups = await call.read(call.runtime.groupings.get)
+    call.note_view("list_groups", count=len(groups.results))
+    return groups
+
+
+@router.get("/groups/count")
+async def count_people(
+    call: Searcher, captured_after: After = None, captured_before: Before = None
+) -> PeopleCount:
+    """Counts the people of a time, with an interval that has the true number in nine of ten cases.
+
+    People without a name are counted by the last grouping.
+    """
+    _require_order(captured_after, captured_before)
+    count = await call.read(call.runtime.groupings.count_people, captured_after, captured_before)
+    call.note_view("count_people", count=count.people)
+    return count
+
+
+@router.get("/groups/{group_id}/visits", responses=problems("unknown_group", "needs_reindex"))
+async def list_group_visits(call: Searcher, group_id: GroupId) -> PersonVisits:
+    """Lists where a group of unnamed crops was seen, over all cameras, in the order of time."""
+    visits = await call.runtime.visits.of_group(call.gallery, group_id)
+    call.note_view("visits", count=len(visits.results), filters={"group": group_id})
+    return visits
+
+
+@router.get(
+    "/identities/{identity:path}/visits", responses=problems("unknown_identity", "needs_reindex")
+)
+async def list_identity_visits(
+    call: Searcher,
+    identity: Identity,
+    captured_after: After = None,
+    captured_before: Before = None,
+) -> PersonVisits:
+    """Lists where a person was seen, over all cameras, in the order of time.
+
+    More than 10,000 crops of the person are answered with 422.
+    """
+    _require_order(captured_after, captured_before)
+    visits = await call.runtime.visits.of_identity(
+        call.gallery, identity, captured_after, captured_before
+    )
+    call.note_view("visits", count=len(visits.results), filters={"identity": identity})
+    return visits
+
+
+@router.post("/visits", responses=problems(*QUERY_PROBLEMS))
+async def find_visits(request: Request, call: Searcher, form: Sent[VisitsFields]) -> VisitsAnswer:
+    """Finds the visits of the person on the images: where and when the person was seen.
+
+    It takes the fields of a query. A visit is one person at one camera: tracks with the verdict
+    `match` that show one person and follow each other within five minutes. Tracks that are
+    `uncertain` are listed apart. Several images are of one person.
+    """
+    name = call.gallery.name
+    versions = {name: form.min_version} if form.min_version else {}
+    queries = await answer_query(request, call, form, [name], versions)
+    return await _answer_visits(call, form, queries)
+
+
+@galleries_router.post("/visits", responses=problems("unknown_gallery", *QUERY_PROBLEMS))
+async def find_visits_in_galleries(
+    request: Request, call: Querier, form: Sent[GalleriesVisitsFields]
+) -> VisitsAnswer:
+    """Finds the visits of the person on the images in several galleries, each searched as alone.
+
+    Each gallery is searched at an equal share of the false alarm rate.
+    """
+    names = choose_galleries(call, form)
+    versions = form.min_versions or {}
+    queries = await answer_query(request, call, form, names, versions, form.gallery)
+    return await _answer_visits(call, form, queries)
+
+
+async def _answer_visits(
+    call: Call, form: VisitsFields, queries: Sequence[AnsweredQuery | RefusedImage]
+) -> VisitsAnswer:
+    # Only queries with mode=separate have refused images and several answers.
+    (query,) = [query for query in queries if isinstance(query, AnsweredQuery)]
+    runtime = call.runtime
+    note_searches(runtime, form, {name: [answer] for name, answer in query.answers.items()})
+    merged = query.merged(form.top_k, form.operating_point)
+    return await runtime.visits.of_query(query, merged, form.top_k)
+
+
+def _require_order(after: Moment | None, before: Moment | None) -> None:
+    if after and before:
+        require_order(after, before)
