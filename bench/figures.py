@@ -4,7 +4,7 @@
 `docs/figures/NAME.json`, and writes the table between the page's markers `<!-- NAME -->` and
 `<!-- /NAME -->`. It reads the `report.json` of `gmn evaluate --out`, the `benchmark.json` of
 `gmn benchmark`, the output of `gmn bench --json` (`performance`, `parts`, `scale`), and that of
-`bench.alarms`, `bench.cells`, `bench.gpu_check`, `bench.silent` and `bench.watch`.
+`bench.alarms`, `bench.cells`, `bench.gpu_check`, `bench.people`, `bench.silent` and `bench.watch`.
 
 `premise` shows the gaps of a report, and draws the two spaces.
 """
@@ -266,6 +266,36 @@ def _describe_alarms_left(row: Figures) -> str:
     return left if is_met else f"**{left}**"
 
 
+def _people_table(rows: Sequence[Figures]) -> str:
+    return markdown_table(
+        [
+            {
+                "artefact": row["artefact"],
+                "half": row["half"],
+                "people": row["people"],
+                "tracks": f"{row['tracks']:,.0f}",
+                "precision": f"{row['precision']:.3f}",
+                "recall": f"{row['recall']:.3f}",
+                "counted": f"{row['counted']:.0f}",
+                "interval": f"{row['low'] - 1:+.0%} to {row['high'] - 1:+.0%}",
+                "has the true number": f"{row['inside']:.0%} of {row['draws']}",
+            }
+            for row in rows
+        ]
+    )
+
+
+def _stated_table(rows: Sequence[Figures]) -> str:
+    names = {"artefact": "{artefact}", "half": "{half}", "groups": "{groups:,d}"}
+    return markdown_table(
+        [
+            {title: text.format(**row) for title, text in names.items()}
+            | {"stated": f"{row['stated']:.1%}", "of one person": f"{row['of_one_person']:.1%}"}
+            for row in rows
+        ]
+    )
+
+
 def _gpu_table(rows: Sequence[Figures]) -> str:
     lines = []
     for row in rows:
@@ -294,6 +324,8 @@ TABLES = {
     "alarms": _alarms_table,
     "cells": _cells_table,
     "silent": _silent_table,
+    "people": _people_table,
+    "people-stated": _stated_table,
     "watch": _watch_table,
 }
 
@@ -311,7 +343,7 @@ def read_rows(name: str, source: str) -> list[Figures]:
         return [content["premise"]]
     if TABLES[name] is _benchmark_table:
         return list(condense_benchmark(content))
-    return list(content["results"])
+    return list(content["stated" if name == "people-stated" else "results"])
 
 
 def main(arguments: Sequence[str]) -> None:

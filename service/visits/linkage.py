@@ -29,6 +29,9 @@ COPIES_COSINE = 0.95
 # The expected number of tracklets of a person: two tracklets of t show one person at prior odds of
 # this to t. Chosen on half of Market-1501's test people (docs/results.md).
 TRACKLETS_OF_A_PERSON = 3.0
+# The log odds of a link are higher than the prior of any two tracklets says, by about this, because
+# each tracklet is joined with the most similar ones. Chosen with the above.
+LINK_LOG_ODDS = 2.5
 # People are counted by cuts at other prior odds, chosen with the above: too many links and too few
 # cancel out in the number. The ends of its interval are by odds that are this factor apart.
 COUNTED_TRACKLETS = 90.0
@@ -100,7 +103,7 @@ def join_tracklets(
     labels = labels_of_cut(merges, prior)
     return People(
         labels=labels,
-        weakest=_weakest_links(merges, labels) + prior,
+        weakest=_weakest_links(merges, labels) + prior + LINK_LOG_ODDS,
         counted=labels_of_cut(merges, counting_prior),
         fewest=labels_of_cut(merges, counting_prior + spread),
         most=labels_of_cut(merges, counting_prior - spread),
