@@ -44,6 +44,7 @@ COMMANDS = {
     "enroll": "gmn_client.commands.enroll",
     "query": "gmn_client.commands.query",
     "people": "gmn_client.commands.query",
+    "visits": "gmn_client.commands.visits",
     "camera": "gmn_camera.command",
     "api": "gmn_client.commands.browse",
     "crops": "gmn_client.commands.browse",

@@ -29,16 +29,13 @@ from gmn_client.uploads import (
 )
 
 
-class QueryOptions(TypedDict, total=False):
-    """Options of a query; the service's defaults apply to those omitted.
+class SearchOptions(TypedDict, total=False):
+    """Options of every search; the service's defaults apply to those omitted.
 
     Attributes:
-        top_k: number of results.
+        top_k: number of results; of a search for visits, the crops that they are made of.
         rerank_depth: number of top candidates that M-Net scores.
         scoring: a scoring that the artefact offers.
-        group_by: `crop`, or `identity` or `track` to list each of them once.
-        order: order of crops: `neighbours` keeps crops of one person together; `score` sorts by
-            score.
         cameras, exclude_cameras: only, or without, crops of these cameras.
         captured_after, captured_before: limits of the time of capture, with time zone.
         identities: only crops of these identities.
@@ -48,17 +45,13 @@ class QueryOptions(TypedDict, total=False):
         camera: the camera that took the images that are sent.
         camera_disjoint: whether to leave out the query's own camera.
         min_version: gallery version that the answer must include.
-        include_vector: whether to return the vector of each result.
         purpose: reason for the query, stored in the service's audit log; up to 256 characters.
         boxes: boxes of a single image, a frame; the crops in them are the query.
-        keep, keep_picture: keep the search, and its first image, under the answer's `query_id`.
     """
 
     top_k: int
     rerank_depth: int
     scoring: models.Scoring
-    group_by: Literal["crop", "identity", "track"]
-    order: Literal["neighbours", "score"]
     cameras: Sequence[str]
     exclude_cameras: Sequence[str]
     captured_after: datetime
@@ -71,14 +64,29 @@ class QueryOptions(TypedDict, total=False):
     camera: str
     camera_disjoint: bool
     min_version: int
-    include_vector: bool
     purpose: str
+
+
+class QueryOptions(SearchOptions, total=False):
+    """Options of a query.
+
+    Attributes:
+        group_by: `crop`, or `identity` or `track` to list each of them once.
+        order: order of crops: `neighbours` keeps crops of one person together; `score` sorts by
+            score.
+        include_vector: whether to return the vector of each result.
+        keep, keep_picture: keep the search, and its first image, under the answer's `query_id`.
+    """
+
+    group_by: Literal["crop", "identity", "track"]
+    order: Literal["neighbours", "score"]
+    include_vector: bool
     keep: bool
     keep_picture: bool
 
 
-class AskedOptions(QueryOptions, total=False):
-    """Options of a query by images, or by crops of the gallery instead.
+class VisitsOptions(SearchOptions, total=False):
+    """Options of a search by images, or by crops of the gallery instead.
 
     Attributes:
         crop_id: crops of the gallery, up to 32.
@@ -87,6 +95,10 @@ class AskedOptions(QueryOptions, total=False):
 
     crop_id: Sequence[str]
     track: str
+
+
+class AskedOptions(QueryOptions, VisitsOptions, total=False):
+    """Options of a query by images, or by crops of the gallery instead."""
 
 
 class SightingFields(TypedDict, total=False):
@@ -108,8 +120,8 @@ class SightingFields(TypedDict, total=False):
     wait: bool
 
 
-class GalleriesOptions(AskedOptions, total=False):
-    """Options of a query of several galleries.
+class SeveralGalleries(TypedDict, total=False):
+    """Options of a search of several galleries.
 
     Attributes:
         galleries: at most 20; all that the key may use if omitted.
@@ -123,6 +135,14 @@ class GalleriesOptions(AskedOptions, total=False):
     vector: Sequence[float]
     embedding_fingerprint: str
     min_versions: Mapping[str, int]
+
+
+class GalleriesOptions(AskedOptions, SeveralGalleries, total=False):
+    """Options of a query of several galleries."""
+
+
+class GalleriesVisitsOptions(VisitsOptions, SeveralGalleries, total=False):
+    """Options of a search for visits in several galleries."""
 
 
 Answers_co = TypeVar("Answers_co", covariant=True)
@@ -164,6 +184,7 @@ class GalleriesQuery(Protocol[Answer_co, Answers_co]):
 
 
 GALLERIES = reader(models.GalleriesAnswer | models.SeparateGalleriesAnswers)
+VISITS = reader(models.VisitsAnswer)
 
 
 class WatchOptions(TypedDict, total=False):
@@ -503,12 +524,52 @@ class Methods(Calls):
             captured_after, captured_before: inclusive limits of the capture time, with time zone.
 
         Raises:
-            RequestRefused: status 422 for more than 5,000 crops.
+            RequestRefused: status 422 for more than 100,000 crops.
         """
 
     @Request("GET", "galleries/{gallery}/groups")
     def groups(self, gallery: GalleryName = None) -> models.CropGroups:
         """Lists the groups of the last grouping, without crops named or deleted since."""
+
+    @Request("GET", "galleries/{gallery}/groups/count")
+    def count_people(
+        self,
+        gallery: GalleryName = None,
+        *,
+        captured_after: datetime | str | None = None,
+        captured_before: datetime | str | None = None,
+    ) -> models.PeopleCount:
+        """Counts the people whose crops are of a time, with and without a name, with an interval.
+
+        Args:
+            captured_after, captured_before: inclusive limits of the capture time, with time zone.
+        """
+
+    @Request("GET", "galleries/{gallery}/groups/{group_id}/visits")
+    def group_visits(self, group_id: str, gallery: GalleryName = None) -> models.PersonVisits:
+        """Lists where a group of unnamed crops was seen, over all cameras, in the order of time.
+
+        Raises:
+            RequestRefused: status 404 if a later grouping joined other crops.
+        """
+
+    @Request("GET", "galleries/{gallery}/identities/{identity}/visits")
+    def identity_visits(
+        self,
+        identity: str,
+        gallery: GalleryName = None,
+        *,
+        captured_after: datetime | str | None = None,
+        captured_before: datetime | str | None = None,
+    ) -> models.PersonVisits:
+        """Lists where a person was seen, over all cameras, in the order of time.
+
+        Args:
+            captured_after, captured_before: inclusive limits of the capture time, with time zone.
+
+        Raises:
+            RequestRefused: status 422 for more than 10,000 crops.
+        """
 
     @Request("GET", "jobs")
     def jobs(self, gallery: str | None = None, limit: int = 100) -> list[models.Job]:
@@ -613,16 +674,44 @@ class Methods(Calls):
         `keep`, `keep_picture` and `min_version` apply to single galleries and are refused.
         """
         label_fields("query_galleries", images)
-        fields: dict[str, object] = {**options, "mode": mode}
-        if "crop_id" in options or "track" in options:
-            fields["gallery"] = options.get("gallery") or self.gallery_name
-        if (vector := options.get("vector")) is not None:
-            fields["vector"] = vector_text(vector)
+        fields = self._galleries_fields(options) | {"mode": mode}
         return await self._send(
             Call(GALLERIES, "POST", path_to("queries"), fields, images=images, repeatable=True)
         )
 
     query_galleries: Any = _query_galleries
+
+    @Request("POST", "galleries/{gallery}/visits", repeatable=True)
+    def visits(
+        self, *images: ImageSource, gallery: GalleryName = None, **options: Unpack[VisitsOptions]
+    ) -> models.VisitsAnswer:
+        """Finds where and when the person on the images was seen in a gallery.
+
+        With `crop_id` or `track` the person is on crops of the gallery, which the visits leave out.
+        """
+
+    @answered
+    async def visits_in_galleries(
+        self, *images: ImageSource, **options: Unpack[GalleriesVisitsOptions]
+    ) -> models.VisitsAnswer:
+        """Finds where and when the person on the images was seen in several galleries.
+
+        The option `min_version` applies to single galleries and is refused.
+        """
+        label_fields("visits_in_galleries", images)
+        fields = self._galleries_fields(options)
+        return await self._send(
+            Call(VISITS, "POST", path_to("visits"), fields, images=images, repeatable=True)
+        )
+
+    def _galleries_fields(self, options: Mapping[str, Any]) -> dict[str, object]:
+        """Return the form fields of a search of several galleries."""
+        fields: dict[str, object] = dict(options)
+        if "crop_id" in options or "track" in options:
+            fields["gallery"] = options.get("gallery") or self.gallery_name
+        if (vector := options.get("vector")) is not None:
+            fields["vector"] = vector_text(vector)
+        return fields
 
     @Request("POST", "pairs", repeatable=True)
     def pairs(

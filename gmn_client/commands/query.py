@@ -30,11 +30,11 @@ VERDICT_STYLES = {
 }
 
 
-def _format_probability(row: RankedCrop) -> str | None:
-    if row.probability is None:
+def format_probability(probability: float | None) -> str | None:
+    if probability is None:
         return None
     # Displayed probabilities stay below 100%: no score is certain.
-    return "> 99.9%" if row.probability > 0.999 else f"{row.probability:.1%}"
+    return "> 99.9%" if probability > 0.999 else f"{probability:.1%}"
 
 
 def _format_verdict(row: RankedCrop) -> Text | None:
@@ -48,7 +48,7 @@ RESULT_COLUMNS: Columns = {
     "camera": "camera",
     "cosine": "cosine",
     "logit": "pair_logit",
-    "probability": _format_probability,
+    "probability": lambda row: format_probability(row.probability),
     "verdict": _format_verdict,
 }
 

@@ -45,7 +45,7 @@ def declared_calls(option):
 
 def test_both_clients_repeat_the_same_calls_and_wait_long_for_the_same():
     # Written as calls of their own in Python, which are no declarations.
-    several_galleries = {"POST /v1/queries"}
+    several_galleries = {"POST /v1/queries", "POST /v1/visits"}
     # Repeated for its Idempotency-Key.
     enrollment = {"POST /v1/galleries/{}/crops"}
     repeated = declared_calls("repeatable") | several_galleries

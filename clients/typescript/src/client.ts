@@ -147,6 +147,28 @@ function namedMethods(calls: Calls, gallery: string) {
         : "GalleriesAnswer"];
     },
 
+    /** Find where and when the person on the images was seen in a gallery. */
+    async visits(
+      form: Schemas["VisitsFields"],
+      options: GalleryCallOptions = {},
+    ): Promise<Schemas["VisitsAnswer"]> {
+      return unwrap(
+        calls.POST("/v1/galleries/{gallery}/visits", {
+          params: { path: pathOf(options) },
+          body: form,
+          signal: options.signal,
+        }),
+      );
+    },
+
+    /** Find where and when the person was seen in several galleries, by default in all. */
+    async visitsInGalleries(
+      form: Schemas["GalleriesVisitsFields"],
+      { signal }: CallOptions = {},
+    ): Promise<Schemas["VisitsAnswer"]> {
+      return unwrap(calls.POST("/v1/visits", { body: form, signal }));
+    },
+
     /** Compare crops of a camera with the armed watch lists without storing them. */
     async sight(
       form: Schemas["SightingForm"],
