@@ -687,7 +687,7 @@ class Methods(Calls):
     ) -> models.VisitsAnswer:
         """Finds where and when the person on the images was seen in a gallery.
 
-        With `crop_id` or `track` the person is on crops of the gallery, which the visits leave out.
+        With `crop_id` or `track` the person is on crops of the gallery.
         """
 
     @answered

@@ -23,7 +23,11 @@ def groups(page, http, gallery):
     for identity in by_person:
         taken_away = {"identity": identity, "new_identity": ""}
         assert http.patch(crops, data=taken_away).is_success
-    grouping = {"results": [{"crop_ids": crop_ids} for crop_ids in by_person.values()]}
+    found = [
+        {"group_id": f"g{number}", "crop_ids": crop_ids, "tracks": 2, "probability": 0.97}
+        for number, crop_ids in enumerate(by_person.values())
+    ]
+    grouping = {"job_id": "j1", "results": found}
     # The drawn people are not trained to be grouped.
     page.route("**/groups", lambda route: route.fulfill(json=grouping))
     page.set_viewport_size(DESK)
@@ -41,6 +45,7 @@ def test_three_groups_fit_the_screen_of_a_desk_and_are_explained_once(page, grou
     for group in groups.all()[:3]:
         expect(group).to_be_in_viewport(ratio=1)
         expect(group.locator(".tile")).to_have_count(4)
+        expect(group.locator("h3")).to_contain_text("4 pictures 2 tracks, one person with 97%")
         expect(group.locator(".hint:not([role=status])")).to_have_count(0)
     expect(page.get_by_text("untick those of somebody else")).to_have_count(1)
     assert violations(page) == []

@@ -127,8 +127,10 @@ def test_every_call_has_an_example():
         "/$ALERT": "/{alert_id}",
         "/$HOOK": "/{webhook_id}",
         "/0198f2c6a1b27d1c3e5f9a0b4c6d8e30": "/{delivery_id}",
+        "/0042": "/{identity}",
         "/0043": "/{identity}",
         "/Ann": "/{identity}",
+        "/3f9a0b4c6d8e2f01": "/{group_id}",
         "/gate": "/{camera}",
     }
     shown = set()

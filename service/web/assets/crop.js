@@ -22,6 +22,11 @@ import { show, sideBySide } from "./side.js";
 
 let opening = 0;
 
+// Return what `openCrop` takes in place of a search, to lead through the pictures of a visit.
+export const stepsOf = ({ crop_ids: ids }) => ({
+  answer: { results: ids.map((id) => ({ crop_id: id })), scoring: null },
+});
+
 // `search` is the search, as in results.js, that found the crop.
 export async function openCrop(cropId, search = null) {
   const sheet = openSheet("Picture");
@@ -85,7 +90,10 @@ function steps(crop, search) {
 }
 
 function record(crop, search) {
-  const ranked = search?.answer.results.find((result) => result.crop_id === crop.crop_id);
+  // The pictures of a visit have no scores.
+  const ranked = search?.answer.results.find(
+    (result) => result.crop_id === crop.crop_id && "cosine" in result,
+  );
   const detail = h("div", { class: "detail", "aria-live": "polite" });
   const button = (label, action, kind = "") =>
     h("button", { type: "button", class: kind, onclick: action }, label);

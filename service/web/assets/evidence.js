@@ -3,7 +3,7 @@
 import { openCrop } from "./crop.js";
 import { count, h, moment, nameOf, percent, thumbnail } from "./elements.js";
 import { addressOf, gallery } from "./place.js";
-import { timeline } from "./timeline.js";
+import { marksOf, timeline } from "./timeline.js";
 
 // Return the confirmed results of an opened search, best first.
 function confirmedIn({ answer, reviews }) {
@@ -75,7 +75,7 @@ export function evidence(searches) {
           ? "Open a search and press “Same person” at the results that show the person. They are listed here, in order of time."
           : "Make a search and press “Add to a case…” beside its results.",
       ),
-    timeline(crops, openCrop),
+    timeline(marksOf(crops), openCrop, "picture"),
     h(
       "ol",
       { class: "rows", "aria-label": "Confirmed pictures in order of time" },

@@ -14,11 +14,11 @@ import {
   thumbnail,
   verdictChip,
 } from "./elements.js";
+import { showVisits } from "./line.js";
 import { askForMerge } from "./merge.js";
 import { act, askForName, askToDelete, report } from "./naming.js";
 import { addressOf, gallery, inGallery, item, segment } from "./place.js";
 import { chooser } from "./tiles.js";
-import { timeline } from "./timeline.js";
 import { call, dropNamed, twoAgain } from "./undo.js";
 
 const CROPS = 500;
@@ -65,6 +65,7 @@ function draw(place, about, page) {
   const { identity, cameras, first_seen: first, last_seen: last } = about;
   const button = (label, action, kind = "") =>
     h("button", { type: "button", class: kind, onclick: () => act(() => action(about)) }, label);
+  const visits = h("section", { class: "visits", "aria-label": "Visits" });
   const crops = h("div", {});
   const similar = h("section", { "aria-label": "May be the same person" });
   place.replaceChildren(
@@ -83,9 +84,12 @@ function draw(place, about, page) {
       `${count(about.crops, "picture")} · ${cameras.join(", ") || "camera unknown"}`,
       last && [" · first seen or enrolled ", moment(first), ", last ", moment(last)],
     ),
+    visits,
     crops,
     similar,
   );
+  if (page.results.some(({ captured_at: time }) => time !== null))
+    showVisits(visits, `${pathOf(identity)}/visits`);
   showCrops(crops, identity, page.results, page.next_cursor);
   showSimilar(similar, identity);
 }
@@ -96,10 +100,6 @@ function showCrops(place, identity, crops, cursor) {
     ["Delete…", askToDelete, "danger quiet"],
   ]);
   tiles.add(crops);
-  const focus = (cropId) => {
-    tiles.has(cropId).scrollIntoView({ block: "center" });
-    tiles.has(cropId).focus();
-  };
   const more = h(
     "button",
     {
@@ -118,7 +118,7 @@ function showCrops(place, identity, crops, cursor) {
     },
     "Show more",
   );
-  place.replaceChildren(...[timeline(crops, focus), tiles.element, more].filter(Boolean));
+  place.replaceChildren(tiles.element, more);
 }
 
 // Show people whose crops are similar enough to be the same person.

@@ -4,7 +4,7 @@
 import { ask, formOf } from "./api.js";
 import { askForBoxes } from "./boxes.js";
 import { WRONG_TIMES } from "./cameras.js";
-import { openCrop } from "./crop.js";
+import { openCrop, stepsOf } from "./crop.js";
 import {
   attempt,
   count,
@@ -19,11 +19,11 @@ import {
 import { lookAt } from "./photos.js";
 import { addressOf, changed, gallery, item, panel } from "./place.js";
 import { trackName } from "./tracks.js";
-import { answerElements, visitsOf } from "./visits.js";
+import { answerElements } from "./visits.js";
 
 // A search has at most so many galleries.
 const MOST_GALLERIES = 20;
-const MOST_RESULTS = 1000;
+const MOST_COMPARED = 1000;
 // A service of several processes would refuse a search that scores more crops in all galleries.
 const MOST_SCORED = 5000;
 
@@ -33,7 +33,6 @@ let known = [];
 // Galleries that delete their pictures.
 let keeping = [];
 let visits = [];
-let scorings = new Map();
 let running = null;
 let stale = false;
 // Of the last pictures that were dropped.
@@ -80,15 +79,9 @@ function follow() {
   const id = item();
   if (id) {
     const visit = visits.find(
-      (each) => each.gallery === gallery() && each.crops.some((crop) => crop.crop_id === id),
+      (each) => each.gallery === gallery() && each.crop_ids.includes(id),
     );
-    openCrop(
-      id,
-      visit && {
-        answer: { results: visit.crops, scoring: scorings.get(visit.gallery) },
-        shots,
-      },
-    );
+    openCrop(id, visit && { ...stepsOf(visit), shots });
   } else if (stale) run();
   else if (shots.length === 0) place().replaceChildren(beginning());
 }
@@ -260,7 +253,7 @@ async function run({ scroll = false } = {}) {
         `${MOST_GALLERIES} galleries at most are searched at once. Untick some, and search twice.`,
       );
     const chosen = times();
-    const most = Math.min(MOST_RESULTS, Math.floor(MOST_SCORED / galleries.length));
+    const most = Math.min(MOST_COMPARED, Math.floor(MOST_SCORED / galleries.length));
     const body = formOf([
       ["purpose", form().elements.purpose.value],
       ["top_k", most],
@@ -270,15 +263,14 @@ async function run({ scroll = false } = {}) {
       ...personFields(),
     ]);
     const options = { method: "POST", body, signal: request.signal };
-    const answer = await ask("/v1/queries", options).catch((error) => {
+    const answer = await ask("/v1/visits", options).catch((error) => {
       // A refused search removes the earlier answer.
       if (error.name !== "AbortError") place().replaceChildren();
       throw error;
     });
-    scorings = new Map(answer.galleries.map((each) => [each.gallery, each.scoring]));
-    visits = visitsOf(answer.results);
-    const asked = { shots, hasTimes: chosen.length > 0, most };
-    place().replaceChildren(...answerElements(answer, visits, galleries, asked));
+    visits = [...answer.results, ...answer.uncertain];
+    const asked = { shots, hasTimes: chosen.length > 0 };
+    place().replaceChildren(...answerElements(answer, galleries, asked));
     // On a phone the answer is below the form.
     if (scroll && place().getBoundingClientRect().top > innerHeight / 2) place().scrollIntoView();
   });

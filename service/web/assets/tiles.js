@@ -55,12 +55,16 @@ export function chooser(label, actions, { chosen = false } = {}) {
       for (const box of boxes()) if (cropIds.includes(box.value)) box.closest("li").remove();
       redraw();
     },
-    has: (cropId) => boxes().find((box) => box.value === cropId),
   };
 }
 
+// Of a crop that was not read with its labels, only the picture is shown.
 function tile(crop, checked) {
-  const about = `${nameOf(crop.identity)}, ${crop.camera ?? "camera unknown"}, ${crop.captured_at ? new Date(crop.captured_at).toLocaleString() : "time unknown"}`;
+  const isRead = crop.camera !== undefined;
+  const time = crop.captured_at ? new Date(crop.captured_at).toLocaleString() : "time unknown";
+  const about = isRead
+    ? `${nameOf(crop.identity)}, ${crop.camera ?? "camera unknown"}, ${time}`
+    : nameOf(null);
   return h(
     "li",
     { class: "tile" },
@@ -74,12 +78,13 @@ function tile(crop, checked) {
       "button",
       { type: "button", class: "card", onclick: () => openCrop(crop.crop_id) },
       thumbnail(crop.image_url, `Picture of ${nameOf(crop.identity)}`),
-      h(
-        "span",
-        { class: "about" },
-        h("span", { class: "name" }, crop.camera ?? "camera unknown"),
-        h("span", {}, moment(crop.captured_at)),
-      ),
+      isRead &&
+        h(
+          "span",
+          { class: "about" },
+          h("span", { class: "name" }, crop.camera ?? "camera unknown"),
+          h("span", {}, moment(crop.captured_at)),
+        ),
     ),
   );
 }

@@ -1,4 +1,5 @@
-// Crops by time, in a lane for each camera. A list beside it serves keyboards and screen readers.
+// Crops or visits by time, in a lane for each camera. A list beside it serves keyboards and screen
+// readers.
 
 import { count, nfc } from "./elements.js";
 
@@ -8,25 +9,34 @@ const FOOT = 30;
 const EDGE = 2;
 const DAY_MS = 864e5;
 
-// Return null if fewer than two crops have a time.
-export function timeline(crops, choose) {
-  const seen = crops
+// Return the marks of crops that have a time.
+export const marksOf = (crops) =>
+  crops
     .filter((crop) => crop.captured_at !== null)
-    .map((crop) => ({ ...crop, camera: nfc(crop.camera), at: Date.parse(crop.captured_at) }));
-  if (seen.length < 2) return null;
-  const lanes = [...new Set(seen.map((crop) => crop.camera))].sort((first, second) =>
+    .map(({ crop_id: id, camera, captured_at: text }) => {
+      const at = Date.parse(text);
+      return { id, camera, from: at, until: at };
+    });
+
+// Return null for fewer than two marks. A mark is {id, camera, from, until}; `choose` gets the id of
+// the one that is pressed, and `noun` is what they are.
+export function timeline(marks, choose, noun) {
+  if (marks.length < 2) return null;
+  const seen = marks.map((mark) => ({ ...mark, camera: nfc(mark.camera) }));
+  const lanes = [...new Set(seen.map((mark) => mark.camera))].sort((first, second) =>
     (first ?? "").localeCompare(second ?? "", undefined, { numeric: true }),
   );
-  const from = Math.min(...seen.map((crop) => crop.at));
-  const until = Math.max(...seen.map((crop) => crop.at));
+  const from = Math.min(...seen.map((mark) => mark.from));
+  const until = Math.max(...seen.map((mark) => mark.until));
   const x = (at) =>
     `${EDGE + (100 - 2 * EDGE) * (until > from ? (at - from) / (until - from) : 0.5)}%`;
   const y = (camera) => HEAD + LANE * lanes.indexOf(camera) + LANE - 10;
   const height = HEAD + LANE * lanes.length + FOOT;
   const words = lanes.map(
     (lane) =>
-      `${lane ?? "camera unknown"}: ${count(seen.filter((crop) => crop.camera === lane).length, "picture")}`,
+      `${lane ?? "camera unknown"}: ${count(seen.filter((mark) => mark.camera === lane).length, noun)}`,
   );
+  const title = `${noun.charAt(0).toUpperCase()}${noun.slice(1)}s`;
   return s(
     "svg",
     {
@@ -34,36 +44,40 @@ export function timeline(crops, choose) {
       width: "100%",
       height,
       role: "img",
-      "aria-label": `Pictures by time and camera. ${words.join(", ")}.`,
+      "aria-label": `${title} by time and camera. ${words.join(", ")}.`,
     },
     ...lanes.flatMap((lane) => [
       s("line", { class: "lane", x1: "0", x2: "100%", y1: y(lane), y2: y(lane) }),
       s("text", { x: "0", y: y(lane) - 16 }, lane ?? "camera unknown"),
     ]),
-    ...seen.slice(1).map((crop, at) =>
+    ...seen.slice(1).map((mark, at) =>
       s("line", {
         class: "way",
-        x1: x(seen[at].at),
+        x1: x(seen[at].until),
         y1: y(seen[at].camera),
-        x2: x(crop.at),
-        y2: y(crop.camera),
+        x2: x(mark.from),
+        y2: y(mark.camera),
       }),
     ),
-    ...seen.map((crop) => dot(crop, x(crop.at), y(crop.camera), choose)),
+    ...seen.map((mark) => shape(mark, x, y(mark.camera), choose)),
     ...ticks(from, until).map(([at, anchor]) =>
       s("text", { x: x(at), y: height - 9, "text-anchor": anchor }, label(at, until - from)),
     ),
   );
 }
 
-function dot(crop, cx, cy, choose) {
-  const circle = s(
-    "circle",
-    { cx, cy, r: 7 },
-    s("title", {}, `${crop.camera ?? "camera unknown"}, ${new Date(crop.at).toLocaleString()}`),
-  );
-  circle.addEventListener("click", () => choose(crop.crop_id));
-  return circle;
+// A moment is a dot, and a longer time a bar with round ends.
+function shape(mark, x, y, choose) {
+  const { id, camera, from, until } = mark;
+  const ends = from === until ? [from] : [from, until];
+  const times = ends.map((at) => new Date(at).toLocaleString()).join(" – ");
+  const title = s("title", {}, `${camera ?? "camera unknown"}, ${times}`);
+  const drawn =
+    from === until
+      ? s("circle", { cx: x(from), cy: y, r: 7 }, title)
+      : s("line", { class: "stay", x1: x(from), x2: x(until), y1: y, y2: y }, title);
+  drawn.addEventListener("click", () => choose(id));
+  return drawn;
 }
 
 const ticks = (from, until) =>

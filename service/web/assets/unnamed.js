@@ -3,11 +3,13 @@
 import { ask, formOf, pages } from "./api.js";
 import { attempt, count, find, h, nothingYet, onSubmit, percent } from "./elements.js";
 import { addJob } from "./imports.js";
+import { showVisits } from "./line.js";
 import { act, askForName, askToDelete, nameCrops } from "./naming.js";
-import { addressOf, gallery, inGallery, panel } from "./place.js";
+import { addressOf, gallery, inGallery, panel, segment } from "./place.js";
 import { chooser } from "./tiles.js";
+import { pictureOfCrop } from "./visits.js";
 
-// Most crops of a grouping.
+// Crops that are read with their labels; a grouping may have twenty times as many.
 const CROPS = 5000;
 const SMALL = 4;
 const SHOWN_CROPS = 120;
@@ -33,15 +35,19 @@ async function load() {
   const place = find("#unnamed-crops");
   find("#unnamed > a").href = addressOf(name, "identities");
   await attempt(place, async () => {
-    const [found, groups] = await Promise.all([
+    const { camera, ...times } = chosen();
+    const [found, groups, people] = await Promise.all([
       pages(inGallery("/crops"), { unnamed: "true", order: "captured", ...chosen() }, CROPS),
       ask(inGallery("/groups")),
+      ask(inGallery(`/groups/count?${new URLSearchParams(times)}`)),
     ]);
     if (gallery() !== name || panel() !== "unnamed") return;
     const loose = new Map(found.results.map((crop) => [crop.crop_id, crop]));
-    const grouped = groups.results
-      .map((group) => group.crop_ids.filter((id) => loose.has(id)).map((id) => loose.get(id)))
-      .filter((crops) => crops.length > 1);
+    const grouped = chosenGroups(groups.results, loose, found.next_cursor !== null);
+    find("#people-count").textContent = peopleWords(people, groups, {
+      camera,
+      hasTimes: Object.keys(times).length > 0,
+    });
     find("#group").disabled = loose.size === 0;
     find("#group").classList.toggle("main", loose.size > 0 && grouped.length === 0);
     find("#of-groups").hidden = grouped.length === 0;
@@ -62,11 +68,52 @@ async function load() {
       return;
     }
     const typed = document.activeElement?.closest("#unnamed-crops");
-    for (const crop of grouped.flat()) loose.delete(crop.crop_id);
-    place.replaceChildren(h("div", {}), rest([...loose.values()], grouped.length > 0));
+    for (const crop of grouped.flatMap(({ crops }) => crops)) loose.delete(crop.crop_id);
+    place.replaceChildren(h("div", {}), rest([...loose.values()], grouped.length > 0, more));
     showGroups(place.firstChild, grouped);
     if (typed) place.querySelector("input[list]")?.focus();
   });
+}
+
+// Return groups with their crops that pass the camera and times of the form. If there are more
+// unnamed crops than were read, groups are shown whole, and those that were not read as ids alone.
+function chosenGroups(groups, loose, areMore) {
+  const isChosen = Object.keys(chosen()).length > 0;
+  return groups
+    .filter(({ crop_ids: ids }) => !isChosen || ids.some((id) => loose.has(id)))
+    .map((group) => ({
+      ...group,
+      crops: group.crop_ids
+        .filter((id) => areMore || loose.has(id))
+        .map((id) => loose.get(id) ?? unread(id)),
+    }))
+    .filter(({ crops }) => crops.length > 1);
+}
+
+const unread = (id) => ({
+  crop_id: id,
+  identity: null,
+  image_url: pictureOfCrop(gallery(), id),
+});
+
+// Say how many people there are, with the interval, and which pictures are not counted.
+function peopleWords(counted, groups, { camera, hasTimes }) {
+  const { people, fewest, most, named, ungrouped_crops: ungrouped } = counted;
+  if (groups.job_id === null)
+    return ungrouped === 0 ? "" : "Group the pictures to count the people on them.";
+  const range =
+    fewest === most
+      ? "."
+      : `: ${fewest.toLocaleString()} to ${most.toLocaleString()} in nine of ten cases.`;
+  const where = [hasTimes && "of these times", camera && "of all cameras"].filter(Boolean).join(" ");
+  return [
+    `About ${count(people, "person is", "people are")} on the pictures${where && ` ${where}`}${range}`,
+    named > 0 && `${count(named, "has", "have")} a name.`,
+    ungrouped > 0 &&
+      `${count(ungrouped, "picture is", "pictures are")} not counted: the last grouping left them out, or they came later.`,
+  ]
+    .filter(Boolean)
+    .join(" ");
 }
 
 // Return the camera and times that restrict the list and a grouping.
@@ -90,7 +137,7 @@ function showGroups(place, grouped) {
     more.before(
       ...grouped
         .slice(shown, shown + SHOWN_GROUPS)
-        .map((crops, at) => group(crops, shown + at + 1)),
+        .map((one, at) => group(one, shown + at + 1)),
     );
     shown += SHOWN_GROUPS;
     more.hidden = shown >= grouped.length;
@@ -99,7 +146,7 @@ function showGroups(place, grouped) {
   next();
 }
 
-function group(crops, number) {
+function group({ group_id: id, crops, tracks, probability }, number) {
   const field = h("input", {
     maxlength: 256,
     required: true,
@@ -116,6 +163,7 @@ function group(crops, number) {
   );
   tiles.add(crops);
   const proposals = h("span", { class: "row" });
+  const visits = h("section", { class: "visits", "aria-label": `Visits of group ${number}` });
   const form = h(
     "form",
     { class: "row" },
@@ -126,16 +174,38 @@ function group(crops, number) {
       { type: "button", onclick: () => act(() => propose(crops[0], field, proposals)) },
       "Who may this be?",
     ),
+    h(
+      "button",
+      { type: "button", onclick: ({ target }) => toggleVisits(target, visits, id) },
+      "Where was this person?",
+    ),
     proposals,
   );
   onSubmit(form, () => nameCrops(tiles.chosen(), null, field.value));
   return h(
     "section",
     { class: "group", "aria-label": `Group ${number}`, tabindex: -1 },
-    h("h3", {}, `Group ${number}: ${count(crops.length, "picture")}`),
+    h(
+      "h3",
+      {},
+      `Group ${number}: ${count(crops.length, "picture")} `,
+      h(
+        "span",
+        { class: "sure" },
+        `${count(tracks, "track")}, one person with ${percent(probability)}`,
+      ),
+    ),
     form,
     tiles.element,
+    visits,
   );
+}
+
+function toggleVisits(button, place, id) {
+  const isShown = place.children.length > 0;
+  button.setAttribute("aria-expanded", String(!isShown));
+  if (isShown) place.replaceChildren();
+  else showVisits(place, inGallery(`/groups/${segment(id)}/visits`));
 }
 
 // Offer the named people most similar to a crop as buttons that fill in the name.
@@ -169,24 +239,25 @@ async function propose(crop, field, place) {
   );
 }
 
-function rest(crops, afterGroups) {
+function rest(crops, afterGroups, more) {
   const tiles = chooser("Pictures without a name, by time", [
     ["Name…", (ids) => askForName(ids, null)],
     ["Delete…", askToDelete, "danger quiet"],
   ]);
-  const more = h("button", { type: "button", onclick: () => next() }, "Show more");
+  const button = h("button", { type: "button", onclick: () => next() }, "Show more");
   let shown = 0;
   const next = () => {
     tiles.add(crops.slice(shown, shown + SHOWN_CROPS));
     shown += SHOWN_CROPS;
-    more.hidden = shown >= crops.length;
+    button.hidden = shown >= crops.length;
   };
   next();
   return h(
     "section",
     { hidden: crops.length === 0 },
-    afterGroups && h("h3", {}, `In no group: ${count(crops.length, "picture")}`),
+    afterGroups &&
+      h("h3", {}, `In no group: ${more.toLowerCase()}${count(crops.length, "picture")}`),
     tiles.element,
-    more,
+    button,
   );
 }

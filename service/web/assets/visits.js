@@ -1,4 +1,5 @@
-// Sightings of one person: crops of one visit folded into one entry, and the entries by day.
+// The answer to "Has this person been here before?": the visits by day, and apart from them the
+// tracks that may show the person.
 
 import {
   CLOCK,
@@ -15,79 +16,42 @@ import {
   verdictChip,
   verdictSign,
 } from "./elements.js";
-import { addressOf } from "./place.js";
+import { addressOf, segment } from "./place.js";
 
-const MINUTE_MS = 60_000;
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
-const VISIT_MS = 5 * MINUTE_MS;
-// Watch lists end a track after this time too. Trackers use their ids again.
-const TRACK_MS = 30 * MINUTE_MS;
 const SHOTS_BESIDE = 2;
+// Pictures of a visit beside the best one.
+const MORE_PICTURES = 5;
 const MISSES = "The model may err: it misses people, most of all in other clothes";
 const LOOK = `${MISSES}, and takes strangers for the person. Look at the pictures before you decide.`;
 
-const timeOf = (crop) => Date.parse(crop.captured_at);
+export const pictureOfCrop = (gallery, cropId) =>
+  `/v1/galleries/${segment(gallery)}/crops/${segment(cropId)}/image`;
 
-function isSameVisit(crop, other) {
-  if (crop.gallery !== other.gallery || nfc(crop.camera) !== nfc(other.camera)) return false;
-  const isSameTrack = crop.track !== null && crop.track === other.track;
-  if (crop.captured_at === null || other.captured_at === null)
-    return isSameTrack && crop.captured_at === other.captured_at;
-  const apart = Math.abs(timeOf(crop) - timeOf(other));
-  if (isSameTrack) return apart <= TRACK_MS;
-  // Crops without a camera may be of several cameras.
-  return crop.camera !== null && apart <= VISIT_MS;
+// Return the probability from which a result is a match, at a rate of false alarms in one gallery.
+// It is the same in every gallery, as docs/calibration.md explains.
+function neededAt(rate) {
+  const rarity = -Math.log(rate);
+  const logit = Math.log(rarity) + (2 * rarity) / 3 - 2 * Math.log(3);
+  return 1 / (1 + Math.exp(-logit));
 }
 
-// Return the visits that results of a search show, newest first, then those of unknown time. A
-// visit has its `crops`, newest first, and the `best` of them.
-export function visitsOf(results) {
-  const seen = results.filter(({ verdict }) => verdict === "match" || verdict === "uncertain");
-  const newestFirst = seen.toSorted((first, second) => {
-    if (first.captured_at === null || second.captured_at === null)
-      return Number(first.captured_at === null) - Number(second.captured_at === null);
-    return timeOf(second) - timeOf(first);
-  });
-  const visits = [];
-  for (const crop of newestFirst) {
-    const visit = visits.find(({ crops }) => isSameVisit(crops.at(-1), crop));
-    if (visit) visit.crops.push(crop);
-    else visits.push({ gallery: crop.gallery, camera: crop.camera, crops: [crop] });
-  }
-  for (const visit of visits)
-    visit.best = visit.crops.reduce((best, crop) =>
-      crop.probability > best.probability ? crop : best,
-    );
-  return visits;
-}
-
-// Return whether a gallery may have more sightings than the answer: none of its results is too
-// unlike to be one, and not all of its crops were compared.
-function mayHaveMore({ results, galleries }, most) {
-  return galleries.some(({ gallery }) => {
-    const own = results.filter((result) => result.gallery === gallery);
-    const isCutOff = results.length === most || own.some(({ verdict }) => verdict === null);
-    return own.length > 0 && isCutOff && !own.some(({ verdict }) => verdict === "no_match");
-  });
-}
-
-// `searched` are the galleries; `asked` has the pictures of the query, whether times were chosen,
-// and the most results of the answer.
-export function answerElements(answer, visits, searched, asked) {
-  const { shots, hasTimes, most } = asked;
-  const verdict = answer.verdict === "nothing_searched" ? answer.verdict : verdictOf(visits);
-  const matched = visits.filter(({ best }) => best.verdict === "match");
-  const perhaps = visits.length - matched.length;
+// `searched` are the galleries; `asked` has the pictures of the query, and whether times were
+// chosen.
+export function answerElements(answer, searched, { shots, hasTimes }) {
+  const { verdict, results, uncertain, incomplete } = answer;
+  const needed = neededAt(answer.gallery_far);
+  const areSeveral = searched.length > 1;
   const notes = [
     ...answer.warnings.map(sentence),
     hasTimes && "Only pictures of the times that you chose were searched.",
-    mayHaveMore(answer, most) &&
-      `There may be more: only the ${count(answer.results.length, "picture")} most like the person were compared. Choose a shorter time to see the others.`,
+    incomplete.length > 0 &&
+      `There may be more in ${new Intl.ListFormat("en").format(incomplete)}: only the pictures most like the person were compared. Choose a shorter time to see the others.`,
   ];
   const heads = {
-    match: () => seenTimes(matched, perhaps),
-    uncertain: () => `Not certain: ${count(perhaps, "sighting")} may show the person`,
+    match: () => seenTimes(results, uncertain.length),
+    uncertain: () => `Not certain: ${count(uncertain.length, "sighting")} may show the person`,
     no_match: () => notSeen(searched),
     nothing_searched: () => "Nothing was searched",
   };
@@ -117,36 +81,57 @@ export function answerElements(answer, visits, searched, asked) {
         notes.filter(Boolean).map((note) => h("p", { class: "note" }, `⚠ ${note}`)),
       ),
     ),
-    ...[...Map.groupBy(visits, dayOf)].map(([day, ofDay]) =>
-      h(
-        "section",
-        { class: "day", "aria-label": day },
-        h("h3", {}, day),
-        h(
-          "ol",
-          { class: "cards" },
-          ofDay.map((visit) => card(visit, searched.length > 1)),
-        ),
+    ...[...Map.groupBy(results, dayOf)].map(([day, visits]) =>
+      section(
+        day,
+        null,
+        visits.map((visit) => card(visit, areSeveral, h("span", {}, clockOf(visit)))),
       ),
     ),
-  ];
+    uncertain.length > 0 &&
+      section(
+        "May show the person",
+        `Each is one track, and counts as no visit. A match needs ${percent(needed)} here, and to show the person of the visits.`,
+        uncertain.map((visit) =>
+          card(
+            visit,
+            areSeveral,
+            h("span", {}, dayOf(visit)),
+            visit.first_seen && h("span", {}, clockOf(visit)),
+            h("span", { class: "note" }, reasonOf(visit, needed)),
+          ),
+        ),
+      ),
+  ].filter(Boolean);
 }
 
-function verdictOf(visits) {
-  if (visits.some(({ best }) => best.verdict === "match")) return "match";
-  return visits.length > 0 ? "uncertain" : "no_match";
+function section(title, hint, cards) {
+  return h(
+    "section",
+    { class: "day", "aria-label": title },
+    h("h3", {}, title),
+    hint && h("p", { class: "hint" }, hint),
+    h("ol", { class: "cards" }, cards),
+  );
 }
 
-function seenTimes(matched, perhaps) {
-  const crops = matched.flatMap((visit) => visit.crops);
-  const times = crops.filter((crop) => crop.captured_at !== null).map(timeOf);
+// A track is also left out of the visits if it is another person than they are.
+const reasonOf = ({ probability }, needed) =>
+  probability < needed
+    ? `a match needs ${percent(needed)}`
+    : "its pictures or its name are unlike those of the visits above";
+
+function seenTimes(visits, perhaps) {
+  const times = visits.flatMap(({ first_seen: first, last_seen: last }) =>
+    first ? [Date.parse(first), Date.parse(last)] : [],
+  );
   const cameras = new Map(
-    matched
+    visits
       .filter(({ camera }) => camera !== null)
       .map(({ gallery, camera }) => [`${gallery}/${nfc(camera)}`, camera]),
   );
   return [
-    matched.length === 1 ? "Seen once" : `Seen ${count(matched.length, "time")}`,
+    visits.length === 1 ? "Seen once" : `Seen ${count(visits.length, "time")}`,
     `, ${spanOf(times)}`,
     ...(cameras.size === 1
       ? [", by the camera ", h("span", { class: "name" }, ...cameras.values())]
@@ -191,49 +176,62 @@ const when = (time) =>
     ? `today, ${CLOCK.format(time)}`
     : date(time, { hour: "numeric", minute: "2-digit" });
 
-function dayOf({ crops: [{ captured_at: time }] }) {
+// Return the day of a visit in words.
+export function dayOf({ last_seen: time }) {
   if (time === null) return "Time unknown";
   return isToday(Date.parse(time)) ? "Today" : date(Date.parse(time), { weekday: "long" });
 }
 
-function card(visit, isOneOfSeveral) {
-  const { gallery, camera, crops, best } = visit;
-  const names = [...new Set(crops.map(({ identity }) => nfc(identity)).filter(Boolean))];
+// Show the time of day from the first to the last picture of a visit.
+export function clockOf({ first_seen: first, last_seen: last }) {
+  if (last === null) return "time unknown";
+  return h(
+    "time",
+    { datetime: last },
+    CLOCK.formatRange(Date.parse(first), Date.parse(last)),
+  );
+}
+
+// `lines` are elements about its time, and why it is no match.
+function card(visit, isOneOfSeveral, ...lines) {
+  const { gallery, camera, crops, crop_ids: ids, identity, probability, verdict } = visit;
+  const [best] = ids;
   const bar = h("span", { class: "bar", "aria-hidden": "true" }, h("i"));
-  bar.firstChild.style.width = `${100 * best.probability}%`;
+  bar.firstChild.style.width = `${100 * probability}%`;
   return h(
     "li",
-    { class: `card ${best.verdict}`, "data-crop": best.crop_id },
+    { class: `card ${verdict}`, "data-crop": best },
     h(
       "a",
-      { class: "open", href: addressOf(gallery, "seen", best.crop_id) },
-      thumbnail(best.image_url, `Picture of ${nameOf(best.identity)}`),
+      { class: "open", href: addressOf(gallery, "seen", best) },
+      thumbnail(visit.image_url, `Picture of ${nameOf(identity)}`),
       h(
         "span",
         { class: "about" },
-        verdictChip(best.verdict),
-        h("b", { class: "name" }, names.join(", ") || nameOf(null)),
+        verdictChip(verdict),
+        h("b", { class: "name" }, nameOf(identity)),
         h("span", { class: "name" }, camera ?? "camera unknown"),
         isOneOfSeveral && h("span", { class: "name" }, `in ${gallery}`),
-        h("span", {}, clockOf(crops)),
-        crops.length > 1 && h("span", {}, count(crops.length, "picture")),
+        ...lines,
+        crops > 1 && h("span", {}, count(crops, "picture")),
+        crops > 1 && strip(gallery, ids.slice(1)),
         bar,
         h(
           "span",
           { class: "figures" },
-          h("span", {}, h("span", {}, "probability"), " ", h("b", {}, percent(best.probability))),
+          h("span", {}, h("span", {}, "probability"), " ", h("b", {}, percent(probability))),
         ),
       ),
     ),
   );
 }
 
-function clockOf(crops) {
-  const latest = crops[0].captured_at;
-  if (latest === null) return "time unknown";
+// Show small pictures of a visit; the dialog of the first one leads through all.
+function strip(gallery, cropIds) {
+  const shown = cropIds.slice(0, MORE_PICTURES);
   return h(
-    "time",
-    { datetime: latest },
-    CLOCK.formatRange(timeOf(crops.at(-1)), Date.parse(latest)),
+    "span",
+    { class: "strip" },
+    shown.map((id) => thumbnail(pictureOfCrop(gallery, id), "")),
   );
 }
