@@ -28,6 +28,7 @@ VERDICT_STYLES = {
     "no_match": "red",
     "nothing_searched": "yellow",
 }
+NOTHING_SEARCHED = "the gallery is empty, or none of its crops passes the filters"
 
 
 def format_probability(probability: float | None) -> str | None:
@@ -202,8 +203,7 @@ def _format_answer(title: str, answer: QueryAnswer | GalleriesAnswer) -> Group:
     verdict = (answer.verdict, VERDICT_STYLES[answer.verdict])
     lines: list[RenderableType] = [Text.assemble(f"{title}: ", verdict)]
     if answer.verdict == "nothing_searched":
-        reason = "the gallery is empty, or none of its crops passes the filters"
-        lines.append(Text(reason, "yellow"))
+        lines.append(Text(NOTHING_SEARCHED, "yellow"))
     lines += [Text.assemble(("warning:", "yellow"), f" {text}") for text in answer.warnings]
     columns = RESULT_COLUMNS
     if any(row.external_id is not None for row in answer.results):

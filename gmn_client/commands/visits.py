@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 
 from gmn_client import Client
 from gmn_client.commands.common import Columns, Shown, counted, table_of, with_client
-from gmn_client.commands.query import VERDICT_STYLES, format_probability
+from gmn_client.commands.query import NOTHING_SEARCHED, VERDICT_STYLES, format_probability
 from gmn_client.methods import VisitsOptions
 from gmn_client.models import PersonVisits, Visit, VisitsAnswer
 
@@ -23,10 +23,6 @@ OF_IDENTITY = {"identities", "captured_after", "captured_before"}
 
 def _format_gap(visit: Visit) -> str | None:
     return None if visit.gap_seconds is None else str(timedelta(seconds=round(visit.gap_seconds)))
-
-
-def _format_link(visit: Visit) -> str | None:
-    return format_probability(visit.link_probability)
 
 
 SEEN_COLUMNS: Columns = {
@@ -45,7 +41,7 @@ FOUND_COLUMNS: Columns = {
 LINKED_COLUMNS: Columns = {
     **SEEN_COLUMNS,
     "after": _format_gap,
-    "link": _format_link,
+    "same person": lambda visit: format_probability(visit.link_probability),
     "best crop": lambda visit: visit.crop_ids[0],
 }
 
@@ -65,11 +61,11 @@ def visits(
     The person is on the images, or is --identity NAME or --group ID of the gallery. With images
     --identity chooses among the gallery's crops, as in gmn query.
 
-    Example: gmn visits person.jpg --galleries sightings
+    Example: gmn visits suspect.jpg --galleries entrance,yard
 
-    Example: gmn visits person.jpg --after 2026-03-01T00:00:00Z --cameras gate,yard
+    Example: gmn visits suspect.jpg --after 2026-03-01T00:00:00Z --cameras gate,yard
 
-    Example: gmn visits --identity Ann --gallery sightings
+    Example: gmn visits --identity 0042 --gallery entrance
 
     Args:
         galleries: search these at once, comma-separated; empty for all that the key may see.
@@ -91,10 +87,9 @@ def visits(
     if bool(group) + len(names) != 1:
         raise BadParameter("name either images, --crop, --track, one --identity, or --group")
     if galleries is not None or options.keys() - (OF_IDENTITY if names else set()):
-        usable = "--after and --before" if names else "nothing"
         raise BadParameter(
-            f"a person of one gallery is read, and not searched for: besides --gallery, {usable} "
-            "goes with --identity or --group"
+            "only --gallery goes with --group, and --after and --before with --identity alone: "
+            "these crops are known, and nothing is searched"
         )
     if group:
         person = client.group_visits(group)
@@ -112,6 +107,8 @@ def _format_answer(title: str, answer: VisitsAnswer, are_several: bool) -> Group
     verdict = (answer.verdict, VERDICT_STYLES[answer.verdict])
     count = counted(len(answer.results), "visit")
     lines: list[RenderableType] = [Text.assemble(f"{title}: ", verdict, f", {count}")]
+    if answer.verdict == "nothing_searched":
+        lines.append(Text(NOTHING_SEARCHED, "yellow"))
     lines += [Text.assemble(("warning:", "yellow"), f" {text}") for text in answer.warnings]
     if answer.results:
         lines.append(table_of(answer.results, columns))

@@ -93,9 +93,7 @@ def test_a_group_tells_where_its_person_was(page, http, gallery, walked):
     crops = f"/v1/galleries/{gallery}/crops"
     assert http.patch(crops, data={"crop_ids": walked, "new_identity": ""}).is_success
     group = {"group_id": "g1", "crop_ids": walked, "tracks": 3, "probability": 0.9}
-    page.route(
-        "**/groups", lambda route: route.fulfill(json={"job_id": "j1", "results": [group]})
-    )
+    page.route("**/groups", lambda route: route.fulfill(json={"job_id": "j1", "results": [group]}))
     # The drawn people are not trained to be grouped: these are the visits of the same crops.
     assert http.patch(crops, data={"crop_ids": walked, "new_identity": "Ann"}).is_success
     visits = http.get(f"/v1/galleries/{gallery}/identities/Ann/visits").json()
@@ -118,9 +116,7 @@ def test_a_group_that_a_later_grouping_has_replaced_says_so(page, http, gallery,
     crops = f"/v1/galleries/{gallery}/crops"
     assert http.patch(crops, data={"crop_ids": walked, "new_identity": ""}).is_success
     group = {"group_id": "gone", "crop_ids": walked, "tracks": 3, "probability": 0.9}
-    page.route(
-        "**/groups", lambda route: route.fulfill(json={"job_id": "j1", "results": [group]})
-    )
+    page.route("**/groups", lambda route: route.fulfill(json={"job_id": "j1", "results": [group]}))
     follow(page, "People", exact=True)
     follow(page, "Pictures without a name")
     press(page, "Where was this person?")
