@@ -158,6 +158,8 @@ def test_a_program_enrolls_searches_lists_and_gets_typed_problems(
     assert set(shown["separate"]) <= {"match", "uncertain", "no_match"}
     assert shown["by_vector"] == ["Ann"]
     assert shown["galleries"]
+    assert "Ann" in shown["visits"]
+    assert shown["visits_in_galleries"]
     assert shown["pair"]
     assert shown["sighted"] == 1
     assert shown["listed"] == [

@@ -42,6 +42,10 @@ const by_vector = { vector, embedding_fingerprint: fingerprint ?? "", top_k: 1 }
 shown.by_vector = (await client.query(by_vector)).results.map((result) => result.identity);
 const several = await client.queryGalleries({ images, galleries: [gallery], min_versions: {} });
 shown.galleries = several.results.length > 0;
+const visits = await client.visits({ images: [bytes[0]], purpose: "case 7" });
+shown.visits = [...visits.results, ...visits.uncertain].map((visit) => visit.identity);
+const asked = { images: [bytes[0]], galleries: [gallery] };
+shown.visits_in_galleries = (await client.visitsInGalleries(asked)).verdict === visits.verdict;
 shown.pair = (await client.pairs({ images: [...images], explain: false })).verdict !== undefined;
 const sighting = {
   images: [bytes[0]],
