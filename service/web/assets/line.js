@@ -26,7 +26,9 @@ export const showVisits = (place, path) =>
     const unknown = days.filter((day) => !known.includes(day));
     place.replaceChildren(
       h("h3", {}, `Seen ${results.length === 1 ? "once" : count(results.length, "time")}`),
-      ...[...known.reverse(), ...unknown].map(([day, visits], at) => dayElement(day, visits, at === 0)),
+      ...[...known.reverse(), ...unknown].map(([day, visits], at) =>
+        dayElement(day, visits, at === 0),
+      ),
     );
   });
 

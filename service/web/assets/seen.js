@@ -5,17 +5,7 @@ import { ask, formOf } from "./api.js";
 import { askForBoxes } from "./boxes.js";
 import { WRONG_TIMES } from "./cameras.js";
 import { openCrop, stepsOf } from "./crop.js";
-import {
-  attempt,
-  count,
-  find,
-  h,
-  keptFor,
-  nameOf,
-  onSubmit,
-  shotPicture,
-  takeFiles,
-} from "./elements.js";
+import { attempt, find, h, keptFor, nameOf, onSubmit, shotPicture, takeFiles } from "./elements.js";
 import { lookAt } from "./photos.js";
 import { addressOf, changed, gallery, item, panel } from "./place.js";
 import { trackName } from "./tracks.js";
@@ -78,9 +68,7 @@ function follow() {
   find("#seen a").href = addressOf(gallery(), "search");
   const id = item();
   if (id) {
-    const visit = visits.find(
-      (each) => each.gallery === gallery() && each.crop_ids.includes(id),
-    );
+    const visit = visits.find((each) => each.gallery === gallery() && each.crop_ids.includes(id));
     openCrop(id, visit && { ...stepsOf(visit), shots });
   } else if (stale) run();
   else if (shots.length === 0) place().replaceChildren(beginning());

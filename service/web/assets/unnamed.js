@@ -105,7 +105,9 @@ function peopleWords(counted, groups, { camera, hasTimes }) {
     fewest === most
       ? "."
       : `: ${fewest.toLocaleString()} to ${most.toLocaleString()} in nine of ten cases.`;
-  const where = [hasTimes && "of these times", camera && "of all cameras"].filter(Boolean).join(" ");
+  const where = [hasTimes && "of these times", camera && "of all cameras"]
+    .filter(Boolean)
+    .join(" ");
   return [
     `About ${count(people, "person is", "people are")} on the pictures${where && ` ${where}`}${range}`,
     named > 0 && `${count(named, "has", "have")} a name.`,
@@ -135,9 +137,7 @@ function showGroups(place, grouped) {
   let shown = 0;
   const next = () => {
     more.before(
-      ...grouped
-        .slice(shown, shown + SHOWN_GROUPS)
-        .map((one, at) => group(one, shown + at + 1)),
+      ...grouped.slice(shown, shown + SHOWN_GROUPS).map((one, at) => group(one, shown + at + 1)),
     );
     shown += SHOWN_GROUPS;
     more.hidden = shown >= grouped.length;

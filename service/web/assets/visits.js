@@ -185,11 +185,7 @@ export function dayOf({ last_seen: time }) {
 // Show the time of day from the first to the last picture of a visit.
 export function clockOf({ first_seen: first, last_seen: last }) {
   if (last === null) return "time unknown";
-  return h(
-    "time",
-    { datetime: last },
-    CLOCK.formatRange(Date.parse(first), Date.parse(last)),
-  );
+  return h("time", { datetime: last }, CLOCK.formatRange(Date.parse(first), Date.parse(last)));
 }
 
 // `lines` are elements about its time, and why it is no match.
