@@ -67,6 +67,8 @@ class GalleriesVisitsFields(VisitsFields, GalleriesForm):
 
     top_k: int = Field(COMPARED_CROPS_OF_SEVERAL, ge=1, le=10_000)
     """Number of crops of each gallery most like the person whose tracks are looked at."""
+    rerank_depth: int = Field(COMPARED_CROPS_OF_SEVERAL, ge=1, le=10_000)
+    """Candidates of each gallery that M-Net scores."""
 
 
 @router.post("/groups", status_code=202, responses=problems("needs_reindex"))
