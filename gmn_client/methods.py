@@ -15,6 +15,7 @@ from typing_extensions import Required, TypedDict, Unpack
 from gmn_client import models
 from gmn_client.calls import Answer_co, Call, Calls, PagedRequest, Request, answered, reader
 from gmn_client.uploads import (
+    ChangedFields,
     CropFields,
     CropsChanges,
     CropsChosen,
@@ -327,6 +328,7 @@ class Methods(Calls):
         captured_after: datetime | str | None = None,
         captured_before: datetime | str | None = None,
         track: str | None = None,
+        set_aside: bool | None = None,
         order: models.CropOrder = "enrolled",
         include_vector: bool = False,
     ) -> Iterator[models.Crop]:
@@ -336,6 +338,7 @@ class Methods(Calls):
             unnamed: only crops without an identity.
             captured_after, captured_before: limits of the time of capture, with time zone.
             track: only crops of this track; with `camera`, only of this camera's track.
+            set_aside: only crops that are set aside, or only the others.
             order: by enrollment, or by `captured` or `-captured`; crops of unknown capture time are
                 sorted by their enrollment.
             include_vector: whether to return vectors and the fingerprint of their embedder.
@@ -349,9 +352,9 @@ class Methods(Calls):
 
     @Request("PATCH", "galleries/{gallery}/crops/{crop_id}")
     def change_crop(
-        self, crop_id: str, gallery: GalleryName = None, **options: Unpack[CropFields]
+        self, crop_id: str, gallery: GalleryName = None, **options: Unpack[ChangedFields]
     ) -> models.ChangedCrop:
-        """Changes the given labels of a crop; None means unknown."""
+        """Changes the given labels of a crop, None for unknown; or sets it aside."""
 
     @Request("PATCH", "galleries/{gallery}/crops", long=True)
     def change_crops(
@@ -443,6 +446,22 @@ class Methods(Calls):
 
         A merge can be undone for 30 days: `undo_merge(answer.merge_id)`.
         """
+
+    @PagedRequest("galleries/{gallery}/doubtful")
+    def doubtful(self, gallery: GalleryName = None) -> Iterator[models.DoubtfulCrop]:
+        """Lists named crops that may show somebody else, or too little, most doubtful first.
+
+        Rename or delete them, set them aside by `change_crop(crop_id, set_aside=True)`, or
+        confirm them.
+        """
+
+    @Request("PUT", "galleries/{gallery}/doubtful/{crop_id}/confirmation", repeatable=True)
+    def confirm_crop(self, crop_id: str, gallery: GalleryName = None) -> None:
+        """Confirms that a doubtful crop shows its person: it is not listed again."""
+
+    @Request("DELETE", "galleries/{gallery}/doubtful/{crop_id}/confirmation")
+    def withdraw_confirmation(self, crop_id: str, gallery: GalleryName = None) -> None:
+        """Withdraws the confirmation of a crop, which is listed again if it is doubtful."""
 
     @Request("GET", "galleries/{gallery}/merges")
     def merges(self, gallery: GalleryName = None) -> list[models.Merge]:

@@ -540,6 +540,7 @@ class Enrollment(WireModel):
 class Crop(WireModel):
     """A stored crop; its picture is at `image_url`, and `sha256` is the digest of the sent file.
 
+    No search, grouping or watch list finds a crop that is `set_aside`.
     With `include_vector` it has `vector` and its `embedding_fingerprint`, unless the crop is being
     removed at this moment.
     """
@@ -554,6 +555,7 @@ class Crop(WireModel):
     sha256: str
     content_type: str | None
     created_at: Moment
+    set_aside: bool = False
     image_url: str | None
     vector: list[float] | None = OMITTED
     embedding_fingerprint: str | None = OMITTED
@@ -561,6 +563,29 @@ class Crop(WireModel):
 
 class Crops(Page[Crop]):
     """One page of crops; pages before the last may have fewer than `limit`, even none."""
+
+
+class DoubtfulCrop(WireModel):
+    """A named crop that agrees too little with its person, or too well with another one.
+
+    `other` is the crop of another person that it resembles. `own_cosine` and `other_cosine` are
+    the means of its cosines to the three nearest crops of either person, or to as many as its own
+    person has; the probabilities are those that pairs with these cosines show one person. Those of
+    its own person are null if the person has no other crop.
+    """
+
+    crop: Crop
+    other: Crop
+    own_cosine: float | None
+    own_probability: float | None
+    other_cosine: float
+    other_probability: float
+
+
+class DoubtfulCrops(Page[DoubtfulCrop]):
+    """One page of doubtful crops; `checked` if all changes of the gallery were checked."""
+
+    checked: bool
 
 
 class Track(WireModel):
@@ -659,9 +684,9 @@ class Gallery(WireModel):
 
     `version` grows with every change; a query's `min_version` refers to it. `state` is
     `previous_model` if the previous model answers for it, and `needs_reindex` if no loaded model
-    does. `unnamed` counts the crops without an identity. `recall` is the measured share of true
-    nearest neighbours that the index finds, null for an exact index. `index_bytes` counts the
-    vectors in memory, `image_bytes` the stored images.
+    does. `unnamed` counts the crops without an identity, `set_aside` those that no search finds.
+    `recall` is the measured share of true nearest neighbours that the index finds, null for an
+    exact index. `index_bytes` counts the vectors in memory, `image_bytes` the stored images.
     Crops older than `retention_days` or `retention_hours`, counted from `retention_from`, are
     deleted; if both are null, all are kept.
     """
@@ -670,6 +695,7 @@ class Gallery(WireModel):
     crops: int
     identities: int
     unnamed: int
+    set_aside: int
     embedding_fingerprint: str
     version: int
     index_kind: str

@@ -88,6 +88,16 @@ class CropFields(TypedDict, total=False):
     track: str | None
 
 
+class ChangedFields(CropFields, total=False):
+    """What to change of a crop.
+
+    Attributes:
+        set_aside: whether to keep the crop out of searches, groupings, thresholds and watch lists.
+    """
+
+    set_aside: bool
+
+
 class LabelledBox(BoxOfPerson, CropFields):
     """A box with the labels of its crop."""
 
@@ -106,6 +116,7 @@ class CropsChosen(TypedDict, total=False):
 
     Attributes:
         unnamed: only crops without an identity.
+        set_aside: only crops that are set aside, or only the others.
         captured_after, captured_before: limits of the time of capture, with time zone.
         dry_run: return the number of crops without changing any.
     """
@@ -116,6 +127,7 @@ class CropsChosen(TypedDict, total=False):
     camera: str
     track: str
     external_id: str
+    set_aside: bool
     captured_after: datetime
     captured_before: datetime
     dry_run: bool

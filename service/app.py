@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
 from service.desk.routes import cases, searches
+from service.doubtful import routes as doubtful
 from service.http.middleware import PAGE_ASSETS_PATH, RequestContext
 from service.http.problems import handle_errors
 from service.http.routes import crops, galleries, jobs, operation, people, queries
@@ -28,7 +29,7 @@ from service.watch.routes import alerts, cameras, lists, webhooks
 # In the order in which the documentation lists their calls. The path of a person's visits is looked
 # for before that of the person, whose name may contain slashes.
 MODULES = (
-    *(galleries, visits, crops, people, queries, searches, cases),
+    *(galleries, visits, crops, doubtful, people, queries, searches, cases),
     *(lists, cameras, alerts, webhooks, jobs, exports, operation),
 )
 EXPOSED_HEADERS = ("Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")

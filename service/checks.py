@@ -147,6 +147,13 @@ def _service(runtime: Runtime) -> Findings:
     else:
         yield "ok", f"the record responds ({record.state}), {counted(record.lag, 'commit')} behind"
     yield from _damage(runtime.record, runtime.galleries)
+    for gallery_id, count in runtime.doubtful.counts().items():
+        if gallery := galleries.by_id(gallery_id):
+            yield (
+                "ok",
+                f"{counted(count, 'doubtful crop')} in gallery {gallery.name}: gmn doubtful "
+                f"--gallery {gallery.name} lists them",
+            )
     silent = galleries.writer_silent_seconds()
     text = counted(galleries.waiting_writes, "write waits", "writes wait")
     if silent > SLOW_SECONDS:

@@ -18,6 +18,7 @@ from typing import Any
 from gmn_client.models import JobKind
 from service.checks import FAILED_BACKUP
 from service.desk.kept_searches import expire_searches
+from service.doubtful.checking import keep_checked
 from service.engine.device import retry_out_of_memory
 from service.errors import ServiceError
 from service.gallery.files import clear_files, remove_unneeded_files
@@ -172,6 +173,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         ),
         "calibration": runtime.fitter.refit_calibrations(),
         "gallery fits": runtime.fitter.fit_galleries(),
+        "doubtful crops": keep_checked(runtime),
         "compaction": compact_indexes(runtime),
         "watch lists": keep_lists(runtime),
         "tracks": keep_tracks(runtime),

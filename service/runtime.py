@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from model.people_detector import find_people_detector
 from service.api_keys import KeyRing, is_loopback
 from service.desk.tables import DeskTables
+from service.doubtful.tables import DoubtfulCrops
 from service.engine.admission import Admission
 from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel, load_model, shipped_fillers
@@ -81,6 +82,7 @@ class Runtime:
         pairs: compares two images.
         fitter: fits calibrations.
         desk: kept searches and cases; accessed as the record.
+        doubtful: doubtful crops; accessed as the record.
         groupings: groups of crops without names; accessed as the record.
         visits: finds the visits of people.
         watch: watch lists in the record, which is accessed as above, and in memory.
@@ -160,6 +162,7 @@ class Runtime:
                 log.info("loading %d galleries that have crops", len(filled))
             self.galleries.load()
             self.desk = DeskTables(self.record.database)
+            self.doubtful = DoubtfulCrops(self.record.database)
             self.groupings = Groupings(self.record.database)
             self.watch = Watch(self.record, settings, self.metrics)
             held.callback(self.watch.close)

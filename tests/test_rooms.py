@@ -15,12 +15,12 @@ ROOMS = ("gmn_client", "gmn_camera", "model", "training", "service", "demo", "be
 HTTP = ("fastapi", "starlette", "uvicorn", "httpx2")
 STORAGE = ("sqlite3", "redis", "faiss")
 ROUTES = (
-    *("service/http", "service/desk/routes", "service/store/routes.py", "service/visits/routes.py"),
-    "service/watch/routes",
+    *("service/http", "service/desk/routes", "service/doubtful/routes.py"),
+    *("service/store/routes.py", "service/visits/routes.py", "service/watch/routes"),
 )
 TABLES = (
-    *("service/desk/tables.py", "service/postgres", "service/visits/tables.py"),
-    "service/watch/tables",
+    *("service/desk/tables.py", "service/doubtful/tables.py"),
+    *("service/postgres", "service/visits/tables.py", "service/watch/tables"),
 )
 MODELS = ("torch", "torchvision", "model.artefact", "model.embedder", "model.metric_network")
 MODEL_BESIDES_OPENVINO = tuple(
@@ -30,8 +30,8 @@ MODEL_BESIDES_OPENVINO = tuple(
 )
 # Each tells the whole story of something that a gallery does not need.
 SLICES = (
-    *("service.desk", "service.milvus", "service.postgres", "service.store", "service.visits"),
-    "service.watch",
+    *("service.desk", "service.doubtful", "service.milvus"),
+    *("service.postgres", "service.store", "service.visits", "service.watch"),
 )
 # These put the core and the slices together.
 COMPOSITIONS = ("app", "forgetting", "maintenance", "opening", "remainders")

@@ -10,7 +10,7 @@ from model.problems import InputProblem
 
 COLUMNS = ("path", "identity", "camera", "captured_at", "external_id", "metadata", "track", "split")
 # Columns that only the manifest of an export has.
-EXPORTED = ("crop_id", "sha256", "quality", "created_at")
+EXPORTED = ("crop_id", "sha256", "quality", "created_at", "set_aside")
 # Training and evaluation need these of every crop.
 LABELLED = ("path", "identity", "camera")
 # Other common names of the required columns, without spaces and the like.

@@ -121,7 +121,7 @@ class CropChanges:
     async def change_crop(
         self, gallery: Gallery, crop_id: str, fields: Mapping[str, Any]
     ) -> ChangedCrop:
-        """Change labels of a crop.
+        """Change labels of a crop, or set it aside.
 
         Raises:
             InvalidField: there is no label to change, or the time of capture is in the future.
@@ -132,20 +132,20 @@ class CropChanges:
         if not fields:
             raise InvalidField(
                 "identity: there is nothing to change; send identity, camera, captured_at, "
-                "external_id, metadata or track, empty for unknown"
+                "external_id, metadata or track, empty for unknown, or set_aside"
             )
         captured = fields.get("captured_at")
         if captured is not None and is_in_future(captured, datetime.now(UTC)):
             raise InvalidField(in_future(captured).detail)
-        entry = AuditEntry(
-            "change_crop",
-            {
-                "crop_ids": [crop_id],
-                "identity": fields.get("identity"),
-                "external_id": fields.get("external_id"),
-                "fields": ",".join(sorted(fields)),
-            },
-        )
+        details = {
+            "crop_ids": [crop_id],
+            "identity": fields.get("identity"),
+            "external_id": fields.get("external_id"),
+            "fields": ",".join(sorted(fields)),
+        }
+        if "set_aside" in fields:
+            details["set_aside"] = fields["set_aside"]
+        entry = AuditEntry("change_crop", details)
         wanted = ListFilter(crop_ids=frozenset([crop_id]))
         relabel = self.record.crops.change
         change = await self.commit(

@@ -55,6 +55,7 @@ class ExportedCrop:
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     quality: Annotated[float, Field(allow_inf_nan=False)] | None
     created_at: AwareDatetime
+    set_aside: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,10 +278,12 @@ def _split_outcomes(
             prepared = outcome.prepared
             crop_id = new_crop_id()
             created_at = now
+            set_aside = False
             if exported := image.exported:
                 prepared = replace(prepared, sha256=exported.sha256, quality=exported.quality)
                 crop_id = exported.crop_id
                 created_at = exported.created_at
+                set_aside = exported.set_aside
             crop = StoredCrop(
                 slot=0,
                 crop_id=crop_id,
@@ -290,6 +293,7 @@ def _split_outcomes(
                 image_bytes=len(prepared.picture or b""),
                 quality=prepared.quality,
                 created_at=created_at,
+                set_aside=set_aside,
             )
             crops.append(ArchivedCrop(crop, outcome.vector, prepared.picture))
     return outcomes, crops

@@ -238,6 +238,19 @@ class EnrollFields(SightedFields, LabelsForm):
     """A JSON object."""
 
 
+class CropFields(EnrollFields):
+    """The labels of a crop that are changed, and whether searches may find it."""
+
+    set_aside: bool | None = None
+    """Keep the crop out of searches, groupings, thresholds and watch lists; `false` undoes that."""
+
+    def changes(self) -> dict[str, Any]:
+        changes = super().changes()
+        if self.set_aside is not None:
+            changes["set_aside"] = self.set_aside
+        return changes
+
+
 class SightedBox(Box):
     """A box with labels of its crop; missing labels are taken from the form."""
 
@@ -357,7 +370,7 @@ class GroupingForm(CapturedCrops):
     """Filters of the crops without a name that are grouped; all of them by default."""
 
     def filter(self) -> ListFilter:
-        return replace(super().filter(), named=False)
+        return replace(super().filter(), named=False, set_aside=False)
 
 
 class CropsWanted(CapturedCrops):
@@ -371,6 +384,8 @@ class CropsWanted(CapturedCrops):
     """Only of this track; with `camera`, only in that camera."""
     external_id: Text | None = None
     """Only with this id of yours."""
+    set_aside: bool | None = None
+    """Only crops that are set aside, or with `false` only the others."""
 
     def filter(self) -> ListFilter:
         if self.unnamed and self.identity:
@@ -381,6 +396,7 @@ class CropsWanted(CapturedCrops):
             named=False if self.unnamed else None,
             track=self.track or None,
             external_id=self.external_id or None,
+            set_aside=self.set_aside,
         )
 
 
@@ -411,7 +427,7 @@ class CropsChosen(CropsWanted):
         if wanted == ListFilter():
             raise InvalidField(
                 "crop_ids: no field chooses crops; send crop_ids, identity, unnamed=true, "
-                "camera, track, external_id, captured_after or captured_before"
+                "set_aside, camera, track, external_id, captured_after or captured_before"
             )
         return wanted
 

@@ -30,7 +30,7 @@ LARGEST_CODE = 2**63 - 1
 SLOTS_PER_STEP = 512
 CODES_PER_STEP = 50_000
 Slots = NDArray[np.int64]
-COLUMNS = ("norms", "valid", "groups", "group_numbers", "cameras", "captured")
+COLUMNS = ("norms", "valid", "set_aside", "groups", "group_numbers", "cameras", "captured")
 ReadTexts = Callable[[Sequence[int]], Iterable[tuple[int, str]]]
 """Yields (slot, text), such as a crop's metadata, for each given slot that has a text."""
 
@@ -100,7 +100,7 @@ class LazyCodes:
 class Columns:
     """Columns as long as the vector file, so that a crop's position is its slot.
 
-    A slot is assigned once, and its vector is never rewritten, only erased. An empty slot costs 29
+    A slot is assigned once, and its vector is never rewritten, only erased. An empty slot costs 30
     bytes, or none after a restart if its neighbours are empty too. One thread writes; others may
     read slots that existed before.
 
@@ -113,6 +113,7 @@ class Columns:
         vectors: embedder output, not normalized, `(capacity, d)` float32; read-only.
         norms: Euclidean lengths of the vectors, `(capacity,)` float32.
         valid: True where there is a living crop, `(capacity,)`.
+        set_aside: True where no search finds the crop, `(capacity,)`.
         groups: group codes, `(capacity,)` int64.
         group_numbers: consecutive numbers of the groups, `(capacity,)` int32; -1 for no identity.
         cameras: a code for each camera, `(capacity,)` int32; 0 if unknown.
@@ -135,6 +136,7 @@ class Columns:
         self._mapped_path: Path | None = None
         self.norms = np.zeros(0, np.float32)
         self.valid = np.zeros(0, np.bool_)
+        self.set_aside = np.zeros(0, np.bool_)
         self.groups = np.zeros(0, np.int64)
         self.group_numbers = np.zeros(0, np.int32)
         self.cameras = np.zeros(0, np.int32)
@@ -189,6 +191,9 @@ class Columns:
         self.changes += len(removed)
         return np.array(removed, np.int64)
 
+    def are_searchable(self, slots: Slots | slice) -> NDArray[np.bool_]:
+        return np.asarray(self.valid[slots] & ~self.set_aside[slots], np.bool_)
+
     def cosines(self, slots: Slots, query: Floats) -> Floats:
         """Return the cosines `(n,)` float32 of slots, ascending, with a unit-length query.
 
@@ -229,13 +234,16 @@ class Columns:
             yield part, self.units(slots[part])
 
     def select(self, wanted: SearchFilter) -> Slots:
-        """Return the slots of living crops that pass a filter, ascending; do not modify them."""
+        """Return the slots of crops that pass a filter, ascending; do not modify them.
+
+        Crops that are set aside pass no filter.
+        """
         changes = self.changes
         selected = self._selected
         if selected and selected[:2] == (wanted, changes):
             return selected[2]
         used = slice(self.size)
-        passing = self.valid[used].copy()
+        passing = self.are_searchable(used)
         if wanted.cameras or wanted.exclude_cameras:
             passes = [wanted.passes_camera(camera) for camera in self._camera_codes]
             passing &= np.array(passes)[self.cameras[used]]
@@ -300,6 +308,7 @@ class Columns:
         slots = crops.slots
         self.groups[slots] = crops.groups
         self.captured[slots] = crops.captured
+        self.set_aside[slots] = crops.set_aside
         codes_by_name = {
             name: self._camera_codes.setdefault(name, len(self._camera_codes))
             for name in dict.fromkeys(crops.cameras)

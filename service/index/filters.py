@@ -34,7 +34,9 @@ class SearchFilter(CropFilter):
         captured_at = label.captured_at
         after = self.captured_after
         before = self.captured_before
-        if not self.passes_camera(label.camera) or label.slot in self.without:
+        if label.set_aside or label.slot in self.without:
+            return False
+        if not self.passes_camera(label.camera):
             return False
         if self.named is not None and self.named != (label.identity is not None):
             return False

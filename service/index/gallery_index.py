@@ -176,7 +176,8 @@ class GalleryIndex:
         is_misplaced = self._segment is not None and self._is_on_device != bool(device)
         if not is_misplaced and added + deleted <= max(DELTA_ROWS, DELTA_SHARE * covered):
             return None
-        slots = columns.select(EVERY_CROP)
+        # A segment also covers crops that are set aside, as they may come back.
+        slots = np.flatnonzero(columns.valid[: columns.size])
         if device and columns.count:
             from service.index.gpu import DeviceVectors
 
@@ -208,17 +209,19 @@ class GalleryIndex:
         if segment:
             covered = np.searchsorted(passing, self._covered_end)
             proposed = passing[:covered]
+            # A segment knows which of its crops are deleted, but not which are set aside.
+            is_filtered = not unfiltered or len(passing) < self.columns.count
             if not isinstance(segment, ProductCodes):
                 try:
                     proposed = retry_out_of_memory(
-                        segment.nearest, query, limit, proposed, not unfiltered
+                        segment.nearest, query, limit, proposed, is_filtered
                     )
                 except DeviceFull:
                     # Other work on the device may finish; the next search tries again.
                     log.warning("the device has no memory for a search; it is done in the host's")
             elif unfiltered and self._can_use_codes(limit):
                 nearest = segment.nearest(query, limit)
-                nearest = nearest[self.columns.valid[nearest]]
+                nearest = nearest[self.columns.are_searchable(nearest)]
                 # If deletions left too few, compare all crops.
                 proposed = nearest if len(nearest) >= limit else proposed
             passing = np.concatenate([proposed, passing[covered:]])

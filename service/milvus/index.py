@@ -239,7 +239,7 @@ class MilvusIndex:
             raise CollectionUnavailable(LACKS_ROWS)
 
     def _read_watermark(self) -> tuple[CollectionState, int]:
-        """Return the collection's state, and the number of crops in the record.
+        """Return the collection's state, and the number of crops that searches may find.
 
         Raises:
             CollectionUnavailable: it has other vectors than the gallery, or too few rows.
@@ -256,4 +256,4 @@ class MilvusIndex:
             raise CollectionUnavailable("the gallery's index is being rebuilt")
         if state.lacks_rows:
             raise CollectionUnavailable(LACKS_ROWS)
-        return state, entry.crops
+        return state, entry.searchable_crops

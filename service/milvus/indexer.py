@@ -223,7 +223,8 @@ class Indexer:
             gallery.work = self._builder.submit(self._compare, gallery_id)
         elif state.collection and now >= gallery.count_at and state.version == entry.version:
             gallery.count_at = now + COUNT_SECONDS
-            if self.writer.server.count(state.collection, state.timestamp) < entry.crops:
+            rows = self.writer.server.count(state.collection, state.timestamp)
+            if rows < entry.searchable_crops:
                 gallery.state = self._states.change(gallery_id, lacks_rows=True)
 
     def _clean_collections(self) -> None:

@@ -51,7 +51,7 @@ class CollectionWriter:
     def write(
         self, state: CollectionState, slots: Sequence[int], between: Callable[[], None]
     ) -> None:
-        """Write the existing crops at the given slots, and delete the others.
+        """Write the searchable crops at the given slots, and delete the others.
 
         Args:
             state: names the collection.
@@ -65,7 +65,8 @@ class CollectionWriter:
         for first in range(0, len(slots), ROWS_PER_WRITE):
             heartbeat()
             rows = slots[first : first + ROWS_PER_WRITE]
-            crops = self.record.crops.indexed(state.gallery_id, rows)
+            stored = self.record.crops.indexed(state.gallery_id, rows)
+            crops = [crop for crop in stored if not crop.record.set_aside]
             # Check after reading: only then is it certain that these are vectors of `state`.
             self._require_current(state)
             between()
@@ -118,7 +119,9 @@ class CollectionWriter:
             in_collection = {row["id"]: row for row in stored_rows}
             rows = sorted(in_collection.keys() | set(range(first, min(end, entry.next_slot))))
             crops = self.record.crops.by_slot(gallery_id, rows).values()
-            in_record = {crop.slot: self.codes.label(crop) for crop in crops}
+            in_record = {
+                crop.slot: self.codes.label(crop) for crop in crops if not crop.set_aside
+            }
             differing_rows += (row for row in rows if in_collection.get(row) != in_record.get(row))
         return differing_rows
 

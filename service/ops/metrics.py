@@ -94,6 +94,9 @@ class Metrics:
             ("gallery", "state"),
         )
         self.gallery_crops = gauge("gmn_gallery_crops", "Crops in a gallery.", ("gallery",))
+        self.doubtful_crops = gauge(
+            "gmn_doubtful_crops", "Doubtful crops of a gallery.", ("gallery",)
+        )
         self.gallery_version = gauge("gmn_gallery_version", "Version of a gallery.", ("gallery",))
         self.record_up = gauge("gmn_record_up", "Whether the record store answers.")
         self.index_up = gauge("gmn_index_up", "Whether the last search found its index.")

@@ -35,7 +35,7 @@ from service.record.values import (
 REQUESTS_KEPT_FOR = timedelta(days=1)
 # Each stored request deletes up to this many expired ones.
 REQUESTS_REMOVED_AT_ONCE = 3
-LABELS = ("camera", "captured_at", "external_id", "metadata")
+COPIED = ("camera", "captured_at", "external_id", "metadata", "set_aside")
 # Columns of `crops` that `StoredCrop` has under the same name and in the same form.
 COLUMNS = (
     "crop_id",
@@ -48,6 +48,7 @@ COLUMNS = (
     "inside",
     "quality",
     "metadata",
+    "set_aside",
 )
 PUT_TOMBSTONES = upsert(
     "tombstones",
@@ -56,9 +57,10 @@ PUT_TOMBSTONES = upsert(
 )
 # Adds the crops in some slots to the counts of their gallery, or with `sign` -1 subtracts them.
 COUNT = """
-UPDATE galleries SET (crops, unnamed, image_bytes, staged_crops, next_slot) = (
+UPDATE galleries SET (crops, unnamed, set_aside, image_bytes, staged_crops, next_slot) = (
     SELECT galleries.crops + :sign * count(*),
         unnamed + :sign * (count(*) - count(person_id)),
+        galleries.set_aside + :sign * coalesce(sum(crops.set_aside), 0),
         galleries.image_bytes + :sign * coalesce(sum(crops.image_bytes), 0),
         staged_crops + :sign * count(*) FILTER (WHERE slot <= staged_slot),
         CASE WHEN next_slot > max(slot) THEN next_slot ELSE coalesce(max(slot) + 1, next_slot) END
@@ -137,7 +139,7 @@ def relabel_crops(
     """Change labels of crops.
 
     Args:
-        fields: the new labels, by their names in `CropLabels`.
+        fields: the new labels by their names in `CropLabels`, and `set_aside`.
     """
     values = {"gallery_id": gallery_id, "slots": slots}
     where = of_slots(transaction)
@@ -146,7 +148,7 @@ def relabel_crops(
     )
     # Count these crops again, since they may get or lose an identity.
     _count(transaction, gallery_id, slots, -1)
-    columns = {name: fields[name] for name in LABELS if name in fields}
+    columns = {name: fields[name] for name in COPIED if name in fields}
     if "external_id" in fields:
         columns["external_key"] = _key_of(fields["external_id"])
     if "identity" in fields:

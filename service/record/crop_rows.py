@@ -30,13 +30,14 @@ from service.record.vectors import Vector, vector_crc
 
 CROPS_AND_NAMES = (
     "SELECT crops.gallery_id, crops.slot, crop_id, name AS identity, camera, captured_at, "
-    "external_id, metadata, track, sha256, content_type, image_bytes, created_at, inside, quality "
+    "external_id, metadata, track, sha256, content_type, image_bytes, created_at, inside, quality, "
+    "set_aside "
     "FROM crops LEFT JOIN tracks USING (gallery_id, slot) "
     "LEFT JOIN people ON people.person_id = crops.person_id"
 )
 METADATA = "SELECT slot, metadata FROM crops WHERE gallery_id = ? AND metadata IS NOT NULL"
 CROPS_AT_ONCE = 500
-COLUMNS = ("slot", "person", "camera", "captured_at")
+COLUMNS = ("slot", "person", "camera", "captured_at", "set_aside")
 COLUMNS_AT_ONCE = 8192
 MICROSECONDS = 1e6
 # A range of slots is read in one pass if it spans at most this multiple of the wanted slots.
@@ -69,6 +70,7 @@ LABELS = {
     "named": "crops.person_id IS NOT NULL",
     "unnamed": "crops.person_id IS NULL",
     "cameras": "crops.camera = :cameras",
+    "set_aside": "crops.set_aside = :set_aside",
 }
 CAPTURED = {
     "captured_after": "crops.captured_at >= :captured_after",
@@ -93,17 +95,23 @@ class CropColumns(NamedTuple):
             each unnamed crop.
         cameras: n names; None if unknown.
         captured: seconds since 1970, `(n,)` float64; NaN if unknown.
+        set_aside: `(n,)`; True for crops that no search may find.
     """
 
     slots: NDArray[np.int64]
     groups: NDArray[np.int64]
     cameras: tuple[str | None, ...]
     captured: NDArray[np.float64]
+    set_aside: NDArray[np.bool_]
 
     def at(self, positions: NDArray[np.int64]) -> CropColumns:
         cameras = tuple(self.cameras[position] for position in positions)
         return CropColumns(
-            self.slots[positions], self.groups[positions], cameras, self.captured[positions]
+            self.slots[positions],
+            self.groups[positions],
+            cameras,
+            self.captured[positions],
+            self.set_aside[positions],
         )
 
 
@@ -132,7 +140,7 @@ def read_columns(
     codes: dict[str, int] = {}
     condition = "" if slots is None else f"AND {reader.dialect.among('slot')} "
     statement = (
-        "SELECT slot, coalesce(person_id, 0) AS person, camera, captured_at FROM crops "
+        "SELECT slot, coalesce(person_id, 0) AS person, camera, captured_at, set_aside FROM crops "
         f"WHERE gallery_id = ? {condition}AND slot > ? ORDER BY slot LIMIT ?"
     )
     values = [gallery_id] if slots is None else [gallery_id, slots]
@@ -171,7 +179,7 @@ def _as_columns(
     secret: bytes,
 ) -> CropColumns:
     """Convert the columns of a part; raise if one contains a value that is never written."""
-    numbers, people, cameras, captured = lists
+    numbers, people, cameras, captured, set_aside = lists
     if not all(camera is None or isinstance(camera, str) for camera in cameras):
         raise TypeError("a camera is not a text")
     slot_numbers = np.array(numbers, np.int64)
@@ -189,7 +197,8 @@ def _as_columns(
     groups = np.where(groups < 0, -1 - slot_numbers, groups)
     # NULL becomes NaN.
     moments = np.array(captured, np.float64) / MICROSECONDS
-    return CropColumns(slot_numbers, groups, tuple(cameras), moments)
+    are_aside = np.array(set_aside, np.int64) != 0
+    return CropColumns(slot_numbers, groups, tuple(cameras), moments, are_aside)
 
 
 def _columns_of(crops: Sequence[StoredCrop], secret: bytes) -> CropColumns:
@@ -203,6 +212,7 @@ def _columns_of(crops: Sequence[StoredCrop], secret: bytes) -> CropColumns:
         np.array(groups, np.int64),
         tuple(crop.camera for crop in crops),
         np.array(moments, np.float64),
+        np.array([crop.set_aside for crop in crops], np.bool_),
     )
 
 
@@ -285,6 +295,7 @@ def _as_crop(row: StoredRow) -> StoredCrop:
         created_at=as_moment(row["created_at"]),
         inside=row["inside"],
         quality=row["quality"],
+        set_aside=row["set_aside"],
     )
 
 
@@ -477,6 +488,7 @@ def _bind_values(gallery_id: int, wanted: ListFilter) -> dict[str, Any]:
         "named": wanted.named or None,
         "unnamed": True if wanted.named is False else None,
         "cameras": _one_or_several(wanted.cameras),
+        "set_aside": wanted.set_aside,
         "captured_after": wanted.captured_after,
         "captured_before": wanted.captured_before,
     }

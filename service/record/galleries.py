@@ -46,6 +46,7 @@ EMPTY = {
     "crops": 0,
     "people": 0,
     "unnamed": 0,
+    "set_aside": 0,
     "image_bytes": 0,
 }
 

@@ -50,9 +50,10 @@ OF_MERGE = (
     "WHERE gallery_id = ? AND person_id = ? AND crop_id IN "
     "(SELECT crop_id FROM merged_crops WHERE merge_id = ?) ORDER BY slot"
 )
-# Best picture first: by quality, then size; crops without a picture come last.
+# Best picture first: by quality, then size. Crops without a picture come after them, and crops that
+# are set aside last.
 BY_PICTURE = (
-    "ORDER BY CASE WHEN content_type IS NULL THEN -1.0 ELSE coalesce(quality, 0.0) END DESC, "
+    "ORDER BY set_aside, CASE WHEN content_type IS NULL THEN -1.0 ELSE coalesce(quality, 0.0) END DESC, "
     "image_bytes DESC, crop_id DESC"
 )
 # Numbers by which identities are sorted, ascending.
@@ -125,12 +126,15 @@ class People(RecordPart):
         return people[0]
 
     def slots(self, gallery_id: int, identity: str, best: int) -> tuple[list[int], list[int]]:
-        slots = self._reader.column(
-            "SELECT slot FROM crops JOIN people USING (gallery_id, person_id) "
+        rows = self._reader.tuples(
+            "SELECT slot, set_aside FROM crops JOIN people USING (gallery_id, person_id) "
             f"WHERE gallery_id = ? AND name = ? {BY_PICTURE}",
             (gallery_id, identity),
         )
-        return slots, sorted(slots[:best])
+        slots = [slot for slot, _ in rows]
+        searchable = [slot for slot, set_aside in rows if not set_aside]
+        # A person whose crops are all set aside can still be searched for by them.
+        return slots, sorted((searchable or slots)[:best])
 
     def counts(self, gallery_id: int, names: Sequence[str]) -> dict[str, int]:
         statement = (

@@ -11,6 +11,7 @@ CREATE TABLE record (
 -- A gallery without a name is being deleted. `generation` numbers the sets of its vectors: a reindex
 -- fills the file of `staged_generation` and then makes it the searched one. `changed` is the number
 -- of the commit that last changed anything of the gallery; `calibrated`, its calibrations.
+-- `set_aside` counts the crops that are.
 CREATE TABLE galleries (
     gallery_id INTEGER PRIMARY KEY,
     name TEXT UNIQUE,
@@ -30,6 +31,7 @@ CREATE TABLE galleries (
     crops INTEGER NOT NULL,
     people INTEGER NOT NULL,
     unnamed INTEGER NOT NULL,
+    set_aside INTEGER NOT NULL,
     image_bytes INTEGER NOT NULL,
     removals INTEGER NOT NULL,
     changed INTEGER NOT NULL,
@@ -50,7 +52,7 @@ CREATE INDEX people_0 ON people (gallery_id, sort_key, name);
 -- time of capture, or of enrollment if that is unknown. Times are microseconds since 1970, UTC. An
 -- external id is stored as it was sent, and found by `external_key`, its Unicode normal form C.
 -- `inside` is 1 if the picture is stored in the table `pictures`. `changed` is the gallery's version
--- of the crop's last change.
+-- of the crop's last change. `set_aside` is 1 if no search, grouping, fit or watch list has the crop.
 CREATE TABLE crops (
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
     slot INTEGER NOT NULL,
@@ -68,6 +70,7 @@ CREATE TABLE crops (
     inside INTEGER NOT NULL,
     quality REAL,
     metadata TEXT,
+    set_aside INTEGER NOT NULL,
     changed INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (gallery_id, slot),
     UNIQUE (gallery_id, crop_id)

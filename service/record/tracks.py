@@ -131,11 +131,14 @@ class Tracks(RecordPart):
         return self._reader.column(statement, (most, gallery_id, track, camera or ""))
 
     def slots_of(self, gallery_id: int, tracks: Collection[tuple[str, str | None]]) -> list[int]:
-        """Return the slots of all crops of tracks, each given by its id and camera."""
+        """Return the slots of the crops of tracks, each given by its id and camera.
+
+        Crops that are set aside are left out.
+        """
         those = self._reader.dialect.among("track")
         statement = (
             "SELECT slot, track, camera FROM tracks JOIN crops USING (gallery_id, slot) "
-            f"WHERE gallery_id = ? AND {those}"
+            f"WHERE gallery_id = ? AND {those} AND set_aside = 0"
         )
         ids = {track for track, _ in tracks}
         rows = self._reader.tuples(statement, (gallery_id, ids))

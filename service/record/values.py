@@ -93,10 +93,12 @@ class LabelledCrop(CropLabels):
     Attributes:
         slot: its position in the gallery's vector files, from 1 on and never reused; 0 until it is
             stored. It orders crops by age, and names them in indexes and in Milvus.
+        set_aside: it is kept out of searches, groupings, fits and watch lists.
     """
 
     slot: int
     crop_id: str
+    set_aside: bool = False
 
 
 def identity_code(identity: str, secret: bytes) -> int:
@@ -260,6 +262,7 @@ class GalleryRecord:
         removals: number of commits that removed crops for good.
         staged_crops, staged_slot: number of crops with a staged vector, and their last slot.
         unnamed: number of crops without an identity.
+        set_aside: number of crops that are kept out of searches.
         dimension: length of the searched vectors; None before the first.
         changed, calibrated: numbers of the commits that last changed anything of the gallery, and
             its calibrations.
@@ -283,9 +286,14 @@ class GalleryRecord:
     next_slot: int = 1
     removals: int = 0
     unnamed: int = 0
+    set_aside: int = 0
     dimension: int | None = None
     changed: int = 0
     calibrated: int = 0
+
+    @property
+    def searchable_crops(self) -> int:
+        return self.crops - self.set_aside
 
     @property
     def deletion_id(self) -> str:
@@ -320,11 +328,13 @@ class ListFilter(CropFilter):
     Attributes:
         crop_ids: only these.
         track, external_id: only crops with this label.
+        set_aside: True for crops that are kept out of searches, False for the others.
     """
 
     crop_ids: frozenset[str] = frozenset()
     track: str | None = None
     external_id: str | None = None
+    set_aside: bool | None = None
 
 
 # A filter as JSON, in jobs and in the audit log.

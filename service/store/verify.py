@@ -28,6 +28,7 @@ COUNTED = {
     "crops": "count(*)",
     "identities": "count(DISTINCT person_id)",
     "unnamed": "count(*) - count(person_id)",
+    "set_aside": "coalesce(sum(set_aside), 0)",
     "image_bytes": "coalesce(sum(image_bytes), 0)",
 }
 

@@ -26,6 +26,7 @@ MOST_CROPS = 100_000
 MOST_TRACKLETS = 10_000
 # Number of crops after which the progress is saved.
 CROPS_PER_SAVE = 5000
+UNNAMED = ListFilter(named=False, set_aside=False)
 
 
 async def begin_grouping(
@@ -45,7 +46,8 @@ async def begin_grouping(
         return running
     runtime.calibrations.current(gallery, None)
     entry = await read(record.galleries.get, gallery.gallery_id)
-    if entry and wanted == ListFilter(named=False) and entry.unnamed > MOST_CROPS:
+    # The crops that are set aside may be unnamed ones.
+    if entry and wanted == UNNAMED and entry.unnamed - entry.set_aside > MOST_CROPS:
         raise _too_many(MOST_CROPS, "unnamed crops")
     parameters = FILTER.dump_python(wanted, mode="json", exclude_defaults=True)
     return await create_job(runtime, gallery, "grouping", parameters, key_id)

@@ -15,10 +15,10 @@ from service.record.schema import as_micros
 from service.record.transaction import Transaction
 
 ID_DIGITS = 16
-# Crops of a time, of which either end may be open.
+# Crops of a time, of which either end may be open, without those that are set aside.
 OF_TIME = (
     "gallery_id = ? AND (CAST(? AS BIGINT) IS NULL OR seen_at >= ?) "
-    "AND (CAST(? AS BIGINT) IS NULL OR seen_at <= ?)"
+    "AND (CAST(? AS BIGINT) IS NULL OR seen_at <= ?) AND set_aside = 0"
 )
 
 
@@ -190,6 +190,6 @@ class Groupings(RecordPart):
         those = self._reader.dialect.among("slot")
         statement = (
             f"SELECT slot, crop_id FROM crops WHERE gallery_id = ? AND {those} "
-            "AND person_id IS NULL"
+            "AND person_id IS NULL AND set_aside = 0"
         )
         return dict(self._reader.tuples(statement, (gallery_id, list(slots))))

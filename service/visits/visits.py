@@ -134,7 +134,10 @@ class VisitFinder:
             UnknownIdentity: no crop of the gallery has the name.
         """
         wanted = ListFilter(
-            identities=frozenset({identity}), captured_after=after, captured_before=before
+            identities=frozenset({identity}),
+            captured_after=after,
+            captured_before=before,
+            set_aside=False,
         )
         read = self.galleries.read
         slots = await read(self.record.crops.slots, gallery.gallery_id, wanted, MOST_CROPS + 1)

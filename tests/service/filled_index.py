@@ -59,6 +59,7 @@ class FilledIndex(GalleryIndex):
             np.array([group_code(label, self.columns.secret) for label in labels], np.int64),
             tuple(label.camera for label in labels),
             np.array(moments, np.float64),
+            np.array([label.set_aside for label in labels], np.bool_),
         )
 
     def _read(self, slots):

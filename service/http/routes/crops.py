@@ -32,10 +32,10 @@ from service.gallery.enroll import ImageToEnroll
 from service.http.fields import Camera, Id, Label, Name, Text
 from service.http.forms import (
     CURSOR_TEXT,
+    CropFields,
     CropsChanges,
     CropsChosen,
     CropsQuery,
-    EnrollFields,
     EnrollForm,
     Form,
     Limit,
@@ -238,8 +238,12 @@ async def read_crop(
 
 
 @router.patch("/crops/{crop_id}", responses=problems("crop_conflict"))
-async def change_crop(call: Admin, crop_id: CropId, form: Sent[EnrollFields]) -> ChangedCrop:
-    """Changes a crop's labels; an empty field becomes unknown, an omitted field stays unchanged."""
+async def change_crop(call: Admin, crop_id: CropId, form: Sent[CropFields]) -> ChangedCrop:
+    """Changes a crop's labels, or sets it aside; an empty label becomes unknown.
+
+    An omitted field stays unchanged. No search, grouping or watch list finds a crop that is set
+    aside, and thresholds are fitted without it; listings, exports and backups have it.
+    """
     return await call.runtime.crop_changes.change_crop(call.gallery, crop_id, form.changes())
 
 

@@ -135,7 +135,10 @@ def _show_record(runtime: Runtime, key_ids: Sequence[str]) -> None:
         newest = next(own_backups(folder, runtime.record.database), None)
         shown.backup_time.set(taken_at(newest).timestamp() if newest else 0.0)
     shown.gallery_calibration.clear()
+    shown.doubtful_crops.clear()
+    doubtful = runtime.doubtful.counts()
     for gallery in runtime.galleries.all():
+        shown.doubtful_crops.labels(gallery.name).set(doubtful.get(gallery.gallery_id, 0))
         if not gallery.needs_reindex:
             current = runtime.calibrations.current(gallery, None)
             fitted = current.as_state(gallery.index.identities())
