@@ -49,6 +49,7 @@ COMMANDS = {
     "api": "gmn_client.commands.browse",
     "crops": "gmn_client.commands.browse",
     "identities": "gmn_client.commands.browse",
+    "doubtful": "gmn_client.commands.browse",
     "rename": "gmn_client.commands.browse",
     "forget": "gmn_client.commands.browse",
     "reindex": "gmn_client.commands.browse",

@@ -161,6 +161,10 @@ def _format_retention(gallery: Gallery) -> str:
     return f"{gallery.retention_days} ({gallery.retention_from})"
 
 
+def _format_share(probability: float | None) -> str:
+    return "only crop" if probability is None else f"{probability:.2f}"
+
+
 GALLERY_COLUMNS: Columns = {
     "gallery": "name",
     "crops": "crops",
@@ -182,6 +186,14 @@ IDENTITY_COLUMNS: Columns = {
     "crops": "crops",
     "cameras": "cameras",
     "last seen (UTC)": "last_seen",
+}
+DOUBTFUL_COLUMNS: Columns = {
+    "crop": "crop.crop_id",
+    "identity": "crop.identity",
+    "alike": lambda doubtful: _format_share(doubtful.own_probability),
+    "other identity": "other.identity",
+    "alike with other": lambda doubtful: _format_share(doubtful.other_probability),
+    "other crop": "other.crop_id",
 }
 JOB_COLUMNS: Columns = {
     "gallery": "gallery",
@@ -229,6 +241,19 @@ crops = method_command(
     """,
     "crops",
     CROP_COLUMNS,
+    limit=SHOWN_AT_MOST,
+)
+doubtful = method_command(
+    """Lists named crops that may show somebody else, or too little, the most doubtful first.
+
+    Each is shown with the probability that it shows its person, and with the crop of the other
+    person that it resembles. Then set it aside (gmn api change_crop CROP --set-aside), rename it
+    (gmn api change_crop CROP --identity NAME), or confirm it (gmn api confirm_crop CROP).
+
+    Example: gmn doubtful --gallery lobby --limit 20
+    """,
+    "doubtful",
+    DOUBTFUL_COLUMNS,
     limit=SHOWN_AT_MOST,
 )
 rename = method_command(

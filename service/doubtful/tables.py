@@ -46,7 +46,9 @@ ORDER BY changed, slot LIMIT :limit
 # Doubtful crops whose own person, or whose counterpart, has changed.
 AFFECTED = """
 SELECT slot FROM doubtful_crops AS doubtful WHERE gallery_id = :gallery_id AND (
-    {others} OR person_id IN (SELECT person_id FROM crops WHERE gallery_id = :gallery_id AND {those})
+    {others} OR person_id IN (
+        SELECT person_id FROM crops WHERE gallery_id = :gallery_id AND {those}
+    )
     OR NOT EXISTS (
         SELECT 1 FROM crops WHERE crops.gallery_id = doubtful.gallery_id
         AND crops.slot = doubtful.other_slot AND crops.person_id = doubtful.other_person_id
@@ -187,10 +189,13 @@ class DoubtfulCrops(RecordPart):
         return dict(self._reader.tuples(counts))
 
     @transactional
-    def confirm(
-        self, transaction: Transaction, gallery_id: int, crop_id: str, key_id: str
-    ) -> None:
-        """Note that a crop shows its person; raises `UnknownCrop`, or `InvalidField` without one."""
+    def confirm(self, transaction: Transaction, gallery_id: int, crop_id: str, key_id: str) -> None:
+        """Note that a crop shows its person.
+
+        Raises:
+            UnknownCrop: there is no such crop.
+            InvalidField: it has no person.
+        """
         crop = _require_crop(transaction, gallery_id, crop_id)
         if crop["person_id"] is None:
             raise InvalidField(
@@ -208,9 +213,7 @@ class DoubtfulCrops(RecordPart):
 
 
 def _require_crop(reader: Reader, gallery_id: int, crop_id: str) -> Row:
-    statement = (
-        "SELECT gallery_id, slot, person_id FROM crops WHERE gallery_id = ? AND crop_id = ?"
-    )
+    statement = "SELECT gallery_id, slot, person_id FROM crops WHERE gallery_id = ? AND crop_id = ?"
     for gallery, slot, person_id in reader.tuples(statement, (gallery_id, crop_id)):
         return {"gallery_id": gallery, "slot": slot, "person_id": person_id}
     raise UnknownCrop(require_entry(reader, gallery_id).name, crop_id)

@@ -119,9 +119,7 @@ class CollectionWriter:
             in_collection = {row["id"]: row for row in stored_rows}
             rows = sorted(in_collection.keys() | set(range(first, min(end, entry.next_slot))))
             crops = self.record.crops.by_slot(gallery_id, rows).values()
-            in_record = {
-                crop.slot: self.codes.label(crop) for crop in crops if not crop.set_aside
-            }
+            in_record = {crop.slot: self.codes.label(crop) for crop in crops if not crop.set_aside}
             differing_rows += (row for row in rows if in_collection.get(row) != in_record.get(row))
         return differing_rows
 

@@ -53,7 +53,8 @@ OF_MERGE = (
 # Best picture first: by quality, then size. Crops without a picture come after them, and crops that
 # are set aside last.
 BY_PICTURE = (
-    "ORDER BY set_aside, CASE WHEN content_type IS NULL THEN -1.0 ELSE coalesce(quality, 0.0) END DESC, "
+    "ORDER BY set_aside, "
+    "CASE WHEN content_type IS NULL THEN -1.0 ELSE coalesce(quality, 0.0) END DESC, "
     "image_bytes DESC, crop_id DESC"
 )
 # Numbers by which identities are sorted, ascending.

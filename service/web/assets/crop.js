@@ -16,7 +16,7 @@ import {
 } from "./elements.js";
 import { regions } from "./heat.js";
 import { judging } from "./judge.js";
-import { act, named, naming, relabel, report } from "./naming.js";
+import { act, named, naming, relabel, report, setAside } from "./naming.js";
 import { addressOf, changed, gallery, inGallery } from "./place.js";
 import { show, sideBySide } from "./side.js";
 
@@ -107,6 +107,7 @@ function record(crop, search) {
     ["Captured", moment(crop.captured_at, true)],
     ["Enrolled", moment(crop.created_at, true)],
     ["Track", crop.track],
+    ["Searches", crop.set_aside && "do not find it: it is set aside"],
     ["File or your id", crop.external_id],
     ["Metadata", crop.metadata && JSON.stringify(crop.metadata)],
     ["Picture", h("code", {}, crop.crop_id)],
@@ -145,6 +146,7 @@ function record(crop, search) {
             "All pictures of this person",
           ),
         button("Change the name…", () => changeIdentity(crop, search)),
+        button(crop.set_aside ? "Take back" : "Set aside", () => putAside(crop, search)),
         button("Delete…", () => remove(crop, detail), "danger quiet"),
       ),
     ),
@@ -238,6 +240,12 @@ async function changeIdentity(crop, search) {
     await openCrop(crop.crop_id, search);
   });
 }
+
+const putAside = (crop, search) =>
+  act(async () => {
+    await setAside(crop);
+    await openCrop(crop.crop_id, search);
+  });
 
 async function remove(crop, place) {
   const text = `The picture of ${nameOf(crop.identity)} is deleted with its features. No search finds it again.`;

@@ -82,6 +82,18 @@ export const naming = (cropIds, identity) =>
 
 export const relabel = (cropIds, identity) => change(naming(cropIds, identity));
 
+const pathOf = (crop) => inGallery(`/crops/${encodeURIComponent(crop.crop_id)}`);
+
+// Keep a picture out of searches, or let them find it again.
+export async function setAside(crop) {
+  const wanted = !crop.set_aside;
+  await sendCall("PATCH", pathOf(crop), [["set_aside", wanted]]);
+  const outcome = wanted
+    ? "The picture is set aside: no search finds it."
+    : "Searches find the picture again.";
+  report(outcome, { undo: [call("PATCH", pathOf(crop), [["set_aside", !wanted]])] });
+}
+
 function inParts(method, cropIds, fields = []) {
   const starts = [...Array(Math.ceil(cropIds.length / AT_ONCE)).keys()].map(
     (part) => part * AT_ONCE,

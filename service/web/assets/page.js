@@ -3,6 +3,7 @@
 import { ask, hasKey, useKey } from "./api.js";
 import { attempt, find, h, showForm } from "./elements.js";
 import { startCases } from "./cases.js";
+import { startDoubtful } from "./doubtful.js";
 import { startEnrollment } from "./enroll.js";
 import { startGalleries } from "./galleries.js";
 import { startImports } from "./imports.js";
@@ -151,6 +152,7 @@ startImports();
 startPeople();
 startPhotos();
 startUnnamed();
+startDoubtful();
 startTracks();
 startWatch();
 startGalleries();

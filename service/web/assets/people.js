@@ -40,7 +40,7 @@ function show() {
   if (panel() !== "identities") return;
   find("#all-people").hidden = item() !== "";
   find("#person").hidden = item() === "";
-  for (const other of ["unnamed", "tracks"])
+  for (const other of ["unnamed", "doubtful", "tracks"])
     find(`#to-${other}`).href = addressOf(gallery(), other);
   if (item()) showPerson(item());
   else load(null);

@@ -84,6 +84,7 @@ function tile(crop, checked) {
           { class: "about" },
           h("span", { class: "name" }, crop.camera ?? "camera unknown"),
           h("span", {}, moment(crop.captured_at)),
+          crop.set_aside && h("span", { class: "note" }, "set aside"),
         ),
     ),
   );

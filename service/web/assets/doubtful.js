@@ -1,0 +1,95 @@
+// Doubtful pictures of people: each beside the picture of another person that it resembles.
+
+import { pages } from "./api.js";
+import { openCrop } from "./crop.js";
+import { attempt, count, find, h, moment, percent, thumbnail } from "./elements.js";
+import { act, named, naming, relabel, report, setAside } from "./naming.js";
+import { addressOf, gallery, inGallery, panel } from "./place.js";
+import { call, sendCall } from "./undo.js";
+
+const PAGE = 30;
+
+export function startDoubtful() {
+  document.addEventListener("panel-shown", () => load());
+  document.addEventListener("gallery-changed", () =>
+    load(null, find("#doubtful-list").children.length),
+  );
+}
+
+async function load(cursor = null, enough = PAGE) {
+  if (panel() !== "doubtful") return;
+  const shown = gallery();
+  const more = find("#more-doubtful");
+  const list = find("#doubtful-list");
+  find("#doubtful > a").href = addressOf(shown, "identities");
+  await attempt(find("#doubtful"), async () => {
+    const page = await pages(inGallery("/doubtful"), {}, Math.max(enough, PAGE), cursor);
+    if (gallery() !== shown || panel() !== "doubtful") return;
+    if (cursor === null) list.replaceChildren();
+    list.append(...page.results.map(row));
+    const moreThan = page.next_cursor === null ? "" : "More than ";
+    const number = list.children.length;
+    find("#doubtful-count").textContent =
+      number > 0 ? `${moreThan}${count(number, "picture")}` : "";
+    if (number === 0)
+      list.append(
+        h("li", { class: "hint" }, "No picture of a person is doubtful. New ones are checked soon."),
+      );
+    more.hidden = page.next_cursor === null;
+    more.onclick = () => load(page.next_cursor);
+  });
+}
+
+function row({ crop, other, own_probability: own, other_probability: probability }) {
+  const who = `picture of ${crop.identity}`;
+  const button = (label, action, kind = "") =>
+    h(
+      "button",
+      {
+        type: "button",
+        class: kind,
+        "aria-label": `${label}: ${who}`,
+        onclick: () => act(() => action(crop, other)),
+      },
+      label,
+    );
+  return h(
+    "li",
+    { "aria-label": who },
+    side(crop, own === null ? "the only picture" : `alike with ${percent(own)}`),
+    side(other, `alike with ${percent(probability)}`),
+    h(
+      "div",
+      { class: "row" },
+      button("Set aside", setAside),
+      button(`Belongs to ${other.identity}`, rename),
+      button("It is right", confirm, "quiet"),
+    ),
+  );
+}
+
+const side = (crop, likeness) =>
+  h(
+    "button",
+    { type: "button", class: "card", onclick: () => openCrop(crop.crop_id) },
+    thumbnail(crop.image_url, `Picture of ${crop.identity}`),
+    h(
+      "span",
+      { class: "about" },
+      h("b", { class: "name" }, crop.identity),
+      h("span", {}, likeness),
+      h("span", { class: "name" }, crop.camera ?? "camera unknown"),
+      h("span", {}, moment(crop.captured_at)),
+    ),
+  );
+
+async function rename(crop, other) {
+  const number = await relabel([crop.crop_id], other.identity);
+  report(named(number, other.identity), { undo: naming([crop.crop_id], crop.identity) });
+}
+
+async function confirm(crop) {
+  const path = inGallery(`/doubtful/${encodeURIComponent(crop.crop_id)}/confirmation`);
+  await sendCall("PUT", path, []);
+  report(`The picture is right: it shows ${crop.identity}.`, { undo: [call("DELETE", path)] });
+}
