@@ -10,6 +10,8 @@ from service.doubtful.rule import MARGINS, measure_agreement
 from tests.outside import figure, pages, problem
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.promise("doubtful")
+
 PEOPLE = ("Ann", "Bob", "Eve")
 CROPS = 5
 

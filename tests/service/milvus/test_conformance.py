@@ -106,6 +106,18 @@ def test_a_changed_label_moves_a_crop_to_other_filters_and_groups(one):
     assert groups.slots.tolist() == [first]
 
 
+def test_a_crop_that_is_set_aside_has_no_row_until_it_is_taken_back(one):
+    gallery = one.gallery()
+    first, second = one.enroll(gallery, drawn_crop(1), drawn_crop(2))
+    for set_aside, expected in ((True, [second]), (False, [first, second])):
+        one.change(gallery, first, set_aside=set_aside)
+        one.caught_up(gallery)
+        assert sorted(hit["id"] for hit in one.hits(gallery, drawn(1))) == expected
+        assert one.writer.differing(gallery.gallery_id) == []
+        # The index is whole without it.
+        assert sorted(one.index(gallery).search(drawn(1)[None], 10).slots.tolist()) == expected
+
+
 def test_a_rebuild_leads_to_a_new_collection_and_loses_nothing_meanwhile(one):
     gallery, _ = one.indexed(*range(50))
     before = one.state(gallery)

@@ -65,6 +65,12 @@ def test_labels_of_the_server_decide_nothing(one, gallery):
         assert other.index(gallery).search(QUERIES, 60, north).slots.tolist() == [first]
 
 
+def test_a_crop_that_is_set_aside_takes_no_place_though_the_server_still_shows_it(one, gallery):
+    for row in _nearest(one, gallery, 5):
+        one.change(gallery, row, set_aside=True)
+    one.assert_same(gallery, QUERIES, [3, 10, 60])
+
+
 def test_a_row_of_another_crop_is_no_hit(one, gallery):
     (first,) = _nearest(one, gallery, 1)
     (crop,) = one.record.crops.indexed(gallery.gallery_id, [first])
