@@ -89,7 +89,7 @@ class CropFields(TypedDict, total=False):
 
 
 class ChangedFields(CropFields, total=False):
-    """What to change of a crop.
+    """Fields of a crop to change; omitted ones stay, None means unknown.
 
     Attributes:
         set_aside: whether to keep the crop out of searches, groupings, thresholds and watch lists.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -33,6 +34,7 @@ from service.search.refit import GROWTH, CalibrationFitter
 
 log = logging.getLogger(__name__)
 LOOK_EVERY_SECONDS = 2.0
+REST_AFTER_FAILURE_SECONDS = 60.0
 # A gallery that changes all the time is checked after this number of looks.
 MOST_LOOKS = 15
 # Upper bound on pairs of crops compared in a step, which is a turn of a gallery; in galleries of
@@ -69,17 +71,19 @@ async def keep_checked(runtime: Runtime) -> None:
 
 @dataclass
 class _Look:
-    """What this process knows of a gallery.
+    """The last look at a gallery.
 
     Attributes:
         version: its version at the last look.
         changes: number of the last looks in a row at which it had changed.
         checked: the version that was checked.
+        rests_until: when to try again after a failure, by `time.monotonic`.
     """
 
     version: int = -1
     changes: int = 0
     checked: int = -1
+    rests_until: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -112,22 +116,25 @@ class DoubtChecker:
         has_changed = gallery.version != look.version
         look.changes = look.changes + 1 if has_changed else 0
         look.version = gallery.version
-        if look.checked == gallery.version:
+        if look.checked == gallery.version or time.monotonic() < look.rests_until:
             return False
         return look.changes % MOST_LOOKS == 0
 
     async def _attempt_step(self, gallery: Gallery) -> bool:
+        look = self._looks[gallery.gallery_id]
         version = gallery.version
         try:
             if await self.check_some(gallery):
                 return True
-            self._looks[gallery.gallery_id].checked = version
+            look.checked = version
+            return False
         except RecordUnavailable:
             pass
         except ServiceError as error:
             log.warning("gallery %s is checked for doubtful crops later: %s", gallery.name, error)
         except Exception:
             log.exception("gallery %s was not checked for doubtful crops", gallery.name)
+        look.rests_until = time.monotonic() + REST_AFTER_FAILURE_SECONDS
         return False
 
     async def check_some(self, gallery: Gallery) -> bool:
@@ -141,17 +148,18 @@ class DoubtChecker:
         if entry is None or gallery.needs_reindex or gallery.generation != entry.generation:
             return False
         # The crops that are read below show this version or a later one.
-        until = min(gallery.version, entry.version)
+        newest = min(gallery.version, entry.version)
         stored = await self.galleries.read(self.doubtful.progress, gallery_id)
         rule = f"{RULE}:{gallery.embedder}"
         progress = _continue_round(stored, entry, rule)
-        if progress == stored and progress.version >= until:
+        if progress == stored and progress.version >= newest:
             return False
+        in_round = progress.version < progress.begun
+        until = min(newest, progress.begun) if in_round else newest
 
         crops = await self.fitter.read_named_crops(gallery)
         model = self.models[gallery.embedder]
         most = max(FEWEST_CROPS, MOST_COMPARISONS // max(1, len(crops.slots)))
-        in_round = progress.version < progress.begun
         limit = most if in_round else max(1, most // (1 + NEIGHBOURS))
         changed = await self.galleries.read(
             self.doubtful.changed, gallery_id, progress, until, limit
@@ -173,7 +181,7 @@ class DoubtChecker:
             [*doubts, *more_doubts],
             replace(progress, version=version, slot=slot),
         )
-        return has_more
+        return has_more or until < newest
 
     async def _judge(
         self, model: LoadedModel, crops: NamedCrops, slots: Sequence[int]

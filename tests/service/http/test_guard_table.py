@@ -37,6 +37,9 @@ GET /v1/galleries/{gallery}/crops/{crop_id} : query
 PATCH /v1/galleries/{gallery}/crops/{crop_id} : admin
 DELETE /v1/galleries/{gallery}/crops/{crop_id} : delete
 GET /v1/galleries/{gallery}/crops/{crop_id}/image : query
+GET /v1/galleries/{gallery}/doubtful : query
+PUT /v1/galleries/{gallery}/doubtful/{crop_id}/confirmation : admin
+DELETE /v1/galleries/{gallery}/doubtful/{crop_id}/confirmation : admin
 GET /v1/galleries/{gallery}/tracks : query
 GET /v1/galleries/{gallery}/identities : query
 GET /v1/galleries/{gallery}/identities/{identity} : query

@@ -13,6 +13,7 @@ import pytest
 from pydantic_core import from_json
 
 import service.desk.tables
+import service.doubtful.tables
 import service.record
 import service.watch.tables
 from service.postgres.dialect import number_placeholders
@@ -296,7 +297,8 @@ def _modules(package):
 
 def _statements():
     """Yield the statements that stand in constants, with what the dialect writes left out."""
-    for package in (service.record, service.watch.tables, service.desk.tables):
+    slices = (service.watch.tables, service.desk.tables, service.doubtful.tables)
+    for package in (service.record, *slices):
         for module in _modules(package):
             for name, text in vars(module).items():
                 is_statement = re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\s", str(text))
