@@ -161,11 +161,7 @@ class Runtime:
             if filled := [gallery for gallery in self.record.galleries.all() if gallery.crops]:
                 log.info("loading %d galleries that have crops", len(filled))
             self.galleries.load()
-            self.desk = DeskTables(self.record.database)
-            self.doubtful = DoubtfulCrops(self.record.database)
-            self.groupings = Groupings(self.record.database)
-            self.watch = Watch(self.record, settings, self.metrics)
-            held.callback(self.watch.close)
+            self._open_slices(held)
             self.pools = BlockingPools()
             self.sections = CriticalSections()
             self.audited = AuditedSections(self.audit, self.sections)
@@ -260,6 +256,14 @@ class Runtime:
         from service.milvus.index import open_indexes
 
         return open_indexes(self.record, url)
+
+    def _open_slices(self, held: contextlib.ExitStack) -> None:
+        database = self.record.database
+        self.desk = DeskTables(database)
+        self.doubtful = DoubtfulCrops(database)
+        self.groupings = Groupings(database)
+        self.watch = Watch(self.record, self.settings, self.metrics)
+        held.callback(self.watch.close)
 
     def _compose_gallery(self, folder: PictureFolder | None) -> None:
         self.pictures = CropPictures(self.record, self.galleries, self.sections, folder)
