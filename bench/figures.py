@@ -4,8 +4,8 @@
 `docs/figures/NAME.json`, and writes the table between the page's markers `<!-- NAME -->` and
 `<!-- /NAME -->`. It reads the `report.json` of `gmn evaluate --out`, the `benchmark.json` of
 `gmn benchmark`, the output of `gmn bench --json` (`performance`, `parts`, `scale`), and that of
-`bench.alarms`, `bench.cells`, `bench.doubtful`, `bench.gpu_check`, `bench.people`, `bench.silent`
-and `bench.watch`.
+`bench.alarms`, `bench.cells`, `bench.doubtful`, `bench.gpu_check`, `bench.people`, `bench.silent`,
+`bench.travel_times` and `bench.watch`.
 
 `premise` shows the gaps of a report, and draws the two spaces.
 """
@@ -319,6 +319,27 @@ def _doubtful_table(rows: Sequence[Figures]) -> str:
     )
 
 
+def _travel_times_table(rows: Sequence[Figures]) -> str:
+    lines = []
+    for row in rows:
+        names = {title: row[title] for title in ("artefact", "times", "weight")}
+        if row["kind"] == "official":
+            measured = {
+                f"{title}, {half}": f"{row[half][metric]:.1f}"
+                for half in ("even", "odd", "all")
+                for title, metric in METRICS.items()
+            }
+        else:
+            low, high = row["spread"]
+            measured = {
+                "obtained": f"{row['obtained']:.1f} [{low:.1f}-{high:.1f}]",
+                "found/best": _found_of_best(row),
+                "obtained among 10": f"{row['obtained_of_few']:.1f}",
+            }
+        lines.append(names | measured)
+    return markdown_table(lines)
+
+
 def _gpu_table(rows: Sequence[Figures]) -> str:
     lines = []
     for row in rows:
@@ -351,6 +372,7 @@ TABLES = {
     "people-stated": _stated_table,
     "watch": _watch_table,
     "doubtful": _doubtful_table,
+    "travel-times": _travel_times_table,
 }
 
 
