@@ -44,6 +44,7 @@ class SearchOptions(TypedDict, total=False):
         metadata: only crops whose metadata has all of these values.
         operating_point: such as `far_1e-2`.
         camera: the camera that took the images that are sent.
+        captured_at: when the images were taken, with time zone.
         camera_disjoint: whether to leave out the query's own camera.
         min_version: gallery version that the answer must include.
         purpose: reason for the query, stored in the service's audit log; up to 256 characters.
@@ -63,6 +64,7 @@ class SearchOptions(TypedDict, total=False):
     operating_point: str
     boxes: Sequence[models.BoxOfPerson]
     camera: str
+    captured_at: datetime
     camera_disjoint: bool
     min_version: int
     purpose: str

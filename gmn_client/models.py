@@ -687,6 +687,7 @@ class Gallery(WireModel):
     does. `unnamed` counts the crops without an identity, `set_aside` those that no search finds.
     `recall` is the measured share of true nearest neighbours that the index finds, null for an
     exact index. `index_bytes` counts the vectors in memory, `image_bytes` the stored images.
+    With `time_evidence` results follow times of capture too.
     Crops older than `retention_days` or `retention_hours`, counted from `retention_from`, are
     deleted; if both are null, all are kept.
     """
@@ -708,6 +709,7 @@ class Gallery(WireModel):
     retention_hours: int | None = None
     retention_from: RetentionFrom
     calibration: GalleryCalibration
+    time_evidence: bool = False
     created_at: Moment
 
 
@@ -855,7 +857,9 @@ class RankedCrop(WireModel):
     compared between answers of the same `calibration_version`. Both are null if the scoring did not
     reach the crop, which is beyond `rerank_depth`; then, and with `scoring=cosine`, `pair_logit` is
     null too. With `include_vector` there are `vector`, which Milvus returns at unit length, and its
-    `embedding_fingerprint`. With `group_by=track` there are `crops`, `first_seen` and `last_seen`
+    `embedding_fingerprint`. `time_log_odds` is present if times moved the results: the log of the
+    odds by which they speak for the same person; above 0 they have raised `probability`, below 0
+    lowered it. With `group_by=track` there are `crops`, `first_seen` and `last_seen`
     of the whole track, unless the crop has none. `gallery` is present in a ranking of several
     galleries.
     """
@@ -873,6 +877,7 @@ class RankedCrop(WireModel):
     last_seen: Moment | None = OMITTED
     cosine: float
     pair_logit: float | None
+    time_log_odds: float | None = OMITTED
     probability: float | None
     verdict: Verdict | None
     image_url: str

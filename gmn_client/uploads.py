@@ -153,12 +153,14 @@ class GalleryOptions(TypedDict, total=False):
         calibration: whether thresholds are fitted to the gallery's named crops and searches (`on`),
             stay as they are (`frozen`), or are the artefact's (`off`); `reset` drops the fit and
             the searches and fits again.
+        time_evidence: whether results also follow how long people take between the cameras.
     """
 
     retention_days: int
     retention_hours: int
     retention_from: RetentionFrom
     calibration: Literal["on", "frozen", "off", "reset"]
+    time_evidence: bool
 
 
 class ImportOptions(TypedDict, total=False):

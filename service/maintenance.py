@@ -38,6 +38,7 @@ from service.record.record import Record
 from service.runtime import Runtime
 from service.store.backup import own_backups, taken_at
 from service.store.exports import clear_exports, delete_expired_exports
+from service.visits import learned_times
 from service.visits.grouping import run_grouping
 from service.watch.camera_health import keep_cameras
 from service.watch.lists import keep_lists
@@ -174,6 +175,12 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         "calibration": runtime.fitter.refit_calibrations(),
         "gallery fits": runtime.fitter.fit_galleries(),
         "doubtful crops": keep_checked(runtime),
+        "travel times": repeat_alone(
+            database.work_lock("travel-times"),
+            locks,
+            learned_times.LOOK_EVERY_SECONDS,
+            runtime.learner.learn_all,
+        ),
         "compaction": compact_indexes(runtime),
         "watch lists": keep_lists(runtime),
         "tracks": keep_tracks(runtime),

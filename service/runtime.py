@@ -44,6 +44,7 @@ from service.search.query import GallerySearch
 from service.search.refit import CalibrationFitter
 from service.settings import Settings
 from service.sign_on import SignOn
+from service.visits.learned_times import GalleryTravelTimes, TravelTimeLearner, TravelTimeTables
 from service.visits.tables import Groupings
 from service.visits.visits import VisitFinder
 from service.watch.parts import Watch
@@ -67,6 +68,7 @@ class Runtime:
         record: the database; accessed through `galleries.read` and `galleries.write`.
         admission: cost in flight; used on the event loop only.
         calibrations: thresholds of the verdicts, and the search scores they are fitted to.
+        travel_times: what the galleries have learned about times.
         shared: rates and events of all processes in Redis; None without Redis.
         sign_on: reads users whom a proxy has signed on.
         keys: the API keys; used on the event loop only.
@@ -81,6 +83,7 @@ class Runtime:
         search: answers queries.
         pairs: compares two images.
         fitter: fits calibrations.
+        learner: learns travel times.
         desk: kept searches and cases; accessed as the record.
         doubtful: doubtful crops; accessed as the record.
         groupings: groups of crops without names; accessed as the record.
@@ -144,6 +147,7 @@ class Runtime:
             self.model = next(iter(self.models.values()))
             self.placement = self._open_placement()
             self.calibrations = GalleryCalibrations(self.record, self.models)
+            self.travel_times = GalleryTravelTimes(TravelTimeTables(self.record.database))
             embedders = {name: model.networks.dimension for name, model in self.models.items()}
             self.outside: OutsideIndexes | None = None
             if settings.index_url:
@@ -153,7 +157,7 @@ class Runtime:
                 self.record,
                 self.device,
                 embedders,
-                self.calibrations.reload,
+                self._read_learned,
                 self.outside.of if self.outside else None,
                 self.shared,
             )
@@ -310,6 +314,7 @@ class Runtime:
             record=self.record,
             galleries=self.galleries,
             calibrations=self.calibrations,
+            times=self.travel_times,
             model=self.model,
             admission=self.admission,
             metrics=self.metrics,
@@ -338,8 +343,30 @@ class Runtime:
             models=self.models,
             device=self.device,
             left_out=LeaveOneOut(self.device, self.galleries, tracks, self.pools.calibration),
+            times=self.travel_times,
             threads=self.pools.calibration,
         )
+        self.learner = TravelTimeLearner(
+            galleries=self.galleries,
+            calibrations=self.calibrations,
+            tables=TravelTimeTables(self.record.database),
+            tracks=tracks,
+            learned=self.travel_times,
+            device=self.device,
+            read_columns=self.fitter.read_columns,
+            read_clocks=self._read_clocks,
+            threads=self.pools.calibration,
+        )
+
+    def _read_learned(self, gallery: Gallery) -> None:
+        self.calibrations.reload(gallery)
+        self.travel_times.reload(gallery)
+
+    def _read_clocks(self) -> dict[str, float]:
+        """Return by how many seconds the clocks of cameras are ahead, by name; blocks."""
+        rows = self.watch.cameras.clocks(list(self.keys.valid_keys()))
+        # If two keys name a camera alike, the one whose crops arrive faster counts.
+        return {camera: ahead for _, camera, ahead in sorted(rows, key=lambda row: row[2])}
 
     def _health_checks(self) -> Iterator[HealthCheck]:
         threads = [self.device, self.watch.tracks.threads, self.audit.threads, self.keys.threads]

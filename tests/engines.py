@@ -59,6 +59,7 @@ SLOW = (
     "test_sightings.py",
     "test_silent_people.py",
     "test_similar.py",
+    "test_times.py",
     "test_two_runtimes.py",
     "test_vector_imports.py",
     "test_vectors.py",

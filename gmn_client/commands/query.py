@@ -42,6 +42,10 @@ def _format_verdict(row: RankedCrop) -> Text | None:
     return row.verdict and Text(row.verdict, VERDICT_STYLES[row.verdict])
 
 
+def _format_time(row: RankedCrop) -> str | None:
+    return None if row.time_log_odds is None else f"{row.time_log_odds:+.1f}"
+
+
 RESULT_COLUMNS: Columns = {
     "rank": "rank",
     "crop": "crop_id",
@@ -208,6 +212,8 @@ def _format_answer(title: str, answer: QueryAnswer | GalleriesAnswer) -> Group:
     columns = RESULT_COLUMNS
     if any(row.external_id is not None for row in answer.results):
         columns = {**columns, "external id": "external_id"}
+    if any(row.time_log_odds is not None for row in answer.results):
+        columns = {**columns, "time": _format_time}
     if any(row.first_seen for row in answer.results):
         columns = {**columns, **TRACK_COLUMNS}
     if isinstance(answer, GalleriesAnswer):

@@ -43,6 +43,7 @@ AUDITED_FIELDS = {
     "camera",
     "camera_disjoint",
     "captured_after",
+    "captured_at",
     "captured_before",
     "identities",
     "unnamed",
@@ -55,6 +56,7 @@ KEPT_FIELDS = {
     "camera_disjoint",
     "cameras",
     "captured_after",
+    "captured_at",
     "captured_before",
     "exclude_cameras",
     "group_by",
@@ -127,6 +129,8 @@ class QueryForm(FrameForm):
     """A JSON object; only crops whose metadata has each of its keys with its value."""
     camera: Label | None = None
     """The camera that took the query images."""
+    captured_at: Moment | None = None
+    """When the query images were taken; results follow it too in a gallery with `time_evidence`."""
     camera_disjoint: bool = False
     """Exclude the query's cameras: `camera`, or those of the query's crops."""
     min_version: int = Field(0, ge=0, le=2**63 - 1)
@@ -164,6 +168,9 @@ class QueryForm(FrameForm):
             vector=self._read_vector(),
             wanted=self._filter(),
             camera=self.camera,
+            captured_at=self.captured_at,
+            # A kept search may be printed in a case, where appearance alone counts.
+            uses_times=not self.keep,
             camera_disjoint=self.camera_disjoint,
             mode=self.mode,
             top_k=self.top_k,

@@ -13,6 +13,7 @@ from pydantic_core import from_json, to_json
 
 from model.arrays import Floats
 from service.index.filters import EVERY_CROP, GroupBy, SearchFilter, pair_text
+from service.index.moments import Moments
 from service.record.crop_rows import CropColumns
 from service.record.values import identity_code
 from service.record.vectors import Vector, VectorFile
@@ -272,6 +273,12 @@ class Columns:
         """Return the names of cameras by their codes in `cameras`."""
         codes = list(self._camera_codes.items())
         return {code: name for name, code in codes if name is not None}
+
+    def moments(self, slots: Slots) -> Moments:
+        """Return the cameras and times of crops, `(n,)`."""
+        names = self.camera_names()
+        cameras = [names.get(code, "") for code in self.cameras[slots].tolist()]
+        return Moments(np.array(cameras, np.str_), self.captured[slots])
 
     def tracks(self) -> Slots:
         """Return `(size,)` codes of camera and track, and unique negative ones without a track."""

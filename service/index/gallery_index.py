@@ -32,6 +32,7 @@ from service.index.candidates import (
 )
 from service.index.columns import Columns, Slots
 from service.index.filters import EVERY_CROP, GroupBy, SearchFilter
+from service.index.moments import Moments
 from service.index.product_codes import ProductCodes
 
 if TYPE_CHECKING:
@@ -143,6 +144,9 @@ class GalleryIndex:
             searched=len(passing),
             grouped=grouped,
         )
+
+    def moments(self, slots: Integers) -> Moments:
+        return self.columns.moments(slots)
 
     def identities(self, wanted: SearchFilter = EVERY_CROP) -> int:
         """Return the number of identities that a search covers; each unnamed crop counts as one.

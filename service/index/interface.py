@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from model.arrays import Floats
-from service.index.candidates import Candidates
+from service.index.candidates import Candidates, Integers
 from service.index.filters import EVERY_CROP, GroupBy, SearchFilter
+from service.index.moments import Moments
 from service.ops.threads import MonitoredThreadPool
 
 Result = TypeVar("Result")
@@ -61,6 +62,10 @@ class SearchedIndex(Protocol):
 
     def identities(self, wanted: SearchFilter = EVERY_CROP) -> int:
         """Return the number of identities that a search covers; each unnamed crop counts as one."""
+        ...
+
+    def moments(self, slots: Integers) -> Moments:
+        """Return the cameras and times of crops, `(n,)`; a deleted crop may have none."""
         ...
 
 

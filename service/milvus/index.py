@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from service.errors import CollectionUnavailable, IndexUnavailable, InvalidField, UnknownGallery
 from service.index.candidates import Candidates, best_candidates, mean_direction
 from service.index.filters import EVERY_CROP, GroupBy, SearchFilter
+from service.index.moments import Moments
 from service.milvus.rows import LARGEST_LIMIT, TOO_SLOW, Codes, Hit
 from service.milvus.tables import CollectionState
 from service.milvus.writing import CollectionWriter, is_current
@@ -196,6 +197,15 @@ class MilvusIndex:
         """Count the identities of the whole gallery; the record cannot count by filter."""
         entry = self.writer.record.galleries.get(self.gallery_id)
         return entry.identities + entry.unnamed if entry else 0
+
+    def moments(self, slots: NDArray[np.int64]) -> Moments:
+        crops = self.writer.record.crops.by_slot(self.gallery_id, slots.tolist())
+        found = [crops.get(slot) for slot in slots.tolist()]
+        cameras = [(crop and crop.camera) or "" for crop in found]
+        captured = [
+            crop.captured_at.timestamp() if crop and crop.captured_at else np.nan for crop in found
+        ]
+        return Moments(np.array(cameras, np.str_), np.array(captured, np.float64))
 
     def version(self) -> int:
         """Return the gallery version that searches show; 0 while the collection is built."""

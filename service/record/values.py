@@ -221,12 +221,14 @@ class GallerySettings:
             the calibration reached so far (`frozen`), or follow the artefact alone (`off`).
         retention_from: whether a crop's age counts from its capture (from its enrollment if that is
             unknown) or always from its enrollment.
+        time_evidence: whether results follow times of capture besides appearance.
     """
 
     retention_days: int | None = None
     calibration: CalibrationMode = "on"
     retention_from: RetentionFrom = "captured"
     retention_hours: int | None = None
+    time_evidence: bool = False
 
     @property
     def retention(self) -> timedelta | None:

@@ -25,6 +25,7 @@ from model.calibration import SEARCH_OPERATING_POINTS, Scoring
 from model.gallery_thresholds import RULE, GalleryThresholds, artefact_thresholds
 from model.order_statistics import FEW_IDENTITIES, RANKS
 from model.search_calibration import SearchCalibration, artefact_search_calibration
+from model.stored import is_absent
 from service.engine.networks import LoadedModel
 from service.gallery.gallery import Gallery
 from service.record.calibrations import KEPT_SEARCHES
@@ -33,6 +34,8 @@ from service.record.values import CalibrationMode, PublishedCalibration
 
 log = logging.getLogger(__name__)
 VERSION_DIGITS = 8
+# Prefix of a kind of score with times in it.
+TIMED = "times+"
 # Queries at least this similar count as pictures of the same passage of one person.
 REPEATED_COSINE = 0.9
 # Number of recent queries kept for each calibration, and of recently used calibrations.
@@ -70,6 +73,7 @@ class Publication(BaseModel):
         rule: number of the rule of its tails; 0 for a fit to searches.
         rule_since: seconds since 1970, when this rule replaced another one that the gallery had
             thresholds by; None if it had none.
+        times: version of the learned times in the scores that it was fitted to; None for none.
         version: digest of the stored text, which does not contain it.
     """
 
@@ -83,6 +87,7 @@ class Publication(BaseModel):
     level: float = 0.0
     rule: int = 0
     rule_since: float | None = None
+    times: str | None = Field(None, exclude_if=is_absent)
     version: str = Field("", exclude=True)
 
     @property
@@ -134,6 +139,8 @@ class CurrentCalibration:
         artefact: the artefact's own calibration.
         few: the artefact's calibration for searches among fewer than 18 identities.
         joins_at: lowest cosine at which an unnamed crop counts as the same person.
+        slope: log-odds of a unit of the score, by the artefact's calibration.
+        timed: the scores have the log-odds of times in them.
         setting: calibration setting of the gallery.
         stored: number of its stored searches.
         published: the published calibration; None if the artefact's is used.
@@ -145,6 +152,8 @@ class CurrentCalibration:
     artefact: SearchCalibration
     few: GalleryThresholds
     joins_at: float
+    slope: float
+    timed: bool = False
     setting: CalibrationMode = "on"
     stored: int = 0
     published: Publication | None = None
@@ -154,6 +163,10 @@ class CurrentCalibration:
         return self.published is not None and isinstance(
             self.published.calibration, GalleryThresholds
         )
+
+    def with_times(self, scores: Floats, log_odds: Array) -> Floats:
+        """Add log-odds of times to scores, in units of the score; same shape."""
+        return np.asarray(scores + log_odds / self.slope, np.float32)
 
     def judge(
         self,
@@ -283,23 +296,28 @@ class GalleryCalibrations:
         """Read the artefacts' calibrations; `models` are keyed by their embedder's fingerprint."""
         self._record = record
         self._models = models
-        # By embedder and scoring; None for the default scoring.
-        self._artefacts: dict[tuple[str, Scoring | None], CurrentCalibration] = {}
+        # By embedder and scoring, None for the default one, and by whether times are in the scores.
+        self._artefacts: dict[tuple[str, Scoring | None, bool], CurrentCalibration] = {}
         for embedder, model in models.items():
             scorings = model.description.calibration.scorings
             joins_at = scorings["cosine"].pair_threshold(JOINING_SHARE)
             for scoring in model.description.scorings:
                 calibration = scorings[scoring]
-                self._artefacts[embedder, scoring] = CurrentCalibration(
+                artefact = CurrentCalibration(
                     model=model,
                     scoring=scoring,
                     score_kind=f"{scoring}:{model.description.artefact_fingerprint}",
                     artefact=artefact_search_calibration(calibration),
                     few=artefact_thresholds(calibration),
                     joins_at=joins_at,
+                    slope=calibration.slope,
                 )
-            default = self._artefacts[embedder, model.description.default_scoring]
-            self._artefacts[embedder, None] = default
+                timed = replace(artefact, timed=True, score_kind=f"{TIMED}{artefact.score_kind}")
+                self._artefacts[embedder, scoring, False] = artefact
+                self._artefacts[embedder, scoring, True] = timed
+            for is_timed in (False, True):
+                default = self._artefacts[embedder, model.description.default_scoring, is_timed]
+                self._artefacts[embedder, None, is_timed] = default
         self._lock = threading.Lock()
         self._published: dict[int, dict[str, Publication]] = {}
         self._stored: dict[CalibrationKey, int] = {}
@@ -307,11 +325,14 @@ class GalleryCalibrations:
         # Only the most recently used calibrations are kept.
         self._recent: dict[CalibrationKey, RecentQueries] = {}
 
-    def current(self, gallery: Gallery, scoring: Scoring | None) -> CurrentCalibration:
+    def current(
+        self, gallery: Gallery, scoring: Scoring | None, timed: bool = False
+    ) -> CurrentCalibration:
         """Return the calibration to use throughout a search of a gallery.
 
         Args:
             scoring: None selects the default of the artefact that answers.
+            timed: times are in the scores.
 
         Raises:
             NeedsReindex: no loaded model has the gallery's embedder.
@@ -321,7 +342,7 @@ class GalleryCalibrations:
         gallery_id = gallery.gallery_id
         if scoring is not None:
             self._models[embedder].require_scoring(scoring)
-        artefact = self._artefacts[embedder, scoring]
+        artefact = self._artefacts[embedder, scoring, timed]
         return replace(
             artefact,
             setting=gallery.settings.calibration,
@@ -329,10 +350,10 @@ class GalleryCalibrations:
             published=self._published.get(gallery_id, {}).get(artefact.score_kind),
         )
 
-    def of(self, gallery: Gallery) -> list[CurrentCalibration]:
+    def of(self, gallery: Gallery, timed: bool = False) -> list[CurrentCalibration]:
         """Return the calibration of each scoring; raises `NeedsReindex`."""
         scorings = self._models[gallery.embedder].description.scorings
-        return [self.current(gallery, scoring) for scoring in scorings]
+        return [self.current(gallery, scoring, timed) for scoring in scorings]
 
     def describe(self, gallery: Gallery) -> GalleryCalibration:
         """Describe the calibration of each scoring; this may count the identities."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -29,8 +30,11 @@ from service.index.filters import SearchFilter
 from service.ops.threads import MonitoredThreadPool
 from service.record.tracks import Tracks
 from service.search.options import RERANK_DEPTH
+from service.search.times import LearnedTimes
 
 Integers = NDArray[np.int64]
+# A scoring, and whether times are in the scores.
+Kind = tuple[Scoring, bool]
 # Upper bound on pairs of crops compared; above 100,000 crops in a gallery, fewer crops search it.
 MOST_COMPARISONS = 10**8
 # Lower bound on the crops that search a gallery, however large it is.
@@ -106,8 +110,8 @@ class LeaveOneOut:
     threads: MonitoredThreadPool
 
     async def search(
-        self, model: LoadedModel, crops: NamedCrops
-    ) -> dict[Scoring, list[LeftOutSearches]]:
+        self, model: LoadedModel, crops: NamedCrops, times: LearnedTimes | None = None
+    ) -> dict[Kind, list[LeftOutSearches]]:
         """Search the gallery and parts of it, by every scoring, with a sample of its crops.
 
         Cosines are computed on the calibration's thread. The device thread scores the pairs of one
@@ -115,40 +119,43 @@ class LeaveOneOut:
 
         Args:
             crops: ordered by name.
+            times: what the gallery has learned about times; None for appearance alone.
 
         Returns:
-            For each scoring, the searches of the whole gallery, and then those of each part.
+            For each scoring, without and with times, the searches of the whole gallery, and then
+            those of each part.
         """
-        results: dict[Scoring, list[LeftOutSearches]] = {
-            scoring: [] for scoring in model.description.scorings
-        }
+        results: dict[Kind, list[LeftOutSearches]] = {kind: [] for kind in _kinds(model, times)}
         for queries, searched in await self.threads.run(_plan_searches, crops):
             identities = len(np.unique(searched.names))
-            leaders = await self._search(model, queries, searched)
+            leaders = await self._search(model, queries, searched, times)
             other_cameras = search_other_cameras(
                 queries.names, queries.cameras, searched.names, searched.cameras
             )
-            for scoring, searches in results.items():
+            for kind, searches in results.items():
                 searches.append(
-                    LeftOutSearches(leaders[scoring], queries.names, identities, other_cameras)
+                    LeftOutSearches(leaders[kind], queries.names, identities, other_cameras)
                 )
         return results
 
     async def measure_mean_scales(
-        self, model: LoadedModel, gallery_id: int, crops: NamedCrops
-    ) -> dict[Scoring, list[tuple[int, float]]]:
+        self,
+        model: LoadedModel,
+        gallery_id: int,
+        crops: NamedCrops,
+        times: LearnedTimes | None = None,
+    ) -> dict[Kind, list[tuple[int, float]]]:
         """Search the gallery by the mean of several crops, and by each of these crops.
 
         Args:
             crops: ordered by name.
+            times: what the gallery has learned about times; None for appearance alone.
 
         Returns:
-            For each scoring, the score scale of the means relative to that of single crops, by
-            number of crops; empty if too few people have several crops.
+            For each scoring, without and with times, the score scale of the means relative to that
+            of single crops, by number of crops; empty if too few people have several crops.
         """
-        results: dict[Scoring, list[tuple[int, float]]] = {
-            scoring: [] for scoring in model.description.scorings
-        }
+        results: dict[Kind, list[tuple[int, float]]] = {kind: [] for kind in _kinds(model, times)}
         threads = self.threads
         sample = await threads.run(_sample_repeated_people, crops)
         slots = np.sort(sample.slots).tolist()
@@ -160,23 +167,26 @@ class LeaveOneOut:
                 continue
             group_of_crop = np.repeat(np.arange(len(groups.slots)), size)
             single_crops = replace(groups.at(group_of_crop), slots=groups.slots.reshape(-1))
-            leaders_of_means = await self._search(model, groups, crops)
-            leaders_of_crops = await self._search(model, single_crops, crops)
-            for scoring, scales in results.items():
-                mean_leaders = leaders_of_means[scoring][:, None]
-                crop_leaders = leaders_of_crops[scoring].reshape(-1, size, RANKS)
+            leaders_of_means = await self._search(model, groups, crops, times)
+            leaders_of_crops = await self._search(model, single_crops, crops, times)
+            for kind, scales in results.items():
+                mean_leaders = leaders_of_means[kind][:, None]
+                crop_leaders = leaders_of_crops[kind].reshape(-1, size, RANKS)
                 scale = mean_scale(np.hstack([mean_leaders, crop_leaders]), groups.names)
                 if scale is not None:
                     scales.append((size, scale))
         return results
 
     async def _search(
-        self, model: LoadedModel, queries: NamedCrops, searched: NamedCrops
-    ) -> dict[Scoring, Array]:
-        """Return the nine best identity scores of each query by every scoring, `(n, 9)`."""
-        leaders: dict[Scoring, list[Array]] = {
-            scoring: [] for scoring in model.description.scorings
-        }
+        self,
+        model: LoadedModel,
+        queries: NamedCrops,
+        searched: NamedCrops,
+        times: LearnedTimes | None,
+    ) -> dict[Kind, Array]:
+        """Return the nine best identity scores of each query by every kind of score, `(n, 9)`."""
+        leaders: dict[Kind, list[Array]] = {kind: [] for kind in _kinds(model, times)}
+        calibrations = model.description.calibration.scorings
         threads = self.threads
         pair_scores = model.networks.pair_scores
         step = max(1, min(CROPS_PER_STEP, SCORES_PER_STEP // len(searched.slots)))
@@ -185,7 +195,10 @@ class LeaveOneOut:
             positions, cosines = await threads.run(_find_nearest, part, searched)
             names = searched.names[positions]
             slots = searched.slots[positions]
-            for scoring, parts in leaders.items():
+            log_odds = None
+            if times:
+                log_odds = await threads.run(_log_odds_of_times, part, searched, positions, times)
+            for scoring in model.description.scorings:
                 scores = cosines
                 if scoring == "mnet":
                     scores = np.empty_like(cosines)
@@ -196,8 +209,37 @@ class LeaveOneOut:
                 # M-Net scores excluded crops too, and fails on some.
                 usable = np.isfinite(cosines) & np.isfinite(scores)
                 scores = np.where(usable, scores, np.float32(-np.inf))
-                parts.append(await threads.run(leaders_by_name, scores, names))
-        return {scoring: np.concatenate(parts) for scoring, parts in leaders.items()}
+                leaders[scoring, False].append(await threads.run(leaders_by_name, scores, names))
+                if log_odds is not None:
+                    timed = scores + log_odds / calibrations[scoring].slope
+                    leaders[scoring, True].append(await threads.run(leaders_by_name, timed, names))
+        return {kind: np.concatenate(parts) for kind, parts in leaders.items()}
+
+
+def _kinds(model: LoadedModel, times: LearnedTimes | None) -> list[Kind]:
+    scorings = model.description.scorings
+    return [
+        (scoring, timed) for timed in ((False, True) if times else (False,)) for scoring in scorings
+    ]
+
+
+def _log_odds_of_times(
+    queries: NamedCrops, searched: NamedCrops, positions: Integers, times: LearnedTimes
+) -> Array:
+    """Return the log-odds of times of each query for its candidates, `(n, c)`.
+
+    Args:
+        positions: positions of the candidates in `searched`, `(n, c)`.
+    """
+    log_odds = np.zeros(positions.shape)
+    query_slots = queries.slots.reshape(len(queries.slots), -1)
+    for row, slots in enumerate(query_slots):
+        asked = queries.columns.moments(slots)
+        crops = searched.columns.moments(searched.slots[positions[row]])
+        for camera, captured in zip(asked.cameras.tolist(), asked.captured.tolist(), strict=True):
+            if camera and math.isfinite(captured):
+                log_odds[row] += times.log_odds(camera, captured, crops)
+    return log_odds / query_slots.shape[1]
 
 
 def _plan_searches(crops: NamedCrops) -> list[tuple[NamedCrops, NamedCrops]]:

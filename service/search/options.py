@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from model.arrays import Floats
@@ -38,6 +39,8 @@ class QueryOptions:
         vector: search by this vector.
         wanted: the crops that may be results.
         camera: camera that took the query images, or in which the track is.
+        captured_at: time of capture of the query images.
+        uses_times: results also follow the times of capture, in a gallery that has learned them.
         camera_disjoint: exclude the cameras of the query: `camera`, or those of the query's crops.
         mode: images show one person, or each is a query of its own.
         top_k: number of results, or of groups if grouped.
@@ -52,6 +55,8 @@ class QueryOptions:
     vector: QueryVector | None = None
     wanted: SearchFilter = EVERY_CROP
     camera: str | None = None
+    captured_at: datetime | None = None
+    uses_times: bool = False
     camera_disjoint: bool = False
     mode: Mode = "multi_shot"
     top_k: int = 10

@@ -60,6 +60,7 @@ from service.search.find import (
 from service.search.options import OperatingPoint, QueryOptions
 from service.search.query_features import NO_FEATURES, read_query_features
 from service.search.ranking import EmbedderChanged, Ranking, Search
+from service.search.times import QueryTimes, TimeEvidence
 from service.settings import QualityPolicy, Settings
 
 # A larger file is kept as its thumbnail, which bounds the size of kept pictures.
@@ -193,6 +194,7 @@ class GallerySearch:
     """Answers queries of galleries.
 
     Attributes:
+        times: what the galleries have learned about times.
         model: the served model, whose pipeline opens the frames of all queries.
         at_once, in_turns: run the steps of short and of long searches.
     """
@@ -201,6 +203,7 @@ class GallerySearch:
     record: Record
     galleries: GalleryRegistry
     calibrations: GalleryCalibrations
+    times: TimeEvidence
     model: LoadedModel
     admission: Admission
     metrics: Metrics
@@ -254,7 +257,8 @@ class GallerySearch:
         for name in query.names:
             try:
                 gallery = await self.galleries.find(name)
-                current = self.calibrations.current(gallery, options.scoring)
+                times = QueryTimes.of(self.times.of(gallery), options, features.crops)
+                current = self.calibrations.current(gallery, options.scoring, bool(times))
                 if not query.images:
                     current.model.require_vectors(
                         features.fields, features.embedder, features.vectors, name
@@ -268,6 +272,7 @@ class GallerySearch:
                     without=features.slots if features.gallery is gallery else frozenset(),
                     sample=query.sample and of_one_image and gallery.settings.calibration == "on",
                     galleries=len(query.names),
+                    times=times,
                 )
             except GALLERY_ERRORS as error:
                 problems[name] = error

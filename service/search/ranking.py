@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gmn_client.models import RankedCrop
-from model.arrays import Floats, unit_rows
+from model.arrays import Array, Floats, unit_rows
 from model.order_statistics import FEW_IDENTITIES, RANKS
 from model.problems import InputProblem
 from model.search_calibration import pack_search
@@ -22,6 +22,7 @@ from service.links import crop_image
 from service.record.values import LabelledCrop, labels_of
 from service.search.calibration import CurrentCalibration, Judge
 from service.search.options import RERANK_DEPTH, QueryOptions
+from service.search.times import QueryTimes
 
 Spans = Mapping[tuple[str, str | None], Mapping[str, Any]]
 # Upper bound on the extra pairs scored only to estimate a search's score level.
@@ -55,9 +56,11 @@ class Ranking:
     Attributes:
         gallery_version: version of the gallery that was searched.
         best: crops of the gallery, best first, without labels.
-        scores: scores of these crops by the search's scoring, `(n,)`; NaN for crops that were not
-            scored.
+        scores: scores of these crops by the search's scoring and times, `(n,)`; NaN for crops that
+            were not scored.
+        appearance: the same scores without times.
         judge: gives verdicts and probabilities for them.
+        time_log_odds: log-odds of the times in the scores, `(n,)`; None without times.
         candidates_scored: number of candidates that were scored.
         began, found, ended: times by `time.perf_counter`; the candidates were found before they
             were scored.
@@ -68,7 +71,9 @@ class Ranking:
     gallery_version: int
     best: Candidates
     scores: Floats
+    appearance: Floats
     judge: Judge
+    time_log_odds: Array | None
     candidates_scored: int
     began: float
     found: float
@@ -86,6 +91,7 @@ class Proposal:
         head: number of leading candidates that M-Net scores; 0 if results are ordered by cosine.
         scored: crops to score: the head, or the nearest ones if results are ordered by cosine, and
             then crops that only the level of the search needs.
+        time_log_odds: log-odds of times of the candidates, and of `scored`; None without times.
         needs_level: estimate the level from the scores of `scored`.
         identities: number of identities that the search covers.
         counts_all: `identities` ignores the filter, because the index cannot count with it.
@@ -97,6 +103,7 @@ class Proposal:
     candidates: Candidates
     head: int
     scored: Candidates
+    time_log_odds: tuple[Array, Array] | None
     needs_level: bool
     identities: int
     counts_all: bool
@@ -117,6 +124,7 @@ class Search:
             that are in this gallery, or of all crops of their track.
         sample: store the scores of nine people for the calibration, if the search is deep enough.
         galleries: number of galleries searched at once; each has its share of the false-alarm rate.
+        times: the times of the query, whose log-odds move the scores; None for appearance alone.
     """
 
     gallery: Gallery
@@ -127,6 +135,7 @@ class Search:
     without: frozenset[int] = frozenset()
     sample: bool = False
     galleries: int = 1
+    times: QueryTimes | None = None
 
     @property
     def is_short(self) -> bool:
@@ -194,6 +203,12 @@ class Search:
             # The head has too few identities: append the nearest crops of others.
             groups = index.search(self.queries, options.top_k, wanted, True, options.group_by)
             candidates = candidates[:head].extended(groups)
+        time_log_odds = None
+        if self.times:
+            time_log_odds = (
+                self.times.log_odds(index.moments(candidates.slots)),
+                self.times.log_odds(index.moments(scored.slots)),
+            )
         counts_all = not index.counts_filtered and wanted != SearchFilter(without=self.without)
         version = self.gallery.version if candidates.version is None else candidates.version
         return Proposal(
@@ -201,6 +216,7 @@ class Search:
             candidates=candidates,
             head=head,
             scored=scored,
+            time_log_odds=time_log_odds,
             needs_level=needs_level,
             identities=identities,
             counts_all=counts_all,
@@ -244,6 +260,11 @@ class Search:
             # Crops beyond the head were scored only to estimate the level and are no results.
             ranked_by = np.full(len(candidates.slots), np.nan, np.float32)
             ranked_by[:head] = scores[:head]
+        appearance = ranked_by
+        if proposal.time_log_odds:
+            of_candidates, of_scored = proposal.time_log_odds
+            ranked_by = self.current.with_times(ranked_by, of_candidates)
+            scores = self.current.with_times(scores, of_scored)
 
         people_scores: tuple[float, ...] = ()
         if proposal.needs_level:
@@ -265,12 +286,16 @@ class Search:
         if self.sample and level is not None and not proposal.counts_all:
             sample = pack_search(people_scores, proposal.identities, time.time())
 
-        order = self._order(candidates, ranked_by, head)
+        # By cosine alone the candidates are in order already.
+        moved = len(candidates.slots) if by_cosine and proposal.time_log_odds else head
+        order = self._order(candidates, ranked_by, moved)
         return Ranking(
             gallery_version=proposal.gallery_version,
             best=candidates[order],
             scores=ranked_by[order],
+            appearance=appearance[order],
             judge=judge,
+            time_log_odds=proposal.time_log_odds[0][order] if proposal.time_log_odds else None,
             candidates_scored=candidates.searched if by_cosine else head,
             began=proposal.began,
             found=proposal.found,
@@ -291,10 +316,10 @@ class Search:
 
         Args:
             scores: of the candidates, `(n,)`; NaN if a crop was not scored.
-            head: number of leading candidates that M-Net has scored.
+            head: number of leading candidates to order by their scores.
         """
         order = np.arange(len(candidates.slots))
-        # Only the head is reordered: pair scores and bare cosines are not comparable.
+        # M-Net scores the head alone: pair scores and bare cosines are not comparable.
         # M-Net saturates on near duplicates. Break ties by cosine, then by age.
         order[:head] = np.lexsort(
             (candidates.slots[:head], -candidates.cosines[:head], -scores[:head])
@@ -327,12 +352,19 @@ class Search:
                 continue
             score = float(ranking.scores[position])
             is_scored = not math.isnan(score)
+            pair_logit = None
+            if is_scored and not by_cosine:
+                pair_logit = float(ranking.appearance[position])
+            time_log_odds = None
+            if is_scored and ranking.time_log_odds is not None:
+                time_log_odds = round(float(ranking.time_log_odds[position]), 3)
             result = RankedCrop(
                 rank=len(results) + 1,
                 crop_id=label.crop_id,
                 **labels_of(label),
                 cosine=float(best.cosines[position]),
-                pair_logit=score if is_scored and not by_cosine else None,
+                pair_logit=pair_logit,
+                time_log_odds=time_log_odds,
                 probability=float(probabilities[position]) if is_scored else None,
                 verdict=judge.verdict(score) if is_scored else None,
                 image_url=crop_image(self.gallery.name, label.crop_id),

@@ -40,6 +40,7 @@ from service.search.calibration import (
     Publication,
 )
 from service.search.leave_one_out import LeaveOneOut, NamedCrops
+from service.search.times import TimeEvidence
 
 log = logging.getLogger(__name__)
 # Pause between two stores of recent searches.
@@ -53,14 +54,6 @@ REFIT_AFTER_SECONDS = 60
 GROWTH = 1.2
 LOOK_EVERY_SECONDS = 2.0
 REST_AFTER_FAILURE_SECONDS = 60.0
-
-
-def _read_state(calibrations: GalleryCalibrations, gallery: Gallery) -> object:
-    """Return everything in memory that a fit depends on; None if no fit is allowed."""
-    if gallery.needs_reindex or gallery.settings.calibration != "on":
-        return None
-    published = [current.published for current in calibrations.of(gallery)]
-    return gallery.version, gallery.embedder, published
 
 
 @dataclass(frozen=True)
@@ -89,6 +82,7 @@ class CalibrationFitter:
 
     Attributes:
         left_out: searches galleries with their own named crops.
+        times: what the galleries have learned about times.
         threads: the calibration's thread.
     """
 
@@ -98,6 +92,7 @@ class CalibrationFitter:
     models: Mapping[str, LoadedModel]
     device: DeviceThread
     left_out: LeaveOneOut
+    times: TimeEvidence
     threads: MonitoredThreadPool
 
     async def refit_calibrations(self) -> None:
@@ -127,9 +122,9 @@ class CalibrationFitter:
                 continue
             del due[gallery_id]
             gallery = self.galleries.by_id(gallery_id)
-            if gallery is None or _read_state(self.calibrations, gallery) is None:
+            if gallery is None or self._read_state(gallery) is None:
                 continue
-            for current in self.calibrations.of(gallery):
+            for current in self._calibrations_of(gallery):
                 try:
                     stored = await self._read_stored(gallery, current.score_kind)
                     fitted = await self.threads.run(_fit_searches, stored, current)
@@ -151,7 +146,7 @@ class CalibrationFitter:
                 state = None
                 rest = REST_AFTER_FAILURE_SECONDS
                 try:
-                    state = _read_state(self.calibrations, gallery)
+                    state = self._read_state(gallery)
                     if state is None or (state == last_state and time.monotonic() < look_again_at):
                         continue
                     rest = await self.fit_if_due(gallery)
@@ -178,25 +173,49 @@ class CalibrationFitter:
             InputProblem: the crops' scores show no tail.
         """
         model = self.models[gallery.embedder]
-        currents = self.calibrations.of(gallery)
+        currents = self._calibrations_of(gallery)
+        times = self.times.of(gallery)
         entry = await self.galleries.read(self.record.galleries.get, gallery.gallery_id)
         if entry is None or entry.identities < FEW_IDENTITIES:
             return math.inf
-        if not any(_has_outgrown(current.published, entry) for current in currents):
+        version = times.version if times else None
+        # A calibration with times is fitted again whenever the gallery has learned them anew.
+        due = {
+            current.timed
+            for current in currents
+            if _has_outgrown(current.published, entry)
+            or (current.timed and current.published and current.published.times != version)
+        }
+        if not due:
             return math.inf
         await self.galleries.wait_for_version(gallery, entry.version)
         crops = await self.read_named_crops(gallery)
-        left_out = await self.left_out.search(model, crops)
-        scales = await self.left_out.measure_mean_scales(model, entry.gallery_id, crops)
+        left_out = await self.left_out.search(model, crops, times)
+        scales = await self.left_out.measure_mean_scales(model, entry.gallery_id, crops, times)
         for current in currents:
-            searches = left_out[current.scoring]
-            if searches:
+            kind = (current.scoring, current.timed)
+            searches = left_out[kind]
+            if searches and current.timed in due:
                 stored = await self._read_stored(gallery, current.score_kind)
-                fitted = await self.threads.run(
-                    _fit_gallery, stored, searches, scales[current.scoring], entry
-                )
+                fitted = await self.threads.run(_fit_gallery, stored, searches, scales[kind], entry)
+                if current.timed:
+                    fitted = fitted.model_copy(update={"times": version})
                 await self._publish(gallery, stored, fitted, entry.generation)
         return 0.0
+
+    def _read_state(self, gallery: Gallery) -> object:
+        """Return everything in memory that a fit depends on; None if no fit is allowed."""
+        if gallery.needs_reindex or gallery.settings.calibration != "on":
+            return None
+        times = self.times.of(gallery)
+        published = [current.published for current in self._calibrations_of(gallery)]
+        return gallery.version, gallery.embedder, published, times and times.version
+
+    def _calibrations_of(self, gallery: Gallery) -> list[CurrentCalibration]:
+        currents = self.calibrations.of(gallery)
+        if self.times.of(gallery):
+            currents += self.calibrations.of(gallery, timed=True)
+        return currents
 
     async def read_named_crops(self, gallery: Gallery) -> NamedCrops:
         """Return the named crops of a gallery, ordered by name."""
@@ -205,10 +224,11 @@ class CalibrationFitter:
             crops = await self.device.run(NamedCrops.of, gallery.own_index.columns)
         else:
             # An external index does not return vectors, but the record has them.
-            crops = NamedCrops.of(await threads.run(self._read_columns, gallery))
+            crops = NamedCrops.of(await threads.run(self.read_columns, gallery))
         return await threads.run(crops.by_name)
 
-    def _read_columns(self, gallery: Gallery) -> Columns:
+    def read_columns(self, gallery: Gallery) -> Columns:
+        """Read the columns of a gallery from the record; blocks."""
         dimension = self.models[gallery.embedder].networks.dimension
         columns = Columns(dimension, self.record.galleries.group_secret())
         self.galleries.fill(columns, gallery.gallery_id, gallery.crops)

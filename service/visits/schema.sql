@@ -7,3 +7,9 @@ CREATE TABLE groupings (
     version INTEGER NOT NULL,
     groups TEXT NOT NULL
 ) WITHOUT ROWID;
+
+-- Travel times between cameras that each gallery has learned, as JSON.
+CREATE TABLE travel_times (
+    gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
+    body TEXT NOT NULL
+) WITHOUT ROWID;

@@ -49,6 +49,7 @@ CURRENT = CurrentCalibration(
     artefact=artefact_search_calibration(ARTEFACT),
     few=artefact_thresholds(ARTEFACT),
     joins_at=0.6,
+    slope=ARTEFACT.slope,
 )
 
 

@@ -36,6 +36,9 @@ class GallerySettingsFields(Form):
     """Whether thresholds are fitted to this gallery's named crops and its searches (on), stay fixed
     (frozen), or are the artefact's (off); reset and off delete the fit and the stored searches, and
     reset fits again."""
+    time_evidence: bool | None = None
+    """Whether results of queries with `camera` and `captured_at` also follow how long people take
+    between the cameras, which is learned from the gallery's own crops."""
 
     @model_validator(mode="after")
     def _require_one_retention(self) -> Self:

@@ -176,6 +176,7 @@ function fill(form, current) {
     retention_hours: current.retention_hours ?? "",
     retention_from: current.retention_from,
     calibration: MODES[current.calibration.state],
+    time_evidence: String(current.time_evidence),
   };
   for (const [name, value] of Object.entries(values))
     form.elements[name].value = form.elements[name].dataset.now = value;

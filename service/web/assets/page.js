@@ -52,7 +52,10 @@ function show() {
     else link.removeAttribute("aria-current");
   }
   showState(chosen ?? null);
-  if (chosen) offerScorings(chosen.calibration);
+  if (chosen) {
+    offerScorings(chosen.calibration);
+    find("#follow").hidden = !chosen.time_evidence;
+  }
 }
 
 // Offer the scorings of the gallery’s artefact. Its default is chosen at first.

@@ -274,6 +274,7 @@ function contents(result) {
   const figures = [
     ["probability", result.probability !== null && percent(result.probability)],
     ["similarity", decimal(result.cosine, 3)],
+    ["time", "time_log_odds" in result && signed(result.time_log_odds)],
   ];
   return [
     h("span", { class: "rank" }, h("span", { class: "unseen" }, "rank "), result.rank),
@@ -311,4 +312,5 @@ function inWords(share) {
 
 const name = (result) => h("span", { class: "name" }, nameOf(result.identity));
 const who = (result) => (result.identity === null ? "a picture without a name" : name(result));
+const signed = (value) => `${value < 0 ? "−" : "+"}${decimal(Math.abs(value), 1)}`;
 const figure = (label, value) => h("span", {}, h("span", {}, label), " ", h("b", {}, value));

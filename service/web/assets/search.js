@@ -305,9 +305,12 @@ function fields() {
   const { crop, track } = shots[0];
   // Track ids are unique only within a camera.
   const across = alsoSearched().length > 0;
+  // A kept search may be printed in a case, where appearance alone counts.
+  const follows = !find("#follow").hidden && find("#query").elements.follow_times.checked;
   const unsent = [
+    "follow_times",
     shots.length < 2 && "mode",
-    (crop || track || across) && "keep_picture",
+    (crop || track || across || follows) && "keep_picture",
     track && "camera",
   ];
   const place = across
@@ -315,7 +318,9 @@ function fields() {
         ["galleries", gallery()],
         ["gallery", crop || track ? gallery() : ""],
       ]
-    : [["keep", "true"]];
+    : follows
+      ? []
+      : [["keep", "true"]];
   const asked = crop
     ? [["crop_id", crop.crop_id]]
     : track
