@@ -40,7 +40,7 @@ from service.search.calibration import (
     Publication,
 )
 from service.search.leave_one_out import LeaveOneOut, NamedCrops
-from service.search.times import TimeEvidence
+from service.search.times import LearnedTimes, TimeEvidence
 
 log = logging.getLogger(__name__)
 # Pause between two stores of recent searches.
@@ -124,7 +124,7 @@ class CalibrationFitter:
             gallery = self.galleries.by_id(gallery_id)
             if gallery is None or self._read_state(gallery) is None:
                 continue
-            for current in self._calibrations_of(gallery):
+            for current in self._calibrations_of(gallery, self.times.of(gallery)):
                 try:
                     stored = await self._read_stored(gallery, current.score_kind)
                     fitted = await self.threads.run(_fit_searches, stored, current)
@@ -173,8 +173,8 @@ class CalibrationFitter:
             InputProblem: the crops' scores show no tail.
         """
         model = self.models[gallery.embedder]
-        currents = self._calibrations_of(gallery)
         times = self.times.of(gallery)
+        currents = self._calibrations_of(gallery, times)
         entry = await self.galleries.read(self.record.galleries.get, gallery.gallery_id)
         if entry is None or entry.identities < FEW_IDENTITIES:
             return math.inf
@@ -208,12 +208,14 @@ class CalibrationFitter:
         if gallery.needs_reindex or gallery.settings.calibration != "on":
             return None
         times = self.times.of(gallery)
-        published = [current.published for current in self._calibrations_of(gallery)]
+        published = [current.published for current in self._calibrations_of(gallery, times)]
         return gallery.version, gallery.embedder, published, times and times.version
 
-    def _calibrations_of(self, gallery: Gallery) -> list[CurrentCalibration]:
+    def _calibrations_of(
+        self, gallery: Gallery, times: LearnedTimes | None
+    ) -> list[CurrentCalibration]:
         currents = self.calibrations.of(gallery)
-        if self.times.of(gallery):
+        if times:
             currents += self.calibrations.of(gallery, timed=True)
         return currents
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.engine.device import DeviceThread
 from service.gallery.gallery import Gallery
@@ -25,6 +25,7 @@ from service.record.tracks import Tracks
 from service.record.transaction import Transaction
 from service.search.calibration import GalleryCalibrations
 from service.visits.travel_times import (
+    BINS,
     FEWEST_MATCHES,
     TimedCrops,
     TravelTimes,
@@ -52,7 +53,7 @@ class StoredPair(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cameras: tuple[str, str]
-    log_odds: tuple[float, ...]
+    log_odds: tuple[float, ...] = Field(min_length=BINS, max_length=BINS)
 
 
 class StoredTimes(BaseModel):
@@ -130,16 +131,16 @@ class GalleryTravelTimes:
     def reload(self, gallery: Gallery) -> None:
         """Read the travel times of a gallery from the record; blocks."""
         body = self._tables.body(gallery.gallery_id)
-        self.forget(gallery.gallery_id)
-        if body is None:
-            return
         # Another version of the service may have written what this one cannot read.
         with contextlib.suppress(ValidationError):
-            stored = StoredTimes.model_validate_json(body)
-            tables = {pair.cameras: np.array(pair.log_odds) for pair in stored.pairs}
-            version = hashlib.sha256(body.encode()).hexdigest()
-            self._stored[gallery.gallery_id] = stored
-            self._learned[gallery.gallery_id] = TravelTimes(tables, version)
+            if body is not None:
+                stored = StoredTimes.model_validate_json(body)
+                tables = {pair.cameras: np.array(pair.log_odds) for pair in stored.pairs}
+                version = hashlib.sha256(body.encode()).hexdigest()
+                self._stored[gallery.gallery_id] = stored
+                self._learned[gallery.gallery_id] = TravelTimes(tables, version)
+                return
+        self.forget(gallery.gallery_id)
 
     def forget(self, gallery_id: int) -> None:
         self._stored.pop(gallery_id, None)

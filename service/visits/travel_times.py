@@ -98,12 +98,8 @@ class TravelTimes:
     tables: Mapping[CameraPair, Array]
     version: str = ""
 
-    @cached_property
-    def _cameras(self) -> frozenset[str]:
-        return frozenset(camera for pair in self.tables for camera in pair)
-
     def knows(self, camera: str) -> bool:
-        return camera in self._cameras
+        return camera in self._tables_from
 
     def log_odds(self, camera: str, captured: float, crops: Moments) -> Array:
         """Compute how far the times of a query and of crops speak for one person.
@@ -116,14 +112,22 @@ class TravelTimes:
         """
         log_odds = np.zeros(len(crops.cameras))
         seconds = crops.captured - captured
-        known = np.isfinite(seconds)
-        for other in set(crops.cameras[known].tolist()):
-            table = self.tables.get((min(camera, other), max(camera, other)))
-            if table is not None:
-                rows = np.flatnonzero(known & (crops.cameras == other))
-                sign = 1.0 if camera <= other else -1.0
-                log_odds[rows] = table[difference_bins(sign * seconds[rows])]
+        is_known = np.isfinite(seconds)
+        bins = difference_bins(np.where(is_known, seconds, np.inf))
+        for other, table in self._tables_from.get(camera, {}).items():
+            is_there = is_known & (crops.cameras == other)
+            log_odds[is_there] = table[bins[is_there]]
         return log_odds
+
+    @cached_property
+    def _tables_from(self) -> dict[str, dict[str, Array]]:
+        """The log-odds by the first and the second camera, in both directions."""
+        tables: dict[str, dict[str, Array]] = {}
+        for (first, second), table in self.tables.items():
+            way_back = np.append(table[:FAR][::-1], table[FAR])
+            tables.setdefault(second, {})[first] = way_back
+            tables.setdefault(first, {})[second] = table
+        return tables
 
 
 def difference_bins(seconds: Array) -> Codes:

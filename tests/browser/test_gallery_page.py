@@ -172,11 +172,13 @@ def test_a_gallery_is_created_set_up_and_deleted(page, http):
     settings = page.locator("#settings")
     settings.get_by_label("Delete pictures after").fill("30")
     settings.get_by_label("Match or no match").select_option("frozen")
+    settings.get_by_label("Searches follow").select_option("true")
     press(settings, "Save")
     confirm(page, "Delete them")
     page.get_by_text("pictures kept for 30 days").wait_for()
     described = http.get("/v1/galleries/yard").json()
     assert (described["retention_days"], described["retention_from"]) == (30, "captured")
+    assert described["time_evidence"] is True
     settings.get_by_label("Delete pictures after").fill("")
     settings.get_by_label("or in hours").fill("24")
     press(settings, "Save")

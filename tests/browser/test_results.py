@@ -487,3 +487,29 @@ def test_an_order_that_differs_from_that_of_the_probabilities_is_explained(page)
         press(page, "Search", exact=True)
     expect(page.locator("#answer .card").nth(1)).to_contain_text("31%")
     expect(sentence).to_have_count(0)
+
+
+def test_a_search_follows_times_where_that_is_asked_for_and_says_by_how_much(page, http, gallery):
+    expect(page.get_by_label("Follow times too")).to_be_hidden()
+    http.patch(f"/v1/galleries/{gallery}", data={"time_evidence": "true"})
+    page.reload()
+    sent = []
+
+    def moved(route):
+        sent.append(route.request.post_data_buffer)
+        body = route.fetch().json()
+        body["results"][0]["time_log_odds"] = 1.24
+        body["results"][1]["time_log_odds"] = -0.5
+        route.fulfill(json=body)
+
+    page.route(re.compile("/queries$"), moved)
+    search_for(page)
+    page.click("#filters summary")
+    with page.expect_response(re.compile("/queries$")):
+        page.get_by_label("Follow times too").check()
+    cards = page.locator("#answer .card")
+    expect(cards.nth(0)).to_contain_text("time +1.2")
+    expect(cards.nth(1)).to_contain_text("time −0.5")
+    expect(cards.nth(2)).not_to_contain_text("time")
+    kept, following = (b'name="keep"' in body for body in sent)
+    assert (kept, following) == (True, False)
