@@ -16,7 +16,7 @@ from service.search.options import QueryOptions
 
 
 class LearnedTimes(Protocol):
-    """What the times of a gallery's crops say.
+    """The evidence of times in one gallery.
 
     Attributes:
         version: changes whenever something else was learned.
@@ -42,7 +42,7 @@ class LearnedTimes(Protocol):
 
 
 class TimeEvidence(Protocol):
-    """What the galleries have learned."""
+    """The evidence of times in all galleries."""
 
     def of(self, gallery: Gallery) -> LearnedTimes | None:
         """Return what a gallery has learned; None if it has not, or does not use times."""

@@ -57,7 +57,7 @@ class StoredPair(BaseModel):
 
 
 class StoredTimes(BaseModel):
-    """What a gallery has learned, as it is stored.
+    """The travel times of a gallery, as they are stored.
 
     Attributes:
         learned_at: seconds since 1970.

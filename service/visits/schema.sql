@@ -8,7 +8,7 @@ CREATE TABLE groupings (
     groups TEXT NOT NULL
 ) WITHOUT ROWID;
 
--- Travel times between cameras that each gallery has learned, as JSON.
+-- The travel times that each gallery has learned, as JSON.
 CREATE TABLE travel_times (
     gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
     body TEXT NOT NULL

@@ -1,4 +1,4 @@
-"""What a gallery learns about travel times, when it learns anew, and what it forgets."""
+"""A gallery learns travel times, learns them anew, and forgets them."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
