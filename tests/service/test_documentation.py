@@ -208,6 +208,7 @@ def test_every_answer_that_the_guide_shows_has_the_fields_of_the_api():
     assert set(enrolled) == set(schemas["Enrollment"]["properties"])
     # Sent where they are asked for alone.
     asked = {"vector", "embedding_fingerprint", "crops", "first_seen", "last_seen", "gallery"}
+    asked.add("time_log_odds")
     assert set(queried["results"][0]) == set(schemas["RankedCrop"]["properties"]) - asked
 
 
