@@ -1,9 +1,8 @@
-"""False alarms of drawn galleries after searches of several kinds, on Market-1501's test part.
+"""False alarms of drawn galleries that their own cameras, other cameras or both search.
 
-Run `gmn embed ARTEFACT --data market1501:PATH --out FEATURES` first. Galleries are ranked by
-cosine and get their thresholds as in the service, from their own crops and then from searches: of
-enrolled people, of strangers, or of both. `bench.alarms` measures the same through a service, with
-other cameras, fewer people and M-Net.
+Run `gmn embed ARTEFACT --data KIND:PATH --out FEATURES` first, on Market-1501, or on a set of two
+cameras whose people the artefact has not seen. Galleries are ranked by cosine and get their
+thresholds as in the service. `bench.alarms` measures the same through a service, with fewer people.
 `python -m bench.figures cells FILE…` writes the table of docs/calibration.md.
 """
 
@@ -19,41 +18,51 @@ import pandas as pd
 import typer
 from numpy.typing import NDArray
 
-from bench.watch import Features, read_crops
+from bench.watch import Features
 from model.gallery_thresholds import (
     GalleryThresholds,
     LeftOutSearches,
-    fit_ratio,
+    StrangerTail,
     fit_thresholds,
     level,
 )
-from model.left_out import (
-    hide_known,
-    leaders_by_name,
-    sampled_crops,
-    search_other_cameras,
-    subgalleries,
-)
-from model.search_calibration import Searches, pack_search, unpack_searches
+from model.left_out import leaders_by_name, sampled_crops, subgalleries
+from training.evaluation.files import read_features
 
-# Groups of cameras, in two halves. One half enrolls and the other half searches, then in reverse.
-CAMERAS = {"c1c2": ("1", "2"), "c3c6": ("3", "6"), "six": ("135", "246")}
+# Groups of cameras, in two halves which are swapped for every second gallery.
+Halves = tuple[tuple[str, ...], tuple[str, ...]]
+MARKET_CAMERAS: dict[str, Halves] = {
+    "c1c2": (("c1",), ("c2",)),
+    "c3c6": (("c3",), ("c6",)),
+    "six": (("c1", "c3", "c5"), ("c2", "c4", "c6")),
+}
+TWO_CAMERAS: dict[str, Halves] = {"AB": (("A",), ("B",))}
+# The halves that enroll people, and those that search.
+MIXES = {
+    "own": ((0,), (0,)),
+    "other": ((0,), (1,)),
+    "own and other": ((0,), (0, 1)),
+    "one of both": ((0, 1), (0,)),
+    "both": ((0, 1), (0, 1)),
+}
 SIZES = (30, 100, 200)
 GALLERIES = 8
-CROPS_PER_PERSON = 3
+# Of each person and camera, at most these crops and half of them are enrolled, and others search.
+ENROLLED_CROPS = 2
+SEARCHING_CROPS = 2
 RATE = 0.01
 RARE = 0.001
-# Number of searches before the judged ones, and the share of them that show enrolled people.
-EARLIER_SEARCHES = 100
-MIXES = {"none": None, "enrolled": 1.0, "strangers": 0.0, "half of each": 0.5}
+# People of Market-1501's training part, and crops of nobody.
+NOT_TESTED = "bounding_box_train/"
+NOBODY = ("-1", "0000", "0")
 
 
 class Draw(NamedTuple):
     """A gallery and the people who search it.
 
     Attributes:
-        enrolled: crops with columns `person` and `camera`, by row of the features.
-        known, strangers: crops of enrolled and of other people, by the other half of the cameras.
+        enrolled: crops with columns `person`, `camera` and `half`, by row of the features.
+        known, strangers: other crops of enrolled people and of others, by both halves.
     """
 
     enrolled: pd.DataFrame
@@ -61,25 +70,48 @@ class Draw(NamedTuple):
     strangers: pd.DataFrame
 
 
-def draw_gallery(crops: pd.DataFrame, cameras: tuple[str, str], size: int, seed: int) -> Draw:
-    """Draw the people of a gallery, and at most three crops of each by one half of the cameras.
+def read_people(path: Path) -> tuple[pd.DataFrame, Features]:
+    """Read people and cameras of the crops, by row, and all features `(n, d)` as unit vectors."""
+    file = read_features(path)
+    crops = pd.DataFrame(
+        {
+            "path": file.columns["paths"],
+            "name": file.columns["identities"],
+            "camera": file.columns["cameras"],
+        }
+    )
+    is_tested = ~crops.path.str.contains(NOT_TESTED, regex=False)
+    if crops.camera.str.startswith("c").all():
+        is_tested &= ~crops.name.isin(NOBODY)
+    crops["person"] = pd.factorize(crops.name, sort=True)[0]
+    units = file.features / np.linalg.norm(file.features, axis=1, keepdims=True)
+    return crops.loc[is_tested, ["person", "camera"]], units
+
+
+def draw_gallery(
+    crops: pd.DataFrame, halves: Halves, enrolling: tuple[int, ...], size: int, seed: int
+) -> Draw:
+    """Draw a gallery of people whom both halves of the cameras see, and searches by other crops.
 
     Args:
         crops: crops with columns `person` and `camera`.
-        cameras: both halves of the cameras, which are swapped for every second seed.
+        halves: both halves of the cameras, which are swapped for every second seed.
+        enrolling: the halves that enroll people.
     """
     random = np.random.default_rng([size, seed])
     crops = crops.sample(frac=1, random_state=random)
-    enrolling, asking = cameras if seed % 2 else cameras[::-1]
-    of_list = crops[crops.camera.isin(list(enrolling))]
-    searching = crops[crops.camera.isin(list(asking))]
-    seen_by_both = np.intersect1d(of_list.person, searching.person)
-    people = random.permutation(seen_by_both)
-    members = people[:size]
-    enrolled = of_list[of_list.person.isin(members)].groupby("person").head(CROPS_PER_PERSON)
-    searching = searching[searching.person.isin(people)].groupby("person").head(CROPS_PER_PERSON)
-    is_member = searching.person.isin(members)
-    return Draw(enrolled, searching[is_member], searching[~is_member])
+    half_of = {camera: half for half in (0, 1) for camera in halves[(half + seed) % 2]}
+    crops = crops.assign(half=crops.camera.map(half_of)).dropna()
+    seen_by_both = np.intersect1d(crops.person[crops.half == 0], crops.person[crops.half == 1])
+    members = random.permutation(seen_by_both)[:size]
+
+    of_camera = crops.groupby(["person", "camera"]).person
+    most = np.minimum(ENROLLED_CROPS, (of_camera.transform("size") + 1) // 2)
+    is_member = crops.person.isin(members)
+    is_enrolled = is_member & crops.half.isin(enrolling) & (of_camera.cumcount() < most)
+    searching = crops[~is_enrolled].groupby(["person", "camera"]).head(SEARCHING_CROPS)
+    of_member = searching.person.isin(members)
+    return Draw(crops[is_enrolled], searching[of_member], searching[~of_member])
 
 
 def fit_gallery(enrolled: pd.DataFrame, features: Features) -> GalleryThresholds:
@@ -92,24 +124,15 @@ def fit_gallery(enrolled: pd.DataFrame, features: Features) -> GalleryThresholds
     """
     random = np.random.default_rng(len(enrolled))
     names = enrolled.person.to_numpy(np.int64)
-    cameras = enrolled.camera.astype(int).to_numpy(np.int64)
     vectors = features[enrolled.index]
     queries = sampled_crops(names, random)
     left_out = []
     for people in subgalleries(names, random):
         searched = np.flatnonzero(np.isin(names, people))
-        of_queries = (names[queries], cameras[queries])
-        of_searched = (names[searched], cameras[searched])
         scores = vectors[queries] @ vectors[searched].T
-        scores = hide_known(scores, *of_queries, *of_searched)
-        left_out.append(
-            LeftOutSearches(
-                leaders_by_name(scores, np.broadcast_to(names[searched], scores.shape)),
-                names[queries],
-                len(people),
-                search_other_cameras(*of_queries, *of_searched),
-            )
-        )
+        scores[names[queries][:, None] == names[searched]] = -np.inf
+        leaders = leaders_by_name(scores, np.broadcast_to(names[searched], scores.shape))
+        left_out.append(LeftOutSearches(leaders, names[queries], len(people)))
     return fit_thresholds(left_out)
 
 
@@ -117,8 +140,8 @@ def search(enrolled: pd.DataFrame, asking: pd.DataFrame, features: Features) -> 
     """Search a gallery by crops.
 
     Returns:
-        A row for each crop: `person`; `leaders`, the nine best identity scores; and `right`, which
-        is true if the best score is that of the person.
+        A row for each crop: `half`, that of its camera; `leaders`, the nine best identity scores;
+        and `right`, which is true if the best score is that of the person.
     """
     scores = features[asking.index] @ features[enrolled.index].T
     names = enrolled.person.to_numpy(np.int64)
@@ -126,55 +149,41 @@ def search(enrolled: pd.DataFrame, asking: pd.DataFrame, features: Features) -> 
     leaders = leaders_by_name(scores, np.broadcast_to(names, scores.shape))
     return pd.DataFrame(
         {
-            "person": asking.person.to_numpy(),
+            "half": asking.half.to_numpy(),
             "leaders": list(leaders),
             "right": nearest == asking.person.to_numpy(),
         }
     )
 
 
-def judge_gallery(
-    draw: Draw, features: Features, thresholds: GalleryThresholds, size: int, seed: int
+def judge_galleries(
+    crops: pd.DataFrame, features: Features, halves: Halves, size: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield the shares of searches above the thresholds, after each mix of earlier searches.
+    """Draw galleries, and yield the shares of searches above each threshold, for each mix."""
+    for seed in range(GALLERIES):
+        for enrolling in ((0,), (0, 1)):
+            draw = draw_gallery(crops, halves, enrolling, size, seed)
+            tail = fit_gallery(draw.enrolled, features).tail(size)
+            known = search(draw.enrolled, draw.known, features)
+            strangers = search(draw.enrolled, draw.strangers, features)
+            for mix, (enrolled_by, asking) in MIXES.items():
+                if enrolled_by == enrolling:
+                    of_mix = [answers[answers.half.isin(asking)] for answers in (known, strangers)]
+                    yield {"mix": mix, **_judge(*of_mix, tail)}
 
-    Half of the enrolled people and of the strangers send the earlier searches, and the others'
-    searches are judged.
-    """
-    random = np.random.default_rng([size, seed, 1])
-    known, sent_known = _split(search(draw.enrolled, draw.known, features), random)
-    strangers, sent_strangers = _split(search(draw.enrolled, draw.strangers, features), random)
+
+def _judge(known: pd.DataFrame, strangers: pd.DataFrame, tail: StrangerTail) -> dict[str, float]:
     best = strangers.leaders.str[0].quantile(1.0 - RATE)
-    for mix, share in MIXES.items():
-        fitted = thresholds
-        if share is not None:
-            number = round(EARLIER_SEARCHES * share)
-            sent = [sent_known.head(number), sent_strangers.head(EARLIER_SEARCHES - number)]
-            fitted = fit_ratio(thresholds, _pack(pd.concat(sent), size))
-        yield {
-            "mix": mix,
-            "obtained": _reaching(strangers, fitted, size, RATE).mean(),
-            "rare": _reaching(strangers, fitted, size, RARE).mean(),
-            "found": (_reaching(known, fitted, size, RATE) & known.right).mean(),
-            "best": ((known.leaders.str[0] > best) & known.right).mean(),
-        }
+    return {
+        "obtained": _reaching(strangers, tail, RATE).mean(),
+        "rare": _reaching(strangers, tail, RARE).mean(),
+        "found": (_reaching(known, tail, RATE) & known.right).mean(),
+        "best": ((known.leaders.str[0] > best) & known.right).mean(),
+    }
 
 
-def _split(answers: pd.DataFrame, random: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
-    people = random.permutation(answers.person.unique())
-    is_judged = answers.person.isin(people[: len(people) // 2])
-    return answers[is_judged], answers[~is_judged]
-
-
-def _pack(answers: pd.DataFrame, size: int) -> Searches:
-    return unpack_searches([pack_search(leaders, size, 0.0) for leaders in answers.leaders])
-
-
-def _reaching(
-    answers: pd.DataFrame, thresholds: GalleryThresholds, size: int, rate: float
-) -> NDArray[np.bool_]:
+def _reaching(answers: pd.DataFrame, tail: StrangerTail, rate: float) -> NDArray[np.bool_]:
     leaders = np.array(answers.leaders.tolist())
-    tail = thresholds.tail(size)
     limits = [tail.threshold(rate, of_search) for of_search in level(leaders).tolist()]
     return leaders[:, 0] >= np.array(limits)
 
@@ -186,23 +195,19 @@ def figures(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def main(label: str, features: Path) -> None:
-    """Draw galleries of every size and group of cameras, and print figures as a JSON object.
+    """Draw galleries of every size, group of cameras and mix, and print figures as a JSON object.
 
     Args:
-        label: the artefact's name in the table.
+        label: the names of artefact and data set in the table, such as `small market1501`.
         features: the file that gmn embed wrote with this artefact.
     """
-    crops, vectors = read_crops(features)
-    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    crops, units = read_people(features)
+    of_market = crops.camera.str.startswith("c").all()
     cells = []
-    for group, cameras in CAMERAS.items():
+    for group, halves in (MARKET_CAMERAS if of_market else TWO_CAMERAS).items():
         for size in SIZES:
-            rows: list[dict[str, Any]] = []
-            for seed in range(GALLERIES):
-                draw = draw_gallery(crops, cameras, size, seed)
-                thresholds = fit_gallery(draw.enrolled, units)
-                rows += judge_gallery(draw, units, thresholds, size, seed)
-            for mix, cell in pd.DataFrame(rows).groupby("mix", sort=False):
+            rows = pd.DataFrame(judge_galleries(crops, units, halves, size))
+            for mix, cell in rows.groupby("mix", sort=False):
                 described = {"artefact": label, "cameras": group, "size": size, "mix": mix}
                 cells.append(described | figures(cell))
     typer.echo(json.dumps({"results": cells}))

@@ -150,7 +150,7 @@ class GalleryOptions(TypedDict, total=False):
         retention_hours: the same in hours, in place of days.
         retention_from: whether a crop's age counts from its capture (if known), or always from its
             enrollment.
-        calibration: whether thresholds are fitted to the gallery's named crops and searches (`on`),
+        calibration: whether thresholds are fitted to the gallery's named crops or searches (`on`),
             stay as they are (`frozen`), or are the artefact's (`off`); `reset` drops the fit and
             the searches and fits again.
         time_evidence: whether results also follow how long people take between the cameras.

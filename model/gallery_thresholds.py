@@ -2,8 +2,7 @@
 
 Each named crop searches the crops of all other identities, so that it plays a stranger. These
 left-out searches show how far the best score of a stranger exceeds the level of its search, before
-anybody searches the gallery. Unlabelled searches correct the scale alone. docs/calibration.md has
-the equations and the measurements.
+anybody searches the gallery. docs/calibration.md has the equations and the measurements.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from model.arrays import Array, Codes, bounded_probability, continued, sigmoid
+from model.arrays import Array, Codes, bounded_probability, continued
 from model.calibration import ScoringCalibration
-from model.order_statistics import FEW_IDENTITIES, LEAST_SHARE, RANK, RANKS
+from model.order_statistics import FEW_IDENTITIES, RANK, RANKS
 from model.problems import InputProblem
-from model.search_calibration import FAR_EXTRAPOLATION, Searches
+from model.search_calibration import FAR_EXTRAPOLATION
 from model.stored import Metadata, Stored
 
 # Version of the fit. It is raised whenever equal crops would get other thresholds, so that stored
 # thresholds are fitted again.
-RULE = 1
+RULE = 2
 # The tail is fitted to the upper half of the heights.
 MEDIAN = 0.5
 # The prior of σ, in units of β, is log-normal. That of ξ is normal, with a mean that depends on the
@@ -38,7 +37,8 @@ SHAPE_SPREAD = 0.12
 STEEPEST = -0.2
 FLATTEST = 0.08
 # A person who is enrolled under two names finds themselves in a left-out search. The share of such
-# searches is one of these, equally likely.
+# searches is one of these, with a prior that falls as its inverse. If all were equally likely, a
+# few people who look alike would count as doubles, and the tail would leave them out.
 DOUBLES = np.array([0.003, 0.01, 0.03, 0.1, 0.3])
 # The grid of the posterior: ln σ relative to the prior's, and ξ, by which the formulas divide.
 LOGS = np.linspace(-0.5, 0.5, 21)
@@ -48,10 +48,6 @@ SHAPES[12] = 1e-3
 RARITIES = -np.log([MEDIAN, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 1e-4, 1e-5])
 HIGHEST = 80.0
 STEPS = 1601
-# Factor on the heights of searches that leave out their own camera. They find fewer crops of each
-# person than a real search finds, so that real strangers are higher. Chosen on CUHK01 and CUHK03
-# with embedders trained without the set.
-OTHER_CAMERAS_HEIGHT = 1.1
 # The rarity of a genuine score, and the excess of a person under two names, are assumed to be
 # distributed as Gamma(2, 3). The scale is fixed, so that a probability is the same function of
 # rarity everywhere; fitted to searches, it is no better.
@@ -59,12 +55,6 @@ GENUINE = 3.0
 # The artefact's own thresholds are computed for these numbers of identities. There are more than
 # `FEW_IDENTITIES`, since `CurrentCalibration.judge` counts further crops as further identities.
 ARTEFACT_SIZES = (*range(1, FEW_IDENTITIES), 24, 32, 48, 64, 96, 128, 256, 512)
-# Initial ρ if no left-out search leaves out its own camera, and if all do. The initial value has
-# the weight of this many searches.
-RATIO_START = 0.94
-OTHER_CAMERAS_RATIO_START = 1.0
-RATIO_WEIGHT = 20.0
-ROUNDS = 15
 # Heights have to rise strictly, but an impostor tail may have one score at several shares.
 LEAST_RISE = 1e-6
 
@@ -99,22 +89,11 @@ class LeftOutSearches(NamedTuple):
             not finite is left out.
         names: codes of the identities that the crops show, `(n,)`.
         identities: K, the number of identities that are searched.
-        other_cameras: which searches left out the crop's own camera, `(n,)` bool; None means none.
     """
 
     leaders: Array
     names: Codes
     identities: int
-    other_cameras: NDArray[np.bool_] | None = None
-
-    @property
-    def share_of_other_cameras(self) -> float:
-        """Return the share of the searches that left out their own camera, 0 to 1."""
-        if self.other_cameras is None:
-            return 0.0
-        scored = np.isfinite(self.leaders).all(axis=1)
-        _, weights = identity_weights(self.names[scored])
-        return float(weights @ self.other_cameras[scored]) / max(1.0, float(weights.sum()))
 
 
 class StrangerTail(Stored):
@@ -122,7 +101,7 @@ class StrangerTail(Stored):
 
     Attributes:
         identities: K, the number of identities that are searched.
-        scale: β, in units of the score; ρ·β for searches of a fitted gallery.
+        scale: β, in units of the score.
         heights: the heights at `RARITIES`, rising.
     """
 
@@ -178,8 +157,8 @@ def _genuine_density(values: Array) -> Array:
 class GalleryThresholds(Metadata):
     """Thresholds and probabilities for the searches of one gallery by one scoring.
 
-    A search with level ℓ among K identities has the threshold ℓ + ρ·β·y(rate). A verdict thus
-    depends on the level, and the same raw score can be a match in one search and none in another.
+    A search with level ℓ among K identities has the threshold ℓ + β·y(rate). A verdict thus depends
+    on the level, and the same raw score can be a match in one search and none in another.
 
     Attributes:
         tails: tails of the strangers' heights in the gallery and in parts of it, for the largest
@@ -187,19 +166,17 @@ class GalleryThresholds(Metadata):
         mean_scales: rising numbers of crops, and for each the scale of searches by the mean of
             crops, relative to searches by one crop. Empty if too few people have several crops, and
             None if it was not measured.
-        ratio: ρ, the scale of real searches relative to the left-out ones.
-        ratio_start: ρ before any search.
-        searches: number of searches to which ρ was fitted.
+        ratio, searches: a factor on β, and the number of searches to which it was fitted, in frozen
+            thresholds of rule 1; 1 and 0 in all others.
     """
 
     tails: tuple[StrangerTail, ...]
     mean_scales: tuple[tuple[int, float], ...] | None = None
-    ratio: float = RATIO_START
-    ratio_start: float = RATIO_START
+    ratio: float = 1.0
     searches: int = 0
 
     def tail(self, identities: int, pictures: int = 1) -> StrangerTail:
-        """Return the tail of searches among K identities, with the scale ρ·β.
+        """Return the tail of searches among K identities.
 
         It is interpolated along ln K. For searches by the mean of several crops of one person the
         scale is interpolated along the logarithm of their number. Both are constant beyond the ends
@@ -237,7 +214,7 @@ def artefact_thresholds(calibration: ScoringCalibration) -> GalleryThresholds:
         scores = [calibration.search_threshold(rate, identities) for rate in rates]
         rising = scores + LEAST_RISE * np.arange(len(scores))
         tails.append(StrangerTail(identities=identities, scale=1.0, heights=rising.tolist()))
-    return GalleryThresholds(tails=tails, ratio=1.0)
+    return GalleryThresholds(tails=tails)
 
 
 def fit_thresholds(
@@ -253,51 +230,10 @@ def fit_thresholds(
     Raises:
         InputProblem: there are fewer than 18 identities, or the scores have no spread.
     """
-    share = left_out[0].share_of_other_cameras
-    start = round(RATIO_START + share * (OTHER_CAMERAS_RATIO_START - RATIO_START), 4)
     return GalleryThresholds(
         tails=[fit_tail(searches) for searches in left_out],
         mean_scales=mean_scales,
-        ratio=start,
-        ratio_start=start,
     )
-
-
-def fit_ratio(
-    thresholds: GalleryThresholds,
-    searches: Searches,
-) -> GalleryThresholds:
-    """Return the same tails with ρ fitted to searches, by expectation maximisation.
-
-    The searches need no labels: each is weighted by the probability that its best score is genuine.
-
-    Args:
-        thresholds: thresholds of the gallery, with any ρ.
-        searches: searches of the gallery, of `unpack_searches`.
-    """
-    leaders = searches["scores"].astype(np.float64)
-    sizes = searches["identities"]
-    unscaled = thresholds.model_copy(update={"ratio": 1.0})
-    tails = {size: unscaled.tail(size) for size in np.unique(sizes).tolist()}
-    scales = np.array([tails[size].scale for size in sizes.tolist()])
-    spacings = spacing(leaders) / scales
-    # If M₁ is genuine, the ranks 3 to 8 are one less among the scores of other people, whose
-    # spacing is lower by the mean gap.
-    gaps = (leaders[:, 2] - leaders[:, 8]) / 6.0 / scales
-    heights = (leaders[:, 0] - level(leaders)) / scales
-    ratio = thresholds.ratio_start
-    share = 0.5
-    evidence = np.empty_like(heights)
-    for _ in range(ROUNDS):
-        for size, tail in tails.items():
-            rows = sizes == size
-            evidence[rows] = tail.evidence(heights[rows] / ratio)
-        genuine = sigmoid(evidence + math.log(share / (1.0 - share)))
-        share = genuine.sum() / max(1, len(searches))
-        share = float(np.clip(share, LEAST_SHARE, 1.0 - LEAST_SHARE))
-        total = float((spacings - genuine * gaps).sum())
-        ratio = (RATIO_WEIGHT * thresholds.ratio_start + total) / (RATIO_WEIGHT + len(searches))
-    return thresholds.model_copy(update={"ratio": round(ratio, 4), "searches": len(searches)})
 
 
 def mean_scale(leaders: Array, names: Codes) -> float | None:
@@ -355,11 +291,10 @@ def fit_tail(searches: LeftOutSearches, shape_spread: float = SHAPE_SPREAD) -> S
     above = heights > start
     excesses = _excesses(heights[above] - start, weights[above], shape, shape_spread)
     rising = np.maximum.accumulate(start + excesses + 1e-3 * np.arange(len(RARITIES)))
-    factor = 1.0 + searches.share_of_other_cameras * (OTHER_CAMERAS_HEIGHT - 1.0)
     return StrangerTail(
         identities=searches.identities,
         scale=float(f"{scale:.6g}"),
-        heights=np.round(factor * rising, 4).tolist(),
+        heights=np.round(rising, 4).tolist(),
     )
 
 
@@ -384,7 +319,7 @@ def _excesses(
     double = _genuine_density(np.maximum(excess, 1e-3))
     likelihood = np.logaddexp(np.log1p(-share) + density, np.log(share) + double) @ weight
     prior = (LOGS[:, None] / SCALE_SPREAD) ** 2 + ((SHAPES - expected_shape) / shape_spread) ** 2
-    posterior = likelihood - 0.5 * prior
+    posterior = likelihood - 0.5 * prior - np.log(DOUBLES)[:, None, None]
     posterior = np.exp(posterior - posterior.max()).sum(axis=0)
     grid = np.linspace(0.0, HIGHEST, STEPS)
     tails = np.maximum(1.0 + shape * grid / sigma, 0.0) ** (-1.0 / shape)

@@ -217,7 +217,7 @@ class GallerySettings:
     Attributes:
         retention_days, retention_hours: crops older than this are deleted; at most one is set, and
             without either all are kept.
-        calibration: whether verdicts follow this gallery's named crops and searches (`on`), keep
+        calibration: whether verdicts follow this gallery's named crops or searches (`on`), keep
             the calibration reached so far (`frozen`), or follow the artefact alone (`off`).
         retention_from: whether a crop's age counts from its capture (from its enrollment if that is
             unknown) or always from its enrollment.

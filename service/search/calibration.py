@@ -66,7 +66,7 @@ class Publication(BaseModel):
 
     Attributes:
         fitted_at: seconds since 1970, for people to read.
-        calibration: fitted to the gallery's named crops, or to searches if there are too few crops.
+        calibration: fitted to the gallery's named crops, or to searches if it has too few.
         counted: number of searches stored so far when it was fitted.
         identities, crops: counts of the gallery when it was fitted to named crops.
         level: mean score level of strangers among them; used for a pair, which has no level.
@@ -163,6 +163,11 @@ class CurrentCalibration:
         return self.published is not None and isinstance(
             self.published.calibration, GalleryThresholds
         )
+
+    @property
+    def learns(self) -> bool:
+        """True if searches may change the thresholds; those of named crops do not learn."""
+        return self.setting == "on" and not self.by_level
 
     def with_times(self, scores: Floats, log_odds: Array) -> Floats:
         """Add log-odds of times to scores, in units of the score; same shape."""

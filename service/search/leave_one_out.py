@@ -14,11 +14,9 @@ from model.calibration import Scoring
 from model.gallery_thresholds import LeftOutSearches, mean_scale
 from model.left_out import (
     PICTURES,
-    hide_known,
     leaders_by_name,
     sampled_crops,
     sampled_groups,
-    search_other_cameras,
     subgalleries,
 )
 from model.order_statistics import RANKS
@@ -129,13 +127,8 @@ class LeaveOneOut:
         for queries, searched in await self.threads.run(_plan_searches, crops):
             identities = len(np.unique(searched.names))
             leaders = await self._search(model, queries, searched, times)
-            other_cameras = search_other_cameras(
-                queries.names, queries.cameras, searched.names, searched.cameras
-            )
             for kind, searches in results.items():
-                searches.append(
-                    LeftOutSearches(leaders[kind], queries.names, identities, other_cameras)
-                )
+                searches.append(LeftOutSearches(leaders[kind], queries.names, identities))
         return results
 
     async def measure_mean_scales(
@@ -275,7 +268,7 @@ def _sample_repeated_people(crops: NamedCrops) -> NamedCrops:
 def _plan_means(
     crops: NamedCrops, tracks: Mapping[int, str], size: int, searched: int
 ) -> NamedCrops:
-    """Return groups of crops to average, with the camera that all of a group share.
+    """Return groups of crops to average.
 
     Args:
         tracks: track ids by slot, unique within a camera.
@@ -290,11 +283,7 @@ def _plan_means(
             track_codes[position] = codes.setdefault(track, len(codes))
     groups = sampled_groups(crops.names, (track_codes, crops.cameras), size, generator)
     groups = groups[: _limit_queries(searched) // size]
-    cameras = crops.cameras[groups]
-    first_cameras = cameras[:, 0]
-    is_shared = (cameras == first_cameras[:, None]).all(axis=1)
-    shared_cameras = np.where(is_shared, first_cameras, -1)
-    return replace(crops.at(groups[:, 0]), slots=crops.slots[groups], cameras=shared_cameras)
+    return replace(crops.at(groups[:, 0]), slots=crops.slots[groups])
 
 
 def _find_nearest(queries: NamedCrops, searched: NamedCrops) -> tuple[Integers, Floats]:
@@ -314,7 +303,7 @@ def _find_nearest(queries: NamedCrops, searched: NamedCrops) -> tuple[Integers, 
     cosines = np.empty((len(units), len(searched.slots)), np.float32)
     for part, others in searched.columns.unit_parts(searched.slots):
         cosines[:, part] = units @ others.T
-    cosines = hide_known(cosines, queries.names, queries.cameras, searched.names, searched.cameras)
+    cosines[queries.names[:, None] == searched.names] = -np.inf
     starts = np.flatnonzero(np.diff(searched.names, prepend=-1))
     crops_each = np.diff(starts, append=len(searched.slots))
     best = np.maximum.reduceat(cosines, starts, axis=1)

@@ -270,7 +270,7 @@ class GallerySearch:
                     queries=features.vectors,
                     query_crops=features.crops,
                     without=features.slots if features.gallery is gallery else frozenset(),
-                    sample=query.sample and of_one_image and gallery.settings.calibration == "on",
+                    sample=query.sample and of_one_image and current.learns,
                     galleries=len(query.names),
                     times=times,
                 )

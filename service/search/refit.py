@@ -16,13 +16,12 @@ from model.gallery_thresholds import (
     RULE,
     GalleryThresholds,
     LeftOutSearches,
-    fit_ratio,
     fit_thresholds,
     level,
 )
 from model.order_statistics import FEW_IDENTITIES
 from model.problems import InputProblem
-from model.search_calibration import SearchCalibration, Searches, fit_searches, unpack_searches
+from model.search_calibration import Searches, fit_searches, unpack_searches
 from service.engine.device import DeviceThread
 from service.engine.networks import LoadedModel
 from service.errors import RecordUnavailable, ServiceError
@@ -78,7 +77,7 @@ class _StoredCalibration:
 
 @dataclass(frozen=True)
 class CalibrationFitter:
-    """Fits the calibrations of galleries to their named crops and to recent searches.
+    """Fits the calibrations of galleries to their named crops or, without names, to searches.
 
     Attributes:
         left_out: searches galleries with their own named crops.
@@ -302,7 +301,6 @@ def _fit_gallery(
 ) -> Publication:
     leaders = left_out[0].leaders
     strangers = level(leaders[np.isfinite(leaders).all(axis=1)])
-    fitted = fit_thresholds(left_out, mean_scales)
     now = time.time()
     former = stored.published
     rule_since = former.rule_since if former else None
@@ -310,7 +308,7 @@ def _fit_gallery(
         rule_since = now
     return Publication(
         fitted_at=now,
-        calibration=fit_ratio(fitted, stored.searches),
+        calibration=fit_thresholds(left_out, mean_scales),
         counted=stored.counted,
         identities=entry.identities,
         crops=entry.crops,
@@ -321,24 +319,19 @@ def _fit_gallery(
 
 
 def _fit_searches(stored: _StoredCalibration, current: CurrentCalibration) -> Publication | None:
-    """Fit a calibration to searches; return None if there are too few new ones.
-
-    A calibration fitted to named crops keeps its tails.
-    """
+    """Fit a gallery without names to its searches; return None if there are too few new ones."""
     published = stored.published
     searches = stored.searches
     counted = stored.counted
     if published and counted - published.counted < REFIT_AFTER_SEARCHES:
         return None
     former = published.calibration if published else None
-    fitted: GalleryThresholds | SearchCalibration
-    if isinstance(former, GalleryThresholds):
-        fitted = fit_ratio(former, searches)
-    elif stored.identities >= FEW_IDENTITIES or len(searches) < LEAST_SEARCHES:
+    if isinstance(former, GalleryThresholds) or stored.identities >= FEW_IDENTITIES:
         return None
-    else:
-        artefact = current.model.description.calibration
-        fitted = fit_searches(searches, artefact.scorings[current.scoring], former)
+    if len(searches) < LEAST_SEARCHES:
+        return None
+    artefact = current.model.description.calibration
+    fitted = fit_searches(searches, artefact.scorings[current.scoring], former)
     changes = {"fitted_at": time.time(), "calibration": fitted, "counted": counted}
     before = published or Publication(fitted_at=0.0, calibration=fitted)
     return before.model_copy(update=changes)

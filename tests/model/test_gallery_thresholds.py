@@ -5,10 +5,9 @@ import pytest
 
 from model.calibration import ScoringCalibration, TailPoint
 from model.gallery_thresholds import (
+    GalleryThresholds,
     LeftOutSearches,
     artefact_thresholds,
-    fit_ratio,
-    fit_tail,
     fit_thresholds,
     level,
     mean_scale,
@@ -23,7 +22,7 @@ from model.left_out import (
 )
 from model.order_statistics import FEW_IDENTITIES, RANKS
 from model.problems import InputProblem
-from model.search_calibration import RATES, pack_search, unpack_searches
+from model.search_calibration import RATES
 
 PEOPLE = 150
 
@@ -36,25 +35,14 @@ def strangers(random, count, people=PEOPLE, scale=0.05):
     return -np.sort(-scores, axis=1)[:, :RANKS]
 
 
-def enrolled(random, count, people=PEOPLE, scale=0.05):
-    """Draw the same for enrolled people, whose own score is higher on the whole."""
-    leaders = strangers(random, count, people, scale)
-    return -np.sort(-np.c_[leaders[:, 0] + random.normal(0.25, 0.1, count), leaders])[:, :RANKS]
-
-
 def left_out(random, people=PEOPLE, scale=0.05):
     names = np.repeat(np.arange(people), 2)
     return LeftOutSearches(strangers(random, 2 * people, people, scale), names, people)
 
 
-def kept(leaders, people=PEOPLE):
-    return unpack_searches([pack_search(row, people, 0.0) for row in leaders.tolist()])
-
-
-def fitted(seed=0, sizes=(PEOPLE, 50), leaders=()):
+def fitted(seed=0, sizes=(PEOPLE, 50)):
     random = np.random.default_rng(seed)
-    thresholds = fit_thresholds([left_out(random, size) for size in sizes])
-    return fit_ratio(thresholds, kept(np.array(leaders)))
+    return fit_thresholds([left_out(random, size) for size in sizes])
 
 
 def obtained(thresholds, far, people=PEOPLE, scale=0.05):
@@ -87,40 +75,14 @@ def test_the_asked_rate_is_obtained_before_any_search_and_under_a_filter(people)
     assert 0.002 <= np.mean(rates) <= 0.02
 
 
-@pytest.mark.parametrize("known", [0, 100, 200])
-def test_the_asked_rate_is_obtained_whoever_searches(known):
-    rates = []
-    for seed in range(4):
-        random = np.random.default_rng(seed + 10)
-        leaders = np.r_[enrolled(random, known), strangers(random, 200 - known)]
-        rates.append(obtained(fitted(seed, leaders=leaders), 1e-2))
+def test_frozen_thresholds_of_the_rule_before_keep_their_scale():
+    tails = fitted().tails
+    before = GalleryThresholds(tails=tails, ratio=0.9, searches=60)
+    frozen = GalleryThresholds.model_validate_json(before.model_dump_json())
 
-    assert 0.002 <= np.mean(rates) <= 0.02
-
-
-def test_searches_correct_the_scale_without_labels():
-    random = np.random.default_rng(3)
-    leaders = np.r_[
-        enrolled(random, 60, scale=0.035),
-        strangers(
-            random,
-            196,
-            scale=0.035,
-        ),
-    ]
-
-    before = fitted()
-    after = fit_ratio(before, kept(leaders))
-
-    assert obtained(before, 1e-2, scale=0.035) < 0.4 * obtained(
-        after,
-        1e-2,
-        scale=0.035,
-    )
-    assert 0.004 <= obtained(after, 1e-2, scale=0.035) <= 0.02
-    assert after.tails == before.tails
-    assert (before.searches, after.searches) == (0, 256)
-    assert fit_ratio(after, kept(leaders[:0])) == before
+    height = fitted().tail(PEOPLE).threshold(0.01, 0.2) - 0.2
+    assert frozen.tail(PEOPLE).threshold(0.01, 0.2) - 0.2 == pytest.approx(0.9 * height)
+    assert (fitted().ratio, fitted().searches) == (1.0, 0)
 
 
 def test_people_enrolled_under_two_names_leave_the_thresholds_as_they_are():
@@ -136,27 +98,6 @@ def test_people_enrolled_under_two_names_leave_the_thresholds_as_they_are():
     assert 0.004 <= obtained(doubled, 1e-2, 100) <= 0.025
 
 
-def test_searches_that_leave_out_their_own_camera_have_higher_thresholds_by_their_share():
-    one = left_out(np.random.default_rng(0))
-    heights = []
-    for share in (0.0, 0.5, 1.0):
-        other_cameras = np.repeat(np.arange(PEOPLE) < share * PEOPLE, 2)
-        tail = fit_tail(one._replace(other_cameras=other_cameras))
-        heights.append(np.array(tail.heights))
-    assert fit_tail(one).heights == tuple(heights[0])
-    assert heights[1] == pytest.approx(1.05 * heights[0], abs=1e-3)
-    assert heights[2] == pytest.approx(1.10 * heights[0], abs=1e-3)
-
-
-def test_searches_of_a_gallery_of_several_cameras_are_expected_to_be_wider_apart():
-    one = left_out(np.random.default_rng(0))
-    several = one._replace(other_cameras=np.ones(len(one.names), bool))
-    thresholds = [fit_thresholds([searches]) for searches in (one, several)]
-    assert [fitted.ratio for fitted in thresholds] == [0.94, 1.0]
-    # Without searches, a fit to searches changes nothing.
-    assert [fit_ratio(fitted, kept(one.leaders[:0])) for fitted in thresholds] == thresholds
-
-
 def test_a_stricter_rate_has_a_higher_threshold():
     thresholds = fitted()
 
@@ -167,7 +108,7 @@ def test_a_stricter_rate_has_a_higher_threshold():
 
 
 def test_probability_rises_with_the_score_and_agrees_with_the_verdict():
-    thresholds = fitted(leaders=enrolled(np.random.default_rng(1), 100))
+    thresholds = fitted()
     scores = np.linspace(-1.0, 1.5, 400)
     at = {rate: [] for rate in RATES}
     for where, identities in ((0.1, 150), (0.3, 40), (-0.2, 18)):
