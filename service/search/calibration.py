@@ -166,7 +166,7 @@ class CurrentCalibration:
 
     @property
     def learns(self) -> bool:
-        """True if searches may change the thresholds; those of named crops do not learn."""
+        """True if searches may change the thresholds: not once named crops decide them."""
         return self.setting == "on" and not self.by_level
 
     def with_times(self, scores: Floats, log_odds: Array) -> Floats:

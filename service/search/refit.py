@@ -1,4 +1,4 @@
-"""Refit: storing the scores of searches, and fitting calibrations to galleries and searches."""
+"""Refit: storing the scores of searches, and fitting calibrations to galleries or searches."""
 
 from __future__ import annotations
 
