@@ -47,7 +47,7 @@ MIXES = {
 }
 SIZES = (30, 100, 200)
 GALLERIES = 8
-# Of each person and camera, at most these crops and half of them are enrolled, and others search.
+# At most these crops of a person and camera are enrolled, and at most half; others search.
 ENROLLED_CROPS = 2
 SEARCHING_CROPS = 2
 RATE = 0.01
@@ -168,11 +168,14 @@ def judge_galleries(
             strangers = search(draw.enrolled, draw.strangers, features)
             for mix, (enrolled_by, asking) in MIXES.items():
                 if enrolled_by == enrolling:
-                    of_mix = [answers[answers.half.isin(asking)] for answers in (known, strangers)]
-                    yield {"mix": mix, **_judge(*of_mix, tail)}
+                    yield {"mix": mix, **_judge(known, strangers, asking, tail)}
 
 
-def _judge(known: pd.DataFrame, strangers: pd.DataFrame, tail: StrangerTail) -> dict[str, float]:
+def _judge(
+    known: pd.DataFrame, strangers: pd.DataFrame, asking: tuple[int, ...], tail: StrangerTail
+) -> dict[str, float]:
+    known = known[known.half.isin(asking)]
+    strangers = strangers[strangers.half.isin(asking)]
     best = strangers.leaders.str[0].quantile(1.0 - RATE)
     return {
         "obtained": _reaching(strangers, tail, RATE).mean(),
