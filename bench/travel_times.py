@@ -38,10 +38,8 @@ from model.gallery_thresholds import (
     level,
 )
 from model.left_out import (
-    hide_known,
     leaders_by_name,
     sampled_crops,
-    search_other_cameras,
     subgalleries,
 )
 from service.index.moments import Moments
@@ -219,12 +217,11 @@ def judge_gallery(drawn: DrawnGallery, scorer: Scorer, weight: float) -> dict[st
     queries = enrolled.at(sampled_crops(enrolled.people, random))
     for people in subgalleries(enrolled.people, random):
         searched = enrolled.at(np.flatnonzero(np.isin(enrolled.people, people)))
-        labels = (queries.people, camera_codes(queries), searched.people, camera_codes(searched))
-        scores = hide_known(scorer.scores(queries, searched, times, weight), *labels)
+        scores = scorer.scores(queries, searched, times, weight)
+        scores[queries.people[:, None] == searched.people] = -np.inf
         names = np.broadcast_to(searched.people, scores.shape)
         leaders = leaders_by_name(scores, names)
-        others = search_other_cameras(*labels)
-        left_out.append(LeftOutSearches(leaders, queries.people, len(people), others))
+        left_out.append(LeftOutSearches(leaders, queries.people, len(people)))
     tail = fit_thresholds(left_out).tail(PEOPLE)
 
     scores_of_strangers, scores_of_known = (

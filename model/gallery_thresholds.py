@@ -166,14 +166,10 @@ class GalleryThresholds(Metadata):
         mean_scales: rising numbers of crops, and for each the scale of searches by the mean of
             crops, relative to searches by one crop. Empty if too few people have several crops, and
             None if it was not measured.
-        ratio, searches: a factor on β, and the number of searches to which it was fitted, in frozen
-            thresholds of rule 1; 1 and 0 in all others.
     """
 
     tails: tuple[StrangerTail, ...]
     mean_scales: tuple[tuple[int, float], ...] | None = None
-    ratio: float = 1.0
-    searches: int = 0
 
     def tail(self, identities: int, pictures: int = 1) -> StrangerTail:
         """Return the tail of searches among K identities.
@@ -192,7 +188,7 @@ class GalleryThresholds(Metadata):
         of_pictures = float(np.interp(math.log(pictures), np.log(numbers), scales))
         return StrangerTail(
             identities=identities,
-            scale=self.ratio * of_pictures * scale,
+            scale=of_pictures * scale,
             heights=heights,
         )
 

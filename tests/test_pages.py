@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 GENERATED = re.compile(r"^<!-- ([\w-]+) -->\n.*?^<!-- /\1 -->\n", re.DOTALL | re.MULTILINE)
 # A commit that raises a bound gives the reason.
-LINES_OF_A_PAGE = 320
+LINES_OF_A_PAGE = 330
 LINES_OF_THE_README = 130
 
 

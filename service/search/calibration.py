@@ -95,6 +95,11 @@ class Publication(BaseModel):
         """False for a fit by another rule."""
         return isinstance(self.calibration, SearchCalibration) or self.rule == RULE
 
+    @property
+    def searches(self) -> int:
+        """The number of searches that it was fitted to; 0 if named crops decide."""
+        return self.calibration.searches if isinstance(self.calibration, SearchCalibration) else 0
+
     @classmethod
     def read(cls, stored: PublishedCalibration | None) -> Publication | None:
         """Parse a stored calibration; None if there is none or another version wrote it."""
@@ -262,7 +267,7 @@ class CurrentCalibration:
             basis=_describe_basis(fitted, identities if reason else None, self.setting == "frozen"),
             identities=fitted.identities,
             crops=fitted.crops,
-            searches=fitted.calibration.searches,
+            searches=fitted.searches,
             version=f"{model_version}+{fitted.version}",
             date=datetime.fromtimestamp(fitted.fitted_at, UTC),
         )
@@ -277,9 +282,9 @@ def _describe_basis(fitted: Publication, beyond: int | None, frozen: bool) -> st
     parts = []
     if fitted.identities:
         parts.append(f"{fitted.identities:,} named people in this gallery")
-    if fitted.calibration.searches:
-        noun = "search" if fitted.calibration.searches == 1 else "searches"
-        parts.append(f"{fitted.calibration.searches:,} {noun}")
+    if fitted.searches:
+        noun = "search" if fitted.searches == 1 else "searches"
+        parts.append(f"{fitted.searches:,} {noun}")
     wider = f", for a search of {beyond:,} people" if beyond else ""
     basis = f"Thresholds from {' and '.join(parts)}{wider}{', frozen' if frozen else ''}."
     if fitted.rule_since and time.time() - fitted.rule_since < SAYS_RULE_FOR_SECONDS:

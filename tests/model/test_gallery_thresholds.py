@@ -5,7 +5,6 @@ import pytest
 
 from model.calibration import ScoringCalibration, TailPoint
 from model.gallery_thresholds import (
-    GalleryThresholds,
     LeftOutSearches,
     artefact_thresholds,
     fit_thresholds,
@@ -73,16 +72,6 @@ def test_the_asked_rate_is_obtained_before_any_search_and_under_a_filter(people)
     rates = [obtained(fitted(seed), 1e-2, people) for seed in range(4)]
 
     assert 0.002 <= np.mean(rates) <= 0.02
-
-
-def test_frozen_thresholds_of_the_rule_before_keep_their_scale():
-    tails = fitted().tails
-    before = GalleryThresholds(tails=tails, ratio=0.9, searches=60)
-    frozen = GalleryThresholds.model_validate_json(before.model_dump_json())
-
-    height = fitted().tail(PEOPLE).threshold(0.01, 0.2) - 0.2
-    assert frozen.tail(PEOPLE).threshold(0.01, 0.2) - 0.2 == pytest.approx(0.9 * height)
-    assert (fitted().ratio, fitted().searches) == (1.0, 0)
 
 
 def test_people_enrolled_under_two_names_leave_the_thresholds_as_they_are():
