@@ -1,18 +1,23 @@
-"""The pictures of the README, with drawn people: `python -m tests.browser.pictures docs/images`.
+"""The pictures of documents, with drawn people: `python -m tests.browser.pictures docs/images`.
 
 `page.png` is the service's page with the answer to one query, `ranking.png` a part of the page that
-`gmn demo` writes.
+`gmn demo` writes. `groups.png` and `seen.png` show people whom cameras saw: the groups of their
+tracks, and the visits of one of them.
 """
 
 import random
 import sys
 import tempfile
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+import gmn_client
 from demo.command import CAMERAS
+from demo.data_sets import read_spec
 from demo.page import render_page
 from demo.service import own_service
 from demo.story import draw_cast, play
@@ -22,10 +27,20 @@ SEED = 20_260
 PEOPLE = 60
 STRANGERS = 40
 COLOURS = 256
+SIGHTINGS = "sightings"
+# People who pass cameras twice. The last crop of the first one is searched by.
+PASSING = "synthetic:21,identities=6,domains=1,cameras=2,crops=8"
+PASSAGES = 2
 # Return pictures of the demonstration's nine known people and three strangers.
 SOME_RANKINGS = """
 main > :not(article), article:nth-of-type(n+4):not(:nth-of-type(10)) { display: none !important }
 """
+
+
+# True once all pictures in view are loaded; the others load when they are scrolled to.
+IS_LOADED = """() => [...document.images]
+  .filter((image) => image.getBoundingClientRect().top < innerHeight)
+  .every((image) => image.complete && image.naturalWidth > 0)"""
 
 
 def _kept(shot, file):
@@ -57,10 +72,44 @@ def take_pictures(folder):
         page.wait_for_selector(".banner")
         page.wait_for_load_state("networkidle")
         _kept(page, folder / "page.png")
+        searched_by = enroll_passages(client)
+        page.goto(f"{client.url}/#{SIGHTINGS}/unnamed")
+        page.get_by_role("button", name="Group into people").click()
+        page.wait_for_selector(".group")
+        page.wait_for_function(IS_LOADED)
+        _kept(page, folder / "groups.png")
+        page.goto(f"{client.url}/#{SIGHTINGS}/seen")
+        upload = {"name": "seen.png", "mimeType": "image/png", "buffer": searched_by}
+        page.set_input_files("#seen-task .drop input", upload)
+        page.wait_for_selector("#seen-answer .banner")
+        page.wait_for_function(IS_LOADED)
+        _kept(page, folder / "seen.png")
         page.goto(demonstration.as_uri())
         page.add_style_tag(content=SOME_RANKINGS)
         _kept(page.locator("main"), folder / "ranking.png")
         browser.close()
+
+
+def enroll_passages(client):
+    """Enroll people without names, as cameras see them pass, and return a picture of the first."""
+    pictures = defaultdict(list)
+    for crop in read_spec(PASSING).crops:
+        pictures[crop.identity].append(crop.read())
+    client.create_gallery(SIGHTINGS, retention_days=30)
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=3)
+    searched_by = [shots.pop() for shots in pictures.values()]
+    for number, shots in enumerate(pictures.values()):
+        of_passage = len(shots) // PASSAGES
+        for passage in range(PASSAGES):
+            began = now + timedelta(minutes=7 * number + 60 * passage)
+            own = shots[passage * of_passage : (passage + 1) * of_passage]
+            labels = {"camera": ("gate", "yard")[passage], "track": f"{number}-{passage}"}
+            images = [
+                gmn_client.Image(shot, captured_at=began + timedelta(seconds=second), **labels)
+                for second, shot in enumerate(own)
+            ]
+            client.enroll(images, gallery=SIGHTINGS)
+    return searched_by[0]
 
 
 if __name__ == "__main__":
