@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from model.calibration import ScoringCalibration
 from service.doubtful.rule import RULE, measure_agreement
-from service.doubtful.tables import Doubt, DoubtfulCrops, Progress
+from service.doubtful.tables import CheckProgress, Doubt, DoubtfulCrops
 from service.engine.networks import LoadedModel
 from service.errors import RecordUnavailable, ServiceError
 from service.gallery.gallery import Gallery
@@ -208,7 +208,7 @@ class DoubtChecker:
         return doubts, neighbours
 
 
-def _continue_round(stored: Progress | None, entry: GalleryRecord, rule: str) -> Progress:
+def _continue_round(stored: CheckProgress | None, entry: GalleryRecord, rule: str) -> CheckProgress:
     """Return how far a gallery was checked, or the beginning of another round."""
     if (
         stored is not None
@@ -216,7 +216,7 @@ def _continue_round(stored: Progress | None, entry: GalleryRecord, rule: str) ->
         and stored.crops / GROWTH <= entry.crops <= stored.crops * GROWTH
     ):
         return stored
-    return Progress(
+    return CheckProgress(
         entry.generation, rule, version=0, slot=0, crops=entry.crops, begun=entry.version
     )
 

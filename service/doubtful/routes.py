@@ -70,7 +70,7 @@ async def confirm_crop(call: Admin, crop_id: CropId) -> None:
 
 
 @router.delete("/{crop_id}/confirmation", status_code=204, responses=problems("unknown_crop"))
-async def withdraw_confirmation(call: Admin, crop_id: CropId) -> None:
+async def unconfirm_crop(call: Admin, crop_id: CropId) -> None:
     """Withdraws a confirmation: if the crop is still doubtful, it is listed again."""
     await call.write(call.runtime.doubtful.withdraw, crop_id)
     await call.done("withdraw_confirmation", crop_ids=[crop_id])

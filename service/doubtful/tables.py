@@ -90,7 +90,7 @@ class Doubt:
 
 
 @dataclass(frozen=True)
-class Progress:
+class CheckProgress:
     """How far a gallery was checked.
 
     Attributes:
@@ -110,15 +110,15 @@ class Progress:
 class DoubtfulCrops(RecordPart):
     """Doubtful crops of all galleries; a row is deleted together with its crop."""
 
-    def progress(self, gallery_id: int) -> Progress | None:
+    def progress(self, gallery_id: int) -> CheckProgress | None:
         row = self._reader.row("doubt_checks", "WHERE gallery_id = ?", (gallery_id,))
         if row is None:
             return None
         del row["gallery_id"]
-        return Progress(**row)
+        return CheckProgress(**row)
 
     def changed(
-        self, gallery_id: int, progress: Progress, until: int, limit: int
+        self, gallery_id: int, progress: CheckProgress, until: int, limit: int
     ) -> list[tuple[int, int]]:
         """Return version and slot of crops that were changed since, in the order of changes.
 
@@ -145,7 +145,7 @@ class DoubtfulCrops(RecordPart):
         gallery_id: int,
         judged: Sequence[int],
         doubts: Sequence[Doubt],
-        progress: Progress,
+        progress: CheckProgress,
     ) -> None:
         """Store which of the crops that were judged are doubtful, unless the vectors have changed.
 

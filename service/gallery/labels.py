@@ -88,8 +88,10 @@ def _checked_external_id(field: str, value: str) -> str:
     return value
 
 
-def checked_metadata(name: str, value: str) -> dict[str, Any]:
+def checked_metadata(name: str, value: object) -> dict[str, Any]:
     """Parse a JSON object; raise `InvalidField` if it cannot be serialized again."""
+    if not isinstance(value, str):
+        raise InvalidField(f"{name}: is a file; send its text as a field of the form")
     try:
         usable = len(value.encode()) <= MAX_METADATA_BYTES
         metadata = json.loads(value)

@@ -153,7 +153,7 @@ async def find_visits(request: Request, call: Searcher, form: Sent[VisitsFields]
 
 
 @galleries_router.post("/visits", responses=problems("unknown_gallery", *QUERY_PROBLEMS))
-async def find_visits_in_galleries(
+async def search_visits(
     request: Request, call: Querier, form: Sent[GalleriesVisitsFields]
 ) -> VisitsAnswer:
     """Finds the visits of the person on the images in several galleries, each searched as alone.

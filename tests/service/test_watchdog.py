@@ -170,7 +170,7 @@ def _background(monkeypatch, watchdog, ended, **replaced):
         await asyncio.sleep(60)
 
     names = ("work_on_jobs", "compact_indexes", "repeat", "repeat_alone")
-    names += ("keep_lists", "keep_tracks", "keep_cameras", "send_deliveries")
+    names += ("keep_lists", "keep_tracks", "keep_cameras", "send_deliveries", "keep_checked")
     fits = {"refit_calibrations": wait, "fit_galleries": wait}
     fits |= {name: replaced.pop(name) for name in fits.keys() & replaced}
     works = {"clear_files": nothing, "clear_exports": nothing, **dict.fromkeys(names, wait)}
@@ -187,6 +187,7 @@ def _background(monkeypatch, watchdog, ended, **replaced):
         record=SimpleNamespace(database=database),
         galleries=None,
         fitter=SimpleNamespace(**fits),
+        learner=SimpleNamespace(learn_all=wait),
         pools=SimpleNamespace(files=None, locks=None),
         audit=SimpleNamespace(write_lines=wait),
         shared=None,

@@ -96,7 +96,7 @@ def test_an_embedder_of_another_kind_is_refused_with_the_settings(mine, tiny_art
     for part in (
         "tiny.safetensors",
         "embedder.last_stride is 1 there, 2 here",
-        "embedder.head is none there, {dimension=8, neck=false} here",
+        'embedder.head is none there, {layers="bn-fc-relu", dimension=8, neck=false} here',
         "--set embedder.last_stride=1",
         "--set preprocessing.height=64",
     ):

@@ -12,6 +12,7 @@ GET /readyz : open
 GET /metrics : metrics
 GET /v1/model : query any
 POST /v1/queries : query any
+POST /v1/visits : query any
 POST /v1/people : query enroll any
 POST /v1/pairs : query any
 POST /v1/embeddings : query any
@@ -67,6 +68,10 @@ GET /v1/galleries/{gallery}/cases/{case_id}/export : query
 POST /v1/galleries/{gallery}/imports : enroll
 POST /v1/galleries/{gallery}/groups : admin
 GET /v1/galleries/{gallery}/groups : query
+GET /v1/galleries/{gallery}/groups/count : query
+GET /v1/galleries/{gallery}/groups/{group_id}/visits : query
+GET /v1/galleries/{gallery}/identities/{identity}/visits : query
+POST /v1/galleries/{gallery}/visits : query
 POST /v1/galleries/{gallery}/reindex : admin
 DELETE /v1/galleries/{gallery}/imports/{job_id}/crops : admin
 POST /v1/galleries/{gallery}/exports : admin

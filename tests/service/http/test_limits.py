@@ -72,7 +72,7 @@ def _refusal(served, method, path, place, name, value):
     named = {"gallery": "default"} | ({name: value} if place == "path" else {})
     for part in ("crop_id", "identity", "query_id", "case_id", "job_id", "key_id", "export_id"):
         named.setdefault(part, "a")
-    for part in ("merge_id", "alert_id", "webhook_id", "delivery_id", "camera"):
+    for part in ("merge_id", "alert_id", "webhook_id", "delivery_id", "group_id", "camera"):
         named.setdefault(part, "a")
     url = path.format(**named)
     values = value if isinstance(value, list) else [value]

@@ -58,7 +58,7 @@ def _row(types, gallery_id, number, chance):
     for column, kind in types.items():
         if column == "gallery_id":
             row[column] = gallery_id
-        elif column in ("slot", "person_id", "into_person", "number"):
+        elif column in ("slot", "person_id", "into_person", "other_person_id", "number"):
             row[column] = number
         elif column.endswith("_id") or column == "camera":
             row[column] = f"{column} {number:03}"

@@ -59,7 +59,7 @@ def runs(fast_artefact, people, tmp_path_factory):
     ):
         recipe = {"name": "drawn", "seed": seed, "embedder": {"backbone": backbone}}
         # Neither what no weight depends on nor a paper's figures make another recipe.
-        recipe |= {"workers": seed, "log_every_steps": 5 * seed, "published": [{"row": name}]}
+        recipe |= {"workers": seed, "log_every_steps": 5 * seed}
         provenance = tiny.description.provenance.model_copy(update={"recipe": recipe})
         description = tiny.description.model_copy(update={"provenance": provenance})
         changed = load_artefact(fast_artefact)
