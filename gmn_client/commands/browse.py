@@ -250,7 +250,7 @@ doubtful = method_command(
     person that it resembles. Then set it aside (gmn api change_crop CROP --set-aside), rename it
     (gmn api change_crop CROP --identity NAME), or confirm it (gmn api confirm_crop CROP).
 
-    Example: gmn doubtful --gallery lobby --limit 20
+    Example: gmn doubtful --gallery entrance --limit 20
     """,
     "doubtful",
     DOUBTFUL_COLUMNS,
