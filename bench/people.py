@@ -23,28 +23,24 @@ import numpy as np
 import pandas as pd
 import typer
 
+from bench.watch import read_crops
 from model.arrays import Array, Floats, sigmoid, unit_rows
 from model.artefact import read_description, resolve_artefact
 from model.calibration import ScoringCalibration
+from service.search.calibration import JOINING_SHARE
 from service.visits.grouping import group_crops
-from service.visits.linkage import People, join_tracklets
+from service.visits.linkage import People, join_tracklets, widen_interval
 from service.visits.reading import SeenCrop, SeenCrops
 from service.visits.tracklets import find_tracklets
-from training.evaluation.files import read_features
 
 FRAMES_PER_SECOND = 25.0
 GAP_FRAMES = 50
 # Sequences begin a day apart.
 SEQUENCE_SECONDS = 86_400.0
-JOINING_SHARE = 1e-3
 DRAWS = 40
 SIZES = (10, 25, 50, 100, 200)
 # Identities 60 and 182 of the test part are one person.
 DOUBLE = 182
-NAME = (
-    r"(?:query|bounding_box_test)/"
-    r"(?P<person>(?!0000)\d{4})_c(?P<camera>\d)s(?P<part>\d)_(?P<frame>\d+)"
-)
 # The probabilities that groups state, in classes.
 PROBABILITIES = (0.5, 0.8, 0.95, 0.99, 1.01)
 SCALE_CROPS = 100_000
@@ -54,14 +50,10 @@ SCALE_DIMENSION = 256
 
 def read_people(path: Path) -> tuple[pd.DataFrame, Floats]:
     """Read people, cameras, times and tracks of the test part, and unit vectors, in one order."""
-    file = read_features(path)
-    crops = pd.Series(file.columns["paths"]).str.extract(NAME).dropna()
-    crops = crops.astype({"person": int, "part": int, "frame": int})
-    crops = crops.sort_values(["person", "camera", "part", "frame"])
-    gaps = crops.groupby(["person", "camera", "part"]).frame.diff()
-    crops["track"] = (~(gaps <= GAP_FRAMES)).cumsum()
+    crops, features = read_crops(path, GAP_FRAMES)
+    crops = crops.astype({"part": int})
     crops["time"] = crops.part * SEQUENCE_SECONDS + crops.frame / FRAMES_PER_SECOND
-    vectors = unit_rows(file.features[crops.index.to_numpy()])
+    vectors = unit_rows(features[crops.index.to_numpy()])
     return crops.reset_index(drop=True), vectors
 
 
@@ -117,10 +109,7 @@ def count_people(people: People) -> tuple[int, int, int]:
     counted = int(people.counted.max()) + 1
     fewest = int(people.fewest.max()) + 1
     most = int(people.most.max()) + 1
-    if counted > 1:
-        fewest = min(fewest, counted - 1)
-        most = max(most, counted + 1)
-    return fewest, most, counted
+    return *widen_interval(counted, fewest, most), counted
 
 
 def describe_groups(people: People, who: Array) -> Iterator[tuple[float, bool]]:

@@ -66,15 +66,19 @@ NAME = (
 Features = NDArray[np.float32]
 
 
-def read_crops(path: Path) -> tuple[pd.DataFrame, Features]:
-    """Read people, cameras and tracks of the test part, by row, and all features `(n, d)`."""
+def read_crops(path: Path, gap_frames: int = GAP_FRAMES) -> tuple[pd.DataFrame, Features]:
+    """Read people, cameras and tracks of the test part, by row, and all features `(n, d)`.
+
+    Args:
+        gap_frames: the longest gap within a track.
+    """
     file = read_features(path)
     crops = pd.Series(file.columns["paths"]).str.extract(NAME).dropna()
     crops = crops.astype({"person": int, "frame": int})
     crops = crops.sort_values(["person", "camera", "part", "frame"])
     gaps = crops.groupby(["person", "camera", "part"]).frame.diff()
     # The first crop of a person and camera begins a track, too; its gap is NaN.
-    begins = ~(gaps <= GAP_FRAMES)
+    begins = ~(gaps <= gap_frames)
     crops["track"] = begins.cumsum()
     return crops, file.features
 

@@ -110,6 +110,16 @@ def join_tracklets(
     )
 
 
+def widen_interval(counted: int, fewest: int, most: int) -> tuple[int, int]:
+    """Return the ends of the interval of a number of people, of those that the cuts give.
+
+    A count of few people may miss the true one by a person, whatever the cuts say.
+    """
+    if counted <= 1:
+        return fewest, most
+    return min(fewest, counted - 1), max(most, counted + 1)
+
+
 def log_likelihood_ratios(
     crops: SeenCrops, tracklets: Sequence[Tracklet], calibration: ScoringCalibration
 ) -> Array:

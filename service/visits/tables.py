@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
@@ -13,6 +13,7 @@ from service.record.database import RecordPart, transactional
 from service.record.galleries import require_entry
 from service.record.schema import as_micros
 from service.record.transaction import Transaction
+from service.visits.linkage import widen_interval
 
 ID_DIGITS = 16
 # Crops of a time, of which either end may be open, without those that are set aside.
@@ -132,14 +133,15 @@ class Groupings(RecordPart):
                 return sorted(self._read_unnamed(gallery_id, group.slots))
         return []
 
-    def ids(self, gallery_id: int) -> dict[int, str]:
-        """Return the id of each grouped crop's group, by slot."""
-        return {
-            slot: group.group_id(gallery_id)
-            for group in self._read(gallery_id)
-            if len(group.slots) > 1
-            for slot in group.slots
-        }
+    def ids(self, gallery_id: int, slots: Iterable[int]) -> dict[int, str]:
+        """Return the id of the group of each of some crops that has one, by slot."""
+        ids: dict[int, str] = {}
+        wanted = frozenset(slots)
+        for group in self._read(gallery_id):
+            grouped = wanted.intersection(group.slots)
+            if grouped and len(group.slots) > 1:
+                ids |= dict.fromkeys(grouped, group.group_id(gallery_id))
+        return ids
 
     def count_people(
         self, gallery_id: int, after: datetime | None, before: datetime | None
@@ -168,10 +170,7 @@ class Groupings(RecordPart):
         unnamed = len({tracklet.counted for tracklet in seen})
         fewest = len({tracklet.fewest for tracklet in seen})
         most = len({tracklet.most for tracklet in seen})
-        # A count of few people may miss the true one by a person, whatever the cuts say.
-        if unnamed > 1:
-            fewest = min(fewest, unnamed - 1)
-            most = max(most, unnamed + 1)
+        fewest, most = widen_interval(unnamed, fewest, most)
         grouped = {slot for tracklet in seen for slot in tracklet.slots}
         return PeopleCount(
             people=named + unnamed,

@@ -114,7 +114,8 @@ class VisitFinder:
         if not crops.labels:
             return [], []
         current = self.calibrations.current(gallery, None)
-        group_ids = await self.galleries.read(self.groupings.ids, gallery.gallery_id)
+        read_slots = [crop.slot for crop in crops.labels]
+        group_ids = await self.galleries.read(self.groupings.ids, gallery.gallery_id, read_slots)
         return await self.threads.run(_judge_tracks, name, crops, possible, current, group_ids)
 
     async def of_identity(
