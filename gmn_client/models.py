@@ -400,6 +400,11 @@ class Alive(WireModel):
     status: Literal["alive"] = "alive"
 
 
+RecordCondition = Literal[
+    "in_step", "catching_up", "writes_wait", "reading_again", "unreachable", "lacks_commits"
+]
+
+
 class RecordState(WireModel):
     """The delay of the index behind the record.
 
@@ -407,20 +412,20 @@ class RecordState(WireModel):
     `writes_wait` if another process that holds the record stands still: searches and reads go on,
     and writes are answered with 503; `reading_again` if everything is being read again;
     `unreachable` if the record does not respond: searches are then answered from memory, and calls
-    that need the record with 503. `lag` counts commits that are not shown yet, and
+    that need the record with 503; `lacks_commits` as well, because the record that responds lacks
+    what this machine has acknowledged, until the newer one is back or the service is started anew.
+    `lag` counts commits that are not shown yet, and
     `lag_seconds` is the time since the first of them.
     """
 
-    state: Literal["in_step", "catching_up", "writes_wait", "reading_again", "unreachable"] = (
-        "in_step"
-    )
+    state: RecordCondition = "in_step"
     lag: int = 0
     lag_seconds: Annotated[float, AfterValidator(partial(round, ndigits=3))] = 0.0
 
     @property
     def up(self) -> bool:
         """True while the record responds."""
-        return self.state != "unreachable"
+        return self.state not in ("unreachable", "lacks_commits")
 
 
 class Ready(WireModel):

@@ -116,6 +116,17 @@ class RecordUnavailable(ServiceError):
     )
 
 
+class RecordLacksCommits(RecordUnavailable):
+    """The record, which lacks commits that this machine has acknowledged or shown."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "PostgreSQL lacks commits that were acknowledged: a standby that lagged was promoted, "
+            "an earlier state was restored, or a former primary takes writes; start this service "
+            "anew, which says what to do"
+        )
+
+
 class RecordWaits(RecordUnavailable):
     """A write that waits for another process, which holds a lock and stands still.
 

@@ -8,7 +8,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,7 @@ from service.jobs.imports import run_import
 from service.jobs.reindex import run_reindex
 from service.jobs.removals import run_removal
 from service.jobs.runner import DoJob, work_on_jobs, work_on_jobs_of_machine
-from service.ops.critical_sections import attempt, repeat_alone
+from service.ops.critical_sections import attempt, repeat, repeat_alone
 from service.ops.data_directory import hold_reserve
 from service.ops.locks import FileWorkLock
 from service.ops.threads import STOPPED, HealthCheck, Heartbeat, Watchdog, heartbeat
@@ -179,7 +179,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
             database.work_lock("travel-times"),
             locks,
             learned_times.LOOK_EVERY_SECONDS,
-            runtime.learner.learn_all,
+            lambda: repeat(learned_times.LOOK_EVERY_SECONDS, runtime.learner.learn_all),
         ),
         "compaction": compact_indexes(runtime),
         "watch lists": keep_lists(runtime),
@@ -192,7 +192,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
             database.work_lock("backup"),
             locks,
             BACKUP_POLL_SECONDS,
-            lambda: back_up_if_due(runtime, folder),
+            lambda: repeat(BACKUP_POLL_SECONDS, lambda: back_up_if_due(runtime, folder)),
         )
     if machine := database.machine:
         work["jobs of this machine"] = work_on_jobs_of_machine(runtime, JOBS, machine)
@@ -223,12 +223,6 @@ def _start_watched(
     task.add_done_callback(log_end)
     watchdog.checks.append(HealthCheck(name, lambda: STOPPED if task.done() else 0.0))
     return task
-
-
-async def repeat(pause_seconds: float, work: Callable[[], Awaitable[object]]) -> None:
-    while True:
-        await asyncio.sleep(pause_seconds)
-        await work()
 
 
 async def _tend_record(record: Record, galleries: GalleryRegistry) -> None:

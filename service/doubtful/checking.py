@@ -24,7 +24,7 @@ from service.engine.networks import LoadedModel
 from service.errors import RecordUnavailable, ServiceError
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
-from service.ops.critical_sections import repeat_alone
+from service.ops.critical_sections import repeat, repeat_alone
 from service.ops.threads import MonitoredThreadPool
 from service.record.record import Record
 from service.record.values import GalleryRecord
@@ -65,7 +65,7 @@ async def keep_checked(runtime: Runtime) -> None:
         runtime.record.database.work_lock("doubtful"),
         runtime.pools.locks,
         LOOK_EVERY_SECONDS,
-        checker.check_galleries,
+        lambda: repeat(LOOK_EVERY_SECONDS, checker.check_galleries),
     )
 
 

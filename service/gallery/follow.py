@@ -11,8 +11,14 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gmn_client.models import RecordState
-from service.errors import DamagedRecord, RecordUnavailable, ServiceError, ServiceStopping
+from gmn_client.models import RecordCondition, RecordState
+from service.errors import (
+    DamagedRecord,
+    RecordLacksCommits,
+    RecordUnavailable,
+    ServiceError,
+    ServiceStopping,
+)
 from service.ops.threads import LONG_WORK_FACTOR, MonitoredThreadPool, Wake, heartbeat
 from service.record.database import Database
 from service.record.transaction import Reader
@@ -87,16 +93,17 @@ class Follower:
         self._shown = -1
         # When everything was last shown, by `time.monotonic`.
         self._in_step_at = time.monotonic()
-        self._is_reachable = True
+        # The condition of a record that cannot be followed; None while it can.
+        self._away: Literal["unreachable", "lacks_commits"] | None = None
         self._away_since = 0.0
         self.thread = MonitoredThreadPool(1, "follower", LONG_WORK_FACTOR)
         self._following: list[Future[None]] = []
 
     def state(self) -> RecordState:
         lag = max(0, self._newest - self._shown)
-        state: Literal["in_step", "catching_up", "writes_wait", "reading_again", "unreachable"]
-        if not self._is_reachable:
-            state = "unreachable"
+        state: RecordCondition
+        if self._away is not None:
+            state = self._away
         elif any(shown.read_again_at is not None for shown in list(self._galleries.values())):
             state = "reading_again"
         elif self._database.writes_wait:
@@ -202,22 +209,25 @@ class Follower:
                 pause = min(2 * pause, AWAY_PAUSE_SECONDS)
 
     def _note_reachable(self) -> None:
-        if not self._is_reachable:
+        if self._away is not None:
             seconds = time.monotonic() - self._away_since
             log.warning("the record is followed again, after %.1f s", seconds)
-        self._is_reachable = True
+        self._away = None
 
     def _note_away(self, error: Exception) -> None:
         if isinstance(error, RecordUnavailable):
             self._refuse(error)
-        # One line says that an outage begins, and one that it has ended.
-        if self._is_reachable:
+        if self._away is None:
             self._away_since = time.monotonic()
+        # One line says that an outage begins, and one that it has ended; an earlier state may be
+        # found after an outage, and does not end by itself.
+        lacks_commits = isinstance(error, RecordLacksCommits)
+        if self._away is None or (lacks_commits and self._away == "unreachable"):
             if isinstance(error, ServiceError):
                 log.error("the record cannot be followed: %s", error.why)
             else:
                 log.error("the record cannot be followed", exc_info=error)
-        self._is_reachable = False
+        self._away = "lacks_commits" if lacks_commits else "unreachable"
 
     def _follow(self) -> None:
         with self._lock:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from service.errors import RecordUnavailable, ServiceError, ServiceStopping
 from service.ops.audit import AuditLog
@@ -80,6 +80,12 @@ async def _touch_while_held(path: Path) -> None:
         touch(path)
 
 
+async def repeat(pause_seconds: float, work: Callable[[], Awaitable[object]]) -> NoReturn:
+    while True:
+        await asyncio.sleep(pause_seconds)
+        await work()
+
+
 async def repeat_alone(
     lock: WorkLock,
     threads: MonitoredThreadPool,
@@ -87,6 +93,9 @@ async def repeat_alone(
     work: Callable[[], Coroutine[Any, Any, object]],
 ) -> None:
     """Repeat work until cancelled, in one process at a time among those with the same lock.
+
+    Taking the lock is a write, so work that looks every few seconds for something to do repeats
+    itself by `repeat` while the lock is held.
 
     Args:
         threads: one thread, which calls the lock.

@@ -23,7 +23,13 @@ from typing import Any, Literal, cast
 import psycopg
 
 from model.problems import InputProblem
-from service.errors import InvalidField, RecordUnavailable, StorageFailed, TurnWaits
+from service.errors import (
+    InvalidField,
+    RecordLacksCommits,
+    RecordUnavailable,
+    StorageFailed,
+    TurnWaits,
+)
 from service.ops.data_directory import MACHINE, make_folder, sync, write_private
 from service.ops.locks import WORKS_BY, ProcessLock, WorkLock
 from service.ops.threads import WAITS_SINCE, Wake, waiting
@@ -90,11 +96,6 @@ LEFT JOIN machines ON machines.machine = {{machine}}
 OTHER_TABLES = (
     f"its tables are not those of format {FORMAT}, which this program reads; use the program "
     "version that wrote it"
-)
-EARLIER_STATE = (
-    "PostgreSQL lacks commits that were acknowledged: a standby that lagged was promoted, an "
-    "earlier state was restored, or a former primary takes writes; start this service anew, which "
-    "says what to do"
 )
 WITH_NUL = "text: one has the character NUL, which PostgreSQL does not take; send it without"
 # It fits the names that `_machine_of` gives, and those that an operator may write in their place.
@@ -224,7 +225,7 @@ class PostgresDatabase(Database):
         with self.naming_errors():
             newest = self._read_state(self.connection(), known).newest
             if newest.number < commit:
-                raise RecordUnavailable(EARLIER_STATE)
+                raise RecordLacksCommits
             # The server also shows commits whose wait for the standby was cut off.
             if self._requires_standby():
                 self._wait_for_standby()
@@ -602,7 +603,7 @@ def _as_state(row: Sequence[Any]) -> State:
 
 def _require_known(state: State, known: Acknowledged | None) -> None:
     if known is not None and state.lacks(known):
-        raise RecordUnavailable(EARLIER_STATE)
+        raise RecordLacksCommits
 
 
 def _number_of(commit: Commit) -> int:

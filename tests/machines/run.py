@@ -150,6 +150,10 @@ class World:
         """
         earlier = self._primary.copy_data()
         self._wait_for_success(time.monotonic())
+        # Only a machine that has shown a later commit can tell that the copy lacks it.
+        version = self._version_of(self.services[0])
+        for served in self.services:
+            eventually(lambda served=served: self._version_of(served) >= version)
         newest = self._primary.put_back(earlier)
         since = time.monotonic()
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
@@ -206,8 +210,7 @@ class World:
         seconds = self._wait_for_success(began)
         time.sleep(self._chance.uniform(*TRAFFIC_SECONDS))
         surprises = self._end_load()
-        for served in self.services:
-            eventually(lambda served=served: served.http.get("/readyz").is_success)
+        self._wait_until_ready()
         wrong = Counter(compare(self.ledger, self.services, self._chance)) + self.violations
         self.violations.clear()
         return seconds, wrong, surprises
@@ -265,6 +268,17 @@ class World:
         for client in self._clients:
             client.join()
         return [surprise for client in self._clients for surprise in client.surprises]
+
+    def _wait_until_ready(self):
+        for number, served in enumerate(self.services):
+            try:
+                eventually(lambda served=served: served.http.get("/readyz").is_success)
+            except AssertionError as failure:
+                failure.add_note(f"machine {number}: {served.http.get('/readyz').text}")
+                raise
+
+    def _version_of(self, served):
+        return served.read(f"/v1/galleries/{GALLERY}")["version"]
 
     def _count_successes(self, since):
         return sum(moment > since for moment in list(self.ledger.successes))

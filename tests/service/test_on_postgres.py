@@ -124,7 +124,9 @@ def test_machines_refuse_a_standby_that_lagged_until_it_is_accepted(
             standby.promote()
             for served in machines:
                 eventually(lambda served=served: _says_what_lacks(served, images[0]))
-                eventually(lambda served=served: served.http.get("/readyz").status_code == 503)
+                eventually(lambda served=served: "lacks commits" in served.http.get("/readyz").text)
+                assert served.http.get("/readyz").status_code == 503
+                assert "cannot be followed: PostgreSQL lacks commits" in served.log.read_text()
                 served.kill()
             for data_dir in data_dirs:
                 with pytest.raises(pytest.fail.Exception, match="gmn store accept-earlier-state"):

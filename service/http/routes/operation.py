@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from gmn_client.models import Alive, DeliveryState, Diagnosis, Keys, NewKey, Ready, Scope
 from service import api_keys
 from service.checks import describe_settings, examine_running
-from service.errors import ServiceError
+from service.errors import RecordLacksCommits, ServiceError
 from service.http.fields import MAX_NAMES, Name, split_names
 from service.http.forms import Form, GalleryName, Sent
 from service.http.guard import guarded_router, needs
@@ -28,6 +28,7 @@ from service.watch.tables.cameras import CAMERA_STATES
 
 # A disk that hangs must not delay a scrape, which times out after ten seconds.
 RECORD_WITHIN_SECONDS = 2.0
+UNREACHABLE = "this machine does not reach the record"
 router = guarded_router("", "health")
 doctor_router = guarded_router("/v1/doctor", "health")
 key_router = guarded_router("/v1/keys", "keys")
@@ -65,8 +66,10 @@ async def readyz(runtime: Working) -> Ready:
     names them.
     """
     is_one_of_several = runtime.record.database.machine is not None
-    if is_one_of_several and runtime.galleries.record_state.state == "unreachable":
-        raise HTTPException(503, "this machine does not reach the record", {"Retry-After": "1"})
+    state = runtime.galleries.record_state
+    if is_one_of_several and not state.up:
+        why = RecordLacksCommits().why if state.state == "lacks_commits" else UNREACHABLE
+        raise HTTPException(503, why, {"Retry-After": "1"})
     galleries = runtime.galleries.all()
     needs_reindex = sum(gallery.needs_reindex for gallery in galleries)
     return Ready(
