@@ -3,10 +3,7 @@
 import { ask, formOf, hasKey, keyId, send, useKey } from "./api.js";
 import { attempt, find, h, moment, onSubmit, question } from "./elements.js";
 import { changed, panel } from "./place.js";
-
-const OPEN =
-  "No key yet: every program on this machine may do everything. From the first key on, which has to be an administrator’s, every call needs one, and this page too.";
-const CLOSED = "Every call needs one of these keys. The service keeps a hash of each.";
+import { t, textNodes } from "./texts.js";
 
 export function startAccess() {
   const form = find("#new-key");
@@ -15,7 +12,7 @@ export function startAccess() {
     const select = form.elements.gallery;
     const chosen = select.value;
     select.replaceChildren(
-      h("option", { value: "" }, "every gallery"),
+      h("option", { value: "" }, t("galleries.every")),
       ...detail.map((gallery) => h("option", {}, gallery.name)),
     );
     select.value = chosen;
@@ -47,7 +44,7 @@ async function show() {
     );
     place.hidden = form.hidden = keys === undefined;
     if (!keys) return;
-    find("#api-keys .hint").textContent = keys.length > 0 ? CLOSED : OPEN;
+    find("#api-keys .hint").textContent = t(keys.length > 0 ? "access.closed" : "access.open");
     // The first key must be an administrator’s, or nobody could create another.
     if (keys.length === 0) {
       form.querySelector("[value=admin]").checked = true;
@@ -59,19 +56,21 @@ async function show() {
 
 function row(key) {
   const ended = key.expires_at && new Date(key.expires_at) < new Date();
+  const expiresAt = moment(key.expires_at);
+  const expiry = ended
+    ? h("b", { class: "wrong" }, textNodes("access.expired", { time: expiresAt }))
+    : textNodes("access.expires", { time: expiresAt });
   const about = [
     key.scopes.join(", "),
     " · ",
-    key.gallery ?? "every gallery",
-    key.rate && ` · ${key.rate} ${key.rate_images ? "pictures" : "requests"} a minute`,
+    key.gallery ?? t("galleries.every"),
+    key.rate && [" · ", rateOf(key)],
     " · ",
-    ...(key.expires_at
-      ? [ended ? h("b", { class: "wrong" }, "expired ") : "expires ", moment(key.expires_at)]
-      : ["never expires"]),
+    key.expires_at ? expiry : t("access.expires_never"),
     " · ",
-    ...(key.last_used_at
-      ? ["used ", moment(key.last_used_at)]
-      : [key.in_file ? "in the key file" : "no use noted"]),
+    key.last_used_at
+      ? textNodes("access.used", { time: moment(key.last_used_at) })
+      : t(key.in_file ? "access.in_file" : "access.unused"),
   ];
   return h(
     "li",
@@ -79,11 +78,11 @@ function row(key) {
     h(
       "div",
       { class: "grow" },
-      h("b", { class: "name" }, key.note || "no note"),
+      h("b", { class: "name" }, key.note || t("note.none")),
       " ",
       h("code", {}, key.key_id),
-      key.key_id === keyId() && " · the key of this page",
-      h("p", { class: "hint" }, about.filter(Boolean)),
+      key.key_id === keyId() && ` · ${t("access.this_page")}`,
+      h("p", { class: "hint" }, about.filter(Boolean).flat()),
     ),
     !key.in_file &&
       h(
@@ -91,27 +90,28 @@ function row(key) {
         {
           type: "button",
           class: "danger quiet",
-          "aria-label": `Revoke… ${key.note || key.key_id}`,
+          "aria-label": t("access.revoke_which", { name: key.note || key.key_id }),
           onclick: () => revoke(key),
         },
-        "Revoke…",
+        t("access.revoke"),
       ),
   );
 }
 
+const rateOf = ({ rate, rate_images: ofImages }) =>
+  t(ofImages ? "access.rate_pictures" : "access.rate_requests", { count: rate });
+
 async function revoke({ key_id: id, note }) {
-  const text =
-    id === keyId()
-      ? "This page uses it, and asks for another key from then on."
-      : "Every call with it is refused from then on. This cannot be undone.";
-  if (!(await question(`Revoke the key ${note || id}?`, text, "Revoke", { danger: true }))) return;
+  const asked = t("access.revoke.ask", { name: note || id });
+  const text = t(id === keyId() ? "access.revoke.this" : "access.revoke.other");
+  if (!(await question(asked, text, t("access.revoke.do"), { danger: true }))) return;
   await attempt(find("#api-keys"), () => send(`/v1/keys/${id}`, { method: "DELETE" }).then(show));
 }
 
 function showNew({ key, key_id: id, warnings }, used) {
-  showOnce("New API key", `The key ${id}`, "API key", key, [
+  showOnce(t("access.new"), t("access.made", { key: id }), t("key"), key, [
     ...warnings,
-    ...(used ? ["This tab uses it from now on, until the tab is closed."] : []),
+    ...(used ? [t("access.tab_uses")] : []),
   ]);
 }
 
@@ -125,9 +125,9 @@ export function copying(field) {
       () => true,
       () => false,
     );
-    copied.textContent = done ? "Copied." : "Press Ctrl+C to copy it.";
+    copied.textContent = t(done ? "copy.done" : "copy.keys");
   };
-  return [copied, h("button", { type: "button", onclick: copy }, "Copy")];
+  return [copied, h("button", { type: "button", onclick: copy }, t("copy"))];
 }
 
 // Show a secret that the service answers only once. Closing the dialog removes it from the page.
@@ -142,14 +142,14 @@ export function showOnce(title, heading, label, text, lines = []) {
       oncancel: (event) => event.preventDefault(),
     },
     h("h2", {}, heading),
-    h("p", {}, "It is shown this once: copy it to where it belongs before you close this."),
+    h("p", {}, t("access.once")),
     lines.map((line) => h("p", {}, line)),
     h("label", {}, label, field),
     h(
       "form",
       { method: "dialog", class: "row end" },
       copying(field),
-      h("button", { class: "main" }, "Close"),
+      h("button", { class: "main" }, t("close")),
     ),
   );
   document.body.append(dialog);

@@ -1,7 +1,7 @@
 // Alerts of all lists that the key may see, as they arrive. Each can be confirmed or rejected.
 
 import { ask, blobOf } from "./api.js";
-import { ago, attempt, count, find, h, moment, percent, sentence, thumbnail } from "./elements.js";
+import { ago, attempt, find, h, moment, percent, sentence, thumbnail } from "./elements.js";
 import { emptied, openSheet } from "./crop.js";
 import { followAlerts } from "./feed.js";
 import { DECISIONS } from "./judge.js";
@@ -10,18 +10,12 @@ import { act } from "./naming.js";
 import { isNotifying, notify, startNotifying } from "./notify.js";
 import { addressOf, gallery, panel } from "./place.js";
 import { sideBySide } from "./side.js";
+import { hasText, t, textNodes } from "./texts.js";
 
 const PAGE = 20;
 const MOST_SHOWN = 300;
 const AGAIN_MS = 500;
 const TITLE = document.title;
-const NEWS = {
-  late: () => "Seen, but sent too late for an alarm",
-  disarmed: () => "No longer armed",
-  promise_broken: () => "This list needs a look",
-  silent: ({ camera }) => `The camera ${camera} is silent`,
-  heard: ({ camera }) => `The camera ${camera} is heard again`,
-};
 // Alerts by id, since the list was read.
 const known = new Map();
 let unseen = 0;
@@ -79,10 +73,9 @@ async function list(cursor = null) {
     else find("#alerts").append(...cards);
     offerOlder(page.next_cursor);
     find("#no-alerts").hidden = find("#alerts").children.length > 0;
-    find("#no-alerts").textContent =
-      Object.keys(filters).length > 0
-        ? "No such alert."
-        : "No alerts yet. A new one appears here by itself.";
+    find("#no-alerts").textContent = t(
+      Object.keys(filters).length > 0 ? "alerts.none_such" : "alerts.none",
+    );
   });
 }
 
@@ -119,15 +112,28 @@ function pictured(alert) {
     {
       type: "button",
       class: "open",
-      "aria-label": `${titleOf(alert)}: open both pictures`,
+      "aria-label": t("alerts.open_pictures", { title: titleOf(alert) }),
       onclick: () => enlarge(alert),
     },
-    h("span", {}, thumbnail(alert.image_url, `Seen at ${alert.camera ?? "a camera"}`), "seen"),
-    h("span", {}, thumbnail(alert.reference_url, `${alert.identity} on the list`), "on the list"),
+    h("span", {}, thumbnail(alert.image_url, seenAt(alert)), t("alerts.seen")),
+    h(
+      "span",
+      {},
+      thumbnail(alert.reference_url, t("alerts.picture_listed", { name: alert.identity })),
+      t("alerts.listed"),
+    ),
   );
 }
 
-const titleOf = (alert) => alert.identity ?? NEWS[alert.kind]?.(alert) ?? "Alert";
+const seenAt = ({ camera }) =>
+  camera === null ? t("alerts.seen_at_a_camera") : t("alerts.seen_at", { camera });
+
+const titleOf = (alert) => alert.identity ?? newsOf(alert) ?? t("alert");
+const cameraOf = ({ camera }) => camera ?? t("camera.unnamed");
+
+// Say what kind of news an alert is, or return null for a kind that this page does not know.
+const newsOf = ({ kind, camera }) =>
+  hasText(`alerts.news.${kind}`) ? t(`alerts.news.${kind}`, { camera }) : null;
 
 // Say what an alert is about. `time` shows a time: how long ago it was, or exactly.
 function about(alert, time = ago) {
@@ -135,7 +141,6 @@ function about(alert, time = ago) {
     kind,
     gallery: name,
     identity,
-    camera,
     first_seen: first,
     last_seen: end,
     probability,
@@ -143,12 +148,8 @@ function about(alert, time = ago) {
     detail,
   } = alert;
   const before = known.get(alert.follows);
-  const whose = h(
-    "p",
-    {},
-    "List ",
-    h("a", { class: "name", href: addressOf(name, "watch") }, name),
-  );
+  const list = h("a", { class: "name", href: addressOf(name, "watch") }, name);
+  const whose = h("p", {}, textNodes("alerts.list", { gallery: list }));
   if (identity === null)
     return h(
       "div",
@@ -158,43 +159,39 @@ function about(alert, time = ago) {
       h("p", {}, time(alert.created_at)),
       whose,
     );
+  const isLong = Date.parse(end) - Date.parse(first) > 60_000;
   return h(
     "div",
     { class: "about" },
     h("h3", {}, h("a", { class: "name", href: addressOf(name, "identities", identity) }, identity)),
-    kind !== "visit" && h("p", { class: "note" }, sentence(NEWS[kind]?.(alert) ?? kind)),
-    alert.trial && h("p", { class: "note" }, "Raised during the trial at this camera."),
+    kind !== "visit" && h("p", { class: "note" }, sentence(newsOf(alert) ?? kind)),
+    alert.trial && h("p", { class: "note" }, t("alerts.trial")),
     h(
       "p",
       {},
-      "At ",
-      h("b", { class: "name" }, camera ?? "an unnamed camera"),
-      ", ",
-      time(first),
-      Date.parse(end) - Date.parse(first) > 60_000 && [" until ", time(end)],
-      `, ${count(crops, "picture")}.`,
+      textNodes(isLong ? "alerts.sighting_until" : "alerts.sighting", {
+        camera: h("b", { class: "name" }, cameraOf(alert)),
+        time: time(first),
+        end: time(end),
+        pictures: t("pictures", { count: crops }),
+      }),
     ),
     probability !== null &&
-      h(
-        "p",
-        {},
-        `The same person with a probability of ${percent(probability).replace("> ", "more than ")}.`,
-      ),
+      h("p", {}, t("alerts.probability", { share: percent(probability, true) })),
     before &&
       h(
         "p",
         {},
-        "Before that at ",
-        h("b", { class: "name" }, before.camera ?? "an unnamed camera"),
-        ", ",
-        time(before.first_seen),
-        ".",
+        textNodes("alerts.before", {
+          camera: h("b", { class: "name" }, cameraOf(before)),
+          time: time(before.first_seen),
+        }),
       ),
     whose,
   );
 }
 
-const sightOf = (alert) => `${titleOf(alert)} at ${alert.camera ?? "an unnamed camera"}`;
+const sightOf = (alert) => t("alerts.sight", { title: titleOf(alert), camera: cameraOf(alert) });
 
 function judging(alert) {
   return DECISIONS.map(([decision, sign, key, title]) =>
@@ -256,11 +253,15 @@ async function decideAll(ids, decision) {
     }
     const done = alerts.length - refused.length;
     find("#watch .outcomes").replaceChildren(
-      ...(done > 0 ? [h("p", { class: "news" }, `${count(done, "alert")} ${decision}.`)] : []),
+      ...(done > 0
+        ? [h("p", { class: "news" }, t(`alerts.done.${decision}`, { count: done }))]
+        : []),
     );
     await decided();
-    const failed = count(refused.length, "alert was", "alerts were");
-    if (refused.length > 0) throw new Error(`${failed} not ${decision}. ${refused.join(" ")}`);
+    if (refused.length > 0)
+      throw new Error(
+        t(`alerts.failed.${decision}`, { count: refused.length, reasons: refused.join(" ") }),
+      );
   });
 }
 
@@ -275,10 +276,10 @@ async function showAgain(alert) {
 
 function enlarge(alert) {
   const sheet = emptied(openSheet(titleOf(alert)));
-  const file = (url) => (url ? blobOf(url) : Promise.reject(new Error("the image was not kept")));
+  const file = (url) => (url ? blobOf(url) : Promise.reject(new Error(t("picture.not_kept"))));
   const { figures, tools } = sideBySide([
-    ["Seen", file(alert.image_url)],
-    ["On the list", file(alert.reference_url)],
+    [t("alerts.seen_title"), file(alert.image_url)],
+    [t("alerts.listed_title"), file(alert.reference_url)],
   ]);
   sheet.append(
     h(
@@ -302,11 +303,11 @@ function take(alert) {
   find("#newest").textContent =
     alert.identity === null
       ? `${titleOf(alert)}: ${alert.gallery}`
-      : `New alert: ${sightOf(alert)}`;
+      : t("alerts.new", { sight: sightOf(alert) });
   if (alert.kind !== "late")
     notify({
       title: alert.identity === null ? titleOf(alert) : sightOf(alert),
-      body: `List ${alert.gallery}${alert.trial ? ", on trial" : ""}`,
+      body: t(alert.trial ? "alerts.list_on_trial" : "alerts.list", { gallery: alert.gallery }),
       // Several lists may have an alert about one camera.
       tag: isAboutCamera(alert) ? `camera ${alert.camera}` : alert.alert_id,
     });
@@ -332,5 +333,6 @@ function noteUnseen(number) {
   if (number === 0 && (document.hidden || panel() !== "watch")) return;
   unseen = number;
   document.title = number > 0 ? `(${number}) ${TITLE}` : TITLE;
-  find("nav [data-panel=watch]").textContent = number > 0 ? `Watch (${number})` : "Watch";
+  find("nav [data-panel=watch]").textContent =
+    number > 0 ? t("nav.watch_unseen", { number }) : t("nav.watch");
 }

@@ -1,10 +1,13 @@
 // Calls of the service. The key stays in this tab, and is sent only in the header.
 
+import { t } from "./texts.js";
+
 const PAGE = 1000;
 const KEY = "gmn-api-key";
 // A hint at the end of a message that names a call of the API. It is for programs only.
 const CALL = /; [^;]* (GET|DELETE) \/v1\S*$/;
 
+// The messages of the service are English.
 // A message about a field that goes on after the name of the field: “is missing; send it”.
 const PREDICATE = /^(are|belongs?|go|goes|has|have|holds|is|lies|may|must|needs?|stands|was|were) /;
 
@@ -23,14 +26,15 @@ export class Problem extends Error {
     const detail =
       fields.size > 0
         ? [...fields.keys()].map((message) => aboutField(message)).join("; ")
-        : (body.detail ?? body.title ?? `the service answered ${status}`);
+        : (body.detail ?? body.title ?? t("problem.status", { status }));
     super(detail.replace(CALL, ""));
     this.fields = [...fields].map(([message, errors]) => [
       message,
       errors.map((error) => error.field),
     ]);
     this.status = status;
-    this.unknownGallery = body.type?.endsWith(":unknown_gallery") ?? false;
+    this.code = body.type?.split(":").at(-1);
+    this.unknownGallery = this.code === "unknown_gallery";
     this.results = body.results ?? [];
     this.retrySeconds = retrySeconds;
   }
@@ -56,7 +60,7 @@ export async function send(path, options = {}) {
   } catch (error) {
     if (error.name === "AbortError") throw error;
     document.dispatchEvent(new Event("service-silent"));
-    throw new Problem(0, { detail: "the service cannot be reached; is it running?" });
+    throw new Problem(0, { detail: t("problem.silent") });
   }
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));

@@ -1,29 +1,36 @@
 // The dialog that arms a list: its settings, then their forecast, which the operator confirms.
 
 import { ask } from "./api.js";
-import { attempt, count, h, localTime, moment, onSubmit, sentence, ZONE } from "./elements.js";
+import { attempt, h, localTime, moment, onSubmit, sentence, ZONE } from "./elements.js";
 import { gallery, inGallery } from "./place.js";
+import { inNumbers, t, textNodes } from "./texts.js";
 
 const DAY_MS = 86_400_000;
 const MOST_DAYS = 90;
 const DAYS = 7;
 // Computed numbers may differ by so little from those that are entered.
 const ROUNDING = 1e-6;
-const BRACKETS = "Nine times in ten, the truth lies between the numbers in brackets.";
 
-// Say a number of false alarms in the words of the service's sentence.
+// Return the ending of the text that says a number of false alarms as the service’s sentence does,
+// and its values.
 function alarms(number) {
   const whole = Math.floor(number);
   const rest = number - whole;
-  if (number < 0.5) return "fewer than 1";
-  if (whole < 10 && rest >= 0.3 && rest < 0.7) return `${whole} to ${whole + 1}`;
-  return Math.round(number).toLocaleString();
+  if (number < 0.5) return ["few"];
+  if (whole < 10 && rest >= 0.3 && rest < 0.7) return ["range", { from: whole, to: whole + 1 }];
+  return ["number", { count: Math.round(number) }];
 }
 
 // Say the false alarms a day that were accepted when the list was armed.
 export function acceptedBy({ settings, promised }) {
-  const number = alarms(acceptedWith(settings, promised));
-  return `${number} ${/^(fewer than )?1$/.test(number) ? "false alarm" : "false alarms"} a day`;
+  const [ending, values] = alarms(acceptedWith(settings, promised));
+  return t(`arming.alarms.${ending}`, values);
+}
+
+function acceptance({ promised, false_alarms: expected, high }) {
+  if (!promised) return t("arming.accept.most", { count: high });
+  const [ending, values] = alarms(expected);
+  return t(`arming.accept.${ending}`, values);
 }
 
 // Return the false alarms a day that were accepted with a forecast, which may be more than those
@@ -33,17 +40,18 @@ function acceptedWith({ budget }, { promised, false_alarms: expected, high }) {
 }
 
 const rounded = (number) => Number(number.toPrecision(3));
-const precise = (number) => rounded(number).toLocaleString();
+const precise = (number) => inNumbers(rounded(number));
 
 // Show the settings, then their forecast, which the operator confirms to arm the list.
 export function askToArm({ settings, promised }, galleries, armed) {
   const path = inGallery("/watch");
+  const title = t("arming.title", { gallery: gallery() });
   const wrong = h("div");
   const step = h("div");
   const dialog = h(
     "dialog",
-    { class: "question arming", "aria-label": `Arm ${gallery()}`, onclose: () => dialog.remove() },
-    h("h2", {}, `Arm ${gallery()}`),
+    { class: "question arming", "aria-label": title, onclose: () => dialog.remove() },
+    h("h2", {}, title),
     wrong,
     step,
   );
@@ -51,14 +59,14 @@ export function askToArm({ settings, promised }, galleries, armed) {
     h(
       "div",
       { class: "row end" },
-      h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
+      h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, t("cancel")),
       more,
     );
   const before = settings && promised ? acceptedWith(settings, promised) : settings?.budget;
   const form = settingsForm(
     { ...settings, accepted: before && rounded(before) },
     galleries,
-    buttons(h("button", { class: "main" }, "Show the forecast")),
+    buttons(h("button", { class: "main" }, t("arming.show_forecast"))),
   );
   const put = (pairs) => {
     const body = new FormData();
@@ -77,28 +85,30 @@ export function askToArm({ settings, promised }, galleries, armed) {
   async function forecast(pairs, { accepted, outdated = false }) {
     const proposal = await put(pairs);
     const stricter = await findStricter(pairs, proposal, accepted);
-    const { false_alarms: expected, high, promised: isPromised } = proposal.forecast;
     const isMore = exceeds(proposal.forecast, accepted);
     const [alarmed, ...found] = sentence(proposal.forecast.sentence).split(/(?<=\.) /);
-    const explained = proposal.forecast.sentence.includes("[") ? `${BRACKETS} ` : "";
-    const heading = h("h3", { tabindex: -1 }, "Forecast");
+    const explained = proposal.forecast.sentence.includes("[") && `${t("arming.brackets")} `;
+    const heading = h("h3", { tabindex: -1 }, t("forecast"));
     const arm = h(
       "form",
       {},
       heading,
-      outdated && h("p", { class: "note" }, "The first forecast is out of date. Read this one."),
-      h("p", { class: "forecast" }, h("b", {}, alarmed), " ", found.join(" ")),
+      outdated && h("p", { class: "note" }, t("arming.outdated")),
+      h("p", { class: "forecast", lang: "en" }, h("b", {}, alarmed), " ", found.join(" ")),
       h("p", { class: isMore ? "accepted note" : "accepted" }, said(proposal.forecast, accepted)),
       advice(proposal.forecast),
       h(
         "p",
         { class: "hint" },
-        `${explained}${proposal.forecast.rests_on} At each camera it is on trial at first. ${count(proposal.forecast.people, "person is", "people are")} on the list until `,
-        moment(proposal.settings.expires_at),
-        ".",
+        explained,
+        textNodes("arming.about", {
+          sources: proposal.forecast.rests_on,
+          count: proposal.forecast.people,
+          time: moment(proposal.settings.expires_at),
+        }),
       ),
       buttons(
-        h("button", { type: "button", onclick: () => step.replaceChildren(form) }, "Back"),
+        h("button", { type: "button", onclick: () => step.replaceChildren(form) }, t("back")),
         isMore &&
           stricter &&
           h(
@@ -107,15 +117,9 @@ export function askToArm({ settings, promised }, galleries, armed) {
               type: "button",
               onclick: () => attempt(wrong, () => forecast(stricter, { accepted })),
             },
-            "Stricter",
+            t("arming.stricter"),
           ),
-        h(
-          "button",
-          { class: "main" },
-          isMore
-            ? `Accept ${isPromised ? alarms(expected) : `at most ${high.toLocaleString()}`}`
-            : "Arm",
-        ),
+        h("button", { class: "main" }, isMore ? acceptance(proposal.forecast) : t("arming.arm")),
       ),
     );
     onSubmit(arm, () =>
@@ -156,29 +160,19 @@ function exceeds({ promised, false_alarms: expected, high }, accepted) {
 }
 
 function said(forecast, accepted) {
-  const limit = `You accept ${precise(accepted)} a day`;
-  if (!exceeds(forecast, accepted)) return `${limit}.`;
+  const values = { accepted: precise(accepted) };
+  if (!exceeds(forecast, accepted)) return t("arming.accepted", values);
   return forecast.promised
-    ? `${limit}, and about ${precise(forecast.false_alarms)} are forecast.`
-    : `${limit}, and no limit below ${forecast.high.toLocaleString()} can be promised.`;
+    ? t("arming.accepted_less", { ...values, number: precise(forecast.false_alarms) })
+    : t("arming.accepted_unlimited", { ...values, number: forecast.high });
 }
 
 function advice({ found, found_high: bound, found_basis: basis }) {
   if (basis === "several_cameras")
-    return (
-      found < 0.5 &&
-      h(
-        "p",
-        { class: "note" },
-        "Few of them are found so. Enroll more pictures of them, or accept more false alarms.",
-      )
-    );
+    return found < 0.5 && h("p", { class: "note" }, t("arming.few_found"));
   // Where the bound says nothing, the sentence gives the advice.
   const isSaid = bound !== null && bound > 0.99;
-  return (
-    !isSaid &&
-    h("p", { class: "hint" }, "Pictures from several cameras find more, and show how many.")
-  );
+  return !isSaid && h("p", { class: "hint" }, t("arming.more_cameras"));
 }
 
 // `galleries` are the names of those whose people can be kept silent.
@@ -201,7 +195,7 @@ function settingsForm(settings, galleries, buttons) {
       "data-budget": settings.budget ?? "",
       "data-accepted": settings.accepted ?? "",
     },
-    field("False alarms a day that you accept", "budget", {
+    field(t("arming.budget"), "budget", {
       type: "number",
       required: true,
       min: 0.01,
@@ -210,7 +204,7 @@ function settingsForm(settings, galleries, buttons) {
       value: settings.accepted ?? 3,
     }),
     field(
-      "Passages that all its cameras see in a day",
+      t("arming.passages"),
       "tracks_per_day",
       {
         type: "number",
@@ -218,28 +212,24 @@ function settingsForm(settings, galleries, buttons) {
         max: 1e7,
         step: "any",
         value: settings.tracks_per_day ?? "",
-        placeholder: "as counted",
+        placeholder: t("arming.passages_empty"),
       },
-      h(
-        "span",
-        { class: "hint" },
-        "About how many; a person who passes two cameras counts twice. It may be empty once they were counted for a day.",
-      ),
+      h("span", { class: "hint" }, t("arming.passages_hint")),
     ),
-    field("Watch until", "expires_at", {
+    field(t("arming.until"), "expires_at", {
       type: "datetime-local",
       required: true,
       min: localTime(Date.now()),
       max: localTime(Date.now() + MOST_DAYS * DAY_MS),
       value: localTime(ends > Date.now() ? ends : Date.now() + DAYS * DAY_MS),
     }),
-    field("Reason", "reason", {
+    field(t("reason"), "reason", {
       required: true,
       maxlength: 256,
       value: settings.reason ?? "",
-      placeholder: "recorded in the audit log",
+      placeholder: t("purpose.hint"),
     }),
-    field("Delete its alerts after, in days", "retention_days", {
+    field(t("arming.alert_days"), "retention_days", {
       type: "number",
       required: true,
       min: 1,
@@ -249,46 +239,42 @@ function settingsForm(settings, galleries, buttons) {
     h(
       "details",
       { open: Boolean(settings.cameras?.length || settings.hours) },
-      h("summary", {}, "Only some cameras or hours"),
-      field("Cameras", "cameras", {
+      h("summary", {}, t("arming.only_some")),
+      field(t("cameras"), "cameras", {
         list: "cameras",
         value: settings.cameras?.join(", ") ?? "",
-        placeholder: "empty: all; several with commas",
+        placeholder: t("arming.cameras_hint"),
       }),
       h(
         "div",
         { class: "pair" },
-        field("From", "from", { type: "time", value: from }),
-        field("To", "until", { type: "time", value: until }),
+        field(t("from"), "from", { type: "time", value: from }),
+        field(t("to"), "until", { type: "time", value: until }),
       ),
-      h("p", { class: "hint" }, `Times of ${zone}. Empty: always.`),
+      h("p", { class: "hint" }, t("arming.zone", { zone })),
     ),
     h(
       "label",
       {},
-      "A person who passes several cameras raises",
+      t("arming.scope"),
       h(
         "select",
         { name: "quiet_scope" },
-        option("camera", "an alert at each camera", scope),
-        option("list", "one alert", scope),
+        option("camera", t("arming.scope.camera"), scope),
+        option("list", t("arming.scope.list"), scope),
       ),
     ),
     h(
       "label",
       {},
-      "Silent people, such as staff",
+      t("arming.silent"),
       h(
         "select",
         { name: "silent" },
-        option("", "nobody", silent),
+        option("", t("nobody"), silent),
         silentGalleries.map((name) => option(name, name, silent)),
       ),
-      h(
-        "span",
-        { class: "hint" },
-        "Another gallery. Who resembles one of its people more than the listed person raises no alert.",
-      ),
+      h("span", { class: "hint" }, t("arming.silent_hint")),
     ),
     buttons,
   );
@@ -296,7 +282,7 @@ function settingsForm(settings, galleries, buttons) {
 
 function fieldsOf(form) {
   const { from, until, expires_at: ends, ...rest } = Object.fromEntries(new FormData(form));
-  if (Boolean(from) !== Boolean(until)) throw new Error("Enter both times, or neither.");
+  if (Boolean(from) !== Boolean(until)) throw new Error(t("arming.both_times"));
   // Unless another number was entered, the list keeps the budget that its forecast was made for.
   const { budget, accepted } = form.dataset;
   if (rest.budget === accepted) rest.budget = budget;

@@ -2,8 +2,9 @@
 // image.
 
 import { ask, formOf, Problem } from "./api.js";
-import { attempt, count, h, nameOf, pictureOf, sentence } from "./elements.js";
+import { attempt, h, nameOf, pictureOf, sentence } from "./elements.js";
 import { addressOf, changed, fileId, gallery } from "./place.js";
+import { t, textNodes } from "./texts.js";
 
 // Small enough for the service’s limits, and to show progress.
 const AT_ONCE = 8;
@@ -11,7 +12,6 @@ const BYTES_AT_ONCE = 16e6;
 const REPEATS = 20;
 // With more images, list only those with a problem or a warning, without pictures.
 const ALL_LISTED = 50;
-const COUNTED = { enrolled: "enrolled", there: "already stored", refused: "refused" };
 let sending = 0;
 
 window.addEventListener("beforeunload", (event) => {
@@ -33,7 +33,7 @@ export function enrollAll(place, path, shared, items) {
     // Part of the idempotency key: a batch that is sent again is enrolled once.
     name: crypto.getRandomValues(new Uint32Array(3)).join("-"),
     batch: 0,
-    bar: h("progress", { max: items.length, value: 0, "aria-label": "Progress" }),
+    bar: h("progress", { max: items.length, value: 0, "aria-label": t("progress") }),
     note: h("p", { class: "hint", role: "status" }),
     next: h("p", { class: "next" }),
     stop: h(
@@ -44,14 +44,14 @@ export function enrollAll(place, path, shared, items) {
           run.stopped = true;
         },
       },
-      "Stop",
+      t("stop"),
     ),
-    resume: h("button", { type: "button", hidden: true, onclick: () => goOn(run) }, "Resume"),
+    resume: h("button", { type: "button", hidden: true, onclick: () => goOn(run) }, t("resume")),
     list: h("ul", { class: "rows" }),
   };
   run.box = h(
     "section",
-    { "aria-label": "Enrollment" },
+    { "aria-label": t("batches.label") },
     h(
       "div",
       { class: "row" },
@@ -89,7 +89,11 @@ function showNext(run) {
   if (run.names.size !== 1 || name === null) return;
   const href = addressOf(run.gallery, "identities", name);
   run.next.replaceChildren(
-    h("a", { class: "button", href }, "All pictures of ", h("span", { class: "name" }, name)),
+    h(
+      "a",
+      { class: "button", href },
+      textNodes("batches.next", { name: h("span", { class: "name" }, name) }),
+    ),
   );
 }
 
@@ -138,13 +142,16 @@ async function send(run, options) {
 
 function show(run, going) {
   const done = run.total - run.waiting.length;
-  const parts = Object.entries(COUNTED).map(
-    ([name, words]) => `${run.counts[name].toLocaleString()} ${words}`,
-  );
+  const outcomes = Object.entries(run.counts)
+    .map(([outcome, count]) => t(`batches.${outcome}`, { count }))
+    .join(", ");
+  const progress = t("progress.pictures", { done, count: run.total });
+  const hasStopped = !going && done < run.total;
   run.bar.value = done;
-  run.note.textContent =
-    `${done.toLocaleString()} of ${count(run.total, "picture")}: ${parts.join(", ")}` +
-    (!going && done < run.total ? ". Stopped; Resume sends the others." : "");
+  run.note.textContent = t(hasStopped ? "batches.stopped" : "batches.going", {
+    progress,
+    outcomes,
+  });
   run.stop.hidden = !going || run.total <= AT_ONCE;
   run.resume.hidden = going || done === run.total;
   run.box.classList.toggle("finished", done === run.total);
@@ -156,16 +163,16 @@ function notesOf({ problem, duplicate, warnings }) {
   if (problem) return [problem.detail];
   if (!duplicate) return warnings;
   return warnings.some((warning) => warning.includes("captured_at"))
-    ? ["It keeps the time that it was stored with. Delete it first to give it another."]
+    ? [t("batches.keeps_time")]
     : [];
 }
 
 function outcome(run, file, result) {
-  const [counted, kind, word] = result.problem
-    ? ["refused", "refused", "✕ Refused"]
+  const [counted, kind] = result.problem
+    ? ["refused", "refused"]
     : result.duplicate
-      ? ["there", "", "Already stored"]
-      : ["enrolled", "match", "✓ Enrolled"];
+      ? ["there", ""]
+      : ["enrolled", "match"];
   run.counts[counted] += 1;
   if (!result.problem) run.names.add(result.identity);
   const notes = notesOf(result);
@@ -183,7 +190,7 @@ function outcome(run, file, result) {
         h(
           "p",
           { class: "hint name" },
-          `${nameOf(result.identity)} · ${result.camera ?? "camera unknown"}`,
+          `${nameOf(result.identity)} · ${result.camera ?? t("camera.unknown")}`,
         ),
       notes.map((note) =>
         result.duplicate
@@ -191,6 +198,6 @@ function outcome(run, file, result) {
           : h("p", { class: "note" }, result.problem ? sentence(note) : `⚠ ${sentence(note)}`),
       ),
     ),
-    h("span", { class: `verdict ${kind}` }, word),
+    h("span", { class: `verdict ${kind}` }, t(`batches.outcome.${counted}`)),
   );
 }

@@ -1,8 +1,9 @@
 // Boxes on a photo, found by the service or drawn by hand. The browser cuts out those that are
 // chosen, so that other people on the photo are neither searched for nor stored.
 
-import { count, h, pictureOf, showForm } from "./elements.js";
+import { h, pictureOf, showForm } from "./elements.js";
 import { findPeople, findsPeople } from "./photos.js";
+import { t } from "./texts.js";
 
 const STEP = 0.01;
 const LEAST = 0.02;
@@ -24,12 +25,12 @@ export function askForBoxes(
     looked = { people: [] },
     whole = false,
     single = false,
-    action = "Search",
-    each = "each box is a search of its own",
+    action = t("search.start"),
+    each = t("boxes.each"),
   } = {},
 ) {
   const boxes = [];
-  const image = pictureOf(blob, "The picture");
+  const image = pictureOf(blob, t("boxes.picture"));
   const stage = h("div", { class: "stage" }, image);
   const title = h("h2", {});
   const hint = h("p", { role: "status" });
@@ -51,11 +52,10 @@ export function askForBoxes(
   function draw() {
     const chosen = boxes.filter((box) => box.chosen).length;
     use.disabled = chosen === 0;
-    use.textContent = chosen > 1 ? `${action} ${chosen} people` : action;
+    use.textContent = chosen > 1 ? t("boxes.use_people", { action, count: chosen }) : action;
     stage.replaceChildren(
       image,
       ...boxes.map((box, at) => {
-        const name = box.score ? `Person ${at + 1}` : `Box ${at + 1}`;
         const element = h(
           "button",
           {
@@ -64,7 +64,7 @@ export function askForBoxes(
             "aria-pressed": String(Boolean(box.chosen)),
             onclick: () => choose(box),
             onkeydown: (event) => change(event, at, element),
-            "aria-label": `${name}. Enter chooses it, arrow keys move it, with Shift they change its size, Delete removes it.`,
+            "aria-label": t(box.score ? "boxes.person" : "boxes.box", { number: at + 1 }),
           },
           at + 1,
         );
@@ -76,19 +76,13 @@ export function askForBoxes(
   function showPeople({ people, reason, looked: wasLookedAt }) {
     boxes.push(...people.map((person) => ({ ...person, chosen: false })));
     title.textContent =
+      people.length > 0 ? (single ? t("boxes.whom") : t("boxes.choose")) : t("boxes.draw_around");
+    hint.textContent =
       people.length > 0
-        ? single
-          ? "Whom do you look for?"
-          : "Choose people"
-        : "Draw a box around each person";
-    const missing = "Draw a box from the head to the feet around anyone who is missing.";
-    const outcome =
-      people.length > 0
-        ? `${count(people.length, "person was", "people were")} found. Press a number. ${missing}`
+        ? t("boxes.found", { count: people.length, each })
         : reason
-          ? `People could not be found: ${reason}. Draw from the head to the feet.`
-          : `${wasLookedAt ? "Nobody was found. " : ""}Draw from the head to the feet.`;
-    hint.textContent = `${outcome} Only what is in a chosen box is used; ${each}.`;
+          ? t("boxes.failed", { reason, each })
+          : t(wasLookedAt ? "boxes.nobody" : "boxes.not_looked", { each });
     draw();
   }
 
@@ -140,16 +134,16 @@ export function askForBoxes(
     };
   });
 
-  const more = h("button", { type: "button", onclick: () => add({ ...FIRST }) }, "Add a box");
+  const more = h("button", { type: "button", onclick: () => add({ ...FIRST }) }, t("boxes.add"));
   const finder = h(
     "button",
     {
       type: "button",
       hidden: looked.looked || !findsPeople(),
-      title: "The photo is sent to this service to find people and is not kept.",
+      title: t("boxes.find.hint"),
       onclick: async () => {
         finder.disabled = true;
-        hint.textContent = "Looking for people…";
+        hint.textContent = t("boxes.looking");
         showPeople(
           await findPeople(blob).then(
             (people) => ({ people, looked: true }),
@@ -160,7 +154,7 @@ export function askForBoxes(
         (stage.querySelector(".box") ?? more).focus();
       },
     },
-    "Find people",
+    t("boxes.find"),
   );
   showPeople(looked);
   return new Promise((resolve) => {
@@ -169,7 +163,7 @@ export function askForBoxes(
       whole: () => [blob],
     };
     const dialog = showForm(
-      { class: "question frame-of", "aria-label": "Draw boxes" },
+      { class: "question frame-of", "aria-label": t("boxes.draw") },
       async (answer) => resolve((await chosen[answer]?.()) ?? null),
       title,
       hint,
@@ -183,10 +177,10 @@ export function askForBoxes(
           h(
             "button",
             { type: "button", class: "quiet", onclick: () => dialog.close("whole") },
-            `${action} the whole picture`,
+            t("boxes.use_whole", { action }),
           ),
         h("span", { class: "grow" }),
-        h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
+        h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, t("cancel")),
         use,
       ),
     );

@@ -1,8 +1,9 @@
 // Filters of a search: a chip for each camera of the gallery, times, and unnamed crops.
 
 import { ask } from "./api.js";
-import { attempt, count, find, h, nfc, ZONE } from "./elements.js";
+import { attempt, find, h, nfc, ZONE } from "./elements.js";
 import { gallery, inGallery } from "./place.js";
+import { t } from "./texts.js";
 
 const PAGES = 20;
 const NEXT = { any: "only", only: "without", without: "any" };
@@ -10,14 +11,14 @@ const SIGNS = { any: "", only: "✓ ", without: "✕ " };
 const chosen = new Map();
 let readOf = null;
 
-export const WRONG_TIMES = "“From” is after “Until”, so no picture can pass. Change one of them.";
+export const WRONG_TIMES = t("cameras.wrong_times");
 
 let searchAgain = () => undefined;
 
 export function startCameras(search) {
   searchAgain = search;
   const filters = find("#filters");
-  find("#zone").textContent = `Times are those of this browser’s time zone, ${ZONE}.`;
+  find("#zone").textContent = t("cameras.zone", { zone: ZONE });
   for (const field of times()) field.addEventListener("change", validTimes);
   filters.addEventListener("toggle", () => {
     if (filters.open) read();
@@ -111,8 +112,7 @@ async function read() {
       cursor = answer.next_cursor;
       draw();
     }
-    find("#cameras-read").textContent =
-      cursor === null ? "" : `The cameras of the first ${count(crops, "picture")}.`;
+    find("#cameras-read").textContent = cursor === null ? "" : t("cameras.read", { count: crops });
   });
 }
 
@@ -127,7 +127,7 @@ function draw() {
         {
           type: "button",
           class: `chip ${chosen.get(name)}`,
-          "aria-label": `${name}: ${chosen.get(name)}`,
+          "aria-label": t(`cameras.chip.${chosen.get(name)}`, { name }),
           onclick: () => refocus(name),
         },
         SIGNS[chosen.get(name)],

@@ -3,7 +3,6 @@
 import { ask, formOf, pages, send } from "./api.js";
 import {
   attempt,
-  count,
   day,
   download,
   find,
@@ -18,12 +17,14 @@ import { evidence, evidenceOf } from "./evidence.js";
 import { keptRow } from "./kept.js";
 import { act, report } from "./naming.js";
 import { addressOf, gallery, inGallery, item, panel } from "./place.js";
+import { LOCALE, t, textNodes } from "./texts.js";
 import { call } from "./undo.js";
 import { changedSince } from "./verdicts.js";
 
 const MOST = 1000;
 const pathOf = (id, rest = "") => inGallery(`/cases/${encodeURIComponent(id)}${rest}`);
-const searches = (number) => count(number, "search", "searches");
+const searches = (count) => t("searches", { count });
+const begun = ({ created_at: at }) => new Date(at).toLocaleString(LOCALE);
 
 export function startCases() {
   const show = () => {
@@ -70,9 +71,9 @@ async function caseList() {
   const form = h(
     "form",
     { class: "narrow" },
-    h("h2", {}, "New case"),
-    h("label", {}, "Name", h("input", { name: "name", maxlength: 256, required: true })),
-    h("button", { class: "main" }, "Create"),
+    h("h2", {}, t("case.new")),
+    h("label", {}, t("name"), h("input", { name: "name", maxlength: 256, required: true })),
+    h("button", { class: "main" }, t("case.create")),
   );
   onSubmit(form, () =>
     act(async () => {
@@ -82,13 +83,13 @@ async function caseList() {
   );
   return [
     form,
-    h("h2", {}, "Cases"),
+    h("h2", {}, t("cases")),
     results.length === 0 &&
       nothingYet(
-        "No cases yet.",
-        "A case collects searches. Name one above, or search and add what you find.",
+        t("case.none"),
+        t("case.none.hint"),
         addressOf(gallery(), "search"),
-        "Search",
+        t("search.start"),
       ),
     h(
       "ul",
@@ -105,8 +106,10 @@ async function caseList() {
           h(
             "span",
             { class: "hint" },
-            `${searches(caseItem.count)} · `,
-            moment(caseItem.created_at),
+            textNodes("case.searches_at", {
+              searches: searches(caseItem.count),
+              time: moment(caseItem.created_at),
+            }),
           ),
         ),
       ),
@@ -120,9 +123,7 @@ async function requireFree(name, caseId) {
     (caseItem) => caseItem.name.trim() === name.trim() && caseItem.case_id !== caseId,
   );
   if (other)
-    throw new Error(
-      `A case is called “${name}” already, with ${searches(other.count)}, begun ${new Date(other.created_at).toLocaleString()}. Choose it, or enter another name.`,
-    );
+    throw new Error(t("case.name_taken", { name, count: other.count, time: begun(other) }));
 }
 
 async function create(name) {
@@ -142,7 +143,7 @@ async function casePage(id) {
     .filter(([, search]) => search)
     .map(([entry, search]) => searchRow(id, entry, search));
   return [
-    h("p", { class: "back" }, h("a", { href: addressOf(gallery(), "cases") }, "← All cases")),
+    h("p", { class: "back" }, h("a", { href: addressOf(gallery(), "cases") }, t("case.all"))),
     caseHead(caseItem),
     h(
       "div",
@@ -153,7 +154,7 @@ async function casePage(id) {
         evidence(opened.filter(Boolean)),
         h("h2", {}, searches(rows.length)),
         Object.entries(caseItem.deleted_searches).map(([date, number]) =>
-          h("p", { class: "note" }, `${searches(number)} deleted on ${day(date)}.`),
+          h("p", { class: "note" }, t("case.searches_deleted", { count: number, date: day(date) })),
         ),
         h("ul", { class: "rows searches" }, rows),
       ),
@@ -179,16 +180,15 @@ function caseHead(caseItem) {
       "div",
       { class: "row" },
       h("h2", { class: "name grow" }, caseItem.name),
-      h("button", { type: "button", onclick: () => window.print() }, "Print"),
-      button("Export (ZIP)", () => download(pathOf(id, "/export"), `case-${id}.zip`)),
-      button("Delete this case…", () => remove(caseItem), "danger quiet"),
+      h("button", { type: "button", onclick: () => window.print() }, t("case.print")),
+      button(t("case.export"), () => download(pathOf(id, "/export"), `case-${id}.zip`)),
+      button(t("case.delete"), () => remove(caseItem), "danger quiet"),
     ),
     h(
       "p",
       { class: "hint" },
-      h("span", { class: "printed" }, `Gallery ${gallery()}. `),
-      "Begun ",
-      moment(caseItem.created_at),
+      h("span", { class: "printed" }, t("case.gallery", { name: gallery() }), " "),
+      textNodes("case.begun", { time: moment(caseItem.created_at) }),
     ),
   );
 }
@@ -201,7 +201,7 @@ function caseFields(caseItem, path) {
       act(async () => {
         await requireFree(target.value, caseItem.case_id);
         await put("PATCH", path, [["name", target.value]]);
-        report("The case has a new name.", {
+        report(t("case.renamed"), {
           undo: [call("PATCH", path, [["name", caseItem.name]])],
         });
       }),
@@ -214,13 +214,14 @@ function caseFields(caseItem, path) {
   return h(
     "div",
     { class: "fields" },
-    h("label", {}, "Name", name),
-    h("label", {}, "Notes", notes),
+    h("label", {}, t("name"), name),
+    h("label", {}, t("case.notes"), notes),
     printedText(notes),
     h(
       "p",
       { class: "hint" },
-      "Notes save themselves. The export is a page with pictures, a table, and the SHA-256 of each file. ",
+      t("case.notes.hint"),
+      " ",
       h("span", { class: "saved", role: "status" }),
     ),
   );
@@ -232,8 +233,8 @@ function searchRow(id, { query_id: queryId, note }, search) {
       class: "note-of",
       value: note,
       maxlength: 4000,
-      placeholder: "Note",
-      "aria-label": "Note on this search",
+      placeholder: t("case.note"),
+      "aria-label": t("case.note.of_search"),
     }),
     `note-${id}-${queryId}`,
     (text) => put("PUT", `${pathOf(id)}/queries/${queryId}`, [["note", text]]),
@@ -242,7 +243,7 @@ function searchRow(id, { query_id: queryId, note }, search) {
     search,
     field,
     printedText(field),
-    button("Take out", () => release(id, queryId, note), "quiet"),
+    button(t("case.take_out"), () => release(id, queryId, note), "quiet"),
     changedSince({ answer: search.answer, kept: search, shots: [] }),
     ...evidenceOf(search),
   );
@@ -267,25 +268,26 @@ const releasing = (id, queryId) => call("DELETE", pathOf(id, `/queries/${queryId
 async function release(id, queryId, note) {
   await saving;
   await ask(pathOf(id, `/queries/${queryId}`), { method: "DELETE" });
-  report("The search is taken out of the case; its days count again.", {
+  report(t("case.taken_out"), {
     undo: [holding(id, queryId, note)],
   });
 }
 
 async function remove({ case_id: id, name, count: number }) {
-  const text = `${count(number, "search is", "searches are")} deleted with it, with pictures and reviews, unless another case has them. This cannot be undone.`;
-  if (!(await question(`Delete the case ${name}?`, text, "Delete", { danger: true }))) return;
+  const which = t("case.delete.which", { name });
+  const what = t("case.delete.what", { count: number });
+  if (!(await question(which, what, t("delete"), { danger: true }))) return;
   const { removed } = await ask(pathOf(id), { method: "DELETE" });
   location.hash = addressOf(gallery(), "cases");
-  report(`${name} is deleted, with ${searches(removed)}.`);
+  report(t("case.deleted", { name, count: removed }));
 }
 
-// Format counts by case id as “2 of them from the case A, 1 from the case B”.
+// Format counts by case id as “2 from the case A, 1 from the case B”.
 export async function inCases(counts) {
   if (Object.keys(counts).length === 0) return "";
   const names = new Map((await allCases()).map((caseItem) => [caseItem.case_id, caseItem.name]));
   return Object.entries(counts)
-    .map(([id, number]) => `${number.toLocaleString()} from the case ${names.get(id) ?? id}`)
+    .map(([id, number]) => t("case.searches_from", { number, name: names.get(id) ?? id }))
     .join(", ");
 }
 
@@ -301,7 +303,7 @@ export async function askForCase(queryId) {
     (query) => query.query_id === queryId,
   );
   if (!alreadyIn) await ask(pathOf(found.case_id, `/queries/${queryId}`), { method: "PUT", body });
-  report(`In the case ${found.name}.`, {
+  report(t("case.added", { name: found.name }), {
     undo: alreadyIn ? [] : [releasing(found.case_id, queryId)],
   });
 }
@@ -311,23 +313,23 @@ function chooseCase(results) {
   return new Promise((resolve) => {
     let found = null;
     const about = (caseItem) =>
-      `${caseItem.name} · ${searches(caseItem.count)} · begun ${new Date(caseItem.created_at).toLocaleString()}`;
+      t("case.about", { name: caseItem.name, count: caseItem.count, time: begun(caseItem) });
     const select = h(
       "select",
-      { required: true, "aria-label": "Case", onchange: () => draw() },
-      results.length > 0 && h("option", { value: "" }, "Choose…"),
+      { required: true, "aria-label": t("case"), onchange: () => draw() },
+      results.length > 0 && h("option", { value: "" }, t("case.choose")),
       results.map((caseItem) => h("option", { value: caseItem.case_id }, about(caseItem))),
-      h("option", { value: "new" }, "A new case"),
+      h("option", { value: "new" }, t("case.a_new")),
     );
     const name = h("input", { maxlength: 256 });
-    const label = h("label", {}, "Name of the new case", name);
+    const label = h("label", {}, t("case.new_name"), name);
     const wrong = h("div");
     const draw = () => {
       label.hidden = !(name.required = select.value === "new");
     };
     const dialog = h("dialog", {
       class: "question",
-      "aria-label": "Add this search to a case",
+      "aria-label": t("case.add_search"),
       onclose: () => {
         dialog.remove();
         resolve(found);
@@ -336,15 +338,15 @@ function chooseCase(results) {
     const form = h(
       "form",
       {},
-      h("h2", {}, "Add this search to a case"),
+      h("h2", {}, t("case.add_search")),
       wrong,
-      h("label", {}, "Case", select),
+      h("label", {}, t("case"), select),
       label,
       h(
         "div",
         { class: "row end" },
-        h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
-        h("button", { class: "main" }, "Add"),
+        h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, t("cancel")),
+        h("button", { class: "main" }, t("case.add")),
       ),
     );
     onSubmit(form, () =>

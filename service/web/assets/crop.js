@@ -19,6 +19,7 @@ import { judging } from "./judge.js";
 import { act, named, naming, relabel, report, setAside } from "./naming.js";
 import { addressOf, changed, gallery, inGallery } from "./place.js";
 import { show, sideBySide } from "./side.js";
+import { t } from "./texts.js";
 
 let opening = 0;
 
@@ -29,7 +30,7 @@ export const stepsOf = ({ crop_ids: ids }) => ({
 
 // `search` is the search, as in results.js, that found the crop.
 export async function openCrop(cropId, search = null) {
-  const sheet = openSheet("Picture");
+  const sheet = openSheet(t("picture"));
   const request = (opening += 1);
   await attempt(sheet, async () => {
     const crop = await ask(inGallery(`/crops/${encodeURIComponent(cropId)}`));
@@ -58,7 +59,7 @@ export function emptied(sheet) {
   sheet.replaceChildren(
     h(
       "button",
-      { type: "button", class: "close", "aria-label": "Close", onclick: () => sheet.close() },
+      { type: "button", class: "close", "aria-label": t("close"), onclick: () => sheet.close() },
       "×",
     ),
   );
@@ -83,9 +84,9 @@ function steps(crop, search) {
   return h(
     "div",
     { class: "row steps" },
-    step("← Previous", "ArrowLeft", results[index - 1]),
-    h("span", { class: "hint" }, `${index + 1} of ${results.length}`),
-    step("Next →", "ArrowRight", results[index + 1]),
+    step(t("previous"), "ArrowLeft", results[index - 1]),
+    h("span", { class: "hint" }, t("crop.step", { number: index + 1, count: results.length })),
+    step(t("next"), "ArrowRight", results[index + 1]),
   );
 }
 
@@ -98,20 +99,20 @@ function record(crop, search) {
   const button = (label, action, kind = "") =>
     h("button", { type: "button", class: kind, onclick: action }, label);
   const rows = [
-    ["Probability", ranked && percent(ranked.probability)],
+    [t("crop.probability"), ranked && percent(ranked.probability)],
     [
-      "Similarity",
-      ranked && h("span", { title: "Cosine of the features" }, decimal(ranked.cosine, 3)),
+      t("crop.similarity"),
+      ranked && h("span", { title: t("crop.similarity.hint") }, decimal(ranked.cosine, 3)),
     ],
-    ["Camera", crop.camera ?? "unknown"],
-    ["Captured", moment(crop.captured_at, true)],
-    ["Enrolled", moment(crop.created_at, true)],
-    ["Track", crop.track],
-    ["Searches", crop.set_aside && "do not find it: it is set aside"],
-    ["File or your id", crop.external_id],
-    ["Metadata", crop.metadata && JSON.stringify(crop.metadata)],
-    ["Picture", h("code", {}, crop.crop_id)],
-    ["SHA-256", h("code", {}, crop.sha256)],
+    [t("camera"), crop.camera ?? t("unknown")],
+    [t("crop.captured"), moment(crop.captured_at, true)],
+    [t("crop.enrolled"), moment(crop.created_at, true)],
+    [t("track"), crop.track],
+    [t("crop.searches"), crop.set_aside && t("crop.searches.aside")],
+    [t("crop.file"), crop.external_id],
+    [t("crop.metadata"), crop.metadata && JSON.stringify(crop.metadata)],
+    [t("picture"), h("code", {}, crop.crop_id)],
+    [t("crop.hash"), h("code", {}, crop.sha256)],
   ].filter(([, value]) => value);
   return h(
     "div",
@@ -137,17 +138,17 @@ function record(crop, search) {
       h(
         "div",
         { class: "actions" },
-        button("More like this", () => moreLike(crop), "main"),
-        button("Has this person been here before?", () => seenBefore(crop)),
+        button(t("crop.more_like"), () => moreLike(crop), "main"),
+        button(t("crop.seen_before"), () => seenBefore(crop)),
         crop.identity !== null &&
           h(
             "a",
             { class: "button", href: addressOf(gallery(), "identities", crop.identity) },
-            "All pictures of this person",
+            t("crop.all_of_person"),
           ),
-        button("Change the name…", () => changeIdentity(crop, search)),
-        button(crop.set_aside ? "Take back" : "Set aside", () => putAside(crop, search)),
-        button("Delete…", () => remove(crop, detail), "danger quiet"),
+        button(t("crop.rename"), () => changeIdentity(crop, search)),
+        button(t(crop.set_aside ? "crop.take_back" : "set_aside"), () => putAside(crop, search)),
+        button(t("delete.more"), () => remove(crop, detail), "danger quiet"),
       ),
     ),
     detail,
@@ -162,10 +163,10 @@ function pictures(crop, search) {
   const place = h("div", { class: "pictures" });
   const inGalleryFile = crop.image_url
     ? blobOf(crop.image_url)
-    : Promise.reject(new Error("the image was not kept"));
+    : Promise.reject(new Error(t("picture.not_kept")));
   const files = [
-    ...shots.slice(0, 1).map((shot) => ["Query", fileOf(shot)]),
-    ["In the gallery", inGalleryFile],
+    ...shots.slice(0, 1).map((shot) => [t("pair.query"), fileOf(shot)]),
+    [t("pair.gallery"), inGalleryFile],
   ];
   const { figures, panes, tools } = sideBySide(files);
   const legend = h("div");
@@ -175,15 +176,15 @@ function pictures(crop, search) {
         "label",
         { class: "check" },
         h("input", { type: "checkbox", "data-key": "g", onchange: draw }),
-        "Regions",
+        t("crop.regions"),
       ),
     );
   if (shots.length > 1)
     tools.append(
       h(
         "select",
-        { "aria-label": "Query picture", onchange: draw },
-        shots.map((_, at) => h("option", {}, `Picture ${at + 1}`)),
+        { "aria-label": t("crop.query_picture"), onchange: draw },
+        shots.map((_, at) => h("option", {}, t("picture.numbered", { number: at + 1 }))),
       ),
     );
   place.append(h("div", { class: "heats" }, figures), tools, legend);
@@ -222,15 +223,15 @@ function seenBefore(crop) {
 }
 
 async function changeIdentity(crop, search) {
-  const text = "This picture gets the name that you enter. An empty field removes its name.";
-  const identity = await question("Who is on this picture?", text, "Change", {
-    label: "Name",
+  const what = t("crop.rename.what");
+  const identity = await question(t("crop.rename.who"), what, t("crop.rename.do"), {
+    label: t("name"),
     input: crop.identity ?? "",
     required: false,
     list: "names",
     pictures: [
       ...(search?.shots ?? []).map((shot) => shotPicture(shot)),
-      picture(crop.image_url, "The picture"),
+      picture(crop.image_url, t("boxes.picture")),
     ],
   });
   if (identity === null || identity === (crop.identity ?? "")) return;
@@ -248,8 +249,8 @@ const putAside = (crop, search) =>
   });
 
 async function remove(crop, place) {
-  const text = `The picture of ${nameOf(crop.identity)} is deleted with its features. No search finds it again.`;
-  if (!(await question("Delete this picture?", text, "Delete", { danger: true }))) return;
+  const what = t("crop.delete.what", { name: nameOf(crop.identity) });
+  if (!(await question(t("crop.delete.which"), what, t("delete"), { danger: true }))) return;
   await attempt(place, async () => {
     await ask(inGallery(`/crops/${encodeURIComponent(crop.crop_id)}`), { method: "DELETE" });
     find("#sheet").close();

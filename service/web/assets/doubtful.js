@@ -2,9 +2,10 @@
 
 import { pages } from "./api.js";
 import { openCrop } from "./crop.js";
-import { attempt, count, find, h, moment, percent, thumbnail } from "./elements.js";
+import { attempt, find, h, moment, percent, thumbnail } from "./elements.js";
 import { act, named, naming, relabel, report, setAside } from "./naming.js";
 import { addressOf, gallery, inGallery, panel } from "./place.js";
+import { t } from "./texts.js";
 import { call, sendCall } from "./undo.js";
 
 const PAGE = 30;
@@ -27,28 +28,25 @@ async function load(cursor = null, enough = PAGE) {
     if (gallery() !== shown || panel() !== "doubtful") return;
     if (cursor === null) list.replaceChildren();
     list.append(...page.results.map(row));
-    const moreThan = page.next_cursor === null ? "" : "More than ";
-    const number = list.children.length;
+    const count = list.children.length;
+    const areMore = page.next_cursor !== null;
     find("#doubtful-count").textContent =
-      number > 0 ? `${moreThan}${count(number, "picture")}` : "";
-    if (number === 0)
-      list.append(
-        h("li", { class: "hint" }, "No picture of a person is doubtful. New ones are checked soon."),
-      );
+      count > 0 ? t(areMore ? "pictures.more_than" : "pictures", { count }) : "";
+    if (count === 0) list.append(h("li", { class: "hint" }, t("doubtful.none")));
     more.hidden = page.next_cursor === null;
     more.onclick = () => load(page.next_cursor);
   });
 }
 
 function row({ crop, other, own_probability: own, other_probability: probability }) {
-  const who = `picture of ${crop.identity}`;
+  const who = t("doubtful.who", { name: crop.identity });
   const button = (label, action, kind = "") =>
     h(
       "button",
       {
         type: "button",
         class: kind,
-        "aria-label": `${label}: ${who}`,
+        "aria-label": t("doubtful.action", { action: label, picture: who }),
         onclick: () => act(() => action(crop, other)),
       },
       label,
@@ -56,14 +54,17 @@ function row({ crop, other, own_probability: own, other_probability: probability
   return h(
     "li",
     { "aria-label": who },
-    side(crop, own === null ? "the only picture" : `alike with ${percent(own)}`),
-    side(other, `alike with ${percent(probability)}`),
+    side(
+      crop,
+      own === null ? t("doubtful.only") : t("doubtful.alike", { probability: percent(own) }),
+    ),
+    side(other, t("doubtful.alike", { probability: percent(probability) })),
     h(
       "div",
       { class: "row" },
-      button("Set aside", setAside),
-      button(`Belongs to ${other.identity}`, rename),
-      button("It is right", confirm, "quiet"),
+      button(t("set_aside"), setAside),
+      button(t("doubtful.belongs", { name: other.identity }), rename),
+      button(t("doubtful.right"), confirm, "quiet"),
     ),
   );
 }
@@ -72,13 +73,13 @@ const side = (crop, likeness) =>
   h(
     "button",
     { type: "button", class: "card", onclick: () => openCrop(crop.crop_id) },
-    thumbnail(crop.image_url, `Picture of ${crop.identity}`),
+    thumbnail(crop.image_url, t("picture.of", { name: crop.identity })),
     h(
       "span",
       { class: "about" },
       h("b", { class: "name" }, crop.identity),
       h("span", {}, likeness),
-      h("span", { class: "name" }, crop.camera ?? "camera unknown"),
+      h("span", { class: "name" }, crop.camera ?? t("camera.unknown")),
       h("span", {}, moment(crop.captured_at)),
     ),
   );
@@ -91,5 +92,5 @@ async function rename(crop, other) {
 async function confirm(crop) {
   const path = inGallery(`/doubtful/${encodeURIComponent(crop.crop_id)}/confirmation`);
   await sendCall("PUT", path, []);
-  report(`The picture is right: it shows ${crop.identity}.`, { undo: [call("DELETE", path)] });
+  report(t("doubtful.is_right", { name: crop.identity }), { undo: [call("DELETE", path)] });
 }

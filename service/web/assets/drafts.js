@@ -2,6 +2,7 @@
 
 import { find } from "./elements.js";
 import { act } from "./naming.js";
+import { t } from "./texts.js";
 
 const TYPING_MS = 1000;
 // Drafts are texts that were typed but not saved yet, by field.
@@ -38,7 +39,7 @@ export function saveDrafts() {
         saves += 1;
         if (drafts.get(draft) === entry) drafts.delete(draft);
         const note = find("#case .saved");
-        if (note) note.textContent = "Saved.";
+        if (note) note.textContent = t("saved");
       }),
     );
   }

@@ -1,26 +1,25 @@
 // Elements of the page. Text from the service or from a person becomes a text node, never markup.
 
 import { aboutField, blobOf } from "./api.js";
+import { hasText, LANGUAGE, LOCALE, t } from "./texts.js";
 
-const VERDICTS = {
-  match: ["✓", "Match"],
-  uncertain: ["?", "Uncertain"],
-  no_match: ["✕", "No match"],
-  nothing_searched: ["–", "Nothing searched"],
-};
+const SIGNS = { match: "✓", uncertain: "?", no_match: "✕" };
 const TILE_PIXELS = 160;
 const THIS_YEAR = { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" };
 const DATE = { year: "numeric", ...THIS_YEAR };
-const SHORT = new Intl.DateTimeFormat(undefined, THIS_YEAR);
-const MOMENT = new Intl.DateTimeFormat(undefined, DATE);
-const ZONED = new Intl.DateTimeFormat(undefined, {
+const SHORT = new Intl.DateTimeFormat(LOCALE, THIS_YEAR);
+const MOMENT = new Intl.DateTimeFormat(LOCALE, DATE);
+const ZONED = new Intl.DateTimeFormat(LOCALE, {
   ...DATE,
   second: "2-digit",
   timeZoneName: "short",
 });
-// The words around these times are English, whatever the language of the browser.
-const RELATIVE = new Intl.RelativeTimeFormat("en");
+const RELATIVE = new Intl.RelativeTimeFormat(LANGUAGE);
 const LONGEST_AGO_DAYS = 7;
+const SHARES = new Intl.NumberFormat(LOCALE, { style: "percent" });
+const FINE_SHARES = new Intl.NumberFormat(LOCALE, { style: "percent", minimumFractionDigits: 1 });
+const LEAST_SHARE = 0.001;
+const MOST_SHARE = 0.999;
 const AGO_EVERY_MS = 10_000;
 export const ZONE = ZONED.resolvedOptions().timeZone;
 
@@ -40,25 +39,23 @@ export function h(tag, attributes = {}, ...children) {
 export const find = (selector) => document.querySelector(selector);
 // Return a name in the Unicode form in which names are compared, or null.
 export const nfc = (name) => name?.normalize("NFC") ?? null;
-export const nameOf = (identity) => identity ?? "no name";
-export const count = (number, singular, plural = `${singular}s`) =>
-  `${number.toLocaleString()} ${number === 1 ? singular : plural}`;
+export const nameOf = (identity) => identity ?? t("name.none");
 
 // Return how long a gallery keeps its pictures, in words, or null if it keeps them for ever.
 export function keptFor({ retention_days: days, retention_hours: hours }) {
-  if (days !== null) return count(days, "day");
-  return hours !== null ? count(hours, "hour") : null;
+  if (days !== null) return t("days", { count: days });
+  return hours !== null ? t("hours", { count: hours }) : null;
 }
 
 export const day = (date) =>
-  new Date(date).toLocaleDateString(undefined, {
+  new Date(date).toLocaleDateString(LOCALE, {
     year: "numeric",
     month: "short",
     day: "numeric",
     timeZone: "UTC",
   });
 
-export const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
+export const CLOCK = new Intl.DateTimeFormat(LOCALE, { hour: "numeric", minute: "2-digit" });
 export const isToday = (at) => new Date(at).toDateString() === new Date().toDateString();
 
 // Return a time in the form that a field for date and time takes.
@@ -70,7 +67,7 @@ const shortFormat = (...all) => (all.every(isThisYear) ? SHORT : MOMENT);
 
 // Show a time in full, or short: without the year if it is this one.
 export function moment(text, zoned = false) {
-  if (!text) return "time unknown";
+  if (!text) return t("time.unknown");
   const at = new Date(text);
   return h(
     "time",
@@ -98,7 +95,7 @@ export function ago(text) {
 
 function sinceWords(at) {
   const minutes = Math.floor((Date.now() - at) / 60_000);
-  if (minutes < 1) return "just now";
+  if (minutes < 1) return t("time.just_now");
   if (minutes < 60) return RELATIVE.format(-minutes, "minute");
   if (minutes < 24 * 60) return RELATIVE.format(-Math.floor(minutes / 60), "hour");
   const days = Math.floor(minutes / (24 * 60));
@@ -110,11 +107,18 @@ setInterval(() => {
     time.textContent = sinceWords(new Date(time.dateTime));
 }, AGO_EVERY_MS);
 
-export function percent(share) {
+// Return a share in percent, beyond its bounds by a sign or, with `inWords`, by words.
+export function percent(share, inWords = false) {
   if (share === null) return "–";
-  if (share > 0.999) return "> 99.9%";
-  if (share < 0.001) return "< 0.1%";
-  return `${(share * 100).toFixed(share < 0.01 || share > 0.99 ? 1 : 0)}%`;
+  if (share > MOST_SHARE)
+    return t(inWords ? "share.more_than" : "share.above", {
+      share: FINE_SHARES.format(MOST_SHARE),
+    });
+  if (share < LEAST_SHARE)
+    return t(inWords ? "share.less_than" : "share.below", {
+      share: FINE_SHARES.format(LEAST_SHARE),
+    });
+  return (share < 0.01 || share > 0.99 ? FINE_SHARES : SHARES).format(share);
 }
 
 // Say that a list is empty, with a link to what fills it.
@@ -129,22 +133,24 @@ export const nothingYet = (words, hint, href, label) =>
 
 export const sentence = (text) =>
   text.charAt(0).toUpperCase() + text.slice(1) + (/[.?!…]$/.test(text) ? "" : ".");
-export const decimal = (number, digits) => number?.toFixed(digits).replace("-", "−") ?? "–";
+export const decimal = (number, digits) =>
+  number
+    ?.toLocaleString(LOCALE, { minimumFractionDigits: digits, maximumFractionDigits: digits })
+    .replace("-", "−") ?? "–";
 
 export function verdictChip(verdict) {
-  const [, word] = VERDICTS[verdict] ?? [null, "not compared"];
   return h(
     "span",
     {
       class: `verdict ${verdict ?? "unscored"}`,
-      title: "The model’s verdict. Your decision is shown next to it.",
+      title: t("verdict.hint"),
     },
-    `Model: ${word.toLowerCase()}`,
+    t(`verdict.of_model.${verdict ?? "none"}`),
   );
 }
 
 export function verdictSign(verdict) {
-  return h("i", { "aria-hidden": "true" }, VERDICTS[verdict]?.[0] ?? "–");
+  return h("i", { "aria-hidden": "true" }, SIGNS[verdict] ?? "–");
 }
 
 // Return the label of a field in the form or dialog that a place belongs to.
@@ -165,6 +171,13 @@ function messageOf(error, place) {
     .join("; ");
 }
 
+// Say in the language of the page what kind of problem it is. The service’s own words are English.
+const kindOf = (code) =>
+  LANGUAGE !== "en" && hasText(`problem.${code}`) ? t(`problem.${code}`) : null;
+
+const inWords = ({ type, detail }) =>
+  [kindOf(type?.split(":").at(-1)), detail].filter(Boolean).join(" ");
+
 // Show a problem. Fields are called by their labels in the form or dialog of `place`.
 export function problemOf(error, place = null) {
   const lines = (error.results ?? []).map((result, index) =>
@@ -172,16 +185,26 @@ export function problemOf(error, place = null) {
       ? h(
           "li",
           { class: "name" },
-          sentence(`${error.names?.[index] ?? `picture ${index + 1}`}: ${result.problem.detail}`),
+          sentence(
+            `${error.names?.[index] ?? t("picture.number", { number: index + 1 })}: ${inWords(result.problem)}`,
+          ),
         )
       : null,
   );
   const refused = lines.filter((line) => line !== null);
   const message =
     refused.length > 0
-      ? `${count(refused.length, "picture")} cannot be used.`
+      ? t("problem.pictures", { count: refused.length })
       : sentence(messageOf(error, place));
-  return h("div", { class: "problem", role: "alert" }, h("p", {}, message), h("ul", {}, refused));
+  const kind = kindOf(error.code);
+  const lang = error.code && refused.length === 0 ? "en" : LANGUAGE;
+  return h(
+    "div",
+    { class: "problem", role: "alert" },
+    kind && h("p", {}, kind),
+    h("p", { lang }, message),
+    h("ul", { lang: "en" }, refused),
+  );
 }
 
 // Submit a form by `send`. Its button is disabled until the answer, so that nothing is sent twice.
@@ -246,8 +269,9 @@ const inView = new IntersectionObserver(
 // Show an image of the service, fetched with the key. Mark an image that was not kept.
 export function picture(url, alt) {
   const frame = h("span", { class: "frame" });
-  const missing = (why) => frame.append(h("span", { class: "missing", title: why }, "no picture"));
-  if (!url) missing("the image was not kept");
+  const missing = (why) =>
+    frame.append(h("span", { class: "missing", title: why }, t("picture.none")));
+  if (!url) missing(t("picture.not_kept"));
   else
     frame.addEventListener(
       "in-view",
@@ -325,7 +349,7 @@ export function question(
       h(
         "div",
         { class: "row end" },
-        h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
+        h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, t("cancel")),
         h("button", { class: danger ? "danger" : "main" }, action),
       ),
     );

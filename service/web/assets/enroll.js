@@ -2,20 +2,11 @@
 
 import { enrollAll } from "./batches.js";
 import { askForBoxes } from "./boxes.js";
-import {
-  attempt,
-  count,
-  find,
-  h,
-  moment,
-  nfc,
-  onSubmit,
-  pictureOf,
-  takeFiles,
-} from "./elements.js";
+import { attempt, find, h, moment, nfc, onSubmit, pictureOf, takeFiles } from "./elements.js";
 import { lookAt } from "./photos.js";
 import { inGallery } from "./place.js";
 import { takenAt } from "./taken.js";
+import { t, textNodes } from "./texts.js";
 
 const IMAGE = /\.(jpe?g|jpe|jfif|png|webp|bmp)$/i;
 // What storage systems and programs make for their own use, besides names that begin with a dot.
@@ -86,13 +77,11 @@ function imagesOf(files) {
   const visible = files.filter((file) => !liesHidden(file));
   const leftOut =
     hidden.length > 0 &&
-    `${count(hidden.length, "file is", "files are")} left out as hidden or made by a storage system, such as ${hidden[0].webkitRelativePath}.`;
+    t("enroll.left_out", { count: hidden.length, name: hidden[0].webkitRelativePath });
   const isManifest = (file) =>
     parts(file).length === 2 && file.name.toLowerCase() === "manifest.csv";
   if (visible.some(isManifest)) {
-    throw new Error(
-      "The folder has a manifest.csv, which this form does not read. Pack the folder as a zip file and import it below.",
-    );
+    throw new Error(t("enroll.manifest"));
   }
   const images = visible
     .filter((file) => IMAGE.test(file.name))
@@ -102,19 +91,16 @@ function imagesOf(files) {
       }),
     );
   if (images.length === 0)
-    throw new Error(
-      ["The folder holds no picture. Pictures are named .jpg, .jpeg, .png, .webp or .bmp.", leftOut]
-        .filter(Boolean)
-        .join(" "),
-    );
+    throw new Error([t("enroll.no_picture"), leftOut].filter(Boolean).join(" "));
   const named = images.every((file) => parts(file).length > 2);
   const others = visible.length - images.length;
   find("#passed-over").textContent = [
     named
-      ? `${count(new Set(images.map((file) => nfc(parts(file)[1]))).size, "sub-folder names a person", "sub-folders name the people")}.`
-      : "Pictures lie directly in the folder, so that the field Name names the person on all of them.",
-    others > 0 &&
-      `${count(others, "file that is no picture is", "files that are no pictures are")} passed over.`,
+      ? t("enroll.folders_name", {
+          count: new Set(images.map((file) => nfc(parts(file)[1]))).size,
+        })
+      : t("enroll.no_folders"),
+    others > 0 && t("enroll.passed_over", { count: others }),
     leftOut,
   ]
     .filter(Boolean)
@@ -128,7 +114,7 @@ const readable = (file) =>
     .slice(0, 1)
     .arrayBuffer()
     .catch(() => {
-      throw new Error(`${file.name} cannot be read. If it is a folder, use “Choose a folder”.`);
+      throw new Error(t("enroll.unreadable", { name: file.name }));
     });
 
 function choose(more) {
@@ -144,8 +130,10 @@ function offerTimes() {
   const place = find("#file-times");
   const known = chosen.filter((picture) => picture.taken);
   place.hidden = known.length === 0;
-  place.querySelector("span").textContent =
-    `Take the time from the file, where it has one (${known.length.toLocaleString()} of ${count(chosen.length, "picture")})`;
+  place.querySelector("span").textContent = t("enroll.file_times", {
+    known: known.length,
+    count: chosen.length,
+  });
 }
 
 // A name for every picture has no use if the folder names each of them.
@@ -171,24 +159,28 @@ function showChosen() {
           ? nameField(picture)
           : picture.identity && h("p", { class: "hint name" }, picture.identity),
         picture.taken &&
-          h("p", { class: "hint" }, "The file says: ", moment(picture.taken.toISOString())),
+          h(
+            "p",
+            { class: "hint" },
+            textNodes("enroll.file_says", { time: moment(picture.taken.toISOString()) }),
+          ),
       ),
       picture.identity === undefined &&
         h(
           "button",
           {
             type: "button",
-            "aria-label": `Draw boxes on ${picture.file.name}`,
+            "aria-label": t("enroll.draw_boxes", { name: picture.file.name }),
             onclick: () => drawBoxes(picture),
           },
-          "Boxes…",
+          t("search.boxes"),
         ),
       h(
         "button",
         {
           type: "button",
           class: "quiet",
-          "aria-label": `Remove ${picture.file.name}`,
+          "aria-label": t("enroll.remove", { name: picture.file.name }),
           onclick: () => {
             chosen = chosen.filter((other) => other !== picture);
             showChosen();
@@ -199,13 +191,13 @@ function showChosen() {
     );
   const more = chosen.length - SHOWN;
   find("#enrollment button.main").textContent =
-    chosen.length > 0 ? `Enroll ${count(chosen.length, "picture")}` : "Enroll";
+    chosen.length > 0 ? t("enroll.count", { count: chosen.length }) : t("enroll.do");
   offerTimes();
   offerName();
   find("#chosen").hidden = chosen.length === 0;
   find("#chosen ul").replaceChildren(
     ...chosen.slice(0, SHOWN).map(row),
-    ...(more > 0 ? [h("li", { class: "hint" }, `and ${count(more, "more picture")}`)] : []),
+    ...(more > 0 ? [h("li", { class: "hint" }, t("enroll.more", { count: more }))] : []),
   );
   find("#no-images").onclick = () => {
     chosen = [];
@@ -219,9 +211,9 @@ const nameField = (picture) =>
   h("input", {
     list: "names",
     maxlength: 256,
-    placeholder: "Name",
+    placeholder: t("name"),
     value: picture.identity ?? "",
-    "aria-label": `Name of ${picture.file.name}`,
+    "aria-label": t("enroll.name_of", { name: picture.file.name }),
     oninput: (event) => {
       picture.identity = event.target.value || null;
     },
@@ -232,13 +224,15 @@ async function drawBoxes(picture, looked) {
   const parts = await askForBoxes(picture.file, {
     looked,
     whole: Boolean(looked),
-    action: "Take",
-    each: "each box gets a name of its own",
+    action: t("enroll.take"),
+    each: t("enroll.each_box"),
   });
   if (!parts || parts[0] === picture.file) return;
   const files = parts.map(
     (blob, index) =>
-      new File([blob], `${picture.file.name}, box ${index + 1}`, { type: blob.type }),
+      new File([blob], t("enroll.box", { name: picture.file.name, number: index + 1 }), {
+        type: blob.type,
+      }),
   );
   chosen.splice(
     chosen.indexOf(picture),
@@ -250,7 +244,7 @@ async function drawBoxes(picture, looked) {
 
 async function enroll(form) {
   await attempt(form, async () => {
-    if (chosen.length === 0) throw new Error("Choose or drop pictures first.");
+    if (chosen.length === 0) throw new Error(t("enroll.first"));
     await reading;
     const {
       identity,

@@ -1,8 +1,9 @@
 // The confirmed pictures of a case: under each search, and of all searches in order of time.
 
 import { openCrop } from "./crop.js";
-import { count, h, moment, nameOf, percent, thumbnail } from "./elements.js";
+import { h, moment, nameOf, percent, thumbnail } from "./elements.js";
 import { addressOf, gallery } from "./place.js";
+import { t, textNodes } from "./texts.js";
 import { marksOf, timeline } from "./timeline.js";
 
 // Return the confirmed results of an opened search, best first.
@@ -23,7 +24,7 @@ export function evidenceOf(search) {
     results.length > 0 &&
       h(
         "ul",
-        { class: "cards small found", "aria-label": "Confirmed pictures of this search" },
+        { class: "cards small found", "aria-label": t("evidence.of_search") },
         results.map((result) =>
           h(
             "li",
@@ -31,12 +32,12 @@ export function evidenceOf(search) {
             h(
               "a",
               { class: "open", href: addressOfSearch(search) },
-              thumbnail(result.image_url, `Picture of ${nameOf(result.identity)}`),
+              thumbnail(result.image_url, t("picture.of", { name: nameOf(result.identity) })),
               h(
                 "span",
                 { class: "about" },
                 h("b", { class: "name" }, nameOf(result.identity)),
-                h("span", { class: "name" }, result.camera ?? "camera unknown"),
+                h("span", { class: "name" }, result.camera ?? t("camera.unknown")),
                 h("span", {}, moment(result.captured_at)),
                 h("span", { class: "sure" }, percent(result.probability)),
               ),
@@ -44,8 +45,7 @@ export function evidenceOf(search) {
           ),
         ),
       ),
-    deleted > 0 &&
-      h("p", { class: "note" }, `${count(deleted, "confirmed picture")} deleted since.`),
+    deleted > 0 && h("p", { class: "note" }, t("evidence.deleted", { count: deleted })),
   ];
 }
 
@@ -65,20 +65,14 @@ export function evidence(searches) {
   const crops = pictures.map(([{ result }]) => result);
   return h(
     "section",
-    { class: "evidence", "aria-label": "Confirmed pictures" },
-    h("h2", {}, count(pictures.length, "confirmed picture")),
+    { class: "evidence", "aria-label": t("evidence") },
+    h("h2", {}, t("evidence.count", { count: pictures.length })),
     pictures.length === 0 &&
-      h(
-        "p",
-        { class: "hint" },
-        searches.length > 0
-          ? "Open a search and press “Same person” at the results that show the person. They are listed here, in order of time."
-          : "Make a search and press “Add to a case…” beside its results.",
-      ),
+      h("p", { class: "hint" }, t(searches.length > 0 ? "evidence.none" : "evidence.no_search")),
     timeline(marksOf(crops), openCrop, "picture"),
     h(
       "ol",
-      { class: "rows", "aria-label": "Confirmed pictures in order of time" },
+      { class: "rows", "aria-label": t("evidence.by_time") },
       pictures.map((picture) => row(picture)),
     ),
   );
@@ -89,21 +83,25 @@ function row(picture) {
   return h(
     "li",
     {},
-    thumbnail(result.image_url, `Picture of ${nameOf(result.identity)}`),
+    thumbnail(result.image_url, t("picture.of", { name: nameOf(result.identity) })),
     h("b", { class: "when" }, moment(result.captured_at)),
-    h("span", { class: "name" }, result.camera ?? "camera unknown"),
+    h("span", { class: "name" }, result.camera ?? t("camera.unknown")),
     h("span", { class: "name" }, nameOf(result.identity)),
     h(
       "span",
       { class: "sure" },
-      h("span", { class: "hint" }, "probability "),
+      h("span", { class: "hint" }, t("probability"), " "),
       [...new Set(picture.map((one) => percent(one.result.probability)))].join(", "),
     ),
     h(
       "span",
-      { class: "hint by" },
+      { class: "hint sources" },
       picture.map(({ search }) =>
-        h("a", { href: addressOfSearch(search) }, "Search of ", moment(search.created_at)),
+        h(
+          "a",
+          { href: addressOfSearch(search) },
+          textNodes("evidence.search", { time: moment(search.created_at) }),
+        ),
       ),
     ),
   );

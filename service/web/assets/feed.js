@@ -2,6 +2,7 @@
 
 import { ask, events, keyId } from "./api.js";
 import { find } from "./elements.js";
+import { t } from "./texts.js";
 
 const POLL_MS = 5_000;
 const QUIET_MS = 20_000;
@@ -38,7 +39,7 @@ const pause = () =>
 async function poll(feed) {
   for (await pause(); !feed.signal.aborted; await pause()) {
     const silent = Date.now() - heardAt > QUIET_MS;
-    if (silent) find("#feed").textContent = "Updated every five seconds.";
+    if (silent) find("#feed").textContent = t("feed.polled");
     if (!silent || last === null) continue;
     const { results } = await ask("/v1/alerts?limit=100").catch((error) => giveUp(feed, error));
     if (!feed.signal.aborted) results.reverse().forEach(pass);
@@ -47,7 +48,7 @@ async function poll(feed) {
 
 function heard() {
   heardAt = Date.now();
-  find("#feed").textContent = "New ones appear at once.";
+  find("#feed").textContent = t("feed.at_once");
 }
 
 async function stream(feed) {

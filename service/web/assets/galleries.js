@@ -2,9 +2,10 @@
 
 import { startAccess } from "./access.js";
 import { ask, formOf, send } from "./api.js";
-import { attempt, count, download, find, h, moment, onSubmit, question } from "./elements.js";
+import { attempt, decimal, download, find, h, moment, onSubmit, question } from "./elements.js";
 import { addJob } from "./imports.js";
 import { addressOf, changed, gallery, inGallery, panel } from "./place.js";
+import { inNumbers, t, textNodes } from "./texts.js";
 
 // Modes by calibration state. Before the first fit the model’s thresholds decide.
 const MODES = { artefact: "on", own: "on", frozen: "frozen", off: "off" };
@@ -67,13 +68,17 @@ async function change(pairs) {
   if (pairs.length === 0) return;
   const form = find("#settings");
   const { retention_days: days = 0, retention_hours: hours = 0 } = Object.fromEntries(pairs);
-  const age = Number(days) > 0 ? count(Number(days), "day") : count(Number(hours), "hour");
-  const text = `Pictures older than ${age} are deleted with their features and pictures, now and from now on. This cannot be undone.`;
-  if (
-    Number(days) + Number(hours) > 0 &&
-    !(await question(`Delete old pictures of ${gallery()}?`, text, "Delete them", { danger: true }))
-  )
-    return;
+  if (Number(days) + Number(hours) > 0) {
+    const age =
+      Number(days) > 0 ? t("days", { count: Number(days) }) : t("hours", { count: Number(hours) });
+    const agrees = await question(
+      t("galleries.forget_older.ask", { gallery: gallery() }),
+      t("galleries.forget_older", { age }),
+      t("galleries.forget_older.do"),
+      { danger: true },
+    );
+    if (!agrees) return;
+  }
   const body = new FormData();
   for (const [name, value] of pairs) body.append(name, value);
   await ask(inGallery(""), { method: "PATCH", body });
@@ -82,24 +87,27 @@ async function change(pairs) {
 }
 
 async function refit() {
-  const text =
-    "What counts as a match is learned again at once, from the named pictures. What was learned from this gallery and its kept searches before is deleted.";
-  if (await question(`Adjust to ${gallery()} again?`, text, "Adjust again"))
+  const asked = t("galleries.refit.ask", { gallery: gallery() });
+  if (await question(asked, t("galleries.refit.about"), t("galleries.refit.do")))
     await act(() => change([["calibration", "reset"]]));
 }
 
 async function remove() {
   const name = gallery();
   const { crops, identities } = known.find((summary) => summary.name === name);
-  const text = `${count(crops, "picture")} of ${count(identities, "person", "people")} are deleted, and every export. This cannot be undone.`;
-  const typed = await question(`Delete the gallery ${name}?`, text, "Delete the gallery", {
-    label: `Type ${name}`,
+  const text = t("galleries.delete.about", {
+    pictures: t("pictures", { count: crops }),
+    people: t("people", { count: identities }),
+  });
+  const asked = t("galleries.delete.ask", { gallery: name });
+  const typed = await question(asked, text, t("galleries.delete.do"), {
+    label: t("galleries.delete.type", { gallery: name }),
     input: "",
     danger: true,
   });
   if (typed === null) return;
   await attempt(find("#gallery-news"), async () => {
-    if (typed !== name) throw new Error(`“${typed}” is not the name ${name}. Nothing was deleted.`);
+    if (typed !== name) throw new Error(t("galleries.delete.wrong", { typed, gallery: name }));
     await ask(inGallery(""), { method: "DELETE" });
     location.hash = addressOf("", "galleries");
   });
@@ -134,7 +142,7 @@ function row(summary) {
     h(
       "span",
       { class: "hint" },
-      `${count(summary.crops, "picture")}, ${count(summary.identities, "person", "people")}`,
+      `${t("pictures", { count: summary.crops })}, ${t("people", { count: summary.identities })}`,
     ),
   );
 }
@@ -149,23 +157,26 @@ function describe({
   index_kind: kind,
 }) {
   const rows = [
-    ["Created", moment(created)],
-    ["Pictures", [count(crops, "picture"), pictures > 0 && `, ${size(pictures)}`]],
-    ["Search index", h("span", { title: kind }, size(index))],
-    ["Match or no match", calibration.basis],
-    ["Model", h("code", { title: model }, `${model.slice(0, SHOWN_DIGITS)}…`)],
+    [t("galleries.created"), moment(created)],
+    [
+      t("galleries.pictures"),
+      [t("pictures", { count: crops }), pictures > 0 && `, ${size(pictures)}`],
+    ],
+    [t("galleries.index"), h("span", { title: kind }, size(index))],
+    [t("galleries.thresholds"), calibration.basis],
+    [t("galleries.model"), h("code", { title: model }, `${model.slice(0, SHOWN_DIGITS)}…`)],
   ];
   find("#description").replaceChildren(
     ...rows.flatMap(([label, value]) => [h("dt", {}, label), h("dd", {}, value)]),
   );
 }
 
-const size = (bytes) =>
-  bytes < 1e6
-    ? `${Math.ceil(bytes / 1e3)} kB`
-    : bytes < 1e9
-      ? `${(bytes / 1e6).toFixed(1)} MB`
-      : `${(bytes / 1e9).toFixed(1)} GB`;
+function size(bytes) {
+  if (bytes < 1e6) return t("size.kb", { number: inNumbers(Math.ceil(bytes / 1e3)) });
+  return bytes < 1e9
+    ? t("size.mb", { number: decimal(bytes / 1e6, 1) })
+    : t("size.gb", { number: decimal(bytes / 1e9, 1) });
+}
 
 // Fill the form once for each gallery, so that typed text stays when the gallery changes.
 function fill(form, current) {
@@ -187,11 +198,7 @@ async function showExports() {
   await attempt(find("#exports"), async () => {
     const { results } = await ask(inGallery("/exports"));
     if (gallery() !== name) return;
-    const none = h(
-      "li",
-      { class: "hint" },
-      "No export yet. An export is a file with all pictures and names, which a gallery can import. It is deleted after seven days.",
-    );
+    const none = h("li", { class: "hint" }, t("galleries.exports.none"));
     find("#exports ul").replaceChildren(
       ...(results.length > 0 ? results.reverse().map(exportRow) : [none]),
     );
@@ -207,19 +214,20 @@ function exportRow({ export_id: id, created_at: created, expires_at: expires, cr
     h(
       "span",
       { class: "hint" },
-      `${count(crops, "picture")}, ${size(bytes)}, until `,
-      moment(expires),
+      textNodes("galleries.exports.about", {
+        pictures: t("pictures", { count: crops }),
+        size: size(bytes),
+        time: moment(expires),
+      }),
     ),
-    h("button", { type: "button", onclick: () => save() }, "Download"),
-    h("button", { type: "button", class: "danger quiet", onclick: () => drop() }, "Delete…"),
+    h("button", { type: "button", onclick: () => save() }, t("download")),
+    h("button", { type: "button", class: "danger quiet", onclick: () => drop() }, t("delete.more")),
   );
   const save = () => attempt(row, () => download(`${path}/content`, `${gallery()}-${id}.zip`));
   const drop = async () => {
-    if (
-      await question("Delete this export?", "The gallery itself does not change.", "Delete", {
-        danger: true,
-      })
-    )
+    const about = t("galleries.exports.delete_about");
+    const asked = t("galleries.exports.delete");
+    if (await question(asked, about, t("delete"), { danger: true }))
       await act(() => send(path, { method: "DELETE" }));
   };
   return row;

@@ -1,13 +1,12 @@
 // The cameras that send to the service: when each was heard, and in which state it is.
 
 import { hasKey, pages } from "./api.js";
-import { ago, attempt, count, decimal, find, h } from "./elements.js";
+import { ago, attempt, decimal, find, h } from "./elements.js";
 import { panel } from "./place.js";
+import { hasText, t, textNodes } from "./texts.js";
 
 const MOST_SHOWN = 1000;
 const AGAIN_MS = 30_000;
-const NOT_OF_OTHERS =
-  "Only the cameras of this page’s own key are shown. One that may do everything (admin) shows all.";
 let seesAll = false;
 
 export function startHealth() {
@@ -26,11 +25,11 @@ export async function showCameras(all) {
     place.querySelector("ul").replaceChildren(...results.map((camera) => row(camera, results)));
     const silent = results.filter((camera) => camera.silent).length;
     place.querySelector("summary").textContent =
-      silent > 0 ? `Cameras (${silent} silent)` : "Cameras";
+      silent > 0 ? t("health.silent", { number: silent }) : t("cameras");
     find("#health-none").hidden = results.length > 0;
     find("#health-how").hidden = results.some(({ heartbeat }) => heartbeat !== null);
     find("#health-call").textContent = call();
-    find("#health-others").textContent = all ? "" : NOT_OF_OTHERS;
+    find("#health-others").textContent = all ? "" : t("health.not_of_others");
   });
 }
 
@@ -56,16 +55,18 @@ function row(camera, all) {
   const { camera: name, key_id: key, heartbeat, silent } = camera;
   const isAmbiguous = all.filter((other) => other.camera === name).length > 1;
   const about = [
-    [silent ? "Silent, last heard " : "Heard ", ago(camera.last_heard_at)],
-    heartbeat === null ? "no heartbeats" : !silent && wordsOf(heartbeat.state),
-    !silent && heartbeat?.fps != null && `${decimal(heartbeat.fps, 1)} frames a second`,
-    !silent && heartbeat?.lag != null && `${decimal(heartbeat.lag, 1)} s behind`,
-    isFast(camera) && `clock ${minutes(camera.clock_ahead)} fast: set it right`,
-    isSlow(camera) &&
-      `pictures arrive ${minutes(-camera.clock_ahead)} late, so nobody is told: its clock is slow, or it sends late`,
-    `${count(camera.crops, "picture")} and ${count(camera.tracks, "passage")} in a day`,
-    camera.refused > 0 && `${count(camera.refused, "picture")} refused`,
-    isAmbiguous && `key ${key}`,
+    textNodes(silent ? "health.last_heard" : "health.heard", { time: ago(camera.last_heard_at) }),
+    heartbeat === null ? t("health.no_heartbeats") : !silent && wordsOf(heartbeat.state),
+    !silent && heartbeat?.fps != null && t("health.fps", { number: decimal(heartbeat.fps, 1) }),
+    !silent && heartbeat?.lag != null && t("health.lag", { seconds: decimal(heartbeat.lag, 1) }),
+    isFast(camera) && t("health.clock_fast", { minutes: minutes(camera.clock_ahead) }),
+    isSlow(camera) && t("health.late", { minutes: minutes(-camera.clock_ahead) }),
+    t("health.day", {
+      pictures: t("pictures", { count: camera.crops }),
+      count: camera.tracks,
+    }),
+    camera.refused > 0 && t("health.refused", { count: camera.refused }),
+    isAmbiguous && t("health.key", { key }),
   ]
     .filter(Boolean)
     .flatMap((part, number) => (number > 0 ? [" · ", part] : [part]));
@@ -79,21 +80,23 @@ function row(camera, all) {
       h(
         "b",
         { class: heartbeat === null && isWell ? "name" : `name dot ${isWell ? "ready" : ""}` },
-        name ?? "without a name",
+        name ?? t("health.without_name"),
       ),
       h("p", { class: "hint name" }, about.flat()),
     ),
   );
 }
 
-const minutes = (seconds) => `${Math.round(seconds / 60).toLocaleString()} min`;
-const wordsOf = (state) => state.replaceAll("_", " ");
+const minutes = (seconds) => Math.round(seconds / 60);
+// A program may say what is wrong in words of its own.
+const wordsOf = (state) =>
+  hasText(`health.state.${state}`) ? t(`health.state.${state}`) : state.replaceAll("_", " ");
 
 function call() {
   const address = `${location.origin}/v1/cameras/gate/heartbeat`;
   return [
     `curl '${address}'`,
-    hasKey() && "-H 'Authorization: Bearer THE-KEY-OF-THE-CAMERA'",
+    hasKey() && `-H 'Authorization: Bearer ${t("key.stand_in")}'`,
     "-F state=ok -F fps=10 -F lag=0.2",
   ]
     .filter(Boolean)

@@ -2,6 +2,7 @@
 
 import { ask, formOf } from "./api.js";
 import { decimal, h } from "./elements.js";
+import { t, textNodes } from "./texts.js";
 
 // A cell below this share of the strongest contribution shows no sign.
 const FAINT = 0.12;
@@ -19,16 +20,16 @@ export async function regions(shown, other, scoring, gallery) {
   const most = Math.max(...[...first, ...second].flat().map(Math.abs), 1e-9);
   return {
     grids: [
-      ["Query", first],
-      ["In the gallery", second],
+      [t("pair.query"), first],
+      [t("pair.gallery"), second],
     ].map(([label, values]) => cells(label, grid, values, most)),
     legend: h(
       "p",
       { class: "legend" },
-      h("span", { class: "for" }, "+"),
-      " supports one person ",
-      h("span", { class: "against" }, "−"),
-      " supports two people. The stronger the colour, the more the score changes when the region is hidden.",
+      textNodes("heat.legend", {
+        plus: h("span", { class: "for" }, "+"),
+        minus: h("span", { class: "against" }, "−"),
+      }),
     ),
   };
 }
@@ -39,7 +40,7 @@ function cells(label, [rows, columns], values, most) {
     row.map((value, x) => {
       const strength = Math.abs(value) / most;
       if (strength >= 0.5)
-        strongest.push(`row ${y + 1} column ${x + 1} ${value > 0 ? "for" : "against"}`);
+        strongest.push(t(value > 0 ? "heat.for" : "heat.against", { row: y + 1, column: x + 1 }));
       const cell = h(
         "span",
         { class: value > 0 ? "for" : "against", title: decimal(value, 3) },
@@ -49,7 +50,12 @@ function cells(label, [rows, columns], values, most) {
       return cell;
     }),
   );
-  const description = `${label}, ${rows} rows of ${columns} regions. Strongest: ${strongest.join(", ") || "none"}.`;
+  const description = t(strongest.length > 0 ? "heat.described" : "heat.none", {
+    label,
+    rows,
+    columns,
+    strongest: strongest.join(", "),
+  });
   const map = h("div", { class: "cells", role: "img", "aria-label": description }, drawn);
   map.style.gridTemplate = `repeat(${rows}, 1fr) / repeat(${columns}, 1fr)`;
   return map;

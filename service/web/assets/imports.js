@@ -1,30 +1,11 @@
 // Imports and other jobs: sends an archive, lists the jobs, and follows each to its end.
 
 import { ask, follow, formOf } from "./api.js";
-import { attempt, count, download, find, h, moment, onSubmit, question } from "./elements.js";
+import { attempt, download, find, h, moment, onSubmit, question } from "./elements.js";
 import { changed, gallery, inGallery, panel } from "./place.js";
+import { t } from "./texts.js";
 
-const STATES = {
-  queued: "waiting",
-  running: "running",
-  done: "✓ done",
-  failed: "✕ failed",
-  cancelled: "– stopped",
-};
-const PARTS = {
-  landed: "stored",
-  duplicates: "already stored",
-  not_kept: "not kept",
-  refused: "refused",
-  ignored: "ignored",
-  deleted: "deleted before and left out",
-};
-const KINDS = {
-  import: "Import",
-  reindex: "Reindex",
-  grouping: "Grouping",
-  removal: "Removal of what an import brought",
-};
+const PARTS = ["landed", "duplicates", "not_kept", "refused", "ignored", "deleted"];
 const GOING = ["queued", "running"];
 
 export function startImports() {
@@ -57,7 +38,7 @@ async function list() {
     const kind = place()?.dataset.kind;
     // A list of one kind shows only the newest job.
     const results = kind ? jobs.filter((job) => job.kind === kind).slice(0, 1) : jobs;
-    const none = h("li", { class: "hint none" }, "No jobs yet. An import shows its progress here.");
+    const none = h("li", { class: "hint none" }, t("jobs.none"));
     place()?.replaceChildren(...(results.length > 0 || kind ? results.map(rowOf) : [none]));
   });
 }
@@ -85,13 +66,13 @@ async function watch(row, job) {
 function draw(row, job) {
   const { total = 0, done = 0 } = job.progress;
   const path = `/v1/jobs/${encodeURIComponent(job.job_id)}`;
-  const parts = Object.entries(PARTS)
-    .filter(([name]) => name in job.progress)
-    .map(([name, words]) => `${job.progress[name].toLocaleString()} ${words}`);
+  const parts = PARTS.filter((part) => part in job.progress).map((part) =>
+    t(`jobs.part.${part}`, { count: job.progress[part] }),
+  );
   const going = GOING.includes(job.state);
   // A job that failed before its first image has no progress.
   const began = going || total > 0;
-  const bar = h("progress", { max: total || 1, "aria-label": "Progress" });
+  const bar = h("progress", { max: total || 1, "aria-label": t("progress") });
   if (total > 0) bar.value = done;
   row.replaceChildren(
     ...[
@@ -101,8 +82,8 @@ function draw(row, job) {
         h(
           "p",
           {},
-          h("b", {}, KINDS[job.kind] ?? job.kind),
-          ` ${STATES[job.state]} · `,
+          h("b", {}, t(`jobs.kind.${job.kind}`)),
+          ` ${t(`jobs.state.${job.state}`)} · `,
           moment(job.created_at),
         ),
         going && bar,
@@ -110,7 +91,7 @@ function draw(row, job) {
           h(
             "p",
             { class: "hint" },
-            [`${done.toLocaleString()} of ${count(total, "picture")}`, ...parts].join(", "),
+            [t("progress.pictures", { done, count: total }), ...parts].join(", "),
           ),
         job.detail && h("p", { class: job.state === "done" ? "hint" : "note" }, job.detail),
       ),
@@ -122,8 +103,7 @@ function draw(row, job) {
             onclick: () =>
               attempt(row, () => download(`${path}/report`, `import-${job.job_id}.csv`)),
           },
-          count(job.problems, "problem"),
-          " (CSV)",
+          t("jobs.problems", { count: job.problems }),
         ),
       going &&
         h(
@@ -133,7 +113,7 @@ function draw(row, job) {
             class: "danger quiet",
             onclick: () => attempt(row, () => ask(path, { method: "DELETE" })),
           },
-          "Stop",
+          t("stop"),
         ),
       panel() === "galleries" &&
         job.kind === "import" &&
@@ -146,7 +126,7 @@ function draw(row, job) {
             class: "danger quiet",
             onclick: () => attempt(row, () => removeBrought(job)),
           },
-          "Remove what it brought…",
+          t("imports.remove"),
         ),
     ].filter(Boolean),
   );
@@ -155,19 +135,18 @@ function draw(row, job) {
 async function removeBrought(job) {
   const path = inGallery(`/imports/${encodeURIComponent(job.job_id)}/crops`);
   const counted = await ask(path, { method: "DELETE", body: formOf([["dry_run", "true"]]) });
-  const since = [
-    counted.renamed > 0 && `${counted.renamed.toLocaleString()} renamed`,
-    counted.reviewed > 0 && `${counted.reviewed.toLocaleString()} reviewed`,
-    counted.in_cases > 0 && `${counted.in_cases.toLocaleString()} in cases`,
-  ].filter(Boolean);
+  const since = ["renamed", "reviewed", "in_cases"]
+    .filter((change) => counted[change] > 0)
+    .map((change) => t(`imports.remove.${change}`, { count: counted[change] }));
   const text = [
-    `${count(counted.crops, "picture is", "pictures are")} deleted. `,
-    since.length > 0 && h("b", {}, `Since the import: ${since.join(", ")}. `),
-    counted.duplicates > 0 &&
-      `${count(counted.duplicates, "picture")} that the gallery had before stay. `,
-    "This cannot be undone.",
+    `${t("imports.remove.deleted", { count: counted.crops })} `,
+    since.length > 0 && h("b", {}, `${t("imports.remove.since", { changes: since.join(", ") })} `),
+    counted.duplicates > 0 && `${t("imports.remove.stay", { count: counted.duplicates })} `,
+    t("final"),
   ];
-  if (!(await question("Remove what this import brought?", text, "Remove", { danger: true })))
-    return;
+  const removes = await question(t("imports.remove.ask"), text, t("imports.remove.do"), {
+    danger: true,
+  });
+  if (!removes) return;
   addJob((await ask(path, { method: "DELETE" })).job);
 }

@@ -1,13 +1,14 @@
 // Decisions on results: each confirmed or rejected, and several marked and named at once.
 
 import { ask, formOf } from "./api.js";
-import { count, find, h, nfc, question, shotPicture, thumbnail } from "./elements.js";
+import { find, h, nfc, question, shotPicture, thumbnail } from "./elements.js";
 import { act, named, naming, relabel, report } from "./naming.js";
 import { inGallery } from "./place.js";
+import { t } from "./texts.js";
 
 export const DECISIONS = [
-  ["confirmed", "✓", "c", "Same person"],
-  ["rejected", "✕", "r", "Another person"],
+  ["confirmed", "✓", "c", t("judge.confirmed")],
+  ["rejected", "✕", "r", t("judge.rejected")],
 ];
 // Marked results by crop id, each with its search.
 const marked = new Map();
@@ -25,8 +26,8 @@ export function judging(result, search) {
             "data-key": key,
             "data-query": kept.query_id,
             "data-of": result.crop_id,
-            "aria-label": `${title}, rank ${result.rank}`,
-            title: `${title} (${key})`,
+            "aria-label": t("judge.at_rank", { decision: title, rank: result.rank }),
+            title: t("hint.key", { action: title, key }),
             "aria-pressed": String(decided(kept, result.crop_id) === decision),
             onclick: (event) =>
               decide(
@@ -63,10 +64,10 @@ export function judging(result, search) {
     offer,
     h(
       "label",
-      { class: "check", title: "Mark (x)" },
+      { class: "check", title: t("mark.hint") },
       mark,
-      h("span", { class: "unseen" }, "rank ", result.rank),
-      "Mark",
+      h("span", { class: "unseen" }, t("rank.of", { rank: result.rank })),
+      t("mark"),
     ),
   );
 }
@@ -87,10 +88,10 @@ function nameOffer(result, search) {
     "button",
     {
       type: "button",
-      "aria-label": `Name, rank ${result.rank}`,
+      "aria-label": t("judge.name_at_rank", { rank: result.rank }),
       onclick: () => nameConfirmed(result, search),
     },
-    result.identity === null ? "No name yet: name…" : "Another name…",
+    t(result.identity === null ? "judge.no_name" : "judge.other_name"),
   );
 }
 
@@ -111,16 +112,16 @@ async function nameConfirmed(result, search) {
       other === result || (other.identity === null && decided(kept, other.crop_id) === "confirmed"),
   );
   const identity = await question(
-    `Who is on ${count(all.length, "confirmed picture")}?`,
-    "The query, first, and the confirmed pictures that get the name.",
-    "Name",
+    t("judge.who_confirmed", { count: all.length }),
+    t("judge.name_confirmed"),
+    t("name.give"),
     {
-      label: "Name",
+      label: t("name"),
       list: "names",
       input: personOf(kept) ?? result.identity ?? "",
       pictures: [
-        ...shots.slice(0, 1).map((shot) => shotPicture(shot, "The query")),
-        ...all.map((other) => thumbnail(other.image_url, `Rank ${other.rank}`)),
+        ...shots.slice(0, 1).map((shot) => shotPicture(shot, t("query.picture"))),
+        ...all.map((other) => thumbnail(other.image_url, t("rank.picture", { rank: other.rank }))),
       ],
     },
   );
@@ -162,18 +163,23 @@ function drawMarks() {
   const button = (label, key, action) =>
     h(
       "button",
-      { type: "button", "data-key": key, title: key && `${label} (${key})`, onclick: action },
+      {
+        type: "button",
+        "data-key": key,
+        title: key && t("hint.key", { action: label, key }),
+        onclick: action,
+      },
       label,
     );
   bar.replaceChildren(
-    h("b", {}, `${count(marked.size, "result")} marked`),
-    button("Name…", "n", nameMarked),
+    h("b", {}, t("judge.marked", { count: marked.size })),
+    button(t("name.give.more"), "n", nameMarked),
     ...(kept
       ? DECISIONS.map(([decision, , , title]) =>
           button(title, null, () => decide(bySearch(), decision)),
         )
       : []),
-    button("Unmark", null, clearMarks),
+    button(t("unmark"), null, clearMarks),
   );
 }
 
@@ -213,14 +219,17 @@ async function decide(parts, decision) {
 async function nameMarked() {
   const all = [...marked.values()];
   const shots = all[0].search.shots;
-  const text = `The query${shots.length ? ", first," : ""} and the marked pictures. Every marked picture gets the name that you enter.`;
-  const name = await question(`Who is on ${count(all.length, "picture")}?`, text, "Name", {
-    label: "Name",
+  const text = t(shots.length > 0 ? "judge.name_marked_first" : "judge.name_marked");
+  const title = t("judge.who_marked", { count: all.length });
+  const name = await question(title, text, t("name.give"), {
+    label: t("name"),
     input: "",
     list: "names",
     pictures: [
-      ...shots.slice(0, 1).map((shot) => shotPicture(shot, "The query")),
-      ...all.map(({ result }) => thumbnail(result.image_url, `Rank ${result.rank}`)),
+      ...shots.slice(0, 1).map((shot) => shotPicture(shot, t("query.picture"))),
+      ...all.map(({ result }) =>
+        thumbnail(result.image_url, t("rank.picture", { rank: result.rank })),
+      ),
     ],
   });
   if (name === null) return;

@@ -3,7 +3,6 @@
 import { ask, formOf, send } from "./api.js";
 import {
   attempt,
-  count,
   download,
   find,
   h,
@@ -17,13 +16,14 @@ import {
 } from "./elements.js";
 import { act, report } from "./naming.js";
 import { addressOf, fileId, gallery, inGallery, item } from "./place.js";
+import { t, textNodes } from "./texts.js";
 import { call } from "./undo.js";
 
 const PAGE = 20;
 
 // Show the searches of this key, newest first. The list is empty until it is read.
 export function mySearches() {
-  const place = h("section", { class: "mine", "aria-label": "My searches" });
+  const place = h("section", { class: "mine", "aria-label": t("kept.mine") });
   const list = h("ul", { class: "rows" });
   const name = gallery();
   const reviews = h(
@@ -33,7 +33,7 @@ export function mySearches() {
       onclick: () =>
         attempt(place, () => download(inGallery("/reviews.csv"), `reviews-${name}.csv`)),
     },
-    "My reviews (CSV)",
+    t("kept.reviews"),
   );
   const read = (cursor) =>
     attempt(place, async () => {
@@ -51,11 +51,11 @@ export function mySearches() {
       list.append(...page.results.map((search) => keptRow(search)));
       const more =
         page.next_cursor &&
-        h("button", { type: "button", onclick: () => read(page.next_cursor) }, "Show more");
+        h("button", { type: "button", onclick: () => read(page.next_cursor) }, t("show_more"));
       place.replaceChildren(
         ...(list.children.length
           ? [
-              h("div", { class: "row" }, h("h2", { class: "grow" }, "My searches"), reviews),
+              h("div", { class: "row" }, h("h2", { class: "grow" }, t("kept.mine")), reviews),
               list,
               more,
             ].filter(Boolean)
@@ -69,11 +69,11 @@ export function mySearches() {
 // Return the row of a kept search; `more` are further elements of it.
 export function keptRow(search, ...more) {
   const reviewed = [
-    [search.confirmed, "confirmed"],
-    [search.rejected, "rejected"],
+    [search.confirmed, "kept.confirmed"],
+    [search.rejected, "kept.rejected"],
   ]
     .filter(([number]) => number)
-    .map(([number, word]) => `${number} ${word}`);
+    .map(([number, key]) => t(key, { number }));
   return h(
     "li",
     {},
@@ -106,37 +106,38 @@ export function keptTools(search, ...more) {
   return h(
     "div",
     { class: "row tools" },
-    files.length > 0 && button("Enroll the query’s picture…", () => enroll(search, files)),
+    files.length > 0 && button(t("kept.enroll"), () => enroll(search, files)),
     ...more,
     kept?.case_ids.length > 0 &&
       h(
         "a",
         { href: addressOf(gallery(), "cases", kept.case_ids.length === 1 ? kept.case_ids[0] : "") },
-        `In ${count(kept.case_ids.length, "case")}`,
+        t("kept.in_cases", { count: kept.case_ids.length }),
       ),
-    kept && button("Delete this search…", () => forget(kept), "danger quiet"),
-    kept?.created_at && h("span", { class: "hint" }, "Searched ", moment(kept.created_at, true)),
-    kept?.expires_at && h("span", { class: "hint" }, "kept until ", moment(kept.expires_at)),
+    kept && button(t("kept.delete"), () => forget(kept), "danger quiet"),
+    kept?.created_at &&
+      h(
+        "span",
+        { class: "hint" },
+        textNodes("kept.searched", { time: moment(kept.created_at, true) }),
+      ),
+    kept?.expires_at &&
+      h("span", { class: "hint" }, textNodes("kept.until", { time: moment(kept.expires_at) })),
     kept?.request && h("span", { class: "note" }, notKept(kept)),
     kept?.removed > 0 &&
-      h("span", { class: "note" }, `${count(kept.removed, "result")} deleted since.`),
+      h("span", { class: "note" }, t("kept.results_deleted", { count: kept.removed })),
   );
 }
 
 // Say how many pictures of the query are kept. At most one is.
 function notKept({ image_url: url, request: { images } }) {
-  if (images > 1) return `${url ? "1" : "None"} of ${images} pictures is kept.`;
-  return images === 1 && !url && "The picture is not kept.";
+  if (images > 1) return t(url ? "kept.one_picture" : "kept.no_pictures", { images });
+  return images === 1 && !url && t("kept.no_picture");
 }
 
 async function forget({ query_id: id }) {
   if (
-    !(await question(
-      "Delete this search?",
-      "It is deleted with its picture and reviews, from cases too. The pictures of the gallery stay.",
-      "Delete",
-      { danger: true },
-    ))
+    !(await question(t("kept.delete.which"), t("kept.delete.what"), t("delete"), { danger: true }))
   )
     return;
   await send(inGallery(`/queries/${id}`), { method: "DELETE" });
@@ -157,9 +158,10 @@ async function enroll({ answer, kept }, files) {
     kept?.reviews?.find((review) => review.decision === "confirmed")?.identity ??
     (answer.verdict === "match" ? best.identity : null);
   const camera = find("#query").elements.camera.value;
-  const text = `The picture becomes one of this gallery’s, of the person that you name, ${camera ? `from camera ${camera}` : "without a camera"}. The filter “Camera of the query” sets the camera.`;
-  const name = await question(`Enroll ${count(files.length, "picture")}?`, text, "Enroll", {
-    label: "Name",
+  const text = camera ? t("kept.enroll.camera", { camera }) : t("kept.enroll.no_camera");
+  const which = t("kept.enroll.which", { count: files.length });
+  const name = await question(which, text, t("enroll.do"), {
+    label: t("name"),
     input: known ?? "",
     list: "names",
     pictures: files.map((shot) => shotPicture(shot)),
@@ -176,12 +178,12 @@ async function enroll({ answer, kept }, files) {
   const landed = results.filter((result) => result.crop_id && !result.duplicate);
   const lines = results.flatMap((result, index) =>
     result.problem
-      ? [`Picture ${index + 1}: ${result.problem.detail}`]
+      ? [t("kept.enroll.refused", { number: index + 1, reason: result.problem.detail })]
       : result.duplicate
-        ? [`Picture ${index + 1} is in the gallery already, as ${nameOf(result.identity)}.`]
+        ? [t("kept.enroll.there", { number: index + 1, name: nameOf(result.identity) })]
         : result.warnings,
   );
-  report(`${count(landed.length, "picture")} enrolled as ${name}.`, {
+  report(t("kept.enrolled", { count: landed.length, name }), {
     lines,
     undo: landed.map(({ crop_id: id }) => call("DELETE", inGallery(`/crops/${id}`))),
   });

@@ -3,20 +3,21 @@
 
 import { find, h } from "./elements.js";
 import { addressOf, gallery, panel } from "./place.js";
+import { t } from "./texts.js";
 
 const KEYS = [
-  ["/", "Search: choose a picture"],
-  ["?", "This list"],
-  ["← → ↑ ↓", "From result to result, from alert to alert"],
-  ["Enter", "Open it"],
-  ["C", "Confirm: the same person"],
-  ["R", "Reject: another person"],
-  ["X", "Mark the result or alert"],
-  ["N", "Name the marked results; among groups: the next group"],
-  ["← →", "In an open picture: the result before and after"],
-  ["+ − 0", "In an open picture: zoom in, out, whole pictures"],
-  ["G", "In an open picture: regions"],
-  ["Esc", "Close"],
+  ["/", t("keys.search")],
+  ["?", t("keys.list")],
+  ["← → ↑ ↓", t("keys.move")],
+  [t("keys.key.enter"), t("keys.open")],
+  ["C", t("keys.confirm")],
+  ["R", t("keys.reject")],
+  ["X", t("keys.mark")],
+  ["N", t("keys.name")],
+  ["← →", t("keys.around")],
+  ["+ − 0", t("keys.zoom")],
+  ["G", t("keys.regions")],
+  [t("keys.key.escape"), t("close")],
 ];
 
 // Panels with results or alerts that keys act on.
@@ -118,8 +119,8 @@ function showKeys() {
   });
   const dialog = h(
     "dialog",
-    { class: "question", "aria-label": "Shortcuts", onclose: () => dialog.remove() },
-    h("h2", {}, "Shortcuts"),
+    { class: "question", "aria-label": t("shortcuts"), onclose: () => dialog.remove() },
+    h("h2", {}, t("shortcuts")),
     h(
       "dl",
       { class: "keys" },
@@ -132,11 +133,11 @@ function showKeys() {
         h("dd", {}, does),
       ]),
     ),
-    h("label", { class: "check" }, letters, "Single letters and signs are shortcuts"),
+    h("label", { class: "check" }, letters, t("keys.letters")),
     h(
       "form",
       { method: "dialog", class: "row end" },
-      h("button", { class: "main", autofocus: true }, "Close"),
+      h("button", { class: "main", autofocus: true }, t("close")),
     ),
   );
   document.body.append(dialog);

@@ -1,9 +1,10 @@
 // Changes that can be undone: those of this tab, and merges of the last 30 days.
 
 import { ask } from "./api.js";
-import { attempt, count, find, h, moment } from "./elements.js";
+import { attempt, find, h, moment } from "./elements.js";
 import { act, report, undo } from "./naming.js";
 import { gallery, inGallery } from "./place.js";
+import { t, textNodes } from "./texts.js";
 import { doneLately, twoAgain } from "./undo.js";
 
 export function startLately() {
@@ -15,24 +16,20 @@ async function show() {
   const merges = h("ul", { class: "rows" });
   const dialog = h(
     "dialog",
-    { class: "question wide", "aria-label": "Done lately", onclose: () => dialog.remove() },
-    h("h2", {}, "Done lately"),
-    h("h3", {}, "In this tab"),
+    { class: "question wide", "aria-label": t("lately"), onclose: () => dialog.remove() },
+    h("h2", {}, t("lately")),
+    h("h3", {}, t("lately.tab")),
     inThisTab,
-    h("h3", {}, "Merges of the last 30 days, of everyone"),
+    h("h3", {}, t("lately.merges")),
     merges,
-    h(
-      "p",
-      { class: "hint" },
-      "Undo gives back the names of before, also where they were changed since. This tab forgets its list when it is closed. What was deleted or forgotten cannot be undone.",
-    ),
+    h("p", { class: "hint" }, t("lately.hint")),
     h(
       "form",
       { method: "dialog", class: "row end" },
-      h("button", { class: "main", autofocus: true }, "Close"),
+      h("button", { class: "main", autofocus: true }, t("close")),
     ),
   );
-  const row = (text, about, words, takeBack) =>
+  const row = (text, about, takeBack) =>
     h(
       "li",
       {},
@@ -42,21 +39,21 @@ async function show() {
         "button",
         {
           type: "button",
-          "aria-label": `Undo: ${text}`,
+          "aria-label": t("lately.undo", { change: text }),
           onclick: () => {
             dialog.close();
             act(takeBack);
           },
         },
-        words,
+        t("undo"),
       ),
     );
   const none = (text) => h("li", { class: "hint" }, text);
   const done = doneLately();
   inThisTab.append(
     ...(done.length > 0
-      ? done.map((change) => row(change.outcome, moment(change.at), "Undo", () => undo(change)))
-      : [none("Nothing that can be undone yet.")]),
+      ? done.map((change) => row(change.outcome, moment(change.at), () => undo(change)))
+      : [none(t("lately.none_yet"))]),
   );
   document.body.append(dialog);
   dialog.showModal();
@@ -72,13 +69,15 @@ async function show() {
       ...(others.length > 0
         ? others.map((merge) =>
             row(
-              `${merge.identity} → ${merge.into}`,
-              [`${count(merge.crops, "picture")}, `, moment(merge.merged_at)],
-              "Undo",
+              t("lately.merge", { identity: merge.identity, into: merge.into }),
+              textNodes("lately.merge_about", {
+                count: merge.crops,
+                time: moment(merge.merged_at),
+              }),
               () => undoMerge(merge),
             ),
           )
-        : [none(done.length > 0 ? "No others." : "None.")]),
+        : [none(t(done.length > 0 ? "lately.no_others" : "lately.none"))]),
     );
   });
 }

@@ -2,7 +2,8 @@
 
 import { ask } from "./api.js";
 import { openCrop, stepsOf } from "./crop.js";
-import { attempt, count, h, percent, thumbnail } from "./elements.js";
+import { attempt, h, percent, thumbnail } from "./elements.js";
+import { t } from "./texts.js";
 import { timeline } from "./timeline.js";
 import { clockOf, dayOf, pictureOfCrop } from "./visits.js";
 
@@ -16,16 +17,14 @@ export const showVisits = (place, path) =>
   attempt(place, async () => {
     const { results } = await ask(path);
     if (results.every(({ last_seen: time }) => time === null)) {
-      place.replaceChildren(
-        h("p", { class: "hint" }, "No picture has a time, so there is no line of visits."),
-      );
+      place.replaceChildren(h("p", { class: "hint" }, t("line.no_times")));
       return;
     }
     const days = [...Map.groupBy(results, dayOf)];
     const known = days.filter(([, [{ last_seen: time }]]) => time !== null);
     const unknown = days.filter((day) => !known.includes(day));
     place.replaceChildren(
-      h("h3", {}, `Seen ${results.length === 1 ? "once" : count(results.length, "time")}`),
+      h("h3", {}, t("seen.times", { count: results.length })),
       ...[...known.reverse(), ...unknown].map(([day, visits], at) =>
         dayElement(day, visits, at === 0),
       ),
@@ -40,7 +39,7 @@ function dayElement(day, visits, isOpen) {
   return h(
     "details",
     { class: "visits-of-day", open: isOpen, ontoggle: draw },
-    h("summary", {}, day, " ", h("span", { class: "hint" }, count(visits.length, "visit"))),
+    h("summary", {}, day, " ", h("span", { class: "hint" }, t("visits", { count: visits.length }))),
   );
 }
 
@@ -60,7 +59,7 @@ function lineOf(day, visits) {
   };
   return [
     timeline(marks, focus, "visit"),
-    h("ol", { class: "line", "aria-label": `Visits, ${day}` }, rows),
+    h("ol", { class: "line", "aria-label": t("line.of_day", { day }) }, rows),
   ].filter(Boolean);
 }
 
@@ -74,8 +73,8 @@ function row(visit) {
       "div",
       { class: "row" },
       h("b", {}, clockOf(visit)),
-      h("span", { class: "name" }, camera ?? "camera unknown"),
-      h("span", { class: "hint" }, count(crops, "picture")),
+      h("span", { class: "name" }, camera ?? t("camera.unknown")),
+      h("span", { class: "hint" }, t("pictures", { count: crops })),
     ),
     h(
       "div",
@@ -85,13 +84,14 @@ function row(visit) {
           "button",
           {
             type: "button",
-            "aria-label": `Picture ${at + 1} of the visit`,
+            "aria-label": t("line.picture", { number: at + 1 }),
             onclick: () => openCrop(id, stepsOf(visit)),
           },
           thumbnail(pictureOfCrop(gallery, id), ""),
         ),
       ),
-      ids.length > PICTURES && h("span", { class: "hint" }, `and ${ids.length - PICTURES} more`),
+      ids.length > PICTURES &&
+        h("span", { class: "hint" }, t("line.more", { number: ids.length - PICTURES })),
     ),
   );
 }
@@ -99,18 +99,21 @@ function row(visit) {
 // Say how long after the visit before it is, and how likely both are of one person.
 function gap({ gap_seconds: seconds, link_probability: probability }) {
   if (probability === undefined) return null;
-  const after = seconds === null || seconds === undefined ? "" : `${apart(seconds)} later, `;
+  const isDated = seconds !== null && seconds !== undefined;
+  const share = percent(probability);
   return h(
     "p",
     { class: probability < 0.5 ? "gap note" : "gap hint" },
-    `${after}the same person with ${percent(probability)} by the pictures`,
+    isDated
+      ? t("line.alike_later", { time: apart(seconds), probability: share })
+      : t("line.alike", { probability: share }),
   );
 }
 
 function apart(seconds) {
   const whole = Math.round(seconds);
-  if (whole < MINUTE_S) return count(whole, "second");
-  if (whole < HOUR_S) return count(Math.round(whole / MINUTE_S), "minute");
-  if (whole < DAY_S) return count(Math.round(whole / HOUR_S), "hour");
-  return count(Math.round(whole / DAY_S), "day");
+  if (whole < MINUTE_S) return t("seconds", { count: whole });
+  if (whole < HOUR_S) return t("minutes", { count: Math.round(whole / MINUTE_S) });
+  if (whole < DAY_S) return t("hours", { count: Math.round(whole / HOUR_S) });
+  return t("days", { count: Math.round(whole / DAY_S) });
 }

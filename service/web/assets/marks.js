@@ -1,6 +1,7 @@
 // Alerts that are marked, to be decided on at once.
 
-import { count, find, h } from "./elements.js";
+import { find, h } from "./elements.js";
+import { t } from "./texts.js";
 
 const marked = new Set();
 let decide = () => undefined;
@@ -17,7 +18,7 @@ export function marking(id, sight) {
     type: "checkbox",
     "data-key": "x",
     "data-mark-of": id,
-    "aria-label": `Mark ${sight}`,
+    "aria-label": t("marks.mark", { sight }),
     checked: marked.has(id),
     onchange: () => {
       if (box.checked) marked.add(id);
@@ -25,7 +26,7 @@ export function marking(id, sight) {
       draw();
     },
   });
-  return h("label", { class: "check", title: "Mark (x)" }, box, "Mark");
+  return h("label", { class: "check", title: t("mark.hint") }, box, t("mark"));
 }
 
 export function unmark(...ids) {
@@ -49,9 +50,9 @@ function draw() {
     box.checked = marked.has(box.dataset.markOf);
   bar.hidden = marked.size === 0;
   bar.replaceChildren(
-    h("b", {}, `${count(marked.size, "alert")} marked`),
-    button(`✓ Confirm ${marked.size}`, () => send("confirmed")),
-    button(`✕ Reject ${marked.size}`, () => send("rejected")),
-    button("Unmark", unmarkAll),
+    h("b", {}, t("marks.marked", { count: marked.size })),
+    button(t("marks.confirm", { number: marked.size }), () => send("confirmed")),
+    button(t("marks.reject", { number: marked.size }), () => send("rejected")),
+    button(t("unmark"), unmarkAll),
   );
 }

@@ -1,8 +1,9 @@
 // Two people side by side, before they are merged.
 
 import { ask, formOf } from "./api.js";
-import { count, h, moment, nfc, percent, showForm, thumbnail, verdictChip } from "./elements.js";
+import { h, moment, nfc, percent, showForm, thumbnail, verdictChip } from "./elements.js";
 import { inGallery, segment } from "./place.js";
+import { t } from "./texts.js";
 
 const SHOWN = 8;
 const COMPARED = 100;
@@ -20,18 +21,18 @@ export async function askForMerge(identity, other) {
   );
   const answer = await new Promise((resolve) => {
     const dialog = showForm(
-      { class: "question wide", "aria-label": "Merge two people" },
+      { class: "question wide", "aria-label": t("merge.two") },
       resolve,
-      h("h2", {}, "Are these the same person?"),
+      h("h2", {}, t("merge.same")),
       h("div", { class: "sides" }, sides),
       h("p", { class: "row opinion" }, said),
-      h("label", {}, "Both get the name", kept),
-      h("p", { class: "hint" }, "A merge can be undone for 30 days."),
+      h("label", {}, t("merge.name"), kept),
+      h("p", { class: "hint" }, t("merge.hint")),
       h(
         "div",
         { class: "row end" },
-        h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
-        h("button", { class: "main" }, "Merge"),
+        h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, t("cancel")),
+        h("button", { class: "main" }, t("merge.do")),
       ),
     );
   });
@@ -48,11 +49,14 @@ async function opinion(identity, other) {
   if (found)
     return [
       verdictChip(found.verdict),
-      `The probability that these are one person is ${percent(found.probability)}.`,
+      t("merge.probability", { probability: percent(found.probability) }),
     ];
   return results.length === COMPARED
-    ? `The model finds ${COMPARED} other people more alike; their probability is below ${percent(results.at(-1).probability)}.`
-    : "The model could not compare the two.";
+    ? t("merge.others_alike", {
+        number: COMPARED,
+        probability: percent(results.at(-1).probability),
+      })
+    : t("merge.not_compared");
 }
 
 async function side(identity) {
@@ -71,7 +75,10 @@ async function side(identity) {
     h(
       "p",
       { class: "hint name" },
-      `${count(about.crops, "picture")} · ${about.cameras.join(", ") || "camera unknown"}`,
+      t("person.about", {
+        count: about.crops,
+        cameras: about.cameras.join(", ") || t("camera.unknown"),
+      }),
     ),
     h(
       "ul",
@@ -80,7 +87,7 @@ async function side(identity) {
         h(
           "li",
           {},
-          thumbnail(crop.image_url, `Picture of ${identity}`),
+          thumbnail(crop.image_url, t("picture.of", { name: identity })),
           h("p", { class: "hint" }, moment(crop.captured_at)),
         ),
       ),

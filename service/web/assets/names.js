@@ -1,8 +1,9 @@
 // Propose names of the gallery while a person types into a field with list="names".
 
 import { ask } from "./api.js";
-import { count, find, h, nfc } from "./elements.js";
+import { find, h, nfc } from "./elements.js";
 import { inGallery } from "./place.js";
+import { t } from "./texts.js";
 
 const PROPOSED = 20;
 const TYPING_MS = 150;
@@ -31,8 +32,8 @@ async function propose(field) {
   if (!known || field.value !== typed) return;
   const existing = page.results.find((person) => nfc(person.identity) === nfc(typed));
   known.textContent = existing
-    ? `${typed} has ${count(existing.crops, "picture")} in this gallery.`
+    ? t("names.known", { name: typed, count: existing.crops })
     : typed && page.next_cursor === null
-      ? "A new name: the gallery has no picture of it."
+      ? t("names.new")
       : "";
 }

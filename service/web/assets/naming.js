@@ -1,7 +1,8 @@
 // Rename or delete pictures, and show the outcome of a change with its undo.
 
-import { attempt, count, find, h, question } from "./elements.js";
+import { attempt, find, h, question } from "./elements.js";
 import { changed, inGallery, panel } from "./place.js";
+import { t } from "./texts.js";
 import { call, noteDone, sendCall, takeBack } from "./undo.js";
 
 // A form has at most 1,000 fields.
@@ -27,7 +28,7 @@ export function clearOutcomes() {
 export function report(outcome, { lines = [], undo: calls = [], undone, details } = {}) {
   const entry = calls.length > 0 && noteDone(outcome, calls, undone);
   const button =
-    entry && h("button", { type: "button", onclick: () => act(() => undo(entry)) }, "Undo");
+    entry && h("button", { type: "button", onclick: () => act(() => undo(entry)) }, t("undo"));
   const list = (texts) =>
     h(
       "ul",
@@ -50,14 +51,15 @@ export function report(outcome, { lines = [], undo: calls = [], undone, details 
 export async function undo(entry) {
   await takeBack(entry);
   // In quotes, so that nobody takes it for a change that was just made.
-  report(entry.undone ?? `Undone: “${entry.outcome}”`);
+  report(entry.undone ?? t("undone.change", { change: entry.outcome }));
 }
 
 // Ask for the name of pictures that are now named `before`, or null for none.
 export async function askForName(cropIds, before) {
-  const text = `${count(cropIds.length, "picture gets", "pictures get")} the name that you enter.${before === null ? "" : " An empty field takes the name away."}`;
-  const identity = await question("Who is on these pictures?", text, "Name", {
-    label: "Name",
+  const key = before === null ? "naming.gets" : "naming.gets_or_loses";
+  const text = t(key, { count: cropIds.length });
+  const identity = await question(t("naming.who"), text, t("name.give"), {
+    label: t("name"),
     input: "",
     required: before === null,
     list: "names",
@@ -67,14 +69,14 @@ export async function askForName(cropIds, before) {
 
 export function nameCrops(cropIds, before, identity) {
   return act(async () => {
-    if (cropIds.length === 0) throw new Error("Choose at least one picture.");
+    if (cropIds.length === 0) throw new Error(t("naming.choose"));
     const number = await relabel(cropIds, identity);
     report(named(number, identity), { undo: naming(cropIds, before ?? "") });
   });
 }
 
-export const named = (number, identity) =>
-  `${count(number, "picture is", "pictures are")} now ${identity ? `of ${identity}` : "without a name"}.`;
+export const named = (count, name) =>
+  name ? t("naming.named", { count, name }) : t("naming.unnamed", { count });
 
 // Return the calls that give these pictures a name, or an empty one to remove it.
 export const naming = (cropIds, identity) =>
@@ -88,9 +90,7 @@ const pathOf = (crop) => inGallery(`/crops/${encodeURIComponent(crop.crop_id)}`)
 export async function setAside(crop) {
   const wanted = !crop.set_aside;
   await sendCall("PATCH", pathOf(crop), [["set_aside", wanted]]);
-  const outcome = wanted
-    ? "The picture is set aside: no search finds it."
-    : "Searches find the picture again.";
+  const outcome = t(wanted ? "naming.aside" : "naming.back");
   report(outcome, { undo: [call("PATCH", pathOf(crop), [["set_aside", !wanted]])] });
 }
 
@@ -117,15 +117,9 @@ async function change(calls) {
 }
 
 export async function askToDelete(cropIds) {
-  const text =
-    "They are deleted with their features and searches no longer find them. This cannot be undone.";
-  if (
-    !(await question(`Delete ${count(cropIds.length, "picture")}?`, text, "Delete", {
-      danger: true,
-    }))
-  )
-    return;
+  const which = t("naming.delete.which", { count: cropIds.length });
+  if (!(await question(which, t("naming.delete.what"), t("delete"), { danger: true }))) return;
   await act(async () =>
-    report(`${count(await change(inParts("DELETE", cropIds)), "picture")} deleted.`),
+    report(t("naming.deleted", { count: await change(inParts("DELETE", cropIds)) })),
   );
 }

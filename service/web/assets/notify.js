@@ -1,20 +1,13 @@
 // Sound and notifications of the browser for new alerts, each after the user has switched it on.
 
 import { find } from "./elements.js";
+import { t } from "./texts.js";
 
 const SOUND = "gmn-alert-sound";
 const NOTIFICATIONS = "gmn-alert-notifications";
 const TONES_HZ = [880, 1175];
 const TONE_SECONDS = 0.14;
 const LOUDNESS = 0.2;
-const NEEDS_HTTPS =
-  "This browser shows no notifications here. They need an address that begins with https.";
-const REFUSED =
-  "The browser refuses notifications of this page. Allow them in its settings for this address, then tick the box again.";
-const ON_PHONES =
-  "This browser cannot show notifications of a page, as most browsers on phones cannot. Use the sound, and keep this page open.";
-const SILENT = "The browser plays no sound before you have tapped or clicked on this page.";
-const NO_SOUND = "This browser cannot play the sound.";
 let audio = null;
 
 const isOn = (what) => localStorage.getItem(what) === "yes";
@@ -57,9 +50,9 @@ async function switchOn(box, what, action) {
 const canNotify = () => "Notification" in window && Notification.permission === "granted";
 
 async function askAndShow() {
-  if (!("Notification" in window)) throw new Error(NEEDS_HTTPS);
-  if ((await Notification.requestPermission()) !== "granted") throw new Error(REFUSED);
-  show("Alerts of watch lists", "New alerts are shown like this.", "gmn-alerts");
+  if (!("Notification" in window)) throw new Error(t("notify.needs_https"));
+  if ((await Notification.requestPermission()) !== "granted") throw new Error(t("notify.refused"));
+  show(t("notify.example_title"), t("notify.example"), "gmn-alerts");
 }
 
 function show(title, body, tag) {
@@ -67,7 +60,7 @@ function show(title, body, tag) {
   try {
     shown = new Notification(title, { body, tag, icon: "/assets/icon.svg" });
   } catch {
-    throw new Error(ON_PHONES);
+    throw new Error(t("notify.on_phones"));
   }
   shown.addEventListener("click", () => {
     window.focus();
@@ -76,7 +69,7 @@ function show(title, body, tag) {
 }
 
 async function playFirst() {
-  if (!("AudioContext" in window)) throw new Error(NO_SOUND);
+  if (!("AudioContext" in window)) throw new Error(t("notify.no_sound"));
   audio ??= new AudioContext();
   await audio.resume();
   play();
@@ -86,10 +79,11 @@ async function playFirst() {
 function wake() {
   audio ??= new AudioContext();
   if (audio.state === "running") return;
-  say(SILENT);
+  const silent = t("notify.silent");
+  say(silent);
   const resume = async () => {
     await audio.resume();
-    if (find("#notify-said").textContent === SILENT) say("");
+    if (find("#notify-said").textContent === silent) say("");
   };
   for (const event of ["pointerdown", "keydown"])
     document.addEventListener(event, resume, { once: true });

@@ -20,6 +20,7 @@ import { showState, startStatus } from "./status.js";
 import { startTracks } from "./tracks.js";
 import { clearDone } from "./undo.js";
 import { startUnnamed } from "./unnamed.js";
+import { choose, LANGUAGE, LANGUAGES, t } from "./texts.js";
 import { startWatch } from "./watch.js";
 
 let galleries = [];
@@ -34,7 +35,7 @@ async function loadGalleries() {
     show();
     await showArtefact();
     if (gallery() && !galleries.some((summary) => summary.name === gallery())) {
-      throw new Error(`There is no gallery “${gallery()}”. Choose one above.`);
+      throw new Error(t("gallery.unknown", { name: gallery() }));
     }
   });
 }
@@ -75,8 +76,8 @@ async function showArtefact() {
   if (model) {
     setDetector(model.people_detector);
     place.append(
-      h("summary", {}, `Model ${model.artefact}: licence and training data`),
-      h("p", {}, model.provenance.terms),
+      h("summary", {}, t("artefact.summary", { artefact: model.artefact })),
+      h("p", { lang: "en" }, model.provenance.terms),
     );
   }
 }
@@ -93,7 +94,7 @@ function askForKey(why) {
     placeholder: "gmn_…",
   });
   const dialog = showForm(
-    { class: "question", "aria-label": "API key" },
+    { class: "question", "aria-label": t("key") },
     (answer) => {
       asking = false;
       if (answer !== "yes") return;
@@ -102,19 +103,15 @@ function askForKey(why) {
       changed();
       document.dispatchEvent(new Event("panel-shown"));
     },
-    h("h2", {}, "API key"),
+    h("h2", {}, t("key")),
     h("p", {}, why),
-    h("label", {}, "API key", field),
-    h(
-      "p",
-      { class: "hint" },
-      "It stays in this tab until the tab is closed. An administrator makes keys in the panel Galleries; on its machine the service makes them with gmn keys create.",
-    ),
+    h("label", {}, t("key"), field),
+    h("p", { class: "hint" }, t("key.hint")),
     h(
       "div",
       { class: "row end" },
-      h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
-      h("button", { class: "main" }, "Use this key"),
+      h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, t("cancel")),
+      h("button", { class: "main" }, t("key.use")),
     ),
   );
 }
@@ -125,11 +122,9 @@ find("#gallery").addEventListener("change", (event) => {
 find("#query").elements.scoring.addEventListener("change", (event) => {
   event.target.dataset.chosen = "yes";
 });
-find("#key").addEventListener("click", () =>
-  askForKey("Enter another key. Leave the field empty to send no key."),
-);
+find("#key").addEventListener("click", () => askForKey(t("key.another")));
 document.addEventListener("key-wanted", (event) =>
-  askForKey(hasKey() ? event.detail : "This service needs an API key."),
+  askForKey(hasKey() ? event.detail : t("key.wanted")),
 );
 for (const event of ["gallery-changed", "gallery-chosen", "searched"])
   document.addEventListener(event, loadGalleries);
@@ -142,6 +137,11 @@ window.addEventListener("hashchange", () => {
   before = gallery();
   document.dispatchEvent(new Event("panel-shown"));
 });
+
+for (const [language, name] of Object.entries(LANGUAGES))
+  find("#language").append(h("option", { value: language, lang: language }, name));
+find("#language").value = LANGUAGE;
+find("#language").addEventListener("change", (event) => choose(event.target.value));
 
 startStatus();
 startNames();

@@ -1,10 +1,11 @@
 // The people of the gallery, with pictures, search and order. Two chosen people can be merged.
 
 import { ask, formOf } from "./api.js";
-import { attempt, count, find, h } from "./elements.js";
+import { attempt, find, h } from "./elements.js";
 import { act } from "./naming.js";
 import { merge, personCard, showPerson } from "./person.js";
 import { addressOf, gallery, inGallery, item, panel } from "./place.js";
+import { inNumbers, t } from "./texts.js";
 
 const PAGE = 100;
 const TYPING_MS = 200;
@@ -66,7 +67,7 @@ async function load(cursor) {
       ask(inGallery("")),
     ]);
     if (gallery() !== name || find("#find").value !== query || find("#sort").value !== sort) return;
-    find("#to-name").textContent = unnamed > 0 ? unnamed.toLocaleString() : "";
+    find("#to-name").textContent = unnamed > 0 ? inNumbers(unnamed) : "";
     if (cursor === null) list.replaceChildren();
     list.append(
       ...page.results.map((person) =>
@@ -75,7 +76,7 @@ async function load(cursor) {
     );
     if (list.children.length === 0)
       list.append(
-        query ? h("li", { class: "hint" }, `No name contains “${query}”.`) : nobody(unnamed),
+        query ? h("li", { class: "hint" }, t("people.no_match", { query })) : nobody(unnamed),
       );
     more.hidden = page.next_cursor === null;
     more.onclick = () => load(page.next_cursor);
@@ -88,12 +89,12 @@ function nobody(unnamed) {
   return h(
     "li",
     { class: "empty" },
-    h("p", { class: "big" }, "Nobody in this gallery has a name yet."),
+    h("p", { class: "big" }, t("people.nobody")),
     h(
       "p",
       { class: "row" },
-      unnamed > 0 && link("Name its pictures", "unnamed", "main"),
-      link("Enroll pictures", "enroll", unnamed > 0 ? "" : "main"),
+      unnamed > 0 && link(t("people.name_pictures"), "unnamed", "main"),
+      link(t("enroll.pictures"), "enroll", unnamed > 0 ? "" : "main"),
     ),
   );
 }
@@ -103,7 +104,7 @@ function chooser(identity) {
     type: "checkbox",
     value: identity,
     checked: chosen.has(identity),
-    "aria-label": `Choose ${identity}`,
+    "aria-label": t("people.choose", { name: identity }),
     onchange: ({ target }) => {
       if (target.checked) chosen.add(identity);
       else chosen.delete(identity);
@@ -115,8 +116,10 @@ function chooser(identity) {
 function drawChosen() {
   for (const box of document.querySelectorAll("#people input")) box.checked = chosen.has(box.value);
   find("#chosen-people").hidden = chosen.size === 0;
-  find("#chosen-people b").textContent =
-    `${count(chosen.size, "person", "people")} chosen: ${[...chosen].join(", ")}`;
+  find("#chosen-people b").textContent = t("people.chosen", {
+    count: chosen.size,
+    names: [...chosen].join(", "),
+  });
   find("#merge-chosen").disabled = chosen.size !== 2;
-  find("#chosen-people .hint").textContent = chosen.size === 2 ? "" : "Choose two to merge them.";
+  find("#chosen-people .hint").textContent = chosen.size === 2 ? "" : t("people.choose_two");
 }

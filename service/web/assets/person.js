@@ -4,7 +4,6 @@ import { ask, pages } from "./api.js";
 import { inCases } from "./cases.js";
 import {
   attempt,
-  count,
   find,
   h,
   moment,
@@ -19,6 +18,7 @@ import { askForMerge } from "./merge.js";
 import { act, askForName, askToDelete, report } from "./naming.js";
 import { addressOf, gallery, inGallery, item, segment } from "./place.js";
 import { chooser } from "./tiles.js";
+import { t, textNodes } from "./texts.js";
 import { call, dropNamed, twoAgain } from "./undo.js";
 
 const CROPS = 500;
@@ -38,8 +38,8 @@ export function personCard({ identity, crops, image_url: image, last_seen: seen 
       { class: "about" },
       h("b", { class: "name" }, identity),
       more,
-      h("span", {}, count(crops, "picture")),
-      seen && h("span", { title: "Last seen or enrolled" }, moment(seen)),
+      h("span", {}, t("pictures", { count: crops })),
+      seen && h("span", { title: t("person.last_seen") }, moment(seen)),
     ),
   );
 }
@@ -59,30 +59,34 @@ export async function showPerson(identity) {
   });
 }
 
-const back = () => h("a", { href: addressOf(gallery(), "identities") }, "← All people");
+const back = () => h("a", { href: addressOf(gallery(), "identities") }, t("person.all"));
 
 function draw(place, about, page) {
   const { identity, cameras, first_seen: first, last_seen: last } = about;
   const button = (label, action, kind = "") =>
     h("button", { type: "button", class: kind, onclick: () => act(() => action(about)) }, label);
-  const visits = h("section", { class: "visits", "aria-label": "Visits" });
+  const visits = h("section", { class: "visits", "aria-label": t("person.visits") });
   const crops = h("div", {});
-  const similar = h("section", { "aria-label": "May be the same person" });
+  const similar = h("section", { "aria-label": t("person.similar") });
   place.replaceChildren(
     back(),
     h(
       "div",
       { class: "row" },
       h("h2", { class: "grow name" }, identity),
-      button("Rename…", rename),
-      button("Merge with…", mergeWith),
-      button("Forget…", forget, "danger quiet"),
+      button(t("person.rename"), rename),
+      button(t("person.merge"), mergeWith),
+      button(t("person.forget"), forget, "danger quiet"),
     ),
     h(
       "p",
       { class: "hint name" },
-      `${count(about.crops, "picture")} · ${cameras.join(", ") || "camera unknown"}`,
-      last && [" · first seen or enrolled ", moment(first), ", last ", moment(last)],
+      textNodes(last ? "person.about_seen" : "person.about", {
+        count: about.crops,
+        cameras: cameras.join(", ") || t("camera.unknown"),
+        first: moment(first),
+        last: moment(last),
+      }),
     ),
     visits,
     crops,
@@ -95,9 +99,9 @@ function draw(place, about, page) {
 }
 
 function showCrops(place, identity, crops, cursor) {
-  const tiles = chooser(`Pictures of ${identity}, by time`, [
-    ["Another name…", (ids) => askForName(ids, identity)],
-    ["Delete…", askToDelete, "danger quiet"],
+  const tiles = chooser(t("person.pictures", { name: identity }), [
+    [t("judge.other_name"), (ids) => askForName(ids, identity)],
+    [t("delete.more"), askToDelete, "danger quiet"],
   ]);
   tiles.add(crops);
   const more = h(
@@ -116,7 +120,7 @@ function showCrops(place, identity, crops, cursor) {
           showCrops(place, identity, [...crops, ...next.results], next.next_cursor);
         }),
     },
-    "Show more",
+    t("show_more"),
   );
   place.replaceChildren(tiles.element, more);
 }
@@ -133,15 +137,15 @@ async function showSimilar(place, identity) {
         "button",
         {
           type: "button",
-          "aria-label": `Compare with ${other}`,
+          "aria-label": t("person.compare_with", { name: other }),
           onclick: () => act(() => merge(identity, other)),
         },
-        "Compare",
+        t("compare"),
       );
     place.append(
-      h("h3", {}, "May be the same person"),
+      h("h3", {}, t("person.similar")),
       found.length === 0
-        ? h("p", { class: "hint" }, "No other person is similar enough.")
+        ? h("p", { class: "hint" }, t("person.none_similar"))
         : h(
             "ul",
             { class: "cards small" },
@@ -164,10 +168,10 @@ async function showSimilar(place, identity) {
 
 async function rename({ identity }) {
   const name = await question(
-    `Rename ${identity}`,
-    "The name of a person who is there already merges the two.",
-    "Rename",
-    { label: "New name", input: identity, list: "names" },
+    t("person.rename.which", { name: identity }),
+    t("person.rename.what"),
+    t("person.rename.do"),
+    { label: t("person.rename.name"), input: identity, list: "names" },
   );
   if (name === null || name === nfc(identity)) return;
   const existing = await ask(pathOf(name)).catch((error) => {
@@ -179,10 +183,10 @@ async function rename({ identity }) {
 
 async function mergeWith({ identity }) {
   const other = await question(
-    `Merge ${identity}`,
-    "Both are shown side by side before they are merged.",
-    "Compare",
-    { label: "The other name", input: "", list: "names" },
+    t("person.merge.which", { name: identity }),
+    t("person.merge.what"),
+    t("compare"),
+    { label: t("person.merge.name"), input: "", list: "names" },
   );
   if (other !== null && other !== nfc(identity)) await merge(identity, other);
 }
@@ -198,11 +202,15 @@ async function give(identity, name) {
   const answer = await ask(pathOf(identity), { method: "PATCH", body });
   open(answer.identity);
   report(
-    `${identity} is now ${answer.identity}${answer.merged ? ", merged with the person of that name" : ""}: ${count(answer.changed, "picture")}.`,
+    t(answer.merged ? "person.merged" : "person.renamed", {
+      name: identity,
+      new_name: answer.identity,
+      count: answer.changed,
+    }),
     {
       undone: answer.merged
         ? twoAgain(identity, answer.identity)
-        : `Undone: ${answer.identity} is ${identity} again.`,
+        : t("undone.rename", { name: answer.identity, old_name: identity }),
       undo: [
         answer.merged
           ? call("POST", inGallery(`/merges/${encodeURIComponent(answer.merge_id)}/undo`))
@@ -216,30 +224,41 @@ async function forget({ identity }) {
   const { crops, kept_searches: searches, cases } = await ask(pathOf(identity));
   const from = await inCases(cases);
   const text = [
-    `${count(crops, "picture is", "pictures are")} deleted from the gallery, and alerts about this person too. Exports keep them until they expire. `,
+    t("person.forget.pictures", { count: crops }),
+    " ",
     searches > 0 &&
       h(
         "b",
         { class: "name" },
-        `${count(searches, "kept search", "kept searches")} of this person ${searches === 1 ? "is" : "are"} deleted too${from && `, ${from}`}. `,
+        t(from ? "person.forget.searches_from" : "person.forget.searches", {
+          count: searches,
+          cases: from,
+        }),
+        " ",
       ),
-    from && "Export a case first where you need what it holds. ",
-    "This cannot be undone.",
+    from && `${t("person.forget.export")} `,
+    t("final"),
   ];
-  if (!(await question(`Forget ${identity}?`, text, "Forget", { danger: true }))) return;
+  const which = t("person.forget.which", { name: identity });
+  if (!(await question(which, text, t("person.forget.do"), { danger: true }))) return;
   const answer = await ask(pathOf(identity), { method: "DELETE" });
   dropNamed(identity);
   location.hash = addressOf(gallery(), "identities");
   const gone = await inCases(answer.cases);
-  report(`Forgotten: ${count(answer.removed, "picture")} removed from the gallery.`, {
+  report(t("person.forgotten", { count: answer.removed }), {
     lines: [
       answer.kept_searches > 0 &&
-        `${count(answer.kept_searches, "kept search", "kept searches")} deleted${gone && `, ${gone}`}.`,
-      answer.alerts > 0 && `${count(answer.alerts, "alert")} deleted.`,
+        t(gone ? "person.forgotten.searches_from" : "person.forgotten.searches", {
+          count: answer.kept_searches,
+          cases: gone,
+        }),
+      answer.alerts > 0 && t("person.forgotten.alerts", { count: answer.alerts }),
     ].filter(Boolean),
     details: [
-      "What remains elsewhere, for whoever runs this service",
-      answer.remaining.map((place) => `In ${place.where}: ${place.what}, until ${place.until}.`),
+      t("person.remains"),
+      answer.remaining.map(({ where, what, until }) =>
+        t("person.remains.at", { where, what, until }),
+      ),
     ],
   });
 }

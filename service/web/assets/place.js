@@ -1,5 +1,7 @@
 // The gallery, the panel and its item, stored in the address as #gallery/panel/item.
 
+import { t } from "./texts.js";
+
 const PANELS = [...document.querySelectorAll("main > section")].map((section) => section.id);
 
 function parts() {
@@ -38,14 +40,14 @@ export function inGallery(rest) {
 // forgetting an identity of that name would delete the gallery itself.
 export function segment(name) {
   if (name === "" || name === "." || name === "..") {
-    throw new Error(`“${name}” cannot be part of an address; no call of the service reaches it`);
+    throw new Error(t("address.unfit", { name }));
   }
   return encodeURIComponent(name);
 }
 
 // Scripts in whose words the service takes U+200C and U+200D, between two letters or marks.
 const JOINING =
-  "Arab Beng Deva Gujr Guru Khmr Knda Mlym Mong Mymr Nkoo Orya Sinh Syrc Taml Telu".split(" ");
+  "Arab|Beng|Deva|Gujr|Guru|Khmr|Knda|Mlym|Mong|Mymr|Nkoo|Orya|Sinh|Syrc|Taml|Telu".split("|");
 const JOINERS = JOINING.map((script) => {
   const letter = `[[\\p{L}\\p{M}]&&\\p{Script=${script}}]`;
   return `(?<=${letter})[\\u200c\\u200d](?=${letter})`;

@@ -1,11 +1,10 @@
 // The answer to a search: the verdict, then the crops by rank.
 
-import { ask } from "./api.js";
+import { ask, Problem } from "./api.js";
 import { clearFilters, filtered } from "./cameras.js";
 import { askForCase } from "./cases.js";
 import { openCrop } from "./crop.js";
 import {
-  count,
   decimal,
   h,
   moment,
@@ -22,41 +21,33 @@ import { clearMarks, judging } from "./judge.js";
 import { keptTools } from "./kept.js";
 import { act } from "./naming.js";
 import { addressOf, gallery, inGallery } from "./place.js";
+import { t, textNodes } from "./texts.js";
 import { changedBefore, changedSince } from "./verdicts.js";
 
-const STRANGERS = { "far_1e-1": "1 in 10", "far_1e-2": "1 in 100", "far_1e-3": "1 in 1,000" };
 // Number of query images beside the verdict, where the form is not visible.
 const SHOTS_BESIDE = 2;
 const HEADS = {
-  match: (best) => ["Match: ", who(best)],
-  uncertain: (best) => ["Uncertain: perhaps ", who(best)],
-  no_match: () => ["No match in this gallery"],
-  nothing_searched: () => ["Nothing was searched"],
+  match: (best) => textNodes("answer.match", { who: who(best) }),
+  uncertain: (best) => textNodes("answer.uncertain", { who: who(best) }),
+  no_match: () => [t("answer.no_match")],
+  nothing_searched: () => [t("answer.nothing_searched")],
 };
 const SUMMARIES = {
-  match: (best) =>
-    `The best picture shows the same person with a probability of ${inWords(best.probability)}.`,
-  uncertain: (best) =>
-    `The best picture shows the same person with a probability of ${inWords(best.probability)}. That is too little for a match here: strangers come that close more often than is accepted. Compare it with the query before you decide.`,
-  no_match: () => "No picture is similar enough. The most similar pictures follow.",
+  match: ({ probability }) =>
+    t("answer.match.summary", { probability: percent(probability, true) }),
+  uncertain: ({ probability }) =>
+    t("answer.uncertain.summary", { probability: percent(probability, true) }),
+  no_match: () => t("answer.no_match.summary"),
   nothing_searched: () => "",
 };
 const LIMITS = {
-  own: ({ basis }) => `${basis} They separate match, uncertain and no match.`,
-  frozen: ({ basis }) =>
-    `${basis} They separate match, uncertain and no match, and are kept as they are.`,
-  artefact: ({ reason }) =>
-    `The thresholds between match, uncertain and no match are the model’s own${OWN[reason] ?? ""}.`,
-  off: () =>
-    "The thresholds between match, uncertain and no match are the model’s own, as this gallery is set up.",
+  own: ({ basis }) => textNodes("limits.own", { basis: h("span", { lang: "en" }, basis) }),
+  frozen: ({ basis }) => textNodes("limits.frozen", { basis: h("span", { lang: "en" }, basis) }),
+  artefact: ({ reason }) => t(`limits.model.${REASONS.includes(reason) ? reason : "other"}`),
+  off: () => t("limits.off"),
 };
-const OWN = {
-  not_fitted: "; those of this gallery come once it has 18 named people or enough searches",
-  few_identities: "; this search covered too few named people for those of the gallery",
-  few_scored: "; this search compared too few named people for those of the gallery",
-  shallow_search:
-    "; this search compared fewer pictures than the thresholds of the gallery are for",
-};
+// Reasons why the thresholds are not those of the gallery.
+const REASONS = ["not_fitted", "few_identities", "few_scored", "shallow_search"];
 
 // Searches are {answer, shots, point, kept, former} or {problem, shots}. There are several with
 // mode=separate. `former` is the judgement of the same search in this tab that differs, or null.
@@ -74,9 +65,9 @@ export function showAcross(place, answers, shots) {
   showEach(
     place,
     answers,
-    (_, index) => [shotPicture(shots[index]), `Image ${index + 1}`],
+    (_, index) => [shotPicture(shots[index]), t("results.image", { number: index + 1 })],
     ({ problem, ...answer }) =>
-      problem ? [problemOf(new Error(problem.detail))] : rankingAcross(answer),
+      problem ? [problemOf(new Problem(problem.status, problem))] : rankingAcross(answer),
   );
 }
 
@@ -100,7 +91,7 @@ function showEach(place, answers, heading, contents) {
 // A result links to the same search in its gallery.
 function rankingAcross({ verdict, results, galleries, warnings }) {
   const [best] = results;
-  const head = verdict === "no_match" ? ["No match in these galleries"] : HEADS[verdict](best);
+  const head = verdict === "no_match" ? [t("answer.no_match_across")] : HEADS[verdict](best);
   return [
     h(
       "div",
@@ -110,17 +101,13 @@ function rankingAcross({ verdict, results, galleries, warnings }) {
         "div",
         {},
         h("h2", {}, head),
-        h(
-          "p",
-          {},
-          `${galleries.length} galleries were searched. Together they accept as many false matches as a search of one.`,
-        ),
-        warnings.map((warning) => h("p", { class: "note" }, `⚠ ${sentence(warning)}`)),
+        h("p", {}, t("results.across", { number: galleries.length })),
+        warnings.map(warningNote),
       ),
     ),
     h(
       "ol",
-      { class: "cards", "aria-label": "Results" },
+      { class: "cards", "aria-label": t("results") },
       results.map((result) =>
         h(
           "li",
@@ -130,7 +117,7 @@ function rankingAcross({ verdict, results, galleries, warnings }) {
             {
               class: "open",
               href: addressOf(result.gallery, "search"),
-              title: `Search in ${result.gallery}`,
+              title: t("results.search_in", { gallery: result.gallery }),
             },
             contents(result),
           ),
@@ -144,23 +131,18 @@ const titleOf = ({ kept }, at) =>
   kept
     ? h(
         "a",
-        { href: addressOf(gallery(), "search", kept.query_id), title: "This search alone" },
-        `Picture ${at + 1}`,
+        { href: addressOf(gallery(), "search", kept.query_id), title: t("results.alone") },
+        t("picture.numbered", { number: at + 1 }),
       )
-    : `Image ${at + 1}`;
+    : t("results.image", { number: at + 1 });
 
 function ranking(search) {
   const cards = search.answer.results.map((result) => card(result, search));
   return [
     banner(search),
     keptTools(search, addToCase(search)),
-    outOfOrder(search.answer.results) &&
-      h(
-        "p",
-        { class: "hint" },
-        "Pictures of one person stand together, so the order is not that of the probability alone.",
-      ),
-    h("ol", { class: "cards", "aria-label": "Results" }, cards),
+    outOfOrder(search.answer.results) && h("p", { class: "hint" }, t("results.order")),
+    h("ol", { class: "cards", "aria-label": t("results") }, cards),
   ].filter(Boolean);
 }
 
@@ -182,7 +164,7 @@ function addToCase({ kept }) {
     h(
       "button",
       { type: "button", onclick: () => act(() => askForCase(kept.query_id)) },
-      "Add to a case…",
+      t("results.add_to_case"),
     )
   );
 }
@@ -197,7 +179,7 @@ function banner(search) {
     h("p", {}, SUMMARIES[answer.verdict](best)),
     changedBefore(answer, former),
     kept?.created_at && changedSince(search),
-    answer.warnings.map((warning) => h("p", { class: "note" }, `⚠ ${sentence(warning)}`)),
+    answer.warnings.map(warningNote),
   );
   if (best) text.append(basis(answer, point));
   else nextStep(text);
@@ -218,23 +200,18 @@ function basis(answer, point) {
   return h(
     "details",
     {},
-    h("summary", {}, "How the verdict comes about"),
+    h("summary", {}, t("results.how")),
     h(
       "p",
       {},
-      `The query was compared with ${count(answer.candidates_scored, "picture")} in ${answer.timing_ms.total.toFixed(0)} ms.`,
+      t("results.compared", {
+        count: answer.candidates_scored,
+        milliseconds: Math.round(answer.timing_ms.total),
+      }),
     ),
     h("p", {}, LIMITS[answer.calibration.state](answer.calibration)),
-    h(
-      "p",
-      {},
-      `They accept that about ${STRANGERS[point]} searches for a person who is not in the gallery end with “match”. The field “False matches that are accepted” changes that.`,
-    ),
-    h(
-      "p",
-      {},
-      "Match, uncertain and no match follow from these thresholds, not from the probability alone: so a result can be uncertain with 91%, or no match with 30%.",
-    ),
+    h("p", {}, t("results.accepted", { share: t(`accepted.${point}`) })),
+    h("p", {}, t("results.not_probability")),
   );
 }
 
@@ -245,14 +222,13 @@ async function nextStep(text) {
   const enroll = h(
     "a",
     { class: "button", href: addressOf(gallery(), "enroll") },
-    "Enroll pictures",
+    t("enroll.pictures"),
   );
-  const clear = h("button", { type: "button", onclick: clearFilters }, "Clear the filters");
+  const clear = h("button", { type: "button", onclick: clearFilters }, t("results.clear_filters"));
   place.className = "row";
-  if (crops === 0) place.replaceChildren("This gallery is empty.", enroll);
-  else if (filtered())
-    place.replaceChildren("No picture of the gallery passes the filters.", clear);
-  else place.replaceChildren("The gallery has no other picture to compare with.", enroll);
+  if (crops === 0) place.replaceChildren(t("results.empty"), enroll);
+  else if (filtered()) place.replaceChildren(t("results.filtered_out"), clear);
+  else place.replaceChildren(t("results.no_other"), enroll);
 }
 
 function card(result, search) {
@@ -272,30 +248,32 @@ function contents(result) {
   const bar = h("span", { class: "bar", "aria-hidden": "true" }, h("i"));
   bar.firstChild.style.width = `${100 * (result.probability ?? 0)}%`;
   const figures = [
-    ["probability", result.probability !== null && percent(result.probability)],
-    ["similarity", decimal(result.cosine, 3)],
-    ["time", "time_log_odds" in result && signed(result.time_log_odds)],
+    [t("probability"), result.probability !== null && percent(result.probability)],
+    [t("similarity"), decimal(result.cosine, 3)],
+    [t("results.time"), "time_log_odds" in result && signed(result.time_log_odds)],
   ];
   return [
-    h("span", { class: "rank" }, h("span", { class: "unseen" }, "rank "), result.rank),
-    thumbnail(result.image_url, `Picture of ${nameOf(result.identity)}`),
+    h("span", { class: "rank" }, h("span", { class: "unseen" }, t("rank"), " "), result.rank),
+    thumbnail(result.image_url, t("picture.of", { name: nameOf(result.identity) })),
     h(
       "span",
       { class: "about" },
       verdictChip(result.verdict),
       h("b", {}, name(result)),
-      result.gallery && h("span", { class: "name" }, `in ${result.gallery}`),
-      h("span", { class: "name" }, result.camera ?? "camera unknown"),
+      result.gallery &&
+        h("span", { class: "name" }, t("results.in_gallery", { gallery: result.gallery })),
+      h("span", { class: "name" }, result.camera ?? t("camera.unknown")),
       h("span", {}, moment(result.captured_at)),
       result.track !== null &&
         h(
           "span",
           { class: "name" },
-          `Track ${result.track}`,
-          result.crops && ` of ${count(result.crops, "picture")}`,
+          result.crops
+            ? t("results.track_of", { track: result.track, count: result.crops })
+            : t("results.track", { track: result.track }),
         ),
       result.external_id !== null &&
-        h("span", { class: "name", title: "File or your id" }, result.external_id),
+        h("span", { class: "name", title: t("crop.file") }, result.external_id),
       bar,
       h(
         "span",
@@ -306,11 +284,9 @@ function contents(result) {
   ];
 }
 
-function inWords(share) {
-  return percent(share).replace("> ", "more than ").replace("< ", "less than ");
-}
-
+// Warnings are the service’s, in English.
+const warningNote = (warning) => h("p", { class: "note", lang: "en" }, `⚠ ${sentence(warning)}`);
 const name = (result) => h("span", { class: "name" }, nameOf(result.identity));
-const who = (result) => (result.identity === null ? "a picture without a name" : name(result));
+const who = (result) => (result.identity === null ? t("answer.nobody") : name(result));
 const signed = (value) => `${value < 0 ? "−" : "+"}${decimal(Math.abs(value), 1)}`;
 const figure = (label, value) => h("span", {}, h("span", {}, label), " ", h("b", {}, value));

@@ -1,6 +1,6 @@
 // The search form: a query by images, or by a crop or a track of the gallery.
 
-import { ask, blobOf, formOf } from "./api.js";
+import { ask, blobOf, formOf, Problem } from "./api.js";
 import { askForBoxes } from "./boxes.js";
 import { cameraFields, chooseCameras, startCameras, validTimes } from "./cameras.js";
 import { attempt, find, h, localTime, nameOf, shotPicture, takeFiles } from "./elements.js";
@@ -10,6 +10,7 @@ import { lookAt } from "./photos.js";
 import { addressOf, gallery, inGallery, item, panel } from "./place.js";
 import { showAcross, showAnswers } from "./results.js";
 import { askIfSeen } from "./seen.js";
+import { t } from "./texts.js";
 import { trackName } from "./tracks.js";
 import { formerJudgement } from "./verdicts.js";
 
@@ -235,7 +236,10 @@ function drawShots(next) {
       h(
         "li",
         {},
-        shotPicture(shot, shot.blob ? `Query picture ${at + 1}` : "The picture of the query"),
+        shotPicture(
+          shot,
+          shot.blob ? t("search.picture", { number: at + 1 }) : t("search.picture_of_query"),
+        ),
         shot.crop && h("span", { class: "name" }, nameOf(shot.crop.identity)),
         shot.track && h("span", { class: "name" }, trackName(shot.track)),
         shot.blob &&
@@ -244,17 +248,17 @@ function drawShots(next) {
             {
               type: "button",
               class: "quiet",
-              "aria-label": `Draw boxes on query picture ${at + 1}`,
+              "aria-label": t("search.draw_boxes", { number: at + 1 }),
               onclick: () => drawBoxes(shot),
             },
-            "Boxes…",
+            t("search.boxes"),
           ),
         h(
           "button",
           {
             type: "button",
             class: "remove",
-            "aria-label": `Remove query picture ${at + 1}`,
+            "aria-label": t("search.remove", { number: at + 1 }),
             onclick: () => setShots(shots.filter((other) => other !== shot)),
           },
           "×",
@@ -345,8 +349,8 @@ function beginning() {
   const place = h(
     "div",
     { class: "empty" },
-    h("p", { class: "big" }, "Drop a picture to begin."),
-    h("p", {}, "The most similar pictures of the gallery appear here, with what the model says."),
+    h("p", { class: "big" }, t("search.begin")),
+    h("p", {}, t("search.begin.hint")),
   );
   if (gallery()) {
     ask(inGallery("")).then(
@@ -356,25 +360,21 @@ function beginning() {
             h(
               "p",
               { class: "row sample" },
-              "No picture at hand?",
-              h("button", { type: "button", onclick: searchWithSample }, "Search with a sample"),
+              t("search.no_picture"),
+              h("button", { type: "button", onclick: searchWithSample }, t("search.sample")),
             ),
           );
         else
           place.replaceChildren(
-            h("p", { class: "big" }, "This gallery has no pictures yet."),
-            h(
-              "p",
-              {},
-              "A search compares a picture with those of the gallery. Begin by adding pictures of people you know, or of people you look for.",
-            ),
+            h("p", { class: "big" }, t("search.empty")),
+            h("p", {}, t("search.empty.hint")),
             h(
               "p",
               {},
               h(
                 "a",
                 { class: "button main", href: addressOf(gallery(), "enroll") },
-                "Enroll pictures",
+                t("enroll.pictures"),
               ),
             ),
           );
@@ -446,7 +446,10 @@ async function run({ scroll = false } = {}) {
           ? [searched(answer, asked)]
           : answer.results.map((result, at) =>
               result.problem
-                ? { problem: new Error(result.problem.detail), shots: [asked[at]] }
+                ? {
+                    problem: new Problem(result.problem.status, result.problem),
+                    shots: [asked[at]],
+                  }
                 : searched(result, [asked[at]]),
             ),
       );

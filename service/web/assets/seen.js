@@ -8,6 +8,7 @@ import { openCrop, stepsOf } from "./crop.js";
 import { attempt, find, h, keptFor, nameOf, onSubmit, shotPicture, takeFiles } from "./elements.js";
 import { lookAt } from "./photos.js";
 import { addressOf, changed, gallery, item, panel } from "./place.js";
+import { inList, t, textNodes } from "./texts.js";
 import { trackName } from "./tracks.js";
 import { answerElements } from "./visits.js";
 
@@ -104,7 +105,7 @@ function offer(galleries) {
           "span",
           {},
           h("span", { class: "name" }, each.name),
-          h("span", { class: "hint" }, ` keeps ${keptFor(each)}`),
+          h("span", { class: "hint" }, " ", t("seen.keeps", { time: keptFor(each) })),
         ),
       ),
     ),
@@ -112,8 +113,9 @@ function offer(galleries) {
 }
 
 function suggestedName() {
+  const first = t("seen.gallery_name");
   for (let number = 1; ; number += 1) {
-    const name = number === 1 ? "sightings" : `sightings-${number}`;
+    const name = number === 1 ? first : `${first}-${number}`;
     if (!known.includes(name)) return name;
   }
 }
@@ -131,20 +133,20 @@ function searched() {
 
 function beginning() {
   const isEmpty = keeping.every(({ crops }) => crops === 0);
-  const names = new Intl.ListFormat("en").format(keeping.map(({ name }) => name));
+  const names = inList(keeping.map(({ name }) => name));
   return h(
     "div",
     { class: "empty" },
-    h("p", { class: "big" }, isEmpty ? "Cameras have left no pictures yet." : "Drop a picture."),
+    h("p", { class: "big" }, t(isEmpty ? "seen.no_pictures" : "seen.drop")),
     h(
       "p",
       {},
       isEmpty
-        ? [
-            `What they send to ${names} can be searched here. `,
-            h("a", { href: "/docs#/crops/enroll_crops" }, "How cameras send pictures"),
-          ]
-        : "Everywhere that cameras saw this person appears here, in order of time, also without a name.",
+        ? textNodes("seen.no_pictures.hint", {
+            galleries: names,
+            link: h("a", { href: "/docs#/crops/enroll_crops" }, t("seen.how")),
+          })
+        : t("seen.drop.hint"),
     ),
   );
 }
@@ -162,7 +164,7 @@ async function takeImages(files) {
     looked,
     whole: true,
     single: true,
-    each: "all boxes are taken for one person",
+    each: t("seen.each"),
   };
   const blobs = looked === null ? files : await askForBoxes(files[0], people);
   if (blobs !== null) setShots(blobs.map((blob) => ({ blob })));
@@ -177,7 +179,7 @@ function setShots(next) {
       h(
         "li",
         {},
-        shotPicture(shot, `Picture ${at + 1} of the person`),
+        shotPicture(shot, t("seen.picture", { number: at + 1 })),
         shot.crop && h("span", { class: "name" }, nameOf(shot.crop.identity)),
         shot.track && h("span", { class: "name" }, trackName(shot.track)),
         h(
@@ -185,7 +187,7 @@ function setShots(next) {
           {
             type: "button",
             class: "remove",
-            "aria-label": `Remove picture ${at + 1} of the person`,
+            "aria-label": t("seen.remove", { number: at + 1 }),
             onclick: () => setShots(shots.filter((other) => other !== shot)),
           },
           "×",
@@ -234,12 +236,10 @@ async function run({ scroll = false } = {}) {
   const request = (running = new AbortController());
   const galleries = searched();
   await attempt(place(), async () => {
-    if (shots.length === 0) throw new Error("Drop or choose a picture of the person first.");
-    if (galleries.length === 0) throw new Error("Tick at least one gallery.");
+    if (shots.length === 0) throw new Error(t("seen.need_picture"));
+    if (galleries.length === 0) throw new Error(t("seen.need_gallery"));
     if (galleries.length > MOST_GALLERIES)
-      throw new Error(
-        `${MOST_GALLERIES} galleries at most are searched at once. Untick some, and search twice.`,
-      );
+      throw new Error(t("seen.most_galleries", { number: MOST_GALLERIES }));
     const chosen = times();
     const most = Math.min(MOST_COMPARED, Math.floor(MOST_SCORED / galleries.length));
     const body = formOf([

@@ -1,6 +1,7 @@
 // Pictures side by side, with common zoom and position, so that the same parts are compared.
 
 import { h, pictureOf } from "./elements.js";
+import { t } from "./texts.js";
 
 const MOST = 8;
 const STEP = 1.5;
@@ -44,13 +45,13 @@ export function sideBySide(pictures) {
         type: "button",
         "data-key": key,
         "aria-label": title,
-        title: `${title} (${key})`,
+        title: t("hint.key", { action: title, key }),
         onclick: action,
       },
       label,
     );
-  const out = button("−", "-", "Zoom out", () => magnify(1 / STEP));
-  const whole = button("Whole", "0", "Whole pictures", () => magnify(1 / MOST));
+  const out = button("−", "-", t("side.zoom_out"), () => magnify(1 / STEP));
+  const whole = button(t("side.whole"), "0", t("side.whole.hint"), () => magnify(1 / MOST));
   const figures = pictures.map(([label], at) => {
     const view = h(
       "div",
@@ -58,7 +59,7 @@ export function sideBySide(pictures) {
         class: "view",
         tabindex: 0,
         role: "group",
-        "aria-label": `${label}. Arrow keys move a magnified picture.`,
+        "aria-label": t("side.view", { label }),
       },
       panes[at],
     );
@@ -103,7 +104,7 @@ export function sideBySide(pictures) {
     "div",
     { class: "row zoom" },
     out,
-    button("+", "+", "Zoom in", () => magnify(STEP)),
+    button("+", "+", t("side.zoom_in"), () => magnify(STEP)),
     whole,
   );
   draw();
@@ -121,6 +122,8 @@ export function show(pane, file, label) {
       image.nextSibling?.remove();
     },
     (error) =>
-      pane.replaceChildren(h("span", { class: "missing", title: error.message }, "no picture")),
+      pane.replaceChildren(
+        h("span", { class: "missing", title: error.message }, t("picture.none")),
+      ),
   );
 }

@@ -1,18 +1,11 @@
 // The state line: the gallery's state, or in red the service's problem while it lasts.
 
-import { count, find, h, keptFor } from "./elements.js";
+import { find, h, keptFor } from "./elements.js";
+import { t } from "./texts.js";
 
 const CHECK_MS = 10_000;
 const AGAIN_MS = 2_000;
-const STATES = {
-  ready: "ready",
-  previous_model: "answered by the previous model; reindex the gallery to use the new one",
-  needs_reindex: "filled by another model; reindex the gallery to search it and to enroll",
-};
-const THRESHOLDS = {
-  own: "match or no match: adjusted to this gallery",
-  frozen: "match or no match: adjusted to this gallery, kept as it is",
-};
+const ADJUSTED = ["own", "frozen"];
 let chosen = null;
 let trouble = null;
 let waiting = 0;
@@ -49,16 +42,13 @@ async function troubleNow() {
     // A proxy may block this address.
     if (!response.ok && response.status < 500) return null;
     const body = await response.json();
-    if (!response.ok) return `The service is not ready: ${body.detail}`;
-    if (body.record.state === "unreachable")
-      return "The database does not answer: searches are answered from memory, and nothing can be changed";
-    if (body.record.state === "writes_wait")
-      return "Another process of the service stands still and keeps this one from writing: nothing can be changed";
-    if (body.audit_log === "unavailable")
-      return "The audit log cannot be written: nothing can be searched";
-    return body.index === "ready" ? null : "The index does not answer: nothing can be searched";
+    if (!response.ok) return t("state.not_ready", { reason: body.detail });
+    if (body.record.state === "unreachable") return t("state.unreachable");
+    if (body.record.state === "writes_wait") return t("state.writes_wait");
+    if (body.audit_log === "unavailable") return t("state.no_audit_log");
+    return body.index === "ready" ? null : t("state.no_index");
   } catch {
-    return "The service does not answer. It is asked again every two seconds";
+    return t("state.silent");
   }
 }
 
@@ -81,14 +71,16 @@ function draw() {
 function stateOf(gallery) {
   const { state, crops, identities, calibration } = gallery;
   return [
-    h("span", { class: `dot ${state}` }, STATES[state]),
-    h("span", {}, count(crops, "picture")),
-    h("span", {}, count(identities, "person", "people")),
+    h("span", { class: `dot ${state}` }, t(`state.${state}`)),
+    h("span", {}, t("pictures", { count: crops })),
+    h("span", {}, t("people", { count: identities })),
     h(
       "span",
       { title: calibration.basis },
-      THRESHOLDS[calibration.state] ?? "match or no match: standard",
+      t(
+        `state.thresholds.${ADJUSTED.includes(calibration.state) ? calibration.state : "standard"}`,
+      ),
     ),
-    keptFor(gallery) && h("span", {}, `pictures kept for ${keptFor(gallery)}`),
+    keptFor(gallery) && h("span", {}, t("state.kept_for", { time: keptFor(gallery) })),
   ].filter(Boolean);
 }

@@ -1,7 +1,8 @@
 // Crops as tiles that can be chosen, with actions for the chosen ones.
 
 import { openCrop } from "./crop.js";
-import { count, h, moment, nameOf, thumbnail } from "./elements.js";
+import { h, moment, nameOf, thumbnail } from "./elements.js";
+import { LOCALE, t } from "./texts.js";
 
 // `actions` are [label, action on the chosen ids, class]; `chosen` selects all tiles at first.
 export function chooser(label, actions, { chosen = false } = {}) {
@@ -27,9 +28,9 @@ export function chooser(label, actions, { chosen = false } = {}) {
   const redraw = () => {
     const number = picked().length;
     // A range begins with one picture.
-    const range = number === 1 && boxes().length > 2 ? " Shift chooses a range." : "";
-    note.textContent = number > 0 ? `${count(number, "picture")} chosen.${range}` : "";
-    all.textContent = number > 0 && number === boxes().length ? "Choose none" : "Choose all";
+    const key = number === 1 && boxes().length > 2 ? "tiles.chosen_range" : "tiles.chosen";
+    note.textContent = number > 0 ? t(key, { count: number }) : "";
+    all.textContent = t(number > 0 && number === boxes().length ? "tiles.none" : "tiles.all");
     for (const button of buttons) button.disabled = number === 0;
   };
   let last = null;
@@ -61,10 +62,11 @@ export function chooser(label, actions, { chosen = false } = {}) {
 // Of a crop that was not read with its labels, only the picture is shown.
 function tile(crop, checked) {
   const isRead = crop.camera !== undefined;
-  const time = crop.captured_at ? new Date(crop.captured_at).toLocaleString() : "time unknown";
-  const about = isRead
-    ? `${nameOf(crop.identity)}, ${crop.camera ?? "camera unknown"}, ${time}`
-    : nameOf(null);
+  const name = nameOf(crop.identity);
+  const camera = crop.camera ?? t("camera.unknown");
+  const time = crop.captured_at
+    ? new Date(crop.captured_at).toLocaleString(LOCALE)
+    : t("time.unknown");
   return h(
     "li",
     { class: "tile" },
@@ -72,19 +74,21 @@ function tile(crop, checked) {
       type: "checkbox",
       value: crop.crop_id,
       checked,
-      "aria-label": `Choose the picture of ${about}`,
+      "aria-label": isRead
+        ? t("tiles.choose_read", { name, camera, time })
+        : t("tiles.choose", { name }),
     }),
     h(
       "button",
       { type: "button", class: "card", onclick: () => openCrop(crop.crop_id) },
-      thumbnail(crop.image_url, `Picture of ${nameOf(crop.identity)}`),
+      thumbnail(crop.image_url, t("picture.of", { name })),
       isRead &&
         h(
           "span",
           { class: "about" },
-          h("span", { class: "name" }, crop.camera ?? "camera unknown"),
+          h("span", { class: "name" }, camera),
           h("span", {}, moment(crop.captured_at)),
-          crop.set_aside && h("span", { class: "note" }, "set aside"),
+          crop.set_aside && h("span", { class: "note" }, t("tiles.aside")),
         ),
     ),
   );

@@ -1,7 +1,8 @@
 // Crops or visits by time, in a lane for each camera. A list beside it serves keyboards and screen
 // readers.
 
-import { count, nfc } from "./elements.js";
+import { nfc } from "./elements.js";
+import { LOCALE, t } from "./texts.js";
 
 const LANE = 40;
 const HEAD = 8;
@@ -19,8 +20,8 @@ export const marksOf = (crops) =>
     });
 
 // Return null for fewer than two marks. A mark is {id, camera, from, until}; `choose` gets the id of
-// the one that is pressed, and `noun` is what they are.
-export function timeline(marks, choose, noun) {
+// the one that is pressed, and `kind` is what they are: "picture" or "visit".
+export function timeline(marks, choose, kind) {
   if (marks.length < 2) return null;
   const seen = marks.map((mark) => ({ ...mark, camera: nfc(mark.camera) }));
   const lanes = [...new Set(seen.map((mark) => mark.camera))].sort((first, second) =>
@@ -32,11 +33,12 @@ export function timeline(marks, choose, noun) {
     `${EDGE + (100 - 2 * EDGE) * (until > from ? (at - from) / (until - from) : 0.5)}%`;
   const y = (camera) => HEAD + LANE * lanes.indexOf(camera) + LANE - 10;
   const height = HEAD + LANE * lanes.length + FOOT;
-  const words = lanes.map(
-    (lane) =>
-      `${lane ?? "camera unknown"}: ${count(seen.filter((mark) => mark.camera === lane).length, noun)}`,
+  const words = lanes.map((lane) =>
+    t(`timeline.lane.${kind}`, {
+      camera: lane ?? t("camera.unknown"),
+      count: seen.filter((mark) => mark.camera === lane).length,
+    }),
   );
-  const title = `${noun.charAt(0).toUpperCase()}${noun.slice(1)}s`;
   return s(
     "svg",
     {
@@ -44,11 +46,11 @@ export function timeline(marks, choose, noun) {
       width: "100%",
       height,
       role: "img",
-      "aria-label": `${title} by time and camera. ${words.join(", ")}.`,
+      "aria-label": t(`timeline.${kind}`, { lanes: words.join(", ") }),
     },
     ...lanes.flatMap((lane) => [
       s("line", { class: "lane", x1: "0", x2: "100%", y1: y(lane), y2: y(lane) }),
-      s("text", { x: "0", y: y(lane) - 16 }, lane ?? "camera unknown"),
+      s("text", { x: "0", y: y(lane) - 16 }, lane ?? t("camera.unknown")),
     ]),
     ...seen.slice(1).map((mark, at) =>
       s("line", {
@@ -70,8 +72,9 @@ export function timeline(marks, choose, noun) {
 function shape(mark, x, y, choose) {
   const { id, camera, from, until } = mark;
   const ends = from === until ? [from] : [from, until];
-  const times = ends.map((at) => new Date(at).toLocaleString()).join(" – ");
-  const title = s("title", {}, `${camera ?? "camera unknown"}, ${times}`);
+  const time = ends.map((at) => new Date(at).toLocaleString(LOCALE)).join(" – ");
+  const words = t("timeline.mark", { camera: camera ?? t("camera.unknown"), time });
+  const title = s("title", {}, words);
   const drawn =
     from === until
       ? s("circle", { cx: x(from), cy: y, r: 7 }, title)
@@ -93,7 +96,7 @@ function label(at, span) {
   const time = { hour: "numeric", minute: "2-digit" };
   const day = { month: "short", day: "numeric" };
   return new Intl.DateTimeFormat(
-    undefined,
+    LOCALE,
     span < DAY_MS / 2
       ? { ...day, ...time }
       : span < 7 * DAY_MS

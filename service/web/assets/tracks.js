@@ -1,9 +1,10 @@
 // Tracks of the gallery with their pictures. A track can be searched, named or deleted as a whole.
 
 import { ask, pages } from "./api.js";
-import { attempt, count, find, h, nfc, period, question, thumbnail } from "./elements.js";
+import { attempt, find, h, nfc, period, question, thumbnail } from "./elements.js";
 import { act, askToDelete, named, naming, relabel, report } from "./naming.js";
 import { addressOf, gallery, inGallery, panel } from "./place.js";
+import { t } from "./texts.js";
 import { chooser } from "./tiles.js";
 
 // Page size of the service.
@@ -12,7 +13,8 @@ const ASKED = 4;
 // Operating point of a pair at which unnamed crops are joined, in searches and groupings.
 const JOINS = "pair_far_1e-3";
 
-export const trackName = ({ track, camera }) => `Track ${track}, ${camera ?? "camera unknown"}`;
+export const trackName = ({ track, camera }) =>
+  t("track.named", { track, camera: camera ?? t("camera.unknown") });
 
 export function startTracks() {
   document.addEventListener("panel-shown", () => load());
@@ -47,9 +49,7 @@ async function load(cursor = null, enough = PAGE) {
         h(
           "li",
           { class: "hint" },
-          camera
-            ? `No track is of camera “${camera}”.`
-            : "No picture of this gallery has a track yet.",
+          camera ? t("track.none_of_camera", { camera }) : t("track.none"),
         ),
       );
     more.hidden = page.next_cursor === null;
@@ -71,7 +71,7 @@ function row(track, least, open) {
       {
         type: "button",
         class: kind,
-        "aria-label": `${label}: ${trackName(track)}`,
+        "aria-label": t("track.action", { action: label, track: trackName(track) }),
         onclick: () => act(() => action(track)),
       },
       label,
@@ -82,13 +82,13 @@ function row(track, least, open) {
     thumbnail(track.image_url, ""),
     h("b", { class: "name" }, trackName(track)),
     h("span", { class: "hint" }, period(track.first_seen, track.last_seen)),
-    h("span", { class: "name grow" }, track.identities.join(", ") || "no name"),
+    h("span", { class: "name grow" }, track.identities.join(", ") || t("name.none")),
     track.cohesion !== null &&
       track.cohesion < least &&
-      h("span", { class: "note" }, "may show two people"),
-    button("Search", search),
-    button("Name…", async () => name(track, await cropsOf(track))),
-    button("Delete…", async () => askToDelete(idsOf(await cropsOf(track))), "danger quiet"),
+      h("span", { class: "note" }, t("track.two_people")),
+    button(t("search.start"), search),
+    button(t("name.give.more"), async () => name(track, await cropsOf(track))),
+    button(t("delete.more"), async () => askToDelete(idsOf(await cropsOf(track))), "danger quiet"),
     pictures(track, open),
   );
 }
@@ -110,15 +110,15 @@ function pictures(track, open) {
                 crops.filter((crop) => ids.includes(crop.crop_id)),
               ),
             );
-          const tiles = chooser(`Pictures of ${trackName(track)}, by time`, [
-            ["Name…", nameSome],
-            ["Delete…", askToDelete, "danger quiet"],
+          const tiles = chooser(t("track.pictures", { track: trackName(track) }), [
+            [t("name.give.more"), nameSome],
+            [t("delete.more"), askToDelete, "danger quiet"],
           ]);
           tiles.add(crops);
           place.replaceChildren(tiles.element);
         }),
     },
-    h("summary", {}, count(track.crops, "picture")),
+    h("summary", {}, t("pictures", { count: track.crops })),
     place,
   );
 }
@@ -137,15 +137,14 @@ function search(track) {
 }
 
 async function name(track, crops) {
-  const text = `${count(crops.length, "picture gets", "pictures get")} the name that you enter. An empty field takes the name away.`;
-  const identity = await question(`Who is on ${trackName(track)}?`, text, "Name", {
-    label: "Name",
+  const text = t("naming.gets_or_loses", { count: crops.length });
+  const who = t("track.who", { track: trackName(track) });
+  const identity = await question(who, text, t("name.give"), {
+    label: t("name"),
     input: track.identities[0] ?? "",
     required: false,
     list: "names",
-    pictures: crops
-      .slice(0, ASKED)
-      .map((crop) => thumbnail(crop.image_url, "A picture of the track")),
+    pictures: crops.slice(0, ASKED).map((crop) => thumbnail(crop.image_url, t("track.picture"))),
   });
   if (identity === null) return;
   const number = await relabel(idsOf(crops), identity);

@@ -1,8 +1,9 @@
 // The trials of a watch list: how far each camera is.
 
-import { count, h, moment } from "./elements.js";
+import { h, moment } from "./elements.js";
+import { t, textNodes } from "./texts.js";
 
-const cameraOf = ({ camera }) => camera ?? "an unnamed camera";
+const cameraOf = ({ camera }) => camera ?? t("camera.unnamed");
 
 // Return the trials of an armed list as elements.
 export function describeTrials({ trials, trial_until: until }) {
@@ -11,7 +12,7 @@ export function describeTrials({ trials, trial_until: until }) {
   const hasTimedOut = new Date(until) <= new Date();
   const isOnTrial = running.length > 0 || (trials.length === 0 && !hasTimedOut);
   return [
-    isOnTrial && h("p", { class: "hint" }, ...explained(until)),
+    isOnTrial && h("p", { class: "hint" }, textNodes("trials.about", { time: moment(until) })),
     trials.length > 0 &&
       h(
         "ul",
@@ -21,21 +22,21 @@ export function describeTrials({ trials, trial_until: until }) {
   ];
 }
 
-const explained = (until) => [
-  "On trial, the alerts of a camera show what the forecast is worth there: until 200 tracks passed it and its first 20 alerts are decided, or until ",
-  moment(until),
-  ".",
-];
-
 // Name a camera, and its key where several keys have a camera of that name.
 function nameOf(trial, trials) {
   const isAlone = trials.filter(({ camera }) => camera === trial.camera).length === 1;
-  return isAlone ? cameraOf(trial) : `${cameraOf(trial)} (key ${trial.key_id})`;
+  return isAlone
+    ? cameraOf(trial)
+    : t("trials.camera", { camera: cameraOf(trial), key: trial.key_id });
 }
 
 function progressOf(trial, trials) {
-  const name = nameOf(trial, trials);
-  if (trial.is_over) return `Trial at ${name}: over.`;
-  const tracks = `${Math.min(trial.tracks, trial.tracks_needed)} of ${trial.tracks_needed} tracks`;
-  return `Trial at ${name}: ${tracks}, ${count(trial.unreviewed, "alert")} to review.`;
+  const camera = nameOf(trial, trials);
+  if (trial.is_over) return t("trials.over", { camera });
+  return t("trials.running", {
+    camera,
+    done: Math.min(trial.tracks, trial.tracks_needed),
+    needed: trial.tracks_needed,
+    count: trial.unreviewed,
+  });
 }

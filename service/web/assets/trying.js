@@ -7,11 +7,10 @@ import { askForBoxes } from "./boxes.js";
 import { attempt, find, h, moment, percent, pictureOf, sentence, takeFiles } from "./elements.js";
 import { lookAt } from "./photos.js";
 import { gallery, inGallery } from "./place.js";
+import { t, textNodes } from "./texts.js";
 
 const TRIAL_CAMERA = "trial";
 const KEY_DAYS = 90;
-const MAY_NOT_SEND =
-  "The key of this page may not send what a camera sees. It takes a key that may do that (sight) and that may search and read (query).";
 let madeKey = null;
 
 export function startTrying() {
@@ -20,7 +19,7 @@ export function startTrying() {
   place
     .querySelector(".row")
     .append(
-      h("button", { type: "button", onclick: makeKey }, "Make a key for it"),
+      h("button", { type: "button", onclick: makeKey }, t("trying.make_key")),
       ...copying(place.querySelector("[name=call]")).reverse(),
     );
   document.addEventListener("gallery-chosen", () => {
@@ -41,7 +40,7 @@ const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 function showCall() {
   const place = find("#sending");
   const camera = place.querySelector("[name=camera]").value;
-  const key = madeKey?.key ?? "THE-KEY-OF-THE-CAMERA";
+  const key = madeKey?.key ?? t("key.stand_in");
   place.querySelector("[name=call]").value = [
     `curl ${quoted(`${location.origin}/v1/sightings`)}`,
     hasKey() && `-H ${quoted(`Authorization: Bearer ${key}`)}`,
@@ -54,16 +53,10 @@ function showCall() {
   find("#sending-key").replaceChildren(
     ...(madeKey
       ? [
-          h("b", {}, "The key is shown this once: copy the call now. "),
-          "It may only send what cameras see, for this list alone, until ",
-          moment(madeKey.expires_at),
-          ".",
+          h("b", {}, `${t("trying.key_once")} `),
+          ...textNodes("trying.key_may", { time: moment(madeKey.expires_at) }),
         ]
-      : [
-          hasKey()
-            ? "Each camera has a key of its own, which may only send what it sees (sight)."
-            : "This service asks for no key as long as only this machine reaches it.",
-        ]),
+      : [t(hasKey() ? "trying.key_each" : "trying.key_none")]),
   );
 }
 
@@ -75,7 +68,7 @@ const makeKey = () =>
       body: formOf([
         ["scopes", "sight"],
         ["gallery", gallery()],
-        ["note", `camera ${camera}`.trim()],
+        ["note", t("trying.key_note", { camera }).trim()],
         ["expires_days", KEY_DAYS],
       ]),
     });
@@ -87,20 +80,11 @@ export function tryButton(watch) {
   const label = h(
     "label",
     { class: "button" },
-    "Try with a picture…",
+    t("trying.choose"),
     h("input", { type: "file", accept: "image/*" }),
   );
   takeFiles(label, ([file]) => file && tryPicture(file, watch));
-  return h(
-    "div",
-    { class: "trial" },
-    label,
-    h(
-      "p",
-      { class: "hint" },
-      "Take a picture of someone on the list. A match raises an alert like any other; without one nothing is kept.",
-    ),
-  );
+  return h("div", { class: "trial" }, label, h("p", { class: "hint" }, t("trying.hint")));
 }
 
 async function tryPicture(file, watch) {
@@ -110,26 +94,26 @@ async function tryPicture(file, watch) {
         looked,
         whole: true,
         single: true,
-        action: "Try",
-        each: "the first one is tried",
+        action: t("trying.try"),
+        each: t("trying.first_box"),
       })
     : [file];
   if (!pictures) return;
   const [picture] = pictures;
-  const outcome = h("div", { class: "outcome", role: "status" }, h("p", {}, "Comparing…"));
+  const outcome = h("div", { class: "outcome", role: "status" }, h("p", {}, t("trying.comparing")));
   const dialog = h(
     "dialog",
     {
       class: "question wide",
-      "aria-label": "Try with a picture",
+      "aria-label": t("trying.title"),
       onclose: () => dialog.remove(),
     },
-    h("h2", {}, "Try with a picture"),
+    h("h2", {}, t("trying.title")),
     outcome,
     h(
       "form",
       { method: "dialog", class: "row end" },
-      h("button", { class: "main", autofocus: true }, "Close"),
+      h("button", { class: "main", autofocus: true }, t("close")),
     ),
   );
   document.body.append(dialog);
@@ -141,7 +125,7 @@ async function tryPicture(file, watch) {
     return [
       ...(here ? await raised(here) : await nothingRaised(picture, watch)),
       others.length > 0 &&
-        h("p", { class: "name" }, `It raised alerts of other lists too: ${others.join(", ")}.`),
+        h("p", { class: "name" }, t("trying.others", { lists: others.join(", ") })),
     ].filter(Boolean);
   });
   outcome.querySelector(":scope > p")?.remove();
@@ -159,36 +143,33 @@ async function sight(picture, { settings }) {
     const { results } = await ask("/v1/sightings", { method: "POST", body });
     return results[0].matches ?? [];
   } catch (error) {
-    if (error.status === 403) throw new Error(MAY_NOT_SEND);
+    if (error.status === 403) throw new Error(t("trying.may_not"));
     throw error;
   }
 }
 
 async function raised({ alert_id: id }) {
   return [
-    h("h3", {}, "It raised an alert."),
+    h("h3", {}, t("trying.raised")),
     h("ul", { class: "alerts" }, preview(await ask(`/v1/alerts/${id}`))),
-    h("p", { class: "hint" }, "Decide on it among the alerts, as on any other."),
+    h("p", { class: "hint" }, t("trying.decide")),
   ];
 }
 
 // Say why a picture raised no alert: by the state of the list, or by the nearest person.
 async function nothingRaised(picture, { why, settings }) {
   const reasons = [];
-  if (why) reasons.push(`nothing is compared with the list at the moment: ${why}`);
-  if (settings.hours)
-    reasons.push(
-      `the list is watched from ${settings.hours.replace("-", " to ")} (${settings.time_zone}) only, and the picture counts as seen now`,
-    );
+  if (why) reasons.push(sentence(t("trying.paused", { why })));
+  if (settings.hours) {
+    const [from, until] = settings.hours.split("-");
+    reasons.push(t("trying.hours", { from, until, zone: settings.time_zone }));
+  }
   reasons.push(await nearest(picture));
-  if (reasons.length === 1)
-    reasons.push(
-      "that is not enough for an alert of this list. If it is this person, enroll more pictures, from several cameras",
-    );
+  if (reasons.length === 1) reasons.push(t("trying.not_enough"));
   return [
-    h("h3", {}, "It raised no alert."),
-    h("div", { class: "seen" }, pictureOf(picture, "The picture that was tried")),
-    h("p", { class: "name" }, reasons.map(sentence).join(" ")),
+    h("h3", {}, t("trying.not_raised")),
+    h("div", { class: "seen" }, pictureOf(picture, t("trying.picture"))),
+    h("p", { class: "name" }, reasons.join(" ")),
   ];
 }
 
@@ -198,7 +179,10 @@ async function nearest(picture) {
     ["top_k", 1],
   ]);
   const { results } = await ask(inGallery("/queries"), { method: "POST", body });
-  if (results.length === 0) return "nobody is on the list";
+  if (results.length === 0) return t("trying.nobody");
   const [{ identity, probability }] = results;
-  return `the nearest on the list is ${identity ?? "a picture without a name"}, with a probability of ${percent(probability)}`;
+  return t("trying.nearest", {
+    name: identity ?? t("picture.unnamed"),
+    share: percent(probability),
+  });
 }

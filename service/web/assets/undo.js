@@ -2,6 +2,7 @@
 
 import { send } from "./api.js";
 import { gallery } from "./place.js";
+import { t } from "./texts.js";
 
 const DONE = "gmn-done";
 const MOST = 50;
@@ -49,7 +50,7 @@ export function sendCall(method, path, fields) {
 }
 
 // Say what is so once a merge is undone.
-export const twoAgain = (identity, into) => `Undone: ${identity} and ${into} are two people again.`;
+export const twoAgain = (name, other) => t("undone.merge", { name, other });
 
 // Remove every change that names a forgotten person.
 export function dropNamed(identity) {

@@ -1,11 +1,12 @@
 // Unnamed crops: grouped into suggested people, and named by group or by choice.
 
 import { ask, formOf, pages } from "./api.js";
-import { attempt, count, find, h, nothingYet, onSubmit, percent } from "./elements.js";
+import { attempt, find, h, nothingYet, onSubmit, percent } from "./elements.js";
 import { addJob } from "./imports.js";
 import { showVisits } from "./line.js";
 import { act, askForName, askToDelete, nameCrops } from "./naming.js";
 import { addressOf, gallery, inGallery, panel, segment } from "./place.js";
+import { t } from "./texts.js";
 import { chooser } from "./tiles.js";
 import { pictureOfCrop } from "./visits.js";
 
@@ -51,25 +52,25 @@ async function load() {
     find("#group").disabled = loose.size === 0;
     find("#group").classList.toggle("main", loose.size > 0 && grouped.length === 0);
     find("#of-groups").hidden = grouped.length === 0;
-    const more = found.next_cursor === null ? "" : "More than ";
+    const areMore = found.next_cursor !== null;
     find("#unnamed-count").textContent =
       loose.size === 0
         ? ""
-        : `${more}${count(loose.size, "picture has", "pictures have")} no name.`;
+        : t(areMore ? "unnamed.more_than" : "unnamed.count", { count: loose.size });
     if (loose.size === 0) {
       place.replaceChildren(
         nothingYet(
-          "There is no picture without a name.",
-          "Pictures that are enrolled without a name can be grouped and named here.",
+          t("unnamed.none"),
+          t("unnamed.none.hint"),
           addressOf(gallery(), "enroll"),
-          "Enroll pictures",
+          t("enroll.pictures"),
         ),
       );
       return;
     }
     const typed = document.activeElement?.closest("#unnamed-crops");
     for (const crop of grouped.flatMap(({ crops }) => crops)) loose.delete(crop.crop_id);
-    place.replaceChildren(h("div", {}), rest([...loose.values()], grouped.length > 0, more));
+    place.replaceChildren(h("div", {}), rest([...loose.values()], grouped.length > 0, areMore));
     showGroups(place.firstChild, grouped);
     if (typed) place.querySelector("input[list]")?.focus();
   });
@@ -99,20 +100,14 @@ const unread = (id) => ({
 // Say how many people there are, with the interval, and which pictures are not counted.
 function peopleWords(counted, groups, { camera, hasTimes }) {
   const { people, fewest, most, named, ungrouped_crops: ungrouped } = counted;
-  if (groups.job_id === null)
-    return ungrouped === 0 ? "" : "Group the pictures to count the people on them.";
-  const range =
-    fewest === most
-      ? "."
-      : `: ${fewest.toLocaleString()} to ${most.toLocaleString()} in nine of ten cases.`;
-  const where = [hasTimes && "of these times", camera && "of all cameras"]
-    .filter(Boolean)
-    .join(" ");
+  if (groups.job_id === null) return ungrouped === 0 ? "" : t("groups.wanted");
+  const chosenParts = [hasTimes && "times", camera && "cameras"].filter(Boolean);
+  const where = t(`groups.on.${chosenParts.join("_") || "all"}`);
+  const key = fewest === most ? "groups.people" : "groups.people_range";
   return [
-    `About ${count(people, "person is", "people are")} on the pictures${where && ` ${where}`}${range}`,
-    named > 0 && `${count(named, "has", "have")} a name.`,
-    ungrouped > 0 &&
-      `${count(ungrouped, "picture is", "pictures are")} not counted: the last grouping left them out, or they came later.`,
+    t(key, { count: people, where, fewest, most }),
+    named > 0 && t("groups.named", { count: named }),
+    ungrouped > 0 && t("groups.not_counted", { count: ungrouped }),
   ]
     .filter(Boolean)
     .join(" ");
@@ -132,7 +127,7 @@ function showGroups(place, grouped) {
   const more = h(
     "button",
     { type: "button", class: "more-groups", onclick: () => next() },
-    "Show more groups",
+    t("groups.more"),
   );
   let shown = 0;
   const next = () => {
@@ -151,48 +146,49 @@ function group({ group_id: id, crops, tracks, probability }, number) {
     maxlength: 256,
     required: true,
     list: "names",
-    placeholder: "Name",
-    "aria-label": `Name of group ${number}`,
+    placeholder: t("name"),
+    "aria-label": t("group.name", { number }),
   });
   // A large group may contain another person, so a person chooses its pictures.
   const small = crops.length <= SMALL;
   const tiles = chooser(
-    `Pictures of group ${number}`,
-    [["Leave out", (ids) => tiles.remove(ids), "quiet"]],
+    t("group.pictures", { number }),
+    [[t("group.leave_out"), (ids) => tiles.remove(ids), "quiet"]],
     { chosen: small },
   );
   tiles.add(crops);
   const proposals = h("span", { class: "row" });
-  const visits = h("section", { class: "visits", "aria-label": `Visits of group ${number}` });
+  const visits = h("section", { class: "visits", "aria-label": t("group.visits", { number }) });
   const form = h(
     "form",
     { class: "row" },
     field,
-    h("button", { class: "main" }, "Name those chosen"),
+    h("button", { class: "main" }, t("group.name_chosen")),
     h(
       "button",
       { type: "button", onclick: () => act(() => propose(crops[0], field, proposals)) },
-      "Who may this be?",
+      t("group.who"),
     ),
     h(
       "button",
       { type: "button", onclick: ({ target }) => toggleVisits(target, visits, id) },
-      "Where was this person?",
+      t("group.where"),
     ),
     proposals,
   );
   onSubmit(form, () => nameCrops(tiles.chosen(), null, field.value));
   return h(
     "section",
-    { class: "group", "aria-label": `Group ${number}`, tabindex: -1 },
+    { class: "group", "aria-label": t("group", { number }), tabindex: -1 },
     h(
       "h3",
       {},
-      `Group ${number}: ${count(crops.length, "picture")} `,
+      t("group.title", { number, count: crops.length }),
+      " ",
       h(
         "span",
         { class: "sure" },
-        `${count(tracks, "track")}, one person with ${percent(probability)}`,
+        t("group.sure", { count: tracks, probability: percent(probability) }),
       ),
     ),
     form,
@@ -235,16 +231,16 @@ async function propose(crop, field, place) {
         ` ${percent(person.probability)}`,
       ),
     ),
-    named.length === 0 ? "No person with a name is similar enough." : "",
+    named.length === 0 ? t("group.nobody") : "",
   );
 }
 
-function rest(crops, afterGroups, more) {
-  const tiles = chooser("Pictures without a name, by time", [
-    ["Name…", (ids) => askForName(ids, null)],
-    ["Delete…", askToDelete, "danger quiet"],
+function rest(crops, afterGroups, areMore) {
+  const tiles = chooser(t("unnamed.pictures"), [
+    [t("name.give.more"), (ids) => askForName(ids, null)],
+    [t("delete.more"), askToDelete, "danger quiet"],
   ]);
-  const button = h("button", { type: "button", onclick: () => next() }, "Show more");
+  const button = h("button", { type: "button", onclick: () => next() }, t("show_more"));
   let shown = 0;
   const next = () => {
     tiles.add(crops.slice(shown, shown + SHOWN_CROPS));
@@ -256,7 +252,7 @@ function rest(crops, afterGroups, more) {
     "section",
     { hidden: crops.length === 0 },
     afterGroups &&
-      h("h3", {}, `In no group: ${more.toLowerCase()}${count(crops.length, "picture")}`),
+      h("h3", {}, t(areMore ? "unnamed.rest_more" : "unnamed.rest", { count: crops.length })),
     tiles.element,
     button,
   );

@@ -1,17 +1,17 @@
 // Verdicts that differ from those of the same search at another time, and what changed meanwhile.
 
 import { ask, blobOf, formOf } from "./api.js";
-import { CLOCK, count, h, isToday, moment, percent } from "./elements.js";
+import { CLOCK, h, isToday, moment, percent } from "./elements.js";
 import { gallery, inGallery } from "./place.js";
+import { inList, LOCALE, t, textNodes } from "./texts.js";
 
-const WORDS = { match: "match", uncertain: "uncertain", no_match: "no match" };
 // Fields of a search that do not change its verdict.
 const BESIDE = new Set(["purpose", "keep", "keep_picture", "mode", "top_k", "group_by", "order"]);
 // Fields that a kept search describes, but a search is not sent.
 const DESCRIBING = new Set(["images", "crop_ids", "min_version"]);
 // A picture that finds itself, as it was enrolled since, says nothing about the verdict.
 const SAME_PICTURE = 0.999;
-const DATED = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const DATED = new Intl.DateTimeFormat(LOCALE, { dateStyle: "medium", timeStyle: "short" });
 // The last judgement of each search of this tab, and the former one of another verdict.
 const judgements = new Map();
 // Today's answers to kept searches, by id, with the thresholds that they were judged by.
@@ -47,7 +47,13 @@ async function fingerprint(blob) {
 export function changedBefore(answer, former) {
   return (
     former &&
-    h("p", { class: "note" }, `${causeOf(former, judgementOf(answer))} Before: ${wordsOf(former)}.`)
+    h(
+      "p",
+      { class: "note" },
+      causeOf(former, judgementOf(answer)),
+      " ",
+      t("judgement.before", { judgement: wordsOf(former) }),
+    )
   );
 }
 
@@ -82,15 +88,15 @@ async function todayOf({ answer, shots, kept }) {
     repeated.set(kept.query_id, { thresholds, today });
   }
   const { today } = repeated.get(kept.query_id);
-  const ofItsTime = ["This is the verdict of ", moment(kept.created_at), ". "];
+  const ofItsTime = [...textNodes("judgement.of_time", { time: moment(kept.created_at) }), " "];
   if (!today) {
     const cause = causeOf(then, { ...then, calibration: now, version });
-    return [...ofItsTime, cause, " Today’s is not known, as the search cannot be repeated."];
+    return [...ofItsTime, cause, " ", t("judgement.today_unknown")];
   }
   const { best, verdict } = today;
   if (verdict === then.verdict || !best || best.cosine > SAME_PICTURE) return null;
-  const other = best.crop_id === then.best.crop_id ? "" : ", with another picture in first place";
-  return [...ofItsTime, `The same search today: ${wordsOf(today)}${other}. `, causeOf(then, today)];
+  const key = best.crop_id === then.best.crop_id ? "judgement.today" : "judgement.today_other";
+  return [...ofItsTime, t(key, { judgement: wordsOf(today) }), " ", causeOf(then, today)];
 }
 
 // Among few people the thresholds depend on how many people and pictures there are.
@@ -135,44 +141,51 @@ function repeat(request, scoring, source) {
   return ask(inGallery("/queries"), { method: "POST", body });
 }
 
-const wordsOf = ({ verdict, best }) =>
-  `${WORDS[verdict]}${best.probability === null ? "" : `, ${percent(best.probability)}`}`;
+function wordsOf({ verdict, best: { probability } }) {
+  const word = t(`judgement.${verdict}`);
+  if (probability === null) return word;
+  return t("judgement.with", { verdict: word, probability: percent(probability) });
+}
 
 // Say what changed between two judgements of a search.
 function causeOf(before, now) {
-  if (before.model !== now.model) return "Another model answers now.";
+  if (before.model !== now.model) return t("cause.model");
   const [first, second] = [before.calibration, now.calibration];
-  if (first.version === second.version) return "The gallery has changed meanwhile.";
-  if (!second.date) return "Verdicts are not adjusted to this gallery any more.";
-  if (!first.date) return `Verdicts were adjusted to this gallery ${timeOf(second.date)}.`;
+  if (first.version === second.version) return t("cause.gallery");
+  if (!second.date) return t("cause.not_adjusted");
+  const time = timeOf(second.date);
+  if (!first.date) return t("cause.adjusted_first", { time });
   const grown = growth(first, second);
-  return `Verdicts were adjusted ${timeOf(second.date)}${grown && `, after ${grown}`}.`;
+  return grown ? t("cause.adjusted_after", { time, growth: grown }) : t("cause.adjusted", { time });
 }
 
 function timeOf(date) {
   const at = new Date(date);
-  return isToday(at) ? `at ${CLOCK.format(at)}` : `on ${DATED.format(at)}`;
+  return isToday(at)
+    ? t("time.at", { time: CLOCK.format(at) })
+    : t("time.on", { time: DATED.format(at) });
 }
 
 // Say by what a gallery grew or shrank between two fits. Its size at a fit to searches is unknown.
 function growth(before, now) {
   const sizes = [
-    ["crops", "picture", "pictures"],
-    ["identities", "person", "people"],
+    ["crops", "pictures"],
+    ["identities", "people"],
   ]
     .filter(([name]) => before[name] > 0 && now[name] > 0)
-    .map(([name, ...words]) => [now[name] - before[name], words]);
+    .map(([name, key]) => [now[name] - before[name], key]);
   const parts = [
-    [sizes.filter(([number]) => number > 0), "added"],
-    [sizes.filter(([number]) => number < 0), "removed"],
+    ["growth.added", sizes.filter(([number]) => number > 0)],
+    ["growth.removed", sizes.filter(([number]) => number < 0)],
   ]
-    .filter(([changes]) => changes.length > 0)
-    .map(([changes, done]) => {
-      const what = changes.map(([number, words]) => count(Math.abs(number), ...words));
-      const one = changes.length === 1 && Math.abs(changes[0][0]) === 1;
-      return `${what.join(" and ")} ${one ? "was" : "were"} ${done}`;
+    .filter(([, changes]) => changes.length > 0)
+    .map(([done, changes]) => {
+      const numbers = changes.map(([number]) => Math.abs(number));
+      const what = inList(changes.map(([, key], at) => t(key, { count: numbers[at] })));
+      // The verb is singular for one thing alone.
+      return t(done, { what, count: numbers.reduce((sum, number) => sum + number) });
     });
   const searches = now.searches - before.searches;
-  if (parts.length === 0 && searches > 0) return count(searches, "more search", "more searches");
-  return parts.join(" and ");
+  if (parts.length === 0 && searches > 0) return t("growth.searches", { count: searches });
+  return inList(parts);
 }

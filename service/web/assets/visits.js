@@ -3,7 +3,6 @@
 
 import {
   CLOCK,
-  count,
   h,
   isThisYear,
   isToday,
@@ -17,14 +16,13 @@ import {
   verdictSign,
 } from "./elements.js";
 import { addressOf, segment } from "./place.js";
+import { inList, LOCALE, t, textNodes } from "./texts.js";
 
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
 const SHOTS_BESIDE = 2;
 // Pictures of a visit beside the best one.
 const MORE_PICTURES = 5;
-const MISSES = "The model may err: it misses people, most of all in other clothes";
-const LOOK = `${MISSES}, and takes strangers for the person. Look at the pictures before you decide.`;
 
 export const pictureOfCrop = (gallery, cropId) =>
   `/v1/galleries/${segment(gallery)}/crops/${segment(cropId)}/image`;
@@ -44,24 +42,22 @@ export function answerElements(answer, searched, { shots, hasTimes }) {
   const needed = neededAt(answer.gallery_far);
   const areSeveral = searched.length > 1;
   const notes = [
-    ...answer.warnings.map(sentence),
-    hasTimes && "Only pictures of the times that you chose were searched.",
-    incomplete.length > 0 &&
-      `There may be more in ${new Intl.ListFormat("en").format(incomplete)}: only the pictures most like the person were compared. Choose a shorter time to see the others.`,
+    // Warnings are the service’s, in English.
+    ...answer.warnings.map((warning) => h("span", { lang: "en" }, sentence(warning))),
+    hasTimes && t("visits.times_chosen"),
+    incomplete.length > 0 && t("visits.incomplete", { galleries: inList(incomplete) }),
   ];
   const heads = {
     match: () => seenTimes(results, uncertain.length),
-    uncertain: () => `Not certain: ${count(uncertain.length, "sighting")} may show the person`,
+    uncertain: () => t("visits.not_certain", { count: uncertain.length }),
     no_match: () => notSeen(searched),
-    nothing_searched: () => "Nothing was searched",
+    nothing_searched: () => t("answer.nothing_searched"),
   };
   const summaries = {
-    match: LOOK,
-    uncertain: LOOK,
-    no_match: `${MISSES}.`,
-    nothing_searched: hasTimes
-      ? "No picture is of the times that you chose."
-      : "These galleries have no pictures to compare with.",
+    match: t("visits.look"),
+    uncertain: t("visits.look"),
+    no_match: t("visits.misses"),
+    nothing_searched: t(hasTimes ? "visits.none_of_times" : "visits.no_pictures"),
   };
   return [
     h(
@@ -78,7 +74,7 @@ export function answerElements(answer, searched, { shots, hasTimes }) {
         {},
         h("h2", {}, heads[verdict]()),
         h("p", {}, summaries[verdict]),
-        notes.filter(Boolean).map((note) => h("p", { class: "note" }, `⚠ ${note}`)),
+        notes.filter(Boolean).map((note) => h("p", { class: "note" }, "⚠ ", note)),
       ),
     ),
     ...[...Map.groupBy(results, dayOf)].map(([day, visits]) =>
@@ -90,8 +86,8 @@ export function answerElements(answer, searched, { shots, hasTimes }) {
     ),
     uncertain.length > 0 &&
       section(
-        "May show the person",
-        `Each is one track, and counts as no visit. A match needs ${percent(needed)} here, and to show the person of the visits.`,
+        t("visits.may_show"),
+        t("visits.may_show.hint", { probability: percent(needed) }),
         uncertain.map((visit) =>
           card(
             visit,
@@ -117,9 +113,7 @@ function section(title, hint, cards) {
 
 // A track is also left out of the visits if it is another person than they are.
 const reasonOf = ({ probability }, needed) =>
-  probability < needed
-    ? `a match needs ${percent(needed)}`
-    : "its pictures or its name are unlike those of the visits above";
+  probability < needed ? t("visits.needs", { probability: percent(needed) }) : t("visits.unlike");
 
 function seenTimes(visits, perhaps) {
   const times = visits.flatMap(({ first_seen: first, last_seen: last }) =>
@@ -130,33 +124,40 @@ function seenTimes(visits, perhaps) {
       .filter(({ camera }) => camera !== null)
       .map(({ gallery, camera }) => [`${gallery}/${nfc(camera)}`, camera]),
   );
-  return [
-    visits.length === 1 ? "Seen once" : `Seen ${count(visits.length, "time")}`,
-    `, ${spanOf(times)}`,
-    ...(cameras.size === 1
-      ? [", by the camera ", h("span", { class: "name" }, ...cameras.values())]
-      : [cameras.size > 1 && `, by ${count(cameras.size, "camera")}`]),
-    perhaps > 0 && `, and ${count(perhaps, "more sighting")} may show the person`,
-  ];
+  const head = headOf(t("seen.times", { count: visits.length }), spanOf(times), [
+    ...cameras.values(),
+  ]);
+  return perhaps > 0 ? textNodes("seen.perhaps", { head, count: perhaps }).flat() : head;
+}
+
+function headOf(times, span, cameras) {
+  if (cameras.length === 0) return [t("seen.head", { times, span })];
+  if (cameras.length > 1) return [t("seen.head_cameras", { times, span, count: cameras.length })];
+  const camera = h("span", { class: "name" }, cameras);
+  return textNodes("seen.head_camera", { times, span, camera });
 }
 
 function spanOf(times) {
-  if (times.length === 0) return "at an unknown time";
+  if (times.length === 0) return t("seen.span_unknown");
   const first = when(Math.min(...times));
   const last = when(Math.max(...times));
-  return first === last ? first : `from ${first} to ${last}`;
+  return first === last ? first : t("seen.span", { first, last });
 }
 
 function notSeen(searched) {
   const since = (gallery) => date(keepsSince(gallery));
   const days = new Set(searched.map(since));
-  const names = new Intl.ListFormat("en").format(searched.map(({ name }) => name));
   if (searched.length === 1)
-    return `Not seen, as far as the gallery ${names} keeps: since ${since(searched[0])}`;
+    return t("not_seen.one", { gallery: searched[0].name, date: since(searched[0]) });
   if (days.size === 1)
-    return `Not seen, as far as the galleries ${names} keep: since ${[...days][0]}`;
-  const each = searched.map((gallery) => `${gallery.name} since ${since(gallery)}`).join(", ");
-  return `Not seen, as far as the galleries keep: ${each}`;
+    return t("not_seen.several", {
+      galleries: inList(searched.map(({ name }) => name)),
+      date: [...days][0],
+    });
+  const each = searched.map((gallery) =>
+    t("not_seen.since", { gallery: gallery.name, date: since(gallery) }),
+  );
+  return t("not_seen.each", { galleries: each.join(", ") });
 }
 
 const keepsSince = ({ created_at: createdAt, retention_days: days, retention_hours: hours }) =>
@@ -164,7 +165,7 @@ const keepsSince = ({ created_at: createdAt, retention_days: days, retention_hou
 
 // Leave out the year where it is this one.
 const date = (time, more = {}) =>
-  new Intl.DateTimeFormat(undefined, {
+  new Intl.DateTimeFormat(LOCALE, {
     ...more,
     month: "short",
     day: "numeric",
@@ -173,18 +174,18 @@ const date = (time, more = {}) =>
 
 const when = (time) =>
   isToday(time)
-    ? `today, ${CLOCK.format(time)}`
+    ? t("time.today_at", { time: CLOCK.format(time) })
     : date(time, { hour: "numeric", minute: "2-digit" });
 
 // Return the day of a visit in words.
 export function dayOf({ last_seen: time }) {
-  if (time === null) return "Time unknown";
-  return isToday(Date.parse(time)) ? "Today" : date(Date.parse(time), { weekday: "long" });
+  if (time === null) return t("day.unknown");
+  return isToday(Date.parse(time)) ? t("day.today") : date(Date.parse(time), { weekday: "long" });
 }
 
 // Show the time of day from the first to the last picture of a visit.
 export function clockOf({ first_seen: first, last_seen: last }) {
-  if (last === null) return "time unknown";
+  if (last === null) return t("time.unknown");
   return h("time", { datetime: last }, CLOCK.formatRange(Date.parse(first), Date.parse(last)));
 }
 
@@ -200,22 +201,22 @@ function card(visit, isOneOfSeveral, ...lines) {
     h(
       "a",
       { class: "open", href: addressOf(gallery, "seen", best) },
-      thumbnail(visit.image_url, `Picture of ${nameOf(identity)}`),
+      thumbnail(visit.image_url, t("picture.of", { name: nameOf(identity) })),
       h(
         "span",
         { class: "about" },
         verdictChip(verdict),
         h("b", { class: "name" }, nameOf(identity)),
-        h("span", { class: "name" }, camera ?? "camera unknown"),
-        isOneOfSeveral && h("span", { class: "name" }, `in ${gallery}`),
+        h("span", { class: "name" }, camera ?? t("camera.unknown")),
+        isOneOfSeveral && h("span", { class: "name" }, t("results.in_gallery", { gallery })),
         ...lines,
-        crops > 1 && h("span", {}, count(crops, "picture")),
+        crops > 1 && h("span", {}, t("pictures", { count: crops })),
         crops > 1 && strip(gallery, ids.slice(1)),
         bar,
         h(
           "span",
           { class: "figures" },
-          h("span", {}, h("span", {}, "probability"), " ", h("b", {}, percent(probability))),
+          h("span", {}, h("span", {}, t("probability")), " ", h("b", {}, percent(probability))),
         ),
       ),
     ),

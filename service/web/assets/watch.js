@@ -3,17 +3,14 @@
 import { showAlerts, startAlerts } from "./alerts.js";
 import { ask } from "./api.js";
 import { acceptedBy, askToArm } from "./arming.js";
-import { attempt, count, find, h, moment, question, sentence } from "./elements.js";
+import { attempt, find, h, moment, question, sentence } from "./elements.js";
 import { showCameras, startHealth } from "./health.js";
 import { addressOf, gallery, inGallery, panel } from "./place.js";
 import { describeTrials } from "./trials.js";
 import { showSending, startTrying, tryButton } from "./trying.js";
+import { inNumbers, t, textNodes } from "./texts.js";
 import { showWebhooks, startWebhooks } from "./webhooks.js";
 
-const ONLY_ADMINISTRATORS =
-  "The key of this page may not do this: it takes one that may do everything (admin).";
-const HOW_TO_READ =
-  "The numbers in brackets: nine times in ten the truth lies between them. A track is one passage of a person before a camera.";
 let administers = false;
 let galleries = [];
 
@@ -32,7 +29,7 @@ export function startWatch() {
 async function show() {
   if (panel() !== "watch" || !gallery()) return;
   showAlerts();
-  administers = await showWebhooks(ONLY_ADMINISTRATORS);
+  administers = await showWebhooks(t("watch.only_administrators"));
   await load();
 }
 
@@ -64,26 +61,32 @@ function described(watch) {
   } = watch;
   const armed = state === "armed";
   const main = [
-    ["Until", armed && moment(settings.expires_at)],
-    ["Forecast", armed && sentence((forecast ?? promised).sentence)],
+    [t("watch.until"), armed && moment(settings.expires_at)],
+    [t("forecast"), armed && sentence((forecast ?? promised).sentence)],
     [
-      "When armed",
+      t("watch.when_armed"),
       armed && forecast && forecast.sentence !== promised.sentence && sentence(promised.sentence),
     ],
-    [armed ? "Since armed" : "While armed", armedAt && obtained(watch)],
-    ["Silent people", watch.silent && keptSilent(watch.silent)],
-    ["Disarmed", disarmedAt && moment(disarmedAt)],
+    [t(armed ? "watch.since_armed" : "watch.while_armed"), armedAt && obtained(watch)],
+    [t("watch.silent"), watch.silent && keptSilent(watch.silent)],
+    [t("watch.disarmed"), disarmedAt && moment(disarmedAt)],
   ];
   const more = armed
     ? [
-        ["Accepted", acceptedBy(watch)],
-        ["Known from", (forecast ?? promised).rests_on],
-        ["Cameras", settings.cameras.join(", ") || "all"],
-        ["Hours", settings.hours ? `${settings.hours} (${settings.time_zone})` : "always"],
-        ["Several cameras", settings.quiet_scope === "list" && "one alert for all of them"],
-        ["Alerts kept", count(settings.retention_days, "day")],
-        ["Reason", settings.reason],
-        ["Armed", [moment(armedAt), ` by the key ${watch.key_id}`]],
+        [t("watch.accepted"), acceptedBy(watch)],
+        [t("watch.known_from"), (forecast ?? promised).rests_on],
+        [t("cameras"), settings.cameras.join(", ") || t("all")],
+        [
+          t("watch.hours"),
+          settings.hours ? `${settings.hours} (${settings.time_zone})` : t("always"),
+        ],
+        [t("watch.several_cameras"), settings.quiet_scope === "list" && t("watch.one_alert")],
+        [t("watch.alerts_kept"), t("days", { count: settings.retention_days })],
+        [t("reason"), settings.reason],
+        [
+          t("watch.armed_at"),
+          textNodes("watch.armed_by", { time: moment(armedAt), key: watch.key_id }),
+        ],
       ]
     : [];
   const button = (label, kind, action) =>
@@ -93,7 +96,7 @@ function described(watch) {
         type: "button",
         class: kind,
         disabled: !administers,
-        title: administers ? null : ONLY_ADMINISTRATORS,
+        title: administers ? null : t("watch.only_administrators"),
         onclick: action,
       },
       label,
@@ -103,50 +106,41 @@ function described(watch) {
     h(
       "h2",
       { class: armed ? `dot ${why ? "" : "ready"}` : null },
-      armed ? "Armed: " : "Not armed: ",
-      h("span", { class: "name" }, gallery()),
+      textNodes(armed ? "watch.armed" : "watch.not_armed", {
+        gallery: h("span", { class: "name" }, gallery()),
+      }),
     ),
-    why &&
-      h(
-        "p",
-        { class: "note" },
-        sentence(armed ? `Nothing is compared with it at the moment: ${why}` : why),
-      ),
+    why && h("p", { class: "note" }, sentence(armed ? t("watch.paused", { why }) : why)),
     watch.silent?.why &&
-      h("p", { class: "note" }, sentence(`Nobody is kept silent at the moment: ${watch.silent.why}`)),
-    !armedAt &&
-      h(
-        "p",
-        { class: "hint" },
-        "Once this gallery is armed, everyone in it whom a camera shows raises an alert.",
-      ),
+      h("p", { class: "note" }, sentence(t("watch.nobody_silent", { why: watch.silent.why }))),
+    !armedAt && h("p", { class: "hint" }, t("watch.once_armed")),
     table(main),
     armed && describeTrials(watch),
     armed &&
       h(
         "details",
         {},
-        h("summary", {}, "Settings"),
+        h("summary", {}, t("watch.settings")),
         table(more),
-        h("p", { class: "hint" }, HOW_TO_READ),
+        h("p", { class: "hint" }, t("watch.how_to_read")),
       ),
-    !administers && h("p", { class: "hint" }, "An administrator arms and disarms it."),
+    !administers && h("p", { class: "hint" }, t("watch.administrator")),
     empty &&
       h(
         "p",
         {},
-        "Nobody in it has a name yet. ",
-        h("a", { href: addressOf(gallery(), "enroll") }, "Enroll pictures"),
-        " with the names of those who are looked for.",
+        textNodes("watch.no_names", {
+          link: h("a", { href: addressOf(gallery(), "enroll") }, t("enroll.pictures")),
+        }),
       ),
     !empty &&
       h(
         "div",
         { class: "row" },
-        button(armed ? "Other settings…" : "Arm…", armed ? "" : "main", () =>
+        button(t(armed ? "watch.other_settings" : "watch.arm"), armed ? "" : "main", () =>
           askToArm(watch, others(), load),
         ),
-        armed && button("Disarm…", "danger quiet", disarm),
+        armed && button(t("watch.disarm"), "danger quiet", disarm),
       ),
     !empty && armed && tryButton(watch),
   ]
@@ -166,29 +160,41 @@ const table = (rows) =>
 const others = () => galleries.map(({ name }) => name).filter((name) => name !== gallery());
 
 function keptSilent({ gallery: name, people, tracks }) {
-  return `${name}: ${count(people, "person", "people")}, ${count(tracks, "track")} kept silent since it was armed.`;
+  return t("watch.kept_silent", {
+    gallery: name,
+    people: t("people", { count: people }),
+    count: tracks,
+  });
 }
 
 function obtained({ alerts, confirmed, rejected, days, false_alarms: rate }) {
-  if (alerts === 0) return "No alert.";
-  const span = lasting(days);
-  const decided = `${count(alerts, "alert")} in ${span}: ${confirmed} confirmed, ${rejected} rejected, ${alerts - confirmed - rejected} not yet decided.`;
-  if (rate === null) return `${decided} How many are false shows once you have decided on some.`;
-  return days < 1 ? decided : `${decided} About ${Number(rate.toPrecision(2))} false alarms a day.`;
+  if (alerts === 0) return t("watch.no_alert");
+  const decided = t("watch.obtained", {
+    count: alerts,
+    time: lasting(days),
+    confirmed,
+    rejected,
+    open: alerts - confirmed - rejected,
+  });
+  if (rate === null) return `${decided} ${t("watch.decide_some")}`;
+  if (days < 1) return decided;
+  return `${decided} ${t("watch.false_alarms", { number: inNumbers(Number(rate.toPrecision(2))) })}`;
 }
 
 function lasting(days) {
   const minutes = Math.max(1, Math.round(days * 24 * 60));
-  if (minutes < 90) return count(minutes, "minute");
-  return days < 2 ? count(Math.round(days * 24), "hour") : count(Math.round(days), "day");
+  if (minutes < 90) return t("minutes", { count: minutes });
+  return days < 2
+    ? t("hours", { count: Math.round(days * 24) })
+    : t("days", { count: Math.round(days) });
 }
 
 async function disarm() {
   const reason = await question(
-    `Disarm ${gallery()}?`,
-    "Nobody in it raises an alert from then on. Its alerts are kept for their days, its people stay.",
-    "Disarm",
-    { label: "Reason", input: "", required: false, danger: true },
+    t("watch.disarm.ask", { gallery: gallery() }),
+    t("watch.disarm.about"),
+    t("watch.disarm.do"),
+    { label: t("reason"), input: "", required: false, danger: true },
   );
   if (reason === null) return;
   const body = new FormData();

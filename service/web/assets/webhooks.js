@@ -2,8 +2,9 @@
 
 import { showOnce } from "./access.js";
 import { ask, formOf, send } from "./api.js";
-import { ago, attempt, count, find, h, moment, onSubmit, question, sentence } from "./elements.js";
+import { ago, attempt, find, h, moment, onSubmit, question, sentence } from "./elements.js";
 import { gallery } from "./place.js";
+import { t, textNodes } from "./texts.js";
 
 const DEAD = 20;
 const pathOf = ({ webhook_id: id }, rest = "") => `/v1/webhooks/${id}${rest}`;
@@ -49,11 +50,11 @@ export async function showWebhooks(why) {
   find("#webhooks-made > ul").replaceChildren(
     ...(hooks.length > 0
       ? hooks.map((hook, number) => row(hook, latest[number]))
-      : [h("li", { class: "hint" }, "None yet.")]),
+      : [h("li", { class: "hint" }, t("webhooks.none"))]),
   );
   const dead = hooks.reduce((sum, hook) => sum + hook.dead, 0);
   find("#webhooks summary").textContent =
-    dead > 0 ? `Messages to other systems (${dead} not delivered)` : "Messages to other systems";
+    dead > 0 ? t("webhooks.dead", { number: dead }) : t("webhooks");
   await showDead(latest.some(Boolean));
   return true;
 }
@@ -75,13 +76,13 @@ const change = (action, outcome) =>
 
 function row(hook, latest) {
   const about = [
-    !hook.enabled && `Stopped: ${hook.why}`,
-    hook.enabled && !latest && "Nothing was sent yet",
-    latest && ["Last alert ", ago(latest.created_at)],
-    hook.gallery ? `list ${hook.gallery}` : "every list",
-    hook.waiting > 0 && `${hook.waiting} waiting`,
-    hook.dead > 0 && `${hook.dead} not delivered`,
-    hook.dropped > 0 && `${hook.dropped} not sent, as too many waited`,
+    !hook.enabled && t("webhooks.stopped", { why: hook.why }),
+    hook.enabled && !latest && t("webhooks.nothing_sent"),
+    latest && textNodes("webhooks.last_alert", { time: ago(latest.created_at) }),
+    hook.gallery ? t("webhooks.of_list", { gallery: hook.gallery }) : t("webhooks.every_list"),
+    hook.waiting > 0 && t("webhooks.waiting", { count: hook.waiting }),
+    hook.dead > 0 && t("webhooks.dead_count", { count: hook.dead }),
+    hook.dropped > 0 && t("webhooks.dropped", { count: hook.dropped }),
   ]
     .filter(Boolean)
     .flatMap((part, number) => (number > 0 ? [" · ", part] : [part]));
@@ -114,10 +115,10 @@ function row(hook, latest) {
     h(
       "div",
       { class: "row" },
-      button("Test", () => test(hook)),
-      button("New secret…", () => rotate(hook)),
-      button(hook.enabled ? "Stop" : "Go on", () => change(enable, "")),
-      button("Delete…", () => remove(hook), "danger quiet"),
+      button(t("webhooks.test"), () => test(hook)),
+      button(t("webhooks.rotate"), () => rotate(hook)),
+      button(t(hook.enabled ? "stop" : "webhooks.go_on"), () => change(enable, "")),
+      button(t("delete.more"), () => remove(hook), "danger quiet"),
     ),
   );
 }
@@ -125,21 +126,17 @@ function row(hook, latest) {
 const test = (hook) =>
   change(async () => {
     const { delivered, status, error } = await ask(pathOf(hook, "/test"), { method: "POST" });
-    if (!delivered)
-      throw new Error(
-        `The test did not arrive at ${hook.note || hook.url}: ${error ?? `it answered ${status}`}`,
-      );
-    return `The test arrived: ${hook.note || hook.url} answered ${status}.`;
+    const name = hook.note || hook.url;
+    if (delivered) return t("webhooks.test_arrived", { name, status });
+    throw new Error(
+      error
+        ? t("webhooks.test_failed", { name, why: error })
+        : t("webhooks.test_answered", { name, status }),
+    );
   });
 
 async function rotate(hook) {
-  if (
-    await question(
-      "Make a new secret?",
-      "The present one goes on to sign for a day, so that the receiver can be changed meanwhile.",
-      "Make it",
-    )
-  )
+  if (await question(t("webhooks.rotate.ask"), t("webhooks.rotate.about"), t("webhooks.make")))
     await change(
       async () => showSecret(await ask(pathOf(hook, "/rotate"), { method: "POST" })),
       "",
@@ -149,18 +146,18 @@ async function rotate(hook) {
 async function remove(hook) {
   if (
     await question(
-      `Delete ${hook.note || hook.url}?`,
-      "Nothing is sent there from then on, and what waits for it is deleted. This cannot be undone.",
-      "Delete",
+      t("webhooks.delete.ask", { name: hook.note || hook.url }),
+      t("webhooks.delete.about"),
+      t("delete"),
       { danger: true },
     )
   )
-    await change(() => send(pathOf(hook), { method: "DELETE" }), "Deleted.");
+    await change(() => send(pathOf(hook), { method: "DELETE" }), t("webhooks.deleted"));
 }
 
 const showSecret = ({ url, secret }) =>
-  showOnce("Secret", "The secret of this address", "Secret", secret, [
-    `The receiver at ${url} checks by it that a message is from this service.`,
+  showOnce(t("webhooks.secret"), t("webhooks.secret_of"), t("webhooks.secret"), secret, [
+    t("webhooks.secret_use", { url }),
   ]);
 
 async function showDead(hasSent, cursor = null) {
@@ -188,7 +185,7 @@ async function showDead(hasSent, cursor = null) {
               showDead(hasSent, page.next_cursor);
             },
           },
-          "Show older",
+          t("show_older"),
         ),
       );
     if (cursor === null)
@@ -199,7 +196,7 @@ async function showDead(hasSent, cursor = null) {
               h(
                 "li",
                 { class: "hint" },
-                hasSent ? "Everything was delivered." : "Nothing was sent yet.",
+                t(hasSent ? "webhooks.all_delivered" : "webhooks.none_sent"),
               ),
             ]),
       );
@@ -210,11 +207,14 @@ async function showDead(hasSent, cursor = null) {
 
 function deadRow(delivery) {
   const why =
-    delivery.error ?? (delivery.status === null ? "no answer" : `answered ${delivery.status}`);
+    delivery.error ??
+    (delivery.status === null
+      ? t("webhooks.no_answer")
+      : t("webhooks.answered", { status: delivery.status }));
   const retry = () =>
     change(
       () => ask(`/v1/webhooks/deliveries/${delivery.delivery_id}/retry`, { method: "POST" }),
-      "It is sent again.",
+      t("webhooks.sent_again"),
     );
   return h(
     "li",
@@ -226,9 +226,10 @@ function deadRow(delivery) {
       h(
         "p",
         { class: "hint name" },
-        `${delivery.sent_to ?? "not sent"} · ${count(delivery.attempts, "try", "tries")} · ${sentence(why)}`,
+        `${delivery.sent_to ?? t("webhooks.not_sent")} · ${t("webhooks.tries", { count: delivery.attempts })} · ${sentence(why)}`,
       ),
     ),
-    delivery.webhook_id !== null && h("button", { type: "button", onclick: retry }, "Send again"),
+    delivery.webhook_id !== null &&
+      h("button", { type: "button", onclick: retry }, t("webhooks.again")),
   );
 }
