@@ -323,9 +323,10 @@ class Visit(WireModel):
 
     Without a name, `group_id` is that of the last grouping, if it has the crops. Times are those of
     capture, null if unknown. `tracks` are the ids that trackers gave. The best of `crop_ids` comes
-    first, at `image_url`. In the answer to a query, `probability` is that of the best crop. In the
-    visits of a person, `gap_seconds` is the time since the visit before, and `link_probability`
-    that of both showing one person, by their pictures at even odds.
+    first, at `image_url`. In the answer to a query, `probability` is that of the best crop, and
+    `needed` that from which it would be a match in its gallery. In the visits of a person,
+    `gap_seconds` is the time since the visit before, and `link_probability` that of both showing
+    one person, by their pictures at even odds.
     """
 
     gallery: str
@@ -340,6 +341,7 @@ class Visit(WireModel):
     image_url: str
     verdict: Verdict | None = OMITTED
     probability: float | None = OMITTED
+    needed: float | None = OMITTED
     gap_seconds: float | None = OMITTED
     link_probability: float | None = OMITTED
 
@@ -910,10 +912,13 @@ class QueryAnswer(WireModel):
     """A ranking with its verdict.
 
     `scoring` orders the results: the requested one, or the artefact's default. `verdict` is
-    `nothing_searched` if no crop passed the filter, for example in an empty gallery. `warnings` has
-    a sentence for each fault of a query image, as in an enrollment, and for each image that could
-    not be used; several images are named by their position, from 1. `query_id` names the kept
-    search; it is null without `keep`, or if the search could not be kept: then `warnings` says why.
+    `nothing_searched` if no crop passed the filter, for example in an empty gallery. `needed` is
+    the probability from which a result of this search is a `match`. `crops_searched` passed the
+    filter, and `people_searched` is the number of named people among them, of the whole gallery
+    with an index that counts no other way. `warnings` has a sentence for each fault of a query
+    image, as in an enrollment, and for each image that could not be used; several images are named
+    by their position, from 1. `query_id` names the kept search; it is null without `keep`, or if
+    the search could not be kept: then `warnings` says why.
     """
 
     problem: ClassVar[None] = None
@@ -924,8 +929,11 @@ class QueryAnswer(WireModel):
     model: str
     scoring: Scoring
     verdict: SearchVerdict
+    needed: float
     warnings: list[str]
     results: list[RankedCrop]
+    crops_searched: int
+    people_searched: int
     candidates_scored: int
     timing_ms: Timing
     query_id: str | None = None
@@ -1030,10 +1038,10 @@ class PairScore(WireModel):
     """The similarity of two images; `explanation` is present if it was requested.
 
     `logit` is the score of M-Net, missing if the artefact has none. `judged_as` says what
-    `probability` and `verdict` refer to: `pair`, two images without a search, at even prior odds
-    and at the error rates of pairs of different people; `search`, with a `gallery`, as if one image
-    were a result of searching the whole gallery with the other. `calibration` is present with a
-    gallery.
+    `probability`, `verdict` and `needed`, the probability of a match, refer to: `pair`, two images
+    without a search, at even prior odds and at the error rates of pairs of different people;
+    `search`, with a `gallery`, as if one image were a result of searching the whole gallery with
+    the other. `calibration` is present with a gallery.
     """
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
@@ -1042,6 +1050,7 @@ class PairScore(WireModel):
     logit: float | None = None
     probability: float
     verdict: Verdict
+    needed: float
     judged_as: Literal["pair", "search"]
     calibration_version: str
     calibration: CalibrationState | None = None
@@ -1421,7 +1430,7 @@ class Alert(WireModel):
     `number` grows in the order in which alerts were written. `kind` is `visit`; `late`, a visit
     sent too late to raise an alarm; `disarmed` and `promise_broken`, about a list; `silent` and
     `heard`, about a camera that was not heard from `first_seen` to `last_seen`. An alert about no
-    person has a `detail`. `track`, `score` (above `threshold`), `probability`,
+    person has a `detail`. `track`, `score` (above `threshold`), `probability` (at least `needed`),
     `captured_at` and the picture at `image_url` are those of the visit's best crop, until a review;
     `cohesion` is null unless its track has several crops. `follows` is the person's previous visit
     to another camera, unless it was rejected. `reference_url` has the nearest crop of the list.
@@ -1444,6 +1453,7 @@ class Alert(WireModel):
     score: float | None
     threshold: float | None
     probability: float | None
+    needed: float | None
     cohesion: float | None
     calibration_version: str | None
     state: AlertState

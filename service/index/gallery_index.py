@@ -32,6 +32,7 @@ from service.index.candidates import (
 )
 from service.index.columns import Columns, Slots
 from service.index.filters import EVERY_CROP, GroupBy, SearchFilter
+from service.index.interface import IdentityCount
 from service.index.moments import Moments
 from service.index.product_codes import ProductCodes
 
@@ -76,7 +77,7 @@ class GalleryIndex:
         self.searches = 0
         self._segment: Segment | None = None
         # The last filter, the value of `changes` then, and the number of identities that passed.
-        self._cached_count = EVERY_CROP, -1, 0
+        self._cached_count = EVERY_CROP, -1, IdentityCount(0, 0)
 
     @property
     def kind(self) -> str:
@@ -148,8 +149,8 @@ class GalleryIndex:
     def moments(self, slots: Integers) -> Moments:
         return self.columns.moments(slots)
 
-    def identities(self, wanted: SearchFilter = EVERY_CROP) -> int:
-        """Return the number of identities that a search covers; each unnamed crop counts as one.
+    def identities(self, wanted: SearchFilter = EVERY_CROP) -> IdentityCount:
+        """Count the identities that a search covers.
 
         The filter's `without` is ignored. Without a filter any thread may call this.
         """
@@ -163,7 +164,9 @@ class GalleryIndex:
         numbers = self.columns.group_numbers[self.columns.select(wanted)]
         occurs = np.zeros(int(numbers.max(initial=0)) + 1, np.bool_)
         occurs[numbers[numbers >= 0]] = True
-        identities = int(np.count_nonzero(occurs) + np.count_nonzero(numbers < 0))
+        identities = IdentityCount(
+            named=int(np.count_nonzero(occurs)), unnamed=int(np.count_nonzero(numbers < 0))
+        )
         self._cached_count = wanted, changes, identities
         return identities
 

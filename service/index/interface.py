@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from model.arrays import Floats
 from service.index.candidates import Candidates, Integers
@@ -12,6 +12,17 @@ from service.index.moments import Moments
 from service.ops.threads import MonitoredThreadPool
 
 Result = TypeVar("Result")
+
+
+class IdentityCount(NamedTuple):
+    """Named people, and crops without a name, each of which counts as one identity."""
+
+    named: int
+    unnamed: int
+
+    @property
+    def total(self) -> int:
+        return self.named + self.unnamed
 
 
 class SearchedIndex(Protocol):
@@ -60,8 +71,8 @@ class SearchedIndex(Protocol):
         """
         ...
 
-    def identities(self, wanted: SearchFilter = EVERY_CROP) -> int:
-        """Return the number of identities that a search covers; each unnamed crop counts as one."""
+    def identities(self, wanted: SearchFilter = EVERY_CROP) -> IdentityCount:
+        """Count the identities that a search covers."""
         ...
 
     def moments(self, slots: Integers) -> Moments:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from service.errors import CollectionUnavailable, IndexUnavailable, InvalidField, UnknownGallery
 from service.index.candidates import Candidates, best_candidates, mean_direction
 from service.index.filters import EVERY_CROP, GroupBy, SearchFilter
+from service.index.interface import IdentityCount
 from service.index.moments import Moments
 from service.milvus.rows import LARGEST_LIMIT, TOO_SLOW, Codes, Hit
 from service.milvus.tables import CollectionState
@@ -193,10 +194,12 @@ class MilvusIndex:
         )
         return replace(best, version=state.version)
 
-    def identities(self, _: SearchFilter = EVERY_CROP) -> int:
+    def identities(self, _: SearchFilter = EVERY_CROP) -> IdentityCount:
         """Count the identities of the whole gallery; the record cannot count by filter."""
         entry = self.writer.record.galleries.get(self.gallery_id)
-        return entry.identities + entry.unnamed if entry else 0
+        if entry is None:
+            return IdentityCount(0, 0)
+        return IdentityCount(named=entry.identities, unnamed=entry.unnamed)
 
     def moments(self, slots: NDArray[np.int64]) -> Moments:
         crops = self.writer.record.crops.by_slot(self.gallery_id, slots.tolist())

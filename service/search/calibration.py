@@ -127,6 +127,11 @@ class Judge:
     probability: Probability
     state: CalibrationState
 
+    @property
+    def needed(self) -> float:
+        """The probability of the lowest score that is a match."""
+        return float(self.probability(np.array(self.match)))
+
     def verdict(self, score: float) -> Verdict:
         if score >= self.match:
             return "match"
@@ -372,7 +377,7 @@ class GalleryCalibrations:
         if gallery.needs_reindex:
             states = dict.fromkeys(model.scorings, CalibrationState(state="artefact"))
         else:
-            identities = gallery.index.identities()
+            identities = gallery.index.identities().total
             states = {current.scoring: current.as_state(identities) for current in self.of(gallery)}
         default = model.default_scoring
         return GalleryCalibration(**vars(states[default]), scoring=default, scorings=states)

@@ -78,7 +78,7 @@ class PairComparison:
         if gallery and current:
             level = current.published.level if current.published else None
             identities = await self.galleries.read(gallery.index.identities)
-            judge = current.judge(point, identities, level, crops=gallery.crops)
+            judge = current.judge(point, identities.total, level, crops=gallery.crops)
         else:
             pairs = model.description.calibration.scorings[scoring]
             uncertain = pairs.pair_threshold(max(PAIR_OPERATING_POINTS.values()))
@@ -90,6 +90,7 @@ class PairComparison:
             logit=float(scores["mnet"][0]) if "mnet" in scores else None,
             probability=float(judge.probability(np.array(score))),
             verdict=judge.verdict(score),
+            needed=judge.needed,
             judged_as="search" if gallery else "pair",
             calibration_version=str(judge.state.version),
             model=model.description.artefact_fingerprint,

@@ -422,8 +422,11 @@ class GallerySearch:
             model=search.current.model.description.artefact_fingerprint,
             scoring=search.current.scoring,
             verdict=verdict,
+            needed=ranking.judge.needed,
             warnings=warnings,
             results=ranked_crops,
+            crops_searched=ranking.crops_searched,
+            people_searched=ranking.people_searched,
             candidates_scored=ranking.candidates_scored,
             timing_ms=_measure_timing(query.began, arrived, usable, ranking),
         )

@@ -18,6 +18,7 @@ from model.search_calibration import pack_search
 from service.gallery.gallery import Gallery
 from service.index.candidates import Candidates, Integers, first_positions
 from service.index.filters import SearchFilter
+from service.index.interface import IdentityCount
 from service.links import crop_image
 from service.record.values import LabelledCrop, labels_of
 from service.search.calibration import CurrentCalibration, Judge
@@ -62,6 +63,8 @@ class Ranking:
         judge: gives verdicts and probabilities for them.
         time_log_odds: log-odds of the times in the scores, `(n,)`; None without times.
         candidates_scored: number of candidates that were scored.
+        crops_searched: number of crops that passed the filter.
+        people_searched: number of named people among them.
         began, found, ended: times by `time.perf_counter`; the candidates were found before they
             were scored.
         sample: the nine best scores of different people, packed; None if the search does not
@@ -75,6 +78,8 @@ class Ranking:
     judge: Judge
     time_log_odds: Array | None
     candidates_scored: int
+    crops_searched: int
+    people_searched: int
     began: float
     found: float
     ended: float
@@ -93,7 +98,7 @@ class Proposal:
             then crops that only the level of the search needs.
         time_log_odds: log-odds of times of the candidates, and of `scored`; None without times.
         needs_level: estimate the level from the scores of `scored`.
-        identities: number of identities that the search covers.
+        identities: identities that the search covers.
         counts_all: `identities` ignores the filter, because the index cannot count with it.
         shallow: the scores may miss some of the gallery's best.
         began, found: see `Ranking`.
@@ -105,7 +110,7 @@ class Proposal:
     scored: Candidates
     time_log_odds: tuple[Array, Array] | None
     needs_level: bool
-    identities: int
+    identities: IdentityCount
     counts_all: bool
     shallow: bool
     began: float
@@ -192,7 +197,7 @@ class Search:
         head = 0 if by_cosine else len(scored.slots)
         shallow = depth < min(RERANK_DEPTH, candidates.searched)
         # The level describes the gallery's best crops, which a shallow search may not score.
-        needs_level = needs_level and not shallow and identities >= FEW_IDENTITIES
+        needs_level = needs_level and not shallow and identities.total >= FEW_IDENTITIES
         if needs_level:
             scored = self._extend_to_nine_people(scored, near, wanted)
 
@@ -272,7 +277,7 @@ class Search:
         level = float(np.mean(people_scores[1:])) if len(people_scores) == RANKS else None
         judge = self.current.judge(
             options.operating_point,
-            proposal.identities,
+            proposal.identities.total,
             level,
             shallow=proposal.shallow,
             galleries=self.galleries,
@@ -284,7 +289,7 @@ class Search:
             judge = replace(judge, state=judge.state.model_copy(update={"basis": basis}))
         sample = None
         if self.sample and level is not None and not proposal.counts_all:
-            sample = pack_search(people_scores, proposal.identities, time.time())
+            sample = pack_search(people_scores, proposal.identities.total, time.time())
 
         # By cosine alone the candidates are in order already.
         moved = len(candidates.slots) if by_cosine and proposal.time_log_odds else head
@@ -297,6 +302,8 @@ class Search:
             judge=judge,
             time_log_odds=proposal.time_log_odds[0][order] if proposal.time_log_odds else None,
             candidates_scored=candidates.searched if by_cosine else head,
+            crops_searched=candidates.searched,
+            people_searched=proposal.identities.named,
             began=proposal.began,
             found=proposal.found,
             ended=time.perf_counter(),

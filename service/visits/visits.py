@@ -13,6 +13,7 @@ import numpy as np
 from gmn_client.models import (
     GalleriesAnswer,
     PersonVisits,
+    QueryAnswer,
     RankedCrop,
     Verdict,
     Visit,
@@ -69,7 +70,7 @@ class VisitFinder:
         uncertain: list[Visit] = []
         incomplete: list[str] = []
         for name, answer in query.answers.items():
-            found, possible = await self._of_results(name, answer.results)
+            found, possible = await self._of_results(name, answer)
             visits += found
             uncertain += possible
             if _may_have_more(answer.results, top_k):
@@ -87,23 +88,20 @@ class VisitFinder:
             incomplete=incomplete,
         )
 
-    async def _of_results(
-        self, name: str, results: Sequence[RankedCrop]
-    ) -> tuple[list[Visit], list[Visit]]:
-        """Find the visits that the results of a search show.
+    async def _of_results(self, name: str, answer: QueryAnswer) -> tuple[list[Visit], list[Visit]]:
+        """Find the visits that the answer of a search shows.
 
         A track has the verdict of its best crop.
 
         Args:
             name: the gallery.
-            results: of this gallery, best first.
 
         Returns:
             The visits of tracks with the verdict `match` that show one person, and one for each
             other track that may show the person.
         """
         # With order=neighbours the results are not sorted by probability.
-        ranked = sorted(results, key=lambda crop: crop.probability or 0.0, reverse=True)
+        ranked = sorted(answer.results, key=lambda crop: crop.probability or 0.0, reverse=True)
         possible = {crop.crop_id: crop for crop in ranked if crop.verdict in POSSIBLE}
         if not possible:
             return [], []
@@ -116,7 +114,9 @@ class VisitFinder:
         current = self.calibrations.current(gallery, None)
         read_slots = [crop.slot for crop in crops.labels]
         group_ids = await self.galleries.read(self.groupings.ids, gallery.gallery_id, read_slots)
-        return await self.threads.run(_judge_tracks, name, crops, possible, current, group_ids)
+        return await self.threads.run(
+            _judge_tracks, name, crops, possible, answer.needed, current, group_ids
+        )
 
     async def of_identity(
         self,
@@ -193,6 +193,7 @@ class FoundTracklets:
         tracklets: of `crops`.
         ratios: their log-likelihood ratios, `(t, t)`.
         best: the best result of each tracklet that has one, by its number.
+        needed: the probability of a match.
         group_ids: ids of groups by slot.
     """
 
@@ -201,6 +202,7 @@ class FoundTracklets:
     tracklets: Sequence[Tracklet]
     ratios: Array
     best: Mapping[int, RankedCrop]
+    needed: float
     group_ids: Mapping[int, str]
 
     def visits(self) -> tuple[list[Visit], list[Visit]]:
@@ -237,6 +239,7 @@ class FoundTracklets:
                 "group_id": group_ids[0] if group_ids and not described.identity else None,
                 "verdict": verdict,
                 "probability": best.probability,
+                "needed": self.needed,
             }
         )
 
@@ -248,6 +251,7 @@ def _judge_tracks(
     gallery: str,
     crops: SeenCrops,
     results: Mapping[str, RankedCrop],
+    needed: float,
     current: CurrentCalibration,
     group_ids: Mapping[int, str],
 ) -> tuple[list[Visit], list[Visit]]:
@@ -255,6 +259,7 @@ def _judge_tracks(
 
     Args:
         results: results that are `match` or `uncertain`, best first, by the id of their crop.
+        needed: the probability of a match.
         group_ids: ids of groups by slot.
     """
     calibration = current.model.description.calibration.scorings["cosine"]
@@ -269,7 +274,7 @@ def _judge_tracks(
         if crop_id in numbers:
             best.setdefault(numbers[crop_id], result)
     ratios = log_likelihood_ratios(crops, tracklets, calibration)
-    return FoundTracklets(gallery, crops, tracklets, ratios, best, group_ids).visits()
+    return FoundTracklets(gallery, crops, tracklets, ratios, best, needed, group_ids).visits()
 
 
 def _may_have_more(results: Sequence[RankedCrop], top_k: int) -> bool:

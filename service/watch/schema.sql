@@ -112,6 +112,7 @@ CREATE TABLE alerts (
     score_kind TEXT,
     threshold REAL,
     probability REAL,
+    needed REAL,
     cohesion REAL,
     calibration_version TEXT,
     crop_id TEXT,

@@ -379,7 +379,8 @@ def _note_scores(
             continue
         current = runtime.calibrations.current(gallery, "cosine")
         judge = current.judge(OPERATING_POINT, active.watch_list.size, float(cosine - score))
-        probability = float(judge.probability(np.array([cosine]))[0])
+        least_cosine = cosine - score + threshold
+        probability, needed = judge.probability(np.array([cosine, least_cosine])).tolist()
         if probability < LEAST_PROBABILITY:
             continue
         former = track.matches.get(gallery_id)
@@ -397,6 +398,7 @@ def _note_scores(
             threshold=threshold,
             score_kind=active.score_kind,
             probability=probability,
+            needed=max(needed, LEAST_PROBABILITY),
             calibration_version=str(judge.state.version),
             image=sighting.image,
             captured=sighting.captured,
@@ -443,6 +445,7 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
         score_kind=match.score_kind,
         threshold=match.threshold,
         probability=match.probability,
+        needed=match.needed,
         cohesion=track.cohesion(match.gallery.embedder),
         calibration_version=match.calibration_version,
         picture=match.picture,

@@ -50,6 +50,7 @@ class Match:
     Attributes:
         gallery: the list.
         slot: that of the list's nearest crop.
+        needed: the probability of the lowest score that raises an alert.
         score_kind: identifies the scores that this one is comparable with.
         image: the track's best crop; None once its picture was made.
         captured: time of capture of that crop.
@@ -63,6 +64,7 @@ class Match:
     score: float
     threshold: float
     probability: float
+    needed: float
     calibration_version: str
     score_kind: str
     image: ImageFile | None

@@ -5,6 +5,7 @@ import json
 import re
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,6 +36,35 @@ def test_an_answer_says_what_it_was_made_with_and_how_long_it_took(served, fille
     assert timing["embed"] > 0
     stages = ("decode", "queue", "embed", "search", "rerank")
     assert sum(timing[stage] for stage in stages) <= timing["total"]
+
+
+@pytest.mark.parametrize("calibration", ["on", "off"])
+def test_a_result_is_a_match_from_the_probability_that_is_needed_on(
+    served, filled, images, calibration
+):
+    path = f"/v1/galleries/{filled}"
+    assert served.http.patch(path, data={"calibration": calibration}).status_code == 200
+    verdicts = Counter()
+    for image in images[:12]:
+        answer = served.query(filled, image, top_k=24, operating_point="far_1e-1").json()
+        for result in answer["results"]:
+            is_match = result["verdict"] == "match"
+            assert is_match == (result["probability"] >= answer["needed"])
+            verdicts[is_match] += 1
+    assert verdicts[True] > 0
+    assert verdicts[False] > 0
+
+
+def test_an_answer_counts_the_crops_and_the_named_people_that_were_searched(served, drawn_crops):
+    gallery = served.create("counted")
+    ann, ben, nobody = drawn_crops[0], drawn_crops[4], drawn_crops[8]
+    served.enrolled(gallery, ann.png, identity="Ann", camera="gate")
+    served.enrolled(gallery, ben.png, identity="Ben", camera="hall")
+    served.enrolled(gallery, nobody.png, camera="hall")
+    everywhere = served.query(gallery, ann.png).json()
+    assert (everywhere["crops_searched"], everywhere["people_searched"]) == (3, 2)
+    in_the_hall = served.query(gallery, ann.png, cameras="hall").json()
+    assert (in_the_hall["crops_searched"], in_the_hall["people_searched"]) == (2, 1)
 
 
 def test_waiting_for_a_version_is_not_decoding(open_service, images, monkeypatch):

@@ -84,6 +84,7 @@ def test_fifty_crops_of_one_visit_raise_one_alert_and_one_delivery(watching, dra
     assert alert.items() >= shown.items()
     assert alert["probability"] >= 0.5
     assert alert["score"] > alert["threshold"]
+    assert alert["probability"] > alert["needed"] >= 0.5
     picture = watching.http.get(alert["image_url"])
     assert picture.headers["content-type"] == "image/jpeg"
     # Another track, as where the tracker lost the person, is the same visit.

@@ -144,7 +144,7 @@ def _show_record(runtime: Runtime, key_ids: Sequence[str]) -> None:
         shown.doubtful_crops.labels(gallery.name).set(doubtful.get(gallery.gallery_id, 0))
         if not gallery.needs_reindex:
             current = runtime.calibrations.current(gallery, None)
-            fitted = current.as_state(gallery.index.identities())
+            fitted = current.as_state(gallery.index.identities().total)
             shown.gallery_calibration.labels(gallery.name, fitted.state).set(1)
 
 

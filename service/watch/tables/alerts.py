@@ -82,6 +82,7 @@ OF_SHOWN_CROP = (
     "score_kind",
     "threshold",
     "probability",
+    "needed",
     "cohesion",
     "calibration_version",
     "crop_id",
@@ -174,6 +175,7 @@ class SightedPerson:
     score_kind: str
     threshold: float
     probability: float
+    needed: float
     cohesion: float | None
     calibration_version: str
     picture: Picture | None

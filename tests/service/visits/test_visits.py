@@ -111,7 +111,8 @@ def test_a_visit_has_the_tracks_of_one_person_and_of_nobody_else(passages):
     assert (east["tracks"], east["verdict"], east["identity"]) == (["1", "2"], "match", None)
     assert set(east["crop_ids"]) == {*first, *again}
     assert east["image_url"].endswith(f"/{east['crop_ids'][0]}/image")
-    assert 0.5 < west["probability"] <= 1.0
+    assert west["needed"] == pytest.approx(0.54, abs=0.005)
+    assert west["needed"] <= west["probability"] <= 1.0
 
 
 def test_a_match_that_shows_another_person_is_listed_apart(passages):
