@@ -21,8 +21,10 @@ pytestmark = pytest.mark.slow
 CHANGING = 10
 STAYING = 5
 VERDICTS = {STAYING: "No match in this gallery", CHANGING: f"Match: Person {CHANGING}"}
-ADJUSTED = "Verdicts were adjusted at {}, after 84 pictures were added."
+ADJUSTED = "Verdicts were adjusted at {}."
+CAUSE = f"Meanwhile 84 pictures were added. {ADJUSTED}"
 TIME = r"\d+:\d\d [AP]M"
+NEEDED = re.compile(r"with a probability of \d\d%; a match here needs 92%\.")
 KEPT = {"keep": "true", "keep_picture": "true"}
 BANNER_NOTE = "#answer .banner .note:visible"
 
@@ -100,8 +102,10 @@ def test_the_same_picture_searched_again_tells_its_former_verdict(tab, address, 
     # The same picture from another file.
     search_for(tab, draw(CHANGING, 7))
     expect(tab.locator(".banner h2")).to_have_text(f"Uncertain: perhaps Person {CHANGING}")
+    expect(tab.locator(".banner")).to_contain_text(NEEDED)
+    expect(tab.locator("#answer .card.uncertain").first).to_contain_text("a match needs 92%")
     note = tab.locator(BANNER_NOTE)
-    expect(note).to_have_text(adjusted(f"{ADJUSTED} Before: match, 94%."))
+    expect(note).to_have_text(adjusted(f"{CAUSE} Before: match, 94%."))
     # Nobody got a name meanwhile.
     expect(tab.locator(".banner")).not_to_contain_text("this many people")
     for width, height in SIZES:
@@ -115,7 +119,7 @@ def test_the_same_picture_searched_again_tells_its_former_verdict(tab, address, 
     with tab.expect_response(re.compile("/queries$")):
         tab.select_option("[name=top_k]", "20")
     expect(tab.locator("#answer .card")).to_have_count(20)
-    expect(note).to_have_text(adjusted(f"{ADJUSTED} Before: match, 94%."))
+    expect(note).to_have_text(adjusted(f"{CAUSE} Before: match, 94%."))
     # A stricter search is another search, and this person's verdict is the same.
     with tab.expect_response(re.compile("/queries$")):
         tab.select_option("[name=operating_point]", "far_1e-3")
@@ -133,7 +137,7 @@ def test_a_kept_search_shows_the_verdict_of_its_time_and_todays(tab, address, ht
     expect(tab.locator(".banner h2")).to_have_text(f"Match: Person {CHANGING}")
     note = tab.locator(BANNER_NOTE)
     expect(note).to_contain_text("This is the verdict of ")
-    expect(note).to_contain_text(adjusted(f"The same search today: uncertain, XX%. {ADJUSTED}"))
+    expect(note).to_contain_text(adjusted(f"The same search today: uncertain, XX%. {CAUSE}"))
     for width, height in SIZES:
         tab.set_viewport_size({"width": width, "height": height})
         assert tab.evaluate("document.documentElement.scrollWidth") == width
@@ -168,15 +172,13 @@ def test_a_case_shows_the_verdict_of_its_time_and_todays(tab, address, http, adj
     tab.goto(f"{address}/#{gallery}/cases/{case_id}")
     rows = tab.locator("#case .searches > li")
     expect(rows.nth(0)).to_contain_text("Model: match")
-    expect(rows.nth(0)).to_contain_text(
-        adjusted(f"The same search today: uncertain, XX%. {ADJUSTED}")
-    )
+    expect(rows.nth(0)).to_contain_text(adjusted(f"The same search today: uncertain, XX%. {CAUSE}"))
     tab.wait_for_load_state("networkidle")
     expect(rows.nth(1)).to_contain_text("Model: no match")
     expect(rows.nth(1).locator(".note:visible")).to_have_count(0)
 
 
-FIRST = {
+FITTED = {
     "state": "own",
     "version": "m+1",
     "identities": 25,
@@ -184,33 +186,43 @@ FIRST = {
     "searches": 3,
     "date": "2026-03-01T03:34:00Z",
 }
-UNFITTED = {"state": "artefact", "version": "m", "identities": 0, "crops": 0, "date": None}
-SECOND = FIRST | {"version": "m+2", "date": "2026-03-02T15:34:00Z"}
-ON = r"Verdicts were adjusted on Mar 2, 2026, \d+:34 [AP]M"
+REFITTED = FITTED | {"version": "m+2", "date": "2026-03-02T15:34:00Z"}
+NOT_FITTED = {"state": "artefact", "version": "m", "identities": 0, "crops": 0, "date": None}
+FIRST_ANSWER = {"calibration": FITTED, "crops_searched": 52, "people_searched": 25}
+SECOND_ANSWER = FIRST_ANSWER | {"calibration": REFITTED}
+UNFITTED = FIRST_ANSWER | {"calibration": NOT_FITTED}
+ON = r"on Mar 2, 2026, \d+:34 [AP]M"
+ADJUSTED_ON = rf"Verdicts were adjusted {ON}\."
 CAUSES = [
-    (FIRST, SECOND | {"crops": 53}, f"{ON}, after 1 picture was added."),
     (
-        FIRST,
-        SECOND | {"crops": 136, "identities": 26},
-        f"{ON}, after 84 pictures and 1 person were added.",
+        FIRST_ANSWER,
+        SECOND_ANSWER | {"crops_searched": 53},
+        rf"Meanwhile 1 picture was added\. {ADJUSTED_ON}",
     ),
     (
-        FIRST,
-        SECOND | {"crops": 40, "identities": 24},
-        f"{ON}, after 12 pictures and 1 person were removed.",
+        FIRST_ANSWER,
+        SECOND_ANSWER | {"crops_searched": 136, "people_searched": 26},
+        rf"Meanwhile 84 pictures and 1 person were added\. {ADJUSTED_ON}",
     ),
     (
-        FIRST,
-        SECOND | {"crops": 60, "identities": 20},
-        f"{ON}, after 8 pictures were added and 5 people were removed.",
+        FIRST_ANSWER,
+        FIRST_ANSWER | {"crops_searched": 40, "people_searched": 24},
+        r"Meanwhile 12 pictures and 1 person were removed\.",
     ),
-    (FIRST, SECOND | {"searches": 19}, f"{ON}, after 16 more searches."),
-    (FIRST, SECOND, f"{ON}."),
-    # Nothing is known of the size of a gallery without a fit to its pictures.
-    (UNFITTED, SECOND, r"Verdicts were adjusted to this gallery on Mar 2, 2026, \d+:34 [AP]M."),
-    (FIRST | {"identities": 0, "crops": 0}, SECOND, f"{ON}."),
-    (FIRST, UNFITTED, "Verdicts are not adjusted to this gallery any more."),
-    (UNFITTED, UNFITTED, "The gallery has changed meanwhile."),
+    (
+        FIRST_ANSWER,
+        SECOND_ANSWER | {"crops_searched": 60, "people_searched": 20},
+        rf"Meanwhile 8 pictures were added and 5 people were removed\. {ADJUSTED_ON}",
+    ),
+    (
+        FIRST_ANSWER,
+        FIRST_ANSWER | {"calibration": REFITTED | {"searches": 19}},
+        rf"Verdicts were adjusted {ON}, after 16 more searches\.",
+    ),
+    (FIRST_ANSWER, SECOND_ANSWER, ADJUSTED_ON),
+    (UNFITTED, SECOND_ANSWER, rf"Verdicts were adjusted to this gallery {ON}\."),
+    (FIRST_ANSWER, UNFITTED, r"Verdicts are not adjusted to this gallery any more\."),
+    (UNFITTED, UNFITTED, r"The gallery has changed meanwhile\."),
 ]
 
 
@@ -224,7 +236,7 @@ def test_only_what_is_known_to_have_changed_is_named(page):
         route.fulfill(json=body | changes)
 
     page.route(re.compile("/queries$"), answered)
-    answer.update(verdict="match", calibration=FIRST)
+    answer.update(FIRST_ANSWER, verdict="match")
     search_for(page)
 
     def search(**changes):
@@ -234,10 +246,10 @@ def test_only_what_is_known_to_have_changed_is_named(page):
 
     for before, now, sentence in CAUSES:
         # A third verdict lies between two causes.
-        search(verdict="no_match", calibration=now)
-        search(verdict="match", calibration=before)
+        search(**now, verdict="no_match")
+        search(**before, verdict="match")
         expect(page.locator(".banner h2")).to_contain_text("Match")
-        search(verdict="uncertain", calibration=now)
+        search(**now, verdict="uncertain")
         expect(page.locator(BANNER_NOTE)).to_have_text(
             re.compile(rf"^{sentence} Before: match, [<>\d.% ]+\.$")
         )

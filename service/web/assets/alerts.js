@@ -177,7 +177,14 @@ function about(alert, time = ago) {
       }),
     ),
     probability !== null &&
-      h("p", {}, t("alerts.probability", { share: percent(probability, true) })),
+      h(
+        "p",
+        {},
+        t("alerts.probability", {
+          share: percent(probability, true),
+          needed: percent(alert.needed),
+        }),
+      ),
     before &&
       h(
         "p",

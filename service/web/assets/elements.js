@@ -121,6 +121,21 @@ export function percent(share, inWords = false) {
   return (share < 0.01 || share > 0.99 ? FINE_SHARES : SHARES).format(share);
 }
 
+// Return what a result has and what a match needs, in percent, with the decimals that tell them
+// apart.
+export function missedBy(probability, needed) {
+  const digits = [0, 1, 2, 3].find(
+    (number) => (100 * probability).toFixed(number) !== (100 * needed).toFixed(number),
+  );
+  if (!digits) return [percent(probability), percent(needed)];
+  const shares = new Intl.NumberFormat(LOCALE, {
+    style: "percent",
+    minimumFractionDigits: digits,
+    maximumFractionDigits: digits,
+  });
+  return [shares.format(probability), shares.format(needed)];
+}
+
 // Say that a list is empty, with a link to what fills it.
 export const nothingYet = (words, hint, href, label) =>
   h(

@@ -7,6 +7,7 @@ import { openCrop } from "./crop.js";
 import {
   decimal,
   h,
+  missedBy,
   moment,
   nameOf,
   percent,
@@ -35,8 +36,10 @@ const HEADS = {
 const SUMMARIES = {
   match: ({ probability }) =>
     t("answer.match.summary", { probability: percent(probability, true) }),
-  uncertain: ({ probability }) =>
-    t("answer.uncertain.summary", { probability: percent(probability, true) }),
+  uncertain: ({ probability: reached }, required) => {
+    const [probability, needed] = missedBy(reached, required);
+    return t("answer.uncertain.summary", { probability, needed });
+  },
   no_match: () => t("answer.no_match.summary"),
   nothing_searched: () => "",
 };
@@ -91,6 +94,7 @@ function showEach(place, answers, heading, contents) {
 // A result links to the same search in its gallery.
 function rankingAcross({ verdict, results, galleries, warnings }) {
   const [best] = results;
+  const neededIn = new Map(galleries.map(({ gallery: name, needed }) => [name, needed]));
   const head = verdict === "no_match" ? [t("answer.no_match_across")] : HEADS[verdict](best);
   return [
     h(
@@ -119,7 +123,7 @@ function rankingAcross({ verdict, results, galleries, warnings }) {
               href: addressOf(result.gallery, "search"),
               title: t("results.search_in", { gallery: result.gallery }),
             },
-            contents(result),
+            contents(result, neededIn.get(result.gallery)),
           ),
         ),
       ),
@@ -176,7 +180,7 @@ function banner(search) {
     "div",
     {},
     h("h2", {}, HEADS[answer.verdict](best)),
-    h("p", {}, SUMMARIES[answer.verdict](best)),
+    h("p", {}, SUMMARIES[answer.verdict](best, answer.needed)),
     changedBefore(answer, former),
     kept?.created_at && changedSince(search),
     answer.warnings.map(warningNote),
@@ -211,7 +215,7 @@ function basis(answer, point) {
     ),
     h("p", {}, LIMITS[answer.calibration.state](answer.calibration)),
     h("p", {}, t("results.accepted", { share: t(`accepted.${point}`) })),
-    h("p", {}, t("results.not_probability")),
+    h("p", {}, t("results.needed", { needed: percent(answer.needed) })),
   );
 }
 
@@ -238,17 +242,23 @@ function card(result, search) {
     h(
       "button",
       { type: "button", class: "open", onclick: () => openCrop(result.crop_id, search) },
-      contents(result),
+      contents(result, search.answer.needed),
     ),
     judging(result, search),
   );
 }
 
-function contents(result) {
+// `needed` is the probability of a match.
+function contents(result, needed) {
   const bar = h("span", { class: "bar", "aria-hidden": "true" }, h("i"));
   bar.firstChild.style.width = `${100 * (result.probability ?? 0)}%`;
+  const isUncertain = result.verdict === "uncertain";
+  const [probability, required] = isUncertain
+    ? missedBy(result.probability, needed)
+    : [percent(result.probability), null];
   const figures = [
-    [t("probability"), result.probability !== null && percent(result.probability)],
+    [t("probability"), result.probability !== null && probability],
+    [t("results.match_needs"), required],
     [t("similarity"), decimal(result.cosine, 3)],
     [t("results.time"), "time_log_odds" in result && signed(result.time_log_odds)],
   ];

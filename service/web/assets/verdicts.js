@@ -12,6 +12,7 @@ const DESCRIBING = new Set(["images", "crop_ids", "min_version"]);
 // A picture that finds itself, as it was enrolled since, says nothing about the verdict.
 const SAME_PICTURE = 0.999;
 const DATED = new Intl.DateTimeFormat(LOCALE, { dateStyle: "medium", timeStyle: "short" });
+const KEYS = { crops: "pictures", people: "people" };
 // The last judgement of each search of this tab, and the former one of another verdict.
 const judgements = new Map();
 // Today's answers to kept searches, by id, with the thresholds that they were judged by.
@@ -31,8 +32,9 @@ export async function formerJudgement(fields, shots, answer) {
   return former;
 }
 
-function judgementOf({ verdict, results: [best], calibration, gallery_version, model }) {
-  return { verdict, best, calibration, version: gallery_version, model };
+function judgementOf({ verdict, results: [best], calibration, model, ...answer }) {
+  const { gallery_version: version, crops_searched: crops, people_searched: people } = answer;
+  return { verdict, best, calibration, version, model, crops, people };
 }
 
 // Return FNV-1a of a picture. Browsers offer better digests only over HTTPS.
@@ -150,13 +152,23 @@ function wordsOf({ verdict, best: { probability } }) {
 // Say what changed between two judgements of a search.
 function causeOf(before, now) {
   if (before.model !== now.model) return t("cause.model");
-  const [first, second] = [before.calibration, now.calibration];
-  if (first.version === second.version) return t("cause.gallery");
-  if (!second.date) return t("cause.not_adjusted");
-  const time = timeOf(second.date);
-  if (!first.date) return t("cause.adjusted_first", { time });
-  const grown = growth(first, second);
-  return grown ? t("cause.adjusted_after", { time, growth: grown }) : t("cause.adjusted", { time });
+  const growth = growthOf(before, now);
+  const causes = [
+    growth && t("cause.since", { growth }),
+    adjustmentOf(before.calibration, now.calibration),
+  ];
+  return causes.filter(Boolean).join(" ") || t("cause.gallery");
+}
+
+// Say how the thresholds were adjusted between two searches, or return null.
+function adjustmentOf(before, now) {
+  if (before.version === now.version) return null;
+  if (!now.date) return t("cause.not_adjusted");
+  const time = timeOf(now.date);
+  if (!before.date) return t("cause.adjusted_first", { time });
+  const searches = now.searches - before.searches;
+  if (searches <= 0) return t("cause.adjusted", { time });
+  return t("cause.adjusted_after", { time, searches: t("growth.searches", { count: searches }) });
 }
 
 function timeOf(date) {
@@ -166,26 +178,19 @@ function timeOf(date) {
     : t("time.on", { time: DATED.format(at) });
 }
 
-// Say by what a gallery grew or shrank between two fits. Its size at a fit to searches is unknown.
-function growth(before, now) {
-  const sizes = [
-    ["crops", "pictures"],
-    ["identities", "people"],
-  ]
-    .filter(([name]) => before[name] > 0 && now[name] > 0)
-    .map(([name, key]) => [now[name] - before[name], key]);
+// Say by how many pictures and people more or fewer the second search searched.
+function growthOf(before, now) {
+  const changes = ["crops", "people"].map((name) => [now[name] - before[name], name]);
   const parts = [
-    ["growth.added", sizes.filter(([number]) => number > 0)],
-    ["growth.removed", sizes.filter(([number]) => number < 0)],
+    ["growth.added", changes.filter(([number]) => number > 0)],
+    ["growth.removed", changes.filter(([number]) => number < 0)],
   ]
-    .filter(([, changes]) => changes.length > 0)
-    .map(([done, changes]) => {
-      const numbers = changes.map(([number]) => Math.abs(number));
-      const what = inList(changes.map(([, key], at) => t(key, { count: numbers[at] })));
+    .filter(([, changed]) => changed.length > 0)
+    .map(([done, changed]) => {
+      const numbers = changed.map(([number]) => Math.abs(number));
+      const what = inList(changed.map(([, name], at) => t(KEYS[name], { count: numbers[at] })));
       // The verb is singular for one thing alone.
       return t(done, { what, count: numbers.reduce((sum, number) => sum + number) });
     });
-  const searches = now.searches - before.searches;
-  if (parts.length === 0 && searches > 0) return t("growth.searches", { count: searches });
   return inList(parts);
 }

@@ -6,6 +6,7 @@ import {
   h,
   isThisYear,
   isToday,
+  missedBy,
   nameOf,
   nfc,
   percent,
@@ -27,19 +28,10 @@ const MORE_PICTURES = 5;
 export const pictureOfCrop = (gallery, cropId) =>
   `/v1/galleries/${segment(gallery)}/crops/${segment(cropId)}/image`;
 
-// Return the probability from which a result is a match, at a rate of false alarms in one gallery.
-// It is the same in every gallery, as docs/calibration.md explains.
-function neededAt(rate) {
-  const rarity = -Math.log(rate);
-  const logit = Math.log(rarity) + (2 * rarity) / 3 - 2 * Math.log(3);
-  return 1 / (1 + Math.exp(-logit));
-}
-
 // `searched` are the galleries; `asked` has the pictures of the query, and whether times were
 // chosen.
 export function answerElements(answer, searched, { shots, hasTimes }) {
   const { verdict, results, uncertain, incomplete } = answer;
-  const needed = neededAt(answer.gallery_far);
   const areSeveral = searched.length > 1;
   const notes = [
     // Warnings are the service’s, in English.
@@ -87,14 +79,14 @@ export function answerElements(answer, searched, { shots, hasTimes }) {
     uncertain.length > 0 &&
       section(
         t("visits.may_show"),
-        t("visits.may_show.hint", { probability: percent(needed) }),
+        t("visits.may_show.hint"),
         uncertain.map((visit) =>
           card(
             visit,
             areSeveral,
             h("span", {}, dayOf(visit)),
             visit.first_seen && h("span", {}, clockOf(visit)),
-            h("span", { class: "note" }, reasonOf(visit, needed)),
+            h("span", { class: "note" }, reasonOf(visit)),
           ),
         ),
       ),
@@ -112,8 +104,10 @@ function section(title, hint, cards) {
 }
 
 // A track is also left out of the visits if it is another person than they are.
-const reasonOf = ({ probability }, needed) =>
-  probability < needed ? t("visits.needs", { probability: percent(needed) }) : t("visits.unlike");
+const reasonOf = ({ probability, needed }) =>
+  probability < needed
+    ? t("visits.needs", { needed: missedBy(probability, needed)[1] })
+    : t("visits.unlike");
 
 function seenTimes(visits, perhaps) {
   const times = visits.flatMap(({ first_seen: first, last_seen: last }) =>
