@@ -138,6 +138,13 @@ def measure(crops: Sequence[Image.Image], people: int) -> Iterator[dict[str, Any
             }
 
 
+def draw_crops(data: str, count: int) -> list[Image.Image]:
+    """Return some crops of a data set, KIND:PATH, decoded."""
+    crops = read_spec(data).crops
+    chosen = random.Random(SEED).sample(crops, min(count, len(crops)))
+    return [Image.open(io.BytesIO(crop.read())).convert("RGB") for crop in chosen]
+
+
 def main(data: str, people: int = 100) -> None:
     """Print the figures of every size of photo as a JSON object.
 
@@ -145,11 +152,7 @@ def main(data: str, people: int = 100) -> None:
         data: crops of people, KIND:PATH.
         people: least number of people for each figure.
     """
-    draw = random.Random(SEED)
-    crops = read_spec(data).crops
-    chosen = draw.sample(crops, min(people, len(crops)))
-    pictures = [Image.open(io.BytesIO(crop.read())).convert("RGB") for crop in chosen]
-    rows = list(measure(pictures, people))
+    rows = list(measure(draw_crops(data, people), people))
     typer.echo(json.dumps({"data": data, "results": rows}))
 
 

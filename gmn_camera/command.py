@@ -63,7 +63,9 @@ ZoneOption = Annotated[
 ]
 DetectorOption = Annotated[
     Path | None,
-    Option(help="Your own network: an SSD of the Open Model Zoo, or YOLOv8 or RT-DETR as ONNX."),
+    Option(
+        help="Your own network: an SSD of the Open Model Zoo, or YOLOX, YOLOv8 or RT-DETR as ONNX."
+    ),
 ]
 ThreadsOption = Annotated[int | None, Option(help="Threads of the network; 1 unless given.")]
 UrlOption = Annotated[str, Option(envvar="GMN_URL", help="Where the service is.")]

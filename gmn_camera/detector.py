@@ -15,6 +15,7 @@ from gmn_camera.boxes import Boxes, Scores, overlaps
 from gmn_camera.frame import Frame
 from gmn_client.errors import InvalidInput
 from model.openvino_loading import compiled, load_openvino
+from model.yolox import count_cells, decode_people
 
 SHIPPED = "detectors/person-detection-retail-0013.xml"
 # Input heights and widths of the shipped network: wide, upright and square.
@@ -66,7 +67,8 @@ class Detector:
 
         Args:
             graph: an `.xml` of OpenVINO or an `.onnx`: an SSD of the Open Model Zoo, or an export
-                of YOLOv8 or RT-DETR whose class 0 is a person; None loads the shipped network.
+                of YOLOX, YOLOv8 or RT-DETR whose class 0 is a person; None loads the shipped
+                network.
             threads: number of threads that compute.
 
         Raises:
@@ -151,6 +153,9 @@ def _find_kind(file: Path, model: Any) -> Kind:
             return Kind(_read_ssd, "bgr24", 255)
         if shapes[0].rank.get_length() == 3:
             middle = _length(shapes[0], 1)
+            picture = model.input(0).partial_shape
+            if picture.is_static and middle == count_cells(tuple(picture.to_shape())[2:]):
+                return Kind(_read_yolox, "bgr24", 255)
             if middle is not None and 4 < middle < (last or sys.maxsize) and middle < 1024:
                 return Kind(_read_yolo, "rgb24", 1)
             if last is not None and last > 4 and last != COLUMNS_END_TO_END:
@@ -158,7 +163,7 @@ def _find_kind(file: Path, model: Any) -> Kind:
     found = ", ".join(str(shape) for shape in shapes)
     raise InvalidInput(
         f"{file}: a network with the outputs {found} is not supported; name an SSD of the Open "
-        "Model Zoo, or export YOLOv8 or RT-DETR to ONNX without NMS"
+        "Model Zoo, or export YOLOX, YOLOv8 or RT-DETR to ONNX without NMS"
     )
 
 
@@ -171,6 +176,12 @@ def _read_ssd(outputs: Outputs, _canvas: tuple[int, int]) -> Detections:
     """Read rows of image, label, score, left, top, right, bottom in shares."""
     rows = outputs[0].reshape(-1, COLUMNS_OF_SSD)
     return Detections(rows[:, 3:].astype(np.float64), rows[:, 2].astype(np.float64))
+
+
+def _read_yolox(outputs: Outputs, canvas: tuple[int, int]) -> Detections:
+    height, width = canvas
+    boxes, scores = decode_people(outputs[0][0], canvas)
+    return Detections(boxes / ([width, height] * 2), scores)
 
 
 def _read_yolo(outputs: Outputs, canvas: tuple[int, int]) -> Detections:

@@ -1,4 +1,4 @@
-"""The detector of people on photos: an SSD of the Open Model Zoo under OpenVINO."""
+"""The detector of people on photos: YOLOX-nano under OpenVINO, over the photo and its tiles."""
 
 from __future__ import annotations
 
@@ -11,39 +11,41 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from model.arrays import Array, Pixels
+from model.arrays import Array
 from model.crops.decode import Photo
 from model.openvino_loading import compiled, load_openvino
+from model.yolox import decode_people
 
-SHIPPED_DETECTOR = Path(__file__).parent / "detectors" / "person-detection-retail-0013.xml"
-# Input heights and widths of the network in pixels; it was trained with 320×544.
-# A graph for one size takes four fifths of the time of a graph for any size, and keeps 20 MB; one
-# for a detailed picture keeps 60 MB. A photo is fitted into the canvas that reduces it least, and
-# grey fills the rest: squeezed into one size, upright photos would lose a third of their people.
-CANVASES = ((320, 544), (544, 320), (416, 416), (256, 672), (672, 256))
-PASS_PIXELS = 320 * 544
+SHIPPED_DETECTOR = Path(__file__).parent / "detectors" / "yolox_nano.onnx"
 GREY = 114
-# Photos are stretched in height by up to this factor to fill the canvas, as those of 16:9.
-MAX_STRETCH = 17 / 16
+# Width and height of the input in pixels. The network was trained with 320 to 640 and published
+# with 416, which finds fewer people on photos.
+SIDE = 480
 # People who fill a photo are larger than those of the training data. A pass over a small picture
 # finds people of at least half of the photo's height.
-CLOSE_CANVAS = (192, 192)
+CLOSE_SIDE = 192
 CLOSE_SHARE = 0.5
-# Large photos are also looked at in more detail: on a canvas that is higher and wider by this
-# factor. One such pass finds as many people as tiles of the same detail, in half of the time, and
-# nobody stands across two tiles.
-DETAILED_PIXELS = 1_500_000
-DETAIL = 2.5
-MIN_SCORE = 0.3
-# In the detailed pass, boxes below this share of the photo's height need only a lower score. The
-# network is less certain of small people, and most of its false detections are large.
-SMALL_SHARE = 0.15
-MIN_SMALL_SCORE = 0.2
+# A pass that reduces a photo by more than this factor misses small people. Such a photo is also
+# looked at in tiles, whose sides are this share of its longer side, or less if it is large.
+MAX_REDUCTION = 1.5
+TILE_SHARE = 0.6
+LARGE_PIXELS = 1_500_000
+LARGE_TILE_SHARE = 0.4
+# Least overlap of two tiles, as a share of the photo's longer side.
+TILE_OVERLAP = 0.05
+MIN_SCORE = 0.4
+# The network is less certain of small people. A tile is looked at for people of at most this share
+# of its side, and the passes over the whole photo find the others.
+MIN_TILE_SCORE = 0.3
+MAX_TILE_HEIGHT = 0.5
+# A box that comes as close to the edge of a tile as this, in pixels, shows a part of a person.
+EDGE = 2
 # Two boxes with a larger intersection over union show one person. So do two boxes of different
 # passes if a larger share of the smaller one lies in the other.
-MAX_OVERLAP = 0.6
+MAX_OVERLAP = 0.5
 MAX_CONTAINED = 0.8
 MAX_PEOPLE = 128
 # Crops of data sets have some background around the person.
@@ -62,29 +64,47 @@ class DetectedPerson(NamedTuple):
     score: float
 
 
+class Window(NamedTuple):
+    """A part of a picture in its pixels."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
 class Pass(NamedTuple):
-    """One pass of the network over a photo.
+    """A pass of the network over a picture.
 
     Attributes:
-        canvas: input height and width in pixels.
-        min_height: least height of a box, as a share of the photo's; other passes find lower ones.
-        min_small_score: least score of a small box.
+        window: what it looks at.
+        side: width and height of the network's input in pixels.
+        min_score: least score of a box.
+        min_height, max_height: least and largest height of a box, in pixels of the picture.
+        is_tile: whether the window is a tile, or else the whole picture.
     """
 
-    canvas: tuple[int, int]
-    min_height: float = 0.0
-    min_small_score: float = MIN_SCORE
+    window: Window
+    side: int
+    min_score: float
+    min_height: float
+    max_height: float
+    is_tile: bool
 
 
 class Detections(NamedTuple):
-    """Boxes `(n, 4)` as left, top, right and bottom, their scores `(n,)`, and their passes `(n,)`.
+    """Boxes `(n, 4)` as left, top, right and bottom, and what else is known of each `(n,)`.
 
-    The network itself suppresses duplicate boxes within a pass.
+    Attributes:
+        scores: between 0 and 1.
+        passes: number of the pass that found it.
+        of_tiles: whether it was a pass over a tile.
     """
 
     boxes: Array
     scores: Array
     passes: Array
+    of_tiles: NDArray[np.bool_]
 
 
 class PeopleDetector:
@@ -98,13 +118,12 @@ class PeopleDetector:
         """Create a detector, which loads its graph with the first photo.
 
         Args:
-            graph: the `.xml` of a detector with one input `(1, 3, height, width)`, BGR from 0 to
-                255, and rows of image, label, score, left, top, right, bottom in shares.
+            graph: the `.onnx` of a YOLOX whose first class is a person.
         """
         self.name = graph.stem
         self._graph = graph
         self._lock = threading.Lock()
-        self._requests: dict[tuple[int, int], Any] = {}
+        self._requests: dict[int, Any] = {}
 
     def detect(self, photo: Photo) -> list[DetectedPerson]:
         """Return the people on a photo, at most 128, the most certain first.
@@ -122,74 +141,85 @@ class PeopleDetector:
         with self._lock:
             found = [
                 self._detect_in_pass(photo.picture, one_pass, number)
-                for number, one_pass in enumerate(_passes(photo.width, photo.height))
+                for number, one_pass in enumerate(_passes(photo))
             ]
-        boxes, scores, passes = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        detections = Detections(boxes * ([photo.width, photo.height] * 2), scores, passes)
+        boxes, scores, passes, of_tiles = (
+            np.concatenate(parts) for parts in zip(*found, strict=True)
+        )
+        enlargement = [photo.width / photo.picture.width, photo.height / photo.picture.height]
+        detections = Detections(boxes * (enlargement * 2), scores, passes, of_tiles)
         return list(_people(detections, photo.width, photo.height))
 
     def _detect_in_pass(self, picture: Image.Image, one_pass: Pass, number: int) -> Detections:
-        """Detect people in one pass over a photo.
+        """Detect people in one pass over a picture.
 
         Args:
-            picture: the photo, of any size.
             number: number of the pass.
 
         Returns:
-            Boxes in shares of the photo.
+            Boxes in pixels of the picture.
         """
-        canvas_height, canvas_width = one_pass.canvas
-        scale = min(canvas_width / picture.width, canvas_height / picture.height)
-        columns = max(1, round(scale * picture.width))
-        rows = max(1, min(canvas_height, round(MAX_STRETCH * scale * picture.height)))
-        resized = picture.resize((columns, rows), Image.Resampling.BILINEAR, reducing_gap=1.0)
-        found = self._infer(np.asarray(resized)[:, :, ::-1], one_pass.canvas)
-        # The network gives shares of the canvas.
-        boxes = found[:, 3:7] * ([canvas_width / columns, canvas_height / rows] * 2)
-        boxes = np.clip(boxes, 0.0, 1.0)
-        scores = found[:, 2]
+        window = one_pass.window
+        width = window.right - window.left
+        height = window.bottom - window.top
+        scale = one_pass.side / max(width, height)
+        columns = max(1, round(scale * width))
+        rows = max(1, round(scale * height))
+        resized = picture.resize(
+            (columns, rows), Image.Resampling.BILINEAR, box=window, reducing_gap=1.0
+        )
+        boxes, scores = self._infer(resized, one_pass.side)
+        boxes = np.clip(boxes, 0.0, [columns, rows] * 2) * ([width / columns, height / rows] * 2)
+        boxes += [window.left, window.top] * 2
         heights = boxes[:, 3] - boxes[:, 1]
-        min_scores = np.where(heights < SMALL_SHARE, one_pass.min_small_score, MIN_SCORE)
-        chosen = (scores >= min_scores) & (heights >= one_pass.min_height)
-        return Detections(boxes[chosen], scores[chosen], np.full(chosen.sum(), number))
+        usable = scores >= one_pass.min_score
+        usable &= (one_pass.min_height <= heights) & (heights <= one_pass.max_height)
+        usable &= ~_are_cut(boxes, window, picture)
+        count = int(usable.sum())
+        return Detections(
+            boxes[usable],
+            scores[usable],
+            np.full(count, number),
+            np.full(count, one_pass.is_tile),
+        )
 
-    def _infer(self, pixels: Pixels, canvas: tuple[int, int]) -> Array:
-        """Return the rows `(n, 7)` of the network for BGR `(height, width, 3)` on a grey canvas."""
-        if canvas not in self._requests:
-            self._requests[canvas] = _load(self._graph, canvas)
-        request = self._requests[canvas]
-        height, width = pixels.shape[:2]
+    def _infer(self, picture: Image.Image, side: int) -> tuple[Array, Array]:
+        """Return the boxes `(n, 4)` in the pixels of a small picture, and their scores `(n,)`."""
+        if side not in self._requests:
+            self._requests[side] = _load(self._graph, side)
+        request = self._requests[side]
         tensor = request.get_input_tensor()
         tensor.data[...] = GREY
-        tensor.data[0, :height, :width] = pixels
+        tensor.data[0, : picture.height, : picture.width] = np.asarray(picture)[:, :, ::-1]
         request.start_async()
         request.wait()
-        return np.array(request.get_output_tensor().data.reshape(-1, 7), np.float64)
+        return decode_people(request.get_output_tensor().data[0], (side, side))
 
 
 def passes_of(pixels: int) -> int:
-    """Estimate the cost of a photo of `pixels` pixels, in passes over 320×544 pixels."""
-    return 7 if pixels > DETAILED_PIXELS else 1
+    """Estimate the cost of a photo of `pixels` pixels, in passes over 480×480 pixels."""
+    if pixels > LARGE_PIXELS:
+        return 7
+    return 5 if pixels > (MAX_REDUCTION * SIDE) ** 2 else 1
 
 
 def detail_pixels(pixels: int) -> int:
     """Return the number of pixels that the passes use of a photo of `pixels` pixels."""
-    return round(PASS_PIXELS * DETAIL**2) if pixels > DETAILED_PIXELS else PASS_PIXELS
+    return round((SIDE / _tile_share(pixels)) ** 2)
 
 
 def find_people_detector() -> PeopleDetector | None:
-    """Return the shipped detector; None without OpenVINO or without its files."""
-    files = (SHIPPED_DETECTOR, SHIPPED_DETECTOR.with_suffix(".bin"))
-    if find_spec("openvino") is None or not all(file.is_file() for file in files):
+    """Return the shipped detector; None without OpenVINO or without its file."""
+    if find_spec("openvino") is None or not SHIPPED_DETECTOR.is_file():
         return None
     return PeopleDetector()
 
 
-def _load(graph: Path, canvas: tuple[int, int]) -> Any:
-    """Compile a detector for inputs `(1, height, width, 3)`, and return a request of it."""
+def _load(graph: Path, side: int) -> Any:
+    """Compile a detector for inputs `(1, side, side, 3)`, and return a request of it."""
     openvino = load_openvino()
     model = openvino.Core().read_model(graph)
-    model.reshape([1, 3, *canvas])
+    model.reshape([1, 3, side, side])
     steps = openvino.preprocess.PrePostProcessor(model)
     steps.input().tensor().set_element_type(openvino.Type.u8)
     steps.input().tensor().set_layout(openvino.Layout("NHWC"))
@@ -200,14 +230,46 @@ def _load(graph: Path, canvas: tuple[int, int]) -> Any:
     return compiled(steps.build(), options).create_infer_request()
 
 
-def _passes(width: int, height: int) -> Iterator[Pass]:
-    """Yield the passes over a photo of this size in pixels; the detailed pass comes last."""
-    canvas = max(CANVASES, key=lambda canvas: min(canvas[0] / height, canvas[1] / width))
-    yield Pass(CLOSE_CANVAS, min_height=CLOSE_SHARE)
-    yield Pass(canvas)
-    if width * height > DETAILED_PIXELS:
-        detailed = round(DETAIL * canvas[0]), round(DETAIL * canvas[1])
-        yield Pass(detailed, min_small_score=MIN_SMALL_SCORE)
+def _tile_share(pixels: int) -> float:
+    return LARGE_TILE_SHARE if pixels > LARGE_PIXELS else TILE_SHARE
+
+
+def _passes(photo: Photo) -> Iterator[Pass]:
+    width, height = photo.picture.size
+    whole = Window(0, 0, width, height)
+    yield Pass(whole, SIDE, MIN_SCORE, 0, height, is_tile=False)
+    yield Pass(whole, CLOSE_SIDE, MIN_SCORE, CLOSE_SHARE * height, height, is_tile=False)
+    for tile in _tiles(photo):
+        highest = MAX_TILE_HEIGHT * max(tile.right - tile.left, tile.bottom - tile.top)
+        yield Pass(tile, SIDE, MIN_TILE_SCORE, 0, highest, is_tile=True)
+
+
+def _tiles(photo: Photo) -> Iterator[Window]:
+    """Yield the tiles of a photo in pixels of its picture; none if it is small."""
+    if max(photo.width, photo.height) <= MAX_REDUCTION * SIDE:
+        return
+    width, height = photo.picture.size
+    side = _tile_share(photo.width * photo.height) * max(width, height)
+    overlap = TILE_OVERLAP * max(width, height)
+    for top in _tile_starts(height, side, overlap):
+        for left in _tile_starts(width, side, overlap):
+            yield Window(left, top, min(left + side, width), min(top + side, height))
+
+
+def _tile_starts(length: float, side: float, overlap: float) -> Array:
+    """Return where the tiles begin along an edge of the photo, at equal distances."""
+    if length <= side:
+        return np.zeros(1)
+    count = math.ceil((length - overlap) / (side - overlap))
+    return np.linspace(0.0, length - side, count)
+
+
+def _are_cut(boxes: Array, window: Window, picture: Image.Image) -> NDArray[np.bool_]:
+    """Return which boxes `(n,)` reach an edge of a window that is no edge of the picture."""
+    whole = Window(0, 0, *picture.size)
+    is_inner = [abs(edge - outer) > EDGE for edge, outer in zip(window, whole, strict=True)]
+    is_reached = np.abs(boxes - window) <= EDGE
+    return np.asarray((is_reached & is_inner).any(axis=1))
 
 
 def _people(detections: Detections, width: int, height: int) -> Iterator[DetectedPerson]:
@@ -224,11 +286,15 @@ def _people(detections: Detections, width: int, height: int) -> Iterator[Detecte
 
 
 def _one_for_each_person(detections: Detections) -> list[int]:
-    """Return the indexes of the best detection of each person, by descending score."""
+    """Return the indexes of the best detection of each person, by descending score.
+
+    What a tile shows inside a box of the whole photo is a part of that person, however high its
+    score is.
+    """
     boxes = detections.boxes
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     kept: list[int] = []
-    for index in np.argsort(-detections.scores, kind="stable").tolist():
+    for index in np.lexsort((-detections.scores, detections.of_tiles)).tolist():
         lower = np.maximum(boxes[index, :2], boxes[kept, :2])
         upper = np.minimum(boxes[index, 2:], boxes[kept, 2:])
         shared = np.clip(upper - lower, 0.0, None).prod(axis=1)
@@ -238,4 +304,4 @@ def _one_for_each_person(detections: Detections) -> list[int]:
         is_known = (overlaps > MAX_OVERLAP) | (of_another_pass & (contained > MAX_CONTAINED))
         if not is_known.any():
             kept.append(index)
-    return kept
+    return sorted(kept, key=lambda index: -detections.scores[index])

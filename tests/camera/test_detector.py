@@ -13,6 +13,7 @@ from gmn_camera.frame import Frame
 from gmn_camera.pipeline import CropPipeline
 from gmn_camera.settings import read_options
 from gmn_client import InvalidInput
+from model.yolox import count_cells
 from tests.camera.drawn_videos import HEIGHT, PERSON, WIDTH, draw_frame
 
 
@@ -74,6 +75,16 @@ def yolo_output():
     return rows.T[None]
 
 
+def yolox_output():
+    """Return the boxes of a YOLOX of 64×64 pixels: a person, a car, and nothing elsewhere."""
+    rows = np.zeros((1, count_cells((64, 64)), 85))
+    # The first cell of a stride of 8 pixels. Sizes are logarithms.
+    rows[0, 0, :4] = [8 * CENTRE[0], 8 * CENTRE[1], np.log(8 * CENTRE[2]), np.log(8 * CENTRE[3])]
+    rows[0, 0, 4:6] = [0.9, 1.0]
+    rows[0, 1, 4:] = [0.9, 0.0, 0.0, 1.0] + [0.0] * 77
+    return rows
+
+
 def rtdetr_output():
     rows = np.zeros((1, 300, 4 + 80))
     rows[0, 7, :4] = CENTRE
@@ -89,7 +100,9 @@ def ssd_output():
 
 
 @pytest.mark.parametrize(
-    "output", [yolo_output(), rtdetr_output(), ssd_output()], ids=["yolo", "rtdetr", "ssd"]
+    "output",
+    [yolo_output(), yolox_output(), rtdetr_output(), ssd_output()],
+    ids=["yolo", "yolox", "rtdetr", "ssd"],
 )
 def test_a_network_of_ones_own_is_read_by_the_shape_of_its_answer(output, tmp_path):
     file = save_network(tmp_path / "network.xml", output)

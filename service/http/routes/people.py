@@ -31,9 +31,10 @@ async def find_people(
 ) -> People:
     """Finds the people on a photo: their boxes, which a query or an enrollment takes as `boxes`.
 
-    The photo is not stored. At most 128 people are returned, the most certain first. Photos of more
-    than 1.5 megapixels are also looked at in nine overlapping tiles, where small people are found.
-    People that it misses look like absent ones: draw their boxes yourself.
+    The photo is not stored. At most 128 people are returned, the most certain first. A photo with
+    more than 720 pixels in width or height is also looked at in two to nine overlapping tiles,
+    where small people are found. People that it misses look like absent ones: draw their boxes
+    yourself.
     """
     runtime = call.runtime
     runtime.audit.require_room()

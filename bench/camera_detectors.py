@@ -1,0 +1,136 @@
+"""Detectors of cameras beside each other: whom each finds in one pass over a frame.
+
+`python -m bench.camera_detectors FOLDER KIND:PATH --detector FILE …` looks at two kinds of frames:
+the labelled photographs of `bench.labelled_photos`, and frames with pasted crops as in
+`bench.photos`. The shipped detector is always measured. A detection of at least 0.5 begins a track,
+and one of at least 0.2 continues it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import av
+import numpy as np
+import typer
+from PIL import Image
+
+from bench.labelled_photos import LabelledPhoto, are_upright, pair_up, read_photos
+from bench.photos import SEED, count_found, draw_crops, paste_people
+from gmn_camera.boxes import Boxes
+from gmn_camera.detector import MIN_SCORE, Detector
+from gmn_camera.frame import Frame
+from gmn_camera.tracker import MIN_NEW_SCORE
+from model.people_detector import DetectedPerson
+
+SIZES = ((768, 432), (1920, 1080))
+HEIGHT_SHARES = (0.07, 0.1, 0.15, 0.25, 0.4, 0.6, 0.95)
+SCORES = (MIN_NEW_SCORE, MIN_SCORE)
+
+
+def frame_of(picture: Image.Image) -> Frame:
+    pixels = np.asarray(picture.convert("RGB"))
+    return Frame(datetime.now(UTC), av.VideoFrame.from_ndarray(pixels, "rgb24"), 0.0)
+
+
+def boxes_in_pixels(detector: Detector, frame: Frame, min_score: float) -> Boxes:
+    found = detector.detect(frame)
+    return found.boxes[found.scores >= min_score] * ([frame.width, frame.height] * 2)
+
+
+def measure_photographs(
+    detector: Detector, photos: Sequence[LabelledPhoto], min_score: float
+) -> dict[str, Any]:
+    upright = upright_found = boxes = boxes_of_people = on_nobody = 0
+    times = []
+    for photo in photos:
+        frame = frame_of(Image.open(photo.file))
+        started = time.process_time()
+        found = boxes_in_pixels(detector, frame, min_score)
+        times.append(1000.0 * (time.process_time() - started))
+        labels = photo.labels * ([frame.width, frame.height] * 2)
+        pairs = pair_up(labels, found)
+        is_upright = are_upright(labels)
+        upright += int(is_upright.sum())
+        upright_found += sum(bool(is_upright[label]) for label, _ in pairs)
+        boxes += len(found)
+        boxes_of_people += len(pairs)
+        on_nobody += 0 if len(labels) else len(found)
+    return {
+        "min_score": min_score,
+        "upright": upright,
+        "upright_found": upright_found,
+        "boxes": boxes,
+        "boxes_of_people": boxes_of_people,
+        "boxes_on_nobody": on_nobody,
+        "median_cpu_ms": round(statistics.median(times), 1),
+    }
+
+
+def measure_pasted(
+    detector: Detector, crops: Sequence[Image.Image], people: int, min_score: float
+) -> Iterator[dict[str, Any]]:
+    for size in SIZES:
+        for share in HEIGHT_SHARES:
+            draw = random.Random(f"{SEED} {size} {share}")
+            pasted = found = boxes = 0
+            while pasted < people:
+                photo = paste_people(crops, size, round(share * size[1]), draw)
+                frame = frame_of(Image.open(io.BytesIO(photo.file)))
+                corners = boxes_in_pixels(detector, frame, min_score).round().astype(int).tolist()
+                detected = [
+                    DetectedPerson(left, top, right - left, bottom - top, min_score)
+                    for left, top, right, bottom in corners
+                ]
+                pasted += len(photo.boxes)
+                found += count_found(photo.boxes, detected)
+                boxes += len(detected)
+            yield {
+                "min_score": min_score,
+                "width": size[0],
+                "height": size[1],
+                "share_of_height": share,
+                "people": pasted,
+                "found": round(found / pasted, 3),
+                "other_boxes": boxes - found,
+            }
+
+
+def main(
+    folder: Path,
+    data: str,
+    detector: Annotated[list[Path] | None, typer.Option()] = None,
+    people: int = 50,
+) -> None:
+    """Print the figures of each detector as a line of JSON.
+
+    Args:
+        folder: labelled photographs, with `images` and `labels`.
+        data: crops of people, KIND:PATH.
+        detector: files of further detectors, as of `gmn camera --detector`.
+        people: least number of pasted people for each figure.
+    """
+    photos = read_photos(folder)
+    crops = draw_crops(data, 2 * people)
+    for file in [None, *(detector or [])]:
+        measured = Detector(file, 1)
+        figures = {
+            "detector": measured.file.stem,
+            "photographs": [measure_photographs(measured, photos, score) for score in SCORES],
+            "pasted": [
+                row for score in SCORES for row in measure_pasted(measured, crops, people, score)
+            ],
+        }
+        typer.echo(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,28 @@
+"""Detectors of cameras beside each other: each has its figures."""
+
+import json
+
+from bench import camera_detectors
+from model.people_detector import SHIPPED_DETECTOR
+from tests.drawn_photos import photo_of
+
+
+def test_each_detector_has_figures_of_photographs_and_pasted_people(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(camera_detectors, "SIZES", ((640, 360),))
+    monkeypatch.setattr(camera_detectors, "HEIGHT_SHARES", (0.6,))
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(photo_of(1))
+    (tmp_path / "labels" / "a.txt").write_text("0 0.2 0.5 0.2 0.66667\n")
+    data = "synthetic:3,identities=8,domains=1,cameras=1,crops=1"
+    camera_detectors.main(tmp_path, data, [SHIPPED_DETECTOR], people=4)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["detector"] for row in rows] == ["person-detection-retail-0013", "yolox_nano"]
+    for row in rows:
+        sure, unsure = row["photographs"]
+        assert (sure["min_score"], unsure["min_score"]) == (0.5, 0.2)
+        assert sure["upright"] == unsure["upright"] == 1
+        assert sure["boxes"] <= unsure["boxes"]
+        assert [pasted["share_of_height"] for pasted in row["pasted"]] == [0.6, 0.6]
+        assert all(pasted["people"] >= 4 for pasted in row["pasted"])
+    assert rows[1]["photographs"][0]["upright_found"] == 1
