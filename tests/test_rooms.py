@@ -26,7 +26,7 @@ MODELS = ("torch", "torchvision", "model.artefact", "model.embedder", "model.met
 MODEL_BESIDES_OPENVINO = tuple(
     f"model.{source.stem}"
     for source in sorted((ROOT / "model").iterdir())
-    if source.stem not in ("openvino_loading", "wording")
+    if source.stem not in ("openvino_loading", "wording", "yolox")
 )
 # Each tells the whole story of something that a gallery does not need.
 SLICES = (

