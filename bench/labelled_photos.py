@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from gmn_camera.boxes import Boxes, overlaps
 from model.crops.decode import decode_photo
@@ -67,10 +68,10 @@ def pair_up(labels: Boxes, boxes: Boxes) -> list[tuple[int, int]]:
     return pairs
 
 
-def are_upright(labels: Boxes) -> Any:
+def are_upright(labels: Boxes) -> NDArray[np.bool_]:
     """Return which labels `(n,)` in pixels are of upright people."""
     widths, heights = (labels[:, 2:] - labels[:, :2]).T
-    return (heights >= UPRIGHT_PIXELS) & (heights >= UPRIGHT_SHAPE * widths)
+    return np.asarray((heights >= UPRIGHT_PIXELS) & (heights >= UPRIGHT_SHAPE * widths))
 
 
 class PhotoResult(NamedTuple):

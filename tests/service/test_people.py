@@ -117,7 +117,7 @@ def detect(detector, picture):
 )
 def test_small_people_are_found_once_each_on_a_large_photo(people, detector, size, share):
     height = round(share * size[1])
-    lefts = [round(share * size[0]) for share in (0.1, 0.45, 0.8)]
+    lefts = [round(left * size[0]) for left in (0.1, 0.45, 0.8)]
     # Of the drawn people the network takes some for no person.
     drawn = (people[2], people[6], people[10])
     picture, places = paste(drawn, size, height, lefts, round(0.4 * size[1]))
