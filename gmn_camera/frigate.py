@@ -7,18 +7,24 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
-import httpx2
 from pydantic import BaseModel, Field, ValidationError
 
 from gmn_camera.broker import Broker, Inbox
+from gmn_camera.frigate_api import (
+    PERSON,
+    CameraName,
+    EventId,
+    FrigateApi,
+    FrigateFailed,
+    FrigateRefused,
+    FrigateTime,
+)
 from gmn_client import Client
-from gmn_client.errors import GmnError, InvalidInput, KeyRefused
-from gmn_client.proxies import require_address
+from gmn_client.errors import GmnError, KeyRefused
 
 log = logging.getLogger(__name__)
-PERSON = "person"
 # Frigate may announce a better snapshot of a person many times a second.
 ASK_EVERY_SECONDS = 2.0
 # Frigate says in this header which frame a snapshot is.
@@ -27,18 +33,7 @@ SAME_FRAME_SECONDS = 0.01
 # Limit of the events in memory: some never end, as after a restart of Frigate.
 MOST_EVENTS = 1000
 MOST_MESSAGE_BYTES = 1024 * 1024
-MOST_ANSWER_BYTES = 32 * 1024 * 1024
 LONGEST_LABEL = 100
-# The service's limit on the id of a track.
-LONGEST_ID = 64
-LONGEST_CAMERA = 256
-# Limits for the next bytes of an answer of Frigate, and for the whole answer.
-TIMEOUT_SECONDS = 10.0
-ANSWER_SECONDS = 30.0
-# The last second that `datetime` can represent, at the end of the year 9999.
-LAST_SECOND = 253_402_300_799
-# Names of the frame without drawings on it, in Frigate's several versions.
-CLEAN_PICTURES = ("snapshot-clean.webp", "snapshot-clean.png")
 
 Edge = Annotated[float, Field(ge=-100_000, le=100_000, allow_inf_nan=False)]
 
@@ -51,16 +46,15 @@ class FrigateSnapshot(BaseModel):
         box: left, top, right and bottom of the person in pixels.
     """
 
-    frame_time: Annotated[float, Field(ge=0, le=LAST_SECOND, allow_inf_nan=False)]
+    frame_time: FrigateTime
     box: tuple[Edge, Edge, Edge, Edge]
 
 
 class FrigateObject(BaseModel):
     """The object of an event, as Frigate describes it."""
 
-    # The id becomes a part of Frigate's URLs, and must not lead to anything but this event.
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=LONGEST_ID)]
-    camera: Annotated[str, Field(min_length=1, max_length=LONGEST_CAMERA)]
+    id: EventId
+    camera: CameraName
     label: str
     false_positive: bool | None = False
     snapshot: FrigateSnapshot | None = None
@@ -88,22 +82,15 @@ class KnownEvent:
     probability: float = 0.0
 
 
-class FrigateAnswer(NamedTuple):
-    """A successful answer of Frigate."""
-
-    headers: httpx2.Headers
-    content: bytes
-
-
 class FrigateBridge:
     """Sends the people of Frigate's events to the service, and names them in Frigate."""
 
-    def __init__(self, service: Client, frigate: httpx2.Client, min_height: int) -> None:
+    def __init__(self, service: Client, frigate: FrigateApi, min_height: int) -> None:
         """Create a bridge without known events.
 
         Args:
             service: client with a key that has the scopes `sight` and `query`.
-            frigate: client with the address of Frigate.
+            frigate: Frigate's HTTP API.
             min_height: pixels; lower people are not sent.
         """
         self._service = service
@@ -138,9 +125,8 @@ class FrigateBridge:
             self._look(event, found.snapshot, known)
         except KeyRefused:
             raise
-        except httpx2.HTTPError as error:
-            reason = f"{type(error).__name__}: {error}"
-            log.warning("%s of %s: Frigate fails (%s)", found.id, found.camera, reason)
+        except FrigateFailed as error:
+            log.warning("%s of %s: Frigate fails (%s)", found.id, found.camera, error)
         except GmnError as error:
             log.warning("%s of %s: %s", found.id, found.camera, error)
         except Exception:
@@ -194,7 +180,7 @@ class FrigateBridge:
     def _read_picture(self, event_id: str, frame_time: float) -> bytes | None:
         """Return the whole frame of a running event; None if Frigate has another picture."""
         shown = {"bbox": 0, "crop": 0, "timestamp": 0, "quality": 95}
-        answer = self._ask("GET", f"/api/events/{event_id}/snapshot.jpg", params=shown)
+        answer = self._frigate.ask("GET", f"/api/events/{event_id}/snapshot.jpg", params=shown)
         if answer is None:
             return None
         # Frigate sends this header once the event has ended. Its stored picture may be cut despite
@@ -207,50 +193,20 @@ class FrigateBridge:
         return answer.content
 
     def _read_clean_picture(self, event_id: str) -> bytes | None:
-        """Return the whole frame of an event that has ended; None if Frigate keeps none.
-
-        Frigate's configuration may have `snapshot.jpg` of such an event cut, or a box drawn on it.
-        """
-        for name in CLEAN_PICTURES:
-            answer = self._ask("GET", f"/api/events/{event_id}/{name}")
-            if answer is not None:
-                return answer.content
-        if not self._has_told_of_clean_pictures:
+        picture = self._frigate.read_clean_picture(event_id)
+        if picture is None and not self._has_told_of_clean_pictures:
             self._has_told_of_clean_pictures = True
             log.warning(
                 "Frigate keeps no clean picture of %s; the last pictures of such events are left "
                 "out, set clean_copy: true below snapshots in Frigate's configuration",
                 event_id,
             )
-        return None
+        return picture
 
     def _name(self, event_id: str, identity: str, probability: float) -> None:
         label = {"subLabel": identity[:LONGEST_LABEL], "subLabelScore": round(probability, 3)}
-        if self._ask("POST", f"/api/events/{event_id}/sub_label", json=label) is None:
+        if self._frigate.ask("POST", f"/api/events/{event_id}/sub_label", json=label) is None:
             log.warning("Frigate does not know the event %s, so it gets no name", event_id)
-
-    def _ask(self, method: str, path: str, **content: Any) -> FrigateAnswer | None:
-        """Return Frigate's answer; None if it is 404.
-
-        Raises:
-            httpx2.HTTPError: Frigate does not answer, or its answer is an error, too large or too
-                slow.
-        """
-        latest = time.monotonic() + ANSWER_SECONDS
-        body = bytearray()
-        with self._frigate.stream(method, path, **content) as response:
-            if response.status_code == httpx2.codes.NOT_FOUND:
-                return None
-            if not response.is_success:
-                # The message of `raise_for_status` would show a password in the address.
-                raise httpx2.HTTPError(f"{path}: HTTP {response.status_code}")
-            for part in response.iter_bytes():
-                body += part
-                if len(body) > MOST_ANSWER_BYTES:
-                    raise httpx2.ReadError(f"{path}: more than {MOST_ANSWER_BYTES:,} bytes came")
-                if time.monotonic() > latest:
-                    raise httpx2.ReadTimeout(f"{path}: takes longer than {ANSWER_SECONDS:g} s")
-        return FrigateAnswer(response.headers, bytes(body))
 
 
 def _is_same_frame(of_frame: str, frame_time: float) -> bool:
@@ -261,28 +217,28 @@ def _is_same_frame(of_frame: str, frame_time: float) -> bool:
 
 
 def bridge_frigate(
-    service: Client, frigate_url: str, broker: Broker, prefix: str, min_height: int
+    service: Client, frigate: FrigateApi, broker: Broker, prefix: str, min_height: int
 ) -> None:
     """Follow Frigate's events until SIGTERM or SIGINT comes.
 
     Args:
         service: client with a key that has the scopes `sight` and `query`.
-        frigate_url: address of Frigate's HTTP API.
+        frigate: Frigate's HTTP API.
         broker: broker to which Frigate publishes.
         prefix: `topic_prefix` in Frigate's configuration.
         min_height: pixels; lower people are not sent.
 
     Raises:
-        InvalidInput: the address of Frigate cannot be used.
+        FrigateRefused: Frigate wants another user.
         KeyRefused: the service refuses the key.
     """
     try:
-        require_address(httpx2.URL(frigate_url))
-    except httpx2.InvalidURL as error:
-        raise InvalidInput(
-            f"--frigate: {frigate_url.rpartition('@')[2]} is no address ({error}); write it like "
-            "http://frigate.example:5000"
-        ) from error
+        frigate.version()
+    except FrigateRefused:
+        raise
+    except FrigateFailed as error:
+        # Frigate may start later.
+        log.warning("Frigate fails: %s", error)
     inbox: Inbox[bytes] = Inbox()
     client = broker.client("gmn-frigate")
 
@@ -298,11 +254,10 @@ def bridge_frigate(
     client.on_message = lambda _client, _data, message: inbox.put(
         message.payload[: MOST_MESSAGE_BYTES + 1]
     )
-    with httpx2.Client(base_url=frigate_url, timeout=TIMEOUT_SECONDS) as frigate:
-        bridge = FrigateBridge(service, frigate, min_height)
-        broker.start(client)
-        try:
-            inbox.handle_until_stopped(bridge.handle)
-        finally:
-            client.disconnect()
-            client.loop_stop()
+    bridge = FrigateBridge(service, frigate, min_height)
+    broker.start(client)
+    try:
+        inbox.handle_until_stopped(bridge.handle)
+    finally:
+        client.disconnect()
+        client.loop_stop()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from gmn_client import Client
 from gmn_client.client import Retries
 from gmn_client.errors import InvalidInput
+from gmn_client.models import Gallery
 
 TIMEOUT_SECONDS = 30.0
 MOST_SECRET_BYTES = 4096
@@ -42,6 +43,23 @@ def read_service(url: str, api_key: str | None, api_key_file: Path | None) -> Se
     if api_key_file is not None:
         api_key = read_secret("--api-key-file", api_key_file, "the API key")
     return Service(url, api_key)
+
+
+def require_retention(client: Client, name: str) -> Gallery:
+    """Return a gallery; refuse one that would keep everybody whom the cameras see.
+
+    Raises:
+        InvalidInput: the gallery deletes no crops.
+        RequestRefused: there is no such gallery, or the key is refused.
+    """
+    gallery = client.gallery(name)
+    if gallery.retention_days is None and gallery.retention_hours is None:
+        raise InvalidInput(
+            f"--enroll: gallery {name!r} would keep everybody whom the camera sees, as it deletes "
+            f"no crops; set a retention (gmn gallery set {name} --retention-days 30), or "
+            "make another gallery (gmn gallery create NAME --retention-days 30)"
+        )
+    return gallery
 
 
 def read_secret(option: str, file: Path, content: str) -> str:

@@ -15,6 +15,7 @@ from gmn_camera.frame import Frame
 from gmn_camera.pipeline import CropPipeline
 from gmn_camera.sender import CropSender
 from gmn_camera.settings import BAD_INPUT, FAILED, CameraSettings
+from gmn_camera.service import require_retention
 from gmn_camera.source import SourceStuck, Stream, VideoFile
 from gmn_camera.tracker import LOST_SECONDS
 from gmn_client import Client, InvalidInput
@@ -59,7 +60,11 @@ class Watcher:
         else:
             self._source = VideoFile(settings, self.stop)
         if settings.enroll is not None:
-            _require_retention(client, settings.enroll)
+            try:
+                require_retention(client, settings.enroll)
+            except (ServiceUnreachable, ServiceFailed) as error:
+                # The service refuses each request with such a gallery, but may answer later.
+                log.warning("%s", error)
         self._pipeline = CropPipeline(settings, uuid4().hex[:8])
         # A file that is played in real time cannot be made to wait either.
         drops = settings.live or isinstance(self._source, Stream)
@@ -179,22 +184,4 @@ class Watcher:
             figures.sent,
             figures.refused,
             figures.dropped,
-        )
-
-
-def _require_retention(client: Client, name: str) -> None:
-    """Refuse a gallery without a retention, which would keep everybody whom the camera sees.
-
-    The service refuses each request with such a gallery, but the first request may come late.
-    """
-    try:
-        gallery = client.gallery(name)
-    except (ServiceUnreachable, ServiceFailed) as error:
-        log.warning("%s", error)
-        return
-    if gallery.retention_days is None and gallery.retention_hours is None:
-        raise InvalidInput(
-            f"--enroll: gallery {name!r} would keep everybody whom the camera sees, as it deletes "
-            f"no crops; set a retention (gmn gallery set {name} --retention-days 30), or "
-            "make another gallery (gmn gallery create NAME --retention-days 30)"
         )
