@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from typer import Argument, BadParameter, Exit, Option, Typer, TyperException, echo
 from typer.core import TyperGroup
@@ -235,42 +237,142 @@ TlsOption = Annotated[bool, Option("--tls", help="Encrypt the connection to the 
 
 @camera.command("frigate")
 def frigate(
+    setup: Annotated[
+        bool,
+        Option("--setup", help="Test everything, make the key, and print the unit that runs it."),
+    ] = False,
+    since: Annotated[
+        str | None,
+        Option(metavar="7d", help="Enroll the people of the events of this time, then end."),
+    ] = None,
+    enroll: Annotated[
+        str | None,
+        Option(metavar="GALLERY", help="With --since; the gallery must have a retention."),
+    ] = None,
     frigate_url: Annotated[
-        str, Option("--frigate", metavar="URL", help="Where Frigate's HTTP API is.")
-    ] = "http://127.0.0.1:5000",
-    broker: BrokerOption = "127.0.0.1",
+        str | None,
+        Option(
+            "--frigate",
+            metavar="URL",
+            help="Frigate's HTTP API; http://127.0.0.1:5000 unless given.",
+        ),
+    ] = None,
+    frigate_user: Annotated[
+        str | None,
+        Option(
+            help="Frigate's user, with the password in GMN_CAMERA_FRIGATE_PASSWORD; the terminal "
+            "is asked for it otherwise."
+        ),
+    ] = None,
+    frigate_password_file: Annotated[
+        Path | None, Option(metavar="FILE", help="A file with the password of --frigate-user.")
+    ] = None,
+    frigate_certificate: Annotated[
+        Path | None,
+        Option(metavar="FILE", help="Frigate's own certificate, if nobody known has signed it."),
+    ] = None,
+    broker: Annotated[
+        str | None,
+        Option(metavar="HOST[:PORT]", help="The MQTT broker; 127.0.0.1 unless given."),
+    ] = None,
     username: UsernameOption = None,
     password: PasswordOption = None,
     password_file: PasswordFileOption = None,
     tls: TlsOption = False,
-    prefix: Annotated[str, Option(help="The topic_prefix in Frigate's configuration.")] = "frigate",
+    prefix: Annotated[
+        str | None,
+        Option(help="The topic_prefix in Frigate's configuration; frigate unless given."),
+    ] = None,
     min_height: Annotated[
         int, Option(min=32, max=2000, help="Pixels; lower people are not sent.")
     ] = 96,
-    url: UrlOption = DEFAULT_URL,
+    url: Annotated[
+        str | None,
+        Option(envvar="GMN_URL", help=f"Where the service is; {DEFAULT_URL} unless given."),
+    ] = None,
     api_key: Annotated[
         str | None,
-        Option(envvar="GMN_API_KEY", help="A key with the scopes sight and query."),
+        Option(
+            envvar="GMN_API_KEY",
+            help="A key with the scopes sight and query; enroll and query with --since, admin with "
+            "--setup.",
+        ),
     ] = None,
     api_key_file: ApiKeyFileOption = None,
+    secrets: Annotated[
+        Path | None,
+        Option(
+            metavar="FILE",
+            help="With --setup: write the key and the passwords into this new file, for you alone.",
+        ),
+    ] = None,
+    unit: Annotated[
+        Literal["systemd", "compose"] | None,
+        Option(help="With --setup: what starts it; systemd unless given."),
+    ] = None,
 ) -> None:
     """Compares the people whom Frigate sees with the watch lists, and names them in Frigate.
 
     Frigate's own tracker and snapshots are used. Who is on a list becomes the event's sub label.
+    With --setup, the terminal is asked for what no option answers.
+
+    Example: gmn camera frigate --setup
 
     Example: gmn camera frigate --frigate http://frigate.example:5000 --broker mqtt.example
+
+    Example: gmn camera frigate --since 7d --enroll sightings
     """
-    require_packages("mqtt", ["paho"])
-    from gmn_camera.broker import read_broker, read_topic
-    from gmn_camera.frigate import bridge_frigate
     from gmn_camera.log import configure_log
-    from gmn_camera.service import read_service
 
     configure_log("frigate")
-    prefix = read_topic("--prefix", prefix)
-    at = read_broker(broker, username, password, password_file, tls=tls)
-    with read_service(url, api_key, api_key_file).connect() as client:
-        bridge_frigate(client, frigate_url, at, prefix, min_height)
+    if setup and since is not None:
+        raise BadParameter("--setup and --since: give one at a time")
+    if (enroll is None) != (since is None):
+        raise BadParameter("--since and --enroll GALLERY: give both, or neither")
+    if not setup and (secrets is not None or unit is not None):
+        raise BadParameter("--secrets and --unit: give --setup, too")
+    if setup:
+        require_packages("mqtt", ["paho"])
+        from gmn_camera.frigate_setup import Setup, SetupOptions
+
+        options = SetupOptions(
+            frigate=frigate_url,
+            frigate_user=frigate_user,
+            frigate_password_file=frigate_password_file,
+            frigate_certificate=frigate_certificate,
+            broker=broker,
+            username=username,
+            password=password,
+            password_file=password_file,
+            tls=tls,
+            prefix=prefix,
+            min_height=min_height,
+            url=url,
+            api_key=api_key,
+            api_key_file=api_key_file,
+            secrets=secrets,
+            unit=unit,
+        )
+        raise Exit(Setup(options, asks=sys.stdin.isatty()).run())
+    from gmn_camera.frigate_api import FRIGATE_URL, open_frigate, read_frigate_user
+    from gmn_camera.service import read_service
+
+    user = read_frigate_user(frigate_user, frigate_password_file)
+    service = read_service(url or DEFAULT_URL, api_key, api_key_file)
+    with closing(open_frigate(frigate_url or FRIGATE_URL, user, frigate_certificate)) as opened:
+        if since is not None and enroll is not None:
+            require_packages("mqtt", ["PIL"])
+            from gmn_camera.frigate_history import enroll_history
+
+            raise Exit(enroll_history(service, opened, enroll, since, min_height))
+        require_packages("mqtt", ["paho"])
+        from gmn_camera.broker import read_broker, read_topic
+        from gmn_camera.frigate import bridge_frigate
+
+        topic = read_topic("--prefix", prefix or "frigate")
+        at = read_broker(broker or "127.0.0.1", username, password, password_file, tls=tls)
+        with service.connect() as client:
+            bridge_frigate(client, opened, at, topic, min_height)
 
 
 @camera.command("mqtt")

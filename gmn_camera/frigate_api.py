@@ -36,6 +36,7 @@ AWAY = (502, 503, 504)
 # Versions before 0.15 answer a wrong password with the first.
 LOGIN_REFUSED = (httpx2.codes.BAD_REQUEST, httpx2.codes.UNAUTHORIZED)
 PASSWORD_VARIABLE = "GMN_CAMERA_FRIGATE_PASSWORD"
+FRIGATE_URL = "http://127.0.0.1:5000"
 PERSON = "person"
 # The last second that `datetime` can represent, at the end of the year 9999.
 LAST_SECOND = 253_402_300_799
@@ -77,11 +78,15 @@ class FrigateUser:
 
 
 class FrigateApi:
-    """Frigate's HTTP API: port 8971 asks for a user, port 5000 for none."""
+    """Frigate's HTTP API: port 8971 asks for a user, port 5000 for none.
+
+    Attributes:
+        user: the user that logs in where Frigate asks for one.
+    """
 
     def __init__(self, http: httpx2.Client, user: FrigateUser | None = None) -> None:
         self._http = http
-        self._user = user
+        self.user = user
         self._login_failed_at = float("-inf")
 
     def close(self) -> None:
@@ -141,9 +146,9 @@ class FrigateApi:
                 slow.
         """
         answer = self._send(method, path, content)
-        if answer.status == httpx2.codes.UNAUTHORIZED and self._user is not None:
+        if answer.status == httpx2.codes.UNAUTHORIZED and self.user is not None:
             # The user has not logged in so far, or Frigate ended the session.
-            self._log_in(self._user)
+            self._log_in(self.user)
             answer = self._send(method, path, content)
         if answer.status == httpx2.codes.NOT_FOUND:
             return None

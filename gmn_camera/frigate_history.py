@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 from PIL import Image as Pictures
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from typer import echo
 
 from gmn_camera.frigate_api import (
     PERSON,
@@ -24,7 +25,7 @@ from gmn_camera.frigate_api import (
     FrigateTime,
     FrigateUnreachable,
 )
-from gmn_camera.service import require_retention
+from gmn_camera.service import Service, require_retention
 from gmn_client import Client, Image
 from gmn_client.errors import InvalidInput
 from gmn_client.models import Gallery
@@ -279,7 +280,7 @@ class HistoryWalk:
                 return None
             if corners[0] >= corners[2]:
                 raise ValueError("the box is outside of it")
-            crop = picture.convert("RGB").crop(corners)
+            crop = picture.crop(corners).convert("RGB")
         file = io.BytesIO()
         crop.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
         return Image(
@@ -352,13 +353,15 @@ def require_kept(gallery: Gallery, since: timedelta, text: str) -> None:
         )
 
 
-def read_history(
-    service: Client, frigate: FrigateApi, gallery: str, since: str, min_height: int
-) -> HistoryWalk:
-    """Return a walk over the events since a time, which `run` begins.
+def enroll_history(
+    service: Service, frigate: FrigateApi, gallery: str, since: str, min_height: int
+) -> int:
+    """Enroll the people of the events since a time, and print what became of the events.
+
+    Return the exit status, which is 1 if a picture could not be read or was refused.
 
     Args:
-        service: client with a key that has the scopes `enroll` and `query`.
+        service: the service, with a key that has the scopes `enroll` and `query`.
         gallery: name of the gallery.
         since: duration up to now, such as `7d`.
         min_height: pixels; lower people are not enrolled.
@@ -366,7 +369,21 @@ def read_history(
     Raises:
         InvalidInput: the duration or the gallery cannot be used.
         RequestRefused: there is no such gallery, or the key is refused.
+        ServiceUnreachable: Frigate or the service does not answer.
     """
     duration = read_since(since)
-    require_kept(require_retention(service, gallery), duration, since)
-    return HistoryWalk(service, frigate, gallery, datetime.now(UTC) - duration, min_height)
+    # Unlike a camera, events wait: the client repeats its requests while the service is away.
+    with Client(service.url, service.api_key) as client:
+        require_kept(require_retention(client, gallery), duration, since)
+        frigate.version()
+        begin = datetime.now(UTC) - duration
+        walk = HistoryWalk(client, frigate, gallery, begin, min_height)
+        is_whole = False
+        try:
+            walk.run()
+            is_whole = True
+        finally:
+            echo(f"{gallery}: {walk.counts.describe(min_height)}.")
+            if not is_whole:
+                echo("It broke off; the same command goes on where it stopped.", err=True)
+    return 1 if walk.counts.failed else 0

@@ -14,11 +14,11 @@ from gmn_camera.figures import Figures
 from gmn_camera.frame import Frame
 from gmn_camera.pipeline import CropPipeline
 from gmn_camera.sender import CropSender
-from gmn_camera.settings import BAD_INPUT, FAILED, CameraSettings
 from gmn_camera.service import require_retention
+from gmn_camera.settings import BAD_INPUT, FAILED, CameraSettings
 from gmn_camera.source import SourceStuck, Stream, VideoFile
 from gmn_camera.tracker import LOST_SECONDS
-from gmn_client import Client, InvalidInput
+from gmn_client import Client
 from gmn_client.errors import GmnError, KeyRefused, ServiceFailed, ServiceUnreachable
 
 log = logging.getLogger(__name__)

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import httpx2
 import pytest
 
-from gmn_camera import frigate
-from gmn_camera.broker import read_broker
-from gmn_camera.frigate import FrigateBridge, bridge_frigate
-from gmn_client.errors import InvalidInput, KeyRefused, ServiceUnreachable
+from gmn_camera import frigate, frigate_api
+from gmn_camera.frigate import FrigateBridge
+from gmn_camera.frigate_api import FrigateApi
+from gmn_client.errors import KeyRefused, ServiceUnreachable
 from gmn_client.models import Problem
 
 EVENT = "1772366400.123456-abc123"
@@ -42,6 +42,7 @@ class StandInFrigate:
             that goes on; None leaves it out.
         clean: content of clean pictures by their names.
         parts: the content of a snapshot as it arrives.
+        label_status: status of the answer to a sub label.
         labels: bodies of the sub labels by event.
         asked: paths that were asked for.
     """
@@ -52,6 +53,7 @@ class StandInFrigate:
         self.clean = {"snapshot-clean.webp": b"a clean frame"}
         self.parts = [b"a ", b"frame"]
         self.status = 200
+        self.label_status = 200
         self.labels = {}
         self.asked = []
 
@@ -60,7 +62,7 @@ class StandInFrigate:
         *_, event_id, name = request.url.path.split("/")
         if request.method == "POST":
             self.labels.setdefault(event_id, []).append(json.loads(request.read()))
-            return httpx2.Response(200, json={"success": True})
+            return httpx2.Response(self.label_status, json={"success": True})
         if name.startswith("snapshot-clean"):
             status = 200 if name in self.clean else 404
             return httpx2.Response(status, content=self.clean.get(name, b"{}"))
@@ -111,8 +113,12 @@ def service():
 @pytest.fixture
 def bridge(stand_in, service, monkeypatch):
     monkeypatch.setattr(frigate, "ASK_EVERY_SECONDS", -1.0)
+    return FrigateBridge(service, connect(stand_in), 96)
+
+
+def connect(stand_in, address="http://frigate"):
     transport = httpx2.MockTransport(stand_in)
-    return FrigateBridge(service, httpx2.Client(base_url="http://frigate", transport=transport), 96)
+    return FrigateApi(httpx2.Client(base_url=address, transport=transport))
 
 
 def test_a_person_is_sent_as_the_box_of_a_frame_and_named(bridge, service, stand_in):
@@ -220,10 +226,7 @@ def test_an_error_of_frigate_is_logged_without_the_password_of_its_address(
     service, stand_in, caplog
 ):
     stand_in.status = 500
-    frigate = httpx2.Client(
-        base_url="http://me:secret@frigate", transport=httpx2.MockTransport(stand_in)
-    )
-    FrigateBridge(service, frigate, 96).handle(event())
+    FrigateBridge(service, connect(stand_in, "http://me:secret@frigate"), 96).handle(event())
     assert "snapshot.jpg: HTTP 500" in caplog.text
     assert "secret" not in caplog.text
 
@@ -231,7 +234,7 @@ def test_an_error_of_frigate_is_logged_without_the_password_of_its_address(
 def test_of_an_answer_that_is_too_large_the_rest_is_not_read(
     bridge, service, stand_in, monkeypatch, caplog
 ):
-    monkeypatch.setattr(frigate, "MOST_ANSWER_BYTES", 1000)
+    monkeypatch.setattr(frigate_api, "MOST_ANSWER_BYTES", 1000)
     stand_in.parts = itertools.repeat(b"x" * 100)
     bridge.handle(event())
     assert "more than 1,000 bytes" in caplog.text
@@ -241,7 +244,7 @@ def test_of_an_answer_that_is_too_large_the_rest_is_not_read(
 def test_of_an_answer_that_drips_the_rest_is_not_read(
     bridge, service, stand_in, monkeypatch, caplog
 ):
-    monkeypatch.setattr(frigate, "ANSWER_SECONDS", 0.0)
+    monkeypatch.setattr(frigate_api, "ANSWER_SECONDS", 0.0)
     stand_in.parts = itertools.repeat(b"x")
     bridge.handle(event())
     assert "takes longer than" in caplog.text
@@ -345,18 +348,15 @@ def test_a_refused_key_ends_the_bridge(bridge, service):
         bridge.handle(event())
 
 
+def test_a_viewer_gets_a_warning_in_place_of_names(bridge, service, stand_in, caplog):
+    stand_in.label_status = 403
+    bridge.handle(event())
+    assert len(service.sent) == 1
+    assert "give it the role admin" in caplog.text
+
+
 def test_events_that_never_end_do_not_fill_the_memory(bridge, monkeypatch):
     monkeypatch.setattr(frigate, "MOST_EVENTS", 10)
     for number in range(50):
         bridge.handle(event(id=f"event-{number}"))
     assert len(bridge._events) == 10
-
-
-@pytest.mark.parametrize(
-    "address", ["me:secret@frigate:5000", "frigate.example:5000", "frigate", "", "http://"]
-)
-def test_an_address_of_frigate_without_http_is_refused_at_once(service, address):
-    broker = read_broker("127.0.0.1", None, None, tls=False)
-    with pytest.raises(InvalidInput, match=r"--frigate: .* is no address .* http://f") as refused:
-        bridge_frigate(service, address, broker, "frigate", 96)
-    assert "secret" not in str(refused.value)

@@ -89,7 +89,7 @@ def listener(broker):
 
 
 class StandInFrigate:
-    """Frigate's two calls over HTTP: a snapshot, and the sub label of an event."""
+    """Frigate's calls over HTTP: its version, a snapshot, and the sub label of an event."""
 
     def __init__(self, snapshot, frame_time):
         self.labels = queue.Queue()
@@ -98,10 +98,9 @@ class StandInFrigate:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 self.send_response(200)
-                self.send_header("Content-Type", "image/jpeg")
                 self.send_header("X-Frame-Time", str(frame_time))
                 self.end_headers()
-                self.wfile.write(snapshot)
+                self.wfile.write(b"0.16.4" if self.path == "/api/version" else snapshot)
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
