@@ -16,6 +16,8 @@ import httpx2
 from pydantic import Field, TypeAdapter, ValidationError
 
 from gmn_camera.service import read_secret
+from gmn_camera.terminal import ask_secret
+from gmn_client.addresses import without_secret
 from gmn_client.errors import InvalidInput, ServiceUnreachable
 from gmn_client.proxies import require_address
 
@@ -86,6 +88,7 @@ class FrigateApi:
 
     def __init__(self, http: httpx2.Client, user: FrigateUser | None = None) -> None:
         self._http = http
+        self._address = without_secret(str(http.base_url)).rstrip("/")
         self.user = user
         self._login_failed_at = float("-inf")
 
@@ -102,7 +105,8 @@ class FrigateApi:
         text = answer.content[:100].decode("utf-8", "replace").strip()
         if VERSION.fullmatch(text) is None:
             raise FrigateFailed(
-                "/api/version: the answer is no version of Frigate; check the address"
+                f"{self._address}/api/version: the answer is no version of Frigate; check the "
+                "address"
             )
         return text
 
@@ -119,8 +123,8 @@ class FrigateApi:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
             raise FrigateFailed(
-                f"{path}: the answer is not as Frigate's ({where}: {first['msg']}); check the "
-                "address, and that Frigate is of version 0.14 to 0.18"
+                f"{self._address}{path}: the answer is not as Frigate's ({where}: {first['msg']}); "
+                "check the address, and that Frigate is of version 0.14 to 0.18"
             ) from error
 
     def read_clean_picture(self, event_id: str) -> bytes | None:
@@ -152,13 +156,13 @@ class FrigateApi:
             answer = self._send(method, path, content)
         if answer.status == httpx2.codes.NOT_FOUND:
             return None
-        _require_success(path, answer)
+        _require_success(self._address + path, answer)
         return answer
 
     def _ask_for(self, path: str, **content: Any) -> FrigateAnswer:
         answer = self.ask("GET", path, **content)
         if answer is None:
-            raise FrigateFailed(f"{path}: HTTP 404; check the address")
+            raise FrigateFailed(f"{self._address}{path}: HTTP 404; check the address")
         return answer
 
     def _log_in(self, user: FrigateUser) -> None:
@@ -176,54 +180,55 @@ class FrigateApi:
             )
         if answer.status == httpx2.codes.TOO_MANY_REQUESTS:
             raise FrigateRefused("too many log-ins have failed; Frigate wants a pause before more")
-        raise FrigateFailed(f"/api/login: HTTP {answer.status}")
+        raise FrigateFailed(f"{self._address}/api/login: HTTP {answer.status}")
 
     def _send(self, method: str, path: str, content: dict[str, Any]) -> FrigateAnswer:
         latest = time.monotonic() + ANSWER_SECONDS
         body = bytearray()
+        url = self._address + path
         try:
             with self._http.stream(method, path, **content) as response:
                 for part in response.iter_bytes():
                     body += part
                     if len(body) > MOST_ANSWER_BYTES:
-                        raise FrigateFailed(f"{path}: more than {MOST_ANSWER_BYTES:,} bytes came")
+                        raise FrigateFailed(f"{url}: more than {MOST_ANSWER_BYTES:,} bytes came")
                     if time.monotonic() > latest:
-                        raise FrigateFailed(f"{path}: takes longer than {ANSWER_SECONDS:g} s")
+                        raise FrigateFailed(f"{url}: takes longer than {ANSWER_SECONDS:g} s")
         except httpx2.HTTPError as error:
-            raise _translate(path, error) from error
+            raise _translate(url, error) from error
         return FrigateAnswer(response.status_code, response.headers, bytes(body))
 
 
-def _translate(path: str, error: httpx2.HTTPError) -> FrigateFailed:
+def _translate(url: str, error: httpx2.HTTPError) -> FrigateFailed:
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return FrigateFailed(
-            f"{path}: nobody whom this machine knows has signed Frigate's certificate ({error}); "
+            f"{url}: nobody whom this machine knows has signed Frigate's certificate ({error}); "
             "save the certificate, and name its file with --frigate-certificate"
         )
     return FrigateUnreachable(
-        f"{path}: Frigate cannot be reached ({type(error).__name__}: {error}); see whether it "
+        f"{url}: Frigate cannot be reached ({type(error).__name__}: {error}); see whether it "
         "runs, and check its address (--frigate)"
     )
 
 
-def _require_success(path: str, answer: FrigateAnswer) -> None:
+def _require_success(url: str, answer: FrigateAnswer) -> None:
     if 200 <= answer.status < 300:
         return
     if answer.status == httpx2.codes.UNAUTHORIZED:
         raise FrigateRefused(
-            f"{path}: Frigate asks for a user; name one with --frigate-user, or the address of "
+            f"{url}: Frigate asks for a user; name one with --frigate-user, or the address of "
             "Frigate's port 5000, which asks for none"
         )
     if answer.status == httpx2.codes.FORBIDDEN:
         raise FrigateRefused(
-            f"{path}: Frigate's user lacks the right; give it the role admin, or use the address "
+            f"{url}: Frigate's user lacks the right; give it the role admin, or use the address "
             "of Frigate's port 5000"
         )
     if b"sent to HTTPS port" in answer.content:
-        raise FrigateFailed(f"{path}: this port is encrypted; begin the address with https://")
+        raise FrigateFailed(f"{url}: this port is encrypted; begin the address with https://")
     if answer.status in AWAY:
-        raise FrigateUnreachable(f"{path}: HTTP {answer.status}; Frigate is starting, or stands")
-    raise FrigateFailed(f"{path}: HTTP {answer.status}")
+        raise FrigateUnreachable(f"{url}: HTTP {answer.status}; Frigate is starting, or stands")
+    raise FrigateFailed(f"{url}: HTTP {answer.status}")
 
 
 def parse_version(text: str) -> tuple[int, int]:
@@ -285,9 +290,7 @@ def read_frigate_user(name: str | None, password_file: Path | None) -> FrigateUs
         return FrigateUser(name, read_secret("--frigate-password-file", password_file, content))
     password = os.environ.get(PASSWORD_VARIABLE)
     if not password and sys.stdin.isatty():
-        from typer import prompt
-
-        password = str(prompt(f"Password of {name} in Frigate", hide_input=True, err=True))
+        password = ask_secret(f"Password of {name} in Frigate")
     if not password:
         raise InvalidInput(
             f"--frigate-user: the password of {name!r} is missing; write it into "

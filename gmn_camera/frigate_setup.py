@@ -12,9 +12,10 @@ from typing import Any, TextIO, cast, get_args
 
 import httpx2
 from pydantic import BaseModel, TypeAdapter
-from typer import echo, prompt
+from typer import echo
 
 from gmn_camera.broker import Broker, read_broker, read_topic
+from gmn_camera.endpoints import write_endpoint
 from gmn_camera.frigate_api import (
     FRIGATE_URL,
     OLDEST_VERSION,
@@ -28,6 +29,7 @@ from gmn_camera.frigate_api import (
 )
 from gmn_camera.frigate_units import Manager, UnitSettings, write_unit
 from gmn_camera.service import read_service
+from gmn_camera.terminal import ask, ask_secret
 from gmn_client import DEFAULT_URL, Client
 from gmn_client.errors import InvalidInput, KeyRefused
 from gmn_client.proxies import is_this_machine
@@ -227,7 +229,9 @@ class Setup:
         if not host or is_this_machine(host):
             # Frigate tells where the broker is as seen from its own machine.
             host = httpx2.URL(frigate_url).host
-        address = self._ask("Address of the MQTT broker", options.broker, f"{host}:{mqtt.port}")
+        address = self._ask(
+            "Address of the MQTT broker", options.broker, write_endpoint(host, mqtt.port)
+        )
         username = options.username
         if username is None and mqtt.user is not None:
             username = self._ask("User at the broker", None, mqtt.user)
@@ -263,7 +267,7 @@ class Setup:
         file = options.secrets
         if file is None and self._asks:
             wanted = f"File to write {', '.join(names)} into, for you alone (empty for none)"
-            named = prompt(wanted, default="", show_default=False, err=True)
+            named = ask(wanted)
             file = Path(named) if named else None
         if file is None:
             self._tell_missing(
@@ -286,10 +290,10 @@ class Setup:
         """Return what an option has answered, or somebody at the terminal, or the default."""
         if given is not None or not self._asks:
             return given or default
-        return str(prompt(question, default=default, err=True))
+        return ask(question, default)
 
     def _ask_secret(self, question: str) -> str | None:
-        return str(prompt(question, hide_input=True, err=True)) if self._asks else None
+        return ask_secret(question) if self._asks else None
 
     def _tell_ok(self, text: str) -> None:
         echo(f"ok: {text}", err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -28,7 +29,7 @@ After=network-online.target
 Type=exec
 {user}
 ExecStart={command}
-{environment}Restart=always
+{environment}{credentials}Restart=always
 RestartSec=10
 # With this status a setting, a password or the key is wrong.
 RestartPreventExitStatus=2
@@ -81,21 +82,23 @@ class UnitSettings:
     secrets: Path | None
 
     @property
-    def files(self) -> list[Path]:
-        """Return the files that the program reads itself."""
-        named = (self.frigate_password_file, self.frigate_certificate, self.password_file)
-        return [file.resolve() for file in named if file is not None]
+    def files(self) -> dict[str, Path]:
+        """Return the files that the program reads itself, by the option that names each."""
+        named = {
+            "--frigate-password-file": self.frigate_password_file,
+            "--frigate-certificate": self.frigate_certificate,
+            "--password-file": self.password_file,
+        }
+        return {option: file.resolve() for option, file in named.items() if file is not None}
 
     @property
     def options(self) -> list[str]:
+        """Return the options of the command line, but those of `files`."""
         values = {
             "--frigate": self.frigate,
             "--frigate-user": self.frigate_user,
-            "--frigate-password-file": _resolve(self.frigate_password_file),
-            "--frigate-certificate": _resolve(self.frigate_certificate),
             "--broker": self.broker.address,
             "--username": self.broker.username,
-            "--password-file": _resolve(self.password_file),
             "--prefix": self.prefix,
             "--min-height": str(self.min_height),
             "--url": self.url,
@@ -115,12 +118,20 @@ def _write_systemd(settings: UnitSettings) -> str:
     user = getpass.getuser()
     environment = ""
     if settings.secrets is not None:
-        environment = f"EnvironmentFile={str(settings.secrets.resolve()).replace('%', '%%')}\n"
+        environment = f"EnvironmentFile={_escape_percent(settings.secrets.resolve())}\n"
     words = [*_find_program(), "camera", "frigate", *settings.options]
+    command = [_quote_for_systemd(word) for word in words]
+    credentials = ""
+    # systemd hands the files over, so that the user of the unit need not be able to read them.
+    for option, file in settings.files.items():
+        name = option.removeprefix("--")
+        command.append(f"{option}=${{CREDENTIALS_DIRECTORY}}/{name}")
+        credentials += f"LoadCredential={name}:{_escape_percent(file)}\n"
     return UNIT.format(
         user="DynamicUser=yes" if user == "root" else f"User={user}",
-        command=" ".join(map(_quote_for_systemd, words)),
+        command=" ".join(command),
         environment=environment,
+        credentials=credentials,
     )
 
 
@@ -128,13 +139,19 @@ def _write_compose(settings: UnitSettings) -> str:
     environment = ""
     if settings.secrets is not None:
         environment = f"    env_file: {_quote_for_compose(str(settings.secrets.resolve()))}\n"
-    volumes = [_quote_for_compose(f"{file}:{file}:ro") for file in settings.files]
-    words = map(_quote_for_compose, ["camera", "frigate", *settings.options])
+    words = ["camera", "frigate", *settings.options]
+    volumes = ""
+    if settings.files:
+        words += [f"{option}={file}" for option, file in settings.files.items()]
+        mounts = [_quote_for_compose(f"{file}:{file}:ro") for file in settings.files.values()]
+        # The container may read what the user who set it up may read.
+        volumes = f"    volumes: [{', '.join(mounts)}]\n"
+        volumes += f'    user: "{os.getuid()}:{os.getgid()}"\n'
     return COMPOSE.format(
         version=__version__,
-        command=f"[{', '.join(words)}]",
+        command=f"[{', '.join(map(_quote_for_compose, words))}]",
         environment=environment,
-        volumes=f"    volumes: [{', '.join(volumes)}]\n" if volumes else "",
+        volumes=volumes,
     )
 
 
@@ -144,8 +161,8 @@ def _find_program() -> list[str]:
     return [sys.executable, "-m", "gmn"] if program is None else [program]
 
 
-def _resolve(file: Path | None) -> str | None:
-    return None if file is None else str(file.resolve())
+def _escape_percent(file: Path) -> str:
+    return str(file).replace("%", "%%")
 
 
 def _quote_for_systemd(word: str) -> str:

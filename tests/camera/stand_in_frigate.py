@@ -158,6 +158,8 @@ class StandInFrigate:
             "/api/config": lambda: {"mqtt": self.mqtt, "cameras": self.cameras, "detectors": {}},
             "/api/events": lambda: self.listed(asked),
         }
+        if url.path not in contents:
+            return 404, {}, b'{"detail": "Not Found"}'
         return _as_json(contents[url.path]())
 
     def _answer_about(self, method, path, body):

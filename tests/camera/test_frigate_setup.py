@@ -1,7 +1,9 @@
 """What the set-up of the bridge to Frigate finds missing, and the units that it prints."""
 
 import json
+import os
 import shlex
+from dataclasses import replace
 
 import pytest
 
@@ -135,7 +137,9 @@ def test_a_service_of_compose_starts_the_bridge(tmp_path):
     assert "env_file" not in write_unit("compose", settings())
 
 
-def test_files_with_passwords_are_named_and_mounted(tmp_path):
+@pytest.fixture
+def with_files(tmp_path):
+    """Return settings with files that the bridge reads itself, and their paths by option."""
     files = {
         "frigate_password_file": tmp_path / "frigate",
         "frigate_certificate": tmp_path / "certificate",
@@ -143,13 +147,28 @@ def test_files_with_passwords_are_named_and_mounted(tmp_path):
     }
     broker = read_broker("mqtt.example", "gmn", "drawn secret", tls=True)
     given = settings(frigate_user="bridge", broker=broker, **files)
+    return given, {f"--{name.replace('_', '-')}": file for name, file in files.items()}
+
+
+def test_compose_mounts_files_with_passwords_for_the_user_who_may_read_them(with_files):
+    given, files = with_files
     unit = write_unit("compose", given)
     command = json.loads(line_of(unit, "command:"))
-    assert {f"--{name.replace('_', '-')}={file}" for name, file in files.items()} <= set(command)
+    assert {f"{option}={file}" for option, file in files.items()} <= set(command)
     assert {"--frigate-user=bridge", "--username=gmn", "--tls"} <= set(command)
-    mounted = json.loads(line_of(unit, "volumes:"))
-    assert mounted == [f"{file}:{file}:ro" for file in files.values()]
-    assert "drawn secret" not in unit + write_unit("systemd", given)
+    assert json.loads(line_of(unit, "volumes:")) == [f"{file}:{file}:ro" for file in files.values()]
+    assert json.loads(line_of(unit, "user:")) == f"{os.getuid()}:{os.getgid()}"
+    assert "drawn secret" not in unit
+
+
+def test_systemd_hands_files_with_passwords_over(with_files):
+    given, files = with_files
+    unit = write_unit("systemd", given)
+    command = shlex.split(line_of(unit, "ExecStart="))
+    for option, file in files.items():
+        assert f"LoadCredential={option[2:]}:{file}" in unit
+        assert f"{option}=${{CREDENTIALS_DIRECTORY}}/{option[2:]}" in command
+    assert "drawn secret" not in unit
 
 
 def test_what_systemd_and_compose_would_replace_is_escaped():
@@ -165,10 +184,11 @@ def test_the_user_who_sets_it_up_runs_it_unless_it_is_root(monkeypatch):
     assert "\nDynamicUser=yes\n" in write_unit("systemd", settings())
 
 
-def test_systemd_finds_no_fault_in_the_unit(tmp_path):
+def test_systemd_finds_no_fault_in_the_unit(with_files, tmp_path):
     program = installed("systemd-analyze")
     file = tmp_path / "gmn-frigate.service"
-    unit = write_unit("systemd", settings(prefix="a $b %c", secrets=tmp_path / "secrets.env"))
-    file.write_text(unit)
+    given, _ = with_files
+    given = replace(given, prefix="a $b %c", secrets=tmp_path / "secrets.env")
+    file.write_text(write_unit("systemd", given))
     checked = run_command(program, "verify", "--man=no", file)
     assert "gmn-frigate.service" not in checked.stderr, checked.stderr

@@ -90,6 +90,7 @@ def test_a_walk_that_is_killed_twice_enrolls_each_event_once(served, gallery, fr
     assert enrolled(served, gallery) == Counter(usable)
 
 
+@pytest.mark.promise("frigate-once")
 def test_a_person_who_was_named_is_not_enrolled_again(served, gallery, frigate):
     stand_in, address = frigate
     now = events_of_a_week(1)[0].seconds
