@@ -368,7 +368,7 @@ def enroll_history(
 
     Raises:
         InvalidInput: the duration or the gallery cannot be used.
-        RequestRefused: there is no such gallery, or the key is refused.
+        RequestRefused: the key is refused.
         ServiceUnreachable: Frigate or the service does not answer.
     """
     duration = read_since(since)

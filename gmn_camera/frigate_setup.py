@@ -31,7 +31,7 @@ from gmn_camera.frigate_units import Manager, UnitSettings, write_unit
 from gmn_camera.service import read_service
 from gmn_camera.terminal import ask, ask_secret
 from gmn_client import DEFAULT_URL, Client
-from gmn_client.errors import InvalidInput, KeyRefused
+from gmn_client.errors import InvalidInput, KeyRefused, RequestRefused
 from gmn_client.proxies import is_this_machine
 
 PREFIX = "frigate"
@@ -213,6 +213,10 @@ class Setup:
                     "in this file or in GMN_API_KEY, which makes that of the bridge (gmn keys "
                     "create --scope admin makes one)"
                 ) from error
+        except RequestRefused as error:
+            raise InvalidInput(
+                f"--url: {url} answers, but not as this service does ({error}); check the address"
+            ) from error
         else:
             self._tell_ok(f"the service answers at {url}, and asks for no key")
             return url, None

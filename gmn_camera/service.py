@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx2
+
 from gmn_client import Client
 from gmn_client.client import Retries
-from gmn_client.errors import InvalidInput
+from gmn_client.errors import InvalidInput, RequestRefused
 from gmn_client.models import Gallery
 
 TIMEOUT_SECONDS = 30.0
@@ -49,10 +51,18 @@ def require_retention(client: Client, name: str) -> Gallery:
     """Return a gallery; refuse one that would keep everybody whom the cameras see.
 
     Raises:
-        InvalidInput: the gallery deletes no crops.
-        RequestRefused: there is no such gallery, or the key is refused.
+        InvalidInput: there is no such gallery, or it deletes no crops.
+        RequestRefused: the key is refused.
     """
-    gallery = client.gallery(name)
+    try:
+        gallery = client.gallery(name)
+    except RequestRefused as error:
+        if error.problem.status != httpx2.codes.NOT_FOUND:
+            raise
+        raise InvalidInput(
+            f"--enroll: there is no gallery {name!r}; make it (gmn gallery create {name} "
+            "--retention-days 30)"
+        ) from error
     if gallery.retention_days is None and gallery.retention_hours is None:
         raise InvalidInput(
             f"--enroll: gallery {name!r} would keep everybody whom the camera sees, as it deletes "

@@ -47,7 +47,7 @@ class Watcher:
 
         Raises:
             InvalidInput: the source, the detector or the gallery cannot be used.
-            RequestRefused: there is no such gallery, or the key is refused.
+            RequestRefused: the key is refused.
         """
         self.figures = Figures()
         self.stop = threading.Event()

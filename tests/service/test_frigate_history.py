@@ -116,6 +116,13 @@ def test_a_gallery_that_keeps_for_ever_is_refused(served, frigate):
     assert "--retention-days 30" in refused.stderr
 
 
+def test_a_gallery_that_is_not_there_is_refused_with_the_command_that_makes_it(served, frigate):
+    _, address = frigate
+    refused = walk(served, address, "nosuch")
+    assert refused.returncode == 2
+    assert "gmn gallery create nosuch --retention-days 30" in refused.stderr
+
+
 def test_a_service_that_goes_away_leaves_a_walk_that_can_be_repeated(start, frigate):
     stand_in, address = frigate
     away = start()

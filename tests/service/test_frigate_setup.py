@@ -255,6 +255,16 @@ def test_a_broker_to_which_frigate_does_not_publish_is_named(broker, monkeypatch
     assert "no elsewhere/available" in find_broker_problem(at, "elsewhere")
 
 
+def test_addresses_in_the_wrong_order_are_named(served, frigate):
+    _, address = frigate
+    swapped = set_up(url_of(served), served)
+    assert swapped.returncode == 2
+    assert f"{url_of(served)}/api/version: HTTP 404; check the address" in swapped.stderr
+    both = set_up(address, served, "--url", address)
+    assert both.returncode == 2
+    assert f"--url: {address} answers, but not as this service" in both.stderr
+
+
 @pytest.mark.parametrize("option", ["--frigate", "--url"])
 def test_an_address_with_a_password_is_refused_as_the_unit_would_show_it(served, frigate, option):
     ended = set_up(frigate[1], served, option, "http://me:secret@127.0.0.1:9")
