@@ -274,10 +274,11 @@ class Setup:
             named = ask(wanted)
             file = Path(named) if named else None
         if file is None:
+            remark = "no key was made; gmn keys create --scope sight,query makes one"
+            hint = f" ({remark})" if admin_key is not None else ""
             self._tell_missing(
-                f"{', '.join(names)}: no file keeps what the unit needs, and no key was made; name "
-                f"a file with --secrets, or write lines like {names[-1]}='…' into {SECRETS} "
-                "yourself (gmn keys create --scope sight,query makes a key)"
+                f"{', '.join(names)}: the unit needs this, and no file keeps it; name one with "
+                f"--secrets, or write lines like {names[-1]}='…' into {SECRETS} yourself{hint}"
             )
             return SECRETS
         with _new_file(file) as opened:

@@ -1,4 +1,4 @@
-"""What starts `gmn camera frigate`: a unit of systemd, or a service of Compose."""
+"""Writes a unit of systemd, or a service of Compose, that runs `gmn camera frigate`."""
 
 from __future__ import annotations
 
