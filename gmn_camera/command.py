@@ -83,8 +83,13 @@ def try_camera(
         Path, Option(help="The picture to write: the frame with the most people.")
     ] = Path("gmn-camera.jpg"),
     seconds: Annotated[
-        float, Option(min=1, max=3600, help="Seconds of the video to look at.")
-    ] = 60.0,
+        float | None,
+        Option(
+            min=1,
+            max=86_400,
+            help="Seconds to look at; otherwise 60 of a stream, and at most 600 of a file.",
+        ),
+    ] = None,
     fps: FpsOption = None,
     min_height: HeightOption = None,
     min_iou: IouOption = None,

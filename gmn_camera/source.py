@@ -74,6 +74,24 @@ class VideoFile:
                 f"{self._name}: cannot be read as a video ({error.strerror}); name a video file"
             ) from error
 
+    def measure_seconds(self) -> float:
+        """Read the whole file to measure its length, as its header leaves out joined parts."""
+        with open_file(self._settings.source) as container:
+            video = find_video(container, self._name)
+            frame_seconds = seconds_of_a_frame(video)
+            time_line = TimeLine(frame_seconds)
+            newest = 0.0
+            for packet in container.demux(video):
+                if self._stop.is_set():
+                    break
+                # The demuxer ends with an empty packet.
+                if packet.size:
+                    moment = packet.pts if packet.dts is None else packet.dts
+                    newest = time_line.seconds_at(
+                        None if moment is None else float(moment * packet.time_base)
+                    )
+        return newest + frame_seconds
+
     def _timed_pictures(self) -> Iterator[tuple[float, av.VideoFrame]]:
         """Yield each picture with its seconds since the first one."""
         with open_file(self._settings.source) as container:
@@ -116,26 +134,7 @@ class VideoFile:
             return self._settings.started
         if self._settings.live:
             return datetime.now(UTC)
-        length = self._measure_seconds()
-        return datetime.now(UTC) - timedelta(seconds=length)
-
-    def _measure_seconds(self) -> float:
-        """Read the whole file to measure its length, as its header leaves out joined parts."""
-        with open_file(self._settings.source) as container:
-            video = find_video(container, self._name)
-            frame_seconds = seconds_of_a_frame(video)
-            time_line = TimeLine(frame_seconds)
-            newest = 0.0
-            for packet in container.demux(video):
-                if self._stop.is_set():
-                    break
-                # The demuxer ends with an empty packet.
-                if packet.size:
-                    moment = packet.pts if packet.dts is None else packet.dts
-                    newest = time_line.seconds_at(
-                        None if moment is None else float(moment * packet.time_base)
-                    )
-        return newest + frame_seconds
+        return datetime.now(UTC) - timedelta(seconds=self.measure_seconds())
 
 
 class Stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -24,6 +25,10 @@ from gmn_client.errors import InvalidInput
 from model.wording import counted
 
 SERIES = "track"
+# Without --seconds, so much of a stream is looked at, and at most so much of a file.
+STREAM_SECONDS = 60.0
+FILE_SECONDS = 600.0
+MOST_SECONDS = 86_400.0
 # Lower crops cost much accuracy: more than half of the rows of the models' input would be
 # interpolated.
 GOOD_HEIGHT = 96
@@ -40,15 +45,15 @@ class TriedTrack(BaseModel):
 
     Attributes:
         track: name of the track.
-        first_seen, last_seen: times of capture.
+        first_seen, last_seen: seconds since the first frame.
         frames: number of frames that show the person.
         height: median height in pixels.
         crops: number of chosen crops.
     """
 
     track: str
-    first_seen: datetime
-    last_seen: datetime
+    first_seen: float
+    last_seen: float
     frames: int
     height: int
     crops: int
@@ -62,6 +67,7 @@ class TriedSource(BaseModel):
         width, height: size of the frames in pixels.
         frames: number of processed frames.
         seconds: time between the first and the last processed frame.
+        length: length in seconds of a file that was not looked at to its end; otherwise None.
         people_heights: 5th, 50th and 95th percentile in pixels; None if nobody was seen.
         tracks: tracks of the people who were seen.
         low: number of boxes that were lower than the minimum.
@@ -77,6 +83,7 @@ class TriedSource(BaseModel):
     height: int
     frames: int
     seconds: float
+    length: float | None
     people_heights: tuple[int, int, int] | None
     tracks: list[TriedTrack]
     low: int
@@ -102,7 +109,8 @@ class Trial:
         self._frames = 0
         self._first_at: float | None = None
         self._last: Frame | None = None
-        self._seen: dict[str, list[tuple[datetime, float]]] = {}
+        # For each track, the seconds and the height of its boxes.
+        self._seen: dict[str, list[tuple[float, float]]] = {}
         self._crops: Counter[str] = Counter()
         self._crop_bytes = 0
         # The frame with the most people, and their boxes by track.
@@ -126,15 +134,16 @@ class Trial:
             track = self._pipeline.chooser.name_of(int(number))
             box = Box(*(round(edge) for edge in edges.tolist()))
             boxes[track] = box
-            self._seen.setdefault(track, []).append((frame.captured_at, box.bottom - box.top))
+            self._seen.setdefault(track, []).append((self.seconds, box.bottom - box.top))
         if boxes and (self._fullest is None or len(boxes) > len(self._fullest[1])):
             self._fullest = (frame, boxes)
 
-    def end(self, cpu_seconds: float, picture: Path) -> TriedSource:
+    def end(self, cpu_seconds: float, length: float | None, picture: Path) -> TriedSource:
         """Write the frame with the most people, and return the result.
 
         Args:
             cpu_seconds: CPU time of the trial, of all cores together.
+            length: length of a file in seconds; None if it was looked at to its end.
             picture: the file to write.
 
         Raises:
@@ -157,6 +166,7 @@ class Trial:
             height=self._last.height,
             frames=self._frames,
             seconds=round(self.seconds, 1),
+            length=length if length is not None and length > self.seconds + 1 else None,
             people_heights=_percentiles(heights) if heights else None,
             tracks=[self._describe(track) for track in self._seen],
             low=self._pipeline.chooser.low,
@@ -178,19 +188,20 @@ class Trial:
         seen = self._seen[track]
         return TriedTrack(
             track=track,
-            first_seen=seen[0][0],
-            last_seen=seen[-1][0],
+            first_seen=round(seen[0][0], 1),
+            last_seen=round(seen[-1][0], 1),
             frames=len(seen),
             height=round(median(height for _, height in seen)),
             crops=self._crops[track],
         )
 
 
-def try_source(settings: CameraSettings, seconds: float, picture: Path) -> TriedSource:
-    """Process the first seconds of a file or stream, and return the result.
+def try_source(settings: CameraSettings, seconds: float | None, picture: Path) -> TriedSource:
+    """Process the beginning of a file or stream, and return the result.
 
     Args:
-        seconds: length of the processed part of the video.
+        seconds: length of the processed part; None for `STREAM_SECONDS` of a stream, or a file up
+            to its end or `FILE_SECONDS`.
         picture: the file to write: the frame with the most people, with their boxes.
 
     Raises:
@@ -198,6 +209,8 @@ def try_source(settings: CameraSettings, seconds: float, picture: Path) -> Tried
     """
     stop = threading.Event()
     is_live = is_stream(settings.source)
+    if seconds is None:
+        seconds = STREAM_SECONDS if is_live else FILE_SECONDS
     if settings.started is None:
         # Without a start the whole file would be read first, to measure its length.
         settings = settings.model_copy(update={"started": datetime.now(UTC)})
@@ -215,8 +228,12 @@ def try_source(settings: CameraSettings, seconds: float, picture: Path) -> Tried
         trial.add(frame)
         if trial.seconds >= seconds:
             break
+    cpu_seconds = time.process_time() - began
+    length = None
+    if isinstance(source, VideoFile) and trial.seconds >= seconds:
+        length = source.measure_seconds()
     stop.set()
-    return trial.end(time.process_time() - began, picture)
+    return trial.end(cpu_seconds, length, picture)
 
 
 def describe(tried: TriedSource) -> Iterator[str]:
@@ -225,11 +242,16 @@ def describe(tried: TriedSource) -> Iterator[str]:
         f"{tried.source}: {tried.width}×{tried.height} pixels; looked at "
         f"{counted(tried.frames, 'frame')} of {tried.seconds:g} s"
     )
+    if tried.length is not None:
+        yield (
+            f"{tried.seconds:.0f} of {tried.length:.0f} s were looked at; "
+            f"--seconds {min(math.ceil(tried.length), MOST_SECONDS):.0f} for all"
+        )
     if tried.tracks:
         yield f"{'track':<12}{'from':>10}{'to':>10}{'frames':>8}{'height':>8}{'crops':>7}"
     for track in tried.tracks:
-        first = f"{track.first_seen.astimezone():%H:%M:%S}"
-        last = f"{track.last_seen.astimezone():%H:%M:%S}"
+        first = _format_time(track.first_seen)
+        last = _format_time(track.last_seen)
         yield (
             f"{track.track:<12}{first:>10}{last:>10}{track.frames:>8}{track.height:>8}"
             f"{track.crops:>7}"
@@ -243,6 +265,13 @@ def describe(tried: TriedSource) -> Iterator[str]:
     if tried.picture is not None:
         yield f"picture: {tried.picture} shows the frame with the most people"
     yield from tried.advice
+
+
+def _format_time(seconds: float) -> str:
+    """Format a time of a clip as players show it."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def _advise(tried: TriedSource, rate: float, settings: CameraSettings) -> Iterator[str]:

@@ -26,7 +26,7 @@ from tests.forked import run_gmn
 CLIP = Path(os.environ.get("REID_TEST_DATA", "nowhere"), "video/one-by-one-person-detection.mp4")
 
 
-def try_video(video, tmp_path, seconds=60.0, **options):
+def try_video(video, tmp_path, seconds=None, **options):
     settings = read_options({"camera": "c", "source": str(video), **options})
     return try_source(settings, seconds, tmp_path / "picture.png")
 
@@ -59,8 +59,36 @@ def test_the_picture_shows_the_boxes_of_the_people(video, tmp_path):
     assert (np.abs(pixels - (255, 32, 0)).sum(axis=2) == 0).sum() > 500
 
 
-def test_only_the_first_seconds_are_looked_at(video, tmp_path):
-    assert try_video(video, tmp_path, seconds=2).seconds == pytest.approx(2, abs=0.2)
+def test_of_a_file_that_is_cut_short_the_missing_seconds_are_said(video, tmp_path):
+    tried = try_video(video, tmp_path, seconds=2)
+    assert tried.seconds == pytest.approx(2, abs=0.2)
+    seconds = sum(1 for _ in walk([0, 1], 3)) / FPS
+    said = f"2 of {seconds:.0f} s were looked at; --seconds {seconds:.0f} for all"
+    assert said in "\n".join(describe(tried))
+
+
+def test_a_file_is_looked_at_to_its_end_and_nothing_is_said_to_be_missing(video, tmp_path):
+    tried = try_video(video, tmp_path)
+    assert tried.length is None
+    assert "were looked at" not in "\n".join(describe(tried))
+
+
+def test_a_long_file_is_cut_short(video, tmp_path, monkeypatch):
+    monkeypatch.setattr("gmn_camera.try_source.FILE_SECONDS", 2)
+    assert "--seconds" in "\n".join(describe(try_video(video, tmp_path)))
+
+
+def test_the_times_of_tracks_are_those_of_the_clip(tmp_path):
+    # The drawn person comes after three empty seconds.
+    frames = [*[draw_frame({})] * (3 * FPS), *walk([0], 3)]
+    tried = try_video(write_video(tmp_path / "later.mp4", frames), tmp_path)
+    (track,) = tried.tracks
+    assert 3 <= track.first_seen < 5
+    assert track.last_seen <= tried.seconds
+    (line,) = (line for line in describe(tried) if line.startswith(track.track))
+    _, first, last, *_ = line.split()
+    assert first == f"0:0{int(track.first_seen)}"
+    assert last == f"0:0{int(track.last_seen)}"
 
 
 def test_a_video_without_people_says_what_may_be_wrong(tmp_path):
@@ -106,7 +134,8 @@ def test_a_picture_that_cannot_be_written_is_named(video, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not CLIP.is_file(), reason="needs $REID_TEST_DATA")
 def test_six_people_who_walk_past_are_six_tracks(tmp_path):
-    tried = try_video(CLIP, tmp_path, seconds=300)
+    tried = try_video(CLIP, tmp_path)
+    assert tried.seconds > 138
     assert 6 <= len([track for track in tried.tracks if track.crops]) <= 7
     # They walk past one after the other.
     for track, later in pairwise(tried.tracks):
