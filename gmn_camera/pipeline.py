@@ -12,9 +12,10 @@ from gmn_camera.boxes import Boxes
 from gmn_camera.crops import ChosenCrop, CropChooser
 from gmn_camera.detector import Detector
 from gmn_camera.frame import Frame
-from gmn_camera.settings import CameraSettings, Zone
+from gmn_camera.settings import CameraSettings
 from gmn_camera.time_line import TimeLine
 from gmn_camera.tracker import NO_TRACK, Tracker
+from gmn_client.zones import Zone
 
 # Interval of processed frames while nobody is tracked. The detector takes nine tenths of the
 # computing time, and most cameras see nobody most of the time.

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from datetime import datetime, time
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +21,7 @@ from pydantic import (
 
 from gmn_camera.address import STREAM, redact_text
 from gmn_client.errors import InvalidInput
+from gmn_client.zones import MOST_ZONES, Zone, read_zone
 
 # Exit statuses of the process of a camera.
 ENDED = 0
@@ -28,34 +29,11 @@ FAILED = 1
 BAD_INPUT = 2
 MOST_CAMERAS = 64
 MOST_CONFIG_BYTES = 1024 * 1024
-MOST_CORNERS = 64
-MOST_ZONES = 16
 HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
-CORNER = "X,Y"
-
-Zone: TypeAlias = tuple[tuple[float, float], ...]
-"""The corners of a polygon, in shares of the frame's width and height."""
 
 
 def _read_zone(given: object) -> object:
-    if not isinstance(given, str):
-        return given
-    try:
-        corners = [tuple(float(number) for number in corner.split(",")) for corner in given.split()]
-    except ValueError as error:
-        raise ValueError(f"{given!r:.80} is no zone; {ZONE_FORM}") from error
-    shapes_are_right = 3 <= len(corners) <= MOST_CORNERS and all(
-        len(corner) == 2 and all(0.0 <= share <= 1.0 for share in corner) for corner in corners
-    )
-    if not shapes_are_right:
-        raise ValueError(f"{given!r:.80} is no zone; {ZONE_FORM}")
-    return tuple(corners)
-
-
-ZONE_FORM = (
-    f"write 3 to {MOST_CORNERS} corners {CORNER} in shares of the frame with spaces between them, "
-    "such as '0,0.5 1,0.5 1,1 0,1' for the lower half"
-)
+    return read_zone(given) if isinstance(given, str) else given
 
 
 def _check_hours(given: object) -> object:

@@ -304,14 +304,56 @@ class Methods(Calls):
         state: str = "ok",
         fps: float | None = None,
         lag: float | None = None,
-    ) -> None:
-        """Reports that a camera and its program are alive; call it every 30 seconds.
+    ) -> models.HeartbeatAnswer:
+        """Reports that a camera and its program are alive, and returns what is wanted of them.
+
+        Call it every 30 seconds.
 
         Args:
             state: `ok`, or the fault in a few words. With `no_frames` and `reconnecting`, which say
                 that no frames arrive, the camera falls silent like one without heartbeats.
             fps: frames a second that the program reads.
             lag: seconds from the capture of a frame until its crops are sent.
+        """
+
+    @Request("PUT", "cameras/{camera}/zones", repeatable=True)
+    def set_zones(self, camera: str, zones: Sequence[str], *, key_id: str | None = None) -> None:
+        """Replaces the zones that the program of a camera gets as the answer to its heartbeat.
+
+        Args:
+            zones: polygons such as `0,0.5 1,0.5 1,1 0,1`, in shares of the frame; none for those in
+                the settings of the program.
+            key_id: the key that sends the camera's crops; default: the client's own.
+        """
+
+    @Request("POST", "cameras/{camera}/still", repeatable=True)
+    def ask_for_still(self, camera: str, *, key_id: str | None = None) -> None:
+        """Asks the program of a camera for a still, which it sends after its next heartbeat.
+
+        Args:
+            key_id: the key that sends the camera's crops; default: the client's own.
+        """
+
+    @Request("PUT", "cameras/{camera}/still", repeatable=True)
+    def send_still(self, camera: str, still: ImageSource) -> None:
+        """Sends the still of a camera that was asked for.
+
+        Args:
+            still: a JPEG of at most 256 KiB.
+
+        Raises:
+            RequestRefused: status 404 if nobody has asked for one in the last ten minutes.
+        """
+
+    @Request("GET", "cameras/{camera}/still")
+    def still(self, camera: str, *, key_id: str | None = None) -> bytes:
+        """Reads the still of a camera that was asked for, as the content of a JPEG file.
+
+        Args:
+            key_id: the key that sends the camera's crops; default: the client's own.
+
+        Raises:
+            RequestRefused: status 404 if it has not come yet, or is more than ten minutes old.
         """
 
     @PagedRequest("cameras")

@@ -1405,7 +1405,8 @@ class Camera(WireModel):
     is null if the camera sends none; only a camera with heartbeats can become `silent`.
     `clock_ahead` is the number of seconds by which the newest times of capture were ahead of the
     service's clock when they arrived. Above zero the clock of the camera is fast. Below zero it is
-    slow, or crops arrive late. It is null for a camera that sends no times.
+    slow, or crops arrive late. It is null for a camera that sends no times. `zones` are those that
+    an administrator drew for it, and take the place of the zones in the settings of its program.
     """
 
     camera: str | None
@@ -1418,6 +1419,19 @@ class Camera(WireModel):
     heartbeat: CameraHeartbeat | None
     silent: bool
     clock_ahead: float | None = None
+    zones: list[str] = []
+
+
+class HeartbeatAnswer(WireModel):
+    """What a heartbeat is answered: what an administrator wants of the camera's program.
+
+    `zones` are polygons, one of which has to contain a person's feet; each has its corners `X,Y` in
+    shares of the frame, with spaces between them. Without any, those in the settings of the program
+    hold. `still_wanted` asks for a still of the camera.
+    """
+
+    zones: list[str]
+    still_wanted: bool
 
 
 class Cameras(Page[Camera]):

@@ -236,6 +236,18 @@ UnknownKey = _define_error(
     "there is no such key {0!r} in the record; see GET /v1/keys or gmn keys list, and remove one "
     "of GMN_API_KEYS_FILE from that file",
 )
+UnknownCamera = _define_error(
+    "unknown_camera",
+    404,
+    "the key {1} has no camera {0!r}: it was not heard for 7 days, or never; list those there are "
+    "with GET /v1/cameras",
+)
+UnknownStill = _define_error(
+    "unknown_still",
+    404,
+    "there is no still of camera {0!r}: nobody has asked for one in the last 10 minutes (POST "
+    "/v1/cameras/{0}/still), or it has not come yet",
+)
 UnknownAlert = _define_error(
     "unknown_alert",
     404,
@@ -308,6 +320,18 @@ NoDetector = _define_error(
     501,
     "this service has no detector of people: {0}; draw the boxes yourself, and send them with the "
     "photo as boxes",
+)
+NeedsRedis = _define_error(
+    "needs_redis",
+    501,
+    "{0} are held in memory alone, and the processes of this service share none; name a Redis with "
+    "GMN_REDIS_URL",
+)
+RedisAway = _define_error(
+    "redis_away",
+    503,
+    "Redis, which holds {0}, does not answer; send the request again in {seconds} s",
+    retry_after_s=2,
 )
 QueueFull = _define_error(
     "queue_full",

@@ -266,7 +266,7 @@ class Runtime:
         self.desk = DeskTables(database)
         self.doubtful = DoubtfulCrops(database)
         self.groupings = Groupings(database)
-        self.watch = Watch(self.record, self.settings, self.metrics)
+        self.watch = Watch(self.record, self.settings, self.metrics, self.shared)
         held.callback(self.watch.close)
 
     def _compose_gallery(self, folder: PictureFolder | None) -> None:

@@ -1,4 +1,4 @@
-"""Redis, for state that processes share beside the record: key rates and an event stream.
+"""Redis, for state that processes share beside the record: key rates, events and short-lived bytes.
 
 Losing it does no harm. While it does not answer, each process counts by itself and keeps its newest
 events in memory.
@@ -51,7 +51,7 @@ FORM = "redis://127.0.0.1:6379/0"
 
 
 class SharedRedis:
-    """Rates and events in Redis, asked by one thread so that the event loop never blocks.
+    """Redis, asked by one thread so that the event loop never blocks.
 
     Attributes:
         is_up: False from the first unanswered call until Redis answers again.
@@ -92,6 +92,21 @@ class SharedRedis:
             return float(self._redis.eval(TAKE, 1, f"gmn:rate:{key_id}", rate, count))
 
         return await self.threads.run(self._ask, take) if self.is_up else None
+
+    async def hold(self, name: str, content: bytes, seconds: int) -> bool:
+        """Hold bytes under a name for some seconds; return False if Redis does not answer."""
+        return bool(
+            await self.threads.run(self._ask, lambda: self._redis.set(name, content, ex=seconds))
+        )
+
+    async def read(self, name: str) -> bytes | None:
+        """Return the bytes held under a name; None if there are none or Redis does not answer."""
+
+        def read() -> bytes | None:
+            content = self._redis.get(name)
+            return content if isinstance(content, bytes) else None
+
+        return await self.threads.run(self._ask, read)
 
     def announce(self, gallery: str, event: str, **what: Any) -> None:
         """Append an event to a gallery's stream; the oldest waiting events are dropped first."""

@@ -43,6 +43,7 @@ JSON_COLUMNS = {
     "promised",
     "request",
     "settings",
+    "zones",
 }
 
 

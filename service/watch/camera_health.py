@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
+from gmn_client.models import HeartbeatAnswer
 from service.errors import RecordUnavailable, StorageFailed
 from service.ops.critical_sections import attempt
 from service.record.keys import ApiKey
@@ -21,15 +22,20 @@ LOOK_EVERY_SECONDS = 10.0
 
 async def note_heartbeat(
     runtime: Runtime, key: ApiKey, camera: str, heartbeat: Mapping[str, Any]
-) -> None:
+) -> HeartbeatAnswer:
     """Store a heartbeat of a key's camera, with an alert if the camera was silent.
+
+    Returns:
+        What is wanted of the camera's program.
 
     Raises:
         InvalidField: the camera is new, and the key has too many others.
         RecordUnavailable, StorageFailed: the heartbeat could not be stored now.
     """
     now = runtime.watch.contacts.clock()
-    await _write(runtime, runtime.watch.cameras.note_heartbeat, key, camera, heartbeat, now)
+    cameras = runtime.watch.cameras
+    await _write(runtime, cameras.note_heartbeat, key, camera, heartbeat, now)
+    return await runtime.galleries.read(cameras.answer_heartbeat, key.key_id, camera, now)
 
 
 async def keep_cameras(runtime: Runtime) -> None:

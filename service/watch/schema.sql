@@ -60,7 +60,8 @@ CREATE INDEX counted_tracks_0 ON counted_tracks (counted_at);
 
 -- Cameras as API keys name them. `camera` is empty for crops without a camera, and for the cameras
 -- beyond the limit of a key. `state`, `fps` and `lag` are those of the last heartbeat; `silent_at`
--- is when it was noted that the camera is silent.
+-- is when it was noted that the camera is silent. An administrator drew `zones`, and has asked at
+-- `still_asked_at` for a still that has not come yet.
 CREATE TABLE cameras (
     key_id TEXT NOT NULL,
     camera TEXT NOT NULL,
@@ -72,6 +73,8 @@ CREATE TABLE cameras (
     lag REAL,
     silent_at INTEGER,
     clock_ahead REAL,
+    zones TEXT,
+    still_asked_at INTEGER,
     PRIMARY KEY (key_id, camera)
 ) WITHOUT ROWID;
 CREATE INDEX cameras_0 ON cameras (heard_at);

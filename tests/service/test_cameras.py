@@ -108,7 +108,8 @@ def camera_key(watching):
 def beat(served, camera, key, state="ok", **fields):
     sent = {"state": state, **fields}
     answer = served.http.post(f"/v1/cameras/{camera}/heartbeat", data=sent, headers=key)
-    assert answer.status_code == 204, answer.text
+    assert answer.status_code == 200, answer.text
+    return answer.json()
 
 
 def sight(served, camera, key, image, **fields):

@@ -56,6 +56,7 @@ const LONGEST_WAIT_SECONDS = 10;
 const REPEATABLE = new Set([
   "POST /v1/sightings",
   "POST /v1/cameras/{camera}/heartbeat",
+  "POST /v1/cameras/{camera}/still",
   "POST /v1/galleries/{gallery}/reindex",
   "POST /v1/galleries/{gallery}/groups",
   "DELETE /v1/jobs/{job_id}",

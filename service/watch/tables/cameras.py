@@ -5,13 +5,14 @@ Alerts that a camera is silent, or heard again, are written in the same commit.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from gmn_client.models import Camera, CameraHeartbeat
-from service.errors import InvalidField
+from gmn_client.models import Camera, CameraHeartbeat, HeartbeatAnswer
+from service.errors import InvalidField, UnknownCamera, UnknownStill
 from service.record.database import RecordPart, transactional
 from service.record.keys import ApiKey
 from service.record.schema import as_micros
@@ -22,6 +23,8 @@ from service.watch.tables.alerts import NotedVisit, alert_lists_of_camera
 MOST_CAMERAS = 1000
 # A camera that was not heard for this time is forgotten.
 KEPT_FOR = timedelta(days=7)
+# A still that was asked for is taken for this time.
+STILL_WANTED_FOR = timedelta(minutes=10)
 MICROS_OF_HOUR = 3_600_000_000
 # Upper bound on the cameras whose clocks the metrics show.
 MOST_CLOCKS = 1000
@@ -132,6 +135,45 @@ class Cameras(RecordPart):
         transaction.change(SET_HEARD, (now, key.key_id, camera), is_private=False)
         return _end_silence(transaction, key, row, now)
 
+    def answer_heartbeat(self, key_id: str, camera: str, now: datetime) -> HeartbeatAnswer:
+        """Return what is wanted of the program of a camera that has sent a heartbeat."""
+        row = self._reader.row("cameras", OF_CAMERA, (key_id, camera)) or {}
+        return HeartbeatAnswer(
+            zones=row.get("zones") or [],
+            still_wanted=_is_still_wanted(row.get("still_asked_at"), now),
+        )
+
+    @transactional
+    def ask_for_still(
+        self, transaction: Transaction, key_id: str, camera: str, now: datetime
+    ) -> None:
+        """Note that a camera is asked for a still; raises `UnknownCamera`."""
+        statement = f"UPDATE cameras SET still_asked_at = ? {OF_CAMERA}"
+        if not transaction.change(statement, (now, key_id, camera), is_private=False):
+            raise UnknownCamera(camera, key_id)
+
+    def require_wanted_still(self, key_id: str, camera: str, now: datetime) -> None:
+        """Raise `UnknownStill` if nobody has asked for a still of a camera lately."""
+        row = self._reader.row("cameras", OF_CAMERA, (key_id, camera))
+        if row is None or not _is_still_wanted(row["still_asked_at"], now):
+            raise UnknownStill(camera)
+
+    @transactional
+    def note_still(self, transaction: Transaction, key_id: str, camera: str) -> None:
+        """Note that the still of a camera has come."""
+        statement = f"UPDATE cameras SET still_asked_at = NULL {OF_CAMERA}"
+        transaction.change(statement, (key_id, camera), is_private=False)
+
+    @transactional
+    def set_zones(
+        self, transaction: Transaction, key_id: str, camera: str, zones: Sequence[str]
+    ) -> None:
+        """Replace the zones of a camera, perhaps by none; raises `UnknownCamera`."""
+        written = json.dumps(zones) if zones else None
+        statement = f"UPDATE cameras SET zones = ? {OF_CAMERA}"
+        if not transaction.change(statement, (written, key_id, camera)):
+            raise UnknownCamera(camera, key_id)
+
     @transactional
     def note_sightings(
         self,
@@ -235,9 +277,13 @@ class Cameras(RecordPart):
 
     @transactional
     def remove_old(self, transaction: Transaction, now: datetime) -> None:
-        """Forget cameras that were not heard for `KEPT_FOR`, and counts of more than a day ago."""
+        """Forget cameras that were not heard for `KEPT_FOR`, and counts of more than a day ago.
+
+        A camera with zones stays: while it is repaired, they must not be lost.
+        """
         transaction.change(
-            "DELETE FROM cameras WHERE heard_at < ? AND coalesce(heartbeat_at, heard_at) < ?",
+            "DELETE FROM cameras WHERE heard_at < ? AND coalesce(heartbeat_at, heard_at) < ? "
+            "AND zones IS NULL",
             (now - KEPT_FOR, now - KEPT_FOR),
         )
         oldest_hour = as_micros(now) // MICROS_OF_HOUR - HOURS
@@ -269,6 +315,10 @@ def _end_silence(
     return alert_lists_of_camera(transaction, "heard", key, camera, detail, heard_at, now)
 
 
+def _is_still_wanted(asked_at: datetime | None, now: datetime) -> bool:
+    return asked_at is not None and now - asked_at < STILL_WANTED_FOR
+
+
 def _format_span(span: timedelta) -> str:
     minutes = round(span / timedelta(minutes=1))
     return f"{minutes} minutes" if minutes < 120 else f"{round(minutes / 60)} hours"
@@ -291,4 +341,5 @@ def _as_camera(row: Row) -> Camera:
         heartbeat=heartbeat,
         clock_ahead=row["clock_ahead"],
         silent=row["silent_at"] is not None,
+        zones=row["zones"] or [],
     )

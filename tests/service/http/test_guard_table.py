@@ -82,6 +82,10 @@ DELETE /v1/galleries/{gallery}/exports/{export_id} : admin
 POST /v1/sightings : sight any
 GET /v1/cameras : query sight any
 POST /v1/cameras/{camera}/heartbeat : sight any
+PUT /v1/cameras/{camera}/zones : admin any
+POST /v1/cameras/{camera}/still : admin any
+PUT /v1/cameras/{camera}/still : sight any
+GET /v1/cameras/{camera}/still : admin any
 PUT /v1/galleries/{gallery}/watch : admin
 GET /v1/galleries/{gallery}/watch : query
 DELETE /v1/galleries/{gallery}/watch : admin
