@@ -43,6 +43,8 @@ class CropPipeline:
 
     Attributes:
         chooser: chooses the crops.
+        zones: polygons, one of which must contain a person's feet; empty for the whole frame. They
+            may be replaced between two frames.
     """
 
     def __init__(self, settings: CameraSettings, series: str) -> None:
@@ -57,7 +59,7 @@ class CropPipeline:
         self.chooser = CropChooser(settings.min_height, series)
         self._detector = Detector(settings.detector, settings.threads)
         self._tracker = Tracker(settings.min_iou)
-        self._zones = settings.zone
+        self.zones: Sequence[Zone] = settings.zone
         self._looked_at = float("-inf")
         self._time_line = TimeLine(1 / settings.fps)
 
@@ -75,7 +77,7 @@ class CropPipeline:
         self._looked_at = seconds
         detections = self._detector.detect(frame)
         numbers = self._tracker.update(seconds, detections.boxes, detections.scores)
-        numbers[~_are_in_zones(detections.boxes, self._zones)] = NO_TRACK
+        numbers[~_are_in_zones(detections.boxes, self.zones)] = NO_TRACK
         boxes = detections.boxes * ([frame.width, frame.height] * 2)
         crops = self.chooser.add(frame, boxes, detections.scores, numbers, seconds)
         is_followed = numbers != NO_TRACK

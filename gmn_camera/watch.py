@@ -17,9 +17,12 @@ from gmn_camera.sender import CropSender
 from gmn_camera.service import require_retention
 from gmn_camera.settings import BAD_INPUT, FAILED, CameraSettings
 from gmn_camera.source import SourceStuck, Stream, VideoFile
+from gmn_camera.still import encode_still
 from gmn_camera.tracker import LOST_SECONDS
 from gmn_client import Client
 from gmn_client.errors import GmnError, KeyRefused, ServiceFailed, ServiceUnreachable
+from gmn_client.models import HeartbeatAnswer
+from gmn_client.zones import read_zone
 
 log = logging.getLogger(__name__)
 # The service calls a camera silent after five minutes without a heartbeat, or without frames.
@@ -54,6 +57,9 @@ class Watcher:
         self._settings = settings
         self._client = client
         self._problem: GmnError | None = None
+        # The zones of the service by which this program goes; none if those of the settings hold.
+        self._drawn_zones: list[str] = []
+        self._still_wanted = threading.Event()
         self._source: Stream | VideoFile
         if is_stream(settings.source):
             self._source = Stream(settings, self.stop)
@@ -113,6 +119,10 @@ class Watcher:
         if not self._settings.is_on(frame.captured_at.astimezone()):
             self._send(self._pipeline.end())
             return
+        if self._still_wanted.is_set():
+            self._still_wanted.clear()
+            still = encode_still(frame)
+            self._start(lambda: self._send_still(still))
         found = self._pipeline.add(frame, frame.seconds)
         self.figures.frames += 1
         self.figures.people += len(found.boxes)
@@ -153,12 +163,13 @@ class Watcher:
     def _send_heartbeat(self, stream: Stream, fps: float | None) -> None:
         lag = self._sender.lag
         try:
-            self._client.heartbeat(
+            answer = self._client.heartbeat(
                 self._settings.camera,
                 state=self._state(stream),
                 fps=fps,
                 lag=None if lag is None else min(lag, LONGEST_LAG),
             )
+            self._follow(answer)
         except KeyRefused as error:
             self._problem = error
             self.stop.set()
@@ -167,6 +178,30 @@ class Watcher:
             log.debug("%s", error)
         except GmnError as error:
             log.warning("the service refuses the heartbeat: %s", error)
+
+    def _follow(self, answer: HeartbeatAnswer) -> None:
+        """Use the zones of the service, if there are any, and send a still if one is wanted."""
+        if answer.zones != self._drawn_zones:
+            try:
+                zones = tuple(read_zone(zone) for zone in answer.zones)
+            except ValueError as error:
+                log.warning("the service answers zones that cannot be read: %s", error)
+                return
+            self._drawn_zones = answer.zones
+            self._pipeline.zones = zones or self._settings.zone
+            of = "drawn in the service" if zones else "of the settings"
+            log.info("the zones %s are used: %d", of, len(self._pipeline.zones))
+        if answer.still_wanted:
+            self._still_wanted.set()
+
+    def _send_still(self, jpeg: bytes) -> None:
+        try:
+            self._client.send_still(self._settings.camera, jpeg)
+        except GmnError as error:
+            # The service asks again with the next heartbeat.
+            log.warning("the still that was asked for could not be sent: %s", error)
+        else:
+            log.info("a still of %d kB was sent, as an administrator asked", len(jpeg) // 1000)
 
     def _state(self, stream: Stream) -> str:
         if not stream.is_connected:

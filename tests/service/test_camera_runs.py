@@ -1,6 +1,7 @@
 """`gmn camera run`: from a file or a stream to a real service."""
 
 import contextlib
+import io
 import os
 import re
 import signal
@@ -10,8 +11,9 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from PIL import Image
 
-from tests.camera.drawn_videos import sending, walk, write_video
+from tests.camera.drawn_videos import HEIGHT, WIDTH, sending, walk, write_video
 from tests.drawn_photos import drawn_people
 from tests.outside import free_port, run_command
 from tests.service.watch_places import alerts, arm
@@ -194,6 +196,28 @@ def test_a_stream_is_watched_until_sigterm(watching, video, tmp_path):
             assert process.wait(60) == 0
     crops, accepted, refused, dropped = chosen((tmp_path / "log").read_text())
     assert (accepted, refused, dropped) == (crops, 0, 0)
+
+
+def test_a_stream_sends_the_still_that_is_asked_for_and_uses_the_zones_of_the_service(
+    watching, video, tmp_path
+):
+    porch = "/v1/cameras/porch"
+    # The service knows the camera already.
+    watching.http.post(f"{porch}/heartbeat", data={"state": "ok"})
+    assert watching.http.post(f"{porch}/still").status_code == 202
+    nowhere = "0,0 0.01,0 0.01,0.01 0,0.01"
+    assert watching.http.put(f"{porch}/zones", data={"zones": nowhere}).status_code == 204
+    with (
+        sending(video) as stand_in,
+        running(watching, tmp_path, stand_in.address, "--camera", "porch"),
+    ):
+        eventually(lambda: watching.http.get(f"{porch}/still").status_code == 200)
+    still = watching.http.get(f"{porch}/still").content
+    assert Image.open(io.BytesIO(still)).size == (WIDTH, HEIGHT)
+    log = (tmp_path / "log").read_text()
+    assert "the zones drawn in the service are used: 1" in log
+    assert "was sent, as an administrator asked" in log
+    assert counted(watching, "porch") == (0, 0)
 
 
 @pytest.mark.promise("camera-again")
