@@ -76,6 +76,7 @@ PROBLEM_CODES = (
     "low_resolution",
     "machine_full",
     "method_not_allowed",
+    "needs_redis",
     "needs_reindex",
     "no_detector",
     "not_an_image",
@@ -87,6 +88,7 @@ PROBLEM_CODES = (
     "overexposed",
     "queue_full",
     "record_unavailable",
+    "redis_away",
     "request_conflict",
     "service_stopping",
     "storage_failed",
@@ -100,6 +102,7 @@ PROBLEM_CODES = (
     "truncated",
     "unauthorised",
     "unknown_alert",
+    "unknown_camera",
     "unknown_case",
     "unknown_crop",
     "unknown_delivery",
@@ -112,6 +115,7 @@ PROBLEM_CODES = (
     "unknown_merge",
     "unknown_picture",
     "unknown_query",
+    "unknown_still",
     "unknown_track",
     "unknown_webhook",
     "unreadable",
@@ -1423,7 +1427,7 @@ class Camera(WireModel):
 
 
 class HeartbeatAnswer(WireModel):
-    """What a heartbeat is answered: what an administrator wants of the camera's program.
+    """The answer to a heartbeat: zones and wishes of an administrator for the camera's program.
 
     `zones` are polygons, one of which has to contain a person's feet; each has its corners `X,Y` in
     shares of the frame, with spaces between them. Without any, those in the settings of the program

@@ -106,6 +106,7 @@ def test_a_newer_still_takes_the_place_of_the_former_one(served, camera):
     assert read(served, name, key_id).content == jpeg(200)
 
 
+@pytest.mark.promise("stills")
 def test_a_still_that_nobody_asked_for_is_refused_and_so_is_a_second_one(served, camera):
     name, key_id, header = camera
     refused = send(served, name, header, jpeg())
@@ -116,6 +117,7 @@ def test_a_still_that_nobody_asked_for_is_refused_and_so_is_a_second_one(served,
     assert problem(send(served, name, header, jpeg())) == (404, "unknown_still")
 
 
+@pytest.mark.promise("stills")
 def test_only_administrators_read_a_still(served, camera):
     name, key_id, header = camera
     ask(served, name, key_id)
