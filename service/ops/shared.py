@@ -108,6 +108,10 @@ class SharedRedis:
 
         return await self.threads.run(self._ask, read)
 
+    async def drop(self, name: str) -> bool:
+        """Drop the bytes held under a name; return False if Redis does not answer."""
+        return await self.threads.run(self._ask, lambda: self._redis.delete(name)) is not None
+
     def announce(self, gallery: str, event: str, **what: Any) -> None:
         """Append an event to a gallery's stream; the oldest waiting events are dropped first."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -26,11 +26,6 @@ class Stills:
         # By key and camera, the oldest first, each with the timer that drops it.
         self._held: dict[tuple[str, str], tuple[bytes, asyncio.TimerHandle]] = {}
 
-    def require_place(self) -> None:
-        """Raise `NeedsRedis` if another process might be asked for a still that this one holds."""
-        if self._shared is None and not self._is_only_process:
-            raise NeedsRedis(WHAT)
-
     async def hold(self, key_id: str, camera: str, jpeg: bytes) -> None:
         """Hold a still in place of the camera's former one.
 
@@ -38,7 +33,7 @@ class Stills:
             NeedsRedis: no place for it is configured.
             RedisAway: Redis does not answer.
         """
-        self.require_place()
+        self._require_place()
         if self._shared is not None:
             if not await self._shared.hold(_name_of(key_id, camera), jpeg, KEPT_SECONDS):
                 raise RedisAway(WHAT)
@@ -56,7 +51,7 @@ class Stills:
             NeedsRedis: no place for it is configured.
             RedisAway: Redis does not answer.
         """
-        self.require_place()
+        self._require_place()
         if self._shared is not None:
             still = await self._shared.read(_name_of(key_id, camera))
             if still is None and not self._shared.is_up:
@@ -64,6 +59,24 @@ class Stills:
             return still
         jpeg, _ = self._held.get((key_id, camera), (None, None))
         return jpeg
+
+    async def drop(self, key_id: str, camera: str) -> None:
+        """Drop the still of a camera, if there is one.
+
+        Raises:
+            NeedsRedis: no place for stills is configured.
+            RedisAway: Redis does not answer.
+        """
+        self._require_place()
+        if self._shared is None:
+            self._drop((key_id, camera))
+        elif not await self._shared.drop(_name_of(key_id, camera)):
+            raise RedisAway(WHAT)
+
+    def _require_place(self) -> None:
+        """Raise `NeedsRedis` if another process might be asked for a still that this one holds."""
+        if self._shared is None and not self._is_only_process:
+            raise NeedsRedis(WHAT)
 
     def _drop(self, of_camera: tuple[str, str]) -> None:
         _, timer = self._held.pop(of_camera, (None, None))

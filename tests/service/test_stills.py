@@ -102,6 +102,7 @@ def test_a_newer_still_takes_the_place_of_the_former_one(served, camera):
     name, key_id, header = camera
     for shade in (10, 200):
         ask(served, name, key_id)
+        assert problem(read(served, name, key_id)) == (404, "unknown_still")
         assert send(served, name, header, jpeg(shade)).status_code == 204
     assert read(served, name, key_id).content == jpeg(200)
 
@@ -287,7 +288,7 @@ def two_services(start, tmp_path):
 def test_services_share_stills_in_redis_which_drops_them(two_services):
     one, other, server = two_services
     one.http.post("/v1/cameras/gate/heartbeat", data={"state": "ok"})
-    assert one.http.post("/v1/cameras/gate/still").status_code == 202
+    eventually(lambda: one.http.post("/v1/cameras/gate/still").status_code == 202)
     assert other.http.post("/v1/cameras/gate/heartbeat", data={"state": "ok"}).json()[
         "still_wanted"
     ]
@@ -297,7 +298,9 @@ def test_services_share_stills_in_redis_which_drops_them(two_services):
     eventually(lambda: one.http.get("/v1/cameras/gate/still").content == largest)
     (name,) = server.ask("KEYS", "gmn:still:*")
     assert 0 < server.ask("TTL", name) <= 600
+    eventually(lambda: one.http.post("/v1/cameras/gate/still").status_code == 202)
+    assert server.ask("KEYS", "gmn:still:*") == []
     server.kill()
     assert problem(one.http.get("/v1/cameras/gate/still")) == (503, "redis_away")
-    assert one.http.post("/v1/cameras/gate/still").status_code == 202
     assert problem(send(other, "gate", {}, jpeg())) == (503, "redis_away")
+    assert problem(one.http.post("/v1/cameras/gate/still")) == (503, "redis_away")

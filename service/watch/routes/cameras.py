@@ -164,18 +164,20 @@ async def set_zones(call: Admin, camera: CameraName, form: Sent[ZonesForm]) -> N
 @router.post(
     "/{camera:path}/still",
     status_code=202,
-    responses=problems("unknown_camera", "needs_redis"),
+    responses=problems("unknown_camera", "needs_redis", "redis_away"),
 )
 async def ask_for_still(
     call: Admin, camera: CameraName, form: Sent[CameraForm] = WITHOUT_KEY
 ) -> None:
     """Asks the program of a camera for a still, which it sends after its next heartbeat.
 
-    Read it with GET, which answers 404 until it has come. It is held in memory for ten minutes.
+    Read it with GET, which answers 404 until it has come. It is held in memory for ten minutes. A
+    former still is gone at once.
     """
     runtime = call.runtime
-    runtime.watch.stills.require_place()
     key_id = _find_key(call, camera, form.key_id)
+    # Whoever reads it from now on must not take the former still for the new one.
+    await runtime.watch.stills.drop(key_id, camera)
     now = runtime.watch.contacts.clock()
     await runtime.galleries.write(runtime.watch.cameras.ask_for_still, key_id, camera, now)
     runtime.audit.note_view("ask_for_still", camera=camera, camera_key_id=key_id)
