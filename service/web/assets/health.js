@@ -1,15 +1,25 @@
 // The cameras that send to the service: when each was heard, and in which state it is.
 
 import { hasKey, pages } from "./api.js";
-import { ago, attempt, decimal, find, h } from "./elements.js";
+import { showCameraForm } from "./camera_form.js";
+import { ago, attempt, decimal, find, h, keptFor } from "./elements.js";
 import { panel } from "./place.js";
 import { hasText, t, textNodes } from "./texts.js";
+import { showZones } from "./zones.js";
 
 const MOST_SHOWN = 1000;
 const AGAIN_MS = 30_000;
 let seesAll = false;
+let galleries = [];
 
 export function startHealth() {
+  document.addEventListener("galleries-read", ({ detail }) => {
+    galleries = detail;
+  });
+  find("#new-camera").addEventListener("click", () =>
+    // What cameras see is stored only where pictures are deleted.
+    showCameraForm(galleries.filter((gallery) => keptFor(gallery)).map(({ name }) => name)),
+  );
   setInterval(() => {
     if (panel() === "watch" && !document.hidden) showCameras(seesAll);
   }, AGAIN_MS);
@@ -22,7 +32,9 @@ export async function showCameras(all) {
   await attempt(place, async () => {
     const { results } = await pages("/v1/cameras", {}, MOST_SHOWN);
     results.sort(byUrgency);
+    const focused = document.activeElement?.dataset.zones;
     place.querySelector("ul").replaceChildren(...results.map((camera) => row(camera, results)));
+    if (focused) place.querySelector(`[data-zones="${CSS.escape(focused)}"]`)?.focus();
     const silent = results.filter((camera) => camera.silent).length;
     place.querySelector("summary").textContent =
       silent > 0 ? t("health.silent", { number: silent }) : t("cameras");
@@ -65,6 +77,7 @@ function row(camera, all) {
       pictures: t("pictures", { count: camera.crops }),
       count: camera.tracks,
     }),
+    camera.zones.length > 0 && t("health.zones", { count: camera.zones.length }),
     camera.refused > 0 && t("health.refused", { count: camera.refused }),
     isAmbiguous && t("health.key", { key }),
   ]
@@ -84,6 +97,19 @@ function row(camera, all) {
       ),
       h("p", { class: "hint name" }, about.flat()),
     ),
+    seesAll &&
+      name !== null &&
+      heartbeat !== null &&
+      h(
+        "button",
+        {
+          type: "button",
+          "data-zones": `${key} ${name}`,
+          "aria-label": t("zones.open_of", { camera: name }),
+          onclick: () => showZones(camera, () => showCameras(seesAll)),
+        },
+        t("zones.open"),
+      ),
   );
 }
 
