@@ -2,7 +2,8 @@
 
 `page.png` is the service's page with the answer to one query, `ranking.png` a part of the page that
 `gmn demo` writes. `groups.png` and `seen.png` show people whom cameras saw: the groups of their
-tracks, and the visits of one of them.
+tracks, and the visits of one of them. `arming.png` is the forecast of a watch list, and `zones.png`
+the dialog in which a zone of a camera is drawn.
 """
 
 import random
@@ -18,16 +19,19 @@ from playwright.sync_api import sync_playwright
 import gmn_client
 from demo.command import CAMERAS
 from demo.data_sets import read_spec
+from demo.drawn_videos import draw_frame, read_person
 from demo.page import render_page
 from demo.service import own_service
 from demo.story import draw_cast, play
-from tests.outside import browser_program
+from tests.outside import browser_program, encoded
 
 SEED = 20_260
 PEOPLE = 60
 STRANGERS = 40
 COLOURS = 256
 SIGHTINGS = "sightings"
+WANTED = "wanted"
+CAMERA = "gate"
 # People who pass cameras twice. The last crop of the first one is searched by.
 PASSING = "synthetic:21,identities=6,domains=1,cameras=2,crops=8"
 PASSAGES = 2
@@ -84,10 +88,38 @@ def take_pictures(folder):
         page.wait_for_selector("#seen-answer .banner")
         page.wait_for_function(IS_LOADED)
         _kept(page, folder / "seen.png")
+        take_pictures_of_watching(client, cast, page, folder)
         page.goto(demonstration.as_uri())
         page.add_style_tag(content=SOME_RANKINGS)
         _kept(page.locator("main"), folder / "ranking.png")
         browser.close()
+
+
+def take_pictures_of_watching(client, cast, page, folder):
+    """Show the forecast of a list of drawn people, and a zone on a still of three of them."""
+    client.create_gallery(WANTED)
+    images = [gmn_client.Image(crop.read(), identity=crop.identity) for crop in cast.gallery[:9]]
+    client.enroll(images, gallery=WANTED)
+    client.heartbeat(CAMERA, fps=10, lag=0.2)
+    client.ask_for_still(CAMERA)
+    people = [read_person(crop.read()) for crop in cast.known[:3]]
+    frame = draw_frame([(person, 60 + 200 * number) for number, person in enumerate(people)])
+    client.send_still(CAMERA, encoded(frame, "JPEG", quality=90))
+    page.goto(f"{client.url}/#{WANTED}/watch")
+    page.get_by_role("button", name="Arm…").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Passages").fill("1000")
+    dialog.get_by_label("Reason").fill("case 7/2026")
+    dialog.get_by_role("button", name="Show the forecast").click()
+    dialog.locator(".forecast").wait_for()
+    _kept(dialog, folder / "arming.png")
+    dialog.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name=f"Zones… {CAMERA}").click()
+    dialog.get_by_role("img").wait_for()
+    dialog.get_by_role("button", name="Add a zone").click()
+    page.wait_for_function(IS_LOADED)
+    _kept(dialog, folder / "zones.png")
+    dialog.get_by_role("button", name="Cancel").click()
 
 
 def enroll_passages(client):

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from tests.camera.drawn_videos import HEIGHT, WIDTH, sending, walk, write_video
-from tests.drawn_photos import drawn_people
 from tests.outside import free_port, run_command
 from tests.service.watch_places import alerts, arm
 from tests.waiting import eventually
@@ -255,39 +254,3 @@ def test_cameras_end_with_the_program_even_if_it_is_killed(watching, video, tmp_
         process.kill()
         process.wait()
         eventually(lambda: has_ended(child))
-
-
-@pytest.mark.slow
-def test_the_commands_of_the_page_collect_the_people_of_a_clip(start, video, tmp_path):
-    served = start()
-    page = (ROOT / "docs" / "cameras.md").read_text(encoding="utf-8")
-    commands = re.findall(r"^    (gmn (?:gallery|camera \w+ clip\.mp4).*)$", page, re.MULTILINE)
-    assert len(commands) == 3
-    (tmp_path / "clip.mp4").write_bytes(video.read_bytes())
-    given = environment(served)
-    given["PATH"] = f"{Path(sys.executable).parent}:{given['PATH']}"
-    ran = run_command("bash", "-euc", "\n".join(commands), env=given, cwd=tmp_path)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert f"people: {len(PEOPLE)} tracks" in ran.stdout
-    crops = served.results("/v1/galleries/sightings/crops")
-    assert {crop["camera"] for crop in crops} == {"phone"}
-    assert len({crop["track"] for crop in crops}) == len(PEOPLE)
-
-
-@pytest.mark.slow
-def test_the_commands_of_the_page_raise_an_alert(watching, video, tmp_path):
-    page = (ROOT / "docs" / "cameras.md").read_text(encoding="utf-8")
-    section = page.split("\n## From a clip to an alert\n")[1].split("\n## ")[0]
-    blocks = re.findall(r"^```(\w+)\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
-    assert [language for language, _ in blocks] == ["sh", "python", "sh"]
-    (tmp_path / "clip.mp4").write_bytes(video.read_bytes())
-    drawn_people()[0].save(tmp_path / "ann.jpg")
-    given = environment(watching)
-    given["PATH"] = f"{Path(sys.executable).parent}:{given['PATH']}"
-    for language, block in blocks:
-        shell = ("bash", "-eu") if language == "sh" else (sys.executable,)
-        text = block.replace("http://127.0.0.1:8000", given["GMN_URL"])
-        ran = run_command(*shell, "-c", text, env=given, cwd=tmp_path)
-        assert ran.returncode == 0, ran.stdout + ran.stderr
-    raised = [(alert["camera"], alert["identity"]) for alert in alerts(watching, gallery="wanted")]
-    assert raised == [("gate", "Ann")]
