@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from gmn_client.models import Forecast, WatchSettings
-from service.errors import InvalidField
+from service.errors import InvalidField, UnknownStill
 from service.record.keys import ApiKey
 from service.watch.tables.cameras import MOST_CAMERAS, CameraCounts
 from tests.service.gallery.new_crops import enroll, new_crop, open_record, watch_of
@@ -115,6 +115,37 @@ def test_a_camera_that_is_not_heard_for_a_week_is_forgotten(record):
     watch_of(record).cameras.note_sightings(DOOR, {"hall": sent(at=day_later)}, day_later)
     watch_of(record).cameras.remove_old(NOON + timedelta(days=7, seconds=1))
     assert [camera.camera for camera in listed(record)] == ["hall"]
+
+
+def test_a_camera_with_zones_is_not_forgotten_until_they_are_taken_away(record):
+    cameras = watch_of(record).cameras
+    cameras.note_heartbeat(DOOR, "gate", HEALTHY, NOON)
+    zones = ["0,0.5 1,0.5 1,1 0,1", "0,0 1,0 1,1"]
+    cameras.set_zones("door", "gate", zones)
+    month_later = NOON + timedelta(days=30)
+    cameras.remove_old(month_later)
+    assert [camera.zones for camera in listed(record, month_later)] == [zones]
+    assert cameras.answer_heartbeat("door", "gate", month_later).zones == zones
+    cameras.set_zones("door", "gate", [])
+    cameras.remove_old(month_later)
+    assert listed(record, month_later) == []
+
+
+def test_a_still_is_wanted_for_ten_minutes_or_until_it_has_come(record):
+    cameras = watch_of(record).cameras
+    cameras.note_heartbeat(DOOR, "gate", HEALTHY, NOON)
+
+    def is_wanted(minutes):
+        then = NOON + timedelta(minutes=minutes)
+        return cameras.answer_heartbeat("door", "gate", then).still_wanted
+
+    assert not is_wanted(0)
+    cameras.ask_for_still("door", "gate", NOON)
+    assert [is_wanted(minutes) for minutes in (0, 9, 10)] == [True, True, False]
+    with pytest.raises(UnknownStill):
+        cameras.require_wanted_still("door", "gate", NOON + timedelta(minutes=10))
+    cameras.note_still("door", "gate")
+    assert not is_wanted(1)
 
 
 def test_a_key_that_is_revoked_takes_its_cameras_along(record):
