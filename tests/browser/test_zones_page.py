@@ -132,6 +132,19 @@ def test_the_dialog_has_no_faults_at_any_size(tab, dialog):
         assert violations(tab) == []
 
 
+def test_the_dialogs_fit_a_phone_in_german(tab, address, gallery, program):
+    tab.add_init_script("localStorage.setItem('gmn-language', 'de')")
+    tab.set_viewport_size({"width": 390, "height": 844})
+    open_panel(tab, address, gallery)
+    for button in (f"Zonen… {program.name}", "Neue Kamera…"):
+        press(tab, button)
+        dialog = tab.get_by_role("dialog")
+        for element in (tab.locator("html"), dialog):
+            assert element.evaluate("shown => shown.scrollWidth <= shown.clientWidth")
+        press(dialog, "Abbrechen" if button.startswith("Zonen") else "Schließen")
+        expect(dialog).to_have_count(0)
+
+
 def test_a_still_that_does_not_come_is_given_up_with_the_reasons(tab, address, gallery, program):
     tab.clock.install()
     open_panel(tab, address, gallery)
