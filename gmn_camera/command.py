@@ -13,6 +13,7 @@ from typer import Argument, BadParameter, Exit, Option, Typer, TyperException, e
 from typer.core import TyperGroup
 
 from gmn_camera.address import redact, redact_text
+from gmn_camera.settings import MOST_TRIED_SECONDS
 from gmn_client.errors import GmnError, InvalidInput
 
 
@@ -86,7 +87,7 @@ def try_camera(
         float | None,
         Option(
             min=1,
-            max=86_400,
+            max=MOST_TRIED_SECONDS,
             help="Seconds to look at; otherwise 60 of a stream, and at most 600 of a file.",
         ),
     ] = None,

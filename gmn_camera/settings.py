@@ -29,6 +29,8 @@ FAILED = 1
 BAD_INPUT = 2
 MOST_CAMERAS = 64
 MOST_CONFIG_BYTES = 1024 * 1024
+# The longest part of a video that `gmn camera try` looks at.
+MOST_TRIED_SECONDS = 86_400
 HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 
 

@@ -19,7 +19,7 @@ from gmn_camera.address import is_stream, redact
 from gmn_camera.crops import Box, ChosenCrop
 from gmn_camera.frame import Frame
 from gmn_camera.pipeline import CropPipeline
-from gmn_camera.settings import CameraSettings
+from gmn_camera.settings import MOST_TRIED_SECONDS, CameraSettings
 from gmn_camera.source import Stream, VideoFile
 from gmn_client.errors import InvalidInput
 from model.wording import counted
@@ -28,7 +28,6 @@ SERIES = "track"
 # Without --seconds, so much of a stream is looked at, and at most so much of a file.
 STREAM_SECONDS = 60.0
 FILE_SECONDS = 600.0
-MOST_SECONDS = 86_400.0
 # Lower crops cost much accuracy: more than half of the rows of the models' input would be
 # interpolated.
 GOOD_HEIGHT = 96
@@ -243,10 +242,9 @@ def describe(tried: TriedSource) -> Iterator[str]:
         f"{counted(tried.frames, 'frame')} of {tried.seconds:g} s"
     )
     if tried.length is not None:
-        yield (
-            f"{tried.seconds:.0f} of {tried.length:.0f} s were looked at; "
-            f"--seconds {min(math.ceil(tried.length), MOST_SECONDS):.0f} for all"
-        )
+        needed = min(math.ceil(tried.length), MOST_TRIED_SECONDS)
+        looked_at = f"{tried.seconds:.0f} of {tried.length:.0f} s were looked at"
+        yield f"{looked_at}; --seconds {needed} for all"
     if tried.tracks:
         yield f"{'track':<12}{'from':>10}{'to':>10}{'frames':>8}{'height':>8}{'crops':>7}"
     for track in tried.tracks:

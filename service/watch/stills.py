@@ -11,7 +11,7 @@ KEPT_SECONDS = 600
 # Upper bounds on a still, and on those that one process holds.
 MAX_STILL_BYTES = 256 * 1024
 MOST_STILLS = 64
-WHAT = "stills of cameras"
+HELD = "stills of cameras"
 
 
 class Stills:
@@ -36,7 +36,7 @@ class Stills:
         self._require_place()
         if self._shared is not None:
             if not await self._shared.hold(_name_of(key_id, camera), jpeg, KEPT_SECONDS):
-                raise RedisAway(WHAT)
+                raise RedisAway(HELD)
             return
         self._drop((key_id, camera))
         if len(self._held) == MOST_STILLS:
@@ -55,7 +55,7 @@ class Stills:
         if self._shared is not None:
             still = await self._shared.read(_name_of(key_id, camera))
             if still is None and not self._shared.is_up:
-                raise RedisAway(WHAT)
+                raise RedisAway(HELD)
             return still
         jpeg, _ = self._held.get((key_id, camera), (None, None))
         return jpeg
@@ -71,12 +71,12 @@ class Stills:
         if self._shared is None:
             self._drop((key_id, camera))
         elif not await self._shared.drop(_name_of(key_id, camera)):
-            raise RedisAway(WHAT)
+            raise RedisAway(HELD)
 
     def _require_place(self) -> None:
         """Raise `NeedsRedis` if another process might be asked for a still that this one holds."""
         if self._shared is None and not self._is_only_process:
-            raise NeedsRedis(WHAT)
+            raise NeedsRedis(HELD)
 
     def _drop(self, of_camera: tuple[str, str]) -> None:
         _, timer = self._held.pop(of_camera, (None, None))

@@ -21,6 +21,14 @@ def jpeg(shade=90, size=(64, 48)):
     return encoded(Image.new("RGB", size, (shade, shade, shade)), "JPEG")
 
 
+def declared(width, height):
+    """Return a JPEG whose header declares another size."""
+    content = bytearray(jpeg())
+    at = content.index(b"\xff\xc0") + 5
+    content[at : at + 4] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    return bytes(content)
+
+
 @pytest.fixture(scope="module")
 def served(open_service, data_dir):
     """A service with keys, asked as an administrator."""
@@ -157,8 +165,13 @@ def test_a_key_sends_stills_of_its_own_cameras_alone(served, camera):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"no picture", "the still is no JPEG; send one"),
-        (encoded(Image.new("RGB", (64, 48)), "PNG"), "the still is no JPEG; send one"),
+        (b"no picture", "the still is no JPEG of at most 4,096 pixels"),
+        (
+            encoded(Image.new("RGB", (64, 48)), "PNG"),
+            "the still is no JPEG of at most 4,096 pixels",
+        ),
+        (jpeg(size=(5000, 16)), "the still is no JPEG of at most 4,096 pixels"),
+        (declared(65_000, 65_000), "the still is no JPEG of at most 4,096 pixels"),
         (jpeg() + b"x" * MAX_STILL_BYTES, "more than 262,144; send a smaller JPEG"),
     ],
 )

@@ -6,7 +6,7 @@ import io
 from typing import Annotated
 
 from fastapi import Path, Query, Request, Response
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pydantic import AfterValidator, Field
 
 from gmn_client import models
@@ -29,6 +29,12 @@ CameraName = Annotated[Camera, Path(description="The camera's name, as its sight
 OF_KEY = "The key that sends the camera's crops, as the list of cameras names it; default: yours."
 # Limit in characters.
 MAX_STATE = 64
+# Limit on the width and height of a still.
+MOST_STILL_PIXELS = 4096
+NO_STILL = (
+    f"images: the still is no JPEG of at most {MOST_STILL_PIXELS:,} pixels in width and height; "
+    "send one"
+)
 CameraCursor = Annotated[
     str | None,
     Query(max_length=MAX_ID + MAX_TEXT, pattern="^[A-Za-z0-9]{1,32}/", description=CURSOR_TEXT),
@@ -97,9 +103,11 @@ class StillForm(SomeImagesForm):
                 "a smaller JPEG"
             )
         try:
-            Image.open(io.BytesIO(still), formats=["JPEG"])
-        except (UnidentifiedImageError, OSError) as error:
-            raise InvalidField("images: the still is no JPEG; send one") from error
+            size = Image.open(io.BytesIO(still), formats=["JPEG"]).size
+        except (OSError, Image.DecompressionBombError) as error:
+            raise InvalidField(NO_STILL) from error
+        if max(size) > MOST_STILL_PIXELS:
+            raise InvalidField(NO_STILL)
         return still
 
 
