@@ -868,11 +868,14 @@ class RankedCrop(WireModel):
     compared between answers of the same `calibration_version`. Both are null if the scoring did not
     reach the crop, which is beyond `rerank_depth`; then, and with `scoring=cosine`, `pair_logit` is
     null too. With `include_vector` there are `vector`, which Milvus returns at unit length, and its
-    `embedding_fingerprint`. `time_log_odds` is present if times moved the results: the log of the
-    odds by which they speak for the same person; above 0 they have raised `probability`, below 0
-    lowered it. With `group_by=track` there are `crops`, `first_seen` and `last_seen`
-    of the whole track, unless the crop has none. `gallery` is present in a ranking of several
-    galleries.
+    `embedding_fingerprint`. `likelihood_ratio` says how many times as probable the score is if both
+    crops show one person than if they show two of the gallery's named people under two cameras. It
+    is no probability of identity, and times do not change it. It is null if the answer's
+    `likelihood_people` is, if there is no score, and for a crop of the query's own camera.
+    `time_log_odds` is present if times moved the results: the log of the odds by which they speak
+    for the same person; above 0 they have raised `probability`, below 0 lowered it. With
+    `group_by=track` there are `crops`, `first_seen` and `last_seen` of the whole track, unless the
+    crop has none. `gallery` is present in a ranking of several galleries.
     """
 
     rank: int
@@ -891,6 +894,7 @@ class RankedCrop(WireModel):
     time_log_odds: float | None = OMITTED
     probability: float | None
     verdict: Verdict | None
+    likelihood_ratio: float | None = None
     image_url: str
     vector: list[float] | None = OMITTED
     embedding_fingerprint: str | None = OMITTED
@@ -921,8 +925,10 @@ class QueryAnswer(WireModel):
     filter, and `people_searched` is the number of named people among them, of the whole gallery
     with an index that counts no other way. `warnings` has a sentence for each fault of a query
     image, as in an enrollment, and for each image that could not be used; several images are named
-    by their position, from 1. `query_id` names the kept search; it is null without `keep`, or if
-    the search could not be kept: then `warnings` says why.
+    by their position, from 1. `likelihood_people` is the number of named people under two cameras
+    whose pairs of crops the likelihood ratios were fitted to; it is null below 100, and in a search
+    by several pictures. `query_id` names the kept search; it is null without `keep`, or if the
+    search could not be kept: then `warnings` says why.
     """
 
     problem: ClassVar[None] = None
@@ -939,8 +945,19 @@ class QueryAnswer(WireModel):
     crops_searched: int
     people_searched: int
     candidates_scored: int
+    likelihood_people: int | None = None
     timing_ms: Timing
     query_id: str | None = None
+
+    def is_likelihood_bound(self, likelihood_ratio: float) -> bool:
+        """Return whether a ratio is only a bound: no ratio is above the number of people.
+
+        Such a ratio reads "at least n times" for n people, or "at most 1/n" below 1.
+        """
+        people = self.likelihood_people
+        if people is None:
+            return False
+        return likelihood_ratio >= people or likelihood_ratio <= 1.0 / people
 
 
 class SeparateAnswers(WireModel):

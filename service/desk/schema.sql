@@ -25,6 +25,7 @@ CREATE TABLE search_results (
     pair_logit REAL,
     probability REAL,
     verdict TEXT,
+    likelihood_ratio REAL,
     PRIMARY KEY (query_id, rank)
 ) WITHOUT ROWID;
 

@@ -44,7 +44,9 @@ SEARCHES_AT_ONCE = 200
 OLDEST_FIRST = "ORDER BY searches.number"
 NEWEST_FIRST = f"{OLDEST_FIRST} DESC"
 # Columns of a result besides its search. Its crop has the labels, which may change.
-RESULT_COLUMNS = ("rank", "crop_id", "cosine", "pair_logit", "probability", "verdict")
+RESULT_COLUMNS = (
+    *("rank", "crop_id", "cosine", "pair_logit", "probability", "verdict", "likelihood_ratio"),
+)
 # SQL conditions by the name of the property that searches are selected by.
 FOUND_BY = {
     "key": "searches.key_id = ?",
@@ -78,7 +80,7 @@ LEFT JOIN tracks ON tracks.gallery_id = crops.gallery_id AND tracks.slot = crops
 WHERE searches.query_id = ? ORDER BY rank
 """
 COLUMNS_OF_RESULTS = """,
-rank, cosine, pair_logit, probability, verdict, people.name AS identity, track
+rank, cosine, pair_logit, probability, verdict, likelihood_ratio, people.name AS identity, track
 """
 REVIEWED = """
 JOIN searches USING (query_id)

@@ -23,6 +23,7 @@ from gmn_client.models import CalibrationReason, CalibrationState, GalleryCalibr
 from model.arrays import Array, Floats
 from model.calibration import SEARCH_OPERATING_POINTS, Scoring
 from model.gallery_thresholds import RULE, GalleryThresholds, artefact_thresholds
+from model.likelihood_ratio import LikelihoodRatio
 from model.order_statistics import FEW_IDENTITIES, RANKS
 from model.search_calibration import SearchCalibration, artefact_search_calibration
 from model.stored import is_absent
@@ -74,6 +75,8 @@ class Publication(BaseModel):
         rule_since: seconds since 1970, when this rule replaced another one that the gallery had
             thresholds by; None if it had none.
         times: version of the learned times in the scores that it was fitted to; None for none.
+        likelihood: the likelihood ratio of two crops by scores without times; None if too few
+            people have pairs, or if times are in the scores.
         version: digest of the stored text, which does not contain it.
     """
 
@@ -88,6 +91,7 @@ class Publication(BaseModel):
     rule: int = 0
     rule_since: float | None = None
     times: str | None = Field(None, exclude_if=is_absent)
+    likelihood: LikelihoodRatio | None = Field(None, exclude_if=is_absent)
     version: str = Field("", exclude=True)
 
     @property
@@ -154,6 +158,8 @@ class CurrentCalibration:
         setting: calibration setting of the gallery.
         stored: number of its stored searches.
         published: the published calibration; None if the artefact's is used.
+        likelihood: the likelihood ratio of two crops, by their scores without times; None if it is
+            not offered.
     """
 
     model: LoadedModel
@@ -167,6 +173,7 @@ class CurrentCalibration:
     setting: CalibrationMode = "on"
     stored: int = 0
     published: Publication | None = None
+    likelihood: LikelihoodRatio | None = None
 
     @property
     def by_level(self) -> bool:
@@ -358,11 +365,16 @@ class GalleryCalibrations:
         if scoring is not None:
             self._models[embedder].require_scoring(scoring)
         artefact = self._artefacts[embedder, scoring, timed]
+        setting = gallery.settings.calibration
+        published = self._published.get(gallery_id, {})
+        # Times are no part of it: a search with times has the ratios of one without.
+        by_appearance = published.get(self._artefacts[embedder, scoring, False].score_kind)
         return replace(
             artefact,
-            setting=gallery.settings.calibration,
+            setting=setting,
             stored=self._stored.get((gallery_id, artefact.score_kind), 0),
-            published=self._published.get(gallery_id, {}).get(artefact.score_kind),
+            published=published.get(artefact.score_kind),
+            likelihood=by_appearance.likelihood if by_appearance and setting != "off" else None,
         )
 
     def of(self, gallery: Gallery, timed: bool = False) -> list[CurrentCalibration]:

@@ -428,6 +428,7 @@ class GallerySearch:
             crops_searched=ranking.crops_searched,
             people_searched=ranking.people_searched,
             candidates_scored=ranking.candidates_scored,
+            likelihood_people=search.likelihood.people if search.likelihood else None,
             timing_ms=_measure_timing(query.began, arrived, usable, ranking),
         )
 

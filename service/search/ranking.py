@@ -12,6 +12,7 @@ import numpy as np
 
 from gmn_client.models import RankedCrop
 from model.arrays import Array, Floats, unit_rows
+from model.likelihood_ratio import LikelihoodRatio
 from model.order_statistics import FEW_IDENTITIES, RANKS
 from model.problems import InputProblem
 from model.search_calibration import pack_search
@@ -150,6 +151,20 @@ class Search:
         # A mean of pictures takes as many passes of M-Net as there are pictures.
         is_of_one = len(self.queries) <= 1
         return is_small and is_of_one and max(options.top_k, options.rerank_depth) <= SHORT_DEPTH
+
+    @property
+    def likelihood(self) -> LikelihoodRatio | None:
+        """The likelihood ratio of two crops; None if none is offered.
+
+        It is that of single crops: the mean of several pictures has other scores.
+        """
+        return self.current.likelihood if len(self.queries) == 1 else None
+
+    @property
+    def query_cameras(self) -> list[str]:
+        """The known cameras of the query: those of the crops searched by, or that of the images."""
+        cameras = [crop.camera for crop in self.query_crops] or [self.options.camera]
+        return [camera for camera in cameras if camera]
 
     @property
     def needs_labels(self) -> bool:
@@ -314,8 +329,7 @@ class Search:
         wanted = self.options.wanted
         excluded = wanted.exclude_cameras
         if self.options.camera_disjoint:
-            query_cameras = [crop.camera for crop in self.query_crops] or [self.options.camera]
-            excluded |= {camera for camera in query_cameras if camera}
+            excluded |= frozenset(self.query_cameras)
         return replace(wanted, exclude_cameras=excluded, without=self.without)
 
     def _order(self, candidates: Candidates, scores: Floats, head: int) -> Integers:
@@ -352,6 +366,8 @@ class Search:
         by_cosine = self.current.scoring == "cosine"
         with_vectors = self.options.include_vector
         probabilities = judge.probability(ranking.scores)
+        ratios = self.likelihood.of(ranking.appearance) if self.likelihood else None
+        query_cameras = self.query_cameras
         results: list[RankedCrop] = []
         for position, slot in enumerate(best.slots.tolist()):
             label = labels.get(slot)
@@ -365,6 +381,10 @@ class Search:
             time_log_odds = None
             if is_scored and ranking.time_log_odds is not None:
                 time_log_odds = round(float(ranking.time_log_odds[position]), 3)
+            likelihood_ratio = None
+            # It was fitted to pairs of crops under different cameras.
+            if is_scored and ratios is not None and label.camera not in query_cameras:
+                likelihood_ratio = float(ratios[position])
             result = RankedCrop(
                 rank=len(results) + 1,
                 crop_id=label.crop_id,
@@ -374,6 +394,7 @@ class Search:
                 time_log_odds=time_log_odds,
                 probability=float(probabilities[position]) if is_scored else None,
                 verdict=judge.verdict(score) if is_scored else None,
+                likelihood_ratio=likelihood_ratio,
                 image_url=crop_image(self.gallery.name, label.crop_id),
                 vector=best.vectors[position].tolist() if with_vectors else None,
                 embedding_fingerprint=self.current.model.embedder if with_vectors else None,

@@ -19,6 +19,7 @@ from model.gallery_thresholds import (
     fit_thresholds,
     level,
 )
+from model.likelihood_ratio import FEWEST_PEOPLE
 from model.order_statistics import FEW_IDENTITIES
 from model.problems import InputProblem
 from model.search_calibration import Searches, fit_searches, unpack_searches
@@ -39,6 +40,7 @@ from service.search.calibration import (
     Publication,
 )
 from service.search.leave_one_out import LeaveOneOut, NamedCrops
+from service.search.likelihood import fit_likelihood_ratios
 from service.search.times import LearnedTimes, TimeEvidence
 
 log = logging.getLogger(__name__)
@@ -191,6 +193,9 @@ class CalibrationFitter:
         crops = await self.read_named_crops(gallery)
         left_out = await self.left_out.search(model, crops, times)
         scales = await self.left_out.measure_mean_scales(model, entry.gallery_id, crops, times)
+        ratios = {}
+        if False in due and entry.identities >= FEWEST_PEOPLE:
+            ratios = await fit_likelihood_ratios(model, crops, self.device, self.threads)
         for current in currents:
             kind = (current.scoring, current.timed)
             searches = left_out[kind]
@@ -199,6 +204,9 @@ class CalibrationFitter:
                 fitted = await self.threads.run(_fit_gallery, stored, searches, scales[kind], entry)
                 if current.timed:
                     fitted = fitted.model_copy(update={"times": version})
+                else:
+                    likelihood = ratios.get(current.scoring)
+                    fitted = fitted.model_copy(update={"likelihood": likelihood})
                 await self._publish(gallery, stored, fitted, entry.generation)
         return 0.0
 
@@ -288,6 +296,8 @@ class CalibrationFitter:
 
 def _has_outgrown(fitted: Publication | None, entry: GalleryRecord) -> bool:
     if fitted is None or not fitted.is_current:
+        return True
+    if (fitted.identities < FEWEST_PEOPLE) != (entry.identities < FEWEST_PEOPLE):
         return True
     sizes = ((fitted.identities, entry.identities), (fitted.crops, entry.crops))
     return any(not before / GROWTH < now < before * GROWTH for before, now in sizes)
