@@ -4,8 +4,8 @@
 `docs/figures/NAME.json`, and writes the table between the page's markers `<!-- NAME -->` and
 `<!-- /NAME -->`. It reads the `report.json` of `gmn evaluate --out`, the `benchmark.json` of
 `gmn benchmark`, the output of `gmn bench --json` (`performance`, `parts`, `scale`), and that of
-`bench.alarms`, `bench.cells`, `bench.doubtful`, `bench.gpu_check`, `bench.people`, `bench.silent`,
-`bench.travel_times` and `bench.watch`.
+`bench.alarms`, `bench.cells`, `bench.doubtful`, `bench.gpu_check`, `bench.likelihood`,
+`bench.people`, `bench.silent`, `bench.travel_times` and `bench.watch`.
 
 `premise` shows the gaps of a report, and draws the two spaces.
 """
@@ -340,6 +340,15 @@ def _travel_times_table(rows: Sequence[Figures]) -> str:
     return markdown_table(lines)
 
 
+def _likelihood_table(rows: Sequence[Figures]) -> str:
+    names = {"artefact": "{artefact}", "data": "{data}", "scoring": "{scoring}"}
+    cell = (
+        "{cllr:.3f} − {min_cllr:.3f} = {excess:.3f}, {worst:.3f} · {same_below_1:.1%} · "
+        "{different_from_10:.2%}"
+    )
+    return pivot(rows, names, "{way}", cell)
+
+
 def _gpu_table(rows: Sequence[Figures]) -> str:
     lines = []
     for row in rows:
@@ -373,6 +382,7 @@ TABLES = {
     "watch": _watch_table,
     "doubtful": _doubtful_table,
     "travel-times": _travel_times_table,
+    "likelihood": _likelihood_table,
 }
 
 

@@ -179,7 +179,7 @@ def settle_zero(
             other &= random.random(other.shape, dtype=np.float32) < share
             for kind, mask in ((genuine, same), (impostors, other)):
                 query, column = np.nonzero(mask)
-                kind.append(_mnet_scores(metric_network, features, query + block.start, column))
+                kind.append(mnet_scores(metric_network, features, query + block.start, column))
     zero = equal_error_score(np.concatenate(genuine), np.concatenate(impostors))
     with torch.no_grad():
         # The last parameter is the bias of both logits.
@@ -197,7 +197,7 @@ def equal_error_score(genuine: NDArray[np.floating], impostors: NDArray[np.float
 
 
 @torch.inference_mode()
-def _mnet_scores(
+def mnet_scores(
     metric_network: MetricNetwork,
     features: SearchFeatures,
     queries: Codes,

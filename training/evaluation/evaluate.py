@@ -16,6 +16,7 @@ from training.datasets.record import Dataset
 from training.datasets.registry import showing_people
 from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_searches, no_bar
 from training.evaluation.evaluate_search import RE_RANKED, evaluate_search
+from training.evaluation.likelihood import measure_halves
 from training.evaluation.peers import Peer
 from training.evaluation.premise import measure_premise, sample_identity_pairs
 from training.evaluation.results import CostResult, DatasetResult, EvaluationReport
@@ -87,7 +88,13 @@ def evaluate(
         features = _embed(model, dataset.name, search, progress_bar)
         seconds += time.perf_counter() - began
         with open_scores(network, features, search.labels(), progress_bar) as scores:
-            results.append(evaluate_search(artefact, dataset, search, rankings, features, scores))
+            result = evaluate_search(artefact, dataset, search, rankings, features, scores)
+        likelihoods = measure_halves(dataset, search, features, network, rankings)
+        scored = {
+            name: scoring.model_copy(update={"likelihood": likelihoods.get(name)})
+            for name, scoring in result.scorings.items()
+        }
+        results.append(result.model_copy(update={"scorings": scored}))
     crops = sum(len(search.records) for search in searches)
     split = "held-out" if held_out else "all"
     report = build_report(name, about, split, results, device, crops / seconds)

@@ -50,6 +50,7 @@ def dataset_tables(result: DatasetResult) -> list[Table]:
             "at the best threshold for 1 false alarm in 100 searches; intervals over people",
         ),
         _verification(result.scorings),
+        _likelihood(result.scorings),
     ]
     return [table for table in tables if table.rows]
 
@@ -95,6 +96,26 @@ def _verification(scorings: Mapping[str, ScoringResult]) -> Table:
             for point in scoring.verification
         ],
         "intervals over people",
+    )
+
+
+def _likelihood(scorings: Mapping[str, ScoringResult]) -> Table:
+    return Table(
+        "Likelihood ratios of two crops",
+        ["ranking", "people fitted", "Cllr", "minCllr", "one person, below 1", "two, 10 and more"],
+        [
+            [
+                name,
+                scoring.likelihood.people,
+                f"{scoring.likelihood.cllr:.3f}",
+                f"{scoring.likelihood.min_cllr:.3f}",
+                f"{scoring.likelihood.same_below_1:.2%}",
+                f"{scoring.likelihood.different_from_10:.2%}",
+            ]
+            for name, scoring in scorings.items()
+            if scoring.likelihood
+        ],
+        "fitted to one half of the people, measured on the other",
     )
 
 

@@ -88,6 +88,25 @@ class HalfEnrolledResult(Result):
     miss_rate: Estimate
 
 
+class LikelihoodResult(Result):
+    """Likelihood ratios of two crops, fitted to one half of the people, measured on the other.
+
+    Both ways of dividing them are averaged.
+
+    Attributes:
+        people: number of people whose pairs they were fitted to.
+        cllr, min_cllr: the cost of the ratios, and of the best that rise with the score.
+        same_below_1: share of pairs of one person whose ratio speaks for two.
+        different_from_10: share of pairs of two people whose ratio is 10 or more.
+    """
+
+    people: int
+    cllr: float
+    min_cllr: float
+    same_below_1: float
+    different_from_10: float
+
+
 class ScoringResult(Result):
     """One ranking of one data set.
 
@@ -107,6 +126,8 @@ class ScoringResult(Result):
         verification: TAR@FAR at every rate that the number of impostor pairs allows; empty for a
             re-ranking.
         half_enrolled: None for a re-ranking, and in random splits.
+        likelihood: None for a re-ranking, and if a half has fewer than 100 people. `gmn evaluate`
+            measures it.
     """
 
     metrics: dict[str, Estimate]
@@ -118,6 +139,7 @@ class ScoringResult(Result):
     over_identities: dict[str, Estimate] = {}
     verification: list[VerificationResult] = []
     half_enrolled: HalfEnrolledResult | None = None
+    likelihood: LikelihoodResult | None = None
 
 
 class RankedCrop(Result):

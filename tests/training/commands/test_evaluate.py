@@ -78,6 +78,24 @@ def test_tables_are_printed_whole_at_80_columns(fast_artefact, people, monkeypat
     assert max(len(line) for line in tables.splitlines()) <= 80
 
 
+def test_the_cost_of_likelihood_ratios_is_printed_where_each_half_has_100_people(
+    fast_artefact, people, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    many = "synthetic:7,identities=210,domains=1,cameras=2,crops=1"
+    ran = run_here("evaluate", fast_artefact, "--data", many)
+    assert ran.status == 0, ran.err
+    title = "Likelihood ratios of two crops"
+    table = ran.out[ran.out.index(title) :]
+    assert "minCllr" in table
+    for scoring in ("cosine", "mnet"):
+        (line,) = [line for line in table.splitlines() if line.startswith(scoring)]
+        fitted_to, cllr, min_cllr = line.split()[1:4]
+        assert fitted_to == "105"
+        assert 0.0 < float(min_cllr) <= float(cllr) < 1.0
+    assert title not in run_here("evaluate", fast_artefact, "--data", people).out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
