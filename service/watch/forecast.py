@@ -9,10 +9,11 @@ import numpy as np
 
 from gmn_client.models import Forecast, ForecastFigures
 from model.arrays import Array, sigmoid
+from model.order_statistics import FEW_IDENTITIES
 from model.wording import counted
 from service.watch.scores import Vectors, WatchList
 from service.watch.silent import SilentGallery
-from service.watch.threshold import WatchThreshold
+from service.watch.threshold import Traffic, WatchThreshold
 
 # Mean number of tracks of one person.
 TRACKS_PER_PERSON = 4.0
@@ -62,6 +63,25 @@ class Found(NamedTuple):
     found_high: float | None = None
 
 
+def rate_within(
+    accepted: float, watch_list: WatchList, reference: Vectors | None, traffic: Traffic
+) -> float:
+    """Return the rate to fit a threshold for, so that the accepted one is forecast.
+
+    Args:
+        accepted: accepted false alarms per track.
+        reference: vectors `(n, d)` that stand for strangers.
+    """
+    if reference is None and watch_list.size < FEW_IDENTITIES:
+        # Such a list has no forecast.
+        return accepted
+    return accepted / _median_factor(reference is not None and traffic.is_enough)
+
+
+def _median_factor(has_traffic: bool) -> float:
+    return MEDIAN_OF_TRAFFIC if has_traffic else MEDIAN_BEFORE_TRAFFIC
+
+
 def forecast_alarms(
     threshold: WatchThreshold,
     tracks_per_day: float,
@@ -78,8 +98,8 @@ def forecast_alarms(
     if threshold.basis == "artefact":
         return Alarms()
     generator = np.random.default_rng(0)
-    median_factor = MEDIAN_OF_TRAFFIC if threshold.traffic_tracks else MEDIAN_BEFORE_TRAFFIC
     rates = np.exp(_estimate_rate_spread(threshold) * generator.standard_normal(DRAWS))
+    median_factor = _median_factor(threshold.traffic_tracks > 0)
     expected = median_factor * threshold.rate * tracks_per_day * (1.0 - kept_silent)
     per_person = 1.0 + ALARMED_AGAIN * max(tracks_per_person - 1.0, 0.0)
     people = generator.poisson(expected * rates / per_person)
@@ -224,8 +244,9 @@ def describe_forecast(threshold: WatchThreshold, alarms: Alarms, found: Found) -
             "artefact without a reference."
         )
     elif not threshold.promised:
+        least_rate = threshold.rate * _median_factor(threshold.traffic_tracks > 0)
         alarmed = (
-            f"Fewer than 1 false alarm in {round(1.0 / threshold.rate):,} tracks cannot be "
+            f"Fewer than 1 false alarm in {round(1.0 / least_rate):,} tracks cannot be "
             f"promised; at most {alarms.high:,} a day."
         )
     else:

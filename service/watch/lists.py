@@ -28,7 +28,7 @@ from service.runtime import Runtime
 from service.search.leave_one_out import NamedCrops
 from service.watch.active import ActiveList, HeldList
 from service.watch.camera_thresholds import CameraThresholds, fit_cameras, growth_of, measure_growth
-from service.watch.forecast import make_forecast
+from service.watch.forecast import make_forecast, rate_within
 from service.watch.scores import WatchList
 from service.watch.silent import SilentGallery, read_silent, summarize_silent
 from service.watch.tables.alerts import NotedVisit
@@ -117,7 +117,8 @@ def _fit(
     counts, since = tables.traffic.of_list(gallery.gallery_id, score_kind)
     traffic = Traffic(counts)
     tracks_per_day = settings.tracks_per_day or _measure_tracks_per_day(traffic.tracks, since)
-    rate = settings.budget / tracks_per_day
+    accepted = settings.budget / tracks_per_day
+    rate = rate_within(accepted, watch_list, model.reference, traffic)
     few_people = artefact_thresholds(model.description.calibration.scorings["cosine"])
     fit = ThresholdFit(watch_list, rate, model.reference, artefact=few_people)
     threshold = fit.at(traffic=traffic)
@@ -158,7 +159,7 @@ def _measure_tracks_per_day(tracks: int, since: datetime) -> float:
     counted_for = datetime.now(UTC) - since
     if tracks < FEWEST_TRACKS or counted_for < SHORTEST_TRAFFIC:
         raise InvalidField(
-            f"tracks_per_day: is not known yet: {tracks} were counted, and it takes "
+            f"tracks_per_day: is not known yet: {tracks} were compared with the list, and it takes "
             f"{FEWEST_TRACKS} and a whole day; say about how many all cameras see in a day"
         )
     return tracks / (counted_for / timedelta(days=1))

@@ -85,6 +85,11 @@ class Traffic:
     def tracks(self) -> int:
         return int(self.counts.sum())
 
+    @property
+    def is_enough(self) -> bool:
+        """True if a threshold can rest on it."""
+        return self.tracks >= FEWEST_TRACKS
+
     def quantiles(self, shares: Array) -> Array:
         """Return the scores that shares of the tracks do not exceed, interpolated within bins."""
         cumulated = np.concatenate([[0], np.cumsum(self.counts)]) / self.tracks
@@ -206,7 +211,7 @@ class ThresholdFit:
         value, lowest, highest = _approach(self._values, reach).tolist()
         basis = self._basis
         tracks = 0
-        if self._scores is not None and traffic is not None and traffic.tracks >= FEWEST_TRACKS:
+        if self._scores is not None and traffic is not None and traffic.is_enough:
             basis = "traffic"
             tracks = traffic.tracks
             mapped = _map_to_traffic(self._by_reference, self._scores, traffic, self._looks)

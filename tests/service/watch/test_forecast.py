@@ -155,9 +155,12 @@ def test_a_user_reads_what_is_not_promised_not_known_or_bounded():
         _threshold(1e-4), Alarms(4.5, 0, 17), Found("several_cameras", 0.83, 0.51, 0.96)
     )
     assert unpromised == (
-        "Fewer than 1 false alarm in 1,000 tracks cannot be promised; at most 17 a day. "
+        "Fewer than 1 false alarm in 667 tracks cannot be promised; at most 17 a day. "
         "83% [51%, 96%] of the tracks of listed people are found."
     )
+    after = _threshold(1e-4, tracks=200, basis="traffic")
+    said = describe_forecast(after, Alarms(3.0, 0, 12), Found("not_known"))
+    assert said.startswith("Fewer than 1 false alarm in 1,000 tracks cannot be promised;")
     bounded = Found("one_camera", found_high=0.66)
     unknown = describe_forecast(_threshold(basis="artefact"), Alarms(), bounded)
     assert "is not known" in unknown

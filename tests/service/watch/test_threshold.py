@@ -9,8 +9,9 @@ import pytest
 from model.artefact import load_artefact, resolve_artefact
 from model.gallery_thresholds import artefact_thresholds
 from model.problems import InputProblem
+from service.watch.forecast import forecast_alarms, rate_within
 from service.watch.scores import WatchList
-from service.watch.threshold import CROPS_PER_TRACK, Reviews, ThresholdFit, Traffic
+from service.watch.threshold import BINS, CROPS_PER_TRACK, Reviews, ThresholdFit, Traffic
 
 RATES = (0.3, 0.1, 1e-2, 3e-3, 1e-3, 1e-4, 1e-6)
 DIMENSION = 32
@@ -45,6 +46,19 @@ def fit_threshold(
 ):
     """Fit the threshold at a camera that enrolled nobody."""
     return ThresholdFit(watch_list, rate, reference, crops_per_track, artefact).at(None, traffic)
+
+
+@pytest.mark.parametrize(("budget", "tracks"), [(3, 500), (1, 500), (10, 3000)])
+@pytest.mark.parametrize("people", [2, 6, 40])
+def test_the_forecast_expects_the_accepted_budget_before_and_after_traffic(people, budget, tracks):
+    watch_list = _list(people)
+    no_traffic = Traffic(np.zeros(BINS, np.int64))
+    for traffic in (no_traffic, _traffic(watch_list, 200)):
+        rate = rate_within(budget / tracks, watch_list, _reference(), traffic)
+        threshold = fit_threshold(watch_list, rate, _reference(), traffic)
+        assert threshold.promised
+        assert threshold.traffic_tracks == traffic.tracks
+        assert forecast_alarms(threshold, tracks).false_alarms == pytest.approx(budget)
 
 
 def _artefact():
