@@ -395,9 +395,17 @@ def mqtt(
         str,
         Option(help="The topic below which all others are; one for each service at a broker."),
     ] = "gmn",
+    switch: Annotated[
+        list[str] | None,
+        Option(
+            metavar="GALLERY",
+            help="A watch list that Home Assistant may pause and resume; repeatable.",
+        ),
+    ] = None,
     url: UrlOption = DEFAULT_URL,
     api_key: Annotated[
-        str | None, Option(envvar="GMN_API_KEY", help="A key with the scope query.")
+        str | None,
+        Option(envvar="GMN_API_KEY", help="A key with the scope query; admin for --switch."),
     ] = None,
     api_key_file: ApiKeyFileOption = None,
 ) -> None:
@@ -407,6 +415,8 @@ def mqtt(
     camera is heard.
 
     Example: gmn camera mqtt --broker mqtt.example
+
+    Example: gmn camera mqtt --broker mqtt.example --switch entrance
     """
     require_packages("mqtt", ["paho"])
     from gmn_camera.broker import read_broker, read_topic
@@ -420,7 +430,7 @@ def mqtt(
     at = read_broker(broker, username, password, password_file, tls=tls)
     service = read_service(url, api_key, api_key_file)
     with service.connect() as client:
-        bridge_home_assistant(service, client, at, discovery, topic)
+        bridge_home_assistant(service, client, at, discovery, topic, switch or ())
 
 
 def _leave_out_cause(error: Exception) -> None:

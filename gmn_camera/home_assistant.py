@@ -1,4 +1,4 @@
-"""`gmn camera mqtt`: alerts and cameras as entities of Home Assistant, by MQTT discovery."""
+"""`gmn camera mqtt`: alerts, cameras and lists as entities of Home Assistant, by MQTT discovery."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from gmn_camera.alerts import follow_alerts
 from gmn_camera.broker import Broker, Inbox
 from gmn_camera.service import Service
 from gmn_client import Client
-from gmn_client.errors import GmnError, KeyRefused
-from gmn_client.models import Alert
+from gmn_client.errors import GmnError, InvalidInput, KeyRefused, RequestRefused
+from gmn_client.models import Alert, Watch
 
 log = logging.getLogger(__name__)
 DEFAULT_TOPIC = "gmn"
 ONLINE = "online"
 OFFLINE = "offline"
-CONNECTED = "ON"
-DISCONNECTED = "OFF"
+ON = "ON"
+OFF = "OFF"
 # Home Assistant shows a sensor with this state as unknown.
 UNKNOWN = "None"
 CAMERA_EVENTS = ("visit", "late", "silent", "heard")
@@ -33,10 +33,21 @@ LISTS = "lists"
 CAMERAS_EVERY_SECONDS = 30.0
 PICTURE_WIDTH = 256
 MOST_CAMERAS = 1000
+MOST_SWITCHES = 100
+PAUSE_REASON = "switched in Home Assistant"
+
+
+class SwitchCommand(NamedTuple):
+    """What Home Assistant asks of the switch of a watch list: `ON` resumes it, `OFF` pauses it."""
+
+    gallery: str
+    payload: bytes
 
 
 class HomeAssistant:
     """Announces each camera as a device with three entities, and publishes their states.
+
+    Watch lists that are named have a switch each, which pauses them.
 
     Attributes:
         topic: prefix of all topics that this program chooses.
@@ -45,7 +56,12 @@ class HomeAssistant:
     """
 
     def __init__(
-        self, mqtt: Any, service: Client, discovery: str, topic: str = DEFAULT_TOPIC
+        self,
+        mqtt: Any,
+        service: Client,
+        discovery: str,
+        topic: str = DEFAULT_TOPIC,
+        switches: Sequence[str] = (),
     ) -> None:
         """Begin without known cameras.
 
@@ -55,16 +71,19 @@ class HomeAssistant:
             discovery: the topic below which Home Assistant looks for entities.
             topic: the topic below which this program publishes; bridges of several services need
                 different ones.
+            switches: watch lists that have a switch; the key then needs the scope `admin`.
         """
         self.topic = topic
         self.status_topic = f"{topic}/status"
-        self.own_topics = (self.status_topic, f"{topic}/+/connected")
+        self._switches = {f"{topic}/{slug_of(gallery)}/watch/set": gallery for gallery in switches}
+        self.own_topics = (self.status_topic, f"{topic}/+/connected", *self._switches)
         # A topic may have letters that Home Assistant does not accept in ids.
         self._id = topic if topic == DEFAULT_TOPIC else slug_of(topic)
         self._mqtt = mqtt
         self._service = service
         self._discovery = discovery
         self._connected: dict[str, bool] = {}
+        self._switched: dict[str, str] = {}
         self._listed: set[str] = set()
         self._retained: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._service_answers = False
@@ -74,6 +93,10 @@ class HomeAssistant:
         """Publish the availability, and announce the watch lists and all known cameras."""
         self._publish_status()
         self._announce_lists()
+        for gallery in self._switches.values():
+            self._announce_switch(gallery)
+        for gallery, state in list(self._switched.items()):
+            self._publish(self._watch_topic(gallery), state, retain=True)
         for camera, is_connected in list(self._connected.items()):
             self._announce_camera(camera)
             self._publish_connected(camera, is_connected)
@@ -88,16 +111,44 @@ class HomeAssistant:
             # Another program with the same topic publishes this at its end.
             if payload == OFFLINE.encode() and self._service_answers:
                 self._publish_status()
-        elif is_retained and payload == CONNECTED.encode():
+        elif is_retained and payload == ON.encode():
             self._retained.put(topic)
+
+    def read_command(self, topic: str, payload: bytes) -> SwitchCommand | None:
+        """Return the command of a message, if it is one for a switch."""
+        gallery = self._switches.get(topic)
+        return None if gallery is None else SwitchCommand(gallery, payload)
+
+    def handle(self, item: Alert | SwitchCommand) -> None:
+        if isinstance(item, SwitchCommand):
+            self.switch(item)
+        else:
+            self.publish_alert(item)
+
+    def switch(self, command: SwitchCommand) -> None:
+        """Pause or resume a watch list, and publish its state."""
+        gallery, payload = command
+        if payload not in (ON.encode(), OFF.encode()):
+            log.warning("the switch of %s: %r is neither ON nor OFF", gallery, payload[:40])
+            return
+        is_paused = payload == OFF.encode()
+        # Home Assistant shows what it has asked for until it is told otherwise.
+        self._switched.pop(gallery, None)
+        try:
+            watch = self._service.pause_watch(gallery, paused=is_paused, reason=PAUSE_REASON)
+        except GmnError as error:
+            log.warning("the switch of %s: %s", gallery, error)
+            self._publish_switches()
+        else:
+            self._note_switch(gallery, _state_of(watch))
 
     def leave(self) -> None:
         """Publish that the program ends."""
         self._service_answers = False
         self._publish_status()
 
-    def publish_cameras(self) -> None:
-        """Publish which cameras are connected to the service, at most every 30 seconds.
+    def publish_states(self) -> None:
+        """Publish which cameras are connected and which lists are paused, every 30 seconds.
 
         While the service does not answer, all entities are unavailable.
 
@@ -125,6 +176,7 @@ class HomeAssistant:
             for name, is_connected in heard.items():
                 self._note_camera(name, is_connected)
             self._publish_unknown()
+            self._publish_switches()
 
     def _disconnect(self, cameras: Iterable[str]) -> None:
         """Publish that cameras are disconnected, as the service no longer lists them."""
@@ -182,11 +234,28 @@ class HomeAssistant:
             self._publish_connected(camera, is_connected)
 
     def _publish_connected(self, camera: str, is_connected: bool) -> None:
-        state = CONNECTED if is_connected else DISCONNECTED
+        state = ON if is_connected else OFF
         self._publish(self._connected_topic(camera), state, retain=True)
 
     def _connected_topic(self, camera: str) -> str:
         return f"{self.topic}/{slug_of(camera)}/connected"
+
+    def _publish_switches(self) -> None:
+        for gallery in self._switches.values():
+            try:
+                state = _state_of(self._service.watch(gallery))
+            except GmnError as error:
+                log.warning("the switch of %s: %s", gallery, error)
+                state = UNKNOWN
+            self._note_switch(gallery, state)
+
+    def _note_switch(self, gallery: str, state: str) -> None:
+        if self._switched.get(gallery) != state:
+            self._switched[gallery] = state
+            self._publish(self._watch_topic(gallery), state, retain=True)
+
+    def _watch_topic(self, gallery: str) -> str:
+        return f"{self.topic}/{slug_of(gallery)}/watch"
 
     def _publish_event(self, slug: str, alert: Alert) -> None:
         told = {
@@ -228,18 +297,30 @@ class HomeAssistant:
         )
 
     def _announce_lists(self) -> None:
-        device = {
-            "identifiers": [f"{self._id}_{LISTS}"],
-            "name": "Watch lists",
-            "manufacturer": "GMN",
-        }
         self._announce(
             "event",
             LISTS,
             "alert",
-            {"name": "News", "state_topic": f"{self.topic}/{LISTS}/alert", "device": device}
-            | {"event_types": list(LIST_EVENTS)},
+            {"name": "News", "state_topic": f"{self.topic}/{LISTS}/alert"}
+            | {"event_types": list(LIST_EVENTS), "device": self._lists_device()},
         )
+
+    def _announce_switch(self, gallery: str) -> None:
+        topic = self._watch_topic(gallery)
+        self._announce(
+            "switch",
+            slug_of(gallery),
+            "watch",
+            {"name": gallery, "state_topic": topic, "command_topic": f"{topic}/set"}
+            | {"device": self._lists_device()},
+        )
+
+    def _lists_device(self) -> dict[str, Any]:
+        return {
+            "identifiers": [f"{self._id}_{LISTS}"],
+            "name": "Watch lists",
+            "manufacturer": "GMN",
+        }
 
     def _announce(self, component: str, slug: str, entity: str, config: dict[str, Any]) -> None:
         name = f"{self._id}_{slug}_{entity}"
@@ -251,14 +332,46 @@ class HomeAssistant:
         self._mqtt.publish(topic, payload, qos=1, retain=retain)
 
 
-def slug_of(camera: str) -> str:
-    """Return a name of a camera for topics and ids; no two cameras have the same."""
-    readable = re.sub(r"[^a-z0-9]+", "_", camera.lower()).strip("_")[:32]
-    return f"{readable}_{hashlib.sha256(camera.encode()).hexdigest()[:8]}".lstrip("_")
+def _state_of(watch: Watch) -> str:
+    if watch.state != "armed":
+        return UNKNOWN
+    return ON if watch.paused_at is None else OFF
+
+
+def slug_of(name: str) -> str:
+    """Return a text for topics and ids that stands for a camera or list; no two have the same."""
+    readable = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:32]
+    return f"{readable}_{hashlib.sha256(name.encode()).hexdigest()[:8]}".lstrip("_")
+
+
+def require_lists(client: Client, switches: Sequence[str]) -> None:
+    """Require that the watch lists with a switch exist, if the service answers.
+
+    Raises:
+        InvalidInput: one of them does not, or there are too many.
+        KeyRefused: the service refuses the key.
+    """
+    if len(switches) > MOST_SWITCHES:
+        raise InvalidInput(f"--switch: {MOST_SWITCHES} lists may have a switch; name fewer")
+    for gallery in switches:
+        try:
+            client.watch(gallery)
+        except KeyRefused:
+            raise
+        except RequestRefused as error:
+            raise InvalidInput(f"--switch: {error}") from error
+        except GmnError as error:
+            log.warning("%s", error)
+            return
 
 
 def bridge_home_assistant(
-    service: Service, client: Client, broker: Broker, discovery: str, topic: str = DEFAULT_TOPIC
+    service: Service,
+    client: Client,
+    broker: Broker,
+    discovery: str,
+    topic: str = DEFAULT_TOPIC,
+    switches: Sequence[str] = (),
 ) -> None:
     """Publish alerts and cameras until SIGTERM or SIGINT comes.
 
@@ -266,15 +379,18 @@ def bridge_home_assistant(
         client: client of the service.
         discovery: the topic below which Home Assistant looks for entities.
         topic: the topic below which this program publishes.
+        switches: watch lists that have a switch.
 
     Raises:
+        InvalidInput: there is no such list.
         KeyRefused: the service refuses the key.
     """
-    inbox: Inbox[Alert] = Inbox()
+    require_lists(client, switches)
+    inbox: Inbox[Alert | SwitchCommand] = Inbox()
     stop = threading.Event()
     refused: list[KeyRefused] = []
     mqtt = broker.client("gmn-alerts")
-    home = HomeAssistant(mqtt, client, discovery, topic)
+    home = HomeAssistant(mqtt, client, discovery, topic, switches)
     # The broker publishes this if the program breaks off, and Home Assistant shows the entities as
     # unavailable.
     mqtt.will_set(home.status_topic, OFFLINE, qos=1, retain=True)
@@ -288,7 +404,12 @@ def bridge_home_assistant(
         home.announce()
 
     def note(_client: Any, _data: Any, message: Any) -> None:
-        home.note_message(message.topic, message.payload, is_retained=message.retain)
+        command = home.read_command(message.topic, message.payload)
+        if command is None:
+            home.note_message(message.topic, message.payload, is_retained=message.retain)
+        # A command that the broker keeps is of an earlier time.
+        elif not message.retain:
+            inbox.put(command)
 
     def follow() -> None:
         try:
@@ -299,14 +420,14 @@ def bridge_home_assistant(
     def check() -> None:
         if refused:
             raise refused[0]
-        home.publish_cameras()
+        home.publish_states()
 
     mqtt.on_connect = announce
     mqtt.on_message = note
     broker.start(mqtt)
     threading.Thread(target=follow, daemon=True).start()
     try:
-        inbox.handle_until_stopped(home.publish_alert, check)
+        inbox.handle_until_stopped(home.handle, check)
     finally:
         stop.set()
         home.leave()

@@ -198,19 +198,22 @@ class WatchOptions(TypedDict, total=False):
         tracks_per_day: tracks that all its cameras see in a day; the counted traffic by default.
         cameras: only sightings from these cameras.
         hours: only at this time of day, such as `22:00-06:00`.
-        time_zone: the time zone of `hours`, such as `Europe/Zurich`.
+        weekdays: only on these days, such as `sat`; a night belongs to the day on which it begins.
+        time_zone: the time zone of `hours` and `weekdays`, such as `Europe/Zurich`.
         quiet_seconds: a visit ends after this time without the person.
         quiet_scope: whether a visit is to one `camera`, or to all cameras of the `list`.
         expires_at: end of the time for which it is armed, at most 90 days; with time zone.
         reason: why these people are watched, for the service's audit log.
         retention_days: days that its alerts are kept.
         silent: a gallery of people, such as staff, whose tracks raise no alert.
+        explain_passages: keep for a day why tracks raised no alert.
     """
 
     budget: Required[float]
     tracks_per_day: float
     cameras: Sequence[str]
     hours: str
+    weekdays: Sequence[models.Weekday]
     time_zone: str
     quiet_seconds: int
     quiet_scope: models.QuietScope
@@ -218,6 +221,7 @@ class WatchOptions(TypedDict, total=False):
     reason: Required[str]
     retention_days: Required[int]
     silent: str
+    explain_passages: bool
 
 
 CROP_LABELS = frozenset(CropFields.__annotations__)
@@ -936,6 +940,24 @@ class Methods(Calls):
         self, gallery: GalleryName = None, *, reason: str | None = None
     ) -> models.Watch:
         """Disarms a watch list; its alerts stay for their retention period."""
+
+    @Request("PATCH", "galleries/{gallery}/watch", repeatable=True)
+    def pause_watch(
+        self, gallery: GalleryName = None, *, paused: bool = True, reason: str | None = None
+    ) -> models.Watch:
+        """Pauses a watch list, which then raises no alert; its forecast and trials stay.
+
+        Args:
+            paused: False resumes it.
+            reason: for the service's audit log.
+        """
+
+    @PagedRequest("galleries/{gallery}/watch/passages", limit=None)
+    def passages(self, gallery: GalleryName = None) -> Iterator[models.Passage]:
+        """Lists why tracks raised no alert in the last day, newest first.
+
+        It lists none unless the watch list was armed with `explain_passages`.
+        """
 
     @Request("PUT", "galleries/{gallery}/watch/reviews", repeatable=True)
     def ignore_reviews(

@@ -43,6 +43,7 @@ SearchVerdict = Literal[Verdict, "nothing_searched"]
 Decision = Literal["confirmed", "rejected"]
 AlertKind = Literal["visit", "late", "disarmed", "promise_broken", "silent", "heard"]
 QuietScope = Literal["camera", "list"]
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 AlertState = Literal["open", Decision]
 DeliveryState = Literal["waiting", "done", "dead"]
 Milliseconds = Annotated[float, AfterValidator(partial(round, ndigits=2))]
@@ -1243,8 +1244,9 @@ class CaseRemoval(WireModel):
 class WatchSettings(WireModel):
     """Settings of a gallery as a watch list: sightings of its people raise alerts.
 
-    `cameras` and `hours`, such as `22:00-06:00` in `time_zone`, restrict where and when; empty
-    means no restriction.
+    `cameras`, `hours`, such as `22:00-06:00`, and `weekdays` restrict where and when; empty means
+    no restriction. Times and days are those of `time_zone`. A night belongs to the day on which it
+    begins.
     """
 
     model_config = ConfigDict(use_attribute_docstrings=True)
@@ -1255,6 +1257,7 @@ class WatchSettings(WireModel):
     """Tracks that all cameras see in a day; default: the counted traffic."""
     cameras: list[str] = []
     hours: str = ""
+    weekdays: list[Weekday] = []
     time_zone: str = "UTC"
     quiet_seconds: int = Field(default=300, ge=1, le=86_400)
     """A visit ends after this time without the person."""
@@ -1268,6 +1271,8 @@ class WatchSettings(WireModel):
     silent: str | None = None
     """A gallery of silent people, such as staff; default: nobody is kept silent. A track that one
     of them explains better than the listed person raises no alert."""
+    explain_passages: bool = False
+    """Keep for a day why tracks raised no alert, without pictures and names."""
 
 
 class ForecastFigures(WireModel):
@@ -1386,7 +1391,8 @@ class Watch(WireModel):
     rejected, and is null before a review. `trials` has the trial of an armed list at each camera
     whose tracks it counts; all are over at `trial_until`. `thresholds` has its threshold at each of
     these cameras; at others the threshold of `forecast` holds, or a stricter one at a camera from
-    which crops of the list come. `silent` is null if it was armed without silent people.
+    which crops of the list come. `silent` is null if it was armed without silent people. From
+    `paused_at` on it is compared with nothing, until it is resumed.
     """
 
     gallery: str
@@ -1395,6 +1401,7 @@ class Watch(WireModel):
     armed_at: Moment | None = None
     key_id: str | None = None
     disarmed_at: Moment | None = None
+    paused_at: Moment | None = None
     why: str | None = None
     promised: Forecast | None = None
     forecast: Forecast | None = None
@@ -1407,6 +1414,31 @@ class Watch(WireModel):
     thresholds: list[CameraThreshold] = []
     trial_until: Moment | None = None
     silent: SilentPeople | None = None
+
+
+class Passage(WireModel):
+    """A track that raised no alert of a list, by its best crop.
+
+    `margin` is `score` minus `threshold`. `probability` is known where the score exceeds the
+    threshold: it was below 0.5, which an alert needs as well. `height` is that of the crop in
+    pixels, and null if a vector was sent in its place; `faults` are the limits of quality that it
+    exceeds. `sentence` says all of this in words.
+    """
+
+    captured_at: Moment
+    camera: str | None
+    track: str | None
+    score: float
+    threshold: float
+    margin: float
+    probability: float | None
+    height: int | None
+    faults: list[str]
+    sentence: str
+
+
+class Passages(Page[Passage]):
+    """The newest tracks of a list that raised no alert."""
 
 
 class CameraHeartbeat(WireModel):

@@ -100,6 +100,7 @@ async def maintain_record(runtime: Runtime) -> None:
     forget_cameras = runtime.galleries.write(watch.cameras.remove_old, watch.contacts.clock())
     await attempt("cameras", forget_cameras)
     await attempt("counted tracks", runtime.galleries.write(watch.traffic.forget_tracks))
+    await attempt("passages", runtime.galleries.write(watch.passages.remove_old))
     # A killed process may have left rows of a deleted gallery.
     run = runtime.pools.files.run
     await attempt("deleted galleries", run(record.galleries.finish_deletions))

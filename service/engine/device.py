@@ -221,6 +221,7 @@ class EmbeddedImage:
         embed: seconds of the forward pass of its batch.
         faults: faults of the image's quality; empty if quality is not checked.
         prepared: picture to store; empty unless `Pipeline.embed` was given a `PicturePolicy`.
+        height: height of the image in pixels; None if its vector was given.
     """
 
     vector: Floats
@@ -228,6 +229,7 @@ class EmbeddedImage:
     embed: float
     faults: tuple[QualityFault, ...] = ()
     prepared: PreparedImage = NOTHING_PREPARED
+    height: int | None = None
 
 
 Embedded = EmbeddedImage | CropProblem
@@ -239,6 +241,7 @@ class WaitingCrop:
 
     Attributes:
         decode: seconds of decoding and resizing.
+        height: height in pixels before the resizing.
     """
 
     pixels: Pixels
@@ -246,6 +249,7 @@ class WaitingCrop:
     decode: float = 0.0
     faults: tuple[QualityFault, ...] = ()
     prepared: PreparedImage = NOTHING_PREPARED
+    height: int | None = None
 
 
 def pass_error(future: Future[Any], run: Future[None]) -> None:
@@ -389,7 +393,9 @@ class MicroBatcher:
         seconds = time.perf_counter() - began
         self._metrics.images_embedded.inc(len(batch))
         for crop, vector in zip(batch, vectors, strict=True):
-            answer = EmbeddedImage(vector, crop.decode, seconds, crop.faults, crop.prepared)
+            answer = EmbeddedImage(
+                vector, crop.decode, seconds, crop.faults, crop.prepared, crop.height
+            )
             crop.future.set_result(answer)
 
     def _answer_failures(self, failures: Sequence[tuple[WaitingCrop, Exception]]) -> None:

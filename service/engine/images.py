@@ -342,4 +342,6 @@ class Pipeline:
                 "not_an_image", "the image data is damaged; send the file again or convert it"
             )
         seconds = time.perf_counter() - began
-        return WaitingCrop(resized, decode=seconds, faults=faults, prepared=prepared)
+        return WaitingCrop(
+            resized, decode=seconds, faults=faults, prepared=prepared, height=len(pixels)
+        )

@@ -6,13 +6,14 @@ import asyncio
 import hmac
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import get_args
 from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gmn_client.models import Forecast, WatchSettings
+from gmn_client.models import Forecast, WatchSettings, Weekday
 from service.errors import RecordUnavailable
 from service.gallery.gallery import Gallery
 from service.record.keys import ApiKey
@@ -23,6 +24,7 @@ from service.watch.tables.armed_lists import watches_camera
 
 READY_WITHIN_SECONDS = 20.0
 SECONDS = re.compile(r"[0-9]{1,11}")
+WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,24 @@ class ActiveList:
         settings = self.settings
         if settings.expires_at <= moment or not watches_camera(settings, camera):
             return False
-        if not settings.hours:
-            return True
+        return is_within_hours(settings, moment)
+
+
+def is_within_hours(settings: WatchSettings, moment: datetime) -> bool:
+    """Return True if a time, which has a time zone, is within the hours and weekdays of a list."""
+    local = moment.astimezone(ZoneInfo(settings.time_zone))
+    day = local
+    if settings.hours:
         start, end = settings.hours.split("-")
-        now = f"{moment.astimezone(ZoneInfo(settings.time_zone)):%H:%M}"
+        now = f"{local:%H:%M}"
         # Hours such as 22:00-06:00 are those outside 06:00-22:00.
-        return start <= now < end if start < end else not end <= now < start
+        is_within = start <= now < end if start < end else not end <= now < start
+        if not is_within:
+            return False
+        if start >= end and now < end:
+            # The night began on the day before.
+            day = local - timedelta(days=1)
+    return not settings.weekdays or WEEKDAYS[day.weekday()] in settings.weekdays
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,7 @@ class HeldList:
         active: None if it could not be fitted, as `why` explains.
         due: earliest time of the next fit, by `time.monotonic`.
         tracks: number of tracks in the traffic for which it is known whether it has to be fitted.
+        is_paused: it is compared with nothing.
     """
 
     state: object
@@ -82,6 +97,7 @@ class HeldList:
     why: str | None = None
     due: float = 0.0
     tracks: int = -1
+    is_paused: bool = False
 
 
 class ArmedLists:
@@ -101,7 +117,7 @@ class ArmedLists:
         self.changed = asyncio.Event()
 
     def seen_by(self, caller: ApiKey) -> list[ActiveList]:
-        lists = [held.active for held in self.held.values() if held.active]
+        lists = [held.active for held in self.held.values() if held.active and not held.is_paused]
         return [active for active in lists if caller.may_see(active.gallery.name)]
 
     async def ready(self) -> None:

@@ -179,6 +179,13 @@ async def arm(runtime: Runtime, fitted: ActiveList, key_id: str) -> None:
     runtime.watch.lists.held[gallery_id] = HeldList(None, fitted)
 
 
+async def pause(runtime: Runtime, gallery: Gallery, is_paused: bool) -> None:
+    await runtime.galleries.write(runtime.watch.watches.pause, gallery.gallery_id, is_paused)
+    held = runtime.watch.lists.held
+    if former := held.get(gallery.gallery_id):
+        held[gallery.gallery_id] = replace(former, is_paused=is_paused)
+
+
 async def write_alert(
     runtime: Runtime, rule: Callable[..., NotedVisit | None], *args: Any
 ) -> NotedVisit | None:
@@ -258,6 +265,9 @@ async def _follow_list(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> 
     state = _summarize_state(watch, gallery), silent
     held = runtime.watch.lists.held
     former = held.get(watch.gallery_id)
+    is_paused = watch.paused_at is not None
+    if former and former.is_paused != is_paused:
+        former = held[watch.gallery_id] = replace(former, is_paused=is_paused)
     if former and time.monotonic() < former.due:
         return
     if former and former.state == state and not await _has_grown(runtime, former, watch):
@@ -283,7 +293,7 @@ async def _follow_list(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> 
     now = time.monotonic()
     due = now + (now - began) / FITTING_SHARE
     # If the warning cannot be written, the list is fitted again and warns then.
-    fitted = HeldList(None if warning else state, active, reason, due)
+    fitted = HeldList(None if warning else state, active, reason, due, is_paused=is_paused)
     held[watch.gallery_id] = fitted
     if former and former.active and active:
         await _log_moves(runtime.audit, gallery.name, former.active.thresholds, active.thresholds)

@@ -5,7 +5,8 @@
 
 -- Watch lists that are or were armed, with the forecast at that time. A list is a gallery; a
 -- different embedder shows that its vectors were replaced since. `kept_silent` counts the tracks
--- since it was armed that rang for its silent people alone, and so raised no alert.
+-- since it was armed that rang for its silent people alone, and so raised no alert. An armed list
+-- with `paused_at` is compared with nothing.
 CREATE TABLE watches (
     gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
     settings TEXT NOT NULL,
@@ -14,13 +15,14 @@ CREATE TABLE watches (
     armed_at INTEGER NOT NULL,
     key_id TEXT NOT NULL,
     disarmed_at INTEGER,
+    paused_at INTEGER,
     why TEXT,
     kept_silent INTEGER NOT NULL
 ) WITHOUT ROWID;
 
 -- Histogram of the best scores of a list's tracks. Scores of one `score_kind` are comparable: it
 -- tells the embedder, whether scores are relative to a level, and the order of the list's size.
--- Counting starts at `since`, which moves when the list is disarmed.
+-- Counting starts at `since`, which moves when the list is disarmed or paused.
 CREATE TABLE watch_traffic (
     gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
     score_kind TEXT NOT NULL,
@@ -57,6 +59,30 @@ CREATE TABLE counted_tracks (
     PRIMARY KEY (gallery_id, name, began)
 ) WITHOUT ROWID;
 CREATE INDEX counted_tracks_0 ON counted_tracks (counted_at);
+
+-- Tracks that raised no alert of a list, for a day, if the list explains them. `name`, `began` and
+-- `until` are as in `counted_tracks`; without a tracker's id there is no name. The columns from
+-- `captured_at` on are about the track's best crop. A track is `hidden` if a part of it raised an
+-- alert or was kept silent: nothing else of it is kept.
+CREATE TABLE passages (
+    gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
+    passage_id TEXT NOT NULL,
+    name BLOB,
+    began INTEGER NOT NULL,
+    until INTEGER NOT NULL,
+    hidden INTEGER NOT NULL,
+    noted_at INTEGER NOT NULL,
+    captured_at INTEGER,
+    camera TEXT,
+    track TEXT,
+    score REAL,
+    threshold REAL,
+    probability REAL,
+    height INTEGER,
+    faults TEXT,
+    PRIMARY KEY (gallery_id, passage_id)
+) WITHOUT ROWID;
+CREATE INDEX passages_0 ON passages (gallery_id, name);
 
 -- Cameras as API keys name them. `camera` is empty for crops without a camera, and for the cameras
 -- beyond the limit of a key. `state`, `fps` and `lag` are those of the last heartbeat; `silent_at`

@@ -7,7 +7,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -33,9 +33,11 @@ from service.runtime import Runtime
 from service.watch.active import ActiveList
 from service.watch.camera_contacts import CameraContacts
 from service.watch.lists import write_alert
+from service.watch.parts import Watch
 from service.watch.scores import Scores
 from service.watch.silent import Likeness
 from service.watch.tables.alerts import NotedVisit, SightedPerson
+from service.watch.tables.passages import BestLook
 from service.watch.tables.traffic import EndedTracks, ListTraffic, TrackPart
 from service.watch.threshold import Traffic, bins_of
 from service.watch.tracks import (
@@ -80,6 +82,8 @@ class _Sighting:
         compares: False if its track has enough compared crops already.
         embeds: whether it is compared, or checked for showing the track's person.
         vectors: vectors `(d,)` by embedder.
+        height: in pixels; None until it is embedded, and if its vector was sent.
+        faults: codes of the limits of quality that it exceeds.
     """
 
     position: int
@@ -93,6 +97,8 @@ class _Sighting:
     compares: bool
     embeds: bool
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    height: int | None = None
+    faults: tuple[str, ...] = ()
 
 
 async def sight(
@@ -266,6 +272,8 @@ async def _embed(
             sighting.problem = outcome
         else:
             sighting.vectors[embedder] = outcome.vector
+            sighting.height = outcome.height
+            sighting.faults = tuple(fault.code for fault in outcome.faults)
 
 
 def _follow_person(
@@ -368,13 +376,15 @@ def _note_scores(
     for sighting, score, cosine, row, limit in zip(sightings, *scores, limits, strict=True):
         track = sighting.track
         is_of_silent = _is_of_silent(track, key, float(cosine), float(limit))
+        threshold = active.thresholds.at(Sender(track.caller, track.camera)).value
         is_best = score > track.best.get(key, -math.inf)
         if is_best:
             track.best[key] = float(score)
+            if active.settings.explain_passages:
+                track.best_looks[gallery_id] = _best_look(sighting, float(score), threshold)
         # A track that is kept silent may also ring at a look that is not its best one.
         elif gallery_id not in track.kept_silent:
             continue
-        threshold = active.thresholds.at(Sender(track.caller, track.camera)).value
         if score <= threshold:
             continue
         current = runtime.calibrations.current(gallery, "cosine")
@@ -382,6 +392,9 @@ def _note_scores(
         least_cosine = cosine - score + threshold
         probability, needed = judge.probability(np.array([cosine, least_cosine])).tolist()
         if probability < LEAST_PROBABILITY:
+            if is_best and gallery_id in track.best_looks:
+                best = track.best_looks[gallery_id]
+                track.best_looks[gallery_id] = replace(best, probability=probability)
             continue
         former = track.matches.get(gallery_id)
         if is_of_silent:
@@ -404,6 +417,17 @@ def _note_scores(
             captured=sighting.captured,
             noted=former.noted if former else 0,
         )
+
+
+def _best_look(sighting: _Sighting, score: float, threshold: float) -> BestLook:
+    return BestLook(
+        captured_at=sighting.captured,
+        score=score,
+        threshold=threshold,
+        probability=None,
+        height=sighting.height,
+        faults=sighting.faults,
+    )
 
 
 def _is_of_silent(track: Track, key: TrafficKey, cosine: float, limit: float) -> bool:
@@ -484,10 +508,10 @@ async def keep_tracks(runtime: Runtime) -> None:
             await _end_tracks(runtime, now - QUIET_SECONDS)
             if now - stored >= TRAFFIC_EVERY_SECONDS:
                 stored = now
-                await _store_traffic(runtime.watch.tracks, runtime.watch.traffic, runtime.galleries)
+                await _store_ended(runtime.watch, runtime.galleries)
     finally:
         await _end_tracks(runtime, math.inf)
-        await _store_traffic(runtime.watch.tracks, runtime.watch.traffic, runtime.galleries)
+        await _store_ended(runtime.watch, runtime.galleries)
 
 
 async def _end_tracks(runtime: Runtime, arrived_before: float) -> None:
@@ -495,6 +519,13 @@ async def _end_tracks(runtime: Runtime, arrived_before: float) -> None:
         for match in list(track.matches.values()):
             if match.noted < track.crops:
                 await attempt("noting the last crops of a visit", _note(runtime, track, match))
+
+
+async def _store_ended(watch: Watch, galleries: GalleryRegistry) -> None:
+    await _store_traffic(watch.tracks, watch.traffic, galleries)
+    while watch.tracks.passages:
+        store = galleries.write(watch.passages.add, *watch.tracks.passages.popitem())
+        await attempt("storing the passages of a list", store)
 
 
 async def _store_traffic(

@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ from service.ops.threads import MonitoredThreadPool
 from service.record.tracks import cohesion
 from service.record.values import Picture, Sender
 from service.watch.silent import Likeness
+from service.watch.tables.passages import BestLook, EndedPassage
 
 # Only this many crops of a track are compared: more find little and raise more false alarms.
 MOST_LOOKS = 8
@@ -94,6 +95,7 @@ class Track:
         likeness: best cosine with each list that has silent people, and the one that they demand.
         kept_silent: `gallery_id` of the lists for which silent people explain the track better.
         matches: matches by `gallery_id` of the list.
+        best_looks: best look by `gallery_id` of each list that explains its passages.
         alerts: ids of the alerts that show the track by `gallery_id` of the list; None for one that
             shows a better track.
         vectors: vectors `(d,)` of the newest embedded crops by embedder.
@@ -117,6 +119,7 @@ class Track:
     likeness: dict[TrafficKey, Likeness] = field(default_factory=dict)
     kept_silent: set[int] = field(default_factory=set)
     matches: dict[int, Match] = field(default_factory=dict)
+    best_looks: dict[int, BestLook] = field(default_factory=dict)
     alerts: dict[int, str | None] = field(default_factory=dict)
     vectors: dict[str, list[NDArray[np.float16]]] = field(default_factory=dict)
     ended: bool = False
@@ -125,6 +128,12 @@ class Track:
     @property
     def label(self) -> Label:
         return self.caller, self.camera, self.name
+
+    def has_matched(self, gallery_id: int) -> bool:
+        """Return True if it raised an alert of a list, or would have without silent people."""
+        is_noted = gallery_id in self.matches or gallery_id in self.alerts
+        is_kept_silent = gallery_id in self.kept_silent
+        return is_noted or is_kept_silent or self.best_looks[gallery_id].matches
 
     def can_take(self, captured: float) -> bool:
         # The clock of a camera may stand still.
@@ -184,11 +193,14 @@ class OpenTracks:
     Attributes:
         threads: a thread that compares crops with lists.
         traffic: ended tracks that were compared with each list, until they are stored.
+        passages: ended tracks by `gallery_id` of each list that explains them, until they are
+            stored.
     """
 
     def __init__(self, metrics: Metrics) -> None:
         self.threads = MonitoredThreadPool(1, "comparing threads")
         self.traffic: defaultdict[TrafficKey, list[EndedTrack]] = defaultdict(list)
+        self.passages: defaultdict[int, list[EndedPassage]] = defaultdict(list)
         self._metrics = metrics
         # For each API key its tracks, in the order of their newest crops.
         self._open: defaultdict[str, OrderedDict[Track, None]] = defaultdict(OrderedDict)
@@ -295,6 +307,17 @@ class OpenTracks:
             kept_silent = gallery_id in track.kept_silent
             ended = EndedTrack(sender, score, name, track.began, track.until, kept_silent)
             self.traffic[key].append(ended)
+        for gallery_id, best in track.best_looks.items():
+            passage = EndedPassage(
+                name,
+                datetime.fromtimestamp(track.began, UTC),
+                datetime.fromtimestamp(track.until, UTC),
+                track.camera,
+                track.name,
+                best,
+                hidden=track.has_matched(gallery_id),
+            )
+            self.passages[gallery_id].append(passage)
         self._metrics.tracks_kept_silent.inc(len(track.kept_silent))
 
 

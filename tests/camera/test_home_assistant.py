@@ -2,12 +2,13 @@
 
 import itertools
 import json
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
 
 from gmn_camera import home_assistant
-from gmn_camera.home_assistant import HomeAssistant, slug_of
+from gmn_camera.home_assistant import HomeAssistant, SwitchCommand, slug_of
 from gmn_client.errors import ServiceUnreachable
 from tests.camera.drawn_alerts import alert
 
@@ -39,6 +40,23 @@ class StandInService:
     def __init__(self):
         self.silent = {}
         self.error = None
+        self.paused = {}
+        self.may_pause = True
+
+    def watch(self, gallery):
+        if self.error is not None:
+            raise self.error
+        if gallery not in self.paused:
+            return SimpleNamespace(state="disarmed", paused_at=None)
+        paused_at = datetime.now(UTC) if self.paused[gallery] else None
+        return SimpleNamespace(state="armed", paused_at=paused_at)
+
+    def pause_watch(self, gallery, *, paused, reason):
+        assert reason
+        if not self.may_pause:
+            raise ServiceUnreachable("the key may not")
+        self.paused[gallery] = paused
+        return self.watch(gallery)
 
     def cameras(self):
         if self.error is not None:
@@ -81,7 +99,7 @@ DOOR = slug_of("Front door")
 
 def test_a_camera_is_a_device_with_an_event_an_image_and_connectivity(home, broker, service):
     service.silent = {"Front door": False}
-    home.publish_cameras()
+    home.publish_states()
     event = config(broker, "event", DOOR, "alert")
     image = config(broker, "image", DOOR, "image")
     connected = config(broker, "binary_sensor", DOOR, "connected")
@@ -122,13 +140,13 @@ def test_a_camera_that_falls_silent_is_disconnected_until_it_is_heard(home, brok
 def test_a_camera_that_the_service_no_longer_lists_is_disconnected(home, broker, service):
     topic = f"gmn/{DOOR}/connected"
     service.silent = {"Front door": False, "Yard": False}
-    home.publish_cameras()
+    home.publish_states()
     service.silent = {"Yard": False}
-    home.publish_cameras()
+    home.publish_states()
     assert broker.states(topic) == ["ON", "OFF"]
     assert broker.states(f"gmn/{slug_of('Yard')}/connected") == ["ON"]
     service.silent = {"Front door": False}
-    home.publish_cameras()
+    home.publish_states()
     assert broker.states(topic) == ["ON", "OFF", "ON"]
 
 
@@ -136,13 +154,13 @@ def test_cameras_that_come_and_go_leave_room_for_others(home, broker, service, m
     monkeypatch.setattr(home_assistant, "MOST_CAMERAS", 2)
     for number in range(5):
         service.silent = {f"Camera {number}": False}
-        home.publish_cameras()
+        home.publish_states()
     assert broker.states(f"gmn/{slug_of('Camera 4')}/connected") == ["ON"]
 
 
 def test_a_camera_that_only_alerts_told_of_stays_connected(home, broker, service):
     home.publish_alert(alert())
-    home.publish_cameras()
+    home.publish_states()
     assert broker.states(f"gmn/{DOOR}/connected") == ["ON"]
 
 
@@ -153,11 +171,11 @@ def test_what_the_broker_keeps_of_a_camera_that_is_gone_becomes_unknown(home, br
         home.note_message(topic, b"ON", is_retained=True)
     home.note_message("gmn/new_12345678/connected", b"ON", is_retained=False)
     home.note_message("gmn/off_12345678/connected", b"OFF", is_retained=True)
-    home.publish_cameras()
+    home.publish_states()
     assert gone not in broker.topics
     service.error = None
     service.silent = {"Front door": False}
-    home.publish_cameras()
+    home.publish_states()
     assert [topic for topic, told in broker.topics.items() if told == ["None"]] == [gone]
     assert broker.states(f"gmn/{DOOR}/connected") == ["ON"]
 
@@ -165,22 +183,22 @@ def test_what_the_broker_keeps_of_a_camera_that_is_gone_becomes_unknown(home, br
 def test_while_the_service_is_away_all_entities_are_unavailable(home, broker, service):
     home.announce()
     assert broker.states("gmn/status") == ["offline"]
-    home.publish_cameras()
+    home.publish_states()
     service.error = ServiceUnreachable("away")
     for _ in range(3):
-        home.publish_cameras()
+        home.publish_states()
     assert broker.states("gmn/status") == ["offline", "online", "offline"]
     home.announce()
     assert broker.last("gmn/status") == "offline"
     service.error = None
-    home.publish_cameras()
+    home.publish_states()
     assert broker.last("gmn/status") == "online"
 
 
 def test_another_program_that_ends_does_not_make_the_entities_unavailable(home, broker):
     home.note_message("gmn/status", b"offline", is_retained=True)
     assert broker.topics == {}
-    home.publish_cameras()
+    home.publish_states()
     home.note_message("gmn/status", b"offline", is_retained=False)
     assert broker.topics["gmn/status"] == ["online", "online"]
     home.note_message("gmn/status", b"online", is_retained=False)
@@ -192,7 +210,7 @@ def test_another_program_that_ends_does_not_make_the_entities_unavailable(home, 
 def test_a_broker_that_is_away_is_not_told_the_same_again_and_again(home, broker, service):
     service.silent = {"Front door": False}
     for _ in range(50):
-        home.publish_cameras()
+        home.publish_states()
     assert all(len(told) == 1 for told in broker.topics.values())
 
 
@@ -207,7 +225,7 @@ def test_bridges_with_different_topics_share_none(service, broker):
     home = HomeAssistant(broker, service, "homeassistant", "site/north")
     service.silent = {"Front door": False}
     home.announce()
-    home.publish_cameras()
+    home.publish_states()
     home.publish_alert(alert(image_url="/v1/alerts/a1/image"))
     own_id = slug_of("site/north")
     others = [topic for topic in broker.topics if not topic.startswith("homeassistant/")]
@@ -236,7 +254,7 @@ def test_a_picture_that_cannot_be_read_does_not_hold_the_alert_back(home, broker
 
 def test_after_a_new_connection_everything_is_announced_again(home, broker, service):
     service.silent = {"Front door": True}
-    home.publish_cameras()
+    home.publish_states()
     broker.topics.clear()
     home.announce()
     assert broker.last("gmn/status") == "online"
@@ -249,3 +267,55 @@ def test_names_of_cameras_make_different_topics_without_special_letters():
     slugs = [slug_of(name) for name in names]
     assert len(set(slugs)) == len(names)
     assert all(slug.replace("_", "").isalnum() and slug.isascii() for slug in slugs)
+
+
+SHOP = slug_of("shop")
+
+
+@pytest.fixture
+def switched(broker, service, monkeypatch):
+    monkeypatch.setattr(home_assistant, "CAMERAS_EVERY_SECONDS", 0.0)
+    service.paused = {"shop": False}
+    home = HomeAssistant(broker, service, "homeassistant", switches=["shop"])
+    home.announce()
+    home.publish_states()
+    return home
+
+
+def test_a_list_has_a_switch_that_is_on_while_it_is_compared(switched, broker, service):
+    told = config(broker, "switch", SHOP, "watch")
+    assert told["name"] == "shop"
+    assert told["device"]["name"] == "Watch lists"
+    assert told["command_topic"] in switched.own_topics
+    states = told["state_topic"]
+    for command, is_paused in ((b"OFF", True), (b"ON", False)):
+        switched.handle(switched.read_command(told["command_topic"], command))
+        assert service.paused == {"shop": is_paused}
+        assert broker.last(states) == command.decode()
+    # Another administrator pauses it.
+    service.paused = {"shop": True}
+    switched.publish_states()
+    assert broker.last(states) == "OFF"
+    service.paused = {}
+    switched.publish_states()
+    assert broker.last(states) == "None"
+
+
+def test_a_switch_that_the_service_refuses_shows_the_true_state(switched, broker, service):
+    service.may_pause = False
+    switched.handle(SwitchCommand("shop", b"OFF"))
+    assert service.paused == {"shop": False}
+    assert broker.topics[f"gmn/{SHOP}/watch"] == ["ON", "ON"]
+
+
+def test_a_message_that_is_no_command_switches_nothing(switched, service):
+    assert switched.read_command("gmn/status", b"OFF") is None
+    switched.handle(SwitchCommand("shop", b"pause"))
+    assert service.paused == {"shop": False}
+
+
+def test_no_list_has_a_switch_unless_it_is_named(home, broker, service):
+    service.paused = {"shop": False}
+    home.announce()
+    home.publish_states()
+    assert not any("/switch/" in topic for topic in broker.topics)

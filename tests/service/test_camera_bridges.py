@@ -19,8 +19,9 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 from PIL import Image
 
+from gmn_camera.home_assistant import slug_of
 from tests.outside import encoded, free_port, installed
-from tests.service.watch_places import arm_new
+from tests.service.watch_places import arm_new, read_list
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -248,6 +249,30 @@ def test_a_camera_that_left_while_the_program_was_down_is_not_connected(
     listener.client.publish(topic, "ON", qos=1, retain=True).wait_for_publish(60)
     with running(watching, tmp_path, "mqtt", "--broker", f"127.0.0.1:{broker}"):
         eventually(lambda: listener.last(topic) == b"None")
+
+
+@pytest.mark.promise("paused")
+def test_home_assistant_pauses_a_list_and_what_the_broker_kept_does_not(
+    watching, broker, listener, tmp_path
+):
+    state = f"gmn/{slug_of('wanted')}/watch"
+    listener.client.publish(f"{state}/set", "OFF", qos=1, retain=True).wait_for_publish(60)
+    at = ("--broker", f"127.0.0.1:{broker}", "--switch", "wanted")
+    with running(watching, tmp_path, "mqtt", *at):
+        eventually(lambda: listener.last(state) == b"ON")
+        for asked, is_paused in ((b"OFF", True), (b"ON", False)):
+            listener.client.publish(f"{state}/set", asked, qos=1)
+            eventually(lambda asked=asked: listener.last(state) == asked)
+            assert (read_list(watching, "wanted")["paused_at"] is not None) is is_paused
+    assert listener.topics[state] == [b"ON", b"OFF", b"ON"]
+
+
+def test_a_switch_for_a_list_that_does_not_exist_is_refused(watching, broker, tmp_path):
+    at = ("--broker", f"127.0.0.1:{broker}", "--switch", "nosuch")
+    with running(watching, tmp_path, "mqtt", *at) as process:
+        assert process.wait(60) == 2
+    assert log_has(tmp_path, "--switch: ")
+    assert log_has(tmp_path, "nosuch")
 
 
 def test_a_broker_at_an_ipv6_address_is_reached(watching, broker, listener, tmp_path):

@@ -827,11 +827,16 @@ def test_the_client_has_a_method_for_every_call(watching, unarmed, people, recei
         "reason": "case 7/2026",
         "retention_days": 30,
         "cameras": ["gate"],
+        "weekdays": ["sat", "sun"],
+        "explain_passages": True,
     }
     with Client(str(watching.http.base_url), gallery=unarmed) as client:
         proposal = client.propose_watch(**fields)
         assert client.arm_watch(proposal.confirm, **fields).state == "armed"
         assert client.watch().settings == proposal.settings
+        assert client.pause_watch(reason="works at the gate").paused_at is not None
+        assert client.pause_watch(paused=False).paused_at is None
+        assert list(client.passages()) == []
         webhook = client.create_webhook(receiver.url, unarmed, note="desk")
         number = webhook.webhook_id
         assert webhook.secret not in repr(webhook)

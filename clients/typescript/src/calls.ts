@@ -69,6 +69,7 @@ const REPEATABLE = new Set([
   "POST /v1/people",
   "POST /v1/galleries/{gallery}/queries/{query_id}/reviews",
   "DELETE /v1/galleries/{gallery}/watch",
+  "PATCH /v1/galleries/{gallery}/watch",
   "POST /v1/alerts/{alert_id}/review",
   "POST /v1/webhooks/deliveries/{delivery_id}/retry",
 ]);

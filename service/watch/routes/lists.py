@@ -19,7 +19,7 @@ from service.http.guard import Admin, Searcher, guarded_router, needs
 from service.http.problems import answer_each, example, problems
 from service.record.values import Sender
 from service.runtime import Call, GalleryCall
-from service.watch.lists import arm, fit_list
+from service.watch.lists import arm, fit_list, pause
 from service.watch.sightings import sight
 
 sighting_router = guarded_router("/v1/sightings", "watch")
@@ -87,8 +87,12 @@ class WatchForm(models.WatchSettings, Form):
     """Only sightings of these cameras."""
     hours: Annotated[str, Field(max_length=16), AfterValidator(_check_hours)] = ""
     """Only at this time of day, such as `22:00-06:00`."""
+    weekdays: Annotated[list[models.Weekday], BeforeValidator(split_names)] = Field(
+        [], max_length=7, examples=[["sat", "sun"]]
+    )
+    """Only on these days of the week; a night belongs to the day on which it begins."""
     time_zone: Annotated[str, Field(max_length=64), AfterValidator(_check_zone)] = "UTC"
-    """The time zone of `hours`, such as `Europe/Zurich`."""
+    """The time zone of `hours` and `weekdays`, such as `Europe/Zurich`."""
     expires_at: Moment = Field(examples=["2026-03-31T00:00:00Z"])
     """End of the watch, at most 90 days ahead; RFC 3339, with time zone."""
     silent: GalleryName | None = None
@@ -119,6 +123,15 @@ class DisarmingForm(Form):
 
 
 WITHOUT_REASON = DisarmingForm()
+
+
+class PausingForm(Form):
+    """A pause of a list, or its end."""
+
+    paused: bool
+    """True compares the list with nothing until it is resumed with false."""
+    reason: Text | None = None
+    """Why; for the audit log."""
 
 
 class ReviewsForm(Form):
@@ -205,6 +218,35 @@ async def disarm_list(call: Admin, form: Sent[DisarmingForm] = WITHOUT_REASON) -
         reason=form.reason,
     )
     return await _read_list(call)
+
+
+@list_router.patch("")
+async def pause_list(call: Admin, form: Sent[PausingForm]) -> models.Watch:
+    """Pauses an armed list, or resumes it; its forecast and its trials stay as they are.
+
+    While it is paused, sightings are not compared with it and its traffic is not counted. It still
+    ends at its time, and tells of silent cameras. Arming it resumes it.
+    """
+    await call.runtime.audited.run(
+        "pause_list",
+        lambda _: pause(call.runtime, call.gallery, form.paused),
+        gallery=call.gallery.name,
+        paused=form.paused,
+        reason=form.reason,
+    )
+    return await _read_list(call)
+
+
+@list_router.get("/passages")
+async def list_passages(call: Searcher) -> models.Passages:
+    """Lists why tracks raised no alert in the last day, if the list was armed to explain it.
+
+    These are the newest 500 tracks whose best score stayed below the threshold, or that were too
+    unlikely. A track that was kept silent is not among them.
+    """
+    passages = await call.read(call.runtime.watch.passages.of_list)
+    call.note_view("list_passages", count=len(passages))
+    return models.Passages(results=passages)
 
 
 @list_router.put("/reviews")

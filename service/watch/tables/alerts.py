@@ -215,13 +215,15 @@ class Alerts(RecordPart):
         crop with the highest score.
 
         Returns:
-            None if the list is disarmed or deleted, or its nearest crop was deleted or has no name
-            any more.
+            None if the list is disarmed, paused or deleted, or its nearest crop was deleted or has
+            no name any more.
         """
         watch = find_armed(transaction, gallery_id)
         of_slot = "WHERE gallery_id = ? AND slot = ?"
         crop = transaction.row("crops", of_slot, (gallery_id, sighted.slot))
-        if watch is None or crop is None or crop["person_id"] is None:
+        if watch is None or watch.paused_at is not None:
+            return None
+        if crop is None or crop["person_id"] is None:
             return None
         quiet = timedelta(seconds=watch.settings.quiet_seconds)
         values = {

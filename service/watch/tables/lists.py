@@ -20,9 +20,11 @@ from service.watch.tables.alerts import (
 )
 from service.watch.tables.armed_lists import ARMED, ArmedList, find_armed, read_lists
 from service.watch.tables.camera_reviews import CameraReviews, ignore_reviews, read_reviews
+from service.watch.tables.passages import remove_passages
 from service.watch.tables.trials import LONGEST_TRIAL, read_trials
 
 MOST_ARMED = 100
+NOT_ARMED = "gallery: is not armed as a watch list; arm it first"
 
 
 class Watches(RecordPart):
@@ -62,14 +64,9 @@ class Watches(RecordPart):
         now = now_micros()
         # Later alerts have greater numbers than this time, even if the clock is set back.
         transaction.change(NEXT_NUMBER, (NEWEST_ALERT, now))
-        # Exclude the time while the list was disarmed, in which no traffic was counted.
-        for table in ("watch_traffic", "camera_traffic"):
-            transaction.change(
-                f"UPDATE {table} SET since = since + ? - watches.disarmed_at FROM watches "
-                f"WHERE {table}.gallery_id = ? AND watches.gallery_id = {table}.gallery_id "
-                "AND watches.disarmed_at IS NOT NULL",
-                (now, gallery_id),
-            )
+        _leave_out_pause(transaction, gallery_id, now)
+        if not settings.explain_passages:
+            remove_passages(transaction, gallery_id)
         armed = {
             "gallery_id": gallery_id,
             "settings": settings.model_dump_json(),
@@ -78,6 +75,7 @@ class Watches(RecordPart):
             "armed_at": now,
             "key_id": key_id,
             "disarmed_at": None,
+            "paused_at": None,
             "why": None,
             "kept_silent": 0,
         }
@@ -107,6 +105,23 @@ class Watches(RecordPart):
         if not transaction.change(disarmed, values) or armed_at is None:
             return None
         return write_alert(transaction, gallery_id, about_list("disarmed", why))
+
+    @transactional
+    def pause(self, transaction: Transaction, gallery_id: int, is_paused: bool) -> None:
+        """Compare an armed list with nothing from now on, or resume it.
+
+        Raises:
+            InvalidField: the list is not armed.
+        """
+        if find_armed(transaction, gallery_id) is None:
+            raise InvalidField(NOT_ARMED)
+        if is_paused:
+            paused = "UPDATE watches SET paused_at = coalesce(paused_at, ?) WHERE gallery_id = ?"
+            transaction.change(paused, (now_micros(), gallery_id), is_private=False)
+            return
+        _leave_out_pause(transaction, gallery_id, now_micros())
+        resumed = "UPDATE watches SET paused_at = NULL WHERE gallery_id = ?"
+        transaction.change(resumed, (gallery_id,), is_private=False)
 
     @transactional
     def warn(self, transaction: Transaction, gallery_id: int, detail: str) -> NotedVisit | None:
@@ -172,8 +187,23 @@ class Watches(RecordPart):
             InvalidField: the list is not armed.
         """
         if find_armed(transaction, gallery_id) is None:
-            raise InvalidField("gallery: is not armed as a watch list; arm it first")
+            raise InvalidField(NOT_ARMED)
         ignore_reviews(transaction, gallery_id, sender, are_ignored)
+
+
+def _leave_out_pause(transaction: Transaction, gallery_id: int, now: int) -> None:
+    """Leave out the time until now in which the list was paused or disarmed, and nothing counted.
+
+    Traffic a day is counted over the rest.
+    """
+    for table in ("watch_traffic", "camera_traffic"):
+        transaction.change(
+            f"UPDATE {table} SET since = since + ? - coalesce(paused_at, disarmed_at) FROM watches "
+            f"WHERE {table}.gallery_id = ? AND watches.gallery_id = {table}.gallery_id "
+            "AND since < coalesce(paused_at, disarmed_at)",
+            (now, gallery_id),
+            is_private=False,
+        )
 
 
 def stop_watching(transaction: Transaction) -> None:

@@ -9,6 +9,7 @@ from service.record.deleted_rows import DeleteRows, rows_of
 from service.watch.tables.alerts import Alerts
 from service.watch.tables.cameras import Cameras
 from service.watch.tables.lists import Watches
+from service.watch.tables.passages import Passages
 from service.watch.tables.traffic import ListTraffic
 from service.watch.tables.webhooks import Webhooks
 
@@ -19,11 +20,12 @@ DELETED_ROWS: Mapping[str, DeleteRows] = {
 
 
 class WatchTables:
-    """Lists, their traffic and alerts, webhooks and cameras in a record."""
+    """Lists, their traffic, passages and alerts, webhooks and cameras in a record."""
 
     def __init__(self, database: Database) -> None:
         self.watches = Watches(database)
         self.traffic = ListTraffic(database)
+        self.passages = Passages(database)
         self.alerts = Alerts(database)
         self.webhooks = Webhooks(database)
         self.cameras = Cameras(database)

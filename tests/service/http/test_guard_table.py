@@ -88,6 +88,8 @@ PUT /v1/cameras/{camera}/still : sight any
 GET /v1/cameras/{camera}/still : admin any
 PUT /v1/galleries/{gallery}/watch : admin
 GET /v1/galleries/{gallery}/watch : query
+GET /v1/galleries/{gallery}/watch/passages : query
+PATCH /v1/galleries/{gallery}/watch : admin
 DELETE /v1/galleries/{gallery}/watch : admin
 PUT /v1/galleries/{gallery}/watch/reviews : admin
 GET /v1/alerts : query any

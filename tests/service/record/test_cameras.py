@@ -15,9 +15,13 @@ HEALTHY = {"state": "ok", "fps": 10.0, "lag": 0.2}
 DOOR, YARD = (ApiKey(key_id, "0" * 64, ("sight",), created_at=NOON) for key_id in ("door", "yard"))
 
 
-def arm(record, gallery):
+def arm(record, gallery, **settings):
     settings = WatchSettings(
-        budget=3, expires_at=datetime.now(UTC) + timedelta(days=1), reason="door", retention_days=30
+        budget=3,
+        expires_at=datetime.now(UTC) + timedelta(days=1),
+        reason="door",
+        retention_days=30,
+        **settings,
     )
     forecast = Forecast(
         threshold=0.5,
