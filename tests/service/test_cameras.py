@@ -138,8 +138,9 @@ def test_a_camera_whose_heartbeats_end_raises_one_alert_and_another_when_it_is_b
     eventually(lambda: kinds(watching, wanted) == ["silent"])
     (silent,) = alerts(watching, gallery=wanted)
     assert (silent["camera"], silent["identity"], silent["image_url"]) == (camera, None, None)
-    assert f"the camera '{camera}' of the key" in silent["detail"]
-    assert "has sent nothing for 5 minutes; check the camera" in silent["detail"]
+    assert silent["detail"].startswith(
+        f"the camera '{camera}' has sent nothing for 5 minutes; check the camera"
+    )
     assert listed(watching, camera)["silent"]
     clock.advance(600, watching)
     assert kinds(watching, wanted) == ["silent"]

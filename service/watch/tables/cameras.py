@@ -239,7 +239,7 @@ class Cameras(RecordPart):
         if row["heartbeat_at"] > row["heard_at"]:
             what_is_missing = f"shown nothing to its program ({row['state']})"
         detail = (
-            f"the camera {camera!r} of the key {key.key_id} has {what_is_missing} for "
+            f"{_name_camera(transaction, key, camera)} has {what_is_missing} for "
             f"{_format_span(now - row['heard_at'])}; check the camera, its network and its program"
         )
         return alert_lists_of_camera(
@@ -309,7 +309,7 @@ def _end_silence(
     heard_at = before["heard_at"]
     camera = before["camera"]
     detail = (
-        f"the camera {camera!r} of the key {key.key_id} is heard again, after "
+        f"{_name_camera(transaction, key, camera)} is heard again, after "
         f"{_format_span(now - heard_at)} of silence"
     )
     return alert_lists_of_camera(transaction, "heard", key, camera, detail, heard_at, now)
@@ -317,6 +317,13 @@ def _end_silence(
 
 def _is_still_wanted(asked_at: datetime | None, now: datetime) -> bool:
     return asked_at is not None and now - asked_at < STILL_WANTED_FOR
+
+
+def _name_camera(transaction: Transaction, key: ApiKey, camera: str) -> str:
+    """Name a camera, with its key where another key has a camera of that name."""
+    others = "SELECT count(*) FROM cameras WHERE camera = ? AND key_id != ?"
+    is_ambiguous = transaction.value(others, (camera, key.key_id)) > 0
+    return f"the camera {camera!r}" + (f" of the key {key.key_id}" if is_ambiguous else "")
 
 
 def _format_span(span: timedelta) -> str:

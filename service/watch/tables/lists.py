@@ -200,7 +200,7 @@ def _leave_out_pause(transaction: Transaction, gallery_id: int, now: int) -> Non
         transaction.change(
             f"UPDATE {table} SET since = since + ? - coalesce(paused_at, disarmed_at) FROM watches "
             f"WHERE {table}.gallery_id = ? AND watches.gallery_id = {table}.gallery_id "
-            "AND since < coalesce(paused_at, disarmed_at)",
+            "AND coalesce(paused_at, disarmed_at) IS NOT NULL",
             (now, gallery_id),
             is_private=False,
         )

@@ -205,7 +205,7 @@ def test_of_several_processes_the_first_notes_a_silence(record, gallery, tmp_pat
     )
     assert (back.kind, back.detail) == (
         "heard",
-        "the camera 'gate' of the key door is heard again, after 6 minutes of silence",
+        "the camera 'gate' is heard again, after 6 minutes of silence",
     )
 
 
@@ -223,7 +223,7 @@ def test_a_camera_that_shows_its_program_nothing_falls_silent(record, gallery, s
     assert cameras.note_heartbeat(DOOR, "gate", dark, later + timedelta(minutes=1)) == []
     (silent,) = watch_of(record).alerts.page(10)
     assert silent.detail.startswith(
-        f"the camera 'gate' of the key door has shown nothing to its program ({state}) "
+        f"the camera 'gate' has shown nothing to its program ({state}) "
         "for 6 minutes; check the camera"
     )
     (gate,) = listed(record, later)

@@ -137,7 +137,7 @@ def test_passages_go_after_a_day_and_hidden_ones_after_an_hour(record, explained
         (b"1", False, KEPT_FOR),
         (b"2", False, timedelta(hours=23)),
         (b"3", True, timedelta(hours=2)),
-        (b"4", True, timedelta(minutes=59)),
+        (b"4", True, timedelta(minutes=30)),
     ):
         add(explained, [ended(name, hidden=hidden)])
         then = as_micros(NOW - age)
