@@ -46,8 +46,8 @@ DOCS = (
 # The page has no inline scripts or styles, and never turns text into either.
 PAGE = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'; trusted-types 'none'"
+    "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 DOCS_PATH = "/docs"
 DOCS_ASSETS_PATH = "/docs/assets/"

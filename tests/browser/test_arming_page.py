@@ -53,21 +53,27 @@ def buttons(dialog):
     return [button.inner_text() for button in dialog.get_by_role("button").all()]
 
 
-def test_more_false_alarms_than_accepted_are_accepted_or_made_fewer(tab, shop, listed):
+@pytest.mark.promise("budget")
+@pytest.mark.parametrize(("budget", "passages"), [("3", "500"), ("1", "500"), ("10", "3000")])
+def test_the_first_forecast_keeps_the_accepted_budget(tab, shop, listed, budget, passages):
+    open_panel(tab, shop.base_url, listed)
+    dialog = ask_for_forecast(
+        tab, **{"False alarms a day that you accept": budget, "Passages": passages}
+    )
+    alarms = "false alarm" if budget == "1" else "false alarms"
+    expect(dialog.locator(".forecast")).to_contain_text(f"{budget} {alarms} a day [")
+    expect(dialog).to_contain_text(f"You accept {budget} a day.")
+    assert buttons(dialog) == ["Cancel", "Back", "Arm"]
+
+
+def test_a_list_is_armed_with_what_was_accepted_and_keeps_it(tab, shop, listed):
     tab.set_viewport_size(PHONE)
     open_panel(tab, shop.base_url, listed)
     dialog = ask_for_forecast(tab)
-    expect(dialog.locator(".forecast")).to_contain_text("4 to 5 false alarms a day")
-    expect(dialog).to_contain_text("You accept 3 a day, and about 4.5 are forecast.")
-    assert buttons(dialog) == ["Cancel", "Back", "Stricter", "Accept 4 to 5"]
     for _ in at_each_size(tab):
         assert dialog.evaluate("dialog => dialog.scrollWidth <= dialog.clientWidth")
         for _ in in_both_schemes(tab):
             assert violations(tab) == []
-    press(dialog, "Stricter")
-    expect(dialog.locator(".forecast")).to_contain_text("3 false alarms a day")
-    expect(dialog).to_contain_text("You accept 3 a day.")
-    assert buttons(dialog) == ["Cancel", "Back", "Arm"]
     press(dialog, "Arm", exact=True)
     expect(tab.locator("#watch-list h2")).to_have_text(f"Armed: {listed}")
     assert read_list(shop, listed)["promised"]["false_alarms"] == pytest.approx(3)
@@ -81,36 +87,28 @@ def test_more_false_alarms_than_accepted_are_accepted_or_made_fewer(tab, shop, l
     assert buttons(dialog) == ["Cancel", "Back", "Arm"]
 
 
-def test_what_was_accepted_beyond_the_budget_is_shown_and_kept(tab, shop, listed):
-    open_panel(tab, shop.base_url, listed)
-    press(ask_for_forecast(tab), "Accept 4 to 5")
-    expect(tab.locator("#watch-list h2")).to_have_text(f"Armed: {listed}")
-    tab.locator("#watch-list summary").click()
-    expect(tab.locator("#watch-list dl").last).to_contain_text("4 to 5 false alarms a day")
-    press(tab, "Other settings…")
-    dialog = tab.locator("dialog.question")
-    press(dialog, "Show the forecast")
-    expect(dialog).to_contain_text("You accept 4.5 a day.")
-    press(dialog, "Arm", exact=True)
-    expect(dialog).to_have_count(0)
-    assert read_list(shop, listed)["settings"]["budget"] == 3
-
-
-@pytest.mark.parametrize(
-    ("budget", "passages", "accept"),
-    [("1", "3000", "Accept at most "), ("0.5", "500", "Accept 1")],
-)
-def test_stricter_is_not_offered_where_it_cannot_help(tab, shop, listed, budget, passages, accept):
+@pytest.mark.parametrize(("budget", "passages"), [("1", "3000"), ("0.5", "500")])
+def test_a_limit_beyond_the_budget_is_accepted_shown_and_kept(tab, shop, listed, budget, passages):
     open_panel(tab, shop.base_url, listed)
     dialog = ask_for_forecast(
         tab, **{"False alarms a day that you accept": budget, "Passages": passages}
     )
-    expect(dialog).to_contain_text(f"You accept {budget} a day, and ")
+    expect(dialog).to_contain_text(f"You accept {budget} a day, and no limit below ")
     accepted = buttons(dialog)[-1]
     assert buttons(dialog) == ["Cancel", "Back", accepted]
-    assert accepted.startswith(accept)
+    assert accepted.startswith("Accept at most ")
     press(dialog, accepted, exact=True)
     expect(tab.locator("#watch-list h2")).to_have_text(f"Armed: {listed}")
+    limit = accepted.removeprefix("Accept at most ")
+    tab.locator("#watch-list summary").click()
+    expect(tab.locator("#watch-list dl").last).to_contain_text(f"{limit} false alarms a day")
+    press(tab, "Other settings…")
+    dialog = tab.locator("dialog.question")
+    press(dialog, "Show the forecast")
+    expect(dialog).to_contain_text(f"You accept {limit} a day.")
+    press(dialog, "Arm", exact=True)
+    expect(dialog).to_have_count(0)
+    assert read_list(shop, listed)["settings"]["budget"] == float(budget)
 
 
 def test_a_refused_setting_is_called_by_its_label(tab, watching, drawn_crops):
@@ -121,8 +119,8 @@ def test_a_refused_setting_is_called_by_its_label(tab, watching, drawn_crops):
     dialog.get_by_label("Reason").fill("case 7/2026")
     press(dialog, "Show the forecast")
     expect(dialog.locator(".problem")).to_have_text(
-        "“Passages that all its cameras see in a day” is not known yet: 0 were counted, and "
-        "it takes 200 and a whole day; say about how many all cameras see in a day."
+        "“Passages that all its cameras see in a day” is not known yet: 0 were compared with the "
+        "list, and it takes 200 and a whole day; say about how many all cameras see in a day."
     )
 
 

@@ -137,7 +137,7 @@ def test_a_guard_arms_a_list_sees_two_visits_rejects_a_false_one_and_forgets_a_p
     assert read_list(shop, "suspects")["state"] == "disarmed"
     assert violations(tab) == []
     forecast = dialog.locator(".forecast").inner_text()
-    press(dialog, "Accept 4 to 5")
+    press(dialog, "Arm", exact=True)
     expect(tab.locator("#watch-list h2")).to_have_text("Armed: suspects")
     expect(tab.locator("#watch-list")).to_contain_text(forecast)
     assert read_list(shop, "suspects")["promised"]["sentence"] == forecast

@@ -3,6 +3,7 @@
 import { ask, blobOf } from "./api.js";
 import { ago, attempt, find, h, moment, percent, sentence, thumbnail } from "./elements.js";
 import { emptied, openSheet } from "./crop.js";
+import { startDecidingAll } from "./deciding.js";
 import { followAlerts } from "./feed.js";
 import { DECISIONS } from "./judge.js";
 import { marking, startMarks, unmark, unmarkAll } from "./marks.js";
@@ -18,6 +19,8 @@ const AGAIN_MS = 500;
 const TITLE = document.title;
 // Alerts by id, since the list was read.
 const known = new Map();
+// Ids of alerts whose decisions are on their way to the service.
+const underway = new Set();
 let unseen = 0;
 let reading = 0;
 let waiting = 0;
@@ -32,6 +35,7 @@ export function startAlerts(onDecided) {
   );
   startNotifying();
   startMarks(decideAll);
+  startDecidingAll();
   document.addEventListener("visibilitychange", () => noteUnseen(0));
   document.addEventListener("panel-shown", () => {
     noteUnseen(0);
@@ -112,7 +116,7 @@ function pictured(alert) {
     {
       type: "button",
       class: "open",
-      "aria-label": t("alerts.open_pictures", { title: titleOf(alert) }),
+      title: t("alerts.open_pictures"),
       onclick: () => enlarge(alert),
     },
     h("span", {}, thumbnail(alert.image_url, seenAt(alert)), t("alerts.seen")),
@@ -212,8 +216,12 @@ function judging(alert) {
         "aria-label": `${title}: ${sightOf(alert)}`,
         title: `${title} (${key})`,
         "aria-pressed": String(alert.state === decision),
-        onclick: ({ currentTarget }) =>
-          decide(alert, currentTarget.getAttribute("aria-pressed") === "true" ? "open" : decision),
+        onclick: ({ currentTarget, isTrusted }) => {
+          const isTakenBack = currentTarget.getAttribute("aria-pressed") === "true";
+          decide(alert, isTakenBack ? "open" : decision);
+          // A key presses it by a script, and goes on with the next alert.
+          if (!isTrusted && !isTakenBack) toNextOpen(currentTarget.closest("#alerts > .card"));
+        },
       },
       `${sign} ${title}`,
     ),
@@ -221,10 +229,26 @@ function judging(alert) {
 }
 
 async function decide(alert, decision) {
+  underway.add(alert.alert_id);
   await act(async () => {
     await review(alert, decision);
     await decided();
   });
+  underway.delete(alert.alert_id);
+}
+
+// Focus the next alert that is not decided, below a card or else from the top.
+function toNextOpen(card) {
+  if (card === null) return;
+  const cards = [...document.querySelectorAll("#alerts > .card")];
+  const at = cards.indexOf(card);
+  const next = [...cards.slice(at + 1), ...cards.slice(0, at)].find(isOpen);
+  next?.querySelector(".open").focus();
+}
+
+function isOpen(card) {
+  const { alert } = card.dataset;
+  return card.querySelector(".open") && known.get(alert)?.state === "open" && !underway.has(alert);
 }
 
 // Send a decision on the picture and score that the page shows.

@@ -3,13 +3,14 @@
 import { ask } from "./api.js";
 import { attempt, h, localTime, moment, onSubmit, sentence, ZONE } from "./elements.js";
 import { gallery, inGallery } from "./place.js";
-import { inNumbers, t, textNodes } from "./texts.js";
+import { inNumbers, LOCALE, t, textNodes } from "./texts.js";
 
 const DAY_MS = 86_400_000;
 const MOST_DAYS = 90;
 const DAYS = 7;
-// Computed numbers may differ by so little from those that are entered.
-const ROUNDING = 1e-6;
+// The first of them is a Monday.
+const WEEKDAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+const A_MONDAY = Date.UTC(2024, 0, 1);
 
 // Return the ending of the text that says a number of false alarms as the service’s sentence does,
 // and its values.
@@ -27,23 +28,18 @@ export function acceptedBy({ settings, promised }) {
   return t(`arming.alarms.${ending}`, values);
 }
 
-function acceptance({ promised, false_alarms: expected, high }) {
-  if (!promised) return t("arming.accept.most", { count: high });
-  const [ending, values] = alarms(expected);
-  return t(`arming.accept.${ending}`, values);
-}
-
-// Return the false alarms a day that were accepted with a forecast, which may be more than those
-// of the settings.
-function acceptedWith({ budget }, { promised, false_alarms: expected, high }) {
-  return Math.max(budget, (promised ? expected : high) ?? 0);
+// Return the false alarms a day that were accepted with a forecast, which are more than those of
+// the settings where so few cannot be promised.
+function acceptedWith({ budget }, { promised, high }) {
+  return promised ? budget : Math.max(budget, high ?? 0);
 }
 
 const rounded = (number) => Number(number.toPrecision(3));
 const precise = (number) => inNumbers(rounded(number));
 
-// Show the settings, then their forecast, which the operator confirms to arm the list.
-export function askToArm({ settings, promised }, galleries, armed) {
+// Show the settings, then their forecast, which the operator confirms to arm the list. `counted` is
+// the number of passages that all cameras have counted in the last day.
+export function askToArm({ settings, promised }, galleries, counted, armed) {
   const path = inGallery("/watch");
   const title = t("arming.title", { gallery: gallery() });
   const wrong = h("div");
@@ -66,6 +62,7 @@ export function askToArm({ settings, promised }, galleries, armed) {
   const form = settingsForm(
     { ...settings, accepted: before && rounded(before) },
     galleries,
+    settings ? 0 : counted,
     buttons(h("button", { class: "main" }, t("arming.show_forecast"))),
   );
   const put = (pairs) => {
@@ -84,7 +81,6 @@ export function askToArm({ settings, promised }, galleries, armed) {
   // Show the forecast for settings, and the false alarms a day that the user accepts.
   async function forecast(pairs, { accepted, outdated = false }) {
     const proposal = await put(pairs);
-    const stricter = await findStricter(pairs, proposal, accepted);
     const isMore = exceeds(proposal.forecast, accepted);
     const [alarmed, ...found] = sentence(proposal.forecast.sentence).split(/(?<=\.) /);
     const explained = proposal.forecast.sentence.includes("[") && `${t("arming.brackets")} `;
@@ -109,17 +105,11 @@ export function askToArm({ settings, promised }, galleries, armed) {
       ),
       buttons(
         h("button", { type: "button", onclick: () => step.replaceChildren(form) }, t("back")),
-        isMore &&
-          stricter &&
-          h(
-            "button",
-            {
-              type: "button",
-              onclick: () => attempt(wrong, () => forecast(stricter, { accepted })),
-            },
-            t("arming.stricter"),
-          ),
-        h("button", { class: "main" }, isMore ? acceptance(proposal.forecast) : t("arming.arm")),
+        h(
+          "button",
+          { class: "main" },
+          isMore ? t("arming.accept.most", { count: proposal.forecast.high }) : t("arming.arm"),
+        ),
       ),
     );
     onSubmit(arm, () =>
@@ -139,32 +129,17 @@ export function askToArm({ settings, promised }, galleries, armed) {
     heading.focus();
   }
 
-  // Return settings whose forecast is what the user accepts, or null if none of them can promise it.
-  async function findStricter(pairs, { settings: asked, forecast: first }, accepted) {
-    if (!first.promised || !exceeds(first, accepted)) return null;
-    const budget = (asked.budget * accepted) / first.false_alarms;
-    const changed = pairs.map(([name, value]) => [name, name === "budget" ? budget : value]);
-    const { forecast: second } = await put(changed);
-    return second.promised && !exceeds(second, accepted) ? changed : null;
-  }
-
   step.append(form);
   document.body.append(dialog);
   dialog.showModal();
 }
 
-// Return whether more false alarms are forecast than accepted.
-function exceeds({ promised, false_alarms: expected, high }, accepted) {
-  const most = promised ? expected : high;
-  return most !== null && most > accepted * (1 + ROUNDING);
-}
+// Return whether no limit as low as what is accepted can be promised.
+const exceeds = ({ promised, high }, accepted) => !promised && high !== null && high > accepted;
 
 function said(forecast, accepted) {
-  const values = { accepted: precise(accepted) };
-  if (!exceeds(forecast, accepted)) return t("arming.accepted", values);
-  return forecast.promised
-    ? t("arming.accepted_less", { ...values, number: precise(forecast.false_alarms) })
-    : t("arming.accepted_unlimited", { ...values, number: forecast.high });
+  const values = { accepted: precise(accepted), number: forecast.high };
+  return t(exceeds(forecast, accepted) ? "arming.accepted_unlimited" : "arming.accepted", values);
 }
 
 function advice({ found, found_high: bound, found_basis: basis }) {
@@ -175,11 +150,22 @@ function advice({ found, found_high: bound, found_basis: basis }) {
   return !isSaid && h("p", { class: "hint" }, t("arming.more_cameras"));
 }
 
-// `galleries` are the names of those whose people can be kept silent.
-function settingsForm(settings, galleries, buttons) {
+const nameOfDay = (number, style) =>
+  new Intl.DateTimeFormat(LOCALE, { weekday: style, timeZone: "UTC" }).format(
+    A_MONDAY + number * DAY_MS,
+  );
+
+// Name the weekdays of a list.
+export const namesOfDays = (days) =>
+  WEEKDAYS.flatMap((day, number) => (days.includes(day) ? nameOfDay(number, "short") : []));
+
+// `galleries` are the names of those whose people can be kept silent, and `counted` is a number of
+// passages a day to begin with, or 0.
+function settingsForm(settings, galleries, counted, buttons) {
   const ends = Math.max(Date.parse(settings.expires_at) || 0, 0);
   const [from = "", until = ""] = (settings.hours ?? "").split("-");
-  const zone = settings.hours ? settings.time_zone : ZONE;
+  const days = settings.weekdays ?? [];
+  const zone = settings.hours || days.length > 0 ? settings.time_zone : ZONE;
   const option = (value, text, chosen) => h("option", { value, selected: value === chosen }, text);
   const scope = settings.quiet_scope ?? "camera";
   const silent = settings.silent ?? "";
@@ -211,10 +197,14 @@ function settingsForm(settings, galleries, buttons) {
         min: 1,
         max: 1e7,
         step: "any",
-        value: settings.tracks_per_day ?? "",
+        value: settings.tracks_per_day ?? (counted || ""),
         placeholder: t("arming.passages_empty"),
       },
-      h("span", { class: "hint" }, t("arming.passages_hint")),
+      h(
+        "span",
+        { class: "hint" },
+        t(counted > 0 ? "arming.passages_counted" : "arming.passages_hint"),
+      ),
     ),
     field(t("arming.until"), "expires_at", {
       type: "datetime-local",
@@ -238,7 +228,7 @@ function settingsForm(settings, galleries, buttons) {
     }),
     h(
       "details",
-      { open: Boolean(settings.cameras?.length || settings.hours) },
+      { open: Boolean(settings.cameras?.length || settings.hours || days.length) },
       h("summary", {}, t("arming.only_some")),
       field(t("cameras"), "cameras", {
         list: "cameras",
@@ -250,6 +240,24 @@ function settingsForm(settings, galleries, buttons) {
         { class: "pair" },
         field(t("from"), "from", { type: "time", value: from }),
         field(t("to"), "until", { type: "time", value: until }),
+      ),
+      h(
+        "fieldset",
+        { class: "days" },
+        h("legend", {}, t("arming.weekdays")),
+        WEEKDAYS.map((day, number) =>
+          h(
+            "label",
+            { class: "check" },
+            h("input", {
+              type: "checkbox",
+              name: "weekdays",
+              value: day,
+              checked: days.includes(day),
+            }),
+            h("abbr", { title: nameOfDay(number, "long") }, nameOfDay(number, "short")),
+          ),
+        ),
       ),
       h("p", { class: "hint" }, t("arming.zone", { zone })),
     ),
@@ -276,24 +284,41 @@ function settingsForm(settings, galleries, buttons) {
       ),
       h("span", { class: "hint" }, t("arming.silent_hint")),
     ),
+    h(
+      "label",
+      { class: "check" },
+      h("input", {
+        type: "checkbox",
+        name: "explain_passages",
+        value: "true",
+        checked: Boolean(settings.explain_passages),
+      }),
+      h(
+        "span",
+        {},
+        t("arming.explain"),
+        h("span", { class: "hint" }, ` ${t("arming.explain_hint")}`),
+      ),
+    ),
     buttons,
   );
 }
 
 function fieldsOf(form) {
-  const { from, until, expires_at: ends, ...rest } = Object.fromEntries(new FormData(form));
+  const fields = new FormData(form);
+  const days = fields.getAll("weekdays").join(",");
+  fields.delete("weekdays");
+  const { from, until, expires_at: ends, ...rest } = Object.fromEntries(fields);
   if (Boolean(from) !== Boolean(until)) throw new Error(t("arming.both_times"));
   // Unless another number was entered, the list keeps the budget that its forecast was made for.
   const { budget, accepted } = form.dataset;
   if (rest.budget === accepted) rest.budget = budget;
-  const hours = from && [
-    ["hours", `${from}-${until}`],
-    ["time_zone", form.dataset.zone],
-  ];
   return [
     ...Object.entries(rest),
     ["expires_at", new Date(ends).toISOString()],
     ["quiet_seconds", form.dataset.quiet],
-    ...(hours || []),
+    ["hours", from && `${from}-${until}`],
+    ["weekdays", days],
+    ["time_zone", (from || days) && form.dataset.zone],
   ].filter(([, value]) => value !== "");
 }

@@ -11,6 +11,10 @@ const MOST_SHOWN = 1000;
 const AGAIN_MS = 30_000;
 let seesAll = false;
 let galleries = [];
+let passages = 0;
+
+// Return how many passages the cameras of the panel have counted in the last day.
+export const passagesOfDay = () => passages;
 
 export function startHealth() {
   document.addEventListener("galleries-read", ({ detail }) => {
@@ -33,6 +37,7 @@ export async function showCameras(all) {
     const { results } = await pages("/v1/cameras", {}, MOST_SHOWN);
     results.sort(byUrgency);
     const focused = document.activeElement?.dataset.zones;
+    passages = results.reduce((sum, { tracks }) => sum + tracks, 0);
     place.querySelector("ul").replaceChildren(...results.map((camera) => row(camera, results)));
     if (focused) place.querySelector(`[data-zones="${CSS.escape(focused)}"]`)?.focus();
     const silent = results.filter((camera) => camera.silent).length;

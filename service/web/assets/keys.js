@@ -26,8 +26,15 @@ const CARDS = { search: "#answer .card", watch: "#alerts .card:has(.open)" };
 // Set if letters and signs are no shortcuts, because speech input may type them.
 const OFF = "gmn-letters-off";
 
+// The card that had the focus last, by a selector. A page that reads itself again replaces its cards.
+let last = null;
+
 export function startKeys() {
   document.addEventListener("keydown", press);
+  document.addEventListener("focusin", ({ target }) => {
+    const card = target.closest(Object.values(CARDS).join());
+    last = card && selectorOf(card);
+  });
   find("#shortcuts").addEventListener("click", showKeys);
 }
 
@@ -37,13 +44,26 @@ function press(event) {
   if (key.length === 1 && localStorage.getItem(OFF)) return;
   const dialog = [...document.querySelectorAll("dialog[open]")].at(-1);
   if (dialog && dialog.id !== "sheet") return;
-  const result = target.closest(Object.values(CARDS).join());
+  const result = target.closest(Object.values(CARDS).join()) ?? refocused(target);
   const done = dialog
     ? control(dialog, key)
     : (result && control(result, key)) || control(find("main"), key) || elsewhere(key, result);
   if (!done) return;
   event.preventDefault();
   if (done !== true) done.click();
+}
+
+const selectorOf = (card) =>
+  card.dataset.alert
+    ? `#alerts > [data-alert="${card.dataset.alert}"]`
+    : `#answer .card:has([data-of="${card.querySelector("[data-of]")?.dataset.of}"])`;
+
+// Return the card that stands in place of the one that had the focus before it was replaced.
+function refocused(target) {
+  const card = target === document.body && last !== null && find(last);
+  if (!card || !card.checkVisibility()) return null;
+  card.querySelector(".open").focus();
+  return card;
 }
 
 const typing = (target) =>

@@ -143,6 +143,10 @@ for (const [language, name] of Object.entries(LANGUAGES))
 find("#language").value = LANGUAGE;
 find("#language").addEventListener("change", (event) => choose(event.target.value));
 
+find("#header-more").addEventListener("click", ({ currentTarget: button }) =>
+  button.setAttribute("aria-expanded", String(button.ariaExpanded !== "true")),
+);
+
 startStatus();
 startNames();
 startKeys();

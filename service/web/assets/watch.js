@@ -2,13 +2,14 @@
 
 import { showAlerts, startAlerts } from "./alerts.js";
 import { ask } from "./api.js";
-import { acceptedBy, askToArm } from "./arming.js";
+import { acceptedBy, askToArm, namesOfDays } from "./arming.js";
 import { attempt, find, h, moment, question, sentence } from "./elements.js";
-import { showCameras, startHealth } from "./health.js";
+import { passagesOfDay, showCameras, startHealth } from "./health.js";
+import { explained } from "./passages.js";
 import { addressOf, gallery, inGallery, panel } from "./place.js";
 import { describeTrials } from "./trials.js";
 import { showSending, startTrying, tryButton } from "./trying.js";
-import { inNumbers, t, textNodes } from "./texts.js";
+import { inList, inNumbers, t, textNodes } from "./texts.js";
 import { showWebhooks, startWebhooks } from "./webhooks.js";
 
 let administers = false;
@@ -42,9 +43,11 @@ async function load() {
     const watch = await ask(inGallery("/watch"));
     if (gallery() !== name) return;
     // A new alert reads the list again; what was unfolded stays so.
-    const isOpen = place.querySelector("details")?.open ?? false;
+    const isOpen = place.querySelector("details.settings")?.open ?? false;
+    const isExplained = place.querySelector("details.passages")?.open ?? false;
     place.replaceChildren(...described(watch));
-    if (isOpen) place.querySelector("details")?.setAttribute("open", "");
+    if (isOpen) place.querySelector("details.settings")?.setAttribute("open", "");
+    if (isExplained) place.querySelector("details.passages")?.setAttribute("open", "");
     showSending(watch, administers);
   });
 }
@@ -55,6 +58,7 @@ function described(watch) {
     settings,
     armed_at: armedAt,
     disarmed_at: disarmedAt,
+    paused_at: pausedAt,
     why,
     promised,
     forecast,
@@ -76,10 +80,7 @@ function described(watch) {
         [t("watch.accepted"), acceptedBy(watch)],
         [t("watch.known_from"), (forecast ?? promised).rests_on],
         [t("cameras"), settings.cameras.join(", ") || t("all")],
-        [
-          t("watch.hours"),
-          settings.hours ? `${settings.hours} (${settings.time_zone})` : t("always"),
-        ],
+        [t("watch.hours"), hoursOf(settings)],
         [t("watch.several_cameras"), settings.quiet_scope === "list" && t("watch.one_alert")],
         [t("watch.alerts_kept"), t("days", { count: settings.retention_days })],
         [t("reason"), settings.reason],
@@ -105,12 +106,14 @@ function described(watch) {
   return [
     h(
       "h2",
-      { class: armed ? `dot ${why ? "" : "ready"}` : null },
-      textNodes(armed ? "watch.armed" : "watch.not_armed", {
+      { class: armed ? `dot ${why || pausedAt ? "" : "ready"}` : null },
+      textNodes(pausedAt ? "watch.is_paused" : armed ? "watch.armed" : "watch.not_armed", {
         gallery: h("span", { class: "name" }, gallery()),
       }),
     ),
     why && h("p", { class: "note" }, sentence(armed ? t("watch.paused", { why }) : why)),
+    pausedAt &&
+      h("p", { class: "note" }, textNodes("watch.paused_since", { time: moment(pausedAt) })),
     watch.silent?.why &&
       h("p", { class: "note" }, sentence(t("watch.nobody_silent", { why: watch.silent.why }))),
     !armedAt && h("p", { class: "hint" }, t("watch.once_armed")),
@@ -119,11 +122,12 @@ function described(watch) {
     armed &&
       h(
         "details",
-        {},
+        { class: "settings" },
         h("summary", {}, t("watch.settings")),
         table(more),
         h("p", { class: "hint" }, t("watch.how_to_read")),
       ),
+    armed && settings.explain_passages && explained(),
     !administers && h("p", { class: "hint" }, t("watch.administrator")),
     empty &&
       h(
@@ -138,8 +142,9 @@ function described(watch) {
         "div",
         { class: "row" },
         button(t(armed ? "watch.other_settings" : "watch.arm"), armed ? "" : "main", () =>
-          askToArm(watch, others(), load),
+          askToArm(watch, others(), passagesOfDay(), load),
         ),
+        armed && button(t(pausedAt ? "watch.resume" : "watch.pause"), "", () => pause(!pausedAt)),
         armed && button(t("watch.disarm"), "danger quiet", disarm),
       ),
     !empty && armed && tryButton(watch),
@@ -158,6 +163,12 @@ const table = (rows) =>
   );
 
 const others = () => galleries.map(({ name }) => name).filter((name) => name !== gallery());
+
+function hoursOf({ hours, weekdays, time_zone: zone }) {
+  const days = weekdays.length > 0 && inList(namesOfDays(weekdays));
+  if (!days && !hours) return t("always");
+  return `${[days, hours].filter(Boolean).join(", ")} (${zone})`;
+}
 
 function keptSilent({ gallery: name, people, tracks }) {
   return t("watch.kept_silent", {
@@ -187,6 +198,14 @@ function lasting(days) {
   return days < 2
     ? t("hours", { count: Math.round(days * 24) })
     : t("days", { count: Math.round(days) });
+}
+
+// A pause changes neither the forecast nor the trials, so that it asks nothing.
+async function pause(isPaused) {
+  const body = new FormData();
+  body.append("paused", isPaused);
+  await attempt(find("#watch-list"), () => ask(inGallery("/watch"), { method: "PATCH", body }));
+  await load();
 }
 
 async function disarm() {

@@ -48,6 +48,7 @@ def fit_threshold(
     return ThresholdFit(watch_list, rate, reference, crops_per_track, artefact).at(None, traffic)
 
 
+@pytest.mark.promise("budget")
 @pytest.mark.parametrize(("budget", "tracks"), [(3, 500), (1, 500), (10, 3000)])
 @pytest.mark.parametrize("people", [2, 6, 40])
 def test_the_forecast_expects_the_accepted_budget_before_and_after_traffic(people, budget, tracks):
