@@ -8,6 +8,8 @@ import httpx2
 import pytest
 from playwright.sync_api import expect
 
+from service.api_keys import LOCAL_ADMIN
+from service.watch.tables.cameras import CameraCounts
 from tests.browser.conftest import (
     FIRST,
     NAMES,
@@ -17,6 +19,7 @@ from tests.browser.conftest import (
     new_gallery,
     png,
     press,
+    results,
     violations,
 )
 from tests.browser.test_watch_page import (
@@ -111,11 +114,64 @@ def test_a_limit_beyond_the_budget_is_accepted_shown_and_kept(tab, shop, listed,
     assert read_list(shop, listed)["settings"]["budget"] == float(budget)
 
 
+def test_passages_are_filled_in_from_what_the_cameras_counted(tab, watching, drawn_crops, people):
+    name = new_gallery(watching, drawn_crops)
+    now = datetime.now(UTC)
+    sent = {
+        camera: CameraCounts(now, now, crops=tracks, tracks=tracks)
+        for camera, tracks in {"gate": 40, "hall": 39, "yard": 40}.items()
+    }
+    people.watch.cameras.note_sightings(LOCAL_ADMIN, sent, now)
+    open_panel(tab, watching.base_url, name)
+    expect(tab.locator("#health")).to_contain_text("39 passages")
+    counted = sum(camera["tracks"] for camera in results(watching, "/v1/cameras"))
+    assert counted >= 119
+    press(tab.locator("#watch-list"), "Arm…")
+    dialog = tab.locator("dialog.question")
+    expect(dialog.get_by_label("Passages")).to_have_value(str(counted))
+    expect(dialog).to_contain_text("Counted in the last day.")
+    dialog.get_by_label("Reason").fill("case 7/2026")
+    press(dialog, "Show the forecast")
+    dialog.locator(".forecast").wait_for()
+
+
+def test_a_list_is_armed_for_nights_and_weekdays_and_explains_its_passages(
+    tab, watching, drawn_crops
+):
+    name = new_gallery(watching, drawn_crops)
+    open_panel(tab, watching.base_url, name)
+    press(tab.locator("#watch-list"), "Arm…")
+    dialog = tab.locator("dialog.question")
+    dialog.get_by_label("Passages").fill("1000")
+    dialog.get_by_label("Reason").fill("case 7/2026")
+    dialog.get_by_text("Only some cameras or hours").click()
+    dialog.get_by_label("From").fill("22:00")
+    dialog.get_by_label("To", exact=True).fill("06:00")
+    for day in ("Fri", "Sat"):
+        dialog.get_by_label(day).check()
+    dialog.get_by_label("Explain why it did not ring").check()
+    assert violations(tab) == []
+    press(dialog, "Show the forecast")
+    press(dialog, "Arm", exact=True)
+    expect(tab.locator("#watch-list h2")).to_have_text(f"Armed: {name}")
+    settings = read_list(watching, name)["settings"]
+    assert (settings["hours"], settings["weekdays"]) == ("22:00-06:00", ["fri", "sat"])
+    assert settings["explain_passages"]
+    tab.locator("#watch-list summary").first.click()
+    expect(tab.locator("#watch-list dl").last).to_contain_text("Fri and Sat, 22:00-06:00")
+    # Other settings begin with these.
+    press(tab, "Other settings…")
+    expect(dialog.get_by_label("Fri")).to_be_checked()
+    expect(dialog.get_by_label("Sun")).not_to_be_checked()
+    expect(dialog.get_by_label("Explain why it did not ring")).to_be_checked()
+
+
 def test_a_refused_setting_is_called_by_its_label(tab, watching, drawn_crops):
     name = new_gallery(watching, drawn_crops)
     open_panel(tab, watching.base_url, name)
     press(tab.locator("#watch-list"), "Arm…")
     dialog = tab.locator("dialog.question")
+    dialog.get_by_label("Passages").fill("")
     dialog.get_by_label("Reason").fill("case 7/2026")
     press(dialog, "Show the forecast")
     expect(dialog.locator(".problem")).to_have_text(

@@ -7,7 +7,8 @@ import pytest
 from playwright.sync_api import expect
 
 from service.api_keys import LOCAL_ADMIN
-from tests.browser.conftest import FIRST, SIZES, press, results, violations
+from service.watch.tables.passages import BestLook, EndedPassage
+from tests.browser.conftest import FIRST, SIZES, arm_list, press, results, violations
 from tests.browser.test_watch_page import (
     make_webhook,
     open_panel,
@@ -238,3 +239,161 @@ def test_a_webhook_that_sent_nothing_says_so_and_a_dead_address_in_plain_words(
     )
     (hook,) = results(watching, "/v1/webhooks")
     watching.delete(f"/v1/webhooks/{hook['webhook_id']}")
+
+
+def state_of(http, gallery):
+    """Return the decisions on the alerts of a list, by camera."""
+    found = results(http, "/v1/alerts", gallery=gallery)
+    return {alert["camera"]: alert["state"] for alert in found}
+
+
+def test_a_decision_by_key_goes_on_with_the_next_open_alert(tab, watching, armed, people):
+    cameras = [f"camera {number}" for number in range(4)]
+    for number, camera in enumerate(cameras):
+        people.pass_by(armed, slot=1 + number, camera=camera, content=FIRST)
+    resize(tab, SIZES[0])
+    cards = open_alerts(tab, watching, armed, 4)
+    # Two of them stand beside each other.
+    places = [card.bounding_box() for card in cards.all()]
+    assert places[0]["y"] == places[1]["y"]
+    tab.keyboard.press("ArrowDown")
+    for key in "crcc":
+        tab.keyboard.press(key)
+    decisions = ["confirmed", "rejected", "confirmed", "confirmed"]
+    decided = dict(zip(reversed(cameras), decisions, strict=True))
+    eventually(lambda: state_of(watching, armed) == decided)
+    # The last one keeps the focus, and is taken back there.
+    tab.keyboard.press("c")
+    eventually(lambda: state_of(watching, armed)[cameras[0]] == "open")
+
+
+def test_a_decision_by_mouse_stays_where_it_is(tab, watching, armed, people):
+    for number in range(2):
+        people.pass_by(armed, slot=1 + number, camera=f"camera {number}")
+    cards = open_alerts(tab, watching, armed, 2)
+    button = cards.first.get_by_role("button", name="Same person")
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    expect(button).to_be_focused()
+
+
+def test_a_decision_by_key_is_not_lost_when_the_page_reads_itself_again(
+    tab, watching, armed, people
+):
+    for number in range(2):
+        people.pass_by(armed, slot=1 + number, camera=f"camera {number}")
+    cards = open_alerts(tab, watching, armed, 2)
+    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("c")
+    eventually(lambda: state_of(watching, armed)["camera 1"] == "confirmed")
+    expect(cards.nth(1).locator(".open")).to_be_focused()
+    with tab.expect_response(re.compile(r"/v1/alerts\?")):
+        tab.evaluate("document.dispatchEvent(new Event('gallery-changed'))")
+    tab.wait_for_function("document.activeElement === document.body")
+    expect(cards).to_have_count(2)
+    tab.keyboard.press("c")
+    eventually(lambda: state_of(watching, armed)["camera 0"] == "confirmed")
+
+
+def test_all_open_alerts_of_a_time_are_decided_at_once_and_taken_back(tab, watching, armed, people):
+    for number in range(3):
+        people.pass_by(armed, slot=1 + number, camera=f"camera {number}")
+    old = people.pass_by(armed, slot=20, camera="old").alert.number
+    hours_ago = int((datetime.now(UTC) - timedelta(hours=2)).timestamp() * 1e6)
+    aged = "UPDATE alerts SET created_at = ? WHERE number = ?"
+    people.record.database.write(lambda transaction: transaction.change(aged, (hours_ago, old)))
+    open_alerts(tab, watching, armed, 4)
+    press(tab, "Decide all")
+    dialog = tab.get_by_role("dialog", name="Decide all")
+    expect(dialog).to_contain_text("3 alerts are not decided.")
+    dialog.get_by_label("Alerts of").select_option(label="the last 24 hours")
+    expect(dialog).to_contain_text("4 alerts are not decided.")
+    assert violations(tab) == []
+    dialog.get_by_label("Alerts of").select_option(label="the last hour")
+    expect(dialog).to_contain_text("3 alerts are not decided.")
+    press(dialog, "Another person")
+    outcome = tab.locator("#watch .outcomes")
+    expect(outcome).to_contain_text("3 alerts rejected.")
+    assert state_of(watching, armed) == {
+        "camera 0": "rejected",
+        "camera 1": "rejected",
+        "camera 2": "rejected",
+        "old": "open",
+    }
+    press(outcome, "Undo")
+    expect(outcome).to_contain_text("3 alerts are not decided again.")
+    assert set(state_of(watching, armed).values()) == {"open"}
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_header_and_state_leave_a_phones_window_to_the_panel(tab, watching, armed, language):
+    resize(tab, PHONE)
+    open_panel(tab, watching.base_url, armed)
+    tab.evaluate("language => localStorage.setItem('gmn-language', language)", language)
+    tab.reload()
+    tab.locator("#watch-list h2").wait_for()
+    expect(tab.locator("#state .dot")).to_be_visible()
+    state = tab.locator("#state").bounding_box()
+    assert state["y"] + state["height"] <= 100
+    assert tab.evaluate("document.documentElement.scrollWidth") == PHONE[0]
+    links = [link.bounding_box() for link in tab.locator("nav a").all()]
+    assert len({link["y"] for link in links}) == 1
+    assert violations(tab) == []
+    expect(tab.locator("#lately")).to_be_hidden()
+    tab.locator("#header-more").click()
+    expect(tab.locator("#lately")).to_be_visible()
+    expect(tab.locator("#language")).to_be_visible()
+    assert violations(tab) == []
+
+
+def test_the_page_can_be_kept_as_an_app(tab, watching, armed):
+    """Chromium says what keeps a page from being installed."""
+    open_panel(tab, watching.base_url, armed)
+    session = tab.context.new_cdp_session(tab)
+    manifest = session.send("Page.getAppManifest")
+    assert manifest["errors"] == []
+    assert manifest["url"].endswith("/assets/page.webmanifest")
+    errors = session.send("Page.getInstallabilityErrors")["installabilityErrors"]
+    # A window of a test is in incognito mode.
+    assert {error["errorId"] for error in errors} <= {"in-incognito"}
+    for size in (180, 192, 512):
+        icon = watching.get(f"/assets/icon-{size}.png")
+        assert icon.headers["content-type"] == "image/png"
+    assert tab.evaluate("navigator.serviceWorker?.controller ?? null") is None
+
+
+def test_a_list_is_paused_and_resumed_on_the_page(tab, watching, armed, people):
+    open_panel(tab, watching.base_url, armed)
+    press(tab, "Pause")
+    expect(tab.locator("#watch-list h2")).to_have_text(f"Paused: {armed}")
+    assert people.pass_by(armed) is None
+    assert violations(tab) == []
+    press(tab, "Resume")
+    expect(tab.locator("#watch-list h2")).to_have_text(f"Armed: {armed}")
+    assert people.pass_by(armed).is_new
+
+
+def test_the_page_says_why_a_list_did_not_ring(tab, watching, armed, people):
+    arm_list(watching, armed, explain_passages="true", weekdays="mon,tue,wed,thu,fri,sat,sun")
+    now = datetime.now(UTC)
+    looks = [
+        BestLook(now, 0.26, 0.3, None, 80, ("blurred",)),
+        BestLook(now, 0.32, 0.3, 0.41, None, ()),
+    ]
+    passages = [
+        EndedPassage(None, now, now, camera, "17", look, hidden=False)
+        for camera, look in zip(("gate", None), looks, strict=True)
+    ]
+    people.watch.passages.add(people.gallery_id(armed), passages)
+    resize(tab, PHONE)
+    open_panel(tab, watching.base_url, armed)
+    tab.get_by_text("Why not?").click()
+    rows = tab.get_by_role("list", name="Why not?").get_by_role("listitem")
+    expect(rows).to_have_count(2)
+    shown = " ".join(rows.all_inner_texts())
+    assert "0.04 below; 80 pixels high; blurred" in shown
+    assert "0.02 above, but with a probability of 41%; an alert needs 50%" in shown
+    assert "Score 0.26; the threshold is 0.30." in shown
+    assert rows.locator("img").count() == 0
+    assert tab.evaluate("document.documentElement.scrollWidth") == PHONE[0]
+    assert violations(tab) == []

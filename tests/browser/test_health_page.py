@@ -59,5 +59,5 @@ def test_the_watch_panel_shows_the_cameras_and_alerts_about_silent_ones(
         expect(cameras.locator("pre")).to_be_hidden()
         alert = tab.locator("#alerts > li")
         expect(alert.locator("h3")).to_have_text("The camera yard is silent")
-        expect(alert).to_contain_text("has sent nothing for 7 minutes; check the camera")
+        expect(alert).to_contain_text("The camera 'yard' has sent nothing for 7 minutes; check")
         assert violations(tab) == []

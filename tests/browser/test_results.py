@@ -23,6 +23,7 @@ from tests.browser.conftest import (
 )
 from tests.outside import encoded
 from tests.service.conftest import files
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -291,6 +292,38 @@ def test_results_are_confirmed_and_rejected_by_key_and_by_button(page, http, gal
     with page.expect_download() as download:
         press(page, "My reviews (CSV)")
     assert first in download.value.path().read_text()
+
+
+def test_no_decision_by_key_is_lost_while_answers_are_late_and_results_are_drawn_again(
+    page, http, gallery
+):
+    search_for(page)
+    crops = [crop_of(page, rank) for rank in (1, 2, 3)]
+    late = []
+
+    def hold_first(route):
+        late.append(route)
+        if len(late) > 1:
+            route.continue_()
+
+    page.route("**/reviews", hold_first)
+    page.locator("#answer .open").first.focus()
+    for key in ("c", "ArrowRight", "c"):
+        page.keyboard.press(key)
+    eventually(lambda: late)
+    late[0].continue_()
+    eventually(lambda: len(decisions(http, page, gallery)) == 2)
+    for rank in (1, 2):
+        pressed = page.get_by_role("button", name=f"Same person, rank {rank}", exact=True)
+        expect(pressed).to_have_attribute("aria-pressed", "true")
+    with page.expect_response(re.compile(r"/queries/\w+$")):
+        page.evaluate("document.dispatchEvent(new Event('gallery-changed'))")
+    page.wait_for_function("document.activeElement === document.body")
+    page.locator("#answer .open").first.wait_for()
+    for key in ("ArrowRight", "r"):
+        page.keyboard.press(key)
+    wanted = dict(zip(crops, ("confirmed", "confirmed", "rejected"), strict=True))
+    eventually(lambda: decisions(http, page, gallery) == wanted)
 
 
 def test_a_confirmed_result_without_a_name_gets_one_and_that_is_undone(

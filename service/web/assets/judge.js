@@ -190,6 +190,15 @@ function bySearch() {
   return [...searches];
 }
 
+// Send a decision on results of a search once the one before is answered: each answer has all
+// decisions so far, and an older one that came last would hide a newer one.
+function inTurn(search, send) {
+  search.sent = Promise.resolve(search.sent)
+    .catch(() => undefined)
+    .then(send);
+  return search.sent;
+}
+
 // `parts` are pairs [search, crop ids].
 async function decide(parts, decision) {
   await act(async () => {
@@ -198,10 +207,9 @@ async function decide(parts, decision) {
         ["decision", decision],
         ...cropIds.map((cropId) => ["crop_ids", cropId]),
       ]);
-      search.kept = await ask(inGallery(`/queries/${search.kept.query_id}/reviews`), {
-        method: "POST",
-        body,
-      });
+      search.kept = await inTurn(search, () =>
+        ask(inGallery(`/queries/${search.kept.query_id}/reviews`), { method: "POST", body }),
+      );
       for (const button of document.querySelectorAll(`[data-query="${search.kept.query_id}"]`)) {
         button.setAttribute(
           "aria-pressed",

@@ -53,10 +53,10 @@ function press(event) {
   if (done !== true) done.click();
 }
 
-const selectorOf = (card) =>
-  card.dataset.alert
-    ? `#alerts > [data-alert="${card.dataset.alert}"]`
-    : `#answer .card:has([data-of="${card.querySelector("[data-of]")?.dataset.of}"])`;
+function selectorOf(card) {
+  const { alert, crop } = card.dataset;
+  return alert ? `#alerts > [data-alert="${alert}"]` : `#answer [data-crop="${crop}"]`;
+}
 
 // Return the card that stands in place of the one that had the focus before it was replaced.
 function refocused(target) {
