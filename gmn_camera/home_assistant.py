@@ -38,7 +38,7 @@ PAUSE_REASON = "switched in Home Assistant"
 
 
 class SwitchCommand(NamedTuple):
-    """What Home Assistant asks of the switch of a watch list: `ON` resumes it, `OFF` pauses it."""
+    """A command to the switch of a watch list: `ON` resumes the list, `OFF` pauses it."""
 
     gallery: str
     payload: bytes

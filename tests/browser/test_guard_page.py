@@ -256,7 +256,7 @@ def test_a_decision_by_key_goes_on_with_the_next_open_alert(tab, watching, armed
     # Two of them stand beside each other.
     places = [card.bounding_box() for card in cards.all()]
     assert places[0]["y"] == places[1]["y"]
-    tab.keyboard.press("ArrowDown")
+    cards.first.locator(".open").focus()
     for key in "crcc":
         tab.keyboard.press(key)
     decisions = ["confirmed", "rejected", "confirmed", "confirmed"]
@@ -283,7 +283,7 @@ def test_a_decision_by_key_is_not_lost_when_the_page_reads_itself_again(
     for number in range(2):
         people.pass_by(armed, slot=1 + number, camera=f"camera {number}")
     cards = open_alerts(tab, watching, armed, 2)
-    tab.keyboard.press("ArrowDown")
+    cards.first.locator(".open").focus()
     tab.keyboard.press("c")
     eventually(lambda: state_of(watching, armed)["camera 1"] == "confirmed")
     expect(cards.nth(1).locator(".open")).to_be_focused()

@@ -36,8 +36,8 @@ export async function showCameras(all) {
   await attempt(place, async () => {
     const { results } = await pages("/v1/cameras", {}, MOST_SHOWN);
     results.sort(byUrgency);
-    const focused = document.activeElement?.dataset.zones;
     passages = results.reduce((sum, { tracks }) => sum + tracks, 0);
+    const focused = document.activeElement?.dataset.zones;
     place.querySelector("ul").replaceChildren(...results.map((camera) => row(camera, results)));
     if (focused) place.querySelector(`[data-zones="${CSS.escape(focused)}"]`)?.focus();
     const silent = results.filter((camera) => camera.silent).length;
