@@ -263,6 +263,8 @@ def test_a_decision_by_key_goes_on_with_the_next_open_alert(tab, watching, armed
     decided = dict(zip(reversed(cameras), decisions, strict=True))
     eventually(lambda: state_of(watching, armed) == decided)
     # The last one keeps the focus, and is taken back there.
+    pressed = cards.last.get_by_role("button", name="Same person")
+    expect(pressed).to_have_attribute("aria-pressed", "true")
     tab.keyboard.press("c")
     eventually(lambda: state_of(watching, armed)[cameras[0]] == "open")
 
