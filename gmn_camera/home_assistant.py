@@ -148,7 +148,7 @@ class HomeAssistant:
         self._publish_status()
 
     def publish_states(self) -> None:
-        """Publish which cameras are connected and which lists are paused, every 30 seconds.
+        """Publish the states of cameras and switches, at most every 30 seconds.
 
         While the service does not answer, all entities are unavailable.
 

@@ -58,12 +58,13 @@ function described(watch) {
     settings,
     armed_at: armedAt,
     disarmed_at: disarmedAt,
-    paused_at: pausedAt,
     why,
     promised,
     forecast,
   } = watch;
   const armed = state === "armed";
+  // A list that was disarmed during a pause keeps its time.
+  const pausedAt = armed ? watch.paused_at : null;
   const main = [
     [t("watch.until"), armed && moment(settings.expires_at)],
     [t("forecast"), armed && sentence((forecast ?? promised).sentence)],
