@@ -100,6 +100,7 @@ class Passersby:
             "score": 0.5,
             "threshold": 0.3,
             "probability": 0.9,
+            "needed": 0.5,
             "cohesion": None,
             "calibration_version": "a1b2c3",
             **more,
