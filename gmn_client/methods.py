@@ -49,6 +49,9 @@ class SearchOptions(TypedDict, total=False):
         min_version: gallery version that the answer must include.
         purpose: reason for the query, stored in the service's audit log; up to 256 characters.
         boxes: boxes of a single image, a frame; the crops in them are the query.
+        keep: whether to keep the search, under the answer's `query_id` or, of a search for visits,
+            `query_ids`.
+        keep_picture: whether to keep the first image, too, and the names of all image files.
     """
 
     top_k: int
@@ -67,6 +70,8 @@ class SearchOptions(TypedDict, total=False):
     captured_at: datetime
     camera_disjoint: bool
     min_version: int
+    keep: bool
+    keep_picture: bool
     purpose: str
 
 
@@ -78,14 +83,11 @@ class QueryOptions(SearchOptions, total=False):
         order: order of crops: `neighbours` keeps crops of one person together; `score` sorts by
             score.
         include_vector: whether to return the vector of each result.
-        keep, keep_picture: keep the search, and its first image, under the answer's `query_id`.
     """
 
     group_by: Literal["crop", "identity", "track"]
     order: Literal["neighbours", "score"]
     include_vector: bool
-    keep: bool
-    keep_picture: bool
 
 
 class VisitsOptions(SearchOptions, total=False):
@@ -831,6 +833,10 @@ class Methods(Calls):
     @Request("GET", "galleries/{gallery}/queries/{query_id}")
     def kept_search(self, query_id: str, gallery: GalleryName = None) -> models.OpenedSearch:
         """Opens a kept search: its answer with the current labels, and its reviews."""
+
+    @Request("GET", "galleries/{gallery}/queries/{query_id}/today")
+    def repeat_kept_search(self, query_id: str, gallery: GalleryName = None) -> models.QueryAnswer:
+        """Repeats a kept search, and answers what it finds today; nothing is kept of that."""
 
     @Request("GET", "galleries/{gallery}/queries/{query_id}/image")
     def kept_image(

@@ -40,6 +40,7 @@ RetentionFrom = Literal["captured", "enrolled"]
 IdentityOrder = Literal["name", "last_seen", "crops"]
 Pixels = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
 SearchVerdict = Literal[Verdict, "nothing_searched"]
+KeptKind = Literal["query", "visits"]
 Decision = Literal["confirmed", "rejected"]
 AlertKind = Literal["visit", "late", "disarmed", "promise_broken", "silent", "heard"]
 QuietScope = Literal["camera", "list"]
@@ -331,7 +332,8 @@ class Visit(WireModel):
     first, at `image_url`. In the answer to a query, `probability` is that of the best crop, and
     `needed` that from which it would be a match in its gallery. In the visits of a person,
     `gap_seconds` is the time since the visit before, and `link_probability` that of both showing
-    one person, by their pictures at even odds.
+    one person, by their pictures at even odds. In a kept search `sha256` is the digest of the file
+    that the best crop was made of.
     """
 
     gallery: str
@@ -349,6 +351,7 @@ class Visit(WireModel):
     needed: float | None = OMITTED
     gap_seconds: float | None = OMITTED
     link_probability: float | None = OMITTED
+    sha256: str | None = OMITTED
 
 
 class PersonVisits(WireModel):
@@ -1005,7 +1008,9 @@ class VisitsAnswer(WireModel):
     The crops of `results` are of tracks with the verdict `match` that show one person, as far as
     their pictures say. Each of `uncertain` is one other track that may show the person; it neither
     lengthens a visit nor counts as one. `incomplete` names the galleries that may have
-    more visits: only their crops most like the person were compared.
+    more visits: only their crops most like the person were compared. `query_ids` has the kept
+    search of each gallery by its name; it is empty without `keep`, and lacks a gallery whose search
+    could not be kept: then `warnings` says why.
     """
 
     verdict: SearchVerdict
@@ -1015,6 +1020,7 @@ class VisitsAnswer(WireModel):
     results: list[Visit]
     uncertain: list[Visit]
     incomplete: list[str]
+    query_ids: dict[str, str] = Field(default_factory=dict)
 
 
 class SeparateGalleriesAnswers(WireModel):
@@ -1123,10 +1129,11 @@ class KeptSearch(WireModel):
     `expires_at` is null while a case contains it. `key_id` is the API key that searched. `count` is
     the number of kept results, at most 100. `image_url` is that of the query's picture, null if
     none is kept; `crop_id` is the first crop of a search by crops. `confirmed` and `rejected` count
-    the reviewed results.
+    the reviewed results. A search of `kind` `visits` has visits besides its results.
     """
 
     query_id: str
+    kind: KeptKind
     created_at: Moment
     expires_at: Moment | None
     key_id: str
@@ -1148,7 +1155,9 @@ class KeptSearches(Page[KeptSearch]):
 class ReviewedResult(WireModel):
     """A decision on one result: whether it shows the person that was searched for.
 
-    `identity` is the current name of the crop, null if it is unnamed or deleted.
+    `identity` is the current name of the crop, null if it is unnamed or deleted. `sha256` is the
+    digest of the file that the crop was made of, null if it is deleted. `key_note` is the note of
+    the key at the time of the decision.
     """
 
     crop_id: str
@@ -1156,6 +1165,32 @@ class ReviewedResult(WireModel):
     identity: str | None
     reviewed_at: Moment
     key_id: str
+    key_note: str
+    sha256: str | None
+
+
+class SearchedFile(WireModel):
+    """A picture that was sent with a search: the digest of its file, and the file's name.
+
+    `name` is null unless the search was sent with `keep_picture`. `box` is the part of the picture
+    that was searched by, null for the whole.
+    """
+
+    sha256: str
+    name: str | None
+    box: Box | None
+
+
+class KeptVisits(WireModel):
+    """The visits of a kept search, as in the answer of its time, with current names.
+
+    Each has at most 20 of its crops; its times, its `tracks` and its number of `crops` are those of
+    the answer. `removed` counts the visits of whose crops none is left.
+    """
+
+    results: list[Visit]
+    uncertain: list[Visit]
+    removed: int
 
 
 class OpenedSearch(KeptSearch):
@@ -1163,14 +1198,17 @@ class OpenedSearch(KeptSearch):
 
     `request` has the fields that were sent, without names of people, and the number of
     `images`; at most one of them is kept. `left_out` names `identities` and `metadata` if they were
-    sent, as they are not kept. Scores, verdicts and ranks of `answer` are unchanged since the
-    search, labels are current; `removed` counts results whose crops were deleted since.
+    sent, as they are not kept. `files` are the pictures that were sent. Scores, verdicts and ranks
+    of `answer` are unchanged since the search, labels are current; `removed` counts results whose
+    crops were deleted since. `visits` is null for a search of the `kind` `query`.
     """
 
     request: dict[str, Any]
+    files: list[SearchedFile]
     answer: QueryAnswer
     removed: int
     reviews: list[ReviewedResult]
+    visits: KeptVisits | None
 
 
 class AnsweredReview(OpenedSearch):
@@ -1183,8 +1221,8 @@ class Review(WireModel):
     """A decision on a result of a kept search, as a training label.
 
     A `confirmed` crop shows the same person as the search's picture, whose current name is
-    `identity`; a `rejected` crop shows another person. `query_image_url` is null if no picture is
-    kept.
+    `identity`; a `rejected` crop shows another person. `sha256` and `key_note` are those of a
+    `ReviewedResult`. `query_image_url` is null if no picture is kept.
     """
 
     query_id: str
@@ -1193,6 +1231,8 @@ class Review(WireModel):
     decision: Decision
     reviewed_at: Moment
     key_id: str
+    key_note: str
+    sha256: str
     query_image_url: str | None
     image_url: str
 

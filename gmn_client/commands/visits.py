@@ -59,7 +59,7 @@ def visits(
     """Asks the service where and when a person was seen.
 
     The person is on the images, or is --identity NAME or --group ID of the gallery. With images
-    --identity chooses among the gallery's crops, as in gmn query.
+    --identity chooses among the gallery's crops, and --keep keeps the search, as in gmn query.
 
     Example: gmn visits suspect.jpg --galleries entrance,yard
 
@@ -76,6 +76,8 @@ def visits(
     if is_search and group:
         raise BadParameter("--group is a person itself: leave it out, or the images and crops")
     if is_search:
+        if options.get("keep"):
+            options.setdefault("keep_picture", bool(images))
         answer = (
             client.visits(*(images or []), **options)
             if galleries is None
@@ -121,6 +123,10 @@ def _format_answer(title: str, answer: VisitsAnswer, are_several: bool) -> Group
         lines.append(
             Text(f"{names} may have more: choose a shorter time, or raise --top-k", "yellow")
         )
+    lines += [
+        Text(f"kept in {name} as search {query_id}; gmn api hold_search adds it to a case")
+        for name, query_id in answer.query_ids.items()
+    ]
     return Group(*lines)
 
 

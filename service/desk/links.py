@@ -25,12 +25,25 @@ def link_opened_search(gallery: str, search: Row) -> OpenedSearch:
         for result in answer["results"]
     ]
     linked = _with_search_image(gallery, search) | {"answer": {**answer, "results": results}}
+    if visits := search["visits"]:
+        linked["visits"] = {
+            "results": [_link_visit(gallery, visit) for visit in visits["results"]],
+            "uncertain": [_link_visit(gallery, visit) for visit in visits["uncertain"]],
+            "removed": visits["removed"],
+        }
     return OpenedSearch.model_validate(linked)
 
 
 def link_reviews(gallery: str, page: Page[Row]) -> Reviews:
     results = [Review.model_validate(_with_images(gallery, review)) for review in page.results]
     return Reviews(results=results, next_cursor=page.next_cursor)
+
+
+def _link_visit(gallery: str, visit: Row) -> Row:
+    best_crop_id = visit["crop_ids"][0]
+    # Groups are those of the last grouping, and are not kept.
+    fields = {"gallery": gallery, "group_id": None, "image_url": crop_image(gallery, best_crop_id)}
+    return visit | fields
 
 
 def _with_search_image(gallery: str, search: Row) -> Row:

@@ -1,6 +1,7 @@
 -- Tables of kept searches, reviews and cases.
 
--- Kept searches. `number` grows within a gallery in the order of commits.
+-- Kept searches. `number` grows within a gallery in the order of commits. `crop_gallery` is the gallery of
+-- the crops that were searched by, of which `crop_id` is the first.
 CREATE TABLE searches (
     query_id TEXT PRIMARY KEY,
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
@@ -9,6 +10,7 @@ CREATE TABLE searches (
     request TEXT NOT NULL,
     answer TEXT NOT NULL,
     crop_id TEXT,
+    crop_gallery INTEGER,
     content_type TEXT,
     number INTEGER NOT NULL DEFAULT 0
 );
@@ -34,10 +36,28 @@ CREATE TABLE search_pictures (
     content BLOB NOT NULL
 );
 
--- Crops shown by a kept search, which is deleted when any of their people is forgotten.
+-- The files that were sent with a search, in their order. The box of a file is JSON.
+CREATE TABLE search_files (
+    query_id TEXT NOT NULL REFERENCES searches ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    sha256 BLOB NOT NULL,
+    name TEXT,
+    box TEXT,
+    PRIMARY KEY (query_id, number)
+) WITHOUT ROWID;
+
+-- The visits that a search found, as JSON without names of people.
+CREATE TABLE search_visits (
+    query_id TEXT PRIMARY KEY REFERENCES searches ON DELETE CASCADE,
+    visits TEXT NOT NULL
+);
+
+-- Crops shown by a kept search, which is deleted when any of their people is forgotten. `gallery_id` is the
+-- gallery of the crop.
 CREATE TABLE shown (
     query_id TEXT NOT NULL REFERENCES searches ON DELETE CASCADE,
     crop_id TEXT NOT NULL,
+    gallery_id INTEGER NOT NULL,
     PRIMARY KEY (query_id, crop_id)
 ) WITHOUT ROWID;
 CREATE INDEX shown_0 ON shown (crop_id);
@@ -47,6 +67,7 @@ CREATE TABLE reviews (
     crop_id TEXT NOT NULL,
     decision TEXT NOT NULL,
     key_id TEXT NOT NULL,
+    key_note TEXT NOT NULL,
     reviewed_at INTEGER NOT NULL,
     PRIMARY KEY (query_id, crop_id)
 ) WITHOUT ROWID;

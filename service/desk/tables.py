@@ -65,7 +65,8 @@ crops.crop_id AS best_crop_id, people.name AS best_identity, best.probability AS
 (SELECT count(*) FROM reviews
     WHERE reviews.query_id = searches.query_id AND decision = 'confirmed') AS confirmed,
 (SELECT count(*) FROM reviews
-    WHERE reviews.query_id = searches.query_id AND decision = 'rejected') AS rejected
+    WHERE reviews.query_id = searches.query_id AND decision = 'rejected') AS rejected,
+EXISTS (SELECT 1 FROM search_visits WHERE search_visits.query_id = searches.query_id) AS has_visits
 """
 CASES_OF = """
 SELECT query_id, case_id FROM case_searches WHERE {of_searches} ORDER BY added_at, case_id
@@ -88,33 +89,33 @@ LEFT JOIN crops ON crops.gallery_id = searches.gallery_id AND crops.crop_id = re
 LEFT JOIN people USING (person_id)
 WHERE query_id = ? ORDER BY reviews.crop_id
 """
+OF_REVIEWED = ", people.name AS identity, crops.sha256"
 BESIDE_REVIEWS = """
 JOIN searches USING (query_id)
 JOIN crops ON crops.gallery_id = searches.gallery_id AND crops.crop_id = reviews.crop_id
 LEFT JOIN people USING (person_id)
 """
 OF_REVIEWS = """,
-people.name AS identity, searches.content_type IS NOT NULL AS search_has_picture
+people.name AS identity, crops.sha256, searches.content_type IS NOT NULL AS search_has_picture
 """
-# The crops that identify the person searched for: those searched by, the confirmed ones, and a
-# first result that is a `match` unless it was rejected.
+OF_VISITS = """
+SELECT crop_id, people.name, sha256 FROM crops LEFT JOIN people USING (person_id)
+WHERE crops.gallery_id = ? AND {of_crops}
+"""
+# The results that identify the person searched for, unless they were rejected: the confirmed ones,
+# and a first result that is a `match`.
 IDENTIFYING = """
-SELECT query_id, crop_id FROM searches
-WHERE {of_searches} AND crop_id IS NOT NULL
-UNION SELECT query_id, crop_id FROM reviews
+SELECT query_id, crop_id FROM reviews
 WHERE {of_searches} AND decision = 'confirmed'
-UNION SELECT query_id, crop_id FROM search_results AS best
+UNION SELECT query_id, crop_id FROM search_results
 WHERE {of_searches} AND rank = 1 AND verdict = 'match'
-AND NOT EXISTS (
-    SELECT 1 FROM reviews WHERE reviews.query_id = best.query_id
-    AND reviews.crop_id = best.crop_id AND decision = 'rejected'
-)
 """
+REJECTED = "SELECT query_id, crop_id FROM reviews WHERE {of_searches} AND decision = 'rejected'"
 # The crops that identify the person searched for are all deleted.
 IS_LOST = """
 EXISTS (SELECT 1 FROM shown WHERE shown.query_id = searches.query_id) AND NOT EXISTS (
-    SELECT 1 FROM shown JOIN crops USING (crop_id)
-    WHERE shown.query_id = searches.query_id AND crops.gallery_id = searches.gallery_id
+    SELECT 1 FROM shown JOIN crops USING (gallery_id, crop_id)
+    WHERE shown.query_id = searches.query_id
 )
 """
 OF_IMPORT = """
@@ -128,7 +129,7 @@ SELECT
     (SELECT count(DISTINCT crop_id) FROM imported JOIN reviews USING (crop_id)
         JOIN of_gallery USING (query_id)),
     (SELECT count(DISTINCT crop_id) FROM imported JOIN shown USING (crop_id)
-        JOIN of_gallery USING (query_id) JOIN case_searches USING (query_id))
+        JOIN case_searches USING (query_id) WHERE shown.gallery_id = :gallery_id)
 """
 # Cases are listed with the number of their searches, whose notes may be megabytes for each case.
 COUNTED = """,
@@ -157,11 +158,16 @@ class NewSearch:
         columns: its columns in `searches`, except for the gallery.
         results: best first.
         picture: of the type in `columns`; None if none is kept.
+        files: columns of `search_files`, of each picture that was sent.
+        visits: the visits that it found, as `results` and `uncertain`; None if it was not a search
+            for visits.
     """
 
     columns: Mapping[str, Any]
     results: Sequence[RankedCrop]
     picture: bytes | None
+    files: Sequence[Mapping[str, Any]] = ()
+    visits: Mapping[str, Any] | None = None
 
     @property
     def query_id(self) -> str:
@@ -199,6 +205,14 @@ class KeptQueries(RecordPart):
             if search.picture is not None:
                 picture = {"query_id": search.query_id, "content": search.picture}
                 transaction.insert("search_pictures", picture)
+            files = [
+                {"query_id": search.query_id, "number": number, **file}
+                for number, file in enumerate(search.files, 1)
+            ]
+            transaction.insert("search_files", *files)
+            if search.visits is not None:
+                visits = {"query_id": search.query_id, "visits": search.visits}
+                transaction.insert("search_visits", visits)
         new = {search.query_id for search in searches}
         find_identifying(transaction, new)
         select = "SELECT query_id FROM searches WHERE gallery_id = ?"
@@ -238,11 +252,15 @@ class KeptQueries(RecordPart):
             require_search(reader, gallery_id, query_id)
             (search,) = self._read([query_id], kept_for)
             results = reader.rows("crops", BESIDE_RESULTS, (query_id,), COLUMNS_OF_RESULTS)
-            reviews = reader.rows("reviews", REVIEWED, (query_id,), ", people.name AS identity")
+            reviews = reader.rows("reviews", REVIEWED, (query_id,), OF_REVIEWED)
+            files = reader.rows("search_files", "WHERE query_id = ? ORDER BY number", (query_id,))
+            visits = _read_visits(reader, gallery_id, query_id)
         return search | {
+            "files": [_with_digest(file) for file in files],
             "answer": {**search["answer"], "results": results, "query_id": query_id},
             "removed": search["count"] - len(results),
-            "reviews": reviews,
+            "reviews": [_with_digest(review) for review in reviews],
+            "visits": visits,
         }
 
     def result_ids(self, gallery_id: int, query_id: str) -> list[str]:
@@ -262,7 +280,7 @@ class KeptQueries(RecordPart):
         order = f"{NEWEST_FIRST}, reviews.crop_id"
         clauses = f"{BESIDE_REVIEWS} WHERE {self._reader.dialect.among('query_id')} {order}"
         rows = self._reader.rows("reviews", clauses, (query_ids,), OF_REVIEWS)
-        return Page(results=rows, next_cursor=cursor)
+        return Page(results=[_with_digest(row) for row in rows], next_cursor=cursor)
 
     def picture(self, gallery_id: int, query_id: str) -> Picture | None:
         """Return the picture of a search; None if it has none.
@@ -305,10 +323,14 @@ class KeptQueries(RecordPart):
             caller.require_own(key_id)
         if decision:
             transaction.change(
-                "INSERT INTO reviews (query_id, crop_id, decision, key_id, reviewed_at) "
-                "SELECT ?, crop_id, ?, ?, ? FROM crops "
+                "INSERT INTO reviews "
+                "(query_id, crop_id, decision, key_id, key_note, reviewed_at) "
+                "SELECT ?, crop_id, ?, ?, ?, ? FROM crops "
                 f"WHERE gallery_id = ? AND {of_crops}",
-                (query_id, decision, caller.key_id, now_micros(), gallery_id, crop_ids),
+                (
+                    *(query_id, decision, caller.key_id, caller.note, now_micros()),
+                    *(gallery_id, crop_ids),
+                ),
             )
         find_identifying(transaction, [query_id])
 
@@ -385,6 +407,7 @@ class KeptQueries(RecordPart):
             search["expires_at"] = None if search["case_ids"] else search["created_at"] + kept_for
             search["purpose"] = search["request"].get("purpose")
             search["verdict"] = search["answer"].get("verdict")
+            search["kind"] = "visits" if search["has_visits"] else "query"
             search["best"] = None
             if search["best_crop_id"] is not None:
                 search["best"] = {
@@ -541,27 +564,46 @@ def require_search(reader: Reader, gallery_id: int, query_id: str) -> Row:
 
 
 def find_identifying(transaction: Transaction, query_ids: Collection[str]) -> None:
-    """Note which crops identify the person of a search: it is deleted with the last of them."""
+    """Note which crops identify the person of a search: it is deleted with the last of them.
+
+    They are the crops that were searched by, those of `IDENTIFYING`, and those of all visits.
+    """
     of_searches = transaction.dialect.among("query_id", ":query_ids")
     values = {"query_ids": query_ids}
     transaction.change(f"DELETE FROM shown WHERE {of_searches}", values)
-    shown = set(transaction.tuples(IDENTIFYING.format(of_searches=of_searches), values))
-    requests = f"SELECT query_id, request FROM searches WHERE {of_searches}"
-    for query_id, request in transaction.tuples(requests, values):
-        shown.update((query_id, crop_id) for crop_id in from_json(request).get("crop_ids") or ())
-    rows = [{"query_id": query_id, "crop_id": crop_id} for query_id, crop_id in sorted(shown)]
+    found = set(transaction.tuples(IDENTIFYING.format(of_searches=of_searches), values))
+    for row in transaction.rows("search_visits", f"WHERE {of_searches}", values):
+        for visit in row["visits"]["results"]:
+            found.update((row["query_id"], crop_id) for crop_id in visit["crop_ids"])
+    found.difference_update(transaction.tuples(REJECTED.format(of_searches=of_searches), values))
+
+    searches = transaction.rows("searches", f"WHERE {of_searches}", values)
+    galleries = {search["query_id"]: search["gallery_id"] for search in searches}
+    # The gallery of each crop, by search and crop.
+    shown = {(query_id, crop_id): galleries[query_id] for query_id, crop_id in found}
+    for search in searches:
+        searched_by = search["request"].get("crop_ids") or [search["crop_id"]]
+        for crop_id in filter(None, searched_by):
+            shown[search["query_id"], crop_id] = search["crop_gallery"]
+    rows = [
+        {"query_id": query_id, "crop_id": crop_id, "gallery_id": gallery_id}
+        for (query_id, crop_id), gallery_id in sorted(shown.items())
+    ]
     transaction.insert("shown", *rows)
 
 
 def find_shown(reader: Reader, gallery_id: int, crop_ids: Sequence[str]) -> dict[str, list[str]]:
-    """Return a gallery's searches for the person shown by these crops, by id, with their cases.
+    """Return the searches for the person shown by these crops, by id, with their cases.
 
-    Forgetting the person deletes these searches.
+    Forgetting the person deletes these searches, which may be of other galleries too.
+
+    Args:
+        gallery_id: the gallery of the crops.
     """
     case_ids = reader.dialect.gathered("DISTINCT case_id", "case_id IS NOT NULL")
     cases_by_search = reader.tuples(
         f"SELECT query_id, {case_ids} "
-        "FROM shown JOIN searches USING (query_id) LEFT JOIN case_searches USING (query_id) "
+        "FROM shown LEFT JOIN case_searches USING (query_id) "
         f"WHERE gallery_id = ? AND {reader.dialect.among('shown.crop_id')} GROUP BY query_id",
         (gallery_id, crop_ids),
     )
@@ -591,6 +633,44 @@ DELETED_ROWS: Mapping[str, DeleteRows] = {
     "search": drop_searches,
     "case": rows_of("cases", "case_id"),
 }
+
+
+def _read_visits(reader: Reader, gallery_id: int, query_id: str) -> Row | None:
+    """Return the visits of a search with current names; None if it was not a search for visits.
+
+    Crops that were deleted since are left out, and so are visits of which none is left.
+    """
+    row = reader.row("search_visits", "WHERE query_id = ?", (query_id,))
+    if row is None:
+        return None
+    stored = row["visits"]
+    crop_ids = {
+        crop_id for visits in stored.values() for visit in visits for crop_id in visit["crop_ids"]
+    }
+    statement = OF_VISITS.format(of_crops=reader.dialect.among("crop_id"))
+    crops = {
+        crop_id: (identity, sha256.hex())
+        for crop_id, identity, sha256 in reader.tuples(statement, (gallery_id, sorted(crop_ids)))
+    }
+    opened: Row = {"results": [], "uncertain": [], "removed": 0}
+    for list_name, visits in stored.items():
+        for visit in visits:
+            left = [crop_id for crop_id in visit["crop_ids"] if crop_id in crops]
+            if not left:
+                opened["removed"] += 1
+                continue
+            identities = [crops[crop_id][0] for crop_id in left]
+            fields = {
+                "crop_ids": left,
+                "identity": next((name for name in identities if name is not None), None),
+                "sha256": crops[left[0]][1],
+            }
+            opened[list_name].append(visit | fields)
+    return opened
+
+
+def _with_digest(row: Row) -> Row:
+    return row | {"sha256": row["sha256"] and row["sha256"].hex()}
 
 
 def _newest_number(reader: Reader, gallery_id: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,8 +21,9 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from gmn_client.models import Box, CropOrder
+from gmn_client.models import Box, CropOrder, SearchedFile
 from model.crops.frames import Frame, FrameCrop, ImageFile
+from model.crops.texts import nfc
 from model.wording import counted
 from service.errors import InvalidField
 from service.gallery.enroll import ComputedVectors, ImageToEnroll, as_computed
@@ -44,6 +46,8 @@ from service.record.values import CROP_ID, ListFilter
 from service.settings import MAX_IMAGES, NAME, checked_name
 from service.wording import describe_invalid
 
+# Upper bound on the characters that are kept of a file's name.
+MOST_FILE_NAME = 128
 # Query parameters that select a page of a listing.
 CURSOR_TEXT = "`next_cursor` of the previous page; not sent for the first."
 Cursor = Annotated[
@@ -186,6 +190,25 @@ class FrameForm(SomeImagesForm):
             )
         frame = Frame(images[0])
         return [FrameCrop(frame, box.x, box.y, box.width, box.height) for box in boxes]
+
+    def describe_files(self, with_names: bool) -> list[SearchedFile]:
+        """Return the digest of each image, or of the frame with each of its boxes; blocks."""
+        files: list[SearchedFile] = []
+        for image in self.images:
+            image.file.seek(0)
+            digest = hashlib.sha256(image.file.read()).hexdigest()
+            name = _clean_name(image.filename) if with_names else None
+            files.append(SearchedFile(sha256=digest, name=name, box=None))
+        if boxes := self.read_boxes():
+            (frame,) = files
+            return [frame.model_copy(update={"box": box}) for box in boxes]
+        return files
+
+
+def _clean_name(file_name: str | None) -> str | None:
+    """Return the printable end of a file's name, or None if nothing is left."""
+    name = "".join(letter for letter in nfc(file_name or "") if letter.isprintable())
+    return name[-MOST_FILE_NAME:] or None
 
 
 # One value for all images, or one for each.

@@ -140,7 +140,7 @@ class QueryForm(FrameForm):
     keep: bool = False
     """Keep the search; the answer then has a `query_id`."""
     keep_picture: bool = False
-    """With `keep`: also keep the first usable image."""
+    """With `keep`: also keep the first usable image, and the names of the image files."""
 
     @model_validator(mode="after")
     def _require_consistency(self) -> Self:
@@ -235,11 +235,6 @@ class GalleriesForm(QueryForm):
         if bool(self.crop_id or self.track) != bool(self.gallery):
             raise InvalidField(
                 "gallery: needs crop_id or track, and they need it; send both or neither"
-            )
-        if self.keep:
-            raise InvalidField(
-                "keep: a kept search belongs to one gallery; send the query to "
-                "/v1/galleries/{gallery}/queries, or leave keep out"
             )
         if self.min_version:
             raise InvalidField(

@@ -36,6 +36,7 @@ TIMES = ("_at", "_seen", "_until")
 # Columns of text that contain JSON.
 JSON_COLUMNS = {
     "answer",
+    "box",
     "cameras",
     "identities",
     "parameters",
@@ -43,6 +44,7 @@ JSON_COLUMNS = {
     "promised",
     "request",
     "settings",
+    "visits",
     "zones",
 }
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Self
 
 from fastapi import Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from pydantic import Field, model_validator
 
 from gmn_client.models import (
@@ -13,9 +15,11 @@ from gmn_client.models import (
     Job,
     PeopleCount,
     PersonVisits,
+    QueryAnswer,
     RefusedImage,
     VisitsAnswer,
 )
+from service.desk.kept_searches import SearchToKeep, keep_answers
 from service.errors import InvalidField
 from service.http.fields import Id, Label, Moment, require_order
 from service.http.forms import GroupingForm, Sent
@@ -29,7 +33,7 @@ from service.http.routes.queries import (
     choose_galleries,
     note_searches,
 )
-from service.runtime import Call
+from service.runtime import Call, GalleryCall
 from service.search.query import AnsweredQuery
 from service.visits.grouping import begin_grouping
 
@@ -53,13 +57,19 @@ class VisitsFields(QueryForm):
     """Number of crops most like the person whose tracks are looked at."""
     rerank_depth: int = Field(COMPARED_CROPS, ge=1, le=10_000)
     """Candidates that M-Net scores."""
+    keep: bool = False
+    """Keep the search with its visits; the answer then has `query_ids`."""
 
     @model_validator(mode="after")
     def _require_crops(self) -> Self:
-        for name in ("mode", "group_by", "order", "include_vector", "keep", "keep_picture"):
+        for name in ("mode", "group_by", "order", "include_vector"):
             if getattr(self, name) != QueryForm.model_fields[name].default:
                 raise InvalidField(f"{name}: visits are made of all crops; leave it out")
         return self
+
+    def kept_fields(self) -> dict[str, Any]:
+        # The page opens a kept search as a query, whose defaults are other ones.
+        return super().kept_fields() | {"top_k": self.top_k, "rerank_depth": self.rerank_depth}
 
 
 class GalleriesVisitsFields(VisitsFields, GalleriesForm):
@@ -69,6 +79,10 @@ class GalleriesVisitsFields(VisitsFields, GalleriesForm):
     """Number of crops of each gallery most like the person whose tracks are looked at."""
     rerank_depth: int = Field(COMPARED_CROPS_OF_SEVERAL, ge=1, le=10_000)
     """Candidates of each gallery that M-Net scores."""
+
+    def kept_fields(self) -> dict[str, Any]:
+        home = {"gallery": self.gallery} if self.gallery else {}
+        return super().kept_fields() | home
 
 
 @router.post("/groups", status_code=202, responses=problems("needs_reindex"))
@@ -144,12 +158,13 @@ async def find_visits(request: Request, call: Searcher, form: Sent[VisitsFields]
 
     It takes the fields of a query. A visit is one person at one camera: tracks with the verdict
     `match` that show one person and follow each other within five minutes. Tracks that are
-    `uncertain` are listed apart. Several images are of one person.
+    `uncertain` are listed apart. Several images are of one person. With `keep` the visits can be
+    opened again as a kept search, and added to a case.
     """
     name = call.gallery.name
     versions = {name: form.min_version} if form.min_version else {}
     queries = await answer_query(request, call, form, [name], versions)
-    return await _answer_visits(call, form, queries)
+    return await _answer_visits(call, form, queries, name)
 
 
 @galleries_router.post("/visits", responses=problems("unknown_gallery", *QUERY_PROBLEMS))
@@ -158,23 +173,71 @@ async def search_visits(
 ) -> VisitsAnswer:
     """Finds the visits of the person on the images in several galleries, each searched as alone.
 
-    Each gallery is searched at an equal share of the false alarm rate.
+    Each gallery is searched at an equal share of the false alarm rate. With `keep` each keeps the
+    search with its own visits.
     """
     names = choose_galleries(call, form)
     versions = form.min_versions or {}
     queries = await answer_query(request, call, form, names, versions, form.gallery)
-    return await _answer_visits(call, form, queries)
+    return await _answer_visits(call, form, queries, form.gallery)
 
 
 async def _answer_visits(
-    call: Call, form: VisitsFields, queries: Sequence[AnsweredQuery | RefusedImage]
+    call: Call,
+    form: VisitsFields,
+    queries: Sequence[AnsweredQuery | RefusedImage],
+    home: str | None,
 ) -> VisitsAnswer:
+    """Answer with the visits that a query shows, and keep them if the form says so.
+
+    Args:
+        home: gallery of the crops that were searched by; None without such crops.
+    """
     # Only queries with mode=separate have refused images and several answers.
     (query,) = [query for query in queries if isinstance(query, AnsweredQuery)]
     runtime = call.runtime
-    note_searches(runtime, form, {name: [answer] for name, answer in query.answers.items()})
     merged = query.merged(form.top_k, form.operating_point)
-    return await runtime.visits.of_query(query, merged, form.top_k)
+    answer = await runtime.visits.of_query(query, merged, form.top_k)
+    rankings: Mapping[str, QueryAnswer] = query.answers
+    if form.keep:
+        rankings = await _keep_visits(call, form, query, answer, home)
+    note_searches(runtime, form, {name: [ranking] for name, ranking in rankings.items()})
+    warnings = dict.fromkeys(answer.warnings)
+    for ranking in rankings.values():
+        warnings |= dict.fromkeys(ranking.warnings)
+    query_ids = {
+        name: ranking.query_id for name, ranking in rankings.items() if ranking.query_id is not None
+    }
+    return answer.model_copy(update={"warnings": list(warnings), "query_ids": query_ids})
+
+
+async def _keep_visits(
+    call: Call, form: VisitsFields, query: AnsweredQuery, answer: VisitsAnswer, home: str | None
+) -> dict[str, QueryAnswer]:
+    """Keep a search in each of its galleries, with the visits there; return the rankings."""
+    find = call.runtime.galleries.find
+    request = form.kept_fields()
+    if len(query.names) > 1:
+        # Its thresholds were those of a share of the false alarm rate, so it cannot be repeated.
+        request["left_out"] = [*request.get("left_out", ()), "galleries"]
+    files = await run_in_threadpool(form.describe_files, form.keep_picture)
+    rankings: dict[str, QueryAnswer] = {}
+    for name, ranking in query.answers.items():
+        gallery = await find(name)
+        crop_gallery = await find(home) if home else gallery
+        search = SearchToKeep(
+            query=replace(query, answers={name: ranking}),
+            request=request,
+            files=files,
+            crop_gallery=crop_gallery.gallery_id,
+            visits=(
+                [visit for visit in answer.results if visit.gallery == name],
+                [visit for visit in answer.uncertain if visit.gallery == name],
+            ),
+        )
+        gallery_call = GalleryCall(call.runtime, call.caller, gallery)
+        (rankings[name],) = await keep_answers(gallery_call, [search], form.keep_picture)
+    return rankings
 
 
 def _require_order(after: Moment | None, before: Moment | None) -> None:

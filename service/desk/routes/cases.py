@@ -2,63 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import io
-import zipfile
-from collections.abc import AsyncIterator, Iterator, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import fastapi
 from fastapi import Depends, Response
 from fastapi.responses import StreamingResponse
-from jinja2 import Environment, FileSystemLoader
 from pydantic import Field
 
-from gmn_client.models import (
-    CaseDetail,
-    CaseRemoval,
-    Cases,
-    OpenedSearch,
-    RankedCrop,
-)
-from service.desk.kept_searches import open_search, read_search_picture
+from gmn_client.models import CaseDetail, CaseRemoval, Cases
+from service.desk.case_export import stream_case
 from service.desk.routes.searches import QueryId
 from service.desk.tables import MOST_CASES, MOST_CASES_OF_KEY
-from service.errors import InvalidField, TooManyExports, UnknownCrop, UnknownPicture, UnknownQuery
+from service.errors import InvalidField, TooManyExports
 from service.http.fields import Id, Name
 from service.http.forms import Cursor, Form, Limit, Sent
 from service.http.guard import Searcher, guarded_router
-from service.http.problems import content, csv_header, csv_line, problems
+from service.http.problems import content, problems
 from service.ops.data_directory import require_free_disk
-from service.record.values import Picture
 from service.runtime import GalleryCall
 
 router = guarded_router("/v1/galleries/{gallery}/cases", "cases")
 EXPORTS_AT_ONCE = 4
 EXPORTS_OF_ONE_KEY = 2
-# Number of top results of a search that are shown beside all reviewed ones.
-SHOWN = 10
-EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "image/bmp": "bmp"}
-COLUMNS = (
-    "query_id",
-    "searched_at",
-    "rank",
-    "crop_id",
-    "identity",
-    "camera",
-    "captured_at",
-    "external_id",
-    "cosine",
-    "pair_logit",
-    "probability",
-    "verdict",
-    "decision",
-    "reviewed_at",
-    "picture",
-)
 # Maximum length of the notes on a case, and on a search in a case.
 MOST_NOTES = 4000
 CaseId = Annotated[Id, fastapi.Path(description="A case's id.")]
@@ -211,126 +177,15 @@ async def _hold_export(call: Searcher) -> AsyncIterator[None]:
     dependencies=[Depends(_hold_export)],
 )
 async def export_case(call: Searcher, case_id: CaseId) -> StreamingResponse:
-    """Export a case as ZIP: index.html, the pictures, results.csv, and SHA256SUMS of each file.
+    """Exports a case as ZIP: index.html, pictures, results.csv, visits.csv and SHA256SUMS.
 
-    At most four exports run at once, two per key. An export ends if its client reads nothing for a
-    minute.
+    Searches whose thresholds have changed since are repeated, to tell the verdict of today. At most
+    four exports run at once, two per key. An export ends if its client reads nothing for a minute.
     """
     case = await call.read(call.runtime.desk.cases.get, case_id)
     await call.runtime.audit.note("export_case", gallery=call.gallery.name, case_id=case_id)
     return StreamingResponse(
-        _stream_case(call, case),
+        stream_case(call, case),
         media_type="application/zip",
         headers={"Content-Disposition": f'attachment; filename="case-{case_id}.zip"'},
     )
-
-
-class _CaseArchive(io.RawIOBase):
-    """A ZIP written piece by piece; its last file, `SHA256SUMS`, has the others' checksums."""
-
-    def __init__(self) -> None:
-        self._unsent = bytearray()
-        self._sums: dict[str, str] = {}
-        # Pictures are already compressed. This file cannot seek, so the ZIP is written as a stream.
-        self._zip = zipfile.ZipFile(self, "w", zipfile.ZIP_STORED)
-
-    def write(self, content: Any) -> int:
-        self._unsent += content
-        return len(content)
-
-    def take(self) -> bytes:
-        content = bytes(self._unsent)
-        self._unsent.clear()
-        return content
-
-    def add(self, name: str, content: bytes) -> None:
-        if name not in self._sums:
-            self._zip.writestr(name, content)
-            self._sums[name] = hashlib.sha256(content).hexdigest()
-
-    def finish(self) -> None:
-        lines = (f"{digest}  {name}\n" for name, digest in self._sums.items())
-        self._zip.writestr("SHA256SUMS", "".join(lines))
-        self._zip.close()
-
-
-async def _stream_case(call: GalleryCall, case: CaseDetail) -> AsyncIterator[bytes]:
-    """Build the ZIP of a case while it is sent, with one picture in memory at a time.
-
-    Searches and pictures that are deleted in the meantime are omitted.
-    """
-    run = call.runtime.pools.files.run
-    archive = _CaseArchive()
-    searches = []
-    for entry in case.queries:
-        try:
-            opened = await open_search(call, entry.query_id)
-        except UnknownQuery:
-            continue
-        # A case does not show metadata, which could be gigabytes in all its results.
-        results = [result.model_copy(update={"metadata": None}) for result in opened.answer.results]
-        answer = opened.answer.model_copy(update={"results": results})
-        opened = opened.model_copy(update={"answer": answer})
-        decisions = {review.crop_id: review.decision for review in opened.reviews}
-        shown = [
-            result
-            for result in opened.answer.results
-            if result.rank <= SHOWN or result.crop_id in decisions
-        ]
-        pictures: dict[str, str] = {}
-        async for name, picture in _read_pictures(call, opened, shown):
-            suffix = EXTENSIONS.get(picture.content_type, "image")
-            pictures[name] = f"pictures/{name}.{suffix}"
-            await run(archive.add, pictures[name], picture.content)
-            yield archive.take()
-        searches.append(
-            {
-                "opened": opened,
-                "note": entry.note,
-                "shown": shown,
-                "decisions": decisions,
-                "pictures": pictures,
-            }
-        )
-    context = {"case": case, "gallery": call.gallery.name, "searches": searches}
-    await run(_finish, archive, context)
-    yield archive.take()
-
-
-async def _read_pictures(
-    call: GalleryCall, opened: OpenedSearch, shown: Sequence[RankedCrop]
-) -> AsyncIterator[tuple[str, Picture]]:
-    missing = contextlib.suppress(UnknownPicture, UnknownCrop, UnknownQuery)
-    with missing:
-        picture = await read_search_picture(call, opened.query_id)
-        yield f"search-{opened.query_id}", picture
-    for result in shown:
-        with missing:
-            picture = await call.runtime.browser.read_picture(call.gallery, result.crop_id)
-            yield f"crop-{result.crop_id}", picture
-
-
-def _finish(archive: _CaseArchive, context: dict[str, Any]) -> None:
-    pages = Environment(loader=FileSystemLoader(Path(__file__).parents[1]), autoescape=True)
-    pages.filters["moment"] = lambda moment: f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-    page = pages.get_template("case.html").render(context, exported_at=datetime.now(UTC))
-    archive.add("index.html", page.encode())
-    archive.add("results.csv", "".join(_format_lines(context["searches"])).encode())
-    archive.finish()
-
-
-def _format_lines(searches: list[dict[str, Any]]) -> Iterator[str]:
-    yield csv_header(*COLUMNS)
-    for search in searches:
-        opened = search["opened"].model_dump(mode="json")
-        reviews = {review["crop_id"]: review for review in opened["reviews"]}
-        for result in opened["answer"]["results"]:
-            crop_id = result["crop_id"]
-            fields = {
-                "query_id": opened["query_id"],
-                "searched_at": opened["created_at"],
-                **reviews.get(crop_id, {}),
-                **result,
-                "picture": search["pictures"].get(f"crop-{crop_id}"),
-            }
-            yield csv_line(*(fields.get(name) for name in COLUMNS))

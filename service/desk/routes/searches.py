@@ -16,18 +16,21 @@ from gmn_client.models import (
     AnsweredReview,
     KeptSearches,
     OpenedSearch,
+    QueryAnswer,
     RefusedImage,
     Review,
     Reviews,
 )
 from service.desk import kept_searches
 from service.desk.links import link_reviews, link_searches
+from service.desk.repeating import repeat_search
 from service.errors import InvalidField, UnknownCrop
 from service.gallery.enroll import ImageToEnroll
 from service.http.fields import Camera, Id, Moment, Name
 from service.http.forms import Cursor, Form, Limit, Sent
 from service.http.guard import Searcher, guarded_router
 from service.http.problems import content, csv_header, csv_lines, problems, write_list
+from service.http.routes.queries import QUERY_PROBLEMS
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.record.values import ListFilter, Picture
 from service.runtime import GalleryCall
@@ -101,6 +104,22 @@ async def open_kept_search(request: Request, call: Searcher, query_id: QueryId) 
     opened = await kept_searches.open_search(call, query_id)
     call.note_view("open_kept_search", query_id=query_id, count=opened.count)
     return await write_list(request, opened)
+
+
+@router.get(
+    "/queries/{query_id}/today",
+    response_model=QueryAnswer,
+    responses=problems("unknown_picture", *QUERY_PROBLEMS),
+)
+async def repeat_kept_search(request: Request, call: Searcher, query_id: QueryId) -> Response:
+    """Repeats a kept search, and answers what it finds today, by the thresholds of today.
+
+    The first 100 results are answered, best first. The answer is not kept, and does not count for
+    the thresholds. A search by several pictures, without its picture, by a vector, in several
+    galleries, or among given `identities` or `metadata` cannot be repeated.
+    """
+    opened = await kept_searches.open_search(call, query_id)
+    return await write_list(request, await repeat_search(call, opened))
 
 
 @router.get(

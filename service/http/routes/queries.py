@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from gmn_client.models import (
     Embedding,
@@ -23,7 +24,7 @@ from gmn_client.models import (
     SeparateGalleriesAnswers,
 )
 from model.crops.decode import CropProblem
-from service.desk.kept_searches import keep_answers
+from service.desk.kept_searches import SearchToKeep, keep_answers
 from service.errors import AnswerTooLarge, InvalidField, UnusableImages, refused_image
 from service.http.forms import Sent, SomeImagesForm
 from service.http.guard import Querier, Searcher, guarded_router
@@ -36,7 +37,7 @@ from service.http.problems import (
     write_list,
 )
 from service.http.query_forms import MOST_GALLERIES, GalleriesForm, PairForm, QueryForm
-from service.runtime import Call, Runtime
+from service.runtime import Call, GalleryCall, Runtime
 from service.search.query import AnsweredQuery, GalleriesQuery
 
 router = guarded_router("/v1/galleries/{gallery}", "queries")
@@ -83,7 +84,7 @@ async def query_gallery(request: Request, call: Searcher, form: Sent[QueryForm])
     answered = [query for query in queries if isinstance(query, AnsweredQuery)]
     rankings = [query.answers[name] for query in answered]
     if form.keep:
-        rankings = await keep_answers(call, form.kept_fields(), answered, form.keep_picture)
+        rankings = await _keep_answers(call, form, queries)
     note_searches(call.runtime, form, {name: rankings})
     remaining = iter(rankings)
     answers = [next(remaining) if isinstance(query, AnsweredQuery) else query for query in queries]
@@ -92,6 +93,20 @@ async def query_gallery(request: Request, call: Searcher, form: Sent[QueryForm])
     if form.include_vector or form.top_k > SHORT_RANKING:
         return await write_list(request, answers[0])
     return Response(answers[0].model_dump_json(), media_type=JSON)
+
+
+async def _keep_answers(
+    call: GalleryCall, form: QueryForm, queries: Sequence[AnsweredQuery | RefusedImage]
+) -> list[QueryAnswer]:
+    """Keep the answered ones of a form's queries, and return their answers."""
+    files = await run_in_threadpool(form.describe_files, form.keep_picture)
+    searches = []
+    for number, query in enumerate(queries):
+        if isinstance(query, AnsweredQuery):
+            own_files = [files[number]] if form.mode == "separate" else files
+            gallery_id = call.gallery.gallery_id
+            searches.append(SearchToKeep(query, form.kept_fields(), own_files, gallery_id))
+    return await keep_answers(call, searches, form.keep_picture)
 
 
 async def answer_query(
@@ -156,6 +171,11 @@ async def search_galleries(request: Request, call: Querier, form: Sent[Galleries
     gallery that cannot be searched is reported with its problem; the others answer. With
     `mode=separate` each image gets its own answer.
     """
+    if form.keep:
+        raise InvalidField(
+            "keep: a kept search belongs to one gallery; send the query to "
+            "/v1/galleries/{gallery}/queries, or leave keep out"
+        )
     runtime = call.runtime
     names = choose_galleries(call, form)
     versions = form.min_versions or {}
