@@ -48,14 +48,14 @@ class SearchToKeep:
     Attributes:
         request: the fields that were sent, without names of people.
         files: the pictures that were sent.
-        crop_gallery: id of the gallery of the crops that were searched by.
+        crop_gallery: id of the gallery of the crops that were searched by, if it is another one.
         visits: the visits and the uncertain ones; None if it was not a search for visits.
     """
 
     query: AnsweredQuery
     request: Mapping[str, Any]
     files: Sequence[SearchedFile]
-    crop_gallery: int
+    crop_gallery: int | None = None
     visits: tuple[Sequence[Visit], Sequence[Visit]] | None = None
 
 
@@ -159,7 +159,7 @@ def _build_search(caller: ApiKey, search: SearchToKeep) -> NewSearch:
         "request": {**search.request, "images": query.images, **crop_fields},
         "answer": query.answer.model_dump_json(exclude={"results", "query_id"}),
         "crop_id": next(iter(query.crop_ids), None),
-        "crop_gallery": search.crop_gallery if query.crop_ids else None,
+        "crop_gallery": search.crop_gallery,
         "content_type": query.prepared.content_type if query.prepared else None,
     }
     picture = query.prepared.picture if query.prepared else None

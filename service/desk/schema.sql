@@ -1,7 +1,7 @@
 -- Tables of kept searches, reviews and cases.
 
--- Kept searches. `number` grows within a gallery in the order of commits. `crop_gallery` is the gallery of
--- the crops that were searched by, of which `crop_id` is the first.
+-- Kept searches. `number` grows within a gallery in the order of commits. `crop_id` is the first of the crops
+-- that were searched by, and `crop_gallery` is their gallery if it is another one.
 CREATE TABLE searches (
     query_id TEXT PRIMARY KEY,
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,

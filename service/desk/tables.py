@@ -584,7 +584,8 @@ def find_identifying(transaction: Transaction, query_ids: Collection[str]) -> No
     for search in searches:
         searched_by = search["request"].get("crop_ids") or [search["crop_id"]]
         for crop_id in filter(None, searched_by):
-            shown[search["query_id"], crop_id] = search["crop_gallery"]
+            gallery_id = search["crop_gallery"] or search["gallery_id"]
+            shown[search["query_id"], crop_id] = gallery_id
     rows = [
         {"query_id": query_id, "crop_id": crop_id, "gallery_id": gallery_id}
         for (query_id, crop_id), gallery_id in sorted(shown.items())

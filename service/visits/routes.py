@@ -224,12 +224,11 @@ async def _keep_visits(
     rankings: dict[str, QueryAnswer] = {}
     for name, ranking in query.answers.items():
         gallery = await find(name)
-        crop_gallery = await find(home) if home else gallery
         search = SearchToKeep(
             query=replace(query, answers={name: ranking}),
             request=request,
             files=files,
-            crop_gallery=crop_gallery.gallery_id,
+            crop_gallery=(await find(home)).gallery_id if home not in (None, name) else None,
             visits=(
                 [visit for visit in answer.results if visit.gallery == name],
                 [visit for visit in answer.uncertain if visit.gallery == name],

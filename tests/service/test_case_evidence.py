@@ -140,7 +140,7 @@ def test_the_page_of_a_case_has_both_pictures_and_what_proves_them(client, image
     for text in (
         *("File gate 3.png", digest(images[0]), "gate,\ntime unknown"),
         *(f"Crop {first.crop_id}", known.sha256, f"{known.camera}, "),
-        *("Then: match", "Today: the same", "Confirmed by"),
+        *(f"Then: {first.verdict}", "Today: the same", "Confirmed by"),
     ):
         assert text in by_picture
     assert f"Crop {first.crop_id}" in by_crop

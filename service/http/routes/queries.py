@@ -104,8 +104,7 @@ async def _keep_answers(
     for number, query in enumerate(queries):
         if isinstance(query, AnsweredQuery):
             own_files = [files[number]] if form.mode == "separate" else files
-            gallery_id = call.gallery.gallery_id
-            searches.append(SearchToKeep(query, form.kept_fields(), own_files, gallery_id))
+            searches.append(SearchToKeep(query, form.kept_fields(), own_files))
     return await keep_answers(call, searches, form.keep_picture)
 
 

@@ -53,6 +53,7 @@ POST /v1/galleries/{gallery}/queries : query
 GET /v1/galleries/{gallery}/queries : query
 GET /v1/galleries/{gallery}/queries/{query_id} : query
 DELETE /v1/galleries/{gallery}/queries/{query_id} : query
+GET /v1/galleries/{gallery}/queries/{query_id}/today : query
 GET /v1/galleries/{gallery}/queries/{query_id}/image : query
 POST /v1/galleries/{gallery}/queries/{query_id}/reviews : query
 GET /v1/galleries/{gallery}/reviews : query
