@@ -49,8 +49,9 @@ ALWAYS_REMAINS = (
     ),
     (
         "kept searches of other people",
-        "ids and scores of the deleted crops, which no answer shows; and pictures that may show "
-        "this person, if no review confirms one of the crops and none is a match in first place",
+        "ids and scores of the deleted crops, which no answer shows; and pictures and names of "
+        "files that may be of this person, if no review confirms one of the crops and none is a "
+        "match in first place or in a visit",
         "GMN_KEPT_DAYS after the search, or their case is deleted",
     ),
     (

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from gmn_client.models import CaseDetail, CaseRemoval, Cases
-from service.desk.case_export import stream_case
+from service.desk.routes.case_export import stream_case
 from service.desk.routes.searches import QueryId
 from service.desk.tables import MOST_CASES, MOST_CASES_OF_KEY
 from service.errors import InvalidField, TooManyExports

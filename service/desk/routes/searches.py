@@ -23,7 +23,7 @@ from gmn_client.models import (
 )
 from service.desk import kept_searches
 from service.desk.links import link_reviews, link_searches
-from service.desk.repeating import repeat_search
+from service.desk.routes.repeating import repeat_search
 from service.errors import InvalidField, UnknownCrop
 from service.gallery.enroll import ImageToEnroll
 from service.http.fields import Camera, Id, Moment, Name

@@ -25,7 +25,7 @@ from gmn_client.models import (
     Visit,
 )
 from service.desk.kept_searches import open_search, read_search_picture
-from service.desk.repeating import is_judged_as_then, repeat_search
+from service.desk.routes.repeating import is_judged_as_then, repeat_search
 from service.errors import (
     Forbidden,
     ServiceError,
@@ -264,7 +264,7 @@ async def _read_pictures(
 def _finish(
     archive: _CaseArchive, gallery: str, case: CaseDetail, searches: Sequence[ExportedSearch]
 ) -> None:
-    pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
+    pages = Environment(loader=FileSystemLoader(Path(__file__).parents[1]), autoescape=True)
     pages.filters["moment"] = lambda moment: f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
     page = pages.get_template("case.html").render(
         case=case, gallery=gallery, searches=searches, exported_at=datetime.now(UTC)
