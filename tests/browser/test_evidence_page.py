@@ -1,5 +1,6 @@
 """A case on the page shows the pictures that were confirmed, and prints them alone."""
 
+import hashlib
 import re
 
 import pytest
@@ -15,9 +16,13 @@ from tests.browser.conftest import (
 )
 from tests.browser.test_cases_page import case_of
 from tests.service.conftest import files
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
+# The size of a CSS pixel, and the width of A4 between its margins.
+MM = 25.4 / 96
+PRINTED_MM = 210 - 2 * 14
 TIMES = ["2026-03-01T09:30:00Z", None, "2026-03-01T08:15:00.5Z", "2026-03-01T08:15:00Z"]
 
 
@@ -66,7 +71,6 @@ def test_a_case_lists_what_was_confirmed_by_time_and_under_each_search(case):
     groups = case.get_by_role("list", name="Confirmed pictures of this search")
     expect(groups.nth(0).locator("li")).to_have_count(3)
     expect(groups.nth(1).locator("li")).to_have_count(2)
-    expect(groups.nth(0).locator("li").first).to_contain_text(re.compile(r"Ann Baker.*%", re.S))
     for width, _ in at_each_size(case):
         evidence = case.get_by_role("region", name="Confirmed pictures").bounding_box()
         form = case.locator("#case .fields").bounding_box()
@@ -83,16 +87,60 @@ def test_a_confirmed_picture_leads_to_its_search(case):
     expect(case.locator("#answer [value=confirmed][aria-pressed=true]")).to_have_count(2)
 
 
+def height_mm(picture):
+    """Return how high a picture is printed, without an empty edge of its box."""
+    box = picture.bounding_box()
+    natural = picture.evaluate("image => image.naturalHeight / image.naturalWidth")
+    return min(box["height"], box["width"] * natural) * MM
+
+
+def test_a_pair_says_what_proves_it_and_who_decided(case, drawn_crops):
+    pair = case.get_by_role("list", name="Confirmed pictures of this search").first
+    first = pair.get_by_role("listitem").first
+    digest = hashlib.sha256(drawn_crops[0].png).hexdigest()
+    # The crop is the same picture.
+    assert first.inner_text().count(digest) == 2
+    for text in ("Searched with", "File crop", "camera unknown, time unknown", "Ann Baker"):
+        expect(first).to_contain_text(text)
+    expect(first).to_contain_text(re.compile(r"Picture [0-9a-f]{32}"))
+    expect(first).to_contain_text(re.compile(r"gate \d, Mar 1, 2026, \d+:\d\d:\d\d"))
+    verdicts = r"Then: uncertain, \d+%\. Today: the same, by the same thresholds\. "
+    expect(first).to_contain_text(re.compile(verdicts + r"Confirmed by somebody without a key, "))
+
+
+def test_both_pictures_of_a_pair_are_printed_30_mm_high_and_each_digest_in_one_line(case, tmp_path):
+    case.set_viewport_size({"width": int(PRINTED_MM / MM), "height": 900})
+    case.emulate_media(media="print")
+    pairs = case.locator("#case .pair")
+    expect(pairs).to_have_count(5)
+    for pair in pairs.all():
+        pictures = pair.locator("img").all()
+        assert [height_mm(picture) >= 30 for picture in pictures] == [True, True]
+        first, second = [picture.bounding_box() for picture in pictures]
+        assert first["y"] == second["y"]
+        assert first["x"] + first["width"] < second["x"]
+        for digest in pair.locator("code").all():
+            assert re.fullmatch(r"[0-9a-f]{64}", digest.inner_text())
+            assert len(digest.evaluate("code => [...code.getClientRects()]")) == 1
+    overflows = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+    assert not case.evaluate(overflows)
+    printed = case.pdf(path=tmp_path / "case.pdf", format="A4")
+    assert printed.startswith(b"%PDF")
+
+
 def test_the_print_of_a_case_has_its_pictures_and_nothing_to_press(case):
     case.add_init_script("window.print = () => { window.printed = true; }")
     case.reload()
     press(case, "Print")
-    assert case.evaluate("window.printed")
+    # It waits for the verdicts of today.
+    eventually(lambda: case.evaluate("window.printed"))
+    expect(case.get_by_text("Today: …")).to_have_count(0)
     case.get_by_label("Note on this search").first.fill("the coat, torn")
     case.emulate_media(media="print", color_scheme="dark")
     # Also those that were never scrolled into view.
-    pictures = case.locator("#case .evidence img, #case .found img")
-    expect(pictures).to_have_count(9)
+    # Each of the five pairs has two.
+    pictures = case.locator("#case .evidence img, #case .pair img")
+    expect(pictures).to_have_count(4 + 2 * 5)
     for picture in pictures.all():
         assert picture.evaluate("image => image.complete && image.naturalWidth > 0")
         expect(picture).to_be_visible()

@@ -12,12 +12,14 @@ from demo.data_sets import read_spec
 from tests.browser.conftest import (
     SIZES,
     at_each_size,
+    confirm,
     follow,
     in_both_schemes,
     png,
     press,
     violations,
 )
+from tests.browser.test_evidence_page import height_mm
 from tests.conftest import draw_crop
 from tests.outside import bearer
 from tests.service.conftest import files, serving
@@ -337,3 +339,42 @@ def test_a_key_searches_only_the_gallery_that_it_may_see(tab, tiny_artefact, tmp
         expect(headline(tab)).to_have_text("Seen once, at an unknown time, by the camera gate")
         follow(tab, "← Search")
         expect(tab.locator("#query")).to_be_visible()
+
+
+def test_visits_are_kept_only_for_a_case_and_shown_there_with_what_proves_them(
+    seen, cameras, people
+):
+    person, *_ = people
+    seen.evaluate(NOTE_FIELDS)
+    look_for(seen, person[0])
+    add = seen.get_by_role("button", name="Add entrance to a case…")
+    with httpx2.Client(base_url=cameras, timeout=60.0) as http:
+        assert http.get("/v1/galleries/entrance/queries").json()["results"] == []
+        add.click()
+        asked = seen.get_by_role("dialog", name="Add this search to a case")
+        asked.get_by_label("Case", exact=True).select_option("new")
+        asked.get_by_label("Name of the new case").fill("Who was here")
+        confirm(seen, "Add")
+        seen.get_by_text("In the case Who was here.", exact=True).wait_for()
+        (case,) = http.get("/v1/galleries/entrance/cases").json()["results"]
+        assert case["count"] == 1
+        kept = http.get("/v1/galleries/yard/queries").json()["results"]
+        assert [search["kind"] for search in kept] == ["visits"]
+    seen.goto(f"{cameras}/#entrance/cases/{case['case_id']}")
+    visits = seen.get_by_role("list", name="Visits of this search").get_by_role("listitem")
+    expect(visits.filter(has_text="gate").first).to_contain_text(re.compile("[0-9a-f]{64}"))
+    expect(visits.filter(has_text="3 pictures")).to_have_count(1)
+    expect(seen.locator("#case .searches")).to_contain_text("Been here")
+    expect(seen.locator("#case .searches")).to_contain_text("File person.png")
+    for width, _ in at_each_size(seen):
+        assert seen.evaluate("document.documentElement.scrollWidth") == width
+        assert violations(seen) == []
+    seen.emulate_media(media="print")
+    for picture in seen.locator("#case .pair img").all():
+        assert height_mm(picture) >= 30
+    # It opens as a search, of which results can be confirmed.
+    seen.emulate_media(media="screen")
+    seen.locator("#case .searches > li > a").first.click()
+    seen.locator("#answer .card").first.wait_for()
+    seen.locator("#answer [value=confirmed]").first.click()
+    expect(seen.locator("#answer [value=confirmed][aria-pressed=true]")).to_have_count(1)

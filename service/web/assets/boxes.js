@@ -159,7 +159,7 @@ export function askForBoxes(
   showPeople(looked);
   return new Promise((resolve) => {
     const chosen = {
-      yes: () => Promise.all(boxes.filter((box) => box.chosen).map((box) => cut(image, box))),
+      yes: () => Promise.all(boxes.filter((box) => box.chosen).map((box) => cut(image, box, blob))),
       whole: () => [blob],
     };
     const dialog = showForm(
@@ -198,7 +198,8 @@ function place(element, { x, y, width, height }) {
   return element;
 }
 
-function cut(image, { x, y, width, height }) {
+// Cut a box out of a picture. The name of the file says of which picture it is what part.
+function cut(image, { x, y, width, height }, { name = "" }) {
   const { naturalWidth: wide, naturalHeight: high } = image;
   const canvas = h("canvas", {
     width: Math.max(1, Math.round(width * wide)),
@@ -217,5 +218,10 @@ function cut(image, { x, y, width, height }) {
       canvas.width,
       canvas.height,
     );
-  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+  const corner = `${Math.round(x * wide)},${Math.round(y * high)}`;
+  const part = `${corner} ${canvas.width}×${canvas.height}.png`;
+  const fileName = [name.replace(/\.\w+$/, ""), part].filter(Boolean).join(" ");
+  return new Promise((resolve) =>
+    canvas.toBlob((blob) => resolve(new File([blob], fileName, { type: blob.type })), "image/png"),
+  );
 }

@@ -13,16 +13,19 @@ import {
   question,
 } from "./elements.js";
 import { saveDrafts, saves, saving, selfSaving } from "./drafts.js";
-import { evidence, evidenceOf } from "./evidence.js";
+import { evidence } from "./evidence.js";
 import { keptRow } from "./kept.js";
 import { act, report } from "./naming.js";
-import { addressOf, gallery, inGallery, item, panel } from "./place.js";
+import { evidenceOf, searchedCrops } from "./pairs.js";
+import { addressOf, gallery, inGallery, item, panel, segment } from "./place.js";
 import { LOCALE, t, textNodes } from "./texts.js";
 import { call } from "./undo.js";
-import { changedSince } from "./verdicts.js";
+import { allCompared, changedSince } from "./verdicts.js";
 
 const MOST = 1000;
-const pathOf = (id, rest = "") => inGallery(`/cases/${encodeURIComponent(id)}${rest}`);
+const casesOf = (name) => `/v1/galleries/${segment(name)}/cases`;
+const pathOf = (id, rest = "", name = gallery()) =>
+  `${casesOf(name)}/${encodeURIComponent(id)}${rest}`;
 const searches = (count) => t("searches", { count });
 const begun = ({ created_at: at }) => new Date(at).toLocaleString(LOCALE);
 
@@ -64,7 +67,7 @@ function put(method, path, fields) {
   return send(path, { method, body, keepalive: true });
 }
 
-const allCases = async () => (await pages(inGallery("/cases"), {}, MOST)).results;
+const allCases = async (name = gallery()) => (await pages(casesOf(name), {}, MOST)).results;
 
 async function caseList() {
   const results = await allCases();
@@ -118,17 +121,17 @@ async function caseList() {
 }
 
 // With two cases of one name, a search could end up in the wrong one.
-async function requireFree(name, caseId) {
-  const other = (await allCases()).find(
+async function requireFree(name, caseId, inside = gallery()) {
+  const other = (await allCases(inside)).find(
     (caseItem) => caseItem.name.trim() === name.trim() && caseItem.case_id !== caseId,
   );
   if (other)
     throw new Error(t("case.name_taken", { name, count: other.count, time: begun(other) }));
 }
 
-async function create(name) {
-  await requireFree(name);
-  return ask(inGallery("/cases"), { method: "POST", body: formOf([["name", name]]) });
+async function create(name, inside = gallery()) {
+  await requireFree(name, null, inside);
+  return ask(casesOf(inside), { method: "POST", body: formOf([["name", name]]) });
 }
 
 async function casePage(id) {
@@ -163,12 +166,22 @@ async function casePage(id) {
   ];
 }
 
-// Return a search with its answer and reviews, or null if it is deleted meanwhile.
-function openedSearch(queryId) {
-  return ask(inGallery(`/queries/${queryId}`)).catch((error) => {
+// Return a search with its answer and reviews, and the crops that it was by as `crops`, or null if
+// it is deleted meanwhile.
+async function openedSearch(queryId) {
+  try {
+    const search = await ask(inGallery(`/queries/${queryId}`));
+    return { ...search, crops: await searchedCrops(search) };
+  } catch (error) {
     if (error.status === 404) return null;
     throw error;
-  });
+  }
+}
+
+// Print the case once today's verdicts are known.
+async function print() {
+  await allCompared();
+  window.print();
 }
 
 function caseHead(caseItem) {
@@ -180,7 +193,7 @@ function caseHead(caseItem) {
       "div",
       { class: "row" },
       h("h2", { class: "name grow" }, caseItem.name),
-      h("button", { type: "button", onclick: () => window.print() }, t("case.print")),
+      button(t("case.print"), print),
       button(t("case.export"), () => download(pathOf(id, "/export"), `case-${id}.zip`)),
       button(t("case.delete"), () => remove(caseItem), "danger quiet"),
     ),
@@ -244,8 +257,8 @@ function searchRow(id, { query_id: queryId, note }, search) {
     field,
     printedText(field),
     button(t("case.take_out"), () => release(id, queryId, note), "quiet"),
-    changedSince({ answer: search.answer, kept: search, shots: [] }),
-    ...evidenceOf(search),
+    changedSince({ answer: search.answer, kept: search }),
+    ...evidenceOf(search, search.crops),
   );
 }
 
@@ -263,7 +276,7 @@ const button = (label, action, kind = "") =>
 
 const holding = (id, queryId, note) =>
   call("PUT", pathOf(id, `/queries/${queryId}`), [["note", note]]);
-const releasing = (id, queryId) => call("DELETE", pathOf(id, `/queries/${queryId}`));
+const releasing = (id, queryId, name) => call("DELETE", pathOf(id, `/queries/${queryId}`, name));
 
 async function release(id, queryId, note) {
   await saving;
@@ -291,25 +304,25 @@ export async function inCases(counts) {
     .join(", ");
 }
 
-// Ask for a case, or the name of a new one, and add a search to it.
-export async function askForCase(queryId) {
-  const results = await allCases();
-  const found = await chooseCase(results);
+// Ask for a case, or the name of a new one, and add a search of the same gallery to it.
+export async function askForCase(queryId, name = gallery()) {
+  const results = await allCases(name);
+  const found = await chooseCase(results, name);
   if (!found) return;
   const body = new FormData();
   body.append("note", "");
   // Keep the note of a search that the case already contains.
-  const alreadyIn = (await ask(pathOf(found.case_id))).queries.some(
-    (query) => query.query_id === queryId,
-  );
-  if (!alreadyIn) await ask(pathOf(found.case_id, `/queries/${queryId}`), { method: "PUT", body });
+  const { queries } = await ask(pathOf(found.case_id, "", name));
+  const alreadyIn = queries.some((query) => query.query_id === queryId);
+  const path = pathOf(found.case_id, `/queries/${queryId}`, name);
+  if (!alreadyIn) await ask(path, { method: "PUT", body });
   report(t("case.added", { name: found.name }), {
-    undo: alreadyIn ? [] : [releasing(found.case_id, queryId)],
+    undo: alreadyIn ? [] : [releasing(found.case_id, queryId, name)],
   });
 }
 
-// Resolve to a case, or null.
-function chooseCase(results) {
+// Resolve to a case of a gallery, or null.
+function chooseCase(results, inside) {
   return new Promise((resolve) => {
     let found = null;
     const about = (caseItem) =>
@@ -353,7 +366,7 @@ function chooseCase(results) {
       attempt(wrong, async () => {
         found =
           results.find((candidate) => candidate.case_id === select.value) ??
-          (await create(name.value));
+          (await create(name.value, inside));
         dialog.close();
       }),
     );

@@ -1,4 +1,4 @@
-// The confirmed pictures of a case: under each search, and of all searches in order of time.
+// The confirmed pictures of all searches of a case, in order of time.
 
 import { openCrop } from "./crop.js";
 import { h, moment, nameOf, percent, thumbnail } from "./elements.js";
@@ -7,7 +7,7 @@ import { t, textNodes } from "./texts.js";
 import { marksOf, timeline } from "./timeline.js";
 
 // Return the confirmed results of an opened search, best first.
-function confirmedIn({ answer, reviews }) {
+export function confirmedIn({ answer, reviews }) {
   const ids = new Set(
     reviews.filter(({ decision }) => decision === "confirmed").map(({ crop_id: id }) => id),
   );
@@ -15,39 +15,6 @@ function confirmedIn({ answer, reviews }) {
 }
 
 const addressOfSearch = (search) => addressOf(gallery(), "search", search.query_id);
-
-// Show the confirmed pictures of one search, and how many of them were deleted since.
-export function evidenceOf(search) {
-  const results = confirmedIn(search);
-  const deleted = search.confirmed - results.length;
-  return [
-    results.length > 0 &&
-      h(
-        "ul",
-        { class: "cards small found", "aria-label": t("evidence.of_search") },
-        results.map((result) =>
-          h(
-            "li",
-            { class: "card" },
-            h(
-              "a",
-              { class: "open", href: addressOfSearch(search) },
-              thumbnail(result.image_url, t("picture.of", { name: nameOf(result.identity) })),
-              h(
-                "span",
-                { class: "about" },
-                h("b", { class: "name" }, nameOf(result.identity)),
-                h("span", { class: "name" }, result.camera ?? t("camera.unknown")),
-                h("span", {}, moment(result.captured_at)),
-                h("span", { class: "sure" }, percent(result.probability)),
-              ),
-            ),
-          ),
-        ),
-      ),
-    deleted > 0 && h("p", { class: "note" }, t("evidence.deleted", { count: deleted })),
-  ];
-}
 
 // Pictures without a time come last.
 const timeOf = ({ captured_at: at }) => (at === null ? Infinity : Date.parse(at));

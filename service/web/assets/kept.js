@@ -83,6 +83,7 @@ export function keptRow(search, ...more) {
       { class: "grow", href: addressOf(gallery(), "search", search.query_id) },
       moment(search.created_at),
     ),
+    search.kind === "visits" && h("span", { class: "hint" }, t("kept.visits")),
     search.best &&
       h(
         "span",

@@ -174,6 +174,8 @@ async function reopened({ kept: { query_id: id }, shots: sentShots, former = nul
 
 async function imagesOf({ image_url: image, crop_id: id, request }) {
   if (image) return [{ blob: await blobOf(image) }];
+  // A search for visits may be by a crop of another gallery, which this form cannot send.
+  if (request.gallery && request.gallery !== gallery()) return [];
   const crop = id && (await ask(inGallery(`/crops/${encodeURIComponent(id)}`)).catch(() => null));
   if (request.track) return [{ url: crop?.image_url, track: request }];
   return crop ? [{ url: crop.image_url, crop }] : [];
@@ -188,11 +190,15 @@ function fill(request) {
     if (!field) continue;
     if (field.type === "checkbox") field.checked = Boolean(value);
     else if (field.type === "datetime-local") field.value = localTime(new Date(value));
-    else if (value !== null) field.value = value;
+    else if (value !== null && isOffered(field, value)) field.value = value;
   }
   form.elements.scoring.dataset.chosen = "yes";
   chooseCameras(request.cameras ?? [], request.exclude_cameras ?? []);
 }
+
+// A search for visits looks at more crops than the form offers.
+const isOffered = ({ options }, value) =>
+  !options || [...options].some((option) => option.value === String(value));
 
 // Whether the form sends the same search again.
 function fitsForm({ kept: { request }, shots: searchedBy }) {

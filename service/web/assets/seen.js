@@ -4,8 +4,10 @@
 import { ask, formOf } from "./api.js";
 import { askForBoxes } from "./boxes.js";
 import { WRONG_TIMES } from "./cameras.js";
+import { askForCase } from "./cases.js";
 import { openCrop, stepsOf } from "./crop.js";
 import { attempt, find, h, keptFor, nameOf, onSubmit, shotPicture, takeFiles } from "./elements.js";
+import { act } from "./naming.js";
 import { lookAt } from "./photos.js";
 import { addressOf, changed, gallery, item, panel } from "./place.js";
 import { inList, t, textNodes } from "./texts.js";
@@ -230,12 +232,13 @@ function times() {
     .map(({ name, value }) => [name, new Date(value).toISOString()]);
 }
 
-async function run({ scroll = false } = {}) {
+// Search, and return the answer. It is kept only if `keep` says so.
+async function run({ scroll = false, keep = false } = {}) {
   stale = false;
   running?.abort();
   const request = (running = new AbortController());
   const galleries = searched();
-  await attempt(place(), async () => {
+  return attempt(place(), async () => {
     if (shots.length === 0) throw new Error(t("seen.need_picture"));
     if (galleries.length === 0) throw new Error(t("seen.need_gallery"));
     if (galleries.length > MOST_GALLERIES)
@@ -249,6 +252,8 @@ async function run({ scroll = false } = {}) {
       ...galleries.map(({ name }) => ["galleries", name]),
       ...chosen,
       ...personFields(),
+      ["keep", keep ? "true" : ""],
+      ["keep_picture", keep ? "true" : ""],
     ]);
     const options = { method: "POST", body, signal: request.signal };
     const answer = await ask("/v1/visits", options).catch((error) => {
@@ -258,8 +263,37 @@ async function run({ scroll = false } = {}) {
     });
     visits = [...answer.results, ...answer.uncertain];
     const asked = { shots, hasTimes: chosen.length > 0 };
-    place().replaceChildren(...answerElements(answer, galleries, asked));
+    const [banner, ...days] = answerElements(answer, galleries, asked);
+    place().replaceChildren(banner, caseTools(answer, galleries), ...days);
     // On a phone the answer is below the form.
     if (scroll && place().getBoundingClientRect().top > innerHeight / 2) place().scrollIntoView();
+    return answer;
   });
+}
+
+// Return the buttons that add the visits of each gallery to one of its cases.
+function caseTools(answer, galleries) {
+  const labelOf = (name) =>
+    galleries.length === 1 ? t("results.add_to_case") : t("seen.add_gallery", { gallery: name });
+  return h(
+    "div",
+    { class: "row tools" },
+    galleries.map(({ name }) =>
+      h(
+        "button",
+        { type: "button", onclick: () => act(() => addToCase(answer, name)) },
+        labelOf(name),
+      ),
+    ),
+  );
+}
+
+// Add the visits of a gallery to a case. They are searched for once more, since a search is not kept
+// unless it is asked for.
+async function addToCase(answer, name) {
+  const kept = answer.query_ids[name] ? answer : await run({ keep: true });
+  if (!kept) return;
+  const id = kept.query_ids[name];
+  if (!id) throw new Error(t("seen.not_kept", { reason: kept.warnings.at(-1) }));
+  await askForCase(id, name);
 }

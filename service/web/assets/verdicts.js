@@ -1,16 +1,16 @@
 // Verdicts that differ from those of the same search at another time, and what changed meanwhile.
 
-import { ask, blobOf, formOf } from "./api.js";
+import { ask } from "./api.js";
 import { CLOCK, h, isToday, moment, percent } from "./elements.js";
 import { gallery, inGallery } from "./place.js";
 import { inList, LOCALE, t, textNodes } from "./texts.js";
 
 // Fields of a search that do not change its verdict.
 const BESIDE = new Set(["purpose", "keep", "keep_picture", "mode", "top_k", "group_by", "order"]);
-// Fields that a kept search describes, but a search is not sent.
-const DESCRIBING = new Set(["images", "crop_ids", "min_version"]);
 // A picture that finds itself, as it was enrolled since, says nothing about the verdict.
 const SAME_PICTURE = 0.999;
+// Problems of a search that was not kept whole, or whose crop is deleted.
+const UNREPEATABLE = new Set([404, 422]);
 const DATED = new Intl.DateTimeFormat(LOCALE, { dateStyle: "medium", timeStyle: "short" });
 const KEYS = { crops: "pictures", people: "people" };
 // The last judgement of each search of this tab, and the former one of another verdict.
@@ -54,22 +54,18 @@ export function changedBefore(answer, former) {
       { class: "note" },
       causeOf(former, judgementOf(answer)),
       " ",
-      t("judgement.before", { judgement: wordsOf(former) }),
+      t("judgement.before", {
+        judgement: wordsOf({ ...former.best, verdict: former.verdict }),
+      }),
     )
   );
 }
 
 // Return a sentence on today's verdict of a kept search. It is hidden until it is known to differ.
-export function changedSince(search) {
+export function changedSince({ answer, kept }) {
   const place = h("p", { class: "note since", hidden: true });
-  const name = gallery();
-  // One after another: a case may have many searches, which would hold up those of other users.
-  comparing = comparing.then(async () => {
-    // The page is drawn, or was left meanwhile.
-    await new Promise((resolve) => setTimeout(resolve));
-    if (!place.isConnected || gallery() !== name) return;
-    // A search that cannot be repeated, because its crop was deleted, has no verdict today.
-    const said = await todayOf(search).catch(() => null);
+  todaysAnswer({ ...kept, answer }, place).then((today) => {
+    const said = today && !today.isSame && sentenceOf(kept, answer, today);
     if (!said) return;
     place.append(...said);
     place.hidden = false;
@@ -77,74 +73,74 @@ export function changedSince(search) {
   return place;
 }
 
-async function todayOf({ answer, shots, kept }) {
+// Resolve to today's answer to a kept search as `answer`, which is null if the search cannot be
+// repeated. With `isSame` it was not repeated, as its thresholds are those of its time. Resolve to
+// null if `place`, which shows it, has left the page, or if nothing can be said of today.
+export function todaysAnswer(search, place) {
+  const name = gallery();
+  // One after another: a case may have many searches, which would hold up those of other users.
+  const asked = comparing.then(async () => {
+    // The page is drawn, or was left meanwhile.
+    await new Promise((resolve) => setTimeout(resolve));
+    return place.isConnected && gallery() === name ? readToday(search) : null;
+  });
+  const settled = asked.catch(() => null);
+  comparing = settled;
+  return settled;
+}
+
+// Resolve when today's answers to all searches that are shown are known.
+export async function allCompared() {
+  await comparing;
+  // What follows a comparison is drawn.
+  await new Promise((resolve) => setTimeout(resolve));
+}
+
+async function readToday({ query_id: id, answer }) {
   const { calibration, version } = await ask(inGallery(""));
   const now = calibration.scorings[answer.scoring];
   if (!now || answer.results.length === 0) return null;
   const thresholds = thresholdsOf(now, version);
-  if (thresholds === thresholdsOf(answer.calibration, answer.gallery_version)) return null;
-  const then = judgementOf(answer);
-  if (repeated.get(kept.query_id)?.thresholds !== thresholds) {
-    const source = await sourceOf(kept, shots);
-    const today = source && judgementOf(await repeat(kept.request, answer.scoring, source));
-    repeated.set(kept.query_id, { thresholds, today });
+  if (thresholds === thresholdsOf(answer.calibration, answer.gallery_version))
+    return { isSame: true };
+  if (repeated.get(id)?.thresholds !== thresholds) {
+    // A search of which not all was kept cannot be repeated.
+    const today = await ask(inGallery(`/queries/${id}/today`)).catch((error) => {
+      if (UNREPEATABLE.has(error.status)) return null;
+      throw error;
+    });
+    repeated.set(id, { thresholds, answer: today, calibration: now, version });
   }
-  const { today } = repeated.get(kept.query_id);
+  return repeated.get(id);
+}
+
+function sentenceOf(kept, answer, today) {
+  const then = judgementOf(answer);
   const ofItsTime = [...textNodes("judgement.of_time", { time: moment(kept.created_at) }), " "];
-  if (!today) {
-    const cause = causeOf(then, { ...then, calibration: now, version });
+  if (!today.answer) {
+    const { calibration, version } = today;
+    const cause = causeOf(then, { ...then, calibration, version });
     return [...ofItsTime, cause, " ", t("judgement.today_unknown")];
   }
-  const { best, verdict } = today;
+  const now = judgementOf(today.answer);
+  const { best, verdict } = now;
   if (verdict === then.verdict || !best || best.cosine > SAME_PICTURE) return null;
   const key = best.crop_id === then.best.crop_id ? "judgement.today" : "judgement.today_other";
-  return [...ofItsTime, t(key, { judgement: wordsOf(today) }), " ", causeOf(then, today)];
+  return [
+    ...ofItsTime,
+    t(key, { judgement: wordsOf({ ...best, verdict }) }),
+    " ",
+    causeOf(then, now),
+  ];
 }
 
 // Among few people the thresholds depend on how many people and pictures there are.
 const thresholdsOf = ({ version, reason }, galleryVersion) =>
   reason === "few_identities" ? `${version} ${galleryVersion}` : version;
 
-// Return the fields with what a kept search searched for, or null if it was not kept.
-async function sourceOf({ image_url: url, crop_id: cropId, request }, shots) {
-  // A name or metadata that the search was restricted to.
-  if (request.left_out) return null;
-  if (request.track) return [["track", request.track]];
-  if (request.images === 0)
-    return cropId && (request.crop_ids ?? [cropId]).map((id) => ["crop_id", id]);
-  const blobs = shots.map(({ blob }) => blob).filter(Boolean);
-  if (request.images > 1)
-    return blobs.length === request.images ? blobs.map((blob) => ["images", blob]) : null;
-  const blob = blobs[0] ?? (url && (await blobOf(url)));
-  if (!blob) return null;
-  // Unlike a search by an image, one by its features does not count for the thresholds.
-  const body = formOf([["images", blob]]);
-  const { embedding_fingerprint: embedder, results } = await ask("/v1/embeddings", {
-    method: "POST",
-    body,
-  });
-  return [
-    ["vector", JSON.stringify(results[0].embedding)],
-    ["embedding_fingerprint", embedder],
-  ];
-}
-
-function repeat(request, scoring, source) {
-  const sent = Object.entries(request).filter(
-    ([name]) =>
-      (name === "purpose" || !BESIDE.has(name)) && !DESCRIBING.has(name) && name !== "track",
-  );
-  const body = formOf([
-    ...sent.flatMap(([name, value]) => [value].flat().map((part) => [name, part])),
-    ...source,
-    ["top_k", 1],
-  ]);
-  body.set("scoring", scoring);
-  return ask(inGallery("/queries"), { method: "POST", body });
-}
-
-function wordsOf({ verdict, best: { probability } }) {
-  const word = t(`judgement.${verdict}`);
+// Say the verdict and the probability of a result.
+export function wordsOf({ verdict, probability }) {
+  const word = t(`judgement.${verdict ?? "none"}`);
   if (probability === null) return word;
   return t("judgement.with", { verdict: word, probability: percent(probability) });
 }
