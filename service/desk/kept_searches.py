@@ -38,6 +38,7 @@ VISIT_FIELDS = {
     "crop_ids",
     "verdict",
     "probability",
+    "needed",
 }
 
 

@@ -100,6 +100,9 @@ def test_a_pair_says_what_proves_it_and_who_decided(case, drawn_crops):
     digest = hashlib.sha256(drawn_crops[0].png).hexdigest()
     # The crop is the same picture.
     assert first.inner_text().count(digest) == 2
+    expect(case.locator("#case .searches")).to_contain_text(
+        re.compile(r"The search covered 24 pictures and \d people with a name\.")
+    )
     for text in ("Searched with", "File crop", "camera unknown, time unknown", "Ann Baker"):
         expect(first).to_contain_text(text)
     expect(first).to_contain_text(re.compile(r"Picture [0-9a-f]{32}"))

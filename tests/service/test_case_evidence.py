@@ -137,6 +137,8 @@ def test_the_page_of_a_case_has_both_pictures_and_what_proves_them(client, image
     assert [pair.count("<img ") for pair in pairs] == [2, 2]
     by_picture, by_crop = pairs
     known = client.crop(first.crop_id)
+    people = len(list(client.identities()))
+    assert f"covered {answer.crops_searched} crops and\n{people} people with a name" in page
     for text in (
         *("File gate 3.png", digest(images[0]), "gate,\ntime unknown"),
         *(f"Crop {first.crop_id}", known.sha256, f"{known.camera}, "),

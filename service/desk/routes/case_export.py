@@ -56,6 +56,7 @@ RESULT_COLUMNS = (
     "probability",
     "verdict",
     "verdict_today",
+    "likelihood_ratio",
     "decision",
     "reviewed_at",
     "key_id",

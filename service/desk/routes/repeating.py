@@ -56,7 +56,7 @@ async def is_judged_as_then(call: GalleryCall, then: QueryAnswer) -> bool:
     gallery = call.gallery
     current = call.runtime.calibrations.current(gallery, then.scoring)
     identities = await call.runtime.galleries.read(gallery.index.identities)
-    now = current.as_state(identities)
+    now = current.as_state(identities.total)
     if now.version != then.calibration.version or now.reason != then.calibration.reason:
         return False
     # Among few people the thresholds depend on how many people and crops there are.

@@ -30,6 +30,7 @@ export function evidenceOf(search, crops) {
   const results = confirmedIn(search);
   const deleted = search.confirmed - results.length;
   return [
+    h("p", { class: "note hint" }, coveredBy(search.answer)),
     results.length > 0 &&
       h(
         "ol",
@@ -40,6 +41,12 @@ export function evidenceOf(search, crops) {
     ...(search.visits ? visitsOf(search, crops) : []),
   ];
 }
+
+const coveredBy = ({ crops_searched: crops, people_searched: people }) =>
+  t("evidence.covered", {
+    pictures: t("pictures", { count: crops }),
+    people: t("people", { count: people }),
+  });
 
 function pairOf(search, result, crops) {
   const review = search.reviews.find(({ crop_id: id }) => id === result.crop_id);

@@ -11,7 +11,16 @@ from tests.outside import problem
 from tests.service.visits.test_visits import Passages
 
 pytestmark = pytest.mark.promise("kept-searches")
-ANSWERED = ("camera", "first_seen", "last_seen", "tracks", "crops", "verdict", "probability")
+ANSWERED = (
+    "camera",
+    "first_seen",
+    "last_seen",
+    "tracks",
+    "crops",
+    "verdict",
+    "probability",
+    "needed",
+)
 
 
 @pytest.fixture
