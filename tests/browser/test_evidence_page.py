@@ -111,6 +111,27 @@ def test_a_pair_says_what_proves_it_and_who_decided(case, drawn_crops):
     expect(first).to_contain_text(re.compile(verdicts + r"Confirmed by somebody without a key, "))
 
 
+@pytest.mark.parametrize(
+    ("ratio", "times"),
+    [(200.0, "at least 200"), (34.6, "35"), (0.25, "0.3"), (0.005, "at most 0.005")],
+)
+def test_a_pair_says_its_likelihood_ratio_and_how_many_people_were_searched(case, ratio, times):
+    def with_ratio(route):
+        search = route.fetch().json()
+        search["answer"]["likelihood"] = {"people": 200, "searched": 1234}
+        for result in search["answer"]["results"]:
+            result["likelihood_ratio"] = ratio
+        route.fulfill(json=search)
+
+    case.route(re.compile(r"/queries/[0-9a-f]{32}$"), with_ratio)
+    case.reload()
+    expect(case.locator("#case .pair").first).to_contain_text(
+        f"This score is {times} times as probable if both pictures show one person as if they show "
+        "two of the gallery’s named people (likelihood ratio of 200 people). The search covered "
+        "1,234 people."
+    )
+
+
 def test_both_pictures_of_a_pair_are_printed_30_mm_high_and_each_digest_in_one_line(case, tmp_path):
     case.set_viewport_size({"width": int(PRINTED_MM / MM), "height": 900})
     case.emulate_media(media="print")

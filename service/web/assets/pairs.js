@@ -2,7 +2,17 @@
 // the visits, each with what proves it.
 
 import { ask } from "./api.js";
-import { decimal, h, moment, nameOf, percent, period, picture, verdictChip } from "./elements.js";
+import {
+  decimal,
+  h,
+  missedBy,
+  moment,
+  nameOf,
+  percent,
+  period,
+  picture,
+  verdictChip,
+} from "./elements.js";
 import { confirmedIn } from "./evidence.js";
 import { addressOf, gallery, segment } from "./place.js";
 import { inNumbers, t, textNodes } from "./texts.js";
@@ -30,7 +40,7 @@ export function evidenceOf(search, crops) {
   const results = confirmedIn(search);
   const deleted = search.confirmed - results.length;
   return [
-    h("p", { class: "note hint" }, coveredBy(search.answer)),
+    h("p", { class: "hint covered" }, coveredBy(search.answer)),
     results.length > 0 &&
       h(
         "ol",
@@ -174,7 +184,7 @@ function visitsOf(search, crops) {
 }
 
 function visitFigure(visit) {
-  const { camera, crop_ids: ids, crops, identity, probability, sha256, verdict } = visit;
+  const { camera, crop_ids: ids, crops, identity, needed, probability, sha256, verdict } = visit;
   return h(
     "figure",
     {},
@@ -184,6 +194,8 @@ function visitFigure(visit) {
       {},
       h("b", { class: "name" }, nameOf(identity)),
       h("span", {}, verdictChip(verdict), " ", percent(probability)),
+      probability < needed &&
+        h("span", {}, t("visits.needs", { needed: missedBy(probability, needed)[1] })),
       h("span", { class: "name" }, camera ?? t("camera.unknown")),
       h(
         "span",

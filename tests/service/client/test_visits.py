@@ -1,5 +1,6 @@
 """Visits and counts of people, by both clients and by `gmn visits`."""
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -87,7 +88,7 @@ def photo(walked, tmp_path):
     return path
 
 
-def test_the_command_shows_visits_and_uncertain_tracks_apart(gmn, photo, gallery):
+def test_the_command_shows_visits_and_uncertain_tracks_apart(gmn, client, photo, gallery):
     answer = gmn("visits", photo, "--json")
     assert len(answer["results"]) + len(answer["uncertain"]) == 2
     shown = gmn("visits", photo)
@@ -96,6 +97,9 @@ def test_the_command_shows_visits_and_uncertain_tracks_apart(gmn, photo, gallery
     assert ("may show the person:" in shown) == bool(answer["uncertain"])
     several = gmn("visits", photo, "--galleries", gallery)
     assert gallery in several
+    kept = gmn("visits", photo, "--keep")
+    query_id = re.search(rf"kept in {gallery} as search (\w+)", kept)[1]
+    assert client.kept_search(query_id).files[0].name == "person.png"
     nothing = gmn("visits", photo, "--cameras", "nowhere")
     assert "none of its crops passes the filters" in nothing
 
