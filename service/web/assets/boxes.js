@@ -2,7 +2,8 @@
 // chosen, so that other people on the photo are neither searched for nor stored.
 
 import { h, pictureOf, showForm } from "./elements.js";
-import { findPeople, findsPeople } from "./photos.js";
+import { areSignsOff } from "./keys.js";
+import { findPeople, findsPeople, lookAt } from "./photos.js";
 import { t } from "./texts.js";
 
 const STEP = 0.01;
@@ -14,7 +15,29 @@ const BY_KEY = {
   ArrowUp: [0, -STEP],
   ArrowDown: [0, STEP],
 };
+// Of each note that people are looked for: the files for which it was last shown.
+const latest = new WeakMap();
 const within = (value, least, most) => Math.max(least, Math.min(most, value));
+
+// Resolve to {blob, frame} for each picture to search by, or to null: to pictures of one person as
+// they are, and to the people who are chosen on photos. `looking` is shown while people are looked
+// for; `options` are those of `askForBoxes`.
+export async function takePeople(files, looking, options) {
+  latest.set(looking, files);
+  const taken = [];
+  for (const frame of files) {
+    looking.hidden = false;
+    const looked = await lookAt(frame);
+    // Other pictures were dropped in the meantime.
+    if (latest.get(looking) !== files) return null;
+    looking.hidden = true;
+    const blobs =
+      looked === null ? [frame] : await askForBoxes(frame, { ...options, looked, whole: true });
+    if (blobs === null) return null;
+    taken.push(...blobs.map((blob) => ({ blob, frame })));
+  }
+  return taken;
+}
 
 // Resolve to an image file for each chosen box, or null. `looked` is what `lookAt` returned of the
 // photo. With `whole` the picture itself can be chosen, and with `single` one person of those that
@@ -34,7 +57,9 @@ export function askForBoxes(
   const stage = h("div", { class: "stage" }, image);
   const title = h("h2", {});
   const hint = h("p", { role: "status" });
+  let instructions = "";
   const use = h("button", { class: "main", disabled: true }, action);
+  const all = h("button", { type: "button", onclick: () => dialog.close("all") });
   const add = (box) => {
     boxes.push({ ...box, chosen: true });
     draw();
@@ -53,6 +78,10 @@ export function askForBoxes(
     const chosen = boxes.filter((box) => box.chosen).length;
     use.disabled = chosen === 0;
     use.textContent = chosen > 1 ? t("boxes.use_people", { action, count: chosen }) : action;
+    all.hidden = single || boxes.length < 2;
+    all.textContent = t("boxes.use_all", { action, count: boxes.length });
+    // Screen readers read each change.
+    if (hint.textContent !== instructions) hint.textContent = instructions;
     stage.replaceChildren(
       image,
       ...boxes.map((box, at) => {
@@ -77,7 +106,7 @@ export function askForBoxes(
     boxes.push(...people.map((person) => ({ ...person, chosen: false })));
     title.textContent =
       people.length > 0 ? (single ? t("boxes.whom") : t("boxes.choose")) : t("boxes.draw_around");
-    hint.textContent =
+    instructions =
       people.length > 0
         ? t("boxes.found", { count: people.length, each })
         : reason
@@ -102,6 +131,18 @@ export function askForBoxes(
     } else return;
     event.preventDefault();
     place(element, box);
+  }
+
+  // Numbers choose wherever the focus is. The focus on a box chooses nobody: Enter answers with
+  // those who are chosen.
+  function press(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+    const box = areSignsOff() ? undefined : boxes[Number(event.key) - 1];
+    if (box) choose(box);
+    else if (event.key !== "Enter" || event.target.closest("button:not(.box)")) return;
+    else if (use.disabled) hint.textContent = t("boxes.nobody_chosen");
+    else dialog.close("yes");
+    event.preventDefault();
   }
 
   // Dragging draws a box. A very small box counts as a click.
@@ -156,14 +197,17 @@ export function askForBoxes(
     },
     t("boxes.find"),
   );
+  let dialog;
   showPeople(looked);
   return new Promise((resolve) => {
+    const cutAll = (those) => Promise.all(those.map((box) => cut(image, box, blob)));
     const chosen = {
-      yes: () => Promise.all(boxes.filter((box) => box.chosen).map((box) => cut(image, box, blob))),
+      yes: () => cutAll(boxes.filter((box) => box.chosen)),
+      all: () => cutAll(boxes),
       whole: () => [blob],
     };
-    const dialog = showForm(
-      { class: "question frame-of", "aria-label": t("boxes.draw") },
+    dialog = showForm(
+      { class: "question frame-of", "aria-label": t("boxes.draw"), onkeydown: press },
       async (answer) => resolve((await chosen[answer]?.()) ?? null),
       title,
       hint,
@@ -181,6 +225,7 @@ export function askForBoxes(
           ),
         h("span", { class: "grow" }),
         h("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, t("cancel")),
+        all,
         use,
       ),
     );

@@ -55,7 +55,7 @@ export function startEnrollment() {
       const pictures = files.map((file) => ({ file }));
       choose(pictures);
       const looked = files.length === 1 ? await lookAt(files[0]) : null;
-      if (looked?.looked) await drawBoxes(pictures[0], looked);
+      if (looked) await drawBoxes(pictures[0], looked);
     }),
   );
   takeFiles(form.querySelector(".folder"), (files) => attempt(form, () => choose(imagesOf(files))));

@@ -17,6 +17,7 @@ const KEYS = [
   ["← →", t("keys.around")],
   ["+ − 0", t("keys.zoom")],
   ["G", t("keys.regions")],
+  ["1–9", t("keys.number")],
   [t("keys.key.escape"), t("close")],
 ];
 
@@ -28,6 +29,8 @@ const OFF = "gmn-letters-off";
 
 // The card that had the focus last, by a selector. A page that reads itself again replaces its cards.
 let last = null;
+
+export const areSignsOff = () => localStorage.getItem(OFF) !== null;
 
 export function startKeys() {
   document.addEventListener("keydown", press);
@@ -41,7 +44,7 @@ export function startKeys() {
 function press(event) {
   const { key, target } = event;
   if (event.ctrlKey || event.metaKey || event.altKey || typing(target)) return;
-  if (key.length === 1 && localStorage.getItem(OFF)) return;
+  if (key.length === 1 && areSignsOff()) return;
   const dialog = [...document.querySelectorAll("dialog[open]")].at(-1);
   if (dialog && dialog.id !== "sheet") return;
   const result = target.closest(Object.values(CARDS).join()) ?? refocused(target);
@@ -119,11 +122,19 @@ function step(key, result) {
     cards[0].querySelector(".open").focus();
     return true;
   }
-  const columns = cards.findIndex((card) => card.offsetTop > cards[0].offsetTop);
+  // Answers to several searches stand side by side, each with rows of its own.
+  const own = cards.filter((card) => card.parentElement === result.parentElement);
+  const columns = own.findIndex((card) => card.offsetTop > own[0].offsetTop);
   const row = columns < 0 ? 0 : columns;
-  const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -row, ArrowDown: row }[key];
+  const [list, by] =
+    {
+      ArrowLeft: [cards, -1],
+      ArrowRight: [cards, 1],
+      ArrowUp: [own, -row],
+      ArrowDown: [own, row],
+    }[key] ?? [];
   if (!by) return false;
-  const next = cards[cards.indexOf(result) + by];
+  const next = list[list.indexOf(result) + by];
   next?.querySelector(".open").focus();
   return next !== undefined;
 }
@@ -131,7 +142,7 @@ function step(key, result) {
 function showKeys() {
   const letters = h("input", {
     type: "checkbox",
-    checked: !localStorage.getItem(OFF),
+    checked: !areSignsOff(),
     onchange: () => {
       if (letters.checked) localStorage.removeItem(OFF);
       else localStorage.setItem(OFF, "yes");

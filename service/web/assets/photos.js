@@ -1,9 +1,12 @@
-// Photos: the service finds the people on them, and keeps nothing. Pictures of one person are no
-// photos, and are searched for as they are.
+// Photos: the service finds the people on them, and keeps nothing. Upright pictures of one person
+// are no photos, and are searched for as they are.
 
 import { ask, formOf } from "./api.js";
 
-const PHOTO_SIDE = 640;
+// The width of a picture of one person is at most this share of its height.
+const CROP_RATIO = 0.8;
+// Upright pictures of this height may be photos of phones, unless one person fills this share.
+const PHOTO_HEIGHT = 640;
 const CROP_SHARE = 0.7;
 const WANTED = "gmn-find-people";
 // A key that may not read the model finds out by asking.
@@ -30,22 +33,25 @@ export function setDetector(name) {
   for (const offer of offers()) offer.hidden = !hasDetector;
 }
 
-// Return the boxes of the people on a photo in shares of its sides, the most certain first.
+// Return the boxes of the people on a photo in shares of its sides, from left to right.
 export async function findPeople(blob) {
   try {
     const answer = await ask("/v1/people", { method: "POST", body: formOf([["images", blob]]) });
-    return answer.people.map((person) => ({
+    const people = answer.people.map((person) => ({
       x: person.x / answer.width,
       y: person.y / answer.height,
       width: person.width / answer.width,
       height: person.height / answer.height,
       score: person.score,
     }));
+    return people.sort((first, second) => middleOf(first) - middleOf(second));
   } catch (error) {
     if (error.status === 501) setDetector(null);
     throw error;
   }
 }
+
+const middleOf = ({ x, width }) => x + width / 2;
 
 // Return null for a picture that is searched for as it is. For a photo return the people that were
 // found, or the reason why they could not be.
@@ -54,13 +60,13 @@ export async function lookAt(blob) {
   if (image === null) return null;
   const { width, height } = image;
   image.close();
-  // Without the detector, a picture at least as wide as high probably shows several people.
-  const drawn = width >= height ? { people: [] } : null;
-  if (!findsPeople()) return drawn;
-  if (Math.max(width, height) < PHOTO_SIDE) return null;
+  const isUpright = width <= CROP_RATIO * height;
+  if (isUpright && (height < PHOTO_HEIGHT || !findsPeople())) return null;
+  if (!findsPeople()) return { people: [] };
   try {
     const people = await findPeople(blob);
-    const isCrop = people.length === 1 && people[0].width * people[0].height >= CROP_SHARE;
+    const [person] = people;
+    const isCrop = isUpright && people.length === 1 && person.width * person.height >= CROP_SHARE;
     return isCrop ? null : { people, looked: true };
   } catch (error) {
     return { people: [], reason: error.message };

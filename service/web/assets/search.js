@@ -1,12 +1,11 @@
 // The search form: a query by images, or by a crop or a track of the gallery.
 
 import { ask, blobOf, formOf, Problem } from "./api.js";
-import { askForBoxes } from "./boxes.js";
+import { askForBoxes, takePeople } from "./boxes.js";
 import { cameraFields, chooseCameras, startCameras, validTimes } from "./cameras.js";
 import { attempt, find, h, localTime, nameOf, shotPicture, takeFiles } from "./elements.js";
 import { clearMarks } from "./judge.js";
 import { mySearches } from "./kept.js";
-import { lookAt } from "./photos.js";
 import { addressOf, gallery, inGallery, item, panel } from "./place.js";
 import { showAcross, showAnswers } from "./results.js";
 import { askIfSeen } from "./seen.js";
@@ -23,15 +22,11 @@ let timesChanged = false;
 let shown = [];
 let stale = false;
 let before = "";
-// Of the last pictures that were dropped.
-let taken = {};
 
 export function startSearch() {
   const form = find("#query");
   takeFiles(form.querySelector(".drop"), (files) => takeImages(files));
-  takeFiles(form.querySelector(".more"), (files) =>
-    setShots([...shots.filter((shot) => shot.blob), ...files.map((blob) => ({ blob }))]),
-  );
+  takeFiles(form.querySelector(".more"), (files) => addImages(files));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     run();
@@ -87,7 +82,7 @@ export function startSearch() {
     else setShots(own);
   });
   find("#been-here").addEventListener("click", () =>
-    askIfSeen(form.elements.mode.value === "separate" ? [] : shots, form.elements.purpose.value),
+    askIfSeen(areSeveral() ? [] : shots, form.elements.purpose.value),
   );
   document.addEventListener("panel-shown", follow);
   startCameras(run);
@@ -274,37 +269,51 @@ function drawShots(next) {
   );
 }
 
-// Search for nobody on a photo before the person is chosen.
+// Whether the pictures show several people, each of whom is a search.
+const areSeveral = () => shots.length > 1 && find("#query").elements.mode.value === "separate";
+
+// Several pictures show one person, unless the form says otherwise.
+const takeTogether = (files) =>
+  takePeople(
+    files,
+    find("#looking"),
+    find("#query").elements.mode.value === "separate"
+      ? {}
+      : { single: true, each: t("boxes.one_person") },
+  );
+
+// Search for nobody on a photo before people are chosen, each a separate search.
 async function takeImages(files) {
-  const asked = (taken = {});
-  const looking = find("#looking");
-  looking.hidden = files.length !== 1;
-  const looked = files.length === 1 ? await lookAt(files[0]) : null;
-  // Another picture was dropped in the meantime.
-  if (asked !== taken) return;
-  looking.hidden = true;
-  if (looked === null) {
-    setShots(files.map((blob) => ({ blob })));
-    return;
+  if (files.length > 1) {
+    const people = await takeTogether(files);
+    if (people !== null) setShots(people);
+  } else {
+    const people = await takePeople(files, find("#looking"));
+    if (people !== null) setPeople(people);
   }
-  const people = await askForBoxes(files[0], { looked, whole: true, single: true });
-  if (people !== null) setBoxes(files[0], people, []);
 }
 
-function setBoxes(frame, files, others) {
-  if (files.length > 1) find("#query").elements.mode.value = "separate";
-  setShots([...others, ...files.map((blob) => ({ blob, frame }))]);
+async function addImages(files) {
+  const people = await takeTogether(files);
+  if (people !== null) setShots([...shots.filter((shot) => shot.blob), ...people]);
 }
 
-// Replace the picture by the people in its boxes, each a separate search.
+// Search separately for the people of one photo.
+function setPeople(people, others = []) {
+  if (people.length > 1) find("#query").elements.mode.value = "separate";
+  setShots([...others, ...people]);
+}
+
+// Replace the picture by the people in its boxes.
 async function drawBoxes(shot) {
-  const files = await askForBoxes(shot.frame ?? shot.blob);
-  if (files !== null)
-    setBoxes(
-      shot.frame ?? shot.blob,
-      files,
-      shots.filter((other) => other !== shot),
-    );
+  const frame = shot.frame ?? shot.blob;
+  const files = await askForBoxes(frame);
+  if (files === null) return;
+  const people = files.map((blob) => ({ blob, frame }));
+  setPeople(
+    people,
+    shots.filter((other) => other !== shot),
+  );
 }
 
 function fields() {

@@ -2,13 +2,12 @@
 // their pictures.
 
 import { ask, formOf } from "./api.js";
-import { askForBoxes } from "./boxes.js";
+import { takePeople } from "./boxes.js";
 import { WRONG_TIMES } from "./cameras.js";
 import { askForCase } from "./cases.js";
 import { openCrop, stepsOf } from "./crop.js";
 import { attempt, find, h, keptFor, nameOf, onSubmit, shotPicture, takeFiles } from "./elements.js";
 import { act } from "./naming.js";
-import { lookAt } from "./photos.js";
 import { addressOf, changed, gallery, item, panel } from "./place.js";
 import { inList, t, textNodes } from "./texts.js";
 import { trackName } from "./tracks.js";
@@ -28,8 +27,6 @@ let keeping = [];
 let visits = [];
 let running = null;
 let stale = false;
-// Of the last pictures that were dropped.
-let taken = {};
 
 const form = () => find("#seen-task form");
 const place = () => find("#seen-answer");
@@ -155,21 +152,9 @@ function beginning() {
 
 // Search for nobody on a photo before the person is chosen.
 async function takeImages(files) {
-  const asked = (taken = {});
-  const looking = form().querySelector("[role=status]");
-  looking.hidden = files.length !== 1;
-  const looked = files.length === 1 ? await lookAt(files[0]) : null;
-  // Another picture was dropped in the meantime.
-  if (asked !== taken) return;
-  looking.hidden = true;
-  const people = looked && {
-    looked,
-    whole: true,
-    single: true,
-    each: t("seen.each"),
-  };
-  const blobs = looked === null ? files : await askForBoxes(files[0], people);
-  if (blobs !== null) setShots(blobs.map((blob) => ({ blob })));
+  const options = { single: true, each: t("boxes.one_person") };
+  const people = await takePeople(files, form().querySelector("[role=status]"), options);
+  if (people !== null) setShots(people);
 }
 
 function setShots(next) {
