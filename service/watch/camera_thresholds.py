@@ -131,9 +131,9 @@ def _as_arrays(reviews: CameraReviews) -> Reviews:
 def _describe_basis(threshold: WatchThreshold) -> str:
     parts = ["the list"]
     if threshold.basis in ("reference", "traffic"):
-        parts.append("the artefact's reference")
+        parts.append("the model's made-up strangers")
     if threshold.basis == "artefact":
-        parts.append("the artefact's own thresholds")
+        parts.append("the model's own thresholds")
     if threshold.own_camera:
         parts.append("its crops of this camera")
     if threshold.traffic_tracks:

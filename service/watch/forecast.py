@@ -240,8 +240,8 @@ def describe_forecast(threshold: WatchThreshold, alarms: Alarms, found: Found) -
     expected = alarms.false_alarms
     if expected is None:
         alarmed = (
-            "How many false alarms the list raises is not known: it has too few people for an "
-            "artefact without a reference."
+            "How many false alarms the list raises is not known: it has too few people, and the "
+            "model has no made-up strangers."
         )
     elif not threshold.promised:
         least_rate = threshold.rate * _median_factor(threshold.traffic_tracks > 0)
@@ -278,10 +278,10 @@ def describe_basis(threshold: WatchThreshold, own_tracks: int) -> str:
         own_tracks: number of the counted tracks that passed cameras of the list.
     """
     if threshold.basis == "artefact":
-        return "It rests on the thresholds of the artefact alone; no camera of the list is known."
+        return "It rests on the model's own thresholds alone; no camera of the list is known."
     if threshold.basis == "list":
         return "It rests on the list alone; no camera of the list is known."
-    known = "It rests on the list, the artefact's reference"
+    known = "It rests on the list, the model's made-up strangers"
     tracks = threshold.traffic_tracks
     if not tracks:
         return f"{known}, and no tracks of the cameras it watches yet."

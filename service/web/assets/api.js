@@ -33,6 +33,8 @@ export class Problem extends Error {
       errors.map((error) => error.field),
     ]);
     this.status = status;
+    // A proxy answers for a service that is away.
+    this.isAway = [0, 502, 503, 504].includes(status);
     this.code = body.type?.split(":").at(-1);
     this.unknownGallery = this.code === "unknown_gallery";
     this.results = body.results ?? [];

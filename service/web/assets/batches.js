@@ -190,7 +190,7 @@ function outcome(run, file, result) {
         h(
           "p",
           { class: "hint name" },
-          `${nameOf(result.identity)} · ${result.camera ?? t("camera.unknown")}`,
+          [nameOf(result.identity), result.camera].filter(Boolean).join(" · "),
         ),
       notes.map((note) =>
         result.duplicate

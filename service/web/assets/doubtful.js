@@ -2,7 +2,7 @@
 
 import { pages } from "./api.js";
 import { openCrop } from "./crop.js";
-import { attempt, find, h, moment, percent, thumbnail } from "./elements.js";
+import { attempt, find, h, percent, thumbnail, whereAndWhen } from "./elements.js";
 import { act, named, naming, relabel, report, setAside } from "./naming.js";
 import { addressOf, gallery, inGallery, panel } from "./place.js";
 import { t } from "./texts.js";
@@ -79,8 +79,7 @@ const side = (crop, likeness) =>
       { class: "about" },
       h("b", { class: "name" }, crop.identity),
       h("span", {}, likeness),
-      h("span", { class: "name" }, crop.camera ?? t("camera.unknown")),
-      h("span", {}, moment(crop.captured_at)),
+      whereAndWhen(crop),
     ),
   );
 

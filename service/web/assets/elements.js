@@ -76,6 +76,12 @@ export function moment(text, zoned = false) {
   );
 }
 
+// Show by which camera and when a crop was captured, as far as that is known.
+export const whereAndWhen = ({ camera, captured_at: time }) => [
+  camera && h("span", { class: "name" }, camera),
+  time && h("span", {}, moment(time)),
+];
+
 // Show the time from the first to the last moment, with what they share only once.
 export function period(first, last) {
   if (!first || !last) return moment(first ?? last);

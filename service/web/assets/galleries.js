@@ -162,12 +162,14 @@ function describe({
       t("galleries.pictures"),
       [t("pictures", { count: crops }), pictures > 0 && `, ${size(pictures)}`],
     ],
-    [t("galleries.index"), h("span", { title: kind }, size(index))],
+    [t("galleries.index"), index > 0 && h("span", { title: kind }, size(index))],
     [t("galleries.thresholds"), calibration.basis],
     [t("galleries.model"), h("code", { title: model }, `${model.slice(0, SHOWN_DIGITS)}…`)],
   ];
   find("#description").replaceChildren(
-    ...rows.flatMap(([label, value]) => [h("dt", {}, label), h("dd", {}, value)]),
+    ...rows
+      .filter(([, value]) => value)
+      .flatMap(([label, value]) => [h("dt", {}, label), h("dd", {}, value)]),
   );
 }
 

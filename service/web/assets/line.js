@@ -73,7 +73,7 @@ function row(visit) {
       "div",
       { class: "row" },
       h("b", {}, clockOf(visit)),
-      h("span", { class: "name" }, camera ?? t("camera.unknown")),
+      camera && h("span", { class: "name" }, camera),
       h("span", { class: "hint" }, t("pictures", { count: crops })),
     ),
     h(

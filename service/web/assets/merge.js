@@ -88,7 +88,7 @@ async function side(identity) {
           "li",
           {},
           thumbnail(crop.image_url, t("picture.of", { name: identity })),
-          h("p", { class: "hint" }, moment(crop.captured_at)),
+          crop.captured_at && h("p", { class: "hint" }, moment(crop.captured_at)),
         ),
       ),
     ),

@@ -8,7 +8,6 @@ import {
   decimal,
   h,
   missedBy,
-  moment,
   nameOf,
   percent,
   problemOf,
@@ -17,6 +16,7 @@ import {
   thumbnail,
   verdictChip,
   verdictSign,
+  whereAndWhen,
 } from "./elements.js";
 import { clearMarks, judging } from "./judge.js";
 import { keptTools } from "./kept.js";
@@ -272,8 +272,7 @@ function contents(result, needed) {
       h("b", {}, name(result)),
       result.gallery &&
         h("span", { class: "name" }, t("results.in_gallery", { gallery: result.gallery })),
-      h("span", { class: "name" }, result.camera ?? t("camera.unknown")),
-      h("span", {}, moment(result.captured_at)),
+      whereAndWhen(result),
       result.track !== null &&
         h(
           "span",

@@ -22,6 +22,10 @@ let timesChanged = false;
 let shown = [];
 let stale = false;
 let before = "";
+// The kept search in the address that the last search takes the place of.
+let replaced = null;
+// How often in a row the last search failed because the service was away.
+let unanswered = 0;
 
 export function startSearch() {
   const form = find("#query");
@@ -110,20 +114,23 @@ function follow() {
   const id = addressed(shown);
   before = panel();
   if (panel() !== "search") return;
-  if (item() && item() !== id) open(item());
+  if (item() !== replaced) replaced = null;
+  if (item() && item() !== id && !replaced) open(item());
   else if (!item() && id && from === "search") setShots([]);
   else {
-    if (item() !== id) history.replaceState(null, "", addressOf(gallery(), "search", id));
+    if (item() !== id && !replaced)
+      history.replaceState(null, "", addressOf(gallery(), "search", id));
     if (stale || (shown.length === 0 && shots.length === 0)) refresh();
   }
 }
 
-// Open kept searches again with current names, and run the others again.
+// Open kept searches again with current names, and run the others again. A search that failed while
+// the service was away is repeated once: it may be why the service broke off.
 function refresh() {
   stale = false;
   const id = item();
-  if (id) open(id, addressed(shown) === id ? shown : undefined);
-  else run();
+  if (id && id !== replaced) open(id, addressed(shown) === id ? shown : undefined);
+  else if (unanswered < 2) run({ repeated: true });
 }
 
 // `searches` are those of the address, with the images of their queries if this tab has them.
@@ -132,6 +139,7 @@ async function open(
   searches = id.split(".").map((queryId) => ({ kept: { query_id: queryId } })),
 ) {
   running?.abort();
+  unanswered = 0;
   const place = find("#answer");
   await attempt(place, async () => {
     const found = await Promise.all(
@@ -205,6 +213,7 @@ function fitsForm({ kept: { request }, shots: searchedBy }) {
 
 function display(searches) {
   shown = searches;
+  replaced = null;
   showAnswers(find("#answer"), searches);
   const id = addressed(searches);
   if (panel() === "search" && item() !== id)
@@ -414,10 +423,12 @@ async function searchWithSample() {
   if (sample) setShots([{ url: sample.image_url, crop: sample }]);
 }
 
-async function run({ scroll = false } = {}) {
+async function run({ scroll = false, repeated = false } = {}) {
   if (!validTimes()) return;
   timesChanged = false;
   running?.abort();
+  replaced = null;
+  if (!repeated) unanswered = 0;
   const place = find("#answer");
   if (shots.length === 0) {
     // Keep showing a kept search without a picture.
@@ -431,6 +442,7 @@ async function run({ scroll = false } = {}) {
   }
   const request = (running = new AbortController());
   const asked = shots;
+  replaced = item() || null;
   await attempt(place, async () => {
     const body = fields();
     const options = { method: "POST", body, signal: request.signal };
@@ -438,10 +450,15 @@ async function run({ scroll = false } = {}) {
     const across = alsoSearched().length > 0;
     const path = across ? "/v1/queries" : inGallery("/queries");
     const answer = await ask(path, options).catch((error) => {
-      if (error.name !== "AbortError") place.replaceChildren();
+      if (error.name !== "AbortError") {
+        shown = [];
+        place.replaceChildren();
+      }
+      if (error.isAway) unanswered += 1;
       error.names = asked.map(({ blob, frame }) => (frame ?? blob)?.name);
       throw error;
     });
+    unanswered = 0;
     const point = find("#query").elements.operating_point.value;
     const searched = async (result, sentShots) => ({
       answer: result,
@@ -452,6 +469,7 @@ async function run({ scroll = false } = {}) {
     });
     if (across) {
       shown = [];
+      replaced = null;
       if (panel() === "search" && item())
         history.pushState(null, "", addressOf(gallery(), "search"));
       showAcross(place, answer.galleries ? [answer] : answer.results, asked);

@@ -27,6 +27,8 @@ let keeping = [];
 let visits = [];
 let running = null;
 let stale = false;
+// How often in a row the last search failed because the service was away.
+let unanswered = 0;
 
 const form = () => find("#seen-task form");
 const place = () => find("#seen-answer");
@@ -38,7 +40,7 @@ export function startSeen() {
   document.addEventListener("galleries-read", ({ detail }) => offer(detail));
   document.addEventListener("gallery-changed", () => {
     if (shots.length === 0) return;
-    if (panel() === "seen") run();
+    if (panel() === "seen") refresh();
     else stale = true;
   });
   document.addEventListener("seen-before", ({ detail }) =>
@@ -70,7 +72,7 @@ function follow() {
   if (id) {
     const visit = visits.find((each) => each.gallery === gallery() && each.crop_ids.includes(id));
     openCrop(id, visit && { ...stepsOf(visit), shots });
-  } else if (stale) run();
+  } else if (stale) refresh();
   else if (shots.length === 0) place().replaceChildren(beginning());
 }
 
@@ -217,10 +219,18 @@ function times() {
     .map(({ name, value }) => [name, new Date(value).toISOString()]);
 }
 
+// Search again. A search that failed while the service was away is repeated once: it may be why the
+// service broke off.
+function refresh() {
+  stale = false;
+  if (unanswered < 2) run({ repeated: true });
+}
+
 // Search, and return the answer. It is kept only if `keep` says so.
-async function run({ scroll = false, keep = false } = {}) {
+async function run({ scroll = false, keep = false, repeated = false } = {}) {
   stale = false;
   running?.abort();
+  if (!repeated) unanswered = 0;
   const request = (running = new AbortController());
   const galleries = searched();
   return attempt(place(), async () => {
@@ -244,8 +254,10 @@ async function run({ scroll = false, keep = false } = {}) {
     const answer = await ask("/v1/visits", options).catch((error) => {
       // A refused search removes the earlier answer.
       if (error.name !== "AbortError") place().replaceChildren();
+      if (error.isAway) unanswered += 1;
       throw error;
     });
+    unanswered = 0;
     visits = [...answer.results, ...answer.uncertain];
     const asked = { shots, hasTimes: chosen.length > 0 };
     const [banner, ...days] = answerElements(answer, galleries, asked);

@@ -1,7 +1,7 @@
 // Crops as tiles that can be chosen, with actions for the chosen ones.
 
 import { openCrop } from "./crop.js";
-import { h, moment, nameOf, thumbnail } from "./elements.js";
+import { h, nameOf, thumbnail, whereAndWhen } from "./elements.js";
 import { LOCALE, t } from "./texts.js";
 
 // `actions` are [label, action on the chosen ids, class]; `chosen` selects all tiles at first.
@@ -59,14 +59,13 @@ export function chooser(label, actions, { chosen = false } = {}) {
   };
 }
 
-// Of a crop that was not read with its labels, only the picture is shown.
 function tile(crop, checked) {
-  const isRead = crop.camera !== undefined;
   const name = nameOf(crop.identity);
-  const camera = crop.camera ?? t("camera.unknown");
-  const time = crop.captured_at
-    ? new Date(crop.captured_at).toLocaleString(LOCALE)
-    : t("time.unknown");
+  const time = crop.captured_at && new Date(crop.captured_at).toLocaleString(LOCALE);
+  const lines = [
+    ...whereAndWhen(crop),
+    crop.set_aside && h("span", { class: "note" }, t("tiles.aside")),
+  ].filter(Boolean);
   return h(
     "li",
     { class: "tile" },
@@ -74,22 +73,15 @@ function tile(crop, checked) {
       type: "checkbox",
       value: crop.crop_id,
       checked,
-      "aria-label": isRead
-        ? t("tiles.choose_read", { name, camera, time })
-        : t("tiles.choose", { name }),
+      "aria-label": t("tiles.choose", {
+        name: [name, crop.camera, time].filter(Boolean).join(", "),
+      }),
     }),
     h(
       "button",
       { type: "button", class: "card", onclick: () => openCrop(crop.crop_id) },
       thumbnail(crop.image_url, t("picture.of", { name })),
-      isRead &&
-        h(
-          "span",
-          { class: "about" },
-          h("span", { class: "name" }, camera),
-          h("span", {}, moment(crop.captured_at)),
-          crop.set_aside && h("span", { class: "note" }, t("tiles.aside")),
-        ),
+      lines.length > 0 && h("span", { class: "about" }, lines),
     ),
   );
 }

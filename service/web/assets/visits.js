@@ -73,7 +73,7 @@ export function answerElements(answer, searched, { shots, hasTimes }) {
       section(
         day,
         null,
-        visits.map((visit) => card(visit, areSeveral, h("span", {}, clockOf(visit)))),
+        visits.map((visit) => card(visit, areSeveral, clockOf(visit))),
       ),
     ),
     uncertain.length > 0 &&
@@ -84,8 +84,8 @@ export function answerElements(answer, searched, { shots, hasTimes }) {
           card(
             visit,
             areSeveral,
-            h("span", {}, dayOf(visit)),
-            visit.first_seen && h("span", {}, clockOf(visit)),
+            visit.last_seen && h("span", {}, dayOf(visit)),
+            clockOf(visit),
             h("span", { class: "note" }, reasonOf(visit)),
           ),
         ),
@@ -177,9 +177,9 @@ export function dayOf({ last_seen: time }) {
   return isToday(Date.parse(time)) ? t("day.today") : date(Date.parse(time), { weekday: "long" });
 }
 
-// Show the time of day from the first to the last picture of a visit.
+// Show the time of day from the first to the last picture of a visit, if it is known.
 export function clockOf({ first_seen: first, last_seen: last }) {
-  if (last === null) return t("time.unknown");
+  if (last === null) return null;
   return h("time", { datetime: last }, CLOCK.formatRange(Date.parse(first), Date.parse(last)));
 }
 
@@ -201,7 +201,7 @@ function card(visit, isOneOfSeveral, ...lines) {
         { class: "about" },
         verdictChip(verdict),
         h("b", { class: "name" }, nameOf(identity)),
-        h("span", { class: "name" }, camera ?? t("camera.unknown")),
+        camera && h("span", { class: "name" }, camera),
         isOneOfSeveral && h("span", { class: "name" }, t("results.in_gallery", { gallery })),
         ...lines,
         crops > 1 && h("span", {}, t("pictures", { count: crops })),

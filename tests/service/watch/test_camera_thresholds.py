@@ -83,11 +83,11 @@ def test_a_user_reads_what_the_threshold_of_a_camera_rests_on(fit):
     unnamed, gate, yard = thresholds.describe()
     assert (gate.tracks, gate.confirmed, gate.rejected, gate.own_camera) == (250, 2, 1, True)
     assert gate.rests_on == (
-        "It rests on the list, the artefact's reference, its crops of this camera, 250 tracks and "
-        "3 reviews of alerts there."
+        "It rests on the list, the model's made-up strangers, its crops of this camera, 250 tracks "
+        "and 3 reviews of alerts there."
     )
     assert (unnamed.camera, unnamed.tracks) == (None, 3)
-    assert unnamed.rests_on == "It rests on the list and the artefact's reference."
+    assert unnamed.rests_on == "It rests on the list and the model's made-up strangers."
     assert (yard.confirmed, yard.reviews_ignored, yard.own_camera) == (1, True, False)
 
 

@@ -181,9 +181,9 @@ def test_a_bound_that_says_nothing_is_replaced_by_what_would_tell_more(bound, sa
 @pytest.mark.parametrize(
     ("basis", "tracks", "own", "said"),
     [
-        ("artefact", 0, 0, "thresholds of the artefact alone; no camera of the list is known."),
+        ("artefact", 0, 0, "model's own thresholds alone; no camera of the list is known."),
         ("list", 0, 0, "list alone; no camera of the list is known."),
-        ("reference", 0, 0, "artefact's reference, and no tracks of the cameras it watches yet."),
+        ("reference", 0, 0, "made-up strangers, and no tracks of the cameras it watches yet."),
         ("traffic", 1200, 1200, "and 1,200 counted tracks of the cameras it watches."),
         ("traffic", 1200, 200, ": 200 of the cameras it watches, 1,000 of other or unknown ones."),
     ],
