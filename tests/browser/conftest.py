@@ -108,6 +108,14 @@ def page(tab, address, gallery):
     return tab
 
 
+@pytest.fixture
+def requests(page):
+    """Return the list of the calls of the page, by the end of their address."""
+    sent = []
+    page.on("request", lambda request: sent.append(request.url.rpartition("/")[2]))
+    return sent
+
+
 @pytest.fixture(scope="module")
 def cast():
     return draw_cast(SEED, len(NAMES), 12, 4)
@@ -253,6 +261,11 @@ def press(page, name, exact=False):
 def follow(page, name, exact=False):
     """Click the link of a name, or of one that contains it."""
     page.get_by_role("link", name=name, exact=exact).click()
+
+
+def boxes_of(page):
+    """Return the boxes in the dialog of the people on a photo."""
+    return page.get_by_role("dialog", name="Draw boxes").locator(".stage .box")
 
 
 def confirm(page, action):

@@ -3,11 +3,21 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import FIRST, at_each_size, follow, press, results, violations
+from tests.browser.conftest import (
+    FIRST,
+    at_each_size,
+    follow,
+    press,
+    results,
+    search_for,
+    violations,
+)
+from tests.conftest import draw_crop
 from tests.service.conftest import files
 
 pytestmark = pytest.mark.slow
 
+SECOND = draw_crop(1, 0, 0)
 DESK = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
 
@@ -153,3 +163,34 @@ def test_pictures_of_a_person_use_the_width(page):
     follow(page.locator("#people"), "0000")
     tile = page.locator("#person .tile").first
     assert tile.bounding_box()["width"] >= 160
+
+
+def test_a_picture_of_which_only_the_name_is_known_says_no_more(page, http, gallery, address):
+    nameless = f"{gallery}-undated"
+    assert http.post("/v1/galleries", data={"name": nameless}).status_code == 201
+    path = f"/v1/galleries/{nameless}/crops"
+    assert http.post(path, files=files(FIRST), data={"identity": "Ann"}).status_code == 201
+    for width, _ in at_each_size(page):
+        page.goto(f"{address}/#{nameless}/identities/Ann")
+        tile = page.locator("#person .tile")
+        expect(
+            tile.get_by_role("checkbox", name="Choose the picture of Ann", exact=True)
+        ).to_have_count(1)
+        expect(tile).to_have_text("")
+        page.goto(f"{address}/#{nameless}/search")
+        search_for(page, SECOND)
+        card = page.locator("#answer .card .about")
+        expect(card).to_contain_text("Ann")
+        expect(card).not_to_contain_text("unknown")
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_an_index_that_holds_nothing_has_no_size(page, http, gallery, address):
+    empty = f"{gallery}-unfilled"
+    assert http.post("/v1/galleries", data={"name": empty}).status_code == 201
+    for width, _ in at_each_size(page):
+        page.goto(f"{address}/#{empty}/galleries")
+        terms = page.locator("#description")
+        expect(terms).to_contain_text("Pictures0 pictures")
+        expect(terms).not_to_contain_text("Search index")
+        assert page.evaluate("document.documentElement.scrollWidth") == width

@@ -161,7 +161,8 @@ def test_sightings_are_listed_by_day_with_one_entry_for_a_visit(seen, people, wi
         ("match", "no name", "gate", "in yard", "2:59 PM"),
         ("match", "no name", "hall", "in entrance", "3:40 PM"),
         ("match", "no name", "hall", "in entrance", "3:00 – 3:20 PM", "2 pictures"),
-        ("match", "no name", "camera unknown", "in yard", "time unknown"),
+        # Neither its camera nor its time is known.
+        ("match", "no name", "in yard"),
         ("uncertain", "no name", "east", "in yard", days[2], "3:00 PM", "a match needs 95%"),
     ]
     for card, (verdict, *lines) in zip(cards(seen).all(), visits, strict=True):
