@@ -1,4 +1,4 @@
-"""The dialog of the people on a photo: when it opens, how it is used by keyboard, what it answers."""
+"""The dialog of the people on a photo: when it opens, its keys, and one answer for each person."""
 
 import io
 
@@ -79,6 +79,18 @@ def test_a_wide_picture_of_nobody_asks_for_a_box_before_it_is_searched_for(
         expect(dialog.get_by_role("status")).to_contain_text("Nobody was found: draw a box")
         expect(boxes_of(page)).to_have_count(0)
         confirm(page, "Cancel")
+    assert not {"queries", "visits", "crops"} & set(requests)
+
+
+def test_a_wide_picture_asks_for_a_box_where_people_cannot_be_looked_for(
+    page, drop_field, small_scene, requests
+):
+    page.route("**/v1/people", lambda route: route.abort())
+    page.set_input_files(drop_field, png(small_scene))
+    hint = page.get_by_role("dialog", name="Draw boxes").get_by_role("status")
+    expect(hint).to_contain_text(
+        "People could not be found. The service cannot be reached; is it running? Draw from"
+    )
     assert not {"queries", "visits", "crops"} & set(requests)
 
 

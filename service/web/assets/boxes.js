@@ -1,7 +1,7 @@
 // Boxes on a photo, found by the service or drawn by hand. The browser cuts out those that are
 // chosen, so that other people on the photo are neither searched for nor stored.
 
-import { h, pictureOf, showForm } from "./elements.js";
+import { h, pictureOf, sentence, showForm } from "./elements.js";
 import { areSignsOff } from "./keys.js";
 import { findPeople, findsPeople, lookAt } from "./photos.js";
 import { t } from "./texts.js";
@@ -110,7 +110,7 @@ export function askForBoxes(
       people.length > 0
         ? t("boxes.found", { count: people.length, each })
         : reason
-          ? t("boxes.failed", { reason, each })
+          ? t("boxes.failed", { reason: sentence(reason), each })
           : t(wasLookedAt ? "boxes.nobody" : "boxes.not_looked", { each });
     draw();
   }

@@ -1,7 +1,7 @@
 // The confirmed pictures of all searches of a case, in order of time.
 
 import { openCrop } from "./crop.js";
-import { h, moment, nameOf, percent, thumbnail, whereAndWhen } from "./elements.js";
+import { h, moment, nameOf, percent, thumbnail } from "./elements.js";
 import { addressOf, gallery } from "./place.js";
 import { t, textNodes } from "./texts.js";
 import { marksOf, timeline } from "./timeline.js";
