@@ -2,7 +2,7 @@
 // image.
 
 import { ask, formOf, Problem } from "./api.js";
-import { attempt, h, nameOf, pictureOf, sentence } from "./elements.js";
+import { attempt, h, nameOf, pictureOf, sentence, wordsOfProblem } from "./elements.js";
 import { addressOf, changed, fileId, gallery } from "./place.js";
 import { t, textNodes } from "./texts.js";
 
@@ -160,8 +160,9 @@ function show(run, going) {
 // A picture that is stored already keeps what it was stored with. Only another time needs a word:
 // the file name and the name of the person are in sight.
 function notesOf({ problem, duplicate, warnings }) {
-  if (problem) return [problem.detail];
-  if (!duplicate) return warnings;
+  if (problem) return [wordsOfProblem(problem)];
+  if (!duplicate)
+    return warnings.map((warning) => h("span", { lang: "en" }, `⚠ ${sentence(warning)}`));
   return warnings.some((warning) => warning.includes("captured_at"))
     ? [t("batches.keeps_time")]
     : [];
@@ -192,11 +193,7 @@ function outcome(run, file, result) {
           { class: "hint name" },
           [nameOf(result.identity), result.camera].filter(Boolean).join(" · "),
         ),
-      notes.map((note) =>
-        result.duplicate
-          ? h("p", { class: "hint" }, note)
-          : h("p", { class: "note" }, result.problem ? sentence(note) : `⚠ ${sentence(note)}`),
-      ),
+      notes.map((note) => h("p", { class: result.duplicate ? "hint" : "note" }, note)),
     ),
     h("span", { class: `verdict ${kind}` }, t(`batches.outcome.${counted}`)),
   );

@@ -2,6 +2,7 @@
 
 import { find } from "./elements.js";
 import { act } from "./naming.js";
+import { tellTabs } from "./place.js";
 import { t } from "./texts.js";
 
 const TYPING_MS = 1000;
@@ -37,6 +38,7 @@ export function saveDrafts() {
           throw error;
         });
         saves += 1;
+        tellTabs();
         if (drafts.get(draft) === entry) drafts.delete(draft);
         const note = find("#case .saved");
         if (note) note.textContent = t("saved");

@@ -196,8 +196,11 @@ function messageOf(error, place) {
 const kindOf = (code) =>
   LANGUAGE !== "en" && hasText(`problem.${code}`) ? t(`problem.${code}`) : null;
 
-const inWords = ({ type, detail }) =>
-  [kindOf(type?.split(":").at(-1)), detail].filter(Boolean).join(" ");
+// Return what is wrong with one picture of several, as strings and elements.
+export function wordsOfProblem({ type, detail }) {
+  const kind = kindOf(type?.split(":").at(-1));
+  return [kind && `${kind} `, h("span", { lang: "en" }, sentence(detail))].filter(Boolean);
+}
 
 // Show a problem. Fields are called by their labels in the form or dialog of `place`.
 export function problemOf(error, place = null) {
@@ -206,9 +209,8 @@ export function problemOf(error, place = null) {
       ? h(
           "li",
           { class: "name" },
-          sentence(
-            `${error.names?.[index] ?? t("picture.number", { number: index + 1 })}: ${inWords(result.problem)}`,
-          ),
+          `${error.names?.[index] ?? t("picture.number", { number: index + 1 })}: `,
+          wordsOfProblem(result.problem),
         )
       : null,
   );
@@ -224,7 +226,7 @@ export function problemOf(error, place = null) {
     { class: "problem", role: "alert" },
     kind && h("p", {}, kind),
     h("p", { lang }, message),
-    h("ul", { lang: "en" }, refused),
+    h("ul", {}, refused),
   );
 }
 

@@ -10,9 +10,11 @@ import {
   nameOf,
   percent,
   question,
+  sentence,
   shotPicture,
   thumbnail,
   verdictChip,
+  wordsOfProblem,
 } from "./elements.js";
 import { act, report } from "./naming.js";
 import { addressOf, fileId, gallery, inGallery, item } from "./place.js";
@@ -179,10 +181,15 @@ async function enroll({ answer, kept }, files) {
   const landed = results.filter((result) => result.crop_id && !result.duplicate);
   const lines = results.flatMap((result, index) =>
     result.problem
-      ? [t("kept.enroll.refused", { number: index + 1, reason: result.problem.detail })]
+      ? [
+          textNodes("kept.enroll.refused", {
+            number: index + 1,
+            reason: h("span", {}, wordsOfProblem(result.problem)),
+          }),
+        ]
       : result.duplicate
         ? [t("kept.enroll.there", { number: index + 1, name: nameOf(result.identity) })]
-        : result.warnings,
+        : result.warnings.map((warning) => h("span", { lang: "en" }, sentence(warning))),
   );
   report(t("kept.enrolled", { count: landed.length, name }), {
     lines,

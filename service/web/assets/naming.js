@@ -23,8 +23,8 @@ export function clearOutcomes() {
     if (place.dataset.at !== location.hash) place.replaceChildren();
 }
 
-// `undo` are the calls that revert the change, and `undone` says what is so after them; `details`
-// is a folded [summary, lines].
+// `lines` are texts, elements or lists of both; `undo` are the calls that revert the change, and
+// `undone` says what is so after them; `details` is a folded [summary, lines].
 export function report(outcome, { lines = [], undo: calls = [], undone, details } = {}) {
   const entry = calls.length > 0 && noteDone(outcome, calls, undone);
   const button =

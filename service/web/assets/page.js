@@ -18,6 +18,7 @@ import { startSearch } from "./search.js";
 import { startSeen } from "./seen.js";
 import { showState, startStatus } from "./status.js";
 import { startTracks } from "./tracks.js";
+import { startTabs } from "./tabs.js";
 import { clearDone } from "./undo.js";
 import { startUnnamed } from "./unnamed.js";
 import { choose, LANGUAGE, LANGUAGES, t } from "./texts.js";
@@ -148,6 +149,7 @@ find("#header-more").addEventListener("click", ({ currentTarget: button }) =>
 );
 
 startStatus();
+startTabs();
 startNames();
 startKeys();
 startLately();

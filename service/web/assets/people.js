@@ -1,6 +1,6 @@
 // The people of the gallery, with pictures, search and order. Two chosen people can be merged.
 
-import { ask, formOf } from "./api.js";
+import { ask, pages } from "./api.js";
 import { attempt, find, h } from "./elements.js";
 import { act } from "./naming.js";
 import { merge, personCard, showPerson } from "./person.js";
@@ -37,33 +37,25 @@ export function startPeople() {
   });
 }
 
-function show() {
+function show({ type }) {
   if (panel() !== "identities") return;
   find("#all-people").hidden = item() !== "";
   find("#person").hidden = item() === "";
   for (const other of ["unnamed", "doubtful", "tracks"])
     find(`#to-${other}`).href = addressOf(gallery(), other);
   if (item()) showPerson(item());
-  else load(null);
+  else load(null, type === "gallery-changed" ? find("#people").children.length : PAGE);
 }
 
-async function load(cursor) {
+async function load(cursor, enough = PAGE) {
   const name = gallery();
   const query = find("#find").value;
   const sort = find("#sort").value;
   const more = find("#more-people");
   const list = find("#people");
   await attempt(find("#all-people"), async () => {
-    const asked = new URLSearchParams(
-      formOf([
-        ["limit", PAGE],
-        ["cursor", cursor],
-        ["query", query],
-        ["sort", sort],
-      ]),
-    );
     const [page, { unnamed }] = await Promise.all([
-      ask(inGallery(`/identities?${asked}`)),
+      pages(inGallery("/identities"), { query, sort }, Math.max(enough, PAGE), cursor, PAGE),
       ask(inGallery("")),
     ]);
     if (gallery() !== name || find("#find").value !== query || find("#sort").value !== sort) return;

@@ -61,7 +61,12 @@ export const fileId = ({ webkitRelativePath: path, name = "" }) =>
     .replace(UNFIT, "?")
     .replace(/\p{Zs}/gu, " ");
 
-// Notify all panels that the gallery has changed.
+// The other tabs of this browser.
+export const tabs = new BroadcastChannel("gmn-galleries");
+export const tellTabs = () => tabs.postMessage(gallery());
+
+// Notify all panels and tabs that the gallery has changed.
 export function changed() {
   document.dispatchEvent(new Event("gallery-changed"));
+  tellTabs();
 }

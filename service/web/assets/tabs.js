@@ -1,0 +1,56 @@
+// What other tabs of this browser change in the gallery is shown in this one too.
+
+import { find, h } from "./elements.js";
+import { gallery, tabs } from "./place.js";
+import { t } from "./texts.js";
+
+// Parts of panels that are drawn again when the gallery has changed.
+const REDRAWN = ["#answer", "#person", "#unnamed-crops", "#track-list", "#case", "#alerts"];
+// The gallery that another tab has changed since this one was drawn, or null.
+let changed = null;
+
+export function startTabs() {
+  tabs.addEventListener("message", ({ data }) => {
+    changed = data;
+    follow();
+  });
+  for (const event of ["input", "visibilitychange", "panel-shown"])
+    document.addEventListener(event, follow);
+  document.addEventListener("gallery-changed", () => {
+    changed = null;
+    offer(false);
+  });
+}
+
+// Draw the panel again, unless somebody has typed or ticked something that would be lost.
+function follow() {
+  const isStale = changed !== null && changed === gallery() && !document.hidden;
+  const isInUse = isStale && isHalfFilled();
+  offer(isInUse);
+  if (isStale && !isInUse) drawAgain();
+}
+
+const drawAgain = () => document.dispatchEvent(new Event("gallery-changed"));
+
+function isHalfFilled() {
+  // A field that saves itself is kept.
+  const fields = REDRAWN.flatMap((part) => [
+    ...document.querySelectorAll(`${part} :is(input, textarea):not([data-draft])`),
+  ]);
+  return fields.some(
+    (field) =>
+      field.checkVisibility() &&
+      (field.value !== field.defaultValue || field.checked !== field.defaultChecked),
+  );
+}
+
+function offer(isInUse) {
+  const place = find("#elsewhere");
+  const isOffered = place.childElementCount > 0;
+  if (isInUse === isOffered) return;
+  const contents = () => [
+    h("span", {}, t("elsewhere.changed")),
+    h("button", { type: "button", onclick: drawAgain }, t("elsewhere.show")),
+  ];
+  place.replaceChildren(...(isInUse ? contents() : []));
+}
