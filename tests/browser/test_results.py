@@ -269,7 +269,7 @@ def test_results_are_confirmed_and_rejected_by_key_and_by_button(page, http, gal
     expect(page.get_by_role("button", name="Same person, rank 1", exact=True)).to_have_attribute(
         "aria-pressed", "true"
     )
-    page.keyboard.press("ArrowRight")
+    # The focus went on to the next result.
     page.keyboard.press("Enter")
     page.wait_for_selector("#sheet .judge")
     page.keyboard.press("r")
@@ -294,35 +294,75 @@ def test_results_are_confirmed_and_rejected_by_key_and_by_button(page, http, gal
     assert first in download.value.path().read_text()
 
 
-def test_no_decision_by_key_is_lost_while_answers_are_late_and_results_are_drawn_again(
+def test_decisions_by_key_go_on_with_the_next_open_result_while_earlier_ones_are_sent(
     page, http, gallery
 ):
     search_for(page)
-    crops = [crop_of(page, rank) for rank in (1, 2, 3)]
+    crops = [crop_of(page, rank) for rank in range(1, 6)]
     late = []
-
-    def hold_first(route):
-        late.append(route)
-        if len(late) > 1:
-            route.continue_()
-
-    page.route("**/reviews", hold_first)
-    page.locator("#answer .open").first.focus()
-    with page.expect_request("**/reviews"):
-        for key in ("c", "ArrowRight", "c"):
-            page.keyboard.press(key)
+    page.route("**/reviews", lambda route: late.append(route) if not late else route.continue_())
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("ArrowDown")
+    # The third is passed over.
+    for key in ("c", "r", "ArrowRight", "c", "r", "ArrowLeft", "ArrowLeft"):
+        page.keyboard.press(key)
+    eventually(lambda: late)
+    assert rank_in_focus(page) == crops[3]
+    assert decisions(http, page, gallery) == {}
     late[0].continue_()
-    for rank in (1, 2):
-        pressed = page.get_by_role("button", name=f"Same person, rank {rank}", exact=True)
-        expect(pressed).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#answer [aria-pressed=true]")).to_have_count(4)
+    wanted = {0: "confirmed", 1: "rejected", 3: "confirmed", 4: "rejected"}
+    assert decisions(http, page, gallery) == {crops[at]: said for at, said in wanted.items()}
+    # On a result that is decided, the same key takes the decision back and stays.
+    page.keyboard.press("c")
+    expect(page.locator("#answer [aria-pressed=true]")).to_have_count(3)
+    assert rank_in_focus(page) == crops[3]
+
+
+def test_a_key_that_is_held_down_decides_once(page, http, gallery):
+    search_for(page)
+    first = crop_of(page, 1)
+    page.locator("#answer .open").first.focus()
+    for _ in range(3):
+        page.keyboard.down("c")
+    page.keyboard.up("c")
+    expect(page.locator("#answer [aria-pressed=true]")).to_have_count(1)
+    assert decisions(http, page, gallery) == {first: "confirmed"}
+
+
+def test_results_that_are_drawn_again_keep_the_place_of_the_keys(page, http, gallery):
+    search_for(page)
+    crops = [crop_of(page, rank) for rank in (1, 2)]
+    page.locator("#answer .open").first.focus()
+    page.keyboard.press("c")
+    expect(page.locator("#answer [aria-pressed=true]")).to_have_count(1)
     with page.expect_response(re.compile(r"/queries/\w+$")):
         page.evaluate("document.dispatchEvent(new Event('gallery-changed'))")
-    page.wait_for_function("document.activeElement === document.body")
+    expect(page.locator("#answer .open:focus")).to_have_count(0)
     page.locator("#answer .open").first.wait_for()
-    for key in ("ArrowRight", "r"):
+    page.keyboard.press("r")
+    expect(page.locator("#answer [aria-pressed=true]")).to_have_count(2)
+    wanted = dict(zip(crops, ("confirmed", "rejected"), strict=True))
+    assert decisions(http, page, gallery) == wanted
+
+
+def test_decisions_that_do_not_arrive_are_said_and_sent_again(page, http, gallery):
+    search_for(page)
+    crops = [crop_of(page, rank) for rank in (1, 2, 3)]
+    page.locator("#answer .open").first.focus()
+    answers = iter(("abort", "abort", "continue_"))
+    page.route("**/reviews", lambda route: getattr(route, next(answers, "continue_"))())
+    for key in "crc":
         page.keyboard.press(key)
-    wanted = dict(zip(crops, ("confirmed", "confirmed", "rejected"), strict=True))
-    eventually(lambda: decisions(http, page, gallery) == wanted)
+    said = page.locator("#unsent")
+    expect(said).to_contain_text("2 decisions did not reach the service: rank 1 and rank 2.")
+    expect(page.locator("#answer [aria-pressed=true]")).to_have_count(1)
+    assert violations(page) == []
+    press(page, "Send again")
+    expect(said).to_be_empty()
+    expect(page.locator("#answer [aria-pressed=true]")).to_have_count(3)
+    wanted = dict(zip(crops, ("confirmed", "rejected", "confirmed"), strict=True))
+    assert decisions(http, page, gallery) == wanted
 
 
 def test_a_confirmed_result_without_a_name_gets_one_and_that_is_undone(

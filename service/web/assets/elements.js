@@ -215,19 +215,13 @@ export function problemOf(error, place = null) {
       : null,
   );
   const refused = lines.filter((line) => line !== null);
-  const message =
-    refused.length > 0
-      ? t("problem.pictures", { count: refused.length })
-      : sentence(messageOf(error, place));
   const kind = kindOf(error.code);
-  const lang = error.code && refused.length === 0 ? "en" : LANGUAGE;
-  return h(
-    "div",
-    { class: "problem", role: "alert" },
-    kind && h("p", {}, kind),
-    h("p", { lang }, message),
-    h("ul", {}, refused),
-  );
+  const lang = error.code ? "en" : LANGUAGE;
+  const contents =
+    refused.length > 0
+      ? [h("p", {}, t("problem.pictures", { count: refused.length })), h("ul", {}, refused)]
+      : [kind && h("p", {}, kind), h("p", { lang }, sentence(messageOf(error, place)))];
+  return h("div", { class: "problem", role: "alert" }, contents);
 }
 
 // Submit a form by `send`. Its button is disabled until the answer, so that nothing is sent twice.

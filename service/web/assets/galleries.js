@@ -154,7 +154,6 @@ function describe({
   embedding_fingerprint: model,
   image_bytes: pictures,
   index_bytes: index,
-  index_kind: kind,
 }) {
   const rows = [
     [t("galleries.created"), moment(created)],
@@ -163,7 +162,7 @@ function describe({
       [t("pictures", { count: crops }), pictures > 0 && `, ${size(pictures)}`],
     ],
     [t("galleries.index"), index > 0 && h("span", { title: kind }, size(index))],
-    [t("galleries.thresholds"), calibration.basis],
+    [t("galleries.thresholds"), h("span", { lang: "en" }, calibration.basis)],
     [t("galleries.model"), h("code", { title: model }, `${model.slice(0, SHOWN_DIGITS)}…`)],
   ];
   find("#description").replaceChildren(

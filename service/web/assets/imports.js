@@ -93,7 +93,8 @@ function draw(row, job) {
             { class: "hint" },
             [t("progress.pictures", { done, count: total }), ...parts].join(", "),
           ),
-        job.detail && h("p", { class: job.state === "done" ? "hint" : "note", lang: "en" }, job.detail),
+        job.detail &&
+          h("p", { class: job.state === "done" ? "hint" : "note", lang: "en" }, job.detail),
       ),
       job.problems > 0 &&
         h(

@@ -1,10 +1,10 @@
 // Decisions on results: each confirmed or rejected, and several marked and named at once.
 
 import { ask, formOf } from "./api.js";
-import { find, h, nfc, question, shotPicture, thumbnail } from "./elements.js";
+import { find, h, nfc, problemOf, question, shotPicture, thumbnail } from "./elements.js";
 import { act, named, naming, relabel, report } from "./naming.js";
-import { inGallery } from "./place.js";
-import { t } from "./texts.js";
+import { inGallery, tellTabs } from "./place.js";
+import { inList, t } from "./texts.js";
 
 export const DECISIONS = [
   ["confirmed", "✓", "c", t("judge.confirmed")],
@@ -12,6 +12,15 @@ export const DECISIONS = [
 ];
 // Marked results by crop id, each with its search.
 const marked = new Map();
+// Decisions that wait for the service, by search and crop.
+const underway = new Map();
+// Decisions that did not arrive, each with its error.
+let failed = [];
+let sending = Promise.resolve();
+
+window.addEventListener("beforeunload", (event) => {
+  if (underway.size > 0 || failed.length > 0) event.preventDefault();
+});
 
 // Return the controls of a result. A search that is not kept has no decisions.
 export function judging(result, search) {
@@ -28,12 +37,14 @@ export function judging(result, search) {
             "data-of": result.crop_id,
             "aria-label": t("judge.at_rank", { decision: title, rank: result.rank }),
             title: t("hint.key", { action: title, key }),
+            class: markOf(kept, result.crop_id, decision),
             "aria-pressed": String(decided(kept, result.crop_id) === decision),
-            onclick: (event) =>
-              decide(
-                [[search, [result.crop_id]]],
-                event.currentTarget.getAttribute("aria-pressed") === "true" ? "open" : decision,
-              ),
+            onclick: ({ currentTarget, isTrusted }) => {
+              const isTakenBack = current(search.kept, result.crop_id) === decision;
+              decide([[search, [result.crop_id]]], isTakenBack ? "open" : decision);
+              // A key presses it by a script, and goes on with the next result.
+              if (!isTrusted && !isTakenBack) toNextOpen(currentTarget.closest("#answer .card"));
+            },
           },
           `${sign} ${title}`,
         ),
@@ -74,6 +85,27 @@ export function judging(result, search) {
 
 const decided = (kept, cropId) =>
   kept.reviews.find((review) => review.crop_id === cropId)?.decision ?? "open";
+
+const keyOf = (kept, cropId) => `${kept.query_id} ${cropId}`;
+
+// Return a decision as it is once everything has arrived.
+const current = (kept, cropId) =>
+  underway.get(keyOf(kept, cropId))?.decision ?? decided(kept, cropId);
+
+const markOf = (kept, cropId, decision) =>
+  underway.get(keyOf(kept, cropId))?.decision === decision ? "underway" : "";
+
+// Focus the next result that is not decided, after a card or else from the first one on.
+function toNextOpen(card) {
+  if (card === null) return;
+  const cards = [...document.querySelectorAll("#answer .card")];
+  const at = cards.indexOf(card);
+  const next = [...cards.slice(at + 1), ...cards.slice(0, at)].find(
+    (other) =>
+      other.querySelector("[data-of]") && !other.querySelector("[aria-pressed=true], .underway"),
+  );
+  next?.querySelector(".open").focus();
+}
 
 // Offer a name to a confirmed result that has none, or another one than the other confirmed
 // results.
@@ -127,6 +159,7 @@ async function nameConfirmed(result, search) {
   );
   if (identity === null) return;
   await act(async () => {
+    await sending;
     const body = formOf([
       ["decision", "confirmed"],
       ["identity", identity],
@@ -190,38 +223,96 @@ function bySearch() {
   return [...searches];
 }
 
-// Send a decision on results of a search once the one before is answered: each answer has all
-// decisions so far, and an older one that came last would hide a newer one.
-function inTurn(search, send) {
-  search.sent = Promise.resolve(search.sent)
-    .catch(() => undefined)
-    .then(send);
-  return search.sent;
+// `parts` are pairs [search, crop ids].
+function decide(parts, decision) {
+  for (const [search, cropIds] of parts) {
+    const path = inGallery(`/queries/${search.kept.query_id}/reviews`);
+    send({ search, cropIds, decision, path });
+  }
 }
 
-// `parts` are pairs [search, crop ids].
-async function decide(parts, decision) {
-  await act(async () => {
-    for (const [search, cropIds] of parts) {
-      const body = formOf([
-        ["decision", decision],
-        ...cropIds.map((cropId) => ["crop_ids", cropId]),
-      ]);
-      search.kept = await inTurn(search, () =>
-        ask(inGallery(`/queries/${search.kept.query_id}/reviews`), { method: "POST", body }),
-      );
-      for (const button of document.querySelectorAll(`[data-query="${search.kept.query_id}"]`)) {
-        button.setAttribute(
-          "aria-pressed",
-          String(decided(search.kept, button.dataset.of) === button.value),
-        );
-      }
-      for (const result of search.answer.results) {
-        for (const place of document.querySelectorAll(`[data-offer="${result.crop_id}"]`))
-          place.replaceChildren(...[nameOffer(result, search)].filter(Boolean));
-      }
-    }
-  });
+// Send decisions on results of a search once those before are answered: each answer has all
+// decisions so far, and an older one that came last would hide a newer one.
+function send(review) {
+  const { search, cropIds } = review;
+  failed = failed.filter(
+    (other) =>
+      other.search.kept.query_id !== search.kept.query_id ||
+      !other.cropIds.every((cropId) => cropIds.includes(cropId)),
+  );
+  for (const cropId of cropIds) underway.set(keyOf(search.kept, cropId), review);
+  draw(search);
+  drawFailed();
+  sending = sending.then(() => arrive(review));
+}
+
+async function arrive(review) {
+  const { search, cropIds, decision, path } = review;
+  const body = formOf([["decision", decision], ...cropIds.map((cropId) => ["crop_ids", cropId])]);
+  try {
+    search.kept = await ask(path, { method: "POST", body, keepalive: true });
+    tellTabs();
+  } catch (error) {
+    failed.push({ ...review, error });
+  }
+  for (const cropId of cropIds) {
+    const key = keyOf(search.kept, cropId);
+    if (underway.get(key) === review) underway.delete(key);
+  }
+  draw(search);
+  drawFailed();
+}
+
+// Resolve when every decision so far is stored, or was refused.
+export const decisionsSent = () => sending;
+
+function draw(search) {
+  const { kept, answer } = search;
+  for (const button of document.querySelectorAll(`[data-query="${kept.query_id}"]`)) {
+    const { of: cropId } = button.dataset;
+    button.className = markOf(kept, cropId, button.value);
+    button.setAttribute("aria-pressed", String(decided(kept, cropId) === button.value));
+  }
+  for (const result of answer.results)
+    for (const place of document.querySelectorAll(`[data-offer="${result.crop_id}"]`))
+      place.replaceChildren(...[nameOffer(result, search)].filter(Boolean));
+}
+
+// Say which decisions did not arrive, until they are sent again or given up. An open sheet covers
+// the panel.
+function drawFailed() {
+  for (const place of document.querySelectorAll("#unsent, #sheet[open] .detail")) {
+    place.querySelector(":scope > .unsent")?.remove();
+    if (failed.length > 0) place.prepend(unsent());
+  }
+}
+
+function unsent() {
+  const all = failed;
+  const ranks = all.flatMap(({ search, cropIds }) =>
+    search.answer.results
+      .filter((result) => cropIds.includes(result.crop_id))
+      .map(({ rank }) => t("rank.of", { rank })),
+  );
+  const giveUp = () => {
+    failed = [];
+    drawFailed();
+  };
+  const again = () => {
+    for (const review of all) send(review);
+  };
+  return h(
+    "div",
+    { class: "unsent" },
+    h("p", {}, t("judge.unsent", { count: ranks.length, ranks: inList(ranks) })),
+    problemOf(all.at(-1).error),
+    h(
+      "div",
+      { class: "row" },
+      h("button", { type: "button", onclick: again }, t("judge.unsent.again")),
+      h("button", { type: "button", class: "quiet", onclick: giveUp }, t("judge.unsent.give_up")),
+    ),
+  );
 }
 
 async function nameMarked() {

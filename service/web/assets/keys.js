@@ -53,7 +53,10 @@ function press(event) {
     : (result && control(result, key)) || control(find("main"), key) || elsewhere(key, result);
   if (!done) return;
   event.preventDefault();
-  if (done !== true) done.click();
+  if (done === true) return;
+  // A decision goes on with the next result, which a key that is held down would decide on too.
+  if (event.repeat && "cr".includes(done.dataset.key)) return;
+  done.click();
 }
 
 function selectorOf(card) {
@@ -104,12 +107,8 @@ function toNextGroup() {
   return next !== undefined;
 }
 
-// Keys that lead to the first result or alert, where none has the focus. Among results up and down
-// scroll the page first.
-const FIRST = {
-  search: ["ArrowLeft", "ArrowRight"],
-  watch: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"],
-};
+// Keys that lead to the first result or alert, where none has the focus.
+const FIRST = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"];
 
 // Arrow keys follow the rows on the screen.
 function step(key, result) {
@@ -118,7 +117,7 @@ function step(key, result) {
   if (!result) {
     const isFree =
       document.activeElement === document.body || document.activeElement.closest("nav");
-    if (!isFree || !FIRST[panel()].includes(key)) return false;
+    if (!isFree || !FIRST.includes(key)) return false;
     cards[0].querySelector(".open").focus();
     return true;
   }

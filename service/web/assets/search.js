@@ -4,7 +4,7 @@ import { ask, blobOf, formOf, Problem } from "./api.js";
 import { askForBoxes, takePeople } from "./boxes.js";
 import { cameraFields, chooseCameras, startCameras, validTimes } from "./cameras.js";
 import { attempt, find, h, localTime, nameOf, shotPicture, takeFiles } from "./elements.js";
-import { clearMarks } from "./judge.js";
+import { clearMarks, decisionsSent } from "./judge.js";
 import { mySearches } from "./kept.js";
 import { addressOf, gallery, inGallery, item, panel } from "./place.js";
 import { showAcross, showAnswers } from "./results.js";
@@ -165,6 +165,7 @@ async function open(
 }
 
 async function reopened({ kept: { query_id: id }, shots: sentShots, former = null }) {
+  await decisionsSent();
   const kept = await ask(inGallery(`/queries/${encodeURIComponent(id)}`));
   return {
     answer: kept.answer,

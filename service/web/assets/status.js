@@ -76,7 +76,7 @@ function stateOf(gallery) {
     h("span", {}, t("people", { count: identities })),
     h(
       "span",
-      { title: calibration.basis },
+      {},
       t(
         `state.thresholds.${ADJUSTED.includes(calibration.state) ? calibration.state : "standard"}`,
       ),
