@@ -41,7 +41,6 @@ def take_names_away(http, gallery, identity):
 
 def test_a_new_name_and_its_undo_are_seen_wherever_the_person_is_shown(page, other):
     search_for(other)
-    goto(other, "search")
     person = other.locator("#answer .card b .name").first
     name = person.inner_text()
     people = page.context.new_page()
@@ -100,6 +99,7 @@ def test_a_case_and_its_notes_are_seen_in_the_other_tab(page, other):
     page.get_by_label("Notes").fill("Left hand, 17:40.")
     expect(other.get_by_label("Notes")).to_have_value("Left hand, 17:40.")
     # A note that is being typed meanwhile stays, and takes the place of the other one.
+    other.get_by_label("Notes").press("ControlOrMeta+End")
     other.get_by_label("Notes").press_sequentially(" Blue coat.")
     expect(page.get_by_label("Notes")).to_have_value("Left hand, 17:40. Blue coat.")
 

@@ -214,7 +214,7 @@ function judging(alert) {
         "data-key": key,
         "data-alert-of": alert.alert_id,
         "aria-label": `${title}: ${sightOf(alert)}`,
-        title: `${title} (${key})`,
+        title: t("hint.key", { action: title, key }),
         "aria-pressed": String(alert.state === decision),
         onclick: ({ currentTarget, isTrusted }) => {
           const isTakenBack = currentTarget.getAttribute("aria-pressed") === "true";

@@ -17,7 +17,7 @@ import { evidence } from "./evidence.js";
 import { keptRow } from "./kept.js";
 import { act, report } from "./naming.js";
 import { evidenceOf, searchedCrops } from "./pairs.js";
-import { addressOf, gallery, inGallery, item, panel, segment, tellTabs } from "./place.js";
+import { addressOf, gallery, inGallery, item, OF_SEARCHES, panel, segment, tellTabs } from "./place.js";
 import { LOCALE, t, textNodes } from "./texts.js";
 import { call } from "./undo.js";
 import { allCompared, changedSince } from "./verdicts.js";
@@ -132,7 +132,7 @@ async function requireFree(name, caseId, inside = gallery()) {
 async function create(name, inside = gallery()) {
   await requireFree(name, null, inside);
   const made = await ask(casesOf(inside), { method: "POST", body: formOf([["name", name]]) });
-  tellTabs();
+  tellTabs(OF_SEARCHES);
   return made;
 }
 

@@ -2,7 +2,7 @@
 
 import { find } from "./elements.js";
 import { act } from "./naming.js";
-import { tellTabs } from "./place.js";
+import { OF_SEARCHES, tellTabs } from "./place.js";
 import { t } from "./texts.js";
 
 const TYPING_MS = 1000;
@@ -38,7 +38,7 @@ export function saveDrafts() {
           throw error;
         });
         saves += 1;
-        tellTabs();
+        tellTabs(OF_SEARCHES);
         if (drafts.get(draft) === entry) drafts.delete(draft);
         const note = find("#case .saved");
         if (note) note.textContent = t("saved");

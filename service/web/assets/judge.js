@@ -3,7 +3,7 @@
 import { ask, formOf } from "./api.js";
 import { find, h, nfc, problemOf, question, shotPicture, thumbnail } from "./elements.js";
 import { act, named, naming, relabel, report } from "./naming.js";
-import { inGallery, tellTabs } from "./place.js";
+import { inGallery, OF_SEARCHES, tellTabs } from "./place.js";
 import { inList, t } from "./texts.js";
 
 export const DECISIONS = [
@@ -251,7 +251,7 @@ async function arrive(review) {
   const body = formOf([["decision", decision], ...cropIds.map((cropId) => ["crop_ids", cropId])]);
   try {
     search.kept = await ask(path, { method: "POST", body, keepalive: true });
-    tellTabs();
+    tellTabs(OF_SEARCHES);
   } catch (error) {
     failed.push({ ...review, error });
   }

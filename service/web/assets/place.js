@@ -61,9 +61,12 @@ export const fileId = ({ webkitRelativePath: path, name = "" }) =>
     .replace(UNFIT, "?")
     .replace(/\p{Zs}/gu, " ");
 
-// The other tabs of this browser.
+// The other tabs of this browser, which are told of changes without the service.
 export const tabs = new BroadcastChannel("gmn-galleries");
-export const tellTabs = () => tabs.postMessage(gallery());
+// Tell the other tabs of a change that concerns all panels, or only some.
+export const tellTabs = (panels = PANELS) => tabs.postMessage({ name: gallery(), panels });
+// The panels that show searches with their decisions and notes.
+export const OF_SEARCHES = ["search", "cases"];
 
 // Notify all panels and tabs that the gallery has changed.
 export function changed() {

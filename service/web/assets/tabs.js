@@ -1,30 +1,32 @@
 // What other tabs of this browser change in the gallery is shown in this one too.
 
 import { find, h } from "./elements.js";
-import { gallery, tabs } from "./place.js";
+import { gallery, panel, tabs } from "./place.js";
 import { t } from "./texts.js";
 
 // Parts of panels that are drawn again when the gallery has changed.
 const REDRAWN = ["#answer", "#person", "#unnamed-crops", "#track-list", "#case", "#alerts"];
-// The gallery that another tab has changed since this one was drawn, or null.
-let changed = null;
+// Panels that another tab has changed since this one was drawn, and their gallery.
+const changed = { name: null, panels: new Set() };
 
 export function startTabs() {
   tabs.addEventListener("message", ({ data }) => {
-    changed = data;
+    if (data.name !== changed.name) changed.panels.clear();
+    changed.name = data.name;
+    for (const name of data.panels) changed.panels.add(name);
     follow();
   });
   for (const event of ["input", "visibilitychange", "panel-shown"])
     document.addEventListener(event, follow);
   document.addEventListener("gallery-changed", () => {
-    changed = null;
+    changed.panels.clear();
     offer(false);
   });
 }
 
 // Draw the panel again, unless somebody has typed or ticked something that would be lost.
 function follow() {
-  const isStale = changed !== null && changed === gallery() && !document.hidden;
+  const isStale = changed.name === gallery() && changed.panels.has(panel()) && !document.hidden;
   const isInUse = isStale && isHalfFilled();
   offer(isInUse);
   if (isStale && !isInUse) drawAgain();

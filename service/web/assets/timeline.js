@@ -50,7 +50,7 @@ export function timeline(marks, choose, kind) {
     },
     ...lanes.flatMap((lane) => [
       s("line", { class: "lane", x1: "0", x2: "100%", y1: y(lane), y2: y(lane) }),
-      s("text", { x: "0", y: y(lane) - 16 }, lane ?? t("camera.unknown")),
+      s("text", { class: "name", x: "0", y: y(lane) - 16 }, lane ?? t("camera.unknown")),
     ]),
     ...seen.slice(1).map((mark, at) =>
       s("line", {
