@@ -3,7 +3,7 @@
 import { ask, formOf } from "./api.js";
 import { find, h, nfc, problemOf, question, shotPicture, thumbnail } from "./elements.js";
 import { act, named, naming, relabel, report } from "./naming.js";
-import { inGallery, OF_SEARCHES, tellTabs } from "./place.js";
+import { gallery, inGallery, OF_SEARCHES, tellTabs } from "./place.js";
 import { inList, t } from "./texts.js";
 
 export const DECISIONS = [
@@ -223,11 +223,11 @@ function bySearch() {
   return [...searches];
 }
 
-// `parts` are pairs [search, crop ids].
+// `parts` are pairs [search, crop ids]. Another gallery may be shown before they are sent.
 function decide(parts, decision) {
   for (const [search, cropIds] of parts) {
     const path = inGallery(`/queries/${search.kept.query_id}/reviews`);
-    send({ search, cropIds, decision, path });
+    send({ search, cropIds, decision, path, name: gallery() });
   }
 }
 
@@ -247,11 +247,11 @@ function send(review) {
 }
 
 async function arrive(review) {
-  const { search, cropIds, decision, path } = review;
+  const { search, cropIds, decision, path, name } = review;
   const body = formOf([["decision", decision], ...cropIds.map((cropId) => ["crop_ids", cropId])]);
   try {
     search.kept = await ask(path, { method: "POST", body, keepalive: true });
-    tellTabs(OF_SEARCHES);
+    tellTabs(OF_SEARCHES, name);
   } catch (error) {
     failed.push({ ...review, error });
   }

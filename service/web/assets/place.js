@@ -63,8 +63,8 @@ export const fileId = ({ webkitRelativePath: path, name = "" }) =>
 
 // The other tabs of this browser, which are told of changes without the service.
 export const tabs = new BroadcastChannel("gmn-galleries");
-// Tell the other tabs of a change that concerns all panels, or only some.
-export const tellTabs = (panels = PANELS) => tabs.postMessage({ name: gallery(), panels });
+// Tell the other tabs of a change that concerns all panels of a gallery, or only some.
+export const tellTabs = (panels = PANELS, name = gallery()) => tabs.postMessage({ name, panels });
 // The panels that show searches with their decisions and notes.
 export const OF_SEARCHES = ["search", "cases"];
 

@@ -39,12 +39,13 @@ function isHalfFilled() {
   const fields = REDRAWN.flatMap((part) => [
     ...document.querySelectorAll(`${part} :is(input, textarea):not([data-draft])`),
   ]);
-  return fields.some(
-    (field) =>
-      field.checkVisibility() &&
-      (field.value !== field.defaultValue || field.checked !== field.defaultChecked),
-  );
+  return fields.some((field) => field.checkVisibility() && isChanged(field));
 }
+
+const isChanged = (field) =>
+  field.type === "checkbox"
+    ? field.checked !== field.defaultChecked
+    : field.value !== field.defaultValue;
 
 function offer(isInUse) {
   const place = find("#elsewhere");
