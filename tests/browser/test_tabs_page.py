@@ -141,3 +141,13 @@ def test_a_dialog_that_is_open_keeps_what_is_typed_in_it(page, other):
     confirm(other, "Rename")
     goto(page, "identities")
     expect(shown(page)).to_contain_text("Ann")
+
+
+def test_a_decision_is_seen_where_its_search_is_shown(page, other):
+    search_for(page)
+    other.goto(page.url)
+    other.reload()
+    expect(other.locator("#answer .card")).to_have_count(10)
+    page.get_by_role("button", name="Same person, rank 1", exact=True).click()
+    pressed = other.get_by_role("button", name="Same person, rank 1", exact=True)
+    expect(pressed).to_have_attribute("aria-pressed", "true")

@@ -63,10 +63,13 @@ export const fileId = ({ webkitRelativePath: path, name = "" }) =>
 
 // The other tabs of this browser, which are told of changes without the service.
 export const tabs = new BroadcastChannel("gmn-galleries");
-// Tell the other tabs of a change that concerns all panels of a gallery, or only some.
-export const tellTabs = (panels = PANELS, name = gallery()) => tabs.postMessage({ name, panels });
-// The panels that show searches with their decisions and notes.
-export const OF_SEARCHES = ["search", "cases"];
+// A search that is not kept has no decisions, and would be run again to be shown.
+export const KEPT_SEARCH = "kept search";
+// Where decisions and notes are shown.
+export const OF_SEARCHES = [KEPT_SEARCH, "cases"];
+// Tell the other tabs of a change that concerns everything that is shown of a gallery, or a part.
+export const tellTabs = (parts = [...PANELS, KEPT_SEARCH], name = gallery()) =>
+  tabs.postMessage({ name, parts });
 
 // Notify all panels and tabs that the gallery has changed.
 export function changed() {

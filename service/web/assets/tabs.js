@@ -1,32 +1,33 @@
 // What other tabs of this browser change in the gallery is shown in this one too.
 
 import { find, h } from "./elements.js";
-import { gallery, panel, tabs } from "./place.js";
+import { gallery, item, KEPT_SEARCH, panel, tabs } from "./place.js";
 import { t } from "./texts.js";
 
 // Parts of panels that are drawn again when the gallery has changed.
 const REDRAWN = ["#answer", "#person", "#unnamed-crops", "#track-list", "#case", "#alerts"];
-// Panels that another tab has changed since this one was drawn, and their gallery.
-const changed = { name: null, panels: new Set() };
+// What another tab has changed since this one was drawn: parts of a gallery.
+const changed = { name: null, parts: new Set() };
 
 export function startTabs() {
   tabs.addEventListener("message", ({ data }) => {
-    if (data.name !== changed.name) changed.panels.clear();
+    if (data.name !== changed.name) changed.parts.clear();
     changed.name = data.name;
-    for (const name of data.panels) changed.panels.add(name);
+    for (const part of data.parts) changed.parts.add(part);
     follow();
   });
   for (const event of ["input", "visibilitychange", "panel-shown"])
     document.addEventListener(event, follow);
   document.addEventListener("gallery-changed", () => {
-    changed.panels.clear();
+    changed.parts.clear();
     offer(false);
   });
 }
 
 // Draw the panel again, unless somebody has typed or ticked something that would be lost.
 function follow() {
-  const isStale = changed.name === gallery() && changed.panels.has(panel()) && !document.hidden;
+  const shown = panel() === "search" && item() ? KEPT_SEARCH : panel();
+  const isStale = changed.name === gallery() && changed.parts.has(shown) && !document.hidden;
   const isInUse = isStale && isHalfFilled();
   offer(isInUse);
   if (isStale && !isInUse) drawAgain();
