@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import ssl
@@ -21,7 +20,6 @@ from gmn_client.addresses import without_secret
 from gmn_client.errors import InvalidInput, ServiceUnreachable
 from gmn_client.proxies import require_address
 
-log = logging.getLogger(__name__)
 Content = TypeVar("Content")
 MOST_ANSWER_BYTES = 32 * 1024 * 1024
 # Limits for the next bytes of an answer of Frigate, and for the whole answer.

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, cast, get_args
+from typing import Annotated, Any, TextIO, cast, get_args
 
 import httpx2
-from pydantic import BaseModel, TypeAdapter
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter
 from typer import echo
 
 from gmn_camera.broker import Broker, read_broker, read_topic
@@ -31,6 +31,7 @@ from gmn_camera.frigate_units import Manager, UnitSettings, write_unit
 from gmn_camera.service import read_service
 from gmn_camera.terminal import ask, ask_secret
 from gmn_client import DEFAULT_URL, Client
+from gmn_client.commands.terminal import escape_controls
 from gmn_client.errors import InvalidInput, KeyRefused, RequestRefused
 from gmn_client.proxies import is_this_machine
 
@@ -43,6 +44,16 @@ ROLES_VERSION = (0, 16)
 ADMIN = "admin"
 # A message names the first of many cameras.
 MOST_NAMES = 5
+
+
+def _require_printable(text: str) -> str:
+    # A line end would add a line to the unit, and a terminal obeys control characters.
+    if not text.isprintable():
+        raise ValueError("has control characters")
+    return text
+
+
+Printable = Annotated[str, Field(max_length=256), AfterValidator(_require_printable)]
 
 
 class SnapshotSettings(BaseModel):
@@ -70,10 +81,10 @@ class FrigateMqtt(BaseModel):
     """The broker to which Frigate publishes."""
 
     enabled: bool = True
-    host: str = ""
+    host: Printable = ""
     port: int = 1883
-    topic_prefix: str = PREFIX
-    user: str | None = None
+    topic_prefix: Printable = PREFIX
+    user: Printable | None = None
 
 
 class FrigateConfig(BaseModel):
@@ -301,10 +312,10 @@ class Setup:
         return ask_secret(question) if self._asks else None
 
     def _tell_ok(self, text: str) -> None:
-        echo(f"ok: {text}", err=True)
+        echo(escape_controls(f"ok: {text}"), err=True)
 
     def _tell_missing(self, text: str) -> None:
-        echo(f"missing: {text}", err=True)
+        echo(escape_controls(f"missing: {text}"), err=True)
         self._missing += 1
 
 

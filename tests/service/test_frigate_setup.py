@@ -185,6 +185,19 @@ def test_what_is_missing_is_told_and_the_status_is_1(served, frigate, tmp_path):
     assert "[Service]" in ended.stdout
 
 
+def test_control_characters_of_frigate_reach_neither_the_unit_nor_the_terminal(served, frigate):
+    stand_in, address = frigate
+    stand_in.cameras["\x1b[2Jgate"] = camera_settings(enabled=False)
+    ended = set_up(address, served)
+    assert "\\x1b[2Jgate: snapshots are off" in ended.stderr
+    stand_in.mqtt["user"] = "gmn\nExecStartPre=/bin/false"
+    refused = set_up(address, served)
+    assert refused.returncode == 2
+    assert "mqtt.user: Value error, has control characters" in refused.stderr
+    assert "ExecStartPre" not in refused.stdout
+    assert "\x1b" not in ended.stderr + refused.stderr
+
+
 def test_without_a_file_for_it_no_key_is_made(guarded, frigate):
     served, admin = guarded
     before = keys_of(served, admin)
