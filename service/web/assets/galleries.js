@@ -154,6 +154,7 @@ function describe({
   embedding_fingerprint: model,
   image_bytes: pictures,
   index_bytes: index,
+  index_kind: kind,
 }) {
   const rows = [
     [t("galleries.created"), moment(created)],
