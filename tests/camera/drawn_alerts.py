@@ -9,9 +9,11 @@ MOMENT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 def alert(kind="visit", camera="Front door", **more):
     nothing = dict.fromkeys(
-        ("detail", "track", "score", "threshold", "probability", "cohesion", "calibration_version")
+        ("detail", "track", "score", "threshold", "probability", "needed", "cohesion")
     )
-    nothing |= dict.fromkeys(("reviewed_by", "reviewed_at", "follows", "image_url"))
+    nothing |= dict.fromkeys(
+        ("calibration_version", "reviewed_by", "reviewed_at", "follows", "image_url")
+    )
     return Alert.model_validate(
         {
             **nothing,
