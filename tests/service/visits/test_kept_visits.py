@@ -100,6 +100,20 @@ def test_a_person_of_a_visit_is_forgotten_with_it_and_one_of_an_uncertain_track_
     assert problem(gone) == (404, "unknown_query")
 
 
+def test_visits_are_forgotten_with_a_person_of_whom_any_of_their_crops_is(passages):
+    ann, *_ = passages.people
+    passages.pass_by(ann, "1", 0)
+    answer, _ = keep(passages, ann)
+    # It is not the best crop, which is the first result of the search.
+    *_, other = answer["results"][0]["crop_ids"]
+    url = f"/v1/galleries/{passages.gallery}"
+    named = passages.served.http.patch(f"{url}/crops/{other}", data={"identity": "Ann"})
+    named.raise_for_status()
+    forgotten = passages.served.http.delete(f"{url}/identities/Ann").json()
+    assert (forgotten["removed"], forgotten["kept_searches"]) == (1, 1)
+    assert passages.read("queries")["results"] == []
+
+
 def test_each_of_several_galleries_keeps_its_own_visits(passages, served, images):
     ann, *_ = passages.people
     passages.pass_by(ann, "1", 0)
