@@ -263,6 +263,7 @@ def test_warnings_of_the_query_stand_at_the_verdict(page, drawn_crops):
     scene = encoded(Image.new("RGB", (640, 360), "grey"))
     images = [png(drawn_crops[0].png), PNG | {"buffer": b"no image"}, png(scene)]
     page.set_input_files("#query .drop input", images)
+    press(page, "Search the whole picture")
     page.wait_for_selector(".banner")
     notes = page.locator(".banner .note").all_inner_texts()
     assert any("Image 2: left out of the search" in note for note in notes), notes
