@@ -49,8 +49,8 @@ def marked(text):
 MARKED = {key: marked(text) for key, text in ENGLISH.items()}
 # What is data: names, ids, the service's own words, times, and what a person types as it stands.
 DATA = (
-    ".name, .external, body [lang], code, pre, time, kbd, textarea, noscript, #gallery option, "
-    "[name=galleries] option, [name=gallery] option"
+    ".name, body [lang=en], #language option, code, pre, time, kbd, textarea, noscript, "
+    "#gallery option, [name=galleries] option, [name=gallery] option"
 )
 # Texts and attributes with letters outside of marks. A text may go on over several nodes.
 OUTSIDE_MARKS = """data => {
@@ -77,6 +77,7 @@ OUTSIDE_MARKS = """data => {
         depth += text.split("⟦").length - text.split("⟧").length;
         if (hasLetters(outside) && !parent.closest(data)) found.push(text);
     }
+    if (depth !== 0) found.push("a text whose end is missing");
     for (const name of ["aria-label", "title", "placeholder"])
         for (const element of document.querySelectorAll(`body [${name}]`))
             if (hasLetters(unmarked(element.getAttribute(name))) && !element.closest(data))

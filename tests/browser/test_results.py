@@ -394,7 +394,7 @@ def test_a_file_that_cannot_be_searched_is_called_by_its_name(page):
     broken = [PNG | {"buffer": b"no image", "name": name} for name in ("gate.png", "yard.png")]
     page.set_input_files("#query .drop input", broken)
     alert = page.get_by_role("alert").filter(has_text="2 pictures cannot be used.")
-    expect(alert.locator("li").nth(1)).to_contain_text("Yard.png: ")
+    expect(alert.locator("li").nth(1)).to_contain_text("yard.png: ")
 
 
 def test_people_of_a_frame_are_searched_by_the_boxes_around_them(page, http, gallery, drawn_crops):
