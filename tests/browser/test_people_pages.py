@@ -1,5 +1,7 @@
 """People, their groups and tracks on screens of three sizes, and what an empty gallery offers."""
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -185,7 +187,9 @@ def test_a_picture_of_which_only_the_name_is_known_says_no_more(page, http, gall
         assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
-def test_an_index_that_holds_nothing_has_no_size(page, http, gallery, address):
+def test_an_index_has_a_size_unless_it_holds_nothing(page, http, gallery, address):
+    page.goto(f"{address}/#{gallery}/galleries")
+    expect(page.locator("#description")).to_contain_text(re.compile(r"Search index\d+ kB"))
     empty = f"{gallery}-unfilled"
     assert http.post("/v1/galleries", data={"name": empty}).status_code == 201
     for width, _ in at_each_size(page):

@@ -162,7 +162,7 @@ function describe({
       t("galleries.pictures"),
       [t("pictures", { count: crops }), pictures > 0 && `, ${size(pictures)}`],
     ],
-    [t("galleries.index"), index > 0 && h("span", { title: kind }, size(index))],
+    [t("galleries.index"), index > 0 && size(index)],
     [t("galleries.thresholds"), h("span", { lang: "en" }, calibration.basis)],
     [t("galleries.model"), h("code", { title: model }, `${model.slice(0, SHOWN_DIGITS)}…`)],
   ];
