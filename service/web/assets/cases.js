@@ -17,7 +17,16 @@ import { evidence } from "./evidence.js";
 import { keptRow } from "./kept.js";
 import { act, report } from "./naming.js";
 import { evidenceOf, searchedCrops } from "./pairs.js";
-import { addressOf, gallery, inGallery, item, OF_SEARCHES, panel, segment, tellTabs } from "./place.js";
+import {
+  addressOf,
+  gallery,
+  inGallery,
+  item,
+  OF_SEARCHES,
+  panel,
+  segment,
+  tellTabs,
+} from "./place.js";
 import { LOCALE, t, textNodes } from "./texts.js";
 import { call } from "./undo.js";
 import { allCompared, changedSince } from "./verdicts.js";
