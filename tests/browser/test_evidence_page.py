@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from uuid import uuid4
 
 import pytest
 from playwright.sync_api import expect
@@ -16,6 +17,7 @@ from tests.browser.conftest import (
 )
 from tests.browser.test_cases_page import case_of
 from tests.service.conftest import files
+from tests.service.test_search_calibration import draw
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
@@ -118,7 +120,7 @@ def test_a_pair_says_what_proves_it_and_who_decided(case, drawn_crops):
 def test_a_pair_says_its_likelihood_ratio_and_how_many_people_were_searched(case, ratio, times):
     def with_ratio(route):
         search = route.fetch().json()
-        search["answer"]["likelihood"] = {"people": 200, "searched": 1234}
+        search["answer"] |= {"likelihood_people": 200, "people_searched": 1234}
         for result in search["answer"]["results"]:
             result["likelihood_ratio"] = ratio
         route.fulfill(json=search)
@@ -129,6 +131,32 @@ def test_a_pair_says_its_likelihood_ratio_and_how_many_people_were_searched(case
         f"This score is {times} times as probable if both pictures show one person as if they show "
         "two of the gallery’s named people (likelihood ratio of 200 people). The search covered "
         "1,234 people."
+    )
+
+
+def test_a_pair_of_a_gallery_of_110_people_says_its_likelihood_ratio(http, address, tab):
+    gallery = f"g{uuid4().hex[:8]}"
+    http.post("/v1/galleries", data={"name": gallery}).raise_for_status()
+    path = f"/v1/galleries/{gallery}"
+    for shot, camera in enumerate(("gate", "yard")):
+        labels = {"identity": [f"p{person}" for person in range(110)], "camera": camera}
+        images = files(*(draw(person, shot) for person in range(110)))
+        http.post(f"{path}/crops", files=images, data=labels).raise_for_status()
+    eventually(lambda: ask(http, gallery, draw(3, 7))["likelihood_people"] is not None)
+    kept = ask(http, gallery, draw(3, 7), keep="true", keep_picture="true")
+    decision = {"decision": "confirmed", "crop_ids": kept["results"][0]["crop_id"]}
+    reviews = f"{path}/queries/{kept['query_id']}/reviews"
+    http.post(reviews, data=decision).raise_for_status()
+    case_id = case_of(http, gallery, "Bag at gate 3")
+    held = f"{path}/cases/{case_id}/queries/{kept['query_id']}"
+    http.put(held, data={"note": ""}).raise_for_status()
+
+    tab.goto(f"{address}/#{gallery}/cases/{case_id}")
+    expect(tab.locator("#case .pair")).to_contain_text(
+        re.compile(
+            r"times as probable .* \(likelihood ratio of "
+            rf"{kept['likelihood_people']} people\)\. The search covered 110 people\."
+        )
     )
 
 

@@ -1,5 +1,7 @@
 """Likelihood ratios in answers, through the running service."""
 
+import io
+import zipfile
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -151,6 +153,20 @@ def test_a_kept_search_has_the_ratios_of_its_time(served, filled):
     assert opened["likelihood_people"] == kept["likelihood_people"]
     assert ratios(opened) == ratios(kept)
     assert None not in ratios(kept).values()
+
+
+def test_the_exported_page_of_a_case_says_the_ratio_of_a_confirmed_pair(served, filled):
+    kept = ask(served, filled, 3, keep="true")
+    best = kept["results"][0]
+    with served.connect(gallery=filled) as client:
+        client.review(kept["query_id"], best["crop_id"], decision="confirmed")
+        case_id = client.create_case("Bag at gate 3").case_id
+        client.hold_search(case_id, kept["query_id"])
+        archive = zipfile.ZipFile(io.BytesIO(client.export_case(case_id)))
+    page = " ".join(archive.read("index.html").decode().split())
+    times = f"{best['likelihood_ratio']:.3g} times as probable if both pictures show one person"
+    assert times in page
+    assert f"fitted to {PEOPLE} people, and {PEOPLE} people were searched" in page
 
 
 @pytest.mark.promise("likelihood-ratio")

@@ -60,7 +60,6 @@ const coveredBy = ({ crops_searched: crops, people_searched: people }) =>
 
 function pairOf(search, result, crops) {
   const review = search.reviews.find(({ crop_id: id }) => id === result.crop_id);
-  const { likelihood } = search.answer;
   return h(
     "li",
     { class: "pair" },
@@ -92,7 +91,7 @@ function pairOf(search, result, crops) {
         time: moment(review.reviewed_at, true),
       }),
     ),
-    result.likelihood_ratio != null && likelihood && h("p", {}, ratioOf(result, likelihood)),
+    result.likelihood_ratio !== null && h("p", {}, ratioOf(result, search.answer)),
   );
 }
 
@@ -162,7 +161,10 @@ function todayIn(today, { crop_id: id }) {
 
 // Say what a likelihood ratio is, and how many people it and the search are about. Beyond the
 // number of people that it was fitted to it is only a bound.
-function ratioOf({ likelihood_ratio: ratio }, { people, searched }) {
+function ratioOf(
+  { likelihood_ratio: ratio },
+  { likelihood_people: people, people_searched: searched },
+) {
   const bound =
     ratio >= people ? "evidence.at_least" : ratio <= 1 / people ? "evidence.at_most" : null;
   const number = ratio >= 10 ? inNumbers(Math.round(ratio)) : decimal(ratio, ratio < 0.1 ? 3 : 1);
