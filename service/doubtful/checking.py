@@ -196,7 +196,7 @@ class DoubtChecker:
         neighbours: set[int] = set()
         if not len(positions) or crops.names[0] == crops.names[-1]:
             return doubts, neighbours
-        calibration = model.description.calibration.scorings["cosine"]
+        calibration = model.cosine_calibration
         step = max(1, min(CROPS_PER_PART, COSINES_PER_PART // len(crops.slots)))
         for start in range(0, len(positions), step):
             part = positions[start : start + step]

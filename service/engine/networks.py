@@ -20,7 +20,7 @@ from model.artefact import (
     resolve_artefact,
     shipped_artefacts,
 )
-from model.calibration import Scoring
+from model.calibration import Scoring, ScoringCalibration
 from model.collapse import refuse_collapse
 from model.pair_scores import OpenVinoPairScores, PairScores
 from model.preprocessing import drawn_patterns
@@ -192,6 +192,10 @@ class LoadedModel:
     @cached_property
     def calibration_version(self) -> str:
         return self.description.artefact_fingerprint[:12]
+
+    @property
+    def cosine_calibration(self) -> ScoringCalibration:
+        return self.description.calibration.scorings["cosine"]
 
     def require_scoring(self, scoring: Scoring) -> None:
         """Raise `InvalidField` for a scoring that the artefact does not offer."""

@@ -68,7 +68,7 @@ async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | No
 
     crops = await read_seen_crops(record, galleries, gallery, slots, note_read)
     current = runtime.calibrations.current(gallery, None)
-    calibration = current.model.description.calibration.scorings["cosine"]
+    calibration = current.model.cosine_calibration
     groups = await runtime.pools.calibration.run(group_crops, crops, calibration, current.joins_at)
     await galleries.write(runtime.groupings.put, gallery_id, job.job_id, crops.version, groups)
     total = len(crops.labels)

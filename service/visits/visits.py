@@ -262,7 +262,7 @@ def _judge_tracks(
         needed: the probability of a match.
         group_ids: ids of groups by slot.
     """
-    calibration = current.model.description.calibration.scorings["cosine"]
+    calibration = current.model.cosine_calibration
     tracklets = find_tracklets(crops, current.joins_at)
     numbers = {
         crops.labels[position].crop_id: number
@@ -287,7 +287,7 @@ def _link_visits(
     gallery: str, crops: SeenCrops, current: CurrentCalibration, group_id: str | None
 ) -> list[Visit]:
     """Make the visits of one person in the order of time, each compared with the one before."""
-    calibration = current.model.description.calibration.scorings["cosine"]
+    calibration = current.model.cosine_calibration
     tracklets = find_tracklets(crops, current.joins_at)
     visits: list[Visit] = []
     mean_before: Floats | None = None

@@ -119,7 +119,7 @@ def _fit(
     tracks_per_day = settings.tracks_per_day or _measure_tracks_per_day(traffic.tracks, since)
     accepted = settings.budget / tracks_per_day
     rate = rate_within(accepted, watch_list, model.reference, traffic)
-    few_people = artefact_thresholds(model.description.calibration.scorings["cosine"])
+    few_people = artefact_thresholds(model.cosine_calibration)
     fit = ThresholdFit(watch_list, rate, model.reference, artefact=few_people)
     threshold = fit.at(traffic=traffic)
     by_camera = tables.traffic.by_camera(gallery.gallery_id, score_kind)

@@ -303,7 +303,7 @@ def _follow_person(
 def _shows_one_person(model: LoadedModel, cosine: float | None) -> bool:
     if cosine is None:
         return True
-    pairs = model.description.calibration.scorings["cosine"]
+    pairs = model.cosine_calibration
     return bool(pairs.probability(np.array([cosine]))[0] >= EVEN_ODDS)
 
 

@@ -122,7 +122,7 @@ async def read_silent(
     if people is None:
         why = f"everybody in {name} is on the list, too; enroll others"
         return SilentGallery(name, None, why=why)
-    pairs = model.description.calibration.scorings["cosine"]
+    pairs = model.cosine_calibration
     return SilentGallery(name, people, advantage_of(pairs))
 
 

@@ -161,7 +161,7 @@ def test_several_galleries_are_asked_at_once(served, passages, images):
     assert answer["gallery_far"] == answer["far"] / 2
 
 
-@pytest.mark.parametrize("field", ["order=score", "group_by=track", "mode=separate"])
+@pytest.mark.parametrize("field", ["order=score", "group_by=track", "include_vector=true"])
 def test_fields_that_visits_have_no_use_for_are_refused(passages, field):
     name, value = field.split("=")
     refused = passages.asked(passages.people[0], 422, **{name: value})
