@@ -200,6 +200,14 @@ def test_a_gallery_is_created_set_up_and_deleted(page, http):
     assert http.get("/v1/galleries/yard").status_code == 404
 
 
+def test_fields_beside_each_other_stand_on_one_line(page):
+    follow(page, "Galleries")
+    settings = page.locator("#settings")
+    days = settings.get_by_label("Delete pictures after").bounding_box()
+    hours = settings.get_by_label("or in hours").bounding_box()
+    assert (days["y"], days["height"]) == (hours["y"], hours["height"])
+
+
 def test_an_export_is_made_downloaded_imported_and_deleted(page, http, gallery, tmp_path):
     follow(page, "Galleries")
     page.get_by_text("No export yet.").wait_for()

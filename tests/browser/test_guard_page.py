@@ -111,6 +111,18 @@ def test_the_age_of_an_alert_is_kept_up_to_date(tab, watching, armed, people):
     assert re.search(r"\d:\d\d", exact)
 
 
+def test_the_buttons_of_an_opened_alert_suit_a_thumb_as_those_of_its_card_do(
+    tab, watching, armed, people
+):
+    resize(tab, PHONE)
+    people.pass_by(armed)
+    card = open_alerts(tab, watching, armed, 1).first
+    on_card = card.get_by_role("button", name="Same person").bounding_box()
+    card.locator(".open").click()
+    opened = tab.locator("#sheet").get_by_role("button", name="Same person").bounding_box()
+    assert opened["height"] == on_card["height"] >= 36
+
+
 def test_an_arrow_key_leads_to_the_first_alert_of_a_fresh_page(tab, watching, armed, people):
     for camera in ("yard", "gate"):
         people.pass_by(armed, camera=camera)
@@ -146,7 +158,9 @@ def test_several_alerts_are_decided_at_once_and_a_refused_one_ends_no_other(
     outcome = tab.locator("#watch .outcomes")
     expect(outcome).to_contain_text(f"2 alerts {state}.")
     expect(outcome.locator(".problem")).to_contain_text(f"1 alert was not {state}.")
-    expect(outcome.locator(".problem")).to_contain_text("at camera 1: ")
+    expect(outcome.locator(".problem")).to_contain_text(
+        "at camera 1: the alert shows a better picture now: look at it, and decide again."
+    )
     expect(tab.locator("#alert-marks")).to_contain_text("1 alert marked")
     states = [alert["state"] for alert in results(watching, "/v1/alerts", gallery=armed)]
     assert states == [state, "open", state]

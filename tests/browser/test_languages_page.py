@@ -258,6 +258,16 @@ def test_german_fits_a_phone_on_every_panel(browser, watching, panels):
     assert found == {}
 
 
+def test_the_header_is_one_line_on_a_desk_in_german(browser, panels):
+    with speaking(browser, "de-DE") as page:
+        page.set_viewport_size({"width": 1440, "height": 900})
+        opened(page, panels["search"])
+        parts = page.locator("header > :is(h1, label, nav, span)")
+        boxes = [part.bounding_box() for part in parts.all()]
+        middles = [box["y"] + box["height"] / 2 for box in boxes]
+        assert max(middles) - min(middles) < 5
+
+
 def test_every_word_of_every_panel_is_from_the_file_of_texts(browser, watching, panels):
     found = {}
     with speaking(browser, "en-US") as page:

@@ -3,7 +3,7 @@
 import { ask, blobOf } from "./api.js";
 import { ago, attempt, find, h, moment, percent, sentence, thumbnail } from "./elements.js";
 import { emptied, openSheet } from "./crop.js";
-import { startDecidingAll } from "./deciding.js";
+import { sendReview, startDecidingAll } from "./deciding.js";
 import { followAlerts } from "./feed.js";
 import { DECISIONS } from "./judge.js";
 import { marking, startMarks, unmark, unmarkAll } from "./marks.js";
@@ -251,16 +251,9 @@ function isOpen(card) {
   return card.querySelector(".open") && known.get(alert)?.state === "open" && !underway.has(alert);
 }
 
-// Send a decision on the picture and score that the page shows.
 async function review(alert, decision) {
-  const body = new FormData();
-  body.append("decision", decision);
-  if (alert.score !== null) body.append("score", alert.score);
   try {
-    Object.assign(
-      alert,
-      await ask(`/v1/alerts/${alert.alert_id}/review`, { method: "POST", body }),
-    );
+    Object.assign(alert, await sendReview(alert, decision));
   } catch (error) {
     await showAgain(alert);
     throw error;

@@ -1,4 +1,4 @@
-// All open alerts of a time decided at once.
+// A decision on an alert, and on all open alerts of a time at once.
 
 import { ask, pages } from "./api.js";
 import { attempt, find, h, sentence } from "./elements.js";
@@ -80,17 +80,28 @@ async function openAlerts(span, here) {
 
 const reviewOf = (alert) => `/v1/alerts/${alert.alert_id}/review`;
 
+// Send a decision on the picture and score that the page shows, and return the alert.
+export async function sendReview(alert, decision) {
+  const body = new FormData();
+  body.append("decision", decision);
+  if (alert.score !== null) body.append("score", alert.score);
+  try {
+    return await ask(reviewOf(alert), { method: "POST", body });
+  } catch (error) {
+    // A better crop has taken the place of the one that the page shows.
+    const isOutdated = error.fields?.some(([, names]) => names.includes("score"));
+    throw isOutdated ? new Error(t("alerts.outdated")) : error;
+  }
+}
+
 // A refusal ends none of the others.
 async function decide(alerts, decision) {
   await act(async () => {
     const refused = [];
     const undo = [];
     for (const alert of alerts) {
-      const body = new FormData();
-      body.append("decision", decision);
-      if (alert.score !== null) body.append("score", alert.score);
       try {
-        await ask(reviewOf(alert), { method: "POST", body });
+        await sendReview(alert, decision);
         undo.push(call("POST", reviewOf(alert), [["decision", "open"]]));
       } catch (error) {
         refused.push(sentence(`${alert.identity}: ${error.message}`));

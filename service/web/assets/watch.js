@@ -67,10 +67,10 @@ function described(watch) {
   const pausedAt = armed ? watch.paused_at : null;
   const main = [
     [t("watch.until"), armed && moment(settings.expires_at)],
-    [t("forecast"), armed && sentence((forecast ?? promised).sentence)],
+    [t("forecast"), armed && english((forecast ?? promised).sentence)],
     [
       t("watch.when_armed"),
-      armed && forecast && forecast.sentence !== promised.sentence && sentence(promised.sentence),
+      armed && forecast && forecast.sentence !== promised.sentence && english(promised.sentence),
     ],
     [t(armed ? "watch.since_armed" : "watch.while_armed"), armedAt && obtained(watch)],
     [t("watch.silent"), watch.silent && keptSilent(watch.silent)],
@@ -79,7 +79,7 @@ function described(watch) {
   const more = armed
     ? [
         [t("watch.accepted"), acceptedBy(watch)],
-        [t("watch.known_from"), (forecast ?? promised).rests_on],
+        [t("watch.known_from"), english((forecast ?? promised).rests_on)],
         [t("cameras"), settings.cameras.join(", ") || t("all")],
         [t("watch.hours"), hoursOf(settings)],
         [t("watch.several_cameras"), settings.quiet_scope === "list" && t("watch.one_alert")],
@@ -153,6 +153,9 @@ function described(watch) {
     .flat()
     .filter(Boolean);
 }
+
+// The service writes its sentences in English.
+const english = (text) => h("span", { lang: "en" }, sentence(text));
 
 const table = (rows) =>
   h(
