@@ -129,7 +129,9 @@ def test_passages_are_filled_in_from_what_the_cameras_counted(tab, watching, dra
     press(tab.locator("#watch-list"), "Arm…")
     dialog = tab.locator("dialog.question")
     expect(dialog.get_by_label("Passages")).to_have_value(str(counted))
-    expect(dialog).to_contain_text("Counted in the last day: enter more if the cameras ran for less.")
+    expect(dialog).to_contain_text(
+        "Counted in the last day: enter more if the cameras ran for less."
+    )
     dialog.get_by_label("Reason").fill("case 7/2026")
     press(dialog, "Show the forecast")
     dialog.locator(".forecast").wait_for()
