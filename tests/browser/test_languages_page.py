@@ -245,6 +245,18 @@ def test_a_refused_picture_is_named_in_german_with_the_words_of_the_service(brow
         expect(line.locator("[lang=en]")).to_be_visible()
 
 
+@pytest.mark.parametrize("locale", ["en-US", "de-DE"])
+def test_the_header_is_one_row_on_a_laptop(browser, panels, locale):
+    with speaking(browser, locale) as page:
+        page.goto(panels["search"])
+        page.locator("#state .dot.ready").wait_for()
+        for width in (1280, 1440):
+            page.set_viewport_size({"width": width, "height": 720})
+            links = [*page.locator("header nav a").all(), page.get_by_role("link", name="API")]
+            tops = {round(link.bounding_box()["y"] / 20) for link in links}
+            assert len(tops) == 1
+
+
 def test_german_fits_a_phone_on_every_panel(browser, watching, panels):
     found = {}
     with speaking(browser, "de-DE") as page:
