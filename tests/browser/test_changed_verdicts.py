@@ -23,6 +23,7 @@ STAYING = 5
 VERDICTS = {STAYING: "No match in this gallery", CHANGING: f"Match: Person {CHANGING}"}
 ADJUSTED = "Verdicts were adjusted at {}."
 CAUSE = f"Meanwhile 84 pictures were added. {ADJUSTED}"
+UNCERTAIN_TODAY = "The same search today: uncertain, XX% (a match needs 92%)."
 TIME = r"\d+:\d\d [AP]M"
 NEEDED = re.compile(r"with a probability of \d\d%; a match here needs 92%\.")
 KEPT = {"keep": "true", "keep_picture": "true"}
@@ -104,6 +105,9 @@ def test_the_same_picture_searched_again_tells_its_former_verdict(tab, address, 
     expect(tab.locator(".banner h2")).to_have_text(f"Uncertain: perhaps Person {CHANGING}")
     expect(tab.locator(".banner")).to_contain_text(NEEDED)
     expect(tab.locator("#answer .card.uncertain").first).to_contain_text("a match needs 92%")
+    tab.locator("#answer .card.uncertain .open").first.click()
+    expect(tab.locator("#sheet")).to_contain_text(re.compile(r"A match needs\s*92%"))
+    tab.keyboard.press("Escape")
     note = tab.locator(BANNER_NOTE)
     expect(note).to_have_text(adjusted(f"{CAUSE} Before: match, 94%."))
     # Nobody got a name meanwhile.
@@ -137,7 +141,7 @@ def test_a_kept_search_shows_the_verdict_of_its_time_and_todays(tab, address, ht
     expect(tab.locator(".banner h2")).to_have_text(f"Match: Person {CHANGING}")
     note = tab.locator(BANNER_NOTE)
     expect(note).to_contain_text("This is the verdict of ")
-    expect(note).to_contain_text(adjusted(f"The same search today: uncertain, XX%. {CAUSE}"))
+    expect(note).to_contain_text(adjusted(f"{UNCERTAIN_TODAY} {CAUSE}"))
     for width, height in SIZES:
         tab.set_viewport_size({"width": width, "height": height})
         assert tab.evaluate("document.documentElement.scrollWidth") == width
@@ -172,7 +176,7 @@ def test_a_case_shows_the_verdict_of_its_time_and_todays(tab, address, http, adj
     tab.goto(f"{address}/#{gallery}/cases/{case_id}")
     rows = tab.locator("#case .searches > li")
     expect(rows.nth(0)).to_contain_text("Model: match")
-    expect(rows.nth(0)).to_contain_text(adjusted(f"The same search today: uncertain, XX%. {CAUSE}"))
+    expect(rows.nth(0)).to_contain_text(adjusted(f"{UNCERTAIN_TODAY} {CAUSE}"))
     tab.wait_for_load_state("networkidle")
     expect(rows.nth(1)).to_contain_text("Model: no match")
     expect(rows.nth(1).locator(".note:visible")).to_have_count(0)

@@ -8,9 +8,9 @@ import {
   h,
   moment,
   nameOf,
-  percent,
   picture,
   question,
+  sharesOf,
   shotPicture,
   verdictChip,
 } from "./elements.js";
@@ -95,11 +95,13 @@ function record(crop, search) {
   const ranked = search?.answer.results.find(
     (result) => result.crop_id === crop.crop_id && "cosine" in result,
   );
+  const [probability, required] = ranked ? sharesOf(ranked, search.answer.needed) : [];
   const detail = h("div", { class: "detail", "aria-live": "polite" });
   const button = (label, action, kind = "") =>
     h("button", { type: "button", class: kind, onclick: action }, label);
   const rows = [
-    [t("crop.probability"), ranked && percent(ranked.probability)],
+    [t("crop.probability"), probability],
+    [t("crop.match_needs"), required],
     [
       t("crop.similarity"),
       ranked && h("span", { title: t("crop.similarity.hint") }, decimal(ranked.cosine, 3)),

@@ -142,6 +142,10 @@ export function missedBy(probability, needed) {
   return [shares.format(probability), shares.format(needed)];
 }
 
+// Return the probability of a result and, if it is uncertain, what a match needs.
+export const sharesOf = ({ verdict, probability }, needed) =>
+  verdict === "uncertain" ? missedBy(probability, needed) : [percent(probability), null];
+
 // Say that a list is empty, with a link to what fills it.
 export const nothingYet = (words, hint, href, label) =>
   h(

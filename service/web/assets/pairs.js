@@ -82,7 +82,7 @@ function pairOf(search, result, crops) {
     h(
       "p",
       {},
-      t("evidence.then", { judgement: wordsOf(result) }),
+      t("evidence.then", { judgement: wordsOf(result, search.answer.needed) }),
       " ",
       todayOf(search, result),
       " ",
@@ -155,7 +155,7 @@ function todayIn(today, { crop_id: id }) {
   const { answer } = today;
   const found = answer.results.find(({ crop_id: other }) => other === id);
   return found
-    ? t("evidence.today", { judgement: wordsOf(found) })
+    ? t("evidence.today", { judgement: wordsOf(found, answer.needed) })
     : t("evidence.today_missing", { number: answer.results.length });
 }
 

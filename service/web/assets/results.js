@@ -12,6 +12,7 @@ import {
   percent,
   problemOf,
   sentence,
+  sharesOf,
   shotPicture,
   thumbnail,
   verdictChip,
@@ -252,10 +253,7 @@ function card(result, search) {
 function contents(result, needed) {
   const bar = h("span", { class: "bar", "aria-hidden": "true" }, h("i"));
   bar.firstChild.style.width = `${100 * (result.probability ?? 0)}%`;
-  const isUncertain = result.verdict === "uncertain";
-  const [probability, required] = isUncertain
-    ? missedBy(result.probability, needed)
-    : [percent(result.probability), null];
+  const [probability, required] = sharesOf(result, needed);
   const figures = [
     [t("probability"), result.probability !== null && probability],
     [t("results.match_needs"), required],

@@ -1,7 +1,7 @@
 // Verdicts that differ from those of the same search at another time, and what changed meanwhile.
 
 import { ask } from "./api.js";
-import { CLOCK, h, isToday, moment, percent } from "./elements.js";
+import { CLOCK, h, isToday, moment, sharesOf } from "./elements.js";
 import { gallery, inGallery } from "./place.js";
 import { inList, LOCALE, t, textNodes } from "./texts.js";
 
@@ -32,9 +32,9 @@ export async function formerJudgement(fields, shots, answer) {
   return former;
 }
 
-function judgementOf({ verdict, results: [best], calibration, model, ...answer }) {
+function judgementOf({ verdict, needed, results: [best], calibration, model, ...answer }) {
   const { gallery_version: version, crops_searched: crops, people_searched: people } = answer;
-  return { verdict, best, calibration, version, model, crops, people };
+  return { verdict, needed, best, calibration, version, model, crops, people };
 }
 
 // Return FNV-1a of a picture. Browsers offer better digests only over HTTPS.
@@ -55,7 +55,7 @@ export function changedBefore(answer, former) {
       causeOf(former, judgementOf(answer)),
       " ",
       t("judgement.before", {
-        judgement: wordsOf({ ...former.best, verdict: former.verdict }),
+        judgement: wordsOf({ ...former.best, verdict: former.verdict }, former.needed),
       }),
     )
   );
@@ -123,12 +123,12 @@ function sentenceOf(kept, answer, today) {
     return [...ofItsTime, cause, " ", t("judgement.today_unknown")];
   }
   const now = judgementOf(today.answer);
-  const { best, verdict } = now;
+  const { best, needed, verdict } = now;
   if (verdict === then.verdict || !best || best.cosine > SAME_PICTURE) return null;
   const key = best.crop_id === then.best.crop_id ? "judgement.today" : "judgement.today_other";
   return [
     ...ofItsTime,
-    t(key, { judgement: wordsOf({ ...best, verdict }) }),
+    t(key, { judgement: wordsOf({ ...best, verdict }, needed) }),
     " ",
     causeOf(then, now),
   ];
@@ -138,11 +138,13 @@ function sentenceOf(kept, answer, today) {
 const thresholdsOf = ({ version, reason }, galleryVersion) =>
   reason === "few_identities" ? `${version} ${galleryVersion}` : version;
 
-// Say the verdict and the probability of a result.
-export function wordsOf({ verdict, probability }) {
+// Say the verdict and the probability of a result, and what an uncertain one missed.
+export function wordsOf({ verdict, probability }, needed) {
   const word = t(`judgement.${verdict ?? "none"}`);
   if (probability === null) return word;
-  return t("judgement.with", { verdict: word, probability: percent(probability) });
+  const [reached, required] = sharesOf({ verdict, probability }, needed);
+  const key = required === null ? "judgement.with" : "judgement.missed";
+  return t(key, { verdict: word, probability: reached, needed: required });
 }
 
 // Say what changed between two judgements of a search.
