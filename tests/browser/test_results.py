@@ -356,6 +356,8 @@ def test_decisions_that_do_not_arrive_are_said_and_sent_again(page, http, galler
         page.keyboard.press(key)
     said = page.locator("#unsent")
     expect(said).to_contain_text("2 decisions did not reach the service: rank 1 and rank 2.")
+    page.locator("#answer .card").last.scroll_into_view_if_needed()
+    expect(said).to_be_in_viewport(ratio=1)
     expect(page.locator("#answer [aria-pressed=true]")).to_have_count(1)
     assert violations(page) == []
     press(page, "Send again")
