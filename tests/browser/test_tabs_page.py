@@ -56,6 +56,18 @@ def test_a_new_name_and_its_undo_are_seen_wherever_the_person_is_shown(page, oth
     expect(shown(people)).to_contain_text(name)
 
 
+def test_the_page_of_a_person_who_was_renamed_in_another_tab_says_so(page, other):
+    goto(other, "identities/0001")
+    other.locator("#person .tile").first.wait_for()
+    rename(page, "0001", "Vera Wolf")
+    expect(shown(other)).to_contain_text(
+        "Nobody in this gallery is called “0001”. The person may have been renamed"
+    )
+    press(page, "Undo")
+    expect(other.locator("#person .tile")).to_have_count(4)
+    expect(shown(other)).not_to_contain_text("Nobody")
+
+
 def test_a_merge_and_its_undo_are_seen_on_the_page_of_the_person(page, other):
     goto(other, "identities/0002")
     tiles = other.locator("#person .tile")

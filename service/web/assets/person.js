@@ -51,8 +51,9 @@ export async function showPerson(identity) {
   place.dataset.of = identity;
   await attempt(place, async () => {
     const about = await ask(pathOf(identity)).catch((error) => {
-      if (error.status === 404) place.replaceChildren(back());
-      throw error;
+      if (error.status !== 404) throw error;
+      place.replaceChildren(back());
+      throw new Error(t("person.gone", { name: identity }));
     });
     const page = await pages(inGallery("/crops"), { identity, order: "captured" }, CROPS);
     if (item() === identity) draw(place, about, page);
