@@ -356,7 +356,8 @@ def test_visits_are_kept_only_for_a_case_and_shown_there_with_what_proves_them(
         asked.get_by_label("Case", exact=True).select_option("new")
         asked.get_by_label("Name of the new case").fill("Who was here")
         confirm(seen, "Add")
-        seen.get_by_text("In the case Who was here.", exact=True).wait_for()
+        added = "In the case Who was here of the gallery entrance."
+        seen.get_by_text(added, exact=True).wait_for()
         (case,) = http.get("/v1/galleries/entrance/cases").json()["results"]
         assert case["count"] == 1
         kept = http.get("/v1/galleries/yard/queries").json()["results"]

@@ -327,7 +327,8 @@ export async function askForCase(queryId, name = gallery()) {
   const alreadyIn = queries.some((query) => query.query_id === queryId);
   const path = pathOf(found.case_id, `/queries/${queryId}`, name);
   if (!alreadyIn) await ask(path, { method: "PUT", body });
-  report(t("case.added", { name: found.name }), {
+  const added = name === gallery() ? "case.added" : "case.added_elsewhere";
+  report(t(added, { name: found.name, gallery: name }), {
     undo: alreadyIn ? [] : [releasing(found.case_id, queryId, name)],
   });
 }

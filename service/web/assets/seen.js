@@ -271,7 +271,9 @@ async function run({ scroll = false, keep = false, repeated = false } = {}) {
 // Return the buttons that add the visits of each gallery to one of its cases.
 function caseTools(answer, galleries) {
   const labelOf = (name) =>
-    galleries.length === 1 ? t("results.add_to_case") : t("seen.add_gallery", { gallery: name });
+    galleries.length === 1 && name === gallery()
+      ? t("results.add_to_case")
+      : t("seen.add_gallery", { gallery: name });
   return h(
     "div",
     { class: "row tools" },
