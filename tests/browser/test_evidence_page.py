@@ -78,6 +78,7 @@ def test_a_case_lists_what_was_confirmed_by_time_and_under_each_search(case):
         form = case.locator("#case .fields").bounding_box()
         assert form["width"] * form["height"] < evidence["width"] * evidence["height"]
         assert evidence["y"] <= form["y"]
+        assert case.locator("#case h2").first.bounding_box()["width"] > 250
         assert case.evaluate("document.documentElement.scrollWidth") == width
         for _ in in_both_schemes(case):
             assert violations(case) == []
@@ -197,7 +198,7 @@ def test_the_print_of_a_case_has_its_pictures_and_nothing_to_press(case):
     for picture in pictures.all():
         assert picture.evaluate("image => image.complete && image.naturalWidth > 0")
         expect(picture).to_be_visible()
-    for shown in ("Bag at gate 3", "Left hand,", "the coat, torn", "Ann Baker"):
+    for shown in ("Bag at gate 3", "Left hand,", "the coat, torn", "Ann Baker", "As of "):
         expect(case.get_by_text(shown).locator("visible=true").first).to_be_visible()
     hidden = "nav, header, footer, #state, button, input, select, textarea, label"
     expect(case.locator(hidden).locator("visible=true")).to_have_count(0)

@@ -197,12 +197,13 @@ async function print() {
 
 function caseHead(caseItem) {
   const { case_id: id } = caseItem;
+  const now = moment(new Date().toISOString(), true);
   return h(
     "div",
     {},
     h(
       "div",
-      { class: "row" },
+      { class: "row head" },
       h("h2", { class: "name grow" }, caseItem.name),
       button(t("case.print"), print),
       button(t("case.export"), () => download(pathOf(id, "/export"), `case-${id}.zip`)),
@@ -211,8 +212,16 @@ function caseHead(caseItem) {
     h(
       "p",
       { class: "hint" },
-      h("span", { class: "printed" }, t("case.gallery", { name: gallery() }), " "),
-      textNodes("case.begun", { time: moment(caseItem.created_at) }),
+      // Verdicts of today are those of the day of the print.
+      h(
+        "span",
+        { class: "printed" },
+        t("case.gallery", { name: gallery() }),
+        " ",
+        textNodes("case.as_of", { time: now }),
+        " ",
+      ),
+      textNodes("case.begun", { time: moment(caseItem.created_at, true) }),
     ),
   );
 }
