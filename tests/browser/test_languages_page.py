@@ -191,6 +191,7 @@ def test_a_german_browser_gets_the_page_in_german_and_the_menu_changes_it(browse
         expect(page.locator("html")).to_have_attribute("lang", "de")
         expect(page.locator("nav")).to_contain_text("Personen")
         expect(page.locator("#state")).to_contain_text("24 Bilder")
+        page.locator("#header-more").click()
         page.locator("#language").select_option("English")
         expect(page.locator("html")).to_have_attribute("lang", "en")
         expect(page.locator("#state")).to_contain_text("24 pictures")
