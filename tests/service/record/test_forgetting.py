@@ -22,6 +22,7 @@ def see(record, gallery, slot):
         score_kind="",
         threshold=0.3,
         probability=0.9,
+        needed=0.5,
         cohesion=None,
         calibration_version="a1",
         picture=None,
