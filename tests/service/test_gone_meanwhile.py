@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from service.app import create_app
-from service.desk.routes import cases
+from service.desk.routes import case_export
 from service.errors import UnknownGallery
 from service.gallery import registry
 from service.http.problems import csv_line
@@ -113,7 +113,7 @@ def test_jobs_are_listed_without_those_of_a_gallery_that_is_deleted_amid_the_lis
 def test_an_export_goes_on_where_a_search_is_deleted_before_its_picture_is_read(
     asked, images, monkeypatch
 ):
-    open_search = cases.open_search
+    open_search = case_export.open_search
 
     async def deleted_meanwhile(call, query_id):
         opened = await open_search(call, query_id)
@@ -128,7 +128,7 @@ def test_an_export_goes_on_where_a_search_is_deleted_before_its_picture_is_read(
         case = (await http.post(f"{url}/cases", data={"name": "case"})).json()
         held = f"{url}/cases/{case['case_id']}/queries/{found['query_id']}"
         assert (await http.put(held)).json()["count"] == 1
-        monkeypatch.setattr(cases, "open_search", deleted_meanwhile)
+        monkeypatch.setattr(case_export, "open_search", deleted_meanwhile)
         return await http.get(f"{url}/cases/{case['case_id']}/export")
 
     with zipfile.ZipFile(io.BytesIO(asked(calls).content)) as export:
@@ -139,8 +139,8 @@ def test_an_export_goes_on_where_a_search_is_deleted_before_its_picture_is_read(
 
 def test_an_export_holds_no_metadata_of_the_results_it_has_read(asked, images, monkeypatch):
     held = []
-    finish = cases._finish
-    monkeypatch.setattr(cases, "_finish", lambda *args: held.append(args[1]) or finish(*args))
+    finish = case_export._finish
+    monkeypatch.setattr(case_export, "_finish", lambda *args: held.append(args[3]) or finish(*args))
 
     async def calls(http, runtime):
         url = "/v1/galleries/default"
@@ -154,8 +154,8 @@ def test_an_export_holds_no_metadata_of_the_results_it_has_read(asked, images, m
 
     with zipfile.ZipFile(io.BytesIO(asked(calls).content)) as export:
         assert b"Ann" in export.read("results.csv")
-    (search,) = held[0]["searches"]
-    assert [result.metadata for result in search["opened"].answer.results] == [None]
+    (search,) = held[0]
+    assert [result.metadata for result in search.opened.answer.results] == [None]
 
 
 @pytest.mark.slow

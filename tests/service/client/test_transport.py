@@ -32,7 +32,8 @@ from tests.service.client.http_servers import LocalServer, running
 
 QUICK = Retries(attempts=3, longest_wait=0.05)
 FULL = (429, {"Retry-After": "0"}, {"title": "Queue full", "detail": "256 images are queued"})
-SCORE = {"cosine": 0.5, "logit": 1.0, "probability": 0.7, "verdict": "match", "judged_as": "pair"}
+SCORE = {"cosine": 0.5, "logit": 1.0, "probability": 0.7, "needed": 0.6}
+SCORE |= {"verdict": "match", "judged_as": "pair"}
 PAIR = (200, {}, SCORE | {"calibration_version": "c", "model": "m"})
 LOST = (0, {}, None)
 """The connection is closed where the answer should be."""
