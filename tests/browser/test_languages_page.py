@@ -228,11 +228,11 @@ def test_dates_and_numbers_are_those_of_the_browsers_region(
 
 def test_a_problem_is_said_in_german_with_the_words_of_the_service_below(browser, panels):
     with speaking(browser, "de-DE") as page:
-        page.goto(panels[f"identities/{PERSON}"].replace(PERSON, "Nobody"))
-        lines = page.locator("#person .problem p")
-        expect(lines.nth(0)).to_have_text("Diese Person ist nicht in der Galerie.")
+        page.goto(f"{panels['cases']}/gone")
+        lines = page.locator("#cases .problem p")
+        expect(lines.nth(0)).to_have_text("Diesen Fall gibt es nicht.")
         expect(lines.nth(1)).to_have_attribute("lang", "en")
-        expect(lines.nth(1)).to_contain_text("Nobody")
+        expect(lines.nth(1)).to_contain_text("gone")
 
 
 def test_a_refused_picture_is_named_in_german_with_the_words_of_the_service(browser, panels):
