@@ -45,7 +45,13 @@ OLDEST_FIRST = "ORDER BY searches.number"
 NEWEST_FIRST = f"{OLDEST_FIRST} DESC"
 # Columns of a result besides its search. Its crop has the labels, which may change.
 RESULT_COLUMNS = (
-    *("rank", "crop_id", "cosine", "pair_logit", "probability", "verdict", "likelihood_ratio"),
+    "rank",
+    "crop_id",
+    "cosine",
+    "pair_logit",
+    "probability",
+    "verdict",
+    "likelihood_ratio",
 )
 # SQL conditions by the name of the property that searches are selected by.
 FOUND_BY = {

@@ -216,6 +216,7 @@ async def _keep_visits(
 ) -> dict[str, QueryAnswer]:
     """Keep a search in each of its galleries, with the visits there; return the rankings."""
     find = call.runtime.galleries.find
+    home_id = (await find(home)).gallery_id if home is not None else None
     request = form.kept_fields()
     if len(query.names) > 1:
         # Its thresholds were those of a share of the false alarm rate, so it cannot be repeated.
@@ -228,7 +229,7 @@ async def _keep_visits(
             query=replace(query, answers={name: ranking}),
             request=request,
             files=files,
-            crop_gallery=(await find(home)).gallery_id if home not in (None, name) else None,
+            crop_gallery=None if home == name else home_id,
             visits=(
                 [visit for visit in answer.results if visit.gallery == name],
                 [visit for visit in answer.uncertain if visit.gallery == name],

@@ -376,15 +376,15 @@ def _note_scores(
     for sighting, score, cosine, row, limit in zip(sightings, *scores, limits, strict=True):
         track = sighting.track
         is_of_silent = _is_of_silent(track, key, float(cosine), float(limit))
-        threshold = active.thresholds.at(Sender(track.caller, track.camera)).value
         is_best = score > track.best.get(key, -math.inf)
+        # A track that is kept silent may also ring at a look that is not its best one.
+        if not is_best and gallery_id not in track.kept_silent:
+            continue
+        threshold = active.thresholds.at(Sender(track.caller, track.camera)).value
         if is_best:
             track.best[key] = float(score)
             if active.settings.explain_passages:
                 track.best_looks[gallery_id] = _best_look(sighting, float(score), threshold)
-        # A track that is kept silent may also ring at a look that is not its best one.
-        elif gallery_id not in track.kept_silent:
-            continue
         if score <= threshold:
             continue
         current = runtime.calibrations.current(gallery, "cosine")
