@@ -20,6 +20,7 @@ from gmn_camera.frigate_api import (
     FrigateFailed,
     FrigateRefused,
     FrigateTime,
+    describe_fault,
 )
 from gmn_client import Client
 from gmn_client.errors import GmnError, KeyRefused
@@ -111,9 +112,7 @@ class FrigateBridge:
         try:
             event = FrigateEvent.model_validate_json(payload)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
-            log.warning("a message is no event of Frigate: %s: %s", where, first["msg"])
+            log.warning("a message is no event of Frigate: %s", describe_fault(error))
             return
         found = event.after
         if found.label != PERSON or found.false_positive or found.snapshot is None:

@@ -118,10 +118,8 @@ class FrigateApi:
         try:
             return form.validate_json(answer.content)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
             raise FrigateFailed(
-                f"{self._address}{path}: the answer is not as Frigate's ({where}: {first['msg']}); "
+                f"{self._address}{path}: the answer is not as Frigate's ({describe_fault(error)}); "
                 "check the address, and that Frigate is of version 0.14 to 0.18"
             ) from error
 
@@ -227,6 +225,13 @@ def _require_success(url: str, answer: FrigateAnswer) -> None:
     if answer.status in AWAY:
         raise FrigateUnreachable(f"{url}: HTTP {answer.status}; Frigate is starting, or stands")
     raise FrigateFailed(f"{url}: HTTP {answer.status}")
+
+
+def describe_fault(error: ValidationError) -> str:
+    """Return where the first fault of what Frigate sent is, and what is wrong there."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"])) or "the whole"
+    return f"{where}: {first['msg']}"
 
 
 def parse_version(text: str) -> tuple[int, int]:

@@ -24,6 +24,7 @@ from gmn_camera.frigate_api import (
     FrigateRefused,
     FrigateTime,
     FrigateUnreachable,
+    describe_fault,
 )
 from gmn_camera.service import Service, require_retention
 from gmn_client import Client, Image
@@ -228,9 +229,7 @@ class HistoryWalk:
             try:
                 event = PastEvent.model_validate(found)
             except ValidationError as error:
-                first = error.errors(include_url=False, include_input=False)[0]
-                where = ".".join(map(str, first["loc"])) or "the whole"
-                log.warning("an event is not as Frigate's: %s: %s", where, first["msg"])
+                log.warning("an event is not as Frigate's: %s", describe_fault(error))
             else:
                 yield event
 
