@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import json
 import random
-import statistics
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -23,7 +22,7 @@ import numpy as np
 import typer
 from PIL import Image
 
-from bench.labelled_photos import LabelledPhoto, are_upright, pair_up, read_photos
+from bench.labelled_photos import LabelledPhoto, count_boxes, read_photos, summarise
 from bench.photos import SEED, count_found, draw_crops, paste_people
 from gmn_camera.boxes import Boxes
 from gmn_camera.detector import MIN_SCORE, Detector
@@ -49,30 +48,15 @@ def boxes_in_pixels(detector: Detector, frame: Frame, min_score: float) -> Boxes
 def measure_photographs(
     detector: Detector, photos: Sequence[LabelledPhoto], min_score: float
 ) -> dict[str, Any]:
-    upright = upright_found = boxes = boxes_of_people = on_nobody = 0
-    times = []
+    results = []
     for photo in photos:
         frame = frame_of(Image.open(photo.file))
         started = time.process_time()
         found = boxes_in_pixels(detector, frame, min_score)
-        times.append(1000.0 * (time.process_time() - started))
+        milliseconds = 1000.0 * (time.process_time() - started)
         labels = photo.labels * ([frame.width, frame.height] * 2)
-        pairs = pair_up(labels, found)
-        is_upright = are_upright(labels)
-        upright += int(is_upright.sum())
-        upright_found += sum(bool(is_upright[label]) for label, _ in pairs)
-        boxes += len(found)
-        boxes_of_people += len(pairs)
-        on_nobody += 0 if len(labels) else len(found)
-    return {
-        "min_score": min_score,
-        "upright": upright,
-        "upright_found": upright_found,
-        "boxes": boxes,
-        "boxes_of_people": boxes_of_people,
-        "boxes_on_nobody": on_nobody,
-        "median_cpu_ms": round(statistics.median(times), 1),
-    }
+        results.append(count_boxes(labels, found, milliseconds))
+    return {"min_score": min_score, **summarise(results)}
 
 
 def measure_pasted(

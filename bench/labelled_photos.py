@@ -92,15 +92,20 @@ def measure_photo(detector: PeopleDetector, photo: LabelledPhoto) -> PhotoResult
     people = detector.detect(decoded)
     milliseconds = 1000.0 * (time.process_time() - started)
     labels = photo.labels * ([decoded.width, decoded.height] * 2)
-    pairs = pair_up(labels, boxes_of(people))
+    return count_boxes(labels, boxes_of(people), milliseconds)
+
+
+def count_boxes(labels: Boxes, boxes: Boxes, cpu_milliseconds: float) -> PhotoResult:
+    """Count the found people and the boxes of one photograph; both are in pixels."""
+    pairs = pair_up(labels, boxes)
     upright = are_upright(labels)
     return PhotoResult(
         upright=int(upright.sum()),
         upright_found=sum(bool(upright[label]) for label, _ in pairs),
-        boxes=len(people),
+        boxes=len(boxes),
         boxes_of_people=len(pairs),
         shows_nobody=not len(labels),
-        cpu_milliseconds=milliseconds,
+        cpu_milliseconds=cpu_milliseconds,
     )
 
 
