@@ -1,6 +1,6 @@
 // A decision on an alert, and on all open alerts of a time at once.
 
-import { ask, pages } from "./api.js";
+import { ask, formOf, pages } from "./api.js";
 import { attempt, find, h, sentence } from "./elements.js";
 import { DECISIONS } from "./judge.js";
 import { act, report } from "./naming.js";
@@ -82,9 +82,10 @@ const reviewOf = (alert) => `/v1/alerts/${alert.alert_id}/review`;
 
 // Send a decision on the picture and score that the page shows, and return the alert.
 export async function sendReview(alert, decision) {
-  const body = new FormData();
-  body.append("decision", decision);
-  if (alert.score !== null) body.append("score", alert.score);
+  const body = formOf([
+    ["decision", decision],
+    ["score", alert.score],
+  ]);
   try {
     return await ask(reviewOf(alert), { method: "POST", body });
   } catch (error) {

@@ -2,17 +2,7 @@
 // the visits, each with what proves it.
 
 import { ask } from "./api.js";
-import {
-  decimal,
-  h,
-  missedBy,
-  moment,
-  nameOf,
-  percent,
-  period,
-  picture,
-  verdictChip,
-} from "./elements.js";
+import { decimal, h, moment, nameOf, period, picture, sharesOf, verdictChip } from "./elements.js";
 import { confirmedIn } from "./evidence.js";
 import { addressOf, gallery, segment } from "./place.js";
 import { inNumbers, t, textNodes } from "./texts.js";
@@ -187,6 +177,7 @@ function visitsOf(search, crops) {
 
 function visitFigure(visit) {
   const { camera, crop_ids: ids, crops, identity, needed, probability, sha256, verdict } = visit;
+  const [reached, required] = sharesOf(visit, needed);
   return h(
     "figure",
     {},
@@ -195,9 +186,8 @@ function visitFigure(visit) {
       "figcaption",
       {},
       h("b", { class: "name" }, nameOf(identity)),
-      h("span", {}, verdictChip(verdict), " ", percent(probability)),
-      probability < needed &&
-        h("span", {}, t("visits.needs", { needed: missedBy(probability, needed)[1] })),
+      h("span", {}, verdictChip(verdict), " ", reached),
+      probability < needed && h("span", {}, t("visits.needs", { needed: required })),
       h("span", { class: "name" }, camera ?? t("camera.unknown")),
       h(
         "span",

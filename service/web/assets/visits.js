@@ -6,11 +6,10 @@ import {
   h,
   isThisYear,
   isToday,
-  missedBy,
   nameOf,
   nfc,
-  percent,
   sentence,
+  sharesOf,
   shotPicture,
   thumbnail,
   verdictChip,
@@ -104,9 +103,9 @@ function section(title, hint, cards) {
 }
 
 // A track is also left out of the visits if it is another person than they are.
-const reasonOf = ({ probability, needed }) =>
-  probability < needed
-    ? t("visits.needs", { needed: missedBy(probability, needed)[1] })
+const reasonOf = (visit) =>
+  visit.probability < visit.needed
+    ? t("visits.needs", { needed: sharesOf(visit, visit.needed)[1] })
     : t("visits.unlike");
 
 function seenTimes(visits, perhaps) {
@@ -210,7 +209,13 @@ function card(visit, isOneOfSeveral, ...lines) {
         h(
           "span",
           { class: "figures" },
-          h("span", {}, h("span", {}, t("probability")), " ", h("b", {}, percent(probability))),
+          h(
+            "span",
+            {},
+            h("span", {}, t("probability")),
+            " ",
+            h("b", {}, sharesOf(visit, visit.needed)[0]),
+          ),
         ),
       ),
     ),
