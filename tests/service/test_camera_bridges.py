@@ -6,7 +6,6 @@ import json
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +19,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from PIL import Image
 
 from gmn_camera.home_assistant import slug_of
-from tests.outside import encoded, free_port, installed
+from tests.broker import running_broker
+from tests.outside import encoded, free_port
 from tests.service.watch_places import arm_new, read_list
 from tests.waiting import eventually
 
@@ -41,19 +41,8 @@ def watching(start, drawn_crops):
 def broker():
     """Yield the port of a broker."""
     port = free_port()
-    process = subprocess.Popen([installed("mosquitto"), "-p", str(port)], stderr=subprocess.DEVNULL)
-    try:
-        eventually(lambda: connects_to(port))
+    with running_broker(port, "-p", str(port)):
         yield port
-    finally:
-        process.kill()
-        process.wait()
-
-
-def connects_to(port):
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-        return True
-    return False
 
 
 class Listener:

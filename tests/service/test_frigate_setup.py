@@ -6,7 +6,6 @@ import os
 import pty
 import select
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from paho.mqtt.publish import single
 from gmn_camera import frigate_setup
 from gmn_camera.broker import read_broker
 from gmn_camera.frigate_setup import find_broker_problem
+from tests.broker import running_broker
 from tests.camera.stand_in_frigate import StandInFrigate, camera_settings, serving_frigate
 from tests.outside import free_port, installed, run_command
 from tests.waiting import eventually
@@ -29,24 +29,13 @@ BROKER_USER = {"username": "gmn", "password": "drawn broker"}
 
 
 @contextlib.contextmanager
-def running_broker(folder, *lines):
+def configured_broker(folder, *lines):
     """Yield the port of a broker with lines of configuration."""
     port = free_port()
     settings = folder / f"{port}.conf"
     settings.write_text("\n".join([f"listener {port} 127.0.0.1", *lines, ""]))
-    process = subprocess.Popen([installed("mosquitto"), "-c", settings], stderr=subprocess.DEVNULL)
-    try:
-        eventually(lambda: connects_to(port))
+    with running_broker(port, "-c", settings):
         yield port
-    finally:
-        process.kill()
-        process.wait()
-
-
-def connects_to(port):
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-        return True
-    return False
 
 
 def announce_frigate(port, **options):
@@ -57,7 +46,7 @@ def announce_frigate(port, **options):
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory):
     """Yield the port of a broker to which Frigate publishes."""
-    with running_broker(tmp_path_factory.mktemp("broker"), "allow_anonymous true") as port:
+    with configured_broker(tmp_path_factory.mktemp("broker"), "allow_anonymous true") as port:
         announce_frigate(port)
         yield port
 
@@ -71,7 +60,7 @@ def guarded_broker(tmp_path_factory):
     run_command(installed("mosquitto_passwd"), "-b", "-c", passwords, user, password, check=True)
     # Where root starts the broker, it would go on as a user who cannot read the file.
     lines = ("allow_anonymous false", f"password_file {passwords}", f"user {getpass.getuser()}")
-    with running_broker(folder, *lines) as port:
+    with configured_broker(folder, *lines) as port:
         announce_frigate(port, auth=BROKER_USER)
         yield port
 

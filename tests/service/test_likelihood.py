@@ -9,8 +9,8 @@ import pytest
 
 from gmn_client.models import QueryAnswer
 from model.likelihood_ratio import fit_likelihood_ratio, sample_pairs
-from tests.service.conftest import START
 from tests.service.test_search_calibration import draw
+from tests.service.test_times import LOOKS_OFTEN
 from tests.waiting import eventually
 from training.evaluation.likelihood import cosine_scores
 
@@ -20,11 +20,6 @@ PEOPLE = 110
 CAMERAS = ("entrance", "yard")
 OPENED = datetime(2026, 3, 2, 8, tzinfo=UTC)
 WALK = timedelta(seconds=120)
-LOOKS_OFTEN = (
-    "from service.search import refit; refit.LOOK_EVERY_SECONDS = 0.1\n"
-    "from service.visits import learned_times; learned_times.LOOK_EVERY_SECONDS = 0.1\n"
-    f"{START}"
-)
 
 
 @pytest.fixture(scope="module")

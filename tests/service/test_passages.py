@@ -7,12 +7,11 @@ from uuid import uuid4
 import pytest
 
 from gmn_client.models import WatchSettings
-from service.watch import sightings
 from service.watch.active import is_within_hours
 from tests.conftest import draw_crop
 from tests.outside import audit_lines, refused_fields
 from tests.service.conftest import files
-from tests.service.watch_places import alerts, arm, read_list
+from tests.service.watch_places import alerts, arm, read_list, short_tracks
 from tests.waiting import eventually
 
 LISTED = "0000"
@@ -23,11 +22,7 @@ STRANGER = draw_crop(7, 1, 0)
 
 @pytest.fixture(scope="module")
 def watching(open_service, data_dir):
-    with pytest.MonkeyPatch.context() as patch:
-        # A track ends after ten seconds otherwise, and is stored twice a minute.
-        patch.setattr(sightings, "QUIET_SECONDS", 0.5)
-        patch.setattr(sightings, "TRAFFIC_EVERY_SECONDS", 0.5)
-        patch.setattr(sightings, "LOOK_EVERY_SECONDS", 0.2)
+    with short_tracks():
         yield open_service(data_dir)
 
 

@@ -5,12 +5,11 @@ from uuid import uuid4
 
 import pytest
 
-from service.watch import sightings
 from tests.conftest import draw_crop
 from tests.outside import audit_lines, bearer, figure, problem, refused_fields
 from tests.service.conftest import files
 from tests.service.http.conftest import make_key
-from tests.service.watch_places import alerts, arm, read_list, settings
+from tests.service.watch_places import alerts, arm, read_list, settings, short_tracks
 from tests.waiting import eventually
 
 # The listed person, and another crop of theirs at the same camera. A list rings for `SEEN`, too,
@@ -22,11 +21,7 @@ SEEN, TWIN = (draw_crop(0, 1, shot) for shot in (2, 4))
 
 @pytest.fixture(scope="module")
 def watching(open_service, data_dir):
-    with pytest.MonkeyPatch.context() as patch:
-        # A track ends after ten seconds otherwise, and its traffic is stored twice a minute.
-        patch.setattr(sightings, "QUIET_SECONDS", 0.5)
-        patch.setattr(sightings, "TRAFFIC_EVERY_SECONDS", 0.5)
-        patch.setattr(sightings, "LOOK_EVERY_SECONDS", 0.2)
+    with short_tracks():
         yield open_service(data_dir)
 
 

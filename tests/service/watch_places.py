@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
+
 from service.opening import open_folder
 from service.record.values import Picture
+from service.watch import sightings
 from service.watch.tables.alerts import SightedPerson
 from service.watch.tables.parts import WatchTables
 from tests.engines import database_url
@@ -23,6 +26,19 @@ SETTINGS = {
     "reason": "case 7/2026",
     "retention_days": "30",
 }
+
+
+@contextmanager
+def short_tracks():
+    """End tracks half a second after their last crop, and store them as often.
+
+    A track ends after ten seconds otherwise, and its traffic is stored twice a minute.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sightings, "QUIET_SECONDS", 0.5)
+        patch.setattr(sightings, "TRAFFIC_EVERY_SECONDS", 0.5)
+        patch.setattr(sightings, "LOOK_EVERY_SECONDS", 0.2)
+        yield
 
 
 def settings(**more):
