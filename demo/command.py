@@ -10,7 +10,8 @@ from typing import Annotated
 
 from typer import Option, echo
 
-from gmn_client.commands.common import JsonOption, output
+from gmn_client.commands.common import output
+from gmn_client.commands.parameters import JsonOption
 
 CAMERAS = 4
 SEED_HELP = "Of the drawing, the order of the queries, and who is shown."

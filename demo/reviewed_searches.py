@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from typer import Option, echo
 
 from gmn_client import DEFAULT_URL, Client, RequestRefused
-from gmn_client.commands.common import with_parameters
+from gmn_client.commands.parameters import with_parameters
 from gmn_client.models import Review
 from model.problems import InputProblem
 

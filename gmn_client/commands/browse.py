@@ -18,15 +18,12 @@ from gmn_client.calls import Method
 from gmn_client.commands.common import (
     Columns,
     Shown,
-    annotated,
-    command_group,
     counted,
     follow,
-    is_required,
-    read_entries,
     table_of,
     with_client,
 )
+from gmn_client.commands.parameters import annotated, command_group, is_required, read_entries
 from gmn_client.models import Gallery
 
 SHOWN_AT_MOST = 1000

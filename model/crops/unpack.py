@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import re
 import shutil
@@ -256,7 +257,7 @@ def _unicode_path(extra: bytes, raw: bytes) -> str | None:
 def _read_by_code_pages(raw: bytes) -> str | None:
     """Return a name that every code page reads alike or not as a word, such as `Jörg`, or None."""
     # Only single letters within Latin words are clear: other alphabets use the same bytes.
-    if not set(raw) <= CLEAR_BYTES or LONE_BYTES.search(raw):
+    if not set(raw) <= _clear_bytes() or LONE_BYTES.search(raw):
         return None
     for page in EAST_ASIAN_PAGES:
         with contextlib.suppress(UnicodeError):
@@ -265,6 +266,7 @@ def _read_by_code_pages(raw: bytes) -> str | None:
     return raw.decode(UNMARKED_ENCODING)
 
 
+@functools.cache
 def _clear_bytes() -> frozenset[int]:
     """Return ASCII, and the bytes that all pages read as one Latin letter, or as none."""
     clear = set(range(128))
@@ -278,9 +280,6 @@ def _clear_bytes() -> frozenset[int]:
 
 def _is_latin(character: str) -> bool:
     return unicodedata.name(character, "").startswith("LATIN ")
-
-
-CLEAR_BYTES = _clear_bytes()
 
 
 def _keep_folder(into: Path, path: PurePosixPath) -> None:

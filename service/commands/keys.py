@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict, Unpack
 from typer import Option, echo
 
 from gmn_client import DEFAULT_GALLERY
-from gmn_client.commands.common import Columns, Shown, command_group, table_of
+from gmn_client.commands.common import Columns, Shown, table_of
+from gmn_client.commands.parameters import command_group
 from model.problems import InputProblem
 from service.commands.options import DEFAULT_DATA_DIR, DataDirOption, printed, with_options
 from service.store.command import open_audit, open_record, require_record

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from gmn_client.commands.common import JsonOption, Shown, show, with_parameters
+from gmn_client.commands.parameters import JsonOption, with_parameters
+
+if TYPE_CHECKING:
+    from gmn_client.commands.common import Shown
 
 DEFAULT_DATA_DIR = Path("gmn-data")
 
@@ -21,6 +24,9 @@ def printed(run: Callable[..., Shown]) -> Callable[..., None]:
     """Make a command that prints the result of `run`, with `--json` as additional option."""
 
     def command(*, as_json: JsonOption = False, **given: Any) -> None:
+        # Imported here, so that commands which print no tables start without rich.
+        from gmn_client.commands.common import show
+
         show(run(**given), as_json)
 
     return with_parameters(command, run)

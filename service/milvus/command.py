@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gmn_client.commands.common import Shown, command_group
+from gmn_client.commands.common import Shown
+from gmn_client.commands.parameters import command_group
 from model.problems import InputProblem
 from model.wording import counted
 from service.commands.options import DEFAULT_DATA_DIR, DataDirOption, printed, with_options

@@ -13,16 +13,15 @@ from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
-
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gmn_client.addresses import REMEDY, is_malformed
 from model.problems import InputProblem
 from service.ops.threads import MonitoredThreadPool
 from service.settings import read_password
+
+if TYPE_CHECKING:
+    import redis
 
 log = logging.getLogger(__name__)
 ANSWERS_WITHIN_SECONDS = 0.05
@@ -63,6 +62,9 @@ class SharedRedis:
         Raises:
             InputProblem: the address or password cannot be used.
         """
+        # Imported where it is used: a service without Redis would start later, and take 6 MB more.
+        import redis
+
         self.is_up = True
         self.threads = MonitoredThreadPool(1, "redis")
         self._redis = _make_client(url, password_file)
@@ -151,7 +153,7 @@ class SharedRedis:
             # Without an answer the events stay and are sent again.
             for answer in pipeline.execute(raise_on_error=False):
                 self._events.popleft()
-                if isinstance(answer, redis.RedisError):
+                if isinstance(answer, Exception):
                     raise answer
 
     def _connect(self) -> None:
@@ -207,6 +209,10 @@ class KeyRates:
 
 
 def _make_client(url: str, password_file: Path | None) -> redis.Redis:
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
     if is_malformed(url):
         raise InputProblem(f"GMN_REDIS_URL: {REMEDY}; write it like {FORM}")
     password = read_password("GMN_REDIS_PASSWORD_FILE", password_file) if password_file else None

@@ -14,9 +14,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
 from gmn_client.addresses import REMEDY, is_malformed, without_secret, without_secrets
 from model.problems import InputProblem
 from service.errors import RecordUnavailable, StorageFailed
@@ -125,6 +122,10 @@ class PictureFolder:
         Raises:
             InputProblem: the file system is unknown, not installed or unreachable.
         """
+        # Imported where it is used: most records keep their pictures themselves.
+        import fsspec
+        from fsspec.implementations.local import LocalFileSystem
+
         if is_malformed(url):
             raise InputProblem(
                 f"GMN_IMAGES_URL: {REMEDY}; write it like s3://bucket/crops or file:///srv/crops"

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option, echo
 
-from gmn_client.commands.common import Shown, command_group, shortened
+from gmn_client.commands.common import Shown, shortened
+from gmn_client.commands.parameters import command_group
 from model.problems import InputProblem, legible
 from model.wording import counted
 from service.commands.options import DEFAULT_DATA_DIR, DataDirOption, printed

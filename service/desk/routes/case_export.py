@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader
-
 from gmn_client.models import (
     CaseDetail,
     CaseSearch,
@@ -265,6 +263,9 @@ async def _read_pictures(
 def _finish(
     archive: _CaseArchive, gallery: str, case: CaseDetail, searches: Sequence[ExportedSearch]
 ) -> None:
+    # Imported where it is used: only exports need it, and every start would wait for it.
+    from jinja2 import Environment, FileSystemLoader
+
     pages = Environment(loader=FileSystemLoader(Path(__file__).parents[1]), autoescape=True)
     pages.filters["moment"] = lambda moment: f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
     page = pages.get_template("case.html").render(
