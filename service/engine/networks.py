@@ -23,9 +23,8 @@ from model.artefact import (
 from model.calibration import Scoring, ScoringCalibration
 from model.collapse import refuse_collapse
 from model.pair_scores import OpenVinoPairScores, PairScores
-from model.preprocessing import drawn_patterns
 from model.problems import InputProblem
-from model.runtimes import EmbeddingRuntime, OpenVinoRuntime
+from model.runtimes import EmbeddingRuntime, OpenVinoRuntime, expected_features
 from service.engine.device import DevicePool, DeviceThread, MicroBatcher, bisect_failures
 from service.engine.images import Pipeline
 from service.engine.runtimes import KeptRuntimes, RuntimeChoice, choose_runtime
@@ -141,16 +140,16 @@ class Networks:
                 "or serve with GMN_DTYPE=float32"
             )
 
-    def refuse_collapse(self, name: str) -> None:
+    def refuse_collapse(self, name: str, features: Floats) -> None:
         """Refuse a model that gives all crops the same score.
 
         Args:
             name: name of the model, for the message.
+            features: features `(n, d)` of different crops.
 
         Raises:
             CollapsedModel: the message names the scoring and its spread.
         """
-        features = self.runtime.embed(drawn_patterns(self._preprocessing))
         refuse_collapse(name, features, self._pair_scores)
 
 
@@ -270,7 +269,8 @@ def load_model(
     description = artefact.description
     runtime, choice = device.submit(choose_runtime, artefact, settings, records).result()
     networks = Networks(artefact, runtime)
-    device.submit(networks.refuse_collapse, name).result()
+    # The runtime has just given these features of the patterns, which are not embedded again.
+    device.submit(networks.refuse_collapse, name, expected_features(artefact)).result()
     device.submit(networks.probe).result()
     # With OpenVINO the decoding thread also embeds the crop, so searches do not wait for it.
     at_once = runtime.at_once if isinstance(runtime, OpenVinoRuntime) else None
