@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from typer import echo
 
 from service.commands.options import with_options
+from service.ops.memory import without_collector
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -53,13 +54,14 @@ def serve(**options: Unpack[ServeOptions]) -> None:
 
     Example: gmn serve --port 8000 --data-dir ./gmn-data
     """
-    # Imported here so that the help is shown without importing uvicorn.
-    from service.checks import require_open_files
-    from service.commands.processes import listen, serve_processes
-    from service.ops.logs import configure_logging
-    from service.required_artefacts import require_artefacts
-    from service.settings import describe_links, read_settings, service_links
-    from service.store.verify import require_no_record
+    with without_collector():
+        # Imported here so that the help is shown without importing uvicorn.
+        from service.checks import require_open_files
+        from service.commands.processes import listen, serve_processes
+        from service.ops.logs import configure_logging
+        from service.required_artefacts import require_artefacts
+        from service.settings import describe_links, read_settings, service_links
+        from service.store.verify import require_no_record
 
     settings = read_settings(**options)
     configure_logging(settings.log_level, settings.log_format)

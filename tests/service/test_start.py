@@ -1,8 +1,14 @@
 """What a start imports, and what it leaves in memory."""
 
+import gc
+import json
+import sys
+
 import pytest
 
-from tests.service.conftest import START, Served
+from service.ops.memory import without_collector
+from tests.outside import run_command
+from tests.service.conftest import START, Served, served_environment
 
 # What exports, tables in a terminal, Redis, PostgreSQL, Milvus and images outside the record need.
 NOT_NEEDED = ("fsspec", "hiredis", "jinja2", "psycopg", "pymilvus", "redis", "rich.console")
@@ -21,3 +27,40 @@ def test_a_service_with_default_settings_imports_no_package_that_it_does_not_use
     gallery = service.create("people")
     service.enrolled(gallery, *images)
     assert service.search(gallery, images[0])
+
+
+def test_the_collector_leaves_out_what_was_made_without_it():
+    frozen = gc.get_freeze_count()
+    try:
+        with without_collector():
+            assert not gc.isenabled()
+            made = [[] for _ in range(1000)]
+        assert gc.isenabled()
+        assert gc.get_freeze_count() >= frozen + len(made)
+    finally:
+        gc.unfreeze()
+
+
+BUILT = """
+import gc, json, os
+from service.commands.processes import ServiceConfig
+from service.settings import read_settings
+
+config = ServiceConfig(read_settings())
+config.build()
+objects = {"frozen": gc.get_freeze_count(), "others": len(gc.get_objects())}
+print(json.dumps({"on": gc.isenabled(), **objects}))
+os._exit(0)
+"""
+
+
+def test_a_process_that_is_about_to_serve_collects_only_what_is_made_from_then_on(
+    tiny_artefact, tmp_path
+):
+    environment = served_environment(artefact=tiny_artefact, data_dir=tmp_path / "data")
+    ran = run_command(sys.executable, "-c", BUILT, env=environment, check=True)
+    collector = json.loads(ran.stdout)
+    assert collector["on"]
+    # The modules and classes of a start are hundreds of thousands of objects.
+    assert collector["frozen"] > 100_000
+    assert collector["others"] < 0.1 * collector["frozen"]
