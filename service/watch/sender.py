@@ -107,7 +107,7 @@ class Sender:
 
     def __init__(self, allow_private: bool) -> None:
         self._allow_private = allow_private
-        self._certificates = httpx2.create_ssl_context()
+        self._certificates: ssl.SSLContext | None = None
         # Callers take turns, so that hanging name servers of one webhook or key delay no other.
         self._threads = MonitoredThreadPool(LOOK_UPS_AT_ONCE, "webhook names")
 
@@ -176,7 +176,7 @@ class Sender:
         headers: dict[str, str],
         body: bytes,
     ) -> Outcome:
-        tls = self._certificates if url.scheme == "https" else None
+        tls = await self._load_certificates() if url.scheme == "https" else None
         port = url.port or (443 if tls else 80)
         # The certificate is checked for the name, not for the address.
         name = url.raw_host.decode() if tls else None
@@ -201,6 +201,12 @@ class Sender:
             finally:
                 writer.transport.abort()
         return outcome
+
+    async def _load_certificates(self) -> ssl.SSLContext:
+        """Return the certificates of authorities; the first call reads them, in 40 ms."""
+        if self._certificates is None:
+            self._certificates = await self._threads.run(httpx2.create_ssl_context)
+        return self._certificates
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
