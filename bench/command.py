@@ -24,6 +24,7 @@ Name = StrEnum(
         "writers",
         "machines",
         "alerts",
+        "start",
     ],
 )
 COLUMNS = {
@@ -35,9 +36,10 @@ COLUMNS = {
 }
 ARTEFACT_HELP = (
     "A file, or a shipped name, for all but scale, writers and machines. By default it is bundled, "
-    "and small as well for embed, enroll, query and serve."
+    "and small as well for embed, enroll, query, serve and start."
 )
 DATABASE_HELP = "A database of PostgreSQL for machines, in which it makes schemas and drops them."
+AGAINST_HELP = "A folder with another checkout, with whose starts those of start alternate."
 FEATURES_HELP = "Draw the crops of scale like the people of this file of gmn embed."
 
 
@@ -50,8 +52,9 @@ def bench(
     ] = 100_000,
     features: Annotated[Path | None, Option(help=FEATURES_HELP)] = None,
     database: Annotated[str | None, Option(help=DATABASE_HELP, envvar="GMN_DATABASE_URL")] = None,
+    against: Annotated[Path | None, Option(help=AGAINST_HELP)] = None,
 ) -> Shown:
-    """Measures how fast this machine embeds, enrolls, searches, compares pairs and alerts.
+    """Measures how fast this machine starts, embeds, enrolls, searches, compares pairs and alerts.
 
     Example: gmn bench serve --json
     """
@@ -82,6 +85,10 @@ def bench(
             from bench.alerts import bench_alerts
 
             results.append(bench_alerts(artefact))
+        elif name is Name.start:
+            from bench.start import bench_start
+
+            results += bench_start(artefact, against)
         else:
             from bench.serve import bench_serving
 

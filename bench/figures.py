@@ -3,8 +3,8 @@
 `python -m bench.figures NAME [LABEL=]FILE…` keeps the figures of these files in
 `docs/figures/NAME.json`, and writes the table between the page's markers `<!-- NAME -->` and
 `<!-- /NAME -->`. It reads the `report.json` of `gmn evaluate --out`, the `benchmark.json` of
-`gmn benchmark`, the output of `gmn bench --json` (`performance`, `parts`, `scale`), and that of
-`bench.alarms`, `bench.cells`, `bench.doubtful`, `bench.gpu_check`, `bench.likelihood`,
+`gmn benchmark`, the output of `gmn bench --json` (`performance`, `parts`, `scale`, `start`), and
+that of `bench.alarms`, `bench.cells`, `bench.doubtful`, `bench.gpu_check`, `bench.likelihood`,
 `bench.people`, `bench.silent`, `bench.travel_times` and `bench.watch`.
 
 `premise` shows the gaps of a report, and draws the two spaces.
@@ -40,6 +40,19 @@ PERFORMANCE = {
     "bare": "{details[bare_cpu_ms_per_image]:.1f}",
     "p50 ms": "{details[served_p50_ms]:.1f}",
     "p99 ms": "{details[served_p99_ms]:.1f}",
+}
+START = {
+    "artefact": "{details[artefact]}",
+    "CPU s to `/readyz`": "{details[cpu_seconds]:.2f}, "
+    "{details[cpu_seconds_range][0]:.2f}–{details[cpu_seconds_range][1]:.2f}",
+    "RSS, MiB": "{details[rss_mib]:.0f}",
+    "PSS, MiB": "{details[pss_mib]:.0f}",
+    "the other's CPU s": "{details[their_cpu_seconds]:.2f}, "
+    "{details[their_cpu_seconds_range][0]:.2f}–{details[their_cpu_seconds_range][1]:.2f}",
+    "its RSS": "{details[their_rss_mib]:.0f}",
+    "its PSS": "{details[their_pss_mib]:.0f}",
+    "CPU ratio, of rounds": "{ratio:.2f}, {spread[0]:.2f}–{spread[1]:.2f}",
+    "load before": "{details[load_average_before]:.1f}",
 }
 SCALE = {
     "data": "{data}",
@@ -199,6 +212,10 @@ def _scale_table(rows: Sequence[Figures]) -> str:
 
 def _performance_table(rows: Sequence[Figures]) -> str:
     return markdown_table(fill(PERFORMANCE, row) for row in rows)
+
+
+def _start_table(rows: Sequence[Figures]) -> str:
+    return markdown_table(fill(START, row) for row in rows)
 
 
 def _parts_table(rows: Sequence[Figures]) -> str:
@@ -371,6 +388,7 @@ TABLES = {
     "small-msfl": _benchmark_table,
     "small-single-source": _benchmark_table,
     "performance": _performance_table,
+    "start": _start_table,
     "parts": _parts_table,
     "scale": _scale_table,
     "machines": _machines_table,

@@ -24,14 +24,15 @@ class BenchResult(NamedTuple):
     Attributes:
         bench: name of the bench.
         ratio: our figure divided by that of the other side in the same round; the median of rounds.
+            None where there is no other side.
         spread: lowest and highest ratio of a round.
         reach: the ratio to reach; None without an aim.
         details: figures of each side, with units in the names.
     """
 
     bench: str
-    ratio: float
-    spread: tuple[float, float]
+    ratio: float | None
+    spread: tuple[float, float] | None
     reach: float | None
     details: dict[str, Any]
 

@@ -32,6 +32,19 @@ def own_service(
     variables: Mapping[str, str] = MappingProxyType({}),
     program: Sequence[str] = (sys.executable, str(PROGRAM)),
 ) -> Iterator[Client]:
+    """Start a service as `own_process` does.
+
+    Yields:
+        A client of the service.
+    """
+    with own_process(artefact, variables, program) as (client, _):
+        yield client
+
+
+@contextmanager
+def own_process(
+    artefact: str, variables: Mapping[str, str], program: Sequence[str]
+) -> Iterator[tuple[Client, int]]:
     """Start a service on temporary data, wait until it is ready, and stop it with the block.
 
     Args:
@@ -40,7 +53,7 @@ def own_service(
         program: the command `gmn`.
 
     Yields:
-        A client of the service.
+        A client of the service, and the id of its process.
 
     Raises:
         InputProblem: the start fails or comes to a stand; the message has its last log line.
@@ -56,7 +69,7 @@ def own_service(
             )
         try:
             with Client(_wait_for_url(process, log), timeout=ANSWER_SECONDS) as client:
-                yield client
+                yield client, process.pid
         finally:
             end_process(process)
 
