@@ -10,8 +10,10 @@ from service.ops.memory import without_collector
 from tests.outside import run_command
 from tests.service.conftest import START, Served, served_environment
 
-# What exports, tables in a terminal, Redis, PostgreSQL, Milvus and images outside the record need.
-NOT_NEEDED = ("fsspec", "hiredis", "jinja2", "psycopg", "pymilvus", "redis", "rich.console")
+# Needed by exports, tables in a terminal, Redis, PostgreSQL, Milvus, webhooks and image stores.
+NOT_NEEDED = (
+    *("fsspec", "hiredis", "httpcore2", "jinja2", "psycopg", "pymilvus", "redis", "rich.console"),
+)
 WITHOUT_THEM = f"import sys; sys.modules.update(dict.fromkeys({NOT_NEEDED}))\n"
 
 
