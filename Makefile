@@ -106,7 +106,8 @@ format: .venv/ready
 	$(BIN)/ruff format .
 
 # Python compiles modules when they are first imported. Images of containers often tell it not to keep
-# them, and each process of the tests would compile for seconds.
+# them, and each process of the tests would compile for seconds. pip would compile all modules; the last
+# command of an environment compiles what a service imports, before its first start.
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := pip install --quiet --disable-pip-version-check --no-compile
 .venv/ready: requirements.txt
@@ -115,6 +116,7 @@ INSTALL := pip install --quiet --disable-pip-version-check --no-compile
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m $(INSTALL) -r $(filter requirements%,$^)
 	$(@D)/bin/python -m $(INSTALL) --no-deps -e .
+	$(@D)/bin/python -c "import service.app; from model.openvino_loading import load_openvino; load_openvino()"
 	touch $@
 
 .venv/camera: .venv/ready
