@@ -12,6 +12,9 @@ from av.sidedata.sidedata import Type
 from numpy.typing import NDArray
 
 Pixels: TypeAlias = NDArray[np.uint8]
+# By default FFmpeg's scaler starts a thread per core for every frame, which takes longer than the
+# scaling, and more cores than the camera was given.
+SCALER_THREADS = 1
 
 
 class Frame:
@@ -36,18 +39,19 @@ class Frame:
     @cached_property
     def pixels(self) -> Pixels:
         """Return RGB pixels `(height, width, 3)`."""
-        return self._upright(self._picture.to_ndarray(format="rgb24"))
+        return self._upright(self._picture.to_ndarray(format="rgb24", threads=SCALER_THREADS))
 
     def resized(self, width: int, height: int, pixel_format: str) -> Pixels:
-        """Return the frame in another size, `(height, width, 3)`.
+        """Return the frame in another size: `(height, width, 3)`, or `(height, width)` in grey.
 
         Args:
-            pixel_format: `rgb24` or `bgr24`.
+            pixel_format: `rgb24`, `bgr24` or `gray`.
         """
         small = self._picture.reformat(
             width=height if self._is_turned else width,
             height=width if self._is_turned else height,
             format=pixel_format,
+            threads=SCALER_THREADS,
         )
         return self._upright(small.to_ndarray())
 
