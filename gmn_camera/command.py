@@ -55,7 +55,7 @@ HeightOption = Annotated[
     int | None, Option(help="Pixels; lower people give no crops. 96 unless given.")
 ]
 IouOption = Annotated[
-    float | None, Option(help="Overlap by which people are followed; 0.3 unless given.")
+    float | None, Option(help="Overlap by which people are followed; 0.2 unless given.")
 ]
 ZoneOption = Annotated[
     list[str] | None,

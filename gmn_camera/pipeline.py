@@ -11,21 +11,28 @@ from numpy.typing import NDArray
 from gmn_camera.boxes import Boxes
 from gmn_camera.crops import ChosenCrop, CropChooser
 from gmn_camera.detector import Detector
-from gmn_camera.frame import Frame
+from gmn_camera.frame import Frame, Pixels
+from gmn_camera.motion import has_changed, view_of
 from gmn_camera.settings import CameraSettings
 from gmn_camera.time_line import TimeLine
 from gmn_camera.tracker import NO_TRACK, Tracker
 from gmn_client.zones import Zone
 
-# Interval of processed frames while nobody is tracked. The detector takes nine tenths of the
-# computing time, and most cameras see nobody most of the time.
+# The detector takes nine tenths of the computing time of a frame, so it does not look at each.
+# Longest interval of looks while everybody in view is followed.
+FOLLOW_SECONDS = 0.2
+# The times of frames are rounded, and streams jitter.
+JITTER_SECONDS = 0.02
+# Shortest interval while nobody is followed.
 IDLE_SECONDS = 0.25
+# Longest interval while nobody is there and nothing moves.
+EMPTY_SECONDS = 1.0
 # A box may reach the lower edge of the frame. Its feet still lie in a zone that ends there.
 LOWEST_FEET = 0.9999
 
 
 class FoundPeople(NamedTuple):
-    """The people of a frame.
+    """The people of a frame; of the last look, if the detector did not look at the frame.
 
     Attributes:
         boxes: boxes of the people who have a track and stand in a zone, in pixels of the frame.
@@ -36,6 +43,9 @@ class FoundPeople(NamedTuple):
     boxes: Boxes
     numbers: NDArray[np.intp]
     crops: list[ChosenCrop]
+
+
+NOBODY = FoundPeople(np.zeros((0, 4)), np.zeros(0, np.intp), [])
 
 
 class CropPipeline:
@@ -61,10 +71,14 @@ class CropPipeline:
         self._tracker = Tracker(settings.min_iou)
         self.zones: Sequence[Zone] = settings.zone
         self._looked_at = float("-inf")
+        self._frame_seconds = 1 / settings.fps
+        self._found = NOBODY
+        # The view at the last look, if that found nobody.
+        self._empty_view: Pixels | None = None
         self._time_line = TimeLine(1 / settings.fps)
 
     def add(self, frame: Frame, seconds: float | None = None) -> FoundPeople:
-        """Process the next frame; skip frames in quick succession while nobody is tracked.
+        """Process the next frame; skip it if it is unlikely to change what is known.
 
         Args:
             seconds: time of capture by a monotonic clock. By default it is derived from
@@ -72,19 +86,34 @@ class CropPipeline:
         """
         if seconds is None:
             seconds = self._time_line.seconds_at(frame.captured_at.timestamp())
-        if not self._tracker.follows_anybody and seconds - self._looked_at < IDLE_SECONDS:
-            return FoundPeople(np.zeros((0, 4)), np.zeros(0, np.intp), [])
+        if not self._is_due(frame, seconds):
+            return self._found._replace(crops=[])
         self._looked_at = seconds
         detections = self._detector.detect(frame)
+        # A person of whom the detector is not sure yet may stand still.
+        self._empty_view = None if len(detections.boxes) else view_of(frame)
         numbers = self._tracker.update(seconds, detections.boxes, detections.scores)
         numbers[~_are_in_zones(detections.boxes, self.zones)] = NO_TRACK
         boxes = detections.boxes * ([frame.width, frame.height] * 2)
         crops = self.chooser.add(frame, boxes, detections.scores, numbers, seconds)
         is_followed = numbers != NO_TRACK
-        return FoundPeople(boxes[is_followed], numbers[is_followed], crops)
+        self._found = FoundPeople(boxes[is_followed], numbers[is_followed], crops)
+        return self._found
+
+    def _is_due(self, frame: Frame, seconds: float) -> bool:
+        waited = seconds - self._looked_at
+        if self._tracker.follows_anybody:
+            can_wait = waited + self._frame_seconds <= FOLLOW_SECONDS + JITTER_SECONDS
+            return not (can_wait and self._tracker.knows_velocities)
+        if waited < IDLE_SECONDS:
+            return False
+        if self._empty_view is None or waited >= EMPTY_SECONDS:
+            return True
+        return has_changed(self._empty_view, view_of(frame))
 
     def end(self) -> list[ChosenCrop]:
         """End all tracks, and return the crops of their unfinished parts."""
+        self._found = NOBODY
         return self.chooser.end()
 
 

@@ -78,7 +78,7 @@ class CameraSettings(BaseModel):
     # crops of a track could be further apart.
     fps: float = Field(10.0, ge=2, le=30)
     min_height: int = Field(96, ge=32, le=2000)
-    min_iou: float = Field(0.3, ge=0.05, le=0.9)
+    min_iou: float = Field(0.2, ge=0.05, le=0.9)
     zone: tuple[Annotated[Zone, BeforeValidator(_read_zone)], ...] = Field(
         (), max_length=MOST_ZONES
     )

@@ -16,6 +16,8 @@ MIN_NEW_SCORE = 0.5
 MIN_UNSURE_IOU = 0.5
 # A track gets its number with its second box, because a single detection is often no person.
 MIN_BOXES = 2
+# The mean velocity of so many boxes says where the next one is.
+SETTLED_BOXES = 3
 # A track ends if it has had no box for longer than this.
 LOST_SECONDS = 2.0
 # A track of a single box ends if it misses more frames than this.
@@ -77,6 +79,11 @@ class Tracker:
     @property
     def follows_anybody(self) -> bool:
         return bool(self._people)
+
+    @property
+    def knows_velocities(self) -> bool:
+        """Return True if each person who is followed has enough boxes for a velocity."""
+        return all(person.boxes >= SETTLED_BOXES for person in self._people)
 
     def update(self, seconds: float, boxes: Boxes, scores: Scores) -> NDArray[np.intp]:
         """Add the boxes of a frame, and return their track numbers `(n,)`; -1 without a track.
