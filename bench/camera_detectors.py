@@ -3,7 +3,8 @@
 `python -m bench.camera_detectors FOLDER KIND:PATH --detector FILE …` looks at two kinds of frames:
 the labelled photographs of `bench.labelled_photos`, and frames with pasted crops as in
 `bench.photos`. The shipped detector is always measured. A detection of at least 0.5 begins a track,
-and one of at least 0.2 continues it.
+and one of at least 0.2 continues it. `--resized 544x320` also measures the further detectors with
+inputs of that width and height; it needs `.xml` files of networks that can be resized, as SSDs can.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -28,6 +30,7 @@ from gmn_camera.boxes import Boxes
 from gmn_camera.detector import MIN_SCORE, Detector
 from gmn_camera.frame import Frame
 from gmn_camera.tracker import MIN_NEW_SCORE
+from model.openvino_loading import load_openvino
 from model.people_detector import DetectedPerson
 
 SIZES = ((768, 432), (1920, 1080))
@@ -43,6 +46,16 @@ def frame_of(picture: Image.Image) -> Frame:
 def boxes_in_pixels(detector: Detector, frame: Frame, min_score: float) -> Boxes:
     found = detector.detect(frame)
     return found.boxes[found.scores >= min_score] * ([frame.width, frame.height] * 2)
+
+
+def resize_input(file: Path, width: int, height: int, folder: Path) -> Path:
+    """Save a network with another input size in a folder, and return its file."""
+    openvino = load_openvino()
+    network = openvino.Core().read_model(file)
+    network.reshape({network.input(0): [1, 3, height, width]})
+    resized = folder / f"{file.stem}-{width}x{height}.xml"
+    openvino.save_model(network, resized)
+    return resized
 
 
 def measure_photographs(
@@ -88,10 +101,23 @@ def measure_pasted(
             }
 
 
+def measure(
+    detector: Detector, photos: Sequence[LabelledPhoto], crops: Sequence[Image.Image], people: int
+) -> dict[str, Any]:
+    return {
+        "detector": detector.file.stem,
+        "photographs": [measure_photographs(detector, photos, score) for score in SCORES],
+        "pasted": [
+            row for score in SCORES for row in measure_pasted(detector, crops, people, score)
+        ],
+    }
+
+
 def main(
     folder: Path,
     data: str,
     detector: Annotated[list[Path] | None, typer.Option()] = None,
+    resized: Annotated[list[str] | None, typer.Option()] = None,
     people: int = 50,
 ) -> None:
     """Print the figures of each detector as a line of JSON.
@@ -100,20 +126,18 @@ def main(
         folder: labelled photographs, with `images` and `labels`.
         data: crops of people, KIND:PATH.
         detector: files of further detectors, as of `gmn camera --detector`.
+        resized: further inputs of these detectors, each WIDTHxHEIGHT in pixels.
         people: least number of pasted people for each figure.
     """
     photos = read_photos(folder)
     crops = draw_crops(data, 2 * people)
-    for file in [None, *(detector or [])]:
-        measured = Detector(file, 1)
-        figures = {
-            "detector": measured.file.stem,
-            "photographs": [measure_photographs(measured, photos, score) for score in SCORES],
-            "pasted": [
-                row for score in SCORES for row in measure_pasted(measured, crops, people, score)
-            ],
-        }
-        typer.echo(json.dumps(figures))
+    with tempfile.TemporaryDirectory() as folder:
+        files = [None, *(detector or [])]
+        for size in resized or []:
+            width, height = (int(pixels) for pixels in size.split("x"))
+            files += [resize_input(graph, width, height, Path(folder)) for graph in detector or []]
+        for file in files:
+            typer.echo(json.dumps(measure(Detector(file, 1), photos, crops, people)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
 """Detectors of cameras beside each other: each has its figures."""
 
+import io
 import json
 
+from PIL import Image
+
 from bench import camera_detectors
+from gmn_camera.detector import Detector
 from model.people_detector import SHIPPED_DETECTOR
 from tests.drawn_photos import photo_of
 
@@ -26,3 +30,15 @@ def test_each_detector_has_figures_of_photographs_and_pasted_people(tmp_path, mo
         assert [pasted["share_of_height"] for pasted in row["pasted"]] == [0.6, 0.6]
         assert all(pasted["people"] >= 4 for pasted in row["pasted"])
     assert rows[1]["photographs"][0]["upright_found"] == 1
+
+
+def test_a_network_with_another_input_finds_the_same_person(tmp_path):
+    frame = camera_detectors.frame_of(Image.open(io.BytesIO(photo_of(1))))
+    shipped = Detector(None, 1)
+    resized = camera_detectors.resize_input(shipped.file, 448, 256, tmp_path)
+    assert resized.name == "person-detection-retail-0013-448x256.xml"
+    (box,), (other,) = (
+        camera_detectors.boxes_in_pixels(detector, frame, 0.5)
+        for detector in (shipped, Detector(resized, 1))
+    )
+    assert abs(box - other).max() < 60
