@@ -65,14 +65,15 @@ def write_as_camera(file: Path, frames: Iterable[Pixels], noise: float) -> None:
     ]
     with av.open(str(file), "w") as container:
         stream = container.add_stream("libx264", rate=FPS)
-        stream.width, stream.height = WIDTH, HEIGHT
+        stream.width = WIDTH
+        stream.height = HEIGHT
         stream.pix_fmt = "yuv420p"
         stream.bit_rate = BITS_A_SECOND
         stream.options = {"preset": "superfast", "tune": "zerolatency"}
         stream.gop_size = 2 * FPS
         for number, planes in enumerate(frames):
             noisy = planes.copy()
-            # Of the picture that is shifted, no two frames have the same noise.
+            # The noise of each frame is shifted, so that no two frames have the same.
             shifted = np.roll(noises[number % NOISE_PICTURES], 7 * number, axis=1)
             noisy[:HEIGHT] = np.clip(planes[:HEIGHT] + shifted, 0, 255)
             frame = av.VideoFrame.from_ndarray(noisy, "yuv420p")

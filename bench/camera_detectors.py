@@ -29,7 +29,9 @@ from bench.photos import SEED, count_found, draw_crops, paste_people
 from gmn_camera.boxes import Boxes
 from gmn_camera.detector import MIN_SCORE, Detector
 from gmn_camera.frame import Frame
+from gmn_camera.settings import read_options
 from gmn_camera.tracker import MIN_NEW_SCORE
+from gmn_camera.try_source import try_source
 from model.openvino_loading import load_openvino
 from model.people_detector import DetectedPerson
 
@@ -46,6 +48,17 @@ def frame_of(picture: Image.Image) -> Frame:
 def boxes_in_pixels(detector: Detector, frame: Frame, min_score: float) -> Boxes:
     found = detector.detect(frame)
     return found.boxes[found.scores >= min_score] * ([frame.width, frame.height] * 2)
+
+
+def read_size(size: str) -> tuple[int, int]:
+    """Return width and height of a size such as 544x320."""
+    width, _, height = size.partition("x")
+    try:
+        return int(width), int(height)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"--resized: {size!r} is no size; write it like 544x320"
+        ) from error
 
 
 def resize_input(file: Path, width: int, height: int, folder: Path) -> Path:
@@ -101,6 +114,14 @@ def measure_pasted(
             }
 
 
+def frames_of_tracks(detector: Path, clip: Path) -> list[int]:
+    """Return for each track of a clip how many frames show the person."""
+    settings = read_options({"camera": "clip", "source": str(clip), "detector": str(detector)})
+    with tempfile.TemporaryDirectory() as folder:
+        tried = try_source(settings, None, Path(folder, "picture.png"))
+    return [track.frames for track in tried.tracks]
+
+
 def measure(
     detector: Detector, photos: Sequence[LabelledPhoto], crops: Sequence[Image.Image], people: int
 ) -> dict[str, Any]:
@@ -118,6 +139,7 @@ def main(
     data: str,
     detector: Annotated[list[Path] | None, typer.Option()] = None,
     resized: Annotated[list[str] | None, typer.Option()] = None,
+    clip: Path | None = None,
     people: int = 50,
 ) -> None:
     """Print the figures of each detector as a line of JSON.
@@ -127,17 +149,22 @@ def main(
         data: crops of people, KIND:PATH.
         detector: files of further detectors, as of `gmn camera --detector`.
         resized: further inputs of these detectors, each WIDTHxHEIGHT in pixels.
+        clip: a video, of which the tracks are counted.
         people: least number of pasted people for each figure.
     """
     photos = read_photos(folder)
     crops = draw_crops(data, 2 * people)
-    with tempfile.TemporaryDirectory() as folder:
-        files = [None, *(detector or [])]
+    with tempfile.TemporaryDirectory() as scratch:
+        files: list[Path | None] = [None, *(detector or [])]
         for size in resized or []:
-            width, height = (int(pixels) for pixels in size.split("x"))
-            files += [resize_input(graph, width, height, Path(folder)) for graph in detector or []]
+            width, height = read_size(size)
+            files += [resize_input(graph, width, height, Path(scratch)) for graph in detector or []]
         for file in files:
-            typer.echo(json.dumps(measure(Detector(file, 1), photos, crops, people)))
+            loaded = Detector(file, 1)
+            figures = measure(loaded, photos, crops, people)
+            if clip is not None:
+                figures["frames_of_tracks"] = frames_of_tracks(loaded.file, clip)
+            typer.echo(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -3,11 +3,14 @@
 import io
 import json
 
+import pytest
+import typer
 from PIL import Image
 
 from bench import camera_detectors
 from gmn_camera.detector import Detector
 from model.people_detector import SHIPPED_DETECTOR
+from tests.camera.drawn_videos import walk, write_video
 from tests.drawn_photos import photo_of
 
 
@@ -42,3 +45,16 @@ def test_a_network_with_another_input_finds_the_same_person(tmp_path):
         for detector in (shipped, Detector(resized, 1))
     )
     assert abs(box - other).max() < 60
+
+
+def test_a_size_that_cannot_be_read_is_named_with_the_remedy():
+    assert camera_detectors.read_size("544x320") == (544, 320)
+    with pytest.raises(typer.BadParameter, match="'544' is no size; write it like 544x320"):
+        camera_detectors.read_size("544")
+
+
+def test_the_frames_of_the_tracks_of_a_clip_are_counted(tmp_path):
+    clip = write_video(tmp_path / "walk.mp4", walk([0, 1], 3))
+    frames = camera_detectors.frames_of_tracks(Detector(None, 1).file, clip)
+    assert len(frames) == 2
+    assert all(20 <= count <= 30 for count in frames)
