@@ -12,8 +12,8 @@ from av.sidedata.sidedata import Type
 from numpy.typing import NDArray
 
 Pixels: TypeAlias = NDArray[np.uint8]
-# By default FFmpeg's scaler starts a thread per core for every frame, which takes longer than the
-# scaling, and more cores than the camera was given.
+# By default FFmpeg's scaler starts a thread for each core and frame, which costs processor time and
+# takes more cores than the camera was given.
 SCALER_THREADS = 1
 
 

@@ -18,7 +18,7 @@ from gmn_camera.time_line import TimeLine
 from gmn_camera.tracker import NO_TRACK, Tracker
 from gmn_client.zones import Zone
 
-# The detector takes nine tenths of the computing time of a frame, so it does not look at each.
+# The detector takes most of the computing time of a frame, so it does not look at each.
 # Longest interval of looks while everybody in view is followed.
 FOLLOW_SECONDS = 0.2
 # The times of frames are rounded, and streams jitter.

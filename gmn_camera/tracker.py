@@ -16,7 +16,7 @@ MIN_NEW_SCORE = 0.5
 MIN_UNSURE_IOU = 0.5
 # A track gets its number with its second box, because a single detection is often no person.
 MIN_BOXES = 2
-# The mean velocity of so many boxes says where the next one is.
+# The mean velocity of this many boxes says where the next one is.
 SETTLED_BOXES = 3
 # A track ends if it has had no box for longer than this.
 LOST_SECONDS = 2.0

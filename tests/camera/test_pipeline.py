@@ -39,7 +39,7 @@ def remember_looks(pipeline, monkeypatch):
 
 
 def run_pipeline(source, monkeypatch, **options):
-    """Return the frames of a video, those that were looked at, and the track numbers of each."""
+    """Return the times of the frames, those of the looks, and the track numbers of each frame."""
     settings = read_options({"camera": "c", "source": str(source), **options})
     pipeline = CropPipeline(settings, "series")
     looked_at = remember_looks(pipeline, monkeypatch)
