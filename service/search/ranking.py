@@ -99,6 +99,8 @@ class Proposal:
             then crops that only the level of the search needs.
         time_log_odds: log-odds of times of the candidates, and of `scored`; None without times.
         needs_level: estimate the level from the scores of `scored`.
+        people_cosines: the nine best cosines of different people among `scored`, descending, or
+            fewer; empty if no level is needed.
         identities: identities that the search covers.
         counts_all: `identities` ignores the filter, because the index cannot count with it.
         shallow: the scores may miss some of the gallery's best.
@@ -111,6 +113,7 @@ class Proposal:
     scored: Candidates
     time_log_odds: tuple[Array, Array] | None
     needs_level: bool
+    people_cosines: tuple[float, ...]
     identities: IdentityCount
     counts_all: bool
     shallow: bool
@@ -213,8 +216,9 @@ class Search:
         shallow = depth < min(RERANK_DEPTH, candidates.searched)
         # The level describes the gallery's best crops, which a shallow search may not score.
         needs_level = needs_level and not shallow and identities.total >= FEW_IDENTITIES
+        people_cosines: tuple[float, ...] = ()
         if needs_level:
-            scored = self._extend_to_nine_people(scored, near, wanted)
+            scored, people_cosines = self._extend_to_nine_people(scored, near, wanted)
 
         result_count = len(candidates.slots)
         if options.group_by != "crop":
@@ -238,6 +242,7 @@ class Search:
             scored=scored,
             time_log_odds=time_log_odds,
             needs_level=needs_level,
+            people_cosines=people_cosines,
             identities=identities,
             counts_all=counts_all,
             shallow=shallow,
@@ -286,8 +291,8 @@ class Search:
             ranked_by = self.current.with_times(ranked_by, of_candidates)
             scores = self.current.with_times(scores, of_scored)
 
-        people_scores: tuple[float, ...] = ()
-        if proposal.needs_level:
+        people_scores = proposal.people_cosines
+        if proposal.needs_level and (proposal.time_log_odds or not by_cosine):
             people_scores = leading_scores(scored, scores, self.current.joins_at)
         level = float(np.mean(people_scores[1:])) if len(people_scores) == RANKS else None
         judge = self.current.judge(
@@ -406,29 +411,33 @@ class Search:
 
     def _extend_to_nine_people(
         self, scored: Candidates, near: Candidates, wanted: SearchFilter
-    ) -> Candidates:
+    ) -> tuple[Candidates, tuple[float, ...]]:
         """Append crops that are scored only to estimate the level, if nine people are found.
 
         Args:
             scored: crops that are scored in any case, nearest first.
             near: at least the `NEAR` nearest crops.
+
+        Returns:
+            The crops to score, and the `leading_scores` of their cosines.
         """
         joins_at = self.current.joins_at
-        people_scores = leading_scores(scored, scored.cosines, joins_at)
-        if len(people_scores) == RANKS or len(scored.slots) == scored.searched:
-            return scored
+        people_cosines = leading_scores(scored, scored.cosines, joins_at)
+        if len(people_cosines) == RANKS or len(scored.slots) == scored.searched:
+            return scored, people_cosines
         for depth in (NEAR, DEEPEST):
             if depth == DEEPEST:
                 near = self.gallery.index.search(self.queries, DEEPEST, wanted)
             extended = scored.extended(near[first_positions(near.groups)], MORE_PAIRS)
-            people_scores = leading_scores(extended, extended.cosines, joins_at)
-            if len(people_scores) == RANKS:
+            deeper_cosines = leading_scores(extended, extended.cosines, joins_at)
+            if len(deeper_cosines) == RANKS:
                 # Crops farther than the ninth person need no pair score.
-                needed = extended.cosines >= np.float32(people_scores[-1])
+                needed = extended.cosines >= np.float32(deeper_cosines[-1])
                 needed[: len(scored.slots)] = True
-                return extended[needed]
+                extended = extended[needed]
+                return extended, leading_scores(extended, extended.cosines, joins_at)
         # With fewer people there is no level, and scores for it would be wasted.
-        return scored
+        return scored, people_cosines
 
 
 def order_by_neighbours(crops: Candidates, scores: Floats) -> Integers:
@@ -457,7 +466,8 @@ def order_by_neighbours(crops: Candidates, scores: Floats) -> Integers:
             near &= cosines >= farthest
         near |= near.T
         np.fill_diagonal(near, True)
-        best[unnamed] = np.where(near, own_scores[unnamed], -np.inf).max(axis=1)
+        # The first neighbour of a crop has the best score.
+        best[unnamed] = own_scores[unnamed[near.argmax(axis=1)]]
 
     return np.argsort(-(OWN_WEIGHT * own_scores + (1.0 - OWN_WEIGHT) * best), kind="stable")
 
@@ -472,22 +482,25 @@ def leading_scores(crops: Candidates, scores: Floats, joins_at: float) -> tuple[
         scores: scores of the crops, `(n,)`; NaN for crops that were not scored.
         joins_at: τ, the pair threshold of the cosine at `JOINING_SHARE`.
     """
+    groups = crops.groups.tolist()
+    is_unnamed = crops.groups < 0
     # Only unnamed crops are compared by vector: they may show a person who is also named.
-    has_unnamed = bool((crops.groups < 0).any())
-    units = unit_rows(crops.vectors if has_unnamed else crops.vectors[:, :0])
-    remaining = np.flatnonzero(np.isfinite(scores))
-    remaining = remaining[np.argsort(-scores[remaining], kind="stable")]
+    units = unit_rows(crops.vectors) if is_unnamed.any() else None
+    is_scored = np.isfinite(scores)
     leaders: list[float] = []
-    while len(remaining) and len(leaders) < RANKS:
-        leader = remaining[0]
-        leaders.append(float(scores[leader]))
-        # Each crop without a name has a negative group of its own.
-        groups = crops.groups[remaining]
-        is_near = units[remaining] @ units[leader] >= joins_at
-        if groups[0] < 0:
-            # All crops of the names that it took show the same person.
-            is_near = np.isin(groups, groups[is_near])
-        else:
-            is_near &= groups < 0
-        remaining = remaining[~is_near & (groups != groups[0])]
+    # Each crop without a name has a negative group of its own.
+    taken: set[int] = set()
+    for position in np.argsort(-scores, kind="stable").tolist():
+        if not is_scored[position] or groups[position] in taken:
+            continue
+        leaders.append(float(scores[position]))
+        if len(leaders) == RANKS:
+            break
+        taken.add(groups[position])
+        if units is not None:
+            is_near = is_scored & (units @ units[position] >= joins_at)
+            if groups[position] >= 0:
+                is_near &= is_unnamed
+            # All crops of a name that is taken show the same person.
+            taken.update(crops.groups[is_near].tolist())
     return tuple(leaders)
