@@ -34,8 +34,9 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 # M-Net always gets this many pairs, padded if necessary: the last digits of a matrix product depend
-# on its height, and a score must not depend on the number of other candidates.
-PAIRS_PER_PASS = 128
+# on its height, and a score must not depend on the number of other candidates. By default a search
+# scores 100, and a search of a fit to a gallery's crops 109.
+PAIRS_PER_PASS = 112
 # On a device other than the CPU a pass of few pairs would cost its launch alone.
 PAIRS_PER_DEVICE_PASS = 8192
 # One pass takes 0.3 ms on an idle core and 3 ms beside other work.

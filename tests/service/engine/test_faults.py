@@ -10,7 +10,7 @@ from model.artefact import load_artefact
 from model.crops.decode import CropProblem
 from model.torch_runtime import TorchRuntime
 from service.engine.device import MicroBatcher, bisect_failures, device_error
-from service.engine.networks import Networks
+from service.engine.networks import PAIRS_PER_PASS, Networks
 from service.errors import DeviceFull, DeviceLost
 from service.ops.metrics import Metrics
 from tests.service.engine.conftest import POISON, StandInModel, submit, submit_together, vectors
@@ -186,7 +186,7 @@ def test_a_stored_vector_that_breaks_m_net_is_ranked_without_a_score(monkeypatch
 
     def fails(padded):
         passes.append(1)
-        assert padded.shape[0] == 128, "the last digits depend on the height"
+        assert padded.shape[0] == PAIRS_PER_PASS, "the last digits depend on the height"
         if (padded[:, 0] == 1234.5).any():
             raise RuntimeError("poison")
 
