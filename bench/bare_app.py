@@ -36,8 +36,8 @@ app = FastAPI()
 
 
 def search(file: bytes) -> list[dict[str, Any]]:
-    pixels = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
-    [feature] = runtime.embed(preprocessing.resize(pixels)[None])
+    crop = Image.open(io.BytesIO(file)).convert("RGB")
+    [feature] = runtime.embed(preprocessing.resize(crop)[None])
     cosines = gallery @ (feature / np.linalg.norm(feature))
     best = np.argsort(-cosines)[:RESULTS]
     return [{"crop": int(crop), "cosine": float(cosines[crop])} for crop in best]

@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import typer
 from numpy.typing import NDArray
+from PIL import Image
 
-from model.arrays import Array, Codes, Floats, Pixels, unit_rows
+from model.arrays import Array, Codes, Floats, unit_rows
 from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.calibration import ScoringCalibration
 from model.problems import InputProblem
@@ -91,11 +92,11 @@ def choose_records(records: Sequence[CropRecord], random: np.random.Generator) -
     return [record for crops in chosen.values() for record in crops]
 
 
-def cut_to_a_quarter(crop: Pixels, random: np.random.Generator) -> Pixels:
-    height, width = crop.shape[:2]
+def cut_to_a_quarter(crop: Image.Image, random: np.random.Generator) -> Image.Image:
+    width, height = crop.size
     top = int(random.integers(height - height // 2 + 1))
     left = int(random.integers(width - width // 2 + 1))
-    return np.ascontiguousarray(crop[top : top + height // 2, left : left + width // 2])
+    return crop.crop((left, top, left + width // 2, top + height // 2))
 
 
 def embed(artefact: Artefact, records: Sequence[CropRecord], random: np.random.Generator) -> Crops:
@@ -106,7 +107,8 @@ def embed(artefact: Artefact, records: Sequence[CropRecord], random: np.random.G
     features = []
     quarters = []
     for start in range(0, len(records), CROPS_AT_ONCE):
-        pictures = [record.decode() for record in records[start : start + CROPS_AT_ONCE]]
+        batch = records[start : start + CROPS_AT_ONCE]
+        pictures = [Image.fromarray(record.decode()) for record in batch]
         cut = [
             cut_to_a_quarter(picture, random)
             for position, picture in enumerate(pictures, start)

@@ -54,11 +54,11 @@ class Preprocessing(Stored):
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
-    def resize(self, crop: Pixels) -> Pixels:
-        """Resize a crop `(h, w, 3)` uint8 RGB to `(height, width, 3)`, antialiased bilinear."""
+    def resize(self, crop: Image.Image) -> Pixels:
+        """Resize a crop in RGB to pixels `(height, width, 3)` uint8, antialiased bilinear."""
         size = (self.width, self.height)
         # PyTorch's resize of uint8 is faster, but at most sizes some values differ by up to 2.
-        resized = Image.fromarray(crop).resize(size, Image.Resampling.BILINEAR)
+        resized = crop.resize(size, Image.Resampling.BILINEAR)
         return np.asarray(resized, dtype=np.uint8)
 
     def normalise(self, crops: torch.Tensor) -> torch.Tensor:

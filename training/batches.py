@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from model.arrays import Pixels
@@ -129,7 +130,8 @@ class CropCache:
         crop = self._crops.get(row)
         if crop is not None:
             return crop
-        crop = self._preprocessing.resize(self._records[row].decode())
+        decoded = Image.fromarray(self._records[row].decode())
+        crop = self._preprocessing.resize(decoded)
         with self._lock:
             if crop.nbytes <= self._room and row not in self._crops:
                 self._room -= crop.nbytes

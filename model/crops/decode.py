@@ -1,4 +1,4 @@
-"""The decoding of image files to upright RGB arrays, within limits."""
+"""The decoding of image files to upright RGB pictures, within limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from model.arrays import Pixels
 from model.crops.colour_profiles import convert_to_srgb
 from model.problems import InputProblem
 
@@ -152,8 +151,8 @@ class Photo(NamedTuple):
     height: int
 
 
-def decode_crop(data: bytes, limits: CropLimits = DEFAULT_LIMITS) -> Pixels:
-    """Decode an image file to pixels `(height, width, 3)` uint8 RGB.
+def decode_crop(data: bytes, limits: CropLimits = DEFAULT_LIMITS) -> Image.Image:
+    """Decode an image file to a picture in RGB, without the metadata of the file.
 
     The bytes tell the file type. The EXIF orientation is applied, transparency is laid over white,
     CMYK and palette images become RGB, the colours of an embedded profile become those of sRGB,
@@ -167,7 +166,7 @@ def decode_crop(data: bytes, limits: CropLimits = DEFAULT_LIMITS) -> Pixels:
             `truncated` or `unsupported`.
         MemoryError: there is too little memory to decode it.
     """
-    return np.asarray(decode_photo(data, None, limits).picture)
+    return decode_photo(data, None, limits).picture
 
 
 def decode_photo(
@@ -221,6 +220,8 @@ def _decode(data: bytes, limits: CropLimits, detail_pixels: Callable[[int], int]
         picture = _to_rgb(image)
         if profile := image.info.get("icc_profile"):
             picture = convert_to_srgb(image, picture, profile)
+        # Pillow would write some of the metadata into a file that the picture is saved to.
+        picture.info.clear()
         if is_turned:
             return Photo(picture, width=height, height=width)
         return Photo(picture, width, height)

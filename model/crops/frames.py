@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from model.arrays import Pixels
 from model.crops.decode import CropLimits, CropProblem, decode_crop
 
 
@@ -16,13 +15,13 @@ class Frame:
 
     def __init__(self, file: bytes) -> None:
         self.file = file
-        self._pixels: Pixels | None = None
+        self._picture: Image.Image | None = None
 
-    def decode(self, limits: CropLimits) -> Pixels:
-        """Return the pixels `(height, width, 3)` uint8 RGB, or raise a `CropProblem`."""
-        if self._pixels is None:
-            self._pixels = decode_crop(self.file, limits)
-        return self._pixels
+    def decode(self, limits: CropLimits) -> Image.Image:
+        """Return the picture in RGB, or raise a `CropProblem`."""
+        if self._picture is None:
+            self._picture = decode_crop(self.file, limits)
+        return self._picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,14 +34,14 @@ class FrameCrop:
     width: int
     height: int
 
-    def cut(self, limits: CropLimits) -> Pixels:
-        """Return a view of the frame's pixels, `(height, width, 3)` uint8 RGB.
+    def cut(self, limits: CropLimits) -> Image.Image:
+        """Return a copy of the frame's pixels in the box, in RGB.
 
         Raises:
             CropProblem: the frame cannot be decoded, or the box is not usable.
         """
-        pixels = self.frame.decode(limits)
-        frame_height, frame_width = pixels.shape[:2]
+        picture = self.frame.decode(limits)
+        frame_width, frame_height = picture.size
         right = self.x + self.width
         lower = self.y + self.height
         if self.x < 0 or self.y < 0 or right > frame_width or lower > frame_height:
@@ -52,18 +51,18 @@ class FrameCrop:
                 f"of {frame_width}×{frame_height} pixels; cut it at the edge",
             )
         limits.require_size(self.width, self.height)
-        return pixels[self.y : lower, self.x : right]
+        return picture.crop((self.x, self.y, right, lower))
 
 
 # An image in a request: its file, a crop of a frame, or the reason why it cannot be used.
 ImageFile = bytes | CropProblem | FrameCrop
 
 
-def png_of(pixels: Pixels) -> bytes:
-    """Encode pixels `(height, width, 3)` uint8 RGB as PNG.
+def png_of(picture: Image.Image) -> bytes:
+    """Encode a picture as PNG.
 
     Duplicates are found by their bytes, which are the same for the same box of a frame.
     """
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
+    picture.save(file, "PNG")
     return file.getvalue()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from model.arrays import Floats, Pixels
+from model.arrays import Floats
 
 # Light and sharpness are measured at this height in pixels, or at that of a lower crop. It is half
 # the input of common networks: blur at this height hides details that they need, and the noise of a
@@ -83,14 +83,14 @@ class QualityFault(NamedTuple):
     detail: str
 
 
-def measure_quality(pixels: Pixels) -> CropQuality:
+def measure_quality(crop: Image.Image) -> CropQuality:
     """Measure a crop, which takes 0.2 ms for 128×64 pixels and 1 ms for 4,000×4,000.
 
     Args:
-        pixels: decoded pixels `(height, width, 3)` uint8 RGB, not resized.
+        crop: a decoded crop in RGB, not resized.
     """
-    height, width = pixels.shape[:2]
-    luma = _luma(pixels)
+    width, height = crop.size
+    luma = _luma(crop)
     ordered = np.sort(luma, axis=None)
     tenth = len(ordered) // 10
     shadow = float(ordered[tenth])
@@ -141,16 +141,18 @@ def quality_faults(quality: CropQuality, limits: QualityLimits) -> tuple[Quality
     return tuple(QualityFault(code, detail) for is_exceeded, code, detail in checks if is_exceeded)
 
 
-def _luma(pixels: Pixels) -> Floats:
+def _luma(crop: Image.Image) -> Floats:
     """Return luma `(rows, columns)` float32, at most `ROWS` rows and `MAX_COLUMNS` columns."""
-    height, width = pixels.shape[:2]
+    width, height = crop.size
     every_row = max(1, height // SAMPLED)
     every_column = max(1, width // SAMPLED)
-    sampled = pixels[::every_row, ::every_column]
+    size = (-(-width // every_column), -(-height // every_row))
+    # Each pixel of the sample shows the centre of the first of these columns and rows of the crop.
+    places = (every_column, 0.0, 0.5 - every_column / 2, 0.0, every_row, 0.5 - every_row / 2)
+    sampled = crop.transform(size, Image.Transform.AFFINE, places, Image.Resampling.NEAREST)
     rows = min(height, ROWS)
     columns = min(max(1, round(width * rows / height)), MAX_COLUMNS)
-    grey = Image.fromarray(np.ascontiguousarray(sampled)).convert("L")
-    shrunk = grey.resize((columns, rows), Image.Resampling.BOX)
+    shrunk = sampled.convert("L").resize((columns, rows), Image.Resampling.BOX)
     return np.asarray(shrunk, dtype=np.float32) / np.float32(255)
 
 

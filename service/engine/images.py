@@ -75,12 +75,12 @@ class PicturePolicy:
     keep: KeepImages
     max_original_bytes: int | None = None
 
-    def prepare(self, file: bytes, pixels: Pixels, quality: float | None) -> PreparedImage:
+    def prepare(self, file: bytes, decoded: Image.Image, quality: float | None) -> PreparedImage:
         """Hash a file and make the picture that is kept of it.
 
         Args:
             file: a whole image file.
-            pixels: the decoded file, `(height, width, 3)` RGB.
+            decoded: the decoded file, in RGB.
             quality: the measured quality; None if it was not measured.
         """
         sha256 = hashlib.sha256(file).hexdigest()
@@ -90,7 +90,7 @@ class PicturePolicy:
         picture = file
         too_large = self.max_original_bytes is not None and len(file) > self.max_original_bytes
         if self.keep == "thumbnail" or too_large:
-            thumbnail = _encode_thumbnail(pixels)
+            thumbnail = _encode_thumbnail(decoded)
             if len(thumbnail) < len(file):
                 picture = thumbnail
                 content_type = "image/jpeg"
@@ -102,8 +102,8 @@ def find_content_type(file: bytes) -> str | None:
     return next(types, None)
 
 
-def _encode_thumbnail(pixels: Pixels) -> bytes:
-    picture = Image.fromarray(pixels)
+def _encode_thumbnail(decoded: Image.Image) -> bytes:
+    picture = decoded.copy()
     picture.thumbnail(THUMBNAIL_SIZE, Image.Resampling.LANCZOS, reducing_gap=None)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=THUMBNAIL_QUALITY, subsampling=0)
@@ -282,7 +282,7 @@ class Pipeline:
     async def thumbnail(self, image: ImageFile) -> bytes:
         return await self.threads_for(image).run(lambda: _encode_thumbnail(self._decode(image)))
 
-    def _decode(self, image: ImageFile) -> Pixels:
+    def _decode(self, image: ImageFile) -> Image.Image:
         if isinstance(image, CropProblem):
             raise image
         if isinstance(image, FrameCrop):
@@ -315,11 +315,11 @@ class Pipeline:
         """
         began = time.perf_counter()
         try:
-            pixels = self._decode(image)
+            crop = self._decode(image)
             faults: tuple[QualityFault, ...] = ()
             score = None
             if quality != "off":
-                measured = measure_quality(pixels)
+                measured = measure_quality(crop)
                 faults = quality_faults(measured, self._quality_limits)
                 share = FAULTY if faults else 1.0
                 score = share * measured.sharpness * min(measured.height, MOST_ROWS)
@@ -327,9 +327,9 @@ class Pipeline:
                 return CropProblem(faults[0].code, "; ".join(fault.detail for fault in faults))
             prepared = NOTHING_PREPARED
             if pictures:
-                file = png_of(pixels) if isinstance(image, FrameCrop) else image
-                prepared = pictures.prepare(file, pixels, score)
-            resized = self._preprocessing.resize(pixels)
+                file = png_of(crop) if isinstance(image, FrameCrop) else image
+                prepared = pictures.prepare(file, crop, score)
+            resized = self._preprocessing.resize(crop)
         except CropProblem as problem:
             return problem
         except Exception as error:
@@ -343,5 +343,5 @@ class Pipeline:
             )
         seconds = time.perf_counter() - began
         return WaitingCrop(
-            resized, decode=seconds, faults=faults, prepared=prepared, height=len(pixels)
+            resized, decode=seconds, faults=faults, prepared=prepared, height=crop.height
         )

@@ -83,7 +83,7 @@ def thumbnail(image: bytes, width: int) -> bytes:
     Raises:
         CropProblem: the file is damaged.
     """
-    picture = Image.fromarray(decode_crop(image, STORED_LIMITS))
+    picture = decode_crop(image, STORED_LIMITS)
     picture.thumbnail((width, TALLEST * width), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=JPEG_QUALITY)

@@ -50,7 +50,7 @@ def main():
 
 def _outcome(data):
     try:
-        return str(decode_crop(data).shape)
+        return str(decode_crop(data).size)
     except CropProblem as problem:
         return problem.code
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from bench.scale import ScaleCrops
 from model.artefact import load_artefact, read_description, shipped_artefacts
@@ -57,7 +58,9 @@ def test_the_nearest_real_crops_by_cosine_hold_the_best_of_m_net(name):
     records = read_dataset(f"cuhk01:{REAL}").records[: QUERIES + CROPS]
     # OpenVINO embeds them in a third of PyTorch's time.
     runtime = OpenVinoRuntime(artefact, "float32")
-    features = runtime.embed(np.stack([resize(record.decode()) for record in records]))
+    features = runtime.embed(
+        np.stack([resize(Image.fromarray(record.decode())) for record in records])
+    )
     order = np.random.default_rng(0).permutation(len(features))
     queries, gallery = np.split(features[order], [QUERIES])
     assert deepest_place(artefact.metric_network, queries, gallery) <= NEAREST[name]

@@ -33,6 +33,8 @@ from itertools import combinations
 from statistics import median
 from typing import Any
 
+from PIL import Image
+
 from model.crops.decode import CropProblem
 from model.crops.quality import QualityLimits, measure_quality, quality_faults
 from model.problems import InputProblem
@@ -191,7 +193,7 @@ def _examine(
     digest = hashlib.sha256(pixels.tobytes())
     digest.update(str(width).encode())
     pictures[digest.digest()].append(record)
-    for fault in quality_faults(measure_quality(pixels), QUALITY_LIMITS):
+    for fault in quality_faults(measure_quality(Image.fromarray(pixels)), QUALITY_LIMITS):
         poor = {"source": record.source, "code": fault.code, "detail": fault.detail}
         faults[fault.code].append(poor)
     return height, width

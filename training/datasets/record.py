@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from model.arrays import Pixels
@@ -71,7 +72,7 @@ class CropRecord:
             if self.load is not None:
                 return self.load()
             if self.path is not None:
-                return decode_crop(self.path.read_bytes())
+                return np.asarray(decode_crop(self.path.read_bytes()))
         except (CropProblem, OSError) as error:
             raise InputProblem(f"{self.source}: {error}") from error
         raise InputProblem(f"{self.source}: the record has neither a file nor pixels")

@@ -40,6 +40,10 @@ def code_of(data):
     return caught.value.code
 
 
+def pixels_of(data):
+    return np.asarray(decode_crop(data))
+
+
 def mean_of(pixels):
     return [round(float(value)) for value in pixels.mean(axis=(0, 1))]
 
@@ -47,7 +51,7 @@ def mean_of(pixels):
 @pytest.mark.parametrize("image_format", ["PNG", "BMP"])
 def test_a_lossless_crop_decodes_to_exactly_its_pixels(image_format):
     image = noise()
-    pixels = decode_crop(encoded(image, image_format))
+    pixels = pixels_of(encoded(image, image_format))
     assert pixels.dtype == np.uint8
     assert np.array_equal(pixels, np.asarray(image))
 
@@ -55,9 +59,21 @@ def test_a_lossless_crop_decodes_to_exactly_its_pixels(image_format):
 @pytest.mark.parametrize("image_format", ["JPEG", "WEBP"])
 def test_a_lossy_crop_decodes_close_to_its_pixels(image_format):
     image = noise()
-    pixels = decode_crop(encoded(image, image_format, quality=95))
+    pixels = pixels_of(encoded(image, image_format, quality=95))
     assert pixels.shape == (HEIGHT, WIDTH, 3)
     assert np.abs(pixels.astype(float) - np.asarray(image)).mean() < 25
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+def test_a_file_that_a_decoded_picture_is_saved_to_has_no_metadata(image_format):
+    exif = Image.Exif()
+    exif[0x8298] = "by Ann"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    metadata = {"exif": exif, "icc_profile": profile, "comment": b"by Ann", "dpi": (300, 300)}
+    picture = decode_crop(encoded(noise(), image_format, **metadata))
+    bare = Image.fromarray(np.asarray(picture))
+    for saved_format in ("JPEG", "PNG"):
+        assert encoded(picture, saved_format) == encoded(bare, saved_format)
 
 
 @pytest.mark.parametrize(
@@ -139,13 +155,13 @@ def test_a_file_whose_rest_was_never_written_is_refused(image_format):
 
 def test_a_cmyk_jpeg_becomes_rgb():
     red = Image.new("RGB", (16, 32), (200, 30, 30)).convert("CMYK")
-    pixels = decode_crop(encoded(red, "JPEG", quality=95))
+    pixels = pixels_of(encoded(red, "JPEG", quality=95))
     assert mean_of(pixels) == pytest.approx([200, 30, 30], abs=6)
 
 
 def test_sixteen_bit_grey_is_scaled_to_eight_bits():
     ramp = np.linspace(0, 65_535, 32 * 16).reshape(32, 16).astype(np.uint16)
-    pixels = decode_crop(encoded(Image.fromarray(ramp), "PNG"))
+    pixels = pixels_of(encoded(Image.fromarray(ramp), "PNG"))
     assert pixels.shape == (32, 16, 3)
     assert np.array_equal(pixels[0, 0], [0, 0, 0])
     assert np.array_equal(pixels[-1, -1], [255, 255, 255])
@@ -155,7 +171,7 @@ def test_sixteen_bit_grey_is_scaled_to_eight_bits():
 @pytest.mark.parametrize("mode", ["L", "1", "P"])
 def test_grey_bilevel_and_palette_images_become_rgb(mode):
     image = noise().convert(mode)
-    pixels = decode_crop(encoded(image, "PNG"))
+    pixels = pixels_of(encoded(image, "PNG"))
     assert np.array_equal(pixels, np.asarray(image.convert("RGB")))
 
 
@@ -164,7 +180,7 @@ def test_of_an_animated_image_the_first_frame_counts(image_format):
     first = Image.new("RGB", (16, 32), "red")
     second = Image.new("RGB", (16, 32), "blue")
     data = encoded(first, image_format, save_all=True, append_images=[second], lossless=True)
-    pixels = decode_crop(data)
+    pixels = pixels_of(data)
     assert mean_of(pixels) == pytest.approx([255, 0, 0], abs=4)
 
 
@@ -172,7 +188,7 @@ def test_a_transparent_palette_entry_is_laid_over_white():
     image = Image.new("P", (16, 32), 0)
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.paste(1, (0, 0, 16, 16))
-    pixels = decode_crop(encoded(image, "PNG", transparency=b"\x00\xff"))
+    pixels = pixels_of(encoded(image, "PNG", transparency=b"\x00\xff"))
     assert np.array_equal(pixels[0, 0], [0, 0, 255])
     assert np.array_equal(pixels[-1, 0], [255, 255, 255])
 
@@ -210,7 +226,7 @@ def test_of_an_animated_image_the_first_frame_has_to_be_visible(image_format):
     options = {"save_all": True, "lossless": True}
     with pytest.raises(CropProblem, match="the first frame is wholly transparent"):
         decode_crop(encoded(clear, image_format, append_images=[red], **options))
-    pixels = decode_crop(encoded(red, image_format, append_images=[clear], **options))
+    pixels = pixels_of(encoded(red, image_format, append_images=[clear], **options))
     assert mean_of(pixels) == pytest.approx([255, 0, 0], abs=4)
 
 
@@ -230,21 +246,21 @@ def test_a_bmp_with_nothing_in_its_alpha_is_read_without_it():
     assert np.array_equal(decode_crop(bmp_with_masks(bgra, 32, masks)), rgb)
     # As soon as anything is visible, the rest is transparent.
     bgra[0, 0, 3] = 255
-    pixels = decode_crop(bmp_with_masks(bgra, 32, masks))
+    pixels = pixels_of(bmp_with_masks(bgra, 32, masks))
     assert np.array_equal(pixels[0, 0], rgb[0, 0])
     assert pixels[1:].min() == 255
 
 
 def test_a_bmp_of_16_bits_is_read_without_its_bit_of_alpha():
     red = np.full((HEIGHT, WIDTH), 0x7C00, np.uint16)
-    pixels = decode_crop(bmp_with_masks(red, 16, (0x7C00, 0x3E0, 0x1F, 0x8000)))
+    pixels = pixels_of(bmp_with_masks(red, 16, (0x7C00, 0x3E0, 0x1F, 0x8000)))
     assert mean_of(pixels) == [255, 0, 0]
 
 
 def test_one_colour_of_grey_in_16_bits_is_laid_over_white():
     grey = np.full((32, 16), 3 * 257, np.uint16)
     grey[:16] = 0
-    pixels = decode_crop(encoded(Image.fromarray(grey), "PNG", transparency=0))
+    pixels = pixels_of(encoded(Image.fromarray(grey), "PNG", transparency=0))
     assert pixels[:16].min() == 255
     assert pixels[16:].max() == 3
 
@@ -292,7 +308,7 @@ def test_a_thumbnail_in_front_does_not_hide_that_the_crop_is_cut():
     thumbnail = encoded(noise(), "JPEG")
     segment = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
     whole = data[:2] + segment + data[2:]
-    assert decode_crop(whole).shape == (64, 64, 3)
+    assert decode_crop(whole).size == (64, 64)
     assert code_of(whole[:-200] + bytes(200)) == "truncated"
 
 
@@ -336,7 +352,7 @@ def test_a_jpeg_whose_header_comes_late_is_priced_like_a_large_one_and_decoded()
     data = encoded(noise(), "JPEG")
     late = data[:2] + b"\xff\xe0\0\2" * 1_900 + data[2:]
     assert announced_pixels(late) is None
-    assert decode_crop(late).shape == (HEIGHT, WIDTH, 3)
+    assert decode_crop(late).size == (WIDTH, HEIGHT)
 
 
 def test_a_png_with_many_colour_profiles_is_refused():
@@ -344,7 +360,7 @@ def test_a_png_with_many_colour_profiles_is_refused():
     data = encoded(noise(), "PNG", icc_profile=profile)
     place = data.index(b"iCCP") - 4
     chunk = data[place : place + 12 + int.from_bytes(data[place : place + 4], "big")]
-    assert decode_crop(data).shape == (HEIGHT, WIDTH, 3)
+    assert decode_crop(data).size == (WIDTH, HEIGHT)
     assert code_of(data[:place] + chunk * 4 + data[place:]) == "too_many_parts"
 
 

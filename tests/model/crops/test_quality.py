@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from model.crops.decode import decode_crop
-from model.crops.quality import QualityLimits, measure_quality, quality_faults
+from model.crops.quality import (
+    SAMPLED,
+    QualityLimits,
+    _luma,
+    measure_quality,
+    quality_faults,
+)
 
 FOLDER = os.environ.get("REID_TEST_DATA", "")
 
@@ -24,12 +30,10 @@ def person(drawn_crops):
     return image.resize((160, 320), Image.Resampling.NEAREST)
 
 
-def measured(image):
-    return measure_quality(np.asarray(image))
-
-
 def codes(image, limits=None):
-    return [fault.code for fault in quality_faults(measured(image), limits or QualityLimits())]
+    return [
+        fault.code for fault in quality_faults(measure_quality(image), limits or QualityLimits())
+    ]
 
 
 def lit(image, lift, gain):
@@ -56,8 +60,8 @@ def test_a_crop_spoilt_in_one_way_has_that_fault_alone(person, change, code):
 
 @pytest.mark.parametrize("gain", [0.3, 0.5])
 def test_dark_clothes_and_low_contrast_are_not_called_blurred(person, gain):
-    assert measured(lit(person, 0.0, gain)).sharpness == pytest.approx(
-        measured(person).sharpness, abs=0.03
+    assert measure_quality(lit(person, 0.0, gain)).sharpness == pytest.approx(
+        measure_quality(person).sharpness, abs=0.03
     )
 
 
@@ -65,7 +69,9 @@ def test_dark_clothes_and_low_contrast_are_not_called_blurred(person, gain):
 def test_sharpness_hardly_depends_on_the_size_that_a_crop_was_stored_at(person, height):
     smooth = person.filter(ImageFilter.GaussianBlur(4))
     stored = smooth.resize((height // 2, height), Image.Resampling.LANCZOS)
-    assert measured(stored).sharpness == pytest.approx(measured(smooth).sharpness, abs=0.03)
+    assert measure_quality(stored).sharpness == pytest.approx(
+        measure_quality(smooth).sharpness, abs=0.03
+    )
 
 
 def test_noise_does_not_hide_a_strong_blur(person):
@@ -86,29 +92,42 @@ def test_limits_decide(person):
     value=st.sampled_from([0, 1, 127, 255, None]),
 )
 @settings(max_examples=40)
-def test_whatever_was_decoded_can_be_measured(height, width, value):
+def test_whatever_was_decoded_can_be_measure_quality(height, width, value):
     shape = (height, width, 3)
     pixels = (
         np.random.default_rng(1).integers(0, 256, shape, np.uint8)
         if value is None
         else np.full(shape, value, np.uint8)
     )
-    quality = measure_quality(pixels)
+    quality = measure_quality(Image.fromarray(pixels))
     assert (quality.height, quality.width) == (height, width)
     for share in (quality.sharpness, quality.brightness, quality.shadow):
         assert 0.0 <= share <= 1.0
     assert all(fault.detail for fault in quality_faults(quality, QualityLimits()))
 
 
-def test_of_a_frame_of_sixteen_million_pixels_few_are_measured():
-    frame = np.zeros((4_000, 4_000, 3), np.uint8)
+def test_of_a_frame_of_sixteen_million_pixels_few_are_measure_quality():
+    frame = Image.new("RGB", (4_000, 4_000))
     tracemalloc.start()
     try:
         measure_quality(frame)
         _, most_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert most_bytes < 0.02 * frame.nbytes
+    assert most_bytes < 0.02 * 3 * frame.width * frame.height
+
+
+@given(height=st.integers(1, 1_300), width=st.integers(1, 1_300))
+@settings(max_examples=10, deadline=None)
+def test_of_a_large_crop_the_first_of_every_few_pixels_are_measured(height, width):
+    pixels = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
+    every_row = max(1, height // SAMPLED)
+    every_column = max(1, width // SAMPLED)
+    sampled = np.ascontiguousarray(pixels[::every_row, ::every_column])
+    whole = _luma(Image.fromarray(pixels))
+    rows, columns = whole.shape
+    grey = Image.fromarray(sampled).convert("L").resize((columns, rows), Image.Resampling.BOX)
+    np.testing.assert_array_equal(whole, np.asarray(grey, np.float32) / 255)
 
 
 @pytest.mark.skipif(not FOLDER, reason="REID_TEST_DATA names no folder of real crops")

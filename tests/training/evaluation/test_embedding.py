@@ -3,6 +3,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from model.artefact import load_artefact
 from model.metric_network import cosine_similarities, score_pairs
@@ -27,7 +28,7 @@ def records(drawn_crops, tmp_path):
 
 def test_features_are_those_of_the_embedder_itself(artefact, records):
     preprocessing = artefact.description.preprocessing
-    crop = torch.tensor(preprocessing.resize(records[3].decode()).copy())[None]
+    crop = torch.tensor(preprocessing.resize(Image.fromarray(records[3].decode())).copy())[None]
     with torch.inference_mode():
         alone = artefact.embedder(preprocessing.normalise(crop))[0].numpy()
     features = embed_records(artefact.embedder, preprocessing, records)
