@@ -180,6 +180,8 @@ class Columns:
 
     def relabel(self, crops: CropColumns) -> None:
         crops = crops.at(np.flatnonzero(crops.slots < self.size))
+        if not len(crops.slots):
+            return
         self._set_labels(crops)
         self._metadata.outdate(crops.slots)
         self._tracks.outdate(crops.slots)

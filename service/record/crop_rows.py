@@ -146,7 +146,8 @@ def read_columns(
     values = [gallery_id] if slots is None else [gallery_id, slots]
     newest = reader.value("SELECT next_slot - 1 FROM galleries WHERE gallery_id = ?", (gallery_id,))
     after = 0
-    while True:
+    is_last = False
+    while not is_last:
         try:
             lists = reader.columns(COLUMNS, statement, (*values, after, COLUMNS_AT_ONCE))
             part = _as_columns(reader, gallery_id, lists, names, codes, secret)
@@ -163,6 +164,7 @@ def read_columns(
             if not len(part.slots):
                 return
             after = int(part.slots[-1])
+            is_last = len(part.slots) < COLUMNS_AT_ONCE
         damaged = [slot for owner, slot in reader.database.damaged if owner == gallery_id]
         if damaged:
             part = part.at(np.flatnonzero(~np.isin(part.slots, damaged)))
