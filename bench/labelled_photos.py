@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from gmn_camera.boxes import Boxes, overlaps
 from model.crops.decode import decode_photo
-from model.people_detector import DetectedPerson, PeopleDetector, detail_pixels
+from model.people_detector import DETAIL_PIXELS, DetectedPerson, PeopleDetector
 
 # A box shows a person if the intersection over union with the label is at least this. Pairs are
 # formed from the largest on, and each box and each label is in one at most: a second box of the
@@ -88,7 +88,7 @@ class PhotoResult(NamedTuple):
 def measure_photo(detector: PeopleDetector, photo: LabelledPhoto) -> PhotoResult:
     content = photo.file.read_bytes()
     started = time.process_time()
-    decoded = decode_photo(content, detail_pixels)
+    decoded = decode_photo(content, DETAIL_PIXELS)
     people = detector.detect(decoded)
     milliseconds = 1000.0 * (time.process_time() - started)
     labels = photo.labels * ([decoded.width, decoded.height] * 2)

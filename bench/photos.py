@@ -21,7 +21,7 @@ from PIL import Image
 
 from demo.data_sets import read_spec
 from model.crops.decode import decode_photo
-from model.people_detector import DetectedPerson, PeopleDetector, detail_pixels
+from model.people_detector import DETAIL_PIXELS, DetectedPerson, PeopleDetector
 
 SIZES = (
     (768, 432),
@@ -120,7 +120,7 @@ def measure(crops: Sequence[Image.Image], people: int) -> Iterator[dict[str, Any
             for _ in range(people):
                 photo = paste_people(crops, size, round(share * size[1]), draw)
                 started = time.process_time()
-                detected = detector.detect(decode_photo(photo.file, detail_pixels))
+                detected = detector.detect(decode_photo(photo.file, DETAIL_PIXELS))
                 times.append(1000.0 * (time.process_time() - started))
                 pasted += len(photo.boxes)
                 found += count_found(photo.boxes, detected)

@@ -16,31 +16,37 @@ from PIL import Image
 
 from model.arrays import Array
 from model.crops.decode import Photo
-from model.openvino_loading import compiled, load_openvino
+from model.openvino_loading import compiled
 from model.yolox import decode_people
+from model.yolox_graph import read_yolox
 
 SHIPPED_DETECTOR = Path(__file__).parent / "detectors" / "yolox_nano.onnx"
 GREY = 114
-# Width and height of the input in pixels. The network was trained with 320 to 640 and published
+# Width and height of the network's input, the canvas, in pixels. It lies or stands as the photo
+# does.
+LYING = (640, 384)
+STANDING = (384, 640)
+# Longer side of the whole photo on a canvas. The network was trained with 320 to 640 and published
 # with 416, which finds fewer people on photos.
-SIDE = 480
-# People who fill a photo are larger than those of the training data. A pass over a small picture
-# finds people of at least half of the photo's height.
-CLOSE_SIDE = 192
+WHOLE_SIDE = 480
+# People who fill a photo are larger than those of the training data. The photo is on its canvas
+# once more, small, for people of at least half of its height.
+CLOSE_SIDE = 144
 CLOSE_SHARE = 0.5
-# A pass that reduces a photo by more than this factor misses small people. Such a photo is also
-# looked at in tiles, whose sides are this share of its longer side, or less if it is large.
+# A photo that is reduced by more than this factor lacks small people. It is reduced to at most this
+# many pixels in length and in all, and looked at once more in up to six tiles, each on a canvas of
+# its own.
 MAX_REDUCTION = 1.5
-TILE_SHARE = 0.6
-LARGE_PIXELS = 1_500_000
-LARGE_TILE_SHARE = 0.4
-# Least overlap of two tiles, as a share of the photo's longer side.
+DETAIL_SIDE = 1200
+DETAIL_PIXELS = 1_080_000
+MAX_TILES = 6
+# Least overlap of two tiles, as a share of the longer side.
 TILE_OVERLAP = 0.05
 MIN_SCORE = 0.4
-# The network is less certain of small people. A tile is looked at for people of at most this share
-# of its side, and the passes over the whole photo find the others.
+# The network is less certain of small people. A tile is looked at for people of at most this height
+# in pixels, and the views of the whole photo find the others.
 MIN_TILE_SCORE = 0.3
-MAX_TILE_HEIGHT = 0.5
+MAX_TILE_HEIGHT = 240
 # A box that comes as close to the edge of a tile as this, in pixels, shows a part of a person.
 EDGE = 2
 # Two boxes with a larger intersection over union show one person. So do two boxes of different
@@ -54,6 +60,10 @@ MARGIN_SHARE = 0.04
 MIN_SIDE = 8
 
 
+# Width and height in pixels.
+Size = tuple[int, int]
+
+
 class DetectedPerson(NamedTuple):
     """The box of a person on a photo in pixels, and the detector's score between 0 and 1."""
 
@@ -65,7 +75,7 @@ class DetectedPerson(NamedTuple):
 
 
 class Window(NamedTuple):
-    """A part of a picture in its pixels."""
+    """A part of a photo in its pixels."""
 
     left: float
     top: float
@@ -73,19 +83,22 @@ class Window(NamedTuple):
     bottom: float
 
 
-class Pass(NamedTuple):
-    """A pass of the network over a picture.
+class View(NamedTuple):
+    """A part of a photo on a canvas; lengths are in pixels of the canvas.
 
     Attributes:
-        window: what it looks at.
-        side: width and height of the network's input in pixels.
+        picture: the part, reduced.
+        left, top: where it lies on the canvas.
+        window: which part of the photo it is.
         min_score: least score of a box.
-        min_height, max_height: least and largest height of a box, in pixels of the picture.
-        is_tile: whether the window is a tile, or else the whole picture.
+        min_height, max_height: least and largest height of a box.
+        is_tile: whether it is a tile, or else the whole photo.
     """
 
+    picture: Image.Image
+    left: int
+    top: int
     window: Window
-    side: int
     min_score: float
     min_height: float
     max_height: float
@@ -97,13 +110,13 @@ class Detections(NamedTuple):
 
     Attributes:
         scores: between 0 and 1.
-        passes: number of the pass that found it.
-        of_tiles: whether it was a pass over a tile.
+        views: number of the view that shows it.
+        of_tiles: whether it was a tile.
     """
 
     boxes: Array
     scores: Array
-    passes: Array
+    views: Array
     of_tiles: NDArray[np.bool_]
 
 
@@ -123,13 +136,13 @@ class PeopleDetector:
         self.name = graph.stem
         self._graph = graph
         self._lock = threading.Lock()
-        self._requests: dict[int, Any] = {}
+        self._requests: dict[Size, Any] = {}
 
     def detect(self, photo: Photo) -> list[DetectedPerson]:
         """Return the people on a photo, at most 128, the most certain first.
 
         Args:
-            photo: a photo that is not reduced, or has at least `detail_pixels` left.
+            photo: a photo that is not reduced, or has at least `DETAIL_PIXELS` left.
 
         Returns:
             Boxes in pixels of the whole photo, with a margin of 4% of their height, cut off at the
@@ -138,74 +151,35 @@ class PeopleDetector:
         Raises:
             RuntimeError: OpenVINO cannot run the graph.
         """
+        found: list[Detections] = []
         with self._lock:
-            found = [
-                self._detect_in_pass(photo.picture, one_pass, number)
-                for number, one_pass in enumerate(_passes(photo))
-            ]
-        boxes, scores, passes, of_tiles = (
-            np.concatenate(parts) for parts in zip(*found, strict=True)
-        )
-        enlargement = [photo.width / photo.picture.width, photo.height / photo.picture.height]
-        detections = Detections(boxes * (enlargement * 2), scores, passes, of_tiles)
+            for size, views in _canvases(photo):
+                boxes, scores = self._infer(views, size)
+                for view in views:
+                    found.append(_detections(boxes, scores, view, photo, len(found)))
+        detections = Detections(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
         return list(_people(detections, photo.width, photo.height))
 
-    def _detect_in_pass(self, picture: Image.Image, one_pass: Pass, number: int) -> Detections:
-        """Detect people in one pass over a picture.
-
-        Args:
-            number: number of the pass.
-
-        Returns:
-            Boxes in pixels of the picture.
-        """
-        window = one_pass.window
-        width = window.right - window.left
-        height = window.bottom - window.top
-        scale = one_pass.side / max(width, height)
-        columns = max(1, round(scale * width))
-        rows = max(1, round(scale * height))
-        resized = picture.resize(
-            (columns, rows), Image.Resampling.BILINEAR, box=window, reducing_gap=1.0
-        )
-        boxes, scores = self._infer(resized, one_pass.side)
-        boxes = np.clip(boxes, 0.0, [columns, rows] * 2) * ([width / columns, height / rows] * 2)
-        boxes += [window.left, window.top] * 2
-        heights = boxes[:, 3] - boxes[:, 1]
-        usable = scores >= one_pass.min_score
-        usable &= (one_pass.min_height <= heights) & (heights <= one_pass.max_height)
-        usable &= ~_are_cut(boxes, window, picture)
-        count = int(usable.sum())
-        return Detections(
-            boxes[usable],
-            scores[usable],
-            np.full(count, number),
-            np.full(count, one_pass.is_tile),
-        )
-
-    def _infer(self, picture: Image.Image, side: int) -> tuple[Array, Array]:
-        """Return the boxes `(n, 4)` in the pixels of a small picture, and their scores `(n,)`."""
-        if side not in self._requests:
-            self._requests[side] = _load(self._graph, side)
-        request = self._requests[side]
+    def _infer(self, views: list[View], size: Size) -> tuple[Array, Array]:
+        """Return the boxes `(n, 4)` of one canvas, in its pixels, and their scores `(n,)`."""
+        if size not in self._requests:
+            self._requests[size] = _load(self._graph, size)
+        request = self._requests[size]
         tensor = request.get_input_tensor()
-        tensor.data[...] = GREY
-        tensor.data[0, : picture.height, : picture.width] = np.asarray(picture)[:, :, ::-1]
+        canvas = tensor.data[0]
+        canvas[...] = GREY
+        for view in views:
+            bottom = view.top + view.picture.height
+            right = view.left + view.picture.width
+            canvas[view.top : bottom, view.left : right] = np.asarray(view.picture)
         request.start_async()
         request.wait()
-        return decode_people(request.get_output_tensor().data[0], (side, side))
+        return decode_people(request.get_output_tensor().data[0], size[::-1])
 
 
 def passes_of(pixels: int) -> int:
-    """Estimate the cost of a photo of `pixels` pixels, in passes over 480×480 pixels."""
-    if pixels > LARGE_PIXELS:
-        return 7
-    return 5 if pixels > (MAX_REDUCTION * SIDE) ** 2 else 1
-
-
-def detail_pixels(pixels: int) -> int:
-    """Return the number of pixels that the passes use of a photo of `pixels` pixels."""
-    return round((SIDE / _tile_share(pixels)) ** 2)
+    """Estimate the passes of the network over a photo of `pixels` pixels."""
+    return 1 + MAX_TILES if pixels > (MAX_REDUCTION * WHOLE_SIDE) ** 2 else 1
 
 
 def find_people_detector() -> PeopleDetector | None:
@@ -215,60 +189,112 @@ def find_people_detector() -> PeopleDetector | None:
     return PeopleDetector()
 
 
-def _load(graph: Path, side: int) -> Any:
-    """Compile a detector for inputs `(1, side, side, 3)`, and return a request of it."""
-    openvino = load_openvino()
-    model = openvino.Core().read_model(graph)
-    model.reshape([1, 3, side, side])
-    steps = openvino.preprocess.PrePostProcessor(model)
-    steps.input().tensor().set_element_type(openvino.Type.u8)
-    steps.input().tensor().set_layout(openvino.Layout("NHWC"))
-    steps.input().model().set_layout(openvino.Layout("NCHW"))
+def _load(graph: Path, size: Size) -> Any:
+    """Compile a detector for canvases of one width and height, and return a request of it."""
     options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False}
     if threads := os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]:
         options["INFERENCE_NUM_THREADS"] = int(threads)
-    return compiled(steps.build(), options).create_infer_request()
+    return compiled(read_yolox(graph, *size), options).create_infer_request()
 
 
-def _tile_share(pixels: int) -> float:
-    return LARGE_TILE_SHARE if pixels > LARGE_PIXELS else TILE_SHARE
+def _canvases(photo: Photo) -> Iterator[tuple[Size, list[View]]]:
+    """Yield size and views of each canvas: first of the whole photo, and then of each tile."""
+    size = LYING if photo.width >= photo.height else STANDING
+    picture = photo.picture
+    is_tiled = max(photo.width, photo.height) > MAX_REDUCTION * WHOLE_SIDE
+    if is_tiled:
+        width, height = picture.size
+        scale = min(DETAIL_SIDE / max(width, height), math.sqrt(DETAIL_PIXELS / (width * height)))
+        picture = _resize(picture, min(1.0, scale))
+    yield size, _views_of_whole(picture, photo, size)
+    if is_tiled:
+        for tile in _tiles(picture, size):
+            yield size, [_view_of_tile(picture, tile, photo)]
 
 
-def _passes(photo: Photo) -> Iterator[Pass]:
-    width, height = photo.picture.size
-    whole = Window(0, 0, width, height)
-    yield Pass(whole, SIDE, MIN_SCORE, 0, height, is_tile=False)
-    yield Pass(whole, CLOSE_SIDE, MIN_SCORE, CLOSE_SHARE * height, height, is_tile=False)
-    for tile in _tiles(photo):
-        highest = MAX_TILE_HEIGHT * max(tile.right - tile.left, tile.bottom - tile.top)
-        yield Pass(tile, SIDE, MIN_TILE_SCORE, 0, highest, is_tile=True)
+def _views_of_whole(picture: Image.Image, photo: Photo, size: Size) -> list[View]:
+    """Return the views of a whole photo, in two opposite corners of a canvas."""
+    canvas_width, canvas_height = size
+    width, height = picture.size
+    scale = min(WHOLE_SIDE / max(width, height), canvas_width / width, canvas_height / height)
+    large = _resize(picture, scale)
+    small = _resize(picture, CLOSE_SIDE / max(width, height))
+    window = Window(0, 0, photo.width, photo.height)
+    left = canvas_width - small.width
+    top = canvas_height - small.height
+    least = CLOSE_SHARE * small.height
+    return [
+        View(large, 0, 0, window, MIN_SCORE, 0, large.height, is_tile=False),
+        View(small, left, top, window, MIN_SCORE, least, small.height, is_tile=False),
+    ]
 
 
-def _tiles(photo: Photo) -> Iterator[Window]:
-    """Yield the tiles of a photo in pixels of its picture; none if it is small."""
-    if max(photo.width, photo.height) <= MAX_REDUCTION * SIDE:
-        return
-    width, height = photo.picture.size
-    side = _tile_share(photo.width * photo.height) * max(width, height)
-    overlap = TILE_OVERLAP * max(width, height)
-    for top in _tile_starts(height, side, overlap):
-        for left in _tile_starts(width, side, overlap):
-            yield Window(left, top, min(left + side, width), min(top + side, height))
+def _view_of_tile(picture: Image.Image, tile: Window, photo: Photo) -> View:
+    """Return the view of a tile of a picture of the photo."""
+    across = photo.width / picture.width
+    down = photo.height / picture.height
+    window = Window(tile.left * across, tile.top * down, tile.right * across, tile.bottom * down)
+    part = picture.crop(tile)
+    return View(part, 0, 0, window, MIN_TILE_SCORE, 0, MAX_TILE_HEIGHT, is_tile=True)
 
 
-def _tile_starts(length: float, side: float, overlap: float) -> Array:
-    """Return where the tiles begin along an edge of the photo, at equal distances."""
+def _resize(picture: Image.Image, scale: float) -> Image.Image:
+    size = (max(1, round(scale * picture.width)), max(1, round(scale * picture.height)))
+    return picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0)
+
+
+def _tiles(picture: Image.Image, size: Size) -> Iterator[Window]:
+    """Yield the tiles of a picture, at most of a size, in its pixels."""
+    width, height = size
+    overlap = TILE_OVERLAP * max(picture.size)
+    for top in _tile_starts(picture.height, height, overlap):
+        for left in _tile_starts(picture.width, width, overlap):
+            right = min(left + width, picture.width)
+            bottom = min(top + height, picture.height)
+            yield Window(left, top, right, bottom)
+
+
+def _tile_starts(length: int, side: int, overlap: float) -> list[int]:
+    """Return where the tiles begin along an edge of the picture, at about equal distances."""
     if length <= side:
-        return np.zeros(1)
+        return [0]
     count = math.ceil((length - overlap) / (side - overlap))
-    return np.linspace(0.0, length - side, count)
+    return [round(start) for start in np.linspace(0, length - side, count)]
 
 
-def _are_cut(boxes: Array, window: Window, picture: Image.Image) -> NDArray[np.bool_]:
-    """Return which boxes `(n,)` reach an edge of a window that is no edge of the picture."""
-    whole = Window(0, 0, *picture.size)
-    is_inner = [abs(edge - outer) > EDGE for edge, outer in zip(window, whole, strict=True)]
-    is_reached = np.abs(boxes - window) <= EDGE
+def _detections(boxes: Array, scores: Array, view: View, photo: Photo, number: int) -> Detections:
+    """Select the boxes of a view from those of its canvas.
+
+    Args:
+        boxes: in pixels of the canvas, `(n, 4)`.
+        scores: `(n,)`.
+        number: number of the view.
+
+    Returns:
+        Boxes in pixels of the photo.
+    """
+    width, height = view.picture.size
+    boxes = boxes - [view.left, view.top] * 2
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    usable = scores >= view.min_score
+    usable &= ((centres >= 0) & (centres <= [width, height])).all(axis=1)
+    boxes = np.clip(boxes[usable], 0.0, [width, height] * 2)
+    scores = scores[usable]
+    heights = boxes[:, 3] - boxes[:, 1]
+    whole = (view.min_height <= heights) & (heights <= view.max_height)
+    whole &= ~_are_cut(boxes, view, photo)
+    window = view.window
+    scale = [(window.right - window.left) / width, (window.bottom - window.top) / height]
+    boxes = boxes[whole] * (scale * 2) + [window.left, window.top] * 2
+    count = len(boxes)
+    return Detections(boxes, scores[whole], np.full(count, number), np.full(count, view.is_tile))
+
+
+def _are_cut(boxes: Array, view: View, photo: Photo) -> NDArray[np.bool_]:
+    """Return which boxes `(n,)` reach an edge of a view that is no edge of the photo."""
+    whole = Window(0, 0, photo.width, photo.height)
+    is_inner = [abs(edge - outer) > 1 for edge, outer in zip(view.window, whole, strict=True)]
+    is_reached = np.abs(boxes - [0, 0, *view.picture.size]) <= EDGE
     return np.asarray((is_reached & is_inner).any(axis=1))
 
 
@@ -300,8 +326,8 @@ def _one_for_each_person(detections: Detections) -> list[int]:
         shared = np.clip(upper - lower, 0.0, None).prod(axis=1)
         overlaps = shared / np.maximum(areas[index] + areas[kept] - shared, 1e-9)
         contained = shared / np.maximum(np.minimum(areas[index], areas[kept]), 1e-9)
-        of_another_pass = detections.passes[kept] != detections.passes[index]
-        is_known = (overlaps > MAX_OVERLAP) | (of_another_pass & (contained > MAX_CONTAINED))
+        of_another_view = detections.views[kept] != detections.views[index]
+        is_known = (overlaps > MAX_OVERLAP) | (of_another_view & (contained > MAX_CONTAINED))
         if not is_known.any():
             kept.append(index)
     return sorted(kept, key=lambda index: -detections.scores[index])

@@ -24,8 +24,9 @@ def decode_people(output: Array, canvas: tuple[int, int]) -> tuple[Array, Array]
     """Decode the box of a person in each cell.
 
     Args:
-        output: `(n, 85)`; the centre of a box as an offset from its cell's corner and the logarithm
-            of its width and height, both in strides, and scores of the object and of 80 classes.
+        output: `(n, 85)`, or its first six columns; the centre of a box as an offset from its
+            cell's corner and the logarithm of its width and height, both in strides, and scores of
+            the object and of 80 classes.
         canvas: height and width of the input in pixels, multiples of 32.
 
     Returns:
@@ -33,7 +34,7 @@ def decode_people(output: Array, canvas: tuple[int, int]) -> tuple[Array, Array]
         `(n,)`: those of the object times those of a person.
     """
     cells, strides = _cells(canvas)
-    rows = output.astype(np.float64)
+    rows = output[:, : PERSON + 1].astype(np.float64)
     centres = (rows[:, :2] + cells) * strides
     halves = np.exp(rows[:, 2:OBJECT]) * strides / 2
     boxes = np.concatenate([centres - halves, centres + halves], axis=1)

@@ -7,7 +7,7 @@ import re
 import resource
 import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -171,7 +171,7 @@ def decode_crop(data: bytes, limits: CropLimits = DEFAULT_LIMITS) -> Image.Image
 
 def decode_photo(
     data: bytes,
-    detail_pixels: Callable[[int], int] | None,
+    detail_pixels: int | None,
     limits: CropLimits = DEFAULT_LIMITS,
 ) -> Photo:
     """Decode an image file like `decode_crop`, but a large JPEG at a reduced size.
@@ -181,8 +181,7 @@ def decode_photo(
 
     Args:
         data: the file.
-        detail_pixels: returns the least number of pixels to keep, given the number of a photo;
-            None keeps all.
+        detail_pixels: least number of pixels to keep; None keeps all.
         limits: limits of the file.
 
     Raises:
@@ -207,14 +206,14 @@ def decode_photo(
         raise
 
 
-def _decode(data: bytes, limits: CropLimits, detail_pixels: Callable[[int], int] | None) -> Photo:
+def _decode(data: bytes, limits: CropLimits, detail_pixels: int | None) -> Photo:
     image = _open(data, limits)
     width, height = image.size
     try:
         _check_whole(data)
         image.seek(0)
         if detail_pixels is not None:
-            _reduce_jpeg(image, detail_pixels(width * height))
+            _reduce_jpeg(image, detail_pixels)
         image.load()
         is_turned = _turn_upright(image)
         picture = _to_rgb(image)
@@ -285,9 +284,7 @@ def _is_overcommit_strict() -> bool:
         return False
 
 
-def _decode_with_room(
-    data: bytes, limits: CropLimits, detail_pixels: Callable[[int], int] | None
-) -> Photo:
+def _decode_with_room(data: bytes, limits: CropLimits, detail_pixels: int | None) -> Photo:
     """Decode again after a failure that too little memory may have caused.
 
     Decoders report too little memory as damage. A file is damaged if it fails while there is enough

@@ -28,7 +28,7 @@ PER_FRAME_MEGAPIXEL = 2.0
 # Priced below its actual time: only enrollments encode cut crops, and they do so in the large pool.
 PER_CUT_MEGAPIXEL = 2.0
 PER_IMAGE = 0.5
-# One pass of the detector of people takes 20 to 25 ms.
+# One pass of the detector of people takes 15 to 25 ms.
 PER_DETECTOR_PASS = 2.0
 PER_PAIR = 0.001
 # Price of comparing one sighting with one crop of a watch list: 250,000 comparisons took 32 ms for

@@ -20,7 +20,7 @@ from model.arrays import Pixels
 from model.crops.decode import CropLimits, CropProblem, decode_crop, decode_photo
 from model.crops.frames import FrameCrop, ImageFile, png_of
 from model.crops.quality import QualityFault, measure_quality, quality_faults
-from model.people_detector import DetectedPerson, PeopleDetector, detail_pixels, passes_of
+from model.people_detector import DETAIL_PIXELS, DetectedPerson, PeopleDetector, passes_of
 from model.preprocessing import Preprocessing
 from service.engine.admission import (
     LARGE_PIXELS,
@@ -41,6 +41,7 @@ from service.engine.device import (
     pass_error,
 )
 from service.errors import UnusableImages
+from service.ops.memory import return_freed_memory
 from service.ops.threads import MonitoredThreadPool
 from service.settings import KeepImages, QualityPolicy, Settings
 
@@ -256,8 +257,13 @@ class Pipeline:
         """
 
         def detect() -> tuple[int, int, list[DetectedPerson]]:
-            decoded = decode_photo(photo, detail_pixels, self._limits)
-            return decoded.width, decoded.height, detector.detect(decoded)
+            decoded = decode_photo(photo, DETAIL_PIXELS, self._limits)
+            width, height = decoded.width, decoded.height
+            people = detector.detect(decoded)
+            del decoded
+            if width * height > LARGE_PIXELS:
+                return_freed_memory()
+            return width, height, people
 
         try:
             # The detector computes one photo at a time. Crops need not wait for it.

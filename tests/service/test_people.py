@@ -1,15 +1,18 @@
 """People on a photo: the service finds them, and keeps nothing of it."""
 
 import io
+import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from gmn_client import ServiceFailed
 from model import people_detector
 from model.crops.decode import Photo, decode_photo
-from model.people_detector import SHIPPED_DETECTOR, PeopleDetector, detail_pixels
+from model.people_detector import DETAIL_PIXELS, SHIPPED_DETECTOR, PeopleDetector
+from service.engine import images
 from tests.drawn_photos import BACKGROUND, drawn_people
 from tests.outside import audit_lines, bearer, encoded, problem
 from tests.service.conftest import files
@@ -106,21 +109,22 @@ def detect(detector, picture):
 
 
 @pytest.mark.parametrize(
-    ("size", "share"),
+    ("size", "share", "down"),
     [
-        ((1000, 700), 0.25),
-        ((1920, 1080), 0.18),
-        ((1800, 2400), 0.18),
-        ((1080, 1920), 0.18),
-        ((1500, 1500), 0.18),
+        ((1000, 700), 0.25, 0.2),
+        ((1920, 1080), 0.18, 0.2),
+        ((1800, 2400), 0.18, 0.2),
+        ((1080, 1920), 0.18, 0.2),
+        ((1500, 1500), 0.18, 0.4),
     ],
 )
-def test_small_people_are_found_once_each_on_a_large_photo(people, detector, size, share):
+def test_small_people_are_found_once_each_on_a_large_photo(people, detector, size, share, down):
     height = round(share * size[1])
     lefts = [round(left * size[0]) for left in (0.1, 0.45, 0.8)]
     # Of the drawn people the network takes some for no person.
     drawn = (people[2], people[6], people[10])
-    picture, places = paste(drawn, size, height, lefts, round(0.4 * size[1]))
+    # No edge of a tile cuts them. The network finds drawn people only where they are large.
+    picture, places = paste(drawn, size, height, lefts, round(down * size[1]))
     found = detect(detector, picture)
     assert len(found) == 3
     for place in places:
@@ -137,7 +141,7 @@ def test_a_person_who_fills_a_photo_is_found_once(people, detector, size):
 
 def test_a_large_photo_has_the_same_people_at_a_reduced_size(people, detector):
     picture, _ = paste(people[6:9], (2800, 2100), 700, (280, 1260, 2240), 800)
-    photo = decode_photo(encoded(picture, "JPEG", quality=92), detail_pixels)
+    photo = decode_photo(encoded(picture, "JPEG", quality=92), DETAIL_PIXELS)
     assert (photo.picture.size, photo.width, photo.height) == ((1400, 1050), 2800, 2100)
     found = [person._asdict() for person in detector.detect(photo)]
     places = [
@@ -147,6 +151,49 @@ def test_a_large_photo_has_the_same_people_at_a_reduced_size(people, detector):
     assert len(found) == len(places) == 3
     for place in places:
         assert max(overlap(person, place) for person in found) > 0.8
+
+
+SHAPES = [(width, 1000) for width in range(300, 4000, 50)]
+
+
+@pytest.mark.parametrize(
+    "size", [(1600, 1200), (1200, 1600), (1920, 1080), (1600, 1600), (9000, 90)]
+)
+def test_the_tiles_of_a_photo_cover_it_and_overlap(size):
+    photo = Photo(Image.new("RGB", size), *size)
+    tiles = [views[0].window for _, views in list(people_detector._canvases(photo))[1:]]
+    assert 2 <= len(tiles) <= people_detector.MAX_TILES
+    seen = np.zeros(size[::-1], int)
+    for tile in tiles:
+        left, top, right, bottom = (round(edge) for edge in tile)
+        seen[top:bottom, left:right] += 1
+    assert seen.min() == 1
+    for first, second in itertools.pairwise(tiles):
+        if first.top == second.top:
+            assert first.right - second.left >= 0.049 * max(size)
+
+
+@pytest.mark.parametrize("size", SHAPES + [(height, width) for width, height in SHAPES])
+def test_no_photo_has_more_than_six_tiles_and_its_two_whole_views_lie_apart(size):
+    photo = Photo(Image.new("RGB", size), *size)
+    (canvas, (large, small)), *tiles = people_detector._canvases(photo)
+    assert len(tiles) <= people_detector.MAX_TILES
+    across = small.left - large.picture.width
+    down = small.top - large.picture.height
+    assert max(across, down) >= 16
+    for view in (large, small, *(tile for _, (tile,) in tiles)):
+        assert view.left + view.picture.width <= canvas[0]
+        assert view.top + view.picture.height <= canvas[1]
+
+
+def test_memory_is_returned_after_a_large_photo_alone(open_service, people, monkeypatch):
+    returned = []
+    monkeypatch.setattr(images, "return_freed_memory", lambda: returned.append(True))
+    served = open_service()
+    for size, calls in (((1280, 720), 0), ((2000, 1500), 1)):
+        picture, _ = paste(people[6:7], size, 400, (100,), 150)
+        find(served, encoded(picture, "JPEG"))
+        assert len(returned) == calls
 
 
 def test_a_photo_that_lies_on_its_side_has_boxes_as_it_is_shown(served, photo):
