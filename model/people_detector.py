@@ -179,7 +179,7 @@ class PeopleDetector:
 
 def passes_of(pixels: int) -> int:
     """Estimate the passes of the network over a photo of `pixels` pixels."""
-    return 1 + MAX_TILES if pixels > (MAX_REDUCTION * WHOLE_SIDE) ** 2 else 1
+    return 1 + MAX_TILES if pixels > (MAX_REDUCTION * min(LYING)) ** 2 else 1
 
 
 def find_people_detector() -> PeopleDetector | None:
@@ -201,7 +201,7 @@ def _canvases(photo: Photo) -> Iterator[tuple[Size, list[View]]]:
     """Yield size and views of each canvas: first of the whole photo, and then of each tile."""
     size = LYING if photo.width >= photo.height else STANDING
     picture = photo.picture
-    is_tiled = max(photo.width, photo.height) > MAX_REDUCTION * WHOLE_SIDE
+    is_tiled = MAX_REDUCTION * _scale_of_whole(photo.width, photo.height, size) < 1
     if is_tiled:
         width, height = picture.size
         scale = min(DETAIL_SIDE / max(width, height), math.sqrt(DETAIL_PIXELS / (width * height)))
@@ -215,10 +215,8 @@ def _canvases(photo: Photo) -> Iterator[tuple[Size, list[View]]]:
 def _views_of_whole(picture: Image.Image, photo: Photo, size: Size) -> list[View]:
     """Return the views of a whole photo, in two opposite corners of a canvas."""
     canvas_width, canvas_height = size
-    width, height = picture.size
-    scale = min(WHOLE_SIDE / max(width, height), canvas_width / width, canvas_height / height)
-    large = _resize(picture, scale)
-    small = _resize(picture, CLOSE_SIDE / max(width, height))
+    large = _resize(picture, _scale_of_whole(*picture.size, size))
+    small = _resize(picture, CLOSE_SIDE / max(picture.size))
     window = Window(0, 0, photo.width, photo.height)
     left = canvas_width - small.width
     top = canvas_height - small.height
@@ -227,6 +225,11 @@ def _views_of_whole(picture: Image.Image, photo: Photo, size: Size) -> list[View
         View(large, 0, 0, window, MIN_SCORE, 0, large.height, is_tile=False),
         View(small, left, top, window, MIN_SCORE, least, small.height, is_tile=False),
     ]
+
+
+def _scale_of_whole(width: int, height: int, size: Size) -> float:
+    """Return by how much a whole photo is enlarged on a canvas."""
+    return min(WHOLE_SIDE / max(width, height), size[0] / width, size[1] / height)
 
 
 def _view_of_tile(picture: Image.Image, tile: Window, photo: Photo) -> View:

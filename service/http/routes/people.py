@@ -32,8 +32,9 @@ async def find_people(
     """Finds the people on a photo: their boxes, which a query or an enrollment takes as `boxes`.
 
     The photo is not stored. At most 128 people are returned, the most certain first. A photo with
-    more than 720 pixels in width or height is also looked at in up to six overlapping tiles, where
-    small people are found. People that it misses look like absent ones: draw their boxes yourself.
+    more than 720 pixels in its longer or 576 in its shorter side is also looked at in up to six
+    overlapping tiles, where small people are found. People that it misses look like absent ones:
+    draw their boxes yourself.
     """
     runtime = call.runtime
     runtime.audit.require_room()
