@@ -178,8 +178,8 @@ class Settings(BaseSettings):
     and on a CPU OpenVINO, unless another runtime takes clearly less processor time when the record
     is first used."""
     dtype: DtypeName = "auto"
-    """Number format of the embedder: `float32` or `bfloat16`. `auto` is float32 on a GPU, and on a
-    CPU the format that `GMN_RUNTIME=auto` chose."""
+    """Number format of the embedder: `float32` or `bfloat16`. `auto` is that of the record, and
+    float32 for a new one."""
     max_batch: int | None = Field(None, ge=1, le=1024)
     """Images that PyTorch embeds before other work has its turn, by default 128 on a GPU, in one
     forward pass, and 32 on a CPU. OpenVINO embeds them one by one, several at once."""

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from model import runtimes as computing
 from model.artefact import load_artefact, resolve_artefact
+from model.precision import cpu_has_bfloat16
 from model.problems import InputProblem
 from model.runtimes import TorchOptions, build_runtime
 from model.torch_runtime import TorchRuntime
@@ -112,6 +113,14 @@ def test_a_shipped_artefact_is_computed_by_openvino(records, name):
     assert choice.crops_per_cpu_second[choice.name] > choice.crops_per_cpu_second["torch float32"]
 
 
+def test_bfloat16_is_computed_only_if_it_is_asked_for(monkeypatch):
+    monkeypatch.setattr("model.precision.cpu_has_bfloat16", lambda: True)
+    formats = {dtype for _, dtype in runtimes._list_candidates(_settings(), "cpu")}
+    assert formats == {"float32"}
+    asked = runtimes._list_candidates(_settings(dtype="bfloat16"), "cpu")
+    assert {dtype for _, dtype in asked} == {"bfloat16"}
+
+
 def test_a_choice_is_kept_and_not_measured_again(artefact, records, built, monkeypatch):
     _, first = _choose(artefact, records)
     built.clear()
@@ -193,7 +202,7 @@ def test_what_cannot_be_computed_with_is_refused_with_the_remedy(
 
 def test_a_cpu_without_bfloat16_refuses_it_in_openvino(artefact, records):
     pytest.importorskip("openvino")
-    if ("openvino", "bfloat16") in runtimes._list_candidates(_settings(), "cpu"):
+    if cpu_has_bfloat16():
         pytest.skip("this CPU multiplies bfloat16")
     with pytest.raises(InputProblem, match="does not multiply bfloat16; set GMN_DTYPE=float32"):
         _choose(artefact, records, runtime="openvino", dtype="bfloat16")
