@@ -41,7 +41,7 @@ from service.engine.device import (
     pass_error,
 )
 from service.errors import UnusableImages
-from service.ops.memory import return_freed_memory
+from service.ops.memory import return_free_memory
 from service.ops.threads import MonitoredThreadPool
 from service.settings import KeepImages, QualityPolicy, Settings
 
@@ -262,7 +262,7 @@ class Pipeline:
             people = detector.detect(decoded)
             del decoded
             if width * height > LARGE_PIXELS:
-                return_freed_memory()
+                return_free_memory()
             return width, height, people
 
         try:

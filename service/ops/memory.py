@@ -27,7 +27,7 @@ def return_free_memory() -> None:
     """Return memory that glibc holds free to the system; with another C library do nothing.
 
     What reading and compiling a network has freed lies between what remains, so that glibc would
-    hold tens of MB.
+    hold tens of MB, and after a photo of 12 megapixels 20 MB.
     """
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:

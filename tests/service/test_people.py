@@ -188,7 +188,7 @@ def test_no_photo_has_more_than_six_tiles_and_its_two_whole_views_lie_apart(size
 
 def test_memory_is_returned_after_a_large_photo_alone(open_service, people, monkeypatch):
     returned = []
-    monkeypatch.setattr(images, "return_freed_memory", lambda: returned.append(True))
+    monkeypatch.setattr(images, "return_free_memory", lambda: returned.append(True))
     served = open_service()
     for size, calls in (((1280, 720), 0), ((2000, 1500), 1)):
         picture, _ = paste(people[6:7], size, 400, (100,), 150)
