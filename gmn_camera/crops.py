@@ -7,7 +7,7 @@ the edge of the frame.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -61,6 +61,7 @@ class ChosenCrop(NamedTuple):
         seconds: the same moment by `time.monotonic`.
         jpeg: content of an image file.
         still: whether the person stays, so that the next crop comes in a minute.
+        zone: name of the zone in which the person stood at its frame; None without one.
     """
 
     track: str
@@ -69,6 +70,7 @@ class ChosenCrop(NamedTuple):
     seconds: float
     jpeg: bytes
     still: bool
+    zone: str | None
 
 
 @dataclass
@@ -80,12 +82,14 @@ class Candidate:
         seconds: the same moment by `time.monotonic`.
         pixels: RGB `(height, width, 3)`.
         quality: between 0 and 1.
+        zone: name of the zone in which the person stood; None without one.
     """
 
     captured_at: datetime
     seconds: float
     pixels: Pixels
     quality: float
+    zone: str | None
 
 
 @dataclass(eq=False)
@@ -145,6 +149,7 @@ class CropChooser:
         boxes: Boxes,
         scores: Scores,
         numbers: NDArray[np.intp],
+        zones: Sequence[str | None],
         seconds: float,
     ) -> list[ChosenCrop]:
         """Add the people of a frame, and return the crops of the parts that end with it.
@@ -152,10 +157,12 @@ class CropChooser:
         Args:
             boxes: boxes of all people, in pixels of the frame.
             numbers: track number of each box `(n,)`; boxes with a negative number are skipped.
+            zones: name of the zone in which the person of each box stands, if it has one.
             seconds: time of capture by `time.monotonic`.
         """
         free = free_shares(boxes)
-        for box, score, free_share, number in zip(boxes, scores, free, numbers, strict=True):
+        people = zip(boxes, scores, free, numbers, zones, strict=True)
+        for box, score, free_share, number, zone in people:
             if number < 0:
                 continue
             passage = self._passages.get(int(number))
@@ -165,7 +172,7 @@ class CropChooser:
                 self._passages[int(number)] = passage
             passage.seen_at = seconds
             if self._looks_for_crop(passage, seconds):
-                self._look(passage, frame, seconds, box, float(score), float(free_share))
+                self._look(passage, frame, seconds, box, float(score), float(free_share), zone)
         return list(self._end_parts(seconds))
 
     def end(self) -> list[ChosenCrop]:
@@ -201,6 +208,7 @@ class CropChooser:
         box: Boxes,
         score: float,
         free_share: float,
+        zone: str | None,
     ) -> None:
         left, top, right, bottom = box.tolist()
         width = right - left
@@ -228,7 +236,7 @@ class CropChooser:
         if passage.part_began_at is None:
             passage.part_began_at = seconds
         if passage.best is None or quality > passage.best.quality:
-            passage.best = Candidate(frame.captured_at, seconds, crop.copy(), quality)
+            passage.best = Candidate(frame.captured_at, seconds, crop.copy(), quality, zone)
 
 
 def _choose(passage: Passage, *, still: bool) -> ChosenCrop:
@@ -241,7 +249,7 @@ def _choose(passage: Passage, *, still: bool) -> ChosenCrop:
     passage.part_began_at = None
     passage.chosen_at = best.seconds
     jpeg = _encode(best.pixels)
-    return ChosenCrop(passage.track, number, best.captured_at, best.seconds, jpeg, still)
+    return ChosenCrop(passage.track, number, best.captured_at, best.seconds, jpeg, still, best.zone)
 
 
 def _encode(pixels: Pixels) -> bytes:

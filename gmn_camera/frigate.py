@@ -24,6 +24,8 @@ from gmn_camera.frigate_api import (
 )
 from gmn_client import Client
 from gmn_client.errors import GmnError, KeyRefused
+from gmn_client.uploads import PlacedBox
+from gmn_client.zones import MAX_ZONE_NAME
 
 log = logging.getLogger(__name__)
 # Frigate may announce a better snapshot of a person many times a second.
@@ -52,13 +54,22 @@ class FrigateSnapshot(BaseModel):
 
 
 class FrigateObject(BaseModel):
-    """The object of an event, as Frigate describes it."""
+    """The object of an event, as Frigate describes it.
+
+    Attributes:
+        current_zones: names of the zones in which it is.
+    """
 
     id: EventId
     camera: CameraName
     label: str
     false_positive: bool | None = False
+    current_zones: list[str] = []
     snapshot: FrigateSnapshot | None = None
+
+    @property
+    def zone(self) -> str | None:
+        return self.current_zones[0][:MAX_ZONE_NAME] if self.current_zones else None
 
 
 class FrigateEvent(BaseModel):
@@ -148,17 +159,17 @@ class FrigateBridge:
             return
         known.frame_time = snapshot.frame_time
         known.asked_at = time.monotonic()
+        box = PlacedBox(
+            x=left,
+            y=top,
+            width=right - left,
+            height=bottom - top,
+            track=event.after.id,
+            zone=event.after.zone,
+        )
         sighted = self._service.sight_frame(
             picture,
-            [
-                {
-                    "x": left,
-                    "y": top,
-                    "width": right - left,
-                    "height": bottom - top,
-                    "track": event.after.id,
-                }
-            ],
+            [box],
             camera=event.after.camera,
             captured_at=datetime.fromtimestamp(snapshot.frame_time, UTC),
             wait=True,

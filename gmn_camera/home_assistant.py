@@ -264,6 +264,7 @@ class HomeAssistant:
             "list": alert.gallery,
             "identity": alert.identity,
             "camera": alert.camera,
+            "zone": alert.zone,
             "captured_at": None if alert.captured_at is None else alert.captured_at.isoformat(),
             "probability": alert.probability,
             "trial": alert.trial,

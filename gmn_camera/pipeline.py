@@ -27,6 +27,8 @@ JITTER_SECONDS = 0.02
 IDLE_SECONDS = 0.25
 # Longest interval while nobody is there and nothing moves.
 EMPTY_SECONDS = 1.0
+# Stands for the index of a zone.
+OUTSIDE = -1
 # A box may reach the lower edge of the frame. Its feet still lie in a zone that ends there.
 LOWEST_FEET = 0.9999
 
@@ -93,9 +95,13 @@ class CropPipeline:
         # A person of whom the detector is not sure yet may stand still.
         self._empty_view = None if len(detections.boxes) else view_of(frame)
         numbers = self._tracker.update(seconds, detections.boxes, detections.scores)
-        numbers[~_are_in_zones(detections.boxes, self.zones)] = NO_TRACK
+        zone_names: list[str | None] = [None] * len(numbers)
+        if zones := self.zones:
+            first_zones = _first_zones(detections.boxes, zones)
+            numbers[first_zones == OUTSIDE] = NO_TRACK
+            zone_names = [zones[first].name for first in first_zones]
         boxes = detections.boxes * ([frame.width, frame.height] * 2)
-        crops = self.chooser.add(frame, boxes, detections.scores, numbers, seconds)
+        crops = self.chooser.add(frame, boxes, detections.scores, numbers, zone_names, seconds)
         is_followed = numbers != NO_TRACK
         self._found = FoundPeople(boxes[is_followed], numbers[is_followed], crops)
         return self._found
@@ -117,12 +123,17 @@ class CropPipeline:
         return self.chooser.end()
 
 
-def _are_in_zones(boxes: Boxes, zones: Sequence[Zone]) -> NDArray[np.bool_]:
-    if not zones:
-        return np.ones(len(boxes), bool)
+def _first_zones(boxes: Boxes, zones: Sequence[Zone]) -> NDArray[np.intp]:
+    """Return the index of the first zone that contains the feet of each box, `(n,)`.
+
+    Args:
+        boxes: in shares of the frame.
+        zones: at least one.
+    """
     feet_x = (boxes[:, 0] + boxes[:, 2]) / 2
     feet_y = np.minimum(boxes[:, 3], LOWEST_FEET)
-    return np.asarray(np.any([_are_inside(zone, feet_x, feet_y) for zone in zones], axis=0))
+    is_inside = np.stack([_are_inside(zone, feet_x, feet_y) for zone in zones])
+    return np.where(is_inside.any(axis=0), is_inside.argmax(axis=0), OUTSIDE)
 
 
 def _are_inside(zone: Zone, xs: NDArray[np.float64], ys: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -130,8 +141,9 @@ def _are_inside(zone: Zone, xs: NDArray[np.float64], ys: NDArray[np.float64]) ->
 
     A ray from an enclosed point to the right crosses an odd number of edges.
     """
+    corners = zone.corners
     crossings = np.zeros(len(xs), int)
-    for (x0, y0), (x1, y1) in zip(zone, [*zone[1:], zone[0]], strict=True):
+    for (x0, y0), (x1, y1) in zip(corners, [*corners[1:], corners[0]], strict=True):
         is_between = (y0 > ys) != (y1 > ys)
         if y0 != y1:
             edge_x = x0 + (ys - y0) * (x1 - x0) / (y1 - y0)

@@ -200,6 +200,7 @@ class CropSender:
                 idempotency_key=idempotency_key,
                 watch=True,
                 still=[crop.still for crop in batch],
+                zone=[crop.zone for crop in batch],
             )
             results = [result.problem for result in enrolled.results]
         else:
@@ -210,6 +211,7 @@ class CropSender:
                 ),
                 camera=self._camera,
                 still=[crop.still for crop in batch],
+                zone=[crop.zone for crop in batch],
             )
             results = [result.problem for result in sighted.results]
         return [problem for problem in results if problem is not None]

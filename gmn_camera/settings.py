@@ -60,7 +60,8 @@ class CameraSettings(BaseModel):
         fps: frames per second that are processed.
         min_height: least height of a person for a crop, in pixels.
         min_iou: least intersection over union of a box with the predicted box of its track.
-        zone: polygons, one of which must contain a person's feet; empty for the whole frame.
+        zone: polygons, one of which must contain a person's feet; empty for the whole frame. The
+            first one that does is named to the service.
         hours: time of day on this machine, such as `22:00-06:00`; empty for the whole day.
         queue: largest number of a stream's crops that wait for the service.
         detector: file of a user's own network; None for the shipped one.

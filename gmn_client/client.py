@@ -264,6 +264,7 @@ class Connection(Methods):
         keep_best: int | None = None,
         watch: bool = False,
         still: bool | Sequence[bool] = False,
+        zone: str | Sequence[str | None] | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Enrollment:
         """Enrolls any number of images, in batches; `results` has an outcome per image, in order.
@@ -282,6 +283,7 @@ class Connection(Methods):
                 the gallery must have a retention.
             still: with `watch`, whether the person stays at the same place, of all images or of
                 each, as in `sight`.
+            zone: with `watch`, the zone in which the person stands, as in `sight`.
             progress: called after each batch with the number of images answered so far.
 
         Raises:
@@ -304,7 +306,8 @@ class Connection(Methods):
                 **uploads.enrollment_fields(batch),
                 "keep_best": keep_best,
                 "watch": watch or None,
-                "still": (still if isinstance(still, bool) else still[done : done + count]) or None,
+                "still": _of_batch(still, done, count) or None,
+                "zone": _of_batch(zone, done, count),
             }
             headers = uploads.idempotency_header(name)
             call = Call(
@@ -403,6 +406,13 @@ class Connection(Methods):
             await self._sleep(min(POLL_SECONDS, remaining))
 
     watch_job = calls.listed(_watch)
+
+
+def _of_batch(option: object, start: int, count: int) -> object:
+    """Return the values of a batch's images, if an option has one for each image."""
+    if isinstance(option, Sequence) and not isinstance(option, str):
+        return option[start : start + count]
+    return option
 
 
 def _merge(answers: list[Enrollment]) -> Enrollment:

@@ -115,6 +115,8 @@ class SightingFields(TypedDict, total=False):
         track: the tracker's id of the track within the camera.
         still: whether the person stays at the same place, of all images or of each; the track then
             waits 90 instead of 10 seconds for its next crop.
+        zone: the zone of the camera's picture in which the person stands, of all images or of each,
+            which an alert names.
         wait: whether to return the matches.
     """
 
@@ -122,6 +124,7 @@ class SightingFields(TypedDict, total=False):
     captured_at: datetime | str
     track: str
     still: bool | Sequence[bool]
+    zone: str | Sequence[str | None]
     wait: bool
 
 
@@ -299,7 +302,7 @@ class Methods(Calls):
         """Compares the crops in the boxes of one image with the watch lists, like `sight`.
 
         Args:
-            boxes: each with its own `camera`, `captured_at`, `track` and `still`, if any.
+            boxes: each with its own `camera`, `captured_at`, `track`, `still` and `zone`, if any.
         """
 
     @Request("POST", "cameras/{camera}/heartbeat", repeatable=True)
@@ -327,8 +330,9 @@ class Methods(Calls):
         """Replaces the zones that the program of a camera gets as the answer to its heartbeat.
 
         Args:
-            zones: polygons such as `0,0.5 1,0.5 1,1 0,1`, in shares of the frame; none for those in
-                the settings of the program.
+            zones: polygons such as `0,0.5 1,0.5 1,1 0,1`, in shares of the frame, with a name as in
+                `door: 0,0.5 1,0.5 1,1 0,1` if alerts are to have it; none for those in the settings
+                of the program.
             key_id: the key that sends the camera's crops; default: the client's own.
         """
 

@@ -1462,11 +1462,12 @@ class Passage(WireModel):
     `margin` is `score` minus `threshold`. `probability` is known where the score exceeds the
     threshold: it was below 0.5, which an alert needs as well. `height` is that of the crop in
     pixels, and null if a vector was sent in its place; `faults` are the limits of quality that it
-    exceeds. `sentence` says all of this in words.
+    exceeds. `sentence` says all of this in words. `zone` is as in an alert.
     """
 
     captured_at: Moment
     camera: str | None
+    zone: str | None = None
     track: str | None
     score: float
     threshold: float
@@ -1519,8 +1520,9 @@ class HeartbeatAnswer(WireModel):
     """The answer to a heartbeat: zones and wishes of an administrator for the camera's program.
 
     `zones` are polygons, one of which has to contain a person's feet; each has its corners `X,Y` in
-    shares of the frame, with spaces between them. Without any, those in the settings of the program
-    hold. `still_wanted` asks for a still of the camera.
+    shares of the frame, with spaces between them, and before them its name with a colon, if it has
+    one. Without any, those in the settings of the program hold. `still_wanted` asks for a still of
+    the camera.
     """
 
     zones: list[str]
@@ -1542,7 +1544,8 @@ class Alert(WireModel):
     `cohesion` is null unless its track has several crops. `follows` is the person's previous visit
     to another camera, unless it was rejected. `reference_url` has the nearest crop of the list.
     `trial` is true if the list was on trial at the camera when it was raised, or when it took the
-    crop that it shows.
+    crop that it shows. `zone` names the zone of the camera's picture in which the person stood at
+    the visit's best crop, if its program said one.
     """
 
     alert_id: str
@@ -1552,6 +1555,7 @@ class Alert(WireModel):
     detail: str | None
     identity: str | None
     camera: str | None
+    zone: str | None = None
     track: str | None
     first_seen: Moment
     last_seen: Moment

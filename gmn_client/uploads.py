@@ -102,13 +102,14 @@ class LabelledBox(BoxOfPerson, CropFields):
     """A box with the labels of its crop."""
 
 
-class StillBox(LabelledBox, total=False):
-    """A box of a sighting, whose person may stay at the same place."""
+class PlacedBox(LabelledBox, total=False):
+    """A box of a sighting, whose person may stay at the same place, or stand in a zone."""
 
     still: bool
+    zone: str | None
 
 
-SightedBox: TypeAlias = LabelledBox | StillBox
+SightedBox: TypeAlias = LabelledBox | PlacedBox
 
 
 class CropsChosen(TypedDict, total=False):

@@ -2,30 +2,62 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import unicodedata
+from typing import NamedTuple
 
 MOST_ZONES = 16
 MOST_CORNERS = 64
-# Limit in characters of the text of a zone.
+# Limits in characters of the text of a zone, and of its name.
 MAX_ZONE = 2048
-
-Zone: TypeAlias = tuple[tuple[float, float], ...]
-"""The corners of a polygon, in shares of the frame's width and height."""
+MAX_ZONE_NAME = 64
+# Takes the place of bytes that are not UTF-8.
+REPLACEMENT = "\ufffd"
 
 ZONE_FORM = (
     f"write 3 to {MOST_CORNERS} corners X,Y in shares of the frame with spaces between them, "
-    "such as '0,0.5 1,0.5 1,1 0,1' for the lower half"
+    "such as '0,0.5 1,0.5 1,1 0,1' for the lower half, or with a name 'door: 0,0.5 1,0.5 1,1 0,1'"
 )
 
 
+class Zone(NamedTuple):
+    """A polygon in the picture of a camera.
+
+    Attributes:
+        name: None for a zone without a name; several zones may have the same.
+        corners: X and Y in shares of the frame's width and height.
+    """
+
+    name: str | None
+    corners: tuple[tuple[float, float], ...]
+
+
 def read_zone(text: str) -> Zone:
-    """Parse the corners of a zone.
+    """Parse a zone: its corners, perhaps with a name and a colon before them.
 
     Raises:
-        ValueError: it is no polygon within the frame.
+        ValueError: it is no polygon within the frame, or cannot have that name.
     """
+    name, colon, corners = text.rpartition(":")
+    return Zone(_read_name(name) if colon else None, _read_corners(text, corners))
+
+
+def _read_name(text: str) -> str:
+    name = unicodedata.normalize("NFC", text[:MAX_ZONE]).strip()
+    is_readable = name.isprintable() and REPLACEMENT not in name
+    is_readable &= any(character.isalnum() for character in name)
+    if not is_readable or len(name) > MAX_ZONE_NAME:
+        raise ValueError(
+            f"{name!r:.80} is no name of a zone; write 1 to {MAX_ZONE_NAME} printable characters "
+            "with a letter or digit before the colon, or leave out both"
+        )
+    return name
+
+
+def _read_corners(text: str, written: str) -> tuple[tuple[float, float], ...]:
     try:
-        corners = [tuple(float(number) for number in corner.split(",")) for corner in text.split()]
+        corners = [
+            tuple(float(number) for number in corner.split(",")) for corner in written.split()
+        ]
     except ValueError as error:
         raise ValueError(f"{text!r:.80} is no zone; {ZONE_FORM}") from error
     has_shares = all(

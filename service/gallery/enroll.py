@@ -64,11 +64,13 @@ class ImageToEnroll(CropLabels):
 
     Attributes:
         still: whether its person stays at the same place; for watch lists only, and not stored.
+        zone: the zone of the camera's picture in which it stands; for watch lists only.
         exported: the crop in the export, if it is one; its picture is then stored unchanged.
     """
 
     image: ImageFile | None
     still: bool = False
+    zone: str | None = None
     exported: ExportedCrop | None = None
 
 

@@ -22,12 +22,13 @@ from pydantic import (
 )
 
 from gmn_client.models import Box, CropOrder, SearchedFile
+from gmn_client.zones import MAX_ZONE_NAME
 from model.crops.frames import Frame, FrameCrop, ImageFile
 from model.crops.texts import nfc
 from model.wording import counted
 from service.errors import InvalidField
 from service.gallery.enroll import ComputedVectors, ImageToEnroll, as_computed
-from service.gallery.labels import LABEL_PARSERS, MAX_METADATA_BYTES, MAX_MOMENT
+from service.gallery.labels import LABEL_PARSERS, MAX_METADATA_BYTES, MAX_MOMENT, checked_text
 from service.http.fields import (
     MAX_ID,
     MAX_VECTOR,
@@ -216,6 +217,7 @@ Several = Annotated[list[Value], Field(max_length=MAX_IMAGES)]
 Labels = Several[Text]
 VectorText = Annotated[str, Field(max_length=MAX_VECTOR)]
 MomentText = Annotated[str, Field(max_length=MAX_MOMENT)]
+ZoneName = Annotated[str, Field(max_length=MAX_ZONE_NAME)]
 MetadataLabels = Several[Annotated[str, Field(max_length=MAX_METADATA_BYTES)]]
 KeepBest = Annotated[int, Field(ge=1, le=32)]
 
@@ -281,6 +283,7 @@ class SightedBox(Box):
     captured_at: MomentText | None = None
     track: Track | None = None
     still: bool | None = None
+    zone: ZoneName | None = None
 
     def labels(self, box: str) -> dict[str, Any]:
         sent = self.model_dump(include=set(LABEL_PARSERS), exclude_none=True)
@@ -306,6 +309,9 @@ class LabelledForm(FrameForm):
     still: Several[Annotated[bool, BeforeValidator(lambda value: value or False)]] = Field([])
     """Whether the person stays at the same place: the track then waits 90 instead of 10 seconds for
     its next crop. In an enrollment only with `watch`."""
+    zone: Several[ZoneName] = Field([], examples=[["door"]])
+    """The zone of the camera's picture in which the person stands; alerts name it. In an enrollment
+    only with `watch`."""
 
     def for_images(self, crops: Sequence[ImageFile | None]) -> list[ImageToEnroll]:
         """Return images or crops of boxes with labels; raises `InvalidField` for a bad label."""
@@ -319,16 +325,21 @@ class LabelledForm(FrameForm):
             _require_count(name, values, crops)
         stills = self.still or [False]
         _require_count("still", stills, crops)
+        zones = [_parse_zone(name, "zone") for name in self.zone] or [None]
+        _require_count("zone", zones, crops)
         boxes = self.read_boxes()
         images = []
         for position, crop in enumerate(crops):
             labels = {name: values[position % len(values)] for name, values in sent.items()}
             still = stills[position % len(stills)]
+            zone = zones[position % len(zones)]
             if boxes:
                 box = boxes[position]
-                labels |= box.labels(f"boxes: box {position + 1}")
+                in_boxes = f"boxes: box {position + 1}"
+                labels |= box.labels(in_boxes)
                 still = still if box.still is None else box.still
-            images.append(ImageToEnroll(image=crop, still=still, **labels))
+                zone = zone if box.zone is None else _parse_zone(box.zone, f"{in_boxes}, zone")
+            images.append(ImageToEnroll(image=crop, still=still, zone=zone, **labels))
         return images
 
 
@@ -480,6 +491,10 @@ def _require_count(name: str, values: Sequence[object], crops: Sequence[object])
             f"{name}: given {len(values)} times for {counted(len(crops), 'image')}; give it once "
             "for all of them, or once for each in their order, empty where unknown"
         )
+
+
+def _parse_zone(name: str, field: str) -> str | None:
+    return checked_text(field, name, MAX_ZONE_NAME) if name else None
 
 
 def _parse_label(name: str, text: str, field: str) -> Any:

@@ -74,6 +74,7 @@ CREATE TABLE passages (
     noted_at INTEGER NOT NULL,
     captured_at INTEGER,
     camera TEXT,
+    zone TEXT,
     track TEXT,
     score REAL,
     threshold REAL,
@@ -120,9 +121,9 @@ CREATE INDEX camera_hours_0 ON camera_hours (hour);
 
 -- `number` grows in commit order; `follows` is the id of the person's preceding visit at
 -- another camera. An alert about a list or a camera has a `detail` and no person. From `camera` to
--- `trial`, the columns of a visit are about the crop that it shows: `key_id` is the API key that sent
--- it, only scores of the same `score_kind` are comparable, and `trial` is 1 if the list was on trial
--- at its camera.
+-- `trial`, the columns of a visit are about the crop that it shows: `zone` is where the person
+-- stood, `key_id` is the API key that sent it, only scores of the same `score_kind` are comparable,
+-- and `trial` is 1 if the list was on trial at its camera.
 CREATE TABLE alerts (
     number INTEGER PRIMARY KEY,
     alert_id TEXT NOT NULL UNIQUE,
@@ -134,6 +135,7 @@ CREATE TABLE alerts (
     last_seen INTEGER NOT NULL,
     crops INTEGER NOT NULL,
     camera TEXT,
+    zone TEXT,
     key_id TEXT,
     track TEXT,
     captured_at INTEGER,

@@ -78,6 +78,7 @@ class _Sighting:
         captured: time of capture, at most that of its arrival.
         ahead_seconds: by how much the time that was sent is ahead of this clock; None without any.
         still: whether its person stays at the same place.
+        zone: the zone of the camera's picture in which the person stands.
         problem: reason for its refusal.
         compares: False if its track has enough compared crops already.
         embeds: whether it is compared, or checked for showing the track's person.
@@ -92,6 +93,7 @@ class _Sighting:
     captured: datetime
     ahead_seconds: float | None
     still: bool
+    zone: str | None
     problem: CropProblem | None
     warnings: list[str]
     compares: bool
@@ -214,6 +216,7 @@ def _add_to_track(
         captured=captured,
         ahead_seconds=ahead,
         still=image.still,
+        zone=image.zone,
         problem=problem,
         warnings=warnings,
         compares=compares,
@@ -415,6 +418,7 @@ def _note_scores(
             calibration_version=str(judge.state.version),
             image=sighting.image,
             captured=sighting.captured,
+            zone=sighting.zone,
             noted=former.noted if former else 0,
         )
 
@@ -427,6 +431,7 @@ def _best_look(sighting: _Sighting, score: float, threshold: float) -> BestLook:
         probability=None,
         height=sighting.height,
         faults=sighting.faults,
+        zone=sighting.zone,
     )
 
 
@@ -462,6 +467,7 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
         last_seen=_moment(track.last),
         crops=track.crops - match.noted,
         camera=track.camera,
+        zone=match.zone,
         key_id=track.caller,
         track=track.name,
         captured_at=match.captured,

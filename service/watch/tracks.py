@@ -55,6 +55,7 @@ class Match:
         score_kind: identifies the scores that this one is comparable with.
         image: the track's best crop; None once its picture was made.
         captured: time of capture of that crop.
+        zone: the zone in which the person stood at that crop.
         noted: number of the track's crops in the record.
         noted_at: time of the last write, by `time.monotonic`.
         picture: picture of the best crop, for alerts.
@@ -70,6 +71,7 @@ class Match:
     score_kind: str
     image: ImageFile | None
     captured: datetime
+    zone: str | None
     noted: int = 0
     noted_at: float = 0.0
     picture: Picture | None = None

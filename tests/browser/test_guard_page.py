@@ -393,8 +393,8 @@ def test_the_page_says_why_a_list_did_not_ring(tab, watching, armed, people):
     arm_list(watching, armed, explain_passages="true", weekdays="mon,tue,wed,thu,fri,sat,sun")
     now = datetime.now(UTC)
     looks = [
-        BestLook(now, 0.26, 0.3, None, 80, ("blurred",)),
-        BestLook(now, 0.32, 0.3, 0.41, None, ()),
+        BestLook(now, 0.26, 0.3, None, 80, ("blurred",), "door"),
+        BestLook(now, 0.32, 0.3, 0.41, None, (), None),
     ]
     passages = [
         EndedPassage(None, now, now, camera, "17", look, hidden=False)
@@ -410,6 +410,7 @@ def test_the_page_says_why_a_list_did_not_ring(tab, watching, armed, people):
     assert "0.04 below; 80 pixels high; blurred" in shown
     assert "0.02 above, but with a probability of 41%; an alert needs 50%" in shown
     assert "Score 0.26; the threshold is 0.30." in shown
+    assert shown.count("Zone door") == 1
     assert rows.locator("img").count() == 0
     assert tab.evaluate("document.documentElement.scrollWidth") == PHONE[0]
     assert violations(tab) == []

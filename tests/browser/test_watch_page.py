@@ -222,8 +222,8 @@ def test_alerts_are_asked_for_where_no_stream_comes_through(tab, watching, armed
     tab.route("**/v1/alerts/events", lambda route: route.abort())
     open_panel(tab, watching.base_url, armed)
     expect(tab.locator("#feed")).to_have_text("Updated every five seconds.")
-    people.pass_by(armed, camera="yard")
-    expect(tab.locator("#alerts .card").first).to_contain_text("yard")
+    people.pass_by(armed, camera="yard", zone="step")
+    expect(tab.locator("#alerts .card").first).to_contain_text("At yard, zone step,")
 
 
 def test_alerts_that_come_while_another_panel_is_shown_are_counted(tab, watching, armed, people):

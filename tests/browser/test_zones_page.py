@@ -91,6 +91,14 @@ def test_a_zone_is_drawn_on_a_still_by_mouse_and_reaches_the_program(tab, dialog
     assert middle_of(dialog.get_by_role("button", name="Zone 1, corner 1"))[1] < area["y"] + (
         0.4 * area["height"]
     )
+    # A name goes before the corners, and stays.
+    name = dialog.get_by_role("textbox", name="Name of zone 1")
+    name.fill(" the step ")
+    save(dialog)
+    (named,) = program.beat()
+    assert named == f"the step: {zone}"
+    press(tab, f"Zones… {program.name}")
+    expect(name).to_have_value("the step")
     press(tab, "Remove zone 1")
     save(dialog)
     assert program.beat() == []

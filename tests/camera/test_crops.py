@@ -38,7 +38,8 @@ def choose(chooser, seconds, box=BOX, score=0.9, others=(), pixels=SHARP):
     boxes = np.array([box, *others], float)
     scores = np.full(len(boxes), score)
     numbers = np.arange(len(boxes))
-    return chooser.add(DrawnFrame(seconds, pixels), boxes, scores, numbers, seconds)
+    zones = [None] * len(boxes)
+    return chooser.add(DrawnFrame(seconds, pixels), boxes, scores, numbers, zones, seconds)
 
 
 def choose_during(seconds, fps=10, **seen):
@@ -94,7 +95,7 @@ def test_the_crop_of_a_person_who_leaves_does_not_wait_for_the_end_of_its_part()
         choose(chooser, step / 10)
     chosen = {
         seconds: chooser.add(
-            DrawnFrame(seconds), np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), seconds
+            DrawnFrame(seconds), np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), [], seconds
         )
         for seconds in (8.0, 8.9, 9.0, 9.1)
     }
@@ -152,7 +153,7 @@ def test_the_frame_is_not_converted_where_no_better_crop_can_come():
     chooser = CropChooser(96, "series")
     choose(chooser, 0.0, score=0.9)
     worse = DrawnFrame(0.1)
-    chooser.add(worse, np.array([BOX]), np.array([0.6]), np.array([0]), 0.1)
+    chooser.add(worse, np.array([BOX]), np.array([0.6]), np.array([0]), [None], 0.1)
     assert worse.looks == 0
 
 

@@ -13,6 +13,7 @@ from gmn_camera.frame import Frame
 from gmn_camera.pipeline import CropPipeline
 from gmn_camera.settings import read_options
 from gmn_client import InvalidInput
+from gmn_client.zones import read_zone
 from model.yolox import count_cells
 from tests.camera.drawn_videos import HEIGHT, PERSON, WIDTH, draw_frame
 
@@ -150,3 +151,16 @@ def test_only_people_whose_feet_are_in_a_zone_count(zone, people):
         found = pipeline.add(frame_of(draw_frame({0: 60, 1: 400})))
     assert len(found.boxes) == people
     assert pipeline.chooser.tracks == people
+
+
+def test_a_crop_has_the_name_of_the_first_zone_with_the_feet_at_its_own_frame():
+    everywhere = "0,0 1,0 1,1 0,1"
+    drawn = ["ceiling: 0,0 1,0 1,0.1 0,0.1", "door: 0,0 0.5,0 0.5,1 0,1", everywhere]
+    settings = read_options({"camera": "c", "source": "a.mp4", "zone": drawn})
+    pipeline = CropPipeline(settings, "series")
+    for _ in range(3):
+        found = pipeline.add(frame_of(draw_frame({0: 60, 1: 400})))
+    assert len(found.boxes) == 2
+    # Zones that are drawn later hold for later frames.
+    pipeline.zones = [read_zone(f"elsewhere: {everywhere}")]
+    assert {crop.zone for crop in pipeline.end()} == {None, "door"}

@@ -125,13 +125,22 @@ def test_a_person_is_sent_as_the_box_of_a_frame_and_named(bridge, service, stand
     bridge.handle(event())
     ((frame, boxes, options),) = service.sent
     assert frame == b"a frame"
-    assert boxes == [{"x": 10, "y": 20, "width": 100, "height": 200, "track": EVENT}]
+    assert boxes == [{"x": 10, "y": 20, "width": 100, "height": 200, "track": EVENT, "zone": None}]
     assert options == {
         "camera": "front_door",
         "captured_at": datetime.fromtimestamp(FRAME_TIME, UTC),
         "wait": True,
     }
     assert stand_in.labels == {EVENT: [{"subLabel": "Ann", "subLabelScore": 0.9}]}
+
+
+@pytest.mark.parametrize(
+    ("zones", "sent"), [(["step", "yard"], "step"), ([], None), ([65 * "a"], 64 * "a")]
+)
+def test_a_person_is_sent_with_the_first_zone_of_the_event(zones, sent, bridge, service):
+    bridge.handle(event(current_zones=zones))
+    ((_, (box,), _),) = service.sent
+    assert box["zone"] == sent
 
 
 @pytest.mark.parametrize(

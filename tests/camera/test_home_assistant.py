@@ -114,10 +114,12 @@ def test_a_camera_is_a_device_with_an_event_an_image_and_connectivity(home, brok
 
 
 def test_an_alert_is_an_event_with_its_picture(home, broker):
-    home.publish_alert(alert(image_url="/v1/alerts/a1/image", probability=0.9, trial=True))
+    seen = {"image_url": "/v1/alerts/a1/image", "probability": 0.9, "zone": "step"}
+    home.publish_alert(alert(**seen, trial=True))
     told = json.loads(broker.last(config(broker, "event", DOOR, "alert")["state_topic"]))
     assert told["event_type"] == "visit"
-    assert (told["identity"], told["camera"], told["trial"]) == ("Ann", "Front door", True)
+    assert (told["identity"], told["camera"], told["zone"]) == ("Ann", "Front door", "step")
+    assert told["trial"] is True
     topic = config(broker, "image", DOOR, "image")["image_topic"]
     assert broker.last(topic) == b"picture of a1"
 

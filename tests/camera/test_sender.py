@@ -19,10 +19,10 @@ from tests.waiting import eventually
 BEGAN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def crop(number, still=False):
+def crop(number, still=False, zone=None):
     captured_at = BEGAN + timedelta(seconds=number)
     jpeg = f"picture {number}".encode()
-    return ChosenCrop("t", number, captured_at, time.monotonic(), jpeg, still)
+    return ChosenCrop("t", number, captured_at, time.monotonic(), jpeg, still, zone)
 
 
 class StandInService:
@@ -122,6 +122,18 @@ def test_a_batch_is_sent_again_until_the_service_answers(make_sender, service):
     assert len(set(service.keys)) == 1
     assert sender.sent == 1
     assert 'name="watch"' in service.requests[0]
+
+
+@pytest.mark.parametrize("options", [{}, {"enroll": "hall"}], ids=["sighting", "enrollment"])
+def test_each_crop_is_sent_with_its_zone(options, make_sender, service):
+    sender = make_sender(**options)
+    for number, zone in enumerate(("door", None)):
+        sender.put(crop(number, zone=zone))
+        eventually(lambda sent=number + 1: sender.sent == sent)
+    assert [re.findall(r'name="zone"\s+(\w*)', body) for body in service.requests] == [
+        ["door"],
+        [""],
+    ]
 
 
 def test_an_enrollment_says_who_stays(make_sender, service):

@@ -1,6 +1,7 @@
 """Settings of cameras, and what a wrong one is answered with."""
 
 import re
+import unicodedata
 from datetime import datetime
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from gmn_camera.broker import read_broker
 from gmn_camera.service import read_service
 from gmn_camera.settings import CameraSettings, read_config, read_options
 from gmn_client import InvalidInput
+from gmn_client.zones import Zone
 
 GATE = {"camera": "gate", "source": "rtsp://camera.example/1"}
 
@@ -34,6 +36,11 @@ def test_a_camera_is_on_within_its_hours(hours, on, off):
     [
         ("zone", ["0,0 1,1"], "--zone: '0,0 1,1' is no zone; write 3 to 64 corners"),
         ("zone", ["0,0 1,1 2,0"], "--zone: '0,0 1,1 2,0' is no zone"),
+        ("zone", ["..: 0,0 1,1 1,0"], "--zone: '..' is no name of a zone; write 1 to 64 printable"),
+        ("zone", [f"{65 * 'a'}: 0,0 1,1 1,0"], f"--zone: '{65 * 'a'}' is no name of a zone"),
+        ("zone", [": 0,0 1,1 1,0"], "--zone: '' is no name of a zone"),
+        ("zone", ["a\tb: 0,0 1,1 1,0"], r"--zone: 'a\tb' is no name of a zone"),
+        ("zone", ["door: 0,0 1,1"], "--zone: 'door: 0,0 1,1' is no zone; write 3 to 64 corners"),
         ("zone", ["0,0 1,1 a,0"], "--zone: '0,0 1,1 a,0' is no zone"),
         ("hours", "8-18", "--hours: '8-18' are no hours; write them like 22:00-06:00"),
         ("fps", 0.5, "--fps: Input should be greater than or equal to 2"),
@@ -54,12 +61,21 @@ def test_a_file_has_a_table_for_each_camera_and_settings_of_all(tmp_path):
         'fps = 5\nenroll = "hall"\n\n'
         '[camera.gate]\nsource = "rtsp://one.example/1"\n\n'
         '[camera."back door"]\nsource = "rtsp://two.example/1"\nfps = 8\n'
-        'zone = ["0,0.5 1,0.5 1,1 0,1"]\nhours = "22:00-06:00"\n'
+        'zone = ["step: at the door: 0,0.5 1,0.5 1,1", "0,0 1,0 1,1"]\nhours = "22:00-06:00"\n'
     )
     gate, door = read_config(file)
     assert (gate.camera, gate.fps, gate.enroll) == ("gate", 5, "hall")
     assert (door.camera, door.fps, door.enroll) == ("back door", 8, "hall")
-    assert door.zone == (((0, 0.5), (1, 0.5), (1, 1), (0, 1)),)
+    assert door.zone == (
+        Zone("step: at the door", ((0, 0.5), (1, 0.5), (1, 1))),
+        Zone(None, ((0, 0), (1, 0), (1, 1))),
+    )
+
+
+def test_the_name_of_a_zone_is_in_the_form_in_which_the_service_stores_it():
+    decomposed = unicodedata.normalize("NFD", "Tür")
+    (zone,) = read_options({**GATE, "zone": [f" {decomposed} : 0,0 1,0 1,1"]}).zone
+    assert zone.name == "Tür"
 
 
 @pytest.mark.parametrize(

@@ -409,6 +409,38 @@ def test_whether_a_person_stays_is_sent_for_all_images_for_each_or_for_a_box(wat
     assert refused_fields(watching.enroll("wanted", crop, still="true")) == {"still"}
 
 
+def test_an_alert_names_the_zone_of_the_crop_that_it_shows(watching, images):
+    crop = images[0]
+    box = {"x": 0, "y": 0, "width": 48, "height": 96}
+
+    def zone_at(camera):
+        (alert,) = alerts(watching, camera=camera)
+        return alert["zone"]
+
+    with watching.connect() as client:
+        client.sight(STRANGER, crop, camera="zoned", track="1", zone=["yard", "door"])
+        client.sight_frame(crop, [{**box, "zone": "door"}], camera="framed", zone="yard")
+        client.sight_frame(crop, [box], camera="whole", zone="yard")
+        client.sight(crop, camera="bare", zone=[None])
+        client.create_gallery("porch", retention_days=1)
+        enrolled = [Labelled(crop, camera="stored")]
+        client.enroll(enrolled, "porch", watch=True, zone=["door"])
+        (stored,) = client.crops(gallery="porch")
+    assert [zone_at(camera) for camera in ("zoned", "framed", "whole", "bare", "stored")] == [
+        "door",
+        "door",
+        "yard",
+        None,
+        "door",
+    ]
+    # It is no label of a crop.
+    assert not hasattr(stored, "zone")
+    for zone in (65 * "a", "a\u200bb", ".."):
+        assert refused_fields(sight(watching, crop, zone=zone)) == {"zone"}
+    assert refused_fields(sight(watching, crop, crop, crop, zone=["a", "b"])) == {"zone"}
+    assert refused_fields(watching.enroll("wanted", crop, zone="door")) == {"zone"}
+
+
 def test_boxes_of_a_frame_are_sightings_with_their_own_tracks(watching, images):
     crop = images[20]
     frame = Image.new("RGB", (200, 120), (90, 120, 90))

@@ -239,6 +239,9 @@ def test_zones_are_listed_and_answered_with_the_heartbeat_until_they_are_taken_a
     assert draw(served, name, key_id, LOWER_HALF, LEFT).status_code == 204
     assert beat(served, name, header)["zones"] == [LOWER_HALF, LEFT]
     assert listed_zones(served, name) == [LOWER_HALF, LEFT]
+    named = f"the step: {LEFT}"
+    assert draw(served, name, key_id, named).status_code == 204
+    assert beat(served, name, header)["zones"] == listed_zones(served, name) == [named]
     assert draw(served, name, key_id).status_code == 204
     assert beat(served, name, header)["zones"] == listed_zones(served, name) == []
 
@@ -253,6 +256,10 @@ def test_zones_are_listed_and_answered_with_the_heartbeat_until_they_are_taken_a
         [" ".join(["0.5,0.5"] * 65)],
         [LEFT] * 17,
         ["0" * 2049],
+        ["door: 0,0 1,1"],
+        [f": {LEFT}"],
+        [f"{65 * 'a'}: {LEFT}"],
+        [f"a\u200bb: {LEFT}"],
     ],
 )
 def test_what_is_no_zone_is_refused(served, camera, zones):

@@ -109,6 +109,7 @@ class Passersby:
         seen = {
             "kind": "visit",
             "camera": "gate",
+            "zone": None,
             "track": "17",
             "first_seen": now,
             "last_seen": now,

@@ -19,6 +19,8 @@ export interface SightedBox extends Box {
   track?: string | undefined;
   /** Whether the person stays at the same place. */
   still?: boolean | undefined;
+  /** The zone of the camera's picture in which the person stands. */
+  zone?: string | undefined;
 }
 
 /** A box of an enrollment, with labels of its own. */

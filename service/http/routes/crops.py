@@ -108,11 +108,13 @@ async def enroll_crops(
     computed = None
     if form.vector:
         computed = await runtime.pools.files.run(form.read_vectors)
-    if not form.watch and any(image.still for image in images):
-        raise InvalidField(
-            "still: is for watch lists, and this enrollment is not compared with them; leave it "
-            "out, or send watch=true"
-        )
+    if not form.watch:
+        for field in ("still", "zone"):
+            if any(getattr(image, field) for image in images):
+                raise InvalidField(
+                    f"{field}: is for watch lists, and this enrollment is not compared with them; "
+                    "leave it out, or send watch=true"
+                )
     if form.keep_best is not None:
         call.caller.require("delete")
     if form.watch:

@@ -80,10 +80,11 @@ class ZonesForm(CameraForm):
     """The zones of a camera."""
 
     zones: Annotated[list[ZoneText], NoEmpty] = Field(
-        [], max_length=MOST_ZONES, examples=[["0,0.5 1,0.5 1,1 0,1"]]
+        [], max_length=MOST_ZONES, examples=[["door: 0,0.5 1,0.5 1,1 0,1"]]
     )
     """Polygons, one of which has to contain a person's feet: for each its corners `X,Y` in shares
-    of the frame, with spaces between them. Without any, those in the program's settings hold."""
+    of the frame, with spaces between them, and before them its name with a colon if alerts are to
+    have it. Without any, those in the program's settings hold."""
 
 
 class StillForm(SomeImagesForm):

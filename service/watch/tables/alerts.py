@@ -75,6 +75,7 @@ SELECT alert_id FROM alerts WHERE person_id = :person_id
 # Columns of an alert about the crop that it shows.
 OF_SHOWN_CROP = (
     "camera",
+    "zone",
     "key_id",
     "track",
     "captured_at",
@@ -156,6 +157,7 @@ class SightedPerson:
         key_id: the API key that sent them.
         track: the tracker's id.
         captured_at: time of capture of the best crop.
+        zone: the zone in which the person stood at the best crop.
         score: that of the best crop.
         score_kind: identifies the scores that this one is comparable with.
         picture: picture of the best crop, if it is new.
@@ -171,6 +173,7 @@ class SightedPerson:
     key_id: str
     track: str | None
     captured_at: datetime
+    zone: str | None
     score: float
     score_kind: str
     threshold: float

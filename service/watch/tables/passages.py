@@ -21,6 +21,7 @@ KEPT_FOR = timedelta(days=1)
 OF_BEST_CROP = (
     "captured_at",
     "camera",
+    "zone",
     "track",
     "score",
     "threshold",
@@ -46,6 +47,7 @@ class BestLook:
             score exceeds the threshold; otherwise None.
         height: in pixels; None if its vector was sent.
         faults: codes of the limits of quality that it exceeds.
+        zone: the zone of the camera's picture in which the person stood.
     """
 
     captured_at: datetime
@@ -54,6 +56,7 @@ class BestLook:
     probability: float | None
     height: int | None
     faults: tuple[str, ...]
+    zone: str | None
 
     @property
     def matches(self) -> bool:
@@ -164,6 +167,7 @@ def _as_passage(row: Row) -> Passage:
     return Passage(
         captured_at=row["captured_at"],
         camera=row["camera"],
+        zone=row["zone"],
         track=row["track"],
         score=row["score"],
         threshold=row["threshold"],

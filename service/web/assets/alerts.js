@@ -133,7 +133,12 @@ const seenAt = ({ camera }) =>
   camera === null ? t("alerts.seen_at_a_camera") : t("alerts.seen_at", { camera });
 
 const titleOf = (alert) => alert.identity ?? newsOf(alert) ?? t("alert");
-const cameraOf = ({ camera }) => camera ?? t("camera.unnamed");
+
+// Name the camera of an alert, and the zone in which the person stood.
+function placeOf({ camera, zone }) {
+  const name = camera ?? t("camera.unnamed");
+  return zone === null ? name : t("alerts.place", { camera: name, zone });
+}
 
 // Say what kind of news an alert is, or return null for a kind that this page does not know.
 const newsOf = ({ kind, camera }) =>
@@ -174,7 +179,7 @@ function about(alert, time = ago) {
       "p",
       {},
       textNodes(isLong ? "alerts.sighting_until" : "alerts.sighting", {
-        camera: h("b", { class: "name" }, cameraOf(alert)),
+        camera: h("b", { class: "name" }, placeOf(alert)),
         time: time(first),
         end: time(end),
         pictures: t("pictures", { count: crops }),
@@ -194,7 +199,7 @@ function about(alert, time = ago) {
         "p",
         {},
         textNodes("alerts.before", {
-          camera: h("b", { class: "name" }, cameraOf(before)),
+          camera: h("b", { class: "name" }, placeOf(before)),
           time: time(before.first_seen),
         }),
       ),
@@ -202,7 +207,7 @@ function about(alert, time = ago) {
   );
 }
 
-const sightOf = (alert) => t("alerts.sight", { title: titleOf(alert), camera: cameraOf(alert) });
+const sightOf = (alert) => t("alerts.sight", { title: titleOf(alert), camera: placeOf(alert) });
 
 function judging(alert) {
   return DECISIONS.map(([decision, sign, key, title]) =>

@@ -30,7 +30,7 @@ const show = (place) =>
   });
 
 function row(passage) {
-  const { captured_at: time, camera, track } = passage;
+  const { captured_at: time, camera, zone, track } = passage;
   return h(
     "li",
     {},
@@ -42,6 +42,7 @@ function row(passage) {
       moment(time),
       h("p", { class: "name" }, reasons(passage).join("; ")),
       h("p", { class: "hint name" }, textNodes("passages.scores", scores(passage))),
+      zone !== null && h("p", { class: "hint name" }, t("passages.zone", { zone })),
       track !== null && h("p", { class: "hint name" }, t("passages.track", { track })),
     ),
   );

@@ -8,6 +8,7 @@ import { t } from "./texts.js";
 const MOST_ZONES = 16;
 const MOST_CORNERS = 64;
 const FEWEST_CORNERS = 3;
+const LONGEST_NAME = 64;
 const LOWER_HALF = "0,0.5 1,0.5 1,1 0,1";
 const STEP = 0.01;
 const BY_KEY = {
@@ -20,17 +21,32 @@ const LOOK_EVERY_MS = 1000;
 // A program sends a heartbeat every 30 seconds, and a still after it.
 const LONGEST_WAIT_MS = 60_000;
 
-// A zone is a text: its corners X,Y in shares of the picture, with spaces between them.
-const cornersOf = (zone) => zone.split(/\s+/).map((corner) => corner.split(",").map(Number));
-const zoneOf = (corners) =>
-  corners.map((corner) => corner.map((share) => Number(share.toFixed(3))).join(",")).join(" ");
+// A zone is a text: its corners X,Y in shares of the picture, with spaces between them, and before
+// them its name with a colon, if it has one.
+function read(text) {
+  const colon = text.lastIndexOf(":");
+  const corners = text
+    .slice(colon + 1)
+    .trim()
+    .split(/\s+/);
+  return {
+    name: text.slice(0, Math.max(colon, 0)),
+    corners: corners.map((corner) => corner.split(",").map(Number)),
+  };
+}
+
+function written({ name, corners }) {
+  const shares = corners.map((corner) => corner.map((share) => Number(share.toFixed(3))).join(","));
+  return `${name.trim() && `${name.trim()}: `}${shares.join(" ")}`;
+}
+
 const within = (share) => Math.max(0, Math.min(1, share));
 const between = ([x, y], [otherX, otherY]) => [(x + otherX) / 2, (y + otherY) / 2];
 
 // Show the dialog. `saved` is called once the zones are stored.
 export function showZones({ camera, key_id: keyId, zones: stored }, saved) {
   const path = `/v1/cameras/${camera.split("/").map(encodeURIComponent).join("/")}`;
-  const zones = stored.map(cornersOf);
+  const zones = stored.map(read);
   const title = t("zones.title", { camera });
   const said = h("p", { role: "status" });
   const still = h("div", { class: "still" });
@@ -107,14 +123,14 @@ export function showZones({ camera, key_id: keyId, zones: stored }, saved) {
   }
 
   async function save() {
-    const body = formOf([["key_id", keyId], ...zones.map((corners) => ["zones", zoneOf(corners)])]);
+    const body = formOf([["key_id", keyId], ...zones.map((zone) => ["zones", written(zone)])]);
     await send(`${path}/zones`, { method: "PUT", body });
     dialog.close();
     saved();
   }
 
   function addZone() {
-    zones.push(cornersOf(LOWER_HALF));
+    zones.push(read(LOWER_HALF));
     draw();
     cornersShown(zones.length - 1)[0].focus();
   }
@@ -131,11 +147,19 @@ export function showZones({ camera, key_id: keyId, zones: stored }, saved) {
     add.disabled = zones.length >= MOST_ZONES;
     shapes.replaceChildren(...zones.map(shapeOf));
     list.replaceChildren(
-      ...zones.map((_, number) =>
+      ...zones.map((zone, number) =>
         h(
           "li",
           {},
-          h("b", { class: "grow" }, t("zones.number", { number: number + 1 })),
+          h("b", {}, t("zones.number", { number: number + 1 })),
+          h("input", {
+            class: "grow",
+            value: zone.name,
+            maxlength: LONGEST_NAME,
+            placeholder: t("zones.name"),
+            "aria-label": t("zones.name_of", { number: number + 1 }),
+            oninput: ({ target }) => (zone.name = target.value),
+          }),
           h(
             "button",
             {
@@ -151,7 +175,7 @@ export function showZones({ camera, key_id: keyId, zones: stored }, saved) {
   }
 
   // Return the polygon of a zone, its corners, and between them the buttons that add a corner.
-  function shapeOf(corners, number) {
+  function shapeOf({ corners }, number) {
     const area = h("span", { class: "zone" });
     const handles = corners.map((corner, at) => cornerOf(number, corner, at, arrange));
     const adders = corners.map((_, at) =>
@@ -186,7 +210,7 @@ export function showZones({ camera, key_id: keyId, zones: stored }, saved) {
   }
 
   function cornerOf(number, corner, at, arrange) {
-    const corners = zones[number];
+    const { corners } = zones[number];
     const handle = h(
       "button",
       {

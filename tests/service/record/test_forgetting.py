@@ -15,6 +15,7 @@ def see(record, gallery, slot):
         last_seen=NOON,
         crops=1,
         camera="gate",
+        zone="door",
         key_id="door",
         track=None,
         captured_at=NOON,

@@ -27,7 +27,8 @@ def explained(record, gallery):
 
 def ended(name=b"17", begin=0, end=10, score=0.2, hidden=False, **more):
     """Return a track, or a part of one, that was open between two seconds from now."""
-    look = {"threshold": 0.3, "probability": None, "height": 80, "faults": ("blurred",), **more}
+    look = {"threshold": 0.3, "probability": None, "height": 80, "faults": ("blurred",)}
+    look |= {"zone": "door", **more}
     began, until = (NOW + timedelta(seconds=seconds) for seconds in (begin, end))
     return EndedPassage(name, began, until, "gate", "17", BestLook(began, score, **look), hidden)
 
@@ -49,7 +50,7 @@ def test_a_passage_says_when_where_and_what_was_missing(record, explained):
     watch_of(record).passages.add(explained, [ended(score=0.26)])
     (passage,) = passages(record, explained)
     assert passage.captured_at == NOW
-    assert (passage.camera, passage.track) == ("gate", "17")
+    assert (passage.camera, passage.zone, passage.track) == ("gate", "door", "17")
     assert (passage.score, passage.threshold) == (0.26, 0.3)
     assert passage.margin == pytest.approx(-0.04)
     assert passage.sentence == "0.04 below; 80 pixels high; blurred"
