@@ -35,6 +35,7 @@ CalibrationSource = Literal["artefact", "own", "frozen", "off"]
 CalibrationReason = Literal[
     "not_fitted", "few_identities", "few_scored", "shallow_search", "extrapolated"
 ]
+CalibrationNote = Literal["rule_changed", "pictures_together", "one_picture", "counts_all"]
 CropOrder = Literal["enrolled", "captured", "-captured"]
 RetentionFrom = Literal["captured", "enrolled"]
 IdentityOrder = Literal["name", "last_seen", "crops"]
@@ -216,7 +217,9 @@ class JobProgress(WireModel):
     `done` counts processed items; for an import it is the sum of `landed`, `duplicates`, `refused`
     and `deleted`, and of `not_kept` with `keep_best`. `ignored` counts other and hidden files,
     by-products of storage systems, images missing from the manifest, and its unknown columns.
-    `deleted` counts the crops of an export that were deleted from this service and are left out.
+    `deleted` counts the crops of an export that were deleted from this service and are left out;
+    `unchecked`, those of an export that is older than the known deletions. A grouping that is done
+    has `groups` of several crops, with `grouped` crops in all.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -229,6 +232,9 @@ class JobProgress(WireModel):
     refused: int = 0
     ignored: int = 0
     deleted: int = 0
+    unchecked: int = 0
+    groups: int = 0
+    grouped: int = 0
 
     @model_serializer(mode="wrap")
     def _omit_missing(self, serialize: SerializerFunctionWrapHandler) -> dict[str, int]:
@@ -668,7 +674,11 @@ class CalibrationState(WireModel):
     `extrapolated` to more than ten times the identities of the fit. `identities` and `crops` are
     those of the gallery at the fit to its named crops, 0 without such a fit; `searches` counts the
     searches used by the fit, or stored before the first fit. Equal `version`s give equal verdicts;
-    null if no loaded model answers. `date` is that of the fit.
+    null if no loaded model answers. `date` is that of the fit. `notes` say more about the
+    thresholds: an update of the service has changed them within 30 days (`rule_changed`); they are
+    for the search's pictures together (`pictures_together`), or still for `one_picture`; they count
+    the people of the whole gallery, as its index does not know how many pass the filter
+    (`counts_all`).
     """
 
     # The answer to a pair omits null.
@@ -682,6 +692,7 @@ class CalibrationState(WireModel):
     searches: int = 0
     version: str | None = None
     date: Moment | None = None
+    notes: list[CalibrationNote] = []
 
 
 class GalleryCalibration(CalibrationState):
@@ -1335,7 +1346,8 @@ class Forecast(WireModel):
     and `found_high`; for people enrolled by a single camera only the upper bound is known.
     `sentence` says all of this in words. `basis` names the data behind the threshold: the site's
     traffic of `traffic_tracks` tracks, the artefact's reference, the list alone, or the artefact's
-    own thresholds. `rests_on` says it in words, with the cameras of that traffic. `trial` is true
+    own thresholds. `own_tracks` of the traffic passed the cameras that the list watches, the others
+    other or unknown ones. `rests_on` says this in words. `trial` is true
     before the list is armed, and as long as it is on trial at one of its cameras. All figures hold
     with the silent people of the list; `without_silent` has those without them, and is null if
     nobody is kept silent.
@@ -1345,6 +1357,7 @@ class Forecast(WireModel):
     people: int
     tracks_per_day: float
     traffic_tracks: int
+    own_tracks: int = 0
     false_alarms: float | None
     low: float | None
     high: float | None

@@ -130,11 +130,11 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
     """
     counts = Counter({**dict.fromkeys(COUNTS, 0), **job.progress})
     content = await _read_content(runtime, job, counts)
-    remarks: list[str | None] = []
+    unchecked: str | None = None
     deletions = None
     if content.export is not None:
         is_accepted = bool(job.parameters.get("accept_undeleted"))
-        remarks.append(require_known_deletions(content.export, is_accepted))
+        unchecked = require_known_deletions(content.export, is_accepted)
         deletions = DeletedCrops(runtime.record.database.deletions)
         counts.setdefault("deleted", 0)
     # The folder may have more images than when this job began. With fewer, `done` would skip some.
@@ -142,6 +142,8 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
         raise InvalidField(FEWER_IMAGES)
     offset = 0 if job.parameters.get("folder") else counts["total"] - content.count
     counts["total"] = offset + content.count
+    if unchecked:
+        counts["unchecked"] = counts["total"]
     items = islice(
         enumerate(content.read_items(counts["done"] - offset), counts["done"]),
         counts["total"] - counts["done"],
@@ -169,6 +171,7 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
         await runner.yield_turn(runtime, job, began)
     if counts["done"] < counts["total"]:
         raise InvalidField(FEWER_IMAGES)
+    remarks = [unchecked]
     if counts["ignored"]:
         ignored = counted(counts["ignored"], "file or column was", "files or columns were")
         remarks.insert(0, f"{ignored} ignored; the report names what")

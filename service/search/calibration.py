@@ -19,7 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gmn_client.models import CalibrationReason, CalibrationState, GalleryCalibration, Verdict
+from gmn_client.models import (
+    CalibrationNote,
+    CalibrationReason,
+    CalibrationState,
+    GalleryCalibration,
+    Verdict,
+)
 from model.arrays import Array, Floats
 from model.calibration import SEARCH_OPERATING_POINTS, Scoring
 from model.gallery_thresholds import RULE, GalleryThresholds, artefact_thresholds
@@ -228,10 +234,11 @@ class CurrentCalibration:
 
         if pictures > 1:
             measured = isinstance(fitted, GalleryThresholds) and fitted.mean_scales
-            note = (
-                f"They are for {pictures} pictures together." if measured else NOTE_OF_ONE_PICTURE
-            )
-            state = state.model_copy(update={"basis": f"{state.basis} {note}"})
+            if measured:
+                together = f"They are for {pictures} pictures together."
+                state = with_note(state, "pictures_together", together)
+            else:
+                state = with_note(state, "one_picture", NOTE_OF_ONE_PICTURE)
 
         probability: Probability
         if isinstance(fitted, SearchCalibration):
@@ -273,7 +280,7 @@ class CurrentCalibration:
                 version=model_version,
             )
         fitted = self.published
-        return CalibrationState(
+        state = CalibrationState(
             state="own" if self.setting == "on" else "frozen",
             reason=reason,
             basis=_describe_basis(fitted, identities if reason else None, self.setting == "frozen"),
@@ -283,6 +290,21 @@ class CurrentCalibration:
             version=f"{model_version}+{fitted.version}",
             date=datetime.fromtimestamp(fitted.fitted_at, UTC),
         )
+        if fitted.rule_since and time.time() - fitted.rule_since < SAYS_RULE_FOR_SECONDS:
+            day = datetime.fromtimestamp(fitted.rule_since, UTC)
+            changed = (
+                f"An update of the service has changed them on {day:%Y-%m-%d}, so a verdict may "
+                "differ from an earlier one."
+            )
+            state = with_note(state, "rule_changed", changed)
+        return state
+
+
+def with_note(state: CalibrationState, note: CalibrationNote, sentence: str) -> CalibrationState:
+    """Return a state with a note, and with the sentence that says it behind the basis."""
+    return state.model_copy(
+        update={"basis": f"{state.basis} {sentence}", "notes": [*state.notes, note]}
+    )
 
 
 def _describe_basis(fitted: Publication, beyond: int | None, frozen: bool) -> str:
@@ -298,14 +320,7 @@ def _describe_basis(fitted: Publication, beyond: int | None, frozen: bool) -> st
         noun = "search" if fitted.searches == 1 else "searches"
         parts.append(f"{fitted.searches:,} {noun}")
     wider = f", for a search of {beyond:,} people" if beyond else ""
-    basis = f"Thresholds from {' and '.join(parts)}{wider}{', frozen' if frozen else ''}."
-    if fitted.rule_since and time.time() - fitted.rule_since < SAYS_RULE_FOR_SECONDS:
-        day = datetime.fromtimestamp(fitted.rule_since, UTC)
-        basis += (
-            f" An update of the service has changed them on {day:%Y-%m-%d}, so a verdict may "
-            "differ from an earlier one."
-        )
-    return basis
+    return f"Thresholds from {' and '.join(parts)}{wider}{', frozen' if frozen else ''}."
 
 
 class GalleryCalibrations:

@@ -22,7 +22,7 @@ from service.index.filters import SearchFilter
 from service.index.interface import IdentityCount
 from service.links import crop_image
 from service.record.values import LabelledCrop, labels_of
-from service.search.calibration import CurrentCalibration, Judge
+from service.search.calibration import CurrentCalibration, Judge, with_note
 from service.search.options import RERANK_DEPTH, QueryOptions
 from service.search.times import QueryTimes
 
@@ -305,8 +305,7 @@ class Search:
             crops=candidates.searched,
         )
         if proposal.counts_all:
-            basis = f"{judge.state.basis} {COUNTS_ALL}"
-            judge = replace(judge, state=judge.state.model_copy(update={"basis": basis}))
+            judge = replace(judge, state=with_note(judge.state, "counts_all", COUNTS_ALL))
         sample = None
         if self.sample and level is not None and not proposal.counts_all:
             sample = pack_search(people_scores, proposal.identities.total, time.time())

@@ -72,8 +72,9 @@ async def run_grouping(runtime: Runtime, gallery: Gallery, job: Job) -> str | No
     groups = await runtime.pools.calibration.run(group_crops, crops, calibration, current.joins_at)
     await galleries.write(runtime.groupings.put, gallery_id, job.job_id, crops.version, groups)
     total = len(crops.labels)
-    await save_job(runtime, job, {"total": total, "done": total})
     sizes = [len(group.slots) for group in groups if len(group.slots) > 1]
+    counts = {"total": total, "done": total, "groups": len(sizes), "grouped": sum(sizes)}
+    await save_job(runtime, job, counts)
     grouped = counted(len(sizes), "group holds", "groups hold")
     return f"{grouped} {sum(sizes):,} of {counted(total, 'crop')}"
 

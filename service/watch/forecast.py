@@ -224,6 +224,7 @@ def make_forecast(
         people=threshold.people,
         tracks_per_day=tracks_per_day,
         traffic_tracks=threshold.traffic_tracks,
+        own_tracks=min(own_tracks, threshold.traffic_tracks),
         promised=threshold.promised,
         basis=threshold.basis,
         sentence=sentence,

@@ -1,12 +1,16 @@
 """The page in the languages of a browser: texts, dates, numbers and problems, on every panel."""
 
+import itertools
 import json
+import re
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from playwright.sync_api import expect
 
+from service.watch.forecast import Alarms, Found, describe_forecast
 from tests.browser.conftest import (
     FIRST,
     TIMEOUT_MS,
@@ -47,9 +51,9 @@ def marked(text):
 
 
 MARKED = {key: marked(text) for key, text in ENGLISH.items()}
-# What is data: names, ids, the service's own words, times, and what a person types as it stands.
+# What is data: names, ids, the terms of the model, times, and what a person types as it stands.
 DATA = (
-    ".name, body [lang=en], #language option, code, pre, time, kbd, textarea, noscript, "
+    ".name, footer [lang=en], #language option, code, pre, time, kbd, textarea, noscript, "
     "#gallery option, [name=galleries] option, [name=gallery] option"
 )
 # Texts and attributes with letters outside of marks. A text may go on over several nodes.
@@ -244,6 +248,74 @@ def test_a_refused_picture_is_named_in_german_with_the_words_of_the_service(brow
         line = problem.locator("li")
         expect(line).to_contain_text("person.png: Die Datei ist kein lesbares Bild.")
         expect(line.locator("[lang=en]")).to_be_visible()
+
+
+def test_forecasts_thresholds_and_results_of_jobs_are_german(browser, watching, panels):
+    english = "main [lang=en], dialog [lang=en]"
+    with speaking(browser, "de-DE") as page:
+        opened(page, panels["watch"])
+        shown = page.locator("#watch-list")
+        unknown = "Wie viele Fehlalarme die Liste auslöst, ist nicht bekannt"
+        expect(shown).to_contain_text(unknown)
+        expect(shown).to_contain_text("der Spuren von Personen der Liste werden gefunden.")
+        expect(shown).to_contain_text("Sie beruht allein auf den Schwellen des Modells")
+        shown.get_by_role("button", name="Andere Einstellungen…").click()
+        page.get_by_role("button", name="Prognose zeigen").click()
+        forecast = page.locator("dialog .forecast")
+        expect(forecast).to_contain_text(unknown)
+        assert page.locator(english).count() == 0
+        opened(page, panels["galleries"])
+        expect(page.locator("#description")).to_contain_text(
+            "Die Schwellen zwischen Treffer, unsicher und kein Treffer"
+        )
+        assert page.locator(english).count() == 0
+        opened(page, panels["unnamed"])
+        page.locator("#group").click()
+        job = page.locator("#unnamed .jobs li").filter(has_text="✓ fertig")
+        expect(job).to_contain_text(re.compile(r"\d Gruppen? mit \d+ Bild"))
+        assert page.locator(english).count() == 0
+
+
+ALARMS = [
+    Alarms(),
+    Alarms(0.2, 0, 2),
+    Alarms(1.0, 0, 3),
+    Alarms(2.5, 1, 6),
+    Alarms(1234.4, 900, 1600),
+]
+FOUND = [
+    Found("several_cameras", 0.62, 0.3, 0.86),
+    Found("one_camera", found_high=0.9),
+    Found("one_camera", found_high=1.0),
+]
+
+
+def test_the_page_says_of_a_forecast_what_the_service_says_of_it(browser, panels):
+    said = []
+    figures = []
+    for alarms, found, promised in itertools.product(ALARMS, FOUND, (True, False)):
+        rate = (alarms.false_alarms or 1.0) / 5000
+        threshold = SimpleNamespace(promised=promised, rate=rate, traffic_tracks=100)
+        said.append(describe_forecast(threshold, alarms, found))
+        figures.append(
+            {
+                **alarms._asdict(),
+                **found._asdict(),
+                "promised": promised,
+                "tracks_per_day": 5000,
+                "without_silent": None,
+            }
+        )
+    with speaking(browser, "en-US") as page:
+        page.goto(panels["search"])
+        shown = page.evaluate(
+            """async figures => {
+                const { sentencesOf } = await import("/assets/forecast.js");
+                return figures.map(each => sentencesOf(each).join(" "));
+            }""",
+            figures,
+        )
+    assert shown == said
 
 
 @pytest.mark.parametrize("locale", ["en-US", "de-DE"])

@@ -282,6 +282,7 @@ def test_an_export_from_before_the_known_deletions_needs_an_explicit_yes(
     job = served.import_archive(other, zip_of(files), accept_undeleted="true")
     assert counts_of(job) == (2, 0, 0, 0)
     assert "who was forgotten in between may come back" in job["detail"]
+    assert job["progress"]["unchecked"] == 2
 
 
 def test_an_export_that_was_packed_again_in_a_folder_is_imported(

@@ -54,7 +54,9 @@ def test_only_crops_of_a_camera_and_without_a_name_are_grouped(served, gallery, 
     served.enroll(gallery, images[6], camera="west", identity="Ann")
     assert _grouped(served, gallery, camera="west")["gallery_version"] == 2
     (job, *_) = served.results("/v1/jobs", params={"gallery": gallery})
-    assert job["progress"] == {"total": 4, "done": 4}
+    found = _grouped(served, gallery, camera="west")["results"]
+    grouped = sum(len(group["crop_ids"]) for group in found)
+    assert job["progress"] == {"total": 4, "done": 4, "groups": len(found), "grouped": grouped}
     # No crop passes: an empty result, and no error.
     assert _grouped(served, gallery, camera="north")["results"] == []
 

@@ -189,6 +189,8 @@ def test_the_basis_says_whether_thresholds_are_those_of_several_pictures(
         alone = ask(served, gallery, person, scoring=scoring)["calibration"]
         answer = served.query(gallery, *pictures, scoring=scoring).json()
         assert answer["calibration"].pop("basis") == f"{alone.pop('basis')} {note}"
+        code = "pictures_together" if note == SEVERAL else "one_picture"
+        assert (alone.pop("notes"), answer["calibration"].pop("notes")) == ([], [code])
         assert answer["calibration"] == alone
         for crop in answer["results"]:
             assert crop["verdict"] == verdict_of(crop["probability"], "far_1e-2")

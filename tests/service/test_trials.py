@@ -299,6 +299,7 @@ def test_a_forecast_says_what_it_rests_on_and_that_it_is_for_a_trial(watching, w
     watch = read_list(watching, wanted)
     for forecast in (watch["promised"], watch["forecast"]):
         assert forecast["rests_on"].startswith("It rests on ")
+        assert forecast["own_tracks"] <= forecast["traffic_tracks"]
         assert forecast["trial"] is True
     until = datetime.fromisoformat(watch["trial_until"])
     assert until - datetime.fromisoformat(watch["armed_at"]) == LONGEST_TRIAL

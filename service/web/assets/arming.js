@@ -1,7 +1,8 @@
 // The dialog that arms a list: its settings, then their forecast, which the operator confirms.
 
 import { ask } from "./api.js";
-import { attempt, h, localTime, moment, onSubmit, sentence, ZONE } from "./elements.js";
+import { attempt, h, localTime, moment, onSubmit, ZONE } from "./elements.js";
+import { alarms, HIGHEST_BOUND, sentencesOf, sourcesOf } from "./forecast.js";
 import { gallery, inGallery } from "./place.js";
 import { inNumbers, LOCALE, t, textNodes } from "./texts.js";
 
@@ -11,16 +12,6 @@ const DAYS = 7;
 // The first of them is a Monday.
 const WEEKDAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const A_MONDAY = Date.UTC(2024, 0, 1);
-
-// Return the ending of the text that says a number of false alarms as the service’s sentence does,
-// and its values.
-function alarms(number) {
-  const whole = Math.floor(number);
-  const rest = number - whole;
-  if (number < 0.5) return ["few"];
-  if (whole < 10 && rest >= 0.3 && rest < 0.7) return ["range", { from: whole, to: whole + 1 }];
-  return ["number", { count: Math.round(number) }];
-}
 
 // Say the false alarms a day that were accepted when the list was armed.
 export function acceptedBy({ settings, promised }) {
@@ -82,15 +73,16 @@ export function askToArm({ settings, promised }, galleries, counted, armed) {
   async function forecast(pairs, { accepted, outdated = false }) {
     const proposal = await put(pairs);
     const isMore = exceeds(proposal.forecast, accepted);
-    const [alarmed, ...found] = sentence(proposal.forecast.sentence).split(/(?<=\.) /);
-    const explained = proposal.forecast.sentence.includes("[") && `${t("arming.brackets")} `;
+    const [alarmed, ...found] = sentencesOf(proposal.forecast);
+    const hasBrackets = [alarmed, ...found].some((sentence) => sentence.includes("["));
+    const explained = hasBrackets && `${t("arming.brackets")} `;
     const heading = h("h3", { tabindex: -1 }, t("forecast"));
     const arm = h(
       "form",
       {},
       heading,
       outdated && h("p", { class: "note" }, t("arming.outdated")),
-      h("p", { class: "forecast", lang: "en" }, h("b", {}, alarmed), " ", found.join(" ")),
+      h("p", { class: "forecast" }, h("b", {}, alarmed), " ", found.join(" ")),
       h("p", { class: isMore ? "accepted note" : "accepted" }, said(proposal.forecast, accepted)),
       advice(proposal.forecast),
       h(
@@ -98,7 +90,7 @@ export function askToArm({ settings, promised }, galleries, counted, armed) {
         { class: "hint" },
         explained,
         textNodes("arming.about", {
-          sources: proposal.forecast.rests_on,
+          sources: sourcesOf(proposal.forecast),
           count: proposal.forecast.people,
           time: moment(proposal.settings.expires_at),
         }),
@@ -146,7 +138,7 @@ function advice({ found, found_high: bound, found_basis: basis }) {
   if (basis === "several_cameras")
     return found < 0.5 && h("p", { class: "note" }, t("arming.few_found"));
   // Where the bound says nothing, the sentence gives the advice.
-  const isSaid = bound !== null && bound > 0.99;
+  const isSaid = bound !== null && bound > HIGHEST_BOUND;
   return !isSaid && h("p", { class: "hint" }, t("arming.more_cameras"));
 }
 

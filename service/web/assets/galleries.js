@@ -6,6 +6,7 @@ import { attempt, decimal, download, find, h, moment, onSubmit, question } from 
 import { addJob } from "./imports.js";
 import { addressOf, changed, gallery, inGallery, panel } from "./place.js";
 import { inNumbers, t, textNodes } from "./texts.js";
+import { basisOf } from "./thresholds.js";
 
 // Modes by calibration state. Before the first fit the model’s thresholds decide.
 const MODES = { artefact: "on", own: "on", frozen: "frozen", off: "off" };
@@ -152,6 +153,7 @@ function describe({
   crops,
   created_at: created,
   embedding_fingerprint: model,
+  identities,
   image_bytes: pictures,
   index_bytes: index,
   index_kind: kind,
@@ -163,7 +165,7 @@ function describe({
       [t("pictures", { count: crops }), pictures > 0 && `, ${size(pictures)}`],
     ],
     [t("galleries.index"), index > 0 && size(index)],
-    [t("galleries.thresholds"), h("span", { lang: "en" }, calibration.basis)],
+    [t("galleries.thresholds"), basisOf(calibration, identities)],
     [t("galleries.model"), h("code", { title: model }, `${model.slice(0, SHOWN_DIGITS)}…`)],
   ];
   find("#description").replaceChildren(

@@ -5,7 +5,7 @@ import { attempt, download, find, h, moment, onSubmit, question } from "./elemen
 import { changed, gallery, inGallery, panel } from "./place.js";
 import { t } from "./texts.js";
 
-const PARTS = ["landed", "duplicates", "not_kept", "refused", "ignored", "deleted"];
+const PARTS = ["landed", "duplicates", "not_kept", "refused", "ignored", "deleted", "unchecked"];
 const GOING = ["queued", "running"];
 
 export function startImports() {
@@ -93,8 +93,7 @@ function draw(row, job) {
             { class: "hint" },
             [t("progress.pictures", { done, count: total }), ...parts].join(", "),
           ),
-        job.detail &&
-          h("p", { class: job.state === "done" ? "hint" : "note", lang: "en" }, job.detail),
+        resultOf(job),
       ),
       job.problems > 0 &&
         h(
@@ -131,6 +130,16 @@ function draw(row, job) {
         ),
     ].filter(Boolean),
   );
+}
+
+// Say what came of a job beyond its counts. Why it failed are the service’s own words.
+function resultOf({ kind, state, detail, progress }) {
+  if (detail === null) return null;
+  if (state === "failed") return h("p", { class: "note", lang: "en" }, detail);
+  if (kind === "reindex") return h("p", { class: "hint" }, t("jobs.up_to_date"));
+  if (kind !== "grouping") return null;
+  const values = { groups: t("groups.count", { count: progress.groups }), count: progress.grouped };
+  return h("p", { class: "hint" }, t("jobs.grouped", values));
 }
 
 async function removeBrought(job) {

@@ -24,6 +24,7 @@ import { keptTools } from "./kept.js";
 import { act } from "./naming.js";
 import { addressOf, gallery, inGallery } from "./place.js";
 import { t, textNodes } from "./texts.js";
+import { basisOf } from "./thresholds.js";
 import { changedBefore, changedSince } from "./verdicts.js";
 
 // Number of query images beside the verdict, where the form is not visible.
@@ -44,14 +45,6 @@ const SUMMARIES = {
   no_match: () => t("answer.no_match.summary"),
   nothing_searched: () => "",
 };
-const LIMITS = {
-  own: ({ basis }) => textNodes("limits.own", { basis: h("span", { lang: "en" }, basis) }),
-  frozen: ({ basis }) => textNodes("limits.frozen", { basis: h("span", { lang: "en" }, basis) }),
-  artefact: ({ reason }) => t(`limits.model.${REASONS.includes(reason) ? reason : "other"}`),
-  off: () => t("limits.off"),
-};
-// Reasons why the thresholds are not those of the gallery.
-const REASONS = ["not_fitted", "few_identities", "few_scored", "shallow_search"];
 
 // Searches are {answer, shots, point, kept, former} or {problem, shots}. There are several with
 // mode=separate. `former` is the judgement of the same search in this tab that differs, or null.
@@ -214,7 +207,7 @@ function basis(answer, point) {
         milliseconds: Math.round(answer.timing_ms.total),
       }),
     ),
-    h("p", {}, LIMITS[answer.calibration.state](answer.calibration)),
+    h("p", {}, basisOf(answer.calibration, answer.people_searched)),
     h("p", {}, t("results.accepted", { share: t(`accepted.${point}`) })),
     h("p", {}, t("results.needed", { needed: percent(answer.needed) })),
   );

@@ -4,6 +4,7 @@ import { showAlerts, startAlerts } from "./alerts.js";
 import { ask } from "./api.js";
 import { acceptedBy, askToArm, namesOfDays } from "./arming.js";
 import { attempt, find, h, moment, question, sentence } from "./elements.js";
+import { sentencesOf, sourcesOf } from "./forecast.js";
 import { passagesOfDay, showCameras, startHealth } from "./health.js";
 import { explained } from "./passages.js";
 import { addressOf, gallery, inGallery, panel } from "./place.js";
@@ -67,10 +68,10 @@ function described(watch) {
   const pausedAt = armed ? watch.paused_at : null;
   const main = [
     [t("watch.until"), armed && moment(settings.expires_at)],
-    [t("forecast"), armed && english((forecast ?? promised).sentence)],
+    [t("forecast"), armed && forecastOf(forecast ?? promised)],
     [
       t("watch.when_armed"),
-      armed && forecast && forecast.sentence !== promised.sentence && english(promised.sentence),
+      armed && forecast && forecastOf(forecast) !== forecastOf(promised) && forecastOf(promised),
     ],
     [t(armed ? "watch.since_armed" : "watch.while_armed"), armedAt && obtained(watch)],
     [t("watch.silent"), watch.silent && keptSilent(watch.silent)],
@@ -79,7 +80,7 @@ function described(watch) {
   const more = armed
     ? [
         [t("watch.accepted"), acceptedBy(watch)],
-        [t("watch.known_from"), english((forecast ?? promised).rests_on)],
+        [t("watch.known_from"), sourcesOf(forecast ?? promised)],
         [t("cameras"), settings.cameras.join(", ") || t("all")],
         [t("watch.hours"), hoursOf(settings)],
         [t("watch.several_cameras"), settings.quiet_scope === "list" && t("watch.one_alert")],
@@ -154,8 +155,7 @@ function described(watch) {
     .filter(Boolean);
 }
 
-// The service writes its sentences in English.
-const english = (text) => h("span", { lang: "en" }, sentence(text));
+const forecastOf = (forecast) => sentencesOf(forecast).join(" ");
 
 const table = (rows) =>
   h(
