@@ -359,6 +359,8 @@ class Methods(Calls):
     def still(self, camera: str, *, key_id: str | None = None) -> bytes:
         """Reads the still of a camera that was asked for, as the content of a JPEG file.
 
+        It is empty while the still has not come yet.
+
         Args:
             key_id: the key that sends the camera's crops; default: the client's own.
 

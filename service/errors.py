@@ -246,7 +246,7 @@ UnknownStill = _define_error(
     "unknown_still",
     404,
     "there is no still of camera {0!r}: nobody has asked for one in the last 10 minutes (POST "
-    "/v1/cameras/{0}/still), or it has not come yet",
+    "/v1/cameras/{0}/still), or it is gone",
 )
 UnknownAlert = _define_error(
     "unknown_alert",

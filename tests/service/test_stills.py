@@ -85,8 +85,10 @@ def listed_zones(served, name):
 def test_a_still_is_asked_for_with_the_heartbeat_and_read_once_it_came(served, camera, data_dir):
     name, key_id, header = camera
     assert beat(served, name, header)["still_wanted"] is False
-    ask(served, name, key_id)
     assert problem(read(served, name, key_id)) == (404, "unknown_still")
+    ask(served, name, key_id)
+    waiting = read(served, name, key_id)
+    assert (waiting.status_code, waiting.content) == (204, b"")
     assert beat(served, name, header)["still_wanted"] is True
     still = jpeg()
     assert send(served, name, header, still).status_code == 204
@@ -110,7 +112,7 @@ def test_a_newer_still_takes_the_place_of_the_former_one(served, camera):
     name, key_id, header = camera
     for shade in (10, 200):
         ask(served, name, key_id)
-        assert problem(read(served, name, key_id)) == (404, "unknown_still")
+        assert read(served, name, key_id).status_code == 204
         assert send(served, name, header, jpeg(shade)).status_code == 204
     assert read(served, name, key_id).content == jpeg(200)
 
@@ -276,6 +278,7 @@ def test_the_client_draws_zones_asks_for_a_still_and_reads_it(served, camera):
     with served.connect(admin) as client, served.connect(own) as program:
         client.set_zones(name, [LEFT], key_id=key_id)
         client.ask_for_still(name, key_id=key_id)
+        assert client.still(name, key_id=key_id) == b""
         wanted = program.heartbeat(name)
         assert (wanted.zones, wanted.still_wanted) == ([LEFT], True)
         program.send_still(name, jpeg())

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 
 from gmn_client import models
 from gmn_client.zones import MAX_ZONE, MOST_ZONES, read_zone
-from service.errors import InvalidField, UnknownCamera, UnknownStill
+from service.errors import InvalidField, UnknownCamera
 from service.gallery.labels import MAX_TEXT, checked_text
 from service.http.fields import MAX_ID, Camera, Id
 from service.http.forms import CURSOR_TEXT, Form, Images, Limit, NoEmpty, Sent, SomeImagesForm
@@ -180,7 +180,7 @@ async def ask_for_still(
 ) -> None:
     """Asks the program of a camera for a still, which it sends after its next heartbeat.
 
-    Read it with GET, which answers 404 until it has come. It is held in memory for ten minutes. A
+    Read it with GET, which answers 204 until it has come. It is held in memory for ten minutes. A
     former still is gone at once.
     """
     runtime = call.runtime
@@ -222,7 +222,8 @@ async def send_still(
         "unknown_still",
         "needs_redis",
         "redis_away",
-        among=content("image/jpeg", "The still."),
+        among=content("image/jpeg", "The still.")
+        | {204: {"description": "The still has not come yet."}},
     ),
 )
 async def read_still(
@@ -230,12 +231,18 @@ async def read_still(
     camera: CameraName,
     key_id: Annotated[str | None, Query(max_length=MAX_ID, description=OF_KEY)] = None,
 ) -> Response:
-    """Reads the still of a camera that was asked for, within ten minutes after it has come."""
+    """Reads the still of a camera that was asked for, within ten minutes after it has come.
+
+    The answer is 204 and empty while it has not come yet.
+    """
     runtime = call.runtime
     of_key = _find_key(call, camera, key_id)
     still = await runtime.watch.stills.read(of_key, camera)
     if still is None:
-        raise UnknownStill(camera)
+        now = runtime.watch.contacts.clock()
+        cameras = runtime.watch.cameras
+        await runtime.galleries.read(cameras.require_wanted_still, of_key, camera, now)
+        return Response(status_code=204)
     runtime.audit.note_view("read_still", camera=camera, camera_key_id=of_key)
     return Response(still, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
 

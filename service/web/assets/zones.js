@@ -91,12 +91,13 @@ export function showZones({ camera, key_id: keyId, zones: stored }, saved) {
     if (!(await showStill())) await askForStill();
   });
 
-  // Show the still that the service holds, and return whether there is one.
+  // Show the still that the service holds, and return whether there is one. While it is waited for,
+  // the answer is empty.
   async function showStill() {
     try {
       const blob = await blobOf(`${path}/still?${new URLSearchParams({ key_id: keyId })}`);
-      still.replaceChildren(pictureOf(blob, t("zones.still", { camera })));
-      return true;
+      if (blob.size > 0) still.replaceChildren(pictureOf(blob, t("zones.still", { camera })));
+      return blob.size > 0;
     } catch (error) {
       if (error.status !== 404) throw error;
       return false;
