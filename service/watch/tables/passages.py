@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gmn_client.models import Passage
+from model.wording import counted
 from service.record.database import RecordPart, transactional
 from service.record.schema import as_micros, now_micros
 from service.record.transaction import Row, Transaction
@@ -190,6 +191,6 @@ def describe_passage(
     if probability is not None:
         parts = [f"{distance} above, with a probability of {probability:.0%}; an alert needs 50%"]
     if height is not None:
-        parts.append(f"{height} {'pixel' if height == 1 else 'pixels'} high")
+        parts.append(f"{counted(height, 'pixel')} high")
     parts += [FAULTS.get(fault, fault) for fault in faults]
     return "; ".join(parts)
