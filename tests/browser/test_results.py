@@ -367,6 +367,20 @@ def test_decisions_that_do_not_arrive_are_said_and_sent_again(page, http, galler
     assert decisions(http, page, gallery) == wanted
 
 
+def test_decisions_that_a_service_could_not_take_are_sent_once_it_is_back(page, http, gallery):
+    search_for(page)
+    crop = crop_of(page, 1)
+    for calls in ("**/reviews", "**/readyz"):
+        page.route(calls, lambda route: route.abort())
+    page.locator("#answer .open").first.focus()
+    page.keyboard.press("c")
+    expect(page.locator("#unsent")).to_contain_text("1 decision did not reach the service: rank 1.")
+    expect(page.locator("#state")).to_have_class("wrong")
+    page.unroute_all()
+    expect(page.locator("#unsent")).to_be_empty()
+    assert decisions(http, page, gallery) == {crop: "confirmed"}
+
+
 def test_a_confirmed_result_without_a_name_gets_one_and_that_is_undone(
     page, http, gallery, drawn_crops
 ):

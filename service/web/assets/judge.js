@@ -22,6 +22,11 @@ window.addEventListener("beforeunload", (event) => {
   if (underway.size > 0 || failed.length > 0) event.preventDefault();
 });
 
+// Once the service is back, send the decisions that it could not take.
+document.addEventListener("gallery-changed", () =>
+  sendAgain(failed.filter(({ error }) => error.isAway)),
+);
+
 // Return the controls of a result. A search that is not kept has no decisions.
 export function judging(result, search) {
   const { kept } = search;
@@ -287,6 +292,8 @@ function drawFailed() {
   }
 }
 
+const sendAgain = (reviews) => reviews.forEach((review) => send(review));
+
 function unsent() {
   const all = failed;
   const ranks = all.flatMap(({ search, cropIds }) =>
@@ -298,9 +305,6 @@ function unsent() {
     failed = [];
     drawFailed();
   };
-  const again = () => {
-    for (const review of all) send(review);
-  };
   return h(
     "div",
     { class: "unsent" },
@@ -309,7 +313,7 @@ function unsent() {
     h(
       "div",
       { class: "row" },
-      h("button", { type: "button", onclick: again }, t("judge.unsent.again")),
+      h("button", { type: "button", onclick: () => sendAgain(all) }, t("judge.unsent.again")),
       h("button", { type: "button", class: "quiet", onclick: giveUp }, t("judge.unsent.give_up")),
     ),
   );
