@@ -374,9 +374,13 @@ def test_visits_are_kept_only_for_a_case_and_shown_there_with_what_proves_them(
     seen.emulate_media(media="print")
     for picture in seen.locator("#case .pair img").all():
         assert height_mm(picture) >= 30
-    # It opens as a search, of which results can be confirmed.
+    # It opens as visits, and as a search of which results can be confirmed.
     seen.emulate_media(media="screen")
     seen.locator("#case .searches > li > a").first.click()
-    seen.locator("#answer .card").first.wait_for()
+    expect(seen.locator("#answer .banner")).to_contain_text("Seen ")
+    expect(seen.locator("#answer .day .card").first).to_be_visible()
+    for width, _ in at_each_size(seen):
+        assert seen.evaluate("document.documentElement.scrollWidth") == width
+        assert violations(seen) == []
     seen.locator("#answer [value=confirmed]").first.click()
     expect(seen.locator("#answer [value=confirmed][aria-pressed=true]")).to_have_count(1)

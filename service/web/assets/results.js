@@ -26,6 +26,7 @@ import { addressOf, gallery, inGallery } from "./place.js";
 import { t, textNodes } from "./texts.js";
 import { basisOf } from "./thresholds.js";
 import { changedBefore, changedSince } from "./verdicts.js";
+import { answerElements } from "./visits.js";
 
 // Number of query images beside the verdict, where the form is not visible.
 const SHOTS_BESIDE = 2;
@@ -136,12 +137,30 @@ const titleOf = ({ kept }, at) =>
 
 function ranking(search) {
   const cards = search.answer.results.map((result) => card(result, search));
+  const visits = visitsOf(search);
+  const [head, ...days] = visits ?? [banner(search)];
   return [
-    banner(search),
+    head,
     keptTools(search, addToCase(search)),
+    ...days,
+    visits && h("h3", {}, t("results")),
     outOfOrder(search.answer.results) && h("p", { class: "hint" }, t("results.order")),
     h("ol", { class: "cards", "aria-label": t("results") }, cards),
   ].filter(Boolean);
+}
+
+// Return the elements of a kept search for visits; null for another search, or if none is left.
+function visitsOf({ answer, kept, shots }) {
+  if (!kept?.visits) return null;
+  const { results, uncertain } = kept.visits;
+  if (results.length + uncertain.length === 0) return null;
+  const verdict = results.length > 0 ? "match" : "uncertain";
+  const { captured_after: after, captured_before: before } = kept.request;
+  return answerElements(
+    { verdict, results, uncertain, incomplete: [], warnings: answer.warnings },
+    [{ name: gallery() }],
+    { shots, hasTimes: Boolean(after || before) },
+  );
 }
 
 // Compare what is shown: two probabilities may be equal in words.
