@@ -117,6 +117,7 @@ def take_pictures_of_watching(client, cast, page, folder):
     page.get_by_role("button", name=f"Zones… {CAMERA}").click()
     dialog.get_by_role("img").wait_for()
     dialog.get_by_role("button", name="Add a zone").click()
+    dialog.get_by_role("textbox", name="Name of zone 1").fill("door")
     page.wait_for_function(IS_LOADED)
     _kept(dialog, folder / "zones.png")
     dialog.get_by_role("button", name="Cancel").click()
