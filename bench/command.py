@@ -39,7 +39,10 @@ ARTEFACT_HELP = (
     "and small as well for embed, enroll, query, serve and start."
 )
 DATABASE_HELP = "A database of PostgreSQL for machines, in which it makes schemas and drops them."
-AGAINST_HELP = "A folder with another checkout, with whose starts those of start alternate."
+AGAINST_HELP = (
+    "The folder of another checkout, whose service takes part in the rounds of embed, enroll, "
+    "query, serve and start."
+)
 FEATURES_HELP = "Draw the crops of scale like the people of this file of gmn embed."
 
 
@@ -47,12 +50,12 @@ FEATURES_HELP = "Draw the crops of scale like the people of this file of gmn emb
 def bench(
     names: Annotated[list[Name], Argument(help="What to measure.")],
     artefact: Annotated[str | None, Option(help=ARTEFACT_HELP)] = None,
+    against: Annotated[Path | None, Option(help=AGAINST_HELP)] = None,
     crops: Annotated[
         int, Option(min=1, help="The largest gallery of scale and machines.")
     ] = 100_000,
     features: Annotated[Path | None, Option(help=FEATURES_HELP)] = None,
     database: Annotated[str | None, Option(help=DATABASE_HELP, envvar="GMN_DATABASE_URL")] = None,
-    against: Annotated[Path | None, Option(help=AGAINST_HELP)] = None,
 ) -> Shown:
     """Measures how fast this machine starts, embeds, enrolls, searches, compares pairs and alerts.
 
@@ -92,5 +95,5 @@ def bench(
         else:
             from bench.serve import bench_serving
 
-            results += bench_serving(name, artefact)
+            results += bench_serving(name, artefact, against)
     return Shown([result._asdict() for result in results], table_of(results, COLUMNS))

@@ -3,9 +3,10 @@
 `python -m bench.figures NAME [LABEL=]FILE…` keeps the figures of these files in
 `docs/figures/NAME.json`, and writes the table between the page's markers `<!-- NAME -->` and
 `<!-- /NAME -->`. It reads the `report.json` of `gmn evaluate --out`, the `benchmark.json` of
-`gmn benchmark`, the output of `gmn bench --json` (`performance`, `parts`, `scale`, `start`), and
-that of `bench.alarms`, `bench.cells`, `bench.doubtful`, `bench.gpu_check`, `bench.likelihood`,
-`bench.people`, `bench.silent`, `bench.travel_times` and `bench.watch`.
+`gmn benchmark`, the output of `gmn bench --json` (`performance`, `revisions`, `parts`, `threads`,
+`without`, `scale`, `start`), and that of `bench.alarms`, `bench.cells`, `bench.doubtful`,
+`bench.gpu_check`, `bench.likelihood`, `bench.people`, `bench.silent`, `bench.travel_times` and
+`bench.watch`.
 
 `premise` shows the gaps of a report, and draws the two spaces.
 """
@@ -47,12 +48,24 @@ START = {
     "{details[cpu_seconds_range][0]:.2f}–{details[cpu_seconds_range][1]:.2f}",
     "RSS, MiB": "{details[rss_mib]:.0f}",
     "PSS, MiB": "{details[pss_mib]:.0f}",
-    "the other's CPU s": "{details[their_cpu_seconds]:.2f}, "
-    "{details[their_cpu_seconds_range][0]:.2f}–{details[their_cpu_seconds_range][1]:.2f}",
-    "its RSS": "{details[their_rss_mib]:.0f}",
-    "its PSS": "{details[their_pss_mib]:.0f}",
+    "the other's CPU s": "{details[against_cpu_seconds]:.2f}, "
+    "{details[against_cpu_seconds_range][0]:.2f}–{details[against_cpu_seconds_range][1]:.2f}",
+    "its RSS": "{details[against_rss_mib]:.0f}",
+    "its PSS": "{details[against_pss_mib]:.0f}",
     "CPU ratio, of rounds": "{ratio:.2f}, {spread[0]:.2f}–{spread[1]:.2f}",
     "load before": "{details[load_average_before]:.1f}",
+}
+REVISIONS = {
+    "bench": "{bench}",
+    "artefact": "{details[artefact]}",
+    "images/s, ratio": "{details[against_ratio]:.2f}, {details[against_spread][0]:.2f}–"
+    "{details[against_spread][1]:.2f}",
+    "CPU ms, ratio": "{details[against_cpu_ratio]:.2f}, {details[against_cpu_spread][0]:.2f}–"
+    "{details[against_cpu_spread][1]:.2f}",
+    "CPU ms": "{details[served_cpu_ms_per_image]:.1f}",
+    "before": "{details[against_cpu_ms_per_image]:.1f}",
+    "bare app's": "{details[app_cpu_ms_per_image]:.1f}",
+    "bare": "{details[bare_cpu_ms_per_image]:.1f}",
 }
 SCALE = {
     "data": "{data}",
@@ -218,6 +231,10 @@ def _start_table(rows: Sequence[Figures]) -> str:
     return markdown_table(fill(START, row) for row in rows)
 
 
+def _revisions_table(rows: Sequence[Figures]) -> str:
+    return markdown_table(fill(REVISIONS, row) for row in rows)
+
+
 def _parts_table(rows: Sequence[Figures]) -> str:
     cells = [
         {"part": part, "artefact": row["details"]["artefact"], "micros": f"{micros:,.0f}"}
@@ -225,6 +242,25 @@ def _parts_table(rows: Sequence[Figures]) -> str:
         for part, micros in row["details"]["parts"].items()
     ]
     return pivot(cells, {"part": "{part}"}, "{artefact}, µs", "{micros}")
+
+
+def _without_table(rows: Sequence[Figures]) -> str:
+    cells = [
+        {"step": step, "artefact": row["details"]["artefact"], **saved}
+        for row in rows
+        for step, saved in row["details"]["without"].items()
+    ]
+    cell = "{query:,.0f} [{low:,.0f} to {high:,.0f}], {event_loop:,.0f}"
+    return pivot(cells, {"without": "{step}"}, "{artefact}, µs", cell)
+
+
+def _threads_table(rows: Sequence[Figures]) -> str:
+    cells = [
+        {"threads": name, "artefact": row["details"]["artefact"], "micros": f"{micros:,.0f}"}
+        for row in rows
+        for name, micros in row["details"]["threads"].items()
+    ]
+    return pivot(cells, {"threads": "{threads}"}, "{artefact}, µs", "{micros}")
 
 
 def _machines_table(rows: Sequence[Figures]) -> str:
@@ -389,7 +425,10 @@ TABLES = {
     "small-single-source": _benchmark_table,
     "performance": _performance_table,
     "start": _start_table,
+    "revisions": _revisions_table,
     "parts": _parts_table,
+    "threads": _threads_table,
+    "without": _without_table,
     "scale": _scale_table,
     "machines": _machines_table,
     "alarms": _alarms_table,

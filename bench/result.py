@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from demo.service import own_service
+from demo.service import PROGRAM, own_service
 from demo.story import Cast, draw_cast, enroll_all
 from gmn_client import Client
+from model.problems import InputProblem
 
+ROOT = PROGRAM.parent
 ROUNDS = 5
 SEED = 31
 CAMERAS = 4
@@ -41,11 +44,24 @@ class BenchResult(NamedTuple):
         return ", ".join(f"{name} {value}" for name, value in self.details.items())
 
 
+def require_checkout(folder: Path) -> None:
+    """Raise `InputProblem` if a folder is no checkout of this project."""
+    if not (folder / PROGRAM.name).is_file():
+        raise InputProblem(
+            f"{folder}: has no {PROGRAM.name}; name the folder of a checkout, such as one of git "
+            "worktree add"
+        )
+
+
 @contextmanager
-def filled_service(artefact: str, people: int) -> Iterator[tuple[Client, Cast]]:
-    """Start a service, and enroll drawn people in its default gallery."""
+def filled_service(artefact: str, people: int, tree: Path = ROOT) -> Iterator[tuple[Client, Cast]]:
+    """Start a service, and enroll drawn people in its default gallery.
+
+    Args:
+        tree: folder of the checkout whose service is started, by this interpreter.
+    """
     cast = draw_cast(SEED, people, 0, CAMERAS)
-    with own_service(artefact) as client:
+    with own_service(artefact, program=(sys.executable, str(tree / PROGRAM.name))) as client:
         enroll_all(client, cast.gallery)
         yield client, cast
 

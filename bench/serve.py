@@ -4,7 +4,8 @@ There are four benches of one kind. `embed` sends images to `/v1/embeddings`, `s
 queries and `enroll` eight enrollments of one image in flight, and `query` sends one query at a
 time. The requests come from wrk, which is written in C and takes little processor time. The bare
 model is the embedder alone, on decoded and resized crops. A bare app (`bench.bare_app`) answers the
-same forms as `serve`, for comparison.
+same forms as `serve`, for comparison. The service of another checkout can take part in the rounds,
+so that two revisions are compared in one run.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ from typing import Any, NamedTuple
 import httpx2
 import numpy as np
 
-from bench.result import BenchResult, alternate, compare, filled_service
+from bench.result import BenchResult, alternate, compare, filled_service, require_checkout
 from demo.service import end_process, processor_seconds
 from gmn_client.commands.bulk import SourceCrop
 from model.artefact import Artefact, load_artefact, resolve_artefact
@@ -81,37 +82,48 @@ Round = dict[str, float]
 """Figures of one side in one round, by name."""
 
 
-def bench_serving(bench: str, artefact: str | None) -> list[BenchResult]:
+def bench_serving(
+    bench: str, artefact: str | None, against: Path | None = None
+) -> list[BenchResult]:
     """Divide the images per second of the service by those of the bare model.
 
     Args:
         bench: `embed`, `enroll`, `query` or `serve`.
         artefact: a file or a shipped name; without it `bundled` and `small` are measured.
+        against: folder of another checkout, whose service answers the same requests in the same
+            rounds. `details` then has its figures as `against_…`, and what this service does
+            divided by what that one does as `against_ratio` (images per second) and
+            `against_cpu_ratio` (processor time per image), each with a `spread`.
 
     Raises:
-        InputProblem: wrk is not installed, or a request fails.
+        InputProblem: wrk is not installed, `against` is no checkout, or a request fails.
     """
     if shutil.which("wrk") is None:
         raise InputProblem("wrk, which makes the load, is not installed; apt-get install wrk")
-    return [_measure(bench, name) for name in ([artefact] if artefact else ARTEFACTS)]
+    if against is not None:
+        require_checkout(against)
+    return [_measure(bench, name, against) for name in ([artefact] if artefact else ARTEFACTS)]
 
 
-def _measure(bench: str, artefact: str) -> BenchResult:
+def _measure(bench: str, artefact: str, against: Path | None) -> BenchResult:
     load = LOADS[bench]
     load_average = round(os.getloadavg()[0], 2)
     compute = bare_model(load_artefact(resolve_artefact(artefact)))
-    with (
-        tempfile.TemporaryDirectory(prefix="gmn-bench-") as folder,
-        filled_service(artefact, PEOPLE) as (client, cast),
-        bare_app(artefact) as (app, app_seconds),
-    ):
+    with ExitStack() as opened:
+        folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="gmn-bench-"))
+        client, cast = opened.enter_context(filled_service(artefact, PEOPLE))
         forms = write_forms(Path(folder), load, cast.known)
         sides: dict[str, Callable[[], Round]] = {
-            "served": lambda: press(client.url, load, forms, partial(_cpu_seconds, client.url)),
-            "bare": lambda: _run_bare(compute),
+            "served": partial(press, client.url, load, forms, partial(_cpu_seconds, client.url)),
+            "bare": partial(_run_bare, compute),
         }
+        if against:
+            other, _ = opened.enter_context(filled_service(artefact, PEOPLE, against.resolve()))
+            other_seconds = partial(_cpu_seconds, other.url)
+            sides["against"] = partial(press, other.url, load, forms, other_seconds)
         if load.beside_app:
-            sides["app"] = lambda: press(app, load, forms, app_seconds)
+            app, app_seconds = opened.enter_context(bare_app(artefact))
+            sides["app"] = partial(press, app, load, forms, app_seconds)
         rounds = alternate(*sides.values())
     details: dict[str, Any] = {"artefact": artefact, "load_average_before": load_average}
     measured = dict(zip(sides, zip(*rounds, strict=True), strict=True))
@@ -119,17 +131,27 @@ def _measure(bench: str, artefact: str) -> BenchResult:
         for name in figures_of_rounds[0]:
             median = statistics.median(figures[name] for figures in figures_of_rounds)
             details[f"{side}_{name}"] = round(median, 2)
+    compared = []
     if load.beside_app:
-        app_ratios = compare(bench, _paces(measured, "app"), None, {})
-        details |= {"app_ratio": app_ratios.ratio, "app_spread": app_ratios.spread}
-    return compare(bench, _paces(measured, "served"), AIMS.get((bench, artefact)), details)
+        compared.append(("app", "images_per_second", "app", "bare"))
+    if against:
+        details["against"] = str(against)
+        compared.append(("against", "images_per_second", "served", "against"))
+        compared.append(("against_cpu", "cpu_ms_per_image", "served", "against"))
+    for name, figure, ours, theirs in compared:
+        ratios = compare(bench, _pairs(measured, figure, ours, theirs), None, {})
+        details |= {f"{name}_ratio": ratios.ratio, f"{name}_spread": ratios.spread}
+    paces = _pairs(measured, "images_per_second", "served", "bare")
+    return compare(bench, paces, AIMS.get((bench, artefact)), details)
 
 
-def _paces(measured: dict[str, tuple[Round, ...]], side: str) -> list[tuple[float, ...]]:
-    """Return the images per second of a side and of the bare model in each round."""
+def _pairs(
+    measured: dict[str, tuple[Round, ...]], figure: str, ours: str, theirs: str
+) -> list[tuple[float, ...]]:
+    """Return a figure of two sides in each round."""
     return [
-        (ours["images_per_second"], theirs["images_per_second"])
-        for ours, theirs in zip(measured[side], measured["bare"], strict=True)
+        (our_round[figure], their_round[figure])
+        for our_round, their_round in zip(measured[ours], measured[theirs], strict=True)
     ]
 
 

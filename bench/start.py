@@ -16,9 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.result import BenchResult, alternate, compare
+from bench.result import BenchResult, alternate, compare, require_checkout
 from demo.service import PROGRAM, own_process, processor_seconds
-from model.problems import InputProblem
 
 ARTEFACTS = ("bundled", "small")
 IDLE_SECONDS = 5.0
@@ -40,11 +39,8 @@ def bench_start(artefact: str | None, against: Path | None) -> list[BenchResult]
     """
     programs = [PROGRAM]
     if against is not None:
+        require_checkout(against)
         programs.append(against.resolve() / PROGRAM.name)
-        if not programs[-1].is_file():
-            raise InputProblem(
-                f"--against {against}: has no {PROGRAM.name}; name the folder of a checkout"
-            )
     return [_measure(name, programs) for name in ([artefact] if artefact else ARTEFACTS)]
 
 
@@ -52,7 +48,7 @@ def _measure(artefact: str, programs: Sequence[Path]) -> BenchResult:
     load_average = round(os.getloadavg()[0], 2)
     rounds = alternate(*[partial(_start, artefact, program) for program in programs])
     details: dict[str, Any] = {"artefact": artefact, "load_average_before": load_average}
-    for prefix, starts in zip(("", "their_"), zip(*rounds, strict=True), strict=False):
+    for prefix, starts in zip(("", "against_"), zip(*rounds, strict=True), strict=False):
         for name in starts[0]:
             measured = [start[name] for start in starts]
             details[prefix + name] = round(statistics.median(measured), 2)

@@ -1,6 +1,7 @@
 """The serving benches: requests are answered, and a missing tool is named."""
 
 import shutil
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -77,6 +78,39 @@ def test_the_time_of_the_processor_is_measured(tiny_artefact, monkeypatch):
     assert 0 < measured < 1000
     assert 0 < result.details["served_p50_ms"] <= result.details["served_p99_ms"]
     assert result.details["app_ratio"] > 0
+
+
+OTHER_PROGRAM = """
+import pathlib, runpy, sys
+pathlib.Path(__file__).with_name("started").touch()
+sys.path[0] = {root!r}
+runpy.run_path({root!r} + "/gmn.py", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+@needs_wrk
+def test_the_service_of_another_checkout_takes_part(tiny_artefact, monkeypatch, tmp_path):
+    monkeypatch.setattr("bench.result.ROUNDS", 1)
+    monkeypatch.setattr(serve, "PEOPLE", 4)
+    root = str(Path(serve.__file__).parents[1])
+    (tmp_path / "gmn.py").write_text(OTHER_PROGRAM.format(root=root))
+    (result,) = serve.bench_serving("query", str(tiny_artefact), tmp_path)
+    details = result.details
+    assert (tmp_path / "started").exists()
+    assert details["against"] == str(tmp_path)
+    for ratio, figure in {
+        "against_ratio": "images_per_second",
+        "against_cpu_ratio": "cpu_ms_per_image",
+    }.items():
+        expected = details[f"served_{figure}"] / details[f"against_{figure}"]
+        assert details[ratio] == pytest.approx(expected, rel=0.02)
+
+
+@needs_wrk
+def test_a_folder_that_is_no_checkout_is_named(tmp_path):
+    with pytest.raises(InputProblem, match=f"{tmp_path}: has no gmn.py"):
+        serve.bench_serving("serve", None, tmp_path)
 
 
 @needs_wrk
