@@ -12,7 +12,7 @@ import contextlib
 import resource
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from socket import IPPROTO_TCP, TCP_USER_TIMEOUT
 from tempfile import gettempdir
 from typing import Any, cast
@@ -21,7 +21,7 @@ import h11
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
@@ -29,6 +29,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from service.errors import InvalidField, StorageFailed, TooManyRequests, machine_error
 from service.http.forms import Form
+from service.http.multipart import (
+    MOST_FIELDS,
+    ArchiveForm,
+    read_form,
+    require_short_text,
+    skip_preamble,
+)
 from service.ops.data_directory import MEBIBYTE, require_free_disk
 from service.runtime import Call
 
@@ -37,10 +44,6 @@ FORMS = (MULTIPART, b"application/x-www-form-urlencoded")
 # Limits of a form whose only file is written to disk while it arrives, except for its first MiB.
 ARCHIVE_PARTS = {"max_files": 1, "max_fields": 8, "max_part_size": 16 * 1024}
 ARCHIVE_MEMORY_BYTES = MEBIBYTE + ARCHIVE_PARTS["max_fields"] * ARCHIVE_PARTS["max_part_size"]
-# Starlette's limit on the fields of a form.
-MOST_FIELDS = 1000
-# Total size of a form's texts, which are checked on the event loop: metadata of 200 images.
-MAX_FORM_TEXT_BYTES = 4 * MEBIBYTE
 # Reserve for files other than connections, and for connections accepted in one turn of the loop.
 OTHER_FILES = 100
 # Further connections get a refusal rather than silence, at the cost of some memory.
@@ -64,11 +67,6 @@ SEND_SECONDS = 60.0
 # limits.
 LINGERING_SECONDS = 2.0
 MOST_LINGERING_BYTES = 16 * MEBIBYTE
-NO_FILE_NAME = (
-    "came without a file name, as text does; send each file as a part with a file name, which curl "
-    "does with an @ before it, as in -F images=@crop.png, and other programs with "
-    'filename="crop.png" (filename* alone is not read)'
-)
 # Keys in the state of a connection: one that is set beyond the limit, and the address at the other
 # end, which behind a proxy is not that of the client.
 CROWDED = "crowded"
@@ -235,23 +233,10 @@ class FormRequest(Request):
         Raises:
             InvalidField: too many images, boxes or vectors, an empty filter, or a repeated field.
         """
-        limits = ARCHIVE_PARTS if self._to_disk else {}
         if self._is_multipart:
             # Setting `_form` keeps the base class from parsing it.
             try:
-                async with (
-                    contextlib.aclosing(self.stream()) as body,
-                    contextlib.aclosing(_skip_preamble(body, self._boundary)) as stream,
-                ):
-                    parser = WholeForm(self.headers, stream, **limits)
-                    parser.file_fields = self._file_fields
-                    parser.spool_max_size = (
-                        MEBIBYTE if self._to_disk else self._settings.max_body_bytes
-                    )
-                    self._form = await parser.parse()
-                if not parser.has_ended:
-                    await self._form.close()
-                    raise MultiPartException("The last boundary is missing.")
+                self._form = await self._parse_multipart()
             except MultiPartException as error:
                 raise HTTPException(400, error.message) from error
             except OSError as error:
@@ -261,7 +246,7 @@ class FormRequest(Request):
                     f"the body could not be written to {gettempdir()} ({error.strerror}); nothing "
                     "was stored, free space there, or set TMPDIR, and send it again"
                 ) from error
-        form = await super().form(**limits)
+        form = await super().form(**(ARCHIVE_PARTS if self._to_disk else {}))
         counts = Counter(name for name, _ in form.multi_items())
         for name, count in counts.items():
             # Without a list of values, all but the last would be lost.
@@ -286,6 +271,18 @@ class FormRequest(Request):
                 if value == "" and name in self._never_empty:
                     raise InvalidField(f"{name}: is empty; send a value, or leave the field out")
         return form
+
+    async def _parse_multipart(self) -> FormData:
+        async with contextlib.aclosing(self.stream()) as pieces:
+            if not self._to_disk:
+                body = bytearray()
+                async for piece in pieces:
+                    body += piece
+                return read_form(body, self._boundary, self._file_fields)
+            async with contextlib.aclosing(skip_preamble(pieces, self._boundary)) as stream:
+                parser = ArchiveForm(self.headers, stream, **ARCHIVE_PARTS)
+                parser.file_fields = self._file_fields
+                return await parser.parse()
 
 
 def hold_answer(request: Request, size: int) -> None:
@@ -327,15 +324,6 @@ def release(call: Call, size: int) -> None:
     call.runtime.held_bytes -= Counter({call.caller.key_id: size})
 
 
-def require_short_text(field: str, size: int) -> None:
-    """Raise `InvalidField` if the texts of a form up to this field are too long in total."""
-    if size > MAX_FORM_TEXT_BYTES:
-        raise InvalidField(
-            f"{field[:40]}: with it the texts of this form have more than {MAX_FORM_TEXT_BYTES:,} "
-            "bytes, which is the limit for all of them; send less text, or several requests"
-        )
-
-
 def _require_no_encoding(request: Request) -> None:
     """Raise 415 if a body is compressed, as the limits are for uncompressed bytes."""
     sent = ", ".join(request.headers.getlist("content-encoding")).lower()
@@ -347,75 +335,6 @@ def _require_no_encoding(request: Request) -> None:
             f"the body has the Content-Encoding {named!r}, which this service does not decode; "
             "send it uncompressed, without that header",
         )
-
-
-async def _skip_preamble(
-    body: AsyncGenerator[bytes, None], boundary: bytes
-) -> AsyncGenerator[bytes, None]:
-    """Yield a multipart body from its first boundary on, as parsers ignore what precedes it.
-
-    Raises:
-        MultiPartException: the body has no line that begins with the boundary.
-    """
-    # A boundary begins a line, and so does the body.
-    delimiter = b"\n--" + boundary
-    searched = b"\n"
-    async for piece in body:
-        searched += piece
-        begin = searched.find(delimiter)
-        if begin >= 0:
-            yield searched[begin + 1 :]
-            break
-        searched = searched[-len(delimiter) :]
-    else:
-        text = boundary[:80].decode("latin-1")
-        raise MultiPartException(
-            f"The body has no line --{text}, the boundary that its Content-Type names."
-        )
-    async for piece in body:
-        yield piece
-
-
-class WholeForm(MultiPartParser):
-    """Parses a multipart form in UTF-8, and notes if it is complete.
-
-    Starlette drops an incomplete part, decodes other text as Latin-1, and moves files to disk that
-    are counted as memory here.
-
-    Attributes:
-        file_fields: fields whose values have to be files.
-    """
-
-    has_ended = False
-    file_fields: frozenset[str] = frozenset()
-    _text_bytes = 0
-
-    def on_headers_finished(self) -> None:
-        names = [name for name, _ in self._current_part.item_headers]
-        if names.count(b"content-disposition") > 1:
-            raise MultiPartException("A part has several Content-Disposition headers; send one.")
-        super().on_headers_finished()
-
-    def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        part = self._current_part
-        # `/docs` sends an empty text for a file that was not chosen.
-        if part.file is None and part.field_name in self.file_fields and start < end:
-            raise InvalidField(f"{part.field_name}: {NO_FILE_NAME}")
-        super().on_part_data(data, start, end)
-
-    def on_end(self) -> None:
-        self.has_ended = True
-
-    def on_part_end(self) -> None:
-        part = self._current_part
-        if part.file is None:
-            self._text_bytes += len(part.data)
-            require_short_text(part.field_name, self._text_bytes)
-            try:
-                part.data.decode()
-            except UnicodeDecodeError as error:
-                raise MultiPartException(f"{part.field_name[:40]}: is not UTF-8") from error
-        super().on_part_end()
 
 
 class BodyInPieces(h11.Connection):

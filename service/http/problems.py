@@ -43,7 +43,8 @@ from service.errors import (
     problem,
     status_of,
 )
-from service.http.limits import NO_FILE_NAME, hold_answer
+from service.http.limits import hold_answer
+from service.http.multipart import NO_FILE_NAME
 from service.record.values import JsonObject
 from service.wording import describe_invalid
 

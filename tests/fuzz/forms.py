@@ -1,7 +1,8 @@
 """Parsing of forms and their fields about images: `python -m tests.fuzz.forms --seconds 120`.
 
 The first line is `m` or `u`, for multipart or urlencoded, and the rest of the type; a body
-follows. It goes through the parsing that the service's calls use.
+follows. It goes through the parsing that the service's calls use; the service's own parser has to
+refuse what python-multipart refuses, and to read the same from the rest.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ with atheris.instrument_imports(
         "starlette",
         "service.http.fields",
         "service.http.forms",
+        "service.http.multipart",
         "service.http.query_forms",
     ]
 ):
@@ -28,11 +30,10 @@ from starlette.exceptions import HTTPException
 
 from service.errors import ServiceError
 from tests.fuzz.harness import fuzz
+from tests.two_parsers import compare_parsers, seeds
 
 URLENCODED = b"application/x-www-form-urlencoded"
 FIELDS = ("identity", "camera", "captured_at", "external_id", "metadata")
-PART = b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
-FILE = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n%s\r\n'
 
 
 class Refused(Exception):
@@ -65,6 +66,8 @@ async def _read(data):
         }
 
     scope = {"type": "http", "headers": [(b"content-type", kind + head[1:])]}
+    if head[:1] != b"u":
+        await compare_parsers(head[1:], body)
     async with Request(scope, receive).form() as form:
         texts = {
             name: [part for part in form.getlist(name) if isinstance(part, str)] for name in form
@@ -74,30 +77,6 @@ async def _read(data):
     single = {name: said[0] if len(said) == 1 else said for name, said in texts.items() if said}
     single.pop("images", None)
     QueryForm.model_validate(single).options()
-
-
-def seeds():
-    end = b"--b--\r\n"
-    values = {
-        b"identity": b"0042",
-        b"camera": b"east,west",
-        b"captured_at": b"2026-03-01T09:30:00Z",
-        b"metadata": b'{"a": [1, {"b": null}], "c": 1e9}',
-        b"top_k": b"10",
-        b"cameras": b"a, b",
-        b"captured_after": b"2026-03-01T09:30:00+01:00",
-        b"min_version": b"7",
-        b"mode": b"separate",
-    }
-    parts = [PART % pair for pair in values.items()]
-    return [
-        b"m\n" + FILE % b"image" + b"".join(parts) + end,
-        *(b"m\n" + FILE % b"image" + part + end for part in parts),
-        b"m; charset=utf-8\n" + FILE % b"image" + end,
-        *(b"u\n" + name + b"=" + value for name, value in values.items()),
-        b"u\nidentity=%ED%A0%80&camera=%00&metadata=" + b"[" * 5_000,
-        b"m\n" + (FILE % b"") * 1_100 + end,
-    ]
 
 
 if __name__ == "__main__":
