@@ -3,17 +3,18 @@
 The application runs in this process, and a query reaches it by ASGI, without a socket. Each part
 is then repeated alone with the same inputs, and timed by the clock of its thread. Within a query
 each part takes longer, since the network fills the caches of the processor, and even longer with
-many queries at a time, whose threads wait for the interpreter's lock.
+many queries at a time, whose threads wait for the interpreter's lock (`bench.without`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from starlette.types import ASGIApp, Message
 
 from bench.result import CAMERAS, SEED, BenchResult, compare
 from bench.serve import END_OF_FORM, FORM_HEADERS, LOADS, write_forms
+from bench.without import time_threads, time_without
 from demo.story import draw_cast
 from model.crops.decode import decode_crop
 from model.crops.quality import measure_quality
@@ -45,7 +47,8 @@ def bench_parts(artefact: str | None) -> BenchResult:
 
     Returns:
         The processor time of the network over that of the whole query. `details["parts"]` has the
-        microseconds of each part, as medians.
+        microseconds of each part, as medians; `details["threads"]` those of a query among sixteen
+        in flight by thread, and `details["without"]` what such a query takes less without a step.
     """
     name = artefact or "bundled"
     load_average = round(os.getloadavg()[0], 2)
@@ -57,12 +60,13 @@ def bench_parts(artefact: str | None) -> BenchResult:
             runtime="openvino",
             dtype="float32",
         )
-        parts = asyncio.run(_measure(settings, Path(folder)))
-    details = {"artefact": name, "load_average_before": load_average, "parts": parts}
+        measured = asyncio.run(_measure(settings, Path(folder)))
+    details = {"artefact": name, "load_average_before": load_average, **measured}
+    parts = measured["parts"]
     return compare("parts", [(parts["network"], parts["whole query"])], None, details)
 
 
-async def _measure(settings: Settings, folder: Path) -> dict[str, float]:
+async def _measure(settings: Settings, folder: Path) -> dict[str, Any]:
     cast = draw_cast(SEED, PEOPLE, 0, CAMERAS)
     files = [crop.read() for crop in cast.known]
     forms = [form.read_bytes() for form in write_forms(folder, LOADS["serve"], cast.known)]
@@ -82,7 +86,16 @@ async def _measure(settings: Settings, folder: Path) -> dict[str, float]:
                 await asyncio.sleep(0.1)
         whole, loop = await _time_requests(app, forms)
         parts = _time_parts(runtime, gallery, files)
-    return {"event loop": loop, **parts, "whole query": whole}
+        posts = _endless_posts(app, forms)
+        threads = await time_threads(posts)
+        without = await time_without(runtime, posts)
+    parts = {"event loop": loop, **parts, "whole query": whole}
+    return {"parts": parts, "threads": threads, "without": without}
+
+
+def _endless_posts(app: ASGIApp, forms: Sequence[bytes]) -> Iterator[Awaitable[None]]:
+    for number, form in enumerate(itertools.cycle(forms)):
+        yield _post(app, LOADS["serve"].path, form + b"in flight %d" % number + END_OF_FORM)
 
 
 async def _time_requests(app: ASGIApp, forms: Sequence[bytes]) -> tuple[float, float]:
