@@ -20,7 +20,7 @@ from service.errors import (
     ServiceStopping,
 )
 from service.ops.threads import LONG_WORK_FACTOR, MonitoredThreadPool, Wake, heartbeat
-from service.record.database import Database
+from service.record.database import POLL_SECONDS, Database
 from service.record.transaction import Reader
 
 log = logging.getLogger(__name__)
@@ -193,7 +193,10 @@ class Follower:
         while not self._closing.is_set():
             heartbeat()
             try:
-                woken = self._database.wait_for_commits(self._woken)
+                if self._shown < self._newest:
+                    woken = self._woken.wait(POLL_SECONDS)
+                else:
+                    woken = self._database.wait_for_commits(self._woken)
                 # Read the version before the changes, so that the next poll notices later commits.
                 data_version = self._database.data_version()
                 if woken or self._shown < self._newest or data_version != self._data_version:

@@ -42,7 +42,7 @@ LOG_NAME = "audit.jsonl"
 REFUSED = "refused"
 KEY_NAME = "audit.key"
 # The line of a search reaches the file within a second.
-PAUSE_SECONDS = 0.25
+PAUSE_SECONDS = 0.5
 RETRY_SECONDS = 5.0
 # Searches and views are refused once lines could not be written for this time.
 FAILING_SECONDS = 5.0

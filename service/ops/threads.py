@@ -89,7 +89,7 @@ def is_cut_off() -> bool:
 
 
 class Wake:
-    """An event for which one thread waits, also together with a connection."""
+    """An event for which one thread waits, also together with data of a descriptor."""
 
     def __init__(self) -> None:
         self._receiver, self._sender = socket.socketpair()
@@ -101,16 +101,12 @@ class Wake:
         with suppress(BlockingIOError):
             self._sender.send(b"\0")
 
-    def wait(self, seconds: float, connection: int | None = None) -> bool:
-        """Return True once the event is set; False after a time, or once a connection has data.
-
-        Args:
-            connection: descriptor of the connection.
-        """
+    def wait(self, seconds: float, descriptor: int | None = None) -> bool:
+        """Return True once the event is set; False after a time, or once a descriptor has data."""
         poll = select.poll()
         poll.register(self._receiver, select.POLLIN)
-        if connection is not None:
-            poll.register(connection, select.POLLIN)
+        if descriptor is not None:
+            poll.register(descriptor, select.POLLIN)
         poll.poll(1000 * seconds)
         with suppress(BlockingIOError):
             return bool(self._receiver.recv(4096))

@@ -53,6 +53,7 @@ from service.postgres.dialect import PostgresDialect, table_definitions
 from service.postgres.locks import CREATORS, WRITERS, PostgresWorkLock, TurnWatch
 from service.postgres.vectors import CachedVectorFiles
 from service.record.database import (
+    LOOK_SECONDS,
     NOT_LOGGED,
     NOT_WRITTEN,
     NOTE_COMMIT,
@@ -69,8 +70,6 @@ log = logging.getLogger(__name__)
 # A COMMIT without an answer is asked for during this time.
 ANSWER_SECONDS = 10.0
 PAUSE_SECONDS = 0.1
-# Pause between two looks for new commits, if none is announced.
-LOOK_SECONDS = 1.0
 NEWEST_COMMIT = "SELECT CAST(value AS BIGINT) FROM record WHERE name = 'commit'"
 # More commits than a machine misses that is away for a while.
 KEPT_TOKENS = 20_000

@@ -41,8 +41,9 @@ from service.record.vectors import VectorFile
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
-# Pause between two looks for new commits.
+# Pause between two looks for new commits, and while none is announced.
 POLL_SECONDS = 0.02
+LOOK_SECONDS = 1.0
 # Name of the time at which the indexes were built anew, in the table `record`.
 REBUILT = "indexes_rebuilt"
 NOT_WRITTEN = (
@@ -175,9 +176,9 @@ class Database(Source):
     def data_version(self) -> int:
         """Return a number that changes with every commit of any process or thread."""
 
+    @abstractmethod
     def wait_for_commits(self, wake: Wake) -> bool:
         """Wait until there may be a new commit, or for a short while; return True if woken."""
-        return wake.wait(POLL_SECONDS)
 
     def prefetch(self) -> None:
         """Ask the system to read the record into its cache, unless it is large.

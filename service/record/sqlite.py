@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -16,14 +17,17 @@ from pydantic_core import to_json
 from model.problems import InputProblem
 from service.errors import DamagedRecord, ServiceStopping, StorageFailed
 from service.ops.data_directory import EXPORTS, UNFINISHED, file_bytes, sync
+from service.ops.file_writes import FileWrites
 from service.ops.locks import FileWorkLock, ProcessLock, WorkLock
-from service.ops.threads import is_cut_off, waiting
+from service.ops.threads import Wake, is_cut_off, waiting
 from service.record.database import (
     GENERATIONS,
+    LOOK_SECONDS,
     NEWEST_DELETION,
     NOT_LOGGED,
     NOT_WRITTEN,
     NOTE_DELETION,
+    POLL_SECONDS,
     RECORD_ID,
     Database,
     storage_failure,
@@ -61,6 +65,8 @@ PREFETCHED_BYTES = 2 * 1024**3
 DESCRIPTORS = Path("/proc/self/fd")
 # Connections wait this long for a reader that recovers a log; writers wait for the lock file.
 BUSY_SECONDS = 30.0
+# A commit is visible some time after its last write to the log, on a slow disk tenths of a second.
+SETTLED_SECONDS = 1.0
 # Virtual machine instructions of a statement after which it is seen whether the process stops; they
 # take tenths of a second.
 STEPS_PER_LOOK = 1_000_000
@@ -171,6 +177,8 @@ class SQLiteDatabase(SQLiteSource, Database):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._log_waits = False
+        self._log_writes: FileWrites | None = None
+        self._written_at = time.monotonic()
         self._lock = ProcessLock(
             folder / "record.lock", "writes of the record", turn=folder / "record.turn"
         )
@@ -223,6 +231,25 @@ class SQLiteDatabase(SQLiteSource, Database):
                 self._version_connection = self._open_connection()
             return int(self._version_connection.execute("PRAGMA data_version").fetchone()[0])
 
+    def wait_for_commits(self, wake: Wake) -> bool:
+        writes = self._watch_log()
+        if writes is not None:
+            now = time.monotonic()
+            if writes.take():
+                self._written_at = now
+            is_settled = now > self._written_at + SETTLED_SECONDS
+            if is_settled and wake.wait(LOOK_SECONDS, writes.descriptor):
+                return True
+        # Commits that follow one another are looked at together.
+        return wake.wait(POLL_SECONDS)
+
+    def _watch_log(self) -> FileWrites | None:
+        """Return what tells of writes to the log; None if the machine has no more such notices."""
+        if self._log_writes is None:
+            with contextlib.suppress(OSError):
+                self._log_writes = FileWrites(self._log)
+        return self._log_writes
+
     def prefetch(self) -> None:
         if file_bytes(self.path) > PREFETCHED_BYTES:
             return
@@ -246,6 +273,8 @@ class SQLiteDatabase(SQLiteSource, Database):
     def close(self) -> None:
         super().close()
         self._lock.close()
+        if self._log_writes is not None:
+            self._log_writes.close()
 
     def _connect(self, uri: str | None = None) -> sqlite3.Connection:
         connection = super()._connect(uri)

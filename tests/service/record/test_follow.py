@@ -1,5 +1,6 @@
 """Two processes on one record: each shows the writes of both, once and in order."""
 
+import errno
 import threading
 from collections import defaultdict
 
@@ -7,12 +8,12 @@ import pytest
 
 from service.errors import RecordUnavailable, ServiceStopping
 from service.gallery.follow import Follower
-from service.record import database
+from service.record import database, sqlite
 from service.record.galleries import next_version
 from service.record.transaction import Reader
 from service.watch.tables.alerts import ChangedAlerts, note_change
 from tests.service.gallery.new_crops import new_gallery, open_record
-from tests.waiting import LONGEST_SECONDS
+from tests.waiting import LONGEST_SECONDS, eventually
 
 
 class Seen:
@@ -65,6 +66,41 @@ def test_changes_of_another_process_are_shown_in_order_with_the_next_look(seen, 
         last = change(other, gallery)
         seen.follower.wait_for(gallery, last).result(timeout=LONGEST_SECONDS)
     assert seen.versions[gallery] == [1, 2, 3]
+
+
+def no_notices(_path):
+    raise OSError(errno.EMFILE, "too many")
+
+
+@pytest.mark.parametrize("has_notices", [True, False])
+def test_a_commit_after_a_pause_is_shown_without_being_waited_for(
+    record, other, gallery, monkeypatch, has_notices
+):
+    monkeypatch.setattr(sqlite, "SETTLED_SECONDS", 0.0)
+    monkeypatch.setattr(sqlite, "LOOK_SECONDS", 10 * LONGEST_SECONDS)
+    if not has_notices:
+        monkeypatch.setattr(sqlite, "FileWrites", no_notices)
+    seen = Seen(record)
+    seen.follower.start()
+    for version in (1, 2, 3):
+        change(other, gallery)
+        eventually(lambda: seen.versions[gallery][-1:] == [version])  # noqa: B023
+    seen.follower.close()
+
+
+def test_a_follower_without_commits_rests_until_it_is_woken(record, monkeypatch):
+    monkeypatch.setattr(sqlite, "SETTLED_SECONDS", 0.0)
+    waits = []
+
+    class Woken:
+        def wait(self, seconds, descriptor=None):
+            waits.append((seconds, descriptor is not None))
+            return descriptor is not None
+
+    if not isinstance(record.database, sqlite.SQLiteDatabase):
+        pytest.skip("PostgreSQL announces commits by itself")
+    assert record.database.wait_for_commits(Woken())
+    assert waits == [(sqlite.LOOK_SECONDS, True)]
 
 
 def test_what_this_process_commits_is_shown_once_and_before_it_goes_on(seen, record, gallery):
