@@ -220,6 +220,9 @@ class GuardedRoute(APIRoute):
         return cast("type[Form] | None", annotation)
 
     def matches(self, scope: RequestScope) -> tuple[Match, RequestScope]:
+        # A request is compared with one route after another, and this takes a third of the time.
+        if self.path_regex.match(scope["path"]) is None:
+            return Match.NONE, {}
         match, found = super().matches(scope)
         if "" in found.get("path_params", {}).values():
             # The name of a resource is missing, which `{identity:path}` alone would accept.
