@@ -1,4 +1,4 @@
-"""What a query takes less processor time without one of its steps, with many queries in flight.
+"""Measures how much less processor time a query takes without each of its steps, among others.
 
 A step costs more within a query than alone, as the network fills the caches of the processor in
 between, and threads hand each other the interpreter's lock. So each step is replaced by one that
