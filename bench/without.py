@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
+from PIL import Image
 
 from model.arrays import Floats
 from model.crops import decode
@@ -79,7 +80,7 @@ def steps(runtime: Runtime) -> dict[str, list[Replacement]]:
     model = runtime.model
     pattern = drawn_patterns(model.description.preprocessing)[:1]
     [feature] = model.networks.runtime.embed(pattern)
-    quality = measure_quality(pattern[0])
+    quality = measure_quality(Image.fromarray(pattern[0]))
     return {
         "nothing": [],
         "network": [Replacement(OpenVinoRuntime, "_embed_crop", lambda *_: feature)],

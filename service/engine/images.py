@@ -258,7 +258,8 @@ class Pipeline:
 
         def detect() -> tuple[int, int, list[DetectedPerson]]:
             decoded = decode_photo(photo, DETAIL_PIXELS, self._limits)
-            width, height = decoded.width, decoded.height
+            width = decoded.width
+            height = decoded.height
             people = detector.detect(decoded)
             del decoded
             if width * height > LARGE_PIXELS:

@@ -35,7 +35,7 @@ def test_the_processor_time_of_a_start_is_divided_by_that_of_another_checkout(st
     assert started == [("small", str(PROGRAM)), ("small", str(other))] * 3
     low, high = result.spread
     assert low <= result.ratio <= high
-    for side in ("", "their_"):
+    for side in ("", "against_"):
         for name in ("cpu_seconds", "rss_mib", "pss_mib"):
             least, most = result.details[f"{side}{name}_range"]
             assert 0 < least <= result.details[side + name] <= most
