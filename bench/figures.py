@@ -236,12 +236,20 @@ def _revisions_table(rows: Sequence[Figures]) -> str:
 
 
 def _parts_table(rows: Sequence[Figures]) -> str:
+    return _micros_table(rows, "parts", "part")
+
+
+def _threads_table(rows: Sequence[Figures]) -> str:
+    return _micros_table(rows, "threads", "threads")
+
+
+def _micros_table(rows: Sequence[Figures], figures: str, title: str) -> str:
     cells = [
-        {"part": part, "artefact": row["details"]["artefact"], "micros": f"{micros:,.0f}"}
+        {"name": name, "artefact": row["details"]["artefact"], "micros": f"{micros:,.0f}"}
         for row in rows
-        for part, micros in row["details"]["parts"].items()
+        for name, micros in row["details"][figures].items()
     ]
-    return pivot(cells, {"part": "{part}"}, "{artefact}, µs", "{micros}")
+    return pivot(cells, {title: "{name}"}, "{artefact}, µs", "{micros}")
 
 
 def _without_table(rows: Sequence[Figures]) -> str:
@@ -252,15 +260,6 @@ def _without_table(rows: Sequence[Figures]) -> str:
     ]
     cell = "{query:,.0f} [{low:,.0f} to {high:,.0f}], {event_loop:,.0f}"
     return pivot(cells, {"without": "{step}"}, "{artefact}, µs", cell)
-
-
-def _threads_table(rows: Sequence[Figures]) -> str:
-    cells = [
-        {"threads": name, "artefact": row["details"]["artefact"], "micros": f"{micros:,.0f}"}
-        for row in rows
-        for name, micros in row["details"]["threads"].items()
-    ]
-    return pivot(cells, {"threads": "{threads}"}, "{artefact}, µs", "{micros}")
 
 
 def _machines_table(rows: Sequence[Figures]) -> str:
