@@ -97,7 +97,7 @@ lint: .venv/ready
 docs: .venv-docs/ready
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
-# The wheels of this version in dist, checked, with a list of the packages of each environment and image.
+# The packages of this version in dist, checked, with a list of those of each environment and image.
 release: .venv/ready .venv-release/ready
 	$(BIN)/python -m bench.release dist
 
@@ -112,10 +112,10 @@ unexport PYTHONDONTWRITEBYTECODE
 INSTALL := pip install --quiet --disable-pip-version-check --no-compile
 .venv/ready: requirements.txt
 .venv-serve/ready: requirements-serve.txt
-.venv/ready .venv-serve/ready: pyproject.toml
+.venv/ready .venv-serve/ready: pyproject.toml gmn_client/pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m $(INSTALL) -r $(filter requirements%,$^)
-	$(@D)/bin/python -m $(INSTALL) --no-deps -e .
+	$(@D)/bin/python -m $(INSTALL) --no-deps -e ./gmn_client -e .
 	$(@D)/bin/python -c "import service.app; from model.openvino_loading import load_openvino; load_openvino()"
 	touch $@
 

@@ -19,6 +19,12 @@ from typing import Annotated, Any
 
 import typer
 
+try:
+    import gmn_reid  # noqa: F401
+except ImportError as error:
+    print(f"gmn: {error}", file=sys.stderr)  # noqa: T201
+    sys.exit(2)
+
 from model.problems import InputProblem
 
 FAILED = 1
@@ -222,7 +228,8 @@ def _report(error: Exception, command_name: str) -> int:
                 "that call a service, such as gmn query --url"
             )
             return BAD_INPUT
-        remedy = "pip install 'gmn-reid[serve]'"
+        remedy = "pipx install --force 'gmn-reid[serve]' installs gmn with it, "
+        remedy += "in an environment of its own"
         if package in TRAINER_PACKAGES:
             remedy = "pip install 'gmn-reid[train]' in an environment of its own, "
             remedy += "which `make .venv/ready` does in a clone"

@@ -21,7 +21,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PROJECT, CLIENT = (
+    tomllib.loads((ROOT / name).read_text(encoding="utf-8"))["project"]
+    for name in ("pyproject.toml", "gmn_client/pyproject.toml")
+)
 EXTRAS: Mapping[str, list[str]] = PROJECT["optional-dependencies"]
 REQUIREMENTS = "requirements.txt"
 LIGHT_REQUIREMENTS = "requirements-serve.txt"
@@ -54,9 +57,10 @@ def read_pins(name: str) -> dict[str, str]:
 
 
 def requirements_of(extra: str) -> list[Requirement]:
-    """Return the requirements of an extra on this platform, with those of the project itself."""
+    """Return the requirements of an extra on this platform, with those of the client."""
+    commands = CLIENT["optional-dependencies"]["cli"]
     requirements = []
-    for text in [*PROJECT["dependencies"], *EXTRAS[extra]]:
+    for text in [*CLIENT["dependencies"], *commands, *EXTRAS[extra]]:
         requirement = Requirement(text)
         if requirement.name == PROJECT["name"]:
             for other in requirement.extras:

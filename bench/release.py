@@ -1,13 +1,16 @@
-"""`make release`: builds the wheels of a version, and checks them in new environments, offline.
+"""`make release`: builds the packages of a version, and checks the wheels in new environments.
 
-It writes the wheels of `gmn-reid` and `gmn-client`, the bills of materials and the SHA-256 of each
-file into a folder. The wheels are installed into empty environments, whose other packages are those
-of the environment that runs this. There a service starts, and the calls of the README are made.
+It writes the wheels and source distributions of `gmn-reid` and `gmn-client`, the package for
+TypeScript, the bills of materials and the SHA-256 of each file into a folder. The wheels are
+installed into empty environments, whose other packages are those of the environment that runs this.
+There a service starts, and the calls of the README are made.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import posixpath
 import re
 import shutil
 import subprocess
@@ -15,76 +18,132 @@ import sys
 import sysconfig
 import tempfile
 import venv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.packages import write_bills
+from bench.repeated import Facts, read_facts
 from demo.service import own_service
 from demo.story import draw_cast
 from model.problems import InputProblem
+from service.app import create_app
+from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 # Checks the descriptions of wheels.
 TWINE = ROOT / ".venv-release" / "bin" / "twine"
+# A link or a picture whose address begins with no scheme.
+LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)\s]+)\)")
 SECONDS = 600
 SUMS = "SHA256SUMS"
 
 
-def make_release(folder: Path, twine: Path | None = TWINE) -> list[Path]:
+def make_release(folder: Path, twine: Path | None = TWINE, typescript: bool = True) -> list[Path]:
     """Write and check the files of a release.
 
     Args:
         folder: folder for the files; an existing one is replaced.
         twine: program that checks the wheels' descriptions; None skips the check.
+        typescript: whether to pack the package for TypeScript, for which npm asks its registry.
 
     Raises:
         InputProblem: a step fails; the message ends with its output.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    wheels = [_build_wheel(ROOT, folder), _build_wheel(ROOT / "gmn_client", folder)]
+    sources = (ROOT, ROOT / "gmn_client")
+    wheels = [build_wheel(source, folder) for source in sources]
+    sdists = [build_sdist(source, folder) for source in sources]
     if twine is not None:
-        _run([twine, "check", "--strict", *wheels])
+        _run([twine, "check", "--strict", *wheels, *sdists])
     with tempfile.TemporaryDirectory(prefix="gmn-release-") as place:
-        service = _install(wheels[0], Path(place) / "service", "service")
-        client = _install(wheels[1], Path(place) / "client", "gmn_client")
+        service = _install(wheels, Path(place) / "service", ("service", "gmn_client"))
+        client = _install(wheels[1:], Path(place) / "client", ("gmn_client",))
         _make_first_calls(service, client, Path(place))
-    files = [*wheels, *write_bills(folder)]
+    tarballs = [pack_typescript(folder)] if typescript else []
+    files = [*wheels, *sdists, *tarballs, *write_bills(folder)]
     sums = "".join(f"{_sha256(file)}  {file.name}\n" for file in files)
     (folder / SUMS).write_text(sums, encoding="utf-8")
     return [*files, folder / SUMS]
 
 
-def _build_wheel(source: Path, folder: Path) -> Path:
-    """Build the wheel of the tracked files below a folder, in a copy of them."""
-    listed = _run(["git", "ls-files", "-z"], source).split("\0")
-    with tempfile.TemporaryDirectory(prefix="gmn-build-") as place:
-        copy = Path(place) / source.name
-        built = Path(place) / "built"
-        for name in filter(None, listed):
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source / name, copy / name)
+def build_wheel(source: Path, folder: Path) -> Path:
+    """Build the wheel of the tracked files below a folder."""
+    with _copy_to_release(source) as copy, tempfile.TemporaryDirectory(prefix="gmn-") as built:
         build = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
         _run([*build, "--no-index", "--wheel-dir", built, copy])
-        (wheel,) = built.glob("*.whl")
+        (wheel,) = Path(built).glob("*.whl")
         return Path(shutil.copy2(wheel, folder))
 
 
-def _install(wheel: Path, place: Path, package: str) -> Path:
-    """Install a wheel into a new environment, and return its Python.
+def build_sdist(source: Path, folder: Path) -> Path:
+    """Build the source distribution of the tracked files below a folder."""
+    with _copy_to_release(source) as copy:
+        build = "import sys; from setuptools.build_meta import build_sdist as b; b(sys.argv[1])"
+        _run([sys.executable, "-c", build, copy / "built"], copy)
+        (sdist,) = (copy / "built").glob("*.tar.gz")
+        return Path(shutil.copy2(sdist, folder))
+
+
+def pack_typescript(folder: Path) -> Path:
+    """Build and pack the package for TypeScript of the tracked files, with this version's calls.
+
+    npm installs what builds it from its registry.
+    """
+    with _copy_to_release(ROOT / "clients" / "typescript") as copy:
+        document = json.dumps(create_app(Settings()).openapi())
+        (copy / "openapi.json").write_text(document, encoding="utf-8")
+        _run(["npm", "install", "--no-audit", "--no-fund"], copy)
+        _run(["npm", "pack", "--pack-destination", folder], copy)
+        (tarball,) = folder.glob("*.tgz")
+        return tarball
+
+
+@contextmanager
+def _copy_to_release(source: Path) -> Iterator[Path]:
+    """Yield a copy of the tracked files below a folder, as an index shows their README."""
+    listed = _run(["git", "ls-files", "-z"], source).split("\0")
+    with tempfile.TemporaryDirectory(prefix="gmn-build-") as place:
+        copy = Path(place) / source.name
+        for name in filter(None, listed):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source / name, copy / name)
+        readme = copy / "README.md"
+        folder = source.relative_to(ROOT).as_posix()
+        page = with_absolute_links(readme.read_text(encoding="utf-8"), folder, read_facts())
+        readme.write_text(page, encoding="utf-8")
+        yield copy
+
+
+def with_absolute_links(page: str, folder: str, facts: Facts) -> str:
+    """Return a page of a folder of the repository with links to the files of the version."""
+
+    def absolute(link: re.Match[str]) -> str:
+        is_picture, label, target = link.groups()
+        kind = "raw" if is_picture else "blob"
+        path = posixpath.normpath(posixpath.join(folder, target))
+        return f"{is_picture}[{label}]({facts.repository}/{kind}/v{facts.version}/{path})"
+
+    return LINK.sub(absolute, page)
+
+
+def _install(wheels: Sequence[Path], place: Path, packages: Sequence[str]) -> Path:
+    """Install wheels into a new environment, and return its Python.
 
     Raises:
-        InputProblem: a package of the wheel is found somewhere else.
+        InputProblem: a package of the wheels is found somewhere else.
     """
     venv.create(place, with_pip=False)
     python = place / "bin" / "python"
     install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
-    _run([*install, "--no-index", "--no-deps", wheel])
-    (packages,) = place.glob("lib/python*/site-packages")
-    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
-    found = _run([python, "-I", "-c", f"import {package}; print({package}.__file__)"]).strip()
-    if not Path(found).is_relative_to(packages):
-        raise InputProblem(f"{wheel}: its package {package} was found at {found}")
+    _run([*install, "--no-index", "--no-deps", *wheels])
+    (installed,) = place.glob("lib/python*/site-packages")
+    (installed / "dependencies.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    for package in packages:
+        found = _run([python, "-I", "-c", f"import {package}; print({package}.__file__)"]).strip()
+        if not Path(found).is_relative_to(installed):
+            raise InputProblem(f"{place}: its package {package} was found at {found}")
     return python
 
 

@@ -5,7 +5,7 @@ import os
 
 from packaging.utils import canonicalize_name
 
-from bench.packages import LIGHT_REQUIREMENTS, PROJECT, REQUIREMENTS, read_pins
+from bench.packages import CLIENT, LIGHT_REQUIREMENTS, PROJECT, REQUIREMENTS, read_pins
 
 
 def light_environment(folder):
@@ -16,7 +16,8 @@ def light_environment(folder):
     """
     # faiss-gpu takes the place of faiss-cpu here, and needs CUDA.
     cuda = [name for name in read_pins(REQUIREMENTS) if name.startswith("nvidia-")]
-    light = {*read_pins(LIGHT_REQUIREMENTS), PROJECT["name"], "faiss-gpu", *cuda}
+    own = (PROJECT["name"], CLIENT["name"])
+    light = {*read_pins(LIGHT_REQUIREMENTS), *own, "faiss-gpu", *cuda}
     hidden = {
         module
         for module, packages in importlib.metadata.packages_distributions().items()

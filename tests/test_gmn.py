@@ -228,7 +228,8 @@ def test_without_the_packages_of_the_service_a_command_names_its_extra(tmp_path)
         env=os.environ | {"PYTHONPATH": str(GMN.parent)},
     )
     assert finished.stderr == (
-        "gmn: the package fastapi is not installed; pip install 'gmn-reid[serve]'\n"
+        "gmn: the package fastapi is not installed; pipx install --force 'gmn-reid[serve]' "
+        "installs gmn with it, in an environment of its own\n"
     )
     assert finished.returncode == 2
 

@@ -2,7 +2,6 @@
 
 Blocks marked `sh figures`, on any page, take hours and real crops; of these the commands and
 options are checked.
-The block marked `sh apt` changes the machine, and is not run.
 """
 
 import io

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("gmn_client", "gmn_camera", "model", "training", "service", "demo", "bench", "gmn")
+ROOMS = (
+    *("gmn_client", "gmn_camera", "model", "training", "service", "demo", "bench"),
+    *("gmn", "gmn_reid"),
+)
 HTTP = ("fastapi", "starlette", "uvicorn", "httpx2")
 STORAGE = ("sqlite3", "redis", "faiss")
 ROUTES = (

@@ -91,7 +91,9 @@ def test_a_target_installs_its_extras_in_the_pinned_versions(dockerfile, target,
 @pytest.mark.parametrize("extra", ["gpu", "milvus", "postgres", "train"])
 def test_the_image_reads_the_requirements_of_an_extra_from_the_project(dockerfile, extra, tmp_path):
     (loop,) = re.findall(r"^RUN (for extra in .*)$", stage(dockerfile, "requirements"), re.M)
-    (tmp_path / "pyproject.toml").write_text(text_of("pyproject.toml"))
+    (tmp_path / "gmn_client").mkdir()
+    for name in ("pyproject.toml", "gmn_client/pyproject.toml"):
+        (tmp_path / name).write_text(text_of(name))
     (tmp_path / "python").symlink_to(sys.executable)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(["sh", "-c", loop], cwd=tmp_path, env={"PATH": path}, check=True)
@@ -101,9 +103,10 @@ def test_the_image_reads_the_requirements_of_an_extra_from_the_project(dockerfil
 
 
 def test_every_package_of_the_project_is_copied():
-    packages = tomllib.loads(text_of("pyproject.toml"))["tool"]["setuptools"]["packages"]["find"]
+    setuptools = tomllib.loads(text_of("pyproject.toml"))["tool"]["setuptools"]
+    packages = [name.removesuffix("*") for name in setuptools["packages"]["find"]["include"]]
+    modules = [f"{name}.py" for name in setuptools["py-modules"]]
     allowed = text_of(".dockerignore")
-    for pattern in packages["include"]:
-        name = pattern.removesuffix("*")
+    for name in (*packages, *modules, "gmn_client"):
         assert f"!{name}\n" in allowed
-        assert (ROOT / name).is_dir()
+        assert (ROOT / name).exists()

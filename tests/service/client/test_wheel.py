@@ -1,7 +1,6 @@
 """The client's own distribution, `gmn-client`."""
 
 import os
-import shutil
 import sys
 import tomllib
 import zipfile
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import gmn_client
+from bench.release import build_wheel
 from service.app import VERSION
 from tests.outside import run_command
 
@@ -35,15 +35,8 @@ print(sorted(loaded & {"torch", "numpy", "PIL", "training", "typer", "rich"}))
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Return the built wheel; the build leaves nothing in the source tree."""
-    place = tmp_path_factory.mktemp("build")
-    skipped = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
-    shutil.copytree(ROOT / "gmn_client", place / "gmn_client", ignore=skipped)
-    pip = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index"]
-    built = run_command(*pip, "--wheel-dir", str(place), str(place / "gmn_client"))
-    assert built.returncode == 0, built.stdout + built.stderr
-    (found,) = place.glob("gmn_client-*.whl")
-    return found
+    """Return the wheel that a release has; the build leaves nothing in the source tree."""
+    return build_wheel(ROOT / "gmn_client", tmp_path_factory.mktemp("build"))
 
 
 def test_the_wheel_holds_the_client_alone(wheel):
@@ -52,9 +45,9 @@ def test_the_wheel_holds_the_client_alone(wheel):
         (metadata,) = (name for name in names if name.endswith("/METADATA"))
         described = packed.read(metadata).decode()
     own = {name for name in names if not name.partition("/")[0].endswith(".dist-info")}
-    source = ROOT / "gmn_client"
-    modules = {str(file.relative_to(ROOT)) for file in source.rglob("*.py")}
-    assert own == modules | {"gmn_client/py.typed"}
+    # A build in the clone leaves copies of the modules below gmn_client/build.
+    listed = run_command("git", "ls-files", "gmn_client/*.py", cwd=ROOT, check=True)
+    assert own == {*listed.stdout.split(), "gmn_client/py.typed"}
     needed = [line for line in described.splitlines() if line.startswith("Requires-Dist")]
     assert not any("torch" in line or "numpy" in line for line in needed)
     printing = [line for line in needed if "typer" in line or "rich" in line]
