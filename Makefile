@@ -12,7 +12,7 @@ CYCLES ?= 200
 SEED ?=
 CUTS ?= 600
 
-.PHONY: demo demo-camera docs gpu test test-slow test-all compose-test mutations torture power-cut load soak camera-soak machines fuzz milvus-env check lint release format clean
+.PHONY: demo demo-camera docs gpu test test-slow test-all compose-test mutations torture power-cut load soak camera-soak machines fuzz milvus-env check lint release try-release format clean
 
 demo: $(DEMO)/ready
 	$(DEMO)/bin/gmn demo
@@ -100,6 +100,10 @@ docs: .venv-docs/ready
 # The packages of this version in dist, checked, with a list of those of each environment and image.
 release: .venv/ready .venv-release/ready
 	$(BIN)/python -m bench.release dist
+
+# The README's three ways with what `make release` wrote, each from nothing; TRY_OPTIONS="--engine podman".
+try-release: .venv/ready .venv-release/ready
+	$(BIN)/python -m bench.three_ways dist $(TRY_OPTIONS)
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .

@@ -180,5 +180,5 @@ def _run(command: Sequence[str | Path], folder: Path = ROOT) -> str:
 
 
 if __name__ == "__main__":
-    for made in make_release(Path(sys.argv[1])):
+    for made in make_release(Path(sys.argv[1]).resolve()):
         sys.stdout.write(f"{made}\n")

@@ -31,26 +31,31 @@ def own_service(
     artefact: str,
     variables: Mapping[str, str] = MappingProxyType({}),
     program: Sequence[str] = (sys.executable, str(PROGRAM)),
+    data_dir: Path | None = None,
 ) -> Iterator[Client]:
     """Start a service as `own_process` does.
 
     Yields:
         A client of the service.
     """
-    with own_process(artefact, variables, program) as (client, _):
+    with own_process(artefact, variables, program, data_dir) as (client, _):
         yield client
 
 
 @contextmanager
 def own_process(
-    artefact: str, variables: Mapping[str, str], program: Sequence[str]
+    artefact: str,
+    variables: Mapping[str, str],
+    program: Sequence[str],
+    data_dir: Path | None = None,
 ) -> Iterator[tuple[Client, int]]:
-    """Start a service on temporary data, wait until it is ready, and stop it with the block.
+    """Start a service, wait until it is ready, and stop it with the block.
 
     Args:
         artefact: a shipped name or a file.
         variables: environment variables of the service, in addition to those of this process.
         program: the command `gmn`.
+        data_dir: where it keeps its galleries; None for a folder that is gone with the block.
 
     Yields:
         A client of the service, and the id of its process.
@@ -61,7 +66,15 @@ def own_process(
     with TemporaryDirectory(prefix="gmn-") as folder:
         log = Path(folder) / "service.log"
         command = [*program, "serve", "--artefact", artefact]
-        command += ["--data-dir", f"{folder}/data", "--port", "0"]
+        # It has no key, so it serves this machine alone, also where an image sets GMN_HOST.
+        command += [
+            "--data-dir",
+            str(data_dir or Path(folder, "data")),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+        ]
         environment = os.environ | variables
         with log.open("wb") as sink:
             process = subprocess.Popen(

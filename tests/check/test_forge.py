@@ -1,12 +1,15 @@
 """The files for a forge: workflows, updates of dependencies, citation."""
 
+import os
 import re
 import shutil
 
 import pytest
 import yaml
+from packaging.version import Version
 
 from bench.packages import PROJECT, ROOT
+from bench.repeated import read_facts
 from tests.outside import run_command
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -58,6 +61,45 @@ def test_the_release_builds_each_image_that_the_dockerfile_has():
         service["build"]["target"] for service in compose["services"].values() if "build" in service
     }
     assert built == targets | set(re.findall(r"target: (\w+)", cpu))
+
+
+def test_compose_and_the_readme_name_the_images_that_the_release_pushes():
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())["jobs"]
+    (names,) = (step["with"] for step in jobs["images"]["steps"] if step.get("id") == "names")
+    (push,) = (step["with"] for step in jobs["images"]["steps"] if "push" in step.get("with", ()))
+    assert push["tags"] == "${{ steps.names.outputs.tags }}"
+    # docker/metadata-action tags the version that a tag of the repository has, and the latest.
+    assert names["tags"] == "type=pep440,pattern={{version}}"
+    assert names["flavor"] == "latest=auto"
+    pushed = Version(f"v{PROJECT['version']}")
+    repository = f"{names['images']}:"
+    built = {
+        repository.replace("${{ github.repository_owner }}", "OWNER").replace(
+            "${{ matrix.image }}", image["image"]
+        )
+        + str(pushed)
+        for image in jobs["images"]["strategy"]["matrix"]["include"]
+    }
+    texts = [(ROOT / name).read_text() for name in ("docker-compose.yml", "docker-compose.cpu.yml")]
+    pulled = re.findall(r"image: \$\{REGISTRY:-\}(\S+):\$\{IMAGE_TAG:-(\S+)\}", "".join(texts))
+    assert {f"ghcr.io/OWNER/{name}:{tag}" for name, tag in pulled} == built
+    readme = (ROOT / "README.md").read_text()
+    (run,) = re.findall(r"^docker run .* (ghcr\.io/\S+) demo$", readme, re.MULTILINE)
+    assert run == f"{read_facts().images}/gmn-reid"
+
+
+def test_a_release_is_refused_in_another_repository_and_publishes_every_package():
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())["jobs"]
+    checks = [step["run"] for step in jobs["build"]["steps"] if "name" in step]
+    (same,) = (check for check in checks if "Repository" in check)
+    for server, status in ((read_facts().repository, 0), ("https://forge.example/us/it", 1)):
+        server, owner, name = server.rsplit("/", 2)
+        environment = {"GITHUB_SERVER_URL": server, "GITHUB_REPOSITORY": f"{owner}/{name}"}
+        ran = run_command("sh", "-c", same, cwd=ROOT, env=os.environ | environment)
+        assert ran.returncode == status
+    steps = [str(step) for name in ("publish", "npm") for step in jobs[name]["steps"]]
+    assert any("pypi-publish" in step for step in steps)
+    assert any("npm publish --access public dist/gmn-client-*.tgz" in step for step in steps)
 
 
 def test_updates_are_looked_for_where_there_are_dependencies():

@@ -141,6 +141,13 @@ def test_a_start_is_waited_for_while_it_takes_processor_time(monkeypatch):
     assert 20 <= len(minutes) <= 23
 
 
+def test_the_service_of_a_demo_starts_in_an_image_too(tiny_artefact, monkeypatch):
+    # The image listens on every address, for which a service needs a key.
+    monkeypatch.setenv("GMN_HOST", "0.0.0.0")
+    with service.own_service(str(tiny_artefact)) as client:
+        assert client.url.startswith("http://127.0.0.1:")
+
+
 def test_a_service_that_ends_at_its_start_is_told_with_its_last_line():
     command = (sys.executable, "-c", "print('the disk is full')")
     with (
