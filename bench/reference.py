@@ -1,7 +1,8 @@
 """Writes the documents that are generated from the service's code: `python -m bench.reference`.
 
 The settings are in docs/reference.md, between the markers `<!-- settings -->`, the traces of a
-forgotten person in docs/privacy.md, between `<!-- remains -->`, and the calls in docs/api.txt.
+forgotten person in docs/privacy.md, between `<!-- remains -->`, the calls in docs/api.txt, and
+those of the Python client in docs/python.md, between `<!-- python-client -->`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bench.python_client import calls_page
 from bench.tables import ROOT, markdown_table, publish
 from service.app import create_app
 from service.remainders import ALWAYS_REMAINS
@@ -111,7 +113,7 @@ def remains_table() -> str:
     )
 
 
-TABLES = {"settings": settings_table, "remains": remains_table}
+TABLES = {"settings": settings_table, "remains": remains_table, "python-client": calls_page}
 
 if __name__ == "__main__":
     for name, table in TABLES.items():

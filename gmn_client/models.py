@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import date, datetime, timezone
 from functools import partial
 from operator import is_
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypedDict, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +24,7 @@ from pydantic import (
     model_serializer,
 )
 from pydantic.json_schema import SkipJsonSchema
+from typing_extensions import TypedDict
 
 Item = TypeVar("Item")
 Scoring = Literal["cosine", "mnet"]

@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import quote
 from uuid import uuid4
+
+from typing_extensions import TypedDict
 
 from gmn_client.errors import InvalidInput
 from gmn_client.models import BoxOfPerson, RetentionFrom

@@ -105,6 +105,11 @@ def test_the_page_of_an_index_has_no_relative_link_and_says_where_it_runs(source
     assert metadata["Author"]
 
 
+@pytest.mark.parametrize("folder", ["gmn_client", "clients/typescript"])
+def test_a_package_of_its_own_has_the_license_of_the_project(folder):
+    assert (ROOT / folder / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
 def test_links_and_pictures_of_a_page_become_those_of_the_version():
     facts = Facts("1.2.0", "https://forge.example/us/it")
     page = "![A picture](a.png) [b](../docs/b.md#c) [out](https://d.example/)"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.release import pack_typescript
 from tests.outside import free_port, run_command, zip_of_crops
 
 ROOT = Path(__file__).parents[2]
@@ -55,22 +56,14 @@ def test_both_clients_repeat_the_same_calls_and_wait_long_for_the_same():
 
 
 @pytest.fixture(scope="module")
-def installed(served, tmp_path_factory):
+def installed(tmp_path_factory):
     """Return a fresh folder with the packed client; skips if npm is missing or has no registry."""
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed")
     asked = run_command("npm", "view", TOOLS[0], "version")
     if asked.returncode:
         pytest.skip(f"npm reaches no registry: {asked.stderr[-300:]}")
-    source = tmp_path_factory.mktemp("package")
-    tracked = run_command("git", "ls-files", "-z", cwd=PACKAGE, check=True).stdout.split("\0")
-    for name in filter(None, tracked):
-        (source / name).parent.mkdir(exist_ok=True)
-        shutil.copy(PACKAGE / name, source / name)
-    (source / "openapi.json").write_bytes(served.http.get("/openapi.json").content)
-    _install(source)
-    _run(source, "npm", "pack")
-    (tarball,) = source.glob("*.tgz")
+    tarball = pack_typescript(tmp_path_factory.mktemp("package"))
     folder = tmp_path_factory.mktemp("program")
     (folder / "package.json").write_text('{"type": "module"}')
     _install(folder, str(tarball), *TOOLS)
@@ -100,8 +93,13 @@ def test_the_package_holds_what_was_built_and_its_readme(installed):
     package = installed / "node_modules" / "gmn-client"
     files = {path.name for path in package.rglob("*") if path.is_file()}
     sources = {path.stem for path in (PACKAGE / "src").glob("*.ts")} | {"openapi"}
-    built = {f"{stem}{suffix}" for stem in sources for suffix in (".js", ".d.ts")}
-    assert files == built | {"package.json", "README.md"}
+    built = {f"{stem}{suffix}" for stem in sources for suffix in (".js", ".js.map", ".d.ts")}
+    assert files == built | {"package.json", "README.md", "LICENSE"}
+    # A debugger shows the source, which the package has nowhere else.
+    mapped = json.loads((package / "dist" / "client.js.map").read_text())
+    assert mapped["sourcesContent"] == [(PACKAGE / "src" / "client.ts").read_text()]
+    readme = (package / "README.md").read_text()
+    assert not re.search(r"\]\((?!https://)", readme)
     assert not list(installed.glob("node_modules/openapi-typescript"))
 
 
