@@ -98,7 +98,9 @@ docs: .venv-docs/ready
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 # The packages of this version in dist, checked, with a list of those of each environment and image.
+# VERSION=1.2.0 sets the version first, and keeps the format of its record for the tests of later ones.
 release: .venv/ready .venv-release/ready
+	$(if $(VERSION),$(BIN)/python -m bench.repeated $(VERSION) && $(BIN)/python -m bench.frozen_format)
 	$(BIN)/python -m bench.release dist
 
 # The README's three ways with what `make release` wrote, each from nothing; TRY_OPTIONS="--engine podman".

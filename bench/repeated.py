@@ -1,17 +1,24 @@
 """Writes what pyproject.toml says into the files that repeat it: `python -m bench.repeated`.
 
-These are the version, and the address of the repository.
+These are the version, and the address of the repository. `python -m bench.repeated 1.2.0` sets the
+version first, there and in the heading of the change log.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from packaging.version import InvalidVersion, Version
+
+from model.problems import InputProblem
+
 ROOT = Path(__file__).parents[1]
+UNRELEASED = "Not released yet.\n\n"
 
 
 @dataclass(frozen=True)
@@ -106,5 +113,44 @@ def write_repeated(root: Path = ROOT) -> None:
         file.write_text(text, encoding="utf-8")
 
 
+def set_version(version: str, root: Path = ROOT) -> None:
+    """Set the version of a clone: in pyproject.toml, in what repeats it and in the change log.
+
+    The newest section of the change log gets the version as its heading, unless that version was
+    released: then a new section begins.
+
+    Raises:
+        InputProblem: it is no version as Python writes them.
+    """
+    try:
+        is_written_so = str(Version(version)) == version
+    except InvalidVersion:
+        is_written_so = False
+    if not is_written_so:
+        raise InputProblem(f"{version!r} is no version; write it like 1.2.0 or 1.2.0.dev0")
+    project = root / "pyproject.toml"
+    text = project.read_text(encoding="utf-8")
+    project.write_text(repeat(text, r'^version = "(.*?)"$', version), encoding="utf-8")
+    changes = root / "CHANGELOG.md"
+    text = changes.read_text(encoding="utf-8")
+    changes.write_text(with_heading(text, version), encoding="utf-8")
+    write_repeated(root)
+
+
+def with_heading(changes: str, version: str) -> str:
+    """Return a change log whose newest section is that of a version."""
+    before, mark, sections = changes.partition("\n## ")
+    heading, _, entries = sections.partition("\n\n")
+    if Version(heading).is_devrelease:
+        entries = entries.removeprefix(UNRELEASED)
+    else:
+        entries = f"## {heading}\n\n{entries}"
+    if Version(version).is_devrelease:
+        entries = f"{UNRELEASED}{entries}"
+    return f"{before}{mark}{version}\n\n{entries}"
+
+
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        set_version(sys.argv[1])
     write_repeated()

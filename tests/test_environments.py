@@ -119,6 +119,18 @@ def test_make_demo_installs_the_light_requirements_where_there_is_no_gpu(tmp_pat
     assert commands[-1] == ".venv-serve/bin/gmn demo"
 
 
+def test_make_release_sets_a_version_and_keeps_its_format_before_it_builds():
+    commands = dry_run("release", os.environ["PATH"], "VERSION=1.2.0")
+    called = [re.findall(r"-m (bench\.\w+)(?: (\S+))?", command) for command in commands]
+    assert [call for calls in called for call in calls] == [
+        ("bench.repeated", "1.2.0"),
+        ("bench.frozen_format", ""),
+        ("bench.release", "dist"),
+    ]
+    plainly = "\n".join(dry_run("release", os.environ["PATH"]))
+    assert "bench.repeated" not in plainly
+
+
 def dry_run(target, path, *options):
     """Return the commands that make would run for a target, with this `PATH`.
 

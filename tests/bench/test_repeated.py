@@ -6,7 +6,16 @@ import subprocess
 
 import pytest
 
-from bench.repeated import ROOT, Facts, read_facts, repeat, write_repeated
+from bench.repeated import (
+    ROOT,
+    Facts,
+    read_facts,
+    repeat,
+    set_version,
+    with_heading,
+    write_repeated,
+)
+from model.problems import InputProblem
 
 
 @pytest.fixture
@@ -39,9 +48,9 @@ def test_every_file_repeats_what_the_project_says(copy):
 def test_another_address_and_version_arrive_in_every_file_that_names_them(copy):
     facts = read_facts()
     project = copy / "pyproject.toml"
-    text = project.read_text().replace(f'version = "{facts.version}"', 'version = "9.8.7.dev6"')
-    project.write_text(text.replace(facts.repository, "https://forge.example/Them/thing", 1))
-    write_repeated(copy)
+    text = project.read_text().replace(facts.repository, "https://forge.example/Them/thing", 1)
+    project.write_text(text)
+    set_version("9.8.7.dev6", copy)
     assert read_facts(copy) == Facts("9.8.7.dev6", "https://forge.example/Them/thing")
     address = re.compile(rf"{re.escape(facts.repository)}|ghcr\.io/gmn")
     # Packages may have the same version, and logs are of an older one.
@@ -52,10 +61,28 @@ def test_another_address_and_version_arrive_in_every_file_that_names_them(copy):
         if not name.startswith(("docs/figures/", "tests/"))
         and (address.search(text) or version.search(text))
     }
-    # The heading of the changes says more than a number.
-    assert stale <= {"CHANGELOG.md"}
+    assert stale == set()
     assert "9.8.7-dev.6" in (copy / "clients/typescript/package.json").read_text()
     assert "ghcr.io/them/gmn-reid demo" in (copy / "README.md").read_text()
+
+
+def test_the_heading_of_the_changes_follows_the_version():
+    sections = "## 1.2.0.dev0\n\nNot released yet.\n\n- New.\n\n## 1.1.0\n\n- Old.\n"
+    text = f"# Changes\n\nRules.\n\n{sections}"
+    released = with_heading(text, "1.2.0")
+    assert released == text.replace(".dev0\n\nNot released yet.", "")
+    begun = with_heading(released, "1.3.0.dev0")
+    section = "## 1.3.0.dev0\n\nNot released yet.\n\n## 1.2.0\n"
+    assert begun == released.replace("## 1.2.0\n", section)
+    assert with_heading(begun, "1.3.0.dev1") == begun.replace("dev0", "dev1")
+
+
+@pytest.mark.parametrize("version", ["v1.0.0", "1.0.0-dev.0", "next", ""])
+def test_what_is_no_version_is_refused_before_anything_is_written(version, copy):
+    before = texts(copy)
+    with pytest.raises(InputProblem, match="write it like"):
+        set_version(version, copy)
+    assert texts(copy) == before
 
 
 def test_a_place_that_is_gone_is_an_error():
