@@ -53,6 +53,7 @@ COMMANDS = {
     "visits": "gmn_client.commands.visits",
     "camera": "gmn_camera.command",
     "api": "gmn_client.commands.browse",
+    "mcp": "gmn_client.commands.mcp",
     "crops": "gmn_client.commands.browse",
     "identities": "gmn_client.commands.browse",
     "doubtful": "gmn_client.commands.browse",

@@ -18,7 +18,7 @@ GMN = Path(gmn.__file__)
 HEAVY = ("torch", "numpy", "faiss", "fastapi", "PIL")
 COMMAND_PACKAGES = ("bench", "demo", "gmn_camera", "gmn_client", "service", "training")
 CLIENT_COMMANDS = ("api", "enroll", "query", "forget", "reindex")
-CLIENT_COMMANDS += ("gallery", "identities", "crops", "rename", "camera", "visits")
+CLIENT_COMMANDS += ("gallery", "identities", "crops", "rename", "camera", "visits", "mcp")
 
 
 # Client commands come first, so that none of them finds what another command imported.

@@ -93,7 +93,10 @@ KNOWS_NOTHING_OF = {
 # All commands make their consoles and progress bars by one file.
 EXCEPT = {"training/commands": "gmn_client.commands.terminal"}
 # Packages besides the standard library's that the client's commands may import.
-CLIENT_COMMANDS_IMPORT = {"gmn_client", "pydantic_core", "rich", "typer", "typing_extensions"}
+CLIENT_COMMANDS_IMPORT = {
+    *("gmn_client", "mcp", "mcp_types", "pydantic", "pydantic_core", "rich", "typer"),
+    "typing_extensions",
+}
 IMPORT_BOTH = {"gmn.py", "demo", "bench"}
 
 
