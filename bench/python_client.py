@@ -14,7 +14,7 @@ from gmn_client.commands.common import SECTION, read_entries
 # Names that only the client's own code uses, by those that a reader knows.
 READABLE = {"GalleryName": "str | None", "AsyncIterator": "Iterator", "models.": ""}
 OPTIONS = re.compile(r"Unpack\[(\w+)\]")
-STARS = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}
+STARS: Mapping[Any, str] = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}
 LINE = 110
 
 
@@ -48,15 +48,13 @@ def _call_section(name: str, call: Any) -> Iterator[str]:
 def _signature(name: str, call: Any, parameters: list[Parameter]) -> str:
     """Return a signature, with a line for each argument unless it fits into one."""
     arguments = []
-    kinds = [Parameter.POSITIONAL_ONLY]
+    has_star = False
     for parameter in parameters:
-        if parameter.kind is Parameter.KEYWORD_ONLY and kinds[-1] not in (
-            Parameter.KEYWORD_ONLY,
-            Parameter.VAR_POSITIONAL,
-        ):
+        is_option = parameter.kind is Parameter.KEYWORD_ONLY
+        if is_option and not has_star:
             arguments.append("*")
+        has_star = has_star or is_option or parameter.kind is Parameter.VAR_POSITIONAL
         arguments.append(_argument(parameter))
-        kinds.append(parameter.kind)
     answer = _readable(inspect.signature(call).return_annotation)
     if declared := Client.__annotations__.get(name):
         # An option decides which of these it answers.

@@ -82,6 +82,7 @@ def _places(facts: Facts) -> dict[str, dict[str, str]]:
             r"`(ghcr\.io/[\w.-]+)/`": facts.images,
         },
         "docs/single.md": {r"`FROM gmn-reid(?:-gpu)?:(.*?)`": version},
+        "docs/architecture.md": {r"(ghcr\.io/[\w.-]+)/gmn-reid\b": facts.images},
         "README.md": {
             r"(ghcr\.io/[\w.-]+)/gmn-reid\b": facts.images,
             r"^git clone (\S+)": facts.repository,

@@ -28,7 +28,6 @@ from bench.repeated import read_facts
 from model.problems import InputProblem
 
 TOOLS = ROOT / ".venv-release" / "bin"
-PYTHONS = ("3.11", "3.12", "3.13")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # The lines of the block that has one way in each.
 BY_PIP, BY_IMAGE, BY_CLONE = re.findall(
@@ -44,12 +43,12 @@ def main(
     engine: Annotated[
         str, typer.Option(help="docker, podman or a program like them; empty for no image.")
     ] = "docker",
-    python: Annotated[
-        list[str] | None, typer.Option(help="Versions to try; those that are installed.")
-    ] = None,
+    pythons: Annotated[
+        str, typer.Option(help="Versions to try where they are installed; empty for none.")
+    ] = "3.11,3.12,3.13",
 ) -> None:
     """Run the README's three ways, and print a line of JSON for each."""
-    for version in python or PYTHONS:
+    for version in filter(None, pythons.split(",")):
         program = shutil.which(f"python{version}")
         if program is None:
             sys.stderr.write(f"There is no python{version} here.\n")
@@ -120,14 +119,14 @@ def _run(line: str, folder: Path, variables: Mapping[str, str]) -> dict[str, Any
     Raises:
         InputProblem: it fails, or leaves out a step.
     """
-    # What a developer's shell sets is not there for a newcomer.
+    # A newcomer has none of the variables that a developer's shell sets.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GMN_")}
     kept = {name: value for name, value in kept.items() if name not in ("PYTHONPATH", "MAKEFLAGS")}
     began = time.monotonic()
     ran = subprocess.run(
         ["sh", "-c", line],
         cwd=folder,
-        env=kept | variables,
+        env={**kept, **variables},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
