@@ -22,7 +22,7 @@ import typer
 try:
     import gmn_reid  # noqa: F401
 except ImportError as error:
-    print(f"gmn: {error}", file=sys.stderr)  # noqa: T201
+    sys.stderr.write(f"gmn: {error}\n")
     sys.exit(2)
 
 from model.problems import InputProblem

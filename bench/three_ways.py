@@ -56,7 +56,7 @@ def main(
         _show("pip", version, _try_pip(released.resolve(), program))
         _show("clone", version, _try_clone(program))
     if engine:
-        _show("image", "", _try_image(released.resolve(), engine))
+        _show("image", "", _try_image(engine))
 
 
 def _show(way: str, version: str, figures: Mapping[str, Any]) -> None:
@@ -87,23 +87,21 @@ def _try_clone(program: str) -> dict[str, Any]:
         return _run(BY_CLONE, home, variables) | {"bytes": _size(home)}
 
 
-def _try_image(released: Path, engine: str) -> dict[str, Any]:
+def _try_image(engine: str) -> dict[str, Any]:
     (name,) = re.findall(r"ghcr\.io/\S+", BY_IMAGE)
-    archive = released / "gmn-reid-image.tar"
-    # No engine writes over an archive.
-    archive.unlink(missing_ok=True)
-    for command in (
-        [engine, "build", "-f", "docker/Dockerfile", "--target", "service", "-t", name, "."],
-        [engine, "save", "-o", str(archive), name],
-        [engine, "rmi", name],
-        [engine, "load", "-i", str(archive)],
-    ):
-        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        if ran.returncode:
-            raise InputProblem(f"{' '.join(command)}: {ran.stdout[-1000:]}{ran.stderr[-2000:]}")
     # A terminal would keep the service up until Ctrl-C.
     line = BY_IMAGE.replace("docker ", f"{engine} ", 1).replace(" -it ", " ")
     with _new_home() as home:
+        archive = home / "image.tar"
+        for command in (
+            [engine, "build", "-f", "docker/Dockerfile", "--target", "service", "-t", name, "."],
+            [engine, "save", "-o", str(archive), name],
+            [engine, "rmi", name],
+            [engine, "load", "-i", str(archive)],
+        ):
+            ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            if ran.returncode:
+                raise InputProblem(f"{' '.join(command)}: {ran.stdout[-1000:]}{ran.stderr[-2000:]}")
         return _run(line, home, {}) | {"bytes": archive.stat().st_size}
 
 
