@@ -73,7 +73,6 @@ def _places(facts: Facts) -> dict[str, dict[str, str]]:
             r"^version: (.*)$": version,
             r"^repository-code: (.*)$": facts.repository,
         },
-        "mkdocs.yml": {r"^repo_url: (.*)$": facts.repository},
         "docker-compose.yml": tag,
         "docker-compose.cpu.yml": tag,
         "docs/api.txt": {r"^version (.*)$": version},
