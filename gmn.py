@@ -44,6 +44,7 @@ COMMANDS = {
     "embed": "training.commands.data",
     "bench": "bench.command",
     "model-card": "bench.model_card",
+    "artefacts": "bench.model_card",
     "demo": "demo.command",
     "demo-camera": "demo.camera",
     "serve": "service.commands.serve",

@@ -1,6 +1,8 @@
-"""`gmn model-card`: writes an artefact's card from the content of its file alone.
+"""`gmn model-card` and `gmn artefacts`: what an artefact is, and what it may be used for.
 
-`python -m bench.model_card` writes the cards of the shipped artefacts to docs/models.
+A card is written from the content of the artefact's file, and from what is known about published
+weights. `python -m bench.model_card` writes the cards of the shipped artefacts, and the table of
+their permitted uses, to docs/models.
 """
 
 from __future__ import annotations
@@ -11,6 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.tables import ROOT, fill, markdown_table, percent
+from model.permitted_use import (
+    BEYOND_COPYRIGHT,
+    PermittedUse,
+    corrected_terms,
+    permitted_use,
+    terms_of_use,
+)
 
 if TYPE_CHECKING:
     from model.artefact import Description
@@ -33,6 +42,17 @@ MEASURED = {
 }
 USE = """It ranks crops of people, cut out of camera frames, by likeness, to find a person again
 across cameras. A person looks at each result before anything follows from it."""
+USES = """The answers follow from the licence of each artefact and from the terms of the data sets
+that its file names. They are no legal advice. *Business* is use in a company's own work or in what
+it does for others; *resale* is to pass the weights on as part of a product. *By licence* means that
+the publisher's licence permits it, which says nothing about the training data."""
+USES_NOTE = f"""**{BEYOND_COPYRIGHT}**
+[Privacy](../privacy.md#before-the-first-crop) says what to settle before the first crop.
+
+An artefact of your own that began from `bundled` or `small` is for research, like these. For one
+that began from `open` or `small-start`, the terms of your own data decide: `see terms`.
+`gmn artefacts FILE` answers for any file, and `GET /v1/model` and the foot of the page for the one
+that is served."""
 LIMITS = """- It recognises no faces. Whether it finds a person after a change of clothes is not
   measured.
 - Figures hold for cameras like those of the training. [results](../results.md) has what is left of
@@ -66,10 +86,52 @@ def card(artefact: str) -> str:
     return "\n\n".join(_sections(artefact_name(path), about)) + "\n"
 
 
+def artefacts(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ARTEFACT]...", help="Names or files; without any, what ships."),
+    ] = None,
+) -> None:
+    """Lists artefacts with what they may be used for, one on a line.
+
+    The answers follow from the licence and from the terms of the training data that the file names.
+    They are no legal advice.
+
+    Example: gmn artefacts
+
+    Example: gmn artefacts runs/site/model.safetensors
+    """
+    from model.artefact import artefact_name, read_description, resolve_artefact, shipped_artefacts
+
+    for file in files or shipped_artefacts():
+        path = resolve_artefact(file)
+        uses = permitted_use(read_description(path).provenance)
+        typer.echo(f"{artefact_name(path)}: {_answers(uses)}. {uses.data}")
+    typer.echo(BEYOND_COPYRIGHT)
+
+
+def permitted_uses() -> str:
+    """Write the page of what the shipped artefacts may be used for."""
+    from model.artefact import read_description, shipped_artefacts
+
+    uses = {
+        name: permitted_use(read_description(path).provenance)
+        for name, path in shipped_artefacts().items()
+    }
+    rows = [{"artefact": f"[{name}]({name}.md)"} | own._asdict() for name, own in uses.items()]
+    return "\n\n".join(["# May I use it?", USES, markdown_table(rows), USES_NOTE]) + "\n"
+
+
+def _answers(uses: PermittedUse) -> str:
+    return f"research: {uses.research}; business: {uses.business}; resale: {uses.resale}"
+
+
 def _sections(name: str, about: Description) -> Iterator[str]:
     origin = about.provenance
     yield f"# Model card: {name.removesuffix('.safetensors')}"
-    yield f"**Terms of use.** {' '.join(origin.terms.split())}"
+    uses = permitted_use(origin)
+    yield f"**Terms of use.** {terms_of_use(origin)}"
+    yield f"**[May I use it?](use.md)** {_answers(uses).capitalize()}. {uses.data}"
     yield f"## Use\n\n{USE}"
     yield "## Networks\n\n" + "\n".join(_networks(about))
     yield "## Training data\n\n" + _data(about)
@@ -103,8 +165,9 @@ def _sources(about: Description) -> Iterator[str]:
     for source in about.provenance.sources:
         data = [f"{dataset.name} of this project" for dataset in source.data]
         data += source.documented_data
-        trained = f"trained on {', '.join(data)}" if data else "its training data are not known"
-        terms = f"; {' '.join(source.terms.split())}" if source.terms else ""
+        trained = f"trained on {', '.join(data) or 'data that its file does not name'}"
+        stated = corrected_terms(source.terms, about.provenance)
+        terms = f"; {stated}" if stated else ""
         yield f"- {source.role}: `{source.name}`, {trained}{terms}"
 
 
@@ -134,3 +197,4 @@ if __name__ == "__main__":
 
     for shipped in shipped_artefacts():
         (PLACE / f"{shipped.replace('@', '-')}.md").write_text(card(shipped), encoding="utf-8")
+    (PLACE / "use.md").write_text(permitted_uses(), encoding="utf-8")

@@ -28,6 +28,7 @@ from typing_extensions import TypedDict
 
 Item = TypeVar("Item")
 Scoring = Literal["cosine", "mnet"]
+Permission = Literal["yes", "by licence", "no", "see terms"]
 JobKind = Literal["import", "reindex", "grouping", "removal"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 Verdict = Literal["match", "uncertain", "no_match"]
@@ -1098,14 +1099,30 @@ class PairScore(WireModel):
     explanation: Explanation | None = None
 
 
+class PermittedUse(WireModel):
+    """The uses that an artefact's licence and the terms of its training data permit.
+
+    `business` is use in a company's own work or for its customers, `resale` passing the weights on.
+    With `see terms` the terms of the data decide, which their owner knows. `data` says what is
+    known and unknown about the training data, and `beyond_copyright` which other law applies.
+    """
+
+    research: Permission
+    business: Permission
+    resale: Permission
+    data: str
+    beyond_copyright: str
+
+
 class ModelInfo(WireModel):
     """The description of the served artefact, and its runtime.
 
     `previous` names the artefacts that answer for galleries until these are reindexed. `provenance`
     has the terms, the training data and, in `sources`, the starting weights and teachers with the
-    known facts about their data. `crops_per_second` has the crops that each candidate for the
-    runtime embedded per second of processor time at the choice; empty if there was only one.
-    `people_detector` names the network that finds people on photos; null if there is none.
+    known facts about their data. `permitted_use` says what these permit. `crops_per_second` has the
+    crops that each candidate for the runtime embedded per second of processor time at the choice;
+    empty if there was only one. `people_detector` names the network that finds people on photos;
+    null if there is none.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -1113,6 +1130,7 @@ class ModelInfo(WireModel):
     artefact: str
     artefact_fingerprint: str
     embedding_fingerprint: str
+    permitted_use: PermittedUse
     provenance: dict[str, Any]
     previous: list[str]
     scorings: list[Scoring]

@@ -462,13 +462,14 @@ def _describe_runtime(
 
 def _artefact(settings: Settings, database: Database | None) -> Findings:
     from model.artefact import load_artefact, resolve_artefact
+    from model.permitted_use import terms_of_use
     from service.record.galleries import read_filled
     from service.record.transaction import Reader
     from service.required_artefacts import explain_unserved
 
     for name in (settings.artefact, *settings.previous):
         stored = load_artefact(resolve_artefact(name)).description
-        terms = " ".join(stored.provenance.terms.split())
+        terms = terms_of_use(stored.provenance)
         yield "ok", f"{name} is as it was written ({stored.artefact_fingerprint[:12]}); {terms}"
     galleries = read_filled(Reader(database)) if database else []
     for text in explain_unserved(settings, galleries):

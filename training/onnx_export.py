@@ -19,6 +19,7 @@ from model.artefact import Artefact, artefact_name, load_artefact
 from model.calibration import PAIR_OPERATING_POINTS, Scoring
 from model.embedder import Embedder
 from model.metric_network import PairScorer, comparable_features, unit_features
+from model.permitted_use import terms_of_use
 from model.preprocessing import drawn_patterns
 from model.problems import InputProblem
 from training.evaluation.files import make_folder
@@ -281,7 +282,7 @@ def _about(
             **description.model_dump(include={"embedding_fingerprint", "artefact_fingerprint"}),
         },
         "provenance": {
-            "terms": provenance.terms,
+            "terms": terms_of_use(provenance),
             "data": [data.model_dump(include={"name", "terms"}) for data in provenance.data],
             "sources": [
                 source.model_dump(include={"role", "name", "sha256", "documented_data", "terms"})

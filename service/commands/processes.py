@@ -25,6 +25,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from gmn_client import DEFAULT_URL
+from model.permitted_use import permitted_use, terms_of_use
 from model.problems import InputProblem
 from service.ops.data_directory import hold, lock_data_directory
 from service.ops.locks import ProcessLock
@@ -70,9 +71,9 @@ def _write_address(host: str, port: int) -> str:
 
 def describe_model(runtime: Runtime, address: str) -> Iterator[str]:
     model = runtime.model
-    terms = " ".join(model.description.provenance.terms.split())
-    yield f"Artefact {model.name}: {terms}"
-    if "research only" in terms.lower():
+    provenance = model.description.provenance
+    yield f"Artefact {model.name}: {terms_of_use(provenance)}"
+    if permitted_use(provenance).business == "no":
         yield "An artefact with other terms is there too: gmn serve --artefact open"
     filled: dict[str, list[str]] = {}
     for gallery in runtime.galleries.all():

@@ -3,8 +3,9 @@
 import pytest
 
 import gmn
-from bench.model_card import PLACE, card
+from bench.model_card import PLACE, card, permitted_uses
 from model.artefact import read_description, shipped_artefacts
+from model.permitted_use import BEYOND_COPYRIGHT
 
 
 @pytest.mark.parametrize("name", shipped_artefacts())
@@ -26,3 +27,22 @@ def test_a_file_of_ones_own_has_a_card_and_a_damaged_one_has_none(tiny_artefact,
     damaged.write_bytes(content)
     assert gmn.run(["model-card", str(damaged)]) == 2
     assert "fingerprint" in capsys.readouterr().err
+
+
+def test_the_page_of_permitted_uses_is_that_of_the_shipped_files():
+    kept = (PLACE / "use.md").read_text(encoding="utf-8")
+    assert kept == permitted_uses(), "run python -m bench.model_card"
+    assert "| [open](open.md) | by licence | by licence | by licence |" in kept
+    assert BEYOND_COPYRIGHT in kept
+
+
+def test_artefacts_are_listed_with_what_they_may_be_used_for(tiny_artefact, capsys):
+    assert gmn.run(["artefacts"]) == 0
+    *listed, last = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in listed] == list(shipped_artefacts())
+    assert listed[0].startswith("bundled: research: yes; business: no; resale: no. ")
+    assert last == BEYOND_COPYRIGHT
+    assert gmn.run(["artefacts", str(tiny_artefact)]) == 0
+    assert "business: see terms" in capsys.readouterr().out
+    assert gmn.run(["artefacts", "missing.safetensors"]) == 2
+    assert "missing.safetensors: no such file" in capsys.readouterr().err

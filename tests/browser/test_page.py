@@ -286,6 +286,9 @@ def test_the_page_names_its_artefact_and_offers_its_scorings_alone(
         page.wait_for_selector("#state .dot.ready")
         page.get_by_text("Model cosine.safetensors: licence and training data").click()
         expect(page.locator("#artefact p")).to_contain_text("Free of")
+        expect(page.locator("#artefact li").nth(1)).to_have_text(
+            "In a business: the terms of its data decide"
+        )
         open_settings(page)
         assert page.locator("[name=scoring] option:enabled").all_inner_texts() == ["quick"]
         search_for(page)

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from gmn_client.commands.browse import reindex
 from model.artefact import load_artefact, resolve_artefact
+from model.permitted_use import BEYOND_COPYRIGHT, terms_of_use
 from tests.service.conftest import START, Served
 
 pytestmark = pytest.mark.slow
@@ -76,8 +77,12 @@ def test_galleries_of_the_artefact_before_answer_until_each_is_reindexed(
     now = new.artefact_fingerprint
     crop = drawn_crops[5]
     with installed.serving(keep_images="none") as served:
-        assert lines(served, 1) == [f"Artefact bundled: {first.provenance.terms}"]
-        sources = served.read("/v1/model")["provenance"]["sources"]
+        assert lines(served, 1) == [f"Artefact bundled: {terms_of_use(first.provenance)}"]
+        model = served.read("/v1/model")
+        assert model["provenance"]["terms"] == terms_of_use(first.provenance)
+        assert model["permitted_use"]["business"] == "no"
+        assert model["permitted_use"]["beyond_copyright"] == BEYOND_COPYRIGHT
+        sources = model["provenance"]["sources"]
         assert [source["role"] for source in sources].count("teacher") == 1
         served.fill(served.create("bare"), drawn_crops[:8])
     installed.ship("open", tiny_artefact)

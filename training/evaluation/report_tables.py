@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from model.permitted_use import corrected_terms
 from model.provenance import Provenance
 from training.evaluation.intervals import Estimate
 from training.evaluation.results import CostResult, DatasetResult, PremiseResult, ScoringResult
@@ -221,7 +222,7 @@ def sources(provenance: Provenance) -> Table:
                 source.role,
                 ", ".join([*(data.name for data in source.data), *source.documented_data])
                 or "not documented",
-                source.terms or None,
+                corrected_terms(source.terms, provenance) or None,
             ]
             for source in provenance.sources
         ],

@@ -24,6 +24,7 @@ from gmn_client.models import (
     SeparateGalleriesAnswers,
 )
 from model.crops.decode import CropProblem
+from model.permitted_use import BEYOND_COPYRIGHT, permitted_use, terms_of_use
 from service.desk.kept_searches import SearchToKeep, keep_answers
 from service.errors import AnswerTooLarge, InvalidField, UnusableImages, refused_image
 from service.http.forms import Sent, SomeImagesForm
@@ -241,8 +242,12 @@ async def read_model(
         scoring: fitted[scoring].operating_points(gallery_size) for scoring in description.scorings
     }
     name, *previous = (loaded.name for loaded in runtime.models.values())
-    described = description.model_dump(mode="json") | {
+    described = description.model_dump(mode="json")
+    described["provenance"]["terms"] = terms_of_use(description.provenance)
+    described |= {
         "artefact": name,
+        "permitted_use": permitted_use(description.provenance)._asdict()
+        | {"beyond_copyright": BEYOND_COPYRIGHT},
         "previous": previous,
         "scorings": description.scorings,
         "default_scoring": description.default_scoring,

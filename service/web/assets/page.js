@@ -79,6 +79,15 @@ async function showArtefact() {
     place.append(
       h("summary", {}, t("artefact.summary", { artefact: model.artefact })),
       h("p", { lang: "en" }, model.provenance.terms),
+      h(
+        "ul",
+        {},
+        ["research", "business", "resale"].map((use) =>
+          h("li", {}, t(`artefact.${use}`, { answer: t(`artefact.${model.permitted_use[use]}`) })),
+        ),
+        h("li", { lang: "en" }, model.permitted_use.data),
+        h("li", {}, t("artefact.beyond_copyright")),
+      ),
     );
   }
 }
