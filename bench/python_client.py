@@ -9,7 +9,7 @@ from inspect import Parameter
 from typing import Any
 
 from gmn_client import Client, methods, uploads
-from gmn_client.commands.common import SECTION, read_entries
+from gmn_client.commands.parameters import SECTION, read_entries
 
 # Names that only the client's own code uses, by those that a reader knows.
 READABLE = {"GalleryName": "str | None", "AsyncIterator": "Iterator", "models.": ""}

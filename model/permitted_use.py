@@ -26,7 +26,7 @@ BEYOND_COPYRIGHT = (
 
 
 class PublishedWeights(NamedTuple):
-    """What is known about weights that others published.
+    """Facts about weights that others published.
 
     Attributes:
         terms: terms of use, with what is known about the training data.

@@ -163,7 +163,7 @@ def test_the_accuracy_table_of_the_readme_is_of_the_stored_figures():
         for people, name in (("held out", "bundled"), ("set left out", "unseen"))
     }
     names = {
-        "0277, ready-made": "person-reidentification-retail-0277",
+        "`open` (0277), ready-made": "person-reidentification-retail-0277",
         "OSNet (MSMT17), ready-made": "osnet_x1_0_msmt17",
     }
     rows = re.findall(r"^\| (held out|set left out) \| ([^|]+) \| (.+) \|$", README, re.MULTILINE)
