@@ -1,12 +1,11 @@
 """Writes the tables of the README and the documents from measured figures.
 
 `python -m bench.figures NAME [LABEL=]FILE…` keeps the figures of these files in
-`docs/figures/NAME.json`, and writes the table between the page's markers `<!-- NAME -->` and
-`<!-- /NAME -->`. It reads the `report.json` of `gmn evaluate --out`, the `benchmark.json` of
-`gmn benchmark`, the output of `gmn bench --json` (`performance`, `revisions`, `parts`, `threads`,
-`without`, `scale`, `start`), and that of `bench.alarms`, `bench.cells`, `bench.doubtful`,
-`bench.gpu_check`, `bench.likelihood`, `bench.people`, `bench.silent`, `bench.travel_times` and
-`bench.watch`.
+`docs/figures/NAME.json`, and writes the table between the page's markers `<!-- NAME -->` and `<!--
+/NAME -->`. It reads the `report.json` of `gmn evaluate --out`, the `benchmark.json` of `gmn
+benchmark`, the output of `gmn bench --json` (`performance`, `revisions`, `parts`, `threads`,
+`scale`, `start`), and that of `bench.alarms`, `bench.cells`, `bench.doubtful`, `bench.gpu_check`,
+`bench.likelihood`, `bench.people`, `bench.silent`, `bench.travel_times` and `bench.watch`.
 
 `premise` shows the gaps of a report, and draws the two spaces.
 """
@@ -252,16 +251,6 @@ def _micros_table(rows: Sequence[Figures], figures: str, title: str) -> str:
     return pivot(cells, {title: "{name}"}, "{artefact}, µs", "{micros}")
 
 
-def _without_table(rows: Sequence[Figures]) -> str:
-    cells = [
-        {"step": step, "artefact": row["details"]["artefact"], **saved}
-        for row in rows
-        for step, saved in row["details"]["without"].items()
-    ]
-    cell = "{query:,.0f} [{low:,.0f} to {high:,.0f}], {event_loop:,.0f}"
-    return pivot(cells, {"without": "{step}"}, "{artefact}, µs", cell)
-
-
 def _machines_table(rows: Sequence[Figures]) -> str:
     return markdown_table(fill(MACHINES, row) for row in rows)
 
@@ -427,7 +416,6 @@ TABLES = {
     "revisions": _revisions_table,
     "parts": _parts_table,
     "threads": _threads_table,
-    "without": _without_table,
     "scale": _scale_table,
     "machines": _machines_table,
     "alarms": _alarms_table,

@@ -174,8 +174,8 @@ def _time_parts(runtime: Runtime, gallery: Gallery, files: Sequence[bytes]) -> d
         "quality": _time(measure_quality, decoded, thread),
         "resizing": _time(resize, decoded, thread),
         "network": _time(lambda crop: networks.runtime.embed(crop[None]), resized),
-        "search with M-Net": _time(lambda search: search.rank(search.propose()), searches, thread),
-        "of it M-Net": _time(
+        "search": _time(lambda search: search.rank(search.propose()), searches, thread),
+        "M-Net, if asked for": _time(
             lambda feature: networks.pair_scores(feature, candidates), features, thread
         ),
         "reading results": _time(read, [[*crops] for crops in labels], thread),
