@@ -55,6 +55,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         opened = runtime or Runtime(settings)
         app.state.runtime = opened
         app.state.metrics = opened.metrics
+        app.state.tracing = opened.tracing
         try:
             async with background_work(opened):
                 try:
@@ -71,6 +72,8 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        # FastAPI's own spans and logs contain the paths of requests, which name people.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         # A redirect would be an absolute URL made of the Host header, which behind a proxy names
         # this machine, and clients would send bodies and keys there.
         redirect_slashes=False,

@@ -12,6 +12,7 @@ import resource
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from gmn_client.addresses import without_secret
 from gmn_client.models import Finding, FindingState
 from model.problems import InputProblem
 from model.wording import counted
-from service.settings import PREFIX, Settings, describe_links, service_links
+from service.settings import COLLECTOR_VARIABLE, PREFIX, Settings, describe_links, service_links
 
 if TYPE_CHECKING:
     from model.artefact import Description
@@ -211,6 +212,26 @@ def require_open_files() -> None:
             "connections, record and indexes; raise the limit with ulimit -n 1024, or with "
             "LimitNOFILE=1024 in its systemd unit"
         )
+
+
+def require_tracing() -> None:
+    """Raise `InputProblem` if a collector is named and spans cannot be sent to it."""
+    collector = os.environ.get(COLLECTOR_VARIABLE)
+    if not collector:
+        return
+    if not collector.startswith(("http://", "https://")):
+        # The value may contain a password.
+        raise InputProblem(
+            f"{COLLECTOR_VARIABLE} begins with neither http:// nor https://; set it to the address "
+            "at which the collector takes OTLP by HTTP, such as http://localhost:4318"
+        )
+    try:
+        import_module("service.ops.tracing")
+    except ModuleNotFoundError as error:
+        raise InputProblem(
+            f"{COLLECTOR_VARIABLE} is set, and OpenTelemetry's exporter is not installed; "
+            "pip install 'gmn-reid[otel]', or unset the variable"
+        ) from error
 
 
 def _disk(settings: Settings, _: Database | None) -> Findings:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from model.people_detector import find_people_detector
 from service.api_keys import KeyRing, is_loopback
@@ -42,12 +43,15 @@ from service.search.leave_one_out import LeaveOneOut
 from service.search.pairs import PairComparison
 from service.search.query import GallerySearch
 from service.search.refit import CalibrationFitter
-from service.settings import Settings
+from service.settings import COLLECTOR_VARIABLE, Settings
 from service.sign_on import SignOn
 from service.visits.learned_times import GalleryTravelTimes, TravelTimeLearner, TravelTimeTables
 from service.visits.tables import Groupings
 from service.visits.visits import VisitFinder
 from service.watch.parts import Watch
+
+if TYPE_CHECKING:
+    from service.ops.tracing import Tracing
 
 log = logging.getLogger(__name__)
 # Larger records are checked in the background.
@@ -93,6 +97,7 @@ class Runtime:
         pools: threads for long blocking work.
         sections: work that a disconnecting client must not interrupt.
         audited: such work, between the two lines of its audit trail.
+        tracing: makes spans of requests; None if no collector is named.
         watchdog: monitors every part once the service runs.
         checked: the start has checked all crops; if not, they are checked in the background.
         exports: number of running case exports by API key.
@@ -116,6 +121,7 @@ class Runtime:
             if folder:
                 held.callback(folder.close)
             self.metrics = Metrics()
+            self.tracing = self._open_tracing(held)
             self.watchdog = Watchdog(settings.stall_seconds)
             self.audit = held.enter_context(
                 AuditLog(
@@ -201,6 +207,16 @@ class Runtime:
 
     def close(self) -> None:
         self._held.close()
+
+    def _open_tracing(self, held: contextlib.ExitStack) -> Tracing | None:
+        if not os.environ.get(COLLECTOR_VARIABLE):
+            return None
+        # Only a service that sends spans needs the packages for it.
+        from service.ops.tracing import Tracing
+
+        tracing = Tracing()
+        held.callback(tracing.close)
+        return tracing
 
     def _open_record(self, held: contextlib.ExitStack) -> Record:
         directory = self.settings.data_dir

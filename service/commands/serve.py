@@ -56,7 +56,7 @@ def serve(**options: Unpack[ServeOptions]) -> None:
     """
     with without_collector():
         # Imported here so that the help is shown without importing uvicorn.
-        from service.checks import require_open_files
+        from service.checks import require_open_files, require_tracing
         from service.commands.processes import listen, serve_processes
         from service.ops.logs import configure_logging
         from service.required_artefacts import require_artefacts
@@ -68,6 +68,7 @@ def serve(**options: Unpack[ServeOptions]) -> None:
     if links := service_links(os.environ):
         log.warning(describe_links(links))
     require_open_files()
+    require_tracing()
     require_artefacts(settings)
     if settings.database_url:
         require_no_record(settings.data_dir)

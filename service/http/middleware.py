@@ -140,7 +140,8 @@ class RequestContext:
             self._log_request(scope, request_id, status, time.perf_counter() - began)
 
     def _log_request(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
-        path = getattr(scope.get("route"), "path", "unrouted")
+        route = getattr(scope.get("route"), "path", None)
+        path = route or "unrouted"
         method = scope["method"] if scope["method"] in METHODS else "other"
         caller = getattr(scope["state"].get("caller"), "key_id", None)
         extra = {
@@ -149,6 +150,11 @@ class RequestContext:
             "status": status,
             "ms": round(seconds * 1e3, 2),
         }
+        tracing = getattr(scope["app"].state, "tracing", None)
+        if tracing is not None:
+            traceparent = Headers(scope=scope).get("traceparent", "")
+            timing = scope["state"].get("timing_ms")
+            extra["trace_id"] = tracing.record(traceparent, method, route, status, seconds, timing)
         # Log the route rather than the URL, because URLs contain identities.
         log.log(self._level_of(path, status), "%s %s %d", method, path, status, extra=extra)
         metrics = getattr(scope["app"].state, "metrics", None)

@@ -96,6 +96,12 @@ class AnsweredQuery:
         (answer,) = self.answers.values()
         return answer
 
+    @property
+    def timing_ms(self) -> Timing:
+        """Return the timing of the slowest gallery."""
+        timings = [answer.timing_ms for answer in self.answers.values()]
+        return max(timings, key=lambda timing: timing.total)
+
     def merged(self, top_k: int, operating_point: OperatingPoint) -> GalleriesAnswer:
         """Merge the rankings by probability; ties keep the order of the galleries."""
         answers = self.answers
@@ -121,9 +127,7 @@ class AnsweredQuery:
                 else RefusedGallery(gallery=name, problem=problems[name].document())
                 for name in self.names
             ],
-            timing_ms=max(
-                (answer.timing_ms for answer in answers.values()), key=lambda timing: timing.total
-            ),
+            timing_ms=self.timing_ms,
         )
 
 

@@ -138,7 +138,11 @@ async def answer_query(
         # Waiting for a version is not a stage of the query.
         began = time.perf_counter()
     query = GalleriesQuery(names, images, form.options(), call.caller.learn, began, home)
-    return await runtime.search.answer(query)
+    queries = await runtime.search.answer(query)
+    if runtime.tracing is not None:
+        timings = [each.timing_ms for each in queries if isinstance(each, AnsweredQuery)]
+        request.state.timing_ms = max(timings, key=lambda timing: timing.total, default=None)
+    return queries
 
 
 def note_searches(
