@@ -44,6 +44,11 @@ class BenchResult(NamedTuple):
         return ", ".join(f"{name} {value}" for name, value in self.details.items())
 
 
+def artefacts_to_measure(artefact: str | None) -> tuple[str, ...]:
+    """Return the artefact, or `bundled` and `small` if none is named."""
+    return ("bundled", "small") if artefact is None else (artefact,)
+
+
 def require_checkout(folder: Path) -> None:
     """Raise `InputProblem` if a folder is no checkout of this project."""
     if not (folder / PROGRAM.name).is_file():

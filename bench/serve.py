@@ -28,7 +28,14 @@ from typing import Any, NamedTuple
 import httpx2
 import numpy as np
 
-from bench.result import BenchResult, alternate, compare, filled_service, require_checkout
+from bench.result import (
+    BenchResult,
+    alternate,
+    artefacts_to_measure,
+    compare,
+    filled_service,
+    require_checkout,
+)
 from demo.service import end_process, processor_seconds
 from gmn_client.commands.bulk import SourceCrop
 from model.artefact import Artefact, load_artefact, resolve_artefact
@@ -43,7 +50,6 @@ SCRIPT = Path(__file__).with_name("load.lua")
 BOUNDARY = "gmn-bench"
 FORM_HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 END_OF_FORM = f"\r\n--{BOUNDARY}--\r\n".encode()
-ARTEFACTS = ("bundled", "small")
 AIMS = {
     ("enroll", "bundled"): 0.78,
     ("enroll", "small"): 0.38,
@@ -102,7 +108,7 @@ def bench_serving(
         raise InputProblem("wrk, which makes the load, is not installed; apt-get install wrk")
     if against is not None:
         require_checkout(against)
-    return [_measure(bench, name, against) for name in ([artefact] if artefact else ARTEFACTS)]
+    return [_measure(bench, name, against) for name in artefacts_to_measure(artefact)]
 
 
 def _measure(bench: str, artefact: str, against: Path | None) -> BenchResult:

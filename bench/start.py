@@ -16,10 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.result import BenchResult, alternate, compare, require_checkout
+from bench.result import (
+    BenchResult,
+    alternate,
+    artefacts_to_measure,
+    compare,
+    require_checkout,
+)
 from demo.service import PROGRAM, own_process, processor_seconds
 
-ARTEFACTS = ("bundled", "small")
 IDLE_SECONDS = 5.0
 # Without it no start would find its modules compiled by the one before.
 VARIABLES = {"PYTHONDONTWRITEBYTECODE": ""}
@@ -41,7 +46,7 @@ def bench_start(artefact: str | None, against: Path | None) -> list[BenchResult]
     if against is not None:
         require_checkout(against)
         programs.append(against.resolve() / PROGRAM.name)
-    return [_measure(name, programs) for name in ([artefact] if artefact else ARTEFACTS)]
+    return [_measure(name, programs) for name in artefacts_to_measure(artefact)]
 
 
 def _measure(artefact: str, programs: Sequence[Path]) -> BenchResult:
