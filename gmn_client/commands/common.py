@@ -16,7 +16,7 @@ from rich.text import Text
 from typer import Exit, Option, echo
 
 from gmn_client import DEFAULT_GALLERY, DEFAULT_URL, Client
-from gmn_client.commands.parameters import JsonOption, with_parameters
+from gmn_client.commands.parameters import JsonOption, UrlOption, with_parameters
 from gmn_client.commands.terminal import make_console, make_progress
 from gmn_client.models import Job
 
@@ -50,9 +50,7 @@ def with_client(run: Callable[..., Shown]) -> Callable[..., None]:
 
     def command(
         *,
-        service_url: Annotated[
-            str, Option("--url", envvar="GMN_URL", help="Where the service is.")
-        ] = DEFAULT_URL,
+        service_url: UrlOption = DEFAULT_URL,
         gallery: Annotated[str, Option(help="Which gallery.")] = DEFAULT_GALLERY,
         api_key: Annotated[
             str | None, Option(envvar="GMN_API_KEY", help="A key with the scope it needs.")

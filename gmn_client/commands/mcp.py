@@ -20,6 +20,7 @@ from gmn_client import (
     InvalidInput,
     __version__,
 )
+from gmn_client.commands.parameters import UrlOption
 from gmn_client.models import Alert, AlertState, Identity, PersonVisits, QueryAnswer
 
 if TYPE_CHECKING:
@@ -41,9 +42,7 @@ def mcp(
     pictures: Annotated[
         Path, Option(help="Folder whose pictures an assistant may search for.")
     ] = Path(),
-    service_url: Annotated[
-        str, Option("--url", envvar="GMN_URL", help="Where the service is.")
-    ] = DEFAULT_URL,
+    service_url: UrlOption = DEFAULT_URL,
     gallery: Annotated[str, Option(help="Which gallery, where none is named.")] = DEFAULT_GALLERY,
     api_key: Annotated[
         str | None, Option(envvar="GMN_API_KEY", help="A key with the scope query.")

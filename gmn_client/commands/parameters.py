@@ -36,6 +36,7 @@ OPTION_NAMES = {
 BOX = "X,Y,WIDTH,HEIGHT"
 
 JsonOption = Annotated[bool, Option("--json", help="Print one JSON object.")]
+UrlOption = Annotated[str, Option("--url", envvar="GMN_URL", help="Where the service is.")]
 
 
 def is_required(parameter: Parameter) -> bool:
