@@ -99,7 +99,9 @@ class CropPipeline:
         if zones := self.zones:
             first_zones = _first_zones(detections.boxes, zones)
             numbers[first_zones == OUTSIDE] = NO_TRACK
-            zone_names = [zones[first].name for first in first_zones]
+            zone_names = [
+                None if first == OUTSIDE else zones[first].name for first in first_zones.tolist()
+            ]
         boxes = detections.boxes * ([frame.width, frame.height] * 2)
         crops = self.chooser.add(frame, boxes, detections.scores, numbers, zone_names, seconds)
         is_followed = numbers != NO_TRACK
