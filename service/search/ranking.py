@@ -433,8 +433,7 @@ class Search:
                 # Crops farther than the ninth person need no pair score.
                 needed = extended.cosines >= np.float32(deeper_cosines[-1])
                 needed[: len(scored.slots)] = True
-                extended = extended[needed]
-                return extended, leading_scores(extended, extended.cosines, joins_at)
+                return extended[needed], deeper_cosines
         # With fewer people there is no level, and scores for it would be wasted.
         return scored, people_cosines
 
