@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save
 from model.architecture import EmbedderConfig, MetricNetworkConfig
 from model.arrays import Floats, unit_rows
 from model.calibration import SCORINGS, Calibration, Scoring
+from model.openvino_loading import PROBES
 from model.precision import HAS_TORCH
 from model.preprocessing import Preprocessing
 from model.problems import ArtefactProblem, InputProblem, legible
@@ -119,6 +120,22 @@ class Artefact:
         embedder = Embedder(self.description.embedder).eval()
         load_weights(embedder, "embedder", self.tensors, self.source)
         return embedder
+
+    @cached_property
+    def pattern_features(self) -> Floats:
+        """Features `(n, d)` of `drawn_patterns` by the float32 network in PyTorch.
+
+        The file has them beside its graph; without a graph PyTorch computes them.
+
+        Raises:
+            ArtefactProblem: as for `embedder`, in a file without them.
+        """
+        if PROBES in self.tensors:
+            return self.tensors[PROBES]
+        embedder = self.embedder
+        from model.openvino_graph import probe_features
+
+        return probe_features(embedder, self.description.preprocessing)
 
     @cached_property
     def metric_network(self) -> MetricNetwork | None:

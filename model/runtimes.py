@@ -13,7 +13,7 @@ import numpy as np
 
 from model.arrays import Floats, Pixels, unit_rows
 from model.artefact import Artefact
-from model.openvino_loading import GRAPH_STRUCTURE, GRAPH_WEIGHTS, PROBES, compiled, load_openvino
+from model.openvino_loading import GRAPH_STRUCTURE, GRAPH_WEIGHTS, compiled, load_openvino
 from model.precision import HAS_TORCH, DtypeName, RuntimeName
 from model.preprocessing import drawn_patterns
 from model.problems import ArtefactProblem, is_of_the_machine
@@ -162,19 +162,6 @@ def build_runtime(
     return TorchRuntime(artefact, dtype, options.device, sizes, options.cuda_graphs)
 
 
-def expected_features(artefact: Artefact) -> Floats:
-    """Return the features `(n, d)` of `drawn_patterns` by the float32 network in PyTorch.
-
-    They are in the artefact; without a graph in it PyTorch computes them.
-    """
-    if PROBES in artefact.tensors:
-        return artefact.tensors[PROBES]
-    embedder = artefact.embedder
-    from model.openvino_graph import probe_features
-
-    return probe_features(embedder, artefact.description.preprocessing)
-
-
 class Probes:
     """Drawn patterns and their features by the float32 network in PyTorch, to check runtimes by.
 
@@ -187,7 +174,7 @@ class Probes:
         self.options = options
         self._artefact = artefact
         self.crops = drawn_patterns(artefact.description.preprocessing)
-        self._expected = expected_features(artefact)
+        self._expected = artefact.pattern_features
 
     def agreeing(
         self,
@@ -202,10 +189,7 @@ class Probes:
         """
         try:
             runtime = build_runtime(self._artefact, name, dtype, self.options)
-            cosine = self._least_cosine(runtime, slice(1))
-            # A runtime that the first pattern refutes embeds no other ones.
-            if cosine >= AGREEMENT:
-                cosine = self._least_cosine(runtime, slice(1, None))
+            cosine = self.least_cosine(runtime)
         except (RuntimeUnusable, ArtefactProblem):
             raise
         except Exception as error:
@@ -223,13 +207,9 @@ class Probes:
 
     def least_cosine(self, runtime: EmbeddingRuntime) -> float:
         """Return the least cosine of a feature with the expected one; NaN if one is not finite."""
-        return self._least_cosine(runtime, slice(None))
-
-    def _least_cosine(self, runtime: EmbeddingRuntime, patterns: slice) -> float:
-        features = runtime.embed(self.crops[patterns])
-        expected = self._expected[patterns]
+        features = runtime.embed(self.crops)
         # A feature that PyTorch computes as zero has no cosine, and has to be zero.
-        same = (features == expected).all(axis=1)
+        same = (features == self._expected).all(axis=1)
         with np.errstate(invalid="ignore"):
-            cosines = (unit_rows(features) * unit_rows(expected)).sum(axis=1)
+            cosines = (unit_rows(features) * unit_rows(self._expected)).sum(axis=1)
         return float(np.where(same, 1.0, cosines).min())

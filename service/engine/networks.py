@@ -24,7 +24,7 @@ from model.calibration import Scoring, ScoringCalibration
 from model.collapse import refuse_collapse
 from model.pair_scores import OpenVinoPairScores, PairScores
 from model.problems import InputProblem
-from model.runtimes import EmbeddingRuntime, OpenVinoRuntime, expected_features
+from model.runtimes import EmbeddingRuntime, OpenVinoRuntime
 from service.engine.device import DevicePool, DeviceThread, MicroBatcher, bisect_failures
 from service.engine.images import Pipeline
 from service.engine.runtimes import KeptRuntimes, RuntimeChoice, choose_runtime
@@ -271,7 +271,7 @@ def load_model(
     runtime, choice = device.submit(choose_runtime, artefact, settings, records).result()
     networks = Networks(artefact, runtime)
     # The runtime has just given these features of the patterns, which are not embedded again.
-    device.submit(networks.refuse_collapse, name, expected_features(artefact)).result()
+    device.submit(networks.refuse_collapse, name, artefact.pattern_features).result()
     device.submit(networks.probe).result()
     # With OpenVINO the decoding thread also embeds the crop, so searches do not wait for it.
     at_once = runtime.at_once if isinstance(runtime, OpenVinoRuntime) else None

@@ -210,8 +210,8 @@ def speed_of(rounds: Sequence[Mapping[str, float]], name: str) -> float:
 
 def _list_candidates(settings: Settings, device: str) -> list[tuple[RuntimeName, DtypeName]]:
     """Return runtimes with their number formats, the preferred one first."""
-    # The first features of a shipped artefact in bfloat16 have a cosine of 0.97 to 0.99 with those
-    # in float32, so that only the settings choose it.
+    # In bfloat16 the least cosine of the artefacts that ship with their features in float32 is 0.97
+    # to 0.99, so that only the settings choose it.
     dtype: DtypeName = "bfloat16" if settings.dtype == "bfloat16" else "float32"
     if device != "cpu":
         return [("torch", dtype)]
