@@ -14,7 +14,8 @@ from model.permitted_use import (
     permitted_use,
     terms_of_use,
 )
-from model.provenance import Provenance, TrainingData, WeightSource
+from model.provenance import TrainingData, WeightSource
+from tests.described import described_provenance
 
 PUBLIC_SETS = Path(__file__).parents[2] / "training" / "datasets" / "public.toml"
 RESEARCH_ALONE = ("yes", "no", "no")
@@ -30,21 +31,6 @@ def data_of(name, spec=""):
 
 def weights(**about):
     return WeightSource(role="initial weights", name="start.safetensors", **about)
-
-
-def trained(*data, sources=(), terms=""):
-    return Provenance(
-        data=data,
-        terms=terms,
-        recipe={},
-        command="",
-        commit=None,
-        created_at="",
-        held_out={},
-        initial_weights="none",
-        metrics={},
-        sources=sources,
-    )
 
 
 INTELS = weights(sha256=next(iter(PUBLISHED)), terms="Apache; the data are not stated.")
@@ -71,20 +57,20 @@ def test_shipped_artefacts_are_for_research_or_have_their_publishers_licence(nam
 @pytest.mark.parametrize(
     ("provenance", "answers"),
     [
-        (trained(data_of("mine", "manifest:shop.csv")), BY_TERMS),
-        (trained(data_of("mine", "manifest:shop.csv"), sources=(INTELS,)), BY_TERMS),
-        (trained(data_of("renamed", "market1501:data/market1501")), RESEARCH_ALONE),
-        (trained(data_of("CUHK03-NP", "folder:cuhk03")), RESEARCH_ALONE),
-        (trained(sources=(weights(documented_data=("MSMT17",)),)), RESEARCH_ALONE),
+        (described_provenance(data_of("mine", "manifest:shop.csv")), BY_TERMS),
+        (described_provenance(data_of("mine", "manifest:shop.csv"), sources=(INTELS,)), BY_TERMS),
+        (described_provenance(data_of("renamed", "market1501:data/market1501")), RESEARCH_ALONE),
+        (described_provenance(data_of("CUHK03-NP", "folder:cuhk03")), RESEARCH_ALONE),
+        (described_provenance(sources=(weights(documented_data=("MSMT17",)),)), RESEARCH_ALONE),
         (
-            trained(
+            described_provenance(
                 data_of("mine", "manifest:shop.csv"),
                 sources=(weights(data=(data_of("cuhk01", "cuhk01:campus"),)),),
             ),
             RESEARCH_ALONE,
         ),
-        (trained(sources=(weights(sha256="0" * 64, terms="MIT"),)), BY_TERMS),
-        (trained(sources=(INTELS,)), BY_LICENCE),
+        (described_provenance(sources=(weights(sha256="0" * 64, terms="MIT"),)), BY_TERMS),
+        (described_provenance(sources=(INTELS,)), BY_LICENCE),
     ],
 )
 def test_data_for_research_decide_also_in_the_weights_that_a_training_began_from(
@@ -101,8 +87,10 @@ def test_every_public_set_for_research_is_known():
 
 
 def test_only_statements_about_published_weights_are_corrected():
-    own = trained(sources=(INTELS,), terms=f"Ours.\n{INTELS.terms}")
+    own = described_provenance(sources=(INTELS,), terms=f"Ours.\n{INTELS.terms}")
     assert terms_of_use(own) == f"Ours. {INTEL.terms}"
-    other = trained(sources=(weights(sha256="0" * 64, terms="MIT"),), terms="Ours. MIT")
+    other = described_provenance(
+        sources=(weights(sha256="0" * 64, terms="MIT"),), terms="Ours. MIT"
+    )
     assert terms_of_use(other) == "Ours. MIT"
     assert corrected_terms("Theirs.", own) == "Theirs."

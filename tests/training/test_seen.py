@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from model.problems import InputProblem
-from model.provenance import Provenance, TrainingData, WeightSource
+from model.provenance import TrainingData, WeightSource
+from tests.described import described_provenance
 from training.datasets.record import CropRecord, Dataset
 from training.datasets.registry import read_dataset
 from training.evaluation.searches import whole_set
@@ -34,24 +35,9 @@ def dataset(spec, name=""):
     return Dataset(named, spec, "", records)
 
 
-def provenance(*data, sources=()):
-    return Provenance(
-        data=data,
-        terms="",
-        recipe={},
-        command="",
-        commit=None,
-        created_at="",
-        held_out={},
-        initial_weights="none",
-        metrics={},
-        sources=sources,
-    )
-
-
 def reasons(trained, tested):
     """Return the reasons of an artefact none of whose crops is in the tested set."""
-    return "; ".join(seen_people(provenance(trained), NOTHING_STORED, tested).reasons)
+    return "; ".join(seen_people(described_provenance(trained), NOTHING_STORED, tested).reasons)
 
 
 def test_a_set_that_shows_the_same_people_counts_as_trained_on():
@@ -59,7 +45,7 @@ def test_a_set_that_shows_the_same_people_counts_as_trained_on():
     assert "same people" in reasons(training_data("cuhk01:x"), dataset("cuhk02:y"))
     assert reasons(training_data("market1501:x"), dataset("cuhk01:y")) == ""
     tested = dataset("cuhk01:x")
-    found = seen_people(provenance(training_data("cuhk02:y")), NOTHING_STORED, tested)
+    found = seen_people(described_provenance(training_data("cuhk02:y")), NOTHING_STORED, tested)
     assert found.of(whole_set(tested))
 
 
@@ -69,7 +55,7 @@ def test_a_person_of_a_public_set_is_known_again_though_no_crop_is():
     trained_on = TrainingFingerprints(
         crops=np.array([1]), people=np.array(list(person_fingerprints(tested, [first])))
     )
-    seen = seen_people(provenance(), trained_on, tested)
+    seen = seen_people(described_provenance(), trained_on, tested)
     assert seen.identities == {first}
     assert seen.reasons == (f"was trained on 1 of its {len(tested.identities)} people",)
 
@@ -85,7 +71,7 @@ def test_people_not_trained_on_under_one_camera_are_said_to_be():
         crops=np.array([1]), people=np.array(list(person_fingerprints(tested, [first])))
     )
     with pytest.raises(InputProblem, match=r"people that the artefact was not trained on \(1\)"):
-        unseen_people(replace(tested, records=tuple(records)), provenance(), trained_on)
+        unseen_people(replace(tested, records=tuple(records)), described_provenance(), trained_on)
 
 
 def test_fingerprints_are_bounded_and_stay_a_sample_when_joined():
@@ -100,7 +86,7 @@ def test_data_that_a_publisher_names_count_as_trained_on():
     weights = WeightSource(
         role="initial weights", name="osnet.pth", documented_data=("ImageNet", "Market-1501")
     )
-    known = provenance(sources=(weights,))
+    known = described_provenance(sources=(weights,))
     why = "has weights from osnet.pth, which was trained on Market-1501"
     assert seen_people(known, NOTHING_STORED, dataset("market1501:x")).reasons == (why,)
     assert seen_people(known, NOTHING_STORED, dataset("cuhk01:x")).reasons == ()
