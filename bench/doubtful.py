@@ -108,7 +108,7 @@ def embed(artefact: Artefact, records: Sequence[CropRecord], random: np.random.G
     quarters = []
     for start in range(0, len(records), CROPS_AT_ONCE):
         batch = records[start : start + CROPS_AT_ONCE]
-        pictures = [Image.fromarray(record.decode()) for record in batch]
+        pictures = [record.decode() for record in batch]
         cut = [
             cut_to_a_quarter(picture, random)
             for position, picture in enumerate(pictures, start)

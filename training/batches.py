@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from model.arrays import Pixels
@@ -130,8 +129,7 @@ class CropCache:
         crop = self._crops.get(row)
         if crop is not None:
             return crop
-        decoded = Image.fromarray(self._records[row].decode())
-        crop = self._preprocessing.resize(decoded)
+        crop = self._preprocessing.resize(self._records[row].decode())
         with self._lock:
             if crop.nbytes <= self._room and row not in self._crops:
                 self._room -= crop.nbytes

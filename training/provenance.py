@@ -243,7 +243,7 @@ def crop_fingerprint(record: CropRecord) -> int:
             raise InputProblem(
                 f"{record.source}: cannot be read ({error.strerror}); complete the data set"
             ) from error
-    pixels = record.decode()
+    pixels = np.asarray(record.decode())
     return fingerprint(repr(pixels.shape).encode() + pixels.tobytes())
 
 

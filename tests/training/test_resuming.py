@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from PIL import Image
 from torchvision.models import mobilenet_v2
 
 from model.problems import InputProblem
@@ -173,7 +172,7 @@ def photographed(folder):
     for number, record in enumerate(RECORDS):
         place = folder / record.identity / f"{number:03d}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(record.decode()).save(place)
+        record.decode().save(place)
     return read_dataset(f"folder:{folder}").records
 
 

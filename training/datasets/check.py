@@ -33,8 +33,6 @@ from itertools import combinations
 from statistics import median
 from typing import Any
 
-from PIL import Image
-
 from model.crops.decode import CropProblem
 from model.crops.quality import QualityLimits, measure_quality, quality_faults
 from model.problems import InputProblem
@@ -185,15 +183,15 @@ def _examine(
 ) -> tuple[int, int] | None:
     """Add a crop to `pictures` and its faults to `faults`; return its height and width."""
     try:
-        pixels = record.decode()
+        crop = record.decode()
     except InputProblem as problem:
         faults["unreadable"].append({"source": record.source} | _cause(problem))
         return None
-    height, width = pixels.shape[:2]
-    digest = hashlib.sha256(pixels.tobytes())
+    width, height = crop.size
+    digest = hashlib.sha256(crop.tobytes())
     digest.update(str(width).encode())
     pictures[digest.digest()].append(record)
-    for fault in quality_faults(measure_quality(Image.fromarray(pixels)), QUALITY_LIMITS):
+    for fault in quality_faults(measure_quality(crop), QUALITY_LIMITS):
         poor = {"source": record.source, "code": fault.code, "detail": fault.detail}
         faults[fault.code].append(poor)
     return height, width

@@ -111,11 +111,10 @@ def put_together(
         `(h, w, 3)` uint8 RGB.
     """
     upper = top.decode()
-    height, width = upper.shape[:2]
-    lower = Image.fromarray(bottom.decode())
-    resized = lower.resize((width, height), Image.Resampling.BILINEAR)
+    resized = bottom.decode().resize(upper.size, Image.Resampling.BILINEAR)
+    height = upper.height
     rows = (np.arange(height) + 0.5) / height
     above = (waist - rows) / SEAM + 0.5
     share = np.clip(above, 0.0, 1.0)[:, None, None]
-    mixed = share * upper + (1.0 - share) * np.asarray(resized)
+    mixed = share * np.asarray(upper) + (1.0 - share) * np.asarray(resized)
     return np.asarray(np.round(mixed), dtype=np.uint8)

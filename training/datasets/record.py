@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from model.arrays import Pixels
@@ -60,19 +59,19 @@ class CropRecord:
         """The label (data set, identity): "1" of two data sets are two people."""
         return (self.dataset, self.identity)
 
-    def decode(self) -> Pixels:
-        """Return the crop's pixels, `(h, w, 3)` uint8 RGB.
+    def decode(self) -> Image.Image:
+        """Return the crop as a picture in RGB.
 
         Raises:
             InputProblem: the file cannot be read; the message names it.
         """
         if self.pixels is not None:
-            return self.pixels
+            return Image.fromarray(self.pixels)
         try:
             if self.load is not None:
-                return self.load()
+                return Image.fromarray(self.load())
             if self.path is not None:
-                return np.asarray(decode_crop(self.path.read_bytes()))
+                return decode_crop(self.path.read_bytes())
         except (CropProblem, OSError) as error:
             raise InputProblem(f"{self.source}: {error}") from error
         raise InputProblem(f"{self.source}: the record has neither a file nor pixels")
@@ -86,7 +85,7 @@ class CropRecord:
         if self.path is not None:
             return self.path.read_bytes()
         file = io.BytesIO()
-        Image.fromarray(self.decode()).save(file, "PNG")
+        self.decode().save(file, "PNG")
         return file.getvalue()
 
 

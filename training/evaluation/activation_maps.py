@@ -74,7 +74,7 @@ def draw_maps(
     artefact: Artefact,
     records: Sequence[CropRecord],
     device: torch.device,
-) -> list[Mapping[str, Pixels]]:
+) -> list[Mapping[str, Image.Image]]:
     """Draw every map of some crops over the crop.
 
     Args:
@@ -83,15 +83,15 @@ def draw_maps(
         device: the device that computes the maps.
 
     Returns:
-        For each crop the pictures by the name of the map, `(H, W, 3)` uint8 RGB at the network's
-        input size. The colours of a map span the range of its own values.
+        For each crop the pictures by the name of the map, in RGB at the network's input size. The
+        colours of a map span the range of its own values.
 
     Raises:
         InputProblem: a crop cannot be read; the message names it.
     """
     preprocessing = artefact.description.preprocessing
     embedder = artefact.embedder.to(device)
-    drawn: list[Mapping[str, Pixels]] = []
+    drawn: list[Mapping[str, Image.Image]] = []
     for crops in decoded_batches(records, preprocessing, len(records)):
         batch = preprocessing.normalise(torch.from_numpy(crops).to(device))
         maps = {name: values.cpu().numpy() for name, values in stage_maps(embedder, batch).items()}
@@ -102,7 +102,7 @@ def draw_maps(
     return drawn
 
 
-def overlay(crop: Pixels, energy: Floats) -> Pixels:
+def overlay(crop: Pixels, energy: Floats) -> Image.Image:
     """Draw a map `(h, w)` in colours over its crop `(H, W, 3)` uint8 RGB in grey."""
     height, width = crop.shape[:2]
     low = float(energy.min())
@@ -112,7 +112,7 @@ def overlay(crop: Pixels, energy: Floats) -> Pixels:
     colours = mpl.colormaps[COLOURS](np.clip(np.asarray(smooth), 0.0, 1.0))[..., :3]
     grey = crop.mean(axis=2, keepdims=True) / 255.0
     mixed = OPACITY * colours + (1.0 - OPACITY) * grey
-    return np.asarray((255.0 * mixed).round(), dtype=np.uint8)
+    return Image.fromarray((255.0 * mixed).round().astype(np.uint8))
 
 
 def _normalised(maps: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,6 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 
 from model.arrays import Floats, Pixels
 from model.embedder import Embedder
@@ -140,11 +139,7 @@ def decoded_batches(
 
     starts = range(0, len(records), batch_size)
     batches = [records[start : start + batch_size] for start in starts]
-
-    def read(record: CropRecord) -> Pixels:
-        return preprocessing.resize(Image.fromarray(record.decode()))
-
-    for crops in read_ahead(read, batches):
+    for crops in read_ahead(lambda record: preprocessing.resize(record.decode()), batches):
         yield np.stack(crops)
 
 

@@ -14,7 +14,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 from pydantic import BaseModel
 
-from model.arrays import Pixels
 from training.datasets.record import CropRecord
 from training.evaluation import charts, report_tables
 from training.evaluation.files import replacing
@@ -27,10 +26,10 @@ PICTURE = (64, 128)
 QUALITY = 80
 
 
-def jpeg(pixels: Pixels) -> str:
-    """Encode a crop `(h, w, 3)` uint8 RGB as a small JPEG in base64."""
+def jpeg(picture: Image.Image) -> str:
+    """Encode a picture in RGB as a small JPEG in base64."""
     file = io.BytesIO()
-    small = Image.fromarray(pixels).resize(PICTURE, Image.Resampling.LANCZOS)
+    small = picture.resize(PICTURE, Image.Resampling.LANCZOS)
     small.save(file, "JPEG", quality=QUALITY)
     return base64.b64encode(file.getvalue()).decode("ascii")
 
@@ -59,7 +58,7 @@ class ActivationMaps(NamedTuple):
     """
 
     crops: Sequence[CropRecord]
-    models: Mapping[str, Sequence[Mapping[str, Pixels]]]
+    models: Mapping[str, Sequence[Mapping[str, Image.Image]]]
 
 
 def write_page(

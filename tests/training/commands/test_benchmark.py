@@ -7,7 +7,6 @@ from itertools import count, permutations
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 import gmn
 from tests.forked import GMN, Forked
@@ -45,7 +44,7 @@ def draw_set(folder, name, seed):
         rows = csv.writer(file)
         rows.writerow(["path", "identity", "camera", "split"])
         for number, record in enumerate(drawn):
-            Image.fromarray(record.decode()).resize((32, 64)).save(place / f"{number}.png")
+            record.decode().resize((32, 64)).save(place / f"{number}.png")
             side = "query" if record.camera == drawn[0].camera else "gallery"
             split = side if record.identity in tested else "train"
             rows.writerow([f"{name}/{number}.png", record.identity, record.camera, split])

@@ -179,7 +179,7 @@ def test_each_layout_is_read_from_the_archive_s_folder_and_the_one_above_it(kind
     assert (dataset.name, dataset.terms) == (kind, KINDS[kind].terms)
     for record in dataset.records:
         assert record.dataset == record.domain == kind
-        assert record.decode().shape == (48, 24, 3)
+        assert np.asarray(record.decode()).shape == (48, 24, 3)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in MINIATURES if kind != "msmt17"])

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from training.datasets.check import check_datasets
@@ -26,7 +27,7 @@ def test_real_sets_have_the_counts_they_were_made_with(spec, images, identities)
     assert len(dataset.records) == images
     assert len(dataset.identities) == identities
     assert dataset.cameras == ["A", "B"]
-    assert dataset.records[0].decode().shape[2] == 3
+    assert np.asarray(dataset.records[0].decode()).shape[2] == 3
 
 
 @pytest.mark.skipif(

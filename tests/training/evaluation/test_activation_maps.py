@@ -71,7 +71,7 @@ def test_scales_have_maps_of_their_own_before_and_after_they_are_fused(csip, msf
 def test_what_a_map_marks_is_bright_and_what_it_does_not_is_dark():
     energy = np.zeros((4, 2), dtype=np.float32)
     energy[0, 0] = 1.0
-    drawn = overlay(np.zeros((64, 32, 3), dtype=np.uint8), energy)
+    drawn = np.asarray(overlay(np.zeros((64, 32, 3), dtype=np.uint8), energy))
     assert drawn.shape == (64, 32, 3)
     assert drawn[:8, :8].mean() > 100
     assert drawn[40:].mean() < 10
@@ -93,7 +93,7 @@ def test_models_stand_side_by_side_over_the_same_crops(fast_artefact):
     records = [record("first"), record("<second>", 1)]
     drawn = draw_maps(artefact, records, torch.device("cpu"))
     assert [list(maps) for maps in drawn] == [["stage 1", "stage 2", "stage 3", "stage 4"]] * 2
-    assert drawn[0]["stage 4"].shape == (64, 32, 3)
+    assert np.asarray(drawn[0]["stage 4"]).shape == (64, 32, 3)
     page = PAGES.from_string(
         '{% from "parts.html" import activation_maps %}{{ activation_maps(maps) }}'
     )

@@ -28,7 +28,7 @@ def records(drawn_crops, tmp_path):
 
 def test_features_are_those_of_the_embedder_itself(artefact, records):
     preprocessing = artefact.description.preprocessing
-    crop = torch.tensor(preprocessing.resize(Image.fromarray(records[3].decode())).copy())[None]
+    crop = torch.tensor(preprocessing.resize(records[3].decode()).copy())[None]
     with torch.inference_mode():
         alone = artefact.embedder(preprocessing.normalise(crop))[0].numpy()
     features = embed_records(artefact.embedder, preprocessing, records)
@@ -56,7 +56,7 @@ def test_no_more_than_two_batches_are_decoded_at_once(artefact):
             with lock:
                 alive += 1
                 peak = max(peak, alive)
-            return np.zeros((64, 32, 3), dtype=np.uint8)
+            return Image.new("RGB", (32, 64))
 
     records = [Counted(str(number), "drawn", "1", "a", "drawn") for number in range(100)]
     for batch in decoded_batches(records, artefact.description.preprocessing, 10):

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from model.artefact import load_artefact, resolve_artefact
 from model.preprocessing import Preprocessing
@@ -88,7 +87,7 @@ def test_features_are_those_of_the_network_in_pytorch(records):
     size = artefact.description.preprocessing
     fast = network_of(artefact, torch.device("cpu"), bfloat16=False)
     assert (fast.runtime, fast.precision) == ("openvino", "float32")
-    crops = [size.resize(Image.fromarray(record.decode())) for record in records]
+    crops = [size.resize(record.decode()) for record in records]
     found = fast.embed(np.stack(crops))
     # The service embeds them one by one.
     np.testing.assert_array_equal(found, np.concatenate([fast.embed(crop[None]) for crop in crops]))
@@ -128,7 +127,7 @@ def test_a_killed_run_continues_and_nothing_is_computed_twice(records, tmp_path)
     assert (outcome.skipped, outcome.written, sum(embedded)) == (2, 3, 24 - 10)
     np.testing.assert_array_equal(
         read_features(tmp_path / "out").features,
-        colours(np.stack([SIZE.resize(Image.fromarray(record.decode())) for record in records])),
+        colours(np.stack([SIZE.resize(record.decode()) for record in records])),
     )
     assert _embed(records, tmp_path / "out").written == 0
 
