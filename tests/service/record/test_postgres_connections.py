@@ -318,6 +318,15 @@ def short_times(monkeypatch):
 def _standing_still(record):
     """Keep the server's process of this thread's session from running."""
     ((process,),) = record.database.fetch_tuples("SELECT pg_backend_pid()")
+    waits_for = f"SELECT wait_event FROM pg_stat_activity WHERE pid = {process}"
+    with ThreadPoolExecutor(1) as another:
+        # It answers a moment before it waits: stopped in between, it would count as at work.
+        eventually(
+            lambda: (
+                another.submit(record.database.fetch_tuples, waits_for).result()
+                == [("ClientRead",)]
+            )
+        )
     os.kill(process, signal.SIGSTOP)
     try:
         yield
