@@ -55,6 +55,8 @@ REFIT_AFTER_SECONDS = 60
 GROWTH = 1.2
 LOOK_EVERY_SECONDS = 2.0
 REST_AFTER_FAILURE_SECONDS = 60.0
+# A gallery that grows all the time is fitted for at most a tenth of the time.
+REST_PER_SECOND_OF_FIT = 9.0
 
 
 @dataclass(frozen=True)
@@ -140,15 +142,19 @@ class CalibrationFitter:
     async def fit_galleries(self) -> None:
         # The last state of each gallery, and when to check again if it has not changed.
         checked: dict[int, tuple[object, float]] = {}
+        rests_until: dict[int, float] = {}
         while True:
             await asyncio.sleep(LOOK_EVERY_SECONDS)
             for gallery in self.galleries.all():
+                started = time.monotonic()
+                if started < rests_until.get(gallery.gallery_id, 0.0):
+                    continue
                 last_state, look_again_at = checked.get(gallery.gallery_id, (None, 0.0))
                 state = None
                 rest = REST_AFTER_FAILURE_SECONDS
                 try:
                     state = self._read_state(gallery)
-                    if state is None or (state == last_state and time.monotonic() < look_again_at):
+                    if state is None or (state == last_state and started < look_again_at):
                         continue
                     rest = await self.fit_if_due(gallery)
                 except InputProblem as error:
@@ -159,7 +165,9 @@ class CalibrationFitter:
                         log.warning("gallery %s keeps its calibration: %s", gallery.name, error)
                 except Exception:
                     log.exception("the calibration of gallery %s was not fitted", gallery.name)
-                checked[gallery.gallery_id] = (state, time.monotonic() + rest)
+                ended = time.monotonic()
+                checked[gallery.gallery_id] = (state, ended + rest)
+                rests_until[gallery.gallery_id] = ended + REST_PER_SECOND_OF_FIT * (ended - started)
 
     async def fit_if_due(self, gallery: Gallery) -> float:
         """Fit a gallery's calibrations to its named crops, if it has none or has outgrown them.
