@@ -74,10 +74,17 @@ def filled_service(artefact: str, people: int, tree: Path = ROOT) -> Iterator[tu
 def alternate(*sides: Callable[[], Figures]) -> list[tuple[Figures, ...]]:
     """Measure the sides in turn, so that other work of the machine slows them down alike.
 
+    The turns go to and fro, as a service may still have work to do after its own.
+
     Returns:
         The figures of the sides in each of `ROUNDS` rounds. A round before them warms up.
     """
-    rounds = [tuple(side() for side in sides) for _ in range(ROUNDS + 1)]
+    rounds: list[tuple[Figures, ...]] = []
+    for number in range(ROUNDS + 1):
+        if number % 2:
+            rounds.append(tuple(side() for side in reversed(sides))[::-1])
+        else:
+            rounds.append(tuple(side() for side in sides))
     return rounds[1:]
 
 

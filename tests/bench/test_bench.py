@@ -10,7 +10,7 @@ def test_the_ratio_is_the_median_over_rounds_with_their_range():
     assert result.text == "n 3"
 
 
-def test_both_sides_take_turns_after_a_round_that_warms_up(monkeypatch):
+def test_the_turns_of_both_sides_go_to_and_fro_after_a_round_that_warms_up(monkeypatch):
     monkeypatch.setattr("bench.result.ROUNDS", 2)
     calls = []
 
@@ -18,8 +18,8 @@ def test_both_sides_take_turns_after_a_round_that_warms_up(monkeypatch):
         calls.append(name)
         return len(calls)
 
-    assert alternate(lambda: side("ours"), lambda: side("theirs")) == [(3, 4), (5, 6)]
-    assert calls == ["ours", "theirs"] * 3
+    assert alternate(lambda: side("ours"), lambda: side("theirs")) == [(4, 3), (5, 6)]
+    assert calls == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
 
 
 def test_a_bench_that_does_not_exist_is_bad_input(capsys):

@@ -28,7 +28,8 @@ def cast():
 
 @pytest.fixture(autouse=True)
 def _short_rounds(monkeypatch):
-    monkeypatch.setattr(serve, "ROUND_SECONDS", 1)
+    short = {name: load._replace(seconds=1) for name, load in serve.LOADS.items()}
+    monkeypatch.setattr(serve, "LOADS", short)
 
 
 def test_without_wrk_the_remedy_is_named(monkeypatch):
@@ -42,7 +43,7 @@ def test_no_crop_is_enrolled_twice(url, cast, tmp_path):
     load = serve.LOADS["enroll"]
     files = serve.write_forms(tmp_path, load, cast.known)
     pressed = [serve.press(url, load, files, lambda: 0.0) for _ in range(2)]
-    answered = sum(figures["images_per_second"] for figures in pressed) * serve.ROUND_SECONDS
+    answered = sum(figures["images_per_second"] for figures in pressed) * load.seconds
     crops = httpx2.get(f"{url}/v1/galleries/default").json()["crops"]
     # Requests under way at a round's end are not counted.
     assert 0.5 * answered < crops <= 1.5 * answered + 2 * load.in_flight

@@ -32,7 +32,8 @@ def test_the_processor_time_of_a_start_is_divided_by_that_of_another_checkout(st
     other = tmp_path / "gmn.py"
     other.touch()
     (result,) = bench_start("small", tmp_path)
-    assert started == [("small", str(PROGRAM)), ("small", str(other))] * 3
+    ours, theirs = ("small", str(PROGRAM)), ("small", str(other))
+    assert started == [ours, theirs, theirs, ours, ours, theirs]
     low, high = result.spread
     assert low <= result.ratio <= high
     for side in ("", "against_"):
