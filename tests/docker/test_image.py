@@ -1,11 +1,13 @@
 """docker/Dockerfile: packages and user of the image, its health check and its stop."""
 
+import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -86,6 +88,34 @@ def test_a_target_installs_its_extras_in_the_pinned_versions(dockerfile, target,
     (install,) = re.findall(r"^RUN pip .* install (.*)$", stage(dockerfile, target), re.M)
     assert re.findall(r"-r /src/(\S+)", install) == files
     assert "-c /src/requirements.txt" in install
+
+
+@pytest.mark.parametrize("target", ["service", "camera"])
+def test_openvino_keeps_what_computes_on_a_cpu_and_reads_its_graphs_and_onnx(
+    dockerfile, target, tmp_path
+):
+    package = Path(importlib.util.find_spec("openvino").origin).parent
+    place = tmp_path / "openvino"
+    for file in package.rglob("*"):
+        if file.is_file() and file.parent.name != "__pycache__":
+            copy = place / file.relative_to(package)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.touch()
+    written = {file.relative_to(place) for file in place.rglob("*") if file.is_file()}
+    (clean_up,) = re.findall(r"find /opt/gmn -path .*? -delete", stage(dockerfile, target))
+    subprocess.run(["sh", "-c", clean_up.replace("/opt/gmn", str(tmp_path))], check=True)
+    removed = written - {file.relative_to(place) for file in place.rglob("*") if file.is_file()}
+    kinds = {re.sub(r"\.\d+$", "", file.name) for file in removed if file.parts[0] == "libs"}
+    assert kinds == {
+        "cache.json",
+        "libopenvino_intel_gpu_plugin.so",
+        "libopenvino_intel_npu_plugin.so",
+        *(
+            f"libopenvino_{kind}_frontend.so"
+            for kind in ("gguf", "jax", "paddle", "pytorch", "tensorflow", "tensorflow_lite")
+        ),
+    }
+    assert {file.parts[0] for file in removed} == {"libs", "include"}
 
 
 @pytest.mark.parametrize("extra", ["gpu", "milvus", "postgres", "train"])
