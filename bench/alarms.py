@@ -5,7 +5,7 @@ whom the artefact's training held out, or with `--test` those of the set's test 
 of the cameras search galleries of 1 to 375 of these people, for them and for strangers, one crop or
 four crops of a person at once. The galleries hold crops of the other half of the cameras; some hold
 crops of the searching cameras, or of all cameras.
-`python -m bench.figures alarms FILE…` writes the table of docs/calibration.md.
+`python -m bench.figures alarms FILE…` writes the table of docs/alarms.md.
 """
 
 from __future__ import annotations

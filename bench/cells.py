@@ -3,7 +3,7 @@
 Run `gmn embed ARTEFACT --data KIND:PATH --out FEATURES` first, on Market-1501, or on a set of two
 cameras whose people the artefact has not seen. Galleries are ranked by cosine and get their
 thresholds as in the service. `bench.alarms` measures the same through a service, with fewer people.
-`python -m bench.figures cells FILE…` writes the table of docs/calibration.md.
+`python -m bench.figures cells FILE…` writes the table of docs/alarms.md.
 """
 
 from __future__ import annotations

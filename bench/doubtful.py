@@ -8,7 +8,7 @@ the first half, of which the margins are printed that 2% of the good crops excee
 are those of the second half.
 
 In further galleries half of the people have one crop, and a fifth of the others have one more crop
-under a new name. `python -m bench.figures doubtful FILE…` writes the table of docs/results.md.
+under a new name. `python -m bench.figures doubtful FILE…` writes the table of docs/doubtful.md.
 """
 
 from __future__ import annotations

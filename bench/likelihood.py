@@ -3,7 +3,7 @@
 Run `gmn embed ARTEFACT --data KIND:PATH --out FEATURES` first. People under two cameras are divided
 into random halves: a gallery of some people of one half fits the ratios as in the service, and
 pairs of the other half measure them. `python -m bench.figures likelihood FILE…` writes the table of
-docs/calibration.md.
+docs/alarms.md.
 """
 
 from __future__ import annotations

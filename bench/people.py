@@ -5,7 +5,7 @@ has crops of one person, camera and sequence without a gap of more than two seco
 across tracks is not given. Each sequence is a time of its own. The constants of grouping were
 chosen with `small` on the first half of the people, without identity 182, whom the pictures show to
 be identity 60. `python -m bench.figures people FILE…` and `people-stated` write the tables of
-docs/results.md.
+docs/seen.md.
 
 `--scale` groups drawn crops instead, and compares the time with that of the product of all pairs.
 """

@@ -1,6 +1,6 @@
 """Writes the documents that are generated from the service's code: `python -m bench.reference`.
 
-The settings are in docs/reference.md, between the markers `<!-- settings -->`, the traces of a
+The settings are in docs/settings.md, between the markers `<!-- settings -->`, the traces of a
 forgotten person in docs/privacy.md, between `<!-- remains -->`, the calls in docs/api.txt, and
 those of the Python client in docs/python.md, between `<!-- python-client -->`.
 """

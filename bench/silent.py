@@ -9,7 +9,7 @@ alarm at the first crop that rings, as in the service.
 
 Only people with odd numbers are drawn, as the one constant was chosen on the others;
 `--people even` draws those. `python -m bench.figures silent FILE…` writes the table of
-docs/watch.md.
+docs/alarms.md.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ and times are drawn at random among the crops of each camera. `galleries` enroll
 of their crops, and asks for them and for strangers by the official queries, each by the crops of
 the other cameras, with thresholds that are fitted as in the service. `few` asks among ten of these
 people, with the artefact's thresholds.
-`python -m bench.figures travel-times FILE…` writes the table of docs/results.md.
+`python -m bench.figures travel-times FILE…` writes the table of docs/seen.md.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ traffic that a list has seen, and the tracks of the others are judged.
 The people of a list pass other cameras than those that enrolled them, or the same camera. At the
 same camera each of them has two tracks or more, of which one is enrolled. Only people with odd
 numbers are drawn for it, as the constants of that case were chosen on the others.
-`python -m bench.figures watch FILE…` writes the table of docs/watch.md.
+`python -m bench.figures watch FILE…` writes the table of docs/alarms.md.
 """
 
 from __future__ import annotations

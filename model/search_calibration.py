@@ -3,7 +3,7 @@
 The best identity scores M₁ ≥ M₂ ≥ … of a search are those of other people, except for the first if
 the person is enrolled. An upper tail is nearly exponential, so that the spacings of the top order
 statistics are independent exponentials (Rényi). Their scale β depends on the level, like that of a
-generalised Pareto tail. docs/calibration.md has the equations and the measurements.
+generalised Pareto tail. docs/calibration.md has the equations, and docs/alarms.md the measurements.
 """
 
 from __future__ import annotations

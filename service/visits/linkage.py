@@ -27,7 +27,7 @@ OVERLAP_SECONDS = 1.0
 # Two boxes on one person give near copies: the mean cosine of such tracklets.
 COPIES_COSINE = 0.95
 # The expected number of tracklets of a person: two tracklets of t show one person at prior odds of
-# this to t. Chosen on half of Market-1501's test people (docs/results.md).
+# this to t. Chosen on half of Market-1501's test people (docs/seen.md).
 TRACKLETS_OF_A_PERSON = 3.0
 # The log odds of a link are higher than the prior of any two tracklets says, by about this, because
 # each tracklet is joined with the most similar ones. Chosen with the above.

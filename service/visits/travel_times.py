@@ -1,7 +1,7 @@
 """Travel times: how far the times of two crops speak for one person, by pair of cameras.
 
 The log-odds of a difference Δt are ln h₁(Δt) − ln h₀(Δt). h₁ is the distribution of the gallery's
-own confident matches, h₀ that of its random pairs. docs/results.md has what it gains.
+own confident matches, h₀ that of its random pairs. docs/seen.md has what it gains.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A threshold combines the tails of two samples: reference vectors scored against the list, and the
 list's own crops, each left out. A histogram of the site's traffic corrects the first tail. At a
 camera that enrolled people of the list, it is stricter, and reviews of alerts raise it further.
-docs/calibration.md has the figures.
+docs/alarms.md has the figures.
 """
 
 from __future__ import annotations

@@ -136,8 +136,8 @@ def test_every_call_has_an_example():
     shown = set()
     (examples,) = BLOCK.findall(REFERENCE)
     examples = examples.replace("$GALLERY", f"{ADDRESS}/v1/galleries/entrance")
-    (examples_of_watch,) = BLOCK.findall(PAGES["watch"])
-    for path in re.findall(rf"{re.escape(ADDRESS)}(/[^\s'?)]+)", examples + examples_of_watch):
+    (examples_of_sightings,) = BLOCK.findall(PAGES["sightings"])
+    for path in re.findall(rf"{re.escape(ADDRESS)}(/[^\s'?)]+)", examples + examples_of_sightings):
         for written, meant in named.items():
             path = path.replace(written, meant)
         shown.add(path)
@@ -153,7 +153,7 @@ PICTURES = {
     "exports": {},
     "reference": {"east.png": 0, "west.png": 2, "other.png": 4},
     "seen": {"seen.png": 1, "person.png": 0},
-    "watch": {"east.png": 1},
+    "sightings": {"east.png": 1},
     "service": {"ann-1.jpg": 0, "ann-2.jpg": 1, "photo.jpg": 2, "bob.jpg": 4},
 }
 
@@ -167,7 +167,7 @@ def test_the_examples_of_a_page_run_as_they_stand(start, images, tmp_path, page)
     if page == "exports":
         served.create("lobby")
         served.enrolled("lobby", images[0], identity="Ann")
-    if page == "watch":
+    if page == "sightings":
         served.create("entrance")
         served.enrolled("entrance", images[0], identity="0042")
     script = "\n".join(BLOCK.findall(PAGES[page]))
