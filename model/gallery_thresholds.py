@@ -2,7 +2,8 @@
 
 Each named crop searches the crops of all other identities, so that it plays a stranger. These
 left-out searches show how far the best score of a stranger exceeds the level of its search, before
-anybody searches the gallery. docs/calibration.md has the equations, and docs/alarms.md the measurements.
+anybody searches the gallery. docs/calibration.md has the equations, and docs/alarms.md the
+measurements.
 """
 
 from __future__ import annotations

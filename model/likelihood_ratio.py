@@ -1,7 +1,8 @@
 """The likelihood ratio of two crops, fitted to pairs of a gallery's own named crops.
 
 It compares two statements about two crops: they show one person, or they show two of the gallery's
-named people. docs/alarms.md has the measurements, and docs/calibration.md says what it may be used for.
+named people. docs/alarms.md has the measurements, and docs/calibration.md says what it may be used
+for.
 """
 
 from __future__ import annotations
