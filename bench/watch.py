@@ -8,6 +8,9 @@ traffic that a list has seen, and the tracks of the others are judged.
 The people of a list pass other cameras than those that enrolled them, or the same camera. At the
 same camera each of them has two tracks or more, of which one is enrolled. Only people with odd
 numbers are drawn for it, as the constants of that case were chosen on the others.
+
+An artefact without a reference forecasts nothing for lists of fewer than 18 people, and no traffic
+moves its thresholds, so that neither is measured.
 `python -m bench.figures watch FILE…` writes the table of docs/alarms.md.
 """
 
@@ -25,7 +28,7 @@ from numpy.typing import NDArray
 
 from model.arrays import Array
 from model.artefact import load_artefact, resolve_artefact
-from model.problems import InputProblem
+from model.order_statistics import FEW_IDENTITIES
 from service.watch.forecast import forecast_alarms, forecast_found
 from service.watch.scores import WatchList
 from service.watch.threshold import Reviews, ThresholdFit, Traffic, WatchThreshold
@@ -86,11 +89,14 @@ def read_crops(path: Path, gap_frames: int = GAP_FRAMES) -> tuple[pd.DataFrame, 
 def judge_lists(
     crops: pd.DataFrame,
     features: Features,
-    reference: Features,
+    reference: Features | None,
     size: int,
     camera: str,
 ) -> Iterator[dict[str, Any]]:
     """Draw lists of `size` people, which watch `another` camera or their `own`.
+
+    Args:
+        reference: the artefact's reference; without one, the lists have no traffic.
 
     Yields:
         A row for each list, traffic and rate: the alarms of strangers' tracks, the share of listed
@@ -132,10 +138,11 @@ def judge_lists(
             fit = ThresholdFit(watch_list, rate, reference, len(seen) / len(tracks))
             code = int(passed) if camera == "own" else None
             thresholds = {"none": fit.at(code)}
-            for name, scores in sent.items():
-                thresholds[name] = fit.at(code, Traffic.of(scores))
-            if camera == "own":
-                thresholds |= review(fit, int(passed), known, sent["strangers"], random)
+            if reference is not None:
+                for name, scores in sent.items():
+                    thresholds[name] = fit.at(code, Traffic.of(scores))
+                if camera == "own":
+                    thresholds |= review(fit, int(passed), known, sent["strangers"], random)
             for name, threshold in thresholds.items():
                 yield {
                     "camera": camera,
@@ -235,16 +242,15 @@ def main(artefact: str, features: Path) -> None:
     """Draw lists of every size, and print the figures as a JSON object.
 
     Args:
-        artefact: a file with a reference, or a shipped name.
+        artefact: a file, or a shipped name.
         features: the file that gmn embed wrote with this artefact.
     """
     reference = load_artefact(resolve_artefact(artefact)).reference
-    if reference is None:
-        raise InputProblem(f"{artefact} has no reference; gmn artefact add-reference adds one")
+    least = FEW_IDENTITIES if reference is None else 1
     crops, vectors = read_crops(features)
     cells = []
     for camera in CAMERAS:
-        for size in SIZES:
+        for size in (size for size in SIZES if size >= least):
             rows = pd.DataFrame(judge_lists(crops, vectors, reference, size, camera))
             for (traffic, rate), cell in rows.groupby(["traffic", "rate"], sort=False):
                 described = {"camera": camera, "size": size, "traffic": traffic, "rate": rate}

@@ -1,12 +1,13 @@
 """Watch lists drawn from features: the judged tracks and the counts."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from bench import figures, watch
 from model.feature_file import Origin
-from model.problems import InputProblem
 from training.evaluation.files import write_features
 
 DIMENSION = 48
@@ -111,9 +112,17 @@ def test_the_own_camera_has_lists_of_one_track_of_people_who_chose_no_constant(
     assert (enrolled.groupby("person").track.nunique() == 1).all()
 
 
-def test_an_artefact_without_a_reference_has_no_forecast_to_judge(tiny_artefact, tmp_path):
-    with pytest.raises(InputProblem, match="reference"):
-        watch.main(str(tiny_artefact), tmp_path / "features.npz")
+def test_an_artefact_without_a_reference_has_lists_of_18_people_and_no_traffic(
+    tiny_artefact, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(watch, "LISTS", 1)
+    monkeypatch.setattr(watch, "SIZES", (3, 18))
+    path = write_tracks(tmp_path / "features.npz", people_in_tracks(60))
+    watch.main(str(tiny_artefact), path)
+    rows = json.loads(capsys.readouterr().out)["results"]
+    assert {row["size"] for row in rows} == {18}
+    assert {row["traffic"] for row in rows} == {"none"}
+    assert {row["camera"] for row in rows} == set(watch.CAMERAS)
 
 
 def test_the_figures_of_lists_are_shares_and_quantiles():
