@@ -75,6 +75,7 @@ class EmbedderConfig(Stored):
         map_size: height and width of the last map, for depthwise pooling alone.
         multiscale: parts of MSFL, which fuses several stages; None pools the last map alone.
         head: None for the pooled feature itself, with a BNNeck.
+        projection: a linear layer computes the feature from the unit feature of head and BNNeck.
     """
 
     backbone: str = "resnet50"
@@ -83,6 +84,7 @@ class EmbedderConfig(Stored):
     map_size: tuple[int, int] | None = Field(None, exclude_if=is_absent)
     multiscale: MultiscaleConfig | None = Field(None, exclude_if=is_absent)
     head: HeadConfig | None = Field(None, exclude_if=is_absent)
+    projection: Literal[True] | None = Field(None, exclude_if=is_absent)
 
     @model_validator(mode="after")
     def _can_be_built(self) -> EmbedderConfig:

@@ -1,4 +1,4 @@
-"""The embedder: backbone, pooling or MSFL, head and BNNeck."""
+"""The embedder: backbone, pooling or MSFL, head, BNNeck and projection."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from model.architecture import EmbedderConfig, HeadConfig
 from model.backbones import find_backbone
@@ -85,6 +86,8 @@ class Embedder(nn.Module):
         if config.head is None or config.head.neck:
             self.neck = nn.BatchNorm1d(config.dimension)
             self.neck.bias.requires_grad_(False)
+        if config.projection:
+            self.projection = nn.Linear(config.dimension, config.dimension)
 
     def stages(self) -> list[list[nn.Module]]:
         """Return the modules of the backbone's four stages; the first stage includes the stem."""
@@ -106,9 +109,12 @@ class Embedder(nn.Module):
         return self.after_neck(self.before_neck(crops)[0])
 
     def after_neck(self, before: Tensor) -> Tensor:
-        """Apply the BNNeck, `(B, d)` to `(B, d)` float32."""
+        """Apply BNNeck and projection, `(B, d)` to `(B, d)` float32."""
         with torch.autocast(before.device.type, enabled=False):
-            return self.neck(before.float())
+            after: Tensor = self.neck(before.float())
+            if self.config.projection:
+                after = self.projection(functional.normalize(after))
+            return after
 
     def before_neck(
         self,

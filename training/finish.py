@@ -36,6 +36,7 @@ from training.evaluation.searches import (
 )
 from training.metric_fit import fit_metric_network
 from training.networks import reestimate_batch_norm
+from training.projection import add_projection
 from training.provenance import describe_training
 from training.recipe import Recipe
 from training.run_folder import ARTEFACT_NAME, BEST_NAME, CHECKPOINT_NAME, split_people
@@ -144,7 +145,7 @@ def finish_run(
             )
             sentences.append(compared)
         description = Description(
-            embedder=recipe.embedder,
+            embedder=embedder.config,
             preprocessing=recipe.preprocessing,
             metric_network=recipe.metric_network if metric_network else None,
             calibration=calibration,
@@ -258,7 +259,7 @@ def _load_networks(
     device: torch.device,
     progress_bar: ProgressBar,
 ) -> tuple[Embedder, MetricNetwork | None]:
-    """Load the networks, rounded as an artefact stores them, and complete M-Net.
+    """Load the networks, rounded as an artefact stores them, fit the projection, complete M-Net.
 
     M-Net is fitted again if the recipe says so; else its BatchNorm statistics are estimated. None
     is returned for an M-Net that no loss has trained, because its scores would be noise.
@@ -273,6 +274,8 @@ def _load_networks(
     embedder.load_state_dict(weights.part("embedder"))
     round_as_stored(embedder)
     embedder.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    if shrinkage := recipe.projection_fit.shrinkage:
+        embedder = add_projection(embedder, recipe.preprocessing, run.records, shrinkage)
     if recipe.metric_fit.steps:
         return embedder, fit_metric_network(embedder, run.records, recipe, progress_bar)
     if "gmn" not in recipe.losses.on:

@@ -37,6 +37,7 @@ class Optimisation(Section):
     """Settings of the optimiser and the learning rate; epochs are counted from 0.
 
     Attributes:
+        epochs: number of epochs; with 0 the initial weights are kept.
         optimiser: the optimiser and its settings.
         schedule: the learning rate after the warm-up, and its settings.
         head_multiplier: factor on the learning rate of layers with random initial weights.
@@ -59,7 +60,7 @@ class Optimisation(Section):
     layer_decay: float = Field(1.0, gt=0, le=1)
     frozen_stages: int = Field(0, ge=0, le=3)
     weight_decay: float = Field(5e-4, ge=0)
-    epochs: int = Field(60, ge=1)
+    epochs: int = Field(60, ge=0)
     warm_up_epochs: float = Field(10.0, ge=0)
     schedule: Annotated[Any, ChoiceOf(SCHEDULES, "steps")] = Field("steps", validate_default=True)
     micro_batch: int | None = Field(None, ge=2)

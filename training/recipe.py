@@ -40,6 +40,7 @@ INDECISIVE = {
     "initial_weights_data",
     "initial_weights_terms",
     "metric_fit",
+    "projection_fit",
 }
 RECIPES = Path(__file__).parent / "recipes"
 # TOML has no null. For these settings the word none stands for it.
@@ -52,6 +53,7 @@ OPTIONAL = (
     "multiscale",
     "head",
     "resize",
+    "shrinkage",
 )
 
 
@@ -91,6 +93,18 @@ class MetricFit(Section):
     crops: int = Field(2500, ge=2)
     views: int = Field(3, ge=1)
     augmentation: CameraVariant = CameraVariant()
+
+
+class ProjectionFit(Section):
+    """Settings of the projection that is fitted after the training to features of training people.
+
+    Attributes:
+        shrinkage: a direction in which crops of one person differ between cameras by this multiple
+            of the mean over all directions is shortened by a factor of √2, and others accordingly;
+            null fits no projection.
+    """
+
+    shrinkage: float | None = Field(None, gt=0)
 
 
 class Distillation(Section):
@@ -174,6 +188,7 @@ class Recipe(Section):
     distillation: Distillation = Distillation()
     optimisation: Optimisation = Optimisation()
     metric_fit: MetricFit = MetricFit()
+    projection_fit: ProjectionFit = ProjectionFit()
     held_out: HeldOut = HeldOut()
     validation: Validation = Validation()
     refuse_worse: bool = False
@@ -209,6 +224,11 @@ class Recipe(Section):
             raise ValueError(
                 "losses on the outputs of stages, such as MSGR, need the graph of the whole batch; "
                 "set optimisation.micro_batch=none or, for MSGR, losses.msgr=0"
+            )
+        if not self.optimisation.epochs and self.projection_fit.shrinkage is None:
+            raise ValueError(
+                "no epoch is trained and no projection is fitted, so that nothing would change; "
+                "raise optimisation.epochs, or set projection_fit.shrinkage=1"
             )
         if self.metric_fit.steps and not can_start_at_cosine(self.metric_network):
             raise ValueError(

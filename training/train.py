@@ -133,8 +133,12 @@ def train(
     left_out = run.sampler.single_crop_identities
     notice(f"An epoch shows {describe_epoch(len(records), in_epoch, left_out)}")
 
-    with training_bar() as show_progress:
-        train_networks(run, show_progress, notice, searches)
+    if recipe.optimisation.epochs:
+        with training_bar() as show_progress:
+            train_networks(run, show_progress, notice, searches)
+    else:
+        states = _states(run, TrainingStep(run))
+        save_checkpoint(run.folder, states, Position(), run.identity, processes)
     if not processes.is_main:
         return None
     if not recipe.held_out.fraction:
@@ -171,12 +175,7 @@ def train_networks(
     on_cpu = run.device.type == "cpu"
     step = TrainingStep(run)
     validation = Validation(run, searches or {}, notice)
-    state: dict[str, Stateful] = {
-        "networks": run.networks,
-        "optimiser": run.optimiser,
-        "scaler": step.scaler,
-        "sampler": run.sampler,
-    }
+    state = _states(run, step)
     position = load_checkpoint(run.folder, state, run.identity, notice)
     log_folder = run.folder if run.processes.is_main else None
     unchecked: UncheckedSteps = []
@@ -241,6 +240,16 @@ def train_networks(
                     save_checkpoint(run.folder, state, position, run.identity, run.processes)
                 if must_stop:
                     raise TrainingStopped(position, received_signals)
+
+
+def _states(run: Run, step: TrainingStep) -> dict[str, Stateful]:
+    """Return what a checkpoint holds."""
+    return {
+        "networks": run.networks,
+        "optimiser": run.optimiser,
+        "scaler": step.scaler,
+        "sampler": run.sampler,
+    }
 
 
 @contextmanager
