@@ -4,8 +4,9 @@
 `docs/figures/NAME.json`, and writes the table between the page's markers `<!-- NAME -->` and `<!--
 /NAME -->`. It reads the `report.json` of `gmn evaluate --out`, the `benchmark.json` of `gmn
 benchmark`, the output of `gmn bench --json` (`performance`, `revisions`, `parts`, `threads`,
-`scale`, `start`), and that of `bench.alarms`, `bench.cells`, `bench.doubtful`, `bench.gpu_check`,
-`bench.likelihood`, `bench.people`, `bench.silent`, `bench.travel_times` and `bench.watch`.
+`scale`, `start`), and that of `bench.adapting`, `bench.alarms`, `bench.cells`, `bench.doubtful`,
+`bench.gpu_check`, `bench.likelihood`, `bench.people`, `bench.silent`, `bench.small_galleries`,
+`bench.travel_times` and `bench.watch`.
 
 `premise` shows the gaps of a report, and draws the two spaces.
 """
@@ -26,6 +27,13 @@ from training.evaluation.report_tables import premise
 from training.evaluation.results import PremiseResult, Projection
 
 METRICS = {"Rank-1": "rank_1", "mAP": "mAP"}
+# Figures of `bench.adapting`, and the signs of their means.
+ADAPTED = {
+    "mAP": ("mAP", ""),
+    "gained": ("gained", "+"),
+    "Rank-1": ("rank_1", ""),
+    "found at 1%": ("found", ""),
+}
 PERFORMANCE = {
     "bench": "{bench}",
     "artefact": "{details[artefact]}",
@@ -255,6 +263,37 @@ def _machines_table(rows: Sequence[Figures]) -> str:
     return markdown_table(fill(MACHINES, row) for row in rows)
 
 
+def _adapting_table(rows: Sequence[Figures]) -> str:
+    names = ("artefact", "data", "searched")
+    starts = {
+        (*[row[name] for name in names], row["draw"]): row for row in rows if not row["people"]
+    }
+    draws: dict[tuple[Any, ...], list[Figures]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in names)
+        start = starts[*key, row["draw"]]
+        gained = {"gained": row["mAP"] - start["mAP"]} if row["people"] else {}
+        draws.setdefault((*key, row["people"]), []).append(row | gained)
+    lines = []
+    for (*searched, people), group in draws.items():
+        line = dict(zip(names, searched, strict=True))
+        line["adapted to"] = f"{people} people" if people else "nobody"
+        figures = {
+            title: _describe_draws([row[name] for row in group], sign)
+            for title, (name, sign) in ADAPTED.items()
+            if name in group[0]
+        }
+        lines.append(line | dict.fromkeys(ADAPTED) | figures)
+    return markdown_table(lines)
+
+
+def _describe_draws(values: Sequence[float], sign: str) -> str:
+    """Format the mean of draws, with the lowest and the highest."""
+    mean = sum(values) / len(values)
+    shown = f"{mean:{sign}.1f} [{min(values):{sign}.1f}, {max(values):{sign}.1f}]"
+    return shown.replace("-", "−")
+
+
 def _alarms_table(rows: Sequence[Figures]) -> str:
     names = {
         "artefact": "{artefact}",
@@ -272,6 +311,11 @@ def _cells_table(rows: Sequence[Figures]) -> str:
     names = {"artefact": "{artefact}", "cameras": "{cameras}", "K": "{size}"}
     cell = "{obtained:.1f} · {found:.0f}/{best:.0f}"
     return pivot(rows, names, "{mix}", cell)
+
+
+def _small_galleries_table(rows: Sequence[Figures]) -> str:
+    names = {"artefact": "{artefact}", "cameras": "{cameras}", "K": "{size}"}
+    return pivot(rows, names, "{mix}", "{obtained:.1f} · {found:.0f}")
 
 
 def _found_of_best(row: Figures) -> str:
@@ -406,6 +450,7 @@ def _describe_value(value: Any) -> str:
 
 
 TABLES = {
+    "adapting": _adapting_table,
     "gpu": _gpu_table,
     "premise": _premise_table,
     "small-gmn": _benchmark_table,
@@ -420,6 +465,7 @@ TABLES = {
     "machines": _machines_table,
     "alarms": _alarms_table,
     "cells": _cells_table,
+    "small-galleries": _small_galleries_table,
     "silent": _silent_table,
     "people": _people_table,
     "people-stated": _stated_table,
