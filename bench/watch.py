@@ -9,8 +9,8 @@ The people of a list pass other cameras than those that enrolled them, or the sa
 same camera each of them has two tracks or more, of which one is enrolled. Only people with odd
 numbers are drawn for it, as the constants of that case were chosen on the others.
 
-An artefact without a reference forecasts nothing for lists of fewer than 18 people, and no traffic
-moves its thresholds, so that neither is measured.
+An artefact without a reference forecasts nothing for lists of fewer than 18 people and promises no
+rate below 1%, and no traffic moves its thresholds, so that none of these is measured.
 `python -m bench.figures watch FILE…` writes the table of docs/alarms.md.
 """
 
@@ -31,7 +31,13 @@ from model.artefact import load_artefact, resolve_artefact
 from model.order_statistics import FEW_IDENTITIES
 from service.watch.forecast import forecast_alarms, forecast_found
 from service.watch.scores import WatchList
-from service.watch.threshold import Reviews, ThresholdFit, Traffic, WatchThreshold
+from service.watch.threshold import (
+    LEAST_RATE_ALONE,
+    Reviews,
+    ThresholdFit,
+    Traffic,
+    WatchThreshold,
+)
 from training.evaluation.files import read_features
 
 SIZES = (3, 9, 18, 40, 100)
@@ -135,6 +141,8 @@ def judge_lists(
             for name, share in TRAFFIC.items()
         }
         for rate in RATES:
+            if reference is None and rate < LEAST_RATE_ALONE:
+                continue
             fit = ThresholdFit(watch_list, rate, reference, len(seen) / len(tracks))
             code = int(passed) if camera == "own" else None
             thresholds = {"none": fit.at(code)}

@@ -112,7 +112,7 @@ def test_the_own_camera_has_lists_of_one_track_of_people_who_chose_no_constant(
     assert (enrolled.groupby("person").track.nunique() == 1).all()
 
 
-def test_an_artefact_without_a_reference_has_lists_of_18_people_and_no_traffic(
+def test_an_artefact_without_a_reference_is_measured_where_it_promises_something(
     tiny_artefact, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(watch, "LISTS", 1)
@@ -121,7 +121,7 @@ def test_an_artefact_without_a_reference_has_lists_of_18_people_and_no_traffic(
     watch.main(str(tiny_artefact), path)
     rows = json.loads(capsys.readouterr().out)["results"]
     assert {row["size"] for row in rows} == {18}
-    assert {row["traffic"] for row in rows} == {"none"}
+    assert {(row["traffic"], row["rate"]) for row in rows} == {("none", 0.01)}
     assert {row["camera"] for row in rows} == set(watch.CAMERAS)
 
 
