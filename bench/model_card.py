@@ -162,12 +162,14 @@ def _data(about: Description) -> str:
 
 
 def _sources(about: Description) -> Iterator[str]:
+    terms_of_all = terms_of_use(about.provenance)
     for source in about.provenance.sources:
         data = [f"{dataset.name} of this project" for dataset in source.data]
         data += source.documented_data
         trained = f"trained on {', '.join(data) or 'data that its file does not name'}"
         stated = corrected_terms(source.terms, about.provenance)
-        terms = f"; {stated}" if stated else ""
+        # Terms that the card begins with are not repeated.
+        terms = f"; {stated}" if stated not in terms_of_all else ""
         yield f"- {source.role}: `{source.name}`, {trained}{terms}"
 
 
