@@ -1,4 +1,4 @@
-"""What `gmn train adapt-fast` gains from some people of a site, on others of the same cameras.
+"""Gains of `gmn train adapt-fast` with some people of a site, for others of the same cameras.
 
 Run `gmn embed ARTEFACT --data KIND:PATH --out FEATURES` first, best on cameras that the artefact
 has not seen. In each draw the projection is fitted to people as the recipe fits it, and 200 other
@@ -32,7 +32,7 @@ MEASURED = 200
 SIZES = (20, 60, 150)
 # At most these crops of a person and camera are fitted to, and searched and searched for.
 CROPS = 2
-# Whether crops of the query's own camera are left out of a search.
+# True where crops of the query's own camera are left out of a search.
 SEARCHED = {"other cameras": True, "all cameras": False}
 
 

@@ -7,7 +7,9 @@ from torch.nn import functional
 
 from model.arrays import unit_rows
 from model.artefact import load_artefact
+from model.preprocessing import drawn_patterns
 from model.problems import InputProblem
+from model.runtimes import build_runtime
 from training.datasets.registry import read_datasets
 from training.projection import add_projection, fit_projection, scatter_between_cameras
 from training.recipe import read_recipe
@@ -97,6 +99,10 @@ def test_the_recipe_adds_a_projection_and_keeps_every_other_weight(tiny_artefact
     assert weights.keys() - kept.keys() == {"projection.weight", "projection.bias"}
     assert all(torch.equal(weights[name], value) for name, value in kept.items())
     assert "after 0 steps" in report.checkpoint
+    # The graph, by which a service without PyTorch embeds, has the projection as well.
+    runtime = build_runtime(made, "openvino", "float32")
+    patterns = drawn_patterns(made.description.preprocessing)
+    assert np.allclose(runtime.embed(patterns), made.pattern_features, atol=1e-3)
 
 
 def test_a_run_that_would_change_nothing_is_refused():
