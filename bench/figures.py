@@ -4,9 +4,9 @@
 `docs/figures/NAME.json`, and writes the table between the page's markers `<!-- NAME -->` and `<!--
 /NAME -->`. It reads the `report.json` of `gmn evaluate --out`, the `benchmark.json` of `gmn
 benchmark`, the output of `gmn bench --json` (`performance`, `revisions`, `parts`, `threads`,
-`scale`, `start`), and that of `bench.adapting`, `bench.alarms`, `bench.cells`, `bench.doubtful`,
-`bench.gpu_check`, `bench.likelihood`, `bench.people`, `bench.silent`, `bench.small_galleries`,
-`bench.travel_times` and `bench.watch`.
+`scale`, `start`), and that of `bench.adapting`, `bench.alarms`, `bench.cells`, `bench.centring`,
+`bench.doubtful`, `bench.gpu_check`, `bench.likelihood`, `bench.people`, `bench.silent`,
+`bench.small_galleries`, `bench.travel_times` and `bench.watch`.
 
 `premise` shows the gaps of a report, and draws the two spaces.
 """
@@ -27,6 +27,11 @@ from training.evaluation.report_tables import premise
 from training.evaluation.results import PremiseResult, Projection
 
 METRICS = {"Rank-1": "rank_1", "mAP": "mAP"}
+CENTRED_METRICS = {
+    "mAP": "mAP",
+    "found, by score": "found",
+    "found, by distance to the level": "found_by_level",
+}
 # Figures of `bench.adapting`, and the signs of their means.
 ADAPTED = {
     "mAP": ("mAP", ""),
@@ -195,6 +200,27 @@ def condense_benchmark(report: Figures) -> Iterator[Figures]:
         yield {"trained on": trained_on, "data": tested_on, "row": "not run"}
 
 
+def condense_cells(cells: Sequence[Figures]) -> Figures:
+    """Return one row for the cells of an artefact, data set and kind of vectors.
+
+    It keeps the cells of searches by other cameras, and the range over all cells.
+    """
+    first = cells[0]
+    obtained = [cell["obtained"] for cell in cells]
+    return {
+        "artefact": first["artefact"],
+        "centred": first["centred"],
+        "scaled": first["scaled"],
+        "other": [
+            {name: cell[name] for name in ("size", "obtained", "found", "best", "spread")}
+            for cell in cells
+            if cell["mix"] == "other"
+        ],
+        "obtained": [min(obtained), max(obtained)],
+        "least_of_best": round(min(cell["found"] / cell["best"] for cell in cells), 3),
+    }
+
+
 def _ranking_table(rows: Sequence[Figures]) -> str:
     cells = []
     for row in rows:
@@ -311,6 +337,48 @@ def _cells_table(rows: Sequence[Figures]) -> str:
     names = {"artefact": "{artefact}", "cameras": "{cameras}", "K": "{size}"}
     cell = "{obtained:.1f} · {found:.0f}/{best:.0f}"
     return pivot(rows, names, "{mix}", cell)
+
+
+def _spreads_table(rows: Sequence[Figures]) -> str:
+    lines = []
+    for row in rows:
+        line = {
+            "artefact": row["artefact"],
+            "vectors": "centred" if row["centred"] else "plain",
+            "spreads": "yes" if row["scaled"] else "no",
+        }
+        for cell in row["other"]:
+            figures = f"{cell['obtained']:.1f} · {cell['found']:.0f}/{cell['best']:.0f}"
+            line[f"K = {cell['size']}"] = figures
+        low, high = row["obtained"]
+        line["obtained, all cells"] = f"{low:.1f} to {high:.1f}"
+        line["found/best, least"] = f"{row['least_of_best']:.2f}"
+        lines.append(line)
+    return markdown_table(lines)
+
+
+def _centring_table(rows: Sequence[Figures]) -> str:
+    names = {"artefact": "{artefact}", "searched": "{searched}", "people in a mean": "{people}"}
+    cells = [
+        {**row, "metric": metric, "cell": (row[name], row[f"{name}_gain"], row[f"{name}_error"])}
+        for row in rows
+        for metric, name in CENTRED_METRICS.items()
+    ]
+    return pivot(cells, names, "{metric}", "{cell[0]:.1f} ({cell[1]:+.1f} ± {cell[2]:.1f})")
+
+
+def _centred_galleries_table(rows: Sequence[Figures]) -> str:
+    names = {
+        "artefact": "{artefact}",
+        "searched": "{searched}",
+        "people of all cameras": "{people}",
+        "further people of all but one": "{others}",
+        "mAP": "{mAP:.1f}",
+        "with means, worst": "{by_rule:+.1f}, {by_rule_worst:+.1f}",
+        "centred": "{is_centred:.0%}",
+        "as decided, worst": "{decided:+.1f}, {decided_worst:+.1f}",
+    }
+    return markdown_table(fill(names, row) for row in rows)
 
 
 def _small_galleries_table(rows: Sequence[Figures]) -> str:
@@ -473,7 +541,15 @@ TABLES = {
     "doubtful": _doubtful_table,
     "travel-times": _travel_times_table,
     "likelihood": _likelihood_table,
+    "centring": _centring_table,
+    "centred-galleries": _centred_galleries_table,
+    "centred-cells": _cells_table,
+    "spreads": _spreads_table,
 }
+
+
+# Tables of another part of a measurement's JSON object than its results.
+PARTS = {"people-stated": "stated", "centred-galleries": "galleries"}
 
 
 def table(name: str, kept: Sequence[Figures]) -> str:
@@ -489,7 +565,9 @@ def read_rows(name: str, source: str) -> list[Figures]:
         return [content["premise"]]
     if TABLES[name] is _benchmark_table:
         return list(condense_benchmark(content))
-    return list(content["stated" if name == "people-stated" else "results"])
+    if TABLES[name] is _spreads_table:
+        return [condense_cells(content["results"])]
+    return list(content[PARTS.get(name, "results")])
 
 
 def main(arguments: Sequence[str]) -> None:

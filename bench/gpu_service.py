@@ -18,6 +18,7 @@ from bench.gpu_measuring import Check, Row
 from model.arrays import Floats, Pixels, unit_rows
 from model.metric_network import PairScorer
 from model.torch_runtime import TorchRuntime
+from service.index.centring import ComparedCrops
 
 if TYPE_CHECKING:
     from service.engine.device import WaitingCrop
@@ -91,10 +92,10 @@ class _Rows:
         self.dimension = vectors.shape[1]
         self._vectors = vectors
 
-    def unit_parts(self, slots: Any) -> Iterator[tuple[slice, Floats]]:
-        for start in range(0, len(slots), 65_536):
-            part = slice(start, min(start + 65_536, len(slots)))
-            yield part, self._vectors[slots[part]]
+    def unit_parts(self, crops: ComparedCrops) -> Iterator[tuple[slice, Floats]]:
+        for start in range(0, len(crops.slots), 65_536):
+            part = slice(start, min(start + 65_536, len(crops.slots)))
+            yield part, self._vectors[crops.slots[part]]
 
 
 def index(check: Check) -> Iterator[Row]:
@@ -109,7 +110,9 @@ def index(check: Check) -> Iterator[Row]:
         vectors = unit_rows(vectors)
         slots = np.arange(count)
         began = time.perf_counter()
-        segment: Any = DeviceVectors(check.device, _Rows(vectors), slots, lambda: None)  # type: ignore[arg-type]
+        crops = ComparedCrops(slots, np.zeros(count, np.int32), means=None)
+        rows: Any = _Rows(vectors)
+        segment: Any = DeviceVectors(check.device, rows, crops, lambda: None)
         built = time.perf_counter() - began
         queries = unit_rows(people[:QUERIES])
         query = queries[0]

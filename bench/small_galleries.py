@@ -23,6 +23,7 @@ from bench.cells import (
     TWO_CAMERAS,
     Draw,
     Halves,
+    Vectors,
     draw_gallery,
     read_people,
     search,
@@ -46,8 +47,9 @@ def judge_gallery(draw: Draw, features: Features, calibration: ScoringCalibratio
     # More than two crops of a person count as more people, as in the service.
     counted = max(people, round(math.sqrt(people * len(draw.enrolled) / 2)))
     threshold = calibration.search_threshold(RATE, counted)
-    known = search(draw.enrolled, draw.known, features)
-    strangers = search(draw.enrolled, draw.strangers, features)
+    vectors = Vectors.plain(features)
+    known = search(draw.enrolled, draw.known, vectors)
+    strangers = search(draw.enrolled, draw.strangers, vectors)
     answers = pd.concat([known.assign(known=True), strangers.assign(known=False, right=True)])
     matched = answers.leaders.str[0] >= threshold
     return answers.assign(answered=matched & answers.right)[["half", "known", "answered"]]

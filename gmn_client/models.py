@@ -34,6 +34,9 @@ JobState = Literal["queued", "running", "done", "failed", "cancelled"]
 Verdict = Literal["match", "uncertain", "no_match"]
 Scope = Literal["query", "enroll", "sight", "delete", "metrics", "admin"]
 CalibrationSource = Literal["artefact", "own", "frozen", "off"]
+CentringStage = Literal[
+    "on", "off", "artefact", "needs_own_index", "not_fitted", "not_enough", "no_gain"
+]
 CalibrationReason = Literal[
     "not_fitted", "few_identities", "few_scored", "shallow_search", "extrapolated"
 ]
@@ -673,7 +676,8 @@ class CalibrationState(WireModel):
     the artefact's: `not_fitted` (the first fit follows a few seconds after the 18th named
     identity), `few_identities` (the search covers fewer than 18), `few_scored` (it scored fewer
     than nine identities), `shallow_search` (`rerank_depth` below the default); or that they are
-    `extrapolated` to more than ten times the identities of the fit. `identities` and `crops` are
+    `extrapolated` to more than ten times the identities of the fit. If cosines are centred, few
+    identities are judged by the gallery's own thresholds. `identities` and `crops` are
     those of the gallery at the fit to its named crops, 0 without such a fit; `searches` counts the
     searches used by the fit, or stored before the first fit. Equal `version`s give equal verdicts;
     null if no loaded model answers. `date` is that of the fit. `notes` say more about the
@@ -707,6 +711,28 @@ class GalleryCalibration(CalibrationState):
     scorings: dict[Scoring, CalibrationState]
 
 
+class GalleryCentring(WireModel):
+    """The centring of a gallery: searches subtract from vectors what those of one camera share.
+
+    `state` is `on` if they do so. Otherwise it says why not: this or the calibration is `off`; the
+    `artefact` was trained by this project; vectors are searched in another program
+    (`needs_own_index`); nothing was fitted yet, or searches will use it in a moment
+    (`not_fitted`); too few people were seen, or too few under two cameras (`not_enough`); or people
+    did not rank clearly better (`no_gain`). `gain` is by how much the mean average precision of
+    `people` was higher, from -1 to 1; null if it was not measured. `cameras` counts those with a
+    mean of their own.
+
+    Unless the state is `off`, `artefact` or `needs_own_index`, thresholds also follow the spread of
+    the scores of each camera that has shown 50 people or tracks.
+    """
+
+    state: CentringStage
+    gain: float | None = None
+    standard_error: float | None = None
+    people: int = 0
+    cameras: int = 0
+
+
 class Gallery(WireModel):
     """A gallery: its size, its settings, and whether it can be searched.
 
@@ -738,6 +764,7 @@ class Gallery(WireModel):
     retention_from: RetentionFrom
     calibration: GalleryCalibration
     time_evidence: bool = False
+    centring: GalleryCentring = GalleryCentring(state="off")
     created_at: Moment
 
 
@@ -884,7 +911,8 @@ class RankedCrop(WireModel):
     within an answer, and `verdict` is an interval of it. Probabilities, unlike scores, can be
     compared between answers of the same `calibration_version`. Both are null if the scoring did not
     reach the crop, which is beyond `rerank_depth`; then, and with `scoring=cosine`, `pair_logit` is
-    null too. With `include_vector` there are `vector`, which Milvus returns at unit length, and its
+    null too. `cosine` is one of centred vectors in a gallery whose `centring` is
+    `on`. With `include_vector` there are `vector`, which Milvus returns at unit length, and its
     `embedding_fingerprint`. `likelihood_ratio` says how many times as probable the score is if both
     crops show one person than if they show two of the gallery's named people under two cameras. It
     is no probability of identity, and times do not change it. It is null if the answer's

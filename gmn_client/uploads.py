@@ -157,6 +157,8 @@ class GalleryOptions(TypedDict, total=False):
             stay as they are (`frozen`), or are the artefact's (`off`); `reset` drops the fit and
             the searches and fits again.
         time_evidence: whether results also follow how long people take between the cameras.
+        centring: whether searches may subtract what the vectors of a camera have in common
+            (`auto`), or never do (`off`).
     """
 
     retention_days: int
@@ -164,6 +166,7 @@ class GalleryOptions(TypedDict, total=False):
     retention_from: RetentionFrom
     calibration: Literal["on", "frozen", "off", "reset"]
     time_evidence: bool
+    centring: Literal["auto", "off"]
 
 
 class ImportOptions(TypedDict, total=False):

@@ -15,7 +15,7 @@ WaitForFeatures = Callable[[], Floats]
 """Waits for a device, and returns the features `(n, d)` of a batch that was begun."""
 
 
-def unit_rows(features: Floats) -> Floats:
+def unit_rows(features: Floats | Array) -> Floats:
     """Return features `(n, d)` at unit length."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     return np.asarray(features / np.maximum(lengths, 1e-12), np.float32)

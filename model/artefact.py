@@ -85,6 +85,14 @@ class Description(Metadata):
         """The scoring that ranks if a query names none."""
         return self.best or ("cosine" if self.metric_network is None else "mnet")
 
+    @property
+    def centres_by_camera(self) -> bool:
+        """True if galleries may be centred by camera: with weights that this project only imports.
+
+        Centring was measured with such weights alone (docs/centring.md).
+        """
+        return not self.provenance.data
+
 
 @dataclass(frozen=True)
 class Artefact:

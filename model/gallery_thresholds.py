@@ -87,7 +87,7 @@ class LeftOutSearches(NamedTuple):
 
     Attributes:
         leaders: the nine best identity scores of each search, `(n, 9)`, descending; a row that is
-            not finite is left out.
+            not finite is left out. They are divided by the spread of the crop's camera.
         names: codes of the identities that the crops show, `(n,)`.
         identities: K, the number of identities that are searched.
     """
@@ -172,12 +172,17 @@ class GalleryThresholds(Metadata):
     tails: tuple[StrangerTail, ...]
     mean_scales: tuple[tuple[int, float], ...] | None = None
 
-    def tail(self, identities: int, pictures: int = 1) -> StrangerTail:
+    def tail(self, identities: int, pictures: int = 1, spread: float = 1.0) -> StrangerTail:
         """Return the tail of searches among K identities.
 
         It is interpolated along ln K. For searches by the mean of several crops of one person the
         scale is interpolated along the logarithm of their number. Both are constant beyond the ends
         of the tables.
+
+        Args:
+            identities: K.
+            pictures: number of crops whose mean searches.
+            spread: that of the camera that searches; see `model.centring.measure_spreads`.
         """
         tails = self.tails[::-1]
         sizes = np.log([tail.identities for tail in tails])
@@ -189,7 +194,7 @@ class GalleryThresholds(Metadata):
         of_pictures = float(np.interp(math.log(pictures), np.log(numbers), scales))
         return StrangerTail(
             identities=identities,
-            scale=of_pictures * scale,
+            scale=of_pictures * scale * spread,
             heights=heights,
         )
 

@@ -175,6 +175,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
         ),
         "calibration": runtime.fitter.refit_calibrations(),
         "gallery fits": runtime.fitter.fit_galleries(),
+        "centring": runtime.centring.keep_centred(),
         "doubtful crops": keep_checked(runtime),
         "travel times": repeat_alone(
             database.work_lock("travel-times"),

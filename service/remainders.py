@@ -109,6 +109,12 @@ NOT_COMPACTED = (
     "the indexer has deleted them (gmn index verify shows that), Milvus has compacted its files, "
     "and its garbage collection has removed the former ones",
 )
+IN_MEANS = (
+    "the means by which the gallery is centred",
+    "the share of the deleted crops in averages over 50 or more people or tracks",
+    "they are fitted again, a day later at most; while calibration=frozen, you thaw it or switch "
+    "it off",
+)
 UNFINISHED_BACKUP = (
     "the backup that is being written to GMN_BACKUP_DIR",
     "the deleted crops, if it has copied them already",
@@ -158,6 +164,8 @@ async def list_remainders(
             COMPACTED_WITHIN_SECONDS,
         )
         remaining.append(COMPACTED if compacted else NOT_COMPACTED)
+    if runtime.calibrations.has_means(gallery):
+        remaining.append(IN_MEANS)
     jobs = await runtime.galleries.read(runtime.record.jobs.open)
     folders = (settings.data_dir / name / STRAY for name in (EXPORTS, IMPORTS))
     if settings.images_url:

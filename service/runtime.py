@@ -38,8 +38,10 @@ from service.record.files import PictureFolder
 from service.record.keys import ApiKey
 from service.record.record import Record
 from service.search.calibration import GalleryCalibrations
+from service.search.centring import CentringSwitch
 from service.search.find import AtOnce, InTurns
 from service.search.leave_one_out import LeaveOneOut
+from service.search.means import CentringFitter
 from service.search.pairs import PairComparison
 from service.search.query import GallerySearch
 from service.search.refit import CalibrationFitter
@@ -87,6 +89,7 @@ class Runtime:
         search: answers queries.
         pairs: compares two images.
         fitter: fits calibrations.
+        centring: centres the indexes of galleries as their calibrations want it.
         learner: learns travel times.
         desk: kept searches and cases; accessed as the record.
         doubtful: doubtful crops; accessed as the record.
@@ -166,6 +169,8 @@ class Runtime:
                 self._read_learned,
                 self.outside.of if self.outside else None,
                 self.shared,
+                self.calibrations.centre,
+                self.calibrations.settle,
             )
             held.callback(self.galleries.close)
             if filled := [gallery for gallery in self.record.galleries.all() if gallery.crops]:
@@ -359,7 +364,14 @@ class Runtime:
             models=self.models,
             device=self.device,
             left_out=LeaveOneOut(self.device, self.galleries, tracks, self.pools.calibration),
+            centring=CentringFitter(self.device, self.galleries, tracks, self.pools.calibration),
             times=self.travel_times,
+            threads=self.pools.calibration,
+        )
+        self.centring = CentringSwitch(
+            galleries=self.galleries,
+            calibrations=self.calibrations,
+            device=self.device,
             threads=self.pools.calibration,
         )
         self.learner = TravelTimeLearner(

@@ -224,9 +224,9 @@ def _continue_round(stored: CheckProgress | None, entry: GalleryRecord, rule: st
 def _judge_part(
     crops: NamedCrops, positions: Positions, calibration: ScoringCalibration
 ) -> tuple[list[Doubt], set[int]]:
-    units = crops.columns.units(crops.slots[positions])
+    units = crops.units(crops.slots[positions])
     cosines = np.empty((len(positions), len(crops.slots)), np.float32)
-    for part, others in crops.columns.unit_parts(crops.slots):
+    for part, others in crops.unit_parts():
         cosines[:, part] = units @ others.T
     cosines[np.arange(len(positions)), positions] = -np.inf
     agreement = measure_agreement(cosines, crops.names[positions], crops.names)

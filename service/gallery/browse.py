@@ -79,6 +79,7 @@ class GalleryBrowser:
                 "recall": index.recall if index else None,
                 "state": state if index else "needs_reindex",
                 "calibration": self.calibrations.describe(gallery),
+                "centring": self.calibrations.describe_centring(gallery),
             }
         )
 

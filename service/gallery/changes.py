@@ -250,7 +250,7 @@ class GalleryChanges:
             )
             if reset_calibration or changes.get("calibration") == "off":
                 # Reload in turn with other writes, so that a fit published meanwhile is kept.
-                await self.galleries.write(self.calibrations.reload, gallery)
+                await self.galleries.write(self.galleries.reload_calibration, gallery)
 
         await self.audited.run("change_gallery", change, gallery=gallery.name, **details)
 

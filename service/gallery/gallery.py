@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
-from gmn_client.models import GalleryCalibration
+from gmn_client.models import GalleryCalibration, GalleryCentring
 from service.errors import NeedsReindex
 from service.index.columns import Columns
 from service.index.gallery_index import GalleryIndex
@@ -25,7 +25,7 @@ class Calibrations(Protocol):
 
     def describe(self, gallery: Gallery) -> GalleryCalibration: ...
 
-    def reload(self, gallery: Gallery) -> None: ...
+    def describe_centring(self, gallery: Gallery) -> GalleryCentring: ...
 
     def forget(self, gallery: Gallery) -> None: ...
 
@@ -140,7 +140,7 @@ class Gallery:
         index = self.own_index
         if index is not None:
             for crops in changed:
-                index.columns.relabel(crops)
+                index.relabel(crops)
                 if file is not None:
                     index.columns.add(crops, file)
             if removed:

@@ -78,6 +78,9 @@ class GalleryRegistry:
     Attributes:
         embedders: feature sizes of the loaded embedders by fingerprint, newest first.
         read_calibration: reads a gallery's published calibration; blocks.
+        centre: centres a gallery that nobody searches yet, as its calibration wants it; blocks.
+        settle_calibration: has searches use the calibration, unless the index does not suit it yet;
+            called while the device is held.
         outside: returns the external index of a gallery; None if this process holds the indexes.
         shared: Redis, to which commits are announced; None if not configured.
     """
@@ -88,6 +91,8 @@ class GalleryRegistry:
     read_calibration: Callable[[Gallery], None]
     outside: MakeIndex | None = None
     shared: SharedRedis | None = None
+    centre: Callable[[Gallery], None] = lambda _: None
+    settle_calibration: Callable[[Gallery], None] = lambda _: None
 
     def __post_init__(self) -> None:
         self._writers = MonitoredThreadPool(WRITE_THREADS, "record writers", LONG_WORK_FACTOR)
@@ -181,6 +186,12 @@ class GalleryRegistry:
         if gallery is not None and gallery.own_index is not None:
             gallery.own_index.remove(slots)
             gallery.crops = gallery.own_index.columns.count
+
+    def reload_calibration(self, gallery: Gallery) -> None:
+        """Read the published calibration of a gallery again; blocks."""
+        self._refresh_calibration(gallery)
+        with self.device.held():
+            self.settle_calibration(gallery)
 
     async def catch_up(self) -> None:
         """Wait briefly until earlier commits of this and other processes are shown."""
@@ -334,9 +345,11 @@ class GalleryRegistry:
         Raises:
             DamagedRecord: the row of the gallery is damaged.
         """
-        gallery = self._load(gallery_id)
+        loaded = self._load(gallery_id)
         with self.device.held():
-            self._switch(gallery_id, gallery)
+            self._switch(gallery_id, loaded)
+            if gallery := self.by_id(gallery_id):
+                self.settle_calibration(gallery)
 
     def _load(self, gallery_id: int) -> Gallery | None:
         """Read a gallery with its calibration; its index may show later writes than its version."""
@@ -350,6 +363,7 @@ class GalleryRegistry:
             if latest is not None and gallery.has_vectors_of(latest):
                 gallery.follow_record(latest)
                 self._refresh_calibration(gallery)
+                self.centre(gallery)
                 return gallery
             record = latest
         return None
@@ -434,6 +448,7 @@ class GalleryRegistry:
                     file.load(part.slots)
             with self.device.held():
                 gallery.apply(latest, changed, removed, file)
+                self.settle_calibration(gallery)
         failpoint("follower.changes-applied")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +22,7 @@ class Candidates:
 
     Attributes:
         slots: `(n,)` int64.
-        cosines: mean cosine to the queries, `(n,)` float32.
+        cosines: mean cosine to the queries, `(n,)` float32; of centred vectors if searches centre.
         groups: `(n,)` int64: a non-negative code for each identity, and a unique negative one for
             each crop without an identity.
         sets: `(n,)` int64: equal for crops that share one result. They are the `groups`, or codes
@@ -70,6 +71,7 @@ def best_candidates(
     limit: int,
     searched: int,
     grouped: bool,
+    centre: Callable[[Array, Integers], Array] | None,
 ) -> Candidates:
     """Compute the exact cosines of some crops, and return the best of them in order.
 
@@ -80,11 +82,15 @@ def best_candidates(
         limit: maximum number of crops.
         searched: see `Candidates`.
         grouped: return only the best crop of each set.
+        centre: returns what is compared instead of the features `(k, d)` of crops at `rows`
+            `(k,)`; None to compare the features.
     """
     cosines = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), EXACT_ROWS):
         part = slice(start, start + EXACT_ROWS)
         exact = vectors[rows[part]].astype(np.float64)
+        if centre is not None:
+            exact = centre(exact, rows[part])
         # einsum sums each row separately; a matrix product's last digits depend on its height.
         products = np.einsum("rd,d->r", exact, query)
         norms = np.sqrt(np.einsum("rd,rd->r", exact, exact))
@@ -104,7 +110,7 @@ def best_candidates(
     )
 
 
-def mean_direction(queries: Floats) -> Array:
+def mean_direction(queries: Floats | Array) -> Array:
     """Return the mean `(d,)`, of length at most 1, of features `(m, d)` scaled to unit length."""
     units = queries.astype(np.float64)
     units /= np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)

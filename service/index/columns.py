@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json, to_json
 
-from model.arrays import Floats
+from model.arrays import Floats, unit_rows
+from model.centring import CameraMeans
+from service.index.centring import (
+    CameraCodes,
+    Centring,
+    ComparedCrops,
+    NamedMeans,
+    PreparedCentring,
+    centre_features,
+)
 from service.index.filters import EVERY_CROP, GroupBy, SearchFilter, pair_text
 from service.index.moments import Moments
 from service.record.crop_rows import CropColumns
@@ -31,6 +42,7 @@ LARGEST_CODE = 2**63 - 1
 SLOTS_PER_STEP = 512
 CODES_PER_STEP = 50_000
 Slots = NDArray[np.int64]
+Number = TypeVar("Number", bound=np.generic)
 COLUMNS = ("norms", "valid", "set_aside", "groups", "group_numbers", "cameras", "captured")
 ReadTexts = Callable[[Sequence[int]], Iterable[tuple[int, str]]]
 """Yields (slot, text), such as a crop's metadata, for each given slot that has a text."""
@@ -103,7 +115,7 @@ class Columns:
 
     A slot is assigned once, and its vector is never rewritten, only erased. An empty slot costs 30
     bytes, or none after a restart if its neighbours are empty too. One thread writes; others may
-    read slots that existed before.
+    read slots that existed before. Centring does not change the vectors, and costs 4 bytes a slot.
 
     Attributes:
         dimension: d of the vectors.
@@ -119,6 +131,7 @@ class Columns:
         group_numbers: consecutive numbers of the groups, `(capacity,)` int32; -1 for no identity.
         cameras: a code for each camera, `(capacity,)` int32; 0 if unknown.
         captured: seconds since 1970, `(capacity,)` float64; NaN if unknown.
+        centring: means that comparisons subtract; None if there are none.
     """
 
     def __init__(
@@ -142,6 +155,7 @@ class Columns:
         self.group_numbers = np.zeros(0, np.int32)
         self.cameras = np.zeros(0, np.int32)
         self.captured = np.zeros(0, np.float64)
+        self.centring: Centring | None = None
         self._camera_codes: dict[str | None, int] = {None: 0}
         self._group_numbers: dict[int, int] = {}
         # The last filter, the value of `changes` at that time, and the slots that passed.
@@ -173,19 +187,34 @@ class Columns:
             faiss.swig_ptr(norms), faiss.swig_ptr(rows), self.dimension, len(rows)
         )
         self.norms[slots] = np.maximum(norms, np.float32(SHORTEST))
+        if self.centring is not None:
+            self._scale(self.centring, slots, self.cameras[slots], lambda: None)
         self.valid[slots] = True
         self.size = end
         self.count += len(slots)
         self.changes += len(slots)
 
-    def relabel(self, crops: CropColumns) -> None:
+    def relabel(self, crops: CropColumns) -> Slots:
+        """Change labels of crops.
+
+        Returns:
+            Slots of the living crops that comparisons centre by another camera now.
+        """
         crops = crops.at(np.flatnonzero(crops.slots < self.size))
-        if not len(crops.slots):
-            return
+        slots = crops.slots
+        if not len(slots):
+            return slots
+        cameras = self.cameras[slots]
         self._set_labels(crops)
-        self._metadata.outdate(crops.slots)
-        self._tracks.outdate(crops.slots)
-        self.changes += len(crops.slots)
+        self._metadata.outdate(slots)
+        self._tracks.outdate(slots)
+        self.changes += len(slots)
+        if self.centring is None:
+            return np.zeros(0, np.int64)
+        is_recentred = (self.cameras[slots] != cameras) & self.valid[slots]
+        recentred = np.asarray(slots[is_recentred], np.int64)
+        self._scale(self.centring, recentred, self.cameras[recentred], lambda: None)
+        return recentred
 
     def remove(self, slots: Iterable[int]) -> Slots:
         removed = [slot for slot in set(slots) if slot < self.size and self.valid[slot]]
@@ -197,13 +226,63 @@ class Columns:
     def are_searchable(self, slots: Slots | slice) -> NDArray[np.bool_]:
         return np.asarray(self.valid[slots] & ~self.set_aside[slots], np.bool_)
 
+    @property
+    def means(self) -> CameraMeans | None:
+        """The means that comparisons subtract, by code of camera."""
+        return None if self.centring is None else self.centring.means
+
+    def code_cameras(self, cameras: Iterable[str | None]) -> CameraCodes:
+        """Return the codes of cameras, `(n,)`; 0 for one that no crop has."""
+        return np.array([self._camera_codes.get(name, 0) for name in cameras], np.int32)
+
+    def code_means(self, named: NamedMeans) -> CameraMeans:
+        """Return means by code of camera. Call it on the thread that writes."""
+        means = {self._code_camera(name): mean for name, mean in named.cameras.items()}
+        return CameraMeans(named.gallery, means)
+
+    def prepare_centring(
+        self, version: str, means: CameraMeans, between: Callable[[], None]
+    ) -> PreparedCentring:
+        """Compute what centred searches need of each crop, on any thread.
+
+        Args:
+            version: that of the means.
+            means: `code_means` of these columns.
+            between: called now and then; its errors are raised.
+        """
+        size = self.size
+        cameras = self.cameras[:size].copy()
+        centring = Centring(version, means, np.zeros(size, np.float32))
+        slots = np.flatnonzero(self.valid[:size])
+        self._scale(centring, slots, cameras[slots], between)
+        return PreparedCentring(centring, cameras)
+
+    def centre_by(self, prepared: PreparedCentring | None) -> None:
+        """Subtract other means from now on, or none.
+
+        The crops that were added or have another camera since are computed here.
+        """
+        if prepared is None:
+            self.centring = None
+            return
+        centring = replace(prepared.centring, scales=self._grown(prepared.centring.scales))
+        size = len(prepared.cameras)
+        relabelled = np.flatnonzero(self.cameras[:size] != prepared.cameras)
+        slots = np.concatenate([relabelled, np.arange(size, self.size)])
+        self._scale(centring, slots, self.cameras[slots], lambda: None)
+        self.centring = centring
+
     def cosines(self, slots: Slots, query: Floats) -> Floats:
         """Return the cosines `(n,)` float32 of slots, ascending, with a unit-length query.
 
+        They are those of centred vectors if there is a `centring`, and the query must be centred.
         The vectors are read in parts, because a copy of millions would exhaust the memory.
         """
         cosines = np.empty(len(slots), np.float32)
         query = np.ascontiguousarray(query)
+        centring = self.centring
+        if centring is not None:
+            offsets = centring.offsets(query, len(self._camera_codes))
         for start in range(0, len(slots), SLOTS_AT_ONCE):
             wanted = slots[start : start + SLOTS_AT_ONCE]
             first = int(wanted[0])
@@ -223,18 +302,34 @@ class Columns:
             )
             if reads_all:
                 products = products[wanted - first]
-            cosines[start : start + SLOTS_AT_ONCE] = products / self.norms[wanted]
+            scores = cosines[start : start + SLOTS_AT_ONCE]
+            scores[:] = products / self.norms[wanted]
+            if centring is not None:
+                centring.centre_cosines(scores, offsets, self.cameras[wanted], wanted)
         return cosines
 
-    def units(self, slots: Slots) -> Floats:
-        """Return copies of the vectors of slots at unit length, `(n, d)`."""
-        return np.asarray(self.vectors[slots] / self.norms[slots, None], np.float32)
+    def compared(self, slots: Slots, means: CameraMeans | None) -> ComparedCrops:
+        """Return crops to compare after subtracting means by their cameras of this moment."""
+        return ComparedCrops(slots, self.cameras[slots], means)
 
-    def unit_parts(self, slots: Slots) -> Iterator[tuple[slice, Floats]]:
-        """Yield the `units` of slots in parts, each with its slice of `slots`."""
-        for start in range(0, len(slots), SLOTS_AT_ONCE):
-            part = slice(start, min(start + SLOTS_AT_ONCE, len(slots)))
-            yield part, self.units(slots[part])
+    def units(self, crops: ComparedCrops) -> Floats:
+        """Return copies of the vectors of crops, at unit length, as comparisons use them.
+
+        Returns:
+            `(n, d)`, or `(n, k, d)` for slots `(n, k)`.
+        """
+        slots = crops.slots
+        if crops.means is None:
+            return np.asarray(self.vectors[slots] / self.norms[slots, None], np.float32)
+        features = self.vectors[slots.reshape(-1)]
+        centred = centre_features(features, crops.cameras.reshape(-1), crops.means)
+        return unit_rows(centred).reshape(*slots.shape, self.dimension)
+
+    def unit_parts(self, crops: ComparedCrops) -> Iterator[tuple[slice, Floats]]:
+        """Yield the `units` of crops in parts, each with its slice of the crops."""
+        for start in range(0, len(crops.slots), SLOTS_AT_ONCE):
+            part = slice(start, min(start + SLOTS_AT_ONCE, len(crops.slots)))
+            yield part, self.units(crops.at(part))
 
     def select(self, wanted: SearchFilter) -> Slots:
         """Return the slots of crops that pass a filter, ascending; do not modify them.
@@ -305,23 +400,42 @@ class Columns:
     def _map_vectors(self, file: VectorFile) -> None:
         self.vectors = file.mapped()
         self._mapped_path = file.path
-        capacity = len(self.vectors)
         for name in COLUMNS:
-            column = getattr(self, name)[:capacity]
-            # Unwritten pages of zeros take no memory.
-            grown = np.zeros(capacity, column.dtype)
-            grown[: len(column)] = column
-            setattr(self, name, grown)
+            setattr(self, name, self._grown(getattr(self, name)))
+        if self.centring is not None:
+            self.centring = replace(self.centring, scales=self._grown(self.centring.scales))
+
+    def _grown(self, column: NDArray[Number]) -> NDArray[Number]:
+        """Return a copy of a column that is as long as the vector file."""
+        capacity = len(self.vectors)
+        # Unwritten pages of zeros take no memory.
+        grown = np.zeros(capacity, column.dtype)
+        grown[: len(column)] = column[:capacity]
+        return grown
+
+    def _scale(
+        self, centring: Centring, slots: Slots, cameras: CameraCodes, between: Callable[[], None]
+    ) -> None:
+        """Compute the scales of crops by the means of some cameras, with `between` in between."""
+        for start in range(0, len(slots), SLOTS_AT_ONCE):
+            between()
+            part = slice(start, start + SLOTS_AT_ONCE)
+            features = self.vectors[slots[part]]
+            lengths = np.linalg.norm(
+                centre_features(features, cameras[part], centring.means), axis=1
+            )
+            scales = np.where(lengths > 0.0, 1.0 / np.maximum(lengths, SHORTEST), 0.0)
+            centring.scales[slots[part]] = scales
+
+    def _code_camera(self, name: str | None) -> int:
+        return self._camera_codes.setdefault(name, len(self._camera_codes))
 
     def _set_labels(self, crops: CropColumns) -> None:
         slots = crops.slots
         self.groups[slots] = crops.groups
         self.captured[slots] = crops.captured
         self.set_aside[slots] = crops.set_aside
-        codes_by_name = {
-            name: self._camera_codes.setdefault(name, len(self._camera_codes))
-            for name in dict.fromkeys(crops.cameras)
-        }
+        codes_by_name = {name: self._code_camera(name) for name in dict.fromkeys(crops.cameras)}
         self.cameras[slots] = [codes_by_name[name] for name in crops.cameras]
         group_numbers = self._group_numbers
         codes, inverse = np.unique(crops.groups, return_inverse=True)

@@ -8,19 +8,23 @@ delta and are searched exactly; from time to time a new segment covers them.
 
 Proposals are masked by crop, never by an `IDSelector`, which FAISS's GPU indexes accept and ignore.
 They are scored again in float64.
+
+A gallery may be searched by centred vectors (`model.centring`). A segment is of vectors that were
+centred by the means of its time. Other means end it, and a crop that gets another camera leaves it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
-from model.arrays import Floats
+from model.arrays import Array, Floats
+from model.centring import CameraMeans
 from service.engine.device import retry_out_of_memory
 from service.errors import DeviceFull
 from service.index.candidates import (
@@ -30,11 +34,13 @@ from service.index.candidates import (
     first_positions,
     mean_direction,
 )
+from service.index.centring import PreparedCentring, centre_features
 from service.index.columns import Columns, Slots
 from service.index.filters import EVERY_CROP, GroupBy, SearchFilter
 from service.index.interface import IdentityCount
 from service.index.moments import Moments
 from service.index.product_codes import ProductCodes
+from service.record.crop_rows import CropColumns
 
 if TYPE_CHECKING:
     from service.index.gpu import DeviceVectors
@@ -44,8 +50,9 @@ MakeSegment = Callable[[Callable[[], None]], Segment]
 """Builds a segment on any thread. It calls its argument now and then, whose errors it raises."""
 
 log = logging.getLogger(__name__)
+NO_SLOTS: Slots = np.zeros(0, np.int64)
 # Float32 sums differ in the last digits between search methods. Crops this close to the last place
-# are scored exactly before the cut, so that ties are cut by age.
+# are scored exactly before the cut, so that ties are cut by age. Centring scales a crop's error.
 TOLERANCE = 1e-5
 # For a larger share of its crops an exact search is equally fast.
 PROPOSED_SHARE = 0.1
@@ -66,7 +73,7 @@ class GalleryIndex:
     crops in a search without a filter.
 
     Attributes:
-        columns: the crops; add and relabel them there.
+        columns: the crops; add them there.
         searches: number of searches so far.
     """
 
@@ -76,6 +83,8 @@ class GalleryIndex:
         self.columns = columns
         self.searches = 0
         self._segment: Segment | None = None
+        # Crops that left the segment, because they are centred by another camera than in it.
+        self._recentred = NO_SLOTS
         # The last filter, the value of `changes` then, and the number of identities that passed.
         self._cached_count = EVERY_CROP, -1, IdentityCount(0, 0)
 
@@ -102,14 +111,35 @@ class GalleryIndex:
         """Size of the vectors on the networks' device; 0 if the CPU searches."""
         return self._segment.bytes if self._segment and self._is_on_device else 0
 
+    @property
+    def centred_by(self) -> str | None:
+        """The version of the means that searches subtract; None without centring."""
+        centring = self.columns.centring
+        return None if centring is None else centring.version
+
+    def relabel(self, crops: CropColumns) -> None:
+        recentred = self.columns.relabel(crops)
+        if self._segment and len(recentred):
+            self._leave(self._segment, recentred)
+
     def remove(self, slots: Iterable[int]) -> None:
         removed = self.columns.remove(slots)
         if self._segment:
             self._segment.remove(removed[removed < self._covered_end])
 
+    def centre_by(self, prepared: PreparedCentring | None) -> None:
+        """Search by vectors centred by other means from now on, or by vectors as they are.
+
+        Searches are exact scans until a segment of such vectors is adopted.
+        """
+        self.columns.centre_by(prepared)
+        self._segment = None
+        self._recentred = NO_SLOTS
+
     def search(
         self,
         queries: Floats,
+        cameras: Sequence[str | None],
         limit: int,
         wanted: SearchFilter = EVERY_CROP,
         grouped: bool = False,
@@ -122,11 +152,16 @@ class GalleryIndex:
         self.searches += 1
         proposed = limit * CROPS_PER_GROUP
         if grouped and wanted == EVERY_CROP and self._can_use_codes(proposed):
-            nearest = self.search(queries, proposed, by=by)
+            nearest = self.search(queries, cameras, proposed, by=by)
             first = first_positions(nearest.sets)
             if len(first) >= limit:
                 return nearest[first[:limit]]
-        query = mean_direction(queries)
+        means = self.columns.means
+        if means is None:
+            query = mean_direction(queries)
+        else:
+            codes = self.columns.code_cameras(cameras)
+            query = mean_direction(centre_features(queries, codes, means))
         direction = query.astype(np.float32)
         passing = self.columns.select(wanted)
         sets = self.columns.tracks() if by == "track" else self.columns.groups
@@ -144,6 +179,7 @@ class GalleryIndex:
             limit=limit,
             searched=len(passing),
             grouped=grouped,
+            centre=None if means is None else partial(self._centre, means),
         )
 
     def moments(self, slots: Integers) -> Moments:
@@ -181,23 +217,44 @@ class GalleryIndex:
         added = int(np.count_nonzero(columns.valid[self._covered_end : columns.size]))
         deleted = covered - (columns.count - added)
         is_misplaced = self._segment is not None and self._is_on_device != bool(device)
-        if not is_misplaced and added + deleted <= max(DELTA_ROWS, DELTA_SHARE * covered):
+        changed = added + deleted + len(self._recentred)
+        if not is_misplaced and changed <= max(DELTA_ROWS, DELTA_SHARE * covered):
             return None
         # A segment also covers crops that are set aside, as they may come back.
         slots = np.flatnonzero(columns.valid[: columns.size])
+        crops = columns.compared(slots, columns.means)
         if device and columns.count:
             from service.index.gpu import DeviceVectors
 
-            return partial(DeviceVectors, device, columns, slots)
+            return partial(DeviceVectors, device, columns, crops)
         if columns.count >= CODED_ROWS:
-            return partial(ProductCodes, columns, slots)
+            return partial(ProductCodes, columns, crops)
         self._segment = None
+        self._recentred = NO_SLOTS
         return None
 
     def adopt(self, segment: Segment) -> None:
-        # Crops may have been deleted while it was built.
-        segment.remove(segment.slots[~self.columns.valid[segment.slots]])
+        """Propose crops by a segment, unless searches centre by other means than when it began."""
+        crops = segment.crops
+        if crops.means is not self.columns.means:
+            return
+        # Crops may have been deleted or relabelled while it was built.
+        is_living = self.columns.valid[crops.slots]
+        segment.remove(crops.slots[~is_living])
         self._segment = segment
+        self._recentred = NO_SLOTS
+        if crops.means is not None:
+            is_recentred = self.columns.cameras[crops.slots] != crops.cameras
+            self._leave(segment, crops.slots[is_living & is_recentred])
+
+    def _leave(self, segment: Segment, recentred: Slots) -> None:
+        """Remove crops from a segment; searches compare them exactly."""
+        covered = recentred[recentred < self._covered_end]
+        segment.remove(covered)
+        self._recentred = np.union1d(self._recentred, covered)
+
+    def _centre(self, means: CameraMeans, features: Array, slots: Slots) -> Array:
+        return centre_features(features, self.columns.cameras[slots], means)
 
     def _find_nearest_of_sets(
         self, passing: Slots, query: Floats, limit: int, sets: Integers
@@ -205,17 +262,17 @@ class GalleryIndex:
         scores = self.columns.cosines(passing, query)
         _, group = np.unique(sets[passing], return_inverse=True)
         best = np.full(group.max(initial=-1) + 1, -np.inf, np.float32)
-        np.maximum.at(best, group, scores)
+        lowest, tolerance = self._bound(passing, scores)
+        np.maximum.at(best, group, lowest)
         last = np.partition(best, -limit)[-limit] if len(best) > limit else -np.inf
-        return passing[scores >= np.maximum(best[group], last) - TOLERANCE]
+        return passing[scores >= np.maximum(best[group], last) - tolerance]
 
     def _find_nearest(self, passing: Slots, query: Floats, limit: int, unfiltered: bool) -> Slots:
         if len(passing) <= limit:
             return passing
         segment = self._segment
         if segment:
-            covered = np.searchsorted(passing, self._covered_end)
-            proposed = passing[:covered]
+            proposed, others = self._split_by_cover(passing)
             # A segment knows which of its crops are deleted, but not which are set aside.
             is_filtered = not unfiltered or len(passing) < self.columns.count
             if not isinstance(segment, ProductCodes):
@@ -229,12 +286,40 @@ class GalleryIndex:
             elif unfiltered and self._can_use_codes(limit):
                 nearest = segment.nearest(query, limit)
                 nearest = nearest[self.columns.are_searchable(nearest)]
+                nearest = self._without_recentred(nearest)
                 # If deletions left too few, compare all crops.
                 proposed = nearest if len(nearest) >= limit else proposed
-            passing = np.concatenate([proposed, passing[covered:]])
+            passing = np.concatenate([proposed, others])
+            if len(self._recentred):
+                passing.sort()
         scores = self.columns.cosines(passing, query)
-        last = np.partition(scores, -limit)[-limit]
-        return np.asarray(passing[scores >= last - TOLERANCE], np.int64)
+        lowest, tolerance = self._bound(passing, scores)
+        last = np.partition(lowest, -limit)[-limit]
+        return np.asarray(passing[scores >= last - tolerance], np.int64)
+
+    def _bound(self, slots: Slots, scores: Floats) -> tuple[Floats, Floats | float]:
+        """Return what the scores are at least, and by how much they may be larger, `(n,)` each.
+
+        Without centring all have the same error, and the sum of two is allowed for at once.
+        """
+        centring = self.columns.centring
+        if centring is None:
+            return scores, TOLERANCE
+        errors = TOLERANCE * centring.scales[slots]
+        return scores - errors, errors
+
+    def _split_by_cover(self, passing: Slots) -> tuple[Slots, Slots]:
+        """Split slots, ascending, into those that the segment covers and the others."""
+        end = np.searchsorted(passing, self._covered_end)
+        covered = passing[:end]
+        if not len(self._recentred):
+            return covered, passing[end:]
+        is_recentred = np.isin(covered, self._recentred)
+        others = np.concatenate([covered[is_recentred], passing[end:]])
+        return covered[~is_recentred], others
+
+    def _without_recentred(self, slots: Slots) -> Slots:
+        return slots[~np.isin(slots, self._recentred)] if len(self._recentred) else slots
 
     def _can_use_codes(self, limit: int) -> bool:
         segment = self._segment

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from model.arrays import Floats
+from service.index.centring import ComparedCrops
 from service.index.columns import Columns, Slots
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class DeviceVectors:
     """Unit-length vectors of some crops on a device; only deletions change them, to 0.
 
     Attributes:
+        crops: the covered crops, and what was subtracted from them.
         slots: slots of the covered crops, ascending, including deleted ones.
         dtype: type of the stored vectors, `float32` or `float16`.
         bytes: memory that they take.
@@ -65,13 +67,19 @@ class DeviceVectors:
     recall = None
 
     def __init__(
-        self, device: str, columns: Columns, slots: Slots, between: Callable[[], None]
+        self, device: str, columns: Columns, crops: ComparedCrops, between: Callable[[], None]
     ) -> None:
         """Copy crops to a device such as `cuda:0`, and compare the ways of searching them.
+
+        Args:
+            crops: by ascending slots.
+            between: called now and then; its errors are raised.
 
         Raises:
             torch.OutOfMemoryError: the device has too little memory.
         """
+        self.crops = crops
+        slots = crops.slots
         self.slots = slots
         self.dtype = "float16" if len(slots) >= FLOAT16_ROWS else "float32"
         self._vectors = torch.empty(
@@ -82,7 +90,7 @@ class DeviceVectors:
         self._is_deleted = torch.zeros(len(slots), dtype=torch.bool, device=device)
         self._deleted_rows = np.zeros(len(slots), np.bool_)
         self.bytes = self._vectors.nbytes
-        for part, units in columns.unit_parts(slots):
+        for part, units in columns.unit_parts(crops):
             between()
             self._vectors[part] = torch.from_numpy(units)
         self._faiss = find_faiss_search(device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from model.arrays import Floats
@@ -54,6 +54,7 @@ class SearchedIndex(Protocol):
     def search(
         self,
         queries: Floats,
+        cameras: Sequence[str | None],
         limit: int,
         wanted: SearchFilter = EVERY_CROP,
         grouped: bool = False,
@@ -63,6 +64,8 @@ class SearchedIndex(Protocol):
 
         Args:
             queries: features `(m, d)` of one person, not of unit length.
+            cameras: the camera of each of the queries, if it is known; an index that does not
+                centre ignores it.
             limit: maximum number of crops.
             wanted: filter on the crops; passes all by default.
             grouped: return the nearest crop of each of the `limit` nearest identities (or tracks);

@@ -15,6 +15,7 @@ import faiss
 import numpy as np
 
 from model.arrays import Floats
+from service.index.centring import ComparedCrops
 from service.index.columns import Columns, Slots
 
 BITS = 4
@@ -38,32 +39,35 @@ class ProductCodes:
     """Product codes of some crops; a code is overwritten when its crop is deleted.
 
     Attributes:
+        crops: the covered crops, and what was subtracted from them.
         slots: slots of the covered crops, ascending, including deleted ones.
         recall: measured mean share of the 100 nearest other crops that are found, 0 to 1; None if
             it is too low or an exact scan is at least as fast. Then no codes are kept.
     """
 
-    def __init__(self, columns: Columns, slots: Slots, between: Callable[[], None]) -> None:
+    def __init__(self, columns: Columns, crops: ComparedCrops, between: Callable[[], None]) -> None:
         """Encode crops, then measure recall and time on them.
 
         Args:
-            slots: slots of the crops, ascending; samples are drawn from these.
+            crops: by ascending slots; samples are drawn from these.
             between: called now and then; its errors are raised.
         """
-        self.slots = slots
+        self.crops = crops
+        self.slots = crops.slots
         self.recall: float | None = None
         dimension = columns.dimension
         parts = dimension if dimension % 2 else dimension // 2
         self._index: Any = faiss.IndexPQFastScan(dimension, parts, BITS, faiss.METRIC_INNER_PRODUCT)
         random = np.random.default_rng(0)
 
-        def sample(count: int) -> Slots:
-            count = min(len(slots), count)
-            return np.sort(random.choice(slots, count, replace=False, shuffle=False))
+        def sample(count: int) -> ComparedCrops:
+            count = min(len(crops.slots), count)
+            rows = random.choice(len(crops.slots), count, replace=False, shuffle=False)
+            return crops.at(np.sort(rows))
 
         self._index.pq.cp.niter = TRAINING_ROUNDS
         self._index.train(columns.units(sample(TRAINING_SAMPLE)))
-        for _, units in columns.unit_parts(slots):
+        for _, units in columns.unit_parts(crops):
             between()
             self._index.add(units)
         recall, share_of_time = self._measure(columns, sample(RECALL_SAMPLE), between)
@@ -108,7 +112,7 @@ class ProductCodes:
             packer.pack_1(zero_code, offset, blocks[block : block + 1])
 
     def _measure(
-        self, columns: Columns, query_slots: Slots, between: Callable[[], None]
+        self, columns: Columns, queries: ComparedCrops, between: Callable[[], None]
     ) -> tuple[float, float]:
         """Return recall with crops as queries, and the time as a share of an exact scan's."""
         wanted = min(RECALL_DEPTH, len(self.slots) - 1)
@@ -117,13 +121,13 @@ class ProductCodes:
         hits = 0
         exact_seconds: list[float] = []
         seconds: list[float] = []
-        units = columns.units(query_slots)
+        units = columns.units(queries)
         # The vector of a crop that was deleted meanwhile is erased, and near to no other.
         there = units.any(axis=1)
-        queries = list(zip(query_slots[there].tolist(), units[there], strict=True))
-        if not queries:
+        living = list(zip(queries.slots[there].tolist(), units[there], strict=True))
+        if not living:
             return 0.0, 1.0
-        for slot, unit in queries:
+        for slot, unit in living:
             between()
             began = time.perf_counter()
             cosines = columns.cosines(self.slots, unit)
@@ -140,4 +144,4 @@ class ProductCodes:
             nearer = (reached >= last - TOLERANCE) & (proposed != slot)
             hits += min(int(np.count_nonzero(nearer)), wanted)
         share_of_time = float(np.median(seconds) / np.median(exact_seconds))
-        return hits / (wanted * len(queries)), share_of_time
+        return hits / (wanted * len(living)), share_of_time

@@ -135,6 +135,7 @@ class MilvusIndex:
     def search(
         self,
         queries: NDArray[np.float32],
+        _: Sequence[str | None],
         limit: int,
         wanted: SearchFilter = EVERY_CROP,
         grouped: bool = False,
@@ -190,7 +191,7 @@ class MilvusIndex:
         searched = crops if is_cut else len(confirmed)
         rows = np.arange(len(confirmed))
         best = best_candidates(
-            slots, groups, groups, vectors, rows, direction, limit, searched, grouped
+            slots, groups, groups, vectors, rows, direction, limit, searched, grouped, None
         )
         return replace(best, version=state.version)
 

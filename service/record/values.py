@@ -208,6 +208,7 @@ class CropsChange:
 
 
 CalibrationMode = Literal["on", "frozen", "off"]
+CentringMode = Literal["auto", "off"]
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,7 @@ class GallerySettings:
         retention_from: whether a crop's age counts from its capture (from its enrollment if that is
             unknown) or always from its enrollment.
         time_evidence: whether results follow times of capture besides appearance.
+        centring: whether searches may subtract the means of cameras (`auto`) or never do (`off`).
     """
 
     retention_days: int | None = None
@@ -229,6 +231,7 @@ class GallerySettings:
     retention_from: RetentionFrom = "captured"
     retention_hours: int | None = None
     time_evidence: bool = False
+    centring: CentringMode = "auto"
 
     @property
     def retention(self) -> timedelta | None:

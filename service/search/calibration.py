@@ -9,11 +9,11 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from gmn_client.models import (
     CalibrationReason,
     CalibrationState,
     GalleryCalibration,
+    GalleryCentring,
     Verdict,
 )
 from model.arrays import Array, Floats
@@ -35,9 +36,11 @@ from model.search_calibration import SearchCalibration, artefact_search_calibrat
 from model.stored import is_absent
 from service.engine.networks import LoadedModel
 from service.gallery.gallery import Gallery
+from service.ops.threads import heartbeat
 from service.record.calibrations import KEPT_SEARCHES
 from service.record.record import Record
 from service.record.values import CalibrationMode, PublishedCalibration
+from service.search.means import CentringFit, StoredMeans
 
 log = logging.getLogger(__name__)
 VERSION_DIGITS = 8
@@ -63,6 +66,8 @@ WHY: Mapping[CalibrationReason | None, str] = {
     "few_scored": f": fewer than {RANKS} people were scored",
     "shallow_search": ": a search with this rerank_depth is too shallow for the gallery's",
 }
+# Reasons for which a search has no level of its own.
+WITHOUT_LEVEL: Sequence[CalibrationReason] = ("few_identities", "few_scored")
 NOTE_OF_ONE_PICTURE = (
     f"They are those of one picture, until {FEW_IDENTITIES} people in this gallery have several."
 )
@@ -83,6 +88,10 @@ class Publication(BaseModel):
         times: version of the learned times in the scores that it was fitted to; None for none.
         likelihood: the likelihood ratio of two crops by scores without times; None if too few
             people have pairs, or if times are in the scores.
+        centring: the means, in that of cosines without times; None if none were fitted.
+        centred_by: version of the means that the vectors were centred by when it was fitted; it
+            is used only while searches centre by them. None without centring.
+        spreads: those of cameras by name, if the scores are cosines; None if none were measured.
         version: digest of the stored text, which does not contain it.
     """
 
@@ -98,6 +107,9 @@ class Publication(BaseModel):
     rule_since: float | None = None
     times: str | None = Field(None, exclude_if=is_absent)
     likelihood: LikelihoodRatio | None = Field(None, exclude_if=is_absent)
+    centring: CentringFit | None = Field(None, exclude_if=is_absent)
+    centred_by: str | None = Field(None, exclude_if=is_absent)
+    spreads: Mapping[str, float] | None = Field(None, exclude_if=is_absent)
     version: str = Field("", exclude=True)
 
     @property
@@ -166,6 +178,7 @@ class CurrentCalibration:
         published: the published calibration; None if the artefact's is used.
         likelihood: the likelihood ratio of two crops, by their scores without times; None if it is
             not offered.
+        means: the means by which the gallery is centred; None without centring.
     """
 
     model: LoadedModel
@@ -180,6 +193,30 @@ class CurrentCalibration:
     stored: int = 0
     published: Publication | None = None
     likelihood: LikelihoodRatio | None = None
+    means: StoredMeans | None = None
+
+    @property
+    def centred_by(self) -> str | None:
+        return None if self.means is None else self.means.version
+
+    @property
+    def of_plain_vectors(self) -> CurrentCalibration:
+        """The same calibration for cosines of vectors that are not centred."""
+        if self.means is None:
+            return self
+        return replace(self, published=None, likelihood=None, means=None)
+
+    @property
+    def by_centred_cosine(self) -> bool:
+        """True if the scores are cosines of centred vectors, unlike those of the artefact."""
+        return self.means is not None and self.scoring == "cosine"
+
+    def spread(self, cameras: Sequence[str | None]) -> float:
+        """Return the mean spread of the cameras of a query's pictures; that of others is 1."""
+        spreads = self.published.spreads if self.published else None
+        if not spreads:
+            return 1.0
+        return float(np.mean([spreads.get(camera or "", 1.0) for camera in cameras]))
 
     @property
     def by_level(self) -> bool:
@@ -205,6 +242,7 @@ class CurrentCalibration:
         galleries: int = 1,
         pictures: int = 1,
         crops: int = 0,
+        spread: float = 1.0,
     ) -> Judge:
         """Choose thresholds for a search.
 
@@ -218,12 +256,18 @@ class CurrentCalibration:
                 an equal share of the rate.
             pictures: number of pictures of one person that are averaged.
             crops: number of crops that the search covers, which counts for few identities.
+            spread: `spread` of the query's cameras.
         """
         state = self.as_state(identities, level, shallow)
         fitted: GalleryThresholds | SearchCalibration = self.artefact
-        if identities < FEW_IDENTITIES:
+        if self.by_centred_cosine and self.published:
+            fitted = self.published.calibration
+            if state.reason in WITHOUT_LEVEL:
+                level = self.published.level * spread
+        elif identities < FEW_IDENTITIES:
             fitted = self.few
             level = 0.0
+            spread = 1.0
             # The artefact's thresholds for K people hold for up to two crops of each. Above that, c
             # crops of a person raise a stranger's best score about as √(c/2) people do.
             identities = max(identities, round(math.sqrt(identities * crops / 2)))
@@ -246,7 +290,7 @@ class CurrentCalibration:
             uncertain = fitted.threshold(uncertain_rate, identities)
             probability = fitted.probability
         else:
-            tail = fitted.tail(identities, pictures)
+            tail = fitted.tail(identities, pictures, spread)
             level = level or 0.0
             match = tail.threshold(match_rate, level)
             uncertain = tail.threshold(uncertain_rate, level)
@@ -271,7 +315,9 @@ class CurrentCalibration:
         elif self.published.calibration.extrapolated(identities):
             reason = "extrapolated"
         model_version = self.model.calibration_version
-        if self.published is None or self.setting == "off" or reason not in (None, "extrapolated"):
+        without_level = self.by_centred_cosine and reason in WITHOUT_LEVEL
+        is_own = without_level or reason in (None, "extrapolated")
+        if self.published is None or self.setting == "off" or not is_own:
             return CalibrationState(
                 state="artefact" if self.setting == "on" else self.setting,
                 reason=reason,
@@ -280,10 +326,14 @@ class CurrentCalibration:
                 version=model_version,
             )
         fitted = self.published
+        beyond = identities if reason == "extrapolated" else None
+        basis = _describe_basis(fitted, beyond, self.setting == "frozen")
+        if without_level:
+            basis = f"{basis[:-1]}, at the mean level of their searches{WHY[reason]}."
         state = CalibrationState(
             state="own" if self.setting == "on" else "frozen",
             reason=reason,
-            basis=_describe_basis(fitted, identities if reason else None, self.setting == "frozen"),
+            basis=basis,
             identities=fitted.identities,
             crops=fitted.crops,
             searches=fitted.searches,
@@ -323,6 +373,21 @@ def _describe_basis(fitted: Publication, beyond: int | None, frozen: bool) -> st
     return f"Thresholds from {' and '.join(parts)}{wider}{', frozen' if frozen else ''}."
 
 
+class CalibrationInUse(NamedTuple):
+    """The calibrations that judge a gallery's searches.
+
+    Attributes:
+        published: by kind of score.
+        means: those by which the vectors are centred; None without centring.
+    """
+
+    published: Mapping[str, Publication]
+    means: StoredMeans | None
+
+
+NOTHING_PUBLISHED = CalibrationInUse({}, None)
+
+
 class GalleryCalibrations:
     """The calibrations of all galleries, and the scores of searches that are not stored yet.
 
@@ -356,7 +421,10 @@ class GalleryCalibrations:
                 default = self._artefacts[embedder, model.description.default_scoring, is_timed]
                 self._artefacts[embedder, None, is_timed] = default
         self._lock = threading.Lock()
-        self._published: dict[int, dict[str, Publication]] = {}
+        # The calibrations of each gallery as they were read last. Searches use them once the
+        # gallery's index is centred by their means.
+        self._newest: dict[int, dict[str, Publication]] = {}
+        self._in_use: dict[int, CalibrationInUse] = {}
         self._stored: dict[CalibrationKey, int] = {}
         self._waiting: dict[CalibrationKey, dict[str, bytes]] = {}
         # Only the most recently used calibrations are kept.
@@ -381,16 +449,67 @@ class GalleryCalibrations:
             self._models[embedder].require_scoring(scoring)
         artefact = self._artefacts[embedder, scoring, timed]
         setting = gallery.settings.calibration
-        published = self._published.get(gallery_id, {})
+        published, means = self._in_use.get(gallery_id, NOTHING_PUBLISHED)
         # Times are no part of it: a search with times has the ratios of one without.
         by_appearance = published.get(self._artefacts[embedder, scoring, False].score_kind)
-        return replace(
+        current = replace(
             artefact,
             setting=setting,
             stored=self._stored.get((gallery_id, artefact.score_kind), 0),
             published=published.get(artefact.score_kind),
             likelihood=by_appearance.likelihood if by_appearance and setting != "off" else None,
+            means=means,
         )
+        if current.published is None and current.by_centred_cosine:
+            # The artefact's thresholds are not for centred cosines, with times or without.
+            return replace(current, published=by_appearance)
+        return current
+
+    def newest(self, gallery: Gallery) -> Mapping[str, Publication]:
+        """Return the published calibrations by kind of score, in use already or soon."""
+        return self._newest.get(gallery.gallery_id, {})
+
+    def has_means(self, gallery: Gallery) -> bool:
+        """Return whether the record has means of a gallery, whether searches use them or not."""
+        return any(
+            published.centring is not None and published.centring.means is not None
+            for published in self.newest(gallery).values()
+        )
+
+    def wanted_means(self, gallery: Gallery) -> StoredMeans | None:
+        """Return the means by which a gallery has to be centred; None for none."""
+        settings = gallery.settings
+        if gallery.own_index is None or "off" in (settings.calibration, settings.centring):
+            return None
+        by_cosine = self._artefacts[gallery.embedder, "cosine", False].score_kind
+        published = self.newest(gallery).get(by_cosine)
+        return published.centring.means if published and published.centring else None
+
+    def centre(self, gallery: Gallery) -> None:
+        """Centre the index of a gallery that nobody searches yet; blocks."""
+        index = gallery.own_index
+        means = self.wanted_means(gallery)
+        if index is not None and means is not None:
+            codes = index.columns.code_means(means.named)
+            index.centre_by(index.columns.prepare_centring(means.version, codes, heartbeat))
+
+    def settle(self, gallery: Gallery) -> None:
+        """Have searches use the newest calibrations, unless the index has to be centred first.
+
+        Call it while the device is held, after anything that `wanted_means` depends on has changed.
+        """
+        index = gallery.own_index
+        means = self.wanted_means(gallery)
+        version = None if means is None else means.version
+        if index is not None and means is None and index.centred_by is not None:
+            index.centre_by(None)
+        if index is None or index.centred_by == version:
+            usable = {
+                kind: published
+                for kind, published in self.newest(gallery).items()
+                if published.centred_by == version
+            }
+            self._in_use[gallery.gallery_id] = CalibrationInUse(usable, means)
 
     def of(self, gallery: Gallery, timed: bool = False) -> list[CurrentCalibration]:
         """Return the calibration of each scoring; raises `NeedsReindex`."""
@@ -409,8 +528,37 @@ class GalleryCalibrations:
         default = model.default_scoring
         return GalleryCalibration(**vars(states[default]), scoring=default, scorings=states)
 
+    def describe_centring(self, gallery: Gallery) -> GalleryCentring:
+        """Describe the means by which a gallery is centred, or why it is not."""
+        settings = gallery.settings
+        if "off" in (settings.calibration, settings.centring):
+            return GalleryCentring(state="off")
+        if gallery.needs_reindex:
+            return GalleryCentring(state="not_fitted")
+        if not self._models[gallery.embedder].description.centres_by_camera:
+            return GalleryCentring(state="artefact")
+        if gallery.own_index is None:
+            return GalleryCentring(state="needs_own_index")
+        published, means = self._in_use.get(gallery.gallery_id, NOTHING_PUBLISHED)
+        by_cosine = published.get(self._artefacts[gallery.embedder, "cosine", False].score_kind)
+        fitted = by_cosine.centring if by_cosine else None
+        if fitted is None:
+            return GalleryCentring(state="not_fitted")
+        if fitted.gain is None:
+            return GalleryCentring(state="not_enough")
+        return GalleryCentring(
+            state="no_gain" if means is None else "on",
+            gain=round(fitted.gain.gain, 4),
+            standard_error=round(fitted.gain.standard_error, 4),
+            people=fitted.gain.people,
+            cameras=len(means.cameras) if means else 0,
+        )
+
     def reload(self, gallery: Gallery) -> None:
-        """Read the published calibrations of a gallery from the record; blocks."""
+        """Read the published calibrations of a gallery from the record; blocks.
+
+        Searches use them after `settle`.
+        """
         publications: dict[str, Publication] = {}
         published = self._record.calibrations.published(gallery.gallery_id)
         for score_kind, stored in published.items():
@@ -421,15 +569,19 @@ class GalleryCalibrations:
                 publications[score_kind] = publication
         if not publications:
             # The record dropped the calibration with its searches, so drop those in memory as well.
-            self.forget(gallery)
-            return
+            self._forget_searches(gallery)
         with self._lock:
-            self._published[gallery.gallery_id] = publications
+            self._newest[gallery.gallery_id] = publications
 
     def forget(self, gallery: Gallery) -> None:
+        self._forget_searches(gallery)
+        with self._lock:
+            self._newest.pop(gallery.gallery_id, None)
+            self._in_use.pop(gallery.gallery_id, None)
+
+    def _forget_searches(self, gallery: Gallery) -> None:
         gallery_id = gallery.gallery_id
         with self._lock:
-            self._published.pop(gallery_id, None)
             for by_key in (self._stored, self._recent, self._waiting):
                 for key in [key for key in by_key if key[0] == gallery_id]:
                     del by_key[key]

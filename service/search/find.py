@@ -141,7 +141,7 @@ async def run_search(
 
     Raises:
         AnswerTooLarge: the results of all searches have too much metadata.
-        EmbedderChanged: the gallery switched to another embedder after the search began.
+        SearchOutdated: the gallery has another embedder, or other means, than the search.
         IndexUnavailable: the external index does not answer.
         UnknownGallery: the gallery was deleted.
         UnknownCrop: a crop searched by was deleted.
@@ -179,7 +179,7 @@ async def find(search: Search, run: Executor, note_labels: NoteLabels = lambda _
         note_labels: is called with each part of the labels.
 
     Raises:
-        EmbedderChanged, IndexUnavailable, UnknownCrop, UnknownGallery: as in `run_search`.
+        SearchOutdated, IndexUnavailable, UnknownCrop, UnknownGallery: as in `run_search`.
         SearchIsLong: a search in turns has to be made instead.
     """
     with run.ranking(search):

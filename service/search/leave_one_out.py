@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from model.arrays import Array, Floats
 from model.calibration import Scoring
+from model.centring import CameraMeans
 from model.gallery_thresholds import LeftOutSearches, mean_scale
 from model.left_out import (
     PICTURES,
@@ -55,12 +56,16 @@ class NamedCrops:
         columns: columns with their vectors.
         slots: `(n,)`; or `(n, k)` for n queries that each average k crops.
         names, cameras: codes, `(n,)`; -1 for an unknown camera.
+        spreads: that of each crop's camera, `(n,)`; 1 if none was measured.
+        means: means that comparisons subtract, by codes of `columns`; None without centring.
     """
 
     columns: Columns
     slots: Integers
     names: Integers
     cameras: Integers
+    spreads: Array
+    means: CameraMeans | None = None
 
     def camera_codes(self) -> dict[str, int]:
         """Return the codes of known cameras of the crops, by name."""
@@ -70,17 +75,40 @@ class NamedCrops:
 
     @classmethod
     def of(cls, columns: Columns) -> NamedCrops:
-        """Select the living crops with an identity.
+        """Select the living crops with an identity, to be compared without centring.
 
         Call this on the thread that writes the columns; any thread may then read the vectors.
         """
         slots = columns.select(SearchFilter(named=True))
         cameras = columns.cameras[slots].astype(np.int64) - 1
-        return cls(columns, slots, columns.groups[slots], cameras)
+        return cls(columns, slots, columns.groups[slots], cameras, np.ones(len(slots)))
+
+    def compared_by(self, means: CameraMeans | None, spreads: Mapping[int, float]) -> NamedCrops:
+        """Return the crops to be compared by means and spreads.
+
+        Args:
+            means: by codes of `columns`; None to compare plain vectors.
+            spreads: by codes of `cameras`; that of any other camera is 1.
+        """
+        of_crops = [spreads.get(code, 1.0) for code in self.cameras.tolist()]
+        return replace(self, spreads=np.array(of_crops, np.float64), means=means)
 
     def at(self, positions: Integers | slice) -> NamedCrops:
-        names = self.names[positions]
-        return NamedCrops(self.columns, self.slots[positions], names, self.cameras[positions])
+        return replace(
+            self,
+            slots=self.slots[positions],
+            names=self.names[positions],
+            cameras=self.cameras[positions],
+            spreads=self.spreads[positions],
+        )
+
+    def units(self, slots: Integers) -> Floats:
+        """Return the vectors of some of the crops as comparisons use them; see `Columns.units`."""
+        return self.columns.units(self.columns.compared(slots, self.means))
+
+    def unit_parts(self) -> Iterator[tuple[slice, Floats]]:
+        """Yield the `units` of all crops in parts, each with its slice of the crops."""
+        return self.columns.unit_parts(self.columns.compared(self.slots, self.means))
 
     def by_name(self) -> NamedCrops:
         """Return the crops ordered by name, with names numbered in the order of their first crops.
@@ -177,7 +205,10 @@ class LeaveOneOut:
         searched: NamedCrops,
         times: LearnedTimes | None,
     ) -> dict[Kind, Array]:
-        """Return the nine best identity scores of each query by every kind of score, `(n, 9)`."""
+        """Return the nine best identity scores of each query by every kind of score, `(n, 9)`.
+
+        Scores of cosines are divided by the spread of the query's camera.
+        """
         leaders: dict[Kind, list[Array]] = {kind: [] for kind in _kinds(model, times)}
         calibrations = model.description.calibration.scorings
         threads = self.threads
@@ -206,7 +237,11 @@ class LeaveOneOut:
                 if log_odds is not None:
                     timed = scores + log_odds / calibrations[scoring].slope
                     leaders[scoring, True].append(await threads.run(leaders_by_name, timed, names))
-        return {kind: np.concatenate(parts) for kind, parts in leaders.items()}
+        found = {kind: np.concatenate(parts) for kind, parts in leaders.items()}
+        for scoring, is_timed in found:
+            if scoring == "cosine":
+                found[scoring, is_timed] /= queries.spreads[:, None]
+        return found
 
 
 def _kinds(model: LoadedModel, times: LearnedTimes | None) -> list[Kind]:
@@ -299,9 +334,9 @@ def _find_nearest(queries: NamedCrops, searched: NamedCrops) -> tuple[Integers, 
         Positions in `searched`, and cosines, `(n, c)`.
     """
     query_slots = queries.slots.reshape(len(queries.slots), -1)
-    units = queries.columns.units(query_slots).mean(axis=1)
+    units = queries.units(query_slots).mean(axis=1)
     cosines = np.empty((len(units), len(searched.slots)), np.float32)
-    for part, others in searched.columns.unit_parts(searched.slots):
+    for part, others in searched.unit_parts():
         cosines[:, part] = units @ others.T
     cosines[queries.names[:, None] == searched.names] = -np.inf
     starts = np.flatnonzero(np.diff(searched.names, prepend=-1))

@@ -33,8 +33,8 @@ async def fit_likelihood_ratios(
     second = crops.slots[pairs.second]
 
     def cosines() -> Floats:
-        units = crops.columns.units
-        return np.asarray(np.einsum("nd,nd->n", units(first), units(second)), np.float32)
+        products = np.einsum("nd,nd->n", crops.units(first), crops.units(second))
+        return np.asarray(products, np.float32)
 
     scores = {"cosine": await threads.run(cosines)}
     if "mnet" in model.description.scorings:

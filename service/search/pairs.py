@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gmn_client.models import CalibrationState, Explanation, PairScore
-from model.arrays import Floats, Pixels
+from model.arrays import Array, Floats, Pixels
 from model.calibration import PAIR_OPERATING_POINTS, SEARCH_OPERATING_POINTS, Scoring
+from model.centring import CameraMeans
 from model.crops.decode import CropProblem
 from model.explanation import CELLS, COLUMNS, ROWS, explain, variants
 from service.engine.admission import PER_IMAGE, Admission
@@ -17,13 +18,47 @@ from service.engine.device import DeviceThread, EmbeddedImage, retry_out_of_memo
 from service.engine.networks import LoadedModel
 from service.errors import InvalidField, UnusableImages
 from service.gallery.registry import GalleryRegistry
+from service.index.centring import centre_features
 from service.ops.metrics import Metrics
 from service.search.calibration import GalleryCalibrations, Judge
+from service.search.means import StoredMeans
 from service.search.options import PairOptions
 
 VARIANTS = 1 + CELLS
 # Other requests' work runs between two passes, each of about 50 ms on a CPU.
 VARIANTS_PER_PASS = 3
+
+
+@dataclass(frozen=True)
+class PairScoring:
+    """Scores pairs of features.
+
+    Attributes:
+        model: the model that made the features.
+        means: means of the gallery by which pairs are judged; None without centring.
+    """
+
+    model: LoadedModel
+    means: StoredMeans | None
+
+    def score(self, feature: Floats, others: Floats) -> dict[Scoring, Floats]:
+        """Compute all scores `(n,)` of a feature `(d,)` with others `(n, d)`, on the device thread.
+
+        Cosines are those of vectors without the mean of the whole gallery: a pair has no camera.
+        """
+        p = self._compared(feature[None])[0]
+        # The square root of the product is the same in either order of the two images.
+        cosines = [p @ q / np.sqrt((p @ p) * (q @ q)) for q in self._compared(others)]
+        scores: dict[Scoring, Floats] = {"cosine": np.clip(cosines, -1.0, 1.0).astype(np.float32)}
+        if "mnet" in self.model.description.scorings:
+            scores["mnet"] = self.model.networks.pair_scores(feature[None], others)
+        return scores
+
+    def _compared(self, features: Floats) -> Array:
+        if self.means is None:
+            return features.astype(np.float64)
+        of_gallery = CameraMeans(self.means.named.gallery, {})
+        return centre_features(features, np.zeros(len(features), np.int32), of_gallery)
 
 
 @dataclass(frozen=True)
@@ -70,10 +105,11 @@ class PairComparison:
             vectors = [image.vector for image in embedded if isinstance(image, EmbeddedImage)]
             if len(vectors) < 2:
                 raise UnusableImages(embedded)
-            scores = await self.device.run(_score_pairs, model, vectors[0], vectors[1][None])
+            score_pairs = PairScoring(model, current.means if current else None)
+            scores = await self.device.run(score_pairs.score, vectors[0], vectors[1][None])
             explanation = None
             if options.explain:
-                explanation = await self.explain(model, [first, second], scoring)
+                explanation = await self.explain(score_pairs, [first, second], scoring)
         score = float(scores[scoring][0])
         if gallery and current:
             level = current.published.level if current.published else None
@@ -99,7 +135,7 @@ class PairComparison:
         )
 
     async def explain(
-        self, model: LoadedModel, images: Sequence[bytes], scoring: Scoring
+        self, score_pairs: PairScoring, images: Sequence[bytes], scoring: Scoring
     ) -> Explanation:
         """Hide each region of both images in turn and score the remainder.
 
@@ -108,13 +144,14 @@ class PairComparison:
         images have been admitted.
 
         Args:
-            model: the model whose features are compared.
+            score_pairs: computes the scores.
             images: two images that could be embedded.
             scoring: the scoring that is explained.
 
         Raises:
             UnusableImages: the model has no finite vector for a variant.
         """
+        model = score_pairs.model
         crops = [await model.pipeline.resize(image) for image in images]
         features = [await self._embed_variants(model, crop) for crop in crops]
         usable = [bool(np.isfinite(feature).all()) for feature in features]
@@ -126,7 +163,7 @@ class PairComparison:
             raise UnusableImages([None if good else problem for good in usable])
 
         def scores(feature: Floats, others: Floats) -> Floats:
-            return _score_pairs(model, feature, others)[scoring]
+            return score_pairs.score(feature, others)[scoring]
 
         explanation = await self.device.run(explain, features[0], features[1], scores)
         return Explanation(
@@ -163,14 +200,3 @@ def _choose_operating_point(options: PairOptions) -> str:
             f"operating_point: {point} is not one of {', '.join(offered)}, which judge {judged}"
         )
     return point
-
-
-def _score_pairs(model: LoadedModel, feature: Floats, others: Floats) -> dict[Scoring, Floats]:
-    """Compute all scores `(n,)` of a feature `(d,)` with others `(n, d)`, on the device thread."""
-    p = feature.astype(np.float64)
-    # The square root of the product is the same in either order of the two images.
-    cosines = [p @ q / np.sqrt((p @ p) * (q @ q)) for q in others.astype(np.float64)]
-    scores: dict[Scoring, Floats] = {"cosine": np.clip(cosines, -1.0, 1.0).astype(np.float32)}
-    if "mnet" in model.description.scorings:
-        scores["mnet"] = model.networks.pair_scores(feature[None], others)
-    return scores

@@ -59,7 +59,7 @@ from service.search.find import (
 )
 from service.search.options import OperatingPoint, QueryOptions
 from service.search.query_features import NO_FEATURES, read_query_features
-from service.search.ranking import EmbedderChanged, Ranking, Search
+from service.search.ranking import Ranking, Search, SearchOutdated
 from service.search.times import QueryTimes, TimeEvidence
 from service.settings import QualityPolicy, Settings
 
@@ -235,8 +235,9 @@ class GallerySearch:
         if query.options.mode == "separate":
             queries = [[image] for image in query.images]
         while True:
-            # If a gallery changes its embedder, repeat all queries so that one model answers all.
-            with contextlib.suppress(EmbedderChanged):
+            # If a gallery changes its embedder or its means meanwhile, repeat all queries, so that
+            # one model answers all.
+            with contextlib.suppress(SearchOutdated):
                 searches, problems = await self._plan_searches(query)
                 cost = query.estimate_cost(searches.values())
                 admission.require_affordable(cost, fields, remedy)
@@ -393,7 +394,7 @@ class GallerySearch:
             The answer, or the error of this gallery alone.
 
         Raises:
-            EmbedderChanged, UnknownCrop: as in `run_search`.
+            SearchOutdated, UnknownCrop: as in `run_search`.
         """
         usable = [outcome for outcome in outcomes if isinstance(outcome, EmbeddedImage)]
         if usable:

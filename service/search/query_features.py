@@ -13,7 +13,7 @@ from service.gallery.registry import GalleryRegistry
 from service.record.record import Record
 from service.record.values import LabelledCrop
 from service.search.options import MOST_ASKING, QueryOptions
-from service.search.ranking import EmbedderChanged
+from service.search.ranking import SearchOutdated
 
 # Number of crops of an identity by which similar identities are searched, by their mean score.
 BEST_CROPS = 8
@@ -58,7 +58,7 @@ async def read_query_features(
         InvalidField: several cameras have a track with this id.
         UnknownGallery, UnknownCrop, UnknownTrack, UnknownIdentity: the crops do not exist.
         NeedsReindex: no loaded model has the embedder of the crops.
-        EmbedderChanged: the gallery is switching to another embedder.
+        SearchOutdated: the gallery is switching to another embedder.
     """
     if options.vector is not None:
         return QueryFeatures(
@@ -71,7 +71,7 @@ async def read_query_features(
     features = await galleries.read(_read_crops, record, gallery, options)
     if features.embedder != embedder:
         await galleries.catch_up()
-        raise EmbedderChanged
+        raise SearchOutdated
     return features
 
 

@@ -47,8 +47,11 @@ COUNTS_ALL = (
 )
 
 
-class EmbedderChanged(InputProblem):
-    """The gallery switched to another embedder during the search, which must be repeated."""
+class SearchOutdated(InputProblem):
+    """The gallery switched to another embedder, or is centred otherwise, since the search began.
+
+    The search must be repeated.
+    """
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,13 @@ class Search:
         return [camera for camera in cameras if camera]
 
     @property
+    def cameras_of_queries(self) -> list[str | None]:
+        """The camera of each query; None if it is unknown."""
+        if self.query_crops:
+            return [crop.camera for crop in self.query_crops]
+        return [self.options.camera] * len(self.queries)
+
+    @property
     def needs_labels(self) -> bool:
         """True if the search filters or groups by labels that are read when they are needed."""
         return bool(self.options.wanted.metadata) or self.options.group_by == "track"
@@ -192,11 +202,15 @@ class Search:
             began: when the search began, by `time.perf_counter`; it begins now if None.
 
         Raises:
-            EmbedderChanged: the gallery has another embedder than `current`.
+            SearchOutdated: the gallery has another embedder than `current`, or other means.
         """
         began = time.perf_counter() if began is None else began
+        own = self.gallery.own_index
+        centred_by = None if own is None else own.centred_by
         if self.gallery.embedder != self.current.model.embedder:
-            raise EmbedderChanged
+            raise SearchOutdated
+        if centred_by != self.current.centred_by:
+            raise SearchOutdated
         wanted = self._filter()
         options = self.options
         index = self.gallery.index
@@ -206,7 +220,8 @@ class Search:
         candidate_count = max(options.top_k, depth, ORDERED_CROPS if by_cosine else 0)
         needs_level = self.sample or self.current.by_level
         near_count = max(candidate_count, NEAR) if needs_level else candidate_count
-        near = index.search(self.queries, near_count, wanted, by=options.group_by)
+        cameras = self.cameras_of_queries
+        near = index.search(self.queries, cameras, near_count, wanted, by=options.group_by)
         candidates = near[:candidate_count]
         identities = index.identities(wanted)
 
@@ -225,7 +240,9 @@ class Search:
             result_count = len(first_positions(candidates.sets))
         if result_count < options.top_k and len(candidates.slots) < candidates.searched:
             # The head has too few identities: append the nearest crops of others.
-            groups = index.search(self.queries, options.top_k, wanted, True, options.group_by)
+            groups = index.search(
+                self.queries, cameras, options.top_k, wanted, True, options.group_by
+            )
             candidates = candidates[:head].extended(groups)
         time_log_odds = None
         if self.times:
@@ -303,6 +320,7 @@ class Search:
             galleries=self.galleries,
             pictures=len(self.queries),
             crops=candidates.searched,
+            spread=self.current.spread(self.cameras_of_queries),
         )
         if proposal.counts_all:
             judge = replace(judge, state=with_note(judge.state, "counts_all", COUNTS_ALL))
@@ -426,7 +444,8 @@ class Search:
             return scored, people_cosines
         for depth in (NEAR, DEEPEST):
             if depth == DEEPEST:
-                near = self.gallery.index.search(self.queries, DEEPEST, wanted)
+                cameras = self.cameras_of_queries
+                near = self.gallery.index.search(self.queries, cameras, DEEPEST, wanted)
             extended = scored.extended(near[first_positions(near.groups)], MORE_PAIRS)
             deeper_cosines = leading_scores(extended, extended.cosines, joins_at)
             if len(deeper_cosines) == RANKS:

@@ -41,6 +41,7 @@ from service.search.calibration import (
 )
 from service.search.leave_one_out import LeaveOneOut, NamedCrops
 from service.search.likelihood import fit_likelihood_ratios
+from service.search.means import CentringFit, CentringFitter
 from service.search.times import LearnedTimes, TimeEvidence
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ REFIT_AFTER_SEARCHES = 16
 REFIT_AFTER_SECONDS = 60
 # A gallery is refitted when its identities or crops have grown or shrunk by this factor.
 GROWTH = 1.2
+# Deleted crops are in means until these are fitted again: after this time in a changed gallery.
+MEANS_LAST_SECONDS = 86400.0
 LOOK_EVERY_SECONDS = 2.0
 REST_AFTER_FAILURE_SECONDS = 60.0
 # A gallery that grows all the time is fitted for at most a tenth of the time.
@@ -85,6 +88,7 @@ class CalibrationFitter:
 
     Attributes:
         left_out: searches galleries with their own named crops.
+        centring: fits the means of galleries.
         times: what the galleries have learned about times.
         threads: the calibration's thread.
     """
@@ -95,6 +99,7 @@ class CalibrationFitter:
     models: Mapping[str, LoadedModel]
     device: DeviceThread
     left_out: LeaveOneOut
+    centring: CentringFitter
     times: TimeEvidence
     threads: MonitoredThreadPool
 
@@ -185,20 +190,40 @@ class CalibrationFitter:
         times = self.times.of(gallery)
         currents = self._calibrations_of(gallery, times)
         entry = await self.galleries.read(self.record.galleries.get, gallery.gallery_id)
-        if entry is None or entry.identities < FEW_IDENTITIES:
+        if entry is None:
             return math.inf
         version = times.version if times else None
+        newest = self.calibrations.newest(gallery)
+        former = newest.get(_of_cosine(currents).score_kind)
+        seconds_left = _seconds_of_means(former, entry)
+        if entry.identities < FEW_IDENTITIES:
+            if seconds_left <= 0.0:
+                # Nothing else can be fitted, and the means may have deleted crops in them.
+                await self._drop(gallery)
+            return max(0.0, seconds_left)
+        centring = former.centring if former else None
+        spreads = (former.spreads if former else None) or {}
+        is_centrable = self._is_centrable(gallery)
         # A calibration with times is fitted again whenever the gallery has learned them anew.
         due = {
             current.timed
             for current in currents
-            if _has_outgrown(current.published, entry)
-            or (current.timed and current.published and current.published.times != version)
+            if _is_due(newest.get(current.score_kind), entry, current, version, centring)
         }
+        if seconds_left <= 0.0 or (centring is not None) != is_centrable:
+            due.add(False)
         if not due:
-            return math.inf
+            return seconds_left
         await self.galleries.wait_for_version(gallery, entry.version)
         crops = await self.read_named_crops(gallery)
+        if False in due:
+            centring = None
+            spreads = {}
+            if is_centrable:
+                # Scores with times are to be of the same vectors.
+                due |= {current.timed for current in currents}
+                centring, spreads = await self.centring.fit(entry, crops.columns)
+        crops = await self.device.run(_prepare, crops, centring, spreads)
         left_out = await self.left_out.search(model, crops, times)
         scales = await self.left_out.measure_mean_scales(model, entry.gallery_id, crops, times)
         ratios = {}
@@ -210,11 +235,16 @@ class CalibrationFitter:
             if searches and current.timed in due:
                 stored = await self._read_stored(gallery, current.score_kind)
                 fitted = await self.threads.run(_fit_gallery, stored, searches, scales[kind], entry)
+                changes: dict[str, object] = {"centred_by": centring.version if centring else None}
                 if current.timed:
-                    fitted = fitted.model_copy(update={"times": version})
+                    changes["times"] = version
                 else:
-                    likelihood = ratios.get(current.scoring)
-                    fitted = fitted.model_copy(update={"likelihood": likelihood})
+                    changes["likelihood"] = ratios.get(current.scoring)
+                    if current.scoring == "cosine":
+                        changes["centring"] = centring
+                if current.scoring == "cosine" and spreads:
+                    changes["spreads"] = spreads
+                fitted = fitted.model_copy(update=changes)
                 await self._publish(gallery, stored, fitted, entry.generation)
         return 0.0
 
@@ -223,8 +253,19 @@ class CalibrationFitter:
         if gallery.needs_reindex or gallery.settings.calibration != "on":
             return None
         times = self.times.of(gallery)
-        published = [current.published for current in self._calibrations_of(gallery, times)]
-        return gallery.version, gallery.embedder, published, times and times.version
+        published = dict(self.calibrations.newest(gallery))
+        return (
+            gallery.version,
+            gallery.embedder,
+            gallery.settings.centring,
+            published,
+            times and times.version,
+        )
+
+    def _is_centrable(self, gallery: Gallery) -> bool:
+        may_centre = self.models[gallery.embedder].description.centres_by_camera
+        has_own_index = gallery.own_index is not None
+        return may_centre and has_own_index and gallery.settings.centring == "auto"
 
     def _calibrations_of(
         self, gallery: Gallery, times: LearnedTimes | None
@@ -280,6 +321,14 @@ class CalibrationFitter:
             await self.galleries.write(self.record.calibrations.add_searches, *key, rows)
         return recorded
 
+    async def _drop(self, gallery: Gallery) -> None:
+        change = self.record.galleries.change
+        await self.galleries.change(
+            "change-gallery",
+            gallery,
+            lambda gallery_id: change(gallery_id, {}, reset_calibration=True),
+        )
+
     async def _publish(
         self,
         gallery: Gallery,
@@ -297,13 +346,59 @@ class CalibrationFitter:
         def publish() -> None:
             body = fitted.model_dump_json()
             if records.publish(*stored.key, body, stored.version, stored.counted, generation):
-                self.calibrations.reload(gallery)
+                self.galleries.reload_calibration(gallery)
 
         await self.galleries.write(publish)
 
 
-def _has_outgrown(fitted: Publication | None, entry: GalleryRecord) -> bool:
-    if fitted is None or not fitted.is_current:
+def _of_cosine(currents: Sequence[CurrentCalibration]) -> CurrentCalibration:
+    (by_cosine,) = [
+        current for current in currents if current.scoring == "cosine" and not current.timed
+    ]
+    return by_cosine
+
+
+def _prepare(
+    crops: NamedCrops, centring: CentringFit | None, spreads: Mapping[str, float]
+) -> NamedCrops:
+    """Return crops to be compared as searches will; call it on the thread that writes them."""
+    means = None
+    if centring is not None and centring.means is not None:
+        means = crops.columns.code_means(centring.means.named)
+    by_code = {code: spreads.get(name, 1.0) for name, code in crops.camera_codes().items()}
+    return crops.compared_by(means, by_code)
+
+
+def _is_due(
+    fitted: Publication | None,
+    entry: GalleryRecord,
+    current: CurrentCalibration,
+    times_version: str | None,
+    centring: CentringFit | None,
+) -> bool:
+    """Return whether a calibration has to be fitted again.
+
+    Args:
+        times_version: version of the times that are in the scores now.
+        centring: the published means.
+    """
+    if fitted is None or _has_outgrown(fitted, entry):
+        return True
+    by_other_times = current.timed and fitted.times != times_version
+    return by_other_times or fitted.centred_by != (centring.version if centring else None)
+
+
+def _seconds_of_means(fitted: Publication | None, entry: GalleryRecord) -> float:
+    """Return in how many seconds the means of a gallery that has changed are fitted again."""
+    if fitted is None or fitted.centring is None or fitted.centring.means is None:
+        return math.inf
+    if fitted.centring.gallery_version == entry.version:
+        return math.inf
+    return fitted.fitted_at + MEANS_LAST_SECONDS - time.time()
+
+
+def _has_outgrown(fitted: Publication, entry: GalleryRecord) -> bool:
+    if not fitted.is_current:
         return True
     if (fitted.identities < FEWEST_PEOPLE) != (entry.identities < FEWEST_PEOPLE):
         return True

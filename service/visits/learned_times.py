@@ -276,7 +276,8 @@ def _read_crops(
         if slot in tracks:
             track_codes[row] = codes.setdefault((camera, tracks[slot]), len(codes))
     return TimedCrops(
-        units=columns.units(slots),
+        # They are compared with τ, which is one of vectors without centring.
+        units=columns.units(columns.compared(slots, None)),
         cameras=moments.cameras,
         captured=moments.captured,
         people=columns.groups[slots],

@@ -390,7 +390,7 @@ def _note_scores(
                 track.best_looks[gallery_id] = _best_look(sighting, float(score), threshold)
         if score <= threshold:
             continue
-        current = runtime.calibrations.current(gallery, "cosine")
+        current = runtime.calibrations.current(gallery, "cosine").of_plain_vectors
         judge = current.judge(OPERATING_POINT, active.watch_list.size, float(cosine - score))
         least_cosine = cosine - score + threshold
         probability, needed = judge.probability(np.array([cosine, least_cosine])).tolist()

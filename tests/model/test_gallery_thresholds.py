@@ -44,11 +44,19 @@ def fitted(seed=0, sizes=(PEOPLE, 50)):
     return fit_thresholds([left_out(random, size) for size in sizes])
 
 
-def obtained(thresholds, far, people=PEOPLE, scale=0.05):
+def obtained(thresholds, far, people=PEOPLE, scale=0.05, spread=1.0):
     leaders = strangers(np.random.default_rng(99), 4000, people, scale)
-    tail = thresholds.tail(people)
+    tail = thresholds.tail(people, spread=spread)
     limits = [tail.threshold(far, height) for height in level(leaders).tolist()]
     return float((leaders[:, 0] >= limits).mean())
+
+
+def test_a_camera_whose_scores_are_less_spread_obtains_as_much_by_its_spread():
+    thresholds = fitted()
+    own = obtained(thresholds, 0.01)
+    assert obtained(thresholds, 0.01, scale=0.04) < own / 2
+    assert obtained(thresholds, 0.01, scale=0.04, spread=0.8) == pytest.approx(own, abs=1e-3)
+    assert thresholds.tail(PEOPLE, spread=1.0) == thresholds.tail(PEOPLE)
 
 
 @pytest.mark.parametrize("people", [1, 3, 5, 10, 17])

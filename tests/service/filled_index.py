@@ -34,7 +34,7 @@ class FilledIndex(GalleryIndex):
 
     def relabel(self, labels):
         labels = sorted(labels, key=lambda label: label.slot)
-        self.columns.relabel(self._columns(labels))
+        super().relabel(self._columns(labels))
 
     def remove(self, slots):
         """Remove crops, and erase their vectors as the record does."""
@@ -46,6 +46,10 @@ class FilledIndex(GalleryIndex):
         make = self.next_segment(device)
         assert make is not None
         self.adopt(make(lambda: None))
+
+    def prepare_centring(self, named):
+        columns = self.columns
+        return columns.prepare_centring(named.version, columns.code_means(named), lambda: None)
 
     def _columns(self, labels):
         for label in labels:

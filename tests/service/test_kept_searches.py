@@ -83,7 +83,7 @@ def publish(runtime, body, after=0):
     gallery = default(runtime)
     score_kind = calibration(runtime).score_kind
     assert runtime.record.calibrations.publish(gallery.gallery_id, score_kind, body, after)
-    runtime.calibrations.reload(gallery)
+    runtime.galleries.reload_calibration(gallery)
 
 
 def kept(runtime):
@@ -255,7 +255,7 @@ def test_a_reset_by_another_process_drops_the_searches_that_wait_here(runtime):
     scores = pack_search([*range(9, 0, -1)], 50, 1.0)
     runtime.calibrations.record_search_scores(place, np.ones(4, np.float32), scores)
     runtime.record.galleries.change(gallery.gallery_id, {}, reset_calibration=True)
-    runtime.calibrations.reload(gallery)
+    runtime.galleries.reload_calibration(gallery)
     assert runtime.calibrations.take_recorded() == {}
 
 

@@ -15,7 +15,7 @@ from model.preprocessing import Preprocessing
 from service.errors import UnusableImages
 from service.ops.metrics import Metrics
 from service.ops.threads import MonitoredThreadPool
-from service.search.pairs import PairComparison
+from service.search.pairs import PairComparison, PairScoring
 from tests.outside import encoded, problem
 from tests.service.conftest import files
 
@@ -117,7 +117,9 @@ async def test_others_are_served_between_passes_and_no_more_is_computed_for_a_cl
 ):
     model = StandIn()
 
-    explaining = asyncio.ensure_future(_pairs(device).explain(model, [b"", b""], "cosine"))
+    explaining = asyncio.ensure_future(
+        _pairs(device).explain(PairScoring(model, None), [b"", b""], "cosine")
+    )
     await asyncio.to_thread(model.entered.wait, 10)
     other = device.submit(lambda: model.done.append("another request"))
     if leaves:
@@ -132,4 +134,4 @@ async def test_a_model_without_a_finite_vector_explains_nothing(device):
     model = StandIn(value=float("nan"))
     model.go_on.set()
     with pytest.raises(UnusableImages, match="without explain"):
-        await _pairs(device).explain(model, [b"", b""], "cosine")
+        await _pairs(device).explain(PairScoring(model, None), [b"", b""], "cosine")

@@ -1,6 +1,7 @@
 """Ranking a gallery that proposes from product codes, which may miss some of the nearest."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from service.record.values import ArchivedCrop, LabelledCrop
 from service.search import ranking
 from service.search.calibration import CurrentCalibration
 from service.search.options import QueryOptions
-from service.search.ranking import EmbedderChanged, Search
+from service.search.ranking import Search, SearchOutdated
 from tests.service.filled_index import FilledIndex
 
 ASKED_FOR_ALONE = {
@@ -92,7 +93,8 @@ def clustered():
 
         def nearest(*more):
             return [
-                set(index.search(vectors[[row]], 100, *more).slots) for row in range(0, 4000, 40)
+                set(index.search(vectors[[row]], [None], 100, *more).slots)
+                for row in range(0, 4000, 40)
             ]
 
         exact = nearest(SearchFilter(exclude_cameras=("none",)))
@@ -169,16 +171,37 @@ def test_more_groups_than_there_are_name_each_once(clustered):
 def test_the_nearest_groups_of_proposed_crops_are_as_many_as_asked(clustered):
     index, vectors = clustered
     for row in range(0, len(vectors), 500):
-        found = index.search(vectors[[row]], 4, grouped=True)
+        found = index.search(vectors[[row]], [None], 4, grouped=True)
         assert found.slots[0] == row
         assert len(set(found.slots // CROPS_EACH)) == 4
         assert found.cosines.tolist() == sorted(found.cosines.tolist(), reverse=True)
         assert found.searched == len(vectors)
 
 
+def test_an_index_is_told_the_camera_of_each_query(monkeypatch):
+    monkeypatch.setattr(ranking, "NEAR", 110)
+    index, vectors = index_of(20, 0.1)
+    told = []
+    search_index = index.search
+
+    def search(queries, cameras, *rest, **more):
+        told.append(cameras)
+        return search_index(queries, cameras, *rest, **more)
+
+    monkeypatch.setattr(index, "search", search)
+    search_of(index, vectors[:2], camera="west").propose()
+    assert told == [["west", "west"]]
+    told.clear()
+    crops = (label(0), replace(label(1), camera=None))
+    by_crops = search_of(index, vectors[:2], sample=True, top_k=20, group_by="identity")
+    replace(by_crops, query_crops=crops).propose()
+    # Nine people for the level, and twenty for the results, are not among the nearest crops.
+    assert told == [["east", None]] * 3
+
+
 def test_a_gallery_that_went_over_to_another_embedder_is_not_searched_by_old_features(clustered):
     index, vectors = clustered
-    with pytest.raises(EmbedderChanged):
+    with pytest.raises(SearchOutdated):
         search_of(index, vectors[:1], embedder="newer").propose()
 
 

@@ -187,6 +187,7 @@ def _background(monkeypatch, watchdog, ended, **replaced):
         record=SimpleNamespace(database=database),
         galleries=None,
         fitter=SimpleNamespace(**fits),
+        centring=SimpleNamespace(keep_centred=wait),
         learner=SimpleNamespace(learn_all=wait),
         pools=SimpleNamespace(files=None, locks=None),
         audit=SimpleNamespace(write_lines=wait),

@@ -17,7 +17,7 @@ from service.errors import InvalidField
 from service.http.forms import Form, GalleryName, Sent
 from service.http.guard import Admin, guarded_router, needs
 from service.http.problems import problems
-from service.record.values import CalibrationMode, GallerySettings
+from service.record.values import CalibrationMode, CentringMode, GallerySettings
 from service.runtime import Call, GalleryCall
 
 router = guarded_router("/v1/galleries", "galleries")
@@ -39,6 +39,9 @@ class GallerySettingsFields(Form):
     time_evidence: bool | None = None
     """Whether results of queries with `camera` and `captured_at` also follow how long people take
     between the cameras, which is learned from the gallery's own crops."""
+    centring: CentringMode | None = None
+    """Whether searches may subtract what the vectors of a camera have in common, once people rank
+    better with it (auto), or never do (off)."""
 
     @model_validator(mode="after")
     def _require_one_retention(self) -> Self:

@@ -241,12 +241,12 @@ def test_a_search_that_the_device_has_no_room_for_is_done_in_the_hosts_memory(mo
         for number, vector in enumerate(vectors, 1)
     )
     index.renew_segment("cpu")
-    on_device = index.search(vectors[:1], 10)
+    on_device = index.search(vectors[:1], [None], 10)
 
     def fails(*_):
         raise torch.OutOfMemoryError(OUT_OF_MEMORY)
 
     monkeypatch.setattr("service.index.gpu.DeviceVectors.nearest", fails)
-    on_host = index.search(vectors[:1], 10)
+    on_host = index.search(vectors[:1], [None], 10)
     np.testing.assert_array_equal(on_host.slots, on_device.slots)
     np.testing.assert_array_equal(on_host.cosines, on_device.cosines)

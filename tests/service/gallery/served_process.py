@@ -44,7 +44,9 @@ class ServedProcess:
         self.change(self.record.crops.remove, crop_ids)
 
     def search(self, *asked):
-        return self.device.submit(self.gallery.index.search, ANY_QUERY, 1000, *asked).result()
+        return self.device.submit(
+            self.gallery.index.search, ANY_QUERY, [None], 1000, *asked
+        ).result()
 
     def confirmed(self, rows):
         return self.galleries.read_crops(self.gallery, rows)

@@ -50,7 +50,7 @@ def service(monkeypatch):
 
 def _search(service, index, limit=50):
     query = np.ones((1, DIMENSION), np.float32)
-    found = service.device.submit(index.search, query, limit).result(5)
+    found = service.device.submit(index.search, query, [None], limit).result(5)
     return sorted(found.slots.tolist())
 
 
@@ -174,10 +174,10 @@ def test_a_gallery_keeps_its_place_for_a_while_and_one_that_is_searched_less_los
     chosen = []
     for searched in (first, first, first, second, second, second):
         for _ in range(2):
-            searched.search(query, 5)
+            searched.search(query, [None], 5)
         now[0] += RANKED_FOR_SECONDS
         chosen.append(placement.choose(dict(enumerate(indexes))))
-        second.search(query, 5)
+        second.search(query, [None], 5)
         assert placement.choose(dict(enumerate(indexes))) == chosen[-1]
     assert chosen == [{0}] * 3 + [{1}] * 3
 

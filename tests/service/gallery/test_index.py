@@ -21,6 +21,7 @@ from service.index import columns as columns
 from service.index import gallery_index as indexes
 from service.index import gpu as gpu
 from service.index import product_codes as product_codes
+from service.index.centring import NamedMeans
 from service.index.filters import EVERY_CROP, SearchFilter, pairs_of
 from service.record.values import ArchivedCrop, LabelledCrop
 from tests.bench.people import write_people
@@ -96,13 +97,28 @@ def _build(plan):
     return plan(lambda: None) if plan else None
 
 
-def _plain_search(crops, query, limit, wanted):
-    unit = query[0].astype(np.float64) / np.linalg.norm(query[0].astype(np.float64))
+def _means(version):
+    """Draw means of the gallery, and of one camera that crops have, and of one that none has."""
+    random = np.random.default_rng(version)
+    gallery, east, south = 0.4 * random.normal(size=(3, DIMENSION))
+    return NamedMeans(str(version), gallery, {"east": east, "south": south})
+
+
+def _plain_unit(vector, camera, means):
+    unit = vector.astype(np.float64) / np.linalg.norm(vector.astype(np.float64))
+    if means is None:
+        return unit
+    centred = unit - means.cameras.get(camera, means.gallery)
+    return centred / np.linalg.norm(centred)
+
+
+def _plain_search(crops, query, limit, wanted, means=None, camera=None):
+    unit = _plain_unit(query[0], camera, means)
     scored = []
     for slot, crop in crops.items():
         if wanted.passes(crop.record):
-            vector = crop.vector.astype(np.float64)
-            scored.append((-np.float32(vector @ unit / np.linalg.norm(vector)), slot))
+            vector = _plain_unit(crop.vector, crop.record.camera, means)
+            scored.append((-np.float32(vector @ unit), slot))
     return [slot for _, slot in sorted(scored)][:limit]
 
 
@@ -126,18 +142,19 @@ def _plain_identities(crops, wanted):
     return len({_person(label) for label in passing})
 
 
-def _found(index, query, limit, wanted=EVERY_CROP):
-    found = index.search(query, limit, wanted)
+def _found(index, query, limit, wanted=EVERY_CROP, camera=None):
+    found = index.search(query, [camera], limit, wanted)
     return found.slots.tolist()
 
 
-def _check(index, crops, seed, limit, filters):
+def _check(index, crops, seed, limit, filters, means):
     query = _crop(0, seed).vector[None] + np.float32(0.01)
+    camera = ("east", "west", "nowhere", None)[seed % 4]
     for wanted in filters:
         # A count that was made once is kept up to date with every change.
         assert index.identities(wanted).total == _plain_identities(crops, wanted)
-        nearest = _plain_search(crops, query, len(crops), wanted)
-        found = _found(index, query, limit, wanted)
+        nearest = _plain_search(crops, query, len(crops), wanted, means, camera)
+        found = _found(index, query, limit, wanted, camera)
         if index.recall is not None and wanted == EVERY_CROP:
             # It may miss some, but never brings back what is deleted or set aside.
             assert set(found) <= set(nearest)
@@ -145,10 +162,21 @@ def _check(index, crops, seed, limit, filters):
             continue
         assert found == nearest[:limit]
         for by, set_of in (("crop", _person), ("track", _track)):
-            found = index.search(query, limit, wanted, grouped=True, by=by)
+            found = index.search(query, [camera], limit, wanted, grouped=True, by=by)
             assert found.slots.tolist() == _leaders(crops, nearest, set_of)[:limit]
 
 
+def _renamed(label, camera):
+    new = {"identity": "renamed", "metadata": {"shift": "renamed"}, "track": "moved"}
+    return replace(label, camera=camera, **new)
+
+
+def _set_aside(label, _):
+    # The second time it comes back.
+    return replace(label, set_aside=not label.set_aside)
+
+
+LABEL_CHANGES = {"relabel": _renamed, "set aside": _set_aside}
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.integers(0, 30), st.sampled_from(CAMERAS)),
@@ -159,6 +187,8 @@ steps = st.lists(
         ),
         st.tuples(st.just("search"), st.integers(0, 30), st.integers(1, 40)),
         st.tuples(st.sampled_from(("plan", "build", "replace")), st.none(), st.none()),
+        st.tuples(st.just("prepare means"), st.integers(0, 3), st.none()),
+        st.tuples(st.just("centre"), st.none(), st.none()),
     ),
     max_size=50,
 )
@@ -177,6 +207,8 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
     rows = itertools.count(first + 1)
     plan = None
     built = None
+    means = None
+    prepared = None
     for what, number, detail in steps:
         if what == "add":
             slot = next(rows)
@@ -187,16 +219,9 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
             index.remove(doomed)
             for slot in doomed:
                 del crops[slot]
-        elif what == "relabel":
-            new = {"identity": "renamed", "metadata": {"shift": "renamed"}, "track": "moved"}
+        elif what in LABEL_CHANGES:
             for slot in sorted(crops)[detail : detail + number]:
-                label = replace(crops[slot].record, camera="west", **new)
-                crops[slot] = replace(crops[slot], record=label)
-                index.relabel([label])
-        elif what == "set aside":
-            for slot in sorted(crops)[detail : detail + number]:
-                # The second time it comes back.
-                label = replace(crops[slot].record, set_aside=not crops[slot].record.set_aside)
+                label = LABEL_CHANGES[what](crops[slot].record, CAMERAS[number % 3])
                 crops[slot] = replace(crops[slot], record=label)
                 index.relabel([label])
         elif what == "plan":
@@ -208,9 +233,15 @@ def test_whatever_is_added_removed_and_compacted_a_search_finds_the_nearest_livi
         elif what == "replace":
             if built:
                 index.adopt(built)
+                built = None
+        elif what == "prepare means":
+            prepared = (_means(number), index.prepare_centring(_means(number))) if number else None
+        elif what == "centre":
+            means, centring = prepared or (None, None)
+            index.centre_by(centring)
         else:
-            _check(index, crops, number, detail, [FILTERS[number % len(FILTERS)]])
-    _check(index, crops, 0, 10, FILTERS)
+            _check(index, crops, number, detail, [FILTERS[number % len(FILTERS)]], means)
+    _check(index, crops, 0, 10, FILTERS, means)
     assert index.columns.count == len(crops)
 
 
@@ -234,8 +265,8 @@ def test_host_and_device_give_the_same_rows_and_cosines_in_either_dtype():
         for index in (host, device):
             index.fill(_crop(slot, seed=slot) for slot in rows)
         device.renew_segment("cpu")
-        found = host.search(query, 20)
-        same = device.search(query, 20)
+        found = host.search(query, [None], 20)
+        same = device.search(query, [None], 20)
         assert found.slots.tolist() == same.slots.tolist()
         assert found.cosines.tolist() == same.cosines.tolist()
     assert (host.dtype, device.dtype) == ("float32", "float16")
@@ -474,7 +505,7 @@ def test_product_codes_find_the_nearest_of_people_and_of_isolated_clusters(kind,
     assert index.recall == pytest.approx(1.0, abs=0.005)
     for query in drawn.queries(16, 4000):
         found, exact = (
-            index.search(query[None], 100, wanted).slots
+            index.search(query[None], [None], 100, wanted).slots
             for wanted in (SearchFilter(), SearchFilter(exclude_cameras=("nowhere",)))
         )
         assert len(np.intersect1d(found, exact)) >= 99

@@ -137,10 +137,11 @@ class Lab:
 
     def assert_same(self, gallery, queries, limits, wanted=EVERY_CROP):
         inside = self.in_faiss(gallery)
+        cameras = [None] * len(queries)
         for limit in limits:
             for grouped in (False, True):
-                expected = inside.search(queries, limit, wanted, grouped)
-                found = self.index(gallery).search(queries, limit, wanted, grouped)
+                expected = inside.search(queries, cameras, limit, wanted, grouped)
+                found = self.index(gallery).search(queries, cameras, limit, wanted, grouped)
                 assert found.slots.tolist() == expected.slots.tolist(), (limit, grouped)
                 assert found.groups.tolist() == expected.groups.tolist()
                 np.testing.assert_allclose(found.cosines, expected.cosines, atol=1e-6)

@@ -82,19 +82,19 @@ def measure(one, server, source, crops):
     local = FilledIndex(source.dimension)
     local.fill(one.record.crops.vectors(gallery.gallery_id))
     for name, wanted in FILTERS.items():
-        index.search(queries[:1], LIMIT, wanted)
+        index.search(queries[:1], [None], LIMIT, wanted)
         found[f"milvus, {name}"] = _times(
-            lambda query, wanted=wanted: index.search(query, LIMIT, wanted), queries
+            lambda query, wanted=wanted: index.search(query, [None], LIMIT, wanted), queries
         )
         found[f"faiss, {name}"] = _times(
-            lambda query, wanted=wanted: local.search(query, LIMIT, wanted), queries
+            lambda query, wanted=wanted: local.search(query, [None], LIMIT, wanted), queries
         )
     found["milvus, 10 groups"] = _times(
-        lambda query: index.search(query, GROUPS, grouped=True), queries
+        lambda query: index.search(query, [None], GROUPS, grouped=True), queries
     )
     same = []
     for query in queries[:50, None]:
-        rows = (searched.search(query, LIMIT).slots for searched in (index, local))
+        rows = (searched.search(query, [None], LIMIT).slots for searched in (index, local))
         same.append(len(np.intersect1d(*rows)))
     found["recall_at_100"] = float(np.mean(same)) / LIMIT
     found["to_found_ms"] = _to_found(one, index, source, crops)
@@ -112,7 +112,7 @@ def _to_found(one, index, source, crops):
         while not found:
             time.sleep(0.005)
             with contextlib.suppress(IndexUnavailable):
-                found = row in index.search(crop.vector[None], 1).slots
+                found = row in index.search(crop.vector[None], [None], 1).slots
         taken.append(1e3 * (time.perf_counter() - began))
     return {"p50": float(np.median(taken)), "p99": float(np.percentile(taken, 99))}
 

@@ -61,7 +61,7 @@ def test_every_filter_passes_what_it_passes_in_faiss(filled):
     inside = one.in_faiss(gallery)
     for wanted in FILTERS:
         hits = one.hits(gallery, query, 1000, wanted)
-        expected = inside.search(query[None], 1000, wanted).slots.tolist()
+        expected = inside.search(query[None], [None], 1000, wanted).slots.tolist()
         assert [hit["id"] for hit in hits] == expected, wanted
         for hit in hits:
             np.testing.assert_allclose(hit["v"], units(drawn(hit["id"] - 1)), atol=1e-7)
@@ -102,7 +102,7 @@ def test_a_changed_label_moves_a_crop_to_other_filters_and_groups(one):
     one.record.people.rename(gallery.gallery_id, "b", "a")
     one.caught_up(gallery)
     assert one.found(gallery, drawn(1), wanted=SearchFilter(cameras=("west",))) == [first]
-    groups = one.index(gallery).search(drawn(1)[None], 10, grouped=True)
+    groups = one.index(gallery).search(drawn(1)[None], [None], 10, grouped=True)
     assert groups.slots.tolist() == [first]
 
 
@@ -115,7 +115,9 @@ def test_a_crop_that_is_set_aside_has_no_row_until_it_is_taken_back(one):
         assert sorted(hit["id"] for hit in one.hits(gallery, drawn(1))) == expected
         assert one.writer.differing(gallery.gallery_id) == []
         # The index is whole without it.
-        assert sorted(one.index(gallery).search(drawn(1)[None], 10).slots.tolist()) == expected
+        assert (
+            sorted(one.index(gallery).search(drawn(1)[None], [None], 10).slots.tolist()) == expected
+        )
 
 
 def test_a_rebuild_leads_to_a_new_collection_and_loses_nothing_meanwhile(one):

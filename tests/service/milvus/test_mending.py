@@ -71,7 +71,7 @@ def test_rows_that_milvus_has_lost_are_counted_refused_and_written_anew(one, mon
     eventually(lambda: one.state(gallery).lacks_rows)
     # Also a search that would find enough.
     with pytest.raises(CollectionUnavailable, match="has lost crops"):
-        one.index(gallery).search(drawn(1)[None], 2)
+        one.index(gallery).search(drawn(1)[None], [None], 2)
     goes_on.set()
     eventually(lambda: not one.state(gallery).lacks_rows)
     one.assert_same(gallery, drawn(1)[None], [100])
@@ -84,7 +84,7 @@ def test_a_collection_in_another_format_is_not_searched_but_built_anew(one, monk
     for module in ("rows", "writing"):
         monkeypatch.setattr(f"service.milvus.{module}.FORMAT", "_f2")
     with pytest.raises(CollectionUnavailable, match="being rebuilt"):
-        one.index(gallery).search(drawn(1)[None], 2)
+        one.index(gallery).search(drawn(1)[None], [None], 2)
     with lab(one.folder, one.milvus) as other:
         eventually(lambda: other.state(gallery).collection.endswith("_f2"))
         other.assert_same(gallery, drawn(1)[None], [2])

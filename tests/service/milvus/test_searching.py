@@ -22,6 +22,7 @@ from tests.service.milvus.lab import DIMENSION, drawn, drawn_crop, lab, mixed_cr
 pytestmark = pytest.mark.promise("milvus")
 
 QUERIES = np.stack([drawn(1000), drawn(1001)])
+CAMERAS = [None, None]
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def gallery(one):
 
 
 def _nearest(one, gallery, count):
-    return one.in_faiss(gallery).search(QUERIES, count).slots.tolist()
+    return one.in_faiss(gallery).search(QUERIES, CAMERAS, count).slots.tolist()
 
 
 def test_a_deleted_crop_takes_no_place_though_the_server_still_shows_it(one, gallery):
@@ -59,10 +60,10 @@ def test_labels_of_the_server_decide_nothing(one, gallery):
     # A row that passes by the label that the record has alone is found once the server has it.
     one.assert_same(gallery, QUERIES, [60], SearchFilter(exclude_cameras=("north",)))
     north = SearchFilter(cameras=("north",))
-    assert one.index(gallery).search(QUERIES, 60, north).slots.tolist() == []
+    assert one.index(gallery).search(QUERIES, CAMERAS, 60, north).slots.tolist() == []
     with lab(one.folder, one.milvus) as other:
         other.caught_up(gallery)
-        assert other.index(gallery).search(QUERIES, 60, north).slots.tolist() == [first]
+        assert other.index(gallery).search(QUERIES, CAMERAS, 60, north).slots.tolist() == [first]
 
 
 def test_a_crop_that_is_set_aside_takes_no_place_though_the_server_still_shows_it(one, gallery):
@@ -77,10 +78,10 @@ def test_a_row_of_another_crop_is_no_hit(one, gallery):
     other = replace(crop, record=replace(crop.record, crop_id="given out before"))
     one.server.upsert(one.state(gallery).collection, [one.codes.row(other)])
     everywhere = SearchFilter(exclude_cameras=("nowhere",))
-    assert first not in one.index(gallery).search(QUERIES, 60, everywhere).slots
+    assert first not in one.index(gallery).search(QUERIES, CAMERAS, 60, everywhere).slots
     # One of the gallery's crops is missing then.
     with pytest.raises(CollectionUnavailable, match="has lost crops"):
-        one.index(gallery).search(QUERIES, 60)
+        one.index(gallery).search(QUERIES, CAMERAS, 60)
 
 
 def test_many_deletions_that_the_server_does_not_know_yet_end_in_a_refusal(
@@ -89,18 +90,18 @@ def test_many_deletions_that_the_server_does_not_know_yet_end_in_a_refusal(
     monkeypatch.setattr(milvus_index, "SEARCH_SECONDS", -1.0)
     one.remove(gallery, *_nearest(one, gallery, 30))
     with pytest.raises(CollectionUnavailable, match="many crops that were deleted"):
-        one.index(gallery).search(QUERIES, 10)
+        one.index(gallery).search(QUERIES, CAMERAS, 10)
 
 
 def test_of_an_empty_gallery_the_server_is_not_asked(one, gallery, tmp_path):
     (tmp_path / "rows.dead").touch()
     one.remove(gallery, *range(1, 61))
-    found = one.index(gallery).search(QUERIES, 10)
+    found = one.index(gallery).search(QUERIES, CAMERAS, 10)
     assert (len(found.slots), found.searched, found.vectors.shape) == (0, 0, (0, DIMENSION))
     assert found.version == one.gallery().version
     one.enroll(gallery, drawn_crop(99))
     with pytest.raises(IndexUnavailable):
-        one.index(gallery).search(QUERIES, 10)
+        one.index(gallery).search(QUERIES, CAMERAS, 10)
 
 
 async def test_a_deleted_gallery_is_named_as_the_client_named_it(one, gallery):
@@ -129,7 +130,7 @@ async def test_a_call_that_was_given_up_and_fails_later_leaves_no_error_in_the_l
 
     one.server.search = fail_late
     with pytest.raises(IndexUnavailable, match="takes too long"):
-        await one.indexes.run(one.index(gallery).search, QUERIES, 3)
+        await one.indexes.run(one.index(gallery).search, QUERIES, CAMERAS, 3)
     goes_on.set()
     await asyncio.sleep(0.2)
     gc.collect()
