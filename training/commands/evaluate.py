@@ -42,7 +42,8 @@ def evaluate(
     scoring: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated rankings: cosine, mnet, or k_reciprocal, which re-ranks cosine "
+            help="Comma-separated rankings: cosine, mnet, centred, which is the cosine of vectors "
+            "minus the mean of their camera in the gallery, or k_reciprocal, which re-ranks cosine "
             "by common neighbours. By default all scorings of the artefact.",
         ),
     ] = None,

@@ -33,6 +33,8 @@ def render_report(report: EvaluationReport, out: Path | None) -> None:
                 "training held out.",
                 fg="yellow",
             )
+        if result.centring is not None:
+            typer.echo(f"  {result.centring.sentence}")
         print_tables(dataset_tables(result))
         if result.used_to_calibrate:
             typer.secho(

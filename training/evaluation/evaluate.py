@@ -14,8 +14,9 @@ from training.cost import embedder_cost, pair_cost
 from training.datasets.protocols import limit_test_identities
 from training.datasets.record import Dataset
 from training.datasets.registry import showing_people
+from training.evaluation.centring import centre_search
 from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_searches, no_bar
-from training.evaluation.evaluate_search import RE_RANKED, evaluate_search
+from training.evaluation.evaluate_search import CENTRED, RE_RANKED, evaluate_search
 from training.evaluation.likelihood import measure_halves
 from training.evaluation.peers import Peer
 from training.evaluation.premise import measure_premise, sample_identity_pairs
@@ -64,7 +65,7 @@ def evaluate(
     if artefact is None and (premise or "mnet" in rankings):
         raise InputProblem(
             f"{name}: a ready-made model has no M-Net; leave out --premise, and use --scoring with "
-            f"cosine and {RE_RANKED} only"
+            f"cosine, {CENTRED} and {RE_RANKED} only"
         )
     network = None
     if artefact is not None:
@@ -87,9 +88,14 @@ def evaluate(
         began = time.perf_counter()
         features = _embed(model, dataset.name, search, progress_bar)
         seconds += time.perf_counter() - began
+        centred = centre_search(dataset, search, features) if CENTRED in rankings else None
         with open_scores(network, features, search.labels(), progress_bar) as scores:
-            result = evaluate_search(artefact, dataset, search, rankings, features, scores)
+            result = evaluate_search(artefact, dataset, search, rankings, features, scores, centred)
         likelihoods = measure_halves(dataset, search, features, network, rankings)
+        if centred is not None:
+            of_centred = measure_halves(dataset, search, centred.features, None, ["cosine"])
+            if "cosine" in of_centred:
+                likelihoods[CENTRED] = of_centred["cosine"]
         scored = {
             name: scoring.model_copy(update={"likelihood": likelihoods.get(name)})
             for name, scoring in result.scorings.items()

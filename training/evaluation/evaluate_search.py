@@ -13,6 +13,7 @@ from model.arrays import Codes
 from model.artefact import Artefact
 from model.calibration import SCORINGS, Scoring, ScoringCalibration
 from training.datasets.record import Dataset
+from training.evaluation.centring import CentredSearch
 from training.evaluation.embedding import SearchFeatures
 from training.evaluation.intervals import Estimate, mean_intervals
 from training.evaluation.k_reciprocal import k_reciprocal_rows
@@ -24,7 +25,7 @@ from training.evaluation.results import (
     ScoringResult,
 )
 from training.evaluation.runs import query_values
-from training.evaluation.scoring import SearchScores
+from training.evaluation.scoring import SearchScores, cosine_rows
 from training.evaluation.searches import RandomSplit, Search
 from training.evaluation.sweep import (
     detection_curve,
@@ -43,7 +44,9 @@ LISTED_CROPS = 10
 LISTED_RANKINGS = 2
 """The size of rank lists: the numbers of queries, of crops for each, and of rankings."""
 RE_RANKED = "k_reciprocal"
-RANKINGS: tuple[str, ...] = (*SCORINGS, RE_RANKED)
+CENTRED = "centred"
+"""The cosine of features that are centred by camera."""
+RANKINGS: tuple[str, ...] = (*SCORINGS, CENTRED, RE_RANKED)
 RowsOf = Callable[[RandomSplit | None], ScoreRows]
 """Returns the scores of a whole search, or of one random split of it."""
 
@@ -55,6 +58,7 @@ def evaluate_search(
     scorings: Sequence[str],
     features: SearchFeatures,
     scores: SearchScores,
+    centred: CentredSearch | None = None,
 ) -> DatasetResult:
     """Compute all figures of a model on one data set.
 
@@ -63,6 +67,7 @@ def evaluate_search(
         dataset, search: the data set and its search.
         scorings: the rankings to measure, some of `RANKINGS`.
         features, scores: the model's features and scores of the search.
+        centred: the search by centred vectors, for the ranking `centred`.
 
     Raises:
         InputProblem: no query has a true match.
@@ -76,11 +81,15 @@ def evaluate_search(
             metrics[name] = rank_search(search, partial(_re_ranked, search, features))
             results[name] = plain_result(metrics[name], labels)
             continue
-        scoring = cast(Scoring, name)
         fitted = None
-        if artefact is not None:
-            fitted = artefact.description.calibration.scorings[scoring]
-        rows[name] = scores.by_scoring[scoring]
+        if name == CENTRED and centred is not None:
+            # The artefact's calibration is of cosines that are not centred.
+            rows[name] = cosine_rows(*centred.features)
+        else:
+            scoring = cast(Scoring, name)
+            rows[name] = scores.by_scoring[scoring]
+            if artefact is not None:
+                fitted = artefact.description.calibration.scorings[scoring]
         metrics[name] = rank_search(search, partial(rows_of_split, rows[name]))
         figures = _pair_figures(rows[name], search, fitted)
         results[name] = plain_result(metrics[name], labels).model_copy(update=figures)
@@ -91,6 +100,7 @@ def evaluate_search(
         differences=paired_differences(metrics, labels),
         worst_queries=worst_queries(search, rows, metrics),
         rank_lists=rank_lists(search, rows, metrics),
+        centring=None if centred is None else centred.result,
         query_values=query_values(search, metrics),
     )
 

@@ -10,7 +10,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
 from model.arrays import Array, Codes
+from model.centring import LEAST_SHOWN
 from model.provenance import Provenance
+from model.wording import counted
 from training.evaluation.intervals import Estimate
 
 
@@ -237,6 +239,47 @@ class CostResult(Result):
     pair_multiply_adds: int
 
 
+class CentringResult(Result):
+    """The means by which a search is centred, and whether they help.
+
+    Attributes:
+        cameras: the number of cameras of queries and gallery.
+        cameras_with_mean: how many of them have a mean of their own.
+        is_centred: whether the gallery shows enough people for any mean.
+        gain: the mean difference in average precision of people of the gallery who are left out of
+            the means, −1 to 1; None if too few of them are under two cameras.
+        gain_error: its standard error over people.
+        gain_is_clear: whether it is larger than this error.
+    """
+
+    cameras: int
+    cameras_with_mean: int = 0
+    is_centred: bool = False
+    gain: float | None = None
+    gain_error: float | None = None
+    gain_is_clear: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """A sentence on the means and the gain."""
+        if not self.is_centred:
+            return (
+                f"Nothing is centred: the gallery shows fewer than the {LEAST_SHOWN} people whom a "
+                "mean takes."
+            )
+        means = f"{self.cameras_with_mean} of {counted(self.cameras, 'camera')} had a mean"
+        if self.gain is None or self.gain_error is None:
+            return (
+                f"{means}; too few people of the gallery are under two cameras to show a gain in "
+                "mAP."
+            )
+        return (
+            f"{means}; people left out of the means gained {100 * self.gain:+.1f} ± "
+            f"{100 * self.gain_error:.1f} points of mAP, which is "
+            f"{'clear' if self.gain_is_clear else 'not clear'}."
+        )
+
+
 class DatasetResult(Result):
     """All figures of one data set.
 
@@ -254,6 +297,7 @@ class DatasetResult(Result):
         worst_queries: the hardest query of each of the people who are found worst; empty in random
             splits.
         rank_lists: some queries, from the hardest to the easiest.
+        centring: None unless the ranking `centred` was measured.
         query_values: the metrics of every query, which are written to `queries.npz` instead.
     """
 
@@ -274,6 +318,7 @@ class DatasetResult(Result):
     seen_because: list[str] = []
     worst_queries: list[RankList] = []
     rank_lists: list[RankList] = []
+    centring: CentringResult | None = None
     query_values: InstanceOf[QueryValues] = Field(NO_VALUES, exclude=True, repr=False)
 
     @property

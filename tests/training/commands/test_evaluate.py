@@ -48,6 +48,48 @@ def test_a_re_ranking_has_metrics_and_no_operating_points(report):
     assert scoring["operating_points"] == []
 
 
+@pytest.fixture(scope="module")
+def centred_report(fast_artefact, tmp_path_factory):
+    out = tmp_path_factory.mktemp("centred")
+    many = "synthetic:7,identities=210,domains=1,cameras=3,crops=1"
+    asked = ("--data", many, "--scoring", "cosine,centred", "--out", out, "--no-pictures")
+    plain = measured(fast_artefact, *asked[:2], "--scoring", "cosine")
+    return plain, measured(fast_artefact, *asked), (out / "report.html").read_text()
+
+
+def test_centred_vectors_have_all_figures_but_those_of_the_artefacts_calibration(centred_report):
+    _, found, page = centred_report
+    (result,) = found["datasets"]
+    centred = result["scorings"]["centred"]
+    assert centred["half_enrolled"]["enrolled"] == 105
+    assert centred["verification"]
+    assert centred["likelihood"]["people"] == 105
+    assert centred["likelihood"] != result["scorings"]["cosine"]["likelihood"]
+    assert centred["operating_points"] == []
+    assert centred["expected_calibration_error"] is None
+    gain = result["differences"]["centred - cosine"]["mAP"]["mean"]
+    means = [result["scorings"][name]["metrics"]["mAP"]["mean"] for name in ("centred", "cosine")]
+    assert gain == pytest.approx(means[0] - means[1])
+    assert gain != 0.0
+    assert result["centring"]["cameras_with_mean"] == result["centring"]["cameras"] == 3
+    assert "3 of 3 cameras had a mean; people left out of the means gained" in page
+
+
+def test_centring_changes_no_plain_figure(centred_report):
+    plain, found, _ = centred_report
+    (without,), (beside,) = plain["datasets"], found["datasets"]
+    assert without["scorings"]["cosine"] == beside["scorings"]["cosine"]
+    assert without["centring"] is None
+
+
+def test_a_gallery_of_few_people_ranks_as_without_centring(fast_artefact, people):
+    ran = run_here("evaluate", fast_artefact, "--data", people, "--scoring", "cosine,centred")
+    assert "Nothing is centred: the gallery shows fewer than the 50 people" in ran.out
+    found = measured(fast_artefact, "--data", people, "--scoring", "cosine,centred")
+    scorings = found["datasets"][0]["scorings"]
+    assert scorings["centred"]["metrics"] == scorings["cosine"]["metrics"]
+
+
 def test_the_page_stands_alone_and_says_what_the_weights_may_be_used_for(report):
     page = report[1]
     assert "every person is drawn" in page
@@ -99,7 +141,10 @@ def test_the_cost_of_likelihood_ratios_is_printed_where_each_half_has_100_people
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--scoring", "cosine,fused"), "--scoring names fused; name some of cosine, mnet, k_rec"),
+        (
+            ("--scoring", "cosine,fused"),
+            "--scoring names fused; name some of cosine, mnet, centred, k_rec",
+        ),
     ],
 )
 def test_what_there_is_none_of_is_refused(words, message, fast_artefact, people):
