@@ -19,10 +19,6 @@ from model.problems import InputProblem
 
 ROOT = Path(__file__).parents[1]
 UNRELEASED = "Not released yet.\n\n"
-# A sentence of the README that the first release removes.
-UNPUBLISHED = (
-    "Nothing is published before the first release: until then, run `make demo` in a clone.\n\n"
-)
 
 
 @dataclass(frozen=True)
@@ -121,8 +117,7 @@ def set_version(version: str, root: Path = ROOT) -> None:
     """Set the version of a clone: in pyproject.toml, in what repeats it and in the change log.
 
     The newest section of the change log gets the version as its heading, unless that version was
-    released: then a new section begins. A version to release takes out of the README that nothing
-    is published.
+    released: then a new section begins.
 
     Raises:
         InputProblem: it is no version as Python writes them.
@@ -139,10 +134,6 @@ def set_version(version: str, root: Path = ROOT) -> None:
     changes = root / "CHANGELOG.md"
     text = changes.read_text(encoding="utf-8")
     changes.write_text(with_heading(text, version), encoding="utf-8")
-    if not Version(version).is_devrelease:
-        readme = root / "README.md"
-        text = readme.read_text(encoding="utf-8")
-        readme.write_text(text.replace(UNPUBLISHED, ""), encoding="utf-8")
     write_repeated(root)
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from bench.repeated import (
     ROOT,
-    UNPUBLISHED,
     Facts,
     read_facts,
     repeat,
@@ -65,17 +64,6 @@ def test_another_address_and_version_arrive_in_every_file_that_names_them(copy):
     assert stale == set()
     assert "9.8.7-dev.6" in (copy / "clients/typescript/package.json").read_text()
     assert "ghcr.io/them/gmn-reid demo" in (copy / "README.md").read_text()
-
-
-def test_a_release_takes_out_of_the_readme_that_nothing_is_published(copy):
-    readme = copy / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    assert ("Nothing is published" in text) == (UNPUBLISHED in text)
-    readme.write_text(f"{UNPUBLISHED}{text}", encoding="utf-8")
-    set_version("9.8.7.dev0", copy)
-    assert UNPUBLISHED in readme.read_text(encoding="utf-8")
-    set_version("9.8.7", copy)
-    assert UNPUBLISHED not in readme.read_text(encoding="utf-8")
 
 
 def test_the_heading_of_the_changes_follows_the_version():
