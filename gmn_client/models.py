@@ -911,8 +911,8 @@ class RankedCrop(WireModel):
     within an answer, and `verdict` is an interval of it. Probabilities, unlike scores, can be
     compared between answers of the same `calibration_version`. Both are null if the scoring did not
     reach the crop, which is beyond `rerank_depth`; then, and with `scoring=cosine`, `pair_logit` is
-    null too. `cosine` is one of centred vectors in a gallery whose `centring` is
-    `on`. With `include_vector` there are `vector`, which Milvus returns at unit length, and its
+    null too. In a gallery whose `centring` is `on`, `cosine` is one of centred vectors. With
+    `include_vector` there are `vector`, which Milvus returns at unit length, and its
     `embedding_fingerprint`. `likelihood_ratio` says how many times as probable the score is if both
     crops show one person than if they show two of the gallery's named people under two cameras. It
     is no probability of identity, and times do not change it. It is null if the answer's

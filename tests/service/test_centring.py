@@ -161,6 +161,15 @@ class BruteForce:
         order = np.argsort(-cosines, kind="stable")
         return cosines[order], [self.shown[position] for position in order]
 
+    def mean_level(self):
+        """Return the mean level of all crops' searches for others, by the spreads of cameras."""
+        levels = []
+        for unit, (camera, person) in zip(self.centred, self.shown, strict=True):
+            cosines = (self.centred @ unit).reshape(len(CAMERAS), -1).max(axis=0)
+            best = np.sort(np.delete(cosines, person))[::-1]
+            levels.append(best[1:9].mean() / self.spread(camera))
+        return np.mean(levels)
+
     def spread(self, camera):
         """Return the median |cosine| of a camera's crops, relative to that of all."""
         of_cameras = self.centred.reshape(len(CAMERAS), -1, self.centred.shape[1])
@@ -188,6 +197,7 @@ async def test_a_centred_gallery_ranks_and_judges_as_brute_force_does(runtime, v
     assert state(runtime).cameras == len(CAMERAS)
     assert state(runtime).gain > state(runtime).standard_error
     thresholds = published(runtime)
+    assert thresholds.level == pytest.approx(exact.mean_level(), abs=1e-5)
     spread = 1.0
     if camera != ELSEWHERE:
         spread = thresholds.spreads[camera]
@@ -354,7 +364,9 @@ async def test_searches_while_a_gallery_switches_to_and_fro_are_judged_by_the_ri
         await switch(runtime)
         answers.append(told(await ask(runtime, features, "yard")))
         await change(runtime, centring="off")
-        answers.append(told(await ask(runtime, features, "yard")))
+        uncentred = await ask(runtime, features, "yard")
+        assert uncentred.calibration.state == "artefact"
+        answers.append(told(uncentred))
         await change(runtime, centring="auto")
     done.set()
     await asyncio.gather(*searching)
@@ -458,15 +470,16 @@ async def test_a_filtered_search_of_a_centred_gallery_is_judged_by_its_own_thres
     thresholds = published(runtime)
     names = frozenset(f"p{person}" for person in range(people))
     wanted = replace(QueryOptions().wanted, identities=names)
-    answer = await ask(runtime, vector(400, ELSEWHERE, shot=1), ELSEWHERE, wanted=wanted)
+    answer = await ask(runtime, vector(400, "yard", shot=1), "yard", wanted=wanted)
     assert answer.calibration.state == "own"
     assert answer.calibration.version.endswith(thresholds.version)
     if people < 18:
         assert answer.calibration.reason == "few_identities"
-        tail = thresholds.calibration.tail(people)
+        spread = thresholds.spreads["yard"]
+        tail = thresholds.calibration.tail(people, spread=spread)
         assert answer.needed == pytest.approx(0.91644, abs=1e-3)
         probabilities = tail.probability(
-            np.array([crop.cosine for crop in answer.results]), thresholds.level
+            np.array([crop.cosine for crop in answer.results]), thresholds.level * spread
         )
         np.testing.assert_allclose(
             [crop.probability for crop in answer.results], probabilities, atol=1e-4

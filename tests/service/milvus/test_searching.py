@@ -110,7 +110,9 @@ async def test_a_deleted_gallery_is_named_as_the_client_named_it(one, gallery):
         name="here", embedder=index.embedder, index=index, outside_index=index, own_index=None
     )
     model = SimpleNamespace(embedder=index.embedder)
-    current = SimpleNamespace(model=model, scoring="cosine", joins_at=0.6, by_level=False)
+    current = SimpleNamespace(
+        model=model, scoring="cosine", joins_at=0.6, by_level=False, centred_by=None
+    )
     search = Search(held, current, QueryOptions(), QUERIES)
     one.record.galleries.delete(gallery.gallery_id)
     in_turns = InTurns(None, None, one.record.tracks, one.indexes)
