@@ -292,6 +292,7 @@ async def test_a_gallery_of_one_camera_is_not_centred_but_judges_by_the_spread_o
     assert needed["yard"] < needed["entrance"] == needed[ELSEWHERE]
 
 
+@pytest.mark.promise("centring")
 async def test_until_a_gallery_has_switched_its_searches_keep_both_means_and_thresholds(
     runtime, vector
 ):
@@ -343,6 +344,7 @@ async def test_a_search_that_began_before_a_switch_is_repeated(runtime, vector, 
     assert repeated["default"].propose().candidates.cosines[0] == answer.results[0].cosine
 
 
+@pytest.mark.promise("centring")
 async def test_searches_while_a_gallery_switches_to_and_fro_are_judged_by_the_right_pair(
     runtime, vector
 ):
@@ -608,6 +610,7 @@ def test_of_the_shipped_artefacts_those_of_other_projects_are_centred():
     assert centred == {"open", "small-start"}
 
 
+@pytest.mark.promise("centring")
 @pytest.mark.parametrize("trained", [True, False])
 async def test_only_weights_that_this_project_did_not_train_are_centred(
     cosine_artefact, vector, tmp_path, engine, trained
