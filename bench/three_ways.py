@@ -50,7 +50,8 @@ def main(
     """Run the README's three ways, and print a line of JSON for each."""
     for version in filter(None, pythons.split(",")):
         program = shutil.which(f"python{version}")
-        if program is None:
+        # A shim of pyenv stands for versions that are not in use, too.
+        if program is None or subprocess.run([program, "--version"], check=False).returncode:
             sys.stderr.write(f"There is no python{version} here.\n")
             continue
         _show("pip", version, _try_pip(released.resolve(), program))
