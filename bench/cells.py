@@ -201,6 +201,8 @@ def prepare_vectors(
         centred: whether vectors lose the mean of their camera.
         scaled: whether thresholds are scaled by the spread of the searching camera.
     """
+    if not (centred or scaled):
+        return Vectors.plain(features)
     cameras = pd.Series(-1, index=range(len(features)))
     cameras[crops.index] = pd.factorize(crops.camera, sort=True)[0]
     codes = cameras.to_numpy(np.int64)

@@ -118,6 +118,11 @@ class Publication(BaseModel):
         return isinstance(self.calibration, SearchCalibration) or self.rule == RULE
 
     @property
+    def means(self) -> StoredMeans | None:
+        """The means that were fitted with it; None for none."""
+        return None if self.centring is None else self.centring.means
+
+    @property
     def searches(self) -> int:
         """The number of searches that it was fitted to; 0 if named crops decide."""
         return self.calibration.searches if isinstance(self.calibration, SearchCalibration) else 0
@@ -471,10 +476,7 @@ class GalleryCalibrations:
 
     def has_means(self, gallery: Gallery) -> bool:
         """Return whether the record has means of a gallery, whether searches use them or not."""
-        return any(
-            published.centring is not None and published.centring.means is not None
-            for published in self.newest(gallery).values()
-        )
+        return any(published.means is not None for published in self.newest(gallery).values())
 
     def wanted_means(self, gallery: Gallery) -> StoredMeans | None:
         """Return the means by which a gallery has to be centred; None for none."""
@@ -483,7 +485,7 @@ class GalleryCalibrations:
             return None
         by_cosine = self._artefacts[gallery.embedder, "cosine", False].score_kind
         published = self.newest(gallery).get(by_cosine)
-        return published.centring.means if published and published.centring else None
+        return published.means if published else None
 
     def centre(self, gallery: Gallery) -> None:
         """Centre the index of a gallery that nobody searches yet; blocks."""

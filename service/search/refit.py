@@ -390,7 +390,7 @@ def _is_due(
 
 def _seconds_of_means(fitted: Publication | None, entry: GalleryRecord) -> float:
     """Return in how many seconds the means of a gallery that has changed are fitted again."""
-    if fitted is None or fitted.centring is None or fitted.centring.means is None:
+    if fitted is None or fitted.centring is None or fitted.means is None:
         return math.inf
     if fitted.centring.gallery_version == entry.version:
         return math.inf
