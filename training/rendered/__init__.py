@@ -1,0 +1,1 @@
+"""Rendered people: crops for training that show nobody, drawn from free meshes."""
