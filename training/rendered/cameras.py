@@ -1,0 +1,136 @@
+"""Cameras: where they hang, what they see behind people, and how they develop a picture."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from model.arrays import Pixels
+from training.rendered.arrays import Numbers, Random
+from training.rendered.scenes import draw_scene
+
+BLURRED = 0.12
+"""The share of crops that are blurred by movement, besides the lens."""
+
+
+@dataclass(frozen=True)
+class Light:
+    """Light on people.
+
+    Attributes:
+        direction: a unit vector towards the sun or lamp; x is right, y up, z to the camera.
+        sun, sky: `(3)`, the light from there and from everywhere, as factors of colours.
+    """
+
+    direction: Numbers
+    sun: Numbers
+    sky: Numbers
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera.
+
+    Attributes:
+        scene: what it sees without people.
+        horizon: the share of the scene's height above the ground.
+        height: its height above the ground in metres.
+        near, far: how far people are from it in metres.
+        headings: the directions in which people walk, in degrees; 0 is towards the camera.
+        light: the light on people before it.
+        tint: a factor of each channel.
+        gamma, contrast, saturation: of its development.
+        blur: the radius of its lens, as a share of a crop's height.
+        noise: the standard deviation, as a share of white.
+        pixels: the smallest and the largest height of its crops.
+        quality: of its JPEG files.
+        slack: the standard deviation of the edges of its crops, as a share of the height.
+    """
+
+    scene: Pixels
+    horizon: float
+    height: float
+    near: float
+    far: float
+    headings: tuple[float, ...]
+    light: Light
+    tint: Numbers
+    gamma: float
+    contrast: float
+    saturation: float
+    blur: float
+    noise: float
+    pixels: tuple[int, int]
+    quality: int
+    slack: float
+
+
+def draw_camera(random: Random) -> Camera:
+    """Draw a camera and its scene."""
+    horizon = random.uniform(0.2, 0.5)
+    heading = random.uniform(0, 360)
+    lowest = int(random.choice([64, 80, 110, 128, 160], p=[0.15, 0.2, 0.25, 0.25, 0.15]))
+    near = random.uniform(3, 8)
+    warmth = random.normal(0, 0.09)
+    exposure = np.exp(random.normal(0.06, 0.18))
+    return Camera(
+        scene=draw_scene(random, horizon),
+        horizon=horizon,
+        height=random.uniform(1.6, 5.5),
+        near=near,
+        far=near * random.uniform(1.2, 2.5),
+        headings=(heading, heading + random.normal(180, 15), heading + random.choice([-90, 90])),
+        light=_draw_light(random),
+        tint=exposure * np.array([1 + warmth, random.normal(1, 0.04), 1 - warmth]),
+        gamma=random.uniform(0.7, 1.25),
+        contrast=random.uniform(0.7, 1.25),
+        saturation=random.uniform(0.45, 1.25),
+        blur=random.uniform(0, 0.006),
+        noise=random.uniform(0.002, 0.02),
+        pixels=(lowest, int(lowest * random.uniform(1.1, 1.8))),
+        quality=int(random.choice([45, 60, 75, 85, 92])),
+        slack=random.uniform(0.01, 0.05),
+    )
+
+
+def develop(random: Random, camera: Camera, picture: Numbers) -> bytes:
+    """Return a picture as the camera writes it, as JPEG.
+
+    Args:
+        picture: `(height, width, 3)` from 0 to 1.
+    """
+    exposed = picture * camera.tint * np.exp(random.normal(0, 0.08))
+    grey = exposed.mean(axis=2, keepdims=True)
+    coloured = grey + camera.saturation * (exposed - grey)
+    contrasted = 0.5 + camera.contrast * (coloured - 0.5)
+    developed = 255 * contrasted.clip(0, 1) ** camera.gamma
+    radius = camera.blur
+    if random.random() < BLURRED:
+        radius += random.uniform(0.002, 0.012)
+    blurred = Image.fromarray(developed.astype(np.uint8)).filter(
+        ImageFilter.GaussianBlur(radius * len(picture))
+    )
+    pixels = np.asarray(blurred, np.float32)
+    grain = random.normal(0, 255 * camera.noise, (*pixels.shape[:2], 1))
+    grain = grain + random.normal(0, 100 * camera.noise, pixels.shape)
+    noisy = Image.fromarray((pixels + grain).round().clip(0, 255).astype(np.uint8))
+    file = io.BytesIO()
+    noisy.save(file, "JPEG", quality=camera.quality)
+    return file.getvalue()
+
+
+def _draw_light(random: Random) -> Light:
+    upward = random.uniform(0.15, 1)
+    angle = random.uniform(0, 2 * np.pi)
+    across = np.sqrt(1 - upward**2)
+    sun = random.uniform(0, 0.9)
+    warmth = random.uniform(-0.02, 0.15)
+    sky = random.uniform(0.6, 0.95) * (1 - 0.3 * sun)
+    return Light(
+        direction=np.array([across * np.cos(angle), upward, across * np.sin(angle)]),
+        sun=sun * np.array([1 + warmth, 1, 1 - warmth]),
+        sky=sky * np.array([1 - warmth / 2, 1, 1 + warmth / 2]),
+    )
