@@ -33,6 +33,7 @@ INTERRUPTED = 130
 # Each sub-command or group of them is a function or a Typer of this module, named alike.
 COMMANDS = {
     "check-data": "training.commands.data",
+    "draw-people": "training.commands.rendered",
     "train": "training.commands.train",
     "finish": "training.commands.train",
     "evaluate": "training.commands.evaluate",
