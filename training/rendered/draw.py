@@ -44,7 +44,7 @@ CROP_NAME = re.compile(r"(?P<camera>s\d+c\d+)_\d+\.jpg")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is drawn: the same plan gives the same bytes.
+    """A data set to draw; the same plan gives the same bytes.
 
     Attributes:
         people: the number of people.

@@ -34,7 +34,7 @@ SKIN, LOWER, UPPER, COAT = range(4)
 
 
 class Outfit:
-    """What one person wears, garment by garment.
+    """The clothes of one person, put on one by one.
 
     Attributes:
         layers: the garments.

@@ -1,4 +1,4 @@
-"""What stands behind and before people: walls, grounds, plants, cars and poles."""
+"""Scenes behind and before people: walls, grounds, plants, cars and poles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A body of four bones' worth of points, in the formats of the assets."""
+"""The assets, for tests of whole pictures; nothing of them is part of this project."""
 
 import os
 from pathlib import Path
