@@ -67,7 +67,7 @@ class Build:
         age: 0 for a child of about ten years, 0.5 for 25 years, 1 for old age.
         muscle, weight, height, proportions: from 0 to 1, with 0.5 for the average.
         origins: the shares of the `african`, `asian` and `caucasian` shapes.
-        details: an amount from -1 to 1 for each of the first pairs of `DETAILS`.
+        details: an amount from -1 to 1 for each pair of `DETAILS`.
     """
 
     is_female: bool
@@ -211,7 +211,7 @@ def amounts_of(build: Build) -> list[tuple[str, float]]:
                 share * abs(2 * build.proportions - 1),
             ),
         ]
-    for (low, high), amount in zip(DETAILS, build.details, strict=False):
+    for (low, high), amount in zip(DETAILS, build.details, strict=True):
         targets.append((high if amount > 0 else low, abs(amount)))
     return [(name, amount) for name, amount in targets if amount > 1e-3]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from training.rendered.body import MOVING, Build, amounts_of, pose
+from training.rendered.body import DETAILS, MOVING, Build, amounts_of, pose
 from training.rendered.gait import AHEAD, LEFT, Arm, Walk, limbs, turn
 
 ELBOW, WRIST = (MOVING.index(f"{bone}.L") for bone in ("lowerarm01", "wrist"))
@@ -103,7 +103,7 @@ def test_arms_hang_down_and_swing_against_the_legs(skeleton):
 
 
 def test_the_shapes_of_a_build_are_between_those_beside_it():
-    build = Build(True, 0.5, 0.5, 0.75, 0.5, 0.5, (0, 1, 0), ())
+    build = Build(True, 0.5, 0.5, 0.75, 0.5, 0.5, (0, 1, 0), (0,) * len(DETAILS))
     assert dict(amounts_of(build)) == {
         "macrodetails/asian-female-young": 1,
         "macrodetails/universal-female-young-averagemuscle-averageweight": 0.5,
