@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 
 from training.rendered.arrays import Numbers, Random
 from training.rendered.body import MOVING, SIDES, BodyModel
-from training.rendered.cloth import TRUNK, Cloth, Coordinates, Overlay, draw_cloth
+from training.rendered.cloth import TRUNK, Cloth, Coordinates, Overlay, Stock
 from training.rendered.garments import Layer
 
 RANK = 4
@@ -107,7 +107,7 @@ class Bag:
         )
 
 
-def draw_bag(random: Random) -> Bag | None:
+def draw_bag(random: Random, stock: Stock) -> Bag | None:
     """Draw a bag; None for the people without one."""
     smallest = {
         "rucksack": (0.12, 0.16, 0.06),
@@ -119,7 +119,7 @@ def draw_bag(random: Random) -> Bag | None:
     if not kind:
         return None
     size = random.uniform(smallest[kind], largest[kind])
-    return Bag(kind, int(random.choice([-1, 1])), size, draw_cloth(random, "bag", 0.25))
+    return Bag(kind, int(random.choice([-1, 1])), size, stock.draw(random, "bag"))
 
 
 def _rounded(values: Numbers) -> Numbers:

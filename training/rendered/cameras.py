@@ -14,6 +14,8 @@ from training.rendered.scenes import draw_scene
 
 BLURRED = 0.12
 """The share of crops that are blurred by movement, besides the lens."""
+PIVOT = 0.3
+"""The grey that contrast leaves as it is."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,11 @@ class Camera:
         near, far: how far people are from it in metres.
         headings: the directions in which people walk, in degrees; 0 is towards the camera.
         light: the light on people before it.
+        mixing: `(3, 3)`, the share of each channel of the light, by rows, in each of the picture.
         tint: a factor of each channel.
-        gamma, contrast, saturation: of its development.
+        black: how bright black is.
+        gamma: an exponent of each channel.
+        contrast, saturation: of its development.
         blur: the radius of its lens, as a share of a crop's height.
         noise: the standard deviation, as a share of white.
         pixels: the smallest and the largest height of its crops.
@@ -57,8 +62,10 @@ class Camera:
     far: float
     headings: tuple[float, ...]
     light: Light
+    mixing: Numbers
     tint: Numbers
-    gamma: float
+    black: float
+    gamma: Numbers
     contrast: float
     saturation: float
     blur: float
@@ -72,10 +79,10 @@ def draw_camera(random: Random) -> Camera:
     """Draw a camera and its scene."""
     horizon = random.uniform(0.2, 0.5)
     heading = random.uniform(0, 360)
-    lowest = int(random.choice([64, 80, 110, 128, 160], p=[0.15, 0.2, 0.25, 0.25, 0.15]))
+    lowest = int(random.choice([48, 64, 80, 110, 150], p=[0.2, 0.25, 0.25, 0.2, 0.1]))
     near = random.uniform(3, 8)
-    warmth = random.normal(0, 0.09)
-    exposure = np.exp(random.normal(0.06, 0.18))
+    warmth = random.normal(0, 0.1)
+    exposure = np.exp(random.normal(0.12, 0.22))
     return Camera(
         scene=draw_scene(random, horizon),
         horizon=horizon,
@@ -84,16 +91,24 @@ def draw_camera(random: Random) -> Camera:
         far=near * random.uniform(1.2, 2.5),
         headings=(heading, heading + random.normal(180, 15), heading + random.choice([-90, 90])),
         light=_draw_light(random),
-        tint=exposure * np.array([1 + warmth, random.normal(1, 0.04), 1 - warmth]),
-        gamma=random.uniform(0.7, 1.25),
-        contrast=random.uniform(0.7, 1.25),
-        saturation=random.uniform(0.45, 1.25),
-        blur=random.uniform(0, 0.006),
+        mixing=_draw_mixing(random),
+        tint=exposure * np.array([1 + warmth, random.normal(1, 0.05), 1 - warmth]),
+        black=random.uniform(0, 0.06),
+        gamma=random.uniform(0.65, 1.15) * np.exp(random.normal(0, 0.06, 3)),
+        contrast=random.uniform(0.75, 1.3),
+        saturation=random.uniform(0.3, 1.25),
+        blur=random.uniform(0, 0.008),
         noise=random.uniform(0.002, 0.02),
         pixels=(lowest, int(lowest * random.uniform(1.1, 1.8))),
         quality=int(random.choice([45, 60, 75, 85, 92])),
         slack=random.uniform(0.01, 0.05),
     )
+
+
+def _draw_mixing(random: Random) -> Numbers:
+    """Draw a matrix by which grey stays grey."""
+    mixing = np.eye(3) + random.normal(0, 0.08, (3, 3))
+    return mixing / mixing.sum(axis=0)
 
 
 def develop(random: Random, camera: Camera, picture: Numbers) -> bytes:
@@ -102,11 +117,12 @@ def develop(random: Random, camera: Camera, picture: Numbers) -> bytes:
     Args:
         picture: `(height, width, 3)` from 0 to 1.
     """
-    exposed = picture * camera.tint * np.exp(random.normal(0, 0.08))
+    exposed = picture @ camera.mixing * camera.tint * np.exp(random.normal(0, 0.12))
     grey = exposed.mean(axis=2, keepdims=True)
     coloured = grey + camera.saturation * (exposed - grey)
-    contrasted = 0.5 + camera.contrast * (coloured - 0.5)
-    developed = 255 * contrasted.clip(0, 1) ** camera.gamma
+    contrasted = PIVOT + camera.contrast * (coloured - PIVOT)
+    lifted = camera.black + (1 - camera.black) * contrasted.clip(0, 1)
+    developed = 255 * lifted**camera.gamma
     radius = camera.blur
     if random.random() < BLURRED:
         radius += random.uniform(0.002, 0.012)

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from training.rendered.arrays import Numbers, Random
 from training.rendered.noise import COARSE, FINE
-from training.rendered.palettes import clothes_colour
+from training.rendered.palettes import clothes_colour, quiet_colour
 
 TRUNK = 0
 ARM = 1
 LEG = 2
 FOLD_PERIOD = 0.8
 THREAD_PERIOD = 0.35
+
+QUIET = 0.6
+"""The share of cloths that are dark or grey, and plain."""
+STOCK = {"upper": 8, "outer": 5, "lower": 5, "shoes": 4, "bag": 4}
+"""The number of cloths of each use that the people of a site wear."""
+PATTERNED = {"upper": 0.45, "outer": 0.25, "lower": 0.14, "shoes": 0.15, "bag": 0.25}
+"""The chance of a pattern on the other cloths of each use."""
+FADED = 0.06
+"""How far two pieces of the same cloth may differ in lightness."""
 
 
 class Coordinates(NamedTuple):
@@ -174,16 +183,32 @@ class Cloth:
         return result * (threads * folds)[:, None]
 
 
-def draw_cloth(random: Random, use: str, patterned: float) -> Cloth:
-    """Draw a cloth.
+class Stock:
+    """The few cloths of which the clothes of a site's people are made.
 
-    Args:
-        use: a key of `palettes.CLOTHES`.
-        patterned: the chance of a pattern.
+    Where people choose freely, colours alone tell them apart.
     """
+
+    def __init__(self, random: Random) -> None:
+        self._cloths = {
+            use: [_draw_cloth(random, use) for _ in range(count)] for use, count in STOCK.items()
+        }
+
+    def draw(self, random: Random, use: str) -> Cloth:
+        """Draw a piece of cloth; `use` is a key of `palettes.CLOTHES`."""
+        cloths = self._cloths[use]
+        cloth = cloths[int(random.integers(len(cloths)))]
+        return replace(cloth, colour=cloth.colour * random.uniform(1 - FADED, 1 + FADED))
+
+
+def _draw_cloth(random: Random, use: str) -> Cloth:
+    heather = random.choice([0.01, 0.03, 0.08])
+    folds = random.uniform(0.05, 0.28)
+    if random.random() < QUIET:
+        return Cloth(quiet_colour(random), heather=heather, folds=folds)
     colour = clothes_colour(random, use)
     patterns: list[Pattern] = []
-    if random.random() < patterned:
+    if random.random() < PATTERNED[use]:
         patterns += _draw_patterns(random, use)
     if use != "lower" and random.random() < 0.25:
         patterns.append(_draw_print(random))
@@ -192,8 +217,8 @@ def draw_cloth(random: Random, use: str, patterned: float) -> Cloth:
     return Cloth(
         colour,
         tuple(Overlay(_contrast(random, colour, use), pattern) for pattern in patterns),
-        heather=random.choice([0.01, 0.03, 0.08]),
-        folds=random.uniform(0.05, 0.28),
+        heather=heather,
+        folds=folds,
     )
 
 

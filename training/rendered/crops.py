@@ -23,8 +23,10 @@ RANK_DEPTH = 0.015
 """How far a layer may lie above one of the next rank without being seen, in metres."""
 MIDDLE = 0.9
 """The height at which cameras look, in metres."""
-OCCLUDED = 0.1
-CUT_OFF = 0.06
+OCCLUDED = 0.22
+CUT_OFF = 0.12
+SHADED = 0.5
+"""The share of crops on which light of two strengths falls."""
 NARROWEST = (0.36, 0.46)
 WIDEST = 0.62
 """The ratio of a crop's width to its height."""
@@ -104,6 +106,8 @@ def draw_crop(
         other = other.beside(across / _distance(camera, view), random.uniform(-0.02, 0.02))
         for figure_seen in (person, other) if is_before else (other, person):
             _paint(picture, figure_seen, frame, camera.light)
+    if random.random() < SHADED:
+        _shade(random, picture)
     if random.random() < OCCLUDED:
         picture = scenes.occlude(random, picture)
     return develop(random, camera, picture)
@@ -175,6 +179,16 @@ def _cast_shadow(picture: Numbers, points: Numbers, frame: Frame, light: Light) 
         draw.line((middle, foot - 4 * unit, *end), fill=120, width=round(22 * unit))
     dark = np.asarray(image.filter(ImageFilter.GaussianBlur(5 * unit)), np.float32) / 255
     picture *= 1 - 0.8 * dark[..., None]
+
+
+def _shade(random: Random, picture: Numbers) -> None:
+    """Darken one side of a line across the picture, as trees and roofs do."""
+    height, width = picture.shape[:2]
+    row, column = np.mgrid[:height, :width] / height
+    angle = random.uniform(0, 2 * np.pi)
+    beyond = np.cos(angle) * (column - 0.2) + np.sin(angle) * (row - random.uniform(0.2, 0.8))
+    share = (beyond / random.uniform(0.02, 0.4) + 0.5).clip(0, 1)
+    picture *= 1 - random.uniform(0.2, 0.5) * share[..., None]
 
 
 def _paint(picture: Numbers, seen: Seen, frame: Frame, light: Light) -> None:

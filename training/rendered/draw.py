@@ -17,19 +17,23 @@ from model.problems import InputProblem
 from training.rendered.assets import Assets
 from training.rendered.body import BodyModel
 from training.rendered.cameras import Camera, draw_camera
+from training.rendered.cloth import Stock
 from training.rendered.crops import View, draw_crop
 from training.rendered.garments import Wardrobe
+from training.rendered.outfits import Source
 from training.rendered.people import draw_figure
 
-VERSION = 1
+VERSION = 2
 """Changes with the pictures that a seed gives."""
-SITE_PEOPLE = 125
+SITE_PEOPLE = 100
 """The number of people who are seen by the same cameras."""
 SITE_CAMERAS = 8
 VIEWS = 4
 """The number of cameras that see a person, of those of the person's site."""
-STRANGERS = 0.1
+STRANGERS = 0.15
 """The share of crops in which somebody else is seen as well."""
+TWINS = 0.5
+"""The share of people who wear the same as one other person, but for shoes, bag and hair."""
 
 PEOPLE_MOST = 100_000
 CROPS_MOST = 1_000
@@ -89,9 +93,9 @@ def draw_people(
 
 def draw_person(plan: Plan, number: int, wardrobe: Wardrobe) -> Iterator[tuple[str, bytes]]:
     """Yield the file name and the bytes of each crop of a person."""
-    figure = draw_figure(_random(plan, 1, number), wardrobe)
-    random = _random(plan, 2, number)
     site = number // SITE_PEOPLE
+    figure = draw_figure(_source(plan, site, number), wardrobe)
+    random = _random(plan, 2, number)
     cameras = random.choice(SITE_CAMERAS, VIEWS, replace=False)
     for view, camera_number in enumerate(cameras):
         camera = _camera(plan, site, int(camera_number))
@@ -102,13 +106,25 @@ def draw_person(plan: Plan, number: int, wardrobe: Wardrobe) -> Iterator[tuple[s
             moment = View(heading, distance, random.random())
             stranger = None
             if random.random() < STRANGERS:
-                stranger = draw_figure(random, wardrobe)
+                stranger = draw_figure(Source(random, random, _stock(plan, site)), wardrobe)
             content = draw_crop(random, figure, wardrobe.body, camera, moment, stranger)
             yield f"s{site}c{camera_number}_{crop:02d}.jpg", content
 
 
+def _source(plan: Plan, site: int, number: int) -> Source:
+    person = _random(plan, 1, number)
+    pair = _random(plan, 3, number // 2)
+    are_twins = pair.random() < TWINS
+    return Source(person, pair if are_twins else person, _stock(plan, site))
+
+
 def _random(plan: Plan, *numbers: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(plan.seed, spawn_key=numbers))
+
+
+@lru_cache(maxsize=2)
+def _stock(plan: Plan, site: int) -> Stock:
+    return Stock(_random(plan, 4, site))
 
 
 @lru_cache(maxsize=2 * SITE_CAMERAS)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from training.rendered.arrays import Indices, Numbers, Random
 from training.rendered.bags import Bag
-from training.rendered.cloth import LEG, Cloth, draw_cloth
+from training.rendered.body import Build
+from training.rendered.cloth import LEG, Cloth, Stock
 from training.rendered.garments import Garment, Layer, Wardrobe
-from training.rendered.palettes import clothes_colour, hair_colour
+from training.rendered.palettes import hair_colour
 
 LONG_HAIR = ("afro01", "bob01", "bob02", "braid01", "long01", "ponytail01")
 SHORT_HAIR = ("short01", "short02", "short03", "short04")
@@ -31,6 +33,20 @@ COVERED = 0.03
 
 # The order from the skin outwards.
 SKIN, LOWER, UPPER, COAT = range(4)
+
+
+class Source(NamedTuple):
+    """From what a person is drawn.
+
+    Attributes:
+        person: decides what others do not share: build, skin, hair, shoes, bag and walk.
+        clothes: decides the sex and all other clothes, which two people may share.
+        stock: the cloths of the person's site.
+    """
+
+    person: Random
+    clothes: Random
+    stock: Stock
 
 
 class Outfit:
@@ -95,32 +111,33 @@ class Outfit:
 
 
 def draw_outfit(
-    random: Random, is_female: bool, age: float, bag: Bag | None, wardrobe: Wardrobe, body: Numbers
+    source: Source, build: Build, bag: Bag | None, wardrobe: Wardrobe, body: Numbers
 ) -> Outfit:
     """Dress a body.
 
     Args:
-        age: as of a `Build`.
         bag: whose straps lie over the clothes.
         body: the points of the body at rest.
     """
     outfit = Outfit(wardrobe, body)
-    upper = draw_cloth(random, "upper", 0.45)
-    coat = draw_cloth(random, "outer", 0.25)
-    lower = draw_cloth(random, "lower", 0.14)
+    random = source.clothes
+    stock = source.stock
+    upper = stock.draw(random, "upper")
+    coat = stock.draw(random, "outer")
+    lower = stock.draw(random, "lower")
     if bag is not None:
         upper = bag.strap(upper)
         coat = bag.strap(coat)
     wears_coat = random.random() < 0.42
-    _draw_shoes(random, outfit, wardrobe)
-    if is_female and random.random() < 0.14:
+    _draw_shoes(source, outfit, wardrobe)
+    if build.is_female and random.random() < 0.14:
         _draw_dress(random, outfit, upper, lower)
     else:
-        _draw_lower(random, outfit, wardrobe, lower, is_female)
+        _draw_lower(source, outfit, wardrobe, lower, build.is_female)
         _draw_upper(random, outfit, wardrobe, upper, wears_coat)
     if wears_coat:
         _draw_coat(random, outfit, coat)
-    _draw_hair(random, outfit, wardrobe, is_female, age)
+    _draw_hair(source, outfit, wardrobe, build)
     return outfit
 
 
@@ -128,14 +145,15 @@ def _pick(random: Random, garments: Sequence[Garment]) -> Garment:
     return garments[int(random.integers(len(garments)))]
 
 
-def _draw_shoes(random: Random, outfit: Outfit, wardrobe: Wardrobe) -> None:
-    shoes = draw_cloth(random, "shoes", 0.15)
+def _draw_shoes(source: Source, outfit: Outfit, wardrobe: Wardrobe) -> None:
+    random = source.person
+    shoes = source.stock.draw(random, "shoes")
     outfit.wear(_pick(random, wardrobe.shoes), shoes, UPPER)
     way = random.random()
     if way < 0.12:
         outfit.boots(shoes, COAT, 0.012, random.uniform(0.12, 0.38))
     elif way < 0.25:
-        outfit.boots(draw_cloth(random, "shoes", 0.2), SKIN, 0.004, random.uniform(0.08, 0.2))
+        outfit.boots(source.stock.draw(random, "shoes"), SKIN, 0.004, random.uniform(0.08, 0.2))
 
 
 def _draw_dress(random: Random, outfit: Outfit, cloth: Cloth, lower: Cloth) -> None:
@@ -148,13 +166,14 @@ def _draw_dress(random: Random, outfit: Outfit, cloth: Cloth, lower: Cloth) -> N
 
 
 def _draw_lower(
-    random: Random, outfit: Outfit, wardrobe: Wardrobe, cloth: Cloth, is_female: bool
+    source: Source, outfit: Outfit, wardrobe: Wardrobe, cloth: Cloth, is_female: bool
 ) -> None:
+    random = source.clothes
     way = random.random()
     if is_female and way < 0.2:
         outfit.skirt(cloth, LOWER, random.uniform(0.3, 0.9), random.uniform(0, 0.2))
         if random.random() < 0.5:
-            outfit.trousers(draw_cloth(random, "lower", 0.1), SKIN, 0.003, 0.8)
+            outfit.trousers(source.stock.draw(random, "lower"), SKIN, 0.003, 0.8)
     elif way < 0.55:
         outfit.wear(_pick(random, wardrobe.bottoms), cloth, LOWER)
     else:
@@ -186,20 +205,19 @@ def _draw_coat(random: Random, outfit: Outfit, cloth: Cloth) -> None:
         outfit.skirt(cloth, COAT, random.uniform(0.2, 0.6), 0.06)
 
 
-def _draw_hair(
-    random: Random, outfit: Outfit, wardrobe: Wardrobe, is_female: bool, age: float
-) -> None:
+def _draw_hair(source: Source, outfit: Outfit, wardrobe: Wardrobe, build: Build) -> None:
+    random = source.person
     way = random.random()
-    if way < 0.06 and not is_female:
+    if way < 0.06 and not build.is_female:
         return
     if way > 0.93:
-        hat = Cloth(clothes_colour(random, "outer"), folds=0.1)
+        hat = source.stock.draw(random, "outer")
         outfit.wear(_pick(random, wardrobe.hats), hat, COAT)
     if 0.84 < way <= 0.93:
-        cover = draw_cloth(random, "upper", 0.2)
+        cover = source.stock.draw(random, "upper")
         outfit.wear(wardrobe.hair[random.choice(COVERS)], cover, LOWER)
         return
-    is_long = random.random() < (0.8 if is_female else 0.12)
-    is_grey = age > 0.8 and random.random() < 0.7
+    is_long = random.random() < (0.8 if build.is_female else 0.12)
+    is_grey = build.age > 0.8 and random.random() < 0.7
     hair = Cloth(hair_colour(random, is_grey), heather=0.15, folds=0.25)
     outfit.wear(wardrobe.hair[random.choice(LONG_HAIR if is_long else SHORT_HAIR)], hair, LOWER)

@@ -42,6 +42,9 @@ CLOTHES = {
 }
 """The palettes of each use, with their shares."""
 
+QUIET = ((DARK, 0.7), (GREY, 0.3))
+"""The palettes of clothes that do not stand out."""
+
 THINGS = ((DARK, 0.25), (GREY, 0.25), (LIGHT, 0.2), (VIVID, 0.15), (EARTH, 0.15))
 """The palettes of what stands behind or before people."""
 
@@ -50,6 +53,11 @@ def clothes_colour(random: Random, use: str) -> Numbers:
     """Draw a colour of clothes, `(3)` from 0 to 1; `use` is a key of `CLOTHES`."""
     colour = _colour(random, CLOTHES[use]) * random.uniform(0.82, 1.18)
     return np.clip(colour + random.normal(0, 0.025, 3), 0.01, 0.98)
+
+
+def quiet_colour(random: Random) -> Numbers:
+    """Draw a dark or grey colour of clothes, `(3)` from 0 to 1."""
+    return np.clip(_colour(random, QUIET) * random.uniform(0.9, 1.1), 0.01, 0.98)
 
 
 def thing_colour(random: Random) -> Numbers:

@@ -13,7 +13,7 @@ from training.rendered.body import DETAILS, ORIGINS, Build
 from training.rendered.cloth import Cloth, Coordinates, Overlay
 from training.rendered.gait import Walk, draw_walk
 from training.rendered.garments import Layer, Wardrobe
-from training.rendered.outfits import draw_outfit
+from training.rendered.outfits import Source, draw_outfit
 from training.rendered.palettes import SKIN, hair_colour
 
 
@@ -43,14 +43,15 @@ class Figure:
     walk: Walk
 
 
-def draw_figure(random: Random, wardrobe: Wardrobe) -> Figure:
+def draw_figure(source: Source, wardrobe: Wardrobe) -> Figure:
     """Draw a person, with everything by which the person can be recognised."""
-    build = draw_build(random)
+    random = source.person
+    build = draw_build(random, is_female=bool(source.clothes.random() < 0.5))
     model = wardrobe.body
     body = model.shape(build)
     joints = model.joints(body)
-    bag = draw_bag(random)
-    outfit = draw_outfit(random, build.is_female, build.age, bag, wardrobe, body)
+    bag = draw_bag(random, source.stock)
+    outfit = draw_outfit(source, build, bag, wardrobe, body)
     skin = Layer(
         points=body,
         triangles=_without(model.skin, outfit.hidden, model.count),
@@ -64,13 +65,13 @@ def draw_figure(random: Random, wardrobe: Wardrobe) -> Figure:
     return _join([skin, *outfit.layers, *bags], joints, walk)
 
 
-def draw_build(random: Random) -> Build:
-    """Draw a build: mostly adults, of about equal shares of the sexes and origins."""
+def draw_build(random: Random, is_female: bool) -> Build:
+    """Draw a build: mostly of adults, of about equal shares of the origins."""
     ages = ((0.42, 0.7), (0.7, 1), (0, 0.4))
     details = random.uniform(-0.6, 0.6, len(DETAILS))
     african, asian, caucasian = random.dirichlet((0.6, 0.6, 0.6))
     return Build(
-        is_female=bool(random.random() < 0.5),
+        is_female=is_female,
         age=random.uniform(*ages[random.choice(3, p=[0.72, 0.2, 0.08])]),
         muscle=random.uniform(0.25, 0.75),
         weight=float(np.clip(random.normal(0.52, 0.2), 0.1, 1)),

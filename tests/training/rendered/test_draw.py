@@ -10,7 +10,12 @@ from model.problems import InputProblem
 from tests.training.runs import run_here
 from training.datasets.registry import read_dataset
 from training.rendered.assets import LICENCE
+from training.rendered.body import BodyModel
+from training.rendered.cloth import Stock
 from training.rendered.draw import Plan, draw_people
+from training.rendered.garments import Wardrobe
+from training.rendered.outfits import Source
+from training.rendered.people import draw_figure
 
 PLAN = Plan(people=6, crops=8, seed=3)
 
@@ -80,6 +85,24 @@ def test_clothes_find_a_person_in_other_cameras_more_often_than_chance_does(draw
     chance = same[np.isfinite(apart)].mean()
     found = same[np.arange(len(who)), apart.argmin(axis=1)].mean()
     assert found > 2 * chance
+
+
+def test_twins_share_clothes_and_nothing_else(assets):
+    wardrobe = Wardrobe(assets, BodyModel(assets))
+    stock = Stock(np.random.default_rng(0))
+
+    def figure(person, clothes):
+        source = Source(np.random.default_rng(person), np.random.default_rng(clothes), stock)
+        return draw_figure(source, wardrobe)
+
+    def grounds(drawn_figure):
+        return {tuple(cloth.colour) for cloth in drawn_figure.cloths}
+
+    one, twin, other = figure(1, 10), figure(2, 10), figure(2, 11)
+    assert grounds(one) & grounds(twin)
+    assert not grounds(one) & grounds(other)
+    assert grounds(one) != grounds(twin)
+    assert not np.array_equal(one.joints, twin.joints)
 
 
 @pytest.mark.parametrize(
