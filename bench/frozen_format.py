@@ -47,7 +47,7 @@ def _fill(client: Client, export: Path) -> dict[str, Any]:
     """Store people, a deletion, a merge and a case; return what a service of them has to answer."""
     client.create_gallery(GALLERY)
     client.gallery_name = GALLERY
-    cast = draw_cast(1, 4, 0, 3)
+    cast = draw_cast("synthetic", 1, 4, 0, 3)
     crops = enroll_all(client, cast.gallery)
     deleted = next(iter(crops))
     client.delete_crop(deleted)

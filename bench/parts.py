@@ -67,7 +67,7 @@ def bench_parts(artefact: str | None) -> BenchResult:
 
 
 async def _measure(settings: Settings, folder: Path) -> dict[str, Any]:
-    cast = draw_cast(SEED, PEOPLE, 0, CAMERAS)
+    cast = draw_cast("synthetic", SEED, PEOPLE, 0, CAMERAS)
     files = [crop.read() for crop in cast.known]
     forms = [form.read_bytes() for form in write_forms(folder, LOADS["serve"], cast.known)]
     runtime = await asyncio.to_thread(Runtime, settings)

@@ -152,7 +152,7 @@ def _make_first_calls(service: Path, client: Path, folder: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     programs = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     program = next(program for program in programs if "gmn_client" in program)
-    cast = draw_cast(1, 1, 0, 2)
+    cast = draw_cast("synthetic", 1, 1, 0, 2)
     for name, crop in zip(("ann.jpg", "photo.jpg"), cast.gallery, strict=False):
         (folder / name).write_bytes(crop.read())
     with own_service("small", program=[str(service), "-I", "-m", "gmn"]) as running:

@@ -65,7 +65,7 @@ def filled_service(artefact: str, people: int, tree: Path = ROOT) -> Iterator[tu
     Args:
         tree: folder of the checkout whose service is started, by this interpreter.
     """
-    cast = draw_cast(SEED, people, 0, CAMERAS)
+    cast = draw_cast("synthetic", SEED, people, 0, CAMERAS)
     with own_service(artefact, program=(sys.executable, str(tree / PROGRAM.name))) as client:
         enroll_all(client, cast.gallery)
         yield client, cast

@@ -51,7 +51,7 @@ def demo(
 
     # A plain SIGTERM would end this process and leave its service behind.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    cast = draw_cast(seed, people, strangers, CAMERAS)
+    cast = draw_cast("rendered", seed, people, strangers, CAMERAS)
     say(f"Starting a service with the artefact {artefact}.")
     with own_service(artefact, runtime_of_each_run()) as client:
         say(f"It serves on {client.url}.")

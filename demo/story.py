@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from demo.data_sets import read_spec
 from demo.findings import OPERATING_POINT, Finding, Findings
@@ -42,6 +43,7 @@ class Cast:
 
 
 def draw_cast(
+    kind: Literal["rendered", "synthetic"],
     seed: int,
     people: int,
     strangers: int,
@@ -50,8 +52,11 @@ def draw_cast(
     """Draw the cast; the same arguments give the same pictures.
 
     The first of at least two cameras takes the queries, and the others fill the gallery.
+
+    Args:
+        kind: rendered people look like people; synthetic ones are drawn ten times as fast.
     """
-    spec = f"synthetic:{seed},identities={people + strangers},domains=1,cameras={cameras}"
+    spec = f"{kind}:{seed},identities={people + strangers},domains=1,cameras={cameras}"
     crops = read_spec(spec).crops
     known = sorted({str(crop.identity) for crop in crops})[:people]
     first_camera = min(str(crop.camera) for crop in crops)

@@ -20,6 +20,7 @@ from model.artefact import Artefact, load_artefact, resolve_artefact
 from model.problems import InputProblem
 from model.provenance import Provenance, TrainingData, WeightSource
 from training.backbone_weights import timm_weights
+from training.datasets.drawn import DRAWN
 from training.datasets.record import CropRecord, Dataset
 from training.recipe import Recipe
 
@@ -266,7 +267,7 @@ def _known_source(spec: str) -> str | None:
     kind, _, rest = spec.partition(":")
     if kind in NAMED_BY_THEIR_OWNER:
         return None
-    return f"{kind}:{rest.partition(',')[0].strip()}" if kind == "synthetic" else kind
+    return f"{kind}:{rest.partition(',')[0].strip()}" if kind in DRAWN else kind
 
 
 def joined_terms(terms: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from model.collapse import CollapsedModel, refuse_collapse
 from model.metric_network import MetricNetwork, TorchPairScores
 from model.problems import InputProblem
 from training.checkpoint import Position, read_weights, save_best
+from training.datasets.drawn import DRAWN
 from training.datasets.protocols import limit_identities
 from training.datasets.record import Dataset
 from training.evaluation.embedding import SearchFeatures, embed_searches, gallery_samples
@@ -30,7 +31,6 @@ from training.recipe import Recipe
 from training.run import Run
 from training.run_folder import BEST_NAME, RunLog
 
-DRAWN = "synthetic"
 # For a validation M-Net's BatchNorm statistics are estimated from this many training batches.
 BATCHES = 8
 # `mAP` and `rank_1`, 0 to 1, by data set and scoring.
@@ -74,7 +74,7 @@ def validation_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str
 def photographed(datasets: Iterable[str]) -> list[str]:
     """Return the names of the photographed data sets, or all names if every set is drawn."""
     names = list(datasets)
-    return [name for name in names if name != DRAWN] or names
+    return [name for name in names if name not in DRAWN] or names
 
 
 def best_scoring(figures: Figures) -> tuple[str, float]:

@@ -23,7 +23,7 @@ def url(tiny_artefact, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cast():
-    return draw_cast(7, 4, 0, 2)
+    return draw_cast("synthetic", 7, 4, 0, 2)
 
 
 @pytest.fixture(autouse=True)

@@ -118,7 +118,7 @@ def requests(page):
 
 @pytest.fixture(scope="module")
 def cast():
-    return draw_cast(SEED, len(NAMES), 12, 4)
+    return draw_cast("synthetic", SEED, len(NAMES), 12, 4)
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def _kept(shot, file):
 
 def take_pictures(folder):
     """Serve, enroll and search for drawn people, and write both screenshots."""
-    cast = draw_cast(SEED, PEOPLE, STRANGERS, CAMERAS)
+    cast = draw_cast("rendered", SEED, PEOPLE, STRANGERS, CAMERAS)
     asked = random.Random(SEED).choice(cast.known).read()
     upload = {"name": "query.png", "mimeType": "image/png", "buffer": asked}
     with (

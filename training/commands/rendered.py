@@ -13,12 +13,6 @@ from training.commands.common import progress_bar
 
 def draw_people(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of the data set.")],
-    assets: Annotated[
-        Path,
-        typer.Option(
-            metavar="FOLDER", help="The folder with clones of makehuman and makehuman-assets."
-        ),
-    ],
     people: Annotated[int, typer.Option(help="The number of people.")] = 500,
     crops: Annotated[int, typer.Option(help="The number of crops of each.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same people.")] = 0,
@@ -29,12 +23,11 @@ def draw_people(
     colours and patterns, the poses, cameras and backgrounds are drawn. Each person is seen by four
     of the eight cameras of a site. A stopped command continues when it is called again.
 
-    Example: gmn draw-people drawn --assets /data/makehuman --people 500 --crops 16
+    Example: gmn draw-people drawn --people 500 --crops 16
     """
     from training.rendered import draw
-    from training.rendered.assets import Assets
 
     plan = draw.Plan(people, crops, seed)
     with progress_bar("Drawing people", people) as progress:
-        draw.draw_people(plan, Assets(assets), out, progress)
+        draw.draw_people(plan, out, progress)
     typer.echo(f"{out}: {counted(people, 'person', 'people')}, {counted(people * crops, 'crop')}")

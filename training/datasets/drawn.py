@@ -20,6 +20,8 @@ from model.arrays import Array, Pixels
 from training.datasets.kind import DatasetKind
 from training.datasets.record import CropRecord, Dataset, DatasetProblem
 
+DRAWN = ("synthetic", "rendered")
+"""The names of the data sets that are drawn from a seed."""
 TERMS = "Drawn by this project; no person is shown."
 
 Plane = NDArray[np.floating[Any]]
@@ -384,6 +386,16 @@ def _read_drawn(kind: DatasetKind, text: str) -> Dataset:
     Raises:
         DatasetProblem: the text has another form.
     """
+    numbers = read_numbers(kind, text)
+    return replace(draw_people(**numbers), spec=f"{kind.name}:{text}")
+
+
+def read_numbers(kind: DatasetKind, text: str) -> dict[str, int]:
+    """Read a seed and counts, of `LIMITS`; the counts that are left out are missing.
+
+    Raises:
+        DatasetProblem: the text has another form.
+    """
     numbers: dict[str, int] = {}
     for part in f"the seed={text}".split(","):
         name, _, written = (word.strip() for word in part.partition("="))
@@ -400,9 +412,9 @@ def _read_drawn(kind: DatasetKind, text: str) -> Dataset:
             continue
         raise DatasetProblem(
             f"{kind.name}:{text}: {fault}; write a seed and, if wanted, counts, such as "
-            "synthetic:7 or synthetic:7,identities=60,domains=4,cameras=3,crops=2"
+            f"{kind.name}:7 or {kind.name}:7,identities=60,domains=4,cameras=3,crops=2"
         )
-    return replace(draw_people(**numbers), spec=f"{kind.name}:{text}")
+    return numbers
 
 
 SYNTHETIC = DatasetKind(

@@ -16,6 +16,7 @@ from training.datasets.kind import DatasetKind, read_layout
 from training.datasets.manifests import MANIFEST, PEOPLE_FOLDER
 from training.datasets.public import JUNK, PUBLIC_SETS
 from training.datasets.record import CropRecord, Dataset, DatasetProblem
+from training.datasets.rendered import RENDERED
 
 KINDS: Registry[DatasetKind] = Registry("data set", "gmn.datasets")
 """All kinds by name, in the order in which messages list them."""
@@ -50,7 +51,7 @@ def register_dataset(kind: DatasetKind) -> None:
     KINDS.add(kind.name, kind)
 
 
-for _kind in (*PUBLIC_SETS, MANIFEST, PEOPLE_FOLDER, SYNTHETIC):
+for _kind in (*PUBLIC_SETS, MANIFEST, PEOPLE_FOLDER, SYNTHETIC, RENDERED):
     register_dataset(_kind)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from training.rendered.arrays import Numbers, Random
-from training.rendered.body import MOVING, SIDES, BodyModel
+from training.rendered.body import BodyModel
 from training.rendered.cloth import TRUNK, Cloth, Coordinates, Overlay, Stock
 from training.rendered.garments import Layer
+from training.rendered.meshes import MOVING, SIDES
 
 RANK = 4
 ROUND = 17
@@ -99,7 +99,7 @@ class Bag:
         return Layer(
             points=points,
             triangles=np.concatenate([corners[:, :3], corners[:, [0, 2, 3]]]),
-            weights=csr_array(weights),
+            weights=weights,
             chart=chart.astype(np.float32),
             inside=np.ones(len(points), np.float32),
             cloth=self.cloth,

@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 
 import numpy as np
-from scipy.sparse import csr_array
 
-from training.rendered.arrays import Indices, Numbers
-from training.rendered.assets import Assets
-from training.rendered.formats import parse_mesh, parse_rig, parse_target, parse_weights
+from training.rendered.arrays import Numbers
+from training.rendered.meshes import DECIMETRES, MOVES_UNIT, MOVING, Meshes
 
-DATA = "makehuman/data"
-DECIMETRES = 0.1
-"""The unit of the assets in metres."""
-
-SIDES = ("L", "R")
-# Each bone of the rig moves with the nearest of these above it.
-MOVING = (
-    *("root", "spine04", "spine02", "neck01", "head"),
-    *(
-        f"{bone}.{side}"
-        for side in SIDES
-        for bone in (
-            *("upperleg01", "lowerleg01", "foot"),
-            *("shoulder01", "upperarm01", "lowerarm01", "wrist"),
-        )
-    ),
-)
 # Shape targets in pairs: the second is used for positive amounts.
 DETAILS = tuple(
     (f"{name}-{low}", f"{name}-{high}")
@@ -81,41 +61,38 @@ class Build:
 
 
 class BodyModel:
-    """The base mesh, its shape targets and its skeleton.
+    """The base body, its shape targets and its skeleton.
 
     Attributes:
-        mesh: the base mesh in decimetres. x points to the person's left, y up, z forward.
+        base: the points of the base body in decimetres, `(points, 3)`.
+        skin: the triangles of the body itself, without the helpers of garments.
         weights: `(points, bones)`, the share of each bone of `MOVING` in each point.
         parents: of each moving bone, the column of its parent; -1 for the root.
     """
 
-    def __init__(self, assets: Assets) -> None:
-        mesh = f"{DATA}/3dobjs/base.obj"
-        rig = f"{DATA}/rigs/default.mhskel"
-        weights = f"{DATA}/rigs/default_weights.mhw"
-        self.mesh = parse_mesh(assets.read(mesh), mesh)
-        self._bones = parse_rig(assets.read(rig), rig)
-        columns = {bone: MOVING.index(self._mover(bone)) for bone in self._bones}
-        self.weights: csr_array = parse_weights(assets.read(weights), weights, columns, self.count)
-        self._targets = {name: self._read_target(assets, name) for name in TARGETS}
-        self.parents = [self._parent(bone) for bone in MOVING]
+    def __init__(self, meshes: Meshes) -> None:
+        self.base = meshes.points
+        self.skin = meshes.skin
+        self.weights = meshes.weights
+        self.parents = meshes.parents
+        self._heads = meshes.heads
+        self._moves = meshes.moves
 
     @property
     def count(self) -> int:
-        return len(self.mesh.points)
-
-    @cached_property
-    def skin(self) -> Indices:
-        """The triangles of the body itself, without the helpers of garments."""
-        return self.mesh.group("body")
+        return len(self.base)
 
     def shape(self, build: Build) -> Numbers:
         """Return the points of a body at rest, `(points, 3)` in metres; its feet are at y = 0."""
-        points = self.mesh.points.copy()
+        points = self.base.copy()
         for name, amount in amounts_of(build):
-            points += amount * self._targets[name]
+            points += np.float32(MOVES_UNIT * amount) * self._moves[name]
+        return self.standing(points)
+
+    def standing(self, points: Numbers) -> Numbers:
+        """Return points of a body in decimetres as metres above the ground."""
         lowest = points[self.skin, 1].min()
-        return (points - (0, lowest, 0)).astype(np.float32) * DECIMETRES
+        return ((points - (0, lowest, 0)) * DECIMETRES).astype(np.float32)
 
     def bone(self, name: str) -> int:
         """Return the column of a moving bone."""
@@ -123,20 +100,7 @@ class BodyModel:
 
     def joints(self, points: Numbers) -> Numbers:
         """Return the heads of the moving bones of a body at rest, `(bones, 3)`."""
-        return np.stack([points[self._bones[bone].head].mean(0) for bone in MOVING])
-
-    def _read_target(self, assets: Assets, name: str) -> Numbers:
-        path = f"{DATA}/targets/{name}.target"
-        return parse_target(assets.read(path), path, self.count)
-
-    def _mover(self, bone: str) -> str:
-        while bone not in MOVING:
-            bone = self._bones[bone].parent or "root"
-        return bone
-
-    def _parent(self, bone: str) -> int:
-        above = self._bones[bone].parent
-        return -1 if above is None else MOVING.index(self._mover(above))
+        return points[self._heads].mean(axis=1)
 
 
 @dataclass(frozen=True)
@@ -151,7 +115,7 @@ class Movement:
     turns: Numbers
     shifts: Numbers
 
-    def move(self, points: Numbers, weights: csr_array) -> Numbers:
+    def move(self, points: Numbers, weights: Numbers) -> Numbers:
         """Return points at rest `(n, 3)` as moved by their bones; weights are `(n, bones)`."""
         transforms = np.concatenate([self.turns, self.shifts[..., None]], axis=2)
         blended = (weights @ transforms.reshape(len(transforms), 12)).reshape(-1, 3, 4)
@@ -159,7 +123,7 @@ class Movement:
         return moved.astype(np.float32)
 
 
-def pose(joints: Numbers, parents: list[int], turns: Mapping[str, Numbers]) -> Movement:
+def pose(joints: Numbers, parents: Sequence[int], turns: Mapping[str, Numbers]) -> Movement:
     """Pose a skeleton.
 
     Args:

@@ -10,6 +10,7 @@ from PIL import Image, ImageFilter
 
 from model.arrays import Pixels
 from training.rendered.arrays import Numbers, Random
+from training.rendered.difficulty import Difficulty
 from training.rendered.scenes import draw_scene
 
 BLURRED = 0.12
@@ -53,6 +54,8 @@ class Camera:
         pixels: the smallest and the largest height of its crops.
         quality: of its JPEG files.
         slack: the standard deviation of the edges of its crops, as a share of the height.
+        occluded, cut_off, shaded: the shares of its crops with something in front of the person,
+            without the person's feet, and with light of two strengths.
     """
 
     scene: Pixels
@@ -73,16 +76,20 @@ class Camera:
     pixels: tuple[int, int]
     quality: int
     slack: float
+    occluded: float
+    cut_off: float
+    shaded: float
 
 
-def draw_camera(random: Random) -> Camera:
+def draw_camera(random: Random, difficulty: Difficulty) -> Camera:
     """Draw a camera and its scene."""
+    far_apart = difficulty.cameras
     horizon = random.uniform(0.2, 0.5)
     heading = random.uniform(0, 360)
-    lowest = int(random.choice([48, 64, 80, 110, 150], p=[0.2, 0.25, 0.25, 0.2, 0.1]))
+    lowest = int(random.choice(difficulty.heights))
     near = random.uniform(3, 8)
-    warmth = random.normal(0, 0.1)
-    exposure = np.exp(random.normal(0.12, 0.22))
+    warmth = far_apart * random.normal(0, 0.1)
+    exposure = np.exp(random.normal(0.12, 0.22 * far_apart))
     return Camera(
         scene=draw_scene(random, horizon),
         horizon=horizon,
@@ -91,23 +98,27 @@ def draw_camera(random: Random) -> Camera:
         far=near * random.uniform(1.2, 2.5),
         headings=(heading, heading + random.normal(180, 15), heading + random.choice([-90, 90])),
         light=_draw_light(random),
-        mixing=_draw_mixing(random),
-        tint=exposure * np.array([1 + warmth, random.normal(1, 0.05), 1 - warmth]),
-        black=random.uniform(0, 0.06),
-        gamma=random.uniform(0.65, 1.15) * np.exp(random.normal(0, 0.06, 3)),
-        contrast=random.uniform(0.75, 1.3),
-        saturation=random.uniform(0.3, 1.25),
-        blur=random.uniform(0, 0.008),
+        mixing=_draw_mixing(random, far_apart),
+        tint=exposure * np.array([1 + warmth, random.normal(1, 0.05 * far_apart), 1 - warmth]),
+        black=far_apart * random.uniform(0, 0.06),
+        gamma=(0.9 + far_apart * random.uniform(-0.25, 0.25))
+        * np.exp(random.normal(0, 0.06 * far_apart, 3)),
+        contrast=1 + far_apart * random.uniform(-0.25, 0.3),
+        saturation=1 + far_apart * random.uniform(-0.7, 0.25),
+        blur=far_apart * random.uniform(0, 0.008),
         noise=random.uniform(0.002, 0.02),
         pixels=(lowest, int(lowest * random.uniform(1.1, 1.8))),
         quality=int(random.choice([45, 60, 75, 85, 92])),
         slack=random.uniform(0.01, 0.05),
+        occluded=difficulty.occluded,
+        cut_off=difficulty.cut_off,
+        shaded=difficulty.shaded,
     )
 
 
-def _draw_mixing(random: Random) -> Numbers:
+def _draw_mixing(random: Random, far_apart: float) -> Numbers:
     """Draw a matrix by which grey stays grey."""
-    mixing = np.eye(3) + random.normal(0, 0.08, (3, 3))
+    mixing = np.eye(3) + random.normal(0, 0.08 * far_apart, (3, 3))
     return mixing / mixing.sum(axis=0)
 
 

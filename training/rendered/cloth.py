@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from training.rendered.arrays import Numbers, Random
+from training.rendered.difficulty import Difficulty
 from training.rendered.noise import COARSE, FINE
 from training.rendered.palettes import clothes_colour, quiet_colour
 
@@ -18,10 +19,6 @@ LEG = 2
 FOLD_PERIOD = 0.8
 THREAD_PERIOD = 0.35
 
-QUIET = 0.6
-"""The share of cloths that are dark or grey, and plain."""
-STOCK = {"upper": 8, "outer": 5, "lower": 5, "shoes": 4, "bag": 4}
-"""The number of cloths of each use that the people of a site wear."""
 PATTERNED = {"upper": 0.45, "outer": 0.25, "lower": 0.14, "shoes": 0.15, "bag": 0.25}
 """The chance of a pattern on the other cloths of each use."""
 FADED = 0.06
@@ -184,14 +181,12 @@ class Cloth:
 
 
 class Stock:
-    """The few cloths of which the clothes of a site's people are made.
+    """The cloths of which the clothes of a site's people are made."""
 
-    Where people choose freely, colours alone tell them apart.
-    """
-
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, difficulty: Difficulty) -> None:
         self._cloths = {
-            use: [_draw_cloth(random, use) for _ in range(count)] for use, count in STOCK.items()
+            use: [_draw_cloth(random, use, difficulty.quiet) for _ in range(count)]
+            for use, count in difficulty.cloths.items()
         }
 
     def draw(self, random: Random, use: str) -> Cloth:
@@ -201,10 +196,10 @@ class Stock:
         return replace(cloth, colour=cloth.colour * random.uniform(1 - FADED, 1 + FADED))
 
 
-def _draw_cloth(random: Random, use: str) -> Cloth:
+def _draw_cloth(random: Random, use: str, quiet: float) -> Cloth:
     heather = random.choice([0.01, 0.03, 0.08])
     folds = random.uniform(0.05, 0.28)
-    if random.random() < QUIET:
+    if random.random() < quiet:
         return Cloth(quiet_colour(random), heather=heather, folds=folds)
     colour = clothes_colour(random, use)
     patterns: list[Pattern] = []

@@ -23,10 +23,6 @@ RANK_DEPTH = 0.015
 """How far a layer may lie above one of the next rank without being seen, in metres."""
 MIDDLE = 0.9
 """The height at which cameras look, in metres."""
-OCCLUDED = 0.22
-CUT_OFF = 0.12
-SHADED = 0.5
-"""The share of crops on which light of two strengths falls."""
 NARROWEST = (0.36, 0.46)
 WIDEST = 0.62
 """The ratio of a crop's width to its height."""
@@ -106,9 +102,9 @@ def draw_crop(
         other = other.beside(across / _distance(camera, view), random.uniform(-0.02, 0.02))
         for figure_seen in (person, other) if is_before else (other, person):
             _paint(picture, figure_seen, frame, camera.light)
-    if random.random() < SHADED:
+    if random.random() < camera.shaded:
         _shade(random, picture)
-    if random.random() < OCCLUDED:
+    if random.random() < camera.occluded:
         picture = scenes.occlude(random, picture)
     return develop(random, camera, picture)
 
@@ -136,7 +132,7 @@ def _frame(random: Random, points: Numbers, camera: Camera, height: int) -> Fram
     tall = bottom - top
     above, below = random.normal(0.03, camera.slack, 2)
     beside = random.normal(0.02, 0.8 * camera.slack, 2)
-    if random.random() < CUT_OFF:
+    if random.random() < camera.cut_off:
         below = -random.uniform(0.05, 0.35)
     top = top - tall * above
     bottom = bottom + tall * below

@@ -8,32 +8,21 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-
 from model.problems import InputProblem
-from training.rendered.assets import Assets
-from training.rendered.body import BodyModel
-from training.rendered.cameras import Camera, draw_camera
-from training.rendered.cloth import Stock
-from training.rendered.crops import View, draw_crop
+from training.rendered.difficulty import HARD
 from training.rendered.garments import Wardrobe
-from training.rendered.outfits import Source
-from training.rendered.people import draw_figure
+from training.rendered.meshes import read_meshes
+from training.rendered.sites import Site
 
-VERSION = 2
+VERSION = 3
 """Changes with the pictures that a seed gives."""
 SITE_PEOPLE = 100
 """The number of people who are seen by the same cameras."""
 SITE_CAMERAS = 8
 VIEWS = 4
 """The number of cameras that see a person, of those of the person's site."""
-STRANGERS = 0.15
-"""The share of crops in which somebody else is seen as well."""
-TWINS = 0.5
-"""The share of people who wear the same as one other person, but for shoes, bag and hair."""
 
 PEOPLE_MOST = 100_000
 CROPS_MOST = 1_000
@@ -62,74 +51,42 @@ class Plan:
     version: int = VERSION
 
 
-def draw_people(
-    plan: Plan, assets: Assets, out: Path, on_person: Callable[[int], None] = lambda _: None
-) -> None:
+def draw_people(plan: Plan, out: Path, on_person: Callable[[int], None] = lambda _: None) -> None:
     """Draw a data set, or the people that it still lacks.
 
     The folder gets the crops of each person in a folder of its own, `manifest.csv`, `TERMS.txt`,
-    and `provenance.json` with the hash and licence of every asset. A person's folder appears when
-    all its crops are drawn, so that the same call continues one that was stopped.
+    and `provenance.json` with the source, hash and licence of every mesh. A person's folder appears
+    when all its crops are drawn, so that the same call continues one that was stopped.
 
     Raises:
         InputProblem: the plan is out of range, or the folder has another plan or other contents.
     """
     _refuse_other_plan(plan, out)
-    wardrobe = Wardrobe(assets, BodyModel(assets))
+    meshes = read_meshes()
+    wardrobe = Wardrobe(meshes)
     unfinished = out / UNFINISHED
-    for number in range(plan.people):
-        finished = out / CROPS / f"{number:05d}"
-        if not finished.is_dir():
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir()
-            for name, content in draw_person(plan, number, wardrobe):
-                (unfinished / name).write_bytes(content)
-            unfinished.rename(finished)
-        on_person(1)
+    for first in range(0, plan.people, SITE_PEOPLE):
+        number = first // SITE_PEOPLE
+        site = Site(plan.seed, number, HARD, wardrobe)
+        for person in range(min(SITE_PEOPLE, plan.people - first)):
+            finished = out / CROPS / f"{first + person:05d}"
+            if not finished.is_dir():
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+                for name, content in _draw_person(site, person, plan.crops):
+                    (unfinished / f"s{number}{name}").write_bytes(content)
+                unfinished.rename(finished)
+            on_person(1)
     _write_manifest(out)
-    provenance = {"plan": asdict(plan), "terms": TERMS, "assets": assets.provenance()}
+    provenance = {"plan": asdict(plan), "terms": TERMS, "meshes": list(meshes.sources)}
     (out / PROVENANCE).write_text(json.dumps(provenance, indent=1) + "\n")
 
 
-def draw_person(plan: Plan, number: int, wardrobe: Wardrobe) -> Iterator[tuple[str, bytes]]:
-    """Yield the file name and the bytes of each crop of a person."""
-    site = number // SITE_PEOPLE
-    figure = draw_figure(_source(plan, site, number), wardrobe)
-    random = _random(plan, 2, number)
-    cameras = random.choice(SITE_CAMERAS, VIEWS, replace=False)
-    for view, camera_number in enumerate(cameras):
-        camera = _camera(plan, site, int(camera_number))
-        heading = random.choice(camera.headings) + random.normal(0, 15)
-        distance = random.uniform(camera.near, camera.far)
-        for crop in range(view, plan.crops, VIEWS):
-            heading += random.normal(0, 12)
-            moment = View(heading, distance, random.random())
-            stranger = None
-            if random.random() < STRANGERS:
-                stranger = draw_figure(Source(random, random, _stock(plan, site)), wardrobe)
-            content = draw_crop(random, figure, wardrobe.body, camera, moment, stranger)
-            yield f"s{site}c{camera_number}_{crop:02d}.jpg", content
-
-
-def _source(plan: Plan, site: int, number: int) -> Source:
-    person = _random(plan, 1, number)
-    pair = _random(plan, 3, number // 2)
-    are_twins = pair.random() < TWINS
-    return Source(person, pair if are_twins else person, _stock(plan, site))
-
-
-def _random(plan: Plan, *numbers: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(plan.seed, spawn_key=numbers))
-
-
-@lru_cache(maxsize=2)
-def _stock(plan: Plan, site: int) -> Stock:
-    return Stock(_random(plan, 4, site))
-
-
-@lru_cache(maxsize=2 * SITE_CAMERAS)
-def _camera(plan: Plan, site: int, number: int) -> Camera:
-    return draw_camera(_random(plan, 0, site, number))
+def _draw_person(site: Site, person: int, crops: int) -> Iterator[tuple[str, bytes]]:
+    """Yield the camera and number, as a file name, and the bytes of each crop of a person."""
+    for view, camera in enumerate(site.viewers(person, SITE_CAMERAS, VIEWS)):
+        for crop in range(view, crops, VIEWS):
+            yield f"c{camera}_{crop:02d}.jpg", site.crop(person, camera, crop // VIEWS)
 
 
 def _refuse_other_plan(plan: Plan, out: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.rendered.arrays import Numbers, Random
-from training.rendered.body import MOVING, SIDES
+from training.rendered.meshes import MOVING, SIDES
 
 LEFT, UP, AHEAD = np.eye(3)
 """The axes of a body."""

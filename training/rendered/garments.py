@@ -7,26 +7,22 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 from training.rendered.arrays import Indices, Numbers
-from training.rendered.assets import Assets
-from training.rendered.body import DECIMETRES, MOVING, SIDES, BodyModel
+from training.rendered.body import BodyModel
 from training.rendered.cloth import ARM, LEG, TRUNK, Cloth
-from training.rendered.formats import FittedMesh, parse_fitted_mesh, parse_mesh
+from training.rendered.meshes import (
+    DECIMETRES,
+    HAIR,
+    HATS,
+    MOVING,
+    SHOES,
+    SIDES,
+    SUITS,
+    FittedMesh,
+    Meshes,
+)
 
-CLOTHES = "base/clothes"
-SHOES = ("shoes01", "shoes02", "shoes03")
-SUITS = (
-    *(f"male_casualsuit0{number}" for number in range(1, 7)),
-    *("male_elegantsuit01", "male_worksuit01"),
-    *("female_casualsuit01", "female_casualsuit02", "female_elegantsuit01", "female_sportsuit01"),
-)
-HAIR = (
-    *("afro01", "bob01", "bob02", "braid01", "long01", "ponytail01"),
-    *("short01", "short02", "short03", "short04"),
-)
 SMALLEST_PART = 300
 """Parts of suits with fewer points are buttons and ties, which are left out."""
 
@@ -47,7 +43,7 @@ class Layer:
 
     points: Numbers
     triangles: Indices
-    weights: csr_array
+    weights: Numbers
     chart: Numbers
     inside: Numbers
     cloth: Cloth
@@ -90,8 +86,7 @@ class Chart:
     """
 
     def __init__(self, body: BodyModel) -> None:
-        lowest = body.mesh.points[body.skin, 1].min()
-        points = (body.mesh.points - (0, lowest, 0)) * DECIMETRES
+        points = body.standing(body.base)
         joints = body.joints(points)
         self.points = points
         self.height = points[:, 1]
@@ -99,14 +94,13 @@ class Chart:
         self.along = np.zeros(body.count, np.float32)
         u = points[:, 0] + 0.6 * points[:, 2]
         self.uv = np.stack([u, points[:, 1]], axis=1)
-        shares = body.weights.toarray()
         for limb, bones in (
             (ARM, ("upperarm01", "lowerarm01", "wrist")),
             (LEG, ("upperleg01", "lowerleg01", "foot")),
         ):
             for side in SIDES:
                 columns = [MOVING.index(f"{bone}.{side}") for bone in bones]
-                mine = shares[:, columns].sum(1) > 0.5
+                mine = body.weights[:, columns].sum(1) > 0.5
                 start = joints[columns[0]]
                 end = joints[columns[2]]
                 axis = (end - start) / np.linalg.norm(end - start)
@@ -117,10 +111,6 @@ class Chart:
                     across = np.array([axis[1], -axis[0], 0])
                     around = points[mine] @ across * 0.6 + points[mine, 2]
                     self.uv[mine] = np.stack([around, 1.35 - along], axis=1)
-
-    def of(self, fitted: FittedMesh, values: Numbers) -> Numbers:
-        """Return values of the body's points at the points of a fitted mesh."""
-        return np.einsum("na,na...->n...", fitted.weights, values[fitted.anchors])
 
     @property
     def table(self) -> Numbers:
@@ -157,35 +147,33 @@ class Wardrobe:
         tights, skirt: the helper meshes that further garments are cut out of.
     """
 
-    def __init__(self, assets: Assets, body: BodyModel) -> None:
-        self.body = body
-        self.chart = Chart(body)
-        parts = [
-            part for suit in SUITS for part in _parts(assets, f"{CLOTHES}/{suit}/{suit}", body)
-        ]
+    def __init__(self, meshes: Meshes) -> None:
+        self.body = BodyModel(meshes)
+        self.chart = Chart(self.body)
+        parts = [part for suit in SUITS for part in self._parts(suit, meshes.fitted[suit])]
         large = [part for part in parts if len(part.part.points) >= SMALLEST_PART]
         self.tops = [part for part in large if part.bottom > 0.75 and part.top > 1.15]
         self.bottoms = [part for part in large if part.top < 1.1]
-        self.shoes = [_whole(assets, f"{CLOTHES}/{name}/{name}", body) for name in SHOES]
-        self.hair = {name: _whole(assets, f"base/hair/{name}/{name}", body) for name in HAIR}
-        self.hats = [
-            _whole(assets, f"{CLOTHES}/fedora01/{name}", body)
-            for name in ("fedora", "fedora_cocked")
-        ]
-        self.tights = _part_of(body.mesh.group("helper-tights"))
-        self.skirt = _part_of(body.mesh.group("helper-skirt"))
+        whole = {
+            name: self._garment(name, meshes.fitted[name], meshes.fitted[name].triangles)
+            for name in (*SHOES, *HATS, *HAIR)
+        }
+        self.shoes = [whole[name] for name in SHOES]
+        self.hats = [whole[name] for name in HATS]
+        self.hair = {name: whole[name] for name in HAIR}
+        self.tights = _part_of(meshes.tights)
+        self.skirt = _part_of(meshes.skirt)
 
     def wear(self, garment: Garment, body: Numbers, cloth: Cloth, rank: int) -> Layer:
         """Return a fitted garment on a body of points `(b, 3)`."""
         fitted = garment.fitted
         points = fitted.fit(body / DECIMETRES) * DECIMETRES
-        chart = self.chart.of(fitted, self.chart.table)
+        chart = fitted.at(self.chart.table)
         chart[:, 2] = chart[:, 2].round()
-        blend = _blend(fitted, self.body.count)
         return Layer(
             points=points[garment.part.points].astype(np.float32),
             triangles=garment.part.triangles,
-            weights=(blend @ self.body.weights)[garment.part.points],
+            weights=fitted.at(self.body.weights)[garment.part.points],
             chart=chart[garment.part.points],
             inside=np.ones(len(garment.part.points), np.float32),
             cloth=cloth,
@@ -224,6 +212,25 @@ class Wardrobe:
             rank=rank,
         )
 
+    def _garment(self, name: str, fitted: FittedMesh, triangles: Indices) -> Garment:
+        part = _part_of(triangles)
+        lowest = self.body.base[self.body.skin, 1].min()
+        heights = (fitted.fit(self.body.base)[part.points, 1] - lowest) * DECIMETRES
+        return Garment(
+            name, fitted, part, fitted.hidden, float(heights.max()), float(heights.min())
+        )
+
+    def _parts(self, name: str, fitted: FittedMesh) -> Sequence[Garment]:
+        """Return the parts of a suit, each of which hides what lies within its height."""
+        garments = []
+        for number in np.unique(fitted.parts):
+            triangles = fitted.triangles[fitted.parts == number]
+            part = self._garment(f"{name}-{number}", fitted, triangles)
+            between = self.chart.height[part.hidden]
+            below = part.hidden[(between > part.bottom + 0.04) & (between < part.top - 0.04)]
+            garments.append(replace(part, hidden=below))
+        return garments
+
 
 def point_normals(points: Numbers, triangles: Indices) -> Numbers:
     """Return the unit normals of a mesh at its points, `(n, 3)`."""
@@ -243,51 +250,3 @@ def point_normals(points: Numbers, triangles: Indices) -> Numbers:
 def _part_of(triangles: Indices) -> Part:
     points, corners = np.unique(triangles, return_inverse=True)
     return Part(points, corners.reshape(triangles.shape))
-
-
-def _blend(fitted: FittedMesh, count: int) -> csr_array:
-    rows = np.repeat(np.arange(len(fitted.anchors)), 3)
-    entries = (fitted.weights.ravel(), (rows, fitted.anchors.ravel()))
-    return csr_array(entries, shape=(len(fitted.anchors), count))
-
-
-def _read(assets: Assets, path: str, body: BodyModel) -> tuple[FittedMesh, Indices]:
-    fitted = parse_fitted_mesh(assets.read(f"{path}.mhclo"), f"{path}.mhclo", body.count)
-    mesh_path = f"{path.rsplit('/', 1)[0]}/{fitted.mesh_file}"
-    mesh = parse_mesh(assets.read(mesh_path), mesh_path)
-    return fitted, mesh.triangles
-
-
-def _garment(name: str, fitted: FittedMesh, triangles: Indices, body: BodyModel) -> Garment:
-    part = _part_of(triangles)
-    lowest = body.mesh.points[body.skin, 1].min()
-    heights = (fitted.fit(body.mesh.points)[part.points, 1] - lowest) * DECIMETRES
-    return Garment(name, fitted, part, fitted.hidden, float(heights.max()), float(heights.min()))
-
-
-def _whole(assets: Assets, path: str, body: BodyModel) -> Garment:
-    fitted, triangles = _read(assets, path, body)
-    return _garment(path.rsplit("/", 1)[1], fitted, triangles, body)
-
-
-def _parts(assets: Assets, path: str, body: BodyModel) -> Sequence[Garment]:
-    """Return the connected parts of a suit, each of which hides what lies within its height."""
-    fitted, triangles = _read(assets, path, body)
-    count = len(fitted.anchors)
-    edges = np.concatenate([triangles[:, :2], triangles[:, 1:]])
-    linked = csr_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(count, count))
-    _, labels = connected_components(linked, directed=False)
-    lowest = body.mesh.points[body.skin, 1].min()
-    heights = (body.mesh.points[:, 1] - lowest) * DECIMETRES
-    garments = []
-    for label in np.unique(labels[triangles[:, 0]]):
-        part = _garment(
-            f"{path.rsplit('/', 1)[1]}-{label}",
-            fitted,
-            triangles[labels[triangles[:, 0]] == label],
-            body,
-        )
-        between = heights[part.hidden]
-        below = part.hidden[(between > part.bottom + 0.04) & (between < part.top - 0.04)]
-        garments.append(replace(part, hidden=below))
-    return garments

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array, vstack
 
 from training.rendered.arrays import Indices, Numbers, Random
 from training.rendered.bags import draw_bag
@@ -33,7 +32,7 @@ class Figure:
 
     points: Numbers
     triangles: Indices
-    weights: csr_array
+    weights: Numbers
     chart: Numbers
     inside: Numbers
     ranks: Numbers
@@ -112,7 +111,7 @@ def _join(layers: list[Layer], joints: Numbers, walk: Walk) -> Figure:
         triangles=np.concatenate(
             [layer.triangles + start for layer, start in zip(layers, starts, strict=True)]
         ),
-        weights=vstack([layer.weights for layer in layers]).tocsr(),
+        weights=np.concatenate([layer.weights for layer in layers]),
         chart=np.concatenate([layer.chart for layer in layers]),
         inside=np.concatenate([layer.inside for layer in layers]),
         ranks=np.repeat([float(layer.rank) for layer in layers], sizes),

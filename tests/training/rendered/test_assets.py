@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from training.rendered import assets as module
-from training.rendered.assets import Assets, Repository
-from training.rendered.formats import AssetProblem
+from training.rendered.packing import assets as module
+from training.rendered.packing.assets import Assets, Repository
+from training.rendered.packing.formats import AssetProblem
 
 
 def git(folder, *words):

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy.sparse import csr_array
 
-from training.rendered.body import DETAILS, MOVING, Build, amounts_of, pose
+from training.rendered.body import DETAILS, Build, amounts_of, pose
 from training.rendered.gait import AHEAD, LEFT, Arm, Walk, limbs, turn
+from training.rendered.meshes import MOVING
 
 ELBOW, WRIST = (MOVING.index(f"{bone}.L") for bone in ("lowerarm01", "wrist"))
 
@@ -53,7 +53,7 @@ def skeleton():
 def hung_on(bone):
     weights = np.zeros((1, len(MOVING)))
     weights[0, MOVING.index(bone)] = 1
-    return csr_array(weights)
+    return weights
 
 
 def test_a_body_at_rest_stays_where_it_is(skeleton):

@@ -9,21 +9,22 @@ import pytest
 from model.problems import InputProblem
 from tests.training.runs import run_here
 from training.datasets.registry import read_dataset
-from training.rendered.assets import LICENCE
-from training.rendered.body import BodyModel
 from training.rendered.cloth import Stock
+from training.rendered.difficulty import HARD
 from training.rendered.draw import Plan, draw_people
 from training.rendered.garments import Wardrobe
+from training.rendered.meshes import read_meshes
 from training.rendered.outfits import Source
+from training.rendered.packing.assets import LICENCE
 from training.rendered.people import draw_figure
 
 PLAN = Plan(people=6, crops=8, seed=3)
 
 
 @pytest.fixture(scope="module")
-def drawn(assets, tmp_path_factory):
+def drawn(tmp_path_factory):
     out = tmp_path_factory.mktemp("drawn") / "people"
-    draw_people(PLAN, assets, out)
+    draw_people(PLAN, out)
     return out
 
 
@@ -48,16 +49,16 @@ def test_every_person_is_seen_by_four_cameras_and_the_set_can_be_trained_on(draw
     assert checked["unreadable"]["count"] == 0
 
 
-def test_provenance_names_every_asset_with_hash_and_licence(drawn):
+def test_provenance_names_every_mesh_with_hash_and_licence(drawn):
     provenance = json.loads((drawn / "provenance.json").read_text())
     assert provenance["plan"]["seed"] == 3
-    assert len(provenance["assets"]) > 300
-    for entry in provenance["assets"]:
+    assert len(provenance["meshes"]) > 300
+    for entry in provenance["meshes"]:
         assert entry["licence"] == LICENCE
         assert len(entry["sha256"]) == 64
 
 
-def test_a_stopped_drawing_continues_to_the_same_bytes(drawn, assets, tmp_path):
+def test_a_stopped_drawing_continues_to_the_same_bytes(drawn, tmp_path):
     stopped = tmp_path / "people"
     shutil.copytree(drawn, stopped)
     (stopped / "manifest.csv").unlink()
@@ -65,7 +66,7 @@ def test_a_stopped_drawing_continues_to_the_same_bytes(drawn, assets, tmp_path):
     unfinished = stopped / "unfinished"
     unfinished.mkdir()
     (unfinished / "s0c0_00.jpg").write_bytes(b"half a crop")
-    draw_people(PLAN, assets, stopped)
+    draw_people(PLAN, stopped)
     assert files_of(stopped) == files_of(drawn)
 
 
@@ -87,9 +88,9 @@ def test_clothes_find_a_person_in_other_cameras_more_often_than_chance_does(draw
     assert found > 2 * chance
 
 
-def test_twins_share_clothes_and_nothing_else(assets):
-    wardrobe = Wardrobe(assets, BodyModel(assets))
-    stock = Stock(np.random.default_rng(0))
+def test_twins_share_clothes_and_nothing_else():
+    wardrobe = Wardrobe(read_meshes())
+    stock = Stock(np.random.default_rng(0), HARD)
 
     def figure(person, clothes):
         source = Source(np.random.default_rng(person), np.random.default_rng(clothes), stock)
@@ -116,17 +117,17 @@ def test_twins_share_clothes_and_nothing_else(assets):
 )
 def test_a_plan_out_of_range_is_refused_before_anything_is_written(plan, fault, tmp_path):
     with pytest.raises(InputProblem, match=fault):
-        draw_people(plan, None, tmp_path / "people")
+        draw_people(plan, tmp_path / "people")
     assert not (tmp_path / "people").exists()
 
 
 def test_a_folder_of_other_files_or_of_another_plan_is_refused(tmp_path):
     (tmp_path / "photo.jpg").write_bytes(b"")
     with pytest.raises(InputProblem, match="other files"):
-        draw_people(PLAN, None, tmp_path)
+        draw_people(PLAN, tmp_path)
     begun = tmp_path / "begun"
     begun.mkdir()
     (begun / "plan.json").write_text('{"people": 2}\n')
     with pytest.raises(InputProblem, match="begun with"):
-        draw_people(PLAN, None, begun)
+        draw_people(PLAN, begun)
     assert [file.name for file in begun.iterdir()] == ["plan.json"]

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.rendered.formats import AssetProblem
+from training.rendered.packing.formats import AssetProblem
 
 LICENCE = "CC0-1.0"
 

@@ -6,11 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from model.problems import InputProblem
 from training.rendered.arrays import Indices, Numbers
@@ -42,36 +41,20 @@ class Mesh:
         return self.triangles[self.groups == name]
 
 
-@dataclass(frozen=True)
-class FittedMesh:
-    """Where the points of a garment lie on a body.
+class Fit(NamedTuple):
+    """Where the points of a garment lie on a body: the fields of `FittedMesh` that an mhclo has.
 
     Attributes:
-        anchors: `(n, 3)` indices of the body's points.
-        weights: `(n, 3)`, the share of each anchor.
-        offsets: `(n, 3)`, added to the weighted anchors after scaling.
-        scales: for x, y and z the indices of two points of the body, and their distance along this
-            axis on the body that the offsets were measured on; None without scaling.
-        hidden: the points of the body that the garment hides.
         mesh_file: the file name of its mesh.
     """
 
     anchors: Indices
     weights: Numbers
     offsets: Numbers
-    scales: tuple[tuple[int, int, float] | None, ...]
+    scale_points: Indices
+    scale_lengths: Numbers
     hidden: Indices
     mesh_file: str
-
-    def fit(self, body: Numbers) -> Numbers:
-        """Return the garment's points `(n, 3)` on a body of points `(b, 3)`."""
-        factors = np.ones(3, np.float32)
-        for axis, scale in enumerate(self.scales):
-            if scale is not None:
-                first, second, distance = scale
-                factors[axis] = abs(body[first, axis] - body[second, axis]) / distance
-        placed = np.einsum("na,nac->nc", self.weights, body[self.anchors])
-        return placed + self.offsets * factors
 
 
 @dataclass(frozen=True)
@@ -132,14 +115,15 @@ def parse_target(text: str, name: str, count: int) -> Numbers:
     return moves
 
 
-def parse_fitted_mesh(text: str, name: str, count: int) -> FittedMesh:
+def parse_fitted_mesh(text: str, name: str, count: int) -> Fit:
     """Read an mhclo file for a body of `count` points.
 
     Raises:
         AssetProblem: a line cannot be read; names it.
     """
     rows: list[list[float]] = []
-    scales: list[tuple[int, int, float] | None] = [None, None, None]
+    scale_points = np.zeros((3, 2), np.int64)
+    scale_lengths = np.zeros(3)
     hidden: list[int] = []
     mesh_file = ""
     section = ""
@@ -149,8 +133,9 @@ def parse_fitted_mesh(text: str, name: str, count: int) -> FittedMesh:
             if key in ("verts", "delete_verts"):
                 section = key
             elif key.endswith("_scale") and key[0] in "xyz" and len(key) == len("x_scale"):
-                first, second = (_index(word, count) for word in words[1:3])
-                scales["xyz".index(key[0])] = (first, second, float(words[3]))
+                axis = "xyz".index(key[0])
+                scale_points[axis] = [_index(word, count) for word in words[1:3]]
+                scale_lengths[axis] = float(words[3])
             elif key == "obj_file":
                 mesh_file = words[1]
             elif not key.isdecimal():
@@ -164,11 +149,12 @@ def parse_fitted_mesh(text: str, name: str, count: int) -> FittedMesh:
     if not rows or not mesh_file:
         raise AssetProblem(f"{name}: has no `verts` or no `obj_file`; check it out again")
     table = np.array(rows)
-    return FittedMesh(
+    return Fit(
         anchors=table[:, :3].astype(np.int64),
         weights=table[:, 3:6].astype(np.float32),
         offsets=table[:, 6:].astype(np.float32),
-        scales=tuple(scales),
+        scale_points=scale_points,
+        scale_lengths=scale_lengths,
         hidden=np.array(sorted(set(hidden)), np.int64),
         mesh_file=mesh_file,
     )
@@ -191,8 +177,8 @@ def parse_rig(text: str, name: str) -> dict[str, Bone]:
         raise AssetProblem(f"{name}: is no rig with bones and joints ({error!r})") from error
 
 
-def parse_weights(text: str, name: str, bones: Mapping[str, int], count: int) -> csr_array:
-    """Read an mhw file: the share of each bone in each point, `(count, len(set(bones)))`.
+def parse_weights(text: str, name: str, bones: Mapping[str, int], count: int) -> Numbers:
+    """Read an mhw file: the share of each bone in each point, `(count, len(set(bones)))` float32.
 
     Args:
         bones: the column of each bone. Several may share one; their weights are added.
@@ -201,23 +187,19 @@ def parse_weights(text: str, name: str, bones: Mapping[str, int], count: int) ->
         AssetProblem: the file has other contents, or a point has no weight.
     """
     content = _json(text, name)
+    weights = np.zeros((count, max(bones.values()) + 1))
     try:
-        triples = [
-            (_index(point, count), bones[bone], float(weight))
-            for bone, pairs in content["weights"].items()
-            for point, weight in pairs
-        ]
+        for bone, pairs in content["weights"].items():
+            for point, weight in pairs:
+                weights[_index(point, count), bones[bone]] += float(weight)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise AssetProblem(f"{name}: is no table of weights by bone ({error!r})") from error
-    rows, columns, shares = zip(*triples, strict=True)
-    weights = csr_array((shares, (rows, columns)), shape=(count, max(bones.values()) + 1))
-    totals = weights.sum(axis=1)
+    totals = weights.sum(axis=1, keepdims=True)
     if (totals <= 0).any():
         raise AssetProblem(
             f"{name}: point {int(totals.argmin())} has no weight; check it out again"
         )
-    normalised: csr_array = weights.multiply(1 / totals[:, None]).tocsr().astype(np.float32)
-    return normalised
+    return (weights / totals).astype(np.float32)
 
 
 def _lines(text: str, name: str) -> Iterator[tuple[int, list[str]]]:

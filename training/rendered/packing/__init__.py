@@ -1,0 +1,1 @@
+"""Packs the meshes of MakeHuman into the one file that rendered people are drawn from."""
