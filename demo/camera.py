@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gmn_client.methods import WatchOptions
     from gmn_client.models import Alert
 
-DRAWN_PEOPLE = "synthetic:3,identities=3,domains=1,cameras=2,crops=1"
+DRAWN_PEOPLE = "rendered:4,identities=3,cameras=2,crops=1"
 WALK_SECONDS = 4
 COLLECTED = "sightings"
 WATCHED = "wanted"

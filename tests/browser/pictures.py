@@ -6,7 +6,6 @@ tracks, and the visits of one of them. `arming.png` is the forecast of a watch l
 the dialog in which a zone of a camera is drawn.
 """
 
-import random
 import sys
 import tempfile
 from collections import defaultdict
@@ -32,9 +31,9 @@ COLOURS = 256
 SIGHTINGS = "sightings"
 WANTED = "wanted"
 CAMERA = "gate"
+ASKED_FOR = "s0-0051"
 # People who pass cameras twice. The last crop of the first one is searched by.
-PASSING = "synthetic:21,identities=6,domains=1,cameras=2,crops=8"
-PASSAGES = 2
+PASSING = "rendered:21,identities=6,cameras=2,crops=8"
 # Return pictures of the demonstration's nine known people and three strangers.
 SOME_RANKINGS = """
 main > :not(article), article:nth-of-type(n+4):not(:nth-of-type(10)) { display: none !important }
@@ -58,7 +57,7 @@ def _kept(shot, file):
 def take_pictures(folder):
     """Serve, enroll and search for drawn people, and write both screenshots."""
     cast = draw_cast("rendered", SEED, PEOPLE, STRANGERS, CAMERAS)
-    asked = random.Random(SEED).choice(cast.known).read()
+    asked = next(crop.read() for crop in cast.known if crop.identity == ASKED_FOR)
     upload = {"name": "query.png", "mimeType": "image/png", "buffer": asked}
     with (
         tempfile.TemporaryDirectory() as place,
@@ -86,6 +85,7 @@ def take_pictures(folder):
         upload = {"name": "seen.png", "mimeType": "image/png", "buffer": searched_by}
         page.set_input_files("#seen-task .drop input", upload)
         page.wait_for_selector("#seen-answer .banner")
+        page.wait_for_load_state("networkidle")
         page.wait_for_function(IS_LOADED)
         _kept(page, folder / "seen.png")
         take_pictures_of_watching(client, cast, page, folder)
@@ -102,7 +102,7 @@ def take_pictures_of_watching(client, cast, page, folder):
     client.enroll(images, gallery=WANTED)
     client.heartbeat(CAMERA, fps=10, lag=0.2)
     client.ask_for_still(CAMERA)
-    people = [read_person(crop.read()) for crop in cast.known[:3]]
+    people = [read_person(crop.read()) for crop in cast.known[3:6]]
     frame = draw_frame([(person, 60 + 200 * number) for number, person in enumerate(people)])
     client.send_still(CAMERA, encoded(frame, "JPEG", quality=90))
     page.goto(f"{client.url}/#{WANTED}/watch")
@@ -125,24 +125,22 @@ def take_pictures_of_watching(client, cast, page, folder):
 
 def enroll_passages(client):
     """Enroll people without names, as cameras see them pass, and return a picture of the first."""
-    pictures = defaultdict(list)
+    pictures = defaultdict(lambda: defaultdict(list))
     for crop in read_spec(PASSING).crops:
-        pictures[crop.identity].append(crop.read())
+        pictures[crop.identity][crop.camera].append(crop.read())
     client.create_gallery(SIGHTINGS, retention_days=30)
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=3)
-    searched_by = [shots.pop() for shots in pictures.values()]
-    for number, shots in enumerate(pictures.values()):
-        of_passage = len(shots) // PASSAGES
-        for passage in range(PASSAGES):
+    searched_by = pictures["s0-0000"]["s0-c1"].pop()
+    for number, passages in enumerate(pictures.values()):
+        for passage, shots in enumerate(passages.values()):
             began = now + timedelta(minutes=7 * number + 60 * passage)
-            own = shots[passage * of_passage : (passage + 1) * of_passage]
             labels = {"camera": ("gate", "yard")[passage], "track": f"{number}-{passage}"}
             images = [
                 gmn_client.Image(shot, captured_at=began + timedelta(seconds=second), **labels)
-                for second, shot in enumerate(own)
+                for second, shot in enumerate(shots)
             ]
             client.enroll(images, gallery=SIGHTINGS)
-    return searched_by[0]
+    return searched_by
 
 
 if __name__ == "__main__":

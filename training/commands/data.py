@@ -31,7 +31,7 @@ SPEC_HELP = (
     "A CSV manifest, or KIND:PATH such as cuhk01:/data/cuhk01, with options such as "
     "cuhk03np:/data/cuhk03-np,boxes=detected. KIND is one of market1501, msmt17, cuhk03np, cuhk02, "
     "cuhk01, cuhksysu, viper, grid, prid2011, ilids, randperson, dukemtmc, manifest, folder, "
-    "synthetic."
+    "synthetic, rendered."
 )
 
 

@@ -51,10 +51,10 @@ MODERATE = Difficulty(
     cloths={"upper": 30, "outer": 15, "lower": 12, "shoes": 10, "bag": 10},
     quiet=0.4,
     twins=0,
-    cameras=1,
+    cameras=0.75,
     heights=(80, 96, 110, 128),
-    occluded=0.15,
-    cut_off=0.08,
+    occluded=0.12,
+    cut_off=0.06,
     shaded=0.35,
     accompanied=0.1,
 )

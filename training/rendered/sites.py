@@ -18,7 +18,7 @@ from training.rendered.people import Figure, draw_figure
 TURN = 12
 """The standard deviation by which somebody turns from one crop to the next, in degrees."""
 
-# What the numbers of a random stream begin with.
+# The numbers of a random stream begin with one of these.
 CAMERA, PERSON, CLOTHES, STOCK, VIEWERS, WALK, CROP = range(7)
 
 
