@@ -33,19 +33,19 @@ class Site:
         self._number = number
         self._difficulty = difficulty
         self._wardrobe = wardrobe
-        self._stock = Stock(self.random(STOCK), difficulty)
+        self._stock = Stock(self._random(STOCK), difficulty)
         # A scene takes megabytes, and people are asked for one after the other.
         self._camera = lru_cache(maxsize=16)(self._draw_camera)
         self._figure = lru_cache(maxsize=2)(self._draw_figure)
 
-    def random(self, *numbers: int) -> Random:
+    def _random(self, *numbers: int) -> Random:
         """Return the stream of random numbers of something at this site."""
         sequence = np.random.SeedSequence(self._seed, spawn_key=(self._number, *numbers))
         return np.random.default_rng(sequence)
 
     def viewers(self, person: int, cameras: int, views: int) -> list[int]:
         """Return the numbers of those of the site's cameras that see a person."""
-        chosen: list[int] = self.random(VIEWERS, person).permutation(cameras)[:views].tolist()
+        chosen: list[int] = self._random(VIEWERS, person).permutation(cameras)[:views].tolist()
         return chosen
 
     def crop(self, person: int, camera: int, number: int) -> bytes:
@@ -53,12 +53,12 @@ class Site:
 
         The crops of a person under one camera are of one walk.
         """
-        random = self.random(CROP, person, camera, number)
+        random = self._random(CROP, person, camera, number)
         stranger = None
         if random.random() < self._difficulty.accompanied:
             stranger = draw_figure(Source(random, random, self._stock), self._wardrobe)
         seen_by = self._camera(camera)
-        walk = self.random(WALK, person, camera)
+        walk = self._random(WALK, person, camera)
         heading = walk.choice(seen_by.headings) + walk.normal(0, 15)
         distance = walk.uniform(seen_by.near, seen_by.far)
         heading += walk.normal(0, TURN, number + 1).sum()
@@ -67,11 +67,11 @@ class Site:
         return draw_crop(random, figure, self._wardrobe.body, seen_by, view, stranger)
 
     def _draw_camera(self, number: int) -> Camera:
-        return draw_camera(self.random(CAMERA, number), self._difficulty)
+        return draw_camera(self._random(CAMERA, number), self._difficulty)
 
     def _draw_figure(self, number: int) -> Figure:
-        person = self.random(PERSON, number)
-        pair = self.random(CLOTHES, number // 2)
+        person = self._random(PERSON, number)
+        pair = self._random(CLOTHES, number // 2)
         are_twins = pair.random() < self._difficulty.twins
         clothes = pair if are_twins else person
         return draw_figure(Source(person, clothes, self._stock), self._wardrobe)
