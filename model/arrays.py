@@ -21,6 +21,14 @@ def unit_rows(features: Floats | Array) -> Floats:
     return np.asarray(features / np.maximum(lengths, 1e-12), np.float32)
 
 
+def in_turns(rows: Codes, codes: NDArray[np.signedinteger]) -> tuple[Codes, Codes]:
+    """Sort rows `(n,)` by their codes, and number those of each code from 0, in their order."""
+    rows = rows[np.argsort(codes[rows], kind="stable")]
+    sorted_codes = codes[rows]
+    turn = np.arange(len(rows)) - np.searchsorted(sorted_codes, sorted_codes)
+    return rows, turn
+
+
 def sigmoid(logits: Array) -> Array:
     """Return the logistic function of logits, which are cut off at ±50; same shape."""
     bounded = np.clip(logits, -50.0, 50.0)

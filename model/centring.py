@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model.arrays import Array, Codes, Floats
+from model.arrays import Array, Codes, Floats, in_turns, unit_rows
 
 # A mean is learned from one crop each of at least this number of people or tracks.
 LEAST_SHOWN = 50
@@ -85,9 +85,7 @@ class CameraMeans:
 
     def centre(self, units: Floats, cameras: Codes) -> Floats:
         """Return unit vectors `(n, d)` minus the means of their cameras, at unit length again."""
-        centred = self.subtract(units, cameras)
-        lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-        return np.asarray(centred / np.maximum(lengths, 1e-12), np.float32)
+        return unit_rows(self.subtract(units, cameras))
 
 
 class Gain(NamedTuple):
@@ -179,7 +177,10 @@ def measure_gain(crops: ShownCrops, searching: NDArray[np.bool_]) -> Gain | None
     """
     generator = np.random.default_rng(len(crops.shown))
     known = generator.permutation(np.flatnonzero(searching & (crops.cameras != UNKNOWN)))
-    known = known[_turns(crops.shown[known], crops.cameras[known]) < CROPS_OF_A_PERSON]
+    seen = np.stack([crops.shown[known], crops.cameras[known]])
+    codes = np.unique(seen, axis=1, return_inverse=True)[1].reshape(-1)
+    rows, turns = in_turns(np.arange(len(known)), codes)
+    known = known[np.sort(rows[turns < CROPS_OF_A_PERSON])]
     people = generator.permutation(_under_several_cameras(crops.at(known)))[:MOST_PEOPLE]
     if len(people) < LEAST_PEOPLE:
         return None
@@ -263,12 +264,3 @@ def _under_several_cameras(crops: ShownCrops) -> Codes:
     pairs = np.unique(np.stack([crops.shown, crops.cameras]), axis=1)
     people, cameras = np.unique(pairs[0], return_counts=True)
     return np.asarray(people[cameras > 1], np.int64)
-
-
-def _turns(shown: Codes, cameras: Codes) -> Codes:
-    """Number the crops of each person and camera from 0, in their order."""
-    codes = np.unique(np.stack([shown, cameras]), axis=1, return_inverse=True)[1].reshape(-1)
-    order = np.argsort(codes, kind="stable")
-    turns = np.empty(len(codes), np.int64)
-    turns[order] = np.arange(len(codes)) - np.searchsorted(codes[order], codes[order])
-    return turns

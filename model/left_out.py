@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model.arrays import Array, Codes, Floats
+from model.arrays import Array, Codes, Floats, in_turns
 from model.order_statistics import FEW_IDENTITIES, RANKS
 
 MOST_CROPS = 1000
@@ -28,7 +28,7 @@ def sampled_crops(names: Codes, random: np.random.Generator) -> Codes:
     Returns:
         Positions of the crops.
     """
-    rows, turn = _in_turns(random.permutation(len(names)), names)
+    rows, turn = in_turns(random.permutation(len(names)), names)
     few = turn < CROPS_PER_IDENTITY
     # The first crops of all identities come before any second crop.
     order = np.argsort(turn[few], kind="stable")
@@ -62,21 +62,13 @@ def sampled_groups(
             return_counts=True,
         )
         known = np.flatnonzero(source >= 0)
-        rows, turn = _in_turns(random.permutation(known), codes)
+        rows, turn = in_turns(random.permutation(known), codes)
         in_whole_group = turn < counts[codes[rows]] // size * size
         groups = rows[in_whole_group].reshape(-1, size)
         if len(np.unique(names[groups[:, 0]])) >= FEW_IDENTITIES:
             break
     chosen = sampled_crops(names[groups[:, 0]], random)
     return groups[chosen[:MOST_MEANS]]
-
-
-def _in_turns(rows: Codes, codes: Codes) -> tuple[Codes, Codes]:
-    """Sort rows by their codes, and number those of each code from 0."""
-    rows = rows[np.argsort(codes[rows], kind="stable")]
-    sorted_codes = codes[rows]
-    turn = np.arange(len(rows)) - np.searchsorted(sorted_codes, sorted_codes)
-    return rows, turn
 
 
 def subgalleries(names: Codes, random: np.random.Generator) -> list[Codes]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from model.arrays import Array
+from model.arrays import Array, in_turns
 from model.centring import (
     UNKNOWN,
     Gain,
@@ -170,10 +170,8 @@ class _SampledCrops:
         largest = codes[np.argsort(-counts, kind="stable")][:MOST_CAMERAS]
         most = min(MOST_OF_CAMERA, MOST_CROPS // max(1, len(largest)))
         shuffled = np.random.default_rng(len(self.slots)).permutation(len(self.slots))
-        order = shuffled[np.argsort(self.cameras[shuffled], kind="stable")]
-        cameras = self.cameras[order]
-        turns = np.arange(len(order)) - np.searchsorted(cameras, cameras)
-        drawn = order[(turns < most) & np.isin(cameras, largest)]
+        order, turns = in_turns(shuffled, self.cameras)
+        drawn = order[(turns < most) & np.isin(self.cameras[order], largest)]
         return self.at(np.sort(drawn))
 
     def shown(self, tracks: Mapping[int, str]) -> Integers:

@@ -19,6 +19,7 @@ from PIL import Image, ImageFilter
 from model.arrays import Array, Pixels
 from training.datasets.kind import DatasetKind
 from training.datasets.record import CropRecord, Dataset, DatasetProblem
+from training.rendered.palettes import palette
 
 DRAWN = ("synthetic", "rendered")
 """The names of the data sets that are drawn from a seed."""
@@ -38,17 +39,12 @@ LIMITS = {
 """The parts of a spec: the argument of `draw_people`, its smallest and its largest value."""
 
 
-def _palette(hexadecimal: str) -> Plane:
-    channels = np.frombuffer(bytes.fromhex(hexadecimal), np.uint8)
-    return channels.reshape(-1, 3).astype(np.float32) / 255
-
-
-CLOTHES = _palette(
+CLOTHES = palette(
     "14141a 404047 8c8c8f d9d9d4 1a295c 33599e 801a1f bf3329 "
     "295233 738040 6b4d33 b8996b d9b333 73407a cc808c 338085"
 )
-SKIN = _palette("edc7ad c79473 805740")
-HAIR = _palette("120f0f 472e1c 997a4d b0b0ad")
+SKIN = palette("edc7ad c79473 805740")
+HAIR = palette("120f0f 472e1c 997a4d b0b0ad")
 EXPOSURES = (0.85, 1.1, 0.95, 1.2)
 
 

@@ -52,8 +52,8 @@ FITTED = (*SUITS, *SHOES, *HATS, *HAIR)
 
 
 @dataclass(frozen=True)
-class FittedMesh:
-    """A garment or hair, and where its points lie on a body.
+class Fit:
+    """Where the points of a garment or of hair lie on a body.
 
     Attributes:
         anchors: `(n, 3)` indices of the body's points.
@@ -64,8 +64,6 @@ class FittedMesh:
         scale_lengths: `(3)`, these distances on the body that the offsets were measured on; 0
             without scaling.
         hidden: the points of the body that it hides.
-        triangles: `(m, 3)`.
-        parts: `(m)`, the number of each triangle's connected part.
     """
 
     anchors: Indices
@@ -74,8 +72,6 @@ class FittedMesh:
     scale_points: Indices
     scale_lengths: Numbers
     hidden: Indices
-    triangles: Indices
-    parts: Indices
 
     def at(self, values: Numbers) -> Numbers:
         """Return values of the body's points `(b, ...)` at the points of this mesh `(n, ...)`."""
@@ -89,6 +85,19 @@ class FittedMesh:
         is_scaled = self.scale_lengths > 0
         factors = np.where(is_scaled, lengths / np.where(is_scaled, self.scale_lengths, 1), 1)
         return self.at(body) + self.offsets * factors.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class FittedMesh(Fit):
+    """A garment or hair, and where its points lie on a body.
+
+    Attributes:
+        triangles: `(m, 3)`.
+        parts: `(m)`, the number of each triangle's connected part.
+    """
+
+    triangles: Indices
+    parts: Indices
 
 
 @dataclass(frozen=True)

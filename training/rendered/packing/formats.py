@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.problems import InputProblem
 from training.rendered.arrays import Indices, Numbers
+from training.rendered.meshes import Fit
 
 POINTS_MOST = 1_000_000
 """The largest number of points or faces of a mesh."""
@@ -39,22 +40,6 @@ class Mesh:
     def group(self, name: str) -> Indices:
         """Return the triangles of one group, `(k, 3)`."""
         return self.triangles[self.groups == name]
-
-
-class Fit(NamedTuple):
-    """Where the points of a garment lie on a body: the fields of `FittedMesh` that an mhclo has.
-
-    Attributes:
-        mesh_file: the file name of its mesh.
-    """
-
-    anchors: Indices
-    weights: Numbers
-    offsets: Numbers
-    scale_points: Indices
-    scale_lengths: Numbers
-    hidden: Indices
-    mesh_file: str
 
 
 @dataclass(frozen=True)
@@ -115,8 +100,8 @@ def parse_target(text: str, name: str, count: int) -> Numbers:
     return moves
 
 
-def parse_fitted_mesh(text: str, name: str, count: int) -> Fit:
-    """Read an mhclo file for a body of `count` points.
+def parse_fitted_mesh(text: str, name: str, count: int) -> tuple[Fit, str]:
+    """Read an mhclo file for a body of `count` points: the fit, and the file name of the mesh.
 
     Raises:
         AssetProblem: a line cannot be read; names it.
@@ -149,15 +134,15 @@ def parse_fitted_mesh(text: str, name: str, count: int) -> Fit:
     if not rows or not mesh_file:
         raise AssetProblem(f"{name}: has no `verts` or no `obj_file`; check it out again")
     table = np.array(rows)
-    return Fit(
+    fit = Fit(
         anchors=table[:, :3].astype(np.int64),
         weights=table[:, 3:6].astype(np.float32),
         offsets=table[:, 6:].astype(np.float32),
         scale_points=scale_points,
         scale_lengths=scale_lengths,
         hidden=np.array(sorted(set(hidden)), np.int64),
-        mesh_file=mesh_file,
     )
+    return fit, mesh_file
 
 
 def parse_rig(text: str, name: str) -> dict[str, Bone]:

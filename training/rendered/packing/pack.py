@@ -104,19 +104,11 @@ def _read_fitted(assets: Assets, name: str, count: int) -> FittedMesh:
     else:
         folder = f"base/clothes/{'fedora01' if name in HATS else name}"
     fit_file = f"{folder}/{name}.mhclo"
-    fit = parse_fitted_mesh(assets.read(fit_file), fit_file, count)
-    mesh_file = f"{folder}/{fit.mesh_file}"
+    fit, mesh = parse_fitted_mesh(assets.read(fit_file), fit_file, count)
+    mesh_file = f"{folder}/{mesh}"
     triangles = parse_mesh(assets.read(mesh_file), mesh_file).triangles
-    return FittedMesh(
-        anchors=fit.anchors,
-        weights=fit.weights,
-        offsets=fit.offsets,
-        scale_points=fit.scale_points,
-        scale_lengths=fit.scale_lengths,
-        hidden=fit.hidden,
-        triangles=triangles,
-        parts=_connected(triangles, len(fit.anchors)),
-    )
+    parts = _connected(triangles, len(fit.anchors))
+    return FittedMesh(**vars(fit), triangles=triangles, parts=parts)
 
 
 def _connected(triangles: Indices, count: int) -> Indices:
