@@ -22,7 +22,7 @@ from gmn_client.errors import (
 from gmn_client.methods import QueryOptions
 from gmn_client.uploads import DEFAULT_GALLERY, DEFAULT_URL, Image
 
-__version__ = "0.6.0"
+__version__ = "0.7.0.dev0"
 
 __all__ = [
     "DEFAULT_GALLERY",

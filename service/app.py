@@ -33,7 +33,7 @@ MODULES = (
     *(lists, cameras, alerts, webhooks, jobs, exports, operation),
 )
 EXPOSED_HEADERS = ("Idempotent-Replayed", "Location", "Retry-After", "X-Request-ID")
-VERSION = "0.6.0"
+VERSION = "0.7.0.dev0"
 PAGE = Path(__file__).parent / "web"
 DESCRIPTION = """Ranks the crops of people in a gallery by likeness to a query, with a calibrated
 verdict. Images are multipart files named `images`; every other input is a form field, or of a GET
