@@ -19,18 +19,23 @@ from bench.packages import PROJECT, ROOT
 from demo.service import own_service
 from demo.story import draw_cast, enroll_all
 from gmn_client import Client
+from service.postgres.database import schema as postgres_schema
 from service.record.schema import FORMAT, schema_of_format
 
 FOLDER = ROOT / "tests" / "formats"
 DATA = "data.tar.gz"
 EXPORT = "export.zip"
 DESCRIPTION = "format.json"
+POSTGRES = "postgres.sql"
 GALLERY = "people"
 ARTEFACT = "small"
 
 
 def freeze_format(folder: Path) -> None:
-    """Write a data directory and an export of this program, and what is in them, into a folder."""
+    """Write a data directory and an export of this program, and what is in them, into a folder.
+
+    The statements that create the tables in PostgreSQL are beside them.
+    """
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="gmn-format-") as place:
         data = Path(place) / "data"
@@ -39,6 +44,7 @@ def freeze_format(folder: Path) -> None:
         with tarfile.open(folder / DATA, "w:gz") as packed:
             packed.add(data, "data")
     described |= {"format": FORMAT, "schema": [list(row) for row in schema_of_format()]}
+    (folder / POSTGRES).write_text(f"{postgres_schema()}\n", encoding="utf-8")
     text = json.dumps(described, indent=1)
     (folder / DESCRIPTION).write_text(f"{text}\n", encoding="utf-8")
 

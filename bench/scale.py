@@ -111,6 +111,7 @@ class ScaleCrops:
                 identity=f"person-{index // self.crops_per_person:08}",
                 camera=f"camera-{index % 20:02}",
                 captured_at=moment,
+                sent_sha256=f"{index:064x}",
                 sha256=f"{index:064x}",
                 created_at=moment,
             )

@@ -158,12 +158,14 @@ async def _enroll_all(
 
 
 def draw_crop(random: np.random.Generator) -> ArchivedCrop:
+    sha256 = random.bytes(32).hex()
     record = StoredCrop(
         slot=0,
         crop_id=new_crop_id(),
         identity=f"person-{random.integers(PEOPLE)}",
         camera=f"camera-{random.integers(20)}",
-        sha256=random.bytes(32).hex(),
+        sent_sha256=sha256,
+        sha256=sha256,
         content_type="image/jpeg",
         image_bytes=PICTURE_BYTES,
         created_at=datetime.now(UTC),

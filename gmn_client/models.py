@@ -343,8 +343,8 @@ class Visit(WireModel):
     first, at `image_url`. In the answer to a query, `probability` is that of the best crop, and
     `needed` that from which it would be a match in its gallery. In the visits of a person,
     `gap_seconds` is the time since the visit before, and `link_probability` that of both showing
-    one person, by their pictures at even odds. In a kept search `sha256` is the digest of the file
-    that the best crop was made of.
+    one person, by their pictures at even odds. In a kept search the digests are those of the best
+    crop.
     """
 
     gallery: str
@@ -363,6 +363,7 @@ class Visit(WireModel):
     gap_seconds: float | None = OMITTED
     link_probability: float | None = OMITTED
     sha256: str | None = OMITTED
+    sent_sha256: str | None = OMITTED
 
 
 class PersonVisits(WireModel):
@@ -564,7 +565,11 @@ class Enrollment(WireModel):
 
 
 class Crop(WireModel):
-    """A stored crop; its picture is at `image_url`, and `sha256` is the digest of the sent file.
+    """A stored crop.
+
+    Its picture is at `image_url` and has the digest `sha256`; `sent_sha256` is that of the file
+    that was sent. They differ where the file had metadata, or a smaller picture is kept, and are
+    equal if no picture is kept.
 
     No search, grouping or watch list finds a crop that is `set_aside`.
     With `include_vector` it has `vector` and its `embedding_fingerprint`, unless the crop is being
@@ -579,6 +584,7 @@ class Crop(WireModel):
     metadata: Metadata | None
     track: str | None = None
     sha256: str
+    sent_sha256: str
     content_type: str | None
     created_at: Moment
     set_aside: bool = False
@@ -1213,9 +1219,9 @@ class KeptSearches(Page[KeptSearch]):
 class ReviewedResult(WireModel):
     """A decision on one result: whether it shows the person that was searched for.
 
-    `identity` is the current name of the crop, null if it is unnamed or deleted. `sha256` is the
-    digest of the file that the crop was made of, null if it is deleted. `key_note` is the note of
-    the key at the time of the decision.
+    `identity` is the current name of the crop, null if it is unnamed or deleted. `sha256` and
+    `sent_sha256` are those of the crop, null if it is deleted. `key_note` is the note of the key at
+    the time of the decision.
     """
 
     crop_id: str
@@ -1225,16 +1231,19 @@ class ReviewedResult(WireModel):
     key_id: str
     key_note: str
     sha256: str | None
+    sent_sha256: str | None
 
 
 class SearchedFile(WireModel):
-    """A picture that was sent with a search: the digest of its file, and the file's name.
+    """A picture that was sent with a search.
 
+    `sent_sha256` is the digest of its file, and `sha256` that of the file without its metadata.
     `name` is null unless the search was sent with `keep_picture`. `box` is the part of the picture
     that was searched by, null for the whole.
     """
 
     sha256: str
+    sent_sha256: str
     name: str | None
     box: Box | None
 
@@ -1279,7 +1288,7 @@ class Review(WireModel):
     """A decision on a result of a kept search, as a training label.
 
     A `confirmed` crop shows the same person as the search's picture, whose current name is
-    `identity`; a `rejected` crop shows another person. `sha256` and `key_note` are those of a
+    `identity`; a `rejected` crop shows another person. The digests and `key_note` are those of a
     `ReviewedResult`. `query_image_url` is null if no picture is kept.
     """
 
@@ -1291,6 +1300,7 @@ class Review(WireModel):
     key_id: str
     key_note: str
     sha256: str
+    sent_sha256: str
     query_image_url: str | None
     image_url: str
 

@@ -12,6 +12,7 @@ from service.record.values import CropsChange
 from service.runtime import Runtime
 from service.store.backup import backups_with, has_unfinished_backup
 from service.store.exports import find_in_exports, has_unfinished_export
+from service.store.formats import COPIES
 
 COMPACTED_WITHIN_SECONDS = 10.0
 # Fields `where`, `what` and `until` of each remainder.
@@ -125,6 +126,11 @@ UNFINISHED_EXPORT = (
     "the deleted crops, if it has copied them already",
     "it expires or you delete it",
 )
+FORMER_RECORDS = (
+    f"{COPIES} in the data directory",
+    "the deleted crops, as the record had them before an upgrade changed its format",
+    "you delete these copies",
+)
 STRAYS_REMAIN = (
     f"the folders {STRAY} in {EXPORTS} and {IMPORTS} below the data directory",
     "copies and archives that were moved aside and may contain this person",
@@ -172,6 +178,8 @@ async def list_remainders(
         remaining.append(ELSEWHERE_REMAINS)
     if any(folder.exists() for folder in folders):
         remaining.append(STRAYS_REMAIN)
+    if any(settings.data_dir.glob(COPIES)):
+        remaining.append(FORMER_RECORDS)
     files = runtime.pools.files
     # Look for it first: it may get its name in between.
     folder = settings.backup_dir

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from model.artefact import load_artefact, read_description, resolve_artefact, shipped_artefacts
 from model.problems import InputProblem
 from service.errors import DamagedRecord
-from service.opening import open_database
 from service.record.galleries import FilledGallery, read_filled
-from service.record.sqlite import require_schema
+from service.record.sqlite import read_format
 from service.record.transaction import FILE, Reader
 from service.store.verify import UntouchedRecord
 
@@ -72,10 +71,7 @@ def _explain(embedder: str, galleries: list[str]) -> str:
 def _read_galleries(settings: Settings) -> list[FilledGallery]:
     data_dir = settings.data_dir
     if settings.database_url:
-        with contextlib.closing(
-            open_database(data_dir, settings.database_with_password, settings.database_accept)
-        ) as database:
-            return read_filled(Reader(database))
+        return _read_galleries_in_postgres(settings)
     if not (data_dir / FILE).is_file():
         return []
     # A record that cannot be read is named when it is opened.
@@ -83,6 +79,21 @@ def _read_galleries(settings: Settings) -> list[FilledGallery]:
         contextlib.suppress(sqlite3.Error, DamagedRecord, InputProblem),
         contextlib.closing(UntouchedRecord(data_dir)) as record,
     ):
-        require_schema(record)
+        # The start changes a former format afterwards.
+        read_format(record)
         return read_filled(Reader(record))
     return []
+
+
+def _read_galleries_in_postgres(settings: Settings) -> list[FilledGallery]:
+    # An optional dependency.
+    from service.postgres.stored import open_stored_postgres
+
+    url = settings.database_with_password
+    record = open_stored_postgres(
+        settings.data_dir, url or "", settings.database_accept, may_be_former=True
+    )
+    if record is None:
+        return []
+    with contextlib.closing(record):
+        return read_filled(Reader(record))

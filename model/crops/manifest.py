@@ -14,7 +14,13 @@ from typing import IO
 
 from model.crops.file_forms import resolve_in_any_form
 from model.crops.hash_set import HashSet
-from model.crops.manifest_columns import COLUMNS, EXPORTED, LABELLED, read_header
+from model.crops.manifest_columns import (
+    COLUMNS,
+    EXPORTED,
+    EXPORTED_BEFORE,
+    LABELLED,
+    read_header,
+)
 from model.crops.names import Ignored, by_product_kind, is_hidden, shown
 from model.problems import InputProblem, is_of_the_machine
 from model.times import read_time
@@ -197,7 +203,7 @@ class Manifest:
             ) from error
 
     def _read_header(self, header: Sequence[str]) -> list[str]:
-        required = ("path", *EXPORTED) if self.is_export else self.required
+        required = ("path", *EXPORTED_BEFORE) if self.is_export else self.required
         try:
             return read_header(header, required)
         except InputProblem as problem:

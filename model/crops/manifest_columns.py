@@ -9,8 +9,9 @@ from model.crops.names import shown
 from model.problems import InputProblem
 
 COLUMNS = ("path", "identity", "camera", "captured_at", "external_id", "metadata", "track", "split")
-# Columns that only the manifest of an export has.
-EXPORTED = ("crop_id", "sha256", "quality", "created_at", "set_aside")
+# Columns that only the manifest of an export has. The exports of 0.6 do not have the last one.
+EXPORTED = ("crop_id", "sha256", "quality", "created_at", "set_aside", "sent_sha256")
+EXPORTED_BEFORE = EXPORTED[:-1]
 # Training and evaluation need these of every crop.
 LABELLED = ("path", "identity", "camera")
 # Other common names of the required columns, without spaces and the like.

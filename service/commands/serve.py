@@ -61,6 +61,7 @@ def serve(**options: Unpack[ServeOptions]) -> None:
         from service.ops.logs import configure_logging
         from service.required_artefacts import require_artefacts
         from service.settings import describe_links, read_settings, service_links
+        from service.store.formats import change_format
         from service.store.verify import require_no_record
 
     settings = read_settings(**options)
@@ -72,6 +73,7 @@ def serve(**options: Unpack[ServeOptions]) -> None:
     require_artefacts(settings)
     if settings.database_url:
         require_no_record(settings.data_dir)
+    change_format(settings)
     with listen(settings) as listening:
         if settings.processes == 1:
             _run(settings, listening)

@@ -166,7 +166,8 @@ def _build_search(caller: ApiKey, search: SearchToKeep) -> NewSearch:
     picture = query.prepared.picture if query.prepared else None
     files = [
         {
-            "sha256": bytes.fromhex(file.sha256),
+            "sent_sha256": bytes.fromhex(file.sent_sha256),
+            "sha256": bytes.fromhex(file.sha256) if file.sha256 != file.sent_sha256 else None,
             "name": file.name,
             "box": file.box and file.box.model_dump(),
         }

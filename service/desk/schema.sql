@@ -36,13 +36,15 @@ CREATE TABLE search_pictures (
     content BLOB NOT NULL
 );
 
--- The files that were sent with a search, in their order. The box of a file is JSON.
+-- The files that were sent with a search, in their order. The box of a file is JSON. `sent_sha256` is
+-- the hash of the file; `sha256`, that of the file without its metadata, is null if it has none.
 CREATE TABLE search_files (
     query_id TEXT NOT NULL REFERENCES searches ON DELETE CASCADE,
     number INTEGER NOT NULL,
-    sha256 BLOB NOT NULL,
+    sent_sha256 BLOB NOT NULL,
     name TEXT,
     box TEXT,
+    sha256 BLOB,
     PRIMARY KEY (query_id, number)
 ) WITHOUT ROWID;
 

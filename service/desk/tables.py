@@ -95,18 +95,20 @@ LEFT JOIN crops ON crops.gallery_id = searches.gallery_id AND crops.crop_id = re
 LEFT JOIN people USING (person_id)
 WHERE query_id = ? ORDER BY reviews.crop_id
 """
-OF_REVIEWED = ", people.name AS identity, crops.sha256"
+# The hashes of a crop: that of the file that was sent, and of the picture that is kept of it.
+HASHES = "crops.sent_sha256, coalesce(crops.sha256, crops.sent_sha256) AS sha256"
+OF_REVIEWED = f", people.name AS identity, {HASHES}"
 BESIDE_REVIEWS = """
 JOIN searches USING (query_id)
 JOIN crops ON crops.gallery_id = searches.gallery_id AND crops.crop_id = reviews.crop_id
 LEFT JOIN people USING (person_id)
 """
-OF_REVIEWS = """,
-people.name AS identity, crops.sha256, searches.content_type IS NOT NULL AS search_has_picture
+OF_REVIEWS = f""",
+people.name AS identity, {HASHES}, searches.content_type IS NOT NULL AS search_has_picture
 """
-OF_VISITS = """
-SELECT crop_id, people.name, sha256 FROM crops LEFT JOIN people USING (person_id)
-WHERE crops.gallery_id = ? AND {of_crops}
+OF_VISITS = f"""
+SELECT crop_id, people.name, {HASHES} FROM crops LEFT JOIN people USING (person_id)
+WHERE crops.gallery_id = ? AND {{of_crops}}
 """
 # The results that identify the person searched for, unless they were rejected: the confirmed ones,
 # and a first result that is a `match`.
@@ -262,10 +264,10 @@ class KeptQueries(RecordPart):
             files = reader.rows("search_files", "WHERE query_id = ? ORDER BY number", (query_id,))
             visits = _read_visits(reader, gallery_id, query_id)
         return search | {
-            "files": [_with_digest(file) for file in files],
+            "files": [_with_digests(file) for file in files],
             "answer": {**search["answer"], "results": results, "query_id": query_id},
             "removed": search["count"] - len(results),
-            "reviews": [_with_digest(review) for review in reviews],
+            "reviews": [_with_digests(review) for review in reviews],
             "visits": visits,
         }
 
@@ -286,7 +288,7 @@ class KeptQueries(RecordPart):
         order = f"{NEWEST_FIRST}, reviews.crop_id"
         clauses = f"{BESIDE_REVIEWS} WHERE {self._reader.dialect.among('query_id')} {order}"
         rows = self._reader.rows("reviews", clauses, (query_ids,), OF_REVIEWS)
-        return Page(results=[_with_digest(row) for row in rows], next_cursor=cursor)
+        return Page(results=[_with_digests(row) for row in rows], next_cursor=cursor)
 
     def picture(self, gallery_id: int, query_id: str) -> Picture | None:
         """Return the picture of a search; None if it has none.
@@ -656,8 +658,10 @@ def _read_visits(reader: Reader, gallery_id: int, query_id: str) -> Row | None:
     }
     statement = OF_VISITS.format(of_crops=reader.dialect.among("crop_id"))
     crops = {
-        crop_id: (identity, sha256.hex())
-        for crop_id, identity, sha256 in reader.tuples(statement, (gallery_id, sorted(crop_ids)))
+        crop_id: (identity, sent_sha256.hex(), sha256.hex())
+        for crop_id, identity, sent_sha256, sha256 in reader.tuples(
+            statement, (gallery_id, sorted(crop_ids))
+        )
     }
     opened: Row = {"results": [], "uncertain": [], "removed": 0}
     for list_name, visits in stored.items():
@@ -670,14 +674,17 @@ def _read_visits(reader: Reader, gallery_id: int, query_id: str) -> Row | None:
             fields = {
                 "crop_ids": left,
                 "identity": next((name for name in identities if name is not None), None),
-                "sha256": crops[left[0]][1],
+                "sent_sha256": crops[left[0]][1],
+                "sha256": crops[left[0]][2],
             }
             opened[list_name].append(visit | fields)
     return opened
 
 
-def _with_digest(row: Row) -> Row:
-    return row | {"sha256": row["sha256"] and row["sha256"].hex()}
+def _with_digests(row: Row) -> Row:
+    sent = row["sent_sha256"]
+    kept = row["sha256"] or sent
+    return row | {"sent_sha256": sent and sent.hex(), "sha256": kept and kept.hex()}
 
 
 def _newest_number(reader: Reader, gallery_id: int) -> int:

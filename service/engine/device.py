@@ -196,16 +196,22 @@ class PreparedImage:
     """The parts of an image file that are stored beside its vector.
 
     Attributes:
-        sha256: hash of the file, hexadecimal.
+        sent_sha256: hash of the file that was sent, hexadecimal.
         picture, content_type: picture to store; None if none is stored.
         quality: sharpness times rows, of which at most 256 count, and a tenth of that for a crop
             with faults; None if it was not measured.
+        other_sha256: hash of the picture to store; None if it is the file that was sent.
     """
 
-    sha256: str
+    sent_sha256: str
     picture: bytes | None = None
     content_type: str | None = None
     quality: float | None = None
+    other_sha256: str | None = None
+
+    @property
+    def sha256(self) -> str:
+        return self.other_sha256 or self.sent_sha256
 
 
 NOTHING_PREPARED = PreparedImage("")

@@ -84,9 +84,9 @@ class PicturePolicy:
             decoded: the decoded file, in RGB.
             quality: the measured quality; None if it was not measured.
         """
-        sha256 = hashlib.sha256(file).hexdigest()
+        sent_sha256 = hashlib.sha256(file).hexdigest()
         if self.keep == "none":
-            return PreparedImage(sha256, quality=quality)
+            return PreparedImage(sent_sha256, quality=quality)
         content_type = find_content_type(file) or "image/bmp"
         picture = file
         too_large = self.max_original_bytes is not None and len(file) > self.max_original_bytes
@@ -95,7 +95,10 @@ class PicturePolicy:
             if len(thumbnail) < len(file):
                 picture = thumbnail
                 content_type = "image/jpeg"
-        return PreparedImage(sha256, picture, content_type, quality)
+        other_sha256 = None
+        if picture is not file:
+            other_sha256 = hashlib.sha256(picture).hexdigest()
+        return PreparedImage(sent_sha256, picture, content_type, quality, other_sha256)
 
 
 def find_content_type(file: bytes) -> str | None:

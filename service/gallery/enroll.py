@@ -47,12 +47,16 @@ Outcome = CropProblem | Sequence[str]
 """The problem of an image, or its warnings."""
 
 
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
 @dataclass(frozen=True, slots=True)
 class ExportedCrop:
     """A crop as an export describes it, besides its labels; see `StoredCrop`."""
 
     crop_id: Annotated[str, Field(pattern=f"^{CROP_ID}$")]
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    sha256: Sha256
+    sent_sha256: Sha256
     quality: Annotated[float, Field(allow_inf_nan=False)] | None
     created_at: AwareDatetime
     set_aside: bool
@@ -282,7 +286,12 @@ def _split_outcomes(
             created_at = now
             set_aside = False
             if exported := image.exported:
-                prepared = replace(prepared, sha256=exported.sha256, quality=exported.quality)
+                prepared = replace(
+                    prepared,
+                    sent_sha256=exported.sent_sha256,
+                    other_sha256=prepared.sha256 if prepared.picture else exported.sha256,
+                    quality=exported.quality,
+                )
                 crop_id = exported.crop_id
                 created_at = exported.created_at
                 set_aside = exported.set_aside
@@ -290,6 +299,7 @@ def _split_outcomes(
                 slot=0,
                 crop_id=crop_id,
                 **labels_of(image),
+                sent_sha256=prepared.sent_sha256,
                 sha256=prepared.sha256,
                 content_type=prepared.content_type,
                 image_bytes=len(prepared.picture or b""),
@@ -314,7 +324,7 @@ def _digest_request(
     digest = hashlib.sha256()
     for image, outcome in zip(images, embedded, strict=True):
         if isinstance(outcome, EmbeddedImage):
-            sha256 = outcome.prepared.sha256
+            sha256 = outcome.prepared.sent_sha256
         else:
             file = image.image
             content = file if isinstance(file, bytes) else outcome.detail.encode()

@@ -199,7 +199,7 @@ class FrameForm(SomeImagesForm):
             image.file.seek(0)
             digest = hashlib.sha256(image.file.read()).hexdigest()
             name = _clean_name(image.filename) if with_names else None
-            files.append(SearchedFile(sha256=digest, name=name, box=None))
+            files.append(SearchedFile(sent_sha256=digest, sha256=digest, name=name, box=None))
         if boxes := self.read_boxes():
             (frame,) = files
             return [frame.model_copy(update={"box": box}) for box in boxes]

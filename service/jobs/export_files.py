@@ -87,6 +87,7 @@ def _find_beside(folder: Path, root: Path, name: str) -> Path | None:
 def parse_exported(file: CropFile, where: str, now: datetime) -> ExportedCrop:
     try:
         values = dict(zip(EXPORTED, file.exported, strict=True))
+        values["sent_sha256"] = values["sent_sha256"] or values["sha256"]
         crop = EXPORTED_CROP.validate_python(values | {"quality": values["quality"] or None})
     except ValidationError as error:
         # Name the field, not the value: others can read why a job failed.

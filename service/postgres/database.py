@@ -64,6 +64,7 @@ from service.record.database import (
 )
 from service.record.deletions import KEPT_FOR
 from service.record.schema import FORMAT, SERVICE
+from service.record.sqlite import OF_FORMER
 from service.record.transaction import Reader, Transaction, Values
 
 log = logging.getLogger(__name__)
@@ -97,6 +98,8 @@ OTHER_TABLES = (
     "version that wrote it"
 )
 WITH_NUL = "text: one has the character NUL, which PostgreSQL does not take; send it without"
+# Digests of the tables of the former formats, by number.
+FORMER = {1: "4eefda08986c1c8b"}
 # It fits the names that `_machine_of` gives, and those that an operator may write in their place.
 MACHINE_NAME = re.compile(r"[!-~]{1,300}")
 
@@ -383,10 +386,24 @@ class PostgresDatabase(Database):
                 "database, or a schema, that this user owns"
             ) from error
 
-    def require_format(self) -> None:
+    def read_format(self) -> int:
+        """Return the format of the record, which may be a former one that a start changes.
+
+        Raises:
+            InputProblem: it is neither.
+        """
         stored = Reader(self).value("SELECT value FROM record WHERE name = 'format'")
-        if stored != describe_format():
-            raise InputProblem(f"GMN_DATABASE_URL: {OTHER_TABLES}")
+        if stored == describe_format():
+            return FORMAT
+        for former, digest in FORMER.items():
+            if stored == f"{former} {digest}":
+                return former
+        raise InputProblem(f"GMN_DATABASE_URL: {OTHER_TABLES}")
+
+    def require_format(self) -> None:
+        former = self.read_format()
+        if former != FORMAT:
+            raise InputProblem(f"GMN_DATABASE_URL: {OF_FORMER.format(former)}")
 
     def _join(self, connection: PostgresConnection) -> State:
         """Return the record's state, with which this machine goes on.
@@ -576,15 +593,16 @@ class PostgresDatabase(Database):
 
 def create_tables(connection: PostgresConnection) -> None:
     """Create all tables of a new record, in the open transaction."""
-    connection.run_script(_schema())
+    connection.run_script(schema())
 
 
 def describe_format() -> str:
     """Return the number of the format with a digest of its tables."""
-    return f"{FORMAT} {hashlib.sha256(_schema().encode()).hexdigest()[:16]}"
+    return f"{FORMAT} {hashlib.sha256(schema().encode()).hexdigest()[:16]}"
 
 
-def _schema() -> str:
+def schema() -> str:
+    """Return the statements that create all tables, with their triggers."""
     own = Path(__file__).with_name("triggers.sql")
     of_slices = sorted(SERVICE.glob("*/postgres.sql"))
     triggers = "".join(path.read_text(encoding="utf-8") for path in (own, *of_slices))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from service.record.dialect import Dialect
-from service.record.schema import schema_statements
+from service.record.schema import changing_statements, schema_statements
 
 # PostgreSQL's types, by the names that each schema.sql gives them. Texts sort by their bytes.
 TYPES = {
@@ -74,8 +75,17 @@ def number_placeholders(statement: str) -> NumberedStatement:
 
 def table_definitions() -> list[str]:
     """Return the tables and indexes of each `schema.sql` for PostgreSQL, in their order."""
+    return _translate(schema_statements())
+
+
+def changing_definitions(former: int) -> list[str]:
+    """Return the statements that lead from the tables of a former format to those of this one."""
+    return _translate(changing_statements(former))
+
+
+def _translate(statements: Iterable[str]) -> list[str]:
     return [
         TYPE.sub(lambda name: TYPES[name[0]], statement).removesuffix(" WITHOUT ROWID")
-        for statement in schema_statements()
+        for statement in statements
         if not statement.startswith("CREATE TRIGGER")
     ]

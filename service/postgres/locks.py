@@ -54,6 +54,16 @@ SELECT pg_terminate_backend(pid) {STILL_WRITER}
 """
 
 
+LOCKED = f"""
+SELECT EXISTS (
+    SELECT 1 FROM pg_locks
+    WHERE locktype = 'advisory' AND granted AND objsubid = 1
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND (CAST(classid AS BIGINT) << 32) | CAST(objid AS BIGINT) = {_LOCK}
+)
+"""
+
+
 class PostgresWorkLock(WorkLock):
     """An advisory lock of a session, and a token in the record.
 
@@ -110,6 +120,12 @@ class PostgresWorkLock(WorkLock):
         """Raise `RecordUnavailable` if another process has the right, in a transaction."""
         if self._token is None or reader.value(TOKEN, (self._name,)) != self._token:
             raise RecordUnavailable(f"another process has taken over {self.work}")
+
+
+def is_locked(connection: PostgresConnection, work: str) -> bool:
+    """Return whether a process of any machine has the right to some work."""
+    ((locked,),) = connection.fetch_tuples(LOCKED.format(work), ())
+    return bool(locked)
 
 
 class TurnWatch:

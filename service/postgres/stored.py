@@ -41,9 +41,12 @@ class StoredPostgresRecord(PostgresDatabase):
 
 
 def open_stored_postgres(
-    folder: Path, url: str, accepted: Sequence[str] = ()
+    folder: Path, url: str, accepted: Sequence[str] = (), may_be_former: bool = False
 ) -> StoredPostgresRecord | None:
     """Open a record in PostgreSQL to read it; None if no start has created it yet.
+
+    Args:
+        may_be_former: open a record of a former format too, which a start changes.
 
     Raises:
         InputProblem: the server does not answer or cannot be used for a record, or the record has
@@ -55,7 +58,10 @@ def open_stored_postgres(
         raise InputProblem(f"GMN_DATABASE_URL: {sentence_of(error)}") from error
     try:
         if Reader(record).value("SELECT to_regclass('record') IS NOT NULL"):
-            record.require_format()
+            if may_be_former:
+                record.read_format()
+            else:
+                record.require_format()
             return record
     except BaseException:
         record.close()

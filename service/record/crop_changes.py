@@ -69,8 +69,9 @@ UPDATE galleries SET (crops, unnamed, set_aside, image_bytes, staged_crops, next
 """
 # All crops of the images of which some slots have crops.
 OF_IMAGES = """
-SELECT slot, crop_id, sha256, person_id, camera FROM crops
-WHERE gallery_id = :gallery_id AND sha256 IN (SELECT sha256 FROM crops WHERE {of_slots})
+SELECT slot, crop_id, sent_sha256, person_id, camera FROM crops
+WHERE gallery_id = :gallery_id
+AND sent_sha256 IN (SELECT sent_sha256 FROM crops WHERE {of_slots})
 ORDER BY slot
 """
 
@@ -215,7 +216,7 @@ def count_people(transaction: Transaction, gallery_id: int, more: int) -> None:
 
 def seen_as(crop: StoredCrop) -> tuple[str, str | None, str | None]:
     """Return the fields of which all are equal in duplicates: image, identity and camera."""
-    return crop.sha256, crop.identity, crop.camera
+    return crop.sent_sha256, crop.identity, crop.camera
 
 
 def find_alike(reader: Reader, gallery_id: int, slots: Collection[int]) -> tuple[str, str] | None:
@@ -227,8 +228,8 @@ def find_alike(reader: Reader, gallery_id: int, slots: Collection[int]) -> tuple
     changed: dict[tuple[object, ...], str] = {}
     values = {"gallery_id": gallery_id, "slots": slots}
     rows = reader.tuples(OF_IMAGES.format(of_slots=of_slots(reader)), values)
-    for slot, crop_id, sha256, person_id, camera in rows:
-        seen: tuple[object, ...] = (sha256, person_id, camera)
+    for slot, crop_id, sent_sha256, person_id, camera in rows:
+        seen: tuple[object, ...] = (sent_sha256, person_id, camera)
         alike[seen].append(crop_id)
         if slot in slots:
             changed.setdefault(seen, crop_id)
@@ -366,12 +367,14 @@ def _key_of(external_id: str | None) -> str | None:
 def _build_row(
     gallery_id: int, crop: StoredCrop, people: Mapping[str, int], version: int
 ) -> dict[str, Any]:
+    has_other = crop.sha256 != crop.sent_sha256
     return {name: getattr(crop, name) for name in COLUMNS} | {
         "gallery_id": gallery_id,
         "slot": crop.slot,
         "person_id": None if crop.identity is None else people[crop.identity],
         "seen_at": crop.captured_at or crop.created_at,
         "external_key": _key_of(crop.external_id),
-        "sha256": bytes.fromhex(crop.sha256),
+        "sent_sha256": bytes.fromhex(crop.sent_sha256),
+        "sha256": bytes.fromhex(crop.sha256) if has_other else None,
         "changed": version,
     }

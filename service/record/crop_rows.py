@@ -30,8 +30,8 @@ from service.record.vectors import Vector, vector_crc
 
 CROPS_AND_NAMES = (
     "SELECT crops.gallery_id, crops.slot, crop_id, name AS identity, camera, captured_at, "
-    "external_id, metadata, track, sha256, content_type, image_bytes, created_at, inside, quality, "
-    "set_aside "
+    "external_id, metadata, track, sent_sha256, sha256, content_type, image_bytes, created_at, "
+    "inside, quality, set_aside "
     "FROM crops LEFT JOIN tracks USING (gallery_id, slot) "
     "LEFT JOIN people ON people.person_id = crops.person_id"
 )
@@ -282,6 +282,8 @@ def _as_crop(row: StoredRow) -> StoredCrop:
     if metadata is not None:
         # A text that is no JSON would fail every answer that has this crop.
         from_json(metadata)
+    sent_sha256 = row["sent_sha256"].hex()
+    sha256 = row["sha256"]
     return StoredCrop(
         slot=row["slot"],
         crop_id=row["crop_id"],
@@ -291,7 +293,8 @@ def _as_crop(row: StoredRow) -> StoredCrop:
         external_id=row["external_id"],
         metadata=None if metadata is None else JsonObject(metadata),
         track=row["track"],
-        sha256=row["sha256"].hex(),
+        sent_sha256=sent_sha256,
+        sha256=sent_sha256 if sha256 is None else sha256.hex(),
         content_type=row["content_type"],
         image_bytes=row["image_bytes"],
         created_at=as_moment(row["created_at"]),

@@ -73,7 +73,7 @@ SLOTS_AT_ONCE = 100_000
 IMAGES_AT_ONCE = 500
 # One image may have any number of crops, so these are not read as a whole.
 OF_SAME_IMAGES = """
-SELECT sha256, name, camera, slot FROM crops LEFT JOIN people USING (person_id)
+SELECT sent_sha256, name, camera, slot FROM crops LEFT JOIN people USING (person_id)
 WHERE crops.gallery_id = ? AND {of_images}
 """
 PICTURE = "SELECT content, checksum FROM pictures WHERE gallery_id = ? AND slot = ?"
@@ -591,7 +591,8 @@ def _compare_with_stored(
     sent = {seen_as(crop.record) for crop in crops}
     enrolled_images = set()
     slots = []
-    for seen, slot in _read_same_images(reader, gallery_id, {sha256 for sha256, *_ in sent}):
+    hashes = {sent_sha256 for sent_sha256, *_ in sent}
+    for seen, slot in _read_same_images(reader, gallery_id, hashes):
         enrolled_images.add(seen[0])
         if seen in sent:
             slots.append(slot)
@@ -606,10 +607,10 @@ def _compare_with_stored(
         is_new = first is record
         warnings = []
         if is_new:
-            if record.sha256 in enrolled_images:
+            if record.sent_sha256 in enrolled_images:
                 warnings.append(SAME_IMAGE)
             added.append(replace(crop, record=record))
-            enrolled_images.add(record.sha256)
+            enrolled_images.add(record.sent_sha256)
             failpoint("enroll.crop-written")
         else:
             warnings = [
@@ -638,10 +639,10 @@ def _read_same_images(
     """Yield the `seen_as` fields of each stored crop of some images, and its slot."""
     for batch in batches(hashes, IMAGES_AT_ONCE):
         placeholders = ", ".join("?" * len(batch))
-        statement = OF_SAME_IMAGES.format(of_images=f"sha256 IN ({placeholders})")
-        values = (gallery_id, *(bytes.fromhex(sha256) for sha256 in batch))
-        for sha256, name, camera, slot in reader.tuples(statement, values):
-            yield (sha256.hex(), name, camera), slot
+        statement = OF_SAME_IMAGES.format(of_images=f"sent_sha256 IN ({placeholders})")
+        values = (gallery_id, *(bytes.fromhex(sent_sha256) for sent_sha256 in batch))
+        for sent_sha256, name, camera, slot in reader.tuples(statement, values):
+            yield (sent_sha256.hex(), name, camera), slot
 
 
 def _is_kept(name: str, sent: Any, stored: Any) -> bool:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import json
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-FORMAT = 1
+FORMAT = 2
+# Digests of the tables of the former formats, which the first start turns into those of this one.
+FORMER = {1: "69747643aca9f754"}
 SERVICE = Path(__file__).parents[1]
 # Row counts told to SQLite's planner: of a table, of a gallery, and of equal values in a gallery.
 ROWS = 1_000_000
@@ -89,6 +93,18 @@ def schema_statements() -> Iterator[str]:
         yield from _statements_of(path.read_text(encoding="utf-8"))
 
 
+def changing_statements(former: int) -> Iterator[str]:
+    """Yield the statements that turn the tables of a former format into those of this one.
+
+    The file `from_N.sql` beside a `schema.sql` leads from format N to the next one.
+    """
+    for number in range(former, FORMAT):
+        for schema in schema_files():
+            path = schema.with_name(f"from_{number}.sql")
+            if path.exists():
+                yield from _statements_of(path.read_text(encoding="utf-8"))
+
+
 def _statements_of(script: str) -> Iterator[str]:
     statement = ""
     for line in script.splitlines(keepends=True):
@@ -136,12 +152,20 @@ def describe_sizes(connection: sqlite3.Connection) -> None:
 
 
 def read_schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
-    """Return the tables, indexes and triggers of a database, each as SQL."""
+    """Return the tables, indexes and triggers of a database, each as SQL on one line.
+
+    A changed table has the text of a new one, with other white space.
+    """
     statement = (
         "SELECT type, name, tbl_name, sql FROM sqlite_master "
         "WHERE name NOT LIKE 'sqlite_stat%' ORDER BY type, name"
     )
-    return [tuple(row) for row in connection.execute(statement)]
+    rows = connection.execute(statement).fetchall()
+    return [(*names, sql and " ".join(sql.split())) for *names, sql in rows]
+
+
+def digest_of(schema: Sequence[Sequence[str]]) -> str:
+    return hashlib.sha256(json.dumps(schema).encode()).hexdigest()[:16]
 
 
 def index_names(connection: sqlite3.Connection) -> list[str]:

@@ -51,8 +51,10 @@ CREATE INDEX people_0 ON people (gallery_id, sort_key, name);
 -- `slot` is the crop's position in the vector files of its gallery, from 1 on. `seen_at` is the
 -- time of capture, or of enrollment if that is unknown. Times are microseconds since 1970, UTC. An
 -- external id is stored as it was sent, and found by `external_key`, its Unicode normal form C.
--- `inside` is 1 if the picture is stored in the table `pictures`. `changed` is the gallery's version
--- of the crop's last change. `set_aside` is 1 if no search, grouping, fit or watch list has the crop.
+-- `sent_sha256` is the hash of the file that was sent; `sha256`, that of the stored picture, is null
+-- if this is the same file. `inside` is 1 if the picture is stored in the table `pictures`. `changed`
+-- is the gallery's version of the crop's last change. `set_aside` is 1 if no search, grouping, fit or
+-- watch list has the crop.
 CREATE TABLE crops (
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
     slot INTEGER NOT NULL,
@@ -64,7 +66,7 @@ CREATE TABLE crops (
     created_at INTEGER NOT NULL,
     external_id TEXT,
     external_key TEXT,
-    sha256 BLOB,
+    sent_sha256 BLOB,
     content_type TEXT,
     image_bytes INTEGER NOT NULL,
     inside INTEGER NOT NULL,
@@ -72,10 +74,11 @@ CREATE TABLE crops (
     metadata TEXT,
     set_aside INTEGER NOT NULL,
     changed INTEGER NOT NULL DEFAULT 0,
+    sha256 BLOB,
     PRIMARY KEY (gallery_id, slot),
     UNIQUE (gallery_id, crop_id)
 ) WITHOUT ROWID;
-CREATE INDEX crops_0 ON crops (gallery_id, sha256);
+CREATE INDEX crops_0 ON crops (gallery_id, sent_sha256);
 CREATE INDEX crops_1 ON crops (person_id, gallery_id, slot);
 CREATE INDEX crops_2 ON crops (gallery_id, camera, slot);
 CREATE INDEX crops_3 ON crops (gallery_id, seen_at, slot);

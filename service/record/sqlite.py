@@ -36,7 +36,9 @@ from service.record.deletions import LOG_NAME, newest_number, read_deletions
 from service.record.dialect import Dialect
 from service.record.schema import (
     FORMAT,
+    FORMER,
     create_tables,
+    digest_of,
     index_names,
     read_schema,
     schema_of_format,
@@ -414,18 +416,39 @@ def find_older_copy(database: SQLiteDatabase) -> str | None:
     )
 
 
+# The consequence of a former format.
+OF_FORMER = (
+    "it is of format {}, which a start of this version changes to that of its own: start the "
+    "service once (gmn serve), or use the version that wrote it"
+)
+
+
 class OtherFormat(InputProblem):
     """A record whose tables or triggers are not those that this program makes."""
 
 
+def read_format(source: SQLiteSource) -> int:
+    """Return the format of a record, which may be a former one that a start changes.
+
+    Raises:
+        OtherFormat: it is neither, or has other tables or triggers.
+    """
+    version: int = Reader(source).value("PRAGMA user_version")
+    schema = read_schema(source.connection())
+    is_known = version == FORMAT and schema == schema_of_format()
+    if is_known or FORMER.get(version) == digest_of(schema):
+        return version
+    raise OtherFormat(
+        f"{source.path}: its tables are not those of format {FORMAT}, which this program "
+        "reads; use the program version that wrote it, or restore a backup if it is damaged"
+    )
+
+
 def require_schema(source: SQLiteSource) -> None:
     """Raise `OtherFormat` if a record has another format, or other tables or triggers."""
-    version = Reader(source).value("PRAGMA user_version")
-    if version != FORMAT or read_schema(source.connection()) != schema_of_format():
-        raise OtherFormat(
-            f"{source.path}: its tables are not those of format {FORMAT}, which this program "
-            "reads; use the program version that wrote it, or restore a backup if it is damaged"
-        )
+    former = read_format(source)
+    if former != FORMAT:
+        raise OtherFormat(f"{source.path}: {OF_FORMER.format(former)}")
 
 
 def require_new(folder: Path) -> None:

@@ -202,7 +202,8 @@ def choose_best(
         sent = [crop for crop in new if _track_of(crop.record) == (track, camera)]
         # Crop ids cannot serve as the key: an image sent again gets a new one.
         candidates = sorted(
-            [*stored, *sent], key=lambda crop: (crop.record.sha256, crop.record.identity or "")
+            [*stored, *sent],
+            key=lambda crop: (crop.record.sent_sha256, crop.record.identity or ""),
         )
         best = _choose_positions(candidates, most)
         rejected.update(

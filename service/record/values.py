@@ -123,7 +123,8 @@ class StoredCrop(LabelledCrop):
     """A crop's record without its picture and vector.
 
     Attributes:
-        sha256: hash of the uploaded bytes, hexadecimal.
+        sent_sha256: hash of the file that was sent, or of its vector, hexadecimal.
+        sha256: hash of the kept picture; `sent_sha256` if none is kept.
         content_type: type of the kept picture; None if none is kept.
         image_bytes: size of the kept picture.
         created_at: when it was first stored.
@@ -131,6 +132,7 @@ class StoredCrop(LabelledCrop):
         quality: image quality, which decides a person's best picture; None if not measured.
     """
 
+    sent_sha256: str
     sha256: str
     content_type: str | None = None
     image_bytes: int = 0

@@ -51,6 +51,7 @@ from service.record.transaction import FILE, Reader, Transaction
 from service.record.values import new_crop_id
 from service.record.vectors import PRIVATE_FILE, VectorFiles, vectors_name
 from service.settings import Settings
+from service.store.formats import change_tables, open_any_format
 from service.store.verify import RecordFound, UntouchedRecord, verify
 from service.watch.tables.lists import stop_watching
 
@@ -320,6 +321,8 @@ def _copy_backup(backup: Path, part: Path) -> list[str]:
         if (backup / f"{FILE}-wal").exists() or (backup / f"{FILE}-journal").exists():
             raise DamagedRecord(backup / FILE, "another program has opened and changed it")
         _copy_file(backup / FILE, part / FILE)
+        with open_any_format(part) as record:
+            change_tables(record)
         for gallery_id, generation, *_ in _read_vector_files(part):
             name = vectors_name(gallery_id, generation)
             _copy_file(backup / name, part / name)
@@ -329,6 +332,8 @@ def _copy_backup(backup: Path, part: Path) -> list[str]:
             raise
         found = RecordFound(problems=[str(error)])
     except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            raise
         found = RecordFound(problems=[str(error)])
     except DamagedRecord as error:
         found = RecordFound(problems=[error.why])

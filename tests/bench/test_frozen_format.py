@@ -7,7 +7,7 @@ import pytest
 
 from bench.frozen_format import DATA, DESCRIPTION, EXPORT, FOLDER, GALLERY, freeze_format, labels_of
 from demo.service import own_service
-from gmn_client import RequestRefused
+from gmn_client import Image, RequestRefused
 from service.record.schema import FORMAT, schema_of_format
 
 FROZEN = sorted(folder.name for folder in FOLDER.glob("*"))
@@ -42,7 +42,17 @@ def test_a_data_directory_is_served_as_it_was(frozen, tmp_path):
             client.crop(described["deleted"])
         kept = client.case(described["case"]["case_id"])
         assert kept.model_dump(mode="json") == described["case"]
-        assert client.image(next(iter(described["crops"])))
+        crop_id, (identity, camera) = next(iter(described["crops"].items()))
+        picture = client.image(crop_id)
+        # What was enrolled before is a duplicate, and is forgotten as any other.
+        image = Image(picture, identity=identity, camera=camera)
+        for is_repeated in (False, True):
+            answer = client.enroll([image], idempotency_key="again")
+            assert answer.replayed == is_repeated
+            (again,) = answer.results
+            assert (again.crop_id, again.duplicate) == (crop_id, True)
+        client.forget(identity)
+        assert all(name != identity for name, _ in labels_of(client).values())
 
 
 @pytest.mark.slow

@@ -97,7 +97,7 @@ def test_a_well_kept_machine_has_no_warning(examine, record, url, monkeypatch):
     [
         (
             "UPDATE record SET value = '99' WHERE name = 'format'",
-            "its tables are not those of format 1",
+            "its tables are not those of format 2",
         ),
         ("ALTER ROLE gmn SET session_replication_role = replica", "session_replication_role"),
     ],

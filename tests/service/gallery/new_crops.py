@@ -34,7 +34,8 @@ def new_crop(number, identity="a", camera="east", **said):
     known = {"identity": identity, "camera": camera, "captured_at": NOON}
     known |= {"metadata": {"number": number}, "crop_id": new_crop_id()}
     known |= {"created_at": datetime.now(UTC), "content_type": "image/png"}
-    known |= {"sha256": hashlib.sha256(image).hexdigest(), "image_bytes": len(image)}
+    sha256 = hashlib.sha256(image).hexdigest()
+    known |= {"sent_sha256": sha256, "sha256": sha256, "image_bytes": len(image)}
     record = StoredCrop(slot=0, **(known | said))
     return ArchivedCrop(record, np.full(4, number + 0.25, np.float32), image)
 

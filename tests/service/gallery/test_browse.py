@@ -12,6 +12,7 @@ def test_a_listing_copies_no_metadata():
     crop = StoredCrop(
         slot=1,
         crop_id="c1",
+        sent_sha256="00",
         sha256="00",
         created_at=datetime.now(UTC),
         metadata={"places": places},

@@ -500,7 +500,7 @@ def test_what_cannot_be_restored_is_refused_with_the_remedy(filled, tmp_path):
     other = shutil.copytree(backup, tmp_path / "other" / backup.name)
     with contextlib.closing(sqlite3.connect(other / "record.sqlite3")) as database:
         database.execute("PRAGMA user_version = 99")
-    with pytest.raises(InputProblem, match=r"not those of format 1, .* restore another one"):
+    with pytest.raises(InputProblem, match=r"not those of format 2, .* restore another one"):
         restore_backup(other, empty(tmp_path / "other" / "new"), tmp_path / "data")
     path = backup / "record.sqlite3"
     path.write_bytes(path.read_bytes()[:20_000])

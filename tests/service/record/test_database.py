@@ -110,7 +110,7 @@ def test_a_flipped_bit_in_the_log_costs_the_last_commits_at_most(record, tmp_pat
     ("written", "damaged", "sentence"),
     [
         # SQLite takes TEXU for a type, and would compare texts as numbers.
-        (b"crop_id TEXT", b"crop_id TEXU", "its tables are not those of format 1"),
+        (b"crop_id TEXT", b"crop_id TEXU", "its tables are not those of format 2"),
         (b"CREATE TABLE crops", b"CREATE\xa0TABLE crops", "malformed database schema"),
     ],
     ids=["another type", "not text"],
@@ -129,7 +129,7 @@ def test_a_file_of_another_format_is_refused_as_it_is(filled, version):
     with contextlib.closing(sqlite3.connect(filled / FILE)) as connection:
         connection.execute(f"PRAGMA user_version = {version}")
     content = (filled / FILE).read_bytes()
-    with pytest.raises(InputProblem, match="its tables are not those of format 1"):
+    with pytest.raises(InputProblem, match="its tables are not those of format 2"):
         open_folder(filled)
     assert (filled / FILE).read_bytes() == content
 

@@ -732,7 +732,7 @@ def test_a_provider_that_keeps_commits_by_other_means_can_be_named(postgres_serv
 def test_a_record_of_another_format_is_refused(record, tmp_path, monkeypatch):
     record.close()
     monkeypatch.setattr(postgres_module, "FORMAT", 99)
-    with pytest.raises(InputProblem, match="not those of format 1"):
+    with pytest.raises(InputProblem, match="not those of format 2"):
         open_folder(tmp_path, database_url(tmp_path))
 
 
