@@ -12,6 +12,7 @@ from service.record.sqlite import SQLiteDatabase
 from service.watch.tables import parts as watch
 
 DELETED_ROWS = {**desk.DELETED_ROWS, **watch.DELETED_ROWS}
+REMOVAL_RULES = (desk.forget_visits,)
 
 
 def open_folder(folder: Path, url: str | None = None, accepted: Sequence[str] = ()) -> Record:
@@ -26,7 +27,9 @@ def open_folder(folder: Path, url: str | None = None, accepted: Sequence[str] = 
         DamagedRecord: acknowledged data is missing.
         RecordUnavailable: PostgreSQL does not answer.
     """
-    return Record(open_database(folder, url, accepted), DELETED_ROWS)
+    database = open_database(folder, url, accepted)
+    database.removal_rules = REMOVAL_RULES
+    return Record(database, DELETED_ROWS)
 
 
 def open_database(folder: Path, url: str | None, accepted: Sequence[str] = ()) -> Database:

@@ -48,11 +48,19 @@ CREATE TABLE search_files (
     PRIMARY KEY (query_id, number)
 ) WITHOUT ROWID;
 
--- The visits that a search found, as JSON without names of people.
+-- The visits that a search found, as JSON without names of people; `removed` counts those that were.
 CREATE TABLE search_visits (
     query_id TEXT PRIMARY KEY REFERENCES searches ON DELETE CASCADE,
     visits TEXT NOT NULL
 );
+
+-- The crops of these visits. A crop that is deleted is removed from them.
+CREATE TABLE visit_crops (
+    query_id TEXT NOT NULL REFERENCES searches ON DELETE CASCADE,
+    crop_id TEXT NOT NULL,
+    PRIMARY KEY (query_id, crop_id)
+) WITHOUT ROWID;
+CREATE INDEX visit_crops_0 ON visit_crops (crop_id);
 
 -- Crops shown by a kept search, which is deleted when any of their people is forgotten. `gallery_id` is the
 -- gallery of the crop.

@@ -53,6 +53,8 @@ RESULT_COLUMNS = (
     "verdict",
     "likelihood_ratio",
 )
+# The lists of visits that a search for visits has.
+VISIT_LISTS = ("results", "uncertain")
 # SQL conditions by the name of the property that searches are selected by.
 FOUND_BY = {
     "key": "searches.key_id = ?",
@@ -219,8 +221,11 @@ class KeptQueries(RecordPart):
             ]
             transaction.insert("search_files", *files)
             if search.visits is not None:
-                visits = {"query_id": search.query_id, "visits": search.visits}
-                transaction.insert("search_visits", visits)
+                # Crops may have been deleted since the search.
+                visits = _without_deleted(transaction, gallery_id, search.visits)
+                row = {"query_id": search.query_id, "visits": visits}
+                transaction.insert("search_visits", row)
+                _index_visits(transaction, search.query_id, visits)
         new = {search.query_id for search in searches}
         find_identifying(transaction, new)
         select = "SELECT query_id FROM searches WHERE gallery_id = ?"
@@ -619,6 +624,31 @@ def find_shown(reader: Reader, gallery_id: int, crop_ids: Sequence[str]) -> dict
     return {query_id: from_json(cases) for query_id, cases in cases_by_search}
 
 
+def forget_visits(transaction: Transaction, gallery_id: int, crop_ids: Collection[str]) -> None:
+    """Remove deleted crops from the visits of kept searches, and visits of which none is left.
+
+    A visit has the camera, the times and the tracks of its crops.
+    """
+    among = transaction.dialect.among
+    query_ids = transaction.column(
+        "SELECT DISTINCT query_id FROM visit_crops JOIN searches USING (query_id) "
+        f"WHERE gallery_id = ? AND {among('visit_crops.crop_id')}",
+        (gallery_id, crop_ids),
+    )
+    gone = set(crop_ids)
+    for row in transaction.rows("search_visits", f"WHERE {among('query_id')}", (query_ids,)):
+        _put_visits(transaction, row["query_id"], _without_crops(row["visits"], gone))
+
+
+def index_visits(transaction: Transaction) -> None:
+    """Fill the table of the crops of visits, from which format 1 did not remove deleted ones."""
+    statement = "SELECT query_id, gallery_id FROM search_visits JOIN searches USING (query_id)"
+    for query_id, gallery_id in transaction.tuples(statement):
+        (row,) = transaction.rows("search_visits", "WHERE query_id = ?", (query_id,))
+        left = _without_deleted(transaction, gallery_id, row["visits"])
+        _put_visits(transaction, query_id, left)
+
+
 def count_by_case(searches: Mapping[str, Sequence[str]]) -> dict[str, int]:
     return Counter(case_id for cases in searches.values() for case_id in cases)
 
@@ -645,17 +675,11 @@ DELETED_ROWS: Mapping[str, DeleteRows] = {
 
 
 def _read_visits(reader: Reader, gallery_id: int, query_id: str) -> Row | None:
-    """Return the visits of a search with current names; None if it was not a search for visits.
-
-    Crops that were deleted since are left out, and so are visits of which none is left.
-    """
+    """Return the visits of a search with current names; None if it was not a search for visits."""
     row = reader.row("search_visits", "WHERE query_id = ?", (query_id,))
     if row is None:
         return None
-    stored = row["visits"]
-    crop_ids = {
-        crop_id for visits in stored.values() for visit in visits for crop_id in visit["crop_ids"]
-    }
+    crop_ids = _crops_of(row["visits"])
     statement = OF_VISITS.format(of_crops=reader.dialect.among("crop_id"))
     crops = {
         crop_id: (identity, sent_sha256.hex(), sha256.hex())
@@ -663,22 +687,53 @@ def _read_visits(reader: Reader, gallery_id: int, query_id: str) -> Row | None:
             statement, (gallery_id, sorted(crop_ids))
         )
     }
-    opened: Row = {"results": [], "uncertain": [], "removed": 0}
-    for list_name, visits in stored.items():
-        for visit in visits:
-            left = [crop_id for crop_id in visit["crop_ids"] if crop_id in crops]
-            if not left:
-                opened["removed"] += 1
-                continue
-            identities = [crops[crop_id][0] for crop_id in left]
-            fields = {
-                "crop_ids": left,
-                "identity": next((name for name in identities if name is not None), None),
-                "sent_sha256": crops[left[0]][1],
-                "sha256": crops[left[0]][2],
-            }
-            opened[list_name].append(visit | fields)
+    opened = _without_crops(row["visits"], crop_ids.difference(crops))
+    for name in VISIT_LISTS:
+        for visit in opened[name]:
+            identities = [crops[crop_id][0] for crop_id in visit["crop_ids"]]
+            best = crops[visit["crop_ids"][0]]
+            visit["identity"] = next((name for name in identities if name is not None), None)
+            visit["sent_sha256"] = best[1]
+            visit["sha256"] = best[2]
     return opened
+
+
+def _crops_of(visits: Mapping[str, Any]) -> set[str]:
+    return {
+        crop_id for name in VISIT_LISTS for visit in visits[name] for crop_id in visit["crop_ids"]
+    }
+
+
+def _without_crops(visits: Mapping[str, Any], gone: Collection[str]) -> Row:
+    """Return visits without some crops, and the number of those of which none is left."""
+    left: Row = {**{name: [] for name in VISIT_LISTS}, "removed": visits.get("removed", 0)}
+    for name in VISIT_LISTS:
+        for visit in visits[name]:
+            crop_ids = [crop_id for crop_id in visit["crop_ids"] if crop_id not in gone]
+            if crop_ids:
+                left[name].append(visit | {"crop_ids": crop_ids})
+            else:
+                left["removed"] += 1
+    return left
+
+
+def _without_deleted(reader: Reader, gallery_id: int, visits: Mapping[str, Any]) -> Row:
+    crop_ids = _crops_of(visits)
+    of_crops = reader.dialect.among("crop_id")
+    statement = f"SELECT crop_id FROM crops WHERE gallery_id = ? AND {of_crops}"
+    present = reader.column(statement, (gallery_id, sorted(crop_ids)))
+    return _without_crops(visits, crop_ids.difference(present))
+
+
+def _put_visits(transaction: Transaction, query_id: str, visits: Row) -> None:
+    transaction.change("UPDATE search_visits SET visits = ? WHERE query_id = ?", (visits, query_id))
+    transaction.change("DELETE FROM visit_crops WHERE query_id = ?", (query_id,))
+    _index_visits(transaction, query_id, visits)
+
+
+def _index_visits(transaction: Transaction, query_id: str, visits: Mapping[str, Any]) -> None:
+    rows = [{"query_id": query_id, "crop_id": crop_id} for crop_id in sorted(_crops_of(visits))]
+    transaction.insert("visit_crops", *rows)
 
 
 def _with_digests(row: Row) -> Row:

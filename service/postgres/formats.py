@@ -10,14 +10,15 @@ from pathlib import Path
 import psycopg
 
 from model.problems import InputProblem
+from service.desk.tables import index_visits
 from service.ops.data_directory import failpoint
 from service.postgres.address import sentence_of
-from service.postgres.connection import PostgresConnection
 from service.postgres.database import describe_format
 from service.postgres.dialect import changing_definitions
 from service.postgres.locks import CREATORS, WRITERS, is_locked
-from service.postgres.stored import open_stored_postgres
+from service.postgres.stored import StoredPostgresRecord, open_stored_postgres
 from service.record.schema import FORMAT
+from service.record.transaction import Transaction
 
 log = logging.getLogger(__name__)
 # One machine at a time has the right to this work, for as long as any serves the record.
@@ -44,7 +45,7 @@ def change_format_in_postgres(folder: Path, url: str, accepted: Sequence[str] = 
             # Another process may have changed them meanwhile.
             former = record.read_format()
             if former != FORMAT:
-                _change(connection, former)
+                _change(record, former)
         except psycopg.Error as error:
             raise InputProblem(
                 f"GMN_DATABASE_URL: the format of the record could not be changed "
@@ -53,7 +54,8 @@ def change_format_in_postgres(folder: Path, url: str, accepted: Sequence[str] = 
             ) from error
 
 
-def _change(connection: PostgresConnection, former: int) -> None:
+def _change(record: StoredPostgresRecord, former: int) -> None:
+    connection = record.connection()
     if is_locked(connection, SERVED):
         raise InputProblem(
             "GMN_DATABASE_URL: this version changes the format of the record, and another machine "
@@ -62,6 +64,7 @@ def _change(connection: PostgresConnection, former: int) -> None:
     connection.execute("BEGIN READ WRITE")
     connection.execute(f"SELECT pg_advisory_xact_lock({WRITERS})")
     connection.run_script(";\n".join(changing_definitions(former)))
+    index_visits(Transaction(record))
     statement = "UPDATE record SET value = ? WHERE name = 'format'"
     connection.execute(statement, (describe_format(),))
     failpoint("format.changed")

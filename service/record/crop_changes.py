@@ -131,6 +131,8 @@ def remove_crops(transaction: Transaction, gallery_id: int, slots: Sequence[int]
     _count(transaction, gallery_id, slots, -1)
     drop_crops(transaction, gallery_id, slots)
     _drop_people(transaction, gallery_id, crops)
+    for forget in transaction.database.removal_rules:
+        forget(transaction, gallery_id, crop_ids)
     return CropsChange(version, crop_ids)
 
 

@@ -7,7 +7,7 @@ import itertools
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,6 +145,9 @@ class Source(ABC):
     dialect: Dialect
     # Begins a transaction that only reads.
     BEGIN = "BEGIN"
+    # Rules of slices, which remove in the same commit what they keep of deleted crops. They take
+    # the transaction, the gallery and the ids of the crops.
+    removal_rules: Sequence[Callable[[Transaction, int, Sequence[str]], None]] = ()
 
     def __init__(self, folder: Path, only_read: bool = False) -> None:
         self.folder = folder

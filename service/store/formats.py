@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from model.problems import InputProblem
+from service.desk.tables import index_visits
 from service.errors import DamagedRecord
 from service.ops.data_directory import UNFINISHED, failpoint, hold, sync
 from service.ops.locks import ProcessLock
 from service.record.schema import FORMAT, changing_statements, describe_sizes
 from service.record.sqlite import PRAGMAS, SQLiteSource, read_format, require_schema
-from service.record.transaction import FILE
+from service.record.transaction import FILE, Transaction
 from service.record.vectors import PRIVATE_FILE
 from service.settings import Settings
 from service.store.verify import UntouchedRecord
@@ -74,6 +75,7 @@ def change_tables(record: SQLiteSource) -> None:
     try:
         for statement in changing_statements(former):
             connection.execute(statement)
+        index_visits(Transaction(record))
         describe_sizes(connection)
         connection.execute(f"PRAGMA user_version = {FORMAT}")
         require_schema(record)

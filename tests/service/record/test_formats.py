@@ -1,6 +1,7 @@
 """A record of a former format is changed by the first start, or left as it is."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -96,6 +97,26 @@ def test_the_first_start_makes_the_tables_of_a_new_record_and_keeps_a_copy(
     caplog.clear()
     change(former)
     assert (list(former.glob(COPIES)), caplog.text) == ([copy], "")
+
+
+@pytest.mark.sqlite_alone
+@pytest.mark.promise("2")
+def test_visits_lose_the_crops_that_were_deleted_before(former):
+    with contextlib.closing(sqlite3.connect(former / FILE)) as connection, connection:
+        ((query_id,),) = connection.execute("SELECT query_id FROM searches")
+        (crop_id,) = connection.execute("SELECT crop_id FROM crops").fetchone()
+        visits = [
+            {"crop_ids": [crop_id], "camera": "here"},
+            {"crop_ids": ["0"], "camera": "Marktplatz"},
+        ]
+        row = (query_id, json.dumps({"results": [], "uncertain": visits}))
+        connection.execute("INSERT INTO search_visits VALUES (?, ?)", row)
+    change(former)
+    with contextlib.closing(sqlite3.connect(former / FILE)) as connection:
+        assert "Marktplatz" not in " ".join(connection.iterdump())
+        ((left,),) = connection.execute("SELECT visits FROM search_visits")
+        assert json.loads(left) == {"results": [], "uncertain": visits[:1], "removed": 1}
+        assert connection.execute("SELECT * FROM visit_crops").fetchall() == [(query_id, crop_id)]
 
 
 @pytest.mark.sqlite_alone
