@@ -243,6 +243,9 @@ class Settings(BaseSettings):
     keep_images: KeepImages = "original"
     """What is stored of an enrolled image: its file (`original`), a JPEG at most 256 pixels high
     (`thumbnail`), or nothing (`none`). A reindex needs the image."""
+    keep_metadata: bool = False
+    """Whether stored images keep what is in their files beside pixels, colour profile and
+    orientation: the place, the time and the device of a photo, a thumbnail, and texts."""
     images_url: str | None = None
     """An fsspec URL where images are stored outside the record, such as `file:///srv/crops`, or
     `s3://bucket/crops` with the extra `s3`."""

@@ -194,8 +194,7 @@ def decode_photo(
             "file_too_large",
             f"the file has {len(data):,} bytes, over the limit of {limits.max_bytes:,}; {REMEDY}",
         )
-    if problem := _too_many_parts(data):
-        raise CropProblem("too_many_parts", f"{problem}; save the image again and send that file")
+    require_few_parts(data)
     try:
         return _decode(data, limits, detail_pixels)
     except CropProblem as refused:
@@ -317,7 +316,7 @@ def _open(data: bytes, limits: CropLimits) -> Image.Image:
     except DAMAGE as error:
         if kind := _unusual_kind(data, error):
             raise _unsupported(kind) from error
-        if data.startswith((PNG, JPEG)) or _is_webp(data):
+        if data.startswith((PNG, JPEG)) or is_webp(data):
             raise CropProblem(
                 "truncated",
                 "the image's header is cut off or damaged; send the whole file",
@@ -355,7 +354,7 @@ def _unusual_kind(data: bytes, error: Exception | None = None) -> str | None:
 
 
 def _unusual_jpeg(data: bytes) -> str | None:
-    for marker, content in islice(_jpeg_segments(data, LONGEST_PADDING), MOST_BEFORE_HEADER):
+    for marker, content in islice(jpeg_segments(data, LONGEST_PADDING), MOST_BEFORE_HEADER):
         if marker == JPEG_LS:
             return "the file is a JPEG-LS"
         if marker in FRAME_HEADERS:
@@ -430,7 +429,7 @@ def announced_pixels(data: bytes) -> int | None:
     # Bytes that a cut file lacks count as zeros.
     header = data[:30].ljust(30, b"\0")
     if data.startswith(JPEG):
-        for marker, content in islice(_jpeg_segments(data, LONGEST_PADDING), MOST_BEFORE_HEADER):
+        for marker, content in islice(jpeg_segments(data, LONGEST_PADDING), MOST_BEFORE_HEADER):
             if marker in FRAME_HEADERS:
                 height = int.from_bytes(data[content + 3 : content + 5], "big")
                 return height * int.from_bytes(data[content + 5 : content + 7], "big")
@@ -441,7 +440,7 @@ def announced_pixels(data: bytes) -> int | None:
         # The oldest header has 12 bytes and short fields.
         is_oldest = header[14:18] == b"\x0c\0\0\0"
         width, height = struct.unpack_from("<HH" if is_oldest else "<ii", header, 18)
-    elif _is_webp(data):
+    elif is_webp(data):
         start, shift, mask, least = WEBP_SIDES.get(header[12:16], LOSSY_SIDES)
         sides = int.from_bytes(header[start:], "little")
         width = (sides & mask) + least
@@ -449,6 +448,12 @@ def announced_pixels(data: bytes) -> int | None:
     else:
         return 0
     return abs(width * height)
+
+
+def require_few_parts(data: bytes) -> None:
+    """Raise `CropProblem` for a file with more parts than are read."""
+    if problem := _too_many_parts(data):
+        raise CropProblem("too_many_parts", f"{problem}; save the image again and send that file")
 
 
 def _too_many_parts(data: bytes) -> str | None:
@@ -492,16 +497,17 @@ def _check_whole(data: bytes) -> None:
             raise OSError("the JPEG has no end marker")
 
 
-def _is_webp(data: bytes) -> bool:
+def is_webp(data: bytes) -> bool:
+    """Return whether a file begins as a WebP."""
     return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
 
 
 def _jpeg_markers(data: bytes) -> list[int]:
     """Return the markers of a JPEG's segments, up to its end or one more than are allowed."""
-    return [marker for marker, _ in islice(_jpeg_segments(data, len(data)), MAX_SEGMENTS + 1)]
+    return [marker for marker, _ in islice(jpeg_segments(data, len(data)), MAX_SEGMENTS + 1)]
 
 
-def _jpeg_segments(data: bytes, most_padding: int) -> Iterator[tuple[int, int]]:
+def jpeg_segments(data: bytes, most_padding: int) -> Iterator[tuple[int, int]]:
     """Yield the marker of each segment of a JPEG, and the position behind the marker.
 
     Segments of an embedded thumbnail are left out.

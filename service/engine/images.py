@@ -19,6 +19,7 @@ from PIL import Image
 from model.arrays import Pixels
 from model.crops.decode import CropLimits, CropProblem, decode_crop, decode_photo
 from model.crops.frames import FrameCrop, ImageFile, png_of
+from model.crops.metadata import strip_metadata
 from model.crops.quality import QualityFault, measure_quality, quality_faults
 from model.people_detector import DETAIL_PIXELS, DetectedPerson, PeopleDetector, passes_of
 from model.preprocessing import Preprocessing
@@ -67,13 +68,15 @@ class PicturePolicy:
     """Policy for the picture that is stored of an image file.
 
     Attributes:
-        keep: `original` stores the received bytes; `thumbnail` stores a JPEG at most 256 pixels
+        keep: `original` stores the received file; `thumbnail` stores a JPEG at most 256 pixels
             high and 1,024 wide without metadata, or the original if that is smaller; `none` stores
             nothing.
+        keep_metadata: whether originals keep their metadata.
         max_original_bytes: larger originals are stored as thumbnails.
     """
 
     keep: KeepImages
+    keep_metadata: bool
     max_original_bytes: int | None = None
 
     def prepare(self, file: bytes, decoded: Image.Image, quality: float | None) -> PreparedImage:
@@ -88,11 +91,11 @@ class PicturePolicy:
         if self.keep == "none":
             return PreparedImage(sent_sha256, quality=quality)
         content_type = find_content_type(file) or "image/bmp"
-        picture = file
-        too_large = self.max_original_bytes is not None and len(file) > self.max_original_bytes
+        picture = file if self.keep_metadata else strip_metadata(file)
+        too_large = self.max_original_bytes is not None and len(picture) > self.max_original_bytes
         if self.keep == "thumbnail" or too_large:
             thumbnail = _encode_thumbnail(decoded)
-            if len(thumbnail) < len(file):
+            if len(thumbnail) < len(picture):
                 picture = thumbnail
                 content_type = "image/jpeg"
         other_sha256 = None

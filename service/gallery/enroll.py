@@ -69,7 +69,7 @@ class ImageToEnroll(CropLabels):
     Attributes:
         still: whether its person stays at the same place; for watch lists only, and not stored.
         zone: the zone of the camera's picture in which it stands; for watch lists only.
-        exported: the crop in the export, if it is one; its picture is then stored unchanged.
+        exported: the crop in the export, if it is one; its picture is then not reduced.
     """
 
     image: ImageFile | None
@@ -170,7 +170,8 @@ class CropEnrollment:
                     pipeline = self.models[embedder].pipeline
                     # An export has pictures as its service kept them, which may be thumbnails.
                     keep = settings.keep_images if deletions is None else "original"
-                    embedded = await pipeline.embed(files, settings.quality, PicturePolicy(keep))
+                    policy = PicturePolicy(keep, settings.keep_metadata)
+                    embedded = await pipeline.embed(files, settings.quality, policy)
                 failpoint("enroll.embedded")
                 outcomes, crops = _split_outcomes(gallery.settings, images, embedded)
                 key = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -23,7 +24,9 @@ from pydantic import (
 
 from gmn_client.models import Box, CropOrder, SearchedFile
 from gmn_client.zones import MAX_ZONE_NAME
+from model.crops.decode import CropProblem
 from model.crops.frames import Frame, FrameCrop, ImageFile
+from model.crops.metadata import strip_metadata
 from model.crops.texts import nfc
 from model.wording import counted
 from service.errors import InvalidField
@@ -192,14 +195,21 @@ class FrameForm(SomeImagesForm):
         frame = Frame(images[0])
         return [FrameCrop(frame, box.x, box.y, box.width, box.height) for box in boxes]
 
-    def describe_files(self, with_names: bool) -> list[SearchedFile]:
-        """Return the digest of each image, or of the frame with each of its boxes; blocks."""
+    def describe_files(self, with_names: bool, keep_metadata: bool) -> list[SearchedFile]:
+        """Return the digests of each image, or of the frame with each of its boxes; blocks."""
         files: list[SearchedFile] = []
         for image in self.images:
             image.file.seek(0)
-            digest = hashlib.sha256(image.file.read()).hexdigest()
+            file = image.file.read()
+            sent = hashlib.sha256(file).hexdigest()
+            kept = sent
+            # An image that cannot be used has no other digest.
+            with contextlib.suppress(CropProblem):
+                stripped = file if keep_metadata else strip_metadata(file)
+                if stripped is not file:
+                    kept = hashlib.sha256(stripped).hexdigest()
             name = _clean_name(image.filename) if with_names else None
-            files.append(SearchedFile(sent_sha256=digest, sha256=digest, name=name, box=None))
+            files.append(SearchedFile(sha256=kept, sent_sha256=sent, name=name, box=None))
         if boxes := self.read_boxes():
             (frame,) = files
             return [frame.model_copy(update={"box": box}) for box in boxes]

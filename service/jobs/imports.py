@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any, BinaryIO
 from gmn_client.models import JobProblem, RefusedImage
 from model.arrays import Floats
 from model.crops.decode import CropProblem
+from model.crops.metadata import strip_metadata
 from model.crops.names import LeftOut
 from model.wording import counted
 from service.engine.device import Embedded, EmbeddedImage, PreparedImage
@@ -250,10 +252,13 @@ async def _enroll_batch(
     if vectors is not None:
         rows = [item.row for _, item in batch]
         features = await runtime.pools.imports.run(vectors.read, rows)
-        embedded = [
-            _as_embedded(feature, file, item)
-            for feature, file, (_, item) in zip(features, files, batch, strict=True)
-        ]
+        keep_metadata = runtime.settings.keep_metadata
+        embedded = await runtime.pools.imports.run(
+            lambda: [
+                _as_embedded(feature, file, item, keep_metadata)
+                for feature, file, (_, item) in zip(features, files, batch, strict=True)
+            ]
+        )
         computed = ComputedVectors(vectors.embedder, embedded)
     images = [
         ImageToEnroll(image=file, exported=item.exported, **labels_of(item.labels))
@@ -278,15 +283,22 @@ async def _enroll_batch(
     return added, problems
 
 
-def _as_embedded(feature: Floats, file: bytes | CropProblem | None, item: ImportItem) -> Embedded:
+def _as_embedded(
+    feature: Floats, file: bytes | CropProblem | None, item: ImportItem, keep_metadata: bool
+) -> Embedded:
     if isinstance(file, CropProblem):
         return file
-    content_type = None
+    prepared = PreparedImage(item.sha256)
     if file is not None:
         content_type = find_content_type(file)
         if content_type is None:
             return NO_IMAGE
-    prepared = PreparedImage(item.sha256, file, content_type)
+        try:
+            picture = file if keep_metadata else strip_metadata(file)
+        except CropProblem as problem:
+            return problem
+        sha256 = hashlib.sha256(picture).hexdigest()
+        prepared = PreparedImage(item.sha256, picture, content_type, other_sha256=sha256)
     return EmbeddedImage(feature, decode=0.0, embed=0.0, prepared=prepared)
 
 

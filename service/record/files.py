@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from gmn_client.addresses import REMEDY, is_malformed, without_secret, without_secrets
 from model.problems import InputProblem
 from service.errors import RecordUnavailable, StorageFailed
-from service.ops.data_directory import make_folder, sync
+from service.ops.data_directory import UNFINISHED, make_folder, sync
 from service.ops.threads import MonitoredThreadPool
 from service.record.database import RecordPart, transactional
 from service.record.transaction import Transaction
@@ -172,6 +172,29 @@ class PictureFolder:
             raise StorageFailed(
                 f"an image could not be kept at {self._url} ({without_secrets(str(error))}); "
                 "nothing was stored, fix that and send the request again"
+            ) from error
+
+    def replace(self, gallery_id: int, name: str, content: bytes) -> None:
+        """Write a file in place of another; a kill leaves the one or the other.
+
+        Raises:
+            StorageFailed: the store fails.
+        """
+        path = self._path(gallery_id, name)
+        try:
+            if self._local:
+                part = Path(f"{path}{UNFINISHED}")
+                self._files.pipe_file(str(part), content)
+                sync(part)
+                part.replace(path)
+                sync(part.parent)
+            else:
+                self._files.pipe_file(path, content)
+        # Clients of object stores raise their own exceptions.
+        except Exception as error:
+            raise StorageFailed(
+                f"an image at {self._url} could not be replaced ({without_secrets(str(error))}); "
+                "fix that and try again"
             ) from error
 
     def get(self, gallery_id: int, name: str) -> bytes | None:

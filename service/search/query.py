@@ -297,7 +297,8 @@ class GallerySearch:
         quality: QualityPolicy = "off" if self.settings.quality == "off" else "warn"
         policy = None
         if query.options.keep_picture:
-            policy = PicturePolicy(self.settings.keep_images, KEPT_PICTURE_BYTES)
+            settings = self.settings
+            policy = PicturePolicy(settings.keep_images, settings.keep_metadata, KEPT_PICTURE_BYTES)
         found: Found | None = None
         embedded: dict[Pipeline, list[Embedded]]
         if query.is_short(searches.values(), images):

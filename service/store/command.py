@@ -187,6 +187,53 @@ def forget_runtime(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     echo(f"{forgotten} forgotten; the next start chooses again")
 
 
+@store.command("strip-metadata")
+@printed
+def strip_stored_metadata(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> Shown:
+    """Removes place, time and device from the pictures that are stored already.
+
+    Every picture is left with its pixels, colour profile and orientation, also those at
+    GMN_IMAGES_URL; nothing is encoded anew. Versions before 0.7 stored pictures as they were sent.
+    The service must be stopped, on all machines. If the command is ended, the next call goes on.
+    Exports and backups made before keep their pictures: delete them, or wait until they expire.
+
+    Example: gmn store strip-metadata --data-dir ./gmn-data
+    """
+    from service.record.files import PictureFolder
+    from service.settings import read_settings
+    from service.store.metadata import Stripped, strip_stored
+
+    require_record(data_dir)
+    settings = read_settings(data_dir=data_dir)
+    if settings.keep_metadata:
+        raise InputProblem(
+            "GMN_KEEP_METADATA is on, so that the metadata of pictures is kept; unset it first"
+        )
+
+    def tell(found: Stripped) -> None:
+        echo(f"{counted(found.crops, 'crop')} and {found.searches} searches", err=True)
+
+    with _lock(data_dir), contextlib.ExitStack() as held:
+        record = held.enter_context(open_record(data_dir))
+        _require_alone(record)
+        folder = PictureFolder(settings.images_url) if settings.images_url else None
+        if folder is not None:
+            held.callback(folder.close)
+        audit = held.enter_context(open_audit(data_dir))
+        audit.record("strip_metadata", "asked")
+        found = strip_stored(record, folder, tell)
+        audit.record("strip_metadata", count=found.stripped)
+    searches = counted(found.searches, "kept search", "kept searches")
+    lines = [
+        f"{counted(found.stripped, 'picture')} had metadata, which is removed, of "
+        f"{counted(found.crops, 'crop')} and {searches}"
+    ]
+    if found.unreadable:
+        count = counted(found.unreadable, "picture is", "pictures are")
+        lines.append(f"{count} missing or damaged, and left as they are")
+    return Shown(asdict(found), lines)
+
+
 @store.command("copy")
 @printed
 def copy(
@@ -350,6 +397,14 @@ def _require_new(directory: Path, option: str) -> None:
     is_empty = directory.is_dir() and not any(directory.iterdir())
     if directory.exists() and not is_empty:
         raise InputProblem(f"{directory}: holds something already; name a new one with {option}")
+
+
+def _require_alone(record: Record) -> None:
+    """Raise `InputProblem` if a machine serves a record in PostgreSQL."""
+    jobs = record.database.work_lock("jobs")
+    if not jobs.acquire():
+        raise InputProblem("another machine serves the record; stop it first")
+    jobs.release()
 
 
 @contextlib.contextmanager

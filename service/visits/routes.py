@@ -221,7 +221,8 @@ async def _keep_visits(
     if len(query.names) > 1:
         # Its thresholds were those of a share of the false alarm rate, so it cannot be repeated.
         request["left_out"] = [*request.get("left_out", ()), "galleries"]
-    files = await run_in_threadpool(form.describe_files, form.keep_picture)
+    keep_metadata = call.runtime.settings.keep_metadata
+    files = await run_in_threadpool(form.describe_files, form.keep_picture, keep_metadata)
     rankings: dict[str, QueryAnswer] = {}
     for name, ranking in query.answers.items():
         gallery = await find(name)

@@ -16,6 +16,12 @@ RESERVED = 4 * 1024 * 1024
 LOOK_FOR_TMPDIR = "import tempfile; tempfile.tempdir = None; tempfile.gettempdir()\n"
 
 
+@pytest.fixture(autouse=True)
+def keep_what_is_behind_an_image(monkeypatch):
+    """Keep the bytes that make an image take room."""
+    monkeypatch.setenv("GMN_KEEP_METADATA", "true")
+
+
 def _heavy(image):
     """Return the image as a file that takes room, another one each time."""
     return image + secrets.token_bytes(PICTURE_BYTES)

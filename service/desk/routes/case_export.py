@@ -60,6 +60,7 @@ RESULT_COLUMNS = (
     "key_id",
     "key_note",
     "sha256",
+    "sent_sha256",
     "picture",
 )
 VISIT_COLUMNS = (
@@ -75,6 +76,7 @@ VISIT_COLUMNS = (
     "crops",
     "crop_id",
     "sha256",
+    "sent_sha256",
     "picture",
 )
 MISSING = (UnknownPicture, UnknownCrop, UnknownQuery, UnknownGallery)

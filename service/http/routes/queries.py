@@ -100,7 +100,8 @@ async def _keep_answers(
     call: GalleryCall, form: QueryForm, queries: Sequence[AnsweredQuery | RefusedImage]
 ) -> list[QueryAnswer]:
     """Keep the answered ones of a form's queries, and return their answers."""
-    files = await run_in_threadpool(form.describe_files, form.keep_picture)
+    keep_metadata = call.runtime.settings.keep_metadata
+    files = await run_in_threadpool(form.describe_files, form.keep_picture, keep_metadata)
     searches = []
     for number, query in enumerate(queries):
         if isinstance(query, AnsweredQuery):

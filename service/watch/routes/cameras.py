@@ -11,6 +11,8 @@ from pydantic import AfterValidator, Field
 
 from gmn_client import models
 from gmn_client.zones import MAX_ZONE, MOST_ZONES, read_zone
+from model.crops.decode import CropProblem
+from model.crops.metadata import strip_metadata
 from service.errors import InvalidField, UnknownCamera
 from service.gallery.labels import MAX_TEXT, checked_text
 from service.http.fields import MAX_ID, Camera, Id
@@ -92,7 +94,7 @@ class StillForm(SomeImagesForm):
 
     images: Images = Field(json_schema_extra={"minItems": 1, "maxItems": 1, "examples": [[""]]})
 
-    def read_still(self) -> bytes:
+    def read_still(self, keep_metadata: bool) -> bytes:
         """Return the JPEG; raises `InvalidField` for several, another format, or a large one."""
         images = self.read_images()
         if len(images) != 1:
@@ -105,7 +107,9 @@ class StillForm(SomeImagesForm):
             )
         try:
             size = Image.open(io.BytesIO(still), formats=["JPEG"]).size
-        except (OSError, Image.DecompressionBombError) as error:
+            if not keep_metadata:
+                still = strip_metadata(still)
+        except (OSError, Image.DecompressionBombError, CropProblem) as error:
             raise InvalidField(NO_STILL) from error
         if max(size) > MOST_STILL_PIXELS:
             raise InvalidField(NO_STILL)
@@ -208,7 +212,7 @@ async def send_still(
     runtime = call.runtime
     cameras = runtime.watch.cameras
     key_id = call.caller.key_id
-    still = form.read_still()
+    still = form.read_still(runtime.settings.keep_metadata)
     now = runtime.watch.contacts.clock()
     await runtime.galleries.read(cameras.require_wanted_still, key_id, camera, now)
     await runtime.watch.stills.hold(key_id, camera, still)

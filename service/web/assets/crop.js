@@ -114,7 +114,7 @@ function record(crop, search) {
     [t("crop.file"), crop.external_id],
     [t("crop.metadata"), crop.metadata && JSON.stringify(crop.metadata)],
     [t("picture"), h("code", {}, crop.crop_id)],
-    [t("crop.hash"), h("code", {}, crop.sha256)],
+    [t("crop.hash"), h("code", {}, crop.sent_sha256)],
   ].filter(([, value]) => value);
   return h(
     "div",

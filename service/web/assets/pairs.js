@@ -66,7 +66,7 @@ function pairOf(search, result, crops) {
         "figcaption",
         {},
         h("b", { class: "name" }, nameOf(result.identity)),
-        cropFacts({ ...result, sha256: review.sha256 }),
+        cropFacts({ ...result, sent_sha256: review.sent_sha256 }),
       ),
     ),
     h(
@@ -96,7 +96,10 @@ function queryFigure(search, crops) {
       "figcaption",
       {},
       h("b", {}, t("evidence.query")),
-      files.flatMap((file) => [h("span", { class: "name" }, fileName(file)), digest(file.sha256)]),
+      files.flatMap((file) => [
+        h("span", { class: "name" }, fileName(file)),
+        digest(file.sent_sha256),
+      ]),
       files.length > 0 && placeAndTime(request.camera, request.captured_at),
       crops.flatMap((crop) => [
         h("span", { class: "name" }, nameOf(crop.identity)),
@@ -112,10 +115,10 @@ function fileName({ name, box }) {
   return box ? t("evidence.part", { file, ...box }) : file;
 }
 
-const cropFacts = ({ crop_id: id, camera, captured_at: at, sha256 }) => [
+const cropFacts = ({ crop_id: id, camera, captured_at: at, sent_sha256: sent }) => [
   h("span", {}, t("evidence.crop", { id })),
   placeAndTime(camera, at),
-  digest(sha256),
+  digest(sent),
 ];
 
 const digest = (sha256) => h("span", {}, t("evidence.sha256"), " ", h("code", {}, sha256));
@@ -176,7 +179,7 @@ function visitsOf(search, crops) {
 }
 
 function visitFigure(visit) {
-  const { camera, crop_ids: ids, crops, identity, needed, probability, sha256, verdict } = visit;
+  const { camera, crop_ids: ids, crops, identity, needed, probability, verdict } = visit;
   const [reached, required] = sharesOf(visit, needed);
   return h(
     "figure",
@@ -197,7 +200,7 @@ function visitFigure(visit) {
         t("pictures", { count: crops }),
       ),
       h("span", {}, t("evidence.crop", { id: ids[0] })),
-      digest(sha256),
+      digest(visit.sent_sha256),
     ),
   );
 }
