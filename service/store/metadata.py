@@ -18,7 +18,7 @@ from service.record.transaction import Reader, Transaction
 PICTURES_AT_ONCE = 20
 # A crop whose own hash is noted has been stripped before, or is a thumbnail.
 NEXT_CROPS = """
-SELECT crops.gallery_id, slot, crop_id, sent_sha256, image_bytes, content, checksum
+SELECT crops.gallery_id, slot, crop_id, sent_sha256, crops.image_bytes, content, checksum
 FROM crops LEFT JOIN pictures USING (gallery_id, slot)
 JOIN galleries ON galleries.gallery_id = crops.gallery_id
 WHERE (crops.gallery_id, slot) > (?, ?) AND sha256 IS NULL AND content_type IS NOT NULL
