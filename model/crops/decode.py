@@ -429,11 +429,8 @@ def announced_pixels(data: bytes) -> int | None:
     # Bytes that a cut file lacks count as zeros.
     header = data[:30].ljust(30, b"\0")
     if data.startswith(JPEG):
-        for marker, content in islice(jpeg_segments(data, LONGEST_PADDING), MOST_BEFORE_HEADER):
-            if marker in FRAME_HEADERS:
-                height = int.from_bytes(data[content + 3 : content + 5], "big")
-                return height * int.from_bytes(data[content + 5 : content + 7], "big")
-        return None
+        size = jpeg_size(data)
+        return size and size[0] * size[1]
     if data.startswith(PNG):
         width, height = struct.unpack_from(">II", header, 16)
     elif data.startswith(b"BM"):
@@ -454,6 +451,22 @@ def require_few_parts(data: bytes) -> None:
     """Raise `CropProblem` for a file with more parts than are read."""
     if problem := _too_many_parts(data):
         raise CropProblem("too_many_parts", f"{problem}; save the image again and send that file")
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height by the header of a JPEG, without decoding it.
+
+    Returns:
+        The size in pixels; None if the file is no JPEG, or its header is not in its place.
+    """
+    if not data.startswith(JPEG):
+        return None
+    for marker, content in islice(jpeg_segments(data, LONGEST_PADDING), MOST_BEFORE_HEADER):
+        if marker in FRAME_HEADERS:
+            height = int.from_bytes(data[content + 3 : content + 5], "big")
+            width = int.from_bytes(data[content + 5 : content + 7], "big")
+            return width, height
+    return None
 
 
 def _too_many_parts(data: bytes) -> str | None:

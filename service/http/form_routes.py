@@ -8,7 +8,8 @@ the call, the form, and parameters of the path and headers. The OpenAPI document
 from __future__ import annotations
 
 import inspect
-from typing import Any, TypeVar
+from collections import defaultdict
+from typing import Any, TypeVar, cast
 
 from fastapi.dependencies.utils import request_params_to_args
 from fastapi.exceptions import RequestValidationError
@@ -21,7 +22,7 @@ from starlette.responses import Response
 
 from service.errors import ServiceError
 from service.http.forms import Form
-from service.http.limits import Handler
+from service.http.limits import FormRequest, Handler
 
 FormType = TypeVar("FormType", bound=Form)
 
@@ -48,7 +49,7 @@ def form_handler(route: APIRoute, form: type[Form]) -> Handler:
         try:
             arguments: dict[str, Any] = {
                 call_name: request.state.call,
-                form_name: parse_form(form, sent),
+                form_name: await cast("FormRequest", request).parse(parse_form, form, sent),
             }
             if request_name is not None:
                 arguments[request_name] = request
@@ -84,9 +85,12 @@ def parse_form(form: type[FormType], sent: FormData) -> FormType:
     Raises:
         RequestValidationError: a field is missing, unknown or invalid.
     """
+    # `getlist` would look through the whole form for each name.
+    sent_by_name = defaultdict(list)
+    for name, item in sent.multi_items():
+        sent_by_name[name].append(item)
     values: dict[str, Any] = {}
-    for name in sent:
-        items = sent.getlist(name)
+    for name, items in sent_by_name.items():
         if name not in form.model_fields:
             # An unknown field is an error, which names it.
             values[name] = items if len(items) > 1 else items[0]

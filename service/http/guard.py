@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
-from urllib.parse import urlencode
+from urllib.parse import unquote
 
 from fastapi import APIRouter, Depends, Request, Response, Security
 from fastapi.routing import APIRoute
@@ -25,7 +25,7 @@ from service.http.fields import MAX_ID
 from service.http.form_routes import answers_response, form_handler
 from service.http.forms import Form, SomeImagesForm
 from service.http.limits import PEER, FormRequest, Handler, hold_answer
-from service.http.problems import names_of, problems, unknown_name
+from service.http.problems import MOST_NAME_CHARACTERS, names_of, problems, unknown_name
 from service.ops.audit import act_as
 from service.record.keys import ApiKey
 from service.runtime import Call, GalleryCall, Runtime
@@ -45,6 +45,8 @@ BEARER = HTTPBearer(
 )
 # Headers of which one value counts, so that a second one would be lost.
 SINGLE_HEADERS = ("idempotency-key", "content-type", "last-event-id", "origin", "sec-fetch-site")
+# Most parameters of a query string, several times those of any call.
+MOST_PARAMETERS = 100
 # The guard reads this parameter, so route functions do not declare it.
 GALLERY = {
     "name": "gallery",
@@ -70,6 +72,7 @@ IMAGE_PROBLEMS = ("unusable_images", "too_costly", "device_full", "device_lost")
 # Names in paths of things that a call may name for the first time.
 NOT_KNOWN_BEFORE = frozenset({"camera"})
 NAMED_IN_PATH = re.compile(r"{(\w+?)(?:_id)?[:}]")
+ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
 # Ends the first statement of a docstring, which becomes the summary of the call.
 SENTENCE_PART = re.compile(r"[:;] |\.$|\. ")
 
@@ -195,6 +198,7 @@ class GuardedRoute(APIRoute):
         first_line = " ".join(paragraph.split())
         options["summary"] = SENTENCE_PART.split(first_line)[0]
         super().__init__(path, endpoint, **options)
+        self._has_suffix = ":path}/" in path
         codes = [
             f"unknown_{name}"
             for name in reversed(NAMED_IN_PATH.findall(path))
@@ -223,6 +227,9 @@ class GuardedRoute(APIRoute):
         # A request is compared with one route after another, and this takes a third of the time.
         if self.path_regex.match(scope["path"]) is None:
             return Match.NONE, {}
+        if self._has_suffix and self.path_regex.match(_with_slashes_of_names(scope)) is None:
+            # The path of the person `anna/visits` is not that of the visits of `anna`.
+            return Match.NONE, {}
         match, found = super().matches(scope)
         if "" in found.get("path_params", {}).values():
             # The name of a resource is missing, which `{identity:path}` alone would accept.
@@ -244,10 +251,16 @@ class GuardedRoute(APIRoute):
             for name in SINGLE_HEADERS:
                 if len(request.headers.getlist(name)) > 1:
                     raise InvalidField(f"{name}: was sent several times; send it once")
+            if request.scope["query_string"].count(b"&") >= MOST_PARAMETERS:
+                raise InvalidField(
+                    f"query: has more than {MOST_PARAMETERS} parameters; send those that /docs "
+                    "lists for this call, each once"
+                )
             for name in request.query_params:
                 # Ignoring a misspelt filter would widen the listing.
                 if name not in known:
-                    raise InvalidField(f"{name}: {unknown_name(request, name)}")
+                    shown = name[:MOST_NAME_CHARACTERS]
+                    raise InvalidField(f"{shown}: {unknown_name(request, name)}")
                 if len(request.query_params.getlist(name)) > 1:
                     raise InvalidField(f"{name}: was sent several times; send it once")
             if form is not None:
@@ -256,8 +269,8 @@ class GuardedRoute(APIRoute):
                     call.runtime.admission.require_place()
                 return await FormRequest(request, call, form).answered_by(handler)
             # An empty value means that the parameter was omitted, as in a form.
-            given = request.query_params.items()
-            sent = urlencode([(name, value) for name, value in given if value]).encode()
+            given = request.scope["query_string"].split(b"&")
+            sent = b"&".join(parameter for parameter in given if parameter.partition(b"=")[2])
             response = await handler(
                 Request({**request.scope, "query_string": sent}, request.receive)
             )
@@ -266,6 +279,12 @@ class GuardedRoute(APIRoute):
             return response
 
         return guard
+
+
+def _with_slashes_of_names(scope: RequestScope) -> str:
+    """Return the path of a request, in which an encoded slash belongs to a name and stays so."""
+    sent: bytes = scope.get("raw_path") or scope["path"].encode()
+    return unquote(ENCODED_SLASH.sub("%252F", sent.decode("latin-1")))
 
 
 def guarded_router(prefix: str, tag: str) -> APIRouter:

@@ -12,10 +12,10 @@ import contextlib
 import resource
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from socket import IPPROTO_TCP, TCP_USER_TIMEOUT
 from tempfile import gettempdir
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import h11
 from python_multipart.multipart import parse_options_header
@@ -33,8 +33,10 @@ from service.http.multipart import (
     MOST_FIELDS,
     ArchiveForm,
     read_form,
+    read_url_encoded,
     require_short_text,
     skip_preamble,
+    takes_long,
 )
 from service.ops.data_directory import MEBIBYTE, require_free_disk
 from service.runtime import Call
@@ -74,6 +76,7 @@ PEER = "peer"
 # Status in the log of a request whose client did not wait for the answer.
 CLIENT_LEFT = 499
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+Parsed = TypeVar("Parsed")
 
 
 async def hold_stream(request: Request) -> AsyncIterator[None]:
@@ -112,8 +115,6 @@ class FormRequest(Request):
         self._source = request.receive
         self._call = call
         self._settings = call.runtime.settings
-        # A file written to disk while it arrives is not held in memory.
-        self._to_disk = form.to_disk
         self._never_empty = form.never_empty
         self._single_fields = form.single_fields()
         self._file_fields = form.file_fields()
@@ -131,11 +132,14 @@ class FormRequest(Request):
                 f"the body is {content_type[:80]!r}; send multipart/form-data in UTF-8, images as "
                 "files",
             )
-        self._is_multipart = kind == MULTIPART
+        self._kind = kind
+        # A file written to disk while it arrives is not held in memory.
+        self._to_disk = form.to_disk and kind == MULTIPART
         self._boundary = parameters.get(b"boundary", b"")
         self._waited = 0.0
         self._received = 0
         self._separators = 0
+        self._takes_long = False
         self._held = 0
         self._whole = asyncio.Event()
         self._require_room(int(request.headers.get("content-length", 0)))
@@ -185,9 +189,9 @@ class FormRequest(Request):
         before = self._received
         self._received += len(message.get("body", b""))
         more = self._require_room(self._received)
-        if not self._is_multipart:
+        if self._kind != MULTIPART:
             require_short_text("body", self._received)
-            # Starlette does not count empty fields, and parses megabytes of them for a second.
+            # Empty fields count here alone.
             self._separators += message.get("body", b"").count(b"&")
             if self._separators > MOST_FIELDS:
                 raise InvalidField(f"body: has more than {MOST_FIELDS:,} fields; send fewer")
@@ -233,20 +237,8 @@ class FormRequest(Request):
         Raises:
             InvalidField: too many images, boxes or vectors, an empty filter, or a repeated field.
         """
-        if self._is_multipart:
-            # Setting `_form` keeps the base class from parsing it.
-            try:
-                self._form = await self._parse_multipart()
-            except MultiPartException as error:
-                raise HTTPException(400, error.message) from error
-            except OSError as error:
-                if failure := machine_error(error):
-                    raise failure from error
-                raise StorageFailed(
-                    f"the body could not be written to {gettempdir()} ({error.strerror}); nothing "
-                    "was stored, free space there, or set TMPDIR, and send it again"
-                ) from error
-        form = await super().form(**(ARCHIVE_PARTS if self._to_disk else {}))
+        # The base class closes this form.
+        self._form = form = await self._receive_form()
         counts = Counter(name for name, _ in form.multi_items())
         for name, count in counts.items():
             # Without a list of values, all but the last would be lost.
@@ -272,17 +264,45 @@ class FormRequest(Request):
                     raise InvalidField(f"{name}: is empty; send a value, or leave the field out")
         return form
 
-    async def _parse_multipart(self) -> FormData:
-        async with contextlib.aclosing(self.stream()) as pieces:
-            if not self._to_disk:
+    async def _receive_form(self) -> FormData:
+        try:
+            async with contextlib.aclosing(self.stream()) as pieces:
+                if self._to_disk:
+                    return await self._receive_archive(pieces)
                 body = bytearray()
                 async for piece in pieces:
                     body += piece
-                return read_form(body, self._boundary, self._file_fields)
-            async with contextlib.aclosing(skip_preamble(pieces, self._boundary)) as stream:
-                parser = ArchiveForm(self.headers, stream, **ARCHIVE_PARTS)
-                parser.file_fields = self._file_fields
-                return await parser.parse()
+            if self._kind == MULTIPART:
+                self._takes_long = takes_long(body, self._boundary)
+                return await self.parse(read_form, body, self._boundary, self._file_fields)
+            # Without a Content-Type nothing was sent that could be read.
+            fields = body if self._kind else bytearray()
+            self._takes_long = takes_long(fields, b"&")
+            return await self.parse(read_url_encoded, fields)
+        except MultiPartException as error:
+            raise HTTPException(400, error.message) from error
+        except OSError as error:
+            if failure := machine_error(error):
+                raise failure from error
+            raise StorageFailed(
+                f"the body could not be written to {gettempdir()} ({error.strerror}); nothing "
+                "was stored, free space there, or set TMPDIR, and send it again"
+            ) from error
+
+    async def _receive_archive(self, pieces: AsyncGenerator[bytes, None]) -> FormData:
+        async with contextlib.aclosing(skip_preamble(pieces, self._boundary)) as stream:
+            parser = ArchiveForm(self.headers, stream, **ARCHIVE_PARTS)
+            parser.file_fields = self._file_fields
+            return await parser.parse()
+
+    async def parse(self, parser: Callable[..., Parsed], /, *arguments: Any) -> Parsed:
+        """Return what a parser reads from the body, in a thread if the form takes long.
+
+        Callers take turns on these threads, so that the long forms of one do not delay others.
+        """
+        if self._takes_long:
+            return await self._call.runtime.pools.forms.run(parser, *arguments)
+        return parser(*arguments)
 
 
 def hold_answer(request: Request, size: int) -> None:

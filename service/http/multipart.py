@@ -1,16 +1,17 @@
-"""Parsers of multipart forms in UTF-8: of a form in memory, and of an archive that goes to disk.
+"""Parsers of forms in UTF-8: of a form in memory, and of an archive that goes to disk.
 
-A form in memory is split at its boundaries, which takes about half of python-multipart's time.
+A multipart form in memory is split at its boundaries, which takes about half of python-multipart's
+time.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import AsyncGenerator, Iterator
+from urllib.parse import parse_qsl
 
 from python_multipart.multipart import (
     DEFAULT_MAX_HEADER_COUNT,
-    DEFAULT_MAX_HEADER_SIZE,
     MAX_BOUNDARY_LENGTH,
     TOKEN_CHARS,
     parse_options_header,
@@ -25,8 +26,17 @@ from service.ops.data_directory import MEBIBYTE
 MOST_FIELDS = 1000
 MOST_FILES = 1000
 MAX_TEXT_BYTES = MEBIBYTE
-# Total size of a form's texts, which are checked on the event loop: metadata of 200 images.
+# Total size of a form's texts: metadata of 200 images.
 MAX_FORM_TEXT_BYTES = 4 * MEBIBYTE
+# Limits on a header of a part, on the headers of all parts, and on the semicolons of a
+# Content-Disposition, each of which takes a microsecond. A file name has up to 255 bytes, and
+# three characters for each byte if it is percent-encoded.
+MAX_HEADER_BYTES = 1024
+MAX_FORM_HEADER_BYTES = MEBIBYTE
+MOST_SEMICOLONS = 16
+# A longer form, or one of more parts, would hold up the event loop.
+SHORT_FORM_BYTES = 64 * 1024
+MOST_SHORT_PARTS = 16
 NO_FILE_NAME = (
     "came without a file name, as text does; send each file as a part with a file name, which curl "
     "does with an @ before it, as in -F images=@crop.png, and other programs with "
@@ -42,6 +52,29 @@ class FileInMemory(UploadFile):
 
     async def close(self) -> None:
         self.file.close()
+
+
+def takes_long(body: bytearray, separator: bytes) -> bool:
+    """Return whether a form has to be read in a thread.
+
+    Args:
+        separator: what stands between its parts.
+    """
+    return len(body) > SHORT_FORM_BYTES or body.count(separator) > MOST_SHORT_PARTS
+
+
+def read_url_encoded(body: bytearray) -> FormData:
+    """Parse a whole URL-encoded form in UTF-8; unescaped bytes are read as Latin-1.
+
+    Raises:
+        MultiPartException: it has too many or too long fields.
+    """
+    fields = body.split(b"&")
+    if len(fields) > MOST_FIELDS:
+        raise _too_many_fields()
+    if max(len(field) for field in fields) > MAX_TEXT_BYTES:
+        raise MultiPartException("Field exceeded maximum size of 1024KB.")
+    return FormData(parse_qsl(body.decode("latin-1"), keep_blank_values=True))
 
 
 def read_form(body: bytearray, boundary: bytes, file_fields: frozenset[str]) -> FormData:
@@ -74,7 +107,7 @@ def read_form(body: bytearray, boundary: bytes, file_fields: frozenset[str]) -> 
             items.append((name, file))
             continue
         if len(items) - files >= MOST_FIELDS:
-            raise MultiPartException(f"Too many fields. Maximum number of fields is {MOST_FIELDS}.")
+            raise _too_many_fields()
         _require_file_name(name, content, file_fields)
         if len(content) > MAX_TEXT_BYTES:
             raise MultiPartException("Part exceeded maximum size of 1024KB.")
@@ -90,8 +123,8 @@ def split_parts(body: bytearray, boundary: bytes) -> Iterator[tuple[RawHeaders, 
     Text before the first boundary and behind the last one is ignored.
 
     Raises:
-        MultiPartException: the body is malformed or not complete, or a part has too many or too
-            long headers.
+        MultiPartException: the body is malformed or not complete, or has too many or too long
+            headers.
     """
     if not 0 < len(boundary) <= MAX_BOUNDARY_LENGTH:
         raise MultiPartException(
@@ -103,12 +136,18 @@ def split_parts(body: bytearray, boundary: bytes) -> Iterator[tuple[RawHeaders, 
     if line < 0:
         raise _lacks_boundary(boundary)
     position = body.find(delimiter, line) + len(delimiter)
+    header_bytes = 0
     while not body.startswith(b"--", position):
         if len(body) < position + 2:
             raise MultiPartException(CUT_OFF)
         if not body.startswith(b"\r\n", position):
             raise MultiPartException("The boundary is in a line with other text.")
         headers, begin = _read_headers(body, position + 2)
+        header_bytes += begin - position
+        if header_bytes > MAX_FORM_HEADER_BYTES:
+            raise MultiPartException(
+                f"The headers of all parts have more than {MAX_FORM_HEADER_BYTES:,} bytes."
+            )
         end = body.find(b"\r\n" + delimiter, begin)
         if end < 0:
             raise MultiPartException(CUT_OFF)
@@ -120,13 +159,13 @@ def _read_headers(body: bytearray, position: int) -> tuple[RawHeaders, int]:
     """Return the headers of a part, and the position behind the empty line that ends them."""
     headers: RawHeaders = []
     while not body.startswith(b"\r\n", position):
-        end = body.find(b"\r\n", position, position + DEFAULT_MAX_HEADER_SIZE + 2)
-        if end < 0 and len(body) - position <= DEFAULT_MAX_HEADER_SIZE:
+        end = body.find(b"\r\n", position, position + MAX_HEADER_BYTES + 2)
+        if end < 0 and len(body) - position <= MAX_HEADER_BYTES:
             raise MultiPartException(CUT_OFF)
         if end < 0 or len(headers) == DEFAULT_MAX_HEADER_COUNT:
             raise MultiPartException(
                 f"A part has more than {DEFAULT_MAX_HEADER_COUNT} headers, or one of more than "
-                f"{DEFAULT_MAX_HEADER_SIZE:,} bytes."
+                f"{MAX_HEADER_BYTES:,} bytes."
             )
         name, colon, value = bytes(body[position:end]).partition(b":")
         if not (name and colon) or name.translate(None, TOKEN_CHARS) or b"\r" in value:
@@ -138,8 +177,7 @@ def _read_headers(body: bytearray, position: int) -> tuple[RawHeaders, int]:
 
 def _read_name(headers: RawHeaders) -> tuple[str, str | None]:
     """Return the name of a part, and its file name; None if it is a text."""
-    _require_one_disposition(headers)
-    _, options = parse_options_header(dict(headers).get(DISPOSITION))
+    _, options = parse_options_header(_find_disposition(headers))
     if b"name" not in options:
         raise MultiPartException('The Content-Disposition header field "name" must be provided.')
     file_name = options.get(b"filename")
@@ -153,9 +191,24 @@ def _decode_name(name: bytes) -> str:
         return name.decode("latin-1")
 
 
-def _require_one_disposition(headers: RawHeaders) -> None:
-    if [name for name, _ in headers].count(DISPOSITION) > 1:
+def _find_disposition(headers: RawHeaders) -> bytes | None:
+    """Return the Content-Disposition of a part, which is short enough to be parsed."""
+    dispositions = [value for name, value in headers if name == DISPOSITION]
+    if not dispositions:
+        return None
+    if len(dispositions) > 1:
         raise MultiPartException("A part has several Content-Disposition headers; send one.")
+    (disposition,) = dispositions
+    if len(disposition) > MAX_HEADER_BYTES or disposition.count(b";") > MOST_SEMICOLONS:
+        raise MultiPartException(
+            f"The Content-Disposition of a part has more than {MAX_HEADER_BYTES:,} bytes or "
+            f"{MOST_SEMICOLONS} semicolons; send a shorter file name."
+        )
+    return disposition
+
+
+def _too_many_fields() -> MultiPartException:
+    return MultiPartException(f"Too many fields. Maximum number of fields is {MOST_FIELDS}.")
 
 
 def _require_file_name(name: str, text: bytes | bytearray, file_fields: frozenset[str]) -> None:
@@ -194,7 +247,7 @@ class ArchiveForm(MultiPartParser):
     _has_ended = False
 
     def on_headers_finished(self) -> None:
-        _require_one_disposition(self._current_part.item_headers)
+        _find_disposition(self._current_part.item_headers)
         super().on_headers_finished()
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:

@@ -69,8 +69,9 @@ FILE_NAMES = frozenset(
 )
 # Errors of a disk that is full or read-only.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-# A body may have thousands of errors.
+# A body may have thousands of errors, and the name of a field a million characters.
 MOST_ERRORS = 10
+MOST_NAME_CHARACTERS = 80
 MEDIA_TYPE = "application/problem+json"
 EXAMPLES = json.loads(Path(__file__).with_name("examples.json").read_text(encoding="utf-8"))
 REQUEST_ID = "5f0c2b7d9e1a4c38"
@@ -204,7 +205,7 @@ def _describe_invalid_field(request: Request, error: dict[str, Any]) -> InvalidF
     if isinstance(cause, InvalidField):
         return cause
     names = [str(part) for part in error["loc"][1:] if isinstance(part, str)]
-    field = ".".join(names) or str(error["loc"][0])
+    field = ".".join(names)[:MOST_NAME_CHARACTERS] or str(error["loc"][0])
     if "Expected UploadFile" in error["msg"]:
         message = NO_FILE_NAME
     elif error["type"] == "extra_forbidden":
@@ -228,6 +229,7 @@ def unknown_name(request: Request, name: str) -> str:
     fields = names_of(dependant.body_params)
     if name in fields:
         return "was sent as a query parameter; send it as a field of the form, in the body"
+    name = name[:MOST_NAME_CHARACTERS]
     close = difflib.get_close_matches(name, names_of(dependant.query_params) | fields, 1)
     if name.lower() in FILE_NAMES:
         close = [field for field in FILE_FIELDS if field in fields] or close

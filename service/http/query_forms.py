@@ -73,6 +73,8 @@ KEPT_FIELDS = {
 }
 # The names of these dropped filters are kept: without them, the search cannot be repeated.
 DROPPED_FILTERS = ("identities", "metadata")
+# A version of a gallery.
+Version = Annotated[int, Field(ge=0, le=2**63 - 1)]
 JSON_OBJECT = BeforeValidator(lambda sent, info: checked_metadata(info.field_name, sent))
 JSON_TEXT = WithJsonSchema({"type": "string", "maxLength": MAX_METADATA_BYTES})
 
@@ -133,7 +135,7 @@ class QueryForm(FrameForm):
     """When the query images were taken; results follow it too in a gallery with `time_evidence`."""
     camera_disjoint: bool = False
     """Exclude the query's cameras: `camera`, or those of the query's crops."""
-    min_version: int = Field(0, ge=0, le=2**63 - 1)
+    min_version: Version = 0
     """Wait until the gallery has reached at least this version."""
     purpose: str | None = Field(None, max_length=MAX_TEXT)
     """Reason for the query, such as a case number; stored in the audit log."""
@@ -225,7 +227,7 @@ class GalleriesForm(QueryForm):
     """Repeated or comma-separated; default: all that the key may access."""
     gallery: Id | None = None
     """The gallery of `crop_id` or `track`."""
-    min_versions: Annotated[dict[str, int], JSON_OBJECT, JSON_TEXT] | None = Field(
+    min_versions: Annotated[dict[str, Version], JSON_OBJECT, JSON_TEXT] | None = Field(
         None, examples=['{"entrance": 12}']
     )
     """A JSON object; waits until each of these galleries has reached at least its version."""

@@ -252,6 +252,8 @@ class BlockingPools:
     def __init__(self) -> None:
         # For exports and for maintenance of the data directory and the record.
         self.files = self._pool(4, "files threads")
+        # For parsing long forms.
+        self.forms = self._pool(2, "forms threads")
         # For the locks of work that one process does.
         self.locks = self._pool(1, "locks threads")
         self.imports = self._pool(4, "imports threads")

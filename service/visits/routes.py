@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Self
 
-from fastapi import Path, Query, Request, Response
+from fastapi import Path, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field, model_validator
 
@@ -24,6 +24,7 @@ from service.errors import InvalidField
 from service.http.fields import Id, Label, Moment, require_order
 from service.http.forms import GroupingForm, Sent
 from service.http.guard import Admin, Querier, Searcher, guarded_router
+from service.http.limits import FormRequest
 from service.http.problems import problems
 from service.http.query_forms import GalleriesForm, QueryForm
 from service.http.routes.jobs import answer_accepted
@@ -153,7 +154,9 @@ async def list_identity_visits(
 
 
 @router.post("/visits", responses=problems(*QUERY_PROBLEMS))
-async def find_visits(request: Request, call: Searcher, form: Sent[VisitsFields]) -> VisitsAnswer:
+async def find_visits(
+    request: FormRequest, call: Searcher, form: Sent[VisitsFields]
+) -> VisitsAnswer:
     """Finds the visits of the person on the images: where and when the person was seen.
 
     It takes the fields of a query. A visit is one person at one camera: tracks with the verdict
@@ -169,7 +172,7 @@ async def find_visits(request: Request, call: Searcher, form: Sent[VisitsFields]
 
 @galleries_router.post("/visits", responses=problems("unknown_gallery", *QUERY_PROBLEMS))
 async def search_visits(
-    request: Request, call: Querier, form: Sent[GalleriesVisitsFields]
+    request: FormRequest, call: Querier, form: Sent[GalleriesVisitsFields]
 ) -> VisitsAnswer:
     """Finds the visits of the person on the images in several galleries, each searched as alone.
 

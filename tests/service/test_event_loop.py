@@ -76,7 +76,7 @@ def test_labels_of_crops_are_parsed_beside_the_loop(tiny_artefact, tmp_path, mon
     monkeypatch.setitem(
         LABEL_PARSERS, "metadata", lambda *_: used.append(threading.current_thread())
     )
-    fields = {"vector": ["[1]"] * 2, "embedding_fingerprint": "of another", "metadata": "{}"}
+    fields = {"vector": ["[1]"] * 17, "embedding_fingerprint": "of another", "metadata": "{}"}
     answer = _enroll(tiny_artefact, tmp_path, data=fields)
     assert "gallery 'default' takes those of" in answer["detail"]
     # One text for all crops is parsed once.
@@ -96,7 +96,7 @@ def test_boxes_with_metadata_are_parsed_beside_the_loop(tiny_artefact, tmp_path,
     box = '{"x": 0, "y": 0, "width": 64, "height": 128, "metadata": {"shift": "night"}}'
     frame = encoded(PIL.Image.new("RGB", (64, 128)))
     files = {"images": ("frame.png", frame)}
-    answer = _enroll(tiny_artefact, tmp_path, data={"boxes": box}, files=files)
+    answer = _enroll(tiny_artefact, tmp_path, data={"boxes": [box] * 17}, files=files)
     assert answer["results"][0]["crop_id"]
     assert threading.main_thread() not in used
 

@@ -42,6 +42,7 @@ from service.http.forms import (
     Sent,
 )
 from service.http.guard import Admin, Deleter, Enroller, Searcher, guarded_router
+from service.http.limits import FormRequest
 from service.http.problems import answer_each, example, problems, write_list
 from service.http.thumbnails import PICTURE, Width, answer_picture
 from service.links import link_identities, link_identity, link_tracks
@@ -77,7 +78,7 @@ NAMED = {"identity", "external_id", "include_vector"}
     },
 )
 async def enroll_crops(
-    request: Request,
+    request: FormRequest,
     call: Enroller,
     form: Sent[EnrollForm],
     idempotency_key: IdempotencyKey = None,
@@ -100,11 +101,7 @@ async def enroll_crops(
     """
     runtime = call.runtime
     gallery = call.gallery
-    if form.metadata or form.boxes:
-        # Parsing the metadata of many crops takes long.
-        images = await runtime.model.pipeline.threads.run(_read_images, form)
-    else:
-        images = _read_images(form)
+    images = await request.parse(_read_images, form)
     computed = None
     if form.vector:
         computed = await runtime.pools.files.run(form.read_vectors)

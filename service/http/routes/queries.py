@@ -27,8 +27,10 @@ from model.crops.decode import CropProblem
 from model.permitted_use import BEYOND_COPYRIGHT, permitted_use, terms_of_use
 from service.desk.kept_searches import SearchToKeep, keep_answers
 from service.errors import AnswerTooLarge, InvalidField, UnusableImages, refused_image
+from service.http.fields import MAX_ID
 from service.http.forms import Sent, SomeImagesForm
 from service.http.guard import Querier, Searcher, guarded_router
+from service.http.limits import FormRequest
 from service.http.problems import (
     JSON,
     answer_each,
@@ -70,7 +72,7 @@ MAX_RESULTS = 10_000
         207: {"model": SeparateAnswers, "description": REFUSED},
     },
 )
-async def query_gallery(request: Request, call: Searcher, form: Sent[QueryForm]) -> Response:
+async def query_gallery(request: FormRequest, call: Searcher, form: Sent[QueryForm]) -> Response:
     """Searches a gallery for the person on the images and ranks its crops, with a verdict.
 
     Several images form one multi-shot query, scored by the mean over the images; unusable images
@@ -111,7 +113,7 @@ async def _keep_answers(
 
 
 async def answer_query(
-    request: Request,
+    request: FormRequest,
     call: Call,
     form: QueryForm,
     names: Sequence[str],
@@ -125,7 +127,7 @@ async def answer_query(
     """
     runtime = call.runtime
     runtime.audit.require_room()
-    images = form.read_crops()
+    images = await request.parse(form.read_crops)
     rankings = len(names) * (len(images) if form.mode == "separate" else 1)
     if rankings * form.top_k > MAX_RESULTS:
         raise AnswerTooLarge(
@@ -169,7 +171,9 @@ def note_searches(
     responses=problems("unknown_gallery", *QUERY_PROBLEMS)
     | {207: {"model": SeparateGalleriesAnswers, "description": REFUSED}},
 )
-async def search_galleries(request: Request, call: Querier, form: Sent[GalleriesForm]) -> Response:
+async def search_galleries(
+    request: FormRequest, call: Querier, form: Sent[GalleriesForm]
+) -> Response:
     """Searches several galleries for the person on the images; merges results by probability.
 
     Each gallery is searched as by a query of its own, at an equal share of the false alarm rate. A
@@ -184,12 +188,6 @@ async def search_galleries(request: Request, call: Querier, form: Sent[Galleries
     runtime = call.runtime
     names = choose_galleries(call, form)
     versions = form.min_versions or {}
-    for name in versions:
-        if name not in names:
-            raise InvalidField(
-                f"min_versions: gallery {name!r} is not searched; add it to galleries, or leave "
-                "its version out"
-            )
     answers: list[GalleriesAnswer | RefusedImage] = []
     searched: defaultdict[str, list[QueryAnswer]] = defaultdict(list)
     for query in await answer_query(request, call, form, names, versions, form.gallery):
@@ -208,6 +206,12 @@ async def search_galleries(request: Request, call: Querier, form: Sent[Galleries
 
 
 def choose_galleries(call: Call, form: GalleriesForm) -> list[str]:
+    """Return the galleries that a form searches, all of which the key may access.
+
+    Raises:
+        Forbidden: the form names another gallery.
+        InvalidField: there are too many, or a version is named of one that is not searched.
+    """
     caller = call.caller
     names = list(dict.fromkeys(form.galleries))
     if not names and caller.gallery:
@@ -221,6 +225,12 @@ def choose_galleries(call: Call, form: GalleriesForm) -> list[str]:
             f"galleries: {len(names)} would be searched, and {MOST_GALLERIES} are the most of one "
             "query; name fewer, or send several queries"
         )
+    for name in form.min_versions or ():
+        if name not in names:
+            raise InvalidField(
+                f"min_versions: gallery {name[:MAX_ID]!r} is not searched; add it to galleries, or "
+                "leave its version out"
+            )
     return names
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Self
 from zoneinfo import ZoneInfo
 
-from fastapi import Request, Response
+from fastapi import Response
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gmn_client import models
@@ -16,6 +16,7 @@ from service.errors import InvalidField
 from service.http.fields import MAX_NAMES, Label, Moment, Text, split_names
 from service.http.forms import Form, GalleryName, Sent, SightingForm
 from service.http.guard import Admin, Searcher, guarded_router, needs
+from service.http.limits import FormRequest
 from service.http.problems import answer_each, example, problems
 from service.record.values import Sender
 from service.runtime import Call, GalleryCall
@@ -41,7 +42,7 @@ CONFIRMED_WITHIN = timedelta(minutes=10)
     },
 )
 async def send_sightings(
-    request: Request,
+    request: FormRequest,
     call: Annotated[Call, needs("sight")],
     form: Sent[SightingForm],
 ) -> Response:
@@ -53,13 +54,13 @@ async def send_sightings(
     repeated request extends the same visits and raises no second alert.
     """
     runtime = call.runtime
-    crops = form.read_crops()
+    crops = await request.parse(form.read_crops)
     runtime.admission.require_affordable(
         runtime.model.pipeline.cost(crops),
         "boxes" if form.boxes else "images",
         "fewer or smaller ones",
     )
-    images = form.for_images(crops)
+    images = await request.parse(form.for_images, crops)
     answer = await sight(runtime, call.caller, images, request.state.received, wait=form.wait)
     return await answer_each(request, answer, 200 if form.wait else 202)
 

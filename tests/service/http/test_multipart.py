@@ -5,13 +5,14 @@ import asyncio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from starlette.formparsers import MultiPartException
+from starlette.formparsers import FormParser, MultiPartException
 
 from service.errors import InvalidField
-from service.http.multipart import MAX_FORM_TEXT_BYTES, read_form
+from service.http.multipart import MAX_FORM_TEXT_BYTES, read_form, read_url_encoded
 from tests.two_parsers import FILE, PART, compare_parsers, seeds
 
 END = b"--b--\r\n"
+ODD = b'--b\r\nContent-Disposition: form-data; name="a"; filename="b"%s\r\n\r\nx\r\n'
 # Pieces of which forms are drawn, so that boundaries, line ends and headers come at odd places.
 PIECES = st.sampled_from(
     [
@@ -33,6 +34,11 @@ BODIES = st.one_of(
     st.tuples(CONTENTS, PARTS, st.sampled_from([END, END + b"epilogue", b"--b--", b"--b"])),
     st.tuples(PARTS, CONTENTS),
 ).map(b"".join)
+
+
+URL_PIECES = st.sampled_from(
+    [b"a", b"&", b"=", b"+", b"%41", b"%", b"%c3%a4", b"%ff", "ä".encode(), b";", b"\0", b" "]
+)
 
 
 def compare(body, parameters=b""):
@@ -62,6 +68,21 @@ def test_forms_that_clients_send_are_read():
     assert compare(END) == []
 
 
+def test_the_longest_file_name_of_a_browser_is_read():
+    name = b"%E4%B8%80" * 85 + b";" * 10
+    assert compare(ODD.replace(b'b"%s', b'%s"') % name + END)[0][1] == name.decode()
+
+
+@settings(max_examples=500, deadline=None)
+@given(body=st.lists(URL_PIECES).map(b"".join))
+def test_a_url_encoded_form_is_read_as_by_starlette(body):
+    async def pieces():
+        yield body
+
+    expected = asyncio.run(FormParser({}, pieces()).parse())
+    assert read_url_encoded(bytearray(body)).multi_items() == expected.multi_items()
+
+
 def read(body, boundary=b"b", file_fields=()):
     return read_form(bytearray(body), boundary, frozenset(file_fields))
 
@@ -81,7 +102,9 @@ def read(body, boundary=b"b", file_fields=()):
         (b"--c--", "no line --b"),
         (b"--b\r\nX-A: 1\r\n\r\nx\r\n" + END, '"name" must be provided'),
         (b"--b\r\n" + b"X-A: 1\r\n" * 9 + b"\r\n\r\n" + END, "more than 8 headers"),
-        (b"--b\r\nX-A: " + b"x" * 4300 + b"\r\n\r\n\r\n" + END, "more than 4,224 bytes"),
+        (b"--b\r\nX-A: " + b"x" * 1100 + b"\r\n\r\n\r\n" + END, "more than 1,024 bytes"),
+        (ODD % (b";" * 17) + END, "more than 1,024 bytes or 16 semicolons"),
+        ((ODD % (b"\r\nX-A: " + b"x" * 1000)) * 1100 + END, "headers of all parts have more than"),
         (b"--b\r\nX A: 1\r\n\r\n\r\n" + END, "malformed"),
         (b"--b\r\nX-A\r\n\r\n\r\n" + END, "malformed"),
     ],

@@ -2,9 +2,12 @@
 
 import asyncio
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import httpx2
+import pytest
 from fastapi import FastAPI
+from starlette.routing import Match
 
 from service.api_keys import create_key
 from service.app import create_app
@@ -58,3 +61,29 @@ def test_a_route_that_declares_nothing_needs_admin(store, ring_of):
     )
     found = {scope: status_of(app, "/forgotten", text) for scope, text in texts.items()}
     assert found == {"query": 403, "enroll": 403, "admin": 200}
+
+
+SUFFIXED = [
+    route for route in APP.routes if isinstance(route, GuardedRoute) and ":path}/" in route.path
+]
+
+
+@pytest.mark.parametrize("route", SUFFIXED, ids=lambda route: route.path)
+def test_a_name_that_ends_like_the_path_of_a_call_is_a_name(route):
+    before, _, suffix = route.path.replace("{gallery}", "lobby").partition("{")
+    (method, *_) = route.methods
+    suffix = suffix.partition("}")[2]
+
+    def name_in(raw_path):
+        scope = {"type": "http", "method": method, "path": unquote(raw_path)}
+        match, found = route.matches({**scope, "raw_path": raw_path.encode()})
+        return match is Match.FULL and list(found["path_params"].values())[-1]
+
+    assert name_in(f"{before}anna{suffix}") == "anna"
+    assert name_in(f"{before}an/na{suffix}") == "an/na"
+    assert name_in(f"{before}an%2Fna%20%C3%BC{suffix}") == "an/na ü"
+    assert name_in(f"{before}anna%2F{suffix[1:]}{suffix}") == f"anna{suffix}"
+    assert name_in(f"{before}anna%252F{suffix[1:]}{suffix}") == f"anna%2F{suffix[1:]}"
+    for slash in ("%2F", "%2f"):
+        assert name_in(f"{before}anna{slash}{suffix[1:]}") is False
+        assert name_in(f"{before}anna{slash}%{ord(suffix[1]):x}{suffix[2:]}") is False

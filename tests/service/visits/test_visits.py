@@ -175,6 +175,21 @@ def test_a_gallery_of_which_not_all_crops_were_compared_is_named(passages):
     assert passages.asked(ann, top_k=2)["incomplete"] == [passages.gallery]
 
 
+def test_a_person_whose_name_ends_like_the_path_of_visits_is_told_from_them(passages):
+    ann, bob, *_ = passages.people
+    passages.pass_by(ann, "1", 0, identity="Ann")
+    passages.pass_by(bob, "2", 1, identity="Ann/visits")
+    assert passages.read("identities/Ann%2Fvisits")["identity"] == "Ann/visits"
+    (visit,) = passages.read("identities/Ann/visits")["results"]
+    assert visit["identity"] == "Ann"
+    (visit,) = passages.read("identities/Ann%2Fvisits/visits")["results"]
+    assert visit["identity"] == "Ann/visits"
+    url = f"/v1/galleries/{passages.gallery}/identities/Ann%2Fvisits"
+    renamed = passages.served.http.patch(url, data={"new_identity": "Bob"})
+    assert renamed.json()["changed"] == 3
+    assert passages.read("identities/Bob")["crops"] == 3
+
+
 def test_a_named_person_has_a_day_of_visits_with_gaps_and_links(passages):
     ann, bob, *_ = passages.people
     passages.pass_by(ann, "1", 0, identity="Ann/1")
