@@ -343,8 +343,8 @@ def require_kept(gallery: Gallery, since: timedelta, text: str) -> None:
         return
     kept = timedelta(days=gallery.retention_days or 0, hours=gallery.retention_hours or 0)
     if since > kept:
-        days = f"{gallery.retention_days} days"
-        hours = f"{gallery.retention_hours} hours"
+        days = counted(gallery.retention_days or 0, "day")
+        hours = counted(gallery.retention_hours or 0, "hour")
         raise InvalidInput(
             f"--since: {text} is longer than the {days if gallery.retention_days else hours} for "
             f"which the gallery {gallery.name!r} keeps a crop from its capture; give a shorter "

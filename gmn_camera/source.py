@@ -18,6 +18,7 @@ from gmn_camera.settings import CameraSettings
 from gmn_camera.time_line import TimeLine
 from gmn_camera.video import decoded, find_video, open_file, open_stream, seconds_of_a_frame
 from gmn_client.errors import InvalidInput
+from model.wording import counted
 
 log = logging.getLogger(__name__)
 # Limit for opening a stream, and for each packet.
@@ -114,9 +115,9 @@ class VideoFile:
             if time_line.jumps:
                 log.warning(
                     "%s: the times of its frames begin anew or jump, and go on there as if nothing "
-                    "were missing (%d times)",
+                    "were missing (%s)",
                     self._name,
-                    time_line.jumps,
+                    counted(time_line.jumps, "time"),
                 )
 
     def _name_other_videos(self, count: int, video: Any) -> None:

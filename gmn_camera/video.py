@@ -10,6 +10,7 @@ import av
 from av.stream import Disposition
 
 from gmn_client.errors import InvalidInput
+from model.wording import counted
 
 log = logging.getLogger(__name__)
 # Formats of cameras, recorders and phones. Playlists and lists of files are left out, as they name
@@ -144,4 +145,4 @@ def decoded(container: Any, video: Any, name: str) -> Iterator[av.VideoFrame | N
         if not pictures:
             yield None
     if all_damaged:
-        log.warning("%s: %d packets could not be decoded", name, all_damaged)
+        log.warning("%s: %s could not be decoded", name, counted(all_damaged, "packet"))

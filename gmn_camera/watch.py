@@ -212,7 +212,7 @@ class Watcher:
     def _log_figures(self) -> None:
         figures = self.figures
         log.info(
-            "ended after %d frames and %d tracks; %d crops: %d accepted, %d refused, %d dropped",
+            "ended; frames %d, tracks %d, crops %d: %d accepted, %d refused, %d dropped",
             figures.frames,
             figures.tracks,
             figures.crops,

@@ -370,7 +370,9 @@ def _backups(settings: Settings, database: Database | None) -> Findings:
         if failed := _read_failed_backup(settings.data_dir, taken_at(kept[0]) if kept else None):
             yield "error", failed
         if hours is None or hours > BACKUP_IS_OLD * settings.backup_every:
-            age = "there is none yet" if hours is None else f"the last one is {hours:.0f} hours old"
+            age = "there is none yet"
+            if hours is not None:
+                age = f"the last one is {counted(round(hours), 'hour')} old"
             yield "warning", f"{settings.backup_dir}: {age}"
         else:
             yield "ok", f"{len(kept)} in {settings.backup_dir}, the last {hours:.1f} hours old"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from model.people_detector import find_people_detector
+from model.wording import counted
 from service.api_keys import KeyRing, is_loopback
 from service.desk.tables import DeskTables
 from service.doubtful.tables import DoubtfulCrops
@@ -174,7 +175,7 @@ class Runtime:
             )
             held.callback(self.galleries.close)
             if filled := [gallery for gallery in self.record.galleries.all() if gallery.crops]:
-                log.info("loading %d galleries that have crops", len(filled))
+                log.info("loading %s with crops", counted(len(filled), "gallery", "galleries"))
             self.galleries.load()
             self._open_slices(held)
             self.pools = BlockingPools()
@@ -239,7 +240,7 @@ class Runtime:
         if crops > CHECKED_AT_START:
             return False
         if crops:
-            log.info("checking the %d crops of the record", crops)
+            log.info("checking %s of the record", counted(crops, "crop"))
         self.record.check()
         return True
 

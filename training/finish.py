@@ -17,6 +17,7 @@ from model.metric_network import MetricNetwork
 from model.precision import choose_device
 from model.problems import InputProblem
 from model.weights import round_as_stored
+from model.wording import counted
 from training.batches import BatchMaker
 from training.checkpoint import SavedWeights, read_weights, run_identity
 from training.datasets.record import CropRecord, Dataset
@@ -245,7 +246,7 @@ def describe_checkpoint(recipe: Recipe, weights: SavedWeights) -> str:
     epochs = recipe.optimisation.epochs
     best = weights.validation
     if not best:
-        return f"The weights of {weights.path.name}, after {weights.done:,} steps."
+        return f"The weights of {weights.path.name}, after {counted(weights.done, 'step')}."
     return (
         f"The best weights, after epoch {best['epoch']:g} of {epochs}: {best['scoring']} has mAP "
         f"{100 * best['score']:.1f}% in the validation. They were chosen by held-out people, so "

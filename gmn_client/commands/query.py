@@ -224,7 +224,7 @@ def _format_answer(title: str, answer: QueryAnswer | GalleriesAnswer) -> Group:
         )
         return Group(*lines, table_of(answer.results, columns), end)
     ends = [
-        f"{answer.candidates_scored:,} candidates scored, {answer.timing_ms.total:.1f} ms",
+        f"{counted(answer.candidates_scored, 'candidate')} scored, {answer.timing_ms.total:.1f} ms",
         f"{answer.calibration.basis}\n",
     ]
     if answer.query_id:

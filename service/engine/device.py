@@ -19,6 +19,7 @@ from model.arrays import Floats, Pixels, WaitForFeatures
 from model.crops.decode import CropProblem
 from model.crops.quality import QualityFault
 from model.problems import InputProblem
+from model.wording import counted
 from service.errors import DeviceFull, DeviceLost, MachineFull, ServiceError, machine_error
 from service.ops.metrics import Metrics
 from service.ops.threads import MonitoredThreadPool, TurnQueue, holding
@@ -392,7 +393,7 @@ class MicroBatcher:
             if not (np.isfinite(vectors).all() and vectors.any(axis=1).all()):
                 raise ValueError(NO_FINITE_VECTOR)
         except Exception as error:
-            log.warning("a batch of %d images failed: %s", len(batch), error)
+            log.warning("a batch of %s failed: %s", counted(len(batch), "image"), error)
             if len(batch) > 1 and isinstance(device_error(error), DeviceFull):
                 self._metrics.device_out_of_memory.inc()
             raise
@@ -408,7 +409,7 @@ class MicroBatcher:
         full = (DeviceFull, MachineFull)
         faulty = [error for _, error in failures if not isinstance(error, full)]
         if faulty:
-            log.error("%d images cannot be embedded", len(faulty), exc_info=faulty[0])
+            log.error("%s cannot be embedded", counted(len(faulty), "image"), exc_info=faulty[0])
             try:
                 self._probe()
             except Exception as error:

@@ -25,6 +25,7 @@ from model.collapse import refuse_collapse
 from model.pair_scores import OpenVinoPairScores, PairScores
 from model.problems import InputProblem
 from model.runtimes import EmbeddingRuntime, OpenVinoRuntime
+from model.wording import counted
 from service.engine.device import DevicePool, DeviceThread, MicroBatcher, bisect_failures
 from service.engine.images import Pipeline
 from service.engine.runtimes import KeptRuntimes, RuntimeChoice, choose_runtime
@@ -92,7 +93,7 @@ class Networks:
             scarce = next((error for _, error in failures if isinstance(error, full)), None)
             if scarce is not None or len(failures) == len(candidates):
                 raise scarce or error
-            log.error("%d candidates cannot be scored", len(failures), exc_info=error)
+            log.error("%s cannot be scored", counted(len(failures), "candidate"), exc_info=error)
         return scores
 
     def slices_of(self, queries: int, candidates: int) -> Iterator[slice]:

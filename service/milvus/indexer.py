@@ -17,6 +17,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from typing import Any
 
+from model.wording import counted
 from service.errors import (
     CollectionUnavailable,
     IndexUnavailable,
@@ -324,7 +325,8 @@ class Indexer:
         try:
             built, slots = work.result()
             if slots and not built:
-                log.warning("%d rows differ from the record and are written again", len(slots))
+                rows = counted(len(slots), "row differs", "rows differ")
+                log.warning("%s from the record: written again", rows)
                 gallery.sweep_at = time.monotonic() + LATE_SECONDS
             state = built or gallery.state
             self.writer.write(state, slots, self._require_open)

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from model.crops.texts import nfc
 from model.problems import InputProblem
+from model.wording import counted
 from service.errors import ServiceError, StorageFailed
 from service.ops.data_directory import (
     MEBIBYTE,
@@ -267,7 +268,8 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
                 self._require_disk()
                 await self.threads.run(self.flush)
             except ServiceError as error:
-                log.error("audit log: %d lines wait: %s", len(self._buffer), error.detail)
+                lines = counted(len(self._buffer), "line waits", "lines wait")
+                log.error("audit log: %s: %s", lines, error.detail)
                 await asyncio.sleep(RETRY_SECONDS)
 
     def flush(self) -> None:
@@ -393,7 +395,8 @@ class AuditLog(contextlib.AbstractContextManager["AuditLog"]):
             self._count_refused()
             self.flush()
         except ServiceError as error:
-            log.error("audit log: %d lines are lost: %s", len(self._buffer), error.detail)
+            lines = counted(len(self._buffer), "line is", "lines are")
+            log.error("audit log: %s lost: %s", lines, error.detail)
         finally:
             self._file.close()
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from model.wording import counted
 from service.errors import StorageFailed
 from service.ops.data_directory import sync
 from service.ops.locks import ProcessLock, hold_shared
@@ -157,9 +158,9 @@ class NumberedLog:
                 aside.write(torn)
             file.truncate(end)
             log.warning(
-                "%s: a crash left %d bytes of unfinished lines; they were moved to %s",
+                "%s: a crash left %s of unfinished lines; moved to %s",
                 self._path,
-                len(torn),
+                counted(len(torn), "byte"),
                 path,
             )
         # A new file continues the newest full file or the last line this process wrote.

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from pydantic_core import to_json
 
 from model.problems import InputProblem
+from model.wording import counted
 from service.errors import DamagedRecord, ServiceStopping, StorageFailed
 from service.ops.data_directory import EXPORTS, UNFINISHED, file_bytes, sync
 from service.ops.file_writes import FileWrites
@@ -463,7 +464,8 @@ def require_new(folder: Path) -> None:
         raise DamagedRecord(path, "the file is missing, but its log of deletions exists")
     exports = list(folder.glob(f"{EXPORTS}/*/*"))
     if exports:
-        raise DamagedRecord(path, f"the file is missing, but {len(exports)} exports exist")
+        exist = counted(len(exports), "export exists", "exports exist")
+        raise DamagedRecord(path, f"the file is missing, but {exist}")
 
 
 def stored_uri(path: Path) -> str:

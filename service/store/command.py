@@ -269,7 +269,9 @@ def copy(
         audit.record("copy_record")
     lines = [f"{name}: {counted(crops, 'crop')}" for name, crops in copied.crops.items()]
     rows = sum(copied.rows.values())
-    lines.append(f"{rows:,} rows and {copied.vectors:,} vectors, as many as in the source")
+    lines.append(
+        f"{counted(rows, 'row')} and {counted(copied.vectors, 'vector')}, as many as in the source"
+    )
     lines.append(
         "Serve the copy with GMN_DATABASE_URL, and with an empty data directory on each machine"
     )

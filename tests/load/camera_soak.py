@@ -36,8 +36,8 @@ BACK_SECONDS = 60.0
 STOP_SECONDS = 30.0
 SAMPLES_EVERY_SECONDS = 5.0
 ENDED = re.compile(
-    r"ended after (\d+) frames and (\d+) tracks; "
-    r"(\d+) crops: (\d+) accepted, (\d+) refused, (\d+) dropped"
+    r"ended; frames (\d+), tracks (\d+), "
+    r"crops (\d+): (\d+) accepted, (\d+) refused, (\d+) dropped"
 )
 COUNTS = ("frames", "tracks", "crops", "accepted", "refused", "dropped")
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from model.arrays import Codes
 from model.problems import InputProblem
+from model.wording import counted
 from training.datasets.kind import RandomSplits
 from training.datasets.protocols import some_identities, split_held_out
 from training.datasets.record import CropRecord, Dataset
@@ -207,8 +208,9 @@ def search_in_random_splits(
     """
     people = trials.eligible_identities(dataset.records, not_people)
     if len(people) < trials.test_people:
+        found = counted(len(people), "person is", "people are")
         raise InputProblem(
-            f"{dataset.spec}: {len(people)} people are on both sides, but a split draws "
+            f"{dataset.spec}: {found} on both sides, but a split draws "
             f"{trials.test_people}; complete the set, or name a part of it as a manifest"
         )
     searched = trials.test_people
