@@ -224,13 +224,17 @@ class Connection(Methods):
             stop: tenacity.stop.stop_base = tenacity.stop_after_attempt(self._retries.attempts)
             if call.patience is not None:
                 stop = tenacity.stop_before_delay(call.patience)
-            return await tenacity.AsyncRetrying(
+            retrying = tenacity.AsyncRetrying(
                 sleep=self._sleep,
                 stop=stop,
                 wait=self._retries.seconds,
                 retry=tenacity.retry_if_exception(lambda error: self._may_repeat(call, error)),
                 reraise=True,
-            )(attempt)
+            )
+            try:
+                return await retrying(attempt)
+            except ServiceFailed as failure:
+                raise failure.after(retrying.statistics["attempt_number"]) from failure.__cause__
 
     def _may_repeat(self, call: Call[object], error: BaseException) -> bool:
         repeatable = call.repeatable or call.method == "GET"

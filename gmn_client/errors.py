@@ -80,6 +80,16 @@ class ServiceFailed(ProblemError):
         super().__init__(problem)
         self.retry_after = retry_after
 
+    def after(self, attempts: int) -> ServiceFailed:
+        """Return the error of the last of several attempts, which says that it is no exception."""
+        if attempts == 1 or self.problem.code != "queue_full":
+            return self
+        detail = (
+            f"{self.problem.detail}. All {attempts} attempts were answered so: more is sent than "
+            "the service computes, so send fewer images a second"
+        )
+        return ServiceFailed(self.problem.model_copy(update={"detail": detail}), self.retry_after)
+
 
 class ServiceUnreachable(GmnError):
     """No such service answers at the URL."""

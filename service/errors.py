@@ -336,8 +336,8 @@ RedisAway = _define_error(
 QueueFull = _define_error(
     "queue_full",
     429,
-    "the service has no room for this request yet, and {0} others wait; send it again in "
-    "{seconds} s, or raise GMN_MAX_COST",
+    "the service computes earlier requests, with a queue of {0} before this one; send it again in "
+    "{seconds} s, and if this goes on, send less or add a machine",
     retry_after_s=1,
 )
 TooCostly = _define_error(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from gmn_client import DEFAULT_URL, Client, RequestRefused
+from gmn_client import Client, RequestRefused
 from gmn_client.addresses import without_secret
 from gmn_client.commands.common import Shown, table_of
 from gmn_client.models import Finding
@@ -78,8 +78,8 @@ def _examine_files(data_dir: Path | None) -> Iterator[Finding]:
     if is_served:
         text = (
             f"a service runs on {settings.data_dir.resolve()}; all of this is about the files and "
-            "the environment of this shell, which may differ from the service's: gmn doctor "
-            f"--url {DEFAULT_URL} asks the service itself"
+            "the environment of this shell, which may differ from the service's: gmn doctor --url "
+            "with the address that its start printed (Serving on …) asks the service itself"
         )
         yield Finding(part="service", state="ok", text=text)
     database: Database | None = None
@@ -106,10 +106,10 @@ def _open_untouched(settings: Settings) -> Database | None:
 
 
 def _is_served(data_dir: Path) -> bool:
-    from service.ops.data_directory import hold
+    from service.ops.data_directory import LOCK, hold
 
     try:
-        with hold(data_dir / "lock"):
+        with hold(data_dir / LOCK):
             return False
     except BlockingIOError:
         return True

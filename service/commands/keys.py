@@ -18,7 +18,7 @@ from gmn_client.commands.common import Columns, Shown, table_of
 from gmn_client.commands.parameters import command_group
 from model.problems import InputProblem
 from service.commands.options import DEFAULT_DATA_DIR, DataDirOption, printed, with_options
-from service.store.command import open_audit, open_record, require_record
+from service.store.command import database_url, open_audit, open_record, require_record
 
 if TYPE_CHECKING:
     from service.ops.audit import Phase
@@ -120,9 +120,9 @@ def create(
         echo(warning, err=True)
     where = f"gallery {key.gallery}" if key.gallery else "every gallery"
     until = f", until {key.expires_at:%Y-%m-%d %H:%M} UTC" if key.expires_at else ""
-    path = str(data_dir.resolve())
+    place = "PostgreSQL (GMN_DATABASE_URL)" if database_url(data_dir) else data_dir.resolve()
     echo(
-        f"Key {key.key_id}: {', '.join(key.scopes)}, {where}{until}, kept as a hash in {path}. "
+        f"Key {key.key_id}: {', '.join(key.scopes)}, {where}{until}, kept as a hash in {place}. "
         f"It is shown this once: {text}"
     )
 

@@ -27,6 +27,7 @@ from uvicorn.supervisors.multiprocess import Multiprocess, Process
 from gmn_client import DEFAULT_URL
 from model.permitted_use import permitted_use, terms_of_use
 from model.problems import InputProblem
+from service.errors import MachineFull, machine_error
 from service.ops.data_directory import hold, lock_data_directory
 from service.ops.locks import ProcessLock
 from service.ops.logs import configure_logging
@@ -155,7 +156,23 @@ class ServiceConfig(uvicorn.Config):
         super().configure_logging()
 
     def build(self) -> None:
-        """Build the application; raises `InputProblem` if settings or record are unusable."""
+        """Build the application.
+
+        Raises:
+            InputProblem: settings or record are unusable, or the machine lacks memory or files.
+        """
+        try:
+            self._build()
+        except Exception as error:
+            failure = error if isinstance(error, MachineFull) else machine_error(error)
+            if not isinstance(failure, MachineFull):
+                raise
+            lack, _, _ = failure.detail.partition(" at the moment")
+            raise InputProblem(
+                f"the service cannot start, because {lack}; {failure.why}, and start it again"
+            ) from error
+
+    def _build(self) -> None:
         # Must be set before the imports below start threads.
         bound_arenas()
         with without_collector():

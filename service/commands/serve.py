@@ -58,6 +58,7 @@ def serve(**options: Unpack[ServeOptions]) -> None:
         # Imported here so that the help is shown without importing uvicorn.
         from service.checks import require_open_files, require_tracing
         from service.commands.processes import listen, serve_processes
+        from service.ops.data_directory import LOCK, is_held
         from service.ops.logs import configure_logging
         from service.required_artefacts import require_artefacts
         from service.settings import describe_links, read_settings, service_links
@@ -73,6 +74,8 @@ def serve(**options: Unpack[ServeOptions]) -> None:
     require_artefacts(settings)
     if settings.database_url:
         require_no_record(settings.data_dir)
+    if is_held(settings.data_dir / LOCK):
+        log.info("another service runs on %s; this one joins it", settings.data_dir.resolve())
     change_format(settings)
     with listen(settings) as listening:
         if settings.processes == 1:

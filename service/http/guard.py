@@ -283,7 +283,9 @@ class GuardedRoute(APIRoute):
 
 def _with_slashes_of_names(scope: RequestScope) -> str:
     """Return the path of a request, in which an encoded slash belongs to a name and stays so."""
-    sent: bytes = scope.get("raw_path") or scope["path"].encode()
+    sent: bytes | None = scope.get("raw_path")
+    if sent is None:
+        return str(scope["path"])
     return unquote(ENCODED_SLASH.sub("%252F", sent.decode("latin-1")))
 
 

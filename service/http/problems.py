@@ -183,7 +183,7 @@ def _remedy_for_body(detail: str) -> str:
 def _hint_at_slashes(request: Request) -> str:
     path = request.scope["path"]
     without = re.sub("/{2,}", "/", path).rstrip("/") or "/"
-    scope = {**request.scope, "path": without}
+    scope = {**request.scope, "path": without, "raw_path": None}
     routes = (route for route in request.app.routes if isinstance(route, Route))
     if without == path or all(route.matches(scope)[0] == Match.NONE for route in routes):
         return ""

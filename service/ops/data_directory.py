@@ -31,6 +31,7 @@ IMPORTS = "imports"
 # Name of the machine among those that share a record in PostgreSQL.
 MACHINE = "machine"
 EXPORTS = "exports"
+LOCK = "lock"
 # Suffix of files and folders that get their final name when they are complete.
 UNFINISHED = ".part"
 # Files unknown to the record are moved into a folder of this name beside them.
@@ -43,6 +44,7 @@ NETWORK_FILE_SYSTEMS = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs")
 )
 MOUNTS = Path("/proc/self/mounts")
+LOCKS = Path("/proc/locks")
 # The kernel escapes spaces and backslashes of mount points as octal numbers.
 ESCAPED = re.compile(r"\\(\d{3})")
 MAX_RESERVE_BYTES = 256 * MEBIBYTE
@@ -192,7 +194,7 @@ def lock_data_directory(path: Path, shared: bool = False) -> Iterator[None]:
     require_local_disk(path)
     try:
         make_folder(path)
-        (path / "lock").touch()
+        (path / LOCK).touch()
     except OSError as error:
         raise InputProblem(
             f"data directory {path}: cannot be used ({error.strerror}); name a directory that "
@@ -200,7 +202,7 @@ def lock_data_directory(path: Path, shared: bool = False) -> Iterator[None]:
         ) from error
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(hold(path / "lock", shared))
+            held.enter_context(hold(path / LOCK, shared))
         except BlockingIOError as error:
             raise InputProblem(
                 f"data directory {path}: another process is serving it; stop it, or name another"
@@ -224,6 +226,18 @@ def require_local_disk(path: Path) -> None:
             "processes cannot share a record; name a directory on a disk of this machine with "
             "--data-dir or GMN_DATA_DIR"
         )
+
+
+def is_held(path: Path) -> bool:
+    """Return whether another process has locked a file, as far as this machine's kernel tells.
+
+    A lock taken to find out would be in the way of a service that starts meanwhile.
+    """
+    with contextlib.suppress(OSError):
+        status = path.stat()
+        device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+        return f" {device}:{status.st_ino} " in LOCKS.read_text()
+    return False
 
 
 @contextlib.contextmanager

@@ -54,7 +54,7 @@ def open_record(data_dir: Path) -> contextlib.closing[Record]:
     return contextlib.closing(open_folder(data_dir, url, settings.database_accept))
 
 
-def _database_url(data_dir: Path) -> str | None:
+def database_url(data_dir: Path) -> str | None:
     from service.settings import read_settings
 
     return read_settings(data_dir=data_dir).database_url
@@ -62,7 +62,7 @@ def _database_url(data_dir: Path) -> str | None:
 
 def _require_sqlite(data_dir: Path) -> None:
     """Raise `InputProblem` if the record is in PostgreSQL."""
-    if _database_url(data_dir):
+    if database_url(data_dir):
         raise InputProblem(
             "the record is in PostgreSQL (GMN_DATABASE_URL): back it up, verify and restore it by "
             "the tools of PostgreSQL"
@@ -74,7 +74,7 @@ def require_record(data_dir: Path) -> None:
     from service.store.verify import has_record
 
     is_there = has_record(data_dir)
-    if _database_url(data_dir):
+    if database_url(data_dir):
         # Opening the record from another directory would take it from the service.
         is_there = (data_dir / MACHINE).exists()
     if not is_there:
@@ -160,7 +160,7 @@ def accept_earlier_state(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     """
     from service.postgres.acknowledged import NAME
 
-    if not _database_url(data_dir):
+    if not database_url(data_dir):
         raise InputProblem(
             "the record is in a data directory, and GMN_DATABASE_URL is not set: a start goes on "
             "with an older copy by itself"

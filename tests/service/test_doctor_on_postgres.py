@@ -117,6 +117,15 @@ def test_of_a_record_that_cannot_be_read_no_key_is_said_to_be_missing(
     assert "keys" not in found
 
 
+def test_a_new_key_is_said_to_be_kept_in_postgres(url, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("GMN_DATABASE_URL", url)
+    create = ["keys", "create", "--scope", "admin", "--data-dir", str(tmp_path / "data")]
+    assert gmn.run(create) == 0
+    said = capsys.readouterr().out
+    assert "kept as a hash in PostgreSQL (GMN_DATABASE_URL)" in said
+    assert str(tmp_path) not in said
+
+
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_running_service_names_the_settings_that_were_given_as_they_were(
     start, url, tmp_path, processes

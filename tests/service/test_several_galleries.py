@@ -221,6 +221,7 @@ def test_a_gallery_that_is_gone_is_named_and_the_others_answer(two, images):
         ({"keep": True}, "keep"),
         ({"min_version": 1}, "min_version"),
         ({"min_versions": '{"north": 1}'}, "min_versions"),
+        ({"min_versions": '{"east": -1}'}, "min_versions.east"),
         ({"min_versions": "[7]"}, "min_versions"),
         ({"min_versions": '{"east": "new"}'}, "min_versions.east"),
         ({"gallery": "east"}, "gallery"),

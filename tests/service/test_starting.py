@@ -1,20 +1,24 @@
 """The service does not start with wrong settings or data, and says why."""
 
 import contextlib
+import errno
 import json
 import os
 import resource
 import socket
 import sqlite3
+from importlib import import_module
 
 import pytest
 
-from model.problems import InputProblem
+from model.problems import NO_THREAD, InputProblem
+from service.commands.processes import ServiceConfig
 from service.commands.serve import serve
+from service.errors import MachineFull
 from service.opening import open_folder
 from service.ops import data_directory
 from service.ops.data_directory import require_local_disk
-from service.settings import read_settings
+from service.settings import Settings, read_settings
 from tests.outside import run_command
 from tests.service.small_disk import small_disk
 
@@ -99,6 +103,41 @@ def test_a_new_data_directory_is_announced_and_one_that_is_there_is_not(start, t
     again = start(data_dir=tmp_path / "typo")
     assert again.stop() == 0
     assert "a new data directory" not in again.log.read_text()
+
+
+def test_a_service_that_joins_another_on_its_data_directory_says_so(start, tmp_path):
+    first = start(data_dir=tmp_path / "data")
+    second = start(data_dir=tmp_path / "data")
+    said = f"another service runs on {tmp_path / 'data'}; this one joins it"
+    assert second.log.read_text().count(said) == 1
+    assert first.stop() == 0
+    assert second.stop() == 0
+    assert "another service" not in first.log.read_text()
+    alone = start(data_dir=tmp_path / "data")
+    assert alone.stop() == 0
+    assert "another service" not in alone.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), r"has too little memory left for this; give the service more memory"),
+        (RuntimeError(NO_THREAD), r"has too little memory left for this; give the service more"),
+        (MachineFull("the machine has no memory", "add some"), "has no memory; add some"),
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+    ],
+)
+def test_a_machine_on_which_no_service_starts_is_told_from_a_request(monkeypatch, error, said):
+    def fail(_):
+        raise error
+
+    # Other modules, which a start imports, keep the runtime that they name.
+    import_module("service.app")
+    monkeypatch.setattr("service.runtime.Runtime", fail)
+    with pytest.raises(InputProblem, match=f"cannot start, because the .*{said}") as refused:
+        ServiceConfig(Settings()).build()
+    assert str(refused.value).endswith(", and start it again")
+    assert "request" not in str(refused.value)
 
 
 def a_file(path):

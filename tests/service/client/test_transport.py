@@ -31,7 +31,8 @@ from tests.outside import free_port
 from tests.service.client.http_servers import LocalServer, running
 
 QUICK = Retries(attempts=3, longest_wait=0.05)
-FULL = (429, {"Retry-After": "0"}, {"title": "Queue full", "detail": "256 images are queued"})
+PROBLEM = {"type": "urn:gmn:problem:queue_full", "detail": "256 images are queued"}
+FULL = (429, {"Retry-After": "0"}, PROBLEM)
 SCORE = {"cosine": 0.5, "logit": 1.0, "probability": 0.7, "needed": 0.6}
 SCORE |= {"verdict": "match", "judged_as": "pair"}
 PAIR = (200, {}, SCORE | {"calibration_version": "c", "model": "m"})
@@ -133,9 +134,11 @@ def test_a_full_service_is_asked_again_after_the_time_it_names_within_bounds(ser
 
 def test_a_service_that_stays_full_is_given_up_with_its_own_words(server, client):
     server.script = [FULL] * 3
-    with pytest.raises(ServiceFailed, match="256 images are queued") as failure:
+    said = "256 images are queued.* All 3 attempts .* send fewer images a second"
+    with pytest.raises(ServiceFailed, match=said) as failure:
         client.pairs(b"a", b"b")
     assert failure.value.problem.status == 429
+    assert failure.value.retry_after is not None
     assert len(server.asked) == 3
 
 

@@ -18,6 +18,8 @@ from service.http.limits import MOST_HEAD_BYTES, BodyInPieces
 from tests.service.conftest import running
 from tests.waiting import LONGEST_SECONDS
 
+pytestmark = pytest.mark.promise("hostile-http")
+
 MEBIBYTE = 2**20
 GALLERY = "/v1/galleries/default"
 MULTIPART = (b"content-type", b"multipart/form-data; boundary=b")

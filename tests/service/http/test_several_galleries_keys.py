@@ -15,5 +15,11 @@ def test_a_key_searches_the_galleries_that_it_may_see(guarded, drawn_crops):
     assert guarded.ask("POST", "/v1/queries", **sent).status_code == 401
     own = guarded.ask("POST", "/v1/queries", "lobby", **sent).json()
     assert [entry["gallery"] for entry in own["galleries"]] == ["lobby"]
+    for call in ("queries", "visits"):
+        for gallery in ("default", "gone"):
+            fields = {"galleries": "lobby", "min_versions": f'{{"{gallery}": 1099511627776}}'}
+            refused = guarded.ask("POST", f"/v1/{call}", "lobby", data=fields, **sent)
+            assert refused.status_code == 422
+            assert f"gallery '{gallery}' is not searched" in refused.json()["detail"]
     everything = guarded.ask("POST", "/v1/queries", "query", **sent).json()
     assert {"lobby", "default"} <= {entry["gallery"] for entry in everything["galleries"]}
