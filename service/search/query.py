@@ -47,7 +47,7 @@ from service.gallery.registry import GalleryRegistry
 from service.index.filters import SearchFilter
 from service.ops.metrics import Metrics
 from service.record.record import Record
-from service.search.calibration import GalleryCalibrations
+from service.search.calibration import CurrentCalibration, GalleryCalibrations
 from service.search.find import (
     AtOnce,
     Found,
@@ -82,6 +82,7 @@ class AnsweredQuery:
         images: number of images in the query.
         prepared: first image with a picture to keep; None unless `keep_picture` is set.
         crop_ids: ids of the crops that were searched by.
+        calibrations: what the answers were judged by, by name of the gallery.
     """
 
     names: Sequence[str]
@@ -90,6 +91,7 @@ class AnsweredQuery:
     images: int
     prepared: PreparedImage | None
     crop_ids: tuple[str, ...]
+    calibrations: Mapping[str, CurrentCalibration]
 
     @property
     def answer(self) -> QueryAnswer:
@@ -351,6 +353,7 @@ class GallerySearch:
             images=len(images),
             prepared=prepared[0] if prepared else None,
             crop_ids=tuple(crop.crop_id for crop in first.query_crops),
+            calibrations={name: search.current for name, search in searches.items()},
         )
 
     def _embed_and_find(

@@ -70,7 +70,7 @@ class VisitFinder:
         uncertain: list[Visit] = []
         incomplete: list[str] = []
         for name, answer in query.answers.items():
-            found, possible = await self._of_results(name, answer)
+            found, possible = await self._of_results(name, answer, query.calibrations[name])
             visits += found
             uncertain += possible
             if _may_have_more(answer.results, top_k):
@@ -88,13 +88,16 @@ class VisitFinder:
             incomplete=incomplete,
         )
 
-    async def _of_results(self, name: str, answer: QueryAnswer) -> tuple[list[Visit], list[Visit]]:
+    async def _of_results(
+        self, name: str, answer: QueryAnswer, current: CurrentCalibration
+    ) -> tuple[list[Visit], list[Visit]]:
         """Find the visits that the answer of a search shows.
 
         A track has the verdict of its best crop.
 
         Args:
             name: the gallery.
+            current: the calibration of the search.
 
         Returns:
             The visits of tracks with the verdict `match` that show one person, and one for each
@@ -111,7 +114,9 @@ class VisitFinder:
         crops = await read_seen_crops(self.record, self.galleries, gallery, slots)
         if not crops.labels:
             return [], []
-        current = self.calibrations.current(gallery, None)
+        if gallery.embedder != current.model.embedder:
+            # A reindex has switched the vectors since the search, and these are compared here.
+            current = self.calibrations.current(gallery, None)
         read_slots = [crop.slot for crop in crops.labels]
         group_ids = await self.galleries.read(self.groupings.ids, gallery.gallery_id, read_slots)
         return await self.threads.run(

@@ -1,11 +1,13 @@
 """Visits over HTTP: where one person was and when, from tracks, and how many people there were."""
 
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
+from service.search.calibration import GalleryCalibrations
 from tests.outside import problem
 from tests.service.conftest import files
 
@@ -173,6 +175,23 @@ def test_a_gallery_of_which_not_all_crops_were_compared_is_named(passages):
     passages.pass_by(ann, "1", 0)
     assert passages.asked(ann)["incomplete"] == []
     assert passages.asked(ann, top_k=2)["incomplete"] == [passages.gallery]
+
+
+def test_visits_are_judged_by_the_calibration_of_their_search(served_here, images, monkeypatch):
+    passages = Passages(served_here, served_here.create("once"), images[0])
+    ann, *_ = passages.people
+    passages.pass_by(ann, "1", 0)
+    current = GalleryCalibrations.current
+    callers = set()
+
+    def noted(*arguments):
+        callers.add(sys._getframe(1).f_globals["__name__"])
+        return current(*arguments)
+
+    monkeypatch.setattr(GalleryCalibrations, "current", noted)
+    assert len(passages.asked(ann)["results"]) == 1
+    assert "service.search.query" in callers
+    assert "service.visits.visits" not in callers
 
 
 def test_a_person_whose_name_ends_like_the_path_of_visits_is_told_from_them(passages):
