@@ -356,6 +356,7 @@ class Runtime:
             galleries=self.galleries,
             calibrations=self.calibrations,
             groupings=self.groupings,
+            admission=self.admission,
             threads=self.pools.visits,
         )
         self.fitter = CalibrationFitter(

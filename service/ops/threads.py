@@ -260,7 +260,7 @@ class BlockingPools:
         self.calibration = self._pool(1, "calibration threads")
         self.compaction = self._pool(1, "compaction threads")
         self.watch = self._pool(1, "watch threads")
-        self.visits = self._pool(1, "visits threads")
+        self.visits = self._pool(2, "visits threads")
 
     def _pool(self, threads: int, name: str) -> MonitoredThreadPool:
         return MonitoredThreadPool(threads, name, LONG_WORK_FACTOR)

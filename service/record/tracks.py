@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -130,19 +131,41 @@ class Tracks(RecordPart):
         )
         return self._reader.column(statement, (most, gallery_id, track, camera or ""))
 
-    def slots_of(self, gallery_id: int, tracks: Collection[tuple[str, str | None]]) -> list[int]:
-        """Return the slots of the crops of tracks, each given by its id and camera.
+    def share_slots(
+        self,
+        gallery_id: int,
+        tracks: Collection[tuple[str, str | None]],
+        without: Set[int],
+        most: int,
+    ) -> tuple[list[int], int]:
+        """Choose crops of tracks, each of which has an equal share, spread evenly in time.
 
         Crops that are set aside are left out.
+
+        Args:
+            tracks: their ids and cameras.
+            without: slots that are not chosen.
+            most: upper bound on the crops; what a short track leaves goes to the longer ones.
+
+        Returns:
+            Slots, and the number of further crops of the tracks.
         """
         those = self._reader.dialect.among("track")
         statement = (
             "SELECT slot, track, camera FROM tracks JOIN crops USING (gallery_id, slot) "
-            f"WHERE gallery_id = ? AND {those} AND set_aside = 0"
+            f"WHERE gallery_id = ? AND {those} AND set_aside = 0 ORDER BY seen_at, slot"
         )
         ids = {track for track, _ in tracks}
-        rows = self._reader.tuples(statement, (gallery_id, ids))
-        return [slot for slot, track, camera in rows if (track, camera) in tracks]
+        by_track: defaultdict[tuple[str, str | None], list[int]] = defaultdict(list)
+        for slot, track, camera in self._reader.tuples(statement, (gallery_id, ids)):
+            if (track, camera) in tracks and slot not in without:
+                by_track[track, camera].append(slot)
+        chosen: list[int] = []
+        for number, slots in enumerate(sorted(by_track.values(), key=len)):
+            share = min(len(slots), (most - len(chosen)) // (len(by_track) - number))
+            positions = np.linspace(0, len(slots) - 1, share, dtype=np.int64)
+            chosen += [slots[position] for position in positions]
+        return chosen, sum(map(len, by_track.values())) - len(chosen)
 
     def slots(self, gallery_id: int, track: str, camera: str | None) -> list[int]:
         statement = f"SELECT slot FROM {OF_TRACK}"

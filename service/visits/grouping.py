@@ -93,7 +93,7 @@ def group_crops(
     """
     if not crops.labels:
         return []
-    tracklets = find_tracklets(crops, joins_at)
+    tracklets = find_tracklets(crops, joins_at, heartbeat)
     if len(tracklets) > MOST_TRACKLETS:
         raise _too_many(MOST_TRACKLETS, "tracks of unnamed crops")
     people = join_tracklets(crops, tracklets, calibration, heartbeat)

@@ -10,7 +10,8 @@ artefact was calibrated on.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,9 @@ SHIFT_WEIGHT = 2.0
 LARGEST_SHIFT = 0.35
 # Upper bound on the tracklets of a camera that its shifts are computed from.
 MOST_SHIFTING = 300
+# Upper bound on the cameras that have shifts of their own, since each pair of cameras takes time.
+# The others, which have the fewest tracklets, count as one camera.
+MOST_SHIFTED = 100
 ROWS_AT_ONCE = 256
 # Exceeds every log-likelihood ratio, also as the mean of 10⁸ pairs of which one is impossible.
 IMPOSSIBLE = 1e15
@@ -70,6 +74,20 @@ class People:
     most: Integers
 
 
+@dataclass(frozen=True)
+class Scenes:
+    """How much higher the cosines of pairs of cameras are than in the artefact's data.
+
+    Attributes:
+        cameras: a number for each camera, from 0 on; the name of an unknown camera is None.
+        shifts: by the numbers of two cameras, `(c, c)`. Cameras with higher numbers have those of
+            the last one.
+    """
+
+    cameras: Mapping[str | None, int]
+    shifts: Array
+
+
 def join_tracklets(
     crops: SeenCrops,
     tracklets: Sequence[Tracklet],
@@ -88,13 +106,14 @@ def join_tracklets(
         return People(one, np.full(1, np.inf), one, one, one)
     import fastcluster
 
+    means = mean_vectors(crops, tracklets)
+    scenes = measure_scenes(means, tracklets, calibration, between)
     distances = np.empty(count * (count - 1) // 2)
     filled = 0
-    for row, ratios in _compare(crops, tracklets, calibration):
+    for ratios in compare_in_order(means, tracklets, scenes, calibration):
         distances[filled : filled + len(ratios)] = -ratios
         filled += len(ratios)
-        if row % ROWS_AT_ONCE == 0:
-            between()
+        between()
     merges = fastcluster.linkage(distances, "average", preserve_input=False)
     # Tracklets are joined while the log-likelihood ratio outweighs the prior.
     prior = math.log(min(TRACKLETS_OF_A_PERSON / count, LIKELIEST))
@@ -120,31 +139,60 @@ def widen_interval(counted: int, fewest: int, most: int) -> tuple[int, int]:
     return min(fewest, counted - 1), max(most, counted + 1)
 
 
-def log_likelihood_ratios(
-    crops: SeenCrops, tracklets: Sequence[Tracklet], calibration: ScoringCalibration
-) -> Array:
-    """Compute the log-likelihood ratio of each pair of tracklets, `(t, t)`; 0 with themselves.
+def measure_scenes(
+    means: Floats,
+    tracklets: Sequence[Tracklet],
+    calibration: ScoringCalibration,
+    between: Callable[[], None] = lambda: None,
+) -> Scenes:
+    """Measure how alike people look at the cameras of tracklets.
+
+    Args:
+        means: mean vectors of the tracklets.
+        calibration, between: as for `join_tracklets`.
+    """
+    sizes = Counter(tracklet.camera for tracklet in tracklets)
+    numbers = {camera: number for number, (camera, _) in enumerate(sizes.most_common())}
+    count = min(len(numbers), MOST_SHIFTED)
+    cameras = np.minimum([numbers[tracklet.camera] for tracklet in tracklets], count - 1)
+    samples = [means[np.flatnonzero(cameras == camera)[:MOST_SHIFTING]] for camera in range(count)]
+    expected = calibration.pair_threshold(1.0 - SHIFT_QUANTILE)
+    shifts = np.zeros((count, count))
+    for camera, sample in enumerate(samples):
+        between()
+        for other in range(camera, count):
+            cosines = sample @ samples[other].T
+            if other == camera:
+                cosines = cosines[np.triu_indices(len(sample), 1)]
+            if not cosines.size:
+                continue
+            shift = float(np.quantile(cosines, SHIFT_QUANTILE)) - expected
+            shift *= cosines.size / (cosines.size + SHIFT_WEIGHT)
+            shifts[[camera, other], [other, camera]] = min(max(shift, 0.0), LARGEST_SHIFT)
+    return Scenes(numbers, shifts)
+
+
+def compare_in_order(
+    means: Floats,
+    tracklets: Sequence[Tracklet],
+    scenes: Scenes,
+    calibration: ScoringCalibration,
+) -> Iterator[Array]:
+    """Yield the log-likelihood ratios of each tracklet with those after it.
 
     That of tracklets that overlap in time at one camera is `-IMPOSSIBLE`.
+
+    Args:
+        means: mean vectors of the tracklets.
+        calibration: that of the cosine.
     """
-    ratios = np.zeros((len(tracklets), len(tracklets)))
-    for row, behind in _compare(crops, tracklets, calibration):
-        ratios[row, row + 1 :] = behind
-        ratios[row + 1 :, row] = behind
-    return ratios
-
-
-def _compare(
-    crops: SeenCrops, tracklets: Sequence[Tracklet], calibration: ScoringCalibration
-) -> Iterator[tuple[int, Array]]:
-    """Yield the log-likelihood ratios of each tracklet with those after it."""
-    means = mean_vectors(crops, tracklets)
-    cameras, shifts = _measure_shifts(means, tracklets, calibration)
+    cameras = np.array([scenes.cameras[tracklet.camera] for tracklet in tracklets])
+    shifted = np.minimum(cameras, len(scenes.shifts) - 1)
     first = np.array([tracklet.first for tracklet in tracklets])
     last = np.array([tracklet.last for tracklet in tracklets])
-    for start in range(0, len(tracklets) - 1, ROWS_AT_ONCE):
+    for start in range(0, len(tracklets), ROWS_AT_ONCE):
         cosines = means[start : start + ROWS_AT_ONCE] @ means[start:].T
-        for row in range(start, min(start + ROWS_AT_ONCE, len(tracklets) - 1)):
+        for row in range(start, start + len(cosines)):
             behind = slice(row + 1, None)
             own = cosines[row - start, row + 1 - start :].astype(np.float64)
             # A comparison with an unknown time is false.
@@ -154,39 +202,10 @@ def _compare(
             if tracklets[row].camera is None:
                 # Crops without a camera may be of several.
                 is_impossible[:] = False
-            ratios = calibration.log_likelihood_ratios(own - shifts[cameras[row], cameras[behind]])
+            shifts = scenes.shifts[shifted[row], shifted[behind]]
+            ratios = calibration.log_likelihood_ratios(own - shifts)
             ratios[is_impossible] = -IMPOSSIBLE
-            yield row, ratios
-
-
-def _measure_shifts(
-    means: Floats, tracklets: Sequence[Tracklet], calibration: ScoringCalibration
-) -> tuple[Integers, Array]:
-    """Measure how much higher the cosines of two cameras are than in the artefact's data.
-
-    Returns:
-        A number for each tracklet's camera, `(t,)`, and the shifts of pairs of these, `(c, c)`.
-    """
-    numbers: dict[str | None, int] = {}
-    for tracklet in tracklets:
-        numbers.setdefault(tracklet.camera, len(numbers))
-    cameras = np.array([numbers[tracklet.camera] for tracklet in tracklets])
-    samples = [
-        means[np.flatnonzero(cameras == camera)[:MOST_SHIFTING]] for camera in numbers.values()
-    ]
-    expected = calibration.pair_threshold(1.0 - SHIFT_QUANTILE)
-    shifts = np.zeros((len(samples), len(samples)))
-    for camera, sample in enumerate(samples):
-        for other in range(camera, len(samples)):
-            cosines = sample @ samples[other].T
-            if other == camera:
-                cosines = cosines[np.triu_indices(len(sample), 1)]
-            if not cosines.size:
-                continue
-            shift = float(np.quantile(cosines, SHIFT_QUANTILE)) - expected
-            shift *= cosines.size / (cosines.size + SHIFT_WEIGHT)
-            shifts[[camera, other], [other, camera]] = min(max(shift, 0.0), LARGEST_SHIFT)
-    return cameras, shifts
+            yield ratios
 
 
 def _weakest_links(merges: NDArray[np.float64], labels: Integers) -> Array:

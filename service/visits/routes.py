@@ -19,7 +19,7 @@ from gmn_client.models import (
     RefusedImage,
     VisitsAnswer,
 )
-from service.desk.kept_searches import SearchToKeep, keep_answers
+from service.desk.kept_searches import KEPT_VISITS, SearchToKeep, keep_answers
 from service.errors import InvalidField
 from service.http.fields import Id, Label, Moment, require_order
 from service.http.forms import GroupingForm, Sent
@@ -41,6 +41,10 @@ from service.visits.grouping import begin_grouping
 router = guarded_router("/v1/galleries/{gallery}", "visits")
 galleries_router = guarded_router("/v1", "visits")
 EVERY_UNNAMED = GroupingForm()
+MAY_BE_MORE = (
+    "there may be more visits, because not every crop that may show the person was compared; "
+    "search a shorter time"
+)
 # Number of crops that a search for visits compares with its tracks.
 COMPARED_CROPS = 1000
 # Twenty galleries then have as many results as one answer may have.
@@ -229,19 +233,35 @@ async def _keep_visits(
     rankings: dict[str, QueryAnswer] = {}
     for name, ranking in query.answers.items():
         gallery = await find(name)
+        visits = [visit for visit in answer.results if visit.gallery == name]
+        uncertain = [visit for visit in answer.uncertain if visit.gallery == name]
+        cuts = _describe_cuts(len(visits) + len(uncertain), name in answer.incomplete)
+        ranking = ranking.model_copy(update={"warnings": [*ranking.warnings, *cuts]})
         search = SearchToKeep(
             query=replace(query, answers={name: ranking}),
             request=request,
             files=files,
             crop_gallery=None if home == name else home_id,
-            visits=(
-                [visit for visit in answer.results if visit.gallery == name],
-                [visit for visit in answer.uncertain if visit.gallery == name],
-            ),
+            visits=(visits, uncertain),
         )
         gallery_call = GalleryCall(call.runtime, call.caller, gallery)
         (rankings[name],) = await keep_answers(gallery_call, [search], form.keep_picture)
     return rankings
+
+
+def _describe_cuts(found: int, is_incomplete: bool) -> list[str]:
+    """Return warnings of a kept search of whose visits some are missing.
+
+    Args:
+        found: number of visits and uncertain tracks.
+    """
+    warnings = [MAY_BE_MORE] if is_incomplete else []
+    if found > KEPT_VISITS:
+        warnings.append(
+            f"{KEPT_VISITS} of {found:,} visits and uncertain tracks are kept, the newest ones and "
+            "visits before uncertain tracks; search a shorter time"
+        )
+    return warnings
 
 
 def _require_order(after: Moment | None, before: Moment | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +41,9 @@ class Tracklet:
     cohesion: float
 
 
-def find_tracklets(crops: SeenCrops, joins_at: float) -> list[Tracklet]:
+def find_tracklets(
+    crops: SeenCrops, joins_at: float, between: Callable[[], None] = lambda: None
+) -> list[Tracklet]:
     """Divide crops into tracklets, in the order of their first crops.
 
     A track is divided where half an hour passes without a crop, and where its crops show several
@@ -49,17 +51,19 @@ def find_tracklets(crops: SeenCrops, joins_at: float) -> list[Tracklet]:
 
     Args:
         joins_at: mean cosine from which two parts of a track show one person.
+        between: is called between the steps; what it raises ends the work.
     """
     tracks: defaultdict[tuple[str | None, str | int], list[int]] = defaultdict(list)
     for position, crop in enumerate(crops.labels):
         # A slot is no track's id, which is a text.
         tracks[crop.camera, crop.slot if crop.track is None else crop.track].append(position)
-    return [
-        _describe(crops, positions)
-        for track in tracks.values()
-        for passage in _split_by_time(crops.labels, track)
-        for positions in _split_by_person(crops.units, passage, joins_at)
-    ]
+    tracklets: list[Tracklet] = []
+    for track in tracks.values():
+        for passage in _split_by_time(crops.labels, track):
+            between()
+            parts = _split_by_person(crops.units, passage, joins_at)
+            tracklets += [_describe(crops, positions) for positions in parts]
+    return tracklets
 
 
 def _split_by_time(labels: Sequence[SeenCrop], track: Sequence[int]) -> Iterator[Integers]:

@@ -78,6 +78,7 @@ VISIT_COLUMNS = (
     "sha256",
     "sent_sha256",
     "picture",
+    "warnings",
 )
 MISSING = (UnknownPicture, UnknownCrop, UnknownQuery, UnknownGallery)
 
@@ -309,6 +310,7 @@ def _visits(searches: Iterable[ExportedSearch]) -> Iterator[dict[str, Any]]:
                 "tracks": " ".join(visit.tracks),
                 "crop_id": crop_id,
                 "picture": search.picture(crop_id),
+                "warnings": "; ".join(search.opened.answer.warnings),
             }
 
 

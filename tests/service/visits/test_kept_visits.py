@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from service.desk.kept_searches import KEPT_VISITS
 from tests.outside import problem
 from tests.service.visits.test_visits import Passages
 
@@ -146,6 +147,26 @@ def test_visits_by_a_crop_of_another_gallery_are_forgotten_with_its_person(serve
     forgotten = served.http.delete(f"/v1/galleries/{people}/identities/Ann").json()
     assert forgotten["kept_searches"] == 1
     assert served.read(f"/v1/galleries/{gallery}/queries")["results"] == []
+
+
+def test_a_kept_search_and_its_case_say_that_visits_are_missing(served, passages):
+    ann, *_ = passages.people
+    for number in range(KEPT_VISITS + 1):
+        passages.pass_by(ann, f"{number}", 10 * number, identity="Ann")
+    answer, query_id = keep(passages, ann, top_k=3 * KEPT_VISITS + 3)
+    assert (len(answer["results"]), answer["incomplete"]) == (KEPT_VISITS + 1, [passages.gallery])
+    search = opened(passages, query_id)
+    more, kept = search["answer"]["warnings"]
+    assert "there may be more visits" in more
+    assert "100 of 101 visits and uncertain tracks are kept" in kept
+    url = f"/v1/galleries/{passages.gallery}/cases"
+    case_id = served.http.post(url, data={"name": "Bag"}).json()["case_id"]
+    served.http.put(f"{url}/{case_id}/queries/{query_id}").raise_for_status()
+    archive = zipfile.ZipFile(io.BytesIO(served.http.get(f"{url}/{case_id}/export").content))
+    rows = list(csv.DictReader(io.StringIO(archive.read("visits.csv").decode("utf-8-sig"))))
+    assert {row["warnings"] for row in rows} == {f"{more}; {kept}"}
+    page = archive.read("index.html").decode()
+    assert all(warning in page for warning in (more, kept))
 
 
 def test_a_case_holds_visits_and_exports_them(served, gallery, images):

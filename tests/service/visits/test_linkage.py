@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 
 from model.calibration import ScoringCalibration
-from service.visits.linkage import IMPOSSIBLE, join_tracklets, log_likelihood_ratios
+from service.visits import linkage
+from service.visits.linkage import (
+    IMPOSSIBLE,
+    compare_in_order,
+    join_tracklets,
+    measure_scenes,
+)
 from service.visits.reading import SeenCrop, SeenCrops
-from service.visits.tracklets import find_tracklets
+from service.visits.tracklets import find_tracklets, mean_vectors
 
 # A quarter of the pairs of two people have a cosine of at most 0, and the ratio is 1 at 0.3.
 CALIBRATION = ScoringCalibration(
@@ -101,6 +107,21 @@ def test_a_scene_shifts_only_the_pairs_of_its_own_cameras():
     assert same(found.labels[12:]) == same([0, 0, 1, 1, 2, 2])
 
 
+def test_cameras_beyond_those_with_shifts_of_their_own_count_as_one(monkeypatch):
+    crops, shown = drawn(12, tracks=2, cameras=24, likeness=0.2)
+    monkeypatch.setattr(linkage, "MOST_SHIFTED", 3)
+    tracklets = find_tracklets(crops, 0.4)
+    scenes = measure_scenes(mean_vectors(crops, tracklets), tracklets, CALIBRATION)
+    assert (len(scenes.cameras), scenes.shifts.shape) == (2, (2, 2))
+    labels = [crop._replace(camera=f"camera {crop.track}") for crop in crops.labels]
+    crops = SeenCrops(1, labels, crops.units)
+    tracklets, found = joined(crops)
+    scenes = measure_scenes(mean_vectors(crops, tracklets), tracklets, CALIBRATION)
+    assert (len(scenes.cameras), scenes.shifts.shape) == (24, (3, 3))
+    assert scenes.shifts[2, 2] > 0.1
+    assert same(found.labels) == same(shown)
+
+
 def test_tracks_that_overlap_in_time_at_one_camera_are_two_people():
     rng = np.random.default_rng(2)
     own = rng.normal(size=DIMENSION)
@@ -118,7 +139,10 @@ def test_tracks_that_overlap_in_time_at_one_camera_are_two_people():
         tracklets = find_tracklets(crops, 0.4)
         assert len(tracklets) == 2
         people = join_tracklets(crops, tracklets, CALIBRATION).labels.tolist()
-        return people, log_likelihood_ratios(crops, tracklets, CALIBRATION)[0, 1]
+        means = mean_vectors(crops, tracklets)
+        scenes = measure_scenes(means, tracklets, CALIBRATION)
+        (first_ratio,), _ = compare_in_order(means, tracklets, scenes, CALIBRATION)
+        return people, first_ratio
 
     assert ratio("east", 5.0) == ([0, 1], -IMPOSSIBLE)
     for camera, start in [("west", 5.0), ("east", 9.5), ("east", 60.0), (None, 5.0)]:

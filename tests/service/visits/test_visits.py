@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from service.search.calibration import GalleryCalibrations
+from service.visits import visits
 from tests.outside import problem
 from tests.service.conftest import files
 
@@ -82,12 +83,17 @@ class Passages:
         return self.served.read(f"/v1/galleries/{self.gallery}/{path}", **asked)
 
 
+@pytest.fixture(scope="module")
+def served(served_here):
+    return served_here
+
+
 @pytest.fixture
 def passages(served, gallery, images):
     return Passages(served, gallery, images[0])
 
 
-def spans(visits):
+def spans(found):
     """Return camera, minutes since the morning and number of crops of visits."""
     return [
         (
@@ -95,7 +101,7 @@ def spans(visits):
             (datetime.fromisoformat(visit["first_seen"]) - MORNING).total_seconds() // 60,
             visit["crops"],
         )
-        for visit in visits
+        for visit in found
     ]
 
 
@@ -209,6 +215,39 @@ def test_a_person_whose_name_ends_like_the_path_of_visits_is_told_from_them(pass
     assert passages.read("identities/Bob")["crops"] == 3
 
 
+def test_a_long_track_hides_no_later_visit_and_what_is_left_out_of_it_is_said(
+    passages, monkeypatch
+):
+    ann, bob, *_ = passages.people
+    # A camera has one track for everybody, longer than what is read of all tracks.
+    for minute in range(6):
+        passages.pass_by(bob, "all", minute, camera="door", identity="Bob")
+    passages.pass_by(ann, "all", 20, camera="door", identity="Ann")
+    for number in range(3):
+        camera = f"west {number}"
+        passages.pass_by(ann, f"{number}", 40 + 10 * number, camera=camera, identity="Ann")
+    # Her twelve crops, and one of his, are results.
+    whole = passages.asked(ann, top_k=13)
+    assert whole["incomplete"] == []
+    monkeypatch.setattr(visits, "MOST_CROPS", 15)
+    answer = passages.asked(ann, top_k=13)
+    cameras = ["west 2", "west 1", "west 0", "door"]
+    assert [visit["camera"] for visit in whole["results"]] == cameras
+    assert spans(answer["results"]) == spans(whole["results"])
+    assert answer["incomplete"] == [passages.gallery]
+
+
+def test_the_best_tracks_are_judged_and_a_gallery_with_more_of_them_is_named(passages, monkeypatch):
+    ann, *_ = passages.people
+    for number, noise in enumerate((0.3, 0.0, 0.2)):
+        passages.pass_by(ann, f"{number}", 20 * number, noise=noise)
+    assert [visit["tracks"] for visit in passages.asked(ann)["results"]] == [["2"], ["1"], ["0"]]
+    monkeypatch.setattr(visits, "MOST_TRACKLETS", 2)
+    answer = passages.asked(ann)
+    assert [visit["tracks"] for visit in answer["results"]] == [["2"], ["1"]]
+    assert answer["incomplete"] == [passages.gallery]
+
+
 def test_a_named_person_has_a_day_of_visits_with_gaps_and_links(passages):
     ann, bob, *_ = passages.people
     passages.pass_by(ann, "1", 0, identity="Ann/1")
@@ -246,9 +285,9 @@ def test_a_group_keeps_its_id_until_other_crops_are_joined(passages):
     assert all(0.5 < group["probability"] <= 1.0 for group in groups)
     assert passages.grouped()["results"] == groups
     group_id = groups[0]["group_id"]
-    visits = passages.read(f"groups/{group_id}/visits")["results"]
-    assert spans(visits) == [("east", 0, 3), ("west", 30, 3)]
-    assert {visit["group_id"] for visit in visits} == {group_id}
+    seen = passages.read(f"groups/{group_id}/visits")["results"]
+    assert spans(seen) == [("east", 0, 3), ("west", 30, 3)]
+    assert {visit["group_id"] for visit in seen} == {group_id}
     assert passages.asked(ann)["results"][0]["group_id"] == group_id
     passages.pass_by(ann, "4", 60)
     assert group_id not in {group["group_id"] for group in passages.grouped()["results"]}
