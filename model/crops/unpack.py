@@ -7,13 +7,12 @@ import errno
 import functools
 import io
 import re
-import shutil
 import struct
 import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from model.crops.names import (
@@ -92,6 +91,23 @@ class UnpackLimits:
     max_entries: int = 1_001_000
 
 
+@dataclass
+class UnpackProgress:
+    """How far an archive is unpacked.
+
+    Attributes:
+        entries: number of the first entries of its list that are done.
+        unpacked_bytes: size of those that were written.
+        folders: number of folders that were made for them.
+        left_out: those that could not be unpacked.
+    """
+
+    entries: int = 0
+    unpacked_bytes: int = 0
+    folders: int = 0
+    left_out: list[LeftOut] = field(default_factory=list)
+
+
 class DiskFull(InputProblem):
     """The disk has no room for the content of an archive."""
 
@@ -138,6 +154,8 @@ def unpack_crops(
     limits: UnpackLimits,
     ignored: Ignored,
     between: Callable[[], object] = lambda: None,
+    amid: Callable[[], object] = lambda: None,
+    progress: UnpackProgress | None = None,
 ) -> list[LeftOut]:
     """Unpack images, CSV files and the other files of an export from a zip, as regular files.
 
@@ -146,7 +164,10 @@ def unpack_crops(
     Args:
         into: an existing folder.
         ignored: collects files of other kinds, and hidden ones.
-        between: called before each entry.
+        between: is called before each entry; after an error that it raises, another call with the
+            same `progress` goes on with that entry.
+        amid: is called before each MiB that is written; an entry that it ends leaves no file.
+        progress: that of earlier calls, which this one continues; None begins with the first entry.
 
     Returns:
         The entries that were left out.
@@ -155,25 +176,27 @@ def unpack_crops(
         InputProblem: the file is no zip, is damaged, or exceeds `max_bytes` or `max_entries`.
         DiskFull: the disk is full; the entries that were written stay.
     """
-    left_out: list[LeftOut] = []
-    allowed = limits.max_bytes
+    progress = progress or UnpackProgress()
+    left_out = progress.left_out
+    done = progress.entries
     try:
         with (
             BoundedReads(io.FileIO(archive), MAX_DIRECTORY_BYTES) as file,
             zipfile.ZipFile(file) as packed,
         ):
             entries = packed.infolist()
-            count = len(entries)
-            for entry in entries:
-                if count > limits.max_entries:
+            for number, entry in enumerate(entries):
+                if len(entries) + progress.folders > limits.max_entries:
                     raise InputProblem(
                         f"the archive has over {limits.max_entries:,} files and folders; pack "
                         "fewer into one"
                     )
-                between()
+                if number >= done:
+                    progress.entries = number
+                    between()
                 clear_name = _name_of(entry)
                 name = (clear_name or entry.filename).replace("\\", "/")
-                if name.endswith("/") or not _is_wanted(name, ignored):
+                if name.endswith("/") or not _is_wanted(name, ignored) or number < done:
                     continue
                 path = PurePosixPath(name)
                 try:
@@ -181,14 +204,14 @@ def unpack_crops(
                         raise _Unfit(UNCLEAR_NAME)
                     most_bytes = limits.max_image_bytes if is_image_name(name) else None
                     place = into / _checked(path, entry, most_bytes)
-                    count += sum(not folder.exists() for folder in place.parents)
-                    if entry.file_size > allowed:
+                    progress.folders += sum(not folder.exists() for folder in place.parents)
+                    if progress.unpacked_bytes + entry.file_size > limits.max_bytes:
                         raise InputProblem(
                             "the archive unpacks to more bytes than are allowed; pack fewer images "
                             "into one"
                         )
-                    _unpack(packed, entry, place)
-                    allowed -= entry.file_size
+                    _unpack(packed, entry, place, amid)
+                    progress.unpacked_bytes += entry.file_size
                 except _Unfit as unfit:
                     _keep_folder(into, path)
                     left_out.append(LeftOut(shown(name), str(unfit)))
@@ -293,13 +316,18 @@ def _keep_folder(into: Path, path: PurePosixPath) -> None:
             (into / path.parts[0]).mkdir(exist_ok=True)
 
 
-def _unpack(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, place: Path) -> None:
+def _unpack(
+    packed: zipfile.ZipFile, entry: zipfile.ZipInfo, place: Path, amid: Callable[[], object]
+) -> None:
     """Write an entry with the folders it lies in, or raise `_Unfit` and leave no file."""
     with packed.open(entry) as content:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             with place.open("xb") as file:
-                shutil.copyfileobj(content, file, CHUNK)
+                amid()
+                while part := content.read(CHUNK):
+                    file.write(part)
+                    amid()
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
             raise _Unfit("another entry has the same name; rename one of them") from error
         except BaseException as error:

@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
+
 from model.crops.folder import CropFolder, packed_root
 from model.crops.hash_set import HashSet
 from model.crops.manifest import CropFile
 from model.crops.names import EXPORT_FILES, Ignored, LeftOut, shown
-from model.crops.unpack import FULL, DiskFull, UnpackLimits, unpack_crops
+from model.crops.unpack import FULL, DiskFull, UnpackLimits, UnpackProgress, unpack_crops
 from model.feature_file import COLUMNS, is_feature_file, read_sent
 from model.problems import InputProblem
 from service.errors import InvalidField, StorageFailed
@@ -26,6 +28,7 @@ from service.jobs.export_files import (
     read_description,
 )
 from service.jobs.import_folder import locate_manifest, mounted_folder
+from service.jobs.runner import TurnOver
 from service.ops import data_directory
 from service.ops.data_directory import failpoint
 from service.record.jobs import Job
@@ -35,6 +38,11 @@ from service.store.export_rows import ExportDescription
 
 # A batch has more crops if they need no image.
 VECTORS_PER_BATCH = 256
+# A batch has fewer crops if their images have more bytes than these together.
+BYTES_PER_BATCH = 16 * data_directory.MEBIBYTE
+# The file of an import that says how far its archive is unpacked. It exists between its turns.
+PROGRESS_FILE = "unpacked"
+PROGRESS = TypeAdapter(UnpackProgress)
 # Labels of a crop in a feature file, in the order of `COLUMNS`.
 ROW_LABELS = ("external_id", "identity", "camera", "captured_at")
 
@@ -106,7 +114,11 @@ class ImportContent:
 
 
 def read_import(
-    settings: Settings, job: Job, spool: Path, between: Callable[[], None]
+    settings: Settings,
+    job: Job,
+    spool: Path,
+    between: Callable[[], None],
+    require_turn: Callable[[], None] = lambda: None,
 ) -> ImportContent:
     """Check the images and labels of an import, or its vectors; blocks.
 
@@ -114,9 +126,12 @@ def read_import(
 
     Args:
         between: called between the steps; see `make_check` in runner.py.
+        require_turn: called between the entries of an archive that is unpacked; see
+            `make_turn_check` in runner.py.
 
     Raises:
         Cancelled: the job was cancelled, or its gallery deleted.
+        TurnOver: another call goes on with the unpacking where this one has ended.
         ServiceStopping: the process stops.
         InputProblem: the import cannot be used.
     """
@@ -134,7 +149,7 @@ def read_import(
         return _read_vectors(settings.max_body_bytes, archive, folder, job.parameters, between)
     left_out: list[LeftOut] = []
     if not is_checked:
-        left_out = _unpack(settings, archive, folder, ignored, between)
+        left_out = _unpack(settings, spool, folder, ignored, between, require_turn)
     root = packed_root(folder)
     content = _read_folder(folder, root, job.parameters, is_checked, ignored, between)
     return replace(content, left_out=left_out)
@@ -170,25 +185,38 @@ def _read_vectors(
 
 def _unpack(
     settings: Settings,
-    archive: Path,
+    spool: Path,
     folder: Path,
     ignored: Ignored,
     between: Callable[[], None],
+    require_turn: Callable[[], None],
 ) -> list[LeftOut]:
-    # A crop from an earlier attempt does not count until the job has progress.
-    if folder.exists():
+    progress = _read_progress(spool)
+    # Of an attempt that was broken off amid an entry, nobody knows what is whole.
+    if progress is None and folder.exists():
         data_directory.remove_folder(folder)
+    progress = progress or UnpackProgress()
     limits = UnpackLimits(settings.max_import_bytes, settings.max_image_bytes)
 
     def before_entry() -> None:
         between()
+        require_turn()
+
+    def amid() -> None:
+        between()
         data_directory.require_free_disk(settings)
 
+    archive = spool / "archive"
     try:
-        folder.mkdir(parents=True)
-        left_out = unpack_crops(archive, folder, limits, ignored, before_entry)
+        folder.mkdir(parents=True, exist_ok=True)
+        left_out = unpack_crops(archive, folder, limits, ignored, before_entry, amid, progress)
         # Once progress is saved, the folder must be complete even after a power cut.
         data_directory.sync_disk(folder)
+    except TurnOver:
+        # The same holds for the entries that the next turn leaves out.
+        data_directory.sync_disk(folder)
+        (spool / PROGRESS_FILE).write_bytes(PROGRESS.dump_json(progress))
+        raise
     except (DiskFull, OSError) as error:
         if isinstance(error, OSError) and error.errno not in FULL:
             raise
@@ -199,6 +227,18 @@ def _unpack(
             raise InvalidField(f"archive: {file.name}: {file.reason}; download the export again")
     failpoint("import.unpacked")
     return left_out
+
+
+def _read_progress(spool: Path) -> UnpackProgress | None:
+    """Return how far an archive was unpacked when its turn was over, once; None if it was not."""
+    file = spool / PROGRESS_FILE
+    try:
+        progress = PROGRESS.validate_json(file.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+    file.unlink()
+    data_directory.sync(spool)
+    return progress
 
 
 def _read_folder(
@@ -296,11 +336,23 @@ def read_batches(
 
 
 def _read_batch(items: Iterator[NumberedItem], most_images: int) -> list[NumberedItem]:
-    batch = []
+    batch: list[NumberedItem] = []
     images = 0
+    image_bytes = 0
     for position, item in items:
         batch.append((position, item))
-        images += item.path is not None
-        if images == most_images or len(batch) == VECTORS_PER_BATCH:
+        if item.path is not None:
+            images += 1
+            image_bytes += _measure(item.path)
+        is_full = images == most_images or image_bytes >= BYTES_PER_BATCH
+        if is_full or len(batch) == VECTORS_PER_BATCH:
             break
     return batch
+
+
+def _measure(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        # What is wrong with the file is said when it is read.
+        return 0

@@ -130,6 +130,7 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
     Raises:
         InputProblem: the archive or manifest is unusable, or the folder has lost images.
     """
+    began = time.monotonic()
     counts = Counter({**dict.fromkeys(COUNTS, 0), **job.progress})
     content = await _read_content(runtime, job, counts)
     unchecked: str | None = None
@@ -151,7 +152,6 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
         counts["total"] - counts["done"],
     )
     size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
-    began = time.monotonic()
     # The order of batches determines which crops a track keeps, and one thread at a time may use
     # the deletions.
     is_ordered = job.parameters.get("keep_best") or deletions
@@ -185,9 +185,11 @@ async def run_import(runtime: Runtime, gallery: Gallery, job: Job) -> str | None
 
 async def _read_content(runtime: Runtime, job: Job, counts: Counter[str]) -> ImportContent:
     spool = runtime.settings.data_dir / IMPORTS / job.job_id
-    between = runner.make_check(runtime.record.jobs, runtime.galleries, job)
+    jobs = runtime.record.jobs
+    between = runner.make_check(jobs, runtime.galleries, job)
+    require_turn = runner.make_turn_check(jobs, job)
     content = await runtime.sections.run(
-        runtime.pools.imports.run(read_import, runtime.settings, job, spool, between)
+        runtime.pools.imports.run(read_import, runtime.settings, job, spool, between, require_turn)
     )
     left_out = content.left_out
     if not job.progress:
@@ -230,7 +232,9 @@ async def _enroll_batch(
     added = Counter(done=len(batch))
     problems: list[JobProblem] = []
     # The name ensures that the batch is enrolled once even if the process dies before saving it.
-    name: str | None = f"import:{job.job_id}:{batch[0][0]}"
+    first, _ = batch[0]
+    last, _ = batch[-1]
+    name: str | None = f"import:{job.job_id}:{first}-{last}"
     if deletions is not None:
         # The ids of the crops ensure that.
         name = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 
 from gmn_client.models import JobProblem
@@ -11,7 +12,8 @@ from model.wording import counted
 from service.engine.device import EmbeddedImage
 from service.errors import GalleryConflict, ServiceError
 from service.gallery.gallery import Gallery
-from service.jobs.runner import RETRYABLE, create_job, save_job, wait_while_busy
+from service.jobs.import_files import BYTES_PER_BATCH
+from service.jobs.runner import RETRYABLE, create_job, save_job, wait_while_busy, yield_turn
 from service.ops.data_directory import failpoint
 from service.record.jobs import Job
 from service.record.values import StoredCrop
@@ -50,6 +52,7 @@ async def begin_reindex(runtime: Runtime, gallery: Gallery, key_id: str) -> Job:
 
 async def run_reindex(runtime: Runtime, gallery: Gallery, job: Job) -> str | None:
     """Embed crops that have no new vector, then switch; raise `GalleryConflict`."""
+    began = time.monotonic()
     store = runtime.record
     newest = runtime.model.embedder
     if not gallery.outdated:
@@ -64,7 +67,7 @@ async def run_reindex(runtime: Runtime, gallery: Gallery, job: Job) -> str | Non
             # Start again in each round, because a restore drops the staged vectors.
             await runtime.galleries.write(store.staged.begin, gallery.gallery_id, newest)
             failpoint("reindex.begun")
-            await _embed_missing(runtime, gallery, job)
+            await _embed_missing(runtime, gallery, job, began)
             switched = runtime.galleries.change("reindex", gallery, store.staged.switch)
             if await switched is not None:
                 return None
@@ -77,8 +80,16 @@ async def run_reindex(runtime: Runtime, gallery: Gallery, job: Job) -> str | Non
             await runtime.galleries.write(store.staged.begin, gallery.gallery_id, None)
 
 
-async def _embed_missing(runtime: Runtime, gallery: Gallery, job: Job) -> None:
-    """Embed crops that have no vector of the newest model; raise `GalleryConflict` on failures."""
+async def _embed_missing(runtime: Runtime, gallery: Gallery, job: Job, began: float) -> None:
+    """Embed crops that have no vector of the newest model.
+
+    Args:
+        began: beginning of the turn, by `time.monotonic`.
+
+    Raises:
+        GalleryConflict: some cannot be embedded.
+        TurnOver: the next turn embeds the others.
+    """
     staged = runtime.record.staged
     gallery_id = gallery.gallery_id
     size = min(CROPS_PER_BATCH, runtime.settings.max_images_per_request)
@@ -96,6 +107,7 @@ async def _embed_missing(runtime: Runtime, gallery: Gallery, job: Job) -> None:
         done = entry.staged_crops if entry else 0
         counts = {"total": max(done, gallery.crops), "done": done, "refused": failed}
         await save_job(runtime, job, counts, problems)
+        await yield_turn(runtime, job, began)
     if failed:
         raise GalleryConflict(
             f"{counted(failed, 'crop')} could not be embedded, "
@@ -121,6 +133,20 @@ async def _embed(
         problem = JobProblem(position=crop.slot, source=crop.crop_id, code=code, detail=detail)
         problems.append(problem)
 
+    async def embed() -> list[EmbeddedImage | CropProblem]:
+        pipeline = runtime.model.pipeline
+        files = [content for _, content in images]
+        async with runtime.admission.admit(pipeline.cost(files)):
+            return await pipeline.embed(files)
+
+    async def embed_images() -> None:
+        for (crop, _), outcome in zip(images, await wait_while_busy(embed), strict=True):
+            if isinstance(outcome, EmbeddedImage):
+                vectors[crop.slot] = outcome.vector
+            else:
+                refuse(crop, outcome.code, outcome.detail)
+        images.clear()
+
     for crop in crops:
         try:
             picture = await runtime.pictures.read(gallery.gallery_id, crop)
@@ -132,20 +158,11 @@ async def _embed(
         by_slot = runtime.record.crops.by_slot
         if picture is not None:
             images.append((crop, picture.content))
+            if sum(len(content) for _, content in images) >= BYTES_PER_BATCH:
+                await embed_images()
         # A crop deleted in the meantime has no picture either, which is not a problem.
         elif await runtime.galleries.read(by_slot, gallery.gallery_id, [crop.slot]):
             missing = "was not kept" if crop.content_type is None else "is missing"
             refuse(crop, "unknown_picture", f"its picture {missing}")
-
-    async def embed() -> list[EmbeddedImage | CropProblem]:
-        pipeline = runtime.model.pipeline
-        files = [content for _, content in images]
-        async with runtime.admission.admit(pipeline.cost(files)):
-            return await pipeline.embed(files)
-
-    for (crop, _), outcome in zip(images, await wait_while_busy(embed), strict=True):
-        if isinstance(outcome, EmbeddedImage):
-            vectors[crop.slot] = outcome.vector
-        else:
-            refuse(crop, outcome.code, outcome.detail)
+    await embed_images()
     return vectors, problems

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from gmn_client.models import ImportedCrops
 from service.errors import JobUnfinished, UnknownJob
 from service.gallery.changes import AuditEntry
 from service.gallery.gallery import Gallery
 from service.gallery.registry import GalleryRegistry
-from service.jobs.runner import create_job, save_job
+from service.jobs.runner import create_job, save_job, yield_turn
 from service.record.jobs import Job, Jobs
 from service.record.values import CropsChange
 from service.runtime import Runtime
@@ -50,6 +52,7 @@ async def begin_removal(runtime: Runtime, gallery: Gallery, job_id: str, key_id:
 
 
 async def run_removal(runtime: Runtime, gallery: Gallery, job: Job) -> str | None:
+    began = time.monotonic()
     job_id = job.parameters["import"]
     done = job.progress.get("done", 0)
     total = done + (await count_imported(runtime, gallery, job_id)).crops
@@ -62,6 +65,7 @@ async def run_removal(runtime: Runtime, gallery: Gallery, job: Job) -> str | Non
     while removed := (await runtime.crop_deletions.delete(gallery, entry, remove)).count:
         done += removed
         await save_job(runtime, job, {"total": max(done, total), "done": done})
+        await yield_turn(runtime, job, began)
     # Somebody may have deleted some of the crops in the meantime.
     await save_job(runtime, job, {"total": done, "done": done})
     return None

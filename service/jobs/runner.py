@@ -33,6 +33,7 @@ from service.ops.audit import act_as
 from service.ops.critical_sections import repeat_alone
 from service.ops.data_directory import IMPORTS, failpoint
 from service.ops.locks import FileWorkLock
+from service.ops.memory import return_free_memory
 from service.ops.shared import SharedRedis
 from service.ops.threads import heartbeat
 from service.record.jobs import Job, Jobs
@@ -44,12 +45,12 @@ log = logging.getLogger(__name__)
 IDLE_SECONDS = 1.0
 # Pause after an interruption: a full disk or the record may need some time.
 RETRY_SECONDS = 5.0
-# After this time an import yields to a waiting job of another key.
+# After this time an import, a reindex or a removal yields to a waiting job of another key.
 TURN_SECONDS = 5.0
 # Pause before a call that found the queue or the device full is repeated.
 BUSY_SECONDS = 0.05
-# Interval at which long work looks in the record for its cancellation.
-CANCELLED_WITHIN_SECONDS = 0.25
+# Interval at which long work looks in the record for its cancellation and for waiting jobs.
+LOOK_WITHIN_SECONDS = 0.25
 Result = TypeVar("Result")
 
 DoJob = Callable[[Runtime, Gallery, Job], Awaitable[str | None]]
@@ -61,7 +62,7 @@ class Cancelled(Exception):
 
 
 class TurnOver(Exception):
-    """An import yields to a job of another key and continues in its next turn."""
+    """A job yields to one of another key and continues in its next turn."""
 
 
 # After one of these errors a job keeps its files, and this or another process resumes it.
@@ -196,6 +197,8 @@ async def _run_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob], worker: st
                 except TurnOver:
                     await save_job(runtime, job, state="queued")
                 del turns[job.job_id]
+                # What large pictures have taken lies between what remains.
+                await runtime.pools.files.run(return_free_memory)
                 continue
         except (ServiceError, Cancelled) as error:
             # Omit the message, which may name a file of the import.
@@ -264,15 +267,42 @@ async def remove_files(runtime: Runtime, job_id: str) -> None:
     failpoint("job.files-removed")
 
 
-async def yield_turn(runtime: Runtime, job: Job, began: float) -> None:
-    """Raise `TurnOver` if an import began its turn some time ago and one of another key waits.
+def require_turn(jobs: Jobs, job: Job, began: float) -> None:
+    """Raise `TurnOver` if a job began its turn some time ago and one of another key waits; blocks.
 
     Args:
         began: by `time.monotonic`.
     """
-    is_over = time.monotonic() - began > TURN_SECONDS
-    if is_over and await runtime.galleries.read(runtime.record.jobs.others_wait, job):
+    if time.monotonic() - began > TURN_SECONDS and jobs.others_wait(job):
         raise TurnOver
+
+
+async def yield_turn(runtime: Runtime, job: Job, began: float) -> None:
+    """Call `require_turn` between the steps of a job."""
+    if time.monotonic() - began > TURN_SECONDS:
+        await runtime.galleries.read(require_turn, runtime.record.jobs, job, began)
+
+
+def make_turn_check(jobs: Jobs, job: Job) -> Callable[[], None]:
+    """Return a function to be called between the steps of a job on a thread of its own.
+
+    It raises `TurnOver` as `require_turn` does. The turn begins with the first call, so that each
+    turn gets further however long its preparation takes.
+    """
+    began: float | None = None
+    looked_at = 0.0
+
+    def require() -> None:
+        nonlocal began, looked_at
+        now = time.monotonic()
+        if began is None:
+            began = now
+        if now - looked_at > LOOK_WITHIN_SECONDS:
+            looked_at = now
+            with contextlib.suppress(RecordUnavailable):
+                require_turn(jobs, job, began)
+
+    return require
 
 
 def make_check(jobs: Jobs, galleries: GalleryRegistry, job: Job) -> Callable[[], None]:
@@ -285,7 +315,7 @@ def make_check(jobs: Jobs, galleries: GalleryRegistry, job: Job) -> Callable[[],
     def between() -> None:
         nonlocal checked_at
         heartbeat()
-        if time.monotonic() - checked_at > CANCELLED_WITHIN_SECONDS:
+        if time.monotonic() - checked_at > LOOK_WITHIN_SECONDS:
             with contextlib.suppress(RecordUnavailable):
                 current = jobs.get(job.job_id)
                 if current is None or current.cancelling:

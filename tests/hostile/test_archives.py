@@ -1,5 +1,6 @@
 """Hostile archives: good files are unpacked, others are named, and none is written elsewhere."""
 
+import contextlib
 import json
 import resource
 import struct
@@ -12,7 +13,7 @@ import pytest
 
 from model.crops.folder import packed_root
 from model.crops.names import Ignored
-from model.crops.unpack import UnpackLimits, unpack_crops
+from model.crops.unpack import UnpackLimits, UnpackProgress, unpack_crops
 from model.problems import InputProblem
 from tests.hostile import archives
 from tests.hostile.archives import GOOD, zip_of
@@ -49,6 +50,40 @@ def unpack(tmp_path):
 def came(unpack):
     """Return whether every good image did, as it is."""
     return all((unpack.into / name).read_bytes() == content for name, content in GOOD.items())
+
+
+class TurnIsOver(Exception):
+    pass
+
+
+@pytest.mark.parametrize("entries_per_call", [1, 4])
+def test_an_archive_that_is_unpacked_by_several_calls_gives_what_one_call_gives(
+    tmp_path, entries_per_call
+):
+    archive = tmp_path / "archive"
+    archive.write_bytes(zip_of({**GOOD, "../out.jpg": b"x", "notes.txt": b"x", "last.jpg": b"x"}))
+
+    def unpack_by_calls(into, most):
+        into.mkdir()
+        progress = UnpackProgress()
+        while True:
+            ignored = Ignored()
+            left = most
+
+            def between():
+                nonlocal left
+                if left == 0:
+                    raise TurnIsOver
+                left -= 1
+
+            with contextlib.suppress(TurnIsOver):
+                left_out = unpack_crops(archive, into, LIMITS, ignored, between, progress=progress)
+                files = {path.name: path.read_bytes() for path in into.rglob("*.*")}
+                return files, left_out, ignored.lines(), progress.unpacked_bytes
+
+    whole = unpack_by_calls(tmp_path / "whole", 1000)
+    assert "last.jpg" in whole[0]
+    assert unpack_by_calls(tmp_path / "parts", entries_per_call) == whole
 
 
 @pytest.mark.parametrize("name", archives.BESIDE.values(), ids=archives.BESIDE)

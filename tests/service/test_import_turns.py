@@ -7,13 +7,33 @@ import socket
 import pytest
 
 from service.http.limits import MOST_STREAMS
+from service.jobs import import_files
+from service.jobs.import_files import ImportItem, read_batches
 from service.record.jobs import MOST_IMPORTS
+from service.record.values import CropLabels
 from tests.conftest import draw_crop
 from tests.outside import bearer, zip_of
+from tests.service.conftest import START
 from tests.service.http.conftest import make_key
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
+
+
+# Each entry takes a while and writes its name into a file, and a turn is short.
+SLOW_UNPACKING = """
+import time
+from model.crops import unpack
+from service.jobs import runner
+runner.TURN_SECONDS = 0.5
+unpack_one = unpack._unpack
+def unpack_slowly(packed, entry, *given):
+    time.sleep(0.03)
+    with open({names!r}, "a") as names:
+        names.write(entry.filename + "\\n")
+    return unpack_one(packed, entry, *given)
+unpack._unpack = unpack_slowly
+"""
 
 
 def pictures(numbers):
@@ -65,6 +85,27 @@ def test_the_import_of_another_key_does_not_wait_for_a_long_one(two_galleries):
 
 
 @pytest.mark.promise("import-turns")
+def test_the_import_of_another_key_does_not_wait_until_an_archive_is_unpacked(
+    two_galleries, tmp_path
+):
+    names = tmp_path / "names"
+    served, one, two = two_galleries(program=SLOW_UNPACKING.format(names=str(names)) + START)
+    entries = {f"Ann/{number}.png": b"no image" for number in range(200)}
+    entries |= {"Ann/notes.txt": b"", "Ann/last.png": draw_crop(1, 0, 0)}
+    entries["../out.png"] = b"leads out"
+    long = begun(served, one, "one", entries)
+    eventually(names.exists)
+    short = begun(served, two, "two", pictures([2]))
+    assert served.ended_job(short)["progress"]["landed"] == 1
+    # The archive is not unpacked yet, and goes on where it was.
+    assert served.job(long["job_id"])["progress"] == {}
+    progress = served.ended_job(long)["progress"]
+    assert (progress["landed"], progress["refused"], progress["ignored"]) == (1, 201, 1)
+    unpacked = [name for name in names.read_text().splitlines() if name.startswith("Ann/")]
+    assert len(unpacked) == len(set(unpacked)) == 201
+
+
+@pytest.mark.promise("import-turns")
 def test_an_archive_of_many_files_is_cancelled_while_it_is_unpacked(two_galleries, tmp_path):
     served, one, _ = two_galleries()
     job = begun(served, one, "one", {f"{number:x}.jpg": b"x" for number in range(60_000)})
@@ -93,6 +134,24 @@ def test_pictures_of_a_waiting_import_go_when_it_is_cancelled_or_its_gallery_del
     assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
     assert served.http.delete("/v1/galleries/two").status_code == 200
     assert [folder.exists() for folder in folders] == [False, False]
+
+
+def test_the_images_that_an_import_reads_at_once_have_few_bytes_or_are_few(tmp_path, monkeypatch):
+    monkeypatch.setattr(import_files, "BYTES_PER_BATCH", 1000)
+    paths = []
+    for number, size in enumerate([400, 400, 400, 5000, 10, 10, 10, 10, 2000]):
+        paths.append(tmp_path / f"{number}.png")
+        paths[-1].write_bytes(bytes(size))
+    paths.append(tmp_path / "missing.png")
+    items = enumerate(ImportItem(path, CropLabels()) for path in paths)
+    batches = read_batches(items, most_images=4, count=4)
+    assert [[number for number, _ in batch] for batch in batches] == [
+        [0, 1, 2],
+        [3],
+        [4, 5, 6, 7],
+        [8],
+    ]
+    assert [number for number, _ in items] == [9]
 
 
 @pytest.mark.promise("shares")
