@@ -29,7 +29,7 @@ from service.jobs.imports import run_import
 from service.jobs.reindex import run_reindex
 from service.jobs.removals import run_removal
 from service.jobs.runner import DoJob, work_on_jobs, work_on_jobs_of_machine
-from service.ops.critical_sections import attempt, repeat, repeat_alone
+from service.ops.critical_sections import attempt, log_failure, repeat, repeat_alone
 from service.ops.data_directory import hold_reserve
 from service.ops.locks import FileWorkLock
 from service.ops.threads import STOPPED, HealthCheck, Heartbeat, Watchdog, heartbeat
@@ -63,6 +63,9 @@ REDIS_PAUSE_SECONDS = 2.0
 # A log that another process was reading during a deletion is emptied this soon after the read,
 # and a process that stands still and keeps others from writing is noticed within seconds.
 TEND_PAUSE_SECONDS = 1.0
+# Interval at which the space for deletions is taken again, and the pause after a failure.
+RESERVE_PAUSE_SECONDS = 0.5
+RESERVE_REST_SECONDS = 60.0
 # A large record is checked in the background, piece by piece, with a pause after each.
 CHECK_PAUSE_SECONDS = 0.05
 BACKUP_POLL_SECONDS = 10.0
@@ -115,7 +118,6 @@ async def maintain_data_directory(runtime: Runtime) -> None:
         await attempt(f"exports of gallery {gallery.name}", expire)
     run = runtime.pools.files.run
     await attempt("log of deletions", run(record.database.trim_deletions))
-    await attempt("space for deletions", run(hold_reserve, runtime.settings))
     remove_unneeded = remove_unneeded_files(record, runtime.settings.data_dir, runtime.pools.files)
     await attempt("unneeded files", remove_unneeded)
 
@@ -173,6 +175,7 @@ async def background_work(runtime: Runtime) -> AsyncIterator[None]:
             settings.housekeeping_seconds,
             lambda: maintain_data_directory(runtime),
         ),
+        "space for deletions": _keep_reserve(runtime),
         "calibration": runtime.fitter.refit_calibrations(),
         "gallery fits": runtime.fitter.fit_galleries(),
         "centring": runtime.centring.keep_centred(),
@@ -230,6 +233,19 @@ def _start_watched(
 async def _tend_record(record: Record, galleries: GalleryRegistry) -> None:
     tend = galleries.read(record.database.tend)
     await attempt("emptying of the log", tend)
+
+
+async def _keep_reserve(runtime: Runtime) -> None:
+    """Take the space for deletions again as soon as a full disk has room."""
+    while True:
+        await asyncio.sleep(RESERVE_PAUSE_SECONDS)
+        is_writable = False
+        try:
+            is_writable = await runtime.pools.files.run(hold_reserve, runtime.settings)
+        except Exception as error:
+            log_failure("space for deletions", error)
+        if not is_writable:
+            await asyncio.sleep(RESERVE_REST_SECONDS)
 
 
 async def check_record(runtime: Runtime) -> None:

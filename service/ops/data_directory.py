@@ -37,8 +37,7 @@ UNFINISHED = ".part"
 # Files unknown to the record are moved into a folder of this name beside them.
 STRAY = "stray"
 MEBIBYTE = 1024 * 1024
-# A file whose space is released for deletions when the disk is full, and the bytes released at
-# once: enough for the record's journal and the lines of the audit log.
+# A file whose space is released for deletions when the disk is full.
 RESERVE = "reserve"
 NETWORK_FILE_SYSTEMS = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs")
@@ -48,6 +47,7 @@ LOCKS = Path("/proc/locks")
 # The kernel escapes spaces and backslashes of mount points as octal numbers.
 ESCAPED = re.compile(r"\\(\d{3})")
 MAX_RESERVE_BYTES = 256 * MEBIBYTE
+# Enough for what a deletion writes to the record's journal and the audit log.
 DELETION_BYTES = 8 * MEBIBYTE
 log = logging.getLogger(__name__)
 
@@ -271,27 +271,39 @@ def left_for_deletions(data_dir: Path) -> int:
         ) from error
 
 
-def hold_reserve(settings: Settings) -> None:
-    """Reserve disk space for deletions, at most half of the free space, in a file."""
+def hold_reserve(settings: Settings) -> bool:
+    """Reserve disk space for deletions in a file, as far as others leave enough for a deletion.
+
+    Returns:
+        False if the file cannot be written, which is logged.
+    """
     path = settings.data_dir / RESERVE
     held = file_bytes(path)
     free = shutil.disk_usage(settings.data_dir).free
-    wanted = min(settings.reserved_disk_bytes // 2, MAX_RESERVE_BYTES, held + free // 2)
+    # A deletion under way may have been given what is free.
+    spare = min(free // 2, free - DELETION_BYTES)
+    wanted = min(settings.reserved_disk_bytes // 2, MAX_RESERVE_BYTES, held + spare)
     if wanted <= held:
-        return
+        return True
     try:
         with path.open("ab") as file:
             os.posix_fallocate(file.fileno(), 0, wanted)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            # Another program was faster.
+            return True
         log.warning("%s: no space could be reserved for deletions (%s)", path, error.strerror)
+        return False
+    return True
 
 
 def give_up_reserve(data_dir: Path) -> None:
-    """Release part of the reserve if the disk has too little room for a deletion; never raises."""
+    """Release as much of the reserve as the disk lacks for a deletion; never raises."""
     path = data_dir / RESERVE
     with contextlib.suppress(OSError):
-        if shutil.disk_usage(data_dir).free < DELETION_BYTES:
-            os.truncate(path, max(0, file_bytes(path) - DELETION_BYTES))
+        lacking = DELETION_BYTES - shutil.disk_usage(data_dir).free
+        if lacking > 0:
+            os.truncate(path, max(0, file_bytes(path) - lacking))
 
 
 def file_bytes(path: Path) -> int:

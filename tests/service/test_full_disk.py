@@ -112,6 +112,30 @@ def test_on_a_disk_that_others_filled_to_the_last_byte_deletions_and_revocations
         served.kill()
 
 
+@pytest.mark.promise("full-disk")
+def test_a_disk_that_is_filled_and_freed_again_and_again_refuses_no_deletion(
+    start, tmp_path, images
+):
+    with small_disk(tmp_path / "disk", 32) as disk:
+        served = start(data_dir=disk.path / "data", reserved_disk_bytes=RESERVED)
+        url = "/v1/galleries/default"
+        names = [f"person {number}" for number in range(5)]
+        ids = served.enrolled("default", *images[:20], identity=4 * names)
+        reserve = disk.path / "data" / "reserve"
+        refused = 0
+        for number, name in enumerate(names):
+            eventually(lambda: reserve.stat().st_size == RESERVED // 2)
+            disk.fill()
+            paths = [f"crops/{ids[number]}", f"crops/{ids[number + 5]}", f"identities/{name}"]
+            for path in paths:
+                refused += served.http.delete(f"{url}/{path}").status_code != 200
+            assert reserve.stat().st_size < RESERVED // 2
+            disk.free()
+        assert refused == 0
+        assert _held(served) == set()
+        served.kill()
+
+
 def test_searches_that_are_not_noted_go_on_where_the_disk_is_full(start, tmp_path, images):
     with small_disk(tmp_path / "disk", 14) as disk:
         settings = {"reserved_disk_bytes": RESERVED, "audit_queries": "false"}
