@@ -192,7 +192,7 @@ def _unpack(
     require_turn: Callable[[], None],
 ) -> list[LeftOut]:
     progress = _read_progress(spool)
-    # Of an attempt that was broken off amid an entry, nobody knows what is whole.
+    # An attempt that was broken off may have left a part of an entry.
     if progress is None and folder.exists():
         data_directory.remove_folder(folder)
     progress = progress or UnpackProgress()
@@ -354,5 +354,5 @@ def _measure(path: Path) -> int:
     try:
         return path.stat().st_size
     except (OSError, ValueError):
-        # What is wrong with the file is said when it is read.
+        # Reading the file says why it cannot be used.
         return 0

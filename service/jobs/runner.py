@@ -197,7 +197,7 @@ async def _run_jobs(runtime: Runtime, kinds: Mapping[JobKind, DoJob], worker: st
                 except TurnOver:
                     await save_job(runtime, job, state="queued")
                 del turns[job.job_id]
-                # What large pictures have taken lies between what remains.
+                # The C library keeps the memory that large pictures have taken.
                 await runtime.pools.files.run(return_free_memory)
                 continue
         except (ServiceError, Cancelled) as error:
