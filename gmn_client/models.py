@@ -456,7 +456,9 @@ class Ready(WireModel):
     `galleries` counts galleries by state. `index` is `unavailable` if the last search could not
     reach Milvus; searches are then answered with 503. `audit_log` is `unavailable` while searches
     are refused because they cannot be logged. `damaged_crops` were found damaged and are left out
-    of every answer; `record_problems` counts other damage of the record's file.
+    of every answer; `record_problems` counts other damage of the record's file. `watch_lists` is
+    `impaired` if an armed list is compared with nothing, or not as it should be; gmn doctor names
+    it.
     """
 
     status: Literal["ready"] = "ready"
@@ -464,6 +466,7 @@ class Ready(WireModel):
     record: RecordState
     index: Literal["ready", "unavailable"] = "ready"
     audit_log: Literal["ready", "unavailable"] = "ready"
+    watch_lists: Literal["ready", "impaired"] = "ready"
     damaged_crops: int = 0
     record_problems: int = 0
 
@@ -1494,15 +1497,17 @@ class WatchProposal(WireModel):
 class Watch(WireModel):
     """A gallery as a watch list: its state, its forecast, and its alarms so far.
 
-    `settings` is null if it was never armed. `why` says why it was disarmed, or why an armed list
-    is not compared with sightings. `promised` is the forecast at the time of arming, `forecast` the
-    current one. `alerts` counts the visits since `armed_at`, over `days`, at most `retention_days`;
-    `false_alarms` estimates the false ones per day from the share of reviewed alerts that were
-    rejected, and is null before a review. `trials` has the trial of an armed list at each camera
-    whose tracks it counts; all are over at `trial_until`. `thresholds` has its threshold at each of
-    these cameras; at others the threshold of `forecast` holds, or a stricter one at a camera from
-    which crops of the list come. `silent` is null if it was armed without silent people. From
-    `paused_at` on it is compared with nothing, until it is resumed.
+    `settings` is null if it was never armed. `compares` is true if the process that answers
+    compares sightings with it. `why` says why it was disarmed, or why an armed list is compared
+    with nothing or not as it should be, such as by its former thresholds. `promised` is the
+    forecast at the time of arming, `forecast` the current one. `alerts` counts the visits since
+    `armed_at`, over `days`, at most `retention_days`; `false_alarms` estimates the false ones per
+    day from the share of reviewed alerts that were rejected, and is null before a review. `trials`
+    has the trial of an armed list at each camera whose tracks it counts; all are over at
+    `trial_until`. `thresholds` has its threshold at each of these cameras; at others the threshold
+    of `forecast` holds, or a stricter one at a camera from which crops of the list come. `silent`
+    is null if it was armed without silent people. From `paused_at` on it is compared with nothing,
+    until it is resumed.
     """
 
     gallery: str
@@ -1512,6 +1517,7 @@ class Watch(WireModel):
     key_id: str | None = None
     disarmed_at: Moment | None = None
     paused_at: Moment | None = None
+    compares: bool = False
     why: str | None = None
     promised: Forecast | None = None
     forecast: Forecast | None = None

@@ -155,6 +155,7 @@ def _service(runtime: Runtime) -> Findings:
                 f"{counted(count, 'doubtful crop')} in gallery {gallery.name}: gmn doubtful "
                 f"--gallery {gallery.name} lists them",
             )
+    yield from _watch_lists(runtime)
     silent = galleries.writer_silent_seconds()
     text = counted(galleries.waiting_writes, "write waits", "writes wait")
     if silent > SLOW_SECONDS:
@@ -171,6 +172,16 @@ def _service(runtime: Runtime) -> Findings:
     if runtime.shared is not None and not runtime.shared.is_up:
         text = "Redis does not respond: each process counts its share of the rates, and there are"
         yield "warning", f"{text} no events; see GMN_REDIS_URL and its log"
+
+
+def _watch_lists(runtime: Runtime) -> Findings:
+    for gallery_id, held in runtime.watch.lists.find_impaired().items():
+        if gallery := runtime.galleries.by_id(gallery_id):
+            about = f"the watch list {gallery.name}"
+            if held.active is None:
+                yield "error", f"{about} is armed, and nothing is compared with it: {held.why}"
+            else:
+                yield "warning", f"{about} is not compared as it should be: {held.why}"
 
 
 def _describe_placement(galleries: GalleryRegistry, placement: DevicePlacement) -> str:

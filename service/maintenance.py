@@ -41,7 +41,7 @@ from service.store.exports import clear_exports, delete_expired_exports
 from service.visits import learned_times
 from service.visits.grouping import run_grouping
 from service.watch.camera_health import keep_cameras
-from service.watch.lists import keep_lists
+from service.watch.following import keep_lists
 from service.watch.sightings import keep_tracks
 from service.watch.webhooks import send_deliveries
 

@@ -150,6 +150,11 @@ class Metrics:
             "below zero its clock is slow, or its crops arrive late.",
             ("key_id", "camera"),
         )
+        self.watch_lists = gauge(
+            "gmn_watch_lists",
+            "Armed watch lists, by state: compared, impaired, not_compared, paused.",
+            ("state",),
+        )
         self.alerts = counter("gmn_alerts_total", "Alerts of watch lists.", ("kind",))
         for kind in get_args(AlertKind):
             self.alerts.labels(kind)

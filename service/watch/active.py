@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import math
 import re
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import get_args
+from typing import Literal, get_args
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -24,6 +26,7 @@ from service.watch.tables.armed_lists import watches_camera
 
 READY_WITHIN_SECONDS = 20.0
 SECONDS = re.compile(r"[0-9]{1,11}")
+ListState = Literal["compared", "impaired", "not_compared", "paused"]
 WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
 
 
@@ -37,6 +40,7 @@ class ActiveList:
         embedder: fingerprint of the embedder of their vectors.
         score_kind: identifies the scores, and so the traffic, that are comparable with the list's.
         silent: the people whose tracks raise no alert; None if it was armed without.
+        faults: in what it is not compared as it should be, each as a topic, a colon and a reason.
     """
 
     gallery: Gallery
@@ -48,6 +52,7 @@ class ActiveList:
     embedder: str
     score_kind: str
     silent: SilentGallery | None
+    faults: tuple[str, ...] = ()
 
     @property
     def crops(self) -> int:
@@ -86,8 +91,12 @@ class HeldList:
 
     Attributes:
         state: None if it has to be fitted again.
-        active: None if it could not be fitted, as `why` explains.
+        active: None if nothing is compared with it, as `why` explains.
+        why: reason for which it is not compared as it should be.
+        warnings: what its alerts tell once a day, each as a topic, a colon and a reason.
         due: earliest time of the next fit, by `time.monotonic`.
+        again: time from which it is fitted again even if its state stays.
+        warn_at: time of the next look whether its warnings have to be told again.
         tracks: number of tracks in the traffic for which it is known whether it has to be fitted.
         is_paused: it is compared with nothing.
     """
@@ -95,9 +104,19 @@ class HeldList:
     state: object
     active: ActiveList | None
     why: str | None = None
+    warnings: tuple[str, ...] = ()
     due: float = 0.0
+    again: float = math.inf
+    warn_at: float = 0.0
     tracks: int = -1
     is_paused: bool = False
+
+    def describe(self) -> ListState:
+        if self.active is None:
+            return "not_compared"
+        if self.why is not None:
+            return "impaired"
+        return "paused" if self.is_paused else "compared"
 
 
 class ArmedLists:
@@ -115,6 +134,14 @@ class ArmedLists:
     def announce(self) -> None:
         self.changed.set()
         self.changed = asyncio.Event()
+
+    def count_by_state(self) -> Counter[ListState]:
+        return Counter(held.describe() for held in self.held.values())
+
+    def find_impaired(self) -> dict[int, HeldList]:
+        """Return the lists that are compared with nothing, or not as they should be."""
+        # Another thread may ask.
+        return {number: held for number, held in dict(self.held).items() if held.why}
 
     def seen_by(self, caller: ApiKey) -> list[ActiveList]:
         lists = [held.active for held in self.held.values() if held.active and not held.is_paused]

@@ -1,25 +1,24 @@
-"""Arm lists, and fit their thresholds again in the background when their galleries change."""
+"""Arm lists, fit their thresholds, and write their alerts."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
+
 from gmn_client.models import WatchSettings
 from model.gallery_thresholds import artefact_thresholds
+from model.order_statistics import RANKS
 from model.problems import InputProblem
 from model.wording import counted
 from service.engine.networks import LoadedModel
-from service.errors import InvalidField, NeedsReindex, ServiceError
+from service.errors import InvalidField, ServiceError
 from service.gallery.gallery import Gallery
-from service.ops.audit import AuditLog
-from service.ops.critical_sections import attempt
+from service.ops.critical_sections import log_failure
 from service.ops.data_directory import failpoint
 from service.ops.metrics import Metrics
 from service.ops.shared import SharedRedis
@@ -27,71 +26,62 @@ from service.record.values import Sender
 from service.runtime import Runtime
 from service.search.leave_one_out import NamedCrops
 from service.watch.active import ActiveList, HeldList
-from service.watch.camera_thresholds import CameraThresholds, fit_cameras, growth_of, measure_growth
+from service.watch.camera_thresholds import CameraThresholds, fit_cameras
 from service.watch.forecast import make_forecast, rate_within
 from service.watch.scores import WatchList
-from service.watch.silent import SilentGallery, read_silent, summarize_silent
+from service.watch.silent import SilentGallery, read_silent
 from service.watch.tables.alerts import NotedVisit
 from service.watch.tables.armed_lists import ArmedList, watches_camera
 from service.watch.tables.parts import WatchTables
-from service.watch.tables.traffic import CameraTraffic
-from service.watch.threshold import FEWEST_TRACKS, ThresholdFit, Traffic
+from service.watch.tables.traffic import CameraTraffic, CountedTraffic
+from service.watch.threshold import FEWEST_TRACKS, ThresholdFit, Traffic, WatchThreshold
 
 log = logging.getLogger(__name__)
-LOOK_EVERY_SECONDS = 1.0
 MOST_PEOPLE = 5000
 MOST_CROPS = 50_000
 # Traffic must have been counted for this long to stand for a whole day.
 SHORTEST_TRAFFIC = timedelta(days=1)
-# Smaller moves of a threshold are not logged.
-LEAST_MOVE = 1e-4
-# A warning is raised when the expected false alarms have grown by this factor.
-WARN_GROWTH = 2.0
-# Upper bound on the share of time spent on fits of a gallery that changes constantly.
-FITTING_SHARE = 0.1
+# Scores of the counted traffic are used until the list's size leaves their order by this factor. In
+# a list of fewer than nine people that has doubled, or in a larger one that has halved, they put
+# the threshold too low.
+SIZE_TOLERANCE = 1.2
+MORE_ALARMS = "more false alarms than were promised"
+OVER_THE_LIMIT = (
+    f"a list has at most {MOST_PEOPLE:,} people and {MOST_CROPS:,} named crops; watch a gallery "
+    "with fewer"
+)
 
 
 async def fit_list(
     runtime: Runtime,
     gallery: Gallery,
     settings: WatchSettings,
-    armed_at: datetime | None = None,
+    armed: ArmedList | None = None,
 ) -> ActiveList:
     """Fit the thresholds of a gallery as a list, in a thread.
 
     Args:
-        armed_at: time from which reviews of its alerts move them; None for a list to be armed.
+        armed: the stored state of an armed list; None for a list to be armed.
 
     Raises:
         NeedsReindex: no loaded model has the gallery's embedder.
-        InvalidField: the gallery has no named people or too many, or its traffic is not known.
+        InvalidField: the gallery has no named people; or a list to be armed has too many of them,
+            its traffic is not known, or it would ring for too many strangers.
     """
     # Read before the crops, so that vectors of two embedders are noticed when the list is armed.
-    embedder = gallery.embedder
-    crops = await runtime.fitter.read_named_crops(gallery)
-    if len(crops.slots) > MOST_CROPS or len(set(crops.names.tolist())) > MOST_PEOPLE:
-        raise InvalidField(
-            f"gallery: a list has at most {MOST_PEOPLE:,} people and {MOST_CROPS:,} named crops; "
-            "watch a gallery with fewer"
-        )
-    silent = None
-    if settings.silent is not None:
-        silent = await read_silent(
-            runtime.galleries,
-            runtime.fitter,
-            runtime.pools.watch,
-            settings.silent,
-            crops,
-            runtime.models[embedder],
-        )
+    model = runtime.models[gallery.embedder]
+    crops, faults = await _read_crops(runtime, gallery)
+    if faults and armed is None:
+        raise InvalidField(f"gallery: {OVER_THE_LIMIT}")
+    silent = await _read_silent(runtime, settings, crops, model)
     try:
-        return await runtime.pools.watch.run(
+        active = await runtime.pools.watch.run(
             _fit,
-            runtime.models[embedder],
+            model,
             runtime.watch,
             gallery,
             settings,
-            armed_at,
+            armed,
             crops,
             silent,
         )
@@ -99,6 +89,78 @@ async def fit_list(
         raise
     except InputProblem as problem:
         raise InvalidField(f"gallery: {problem}") from problem
+    return replace(active, faults=faults)
+
+
+async def keep_thresholds(
+    runtime: Runtime, gallery: Gallery, armed: ArmedList, former: ActiveList | None, why: str
+) -> ActiveList:
+    """Give the present people of an armed list that cannot be fitted its former thresholds.
+
+    Args:
+        former: the list as this process compared with it; None after a start, from which on the
+            threshold of the forecast holds that the list was armed with.
+        why: reason for which it cannot be fitted.
+
+    Raises:
+        NeedsReindex: no loaded model has the gallery's embedder.
+        InvalidField: the gallery has no named people.
+        InputProblem: it has too few for thresholds of scores that are relative to a level.
+    """
+    model = runtime.models[gallery.embedder]
+    crops, faults = await _read_crops(runtime, gallery)
+    silent = former.silent if former else None
+    try:
+        silent = await _read_silent(runtime, armed.settings, crops, model)
+    except Exception as error:
+        log_failure(f"reading the silent people of list {gallery.name}", error)
+    fault = f"its thresholds are those of before: {why}"
+    return await runtime.pools.watch.run(
+        _compare_as_before,
+        model,
+        gallery,
+        armed,
+        former,
+        crops,
+        silent,
+        (*faults, fault),
+    )
+
+
+async def _read_crops(runtime: Runtime, gallery: Gallery) -> tuple[NamedCrops, tuple[str, ...]]:
+    """Read the named crops of a list up to its limits, and say whether some are left out."""
+    crops = await runtime.fitter.read_named_crops(gallery)
+    if not len(crops.slots):
+        raise InvalidField("gallery: the list has no named person; enroll crops with names")
+    if len(crops.slots) <= MOST_CROPS and len(set(crops.names.tolist())) <= MOST_PEOPLE:
+        return crops, ()
+    first = await runtime.pools.watch.run(_choose_first, crops)
+    return first, (f"only those who were enrolled first are compared: {OVER_THE_LIMIT}",)
+
+
+def _choose_first(crops: NamedCrops) -> NamedCrops:
+    """Choose the people of a list who were enrolled first, and the first crops of each."""
+    # Names are numbered in the order of their first crops.
+    crops = crops.at(np.flatnonzero(crops.names < MOST_PEOPLE))
+    starts = np.flatnonzero(np.diff(crops.names, prepend=-1))
+    crops_of_people = np.diff(starts, append=len(crops.names))
+    turns = np.arange(len(crops.names)) - np.repeat(starts, crops_of_people)
+    return crops.at(np.sort(np.argsort(turns, kind="stable")[:MOST_CROPS]))
+
+
+async def _read_silent(
+    runtime: Runtime, settings: WatchSettings, crops: NamedCrops, model: LoadedModel
+) -> SilentGallery | None:
+    if settings.silent is None:
+        return None
+    return await read_silent(
+        runtime.galleries,
+        runtime.fitter,
+        runtime.pools.watch,
+        settings.silent,
+        crops,
+        model,
+    )
 
 
 def _fit(
@@ -106,17 +168,16 @@ def _fit(
     tables: WatchTables,
     gallery: Gallery,
     settings: WatchSettings,
-    armed_at: datetime | None,
+    armed: ArmedList | None,
     crops: NamedCrops,
     silent: SilentGallery | None,
 ) -> ActiveList:
-    vectors = crops.columns.vectors[crops.slots]
-    watch_list = WatchList(vectors, crops.names, crops.cameras)
-    # Traffic counts only for lists of similar size: scores relative to a level and cosines differ.
-    score_kind = f"{model.embedder} {watch_list.has_level:d} {watch_list.size.bit_length()}"
-    counts, since = tables.traffic.of_list(gallery.gallery_id, score_kind)
+    watch_list = _as_list(crops)
+    former = tables.traffic.counted(gallery.gallery_id)
+    score_kind = _choose_score_kind(model.embedder, watch_list, former)
+    counts, _ = tables.traffic.of_list(gallery.gallery_id, score_kind)
     traffic = Traffic(counts)
-    tracks_per_day = settings.tracks_per_day or _measure_tracks_per_day(traffic.tracks, since)
+    tracks_per_day = settings.tracks_per_day or _measure_tracks_per_day(former, armed)
     accepted = settings.budget / tracks_per_day
     rate = rate_within(accepted, watch_list, model.reference, traffic)
     few_people = artefact_thresholds(model.cosine_calibration)
@@ -124,8 +185,8 @@ def _fit(
     threshold = fit.at(traffic=traffic)
     by_camera = tables.traffic.by_camera(gallery.gallery_id, score_kind)
     reviews = {}
-    if armed_at is not None:
-        reviews = tables.watches.reviews_by_camera(gallery.gallery_id, armed_at, score_kind)
+    if armed is not None:
+        reviews = tables.watches.reviews_by_camera(gallery.gallery_id, armed.armed_at, score_kind)
     return ActiveList(
         gallery=gallery,
         settings=settings,
@@ -146,6 +207,70 @@ def _fit(
     )
 
 
+def _compare_as_before(
+    model: LoadedModel,
+    gallery: Gallery,
+    armed: ArmedList,
+    former: ActiveList | None,
+    crops: NamedCrops,
+    silent: SilentGallery | None,
+    faults: tuple[str, ...],
+) -> ActiveList:
+    watch_list = _as_list(crops)
+    promised = armed.promised
+    had_level = former.watch_list.has_level if former else promised.people >= RANKS
+    if had_level and not watch_list.has_level:
+        raise InputProblem("the list has too few people for its former thresholds; enroll others")
+    # A threshold holds for the scores that it was fitted to.
+    watch_list.has_level = had_level
+    asked = armed.settings.budget / promised.tracks_per_day
+    at_arming = WatchThreshold(
+        value=promised.threshold,
+        asked=asked,
+        rate=asked,
+        basis=promised.basis,
+        people=promised.people,
+        traffic_tracks=promised.traffic_tracks,
+    )
+    return ActiveList(
+        gallery=gallery,
+        settings=armed.settings,
+        watch_list=watch_list,
+        slots=crops.slots,
+        forecast=former.forecast if former else promised,
+        thresholds=former.thresholds if former else CameraThresholds(at_arming),
+        embedder=model.embedder,
+        score_kind=_choose_score_kind(model.embedder, watch_list, None),
+        silent=silent,
+        faults=faults,
+    )
+
+
+def _as_list(crops: NamedCrops) -> WatchList:
+    return WatchList(crops.columns.vectors[crops.slots], crops.names, crops.cameras)
+
+
+def _choose_score_kind(embedder: str, watch_list: WatchList, former: CountedTraffic | None) -> str:
+    """Return the kind of a list's scores, that of its counted traffic if they are comparable.
+
+    Scores that are relative to a level and plain cosines differ, and so do those of lists of
+    different size.
+    """
+    scoring = f"{embedder} {watch_list.has_level:d}"
+    if former is not None:
+        scoring_before, _, order = former.score_kind.rpartition(" ")
+        if scoring_before == scoring and _is_near(watch_list.size, int(order)):
+            return former.score_kind
+    return f"{scoring} {watch_list.size.bit_length()}"
+
+
+def _is_near(size: int, order: int) -> bool:
+    """Return True if a size is hardly beyond those whose binary number has `order` digits."""
+    least = 2 ** (order - 1)
+    most = 2**order - 1
+    return least / SIZE_TOLERANCE <= size <= most * SIZE_TOLERANCE
+
+
 def _count_watched_tracks(settings: WatchSettings, traffic: Mapping[Sender, CameraTraffic]) -> int:
     """Return the number of counted tracks that passed cameras which the list watches."""
     return sum(
@@ -155,14 +280,17 @@ def _count_watched_tracks(settings: WatchSettings, traffic: Mapping[Sender, Came
     )
 
 
-def _measure_tracks_per_day(tracks: int, since: datetime) -> float:
-    counted_for = datetime.now(UTC) - since
-    if tracks < FEWEST_TRACKS or counted_for < SHORTEST_TRAFFIC:
-        raise InvalidField(
-            f"tracks_per_day: is not known yet: {tracks} were compared with the list, and it takes "
-            f"{FEWEST_TRACKS} and a whole day; say about how many all cameras see in a day"
-        )
-    return tracks / (counted_for / timedelta(days=1))
+def _measure_tracks_per_day(former: CountedTraffic | None, armed: ArmedList | None) -> float:
+    tracks = former.tracks if former else 0
+    counted_for = datetime.now(UTC) - former.since if former else timedelta(0)
+    if tracks >= FEWEST_TRACKS and counted_for >= SHORTEST_TRAFFIC:
+        return tracks / (counted_for / timedelta(days=1))
+    if armed is not None:
+        return armed.promised.tracks_per_day
+    raise InvalidField(
+        f"tracks_per_day: is not known yet: {tracks} were compared with the list, and it takes "
+        f"{FEWEST_TRACKS} and a whole day; say about how many all cameras see in a day"
+    )
 
 
 async def arm(runtime: Runtime, fitted: ActiveList, key_id: str) -> None:
@@ -224,124 +352,7 @@ async def warn_if_broken(runtime: Runtime, gallery: Gallery) -> None:
     if watch.rejected > watch.promised.high * max(1.0, watch.days):
         rejected = counted(watch.rejected, "false alarm was", "false alarms were")
         detail = (
-            f"{rejected} rejected in {watch.days:.1f} days, and at most "
+            f"{MORE_ALARMS}: {rejected} rejected in {watch.days:.1f} days, and at most "
             f"{watch.promised.high:g} a day were forecast; arm it for fewer a day"
         )
         await write_alert(runtime, runtime.watch.watches.warn, gallery.gallery_id, detail)
-
-
-async def keep_lists(runtime: Runtime) -> None:
-    while True:
-        await attempt("following the armed lists", _follow_lists(runtime))
-        await asyncio.sleep(LOOK_EVERY_SECONDS)
-
-
-async def _follow_lists(runtime: Runtime) -> None:
-    held = runtime.watch.lists.held
-    # A list that is armed during the read stays, although the read may not show it.
-    ended = set(held)
-    armed = await runtime.galleries.read(runtime.watch.watches.armed)
-    ended.difference_update(watch.gallery_id for watch in armed)
-    for gallery_id in ended:
-        del held[gallery_id]
-    for watch in armed:
-        gallery = runtime.galleries.by_id(watch.gallery_id)
-        if gallery is not None:
-            await attempt(f"fitting list {gallery.name}", _follow_list(runtime, gallery, watch))
-    runtime.watch.lists.loaded.set()
-
-
-async def _follow_list(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> None:
-    end_reason = None
-    if watch.settings.expires_at <= datetime.now(UTC):
-        end_reason = "its time is over"
-    elif watch.outdated:
-        end_reason = "its vectors were recomputed; read its forecast and arm it again"
-    if end_reason:
-        disarm = runtime.watch.watches.disarm
-        await write_alert(runtime, disarm, watch.gallery_id, end_reason, watch.armed_at)
-        return
-    silent = summarize_silent(runtime.galleries, watch.settings.silent)
-    state = _summarize_state(watch, gallery), silent
-    held = runtime.watch.lists.held
-    former = held.get(watch.gallery_id)
-    is_paused = watch.paused_at is not None
-    if former and former.is_paused != is_paused:
-        former = held[watch.gallery_id] = replace(former, is_paused=is_paused)
-    if former and time.monotonic() < former.due:
-        return
-    if former and former.state == state and not await _has_grown(runtime, former, watch):
-        return
-    began = time.monotonic()
-    active = reason = warning = None
-    try:
-        active = await fit_list(runtime, gallery, watch.settings, watch.armed_at)
-        promised = watch.promised.false_alarms
-        expected = active.forecast.false_alarms
-        if active.silent and active.silent.why:
-            warning = f"nobody is kept silent: {active.silent.why}"
-        elif promised is not None and expected is not None and expected > WARN_GROWTH * promised:
-            warning = (
-                f"{expected:.1f} false alarms a day are expected now, {promised:.1f} were at first"
-            )
-    except (InvalidField, NeedsReindex) as error:
-        reason = error.detail
-        warning = f"nothing is compared with it: {reason}"
-    if held.get(watch.gallery_id) is not former:
-        # It was disarmed, or armed again, during the fit.
-        return
-    now = time.monotonic()
-    due = now + (now - began) / FITTING_SHARE
-    # If the warning cannot be written, the list is fitted again and warns then.
-    fitted = HeldList(None if warning else state, active, reason, due, is_paused=is_paused)
-    held[watch.gallery_id] = fitted
-    if former and former.active and active:
-        await _log_moves(runtime.audit, gallery.name, former.active.thresholds, active.thresholds)
-    if warning:
-        await write_alert(runtime, runtime.watch.watches.warn, watch.gallery_id, warning)
-        if held.get(watch.gallery_id) is fitted:
-            held[watch.gallery_id] = replace(fitted, state=state)
-
-
-def _summarize_state(watch: ArmedList, gallery: Gallery) -> object:
-    """Return values that change when the thresholds of a list have to be fitted again."""
-    return watch.armed_at, gallery.version, watch.review_changes, growth_of(watch.tracks)
-
-
-async def _has_grown(runtime: Runtime, former: HeldList, watch: ArmedList) -> bool:
-    """Return True if the traffic of a camera has grown so much that its threshold may move."""
-    if former.active is None or former.tracks == watch.tracks:
-        return False
-    traffic = await runtime.galleries.read(
-        runtime.watch.traffic.by_camera, watch.gallery_id, former.active.score_kind
-    )
-    if measure_growth(traffic) != measure_growth(former.active.thresholds.traffic):
-        return True
-    if runtime.watch.lists.held.get(watch.gallery_id) is former:
-        runtime.watch.lists.held[watch.gallery_id] = replace(former, tracks=watch.tracks)
-    return False
-
-
-async def _log_moves(
-    audit: AuditLog, gallery: str, former: CameraThresholds, current: CameraThresholds
-) -> None:
-    for sender, threshold in current.by_sender.items():
-        # Changed crops of the list move its thresholds at all cameras, which is no news of one.
-        if current.has_same_evidence(former, sender):
-            continue
-        before = former.at(sender).value
-        if math.isclose(before, threshold.value, abs_tol=LEAST_MOVE):
-            continue
-        state = current.describe_at(sender)
-        await audit.done(
-            "move_threshold",
-            gallery=gallery,
-            camera=sender.camera,
-            camera_key_id=sender.key_id,
-            before=round(before, 4),
-            after=round(threshold.value, 4),
-            tracks=state.tracks,
-            confirmed=state.confirmed,
-            rejected=state.rejected,
-            reviews_ignored=state.reviews_ignored,
-        )

@@ -164,10 +164,10 @@ def test_a_track_whose_earlier_parts_were_counted_before_arming_takes_nothing_aw
     assert trials(watching, wanted)[GATE]["tracks"] == 1
 
 
-def test_traffic_that_begins_anew_begins_new_trials(watching, wanted, people):
+def test_traffic_of_another_embedder_begins_new_trials(watching, wanted, people):
     end_tracks(people, wanted, GATE)
     assert trials(watching, wanted)[GATE]["is_over"]
-    end_tracks(people, wanted, GATE, 1, score_kind="of a larger list")
+    end_tracks(people, wanted, GATE, 1, score_kind="another")
     trial = trials(watching, wanted)[GATE]
     assert (trial["tracks"], trial["is_over"]) == (1, False)
 

@@ -43,7 +43,8 @@ def short_tracks():
 
 def settings(**more):
     ends = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-    return {**SETTINGS, "expires_at": ends, **more}
+    given = {**SETTINGS, "expires_at": ends, **more}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def arm(served, gallery, **more):

@@ -24,6 +24,7 @@ from service.http.guard import guarded_router, needs
 from service.http.problems import problems
 from service.runtime import Call, Runtime
 from service.store.backup import own_backups, taken_at
+from service.watch.active import ListState
 from service.watch.tables.cameras import CAMERA_STATES
 
 # A disk that hangs must not delay a scrape, which times out after ten seconds.
@@ -62,8 +63,8 @@ async def readyz(runtime: Working) -> Ready:
 
     Of several machines that share a record, one that does not reach it answers 503, so that a proxy
     asks the others. `record` and `audit_log` tell whether writes or searches are refused,
-    `damaged_crops` how many crops this process leaves out because they are damaged; gmn doctor
-    names them.
+    `watch_lists` whether armed lists are compared as they should be, and `damaged_crops` how many
+    crops this process leaves out because they are damaged; gmn doctor names both.
     """
     is_one_of_several = runtime.record.database.machine is not None
     state = runtime.galleries.record_state
@@ -77,6 +78,7 @@ async def readyz(runtime: Working) -> Ready:
         record=runtime.galleries.record_state,
         index="ready" if runtime.index_up else "unavailable",
         audit_log="ready" if runtime.audit.is_writable else "unavailable",
+        watch_lists="impaired" if runtime.watch.lists.find_impaired() else "ready",
         damaged_crops=len(runtime.record.database.damaged),
         record_problems=len(runtime.record.database.problems),
     )
@@ -105,6 +107,9 @@ async def metrics(call: Scraper) -> Response:
     shown.redis_up.set(runtime.shared is None or runtime.shared.is_up)
     shown.follower_lag.set(record.lag)
     shown.follower_lag_seconds.set(record.lag_seconds)
+    lists = runtime.watch.lists.count_by_state()
+    for list_state in get_args(ListState):
+        shown.watch_lists.labels(list_state).set(lists[list_state])
     disk = shutil.disk_usage(runtime.settings.data_dir)
     shown.disk_bytes.set(disk.total)
     shown.disk_free_bytes.set(disk.free)

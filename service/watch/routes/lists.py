@@ -288,6 +288,7 @@ async def _read_list(call: GalleryCall) -> models.Watch:
     thresholds = held.active.thresholds.describe() if held.active else []
     silent = held.active and held.active.silent
     changes = {
+        "compares": held.active is not None and not held.is_paused,
         "why": held.why,
         "forecast": forecast,
         "thresholds": thresholds,

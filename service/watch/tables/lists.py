@@ -12,6 +12,7 @@ from service.record.schema import now_micros
 from service.record.transaction import Transaction
 from service.record.values import Sender
 from service.watch.tables.alerts import (
+    MICROS_OF_DAY,
     NEWEST_ALERT,
     NEXT_NUMBER,
     NotedVisit,
@@ -125,12 +126,20 @@ class Watches(RecordPart):
 
     @transactional
     def warn(self, transaction: Transaction, gallery_id: int, detail: str) -> NotedVisit | None:
-        """Write an alert that an armed list breaks its promise, at most once for each arming."""
+        """Write an alert that an armed list breaks its promise, at most once a day for each topic.
+
+        Args:
+            detail: topic of the warning, which has no % or _, a colon and the rest.
+        """
+        topic = detail.partition(":")[0]
         watch = find_armed(transaction, gallery_id)
         earlier = (
-            "SELECT 1 FROM alerts WHERE gallery_id = ? AND kind = 'promise_broken' AND number >= ?"
+            "SELECT 1 FROM alerts WHERE gallery_id = ? AND kind = 'promise_broken' "
+            "AND number >= ? AND created_at > ? AND detail LIKE ?"
         )
-        if watch is None or transaction.value(earlier, (gallery_id, watch.armed_at)):
+        since = now_micros() - MICROS_OF_DAY
+        told = (gallery_id, watch and watch.armed_at, since, f"{topic}:%")
+        if watch is None or transaction.value(earlier, told):
             return None
         return write_alert(transaction, gallery_id, about_list("promise_broken", detail))
 

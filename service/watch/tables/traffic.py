@@ -23,7 +23,8 @@ COUNT = np.dtype("<i8")
 # A process counts a part of a track at its end, at the latest this long after another process did.
 PARTS_WITHIN_MICROS = 3_600_000_000
 Counts = NDArray[np.int64]
-OF_SCORE_KIND = "WHERE gallery_id = ? AND score_kind = ?"
+OF_LIST = "WHERE gallery_id = ?"
+OF_SCORE_KIND = f"{OF_LIST} AND score_kind = ?"
 
 
 class TrackPart(NamedTuple):
@@ -73,6 +74,20 @@ class CameraTraffic(NamedTuple):
     since: datetime
 
 
+class CountedTraffic(NamedTuple):
+    """The traffic of a list, whatever its scores were.
+
+    Attributes:
+        score_kind: identifies the scores that its histogram has.
+        tracks: number of all tracks, also of those with earlier scores.
+        since: time from which they were counted.
+    """
+
+    score_kind: str
+    tracks: int
+    since: datetime
+
+
 class ListTraffic(RecordPart):
     """The histograms of scores of the tracks that watch lists were compared with."""
 
@@ -86,20 +101,26 @@ class ListTraffic(RecordPart):
     ) -> None:
         """Add tracks to the histograms of a list and of its cameras.
 
-        Tracks with scores of another kind are dropped, and those of a deleted gallery are ignored.
-        Of each API key the first `MOST_CAMERAS` cameras have a histogram; tracks of further ones
-        count in that of the list alone.
+        Scores of another kind begin new histograms, and the tracks are counted on. Those of another
+        embedder begin new counts, too. Tracks of a deleted gallery are ignored. Of each API key the
+        first `MOST_CAMERAS` cameras have a histogram; tracks of further ones count in that of the
+        list alone.
 
         Args:
-            score_kind: identifies comparable scores.
+            score_kind: identifies comparable scores; its first word is their embedder.
             tracks: ended tracks by camera.
         """
         if read_entry(transaction, gallery_id) is None:
             return
-        row = transaction.row("watch_traffic", OF_SCORE_KIND, (gallery_id, score_kind))
+        row = transaction.row("watch_traffic", OF_LIST, (gallery_id,))
+        if row and _embedder_of(row["score_kind"]) != _embedder_of(score_kind):
+            row = None
+        is_comparable = row is not None and row["score_kind"] == score_kind
+        if not is_comparable:
+            # Their bins are those of other scores.
+            transaction.change(f"DELETE FROM counted_tracks {OF_LIST}", (gallery_id,))
         if row is None:
-            for table in ("counted_tracks", "camera_traffic"):
-                transaction.change(f"DELETE FROM {table} WHERE gallery_id = ?", (gallery_id,))
+            transaction.change(f"DELETE FROM camera_traffic {OF_LIST}", (gallery_id,))
         added = {}
         kept_silent = 0
         for sender, ended in tracks.items():
@@ -110,16 +131,24 @@ class ListTraffic(RecordPart):
         for sender, counts in added.items():
             _add_to_camera(transaction, gallery_id, score_kind, sender, counts)
         counts = np.sum(list(added.values()), axis=0)
-        if row:
+        counted = int(counts.sum())
+        if row and is_comparable:
             counts = counts + np.frombuffer(row["histogram"], COUNT)
         values = {
             "gallery_id": gallery_id,
             "score_kind": score_kind,
             "histogram": counts.astype(COUNT).tobytes(),
-            "tracks": int(counts.sum()),
+            "tracks": counted + (row["tracks"] if row else 0),
             "since": row["since"] if row else now_micros(),
         }
         transaction.insert("watch_traffic", values, instead=True, is_private=False)
+
+    def counted(self, gallery_id: int) -> CountedTraffic | None:
+        """Return how many tracks were compared with a list; None before the first."""
+        row = self._reader.row("watch_traffic", OF_LIST, (gallery_id,))
+        if row is None:
+            return None
+        return CountedTraffic(row["score_kind"], row["tracks"], as_moment(row["since"]))
 
     def of_list(self, gallery_id: int, score_kind: str) -> tuple[Counts, datetime]:
         """Return the counts of a list's traffic and the time of the first; empty if there are none.
@@ -165,6 +194,10 @@ def _count_tracks(
     return counts, kept_silent
 
 
+def _embedder_of(score_kind: str) -> str:
+    return score_kind.partition(" ")[0]
+
+
 def _count_silent(transaction: Transaction, gallery_id: int, added: int) -> None:
     # Parts that become one may have been counted before the list was armed again.
     transaction.change(
@@ -193,7 +226,8 @@ def _add_to_camera(
     counts = added
     tracks_since_armed = int(added.sum())
     if row:
-        counts = added + np.frombuffer(row["histogram"], COUNT)
+        if row["score_kind"] == score_kind:
+            counts = added + np.frombuffer(row["histogram"], COUNT)
         tracks_since_armed += row["tracks_since_armed"]
         values["since"] = row["since"]
     else:

@@ -113,7 +113,7 @@ function described(watch) {
         gallery: h("span", { class: "name" }, gallery()),
       }),
     ),
-    why && h("p", { class: "note" }, sentence(armed ? t("watch.paused", { why }) : why)),
+    why && h("p", { class: "note" }, sentence(armed ? t(troubleOf(watch), { why }) : why)),
     pausedAt &&
       h("p", { class: "note" }, textNodes("watch.paused_since", { time: moment(pausedAt) })),
     watch.silent?.why &&
@@ -154,6 +154,10 @@ function described(watch) {
     .flat()
     .filter(Boolean);
 }
+
+// A list that a pause keeps from being compared may have a trouble beside it.
+const troubleOf = ({ compares, paused_at: pausedAt }) =>
+  compares || pausedAt ? "watch.impaired" : "watch.paused";
 
 const forecastOf = (forecast) => sentencesOf(forecast).join(" ");
 

@@ -106,3 +106,40 @@ def test_a_track_that_was_kept_silent_in_several_processes_counts_once(record, g
     arm(record, gallery)
     assert kept_silent() == 0
     assert kept_silent(part(29, 41, False)) == 0
+
+
+def test_scores_of_a_list_of_another_size_begin_anew_and_its_tracks_count_on(record, gallery):
+    yard = Sender("camera", "yard")
+    traffic = watch_of(record).traffic
+    assert traffic.counted(gallery) is None
+    arm(record, gallery)
+    add(record, gallery, {GATE: [1, 0], yard: [2, 0]}, score_kind="a 0 3")
+    since = traffic.counted(gallery).since
+    add(record, gallery, {GATE: [0, 5]}, score_kind="a 1 4")
+    assert by_camera(record, gallery, "a 1 4") == {GATE: [0, 5]}
+    assert by_camera(record, gallery, "a 0 3") == {yard: [2, 0]}
+    assert traffic.of_list(gallery, "a 1 4")[0].tolist() == [0, 5]
+    assert traffic.counted(gallery) == ("a 1 4", 8, since)
+    trials = watch_of(record).watches.get(gallery).trials
+    assert {trial.camera: trial.tracks for trial in trials} == {"gate": 6, "yard": 2}
+    # Another embedder compares other tracks.
+    add(record, gallery, {GATE: [1, 0]}, score_kind="b 1 4")
+    assert traffic.counted(gallery)[:2] == ("b 1 4", 1)
+    assert [trial.tracks for trial in watch_of(record).watches.get(gallery).trials] == [1]
+
+
+def test_a_list_tells_of_each_fault_once_a_day(record, gallery):
+    watches = watch_of(record).watches
+    arm(record, gallery)
+    assert watches.warn(gallery, "nobody rings: there is no one") is not None
+    assert watches.warn(gallery, "nobody rings: there is still no one") is None
+    assert watches.warn(gallery, "nobody is silent: there is no one") is not None
+
+    def let_a_day_pass(transaction):
+        day = timedelta(days=1) // timedelta(microseconds=1)
+        transaction.change("UPDATE alerts SET created_at = created_at - ?", (day,))
+
+    record.database.write(let_a_day_pass)
+    assert watches.warn(gallery, "nobody rings: there is still no one") is not None
+    arm(record, gallery)
+    assert watches.warn(gallery, "nobody rings: there is still no one") is not None
