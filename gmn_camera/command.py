@@ -155,7 +155,7 @@ def run_camera(
     min_iou: IouOption = None,
     zone: ZoneOption = None,
     hours: Annotated[
-        str | None, Option(help="Only at this time of day on this machine: 22:00-06:00.")
+        str | None, Option(help="Only at this time of day, by the time zone of TZ: 22:00-06:00.")
     ] = None,
     started: Annotated[
         str | None,

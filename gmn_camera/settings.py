@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping
-from datetime import datetime, time
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +20,7 @@ from pydantic import (
 
 from gmn_camera.address import STREAM, redact_text
 from gmn_client.errors import InvalidInput
+from gmn_client.hours import are_hours, find_day
 from gmn_client.zones import MOST_ZONES, Zone, read_zone
 
 # Exit statuses of the process of a camera.
@@ -31,7 +31,6 @@ MOST_CAMERAS = 64
 MOST_CONFIG_BYTES = 1024 * 1024
 # The longest part of a video that `gmn camera try` looks at.
 MOST_TRIED_SECONDS = 86_400
-HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 
 
 def _read_zone(given: object) -> object:
@@ -39,7 +38,7 @@ def _read_zone(given: object) -> object:
 
 
 def _check_hours(given: object) -> object:
-    if given and not (isinstance(given, str) and HOURS.fullmatch(given)):
+    if given and not (isinstance(given, str) and are_hours(given)):
         raise ValueError(f"{given!r:.40} are no hours; write them like 22:00-06:00")
     return given
 
@@ -96,13 +95,7 @@ class CameraSettings(BaseModel):
         Args:
             now: the time on this machine.
         """
-        if not self.hours:
-            return True
-        begin, end = (time.fromisoformat(text) for text in self.hours.split("-"))
-        clock = now.time()
-        if begin <= end:
-            return begin <= clock < end
-        return clock >= begin or clock < end
+        return find_day(self.hours, now) is not None
 
 
 def read_options(options: Mapping[str, Any]) -> CameraSettings:

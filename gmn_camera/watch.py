@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 from uuid import uuid4
 
 from gmn_camera.address import is_stream
@@ -85,6 +86,14 @@ class Watcher:
         Raises:
             InvalidInput: the file is no video.
         """
+        if self._settings.hours:
+            zone = datetime.now().astimezone()
+            log.info(
+                "the hours %s are those of the time zone %s (UTC%s), which the variable TZ sets",
+                self._settings.hours,
+                zone.tzname(),
+                f"{zone:%z}",
+            )
         self._start(lambda: self._report(report))
         if isinstance(source := self._source, Stream):
             self._start(lambda: self._send_heartbeats(source))

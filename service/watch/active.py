@@ -6,18 +6,22 @@ import asyncio
 import hmac
 import math
 import re
+import time
 from collections import Counter
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, tzinfo
 from typing import Literal, get_args
 from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gmn_client.hours import find_day
 from gmn_client.models import Forecast, WatchSettings, Weekday
+from model.problems import InputProblem
 from service.errors import RecordUnavailable
 from service.gallery.gallery import Gallery
+from service.ops.critical_sections import log_failure
 from service.record.keys import ApiKey
 from service.watch.camera_thresholds import CameraThresholds
 from service.watch.scores import WatchList
@@ -25,6 +29,11 @@ from service.watch.silent import SilentGallery
 from service.watch.tables.armed_lists import watches_camera
 
 READY_WITHIN_SECONDS = 20.0
+# A list with a fault is fitted again after this time, even if it does not change.
+FIT_AGAIN_SECONDS = 60.0
+# The package with the files of time zones, in Python.
+ZONE_PACKAGE = "tzdata"
+UNREADABLE_ZONE = (KeyError, ValueError, OSError)
 SECONDS = re.compile(r"[0-9]{1,11}")
 ListState = Literal["compared", "impaired", "not_compared", "paused"]
 WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
@@ -65,24 +74,41 @@ class ActiveList:
         settings = self.settings
         if settings.expires_at <= moment or not watches_camera(settings, camera):
             return False
-        return is_within_hours(settings, moment)
+        try:
+            return is_within_hours(settings, moment)
+        except UNREADABLE_ZONE:
+            # Its hours are not known, as its faults say.
+            return True
 
 
 def is_within_hours(settings: WatchSettings, moment: datetime) -> bool:
     """Return True if a time, which has a time zone, is within the hours and weekdays of a list."""
-    local = moment.astimezone(ZoneInfo(settings.time_zone))
-    day = local
-    if settings.hours:
-        start, end = settings.hours.split("-")
-        now = f"{local:%H:%M}"
-        # Hours such as 22:00-06:00 are those outside 06:00-22:00.
-        is_within = start <= now < end if start < end else not end <= now < start
-        if not is_within:
-            return False
-        if start >= end and now < end:
-            # The night began on the day before.
-            day = local - timedelta(days=1)
+    if not settings.hours and not settings.weekdays:
+        return True
+    local = moment.astimezone(read_time_zone(settings.time_zone))
+    day = find_day(settings.hours, local)
+    if day is None:
+        return False
     return not settings.weekdays or WEEKDAYS[day.weekday()] in settings.weekdays
+
+
+def read_time_zone(name: str) -> tzinfo:
+    """Return a time zone by its name, such as `Europe/Zurich`; UTC needs no files of zones.
+
+    Raises:
+        KeyError, ValueError, OSError: there is none of this name, or it cannot be read.
+    """
+    return UTC if name == "UTC" else ZoneInfo(name)
+
+
+def find_fault_of_hours(settings: WatchSettings) -> str | None:
+    """Return why a list rings at any time although it has hours; None if they can be read."""
+    try:
+        is_within_hours(settings, datetime.now(UTC))
+    except UNREADABLE_ZONE:
+        zone = settings.time_zone
+        return f"it rings at any time: the time zone {zone} cannot be read; install {ZONE_PACKAGE}"
+    return None
 
 
 @dataclass(frozen=True)
@@ -111,12 +137,30 @@ class HeldList:
     tracks: int = -1
     is_paused: bool = False
 
+    def with_fault(self, fault: str) -> HeldList:
+        """Return the list with another fault, to be told and fitted again soon."""
+        if fault in self.warnings:
+            return self
+        return replace(
+            self,
+            why=fault if self.why is None else f"{self.why}; {fault}",
+            warnings=(*self.warnings, fault),
+            again=time.monotonic() + FIT_AGAIN_SECONDS,
+            warn_at=0.0,
+        )
+
     def describe(self) -> ListState:
         if self.active is None:
             return "not_compared"
         if self.why is not None:
             return "impaired"
         return "paused" if self.is_paused else "compared"
+
+
+def describe_error(error: Exception) -> str:
+    if isinstance(error, InputProblem):
+        return str(error).removeprefix("gallery: ")
+    return "an error of the service, which its log has"
 
 
 class ArmedLists:
@@ -134,6 +178,14 @@ class ArmedLists:
     def announce(self) -> None:
         self.changed.set()
         self.changed = asyncio.Event()
+
+    def note_failure(self, gallery: Gallery, error: Exception) -> None:
+        """Note that a crop could not be compared with a list, which must not end the others."""
+        fault = f"some crops are not compared with it: {describe_error(error)}"
+        held = self.held.get(gallery.gallery_id)
+        if held and fault not in held.warnings:
+            log_failure(f"comparing with list {gallery.name}", error)
+            self.held[gallery.gallery_id] = held.with_fault(fault)
 
     def count_by_state(self) -> Counter[ListState]:
         return Counter(held.describe() for held in self.held.values())

@@ -16,7 +16,7 @@ from service.ops.audit import AuditLog
 from service.ops.critical_sections import attempt, log_failure
 from service.record.values import Sender
 from service.runtime import Runtime
-from service.watch.active import ActiveList, HeldList
+from service.watch.active import ActiveList, HeldList, describe_error, find_fault_of_hours
 from service.watch.camera_thresholds import CameraThresholds, growth_of, measure_growth
 from service.watch.lists import MORE_ALARMS, fit_list, keep_thresholds, write_alert
 from service.watch.silent import summarize_silent
@@ -24,8 +24,6 @@ from service.watch.tables.armed_lists import ArmedList
 from service.watch.tables.traffic import CameraTraffic
 
 LOOK_EVERY_SECONDS = 1.0
-# A list that could not be fitted is fitted again after this time, even if it does not change.
-FIT_AGAIN_SECONDS = 60.0
 # How often the record is asked whether an alert of the last day has told of a fault.
 WARN_AGAIN_SECONDS = 3600.0
 # Smaller moves of a threshold are not logged.
@@ -73,7 +71,8 @@ async def _follow_list(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> 
 
 async def _fit_if_changed(runtime: Runtime, gallery: Gallery, watch: ArmedList) -> None:
     silent = summarize_silent(runtime.galleries, watch.settings.silent)
-    state = _summarize_state(watch, gallery), silent
+    fault = find_fault_of_hours(watch.settings)
+    state = _summarize_state(watch, gallery), silent, fault
     held = runtime.watch.lists.held
     former = held.get(watch.gallery_id)
     is_paused = watch.paused_at is not None
@@ -86,6 +85,8 @@ async def _fit_if_changed(runtime: Runtime, gallery: Gallery, watch: ArmedList) 
     if former and is_same and not await _has_grown(runtime, former, watch):
         return
     fitted = await _fit_or_keep(runtime, gallery, watch, former)
+    if fault and fitted.active:
+        fitted = fitted.with_fault(fault)
     if held.get(watch.gallery_id) is not former:
         # It was disarmed, or armed again, during the fit.
         return
@@ -104,32 +105,29 @@ async def _fit_or_keep(
     try:
         active = await fit_list(runtime, gallery, watch.settings, watch)
     except Exception as error:
-        why = _describe(gallery, error)
+        why = _log_and_describe(gallery, error)
     else:
         return _hold(active, _describe_growth(watch, active))
-    again = time.monotonic() + FIT_AGAIN_SECONDS
     before = former.active if former else None
     try:
-        kept = await keep_thresholds(runtime, gallery, watch, before, why)
+        kept = await keep_thresholds(runtime, gallery, watch, before)
     except (InvalidField, NeedsReindex) as error:
         # There is nobody to compare with, or no model by which crops could be compared with them.
-        why = _describe(gallery, error)
+        why = describe_error(error)
     except Exception as error:
-        why = _describe(gallery, error)
+        why = _log_and_describe(gallery, error)
         if before is not None:
-            fault = f"its people and thresholds are those of before: {why}"
-            return replace(_hold(replace(before, faults=(fault,))), again=again)
+            return _hold(before).with_fault(f"its people and thresholds are those of before: {why}")
     else:
-        return replace(_hold(kept), again=again)
-    nothing = f"nothing is compared with it: {why}"
-    return HeldList(None, None, why, warnings=(nothing,), again=again)
+        return _hold(kept).with_fault(f"its thresholds are those of before: {why}")
+    nothing = HeldList(None, None).with_fault(f"nothing is compared with it: {why}")
+    return replace(nothing, why=why)
 
 
-def _describe(gallery: Gallery, error: Exception) -> str:
-    if isinstance(error, InputProblem):
-        return str(error).removeprefix("gallery: ")
-    log_failure(f"fitting list {gallery.name}", error)
-    return "an error of the service, which its log has"
+def _log_and_describe(gallery: Gallery, error: Exception) -> str:
+    if not isinstance(error, InputProblem):
+        log_failure(f"fitting list {gallery.name}", error)
+    return describe_error(error)
 
 
 def _describe_growth(watch: ArmedList, active: ActiveList) -> str | None:

@@ -93,14 +93,13 @@ async def fit_list(
 
 
 async def keep_thresholds(
-    runtime: Runtime, gallery: Gallery, armed: ArmedList, former: ActiveList | None, why: str
+    runtime: Runtime, gallery: Gallery, armed: ArmedList, former: ActiveList | None
 ) -> ActiveList:
     """Give the present people of an armed list that cannot be fitted its former thresholds.
 
     Args:
         former: the list as this process compared with it; None after a start, from which on the
             threshold of the forecast holds that the list was armed with.
-        why: reason for which it cannot be fitted.
 
     Raises:
         NeedsReindex: no loaded model has the gallery's embedder.
@@ -114,8 +113,7 @@ async def keep_thresholds(
         silent = await _read_silent(runtime, armed.settings, crops, model)
     except Exception as error:
         log_failure(f"reading the silent people of list {gallery.name}", error)
-    fault = f"its thresholds are those of before: {why}"
-    return await runtime.pools.watch.run(
+    kept = await runtime.pools.watch.run(
         _compare_as_before,
         model,
         gallery,
@@ -123,8 +121,8 @@ async def keep_thresholds(
         former,
         crops,
         silent,
-        (*faults, fault),
     )
+    return replace(kept, faults=faults)
 
 
 async def _read_crops(runtime: Runtime, gallery: Gallery) -> tuple[NamedCrops, tuple[str, ...]]:
@@ -214,7 +212,6 @@ def _compare_as_before(
     former: ActiveList | None,
     crops: NamedCrops,
     silent: SilentGallery | None,
-    faults: tuple[str, ...],
 ) -> ActiveList:
     watch_list = _as_list(crops)
     promised = armed.promised
@@ -242,7 +239,6 @@ def _compare_as_before(
         embedder=model.embedder,
         score_kind=_choose_score_kind(model.embedder, watch_list, None),
         silent=silent,
-        faults=faults,
     )
 
 

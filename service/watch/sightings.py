@@ -20,7 +20,7 @@ from model.crops.frames import ImageFile
 from service.engine.admission import PER_COMPARISON
 from service.engine.device import Embedded
 from service.engine.networks import LoadedModel
-from service.errors import refused_image
+from service.errors import ServiceError, refused_image
 from service.gallery.clocks import in_future, is_in_future, warning_of_fast_clock
 from service.gallery.enroll import EmbeddedImages, ImageToEnroll
 from service.gallery.registry import GalleryRegistry
@@ -101,6 +101,9 @@ class _Sighting:
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     height: int | None = None
     faults: tuple[str, ...] = ()
+
+
+_Scored = tuple[ActiveList, list[_Sighting], Scores, Array]
 
 
 async def sight(
@@ -320,17 +323,29 @@ async def _compare(
 ) -> dict[Track, list[SightedMatch]]:
     # Other callers take turns between two parts.
     for part in batches(lists, LISTS_AT_ONCE):
-        for active, watched, scores, limits in await runtime.watch.tracks.threads.run(
-            _score, part, sightings
-        ):
-            _note_scores(runtime, active, watched, scores, limits)
+        scored, failed = await runtime.watch.tracks.threads.run(_score, part, sightings)
+        for active, watched, scores, limits in scored:
+            try:
+                _note_scores(runtime, active, watched, scores, limits)
+            except Exception as error:
+                failed.append((active, error))
+        for active, error in failed:
+            runtime.watch.lists.note_failure(active.gallery, error)
     matches: dict[Track, list[SightedMatch]] = {}
     for track in tracks:
         matches[track] = []
         for match in list(track.matches.values()):
             if not wait and time.monotonic() - match.noted_at < NOTED_EVERY_SECONDS:
                 continue
-            noted = await _note(runtime, track, match)
+            try:
+                noted = await _note(runtime, track, match)
+            except ServiceError:
+                # The crop is sent again.
+                raise
+            except Exception as error:
+                # The end of the track writes the alert.
+                runtime.watch.lists.note_failure(match.gallery, error)
+                continue
             if noted is None or noted.alert.identity is None:
                 continue
             if noted.is_new:
@@ -347,23 +362,34 @@ async def _compare(
 
 def _score(
     lists: Sequence[ActiveList], sightings: Sequence[_Sighting]
-) -> list[tuple[ActiveList, list[_Sighting], Scores, Array]]:
-    """Score sightings against each list, with the cosines that its silent people demand."""
+) -> tuple[list[_Scored], list[tuple[ActiveList, Exception]]]:
+    """Score sightings against each list; return the scores, and the lists that failed."""
     scored = []
+    failed = []
     for active in lists:
-        watched = [
-            sighting
-            for sighting in sightings
-            if active.embedder in sighting.vectors
-            and active.takes(sighting.track.camera, sighting.captured)
-        ]
-        if watched:
-            vectors = np.stack([sighting.vectors[active.embedder] for sighting in watched])
-            limits = np.full(len(watched), -np.inf)
-            if active.silent:
-                limits = active.silent.limits(vectors)
-            scored.append((active, watched, active.watch_list.score(vectors), limits))
-    return scored
+        try:
+            if scores := _score_list(active, sightings):
+                scored.append(scores)
+        except Exception as error:
+            failed.append((active, error))
+    return scored, failed
+
+
+def _score_list(active: ActiveList, sightings: Sequence[_Sighting]) -> _Scored | None:
+    """Score sightings against a list, with the cosines that its silent people demand."""
+    watched = [
+        sighting
+        for sighting in sightings
+        if active.embedder in sighting.vectors
+        and active.takes(sighting.track.camera, sighting.captured)
+    ]
+    if not watched:
+        return None
+    vectors = np.stack([sighting.vectors[active.embedder] for sighting in watched])
+    limits = np.full(len(watched), -np.inf)
+    if active.silent:
+        limits = active.silent.limits(vectors)
+    return active, watched, active.watch_list.score(vectors), limits
 
 
 def _note_scores(

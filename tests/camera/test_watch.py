@@ -3,6 +3,7 @@
 import contextlib
 import io
 import threading
+import time
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 
@@ -116,6 +117,20 @@ def test_no_still_is_sent_outside_the_hours_of_a_camera(video, monkeypatch):
         beats_before = len(client.lags)
         eventually(lambda: len(client.lags) >= beats_before + 5)
     assert client.stills == []
+
+
+def test_a_run_names_the_time_zone_by_which_it_reads_hours(video, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "ICT-7")
+        time.tzset()
+        with (
+            sending(video) as camera,
+            watching(StandInClient(), camera.address, hours="22:00-06:00"),
+        ):
+            eventually(lambda: "22:00-06:00" in caplog.text)
+    time.tzset()
+    assert "the hours 22:00-06:00 are those of the time zone ICT (UTC+0700)" in caplog.text
 
 
 def test_zones_of_the_service_win_over_those_of_the_settings_until_they_are_taken_away(

@@ -1,13 +1,15 @@
 """An armed list compares, always: what keeps it from a fit is said, and it rings as before."""
 
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
+from zoneinfo import ZoneInfoNotFoundError
 
 import numpy as np
 import pytest
 
 from model.problems import InputProblem
 from service.record.values import Sender
-from service.watch import following, lists
+from service.watch import active, following, lists, sightings
 from service.watch.tables.traffic import EndedTracks
 from service.watch.threshold import Traffic
 from tests.conftest import draw_crop
@@ -27,7 +29,7 @@ TWO_DAYS = 2 * 86_400_000_000
 def often():
     """Fit lists that cannot be fitted, and look for alerts that are due, all the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(following, "FIT_AGAIN_SECONDS", 0.1)
+        patch.setattr(active, "FIT_AGAIN_SECONDS", 0.1)
         patch.setattr(following, "WARN_AGAIN_SECONDS", 0.1)
         yield
 
@@ -265,3 +267,59 @@ def test_a_list_with_too_many_rings_for_those_who_were_enrolled_first(
     forget(watching, wanted, 0)
     is_sound(watching, wanted)
     assert rings(watching, wanted, 2) == {"0002"}
+
+
+@pytest.mark.promise("lists-compare")
+def test_a_list_whose_time_zone_is_gone_rings_at_any_time_and_says_so(
+    watching, wanted, monkeypatch
+):
+    enroll(watching, wanted, 0)
+    never = f"{datetime.now(UTC) + timedelta(hours=6):%H}"
+    hours = f"{never}:00-{never}:30"
+    arm(watching, wanted, budget=BUDGET, hours=hours, time_zone="Etc/GMT+1")
+    assert rings(watching, wanted, 0) == set()
+
+    def lack(name):
+        raise ZoneInfoNotFoundError(name)
+
+    with monkeypatch.context() as without_zones:
+        without_zones.setattr(active, "ZoneInfo", lack)
+        assert rings(watching, wanted, 0) == {"0000"}
+        assert "Etc/GMT+1 cannot be read; install tzdata" in why(watching, wanted)
+        eventually(lambda: warnings(watching, wanted))
+        asked = settings(hours=hours, time_zone="Etc/GMT+1")
+        refused = watching.http.put(f"/v1/galleries/{wanted}/watch", data=asked)
+        assert refused_fields(refused) == {"time_zone"}
+        assert "install tzdata" in refused.json()["detail"]
+        # The default needs no files.
+        arm(watching, wanted, hours=hours)
+        is_sound(watching, wanted)
+    assert rings(watching, wanted, 0) == set()
+
+
+@pytest.mark.promise("lists-compare")
+@pytest.mark.parametrize("step", ["_score_list", "_note_scores", "_note"])
+def test_a_crop_that_cannot_be_compared_with_one_list_is_compared_with_the_others(
+    watching, wanted, monkeypatch, step
+):
+    other = watching.create(f"other-{uuid4().hex[:8]}")
+    for gallery in (wanted, other):
+        enroll(watching, gallery, 0)
+        arm(watching, gallery, budget=BUDGET)
+    work = getattr(sightings, step)
+
+    def fail_for_one(*given):
+        names = [part.gallery.name for part in given if hasattr(part, "gallery")]
+        if names == [wanted]:
+            raise ZeroDivisionError
+        return work(*given)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(sightings, step, fail_for_one)
+        assert rings(watching, wanted, 0) == set()
+        assert rings(watching, other, 0) == {"0000"}
+        assert why(watching, wanted).startswith("some crops are not compared with it: ")
+        assert read_list(watching, other)["why"] is None
+    is_sound(watching, wanted)
+    assert rings(watching, wanted, 0) == {"0000"}
+    watching.http.delete(f"/v1/galleries/{other}")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Self
-from zoneinfo import ZoneInfo
 
 from fastapi import Response
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gmn_client import models
+from gmn_client.hours import are_hours
 from model.problems import is_of_the_machine
 from service.errors import InvalidField
 from service.http.fields import MAX_NAMES, Label, Moment, Text, split_names
@@ -20,12 +19,12 @@ from service.http.limits import FormRequest
 from service.http.problems import answer_each, example, problems
 from service.record.values import Sender
 from service.runtime import Call, GalleryCall
+from service.watch.active import UNREADABLE_ZONE, ZONE_PACKAGE, read_time_zone
 from service.watch.lists import arm, fit_list, pause
 from service.watch.sightings import sight
 
 sighting_router = guarded_router("/v1/sightings", "watch")
 list_router = guarded_router("/v1/galleries/{gallery}/watch", "watch lists")
-HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 MAX_AHEAD = timedelta(days=90)
 # Time within which a proposed list can be armed.
 CONFIRMED_WITHIN = timedelta(minutes=10)
@@ -66,18 +65,21 @@ async def send_sightings(
 
 
 def _check_hours(hours: str) -> str:
-    if hours and not HOURS.fullmatch(hours):
+    if hours and not are_hours(hours):
         raise ValueError("is no time of day; write it like 22:00-06:00")
     return hours
 
 
 def _check_zone(name: str) -> str:
     try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError) as error:
+        read_time_zone(name)
+    except UNREADABLE_ZONE as error:
         if is_of_the_machine(error):
             raise
-        raise ValueError(f"{name[:40]!r} is no time zone; write it like Europe/Zurich") from error
+        raise ValueError(
+            f"{name[:40]!r} is no time zone that the service knows; write it like Europe/Zurich, "
+            f"or install {ZONE_PACKAGE} where it runs if it lacks this zone"
+        ) from error
     return name
 
 
