@@ -41,6 +41,9 @@ MOST_PEOPLE = 5000
 MOST_CROPS = 50_000
 # Traffic must have been counted for this long to stand for a whole day.
 SHORTEST_TRAFFIC = timedelta(days=1)
+# A list that rings for a larger share of strangers' tracks is not armed. Its alerts would hardly say
+# anything: even if a fifth of those who pass were listed and all of them found, most were wrong.
+MOST_RINGING = 1 / 3
 # Scores of the counted traffic are used until the list's size leaves their order by this factor. In
 # a list of fewer than nine people that has doubled, or in a larger one that has halved, they put
 # the threshold too low.
@@ -177,6 +180,14 @@ def _fit(
     traffic = Traffic(counts)
     tracks_per_day = settings.tracks_per_day or _measure_tracks_per_day(former, armed)
     accepted = settings.budget / tracks_per_day
+    if accepted > MOST_RINGING and armed is None:
+        raise InvalidField(
+            f"budget: {settings.budget:g} false alarms in {tracks_per_day:g} tracks a day let more "
+            f"than one stranger in {round(1 / MOST_RINGING)} ring; accept at most "
+            f"{MOST_RINGING * tracks_per_day:.3g}, or say how many tracks all cameras see in a "
+            "whole day"
+        )
+    accepted = min(accepted, MOST_RINGING)
     rate = rate_within(accepted, watch_list, model.reference, traffic)
     few_people = artefact_thresholds(model.cosine_calibration)
     fit = ThresholdFit(watch_list, rate, model.reference, artefact=few_people)

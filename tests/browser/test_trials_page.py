@@ -26,6 +26,10 @@ def test_the_page_says_what_a_trial_is_and_how_far_each_camera_is(tab, watching,
     expect(shown).to_contain_text(
         "On trial, the alerts of a camera show what the forecast is worth"
     )
+    # The list ends before the longest trial would.
+    ends = shown.locator("dl dd").first.inner_text()
+    about = shown.get_by_text("On trial, the alerts of a camera")
+    expect(about).to_contain_text(f"or until {ends}.")
     expect(shown).to_contain_text("Trial at gate: 84 of 200 tracks, 0 alerts to review.")
     expect(shown).to_contain_text("Trial at door: over.")
     tab.locator("#alert-here").check()

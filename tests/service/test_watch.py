@@ -88,6 +88,7 @@ def test_a_list_is_armed_by_the_forecast_that_was_read(watching, unarmed, images
     [
         ({"budget": "0"}, "budget"),
         ({"budget": "1e-300"}, "budget"),
+        ({"tracks_per_day": "6"}, "budget"),
         ({"hours": "25:00-06:00"}, "hours"),
         ({"time_zone": "Mars/Olympus"}, "time_zone"),
         ({"time_zone": "../../etc/passwd"}, "time_zone"),

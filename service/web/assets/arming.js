@@ -9,6 +9,8 @@ import { inNumbers, LOCALE, t, textNodes } from "./texts.js";
 const DAY_MS = 86_400_000;
 const MOST_DAYS = 90;
 const DAYS = 7;
+// Fewer passages are no measure of a day, but those of a test or of its first minutes.
+const FEWEST_PASSAGES = 100;
 // The first of them is a Monday.
 const WEEKDAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const A_MONDAY = Date.UTC(2024, 0, 1);
@@ -163,6 +165,8 @@ function settingsForm(settings, galleries, counted, buttons) {
   const silent = settings.silent ?? "";
   // One that was deleted since is shown, so that it is not left out unnoticed.
   const silentGalleries = [...new Set([...galleries, ...(silent ? [silent] : [])])];
+  const isMeasured = counted >= FEWEST_PASSAGES;
+  const few = counted > 0 ? `${t("arming.passages_few", { count: counted })} ` : "";
   const field = (label, name, attributes, ...more) =>
     h("label", {}, label, h("input", { name, ...attributes }), more);
   return h(
@@ -189,13 +193,13 @@ function settingsForm(settings, galleries, counted, buttons) {
         min: 1,
         max: 1e7,
         step: "any",
-        value: settings.tracks_per_day ?? (counted || ""),
+        value: settings.tracks_per_day ?? (isMeasured ? counted : ""),
         placeholder: t("arming.passages_empty"),
       },
       h(
         "span",
         { class: "hint" },
-        t(counted > 0 ? "arming.passages_counted" : "arming.passages_hint"),
+        isMeasured ? t("arming.passages_counted") : few + t("arming.passages_hint"),
       ),
     ),
     field(t("arming.until"), "expires_at", {

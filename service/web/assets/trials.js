@@ -6,7 +6,10 @@ import { t, textNodes } from "./texts.js";
 const cameraOf = ({ camera }) => camera ?? t("camera.unnamed");
 
 // Return the trials of an armed list as elements.
-export function describeTrials({ trials, trial_until: until }) {
+export function describeTrials({ trials, trial_until: longest, settings }) {
+  // No trial outlasts its list.
+  const ends = settings.expires_at;
+  const until = Date.parse(longest) < Date.parse(ends) ? longest : ends;
   const running = trials.filter((trial) => !trial.is_over);
   const over = trials.filter((trial) => trial.is_over);
   const hasTimedOut = new Date(until) <= new Date();
