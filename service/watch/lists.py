@@ -41,8 +41,8 @@ MOST_PEOPLE = 5000
 MOST_CROPS = 50_000
 # Traffic must have been counted for this long to stand for a whole day.
 SHORTEST_TRAFFIC = timedelta(days=1)
-# A list that rings for a larger share of strangers' tracks is not armed. Its alerts would hardly say
-# anything: even if a fifth of those who pass were listed and all of them found, most were wrong.
+# A list that rings for a larger share of strangers' tracks is not armed. Its alerts would hardly
+# say anything: even if a fifth of those who pass were listed and all of them found, most were wrong.
 MOST_RINGING = 1 / 3
 # Scores of the counted traffic are used until the list's size leaves their order by this factor. In
 # a list of fewer than nine people that has doubled, or in a larger one that has halved, they put
@@ -273,8 +273,8 @@ def _choose_score_kind(embedder: str, watch_list: WatchList, former: CountedTraf
 
 def _is_near(size: int, order: int) -> bool:
     """Return True if a size is hardly beyond those whose binary number has `order` digits."""
-    least = 2 ** (order - 1)
-    most = 2**order - 1
+    least = 1 << (order - 1)
+    most = (1 << order) - 1
     return least / SIZE_TOLERANCE <= size <= most * SIZE_TOLERANCE
 
 

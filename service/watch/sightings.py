@@ -329,8 +329,8 @@ async def _compare(
                 _note_scores(runtime, active, watched, scores, limits)
             except Exception as error:
                 failed.append((active, error))
-        for active, error in failed:
-            runtime.watch.lists.note_failure(active.gallery, error)
+        for active, failure in failed:
+            runtime.watch.lists.note_failure(active.gallery, failure)
     matches: dict[Track, list[SightedMatch]] = {}
     for track in tracks:
         matches[track] = []
