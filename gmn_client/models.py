@@ -1356,8 +1356,8 @@ class WatchSettings(WireModel):
     """Settings of a gallery as a watch list: sightings of its people raise alerts.
 
     `cameras`, `hours`, such as `22:00-06:00`, and `weekdays` restrict where and when; empty means
-    no restriction, and equal times of `hours` mean the whole day. Times and days are those of `time_zone`. A night belongs to the day on which it
-    begins.
+    no restriction, and equal times of `hours` mean the whole day. Times and days are those of
+    `time_zone`. A night belongs to the day on which it begins.
     """
 
     model_config = ConfigDict(use_attribute_docstrings=True)

@@ -42,7 +42,7 @@ MOST_CROPS = 50_000
 # Traffic must have been counted for this long to stand for a whole day.
 SHORTEST_TRAFFIC = timedelta(days=1)
 # A list that rings for a larger share of strangers' tracks is not armed. Its alerts would hardly
-# say anything: even if a fifth of those who pass were listed and all of them found, most were wrong.
+# say anything: even if a fifth of those who pass were listed and all found, most were wrong.
 MOST_RINGING = 1 / 3
 # Scores of the counted traffic are used until the list's size leaves their order by this factor. In
 # a list of fewer than nine people that has doubled, or in a larger one that has halved, they put
