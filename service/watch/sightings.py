@@ -41,7 +41,6 @@ from service.watch.tables.passages import BestLook
 from service.watch.tables.traffic import EndedTracks, ListTraffic, TrackPart
 from service.watch.threshold import Traffic, bins_of
 from service.watch.tracks import (
-    CHECK_SECONDS,
     MOST_LOOKS,
     QUIET_SECONDS,
     EndedTrack,
@@ -80,8 +79,6 @@ class _Sighting:
         still: whether its person stays at the same place.
         zone: the zone of the camera's picture in which the person stands.
         problem: reason for its refusal.
-        compares: False if its track has enough compared crops already.
-        embeds: whether it is compared, or checked for showing the track's person.
         vectors: vectors `(d,)` by embedder.
         height: in pixels; None until it is embedded, and if its vector was sent.
         faults: codes of the limits of quality that it exceeds.
@@ -96,8 +93,6 @@ class _Sighting:
     zone: str | None
     problem: CropProblem | None
     warnings: list[str]
-    compares: bool
-    embeds: bool
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     height: int | None = None
     faults: tuple[str, ...] = ()
@@ -139,30 +134,25 @@ async def sight(
         _add_to_track(runtime.watch.tracks, caller, position, image, now)
         for position, image in enumerate(images)
     ]
-    chosen = [sighting for sighting in sightings if sighting.embeds]
+    chosen = [sighting for sighting in sightings if sighting.problem is None]
     embedded = {enrolled.embedder: enrolled.embedded} if enrolled else {}
     # Embed every crop: the time of an answer must not tell a camera's key whether there are lists.
     embedders = {active.embedder for active in lists} or set(embedded) or {runtime.model.embedder}
     crops = sum(active.crops for active in lists)
-    cost = PER_COMPARISON * len(chosen) * crops
+    to_compare = sum(sighting.track.looks < MOST_LOOKS for sighting in chosen)
+    cost = PER_COMPARISON * to_compare * crops
     files = [sighting.image for sighting in chosen if sighting.image is not None]
     for embedder in embedders - embedded.keys():
         cost += runtime.models[embedder].pipeline.cost(files)
-    accepted: list[_Sighting] = []
-    try:
-        async with runtime.admission.admit(cost):
-            for embedder in embedders:
-                await _embed(runtime, embedder, chosen, embedded.get(embedder))
-            accepted = [sighting for sighting in chosen if sighting.problem is None]
-            for sighting in accepted:
-                _follow_person(runtime.models, runtime.watch.tracks, sighting)
-            compared = [sighting for sighting in accepted if sighting.compares]
-            tracks = dict.fromkeys(sighting.track for sighting in sightings)
-            matches = await _compare(runtime, lists, compared, tracks, arrived, wait)
-    finally:
-        # A refused crop may be sent again and is compared then.
-        for sighting in set(chosen).difference(accepted):
-            sighting.track.looks -= sighting.compares
+    async with runtime.admission.admit(cost):
+        for embedder in embedders:
+            await _embed(runtime, embedder, chosen, embedded.get(embedder))
+        accepted = [sighting for sighting in chosen if sighting.problem is None]
+        for sighting in accepted:
+            _follow_person(runtime.models, runtime.watch.tracks, sighting)
+        compared = [sighting for sighting in accepted if sighting.track.take_look()]
+        tracks = dict.fromkeys(sighting.track for sighting in accepted)
+        matches = await _compare(runtime, lists, compared, tracks, arrived, wait)
     _count_cameras(runtime.watch.contacts, sightings)
     usable = sum(sighting.problem is None for sighting in sightings)
     runtime.metrics.sightings.inc(usable)
@@ -206,12 +196,7 @@ def _add_to_track(
     if problem is None:
         track = tracks.take(caller.key_id, image.camera, image.track, seconds, image.still)
     else:
-        track = Track(caller.key_id, image.camera, image.track, seconds, seconds)
-    compares = problem is None and track.looks < MOST_LOOKS
-    embeds = compares or (problem is None and seconds - track.checked >= CHECK_SECONDS)
-    track.looks += compares
-    if embeds:
-        track.checked = max(track.checked, seconds)
+        track = Track(caller.key_id, image.camera, image.track, seconds)
     return _Sighting(
         position=position,
         image=image.image,
@@ -222,8 +207,6 @@ def _add_to_track(
         zone=image.zone,
         problem=problem,
         warnings=warnings,
-        compares=compares,
-        embeds=embeds,
     )
 
 
@@ -294,14 +277,11 @@ def _follow_person(
         )
 
     track = sighting.track
+    seconds = sighting.captured.timestamp()
     if not shows(track):
-        seconds = sighting.captured.timestamp()
-        track.looks -= sighting.compares
         track = tracks.move(track, seconds, sighting.still, shows)
-        sighting.compares = track.looks < MOST_LOOKS
-        track.looks += sighting.compares
-        track.checked = max(track.checked, seconds)
         sighting.track = track
+    track.add_crop(seconds)
     for embedder, vector in sighting.vectors.items():
         track.add_vector(embedder, vector)
 
@@ -487,10 +467,10 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
         match.picture = Picture(content, "image/jpeg")
     gallery_id = match.gallery.gallery_id
     sighted = SightedPerson(
-        kind="late" if time.time() - track.last > LATE.total_seconds() else "visit",
+        kind="late" if time.time() - track.last_seen > LATE.total_seconds() else "visit",
         slot=match.slot,
-        first_seen=_moment(track.began),
-        last_seen=_moment(track.last),
+        first_seen=_moment(track.first_seen),
+        last_seen=_moment(track.last_seen),
         crops=track.crops - match.noted,
         camera=track.camera,
         zone=match.zone,

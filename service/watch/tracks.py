@@ -29,8 +29,6 @@ from service.watch.tables.passages import BestLook, EndedPassage
 
 # Only this many crops of a track are compared: more find little and raise more false alarms.
 MOST_LOOKS = 8
-# Later crops are embedded at this distance, to notice that the track's label shows another person.
-CHECK_SECONDS = 30.0
 # A track ends after this time without a crop; after its crop of a person who stays, for whom a
 # camera sends one a minute, it waits longer. It also ends after a time in all, as ids are reused.
 QUIET_SECONDS = 10.0
@@ -84,15 +82,15 @@ class Track:
     Attributes:
         caller, camera, name: the API key, and the labels that were sent; a crop without a track's
             name is a track by itself.
-        began, last: times of capture of the first and last crop, in seconds since 1970.
+        began: time of capture of the first crop that was sent, in seconds since 1970.
         number: number of tracks into which the label's presence was divided before this one.
         until: time of capture until which crops continue the track.
         opened: time of arrival of the first crop, by `time.monotonic`.
         last_arrival: time of arrival of the newest crop, or later if the track waits longer after
             it.
-        checked: time of capture of the newest crop that was embedded.
-        crops: number of crops that were sent.
-        looks: number of compared crops, and of those in comparison.
+        crops: number of crops that were found to show the track's person.
+        first_seen, last_seen: times of capture of the first and last of them.
+        looks: number of compared crops.
         best: best score with each list.
         likeness: best cosine with each list that has silent people, and the one that they demand.
         kept_silent: `gallery_id` of the lists for which silent people explain the track better.
@@ -109,13 +107,13 @@ class Track:
     camera: str | None
     name: str | None
     began: float
-    last: float
     number: int = 0
     until: float = -math.inf
     opened: float = field(default_factory=time.monotonic)
     last_arrival: float = 0.0
-    checked: float = -math.inf
     crops: int = 0
+    first_seen: float = math.inf
+    last_seen: float = -math.inf
     looks: int = 0
     best: dict[TrafficKey, float] = field(default_factory=dict)
     likeness: dict[TrafficKey, Likeness] = field(default_factory=dict)
@@ -145,6 +143,18 @@ class Track:
 
     def is_near(self, captured: float) -> bool:
         return self.began - QUIET_SECONDS <= captured <= self.until
+
+    def add_crop(self, captured: float) -> None:
+        self.crops += 1
+        self.first_seen = min(self.first_seen, captured)
+        self.last_seen = max(self.last_seen, captured)
+
+    def take_look(self) -> bool:
+        """Return True if the next crop is compared, of which there are `MOST_LOOKS` at most."""
+        if self.looks == MOST_LOOKS:
+            return False
+        self.looks += 1
+        return True
 
     def add_vector(self, embedder: str, vector: NDArray[np.float32]) -> None:
         vectors = self.vectors.setdefault(embedder, [])
@@ -217,7 +227,7 @@ class OpenTracks:
         captured: float,
         still: bool = False,
     ) -> Track:
-        """Add a crop to its track and return the track, a new one if no open one continues."""
+        """Return the track that a crop continues, a new one if no open one does."""
         label = caller, camera, name
         known = self._labelled.get(label, []) if name is not None else []
         if known and known[0].can_take(captured):
@@ -225,10 +235,10 @@ class OpenTracks:
         else:
             # The former track ends when it is quiet: its last crops may still be in comparison.
             goes_on = bool(known) and known[0].is_near(captured)
-            track = Track(*label, captured, captured, number=_next_number(known) if goes_on else 0)
+            track = Track(*label, captured, number=_next_number(known) if goes_on else 0)
             if name is not None:
                 self._labelled[label] = [track]
-        self._add(track, captured, still)
+        self._extend(track, captured, still)
         return track
 
     def move(
@@ -253,20 +263,17 @@ class OpenTracks:
         person = next((other for other in others if shows(other)), None)
         if person is None:
             number = _next_number([track, *known])
-            person = Track(*track.label, captured, captured, number=number)
+            person = Track(*track.label, captured, number=number)
         before = [other for other in known if other is not person]
         self._labelled[track.label] = [person, *before[:1]]
-        track.crops -= 1
-        self._add(person, captured, still)
+        self._extend(person, captured, still)
         return person
 
-    def _add(self, track: Track, captured: float, still: bool) -> None:
+    def _extend(self, track: Track, captured: float, still: bool) -> None:
         seconds = STILL_SECONDS if still else QUIET_SECONDS
         track.began = min(track.began, captured)
-        track.last = max(track.last, captured)
         track.until = max(track.until, captured + seconds)
         track.last_arrival = max(track.last_arrival, time.monotonic() + seconds - QUIET_SECONDS)
-        track.crops += 1
         tracks = self._open[track.caller]
         tracks[track] = None
         tracks.move_to_end(track)
