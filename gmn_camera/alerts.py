@@ -19,7 +19,8 @@ LONGEST_WAIT = 10.0
 # The service sends a comment at shorter intervals.
 SILENT_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
-GONE = "gone"
+# News that is no new alert: the key was revoked, or an alert has changed.
+NO_ALERTS = ("gone", "updated")
 MOST_LINE_BYTES = 1024 * 1024
 
 
@@ -80,7 +81,7 @@ def _read_events(service: Service, after: int) -> Iterator[Alert]:
             name, _, value = line.partition(": ")
             if name == "event":
                 event = value
-            elif name == "data" and event != GONE:
+            elif name == "data" and event not in NO_ALERTS:
                 try:
                     yield Alert.model_validate_json(value)
                 except ValidationError as error:

@@ -1026,7 +1026,7 @@ class Methods(Calls):
 
         Args:
             score: the alert's score when it was looked at; the review is refused (status 422) if
-                the alert shows a better crop by now.
+                the alert shows another track by now.
         """
 
     @PagedRequest("webhooks", limit=None)

@@ -46,6 +46,7 @@ from service.watch.tracks import (
     EndedTrack,
     Match,
     OpenTracks,
+    OwnAlert,
     Track,
     TrafficKey,
 )
@@ -466,6 +467,7 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
         content = await runtime.model.pipeline.thumbnail(match.image)
         match.picture = Picture(content, "image/jpeg")
     gallery_id = match.gallery.gallery_id
+    own = track.alerts.get(gallery_id)
     sighted = SightedPerson(
         kind="late" if time.time() - track.last_seen > LATE.total_seconds() else "visit",
         slot=match.slot,
@@ -485,7 +487,8 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
         cohesion=track.cohesion(match.gallery.embedder),
         calibration_version=match.calibration_version,
         picture=match.picture,
-        own_alert=track.alerts.get(gallery_id),
+        own_alert=own.alert_id if own else None,
+        own_score=own.score if own else None,
     )
     match.noted = track.crops
     try:
@@ -499,7 +502,8 @@ async def _note(runtime: Runtime, track: Track, match: Match) -> NotedVisit | No
     if noted and noted.alert.state == "open":
         # A rejection of an alert that shows another track is not about this one.
         shows_it = (noted.alert.track, noted.alert.score) == (track.name, match.score)
-        track.alerts[gallery_id] = noted.alert.alert_id if shows_it else None
+        own = OwnAlert(noted.alert.alert_id, match.score)
+        track.alerts[gallery_id] = own if shows_it else None
     # A better match may have taken its place during the write.
     if noted is None and track.matches.get(gallery_id) is match:
         del track.matches[gallery_id]

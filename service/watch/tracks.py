@@ -75,6 +75,13 @@ class Match:
     picture: Picture | None = None
 
 
+class OwnAlert(NamedTuple):
+    """An alert that shows a track, by a crop of this score."""
+
+    alert_id: str
+    score: float
+
+
 @dataclass(eq=False)
 class Track:
     """The passage of a person before a camera, as a tracker sees it.
@@ -96,8 +103,8 @@ class Track:
         kept_silent: `gallery_id` of the lists for which silent people explain the track better.
         matches: matches by `gallery_id` of the list.
         best_looks: best look by `gallery_id` of each list that explains its passages.
-        alerts: ids of the alerts that show the track by `gallery_id` of the list; None for one that
-            shows a better track.
+        alerts: the alert that shows the track by `gallery_id` of the list; None for one that shows
+            a better track.
         vectors: vectors `(d,)` of the newest embedded crops by embedder.
         ended: True if its traffic is counted.
         is_counted: True if it is among the tracks of its camera.
@@ -120,7 +127,7 @@ class Track:
     kept_silent: set[int] = field(default_factory=set)
     matches: dict[int, Match] = field(default_factory=dict)
     best_looks: dict[int, BestLook] = field(default_factory=dict)
-    alerts: dict[int, str | None] = field(default_factory=dict)
+    alerts: dict[int, OwnAlert | None] = field(default_factory=dict)
     vectors: dict[str, list[NDArray[np.float16]]] = field(default_factory=dict)
     ended: bool = False
     is_counted: bool = False

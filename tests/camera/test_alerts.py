@@ -103,6 +103,15 @@ def test_an_odd_event_does_not_end_the_next_ones(stand_in, odd):
     assert taken == [1, 3]
 
 
+def test_a_change_of_an_alert_is_no_new_alert(stand_in):
+    changed = event(1, probability=0.99).replace(b"id: 1\nevent: visit", b"event: updated")
+    served = stand_in(event(1) + event(2) + changed, event(3))
+    taken = Taken(last=3)
+    follow_alerts(served.service, NOTHING_YET, taken.take, taken.stop)
+    assert taken == [1, 2, 3]
+    assert served.after == ["0", "2"]
+
+
 def test_after_a_line_without_an_end_the_next_alerts_are_asked_for(stand_in, monkeypatch, caplog):
     monkeypatch.setattr(alerts, "MOST_LINE_BYTES", 10_000)
     served = stand_in(event(1) + b"x" * 100_000, event(2))

@@ -15,6 +15,7 @@ from service.record.schema import as_micros, now_micros
 from service.record.values import Sender
 from service.search.refit import CalibrationFitter
 from service.watch import lists
+from service.watch.tables import alerts as alert_tables
 from service.watch.tables.lists import Watches
 from service.watch.tables.traffic import EndedTracks, TrackPart
 from tests.outside import audit_lines, bearer, refused_fields
@@ -254,6 +255,33 @@ def test_a_review_of_a_crop_that_is_no_longer_shown_is_refused(watching, wanted,
     assert review(watching, alert_id, "rejected", score="0.8").json()["state"] == "rejected"
     with Client(str(watching.http.base_url)) as client:
         assert client.review_alert(alert_id, "open", score=0.8).state == "open"
+
+
+def test_a_review_of_an_earlier_crop_of_the_track_that_is_shown_stands(watching, wanted, people):
+    def pass_by(score, own_score=None):
+        return people.pass_by(wanted, score=score, own_alert=alert_id, own_score=own_score)
+
+    def refusal(score):
+        return refused_fields(review(watching, alert_id, "rejected", score=str(score)))
+
+    alert_id = people.pass_by(wanted, score=0.5).alert.alert_id
+    pass_by(0.6, own_score=0.5)
+    pass_by(0.7, own_score=0.6)
+    # A crop that is no better changes nothing, whoever it shows.
+    pass_by(0.55)
+    for score in ("0.5", "0.6", "0.7"):
+        assert review(watching, alert_id, "confirmed", score=score).json()["state"] == "confirmed"
+        assert review(watching, alert_id, "open").json()["state"] == "open"
+    assert refusal(0.4) == refusal(0.75) == {"score"}
+    # Another track takes its place, and so does a better crop of that one.
+    pass_by(0.8)
+    assert refusal(0.7) == {"score"}
+    pass_by(0.9, own_score=0.8)
+    assert refusal(0.7) == {"score"}
+    # The first track is shown again, after somebody else.
+    pass_by(0.95, own_score=0.7)
+    assert refusal(0.7) == refusal(0.9) == {"score"}
+    assert review(watching, alert_id, "rejected", score="0.95").json()["state"] == "rejected"
 
 
 def test_a_visit_follows_no_alert_that_was_rejected(watching, wanted, people):
@@ -588,6 +616,40 @@ def test_events_are_replayed_and_come_at_once_from_every_process(watching, wante
             assert json.loads(replayed["data"])["alert_id"] == alert.alert_id
         new = people.pass_by(wanted, camera="yard").alert
         assert next_event()["id"] == str(new.number)
+        # A change comes without a number: the next stream goes on after the newest alert.
+        people.pass_by(wanted, camera="0", score=0.8, probability=0.95)
+        changed = next_event()
+        assert (changed["event"], "id" in changed) == ("updated", False)
+        shown = {"alert_id": first.alert_id, "score": 0.8, "probability": 0.95, "crops": 6}
+        assert json.loads(changed["data"]).items() >= shown.items()
+        assert review(watching, first.alert_id, "confirmed").status_code == 200
+        assert json.loads(next_event()["data"])["state"] == "confirmed"
+
+
+def test_a_change_is_told_to_keys_of_its_list_alone_and_only_the_newest_are_known(
+    watching, unarmed, people, drawn_crops, monkeypatch
+):
+    monkeypatch.setattr(alert_tables, "KEPT_UPDATES", 2)
+    arm(watching, unarmed)
+    other = arm_new(watching, f"other-{uuid4().hex[:8]}", drawn_crops)
+    stored = people.watch.alerts
+    before = stored.newest_update()
+    passing = [(unarmed, "a"), (other, "b"), (unarmed, "c"), (unarmed, "a"), (unarmed, "c")]
+    for _ in range(2):
+        for gallery, camera in passing:
+            people.pass_by(gallery, camera=camera)
+
+    def changed(after, gallery=None):
+        gallery_id = gallery and people.gallery_id(gallery)
+        newest, alerts = stored.updated(after, gallery_id)
+        return newest, [alert.camera for alert in alerts]
+
+    newest, cameras = changed(before)
+    assert cameras == ["a", "c"]
+    assert changed(before, unarmed) == (newest, ["a", "c"])
+    assert changed(before, other) == (newest, [])
+    assert changed(newest) == (newest, [])
+    assert newest == stored.newest_update()
 
 
 def test_the_number_of_an_alert_does_not_count_those_of_other_lists(wanted, people):

@@ -94,6 +94,7 @@ class Passersby:
         slot=1,
         content=b"a picture",
         own_alert=None,
+        own_score=None,
         key_id="loopback",
         score_kind="",
         **more,
@@ -105,6 +106,7 @@ class Passersby:
             key_id: the API key of the camera.
             score_kind: identifies the scores that this one is comparable with.
             own_alert: id of the alert about the same track.
+            own_score: score by which that alert shows the track.
         """
         now = datetime.now(UTC)
         seen = {
@@ -130,6 +132,7 @@ class Passersby:
             captured_at=seen["last_seen"],
             picture=Picture(content, "image/png"),
             own_alert=own_alert,
+            own_score=own_score,
             **seen,
         )
         return self.watch.alerts.note_visit(self.gallery_id(gallery), sighted)

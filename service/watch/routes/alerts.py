@@ -59,7 +59,7 @@ class AlertReviewForm(Form):
     decision: Literal["confirmed", "rejected", "open"]
     """Whether it shows the person; `open` takes a decision back."""
     score: float | None = Field(None, ge=-1e6, le=1e6)
-    """The `score` of the alert that was looked at; refused if a better crop was seen since."""
+    """The `score` of the alert that was looked at; refused if it shows another track by now."""
 
 
 @router.get("", response_model=models.Alerts, responses=problems("unknown_gallery"))
@@ -89,7 +89,7 @@ async def list_alerts(
 @router.get(
     "/events",
     response_class=StreamingResponse,
-    responses=content("text/event-stream", "Each alert, named by its kind."),
+    responses=content("text/event-stream", "Each alert, named by its kind, and its changes."),
     dependencies=[Depends(hold_stream)],
 )
 async def follow_alerts(
@@ -101,14 +101,16 @@ async def follow_alerts(
 ) -> EventSourceResponse:
     """Sends each new alert as a server-sent event named by its kind, with its number as id.
 
-    With `Last-Event-ID`, alerts after that number are sent first. The stream ends with `gone` if
-    the key is revoked or expires. A key may hold eight streams.
+    An alert that changes by more crops, a better one, or a review is sent again as `updated`,
+    without an id. With `Last-Event-ID`, alerts after that number are sent first. The stream ends
+    with `gone` if the key is revoked or expires. A key may hold eight streams.
     """
     runtime = call.runtime
     stored_alerts = runtime.watch.alerts
     read = runtime.galleries.read
     gallery_id = await call.gallery_id()
     start = await read(stored_alerts.newest_number)
+    newest_update = await read(stored_alerts.newest_update)
     if last_event_id is not None:
         # A number of another record would hide alerts until this record reaches it.
         start = min(start, last_event_id)
@@ -116,6 +118,7 @@ async def follow_alerts(
 
     async def events() -> AsyncIterator[dict[str, str]]:
         last_number = start
+        last_update = newest_update
         try:
             while True:
                 runtime.keys.require_valid(call.caller)
@@ -130,6 +133,9 @@ async def follow_alerts(
                         "data": link_alert(alert).model_dump_json(),
                     }
                     last_number = alert.number
+                last_update, updated = await read(stored_alerts.updated, last_update, gallery_id)
+                for alert in updated:
+                    yield {"event": "updated", "data": link_alert(alert).model_dump_json()}
                 if not alerts:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(changed.wait(), KEY_CHECK_SECONDS)
@@ -190,7 +196,7 @@ async def review_alert(
 ) -> models.Alert:
     """Confirms or rejects an alert, or undoes that; another key's decision needs `admin`.
 
-    An alert keeps the picture and score that were reviewed. After a rejection, the next track that
+    An alert keeps the picture and score that it shows. After a rejection, the next track that
     matches the person raises another alert.
     """
     runtime = call.runtime

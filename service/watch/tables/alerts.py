@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import Field
+from pydantic_core import from_json, to_json
 
 from gmn_client.models import Alert, AlertKind, AlertState
 from model.crops.texts import nfc
@@ -64,7 +65,7 @@ WHERE number = (
         AND last_seen >= :earliest AND first_seen <= :latest
         AND kind IN ('visit', :kind) AND (state != 'rejected' OR alert_id = :own_alert)
     ORDER BY alert_id = :own_alert DESC, last_seen DESC LIMIT 1
-) RETURNING number
+) RETURNING number, score
 """
 # The person's previous visit to another camera.
 FORMER_VISIT = """
@@ -107,6 +108,10 @@ WHERE enabled = 1 AND (gallery_id IS NULL OR gallery_id = :gallery_id) AND (
 NEWEST_ALERT = "newest_alert"
 # Name of the number of the commit that last changed alerts or deliveries, in the table `record`.
 ALERTS_CHANGED = "alerts_changed"
+# Name of the newest changes of alerts, in the table `record`: the number of each alert and its
+# `AlertUpdate`, as JSON.
+UPDATES = "alert_updates"
+KEPT_UPDATES = 100
 # Plain counts would show a key for one gallery how many alerts others have.
 NEXT_NUMBER = upsert(
     "record",
@@ -129,6 +134,18 @@ BESIDE_ALERTS = """
 JOIN galleries USING (gallery_id) LEFT JOIN alert_pictures USING (number)
 WHERE name IS NOT NULL AND
 """
+
+
+class AlertUpdate(NamedTuple):
+    """The newest change of an alert.
+
+    Attributes:
+        commit: its number.
+        same_since: score of the first crop that the alert showed of the track that it shows.
+    """
+
+    commit: int
+    same_since: float | None
 
 
 class StoredAlert(Alert):
@@ -162,6 +179,7 @@ class SightedPerson:
         score_kind: identifies the scores that this one is comparable with.
         picture: picture of the best crop, if it is new.
         own_alert: id of the alert that was written for this track and list before.
+        own_score: score of the track's crop that this alert showed then.
     """
 
     kind: AlertKind
@@ -183,6 +201,7 @@ class SightedPerson:
     calibration_version: str
     picture: Picture | None
     own_alert: str | None
+    own_score: float | None = None
 
     @property
     def sender(self) -> Sender:
@@ -243,9 +262,14 @@ class Alerts(RecordPart):
             values["follows"] = transaction.value(FORMER_VISIT, values)
             columns = {name: values[name] for name in OF_VISIT}
             return write_alert(transaction, gallery_id, columns, sighted.picture)
-        ((number,),) = extended
+        ((number, shown),) = extended
+        same_since = shown
         if transaction.change(TAKE_BEST, values | {"number": number}):
             _show_picture(transaction, number, sighted.picture)
+            if shown != sighted.own_score:
+                # Another track is shown now, and maybe another person.
+                same_since = None
+        note_update(transaction, number, same_since)
         (alert,) = _read_alerts(transaction, "number = ?", (number,))
         return NotedVisit(alert, is_new=False)
 
@@ -253,6 +277,25 @@ class Alerts(RecordPart):
         """Return the number of the newest alert, even if it was removed; 0 before the first."""
         statement = "SELECT CAST(value AS BIGINT) FROM record WHERE name = ?"
         return self._reader.value(statement, (NEWEST_ALERT,)) or 0
+
+    def newest_update(self) -> int:
+        """Return the number of the commit that last changed an alert; 0 before the first."""
+        return max((update.commit for update in _read_updates(self._reader).values()), default=0)
+
+    def updated(self, after: int, gallery_id: int | None = None) -> tuple[int, list[StoredAlert]]:
+        """Return the alerts that were changed after a commit, and the number of the newest such.
+
+        Only the newest `KEPT_UPDATES` changes are known.
+        """
+        updates = _read_updates(self._reader)
+        later = {
+            number: update.commit for number, update in updates.items() if update.commit > after
+        }
+        if not later:
+            return after, []
+        wanted, values = all_of({"gallery_id = ?": gallery_id})
+        condition = f"{wanted} AND {self._reader.dialect.among('number')} ORDER BY number"
+        return max(later.values()), _read_alerts(self._reader, condition, [*values, list(later)])
 
     def page(
         self,
@@ -308,14 +351,10 @@ class Alerts(RecordPart):
 
         Raises:
             Forbidden: another key has decided, and this one has no `admin`.
-            InvalidField: the alert shows another crop.
+            InvalidField: the alert shows the crop of another track.
         """
-        shown = transaction.value("SELECT score FROM alerts WHERE alert_id = ?", (alert_id,))
-        if score is not None and score != shown:
-            raise InvalidField(
-                "score: the alert shows another crop now; read the alert, look at its picture, and "
-                "send its new score, or none"
-            )
+        if score is not None:
+            _require_same_person(transaction, alert_id, score)
         decided = "SELECT reviewed_by FROM alerts WHERE alert_id = ? AND reviewed_by IS NOT NULL"
         for key_id in transaction.column(decided, (alert_id,)):
             caller.require_own(key_id)
@@ -324,9 +363,10 @@ class Alerts(RecordPart):
             "UPDATE alerts SET state = ?, reviewed_by = ?, reviewed_at = ? WHERE alert_id = ?",
             (decision, *reviewed, alert_id),
         )
-        of_alert = "SELECT gallery_id FROM alerts WHERE alert_id = ?"
-        for gallery_id in transaction.column(of_alert, (alert_id,)):
+        of_alert = "SELECT gallery_id, number, score FROM alerts WHERE alert_id = ?"
+        for gallery_id, number, shown in transaction.tuples(of_alert, (alert_id,)):
             count_change(transaction, gallery_id)
+            note_update(transaction, number, shown)
 
     @transactional
     def expire(self, transaction: Transaction, gallery_id: int) -> int:
@@ -361,6 +401,47 @@ class ChangedAlerts:
         if newest > self._newest:
             self._announce()
             self._newest = newest
+
+
+def note_update(transaction: Transaction, number: int, same_since: float | None) -> None:
+    """Have every process tell of a changed alert.
+
+    Args:
+        same_since: score of the crop that the alert showed before, if that was of the same track;
+            None if the alert shows another track now.
+    """
+    updates = _read_updates(transaction)
+    former = updates.pop(number, None)
+    if same_since is None:
+        score = transaction.value("SELECT score FROM alerts WHERE number = ?", (number,))
+    else:
+        score = former.same_since if former else same_since
+    updates[number] = AlertUpdate(transaction.commit, score)
+    newest = list(updates.items())[-KEPT_UPDATES:]
+    value = to_json([(number, *update) for number, update in newest]).decode()
+    row = {"name": UPDATES, "value": value}
+    transaction.insert("record", row, instead=True, is_private=False)
+    note_change(transaction)
+
+
+def _read_updates(reader: Reader) -> dict[int, AlertUpdate]:
+    """Return the newest updates by the number of the alert, the newest one last."""
+    value = reader.value("SELECT value FROM record WHERE name = ?", (UPDATES,))
+    return {number: AlertUpdate(*update) for number, *update in from_json(value or "[]")}
+
+
+def _require_same_person(reader: Reader, alert_id: str, score: float) -> None:
+    """Raise `InvalidField` if an alert no longer shows the track that it showed by a score."""
+    of_alert = "SELECT number, score FROM alerts WHERE alert_id = ?"
+    for number, shown in reader.tuples(of_alert, (alert_id,)):
+        update = _read_updates(reader).get(number)
+        # The scores of the crops that an alert shows only grow.
+        same_since = update.same_since if update else shown
+        if shown is None or not same_since <= score <= shown:
+            raise InvalidField(
+                "score: the alert shows another crop now; read the alert, look at its picture, and "
+                "send its new score, or none"
+            )
 
 
 def note_change(transaction: Transaction) -> None:
