@@ -149,10 +149,11 @@ def test_several_alerts_are_decided_at_once_and_a_refused_one_ends_no_other(
 ):
     noted = [people.pass_by(armed, camera=f"camera {number}") for number in range(3)]
     cards = open_alerts(tab, watching, armed, 3)
-    # Another crop takes the place of the one that the page shows.
-    people.pass_by(armed, camera="camera 1", own_alert=noted[1].alert.alert_id, score=0.8)
     for card in cards.all():
         card.get_by_role("checkbox").check()
+    # The crop of another track takes the place of the one that was marked.
+    people.pass_by(armed, camera="camera 1", own_alert=noted[1].alert.alert_id, score=0.8)
+    expect(cards.nth(1)).to_contain_text("6 pictures")
     assert violations(tab) == []
     press(tab, button)
     outcome = tab.locator("#watch .outcomes")

@@ -6,7 +6,7 @@ import { emptied, openSheet } from "./crop.js";
 import { sendReview, startDecidingAll } from "./deciding.js";
 import { followAlerts } from "./feed.js";
 import { DECISIONS } from "./judge.js";
-import { marking, startMarks, unmark, unmarkAll } from "./marks.js";
+import { markAgain, marking, renameMark, startMarks, unmark, unmarkAll } from "./marks.js";
 import { act } from "./naming.js";
 import { isNotifying, notify, startNotifying } from "./notify.js";
 import { addressOf, gallery, panel } from "./place.js";
@@ -15,15 +15,22 @@ import { hasText, t, textNodes } from "./texts.js";
 
 const PAGE = 20;
 const MOST_SHOWN = 300;
-const AGAIN_MS = 500;
+const NEW_MS = 500;
+// A visit may change every second.
+const CHANGED_MS = 5000;
+// Nobody decides on a picture within a second of its appearance.
+const LOOK_MS = 1000;
 const TITLE = document.title;
 // Alerts by id, since the list was read.
 const known = new Map();
+// The scores of the pictures that better ones have replaced, by alert.
+const replaced = new Map();
 // Ids of alerts whose decisions are on their way to the service.
 const underway = new Set();
 let unseen = 0;
 let reading = 0;
 let waiting = 0;
+let readAt = Infinity;
 let decided = () => undefined;
 
 export function startAlerts(onDecided) {
@@ -58,6 +65,7 @@ async function list(cursor = null) {
   };
   if (cursor === null) {
     known.clear();
+    replaced.clear();
     unmarkAll();
   }
   await attempt(find("#alert-pages"), async () => {
@@ -102,7 +110,12 @@ function card(alert) {
     isVisit(alert) && pictured(alert),
     about(alert),
     isVisit(alert) &&
-      h("div", { class: "judge" }, judging(alert), marking(alert.alert_id, sightOf(alert))),
+      h(
+        "div",
+        { class: "judge" },
+        judging(alert, () => scoreSeen(alert)),
+        marking(alert.alert_id, sightOf(alert), () => scoreSeen(alert)),
+      ),
   );
 }
 
@@ -119,15 +132,19 @@ function pictured(alert) {
       title: t("alerts.open_pictures"),
       onclick: () => enlarge(alert),
     },
-    h("span", {}, thumbnail(alert.image_url, seenAt(alert)), t("alerts.seen")),
-    h(
-      "span",
-      {},
-      thumbnail(alert.reference_url, t("alerts.picture_listed", { name: alert.identity })),
-      t("alerts.listed"),
-    ),
+    picturesOf(alert),
   );
 }
+
+const picturesOf = (alert) => [
+  h("span", {}, thumbnail(alert.image_url, seenAt(alert)), t("alerts.seen")),
+  h(
+    "span",
+    {},
+    thumbnail(alert.reference_url, t("alerts.picture_listed", { name: alert.identity })),
+    t("alerts.listed"),
+  ),
+];
 
 const seenAt = ({ camera }) =>
   camera === null ? t("alerts.seen_at_a_camera") : t("alerts.seen_at", { camera });
@@ -209,7 +226,11 @@ function about(alert, time = ago) {
 
 const sightOf = (alert) => t("alerts.sight", { title: titleOf(alert), camera: placeOf(alert) });
 
-function judging(alert) {
+const labelOf = (decision, alert) =>
+  `${DECISIONS.find(([name]) => name === decision)[3]}: ${sightOf(alert)}`;
+
+// A decision is about the picture that was looked at, which `seen` tells by its score.
+function judging(alert, seen) {
   return DECISIONS.map(([decision, sign, key, title]) =>
     h(
       "button",
@@ -218,12 +239,12 @@ function judging(alert) {
         value: decision,
         "data-key": key,
         "data-alert-of": alert.alert_id,
-        "aria-label": `${title}: ${sightOf(alert)}`,
+        "aria-label": labelOf(decision, alert),
         title: t("hint.key", { action: title, key }),
         "aria-pressed": String(alert.state === decision),
         onclick: ({ currentTarget, isTrusted }) => {
           const isTakenBack = currentTarget.getAttribute("aria-pressed") === "true";
-          decide(alert, isTakenBack ? "open" : decision);
+          decide(alert, isTakenBack ? "open" : decision, seen());
           // A key presses it by a script, and goes on with the next alert.
           if (!isTrusted && !isTakenBack) toNextOpen(currentTarget.closest("#alerts > .card"));
         },
@@ -233,10 +254,16 @@ function judging(alert) {
   );
 }
 
-async function decide(alert, decision) {
+// Return the score of the picture that was shown long enough to be looked at.
+function scoreSeen({ alert_id: id, score }) {
+  const former = replaced.get(id);
+  return former && Date.now() - former.at < LOOK_MS ? former.score : score;
+}
+
+async function decide(alert, decision, score) {
   underway.add(alert.alert_id);
   await act(async () => {
-    await review(alert, decision);
+    await review(alert, decision, score);
     await decided();
   });
   underway.delete(alert.alert_id);
@@ -256,27 +283,29 @@ function isOpen(card) {
   return card.querySelector(".open") && known.get(alert)?.state === "open" && !underway.has(alert);
 }
 
-async function review(alert, decision) {
+async function review(alert, decision, score) {
   try {
-    Object.assign(alert, await sendReview(alert, decision));
+    const { state } = await sendReview(alert, decision, score);
+    // The event of the review has the rest. This answer may be older than the newest event.
+    update(alert, { ...alert, state });
   } catch (error) {
     await showAgain(alert);
     throw error;
   }
-  for (const button of document.querySelectorAll(`[data-alert-of="${alert.alert_id}"]`))
-    button.setAttribute("aria-pressed", String(button.value === alert.state));
 }
 
 // Decide on several alerts. A refusal ends none of the others.
-async function decideAll(ids, decision) {
+async function decideAll(marked, decision) {
   await act(async () => {
     const refused = [];
-    const alerts = ids.map((id) => known.get(id)).filter(Boolean);
+    const alerts = marked.map(([id]) => known.get(id)).filter(Boolean);
+    const scores = new Map(marked);
     for (const alert of alerts) {
       try {
-        await review(alert, decision);
+        await review(alert, decision, scores.get(alert.alert_id));
         unmark(alert.alert_id);
       } catch (error) {
+        markAgain(alert.alert_id, alert.score);
         refused.push(sentence(`${sightOf(alert)}: ${error.message}`));
       }
     }
@@ -299,11 +328,41 @@ async function showAgain(alert) {
   // If it cannot be read either, the reason of the refusal is the one to show.
   const current = await ask(`/v1/alerts/${alert.alert_id}`).catch(() => null);
   if (current === null) return;
+  update(alert, current);
+  // Whoever was told of the new picture looks at it.
+  replaced.delete(alert.alert_id);
+}
+
+// Show what is new about an alert, without touching buttons that somebody may be pressing.
+function update(alert, current) {
+  const { alert_id: id } = alert;
+  // An answer may come later than a newer event.
+  if (current.crops < alert.crops) return;
+  const isBetter = current.score !== alert.score;
+  if (isBetter) replaced.set(id, { score: scoreSeen(alert), at: Date.now() });
   Object.assign(alert, current);
-  find(`#alerts > [data-alert="${alert.alert_id}"]`)?.replaceWith(card(alert));
+  const shown = find(`#alerts > [data-alert="${id}"]`);
+  if (shown) drawAgain(shown, alert, isBetter);
+  for (const button of document.querySelectorAll(`[data-alert-of="${id}"]`))
+    button.setAttribute("aria-pressed", String(button.value === alert.state));
+}
+
+function drawAgain(shown, alert, isBetter) {
+  const former = shown.querySelector(".about");
+  const focused = [...former.querySelectorAll("a")].indexOf(document.activeElement);
+  former.replaceWith(about(alert));
+  shown.querySelectorAll(".about a")[focused]?.focus();
+  if (!isBetter) return;
+  shown.querySelector(".open").replaceChildren(...picturesOf(alert));
+  // The better picture may be of another camera.
+  for (const button of shown.querySelectorAll("[data-alert-of]"))
+    button.setAttribute("aria-label", labelOf(button.value, alert));
+  renameMark(alert.alert_id, sightOf(alert));
 }
 
 function enlarge(alert) {
+  // Its pictures stay, and so does what is decided on.
+  const { score } = alert;
   const sheet = emptied(openSheet(titleOf(alert)));
   const file = (url) => (url ? blobOf(url) : Promise.reject(new Error(t("picture.not_kept"))));
   const { figures, tools } = sideBySide([
@@ -315,7 +374,16 @@ function enlarge(alert) {
       "div",
       { class: "record" },
       h("div", { class: "pictures" }, h("div", { class: "heats" }, figures), tools),
-      h("div", {}, about(alert, moment), h("div", { class: "judge" }, judging(alert))),
+      h(
+        "div",
+        {},
+        about(alert, moment),
+        h(
+          "div",
+          { class: "judge" },
+          judging(alert, () => score),
+        ),
+      ),
       h("div", { class: "detail", "aria-live": "polite" }),
     ),
   );
@@ -323,17 +391,17 @@ function enlarge(alert) {
   sheet.onclose = () => find(`#alerts [data-alert="${alert.alert_id}"] .open`)?.focus();
 }
 
-// Put a new alert at the top of the list, and announce it outside the panel.
-function take(alert) {
-  known.set(alert.alert_id, alert);
-  if (passes(alert)) find("#alerts").prepend(card(alert));
-  dropOldest();
-  find("#no-alerts").hidden = true;
+// Put a new alert at the top of the list, and announce it outside the panel. Show a change of one.
+function take(alert, isNew, announces) {
+  const former = known.get(alert.alert_id);
+  if (former) change(former, alert);
+  else if (isNew) add(alert);
+  if (!isNew) return;
   find("#newest").textContent =
     alert.identity === null
       ? `${titleOf(alert)}: ${alert.gallery}`
       : t("alerts.new", { sight: sightOf(alert) });
-  if (alert.kind !== "late")
+  if (announces && alert.kind !== "late")
     notify({
       title: alert.identity === null ? titleOf(alert) : sightOf(alert),
       body: t(alert.trial ? "alerts.list_on_trial" : "alerts.list", { gallery: alert.gallery }),
@@ -341,9 +409,32 @@ function take(alert) {
       tag: isAboutCamera(alert) ? `camera ${alert.camera}` : alert.alert_id,
     });
   if (document.hidden || panel() !== "watch") noteUnseen(unseen + 1);
-  // Many may arrive at once, and one update is enough for them.
+  readList(NEW_MS);
+}
+
+function add(alert) {
+  known.set(alert.alert_id, alert);
+  if (passes(alert)) find("#alerts").prepend(card(alert));
+  dropOldest();
+  find("#no-alerts").hidden = true;
+}
+
+function change(alert, current) {
+  if (Object.entries(current).every(([name, value]) => alert[name] === value)) return;
+  update(alert, current);
+  readList(CHANGED_MS);
+}
+
+// Read the list within a time, once for all that arrives until then.
+function readList(withinMs) {
+  const at = Date.now() + withinMs;
+  if (at >= readAt) return;
+  readAt = at;
   clearTimeout(waiting);
-  waiting = setTimeout(decided, AGAIN_MS);
+  waiting = setTimeout(() => {
+    readAt = Infinity;
+    decided();
+  }, withinMs);
 }
 
 // Limit the cards of a page that stays open for weeks. “More” loads the older ones again.

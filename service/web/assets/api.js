@@ -106,12 +106,6 @@ export function formOf(pairs) {
   return form;
 }
 
-// Yield the job after each change.
-export async function* follow(path) {
-  for await (const { event, data } of events(path))
-    if (event === "progress") yield JSON.parse(data);
-}
-
 // Yield server-sent events as {event, data}, and call `heard` for every line, comments included.
 // EventSource cannot send the key.
 export async function* events(path, options = {}, heard = () => undefined) {

@@ -80,16 +80,16 @@ async function openAlerts(span, here) {
 
 const reviewOf = (alert) => `/v1/alerts/${alert.alert_id}/review`;
 
-// Send a decision on the picture and score that the page shows, and return the alert.
-export async function sendReview(alert, decision) {
+// Send a decision on the picture of a score, and return the alert.
+export async function sendReview(alert, decision, score = alert.score) {
   const body = formOf([
     ["decision", decision],
-    ["score", alert.score],
+    ["score", score],
   ]);
   try {
     return await ask(reviewOf(alert), { method: "POST", body });
   } catch (error) {
-    // A better crop has taken the place of the one that the page shows.
+    // The crop of another track has taken the place of the one that was looked at.
     const isOutdated = error.fields?.some(([, names]) => names.includes("score"));
     throw isOutdated ? new Error(t("alerts.outdated")) : error;
   }

@@ -3,12 +3,10 @@
 import { hasKey, pages } from "./api.js";
 import { showCameraForm } from "./camera_form.js";
 import { ago, attempt, decimal, find, h, keptFor } from "./elements.js";
-import { panel } from "./place.js";
 import { hasText, t, textNodes } from "./texts.js";
 import { showZones } from "./zones.js";
 
 const MOST_SHOWN = 1000;
-const AGAIN_MS = 30_000;
 let seesAll = false;
 let galleries = [];
 let passages = 0;
@@ -24,9 +22,6 @@ export function startHealth() {
     // What cameras see is stored only where pictures are deleted.
     showCameraForm(galleries.filter((gallery) => keptFor(gallery)).map(({ name }) => name)),
   );
-  setInterval(() => {
-    if (panel() === "watch" && !document.hidden) showCameras(seesAll);
-  }, AGAIN_MS);
 }
 
 // Show the cameras that the key may see; `all` says that these are those of every key.

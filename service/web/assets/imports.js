@@ -1,12 +1,13 @@
 // Imports and other jobs: sends an archive, lists the jobs, and follows each to its end.
 
-import { ask, follow, formOf } from "./api.js";
+import { ask, formOf } from "./api.js";
 import { attempt, download, find, h, moment, onSubmit, question } from "./elements.js";
 import { changed, gallery, inGallery, panel } from "./place.js";
 import { t } from "./texts.js";
 
 const PARTS = ["landed", "duplicates", "not_kept", "refused", "ignored", "deleted", "unchecked"];
 const GOING = ["queued", "running"];
+const AGAIN_MS = 1000;
 
 export function startImports() {
   onSubmit(find("#import"), (form) =>
@@ -52,14 +53,19 @@ function rowOf(job) {
 
 async function watch(row, job) {
   await attempt(row, async () => {
-    for await (const progress of follow(`/v1/jobs/${encodeURIComponent(job.job_id)}/events`)) {
+    let { state } = job;
+    while (GOING.includes(state)) {
+      // A stream of events would hold one of the six connections that a browser makes to a host.
+      await new Promise((resolve) => {
+        setTimeout(resolve, AGAIN_MS);
+      });
       // Stop following when the jobs of another gallery have replaced the row.
       if (!row.isConnected) return;
+      const progress = await ask(`/v1/jobs/${encodeURIComponent(job.job_id)}`);
+      state = progress.state;
       draw(row, progress);
-      if (GOING.includes(progress.state)) continue;
-      changed();
-      return;
     }
+    changed();
   });
 }
 

@@ -3,17 +3,19 @@
 import { find, h } from "./elements.js";
 import { t } from "./texts.js";
 
-const marked = new Set();
+// What was looked at when each was marked, by id.
+const marked = new Map();
 let decide = () => undefined;
 let sending = false;
 
-// `onDecide` gets the ids of the marked alerts and a decision, and calls `unmark` for each that has
-// it.
+// `onDecide` gets the marked alerts as pairs of an id and what was looked at, and a decision. It
+// calls `unmark` for each that has it.
 export function startMarks(onDecide) {
   decide = onDecide;
 }
 
-export function marking(id, sight) {
+// `seen` returns what is looked at.
+export function marking(id, sight, seen) {
   const box = h("input", {
     type: "checkbox",
     "data-key": "x",
@@ -21,7 +23,7 @@ export function marking(id, sight) {
     "aria-label": t("marks.mark", { sight }),
     checked: marked.has(id),
     onchange: () => {
-      if (box.checked) marked.add(id);
+      if (box.checked) marked.set(id, seen());
       else marked.delete(id);
       draw();
     },
@@ -29,11 +31,17 @@ export function marking(id, sight) {
   return h("label", { class: "check", title: t("mark.hint") }, box, t("mark"));
 }
 
+// Note that somebody was told to look again.
+export const markAgain = (id, looked) => marked.has(id) && marked.set(id, looked);
+
+export const renameMark = (id, sight) =>
+  find(`[data-mark-of="${id}"]`).setAttribute("aria-label", t("marks.mark", { sight }));
+
 export function unmark(...ids) {
   if (ids.filter((id) => marked.delete(id)).length > 0) draw();
 }
 
-export const unmarkAll = () => unmark(...marked);
+export const unmarkAll = () => unmark(...marked.keys());
 
 function draw() {
   const bar = find("#alert-marks");

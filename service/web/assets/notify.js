@@ -8,7 +8,12 @@ const NOTIFICATIONS = "gmn-alert-notifications";
 const TONES_HZ = [880, 1175];
 const TONE_SECONDS = 0.14;
 const LOUDNESS = 0.2;
+// Another tab takes this time at most to say that it sounds.
+const SOUND_WITHIN_MS = 200;
+// Tells the other tabs what became of a sound that was due in the one that announces alerts.
+const sounds = new BroadcastChannel("gmn-alert-sounds");
 let audio = null;
+let sounding = 0;
 
 const isOn = (what) => localStorage.getItem(what) === "yes";
 
@@ -104,9 +109,24 @@ function play() {
   });
 }
 
-// Tell of a new alert in the ways that are switched on.
+// A browser that was not clicked at in one tab may still play in another.
+function sound() {
+  if (audio?.state === "running") play();
+  else sounds.postMessage("silent");
+}
+
+sounds.addEventListener("message", ({ data }) => {
+  clearTimeout(sounding);
+  if (data !== "silent" || audio?.state !== "running") return;
+  sounding = setTimeout(() => {
+    sounds.postMessage("sounded");
+    play();
+  }, Math.random() * SOUND_WITHIN_MS);
+});
+
+// Tell of a new alert in the ways that are switched on; one tab does so for all.
 export function notify({ title, body, tag }) {
-  if (isOn(SOUND) && audio?.state === "running") play();
+  if (isOn(SOUND)) sound();
   if (!isOn(NOTIFICATIONS) || !canNotify()) return;
   try {
     show(title, body, tag);

@@ -13,7 +13,11 @@ import { showSending, startTrying, tryButton } from "./trying.js";
 import { inList, inNumbers, t, textNodes } from "./texts.js";
 import { showWebhooks, startWebhooks } from "./webhooks.js";
 
+// Tracks are counted within a minute of their end, without an alert.
+const AGAIN_MS = 30_000;
 let administers = false;
+// What was shown last of the list.
+let drawn = "";
 let galleries = [];
 
 export function startWatch() {
@@ -26,6 +30,9 @@ export function startWatch() {
     galleries = detail;
   });
   for (const event of ["panel-shown", "gallery-changed"]) document.addEventListener(event, show);
+  setInterval(() => {
+    if (!document.hidden) load();
+  }, AGAIN_MS);
 }
 
 async function show() {
@@ -38,15 +45,23 @@ async function show() {
 async function load() {
   const place = find("#watch-list");
   const name = gallery();
-  if (panel() !== "watch") return;
+  if (panel() !== "watch" || !name) return;
   showCameras(administers);
   await attempt(place, async () => {
     const watch = await ask(inGallery("/watch"));
     if (gallery() !== name) return;
+    const parts = described(watch);
+    const text = parts.map((part) => part.outerHTML).join("");
+    // What nothing is new of keeps the focus, and the passages that were read.
+    if (text === drawn && place.childElementCount > 0) return;
+    drawn = text;
     // A new alert reads the list again; what was unfolded stays so.
     const isOpen = place.querySelector("details.settings")?.open ?? false;
     const isExplained = place.querySelector("details.passages")?.open ?? false;
-    place.replaceChildren(...described(watch));
+    const controls = () => [...place.querySelectorAll("a, button, summary")];
+    const focused = controls().indexOf(document.activeElement);
+    place.replaceChildren(...parts);
+    controls()[focused]?.focus();
     if (isOpen) place.querySelector("details.settings")?.setAttribute("open", "");
     if (isExplained) place.querySelector("details.passages")?.setAttribute("open", "");
     showSending(watch, administers);
