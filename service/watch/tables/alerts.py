@@ -435,9 +435,10 @@ def _require_same_person(reader: Reader, alert_id: str, score: float) -> None:
     of_alert = "SELECT number, score FROM alerts WHERE alert_id = ?"
     for number, shown in reader.tuples(of_alert, (alert_id,)):
         update = _read_updates(reader).get(number)
+        same_since = update.same_since if update else None
         # The scores of the crops that an alert shows only grow.
-        same_since = update.same_since if update else shown
-        if shown is None or not same_since <= score <= shown:
+        lowest = shown if same_since is None else same_since
+        if shown is None or not lowest <= score <= shown:
             raise InvalidField(
                 "score: the alert shows another crop now; read the alert, look at its picture, and "
                 "send its new score, or none"
