@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
@@ -18,6 +19,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -55,6 +57,11 @@ NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 # As libpq reads it.
 WITH_PASSWORD = re.compile(r"\w+://[^:@/]*:[^@/]+@")
 ORIGIN = re.compile(r"https?://[^/?#\s]+")
+# A last label of digits belongs to an address, such as 192.168.1.300.
+HOST = re.compile(r"(?!true$|false$)([\w-]+\.)*(?!\d+\.?$)[\w-]+\.?", re.IGNORECASE)
+FLAG = TypeAdapter(bool)
+# The value `true` of `webhook_private`.
+EVERY_PRIVATE = ("true",)
 
 # authentik joins the names of groups by another separator than all other proxies do.
 AUTHENTIK_GROUPS = "x-authentik-groups"
@@ -269,8 +276,10 @@ class Settings(BaseSettings):
     kept_days: int = Field(7, ge=1, le=36_500)
     """Days after which a kept search is deleted, unless a case holds it. A shorter retention of the
     gallery applies to it too."""
-    webhook_private: bool = False
-    """Whether the URL of a webhook may be in a private network, or name this machine."""
+    webhook_private: Annotated[tuple[str, ...], NoDecode] = ()
+    """Hosts and networks in private networks to which webhooks may lead, also by http, separated by
+    commas, such as `homeassistant.local, 192.168.1.0/24`. `true` stands for every private address,
+    by https alone, and for each name of this machine."""
     audit_queries: bool = True
     """Whether the audit log records searches and views of images."""
     audit_max_bytes: int = Field(16 * 1024 * 1024, ge=4096)
@@ -318,21 +327,38 @@ class Settings(BaseSettings):
     @classmethod
     def _require_networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
         for proxy in proxies:
-            try:
-                ip_network(proxy)
-            except ValueError as error:
+            if not _is_network(proxy):
                 raise ValueError(
                     f"{proxy!r} is no address or network; write it like 127.0.0.1 or 10.3.0.0/16"
-                ) from error
+                )
         return proxies
 
     @field_validator(
-        "previous", "cors_origins", "database_accept", "trusted_proxies", mode="before"
+        "previous",
+        "cors_origins",
+        "database_accept",
+        "trusted_proxies",
+        "webhook_private",
+        mode="before",
     )
     @classmethod
     def _split_list(cls, value: Any) -> Any:
         given = value.split(",") if isinstance(value, str) else value
         return tuple(text.strip() for text in given if text.strip())
+
+    @field_validator("webhook_private")
+    @classmethod
+    def _require_hosts(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        if len(entries) == 1:
+            with contextlib.suppress(ValidationError):
+                return EVERY_PRIVATE if FLAG.validate_python(entries[0]) else ()
+        for entry in entries:
+            if not (_is_network(entry) or HOST.fullmatch(entry)):
+                raise ValueError(
+                    f"{entry!r} is no host or network; write it like homeassistant.local, "
+                    "192.168.1.5 or 192.168.1.0/24, without http:// and without a port"
+                )
+        return entries
 
     @field_validator("cors_origins")
     @classmethod
@@ -436,6 +462,14 @@ class Settings(BaseSettings):
             for field in fields(QualityLimits)
         }
         return QualityLimits(**given)
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read_password(setting: str, file: Path) -> str:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 log = logging.getLogger(__name__)
+PRIVATE_NETWORKS = (
+    "GMN_WEBHOOK_PRIVATE=true lets webhooks lead to every private address; list the hosts and "
+    "networks of the receivers instead, such as "
+    "GMN_WEBHOOK_PRIVATE=homeassistant.local,192.168.1.0/24"
+)
 
 
 class ServeOptions(TypedDict, total=False):
@@ -61,7 +66,7 @@ def serve(**options: Unpack[ServeOptions]) -> None:
         from service.ops.data_directory import LOCK, is_held
         from service.ops.logs import configure_logging
         from service.required_artefacts import require_artefacts
-        from service.settings import describe_links, read_settings, service_links
+        from service.settings import EVERY_PRIVATE, describe_links, read_settings, service_links
         from service.store.formats import change_format
         from service.store.verify import require_no_record
 
@@ -69,6 +74,8 @@ def serve(**options: Unpack[ServeOptions]) -> None:
     configure_logging(settings.log_level, settings.log_format)
     if links := service_links(os.environ):
         log.warning(describe_links(links))
+    if settings.webhook_private == EVERY_PRIVATE:
+        log.warning(PRIVATE_NETWORKS)
     require_open_files()
     require_tracing()
     require_artefacts(settings)
@@ -78,6 +85,7 @@ def serve(**options: Unpack[ServeOptions]) -> None:
         log.info("another service runs on %s; this one joins it", settings.data_dir.resolve())
     change_format(settings)
     with listen(settings) as listening:
+        settings = settings.model_copy(update={"port": listening.getsockname()[1]})
         if settings.processes == 1:
             _run(settings, listening)
         else:

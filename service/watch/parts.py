@@ -7,6 +7,7 @@ from service.ops.shared import SharedRedis
 from service.record.record import Record
 from service.settings import Settings
 from service.watch.active import ArmedLists
+from service.watch.addresses import PermittedAddresses
 from service.watch.camera_contacts import CameraContacts
 from service.watch.sender import Sender
 from service.watch.stills import Stills
@@ -38,7 +39,8 @@ class Watch(WatchTables):
         self.tracks = OpenTracks(metrics)
         is_only_process = settings.processes == 1 and record.database.machine is None
         self.stills = Stills(shared, is_only_process)
-        self.sender = Sender(settings.webhook_private)
+        permitted = PermittedAddresses.read(settings.webhook_private, settings.port)
+        self.sender = Sender(permitted)
 
     def close(self) -> None:
         self.tracks.threads.shutdown()

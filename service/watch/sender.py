@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from ipaddress import IPv4Address, IPv6Address
 
 import h11
 import httpx2
 
 from service.errors import InvalidField
 from service.ops.threads import MonitoredThreadPool
+from service.watch.addresses import THIS_MACHINE, Address, PermittedAddresses, parse_url
 from service.watch.tables.webhooks import StoredWebhook
 
 PREFIX = "whsec_"
@@ -45,25 +45,8 @@ LOOK_UPS_AT_ONCE = 40
 LONGEST_PAUSE_SECONDS = 43_200.0
 # Limit in characters.
 MAX_URL = 2048
-PORTS = range(1, 65_536)
-# Prefix of IPv6 addresses that stand for IPv4 addresses (NAT64).
-TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
-LOWEST_32_BITS = 0xFFFF_FFFF
-# Networks that `is_global` of some Python versions takes for public ones: multicast, and those that
-# the registries of IANA reserve for protocols, documentation and retired relays. Of IPv6 only
-# 2000::/3 is public.
-NOT_PUBLIC = [
-    ipaddress.ip_network(text)
-    for text in (
-        *("192.0.0.0/24", "192.88.99.0/24", "224.0.0.0/3"),
-        *("::/3", "2001::/23", "3fff::/20", "4000::/2", "8000::/1"),
-    )
-]
-# Hosts that name this machine explicitly.
-THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 # Number of addresses of one name that are tried in turn.
 MOST_ADDRESSES = 3
-Address = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True)
@@ -105,8 +88,8 @@ def signatures(webhook: StoredWebhook, message_id: str, timestamp: int, body: by
 class Sender:
     """Sends messages to webhooks; looks up and checks the address of each message."""
 
-    def __init__(self, allow_private: bool) -> None:
-        self._allow_private = allow_private
+    def __init__(self, permitted: PermittedAddresses) -> None:
+        self._permitted = permitted
         self._certificates: ssl.SSLContext | None = None
         # Callers take turns, so that hanging name servers of one webhook or key delay no other.
         self._threads = MonitoredThreadPool(LOOK_UPS_AT_ONCE, "webhook names")
@@ -114,10 +97,12 @@ class Sender:
     async def require_usable(self, url: str, may_name_this_machine: bool) -> None:
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
-                parsed, _ = await self._resolve(url)
+                parsed, addresses = await self._resolve(url)
         except TimeoutError as error:
             raise InvalidField("url: its name could not be looked up in time") from error
-        if not (may_name_this_machine or self._allow_private) and parsed.host in THIS_MACHINE:
+        if may_name_this_machine or parsed.host not in THIS_MACHINE:
+            return
+        if not all(self._permitted.permits_private(parsed, address) for address in addresses):
             raise InvalidField(
                 "url: is one of this machine, and the key is for one gallery; let a key for all "
                 "galleries make the webhook"
@@ -150,7 +135,7 @@ class Sender:
         Raises:
             InvalidField: the URL cannot be used.
         """
-        url = _parse(text)
+        url = parse_url(text)
         try:
             results = await self._threads.run(
                 socket.getaddrinfo, url.host, None, type=socket.SOCK_STREAM
@@ -166,7 +151,7 @@ class Sender:
         texts = [str(socket_address[0]).partition("%")[0] for *_, socket_address in results]
         addresses = [ipaddress.ip_address(text) for text in dict.fromkeys(texts)]
         for address in addresses:
-            _require_usable(url, address, self._allow_private)
+            self._permitted.require(url, address)
         return url, addresses[:MOST_ADDRESSES]
 
     async def _post(
@@ -285,44 +270,3 @@ def _parse_retry_after(text: str) -> float:
             return 0.0
     # If `seconds` is NaN, `max` returns its first argument.
     return min(max(0.0, seconds), LONGEST_PAUSE_SECONDS)
-
-
-def _parse(text: str) -> httpx2.URL:
-    try:
-        url = httpx2.URL(text)
-        host = url.host
-    except (httpx2.InvalidURL, UnicodeError) as error:
-        raise InvalidField(
-            "url: this is no web address; write it like https://desk.example/alerts"
-        ) from error
-    if url.port is not None and url.port not in PORTS:
-        raise InvalidField(f"url: there is no port {url.port}; name one of 1 to 65535")
-    if url.scheme not in ("http", "https") or not host or url.userinfo or url.fragment:
-        raise InvalidField(
-            "url: write it like https://desk.example/alerts, without a user, password or fragment"
-        )
-    return url
-
-
-def _require_usable(url: httpx2.URL, address: Address, allow_private: bool) -> None:
-    inner = _unwrap(address)
-    if inner.is_loopback and url.host in THIS_MACHINE:
-        return
-    is_public = inner.is_global and not any(inner in network for network in NOT_PUBLIC)
-    if not (is_public or (allow_private and not inner.is_multicast)):
-        raise InvalidField(
-            f"url: {url.host!r} stands for this machine or a private network; name a public "
-            "address, http://127.0.0.1:PORT for this machine itself, or set "
-            "GMN_WEBHOOK_PRIVATE=true"
-        )
-    if url.scheme == "http" and not inner.is_loopback:
-        raise InvalidField("url: alerts go by https, or by http to this machine itself")
-
-
-def _unwrap(address: Address) -> Address:
-    """Return the IPv4 address that an IPv6 address stands for, or the address itself."""
-    if isinstance(address, IPv4Address):
-        return address
-    if address in TRANSLATED:
-        return IPv4Address(int(address) & LOWEST_32_BITS)
-    return address.ipv4_mapped or address.sixtofour or address

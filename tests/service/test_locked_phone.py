@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
@@ -23,9 +24,25 @@ def example(name):
     return found[1].strip()
 
 
+def setting_of_home_assistant():
+    (name, _, value) = example("home-assistant-setting").partition("=")
+    return {name.removeprefix("GMN_").lower(): value}
+
+
+@pytest.fixture(autouse=True)
+def home_assistant_in_the_network(monkeypatch):
+    """Let the name on the page stand for this machine, where the stand-in is."""
+    real = socket.getaddrinfo
+
+    def look_up(host, *rest, **more):
+        return real("127.0.0.1" if host == "homeassistant.example" else host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+
 @pytest.fixture(scope="module")
-def watching(start, data_dir):
-    return start(data_dir, webhook_private="true")
+def watching(open_service, data_dir):
+    return open_service(data_dir, **setting_of_home_assistant())
 
 
 @pytest.fixture
@@ -86,8 +103,9 @@ def ntfy_address(receiver):
 
 def home_assistant_address(receiver):
     (automation,) = yaml.safe_load(example("home-assistant"))
-    path = f"/api/webhook/{automation['triggers'][0]['webhook_id']}"
-    return urlsplit(receiver.url)._replace(path=path).geturl()
+    (address,) = re.findall(r"The address of the webhook is `(\S+:8123/\S+/)` and the id", PAGE)
+    port = urlsplit(receiver.url).port
+    return address.replace(":8123", f":{port}") + automation["triggers"][0]["webhook_id"]
 
 
 @pytest.mark.parametrize(

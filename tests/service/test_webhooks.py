@@ -16,6 +16,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from service.errors import InvalidField, StorageFailed
 from service.watch import sender, webhooks
+from service.watch.addresses import PermittedAddresses
 from service.watch.sender import Sender
 from service.watch.tables.alerts import note_change
 from service.watch.tables.webhooks import MOST_WEBHOOKS, Webhooks
@@ -562,6 +563,15 @@ def test_an_address_that_says_it_is_of_this_machine_may_be_used(served, host):
     served.http.delete(f"/v1/webhooks/{made['webhook_id']}")
 
 
+def test_no_message_goes_to_the_service_itself(start):
+    served = start(webhook_private="true")
+    url = f"{served.http.base_url}/v1/galleries"
+    refused = served.http.post("/v1/webhooks", data={"url": url})
+    assert refused.status_code == 422
+    assert "is this service itself" in refused.json()["detail"]
+    assert "list the hosts and networks" in served.log.read_text()
+
+
 def test_a_key_for_one_gallery_sends_nothing_to_this_machine(open_service, tmp_path):
     every = make_key(tmp_path, "--scope", "admin")
     served = open_service(tmp_path)
@@ -575,13 +585,16 @@ def test_a_key_for_one_gallery_sends_nothing_to_this_machine(open_service, tmp_p
     assert served.http.patch(path, **asked).status_code == 422
 
 
+EVERY_ADDRESS = PermittedAddresses.read(("true",), own_port=8000)
+
+
 def stored_webhook(url):
     return SimpleNamespace(url=url, secret="whsec_c2VjcmV0", former_secret=None, former_until=None)
 
 
 async def failure_of(url):
     """Return the reason for which a message does not arrive at an address."""
-    with contextlib.closing(Sender(allow_private=True)) as sender:
+    with contextlib.closing(Sender(EVERY_ADDRESS)) as sender:
         return (await sender.send(stored_webhook(url), "m", b"{}")).error
 
 
@@ -612,7 +625,7 @@ async def test_a_name_is_looked_up_once_for_the_check_and_the_connection(receive
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     webhook = stored_webhook(receiver.url.replace("127.0.0.1", "rebinding.example"))
-    with contextlib.closing(Sender(allow_private=True)) as sender:
+    with contextlib.closing(Sender(EVERY_ADDRESS)) as sender:
         assert (await sender.send(webhook, "m", b"{}")).delivered
     assert looked_up == ["rebinding.example"]
     assert receiver.received[0].headers["host"].startswith("rebinding.example:")

@@ -32,7 +32,8 @@ class NewWebhookForm(Form):
     """An address to which alerts are sent."""
 
     url: Url = Field(examples=["https://desk.example/alerts"])
-    """An address that begins with https, or with http for this machine itself."""
+    """An address that begins with https, or with http for this machine itself and for the receivers
+    that GMN_WEBHOOK_PRIVATE lists."""
     gallery: GalleryName | None = None
     """Send alerts of this list only; default: of all lists that the key may access."""
     note: Name = ""
