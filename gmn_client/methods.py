@@ -150,7 +150,13 @@ class GalleriesOptions(AskedOptions, SeveralGalleries, total=False):
 
 
 class GalleriesVisitsOptions(VisitsOptions, SeveralGalleries, total=False):
-    """Options of a search for visits in several galleries."""
+    """Options of a search for visits in several galleries.
+
+    Attributes:
+        keep_in: with `keep`, the galleries that keep the search; all that are searched if omitted.
+    """
+
+    keep_in: Sequence[str]
 
 
 Answers_co = TypeVar("Answers_co", covariant=True)

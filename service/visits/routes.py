@@ -21,12 +21,12 @@ from gmn_client.models import (
 )
 from service.desk.kept_searches import KEPT_VISITS, SearchToKeep, keep_answers
 from service.errors import InvalidField
-from service.http.fields import Id, Label, Moment, require_order
+from service.http.fields import Id, Label, Moment, Names, require_order
 from service.http.forms import GroupingForm, Sent
 from service.http.guard import Admin, Querier, Searcher, guarded_router
 from service.http.limits import FormRequest
 from service.http.problems import problems
-from service.http.query_forms import GalleriesForm, QueryForm
+from service.http.query_forms import MOST_GALLERIES, GalleriesForm, QueryForm
 from service.http.routes.jobs import answer_accepted
 from service.http.routes.queries import (
     QUERY_PROBLEMS,
@@ -84,6 +84,8 @@ class GalleriesVisitsFields(VisitsFields, GalleriesForm):
     """Number of crops of each gallery most like the person whose tracks are looked at."""
     rerank_depth: int = Field(COMPARED_CROPS_OF_SEVERAL, ge=1, le=10_000)
     """Candidates of each gallery that M-Net scores."""
+    keep_in: Names = Field((), max_length=MOST_GALLERIES)
+    """With `keep`: the galleries that keep the search; default: all that are searched."""
 
     def kept_fields(self) -> dict[str, Any]:
         home = {"gallery": self.gallery} if self.gallery else {}
@@ -184,9 +186,11 @@ async def search_visits(
     search with its own visits.
     """
     names = choose_galleries(call, form)
+    if form.keep_in and not (form.keep and set(form.keep_in) <= set(names)):
+        raise InvalidField("keep_in: needs keep=true, and names galleries that are searched")
     versions = form.min_versions or {}
     queries = await answer_query(request, call, form, names, versions, form.gallery)
-    return await _answer_visits(call, form, queries, form.gallery)
+    return await _answer_visits(call, form, queries, form.gallery, form.keep_in)
 
 
 async def _answer_visits(
@@ -194,11 +198,13 @@ async def _answer_visits(
     form: VisitsFields,
     queries: Sequence[AnsweredQuery | RefusedImage],
     home: str | None,
+    keep_in: Sequence[str] = (),
 ) -> VisitsAnswer:
     """Answer with the visits that a query shows, and keep them if the form says so.
 
     Args:
         home: gallery of the crops that were searched by; None without such crops.
+        keep_in: the galleries that keep them; empty for all that are searched.
     """
     # Only queries with mode=separate have refused images and several answers.
     (query,) = [query for query in queries if isinstance(query, AnsweredQuery)]
@@ -207,7 +213,8 @@ async def _answer_visits(
     answer = await runtime.visits.of_query(query, merged, form.top_k)
     rankings: Mapping[str, QueryAnswer] = query.answers
     if form.keep:
-        rankings = await _keep_visits(call, form, query, answer, home)
+        kept = await _keep_visits(call, form, query, answer, home, keep_in or query.names)
+        rankings = {**rankings, **kept}
     note_searches(runtime, form, {name: [ranking] for name, ranking in rankings.items()})
     warnings = dict.fromkeys(answer.warnings)
     for ranking in rankings.values():
@@ -219,9 +226,14 @@ async def _answer_visits(
 
 
 async def _keep_visits(
-    call: Call, form: VisitsFields, query: AnsweredQuery, answer: VisitsAnswer, home: str | None
+    call: Call,
+    form: VisitsFields,
+    query: AnsweredQuery,
+    answer: VisitsAnswer,
+    home: str | None,
+    keep_in: Sequence[str],
 ) -> dict[str, QueryAnswer]:
-    """Keep a search in each of its galleries, with the visits there; return the rankings."""
+    """Keep a search in some of its galleries, with the visits there; return their rankings."""
     find = call.runtime.galleries.find
     home_id = (await find(home)).gallery_id if home is not None else None
     request = form.kept_fields()
@@ -231,7 +243,8 @@ async def _keep_visits(
     keep_metadata = call.runtime.settings.keep_metadata
     files = await run_in_threadpool(form.describe_files, form.keep_picture, keep_metadata)
     rankings: dict[str, QueryAnswer] = {}
-    for name, ranking in query.answers.items():
+    for name in keep_in:
+        ranking = query.answers[name]
         gallery = await find(name)
         visits = [visit for visit in answer.results if visit.gallery == name]
         uncertain = [visit for visit in answer.uncertain if visit.gallery == name]

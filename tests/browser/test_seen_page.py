@@ -107,6 +107,12 @@ def send(http, gallery, picture, headers=None, **labels):
     assert answer.status_code == 201, answer.text
 
 
+def kept_in(http, name):
+    """Return the kinds of the searches that a gallery keeps."""
+    kept = http.get(f"/v1/galleries/{name}/queries").json()["results"]
+    return [search["kind"] for search in kept]
+
+
 def look_for(page, picture):
     page.set_input_files("#seen-task .drop input", png(picture))
     page.wait_for_selector("#seen-answer .banner")
@@ -350,9 +356,13 @@ def test_visits_are_kept_only_for_a_case_and_shown_there_with_what_proves_them(
     look_for(seen, person[0])
     add = seen.get_by_role("button", name="Add entrance to a case…")
     with httpx2.Client(base_url=cameras, timeout=60.0) as http:
-        assert http.get("/v1/galleries/entrance/queries").json()["results"] == []
+        assert kept_in(http, "entrance") == []
         add.click()
         asked = seen.get_by_role("dialog", name="Add this search to a case")
+        asked.get_by_label("Case", exact=True).wait_for()
+        confirm(seen, "Cancel")
+        assert all(kept_in(http, name) == [] for name in GALLERIES)
+        add.click()
         asked.get_by_label("Case", exact=True).select_option("new")
         asked.get_by_label("Name of the new case").fill("Who was here")
         confirm(seen, "Add")
@@ -360,8 +370,8 @@ def test_visits_are_kept_only_for_a_case_and_shown_there_with_what_proves_them(
         seen.get_by_text(added, exact=True).wait_for()
         (case,) = http.get("/v1/galleries/entrance/cases").json()["results"]
         assert case["count"] == 1
-        kept = http.get("/v1/galleries/yard/queries").json()["results"]
-        assert [search["kind"] for search in kept] == ["visits"]
+        assert kept_in(http, "entrance") == ["visits"]
+        assert kept_in(http, "yard") == []
     seen.goto(f"{cameras}/#entrance/cases/{case['case_id']}")
     visits = seen.get_by_role("list", name="Visits of this search").get_by_role("listitem")
     expect(visits.filter(has_text="gate").first).to_contain_text(re.compile("[0-9a-f]{64}"))

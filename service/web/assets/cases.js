@@ -324,10 +324,11 @@ export async function inCases(counts) {
     .join(", ");
 }
 
-// Ask for a case, or the name of a new one, and add a search of the same gallery to it.
-export async function askForCase(queryId, name = gallery()) {
+// Ask for a case, or the name of a new one, and add a search of the same gallery to it. `keep`
+// resolves to the id of the search, which is kept only once a case is chosen.
+export async function askForCase(keep, name = gallery()) {
   const results = await allCases(name);
-  const found = await chooseCase(results, name);
+  const { found, queryId } = await chooseCase(results, name, keep);
   if (!found) return;
   const body = new FormData();
   body.append("note", "");
@@ -342,10 +343,11 @@ export async function askForCase(queryId, name = gallery()) {
   });
 }
 
-// Resolve to a case of a gallery, or null.
-function chooseCase(results, inside) {
+// Resolve to a case of a gallery as `found`, or null, and the id of the search that it gets.
+function chooseCase(results, inside, keep) {
   return new Promise((resolve) => {
     let found = null;
+    let queryId = null;
     const about = (caseItem) =>
       t("case.about", { name: caseItem.name, count: caseItem.count, time: begun(caseItem) });
     const select = h(
@@ -366,7 +368,7 @@ function chooseCase(results, inside) {
       "aria-label": t("case.add_search"),
       onclose: () => {
         dialog.remove();
-        resolve(found);
+        resolve({ found, queryId });
       },
     });
     const form = h(
@@ -385,9 +387,10 @@ function chooseCase(results, inside) {
     );
     onSubmit(form, () =>
       attempt(wrong, async () => {
-        found =
-          results.find((candidate) => candidate.case_id === select.value) ??
-          (await create(name.value, inside));
+        const known = results.find((candidate) => candidate.case_id === select.value);
+        if (!known) await requireFree(name.value, null, inside);
+        queryId ??= await keep();
+        found = known ?? (await create(name.value, inside));
         dialog.close();
       }),
     );

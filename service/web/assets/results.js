@@ -180,7 +180,7 @@ function addToCase({ kept }) {
     kept &&
     h(
       "button",
-      { type: "button", onclick: () => act(() => askForCase(kept.query_id)) },
+      { type: "button", onclick: () => act(() => askForCase(() => kept.query_id)) },
       t("results.add_to_case"),
     )
   );

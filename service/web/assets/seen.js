@@ -226,32 +226,29 @@ function refresh() {
   if (unanswered < 2) run({ repeated: true });
 }
 
-// Search, and return the answer. It is kept only if `keep` says so.
-async function run({ scroll = false, keep = false, repeated = false } = {}) {
+// Search. Nothing is kept before the answer is added to a case.
+async function run({ scroll = false, repeated = false } = {}) {
   stale = false;
   running?.abort();
   if (!repeated) unanswered = 0;
   const request = (running = new AbortController());
   const galleries = searched();
-  return attempt(place(), async () => {
+  await attempt(place(), async () => {
     if (shots.length === 0) throw new Error(t("seen.need_picture"));
     if (galleries.length === 0) throw new Error(t("seen.need_gallery"));
     if (galleries.length > MOST_GALLERIES)
       throw new Error(t("seen.most_galleries", { number: MOST_GALLERIES }));
     const chosen = times();
     const most = Math.min(MOST_COMPARED, Math.floor(MOST_SCORED / galleries.length));
-    const body = formOf([
+    const fields = [
       ["purpose", form().elements.purpose.value],
       ["top_k", most],
       ["rerank_depth", most],
       ...galleries.map(({ name }) => ["galleries", name]),
       ...chosen,
       ...personFields(),
-      ["keep", keep ? "true" : ""],
-      ["keep_picture", keep ? "true" : ""],
-    ]);
-    const options = { method: "POST", body, signal: request.signal };
-    const answer = await ask("/v1/visits", options).catch((error) => {
+    ];
+    const answer = await findVisits(fields, request.signal).catch((error) => {
       // A refused search removes the earlier answer.
       if (error.name !== "AbortError") place().replaceChildren();
       if (error.isAway) unanswered += 1;
@@ -261,38 +258,44 @@ async function run({ scroll = false, keep = false, repeated = false } = {}) {
     visits = [...answer.results, ...answer.uncertain];
     const asked = { shots, hasTimes: chosen.length > 0 };
     const [banner, ...days] = answerElements(answer, galleries, asked);
-    place().replaceChildren(banner, caseTools(answer, galleries), ...days);
+    place().replaceChildren(banner, caseTools(fields, galleries), ...days);
     // On a phone the answer is below the form.
     if (scroll && place().getBoundingClientRect().top > innerHeight / 2) place().scrollIntoView();
-    return answer;
   });
 }
 
-// Return the buttons that add the visits of each gallery to one of its cases.
-function caseTools(answer, galleries) {
+const findVisits = (fields, signal) =>
+  ask("/v1/visits", { method: "POST", body: formOf(fields), signal });
+
+// Return the buttons that add the visits of a gallery to one of its cases. `fields` are those of the
+// search.
+function caseTools(fields, galleries) {
   const labelOf = (name) =>
     galleries.length === 1 && name === gallery()
       ? t("results.add_to_case")
       : t("seen.add_gallery", { gallery: name });
+  const withVisits = galleries.filter(({ name }) => visits.some((visit) => visit.gallery === name));
   return h(
     "div",
     { class: "row tools" },
-    galleries.map(({ name }) =>
+    withVisits.map(({ name }) =>
       h(
         "button",
-        { type: "button", onclick: () => act(() => addToCase(answer, name)) },
+        { type: "button", onclick: () => act(() => askForCase(() => keep(fields, name), name)) },
         labelOf(name),
       ),
     ),
   );
 }
 
-// Add the visits of a gallery to a case. They are searched for once more, since a search is not kept
-// unless it is asked for.
-async function addToCase(answer, name) {
-  const kept = answer.query_ids[name] ? answer : await run({ keep: true });
-  if (!kept) return;
-  const id = kept.query_ids[name];
-  if (!id) throw new Error(t("seen.not_kept", { reason: kept.warnings.at(-1) }));
-  await askForCase(id, name);
+// Search once more, keep the search in a gallery, and return its id there.
+async function keep(fields, name) {
+  const kept = [
+    ["keep", "true"],
+    ["keep_picture", "true"],
+    ["keep_in", name],
+  ];
+  const { query_ids: ids, warnings } = await findVisits([...fields, ...kept]);
+  if (!ids[name]) throw new Error(t("seen.not_kept", { reason: warnings.at(-1) }));
+  return ids[name];
 }

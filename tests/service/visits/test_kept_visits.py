@@ -133,6 +133,29 @@ def test_each_of_several_galleries_keeps_its_own_visits(passages, served, images
         assert "galleries of it are not kept" in refused.json()["detail"]
 
 
+def test_only_the_galleries_that_are_named_keep_a_search_of_several(passages, served, images):
+    ann, *_ = passages.people
+    passages.pass_by(ann, "1", 0)
+    hall = Passages(served, served.create(f"hall-{uuid4().hex[:8]}"), images[0])
+    hall.pass_by(ann, "9", 30, camera="north")
+    searched = {"url": "/v1/visits", "galleries": [passages.gallery, hall.gallery]}
+    every = passages.asked(ann, keep="true", **searched)
+    before = len(passages.read("queries")["results"])
+    answer = passages.asked(ann, keep="true", keep_in=hall.gallery, **searched)
+    assert set(answer["query_ids"]) == {hall.gallery}
+    assert len(passages.read("queries")["results"]) == before
+    # It is judged as in the search of all.
+    kept, of_all = (opened(hall, asked["query_ids"][hall.gallery]) for asked in (answer, every))
+    assert kept["answer"]["needed"] == of_all["answer"]["needed"]
+    for fields in ({"keep_in": hall.gallery}, {"keep": "true", "keep_in": "default"}):
+        refused = served.http.post(
+            "/v1/visits",
+            data={"galleries": hall.gallery, "unnamed": "true", **fields},
+            files={"images": ("a.png", images[0])},
+        )
+        assert problem(refused) == (422, "invalid_field")
+
+
 def test_visits_by_a_crop_of_another_gallery_are_forgotten_with_its_person(served, gallery, images):
     people = served.create(f"people-{uuid4().hex[:8]}")
     (ann,) = served.enrolled(people, images[0], identity="Ann")
