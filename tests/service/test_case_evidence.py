@@ -3,7 +3,9 @@
 import hashlib
 import io
 import re
+import struct
 import zipfile
+import zlib
 
 import pytest
 
@@ -47,6 +49,39 @@ def test_a_kept_search_has_the_digest_of_each_file_and_its_name_if_its_picture_i
     (cut,) = client.kept_search(client.query(long, **KEPT).query_id).files
     assert cut.name == "x" * 128
     assert client.kept_search(client.query_like(crop_of(client), keep=True).query_id).files == []
+
+
+def read_from_the_beginning(content):
+    """Return the files of a ZIP by the headers before them, as programs that read a stream do."""
+    read = {}
+    at = 0
+    while content[at : at + 4] == b"PK\x03\x04":
+        fields = struct.unpack("<4x5H3I2H", content[at : at + 30])
+        _, flags, method, _, _, checksum, size, unpacked_size, name_length, extra_length = fields
+        assert (flags & 8, method) == (0, zipfile.ZIP_STORED)
+        assert size == unpacked_size
+        name_end = at + 30 + name_length
+        begin = name_end + extra_length
+        file = content[begin : begin + size]
+        assert zlib.crc32(file) == checksum
+        read[content[at + 30 : name_end].decode()] = file
+        at = begin + size
+    assert content[at : at + 4] == b"PK\x01\x02"
+    return read
+
+
+def test_an_export_can_be_read_from_its_beginning_without_its_end(client, images):
+    case_id = client.create_case("Bag at gate 3").case_id
+    for image in images[:2]:
+        client.hold_search(case_id, client.query(image, **KEPT).query_id)
+    content = client.export_case(case_id)
+    read = read_from_the_beginning(content)
+    archive = zipfile.ZipFile(io.BytesIO(content))
+    assert read == {name: archive.read(name) for name in archive.namelist()}
+    assert archive.testzip() is None
+    lines = read.pop("SHA256SUMS").decode().splitlines()
+    assert lines == [f"{digest(file)}  {name}" for name, file in read.items()]
+    assert sum(name.startswith("pictures/") for name in read) > 2
 
 
 def crop_of(client):

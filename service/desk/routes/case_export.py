@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 import zipfile
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -173,23 +174,40 @@ async def stream_case(call: GalleryCall, case: CaseDetail) -> AsyncIterator[byte
     yield archive.take()
 
 
-class _CaseArchive(io.RawIOBase):
+class _Unsent(io.BytesIO):
+    """The end of a file whose beginning was sent; positions count from the beginning."""
+
+    _sent = 0
+
+    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_SET:
+            position -= self._sent
+        return self._sent + super().seek(position, whence)
+
+    def tell(self) -> int:
+        return self._sent + super().tell()
+
+    def take(self) -> bytes:
+        content = self.getvalue()
+        self._sent += len(content)
+        super().seek(0)
+        self.truncate(0)
+        return content
+
+
+class _CaseArchive:
     """A ZIP written piece by piece; its last file, `SHA256SUMS`, has the others' checksums."""
 
     def __init__(self) -> None:
-        self._unsent = bytearray()
         self._sums: dict[str, str] = {}
-        # Pictures are already compressed. This file cannot seek, so the ZIP is written as a stream.
-        self._zip = zipfile.ZipFile(self, "w", zipfile.ZIP_STORED)
-
-    def write(self, content: Any) -> int:
-        self._unsent += content
-        return len(content)
+        # Each file is whole before it is sent, so that its size stands before it: some programs
+        # that read a ZIP from the beginning refuse stored files with the size after them.
+        self._unsent = _Unsent()
+        # Pictures are already compressed.
+        self._zip = zipfile.ZipFile(self._unsent, "w", zipfile.ZIP_STORED)
 
     def take(self) -> bytes:
-        content = bytes(self._unsent)
-        self._unsent.clear()
-        return content
+        return self._unsent.take()
 
     def add(self, name: str, content: bytes) -> None:
         if name not in self._sums:
