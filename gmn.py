@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import io
 import os
+import re
 import sys
 import traceback
 from importlib import import_module
@@ -76,6 +77,9 @@ COMMANDS = {
 TRAINER_PACKAGES = (
     *("matplotlib", "pandas", "scipy", "sklearn", "tensorboard", "torch", "torchvision"),
 )
+# A shell writes out the home directory, but not after `--option=`, and no shell reads the variables
+# of a unit or a container, or the words by which another program starts this one.
+IN_HOME = re.compile(r"(--[\w-]+=)?(~(?:/.*)?)", re.DOTALL)
 # Modules of Python that it has on Linux and not on Windows.
 LINUX_MODULES = ("fcntl", "resource")
 
@@ -172,6 +176,10 @@ def main() -> None:
 def run(arguments: list[str], debug: bool = False) -> int:
     """Runs one command line and returns its exit status; errors go to standard error."""
     try:
+        arguments = [_with_home(argument) for argument in arguments]
+        os.environ |= {
+            name: _with_home(value) for name, value in os.environ.items() if name[:4] == "GMN_"
+        }
         app, data_sets = _prepare(arguments)
         status = app(arguments, prog_name="gmn", standalone_mode=False, obj=data_sets)
     except KeyboardInterrupt:
@@ -191,6 +199,12 @@ def _prepare(arguments: list[str]) -> tuple[typer.Typer, Any]:
     name = _find_command(arguments)
     data_sets = import_module("demo.data_sets") if name in ("enroll", "query") else None
     return make_app(name), data_sets
+
+
+def _with_home(text: str) -> str:
+    """Return a path below `~` with the home directory in place of it; return other texts as is."""
+    found = IN_HOME.fullmatch(text)
+    return (found[1] or "") + str(Path(found[2]).expanduser()) if found else text
 
 
 def _find_command(arguments: list[str]) -> str:

@@ -43,10 +43,20 @@ def _check_hours(given: object) -> object:
     return given
 
 
-def _strip_address(source: str) -> str:
-    """Strip spaces around the address of a stream; return any other source unchanged."""
+def _read_source(source: str) -> str:
+    """Strip spaces around the address of a stream; write out the home directory of a file."""
     stripped = source.strip()
-    return stripped if STREAM.match(stripped) else source
+    if STREAM.match(stripped):
+        return stripped
+    return str(_with_home(Path(source))) if source.startswith("~/") else source
+
+
+def _with_home(file: Path) -> Path:
+    """Expand `~`, which no shell does in a file of settings."""
+    try:
+        return file.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{error}; write the path in full") from error
 
 
 class CameraSettings(BaseModel):
@@ -72,7 +82,7 @@ class CameraSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     camera: str = Field(min_length=1, max_length=256)
-    source: Annotated[str, AfterValidator(_strip_address)] = Field(min_length=1, max_length=4096)
+    source: Annotated[str, AfterValidator(_read_source)] = Field(min_length=1, max_length=4096)
     enroll: str | None = Field(None, min_length=1, max_length=64)
     # A track of the service ends ten seconds after its last crop: with fewer frames a second, two
     # crops of a track could be further apart.
@@ -84,7 +94,7 @@ class CameraSettings(BaseModel):
     )
     hours: Annotated[str, BeforeValidator(_check_hours)] = ""
     queue: int = Field(256, ge=16, le=10_000)
-    detector: Path | None = None
+    detector: Annotated[Path, AfterValidator(_with_home)] | None = None
     threads: int = Field(1, ge=1, le=64)
     started: AwareDatetime | None = None
     live: bool = False

@@ -307,6 +307,21 @@ def test_without_its_packages_the_camera_command_names_its_extra(tmp_path):
         assert finished.returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "variables"),
+    [
+        ((), {"GMN_DATA_DIR": "~/data"}),
+        (("--data-dir=~/data",), {}),
+        (("--data-dir", "~/data"), {}),
+    ],
+)
+def test_a_path_in_the_home_directory_needs_no_shell(tmp_path, words, variables):
+    environment = os.environ | {"HOME": str(tmp_path), **variables}
+    ran = run_gmn("keys", "create", "--scope", "query", *words, env=environment, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert [entry.name for entry in tmp_path.iterdir()] == ["data"]
+
+
 def test_an_unexpected_error_exits_with_1_and_one_line(monkeypatch, capsys):
     monkeypatch.setattr(gmn, "make_app", lambda _: _explode)
     assert gmn.run(["query"]) == 1

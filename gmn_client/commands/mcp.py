@@ -39,9 +39,7 @@ Moment = Annotated[datetime | None, Field(description="With time zone.")]
 
 
 def mcp(
-    pictures: Annotated[
-        Path, Option(help="Folder whose pictures an assistant may search for.")
-    ] = Path(),
+    pictures: Annotated[Path, Option(help="Folder whose pictures an assistant may search for.")],
     service_url: UrlOption = DEFAULT_URL,
     gallery: Annotated[str, Option(help="Which gallery, where none is named.")] = DEFAULT_GALLERY,
     api_key: Annotated[
@@ -53,9 +51,30 @@ def mcp(
     The assistant can search by a picture, list people and alerts, and see where somebody was. It
     can change nothing, whatever the key may do.
 
-    Example: gmn mcp --pictures photos
+    Example: gmn mcp --pictures /home/ann/photos
     """
-    asyncio.run(_serve(AsyncClient(service_url, api_key, gallery=gallery), pictures))
+    folder = _require_folder(pictures)
+    asyncio.run(_serve(AsyncClient(service_url, api_key, gallery=gallery), folder))
+
+
+def _require_folder(pictures: Path) -> Path:
+    """Return the folder without links; raise `InvalidInput` if it is missing or has everything."""
+    folder = pictures.resolve()
+    if not folder.is_dir():
+        raise InvalidInput(
+            f"--pictures {pictures}: there is no folder {folder}; name one that exists, from / on"
+        )
+    try:
+        home = Path.home().resolve()
+    except RuntimeError:
+        home = Path(folder.anchor)
+    # Programs that start this command often do so in /, and a home has keys and passwords.
+    if home.is_relative_to(folder):
+        raise InvalidInput(
+            f"--pictures {pictures}: {folder} has the home directory {home}; name a folder that "
+            "has pictures alone"
+        )
+    return folder
 
 
 async def _serve(client: AsyncClient, pictures: Path) -> None:
@@ -67,7 +86,7 @@ def make_server(client: AsyncClient, pictures: Path) -> MCPServer[Any]:
     """Return the server of a client; its tools read, and change nothing.
 
     Args:
-        pictures: folder of the pictures that may be searched for.
+        pictures: resolved folder of the pictures that may be searched for.
 
     Raises:
         InvalidInput: the package of the protocol is not installed.
@@ -100,8 +119,8 @@ def make_server(client: AsyncClient, pictures: Path) -> MCPServer[Any]:
     ) -> QueryAnswer:
         """Search a gallery for the person on a picture."""
         file = (pictures / picture).resolve()
-        if not file.is_relative_to(pictures.resolve()):
-            raise InvalidInput(f"{picture}: is not below {pictures.resolve()}; name a file there")
+        if not file.is_relative_to(pictures):
+            raise InvalidInput(f"{picture}: is not below {pictures}; name a file there")
         return await client.query(file, gallery=gallery, top_k=top_k)
 
     async def people(

@@ -75,6 +75,17 @@ def test_a_file_has_a_table_for_each_camera_and_settings_of_all(tmp_path):
     )
 
 
+def test_a_file_of_settings_may_name_files_in_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / "cameras.toml"
+    file.write_text('[camera.gate]\nsource = "~/clip.mp4"\ndetector = "~/people.xml"\n')
+    (camera,) = read_config(file)
+    assert (camera.source, camera.detector) == (
+        str(tmp_path / "clip.mp4"),
+        tmp_path / "people.xml",
+    )
+
+
 def test_the_name_of_a_zone_is_in_the_form_in_which_the_service_stores_it():
     decomposed = unicodedata.normalize("NFD", "Tür")
     (zone,) = read_options({**GATE, "zone": [f" {decomposed} : 0,0 1,0 1,1"]}).zone

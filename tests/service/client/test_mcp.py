@@ -85,10 +85,42 @@ def test_errors_reach_the_assistant_and_no_picture_outside_of_the_folder_is_read
     assert "nowhere" in unknown
 
 
-def test_without_its_package_the_command_names_the_extra():
+def run_in(home, *words):
+    return run_gmn("mcp", *words, env=os.environ | {"HOME": str(home)})
+
+
+def test_a_folder_of_pictures_has_to_be_named(tmp_path):
+    ran = run_in(tmp_path)
+    assert ran.returncode == 2
+    assert "--pictures" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["/", "~", "~/", "{home}", "{home}/..", "{home}/photos/..", "{link}"]
+)
+def test_a_folder_that_has_a_home_directory_ends_the_start(tmp_path, name):
+    home = tmp_path / "home" / "ann"
+    (home / "photos").mkdir(parents=True)
+    link = tmp_path / "link"
+    link.symlink_to(home)
+    ran = run_in(home, "--pictures", name.format(home=home, link=link))
+    assert ran.returncode == 2
+    assert f"has the home directory {home}" in ran.stderr
+
+
+@pytest.mark.parametrize("name", ["~/none", "none", "~/photo.png"])
+def test_a_folder_that_is_not_there_ends_the_start(tmp_path, name):
+    (tmp_path / "photo.png").touch()
+    ran = run_in(tmp_path, f"--pictures={name}")
+    assert ran.returncode == 2
+    assert "there is no folder /" in ran.stderr
+
+
+def test_without_its_package_the_command_names_the_extra(tmp_path):
     ran = run_gmn("mcp", "--help")
     assert ran.returncode == 0
-    program = "import sys; sys.modules['mcp'] = None; import gmn; sys.exit(gmn.run(['mcp']))"
+    words = ["mcp", "--pictures", str(tmp_path)]
+    program = f"import sys; sys.modules['mcp'] = None; import gmn; sys.exit(gmn.run({words}))"
     ran = run_command(sys.executable, "-c", program, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert ran.returncode == 2
     assert ran.stderr == (
