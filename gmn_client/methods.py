@@ -487,7 +487,7 @@ class Methods(Calls):
 
         Args:
             query: part of the name.
-            sort: natural order of names, last seen first, or most crops first.
+            sort: natural order of names, last seen or enrolled first, or most crops first.
         """
 
     @Request("GET", "galleries/{gallery}/identities/{identity}")

@@ -514,8 +514,12 @@ class BoxOfPerson(TypedDict):
 
 
 class PersonBox(WireModel):
-    """The box of a person on a photo in pixels, and how certain the detector is, from 0 to 1."""
+    """The box of a person on a photo in pixels, and how certain the detector is, from 0 to 1.
 
+    `number` counts the people of the photo from left to right, as the page and the commands do.
+    """
+
+    number: int
     x: int
     y: int
     width: int
@@ -928,8 +932,8 @@ class RankedCrop(WireModel):
     `likelihood_people` is, if there is no score, and for a crop of the query's own camera.
     `time_log_odds` is present if times moved the results: the log of the odds by which they speak
     for the same person; above 0 they have raised `probability`, below 0 lowered it. With
-    `group_by=track` there are `crops`, `first_seen` and `last_seen` of the whole track, unless the
-    crop has none. `gallery` is present in a ranking of several galleries.
+    `group_by=track` there are `crops`, `first_seen` and `last_seen` of the whole track, as in
+    `Track`, unless the crop has none. `gallery` is present in a ranking of several galleries.
     """
 
     rank: int

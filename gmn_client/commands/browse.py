@@ -182,7 +182,7 @@ IDENTITY_COLUMNS: Columns = {
     "identity": "identity",
     "crops": "crops",
     "cameras": "cameras",
-    "last seen (UTC)": "last_seen",
+    "last seen or enrolled (UTC)": "last_seen",
 }
 DOUBTFUL_COLUMNS: Columns = {
     "crop": "crop.crop_id",

@@ -128,7 +128,10 @@ def make_server(client: AsyncClient, pictures: Path) -> MCPServer[Any]:
         limit: Limit = 50,
         gallery: Gallery = None,
     ) -> list[Identity]:
-        """List the people of a gallery, last seen first."""
+        """List the people of a gallery, last seen or enrolled first.
+
+        `last_seen` is the latest time of capture or, if none is known, of enrollment.
+        """
         return await _first(client.identities(gallery, query=name, sort="last_seen"), limit)
 
     async def visits(

@@ -61,8 +61,8 @@ RESULT_COLUMNS: Columns = {
 TRACK_COLUMNS: Columns = {
     "track": "track",
     "crops": "crops",
-    "first seen": "first_seen",
-    "last seen": "last_seen",
+    "first seen or enrolled": "first_seen",
+    "last seen or enrolled": "last_seen",
 }
 
 
@@ -90,8 +90,8 @@ def _format_people(photo: Path, found: People) -> Group:
     people = counted(len(found.people), "person", "people")
     title = f"{photo.name}: {found.width}×{found.height} pixels, {people} found"
     rows = (
-        (number, person.x, person.y, person.width, person.height, person.score)
-        for number, person in enumerate(found.people, 1)
+        (person.number, person.x, person.y, person.width, person.height, person.score)
+        for person in sorted(found.people, key=lambda person: person.number)
     )
     return Group(Text(title), plain_table(PERSON_COLUMNS, rows))
 
@@ -150,10 +150,10 @@ def query(
         raise BadParameter("--find looks at one photo: name one IMAGE, without --box")
     if find and images:
         found = client.people(images[0], purpose=options.get("purpose"))
-        number = person or 1
-        if number > len(found.people) or (person is None and len(found.people) > 1):
+        chosen = [other.box for other in found.people if person in (None, other.number)]
+        if len(chosen) != 1:
             return _ask_for_person(images[0], found, person)
-        options["boxes"] = [found.people[number - 1].box]
+        options["boxes"] = chosen
     if not data:
         if split or limit:
             raise BadParameter("--split and --limit choose among the images of --data")

@@ -319,8 +319,8 @@ async def list_identities(
     sort: Annotated[
         IdentityOrder,
         Query(
-            description="In natural order (7 before 10), the last seen first, or those with the "
-            "most crops first."
+            description="In natural order (7 before 10), the last seen or enrolled first, or those "
+            "with the most crops first."
         ),
     ] = "name",
 ) -> Identities:

@@ -31,7 +31,8 @@ async def find_people(
 ) -> People:
     """Finds the people on a photo: their boxes, which a query or an enrollment takes as `boxes`.
 
-    The photo is not stored. At most 128 people are returned, the most certain first. A photo with
+    The photo is not stored. At most 128 people are returned, the most certain first; `number`
+    counts them from left to right. A photo with
     more than 720 pixels in its longer or 576 in its shorter side is also looked at in up to six
     overlapping tiles, where small people are found. People that it misses look like absent ones:
     draw their boxes yourself.
@@ -50,5 +51,9 @@ async def find_people(
     async with runtime.admission.admit(cost):
         width, height, people = await pipeline.detect_people(images[0], detector)
     runtime.audit.note_view("people", count=len(people), purpose=form.purpose or None)
-    boxes = [PersonBox.model_construct(**person._asdict()) for person in people]
+    from_left = sorted(people, key=lambda person: person.x + person.width / 2)
+    boxes = [
+        PersonBox.model_construct(number=from_left.index(person) + 1, **person._asdict())
+        for person in people
+    ]
     return People(width=width, height=height, people=boxes)

@@ -37,21 +37,19 @@ export function setDetector(name) {
 export async function findPeople(blob) {
   try {
     const answer = await ask("/v1/people", { method: "POST", body: formOf([["images", blob]]) });
-    const people = answer.people.map((person) => ({
+    const people = answer.people.sort((first, second) => first.number - second.number);
+    return people.map((person) => ({
       x: person.x / answer.width,
       y: person.y / answer.height,
       width: person.width / answer.width,
       height: person.height / answer.height,
       score: person.score,
     }));
-    return people.sort((first, second) => middleOf(first) - middleOf(second));
   } catch (error) {
     if (error.status === 501) setDetector(null);
     throw error;
   }
 }
-
-const middleOf = ({ x, width }) => x + width / 2;
 
 // Return null for a picture that is searched for as it is. For a photo return the people that were
 // found, or the reason why they could not be.

@@ -22,7 +22,8 @@ def test_identities_and_crops_are_listed(gmn, filled):
 def test_times_are_shown_in_utc_without_their_zone(gmn, filled, drawn_crops):
     moment = datetime.fromisoformat("2026-03-01T10:30:12+01:00")
     filled.enroll([Image(drawn_crops[3].png, identity="Ann", captured_at=moment)])
-    for asked, title in (("crops", "captured (UTC)"), ("identities", "last seen (UTC)")):
+    seen_or_enrolled = "last seen or enrolled (UTC)"
+    for asked, title in (("crops", "captured (UTC)"), ("identities", seen_or_enrolled)):
         shown = gmn(asked)
         assert title in shown
         assert " 2026-03-01 09:30 " in shown

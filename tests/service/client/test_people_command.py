@@ -25,6 +25,20 @@ def test_the_people_of_a_photo_are_listed_with_numbers(gmn, photo):
     assert (answer["width"], len(answer["people"])) == (1000, 2)
 
 
+def test_people_are_numbered_from_left_to_right_and_answered_by_their_scores(gmn, photo):
+    people = gmn("people", photo(4), "--json")["people"]
+    assert people == sorted(people, key=lambda person: -person["score"])
+    from_left = sorted(people, key=lambda person: person["x"] + person["width"] / 2)
+    assert [person["number"] for person in from_left] == list(range(1, len(people) + 1))
+    assert from_left != people
+    # The command lists them in this order.
+    rows = [line.split() for line in gmn("people", photo(4)).splitlines()[2:]]
+    listed = [row for row in rows if row and row[0].isdigit()]
+    assert [row[:2] for row in listed] == [
+        [str(person["number"]), str(person["x"])] for person in from_left
+    ]
+
+
 def test_the_only_person_of_a_photo_is_searched_for(gmn, photo, client):
     (person,) = client.people(photo(1)).people
     client.enroll_frame(photo(1), [{**person.box, "identity": "Ann"}])
@@ -33,8 +47,8 @@ def test_the_only_person_of_a_photo_is_searched_for(gmn, photo, client):
 
 
 def test_one_of_several_people_is_asked_for_by_number(gmn, photo, client):
-    people = client.people(photo(2)).people
-    for person, name in zip(people, ("Ann", "Bob"), strict=True):
+    for person in client.people(photo(2)).people:
+        name = {1: "Ann", 2: "Bob"}[person.number]
         client.enroll_frame(photo(2), [{**person.box, "identity": name}])
     asked = gmn("query", photo(2), "--find", status=1)
     assert "2 people found" in asked
