@@ -58,7 +58,7 @@ NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 WITH_PASSWORD = re.compile(r"\w+://[^:@/]*:[^@/]+@")
 ORIGIN = re.compile(r"https?://[^/?#\s]+")
 # A last label of digits belongs to an address, such as 192.168.1.300.
-HOST = re.compile(r"(?!true$|false$)([\w-]+\.)*(?!\d+\.?$)[\w-]+\.?", re.IGNORECASE)
+HOST = re.compile(r"(?!true$|false$)([\w-]+\.)*(?!\d+\.?$)[\w-]+\.?", re.ASCII | re.IGNORECASE)
 FLAG = TypeAdapter(bool)
 # The value `true` of `webhook_private`.
 EVERY_PRIVATE = ("true",)

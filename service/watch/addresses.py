@@ -71,7 +71,7 @@ class PermittedAddresses:
             try:
                 networks.append(ipaddress.ip_network(entry))
             except ValueError:
-                hosts.add(_name_of(httpx2.URL(f"http://{entry}")))
+                hosts.add(entry.lower().removesuffix("."))
         return cls(own_port, frozenset(hosts), tuple(networks))
 
     def require(self, url: httpx2.URL, address: Address) -> None:
@@ -81,7 +81,7 @@ class PermittedAddresses:
             InvalidField: they may not.
         """
         inner = _unwrap(address)
-        self._require_other(url, inner)
+        self._refuse_forbidden(url, inner)
         if inner.is_loopback and url.host in THIS_MACHINE:
             return
         is_listed = self._is_listed(url, inner)
@@ -102,7 +102,7 @@ class PermittedAddresses:
     def permits_private(self, url: httpx2.URL, address: Address) -> bool:
         return self.every_private or self._is_listed(url, _unwrap(address))
 
-    def _require_other(self, url: httpx2.URL, inner: Address) -> None:
+    def _refuse_forbidden(self, url: httpx2.URL, inner: Address) -> None:
         """Refuse addresses to which no setting lets a message go."""
         if (
             inner.is_link_local

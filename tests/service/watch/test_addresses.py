@@ -38,7 +38,7 @@ def refusal(setting, url, *addresses):
         ("fd12:3456::/32", "http://[fd12:3456::5]:8123/x", ()),
         ("homeassistant.local", "http://HomeAssistant.local:8123/x", ("192.168.1.5",)),
         ("HomeAssistant.local.", "http://homeassistant.local:8123/x", ("192.168.1.5", "fd00::5")),
-        ("käse.example", "http://xn--kse-qla.example/x", ("10.0.0.1",)),
+        ("xn--kse-qla.example", "http://käse.example/x", ("10.0.0.1",)),
         ("homeassistant", "http://homeassistant:8123/x", ("127.0.1.1",)),
         ("100.64.0.0/10", "http://100.101.102.103:8123/x", ()),
         ("2003:e5::/32", "http://[2003:e5::1]:8123/x", ()),
@@ -138,6 +138,7 @@ def test_no_setting_lets_a_message_go_to_the_service_itself(host):
         "*.local",
         "true, 192.168.1.5",
         "a;b",
+        "käse.example",
         "[fd00::1]",
     ],
 )
