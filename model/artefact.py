@@ -230,7 +230,8 @@ def resolve_artefact(name: str) -> Path:
     shipped = shipped_artefacts()
     if name in shipped:
         return shipped[name]
-    path = Path(name)
+    # No shell writes out the home directory of the later ones in a list.
+    path = Path(name).expanduser() if name.startswith("~/") else Path(name)
     if path.exists() or path.suffix or len(path.parts) > 1:
         return path
     raise ArtefactProblem(

@@ -248,6 +248,11 @@ def test_an_unknown_name_is_refused_with_the_known_ones():
         resolve_artefact("smal")
 
 
+def test_an_artefact_may_be_named_in_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve_artefact("~/site.safetensors") == tmp_path / "site.safetensors"
+
+
 def test_an_artefact_without_fingerprints_of_its_training_crops_has_none():
     assert not len(TrainingFingerprints.of(load_artefact(resolve_artefact("open"))).crops)
 
