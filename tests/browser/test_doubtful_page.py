@@ -56,6 +56,19 @@ def test_each_decision_takes_the_picture_off_the_list_and_is_undone(doubtful, la
     expect(rows(doubtful).get_by_role("button", name=label)).to_have_count(1)
 
 
+def test_before_a_merge_it_is_said_that_a_picture_of_one_of_them_is_doubtful(doubtful, gallery):
+    doubtful.goto(f"{doubtful.url.partition('#')[0]}#{gallery}/identities/0000")
+    press(doubtful, "Merge with…")
+    doubtful.get_by_label("The other name").fill("0001")
+    press(doubtful, "Compare", exact=True)
+    note = doubtful.locator("dialog .note")
+    expect(note).to_have_text(
+        "1 picture of 0001 is doubtful: it may show somebody else. Look at the doubtful pictures "
+        "first."
+    )
+    assert violations(doubtful) == []
+
+
 def test_a_picture_that_is_set_aside_says_so_and_is_taken_back_in_its_sheet(doubtful, http):
     rows(doubtful).locator(".card").first.click()
     press(doubtful, "Set aside", exact=True)

@@ -319,6 +319,21 @@ def test_decisions_by_key_go_on_with_the_next_open_result_while_earlier_ones_are
     assert rank_in_focus(page) == crops[3]
 
 
+@pytest.mark.parametrize("key", ["ArrowDown", "ArrowRight"])
+def test_arrow_keys_lead_to_the_results_after_a_search_by_its_button(page, key):
+    search_for(page)
+    with page.expect_response(re.compile("/queries$")):
+        press(page, "Search", exact=True)
+    page.wait_for_function("document.activeElement.textContent === 'Search'")
+    page.locator("#answer:not([aria-busy]) .card").first.wait_for()
+    page.keyboard.press(key)
+    assert rank_in_focus(page) == crop_of(page, 1)
+    page.keyboard.press("?")
+    keys = page.get_by_role("dialog", name="Shortcuts")
+    expect(keys).to_contain_text("Confirm: the same person; on to the next open one")
+    expect(keys).to_contain_text("Reject: another person; on to the next open one")
+
+
 def test_a_key_that_is_held_down_decides_once(page, http, gallery):
     search_for(page)
     first = crop_of(page, 1)

@@ -109,15 +109,15 @@ function toNextGroup() {
 
 // Keys that lead to the first result or alert, where none has the focus.
 const FIRST = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"];
+// Arrow keys do nothing at these elements. After a search the button Search still has the focus.
+const FREE = "body, a, button, summary, [type=checkbox], [type=file]";
 
 // Arrow keys follow the rows on the screen.
 function step(key, result) {
   const cards = [...document.querySelectorAll(CARDS[panel()])];
   if (!cards.length) return false;
   if (!result) {
-    const isFree =
-      document.activeElement === document.body || document.activeElement.closest("nav");
-    if (!isFree || !FIRST.includes(key)) return false;
+    if (!document.activeElement.matches(FREE) || !FIRST.includes(key)) return false;
     cards[0].querySelector(".open").focus();
     return true;
   }

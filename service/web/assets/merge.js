@@ -1,17 +1,20 @@
 // Two people side by side, before they are merged.
 
-import { ask, formOf } from "./api.js";
+import { ask, formOf, pages } from "./api.js";
 import { h, moment, nfc, percent, showForm, thumbnail, verdictChip } from "./elements.js";
 import { inGallery, segment } from "./place.js";
 import { t } from "./texts.js";
 
 const SHOWN = 8;
 const COMPARED = 100;
+// Number of doubtful pictures, the most doubtful first, among which those of the two are looked for.
+const MOST_DOUBTFUL = 1000;
 
 // Resolve to {identity, into} after confirmation, or to null.
 export async function askForMerge(identity, other) {
-  const [said, ...sides] = await Promise.all([
+  const [said, doubts, ...sides] = await Promise.all([
     opinion(identity, other),
+    doubtsOf([identity, other]),
     ...[identity, other].map(side),
   ]);
   const kept = h(
@@ -26,6 +29,7 @@ export async function askForMerge(identity, other) {
       h("h2", {}, t("merge.same")),
       h("div", { class: "sides" }, sides),
       h("p", { class: "row opinion" }, said),
+      doubts.map((doubt) => h("p", { class: "note" }, doubt)),
       h("label", {}, t("merge.name"), kept),
       h("p", { class: "hint" }, t("merge.hint")),
       h(
@@ -57,6 +61,17 @@ async function opinion(identity, other) {
         probability: percent(results.at(-1).probability),
       })
     : t("merge.not_compared");
+}
+
+// Return for each name with doubtful pictures how many these are: one of them may be why the two are
+// thought alike.
+async function doubtsOf(names) {
+  const listed = pages(inGallery("/doubtful"), {}, MOST_DOUBTFUL);
+  const { results } = await listed.catch(() => ({ results: [] }));
+  return names.flatMap((name) => {
+    const count = results.filter(({ crop }) => nfc(crop.identity) === nfc(name)).length;
+    return count > 0 ? t("merge.doubtful", { count, name }) : [];
+  });
 }
 
 async function side(identity) {

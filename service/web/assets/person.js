@@ -145,24 +145,27 @@ async function showSimilar(place, identity) {
       );
     place.append(
       h("h3", {}, t("person.similar")),
-      found.length === 0
-        ? h("p", { class: "hint" }, t("person.none_similar"))
-        : h(
-            "ul",
-            { class: "cards small" },
-            found.map((person) =>
-              h(
-                "li",
-                {},
-                personCard(
-                  person,
-                  verdictChip(person.verdict),
-                  h("span", {}, percent(person.probability)),
-                ),
-                compare(person.identity),
-              ),
+      h(
+        "p",
+        { class: "hint" },
+        t(found.length === 0 ? "person.none_similar" : "person.similar.hint"),
+      ),
+      h(
+        "ul",
+        { class: "cards small", hidden: found.length === 0 },
+        found.map((person) =>
+          h(
+            "li",
+            {},
+            personCard(
+              person,
+              verdictChip(person.verdict),
+              h("span", {}, percent(person.probability)),
             ),
+            compare(person.identity),
           ),
+        ),
+      ),
     );
   });
 }
