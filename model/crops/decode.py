@@ -34,6 +34,14 @@ DAMAGE = (
 )
 
 REMEDY = "send the person's crop, not the whole frame"
+# Names of kinds of HEIF, in which phones store photos: HEIC and AVIF.
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif")
+HEIF_REMEDY = (
+    "a HEIC or AVIF picture, as phones take them, is not read; convert the file to JPEG: a "
+    "screenshot of the picture will do, and in the settings of an iPhone Camera, Formats, Most "
+    "Compatible makes it take JPEGs"
+)
+OTHER_REMEDY = "the bytes are not a JPEG, PNG, WebP or BMP image; convert the file to one of these"
 
 # A decoder goes over the whole image for each scan of a progressive JPEG. A scan may have 31 bytes,
 # so that 94 kB take ten seconds. Encoders write 10 scans of a colour image, rarely 24.
@@ -321,10 +329,8 @@ def _open(data: bytes, limits: CropLimits) -> Image.Image:
                 "truncated",
                 "the image's header is cut off or damaged; send the whole file",
             ) from error
-        raise CropProblem(
-            "not_an_image",
-            "the bytes are not a JPEG, PNG, WebP or BMP image; convert the file to one of these",
-        ) from error
+        is_heif = data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS
+        raise CropProblem("not_an_image", HEIF_REMEDY if is_heif else OTHER_REMEDY) from error
     limits.require_size(*image.size)
     if image.tile and image.tile[0].codec_name == "bmp_rle":
         # Pillow decodes these in Python, which takes seconds for a large one.

@@ -137,6 +137,13 @@ def test_a_file_cut_at_any_length_is_refused(image_format, options, spare):
     assert code_of(data[: len(data) // 2]) == "truncated"
 
 
+@pytest.mark.parametrize("brand", [b"heic", b"mif1", b"avif"])
+def test_a_photo_of_a_phone_in_another_format_is_refused_with_what_its_owner_can_do(brand):
+    with pytest.raises(CropProblem, match="convert the file to JPEG: a screenshot") as refused:
+        decode_crop(b"\0\0\0\x18ftyp" + brand + bytes(200))
+    assert refused.value.code == "not_an_image"
+
+
 def test_a_bmp_of_runs_which_python_would_read_is_refused():
     data = bytearray(encoded(noise().quantize(8), "BMP"))
     # The kind of compression: 1 and 2 are runs of 8 and of 4 bits.
