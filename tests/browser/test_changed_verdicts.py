@@ -182,6 +182,23 @@ def test_a_case_shows_the_verdict_of_its_time_and_todays(tab, address, http, adj
     expect(rows.nth(1).locator(".note:visible")).to_have_count(0)
 
 
+def test_a_pair_of_a_case_says_why_its_probability_is_another_today(
+    tab, address, http, adjusted_since
+):
+    gallery, kept = adjusted_since
+    search = f"/v1/galleries/{gallery}/queries/{kept['changing']}"
+    best = http.get(search).json()["answer"]["results"][0]["crop_id"]
+    confirmed = {"crop_ids": best, "decision": "confirmed"}
+    http.post(f"{search}/reviews", data=confirmed).raise_for_status()
+    case_id = case_of(http, gallery, "Pair")
+    path = f"/v1/galleries/{gallery}/cases/{case_id}/queries/{kept['changing']}"
+    http.put(path, data={"note": ""}).raise_for_status()
+    tab.goto(f"{address}/#{gallery}/cases/{case_id}")
+    pair = tab.get_by_role("list", name="Confirmed pictures of this search")
+    today = f"Today: uncertain, XX% (a match needs 92%). {CAUSE} Confirmed by"
+    expect(pair).to_contain_text(adjusted(today))
+
+
 FITTED = {
     "state": "own",
     "version": "m+1",

@@ -3,7 +3,15 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import SIZES, drop, follow, png, press, violations
+from tests.browser.conftest import (
+    SIZES,
+    at_each_size,
+    drop,
+    follow,
+    png,
+    press,
+    violations,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -46,6 +54,20 @@ def test_the_outcome_is_in_view_after_sending(enroll_page, drawn_crops, size):
     assert enroll_page.evaluate("document.documentElement.scrollWidth") == width
     follow_up.click()
     enroll_page.get_by_role("heading", name="Ann Baker", exact=True).wait_for()
+
+
+def test_the_pictures_that_were_chosen_stand_before_the_form_of_archives_on_a_phone(
+    enroll_page, drawn_crops
+):
+    enroll_page.set_input_files("#enrollment .drop input", png(drawn_crops[0].png))
+    chosen, archives = (enroll_page.locator(place) for place in ("#chosen", "#import"))
+    for width, _ in at_each_size(enroll_page):
+        expect(chosen).to_be_visible()
+        below = archives.bounding_box()["y"] > chosen.bounding_box()["y"]
+        assert below
+        is_beside = chosen.bounding_box()["x"] > archives.bounding_box()["x"] + 200
+        assert is_beside == (width > 800)
+        assert enroll_page.evaluate("document.documentElement.scrollWidth") == width
 
 
 def test_the_name_is_not_left_for_the_pictures_of_somebody_else(enroll_page, drawn_crops):

@@ -268,7 +268,10 @@ def test_a_person_is_renamed_merged_and_forgotten(page, http, gallery):
     expect(sides.first.locator("img")).to_have_count(4)
     said = page.locator("dialog .opinion")
     expect(said).to_contain_text("The probability that these are one person is")
+    expect(said).to_contain_text("by their most similar pictures alone")
     expect(said.locator(".verdict")).to_contain_text("Model: ")
+    # Nobody's pictures are doubtful.
+    expect(page.locator("dialog .note")).to_have_count(0)
     assert violations(page) == []
     page.get_by_label("Both get the name").select_option("Ann")
     confirm(page, "Merge")
@@ -404,6 +407,11 @@ def test_crops_without_a_name_are_grouped_and_named_by_group(page, http, gallery
     page.get_by_text("Group the pictures to count the people on them.").wait_for()
     press(page, "Group into people")
     page.locator("#unnamed .jobs li").filter(has_text="✓ done").wait_for()
+    # The job of another grouping takes the place of this one.
+    press(page, "Group into people")
+    page.wait_for_load_state("networkidle")
+    page.locator("#unnamed .jobs li").filter(has_text="✓ done").wait_for()
+    expect(page.locator("#unnamed .jobs li")).to_have_count(1)
     groups = results(http, f"/v1/galleries/{gallery}/groups")
     shown = page.locator("#unnamed .group")
     expect(shown).to_have_count(len(groups))

@@ -92,6 +92,23 @@ def test_alerts_come_first_and_large_on_every_screen(tab, watching, armed, peopl
     assert violations(tab) == []
 
 
+@pytest.mark.parametrize("is_admin", [True, False])
+def test_only_an_administrator_is_told_how_programs_of_cameras_report(
+    tab, watching, armed, is_admin
+):
+    none = {"results": [], "next_cursor": None}
+    tab.route(re.compile("/v1/cameras"), lambda route: route.fulfill(json=none))
+    if not is_admin:
+        forbidden = {"type": "urn:gmn:problem:forbidden", "status": 403, "detail": "no"}
+        tab.route(
+            re.compile("/v1/webhooks$"), lambda route: route.fulfill(status=403, json=forbidden)
+        )
+    open_panel(tab, watching.base_url, armed)
+    cameras = tab.locator("#health")
+    expect(cameras).to_contain_text("No camera was heard in the last days.")
+    expect(cameras.locator("pre")).to_be_visible(visible=is_admin)
+
+
 def test_the_age_of_an_alert_is_kept_up_to_date(tab, watching, armed, people):
     seen = datetime.now(UTC)
     # The page may open slowly: by its clock the alert is not there yet.

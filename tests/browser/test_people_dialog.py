@@ -124,6 +124,17 @@ def test_of_several_pictures_those_that_are_wide_are_looked_at_one_after_another
     expect(page.locator("#answer .banner")).to_have_count(1)
 
 
+def test_the_only_person_on_a_photo_is_chosen_already_and_sent_by_enter(page, requests):
+    page.set_input_files("#query .drop input", png(resized(photo_of(1), (600, 360))))
+    expect(page.locator(".stage .box[aria-pressed=true]")).to_have_text("1")
+    assert "queries" not in requests
+    page.keyboard.press("1")
+    expect(page.locator(".stage .box[aria-pressed=true]")).to_have_count(0)
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#answer .banner")
+
+
 def test_a_number_and_enter_search_for_a_person_by_keyboard_alone(page, small_scene, requests):
     page.on("filechooser", lambda _: None)
     for _ in at_each_size(page):

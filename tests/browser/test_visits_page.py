@@ -108,6 +108,12 @@ def test_a_group_tells_where_its_person_was(page, http, gallery, walked):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         for _ in in_both_schemes(page):
             assert violations(page) == []
+        press(page, "Where was this person?")
+        expect(place).to_be_hidden()
+        # It opens in the window also where the pictures before it fill that.
+        page.evaluate("document.querySelector('#unnamed .group').style.paddingTop = '900px'")
+        press(page, "Where was this person?")
+        expect(place.get_by_role("heading", name="Seen 3 times")).to_be_in_viewport()
     press(page, "Where was this person?")
     expect(place).to_be_hidden()
 

@@ -103,7 +103,9 @@ export function askForBoxes(
   }
 
   function showPeople({ people, reason, looked: wasLookedAt }) {
-    boxes.push(...people.map((person) => ({ ...person, chosen: false })));
+    // The only person is chosen already; the photo is used only after a confirmation.
+    const chosen = people.length === 1;
+    boxes.push(...people.map((person) => ({ ...person, chosen })));
     title.textContent =
       people.length > 0 ? (single ? t("boxes.whom") : t("boxes.choose")) : t("boxes.draw_around");
     instructions =

@@ -39,7 +39,8 @@ export async function showCameras(all) {
     place.querySelector("summary").textContent =
       silent > 0 ? t("health.silent", { number: silent }) : t("cameras");
     find("#health-none").hidden = results.length > 0;
-    find("#health-how").hidden = results.some(({ heartbeat }) => heartbeat !== null);
+    // How a program reports is of use to those who set cameras up.
+    find("#health-how").hidden = !all || results.some(({ heartbeat }) => heartbeat !== null);
     find("#health-call").textContent = call();
     find("#health-others").textContent = all ? "" : t("health.not_of_others");
   });

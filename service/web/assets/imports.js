@@ -26,6 +26,9 @@ export function startImports() {
 const place = () => find(`#${panel()} .jobs`);
 
 export function addJob(job) {
+  const { kind } = place().dataset;
+  // A list of one kind shows only the newest job.
+  if (kind) place().replaceChildren();
   place().querySelector(".none")?.remove();
   place().prepend(rowOf(job));
   place().firstChild.scrollIntoView({ block: "nearest" });
@@ -37,7 +40,6 @@ async function list() {
     const asked = new URLSearchParams({ gallery: gallery(), limit: 10 });
     const jobs = (await ask(`/v1/jobs?${asked}`)).results;
     const kind = place()?.dataset.kind;
-    // A list of one kind shows only the newest job.
     const results = kind ? jobs.filter((job) => job.kind === kind).slice(0, 1) : jobs;
     const none = h("li", { class: "hint none" }, t("jobs.none"));
     place()?.replaceChildren(...(results.length > 0 || kind ? results.map(rowOf) : [none]));

@@ -6,7 +6,7 @@ import { decimal, h, moment, nameOf, period, picture, sharesOf, verdictChip } fr
 import { confirmedIn } from "./evidence.js";
 import { addressOf, gallery, segment } from "./place.js";
 import { inNumbers, t, textNodes } from "./texts.js";
-import { todaysAnswer, wordsOf } from "./verdicts.js";
+import { causeSince, todaysAnswer, wordsOf } from "./verdicts.js";
 
 // A search by a track has up to 32 crops.
 const SHOWN_CROPS = 4;
@@ -137,19 +137,22 @@ function whoOf({ key_id: key, key_note: note }) {
 function todayOf(search, result) {
   const place = h("span", {}, t("evidence.today_waits"));
   todaysAnswer(search, place).then((today) => {
-    place.textContent = todayIn(today, result);
+    place.textContent = todayIn(today, result, search.answer);
   });
   return place;
 }
 
-function todayIn(today, { crop_id: id }) {
+// `then` is the answer of the search's time.
+function todayIn(today, result, then) {
   if (today?.isSame) return t("evidence.today_same");
   if (!today?.answer) return t("evidence.today_unknown");
   const { answer } = today;
-  const found = answer.results.find(({ crop_id: other }) => other === id);
-  return found
-    ? t("evidence.today", { judgement: wordsOf(found, answer.needed) })
-    : t("evidence.today_missing", { number: answer.results.length });
+  const found = answer.results.find(({ crop_id: other }) => other === result.crop_id);
+  if (!found) return t("evidence.today_missing", { number: answer.results.length });
+  const judgement = wordsOf(found, answer.needed);
+  const said = t("evidence.today", { judgement });
+  const isOther = judgement !== wordsOf(result, then.needed);
+  return isOther ? `${said} ${causeSince(then, answer)}` : said;
 }
 
 // Say what a likelihood ratio is, and how many people it and the search are about. Beyond the

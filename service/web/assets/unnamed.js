@@ -197,11 +197,16 @@ function group({ group_id: id, crops, tracks, probability }, number) {
   );
 }
 
-function toggleVisits(button, place, id) {
+async function toggleVisits(button, place, id) {
   const isShown = place.children.length > 0;
   button.setAttribute("aria-expanded", String(!isShown));
-  if (isShown) place.replaceChildren();
-  else showVisits(place, inGallery(`/groups/${segment(id)}/visits`));
+  if (isShown) {
+    place.replaceChildren();
+    return;
+  }
+  await showVisits(place, inGallery(`/groups/${segment(id)}/visits`));
+  // They stand below the pictures of the group, which may fill the window.
+  place.scrollIntoView({ block: "nearest" });
 }
 
 // Offer the named people most similar to a crop as buttons that fill in the name.

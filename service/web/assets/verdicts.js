@@ -114,6 +114,9 @@ async function readToday({ query_id: id, answer }) {
   return repeated.get(id);
 }
 
+// Say why the answers to a kept search then and today differ.
+export const causeSince = (answer, today) => causeOf(judgementOf(answer), judgementOf(today));
+
 function sentenceOf(kept, answer, today) {
   const then = judgementOf(answer);
   const ofItsTime = [...textNodes("judgement.of_time", { time: moment(kept.created_at) }), " "];
