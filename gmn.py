@@ -31,48 +31,59 @@ from model.problems import InputProblem
 FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
-# Each sub-command or group of them is a function or a Typer of this module, named alike.
-COMMANDS = {
-    "check-data": "training.commands.data",
-    "draw-people": "training.commands.rendered",
-    "train": "training.commands.train",
-    "finish": "training.commands.train",
-    "evaluate": "training.commands.evaluate",
-    "report": "training.commands.evaluate",
-    "benchmark": "training.commands.benchmark",
-    "calibrate": "training.commands.artefacts",
-    "import-weights": "training.commands.artefacts",
-    "export": "training.commands.artefacts",
-    "embed": "training.commands.data",
-    "bench": "bench.command",
-    "model-card": "bench.model_card",
-    "artefacts": "bench.model_card",
-    "demo": "demo.command",
-    "demo-camera": "demo.camera",
-    "serve": "service.commands.serve",
-    "enroll": "gmn_client.commands.enroll",
-    "query": "gmn_client.commands.query",
-    "people": "gmn_client.commands.query",
-    "visits": "gmn_client.commands.visits",
-    "camera": "gmn_camera.command",
-    "api": "gmn_client.commands.browse",
-    "mcp": "gmn_client.commands.mcp",
-    "crops": "gmn_client.commands.browse",
-    "identities": "gmn_client.commands.browse",
-    "doubtful": "gmn_client.commands.browse",
-    "rename": "gmn_client.commands.browse",
-    "forget": "gmn_client.commands.browse",
-    "reindex": "gmn_client.commands.browse",
-    "backup": "service.store.command",
-    "restore": "service.store.command",
-    "doctor": "service.commands.doctor",
-    "gallery": "gmn_client.commands.browse",
-    "keys": "service.commands.keys",
-    "store": "service.store.command",
-    "index": "service.milvus.command",
-    "audit": "service.store.command",
-    "artefact": "training.commands.artefacts",
+# The sub-commands by the panel of the help that shows them. Each is a function or a Typer of this
+# module, named alike.
+PANELS = {
+    "Try and serve": {
+        "demo": "demo.command",
+        "serve": "service.commands.serve",
+        "camera": "gmn_camera.command",
+        "demo-camera": "demo.camera",
+        "artefacts": "bench.model_card",
+    },
+    "Ask and browse": {
+        "enroll": "gmn_client.commands.enroll",
+        "query": "gmn_client.commands.query",
+        "people": "gmn_client.commands.query",
+        "visits": "gmn_client.commands.visits",
+        "crops": "gmn_client.commands.browse",
+        "identities": "gmn_client.commands.browse",
+        "doubtful": "gmn_client.commands.browse",
+        "rename": "gmn_client.commands.browse",
+        "forget": "gmn_client.commands.browse",
+        "gallery": "gmn_client.commands.browse",
+        "api": "gmn_client.commands.browse",
+        "mcp": "gmn_client.commands.mcp",
+    },
+    "Data, train and measure": {
+        "check-data": "training.commands.data",
+        "draw-people": "training.commands.rendered",
+        "train": "training.commands.train",
+        "finish": "training.commands.train",
+        "evaluate": "training.commands.evaluate",
+        "report": "training.commands.evaluate",
+        "benchmark": "training.commands.benchmark",
+        "calibrate": "training.commands.artefacts",
+        "embed": "training.commands.data",
+        "export": "training.commands.artefacts",
+        "import-weights": "training.commands.artefacts",
+        "artefact": "training.commands.artefacts",
+        "model-card": "bench.model_card",
+        "bench": "bench.command",
+    },
+    "Look after": {
+        "doctor": "service.commands.doctor",
+        "keys": "service.commands.keys",
+        "reindex": "gmn_client.commands.browse",
+        "backup": "service.store.command",
+        "restore": "service.store.command",
+        "store": "service.store.command",
+        "index": "service.milvus.command",
+        "audit": "service.store.command",
+    },
 }
+COMMANDS = {name: module for panel in PANELS.values() for name, module in panel.items()}
+PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names}
 # Packages of the extra `train` that the extra `serve` lacks.
 TRAINER_PACKAGES = (
     *("matplotlib", "pandas", "scipy", "sklearn", "tensorboard", "torch", "torchvision"),
@@ -99,15 +110,16 @@ def make_app(run: str | None = None) -> typer.Typer:
     )
     app.callback()(_gmn)
     for name in COMMANDS:
+        panel = PANEL_OF[name]
         if run not in (None, name):
             text = None if run in COMMANDS else _read_help(name)
-            app.command(name, help=text)(_not_imported)
+            app.command(name, help=text, rich_help_panel=panel)(_not_imported)
             continue
         command = _load(name)
         if isinstance(command, typer.Typer):
-            app.add_typer(command, name=name)
+            app.add_typer(command, name=name, rich_help_panel=panel)
         else:
-            app.command(name)(command)
+            app.command(name, rich_help_panel=panel)(command)
     return app
 
 

@@ -59,6 +59,16 @@ def test_help_lists_every_command_and_imports_none(helps):
     assert all(name in help_text for name in COMMANDS)
 
 
+def test_help_shows_the_commands_in_panels_and_begins_with_those_that_try_it(helps):
+    _, help_text, _ = helps[""]
+    lines = help_text.splitlines()
+    titles = [line.strip("╭─╮ ") for line in lines if line.startswith("╭─")]
+    assert titles == ["Options", *gmn.PANELS]
+    begun = [line.split()[1] for line in lines if line.startswith("│ ") and line[2].isalpha()]
+    assert begun == list(gmn.COMMANDS)
+    assert begun[:2] == ["demo", "serve"]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_a_command_that_is_not_imported_is_its_own(name):
     not_imported = typer.main.get_command(gmn.make_app(run="")).commands[name]
