@@ -92,21 +92,15 @@ def measure_draws(crops: pd.DataFrame, features: Floats) -> Iterator[dict[str, A
     Args:
         features: unit vectors of all crops.
     """
-    recipe = read_recipe("adapt-fast")
-    shrinkage = recipe.projection_fit.shrinkage or 1.0
+    shrinkage = read_recipe("adapt-fast").projection_fit.shrinkage or 1.0
     for seed in range(DRAWS):
         measured, sites = draw_people(crops, seed)
         plain = features[measured.index]
         for figures in measure(measured, plain):
             yield {"draw": seed, "people": 0, **figures}
         for size, site in sites.items():
-            trained = site.person.unique()[round(recipe.held_out.fraction * size) :]
-            fitted_to = site[site.person.isin(trained)]
             projection = fit_projection(
-                features[fitted_to.index],
-                fitted_to.person.tolist(),
-                fitted_to.camera.tolist(),
-                shrinkage,
+                features[site.index], site.person.tolist(), site.camera.tolist(), shrinkage
             )
             for figures in measure(measured, projection.of(plain)):
                 yield {"draw": seed, "people": size, **figures}

@@ -1,74 +1,46 @@
-"""Make an artefact of a run's weights: calibrate and measure it on people held out."""
+"""Make an artefact of a run: calibrate and measure it on people held out, or out of fold."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from model.artefact import Artefact, Description
-from model.embedder import Embedder
-from model.metric_network import MetricNetwork
+from model.calibration import Calibration
 from model.precision import choose_device
 from model.problems import InputProblem
-from model.weights import round_as_stored
 from model.wording import counted
-from training.batches import BatchMaker
-from training.checkpoint import SavedWeights, read_weights, run_identity
+from training.checkpoint import SavedWeights, read_weights
 from training.datasets.record import CropRecord, Dataset
-from training.evaluation.calibration import calibrated_scores
-from training.evaluation.embedding import ProgressBar, embed_searches
+from training.evaluation.calibration import calibrate_searches, calibrated_scores
+from training.evaluation.embedding import ProgressBar
 from training.evaluation.evaluate import build_report
 from training.evaluation.evaluate_search import evaluate_search
 from training.evaluation.files import save_artefact
 from training.evaluation.report import write_report
 from training.evaluation.results import DatasetResult, EvaluationReport
+from training.evaluation.scoring import SearchScores
 from training.evaluation.searches import (
     TRAINING_REMEDY,
     TWO_CAMERAS,
     Search,
+    across_cameras,
     camera_name,
     held_out_people,
 )
-from training.metric_fit import fit_metric_network
-from training.networks import reestimate_batch_norm
-from training.projection import add_projection
-from training.provenance import describe_training
+from training.finished_networks import MeasuredNetworks, TrainedRun, load_networks
+from training.out_of_fold import deal_folds
+from training.provenance import describe_training, fingerprints_of, weight_sources
 from training.recipe import Recipe
-from training.run_folder import ARTEFACT_NAME, BEST_NAME, CHECKPOINT_NAME, split_people
+from training.run_folder import ARTEFACT_NAME, BEST_NAME, CHECKPOINT_NAME
 from training.seen import unseen_people
 from training.start_comparison import compare_with_start
 from training.validation import best_scoring, photographed, refuse_collapsed
 
-# M-Net's BatchNorm statistics are estimated from this many training batches.
-STATISTICS_BATCHES = 50
-
-
-@dataclass(frozen=True)
-class TrainedRun:
-    """A run that has trained, and its data.
-
-    Attributes:
-        recipe: the run's recipe.
-        folder: the run's folder, where the artefact and its report are written.
-        datasets: the data sets that it was trained on, including the people held out.
-        command: the command line of the training, for the provenance.
-    """
-
-    recipe: Recipe
-    folder: Path
-    datasets: Sequence[Dataset]
-    command: str
-
-    @cached_property
-    def records(self) -> Sequence[CropRecord]:
-        """The training crops."""
-        return split_people(self.recipe, self.datasets)[0]
+FOLDED_REMEDY = "add people whom two cameras have seen"
 
 
 def finish_run(
@@ -98,43 +70,33 @@ def finish_run(
     """
     recipe = run.recipe
     device = choose_device(device_name)
-    if not others and not recipe.held_out.fraction:
+    if not others and recipe.measures_nobody:
         raise InputProblem(
             f"{run.folder}: its training held out no people; name people whom it was not trained "
             "on with gmn finish --data"
         )
-    provenance, fingerprints = describe_training(recipe, run.datasets, run.records, run.command)
+    with progress_bar("Reading the training crops", 0):
+        provenance, fingerprints = describe_training(recipe, run.datasets, run.records, run.command)
+    folds = deal_folds(run.records) if recipe.is_folded and not others else None
     searches: dict[str, Search] = {}
     for dataset in others:
         unseen = unseen_people(dataset, provenance, fingerprints)
         # The report says of these people that thresholds were fitted on them.
         searches[dataset.name] = replace(unseen, held_out=True)
     if not others:
-        searches = held_out_searches(recipe, run.datasets)
+        searches = searches_to_measure(recipe, run.datasets, run.records)
     measured = others or run.datasets
-    embedder, metric_network = _load_networks(run, weights, device, progress_bar)
-    began = time.perf_counter()
-    features = embed_searches(embedder, recipe.preprocessing, searches, progress_bar)
-    crops = sum(len(search.records) for search in searches.values())
-    pace = crops / (time.perf_counter() - began)
+    networks = load_networks(run, weights, searches, device, folds, progress_bar)
     refuse_collapsed(
         f"{weights.path}: no artefact is written (gmn finish {run.folder} --checkpoint last may do "
         "better)",
-        features,
-        metric_network,
+        networks.features,
+        networks.metric_network,
     )
-    fitted_on = photographed(searches)
-    people = f"{'' if others else 'held-out '}identities of {', '.join(fitted_on)}"
     sentences = [describe_checkpoint(recipe, weights)]
-    with calibrated_scores(
-        metric_network,
-        features,
-        searches,
-        fitted_on,
-        people,
-        progress_bar,
-        run.folder,
-    ) as (calibration, scores):
+    if folds is not None:
+        sentences.append(folds.sentence)
+    with _calibrated(run, networks, searches, bool(others), progress_bar) as (calibration, scores):
         if recipe.refuse_worse and not others:
             calibration, compared = compare_with_start(
                 recipe,
@@ -143,40 +105,84 @@ def finish_run(
                 scores,
                 calibration,
                 device,
+                progress_bar,
+                networks.plain,
             )
             sentences.append(compared)
         description = Description(
-            embedder=embedder.config,
+            embedder=networks.embedder.config,
             preprocessing=recipe.preprocessing,
-            metric_network=recipe.metric_network if metric_network else None,
+            metric_network=recipe.metric_network if networks.metric_network else None,
             calibration=calibration,
             provenance=provenance,
         )
         artefact = Artefact(description, fingerprints.tensors())
-        results = [
-            evaluate_search(
-                artefact,
-                dataset,
-                searches[dataset.name],
-                description.scorings,
-                features[dataset.name],
-                scores[dataset.name],
-            )
-            for dataset in measured
-        ]
-    description = _save(run.folder / ARTEFACT_NAME, artefact, embedder, metric_network, results)
-    split = "all" if others else "held-out"
-    checkpoint = " ".join(sentences)
-    report = build_report(ARTEFACT_NAME, description, split, results, device, pace, checkpoint)
-    write_report(run.folder, report, [searches[dataset.name] for dataset in measured])
+        judged = artefact
+        if folds is not None:
+            # Out of fold no fit has seen the people that it scores, but the start may have.
+            inherited = fingerprints_of((), inherited=weight_sources(recipe)[1])
+            judged = Artefact(description, inherited.tensors())
+        with progress_bar("Computing the figures", 0):
+            results = [
+                evaluate_search(
+                    judged,
+                    dataset,
+                    searches[dataset.name],
+                    description.scorings,
+                    networks.features[dataset.name],
+                    scores[dataset.name],
+                )
+                for dataset in measured
+            ]
+    with progress_bar("Writing the artefact", 0):
+        description = _save(run.folder / ARTEFACT_NAME, artefact, networks, results)
+    split = "all" if others else "out of fold" if folds else "held-out"
+    report = build_report(
+        ARTEFACT_NAME, description, split, results, device, networks.pace, " ".join(sentences)
+    )
+    with progress_bar("Writing the report", 0):
+        write_report(run.folder, report, [searches[dataset.name] for dataset in measured])
     return report
+
+
+@contextmanager
+def _calibrated(
+    run: TrainedRun,
+    networks: MeasuredNetworks,
+    searches: Mapping[str, Search],
+    of_others: bool,
+    progress_bar: ProgressBar,
+) -> Iterator[tuple[Calibration, dict[str, SearchScores]]]:
+    """Fit a calibration, and score the searches; see `calibrated_scores`.
+
+    Args:
+        of_others: whether the searches are of other people than those that the run chose.
+    """
+    fitted_on = photographed(searches)
+    people = f"identities of {', '.join(fitted_on)}"
+    scores = networks.out_of_fold
+    if scores is not None:
+        with progress_bar("Calibrating", 0):
+            domains = [scores[name] for name in fitted_on]
+            calibration = calibrate_searches(domains, f"{people}, out of fold")
+        yield calibration, scores
+        return
+    with calibrated_scores(
+        networks.metric_network,
+        networks.features,
+        searches,
+        fitted_on,
+        people if of_others else f"held-out {people}",
+        progress_bar,
+        run.folder,
+    ) as calibrated:
+        yield calibrated
 
 
 def _save(
     path: Path,
     artefact: Artefact,
-    embedder: Embedder,
-    metric_network: MetricNetwork | None,
+    networks: MeasuredNetworks,
     results: list[DatasetResult],
 ) -> Description:
     """Write the artefact with its figures, and with the best scoring as its default."""
@@ -191,10 +197,44 @@ def _save(
     return save_artefact(
         path,
         description.model_copy(update={"provenance": measured, "best": best_scoring(figures)[0]}),
-        embedder,
-        metric_network,
+        networks.embedder,
+        networks.metric_network,
         artefact.tensors,
     )
+
+
+def searches_to_measure(
+    recipe: Recipe,
+    datasets: Sequence[Dataset],
+    records: Sequence[CropRecord],
+) -> dict[str, Search]:
+    """Return the searches to measure and calibrate an artefact, by data set.
+
+    Args:
+        recipe: the run's recipe.
+        datasets: the data sets that it trains on.
+        records: its training crops.
+
+    Returns:
+        Searches for the people held out, or out of fold for those trained on; none if the run
+        measures nobody.
+
+    Raises:
+        InputProblem: a data set has too few such people who are seen by two cameras.
+    """
+    if recipe.measures_nobody:
+        return {}
+    if not recipe.is_folded:
+        return held_out_searches(recipe, datasets)
+    deal_folds(records)
+    searches = {}
+    for dataset in datasets:
+        own = [record for record in records if record.dataset == dataset.name]
+        search = across_cameras(dataset.spec, own, remedy=f"{TWO_CAMERAS}; {FOLDED_REMEDY}")
+        _require_pairs(dataset, search, "people", FOLDED_REMEDY)
+        protocol = f"{search.protocol}, out of fold"
+        searches[dataset.name] = replace(search, protocol=protocol, held_out=True)
+    return searches
 
 
 def held_out_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str, Search]:
@@ -212,15 +252,19 @@ def held_out_searches(recipe: Recipe, datasets: Sequence[Dataset]) -> dict[str, 
             )
         held_out = recipe.held_out.model_dump()
         searches[dataset.name] = held_out_people(dataset, held_out, TRAINING_REMEDY)
-        genuine, impostor = searches[dataset.name].labels().count_pairs()
-        if genuine < 1 or impostor < 2:
-            people = len({record.identity for record in searches[dataset.name].records})
-            raise InputProblem(
-                f"{dataset.spec}: the {people} people held out have {genuine} pairs of crops of "
-                f"one person under two cameras and {impostor} of two people; at least 1 and 2 are "
-                f"needed to measure and calibrate; {TRAINING_REMEDY}"
-            )
+        _require_pairs(dataset, searches[dataset.name], "people held out", TRAINING_REMEDY)
     return searches
+
+
+def _require_pairs(dataset: Dataset, search: Search, subject: str, remedy: str) -> None:
+    genuine, impostor = search.labels().count_pairs()
+    if genuine < 1 or impostor < 2:
+        people = len({record.identity for record in search.records})
+        raise InputProblem(
+            f"{dataset.spec}: the {people} {subject} have {genuine} pairs of crops of one person "
+            f"under two cameras and {impostor} of two people; at least 1 and 2 are needed to "
+            f"measure and calibrate; {remedy}"
+        )
 
 
 def choose_weights(folder: Path, checkpoint: str | None) -> SavedWeights:
@@ -245,6 +289,8 @@ def describe_checkpoint(recipe: Recipe, weights: SavedWeights) -> str:
     """Say in a sentence which weights of the run the artefact has."""
     epochs = recipe.optimisation.epochs
     best = weights.validation
+    if not epochs:
+        return f"The network is that of {Path(recipe.initial_weights).name}; no epoch was trained."
     if not best:
         return f"The weights of {weights.path.name}, after {counted(weights.done, 'step')}."
     return (
@@ -252,41 +298,6 @@ def describe_checkpoint(recipe: Recipe, weights: SavedWeights) -> str:
         f"{100 * best['score']:.1f}% in the validation. They were chosen by held-out people, so "
         "that the figures of these people are slightly too high."
     )
-
-
-def _load_networks(
-    run: TrainedRun,
-    weights: SavedWeights,
-    device: torch.device,
-    progress_bar: ProgressBar,
-) -> tuple[Embedder, MetricNetwork | None]:
-    """Load the networks, rounded as an artefact stores them, fit the projection, complete M-Net.
-
-    M-Net is fitted again if the recipe says so; else its BatchNorm statistics are estimated. None
-    is returned for an M-Net that no loss has trained, because its scores would be noise.
-    """
-    recipe = run.recipe
-    if difference := weights.identity.differs_by(run_identity(recipe, run.records)):
-        raise InputProblem(
-            f"{weights.path}: was made with another {difference} than that of {run.folder} now; "
-            "name a checkpoint of this run, or restore the data that it was trained on"
-        )
-    embedder = Embedder(recipe.embedder)
-    embedder.load_state_dict(weights.part("embedder"))
-    round_as_stored(embedder)
-    embedder.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    if shrinkage := recipe.projection_fit.shrinkage:
-        embedder = add_projection(embedder, recipe.preprocessing, run.records, shrinkage)
-    if recipe.metric_fit.steps:
-        return embedder, fit_metric_network(embedder, run.records, recipe, progress_bar)
-    if "gmn" not in recipe.losses.on:
-        return embedder, None
-    metric_network = MetricNetwork(recipe.embedder.dimension, recipe.metric_network)
-    metric_network.load_state_dict(weights.part("metric_network"))
-    round_as_stored(metric_network)
-    images = BatchMaker(run.records, recipe, device).plain_images(STATISTICS_BATCHES)
-    reestimate_batch_norm(embedder, metric_network.to(device), images)
-    return embedder, metric_network
 
 
 def brief_metrics(results: Sequence[DatasetResult]) -> dict[str, Any]:

@@ -73,8 +73,10 @@ def starting_networks(recipe: Recipe) -> StartingNetworks:
             )
         if can_start_at_cosine(recipe.metric_network):
             start_at_cosine(metric_network)
-    notes = (taken_over, f"not taken over from {start.name}: M-Net: {reason}")
-    return StartingNetworks(embedder, metric_network, True, notes)
+    notes = [taken_over]
+    if recipe.makes_metric_network:
+        notes.append(f"not taken over from {start.name}: M-Net: {reason}")
+    return StartingNetworks(embedder, metric_network, True, tuple(notes))
 
 
 def _refuse_another_embedder(start: Start, recipe: Recipe) -> None:

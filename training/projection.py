@@ -20,7 +20,7 @@ from model.preprocessing import Preprocessing
 from model.problems import InputProblem
 from model.weights import round_as_stored
 from training.datasets.record import CropRecord
-from training.evaluation.embedding import embed_records
+from training.evaluation.embedding import ProgressBar, embed_records, no_bar
 from training.evaluation.searches import TWO_CAMERAS, camera_name
 
 
@@ -45,6 +45,7 @@ def add_projection(
     preprocessing: Preprocessing,
     records: Sequence[CropRecord],
     shrinkage: float,
+    progress_bar: ProgressBar = no_bar,
 ) -> Embedder:
     """Return a copy of an embedder with a projection that is fitted to its features of people.
 
@@ -54,32 +55,43 @@ def add_projection(
         preprocessing: the preprocessing that it was trained with.
         records: crops of training people.
         shrinkage: see `fit_projection`.
+        progress_bar: shows the progress of the embedding.
 
     Raises:
         InputProblem: a crop cannot be read, or nobody is seen by two cameras.
     """
-    device = next(embedder.parameters()).device
-    plain = _with_projection(embedder, None).to(device)
-    units = unit_rows(embed_records(plain, preprocessing, records))
+    plain = without_projection(embedder)
+    with progress_bar("Embedding crops for the projection", len(records)) as progress:
+        features = embed_records(plain, preprocessing, records, progress=progress)
+    units = unit_rows(features)
     people = [record.person for record in records]
     cameras = [camera_name(record) for record in records]
-    fitted = fit_projection(units, people, cameras, shrinkage)
+    return with_projection(plain, fit_projection(units, people, cameras, shrinkage))
 
-    projected = _with_projection(embedder, True)
+
+def with_projection(embedder: Embedder, fitted: Projection) -> Embedder:
+    """Return a copy of an embedder with a projection, rounded as an artefact stores it."""
+    projected = _copied(embedder, True)
     with torch.no_grad():
         projected.projection.weight.copy_(torch.from_numpy(fitted.matrix))
         projected.projection.bias.copy_(torch.from_numpy(-fitted.mean @ fitted.matrix))
     round_as_stored(projected)
-    return projected.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return projected
 
 
-def _with_projection(embedder: Embedder, projection: Literal[True] | None) -> Embedder:
+def without_projection(embedder: Embedder) -> Embedder:
+    """Return a copy of an embedder without its projection, if it has one."""
+    return _copied(embedder, None)
+
+
+def _copied(embedder: Embedder, projection: Literal[True] | None) -> Embedder:
     """Return a copy in evaluation mode with a new projection, or without one."""
+    device = next(embedder.parameters()).device
     copied = Embedder(embedder.config.model_copy(update={"projection": projection}))
     weights = embedder.state_dict()
     kept = {name: weights[name] for name in weights if not name.startswith("projection.")}
     copied.load_state_dict(copied.state_dict() | kept)
-    return copied.eval()
+    return copied.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def fit_projection(

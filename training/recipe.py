@@ -125,7 +125,8 @@ class HeldOut(Section):
 
     Attributes:
         fraction: the share of each data set's people. With 0 the run trains on all people, as the
-            papers do, and ends with a checkpoint, of which `gmn finish --data` makes an artefact.
+            papers do, and ends with a checkpoint, of which `gmn finish --data` makes an artefact. A
+            run that only fits a projection is measured out of fold instead.
     """
 
     fraction: float = Field(0.15, ge=0, lt=1)
@@ -204,6 +205,22 @@ class Recipe(Section):
     def decoded(self) -> Preprocessing:
         """The preprocessing of decoded training crops, out of which the input is cut."""
         return self.augmentation.decoded(self.preprocessing)
+
+    @property
+    def makes_metric_network(self) -> bool:
+        """Whether the artefact has an M-Net; one that no loss has trained would score noise."""
+        return bool(self.metric_fit.steps) or "gmn" in self.losses.on
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether the run only fits a projection, to everybody, and is measured out of fold."""
+        learns_more = self.optimisation.epochs or self.makes_metric_network
+        return not (learns_more or self.held_out.fraction or self.sampling.recombined)
+
+    @property
+    def measures_nobody(self) -> bool:
+        """Whether the run has no people to measure and calibrate on, held out or out of fold."""
+        return not self.held_out.fraction and not self.is_folded
 
     @property
     def decisive(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Compare a run's weights with its initial weights, on the people held out.
+"""Compare a run's weights with its initial weights, on the people held out or out of fold.
 
 Both rank the same queries, and both answer them by the thresholds of their own artefact.
 """
@@ -18,7 +18,7 @@ from model.calibration import SEARCH_OPERATING_POINTS, Calibration, Scoring
 from model.problems import InputProblem
 from model.wording import counted
 from training.evaluation.blending import PEOPLE_OF_START, Moments, blended, impostor_moments
-from training.evaluation.embedding import embed_searches
+from training.evaluation.embedding import ProgressBar, SearchFeatures, embed_searches, no_bar
 from training.evaluation.intervals import Estimate, average_intervals
 from training.evaluation.metrics import rank_queries
 from training.evaluation.scoring import SearchScores, score_searches
@@ -30,11 +30,13 @@ from training.validation import photographed
 
 OPERATING_POINT = "far_1e-2"
 ASKED_RATE = SEARCH_OPERATING_POINTS[OPERATING_POINT]
-REMEDY = (
+TRAINING_REMEDY = (
     "Train again with a lower optimisation.learning_rate, fewer optimisation.epochs, a higher "
-    "losses.anchor or more people. gmn finish tries another checkpoint of this run; --resume --set "
-    "refuse_worse=false writes the artefact in any case"
+    "losses.anchor or more people. gmn finish tries another checkpoint of this run"
 )
+FIT_REMEDY = "Fit again with a higher projection_fit.shrinkage or with more people"
+# Of fewer people it happens in one of 40 comparisons or more that all of them lose by chance.
+LEAST_PEOPLE = 6
 
 # For each data set: a value for every query, and the number of the person in the query.
 Samples = Sequence[tuple[Array, Codes]]
@@ -42,7 +44,7 @@ Samples = Sequence[tuple[Array, Codes]]
 
 @dataclass(frozen=True)
 class HeldOutScores:
-    """The figures of networks on the people held out.
+    """The figures of networks on the people that a run measures.
 
     Attributes:
         name: the name of the run, or of the artefact that it started from.
@@ -109,14 +111,19 @@ def measure_start(
     recipe: Recipe,
     searches: Mapping[str, Search],
     device: torch.device,
+    progress_bar: ProgressBar = no_bar,
+    plain: Mapping[str, SearchFeatures] | None = None,
 ) -> HeldOutScores:
     """Measure the networks that a run starts from.
 
     Args:
         recipe: the run's recipe.
-        searches: the searches for held-out people, by data set. Drawn people, who are easier,
+        searches: the searches for the people measured, by data set. Drawn people, who are easier,
             count only if there are no photographed ones.
         device: the device of the networks.
+        progress_bar: shows the progress of the long steps.
+        plain: features of the searches by the network of a run without an epoch, before its
+            projection; None of any other run.
 
     Raises:
         InputProblem: the recipe does not start from an artefact.
@@ -134,8 +141,15 @@ def measure_start(
     if metric_network is not None:
         metric_network.to(device)
     counted = {name: searches[name] for name in photographed(searches)}
-    features = embed_searches(embedder, start.preprocessing, counted)
-    with score_searches(metric_network, features, counted) as scores:
+    is_plain = embedder.config.projection is None and start.preprocessing == recipe.preprocessing
+    if plain is not None and is_plain:
+        features = {name: plain[name] for name in counted}
+    else:
+        features = embed_searches(embedder, start.preprocessing, counted, progress_bar)
+    with (
+        score_searches(metric_network, features, counted, progress_bar) as scores,
+        progress_bar(f"Measuring {start.name}", 0),
+    ):
         return held_out_scores(start.name, list(scores.values()), start.calibration)
 
 
@@ -146,46 +160,55 @@ def compare_with_start(
     scores: Mapping[str, SearchScores],
     calibration: Calibration,
     device: torch.device,
+    progress_bar: ProgressBar = no_bar,
+    plain: Mapping[str, SearchFeatures] | None = None,
 ) -> tuple[Calibration, str]:
     """Return the artefact's calibration, blended with its start's, and a comparison in sentences.
 
     Args:
         recipe: the run's recipe, which has `refuse_worse`.
         name: the name of the run.
-        searches: the searches for held-out people, by data set.
+        searches: the searches for the people measured, by data set.
         scores: the scores of the trained networks, by data set.
         calibration: the calibration that was fitted to these scores alone.
         device: the device for the initial networks.
+        progress_bar: shows the progress of the long steps.
+        plain: see `measure_start`.
 
     Raises:
         InputProblem: the trained networks are worse.
     """
-    start = measure_start(recipe, searches, device)
+    start = measure_start(recipe, searches, device, progress_bar, plain)
     domains = [scores[dataset] for dataset in photographed(searches)]
     earlier = start.calibration
     people = sum(len(np.unique(whose)) for _, whose in start.figures["cosine"]["mAP"])
-    if earlier is not None:
-        moments = impostor_moments(domains, calibration)
-        calibration = blended(calibration, moments, earlier, start.impostors, people)
-    sentence = require_improvement(start, held_out_scores(name, domains, calibration))
+    with progress_bar("Comparing with the start", 0):
+        if earlier is not None:
+            moments = impostor_moments(domains, calibration)
+            calibration = blended(calibration, moments, earlier, start.impostors, people)
+        trained = held_out_scores(name, domains, calibration)
+        sentence = require_improvement(recipe, start, trained)
     if earlier is not None and people < PEOPLE_OF_START:
-        held_out = counted(people, "person was", "people were")
+        measured = "measured" if recipe.is_folded else "held out"
+        remedy = "fit to" if recipe.is_folded else "hold out"
         sentence += (
-            f" Only {held_out} held out: the thresholds depend mostly on those of "
-            f"{start.name}, and may find fewer people than the weights could; for thresholds of "
-            f"the site's own, hold out {PEOPLE_OF_START} people or more."
+            f" Only {counted(people, 'person was', 'people were')} {measured}: the thresholds "
+            f"depend mostly on those of {start.name}, and may find fewer people than the weights "
+            f"could; for thresholds of the site's own, {remedy} {PEOPLE_OF_START} people or more."
         )
     return calibration, sentence
 
 
-def require_improvement(start: HeldOutScores, trained: HeldOutScores) -> str:
+def require_improvement(recipe: Recipe, start: HeldOutScores, trained: HeldOutScores) -> str:
     """Refuse trained networks that are worse than the initial ones, each by its best scoring.
 
-    They are worse if their mAP is lower. If both have thresholds, they are also worse if they raise
-    more false alarms than asked for or find fewer people, and the 95% interval of the difference
-    over people excludes 0. Data sets weigh the same.
+    They are worse if their mAP is lower and the 95% interval of the difference over people excludes
+    0. If both have thresholds, they are also worse if they raise more false alarms than asked for
+    or find fewer people, by the same rule. Data sets weigh the same. Fewer than `LEAST_PEOPLE`
+    people show nothing.
 
     Args:
+        recipe: the run's recipe.
         start: the figures of the networks that a run started from.
         trained: the figures of its weights on the same people; its name is the run's folder.
 
@@ -208,20 +231,26 @@ def require_improvement(start: HeldOutScores, trained: HeldOutScores) -> str:
 
     def refuse(figures: str) -> InputProblem:
         return InputProblem(
-            f"{trained.name}: no artefact is written: on the held-out people the new weights have "
-            f"{figures}. {REMEDY}"
+            f"{trained.name}: no artefact is written: {where} the new weights have {figures}. "
+            f"{TRAINING_REMEDY if recipe.optimisation.epochs else FIT_REMEDY}; --resume --set "
+            "refuse_worse=false writes the artefact in any case"
         )
 
+    where = "out of fold" if recipe.is_folded else "on the held-out people"
     before = start.best
     after = trained.best
+    people = sum(len(np.unique(whose)) for _, whose in start.figures[before]["mAP"])
+    suffice = people >= LEAST_PEOPLE
     ranking, shown = change("mAP")
     figures = (
         f"{100 * trained.mean(after, 'mAP'):.1f}% by {after}; {start.name} has "
         f"{100 * start.mean(before, 'mAP'):.1f}% by {before}: {shown}"
     )
-    if ranking.mean < 0:
+    if suffice and ranking.high < 0:
         raise refuse(f"mAP {figures}")
-    sentence = f"On the held-out people mAP is {figures}."
+    sentence = f"{where.capitalize()} mAP is {figures}."
+    if ranking.low <= 0 <= ranking.high or not suffice:
+        sentence += " This shows neither a gain nor a loss."
     if "alarms" not in start.figures[before] or "alarms" not in trained.figures[after]:
         return sentence
     rise, risen = change("alarms")
@@ -231,6 +260,6 @@ def require_improvement(start: HeldOutScores, trained: HeldOutScores) -> str:
         f"{100 * alarms:.1f}% false alarms at {OPERATING_POINT} ({risen}) and find "
         f"{100 * trained.mean(after, 'found'):.1f}% of the people ({gained})"
     )
-    if (alarms > ASKED_RATE and rise.low > 0) or gain.high < 0:
+    if suffice and ((alarms > ASKED_RATE and rise.low > 0) or gain.high < 0):
         raise refuse(figures)
     return f"{sentence} By the artefact's own thresholds they have {figures}."

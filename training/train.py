@@ -24,7 +24,8 @@ from training.evaluation.embedding import ProgressBar, embed_records, no_bar
 from training.evaluation.files import make_folder
 from training.evaluation.results import EvaluationReport
 from training.evaluation.searches import Search
-from training.finish import TrainedRun, choose_weights, finish_run, held_out_searches
+from training.finish import choose_weights, finish_run, searches_to_measure
+from training.finished_networks import TrainedRun
 from training.optimiser import learning_rate, set_learning_rate
 from training.recipe import Recipe
 from training.run import Run, prepare_run
@@ -90,8 +91,9 @@ def train(
         training_bar: shows the progress of the training.
 
     Returns:
-        The report on the held-out people; the artefact is `folder / "model.safetensors"`. None if
-        no people are held out, and in every process but the main one.
+        The report on the people held out or out of fold; the artefact is
+        `folder / "model.safetensors"`. None if there are no such people, and in every process but
+        the main one.
 
     Raises:
         InputProblem: data, initial weights or a setting do not fit, or training diverged.
@@ -110,8 +112,9 @@ def train(
 
     # Anything that would make the run fail at its end is checked before its first step.
     records, held_out = split_people(recipe, datasets)
-    notice(f"{counted(len(records), 'crop')} to train on, {len(held_out):,} held out")
-    final_searches = held_out_searches(recipe, datasets) if recipe.held_out.fraction else {}
+    measured = "all measured out of fold" if recipe.is_folded else f"{len(held_out):,} held out"
+    notice(f"{counted(len(records), 'crop')} to train on, {measured}")
+    final_searches = searches_to_measure(recipe, datasets, records)
     searches = validation_searches(recipe, datasets)
     if processes.is_main and not any(folder.glob("checkpoint*.pt")):
         # Recombined people are put together of crops in this list.
@@ -125,15 +128,15 @@ def train(
         notice(note)
     if processes.is_main:
         write_run(folder, recipe, source)
-        if recipe.refuse_worse and final_searches:
-            start = measure_start(recipe, final_searches, run.device)
+        # Without an epoch the comparison at the end follows at once.
+        if recipe.refuse_worse and final_searches and recipe.optimisation.epochs:
+            start = measure_start(recipe, final_searches, run.device, progress_bar)
             mean = 100 * start.mean(start.best, "mAP")
             notice(f"{start.name}: held-out people mAP {mean:.1f} by {start.best}")
-    in_epoch = run.sampler.crops_per_epoch(0)
-    left_out = run.sampler.single_crop_identities
-    notice(f"An epoch shows {describe_epoch(len(records), in_epoch, left_out)}")
-
     if recipe.optimisation.epochs:
+        in_epoch = run.sampler.crops_per_epoch(0)
+        left_out = run.sampler.single_crop_identities
+        notice(f"An epoch shows {describe_epoch(len(records), in_epoch, left_out)}")
         with training_bar() as show_progress:
             train_networks(run, show_progress, notice, searches)
     else:
@@ -141,7 +144,7 @@ def train(
         save_checkpoint(run.folder, states, Position(), run.identity, processes)
     if not processes.is_main:
         return None
-    if not recipe.held_out.fraction:
+    if recipe.measures_nobody:
         notice(
             f"{folder}: no people were held out; make the artefact with gmn finish {folder} "
             "--data SPEC, which calibrates it on people whom it was not trained on"

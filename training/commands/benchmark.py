@@ -75,7 +75,8 @@ def benchmark(
     )
     from training.datasets.registry import read_datasets
     from training.distributed import joined_processes
-    from training.finish import TrainedRun, choose_weights, finish_run
+    from training.finish import choose_weights, finish_run
+    from training.finished_networks import TrainedRun
     from training.papers import read_table
     from training.plugins import load_plugins
     from training.provenance import command_line
@@ -92,7 +93,7 @@ def benchmark(
         plugins or (),
     )
     others = read_datasets(calibrate or [])
-    if not others and any(not recipe.held_out.fraction for recipe in plan.recipes):
+    if not others and any(recipe.measures_nobody for recipe in plan.recipes):
         raise InputProblem(
             "held_out.fraction=0 leaves no people to calibrate on; name others with "
             "--calibrate SPEC"
@@ -118,7 +119,7 @@ def benchmark(
             if processes.is_main:
                 typer.echo(f"── {'/'.join(folder.parts[-3:])}", err=True)
             train_one(recipe, source, sets, folder, resume, processes)
-            if not recipe.held_out.fraction and processes.is_main:
+            if recipe.measures_nobody and processes.is_main:
                 run = TrainedRun(recipe, folder, sets, source.command)
                 finish_run(run, choose_weights(folder, None), others, progress_bar)
 

@@ -66,15 +66,16 @@ def render_estimate(estimate: RunEstimate) -> None:
         flops = "–" if row.gflops is None else f"{row.gflops:g}"
         costs.append([f"reported: {row.name}", f"{row.parameters_millions:g} M", flops])
     crops = sum(domain.crops for domain in estimate.domains.values())
-    shown = describe_epoch(crops, estimate.crops_in_epoch, estimate.single_crop_identities)
-    steps = f"{estimate.steps_per_epoch:,} an epoch × {estimate.epochs:,} = {estimate.steps:,}"
-    whole = timedelta(seconds=round(estimate.seconds))
-    facts = [
-        ["steps", steps],
-        ["an epoch shows", shown],
-        ["a step", f"{estimate.seconds_per_step:.3g} s"],
-        ["the run", f"about {whole}"],
-    ]
+    facts = [["the run", "no epoch: it embeds every crop, and fits to the features"]]
+    if estimate.epochs:
+        shown = describe_epoch(crops, estimate.crops_in_epoch, estimate.single_crop_identities)
+        steps = f"{estimate.steps_per_epoch:,} an epoch × {estimate.epochs:,} = {estimate.steps:,}"
+        facts = [
+            ["steps", steps],
+            ["an epoch shows", shown],
+            ["a step", f"{estimate.seconds_per_step:.3g} s"],
+            ["the run", f"about {timedelta(seconds=round(estimate.seconds))}"],
+        ]
     print_tables(
         [
             Table("", ["", "crops", "identities"], domains),
