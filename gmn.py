@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import traceback
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -84,6 +85,8 @@ PANELS = {
 }
 COMMANDS = {name: module for panel in PANELS.values() for name, module in panel.items()}
 PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names}
+# They run until they are stopped, or may do so, and log or print what they do.
+UNTIL_STOPPED = ("serve", "camera", "mcp", "api")
 # Packages of the extra `train` that the extra `serve` lacks.
 TRAINER_PACKAGES = (
     *("matplotlib", "pandas", "scipy", "sklearn", "tensorboard", "torch", "torchvision"),
@@ -193,7 +196,8 @@ def run(arguments: list[str], debug: bool = False) -> int:
             name: _with_home(value) for name, value in os.environ.items() if name[:4] == "GMN_"
         }
         app, data_sets = _prepare(arguments)
-        status = app(arguments, prog_name="gmn", standalone_mode=False, obj=data_sets)
+        with _told(_find_command(arguments)):
+            status = app(arguments, prog_name="gmn", standalone_mode=False, obj=data_sets)
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
@@ -217,6 +221,16 @@ def _with_home(text: str) -> str:
     """Return a path below `~` with the home directory in place of it; return other texts as is."""
     found = IN_HOME.fullmatch(text)
     return (found[1] or "") + str(Path(found[2]).expanduser()) if found else text
+
+
+def _told(name: str) -> AbstractContextManager[None]:
+    """Return what tells the steps of a sub-command, unless it runs until it is stopped."""
+    is_first = os.environ.get("RANK", "0") == "0"
+    if name not in COMMANDS or name in UNTIL_STOPPED or not is_first:
+        return nullcontext()
+    from gmn_client.commands.terminal import tell_steps
+
+    return tell_steps(f"gmn {name}")
 
 
 def _find_command(arguments: list[str]) -> str:

@@ -13,6 +13,7 @@ from demo.findings import OPERATING_POINT, Finding, Findings
 from demo.service import ANSWER_SECONDS
 from gmn_client import Client
 from gmn_client.commands.bulk import SourceCrop, enroll_crops
+from gmn_client.commands.common import progress_bar
 from model.problems import InputProblem
 
 # Small requests, so that a busy machine answers each of them within moments.
@@ -112,7 +113,9 @@ def play(
     """
     gallery = enroll_all(client, cast.gallery, say)
     say("Fitting the thresholds of the gallery.")
-    _fit_thresholds(client, len(gallery))
+    with progress_bar() as bar:
+        bar.add_task("Fitting the thresholds", total=None)
+        _fit_thresholds(client, len(gallery))
     findings = []
     queries = cast.in_mixed_order(seed)
     for number, crop in enumerate(queries, 1):

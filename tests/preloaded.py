@@ -5,6 +5,8 @@ import importlib
 
 import httpcore2
 
+from gmn_client.commands import terminal
+
 MODULES = (
     "demo.data_sets",
     "gmn",
@@ -33,6 +35,9 @@ MODULES = (
 
 for name in MODULES:
     importlib.import_module(name)
+
+# A busy machine would print lines between those that a test of a command expects.
+terminal.LINE_SECONDS = 3600.0
 
 # Each service makes such a context for its webhooks, and reads a hundred certificates for it.
 httpcore2.default_ssl_context = functools.cache(httpcore2.default_ssl_context)

@@ -131,4 +131,4 @@ def test_bars_show_what_they_are_about_as_it_is(capsys, monkeypatch):
         show_progress(1, 2, {})
     shown = capsys.readouterr().err
     assert shown.count(ODD) >= 2
-    assert "step 1 of 2" in shown
+    assert "1/2" in shown

@@ -87,9 +87,9 @@ def finish_run(
         searches = searches_to_measure(recipe, run.datasets, run.records)
     measured = others or run.datasets
     networks = load_networks(run, weights, searches, device, folds, progress_bar)
+    other = f" (gmn finish {run.folder} --checkpoint last may do better)"
     refuse_collapsed(
-        f"{weights.path}: no artefact is written (gmn finish {run.folder} --checkpoint last may do "
-        "better)",
+        f"{weights.path}: no artefact is written{other if recipe.optimisation.epochs else ''}",
         networks.features,
         networks.metric_network,
     )

@@ -27,7 +27,7 @@ from model.torch_runtime import folded
 from model.weights import round_as_stored
 from training.batches import BatchMaker
 from training.datasets.record import CropRecord
-from training.evaluation.embedding import ProgressBar
+from training.evaluation.embedding import Advance, ProgressBar
 from training.metric_start import add_cosine, keep_cosine_unit, start_at_cosine
 from training.recipe import Recipe
 
@@ -87,7 +87,7 @@ def fit_metric_network(
         embedder: the embedder as the artefact stores it, in evaluation mode, on any device.
         records: the training crops; `chosen_records` selects some of them.
         recipe: the recipe; its `metric_fit.steps` is above 0.
-        progress_bar: shows the progress of the embedding.
+        progress_bar: shows the progress of the embedding and of the fit.
 
     Returns:
         M-Net on the embedder's device, in evaluation mode.
@@ -122,10 +122,13 @@ def fit_metric_network(
         domain_views.append(
             with_nearest(units, people[inside].to(device), cameras[inside].to(device))
         )
-    return fit_to_views(domain_views, recipe)
+    with progress_bar("Fitting M-Net", recipe.metric_fit.steps) as progress:
+        return fit_to_views(domain_views, recipe, progress)
 
 
-def fit_to_views(views: Sequence[Views], recipe: Recipe) -> MetricNetwork:
+def fit_to_views(
+    views: Sequence[Views], recipe: Recipe, progress: Advance = lambda _: None
+) -> MetricNetwork:
     """Fit an M-Net to the views of each domain in turn, on their device, in evaluation mode."""
     settings = recipe.metric_fit
     device = views[0].units.device
@@ -146,6 +149,7 @@ def fit_to_views(views: Sequence[Views], recipe: Recipe) -> MetricNetwork:
         pairs = compared.pairs.flatten(0, 1)
         if step < STATISTICS_STEPS:
             statistics_pairs.append(pairs)
+        progress(1)
         counted = compared.counted
         scores = metric_network.scores(pairs).view(counted.shape)
         ranking = pair_ranking_loss(scores, compared.same, counted)

@@ -131,7 +131,7 @@ def _cell(value: object) -> Text:
 
 
 def progress_bar() -> Progress:
-    """Return a progress bar on standard error; silent if that is no terminal."""
+    """Return a progress bar on standard error; see `make_progress`."""
     return make_progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 

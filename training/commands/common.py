@@ -43,12 +43,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.
 
 @contextmanager
 def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on standard error while the block runs, if that is a terminal.
+    """Show a progress bar on standard error while the block runs; see `make_progress`.
 
-    The yielded function adds a number to those done.
+    The yielded function adds a number to those done. With a total of 0 nobody counts them.
     """
     with make_progress(BarColumn(), TaskProgressColumn(), TimeRemainingColumn()) as progress:
-        task = progress.add_task(description, total=total)
+        task = progress.add_task(description, total=total or None)
         yield lambda done: progress.advance(task, done)
 
 

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskProgressColumn,
+    TimeRemainingColumn,
+)
 
 from gmn_client.commands.terminal import make_progress
 from model.problems import InputProblem
@@ -91,16 +96,15 @@ def _estimate(
 ) -> None:
     from training.commands.rendering import render_estimate
     from training.dry_run import estimate_run
-    from training.finish import held_out_searches
+    from training.finish import searches_to_measure
     from training.recipe import Distillation
     from training.run import prepare_run
     from training.run_folder import split_people
 
     # The time of teachers does not depend on the steps, and their features would be written.
     recipe = recipe.model_copy(update={"distillation": Distillation()})
-    if recipe.held_out.fraction:
-        held_out_searches(recipe, datasets)
     records, _ = split_people(recipe, datasets)
+    searches_to_measure(recipe, datasets, records)
     estimate = estimate_run(prepare_run(recipe, records, Path(), processes))
     if not processes.is_main:
         return
@@ -150,10 +154,10 @@ def train_one(
 
 @contextmanager
 def training_bar() -> Iterator[ShowProgress]:
-    """Show a bar with steps and loss on standard error, if that is a terminal."""
-    columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    """Show a bar with steps and loss on standard error; see `make_progress`."""
+    columns = (BarColumn(), MofNCompleteColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with make_progress(*columns, transient=False) as progress:
-        task = progress.add_task("training")
+        task = progress.add_task("Training")
 
         def show_progress(
             done: int,
@@ -161,8 +165,7 @@ def training_bar() -> Iterator[ShowProgress]:
             values: dict[str, float],
         ) -> None:
             loss = f", loss {sum(values.values()):.3f}" if values else ""
-            text = f"step {done:,} of {total:,}{loss}"
-            progress.update(task, completed=done, total=total, description=text)
+            progress.update(task, completed=done, total=total, description=f"Training{loss}")
 
         yield show_progress
 
@@ -195,7 +198,8 @@ def finish(
     """
     from training.commands.rendering import render_report
     from training.datasets.registry import read_datasets
-    from training.finish import TrainedRun, choose_weights, finish_run
+    from training.finish import choose_weights, finish_run
+    from training.finished_networks import TrainedRun
     from training.run_folder import ARTEFACT_NAME, read_run
 
     recipe, source, datasets = read_run(run, plugins or ())

@@ -54,15 +54,18 @@ def calibrated_scores(
         features, searches: features and search of each data set, by its name.
         fitted_on: the names of the data sets that zero and calibration are fitted to.
         data: a description of these sets, which the calibration stores.
-        progress_bar: shows the progress of M-Net's scores.
+        progress_bar: shows the progress of the long steps.
         folder: the folder for the temporary file of these scores.
     """
     if metric_network is not None:
-        settle_zero(
-            metric_network, [(features[name], searches[name].labels()) for name in fitted_on]
-        )
+        with progress_bar("Settling M-Net's zero", 0):
+            settle_zero(
+                metric_network, [(features[name], searches[name].labels()) for name in fitted_on]
+            )
     with score_searches(metric_network, features, searches, progress_bar, folder) as scores:
-        yield calibrate_searches([scores[name] for name in fitted_on], data), scores
+        with progress_bar("Calibrating", 0):
+            calibration = calibrate_searches([scores[name] for name in fitted_on], data)
+        yield calibration, scores
 
 
 def calibrate_searches(domains: Sequence[SearchScores], data: str) -> Calibration:

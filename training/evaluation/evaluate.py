@@ -89,13 +89,17 @@ def evaluate(
         features = _embed(model, dataset.name, search, progress_bar)
         seconds += time.perf_counter() - began
         centred = centre_search(dataset, search, features) if CENTRED in rankings else None
-        with open_scores(network, features, search.labels(), progress_bar) as scores:
+        with (
+            open_scores(network, features, search.labels(), progress_bar) as scores,
+            progress_bar(f"Computing the figures of {dataset.name}", 0),
+        ):
             result = evaluate_search(artefact, dataset, search, rankings, features, scores, centred)
-        likelihoods = measure_halves(dataset, search, features, network, rankings)
-        if centred is not None:
-            of_centred = measure_halves(dataset, search, centred.features, None, ["cosine"])
-            if "cosine" in of_centred:
-                likelihoods[CENTRED] = of_centred["cosine"]
+        with progress_bar(f"Computing the likelihood ratios of {dataset.name}", 0):
+            likelihoods = measure_halves(dataset, search, features, network, rankings)
+            if centred is not None:
+                of_centred = measure_halves(dataset, search, centred.features, None, ["cosine"])
+                if "cosine" in of_centred:
+                    likelihoods[CENTRED] = of_centred["cosine"]
         scored = {
             name: scoring.model_copy(update={"likelihood": likelihoods.get(name)})
             for name, scoring in result.scorings.items()
