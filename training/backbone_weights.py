@@ -37,6 +37,7 @@ TORCHREID_NAMES = (
     (r"gate\.fc2\.", "gate.excite."),
     (r"^(conv\d.*|pool\d.*)\.bn\.", r"\1.norm."),
 )
+WITHOUT_DOWNLOAD = "train the recipe adapt with initial_weights=small-start, an artefact that ships"
 Tensors = dict[str, Tensor]
 
 
@@ -103,7 +104,7 @@ def _torchvision(name: str, initial_weights: str) -> Tensors:
     except OSError as error:
         raise InputProblem(
             f"torchvision's weights for {name} could not be downloaded ({error}); "
-            "set initial_weights to a local file or to none"
+            f"set initial_weights to a local file or to none, or {WITHOUT_DOWNLOAD}"
         ) from error
     return state
 
@@ -194,7 +195,7 @@ def _timm(name: str, initial_weights: str) -> Tensors:
             f"timm's weights for {name} could not be downloaded ({error}); set "
             "initial_weights to a state dict with timm's names, which "
             f'torch.save(timm.create_model("{timm_name}", pretrained=True).state_dict(), '
-            '"weights.pth") writes on a machine with access, or to none'
+            f'"weights.pth") writes on a machine with access, or to none, or {WITHOUT_DOWNLOAD}'
         ) from error
 
 

@@ -68,6 +68,7 @@ def train(
     """
     from training.datasets.registry import read_datasets
     from training.distributed import joined_processes
+    from training.networks import starting_networks
     from training.provenance import command_line
     from training.recipe import read_recipe
     from training.run_folder import RECIPE_NAME, RunData
@@ -80,6 +81,8 @@ def train(
     source = RunData(specs=tuple(data), left_out=left_out, command=command_line())
     if resume and out is not None and not (out / RECIPE_NAME).is_file():
         raise InputProblem(f"--out {out}: has no run to resume; leave --resume out to start one")
+    # Weights that cannot be downloaded end the run before minutes of reading data.
+    starting_networks(resolved)
     with joined_processes() as processes:
         datasets = source.training_sets(read_datasets(data))
         if out is None or dry_run:

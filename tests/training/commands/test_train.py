@@ -3,8 +3,10 @@
 import json
 import signal
 import time
+from urllib.error import URLError
 
 import pytest
+import torchvision
 from PIL import Image
 
 from tests.forked import GMN, Forked
@@ -75,6 +77,18 @@ def test_what_does_not_go_together_is_refused_with_the_remedy(more, message):
     ran = run_here(*command("small-gmn", *more))
     assert ran.status == 2
     assert message in ran.err
+
+
+@pytest.mark.parametrize("recipe", ["small-gmn", "small-msfl"])
+def test_weights_that_cannot_be_downloaded_end_a_run_before_its_data_are_read(recipe, monkeypatch):
+    def fail(*_, **__):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", fail)
+    ran = run_here("train", recipe, "--data", "cuhk01:/nowhere", "--dry-run")
+    assert ran.status == 2
+    assert "could not be downloaded" in ran.err
+    assert "train the recipe adapt with initial_weights=small-start" in ran.err
 
 
 def test_a_terminated_command_says_how_to_continue(tmp_path):
