@@ -87,7 +87,7 @@ def deal_folds(records: Sequence[CropRecord]) -> Folds:
         )
     random = np.random.default_rng(0)
     number = min(FOLDS, len(seen_twice))
-    # Those whom a fit can use are dealt first, so that each fold has as many of them.
+    # People whom a fit can use are dealt first, so that each fold has as many of them.
     groups = (seen_twice, sorted(cameras.keys() - set(seen_twice)))
     dealt = [group[place] for group in groups for place in random.permutation(len(group))]
     return Folds(number, {person: place % number for place, person in enumerate(dealt)})

@@ -208,18 +208,18 @@ class Recipe(Section):
 
     @property
     def makes_metric_network(self) -> bool:
-        """Whether the artefact has an M-Net; one that no loss has trained would score noise."""
+        """Return whether the artefact has an M-Net: one without a loss would score noise."""
         return bool(self.metric_fit.steps) or "gmn" in self.losses.on
 
     @property
     def is_folded(self) -> bool:
-        """Whether the run only fits a projection, to everybody, and is measured out of fold."""
+        """Return whether the run fits a projection alone, and is measured out of fold."""
         learns_more = self.optimisation.epochs or self.makes_metric_network
         return not (learns_more or self.held_out.fraction or self.sampling.recombined)
 
     @property
     def measures_nobody(self) -> bool:
-        """Whether the run has no people to measure and calibrate on, held out or out of fold."""
+        """Return whether nobody is held out or out of fold, to measure and calibrate on."""
         return not self.held_out.fraction and not self.is_folded
 
     @property

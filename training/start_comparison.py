@@ -35,7 +35,7 @@ TRAINING_REMEDY = (
     "losses.anchor or more people. gmn finish tries another checkpoint of this run"
 )
 FIT_REMEDY = "Fit again with a higher projection_fit.shrinkage or with more people"
-# Of fewer people it happens in one of 40 comparisons or more that all of them lose by chance.
+# All of five people lose by chance in one of 32 comparisons, which no resampling of them tells.
 LEAST_PEOPLE = 6
 
 # For each data set: a value for every query, and the number of the person in the query.
