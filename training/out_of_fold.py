@@ -131,8 +131,9 @@ def fit_in_folds(
     fold_of_crops = folds.of(records)
 
     def fit_to(rows: Codes) -> Projection:
-        labels = ([names[row] for row in rows] for names in (people, cameras))
-        return fit_projection(units[rows], *labels, shrinkage)
+        of_people = [people[row] for row in rows]
+        of_cameras = [cameras[row] for row in rows]
+        return fit_projection(units[rows], of_people, of_cameras, shrinkage)
 
     pairs = list(folds.pairs())
     fits = {}
