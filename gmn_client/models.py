@@ -691,13 +691,14 @@ class CalibrationState(WireModel):
     than nine identities), `shallow_search` (`rerank_depth` below the default); or that they are
     `extrapolated` to more than ten times the identities of the fit. If cosines are centred, few
     identities are judged by the gallery's own thresholds. `identities` and `crops` are
-    those of the gallery at the fit to its named crops, 0 without such a fit; `searches` counts the
-    searches used by the fit, or stored before the first fit. Equal `version`s give equal verdicts;
-    null if no loaded model answers. `date` is that of the fit. `notes` say more about the
-    thresholds: an update of the service has changed them within 30 days (`rule_changed`); they are
-    for the search's pictures together (`pictures_together`), or still for `one_picture`; they count
-    the people of the whole gallery, as its index does not know how many pass the filter
-    (`counts_all`).
+    those of the gallery at the fit to its named crops, 0 without such a fit, and `identities_now`
+    is the number of its named people now, null in an answer that was kept by an earlier version;
+    `searches` counts the searches used by the fit, or stored before the first fit. Equal `version`s
+    give equal verdicts; null if no loaded model answers. `date` is that of the fit. `notes` say
+    more about the thresholds: an update of the service has changed them within 30 days
+    (`rule_changed`); they are for the search's pictures together (`pictures_together`), or still
+    for `one_picture`; they count the people of the whole gallery, as its index does not know how
+    many pass the filter (`counts_all`).
     """
 
     # The answer to a pair omits null.
@@ -707,6 +708,7 @@ class CalibrationState(WireModel):
     reason: CalibrationReason | None = None
     basis: str = ""
     identities: int = 0
+    identities_now: int | None = None
     crops: int = 0
     searches: int = 0
     version: str | None = None

@@ -39,6 +39,7 @@ class Gallery:
         gallery_id, name, settings: as in the record.
         version: version shown by the index; a write is acknowledged once this reaches it.
         crops: number of crops.
+        identities: number of named people in the record.
         embedding_fingerprint: fingerprint of the embedder that made the stored vectors.
         generation: number of the file of the stored vectors.
         calibrated: number of the record's commit that last changed the calibrations.
@@ -115,6 +116,7 @@ class Gallery:
         self.settings: GallerySettings = record.settings
         self.embedding_fingerprint = record.embedding_fingerprint
         self.calibrated = record.calibrated
+        self.identities = record.identities
         self.crops = self.own_index.columns.count if self.own_index else record.crops
 
     def replace(self, other: Gallery) -> None:

@@ -179,6 +179,7 @@ class CurrentCalibration:
         slope: log-odds of a unit of the score, by the artefact's calibration.
         timed: the scores have the log-odds of times in them.
         setting: calibration setting of the gallery.
+        people: number of its named people.
         stored: number of its stored searches.
         published: the published calibration; None if the artefact's is used.
         likelihood: the likelihood ratio of two crops, by their scores without times; None if it is
@@ -195,6 +196,7 @@ class CurrentCalibration:
     slope: float
     timed: bool = False
     setting: CalibrationMode = "on"
+    people: int = 0
     stored: int = 0
     published: Publication | None = None
     likelihood: LikelihoodRatio | None = None
@@ -327,12 +329,13 @@ class CurrentCalibration:
                 state="artefact" if self.setting == "on" else self.setting,
                 reason=reason,
                 basis=f"The model's own thresholds{WHY[reason]}.",
+                identities_now=self.people,
                 searches=self.stored,
                 version=model_version,
             )
         fitted = self.published
         beyond = identities if reason == "extrapolated" else None
-        basis = _describe_basis(fitted, beyond, self.setting == "frozen")
+        basis = _describe_basis(fitted, self.people, beyond, self.setting == "frozen")
         if without_level:
             basis = f"{basis[:-1]}, at the mean level of their searches{WHY[reason]}."
         state = CalibrationState(
@@ -340,6 +343,7 @@ class CurrentCalibration:
             reason=reason,
             basis=basis,
             identities=fitted.identities,
+            identities_now=self.people,
             crops=fitted.crops,
             searches=fitted.searches,
             version=f"{model_version}+{fitted.version}",
@@ -362,15 +366,18 @@ def with_note(state: CalibrationState, note: CalibrationNote, sentence: str) -> 
     )
 
 
-def _describe_basis(fitted: Publication, beyond: int | None, frozen: bool) -> str:
+def _describe_basis(fitted: Publication, people: int, beyond: int | None, frozen: bool) -> str:
     """Return a sentence about the data that a calibration was fitted to.
 
     Args:
+        people: number of named people in the gallery now.
         beyond: number of identities that the search covers, if far more than in the fit.
     """
     parts = []
     if fitted.identities:
-        parts.append(f"{fitted.identities:,} named people in this gallery")
+        now = f" of {people:,}" if people > fitted.identities else ""
+        since = f", which has {people:,} now" if people < fitted.identities else ""
+        parts.append(f"{fitted.identities:,}{now} named people in this gallery{since}")
     if fitted.searches:
         noun = "search" if fitted.searches == 1 else "searches"
         parts.append(f"{fitted.searches:,} {noun}")
@@ -460,6 +467,7 @@ class GalleryCalibrations:
         current = replace(
             artefact,
             setting=setting,
+            people=gallery.identities,
             stored=self._stored.get((gallery_id, artefact.score_kind), 0),
             published=published.get(artefact.score_kind),
             likelihood=by_appearance.likelihood if by_appearance and setting != "off" else None,

@@ -60,6 +60,11 @@ LOOK_EVERY_SECONDS = 2.0
 REST_AFTER_FAILURE_SECONDS = 60.0
 # A gallery that grows all the time is fitted for at most a tenth of the time.
 REST_PER_SECOND_OF_FIT = 9.0
+# A gallery has settled when its number of people has not changed for this time. It is then fitted
+# for any other number than that of its last fit.
+SETTLED_AFTER_SECONDS = 3.0
+# A settled gallery does not rest until this number of its longest fits is ahead of its tenth.
+FITS_IN_ADVANCE = 4
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,44 @@ class _StoredCalibration:
     version: int
     published: Publication | None
     identities: int
+
+
+@dataclass
+class _Look:
+    """The last look at a gallery; times are those of `time.monotonic`.
+
+    Attributes:
+        people: number of named people.
+        changed_at: when this number was seen to change.
+        checked: state of the gallery at the last check for a due fit.
+        check_again_at: when to check again if the state has not changed.
+        paid_at: when the checks and fits so far will have taken a tenth of the time.
+        longest_share: seconds of which the longest fit is a tenth.
+    """
+
+    people: int = -1
+    changed_at: float = 0.0
+    checked: object = None
+    check_again_at: float = 0.0
+    paid_at: float = 0.0
+    longest_share: float = 0.0
+
+    def note_people(self, people: int, now: float) -> None:
+        if people != self.people:
+            self.people = people
+            self.changed_at = now
+
+    def is_resting(self, is_settled: bool, now: float) -> bool:
+        # The fit after a burst would otherwise wait for the rest that those during it asked for.
+        in_advance = FITS_IN_ADVANCE * self.longest_share if is_settled else 0.0
+        return now < self.paid_at - in_advance
+
+    def note_check(self, checked: object, started: float, ended: float, rest: float) -> None:
+        self.checked = checked
+        self.check_again_at = ended + rest
+        share = (1.0 + REST_PER_SECOND_OF_FIT) * (ended - started)
+        self.paid_at = max(self.paid_at, started) + share
+        self.longest_share = max(self.longest_share, share)
 
 
 @dataclass(frozen=True)
@@ -145,37 +188,41 @@ class CalibrationFitter:
                     log.info("gallery %s keeps its calibration: %s", gallery.name, problem)
 
     async def fit_galleries(self) -> None:
-        # The last state of each gallery, and when to check again if it has not changed.
-        checked: dict[int, tuple[object, float]] = {}
-        rests_until: dict[int, float] = {}
+        looks: dict[int, _Look] = {}
         while True:
             await asyncio.sleep(LOOK_EVERY_SECONDS)
             for gallery in self.galleries.all():
-                started = time.monotonic()
-                if started < rests_until.get(gallery.gallery_id, 0.0):
-                    continue
-                last_state, look_again_at = checked.get(gallery.gallery_id, (None, 0.0))
-                state = None
-                rest = REST_AFTER_FAILURE_SECONDS
-                try:
-                    state = self._read_state(gallery)
-                    if state is None or (state == last_state and started < look_again_at):
-                        continue
-                    rest = await self.fit_if_due(gallery)
-                except InputProblem as error:
-                    # The same crops will never show a tail, but a service may answer later.
-                    if not isinstance(error, ServiceError):
-                        rest = math.inf
-                    if not isinstance(error, RecordUnavailable):
-                        log.warning("gallery %s keeps its calibration: %s", gallery.name, error)
-                except Exception:
-                    log.exception("the calibration of gallery %s was not fitted", gallery.name)
-                ended = time.monotonic()
-                checked[gallery.gallery_id] = (state, ended + rest)
-                rests_until[gallery.gallery_id] = ended + REST_PER_SECOND_OF_FIT * (ended - started)
+                await self._look_at(gallery, looks.setdefault(gallery.gallery_id, _Look()))
 
-    async def fit_if_due(self, gallery: Gallery) -> float:
+    async def _look_at(self, gallery: Gallery, look: _Look) -> None:
+        started = time.monotonic()
+        look.note_people(gallery.identities, started)
+        is_settled = started - look.changed_at >= SETTLED_AFTER_SECONDS
+        if look.is_resting(is_settled, started):
+            return
+        state = None
+        rest = REST_AFTER_FAILURE_SECONDS
+        try:
+            state = self._read_state(gallery)
+            is_unchanged = (state, is_settled) == look.checked
+            if state is None or (is_unchanged and started < look.check_again_at):
+                return
+            rest = await self.fit_if_due(gallery, is_settled)
+        except InputProblem as error:
+            # The same crops will never show a tail, but a service may answer later.
+            if not isinstance(error, ServiceError):
+                rest = math.inf
+            if not isinstance(error, RecordUnavailable):
+                log.warning("gallery %s keeps its calibration: %s", gallery.name, error)
+        except Exception:
+            log.exception("the calibration of gallery %s was not fitted", gallery.name)
+        look.note_check((state, is_settled), started, time.monotonic(), rest)
+
+    async def fit_if_due(self, gallery: Gallery, is_settled: bool = False) -> float:
         """Fit a gallery's calibrations to its named crops, if it has none or has outgrown them.
+
+        Args:
+            is_settled: it no longer grows or shrinks, so that one person more or less counts.
 
         Returns:
             Seconds until the next check if the gallery does not change. After a fit it is 0: a
@@ -208,7 +255,9 @@ class CalibrationFitter:
         due = {
             current.timed
             for current in currents
-            if _is_due(newest.get(current.score_kind), entry, current, version, centring)
+            if _is_due(
+                newest.get(current.score_kind), entry, current, version, centring, is_settled
+            )
         }
         if seconds_left <= 0.0 or (centring is not None) != is_centrable:
             due.add(False)
@@ -375,14 +424,16 @@ def _is_due(
     current: CurrentCalibration,
     times_version: str | None,
     centring: CentringFit | None,
+    is_settled: bool,
 ) -> bool:
     """Return whether a calibration has to be fitted again.
 
     Args:
         times_version: version of the times that are in the scores now.
         centring: the published means.
+        is_settled: see `CalibrationFitter.fit_if_due`.
     """
-    if fitted is None or _has_outgrown(fitted, entry):
+    if fitted is None or _has_outgrown(fitted, entry, is_settled):
         return True
     by_other_times = current.timed and fitted.times != times_version
     return by_other_times or fitted.centred_by != (centring.version if centring else None)
@@ -397,8 +448,10 @@ def _seconds_of_means(fitted: Publication | None, entry: GalleryRecord) -> float
     return fitted.fitted_at + MEANS_LAST_SECONDS - time.time()
 
 
-def _has_outgrown(fitted: Publication, entry: GalleryRecord) -> bool:
+def _has_outgrown(fitted: Publication, entry: GalleryRecord, is_settled: bool) -> bool:
     if not fitted.is_current:
+        return True
+    if is_settled and fitted.identities != entry.identities:
         return True
     if (fitted.identities < FEWEST_PEOPLE) != (entry.identities < FEWEST_PEOPLE):
         return True

@@ -106,12 +106,36 @@ def test_the_first_fit_follows_the_18th_name_soon_without_a_search(small):
         assert now["basis"] == "Thresholds from 18 named people in this gallery."
 
 
+def test_the_basis_says_of_how_many_people_the_thresholds_are(served, gallery):
+    fill(served, gallery, range(40))
+    eventually(lambda: state(served, gallery)["identities"] == 40)
+    change(served, gallery, calibration="frozen")
+    fill(served, gallery, range(40, 41))
+    before = ask(served, gallery, 3)["calibration"]
+    assert before["basis"] == "Thresholds from 40 of 41 named people in this gallery, frozen."
+    assert (before["identities"], before["identities_now"]) == (40, 41)
+    change(served, gallery, calibration="on")
+    # One person is far less than a fifth of them.
+    eventually(lambda: state(served, gallery)["identities"] == 41)
+    assert state(served, gallery)["basis"] == "Thresholds from 41 named people in this gallery."
+    change(served, gallery, calibration="frozen")
+    for person in (39, 40):
+        forgotten = served.http.delete(f"/v1/galleries/{gallery}/identities/{person}")
+        assert forgotten.status_code == 200, forgotten.text
+    after = state(served, gallery)
+    assert after["basis"] == (
+        "Thresholds from 41 named people in this gallery, which has 39 now, frozen."
+    )
+    change(served, gallery, calibration="on")
+    eventually(lambda: state(served, gallery)["identities"] == 39)
+
+
 @pytest.mark.parametrize("asked", [range(60), range(300, 360)], ids=["enrolled", "strangers"])
 @pytest.mark.promise("thresholds-of-names")
 @pytest.mark.slow
 def test_as_many_enrolled_people_are_found_whoever_was_searched_for(small, asked):
     gallery = fill(small, small.create(f"after.{asked[0]}"))
-    eventually(lambda: state(small, gallery)["identities"] > 80 / 1.2)
+    eventually(lambda: state(small, gallery)["identities"] == 80)
     before = state(small, gallery)
     found = verdicts(small, gallery, range(60, 80))
     assert found["no_match"] == 0, found
