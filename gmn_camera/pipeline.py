@@ -39,15 +39,17 @@ class FoundPeople(NamedTuple):
     Attributes:
         boxes: boxes of the people who have a track and stand in a zone, in pixels of the frame.
         numbers: track number of each box `(n,)`.
+        outside: track numbers of people who stand outside of all zones, `(m,)`.
         crops: crops that were chosen at this frame, cut from this or earlier frames.
     """
 
     boxes: Boxes
     numbers: NDArray[np.intp]
+    outside: NDArray[np.intp]
     crops: list[ChosenCrop]
 
 
-NOBODY = FoundPeople(np.zeros((0, 4)), np.zeros(0, np.intp), [])
+NOBODY = FoundPeople(np.zeros((0, 4)), np.zeros(0, np.intp), np.zeros(0, np.intp), [])
 
 
 class CropPipeline:
@@ -96,8 +98,10 @@ class CropPipeline:
         self._empty_view = None if len(detections.boxes) else view_of(frame)
         numbers = self._tracker.update(seconds, detections.boxes, detections.scores)
         zone_names: list[str | None] = [None] * len(numbers)
+        outside = NOBODY.outside
         if zones := self.zones:
             first_zones = _first_zones(detections.boxes, zones)
+            outside = numbers[(first_zones == OUTSIDE) & (numbers != NO_TRACK)]
             numbers[first_zones == OUTSIDE] = NO_TRACK
             zone_names = [
                 None if first == OUTSIDE else zones[first].name for first in first_zones.tolist()
@@ -105,7 +109,7 @@ class CropPipeline:
         boxes = detections.boxes * ([frame.width, frame.height] * 2)
         crops = self.chooser.add(frame, boxes, detections.scores, numbers, zone_names, seconds)
         is_followed = numbers != NO_TRACK
-        self._found = FoundPeople(boxes[is_followed], numbers[is_followed], crops)
+        self._found = FoundPeople(boxes[is_followed], numbers[is_followed], outside, crops)
         return self._found
 
     def _is_due(self, frame: Frame, seconds: float) -> bool:

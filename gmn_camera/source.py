@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from errno import EIO
+from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import av
 
@@ -28,6 +30,8 @@ FRAMELESS_SECONDS = 30.0
 # A decoder that does not return for longer than this hangs; no thread can end its call.
 STUCK_SECONDS = 60.0
 POLL_SECONDS = 0.5
+PICTURES = frozenset((".bmp", ".gif", ".heic", ".jpeg", ".jpg", ".png", ".webp"))
+PLAYLISTS = frozenset((".m3u", ".m3u8", ".mpd"))
 # Longest pause between attempts. They cost little, and a camera restarts within a minute.
 LONGEST_WAIT = 2.0
 
@@ -40,6 +44,7 @@ class VideoFile:
     """The frames of a video file in order, and their times."""
 
     reconnects = 0
+    unread: str | None = None
 
     def __init__(self, settings: CameraSettings, stop: threading.Event) -> None:
         self._settings = settings
@@ -144,11 +149,14 @@ class Stream:
     Attributes:
         reconnects: number of times that it was opened again.
         is_connected: False until frames arrive, and while the stream is broken off.
+        unread: why what the address sends cannot be read, and what to name instead; None as long as
+            that is not the trouble.
     """
 
     def __init__(self, settings: CameraSettings, stop: threading.Event) -> None:
         self.reconnects = 0
         self.is_connected = False
+        self.unread: str | None = None
         self._address = settings.source
         self._fps = settings.fps
         self._stop = stop
@@ -198,6 +206,8 @@ class Stream:
             except av.error.ExitError:
                 # PyAV raises this when a call takes too long.
                 reason = f"nothing came for {TIMEOUT_SECONDS:g} s"
+            except (av.error.ArgumentError, av.error.InvalidDataError):
+                reason = self.unread = _describe_unread(self._address)
             except (av.FFmpegError, OSError) as error:
                 reason = _reason_of(error, self._address)
             except InvalidInput as error:
@@ -224,10 +234,22 @@ class Stream:
                     raise InvalidInput("packets arrive, but no frame")
 
 
+def _describe_unread(address: str) -> str:
+    """Say why an address that answers is no stream, without the address itself."""
+    suffix = PurePosixPath(urlsplit(address).path).suffix.lower()
+    if suffix in PICTURES:
+        what = "the address is that of a picture"
+    elif suffix in PLAYLISTS:
+        what = "playlists (HLS) are not read"
+    else:
+        what = (
+            "the address is wrong, or sends a picture or no video that is read, as playlists (HLS)"
+        )
+    return f"{what}; name the address of a stream, best one that begins with rtsp://"
+
+
 def _reason_of(error: av.FFmpegError | OSError, address: str) -> str:
     """Describe an error without the address of the stream, which may contain a password."""
-    if isinstance(error, av.error.ArgumentError):
-        return "the address is wrong, or no kind of video that is read; playlists (HLS) are not"
     reason = error.strerror or type(error).__name__
     if error.errno == EIO and address.lower().startswith("http"):
         return f"{reason}; if the address leads to another address, name that one"

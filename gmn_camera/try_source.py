@@ -70,6 +70,7 @@ class TriedSource(BaseModel):
         people_heights: 5th, 50th and 95th percentile in pixels; None if nobody was seen.
         tracks: tracks of the people who were seen.
         low: number of boxes that were lower than the minimum.
+        outside: number of people who never stood in a zone.
         crops, crop_bytes: number of the crops, and their size in total.
         cpu_milliseconds: CPU time of a frame, of all cores together.
         cores: number of cores that processing in real time keeps busy.
@@ -86,6 +87,7 @@ class TriedSource(BaseModel):
     people_heights: tuple[int, int, int] | None
     tracks: list[TriedTrack]
     low: int
+    outside: int
     crops: int
     crop_bytes: int
     cpu_milliseconds: float
@@ -110,6 +112,8 @@ class Trial:
         self._last: Frame | None = None
         # For each track, the seconds and the height of its boxes.
         self._seen: dict[str, list[tuple[float, float]]] = {}
+        self._outside: set[int] = set()
+        self._inside: set[int] = set()
         self._crops: Counter[str] = Counter()
         self._crop_bytes = 0
         # The frame with the most people, and their boxes by track.
@@ -128,6 +132,8 @@ class Trial:
         self._first_at = frame.seconds if self._first_at is None else self._first_at
         self._last = frame
         self._count(found.crops)
+        self._outside.update(found.outside.tolist())
+        self._inside.update(found.numbers.tolist())
         boxes: dict[str, Box] = {}
         for number, edges in zip(found.numbers, found.boxes, strict=True):
             track = self._pipeline.chooser.name_of(int(number))
@@ -137,13 +143,16 @@ class Trial:
         if boxes and (self._fullest is None or len(boxes) > len(self._fullest[1])):
             self._fullest = (frame, boxes)
 
-    def end(self, cpu_seconds: float, length: float | None, picture: Path) -> TriedSource:
+    def end(
+        self, cpu_seconds: float, length: float | None, picture: Path, unread: str | None = None
+    ) -> TriedSource:
         """Write the frame with the most people, and return the result.
 
         Args:
             cpu_seconds: CPU time of the trial, of all cores together.
             length: length of a file in seconds; None if it was looked at to its end.
             picture: the file to write.
+            unread: why what the source sends cannot be read; None if it is not known.
 
         Raises:
             InvalidInput: there was no frame, or the picture cannot be written.
@@ -151,10 +160,11 @@ class Trial:
         self._count(self._pipeline.end())
         source = redact(self._settings.source)
         if self._last is None:
-            raise InvalidInput(
-                f"{source}: no frame came; check the address, the user and the password, and that "
-                "the camera can be reached from this machine"
+            remedy = (
+                "check the address, the user and the password, and that the camera can be reached "
+                "from this machine"
             )
+            raise InvalidInput(f"{source}: no frame came; {unread or remedy}")
         if self._fullest is not None:
             _write_picture(*self._fullest, picture)
         heights = [height for seen in self._seen.values() for _, height in seen]
@@ -169,6 +179,7 @@ class Trial:
             people_heights=_percentiles(heights) if heights else None,
             tracks=[self._describe(track) for track in self._seen],
             low=self._pipeline.chooser.low,
+            outside=len(self._outside - self._inside),
             crops=self._crops.total(),
             crop_bytes=self._crop_bytes,
             cpu_milliseconds=round(1000 * cpu_seconds / self._frames, 1),
@@ -232,7 +243,7 @@ def try_source(settings: CameraSettings, seconds: float | None, picture: Path) -
     if isinstance(source, VideoFile) and trial.seconds >= seconds:
         length = source.measure_seconds()
     stop.set()
-    return trial.end(cpu_seconds, length, picture)
+    return trial.end(cpu_seconds, length, picture, source.unread)
 
 
 def describe(tried: TriedSource) -> Iterator[str]:
@@ -242,9 +253,14 @@ def describe(tried: TriedSource) -> Iterator[str]:
         f"{counted(tried.frames, 'frame')} of {tried.seconds:g} s"
     )
     if tried.length is not None:
-        needed = min(math.ceil(tried.length), MOST_TRIED_SECONDS)
+        needed = math.ceil(tried.length)
         looked_at = f"{tried.seconds:.0f} of {tried.length:.0f} s were looked at"
-        yield f"{looked_at}; --seconds {needed} for all"
+        if needed <= MOST_TRIED_SECONDS:
+            yield f"{looked_at}; --seconds {needed} for all"
+        elif tried.seconds < MOST_TRIED_SECONDS:
+            yield f"{looked_at}; --seconds {MOST_TRIED_SECONDS} for the most that can be"
+        else:
+            yield f"{looked_at}, the most that can be"
     if tried.tracks:
         yield f"{'track':<12}{'from':>10}{'to':>10}{'frames':>8}{'height':>8}{'crops':>7}"
     for track in tried.tracks:
@@ -273,12 +289,17 @@ def _format_time(seconds: float) -> str:
 
 
 def _advise(tried: TriedSource, rate: float, settings: CameraSettings) -> Iterator[str]:
-    if tried.people_heights is None:
+    if tried.outside:
+        yield (
+            f"{counted(tried.outside, 'person', 'people')} stood outside of all zones and did not "
+            "count: if they should, draw the zones anew (--zone) around where feet are."
+        )
+    if tried.people_heights is None and not tried.outside:
         yield (
             "Nobody was seen: choose a time when people walk past, use the camera's main stream, "
             "and see that people are larger than a tenth of the frame's height."
         )
-    elif tried.people_heights[1] < GOOD_HEIGHT:
+    if tried.people_heights is not None and tried.people_heights[1] < GOOD_HEIGHT:
         yield (
             f"People are {tried.people_heights[1]} pixels high, and {GOOD_HEIGHT} are needed to "
             "tell them apart: use the camera's main stream, zoom in, or bring the camera closer."

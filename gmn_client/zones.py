@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 MOST_ZONES = 16
@@ -10,8 +12,12 @@ MOST_CORNERS = 64
 # Limits in characters of the text of a zone, and of its name.
 MAX_ZONE = 2048
 MAX_ZONE_NAME = 64
+# Share of the frame that a zone encloses at least: about a pixel.
+LEAST_AREA = 1e-6
 # Takes the place of bytes that are not UTF-8.
 REPLACEMENT = "\ufffd"
+
+Corner = tuple[float, float]
 
 ZONE_FORM = (
     f"write 3 to {MOST_CORNERS} corners X,Y in shares of the frame with spaces between them, "
@@ -28,14 +34,14 @@ class Zone(NamedTuple):
     """
 
     name: str | None
-    corners: tuple[tuple[float, float], ...]
+    corners: tuple[Corner, ...]
 
 
 def read_zone(text: str) -> Zone:
     """Parse a zone: its corners, perhaps with a name and a colon before them.
 
     Raises:
-        ValueError: it is no polygon within the frame, or cannot have that name.
+        ValueError: it is no polygon with an area within the frame, or cannot have that name.
     """
     name, colon, corners = text.rpartition(":")
     return Zone(_read_name(name) if colon else None, _read_corners(text, corners))
@@ -53,7 +59,7 @@ def _read_name(text: str) -> str:
     return name
 
 
-def _read_corners(text: str, written: str) -> tuple[tuple[float, float], ...]:
+def _read_corners(text: str, written: str) -> tuple[Corner, ...]:
     try:
         corners = [
             tuple(float(number) for number in corner.split(",")) for corner in written.split()
@@ -65,4 +71,32 @@ def _read_corners(text: str, written: str) -> tuple[tuple[float, float], ...]:
     )
     if not has_shares or not 3 <= len(corners) <= MOST_CORNERS:
         raise ValueError(f"{text!r:.80} is no zone; {ZONE_FORM}")
-    return tuple((x, y) for x, y in corners)
+    polygon = tuple((x, y) for x, y in corners)
+    if _measure_area(polygon) < LEAST_AREA:
+        raise ValueError(
+            f"{text!r:.80} is no zone, as its corners enclose no area and nobody can stand in it; "
+            f"{ZONE_FORM}"
+        )
+    return polygon
+
+
+def _measure_area(polygon: Sequence[Corner]) -> float:
+    """Return about the area in which a person counts; it is 0 only for a zone without any.
+
+    Between the heights of two corners, edges are straight. Two lines at each of these parts show
+    how wide it is, also if edges cross each other on one of the lines.
+    """
+    edges = list(zip(polygon, [*polygon[1:], polygon[0]], strict=True))
+    area = 0.0
+    for low, high in pairwise(sorted({y for _, y in polygon})):
+        widths = []
+        for share in (0.3, 0.6):
+            y = low + share * (high - low)
+            crossings = sorted(
+                x0 + (y - y0) / (y1 - y0) * (x1 - x0)
+                for (x0, y0), (x1, y1) in edges
+                if (y0 > y) != (y1 > y)
+            )
+            widths.append(sum(crossings[1::2]) - sum(crossings[::2]))
+        area += (high - low) * max(widths)
+    return area

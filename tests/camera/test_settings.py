@@ -45,6 +45,14 @@ def test_a_camera_is_on_within_its_hours(hours, on, off):
         ("zone", ["a\tb: 0,0 1,1 1,0"], r"--zone: 'a\tb' is no name of a zone"),
         ("zone", ["door: 0,0 1,1"], "--zone: 'door: 0,0 1,1' is no zone; write 3 to 64 corners"),
         ("zone", ["0,0 1,1 a,0"], "--zone: '0,0 1,1 a,0' is no zone"),
+        ("zone", ["0.5,0.5 0.5,0.5 0.5,0.5"], "--zone: '0.5,0.5 0.5,0.5 0.5,0.5' is no zone, as"),
+        (
+            "zone",
+            ["0,1 0.5,1 1,1"],
+            "--zone: '0,1 0.5,1 1,1' is no zone, as its corners enclose no",
+        ),
+        ("zone", ["a: 0,0 0.3,0.3 0.9,0.9"], "--zone: 'a: 0,0 0.3,0.3 0.9,0.9' is no zone, as its"),
+        ("zone", ["0,0 1,0 1,1 1,0"], "--zone: '0,0 1,0 1,1 1,0' is no zone, as its corners"),
         ("hours", "8-18", "--hours: '8-18' are no hours; write them like 22:00-06:00"),
         ("fps", 0.5, "--fps: Input should be greater than or equal to 2"),
         ("min_height", 5000, "--min-height: Input should be less than or equal to 2000"),
@@ -56,6 +64,14 @@ def test_a_wrong_option_is_named_with_what_is_right(option, value, said):
     with pytest.raises(InvalidInput) as refused:
         read_options({**GATE, option: value})
     assert str(refused.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    "corners", ["0,0 1,1 1,0 0,1", "0,0 1,0 0,1 1,1", "0,0 0.01,0 0.01,1 0,1", "0,0.99 1,0.99 1,1"]
+)
+def test_a_zone_may_be_narrow_and_its_edges_may_cross(corners):
+    (zone,) = read_options({**GATE, "zone": [corners]}).zone
+    assert len(zone.corners) == len(corners.split())
 
 
 def test_a_file_has_a_table_for_each_camera_and_settings_of_all(tmp_path):

@@ -98,6 +98,31 @@ def test_a_video_without_people_says_what_may_be_wrong(tmp_path):
     assert "Nobody was seen" in "\n".join(describe(tried))
 
 
+@pytest.mark.parametrize(
+    ("zone", "inside", "outside"),
+    [("0,0 1,0 1,0.2 0,0.2", 0, "2 people"), ("0,0 0.5,0 0.5,1 0,1", 1, "1 person")],
+    ids=["of the ceiling", "of the left half"],
+)
+def test_people_who_stand_in_no_zone_are_counted_and_the_zones_are_named(
+    tmp_path, zone, inside, outside
+):
+    standing = write_video(tmp_path / "two.mp4", [draw_frame({0: 60, 1: 400})] * (2 * FPS))
+    tried = try_video(standing, tmp_path, zone=[zone])
+    assert len(tried.tracks) == inside
+    said = "\n".join(describe(tried))
+    assert f"{outside} stood outside of all zones" in said
+    assert "Nobody was seen" not in said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(600.0, "; --seconds 86400 for the most that can be"), (86_400.0, ", the most that can be")],
+)
+def test_of_a_file_longer_than_a_day_a_part_can_be_looked_at(video, tmp_path, seconds, said):
+    tried = try_video(video, tmp_path).model_copy(update={"length": 90_000.0, "seconds": seconds})
+    assert f"{seconds:.0f} of 90000 s were looked at{said}" in list(describe(tried))
+
+
 def test_people_who_are_too_low_are_said_with_the_remedy(tmp_path):
     small = [
         frame.resize((WIDTH // 4, HEIGHT // 4)).resize((WIDTH // 2, HEIGHT // 2))

@@ -12,8 +12,10 @@ from PIL import Image
 
 from gmn_camera.settings import read_options
 from gmn_camera.source import Stream, VideoFile
+from gmn_camera.try_source import try_source
 from gmn_client import InvalidInput
 from tests.camera.drawn_videos import FPS, HEIGHT, WIDTH, draw_frame, note_matrix, write_video
+from tests.outside import encoded
 
 FRAMES = FPS
 
@@ -175,6 +177,36 @@ def test_a_file_that_names_others_opens_none(name, is_local, tmp_path):
         with pytest.raises(InvalidInput, match="not a playlist"):
             frames_of(file)
         assert other.asked == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("still.jpg", "no frame came; the address is that of a picture; name the address of a"),
+        ("still.PNG", "no frame came; the address is that of a picture; name the address of a"),
+        ("snapshot", "no frame came; the address is wrong, or sends a picture or no video"),
+        (
+            "hls.m3u8",
+            r"no frame came; playlists \(HLS\) are not read; name the address of a stream",
+        ),
+        ("parts", "no frame came; the address is wrong, or sends a picture or no video"),
+    ],
+)
+def test_an_address_that_sends_no_stream_has_no_wrong_password(name, said, tmp_path, monkeypatch):
+    monkeypatch.setattr("gmn_camera.try_source.FIRST_FRAME_SECONDS", 2.0)
+    picture = draw_frame({0: 60})
+    bodies = {
+        "still.jpg": encoded(picture, "JPEG"),
+        "still.PNG": encoded(picture),
+        "snapshot": encoded(picture),
+        "hls.m3u8": playlists("http://127.0.0.1:9")["hls.m3u8"].encode(),
+        "parts": b"no part has a boundary" * 1000,
+    }
+    with serving({f"/{name}": bodies[name]}) as camera:
+        settings = read_options({"camera": "c", "source": f"{camera.url}/{name}"})
+        with pytest.raises(InvalidInput, match=said) as refused:
+            try_source(settings, 0.5, tmp_path / "seen.png")
+    assert "password" not in str(refused.value)
 
 
 def test_a_camera_at_an_http_address_is_read(tmp_path):
