@@ -23,7 +23,7 @@ from gmn_client.addresses import without_secret
 from gmn_client.models import Finding, FindingState
 from model.problems import InputProblem
 from model.wording import counted
-from service.settings import COLLECTOR_VARIABLE, PREFIX, Settings, describe_links, service_links
+from service.settings import COLLECTOR_VARIABLES, PREFIX, Settings, describe_links, service_links
 
 if TYPE_CHECKING:
     from model.artefact import Description
@@ -227,22 +227,23 @@ def require_open_files() -> None:
 
 def require_tracing() -> None:
     """Raise `InputProblem` if a collector is named and spans cannot be sent to it."""
-    collector = os.environ.get(COLLECTOR_VARIABLE)
-    if not collector:
+    variable = next(filter(os.environ.get, COLLECTOR_VARIABLES), None)
+    if variable is None:
         return
-    if not collector.startswith(("http://", "https://")):
+    if not os.environ[variable].startswith(("http://", "https://")):
         # The value may contain a password.
         raise InputProblem(
-            f"{COLLECTOR_VARIABLE} begins with neither http:// nor https://; set it to the address "
+            f"{variable} begins with neither http:// nor https://; set it to the address "
             "at which the collector takes OTLP by HTTP, such as http://localhost:4318"
         )
     try:
-        import_module("service.ops.tracing")
+        tracing = import_module("service.ops.tracing")
     except ModuleNotFoundError as error:
         raise InputProblem(
-            f"{COLLECTOR_VARIABLE} is set, and OpenTelemetry's exporter is not installed; "
+            f"{variable} is set, and OpenTelemetry's exporter is not installed; "
             "pip install 'gmn-reid[otel]', or unset the variable"
         ) from error
+    tracing.Tracing().close()
 
 
 def _disk(settings: Settings, _: Database | None) -> Findings:

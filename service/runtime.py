@@ -46,7 +46,7 @@ from service.search.means import CentringFitter
 from service.search.pairs import PairComparison
 from service.search.query import GallerySearch
 from service.search.refit import CalibrationFitter
-from service.settings import COLLECTOR_VARIABLE, Settings
+from service.settings import COLLECTOR_VARIABLES, Settings
 from service.sign_on import SignOn
 from service.visits.learned_times import GalleryTravelTimes, TravelTimeLearner, TravelTimeTables
 from service.visits.tables import Groupings
@@ -215,7 +215,7 @@ class Runtime:
         self._held.close()
 
     def _open_tracing(self, held: contextlib.ExitStack) -> Tracing | None:
-        if not os.environ.get(COLLECTOR_VARIABLE):
+        if not any(map(os.environ.get, COLLECTOR_VARIABLES)):
             return None
         # Only a service that sends spans needs the packages for it.
         from service.ops.tracing import Tracing

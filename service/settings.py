@@ -34,8 +34,10 @@ from model.problems import InputProblem, legible
 from service.wording import describe_reason
 
 PREFIX = "GMN_"
-# A standard variable of OpenTelemetry: the collector that spans of requests are sent to.
+# Standard variables of OpenTelemetry: the collector that spans of requests are sent to. The first
+# one that is set applies.
 COLLECTOR_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
+COLLECTOR_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", COLLECTOR_VARIABLE)
 # Variables that other programs of this project read: the client, and the camera program.
 NAMES_OF_OTHERS = frozenset({"GMN_URL", "GMN_API_KEY"})
 PREFIXES_OF_OTHERS = ("GMN_CAMERA_",)

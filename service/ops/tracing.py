@@ -1,7 +1,8 @@
-"""Spans of requests, sent to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names."""
+"""Spans of requests, sent to the collector that a variable of OpenTelemetry names."""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from http import HTTPStatus
@@ -14,6 +15,7 @@ from opentelemetry.trace import SpanKind, StatusCode, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gmn_client.models import Timing
+from model.problems import InputProblem
 
 SERVICE_NAME = "gmn-reid"
 # Spans that the collector has not taken this long after the stop are lost.
@@ -28,11 +30,20 @@ class Tracing:
     """
 
     def __init__(self) -> None:
-        # Names that the operator has set by the standard variables.
-        names = OTELResourceDetector().detect().attributes
-        resource = Resource.create({"service.name": SERVICE_NAME, **names})
-        self._provider = TracerProvider(resource=resource)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        """Read the variables of OpenTelemetry, and begin to send.
+
+        Raises:
+            InputProblem: OpenTelemetry refuses one of them.
+        """
+        try:
+            self._provider = _make_provider()
+        # Which error a wrong value causes depends on the part of OpenTelemetry that reads it.
+        except Exception as error:
+            names = sorted(name for name in os.environ if name.startswith("OTEL_"))
+            raise InputProblem(
+                f"OpenTelemetry refuses the value of one of its variables ({error}); correct or "
+                f"unset it: {', '.join(names)}"
+            ) from error
         self._tracer = self._provider.get_tracer(SERVICE_NAME)
         self._propagator = TraceContextTextMapPropagator()
 
@@ -92,3 +103,11 @@ class Tracing:
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         closing.join(CLOSE_SECONDS)
+
+
+def _make_provider() -> TracerProvider:
+    # Names that the operator has set by the standard variables.
+    names = OTELResourceDetector().detect().attributes
+    provider = TracerProvider(resource=Resource.create({"service.name": SERVICE_NAME, **names}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider

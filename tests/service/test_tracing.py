@@ -5,6 +5,8 @@ import threading
 
 import pytest
 
+from model.problems import InputProblem
+from service.checks import require_tracing
 from service.settings import COLLECTOR_VARIABLE
 from tests.service.conftest import START, log_entries
 from tests.service.watch_places import Receiver
@@ -194,6 +196,34 @@ def test_a_collector_that_does_not_answer_holds_up_neither_requests_nor_the_stop
 
 
 @pytest.mark.slow
+def test_an_address_of_the_traces_alone_is_a_collector(collector, start, monkeypatch):
+    monkeypatch.delenv(COLLECTOR_VARIABLE)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{collector.url}/of-traces")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+    served = start()
+    served.read("/v1/model")
+    eventually(lambda: any(span.name == "GET /v1/model" for span in spans_of(collector)))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "100"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "0"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "localhost:4318"),
+    ],
+)
+def test_a_value_that_opentelemetry_refuses_ends_a_start_with_its_variable(
+    collector, monkeypatch, variable, value
+):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InputProblem, match=variable):
+        require_tracing()
+
+
 def test_worker_processes_send_their_spans(collector, start):
     served = start(processes=2)
     served.read("/v1/galleries")
