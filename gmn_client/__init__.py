@@ -5,7 +5,7 @@ The types of its answers are in `gmn_client.models`.
 Example:
     >>> from gmn_client import Client, Image
     >>> with Client("http://127.0.0.1:8000") as client:  # doctest: +SKIP
-    ...     client.enroll([Image("a.jpg", identity="7")])
+    ...     client.enroll(Image("a.jpg", identity="7"))
     ...     print(client.query("b.jpg", top_k=5).verdict)
 """
 

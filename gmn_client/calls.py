@@ -37,7 +37,9 @@ from gmn_client import models
 from gmn_client.errors import InvalidInput, checked, parse, parse_enrollment, parse_report
 from gmn_client.uploads import (
     CropFields,
+    Images,
     ImageSource,
+    each_image,
     idempotency_header,
     label_fields,
     path_to,
@@ -205,7 +207,7 @@ class Request:
         signature = inspect.signature(declared)
         hints = get_type_hints(declared)
         read = reader(hints["return"])
-        image_names = [name for name, hint in hints.items() if hint == ImageSource]
+        image_names = [name for name, hint in hints.items() if hint in (ImageSource, Images)]
 
         @functools.wraps(declared)
         def build(client: Calls, *args: object, **options: object) -> Call[Any]:
@@ -217,7 +219,7 @@ class Request:
             images: list[Any] = []
             for name in image_names:
                 value = values.pop(name)
-                images += value if isinstance(value, tuple) else [value]
+                images += each_image(value) if isinstance(value, tuple) else [value]
             values |= label_fields(declared.__name__.strip("_"), images, self.labels, values)
             segments = [
                 values.pop(part.strip("{}")) if part.startswith("{") else part

@@ -7,7 +7,7 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -34,7 +34,7 @@ from gmn_client.models import (
     SeparateAnswers,
     SeparateGalleriesAnswers,
 )
-from gmn_client.uploads import DEFAULT_GALLERY, DEFAULT_URL, Image, ImageSource
+from gmn_client.uploads import DEFAULT_GALLERY, DEFAULT_URL, Image, Images
 
 Answer = TypeVar("Answer")
 Item = TypeVar("Item")
@@ -261,9 +261,8 @@ class Connection(Methods):
     @calls.answered
     async def enroll(
         self,
-        images: Iterable[ImageSource],
+        *images: Images,
         gallery: str | None = None,
-        *,
         idempotency_key: str | None = None,
         keep_best: int | None = None,
         watch: bool = False,
@@ -279,7 +278,7 @@ class Connection(Methods):
         do.
 
         Args:
-            images: a list, or an iterator that is consumed while the batches are sent.
+            images: one by one or in lists; an iterator is consumed while the batches are sent.
             gallery: the client's if None.
             idempotency_key: identifies this call.
             keep_best: number of crops that each track keeps, 1 to 32; all of them if None.
@@ -295,7 +294,7 @@ class Connection(Methods):
         """
         key = uuid4().hex if idempotency_key is None else idempotency_key
         path = uploads.path_to("galleries", gallery or self.gallery_name, "crops")
-        unread = uploads.images_of(images)
+        unread = uploads.each_image(images)
         at_once = MOST_IMAGES
         done = 0
         waiting: list[tuple[Image, int]] = []

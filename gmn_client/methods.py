@@ -20,10 +20,12 @@ from gmn_client.uploads import (
     CropsChanges,
     CropsChosen,
     GalleryOptions,
+    Images,
     ImageSource,
     ImportOptions,
     LabelledBox,
     SightedBox,
+    each_image,
     label_fields,
     path_to,
     vector_text,
@@ -169,13 +171,13 @@ class Query(Protocol[Answer_co, Answers_co]):
 
     @overload
     def __call__(
-        self, *images: ImageSource, gallery: str | None = None, **options: Unpack[AskedOptions]
+        self, *images: Images, gallery: str | None = None, **options: Unpack[AskedOptions]
     ) -> Answer_co: ...
 
     @overload
     def __call__(
         self,
-        *images: ImageSource,
+        *images: Images,
         mode: Literal["separate"],
         gallery: str | None = None,
         **options: Unpack[QueryOptions],
@@ -186,12 +188,12 @@ class GalleriesQuery(Protocol[Answer_co, Answers_co]):
     """A method that queries several galleries; the type of its answer depends on `mode`."""
 
     @overload
-    def __call__(self, *images: ImageSource, **options: Unpack[GalleriesOptions]) -> Answer_co: ...
+    def __call__(self, *images: Images, **options: Unpack[GalleriesOptions]) -> Answer_co: ...
 
     @overload
     def __call__(
         self,
-        *images: ImageSource,
+        *images: Images,
         mode: Literal["separate"],
         **options: Unpack[GalleriesOptions],
     ) -> Answers_co: ...
@@ -288,7 +290,7 @@ class Methods(Calls):
         """
 
     @Request("POST", "sightings", repeatable=True, labels=SIGHTING_LABELS)
-    def sight(self, *images: ImageSource, **options: Unpack[SightingFields]) -> models.Sighted:
+    def sight(self, *images: Images, **options: Unpack[SightingFields]) -> models.Sighted:
         """Compares crops of a camera with the armed watch lists without storing them.
 
         Sending the same crops again raises no second alert. The options hold for images without a
@@ -709,7 +711,7 @@ class Methods(Calls):
     def _query(
         self,
         /,
-        *images: ImageSource,
+        *images: Images,
         gallery: GalleryName = None,
         mode: Literal["separate"] | None = None,
         **options: Unpack[AskedOptions],
@@ -745,7 +747,7 @@ class Methods(Calls):
     @answered
     async def _query_galleries(
         self,
-        *images: ImageSource,
+        *images: Images,
         mode: Literal["separate"] | None = None,
         **options: Unpack[GalleriesOptions],
     ) -> Any:
@@ -754,17 +756,18 @@ class Methods(Calls):
         With `mode="separate"` each image is a query of its own, answered in order. The options
         `keep`, `keep_picture` and `min_version` apply to single galleries and are refused.
         """
-        label_fields("query_galleries", images)
+        given = list(each_image(images))
+        label_fields("query_galleries", given)
         fields = self._galleries_fields(options) | {"mode": mode}
         return await self._send(
-            Call(GALLERIES, "POST", path_to("queries"), fields, images=images, repeatable=True)
+            Call(GALLERIES, "POST", path_to("queries"), fields, images=given, repeatable=True)
         )
 
     query_galleries: Any = _query_galleries
 
     @Request("POST", "galleries/{gallery}/visits", repeatable=True)
     def visits(
-        self, *images: ImageSource, gallery: GalleryName = None, **options: Unpack[VisitsOptions]
+        self, *images: Images, gallery: GalleryName = None, **options: Unpack[VisitsOptions]
     ) -> models.VisitsAnswer:
         """Finds where and when the person on the images was seen in a gallery.
 
@@ -773,16 +776,17 @@ class Methods(Calls):
 
     @answered
     async def visits_in_galleries(
-        self, *images: ImageSource, **options: Unpack[GalleriesVisitsOptions]
+        self, *images: Images, **options: Unpack[GalleriesVisitsOptions]
     ) -> models.VisitsAnswer:
         """Finds where and when the person on the images was seen in several galleries.
 
         The option `min_version` applies to single galleries and is refused.
         """
-        label_fields("visits_in_galleries", images)
+        given = list(each_image(images))
+        label_fields("visits_in_galleries", given)
         fields = self._galleries_fields(options)
         return await self._send(
-            Call(VISITS, "POST", path_to("visits"), fields, images=images, repeatable=True)
+            Call(VISITS, "POST", path_to("visits"), fields, images=given, repeatable=True)
         )
 
     def _galleries_fields(self, options: Mapping[str, Any]) -> dict[str, object]:
@@ -814,7 +818,7 @@ class Methods(Calls):
         """
 
     @Request("POST", "embeddings", repeatable=True)
-    def embeddings(self, *images: ImageSource) -> models.Embeddings:
+    def embeddings(self, *images: Images) -> models.Embeddings:
         """Computes the features of images; an unusable image is an entry with `problem`."""
 
     @Request("POST", "people", repeatable=True)

@@ -71,6 +71,11 @@ class Image:
 
 
 ImageSource: TypeAlias = ImageData | Image
+Images: TypeAlias = ImageSource | Iterable[ImageSource]
+"""An image, or a list or an iterator of images."""
+
+# Types of an image that could be iterated over.
+ONE_IMAGE = (str, bytes, bytearray, memoryview, os.PathLike, Image)
 
 
 class CropFields(TypedDict, total=False):
@@ -322,14 +327,15 @@ def key_header(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def images_of(sources: Iterable[ImageSource]) -> Iterator[ImageSource]:
-    """Return the images of an enrollment; raises `InvalidInput` for a single one."""
-    if isinstance(sources, (str, bytes, os.PathLike, Image)) or not isinstance(sources, Iterable):
-        raise InvalidInput(
-            f"images: is one {type(sources).__name__}, and several are expected; give a list, as "
-            "in enroll([image])"
-        )
-    return iter(sources)
+def each_image(sources: Iterable[Images]) -> Iterator[ImageSource]:
+    """Yield the images that a call was given one by one, or in lists and iterators."""
+    for source in sources:
+        yield from _images_in(source)
+
+
+def _images_in(source: Any) -> Iterable[ImageSource]:
+    is_one = isinstance(source, ONE_IMAGE) or hasattr(source, "read")
+    return [source] if is_one or not isinstance(source, Iterable) else source
 
 
 def read_images(

@@ -19,7 +19,6 @@ from gmn_client import AsyncClient, Client, Image, InvalidInput, ServiceUnreacha
             lambda client: client.enroll([b"a"], labels="Ann"),
             r"^enroll: got an unexpected keyword argument 'labels'; its arguments are images,",
         ),
-        (lambda client: client.enroll(), "^enroll: missing a required argument: 'images'; its arg"),
         (lambda client: client.pairs(b"a"), "^pairs: missing a required argument: 'second'"),
         (lambda client: client.crop("c", "g", "h"), "^crop: too many positional arguments"),
         (lambda client: client.galleries(all=True), "^galleries: got an unexpected keyword"),

@@ -70,10 +70,18 @@ def test_what_is_no_image_is_refused_with_the_remedy(client, wrong, remedy):
             call(wrong)
 
 
-@pytest.mark.parametrize("one", ["a.png", b"bytes", Image(b"bytes"), 7])
-def test_a_single_image_where_a_list_belongs_is_refused(client, one):
-    with pytest.raises(InvalidInput, match=r"give a list, as in enroll\(\[image\]\)"):
-        client.enroll(one)
+@pytest.mark.parametrize(
+    ("call", "options"),
+    [("enroll", {}), ("sight", {}), ("embeddings", {}), ("query", {"mode": "separate"})],
+)
+def test_images_are_given_one_by_one_or_in_a_list_to_every_call(client, drawn_crops, call, options):
+    method = getattr(client, call)
+    one, other = (crop.png for crop in drawn_crops[:2])
+    client.enroll(one)
+    for images in ((one, other), ([one, other],), (iter((one, other)),), (one, [other])):
+        assert len(method(*images, **options).results) == 2
+    with pytest.raises(InvalidInput, match=r"^list is no image; .*give"):
+        method([[one, other]], **options)
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
