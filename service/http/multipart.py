@@ -74,7 +74,10 @@ def read_url_encoded(body: bytearray) -> FormData:
         raise _too_many_fields()
     if max(len(field) for field in fields) > MAX_TEXT_BYTES:
         raise MultiPartException("Field exceeded maximum size of 1024KB.")
-    return FormData(parse_qsl(body.decode("latin-1"), keep_blank_values=True))
+    items: list[tuple[str, str | UploadFile]] = [
+        *parse_qsl(body.decode("latin-1"), keep_blank_values=True)
+    ]
+    return FormData(items)
 
 
 def read_form(body: bytearray, boundary: bytes, file_fields: frozenset[str]) -> FormData:

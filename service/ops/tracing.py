@@ -37,7 +37,7 @@ class Tracing:
         """
         try:
             self._provider = _make_provider()
-        # Which error a wrong value causes depends on the part of OpenTelemetry that reads it.
+        # Each part of OpenTelemetry raises another error for a wrong value.
         except Exception as error:
             names = sorted(name for name in os.environ if name.startswith("OTEL_"))
             raise InputProblem(

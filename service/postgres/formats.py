@@ -11,7 +11,6 @@ import psycopg
 
 from model.problems import InputProblem
 from service.desk.tables import index_visits
-from service.ops.data_directory import failpoint
 from service.postgres.address import sentence_of
 from service.postgres.database import describe_format
 from service.postgres.dialect import changing_definitions
@@ -67,7 +66,5 @@ def _change(record: StoredPostgresRecord, former: int) -> None:
     index_visits(Transaction(record))
     statement = "UPDATE record SET value = ? WHERE name = 'format'"
     connection.execute(statement, (describe_format(),))
-    failpoint("format.changed")
     connection.execute("COMMIT")
-    failpoint("format.committed")
     log.warning("the record had format %d and now has format %d", former, FORMAT)

@@ -68,7 +68,7 @@ def running(served, folder, *arguments, **more):
 
 def chosen(log):
     """Return how many crops were chosen, accepted, refused and dropped, by the last line."""
-    found = re.search(r"(\d+) crops: (\d+) accepted, (\d+) refused, (\d+) dropped\n$", log)
+    found = re.search(r"crops (\d+): (\d+) accepted, (\d+) refused, (\d+) dropped\n$", log)
     assert found, log
     return tuple(map(int, found.groups()))
 

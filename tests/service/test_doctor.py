@@ -304,7 +304,7 @@ def test_a_running_service_is_asked_for_its_own_settings_and_state(ask, start, t
     assert "tiny.safetensors" in said(found, "artefact", "ok")
     assert ask(served, "--strict")[0] == 1
     answer = served.read("/v1/doctor")
-    assert answer["settings"]["GMN_PORT"] == 0
+    assert answer["settings"]["GMN_PORT"] == served.http.base_url.port
     assert "hidden" not in json.dumps(answer)
 
 

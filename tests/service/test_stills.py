@@ -315,7 +315,9 @@ def test_services_share_stills_in_redis_which_drops_them(two_services):
     assert other.http.post("/v1/cameras/gate/heartbeat", data={"state": "ok"}).json()[
         "still_wanted"
     ]
-    largest = jpeg() + b"\0" * (MAX_STILL_BYTES - len(jpeg()))
+    still = jpeg()
+    # Behind the coded pixels, before the end marker.
+    largest = still[:-2] + b"\0" * (MAX_STILL_BYTES - len(still)) + still[-2:]
     # A call that Redis answers too late counts as one without an answer.
     eventually(lambda: send(other, "gate", {}, largest).status_code == 204)
     eventually(lambda: one.http.get("/v1/cameras/gate/still").content == largest)

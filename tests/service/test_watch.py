@@ -590,7 +590,7 @@ def test_after_the_clock_was_set_back_a_list_is_read_reviewed_and_warned_of_once
         people.pass_by(gallery, camera="yard")
         state = read_list(served, gallery)
         assert (state["alerts"], state["rejected"], state["false_alarms"]) == (2, 1, None)
-        warnings = [watches.warn(gallery_id, "too many") for _ in range(2)]
+        warnings = [watches.warn(gallery_id, "too many: 3") for _ in range(2)]
         assert [bool(warning) for warning in warnings] == [True, False]
 
 

@@ -171,6 +171,7 @@ def _background(monkeypatch, watchdog, ended, **replaced):
 
     names = ("work_on_jobs", "compact_indexes", "repeat", "repeat_alone")
     names += ("keep_lists", "keep_tracks", "keep_cameras", "send_deliveries", "keep_checked")
+    names += ("_keep_reserve",)
     fits = {"refit_calibrations": wait, "fit_galleries": wait}
     fits |= {name: replaced.pop(name) for name in fits.keys() & replaced}
     works = {"clear_files": nothing, "clear_exports": nothing, **dict.fromkeys(names, wait)}
