@@ -91,12 +91,15 @@ def _examine_files(data_dir: Path | None) -> Iterator[Finding]:
         yield Finding(part="record", state="error", text=str(problem))
     with contextlib.closing(database) if database else contextlib.nullcontext():
         yield from examine(settings, database, is_unread)
-        yield from examine_runtime(settings, database, is_served)
+        if not is_unread:
+            yield from examine_runtime(settings, database, is_served)
 
 
 def _open_untouched(settings: Settings) -> Database | None:
+    from service.ops.data_directory import require_permission
     from service.store.verify import UntouchedRecord, has_record
 
+    require_permission(settings.data_dir, changes=False)
     if url := settings.database_with_password:
         # An optional dependency.
         from service.postgres.stored import open_stored_postgres

@@ -228,6 +228,28 @@ def require_local_disk(path: Path) -> None:
         )
 
 
+def require_permission(path: Path, changes: bool) -> None:
+    """Require that this user may use the files of a data directory, which may not exist yet.
+
+    Args:
+        changes: whether they are written, too.
+
+    Raises:
+        InputProblem: they may not be read, or not be written.
+    """
+    mode = os.R_OK | os.W_OK if changes else os.R_OK
+    with contextlib.suppress(FileNotFoundError):
+        is_usable = os.access(path, mode | os.X_OK) or not path.exists()
+        files = [file for file in path.iterdir() if file.is_file()] if is_usable else []
+        if is_usable and all(os.access(file, mode) for file in files):
+            return
+        raise InputProblem(
+            f"data directory {path}: user {os.getuid()} may not {'write' if changes else 'read'} "
+            f"it, which belongs to user {path.stat().st_uid}; run the command as the user of the "
+            "service, such as with sudo -u"
+        )
+
+
 def is_held(path: Path) -> bool:
     """Return whether another process has locked a file, as far as this machine's kernel tells.
 

@@ -47,8 +47,10 @@ def open_record(data_dir: Path) -> contextlib.closing[Record]:
         InputProblem: it cannot be used.
     """
     from service.opening import open_folder
+    from service.ops.data_directory import require_permission
     from service.settings import read_settings
 
+    require_permission(data_dir, changes=True)
     settings = read_settings(data_dir=data_dir)
     url = settings.database_with_password
     return contextlib.closing(open_folder(data_dir, url, settings.database_accept))
@@ -70,9 +72,10 @@ def _require_sqlite(data_dir: Path) -> None:
 
 
 def require_record(data_dir: Path) -> None:
-    from service.ops.data_directory import MACHINE
+    from service.ops.data_directory import MACHINE, require_permission
     from service.store.verify import has_record
 
+    require_permission(data_dir, changes=False)
     is_there = has_record(data_dir)
     if database_url(data_dir):
         # Opening the record from another directory would take it from the service.
@@ -386,9 +389,11 @@ def restore(
 def _require_data(data_dir: Path) -> None:
     """Raise `InputProblem` if a directory has neither a record nor remains of one."""
     from service.errors import DamagedRecord
+    from service.ops.data_directory import require_permission
     from service.record.sqlite import require_new
     from service.store.verify import has_record
 
+    require_permission(data_dir, changes=False)
     if not has_record(data_dir):
         with contextlib.suppress(DamagedRecord):
             require_new(data_dir)
