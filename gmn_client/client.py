@@ -347,12 +347,13 @@ class Connection(Methods):
         name = gallery or self.gallery_name
         url = uploads.path_to("galleries", name, "exports", export_id, "content")
         target = Path(path)
-        partial = target.with_name(f"{target.name}.part")
+        # Another download to the same file has a partial file of its own.
+        partial = target.with_name(f"{target.name}.{uuid4().hex[:8]}.part")
         try:
-            if target.exists():
-                raise FileExistsError(errno.EEXIST, "exists already")
-            with partial.open("wb") as file:
+            _require_new(target)
+            with partial.open("xb") as file:
                 await self._download({"method": "GET", "url": url}, file)
+            _require_new(target)
             partial.replace(target)
         except NO_CONNECTION as error:
             timeout = httpx2.Timeout(self._timeout)
@@ -553,3 +554,8 @@ class AsyncClient(Connection, Awaits):
                 await response.aread()
             async for part in errors.checked(response).aiter_bytes():
                 await asyncio.to_thread(file.write, part)
+
+
+def _require_new(file: Path) -> None:
+    if file.exists():
+        raise FileExistsError(errno.EEXIST, "exists already")

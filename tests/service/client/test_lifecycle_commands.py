@@ -1,11 +1,13 @@
 """`gmn enroll` of an archive, `forget` and `reindex`, against a real service process."""
 
+import asyncio
 import os
 import pty
+import zipfile
 
 import pytest
 
-from gmn_client import Client, Image, InvalidInput
+from gmn_client import AsyncClient, Client, Image, InvalidInput
 from tests.service.client.conftest import run_gmn
 from tests.service.conftest import serving
 
@@ -29,6 +31,21 @@ def test_forgetting_names_each_export_that_still_holds_the_person(gmn, client, d
     assert len(again.strip().splitlines()) == 1
 
 
+def _download_twice(url, gallery, export_id, file):
+    """Download to one file twice at once: one of them writes it, and is not disturbed."""
+
+    async def download():
+        async with AsyncClient(url, gallery=gallery) as client:
+            both = (client.download_export(export_id, file) for _ in range(2))
+            return await asyncio.gather(*both, return_exceptions=True)
+
+    written, refused = sorted(asyncio.run(download()), key=lambda outcome: outcome is not None)
+    assert written is None
+    assert isinstance(refused, InvalidInput)
+    assert zipfile.is_zipfile(file)
+    assert [path.name for path in file.parent.glob(f"{file.name}*")] == [file.name]
+
+
 def test_an_export_is_enrolled_into_a_new_gallery_without_who_was_forgotten(
     gmn, client, drawn_crops, tmp_path, gallery
 ):
@@ -38,6 +55,7 @@ def test_an_export_is_enrolled_into_a_new_gallery_without_who_was_forgotten(
     client.download_export(client.make_export().export_id, file)
     with pytest.raises(InvalidInput, match="exists already"):
         client.download_export(next(client.exports()).export_id, file)
+    _download_twice(client.url, gallery, next(client.exports()).export_id, tmp_path / "twice.zip")
     client.forget("0000")
     copy = f"copy.{gallery[-50:]}"
     said = gmn("enroll", file, "--create", gallery=copy)
