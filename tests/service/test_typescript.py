@@ -109,6 +109,15 @@ def test_wrong_uses_do_not_compile_for_node_or_for_the_web(compiled):
 
 
 @pytest.mark.slow
+def test_a_program_compiles_where_exports_are_not_read(installed):
+    (installed / "older.ts").write_text(
+        'import { createClient } from "gmn-client";\nvoid createClient().query({ images: [] });\n'
+    )
+    older = ("--module", "commonjs", "--moduleResolution", "node10", "--target", "es2022")
+    _run(installed, "npx", "tsc", "--strict", "--noEmit", *older, "older.ts")
+
+
+@pytest.mark.slow
 def test_the_programs_of_the_guide_compile_where_left_out_is_not_undefined(installed):
     names = []
     for number, text in enumerate(EXAMPLES):
