@@ -8,7 +8,7 @@ import { askForCase } from "./cases.js";
 import { openCrop, stepsOf } from "./crop.js";
 import { attempt, find, h, keptFor, nameOf, onSubmit, shotPicture, takeFiles } from "./elements.js";
 import { act } from "./naming.js";
-import { addressOf, changed, gallery, item, panel } from "./place.js";
+import { addressOf, changed, gallery, item, panel, segment } from "./place.js";
 import { inList, t, textNodes } from "./texts.js";
 import { trackName } from "./tracks.js";
 import { answerElements } from "./visits.js";
@@ -257,11 +257,23 @@ async function run({ scroll = false, repeated = false } = {}) {
     unanswered = 0;
     visits = [...answer.results, ...answer.uncertain];
     const asked = { shots, hasTimes: chosen.length > 0 };
-    const [banner, ...days] = answerElements(answer, galleries, asked);
+    const shown = answer.verdict === "no_match" ? await withOldest(galleries) : galleries;
+    const [banner, ...days] = answerElements(answer, shown, asked);
     place().replaceChildren(banner, caseTools(fields, galleries), ...days);
     // On a phone the answer is below the form.
     if (scroll && place().getBoundingClientRect().top > innerHeight / 2) place().scrollIntoView();
   });
+}
+
+const withOldest = (galleries) =>
+  Promise.all(galleries.map(async (each) => ({ ...each, since: await oldestIn(each) })));
+
+// Return the time of the oldest picture, which may be older than its gallery.
+async function oldestIn({ name, created_at: createdAt }) {
+  const asked = new URLSearchParams({ order: "captured", limit: 1 });
+  const { results } = await ask(`/v1/galleries/${segment(name)}/crops?${asked}`);
+  const [oldest] = results;
+  return Date.parse(oldest?.captured_at ?? oldest?.created_at ?? createdAt);
 }
 
 const findVisits = (fields, signal) =>

@@ -18,8 +18,6 @@ import {
 import { addressOf, segment } from "./place.js";
 import { inList, LOCALE, t, textNodes } from "./texts.js";
 
-const HOUR_MS = 3_600_000;
-const DAY_MS = 24 * HOUR_MS;
 const SHOTS_BESIDE = 2;
 // Pictures of a visit beside the best one.
 const MORE_PICTURES = 5;
@@ -27,8 +25,8 @@ const MORE_PICTURES = 5;
 export const pictureOfCrop = (gallery, cropId) =>
   `/v1/galleries/${segment(gallery)}/crops/${segment(cropId)}/image`;
 
-// `searched` are the galleries; `asked` has the pictures of the query, and whether times were
-// chosen.
+// `searched` are the galleries, with the time `since` which they have pictures if nobody was found;
+// `asked` has the pictures of the query, and whether times were chosen.
 export function answerElements(answer, searched, { shots, hasTimes }) {
   const { verdict, results, uncertain, incomplete } = answer;
   const areSeveral = searched.length > 1;
@@ -138,7 +136,7 @@ function spanOf(times) {
 }
 
 function notSeen(searched) {
-  const since = (gallery) => date(keepsSince(gallery));
+  const since = (gallery) => date(gallery.since);
   const days = new Set(searched.map(since));
   if (searched.length === 1)
     return t("not_seen.one", { gallery: searched[0].name, date: since(searched[0]) });
@@ -152,9 +150,6 @@ function notSeen(searched) {
   );
   return t("not_seen.each", { galleries: each.join(", ") });
 }
-
-const keepsSince = ({ created_at: createdAt, retention_days: days, retention_hours: hours }) =>
-  Math.max(Date.parse(createdAt), Date.now() - (days ?? 0) * DAY_MS - (hours ?? 0) * HOUR_MS);
 
 // Leave out the year where it is this one.
 const date = (time, more = {}) =>
