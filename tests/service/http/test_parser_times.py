@@ -349,8 +349,9 @@ def test_a_short_form_does_not_wait_for_long_ones(ask, monkeypatch):
     read = limits.read_form
 
     def read_slowly(body, *arguments):
-        threads.add(threading.current_thread().name.rpartition("_")[0])
-        if len(body) > MEBIBYTE:
+        thread = threading.current_thread().name.rpartition("_")[0]
+        threads.add(thread)
+        if thread and len(body) > MEBIBYTE:
             ends.wait(LONGEST_SECONDS)
         return read(body, *arguments)
 
