@@ -152,7 +152,7 @@ def enroll_person(client: Client, track: str) -> None:
             Image(client.image(crop.crop_id, COLLECTED), identity=PERSON, camera=crop.camera)
             for crop in crops
         ],
-        WATCHED,
+        gallery=WATCHED,
     )
 
 

@@ -291,7 +291,7 @@ class HistoryWalk:
         )
 
     def _enroll(self, crops: Sequence[Image]) -> None:
-        enrolled = self._service.enroll(crops, self._gallery)
+        enrolled = self._service.enroll(crops, gallery=self._gallery)
         for crop, result in zip(crops, enrolled.results, strict=True):
             if result.problem is not None:
                 self.counts.failed += 1

@@ -196,7 +196,7 @@ class CropSender:
                     )
                     for crop in batch
                 ],
-                self._gallery,
+                gallery=self._gallery,
                 idempotency_key=idempotency_key,
                 watch=True,
                 still=[crop.still for crop in batch],

@@ -292,6 +292,7 @@ class Connection(Methods):
         Raises:
             RequestRefused: status 422 if the key was used for other images.
         """
+        _require_no_gallery(images)
         key = uuid4().hex if idempotency_key is None else idempotency_key
         path = uploads.path_to("galleries", gallery or self.gallery_name, "crops")
         unread = uploads.each_image(images)
@@ -554,6 +555,16 @@ class AsyncClient(Connection, Awaits):
                 await response.aread()
             async for part in errors.checked(response).aiter_bytes():
                 await asyncio.to_thread(file.write, part)
+
+
+def _require_no_gallery(images: Sequence[Images]) -> None:
+    """Raise `InvalidInput` for the gallery as a second argument, which versions before 0.7 took."""
+    match images:
+        case [_, str(name)] if not Path(name).exists():
+            raise InvalidInput(
+                f"enroll: {name!r} is no image file; a gallery is given by name, as in "
+                f"enroll(images, gallery={name!r})"
+            )
 
 
 def _require_new(file: Path) -> None:

@@ -30,6 +30,12 @@ def test_a_wrong_argument_is_named_before_anything_is_sent(kind, call, said):
         call(kind("http://127.0.0.1:9"))
 
 
+def test_a_gallery_in_the_place_of_an_image_is_named_before_anything_is_sent():
+    said = r"^enroll: 'hall' is no image file; a gallery is given by name, .*gallery='hall'"
+    with Client("http://127.0.0.1:9") as client, pytest.raises(InvalidInput, match=said):
+        client.enroll([b"a"], "hall")
+
+
 NAIVE = datetime(2026, 3, 1, 9, 30)
 
 
