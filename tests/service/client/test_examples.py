@@ -95,6 +95,7 @@ def place(tmp_path, drawn_crops):
     for name in ("photo.jpg", "suspect.jpg", "front.jpg", "side.jpg"):
         (tmp_path / name).write_bytes(drawn_crops[0].png)
     (tmp_path / "street.jpg").write_bytes(photo_of(2))
+    (tmp_path / "home" / "ann" / "photos").mkdir(parents=True)
     return tmp_path
 
 
@@ -109,7 +110,8 @@ def test_every_example_runs_on_drawn_people(place, tiny_artefact, drawn_crops, m
     # Examples before it in the help look at what it writes.
     lines.sort(key=lambda line: not line.startswith("gmn train "))
     online = [line for line in lines if not line.startswith(AFTERWARDS)]
-    names = {"/data/": f"{place}/data/", "/mnt/": f"{place}/", "bundled": str(tiny_artefact)}
+    names = {f"/{name}/": f"{place}/{name}/" for name in ("data", "home")}
+    names |= {"/mnt/": f"{place}/", "bundled": str(tiny_artefact)}
     with serving(tiny_artefact, place / "gmn-data") as url, Client(url) as client:
         names |= {"http://127.0.0.1:8000": url}
         client.create_gallery("entrance")
@@ -143,6 +145,8 @@ def run(line, place, url, names):
         line += f" --set {start} --set optimisation.epochs=1 --set optimisation.warm_up_epochs=0"
     if line.startswith("gmn finish"):
         shutil.copytree(place / "runs" / "first", place / "runs" / "mine")
+    if line.startswith("gmn artefacts runs/site/"):
+        shutil.copytree(place / "runs" / "first", place / "runs" / "site")
     program = GMN
     if line.startswith("gmn import-weights"):
         # Fewer drawn people than the thresholds of published weights need.
